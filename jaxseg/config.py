@@ -1,0 +1,391 @@
+"""The configuration: every key with its default and meaning, experiment files, overrides and validation.
+
+A configuration is an `ml_collections.ConfigDict`. An experiment file defines `get_config(arg) -> ConfigDict`, which
+starts from `default_config()` and changes what the experiment is about. Wrong keys and values raise `ConfigError`, one
+sentence that names the nearest right one, before anything compiles.
+"""
+
+import argparse
+import ast
+import difflib
+import importlib.util
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+ConfigDict = ml_collections.ConfigDict
+
+# Dotted key -> (default, meaning). The type of the default is the type of the key; `()` is a tuple of any length.
+KEYS: dict[str, tuple[Any, str]] = {
+    "seed": (0, "base seed: initialisation, data order, augmentation and dropout all derive from it"),
+    "steps": (1000, "optimiser steps of the whole run"),
+    "batch_size": (16, "images a step, over all hosts, devices and micro-batches"),
+    "accumulate": (1, "micro-batches a step; gradients are those of the whole batch"),
+    "strategy": ("jit", "how the step is compiled: jit (one program over a mesh of all devices) or pmap"),
+    "dtype": ("float32", "compute dtype: float32 or bfloat16 (parameters, logits and losses stay float32)"),
+    "model.name": ("resunet", "architecture, see jaxseg/models"),
+    "model.num_classes": (0, "0: as many as the data has; 1: binary, one sigmoid logit"),
+    "model.args": ({}, "fields of the architecture that differ from its defaults"),
+    "data.source": ("shapes", "shapes, folder, camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150"),
+    "data.dir": ("", "where the data is: the folder, or the raw download of a data set"),
+    "data.cache": ("", "where prepared TFDS data sets are kept; empty: ~/.cache/jaxseg/tfds"),
+    "data.train_split": ("train", "split to train on; TFDS slices such as train[:90%] work for TFDS sources"),
+    "data.val_split": ("val", "split that the evaluations during training score"),
+    "data.size": ((64, 64), "height and width of what the network sees in training, before augment.crop"),
+    "data.fit": (
+        "resize",
+        "how an image gets data.size: resize (also in evaluation), or crop (evaluation at native size)",
+    ),
+    "data.channels": (3, "image channels that the network takes; files are converted to 1, 3 or 4"),
+    "data.mean": ((0.485, 0.456, 0.406), "subtracted from images in [0, 1]; one number, or one per channel"),
+    "data.std": ((0.229, 0.224, 0.225), "divides after the mean; one number, or one per channel"),
+    "data.classes": ((), "class names; empty: those of the data. Given and different: an error"),
+    "data.ignore": (-1, "raw mask value that counts nowhere, besides 255; -1: none"),
+    "data.palette": ((), "RGB colour of each class, for masks stored as colour: ((r, g, b), ...)"),
+    "data.val_fraction": (0.1, "share of a folder without splits that is held out for validation"),
+    "data.shapes_train": (2048, "images in the train split of the shapes data"),
+    "data.shapes_val": (256, "images in the val and test splits of the shapes data"),
+    "data.workers": (0, "worker processes that read and decode; 0: threads of this process"),
+    "data.prefetch": (2, "batches made ahead of the step"),
+    "augment.flip_horizontal": (0.5, "probability of mirroring left-right"),
+    "augment.flip_vertical": (0.0, "probability of mirroring top-bottom"),
+    "augment.zoom": ((1.0, 1.0), "range of the scale factor (above 1 magnifies)"),
+    "augment.shear": (0.0, "largest shear, as a tangent (0.2: up to 11 degrees either way)"),
+    "augment.rotate": (0.0, "largest rotation in degrees, either way"),
+    "augment.crop": ((), "random crop (height, width) taken after the geometry; empty: none"),
+    "augment.crop_max_share": (1.0, "a crop in which one class covers more than this share is drawn again"),
+    "augment.brightness": (0.0, "largest relative change of brightness"),
+    "augment.contrast": (0.0, "largest relative change of contrast"),
+    "augment.saturation": (0.0, "largest relative change of saturation (3-channel images)"),
+    "loss.terms": ("cross_entropy", 'weighted sum of losses, such as "cross_entropy + 0.5 * dice"'),
+    "loss.class_weights": ("", "empty: none; median_frequency: from the training data; or numbers: 1,2.5,1"),
+    "loss.label_smoothing": (0.0, "label smoothing of the cross-entropy, in [0, 1)"),
+    "loss.aux_weight": (0.4, "weight of each auxiliary head's loss"),
+    "loss.args": ({}, "arguments of single terms: {'dice': {'squared': False}}"),
+    "optimizer.name": ("adamw", "sgd (with momentum), adam, adamw, rmsprop, or any optimiser of optax by its name"),
+    "optimizer.learning_rate": (1e-3, "peak learning rate"),
+    "optimizer.weight_decay": (1e-4, "decoupled for adamw, L2 otherwise; never on norms and biases"),
+    "optimizer.momentum": (0.9, "momentum of sgd and rmsprop"),
+    "optimizer.clip": (0.0, "largest global norm of the gradient; 0: no clipping"),
+    "optimizer.args": ({}, "further arguments of the optax optimiser"),
+    "schedule.name": ("poly", "constant, poly, cosine or step"),
+    "schedule.power": (0.9, "exponent of poly"),
+    "schedule.warmup": (0, "steps of linear warm-up, part of `steps`"),
+    "schedule.end": (0.0, "final learning rate as a share of the peak (poly, cosine)"),
+    "schedule.boundaries": ((), "steps at which the step schedule multiplies by schedule.factor"),
+    "schedule.factor": (0.1, "factor of the step schedule"),
+    "ema.decay": (0.0, "decay of the moving average of the parameters that evaluation then uses; 0: none"),
+    "eval.every": (200, "steps between evaluations; the last step is always evaluated"),
+    "eval.batch_size": (16, "images an evaluation step, over all hosts and devices"),
+    "checkpoint.every": (200, "steps between checkpoints; the last step is always saved"),
+    "checkpoint.keep": (2, "newest checkpoints kept, besides the best by validation mIoU"),
+    "log.every": (20, "steps between log lines"),
+    "log.images": (4, "validation images drawn in predictions.png and TensorBoard"),
+    "log.tensorboard": (True, "write TensorBoard event files"),
+}
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "strategy": ("jit", "pmap"),
+    "dtype": ("float32", "bfloat16"),
+    "data.fit": ("resize", "crop"),
+    "schedule.name": ("constant", "poly", "cosine", "step"),
+}
+
+# Keys that change nothing about the numbers of a run: a resumed run may differ in them.
+FREE_KEYS = ("data.dir", "data.cache", "data.workers", "data.prefetch", "log.", "checkpoint.keep", "eval.batch_size")
+
+_FREE_FORM = ("model.args", "loss.args", "optimizer.args")
+_POSITIVE = ("steps", "batch_size", "accumulate", "data.channels", "data.shapes_train", "data.shapes_val",
+             "eval.every", "eval.batch_size", "checkpoint.every", "checkpoint.keep", "log.every")  # fmt: skip
+_UNIT = ("augment.flip_horizontal", "augment.flip_vertical", "augment.crop_max_share", "data.val_fraction")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work: the message is one sentence for the user."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns " Did you mean X?", or the list of known words where none is near."""
+    known = sorted(known)
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if match:
+        return f" Did you mean {match[0]!r}?"
+    return f" Known: {', '.join(known)}." if len(known) <= 40 else ""
+
+
+def default_config() -> ConfigDict:
+    """Returns a fresh configuration with every key at its default."""
+    config = ConfigDict()
+    for key, (default, _) in KEYS.items():
+        *parents, leaf = key.split(".")
+        node = config
+        for parent in parents:
+            if parent not in node:
+                node[parent] = ConfigDict()
+            node = node[parent]
+        node[leaf] = ConfigDict(default) if isinstance(default, dict) else default
+    return config.lock()
+
+
+def parse_arg(arg: str | None, choices: Sequence[str]) -> str:
+    """Returns the variant that follows the colon of `--config FILE:ARG`; the first of `choices` when there is none."""
+    if not arg:
+        return choices[0]
+    if arg not in choices:
+        raise ConfigError(f"The experiment has no variant {arg!r}.{nearest(arg, choices)}")
+    return arg
+
+
+def update(config: ConfigDict, **values: Any) -> None:
+    """Sets dotted keys, spelled with `__` for the dot: `update(config, data__size=(64, 64))`."""
+    for key, value in values.items():
+        set_key(config, key.replace("__", "."), value)
+
+
+def set_key(config: ConfigDict, key: str, value: Any) -> None:
+    """Sets one dotted key after checking its name and type.
+
+    Raises:
+        ConfigError: for an unknown key (naming the nearest) or a value of another type than the default's.
+    """
+    free = next((parent for parent in _FREE_FORM if key == parent or key.startswith(parent + ".")), None)
+    if free is None and key not in KEYS:
+        raise ConfigError(f"There is no config key {key!r}.{nearest(key, KEYS)}")
+    *parents, leaf = key.split(".")
+    node = config
+    for parent in parents:
+        if parent not in node:
+            with node.unlocked():
+                node[parent] = ConfigDict()
+        node = node[parent]
+    if free is None:
+        value = _coerce(key, value, KEYS[key][0])
+    elif key == free:
+        if not isinstance(value, (dict, ConfigDict)):
+            raise ConfigError(f"{key} must be a dictionary of arguments, got {value!r}.")
+        value = ConfigDict(dict(value))
+    with node.unlocked(), node.ignore_type():
+        node[leaf] = value
+
+
+def _coerce(key: str, value: Any, default: Any) -> Any:
+    """Returns `value` in the type of `default`, or raises."""
+    kind = type(default)
+    if kind is tuple and isinstance(value, list | tuple):
+        return tuple(tuple(v) if isinstance(v, list) else v for v in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{key} must be {_kind(kind)} like {default!r}, got {value!r}.")
+    return value
+
+
+def _kind(kind: type) -> str:
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a tuple"}
+    return names[kind]
+
+
+def _parse_value(key: str, text: str) -> Any:
+    """Reads the text after `--config.KEY=` as the type of that key."""
+    kind = type(KEYS[key][0]) if key in KEYS else None
+    if kind is str:
+        return text
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if kind is tuple and isinstance(value, str) and value:
+        return tuple(part.strip() for part in value.split(","))
+    if kind is tuple and not isinstance(value, list | tuple):
+        return () if value == "" else (value,)
+    return value
+
+
+def load_experiment(spec: str) -> ConfigDict:
+    """Returns the configuration of `FILE[:ARG]`.
+
+    Raises:
+        ConfigError: if the file is not there, is no Python file, or has no `get_config(arg)`.
+    """
+    path_text, _, arg = spec.partition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        near = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise ConfigError(f"There is no experiment file {path_text!r}.{nearest(path_text, near) if near else ''}")
+    module_spec = importlib.util.spec_from_file_location(f"jaxseg_experiment_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise ConfigError(f"{path_text} is not a Python file; --config takes FILE.py or FILE.py:ARG.")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{path_text} defines no get_config(arg).")
+    return module.get_config(arg or None)
+
+
+def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
+    """Applies `--config.KEY=VALUE` arguments (also `--config.KEY VALUE`) to `config`."""
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--config."):
+            raise ConfigError(f"Unknown argument {word!r}; options of a run are written --config.KEY=VALUE.")
+        key, equals, text = word.removeprefix("--config.").partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"--config.{key} needs a value: --config.{key}=VALUE.")
+            text = rest.pop(0)
+        if key not in KEYS and not key.startswith(tuple(f + "." for f in _FREE_FORM)):
+            raise ConfigError(f"There is no config key {key!r}.{nearest(key, KEYS)}")
+        set_key(config, key, _parse_value(key, text))
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """Returns {dotted key: value} with every leaf, free-form arguments included."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        if isinstance(node, dict | ConfigDict) and (len(node) or prefix.rstrip(".") not in _FREE_FORM):
+            for name in node:
+                walk(f"{prefix}{name}.", node[name])
+        else:
+            flat[prefix.rstrip(".")] = {} if isinstance(node, dict | ConfigDict) else node
+
+    walk("", config)
+    return flat
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """Returns the configuration as nested plain dictionaries that JSON can hold."""
+    return config.to_dict()
+
+
+def from_dict(values: dict[str, Any]) -> ConfigDict:
+    """Returns the configuration that `to_dict` wrote, after JSON has turned its tuples into lists.
+
+    Raises:
+        ConfigError: if it has keys that this version does not know, or lacks some.
+    """
+    config = default_config()
+    flat = flatten(ConfigDict(values))
+    missing = [key for key in KEYS if key not in flat and key not in _FREE_FORM]
+    if missing:
+        raise ConfigError(f"The stored configuration lacks the keys {', '.join(missing)}: another version wrote it.")
+    for key, value in flat.items():
+        set_key(config, key, _tuples(value))
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """Returns "key: old -> new" for each key that differs and matters to the numbers of a run."""
+    a, b = flatten(old), flatten(new)
+    keys = [key for key in sorted(a.keys() | b.keys()) if not key.startswith(FREE_KEYS)]
+    return [f"{k}: {a[k] if k in a else 'unset'} -> {b[k] if k in b else 'unset'}"
+            for k in keys if (k in a) != (k in b) or _tuples(a[k]) != _tuples(b[k])]  # fmt: skip
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every value that can be checked without data, model or device.
+
+    Raises:
+        ConfigError: naming the key, what was given and what was expected.
+    """
+    flat = flatten(config)
+    for key, choices in CHOICES.items():
+        if flat[key] not in choices:
+            raise ConfigError(
+                f"{key} is {flat[key]!r}; it must be one of {', '.join(choices)}.{nearest(flat[key], choices)}"
+            )
+    for key in _POSITIVE:
+        if flat[key] < 1:
+            raise ConfigError(f"{key} must be at least 1, got {flat[key]}.")
+    for key in _UNIT:
+        if not 0.0 <= flat[key] <= 1.0:
+            raise ConfigError(f"{key} must lie in [0, 1], got {flat[key]}.")
+    for key, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key} must be finite, got {value}.")
+    _validate_shapes(config)
+    if config.batch_size % config.accumulate:
+        raise ConfigError(f"batch_size {config.batch_size} is not divisible by accumulate {config.accumulate}.")
+    if not 0.0 <= config.loss.label_smoothing < 1.0:
+        raise ConfigError(f"loss.label_smoothing must lie in [0, 1), got {config.loss.label_smoothing}.")
+    if not 0.0 <= config.ema.decay < 1.0:
+        raise ConfigError(f"ema.decay must lie in [0, 1), got {config.ema.decay}.")
+    if config.optimizer.learning_rate <= 0:
+        raise ConfigError(f"optimizer.learning_rate must be positive, got {config.optimizer.learning_rate}.")
+    if not 0 <= config.schedule.warmup < config.steps:
+        raise ConfigError(f"schedule.warmup {config.schedule.warmup} must lie below steps {config.steps}.")
+    if config.model.num_classes < 0:
+        raise ConfigError(f"model.num_classes must be 0 (from the data) or more, got {config.model.num_classes}.")
+
+
+def _validate_shapes(config: ConfigDict) -> None:
+    for key, sizes in (("data.size", config.data.size), ("augment.crop", config.augment.crop)):
+        optional = key == "augment.crop" and len(sizes) == 0
+        if not optional and (len(sizes) != 2 or not all(isinstance(s, int) and s > 0 for s in sizes)):
+            raise ConfigError(f"{key} must be (height, width) in whole pixels, got {sizes!r}.")
+    for given, size in zip(config.augment.crop, config.data.size):
+        if given > size:
+            raise ConfigError(f"augment.crop {config.augment.crop} is larger than data.size {config.data.size}.")
+    low, *rest = config.augment.zoom if len(config.augment.zoom) == 2 else (0.0, 0.0)
+    if not 0 < low <= rest[0]:
+        raise ConfigError(f"augment.zoom must be (low, high) with 0 < low <= high, got {config.augment.zoom!r}.")
+    if config.data.channels not in (1, 3, 4):
+        raise ConfigError(f"data.channels must be 1, 3 or 4, got {config.data.channels}.")
+    for key, values in (("data.mean", config.data.mean), ("data.std", config.data.std)):
+        if len(values) not in (1, config.data.channels):
+            raise ConfigError(
+                f"{key} has {len(values)} numbers; data.channels={config.data.channels} needs 1 or {config.data.channels}."
+            )
+    if any(s <= 0 for s in config.data.std):
+        raise ConfigError(f"data.std must be positive, got {config.data.std!r}.")
+
+
+def help_text() -> str:
+    """Returns the list of all keys with default and meaning, for `--help`."""
+    lines = [f"  --config.{key}={_show(default)}\n      {meaning}" for key, (default, meaning) in KEYS.items()]
+    return "keys of the configuration, with their defaults (an experiment file changes some):\n" + "\n".join(lines)
+
+
+def _show(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ",".join(str(v) for v in default) or "()"
+    return str(default) if default != "" else "''"
+
+
+def parse_command_line(
+    argv: Sequence[str], program: str, description: str, add_options: Any = None
+) -> tuple[argparse.Namespace, ConfigDict]:
+    """Reads `--config FILE[:ARG]`, `--workdir DIR` and `--config.KEY=VALUE`; returns the options and a valid config.
+
+    Args:
+        argv: the arguments after the program's name.
+        program: how the program is called, for the usage line.
+        description: one sentence for `--help`.
+        add_options: called with the parser to add options of its own.
+
+    Raises:
+        ConfigError: for anything wrong in the configuration.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program, description=description, epilog=help_text(), allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--config", metavar="FILE[:ARG]", required=True, help="experiment file and its variant")
+    parser.add_argument("--workdir", metavar="DIR", default="", help="where the run is kept (default runs/EXPERIMENT)")
+    if add_options is not None:
+        add_options(parser)
+    options, rest = parser.parse_known_args(argv)
+    config = load_experiment(options.config)
+    parse_overrides(config, rest)
+    validate(config)
+    return options, config

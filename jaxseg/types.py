@@ -1,0 +1,38 @@
+"""Array aliases and the words that every other file uses.
+
+Shapes are written with fixed letters: b batch, h height, w width, c channels, k classes, t tokens, n heads, d head
+width.
+`f32[b,h,w,c]` reads "float32 of shape (b, h, w, c)".
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypedDict
+
+import jax
+import numpy as np
+
+Array: TypeAlias = jax.Array | np.ndarray
+Key: TypeAlias = jax.Array
+PyTree: TypeAlias = Any
+# Builds a norm layer: `norm(name="norm1")(x, train=train)`. See `jaxseg.nn.make_norm`.
+NormFactory: TypeAlias = Callable[..., Any]
+Activation: TypeAlias = Callable[[jax.Array], jax.Array]
+
+IGNORE = 255
+"""The label of a pixel that counts in no loss and no metric."""
+
+
+class Batch(TypedDict, total=False):
+    """What a data pipeline gives and a step takes.
+
+    image: u8[b,h,w,c] or u16[b,h,w,c] as read from the file, or f32[b,h,w,c] in [0, 1].
+    label: u8[b,y,x], class indices or IGNORE. In training y, x are h, w. In evaluation the label keeps its native size,
+        padded with IGNORE at the bottom and right up to the common size y, x.
+    size: i32[b,2], evaluation only: the native (height, width) of each label; logits are resized to it for scoring.
+    index: i32[b], the example's index in its source, -1 for a padding example.
+    """
+
+    image: Array
+    label: Array
+    size: Array
+    index: Array
