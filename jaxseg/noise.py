@@ -15,11 +15,16 @@ def quieten_orbax() -> None:
     logger = logging.getLogger("absl")
     if _not_orbax not in logger.filters:
         logger.addFilter(_not_orbax)
+        logging.getLogger("asyncio").addFilter(_not_a_lost_read)
         sys.unraisablehook = _drop_closed_loops(sys.unraisablehook)
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
+
+
+def _not_a_lost_read(record: logging.LogRecord) -> bool:
+    return "OCDBT" not in record.getMessage()
 
 
 def _drop_closed_loops(before: Callable[[Any], None]) -> Callable[[Any], None]:
