@@ -235,11 +235,12 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: str |
     names = [_shorten(str(name), 24) for name in classes]
     margin = 0.5 + max(map(len, names)) * name_font * 0.0085
     side = max(k * cell, 2.2)
+    flat = max(map(len, names)) * name_font * 0.0095 < side / k
     width, height = margin + side + 0.9, margin + side + 0.6
     figure = Figure(figsize=(width, height), dpi=_DPI)
     axis = figure.add_axes((margin / width, 0.15 / height, side / width, side / height))
     image = axis.imshow(percent, cmap="Blues", vmin=0.0, vmax=100.0)
-    axis.set_xticks(range(k), names, rotation=90 if k > 4 else 0, fontsize=name_font)
+    axis.set_xticks(range(k), names, rotation=0 if flat else 90, fontsize=name_font)
     axis.set_yticks(range(k), names, fontsize=name_font)
     axis.tick_params(length=2, top=True, labeltop=True, bottom=False, labelbottom=False)
     axis.xaxis.set_label_position("top")
@@ -259,7 +260,7 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: str |
     bar = figure.add_axes(((margin + side + 0.15) / width, 0.15 / height, 0.16 / width, min(side, 6.0) / height))
     figure.colorbar(image, cax=bar, format="%d %%")
     bar.tick_params(labelsize=7)
-    _save_figure(figure, path)
+    _save_figure(figure, path, bbox_inches="tight")
 
 
 def _absent(row: int, k: int) -> Any:
@@ -308,7 +309,7 @@ def _sheet(
     width = columns * (_CELL + pad) + pad
     longest = max((len(name) for name, _ in legend), default=1)
     legend_columns = max(1, min(len(legend), int(width / (0.42 + 0.075 * longest))))
-    legend_height = 0.15 + 0.2 * math.ceil(len(legend) / legend_columns)
+    legend_height = 0.2 + 0.17 * math.ceil(len(legend) / legend_columns)
     height = top + sum(heights) + len(rows) * (pad + caption) + legend_height
     figure = Figure(figsize=(width, height), dpi=_DPI)
     bottom = height - top
@@ -318,6 +319,7 @@ def _sheet(
             left = pad + column * (_CELL + pad)
             axis = figure.add_axes((left / width, bottom / height, _CELL / width, row_height / height))
             extent = row[-1].shape if titles else picture.shape
+            axis.set_anchor("N")
             axis.imshow(picture, interpolation="nearest", extent=(0, extent[1], extent[0], 0))
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_color("0.75")
@@ -334,8 +336,8 @@ def _sheet(
     _save_figure(figure, path)
 
 
-def _save_figure(figure: "Figure", path: str | Path) -> None:
-    _replace(path, lambda file: figure.savefig(file, format="png"))
+def _save_figure(figure: "Figure", path: str | Path, **options: Any) -> None:
+    _replace(path, lambda file: figure.savefig(file, format="png", **options))
 
 
 def _replace(path: str | Path, write: Any) -> None:
