@@ -1,0 +1,224 @@
+"""Trains a segmentation network: the whole story, top to bottom.
+
+    python -m jaxseg.train --config experiments/resunet.py [--workdir DIR] [--config.KEY=VALUE ...]
+
+Starting the same command again resumes the run where it was cut off, and ends in bit-for-bit the same parameters.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxseg import command, metrics, optim, pictures, setup
+from jaxseg.checkpoint import CheckpointError, Checkpoints
+from jaxseg.config import ConfigDict, ConfigError
+from jaxseg.data import DataError, pipeline, transforms
+from jaxseg.inference.score import Result, score
+from jaxseg.report import Reporter, read_log
+from jaxseg.signals import stop_requested
+from jaxseg.state import TrainState, count_parameters, init_state
+from jaxseg.step import make_eval_step, make_predict_step, make_train_step
+from jaxseg.workdir import prepare_workdir, write_json, write_run_record
+
+
+class NotFiniteError(RuntimeError):
+    """The loss or the gradient is NaN or infinite."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    try:
+        options, config = command.parse_command_line(
+            sys.argv[1:] if argv is None else argv, "python -m jaxseg.train", "Train a segmentation network."
+        )
+        setup.check(config)
+        workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
+        train(config, workdir, options.config)
+    except (ConfigError, DataError, CheckpointError, NotFiniteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def default_workdir(experiment: str) -> Path:
+    """Returns runs/NAME or runs/NAME-VARIANT for the experiment `PATH/NAME.py[:VARIANT]`."""
+    path, _, variant = experiment.partition(":")
+    return Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
+
+
+def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
+    """Trains, evaluates and reports; returns the last evaluation, or None when a signal stopped the run before the end.
+
+    Args:
+        config: a validated configuration.
+        workdir: where the run is kept; a run that is there already is resumed.
+        experiment: FILE[:VARIANT] the config came from, for the closing words.
+
+    Raises:
+        ConfigError: if the workdir holds a run of another configuration, or the data disagree with this one.
+        DataError: if the data cannot be read.
+        CheckpointError: if a checkpoint cannot be written, or is another model's.
+        NotFiniteError: if the loss or the gradient stops being finite.
+    """
+    problem = setup.load_problem(config)
+    prepare_workdir(workdir, config)
+    write_run_record(workdir, config)
+    info = problem.train.info
+    write_json(
+        workdir / "data.json", {"classes": info.classes, "colors": info.colors, "num_classes": problem.num_classes}
+    )
+
+    # The pure parts: model, loss and optimiser, and the steps made of them.
+    strategy = setup.make_strategy(config)
+    axis = strategy.axis_name
+    model = setup.make_model(config, problem.num_classes, axis)
+    loss = setup.make_loss(config, problem.num_classes, problem.train)
+    tx, schedule = optim.from_config(config)
+    prepare = setup.make_prepare(config)
+    train_step = strategy.compile_train(
+        make_train_step(
+            model,
+            tx,
+            loss,
+            augment=setup.make_augment(config),
+            accumulate=config.accumulate,
+            ema_decay=config.ema.decay,
+            aux_weight=config.loss.aux_weight,
+            schedule=schedule,
+            axis_name=axis,
+        )
+    )
+    eval_step = strategy.compile_eval(make_eval_step(model, loss, prepare=prepare, axis_name=axis))
+    predict = jax.jit(make_predict_step(model, prepare=prepare), static_argnums=2)
+
+    # The data. Order, augmentation, dropout and initialisation all derive from one seed.
+    shape = {"size": config.data.size, "fit": config.data.fit}
+    batches = pipeline.make_train_loader(
+        problem.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        workers=config.data.workers,
+        prefetch=config.data.prefetch,
+        **shape,
+    )
+    validation = pipeline.make_eval_loader(problem.val, batch_size=config.eval.batch_size, **shape)
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+
+    def init(key: jax.Array) -> TrainState:
+        image_shape = (*config.data.size, config.data.channels)
+        return init_state(setup.make_model(config, problem.num_classes), tx, key, image_shape, ema=config.ema.decay > 0)
+
+    with (
+        Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
+        Reporter(workdir, config) as reporter,
+        stop_requested() as stopped,
+    ):
+        restored = checkpoints.restore(jax.eval_shape(init, init_key))
+        if restored is None:
+            state, start = strategy.put_state(jax.jit(init)(init_key)), 0
+        else:
+            state, start = strategy.put_state(restored.state), restored.step
+            batches.set_state(restored.iterator_state)
+        key = strategy.put_key(step_key)
+        reporter.start(start)
+        reporter.message(
+            f"{config.model.name}: {count_parameters(strategy.get_state(state).params):,} parameters, "
+            f"{len(problem.train)} training and {len(problem.val)} validation images, {len(info.classes)} classes, "
+            f"{jax.device_count()} {jax.default_backend()} device(s), {config.strategy}; workdir {workdir}"
+            + (f"; going on after step {start}" if start else "")
+        )
+
+        result, before = None, None  # `before`: the metrics of the step before, read while the device does this one
+        for step in range(start + 1, config.steps + 1):
+            batch = next(batches)
+            placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
+            state, after = train_step(state, placed, key)
+            if before is not None:
+                _require_finite(before, step - 1, checkpoints)
+            before = strategy.first(after)
+            reporter.train(step, before)
+
+            evaluating = step == config.steps or step % config.eval.every == 0
+            stopping = stopped()
+            if not (evaluating or stopping or step % config.checkpoint.every == 0):
+                continue
+            _require_finite(before, step, checkpoints)  # nothing broken is ever saved
+            quality = None
+            if evaluating:
+                result = score(eval_step, state, validation, loss=loss, strategy=strategy)
+                scores = metrics.scores(result.confusion)
+                quality = {"mean_iou": scores.mean_iou}
+                reporter.evaluation(step, scores, result.loss)
+                sheet = _draw_predictions(config, problem, predict, strategy.get_state(state), workdir)
+                reporter.image(step, "predictions", sheet)
+            checkpoints.save(step, strategy.get_state(state), batches.get_state(), quality)
+            if stopping and step < config.steps:
+                checkpoints.wait()
+                reporter.message(f"Stopped after step {step} as asked; the same command goes on from there.")
+                return None
+        checkpoints.wait()
+
+        if result is None:  # the run had ended before: score it again, to close with the same words
+            result = score(eval_step, state, validation, loss=loss, strategy=strategy)
+            _draw_predictions(config, problem, predict, strategy.get_state(state), workdir)
+        pictures.curves(read_log(workdir), workdir / "curves.png")
+        reporter.message(metrics.table(metrics.scores(result.confusion), info.classes))
+        reporter.message(_closing_words(workdir, experiment))
+    return result
+
+
+def _require_finite(values: Mapping[str, Any], step: int, checkpoints: Checkpoints) -> None:
+    """Reads the metrics of a step and stops the run where they are NaN or infinite."""
+    loss, norm = float(values["loss"]), float(values["grad_norm"])
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    checkpoints.wait()
+    good = checkpoints.latest_step()
+    where = "there is no checkpoint yet" if good is None else f"the last good checkpoint is {checkpoints.path(good)}"
+    raise NotFiniteError(
+        f"The loss is {loss} and the norm of the gradient {norm} at step {step}; {where}. Try a lower "
+        "optimizer.learning_rate, a longer schedule.warmup, optimizer.clip=1, or dtype=float32."
+    )
+
+
+def _draw_predictions(
+    config: ConfigDict, problem: setup.Problem, predict: Callable[..., jax.Array], state: TrainState, workdir: Path
+) -> np.ndarray | None:
+    """Writes predictions.png, the first validation images beside truth, prediction and error; returns the picture."""
+    rows = []
+    for index in range(min(config.log.images, len(problem.val))):
+        example = problem.val[index]
+        image, _ = transforms.network_input(example["image"], config.data.size, config.data.fit)
+        label = example["label"]
+        probabilities = predict(state.variables, image[None], label.shape)[0]
+        rows.append((example["image"], label, np.asarray(metrics.classes_of(probabilities))))
+    if not rows:
+        return None
+    path = workdir / "predictions.png"
+    pictures.prediction_sheet(*zip(*rows), problem.val.info.colors, problem.val.info.classes, path)
+    return pictures.load_image(path)
+
+
+def _closing_words(workdir: Path, experiment: str) -> str:
+    """Where everything is, and what to do next."""
+    files = {
+        "checkpoints": "checkpoints", "log": "log.jsonl", "curves": "curves.png", "predictions": "predictions.png",
+    }  # fmt: skip
+    lines = [f"{name + ':':<13}{workdir / file}" for name, file in files.items()]
+    return "\n".join(
+        [
+            *lines,
+            f"evaluate:    python -m jaxseg.evaluate --workdir {workdir} --split test",
+            f"predict:     python -m jaxseg.predict --workdir {workdir} IMAGES... --out preds/",
+            f"resume:      python -m jaxseg.train --config {experiment} --workdir {workdir}  (and the same overrides)",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
