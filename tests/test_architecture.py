@@ -27,7 +27,7 @@ FLOORS = {
     "evaluate": 9, "predict": 9, "export": 9, "train": 9, "data.check": 9,
 }  # fmt: skip
 # These work in anybody's script: nothing of ours but each other, nothing of others but these.
-PURE = {"nn", "models", "losses", "metrics", "step"}
+PURE = {"nn", "models", "losses", "metrics", "state", "step"}
 PURE_THIRD_PARTY = {"jax", "flax", "optax", "numpy"}
 # What only `config.py` and the floors that touch files may import.
 FILE_LIBRARIES = {
