@@ -143,7 +143,7 @@ def make_train_step(
             ema_params = optax.incremental_update(params, ema_params, 1.0 - decay)
         metrics = {
             "loss": loss_value,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.float32(0.0) if schedule is None else jnp.float32(schedule(state.step)),
             "confusion": confusion,
         }

@@ -27,16 +27,15 @@ _PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 def write_text(path: str | Path, text: str) -> None:
     """Writes a file so that it is there whole or not at all, whatever happens meanwhile."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -161,10 +160,3 @@ def _git_state() -> dict[str, Any] | None:
 def _git(directory: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(directory), *arguments], check=True, capture_output=True, timeout=10)
     return done.stdout.decode(errors="replace").strip()
-
-
-def _umask() -> int:
-    """Returns the mask of new files; Python can read it only by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
