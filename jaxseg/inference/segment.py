@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxseg import losses
+from jaxseg import losses, setup
 from jaxseg.data.transforms import resize_image
-from jaxseg.inference.run import Run, make_prepare
+from jaxseg.inference.run import Run
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
 from jaxseg.parallel import compiler_options
@@ -32,14 +32,18 @@ def make_segmenter(run: Run) -> Callable[..., Segmentation]:
     """Returns `segment(image u8|u16[h,w,c], probabilities=False) -> Segmentation` at the image's own size.
 
     With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are brought
-    back to the image's size bilinearly before the softmax and the argmax: what `jaxseg.evaluate` scores. With "crop" the
-    network sees the image as it is. The network is compiled once for each size that it sees.
+    back to the image's size bilinearly, before the softmax and the argmax: what `jaxseg.evaluate` scores. With "crop"
+    the network sees the image as it is. The network is compiled once for each size that it sees.
 
     Raises (from `segment`):
         ValueError: if the image has not as many channels as the network takes.
         MemoryError: if the image is too large for the device.
     """
-    prepare, variables, channels = make_prepare(run.config), jax.device_put(run.variables), run.config.data.channels
+    prepare, variables, channels = (
+        setup.make_prepare(run.config),
+        jax.device_put(run.variables),
+        run.config.data.channels,
+    )
 
     def network(variables: dict, image: jax.Array) -> jax.Array:
         return run.model.apply(variables, prepare(image), train=False)[0]
