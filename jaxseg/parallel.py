@@ -1,0 +1,176 @@
+"""Compiling a step for the devices at hand: one program over a mesh (`jit`), or one copy a device (`pmap`).
+
+Both strategies take the same pure step, the same host batches and the same state, and give the same numbers. All that
+concerns devices (shardings, replication, donation, compiler options) is in this file.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxseg.config import ConfigError
+from jaxseg.types import Key, PyTree
+
+# XLA's CPU default hands convolutions to a library fusion that is slower than its own code; this keeps the library for
+# dot products and reductions only.
+_CPU_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
+}
+
+
+class Strategy(Protocol):
+    """How a step meets the devices. `axis_name` is what the model's norms and the step reduce over."""
+
+    axis_name: str | None
+
+    def compile_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiles `step(state, batch, key) -> (state, metrics)`; the old state's memory is given to the new one."""
+
+    def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiles `step(state, batch) -> sums`."""
+
+    def put_state(self, state: PyTree) -> PyTree:
+        """Places one copy of a state, in host or device memory, on all devices."""
+
+    def get_state(self, state: PyTree) -> PyTree:
+        """Returns one copy of a placed state, for checkpoints and `model.apply`."""
+
+    def put_batch(self, batch: Mapping[str, np.ndarray]) -> PyTree:
+        """Spreads this process's part of a batch over its devices."""
+
+    def put_key(self, key: Key) -> Key:
+        """Places a random key on all devices."""
+
+    def first(self, tree: PyTree) -> PyTree:
+        """Returns one copy of an output that is equal on all devices, such as metrics."""
+
+
+@dataclass(frozen=True)
+class JitStrategy:
+    """Data parallelism by sharding: the batch is split over the mesh axis `data`, the state is on every device."""
+
+    mesh: Mesh
+    axis_name: str | None = None
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def sharded(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec("data"))
+
+    def compile_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(
+            step,
+            donate_argnums=0,
+            in_shardings=(self.replicated, self.sharded, self.replicated),
+            out_shardings=self.replicated,
+            compiler_options=compiler_options(),
+        )
+
+    def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(
+            step,
+            in_shardings=(self.replicated, self.sharded),
+            out_shardings=self.replicated,
+            compiler_options=compiler_options(),
+        )
+
+    def put_state(self, state: PyTree) -> PyTree:
+        return jax.device_put(state, self.replicated, may_alias=False)
+
+    def get_state(self, state: PyTree) -> PyTree:
+        return state
+
+    def put_batch(self, batch: Mapping[str, np.ndarray]) -> PyTree:
+        return {name: jax.make_array_from_process_local_data(self.sharded, x) for name, x in batch.items()}
+
+    def put_key(self, key: Key) -> Key:
+        return jax.device_put(key, self.replicated)
+
+    def first(self, tree: PyTree) -> PyTree:
+        return tree
+
+
+@dataclass(frozen=True)
+class PmapStrategy:
+    """Data parallelism by `pmap`: every array has a leading axis of local devices, reductions are explicit."""
+
+    devices: tuple[jax.Device, ...]
+    axis_name: str | None = "data"
+
+    def compile_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.pmap(
+            step, axis_name=self.axis_name, in_axes=(0, 0, None), donate_argnums=0, devices=self._global_devices()
+        )
+
+    def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.pmap(step, axis_name=self.axis_name, devices=self._global_devices())
+
+    def put_state(self, state: PyTree) -> PyTree:
+        n = len(self.devices)
+        mesh = Mesh(np.array(self.devices), ("local",))
+        sharding = NamedSharding(mesh, PartitionSpec("local"))
+        return jax.tree.map(
+            lambda x: jax.device_put(np.broadcast_to(np.asarray(x)[None], (n, *np.shape(x))), sharding), state
+        )
+
+    def get_state(self, state: PyTree) -> PyTree:
+        return self.first(state)
+
+    def put_batch(self, batch: Mapping[str, np.ndarray]) -> PyTree:
+        n = len(self.devices)
+        return {name: x.reshape(n, x.shape[0] // n, *x.shape[1:]) for name, x in batch.items()}
+
+    def put_key(self, key: Key) -> Key:
+        return key
+
+    def first(self, tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), tree)
+
+    def _global_devices(self) -> list[jax.Device] | None:
+        return list(self.devices) if jax.process_count() == 1 else None
+
+
+def make_strategy(name: str, batch_sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Strategy:
+    """Returns the strategy `name` ("jit" or "pmap") over `devices` (default: all).
+
+    Args:
+        name: "jit" or "pmap".
+        batch_sizes: {config key: global batch size} that will be used, to check before anything compiles.
+        devices: devices to use.
+
+    Raises:
+        ConfigError: for an unknown name, or a batch size that the devices cannot share evenly.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    n = len(devices)
+    for key, size in batch_sizes.items():
+        if size % n:
+            raise ConfigError(
+                f"{key} (times accumulate, if any) must be divisible by the number of devices: {size} images, {n} "
+                f"devices. Nearest that work: {max(n, size // n * n)} and {(size // n + 1) * n}."
+            )
+    if name == "jit":
+        return JitStrategy(jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,), devices=devices))
+    if name == "pmap":
+        return PmapStrategy(tuple(d for d in devices if d.process_index == jax.process_index()))
+    raise ConfigError(f"strategy must be jit or pmap, got {name!r}.")
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Returns the compiler options that this backend and this version of XLA take, empty where there are none."""
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS)(0.0)
+    except Exception:  # the option is unknown to this version: there is no narrower class that all versions raise
+        return {}
+    return dict(_CPU_OPTIONS)

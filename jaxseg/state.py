@@ -1,0 +1,64 @@
+"""The training state: one pytree that, with the data iterator, is all a run needs to go on."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from jaxseg.types import Key, PyTree
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a step changes.
+
+    Attributes:
+        step: i32[], how many optimiser steps have been taken.
+        params: float32 parameters of the model.
+        batch_stats: running statistics of the norm layers; an empty dictionary where the model has none.
+        opt_state: state of the optax chain.
+        ema_params: moving average of `params`, or None where none is kept.
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    ema_params: PyTree | None
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What `model.apply` takes in evaluation: the averaged parameters where there are any."""
+        params = self.params if self.ema_params is None else self.ema_params
+        return {"params": params, "batch_stats": self.batch_stats}
+
+
+def init_state(
+    model: nn.Module, tx: optax.GradientTransformation, key: Key, image_shape: Sequence[int], *, ema: bool = False
+) -> TrainState:
+    """Initialises the state of `model` for images of `image_shape` (h, w, c); pure, so it works under `jax.eval_shape`.
+
+    Args:
+        model: a model of `jaxseg.models`, or any Linen module with the same call.
+        tx: the optimiser.
+        key: the base key of the parameters.
+        image_shape: (h, w, c) of one image.
+        ema: whether to keep a moving average of the parameters.
+    """
+    variables = model.init({"params": key}, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables["batch_stats"] if "batch_stats" in variables else {},
+        opt_state=tx.init(params),
+        ema_params=jax.tree.map(jnp.array, params) if ema else None,
+    )
+
+
+def count_parameters(params: PyTree) -> int:
+    """Returns the number of parameters in a pytree of arrays or shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,215 @@
+"""The train, evaluation and prediction steps: pure functions that `jaxseg.parallel` compiles.
+
+The gradient is exact however the batch is cut. A loss is a pytree of sums over pixels (`Loss.stats`) and one function
+of the totals (`Loss.value`), so with S = sum_i S_i over devices and micro-batches i, the chain rule gives
+
+    dL/dparams = sum_i  (dL/dS at the totals) . (dS_i/dparams).
+
+The step therefore reduces the sums first, differentiates the value once at the totals, and pulls that cotangent back
+through each part. Averaging the means of the parts, which weighs parts with few valid pixels too high, never happens.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxseg.losses import Loss
+from jaxseg.metrics import confusion_matrix, num_confusion_classes, predict_classes
+from jaxseg.nn import resize, resize_to_sizes
+from jaxseg.state import TrainState
+from jaxseg.types import Key, PyTree
+
+Prepare = Callable[[jax.Array], jax.Array]
+Augment = Callable[[Key, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+Metrics = dict[str, jax.Array]
+
+
+def to_unit(image: jax.Array) -> jax.Array:
+    """Returns u8 or u16 images scaled to float32 in [0, 1]; float images only change their precision."""
+    if jnp.issubdtype(image.dtype, jnp.integer):
+        return image.astype(jnp.float32) / jnp.iinfo(image.dtype).max
+    return image.astype(jnp.float32)
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    loss: Loss,
+    *,
+    prepare: Prepare = to_unit,
+    augment: Augment | None = None,
+    accumulate: int = 1,
+    ema_decay: float = 0.0,
+    aux_weight: float = 0.4,
+    schedule: optax.Schedule | None = None,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Mapping[str, jax.Array], Key], tuple[TrainState, Metrics]]:
+    """Returns `step(state, batch, key) -> (state, metrics)`.
+
+    Args:
+        model: `model.apply(variables, image, train=True) -> (logits f32[b,h,w,k], {"aux": (logits, ...), ...})`.
+        tx: optimiser.
+        loss: sums over pixels and the value of their totals, see `jaxseg.losses.Loss`.
+        prepare: raw images [b,h,w,c] -> network input; used where there is no `augment`.
+        augment: (key, raw image [h,w,c], label i32[h,w]) -> (network input f32[h,w,c], label), for one example.
+        accumulate: micro-batches; the batch size must be divisible by it. Gradients are those of the whole batch, up to
+            norms that look at the batch (batch norm sees one micro-batch at a time).
+        ema_decay: decay of the parameters' moving average, warmed up as min(decay, (1 + t) / (10 + t)).
+        aux_weight: weight of the loss of each auxiliary output.
+        schedule: learning rate by step, only to report it.
+        axis_name: name of the `pmap` axis to reduce over; None under `jit`, where the batch is global already.
+
+    Returns:
+        A pure function. `metrics` holds loss f32[], grad_norm f32[], learning_rate f32[] and confusion i32[k,k], all of
+        the whole batch. Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the
+        batch, so neither the number of devices nor a restart changes them.
+    """
+
+    def forward(params: PyTree, batch_stats: PyTree, batch: Mapping[str, jax.Array], key: Key) -> tuple[PyTree, Any]:
+        image, label = batch["image"], batch["label"].astype(jnp.int32)
+        if augment is None:
+            image = prepare(image)
+        else:
+            image, label = jax.vmap(augment)(batch["keys"], image, label)
+        variables = {"params": params, "batch_stats": batch_stats}
+        (logits, out), mutated = model.apply(
+            variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+        aux = [fit(head, label.shape[1:]) for head in out["aux"]]
+        stats = [loss.stats(each, label) for each in (logits, *aux)]
+        new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats
+        confusion = confusion_matrix(predict_classes(logits), label, num_confusion_classes(logits.shape[-1]))
+        return stats, (new_batch_stats, confusion)
+
+    def value(stats: list[PyTree]) -> jax.Array:
+        main, *aux = stats
+        return loss.value(main) + aux_weight * sum((loss.value(each) for each in aux), start=jnp.zeros(()))
+
+    def whole(state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> tuple[Any, ...]:
+        stats, pull_back, (batch_stats, confusion) = jax.vjp(
+            lambda params: forward(params, state.batch_stats, batch, key), state.params, has_aux=True
+        )
+        loss_value, cotangent = jax.value_and_grad(value)(_sum_over(axis_name, stats))
+        return loss_value, pull_back(cotangent)[0], batch_stats, confusion
+
+    def accumulated(state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> tuple[Any, ...]:
+        micro = {name: _split(array, accumulate) for name, array in batch.items()}
+        keys = jax.random.split(key, accumulate)
+        first = jax.tree.map(lambda x: x[0], (micro, keys))
+        zero_stats = _zeros(jax.eval_shape(lambda: forward(state.params, state.batch_stats, *first)[0]))
+
+        def add_stats(total: PyTree, part: Any) -> tuple[PyTree, None]:
+            stats, _ = forward(state.params, state.batch_stats, *part)
+            return jax.tree.map(jnp.add, total, stats), None
+
+        totals, _ = jax.lax.scan(add_stats, zero_stats, (micro, keys))
+        loss_value, cotangent = jax.value_and_grad(value)(_sum_over(axis_name, totals))
+
+        def add_grads(carry: Any, part: Any) -> tuple[Any, None]:
+            grads, batch_stats, confusion = carry
+            _, pull_back, (batch_stats, more) = jax.vjp(
+                lambda params: forward(params, batch_stats, *part), state.params, has_aux=True
+            )
+            return (jax.tree.map(jnp.add, grads, pull_back(cotangent)[0]), batch_stats, confusion + more), None
+
+        shape = jax.eval_shape(lambda: forward(state.params, state.batch_stats, *first)[1][1])
+        start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats, _zeros(shape))
+        (grads, batch_stats, confusion), _ = jax.lax.scan(add_grads, start, (micro, keys))
+        return loss_value, grads, batch_stats, confusion
+
+    def step(state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> tuple[TrainState, Metrics]:
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        size = batch["image"].shape[0]
+        if size % accumulate:
+            raise ValueError(f"a batch of {size} (on this device) is not divisible by accumulate={accumulate}")
+        place = jnp.arange(size)
+        if axis_name is not None:
+            place = place + size * jax.lax.axis_index(axis_name)
+        batch = {"image": batch["image"], "label": batch["label"]}
+        if augment is not None:
+            batch["keys"] = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(augment_key, place)
+        run = whole if accumulate == 1 else accumulated
+        loss_value, grads, batch_stats, confusion = run(state, batch, dropout_key)
+        grads, confusion = _sum_over(axis_name, (grads, confusion))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if ema_params is not None:
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema_params = optax.incremental_update(params, ema_params, 1.0 - decay)
+        metrics = {
+            "loss": loss_value,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": jnp.float32(0.0) if schedule is None else jnp.float32(schedule(state.step)),
+            "confusion": confusion,
+        }
+        return TrainState(state.step + 1, params, batch_stats, opt_state, ema_params), metrics
+
+    return step
+
+
+def make_eval_step(
+    model: nn.Module, loss: Loss, *, prepare: Prepare = to_unit, axis_name: str | None = None
+) -> Callable[[TrainState, Mapping[str, jax.Array]], dict[str, PyTree]]:
+    """Returns `step(state, batch) -> {"confusion": i32[k,k], "stats": sums of the loss}`, over the whole batch.
+
+    Logits are resized to the native size of each label (`batch["size"]`) before they are scored. The sums of several
+    batches add; `loss.value` of the total is the loss of the split.
+    """
+
+    def step(state: TrainState, batch: Mapping[str, jax.Array]) -> dict[str, PyTree]:
+        image, label = prepare(batch["image"]), batch["label"].astype(jnp.int32)
+        logits, _ = model.apply(state.variables, image, train=False)
+        if "size" in batch:
+            logits = _to_native(logits, batch["size"], label.shape[1:])
+        confusion = confusion_matrix(predict_classes(logits), label, num_confusion_classes(logits.shape[-1]))
+        return _sum_over(axis_name, {"confusion": confusion, "stats": loss.stats(logits, label)})
+
+    return step
+
+
+def make_predict_step(
+    model: nn.Module, *, prepare: Prepare = to_unit
+) -> Callable[[PyTree, jax.Array, tuple[int, int]], jax.Array]:
+    """Returns `predict(variables, image, size) -> probabilities f32[b,*size,k]`; `size` is static under `jit`.
+
+    The logits are resized bilinearly, then turned into probabilities: softmax over the classes, or for one class the
+    sigmoid, so that k is 1.
+    """
+
+    def predict(variables: PyTree, image: jax.Array, size: tuple[int, int]) -> jax.Array:
+        logits, _ = model.apply(variables, prepare(image), train=False)
+        logits = fit(logits, size)
+        return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
+
+    return predict
+
+
+def fit(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Returns logits f32[b,h,w,k] at another height and width, bilinearly; themselves where they fit already."""
+    return logits if logits.shape[1:3] == tuple(size) else resize(logits, tuple(size), method="bilinear")
+
+
+def _to_native(logits: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:
+    """Brings each image's logits to its own native size, in the top left of a canvas that holds the largest."""
+    if logits.shape[1:3] != tuple(canvas):
+        return resize_to_sizes(logits, sizes, tuple(canvas))
+    same = jnp.all(sizes == jnp.array(canvas)[None])
+    return jax.lax.cond(same, lambda: logits, lambda: resize_to_sizes(logits, sizes, tuple(canvas)))
+
+
+def _sum_over(axis_name: str | None, tree: PyTree) -> PyTree:
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def _split(array: jax.Array, parts: int) -> jax.Array:
+    """[b, ...] -> [parts, b / parts, ...], strided so that a batch sharded over devices needs no exchange."""
+    return array.reshape(array.shape[0] // parts, parts, *array.shape[1:]).swapaxes(0, 1)
+
+
+def _zeros(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
