@@ -6,27 +6,21 @@ item "about": shape, type and CRC-32 of every array, the state of the data itera
 digest of its own. Reading checks all of them, which tells a damaged checkpoint from one of another model.
 """
 
-import base64
-import hashlib
 import json
 import logging
 import math
 import shutil
 import warnings
-import zlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
+from jaxseg import snapshot
 from jaxseg.types import PyTree
-
-_TEMPORARY = (".orbax-checkpoint-tmp", ".deleting", ".replaced")
 
 
 class CheckpointError(RuntimeError):
@@ -145,13 +139,13 @@ class Checkpoints:
         if step in self._written and metrics in (None, self._written[step]):
             return self.wait() if wait else None
         self.wait()
-        arrays = _host_arrays(state)
-        about = _sealed(
+        arrays = snapshot.host_arrays(state)
+        about = snapshot.seal(
             {
                 "step": step,
                 "metrics": metrics,
-                "iterators": _all_processes(_encode(iterator_state)),
-                "arrays": _describe(arrays),
+                "iterators": snapshot.all_processes(snapshot.encode(iterator_state)),
+                "arrays": snapshot.describe(arrays),
             }
         )
         self._pending = step
@@ -204,6 +198,7 @@ class Checkpoints:
                 unexpected or of another shape), if every checkpoint is damaged, or if there is none of that step.
         """
         self.wait()
+        self._written.clear()
         steps = self.steps()
         candidates = [step] if isinstance(step, int) else steps[::-1]
         if step == "best":
@@ -231,30 +226,30 @@ class Checkpoints:
 
     def _read(self, step: int, template: PyTree) -> Restored:
         about = self._about(step)
-        wanted = {name: _form(leaf) for name, leaf in _named(template).items()}
+        wanted = {name: snapshot.form(leaf) for name, leaf in snapshot.named(template).items()}
         stored = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in about["arrays"].items()}
         if wanted != stored:
-            raise CheckpointError(_mismatch(self.path(step), wanted, stored))
+            raise CheckpointError(snapshot.mismatch(self.path(step), wanted, stored))
         try:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                arrays = _flat(reader.restore(self.path(step) / "state", args=ocp.args.PyTreeRestore()))
+                arrays = snapshot.flat(reader.restore(self.path(step) / "state", args=ocp.args.PyTreeRestore()))
         except Exception as error:
             raise _Damaged(_first_line(error)) from error
         for name, (shape, dtype) in stored.items():
             if 0 in shape:
                 arrays[name] = np.zeros(shape, dtype)
-        found = _describe({name: arrays[name] for name in stored if name in arrays})
+        found = snapshot.describe({name: arrays[name] for name in stored if name in arrays})
         broken = [name for name in stored if name not in found or found[name] != about["arrays"][name]]
         if broken:
             raise _Damaged(f"the array {broken[0]} is not what was written")
         state = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
-        iterators = tuple(_decode(text) for text in about["iterators"])
+        iterators = tuple(snapshot.decode(text) for text in about["iterators"])
         return Restored(step, state, iterators, about["metrics"])
 
     def _about(self, step: int) -> dict[str, Any]:
         """Reads and checks the description of a checkpoint."""
         try:
-            return _unsealed(json.loads((self.path(step) / "about" / "metadata").read_bytes()))
+            return snapshot.unseal(json.loads((self.path(step) / "about" / "metadata").read_bytes()))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _Damaged(f"its description cannot be read: {_first_line(error)}") from error
 
@@ -279,7 +274,7 @@ class Checkpoints:
         if self._checkpointer is None:
             self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         filled = {name: array for name, array in arrays.items() if array.size}  # Orbax takes no empty arrays
-        items = {"state": ocp.args.PyTreeSave(_nested(filled)), "about": ocp.args.JsonSave(about)}
+        items = {"state": ocp.args.PyTreeSave(snapshot.nested(filled)), "about": ocp.args.JsonSave(about)}
         self._checkpointer.save(self.path(step), args=ocp.args.Composite(**items))
 
     def _guard(self, action: Callable[[], None]) -> None:
@@ -289,6 +284,7 @@ class Checkpoints:
         except Exception as error:
             step, self._pending = self._pending, None
             self._written.pop(step, None)
+            self._checkpointer = None  # whatever state it is in; the next save makes another
             if _primary():
                 self._remove_leftovers()
             steps = ", ".join(map(str, self.steps()))
@@ -313,129 +309,19 @@ class Checkpoints:
         self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
-        """Removes what a killed process or a failed save left; only called while nothing is being written."""
+        """Clears what a killed process or a failed save left; only called while nothing is being written."""
         for path in self.directory.glob("*.*") if self.directory.is_dir() else ():
             step, _, suffix = path.name.partition(".")
-            if step.isdigit() and f".{suffix}".startswith(_TEMPORARY):
+            if not step.isdigit():
+                continue
+            if suffix == "replaced" and not self.path(int(step)).exists():
+                path.rename(self.path(int(step)))  # what should have taken its place never became whole
+            elif suffix in ("deleting", "replaced") or suffix.startswith("orbax-checkpoint-tmp"):
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def _primary() -> bool:
     return jax.process_index() == 0
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    """Returns {path: leaf} in the order of the leaves, such as "opt_state/0/mu/stem/kernel"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    if len(named) != len(leaves) or not named:
-        raise ValueError("A state must have at least one array, and all of them different paths.")
-    return named
-
-
-def _host_arrays(state: PyTree) -> dict[str, np.ndarray]:
-    """Returns copies on the host that share no memory with the state (on the CPU `np.asarray` would)."""
-    named = _named(state)
-    for name, leaf in named.items():
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            if not leaf.is_fully_replicated:
-                raise ValueError(f"The array {name} is split over processes; gather it before saving.")
-            named[name] = leaf.addressable_data(0)
-    for leaf in named.values():
-        if isinstance(leaf, jax.Array):
-            leaf.copy_to_host_async()
-    return {name: np.array(leaf, copy=True, order="C") for name, leaf in named.items()}
-
-
-def _form(leaf: Any) -> tuple[tuple[int, ...], str]:
-    return tuple(np.shape(leaf)), str(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
-
-
-def _describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """Returns shape, type and CRC-32 of each array (zlib lets go of the interpreter lock, so threads help)."""
-
-    def describe(array: np.ndarray) -> dict[str, Any]:
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return {"shape": list(array.shape), "dtype": str(array.dtype), "crc32": zlib.crc32(data)}
-
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        return dict(zip(arrays, pool.map(describe, arrays.values())))
-
-
-def _nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the arrays as nested dictionaries, which any Orbax reader understands."""
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *parents, leaf = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = array
-    return tree
-
-
-def _flat(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(leaf) for name, leaf in _named(tree).items()}
-
-
-def _sealed(content: dict[str, Any]) -> dict[str, Any]:
-    return {"sha256": _digest(content), "content": content}
-
-
-def _unsealed(sealed: dict[str, Any]) -> dict[str, Any]:
-    if _digest(sealed["content"]) != sealed["sha256"]:
-        raise ValueError("it is not what was written")
-    return sealed["content"]
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _encode(iterator_state: Any) -> str:
-    if isinstance(iterator_state, bytes):
-        return "b" + base64.b64encode(iterator_state).decode()
-    return "j" + json.dumps(iterator_state)
-
-
-def _decode(text: str) -> Any:
-    return base64.b64decode(text[1:]) if text[0] == "b" else json.loads(text[1:])
-
-
-def _all_processes(text: str) -> list[str]:
-    """Returns the text of every process, in their order."""
-    if jax.process_count() == 1:
-        return [text]
-    data = np.frombuffer(text.encode(), np.uint8)
-    lengths = np.asarray(multihost_utils.process_allgather(np.array([data.size], np.int32))).reshape(-1)
-    padded = np.zeros(lengths.max(), np.uint8)
-    padded[: data.size] = data
-    gathered = np.asarray(multihost_utils.process_allgather(padded)).reshape(lengths.size, -1)
-    return [row[:length].tobytes().decode() for row, length in zip(gathered, lengths)]
-
-
-def _mismatch(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> str:
-    """Returns the sentence that says how a checkpoint differs from the model asked for."""
-    both = [name for name in wanted if name in stored and wanted[name] != stored[name]]
-    changed = [f"{n} is {_show(stored[n])} there and {_show(wanted[n])} here" for n in both]
-    kinds = {
-        "missing from it": [name for name in wanted if name not in stored],
-        "unexpected in it": [name for name in stored if name not in wanted],
-        "of another shape or type": changed,
-    }
-    parts = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
-    return (
-        f"The checkpoint {path} is of another model or optimiser than this configuration's ({'; '.join(parts)}); "
-        "use the configuration that wrote it, or another --workdir."
-    )
-
-
-def _show(form: tuple[tuple[int, ...], str]) -> str:
-    return f"{form[1]}[{','.join(map(str, form[0]))}]"
-
-
-def _some(names: list[str], count: int = 4) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 def _first_line(error: BaseException) -> str:

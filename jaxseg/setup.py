@@ -3,6 +3,7 @@
 Training, evaluation and prediction all build their parts here, so that they agree.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,9 +11,9 @@ import numpy as np
 from flax import linen as nn
 
 from jaxseg import losses, metrics, models, optim, parallel
-from jaxseg.config import ConfigDict, ConfigError
+from jaxseg.config import ConfigDict, ConfigError, nearest
 from jaxseg.data import augment, pipeline, sources
-from jaxseg.step import Augment, Prepare, to_unit
+from jaxseg.step import Augment, Prepare
 
 
 class Problem(NamedTuple):
@@ -38,8 +39,13 @@ def check(config: ConfigDict) -> None:
     num_classes = config.model.num_classes or 2
     make_model(config, num_classes)
     make_loss(config, num_classes)
+    if config.loss.class_weights not in ("", "median_frequency"):
+        _numbers(config.loss.class_weights)
     optim.from_config(config)
-    sources.check_name(config.data.source)
+    if config.data.source not in sources.SOURCES:
+        raise ConfigError(
+            f"There is no data set data.source={config.data.source!r}.{nearest(config.data.source, sources.SOURCES)}"
+        )
     make_strategy(config)
 
 
@@ -65,13 +71,13 @@ def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = Non
         raise ConfigError(f"model: {error}") from error
 
 
-def make_loss(config: ConfigDict, num_classes: int, train: sources.Source | None = None) -> losses.Loss:
-    """Returns the loss of the config; median-frequency weights are counted from `train`, without it they are 1."""
+def make_loss(config: ConfigDict, num_classes: int, weights: Sequence[float] | np.ndarray | None = None) -> losses.Loss:
+    """Returns the loss of the config, with the `class_weights` that it was given or None."""
     try:
         return losses.make_loss(
             config.loss.terms,
             num_classes=num_classes,
-            class_weights=_class_weights(config.loss.class_weights, num_classes, train),
+            class_weights=weights,
             label_smoothing=config.loss.label_smoothing,
             args=config.loss.args.to_dict(),
         )
@@ -79,48 +85,55 @@ def make_loss(config: ConfigDict, num_classes: int, train: sources.Source | None
         raise ConfigError(f"loss: {error}") from error
 
 
-def _class_weights(text: str, num_classes: int, train: sources.Source | None) -> np.ndarray | None:
-    if not text or (text == "median_frequency" and train is None):
+def class_weights(config: ConfigDict, num_classes: int, train: sources.Source) -> np.ndarray | None:
+    """Returns the weights f32[k] that `loss.class_weights` asks for, or None; median frequencies count `train`.
+
+    Raises:
+        ConfigError: if it is neither a known name nor one number a class.
+    """
+    text = config.loss.class_weights
+    if not text:
         return None
     if text == "median_frequency":
         return losses.median_frequency_weights(*pipeline.pixel_counts(train))
+    weights = _numbers(text)
+    if len(weights) != metrics.num_confusion_classes(num_classes):
+        raise ConfigError(
+            f"loss.class_weights has {len(weights)} numbers, but there are {len(train.info.classes)} classes."
+        )
+    return weights
+
+
+def _numbers(text: str) -> np.ndarray:
     try:
-        weights = np.array([float(part) for part in text.split(",")], np.float32)
+        return np.array([float(part) for part in text.split(",")], np.float32)
     except ValueError as error:
         raise ConfigError(
             f"loss.class_weights must be empty, median_frequency or numbers with commas, got {text!r}."
         ) from error
-    if train is None:
-        return None
-    if len(weights) != metrics.num_confusion_classes(num_classes):
-        raise ConfigError(f"loss.class_weights has {len(weights)} numbers, but there are {num_classes} classes.")
-    return weights
 
 
 def load_problem(config: ConfigDict) -> Problem:
-    """Opens the training and validation data and checks that the config agrees with them.
+    """Opens the training and validation data.
 
     Raises:
-        ConfigError: if model.num_classes is not what the data has.
-        DataError: if the data cannot be opened, or a split is empty.
+        DataError: if they cannot be opened, a split is empty, or their classes are not those of the config.
     """
     train = sources.make_source(config, config.data.train_split)
     val = sources.make_source(config, config.data.val_split)
-    names = train.info.classes
-    num_classes = config.model.num_classes or len(names)
-    if metrics.num_confusion_classes(num_classes) != len(names):
-        raise ConfigError(
-            f"model.num_classes is {num_classes}, but {config.data.source} has {len(names)} classes "
-            f"({', '.join(names)}); leave it 0 to take them from the data."
-        )
-    return Problem(train, val, num_classes)
+    return Problem(train, val, config.model.num_classes or len(train.info.classes))
+
+
+def input_size(config: ConfigDict) -> tuple[int, int]:
+    """Returns the (height, width) of what the network sees in training; learned positions have this size."""
+    return tuple(config.augment.crop) or tuple(config.data.size)
 
 
 def make_prepare(config: ConfigDict) -> Prepare:
     """Returns raw images [b,h,w,c] -> network input, as evaluation and prediction use it."""
 
     def prepare(image: jax.Array) -> jax.Array:
-        return augment.normalize(to_unit(image), config.data.mean, config.data.std)
+        return augment.normalize(augment.to_float(image), config.data.mean, config.data.std)
 
     return prepare
 
@@ -130,7 +143,7 @@ def make_augment(config: ConfigDict) -> Augment:
     augment_unit = augment.from_config(config.augment)
 
     def augment_example(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        image, label = augment_unit(key, to_unit(image), label)
+        image, label = augment_unit(key, augment.to_float(image), label)
         return augment.normalize(image, config.data.mean, config.data.std), label
 
     return augment_example

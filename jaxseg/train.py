@@ -5,11 +5,9 @@
 Starting the same command again resumes the run where it was cut off, and ends in bit-for-bit the same parameters.
 """
 
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,11 +17,11 @@ from jaxseg.checkpoint import CheckpointError, Checkpoints
 from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.data import DataError, pipeline, transforms
 from jaxseg.inference.score import Result, score
-from jaxseg.report import Reporter, read_log
-from jaxseg.signals import stop_requested
+from jaxseg.report import LOG_FILE, Reporter, StepMetrics, read_log
+from jaxseg.signals import stop_on_signal
 from jaxseg.state import TrainState, count_parameters, init_state
 from jaxseg.step import make_eval_step, make_predict_step, make_train_step
-from jaxseg.workdir import prepare_workdir, write_json, write_run_record
+from jaxseg.workdir import CHECKPOINTS, prepare_workdir, run_record, write_json
 
 
 class NotFiniteError(RuntimeError):
@@ -66,18 +64,18 @@ def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
         NotFiniteError: if the loss or the gradient stops being finite.
     """
     problem = setup.load_problem(config)
-    prepare_workdir(workdir, config)
-    write_run_record(workdir, config)
-    info = problem.train.info
-    write_json(
-        workdir / "data.json", {"classes": info.classes, "colors": info.colors, "num_classes": problem.num_classes}
-    )
+    info, num_classes = problem.train.info, problem.num_classes
+    workdir = prepare_workdir(workdir, config)
+    class_weights = setup.class_weights(config, num_classes, problem.train)
+    weights = None if class_weights is None else [float(weight) for weight in class_weights]
+    about = {"classes": info.classes, "colors": info.colors, "num_classes": num_classes, "class_weights": weights}
+    write_json(workdir / "data.json", about)
 
     # The pure parts: model, loss and optimiser, and the steps made of them.
     strategy = setup.make_strategy(config)
     axis = strategy.axis_name
-    model = setup.make_model(config, problem.num_classes, axis)
-    loss = setup.make_loss(config, problem.num_classes, problem.train)
+    model = setup.make_model(config, num_classes, axis)
+    loss = setup.make_loss(config, num_classes, class_weights)
     tx, schedule = optim.from_config(config)
     prepare = setup.make_prepare(config)
     train_step = strategy.compile_train(
@@ -104,19 +102,21 @@ def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
         seed=config.seed,
         workers=config.data.workers,
         prefetch=config.data.prefetch,
+        channels=config.data.channels,
         **shape,
     )
     validation = pipeline.make_eval_loader(problem.val, batch_size=config.eval.batch_size, **shape)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
 
     def init(key: jax.Array) -> TrainState:
-        image_shape = (*config.data.size, config.data.channels)
-        return init_state(setup.make_model(config, problem.num_classes), tx, key, image_shape, ema=config.ema.decay > 0)
+        image_shape = (*setup.input_size(config), config.data.channels)
+        return init_state(setup.make_model(config, num_classes), tx, key, image_shape, ema=config.ema.decay > 0)
 
     with (
-        Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep) as checkpoints,
-        Reporter(workdir, config) as reporter,
-        stop_requested() as stopped,
+        Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep) as checkpoints,
+        Reporter(workdir, every=config.log.every, tensorboard=config.log.tensorboard, classes=info.classes) as reporter,
+        batches,
+        stop_on_signal() as stop,
     ):
         restored = checkpoints.restore(jax.eval_shape(init, init_key))
         if restored is None:
@@ -125,29 +125,29 @@ def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
             state, start = strategy.put_state(restored.state), restored.step
             batches.set_state(restored.iterator_state)
         key = strategy.put_key(step_key)
-        reporter.start(start)
+        run_record(workdir, config, step=start)
+        reporter.start(start, config.steps)
         reporter.message(
-            f"{config.model.name}: {count_parameters(strategy.get_state(state).params):,} parameters, "
-            f"{len(problem.train)} training and {len(problem.val)} validation images, {len(info.classes)} classes, "
-            f"{jax.device_count()} {jax.default_backend()} device(s), {config.strategy}; workdir {workdir}"
+            f"{config.model.name}: {count_parameters(strategy.get_state(state).params):,} parameters; "
+            f"{config.data.source}: {len(problem.train)} training and {len(problem.val)} validation images, "
+            f"{len(info.classes)} classes; {jax.device_count()} {jax.default_backend()} device(s), {config.strategy}"
             + (f"; going on after step {start}" if start else "")
         )
 
-        result, before = None, None  # `before`: the metrics of the step before, read while the device does this one
+        result = None
         for step in range(start + 1, config.steps + 1):
             batch = next(batches)
             placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
-            state, after = train_step(state, placed, key)
-            if before is not None:
-                _require_finite(before, step - 1, checkpoints)
-            before = strategy.first(after)
-            reporter.train(step, before)
+            state, step_metrics = train_step(state, placed, key)
+            # Metrics are read one step late, while the device is busy with this one.
+            _require_finite(reporter.train(step, strategy.first(step_metrics), config.batch_size), checkpoints)
 
-            evaluating = step == config.steps or step % config.eval.every == 0
-            stopping = stopped()
+            last = step == config.steps
+            evaluating = last or step % config.eval.every == 0
+            stopping = stop.agreed() if jax.process_count() == 1 or step % config.log.every == 0 else False
             if not (evaluating or stopping or step % config.checkpoint.every == 0):
                 continue
-            _require_finite(before, step, checkpoints)  # nothing broken is ever saved
+            _require_finite(reporter.flush(), checkpoints)  # nothing broken is ever saved
             quality = None
             if evaluating:
                 result = score(eval_step, state, validation, loss=loss, strategy=strategy)
@@ -155,9 +155,10 @@ def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
                 quality = {"mean_iou": scores.mean_iou}
                 reporter.evaluation(step, scores, result.loss)
                 sheet = _draw_predictions(config, problem, predict, strategy.get_state(state), workdir)
-                reporter.image(step, "predictions", sheet)
+                if sheet is not None:
+                    reporter.picture(step, "predictions", sheet)
             checkpoints.save(step, strategy.get_state(state), batches.get_state(), quality)
-            if stopping and step < config.steps:
+            if stopping and not last:
                 checkpoints.wait()
                 reporter.message(f"Stopped after step {step} as asked; the same command goes on from there.")
                 return None
@@ -166,23 +167,23 @@ def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
         if result is None:  # the run had ended before: score it again, to close with the same words
             result = score(eval_step, state, validation, loss=loss, strategy=strategy)
             _draw_predictions(config, problem, predict, strategy.get_state(state), workdir)
-        pictures.curves(read_log(workdir), workdir / "curves.png")
+        if jax.process_index() == 0:
+            pictures.curves(read_log(workdir / LOG_FILE), workdir / "curves.png")
         reporter.message(metrics.table(metrics.scores(result.confusion), info.classes))
         reporter.message(_closing_words(workdir, experiment))
     return result
 
 
-def _require_finite(values: Mapping[str, Any], step: int, checkpoints: Checkpoints) -> None:
-    """Reads the metrics of a step and stops the run where they are NaN or infinite."""
-    loss, norm = float(values["loss"]), float(values["grad_norm"])
-    if math.isfinite(loss) and math.isfinite(norm):
+def _require_finite(done: StepMetrics | None, checkpoints: Checkpoints) -> None:
+    """Stops the run where the metrics of a step are NaN or infinite."""
+    if done is None or done.finite:
         return
     checkpoints.wait()
     good = checkpoints.latest_step()
     where = "there is no checkpoint yet" if good is None else f"the last good checkpoint is {checkpoints.path(good)}"
     raise NotFiniteError(
-        f"The loss is {loss} and the norm of the gradient {norm} at step {step}; {where}. Try a lower "
-        "optimizer.learning_rate, a longer schedule.warmup, optimizer.clip=1, or dtype=float32."
+        f"The loss is {done.loss} and the norm of the gradient {done.grad_norm} at step {done.step}; {where}. Try a "
+        "lower optimizer.learning_rate, a longer schedule.warmup, optimizer.clip=1, or dtype=float32, in a new workdir."
     )
 
 
@@ -190,22 +191,26 @@ def _draw_predictions(
     config: ConfigDict, problem: setup.Problem, predict: Callable[..., jax.Array], state: TrainState, workdir: Path
 ) -> np.ndarray | None:
     """Writes predictions.png, the first validation images beside truth, prediction and error; returns the picture."""
-    rows = []
+    if config.log.images == 0 or jax.process_index() != 0:
+        return None
+    images, truths, predictions = [], [], []
     for index in range(min(config.log.images, len(problem.val))):
         example = problem.val[index]
-        image, _ = transforms.network_input(example["image"], config.data.size, config.data.fit)
-        label = example["label"]
-        probabilities = predict(state.variables, image[None], label.shape)[0]
-        rows.append((example["image"], label, np.asarray(metrics.classes_of(probabilities))))
-    if not rows:
-        return None
+        image, label = example["image"], example["label"]
+        if config.data.fit == "resize":
+            image = transforms.resize_image(image, config.data.size)
+        probabilities = predict(state.variables, image[None], label.shape)
+        images.append(example["image"])
+        truths.append(label)
+        predictions.append(np.asarray(metrics.classes_of_probabilities(probabilities))[0])
     path = workdir / "predictions.png"
-    pictures.prediction_sheet(*zip(*rows), problem.val.info.colors, problem.val.info.classes, path)
+    pictures.prediction_sheet(images, truths, predictions, problem.val.info.colors, problem.val.info.classes, path)
     return pictures.load_image(path)
 
 
 def _closing_words(workdir: Path, experiment: str) -> str:
     """Where everything is, and what to do next."""
+    workdir = workdir.relative_to(Path.cwd()) if workdir.is_relative_to(Path.cwd()) else workdir
     files = {
         "checkpoints": "checkpoints", "log": "log.jsonl", "curves": "curves.png", "predictions": "predictions.png",
     }  # fmt: skip

@@ -9,11 +9,12 @@ from flax import linen as nn
 from jax.test_util import check_grads
 
 from jaxseg.config import ConfigError
+from jaxseg.data.augment import to_float
 from jaxseg.losses import make_loss
 from jaxseg.nn import Dropout, make_norm
 from jaxseg.parallel import make_strategy
 from jaxseg.state import count_parameters, init_state
-from jaxseg.step import make_eval_step, make_predict_step, make_train_step, to_unit
+from jaxseg.step import make_eval_step, make_predict_step, make_train_step
 from jaxseg.types import IGNORE
 
 K = 3
@@ -39,7 +40,7 @@ def jitter(key, image, label):
     """An augmentation that depends on the example's own key alone."""
     noise = jax.random.normal(key, image.shape) * 0.1
     flip = jax.random.bernoulli(jax.random.fold_in(key, 1))
-    image = to_unit(image) + noise
+    image = to_float(image) + noise
     return jnp.where(flip, image[:, ::-1], image), jnp.where(flip, label[:, ::-1], label)
 
 
@@ -114,12 +115,12 @@ def test_loss_and_gradient_are_those_of_the_plain_formula(batch):
     model = Tiny()
     lr = 0.1
     state = init_state(model, optax.sgd(lr), jax.random.key(1), (6, 5, 3))
-    step = jax.jit(make_train_step(model, optax.sgd(lr), loss, aux_weight=0.4, accumulate=2))
+    step = jax.jit(make_train_step(model, optax.sgd(lr), loss, prepare=to_float, aux_weight=0.4, accumulate=2))
     new, metrics = step(state, batch, jax.random.key(0))
 
     def plain(params):
         label = jnp.asarray(batch["label"], jnp.int32)
-        logits, out = model.apply({"params": params}, to_unit(jnp.asarray(batch["image"])), train=True)
+        logits, out = model.apply({"params": params}, to_float(jnp.asarray(batch["image"])), train=True)
         aux = jax.image.resize(out["aux"][0], logits.shape, "bilinear", antialias=False)
         total = 0.0
         for weight, each in ((1.0, logits), (0.4, aux)):
@@ -161,7 +162,9 @@ def test_ema_follows_the_warmed_up_recursion(batch):
     decay, lr = 0.9, 0.5
     tx = optax.sgd(lr)
     state = init_state(Tiny(), tx, jax.random.key(1), (6, 5, 3), ema=True)
-    step = jax.jit(make_train_step(Tiny(), tx, make_loss("cross_entropy", num_classes=K), ema_decay=decay))
+    step = jax.jit(
+        make_train_step(Tiny(), tx, make_loss("cross_entropy", num_classes=K), prepare=to_float, ema_decay=decay)
+    )
     average = np.asarray(state.ema_params["head"]["kernel"], np.float64)
     for t in range(3):
         state, _ = step(state, batch, jax.random.key(0))
@@ -174,7 +177,9 @@ def test_ema_follows_the_warmed_up_recursion(batch):
 def test_one_compilation_and_no_transfer_inside(batch):
     strat = make_strategy("jit", {"batch_size": 16})
     tx = optax.adam(1e-3)
-    compiled = strat.compile_train(make_train_step(Tiny(), tx, make_loss("cross_entropy", num_classes=K)))
+    compiled = strat.compile_train(
+        make_train_step(Tiny(), tx, make_loss("cross_entropy", num_classes=K), prepare=to_float)
+    )
     state = strat.put_state(init_state(Tiny(), tx, jax.random.key(1), (6, 5, 3)))
     key = strat.put_key(jax.random.key(2))
     placed = strat.put_batch(batch)
@@ -189,7 +194,9 @@ def test_donation_frees_the_old_state_and_leaves_the_given_one(batch):
     strat = make_strategy("jit", {"batch_size": 16})
     tx = optax.sgd(0.1)
     init = init_state(Tiny(), tx, jax.random.key(1), (6, 5, 3))
-    compiled = strat.compile_train(make_train_step(Tiny(), tx, make_loss("cross_entropy", num_classes=K)))
+    compiled = strat.compile_train(
+        make_train_step(Tiny(), tx, make_loss("cross_entropy", num_classes=K), prepare=to_float)
+    )
     placed = strat.put_state(init)
     compiled(placed, strat.put_batch(batch), strat.put_key(jax.random.key(2)))
     assert placed.params["head"]["kernel"].is_deleted()
@@ -199,7 +206,7 @@ def test_donation_frees_the_old_state_and_leaves_the_given_one(batch):
 def test_batch_that_micro_batches_cannot_share(batch):
     tx = optax.sgd(0.1)
     state = init_state(Tiny(), tx, jax.random.key(1), (6, 5, 3))
-    step = make_train_step(Tiny(), tx, make_loss("cross_entropy", num_classes=K), accumulate=3)
+    step = make_train_step(Tiny(), tx, make_loss("cross_entropy", num_classes=K), prepare=to_float, accumulate=3)
     with pytest.raises(ValueError, match=r"16 .* not divisible by accumulate=3"):
         jax.eval_shape(step, state, batch, jax.random.key(0))
 
@@ -209,8 +216,8 @@ def test_evaluation_sums_add_up_over_batches_and_devices(batch, strategy):
     loss = make_loss("cross_entropy + dice", num_classes=K)
     strat = make_strategy(strategy, {"b": 8})
     state = init_state(Tiny("batch"), optax.sgd(0.1), jax.random.key(1), (6, 5, 3))
-    whole = jax.jit(make_eval_step(Tiny("batch"), loss))(state, batch)
-    compiled = strat.compile_eval(make_eval_step(Tiny("batch"), loss, axis_name=strat.axis_name))
+    whole = jax.jit(make_eval_step(Tiny("batch"), loss, prepare=to_float))(state, batch)
+    compiled = strat.compile_eval(make_eval_step(Tiny("batch"), loss, prepare=to_float, axis_name=strat.axis_name))
     placed = strat.put_state(state)
     parts = [
         strat.first(compiled(placed, strat.put_batch({k: v[i : i + 8] for k, v in batch.items()}))) for i in (0, 8)
@@ -231,10 +238,10 @@ def test_evaluation_scores_at_the_native_size_of_each_label(batch):
         for i, (h, w) in enumerate(sizes):
             label[i, :h, :w] = rng.integers(0, K, (h, w))
         given = {"image": image, "label": label, "size": np.array(sizes, np.int32)}
-        got = np.asarray(jax.jit(make_eval_step(model, loss))(state, given)["confusion"])
+        got = np.asarray(jax.jit(make_eval_step(model, loss, prepare=to_float))(state, given)["confusion"])
         expected = np.zeros((K, K), int)
         for i, (h, w) in enumerate(sizes):
-            predict = make_predict_step(model)
+            predict = make_predict_step(model, prepare=to_float)
             classes = np.asarray(predict(state.variables, image[i : i + 1], (h, w))[0]).argmax(-1)
             np.add.at(expected, (label[i, :h, :w].ravel(), classes.ravel()), 1)
         np.testing.assert_array_equal(got, expected)
@@ -242,15 +249,9 @@ def test_evaluation_scores_at_the_native_size_of_each_label(batch):
 
 def test_prediction_is_a_distribution_at_the_asked_size(batch):
     state = init_state(Tiny(), optax.sgd(0.1), jax.random.key(1), (6, 5, 3))
-    p = make_predict_step(Tiny())(state.variables, batch["image"][:2], (13, 4))
+    p = make_predict_step(Tiny(), prepare=to_float)(state.variables, batch["image"][:2], (13, 4))
     assert p.shape == (2, 13, 4, K) and p.dtype == jnp.float32
     np.testing.assert_allclose(p.sum(-1), 1.0, rtol=1e-5)
-
-
-def test_to_unit_of_8_and_16_bits():
-    assert to_unit(jnp.array([255], jnp.uint8)) == 1.0
-    assert to_unit(jnp.array([65535], jnp.uint16)) == 1.0
-    assert to_unit(jnp.array([0.25], jnp.float32)) == 0.25
 
 
 def test_count_parameters():
