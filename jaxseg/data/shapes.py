@@ -23,7 +23,8 @@ SPLITS = ("train", "val", "test")
 
 _GRID = 4  # subsamples along each side of a pixel
 _LAYERS = 8  # room for the background and the shapes in the coverage counts
-_KEPT = 0.6  # share of a shape's area that the shapes above it leave to be seen
+_TILT = 0.4  # largest rotation either way, in radians
+_KEPT = 0.7  # share of a shape's area that the shapes above it leave to be seen
 
 
 class Shape(NamedTuple):
@@ -88,9 +89,9 @@ def _arrange(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[Shap
     for _ in range(3 * wanted):
         if len(shapes) == wanted:
             break
-        radius = side * rng.uniform(0.18, 0.31)
+        radius = side * rng.uniform(0.2, 0.32)
         y, x = rng.uniform(0.6 * radius, h - 0.6 * radius), rng.uniform(0.6 * radius, w - 0.6 * radius)
-        shape = Shape(int(rng.integers(1, len(CLASSES))), y, x, radius, rng.uniform(-math.pi, math.pi))
+        shape = Shape(int(rng.integers(1, len(CLASSES))), y, x, radius, rng.uniform(-_TILT, _TILT))
         box, inside = _rasterize(shape, owner.shape)
         covered = np.bincount(owner[box][inside], minlength=_LAYERS)
         if not inside.any() or np.any((seen - covered < _KEPT * areas)[1:]):
@@ -135,7 +136,7 @@ def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         return u * u + v * v < 0.81
     if kind == "square":
         return np.maximum(np.abs(u), np.abs(v)) < 0.82
-    if kind == "triangle":  # three half-planes at distance 0.58 from the centre
+    if kind == "triangle":  # pointing up: three half-planes at distance 0.58 from the centre
         return (v < 0.58) & (np.abs(u) * np.float32(0.8660254) - 0.5 * v < 0.58)
     if kind == "ring":
         distance = u * u + v * v

@@ -1,6 +1,5 @@
 """What a data set is to the rest of jaxseg: a length, examples by index, and what its classes are."""
 
-import colorsys
 from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
@@ -58,23 +57,13 @@ class Source(Protocol):
     def name(self, index: int) -> str: ...
 
 
-def default_colors(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Returns `count` colours that stay apart: near-black for class 0, then hues a golden ratio from each other."""
-    colors = [(32, 32, 32)]
-    for i in range(1, count):
-        hue = (0.58 + 0.61803398875 * (i - 1)) % 1.0
-        saturation, value = ((0.75, 0.95), (0.55, 0.75), (0.95, 0.65))[(i - 1) // 7 % 3]
-        red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return tuple(colors[:count])
-
-
-def make_source(config: ConfigDict, split: str) -> Source:
+def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Source:
     """Returns one split of the data set that `config.data` describes.
 
     Args:
         config: the whole configuration.
         split: "train", "val" or "test"; for TFDS data sets also a slice such as "train[:90%]".
+        strict: a folder with anything wrong in it raises; otherwise its `problems` tell, for `jaxseg.data.check`.
 
     Raises:
         ConfigError: if there is no data set `config.data.source`.
@@ -92,7 +81,7 @@ def make_source(config: ConfigDict, split: str) -> Source:
 
         source = FolderSource(
             data.dir, split, classes=data.classes, ignore=data.ignore, palette=data.palette,
-            val_fraction=data.val_fraction, channels=data.channels,
+            val_fraction=data.val_fraction, channels=data.channels, strict=strict,
         )  # fmt: skip
     elif data.source in SOURCES:
         from jaxseg.data.tfds import TFDSSource
