@@ -46,17 +46,39 @@ def cross_entropy(
         ValueError: if the shapes disagree or labels are no integers.
     """
     logits, classes = _check(logits, labels)
-    truth = _one_hot(labels, classes)
     if logits.shape[-1] == 1:
-        log_p = -jax.nn.softplus(jnp.concatenate([logits, -logits], axis=-1))
-    else:
-        log_p = jax.nn.log_softmax(logits)
+        logits = jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
+    truth = _one_hot(labels, classes)
     weights = _class_weights(class_weights, classes)
-    weighted = log_p if weights is None else log_p * _expand(weights, log_p)
-    pixel = -jnp.sum(jnp.where(truth, weighted, 0.0), axis=-1)
-    if label_smoothing:
-        pixel = (1.0 - label_smoothing) * pixel - label_smoothing * jnp.mean(weighted, axis=-1)
+    target = jnp.where(truth, 1.0 - label_smoothing, 0.0) + label_smoothing / classes
+    pixel = _target_cross_entropy(logits, target if weights is None else target * _expand(weights, target))
     return _reduce(pixel, labels, classes, truth, weights, averaged_weight=True)
+
+
+@jax.custom_jvp
+def _target_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """-Σ_c target_c log softmax(logits)_c, f32[...,k] and f32[...,k] -> f32[...], for targets of any sum A.
+
+    Equal to A·lse(z) - Σ_c target_c z_c, with z shifted by its maximum so that nothing large cancels. The derivative
+    A·softmax(z) - target is written out because the automatic one passes over the logits twice as often.
+    """
+    return _shifted_cross_entropy(logits, target)[0]
+
+
+@_target_cross_entropy.defjvp
+def _target_cross_entropy_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    logits, target = primals  # the target comes of labels and has no tangent
+    value, log_p = _shifted_cross_entropy(logits, target)
+    slope = jnp.exp(log_p) * jnp.sum(target, axis=-1, keepdims=True) - target
+    return value, jnp.sum(slope * tangents[0], axis=-1)
+
+
+def _shifted_cross_entropy(logits: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The cross-entropy and log softmax(logits)."""
+    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    log_sum = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
+    right = jnp.sum(jnp.where(target == 0, 0.0, target * shifted), axis=-1)  # a class ruled out by -inf adds nothing
+    return jnp.sum(target, axis=-1) * log_sum - right, shifted - log_sum[..., None]
 
 
 def binary_cross_entropy(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,8 +11,8 @@ import numpy as np
 
 from jaxseg.types import Array
 
-# Pixels of one example that are counted at a time: bounds the one-hot matrices, and float32 counts stay exact.
-_BLOCK = 1 << 16
+# Pixels whose one-hot matrices are multiplied at a time: bounds their memory, and float32 counts them exactly.
+_BLOCK = 1 << 18
 
 
 def num_confusion_classes(num_classes: int) -> int:
@@ -49,18 +50,27 @@ def confusion_matrix(predictions: Array, labels: Array, num_classes: int) -> jax
     rows = labels.shape[0] if labels.ndim > 1 else 1
     truth = jnp.asarray(labels, jnp.int32).reshape(rows, -1)
     prediction = jnp.asarray(predictions, jnp.int32).reshape(rows, -1)
-    total = jnp.zeros((num_classes, num_classes), jnp.int32)
-    for start in range(0, truth.shape[1], _BLOCK):
-        part = slice(start, start + _BLOCK)
-        counts = jnp.einsum(
-            "bpt,bpc->tc", _one_hot(truth[:, part], num_classes), _one_hot(prediction[:, part], num_classes)
-        )
-        total += counts.astype(jnp.int32)
+    return jax.lax.platform_dependent(
+        prediction, truth, cpu=partial(_count_cells, k=num_classes), default=partial(_count_products, k=num_classes)
+    )
+
+
+def _count_cells(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.Array:
+    """Adds 1 to the cell of each pixel: a nanosecond a pixel on a CPU, but colliding atomics on a GPU."""
+    counted = (truth >= 0) & (truth < k) & (prediction >= 0) & (prediction < k)
+    cell = jnp.where(counted, truth * k + prediction, k * k)
+    return jnp.zeros(k * k + 1, jnp.int32).at[cell].add(1)[:-1].reshape(k, k)
+
+
+def _count_products(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.Array:
+    """Multiplies one-hot matrices, in blocks of pixels so that they stay small and float32 counts exact."""
+    total = jnp.zeros((k, k), jnp.int32)
+    columns = max(1, _BLOCK // truth.shape[0])
+    for start in range(0, truth.shape[1], columns):
+        block = slice(start, start + columns)
+        a, b = ((x[:, block, None] == jnp.arange(k)[None, None, :]).astype(jnp.float32) for x in (truth, prediction))
+        total += jnp.einsum("bpt,bpc->tc", a, b).astype(jnp.int32)
     return total
-
-
-def _one_hot(indices: jax.Array, classes: int) -> jax.Array:
-    return (indices[..., None] == jnp.arange(classes)[None, None, :]).astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

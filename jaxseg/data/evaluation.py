@@ -136,8 +136,6 @@ class EvalLoader:
 
 
 def label_sizes(source: Any) -> list[Size]:
-    """Returns the native (height, width) of every example, from `source.size(i)` where there is such a method."""
-    if hasattr(source, "size"):
-        return [tuple(source.size(i)) for i in range(len(source))]
+    """Returns the native (height, width) of every example."""
     with ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(lambda i: source[i]["label"].shape, range(len(source))))
+        return list(pool.map(source.label_size, range(len(source))))

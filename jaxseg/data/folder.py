@@ -111,6 +111,9 @@ class FolderSource:
     def name(self, index: int) -> str:
         return self.pairs[index].name
 
+    def label_size(self, index: int) -> tuple[int, int]:
+        return tuple(read_header(self.pairs[index].mask)[:2])
+
     def _check_headers(self) -> None:
         with ThreadPoolExecutor() as pool:
             for error in pool.map(self._header_error, self.pairs):

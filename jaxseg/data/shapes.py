@@ -73,6 +73,9 @@ class ShapesSource:
         shapes, weights = _arrange(rng, self.size)
         return {"image": _channels(_paint(rng, weights), self.info.channels), "label": _label(shapes, weights)}
 
+    def label_size(self, index: int) -> tuple[int, int]:
+        return self.size
+
     def name(self, index: int) -> str:
         return f"shapes-{self.split}-{index:06d}"
 

@@ -43,9 +43,9 @@ class DataInfo:
 
 
 class Source(Protocol):
-    """A data set: `len(source)`, `source[i]`, and `source.name(i)`, the file name for messages and outputs.
+    """A data set: `len(source)`, `source[i]`, and two facts about an example that need no decoding.
 
-    The same index gives the same example, in any process. A source pickles, so that worker processes can read it.
+    `name(i)` is its file name, for messages and outputs; `label_size(i)` is the (height, width) of its mask. The same index gives the same example, in any process. A source pickles, so that worker processes can read it.
     """
 
     info: DataInfo
@@ -55,6 +55,8 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Example: ...
 
     def name(self, index: int) -> str: ...
+
+    def label_size(self, index: int) -> tuple[int, int]: ...
 
 
 def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Source:

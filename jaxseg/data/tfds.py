@@ -68,7 +68,7 @@ class TFDSSource:
         """Returns the file name of an example, or its number where the data set stores none."""
         return self._name(self._open()[index], index)
 
-    def size(self, index: int) -> tuple[int, int]:
+    def label_size(self, index: int) -> tuple[int, int]:
         """Returns (height, width) of an example's mask, from the header of its file."""
         with Image.open(io.BytesIO(self._open()[index][self._dataset.mask])) as image:
             return image.height, image.width
