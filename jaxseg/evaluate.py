@@ -74,8 +74,7 @@ def evaluate(run: Run, split: str) -> Result:
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data of today must have the classes of the training
     source = make_source(config, _split_of_data(run, split))
-    weighted = bool(config.loss.class_weights)
-    loss = setup.make_loss(config, run.num_classes, make_source(config, config.data.train_split) if weighted else None)
+    loss = setup.make_loss(config, run.num_classes, run.class_weights)
     devices = jax.device_count()
     strategy = parallel.make_strategy("jit", {})
     eval_step = strategy.compile_eval(make_eval_step(run.model, loss, prepare=setup.make_prepare(config)))

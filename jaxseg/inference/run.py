@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from flax import linen as nn
@@ -30,6 +31,7 @@ class Run:
         classes: the class names of the data it was trained on.
         colors: the (r, g, b) of each class.
         num_classes: logits of the network; 1 for a binary one, which has two classes.
+        class_weights: the weights that its loss gives the classes, or None.
         model: the Linen module, built for use outside `pmap`.
         state: the checkpoint; its optimiser state is left out.
         which: "best" (by validation mIoU) or "last".
@@ -40,6 +42,7 @@ class Run:
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     num_classes: int
+    class_weights: tuple[float, ...] | None
     model: nn.Module
     state: TrainState
     which: str
@@ -72,10 +75,10 @@ def load_run(workdir: str | Path, which: str = "best", overrides: Sequence[str] 
         raise ConfigError(f"which must be best or last, got {which!r}.{nearest(which, WHICH)}")
     config = load_config(workdir)
     override_free(config, overrides)
-    classes, colors, num_classes = _load_info(workdir)
-    model = setup.make_model(config, num_classes)
+    info = _load_info(workdir)
+    model = setup.make_model(config, info.num_classes)
     state = _restore(workdir, config, model, which)
-    return Run(workdir, config, classes, colors, num_classes, model, state, which)
+    return Run(workdir, config, *info, model=model, state=state, which=which)
 
 
 def load_config(workdir: Path) -> ConfigDict:
@@ -109,15 +112,25 @@ def override_free(config: ConfigDict, overrides: Sequence[str]) -> None:
     validate(config)
 
 
-def _load_info(workdir: Path) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...], int]:
-    """Returns (class names, colours, logits) as training wrote them."""
+class _Info(NamedTuple):
+    """What data.json says."""
+
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    num_classes: int
+    class_weights: tuple[float, ...] | None
+
+
+def _load_info(workdir: Path) -> _Info:
     path = workdir / INFO_FILE
     if not path.is_file():
         raise ConfigError(f"The run in {str(workdir)!r} has no {INFO_FILE}: it was stopped before its first step.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         colors = tuple((int(r), int(g), int(b)) for r, g, b in values["colors"])
-        return tuple(values["classes"]), colors, int(values["num_classes"])
+        weights = values["class_weights"]
+        weights = None if weights is None else tuple(map(float, weights))
+        return _Info(tuple(values["classes"]), colors, int(values["num_classes"]), weights)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is not what training wrote: {error!r}.") from error
 
