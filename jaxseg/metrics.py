@@ -1,0 +1,199 @@
+"""Metrics of segmentation: an integer confusion matrix summed on the device, turned into numbers once on the host."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.types import Array
+
+# Pixels whose one-hot matrices are multiplied at a time: bounds their memory, and float32 counts them exactly.
+_BLOCK = 1 << 18
+
+
+def num_confusion_classes(num_classes: int) -> int:
+    """The rows of the confusion matrix of a model with k logits: k, and 2 for the single logit of a binary model."""
+    return max(num_classes, 2)
+
+
+def predict_classes(logits: Array) -> jax.Array:
+    """The likeliest class, f[b,h,w,k] -> i32[b,h,w]; ties go to the first; for k = 1 it is logit > 0."""
+    logits = jnp.asarray(logits)
+    if logits.shape[-1] == 1:
+        return (logits[..., 0] > 0).astype(jnp.int32)
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def confusion_matrix(predictions: Array, labels: Array, num_classes: int) -> jax.Array:
+    """Counts pixels by (truth, prediction), i[b,h,w] and i[b,h,w] -> i32[k,k], rows truth, columns prediction.
+
+    IGNORE, like any other label outside 0..k-1, is left out. Exact below 2^31 pixels; sum batches as int64 on the host.
+
+    Args:
+        predictions: integers, any shape.
+        labels: integers of the same shape.
+        num_classes: k, see `num_confusion_classes`.
+
+    Raises:
+        ValueError: if the shapes differ or either is no integer array.
+    """
+    if predictions.shape != labels.shape:
+        raise ValueError(f"Predictions and labels need one shape, got {predictions.shape} and {labels.shape}.")
+    for name, array in (("Predictions", predictions), ("Labels", labels)):
+        if not jnp.issubdtype(array.dtype, jnp.integer):
+            raise ValueError(f"{name} must be integers, got {array.dtype}.")
+    # The leading axis stays whole: it may be sharded over devices, which then count their own examples.
+    rows = labels.shape[0] if labels.ndim > 1 else 1
+    truth = jnp.asarray(labels, jnp.int32).reshape(rows, -1)
+    prediction = jnp.asarray(predictions, jnp.int32).reshape(rows, -1)
+    return jax.lax.platform_dependent(
+        prediction, truth, cpu=partial(_count_cells, k=num_classes), default=partial(_count_products, k=num_classes)
+    )
+
+
+def _count_cells(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.Array:
+    """Adds 1 to the cell of each pixel: a nanosecond a pixel on a CPU, but colliding atomics on a GPU."""
+    counted = (truth >= 0) & (truth < k) & (prediction >= 0) & (prediction < k)
+    cell = jnp.where(counted, truth * k + prediction, k * k)
+    return jnp.zeros(k * k + 1, jnp.int32).at[cell].add(1)[:-1].reshape(k, k)
+
+
+def _count_products(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.Array:
+    """Multiplies one-hot matrices, in blocks of pixels so that they stay small and float32 counts exact."""
+    total = jnp.zeros((k, k), jnp.int32)
+    columns = max(1, _BLOCK // truth.shape[0])
+    for start in range(0, truth.shape[1], columns):
+        block = slice(start, start + columns)
+        a, b = ((x[:, block, None] == jnp.arange(k)[None, None, :]).astype(jnp.float32) for x in (truth, prediction))
+        total += jnp.einsum("bpt,bpc->tc", a, b).astype(jnp.int32)
+    return total
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores:
+    """Numbers of one confusion matrix; per-class arrays are f64[k]. NaN where a ratio has nothing below the line.
+
+    iou TP/(TP+FP+FN) and f1 2TP/(2TP+FP+FN) are NaN for a class absent from both truth and prediction, precision for
+    one never predicted, recall for one without true pixels; the means leave NaN out. All are NaN if no pixel counts.
+
+    pixel_accuracy: share of pixels that are right.
+    mean_accuracy: mean recall.
+    mean_iou, mean_f1: means over classes; of the whole split's matrix, not of images.
+    frequency_weighted_iou: IoU weighted by each class's share of true pixels.
+    support: i64[k], true pixels of each class.
+    """
+
+    pixel_accuracy: float
+    mean_accuracy: float
+    mean_iou: float
+    frequency_weighted_iou: float
+    mean_f1: float
+    iou: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+
+
+_SUMMARY = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "mean_f1")
+_PER_CLASS = ("iou", "precision", "recall", "f1")
+
+
+def scores(confusion: Array) -> Scores:
+    """Turns a confusion matrix, i[k,k] with rows truth, into `Scores`.
+
+    Raises:
+        ValueError: if it is not a square matrix of counts.
+    """
+    matrix = np.asarray(confusion)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.issubdtype(matrix.dtype, np.integer):
+        raise ValueError(
+            f"A confusion matrix is a square array of integers, got {matrix.dtype} of shape {matrix.shape}."
+        )
+    if (matrix < 0).any():
+        raise ValueError("A confusion matrix has no negative counts; sum batches as int64 so that none overflows.")
+    matrix = matrix.astype(np.int64)
+    hits, truth, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    iou = _ratio(hits, truth + predicted - hits)
+    recall = _ratio(hits, truth)
+    f1 = _ratio(2 * hits, truth + predicted)
+    total = truth.sum()
+    return Scores(
+        pixel_accuracy=float(_ratio(hits.sum(), total)),
+        mean_accuracy=_nan_mean(recall),
+        mean_iou=_nan_mean(iou),
+        frequency_weighted_iou=float(np.nansum(iou * truth) / total) if total else float("nan"),
+        mean_f1=_nan_mean(f1),
+        iou=iou,
+        precision=_ratio(hits, predicted),
+        recall=recall,
+        f1=f1,
+        support=truth,
+    )
+
+
+def table(result: Scores, class_names: Sequence[str]) -> str:
+    """A Markdown table with a line a class and the summary numbers under it, in percent; "-" stands for NaN.
+
+    Raises:
+        ValueError: if there are not as many names as classes.
+    """
+    _check_names(result, class_names)
+    total = max(int(result.support.sum()), 1)
+    rows = [("class", "IoU", "precision", "recall", "F1", "pixels")]
+    for i, name in enumerate(class_names):
+        numbers = (_percent(getattr(result, field)[i]) for field in _PER_CLASS)
+        rows.append((name.replace("|", "\\|"), *numbers, _percent(result.support[i] / total)))
+    rows.append(("mean", _percent(result.mean_iou), "", _percent(result.mean_accuracy), _percent(result.mean_f1), ""))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join([row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:])]) + " |"
+        for row in rows
+    ]
+    rule = "|" + "-" * (widths[0] + 2) + "|" + "|".join("-" * (w + 1) + ":" for w in widths[1:]) + "|"
+    lines.insert(1, rule)
+    summary = ", ".join(f"{field.replace('_', ' ')} {_percent(getattr(result, field))}" for field in _SUMMARY)
+    return "\n".join([*lines, "", summary.replace("iou", "IoU").replace("f1", "F1")])
+
+
+def scores_dict(result: Scores, class_names: Sequence[str]) -> dict[str, Any]:
+    """The scores as shares of 1 that JSON can hold, None for NaN; `classes` lists one dictionary a class.
+
+    Raises:
+        ValueError: if there are not as many names as classes.
+    """
+    _check_names(result, class_names)
+    classes = [
+        {"name": name, "support": int(result.support[i])}
+        | {field: _plain(getattr(result, field)[i]) for field in _PER_CLASS}
+        for i, name in enumerate(class_names)
+    ]
+    return {field: _plain(getattr(result, field)) for field in _SUMMARY} | {"classes": classes}
+
+
+def _check_names(result: Scores, class_names: Sequence[str]) -> None:
+    if len(class_names) != len(result.support):
+        raise ValueError(f"The scores are of {len(result.support)} classes, got {len(class_names)} class names.")
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below in float64, NaN where below is 0."""
+    below = np.asarray(below, np.float64)
+    return np.where(below > 0, np.asarray(above, np.float64) / np.where(below > 0, below, 1.0), np.nan)
+
+
+def _nan_mean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def _percent(value: float) -> str:
+    return "-" if np.isnan(value) else f"{100 * value:.2f}"
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,58 @@
+"""The blocks that networks are built of: convolutions, norms, residual blocks, attention, pooling and resizing.
+
+All take and give f[b,h,w,c] of any height and width, and know nothing of configs, data or files.
+"""
+
+from jaxseg.nn.attention import AttentionGate, SelfAttention2D, SqueezeExcite, sincos_position
+from jaxseg.nn.conv import Conv, ConvNormAct, ConvTranspose, Dropout, conv2d, conv_transpose2d
+from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
+from jaxseg.nn.pooling import avg_pool, global_avg_pool, max_pool, max_pool_with_indices, max_unpool
+from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
+from jaxseg.nn.resize import (
+    SubPixelUp,
+    crop_to,
+    depth_to_space,
+    pad_to_multiple,
+    resize,
+    resize_to_sizes,
+    space_to_depth,
+    upsample,
+)
+
+__all__ = [
+    "SHORTCUTS",
+    "AttentionGate",
+    "BasicBlock",
+    "BatchNorm",
+    "BottleneckBlock",
+    "Conv",
+    "ConvNormAct",
+    "ConvTranspose",
+    "Dropout",
+    "GroupNorm",
+    "Identity",
+    "LayerNorm",
+    "PreActBlock",
+    "ResidualBlock",
+    "SelfAttention2D",
+    "SqueezeExcite",
+    "SubPixelUp",
+    "avg_pool",
+    "conv2d",
+    "conv_transpose2d",
+    "crop_to",
+    "depth_to_space",
+    "global_avg_pool",
+    "group_norm",
+    "is_identity",
+    "make_norm",
+    "max_pool",
+    "max_pool_with_indices",
+    "max_unpool",
+    "pad_to_multiple",
+    "resize",
+    "resize_to_sizes",
+    "sincos_position",
+    "space_to_depth",
+    "upsample",
+]

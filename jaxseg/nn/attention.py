@@ -1,0 +1,139 @@
+"""Self-attention over the pixels of a feature map, the attention gate of skips, and squeeze-and-excitation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxseg.nn.conv import Conv, check_image
+from jaxseg.nn.pooling import global_avg_pool
+from jaxseg.nn.resize import resize
+from jaxseg.types import Activation
+
+
+class SelfAttention2D(nn.Module):
+    """Multi-head self-attention over the t = h w pixels (Vaswani 2017, eq. 1): f[b,h,w,c] -> f[b,h,w,c].
+
+    Residual connection and norm are the caller's. Children: "query", "key", "value", "out".
+
+    Attributes:
+        num_heads: n.
+        qkv_features: n d, the width of queries, keys and values together; None is c.
+        position: what is added to the input to say where a pixel is. "sincos": half the channels encode the row and
+            half the column (Vaswani 2017, section 3.5, an axis each). "learned": a table f32[*table_size,c], resized
+            bilinearly to h x w. "none": the layer does not know.
+        table_size: rows and columns of the learned table.
+        sow_weights: sows the weights f32[b,n,t,t] into "intermediates" as "attention" (a second computation of them).
+        dtype: compute dtype; the softmax is float32.
+
+    Raises:
+        ValueError: if the heads do not divide qkv_features, or for an unknown position.
+    """
+
+    num_heads: int = 4
+    qkv_features: int | None = None
+    position: str = "sincos"
+    table_size: tuple[int, int] = (16, 16)
+    sow_weights: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        check_image(x, "SelfAttention2D")
+        b, h, w, c = x.shape
+        width = self.qkv_features or c
+        if width % self.num_heads:
+            raise ValueError(f"SelfAttention2D of {width} features cannot have {self.num_heads} heads of equal width.")
+        (x,) = nn.dtypes.promote_dtype(x, dtype=self.dtype)
+        tokens = (x + self._position(h, w, c).astype(x.dtype)).reshape(b, h * w, c)
+
+        def project(name: str) -> jax.Array:
+            init = nn.initializers.xavier_uniform()
+            y = nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)(tokens)
+            return y.reshape(b, h * w, self.num_heads, width // self.num_heads)
+
+        query, key, value = project("query"), project("key"), project("value")
+        y = jax.nn.dot_product_attention(query, key, value).reshape(b, h * w, width)
+        if self.sow_weights:
+            scores = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
+            self.sow("intermediates", "attention", jax.nn.softmax(scores / np.sqrt(width // self.num_heads), axis=-1))
+        return nn.Dense(c, dtype=self.dtype, name="out")(y).reshape(b, h, w, c)
+
+    def _position(self, h: int, w: int, c: int) -> jax.Array:
+        if self.position == "sincos":
+            return jnp.asarray(sincos_position(h, w, c))[None]
+        if self.position == "learned":
+            init = nn.initializers.normal(0.02)
+            table = self.param("position", init, (*self.table_size, c), jnp.float32)
+            return resize(table[None], (h, w))
+        if self.position == "none":
+            return jnp.zeros((1, 1, 1, 1), jnp.float32)
+        raise ValueError(f"SelfAttention2D knows position 'sincos', 'learned' and 'none', got {self.position!r}.")
+
+
+def sincos_position(h: int, w: int, c: int, temperature: float = 10000.0) -> np.ndarray:
+    """Sines and cosines of row and column at c / 4 geometric frequencies -> f32[h,w,c] (Vaswani 2017, section 3.5).
+
+    Channels are (sin row, cos row, sin column, cos column), interleaved so that any c is a prefix of a whole set.
+    """
+    quarter = -(-c // 4)
+    frequency = temperature ** (-np.arange(quarter) / quarter)
+    row = np.arange(h)[:, None, None] * frequency + np.zeros((1, w, 1))
+    column = np.arange(w)[None, :, None] * frequency + np.zeros((h, 1, 1))
+    waves = np.stack([np.sin(row), np.cos(row), np.sin(column), np.cos(column)], axis=-1)
+    return waves.reshape(h, w, 4 * quarter)[..., :c].astype(np.float32)
+
+
+class AttentionGate(nn.Module):
+    """Weighs a skip by a coarser gate (Oktay 2018, eqs. 1-2): f[b,h,w,c], f[b,y,x,g] -> f[b,h,w,c].
+
+    alpha = sigmoid(psi(relu(theta(skip) + phi(gate)))) on the gate's grid, resized bilinearly to the skip's, and
+    multiplied with it. Children: "theta" (kernel = stride = the ratio of the sizes), "phi" and "psi".
+
+    Attributes:
+        inter_features: channels of theta and phi; None is c / 2.
+        act: the activation between them.
+        dtype: compute dtype.
+    """
+
+    inter_features: int | None = None
+    act: Activation = nn.relu
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, skip: jax.Array, gate: jax.Array, *, train: bool = False) -> jax.Array:
+        del train
+        check_image(skip, "AttentionGate")
+        check_image(gate, "AttentionGate")
+        h, w, c = skip.shape[1:]
+        features = self.inter_features or max(1, c // 2)
+        ratio = min(max(1, round(h / gate.shape[1])), h, w)
+        theta = Conv(features, ratio, stride=ratio, padding=0, use_bias=False, dtype=self.dtype, name="theta")(skip)
+        phi = Conv(features, 1, dtype=self.dtype, name="phi")(gate)
+        score = Conv(1, 1, dtype=self.dtype, name="psi")(self.act(theta + resize(phi, theta.shape[1:3])))
+        alpha = resize(nn.sigmoid(score), (h, w))
+        return skip * alpha.astype(skip.dtype)
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates from the image's mean (Hu 2018, eqs. 2-4): f[b,h,w,c] -> f[b,h,w,c]. Children: "reduce", "expand".
+
+    Attributes:
+        ratio: c / ratio features between the two dense layers, at least 1.
+        act: the activation between them.
+        dtype: compute dtype.
+    """
+
+    ratio: int = 16
+    act: Activation = nn.relu
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        check_image(x, "SqueezeExcite")
+        c = x.shape[-1]
+        y = Conv(max(1, c // self.ratio), 1, dtype=self.dtype, name="reduce")(global_avg_pool(x))
+        gate = nn.sigmoid(Conv(c, 1, dtype=self.dtype, name="expand")(self.act(y)))
+        return x * gate.astype(x.dtype)

@@ -1,0 +1,218 @@
+"""Convolution, convolution-norm-activation, transposed convolution and dropout.
+
+All take f[b,h,w,c] of any height and width. Parameters are float32 and the compute dtype is the field `dtype` (None:
+that of the input and the parameters together). Padding is symmetric and explicit, as torch's, so that an even size
+under a stride of two gives the numbers a ported network expects.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from jaxseg.nn.norm import is_identity
+from jaxseg.types import Activation, NormFactory
+
+Initializer = Callable[..., jax.Array]
+
+# He et al. 2015, eq. 10, with the truncation that keeps the variance at 2 / fan_in.
+he_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+
+class Conv(nn.Module):
+    """Convolution f[b,h,w,c] -> f[b,y,x,features], y = (h + 2p - dilation (kernel_size - 1) - 1) // stride + 1.
+
+    Parameters: kernel f32[kernel_size,kernel_size,c/groups,features] and bias f32[features].
+
+    Attributes:
+        features: output channels.
+        kernel_size: side of the square kernel.
+        stride: step between output pixels.
+        dilation: step between the kernel's taps (the atrous rate).
+        groups: blocks of channels that do not see each other; c makes the convolution depthwise.
+        use_bias: adds a bias per feature.
+        padding: p, zeros on every side; None is dilation * (kernel_size - 1) // 2, which keeps the size of an odd
+            kernel at stride 1; 0 is the "valid" convolution.
+        dtype: compute dtype.
+
+    Raises:
+        ValueError: if `groups` divides not both c and `features`, or the kernel does not fit into the padded input.
+    """
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+    use_bias: bool = True
+    padding: int | None = None
+    dtype: Any = None
+    kernel_init: Initializer = he_normal
+    bias_init: Initializer = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        check_image(x, "Conv")
+        c, k = x.shape[-1], self.kernel_size
+        if c % self.groups or self.features % self.groups:
+            raise ValueError(f"Conv with groups={self.groups} cannot take {c} channels to {self.features} features.")
+        padding = self.dilation * (k - 1) // 2 if self.padding is None else self.padding
+        reach = self.dilation * (k - 1) + 1
+        if min(x.shape[1:3]) + 2 * padding < reach:
+            raise ValueError(
+                f"Conv with kernel_size={k}, dilation={self.dilation} and padding={padding} needs an input of at least "
+                f"{reach - 2 * padding} pixels a side, got {x.shape[1]}x{x.shape[2]}."
+            )
+        kernel = self.param("kernel", self.kernel_init, (k, k, c // self.groups, self.features), jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv2d(x, kernel, stride=self.stride, dilation=self.dilation, groups=self.groups, padding=padding)
+        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+
+def conv2d(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, groups: int = 1, padding: int = 0
+) -> jax.Array:
+    """Convolves f[b,h,w,c] with f[u,v,c/groups,o], zero-padded by `padding` on every side -> f[b,y,x,o]."""
+    if kernel.shape[:2] == (1, 1) and groups == 1 and padding == 0:
+        return jnp.einsum("bhwc,co->bhwo", x[:, ::stride, ::stride], kernel[0, 0])
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
+    )  # fmt: skip
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, norm, activation: f[b,h,w,c] -> f[b,h/stride,w/stride,features] (sizes rounded up).
+
+    Children: "conv" (or "depthwise" and "pointwise" where `separable`, as in Chollet 2017) and "norm". The convolution
+    has a bias only where no norm follows it.
+
+    Attributes:
+        features, kernel_size, stride, dilation, groups, padding, dtype: as in `Conv`.
+        separable: a depthwise convolution followed by a 1x1 convolution, in place of one convolution.
+        norm: factory of the norm layer, see `jaxseg.nn.make_norm`; None for none.
+        act: activation; None for none.
+    """
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+    separable: bool = False
+    norm: NormFactory | None = None
+    act: Activation | None = nn.relu
+    padding: int | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        bias = is_identity(self.norm)
+        space = dict(kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation, padding=self.padding)
+        if self.separable:
+            if self.groups != 1:
+                raise ValueError(f"A separable ConvNormAct is depthwise already; groups must be 1, got {self.groups}.")
+            c = x.shape[-1]
+            x = Conv(c, **space, groups=c, use_bias=False, dtype=self.dtype, name="depthwise")(x)
+            x = Conv(self.features, kernel_size=1, use_bias=bias, dtype=self.dtype, name="pointwise")(x)
+        else:
+            x = Conv(self.features, **space, groups=self.groups, use_bias=bias, dtype=self.dtype, name="conv")(x)
+        if self.norm is not None:
+            x = self.norm(name="norm")(x, train=train)
+        return x if self.act is None else self.act(x)
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution f[b,h,w,c] -> f[b,h*stride,w*stride,features].
+
+    y[stride i - p + u] += x[i] kernel[u], which is torch's ConvTranspose2d with padding p = ceil((k - stride) / 2) and
+    the output_padding that makes the size exactly h * stride: kernel 2, 3 and 4 at stride 2 have (p, output_padding) =
+    (0, 0), (1, 1) and (1, 0). Parameters: kernel f32[k,k,c,features] (torch's weight is its transpose to
+    [c,features,k,k]) and bias f32[features].
+    """
+
+    features: int
+    kernel_size: int = 2
+    stride: int = 2
+    use_bias: bool = True
+    dtype: Any = None
+    kernel_init: Initializer | None = None
+    bias_init: Initializer = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        check_image(x, "ConvTranspose")
+        k, c = self.kernel_size, x.shape[-1]
+        # An output pixel sums about (k / stride)^2 taps of every channel, not the k^2 that fan_in counts.
+        scale = 2.0 * min(k, self.stride) ** 2
+        init = self.kernel_init or nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
+        kernel = self.param("kernel", init, (k, k, c, self.features), jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv_transpose2d(x, kernel, stride=self.stride)
+        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+
+def conv_transpose2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
+    """Transposed convolution of f[b,h,w,c] with f[k,k,c,o] -> f[b,h*stride,w*stride,o]; see `ConvTranspose`."""
+    k = kernel.shape[0]
+    if k == stride:
+        return _tile_transpose(x, kernel)
+    p = max(0, -(-(k - stride) // 2))
+    low, high = k - 1 - p, k - 1 - p + (stride - k + 2 * p)
+    return lax.conv_general_dilated(
+        x, kernel[::-1, ::-1], (1, 1), [(low, high)] * 2, lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
+
+
+def _tile_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Kernel equal to stride: the outputs do not overlap, so it is one matrix product and depth-to-space."""
+    b, h, w, c = x.shape
+    s, o = kernel.shape[0], kernel.shape[-1]
+    y = jnp.einsum("bhwc,cn->bhwn", x, kernel.transpose(2, 0, 1, 3).reshape(c, s * s * o))
+    return y.reshape(b, h, w, s, s, o).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * s, w * s, o)
+
+
+class Dropout(nn.Module):
+    """Zeroes entries with probability `rate` and scales the rest by 1 / (1 - rate) when `train` (Srivastava 2014).
+
+    The mask of an example depends on the "dropout" key and on the example's place in the global batch alone, so one
+    program over the whole batch and one replica a device (`axis_name` of the `pmap`) draw the same masks.
+
+    Attributes:
+        rate: probability of dropping, in [0, 1].
+        axis_name: the mapped axis that the batch is split over, if any.
+        spatial: drops whole channels (Tompson 2015) in place of single entries.
+    """
+
+    rate: float
+    axis_name: str | None = None
+    spatial: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        if not 0.0 <= self.rate <= 1.0:
+            raise ValueError(f"Dropout needs a rate in [0, 1], got {self.rate}.")
+        if not train or self.rate == 0.0:
+            return x
+        if self.rate == 1.0:
+            return jnp.zeros_like(x)
+        b = x.shape[0]
+        index = jnp.arange(b)
+        if self.axis_name is not None and not self.is_initializing():
+            index = index + lax.axis_index(self.axis_name) * b
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.make_rng("dropout"), index)
+        shape = (*(1 for _ in x.shape[1:-1]), x.shape[-1]) if self.spatial else x.shape[1:]
+        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate, shape))(keys)
+        return jnp.where(keep, x / jnp.asarray(1.0 - self.rate, x.dtype), jnp.zeros_like(x))
+
+
+def check_image(x: jax.Array, name: str) -> None:
+    """Raises ValueError unless `x` is f[b,h,w,c] with at least one pixel."""
+    if x.ndim != 4 or 0 in x.shape[1:3]:
+        raise ValueError(f"{name} takes an array [b,h,w,c] with h, w >= 1, got shape {x.shape}.")

@@ -1,0 +1,192 @@
+"""Batch, instance, group and layer normalisation, chosen by name and injected into models as a factory.
+
+Every norm is called as `norm(name="norm1")(x, train=train)`. Scale and bias are float32, statistics are computed in
+float32 whatever the dtype of the input, and the output has the input's dtype unless `dtype` says otherwise.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from jaxseg.types import NormFactory
+
+
+class _Norm(nn.Module):
+    """The parameters that all norms share."""
+
+    dtype: Any = None
+    epsilon: float = 1e-5
+
+    def _affine(self, c: int) -> tuple[jax.Array, jax.Array]:
+        scale = self.param("scale", nn.initializers.ones_init(), (c,), jnp.float32)
+        return scale, self.param("bias", nn.initializers.zeros_init(), (c,), jnp.float32)
+
+
+class BatchNorm(_Norm):
+    """Batch normalisation of f[...,c] over all axes but the last (Ioffe & Szegedy 2015, Algorithm 1).
+
+    Training uses the statistics of the batch and moves the running ones (collection "batch_stats": mean and biased
+    variance, f32[c]) by 1 - momentum; otherwise the running ones are used. Under one `jit` over a sharded batch the
+    statistics are those of the global batch already; under `pmap` or `vmap`, `axis_name` makes them so.
+
+    Attributes:
+        axis_name: mapped axis (or axes) to average the statistics over.
+        momentum: share of the running statistics that stays at each step (torch's momentum .1 is .9 here).
+        epsilon: added to the variance.
+    """
+
+    axis_name: Any = None
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        c = x.shape[-1]
+        scale, bias = self._affine(c)
+        mean_ = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
+        var_ = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
+        if train:
+            # The running mean is a good guess of the mean; around it the one-pass variance loses no digits.
+            centre = lax.stop_gradient(mean_.value)
+            axis_name = None if self.is_initializing() else self.axis_name
+            mean, var = _moments(x, centre, axis_name)
+            if not self.is_initializing():
+                mean_.value = self.momentum * mean_.value + (1 - self.momentum) * mean
+                var_.value = self.momentum * var_.value + (1 - self.momentum) * var
+        else:
+            mean, var = mean_.value, var_.value
+        multiplier = lax.rsqrt(var + self.epsilon) * scale
+        shape = (1,) * (x.ndim - 1) + (c,)
+        y = (x.astype(jnp.float32) - mean.reshape(shape)) * multiplier.reshape(shape) + bias.reshape(shape)
+        return y.astype(self.dtype or x.dtype)
+
+
+def _moments(x: jax.Array, centre: jax.Array, axis_name: Any) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of f[...,c] over all axes but the last, in one pass around `centre` f32[c]."""
+    axes = tuple(range(x.ndim - 1))
+    shifted = x.astype(jnp.float32) - centre.reshape((1,) * len(axes) + (-1,))
+    first, second = jnp.mean(shifted, axes), jnp.mean(shifted * shifted, axes)
+    if axis_name is not None:
+        first, second = lax.pmean((first, second), axis_name)
+    return first + centre, jnp.maximum(second - first * first, 0.0)
+
+
+class GroupNorm(_Norm):
+    """Group normalisation of f[b,...,c] over the space and channels of each group (Wu & He 2018, eq. 7).
+
+    Attributes:
+        num_groups: groups of consecutive channels; where it does not divide c, the greatest common divisor is taken.
+            0 makes every channel its own group, which is instance normalisation (Ulyanov 2016).
+        epsilon: added to the variance.
+    """
+
+    num_groups: int = 8
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        del train
+        c = x.shape[-1]
+        scale, bias = self._affine(c)
+        groups = math.gcd(self.num_groups, c)  # gcd(0, c) = c
+        return group_norm(x, scale, bias, groups, self.epsilon).astype(self.dtype or x.dtype)
+
+
+def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float = 1e-5) -> jax.Array:
+    """Normalises f[b,...,c] over space and each of `groups` groups of channels, times f32[c] plus f32[c]."""
+    shape = x.shape
+    x32 = x.astype(jnp.float32).reshape(shape[0], -1, groups, shape[-1] // groups)
+    mean = x32.mean((1, 3), keepdims=True)
+    var = jnp.square(x32 - mean).mean((1, 3), keepdims=True)
+    affine = (1,) * (x.ndim - 1) + (-1,)
+    y = ((x32 - mean) * lax.rsqrt(var + epsilon)).reshape(shape) * scale.reshape(affine) + bias.reshape(affine)
+    return y.astype(x.dtype)
+
+
+class LayerNorm(_Norm):
+    """Layer normalisation of f[...,c] over the channels of each position (Ba 2016, as in ViT and ConvNeXt)."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        del train
+        scale, bias = self._affine(x.shape[-1])
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        x32 = x.astype(jnp.float32)
+        x32 = x32 - x32.mean(-1, keepdims=True)
+        var = jnp.square(x32).mean(-1, keepdims=True)
+        y = x32 * lax.rsqrt(var + self.epsilon) * scale.reshape(shape) + bias.reshape(shape)
+        return y.astype(self.dtype or x.dtype)
+
+
+class Identity(nn.Module):
+    """No normalisation: returns its input."""
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        del train
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class _Factory:
+    """Builds a norm layer; equal and of equal hash for equal arguments, so that equal models share a compilation."""
+
+    layer: type[nn.Module]
+    arguments: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, *, name: str | None = None) -> nn.Module:
+        return self.layer(**dict(self.arguments), name=name)
+
+
+_LAYERS = {"batch": BatchNorm, "instance": GroupNorm, "group": GroupNorm, "layer": LayerNorm, "none": Identity}
+
+
+def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: Any) -> NormFactory:
+    """Returns the factory of a norm layer, to be used as `norm(name="norm1")(x, train=train)`.
+
+    Args:
+        name: "batch" (over batch and space), "instance", "group" (8 groups by default), "layer" (over the channels of
+            each pixel) or "none".
+        axis_name: mapped axis over which batch statistics are synchronised; the other norms need none.
+        dtype: dtype of the output; None keeps the input's.
+        **kwargs: further fields of the layer: epsilon, momentum (batch), num_groups (group).
+
+    Raises:
+        ValueError: for an unknown name or argument, naming the nearest known one.
+    """
+    if name not in _LAYERS:
+        raise ValueError(f"There is no norm {name!r}.{_nearest(name, _LAYERS)}")
+    layer = _LAYERS[name]
+    if name == "none":
+        known: set[str] = set()
+    else:
+        known = {f.name for f in dataclasses.fields(layer)} - {"parent", "name", "dtype", "axis_name"}
+    if name == "instance":
+        known -= {"num_groups"}
+    for key in kwargs:
+        if key not in known:
+            raise ValueError(f"Norm {name!r} takes no argument {key!r}.{_nearest(key, known)}")
+    fields = dict(kwargs)
+    if name == "batch":
+        fields["axis_name"] = axis_name
+    if name == "instance":
+        fields["num_groups"] = 0
+    if name != "none":
+        fields["dtype"] = dtype
+    return _Factory(layer, tuple(sorted(fields.items())))
+
+
+def is_identity(norm: NormFactory | None) -> bool:
+    """Whether `norm` normalises nothing, so that the convolution before it needs a bias."""
+    if isinstance(norm, functools.partial):
+        norm = norm.func
+    return norm is None or norm is Identity or (isinstance(norm, _Factory) and norm.layer is Identity)
+
+
+def _nearest(word: str, known: Any) -> str:
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(sorted(known)) or 'none'}."

@@ -1,0 +1,108 @@
+"""Max and average pooling, un-pooling with indices, and global average pooling of f[b,h,w,c], any h and w.
+
+Sizes are torch's: (h + 2 padding - window) // stride + 1, or that rounded up in `ceil_mode`, where a last window that
+would start in the padding on the right is left out.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def max_pool(
+    x: jax.Array, window: int = 2, stride: int | None = None, padding: int = 0, *, ceil_mode: bool = False
+) -> jax.Array:
+    """Largest value of each window: f[b,h,w,c] -> f[b,y,x,c]. The gradient of a tie goes to its first pixel.
+
+    Args:
+        x: images.
+        window: side of the square window.
+        stride: step between windows; None is `window`.
+        padding: cells of -inf on every side, at most half the window.
+        ceil_mode: keeps the pixels of an incomplete last window.
+
+    Raises:
+        ValueError: if no window fits, or the padding is more than half the window.
+    """
+    stride = window if stride is None else stride
+    pads = _pads(x, window, stride, padding, ceil_mode, "max_pool")
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
+
+
+def avg_pool(
+    x: jax.Array, window: int = 2, stride: int | None = None, padding: int = 0, *, ceil_mode: bool = False
+) -> jax.Array:
+    """Mean of the image's own pixels in each window (padding is not counted): f[b,h,w,c] -> f[b,y,x,c].
+
+    Arguments and errors as in `max_pool`; torch's count_include_pad=False.
+    """
+    stride = window if stride is None else stride
+    pads = _pads(x, window, stride, padding, ceil_mode, "avg_pool")
+    dims, strides = (1, window, window, 1), (1, stride, stride, 1)
+    total = lax.reduce_window(x.astype(jnp.float32), 0.0, lax.add, dims, strides, pads)
+    count = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1), jnp.float32), 0.0, lax.add, dims, strides, pads)
+    return (total / count).astype(x.dtype)
+
+
+def _pads(x: jax.Array, window: int, stride: int, padding: int, ceil_mode: bool, name: str) -> list[tuple[int, int]]:
+    """Padding of each axis that gives torch's output size."""
+    if x.ndim != 4:
+        raise ValueError(f"{name} takes an array [b,h,w,c], got shape {x.shape}.")
+    if not 0 <= padding <= window // 2:
+        raise ValueError(f"{name} needs 0 <= padding <= window // 2, got padding {padding} and window {window}.")
+    pads = [(0, 0)]
+    for size in x.shape[1:3]:
+        span = size + 2 * padding - window
+        steps = -(-span // stride) if ceil_mode else span // stride
+        if ceil_mode and steps * stride >= size + padding:
+            steps -= 1
+        if steps < 0:
+            raise ValueError(f"{name} of window {window} and padding {padding} has no room in {x.shape[1:3]} pixels.")
+        # Negative high padding cuts off the pixels that no window reaches.
+        pads.append((padding, steps * stride + window - size - padding))
+    return [*pads, (0, 0)]
+
+
+def max_pool_with_indices(x: jax.Array, window: int = 2) -> tuple[jax.Array, jax.Array]:
+    """Max pooling that remembers where: f[b,h,w,c] -> (f[b,y,x,c], i32[b,y,x,c]), windows side by side.
+
+    The index is row * w + column of the (first) maximum in its own channel, as torch's return_indices.
+    Rows and columns that fill no window are left out.
+    """
+    b, h, w, c = x.shape
+    y, z = h // window, w // window
+    if y == 0 or z == 0:
+        raise ValueError(f"max_pool_with_indices of window {window} has no room in {(h, w)} pixels.")
+    tiles = x[:, : y * window, : z * window].reshape(b, y, window, z, window, c)
+    tiles = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(b, y, z, window * window, c)
+    place = jnp.argmax(lax.stop_gradient(tiles), axis=3).astype(jnp.int32)
+    pooled = jnp.take_along_axis(tiles, place[:, :, :, None], axis=3)[:, :, :, 0]
+    row = place // window + jnp.arange(y, dtype=jnp.int32).reshape(1, y, 1, 1) * window
+    column = place % window + jnp.arange(z, dtype=jnp.int32).reshape(1, 1, z, 1) * window
+    return pooled, row * w + column
+
+
+def max_unpool(y: jax.Array, indices: jax.Array, size: tuple[int, int], window: int = 2) -> jax.Array:
+    """Puts f[b,y,x,c] back where `max_pool_with_indices` found it, zeros elsewhere -> f[b,h,w,c], (h, w) = size.
+
+    Raises:
+        ValueError: if `size` does not pool to the shape of `y`.
+    """
+    h, w = size
+    if (h // window, w // window) != y.shape[1:3] or y.shape != indices.shape:
+        raise ValueError(
+            f"max_unpool of {y.shape} with indices {indices.shape} and window {window} cannot give {size} pixels."
+        )
+
+    def spread(v: jax.Array) -> jax.Array:
+        return jnp.repeat(jnp.repeat(v, window, axis=1), window, axis=2)
+
+    rows, columns = y.shape[1] * window, y.shape[2] * window
+    place = jnp.arange(rows, dtype=jnp.int32)[:, None] * w + jnp.arange(columns, dtype=jnp.int32)[None, :]
+    full = jnp.where(spread(indices) == place[None, :, :, None], spread(y), jnp.zeros((), y.dtype))
+    return jnp.pad(full, ((0, 0), (0, h - rows), (0, w - columns), (0, 0)))
+
+
+def global_avg_pool(x: jax.Array) -> jax.Array:
+    """Mean over the image, summed in float32: f[b,h,w,c] -> f[b,1,1,c]."""
+    return x.astype(jnp.float32).mean((1, 2), keepdims=True).astype(x.dtype)

@@ -1,0 +1,176 @@
+"""Nearest and bilinear resizing with both corner conventions, sub-pixel up-sampling, padding and cropping.
+
+The numbers are those of torch's `F.interpolate` without antialiasing, which are not those of `jax.image.resize`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxseg.nn.conv import ConvNormAct
+from jaxseg.types import Activation, NormFactory
+
+
+def resize(x: jax.Array, size: tuple[int, int], method: str = "bilinear", *, align_corners: bool = False) -> jax.Array:
+    """Resizes f[b,h,w,c] to f[b,*size,c].
+
+    Args:
+        x: images.
+        size: output height and width.
+        method: "bilinear", or "nearest" (the pixel at floor(i * in / out), torch's "nearest").
+        align_corners: bilinear only. False: pixels are areas, the sample is at (i + .5) in / out - .5, clipped at the
+            border. True: pixels are points and the corners are kept, the sample is at i (in - 1) / (out - 1).
+
+    Raises:
+        ValueError: for an unknown method, a size below 1, or align_corners with "nearest".
+    """
+    if x.ndim != 4 or 0 in x.shape[1:3]:
+        raise ValueError(f"resize takes an array [b,h,w,c] with h, w >= 1, got shape {x.shape}.")
+    if min(size) < 1:
+        raise ValueError(f"resize needs a size of at least 1x1, got {tuple(size)}.")
+    if method == "nearest":
+        if align_corners:
+            raise ValueError("resize with method 'nearest' has no align_corners.")
+        return _nearest_axis(_nearest_axis(x, 1, size[0]), 2, size[1])
+    if method != "bilinear":
+        raise ValueError(f"resize knows the methods 'bilinear' and 'nearest', got {method!r}.")
+    # The axis that shrinks most goes first: less to do for the second.
+    axes = sorted((1, 2), key=lambda axis: size[axis - 1] / x.shape[axis])
+    for axis in axes:
+        x = _bilinear_axis(x, axis, size[axis - 1], align_corners)
+    return x
+
+
+def upsample(x: jax.Array, factor: int = 2, method: str = "bilinear", *, align_corners: bool = False) -> jax.Array:
+    """Enlarges f[b,h,w,c] to f[b,h*factor,w*factor,c]; see `resize`."""
+    return resize(x, (x.shape[1] * factor, x.shape[2] * factor), method, align_corners=align_corners)
+
+
+def _nearest_axis(x: jax.Array, axis: int, out: int) -> jax.Array:
+    size = x.shape[axis]
+    if out == size:
+        return x
+    if out % size == 0:
+        return jnp.repeat(x, out // size, axis=axis)
+    # In float32, as torch has it: where i * in / out is whole, rounding decides.
+    index = np.floor(np.arange(out, dtype=np.float32) * (np.float32(size) / np.float32(out))).astype(np.int32)
+    return jnp.take(x, np.minimum(index, size - 1), axis=axis)
+
+
+def _positions(size: int, out: int, align_corners: bool) -> np.ndarray:
+    """Where in [0, size - 1] each output sample lies."""
+    if align_corners:
+        return np.arange(out) * ((size - 1) / max(out - 1, 1))
+    return np.clip((np.arange(out) + 0.5) * (size / out) - 0.5, 0.0, size - 1.0)
+
+
+def _bilinear_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> jax.Array:
+    size = x.shape[axis]
+    if out == size:
+        return x
+    position = _positions(size, out, align_corners)
+    low = np.minimum(np.floor(position).astype(np.int64), size - 1)
+    high = np.minimum(low + 1, size - 1)
+    matrix = np.zeros((out, size), np.float32)
+    np.add.at(matrix, (np.arange(out), low), 1.0 - (position - low))
+    np.add.at(matrix, (np.arange(out), high), position - low)
+    pattern = "yh,bhwc->bywc" if axis == 1 else "xw,bhwc->bhxc"
+    return jnp.einsum(pattern, matrix, x.astype(jnp.float32), precision="highest").astype(x.dtype)
+
+
+def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:
+    """Resizes each of f[b,h,w,k] bilinearly to its own (height, width) i32[b,2] in the top left of f[b,*canvas,k].
+
+    Sizes may be traced; what lies outside an example's size is arbitrary. As `resize` with align_corners=False.
+    """
+
+    def one(image: jax.Array, size: jax.Array) -> jax.Array:
+        for axis in (0, 1):
+            length, out = image.shape[axis], canvas[axis]
+            step = length / size[axis].astype(jnp.float32)
+            position = jnp.clip((jnp.arange(out, dtype=jnp.float32) + 0.5) * step - 0.5, 0.0, length - 1.0)
+            low = jnp.floor(position)
+            share = (position - low).astype(image.dtype).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+            low = low.astype(jnp.int32)
+            first = jnp.take(image, low, axis=axis, mode="clip")
+            second = jnp.take(image, jnp.minimum(low + 1, length - 1), axis=axis, mode="clip")
+            image = first + share * (second - first)
+        return image
+
+    return jax.vmap(one)(x, jnp.asarray(sizes))
+
+
+def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
+    """Unfolds channels into space: f[b,h,w,r*r*c] -> f[b,h*r,w*r,c], r = factor.
+
+    Channel (u r + v) c + i goes to channel i of pixel (u, v) of its block. (torch's PixelShuffle counts its channels
+    as i r r + u r + v.)
+    """
+    b, h, w, c = x.shape
+    if c % factor**2:
+        raise ValueError(f"depth_to_space by {factor} needs a multiple of {factor**2} channels, got {c}.")
+    o = c // factor**2
+    tiles = x.reshape(b, h, w, factor, factor, o).transpose(0, 1, 3, 2, 4, 5)
+    return tiles.reshape(b, h * factor, w * factor, o)
+
+
+def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
+    """The inverse of `depth_to_space`: f[b,h,w,c] -> f[b,h/r,w/r,r*r*c]; h and w must be multiples of r = factor."""
+    b, h, w, c = x.shape
+    if h % factor or w % factor:
+        raise ValueError(f"space_to_depth by {factor} needs multiples of {factor} pixels, got {h}x{w}.")
+    tiles = x.reshape(b, h // factor, factor, w // factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
+    return tiles.reshape(b, h // factor, w // factor, factor * factor * c)
+
+
+class SubPixelUp(nn.Module):
+    """Sub-pixel up-sampling f[b,h,w,c] -> f[b,h*factor,w*factor,features] (Shi 2016, eq. 4): convolve, then unfold.
+
+    The norm and the activation stand before the unfolding, where they cost the same and see features * factor^2
+    channels. Child: "expand" (a `ConvNormAct`).
+    """
+
+    features: int
+    factor: int = 2
+    kernel_size: int = 3
+    norm: NormFactory | None = None
+    act: Activation | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        y = ConvNormAct(
+            self.features * self.factor**2, self.kernel_size, norm=self.norm, act=self.act, dtype=self.dtype,
+            name="expand",
+        )(x, train=train)  # fmt: skip
+        return depth_to_space(y, self.factor)
+
+
+def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "constant") -> tuple[jax.Array, tuple[int, int]]:
+    """Pads f[b,h,w,c] at the bottom and right to multiples of `multiple`; returns it and the old (h, w).
+
+    Args:
+        x: normalised images: a zero is the mean.
+        multiple: what height and width shall be divisible by.
+        mode: "constant" (zeros) or "edge" (repeats the border).
+    """
+    if multiple < 1:
+        raise ValueError(f"pad_to_multiple needs a multiple of at least 1, got {multiple}.")
+    if mode not in ("constant", "edge"):
+        raise ValueError(f"pad_to_multiple knows the modes 'constant' and 'edge', got {mode!r}.")
+    h, w = x.shape[1:3]
+    bottom, right = -h % multiple, -w % multiple
+    if bottom or right:
+        x = jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)), mode=mode)
+    return x, (h, w)
+
+
+def crop_to(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """The top left (h, w) = size of f[b,y,x,c] -> f[b,h,w,c]; undoes `pad_to_multiple`."""
+    h, w = size
+    if h > x.shape[1] or w > x.shape[2]:
+        raise ValueError(f"crop_to {size} is larger than the image, {x.shape[1:3]}.")
+    return x[:, :h, :w]

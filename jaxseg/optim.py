@@ -1,0 +1,178 @@
+"""Learning-rate schedules and optimisers: small factories over optax, by name, with weight decay masked to kernels."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxseg.config import ConfigDict, ConfigError, nearest
+from jaxseg.types import PyTree
+
+# The first two need the loss itself at each update, the others take no schedule.
+_UNFIT = ("lbfgs", "polyak_sgd", "optimistic_adam", "rprop", "sm3")
+
+
+def make_schedule(
+    *,
+    name: str,
+    learning_rate: float,
+    steps: int,
+    power: float = 0.9,
+    warmup: int = 0,
+    end: float = 0.0,
+    boundaries: Sequence[int] = (),
+    factor: float = 0.1,
+) -> optax.Schedule:
+    """Returns step -> learning rate f32[], for steps 0 to `steps` - 1.
+
+    The first `warmup` steps rise linearly, (t + 1) / (warmup + 1) of the peak, so that no step is spent at rate 0. With
+    u the share of the remaining steps that have passed, the rate is then the peak times
+    poly: end + (1 - end)·(1 - u)^power; cosine: end + (1 - end)·(1 + cos πu) / 2 (Loshchilov and Hutter, SGDR, 2017,
+    eq. 5); step: factor^(boundaries reached, counted in steps from the start); constant: 1.
+
+    Args:
+        name: constant, poly, cosine or step.
+        learning_rate: the peak.
+        steps: steps of the whole run, warm-up included.
+        power: exponent of poly.
+        warmup: steps of linear warm-up.
+        end: final rate as a share of the peak, for poly and cosine.
+        boundaries: steps at which the step schedule multiplies by `factor`, ascending.
+        factor: see boundaries.
+
+    Raises:
+        ConfigError: for an unknown name, or numbers that make no schedule.
+    """
+    shapes: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+        "constant": lambda step, u: jnp.ones_like(u),
+        "poly": lambda step, u: end + (1.0 - end) * (1.0 - u) ** power,
+        "cosine": lambda step, u: end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * u)),
+        "step": lambda step, u: jnp.prod(jnp.where(step >= jnp.asarray(boundaries, jnp.float32), factor, 1.0)),
+    }
+    if name not in shapes:
+        raise ConfigError(f"There is no schedule {name!r}.{nearest(name, shapes)}")
+    if not 0 <= warmup < steps:
+        raise ConfigError(f"schedule.warmup {warmup} must lie in 0..steps-1, and steps is {steps}.")
+    if list(boundaries) != sorted(set(boundaries)) or any(b < 1 for b in boundaries):
+        raise ConfigError(f"schedule.boundaries must be ascending steps of at least 1, got {tuple(boundaries)}.")
+    if name == "step" and not boundaries:
+        raise ConfigError("schedule.name 'step' needs schedule.boundaries, such as 600,800.")
+    if not 0.0 <= end <= 1.0 or power <= 0.0 or factor <= 0.0 or not learning_rate > 0.0:
+        raise ConfigError(
+            "A schedule needs learning_rate, power and factor above 0 and end in [0, 1], got "
+            f"learning_rate={learning_rate}, power={power}, factor={factor}, end={end}."
+        )
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        u = jnp.clip((step - warmup) / (steps - warmup), 0.0, 1.0)
+        rise = jnp.minimum((step + 1.0) / (warmup + 1.0), 1.0)
+        return learning_rate * rise * shapes[name](step, u)
+
+    return schedule
+
+
+def decay_mask(params: PyTree) -> PyTree:
+    """True for the parameters that weight decay shrinks: matrices and kernels, no norm, bias or position table."""
+
+    def decays(path: tuple[Any, ...], leaf: Any) -> bool:
+        name = str(getattr(path[-1], "key", path[-1])).lower() if path else ""
+        return jnp.ndim(leaf) >= 2 and not any(word in name for word in ("scale", "bias", "pos"))
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def optimizers() -> tuple[str, ...]:
+    """The names that `make_optimizer` takes: the optimisers of optax that gradients alone can drive."""
+    return tuple(sorted(
+        name for name, value in vars(optax).items()
+        if inspect.isfunction(value) and not name.startswith(("scale_", "_")) and name not in _UNFIT
+        and "learning_rate" in inspect.signature(value).parameters
+    ))  # fmt: skip
+
+
+def make_optimizer(
+    *,
+    name: str,
+    schedule: optax.Schedule,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    clip: float = 0.0,
+    args: Mapping[str, Any] | None = None,
+) -> optax.GradientTransformation:
+    """Returns the optax optimiser `name`: gradients are clipped, then decayed, then turned into an update.
+
+    Weight decay touches `decay_mask` alone. It is decoupled where the optimiser of optax has decay with a mask of its
+    own (adamw, lamb, lion, ...: Loshchilov and Hutter, Decoupled Weight Decay, 2019), else L2, weight_decay·θ added to
+    the clipped gradient.
+
+    Args:
+        name: sgd, adam, adamw, rmsprop, or any of `optimizers()`.
+        schedule: step -> learning rate.
+        weight_decay: 0 for none.
+        momentum: of sgd and rmsprop; 0 for none.
+        clip: largest global norm of the gradient; 0 for no clipping.
+        args: further arguments of the optax function, such as {"nesterov": True} or {"b2": 0.95}.
+
+    Raises:
+        ConfigError: for an unknown name or argument (naming the nearest), or a value out of range.
+    """
+    known = optimizers()
+    if name not in known:
+        raise ConfigError(f"There is no optimiser {name!r} (optimizer.name).{nearest(name, known)}")
+    for key, value in (("weight_decay", weight_decay), ("clip", clip)):
+        if not 0.0 <= value < math.inf:
+            raise ConfigError(f"optimizer.{key} must be at least 0, got {value}.")
+    if not 0.0 <= momentum < 1.0:
+        raise ConfigError(f"optimizer.momentum must lie in [0, 1), got {momentum}.")
+    function = getattr(optax, name)
+    parameters = inspect.signature(function).parameters
+    ours: dict[str, Any] = {"learning_rate": schedule}
+    if name in ("sgd", "rmsprop"):
+        ours["momentum"] = momentum or None
+    mask = next((p for p in ("mask", "weight_decay_mask") if p in parameters), None)
+    decoupled = "weight_decay" in parameters and mask is not None
+    if "weight_decay" in parameters:
+        ours["weight_decay"] = weight_decay if decoupled else 0.0
+    if decoupled:
+        ours[mask] = decay_mask
+    args = dict(args or {})
+    for key in args:
+        if key in ours:
+            instead = f"; set optimizer.{key} instead" if key != mask else ""
+            raise ConfigError(f"optimizer.args.{key} is taken care of already{instead}.")
+        if key not in parameters:
+            raise ConfigError(
+                f"The optimiser {name} has no argument {key!r}.{nearest(key, set(parameters) - set(ours))}"
+            )
+    chain = [optax.clip_by_global_norm(clip)] if clip else []
+    if weight_decay and not decoupled:
+        chain.append(optax.add_decayed_weights(weight_decay, mask=decay_mask))
+    try:
+        chain.append(function(**ours, **args))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer.args {args!r} do not suit {name}: {error}") from error
+    return optax.chain(*chain)
+
+
+def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Returns (optimiser, schedule) of the optimizer.* and schedule.* keys of a configuration.
+
+    Raises:
+        ConfigError: as `make_schedule` and `make_optimizer`.
+    """
+    c = config.schedule
+    schedule = make_schedule(
+        name=c.name, learning_rate=config.optimizer.learning_rate, steps=config.steps, power=c.power, warmup=c.warmup,
+        end=c.end, boundaries=tuple(c.boundaries), factor=c.factor,
+    )  # fmt: skip
+    o = config.optimizer
+    tx = make_optimizer(
+        name=o.name, schedule=schedule, weight_decay=o.weight_decay, momentum=o.momentum, clip=o.clip,
+        args=o.args.to_dict(),
+    )  # fmt: skip
+    return tx, schedule
