@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -75,11 +76,12 @@ def predict(run: Run, names: dict[Path, str], out: Path, probabilities: bool = F
     Raises:
         ConfigError: if `out` cannot be written.
     """
-    segment, failed = make_segmenter(run), 0
+    segment, failed = make_segmenter(run.model, run.config), 0
+    variables = jax.device_put(run.variables)
     for path, name in tqdm(names.items(), desc="predict", unit="image", disable=None):
         try:
             image = read_image(path, run.config.data.channels)
-            result = segment(image, probabilities)
+            result = segment(variables, image, probabilities)
         except (DataError, MemoryError) as error:
             failed += 1
             text = str(error) if isinstance(error, DataError) else f"{path} cannot be segmented: {error}."

@@ -1,4 +1,4 @@
-"""The train, evaluation and prediction steps: pure functions that `jaxseg.parallel` compiles.
+"""The train and evaluation steps: pure functions that `jaxseg.parallel` compiles.
 
 The gradient is exact however the batch is cut. A loss is a pytree of sums over pixels (`Loss.stats`) and one function
 of the totals (`Loss.value`), so with S = sum_i S_i over devices and micro-batches i, the chain rule gives
@@ -168,23 +168,6 @@ def make_eval_step(
         return _sum_over(axis_name, {"confusion": confusion, "stats": loss.stats(logits, label)})
 
     return step
-
-
-def make_predict_step(
-    model: nn.Module, *, prepare: Prepare = as_given
-) -> Callable[[PyTree, jax.Array, tuple[int, int]], jax.Array]:
-    """Returns `predict(variables, image, size) -> probabilities f32[b,*size,k]`; `size` is static under `jit`.
-
-    The logits are resized bilinearly, then turned into probabilities: softmax over the classes, or for one class the
-    sigmoid, so that k is 1.
-    """
-
-    def predict(variables: PyTree, image: jax.Array, size: tuple[int, int]) -> jax.Array:
-        logits, _ = model.apply(variables, prepare(image), train=False)
-        logits = fit(logits, size)
-        return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
-
-    return predict
 
 
 def fit(logits: jax.Array, size: tuple[int, int]) -> jax.Array:

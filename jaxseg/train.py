@@ -15,12 +15,14 @@ import numpy as np
 from jaxseg import command, metrics, optim, pictures, setup
 from jaxseg.checkpoint import CheckpointError, Checkpoints
 from jaxseg.config import ConfigDict, ConfigError
-from jaxseg.data import DataError, pipeline, transforms
+from jaxseg.data import DataError, pipeline
+from jaxseg.data.images import read_image
 from jaxseg.inference.score import Result, score
+from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.report import LOG_FILE, Reporter, StepMetrics, read_log
 from jaxseg.signals import stop_on_signal
 from jaxseg.state import TrainState, count_parameters, init_state
-from jaxseg.step import make_eval_step, make_predict_step, make_train_step
+from jaxseg.step import make_eval_step, make_train_step
 from jaxseg.workdir import CHECKPOINTS, prepare_workdir, run_record, write_json
 
 
@@ -92,7 +94,7 @@ def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
         )
     )
     eval_step = strategy.compile_eval(make_eval_step(model, loss, prepare=prepare, axis_name=axis))
-    predict = jax.jit(make_predict_step(model, prepare=prepare), static_argnums=2)
+    segment = make_segmenter(model, config)
 
     # The data. Order, augmentation, dropout and initialisation all derive from one seed.
     shape = {"size": config.data.size, "fit": config.data.fit}
@@ -154,7 +156,7 @@ def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
                 scores = metrics.scores(result.confusion)
                 quality = {"mean_iou": scores.mean_iou}
                 reporter.evaluation(step, scores, result.loss)
-                sheet = _draw_predictions(config, problem, predict, strategy.get_state(state), workdir)
+                sheet = _draw_predictions(config, problem, segment, strategy.get_state(state), workdir)
                 if sheet is not None:
                     reporter.picture(step, "predictions", sheet)
             checkpoints.save(step, strategy.get_state(state), batches.get_state(), quality)
@@ -166,7 +168,7 @@ def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
 
         if result is None:  # the run had ended before: score it again, to close with the same words
             result = score(eval_step, state, validation, loss=loss, strategy=strategy)
-            _draw_predictions(config, problem, predict, strategy.get_state(state), workdir)
+            _draw_predictions(config, problem, segment, strategy.get_state(state), workdir)
         if jax.process_index() == 0:
             pictures.curves(read_log(workdir / LOG_FILE), workdir / "curves.png")
         reporter.message(metrics.table(metrics.scores(result.confusion), info.classes))
@@ -188,24 +190,17 @@ def _require_finite(done: StepMetrics | None, checkpoints: Checkpoints) -> None:
 
 
 def _draw_predictions(
-    config: ConfigDict, problem: setup.Problem, predict: Callable[..., jax.Array], state: TrainState, workdir: Path
+    config: ConfigDict, problem: setup.Problem, segment: Callable[..., Segmentation], state: TrainState, workdir: Path
 ) -> np.ndarray | None:
     """Writes predictions.png, the first validation images beside truth, prediction and error; returns the picture."""
     if config.log.images == 0 or jax.process_index() != 0:
         return None
-    images, truths, predictions = [], [], []
-    for index in range(min(config.log.images, len(problem.val))):
-        example = problem.val[index]
-        image, label = example["image"], example["label"]
-        if config.data.fit == "resize":
-            image = transforms.resize_image(image, config.data.size)
-        probabilities = predict(state.variables, image[None], label.shape)
-        images.append(example["image"])
-        truths.append(label)
-        predictions.append(np.asarray(metrics.classes_of_probabilities(probabilities))[0])
+    examples = [problem.val[index] for index in range(min(config.log.images, len(problem.val)))]
+    images, truths = [example["image"] for example in examples], [example["label"] for example in examples]
+    predictions = [segment(state.variables, image).classes for image in images]
     path = workdir / "predictions.png"
     pictures.prediction_sheet(images, truths, predictions, problem.val.info.colors, problem.val.info.classes, path)
-    return pictures.load_image(path)
+    return read_image(path)
 
 
 def _closing_words(workdir: Path, experiment: str) -> str:

@@ -64,8 +64,8 @@ def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run
     config = load_run(folder_run).config.copy_and_resolve_references()
     config.data.fit = fit
     run = load_run(make_run(tmp_path / "run", config))
-    source, segment = make_source(run.config, "val"), make_segmenter(run)
-    expected = sum(count(source[i]["label"], segment(source[i]["image"]).classes, 3) for i in range(len(source)))
+    source, segment = make_source(run.config, "val"), make_segmenter(run.model, run.config)
+    expected = sum(count(source[i]["label"], segment(run.variables, source[i]["image"]).classes, 3) for i in range(len(source)))
     result = evaluate.evaluate(run, "val")
     np.testing.assert_array_equal(result.confusion, expected)
     assert result.confusion.sum() == sum(h * w for h, w in SIZES) - (len(SIZES) - 1)

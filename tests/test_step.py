@@ -11,10 +11,10 @@ from jax.test_util import check_grads
 from jaxseg.config import ConfigError
 from jaxseg.data.augment import to_float
 from jaxseg.losses import make_loss
-from jaxseg.nn import Dropout, make_norm
+from jaxseg.nn import Dropout, make_norm, resize
 from jaxseg.parallel import make_strategy
 from jaxseg.state import count_parameters, init_state
-from jaxseg.step import make_eval_step, make_predict_step, make_train_step
+from jaxseg.step import make_eval_step, make_train_step
 from jaxseg.types import IGNORE
 
 K = 3
@@ -241,17 +241,10 @@ def test_evaluation_scores_at_the_native_size_of_each_label(batch):
         got = np.asarray(jax.jit(make_eval_step(model, loss, prepare=to_float))(state, given)["confusion"])
         expected = np.zeros((K, K), int)
         for i, (h, w) in enumerate(sizes):
-            predict = make_predict_step(model, prepare=to_float)
-            classes = np.asarray(predict(state.variables, image[i : i + 1], (h, w))[0]).argmax(-1)
+            logits, _ = model.apply(state.variables, to_float(image[i : i + 1]))
+            classes = np.asarray(resize(logits, (h, w))[0]).argmax(-1)
             np.add.at(expected, (label[i, :h, :w].ravel(), classes.ravel()), 1)
         np.testing.assert_array_equal(got, expected)
-
-
-def test_prediction_is_a_distribution_at_the_asked_size(batch):
-    state = init_state(Tiny(), optax.sgd(0.1), jax.random.key(1), (6, 5, 3))
-    p = make_predict_step(Tiny(), prepare=to_float)(state.variables, batch["image"][:2], (13, 4))
-    assert p.shape == (2, 13, 4, K) and p.dtype == jnp.float32
-    np.testing.assert_allclose(p.sum(-1), 1.0, rtol=1e-5)
 
 
 def test_count_parameters():

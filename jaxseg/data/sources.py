@@ -45,7 +45,8 @@ class DataInfo:
 class Source(Protocol):
     """A data set: `len(source)`, `source[i]`, and two facts about an example that need no decoding.
 
-    `name(i)` is its file name, for messages and outputs; `label_size(i)` is the (height, width) of its mask. The same index gives the same example, in any process. A source pickles, so that worker processes can read it.
+    `name(i)` is its file name, for messages and outputs; `label_size(i)` is the (height, width) of its mask. The same
+    index gives the same example, in any process. A source pickles, so that worker processes can read it.
     """
 
     info: DataInfo

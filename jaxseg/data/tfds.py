@@ -1,15 +1,17 @@
 """Data sets through TFDS, without TensorFlow: prepared once as array records, then read at random.
 
-CamVid and VOC 2012 are prepared from the files in `data.dir` (`jaxseg/data/datasets`); `oxford_iiit_pet`, `cityscapes`
-and `scene_parse150` are TFDS's own.
+CamVid and VOC 2012 have builders here (`jaxseg/data/datasets`); those of `oxford_iiit_pet`, `cityscapes` and
+`scene_parse150` are TFDS's own. All of them prepare from an unpacked download in `data.dir`.
 """
 
+import functools
 import hashlib
 import importlib
 import io
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ from jaxseg.data.datasets import Dataset, describe
 from jaxseg.data.errors import DataError
 from jaxseg.data.sources import DataInfo, Example
 
-LOCAL = ("camvid", "voc2012")
 DEFAULT_CACHE = "~/.cache/jaxseg/tfds"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -146,62 +147,71 @@ def _open_records(directory: str, dataset: Dataset, split: str) -> Any:
 def prepare(dataset: Dataset, data_dir: str, cache: str) -> Path:
     """Prepares `dataset` in the cache, unless that has happened, and returns the directory of its records.
 
-    A data set that is built from local files is kept under a digest of their names, sizes and times, so that another
-    `data_dir`, or changed files, are prepared anew and never mixed up.
+    What is made from `data_dir` is kept under a digest of the names, sizes and times of its files, so that another
+    folder, or changed files, are prepared anew and never mixed up. With an empty `data_dir` the cache must hold exactly
+    one prepared copy, or TFDS has to download.
 
     Raises:
         DataError: if the data is missing or cannot be prepared.
     """
     root = Path(cache or DEFAULT_CACHE).expanduser()
-    if dataset.name in LOCAL:
-        return _prepare_local(dataset, data_dir, root)
-    return _prepare_own(dataset, data_dir, root)
-
-
-def _prepare_local(dataset: Dataset, data_dir: str, root: Path) -> Path:
-    module = importlib.import_module(f"jaxseg.data.datasets.{dataset.name}")
     if not data_dir:
-        prepared = sorted(root.glob(f"{dataset.name}-*/{dataset.name}/*/dataset_info.json"))
-        if len(prepared) != 1:
-            raise DataError(f"data.dir is empty and {root} holds {len(prepared)} prepared copies. {dataset.get_it}")
-        return prepared[0].parent
+        return _without_files(dataset, root)
     folder = Path(data_dir).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"There is no folder data.dir={data_dir}. {dataset.get_it}")
-    pairs = module.find_pairs(folder)
-    builder_of = lambda where: module.Builder(pairs=pairs, data_dir=str(where), file_format="array_record")  # noqa: E731
-    return _prepare(builder_of, dataset, root / f"{dataset.name}-{_digest(pairs)}", "")
-
-
-def _prepare_own(dataset: Dataset, data_dir: str, root: Path) -> Path:
-    import tensorflow_datasets as tfds
-
-    builder_of = lambda where: tfds.builder(dataset.name, data_dir=str(where), file_format="array_record")  # noqa: E731
-    return _prepare(builder_of, dataset, root, data_dir)
-
-
-def _prepare(builder_of: Any, dataset: Dataset, where: Path, manual_dir: str) -> Path:
-    import tensorflow_datasets as tfds
-
+    missing = [str(f) for f in (folder, *(folder / name for name in dataset.folders)) if not f.is_dir()]
+    if missing:
+        raise DataError(f"There is no folder {missing[0]}, so data.dir holds no {dataset.name}. {dataset.get_it}")
     try:
-        where.mkdir(parents=True, exist_ok=True)
-        builder = builder_of(where)
+        return _from_files(dataset, folder, root)
+    except OSError as error:
+        raise DataError(f"{dataset.name} cannot be prepared in {root} (data.cache): {error}.") from error
+
+
+def _without_files(dataset: Dataset, root: Path) -> Path:
+    """Returns the one prepared copy in the cache, or lets TFDS download its own data set."""
+    prepared = [f.parent for f in sorted(root.glob(f"{dataset.name}-*/{dataset.name}/**/dataset_info.json"))]
+    if len(prepared) == 1:
+        return prepared[0]
+    if prepared or not dataset.folders:
+        raise DataError(f"data.dir is empty and {root} holds {len(prepared)} prepared copies. {dataset.get_it}")
+    import tensorflow_datasets as tfds
+
+    return _run(dataset, lambda: tfds.builder(dataset.name, data_dir=str(root), file_format="array_record"))
+
+
+def _from_files(dataset: Dataset, folder: Path, root: Path) -> Path:
+    import tensorflow_datasets as tfds
+
+    from jaxseg.data.datasets.own import reading_from
+
+    if dataset.folders:
+        files = sorted(f for name in dataset.folders for f in (folder / name).rglob("*") if f.is_file())
+        where = str(root / f"{dataset.name}-{_digest(files, folder)}")
+        make = functools.partial(tfds.builder, dataset.name, data_dir=where, file_format="array_record")
+        return _run(dataset, make, functools.partial(reading_from, str(folder)))
+    module = importlib.import_module(f"jaxseg.data.datasets.{dataset.name}")
+    pairs = module.find_pairs(folder)
+    files = [f for split in sorted(pairs) for _, *both in pairs[split] for f in both]
+    where = str(root / f"{dataset.name}-{_digest(files, folder)}")
+    return _run(dataset, functools.partial(module.Builder, pairs=pairs, data_dir=where, file_format="array_record"))
+
+
+def _run(dataset: Dataset, make_builder: Callable[[], Any], around: Callable[[Any], Any] = nullcontext) -> Path:
+    """Prepares what `make_builder()` builds unless it is there, inside `around(builder)`; returns its directory."""
+    try:
+        builder = make_builder()
         if not (Path(builder.data_path) / "dataset_info.json").is_file():
-            config = tfds.download.DownloadConfig(manual_dir=str(Path(manual_dir).expanduser()) if manual_dir else None)
-            builder.download_and_prepare(download_config=config)
-    except DataError:
-        raise
+            with around(builder):
+                builder.download_and_prepare()
     except Exception as error:  # Whatever TFDS could not do, the user must know what to provide.
-        raise DataError(
-            f"TFDS could not prepare {dataset.name} in {where}: {type(error).__name__}: {error}. {dataset.get_it}"
-        ) from error
+        kind = type(error).__name__
+        raise DataError(f"TFDS could not prepare {dataset.name}: {kind}: {error}. {dataset.get_it}") from error
     return Path(builder.data_path)
 
 
-def _digest(pairs: Mapping[str, list[tuple[str, Path, Path]]]) -> str:
+def _digest(files: Iterable[Path], folder: Path) -> str:
     digest = hashlib.sha256()
-    for split, files in sorted(pairs.items()):
-        for name, image, mask in files:
-            marks = [(f.stat().st_size, f.stat().st_mtime_ns) for f in (image, mask)]
-            digest.update(repr((split, name, image.name, mask.name, marks)).encode())
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.relative_to(folder)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:12]

@@ -5,13 +5,15 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from jaxseg import losses, setup
+from jaxseg.config import ConfigDict
 from jaxseg.data.transforms import resize_image
-from jaxseg.inference.run import Run
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
 from jaxseg.parallel import compiler_options
+from jaxseg.types import PyTree
 
 _CANVAS = 64  # sizes that share a multiple of this share a compiled resize
 
@@ -28,36 +30,36 @@ class Segmentation(NamedTuple):
     probabilities: np.ndarray | None
 
 
-def make_segmenter(run: Run) -> Callable[..., Segmentation]:
-    """Returns `segment(image u8|u16[h,w,c], probabilities=False) -> Segmentation` at the image's own size.
+def make_segmenter(model: nn.Module, config: ConfigDict) -> Callable[..., Segmentation]:
+    """Returns `segment(variables, image u8|u16[h,w,c], probabilities=False) -> Segmentation` at the image's own size.
 
     With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are brought
     back to the image's size bilinearly, before the softmax and the argmax: what `jaxseg.evaluate` scores. With "crop"
     the network sees the image as it is. The network is compiled once for each size that it sees.
 
+    Args:
+        model: the network, see `jaxseg.models`.
+        config: the configuration that it was trained with.
+
     Raises (from `segment`):
         ValueError: if the image has not as many channels as the network takes.
         MemoryError: if the image is too large for the device.
     """
-    prepare, variables, channels = (
-        setup.make_prepare(run.config),
-        jax.device_put(run.variables),
-        run.config.data.channels,
-    )
+    prepare, channels = setup.make_prepare(config), config.data.channels
 
-    def network(variables: dict, image: jax.Array) -> jax.Array:
-        return run.model.apply(variables, prepare(image), train=False)[0]
+    def network(variables: PyTree, image: jax.Array) -> jax.Array:
+        return model.apply(variables, prepare(image), train=False)[0]
 
     network = jax.jit(network, compiler_options=compiler_options())
     native = jax.jit(resize_to_sizes, static_argnums=2)
     likeliest, share = jax.jit(predict_classes), jax.jit(losses.probabilities)
 
-    def segment(image: np.ndarray, probabilities: bool = False) -> Segmentation:
+    def segment(variables: PyTree, image: np.ndarray, probabilities: bool = False) -> Segmentation:
         if image.ndim != 3 or image.shape[-1] != channels:
             raise ValueError(f"the network takes images [h,w,{channels}], got one of shape {image.shape}")
         h, w = image.shape[:2]
-        if run.config.data.fit == "resize":
-            image = resize_image(image, tuple(run.config.data.size))
+        if config.data.fit == "resize":
+            image = resize_image(image, tuple(config.data.size))
         try:
             logits = network(variables, image[None])
             if logits.shape[1:3] != (h, w):

@@ -30,6 +30,7 @@ class Dataset:
         others_ignored: whether raw values outside `labels` are IGNORE; otherwise they are an error.
         ignore: the one raw value that stands for "no class", None where 255 is the only one or there are several.
         splits: "train", "val", "test" -> the split in TFDS; a split without public masks is left out.
+        folders: the folders of the unpacked download that TFDS's own builder reads; empty for a builder of ours.
         get_it: a sentence: what to download and where to put it.
     """
 
@@ -43,6 +44,7 @@ class Dataset:
     others_ignored: bool
     ignore: int | None
     splits: Mapping[str, str]
+    folders: tuple[str, ...]
     get_it: str
 
     def label_table(self) -> np.ndarray:

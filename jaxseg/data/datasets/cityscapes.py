@@ -40,6 +40,7 @@ DATASET = Dataset(
     others_ignored=True,
     ignore=None,
     splits={"train": "train", "val": "validation"},
-    get_it="Download leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from www.cityscapes-dataset.com (with an "
-    "account there) and give the folder that holds both, still zipped, as data.dir.",
+    folders=("leftImg8bit", "gtFine"),
+    get_it="Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from www.cityscapes-dataset.com (with an "
+    "account there) into one folder, so that it holds leftImg8bit and gtFine, and give it as data.dir.",
 )

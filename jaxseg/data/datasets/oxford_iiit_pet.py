@@ -18,5 +18,7 @@ DATASET = Dataset(
     others_ignored=False,
     ignore=None,
     splits={"train": "train[:90%]", "val": "train[90%:]", "test": "test"},
-    get_it="TFDS downloads it (0.8 GB) when the machine is online; data.dir may stay empty.",
+    folders=("images", "annotations"),
+    get_it="Unpack images.tar.gz and annotations.tar.gz from www.robots.ox.ac.uk/~vgg/data/pets into one folder and "
+    "give it as data.dir; or leave data.dir empty and let TFDS download it (0.8 GB), which needs TensorFlow once.",
 )

@@ -33,5 +33,8 @@ DATASET = Dataset(
     others_ignored=False,
     ignore=0,
     splits={"train": "train", "val": "test", "test": "test"},
-    get_it="TFDS downloads it (4 GB) when the machine is online; data.dir may stay empty.",
+    folders=("images", "annotations_instance"),
+    get_it="Unpack images.tar and annotations_instance.tar of ChallengeData2017 from sceneparsing.csail.mit.edu into "
+    "one folder and give it as data.dir; or leave data.dir empty and let TFDS download it (4 GB), which needs "
+    "TensorFlow once.",
 )

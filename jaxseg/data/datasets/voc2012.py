@@ -35,6 +35,7 @@ DATASET = Dataset(
     others_ignored=False,
     ignore=None,
     splits={"train": "train", "val": "validation"},
+    folders=(),
     get_it="Download VOCtrainval_11-May-2012.tar from host.robots.ox.ac.uk/pascal/VOC/voc2012, unpack it and give the "
     "folder that holds VOCdevkit/VOC2012 (or VOC2012 itself) as data.dir.",
 )  # fmt: skip
