@@ -65,7 +65,8 @@ def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run
     config.data.fit = fit
     run = load_run(make_run(tmp_path / "run", config))
     source, segment = make_source(run.config, "val"), make_segmenter(run.model, run.config)
-    expected = sum(count(source[i]["label"], segment(run.variables, source[i]["image"]).classes, 3) for i in range(len(source)))
+    examples = [source[i] for i in range(len(source))]
+    expected = sum(count(e["label"], segment(run.variables, e["image"]).classes, 3) for e in examples)
     result = evaluate.evaluate(run, "val")
     np.testing.assert_array_equal(result.confusion, expected)
     assert result.confusion.sum() == sum(h * w for h, w in SIZES) - (len(SIZES) - 1)
