@@ -6,9 +6,10 @@ item "about": shape, type and CRC-32 of every array, the state of the data itera
 digest of its own. Reading checks all of them, which tells a damaged checkpoint from one of another model.
 """
 
+import errno
 import json
-import logging
 import math
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxseg import snapshot
+from jaxseg import noise, snapshot
 from jaxseg.types import PyTree
 
 
@@ -29,6 +30,10 @@ class CheckpointError(RuntimeError):
 
 class CheckpointWarning(UserWarning):
     """A damaged checkpoint was passed over, or an error came while another was under way."""
+
+
+# Made in the background, a directory that cannot be made would keep its writers waiting for minutes.
+_ASYNC = ocp.options.AsyncOptions(create_directories_asynchronously=False)
 
 
 class _Damaged(Exception):
@@ -73,7 +78,7 @@ class Checkpoints:
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}.")
-        _quieten_orbax()
+        noise.quieten_orbax()
         self.directory = Path(directory).absolute()
         self._keep = keep
         self._checkpointer: ocp.AsyncCheckpointer | None = None
@@ -272,7 +277,7 @@ class Checkpoints:
             if self.path(step).exists():
                 self.path(step).rename(self.directory / f"{step}.replaced")
         if self._checkpointer is None:
-            self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+            self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=_ASYNC)
         filled = {name: array for name, array in arrays.items() if array.size}  # Orbax takes no empty arrays
         items = {"state": ocp.args.PyTreeSave(snapshot.nested(filled)), "about": ocp.args.JsonSave(about)}
         self._checkpointer.save(self.path(step), args=ocp.args.Composite(**items))
@@ -288,7 +293,7 @@ class Checkpoints:
             if _primary():
                 self._remove_leftovers()
             steps = ", ".join(map(str, self.steps()))
-            intact = f"the checkpoints of the steps {steps} are intact" if steps else "there is none before it"
+            intact = f"the older ones are intact (steps {steps})" if steps else "there is none before it"
             raise CheckpointError(
                 f"The checkpoint of step {step} could not be saved in {self.directory} ({_first_line(error)}); "
                 f"{intact}."
@@ -325,18 +330,10 @@ def _primary() -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    """Returns what an error says in one line: its type where it says nothing."""
+    """Returns what an error says, in one line: a full disk by that name, its type where it says nothing."""
     text = str(error).strip()
+    full = os.strerror(errno.ENOSPC)
+    if full in text:
+        return full
     line = text.splitlines()[0] if text else type(error).__name__
     return line.rstrip(".") if len(line) <= 300 else line[:300] + "…"
-
-
-def _quieten_orbax() -> None:
-    """Keeps Orbax's log lines from the user; what goes wrong reaches them as `CheckpointError`."""
-    logger = logging.getLogger("absl")
-    if _not_orbax not in logger.filters:
-        logger.addFilter(_not_orbax)
-
-
-def _not_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname

@@ -71,9 +71,8 @@ def build(
         raise ValueError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     cls = getattr(importlib.import_module(f"jaxseg.models.{name}"), _CLASSES[name])
     values = checked(f"Model {name!r}", cls, _with_encoder(name, cls, fields))
-    if "num_classes" not in values or values["num_classes"] < 1:
-        given = values["num_classes"] if "num_classes" in values else "nothing"
-        raise ValueError(f"Model {name!r}: num_classes must be at least 1 (1 is binary), got {given}.")
+    if "num_classes" not in values:
+        raise ValueError(f"Model {name!r} needs num_classes, the number of classes (1: binary).")
     compute = jnp.dtype(dtype).type
     if isinstance(norm, str):
         norm = make_norm(norm, axis_name=axis_name, dtype=compute)

@@ -42,6 +42,8 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        if self.hidden_kernel % 2 == 0:
+            raise ValueError(f"CNN: hidden_kernel must be odd, got {self.hidden_kernel}.")
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         x, size = pad_to_multiple(image, 2 ** len(self.widths))
         pyramid = PlainEncoder(self.widths, convs=1, **layers, name="encoder")(x, train=train)

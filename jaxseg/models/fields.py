@@ -25,8 +25,11 @@ def field_names(cls: type) -> tuple[str, ...]:
 def checked(owner: str, cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `values` with lists turned into tuples, once every name and type agrees with a field of `cls`.
 
+    Whole numbers are counts in a network, so they must be at least 1, and tuples of them not empty.
+
     Raises:
-        ValueError: for a name that is no field (naming the nearest) or a value of another type than the field's.
+        ValueError: for a name that is no field (naming the nearest), a value of another type than the field's, or a
+            count below 1.
     """
     hints = {f.name: f.type for f in dataclasses.fields(cls) if f.name in field_names(cls)}
     result = {}
@@ -36,6 +39,11 @@ def checked(owner: str, cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
         value = _tuples(value)
         if not _accepts(value, hints[name]):
             raise ValueError(f"{owner}: {name} must be {_describe(hints[name])}, got {value!r}.")
+        counts = value if isinstance(value, tuple) else (value,)
+        if not counts:
+            raise ValueError(f"{owner}: {name} must not be empty.")
+        if any(isinstance(n, int) and not isinstance(n, bool) and n < 1 for n in counts):
+            raise ValueError(f"{owner}: {name} must be at least 1, got {value!r}.")
         result[name] = value
     return result
 
