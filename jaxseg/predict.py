@@ -176,7 +176,7 @@ def _is_image(path: Path) -> bool:
 
 def _nearest_file(path: Path) -> str:
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1)
+    near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.75)
     return f" Did you mean {path.parent / near[0]}?" if near else ""
 
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from tiny_run import TINY, make_folder, make_run, tiny_config
 
-from jaxseg import evaluate, parallel, setup
+from jaxseg import evaluate, parallel, setup, train
 from jaxseg.checkpoint import CheckpointError
-from jaxseg.config import ConfigError
+from jaxseg.config import ConfigError, update
 from jaxseg.data import DataError, make_eval_loader, make_source
 from jaxseg.inference import load_run, make_segmenter, score
 from jaxseg.step import make_eval_step
@@ -65,7 +65,8 @@ def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run
     config.data.fit = fit
     run = load_run(make_run(tmp_path / "run", config))
     source, segment = make_source(run.config, "val"), make_segmenter(run.model, run.config)
-    expected = sum(count(source[i]["label"], segment(run.variables, source[i]["image"]).classes, 3) for i in range(len(source)))
+    examples = [source[i] for i in range(len(source))]
+    expected = sum(count(e["label"], segment(run.variables, e["image"]).classes, 3) for e in examples)
     result = evaluate.evaluate(run, "val")
     np.testing.assert_array_equal(result.confusion, expected)
     assert result.confusion.sum() == sum(h * w for h, w in SIZES) - (len(SIZES) - 1)
@@ -89,6 +90,18 @@ def test_both_strategies_and_every_batch_size_give_one_score(folder_run):
     for other in results[1:]:
         np.testing.assert_array_equal(other.confusion, results[0].confusion)
         assert other.loss == pytest.approx(results[0].loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+def test_evaluation_repeats_the_numbers_of_training_to_the_last_digit(tmp_path, strategy):
+    config = tiny_config(strategy=strategy, loss__terms="cross_entropy + dice", loss__class_weights="median_frequency")
+    update(config, steps=2, batch_size=8, eval__batch_size=8, ema__decay=0.5, augment__crop=(12, 8), log__images=1)
+    trained = train.train(config, tmp_path / "run", "tiny.py")
+    run = load_run(tmp_path / "run", "last")
+    result = evaluate.evaluate(run, "val")
+    assert run.step == 2 and len(run.class_weights) == len(run.classes)
+    np.testing.assert_array_equal(result.confusion, trained.confusion)
+    assert result.loss == pytest.approx(trained.loss, rel=1e-6)
 
 
 def test_scoring_nothing_is_an_error():

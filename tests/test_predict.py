@@ -1,5 +1,7 @@
 """Prediction: images of every size and kind, names of outputs, and input that cannot be read."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from jaxseg import predict, setup
 from jaxseg.config import ConfigError
 from jaxseg.data.transforms import resize_image
 from jaxseg.inference import load_run, make_segmenter
-from jaxseg.step import make_predict_step
+from jaxseg.nn import resize
 
 EXIF_ORIENTATION = 0x0112
 
@@ -34,6 +36,10 @@ def save(path, image, **options):
     return path
 
 
+def segment_with(run):
+    return functools.partial(make_segmenter(run.model, run.config), run.variables)
+
+
 def run_predict(workdir, out, *words):
     return predict.main(["--workdir", str(workdir), *map(str, words), "--out", str(out)])
 
@@ -43,16 +49,17 @@ def run_predict(workdir, out, *words):
 def test_probabilities_are_the_networks_at_the_images_own_size(workdirs, fit, size):
     run = load_run(workdirs[fit])
     image = picture(*size)
-    result = make_segmenter(run)(image, probabilities=True)
+    result = segment_with(run)(image, probabilities=True)
     seen = resize_image(image, (16, 16)) if fit == "resize" else image
-    expected = make_predict_step(run.model, prepare=setup.make_prepare(run.config))(run.variables, seen[None], size)
-    np.testing.assert_allclose(result.probabilities, expected[0], atol=2e-5)
+    logits, _ = run.model.apply(run.variables, setup.make_prepare(run.config)(seen[None]), train=False)
+    expected = jax.nn.softmax(resize(logits, size, method="bilinear"))[0]
+    np.testing.assert_allclose(result.probabilities, expected, atol=2e-5)
     assert result.classes.dtype == np.uint8 and result.classes.shape == size
     np.testing.assert_array_equal(result.classes, result.probabilities.argmax(-1))
 
 
 def test_segmenting_gives_no_probabilities_unasked_and_checks_the_channels(workdirs):
-    segment = make_segmenter(load_run(workdirs["crop"]))
+    segment = segment_with(load_run(workdirs["crop"]))
     assert segment(picture(8, 8)).probabilities is None
     with pytest.raises(ValueError, match=r"takes images \[h,w,3\].*\(8, 8, 1\)"):
         segment(picture(8, 8, 1))
@@ -62,7 +69,7 @@ def test_segmenting_gives_no_probabilities_unasked_and_checks_the_channels(workd
 def test_the_network_is_compiled_once_for_each_size_it_sees(workdirs, monkeypatch, fit, compiled):
     traced, plain = [], setup.make_prepare
     monkeypatch.setattr(setup, "make_prepare", lambda c: lambda image: traced.append(image.shape) or plain(c)(image))
-    segment = make_segmenter(load_run(workdirs[fit]))
+    segment = segment_with(load_run(workdirs[fit]))
     for size in [(20, 30), (20, 31), (20, 30), (20, 30)]:
         segment(picture(*size), probabilities=True)
     assert len(traced) == compiled
@@ -76,7 +83,7 @@ def test_too_large_for_memory_is_a_sentence(workdirs, monkeypatch, tmp_path, cap
 
     monkeypatch.setattr(setup, "make_prepare", lambda config: fail)
     with pytest.raises(MemoryError, match="8x9 pixels"):
-        make_segmenter(run)(picture(8, 9))
+        segment_with(run)(picture(8, 9))
     assert run_predict(workdirs["crop"], tmp_path / "out", save(tmp_path / "a.png", picture(8, 9))) == 1
     assert "a.png cannot be segmented: an image of 8x9 pixels" in capsys.readouterr().err
 
@@ -90,7 +97,7 @@ def test_outputs_of_the_command(workdirs, tmp_path, capsys):
     assert "3 of 3 images" in said and str(out / "NAME.png") in said and str(out / "NAME.npz") in said
     for path in paths:
         image = np.asarray(Image.open(path))
-        expected = make_segmenter(run)(image, probabilities=True)
+        expected = segment_with(run)(image, probabilities=True)
         with Image.open(out / path.name) as indices:
             assert indices.mode == "P" and indices.getpalette()[: 3 * len(run.colors)] == list(np.ravel(run.colors))
             np.testing.assert_array_equal(np.asarray(indices), expected.classes)

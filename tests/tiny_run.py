@@ -30,7 +30,7 @@ def tiny_state(config: ConfigDict, num_classes: int, seed: int) -> TrainState:
     """Returns a state whose predictions hold several classes."""
     tx, _ = optim.from_config(config)
     model = setup.make_model(config, num_classes)
-    shape = (*config.data.size, config.data.channels)
+    shape = (*setup.input_size(config), config.data.channels)
     state = init_state(model, tx, jax.random.key(seed), shape, ema=config.ema.decay > 0)
     keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
 

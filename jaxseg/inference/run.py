@@ -137,7 +137,7 @@ def _load_info(workdir: Path) -> _Info:
 
 def _restore(workdir: Path, config: ConfigDict, model: nn.Module, which: str) -> TrainState:
     tx, _ = optim.from_config(config)
-    shape = (*config.data.size, config.data.channels)
+    shape = (*setup.input_size(config), config.data.channels)
     template = jax.eval_shape(
         lambda key: init_state(model, tx, key, shape, ema=config.ema.decay > 0), jax.random.key(0)
     )
