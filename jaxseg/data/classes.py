@@ -56,6 +56,24 @@ class Labeller:
         return label.astype(np.uint8)
 
 
+def check_palette(palette: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
+    """Returns `config.data.palette` as it should be: different colours (red, green, blue), or none.
+
+    Raises:
+        DataError: otherwise.
+    """
+    for color in palette:
+        _check_color(color, "config.data.palette")
+    colors = tuple((int(r), int(g), int(b)) for r, g, b in palette)
+    if len(set(colors)) < len(colors):
+        raise DataError("config.data.palette has the same colour twice; each class needs its own.")
+    if len(colors) > 256:
+        raise DataError(
+            f"config.data.palette has {len(colors)} colours; at most 255 classes and one ignored can be told."
+        )
+    return colors
+
+
 def find_meaning(
     directory: Path,
     masks: Sequence[Path],
@@ -77,7 +95,7 @@ def find_meaning(
         masks: the masks of all its splits, read only when nothing else tells the classes.
         classes: names, `config.data.classes`.
         ignore: stored value that counts nowhere, besides 255; -1 for none.
-        palette: the colour of each value, for masks that store colours.
+        palette: the colour of each value, for masks that store colours; see `check_palette`.
         channels: image channels, passed on to the info.
         strict: a mask that cannot be read is an error; otherwise it is left out as long as others can be.
 
@@ -85,10 +103,6 @@ def find_meaning(
         DataError: if `classes.json` is wrong, or these sources disagree.
     """
     path = directory / "classes.json"
-    for color in palette:
-        _check_color(color, "config.data.palette")
-    if len({tuple(color) for color in palette}) < len(palette):
-        raise DataError("config.data.palette has the same colour twice; each class needs its own.")
     if path.is_file():
         return _from_json(path, masks, ignore, palette, channels, strict)
     values = _from_palette(palette, ignore) if len(palette) else _from_masks(masks, len(classes), ignore, strict)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxseg.config import nearest
-from jaxseg.data.classes import Labeller, find_meaning
+from jaxseg.data.classes import Labeller, check_palette, find_meaning
 from jaxseg.data.errors import DataError
 from jaxseg.data.images import SUFFIXES, read_header, read_image, read_mask
 from jaxseg.data.sources import Example
@@ -64,7 +64,7 @@ class FolderSource:
         channels: int = 3,
         strict: bool = True,
     ):
-        self.directory, self.split, self.palette = _existing(directory), split, tuple(map(tuple, palette))
+        self.directory, self.split, self.palette = _existing(directory), split, check_palette(palette)
         folders = _find_folders(self.directory, split)
         self.pairs, self.problems = _match(folders[split])
         if strict and self.problems:
@@ -181,8 +181,8 @@ def _match(folder: Path) -> tuple[list[Pair], tuple[str, ...]]:
     problems += more
     if not images and not masks:
         return [], (f"{folder} has no images: no {', '.join(SUFFIXES)} file in images/ and masks/.",)
-    problems += [f"The image {images[n]} has no mask {folder / 'masks' / n}.*" for n in images if n not in masks]
-    problems += [f"The mask {masks[n]} has no image {folder / 'images' / n}.*" for n in masks if n not in images]
+    problems += [f"The image {images[n]} has no mask {folder / 'masks' / n}.*." for n in images if n not in masks]
+    problems += [f"The mask {masks[n]} has no image {folder / 'images' / n}.*." for n in masks if n not in images]
     return [Pair(n, images[n], masks[n]) for n in images if n in masks], tuple(problems)
 
 

@@ -41,11 +41,12 @@ class Header(NamedTuple):
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """Opens an image; turns every way in which Pillow fails on a file into a DataError."""
     try:
-        with Image.open(path) as image:
+        # Pillow maps a file that it opens by name into memory, and then scrambles rotated TIFF files.
+        with open(path, "rb") as file, Image.open(file) as image:
             yield image
     except DataError:
         raise
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise DataError(f"There is no file {path}.") from None
     except _BROKEN as error:
         raise DataError(
@@ -87,7 +88,8 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
         if image.mode not in ("L", "LA", "RGB", "RGBA"):
             transparent = image.mode in ("PA", "La", "RGBa") or "transparency" in image.info
             image = image.convert("L" if image.mode == "1" else "RGBA" if transparent else "RGB")
-        return to_channels(np.array(image).reshape(image.height, image.width, -1), channels)
+        array = np.array(image)
+    return to_channels(array[..., None] if array.ndim == 2 else array, channels)
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

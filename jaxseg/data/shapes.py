@@ -22,9 +22,9 @@ COLORS = ((32, 32, 32), (66, 135, 245), (240, 90, 70), (250, 190, 60), (60, 180,
 SPLITS = ("train", "val", "test")
 
 _GRID = 4  # subsamples along each side of a pixel
-_LAYERS = 8  # room for the background and the shapes in the coverage counts
-_TILT = 0.4  # largest rotation either way, in radians
-_KEPT = 0.7  # share of a shape's area that the shapes above it leave to be seen
+_LAYERS = 8  # the most there are of them, background included
+_TILT = 0.3  # largest rotation either way, in radians
+_KEPT = 0.75  # share of a shape's area that the shapes above it leave to be seen
 
 
 class Shape(NamedTuple):
@@ -68,8 +68,7 @@ class ShapesSource:
         """Returns image u8[h,w,c] and label u8[h,w]."""
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} is outside the {self.length} images of the shapes {self.split} split")
-        entropy = (self.seed % 2**64, SPLITS.index(self.split), int(index))
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+        rng = _generator(self.seed, self.split, index)
         shapes, weights = _arrange(rng, self.size)
         return {"image": _channels(_paint(rng, weights), self.info.channels), "label": _label(shapes, weights)}
 
@@ -77,11 +76,17 @@ class ShapesSource:
         return f"shapes-{self.split}-{index:06d}"
 
 
+def _generator(seed: int, split: str, index: int) -> np.random.Generator:
+    """Returns the stream of random numbers of one image."""
+    entropy = (seed % 2**64, SPLITS.index(split), int(index))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
 def _arrange(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[Shape], np.ndarray]:
-    """Draws shapes from back to front; returns them with the share f32[h,w,1+n] of each pixel that each layer shows."""
+    """Draws shapes from back to front; returns them with the share f32[1+n,h,w] of each pixel that each layer shows."""
     h, w = size
     side = min(h, w)
-    owner = np.zeros((h * _GRID, w * _GRID), np.int64)
+    owner = np.zeros((h * _GRID, w * _GRID), np.uint8)  # the layer seen at each subsample
     crowd = 1 + max(h, w) // side
     wanted = min(int(rng.integers(crowd, 2 * crowd + 1)), _LAYERS - 1)
     shapes: list[Shape] = []
@@ -89,7 +94,7 @@ def _arrange(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[Shap
     for _ in range(3 * wanted):
         if len(shapes) == wanted:
             break
-        radius = side * rng.uniform(0.2, 0.32)
+        radius = side * rng.uniform(0.21, 0.33)
         y, x = rng.uniform(0.6 * radius, h - 0.6 * radius), rng.uniform(0.6 * radius, w - 0.6 * radius)
         shape = Shape(int(rng.integers(1, len(CLASSES))), y, x, radius, rng.uniform(-_TILT, _TILT))
         box, inside = _rasterize(shape, owner.shape)
@@ -100,19 +105,15 @@ def _arrange(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[Shap
         seen -= covered
         areas[len(shapes)] = seen[len(shapes)] = covered.sum()
         owner[box][inside] = len(shapes)
-    counts = np.bincount((owner + _pixel_offsets(size)).ravel(), minlength=h * w * _LAYERS)
-    weights = counts.reshape(h, w, _LAYERS)[..., : len(shapes) + 1]
-    return shapes, weights.astype(np.float32) / _GRID**2
+    return shapes, _shares(owner, len(shapes) + 1)
 
 
-@lru_cache(maxsize=8)
-def _pixel_offsets(size: tuple[int, int]) -> np.ndarray:
-    """Returns i64[4h,4w]: _LAYERS times the number of the pixel in which each subsample lies."""
-    h, w = size
-    pixels = np.arange(h * w, dtype=np.int64).reshape(h, w) * _LAYERS
-    offsets = np.repeat(np.repeat(pixels, _GRID, axis=0), _GRID, axis=1)
-    offsets.flags.writeable = False
-    return offsets
+def _shares(owner: np.ndarray, layers: int) -> np.ndarray:
+    """Returns f32[n,h,w], the share of a pixel's subsamples in each of the layers, of u8[4h,4w]."""
+    seen = (owner == np.arange(layers, dtype=np.uint8)[:, None, None]).view(np.uint8)
+    rows = seen[:, 0::_GRID] + seen[:, 1::_GRID] + seen[:, 2::_GRID] + seen[:, 3::_GRID]
+    counts = rows[..., 0::_GRID] + rows[..., 1::_GRID] + rows[..., 2::_GRID] + rows[..., 3::_GRID]
+    return counts.astype(np.float32) / _GRID**2
 
 
 def _rasterize(shape: Shape, grid: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -122,11 +123,14 @@ def _rasterize(shape: Shape, grid: tuple[int, int]) -> tuple[tuple[slice, slice]
         slice(max(0, math.floor((c - reach) * _GRID)), min(n, math.ceil((c + reach) * _GRID)))
         for c, n in zip((shape.y, shape.x), grid)
     )
-    y = ((np.arange(slices[0].start, slices[0].stop, dtype=np.float32) + 0.5) / _GRID - shape.y) / shape.radius
-    x = ((np.arange(slices[1].start, slices[1].stop, dtype=np.float32) + 0.5) / _GRID - shape.x) / shape.radius
-    cos, sin = np.float32(math.cos(shape.angle)), np.float32(math.sin(shape.angle))
-    u = cos * x[None, :] + sin * y[:, None]
-    v = cos * y[:, None] - sin * x[None, :]
+    row, column = (np.arange(s.start, s.stop, dtype=np.float32) for s in slices)
+    # Each row of subsamples lies a sixteenth of a pixel further right, and each column further down, so that the 16 of
+    # a pixel have 16 different x and y: an upright edge is resolved to 1/16 and not to 1/4.
+    y, x = (row + 0.5 / _GRID) / _GRID - shape.y, (column + 0.5 / _GRID) / _GRID - shape.x
+    right, down = row % _GRID / _GRID**2, column % _GRID / _GRID**2
+    cos, sin = np.float32(math.cos(shape.angle) / shape.radius), np.float32(math.sin(shape.angle) / shape.radius)
+    u = (cos * x + sin * down)[None, :] + (cos * right + sin * y)[:, None]
+    v = (cos * down - sin * x)[None, :] + (cos * y - sin * right)[:, None]
     return slices, _inside(CLASSES[shape.kind], u, v)
 
 
@@ -147,35 +151,38 @@ def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _label(shapes: list[Shape], weights: np.ndarray) -> np.ndarray:
     """Returns u8[h,w]: the class that shows on more than half of the pixel (where none does, on most of it)."""
-    kinds = np.array([0] + [s.kind for s in shapes])
-    shares = weights @ (kinds[:, None] == np.arange(len(CLASSES))).astype(np.float32)
-    return shares.argmax(-1).astype(np.uint8)
+    shares = np.zeros((len(CLASSES), *weights.shape[1:]), np.float32)
+    for kind, weight in zip([0, *(s.kind for s in shapes)], weights):
+        shares[kind] += weight
+    return shares.argmax(0).astype(np.uint8)
 
 
 def _paint(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
     """Fills each layer with a texture of its own, lights the scene and adds noise; returns u8[h,w,3]."""
-    h, w, layers = weights.shape
+    layers, h, w = weights.shape
     y, x = np.linspace(-1, 1, h, dtype=np.float32)[:, None], np.linspace(-1, 1, w, dtype=np.float32)[None, :]
     bases = _colors(rng, layers)
-    image = np.zeros((h, w, 3), np.float32)
-    for layer in range(layers):
-        tint = rng.uniform(-0.16, 0.16, 3).astype(np.float32)
-        texture = _texture(rng, h, w)[..., None] * tint + bases[layer]
-        image += weights[..., layer, None] * texture
+    image = np.zeros((3, h, w), np.float32)
+    for weight, base in zip(weights, bases):
+        tint = rng.uniform(-0.14, 0.14, 3).astype(np.float32)
+        textured = weight * _texture(rng, h, w)
+        for channel in range(3):
+            image[channel] += textured * tint[channel] + weight * base[channel]
     angle, slope = rng.uniform(-math.pi, math.pi), rng.uniform(0.0, 0.4)
     light = np.exp(np.float32(slope * math.cos(angle)) * x + np.float32(slope * math.sin(angle)) * y)
-    image *= light[..., None] * rng.uniform(0.9, 1.1, 3).astype(np.float32)
-    image += np.float32(rng.uniform(0.005, 0.03)) * rng.standard_normal((h, w, 3), np.float32)
-    return (np.clip(image, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
+    image *= light * rng.uniform(0.9, 1.1, (3, 1, 1)).astype(np.float32)
+    image += np.float32(rng.uniform(0.005, 0.03)) * rng.standard_normal((3, h, w), np.float32)
+    levels = (np.clip(image, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
+    return np.ascontiguousarray(levels.transpose(1, 2, 0))
 
 
 def _colors(rng: np.random.Generator, count: int) -> np.ndarray:
     """Returns f32[n,3]: colours from one distribution, none near another."""
     colors = rng.uniform(0.12, 0.88, (count, 3)).astype(np.float32)
     for i in range(1, count):
-        choices = rng.uniform(0.12, 0.88, (6, 3)).astype(np.float32)
+        choices = rng.uniform(0.12, 0.88, (8, 3)).astype(np.float32)
         distance = np.square(choices[:, None] - colors[None, :i]).sum(-1).min(-1)
-        near = distance < 0.4**2
+        near = distance < 0.45**2
         colors[i] = choices[distance.argmax() if near.all() else near.argmin()]
     return colors
 

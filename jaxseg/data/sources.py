@@ -86,7 +86,7 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
     elif data.source in SOURCES:
         from jaxseg.data.tfds import TFDSSource
 
-        source = TFDSSource(data.source, split, data.dir, data.cache)
+        source = TFDSSource(data.source, split, data.dir, data.cache, channels=data.channels)
     else:
         raise ConfigError(f"There is no data set data.source={data.source!r}.{nearest(data.source, SOURCES)}")
     check_source(source, config, split)
