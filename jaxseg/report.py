@@ -115,6 +115,7 @@ class Reporter:
 
         Call it before an evaluation or a checkpoint, and at the end.
         """
+        self._clock = None  # the steps are timed from dispatch to dispatch, and none follows this one
         done = self._read()
         self._clock = None
         return done
@@ -152,7 +153,7 @@ class Reporter:
     def close(self) -> None:
         """Reads what is pending and closes the files; more calls do nothing."""
         try:
-            self._read()
+            self.flush()
         finally:
             for resource in (self._bar, self._writer, self._log):
                 if resource is not None:
@@ -182,7 +183,11 @@ class Reporter:
             return
         self._record(record, record)
         rate = record["images_per_second"]
-        shown = {"loss": f"{record['loss']:.4f}", "mIoU": f"{record['mean_iou']:.4f}", "img/s": f"{rate:.4g}"}
+        shown = {
+            "loss": f"{record['loss']:.4f}",
+            "mIoU": f"{record['mean_iou']:.4f}",
+            "img/s": f"{rate:.4g}" if math.isfinite(rate) else "-",
+        }
         if self._bar is not None:
             self._bar.set_postfix(shown)
         else:
@@ -240,8 +245,9 @@ class _Log:
         """Opens the log of a run that goes on from `step`; later and torn lines are removed."""
         self._path = path
         if path.exists():
-            kept = [json.dumps(record) + "\n" for record in read_log(path) if record["step"] <= step]
-            write_text(path, "".join(kept))
+            kept = "".join(json.dumps(record) + "\n" for record in read_log(path) if record["step"] <= step)
+            if kept != path.read_text(encoding="utf-8", errors="replace"):
+                write_text(path, kept)
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         self._warned = False
 

@@ -75,10 +75,7 @@ def prepare_workdir(path: str | Path, config: ConfigDict) -> Path:
     elif (path / CHECKPOINTS).is_dir() and any((path / CHECKPOINTS).iterdir()):
         raise ConfigError(f"{path} holds checkpoints but no {CONFIG_FILE} that says of what; give another --workdir.")
     if jax.process_index() == 0:
-        try:
-            write_json(file, config_lib.to_dict(config))
-        except OSError as error:
-            raise ConfigError(f"{file} cannot be written: {error.strerror or error}.") from error
+        _write_or_refuse(file, config_lib.to_dict(config))
     return path
 
 
@@ -107,6 +104,9 @@ def run_record(path: str | Path, config: ConfigDict, *, step: int = 0) -> None:
         path: the directory of the run.
         config: its configuration.
         step: the step that this start goes on from.
+
+    Raises:
+        ConfigError: if the file cannot be written.
     """
     if jax.process_index() != 0:
         return
@@ -117,7 +117,14 @@ def run_record(path: str | Path, config: ConfigDict, *, step: int = 0) -> None:
             starts = json.loads(file.read_text(encoding="utf-8"))["starts"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{file} cannot be read ({error}) and is begun anew.", stacklevel=2)
-    write_json(file, {"starts": [*starts, _describe_start(config, step)]})
+    _write_or_refuse(file, {"starts": [*starts, _describe_start(config, step)]})
+
+
+def _write_or_refuse(file: Path, value: Any) -> None:
+    try:
+        write_json(file, value)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror or error}.") from error
 
 
 def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:

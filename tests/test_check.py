@@ -100,6 +100,12 @@ def test_a_wrong_configuration_is_one_sentence(experiment, capsys):
     assert "Did you mean 'data.size'" in capsys.readouterr().err
 
 
+def test_a_picture_that_cannot_be_written(experiment, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert check.main(["--config", experiment, "--out", str(tmp_path / "file" / "sheet.png")]) == 1
+    assert "sheet.png cannot be written" in capsys.readouterr().err
+
+
 def test_the_command_line(experiment, tmp_path):
     command = [sys.executable, "-m", "jaxseg.data.check", "--config", experiment, "--splits", "val", "--images", "0"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -136,7 +136,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(describe(report))
     drawn = next((report for report in reports if report.images), None)
     if drawn is not None and options.images > 0:
-        draw(drawn, options.out, options.images)
+        try:
+            draw(drawn, options.out, options.images)
+        except OSError as error:
+            print(f"--out {options.out} cannot be written: {error}.", file=sys.stderr)
+            return 1
         print(f"Masks over images of {drawn.split}, to look at: {options.out}")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     if problems:

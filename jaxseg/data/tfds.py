@@ -161,10 +161,7 @@ def prepare(dataset: Dataset, data_dir: str, cache: str) -> Path:
     missing = [str(f) for f in (folder, *(folder / name for name in dataset.folders)) if not f.is_dir()]
     if missing:
         raise DataError(f"There is no folder {missing[0]}, so data.dir holds no {dataset.name}. {dataset.get_it}")
-    try:
-        return _from_files(dataset, folder, root)
-    except OSError as error:
-        raise DataError(f"{dataset.name} cannot be prepared in {root} (data.cache): {error}.") from error
+    return _from_files(dataset, folder, root)
 
 
 def _without_files(dataset: Dataset, root: Path) -> Path:
@@ -176,7 +173,7 @@ def _without_files(dataset: Dataset, root: Path) -> Path:
         raise DataError(f"data.dir is empty and {root} holds {len(prepared)} prepared copies. {dataset.get_it}")
     import tensorflow_datasets as tfds
 
-    return _run(dataset, lambda: tfds.builder(dataset.name, data_dir=str(root), file_format="array_record"))
+    return _run(dataset, root, functools.partial(tfds.builder, dataset.name))
 
 
 def _from_files(dataset: Dataset, folder: Path, root: Path) -> Path:
@@ -186,26 +183,31 @@ def _from_files(dataset: Dataset, folder: Path, root: Path) -> Path:
 
     if dataset.folders:
         files = sorted(f for name in dataset.folders for f in (folder / name).rglob("*") if f.is_file())
-        where = str(root / f"{dataset.name}-{_digest(files, folder)}")
-        make = functools.partial(tfds.builder, dataset.name, data_dir=where, file_format="array_record")
-        return _run(dataset, make, functools.partial(reading_from, str(folder)))
+        where = root / f"{dataset.name}-{_digest(files, folder)}"
+        return _run(
+            dataset, where, functools.partial(tfds.builder, dataset.name), lambda b: reading_from(str(folder), b)
+        )
     module = importlib.import_module(f"jaxseg.data.datasets.{dataset.name}")
     pairs = module.find_pairs(folder)
     files = [f for split in sorted(pairs) for _, *both in pairs[split] for f in both]
-    where = str(root / f"{dataset.name}-{_digest(files, folder)}")
-    return _run(dataset, functools.partial(module.Builder, pairs=pairs, data_dir=where, file_format="array_record"))
+    where = root / f"{dataset.name}-{_digest(files, folder)}"
+    return _run(dataset, where, functools.partial(module.Builder, pairs=pairs))
 
 
-def _run(dataset: Dataset, make_builder: Callable[[], Any], around: Callable[[Any], Any] = nullcontext) -> Path:
-    """Prepares what `make_builder()` builds unless it is there, inside `around(builder)`; returns its directory."""
+def _run(
+    dataset: Dataset, where: Path, make_builder: Callable[..., Any], around: Callable[[Any], Any] = nullcontext
+) -> Path:
+    """Prepares with a builder in `where`, inside `around(builder)`, unless that was done; returns its directory."""
     try:
-        builder = make_builder()
+        builder = make_builder(data_dir=str(where), file_format="array_record")
         if not (Path(builder.data_path) / "dataset_info.json").is_file():
             with around(builder):
                 builder.download_and_prepare()
     except Exception as error:  # Whatever TFDS could not do, the user must know what to provide.
-        kind = type(error).__name__
-        raise DataError(f"TFDS could not prepare {dataset.name}: {kind}: {error}. {dataset.get_it}") from error
+        raise DataError(
+            f"TFDS could not prepare {dataset.name} in {where} (data.cache): {type(error).__name__}: {error}. "
+            f"{dataset.get_it}"
+        ) from error
     return Path(builder.data_path)
 
 

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut
-from jaxseg.nn import Conv, ConvTranspose, PreActBlock, crop_to, make_norm, pad_to_multiple, resize
+from jaxseg.nn import ConvTranspose, PreActBlock, classifier, crop_to, make_norm, pad_to_multiple, resize
 from jaxseg.types import Activation, NormFactory
 
 Up = Literal["nearest", "bilinear", "transposed"]
@@ -128,7 +128,7 @@ class ResUNet(nn.Module):
         )(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
         # As in Fig. 2, the sum of the last unit goes to the 1x1 convolution without norm or activation.
-        logits = Conv(self.num_classes, kernel_size=1, dtype=self.dtype, name="head")(top).astype(jnp.float32)
+        logits = classifier(self.num_classes, dtype=self.dtype)(top).astype(jnp.float32)
         if encoder.strides[0] > 1:
             logits = resize(logits, x.shape[1:3])
         stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}

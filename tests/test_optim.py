@@ -1,0 +1,193 @@
+"""Schedules against their formulas, optimisers against torch, and the masking of weight decay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxseg import optim
+from jaxseg.config import ConfigError, default_config, set_key, update
+
+
+def rates(steps: int = 10, at=None, **options) -> np.ndarray:
+    schedule = jax.jit(optim.make_schedule(**({"name": "poly", "learning_rate": 0.5, "steps": steps} | options)))
+    return np.array([schedule(t) for t in (range(steps + 3) if at is None else at)])
+
+
+def test_poly_is_its_formula_and_torchs():
+    expected = [0.5 * (1 - t / 10) ** 0.9 for t in range(10)] + [0.0] * 3
+    np.testing.assert_allclose(rates(), expected, rtol=1e-6, atol=1e-12)
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=10, power=0.9)
+    theirs = []
+    for _ in range(13):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    np.testing.assert_allclose(rates(), theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_cosine_constant_step_and_the_floor():
+    expected = [0.5 * (0.1 + 0.9 * (1 + np.cos(np.pi * t / 10)) / 2) for t in range(11)]
+    np.testing.assert_allclose(rates(name="cosine", end=0.1)[:11], expected, rtol=1e-6)
+    assert rates(name="cosine", end=0.1)[-1] == pytest.approx(0.05)
+    assert rates(name="poly", end=0.2, power=2.0)[5] == pytest.approx(0.5 * (0.2 + 0.8 * 0.25))
+    np.testing.assert_allclose(rates(name="constant"), 0.5)
+    steps = rates(name="step", boundaries=(3, 6), factor=0.1)
+    np.testing.assert_allclose(steps, [0.5] * 3 + [0.05] * 3 + [0.005] * 7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["constant", "poly", "cosine", "step"])
+def test_warm_up_rises_to_the_peak_and_the_rest_decays_over_what_is_left(name):
+    options = {"boundaries": (7,)} if name == "step" else {}
+    warm = rates(name=name, warmup=4, **options)
+    np.testing.assert_allclose(warm[:5], 0.5 * np.array([0.2, 0.4, 0.6, 0.8, 1.0]), rtol=1e-6)
+    if name in ("poly", "cosine"):
+        np.testing.assert_allclose(warm[4:], rates(steps=6, name=name), rtol=1e-5, atol=1e-9)
+    assert np.all(np.diff(warm[4:]) <= 0) and np.isfinite(warm).all()
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"name": "polly"}, "'poly'"),
+        ({"warmup": 10}, "warmup"),
+        ({"name": "step"}, "boundaries"),
+        ({"name": "step", "boundaries": (5, 3)}, "ascending"),
+        ({"end": 2.0}, "end"),
+        ({"power": 0.0}, "power"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+    ],
+)
+def test_schedules_that_cannot_be(options, words):
+    with pytest.raises(ConfigError, match=words):
+        rates(**options)
+
+
+def test_only_kernels_decay():
+    params = {
+        "conv": {"kernel": jnp.ones((3, 3, 2, 4)), "bias": jnp.ones(4)},
+        "norm": {"scale": jnp.ones(4), "bias": jnp.ones(4)},
+        "layer_scale": {"scale": jnp.ones((1, 4))},
+        "attention": {
+            "query": {"kernel": jnp.ones((4, 2, 2)), "bias": jnp.ones((2, 2))},
+            "positional": jnp.ones((9, 4)),
+        },
+        "temperature": jnp.ones(()),
+    }
+    mask = optim.decay_mask(params)
+    decayed = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(mask) if leaf]
+    assert decayed == ["['attention']['query']['kernel']", "['conv']['kernel']"]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb"])
+def test_zero_gradients_move_decayed_kernels_alone(name):
+    params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full((2,), 3.0)}
+    tx = optim.make_optimizer(name=name, schedule=optax.constant_schedule(0.1), weight_decay=0.01)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    assert np.all(np.asarray(updates["bias"]) == 0) and np.all(np.asarray(updates["kernel"]) < 0)
+    still = optim.make_optimizer(name=name, schedule=optax.constant_schedule(0.1), weight_decay=0.0)
+    updates, _ = still.update(jax.tree.map(jnp.zeros_like, params), still.init(params), params)
+    assert np.all(np.asarray(updates["kernel"]) == 0)
+
+
+TORCH = [
+    ("sgd", {"momentum": 0.0}, "SGD", {}),
+    ("sgd", {"momentum": 0.9}, "SGD", {"momentum": 0.9}),
+    ("sgd", {"momentum": 0.9, "args": {"nesterov": True}}, "SGD", {"momentum": 0.9, "nesterov": True}),
+    ("adam", {}, "Adam", {}),
+    ("adam", {"args": {"b1": 0.8, "b2": 0.99}}, "Adam", {"betas": (0.8, 0.99)}),
+    ("adamw", {}, "AdamW", {}),
+    (
+        "rmsprop", {"momentum": 0.0, "args": {"decay": 0.99, "eps_in_sqrt": False}}, "RMSprop", {"alpha": 0.99}
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+@pytest.mark.parametrize("name, ours, torch_name, theirs", TORCH)
+def test_trajectories_are_torchs(name, ours, torch_name, theirs, clip):
+    """Twelve steps down a quadratic with weight decay on the kernel alone, poly schedule, with and without clipping."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    start = {"kernel": rng.normal(size=(3, 4)).astype(np.float32), "bias": rng.normal(size=4).astype(np.float32)}
+    goal = {key: rng.normal(size=value.shape).astype(np.float32) for key, value in start.items()}
+    schedule = optim.make_schedule(name="poly", learning_rate=0.05, steps=20)
+    tx = optim.make_optimizer(name=name, schedule=schedule, weight_decay=0.1, clip=clip, **ours)
+    params, state = start, tx.init(start)
+
+    @jax.jit
+    def step(params, state):
+        gradients = jax.tree.map(lambda p, g: p - g, params, goal)
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    weights = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
+    groups = [
+        {"params": [weights["kernel"]], "weight_decay": 0.1},
+        {"params": [weights["bias"]], "weight_decay": 0.0},
+    ]
+    optimizer = getattr(torch.optim, torch_name)(groups, lr=0.05, **theirs)
+    for t in range(12):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * (1 - t / 20) ** 0.9
+        params, state = step(params, state)
+        for key, weight in weights.items():
+            weight.grad = weight.detach() - torch.tensor(goal[key])
+        if clip:
+            torch.nn.utils.clip_grad_norm_(weights.values(), clip)
+        optimizer.step()
+        for key in start:
+            np.testing.assert_allclose(params[key], weights[key].detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_clipping_bounds_the_norm_of_the_whole_gradient():
+    gradients = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full((2,), 4.0)}  # norm sqrt(36 + 32)
+    tx = optim.make_optimizer(name="sgd", schedule=optax.constant_schedule(1.0), momentum=0.0, clip=1.0)
+    updates, _ = tx.update(gradients, tx.init(gradients), gradients)
+    np.testing.assert_allclose(updates["kernel"], -3.0 / np.sqrt(68), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Specifying a key:UserWarning")
+@pytest.mark.parametrize("name", optim.optimizers())
+def test_every_optimiser_by_name_takes_a_step(name):
+    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    gradients = jax.tree.map(lambda p: 0.1 * p, params)
+    schedule = optim.make_schedule(name="cosine", learning_rate=0.01, steps=10, warmup=2)
+    tx = optim.make_optimizer(name=name, schedule=schedule, weight_decay=0.01, clip=1.0)
+    updates, _ = jax.jit(tx.update)(gradients, tx.init(params), params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(updates))
+    assert np.abs(updates["kernel"]).max() > 0
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"name": "adamm"}, "'adamw?'"),
+        ({"name": "lbfgs"}, "no optimiser 'lbfgs'"),
+        ({"weight_decay": -1.0}, "optimizer.weight_decay"),
+        ({"clip": float("nan")}, "optimizer.clip"),
+        ({"momentum": 1.0}, "optimizer.momentum"),
+        ({"args": {"nestrov": True}}, "'nesterov'"),
+        ({"args": {"momentum": 0.5}}, "set optimizer.momentum instead"),
+        ({"args": {"learning_rate": 0.5}}, "set optimizer.learning_rate instead"),
+        ({"name": "adamw", "args": {"mask": None}}, "optimizer.args.mask"),
+    ],
+)
+def test_optimisers_that_cannot_be(options, words):
+    with pytest.raises(ConfigError, match=words):
+        optim.make_optimizer(**({"name": "sgd", "schedule": optax.constant_schedule(0.1)} | options))
+
+
+def test_from_config():
+    config = default_config()
+    update(config, steps=100, optimizer__name="sgd", optimizer__learning_rate=0.5, schedule__warmup=4)
+    set_key(config, "optimizer.args.nesterov", True)
+    tx, schedule = optim.from_config(config)
+    params = {"kernel": jnp.ones((2, 2))}
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert float(schedule(0)) == pytest.approx(0.1)
+    # Nesterov's first step is (1 + momentum) times the gradient, here 1 plus the L2 term 1e-4.
+    np.testing.assert_allclose(updates["kernel"], -0.1 * 1.9 * 1.0001, rtol=1e-6)
