@@ -19,14 +19,13 @@ from tqdm import tqdm
 
 from jaxseg import metrics, parallel, pictures, setup
 from jaxseg.checkpoint import CheckpointError
-from jaxseg.config import ConfigError, nearest, set_key, to_dict
+from jaxseg.config import ConfigError, set_key, to_dict
 from jaxseg.data import DataError, make_eval_loader, make_source
 from jaxseg.inference.run import INFO_FILE, WHICH, Run, load_run
 from jaxseg.inference.score import Result, score
 from jaxseg.step import make_eval_step
 from jaxseg.workdir import CONFIG_FILE, write_json
 
-SPLITS = ("train", "val", "test")
 _PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "numpy")
 
 
@@ -39,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
-    parser.add_argument("--split", default="val", help="train, val or test; also a TFDS slice such as test[:100]")
+    parser.add_argument(
+        "--split", default="val", help="train, val or test; also what else the data has, such as test[:100] of TFDS"
+    )
     parser.add_argument("--which", choices=WHICH, default="best", help="checkpoint: best by validation mIoU, or last")
     options, overrides = parser.parse_known_args(argv)
     try:
@@ -65,11 +66,10 @@ def evaluate(run: Run, split: str) -> Result:
 
     Args:
         run: from `load_run`.
-        split: "train", "val" or "test"; for TFDS data also a slice.
+        split: "train", "val" or "test"; for TFDS data also a slice, for a folder any that has images and masks.
 
     Raises:
-        ConfigError: for an unknown split.
-        DataError: if the data is missing or empty, or its classes are not those of the run.
+        DataError: if the data is missing or empty, has no such split, or its classes are not those of the run.
     """
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data of today must have the classes of the training
@@ -123,11 +123,8 @@ def report(run: Run, split: str, result: Result) -> dict[str, Any]:
 def _split_of_data(run: Run, split: str) -> str:
     """Returns what the data set calls a split: "train" and "val" are those that the run was trained with."""
     data = run.config.data
-    if split in SPLITS:
-        return {"train": data.train_split, "val": data.val_split, "test": "test"}[split]
-    if "[" not in split:
-        raise ConfigError(f"There is no split {split!r} of the {data.source} data.{nearest(split, SPLITS)}")
-    return split
+    known = {"train": data.train_split, "val": data.val_split}
+    return known[split] if split in known else split
 
 
 def _version(package: str) -> str | None:

@@ -24,7 +24,7 @@ ROWS = (
     ("data",),  # 4
     ("optim", "state", "parallel"),  # 5
     ("step",),  # 6
-    ("snapshot", "noise", "signals", "workdir", "setup"),  # 7
+    ("noise", "snapshot", "signals", "workdir", "setup"),  # 7
     ("checkpoint", "report"),  # 7
     ("inference",),  # 8
     ("evaluate", "predict", "export", "train", "data.check"),  # 9

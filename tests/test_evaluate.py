@@ -159,6 +159,27 @@ def test_moved_data(folder_run, tmp_path, capsys):
     assert str(tmp_path / "gone") in capsys.readouterr().err
 
 
+def test_any_split_that_a_folder_has(folder_run, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(load_run(folder_run).config.data.dir, data)
+    make_folder(data, [(8, 8)] * 3, split="night")
+    arguments = ["--workdir", str(folder_run), f"--config.data.dir={data}", "--split"]
+    assert evaluate.main([*arguments, "night"]) == 0
+    assert "3 images" in capsys.readouterr().out
+    assert evaluate.main([*arguments, "nihgt"]) == 1
+    assert "'nihgt'" in (error := capsys.readouterr().err) and "night" in error
+
+
+def test_a_damaged_image_is_named(folder_run, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(load_run(folder_run).config.data.dir, data)
+    path = data / "val" / "images" / "5.png"
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert evaluate.main(["--workdir", str(folder_run), f"--config.data.dir={data}"]) == 1
+    error = capsys.readouterr().err
+    assert str(path) in error and "error: " in error and "Traceback" not in error
+
+
 def test_data_with_other_classes_is_refused(folder_run, tmp_path):
     data = make_folder(tmp_path / "five", [(16, 16)], classes=5)
     names = [{"index": i, "name": name, "colour": [i, 0, 0]} for i, name in enumerate("abcde")]
