@@ -43,7 +43,7 @@ def test_pinned_image():
     """These numbers change only when the data is changed on purpose; published scores then have to be measured anew."""
     example = ShapesSource("train", 1)[0]
     np.testing.assert_array_equal(np.bincount(example["label"].ravel(), minlength=6), [2291, 0, 0, 597, 1208, 0])
-    assert abs(example["image"].mean() - 128.014) < 0.01
+    assert abs(example["image"].mean() - 127.959) < 0.01
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3), (33, 47), (64, 64), (40, 200)])
@@ -133,7 +133,7 @@ def test_colour_says_next_to_nothing_about_the_class():
     codes, labels = codes_and_labels("val", 100)
     balanced = counts / counts.sum(0)  # likelihoods: as if all classes were as frequent
     for score in (counts, balanced):
-        assert mean_iou(labels, score.argmax(-1)[codes]) < 0.2
+        assert mean_iou(labels, score.argmax(-1)[codes]) < 0.15
 
 
 def test_edges_are_blended():

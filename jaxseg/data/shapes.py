@@ -167,14 +167,14 @@ def _paint(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
     bases = _colors(rng, layers)
     image = np.zeros((3, h, w), np.float32)
     for weight, base in zip(weights, bases):
-        tint = rng.uniform(-0.14, 0.14, 3).astype(np.float32)
+        tint = rng.uniform(-0.12, 0.12, 3).astype(np.float32)
         textured = weight * _texture(rng, h, w)
         for channel in range(3):
             image[channel] += textured * tint[channel] + weight * base[channel]
-    angle, slope = rng.uniform(-math.pi, math.pi), rng.uniform(0.0, 0.4)
+    angle, slope = rng.uniform(-math.pi, math.pi), rng.uniform(0.0, 0.35)
     light = np.exp(np.float32(slope * math.cos(angle)) * x + np.float32(slope * math.sin(angle)) * y)
     image *= light * rng.uniform(0.9, 1.1, (3, 1, 1)).astype(np.float32)
-    image += np.float32(rng.uniform(0.005, 0.03)) * rng.standard_normal((3, h, w), np.float32)
+    image += np.float32(rng.uniform(0.005, 0.025)) * rng.standard_normal((3, h, w), np.float32)
     levels = (np.clip(image, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
     return np.ascontiguousarray(levels.transpose(1, 2, 0))
 
@@ -185,7 +185,7 @@ def _colors(rng: np.random.Generator, count: int) -> np.ndarray:
     for i in range(1, count):
         choices = rng.uniform(0.12, 0.88, (8, 3)).astype(np.float32)
         distance = np.square(choices[:, None] - colors[None, :i]).sum(-1).min(-1)
-        near = distance < 0.45**2
+        near = distance < 0.5**2
         colors[i] = choices[distance.argmax() if near.all() else near.argmin()]
     return colors
 
