@@ -1,4 +1,4 @@
-"""The command line of a run: `--config FILE[:ARG] --config.KEY=VALUE --workdir DIR`, and the help that lists every key."""
+"""The command line: `--config FILE[:ARG] --config.KEY=VALUE --workdir DIR`, and the help that lists every key."""
 
 import argparse
 import ast
@@ -43,7 +43,10 @@ def load_experiment(spec: str) -> ConfigDict:
     if module_spec is None or module_spec.loader is None:
         raise ConfigError(f"{path_text} is not a Python file; --config takes FILE.py or FILE.py:ARG.")
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    try:
+        module_spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ConfigError(f"{path_text} is not valid Python, line {error.lineno}: {error.msg}.") from error
     if not hasattr(module, "get_config"):
         raise ConfigError(f"{path_text} defines no get_config(arg).")
     return module.get_config(arg or None)

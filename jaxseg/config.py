@@ -96,7 +96,10 @@ FREE_KEYS = ("data.dir", "data.cache", "data.workers", "data.prefetch", "log.", 
 FREE_FORM = ("model.args", "loss.args", "optimizer.args")
 _POSITIVE = ("steps", "batch_size", "accumulate", "data.channels", "data.shapes_train", "data.shapes_val",
              "eval.every", "eval.batch_size", "checkpoint.every", "checkpoint.keep", "log.every")  # fmt: skip
-_UNIT = ("augment.flip_horizontal", "augment.flip_vertical", "augment.crop_max_share", "data.val_fraction")
+_UNIT = ("augment.flip_horizontal", "augment.flip_vertical", "augment.crop_max_share")
+_NOT_NEGATIVE = ("optimizer.clip", "optimizer.weight_decay", "loss.aux_weight", "log.images", "data.workers",
+                 "data.prefetch", "augment.shear", "augment.rotate", "augment.brightness", "augment.contrast",
+                 "augment.saturation")  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -260,6 +263,11 @@ def validate(config: ConfigDict) -> None:
         raise ConfigError(f"loss.label_smoothing must lie in [0, 1), got {config.loss.label_smoothing}.")
     if not 0.0 <= config.ema.decay < 1.0:
         raise ConfigError(f"ema.decay must lie in [0, 1), got {config.ema.decay}.")
+    if not 0.0 < config.data.val_fraction < 1.0:
+        raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {config.data.val_fraction}.")
+    for key in _NOT_NEGATIVE:
+        if flat[key] < 0:
+            raise ConfigError(f"{key} must not be negative, got {flat[key]}.")
     if config.optimizer.learning_rate <= 0:
         raise ConfigError(f"optimizer.learning_rate must be positive, got {config.optimizer.learning_rate}.")
     if not 0 <= config.schedule.warmup < config.steps:
@@ -276,12 +284,14 @@ def _validate_shapes(config: ConfigDict) -> None:
     for given, size in zip(config.augment.crop, config.data.size):
         if given > size:
             raise ConfigError(f"augment.crop {config.augment.crop} is larger than data.size {config.data.size}.")
-    low, *rest = config.augment.zoom if len(config.augment.zoom) == 2 else (0.0, 0.0)
-    if not 0 < low <= rest[0]:
+    low, high = config.augment.zoom if len(config.augment.zoom) == 2 else (0.0, 0.0)
+    if not 0 < low <= high:
         raise ConfigError(f"augment.zoom must be (low, high) with 0 < low <= high, got {config.augment.zoom!r}.")
     if config.data.channels not in (1, 3, 4):
         raise ConfigError(f"data.channels must be 1, 3 or 4, got {config.data.channels}.")
     for key, values in (("data.mean", config.data.mean), ("data.std", config.data.std)):
+        if not all(isinstance(v, int | float) for v in values):
+            raise ConfigError(f"{key} must be numbers, got {values!r}.")
         if len(values) not in (1, config.data.channels):
             raise ConfigError(f"{key} has {len(values)} numbers; it needs 1, or data.channels={config.data.channels}.")
     if any(s <= 0 for s in config.data.std):

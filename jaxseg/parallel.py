@@ -83,7 +83,8 @@ class JitStrategy:
         )
 
     def put_state(self, state: PyTree) -> PyTree:
-        return jax.device_put(state, self.replicated, may_alias=False)
+        # A copy of its own: the compiled step donates it, and must not take the caller's arrays along.
+        return jax.device_put(jax.tree.map(np.array, state), self.replicated)
 
     def get_state(self, state: PyTree) -> PyTree:
         return state

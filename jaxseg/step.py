@@ -1,4 +1,4 @@
-"""The train, evaluation and prediction steps: pure functions that `jaxseg.parallel` compiles.
+"""The train and evaluation steps: pure functions that `jaxseg.parallel` compiles.
 
 The gradient is exact however the batch is cut. A loss is a pytree of sums over pixels (`Loss.stats`) and one function
 of the totals (`Loss.value`), so with S = sum_i S_i over devices and micro-batches i, the chain rule gives
@@ -28,11 +28,9 @@ Augment = Callable[[Key, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 Metrics = dict[str, jax.Array]
 
 
-def to_unit(image: jax.Array) -> jax.Array:
-    """Returns u8 or u16 images scaled to float32 in [0, 1]; float images only change their precision."""
-    if jnp.issubdtype(image.dtype, jnp.integer):
-        return image.astype(jnp.float32) / jnp.iinfo(image.dtype).max
-    return image.astype(jnp.float32)
+def as_given(image: jax.Array) -> jax.Array:
+    """The `prepare` of images that are network input already."""
+    return image
 
 
 def make_train_step(
@@ -40,7 +38,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     loss: Loss,
     *,
-    prepare: Prepare = to_unit,
+    prepare: Prepare = as_given,
     augment: Augment | None = None,
     accumulate: int = 1,
     ema_decay: float = 0.0,
@@ -54,7 +52,7 @@ def make_train_step(
         model: `model.apply(variables, image, train=True) -> (logits f32[b,h,w,k], {"aux": (logits, ...), ...})`.
         tx: optimiser.
         loss: sums over pixels and the value of their totals, see `jaxseg.losses.Loss`.
-        prepare: raw images [b,h,w,c] -> network input; used where there is no `augment`.
+        prepare: raw images [b,h,w,c] -> network input, where there is no `augment`; by default they are input already.
         augment: (key, raw image [h,w,c], label i32[h,w]) -> (network input f32[h,w,c], label), for one example.
         accumulate: micro-batches; the batch size must be divisible by it. Gradients are those of the whole batch, up to
             norms that look at the batch (batch norm sees one micro-batch at a time).
@@ -143,7 +141,7 @@ def make_train_step(
             ema_params = optax.incremental_update(params, ema_params, 1.0 - decay)
         metrics = {
             "loss": loss_value,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.float32(0.0) if schedule is None else jnp.float32(schedule(state.step)),
             "confusion": confusion,
         }
@@ -153,7 +151,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: nn.Module, loss: Loss, *, prepare: Prepare = to_unit, axis_name: str | None = None
+    model: nn.Module, loss: Loss, *, prepare: Prepare = as_given, axis_name: str | None = None
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], dict[str, PyTree]]:
     """Returns `step(state, batch) -> {"confusion": i32[k,k], "stats": sums of the loss}`, over the whole batch.
 
@@ -170,23 +168,6 @@ def make_eval_step(
         return _sum_over(axis_name, {"confusion": confusion, "stats": loss.stats(logits, label)})
 
     return step
-
-
-def make_predict_step(
-    model: nn.Module, *, prepare: Prepare = to_unit
-) -> Callable[[PyTree, jax.Array, tuple[int, int]], jax.Array]:
-    """Returns `predict(variables, image, size) -> probabilities f32[b,*size,k]`; `size` is static under `jit`.
-
-    The logits are resized bilinearly, then turned into probabilities: softmax over the classes, or for one class the
-    sigmoid, so that k is 1.
-    """
-
-    def predict(variables: PyTree, image: jax.Array, size: tuple[int, int]) -> jax.Array:
-        logits, _ = model.apply(variables, prepare(image), train=False)
-        logits = fit(logits, size)
-        return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
-
-    return predict
 
 
 def fit(logits: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Shared set-up: eight fake CPU devices, strict rank promotion, and a compilation cache that makes a second run quick."""
+"""Shared set-up: eight fake CPU devices, strict rank promotion, a compilation cache that makes a second run quick."""
 
 import os
 

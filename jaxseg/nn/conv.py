@@ -216,3 +216,12 @@ def check_image(x: jax.Array, name: str) -> None:
     """Raises ValueError unless `x` is f[b,h,w,c] with at least one pixel."""
     if x.ndim != 4 or 0 in x.shape[1:3]:
         raise ValueError(f"{name} takes an array [b,h,w,c] with h, w >= 1, got shape {x.shape}.")
+
+
+def classifier(num_classes: int, *, dtype: Any = None, name: str = "head") -> Conv:
+    """Returns the 1x1 convolution f[b,h,w,c] -> f[b,h,w,num_classes] that ends a network.
+
+    It starts near zero (normal, .01), so that training begins from even class probabilities however large the features
+    are.
+    """
+    return Conv(num_classes, kernel_size=1, dtype=dtype, kernel_init=nn.initializers.normal(0.01), name=name)

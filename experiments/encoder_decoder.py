@@ -1,0 +1,16 @@
+"""Plain encoder-decoder without skips or residuals: the baseline that the residual blocks are measured against.
+
+    python -m jaxseg.train --config experiments/encoder_decoder.py
+    python -m jaxseg.train --config experiments/encoder_decoder.py:camvid --config.data.dir=PATH
+"""
+
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
+from jaxseg.presets import VARIANTS, for_data
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
+    variant = parse_arg(arg, VARIANTS)
+    config = for_data(default_config(), variant)
+    update(config, model__name="encoder_decoder")
+    return config

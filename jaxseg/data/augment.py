@@ -1,0 +1,272 @@
+"""Augmentation on the device, inside the compiled step: pure functions, key first, one example at a time.
+
+Every `random_*` takes (key, image f32[h,w,c] in [0, 1], label i[h,w], ...) and returns (image, label); `jax.vmap` gives
+a batch of them. Geometry moves image and label alike (see `jaxseg.data.geometry`), colour leaves the label as it is.
+`make_augment` multiplies the matrices of all geometric steps, so a pixel is interpolated once whatever is on.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxseg.config import ConfigError
+from jaxseg.data.geometry import (
+    check_pair,
+    flip_matrix,
+    rotation_matrix,
+    shear_matrix,
+    warp,
+    warp_image,
+    warp_label,
+    zoom_matrix,
+)
+from jaxseg.types import IGNORE, Array, Key
+
+Pair = tuple[jax.Array, jax.Array]
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def to_float(image: Array) -> jax.Array:
+    """Returns f32 in [0, 1] of an image u8, u16 or (unchanged) f32 of any shape.
+
+    Raises:
+        ValueError: for another dtype.
+    """
+    tops = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+    name = jnp.dtype(image.dtype).name
+    if name not in tops:
+        raise ValueError(f"An image is uint8, uint16 or float32 in [0, 1], got {name}.")
+    return jnp.asarray(image) if name == "float32" else jnp.asarray(image).astype(jnp.float32) / tops[name]
+
+
+def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Returns (image - mean) / std of f32[...,c]; mean and std have 1 or c numbers.
+
+    Raises:
+        ValueError: if they have another count.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, image.shape[-1]):
+            raise ValueError(f"{name} has {len(values)} numbers; {image.shape[-1]} channels need 1 or as many.")
+    spread = (1,) * (image.ndim - 1) + (-1,)
+    return (image - np.asarray(mean, np.float32).reshape(spread)) / np.asarray(std, np.float32).reshape(spread)
+
+
+def flip(image: Array, label: Array, axis: int) -> Pair:
+    """Returns image [h,w,c] and label [h,w] mirrored along axis 0 (top-bottom) or 1 (left-right)."""
+    return jnp.flip(image, axis), jnp.flip(label, axis)
+
+
+def random_flip(key: Key, image: Array, label: Array, axis: int, probability: float = 0.5) -> Pair:
+    """Mirrors along axis 0 (top-bottom) or 1 (left-right) with the given probability."""
+    check_pair(image, label)
+    flipped = jax.random.bernoulli(key, probability)
+    return jax.tree.map(functools.partial(jnp.where, flipped), flip(image, label, axis), (image, label))
+
+
+def random_zoom(key: Key, image: Array, label: Array, low: float, high: float) -> Pair:
+    """Magnifies by a factor in [low, high], uniform in its logarithm, about a uniform random point of the image.
+
+    So a factor above 1 shows a random window of the image, one below 1 puts the whole image at a random place.
+    Shrinking has no antialiasing filter.
+    """
+    return warp(image, label, _draw_zoom(key, image.shape[:2], low, high))
+
+
+def random_shear(key: Key, image: Array, label: Array, limit: float) -> Pair:
+    """Shears sideways by a tangent uniform in [-limit, limit]."""
+    return warp(image, label, shear_matrix(_symmetric(key, limit), image.shape[:2]))
+
+
+def random_rotate(key: Key, image: Array, label: Array, limit: float) -> Pair:
+    """Turns about the centre by degrees uniform in [-limit, limit]."""
+    return warp(image, label, rotation_matrix(_symmetric(key, limit), image.shape[:2]))
+
+
+def random_crop(
+    key: Key, image: Array, label: Array, size: tuple[int, int], max_share: float = 1.0, tries: int = 10
+) -> Pair:
+    """Cuts out a window of `size` (h, w) at a uniform place.
+
+    Of `tries` windows it takes the first in which no class covers more than `max_share` of the pixels that are not
+    IGNORE, or, where there is none, the one with the lowest such share. A window of IGNORE alone counts as share 1.
+
+    Raises:
+        ValueError: if the window is larger than the image, or image and label differ in size.
+    """
+    check_pair(image, label)
+    row, column = _crop_origin(key, label, size, max_share, tries)
+    window = lax.dynamic_slice(image, (row, column, 0), (*size, image.shape[2]))
+    return window, lax.dynamic_slice(label, (row, column), size)
+
+
+def adjust_brightness(image: Array, factor: Array | float) -> jax.Array:
+    """Returns the colours of image f32[h,w,c] times `factor`, within [0, 1]. A fourth channel (alpha) stays."""
+    return _on_colors(image, lambda colors: colors * factor)
+
+
+def adjust_contrast(image: Array, factor: Array | float) -> jax.Array:
+    """Returns the colours of image f32[h,w,c] drawn away from the mean of them all by `factor`, within [0, 1].
+
+    A fourth channel (alpha) stays.
+    """
+    return _on_colors(image, lambda colors: jnp.mean(colors) + (colors - jnp.mean(colors)) * factor)
+
+
+def adjust_saturation(image: Array, factor: Array | float) -> jax.Array:
+    """Returns the colours of image f32[h,w,c] drawn away from their luma (BT.601) by `factor`, within [0, 1].
+
+    A grey image (c = 1) and a fourth channel (alpha) stay.
+
+    Raises:
+        ValueError: unless c is 1, 3 or 4.
+    """
+    if image.shape[2] == 1:
+        return jnp.asarray(image)
+    if image.shape[2] not in (3, 4):
+        raise ValueError(f"Only images with 1, 3 or 4 channels have a saturation, got {image.shape[2]} channels.")
+
+    def adjust(colors: jax.Array) -> jax.Array:
+        grey = sum(weight * colors[:, :, i : i + 1] for i, weight in enumerate(_LUMA))
+        return grey + (colors - grey) * factor
+
+    return _on_colors(image, adjust)
+
+
+def random_brightness(key: Key, image: Array, label: Array, limit: float) -> Pair:
+    """Changes the brightness by a factor uniform in [1 - limit, 1 + limit]."""
+    return adjust_brightness(image, 1.0 + _symmetric(key, limit)), label
+
+
+def random_contrast(key: Key, image: Array, label: Array, limit: float) -> Pair:
+    """Changes the contrast by a factor uniform in [1 - limit, 1 + limit]."""
+    return adjust_contrast(image, 1.0 + _symmetric(key, limit)), label
+
+
+def random_saturation(key: Key, image: Array, label: Array, limit: float) -> Pair:
+    """Changes the saturation by a factor uniform in [1 - limit, 1 + limit]."""
+    return adjust_saturation(image, 1.0 + _symmetric(key, limit)), label
+
+
+def make_augment(
+    *,
+    flip_horizontal: float = 0.0,
+    flip_vertical: float = 0.0,
+    zoom: tuple[float, float] = (1.0, 1.0),
+    shear: float = 0.0,
+    rotate: float = 0.0,
+    crop: tuple[int, ...] = (),
+    crop_max_share: float = 1.0,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+) -> Callable[[Key, Array, Array], Pair]:
+    """Returns augment(key, image f32[h,w,c] in [0, 1], label i[h,w]) -> (image, label) for one example.
+
+    The arguments are the keys of `config.augment`. In order: flips, zoom, shear, rotation, crop, brightness, contrast,
+    saturation. What is off costs nothing, and each step has a stream of its own: turning one on leaves the draws of the
+    others as they are. Without zoom, shear and rotation nothing is interpolated.
+
+    Raises:
+        ConfigError: for a value that cannot be.
+    """
+    shares = {"flip_horizontal": flip_horizontal, "flip_vertical": flip_vertical, "crop_max_share": crop_max_share,
+              "brightness": brightness, "contrast": contrast, "saturation": saturation}  # fmt: skip
+    for name, value in shares.items():
+        if not 0.0 <= value <= 1.0:
+            raise ConfigError(f"augment.{name} must lie in [0, 1], got {value}.")
+    for name, value in {"shear": shear, "rotate": rotate}.items():
+        if not 0.0 <= value < math.inf:
+            raise ConfigError(f"augment.{name} must be 0 or more, got {value}.")
+    if len(zoom) != 2 or not 0 < zoom[0] <= zoom[1] < math.inf:
+        raise ConfigError(f"augment.zoom must be (low, high) with 0 < low <= high, got {zoom!r}.")
+    if len(crop) not in (0, 2) or any(side < 1 for side in crop):
+        raise ConfigError(f"augment.crop must be (height, width) in whole pixels or empty, got {crop!r}.")
+    zoom, crop = tuple(zoom), tuple(crop)
+    warps = zoom != (1.0, 1.0) or shear > 0 or rotate > 0
+    flips = [(axis, share) for axis, share in enumerate((flip_vertical, flip_horizontal)) if share > 0]
+
+    def geometry(keys: Key, size: tuple[int, int]) -> jax.Array:
+        """Returns f32[3,3], all steps in one. They map results to sources, so the first step stands leftmost."""
+        steps = [flip_matrix(jax.random.bernoulli(keys[axis], share), axis, size) for axis, share in flips]
+        if zoom != (1.0, 1.0):
+            steps.append(_draw_zoom(keys[2], size, *zoom))
+        if shear > 0:
+            steps.append(shear_matrix(_symmetric(keys[3], shear), size))
+        if rotate > 0:
+            steps.append(rotation_matrix(_symmetric(keys[4], rotate), size))
+        return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), steps)
+
+    def augment(key: Key, image: Array, label: Array) -> Pair:
+        check_pair(image, label)
+        image, label = jnp.asarray(image), jnp.asarray(label)
+        keys = jax.random.split(key, 9)
+        if warps:
+            matrix, origin = geometry(keys, label.shape), (0, 0)
+            label = warp_label(label, matrix)
+            if crop:  # chosen on the warped label; the image is then interpolated in that window alone
+                origin = _crop_origin(keys[5], label, crop, crop_max_share)
+                label = lax.dynamic_slice(label, tuple(origin), crop)
+            image = warp_image(image, matrix, origin, label.shape)
+        else:
+            for axis, share in flips:
+                image, label = random_flip(keys[axis], image, label, axis, share)
+            if crop:
+                image, label = random_crop(keys[5], image, label, crop, crop_max_share)
+        if brightness > 0:
+            image, label = random_brightness(keys[6], image, label, brightness)
+        if contrast > 0:
+            image, label = random_contrast(keys[7], image, label, contrast)
+        if saturation > 0:
+            image, label = random_saturation(keys[8], image, label, saturation)
+        return image, label
+
+    return augment
+
+
+def from_config(augment: Mapping[str, Any]) -> Callable[[Key, Array, Array], Pair]:
+    """Returns `make_augment` of the section `config.augment`."""
+    return make_augment(**{name: augment[name] for name in augment})
+
+
+def _symmetric(key: Key, limit: float) -> jax.Array:
+    return jax.random.uniform(key, minval=-limit, maxval=limit)
+
+
+def _draw_zoom(key: Key, size: tuple[int, int], low: float, high: float) -> jax.Array:
+    draw = jax.random.uniform(key, (3,))
+    factor = low * (high / low) ** draw[0]
+    return zoom_matrix(factor, draw[1] * size[0] - 0.5, draw[2] * size[1] - 0.5)
+
+
+def _crop_origin(key: Key, label: Array, size: tuple[int, int], max_share: float, tries: int = 10) -> jax.Array:
+    """Returns the (row, column) i32[2] of the window that `random_crop` takes."""
+    room = [full - side + 1 for full, side in zip(label.shape, size)]
+    if min(room) < 1:
+        raise ValueError(f"A crop of {tuple(size)} does not fit an image of {label.shape}.")
+    origins = jax.random.randint(key, (tries, 2), 0, np.array([room]))
+    if max_share >= 1.0:
+        return origins[0]
+
+    def share(origin: jax.Array) -> jax.Array:
+        window = lax.dynamic_slice(label, tuple(origin), size).reshape(-1).astype(jnp.int32)
+        counts = jnp.zeros(IGNORE + 1, jnp.int32).at[window].add(1, mode="promise_in_bounds")[:IGNORE]
+        valid = jnp.sum(counts)
+        return jnp.where(valid > 0, jnp.max(counts) / jnp.maximum(valid, 1), 1.0)
+
+    shares = lax.map(share, origins)  # one window after the other: the memory of one
+    fits = shares <= max_share
+    return origins[jnp.where(jnp.any(fits), jnp.argmax(fits), jnp.argmin(shares))]
+
+
+def _on_colors(image: Array, change: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Applies `change` to all channels but the fourth of four, and limits the result to [0, 1]."""
+    colors, rest = (image[:, :, :3], image[:, :, 3:]) if image.shape[2] == 4 else (image, image[:, :, :0])
+    return jnp.concatenate([jnp.clip(change(jnp.asarray(colors)), 0.0, 1.0), rest], axis=2)

@@ -1,0 +1,79 @@
+"""What the training and the evaluation loader share: rows of a process, stacking, reading ahead, worker set-up."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from jaxseg.data.errors import DataError
+from jaxseg.types import Batch
+
+_MAX_THREADS = 8
+
+
+def check_example(source: Any, index: int, example: dict[str, np.ndarray], channels: int) -> None:
+    image, label = example["image"], example["label"]
+    if image.ndim != 3 or image.shape[-1] != channels:
+        raise DataError(f"{source.name(index)} is an image of shape {image.shape}; expected (h, w, {channels}).")
+    if image.shape[:2] != label.shape:
+        raise DataError(
+            f"{source.name(index)} is {image.shape[0]}x{image.shape[1]}, its mask {label.shape[0]}x{label.shape[1]}; "
+            "they must have one size."
+        )
+
+
+def stack(examples: Sequence[dict[str, np.ndarray]]) -> Batch:
+    """Stacks examples; 8-bit images among 16-bit ones are widened so that white stays white."""
+    batch = {key: [example[key] for example in examples] for key in examples[0]}
+    if len({image.dtype for image in batch["image"]}) > 1:
+        batch["image"] = [i.astype(np.uint16) * 257 if i.dtype == np.uint8 else i for i in batch["image"]]
+    return {key: np.stack(values) for key, values in batch.items()}
+
+
+def rows_of(batch_size: int, index: int, count: int) -> range:
+    """Returns the rows of a global batch that process `index` of `count` holds."""
+    if batch_size % count:
+        raise ValueError(f"A batch of {batch_size} is not divisible by {count} processes.")
+    rows = batch_size // count
+    return range(index * rows, (index + 1) * rows)
+
+
+def processes(index: int | None, count: int | None) -> tuple[int, int]:
+    """Returns (process index, process count), from JAX where they are not given together."""
+    if index is not None and count is not None:
+        return index, count
+    import jax  # Only here: asking for the process starts JAX's devices, which a worker must not.
+
+    return jax.process_index(), jax.process_count()
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_options(elements: int) -> grain.ReadOptions:
+    """Returns options that read `elements` ahead with half the cores: the compiled step needs the others."""
+    threads = min(_MAX_THREADS, max(1, cores() // 2), elements)
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=elements)
+
+
+def init_worker(worker: int, workers: int) -> None:
+    """Runs first in each worker process: it takes no accelerator, leaves signals to its parent and ends with it."""
+    del worker, workers
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    # The parent saves and stops in order when it is asked to; a worker that dies first would spoil that.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # The parent was killed: nobody is left to stop this process.

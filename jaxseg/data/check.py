@@ -1,0 +1,159 @@
+"""Looks a whole data set over: `python -m jaxseg.data.check --config FILE[:ARG] [--config.data.dir=DIR]`.
+
+It reads every example of the training and validation split, prints what is wrong (files without a partner, masks of
+another size, values that are no class, unreadable files), the sizes and the share of each class, and draws masks over
+images in `check.png` to look at. The exit code is 1 where anything is wrong.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg.config import ConfigDict, ConfigError, parse_command_line
+from jaxseg.data.errors import DataError
+from jaxseg.data.folder import FolderSource
+from jaxseg.data.sources import Source, make_source
+from jaxseg.types import IGNORE
+
+
+@dataclass
+class Report:
+    """What a split holds.
+
+    Attributes:
+        split: its name.
+        images: how many examples could be read.
+        problems: one sentence for each thing that is wrong.
+        sizes: how many images have each (height, width).
+        pixels: i64[256], pixels of each label value; IGNORE at 255.
+        present: i64[256], images in which each label value occurs.
+        readable: indices of the examples that could be read.
+        source: the split itself; None where it could not be opened.
+    """
+
+    split: str
+    images: int = 0
+    problems: list[str] = field(default_factory=list)
+    sizes: Counter = field(default_factory=Counter)
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    present: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    readable: list[int] = field(default_factory=list)
+    source: Source | None = None
+
+
+def check_split(config: ConfigDict, split: str) -> Report:
+    """Reads one split of the data of `config` from end to end."""
+    report = Report(split)
+    try:
+        source = report.source = make_source(config, split, strict=False)
+    except DataError as error:
+        report.problems.append(str(error))
+        return report
+    if isinstance(source, FolderSource):
+        report.problems.extend(source.problems)
+
+    def read(index: int) -> tuple[tuple[int, ...], np.ndarray] | DataError:
+        try:
+            label = source[index]["label"]
+        except DataError as error:
+            return error
+        return label.shape, np.bincount(label.ravel(), minlength=256)
+
+    with ThreadPoolExecutor() as pool:
+        for index, result in enumerate(pool.map(read, range(len(source)))):
+            if isinstance(result, DataError):
+                report.problems.append(str(result))
+                continue
+            size, counts = result
+            report.readable.append(index)
+            report.sizes[size] += 1
+            report.pixels += counts
+            report.present += counts > 0
+            if counts[IGNORE] == counts.sum():
+                report.problems.append(f"Every pixel of {source.name(index)} ({split}) is ignored.")
+    report.images = len(report.readable)
+    return report
+
+
+def describe(report: Report) -> str:
+    """Returns the sizes and class shares of a split as text."""
+    shown = report.sizes.most_common(5)
+    sizes = ", ".join(f"{h} x {w} ({count})" for (h, w), count in shown)
+    more = f" and {len(report.sizes) - len(shown)} other sizes" if len(report.sizes) > len(shown) else ""
+    lines = [f"{report.split}: {report.images} images read; height x width: {sizes or 'none'}{more}"]
+    if report.source is None or not report.images:
+        return lines[0]
+    names = [*report.source.info.classes, "(ignored)"]
+    values = [*range(len(names) - 1), IGNORE]
+    width = max(map(len, ["class", *names]))
+    total = report.pixels.sum()
+    lines.append(f"  {'class':<{width}}  {'pixels':>13}  {'share':>7}  {'images':>7}")
+    for name, value in zip(names, values):
+        share, note = report.pixels[value] / total, "" if report.pixels[value] or value == IGNORE else "  never occurs"
+        lines.append(f"  {name:<{width}}  {report.pixels[value]:>13}  {share:>7.2%}  {report.present[value]:>7}{note}")
+    return "\n".join(lines)
+
+
+def draw(report: Report, path: str | Path, count: int) -> None:
+    """Saves `count` examples, evenly spaced over the split, with their masks laid over them."""
+    from jaxseg.pictures import overlay_sheet
+
+    assert report.source is not None
+    steps = np.linspace(0, report.images - 1, min(count, report.images)).round().astype(int)
+    indices = [report.readable[i] for i in steps]
+    examples = [report.source[i] for i in indices]
+    info = report.source.info
+    overlay_sheet(
+        [e["image"] for e in examples], [e["label"] for e in examples], info.colors, info.classes, path,
+        names=[f"{report.split}: {report.source.name(i)}" for i in indices],
+    )  # fmt: skip
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--splits", default="", metavar="A,B", help="splits to read (default: training and validation)")
+    parser.add_argument("--out", default="check.png", metavar="FILE", help="the picture (default check.png)")
+    parser.add_argument("--images", type=int, default=12, metavar="N", help="examples in the picture (default 12)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code, 0 where nothing is wrong and 1 otherwise."""
+    try:
+        options, config = parse_command_line(
+            sys.argv[1:] if argv is None else argv, "python -m jaxseg.data.check", __doc__.splitlines()[0], _add_options
+        )
+        splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
+        reports = [check_split(config, split) for split in dict.fromkeys(splits)]
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for report in reports:
+        print(describe(report))
+    drawn = next((report for report in reports if report.images), None)
+    if drawn is not None and options.images > 0:
+        try:
+            draw(drawn, options.out, options.images)
+        except OSError as error:
+            print(f"--out {options.out} cannot be written: {error}.", file=sys.stderr)
+            return 1
+        print(f"Masks over images of {drawn.split}, to look at: {options.out}")
+    problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
+    if problems:
+        print(
+            f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}:",
+            *problems,
+            sep="\n  ",
+            file=sys.stderr,
+        )
+        return 1
+    print("Nothing is wrong.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Lets TFDS's own builders prepare from an unpacked download on disk, without TensorFlow and without the network.
+
+The builders of oxford_iiit_pet, cityscapes and scene_parse150 store files as they are; they ask TensorFlow only to list
+folders and to repair a dozen odd JPEGs, and TFDS's download manager asks it to unpack archives. While they prepare,
+`reading_from` gives them those few functions on the standard library and Pillow.
+"""
+
+import inspect
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+
+@contextmanager
+def reading_from(folder: str, builder: Any) -> Iterator[None]:
+    """Inside, `builder` finds its downloads unpacked in `folder`, and needs no TensorFlow."""
+    # TFDS looks up its own source by a package (importlib_resources) that it does not always bring along.
+    type(builder).code_path = epath.Path(inspect.getfile(type(builder)))
+    builder._make_download_manager = lambda **arguments: _Unpacked(folder)
+    module = sys.modules[type(builder).__module__]
+    if not hasattr(module, "tf"):
+        yield
+        return
+    lent, module.tf = module.tf, _TOOLS
+    try:
+        yield
+    finally:
+        module.tf = lent
+
+
+class _Unpacked:
+    """The part of TFDS's download manager that builders use, where everything lies unpacked in one folder."""
+
+    downloaded_size = 0
+
+    def __init__(self, folder: str):
+        self.manual_dir = folder
+
+    def download_and_extract(self, urls: dict[str, str]) -> dict[str, str]:
+        return {key: self.manual_dir for key in urls}
+
+    def extract(self, path: str) -> str:
+        return self.manual_dir
+
+
+def _decode_image(data: bytes) -> np.ndarray:
+    """Decodes a file to u8[h,w,c]; of an animation the first frame."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGBA" if image.mode in ("P", "RGBA", "LA") else "RGB"))
+
+
+def _encode_jpeg(image: np.ndarray) -> SimpleNamespace:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=95)
+    return SimpleNamespace(numpy=buffer.getvalue)
+
+
+_TOOLS = SimpleNamespace(
+    io=SimpleNamespace(
+        # Cityscapes asks whether its archives exist; here they are unpacked, and the folders have been checked.
+        gfile=SimpleNamespace(listdir=lambda path: sorted(os.listdir(path)), exists=lambda path: True),
+        encode_jpeg=_encode_jpeg,
+    ),
+    image=SimpleNamespace(decode_image=_decode_image),
+    shape=np.shape,
+)

@@ -1,0 +1,141 @@
+"""Evaluation batches: every example exactly once, at its native size, in few different shapes."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+
+from jaxseg.data.batching import check_example, cores, processes, read_options, rows_of, stack
+from jaxseg.data.errors import DataError
+from jaxseg.data.transforms import Size, pad_to, resize_image
+from jaxseg.types import IGNORE, Batch
+
+
+def make_eval_loader(
+    source: Any,
+    *,
+    batch_size: int,
+    size: Size,
+    fit: str,
+    process_index: int | None = None,
+    process_count: int | None = None,
+    canvas_multiple: int = 64,
+    divisor: int | None = None,
+    prefetch: int = 2,
+) -> "EvalLoader":
+    """Returns an iterable, as often as wanted, of batches that hold every example of `source` exactly once.
+
+    Each batch is {image [b,y,x,c], label u8[b,Y,X], size i32[b,2], index i32[b]}. Labels keep their native size and
+    are padded with IGNORE at the bottom and right to the canvas (Y, X). With fit="resize" images have `size`; with
+    "crop" they are native, and only images of one size share a batch. Missing rows of a batch are padding examples:
+    a black image, IGNORE everywhere, index -1. All processes make the same number of batches of the same shapes.
+
+    The canvas is the common size of the labels where the whole split, or the batch, has only one that fits the image;
+    otherwise the largest of the batch rounded up to `canvas_multiple`, and examples are ordered by their canvas, so
+    that few shapes are compiled. Where nothing differs the order is that of the source.
+
+    Args:
+        source: see `jaxseg.data.sources.Source`. Its `size(i) -> (h, w)`, if there is one, saves reading it twice.
+        batch_size: images a batch, over all processes.
+        size: (y, x) of the image for fit="resize".
+        fit: "resize" or "crop".
+        process_index: this process among `process_count`; both default to JAX's.
+        process_count: processes that share each batch.
+        canvas_multiple: what the sides of a canvas are rounded up to.
+        divisor: a batch with missing rows is padded up to a multiple of this (such as the number of devices) only;
+            None: up to `batch_size`.
+        prefetch: batches made ahead.
+
+    Raises:
+        DataError: if the source is empty.
+        ValueError: if `batch_size` is not divisible by the number of processes or by `divisor`.
+    """
+    if len(source) == 0:
+        raise DataError("The evaluation split has no examples; expected at least one image with its mask.")
+    index, count = processes(process_index, process_count)
+    divisor = batch_size if divisor is None else divisor
+    if batch_size % divisor or divisor % count:
+        raise ValueError(f"batch_size {batch_size} must be divisible by {divisor}, and that by {count} processes.")
+    plan = _plan(label_sizes(source), batch_size, None if fit == "crop" else tuple(size), canvas_multiple, divisor)
+    return EvalLoader(source, plan, index, count, prefetch)
+
+
+@dataclass(frozen=True)
+class _PlannedBatch:
+    """One global batch: the examples, -1 for padding, and the sizes of its images and of its label canvas."""
+
+    indices: tuple[int, ...]
+    image_size: Size
+    canvas: Size
+
+
+def _plan(
+    sizes: Sequence[Size], batch_size: int, image_size: Size | None, multiple: int, divisor: int
+) -> list[_PlannedBatch]:
+    """Groups all examples into global batches; `image_size` None means native images, one size a batch."""
+    one_size = len(set(sizes)) == 1
+
+    def canvas_of(group: Sequence[int]) -> Size:
+        largest = max(sizes[i][0] for i in group), max(sizes[i][1] for i in group)
+        if one_size or all(sizes[i] == (image_size or sizes[i]) for i in group):
+            return largest
+        return -(-largest[0] // multiple) * multiple, -(-largest[1] // multiple) * multiple
+
+    keys = [size if image_size is None else canvas_of([i]) for i, size in enumerate(sizes)]
+    order = sorted(range(len(sizes)), key=lambda i: keys[i])
+    runs: list[list[int]] = []
+    for i in order:
+        full = not runs or len(runs[-1]) == batch_size
+        if full or (image_size is None and keys[i] != keys[runs[-1][0]]):
+            runs.append([])
+        runs[-1].append(i)
+    plan = []
+    for run in runs:
+        rows = -(-len(run) // divisor) * divisor
+        indices = (*run, *[-1] * (rows - len(run)))
+        plan.append(_PlannedBatch(indices, image_size or sizes[run[0]], canvas_of(run)))
+    return plan
+
+
+class EvalLoader:
+    """The iterable that `make_eval_loader` returns; `len` is its number of batches."""
+
+    def __init__(self, source: Any, plan: list[_PlannedBatch], index: int, count: int, prefetch: int):
+        self._source, self._plan, self._index, self._count, self._prefetch = source, plan, index, count, prefetch
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = grain.MapDataset.range(len(self._plan)).map(self._read)
+        iterator = iter(batches.to_iter_dataset(read_options(self._prefetch)))
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+    def _read(self, number: int) -> Batch:
+        planned = self._plan[number]
+        rows = rows_of(len(planned.indices), self._index, self._count)
+        return stack([self._example(planned.indices[row], planned) for row in rows])
+
+    def _example(self, index: int, planned: _PlannedBatch) -> dict[str, np.ndarray]:
+        if index < 0:
+            image = np.zeros((*planned.image_size, self._source.info.channels), np.uint8)
+            label = np.full(planned.canvas, IGNORE, np.uint8)
+            return {"image": image, "label": label, "size": np.int32(planned.canvas), "index": np.int32(-1)}
+        example = self._source[index]
+        check_example(self._source, index, example, self._source.info.channels)
+        label = example["label"]
+        image = resize_image(example["image"], planned.image_size)
+        return {"image": image, "label": pad_to(label, planned.canvas, IGNORE),
+                "size": np.int32(label.shape), "index": np.int32(index)}  # fmt: skip
+
+
+def label_sizes(source: Any) -> list[Size]:
+    """Returns the native (height, width) of every example."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(source.label_size, range(len(source))))

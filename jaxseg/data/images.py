@@ -1,0 +1,168 @@
+"""Reading image and mask files into arrays, whatever their mode; every failure is a DataError that names the file."""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxseg.data.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+"""The files that count as images, in lower or upper case."""
+
+_BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_ORIENTATION = 0x0112  # the EXIF tag
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's convert("L")
+
+
+class Header(NamedTuple):
+    """What a file says about itself before it is decoded: the upright height and width, and Pillow's mode."""
+
+    height: int
+    width: int
+    mode: str
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Opens an image; turns every way in which Pillow fails on a file into a DataError."""
+    try:
+        # Pillow maps a file that it opens by name into memory, and then scrambles rotated TIFF files.
+        with open(path, "rb") as file, Image.open(file) as image:
+            yield image
+    except DataError:
+        raise
+    except (FileNotFoundError, IsADirectoryError):
+        raise DataError(f"There is no file {path}.") from None
+    except _BROKEN as error:
+        raise DataError(
+            f"{path} cannot be read as an image: it is damaged, cut short or of another type ({error})."
+        ) from error
+
+
+def read_header(path: str | Path) -> Header:
+    """Returns the size (after the EXIF orientation) and mode of an image without decoding it.
+
+    Raises:
+        DataError: if there is no such file or it is no image.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        # Pillow gives TIFF files their upright size itself.
+        if image.format != "TIFF" and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
+            width, height = height, width
+        return Header(height, width, image.mode)
+
+
+def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
+    """Returns the image u8[h,w,c], or u16[h,w,c] for a file of one 16-bit channel, upright as its EXIF tag says.
+
+    Palettes are looked up. One channel is repeated to make colour, and colour becomes one channel by its luma; alpha is
+    dropped, or added as opaque where `channels` is 4. 16-bit colour comes as 8 bits, which is all that Pillow gives.
+
+    Args:
+        path: any file that Pillow reads.
+        channels: 1, 3 or 4.
+
+    Raises:
+        DataError: if the file is missing, damaged, or holds numbers that are no 8- or 16-bit intensities.
+    """
+    with _opened(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):
+            return to_channels(_whole_numbers(path, image)[..., None], channels)
+        if image.mode not in ("L", "LA", "RGB", "RGBA"):
+            transparent = image.mode in ("PA", "La", "RGBa") or "transparency" in image.info
+            image = image.convert("L" if image.mode == "1" else "RGBA" if transparent else "RGB")
+        array = np.array(image)
+    return to_channels(array[..., None] if array.ndim == 2 else array, channels)
+
+
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """Returns u8 or u16 [h,w,channels] of an image [h,w,1..4]: grey, grey and alpha, colour, or colour and alpha."""
+    given = image.shape[-1]
+    if given == channels:
+        return np.ascontiguousarray(image)
+    opaque = np.iinfo(image.dtype).max
+    color, alpha = (image[..., :-1], image[..., -1:]) if given in (2, 4) else (image, None)
+    if channels == 1:
+        if color.shape[-1] == 3:
+            color = (color.astype(np.float32) @ _LUMA + 0.5).astype(image.dtype)[..., None]
+        return np.ascontiguousarray(color)
+    if color.shape[-1] == 1:
+        color = np.repeat(color, 3, axis=-1)
+    if channels == 4:
+        color = np.concatenate([color, np.full_like(color[..., :1], opaque) if alpha is None else alpha], axis=-1)
+    return np.ascontiguousarray(color)
+
+
+def read_mask(path: str | Path, palette: Sequence[Sequence[int]] = ()) -> np.ndarray:
+    """Returns the values stored in a mask, u8[h,w] or u16[h,w].
+
+    A palette file gives its indices. A mask of colours gives the position of each colour in `palette`.
+
+    Raises:
+        DataError: if the file is missing or damaged; if it holds colours and there is no palette, or a colour that
+            the palette lacks; if its values are no whole numbers from 0 to 65535.
+    """
+    with _opened(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "P" and len(palette):
+            image = image.convert("RGB")
+        if image.mode in ("1", "L", "P"):
+            return np.array(image).astype(np.uint8)
+        if image.mode in ("LA", "PA"):
+            return np.array(image)[..., 0]
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):
+            return _whole_numbers(path, image)
+        colors = np.array(image.convert("RGB"))
+    return _positions(path, colors, palette)
+
+
+def _whole_numbers(path: str | Path, image: Image.Image) -> np.ndarray:
+    """Returns u16[h,w] of a file of 16 or more bits a pixel."""
+    values = np.array(image)
+    if values.dtype != np.uint16 and not np.all((values >= 0) & (values <= 65535) & (values == np.floor(values))):
+        raise DataError(
+            f"{path} holds numbers from {values.min()} to {values.max()} (mode {image.mode}); "
+            "whole numbers of 8 or 16 bits were expected."
+        )
+    return values.astype(np.uint16)
+
+
+def _positions(path: str | Path, colors: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """Returns u8[h,w], the position in `palette` of each colour of u8[h,w,3]."""
+    codes = colors.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    if not len(palette):
+        shown = _show_codes(np.unique(codes))
+        raise DataError(
+            f"{path} holds colours, where a mask of class indices was expected; if each colour is a class, say so with "
+            f"config.data.palette, such as --config.data.palette='{shown}'."
+        )
+    known = np.asarray(palette, np.int32) @ np.array([65536, 256, 1], np.int32)
+    order = np.argsort(known)
+    found = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
+    strange = np.unique(codes[known[found] != codes])
+    if strange.size:
+        lossy = " JPEG changes colours: masks must be PNG." if Path(path).suffix.lower() in (".jpg", ".jpeg") else ""
+        raise DataError(f"{path} holds colours that config.data.palette lacks: {_show_codes(strange)}.{lossy}")
+    return found.astype(np.uint8)
+
+
+def _show_codes(codes: np.ndarray, most: int = 8) -> str:
+    shown = [f"({c >> 16},{c >> 8 & 255},{c & 255})" for c in codes[:most].tolist()]
+    return f"({','.join(shown)}{',...' if len(codes) > most else ',' if len(shown) == 1 else ''})"

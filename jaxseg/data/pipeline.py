@@ -1,0 +1,184 @@
+"""Batches from a source: shuffled without end for training, each image exactly once for evaluation.
+
+Grain does the reading ahead, in threads or worker processes. What a batch holds is a pure function of (seed, number of
+the batch), so the whole state of the training loader is one number, and it stays right whatever the number of workers
+or threads. With several processes each one reads its own consecutive rows of the same global batch.
+"""
+
+import functools
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from jaxseg.data.batching import check_example, cores, init_worker, processes, read_options, rows_of, stack
+from jaxseg.data.errors import DataError
+from jaxseg.data.evaluation import EvalLoader, make_eval_loader
+from jaxseg.data.transforms import Size, fit_example
+from jaxseg.types import Batch
+
+__all__ = ["EvalLoader", "TrainLoader", "make_eval_loader", "make_train_loader", "pixel_counts"]
+
+
+def make_train_loader(
+    source: Any,
+    *,
+    batch_size: int,
+    size: Size,
+    fit: str,
+    channels: int,
+    seed: int,
+    workers: int = 0,
+    prefetch: int = 2,
+    process_index: int | None = None,
+    process_count: int | None = None,
+) -> "TrainLoader":
+    """Returns an endless iterator of batches {image u8|u16[b,y,x,c], label u8[b,y,x], index i32[b]}.
+
+    Each epoch visits every example once, in an order of its own; batches run across the ends of epochs, so none is
+    short. b is this process's share: the rows of all processes, one after another, are the batch that a single
+    process would make.
+
+    Args:
+        source: see `jaxseg.data.sources.Source`.
+        batch_size: images a batch, over all processes.
+        size: (y, x) of image and label.
+        fit: "resize" or "crop", see `fit_example`.
+        channels: the image channels expected.
+        seed: decides the orders and the crops.
+        workers: worker processes; 0: threads of this process, half as many as there are cores.
+        prefetch: batches made ahead; 0: none, each is made when it is asked for.
+        process_index: this process among `process_count`; both default to JAX's.
+        process_count: processes that share each batch.
+
+    Raises:
+        DataError: if the source is empty, or, while iterating, for an example that does not fit the rest.
+        ValueError: if `batch_size` is not divisible by the number of processes.
+    """
+    if len(source) == 0:
+        raise DataError("The training split has no examples; expected at least one image with its mask.")
+    index, count = processes(process_index, process_count)
+    rows = rows_of(batch_size, index, count)
+    reader = _TrainReader(source, batch_size, rows, tuple(size), fit, channels, seed % 2**63)
+    return TrainLoader(reader, workers, prefetch)
+
+
+@dataclass(frozen=True)
+class _TrainReader:
+    """Reads the example at a position of this process's endless sequence; a pure function of its fields."""
+
+    source: Any
+    batch_size: int
+    rows: range
+    size: Size
+    fit: str
+    channels: int
+    seed: int
+
+    def __call__(self, position: int) -> dict[str, np.ndarray]:
+        batch, row = divmod(position, len(self.rows))
+        place = batch * self.batch_size + self.rows[row]
+        epoch, offset = divmod(place, len(self.source))
+        index = int(_epoch_order(self.seed, epoch, len(self.source))[offset])
+        example = self.source[index]
+        check_example(self.source, index, example, self.channels)
+        rng = np.random.default_rng((self.seed, 1, place))
+        image, label = fit_example(example, self.size, self.fit, rng)
+        return {"image": image, "label": label, "index": np.int32(index)}
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
+    """Returns the permutation i64[length] of one epoch."""
+    return np.random.default_rng((seed, 0, epoch)).permutation(length)
+
+
+class TrainLoader:
+    """The endless iterator that `make_train_loader` returns; `get_state` and `set_state` make it resumable."""
+
+    def __init__(self, reader: _TrainReader, workers: int, prefetch: int):
+        self._reader, self._workers, self._prefetch = reader, workers, prefetch
+        self._next_batch = 0
+        self._iterator: Any = None
+
+    def __iter__(self) -> "TrainLoader":
+        return self
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = self._start()
+        batch = next(self._iterator)
+        self._next_batch += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """Returns what a checkpoint needs, as JSON can hold it: the number of the next batch and what it depends on."""
+        reader = self._reader
+        return {"next_batch": self._next_batch, "seed": reader.seed,
+                "batch_size": reader.batch_size, "length": len(reader.source)}  # fmt: skip
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes on from `get_state()` of this loader or of another one made alike (`workers` and threads may differ).
+
+        Raises:
+            DataError: if the state is of a loader with another seed, batch size or number of examples.
+        """
+        for key, value in self.get_state().items():
+            if key not in state:
+                raise DataError(f"The stored state of the data iterator lacks {key!r}: another version wrote it.")
+            if key != "next_batch" and state[key] != value:
+                raise DataError(
+                    f"The stored data iterator has {key} {state[key]}, this run has {value}; "
+                    "the order of the data would not be the same."
+                )
+        self.close()
+        self._next_batch = int(state["next_batch"])
+
+    def close(self) -> None:
+        """Stops the threads and worker processes; the next batch starts them again."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator.close()
+
+    def __enter__(self) -> "TrainLoader":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _start(self) -> Any:
+        rows = len(self._reader.rows)
+        positions = grain.MapDataset.range(self._next_batch * rows, sys.maxsize)
+        examples = positions.map(self._reader)
+        if self._workers == 0:
+            return iter(examples.to_iter_dataset(read_options(self._prefetch * rows)).batch(rows, batch_fn=stack))
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain asks absl's flags for its own, and nothing here parses them.
+        # Worker i makes every batch n with n % workers == i whole, so that batches are those of the threads.
+        batches = examples.batch(rows, batch_fn=stack).to_iter_dataset(grain.ReadOptions(1, 1))
+        ahead = max(1, self._prefetch // self._workers)
+        options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=ahead)
+        return iter(batches.mp_prefetch(options, worker_init_fn=init_worker))
+
+
+def pixel_counts(source: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Counts the pixels of each class: (of the class i64[k], in the images where the class is present i64[k]).
+
+    These are the two numbers of median-frequency balancing (Eigen & Fergus 2015, section 6.3.2). IGNORE pixels are in
+    neither.
+    """
+    classes = len(source.info.classes)
+
+    def count(index: int) -> np.ndarray:
+        return np.bincount(source[index]["label"].ravel(), minlength=256)[:classes]
+
+    of_class, where_present = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+    with ThreadPoolExecutor(cores()) as pool:
+        for counts in pool.map(count, range(len(source))):
+            of_class += counts
+            where_present += np.where(counts > 0, counts.sum(), 0)
+    return of_class, where_present

@@ -1,0 +1,92 @@
+"""Host transforms: image and mask brought to one size together, the image by area-aware interpolation, the mask never.
+
+These run on NumPy arrays in the loading threads. Everything random about appearance and geometry happens later on the
+device (`augment.py`); the only draw made here is the corner of a crop.
+"""
+
+import numpy as np
+from PIL import Image
+
+from jaxseg.data.sources import Example
+from jaxseg.types import IGNORE
+
+Size = tuple[int, int]
+
+
+def fit_example(example: Example, size: Size, fit: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Brings {image u8|u16[h,w,c], label u8[h,w]} to `size`; returns (image [y,x,c], label u8[y,x]).
+
+    Args:
+        example: what a source gives.
+        size: (y, x), the height and width that the network sees.
+        fit: "resize" squeezes the whole image into `size`; "crop" cuts a window of that size at its native scale.
+        rng: draws the corner of a crop; untouched by "resize".
+
+    Raises:
+        ValueError: for another `fit`.
+    """
+    if fit == "resize":
+        return resize_image(example["image"], size), resize_label(example["label"], size)
+    if fit == "crop":
+        return random_crop(example["image"], example["label"], size, rng)
+    raise ValueError(f"fit is {fit!r}; it must be 'resize' or 'crop'.")
+
+
+def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
+    """Resizes u8|u16[h,w,c] bilinearly to [y,x,c] of the same type, averaging over the covered area when it shrinks.
+
+    Channels are independent of one another: a fourth channel is data, not an opacity to multiply the others with.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    target = (size[1], size[0])
+    if image.dtype == np.uint8 and image.shape[-1] == 3:
+        return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BILINEAR))
+    planes = [_resize_plane(np.ascontiguousarray(image[..., c]), target) for c in range(image.shape[-1])]
+    return np.stack(planes, axis=-1)
+
+
+def _resize_plane(plane: np.ndarray, target: tuple[int, int]) -> np.ndarray:
+    """Resizes [h,w] to `target` (width, height): 8 bit directly, 16 bit through float32."""
+    if plane.dtype == np.uint8:
+        return np.asarray(Image.fromarray(plane).resize(target, Image.Resampling.BILINEAR))
+    resized = np.asarray(Image.fromarray(plane.astype(np.float32)).resize(target, Image.Resampling.BILINEAR))
+    limits = np.iinfo(plane.dtype)
+    return np.clip(np.rint(resized), limits.min, limits.max).astype(plane.dtype)
+
+
+def resize_label(label: np.ndarray, size: Size) -> np.ndarray:
+    """Resizes u8[h,w] to u8[y,x] by the nearest pixel centre: no class appears that was not there."""
+    if label.shape == tuple(size):
+        return label
+    return np.asarray(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def random_crop(
+    image: np.ndarray, label: np.ndarray, size: Size, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts the same random window of `size` out of [h,w,c] and u8[h,w].
+
+    A side shorter than the window is padded at the bottom or right: the image with 0, the label with IGNORE.
+    """
+    (h, w), (y, x) = label.shape, size
+    top = int(rng.integers(h - y + 1)) if h > y else 0
+    left = int(rng.integers(w - x + 1)) if w > x else 0
+    window = np.s_[top : top + y, left : left + x]
+    return pad_to(image[window], size, 0), pad_to(label[window], size, IGNORE)
+
+
+def pad_to(array: np.ndarray, size: Size, value: int) -> np.ndarray:
+    """Pads [h,w,...] at the bottom and right with `value` up to [y,x,...].
+
+    Raises:
+        ValueError: if the array is larger than `size`.
+    """
+    h, w = array.shape[:2]
+    if (h, w) == tuple(size):
+        return array
+    if h > size[0] or w > size[1]:
+        raise ValueError(f"An array of {h}x{w} does not fit into {size[0]}x{size[1]}.")
+    padded = np.full((*size, *array.shape[2:]), value, array.dtype)
+    padded[:h, :w] = array
+    return padded

@@ -1,0 +1,141 @@
+"""Scores a split of the data with a trained network, each image at its native size.
+
+    python -m jaxseg.evaluate --workdir DIR [--split val|test|train] [--which best|last] [--config.data.dir=PATH]
+
+The keys of `jaxseg.config.FREE_KEYS` can be given anew, for data that has moved or another machine. Prints the table of
+classes and leaves evaluate-SPLIT.json and confusion-SPLIT.png in the workdir.
+"""
+
+import argparse
+import importlib.metadata
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from jaxseg import metrics, parallel, pictures, setup
+from jaxseg.checkpoint import CheckpointError
+from jaxseg.config import ConfigError, nearest, set_key, to_dict
+from jaxseg.data import DataError, make_eval_loader, make_source
+from jaxseg.inference.run import INFO_FILE, WHICH, Run, load_run
+from jaxseg.inference.score import Result, score
+from jaxseg.step import make_eval_step
+from jaxseg.workdir import CONFIG_FILE, write_json
+
+SPLITS = ("train", "val", "test")
+_PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "numpy")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxseg.evaluate",
+        description="Score a split of the data with a trained network, each image at its native size.",
+        epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
+    parser.add_argument("--split", default="val", help="train, val or test; also a TFDS slice such as test[:100]")
+    parser.add_argument("--which", choices=WHICH, default="best", help="checkpoint: best by validation mIoU, or last")
+    options, overrides = parser.parse_known_args(argv)
+    try:
+        run = load_run(options.workdir, options.which, overrides)
+        result = evaluate(run, options.split)
+        files = write_report(run, options.split, result)
+    except (ConfigError, DataError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    scores = metrics.scores(result.confusion)
+    print(metrics.table(scores, run.classes))
+    print(f"\n{run.config.model.name} after {run.step} steps ({run.which} checkpoint), split {options.split}:")
+    print(f"{result.images} images, loss {result.loss:.4f}, mIoU {100 * scores.mean_iou:.2f} %")
+    if not result.confusion.sum():
+        print("The split has no labelled pixel, so there is nothing to score.")
+    for name, path in files.items():
+        print(f"{name + ':':<12}{path}")
+    return 0
+
+
+def evaluate(run: Run, split: str) -> Result:
+    """Scores one split with the evaluation that training uses.
+
+    Args:
+        run: from `load_run`.
+        split: "train", "val" or "test"; for TFDS data also a slice.
+
+    Raises:
+        ConfigError: for an unknown split.
+        DataError: if the data is missing or empty, or its classes are not those of the run.
+    """
+    config = run.config.copy_and_resolve_references()
+    set_key(config, "data.classes", run.classes)  # the data of today must have the classes of the training
+    source = make_source(config, _split_of_data(run, split))
+    loss = setup.make_loss(config, run.num_classes, run.class_weights)
+    devices = jax.device_count()
+    strategy = parallel.make_strategy("jit", {})
+    eval_step = strategy.compile_eval(make_eval_step(run.model, loss, prepare=setup.make_prepare(config)))
+    # A batch that the devices of this machine can share: the padding examples count nowhere.
+    batch_size = -(-config.eval.batch_size // devices) * devices
+    loader = make_eval_loader(source, batch_size=batch_size, size=config.data.size, fit=config.data.fit)
+    state = strategy.put_state(run.state)
+    with tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
+        return score(eval_step, state, loader, loss=loss, strategy=strategy, progress=bar.update)
+
+
+def write_report(run: Run, split: str, result: Result) -> dict[str, Path]:
+    """Writes evaluate-SPLIT.json and confusion-SPLIT.png into the workdir; returns {what: path}.
+
+    Raises:
+        ConfigError: if the workdir cannot be written.
+    """
+    name = re.sub(r"[^\w.-]+", "_", split)
+    files = {"scores": run.workdir / f"evaluate-{name}.json", "confusion": run.workdir / f"confusion-{name}.png"}
+    if jax.process_index() == 0:
+        try:
+            write_json(files["scores"], report(run, split, result))
+            pictures.confusion_picture(result.confusion, run.classes, files["confusion"])
+        except OSError as error:
+            raise ConfigError(f"The scores cannot be written to {run.workdir}: {error.strerror or error}.") from error
+    return files
+
+
+def report(run: Run, split: str, result: Result) -> dict[str, Any]:
+    """Returns what evaluate-SPLIT.json holds; shares are of 1, null stands for what no pixel decides."""
+    return {
+        "split": split,
+        "step": run.step,
+        "which": run.which,
+        "images": result.images,
+        "loss": result.loss if result.confusion.sum() else None,
+        **metrics.scores_dict(metrics.scores(result.confusion), run.classes),
+        "confusion": result.confusion.tolist(),
+        "config": to_dict(run.config),
+        "config_source": [CONFIG_FILE, INFO_FILE],
+        "device": {"platform": jax.default_backend(), "count": jax.device_count()},
+        "versions": {package: _version(package) for package in _PACKAGES},
+    }
+
+
+def _split_of_data(run: Run, split: str) -> str:
+    """Returns what the data set calls a split: "train" and "val" are those that the run was trained with."""
+    data = run.config.data
+    if split in SPLITS:
+        return {"train": data.train_split, "val": data.val_split, "test": "test"}[split]
+    if "[" not in split:
+        raise ConfigError(f"There is no split {split!r} of the {data.source} data.{nearest(split, SPLITS)}")
+    return split
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Scoring a split: the one loop that training and `jaxseg.evaluate` share, so that their numbers are the same."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxseg.losses import Loss
+from jaxseg.parallel import Strategy
+from jaxseg.types import PyTree
+
+
+class Result(NamedTuple):
+    """Sums over a whole split.
+
+    Attributes:
+        confusion: i64[k,k], rows are the truth, columns the prediction.
+        loss: the loss of the totals, NaN where no pixel is labelled.
+        images: how many images were scored, padding examples left out.
+    """
+
+    confusion: np.ndarray
+    loss: float
+    images: int
+
+
+def score(
+    eval_step: Callable[[PyTree, PyTree], dict[str, PyTree]],
+    state: PyTree,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    loss: Loss,
+    strategy: Strategy,
+    progress: Callable[[int], Any] = lambda images: None,
+) -> Result:
+    """Scores a split, each image once.
+
+    The confusion matrices add in int64 and the sums of the loss in float64 on the host. Each result is read only after
+    the next batch has been handed to the device, so neither waits for the other.
+
+    Args:
+        eval_step: what `strategy.compile_eval(make_eval_step(...))` returned.
+        state: the training state, placed by `strategy.put_state`.
+        batches: the evaluation loader; `index` is -1 for padding examples.
+        loss: the loss whose sums the step returns.
+        strategy: the strategy that compiled the step.
+        progress: called with the number of images of each batch, of this process.
+
+    Raises:
+        ValueError: if there is no batch.
+    """
+    totals: dict[str, PyTree] | None = None
+    pending: dict[str, PyTree] | None = None
+    images = 0
+    for batch in batches:
+        count = int(np.sum(np.asarray(batch["index"]) >= 0))
+        arrays = {name: batch[name] for name in ("image", "label", "size") if name in batch}
+        launched = strategy.first(eval_step(state, strategy.put_batch(arrays)))
+        totals, pending = _add(totals, pending), launched
+        images += count
+        progress(count)
+    totals = _add(totals, pending)
+    if totals is None:
+        raise ValueError("there is no image to score: the split is empty")
+    confusion = totals["confusion"]
+    value = loss.value(jax.tree.map(np.float32, totals["stats"]))
+    return Result(confusion, float(value) if confusion.sum() else float("nan"), images)
+
+
+def _add(totals: dict[str, PyTree] | None, sums: dict[str, PyTree] | None) -> dict[str, PyTree] | None:
+    """Adds a batch's sums, still on the device, to the totals on the host."""
+    if sums is None:
+        return totals
+    wide = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), jax.device_get(sums))
+    return wide if totals is None else jax.tree.map(np.add, totals, wide)

@@ -1,0 +1,76 @@
+"""Segmenting one image of any size with a trained network."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxseg import losses, setup
+from jaxseg.config import ConfigDict
+from jaxseg.data.transforms import resize_image
+from jaxseg.metrics import predict_classes
+from jaxseg.nn import resize_to_sizes
+from jaxseg.parallel import compiler_options
+from jaxseg.types import PyTree
+
+_CANVAS = 64  # sizes that share a multiple of this share a compiled resize
+
+
+class Segmentation(NamedTuple):
+    """What a network says of one image.
+
+    Attributes:
+        classes: u8[h,w], the likeliest class of each pixel.
+        probabilities: f32[h,w,k], or None where they were not asked for; k is 1 (that of class 1) for a binary network.
+    """
+
+    classes: np.ndarray
+    probabilities: np.ndarray | None
+
+
+def make_segmenter(model: nn.Module, config: ConfigDict) -> Callable[..., Segmentation]:
+    """Returns `segment(variables, image u8|u16[h,w,c], probabilities=False) -> Segmentation` at the image's own size.
+
+    With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are brought
+    back to the image's size bilinearly, before the softmax and the argmax: what `jaxseg.evaluate` scores. With "crop"
+    the network sees the image as it is. The network is compiled once for each size that it sees.
+
+    Args:
+        model: the network, see `jaxseg.models`.
+        config: the configuration that it was trained with.
+
+    Raises (from `segment`):
+        ValueError: if the image has not as many channels as the network takes.
+        MemoryError: if the image is too large for the device.
+    """
+    prepare, channels = setup.make_prepare(config), config.data.channels
+
+    def network(variables: PyTree, image: jax.Array) -> jax.Array:
+        return model.apply(variables, prepare(image), train=False)[0]
+
+    network = jax.jit(network, compiler_options=compiler_options())
+    native = jax.jit(resize_to_sizes, static_argnums=2)
+    likeliest, share = jax.jit(predict_classes), jax.jit(losses.probabilities)
+
+    def segment(variables: PyTree, image: np.ndarray, probabilities: bool = False) -> Segmentation:
+        if image.ndim != 3 or image.shape[-1] != channels:
+            raise ValueError(f"the network takes images [h,w,{channels}], got one of shape {image.shape}")
+        h, w = image.shape[:2]
+        if config.data.fit == "resize":
+            image = resize_image(image, tuple(config.data.size))
+        try:
+            logits = network(variables, image[None])
+            if logits.shape[1:3] != (h, w):
+                canvas = (-(-h // _CANVAS) * _CANVAS, -(-w // _CANVAS) * _CANVAS)
+                logits = native(logits, np.array([[h, w]], np.int32), canvas)
+            classes = np.asarray(likeliest(logits), np.uint8)[0, :h, :w]
+            shares = np.asarray(share(logits))[0, :h, :w] if probabilities else None
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise MemoryError(f"an image of {h}x{w} pixels does not fit into the device's memory") from error
+        return Segmentation(classes, shares)
+
+    return segment

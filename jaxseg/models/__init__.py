@@ -1,0 +1,95 @@
+"""The architectures, one a file; none is imported until it is asked for.
+
+A model is a Linen module: `logits, out = model.apply(variables, image, train=False)` with image f[b,h,w,c] and logits
+f32[b,h,w,k] at the image's own size, for any h and w. `out["aux"]` is a tuple of auxiliary logits; the other entries
+of `out` are the named stages ("encoder/stage0", "decoder/stage0", ...). Parameters have the same names: stage i is
+level i of the pyramid, 0 the finest, in the encoder and the decoder alike.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.models import encoders
+from jaxseg.models.fields import checked, field_names, nearest
+from jaxseg.nn import make_norm
+from jaxseg.types import NormFactory
+
+__all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names"]
+
+# File in this folder (and name in a config) -> class.
+_CLASSES = {
+    "attention_decoder": "AttentionDecoder",
+    "cnn": "CNN",
+    "encoder_decoder": "EncoderDecoder",
+    "resunet": "ResUNet",
+    "unet": "UNet",
+}
+MODELS = tuple(_CLASSES)
+ACTIVATIONS = ("relu", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "hard_swish", "softplus", "tanh")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names that `build` knows."""
+    return MODELS
+
+
+def build(
+    name: str,
+    *,
+    norm: str | NormFactory = "batch",
+    act: str = "relu",
+    dtype: str = "float32",
+    axis_name: str | None = None,
+    **fields: Any,
+) -> nn.Module:
+    """Returns the model `name` with every field checked.
+
+    Args:
+        name: one of `names()`.
+        norm: a name for `jaxseg.nn.make_norm` ("batch", "instance", "group", "layer", "none"), or a norm factory.
+        act: one of ACTIVATIONS, functions of `jax.nn`.
+        dtype: compute dtype, one of DTYPES; parameters and logits are float32 in any case.
+        axis_name: the mapped axis (of `pmap`, or of micro-batches) over which batch norm is synchronised and dropout
+            drawn.
+        **fields: fields of the model; lists stand for tuples. A model with an `encoder` field takes the name of an
+            encoder there (`encoders.names()`), with that encoder's own fields in the dictionary `encoder_args`.
+
+    Raises:
+        ValueError: for an unknown name, field or choice (naming the nearest right one), or a value of the wrong type.
+    """
+    if name not in MODELS:
+        raise ValueError(f"There is no model {name!r}.{nearest(name, MODELS)}")
+    if act not in ACTIVATIONS:
+        raise ValueError(f"There is no activation {act!r}.{nearest(act, ACTIVATIONS)}")
+    if dtype not in DTYPES:
+        raise ValueError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    cls = getattr(importlib.import_module(f"jaxseg.models.{name}"), _CLASSES[name])
+    values = checked(f"Model {name!r}", cls, _with_encoder(name, cls, fields))
+    if "num_classes" not in values:
+        raise ValueError(f"Model {name!r} needs num_classes, the number of classes (1: binary).")
+    compute = jnp.dtype(dtype).type
+    if isinstance(norm, str):
+        norm = make_norm(norm, axis_name=axis_name, dtype=compute)
+    values |= {"norm": norm, "act": getattr(jax.nn, act), "dtype": compute}
+    if "axis_name" in field_names(cls):
+        values["axis_name"] = axis_name
+    return cls(**values)
+
+
+def _with_encoder(name: str, cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Replaces `encoder="name", encoder_args={...}` by a checked encoder factory."""
+    fields = dict(fields)
+    if "encoder" not in field_names(cls):
+        return fields
+    arguments = fields.pop("encoder_args") if "encoder_args" in fields else {}
+    if "encoder" in fields and isinstance(fields["encoder"], str):
+        fields["encoder"] = encoders.factory(fields["encoder"], **dict(arguments))
+    elif arguments:
+        raise ValueError(f"Model {name!r}: encoder_args needs encoder, the name of an encoder.")
+    return fields

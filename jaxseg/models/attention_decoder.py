@@ -1,0 +1,172 @@
+"""An encoder-decoder whose decoder attends to itself.
+
+The decoder is one stage applied recursively from the coarsest feature E_n up, x_n = E_n and
+    x_i = act(norm(conv(attend(concat(up(x_{i+1}), E_i))))),
+where attend is multi-head self-attention over the h·w positions of the map (Vaswani et al. 2017, "Attention Is All You
+Need", equation 1 and section 3.2.2) in residual form, z = x + attention(norm(x)) (Wang et al. 2018, "Non-local Neural
+Networks", equation 6). The softmax over classes is the loss's: the model returns logits.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.models.encoders import EncoderFactory
+from jaxseg.models.encoders.plain import PlainEncoder
+from jaxseg.nn import ConvNormAct, SelfAttention2D, avg_pool, classifier, crop_to, make_norm, pad_to_multiple, resize
+from jaxseg.types import Activation, NormFactory
+
+Position = Literal["sincos", "learned", "none"]
+
+
+class AttentionStage(nn.Module):
+    """(f[b,h,w,c], skip f[b,H,W,s]) -> f[b,H,W,features]: up-sample, concatenate, self-attention, conv, activation.
+
+    The cost of attention is quadratic in the positions. A map of more than max_tokens positions is averaged over
+    squares of a power of two until it has at most that many, and what attention adds is interpolated back (the
+    sub-sampling of Wang et al. 2018, section 3.3, applied to queries too), so that memory is bounded for any image.
+    """
+
+    features: int
+    num_heads: int = 4
+    position: Position = "sincos"
+    max_tokens: int = 1024
+    attention: bool = True
+    sow_attention: bool = False
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
+        x = jnp.concatenate([resize(x, skip.shape[1:3]), skip], axis=-1)
+        if self.attention:
+            h, w = x.shape[1:3]
+            factor = pooling_factor(h, w, self.max_tokens)
+            y = self.norm(name="attention_norm")(x, train=train)
+            y = y if factor == 1 else avg_pool(y, factor, ceil_mode=True)
+            y = SelfAttention2D(
+                num_heads=self.num_heads,
+                qkv_features=self.features,
+                position=self.position,
+                dtype=self.dtype,
+                sow_weights=self.sow_attention,
+                name="attention",
+            )(y)
+            x = x + (y if factor == 1 else resize(y, (h, w)))
+        return ConvNormAct(self.features, norm=self.norm, act=self.act, dtype=self.dtype, name="conv")(x, train=train)
+
+
+class RecursiveDecoder(nn.Module):
+    """Pyramid (features finest first) -> decoder features finest first, one level fewer; see the module.
+
+    Attributes:
+        widths: channels of each level of the result, finest first.
+        num_heads, position, max_tokens, attention, sow_attention: as in `AttentionDecoder`.
+    """
+
+    widths: tuple[int, ...]
+    num_heads: int = 4
+    position: Position = "sincos"
+    max_tokens: int = 1024
+    attention: bool = True
+    sow_attention: bool = False
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
+        x, features = pyramid[-1], []
+        for i in reversed(range(len(self.widths))):
+            x = AttentionStage(
+                self.widths[i],
+                self.num_heads,
+                self.position,
+                self.max_tokens,
+                self.attention,
+                self.sow_attention,
+                norm=self.norm,
+                act=self.act,
+                dtype=self.dtype,
+                name=f"stage{i}",
+            )(x, pyramid[i], train=train)
+            features.insert(0, x)
+        return tuple(features)
+
+
+class AttentionDecoder(nn.Module):
+    """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
+
+    Attributes:
+        num_classes: k.
+        widths: channels of each level, finest first, on either path.
+        convs: 3x3 convolutions of each encoder level.
+        num_heads: attention heads; must divide every width of the decoder.
+        position: position encoding of the tokens, "sincos", "learned" or "none".
+        max_tokens: most positions that attend to each other in one stage; larger maps are averaged first.
+        attention: False leaves attention out, for comparison.
+        sow_attention: keep the attention weights in the collection "intermediates".
+        encoder: another encoder under the same decoder (an `EncoderFactory`); None: `PlainEncoder`. `widths` then are
+            those of the decoder's levels, finest first, one fewer than the encoder's.
+    """
+
+    num_classes: int
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    convs: int = 2
+    num_heads: int = 4
+    position: Position = "sincos"
+    max_tokens: int = 1024
+    attention: bool = True
+    sow_attention: bool = False
+    encoder: EncoderFactory | None = None
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        if self.encoder is None:
+            encoder = PlainEncoder(self.widths, self.convs, **layers, name="encoder")
+        else:
+            encoder = self.encoder(**layers, name="encoder")
+        self._check(len(encoder.strides))
+        x, size = pad_to_multiple(image, encoder.strides[-1])
+        pyramid = encoder(x, train=train)
+        decoded = RecursiveDecoder(
+            self.widths[: len(pyramid) - 1],
+            self.num_heads,
+            self.position,
+            self.max_tokens,
+            self.attention,
+            self.sow_attention,
+            **layers,
+            name="decoder",
+        )(pyramid, train=train)
+        top = decoded[0] if decoded else pyramid[0]
+        logits = classifier(self.num_classes, dtype=self.dtype)(top).astype(jnp.float32)
+        if encoder.strides[0] > 1:
+            logits = resize(logits, x.shape[1:3])
+        stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
+        stages |= {f"decoder/stage{i}": f for i, f in enumerate(decoded)}
+        return crop_to(logits, size), {"aux": (), **stages}
+
+    def _check(self, levels: int) -> None:
+        if len(self.widths) < levels - 1:
+            raise ValueError(f"AttentionDecoder: widths {self.widths} are too few for an encoder of {levels} levels.")
+        for width in self.widths[: levels - 1] if self.attention else ():
+            if width % self.num_heads:
+                raise ValueError(f"AttentionDecoder: num_heads {self.num_heads} does not divide the width {width}.")
+        if self.max_tokens < 1:
+            raise ValueError(f"AttentionDecoder: max_tokens must be at least 1, got {self.max_tokens}.")
+
+
+def pooling_factor(h: int, w: int, max_tokens: int) -> int:
+    """Returns the smallest power of two r with ceil(h/r)·ceil(w/r) <= max_tokens."""
+    factor = 1
+    while -(-h // factor) * -(-w // factor) > max_tokens:
+        factor *= 2
+    return factor

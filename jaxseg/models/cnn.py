@@ -1,0 +1,56 @@
+"""A plain CNN classifier made fully convolutional, the smallest segmentation network.
+
+The layers are those of a textbook digit classifier: convolution 32, pooling, convolution 64, pooling, dropout, a dense
+hidden layer and a dense output. Long, Shelhamer and Darrell (2015, "Fully Convolutional Networks", section 3.1 and
+Fig. 2) show how it becomes a segmenter: a dense layer over a feature map is a convolution whose kernel covers the map
+(7x7 for a 28x28 image after two poolings), a dense layer after it a 1x1 convolution, and the coarse scores are
+up-sampled bilinearly.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.models.encoders.plain import PlainEncoder
+from jaxseg.nn import ConvNormAct, Dropout, classifier, crop_to, make_norm, max_pool, pad_to_multiple, resize
+from jaxseg.types import Activation, NormFactory
+
+
+class CNN(nn.Module):
+    """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
+
+    Attributes:
+        num_classes: k.
+        widths: channels of the convolutions, each followed by 2x2 max-pooling.
+        dropout: rate after the last pooling.
+        hidden: channels of the classifier's hidden layer.
+        hidden_kernel: side of the hidden layer's convolution, odd.
+        axis_name: mapped axis over which dropout is drawn.
+    """
+
+    num_classes: int
+    widths: tuple[int, ...] = (32, 64)
+    dropout: float = 0.5
+    hidden: int = 128
+    hidden_kernel: int = 7
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        if self.hidden_kernel % 2 == 0:
+            raise ValueError(f"CNN: hidden_kernel must be odd, got {self.hidden_kernel}.")
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        x, size = pad_to_multiple(image, 2 ** len(self.widths))
+        pyramid = PlainEncoder(self.widths, convs=1, **layers, name="encoder")(x, train=train)
+        y = max_pool(pyramid[-1], 2)
+        y = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(y, train=train)
+        y = ConvNormAct(self.hidden, kernel_size=self.hidden_kernel, **layers, name="hidden")(y, train=train)
+        logits = classifier(self.num_classes, dtype=self.dtype)(y).astype(jnp.float32)
+        logits = crop_to(resize(logits, x.shape[1:3]), size)
+        stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
+        return logits, {"aux": (), **stages, "hidden": y}

@@ -1,0 +1,87 @@
+"""The plain convolutional encoder-decoder: no skips, no residuals, the baseline of the project's tables.
+
+Encoder: convolution 64, pooling, convolution 128, pooling. Decoder: stride-2 transposed convolutions back to the
+image's size, the learned up-sampling of Noh et al. (2015, "Learning Deconvolution Network", section 3.2.2). The decoder
+mirrors the encoder: at each resolution both have the same number of channels.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.models.encoders.plain import PlainEncoder
+from jaxseg.nn import ConvTranspose, classifier, crop_to, is_identity, make_norm, max_pool, pad_to_multiple
+from jaxseg.types import Activation, NormFactory
+
+
+class TransposedDecoder(nn.Module):
+    """f[b,h,w,c] -> features f[b,h·2^(n-i),w·2^(n-i),widths[i]], finest first: n transposed convolutions of stride 2.
+
+    Children: "stage{i}" with "up" (no bias before a norm) and "norm".
+    """
+
+    widths: tuple[int, ...]
+    kernel_size: int = 3
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
+        features = []
+        for i in reversed(range(len(self.widths))):
+            x = TransposedStage(
+                self.widths[i], self.kernel_size, norm=self.norm, act=self.act, dtype=self.dtype, name=f"stage{i}"
+            )(x, train=train)
+            features.insert(0, x)
+        return tuple(features)
+
+
+class TransposedStage(nn.Module):
+    """f[b,h,w,c] -> f[b,2h,2w,features]: transposed convolution of stride 2, norm, activation."""
+
+    features: int
+    kernel_size: int = 3
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        x = ConvTranspose(
+            self.features, self.kernel_size, 2, use_bias=is_identity(self.norm), dtype=self.dtype, name="up"
+        )(x)
+        return self.act(self.norm(name="norm")(x, train=train))
+
+
+class EncoderDecoder(nn.Module):
+    """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
+
+    Attributes:
+        num_classes: k.
+        widths: channels of the encoder's convolutions, each followed by 2x2 max-pooling; the decoder's mirror them.
+        convs: convolutions of each encoder stage.
+        up_kernel: side of the transposed convolutions: 2, 3 or 4.
+    """
+
+    num_classes: int
+    widths: tuple[int, ...] = (64, 128)
+    convs: int = 1
+    up_kernel: Literal[2, 3, 4] = 3
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        x, size = pad_to_multiple(image, 2 ** len(self.widths))
+        pyramid = PlainEncoder(self.widths, self.convs, **layers, name="encoder")(x, train=train)
+        bottom = max_pool(pyramid[-1], 2)
+        decoded = TransposedDecoder(self.widths, self.up_kernel, **layers, name="decoder")(bottom, train=train)
+        logits = classifier(self.num_classes, dtype=self.dtype)(decoded[0]).astype(jnp.float32)
+        stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
+        stages |= {f"decoder/stage{i}": f for i, f in enumerate(decoded)}
+        return crop_to(logits, size), {"aux": (), **stages}

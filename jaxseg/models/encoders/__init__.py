@@ -1,0 +1,50 @@
+"""Encoders (backbones), one family a file: each turns an image into a pyramid of features.
+
+`encoder(x, train=train)` takes f[b,h,w,c], with h and w multiples of `encoder.strides[-1]`, and returns a tuple of
+features, finest first; level i is f[b, h/strides[i], w/strides[i], widths[i]]. `strides` and `widths` depend on the
+fields alone, so a decoder can be laid out before anything is traced.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from flax import linen as nn
+
+from jaxseg.models.fields import checked, nearest
+
+__all__ = ["ENCODERS", "EncoderFactory", "build", "factory", "names"]
+
+# Builds an encoder: `encoder(norm=norm, act=act, dtype=dtype, name="encoder")`. An encoder class is one.
+EncoderFactory: TypeAlias = Callable[..., nn.Module]
+
+# Name -> (file in this folder, class, fields that the name fixes).
+_CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "plain": ("plain", "PlainEncoder", {}),
+    "residual": ("residual", "ResidualEncoder", {}),
+}
+ENCODERS = tuple(_CLASSES)
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names that `build` and `factory` know."""
+    return ENCODERS
+
+
+def factory(name: str, **fields: Any) -> EncoderFactory:
+    """Returns the encoder class `name` with `fields` set, to be called with norm, act, dtype and name.
+
+    Raises:
+        ValueError: for an unknown name or field (naming the nearest right one), or a value of the wrong type.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"There is no encoder {name!r}.{nearest(name, ENCODERS)}")
+    file, class_name, fixed = _CLASSES[name]
+    cls = getattr(importlib.import_module(f"jaxseg.models.encoders.{file}"), class_name)
+    return functools.partial(cls, **(fixed | checked(f"Encoder {name!r}", cls, fields)))
+
+
+def build(name: str, **fields: Any) -> nn.Module:
+    """Returns the encoder `name`; raises as `factory` does."""
+    return factory(name, **fields)()

@@ -1,0 +1,88 @@
+"""The encoding path of ResUNet: pre-activation residual units (Zhang, Liu and Wang 2018, Fig. 2 left, Table I)."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.nn import PreActBlock, make_norm
+from jaxseg.types import Activation, NormFactory
+
+Shortcut = Literal["auto", "projection", "learned", "none"]
+
+
+class ResidualStage(nn.Module):
+    """f[b,h,w,c] -> f[b,h/stride,w/stride,features]: pre-activation residual units, the first of which has the stride.
+
+    With first_preact=False the first unit has no norm and activation before its first convolution: the form for a
+    stage that sees the image itself (Zhang et al. 2018, Fig. 2, first unit). Children: "block1", "block2", ...
+    """
+
+    features: int
+    blocks: int = 1
+    stride: int = 1
+    first_preact: bool = True
+    shortcut: Shortcut = "auto"
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        for i in range(self.blocks):
+            x = PreActBlock(
+                self.features,
+                stride=self.stride if i == 0 else 1,
+                first_preact=self.first_preact or i > 0,
+                shortcut=self.shortcut,
+                norm=self.norm,
+                act=self.act,
+                dtype=self.dtype,
+                name=f"block{i + 1}",
+            )(x, train=train)
+        return x
+
+
+class ResidualEncoder(nn.Module):
+    """f[b,h,w,c] -> features f[b,h/2^i,w/2^i,widths[i]], finest first, by residual units.
+
+    There is no pooling: the first convolution of each stage but the finest has stride 2 (Zhang et al. 2018, section
+    II-B). The last level is the paper's bridge.
+
+    Attributes:
+        widths: channels of each stage.
+        blocks: residual units of each stage (the paper: 1).
+        shortcut: "auto" (identity where the shape allows, else a 1x1 projection), "projection", "learned" (a 1x1
+            convolution on both paths, y = W_c x + W_r h(x)) or "none" (a plain network, for comparison).
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    blocks: int = 1
+    shortcut: Shortcut = "auto"
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Image pixels a feature pixel, of each level."""
+        return tuple(2**i for i in range(len(self.widths)))
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
+        pyramid = []
+        for i, features in enumerate(self.widths):
+            x = ResidualStage(
+                features,
+                self.blocks,
+                stride=1 if i == 0 else 2,
+                first_preact=i > 0,
+                shortcut=self.shortcut,
+                norm=self.norm,
+                act=self.act,
+                dtype=self.dtype,
+                name=f"stage{i}",
+            )(x, train=train)
+            pyramid.append(x)
+        return tuple(pyramid)

@@ -1,0 +1,136 @@
+"""ResUNet (Zhang, Liu and Wang 2018, "Road Extraction by Deep Residual U-Net", arXiv 1711.10684).
+
+A U-Net of pre-activation residual units (Fig. 1b; He et al. 2016, "Identity Mappings"), in the three parts of Fig. 2:
+encoding and bridge (`ResidualEncoder`, whose last level is the bridge), and decoding. The 3x3 and the final 1x1
+convolutions of Table I have 7,780,097 parameters for RGB and one class without biases but the last, the 7.8 million of
+the paper; ours has more by the norms, the biases of each unit's second convolution, and the 1x1 projections that the
+shortcuts need where channels or resolution change.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.models.encoders import EncoderFactory
+from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut
+from jaxseg.nn import ConvTranspose, PreActBlock, classifier, crop_to, make_norm, pad_to_multiple, resize
+from jaxseg.types import Activation, NormFactory
+
+Up = Literal["nearest", "bilinear", "transposed"]
+
+
+class ResUNetStage(nn.Module):
+    """(f[b,h,w,c], skip f[b,H,W,s]) -> f[b,H,W,features]: up-sampling, concatenation, residual units (section II-B).
+
+    Children: "up" where up="transposed", "block1", "block2", ...
+    """
+
+    features: int
+    factor: int = 2
+    blocks: int = 1
+    up: Up = "nearest"
+    shortcut: Shortcut = "auto"
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
+        if self.factor > 1 and self.up == "transposed":
+            x = ConvTranspose(x.shape[-1], kernel_size=self.factor, stride=self.factor, dtype=self.dtype, name="up")(x)
+        elif self.factor > 1:
+            x = resize(x, skip.shape[1:3], method=self.up)
+        x = jnp.concatenate([x, skip], axis=-1)
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        for i in range(self.blocks):
+            x = PreActBlock(self.features, shortcut=self.shortcut, **layers, name=f"block{i + 1}")(x, train=train)
+        return x
+
+
+class ResUNetDecoder(nn.Module):
+    """Pyramid (features finest first) -> decoder features finest first, one level fewer (Fig. 2 right).
+
+    Attributes:
+        widths: channels of each level of the result, finest first.
+        strides: those of the pyramid, one more than widths.
+        blocks, up, shortcut: as in `ResUNet`.
+    """
+
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    blocks: int = 1
+    up: Up = "nearest"
+    shortcut: Shortcut = "auto"
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
+        x, features = pyramid[-1], []
+        for i in reversed(range(len(self.widths))):
+            x = ResUNetStage(
+                self.widths[i],
+                self.strides[i + 1] // self.strides[i],
+                self.blocks,
+                self.up,
+                self.shortcut,
+                norm=self.norm,
+                act=self.act,
+                dtype=self.dtype,
+                name=f"stage{i}",
+            )(x, pyramid[i], train=train)
+            features.insert(0, x)
+        return tuple(features)
+
+
+class ResUNet(nn.Module):
+    """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
+
+    Attributes:
+        num_classes: k (the paper: 1).
+        widths: channels of each level, finest first (Table I); the last is the bridge.
+        blocks: residual units of each level, on either path (Table I: 1).
+        up: the up-sampling before each decoder level, which the paper does not specify further: nearest, bilinear, or a
+            transposed convolution with kernel and stride 2.
+        shortcut: form of y = g(W_c x + W_r h(x)): "auto" (identity where the shape allows, else a 1x1 projection),
+            "projection" (always 1x1), "learned" (1x1 on both paths) or "none" (the plain network of the ablation).
+        encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. `widths` then are
+            those of the decoder's levels, finest first, one fewer than the encoder's.
+    """
+
+    num_classes: int
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    blocks: int = 1
+    up: Up = "nearest"
+    shortcut: Shortcut = "auto"
+    encoder: EncoderFactory | None = None
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        if self.encoder is None:
+            encoder = ResidualEncoder(self.widths, self.blocks, self.shortcut, **layers, name="encoder")
+        else:
+            encoder = self.encoder(**layers, name="encoder")
+        levels = len(encoder.strides)
+        if len(self.widths) < levels - 1:
+            raise ValueError(f"ResUNet: widths {self.widths} are too few for an encoder of {levels} levels.")
+        x, size = pad_to_multiple(image, encoder.strides[-1])
+        pyramid = encoder(x, train=train)
+        decoded = ResUNetDecoder(
+            self.widths[: levels - 1], encoder.strides, self.blocks, self.up, self.shortcut, **layers, name="decoder"
+        )(pyramid, train=train)
+        top = decoded[0] if decoded else pyramid[0]
+        # As in Fig. 2, the sum of the last unit goes to the 1x1 convolution without norm or activation.
+        logits = classifier(self.num_classes, dtype=self.dtype)(top).astype(jnp.float32)
+        if encoder.strides[0] > 1:
+            logits = resize(logits, x.shape[1:3])
+        stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
+        stages |= {f"decoder/stage{i}": f for i, f in enumerate(decoded)}
+        return crop_to(logits, size), {"aux": (), **stages}

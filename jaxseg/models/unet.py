@@ -1,0 +1,186 @@
+"""U-Net (Ronneberger, Fischer and Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation").
+
+Names follow Fig. 1: a contracting path (the encoder), an expanding path (the decoder) of 2x2 up-convolutions that halve
+the channels, a concatenation with the encoder's features of the same resolution and two 3x3 convolutions, and a final
+1x1 convolution. The paper has no normalisation: `norm="none"` with `padding="valid"` is its network, of 31,030,658
+parameters for one input channel and two classes.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxseg.models.encoders import EncoderFactory
+from jaxseg.models.encoders.plain import Padding, PlainEncoder, conv_layers
+from jaxseg.nn import Conv, ConvTranspose, classifier, crop_to, make_norm, pad_to_multiple, resize
+from jaxseg.types import Activation, NormFactory
+
+
+class UNetStage(nn.Module):
+    """(f[b,h,w,c], skip f[b,H,W,s]) -> f[b,H,W,features]: up-convolution, concatenation, convolutions (Fig. 1 right).
+
+    `factor` is the ratio of the resolutions. With padding="valid" the middle of the skip is taken ("copy and crop").
+    Children: "up", "conv1", "conv2", ...
+    """
+
+    features: int
+    factor: int = 2
+    convs: int = 2
+    padding: Padding = "same"
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
+        if self.factor == 1:
+            x = Conv(self.features, kernel_size=1, dtype=self.dtype, name="up")(x)
+        else:
+            x = ConvTranspose(self.features, kernel_size=self.factor, stride=self.factor, dtype=self.dtype, name="up")(
+                x
+            )
+        x = jnp.concatenate([x, crop_middle(skip, x.shape[1:3])], axis=-1)
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        return conv_layers(x, self.features, self.convs, self.padding, layers, train=train)
+
+
+class UNetDecoder(nn.Module):
+    """Pyramid (features finest first) -> decoder features finest first, one level fewer: the expanding path.
+
+    Attributes:
+        widths: channels of each level of the result, finest first.
+        strides: those of the pyramid, one more than widths.
+    """
+
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    convs: int = 2
+    padding: Padding = "same"
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
+        x, features = pyramid[-1], []
+        for i in reversed(range(len(self.widths))):
+            x = UNetStage(
+                self.widths[i],
+                self.strides[i + 1] // self.strides[i],
+                self.convs,
+                self.padding,
+                norm=self.norm,
+                act=self.act,
+                dtype=self.dtype,
+                name=f"stage{i}",
+            )(x, pyramid[i], train=train)
+            features.insert(0, x)
+        return tuple(features)
+
+
+class UNet(nn.Module):
+    """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
+
+    Attributes:
+        num_classes: k.
+        widths: channels of each level, finest first; the last is the bottom of the U.
+        convs: 3x3 convolutions of each level, on either path.
+        dropout: rate at the end of the contracting path (section 3.1); .5 at the two deepest levels in the authors'
+            release. It belongs to the paper's own encoder.
+        padding: "same": the image is padded with zeros at the bottom and right to a multiple of the coarsest stride,
+            and every convolution keeps its size. "valid": the paper's form; the context that the convolutions take is
+            made by mirroring the image at its borders (Fig. 2), with the whole image as one tile.
+        encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. `widths` then are
+            those of the decoder's levels, finest first, one fewer than the encoder's.
+        axis_name: mapped axis over which dropout is drawn.
+    """
+
+    num_classes: int
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    convs: int = 2
+    dropout: float = 0.5
+    padding: Padding = "same"
+    encoder: EncoderFactory | None = None
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        if self.encoder is None:
+            encoder = PlainEncoder(
+                self.widths, self.convs, self.dropout, self.padding, axis_name=self.axis_name, **layers, name="encoder"
+            )
+        elif self.padding == "valid":
+            raise ValueError(
+                "UNet: padding='valid' is a form of the paper's own encoder; another encoder needs 'same'."
+            )
+        else:
+            encoder = self.encoder(**layers, name="encoder")
+        levels = len(encoder.strides)
+        if len(self.widths) < levels - 1:
+            raise ValueError(f"UNet: widths {self.widths} are too few for an encoder of {levels} levels.")
+        if self.padding == "valid":
+            x, size = pad_for_valid(image, levels, self.convs), image.shape[1:3]
+        else:
+            x, size = pad_to_multiple(image, encoder.strides[-1])
+        pyramid = encoder(x, train=train)
+        decoded = UNetDecoder(
+            self.widths[: levels - 1], encoder.strides, self.convs, self.padding, **layers, name="decoder"
+        )(pyramid, train=train)
+        top = decoded[0] if decoded else pyramid[0]
+        logits = classifier(self.num_classes, dtype=self.dtype)(top).astype(jnp.float32)
+        if encoder.strides[0] > 1:
+            logits = resize(logits, x.shape[1:3])
+        stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
+        stages |= {f"decoder/stage{i}": f for i, f in enumerate(decoded)}
+        return crop_to(logits, size), {"aux": (), **stages}
+
+
+def crop_middle(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """f[b,h,w,c] -> f[b,*size,c], the middle of x."""
+    top, left = ((have - want) // 2 for have, want in zip(x.shape[1:3], size))
+    return x[:, top : top + size[0], left : left + size[1]]
+
+
+def valid_size(size: int, levels: int, convs: int = 2) -> tuple[int, int]:
+    """Returns (input, output) of the smallest U-Net without padding whose output covers `size` pixels.
+
+    The bottom decides: an input of n there is 2n + 2·convs one level up, and all the poolings are even. For levels=5:
+    valid_size(388, 5) == (572, 388), the numbers of Fig. 1.
+    """
+    lost = 2 * convs
+    bottom = 0
+    while True:
+        bottom += 1
+        before, after = bottom, bottom - lost
+        for _ in range(levels - 1):
+            before, after = 2 * before + lost, 2 * after - lost
+        if after >= size:
+            return before, after
+
+
+def pad_for_valid(image: jax.Array, levels: int, convs: int = 2) -> jax.Array:
+    """f[b,h,w,c] -> f[b,H,W,c] with the image mirrored at its borders, for a U-Net without padding.
+
+    Output pixel (0, 0) of that network is image pixel (0, 0). The mirroring repeats where the image is smaller than
+    the margin, so that one pixel is enough.
+    """
+    for axis in (1, 2):
+        size = image.shape[axis]
+        before, after = valid_size(size, levels, convs)
+        margin = (before - after) // 2
+        image = jnp.take(image, mirrored(np.arange(-margin, before - margin), size), axis=axis)
+    return image
+
+
+def mirrored(index: np.ndarray, size: int) -> np.ndarray:
+    """Maps any pixel index into [0, size) by reflection at the border pixels, which are not repeated."""
+    period = max(2 * (size - 1), 1)
+    index = index % period
+    return np.minimum(index, period - index) if size > 1 else np.zeros_like(index)

@@ -1,0 +1,149 @@
+"""From a configuration to the pure parts of a run: data, model, loss, optimiser, strategy.
+
+Training, evaluation and prediction all build their parts here, so that they agree.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxseg import losses, metrics, models, optim, parallel
+from jaxseg.config import ConfigDict, ConfigError, nearest
+from jaxseg.data import augment, pipeline, sources
+from jaxseg.step import Augment, Prepare
+
+
+class Problem(NamedTuple):
+    """The data of a run and what follows from it.
+
+    Attributes:
+        train: the training split.
+        val: the split that evaluations during training score.
+        num_classes: channels of the logits; 1 for a binary problem with one sigmoid logit.
+    """
+
+    train: sources.Source
+    val: sources.Source
+    num_classes: int
+
+
+def check(config: ConfigDict) -> None:
+    """Builds model, loss, optimiser and strategy once without running any, so that wrong names fail at once.
+
+    Raises:
+        ConfigError: naming the key and the nearest right value.
+    """
+    num_classes = config.model.num_classes or 2
+    make_model(config, num_classes)
+    make_loss(config, num_classes)
+    if config.loss.class_weights not in ("", "median_frequency"):
+        _numbers(config.loss.class_weights)
+    optim.from_config(config)
+    if config.data.source not in sources.SOURCES:
+        raise ConfigError(
+            f"There is no data set data.source={config.data.source!r}.{nearest(config.data.source, sources.SOURCES)}"
+        )
+    make_strategy(config)
+
+
+def make_strategy(config: ConfigDict) -> parallel.Strategy:
+    """Returns the strategy of the config, after checking that the devices can share its batches evenly."""
+    sizes = {"batch_size": config.batch_size, "eval.batch_size": config.eval.batch_size}
+    if config.accumulate > 1:
+        sizes["batch_size / accumulate"] = config.batch_size // config.accumulate
+    return parallel.make_strategy(config.strategy, sizes)
+
+
+def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> nn.Module:
+    """Returns the model of the config; `axis_name` is the strategy's, None outside a `pmap`."""
+    try:
+        return models.build(
+            config.model.name,
+            num_classes=num_classes,
+            dtype=config.dtype,
+            axis_name=axis_name,
+            **config.model.args.to_dict(),
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model: {error}") from error
+
+
+def make_loss(config: ConfigDict, num_classes: int, weights: Sequence[float] | np.ndarray | None = None) -> losses.Loss:
+    """Returns the loss of the config, with the `class_weights` that it was given or None."""
+    try:
+        return losses.make_loss(
+            config.loss.terms,
+            num_classes=num_classes,
+            class_weights=weights,
+            label_smoothing=config.loss.label_smoothing,
+            args=config.loss.args.to_dict(),
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"loss: {error}") from error
+
+
+def class_weights(config: ConfigDict, num_classes: int, train: sources.Source) -> np.ndarray | None:
+    """Returns the weights f32[k] that `loss.class_weights` asks for, or None; median frequencies count `train`.
+
+    Raises:
+        ConfigError: if it is neither a known name nor one number a class.
+    """
+    text = config.loss.class_weights
+    if not text:
+        return None
+    if text == "median_frequency":
+        return losses.median_frequency_weights(*pipeline.pixel_counts(train))
+    weights = _numbers(text)
+    if len(weights) != metrics.num_confusion_classes(num_classes):
+        raise ConfigError(
+            f"loss.class_weights has {len(weights)} numbers, but there are {len(train.info.classes)} classes."
+        )
+    return weights
+
+
+def _numbers(text: str) -> np.ndarray:
+    try:
+        return np.array([float(part) for part in text.split(",")], np.float32)
+    except ValueError as error:
+        raise ConfigError(
+            f"loss.class_weights must be empty, median_frequency or numbers with commas, got {text!r}."
+        ) from error
+
+
+def load_problem(config: ConfigDict) -> Problem:
+    """Opens the training and validation data.
+
+    Raises:
+        DataError: if they cannot be opened, a split is empty, or their classes are not those of the config.
+    """
+    train = sources.make_source(config, config.data.train_split)
+    val = sources.make_source(config, config.data.val_split)
+    return Problem(train, val, config.model.num_classes or len(train.info.classes))
+
+
+def input_size(config: ConfigDict) -> tuple[int, int]:
+    """Returns the (height, width) of what the network sees in training; learned positions have this size."""
+    return tuple(config.augment.crop) or tuple(config.data.size)
+
+
+def make_prepare(config: ConfigDict) -> Prepare:
+    """Returns raw images [b,h,w,c] -> network input, as evaluation and prediction use it."""
+
+    def prepare(image: jax.Array) -> jax.Array:
+        return augment.normalize(augment.to_float(image), config.data.mean, config.data.std)
+
+    return prepare
+
+
+def make_augment(config: ConfigDict) -> Augment:
+    """Returns (key, raw image, label) -> (network input, label) for one example, as training uses it."""
+    augment_unit = augment.from_config(config.augment)
+
+    def augment_example(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        image, label = augment_unit(key, augment.to_float(image), label)
+        return augment.normalize(image, config.data.mean, config.data.std), label
+
+    return augment_example

@@ -1,0 +1,136 @@
+"""A state as named host arrays: copied, described with digests, compared with what a model needs."""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxseg.types import PyTree
+
+
+def named(tree: PyTree) -> dict[str, Any]:
+    """Returns {path: leaf} in the order of the leaves, such as "opt_state/0/mu/stem/kernel"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    paths = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    if len(paths) != len(leaves) or not paths:
+        raise ValueError("A state must have at least one array, and all of them different paths.")
+    return paths
+
+
+def host_arrays(state: PyTree) -> dict[str, np.ndarray]:
+    """Returns copies on the host that share no memory with the state (on the CPU `np.asarray` would)."""
+    leaves = named(state)
+    for name, leaf in leaves.items():
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            if not leaf.is_fully_replicated:
+                raise ValueError(f"The array {name} is split over processes; gather it before saving.")
+            leaves[name] = leaf.addressable_data(0)
+    for leaf in leaves.values():
+        if isinstance(leaf, jax.Array):
+            leaf.copy_to_host_async()
+    return {name: np.array(leaf, copy=True, order="C") for name, leaf in leaves.items()}
+
+
+def form(leaf: Any) -> tuple[tuple[int, ...], str]:
+    """Returns shape and type of an array or `jax.ShapeDtypeStruct`."""
+    return tuple(np.shape(leaf)), str(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
+
+
+def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Returns shape, type and CRC-32 of each array (zlib lets go of the interpreter lock, so threads help)."""
+
+    def one(array: np.ndarray) -> dict[str, Any]:
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return {"shape": list(array.shape), "dtype": str(array.dtype), "crc32": zlib.crc32(data)}
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return dict(zip(arrays, pool.map(one, arrays.values())))
+
+
+def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the arrays as nested dictionaries, which any Orbax reader understands."""
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *parents, leaf = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = array
+    return tree
+
+
+def flat(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Undoes `nested`."""
+    return {name: np.asarray(leaf) for name, leaf in named(tree).items()}
+
+
+def seal(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns JSON-able content under its digest."""
+    return {"sha256": _digest(content), "content": content}
+
+
+def unseal(sealed: dict[str, Any]) -> dict[str, Any]:
+    """Undoes `seal`; raises ValueError if the content is not what was sealed."""
+    if _digest(sealed["content"]) != sealed["sha256"]:
+        raise ValueError("it is not what was written")
+    return sealed["content"]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def encode(iterator_state: Any) -> str:
+    """Returns bytes, or anything JSON can hold, as text."""
+    if isinstance(iterator_state, bytes):
+        return "b" + base64.b64encode(iterator_state).decode()
+    return "j" + json.dumps(iterator_state)
+
+
+def decode(text: str) -> Any:
+    """Undoes `encode`."""
+    return base64.b64decode(text[1:]) if text[0] == "b" else json.loads(text[1:])
+
+
+def all_processes(text: str) -> list[str]:
+    """Returns the text of every process, in their order."""
+    if jax.process_count() == 1:
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8)
+    lengths = np.asarray(multihost_utils.process_allgather(np.array([data.size], np.int32))).reshape(-1)
+    padded = np.zeros(lengths.max(), np.uint8)
+    padded[: data.size] = data
+    gathered = np.asarray(multihost_utils.process_allgather(padded)).reshape(lengths.size, -1)
+    return [row[:length].tobytes().decode() for row, length in zip(gathered, lengths)]
+
+
+def mismatch(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> str:
+    """Returns the sentence that says how a checkpoint differs from the model asked for."""
+    both = [name for name in wanted if name in stored and wanted[name] != stored[name]]
+    changed = [f"{n} is {_show(stored[n])} there and {_show(wanted[n])} here" for n in both]
+    kinds = {
+        "missing from it": [name for name in wanted if name not in stored],
+        "unexpected in it": [name for name in stored if name not in wanted],
+        "of another shape or type": changed,
+    }
+    parts = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    return (
+        f"The checkpoint {path} is of another model or optimiser than this configuration's ({'; '.join(parts)}); "
+        "use the configuration that wrote it, or another --workdir."
+    )
+
+
+def _show(form: tuple[tuple[int, ...], str]) -> str:
+    return f"{form[1]}[{','.join(map(str, form[0]))}]"
+
+
+def _some(names: list[str], count: int = 4) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

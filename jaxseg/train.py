@@ -1,0 +1,224 @@
+"""Trains a segmentation network: the whole story, top to bottom.
+
+    python -m jaxseg.train --config experiments/resunet.py [--workdir DIR] [--config.KEY=VALUE ...]
+
+Starting the same command again resumes the run where it was cut off, and ends in bit-for-bit the same parameters.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxseg import command, metrics, optim, pictures, setup
+from jaxseg.checkpoint import CheckpointError, Checkpoints
+from jaxseg.config import ConfigDict, ConfigError
+from jaxseg.data import DataError, pipeline
+from jaxseg.data.images import read_image
+from jaxseg.inference.score import Result, score
+from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.report import LOG_FILE, Reporter, StepMetrics, read_log
+from jaxseg.signals import stop_on_signal
+from jaxseg.state import TrainState, count_parameters, init_state
+from jaxseg.step import make_eval_step, make_train_step
+from jaxseg.workdir import CHECKPOINTS, prepare_workdir, run_record, write_json
+
+
+class NotFiniteError(RuntimeError):
+    """The loss or the gradient is NaN or infinite."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    try:
+        options, config = command.parse_command_line(
+            sys.argv[1:] if argv is None else argv, "python -m jaxseg.train", "Train a segmentation network."
+        )
+        setup.check(config)
+        workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
+        train(config, workdir, options.config)
+    except (ConfigError, DataError, CheckpointError, NotFiniteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def default_workdir(experiment: str) -> Path:
+    """Returns runs/NAME or runs/NAME-VARIANT for the experiment `PATH/NAME.py[:VARIANT]`."""
+    path, _, variant = experiment.partition(":")
+    return Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
+
+
+def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
+    """Trains, evaluates and reports; returns the last evaluation, or None when a signal stopped the run before the end.
+
+    Args:
+        config: a validated configuration.
+        workdir: where the run is kept; a run that is there already is resumed.
+        experiment: FILE[:VARIANT] the config came from, for the closing words.
+
+    Raises:
+        ConfigError: if the workdir holds a run of another configuration, or the data disagree with this one.
+        DataError: if the data cannot be read.
+        CheckpointError: if a checkpoint cannot be written, or is another model's.
+        NotFiniteError: if the loss or the gradient stops being finite.
+    """
+    problem = setup.load_problem(config)
+    info, num_classes = problem.train.info, problem.num_classes
+    workdir = prepare_workdir(workdir, config)
+    class_weights = setup.class_weights(config, num_classes, problem.train)
+    weights = None if class_weights is None else [float(weight) for weight in class_weights]
+    about = {"classes": info.classes, "colors": info.colors, "num_classes": num_classes, "class_weights": weights}
+    write_json(workdir / "data.json", about)
+
+    # The pure parts: model, loss and optimiser, and the steps made of them.
+    strategy = setup.make_strategy(config)
+    axis = strategy.axis_name
+    model = setup.make_model(config, num_classes, axis)
+    loss = setup.make_loss(config, num_classes, class_weights)
+    tx, schedule = optim.from_config(config)
+    prepare = setup.make_prepare(config)
+    train_step = strategy.compile_train(
+        make_train_step(
+            model,
+            tx,
+            loss,
+            augment=setup.make_augment(config),
+            accumulate=config.accumulate,
+            ema_decay=config.ema.decay,
+            aux_weight=config.loss.aux_weight,
+            schedule=schedule,
+            axis_name=axis,
+        )
+    )
+    eval_step = strategy.compile_eval(make_eval_step(model, loss, prepare=prepare, axis_name=axis))
+    segment = make_segmenter(model, config)
+
+    # The data. Order, augmentation, dropout and initialisation all derive from one seed.
+    shape = {"size": config.data.size, "fit": config.data.fit}
+    batches = pipeline.make_train_loader(
+        problem.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        workers=config.data.workers,
+        prefetch=config.data.prefetch,
+        channels=config.data.channels,
+        **shape,
+    )
+    validation = pipeline.make_eval_loader(problem.val, batch_size=config.eval.batch_size, **shape)
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+
+    def init(key: jax.Array) -> TrainState:
+        image_shape = (*setup.input_size(config), config.data.channels)
+        return init_state(setup.make_model(config, num_classes), tx, key, image_shape, ema=config.ema.decay > 0)
+
+    with (
+        Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep) as checkpoints,
+        Reporter(workdir, every=config.log.every, tensorboard=config.log.tensorboard, classes=info.classes) as reporter,
+        batches,
+        stop_on_signal() as stop,
+    ):
+        restored = checkpoints.restore(jax.eval_shape(init, init_key))
+        if restored is None:
+            state, start = strategy.put_state(jax.jit(init)(init_key)), 0
+        else:
+            state, start = strategy.put_state(restored.state), restored.step
+            batches.set_state(restored.iterator_state)
+        key = strategy.put_key(step_key)
+        run_record(workdir, config, step=start)
+        reporter.start(start, config.steps)
+        reporter.message(
+            f"{config.model.name}: {count_parameters(strategy.get_state(state).params):,} parameters; "
+            f"{config.data.source}: {len(problem.train)} training and {len(problem.val)} validation images, "
+            f"{len(info.classes)} classes; {jax.device_count()} {jax.default_backend()} device(s), {config.strategy}"
+            + (f"; going on after step {start}" if start else "")
+        )
+
+        result = None
+        for step in range(start + 1, config.steps + 1):
+            batch = next(batches)
+            placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
+            state, step_metrics = train_step(state, placed, key)
+            # Metrics are read one step late, while the device is busy with this one.
+            _require_finite(reporter.train(step, strategy.first(step_metrics), config.batch_size), checkpoints)
+
+            last = step == config.steps
+            evaluating = last or step % config.eval.every == 0
+            stopping = stop.agreed() if jax.process_count() == 1 or step % config.log.every == 0 else False
+            if not (evaluating or stopping or step % config.checkpoint.every == 0):
+                continue
+            _require_finite(reporter.flush(), checkpoints)  # nothing broken is ever saved
+            quality = None
+            if evaluating:
+                result = score(eval_step, state, validation, loss=loss, strategy=strategy)
+                scores = metrics.scores(result.confusion)
+                quality = {"mean_iou": scores.mean_iou}
+                reporter.evaluation(step, scores, result.loss)
+                sheet = _draw_predictions(config, problem, segment, strategy.get_state(state), workdir)
+                if sheet is not None:
+                    reporter.picture(step, "predictions", sheet)
+            checkpoints.save(step, strategy.get_state(state), batches.get_state(), quality)
+            if stopping and not last:
+                checkpoints.wait()
+                reporter.message(f"Stopped after step {step} as asked; the same command goes on from there.")
+                return None
+        checkpoints.wait()
+
+        if result is None:  # the run had ended before: score it again, to close with the same words
+            result = score(eval_step, state, validation, loss=loss, strategy=strategy)
+            _draw_predictions(config, problem, segment, strategy.get_state(state), workdir)
+        if jax.process_index() == 0:
+            pictures.curves(read_log(workdir / LOG_FILE), workdir / "curves.png")
+        reporter.message(metrics.table(metrics.scores(result.confusion), info.classes))
+        reporter.message(_closing_words(workdir, experiment))
+    return result
+
+
+def _require_finite(done: StepMetrics | None, checkpoints: Checkpoints) -> None:
+    """Stops the run where the metrics of a step are NaN or infinite."""
+    if done is None or done.finite:
+        return
+    checkpoints.wait()
+    good = checkpoints.latest_step()
+    where = "there is no checkpoint yet" if good is None else f"the last good checkpoint is {checkpoints.path(good)}"
+    raise NotFiniteError(
+        f"The loss is {done.loss} and the norm of the gradient {done.grad_norm} at step {done.step}; {where}. Try a "
+        "lower optimizer.learning_rate, a longer schedule.warmup, optimizer.clip=1, or dtype=float32, in a new workdir."
+    )
+
+
+def _draw_predictions(
+    config: ConfigDict, problem: setup.Problem, segment: Callable[..., Segmentation], state: TrainState, workdir: Path
+) -> np.ndarray | None:
+    """Writes predictions.png, the first validation images beside truth, prediction and error; returns the picture."""
+    if config.log.images == 0 or jax.process_index() != 0:
+        return None
+    examples = [problem.val[index] for index in range(min(config.log.images, len(problem.val)))]
+    images, truths = [example["image"] for example in examples], [example["label"] for example in examples]
+    predictions = [segment(state.variables, image).classes for image in images]
+    path = workdir / "predictions.png"
+    pictures.prediction_sheet(images, truths, predictions, problem.val.info.colors, problem.val.info.classes, path)
+    return read_image(path)
+
+
+def _closing_words(workdir: Path, experiment: str) -> str:
+    """Where everything is, and what to do next."""
+    workdir = workdir.relative_to(Path.cwd()) if workdir.is_relative_to(Path.cwd()) else workdir
+    files = {
+        "checkpoints": "checkpoints", "log": "log.jsonl", "curves": "curves.png", "predictions": "predictions.png",
+    }  # fmt: skip
+    lines = [f"{name + ':':<13}{workdir / file}" for name, file in files.items()]
+    return "\n".join(
+        [
+            *lines,
+            f"evaluate:    python -m jaxseg.evaluate --workdir {workdir} --split test",
+            f"predict:     python -m jaxseg.predict --workdir {workdir} IMAGES... --out preds/",
+            f"resume:      python -m jaxseg.train --config {experiment} --workdir {workdir}  (and the same overrides)",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The house rules of the package: who may import whom, what importing costs, how long a file may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "jaxseg"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# The floors of DESIGN, lowest first, with the parts of jaxseg/ that stand on each; two rows make one floor where some
+# files serve the others. A file may import from the rows before its own, and a file of a package also from that
+# package; the files of the ground floor may import each other, since nothing lies below them.
+# `data.check` is a command line that happens to live in data/: it stands on the top floor.
+ROWS = (
+    ("", "types", "config", "presets", "command"),  # 0
+    ("nn",),  # 1
+    ("models",),  # 2
+    ("losses", "metrics", "pretrained"),  # 3
+    ("pictures",),  # 4
+    ("data",),  # 4
+    ("optim", "state", "parallel"),  # 5
+    ("step",),  # 6
+    ("snapshot", "signals", "workdir", "setup"),  # 7
+    ("checkpoint", "report"),  # 7
+    ("inference",),  # 8
+    ("evaluate", "predict", "export", "train", "data.check"),  # 9
+)
+FLOORS = {part: number for number, row in enumerate(ROWS) for part in row}
+# These work in anybody's script: nothing of ours but each other, nothing of others but these.
+PURE = {"nn", "models", "losses", "metrics", "state", "step"}
+PURE_THIRD_PARTY = {"jax", "flax", "optax", "numpy"}
+# What only `config` and the floors that touch files (4 and 7 to 9) may import.
+FILE_LIBRARIES = {
+    "ml_collections", "grain", "tensorflow_datasets", "tensorflow", "array_record", "orbax", "etils", "absl", "PIL",
+    "matplotlib", "tensorboardX", "tqdm", "scipy",
+}  # fmt: skip
+FILE_FLOORS = {FLOORS[part] for part in ("pictures", "data", "workdir", "checkpoint", "inference", "train")}
+MAX_LINES = 350
+
+
+def module_of(path: Path) -> str:
+    """Returns "nn.conv" for jaxseg/nn/conv.py, "nn" for jaxseg/nn/__init__.py and "" for jaxseg/__init__.py."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+def part_of(module: str) -> str:
+    """Returns the part of ROWS that a module, or a name inside one, belongs to."""
+    return module if module in FLOORS else module.split(".")[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Returns every module that a file imports anywhere, in functions too, with absolute dotted names."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = ["jaxseg", *path.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            # `from jaxseg import nn` imports jaxseg.nn; `from jaxseg.types import Batch` is left as jaxseg.types.Batch.
+            found |= {f"{module}.{alias.name}" for alias in node.names} if module.startswith("jaxseg") else {module}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.JoinedStr) and isinstance(first.values[0], ast.Constant):
+                first = first.values[0]
+            if isinstance(first, ast.Constant) and str(first.value).startswith("jaxseg"):
+                found.add(str(first.value).rstrip("."))
+    return found
+
+
+def own_imports(path: Path) -> set[str]:
+    """Returns the parts of ROWS that a file imports from."""
+    names = {name.removeprefix("jaxseg").removeprefix(".") for name in imports_of(path) if _is_ours(name)}
+    # `from jaxseg import __version__` is the top package itself.
+    return {part_of(name) if part_of(name) in FLOORS else "" for name in names}
+
+
+def third_party(path: Path) -> set[str]:
+    """Returns the top names of the packages that a file imports, ours and the standard library's left out."""
+    tops = {name.split(".")[0] for name in imports_of(path) if not _is_ours(name)}
+    return tops - set(sys.stdlib_module_names)
+
+
+def _is_ours(name: str) -> bool:
+    return name == "jaxseg" or name.startswith("jaxseg.")
+
+
+def each_file() -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(ROOT)) for p in FILES])
+
+
+@each_file()
+def test_every_file_has_a_floor_and_imports_only_from_floors_below(path):
+    part = part_of(module_of(path))
+    assert part in FLOORS, f"{path.name} stands on no floor: add it to ROWS and to DESIGN"
+    for other in own_imports(path) - {part}:
+        below = FLOORS[other] < FLOORS[part] or FLOORS[part] == 0 == FLOORS[other]
+        assert below, f"{module_of(path)} imports {other}, which does not lie below it"
+
+
+@each_file()
+def test_third_party_packages_stay_on_the_floors_that_may_use_them(path):
+    part, used = part_of(module_of(path)), third_party(path)
+    if part in PURE:
+        assert used <= PURE_THIRD_PARTY
+        assert own_imports(path) <= PURE | {"types"}
+    elif FLOORS[part] not in FILE_FLOORS:
+        allowed = {"ml_collections"} if part == "config" else set()
+        assert not used & (FILE_LIBRARIES - allowed)
+
+
+def test_third_party_packages_are_declared():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {"tensorflow_datasets": "tensorflow-datasets", "orbax": "orbax-checkpoint", "PIL": "pillow"}
+    declared = {requirement.replace(">", "=").split("=")[0].strip() for requirement in project["dependencies"]}
+    used = set().union(*(third_party(path) for path in FILES))
+    assert {names[name] if name in names else name for name in used} <= declared
+
+
+@each_file()
+def test_files_are_short_and_named_for_what_they_hold(path):
+    assert path.name != "utils.py"
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= MAX_LINES, f"{path.name} has {lines} lines: split it"
+
+
+@each_file()
+def test_no_lookup_with_a_silent_default(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+            gather = ast.unparse(node.func.value).rpartition("[")[0].endswith(".at")  # x.at[i].get() of JAX
+            assert gather, f"{path.name}:{node.lineno} hides a missing key behind .get("
+
+
+@pytest.mark.parametrize("module", ["jaxseg", "jaxseg.config", "jaxseg.data", "jaxseg.models", "jaxseg.step"])
+def test_importing_is_light(module):
+    heavy = ("tensorflow_datasets", "tensorflow", "matplotlib", "grain", "torch")
+    code = (
+        f"import sys, {module}\n"
+        "loaded = set(sys.modules)\n"
+        "from jaxseg.models import MODELS\n"
+        f"print(sorted(loaded & {{*{heavy!r}, *(f'jaxseg.models.{{name}}' for name in MODELS)}}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_rules_are_able_to_fail(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "nn").mkdir()
+    file = tmp_path / "nn" / "conv.py"
+    file.write_text(
+        "import numpy as np\nfrom jaxseg import models\nfrom ..types import Array\nfrom . import norm\n"
+        "def f():\n    from PIL import Image\n    import jaxseg.data.check\n"
+        "    importlib.import_module(f'jaxseg.step')\n"
+    )
+    assert own_imports(file) == {"models", "types", "nn", "data.check", "step"}
+    assert third_party(file) == {"numpy", "PIL"}

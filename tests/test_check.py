@@ -1,0 +1,113 @@
+"""`python -m jaxseg.data.check`, on good data and on bad."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.data import check
+
+EXPERIMENT = """
+from jaxseg.config import default_config, update
+
+def get_config(arg=None):
+    config = default_config()
+    update(config, data__shapes_train=6, data__shapes_val=3)
+    if arg == "folder":
+        update(config, data__source="folder", data__size=(8, 8))
+    return config
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    path = tmp_path / "experiment.py"
+    path.write_text(EXPERIMENT)
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve images in split folders, nothing wrong with them."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        part = tmp_path / "data" / ("val" if i < 3 else "train")
+        for kind, array in (("images", rng.integers(0, 256, (16, 24, 3))), ("masks", rng.integers(0, 3, (16, 24)))):
+            (part / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(part / kind / f"{i:02d}.png")
+    (tmp_path / "data" / "classes.json").write_text('{"classes": ["sky", "road", "car", "dog"]}')
+    return tmp_path / "data"
+
+
+def test_shapes_are_in_order(experiment, tmp_path, capsys):
+    assert check.main(["--config", experiment, "--out", str(tmp_path / "sheet.png")]) == 0
+    out = capsys.readouterr().out
+    assert "train: 6 images read; height x width: 64 x 64 (6)" in out and "val: 3 images read" in out
+    assert "Nothing is wrong." in out
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 100
+
+
+def test_a_good_folder(experiment, folder, tmp_path, capsys):
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--out", str(tmp_path / "s.png")]
+    assert check.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "train: 9 images read; height x width: 16 x 24 (9)" in out
+    assert "dog" in out and "never occurs" in out
+
+
+def test_every_problem_is_listed_and_the_good_images_are_drawn(experiment, folder, tmp_path, capsys):
+    images, masks = folder / "train" / "images", folder / "train" / "masks"
+    (masks / "03.png").unlink()  # image without mask
+    (images / "04.png").unlink()  # mask without image
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(masks / "05.png")  # another size
+    Image.fromarray(np.full((16, 24), 77, np.uint8)).save(masks / "06.png")  # outside the classes
+    (images / "07.png").write_bytes((images / "07.png").read_bytes()[:300])  # truncated
+    Image.fromarray(np.full((16, 24, 3), 9, np.uint8)).save(masks / "08.png")  # colours
+    Image.fromarray(np.full((16, 24), 255, np.uint8)).save(masks / "09.png")  # nothing but ignored
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--out", str(tmp_path / "s.png")]
+    assert check.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert "7 problems:" in err
+    for text in ("03.png has no mask", "04.png has no image", "is 9 x 9", "holds the values 77", "cannot be read",
+                 "--config.data.palette='((9,9,9),)'", "Every pixel of 09 (train) is ignored"):  # fmt: skip
+        assert text in err
+    assert "train: 3 images read" in out and "val: 3 images read" in out
+    assert (tmp_path / "s.png").is_file()
+
+
+def test_classes_are_found_although_a_mask_is_broken(experiment, folder, tmp_path, capsys):
+    (folder / "classes.json").unlink()
+    mask = folder / "train" / "masks" / "05.png"
+    mask.write_bytes(mask.read_bytes()[:60])
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--out", str(tmp_path / "s.png")]
+    assert check.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert "1 problem:" in err and "05.png cannot be read" in err
+    assert "class 2" in out and "train: 8 images read" in out
+
+
+def test_a_folder_that_cannot_be_opened(experiment, tmp_path, capsys):
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={tmp_path / 'none'}", "--out", "unused.png"]
+    assert check.main(arguments) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_wrong_configuration_is_one_sentence(experiment, capsys):
+    assert check.main(["--config", experiment, "--config.data.siz=(8,8)"]) == 1
+    assert "Did you mean 'data.size'" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_written(experiment, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert check.main(["--config", experiment, "--out", str(tmp_path / "file" / "sheet.png")]) == 1
+    assert "sheet.png cannot be written" in capsys.readouterr().err
+
+
+def test_the_command_line(experiment, tmp_path):
+    command = [sys.executable, "-m", "jaxseg.data.check", "--config", experiment, "--splits", "val", "--images", "0"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("val: 3 images read") and result.stderr == ""

@@ -1,0 +1,160 @@
+"""The configuration: types, unknown names, overrides, round trips through JSON."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from jaxseg import command
+from jaxseg.config import (
+    KEYS,
+    ConfigError,
+    default_config,
+    differences,
+    flatten,
+    from_dict,
+    parse_arg,
+    set_key,
+    to_dict,
+    update,
+    validate,
+)
+
+
+def test_every_key_has_a_default_a_meaning_and_a_place():
+    flat = flatten(default_config())
+    assert set(flat) == set(KEYS)
+    assert all(meaning for _, meaning in KEYS.values())
+    assert "--config.schedule.warmup=0" in command.help_text()
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "value"),
+    [
+        ("--config.data.size=(128,96)", "data.size", (128, 96)),
+        ("--config.data.size=128,96", "data.size", (128, 96)),
+        ("--config.augment.crop=()", "augment.crop", ()),
+        ("--config.data.classes=cat,dog", "data.classes", ("cat", "dog")),
+        ("--config.data.mean=0.5", "data.mean", (0.5,)),
+        ("--config.data.dir=7", "data.dir", "7"),
+        ("--config.log.tensorboard=false", "log.tensorboard", False),
+        ("--config.ema.decay=0", "ema.decay", 0.0),
+        ("--config.data.palette=((0,0,0),(255,0,0))", "data.palette", ((0, 0, 0), (255, 0, 0))),
+        ("--config.model.args.widths=(8,16)", "model.args.widths", (8, 16)),
+    ],
+)
+def test_override_has_the_type_of_its_key(argument, key, value):
+    config = default_config()
+    command.parse_overrides(config, [argument])
+    assert flatten(config)[key] == value
+    assert type(flatten(config)[key]) is type(value)
+
+
+def test_override_may_stand_in_the_next_word():
+    config = default_config()
+    command.parse_overrides(config, ["--config.seed", "3", "--config.data.dir", "x"])
+    assert (config.seed, config.data.dir) == (3, "x")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.modle.name=unet", "Did you mean 'model.name'"),
+        ("--config.data.sise=(1,2)", "Did you mean 'data.size'"),
+        ("--config.seed=a", "seed must be a whole number"),
+        ("--config.seed=1.5", "seed must be a whole number"),
+        ("--config.log.tensorboard=maybe", "must be True or False"),
+        ("--config.data=3", "no config key 'data'"),
+        ("--config.seed", "needs a value"),
+        ("--stesp=3", "Unknown argument '--stesp=3'"),
+        ("--config.model.args=3", "model.args must be a dictionary"),
+    ],
+)
+def test_wrong_key_or_type_is_one_sentence(argument, message):
+    with pytest.raises(ConfigError, match=message):
+        command.parse_overrides(default_config(), [argument])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("strategy", "jti", "Did you mean 'jit'"),
+        ("schedule.name", "cosin", "Did you mean 'cosine'"),
+        ("steps", 0, "steps must be at least 1"),
+        ("data.size", (64,), r"data.size must be \(height, width\)"),
+        ("augment.crop", (128, 128), "larger than data.size"),
+        ("augment.zoom", (2.0, 1.0), "augment.zoom must be"),
+        ("augment.zoom", (1.0,), "augment.zoom must be"),
+        ("data.channels", 2, "data.channels must be 1, 3 or 4"),
+        ("data.mean", (0.1, 0.2), "data.mean has 2 numbers"),
+        ("data.std", (0.0,), "data.std must be positive"),
+        ("data.std", ("a",), "data.std must be numbers"),
+        ("augment.flip_horizontal", 1.5, r"must lie in \[0, 1\]"),
+        ("loss.label_smoothing", 1.0, "label_smoothing"),
+        ("ema.decay", 1.0, "ema.decay"),
+        ("optimizer.learning_rate", float("nan"), "must be finite"),
+        ("optimizer.learning_rate", 0.0, "learning_rate must be positive"),
+        ("schedule.warmup", 1000, "schedule.warmup"),
+        ("accumulate", 3, "not divisible by accumulate"),
+        ("model.num_classes", -1, "model.num_classes"),
+        ("data.val_fraction", 0.0, "data.val_fraction"),
+        ("optimizer.clip", -1.0, "optimizer.clip"),
+    ],
+)
+def test_wrong_value_is_one_sentence(key, value, message):
+    config = default_config()
+    set_key(config, key, value)
+    with pytest.raises(ConfigError, match=message):
+        validate(config)
+
+
+def test_round_trip_through_json_and_differences():
+    config = default_config()
+    update(config, data__palette=((0, 0, 0), (255, 0, 0)), model__args={"widths": (4, 8)}, data__dir="here")
+    again = from_dict(json.loads(json.dumps(to_dict(config))))
+    assert differences(config, again) == []
+    assert again.data.palette == ((0, 0, 0), (255, 0, 0))
+    set_key(again, "seed", 1)
+    set_key(again, "data.dir", "moved")  # where the data lies changes no number
+    set_key(again, "model.args.norm", "group")
+    assert differences(config, again) == ["model.args.norm: unset -> group", "seed: 0 -> 1"]
+
+
+def test_from_dict_of_another_version():
+    values = to_dict(default_config())
+    del values["seed"]
+    with pytest.raises(ConfigError, match="lacks the keys seed"):
+        from_dict(values)
+    with pytest.raises(ConfigError, match="no config key 'seeed'"):
+        from_dict({**to_dict(default_config()), "seeed": 1})
+
+
+def test_variant_and_experiment_files(tmp_path):
+    assert parse_arg(None, ("a", "b")) == "a"
+    with pytest.raises(ConfigError, match="Did you mean 'camvid'"):
+        parse_arg("canvid", ("shapes", "camvid"))
+    with pytest.raises(ConfigError, match=r"Did you mean 'experiments/resunet\.py'"):
+        command.load_experiment("experiments/resnet.py")
+    empty = tmp_path / "empty.py"
+    empty.write_text("x = 1\n")
+    with pytest.raises(ConfigError, match="defines no get_config"):
+        command.load_experiment(str(empty))
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config(:\n")
+    with pytest.raises(ConfigError, match=r"broken\.py.*line 1"):
+        command.load_experiment(str(broken))
+    text = tmp_path / "notes.txt"
+    text.write_text("x")
+    with pytest.raises(ConfigError, match="not a Python file"):
+        command.load_experiment(str(text))
+
+
+def test_help_lists_the_keys_without_loading_a_model():
+    code = (
+        "import sys, runpy\nsys.argv=['jaxseg.train','--help']\n"
+        "try: runpy.run_module('jaxseg.train', run_name='__main__')\nexcept SystemExit as e: sys.exit(e.code)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--config.optimizer.learning_rate=0.001" in result.stdout
+    assert "peak learning rate" in result.stdout

@@ -1,0 +1,241 @@
+"""Scoring a split: against NumPy, against single predictions, and the command line with everything users get wrong."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import TINY, make_folder, make_run, tiny_config
+
+from jaxseg import evaluate, parallel, setup, train
+from jaxseg.checkpoint import CheckpointError
+from jaxseg.config import ConfigError, update
+from jaxseg.data import DataError, make_eval_loader, make_source
+from jaxseg.inference import load_run, make_segmenter, score
+from jaxseg.step import make_eval_step
+from jaxseg.types import IGNORE
+
+SIZES = [(20, 12), (9, 31), (20, 12), (1, 1), (16, 16), (33, 47)]
+
+
+def count(truth, prediction, k):
+    """The confusion matrix by definition."""
+    valid = truth != IGNORE
+    return np.bincount(truth[valid].astype(np.int64) * k + prediction[valid], minlength=k * k).reshape(k, k)
+
+
+@pytest.fixture(scope="module")
+def shapes_run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "shapes", tiny_config(), {10: 0.9, 20: 0.4, 30: None})
+
+
+@pytest.fixture(scope="module")
+def folder_run(tmp_path_factory):
+    """A run on a folder whose val split has images of many sizes."""
+    data = make_folder(tmp_path_factory.mktemp("data") / "mine", SIZES)
+    make_folder(data, [(16, 16)], split="train")
+    config = tiny_config(data__source="folder", data__dir=str(data), data__size=(16, 24))
+    return make_run(tmp_path_factory.mktemp("runs") / "folder", config)
+
+
+def test_the_score_is_that_of_all_pixels_of_the_split(shapes_run):
+    run = load_run(shapes_run)
+    result = evaluate.evaluate(run, "val")
+    source, logits, labels = make_source(run.config, "val"), [], []
+    for i in range(len(source)):
+        image = setup.make_prepare(run.config)(source[i]["image"][None])
+        logits.append(run.model.apply(run.variables, image, train=False)[0])
+        labels.append(source[i]["label"][None])
+    logits, labels = np.concatenate(logits), np.concatenate(labels)
+    expected = count(labels, logits.argmax(-1), len(run.classes))
+    assert (expected.sum(0) > 0).sum() > 1, "the fixture should predict several classes"
+    np.testing.assert_array_equal(result.confusion, expected)
+    assert result.confusion.dtype == np.int64
+    assert result.images == 5
+    z = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    picked = np.take_along_axis(z, labels[..., None].astype(int), -1)[..., 0] - np.log(np.exp(z).sum(-1))
+    assert result.loss == pytest.approx(-picked.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop"])
+def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run, tmp_path, fit):
+    config = load_run(folder_run).config.copy_and_resolve_references()
+    config.data.fit = fit
+    run = load_run(make_run(tmp_path / "run", config))
+    source, segment = make_source(run.config, "val"), make_segmenter(run.model, run.config)
+    examples = [source[i] for i in range(len(source))]
+    expected = sum(count(e["label"], segment(run.variables, e["image"]).classes, 3) for e in examples)
+    result = evaluate.evaluate(run, "val")
+    np.testing.assert_array_equal(result.confusion, expected)
+    assert result.confusion.sum() == sum(h * w for h, w in SIZES) - (len(SIZES) - 1)
+    assert result.images == len(SIZES)
+
+
+def test_both_strategies_and_every_batch_size_give_one_score(folder_run):
+    run = load_run(folder_run)
+    source, loss = make_source(run.config, "val"), setup.make_loss(run.config, run.num_classes)
+    results = []
+    for name, batch_size in (("jit", 8), ("pmap", 8), ("jit", 16)):
+        strategy = parallel.make_strategy(name, {"eval.batch_size": batch_size})
+        axis = strategy.axis_name
+        step = make_eval_step(run.model, loss, prepare=setup.make_prepare(run.config), axis_name=axis)
+        loader = make_eval_loader(source, batch_size=batch_size, size=(16, 24), fit="resize")
+        seen = []
+        state = strategy.put_state(run.state)
+        compiled = strategy.compile_eval(step)
+        results.append(score(compiled, state, loader, loss=loss, strategy=strategy, progress=seen.append))
+        assert sum(seen) == len(source)
+    for other in results[1:]:
+        np.testing.assert_array_equal(other.confusion, results[0].confusion)
+        assert other.loss == pytest.approx(results[0].loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+def test_evaluation_repeats_the_numbers_of_training_to_the_last_digit(tmp_path, strategy):
+    config = tiny_config(strategy=strategy, loss__terms="cross_entropy + dice", loss__class_weights="median_frequency")
+    update(config, steps=2, batch_size=8, eval__batch_size=8, ema__decay=0.5, augment__crop=(12, 8), log__images=1)
+    trained = train.train(config, tmp_path / "run", "tiny.py")
+    run = load_run(tmp_path / "run", "last")
+    result = evaluate.evaluate(run, "val")
+    assert run.step == 2 and len(run.class_weights) == len(run.classes)
+    np.testing.assert_array_equal(result.confusion, trained.confusion)
+    assert result.loss == pytest.approx(trained.loss, rel=1e-6)
+
+
+def test_scoring_nothing_is_an_error():
+    with pytest.raises(ValueError, match="empty"):
+        score(None, None, [], loss=None, strategy=None)
+
+
+def test_the_command_prints_the_table_and_writes_json_and_picture(shapes_run, capsys):
+    assert evaluate.main(["--workdir", str(shapes_run), "--split", "test"]) == 0
+    out = capsys.readouterr().out
+    report = json.loads((shapes_run / "evaluate-test.json").read_text())
+    for word in ("evaluate-test.json", "confusion-test.png", "5 images"):
+        assert word in out
+    assert all(c["name"] in out for c in report["classes"])
+    assert report["split"] == "test" and report["which"] == "best" and report["step"] == 10
+    matrix = np.array(report["confusion"])
+    iou = np.diag(matrix) / np.maximum(matrix.sum(0) + matrix.sum(1) - np.diag(matrix), 1)
+    present = (matrix.sum(0) + matrix.sum(1)) > 0
+    assert report["mean_iou"] == pytest.approx(iou[present].mean())
+    assert report["images"] == 5 and report["loss"] > 0 and report["versions"]["jax"] == jax.__version__
+    assert report["config"]["model"]["name"] == "cnn"
+    assert Image.open(shapes_run / "confusion-test.png").size[0] > 100
+
+
+@pytest.mark.parametrize(("which", "step"), [("best", 10), ("last", 30)])
+def test_which_checkpoint(shapes_run, which, step):
+    run = load_run(shapes_run, which)
+    assert (run.step, run.which) == (step, which)
+
+
+def test_best_is_the_last_where_nothing_was_evaluated(tmp_path):
+    assert load_run(make_run(tmp_path / "run", tiny_config(), {5: None, 7: None})).step == 7
+
+
+def test_the_moving_average_is_what_is_scored(tmp_path):
+    run = load_run(make_run(tmp_path / "run", tiny_config(ema__decay=0.9)))
+    assert run.variables["params"] is run.state.ema_params
+    first, second = jax.tree.leaves(run.state.params)[0], jax.tree.leaves(run.state.ema_params)[0]
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("which", ["bset", "latest"])
+def test_unknown_checkpoint_name(shapes_run, which):
+    with pytest.raises(ConfigError, match="best or last"):
+        load_run(shapes_run, which)
+
+
+def test_moved_data(folder_run, tmp_path, capsys):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(load_run(folder_run).config.data.dir, moved)
+    run = load_run(folder_run, overrides=[f"--config.data.dir={moved}", "--config.eval.batch_size=2"])
+    assert run.config.data.dir == str(moved)
+    assert evaluate.evaluate(run, "val").images == len(SIZES)
+    assert evaluate.main(["--workdir", str(folder_run), "--config.data.dir", str(tmp_path / "gone")]) == 1
+    assert str(tmp_path / "gone") in capsys.readouterr().err
+
+
+def test_data_with_other_classes_is_refused(folder_run, tmp_path):
+    data = make_folder(tmp_path / "five", [(16, 16)], classes=5)
+    names = [{"index": i, "name": name, "colour": [i, 0, 0]} for i, name in enumerate("abcde")]
+    (data / "classes.json").write_text(json.dumps({"classes": names}))
+    run = load_run(folder_run, overrides=[f"--config.data.dir={data}"])
+    with pytest.raises((DataError, ConfigError), match="classes"):
+        evaluate.evaluate(run, "val")
+
+
+def test_a_split_without_labelled_pixels_has_no_score(folder_run, tmp_path, capsys):
+    data = make_folder(tmp_path / "void", [(16, 16)])
+    make_folder(data, [(16, 16)], split="train")
+    Image.fromarray(np.full((16, 16), 255, np.uint8)).save(data / "val" / "masks" / "0.png")
+    workdir = tmp_path / "run"
+    shutil.copytree(folder_run, workdir)
+    assert evaluate.main(["--workdir", str(workdir), f"--config.data.dir={data}"]) == 0
+    assert "no labelled pixel" in capsys.readouterr().out
+    report = json.loads((workdir / "evaluate-val.json").read_text())
+    assert report["mean_iou"] is None and report["loss"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--split", "tset"], ["no split 'tset'", "'test'"]),
+        (["--split", "validation"], ["no split 'validation'", "test, train, val"]),
+        (["--config.model.name=unet"], ["model.name", "cannot be changed", "data.dir"]),
+        (["--config.model.args.hidden=3"], ["model.args.hidden", "cannot be changed"]),
+        (["--config.data.size=8,8"], ["data.size", "cannot be changed"]),
+        (["--config.data.dri=x"], ["data.dri", "'data.dir'"]),
+        (["--config.data.workers=many"], ["data.workers", "whole number"]),
+        (["--splt", "val"], ["--splt"]),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(shapes_run, capsys, arguments, words):
+    assert evaluate.main(["--workdir", str(shapes_run), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert all(word in error for word in words)
+
+
+def test_workdir_that_is_none(shapes_run, tmp_path):
+    with pytest.raises(ConfigError, match=r"does not exist.*Did you mean .*shapes"):
+        load_run(shapes_run.parent / "shaeps")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_run(tmp_path / "nothing" / "here")
+    with pytest.raises(ConfigError, match=r"holds no run"):
+        load_run(tmp_path)
+    (tmp_path / "config.json").write_text("{ not json")
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        load_run(tmp_path)
+
+
+def test_run_without_checkpoint(shapes_run, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(shapes_run, workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        load_run(workdir)
+    assert not (workdir / "checkpoints").exists(), "looking must not make folders"
+    (workdir / "data.json").write_text('{"classes": ["a"]}')
+    with pytest.raises(ConfigError, match=r"data\.json is not what training wrote"):
+        load_run(workdir)
+    (workdir / "data.json").unlink()
+    assert evaluate.main(["--workdir", str(workdir)]) == 1
+    assert "data.json" in capsys.readouterr().err
+
+
+def test_checkpoint_of_another_model(shapes_run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(shapes_run, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["model"]["args"] = {**TINY, "hidden": 16}
+    (workdir / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="hidden"):
+        load_run(workdir)
+    config["model"]["args"] = {"hiden": 16}
+    (workdir / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="hidden"):
+        load_run(workdir)

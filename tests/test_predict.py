@@ -1,0 +1,225 @@
+"""Prediction: images of every size and kind, names of outputs, and input that cannot be read."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import make_folder, make_run, tiny_config
+
+from jaxseg import predict, setup
+from jaxseg.config import ConfigError
+from jaxseg.data.transforms import resize_image
+from jaxseg.inference import load_run, make_segmenter
+from jaxseg.nn import resize
+
+EXIF_ORIENTATION = 0x0112
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    """One run for each way in which images are fitted."""
+    root = tmp_path_factory.mktemp("runs")
+    return {fit: make_run(root / fit, tiny_config(data__fit=fit)) for fit in ("resize", "crop")}
+
+
+def picture(h, w, c=3, dtype=np.uint8, seed=0):
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, np.iinfo(dtype).max, (h // 5 + 1, w // 5 + 1, c), dtype=dtype)
+    return np.repeat(np.repeat(coarse, 5, 0), 5, 1)[:h, :w]
+
+
+def save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path, **options)
+    return path
+
+
+def segment_with(run):
+    return functools.partial(make_segmenter(run.model, run.config), run.variables)
+
+
+def run_predict(workdir, out, *words):
+    return predict.main(["--workdir", str(workdir), *map(str, words), "--out", str(out)])
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (33, 47), (16, 16), (70, 24)])
+def test_probabilities_are_the_networks_at_the_images_own_size(workdirs, fit, size):
+    run = load_run(workdirs[fit])
+    image = picture(*size)
+    result = segment_with(run)(image, probabilities=True)
+    seen = resize_image(image, (16, 16)) if fit == "resize" else image
+    logits, _ = run.model.apply(run.variables, setup.make_prepare(run.config)(seen[None]), train=False)
+    expected = jax.nn.softmax(resize(logits, size, method="bilinear"))[0]
+    np.testing.assert_allclose(result.probabilities, expected, atol=2e-5)
+    assert result.classes.dtype == np.uint8 and result.classes.shape == size
+    np.testing.assert_array_equal(result.classes, result.probabilities.argmax(-1))
+
+
+def test_segmenting_gives_no_probabilities_unasked_and_checks_the_channels(workdirs):
+    segment = segment_with(load_run(workdirs["crop"]))
+    assert segment(picture(8, 8)).probabilities is None
+    with pytest.raises(ValueError, match=r"takes images \[h,w,3\].*\(8, 8, 1\)"):
+        segment(picture(8, 8, 1))
+
+
+@pytest.mark.parametrize(("fit", "compiled"), [("resize", 1), ("crop", 2)])
+def test_the_network_is_compiled_once_for_each_size_it_sees(workdirs, monkeypatch, fit, compiled):
+    traced, plain = [], setup.make_prepare
+    monkeypatch.setattr(setup, "make_prepare", lambda c: lambda image: traced.append(image.shape) or plain(c)(image))
+    segment = segment_with(load_run(workdirs[fit]))
+    for size in [(20, 30), (20, 31), (20, 30), (20, 30)]:
+        segment(picture(*size), probabilities=True)
+    assert len(traced) == compiled
+
+
+def test_too_large_for_memory_is_a_sentence(workdirs, monkeypatch, tmp_path, capsys):
+    run = load_run(workdirs["crop"])
+
+    def fail(image):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(setup, "make_prepare", lambda config: fail)
+    with pytest.raises(MemoryError, match="8x9 pixels"):
+        segment_with(run)(picture(8, 9))
+    assert run_predict(workdirs["crop"], tmp_path / "out", save(tmp_path / "a.png", picture(8, 9))) == 1
+    assert "a.png cannot be segmented: an image of 8x9 pixels" in capsys.readouterr().err
+
+
+def test_outputs_of_the_command(workdirs, tmp_path, capsys):
+    paths = [save(tmp_path / "in" / f"{h}x{w}.png", picture(h, w)) for h, w in ((33, 47), (1, 1), (64, 20))]
+    out = tmp_path / "new" / "preds"
+    run = load_run(workdirs["resize"])
+    assert run_predict(workdirs["resize"], out, *paths, "--probabilities") == 0
+    said = capsys.readouterr().out
+    assert "3 of 3 images" in said and str(out / "NAME.png") in said and str(out / "NAME.npz") in said
+    for path in paths:
+        image = np.asarray(Image.open(path))
+        expected = segment_with(run)(image, probabilities=True)
+        with Image.open(out / path.name) as indices:
+            assert indices.mode == "P" and indices.getpalette()[: 3 * len(run.colors)] == list(np.ravel(run.colors))
+            np.testing.assert_array_equal(np.asarray(indices), expected.classes)
+        overlay = np.asarray(Image.open(out / f"{path.stem}-overlay.png"))
+        mixed = 0.5 * image + 0.5 * np.array(run.colors)[expected.classes]
+        np.testing.assert_allclose(overlay, mixed, atol=1)
+        with np.load(out / f"{path.stem}.npz") as arrays:
+            assert tuple(arrays["classes"]) == run.classes
+            assert arrays["probabilities"].dtype == np.float32
+            np.testing.assert_allclose(arrays["probabilities"].sum(-1), 1, atol=1e-5)
+            np.testing.assert_array_equal(arrays["probabilities"].argmax(-1), expected.classes)
+    names = {f"{p.stem}{end}" for p in paths for end in (".png", "-overlay.png", ".npz")}
+    assert {p.name for p in out.iterdir()} == names, "nothing half-written stays"
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_every_kind_of_file_for_every_number_of_channels(tmp_path, channels):
+    stats = {"data__mean": (0.5,), "data__std": (0.25,)}
+    workdir = make_run(tmp_path / "run", tiny_config(data__channels=channels, **stats))
+    folder = tmp_path / "in"
+    grey = picture(13, 18, 1)
+    save(folder / "grey.png", grey)
+    Image.fromarray(grey[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    save(folder / "rgb.jpg", picture(13, 18, 3))
+    save(folder / "rgba.png", picture(13, 18, 4))
+    save(folder / "la.png", picture(13, 18, 2))
+    Image.fromarray(grey[..., 0]).convert("P").save(folder / "palette.PNG")
+    assert run_predict(workdir, tmp_path / "out", folder) == 0
+    results = {p.stem: np.asarray(Image.open(p)) for p in (tmp_path / "out").glob("*.png")}
+    assert len(results) == 12
+    assert all(r.shape[:2] == (13, 18) for r in results.values())
+    np.testing.assert_array_equal(results["deep"], results["grey"])
+
+
+def test_exif_rotation_is_applied(workdirs, tmp_path):
+    image = picture(12, 20)
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6  # shown turned by 90 degrees clockwise
+    Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
+    save(tmp_path / "upright.png", np.rot90(image, -1))
+    assert run_predict(workdirs["crop"], tmp_path / "out", tmp_path / "turned.png", tmp_path / "upright.png") == 0
+    turned, upright = (np.asarray(Image.open(tmp_path / "out" / f"{n}.png")) for n in ("turned", "upright"))
+    assert turned.shape == (20, 12)
+    np.testing.assert_array_equal(turned, upright)
+
+
+def test_binary_network(tmp_path):
+    data = make_folder(tmp_path / "data", [(16, 16), (9, 21)], classes=2)
+    make_folder(data, [(16, 16)], classes=2, split="train")
+    config = tiny_config(data__source="folder", data__dir=str(data), model__num_classes=1)
+    workdir = make_run(tmp_path / "run", config)
+    assert run_predict(workdir, tmp_path / "out", data / "val" / "images", "--probabilities") == 0
+    with np.load(tmp_path / "out" / "1.npz") as arrays:
+        assert arrays["probabilities"].shape == (9, 21, 1)
+        indices = np.asarray(Image.open(tmp_path / "out" / "1.png"))
+        np.testing.assert_array_equal(indices, arrays["probabilities"][..., 0] > 0.5)
+
+
+def test_files_folders_and_globs(tmp_path):
+    a, b = save(tmp_path / "x" / "a.png", picture(4, 4)), save(tmp_path / "x" / "b.JPG", picture(4, 4))
+    deep = save(tmp_path / "x" / "y" / "c.png", picture(4, 4))
+    (tmp_path / "x" / "notes.txt").write_text("not an image")
+    strange = save(tmp_path / "x[1].png", picture(4, 4))
+    odd = tmp_path / "image.dat"
+    odd.write_bytes(a.read_bytes())
+
+    def find(*words):
+        return predict.find_images([str(w) for w in words])
+
+    assert find(tmp_path / "x") == ([a, b], [])
+    assert find(b, a, tmp_path / "x", a) == ([b, a], [])
+    assert find(tmp_path / "x" / "*") == ([a, b], [])
+    assert find(tmp_path / "**" / "*.png") == ([a, deep, strange], [])
+    assert find(strange, odd) == ([strange, odd], [])
+    paths, problems = find(a, tmp_path / "x" / "q.png", tmp_path / "*.gif", tmp_path / "x" / "y" / ".." / "z", odd)
+    assert paths == [a, odd] and len(problems) == 3
+    (tmp_path / "empty").mkdir()
+    assert find(tmp_path / "empty")[1][0].endswith("right in it.")
+    assert "Did you mean" in find(tmp_path / "x" / "aa.png")[1][0]
+
+
+def test_names_never_collide(tmp_path):
+    paths = [tmp_path / n for n in ("a.png", "a.jpg", "b/A.png", "a-2.png", "a-overlay.png", "c.png")]
+    names = predict.name_outputs(paths, tmp_path / "out")
+    assert names[paths[0]] == "a" and names[paths[1]] == "a-2" and names[paths[5]] == "c"
+    files = [f"{name}{end}".lower() for name in names.values() for end in (".png", "-overlay.png", ".npz")]
+    assert len(set(files)) == len(files) == 18
+
+
+def test_an_image_is_never_overwritten(workdirs, tmp_path, capsys):
+    image = save(tmp_path / "a.png", picture(6, 6))
+    before = image.read_bytes()
+    assert run_predict(workdirs["crop"], tmp_path, image) == 1
+    assert "would replace an image" in capsys.readouterr().err
+    assert image.read_bytes() == before
+    assert run_predict(workdirs["crop"], tmp_path, save(tmp_path / "b.jpg", picture(6, 6))) == 0
+    with pytest.raises(ConfigError, match="another --out"):
+        predict.name_outputs([tmp_path / "b.jpg", tmp_path / "b-overlay.png"], tmp_path)
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(workdirs, tmp_path, capsys):
+    good = save(tmp_path / "good.png", picture(30, 30))
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(save(tmp_path / "whole.png", picture(64, 64)).read_bytes()[:120])
+    text = tmp_path / "text.jpg"
+    text.write_text("hello")
+    missing = tmp_path / "missing.png"
+    out = tmp_path / "out"
+    assert run_predict(workdirs["resize"], out, cut, missing, text, good) == 1
+    said = capsys.readouterr()
+    assert all(str(path) in said.err for path in (cut, text, missing)) and str(good) not in said.err
+    assert said.err.count("error: ") == 3
+    assert "1 of 3 images" in said.out
+    assert {p.name for p in out.iterdir()} == {"good.png", "good-overlay.png"}
+
+
+def test_nothing_to_do_and_nowhere_to_write(workdirs, tmp_path, capsys):
+    assert run_predict(workdirs["crop"], tmp_path / "out", tmp_path / "no.png") == 1
+    assert not (tmp_path / "out").exists()
+    image = save(tmp_path / "a.png", picture(6, 6))
+    (tmp_path / "file").write_text("")
+    assert run_predict(workdirs["crop"], tmp_path / "file", image) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+    assert run_predict(tmp_path / "nowhere", tmp_path / "out", image) == 1
+    assert "nowhere" in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""The directory of a run: written whole, refused where it is another run's."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxseg import workdir
+from jaxseg.config import ConfigError, default_config, flatten, set_key
+
+
+def test_writes_the_config_and_takes_it_again(tmp_path: Path) -> None:
+    config = default_config()
+    set_key(config, "model.args", {"widths": (8, 16), "shortcut": "learned"})
+    path = workdir.prepare_workdir(tmp_path / "a/b", config)
+    assert path == tmp_path / "a/b"
+    assert flatten(workdir.read_config(path)) == flatten(config)
+    assert workdir.prepare_workdir(path, config) == path
+    assert [p.name for p in path.iterdir()] == ["config.json"]
+
+
+def test_refuses_another_config_and_names_the_keys(tmp_path: Path) -> None:
+    config = default_config()
+    workdir.prepare_workdir(tmp_path, config)
+    set_key(config, "optimizer.learning_rate", 0.5)
+    set_key(config, "steps", 7)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"optimizer.learning_rate: 0.001 -> 0.5; steps: 1000 -> 7"):
+        workdir.prepare_workdir(tmp_path, config)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_keys_that_change_no_number_may_differ(tmp_path: Path) -> None:
+    config = default_config()
+    workdir.prepare_workdir(tmp_path, config)
+    set_key(config, "data.dir", "/elsewhere")
+    set_key(config, "log.every", 3)
+    workdir.prepare_workdir(tmp_path, config)
+    assert workdir.read_config(tmp_path).data.dir == "/elsewhere"
+
+
+@pytest.mark.parametrize("path", ["file", "file/below", "/proc/nothing/here"])
+def test_directory_that_cannot_be_written(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot be kept in .*(File exists|Not a directory|No such file).*--workdir"):
+        workdir.prepare_workdir(tmp_path / path, default_config())
+
+
+def test_read_only_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(workdir.tempfile, "TemporaryFile", refuse)  # the tests may run as root
+    with pytest.raises(ConfigError, match=r"cannot be kept in .*: Permission denied"):
+        workdir.prepare_workdir(tmp_path, default_config())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "cannot be read"), ("[1]", "holds list"), ("{}", "lacks the keys"), ('{"sed": 1}', "lacks the keys")],
+)
+def test_unreadable_config(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        workdir.prepare_workdir(tmp_path, default_config())
+    with pytest.raises(ConfigError, match="holds no run"):
+        workdir.read_config(tmp_path / "nowhere")
+
+
+def test_checkpoints_of_who_knows_what(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints/10").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"checkpoints but no config.json"):
+        workdir.prepare_workdir(tmp_path, default_config())
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.json"
+    workdir.write_json(file, {"a": 1})
+    with pytest.raises(ValueError):
+        workdir.write_json(file, {"a": float("nan")})
+    monkeypatch.setattr(workdir.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        workdir.write_json(file, {"a": 2})
+    assert json.loads(file.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [file]
+    with pytest.raises(ConfigError, match=r"config.json cannot be written: No space left"):
+        workdir.prepare_workdir(tmp_path, default_config())
+
+
+def test_each_start_is_recorded(tmp_path: Path) -> None:
+    config = default_config()
+    workdir.run_record(tmp_path, config)
+    workdir.run_record(tmp_path, config, step=400)
+    starts = json.loads((tmp_path / "run.json").read_text())["starts"]
+    assert [start["step"] for start in starts] == [0, 400]
+    start = starts[0]
+    assert start["config"]["optimizer"]["name"] == "adamw" and start["device"]["platform"] == "cpu"
+    assert start["packages"]["jax"] and start["command"] and start["time"].endswith("+00:00")
+    assert start["git"] is None or len(start["git"]["commit"]) == 40
+    (tmp_path / "run.json").write_text("torn {")
+    with pytest.warns(UserWarning, match="begun anew"):
+        workdir.run_record(tmp_path, config)
+    assert len(json.loads((tmp_path / "run.json").read_text())["starts"]) == 1
+
+
+def test_no_commit_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workdir.jaxseg, "__file__", str(tmp_path / "__init__.py"))
+    assert workdir._git_state() is None
+    monkeypatch.setenv("PATH", "")
+    assert workdir._git_state() is None
