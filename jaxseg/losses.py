@@ -175,7 +175,7 @@ def median_frequency_weights(counts: Array, present: Array) -> np.ndarray:
     """Class weights that balance rare classes, i64[k] and i64[k] -> f32[k].
 
     w_c = median(f) / f_c with f_c = counts_c / present_c: Eigen and Fergus, Predicting Depth, Surface Normals and
-    Semantic Labels, 2015, section 4.3.2. A class that never occurs gets 0 and stays out of the median.
+    Semantic Labels, 2015, section 6.3.2. A class that never occurs gets 0 and stays out of the median.
 
     Args:
         counts: pixels of each class over the training data.
