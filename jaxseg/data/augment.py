@@ -31,6 +31,7 @@ from jaxseg.types import IGNORE, Array, Key
 Pair = tuple[jax.Array, jax.Array]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_TRIES = 10  # windows from which a crop with a cap is chosen
 
 
 def to_float(image: Array) -> jax.Array:
@@ -67,8 +68,8 @@ def flip(image: Array, label: Array, axis: int) -> Pair:
 def random_flip(key: Key, image: Array, label: Array, axis: int, probability: float = 0.5) -> Pair:
     """Mirrors along axis 0 (top-bottom) or 1 (left-right) with the given probability."""
     check_pair(image, label)
-    flipped = jax.random.bernoulli(key, probability)
-    return jax.tree.map(functools.partial(jnp.where, flipped), flip(image, label, axis), (image, label))
+    flipped = jax.random.uniform(key) < probability
+    return _flip_if(flipped, image, label, axis)
 
 
 def random_zoom(key: Key, image: Array, label: Array, low: float, high: float) -> Pair:
@@ -77,21 +78,21 @@ def random_zoom(key: Key, image: Array, label: Array, low: float, high: float) -
     So a factor above 1 shows a random window of the image, one below 1 puts the whole image at a random place.
     Shrinking has no antialiasing filter.
     """
-    return warp(image, label, _draw_zoom(key, image.shape[:2], low, high))
+    return warp(image, label, _zoom(jax.random.uniform(key, (3,)), image.shape[:2], low, high))
 
 
 def random_shear(key: Key, image: Array, label: Array, limit: float) -> Pair:
     """Shears sideways by a tangent uniform in [-limit, limit]."""
-    return warp(image, label, shear_matrix(_symmetric(key, limit), image.shape[:2]))
+    return warp(image, label, shear_matrix(_within(jax.random.uniform(key), limit), image.shape[:2]))
 
 
 def random_rotate(key: Key, image: Array, label: Array, limit: float) -> Pair:
     """Turns about the centre by degrees uniform in [-limit, limit]."""
-    return warp(image, label, rotation_matrix(_symmetric(key, limit), image.shape[:2]))
+    return warp(image, label, rotation_matrix(_within(jax.random.uniform(key), limit), image.shape[:2]))
 
 
 def random_crop(
-    key: Key, image: Array, label: Array, size: tuple[int, int], max_share: float = 1.0, tries: int = 10
+    key: Key, image: Array, label: Array, size: tuple[int, int], max_share: float = 1.0, tries: int = _TRIES
 ) -> Pair:
     """Cuts out a window of `size` (h, w) at a uniform place.
 
@@ -102,9 +103,8 @@ def random_crop(
         ValueError: if the window is larger than the image, or image and label differ in size.
     """
     check_pair(image, label)
-    row, column = _crop_origin(key, label, size, max_share, tries)
-    window = lax.dynamic_slice(image, (row, column, 0), (*size, image.shape[2]))
-    return window, lax.dynamic_slice(label, (row, column), size)
+    origin = _crop_origin(jax.random.uniform(key, (tries, 2)), label, size, max_share)
+    return _window(image, label, origin, size)
 
 
 def adjust_brightness(image: Array, factor: Array | float) -> jax.Array:
@@ -142,17 +142,17 @@ def adjust_saturation(image: Array, factor: Array | float) -> jax.Array:
 
 def random_brightness(key: Key, image: Array, label: Array, limit: float) -> Pair:
     """Changes the brightness by a factor uniform in [1 - limit, 1 + limit]."""
-    return adjust_brightness(image, 1.0 + _symmetric(key, limit)), label
+    return adjust_brightness(image, 1.0 + _within(jax.random.uniform(key), limit)), label
 
 
 def random_contrast(key: Key, image: Array, label: Array, limit: float) -> Pair:
     """Changes the contrast by a factor uniform in [1 - limit, 1 + limit]."""
-    return adjust_contrast(image, 1.0 + _symmetric(key, limit)), label
+    return adjust_contrast(image, 1.0 + _within(jax.random.uniform(key), limit)), label
 
 
 def random_saturation(key: Key, image: Array, label: Array, limit: float) -> Pair:
     """Changes the saturation by a factor uniform in [1 - limit, 1 + limit]."""
-    return adjust_saturation(image, 1.0 + _symmetric(key, limit)), label
+    return adjust_saturation(image, 1.0 + _within(jax.random.uniform(key), limit)), label
 
 
 def make_augment(
@@ -171,8 +171,8 @@ def make_augment(
     """Returns augment(key, image f32[h,w,c] in [0, 1], label i[h,w]) -> (image, label) for one example.
 
     The arguments are the keys of `config.augment`. In order: flips, zoom, shear, rotation, crop, brightness, contrast,
-    saturation. What is off costs nothing, and each step has a stream of its own: turning one on leaves the draws of the
-    others as they are. Without zoom, shear and rotation nothing is interpolated.
+    saturation. What is off costs nothing, and turning one step on leaves the random draws of the others as they are.
+    Without zoom, shear and rotation nothing is interpolated.
 
     Raises:
         ConfigError: for a value that cannot be.
@@ -193,39 +193,40 @@ def make_augment(
     warps = zoom != (1.0, 1.0) or shear > 0 or rotate > 0
     flips = [(axis, share) for axis, share in enumerate((flip_vertical, flip_horizontal)) if share > 0]
 
-    def geometry(keys: Key, size: tuple[int, int]) -> jax.Array:
+    def geometry(draw: Array, size: tuple[int, int]) -> jax.Array:
         """Returns f32[3,3], all steps in one. They map results to sources, so the first step stands leftmost."""
-        steps = [flip_matrix(jax.random.bernoulli(keys[axis], share), axis, size) for axis, share in flips]
+        steps = [flip_matrix(draw[axis] < share, axis, size) for axis, share in flips]
         if zoom != (1.0, 1.0):
-            steps.append(_draw_zoom(keys[2], size, *zoom))
+            steps.append(_zoom(draw[2:5], size, *zoom))
         if shear > 0:
-            steps.append(shear_matrix(_symmetric(keys[3], shear), size))
+            steps.append(shear_matrix(_within(draw[5], shear), size))
         if rotate > 0:
-            steps.append(rotation_matrix(_symmetric(keys[4], rotate), size))
+            steps.append(rotation_matrix(_within(draw[6], rotate), size))
         return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), steps)
 
     def augment(key: Key, image: Array, label: Array) -> Pair:
         check_pair(image, label)
         image, label = jnp.asarray(image), jnp.asarray(label)
-        keys = jax.random.split(key, 9)
+        draw = jax.random.uniform(key, (10 + 2 * _TRIES,))  # at once: each call of a generator takes long to compile
         if warps:
-            matrix, origin = geometry(keys, label.shape), (0, 0)
+            matrix, origin = geometry(draw, label.shape), (0, 0)
             label = warp_label(label, matrix)
             if crop:  # chosen on the warped label; the image is then interpolated in that window alone
-                origin = _crop_origin(keys[5], label, crop, crop_max_share)
+                origin = _crop_origin(draw[10:].reshape(-1, 2), label, crop, crop_max_share)
                 label = lax.dynamic_slice(label, tuple(origin), crop)
             image = warp_image(image, matrix, origin, label.shape)
         else:
             for axis, share in flips:
-                image, label = random_flip(keys[axis], image, label, axis, share)
+                image, label = _flip_if(draw[axis] < share, image, label, axis)
             if crop:
-                image, label = random_crop(keys[5], image, label, crop, crop_max_share)
+                origin = _crop_origin(draw[10:].reshape(-1, 2), label, crop, crop_max_share)
+                image, label = _window(image, label, origin, crop)
         if brightness > 0:
-            image, label = random_brightness(keys[6], image, label, brightness)
+            image = adjust_brightness(image, 1.0 + _within(draw[7], brightness))
         if contrast > 0:
-            image, label = random_contrast(keys[7], image, label, contrast)
+            image = adjust_contrast(image, 1.0 + _within(draw[8], contrast))
         if saturation > 0:
-            image, label = random_saturation(keys[8], image, label, saturation)
+            image = adjust_saturation(image, 1.0 + _within(draw[9], saturation))
         return image, label
 
     return augment
@@ -236,22 +237,31 @@ def from_config(augment: Mapping[str, Any]) -> Callable[[Key, Array, Array], Pai
     return make_augment(**{name: augment[name] for name in augment})
 
 
-def _symmetric(key: Key, limit: float) -> jax.Array:
-    return jax.random.uniform(key, minval=-limit, maxval=limit)
+def _within(draw: Array, limit: float) -> jax.Array:
+    """Returns a draw of [0, 1) spread over [-limit, limit)."""
+    return (2.0 * draw - 1.0) * limit
 
 
-def _draw_zoom(key: Key, size: tuple[int, int], low: float, high: float) -> jax.Array:
-    draw = jax.random.uniform(key, (3,))
+def _zoom(draw: Array, size: tuple[int, int], low: float, high: float) -> jax.Array:
     factor = low * (high / low) ** draw[0]
     return zoom_matrix(factor, draw[1] * size[0] - 0.5, draw[2] * size[1] - 0.5)
 
 
-def _crop_origin(key: Key, label: Array, size: tuple[int, int], max_share: float, tries: int = 10) -> jax.Array:
-    """Returns the (row, column) i32[2] of the window that `random_crop` takes."""
+def _flip_if(flipped: Array, image: Array, label: Array, axis: int) -> Pair:
+    return jax.tree.map(functools.partial(jnp.where, flipped), flip(image, label, axis), (image, label))
+
+
+def _window(image: Array, label: Array, origin: Array, size: tuple[int, int]) -> Pair:
+    window = lax.dynamic_slice(image, (*origin, 0), (*size, image.shape[2]))
+    return window, lax.dynamic_slice(label, tuple(origin), size)
+
+
+def _crop_origin(draws: Array, label: Array, size: tuple[int, int], max_share: float) -> jax.Array:
+    """Returns the (row, column) i32[2] of the window that `random_crop` takes, of the candidates f32[n,2] in [0, 1)."""
     room = [full - side + 1 for full, side in zip(label.shape, size)]
     if min(room) < 1:
         raise ValueError(f"A crop of {tuple(size)} does not fit an image of {label.shape}.")
-    origins = jax.random.randint(key, (tries, 2), 0, np.array([room]))
+    origins = jnp.minimum(draws * np.array([room], np.float32), np.array([room]) - 1).astype(jnp.int32)
     if max_share >= 1.0:
         return origins[0]
 

@@ -58,8 +58,8 @@ def warp_image(image: Array, matrix: Array, origin: Array | Size = (0, 0), size:
     height, width, channels = image.shape
     y, x = _source(matrix, origin, size)
     (i, down), (j, right) = _cell(y, height), _cell(x, width)
-    # Four gathers of whole pixels and three blends: on CPU the fastest of the forms tried, 0.4 of map_coordinates' time.
-    pixels, corner = jnp.reshape(image, (height * width, channels)), i * width + j
+    # Four gathers of whole pixels, three blends: on CPU the fastest form tried, half the time of map_coordinates.
+    pixels, corner = jnp.asarray(image).reshape(height * width, channels), i * width + j
 
     def take(row: int, column: int) -> jax.Array:
         step = row * width * (height > 1) + column * (width > 1)
@@ -77,7 +77,7 @@ def warp_label(label: Array, matrix: Array) -> jax.Array:
     y, x = (jnp.floor(at + 0.5) for at in _source(matrix, (0, 0), label.shape))
     inside = (y >= 0) & (y <= height - 1) & (x >= 0) & (x <= width - 1)
     index = jnp.clip(y, 0, height - 1).astype(jnp.int32) * width + jnp.clip(x, 0, width - 1).astype(jnp.int32)
-    moved = jnp.reshape(label, -1).at[index].get(mode="promise_in_bounds")
+    moved = jnp.asarray(label).reshape(-1).at[index].get(mode="promise_in_bounds")
     return jnp.where(inside, moved, jnp.asarray(IGNORE, label.dtype))
 
 

@@ -1,0 +1,165 @@
+"""Pictures: exact colours, whole files, and drawings for few and many classes, all sizes and channel counts."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg import pictures
+from jaxseg.types import IGNORE
+
+COLORS = ((0, 0, 0), (255, 0, 0), (0, 0, 255))
+CLASSES = ("background", "disc", "square")
+
+
+def example(h=12, w=9, c=3, k=3, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, k, (h, w))
+    prediction = np.where(rng.random((h, w)) < 0.8, truth, rng.integers(0, k, (h, w)))
+    truth[0] = IGNORE
+    return rng.random((h, w, c), np.float32), truth, prediction
+
+
+def opened(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_importing_loads_no_plotting():
+    code = "import sys, jaxseg.pictures; assert not {'matplotlib', 'PIL'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_colorize(dtype):
+    got = pictures.colorize(np.array([[0, 1], [2, IGNORE]], dtype), COLORS)
+    np.testing.assert_array_equal(got, [[COLORS[0], COLORS[1]], [COLORS[2], pictures.IGNORE_COLOR]])
+    assert got.dtype == np.uint8
+
+
+@pytest.mark.parametrize("value", [3, 254, -1, 300])
+def test_colorize_names_a_class_without_colour(value):
+    with pytest.raises(ValueError, match=f"class {value}, but there are colours for 3 classes"):
+        pictures.colorize(np.array([[0, value]]), COLORS)
+
+
+@pytest.mark.parametrize("k", [1, 2, 11, 19, 150])
+def test_default_colors_differ(k):
+    colors = pictures.default_colors(k)
+    assert len(set(colors)) == k and colors[0] == (0, 0, 0)
+    array = np.array(colors, float)
+    distance = np.abs(array[:, None] - array[None]).sum(axis=-1) + 1e3 * np.eye(k)
+    assert distance.min() >= 36
+    assert np.abs(array - pictures.IGNORE_COLOR).sum(axis=-1).min() > 80
+    assert colors == pictures.default_colors(150)[:k]
+
+
+def test_to_rgb_of_every_kind():
+    byte = np.array([[[0, 100, 255]]], np.uint8)
+    np.testing.assert_array_equal(pictures.to_rgb(byte), byte)
+    np.testing.assert_array_equal(pictures.to_rgb(byte.astype(np.uint16) * 257), byte)
+    np.testing.assert_array_equal(pictures.to_rgb(byte.astype(np.float32) / 255), byte)
+    np.testing.assert_array_equal(pictures.to_rgb(byte[:, :, 1:2]), [[[100, 100, 100]]])
+    np.testing.assert_array_equal(pictures.to_rgb(byte[:, :, 1]), [[[100, 100, 100]]])
+    np.testing.assert_array_equal(pictures.to_rgb(np.concatenate([byte, byte[:, :, :1]], axis=2)), byte)
+
+
+def test_overlay_blends_and_leaves_ignored_pixels():
+    image = np.full((1, 3, 3), 100, np.uint8)
+    got = pictures.overlay(image, np.array([[0, 1, IGNORE]]), COLORS, alpha=0.5)
+    np.testing.assert_array_equal(got, [[[50, 50, 50], [178, 50, 50], [100, 100, 100]]])
+    np.testing.assert_array_equal(pictures.overlay(image, np.array([[0, 1, 2]]), COLORS, 0.0), image)
+    np.testing.assert_array_equal(pictures.overlay(image, np.array([[0, 1, 2]]), COLORS, 1.0)[0], COLORS)
+    with pytest.raises(ValueError, match=r"\(1, 3\), but the label is \(2, 2\)"):
+        pictures.overlay(image, np.zeros((2, 2), int), COLORS)
+
+
+def test_error_map_is_red_where_wrong_and_grey_where_ignored():
+    got = pictures.error_map(np.array([[0, 1, IGNORE]]), np.array([[0, 2, 1]]))
+    np.testing.assert_array_equal(got, [[pictures.RIGHT_COLOR, pictures.WRONG_COLOR, pictures.IGNORE_COLOR]])
+    assert got.dtype == np.uint8
+
+
+def test_save_image_keeps_every_pixel(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    pictures.save_image(picture, tmp_path / "new" / "a.png")
+    np.testing.assert_array_equal(opened(tmp_path / "new" / "a.png"), picture)
+    pictures.save_image(picture[:, :, 0], tmp_path / "b.png")
+    np.testing.assert_array_equal(opened(tmp_path / "b.png")[:, :, 0], picture[:, :, 0])
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path):
+    path = tmp_path / "a.png"
+    pictures.save_image(np.zeros((2, 2, 3), np.uint8), path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        pictures.save_image(np.zeros((2, 2, 7), np.float64), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_prediction_sheet_shows_the_colours_of_its_columns(tmp_path):
+    truth = np.array([[1, 1], [1, IGNORE]])
+    prediction = np.array([[1, 2], [1, 1]])
+    image = np.full((2, 2, 3), (10, 200, 30), np.uint8)
+    pictures.prediction_sheet([image], [truth], [prediction], COLORS, CLASSES, tmp_path / "p.png")
+    drawn = opened(tmp_path / "p.png")
+    quarters = np.array_split(drawn[: int(drawn.shape[0] * 0.85)], 4, axis=1)
+    for part, expected in zip(quarters, ([(10, 200, 30)], [COLORS[1], pictures.IGNORE_COLOR], COLORS[1:],
+                                         [pictures.WRONG_COLOR, pictures.IGNORE_COLOR])):  # fmt: skip
+        for color in expected:
+            assert (part == color).all(axis=-1).mean() > 0.1
+
+
+@pytest.mark.parametrize("c", [1, 3, 4])
+@pytest.mark.parametrize("k", [1, 2, 150])
+def test_sheets_of_any_size_and_number_of_classes(tmp_path, c, k):
+    sizes = [(12, 9), (1, 1), (9, 31)]
+    rows = [example(h, w, c, k, seed) for seed, (h, w) in enumerate(sizes)]
+    images, truths, predictions = map(list, zip(*rows))
+    colors, classes = pictures.default_colors(k), [f"class {i}" for i in range(k)]
+    pictures.overlay_sheet(images, truths, colors, classes, tmp_path / "o.png", names=["a.png", "b" * 80, "c"])
+    images[0] = images[0][::2, ::3]  # the network's input was smaller than the label
+    pictures.prediction_sheet(images, truths, predictions, colors, classes, tmp_path / "p.png")
+    for name in ("o.png", "p.png"):
+        assert min(opened(tmp_path / name).shape[:2]) > 100
+    assert sorted(os.listdir(tmp_path)) == ["o.png", "p.png"]
+
+
+def test_sheets_name_what_disagrees(tmp_path):
+    image, truth, prediction = example()
+    with pytest.raises(ValueError, match="got 1, 1 and 0"):
+        pictures.prediction_sheet([image], [truth], [], COLORS, CLASSES, tmp_path / "p.png")
+    with pytest.raises(ValueError, match="got 0 and 0"):
+        pictures.overlay_sheet([], [], COLORS, CLASSES, tmp_path / "p.png")
+    with pytest.raises(ValueError, match="the prediction is"):
+        pictures.prediction_sheet([image], [truth], [prediction[1:]], COLORS, CLASSES, tmp_path / "p.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_curves_of_a_run_of_one_record_and_of_none(tmp_path):
+    train = [{"step": s, "split": "train", "loss": 1 / s, "mean_iou": 0.5, "learning_rate": 0.1} for s in range(1, 9)]
+    val = [{"step": 4, "split": "val", "loss": None, "mean_iou": float("nan"), "iou": [0.1, None]},
+           {"step": 8, "split": "val", "loss": 0.0, "mean_iou": 0.4}]  # fmt: skip
+    for name, records in {"all": train + val, "one": train[:1], "none": []}.items():
+        pictures.curves(iter(records), tmp_path / f"{name}.png")
+        assert opened(tmp_path / f"{name}.png").shape[1] > 1000
+    blue, orange = (31, 119, 180), (255, 127, 14)
+    drawn = opened(tmp_path / "all.png")
+    assert all((drawn == color).all(axis=-1).any() for color in (blue, orange))
+
+
+@pytest.mark.parametrize("k", [1, 2, 11, 40, 150])
+def test_confusion_picture(tmp_path, k):
+    confusion = np.diag(np.full(k, 90)) + np.random.default_rng(0).integers(0, 2, (k, k))
+    confusion[k // 2] = 0
+    pictures.confusion_picture(confusion, [f"class {i}" for i in range(k)], tmp_path / "c.png")
+    height, width = opened(tmp_path / "c.png").shape[:2]
+    assert min(height, width) >= max(240, 20 * k)  # room for a name a row
+
+
+def test_confusion_picture_names_what_disagrees(tmp_path):
+    with pytest.raises(ValueError, match=r"\(2, 2\), but there are 3 classes"):
+        pictures.confusion_picture(np.eye(2), CLASSES, tmp_path / "c.png")
