@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError, CheckpointError, NotFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a full disk, most likely
+        print(f"error: {error.filename or 'A file'} could not be read or written: {error.strerror}.", file=sys.stderr)
+        return 1
     return 0
 
 

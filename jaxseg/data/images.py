@@ -63,9 +63,15 @@ def read_header(path: str | Path) -> Header:
     with _opened(path) as image:
         width, height = image.size
         # Pillow gives TIFF files their upright size itself.
-        if image.format != "TIFF" and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
+        if image.format != "TIFF" and _turned(image):
             width, height = height, width
         return Header(height, width, image.mode)
+
+
+def _turned(image: Image.Image) -> bool:
+    """Whether the file asks to be shown with height and width exchanged."""
+    exif = image.getexif()
+    return _ORIENTATION in exif and exif[_ORIENTATION] in (5, 6, 7, 8)
 
 
 def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
