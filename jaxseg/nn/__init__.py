@@ -11,11 +11,9 @@ from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlo
 from jaxseg.nn.resize import (
     SubPixelUp,
     crop_to,
-    depth_to_space,
     pad_to_multiple,
     resize,
     resize_to_sizes,
-    space_to_depth,
     upsample,
 )
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxseg.nn.conv import ConvNormAct
+from jaxseg.nn.conv import ConvNormAct, depth_to_space
 from jaxseg.types import Activation, NormFactory
 
 
@@ -101,29 +101,6 @@ def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> 
         return image
 
     return jax.vmap(one)(x, jnp.asarray(sizes))
-
-
-def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
-    """Unfolds channels into space: f[b,h,w,r*r*c] -> f[b,h*r,w*r,c], r = factor.
-
-    Channel (u r + v) c + i goes to channel i of pixel (u, v) of its block. (torch's PixelShuffle counts its channels
-    as i r r + u r + v.)
-    """
-    b, h, w, c = x.shape
-    if c % factor**2:
-        raise ValueError(f"depth_to_space by {factor} needs a multiple of {factor**2} channels, got {c}.")
-    o = c // factor**2
-    tiles = x.reshape(b, h, w, factor, factor, o).transpose(0, 1, 3, 2, 4, 5)
-    return tiles.reshape(b, h * factor, w * factor, o)
-
-
-def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
-    """The inverse of `depth_to_space`: f[b,h,w,c] -> f[b,h/r,w/r,r*r*c]; h and w must be multiples of r = factor."""
-    b, h, w, c = x.shape
-    if h % factor or w % factor:
-        raise ValueError(f"space_to_depth by {factor} needs multiples of {factor} pixels, got {h}x{w}.")
-    tiles = x.reshape(b, h // factor, factor, w // factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
-    return tiles.reshape(b, h // factor, w // factor, factor * factor * c)
 
 
 class SubPixelUp(nn.Module):
