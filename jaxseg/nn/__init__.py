@@ -4,20 +4,21 @@ All take and give f[b,h,w,c] of any height and width, and know nothing of config
 """
 
 from jaxseg.nn.attention import AttentionGate, SelfAttention2D, SqueezeExcite, sincos_position
-from jaxseg.nn.conv import Conv, ConvNormAct, ConvTranspose, Dropout, classifier, conv2d, conv_transpose2d
+from jaxseg.nn.conv import (
+    Conv,
+    ConvNormAct,
+    ConvTranspose,
+    Dropout,
+    classifier,
+    conv2d,
+    conv_transpose2d,
+    depth_to_space,
+    space_to_depth,
+)
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
 from jaxseg.nn.pooling import avg_pool, global_avg_pool, max_pool, max_pool_with_indices, max_unpool
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
-from jaxseg.nn.resize import (
-    SubPixelUp,
-    crop_to,
-    depth_to_space,
-    pad_to_multiple,
-    resize,
-    resize_to_sizes,
-    space_to_depth,
-    upsample,
-)
+from jaxseg.nn.resize import SubPixelUp, crop_to, pad_to_multiple, resize, resize_to_sizes, upsample
 
 __all__ = [
     "SHORTCUTS",

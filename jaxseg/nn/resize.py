@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import lax
 
-from jaxseg.nn.conv import ConvNormAct
+from jaxseg.nn.conv import ConvNormAct, depth_to_space
 from jaxseg.types import Activation, NormFactory
 
 
@@ -71,6 +72,8 @@ def _bilinear_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> ja
     size = x.shape[axis]
     if out == size:
         return x
+    if out % size == 0 and not align_corners:
+        return _enlarge_axis(x, axis, out // size)
     position = _positions(size, out, align_corners)
     low = np.minimum(np.floor(position).astype(np.int64), size - 1)
     high = np.minimum(low + 1, size - 1)
@@ -79,6 +82,24 @@ def _bilinear_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> ja
     np.add.at(matrix, (np.arange(out), high), position - low)
     pattern = "yh,bhwc->bywc" if axis == 1 else "xw,bhwc->bhxc"
     return jnp.einsum(pattern, matrix, x.astype(jnp.float32), precision="highest").astype(x.dtype)
+
+
+def _enlarge_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
+    """A whole factor: each of the `factor` phases is one blend of a pixel with a neighbour; no gather, no product."""
+    size = x.shape[axis]
+    x32 = x.astype(jnp.float32)
+    before = jnp.concatenate(
+        [lax.slice_in_dim(x32, 0, 1, axis=axis), lax.slice_in_dim(x32, 0, size - 1, axis=axis)], axis
+    )
+    after = jnp.concatenate(
+        [lax.slice_in_dim(x32, 1, size, axis=axis), lax.slice_in_dim(x32, size - 1, size, axis=axis)], axis
+    )
+    phases = []
+    for u in range(factor):
+        offset = (u + 0.5) / factor - 0.5
+        phases.append((1 - abs(offset)) * x32 + abs(offset) * (before if offset < 0 else after))
+    y = jnp.stack(phases, axis + 1).astype(x.dtype)
+    return y.reshape(*x.shape[:axis], size * factor, *x.shape[axis + 1 :])
 
 
 def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:
@@ -101,29 +122,6 @@ def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> 
         return image
 
     return jax.vmap(one)(x, jnp.asarray(sizes))
-
-
-def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
-    """Unfolds channels into space: f[b,h,w,r*r*c] -> f[b,h*r,w*r,c], r = factor.
-
-    Channel (u r + v) c + i goes to channel i of pixel (u, v) of its block. (torch's PixelShuffle counts its channels
-    as i r r + u r + v.)
-    """
-    b, h, w, c = x.shape
-    if c % factor**2:
-        raise ValueError(f"depth_to_space by {factor} needs a multiple of {factor**2} channels, got {c}.")
-    o = c // factor**2
-    tiles = x.reshape(b, h, w, factor, factor, o).transpose(0, 1, 3, 2, 4, 5)
-    return tiles.reshape(b, h * factor, w * factor, o)
-
-
-def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
-    """The inverse of `depth_to_space`: f[b,h,w,c] -> f[b,h/r,w/r,r*r*c]; h and w must be multiples of r = factor."""
-    b, h, w, c = x.shape
-    if h % factor or w % factor:
-        raise ValueError(f"space_to_depth by {factor} needs multiples of {factor} pixels, got {h}x{w}.")
-    tiles = x.reshape(b, h // factor, factor, w // factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
-    return tiles.reshape(b, h // factor, w // factor, factor * factor * c)
 
 
 class SubPixelUp(nn.Module):
