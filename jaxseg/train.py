@@ -5,7 +5,9 @@
 Starting the same command again resumes the run where it was cut off, and ends in bit-for-bit the same parameters.
 """
 
+import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from jaxseg.report import LOG_FILE, Reporter, StepMetrics, read_log
 from jaxseg.signals import stop_on_signal
 from jaxseg.state import TrainState, count_parameters, init_state
 from jaxseg.step import make_eval_step, make_train_step
-from jaxseg.workdir import CHECKPOINTS, prepare_workdir, run_record, write_json
+from jaxseg.workdir import CHECKPOINTS, end_record, prepare_workdir, run_record, write_json
 
 
 class NotFiniteError(RuntimeError):
@@ -32,13 +34,12 @@ class NotFiniteError(RuntimeError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        options, config = command.parse_command_line(
-            sys.argv[1:] if argv is None else argv, "python -m jaxseg.train", "Train a segmentation network."
-        )
+        options, config = command.parse_command_line(argv, "python -m jaxseg.train", "Train a segmentation network.")
         setup.check(config)
         workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
-        train(config, workdir, options.config)
+        train(config, workdir, f"python -m jaxseg.train {shlex.join(argv)}")
     except (ConfigError, DataError, CheckpointError, NotFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -54,13 +55,13 @@ def default_workdir(experiment: str) -> Path:
     return Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
 
 
-def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
+def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
     """Trains, evaluates and reports; returns the last evaluation, or None when a signal stopped the run before the end.
 
     Args:
         config: a validated configuration.
         workdir: where the run is kept; a run that is there already is resumed.
-        experiment: FILE[:VARIANT] the config came from, for the closing words.
+        resume: the command that starts this run, for the closing words.
 
     Raises:
         ConfigError: if the workdir holds a run of another configuration, or the data disagree with this one.
@@ -68,6 +69,7 @@ def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
         CheckpointError: if a checkpoint cannot be written, or is another model's.
         NotFiniteError: if the loss or the gradient stops being finite.
     """
+    began = time.monotonic()
     problem = setup.load_problem(config)
     info, num_classes = problem.train.info, problem.num_classes
     workdir = prepare_workdir(workdir, config)
@@ -174,8 +176,12 @@ def train(config: ConfigDict, workdir: Path, experiment: str) -> Result | None:
             _draw_predictions(config, problem, segment, strategy.get_state(state), workdir)
         if jax.process_index() == 0:
             pictures.curves(read_log(workdir / LOG_FILE), workdir / "curves.png")
+        seconds = time.monotonic() - began
+        if start < config.steps:
+            end_record(workdir, step=config.steps, seconds=seconds, mean_iou=metrics.scores(result.confusion).mean_iou)
         reporter.message(metrics.table(metrics.scores(result.confusion), info.classes))
-        reporter.message(_closing_words(workdir, experiment))
+        reporter.message(f"{config.steps - start} steps in {seconds / 60:.1f} minutes, compilation included\n")
+        reporter.message(_closing_words(workdir, resume))
     return result
 
 
@@ -206,7 +212,7 @@ def _draw_predictions(
     return read_image(path)
 
 
-def _closing_words(workdir: Path, experiment: str) -> str:
+def _closing_words(workdir: Path, resume: str) -> str:
     """Where everything is, and what to do next."""
     workdir = workdir.relative_to(Path.cwd()) if workdir.is_relative_to(Path.cwd()) else workdir
     files = {
@@ -218,7 +224,7 @@ def _closing_words(workdir: Path, experiment: str) -> str:
             *lines,
             f"evaluate:    python -m jaxseg.evaluate --workdir {workdir} --split test",
             f"predict:     python -m jaxseg.predict --workdir {workdir} IMAGES... --out preds/",
-            f"resume:      python -m jaxseg.train --config {experiment} --workdir {workdir}  (and the same overrides)",
+            f"resume:      {resume}  (goes on where it was cut off)",
         ]
     )
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -94,16 +95,47 @@ def run_record(path: str | Path, config: ConfigDict, *, step: int = 0) -> None:
     Raises:
         ConfigError: if the file cannot be written.
     """
-    if jax.process_index() != 0:
+    if jax.process_index() == 0:
+        _write_starts(path, [*_read_starts(path), _describe_start(config, step)])
+
+
+def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float) -> None:
+    """Adds to the newest start in `run.json` how it ended.
+
+    Args:
+        path: the directory of the run.
+        step: the last step of the run.
+        seconds: wall time since the start, compilation included.
+        mean_iou: of the last evaluation, in [0, 1]; NaN is written as null.
+
+    Raises:
+        ConfigError: if the file cannot be written.
+    """
+    starts = _read_starts(path)
+    if jax.process_index() != 0 or not starts:
         return
+    quality = mean_iou if math.isfinite(mean_iou) else None
+    starts[-1]["end"] = {"time": _now(), "step": step, "seconds": round(seconds, 1), "mean_iou": quality}
+    _write_starts(path, starts)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _read_starts(path: str | Path) -> list[dict[str, Any]]:
     file = Path(path) / RECORD_FILE
-    starts = []
-    if file.exists():
-        try:
-            starts = json.loads(file.read_text(encoding="utf-8"))["starts"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{file} cannot be read ({error}) and is begun anew.", stacklevel=2)
-    _write_or_refuse(file, {"starts": [*starts, _describe_start(config, step)]})
+    if not file.exists():
+        return []
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["starts"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{file} cannot be read ({error}) and is begun anew.", stacklevel=3)
+        return []
+
+
+def _write_starts(path: str | Path, starts: list[dict[str, Any]]) -> None:
+    _write_or_refuse(Path(path) / RECORD_FILE, {"starts": starts})
 
 
 def _write_or_refuse(file: Path, value: Any) -> None:
@@ -116,7 +148,7 @@ def _write_or_refuse(file: Path, value: Any) -> None:
 def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "time": _now(),
         "step": step,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
         "git": _git_state(),
