@@ -1,7 +1,7 @@
 """Self-attention encoder-decoder: each decoder stage up-samples, concatenates the encoder feature and attends.
 
-    python -m jaxseg.train --config experiments/attention_decoder.py
-    python -m jaxseg.train --config experiments/attention_decoder.py:camvid --config.data.dir=PATH
+python -m jaxseg.train --config experiments/attention_decoder.py
+python -m jaxseg.train --config experiments/attention_decoder.py:camvid --config.data.dir=PATH
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

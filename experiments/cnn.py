@@ -1,7 +1,7 @@
 """Plain CNN: conv 32, pool, conv 64, pool, dropout, a fully convolutional classifier, bilinear up-sampling.
 
-    python -m jaxseg.train --config experiments/cnn.py
-    python -m jaxseg.train --config experiments/cnn.py:camvid --config.data.dir=PATH
+python -m jaxseg.train --config experiments/cnn.py
+python -m jaxseg.train --config experiments/cnn.py:camvid --config.data.dir=PATH
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

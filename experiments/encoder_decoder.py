@@ -1,7 +1,7 @@
 """Plain encoder-decoder without skips or residuals: the baseline that the residual blocks are measured against.
 
-    python -m jaxseg.train --config experiments/encoder_decoder.py
-    python -m jaxseg.train --config experiments/encoder_decoder.py:camvid --config.data.dir=PATH
+python -m jaxseg.train --config experiments/encoder_decoder.py
+python -m jaxseg.train --config experiments/encoder_decoder.py:camvid --config.data.dir=PATH
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

@@ -1,7 +1,7 @@
 """U-Net (Ronneberger et al. 2015): an encoder-decoder with concatenating skips.
 
-    python -m jaxseg.train --config experiments/unet.py
-    python -m jaxseg.train --config experiments/unet.py:camvid --config.data.dir=PATH
+python -m jaxseg.train --config experiments/unet.py
+python -m jaxseg.train --config experiments/unet.py:camvid --config.data.dir=PATH
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

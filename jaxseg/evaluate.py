@@ -23,6 +23,7 @@ from jaxseg.config import ConfigError, set_key, to_dict
 from jaxseg.data import DataError, make_eval_loader, make_source
 from jaxseg.inference.run import INFO_FILE, WHICH, Run, load_run
 from jaxseg.inference.score import Result, score
+from jaxseg.state import count_parameters
 from jaxseg.step import make_eval_step
 from jaxseg.workdir import CONFIG_FILE, write_json
 
@@ -110,6 +111,7 @@ def report(run: Run, split: str, result: Result) -> dict[str, Any]:
         "step": run.step,
         "which": run.which,
         "images": result.images,
+        "parameters": count_parameters(run.state.params),
         "loss": result.loss if result.confusion.sum() else None,
         **metrics.scores_dict(metrics.scores(result.confusion), run.classes),
         "confusion": result.confusion.tolist(),

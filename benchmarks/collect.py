@@ -1,0 +1,112 @@
+"""Gathers finished runs into one table: `python benchmarks/collect.py WORKDIR... --out benchmarks/results/NAME`.
+
+Each WORKDIR was made by `jaxseg.train`, and scored by `jaxseg.evaluate` on the split given here. Writes NAME.json (with
+command, versions, device, commit and the scores of each class) and NAME.md.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("model", "parameters", "steps", "batch", "size", "mIoU", "pixel accuracy", "minutes", "device")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
+    parser.add_argument("--split", default="test", help="the split whose evaluate-SPLIT.json is read")
+    parser.add_argument("--out", type=Path, required=True, metavar="NAME", help="NAME.json and NAME.md are written")
+    parser.add_argument("--note", default="", help="a sentence for the head of the table")
+    options = parser.parse_args(argv)
+    rows = []
+    for workdir in options.workdirs:
+        try:
+            rows.append(describe(workdir, options.split))
+        except (FileNotFoundError, KeyError) as error:
+            hint = f"train it to the end, then python -m jaxseg.evaluate --workdir {workdir} --split {options.split}"
+            print(f"error: {workdir} lacks {error}; {hint}.", file=sys.stderr)
+            return 1
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.with_suffix(".json").write_text(json.dumps({"note": options.note, "runs": rows}, indent=1) + "\n")
+    options.out.with_suffix(".md").write_text(markdown(rows, options.split, options.note))
+    print(markdown(rows, options.split, options.note), end="")
+    return 0
+
+
+def describe(workdir: Path, split: str) -> dict[str, Any]:
+    """Returns what one run was and scored.
+
+    Raises:
+        FileNotFoundError: if it was not evaluated on the split.
+        KeyError: if it has not ended.
+    """
+    starts = json.loads((workdir / "run.json").read_text())["starts"]
+    scores = json.loads((workdir / f"evaluate-{split}.json").read_text())
+    ends = [start["end"] for start in starts if "end" in start]
+    if not ends:
+        raise KeyError("the end of training in run.json")
+    last = starts[-1]
+    config = last["config"]
+    return {
+        "model": config["model"]["name"],
+        "parameters": scores["parameters"],
+        "steps": ends[-1]["step"],
+        "checkpoint_step": scores["step"],
+        "batch": config["batch_size"],
+        "size": config["data"]["size"],
+        "split": split,
+        "images": scores["images"],
+        "mean_iou": scores["mean_iou"],
+        "pixel_accuracy": scores["pixel_accuracy"],
+        "classes": scores["classes"],
+        "validation_mean_iou": ends[-1]["mean_iou"],
+        "seconds": ends[-1]["seconds"] if len(starts) == 1 else None,
+        "starts": len(starts),
+        "date": last["time"],
+        "command": shlex.join(["python", "-m", "jaxseg.train", *public(last["command"][1:])]),
+        "device": last["device"],
+        "python": last["python"],
+        "packages": last["packages"],
+        "commit": last["git"]["commit"] if last["git"] else None,
+    }
+
+
+def public(arguments: list[str]) -> list[str]:
+    """Returns the arguments with the folders of this machine left out."""
+    hidden = {"--config.data.dir": "PATH", "--config.data.cache": None}
+    kept = []
+    for argument in arguments:
+        key = argument.partition("=")[0]
+        if key not in hidden:
+            kept.append(argument)
+        elif hidden[key]:
+            kept.append(f"{key}={hidden[key]}")
+    return kept
+
+
+def markdown(rows: list[dict[str, Any]], split: str, note: str) -> str:
+    """Returns the table, best first, with the commands below it."""
+    rows = sorted(rows, key=lambda row: -row["mean_iou"])
+    lines = [note, ""] if note else []
+    lines += [f"| {' | '.join(COLUMNS)} |".replace("mIoU", f"{split} mIoU"), "|---" * len(COLUMNS) + "|"]
+    for row in rows:
+        size = "x".join(map(str, row["size"]))
+        minutes = "resumed" if row["seconds"] is None else f"{row['seconds'] / 60:.1f}"
+        device = f"{row['device']['kind']} ({row['device']['cpus']} cores)"
+        if row["device"]["platform"] != "cpu":
+            device = f"{row['device']['count']} x {row['device']['kind']}"
+        cells = (row["model"], f"{row['parameters']:,}", row["steps"], row["batch"], size,
+                 f"{100 * row['mean_iou']:.1f}", f"{100 * row['pixel_accuracy']:.1f}", minutes, device)  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines += ["", *(f"    {row['command']}" for row in rows)]
+    versions = {f"Python {r['python']}, jax {r['packages']['jax']}, flax {r['packages']['flax']}" for r in rows}
+    lines += ["", f"Measured {min(r['date'] for r in rows)[:10]} with {'; '.join(sorted(versions))}."]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
