@@ -5,13 +5,13 @@ matplotlib are imported only where a picture is drawn.
 """
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxseg.files import write_whole
 from jaxseg.types import IGNORE
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def save_image(picture: np.ndarray, path: str | Path) -> None:
     """Writes u8[h,w] or u8[h,w,3] as a PNG file, atomically."""
     from PIL import Image
 
-    _replace(path, lambda file: Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG"))
+    write_whole(path, lambda file: Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG"))
 
 
 def prediction_sheet(
@@ -337,17 +337,4 @@ def _sheet(
 
 
 def _save_figure(figure: "Figure", path: str | Path, **options: Any) -> None:
-    _replace(path, lambda file: figure.savefig(file, format="png", **options))
-
-
-def _replace(path: str | Path, write: Any) -> None:
-    """Writes a file beside `path` and moves it there when it is whole; creates the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, lambda file: figure.savefig(file, format="png", **options))

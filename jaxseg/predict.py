@@ -10,11 +10,9 @@ with --probabilities NAME.npz: `probabilities` f32[h,w,k] (k is 1, that of class
 import argparse
 import difflib
 import glob
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -26,6 +24,7 @@ from jaxseg.checkpoint import CheckpointError
 from jaxseg.config import ConfigError
 from jaxseg.data import DataError
 from jaxseg.data.images import SUFFIXES, read_image
+from jaxseg.files import write_whole
 from jaxseg.inference.run import WHICH, Run, load_run
 from jaxseg.inference.segment import Segmentation, make_segmenter
 
@@ -150,24 +149,13 @@ def _write_outputs(run: Run, image: np.ndarray, result: Segmentation, out: Path,
     indices.putpalette(np.asarray(run.colors, np.uint8).tobytes())
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write(classes_file, lambda file: indices.save(file, format="PNG"))
+        write_whole(classes_file, lambda file: indices.save(file, format="PNG"))
         pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file)
         if result.probabilities is not None:
             arrays = {"probabilities": result.probabilities, "classes": np.array(run.classes)}
-            _write(probabilities_file, lambda file: np.savez(file, **arrays))
+            write_whole(probabilities_file, lambda file: np.savez(file, **arrays))
     except OSError as error:
         raise ConfigError(f"The pictures of {name} cannot be written to {out}: {error.strerror or error}.") from error
-
-
-def _write(path: Path, write: Callable[[Any], Any]) -> None:
-    """Writes a file beside its place and moves it there when it is whole."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _is_image(path: Path) -> bool:

@@ -20,9 +20,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jaxseg.files import write_text
 from jaxseg.metrics import Scores, scores
 from jaxseg.types import Array
-from jaxseg.workdir import write_text
 
 LOG_FILE = "log.jsonl"
 TENSORBOARD = "tensorboard"

@@ -72,7 +72,8 @@ def make_train_step(
         if augment is None:
             image = prepare(image)
         else:
-            image, label = jax.vmap(augment)(batch["keys"], image, label)
+            # The barrier keeps XLA from fusing the augmentation into every reader of the image, which repeats it.
+            image, label = jax.lax.optimization_barrier(jax.vmap(augment)(batch["keys"], image, label))
         variables = {"params": params, "batch_stats": batch_stats}
         (logits, out), mutated = model.apply(
             variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]

@@ -17,26 +17,12 @@ import jax
 import jaxseg
 from jaxseg import config as config_lib
 from jaxseg.config import ConfigDict, ConfigError
+from jaxseg.files import write_text
 
 CONFIG_FILE = "config.json"
 RECORD_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 _PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file so that it is there whole or not at all, whatever happens meanwhile."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: str | Path, value: Any) -> None:

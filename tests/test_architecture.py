@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # package; the files of the ground floor may import each other, since nothing lies below them.
 # `data.check` is a command line that happens to live in data/: it stands on the top floor.
 ROWS = (
-    ("", "types", "config", "presets", "command"),  # 0
+    ("", "types", "files", "config", "presets", "command"),  # 0
     ("nn",),  # 1
     ("models",),  # 2
     ("losses", "metrics", "pretrained"),  # 3
@@ -119,7 +119,12 @@ def test_third_party_packages_are_declared():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {"tensorflow_datasets": "tensorflow-datasets", "orbax": "orbax-checkpoint", "PIL": "pillow"}
+    names = {
+        "tensorflow_datasets": "tensorflow-datasets",
+        "orbax": "orbax-checkpoint",
+        "PIL": "pillow",
+        "absl": "absl-py",
+    }
     declared = {requirement.replace(">", "=").split("=")[0].strip() for requirement in project["dependencies"]}
     used = set().union(*(third_party(path) for path in FILES))
     assert {names[name] if name in names else name for name in used} <= declared

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.config import ConfigDict, ConfigError, parse_command_line
+from jaxseg.command import parse_command_line
+from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.data.errors import DataError
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.sources import Source, make_source

@@ -25,6 +25,7 @@ _GRID = 4  # subsamples along each side of a pixel
 _LAYERS = 8  # the most there are of them, background included
 _TILT = 0.3  # largest rotation either way, in radians
 _KEPT = 0.75  # share of a shape's area that the shapes above it leave to be seen
+_KEEP = 2**28  # most bytes of painted images that a source keeps
 
 
 class Shape(NamedTuple):
@@ -60,6 +61,8 @@ class ShapesSource:
             raise DataError(f"The shapes data has 1, 3 or 4 channels, not {channels}.")
         self.split, self.length, self.size, self.seed = split, length, tuple(size), seed
         self.info = DataInfo(CLASSES, COLORS, None, channels)
+        # Images are painted once where all of them are small enough to keep.
+        self._kept: dict[int, Example] | None = {} if length * size[0] * size[1] * (channels + 1) <= _KEEP else None
 
     def __len__(self) -> int:
         return self.length
@@ -68,9 +71,16 @@ class ShapesSource:
         """Returns image u8[h,w,c] and label u8[h,w]."""
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} is outside the {self.length} images of the shapes {self.split} split")
+        if self._kept is not None and index in self._kept:
+            return dict(self._kept[index])
         rng = _generator(self.seed, self.split, index)
         shapes, weights = _arrange(rng, self.size)
-        return {"image": _channels(_paint(rng, weights), self.info.channels), "label": _label(shapes, weights)}
+        image, label = _channels(_paint(rng, weights), self.info.channels), _label(shapes, weights)
+        image.flags.writeable = label.flags.writeable = False
+        example: Example = {"image": image, "label": label}
+        if self._kept is not None:
+            self._kept[index] = example
+        return dict(example)
 
     def label_size(self, index: int) -> tuple[int, int]:
         return self.size

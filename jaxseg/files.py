@@ -1,0 +1,32 @@
+"""Writing files whole or not at all."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def write_whole(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Calls `write` with a file beside `path`, and moves it there once it is on the disk; creates the folder.
+
+    Whatever happens meanwhile, a full disk or a killed process, what was at `path` before stays as it was.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 text as `write_whole` does."""
+    write_whole(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,200 @@
+"""Weighted sums of losses by name: `make_loss` and the `Loss` it returns."""
+
+import dataclasses
+import difflib
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.losses.terms import (
+    SumWeight,
+    binary_cross_entropy,
+    cross_entropy,
+    dice_from_stats,
+    dice_stats,
+    divide,
+    mse,
+)
+from jaxseg.types import IGNORE, Array, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One part of a sum of losses: `weight * name(logits, labels, **options)`."""
+
+    name: str
+    weight: float
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A weighted sum of losses in two halves, so that there is one division after all reductions. See `make_loss`.
+
+    total = psum of `stats` over devices and micro-batches; then `value(total)` is the loss of the whole batch, and the
+    gradient of `value` at the total, pulled back through every `stats`, is the whole batch's gradient.
+    """
+
+    terms: tuple[Term, ...]
+    num_classes: int
+
+    def stats(self, logits: Array, labels: Array) -> PyTree:
+        """f32[b,h,w,k], i32[b,h,w] -> {term: pytree of f32} that adds over pixels, examples, devices, micro-batches.
+
+        Raises:
+            ValueError: if the shapes disagree or k is not `num_classes`.
+        """
+        if logits.shape[-1] != self.num_classes:
+            raise ValueError(f"The loss is for {self.num_classes} classes, got logits of shape {logits.shape}.")
+        return {t.name: _TERMS[t.name].stats(t, logits, labels) for t in self.terms}
+
+    def values(self, stats: PyTree) -> dict[str, jax.Array]:
+        """The value f32[] of each term by its name, before its weight."""
+        return {t.name: divide(*_TERMS[t.name].finish(t, stats[t.name])) for t in self.terms}
+
+    def value(self, stats: PyTree) -> jax.Array:
+        """Summed stats -> f32[], the weighted sum of the terms; 0 with zero gradient if all pixels are IGNORE."""
+        values = self.values(stats)
+        return sum((t.weight * values[t.name] for t in self.terms), jnp.float32(0.0))
+
+    def __call__(self, logits: Array, labels: Array) -> jax.Array:
+        """f32[b,h,w,k], i32[b,h,w] -> f32[], the loss of one batch in one piece."""
+        return self.value(self.stats(logits, labels))
+
+
+def make_loss(
+    terms: str = "cross_entropy",
+    *,
+    num_classes: int,
+    class_weights: Sequence[float] | Array | None = None,
+    label_smoothing: float = 0.0,
+    args: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Loss:
+    """Returns the loss that `terms` spells, such as "cross_entropy + 0.5 * dice".
+
+    Args:
+        terms: a sum of cross_entropy, binary_cross_entropy, mse and dice, each once and with a factor of its own.
+        num_classes: k, the number of logits; 1 is binary.
+        class_weights: k numbers (2 for k = 1), for the pixel losses among the terms.
+        label_smoothing: in [0, 1), for the cross-entropies among the terms.
+        args: further arguments of single terms: {"dice": {"squared": False}}.
+
+    Raises:
+        ValueError: for an unknown term or argument (naming the nearest), a spelling that cannot be read, class weights
+            of a wrong number or sign, or weights or smoothing that no term takes.
+    """
+    if not 1 <= num_classes <= IGNORE:
+        raise ValueError(f"num_classes must lie in 1..{IGNORE} (label {IGNORE} means ignore), got {num_classes}.")
+    common: dict[str, Any] = {}
+    if class_weights is not None:
+        common["class_weights"] = _checked_weights(class_weights, max(num_classes, 2))
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
+    if label_smoothing:
+        common["label_smoothing"] = float(label_smoothing)
+    weights = _parse_terms(terms)
+    args = args or {}
+    for name in args:
+        if name not in weights:
+            raise ValueError(f"The loss {terms!r} has no term {name!r} to give arguments to.{_nearest(name, weights)}")
+    for option in common:
+        if not any(option in _TERMS[name].options for name in weights):
+            raise ValueError(f"No term of the loss {terms!r} takes {option}.")
+    built = []
+    for name, weight in weights.items():
+        known = _TERMS[name].options
+        options = {key: value for key, value in common.items() if key in known}
+        for key, value in (args[name] if name in args else {}).items():
+            options[key] = _checked_option(name, key, value, known, max(num_classes, 2))
+        built.append(Term(name, weight, tuple(options.items())))
+    return Loss(tuple(built), num_classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """How the term of one name is computed: additive stats, and (sum, weight) from their total."""
+
+    stats: Callable[[Term, Array, Array], PyTree]
+    finish: Callable[[Term, PyTree], SumWeight]
+    options: tuple[str, ...]
+
+
+def _pixel_kind(function: Callable[..., SumWeight]) -> _Kind:
+    options = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return _Kind(
+        lambda term, logits, labels: function(logits, labels, **dict(term.options)),
+        lambda term, stats: stats,
+        tuple(options),
+    )
+
+
+_TERMS = {
+    "cross_entropy": _pixel_kind(cross_entropy),
+    "binary_cross_entropy": _pixel_kind(binary_cross_entropy),
+    "mse": _pixel_kind(mse),
+    "dice": _Kind(
+        lambda term, logits, labels: dice_stats(logits, labels, **_pick(term, "squared")),
+        lambda term, stats: dice_from_stats(stats, **_pick(term, "smooth")),
+        ("squared", "smooth"),
+    ),
+}
+_NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
+_TERM = re.compile(rf"\s*(?:(?P<weight>{_NUMBER})\s*\*\s*)?(?P<name>[A-Za-z_]\w*)\s*(?P<more>\+|$)")
+
+
+def _pick(term: Term, *names: str) -> dict[str, Any]:
+    return {key: value for key, value in term.options if key in names}
+
+
+def _parse_terms(text: str) -> dict[str, float]:
+    """Reads "a + 0.5 * b" as {a: 1.0, b: 0.5}."""
+    weights: dict[str, float] = {}
+    position, more = 0, True
+    while more:
+        match = _TERM.match(text, position)
+        if match is None:
+            raise ValueError(f'The loss {text!r} cannot be read; write a sum such as "cross_entropy + 0.5 * dice".')
+        name = match["name"]
+        if name not in _TERMS:
+            raise ValueError(f"There is no loss {name!r}.{_nearest(name, _TERMS)}")
+        if name in weights:
+            raise ValueError(f"The loss {text!r} names {name} twice; give it one factor.")
+        weights[name] = float(match["weight"] or 1.0)
+        position, more = match.end(), match["more"] == "+"
+    return weights
+
+
+def _checked_option(name: str, key: str, value: Any, known: Sequence[str], classes: int) -> Any:
+    if key not in known:
+        raise ValueError(f"The loss {name} has no argument {key!r}.{_nearest(key, known)}")
+    if key == "class_weights":
+        return _checked_weights(value, classes)
+    if key == "squared":
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}.squared must be True or False, got {value!r}.")
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < math.inf:
+        raise ValueError(f"{name}.{key} must be a number of at least 0, got {value!r}.")
+    if key == "label_smoothing" and value >= 1.0:
+        raise ValueError(f"{name}.label_smoothing must lie in [0, 1), got {value}.")
+    return float(value)
+
+
+def _checked_weights(weights: Sequence[float] | Array, classes: int) -> tuple[float, ...]:
+    values = np.asarray(weights, np.float64)
+    if values.shape != (classes,):
+        raise ValueError(f"class_weights must be {classes} numbers, one per class, got shape {values.shape}.")
+    if not np.isfinite(values).all() or (values < 0).any() or not values.any():
+        raise ValueError(f"class_weights must be at least 0, finite and not all 0, got {values.tolist()}.")
+    return tuple(values.tolist())
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(sorted(known)) or 'none'}."
