@@ -17,12 +17,14 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def conv(p, x, stride=1):
     k = p["kernel"].shape[0]
     y = jnn.conv2d(x, p["kernel"], stride=stride, padding=k // 2)
     return y + p["bias"].reshape(1, 1, 1, -1) if "bias" in p else y
 
 
+@jax.jit
 def norm(p, x):
     """Group norm of two groups, plainly."""
     tiles = x.reshape(x.shape[0], -1, 2, x.shape[-1] // 2)
@@ -30,10 +32,10 @@ def norm(p, x):
     return z.reshape(x.shape) * p["scale"].reshape(1, 1, 1, -1) + p["bias"].reshape(1, 1, 1, -1)
 
 
-def randomise(variables, seed=3):
-    """Replaces zeros and ones of an initialisation, so that no parameter's place can be confused."""
-    leaves, tree = jax.tree.flatten(variables)
-    return jax.tree.unflatten(tree, [v + 0.1 * draw(*v.shape, seed=seed + i) for i, v in enumerate(leaves)])
+def parameters(module, *inputs):
+    """Parameters without a zero or a one among them, so that no parameter's place can be confused."""
+    leaves, tree = jax.tree.flatten(jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"])
+    return jax.tree.unflatten(tree, [0.3 * draw(*v.shape, seed=i + 3) + 0.1 for i, v in enumerate(leaves)])
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def randomise(variables, seed=3):
 def test_basic_block_is_its_equation(key, stride, features, shortcut):
     x = draw(2, 5, 6, 4)
     block = jnn.BasicBlock(features, stride=stride, shortcut=shortcut, norm=GROUP)
-    p = randomise(block.init(key, x))["params"]
+    p = parameters(block, x)
     h = jax.nn.relu(norm(p["conv1"]["norm"], conv(p["conv1"]["conv"], x, stride)))
     h = norm(p["conv2"]["norm"], conv(p["conv2"]["conv"], h))
     s = 0.0 if shortcut == "none" else x
@@ -51,32 +53,32 @@ def test_basic_block_is_its_equation(key, stride, features, shortcut):
     if shortcut == "learned":
         h = conv(p["weight"], h)
     assert ("shortcut" in p) == (shortcut == "learned" or (shortcut == "auto" and stride == 2))
-    np.testing.assert_allclose(block.apply({"params": p}, x), jax.nn.relu(s + h), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": p}, x), jax.nn.relu(s + h), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("stride", "features", "first"), [(1, 4, True), (2, 6, True), (1, 6, False)])
 def test_pre_activation_block_is_its_equation(key, stride, features, first):
     x = draw(2, 5, 6, 4)
     block = jnn.PreActBlock(features, stride=stride, norm=GROUP, first_preact=first)
-    p = randomise(block.init(key, x))["params"]
+    p = parameters(block, x)
     h = jax.nn.relu(norm(p["norm1"], x)) if first else x
     h = conv(p["conv2"], jax.nn.relu(norm(p["norm2"], conv(p["conv1"], h, stride))))
     s = conv(p["shortcut"], x, stride) if "shortcut" in p else x
     assert ("shortcut" in p) == (features != 4) and ("norm1" in p) == first
     assert set(p["conv1"]) == {"kernel"} and set(p["conv2"]) == {"kernel", "bias"}
-    np.testing.assert_allclose(block.apply({"params": p}, x), s + h, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": p}, x), s + h, rtol=1e-3, atol=1e-4)
 
 
 def test_bottleneck_block_is_its_equation(key):
     x = draw(2, 5, 6, 4)
     block = jnn.BottleneckBlock(8, stride=2, norm=GROUP)
-    p = randomise(block.init(key, x))["params"]
+    p = parameters(block, x)
     assert p["conv"]["conv"]["kernel"].shape == (3, 3, 2, 2)
     h = jax.nn.relu(norm(p["reduce"]["norm"], conv(p["reduce"]["conv"], x)))
     h = jax.nn.relu(norm(p["conv"]["norm"], conv(p["conv"]["conv"], h, 2)))
     h = norm(p["expand"]["norm"], conv(p["expand"]["conv"], h))
     s = norm(p["shortcut_norm"], conv(p["shortcut"], x, 2))
-    np.testing.assert_allclose(block.apply({"params": p}, x), jax.nn.relu(s + h), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": p}, x), jax.nn.relu(s + h), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("shortcut", ["projection", "learned", "none"])
@@ -94,9 +96,9 @@ def test_the_general_form_takes_any_branch(key):
     x = draw(2, 5, 6, 4)
     branch = functools.partial(jnn.ConvNormAct, 4, act=jnp.tanh)
     block = jnn.ResidualBlock(branch, shortcut="learned", act=jnp.abs)
-    p = randomise(block.init(key, x))["params"]
+    p = parameters(block, x)
     expected = jnp.abs(conv(p["shortcut"], x) + conv(p["weight"], jnp.tanh(conv(p["branch"]["conv"], x))))
-    np.testing.assert_allclose(block.apply({"params": p}, x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": p}, x), expected, rtol=1e-4, atol=1e-5)
     zero = jax.tree.map(jnp.zeros_like, p)
     identity = jnn.ResidualBlock(branch, shortcut="identity", act=None)
     np.testing.assert_array_equal(identity.apply({"params": {"branch": zero["branch"]}}, x), x)
@@ -147,7 +149,7 @@ def test_gradients_reach_every_parameter_in_either_dtype(key, name):
 def test_self_attention_is_its_equation(key, size, position):
     x = draw(2, *size, 6)
     layer = jnn.SelfAttention2D(2, qkv_features=8, position=position, table_size=(4, 4), sow_weights=True)
-    p = randomise(layer.init(key, x))["params"]
+    p = parameters(layer, x)
     y, sown = layer.apply({"params": p}, x, mutable=["intermediates"])
     where = {"sincos": jnn.sincos_position(*size, 6)[None], "none": np.zeros((1, *size, 6))}
     where = where[position] if position in where else jnn.resize(p["position"][None], size)
@@ -187,7 +189,7 @@ def test_self_attention_with_a_position_knows_where_it_is(key):
 )
 def test_attention_gate_of_any_sizes(key, size, gate):
     skip, signal = draw(2, *size, 4), draw(2, *gate, 6, seed=1)
-    y, variables = jnn.AttentionGate().init_with_output(key, skip, signal)
+    y, variables = jax.jit(jnn.AttentionGate().init_with_output)(key, skip, signal)
     share = np.asarray(y) / skip
     assert y.shape == skip.shape and (share > 0).all() and (share < 1).all()
     np.testing.assert_allclose(share, np.broadcast_to(share[..., :1], share.shape), rtol=1e-3)  # one gate a pixel
@@ -197,16 +199,18 @@ def test_attention_gate_of_any_sizes(key, size, gate):
 def test_attention_gate_is_its_equation(key):
     skip, signal = draw(2, 4, 6, 4), draw(2, 4, 6, 3, seed=1)
     layer = jnn.AttentionGate(inter_features=5)
-    p = randomise(layer.init(key, skip, signal))["params"]
+    p = parameters(layer, skip, signal)
     score = conv(p["psi"], jax.nn.relu(conv(p["theta"], skip) + conv(p["phi"], signal)))
-    np.testing.assert_allclose(layer.apply({"params": p}, skip, signal), skip * jax.nn.sigmoid(score), rtol=1e-4)
+    np.testing.assert_allclose(
+        jax.jit(layer.apply)({"params": p}, skip, signal), skip * jax.nn.sigmoid(score), rtol=1e-4
+    )
 
 
 def test_squeeze_excite_is_its_equation(key):
     x = draw(2, 3, 5, 8)
     layer = jnn.SqueezeExcite(ratio=4)
-    p = randomise(layer.init(key, x))["params"]
+    p = parameters(layer, x)
     assert p["reduce"]["kernel"].shape == (1, 1, 8, 2)
     gate = jax.nn.sigmoid(conv(p["expand"], jax.nn.relu(conv(p["reduce"], x.mean((1, 2), keepdims=True)))))
-    np.testing.assert_allclose(layer.apply({"params": p}, x), x * gate, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(layer.apply)({"params": p}, x), x * gate, rtol=1e-4, atol=1e-5)
     assert jnn.SqueezeExcite().init_with_output(key, x[:, :1, :1, :3])[0].shape == (2, 1, 1, 3)

@@ -1,5 +1,7 @@
 """Convolutions against torch and against sums written out, in value and gradient; dropout."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,12 @@ from jaxseg import nn as jnn
 
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradients(f, x, kernel, dy):
+    y, pull = jax.vjp(f, x, kernel)
+    return y, *pull(dy)
 
 
 def naive_conv(x, kernel, stride, dilation, groups, padding):
@@ -42,10 +50,10 @@ def test_conv_is_the_sum_over_taps(key, size, case):
     k, stride, dilation, groups = case
     x = draw(2, *size, 4)
     conv = jnn.Conv(8, k, stride=stride, dilation=dilation, groups=groups)
-    params = conv.init(key, x)
-    params["params"]["bias"] = jnp.asarray(draw(8, seed=1))
-    expected = naive_conv(x, params["params"]["kernel"], stride, dilation, groups, dilation * (k - 1) // 2)
-    np.testing.assert_allclose(conv.apply(params, x), expected + draw(8, seed=1), rtol=1e-4, atol=1e-4)
+    kernel = draw(*jax.eval_shape(conv.init, key, x)["params"]["kernel"].shape, seed=2)
+    params = {"params": {"kernel": kernel, "bias": draw(8, seed=1)}}
+    expected = naive_conv(x, kernel, stride, dilation, groups, dilation * (k - 1) // 2)
+    np.testing.assert_allclose(jax.jit(conv.apply)(params, x), expected + draw(8, seed=1), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("case", [(3, 1, 1, 1), (3, 2, 1, 1), (3, 1, 2, 2), (1, 1, 1, 1), (4, 2, 1, 1)])
@@ -55,15 +63,13 @@ def test_conv_and_its_gradients_are_torchs(case, size):
     k, stride, dilation, groups = case
     x, kernel = draw(3, *size, 4), draw(k, k, 4 // groups, 6, seed=1)
     padding = dilation * (k - 1) // 2
-    y, pull = jax.vjp(
-        lambda a, b: jnn.conv2d(a, b, stride=stride, dilation=dilation, groups=groups, padding=padding), x, kernel
-    )
-    dy = draw(*y.shape, seed=2)
+    f = functools.partial(jnn.conv2d, stride=stride, dilation=dilation, groups=groups, padding=padding)
+    dy = draw(*jax.eval_shape(f, x, kernel).shape, seed=2)
+    y, dx, dk = value_and_gradients(f, x, kernel, dy)
     tx = torch.tensor(x.transpose(0, 3, 1, 2)).double().requires_grad_()
     tk = torch.tensor(kernel.transpose(3, 2, 0, 1)).double().requires_grad_()
     ty = torch.nn.functional.conv2d(tx, tk, stride=stride, dilation=dilation, groups=groups, padding=padding)
     ty.backward(torch.tensor(dy.transpose(0, 3, 1, 2)).double())
-    dx, dk = pull(jnp.asarray(dy))
     np.testing.assert_allclose(y, ty.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(dx, tx.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(dk, tk.grad.numpy().transpose(2, 3, 1, 0), rtol=1e-4, atol=1e-3)
@@ -85,15 +91,13 @@ def test_valid_padding_and_what_does_not_fit(key):
 def test_conv_transpose_is_torchs(key, k, stride, size):
     torch = pytest.importorskip("torch")
     x, kernel = draw(2, *size, 3), draw(k, k, 3, 5, seed=1)
-    y, pull = jax.vjp(lambda a, b: jnn.conv_transpose2d(a, b, stride=stride), x, kernel)
-    assert y.shape == (2, size[0] * stride, size[1] * stride, 5)
-    dy = draw(*y.shape, seed=2)
+    dy = draw(2, size[0] * stride, size[1] * stride, 5, seed=2)
+    y, dx, dk = value_and_gradients(functools.partial(jnn.conv_transpose2d, stride=stride), x, kernel, dy)
     p = max(0, -(-(k - stride) // 2))
     tx = torch.tensor(x.transpose(0, 3, 1, 2)).double().requires_grad_()
     tk = torch.tensor(kernel.transpose(2, 3, 0, 1)).double().requires_grad_()
     ty = torch.nn.functional.conv_transpose2d(tx, tk, stride=stride, padding=p, output_padding=stride - k + 2 * p)
     ty.backward(torch.tensor(dy.transpose(0, 3, 1, 2)).double())
-    dx, dk = pull(jnp.asarray(dy))
     np.testing.assert_allclose(y, ty.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(dx, tx.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(dk, tk.grad.numpy().transpose(2, 3, 0, 1), rtol=1e-4, atol=1e-4)
@@ -110,8 +114,10 @@ def test_conv_transpose_is_the_transpose_of_conv():
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_gradients_against_finite_differences(k):
     x, kernel = draw(1, 4, 5, 2), draw(k, k, 2, 3, seed=1)
-    check_grads(lambda a, b: jnn.conv2d(a, b, padding=k // 2), (x, kernel), order=1, modes=["rev"], rtol=0.02)
-    check_grads(lambda a, b: jnn.conv_transpose2d(a, b, stride=2), (x, kernel), order=1, modes=["rev"], rtol=0.02)
+    check_grads(jax.jit(lambda a, b: jnn.conv2d(a, b, padding=k // 2)), (x, kernel), order=1, modes=["rev"], rtol=0.02)
+    check_grads(
+        jax.jit(lambda a, b: jnn.conv_transpose2d(a, b, stride=2)), (x, kernel), order=1, modes=["rev"], rtol=0.02
+    )
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -122,9 +128,9 @@ def test_conv_under_jit_vmap_remat_and_bfloat16(transposed):
         y = jnn.conv_transpose2d(a, b, stride=2) if transposed else jnn.conv2d(a, b, padding=1)
         return jnp.sum(jnp.sin(y.astype(jnp.float32)))
 
-    gradient = jax.grad(f, argnums=(0, 1))
+    gradient = jax.jit(jax.grad(f, argnums=(0, 1)))
     expected = [np.stack(g) for g in zip(*(gradient(a, b) for a, b in zip(x, kernel)))]
-    for transformed in (jax.jit(jax.vmap(gradient)), jax.vmap(jax.grad(jax.remat(f), argnums=(0, 1)))):
+    for transformed in (jax.jit(jax.vmap(gradient)), jax.jit(jax.vmap(jax.grad(jax.remat(f), argnums=(0, 1))))):
         for ours, theirs in zip(transformed(x, kernel), expected):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
     half = gradient(x[0].astype(jnp.bfloat16), kernel[0].astype(jnp.bfloat16))
@@ -166,7 +172,8 @@ def test_initial_kernels_keep_the_variance_through_a_relu(key, module):
 
 
 def dropout(x, *, key, train=True, **fields):
-    return jnn.Dropout(**fields).apply({}, x, train=train, rngs={"dropout": key})
+    apply = functools.partial(jnn.Dropout(**fields).apply, {}, train=train)
+    return jax.jit(lambda a, k: apply(a, rngs={"dropout": k}))(x, key)
 
 
 def test_dropout_keeps_the_mean_and_is_off_in_evaluation(key):

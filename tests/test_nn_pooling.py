@@ -1,5 +1,7 @@
 """Pooling and un-pooling against torch, values, gradients, ties and odd sizes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,13 +17,19 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradient(f, x, dy):
+    y, pull = jax.vjp(f, x)
+    return y, pull(dy)[0]
+
+
 def to_torch(torch, x):
     return torch.tensor(np.asarray(x).transpose(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("size", [(4, 6), (5, 7), (9, 4)])
+@pytest.mark.parametrize("size", [(4, 7), (9, 5)])
 def test_pools_are_torchs(size, case, ceil_mode):
     torch = pytest.importorskip("torch")
     window, stride, padding = case
@@ -30,15 +38,15 @@ def test_pools_are_torchs(size, case, ceil_mode):
         (jnn.max_pool, torch.nn.functional.max_pool2d),
         (jnn.avg_pool, lambda *a, **k: torch.nn.functional.avg_pool2d(*a, count_include_pad=False, **k)),
     ):
-        y, pull = jax.vjp(lambda a, pool=ours: pool(a, window, stride, padding, ceil_mode=ceil_mode), x)
+        pool = functools.partial(ours, window=window, stride=stride, padding=padding, ceil_mode=ceil_mode)
+        shape = jax.eval_shape(pool, x).shape
+        dy = draw(*shape, seed=1)
+        y, dx = value_and_gradient(pool, x, dy)
         tx = to_torch(torch, x).requires_grad_()
         ty = theirs(tx, window, stride, padding, ceil_mode=ceil_mode)
-        dy = draw(*y.shape, seed=1)
         ty.backward(to_torch(torch, dy))
         np.testing.assert_allclose(y, ty.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(
-            pull(jnp.asarray(dy))[0], tx.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6
-        )
+        np.testing.assert_allclose(dx, tx.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(2, 2), (4, 6), (5, 7)])
@@ -49,7 +57,7 @@ def test_a_tie_sends_its_gradient_to_the_first_pixel(size, pool):
     dy = draw(3, size[0] // 2, size[1] // 2, 4)
     tx = to_torch(torch, x).requires_grad_()
     torch.nn.functional.max_pool2d(tx, 2).backward(to_torch(torch, dy))
-    np.testing.assert_array_equal(jax.vjp(pool, x)[1](jnp.asarray(dy))[0], tx.grad.numpy().transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(value_and_gradient(pool, x, dy)[1], tx.grad.numpy().transpose(0, 2, 3, 1))
 
 
 def test_max_pool_under_jit_vmap_remat_and_bfloat16():
@@ -58,13 +66,13 @@ def test_max_pool_under_jit_vmap_remat_and_bfloat16():
     def f(a):
         return jnp.sum(jnp.sin(3 * jnn.max_pool(a).astype(jnp.float32)))
 
-    expected = np.stack([jax.grad(f)(a) for a in x])
+    expected = np.stack([jax.jit(jax.grad(f))(a) for a in x])
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(f)))(x), expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(jax.vmap(jax.grad(jax.remat(f)))(x), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(jax.remat(f))))(x), expected, rtol=1e-5, atol=1e-5)
     half = x.astype(jnp.bfloat16)
-    gradient = jax.vmap(jax.grad(f))(half)
+    gradient = jax.jit(jax.vmap(jax.grad(f)))(half)
     assert gradient.dtype == jnp.bfloat16
-    same = jax.vmap(jax.grad(f))(half.astype(jnp.float32))
+    same = jax.jit(jax.vmap(jax.grad(f)))(half.astype(jnp.float32))
     np.testing.assert_allclose(gradient.astype(np.float32), same, rtol=0.02, atol=0.02)
 
 
@@ -76,7 +84,7 @@ def test_gradients_against_finite_differences():
         lambda a: jnn.max_pool(a, 3, 2, 1),
         lambda a: jnn.max_pool_with_indices(a)[0],
     ):
-        check_grads(pool, (x,), order=1, modes=["rev"], eps=1e-2, rtol=0.02)
+        check_grads(jax.jit(pool), (x,), order=1, modes=["rev"], eps=1e-2, rtol=0.02)
 
 
 def test_one_pixel():
@@ -103,7 +111,7 @@ def test_nan_is_not_hidden():
 def test_pool_with_indices_and_unpool_are_torchs(size, window):
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).integers(0, 3, (2, *size, 3)).astype(np.float32)  # ties
-    y, index = jnn.max_pool_with_indices(x, window)
+    y, index = jax.jit(jnn.max_pool_with_indices, static_argnums=1)(x, window)
     ty, tindex = torch.nn.functional.max_pool2d(to_torch(torch, x), window, return_indices=True)
     np.testing.assert_array_equal(y, ty.numpy().transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(index, tindex.numpy().transpose(0, 2, 3, 1))
@@ -112,9 +120,9 @@ def test_pool_with_indices_and_unpool_are_torchs(size, window):
     tv = to_torch(torch, values).requires_grad_()
     twin = torch.nn.functional.max_unpool2d(tv, tindex, window, output_size=size)
     twin.backward(to_torch(torch, dy))
-    back, pull = jax.vjp(lambda v: jnn.max_unpool(v, index, size, window), values)
+    back, gradient = value_and_gradient(lambda v: jnn.max_unpool(v, index, size, window), values, dy)
     np.testing.assert_array_equal(back, twin.detach().numpy().transpose(0, 2, 3, 1))
-    np.testing.assert_array_equal(pull(jnp.asarray(dy))[0], tv.grad.numpy().transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(gradient, tv.grad.numpy().transpose(0, 2, 3, 1))
     with pytest.raises(ValueError, match="cannot give"):
         jnn.max_unpool(values, index, (size[0] + window, size[1]), window)
 

@@ -60,17 +60,17 @@ def test_upsample_under_jit_vmap_remat_and_bfloat16(factor, align_corners):
     def f(a):
         return jnp.sum(jnp.sin(jnn.upsample(a, factor, align_corners=align_corners).astype(jnp.float32)))
 
-    expected = np.stack([jax.grad(f)(a) for a in x])
+    expected = np.stack([jax.jit(jax.grad(f))(a) for a in x])
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(f)))(x), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(jax.remat(f))))(x), expected, rtol=1e-4, atol=1e-5)
-    half = jax.grad(f)(x[0].astype(jnp.bfloat16))
+    half = jax.jit(jax.grad(f))(x[0].astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16 and jnn.upsample(x[0].astype(jnp.bfloat16)).dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(np.float32), expected[0], rtol=0.05, atol=0.1)
 
 
 def test_gradient_against_finite_differences():
     for size in ((6, 6), (4, 5)):
-        check_grads(lambda v, s=size: jnn.resize(v, s), (draw(1, 3, 3, 1),), order=1, modes=["rev"], rtol=0.02)
+        check_grads(jax.jit(lambda v, s=size: jnn.resize(v, s)), (draw(1, 3, 3, 1),), order=1, modes=["rev"], rtol=0.02)
 
 
 def test_a_constant_image_stays_constant_and_a_ramp_a_ramp():
