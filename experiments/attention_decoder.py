@@ -1,7 +1,10 @@
-"""Self-attention encoder-decoder: each decoder stage up-samples, concatenates the encoder feature and attends.
+"""Self-attention encoder-decoder: each decoder stage up-samples, concatenates, attends and convolves.
 
-python -m jaxseg.train --config experiments/attention_decoder.py
-python -m jaxseg.train --config experiments/attention_decoder.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/attention_decoder.py
+    python -m jaxseg.train --config experiments/attention_decoder.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/attention_decoder.py:folder --config.data.dir=MY_FOLDER
+
+Shapes validation mIoU: @@ (@@ minutes on 2 CPU cores).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
@@ -12,5 +15,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
     variant = parse_arg(arg, VARIANTS)
     config = for_data(default_config(), variant)
-    update(config, model__name="attention_decoder")
+    widths = (16, 32, 64, 128) if variant == "shapes" else (64, 128, 256, 512)
+    update(config, model__name="attention_decoder", model__args={"widths": widths})
     return config

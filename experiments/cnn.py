@@ -1,7 +1,10 @@
-"""Plain CNN: conv 32, pool, conv 64, pool, dropout, a fully convolutional classifier, bilinear up-sampling.
+"""Plain CNN: convolution 32, pool, convolution 64, pool, dropout, a fully convolutional classifier, bilinear up.
 
-python -m jaxseg.train --config experiments/cnn.py
-python -m jaxseg.train --config experiments/cnn.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/cnn.py
+    python -m jaxseg.train --config experiments/cnn.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/cnn.py:folder --config.data.dir=MY_FOLDER
+
+Shapes validation mIoU: @@ (@@ minutes on 2 CPU cores).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

@@ -1,7 +1,10 @@
-"""Plain encoder-decoder without skips or residuals: the baseline that the residual blocks are measured against.
+"""Plain encoder-decoder, without skips or residuals: the baseline that residual blocks are measured against.
 
-python -m jaxseg.train --config experiments/encoder_decoder.py
-python -m jaxseg.train --config experiments/encoder_decoder.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/encoder_decoder.py
+    python -m jaxseg.train --config experiments/encoder_decoder.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/encoder_decoder.py:folder --config.data.dir=MY_FOLDER
+
+Shapes validation mIoU: @@ (@@ minutes on 2 CPU cores).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
@@ -12,5 +15,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
     variant = parse_arg(arg, VARIANTS)
     config = for_data(default_config(), variant)
-    update(config, model__name="encoder_decoder")
+    widths = (32, 64) if variant == "shapes" else (64, 128)
+    update(config, model__name="encoder_decoder", model__args={"widths": widths})
     return config

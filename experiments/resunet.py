@@ -1,8 +1,11 @@
-"""ResUNet (Zhang et al. 2018), the flagship: a U-Net of pre-activation residual blocks.
+"""ResUNet (Zhang, Liu and Wang 2018), the flagship: a U-Net of pre-activation residual blocks.
 
-python -m jaxseg.train --config experiments/resunet.py
-python -m jaxseg.train --config experiments/resunet.py:camvid --config.data.dir=PATH --workdir runs/camvid
-python -m jaxseg.train --config experiments/resunet.py:folder --config.data.dir=MY_FOLDER
+    python -m jaxseg.train --config experiments/resunet.py
+    python -m jaxseg.train --config experiments/resunet.py:camvid --config.data.dir=PATH --workdir runs/camvid
+    python -m jaxseg.train --config experiments/resunet.py:folder --config.data.dir=MY_FOLDER
+
+Shapes validation mIoU: @@ (@@ minutes on 2 CPU cores); without its shortcuts,
+--config.model.args.shortcut=none, @@. CamVid test mIoU: README.md, section Results.
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

@@ -1,7 +1,10 @@
-"""U-Net (Ronneberger et al. 2015): an encoder-decoder with concatenating skips.
+"""U-Net (Ronneberger, Fischer and Brox 2015): an encoder-decoder with concatenating skips.
 
-python -m jaxseg.train --config experiments/unet.py
-python -m jaxseg.train --config experiments/unet.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/unet.py
+    python -m jaxseg.train --config experiments/unet.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/unet.py:folder --config.data.dir=MY_FOLDER
+
+Shapes validation mIoU: @@ (@@ minutes on 2 CPU cores).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
@@ -12,5 +15,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
     variant = parse_arg(arg, VARIANTS)
     config = for_data(default_config(), variant)
-    update(config, model__name="unet")
+    widths = (16, 32, 64, 128) if variant == "shapes" else (64, 128, 256, 512, 1024)
+    update(config, model__name="unet", model__args={"widths": widths})
     return config
