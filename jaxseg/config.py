@@ -76,6 +76,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "ema.decay": (0.0, "decay of the moving average of the parameters that evaluation then uses; 0: none"),
     "eval.every": (200, "steps between evaluations; the last step is always evaluated"),
     "eval.batch_size": (16, "images an evaluation step, over all hosts and devices"),
+    "eval.multiple": (1, "data.fit=crop: native sizes are filled up to a multiple of this, so that fewer compile"),
     "checkpoint.every": (200, "steps between checkpoints; the last step is always saved"),
     "checkpoint.keep": (2, "newest checkpoints kept, besides the best by validation mIoU"),
     "log.every": (20, "steps between log lines"),
@@ -95,7 +96,8 @@ FREE_KEYS = ("data.dir", "data.cache", "data.workers", "data.prefetch", "log.", 
 
 FREE_FORM = ("model.args", "loss.args", "optimizer.args")
 _POSITIVE = ("steps", "batch_size", "accumulate", "data.channels", "data.shapes_train", "data.shapes_val",
-             "eval.every", "eval.batch_size", "checkpoint.every", "checkpoint.keep", "log.every")  # fmt: skip
+             "eval.every", "eval.batch_size", "eval.multiple", "checkpoint.every", "checkpoint.keep",
+             "log.every")  # fmt: skip
 _UNIT = ("augment.flip_horizontal", "augment.flip_vertical", "augment.crop_max_share")
 _NOT_NEGATIVE = ("optimizer.clip", "optimizer.weight_decay", "loss.aux_weight", "log.images", "data.workers",
                  "data.prefetch", "augment.shear", "augment.rotate", "augment.brightness", "augment.contrast",

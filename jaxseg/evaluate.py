@@ -81,7 +81,9 @@ def evaluate(run: Run, split: str) -> Result:
     eval_step = strategy.compile_eval(make_eval_step(run.model, loss, prepare=setup.make_prepare(config)))
     # A batch that the devices of this machine can share: the padding examples count nowhere.
     batch_size = -(-config.eval.batch_size // devices) * devices
-    loader = make_eval_loader(source, batch_size=batch_size, size=config.data.size, fit=config.data.fit)
+    loader = make_eval_loader(
+        source, batch_size=batch_size, size=config.data.size, fit=config.data.fit, multiple=config.eval.multiple
+    )
     state = strategy.put_state(run.state)
     with tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
         return score(eval_step, state, loader, loss=loss, strategy=strategy, progress=bar.update)

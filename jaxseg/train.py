@@ -112,7 +112,9 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         channels=config.data.channels,
         **shape,
     )
-    validation = pipeline.make_eval_loader(problem.val, batch_size=config.eval.batch_size, **shape)
+    validation = pipeline.make_eval_loader(
+        problem.val, batch_size=config.eval.batch_size, multiple=config.eval.multiple, **shape
+    )
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
 
     def init(key: jax.Array) -> TrainState:

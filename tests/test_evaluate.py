@@ -59,10 +59,10 @@ def test_the_score_is_that_of_all_pixels_of_the_split(shapes_run):
     assert result.loss == pytest.approx(-picked.mean(), rel=1e-5)
 
 
-@pytest.mark.parametrize("fit", ["resize", "crop"])
-def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run, tmp_path, fit):
+@pytest.mark.parametrize(("fit", "multiple"), [("resize", 1), ("crop", 1), ("crop", 8)])
+def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run, tmp_path, fit, multiple):
     config = load_run(folder_run).config.copy_and_resolve_references()
-    config.data.fit = fit
+    config.data.fit, config.eval.multiple = fit, multiple
     run = load_run(make_run(tmp_path / "run", config))
     source, segment = make_source(run.config, "val"), make_segmenter(run.model, run.config)
     examples = [source[i] for i in range(len(source))]

@@ -37,6 +37,9 @@ class Numbers:
     def name(self, index: int) -> str:
         return f"number {index}"
 
+    def label_size(self, index: int) -> tuple[int, int]:
+        return self.sizes[index % len(self.sizes)]
+
 
 class JaxStarted(Numbers):
     """Its images are 1 where reading them finds JAX's devices started, else 0."""
@@ -269,12 +272,24 @@ def test_padding_up_to_a_divisor():
     assert batches[-1]["index"].tolist() == [8, -1]
 
 
-def test_evaluation_asks_the_source_for_sizes():
+def test_native_sizes_are_filled_up_to_few():
+    source = Numbers(6, ((20, 30), (17, 32), (33, 2)))
+    batches = list(_eval(source, fit="crop", multiple=16))
+    assert {b["image"].shape[1:3] for b in batches} == {b["label"].shape[1:] for b in batches} == {(32, 32), (48, 16)}
+    for batch in batches:
+        for image, label, size, index in zip(*(batch[k] for k in ("image", "label", "size", "index"))):
+            assert tuple(size) == label.shape
+            if index >= 0:
+                example = source[int(index)]
+                (h, w), (y, x) = example["label"].shape, label.shape
+                np.testing.assert_array_equal(image, np.pad(example["image"], ((0, y - h), (0, x - w), (0, 0)), "edge"))
+                np.testing.assert_array_equal(label[:h, :w], example["label"])
+                assert (label == IGNORE).sum() == y * x - h * w
+
+
+def test_evaluation_plans_without_reading_an_image():
     class Sized(Numbers):
         reads = 0
-
-        def size(self, index):
-            return self.sizes[index % len(self.sizes)]
 
         def __getitem__(self, index):
             Sized.reads += 1

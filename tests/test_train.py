@@ -271,3 +271,10 @@ def test_every_experiment_trains_a_shrunk_step(tmp_path, name, variant):
     update(config, model__args=args | {"widths": widths[name] if name in widths else (4, 4, 4)})
     result = train(config, tmp_path, "x")
     assert result.images == 8 and np.isfinite(result.loss)
+
+
+@pytest.mark.slow
+def test_first_command_reaches_what_the_readme_promises(tmp_path):
+    """The README's first command, as it stands: validation mIoU of at least .90 on the shapes data."""
+    assert main(["--config", "experiments/resunet.py", "--workdir", str(tmp_path / "run")]) == 0
+    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["mean_iou"] >= 0.90

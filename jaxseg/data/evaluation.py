@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxseg.data.batching import check_example, cores, processes, read_options, rows_of, stack
 from jaxseg.data.errors import DataError
-from jaxseg.data.transforms import Size, pad_to, resize_image
+from jaxseg.data.transforms import Size, fill_up, pad_to, resize_image
 from jaxseg.types import IGNORE, Batch
 
 
@@ -22,6 +22,7 @@ def make_eval_loader(
     fit: str,
     process_index: int | None = None,
     process_count: int | None = None,
+    multiple: int = 1,
     canvas_multiple: int = 64,
     divisor: int | None = None,
     prefetch: int = 2,
@@ -30,20 +31,23 @@ def make_eval_loader(
 
     Each batch is {image [b,y,x,c], label u8[b,Y,X], size i32[b,2], index i32[b]}. Labels keep their native size and
     are padded with IGNORE at the bottom and right to the canvas (Y, X). With fit="resize" images have `size`; with
-    "crop" they are native, and only images of one size share a batch. Missing rows of a batch are padding examples:
-    a black image, IGNORE everywhere, index -1. All processes make the same number of batches of the same shapes.
+    "crop" they are native, and only images of one size share a batch; with `multiple` above 1 both sides are first
+    filled up to a multiple of it (`fill_up`), which makes few sizes of many. Missing rows of a batch are padding
+    examples: a black image, IGNORE everywhere, index -1. All processes make the same number of batches of the same
+    shapes.
 
     The canvas is the common size of the labels where the whole split, or the batch, has only one that fits the image;
     otherwise the largest of the batch rounded up to `canvas_multiple`, and examples are ordered by their canvas, so
     that few shapes are compiled. Where nothing differs the order is that of the source.
 
     Args:
-        source: see `jaxseg.data.sources.Source`. Its `size(i) -> (h, w)`, if there is one, saves reading it twice.
+        source: see `jaxseg.data.sources.Source`.
         batch_size: images a batch, over all processes.
         size: (y, x) of the image for fit="resize".
         fit: "resize" or "crop".
         process_index: this process among `process_count`; both default to JAX's.
         process_count: processes that share each batch.
+        multiple: of the sides of native images; 1 leaves them as they are.
         canvas_multiple: what the sides of a canvas are rounded up to.
         divisor: a batch with missing rows is padded up to a multiple of this (such as the number of devices) only;
             None: up to `batch_size`.
@@ -59,8 +63,11 @@ def make_eval_loader(
     divisor = batch_size if divisor is None else divisor
     if batch_size % divisor or divisor % count:
         raise ValueError(f"batch_size {batch_size} must be divisible by {divisor}, and that by {count} processes.")
-    plan = _plan(label_sizes(source), batch_size, None if fit == "crop" else tuple(size), canvas_multiple, divisor)
-    return EvalLoader(source, plan, index, count, prefetch)
+    sizes = label_sizes(source)
+    if fit == "crop":
+        sizes = [(-(-h // multiple) * multiple, -(-w // multiple) * multiple) for h, w in sizes]
+    plan = _plan(sizes, batch_size, None if fit == "crop" else tuple(size), canvas_multiple, divisor)
+    return EvalLoader(source, plan, fit, index, count, prefetch)
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,9 @@ def _plan(
 class EvalLoader:
     """The iterable that `make_eval_loader` returns; `len` is its number of batches."""
 
-    def __init__(self, source: Any, plan: list[_PlannedBatch], index: int, count: int, prefetch: int):
-        self._source, self._plan, self._index, self._count, self._prefetch = source, plan, index, count, prefetch
+    def __init__(self, source: Any, plan: list[_PlannedBatch], fit: str, index: int, count: int, prefetch: int):
+        self._source, self._plan, self._fit = source, plan, fit
+        self._index, self._count, self._prefetch = index, count, prefetch
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -129,10 +137,14 @@ class EvalLoader:
             return {"image": image, "label": label, "size": np.int32(planned.canvas), "index": np.int32(-1)}
         example = self._source[index]
         check_example(self._source, index, example, self._source.info.channels)
-        label = example["label"]
-        image = resize_image(example["image"], planned.image_size)
+        image, label = example["image"], example["label"]
+        scored = label.shape
+        if self._fit == "crop":
+            image, scored = fill_up(image, planned.image_size), planned.image_size
+        else:
+            image = resize_image(image, planned.image_size)
         return {"image": image, "label": pad_to(label, planned.canvas, IGNORE),
-                "size": np.int32(label.shape), "index": np.int32(index)}  # fmt: skip
+                "size": np.int32(scored), "index": np.int32(index)}  # fmt: skip
 
 
 def label_sizes(source: Any) -> list[Size]:

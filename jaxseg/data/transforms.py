@@ -90,3 +90,9 @@ def pad_to(array: np.ndarray, size: Size, value: int) -> np.ndarray:
     padded = np.full((*size, *array.shape[2:]), value, array.dtype)
     padded[:h, :w] = array
     return padded
+
+
+def fill_up(image: np.ndarray, size: Size) -> np.ndarray:
+    """Extends [h,w,c] at the bottom and right to [y,x,c] by repeating its last row and column."""
+    (h, w), (y, x) = image.shape[:2], size
+    return image if (h, w) == (y, x) else np.pad(image, ((0, y - h), (0, x - w), (0, 0)), mode="edge")

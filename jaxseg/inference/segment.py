@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jaxseg import losses, setup
 from jaxseg.config import ConfigDict
-from jaxseg.data.transforms import resize_image
+from jaxseg.data.transforms import fill_up, resize_image
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
 from jaxseg.parallel import compiler_options
@@ -35,7 +35,8 @@ def make_segmenter(model: nn.Module, config: ConfigDict) -> Callable[..., Segmen
 
     With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are brought
     back to the image's size bilinearly, before the softmax and the argmax: what `jaxseg.evaluate` scores. With "crop"
-    the network sees the image as it is. The network is compiled once for each size that it sees.
+    the network sees the image as it is, its sides filled up to `eval.multiple`. The network is compiled once for each
+    size that it sees.
 
     Args:
         model: the network, see `jaxseg.models`.
@@ -60,9 +61,12 @@ def make_segmenter(model: nn.Module, config: ConfigDict) -> Callable[..., Segmen
         h, w = image.shape[:2]
         if config.data.fit == "resize":
             image = resize_image(image, tuple(config.data.size))
+        else:
+            multiple = config.eval.multiple
+            image = fill_up(image, (-(-h // multiple) * multiple, -(-w // multiple) * multiple))
         try:
             logits = network(variables, image[None])
-            if logits.shape[1:3] != (h, w):
+            if config.data.fit == "resize" and logits.shape[1:3] != (h, w):
                 canvas = (-(-h // _CANVAS) * _CANVAS, -(-w // _CANVAS) * _CANVAS)
                 logits = native(logits, np.array([[h, w]], np.int32), canvas)
             classes = np.asarray(likeliest(logits), np.uint8)[0, :h, :w]
