@@ -154,9 +154,10 @@ def make_strategy(name: str, batch_sizes: Mapping[str, int], devices: Sequence[j
     n = len(devices)
     for key, size in batch_sizes.items():
         if size % n:
+            near = sorted({max(n, size // n * n), (size // n + 1) * n})
             raise ConfigError(
-                f"{key} (times accumulate, if any) must be divisible by the number of devices: {size} images, {n} "
-                f"devices. Nearest that work: {max(n, size // n * n)} and {(size // n + 1) * n}."
+                f"{key} is {size}, which {n} devices cannot share evenly; the nearest that works is "
+                f"{' or '.join(map(str, near))}."
             )
     if name == "jit":
         return JitStrategy(jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,), devices=devices))

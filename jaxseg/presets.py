@@ -99,7 +99,7 @@ def _voc(config: ConfigDict) -> None:
         steps=30_000,
         batch_size=16,
         eval__every=1000,
-        eval__batch_size=4,
+        eval__batch_size=8,
         eval__multiple=64,
         checkpoint__every=1000,
         log__every=50,

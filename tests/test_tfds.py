@@ -122,7 +122,7 @@ def test_camvid(tmp_path, cache, layout):
             np.testing.assert_array_equal(label, np.where(raw == 11, IGNORE, raw))
         example = source[0]
         assert example["image"].shape == (12, 16, 3) and example["image"].dtype == example["label"].dtype == np.uint8
-        assert source.size(0) == (12, 16)
+        assert source.label_size(0) == (12, 16)
     assert source.info.classes[3] == "road" and source.info.ignore == 11 and source.info.channels == 3
     assert "tensorflow" not in sys.modules
 
@@ -135,7 +135,7 @@ def test_voc_reads_palette_masks_as_indices(tmp_path, cache):
         assert sorted(Path(name).stem for name in labels) == [name for name in masks if "train" in name]
         for name, label in labels.items():
             np.testing.assert_array_equal(label, masks[Path(name).stem])
-    assert {source.size(i) for i in range(3)} == {(12, 16), (13, 16), (14, 16)}
+    assert {source.label_size(i) for i in range(3)} == {(12, 16), (13, 16), (14, 16)}
     assert len(TFDSSource("voc2012", "val", str(tmp_path), cache)) == 2
     assert source.info.colors[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
     with pytest.raises(DataError, match="no split 'test' with public masks; it has train, val"):
@@ -158,7 +158,7 @@ def test_cityscapes_keeps_its_19_classes(tmp_path, cache):
     masks = _cityscapes(tmp_path)
     source = TFDSSource("cityscapes", "val", str(tmp_path), cache)
     (name, label), = _labels(source).items()  # fmt: skip
-    assert name == "bonn_000003_000019" and source.size(0) == (1024, 2048)
+    assert name == "bonn_000003_000019" and source.label_size(0) == (1024, 2048)
     raw_ids = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
     for raw in range(34):
         expected = raw_ids.index(raw) if raw in raw_ids else IGNORE

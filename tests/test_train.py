@@ -210,7 +210,7 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
         ({"data__source": "folder", "data__dir": "nowhere"}, "nowhere"),
         ({"data__classes": "a,b"}, "data.classes names 2 classes"),
         ({"model__num_classes": 3}, "model.num_classes is 3"),
-        ({"batch_size": 12}, "12 images, 8 devices"),
+        ({"batch_size": 12}, "batch_size is 12, which 8 devices cannot share evenly"),
         ({"eval__batch_size": 4}, "eval.batch_size"),
         ({"accumulate": 2}, "batch_size / accumulate"),
         ({"strategy": "xmap"}, "strategy is 'xmap'"),
