@@ -22,8 +22,8 @@ def test_every_file_that_the_readme_names_is_there():
 
 def test_result_tables_leave_the_folders_of_a_machine_out():
     collect = runpy.run_path(str(ROOT / "benchmarks" / "collect.py"))
-    given = ["--config", "/home/me/p/experiments/unet.py:camvid", "--workdir=/data/runs/a", "--config.data.dir", "/secret",
-             "--config.data.cache=/c", "--config.steps=3", "--config.seed", "4"]  # fmt: skip
+    given = ["--config", "/home/me/p/experiments/unet.py:camvid", "--workdir=/data/runs/a"]
+    given += ["--config.data.dir", "/secret", "--config.data.cache=/c", "--config.steps=3", "--config.seed", "4"]
     expected = ["--config", "experiments/unet.py:camvid", "--workdir", "runs/a", "--config.data.dir=PATH",
                 "--config.steps=3", "--config.seed=4"]  # fmt: skip
     assert collect["public"](given) == expected
