@@ -18,6 +18,7 @@ from jaxseg.config import (
     KEYS,
     ConfigDict,
     ConfigError,
+    default_config,
     flatten,
     nearest,
     set_key,
@@ -100,7 +101,8 @@ def _place(path: Path, error: Exception) -> str:
 def _reason(error: Exception) -> str:
     """Returns one sentence; ml_collections adds the whole configuration to its own."""
     text = str(error).strip("'\"\\")
-    if isinstance(error, KeyError | AttributeError):
+    of_config = "ml_collections" in traceback.extract_tb(error.__traceback__)[-1].filename
+    if of_config and isinstance(error, KeyError | AttributeError):
         match = re.match(r"Key \"(\w+)\"|(\w+)\W*(?:\\n|$)", text)
         if match:
             word = match[1] or match[2]
@@ -117,17 +119,18 @@ def _reason(error: Exception) -> str:
 
 def _checked(path: str, config: ConfigDict) -> ConfigDict:
     """Returns the config of an experiment once every key is there, known and of the right type; locks it."""
-    flat = flatten(config)
-    missing = [key for key in KEYS if key not in flat and not key.startswith(FREE_FORM)]
+    flat, fresh = flatten(config), default_config()
     try:
         for key, value in flat.items():
-            if missing and key not in KEYS:  # a wrong key says more than those that miss
-                raise ConfigError(f"There is no config key {key!r}.{nearest(key, KEYS)}")
-            set_key(config, key, value)
+            set_key(fresh, key, value)
     except ConfigError as error:
         raise ConfigError(f"get_config in {path}: {error}") from error
+    missing = [key for key in KEYS if key not in flat and key not in FREE_FORM]
     if missing:
         raise ConfigError(f"get_config in {path} must start from default_config(); it lacks the key {missing[0]}.")
+    for key, value in flatten(fresh).items():
+        if key in KEYS and key not in FREE_FORM and (flat[key] != value or type(flat[key]) is not type(value)):
+            set_key(config, key, value)  # the others stay as they are, references between keys included
     return config.lock()
 
 

@@ -136,7 +136,11 @@ def default_config() -> ConfigDict:
                 node[parent] = ConfigDict()
             node = node[parent]
         node[leaf] = ConfigDict(default) if isinstance(default, dict) else default
-    return config.lock()
+    config.lock()
+    for key in FREE_FORM:  # an experiment may set config.model.args.widths
+        section, leaf = key.split(".")
+        config[section][leaf].unlock()
+    return config
 
 
 def parse_arg(arg: str | None, choices: Sequence[str]) -> str:
