@@ -149,7 +149,7 @@ def make_optimizer(
             raise ConfigError(
                 f"The optimiser {name} has no argument {key!r}.{nearest(key, set(parameters) - set(ours))}"
             )
-        _check_number(key, args[key], parameters[key].default)
+        _check_argument(key, args[key], parameters[key].default)
     chain = [optax.clip_by_global_norm(clip)] if clip else []
     if weight_decay and not decoupled:
         chain.append(optax.add_decayed_weights(weight_decay, mask=decay_mask))
@@ -160,8 +160,10 @@ def make_optimizer(
     return optax.chain(*chain)
 
 
-def _check_number(key: str, value: Any, default: Any) -> None:
-    """Raises where an argument whose default is a number is none: optax would fail only when the step is compiled."""
+def _check_argument(key: str, value: Any, default: Any) -> None:
+    """Raises for what optax would take, to fail when the step is compiled or to give NaN."""
+    if type(default) is bool and not isinstance(value, bool):
+        raise ConfigError(f"optimizer.args.{key} must be True or False, got {value!r}.")
     if type(default) in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise ConfigError(f"optimizer.args.{key} must be a number like {default}, got {value!r}.")
     if key in ("b1", "b2", "decay") and isinstance(value, int | float) and not 0.0 <= value < 1.0:

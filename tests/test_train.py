@@ -224,16 +224,13 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
             "another encoder needs 'same'",
         ),
         (
-            {
-                "experiment": "experiments/unet.py",
-                "model__args__encoder": "residual",
-                "model__args__encoder_args__widths": "(4,)",
-            },
-            "model",
+            {"experiment": "experiments/unet.py", "model__args__encoder": "residual"},
+            "widths (4, 6) are too few for an encoder of",
         ),
         ({"model__args__widths__x": 3}, "model.args.widths.x cannot be set"),
         ({"optimizer__args__b1": "foo"}, "optimizer.args.b1 must be a number like 0.9, got 'foo'"),
         ({"optimizer__args__b1": 1.5}, "optimizer.args.b1 must lie in [0, 1)"),
+        ({"optimizer__args__nesterov": "foo"}, "optimizer.args.nesterov must be True or False, got 'foo'"),
         ({"optimizer__args__mu_dtype": "foo"}, "mu_dtype"),
         ({"augment__brightness": 2.0}, "augment.brightness must lie in [0, 1]"),
         ({"augment__zoom": "a,b"}, "augment.zoom must be numbers"),
@@ -255,7 +252,7 @@ def test_median_frequencies_of_nothing_labelled(monkeypatch):
     monkeypatch.setattr(setup.pipeline, "pixel_counts", lambda source: (nothing, nothing))
     config = command.load_experiment("experiments/resunet.py")
     update(config, loss__class_weights="median_frequency")
-    with pytest.raises(ConfigError, match="loss.class_weights=median_frequency: "):
+    with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: "):
         setup.class_weights(config, 2, None)
 
 
