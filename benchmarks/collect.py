@@ -76,15 +76,23 @@ def describe(workdir: Path, split: str) -> dict[str, Any]:
 
 
 def public(arguments: list[str]) -> list[str]:
-    """Returns the arguments with the folders of this machine left out."""
-    hidden = {"--config.data.dir": "PATH", "--config.data.cache": None}
-    kept = []
+    """Returns the arguments of a training with the folders of this machine left out."""
+    joined: list[str] = []
     for argument in arguments:
-        key = argument.partition("=")[0]
-        if key not in hidden:
-            kept.append(argument)
-        elif hidden[key]:
-            kept.append(f"{key}={hidden[key]}")
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and not argument.startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    kept = []
+    for argument in joined:
+        key, _, value = argument.partition("=")
+        if key == "--config.data.cache":
+            continue
+        if key == "--config.data.dir":
+            value = "PATH"
+        elif key in ("--config", "--workdir") and Path(value).is_absolute():
+            value = "/".join(Path(value).parts[-2:])
+        kept += [key, value] if key in ("--config", "--workdir") else [f"{key}={value}"]
     return kept
 
 

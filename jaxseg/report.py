@@ -1,9 +1,9 @@
 """What a run tells its user: a progress bar or plain lines, `log.jsonl`, and TensorBoard files where wanted.
 
 Metrics of a step are read when the next step has been handed to the device, so that the device never waits for the
-host. `log.jsonl` has one line a log step, {"step", "split": "train", "loss", "mean_iou", "grad_norm", "learning_rate",
-"images_per_second"}, over the steps since the line before, and one an evaluation, {"step", "split": "val", "loss",
-"mean_iou", "pixel_accuracy", ..., "iou"}.
+host. `log.jsonl` has one line a log step, {"step", "split": "train", "loss", "mean_iou", "grad_norm", "param_norm",
+"learning_rate", "images_per_second"}, over the steps since the line before, and one an evaluation, {"step",
+"split": "val", "loss", "mean_iou", "pixel_accuracy", ..., "iou"}.
 """
 
 import json
@@ -35,11 +35,12 @@ class StepMetrics(NamedTuple):
     step: int
     loss: float
     grad_norm: float
+    param_norm: float
 
     @property
     def finite(self) -> bool:
-        """False once loss or gradient is NaN or infinite: the parameters after this step are of no use."""
-        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+        """False once loss, gradient or the norm of the new parameters is NaN or infinite: they are of no use."""
+        return all(map(math.isfinite, (self.loss, self.grad_norm, self.param_norm)))
 
 
 class Reporter:
@@ -100,7 +101,7 @@ class Reporter:
 
         Args:
             step: the number of steps made, this one included.
-            metrics: "loss", "grad_norm" and "learning_rate", f32[], and "confusion", i32[k,k].
+            metrics: "loss", "grad_norm", "param_norm" and "learning_rate", f32[], and "confusion", i32[k,k].
             images: images in this step's batch, over all processes.
         """
         done = self._read()
@@ -173,7 +174,7 @@ class Reporter:
             self._bar.update(step - self._bar.n)
         if step % self._every == 0 or step == self._total:
             self._report(step)
-        return StepMetrics(step, float(host["loss"]), float(host["grad_norm"]))
+        return StepMetrics(step, *(float(host[name]) for name in ("loss", "grad_norm", "param_norm")))
 
     def _report(self, step: int) -> None:
         record = {"step": step, "split": "train", **self._window.summary()}
@@ -207,7 +208,7 @@ class _Window:
     """Sums over the steps since the last log line."""
 
     def __init__(self) -> None:
-        self._means: dict[str, list[float]] = {"loss": [], "grad_norm": []}
+        self._means: dict[str, list[float]] = {"loss": [], "grad_norm": [], "param_norm": []}
         self._learning_rate = math.nan
         self._confusion: np.ndarray | int = 0
         self._timed_images = 0
@@ -233,6 +234,7 @@ class _Window:
             "loss": math.fsum(self._means["loss"]) / len(self._means["loss"]),
             "mean_iou": scores(self._confusion).mean_iou,
             "grad_norm": math.fsum(self._means["grad_norm"]) / len(self._means["grad_norm"]),
+            "param_norm": math.fsum(self._means["param_norm"]) / len(self._means["param_norm"]),
             "learning_rate": self._learning_rate,
             "images_per_second": self._timed_images / self._seconds if self._seconds else math.nan,
         }

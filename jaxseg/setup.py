@@ -173,7 +173,7 @@ def load_problem(config: ConfigDict) -> Problem:
 
 
 def input_size(config: ConfigDict) -> tuple[int, int]:
-    """Returns the (height, width) of what the network sees in training; learned positions have this size."""
+    """Returns the (height, width) of what the network sees in training."""
     return tuple(config.augment.crop) or tuple(config.data.size)
 
 

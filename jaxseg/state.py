@@ -31,7 +31,10 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What `model.apply` takes in evaluation: the averaged parameters where there are any."""
+        """What `model.apply` takes in evaluation: the averaged parameters where there are any.
+
+        The statistics of the norms are those of training, which are moving averages themselves.
+        """
         params = self.params if self.ema_params is None else self.ema_params
         return {"params": params, "batch_stats": self.batch_stats}
 

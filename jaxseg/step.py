@@ -63,8 +63,9 @@ def make_train_step(
 
     Returns:
         A pure function. `metrics` holds loss f32[], grad_norm f32[], learning_rate f32[] and confusion i32[k,k], all of
-        the whole batch. Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the
-        batch, so neither the number of devices nor a restart changes them.
+        the whole batch, and param_norm f32[], of parameters and statistics after the step. Augmentation and dropout
+        draw from `fold_in(key, state.step)` and the example's place in the batch, so neither the number of devices nor
+        a restart changes them.
     """
 
     def forward(params: PyTree, batch_stats: PyTree, batch: Mapping[str, jax.Array], key: Key) -> tuple[PyTree, Any]:
@@ -143,6 +144,7 @@ def make_train_step(
         metrics = {
             "loss": loss_value,
             "grad_norm": optax.tree.norm(grads),
+            "param_norm": optax.tree.norm((params, batch_stats)),
             "learning_rate": jnp.float32(0.0) if schedule is None else jnp.float32(schedule(state.step)),
             "confusion": confusion,
         }

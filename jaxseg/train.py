@@ -150,20 +150,22 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
 
             last = step == config.steps
             evaluating = last or step % config.eval.every == 0
-            stopping = stop.agreed() if jax.process_count() == 1 or step % config.log.every == 0 else False
+            asking = jax.process_count() == 1 or step % config.log.every == 0  # several hosts must ask at one step
+            stopping = asking and stop.agreed()
             if not (evaluating or stopping or step % config.checkpoint.every == 0):
                 continue
             _require_finite(reporter.flush(), checkpoints)  # nothing broken is ever saved
             quality = None
             if evaluating:
                 result = score(eval_step, state, validation, loss=loss, strategy=strategy)
+                _require_finite_evaluation(result, step, checkpoints)
                 scores = metrics.scores(result.confusion)
                 quality = {"mean_iou": scores.mean_iou}
                 reporter.evaluation(step, scores, result.loss)
-                sheet = _draw_predictions(config, problem, segment, strategy.get_state(state), workdir)
-                if sheet is not None:
-                    reporter.picture(step, "predictions", sheet)
+                stopping = stopping or (asking and stop.agreed())
             checkpoints.save(step, strategy.get_state(state), batches.get_state(), quality)
+            if evaluating and not stopping:
+                _draw_predictions(config, problem, segment, strategy.get_state(state), workdir, reporter, step)
             if stopping and not last:
                 checkpoints.wait()
                 reporter.message(f"Stopped after step {step} as asked; the same command goes on from there.")
@@ -172,57 +174,89 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
 
         if result is None:  # the run had ended before: score it again, to close with the same words
             result = score(eval_step, state, validation, loss=loss, strategy=strategy)
-            _draw_predictions(config, problem, segment, strategy.get_state(state), workdir)
-        if jax.process_index() == 0:
-            pictures.curves(read_log(workdir / LOG_FILE), workdir / "curves.png")
+            _draw_predictions(config, problem, segment, strategy.get_state(state), workdir, reporter, config.steps)
+        _draw(reporter, lambda: pictures.curves(read_log(workdir / LOG_FILE), workdir / "curves.png"))
         seconds = time.monotonic() - began
         if start < config.steps:
             end_record(workdir, step=config.steps, seconds=seconds, mean_iou=metrics.scores(result.confusion).mean_iou)
         reporter.message(metrics.table(metrics.scores(result.confusion), info.classes))
         reporter.message(f"{config.steps - start} steps in {seconds / 60:.1f} minutes, compilation included\n")
-        reporter.message(_closing_words(workdir, resume))
+        reporter.message(_closing_words(config, workdir, resume))
     return result
 
 
 def _require_finite(done: StepMetrics | None, checkpoints: Checkpoints) -> None:
-    """Stops the run where the metrics of a step are NaN or infinite."""
-    if done is None or done.finite:
-        return
+    """Stops the run where the metrics of a step, or the parameters after it, are NaN or infinite."""
+    if done is not None and not done.finite:
+        what = f"loss {done.loss}, norm of the gradient {done.grad_norm}, norm of the parameters {done.param_norm}"
+        raise NotFiniteError(f"The training diverged at step {done.step} ({what}); {_what_to_try(checkpoints)}")
+
+
+def _require_finite_evaluation(result: Result, step: int, checkpoints: Checkpoints) -> None:
+    """Stops the run where the validation loss is NaN or infinite though there are labelled pixels."""
+    if result.confusion.sum() and not np.isfinite(result.loss):
+        raise NotFiniteError(f"The validation loss is {result.loss} at step {step}; {_what_to_try(checkpoints)}")
+
+
+def _what_to_try(checkpoints: Checkpoints) -> str:
     checkpoints.wait()
     good = checkpoints.latest_step()
     where = "there is no checkpoint yet" if good is None else f"the last good checkpoint is {checkpoints.path(good)}"
-    raise NotFiniteError(
-        f"The loss is {done.loss} and the norm of the gradient {done.grad_norm} at step {done.step}; {where}. Try a "
-        "lower optimizer.learning_rate, a longer schedule.warmup, optimizer.clip=1, or dtype=float32, in a new workdir."
+    return (
+        f"{where}. Try a lower optimizer.learning_rate, a longer schedule.warmup, optimizer.clip=1, or dtype=float32, "
+        "in a new workdir."
     )
 
 
 def _draw_predictions(
-    config: ConfigDict, problem: setup.Problem, segment: Callable[..., Segmentation], state: TrainState, workdir: Path
-) -> np.ndarray | None:
-    """Writes predictions.png, the first validation images beside truth, prediction and error; returns the picture."""
-    if config.log.images == 0 or jax.process_index() != 0:
-        return None
+    config: ConfigDict,
+    problem: setup.Problem,
+    segment: Callable[..., Segmentation],
+    state: TrainState,
+    workdir: Path,
+    reporter: Reporter,
+    step: int,
+) -> None:
+    """Draws the first validation images beside truth, prediction and error: predictions.png, and TensorBoard."""
     examples = [problem.val[index] for index in range(min(config.log.images, len(problem.val)))]
-    images, truths = [example["image"] for example in examples], [example["label"] for example in examples]
-    predictions = [segment(state.variables, image).classes for image in images]
-    path = workdir / "predictions.png"
-    pictures.prediction_sheet(images, truths, predictions, problem.val.info.colors, problem.val.info.classes, path)
-    return read_image(path)
+    if not examples or jax.process_count() > 1:  # one host alone cannot run a state that is spread over several
+        return
+    path, info = workdir / "predictions.png", problem.val.info
+
+    def draw() -> None:
+        images, truths = [example["image"] for example in examples], [example["label"] for example in examples]
+        predictions = [segment(state.variables, image).classes for image in images]
+        pictures.prediction_sheet(images, truths, predictions, info.colors, info.classes, path)
+        reporter.picture(step, "predictions", read_image(path))
+
+    _draw(reporter, draw)
 
 
-def _closing_words(workdir: Path, resume: str) -> str:
+def _draw(reporter: Reporter, draw: Callable[[], None]) -> None:
+    """Draws a picture; one that cannot be written costs a message, never the run."""
+    if jax.process_index() == 0:
+        try:
+            draw()
+        except (OSError, MemoryError) as error:
+            reporter.message(f"warning: a picture could not be made: {error}.")
+
+
+def _closing_words(config: ConfigDict, workdir: Path, resume: str) -> str:
     """Where everything is, and what to do next."""
     workdir = workdir.relative_to(Path.cwd()) if workdir.is_relative_to(Path.cwd()) else workdir
-    files = {
-        "checkpoints": "checkpoints", "log": "log.jsonl", "curves": "curves.png", "predictions": "predictions.png",
-    }  # fmt: skip
-    lines = [f"{name + ':':<13}{workdir / file}" for name, file in files.items()]
+    names = {"checkpoints": "checkpoints", "log": "log.jsonl", "curves": "curves.png", "predictions": "predictions.png"}
+    lines = [f"{name + ':':<13}{workdir / file}" for name, file in names.items() if (workdir / file).exists()]
+    try:
+        sources.make_source(config, "test")
+        split = "test"
+    except DataError:
+        split = "val"
+    where = shlex.quote(str(workdir))
     return "\n".join(
         [
             *lines,
-            f"evaluate:    python -m jaxseg.evaluate --workdir {workdir} --split test",
-            f"predict:     python -m jaxseg.predict --workdir {workdir} IMAGES... --out preds/",
+            f"evaluate:    python -m jaxseg.evaluate --workdir {where} --split {split}",
+            f"predict:     python -m jaxseg.predict --workdir {where} IMAGES... --out preds/",
             f"resume:      {resume}  (goes on where it was cut off)",
         ]
     )

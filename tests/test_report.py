@@ -25,6 +25,7 @@ def step_metrics(step: int, loss: float | None = None, rate: float = 0.1) -> dic
     return {
         "loss": jnp.float32(step if loss is None else loss),
         "grad_norm": jnp.float32(2 * step),
+        "param_norm": jnp.float32(3 * step),
         "learning_rate": jnp.float32(rate / step),
         "confusion": jnp.array([[3, 1], [0, step]], jnp.int32),
     }
@@ -45,9 +46,9 @@ def test_reads_one_step_late(tmp_path: Path) -> None:
         assert reporter.flush() is None
         assert reporter.train(1, step_metrics(1), 8) is None
         done = reporter.train(2, step_metrics(2), 8)
-        assert done == (1, 1.0, 2.0) and done.finite
+        assert done == (1, 1.0, 2.0, 3.0) and done.finite
         assert read_log(tmp_path / "log.jsonl") == []
-        assert reporter.flush() == (2, 2.0, 4.0)
+        assert reporter.flush() == (2, 2.0, 4.0, 6.0)
         assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == [2]
         assert reporter.flush() is None
 
@@ -70,7 +71,7 @@ def test_does_not_touch_a_value_before_the_next_step(tmp_path: Path) -> None:
         assert reporter.train(2, step_metrics(2), 8).step == 1
 
 
-@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "param_norm"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_tells_what_is_not_finite(tmp_path: Path, name: str, value: float) -> None:
     with Reporter(tmp_path, every=1, tensorboard=True, stream=io.StringIO()) as reporter:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxseg import command, setup
+from jaxseg import command, pictures, setup
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.config import ConfigError, update, validate
 from jaxseg.presets import VARIANTS
@@ -187,14 +187,47 @@ def test_checkpoint_of_another_model_is_refused(run, tmp_path, capsys):
     assert re.search(r"error: .*(4, 6|6)", capsys.readouterr().err)
 
 
-def test_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
+def test_diverging_run_stops_before_anything_broken_is_saved(tmp_path, capsys):
     workdir = tmp_path / "nan"
     changes = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e38, "schedule__warmup": 0}
-    assert main(arguments(workdir, **changes)) == 1
+    assert main(arguments(workdir, checkpoint__every=1, **changes)) == 1
     error = capsys.readouterr().err
-    assert re.search(r"The loss is .* at step [234]; .*checkpoint.*optimizer\.learning_rate", error)
+    assert re.search(r"error: The training diverged at step 1 \(.*there is no checkpoint yet.*learning_rate", error)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        assert checkpoints.latest_step() in (None, 2)
+        assert checkpoints.latest_step() is None
+
+
+def test_pictures_that_cannot_be_written_cost_a_message_not_the_run(tmp_path, capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pictures, "prediction_sheet", full)
+    monkeypatch.setattr(pictures, "curves", full)
+    assert main(arguments(tmp_path / "run", steps=2)) == 0
+    out = "".join(capsys.readouterr())
+    assert out.count("warning: a picture could not be made: [Errno 28] No space left on device.") == 2
+    assert "curves:" not in out and "checkpoints:" in out
+
+
+def test_disk_full_while_saving_is_one_sentence_and_keeps_the_checkpoint_before(tmp_path, capsys, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    workdir, save, calls = tmp_path / "run", ocp.AsyncCheckpointer.save, []
+
+    def full_at_the_second(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return save(self, *args, **kwargs)
+
+    monkeypatch.setattr(ocp.AsyncCheckpointer, "save", full_at_the_second)
+    assert main(arguments(workdir)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and "No space left on device" in error
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [2]
+    monkeypatch.undo()
+    assert main(arguments(workdir)) == 0
 
 
 @pytest.mark.parametrize(
@@ -284,7 +317,8 @@ def test_every_experiment_and_variant_is_valid(name, variant):
     validate(config)
     setup.check(config)
     docstring = (ROOT / "experiments" / f"{name}.py").read_text().split('"""')[1]
-    assert f"python -m jaxseg.train --config experiments/{name}.py" in docstring and "mIoU" in docstring
+    assert f"python -m jaxseg.train --config experiments/{name}.py" in docstring
+    assert re.search(r"[Ss]hapes validation mIoU: \.\d{3} \(", docstring) and "@" not in docstring
 
 
 @pytest.mark.parametrize(

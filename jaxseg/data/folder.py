@@ -38,8 +38,7 @@ class FolderSource:
 
     Args:
         directory: the folder DIR.
-        split: "train", "val" or "test" (a set without split folders has its held-out images as "val" and "test"), or
-            the name of any split folder.
+        split: the name of a split folder; "train" or "val" (the images held out) of a set without split folders.
         classes: names of the classes; empty: from `classes.json`, or from the values in the masks.
         ignore: value in the masks that counts nowhere, besides 255; -1: none.
         palette: RGB colour of each mask value, for masks that store colours.
@@ -153,9 +152,10 @@ def _existing(directory: str | Path) -> Path:
 def _find_folders(directory: Path, split: str) -> dict[str, Path]:
     """Returns {split: folder with images/ and masks/}; only the asked split where one folder holds them all."""
     if (directory / "images").is_dir() or (directory / "masks").is_dir():
-        if split not in ("train", "val", "test"):
+        if split not in ("train", "val"):
             raise DataError(
-                f"{directory} has no split folders, so its splits are train, val and test; {split!r} was asked for."
+                f"{directory} has no split folders, so its images are divided into train and val; for a split "
+                f"{split!r} sort them into folders train/, val/, test/ with images/ and masks/ each."
             )
         return {split: _complete(directory)}
     splits = sorted(p.name for p in directory.iterdir() if (p / "images").is_dir() or (p / "masks").is_dir())
