@@ -17,7 +17,7 @@ import numpy as np
 from jaxseg import command, metrics, optim, pictures, setup
 from jaxseg.checkpoint import CheckpointError, Checkpoints
 from jaxseg.config import ConfigDict
-from jaxseg.data import DataError, pipeline
+from jaxseg.data import DataError, pipeline, sources
 from jaxseg.data.images import read_image
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.segment import Segmentation, make_segmenter
