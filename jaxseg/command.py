@@ -3,11 +3,27 @@
 import argparse
 import ast
 import importlib.util
-from collections.abc import Sequence
+import inspect
+import linecache
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxseg.config import FREE_FORM, KEYS, ConfigDict, ConfigError, nearest, set_key, validate
+from jaxseg.config import (
+    ELEMENTS,
+    FREE_FORM,
+    KEYS,
+    ConfigDict,
+    ConfigError,
+    default_config,
+    flatten,
+    nearest,
+    set_key,
+    validate,
+)
 
 
 def _parse_value(key: str, text: str) -> Any:
@@ -21,8 +37,12 @@ def _parse_value(key: str, text: str) -> Any:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
+    if key in ELEMENTS and ELEMENTS[key] is str:  # class names may look like numbers
+        if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+            return tuple(value)
+        value = text.strip("()[]")
     if kind is tuple and isinstance(value, str) and value:
-        return tuple(part.strip() for part in value.split(","))
+        return tuple(part.strip() for part in value.removesuffix(",").split(","))
     if kind is tuple and not isinstance(value, list | tuple):
         return () if value == "" else (value,)
     return value
@@ -32,7 +52,8 @@ def load_experiment(spec: str) -> ConfigDict:
     """Returns the configuration of `FILE[:ARG]`.
 
     Raises:
-        ConfigError: if the file is not there, is no Python file, or has no `get_config(arg)`.
+        ConfigError: if the file is not there, is no Python file, fails, or has no `get_config(arg)` that returns a
+            configuration with every key, known and of the right type.
     """
     path_text, _, arg = spec.partition(":")
     path = Path(path_text)
@@ -45,11 +66,72 @@ def load_experiment(spec: str) -> ConfigDict:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ConfigError(f"{path_text} defines no get_config(arg).")
+        _check_signature(path_text, module.get_config)
+        config = module.get_config(arg or None)
+    except ConfigError:
+        raise
     except SyntaxError as error:
         raise ConfigError(f"{path_text} is not valid Python, line {error.lineno}: {error.msg}.") from error
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"{path_text} defines no get_config(arg).")
-    return module.get_config(arg or None)
+    except Exception as error:  # anything may go wrong in a file of the user's
+        raise ConfigError(f"{path_text}{_place(path, error)}: {_reason(error)}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"get_config in {path_text} must return a ConfigDict, got {type(config).__name__}.")
+    return _checked(path_text, config)
+
+
+def _check_signature(path: str, get_config: Any) -> None:
+    try:
+        inspect.signature(get_config).bind(None)
+    except TypeError as error:
+        raise ConfigError(f"get_config in {path} must take one argument: def get_config(arg=None).") from error
+
+
+def _place(path: Path, error: Exception) -> str:
+    """Returns ", line N (the source)" for the last line of the file that led to `error`; empty where none did."""
+    lines = [
+        f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()
+    ]
+    if not lines or lines[-1] is None:
+        return ""
+    return f", line {lines[-1]} ({linecache.getline(str(path), lines[-1]).strip()})"
+
+
+def _reason(error: Exception) -> str:
+    """Returns one sentence; ml_collections adds the whole configuration to its own."""
+    text = str(error).strip("'\"\\")
+    of_config = "ml_collections" in traceback.extract_tb(error.__traceback__)[-1].filename
+    if of_config and isinstance(error, KeyError | AttributeError):
+        match = re.match(r"Key \"(\w+)\"|(\w+)\W*(?:\\n|$)", text)
+        if match:
+            word = match[1] or match[2]
+            parts = sorted({part for key in KEYS for part in key.split(".")})
+            return f"there is no config key {word!r}.{nearest(word, parts)}"
+    match = re.match(r"Could not override field '(\w+)' \(reference\)\. (.*) is of original type", text)
+    if match:
+        keys = {key.split(".")[-1]: default for key, (default, _) in KEYS.items()}
+        like = f" like {keys[match[1]]!r}" if match[1] in keys else ", a group of keys"
+        return f"the config key {match[1]!r} must be of another type{like}, got {match[2]}."
+    first = str(error).partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {first}." if first else f"{type(error).__name__}."
+
+
+def _checked(path: str, config: ConfigDict) -> ConfigDict:
+    """Returns the config of an experiment once every key is there, known and of the right type; locks it."""
+    flat, fresh = flatten(config), default_config()
+    try:
+        for key, value in flat.items():
+            set_key(fresh, key, value)
+    except ConfigError as error:
+        raise ConfigError(f"get_config in {path}: {error}") from error
+    missing = [key for key in KEYS if key not in flat and key not in FREE_FORM]
+    if missing:
+        raise ConfigError(f"get_config in {path} must start from default_config(); it lacks the key {missing[0]}.")
+    for key, value in flatten(fresh).items():
+        if key in KEYS and key not in FREE_FORM and (flat[key] != value or type(flat[key]) is not type(value)):
+            set_key(config, key, value)  # the others stay as they are, references between keys included
+    return config.lock()
 
 
 def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
@@ -108,3 +190,27 @@ def parse_command_line(
     parse_overrides(config, rest)
     validate(config)
     return options, config
+
+
+def run_command(function: Callable[[], int], *errors: type[Exception]) -> int:
+    """Runs the body of a command line and returns its exit status; what users can cause is one sentence on stderr.
+
+    Args:
+        function: returns the exit status.
+        *errors: exceptions, besides ConfigError, whose message is a sentence for the user.
+
+    Returns:
+        What `function` returns; 1 after an error, 130 after Ctrl-C, as shells have it.
+    """
+    try:
+        return function()
+    except (ConfigError, *errors) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, most likely
+        name, reason = error.filename or "A file", error.strerror or error
+        print(f"error: {name} could not be read or written: {reason}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130

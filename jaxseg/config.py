@@ -95,6 +95,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
 FREE_KEYS = ("data.dir", "data.cache", "data.workers", "data.prefetch", "log.", "checkpoint.keep", "eval.batch_size")
 
 FREE_FORM = ("model.args", "loss.args", "optimizer.args")
+# What each element of a tuple is; a colour is (red, green, blue).
+_COLOR = tuple
+ELEMENTS: dict[str, type] = {
+    "data.size": int, "data.mean": float, "data.std": float, "data.classes": str, "data.palette": _COLOR,
+    "augment.zoom": float, "augment.crop": int, "schedule.boundaries": int,
+}  # fmt: skip
+# Allowed from .. to, both included: JAX takes 32 bits of a seed, a stored mask has 8 or 16 bits.
+_RANGES = {"seed": (0, 2**32 - 1), "data.ignore": (-1, 65535)}
 _POSITIVE = ("steps", "batch_size", "accumulate", "data.channels", "data.shapes_train", "data.shapes_val",
              "eval.every", "eval.batch_size", "eval.multiple", "checkpoint.every", "checkpoint.keep",
              "log.every")  # fmt: skip
@@ -128,7 +136,11 @@ def default_config() -> ConfigDict:
                 node[parent] = ConfigDict()
             node = node[parent]
         node[leaf] = ConfigDict(default) if isinstance(default, dict) else default
-    return config.lock()
+    config.lock()
+    for key in FREE_FORM:  # an experiment may set config.model.args.widths
+        section, leaf = key.split(".")
+        config[section][leaf].unlock()
+    return config
 
 
 def parse_arg(arg: str | None, choices: Sequence[str]) -> str:
@@ -153,21 +165,25 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
         ConfigError: for an unknown key (naming the nearest) or a value of another type than the default's.
     """
     free = next((parent for parent in FREE_FORM if key == parent or key.startswith(parent + ".")), None)
-    if free is None and key not in KEYS:
-        raise ConfigError(f"There is no config key {key!r}.{nearest(key, KEYS)}")
     *parents, leaf = key.split(".")
+    if (free is None and key not in KEYS) or not all((*parents, leaf)):
+        raise ConfigError(f"There is no config key {key!r}.{nearest(key, KEYS)}")
     node = config
-    for parent in parents:
+    for depth, parent in enumerate(parents):
         if parent not in node:
             with node.unlocked():
                 node[parent] = ConfigDict()
         node = node[parent]
+        if not isinstance(node, ConfigDict):
+            above = ".".join(parents[: depth + 1])
+            raise ConfigError(f"{above} is {node!r}, which holds no arguments, so {key} cannot be set.")
     if free is None:
         value = _coerce(key, value, KEYS[key][0])
-    elif key == free:
-        if not isinstance(value, (dict, ConfigDict)):
+    else:
+        _check_plain(key, value)
+        if key == free and not isinstance(value, dict | ConfigDict):
             raise ConfigError(f"{key} must be a dictionary of arguments, got {value!r}.")
-        value = ConfigDict(dict(value))
+        value = ConfigDict(dict(value)) if isinstance(value, dict | ConfigDict) else value
     with node.unlocked(), node.ignore_type():
         node[leaf] = value
 
@@ -176,12 +192,43 @@ def _coerce(key: str, value: Any, default: Any) -> Any:
     """Returns `value` in the type of `default`, or raises."""
     kind = type(default)
     if kind is tuple and isinstance(value, list | tuple):
-        return tuple(tuple(v) if isinstance(v, list) else v for v in value)
+        return tuple(_element(key, v, value) for v in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
         raise ConfigError(f"{key} must be {_kind(kind)} like {default!r}, got {value!r}.")
     return value
+
+
+def _element(key: str, value: Any, whole: Sequence[Any]) -> Any:
+    """Returns one element of the tuple `whole` in the type that ELEMENTS asks for, or raises."""
+    kind = ELEMENTS[key]
+    if kind is _COLOR:
+        if isinstance(value, list | tuple) and len(value) == 3 and all(type(v) is int and 0 <= v < 256 for v in value):
+            return tuple(value)
+        expected = "colours (red, green, blue) of whole numbers from 0 to 255"
+    else:
+        if kind is float and type(value) is int:
+            return float(value)
+        if type(value) is kind:
+            return value
+        expected = {int: "whole numbers", float: "numbers", str: "text"}[kind]
+    raise ConfigError(f"{key} must be {expected}, got {value!r} in {tuple(whole)!r}.")
+
+
+def _check_plain(key: str, value: Any) -> None:
+    """Raises where an argument is something that config.json cannot hold."""
+    if isinstance(value, dict | ConfigDict):
+        for name in value:
+            _check_plain(f"{key}.{name}", value[name])
+    elif isinstance(value, list | tuple):
+        for element in value:
+            _check_plain(key, element)
+    elif not (value is None or type(value) in (bool, int, float, str)):
+        raise ConfigError(
+            f"{key} is of type {type(value).__name__}; a config holds only names, numbers, True, False, None and "
+            "tuples or dictionaries of these."
+        )
 
 
 def _kind(kind: type) -> str:
@@ -249,6 +296,9 @@ def validate(config: ConfigDict) -> None:
             raise ConfigError(
                 f"{key} is {flat[key]!r}; it must be one of {', '.join(choices)}.{nearest(flat[key], choices)}"
             )
+    for key, (low, high) in _RANGES.items():
+        if not low <= flat[key] <= high:
+            raise ConfigError(f"{key} must lie in {low} to {high}, got {flat[key]}.")
     for key in _POSITIVE:
         if flat[key] < 1:
             raise ConfigError(f"{key} must be at least 1, got {flat[key]}.")
@@ -281,7 +331,7 @@ def validate(config: ConfigDict) -> None:
 def _validate_shapes(config: ConfigDict) -> None:
     for key, sizes in (("data.size", config.data.size), ("augment.crop", config.augment.crop)):
         optional = key == "augment.crop" and len(sizes) == 0
-        if not optional and (len(sizes) != 2 or not all(isinstance(s, int) and s > 0 for s in sizes)):
+        if not optional and (len(sizes) != 2 or not all(s > 0 for s in sizes)):
             raise ConfigError(f"{key} must be (height, width) in whole pixels, got {sizes!r}.")
     for given, size in zip(config.augment.crop, config.data.size):
         if given > size:
@@ -292,8 +342,8 @@ def _validate_shapes(config: ConfigDict) -> None:
     if config.data.channels not in (1, 3, 4):
         raise ConfigError(f"data.channels must be 1, 3 or 4, got {config.data.channels}.")
     for key, values in (("data.mean", config.data.mean), ("data.std", config.data.std)):
-        if not all(isinstance(v, int | float) for v in values):
-            raise ConfigError(f"{key} must be numbers, got {values!r}.")
+        if not all(map(math.isfinite, values)):
+            raise ConfigError(f"{key} must be finite, got {values!r}.")
         if len(values) not in (1, config.data.channels):
             raise ConfigError(f"{key} has {len(values)} numbers; it needs 1, or data.channels={config.data.channels}.")
     if any(s <= 0 for s in config.data.std):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from jaxseg import metrics, parallel, pictures, setup
 from jaxseg.checkpoint import CheckpointError
+from jaxseg.command import run_command
 from jaxseg.config import ConfigError, set_key, to_dict
 from jaxseg.data import DataError, make_eval_loader, make_source
 from jaxseg.inference.run import INFO_FILE, WHICH, Run, load_run
@@ -44,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--which", choices=WHICH, default="best", help="checkpoint: best by validation mIoU, or last")
     options, overrides = parser.parse_known_args(argv)
-    try:
-        run = load_run(options.workdir, options.which, overrides)
-        result = evaluate(run, options.split)
-        files = write_report(run, options.split, result)
-    except (ConfigError, DataError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_command(lambda: _evaluate(options, overrides), DataError, CheckpointError)
+
+
+def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    run = load_run(options.workdir, options.which, overrides)
+    result = evaluate(run, options.split)
+    files = write_report(run, options.split, result)
     scores = metrics.scores(result.confusion)
     print(metrics.table(scores, run.classes))
     print(f"\n{run.config.model.name} after {run.step} steps ({run.which} checkpoint), split {options.split}:")

@@ -149,6 +149,7 @@ def make_optimizer(
             raise ConfigError(
                 f"The optimiser {name} has no argument {key!r}.{nearest(key, set(parameters) - set(ours))}"
             )
+        _check_argument(key, args[key], parameters[key].default)
     chain = [optax.clip_by_global_norm(clip)] if clip else []
     if weight_decay and not decoupled:
         chain.append(optax.add_decayed_weights(weight_decay, mask=decay_mask))
@@ -157,6 +158,16 @@ def make_optimizer(
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer.args {args!r} do not suit {name}: {error}") from error
     return optax.chain(*chain)
+
+
+def _check_argument(key: str, value: Any, default: Any) -> None:
+    """Raises for what optax would take, to fail when the step is compiled or to give NaN."""
+    if type(default) is bool and not isinstance(value, bool):
+        raise ConfigError(f"optimizer.args.{key} must be True or False, got {value!r}.")
+    if type(default) in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ConfigError(f"optimizer.args.{key} must be a number like {default}, got {value!r}.")
+    if key in ("b1", "b2", "decay") and isinstance(value, int | float) and not 0.0 <= value < 1.0:
+        raise ConfigError(f"optimizer.args.{key} must lie in [0, 1), got {value}.")
 
 
 def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:

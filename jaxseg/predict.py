@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from jaxseg import pictures
 from jaxseg.checkpoint import CheckpointError
+from jaxseg.command import run_command
 from jaxseg.config import ConfigError
 from jaxseg.data import DataError
 from jaxseg.data.images import SUFFIXES, read_image
@@ -40,19 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--probabilities", action="store_true", help="also write NAME.npz with those of every class")
     parser.add_argument("--which", choices=WHICH, default="best", help="checkpoint: best by validation mIoU, or last")
     options = parser.parse_intermixed_args(argv)
+    return run_command(lambda: _predict(options), DataError, CheckpointError)
+
+
+def _predict(options: argparse.Namespace) -> int:
     out = Path(options.out)
     paths, problems = find_images(options.images)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if not paths:
         return 1
-    try:
-        names = name_outputs(paths, out)
-        run = load_run(options.workdir, options.which)
-        failed = predict(run, names, out, options.probabilities)
-    except (ConfigError, DataError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    names = name_outputs(paths, out)
+    run = load_run(options.workdir, options.which)
+    failed = predict(run, names, out, options.probabilities)
     done = len(paths) - failed
     print(f"{done} of {len(paths)} images segmented by {run.config.model.name} after {run.step} steps.")
     if done:

@@ -3,17 +3,20 @@
 Training, evaluation and prediction all build their parts here, so that they agree.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import linen as nn
+from flax.errors import FlaxError
 
 from jaxseg import losses, metrics, models, optim, parallel
 from jaxseg.config import ConfigDict, ConfigError, nearest
 from jaxseg.data import augment, pipeline, sources
-from jaxseg.step import Augment, Prepare
+from jaxseg.state import TrainState, init_state
+from jaxseg.step import Augment, Prepare, make_train_step
+from jaxseg.types import Key
 
 
 class Problem(NamedTuple):
@@ -31,22 +34,63 @@ class Problem(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-    """Builds model, loss, optimiser and strategy once without running any, so that wrong names fail at once.
+    """Builds model, loss, optimiser, augmentation and strategy and traces a step, so that what is wrong fails at once.
+
+    Nothing runs or compiles.
 
     Raises:
         ConfigError: naming the key and the nearest right value.
     """
     num_classes = config.model.num_classes or 2
-    make_model(config, num_classes)
-    make_loss(config, num_classes)
+    model = make_model(config, num_classes)
+    loss = make_loss(config, num_classes)
     if config.loss.class_weights not in ("", "median_frequency"):
         _numbers(config.loss.class_weights)
-    optim.from_config(config)
+    tx, schedule = optim.from_config(config)
+    augment_example = make_augment(config)
     if config.data.source not in sources.SOURCES:
         raise ConfigError(
             f"There is no data set data.source={config.data.source!r}.{nearest(config.data.source, sources.SOURCES)}"
         )
     make_strategy(config)
+
+    key, (height, width) = jax.eval_shape(jax.random.key, 0), config.data.size
+    image = jax.ShapeDtypeStruct((config.batch_size, height, width, config.data.channels), np.uint8)
+    label = jax.ShapeDtypeStruct((config.batch_size, height, width), np.uint8)
+    shape, ema = (*input_size(config), config.data.channels), config.ema.decay > 0
+
+    def init(key: Key) -> TrainState:
+        return init_state(model, tx, key, shape, ema=ema)
+
+    step = make_train_step(
+        model,
+        tx,
+        loss,
+        augment=augment_example,
+        accumulate=config.accumulate,
+        ema_decay=config.ema.decay,
+        aux_weight=config.loss.aux_weight,
+        schedule=schedule,
+    )
+    state = _trace("model.args", init, key)
+    _trace("optimizer.args", tx.update, state.params, state.opt_state, state.params)
+    _trace("augment", augment_example, key, _one(image), _one(label))
+    _trace("the training step", step, state, {"image": image, "label": label}, key)
+
+
+def _one(batch: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(batch.shape[1:], batch.dtype)
+
+
+def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Returns the shapes of what `function` returns, or says in one sentence why it cannot be."""
+    try:
+        return jax.eval_shape(function, *args)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError, NotImplementedError, FlaxError) as error:
+        first = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise ConfigError(f"{what}: {first}.") from error
 
 
 def make_strategy(config: ConfigDict) -> parallel.Strategy:
@@ -95,7 +139,11 @@ def class_weights(config: ConfigDict, num_classes: int, train: sources.Source) -
     if not text:
         return None
     if text == "median_frequency":
-        return losses.median_frequency_weights(*pipeline.pixel_counts(train))
+        counts = pipeline.pixel_counts(train)
+        try:
+            return losses.median_frequency_weights(*counts)
+        except ValueError as error:
+            raise ConfigError(f"loss.class_weights=median_frequency: {error}") from error
     weights = _numbers(text)
     if len(weights) != metrics.num_confusion_classes(num_classes):
         raise ConfigError(

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxseg import command, metrics, optim, pictures, setup
 from jaxseg.checkpoint import CheckpointError, Checkpoints
-from jaxseg.config import ConfigDict, ConfigError
+from jaxseg.config import ConfigDict
 from jaxseg.data import DataError, pipeline, sources
 from jaxseg.data.images import read_image
 from jaxseg.inference.score import Result, score
@@ -35,18 +35,15 @@ class NotFiniteError(RuntimeError):
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    try:
+
+    def body() -> int:
         options, config = command.parse_command_line(argv, "python -m jaxseg.train", "Train a segmentation network.")
         setup.check(config)
         workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
         train(config, workdir, f"python -m jaxseg.train {shlex.join(argv)}")
-    except (ConfigError, DataError, CheckpointError, NotFiniteError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # a full disk, most likely
-        print(f"error: {error.filename or 'A file'} could not be read or written: {error.strerror}.", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return command.run_command(body, DataError, CheckpointError, NotFiniteError)
 
 
 def default_workdir(experiment: str) -> Path:

@@ -97,7 +97,8 @@ def test_a_folder_that_cannot_be_opened(experiment, tmp_path, capsys):
 
 def test_a_wrong_configuration_is_one_sentence(experiment, capsys):
     assert check.main(["--config", experiment, "--config.data.siz=(8,8)"]) == 1
-    assert "Did you mean 'data.size'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "Did you mean 'data.size'" in error and error.count("\n") == 1
 
 
 def test_a_picture_that_cannot_be_written(experiment, tmp_path, capsys):

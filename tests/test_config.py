@@ -36,6 +36,11 @@ def test_every_key_has_a_default_a_meaning_and_a_place():
         ("--config.data.size=128,96", "data.size", (128, 96)),
         ("--config.augment.crop=()", "augment.crop", ()),
         ("--config.data.classes=cat,dog", "data.classes", ("cat", "dog")),
+        ("--config.data.classes=0,1", "data.classes", ("0", "1")),
+        ("--config.data.classes=('a b','c')", "data.classes", ("a b", "c")),
+        ("--config.data.classes=()", "data.classes", ()),
+        ("--config.data.std=(1,)", "data.std", (1.0,)),
+        ("--config.augment.zoom=1,2", "augment.zoom", (1.0, 2.0)),
         ("--config.data.mean=0.5", "data.mean", (0.5,)),
         ("--config.data.dir=7", "data.dir", "7"),
         ("--config.log.tensorboard=false", "log.tensorboard", False),
@@ -69,6 +74,15 @@ def test_override_may_stand_in_the_next_word():
         ("--config.seed", "needs a value"),
         ("--stesp=3", "Unknown argument '--stesp=3'"),
         ("--config.model.args=3", "model.args must be a dictionary"),
+        ("--config.model.args.=3", "no config key 'model.args.'"),
+        ("--config.augment.zoom=a,b", "augment.zoom must be numbers, got 'a'"),
+        ("--config.schedule.boundaries=a,b", "schedule.boundaries must be whole numbers, got 'a'"),
+        ("--config.schedule.boundaries=1.5,2", "schedule.boundaries must be whole numbers, got 1.5"),
+        ("--config.data.std=a", "data.std must be numbers"),
+        ("--config.data.size=(True,2)", "data.size must be whole numbers"),
+        ("--config.data.palette=((0,0),)", "data.palette must be colours"),
+        ("--config.data.palette=((0,0,256),)", "data.palette must be colours"),
+        ("--config.data.palette=0,0,0", "data.palette must be colours"),
     ],
 )
 def test_wrong_key_or_type_is_one_sentence(argument, message):
@@ -89,7 +103,11 @@ def test_wrong_key_or_type_is_one_sentence(argument, message):
         ("data.channels", 2, "data.channels must be 1, 3 or 4"),
         ("data.mean", (0.1, 0.2), "data.mean has 2 numbers"),
         ("data.std", (0.0,), "data.std must be positive"),
-        ("data.std", ("a",), "data.std must be numbers"),
+        ("data.mean", (float("nan"),), "data.mean must be finite"),
+        ("seed", 2**70, "seed must lie in 0 to 4294967295"),
+        ("seed", -1, "seed must lie in"),
+        ("data.ignore", 70000, "data.ignore must lie in -1 to 65535"),
+        ("data.ignore", -5, "data.ignore must lie in -1 to 65535"),
         ("augment.flip_horizontal", 1.5, r"must lie in \[0, 1\]"),
         ("loss.label_smoothing", 1.0, "label_smoothing"),
         ("ema.decay", 1.0, "ema.decay"),
@@ -107,6 +125,107 @@ def test_wrong_value_is_one_sentence(key, value, message):
     set_key(config, key, value)
     with pytest.raises(ConfigError, match=message):
         validate(config)
+
+
+def test_key_below_a_value_is_refused():
+    config = default_config()
+    set_key(config, "model.args", {"widths": (4, 8)})
+    with pytest.raises(ConfigError, match=r"model.args.widths is \(4, 8\).*model.args.widths.x cannot be set"):
+        set_key(config, "model.args.widths.x", 3)
+
+
+@pytest.mark.parametrize("value", [print, {"a": print}, (print,)])
+def test_arguments_hold_only_what_json_holds(value):
+    with pytest.raises(ConfigError, match="holds only names"):
+        set_key(default_config(), "model.args.norm", value)
+    with pytest.raises(ConfigError, match="holds only names"):
+        set_key(default_config(), "model.args", {"norm": value})
+
+
+EXPERIMENT = """from jaxseg.config import *
+def get_config(arg=None):
+    c = default_config()
+    {}
+    return c
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("c.stepz = 3", "line 4 (c.stepz = 3): there is no config key 'stepz'. Did you mean 'steps'?"),
+        ("c.data.sise = (1, 2)", "no config key 'sise'. Did you mean 'size'?"),
+        ("c.dta.size = (1, 2)", "no config key 'dta'. Did you mean 'data'?"),
+        ("c['dta']['size'] = (1, 2)", "no config key 'dta'. Did you mean 'data'?"),
+        ("c.data.size = 64", "line 4 (c.data.size = 64): the config key 'size' must be of another type like (64, 64)"),
+        ("c.data = 64", "the config key 'data' must be of another type, a group of keys, got 64"),
+        ("c.data.size = ('a', 'b')", "data.size must be whole numbers"),
+        ("c.unlock(); c.stepz = 3", "There is no config key 'stepz'. Did you mean 'steps'?"),
+        ("c = ConfigDict({'steps': 3})", "must start from default_config(); it lacks the key seed"),
+        (
+            "c.model.args.norm = print",
+            "model.args.norm is of type builtin_function_or_method; a config holds only names",
+        ),
+        ("update(c, stepz=3)", "There is no config key 'stepz'. Did you mean 'steps'?"),
+        ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'."),
+        ("1 / 0", "line 4 (1 / 0): ZeroDivisionError: division by zero."),
+        ("{}['a']", "KeyError: 'a'"),
+        ("assert False", "AssertionError."),
+        ("return None", "must return a ConfigDict, got NoneType"),
+        ("return {}", "must return a ConfigDict, got dict"),
+    ],
+)
+def test_error_in_an_experiment_is_one_sentence(tmp_path, line, message):
+    path = tmp_path / "experiment.py"
+    path.write_text(EXPERIMENT.replace("{}", line, 1))
+    with pytest.raises(ConfigError) as caught:
+        command.load_experiment(str(path))
+    assert message in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_experiment_without_argument_or_with_numbers_of_another_type(tmp_path):
+    path = tmp_path / "experiment.py"
+    path.write_text("def get_config():\n    return 1\n")
+    with pytest.raises(ConfigError, match=r"must take one argument: def get_config\(arg=None\)"):
+        command.load_experiment(str(path))
+    path.write_text(
+        EXPERIMENT.replace(
+            "{}", "c.data.mean = [0, 1, 2]; c.model.args.widths = (1, 2); c.eval.every = c.get_ref('steps')"
+        )
+    )
+    config = command.load_experiment(str(path))
+    assert config.data.mean == (0.0, 1.0, 2.0) and config.model.args.widths == (1, 2)
+    set_key(config, "steps", 7)
+    assert config.eval.every == 7  # references outlive the check
+
+
+class Known(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ConfigError("Wrong."), 1, "error: Wrong.\n"),
+        (Known("Wrong."), 1, "error: Wrong.\n"),
+        (OSError(28, "No space left on device", "a.txt"), 1,
+         "error: a.txt could not be read or written: No space left on device.\n"),
+        (OSError("odd"), 1, "error: A file could not be read or written: odd.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted.\n"),
+    ],
+)  # fmt: skip
+def test_run_command_says_errors_in_one_line(capsys, error, status, text):
+    def body():
+        raise error
+
+    assert command.run_command(body, Known) == status
+    assert capsys.readouterr().err == text
+
+
+def test_run_command_leaves_success_and_bugs_alone():
+    assert command.run_command(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        command.run_command(lambda: 1 // 0)
 
 
 def test_round_trip_through_json_and_differences():

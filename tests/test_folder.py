@@ -461,6 +461,8 @@ def test_file_that_is_no_image(tmp_path):
         ('{"classes": []}', "has the indices"),
         ('{"classes": [{"index": 1, "name": "a"}, {"index": 1, "name": "b"}]}', "has the indices 1, 1"),
         ('{"classes": ["a", "b", "c"], "ignore_index": 2}', "ignored index 2 to the class 'c'"),
+        ('{"classes": ["a", "b", "c"], "ignore_index": 70000}', "has the ignore_index 70000; a whole number from 0"),
+        ('{"classes": ["a", "b", "c"], "ignore_index": -1}', "has the ignore_index -1; a whole number from 0"),
         ('{"classes": [{"name": "a", "colour": [0, 0]}, "b", "c"]}', r"has \[0, 0\], where a colour"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 
 from jaxseg import command, pictures, setup
 from jaxseg.checkpoint import Checkpoints
-from jaxseg.config import update, validate
+from jaxseg.config import ConfigError, update, validate
 from jaxseg.presets import VARIANTS
 from jaxseg.report import read_log
 from jaxseg.train import default_workdir, main, train
@@ -247,6 +247,29 @@ def test_disk_full_while_saving_is_one_sentence_and_keeps_the_checkpoint_before(
         ({"eval__batch_size": 4}, "eval.batch_size"),
         ({"accumulate": 2}, "batch_size / accumulate"),
         ({"strategy": "xmap"}, "strategy is 'xmap'"),
+        ({"model__name": "attention_decoder", "model__args__num_heads": 5}, "num_heads 5 does not divide the width"),
+        ({"experiment": "experiments/cnn.py", "model__args__hidden_kernel": 4}, "hidden_kernel must be odd"),
+        ({"experiment": "experiments/cnn.py", "model__args__dropout": 1.5}, "Dropout needs a rate in [0, 1], got 1.5"),
+        ({"model__args__norm": 3}, "norm must be the name of a norm"),
+        ({"model__args__act": 3}, "There is no activation 3"),
+        (
+            {"experiment": "experiments/unet.py", "model__args__encoder": "residual", "model__args__padding": "valid"},
+            "another encoder needs 'same'",
+        ),
+        (
+            {"experiment": "experiments/unet.py", "model__args__encoder": "residual"},
+            "widths (4, 6) are too few for an encoder of",
+        ),
+        ({"model__args__widths__x": 3}, "model.args.widths.x cannot be set"),
+        ({"optimizer__args__b1": "foo"}, "optimizer.args.b1 must be a number like 0.9, got 'foo'"),
+        ({"optimizer__args__b1": 1.5}, "optimizer.args.b1 must lie in [0, 1)"),
+        ({"optimizer__args__nesterov": "foo"}, "optimizer.args.nesterov must be True or False, got 'foo'"),
+        ({"optimizer__args__mu_dtype": "foo"}, "mu_dtype"),
+        ({"augment__brightness": 2.0}, "augment.brightness must lie in [0, 1]"),
+        ({"augment__zoom": "a,b"}, "augment.zoom must be numbers"),
+        ({"data__classes": "0,1"}, "data.classes names 2 classes (0, 1)"),
+        ({"seed": 2**70}, "seed must lie in 0 to 4294967295"),
+        ({"data__ignore": 70000}, "data.ignore must lie in -1 to 65535"),
     ],
     ids=str,
 )
@@ -255,6 +278,15 @@ def test_wrong_input_is_one_sentence_and_leaves_no_run(tmp_path, capsys, change,
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_median_frequencies_of_nothing_labelled(monkeypatch):
+    nothing = np.zeros(2, np.int64)
+    monkeypatch.setattr(setup.pipeline, "pixel_counts", lambda source: (nothing, nothing))
+    config = command.load_experiment("experiments/resunet.py")
+    update(config, loss__class_weights="median_frequency")
+    with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: "):
+        setup.class_weights(config, 2, None)
 
 
 def test_workdir_that_cannot_be_written(tmp_path, capsys):

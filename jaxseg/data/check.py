@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.command import parse_command_line
-from jaxseg.config import ConfigDict, ConfigError
+from jaxseg.command import parse_command_line, run_command
+from jaxseg.config import ConfigDict
 from jaxseg.data.errors import DataError
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.sources import Source, make_source
@@ -124,15 +124,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code, 0 where nothing is wrong and 1 otherwise."""
-    try:
-        options, config = parse_command_line(
-            sys.argv[1:] if argv is None else argv, "python -m jaxseg.data.check", __doc__.splitlines()[0], _add_options
-        )
-        splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
-        reports = [check_split(config, split) for split in dict.fromkeys(splits)]
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 1
+    return run_command(lambda: _check(sys.argv[1:] if argv is None else argv), DataError)
+
+
+def _check(argv: Sequence[str]) -> int:
+    options, config = parse_command_line(argv, "python -m jaxseg.data.check", __doc__.splitlines()[0], _add_options)
+    splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
+    reports = [check_split(config, split) for split in dict.fromkeys(splits)]
     for report in reports:
         print(describe(report))
     drawn = next((report for report in reports if report.images), None)
@@ -140,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             draw(drawn, options.out, options.images)
         except OSError as error:
-            print(f"--out {options.out} cannot be written: {error}.", file=sys.stderr)
+            print(f"error: --out {options.out} cannot be written: {error}.", file=sys.stderr)
             return 1
         print(f"Masks over images of {drawn.split}, to look at: {options.out}")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))

@@ -191,6 +191,10 @@ def _from_json(path: Path, masks: Sequence[Path], ignore: int, palette: Any, cha
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"{path} is not of the form {_EXAMPLE} ({type(error).__name__}: {error}).") from error
     stored = content["ignore_index"] if "ignore_index" in content else None
+    if stored is not None and not (type(stored) is int and 0 <= stored <= 65535):
+        raise DataError(
+            f"{path} has the ignore_index {stored!r}; a whole number from 0 to 65535, or null for none, was expected."
+        )
     if ignore >= 0 and stored is not None and stored != ignore:
         raise DataError(f"config.data.ignore is {ignore}, but {path} has ignore_index {stored}.")
     ignore_value = stored if stored is not None else ignore if ignore >= 0 else None

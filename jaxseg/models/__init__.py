@@ -67,6 +67,8 @@ def build(
         raise ValueError(f"There is no model {name!r}.{nearest(name, MODELS)}")
     if act not in ACTIVATIONS:
         raise ValueError(f"There is no activation {act!r}.{nearest(act, ACTIVATIONS)}")
+    if not isinstance(norm, str) and not callable(norm):
+        raise ValueError(f"norm must be the name of a norm, got {norm!r}.")
     if dtype not in DTYPES:
         raise ValueError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     cls = getattr(importlib.import_module(f"jaxseg.models.{name}"), _CLASSES[name])

@@ -13,7 +13,7 @@ _OF_LINEN = ("parent", "name")
 def nearest(word: str, known: Iterable[str]) -> str:
     """Returns " Did you mean X?" for a near word, else the list of the known ones."""
     known = list(known)
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
     return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(known)}."
 
 
