@@ -2,8 +2,9 @@
 
 A checkpoint is a directory named after its step. Orbax writes it under a temporary name and renames it when it is
 whole, so that a process killed at any moment leaves the checkpoints before it as they were. Beside the arrays lies the
-item "about": shape, type and CRC-32 of every array, the state of the data iterator and the validation metrics, under a
-digest of its own. Reading checks all of them, which tells a damaged checkpoint from one of another model.
+item "about": shape, type and CRC-32 of every array, the state of the data iterator, the validation metrics and the
+configuration, under a digest of its own. Reading checks all of them, which tells a damaged checkpoint from one of
+another model.
 """
 
 import errno
@@ -47,6 +48,7 @@ class Restored(NamedTuple):
     state: PyTree
     iterator_states: tuple[Any, ...]
     metrics: dict[str, float] | None
+    config: dict[str, Any] | None
 
     @property
     def iterator_state(self) -> Any:
@@ -71,16 +73,18 @@ class Checkpoints:
     a run that is still going.
     """
 
-    def __init__(self, directory: str | Path, *, keep: int = 2):
+    def __init__(self, directory: str | Path, *, keep: int = 2, config: Mapping[str, Any] | None = None):
         """Args:
         directory: where the checkpoints are; made when the first is saved.
         keep: newest checkpoints kept, at least 1; the best one is kept besides.
+        config: what JSON can hold of the run's configuration; every checkpoint that is saved carries it.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}.")
         noise.quieten_orbax()
         self.directory = Path(directory).absolute()
         self._keep = keep
+        self._config = None if config is None else json.loads(json.dumps(config))  # a copy; fails now, not at a save
         self._checkpointer: ocp.AsyncCheckpointer | None = None
         self._pending: int | None = None  # the step that is being written
         self._written: dict[int, dict[str, float] | None] = {}  # by this object
@@ -149,6 +153,7 @@ class Checkpoints:
             {
                 "step": step,
                 "metrics": metrics,
+                "config": self._config,
                 "iterators": snapshot.all_processes(snapshot.encode(iterator_state)),
                 "arrays": snapshot.describe(arrays),
             }
@@ -249,7 +254,8 @@ class Checkpoints:
             raise _Damaged(f"the array {broken[0]} is not what was written")
         state = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
         iterators = tuple(snapshot.decode(text) for text in about["iterators"])
-        return Restored(step, state, iterators, about["metrics"])
+        config = about["config"] if "config" in about else None  # the first checkpoints had none
+        return Restored(step, state, iterators, about["metrics"], config)
 
     def _about(self, step: int) -> dict[str, Any]:
         """Reads and checks the description of a checkpoint."""

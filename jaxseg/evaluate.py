@@ -22,11 +22,11 @@ from jaxseg.checkpoint import CheckpointError
 from jaxseg.command import run_command
 from jaxseg.config import ConfigError, set_key, to_dict
 from jaxseg.data import DataError, make_eval_loader, make_source
-from jaxseg.inference.run import INFO_FILE, WHICH, Run, load_run
+from jaxseg.inference.run import WHICH, Run, load_run
 from jaxseg.inference.score import Result, score
 from jaxseg.state import count_parameters
 from jaxseg.step import make_eval_step
-from jaxseg.workdir import CONFIG_FILE, write_json
+from jaxseg.workdir import CONFIG_FILE, INFO_FILE, write_json
 
 _PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "numpy")
 

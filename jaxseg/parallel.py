@@ -87,16 +87,19 @@ class JitStrategy:
         return jax.device_put(jax.tree.map(np.array, state), self.replicated)
 
     def get_state(self, state: PyTree) -> PyTree:
-        return state
+        return self.first(state)
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> PyTree:
         return {name: jax.make_array_from_process_local_data(self.sharded, x) for name, x in batch.items()}
 
     def put_key(self, key: Key) -> Key:
-        return jax.device_put(key, self.replicated)
+        # By way of the host: an array on one device cannot be put on those of other processes.
+        data = jax.device_put(np.array(jax.random.key_data(key)), self.replicated)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
     def first(self, tree: PyTree) -> PyTree:
-        return tree
+        # Under several processes the copy that this one has: nothing but the compiled steps may need the others.
+        return jax.tree.map(lambda x: x if x.is_fully_addressable else x.addressable_data(0), tree)
 
 
 @dataclass(frozen=True)

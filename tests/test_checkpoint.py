@@ -92,6 +92,21 @@ def test_iterator_state_may_be_bytes_or_absent(tmp_path: Path) -> None:
         assert checkpoints.restore({"a": np.arange(3)}).iterator_state is None
 
 
+def test_carries_the_configuration(tmp_path: Path) -> None:
+    config = {"steps": 3, "model": {"name": "unet", "args": {"widths": (4, 8)}}, "data": {"dir": None}}
+    with Checkpoints(tmp_path, config=config) as checkpoints:
+        config["steps"] = 4  # too late: what the run began with counts
+        checkpoints.save(1, {"a": np.arange(3)}, wait=True)
+        assert checkpoints.restore({"a": np.arange(3)}).config["steps"] == 3
+    with Checkpoints(tmp_path) as reader:
+        stored = reader.restore({"a": np.arange(3)}).config
+        assert stored == {"steps": 3, "model": {"name": "unet", "args": {"widths": [4, 8]}}, "data": {"dir": None}}
+        reader.save(2, {"a": np.arange(3)})
+        assert reader.restore({"a": np.arange(3)}, step=2).config is None
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        Checkpoints(tmp_path, config={"dir": tmp_path})
+
+
 def test_another_number_of_processes_cannot_take_the_iterator(tmp_path: Path) -> None:
     filled(tmp_path)
     restored = Checkpoints(tmp_path).restore(template())._replace(iterator_states=(1, 2))

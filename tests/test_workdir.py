@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxseg import workdir
@@ -22,12 +23,24 @@ def test_writes_the_config_and_takes_it_again(tmp_path: Path) -> None:
 def test_refuses_another_config_and_names_the_keys(tmp_path: Path) -> None:
     config = default_config()
     workdir.prepare_workdir(tmp_path, config)
+    (tmp_path / "checkpoints/10.orbax-checkpoint-tmp").mkdir(parents=True)  # half written counts as well
     set_key(config, "optimizer.learning_rate", 0.5)
     set_key(config, "steps", 7)
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(ConfigError, match=r"optimizer.learning_rate: 0.001 -> 0.5; steps: 1000 -> 7"):
         workdir.prepare_workdir(tmp_path, config)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_start_that_saved_nothing_binds_nobody(tmp_path: Path, empty: bool) -> None:
+    config = default_config()
+    workdir.prepare_workdir(tmp_path, config)
+    if empty:
+        (tmp_path / "checkpoints").mkdir()
+    set_key(config, "steps", 7)
+    workdir.prepare_workdir(tmp_path, config)
+    assert workdir.read_config(tmp_path).steps == 7
 
 
 def test_keys_that_change_no_number_may_differ(tmp_path: Path) -> None:
@@ -107,3 +120,40 @@ def test_no_commit_outside_a_repository(tmp_path: Path, monkeypatch: pytest.Monk
     assert workdir._git_state() is None
     monkeypatch.setenv("PATH", "")
     assert workdir._git_state() is None
+
+
+DATA = {"classes": ("sky", "tree"), "colors": ((0, 0, 0), (1, 2, 3)), "num_classes": 2}
+
+
+def test_data_of_a_run(tmp_path: Path) -> None:
+    assert not workdir.holds_checkpoint(tmp_path)
+    about = workdir.data_record(tmp_path, **DATA, weigh=lambda: np.array([0.1, 3.0], np.float32))
+    assert about == workdir.read_data(tmp_path) == (*DATA.values(), (float(np.float32(0.1)), 3.0))
+    # No checkpoint yet: other data take the place of these.
+    about = workdir.data_record(tmp_path, **DATA | {"classes": ["sea"], "num_classes": 1}, weigh=lambda: None)
+    assert about == workdir.read_data(tmp_path) == (("sea",), DATA["colors"], 1, None)
+
+
+def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -> None:
+    def never() -> None:
+        raise AssertionError("the masks were read again")
+
+    (tmp_path / "checkpoints/10").mkdir(parents=True)
+    first = workdir.data_record(tmp_path, **DATA, weigh=lambda: [0.5, 3])  # its data.json was lost
+    assert workdir.data_record(tmp_path, **DATA, weigh=never) == first
+    before = (tmp_path / "data.json").read_bytes()
+    with pytest.raises(
+        ConfigError, match=r"on 2 classes \(sky, tree; 2 logits\), .* now have 2 classes \(tree, sky; 2"
+    ):
+        workdir.data_record(tmp_path, **DATA | {"classes": ["tree", "sky"]}, weigh=never)
+    with pytest.raises(ConfigError, match=r"now have 2 classes \(sky, tree; 1 logit\)"):
+        workdir.data_record(tmp_path, **DATA | {"num_classes": 1}, weigh=never)
+    assert (tmp_path / "data.json").read_bytes() == before
+    (tmp_path / "data.json").write_text("torn {")
+    with pytest.raises(ConfigError, match="is not what training wrote"):
+        workdir.data_record(tmp_path, **DATA, weigh=never)
+
+
+def test_data_that_were_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no data.json: it was stopped before its first step"):
+        workdir.read_data(tmp_path)

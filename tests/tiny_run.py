@@ -13,7 +13,7 @@ from jaxseg.checkpoint import Checkpoints
 from jaxseg.config import ConfigDict, default_config, update
 from jaxseg.data import make_source
 from jaxseg.state import TrainState, init_state
-from jaxseg.workdir import prepare_workdir, write_json
+from jaxseg.workdir import data_record, prepare_workdir
 
 TINY = {"widths": (4,), "hidden": 8, "hidden_kernel": 3, "dropout": 0.0}
 
@@ -47,8 +47,7 @@ def make_run(workdir: Path, config: ConfigDict, saved: dict[int, float | None] |
     prepare_workdir(workdir, config)
     info = make_source(config, config.data.train_split).info
     num_classes = config.model.num_classes or len(info.classes)
-    about = {"classes": info.classes, "colors": info.colors, "num_classes": num_classes, "class_weights": None}
-    write_json(workdir / "data.json", about)
+    data_record(workdir, classes=info.classes, colors=info.colors, num_classes=num_classes, weigh=lambda: None)
     with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints:
         for step, mean_iou in (saved or {10: 0.5}).items():
             state = tiny_state(config, num_classes, seed=step).replace(step=jnp.int32(step))

@@ -1,10 +1,8 @@
 """Loading a run from its workdir: the network as it was trained, and what its classes are."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from flax import linen as nn
@@ -15,9 +13,8 @@ from jaxseg.command import parse_overrides
 from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, ConfigDict, ConfigError, nearest, validate
 from jaxseg.state import TrainState, init_state
 from jaxseg.types import PyTree
-from jaxseg.workdir import CHECKPOINTS, CONFIG_FILE, read_config
+from jaxseg.workdir import CHECKPOINTS, CONFIG_FILE, read_config, read_data
 
-INFO_FILE = "data.json"
 WHICH = ("best", "last")
 
 
@@ -75,7 +72,7 @@ def load_run(workdir: str | Path, which: str = "best", overrides: Sequence[str] 
         raise ConfigError(f"which must be best or last, got {which!r}.{nearest(which, WHICH)}")
     config = load_config(workdir)
     override_free(config, overrides)
-    info = _load_info(workdir)
+    info = read_data(workdir)
     model = setup.make_model(config, info.num_classes)
     state = _restore(workdir, config, model, which)
     return Run(workdir, config, *info, model=model, state=state, which=which)
@@ -110,29 +107,6 @@ def override_free(config: ConfigDict, overrides: Sequence[str]) -> None:
             raise ConfigError(f"{key} belongs to the trained run and cannot be changed here; these can: {free}.")
     parse_overrides(config, overrides)
     validate(config)
-
-
-class _Info(NamedTuple):
-    """What data.json says."""
-
-    classes: tuple[str, ...]
-    colors: tuple[tuple[int, int, int], ...]
-    num_classes: int
-    class_weights: tuple[float, ...] | None
-
-
-def _load_info(workdir: Path) -> _Info:
-    path = workdir / INFO_FILE
-    if not path.is_file():
-        raise ConfigError(f"The run in {str(workdir)!r} has no {INFO_FILE}: it was stopped before its first step.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        colors = tuple((int(r), int(g), int(b)) for r, g, b in values["colors"])
-        weights = values["class_weights"]
-        weights = None if weights is None else tuple(map(float, weights))
-        return _Info(tuple(values["classes"]), colors, int(values["num_classes"]), weights)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} is not what training wrote: {error!r}.") from error
 
 
 def _restore(workdir: Path, config: ConfigDict, model: nn.Module, which: str) -> TrainState:

@@ -1,0 +1,111 @@
+"""Training by several processes: two of them with two devices each end where one with four does.
+
+Run as a program, this file is one of the two processes.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxseg import losses, models
+from jaxseg.checkpoint import Checkpoints
+from jaxseg.parallel import Strategy, make_strategy
+from jaxseg.state import TrainState, init_state
+from jaxseg.step import make_eval_step, make_train_step
+
+ROOT = Path(__file__).resolve().parent.parent
+STRATEGIES = ("jit", "pmap")
+BATCH = 8
+
+
+def global_batch(step: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(step)
+    labels = rng.integers(0, 3, (BATCH, 8, 8)).astype(np.uint8)
+    labels[: BATCH // 2, :5] = 255  # one process has fewer valid pixels: a mean of means would show
+    return {"image": rng.normal(size=(BATCH, 8, 8, 3)).astype(np.float32), "label": labels}
+
+
+def train(strategy: Strategy) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """Makes two steps and an evaluation with this process's part of each batch; returns the state and the numbers."""
+    part = BATCH // jax.process_count()
+    mine = slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+    fields = {"num_classes": 3, "widths": (4,), "hidden": 8, "hidden_kernel": 3, "dropout": 0.3, "norm": "batch"}
+    tx, loss = optax.sgd(0.1, momentum=0.9), losses.make_loss("cross_entropy + 0.5 * dice", num_classes=3)
+    model = models.build("cnn", axis_name=strategy.axis_name, **fields)
+    step = strategy.compile_train(make_train_step(model, tx, loss, ema_decay=0.9, axis_name=strategy.axis_name))
+    evaluate = strategy.compile_eval(make_eval_step(model, loss, axis_name=strategy.axis_name))
+    place = lambda i: strategy.put_batch({name: x[mine] for name, x in global_batch(i).items()})  # noqa: E731
+    init = jax.jit(lambda key: init_state(models.build("cnn", **fields), tx, key, (8, 8, 3), ema=True))
+    state, key = strategy.put_state(init(jax.random.key(0))), strategy.put_key(jax.random.key(1))
+    for i in range(2):
+        state, metrics = step(state, place(i), key)
+    numbers = jax.device_get(strategy.first({"train": metrics, "eval": evaluate(state, place(2))}))
+    one = strategy.get_state(state)
+    # A single process may work with its copy alone: the pictures of predictions are drawn by the first.
+    logits, _ = jax.jit(model.clone(axis_name=None).apply)(one.variables, global_batch(2)["image"][:1])
+    named = {"state": one, "numbers": numbers, "logits": logits}
+    return one, {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(named)}
+
+
+def main(process: int, port: int, out: Path) -> None:
+    jax.distributed.initialize(f"localhost:{port}", 2, process)
+    assert (jax.process_count(), jax.local_device_count(), jax.device_count()) == (2, 2, 4)
+    for name in STRATEGIES:
+        state, arrays = train(make_strategy(name, {"batch_size": BATCH}))
+        np.savez(out / f"{name}-{process}.npz", **arrays)
+        with Checkpoints(out / name, config={"strategy": name}) as checkpoints:
+            checkpoints.save(2, state, {"process": process}, {"mean_iou": 0.5})
+            checkpoints.save(3, state, {"process": process}, wait=True)
+            restored = checkpoints.restore(state)
+            assert (restored.step, restored.iterator_state) == (3, {"process": process})
+            np.testing.assert_equal(jax.tree.leaves(restored.state), list(map(np.asarray, jax.tree.leaves(state))))
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(process), str(port), str(out)],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for process in range(2)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=150)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    return out
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_two_processes_end_where_one_does(two_processes: Path, name: str) -> None:
+    state, one = train(make_strategy(name, {"batch_size": BATCH}, jax.devices()[:4]))
+    for process in range(2):
+        with np.load(two_processes / f"{name}-{process}.npz") as two:
+            assert set(two) == set(one)
+            for key in one:
+                np.testing.assert_allclose(two[key], one[key], rtol=1e-5, atol=1e-5, err_msg=f"{process} {key}")
+    with Checkpoints(two_processes / name) as checkpoints:
+        assert checkpoints.steps() == [2, 3] and checkpoints.best_step() == 2
+        restored = checkpoints.restore(jax.eval_shape(lambda: state))
+    assert restored.iterator_states == ({"process": 0}, {"process": 1}) and restored.config == {"strategy": name}
+    for a, b in zip(jax.tree.leaves(restored.state), jax.tree.leaves(state)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

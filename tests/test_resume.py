@@ -1,0 +1,81 @@
+"""Resuming where most can go wrong: dropout, accumulated gradients and worker processes, killed twice."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg.checkpoint import Checkpoints
+from jaxseg.report import read_log
+from jaxseg.snapshot import flat
+
+ROOT = Path(__file__).resolve().parent.parent
+HARD = {
+    "steps": 6, "batch_size": 16, "accumulate": 2, "eval.every": 3, "eval.batch_size": 8, "checkpoint.every": 2,
+    "data.source": "shapes", "data.size": "(16,16)", "data.shapes_train": 40, "data.shapes_val": 8, "data.workers": 2,
+    "model.name": "cnn", "model.args.widths": "(4,6)", "model.args.hidden": 8, "model.args.hidden_kernel": 3,
+    "model.args.dropout": 0.5, "ema.decay": 0.9, "schedule.warmup": 1, "augment.zoom": "(0.8,1.2)",
+    "augment.brightness": 0.2, "log.every": 1, "log.images": 0, "log.tensorboard": False,
+}  # fmt: skip
+
+
+def start(workdir: Path) -> subprocess.Popen[str]:
+    """Starts the training program, in a session of its own with its worker processes."""
+    values = [f"--config.{key}={value}" for key, value in HARD.items()]
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxseg.train", "--config", "experiments/cnn.py", "--workdir", str(workdir), *values],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def kill_at(process: subprocess.Popen[str], pattern: str) -> str:
+    """Kills the program and its workers, as a lost machine would, once a line of its output matches; returns that."""
+    said = ""
+    for line in process.stdout:
+        said += line
+        if re.search(pattern, line):
+            break
+    else:
+        raise AssertionError(f"{pattern!r} never came:\n{said}")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    return said
+
+
+def arrays_of(workdir: Path) -> dict[str, np.ndarray]:
+    """Every array of the newest checkpoint, by name."""
+    import orbax.checkpoint as ocp
+
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        path = checkpoints.path(checkpoints.latest_step())
+    with ocp.StandardCheckpointer() as reader:
+        return flat(reader.restore(path / "state"))
+
+
+def log_of(workdir: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in read_log(workdir / "log.jsonl")]
+
+
+def test_killed_twice_with_dropout_accumulation_and_workers_ends_in_the_same_bits(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(whole)
+    out = process.communicate()[0]
+    assert process.returncode == 0, out
+    kill_at(start(killed), r"^step 4/6")  # saving step 3 has waited for the checkpoint of step 2
+    again = kill_at(start(killed), r"^step 5/6")
+    process = start(killed)
+    last = process.communicate()[0]
+    assert process.returncode == 0, last
+    assert re.search(r"going on after step [23]", again) and re.search(r"going on after step [2345]", last)
+    expected, found = arrays_of(whole), arrays_of(killed)
+    assert expected.keys() == found.keys() and any(name.startswith("params/") for name in found)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert log_of(killed) == log_of(whole)
