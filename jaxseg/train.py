@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxseg import command, metrics, optim, pictures, setup
 from jaxseg.checkpoint import CheckpointError, Checkpoints
-from jaxseg.config import ConfigDict
+from jaxseg.config import ConfigDict, to_dict
 from jaxseg.data import DataError, pipeline, sources
 from jaxseg.data.images import read_image
 from jaxseg.inference.score import Result, score
@@ -25,7 +25,7 @@ from jaxseg.report import LOG_FILE, Reporter, StepMetrics, read_log
 from jaxseg.signals import stop_on_signal
 from jaxseg.state import TrainState, count_parameters, init_state
 from jaxseg.step import make_eval_step, make_train_step
-from jaxseg.workdir import CHECKPOINTS, end_record, prepare_workdir, run_record, write_json
+from jaxseg.workdir import CHECKPOINTS, data_record, end_record, prepare_workdir, run_record
 
 
 class NotFiniteError(RuntimeError):
@@ -70,10 +70,13 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
     problem = setup.load_problem(config)
     info, num_classes = problem.train.info, problem.num_classes
     workdir = prepare_workdir(workdir, config)
-    class_weights = setup.class_weights(config, num_classes, problem.train)
-    weights = None if class_weights is None else [float(weight) for weight in class_weights]
-    about = {"classes": info.classes, "colors": info.colors, "num_classes": num_classes, "class_weights": weights}
-    write_json(workdir / "data.json", about)
+    class_weights = data_record(
+        workdir,
+        classes=info.classes,
+        colors=info.colors,
+        num_classes=num_classes,
+        weigh=lambda: setup.class_weights(config, num_classes, problem.train),
+    ).class_weights
 
     # The pure parts: model, loss and optimiser, and the steps made of them.
     strategy = setup.make_strategy(config)
@@ -119,7 +122,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         return init_state(setup.make_model(config, num_classes), tx, key, image_shape, ema=config.ema.decay > 0)
 
     with (
-        Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep) as checkpoints,
+        Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep, config=to_dict(config)) as checkpoints,
         Reporter(workdir, every=config.log.every, tensorboard=config.log.tensorboard, classes=info.classes) as reporter,
         batches,
         stop_on_signal() as stop,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxseg import command, pictures, setup
 from jaxseg.checkpoint import Checkpoints
@@ -287,6 +288,31 @@ def test_median_frequencies_of_nothing_labelled(monkeypatch):
     update(config, loss__class_weights="median_frequency")
     with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: "):
         setup.class_weights(config, 2, None)
+
+
+def test_wrong_first_start_does_not_lock_the_workdir(tmp_path, capsys):
+    assert main(arguments(tmp_path / "run", optimizer__learning_rate=1e38, optimizer__name="sgd", steps=2)) == 1
+    assert main(arguments(tmp_path / "run", steps=2)) == 0
+
+
+def test_resuming_on_data_with_other_classes_is_refused(tmp_path, capsys):
+    def folder(name, classes):
+        for kind in ("images", "masks"):
+            (tmp_path / name / kind).mkdir(parents=True)
+        listed = [{"index": i, "name": n, "colour": [i, i, i]} for i, n in enumerate(classes)]
+        (tmp_path / name / "classes.json").write_text(json.dumps({"classes": listed}))
+        for i in range(10):
+            Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / name / "images" / f"{i}.png")
+            Image.new("L", (16, 16), i % 2).save(tmp_path / name / "masks" / f"{i}.png")
+        return str(tmp_path / name)
+
+    changes = {"data__source": "folder", "steps": 2}
+    assert main(arguments(tmp_path / "run", data__dir=folder("a", ["sky", "road"]), **changes)) == 0
+    capsys.readouterr()
+    assert main(arguments(tmp_path / "run", data__dir=folder("b", ["cat", "dog"]), **changes)) == 1
+    error = capsys.readouterr().err
+    assert "sky" in error and "dog" in error
+    assert "sky" in (tmp_path / "run" / "data.json").read_text()
 
 
 def test_workdir_that_cannot_be_written(tmp_path, capsys):
