@@ -15,6 +15,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
     variant = parse_arg(arg, VARIANTS)
     config = for_data(default_config(), variant)
-    widths = (16, 32, 64, 128) if variant == "shapes" else (64, 128, 256, 512)
-    update(config, model__name="attention_decoder", model__args={"widths": widths})
+    small = {"widths": (16, 32, 64, 128), "max_tokens": 256}
+    update(config, model__name="attention_decoder", model__args=small if variant == "shapes" else {})
     return config

@@ -15,7 +15,17 @@ from flax import linen as nn
 
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import ConvNormAct, SelfAttention2D, avg_pool, classifier, crop_to, make_norm, pad_to_multiple, resize
+from jaxseg.nn import (
+    ConvNormAct,
+    SelfAttention2D,
+    avg_pool,
+    classifier,
+    crop_to,
+    he_normal,
+    make_norm,
+    pad_to_multiple,
+    resize,
+)
 from jaxseg.types import Activation, NormFactory
 
 Position = Literal["sincos", "learned", "none"]
@@ -147,7 +157,7 @@ class AttentionDecoder(nn.Module):
             name="decoder",
         )(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
-        logits = classifier(self.num_classes, dtype=self.dtype)(top).astype(jnp.float32)
+        logits = classifier(self.num_classes, kernel_init=he_normal, dtype=self.dtype)(top).astype(jnp.float32)
         if encoder.strides[0] > 1:
             logits = resize(logits, x.shape[1:3])
         stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}

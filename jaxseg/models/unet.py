@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import Padding, PlainEncoder, conv_layers
-from jaxseg.nn import Conv, ConvTranspose, classifier, crop_to, make_norm, pad_to_multiple, resize
+from jaxseg.nn import Conv, ConvTranspose, classifier, crop_to, he_normal, make_norm, pad_to_multiple, resize
 from jaxseg.types import Activation, NormFactory
 
 
@@ -134,7 +134,7 @@ class UNet(nn.Module):
             self.widths[: levels - 1], encoder.strides, self.convs, self.padding, **layers, name="decoder"
         )(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
-        logits = classifier(self.num_classes, dtype=self.dtype)(top).astype(jnp.float32)
+        logits = classifier(self.num_classes, kernel_init=he_normal, dtype=self.dtype)(top).astype(jnp.float32)
         if encoder.strides[0] > 1:
             logits = resize(logits, x.shape[1:3])
         stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}

@@ -46,6 +46,7 @@ __all__ = [
     "depth_to_space",
     "global_avg_pool",
     "group_norm",
+    "he_normal",
     "is_identity",
     "make_norm",
     "max_pool",
