@@ -13,6 +13,7 @@ from jaxseg.nn.conv import (
     conv2d,
     conv_transpose2d,
     depth_to_space,
+    he_normal,
     space_to_depth,
 )
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm

@@ -23,6 +23,10 @@ Initializer = Callable[..., jax.Array]
 he_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 
+# For the weights of a class head: training begins from even class probabilities however large the features are.
+near_zero: Initializer = nn.initializers.normal(0.01)
+
+
 class Conv(nn.Module):
     """Convolution f[b,h,w,c] -> f[b,y,x,features], y = (h + 2p - dilation (kernel_size - 1) - 1) // stride + 1.
 
@@ -251,7 +255,7 @@ def check_image(x: jax.Array, name: str) -> None:
 
 
 def classifier(
-    num_classes: int, *, kernel_init: Initializer = nn.initializers.normal(0.01), dtype: Any = None, name: str = "head"
+    num_classes: int, *, kernel_init: Initializer = near_zero, dtype: Any = None, name: str = "head"
 ) -> Conv:
     """Returns the 1x1 convolution f[b,h,w,c] -> f[b,h,w,num_classes] that ends a network.
 
