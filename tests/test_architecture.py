@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # package; the files of the ground floor may import each other, since nothing lies below them.
 # `data.check` is a command line that happens to live in data/: it stands on the top floor.
 ROWS = (
-    ("", "types", "files", "config", "presets", "command"),  # 0
+    ("", "types", "files", "keys", "config", "presets", "command"),  # 0
     ("nn",),  # 1
     ("models",),  # 2
     ("losses", "metrics", "pretrained"),  # 3

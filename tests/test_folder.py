@@ -353,8 +353,47 @@ def test_mask_of_another_size(tmp_path):
 def test_colour_mask_offers_the_palette(tmp_path):
     make_folder(tmp_path)
     write(tmp_path / "masks" / "b.png", np.array([(0, 0, 0), (128, 0, 64)], np.uint8)[mask_of(0, 1)])
-    with pytest.raises(DataError, match=r"b\.png holds colours.*--config\.data\.palette='\(\(0,0,0\),\(128,0,64\)\)'"):
+    with pytest.raises(DataError, match=r"b\.png holds colours.*--config\.data\.palette"):
         everything(tmp_path)
+
+
+def test_colours_of_classes_json_decode_masks_of_colour(tmp_path):
+    """In the order of classes.json, whatever the numbers of the colours; palette files stay indices."""
+    make_folder(tmp_path)
+    entries = [("ground", (0, 0, 0)), ("disc", (200, 30, 30)), ("box", (30, 30, 200))]
+    listed = [{"index": i, "name": n, "colour": list(c)} for i, (n, c) in enumerate(entries)]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": listed}))
+    mask = mask_of(0, 1, 2)
+    write(tmp_path / "masks" / "b.png", np.array([c for _, c in entries], np.uint8)[mask])
+    for split in ("train", "val"):
+        source = FolderSource(tmp_path, split)
+        for i in range(len(source)):
+            if source.name(i).startswith("b"):
+                np.testing.assert_array_equal(source[i]["label"], mask)
+    with pytest.raises(DataError, match=r"gives the index 1 the colour \(30, 30, 200\), but .* 'disc'"):
+        FolderSource(tmp_path, "train", palette=((0, 0, 0), (30, 30, 200), (200, 30, 30)))
+
+
+def test_a_palette_file_keeps_its_indices_beside_classes_json(tmp_path):
+    make_folder(tmp_path)
+    listed = [{"index": i, "name": str(i), "colour": [i, 0, 9]} for i in range(3)]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": listed}))
+    image = Image.fromarray(mask_of(0, 1, 2), "P")
+    image.putpalette([7, 7, 7, 8, 8, 8, 9, 9, 9])
+    image.save(tmp_path / "masks" / "b.png")
+    for split in ("train", "val"):
+        source = FolderSource(tmp_path, split)
+        for i in range(len(source)):
+            if source.name(i).startswith("b"):
+                np.testing.assert_array_equal(source[i]["label"], mask_of(0, 1, 2))
+
+
+def test_no_mask_with_the_name_of_its_image_is_told_as_such(tmp_path):
+    make_folder(tmp_path)
+    for path in list((tmp_path / "masks").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_mask{path.suffix}"))
+    with pytest.raises(DataError, match="has no mask"):
+        FolderSource(tmp_path, "train", strict=False)
 
 
 def test_colour_that_the_palette_lacks(tmp_path):

@@ -74,6 +74,23 @@ def check_palette(palette: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int
     return colors
 
 
+def json_palette(directory: Path) -> tuple[tuple[int, int, int], ...]:
+    """Returns the colours of `classes.json` by index, where it gives each of the indices 0, 1, ... a colour of its own.
+
+    Otherwise, or where there is no such file or it cannot be read, which `find_meaning` tells, it is empty.
+    """
+    try:
+        entries = json.loads((directory / "classes.json").read_text(encoding="utf-8"))["classes"]
+        colors = {}
+        for i, entry in enumerate(entries):
+            key = "colour" if "colour" in entry else "color"
+            colors[int(entry["index"]) if "index" in entry else i] = tuple(int(v) for v in entry[key])
+        palette = tuple(colors[v] for v in range(len(entries)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return palette if len(set(palette)) == len(palette) and all(len(c) == 3 for c in palette) else ()
+
+
 def find_meaning(
     directory: Path,
     masks: Sequence[Path],
@@ -81,6 +98,7 @@ def find_meaning(
     classes: Sequence[str] = (),
     ignore: int = -1,
     palette: Sequence[Sequence[int]] = (),
+    keep_indices: bool = False,
     channels: int = 3,
     strict: bool = True,
 ) -> Meaning:
@@ -96,6 +114,7 @@ def find_meaning(
         classes: names, `config.data.classes`.
         ignore: stored value that counts nowhere, besides 255; -1 for none.
         palette: the colour of each value, for masks that store colours; see `check_palette`.
+        keep_indices: the palette is that of classes.json (`json_palette`), which says nothing about index masks.
         channels: image channels, passed on to the info.
         strict: a mask that cannot be read is an error; otherwise it is left out as long as others can be.
 
@@ -104,7 +123,7 @@ def find_meaning(
     """
     path = directory / "classes.json"
     if path.is_file():
-        return _from_json(path, masks, ignore, palette, channels, strict)
+        return _from_json(path, masks, ignore, () if keep_indices else palette, channels, strict)
     values = _from_palette(palette, ignore) if len(palette) else _from_masks(masks, len(classes), ignore, strict)
     if len(classes) not in (0, len(values)):
         where = "config.data.palette" if len(palette) else f"the masks in {directory}"
@@ -206,21 +225,29 @@ def _from_json(path: Path, masks: Sequence[Path], ignore: int, palette: Any, cha
         )
     if len(palette) and max(values) >= len(palette):
         raise DataError(f"config.data.palette has {len(palette)} colours, but {path} has the index {max(values)}.")
-    if (
-        values == (0, 1)
-        and ignore_value is None
-        and not len(palette)
-        and set(stored_values(masks, strict)) == {0, IGNORE}
-    ):
+    if values == (0, 1) and ignore_value is None and not len(palette) and _only_0_and_255(masks, strict):
         _LOG.warning("The masks hold nothing but 0 and 255: 255 is taken as the class %r.", names[1])
         values = (0, IGNORE)
     colors = default_colors(len(entries))
     keys = [next((k for k in ("colour", "color") if k in e), None) for e in entries]
-    for entry, key in zip(entries, keys):
-        if key is not None:
-            _check_color(entry[key], str(path))
+    for value, entry, key in zip(values, entries, keys):
+        if key is None:
+            continue
+        _check_color(entry[key], str(path))
+        if len(palette) and tuple(entry[key]) != tuple(palette[value]):
+            raise DataError(
+                f"config.data.palette gives the index {value} the colour {tuple(palette[value])}, but {path} gives "
+                f"{entry['name']!r} (index {value}) the colour {tuple(entry[key])}."
+            )
     colors = tuple(tuple(e[k]) if k is not None else c for e, k, c in zip(entries, keys, colors))
     return Meaning(DataInfo(names, colors, ignore_value, channels), values)
+
+
+def _only_0_and_255(masks: Sequence[Path], strict: bool) -> bool:
+    try:
+        return set(stored_values(masks, strict)) == {0, IGNORE}
+    except DataError:  # masks of colour, or damaged ones, which reading them will tell
+        return False
 
 
 def _check_color(color: Any, where: str) -> None:

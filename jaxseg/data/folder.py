@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxseg.config import nearest
-from jaxseg.data.classes import Labeller, check_palette, find_meaning
+from jaxseg.data.classes import Labeller, check_palette, find_meaning, json_palette
 from jaxseg.data.errors import DataError
 from jaxseg.data.images import SUFFIXES, read_header, read_image, read_mask
 from jaxseg.data.sources import Example
@@ -63,7 +63,10 @@ class FolderSource:
         channels: int = 3,
         strict: bool = True,
     ):
-        self.directory, self.split, self.palette = _existing(directory), split, check_palette(palette)
+        self.directory, self.split = _existing(directory), split
+        # Without a palette, the colours of classes.json tell what masks of colour mean; palette files stay indices.
+        self.palette, self._keep_indices = check_palette(palette), not len(palette)
+        self.palette = self.palette or json_palette(self.directory)
         folders = _find_folders(self.directory, split)
         self.pairs, self.problems = _match(folders[split])
         if strict and self.problems:
@@ -73,6 +76,8 @@ class FolderSource:
         undivided = folders[split] == self.directory
         if undivided:
             self.pairs = _hold_out(self.pairs, split, val_fraction)
+        if not self.pairs and self.problems:
+            raise DataError(f"{self.problems[0]} No image of {self.directory} ({split}) has a mask of its name.")
         if not self.pairs:
             held_out = (
                 f"; it has {total} in all and data.val_fraction={val_fraction} holds some out" if undivided else ""
@@ -87,6 +92,7 @@ class FolderSource:
             classes=classes,
             ignore=ignore,
             palette=self.palette,
+            keep_indices=self._keep_indices,
             channels=channels,
             strict=strict,
         )
@@ -103,7 +109,7 @@ class FolderSource:
             )
         pair = self.pairs[index]
         image = read_image(pair.image, self.info.channels)
-        mask = read_mask(pair.mask, self.palette)
+        mask = read_mask(pair.mask, self.palette, keep_indices=self._keep_indices)
         _check_sizes(pair, image.shape[:2], mask.shape)
         return {"image": image, "label": self._labeller(mask, pair.mask)}
 
@@ -123,6 +129,8 @@ class FolderSource:
         try:
             image, mask = read_header(pair.image), read_header(pair.mask)
             _check_sizes(pair, image[:2], mask[:2])
+            if pair.mask.suffix.lower() in (".jpg", ".jpeg"):
+                raise DataError(f"The mask {pair.mask} is a JPEG file. JPEG changes values: masks must be PNG.")
             if mask.mode in _COLOR_MODES and not self.palette:
                 read_mask(pair.mask)  # raises with the colours that it finds
         except DataError as error:

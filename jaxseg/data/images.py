@@ -116,10 +116,11 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return np.ascontiguousarray(color)
 
 
-def read_mask(path: str | Path, palette: Sequence[Sequence[int]] = ()) -> np.ndarray:
+def read_mask(path: str | Path, palette: Sequence[Sequence[int]] = (), *, keep_indices: bool = False) -> np.ndarray:
     """Returns the values stored in a mask, u8[h,w] or u16[h,w].
 
-    A palette file gives its indices. A mask of colours gives the position of each colour in `palette`.
+    A mask of colours gives the position of each colour in `palette`. A palette file (mode P) gives its own indices
+    where there is no `palette` or with `keep_indices`, otherwise it is read as the colours it shows.
 
     Raises:
         DataError: if the file is missing or damaged; if it holds colours and there is no palette, or a colour that
@@ -127,7 +128,7 @@ def read_mask(path: str | Path, palette: Sequence[Sequence[int]] = ()) -> np.nda
     """
     with _opened(path) as image:
         image = ImageOps.exif_transpose(image)
-        if image.mode == "P" and len(palette):
+        if image.mode == "P" and len(palette) and not keep_indices:
             image = image.convert("RGB")
         if image.mode in ("1", "L", "P"):
             return np.array(image).astype(np.uint8)
@@ -157,7 +158,8 @@ def _positions(path: str | Path, colors: np.ndarray, palette: Sequence[Sequence[
         shown = _show_codes(np.unique(codes))
         raise DataError(
             f"{path} holds colours, where a mask of class indices was expected; if each colour is a class, say so with "
-            f"config.data.palette, such as --config.data.palette='{shown}'."
+            f"config.data.palette, in the order of the classes (this file has {shown}): "
+            "--config.data.palette='((r,g,b),(r,g,b),...)'."
         )
     known = np.asarray(palette, np.int32) @ np.array([65536, 256, 1], np.int32)
     order = np.argsort(known)
