@@ -62,8 +62,8 @@ def make_train_step(
         axis_name: name of the `pmap` axis to reduce over; None under `jit`, where the batch is global already.
 
     Returns:
-        A pure function. `metrics` holds loss f32[], grad_norm f32[], learning_rate f32[] and confusion i32[k,k], all of
-        the whole batch, and param_norm f32[], of parameters and statistics after the step. Augmentation and dropout
+        A pure function. `metrics` holds loss f32[], grad_norm f32[] and confusion i32[k,k], all of the whole batch,
+        param_norm f32[], of parameters and statistics after the step, and with a `schedule` learning_rate f32[]. Augmentation and dropout
         draw from `fold_in(key, state.step)` and the example's place in the batch, so neither the number of devices nor
         a restart changes them.
     """
@@ -145,9 +145,10 @@ def make_train_step(
             "loss": loss_value,
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm((params, batch_stats)),
-            "learning_rate": jnp.float32(0.0) if schedule is None else jnp.float32(schedule(state.step)),
             "confusion": confusion,
         }
+        if schedule is not None:
+            metrics["learning_rate"] = jnp.float32(schedule(state.step))
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema_params), metrics
 
     return step

@@ -183,7 +183,10 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         if start < config.steps:
             end_record(workdir, step=config.steps, seconds=seconds, mean_iou=metrics.scores(result.confusion).mean_iou)
         reporter.message(metrics.table(metrics.scores(result.confusion), info.classes))
-        reporter.message(f"{config.steps - start} steps in {seconds / 60:.1f} minutes, compilation included\n")
+        if start < config.steps:
+            reporter.message(f"{config.steps - start} steps in {seconds / 60:.1f} minutes, compilation included\n")
+        else:
+            reporter.message(f"This run had ended before, after {start} steps: it was only scored again.\n")
         reporter.message(_closing_words(config, workdir, resume))
     return result
 
