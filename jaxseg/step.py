@@ -63,9 +63,9 @@ def make_train_step(
 
     Returns:
         A pure function. `metrics` holds loss f32[], grad_norm f32[] and confusion i32[k,k], all of the whole batch,
-        param_norm f32[], of parameters and statistics after the step, and with a `schedule` learning_rate f32[]. Augmentation and dropout
-        draw from `fold_in(key, state.step)` and the example's place in the batch, so neither the number of devices nor
-        a restart changes them.
+        param_norm f32[], of parameters and statistics after the step, and with a `schedule` learning_rate f32[].
+        Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the batch, so neither
+        the number of devices nor a restart changes them.
     """
 
     def forward(params: PyTree, batch_stats: PyTree, batch: Mapping[str, jax.Array], key: Key) -> tuple[PyTree, Any]:
