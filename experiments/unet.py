@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/unet.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/unet.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: @@ (@@ minutes on 2 CPU cores).
+Shapes validation mIoU: .916 (3.0 minutes on 2 shared CPU cores, one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
