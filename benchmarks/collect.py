@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("model", "parameters", "steps", "batch", "size", "mIoU", "pixel accuracy", "minutes", "device")
+COLUMNS = ("run", "model", "parameters", "steps", "batch", "size", "mIoU", "pixel accuracy", "minutes", "device")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +52,7 @@ def describe(workdir: Path, split: str) -> dict[str, Any]:
     last = starts[-1]
     config = last["config"]
     return {
+        "run": workdir.name,
         "model": config["model"]["name"],
         "parameters": scores["parameters"],
         "steps": ends[-1]["step"],
@@ -107,7 +108,7 @@ def markdown(rows: list[dict[str, Any]], split: str, note: str) -> str:
         device = f"{row['device']['kind']} ({row['device']['cpus']} cores)"
         if row["device"]["platform"] != "cpu":
             device = f"{row['device']['count']} x {row['device']['kind']}"
-        cells = (row["model"], f"{row['parameters']:,}", row["steps"], row["batch"], size,
+        cells = (row["run"], row["model"], f"{row['parameters']:,}", row["steps"], row["batch"], size,
                  f"{100 * row['mean_iou']:.1f}", f"{100 * row['pixel_accuracy']:.1f}", minutes, device)  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", *(f"    {row['command']}" for row in rows)]
