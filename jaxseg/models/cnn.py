@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import ConvNormAct, Dropout, classifier, crop_to, make_norm, max_pool, pad_to_multiple, resize
+from jaxseg.nn import ConvNormAct, Dropout, classifier, crop_to, he_normal, make_norm, max_pool, pad_to_multiple, resize
 from jaxseg.types import Activation, NormFactory
 
 
@@ -50,7 +50,7 @@ class CNN(nn.Module):
         y = max_pool(pyramid[-1], 2)
         y = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(y, train=train)
         y = ConvNormAct(self.hidden, kernel_size=self.hidden_kernel, **layers, name="hidden")(y, train=train)
-        logits = classifier(self.num_classes, dtype=self.dtype)(y).astype(jnp.float32)
+        logits = classifier(self.num_classes, kernel_init=he_normal, dtype=self.dtype)(y).astype(jnp.float32)
         logits = crop_to(resize(logits, x.shape[1:3]), size)
         stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
         return logits, {"aux": (), **stages, "hidden": y}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import ConvTranspose, classifier, crop_to, is_identity, make_norm, max_pool, pad_to_multiple
+from jaxseg.nn import ConvTranspose, classifier, crop_to, he_normal, is_identity, make_norm, max_pool, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 
@@ -81,7 +81,7 @@ class EncoderDecoder(nn.Module):
         pyramid = PlainEncoder(self.widths, self.convs, **layers, name="encoder")(x, train=train)
         bottom = max_pool(pyramid[-1], 2)
         decoded = TransposedDecoder(self.widths, self.up_kernel, **layers, name="decoder")(bottom, train=train)
-        logits = classifier(self.num_classes, dtype=self.dtype)(decoded[0]).astype(jnp.float32)
+        logits = classifier(self.num_classes, kernel_init=he_normal, dtype=self.dtype)(decoded[0]).astype(jnp.float32)
         stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
         stages |= {f"decoder/stage{i}": f for i, f in enumerate(decoded)}
         return crop_to(logits, size), {"aux": (), **stages}
