@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/cnn.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/cnn.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .769 (2.8 minutes on 2 shared CPU cores, one seed).
+Shapes validation mIoU: .766 (1.9 minutes on 2 CPU cores, one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/encoder_decoder.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/encoder_decoder.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .261 (2.9 minutes on 2 shared CPU cores, one seed).
+Shapes validation mIoU: .302 (2.5 minutes on 2 shared CPU cores, one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
