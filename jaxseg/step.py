@@ -80,14 +80,14 @@ def make_train_step(
             variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
         )
         aux = [fit(head, label.shape[1:]) for head in out["aux"]]
-        stats = [loss.stats(each, label) for each in (logits, *aux)]
+        stats = [loss.stats(logits, label, out), *(loss.of_logits.stats(each, label) for each in aux)]
         new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats
         confusion = confusion_matrix(predict_classes(logits), label, num_confusion_classes(logits.shape[-1]))
         return stats, (new_batch_stats, confusion)
 
     def value(stats: list[PyTree]) -> jax.Array:
         main, *aux = stats
-        return loss.value(main) + aux_weight * sum((loss.value(each) for each in aux), start=jnp.zeros(()))
+        return loss.value(main) + aux_weight * sum((loss.of_logits.value(each) for each in aux), start=jnp.zeros(()))
 
     def whole(state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> tuple[Any, ...]:
         stats, pull_back, (batch_stats, confusion) = jax.vjp(
@@ -165,11 +165,11 @@ def make_eval_step(
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> dict[str, PyTree]:
         image, label = prepare(batch["image"]), batch["label"].astype(jnp.int32)
-        logits, _ = model.apply(state.variables, image, train=False)
+        logits, out = model.apply(state.variables, image, train=False)
         if "size" in batch:
             logits = _to_native(logits, batch["size"], label.shape[1:])
         confusion = confusion_matrix(predict_classes(logits), label, num_confusion_classes(logits.shape[-1]))
-        return _sum_over(axis_name, {"confusion": confusion, "stats": loss.stats(logits, label)})
+        return _sum_over(axis_name, {"confusion": confusion, "stats": loss.stats(logits, label, out)})
 
     return step
 

@@ -9,19 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from tiny_models import ENCODERS, TINY
 
 from jaxseg import models
 from jaxseg.models import encoders
 from jaxseg.models.attention_decoder import pooling_factor
 from jaxseg.nn import Conv, make_norm
 
-TINY = {
-    "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
-    "cnn": {"widths": [4, 8], "hidden": 8, "hidden_kernel": 3},
-    "encoder_decoder": {"widths": [4, 8]},
-    "resunet": {"widths": [4, 8, 8]},
-    "unet": {"widths": [4, 8, 8]},
-}
 NORMS = ("batch", "instance", "group", "layer", "none")
 
 
@@ -69,7 +63,8 @@ def test_logits_have_the_image_size(name, image, classes):
     for train in (False, True):
         _, logits, out = shapes(tiny(name, classes), image, train)
         assert logits.shape == (*image[:3], classes) and logits.dtype == jnp.float32
-        assert out["aux"] == () and "encoder/stage0" in out
+        assert all(aux.shape == logits.shape and aux.dtype == jnp.float32 for aux in out["aux"])
+        assert train or out["aux"] == ()
 
 
 @pytest.mark.parametrize("image", [(1, 1, 1, 3), (1, 33, 47, 1)])
@@ -235,11 +230,17 @@ def test_decoders_take_any_pyramid(name):
 
 @pytest.mark.parametrize("name", encoders.names())
 def test_encoders_keep_their_promise(name):
-    encoder = encoders.build(name, widths=[4, 6, 8])
-    assert encoder.widths == (4, 6, 8) and encoder.strides == (1, 2, 4)
-    x = jnp.zeros((2, 16, 24, 3))
-    pyramid = jax.eval_shape(lambda k: encoder.init_with_output(k, x)[0], jax.random.key(0))
-    assert [f.shape for f in pyramid] == [(2, 16, 24, 4), (2, 8, 12, 6), (2, 4, 6, 8)]
+    encoder = encoders.build(name, **ENCODERS[name])
+    widths, strides = encoder.widths, encoder.strides
+    assert len(widths) == len(strides) and list(strides) == sorted(strides)
+    for h, w, c in ((strides[-1], 2 * strides[-1], 3), (strides[-1] + 1, 1, 4)):
+        x = jnp.zeros((2, h, w, c))
+        pyramid = jax.eval_shape(lambda k, x=x: encoder.init_with_output(k, x)[0], jax.random.key(0))
+        assert [f.shape for f in pyramid] == [(2, -(-h // s), -(-w // s), n) for s, n in zip(strides, widths)]
+
+
+def test_every_encoder_is_tested():
+    assert set(ENCODERS) == set(encoders.names())
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,31 @@ class Loss:
     terms: tuple[Term, ...]
     num_classes: int
 
-    def stats(self, logits: Array, labels: Array) -> PyTree:
+    def stats(self, logits: Array, labels: Array, out: Mapping[str, Any] | None = None) -> PyTree:
         """f32[b,h,w,k], i32[b,h,w] -> {term: pytree of f32} that adds over pixels, examples, devices, micro-batches.
 
+        Args:
+            logits: f32[b,h,w,k].
+            labels: i32[b,h,w].
+            out: the model's further outputs, for the terms that read one of them instead of the logits.
+
         Raises:
-            ValueError: if the shapes disagree or k is not `num_classes`.
+            ValueError: if the shapes disagree, k is not `num_classes`, or a term reads what `out` does not have.
         """
         if logits.shape[-1] != self.num_classes:
             raise ValueError(f"The loss is for {self.num_classes} classes, got logits of shape {logits.shape}.")
-        return {t.name: _TERMS[t.name].stats(t, logits, labels) for t in self.terms}
+        stats = {}
+        for term in self.terms:
+            kind = _TERMS[term.name]
+            if kind.reads and kind.reads not in (out or {}):
+                raise ValueError(f"The loss {term.name} reads the output {kind.reads!r}, which this model has not.")
+            stats[term.name] = kind.stats(term, out[kind.reads] if kind.reads else logits, labels)
+        return stats
+
+    @property
+    def of_logits(self) -> "Loss":
+        """The terms that read logits alone: the loss of an auxiliary head."""
+        return dataclasses.replace(self, terms=tuple(t for t in self.terms if not _TERMS[t.name].reads))
 
     def values(self, stats: PyTree) -> dict[str, jax.Array]:
         """The value f32[] of each term by its name, before its weight."""
@@ -118,11 +134,15 @@ def make_loss(
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-    """How the term of one name is computed: additive stats, and (sum, weight) from their total."""
+    """How the term of one name is computed: additive stats, and (sum, weight) from their total.
+
+    `reads` names the output of the model that `stats` takes in place of the logits; empty: the logits.
+    """
 
     stats: Callable[[Term, Array, Array], PyTree]
     finish: Callable[[Term, PyTree], SumWeight]
     options: tuple[str, ...]
+    reads: str = ""
 
 
 def _pixel_kind(function: Callable[..., SumWeight]) -> _Kind:

@@ -72,7 +72,7 @@ def build(
     if dtype not in DTYPES:
         raise ValueError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     cls = getattr(importlib.import_module(f"jaxseg.models.{name}"), _CLASSES[name])
-    values = checked(f"Model {name!r}", cls, _with_encoder(name, cls, fields))
+    values = checked(f"Model {name!r}", cls, _with_encoder(name, cls, fields, axis_name))
     if "num_classes" not in values:
         raise ValueError(f"Model {name!r} needs num_classes, the number of classes (1: binary).")
     compute = jnp.dtype(dtype).type
@@ -84,14 +84,14 @@ def build(
     return cls(**values)
 
 
-def _with_encoder(name: str, cls: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _with_encoder(name: str, cls: type, fields: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
     """Replaces `encoder="name", encoder_args={...}` by a checked encoder factory."""
     fields = dict(fields)
     if "encoder" not in field_names(cls):
         return fields
     arguments = fields.pop("encoder_args") if "encoder_args" in fields else {}
     if "encoder" in fields and isinstance(fields["encoder"], str):
-        fields["encoder"] = encoders.factory(fields["encoder"], **dict(arguments))
+        fields["encoder"] = encoders.factory(fields["encoder"], axis_name=axis_name, **dict(arguments))
     elif arguments:
         raise ValueError(f"Model {name!r}: encoder_args needs encoder, the name of an encoder.")
     return fields

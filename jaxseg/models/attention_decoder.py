@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder
 from jaxseg.nn import (
     ConvNormAct,
     SelfAttention2D,
     avg_pool,
-    classifier,
-    crop_to,
     he_normal,
     make_norm,
     pad_to_multiple,
@@ -89,9 +88,8 @@ class RecursiveDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        x, features = pyramid[-1], []
-        for i in reversed(range(len(self.widths))):
-            x = AttentionStage(
+        def stage(i: int) -> AttentionStage:
+            return AttentionStage(
                 self.widths[i],
                 self.num_heads,
                 self.position,
@@ -102,9 +100,9 @@ class RecursiveDecoder(nn.Module):
                 act=self.act,
                 dtype=self.dtype,
                 name=f"stage{i}",
-            )(x, pyramid[i], train=train)
-            features.insert(0, x)
-        return tuple(features)
+            )
+
+        return walk_up(stage, pyramid, train=train)
 
 
 class AttentionDecoder(nn.Module):
@@ -142,7 +140,7 @@ class AttentionDecoder(nn.Module):
         if self.encoder is None:
             encoder = PlainEncoder(self.widths, self.convs, **layers, name="encoder")
         else:
-            encoder = self.encoder(**layers, name="encoder")
+            encoder = make_encoder(self.encoder, **layers)
         self._check(len(encoder.strides))
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
@@ -157,16 +155,11 @@ class AttentionDecoder(nn.Module):
             name="decoder",
         )(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
-        logits = classifier(self.num_classes, kernel_init=he_normal, dtype=self.dtype)(top).astype(jnp.float32)
-        if encoder.strides[0] > 1:
-            logits = resize(logits, x.shape[1:3])
-        stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
-        stages |= {f"decoder/stage{i}": f for i, f in enumerate(decoded)}
-        return crop_to(logits, size), {"aux": (), **stages}
+        logits = to_logits(top, self.num_classes, x.shape[1:3], size, kernel_init=he_normal, dtype=self.dtype)
+        return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
 
     def _check(self, levels: int) -> None:
-        if len(self.widths) < levels - 1:
-            raise ValueError(f"AttentionDecoder: widths {self.widths} are too few for an encoder of {levels} levels.")
+        check_widths("AttentionDecoder", self.widths, levels)
         for width in self.widths[: levels - 1] if self.attention else ():
             if width % self.num_heads:
                 raise ValueError(f"AttentionDecoder: num_heads {self.num_heads} does not divide the width {width}.")

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut
-from jaxseg.nn import ConvTranspose, PreActBlock, classifier, crop_to, make_norm, pad_to_multiple, resize
+from jaxseg.nn import ConvTranspose, PreActBlock, make_norm, pad_to_multiple, resize
 from jaxseg.types import Activation, NormFactory
 
 Up = Literal["nearest", "bilinear", "transposed"]
@@ -69,9 +70,8 @@ class ResUNetDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        x, features = pyramid[-1], []
-        for i in reversed(range(len(self.widths))):
-            x = ResUNetStage(
+        def stage(i: int) -> ResUNetStage:
+            return ResUNetStage(
                 self.widths[i],
                 self.strides[i + 1] // self.strides[i],
                 self.blocks,
@@ -81,9 +81,9 @@ class ResUNetDecoder(nn.Module):
                 act=self.act,
                 dtype=self.dtype,
                 name=f"stage{i}",
-            )(x, pyramid[i], train=train)
-            features.insert(0, x)
-        return tuple(features)
+            )
+
+        return walk_up(stage, pyramid, train=train)
 
 
 class ResUNet(nn.Module):
@@ -117,10 +117,9 @@ class ResUNet(nn.Module):
         if self.encoder is None:
             encoder = ResidualEncoder(self.widths, self.blocks, self.shortcut, **layers, name="encoder")
         else:
-            encoder = self.encoder(**layers, name="encoder")
+            encoder = make_encoder(self.encoder, **layers)
         levels = len(encoder.strides)
-        if len(self.widths) < levels - 1:
-            raise ValueError(f"ResUNet: widths {self.widths} are too few for an encoder of {levels} levels.")
+        check_widths("ResUNet", self.widths, levels)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
         decoded = ResUNetDecoder(
@@ -128,9 +127,5 @@ class ResUNet(nn.Module):
         )(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
         # As in Fig. 2, the sum of the last unit goes to the 1x1 convolution without norm or activation.
-        logits = classifier(self.num_classes, dtype=self.dtype)(top).astype(jnp.float32)
-        if encoder.strides[0] > 1:
-            logits = resize(logits, x.shape[1:3])
-        stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
-        stages |= {f"decoder/stage{i}": f for i, f in enumerate(decoded)}
-        return crop_to(logits, size), {"aux": (), **stages}
+        logits = to_logits(top, self.num_classes, x.shape[1:3], size, dtype=self.dtype)
+        return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}

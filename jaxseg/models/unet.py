@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import Padding, PlainEncoder, conv_layers
-from jaxseg.nn import Conv, ConvTranspose, classifier, crop_to, he_normal, make_norm, pad_to_multiple, resize
+from jaxseg.nn import Conv, ConvTranspose, he_normal, make_norm, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 
@@ -65,9 +66,8 @@ class UNetDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        x, features = pyramid[-1], []
-        for i in reversed(range(len(self.widths))):
-            x = UNetStage(
+        def stage(i: int) -> UNetStage:
+            return UNetStage(
                 self.widths[i],
                 self.strides[i + 1] // self.strides[i],
                 self.convs,
@@ -76,9 +76,9 @@ class UNetDecoder(nn.Module):
                 act=self.act,
                 dtype=self.dtype,
                 name=f"stage{i}",
-            )(x, pyramid[i], train=train)
-            features.insert(0, x)
-        return tuple(features)
+            )
+
+        return walk_up(stage, pyramid, train=train)
 
 
 class UNet(nn.Module):
@@ -121,10 +121,9 @@ class UNet(nn.Module):
                 "UNet: padding='valid' is a form of the paper's own encoder; another encoder needs 'same'."
             )
         else:
-            encoder = self.encoder(**layers, name="encoder")
+            encoder = make_encoder(self.encoder, **layers)
         levels = len(encoder.strides)
-        if len(self.widths) < levels - 1:
-            raise ValueError(f"UNet: widths {self.widths} are too few for an encoder of {levels} levels.")
+        check_widths("UNet", self.widths, levels)
         if self.padding == "valid":
             x, size = pad_for_valid(image, levels, self.convs), image.shape[1:3]
         else:
@@ -134,12 +133,9 @@ class UNet(nn.Module):
             self.widths[: levels - 1], encoder.strides, self.convs, self.padding, **layers, name="decoder"
         )(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
-        logits = classifier(self.num_classes, kernel_init=he_normal, dtype=self.dtype)(top).astype(jnp.float32)
-        if encoder.strides[0] > 1:
-            logits = resize(logits, x.shape[1:3])
-        stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
-        stages |= {f"decoder/stage{i}": f for i, f in enumerate(decoded)}
-        return crop_to(logits, size), {"aux": (), **stages}
+        whole = top.shape[1:3] if encoder.strides[0] == 1 else x.shape[1:3]
+        logits = to_logits(top, self.num_classes, whole, size, kernel_init=he_normal, dtype=self.dtype)
+        return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
 
 
 def crop_middle(x: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -179,8 +179,11 @@ class _Factory:
     layer: type[nn.Module]
     arguments: tuple[tuple[str, Any], ...] = ()
 
-    def __call__(self, *, name: str | None = None) -> nn.Module:
-        return self.layer(**dict(self.arguments), name=name)
+    def __call__(self, *, name: str | None = None, **defaults: Any) -> nn.Module:
+        """Builds the layer; `defaults` (epsilon, momentum) hold where it has such a field and nothing else was said."""
+        known = {f.name for f in dataclasses.fields(self.layer)}
+        fields = {key: value for key, value in defaults.items() if key in known}
+        return self.layer(**(fields | dict(self.arguments)), name=name)
 
 
 _LAYERS = {"batch": BatchNorm, "instance": GroupNorm, "group": GroupNorm, "layer": LayerNorm, "none": Identity}
@@ -188,6 +191,9 @@ _LAYERS = {"batch": BatchNorm, "instance": GroupNorm, "group": GroupNorm, "layer
 
 def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: Any) -> NormFactory:
     """Returns the factory of a norm layer, to be used as `norm(name="norm1")(x, train=train)`.
+
+    A network whose paper has an epsilon or momentum of its own asks `norm(name="norm1", epsilon=1e-3)`, which norms
+    without such a field pass over and an explicit argument here overrides.
 
     Args:
         name: "batch" (over batch and space), "instance", "group" (8 groups by default), "layer" (over the channels of

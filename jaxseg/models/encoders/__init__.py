@@ -1,8 +1,9 @@
 """Encoders (backbones), one family a file: each turns an image into a pyramid of features.
 
-`encoder(x, train=train)` takes f[b,h,w,c], with h and w multiples of `encoder.strides[-1]`, and returns a tuple of
-features, finest first; level i is f[b, h/strides[i], w/strides[i], widths[i]]. `strides` and `widths` depend on the
-fields alone, so a decoder can be laid out before anything is traced.
+`encoder(x, train=train)` takes f[b,h,w,c], say with h and w multiples of `encoder.strides[-1]`, and returns a tuple of
+features, finest first: level i is f[b, h/strides[i], w/strides[i], widths[i]]. `strides` and `widths` depend on the
+fields alone, so a decoder can be laid out before anything is traced. Other heights and widths work too; the sizes of
+the levels are then rounded (up, unless the family says otherwise), and a decoder takes them from the features.
 """
 
 import functools
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias
 
 from flax import linen as nn
 
-from jaxseg.models.fields import checked, nearest
+from jaxseg.models.fields import checked, field_names, nearest
 
 __all__ = ["ENCODERS", "EncoderFactory", "build", "factory", "names"]
 
@@ -32,8 +33,13 @@ def names() -> tuple[str, ...]:
     return ENCODERS
 
 
-def factory(name: str, **fields: Any) -> EncoderFactory:
+def factory(name: str, *, axis_name: str | None = None, **fields: Any) -> EncoderFactory:
     """Returns the encoder class `name` with `fields` set, to be called with norm, act, dtype and name.
+
+    Args:
+        name: one of `names()`.
+        axis_name: the mapped axis over which encoders that drop something draw it.
+        **fields: fields of the encoder that differ from its defaults.
 
     Raises:
         ValueError: for an unknown name or field (naming the nearest right one), or a value of the wrong type.
@@ -42,7 +48,10 @@ def factory(name: str, **fields: Any) -> EncoderFactory:
         raise ValueError(f"There is no encoder {name!r}.{nearest(name, ENCODERS)}")
     file, class_name, fixed = _CLASSES[name]
     cls = getattr(importlib.import_module(f"jaxseg.models.encoders.{file}"), class_name)
-    return functools.partial(cls, **(fixed | checked(f"Encoder {name!r}", cls, fields)))
+    fields = fixed | checked(f"Encoder {name!r}", cls, fields)
+    if "axis_name" in field_names(cls):
+        fields["axis_name"] = axis_name
+    return functools.partial(cls, **fields)
 
 
 def build(name: str, **fields: Any) -> nn.Module:

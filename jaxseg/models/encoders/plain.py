@@ -74,7 +74,7 @@ class PlainEncoder(nn.Module):
         pyramid = []
         for i, features in enumerate(self.widths):
             if i > 0:
-                x = max_pool(x, 2)
+                x = max_pool(x, 2, ceil_mode=True)
             x = ConvStage(
                 features, self.convs, self.padding, norm=self.norm, act=self.act, dtype=self.dtype, name=f"stage{i}"
             )(x, train=train)

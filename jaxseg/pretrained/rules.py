@@ -1,0 +1,147 @@
+"""Rules that rename the entries of a `state_dict` and lay their arrays out as ours.
+
+A rule is a regular expression for the whole foreign name, the path of our array ("params/encoder/stem/conv/kernel",
+with groups of the match as {1}, {2}, or by name, and arithmetic on none of them) and what to do with the array. A family
+is a list of rules; `convert` demands that each foreign name is met by one, and `merge` that each of ours is filled.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+Transform = Callable[[np.ndarray], Any]
+
+
+def keep(x: np.ndarray) -> np.ndarray:
+    """The array as it is."""
+    return x
+
+
+def conv(x: np.ndarray) -> np.ndarray:
+    """Convolution weight f[o,c,u,v] -> kernel f[u,v,c,o]."""
+    return np.transpose(x, (2, 3, 1, 0))
+
+
+def conv_transpose(x: np.ndarray) -> np.ndarray:
+    """Transposed convolution weight f[c,o,u,v] -> kernel f[u,v,c,o] of `jaxseg.nn.ConvTranspose`."""
+    return np.transpose(x, (2, 3, 0, 1))
+
+
+def dense(x: np.ndarray) -> np.ndarray:
+    """Linear weight f[o,c] -> kernel f[c,o]."""
+    return np.transpose(x)
+
+
+class Rule(NamedTuple):
+    """Where one kind of foreign entry goes.
+
+    Attributes:
+        pattern: regular expression that the whole name must match.
+        path: our path, a template over the groups of the match ("{1}" or "{name}"); a tuple of them where `transform`
+            returns as many arrays (a fused query-key-value weight); None: the entry has no counterpart and is left out.
+        transform: foreign array -> our array, or arrays.
+    """
+
+    pattern: str
+    path: str | tuple[str, ...] | None
+    transform: Transform = keep
+
+
+def layer(pattern: str, path: str, weight: Transform = conv) -> list[Rule]:
+    """Rules for `pattern`.weight and .bias of a convolution or linear layer -> params/`path`/kernel and bias."""
+    return [
+        Rule(rf"{pattern}\.weight", f"params/{path}/kernel", weight),
+        Rule(rf"{pattern}\.bias", f"params/{path}/bias"),
+    ]
+
+
+def norm(pattern: str, path: str) -> list[Rule]:
+    """Rules for a norm at `pattern`: scale and bias, and running statistics where it has any."""
+    return [
+        Rule(rf"{pattern}\.weight", f"params/{path}/scale"),
+        Rule(rf"{pattern}\.bias", f"params/{path}/bias"),
+        Rule(rf"{pattern}\.running_mean", f"batch_stats/{path}/mean"),
+        Rule(rf"{pattern}\.running_var", f"batch_stats/{path}/var"),
+        Rule(rf"{pattern}\.num_batches_tracked", None),
+    ]
+
+
+def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str, np.ndarray]:
+    """Returns {our path: array} for a foreign `state_dict`; the first rule that matches a name holds.
+
+    Raises:
+        ValueError: listing the names that no rule matches, or a path that two names lead to.
+    """
+    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
+    result: dict[str, np.ndarray] = {}
+    sources: dict[str, str] = {}
+    unknown = []
+    for name, array in state.items():
+        match, rule = next(((m, r) for p, r in compiled if (m := p.fullmatch(name))), (None, None))
+        if match is None or rule is None:
+            unknown.append(name)
+            continue
+        if rule.path is None:
+            continue
+        templates = (rule.path,) if isinstance(rule.path, str) else rule.path
+        made = rule.transform(np.asarray(array))
+        arrays: Sequence[np.ndarray] = (made,) if isinstance(rule.path, str) else made
+        for template, value in zip(templates, arrays, strict=True):
+            path = template.format(match.group(0), *match.groups(), **match.groupdict())
+            if path in result:
+                raise ValueError(f"Both {sources[path]!r} and {name!r} lead to {path!r}.")
+            result[path], sources[path] = np.ascontiguousarray(value), name
+    if unknown:
+        raise ValueError(f"{len(unknown)} entries of the file are known to no rule: {_some(unknown)}.")
+    return result
+
+
+def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """{"params": {"stem": {"kernel": x}}} -> {"params/stem/kernel": x}."""
+    return traverse_util.flatten_dict(dict(variables), sep="/")
+
+
+def merge(
+    variables: Mapping[str, Any], loaded: Mapping[str, np.ndarray], *, skip: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns `variables` with the arrays of `loaded` in place of its own, every name accounted for on both sides.
+
+    Args:
+        variables: {"params": ..., "batch_stats": ...}, arrays or shapes of a freshly initialised model.
+        loaded: {our path: array}, as `convert` gives it.
+        skip: regular expressions (found anywhere in a path) of what may be missing, or left unused, or differ in shape;
+            such entries of `variables` stay as they are.
+
+    Raises:
+        ValueError: listing what is missing, unexpected and of the wrong shape.
+    """
+    ours = flatten(variables)
+
+    def skipped(path: str) -> bool:
+        return any(re.search(pattern, path) for pattern in skip)
+
+    missing = [p for p in ours if p not in loaded and not skipped(p)]
+    unexpected = [p for p in loaded if p not in ours and not skipped(p)]
+    wrong = [
+        f"{p} ({'x'.join(map(str, x.shape))} in the file, {'x'.join(map(str, ours[p].shape))} here)"
+        for p, x in loaded.items()
+        if p in ours and tuple(x.shape) != tuple(ours[p].shape) and not skipped(p)
+    ]
+    problems = [
+        f"{len(names)} {what}: {_some(names)}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        if names
+    ]
+    if problems:
+        raise ValueError("The weights do not fit the model. " + "; ".join(problems) + ".")
+    taken = {p: jax.numpy.asarray(loaded[p], x.dtype) if p in loaded and not skipped(p) else x for p, x in ours.items()}
+    return traverse_util.unflatten_dict(taken, sep="/")
+
+
+def _some(names: Sequence[str], limit: int = 20) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
