@@ -1,8 +1,8 @@
 """Rules that rename the entries of a `state_dict` and lay their arrays out as ours.
 
-A rule is a regular expression for the whole foreign name, the path of our array ("params/encoder/stem/conv/kernel",
-with groups of the match as {1}, {2}, or by name, and arithmetic on none of them) and what to do with the array. A family
-is a list of rules; `convert` demands that each foreign name is met by one, and `merge` that each of ours is filled.
+A rule is a regular expression for the whole foreign name, the path of our array ("params/encoder/stem/conv/kernel", in
+which {1}, {2} or {name} stand for groups of the match) and what to do with the array. A family is a list of rules:
+`convert` demands that each foreign name is met by one, and `merge` that each of our arrays is filled.
 """
 
 import re
