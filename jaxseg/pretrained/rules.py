@@ -70,6 +70,25 @@ def norm(pattern: str, path: str) -> list[Rule]:
     ]
 
 
+def prefixed(rules: Iterable[Rule], theirs: str, ours: str) -> list[Rule]:
+    r"""Moves rules under prefixes: the regular expression `theirs` before each name, `ours` after "params/".
+
+    `prefixed(rules, r"encoder\.", "encoder")` turns the rules of an encoder into those of a network that holds it. The
+    groups of `theirs` must be named or not captured, since {1} counts from the rule's own.
+    """
+
+    def move(path: str) -> str:
+        collection, _, rest = path.partition("/")
+        return f"{collection}/{ours}/{rest}"
+
+    def moved(path: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if path is None or isinstance(path, str):
+            return None if path is None else move(path)
+        return tuple(move(p) for p in path)
+
+    return [rule._replace(pattern=theirs + rule.pattern, path=moved(rule.path)) for rule in rules]
+
+
 def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str, np.ndarray]:
     """Returns {our path: array} for a foreign `state_dict`; the first rule that matches a name holds.
 
