@@ -2,13 +2,15 @@
 
 import argparse
 import ast
+import contextlib
 import importlib.util
 import inspect
 import linecache
+import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,11 @@ def load_experiment(spec: str) -> ConfigDict:
     path_text, _, arg = spec.partition(":")
     path = Path(path_text)
     if not path.is_file():
-        near = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        folders = {path.parent, Path("experiments")}
+        near = [str(p) for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.py"))]
+        alone = [p for p in near if Path(p).stem == path.stem]
+        if alone:
+            raise ConfigError(f"There is no experiment file {path_text!r}. Did you mean {alone[0]!r}?")
         raise ConfigError(f"There is no experiment file {path_text!r}.{nearest(path_text, near) if near else ''}")
     module_spec = importlib.util.spec_from_file_location(f"jaxseg_experiment_{path.stem}", path)
     if module_spec is None or module_spec.loader is None:
@@ -164,7 +170,7 @@ def _show(default: Any) -> str:
 
 
 def parse_command_line(
-    argv: Sequence[str], program: str, description: str, add_options: Any = None
+    argv: Sequence[str], program: str, description: str, add_options: Any = None, *, workdir: bool = True
 ) -> tuple[argparse.Namespace, ConfigDict]:
     """Reads `--config FILE[:ARG]`, `--workdir DIR` and `--config.KEY=VALUE`; returns the options and a valid config.
 
@@ -173,6 +179,7 @@ def parse_command_line(
         program: how the program is called, for the usage line.
         description: one sentence for `--help`.
         add_options: called with the parser to add options of its own.
+        workdir: whether the command has a workdir.
 
     Raises:
         ConfigError: for anything wrong in the configuration.
@@ -182,7 +189,8 @@ def parse_command_line(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--config", metavar="FILE[:ARG]", required=True, help="experiment file and its variant")
-    parser.add_argument("--workdir", metavar="DIR", default="", help="where the run is kept (default runs/EXPERIMENT)")
+    if workdir:
+        parser.add_argument("--workdir", metavar="DIR", default="", help="where it is kept (default runs/EXPERIMENT)")
     if add_options is not None:
         add_options(parser)
     options, rest = parser.parse_known_args(argv)
@@ -190,6 +198,20 @@ def parse_command_line(
     parse_overrides(config, rest)
     validate(config)
     return options, config
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Prints what jaxseg logs as "note: ...", once: other libraries' handlers would add it with a prefix of theirs."""
+    logger, handler = logging.getLogger("jaxseg"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
 
 
 def run_command(function: Callable[[], int], *errors: type[Exception]) -> int:
@@ -203,7 +225,8 @@ def run_command(function: Callable[[], int], *errors: type[Exception]) -> int:
         What `function` returns; 1 after an error, 130 after Ctrl-C, as shells have it.
     """
     try:
-        return function()
+        with _notes():
+            return function()
     except (ConfigError, *errors) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

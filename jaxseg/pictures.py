@@ -76,6 +76,8 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float = 0.5) -> np.ndarray:
     """Returns u8[h,w,3]: the image with the class colours laid over it, clear where the label is IGNORE.
 
+    Under the colours the image is grey, so that each class keeps the hue that the legend gives it.
+
     Args:
         image: u8, u16 or f32 in [0, 1], [h,w,c].
         label: i[h,w].
@@ -88,8 +90,9 @@ def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float =
     rgb = to_rgb(image).astype(np.float32)
     if rgb.shape[:2] != np.shape(label):
         raise ValueError(f"The image is {rgb.shape[:2]}, but the label is {np.shape(label)}.")
-    weight = alpha * (np.asarray(label) != IGNORE)[:, :, None]
-    return np.round((1.0 - weight) * rgb + weight * colorize(label, colors)).astype(np.uint8)
+    grey = rgb @ np.float32([[0.299], [0.587], [0.114]])  # luma, ITU-R BT.601
+    blended = np.round((1.0 - alpha) * grey + alpha * colorize(label, colors))
+    return np.where((np.asarray(label) == IGNORE)[:, :, None], rgb, blended).astype(np.uint8)
 
 
 def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -189,6 +192,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
         path: the PNG file.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator
 
     records = list(records)
     figure = Figure(figsize=(13.5, 3.9), dpi=_DPI, layout="constrained")
@@ -203,6 +207,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
                 axis.plot(steps, values, color=f"C{number}", label=split, marker=mark, markersize=3.5, linewidth=1.6)
         axis.set(xlabel="step", ylabel=label, title=label)
         axis.grid(alpha=0.3)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if not axis.lines:
             axis.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axis.transAxes, color="grey")
         elif name == "mean_iou":
@@ -212,6 +217,9 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
             axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         elif all(v > 0 for line in axis.lines for v in line.get_ydata()):
             axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(9, 9)))
+            axis.yaxis.set_minor_formatter("")
         if axis.lines and name != "learning_rate":
             axis.legend(frameon=False)
     _save_figure(figure, path)

@@ -52,6 +52,9 @@ def _predict(options: argparse.Namespace) -> int:
     if not paths:
         return 1
     names = name_outputs(paths, out)
+    for path, name in names.items():
+        if name != path.stem:
+            print(f"{path} gives {name}.png, since another image is named {path.stem}.")
     run = load_run(options.workdir, options.which)
     failed = predict(run, names, out, options.probabilities)
     done = len(paths) - failed

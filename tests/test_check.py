@@ -78,6 +78,17 @@ def test_every_problem_is_listed_and_the_good_images_are_drawn(experiment, folde
     assert (tmp_path / "s.png").is_file()
 
 
+def test_problems_of_one_cause_are_counted(experiment, folder, tmp_path, capsys):
+    for name in range(3, 11):
+        (folder / "train" / "masks" / f"{name:02d}.png").unlink()
+    (folder / "val" / "masks" / "00.png").unlink()
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--out", str(tmp_path / "s.png")]
+    assert check.main(arguments) == 1
+    err = capsys.readouterr().err
+    assert "9 problems:" in err
+    assert err.count("has no mask") == 3 and "... and 6 more of this kind" in err
+
+
 def test_classes_are_found_although_a_mask_is_broken(experiment, folder, tmp_path, capsys):
     (folder / "classes.json").unlink()
     mask = folder / "train" / "masks" / "05.png"
@@ -92,7 +103,8 @@ def test_classes_are_found_although_a_mask_is_broken(experiment, folder, tmp_pat
 def test_a_folder_that_cannot_be_opened(experiment, tmp_path, capsys):
     arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={tmp_path / 'none'}", "--out", "unused.png"]
     assert check.main(arguments) == 1
-    assert "does not exist" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "does not exist" in err and "train: no image could be read" in out
 
 
 def test_a_wrong_configuration_is_one_sentence(experiment, capsys):

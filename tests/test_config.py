@@ -255,6 +255,8 @@ def test_variant_and_experiment_files(tmp_path):
         parse_arg("canvid", ("shapes", "camvid"))
     with pytest.raises(ConfigError, match=r"Did you mean 'experiments/resunet\.py'"):
         command.load_experiment("experiments/resnet.py")
+    with pytest.raises(ConfigError, match=r"Did you mean 'experiments/unet\.py'"):
+        command.load_experiment("unet")
     empty = tmp_path / "empty.py"
     empty.write_text("x = 1\n")
     with pytest.raises(ConfigError, match="defines no get_config"):

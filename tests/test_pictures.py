@@ -73,6 +73,9 @@ def test_overlay_blends_and_leaves_ignored_pixels():
     np.testing.assert_array_equal(got, [[[50, 50, 50], [178, 50, 50], [100, 100, 100]]])
     np.testing.assert_array_equal(pictures.overlay(image, np.array([[0, 1, 2]]), COLORS, 0.0), image)
     np.testing.assert_array_equal(pictures.overlay(image, np.array([[0, 1, 2]]), COLORS, 1.0)[0], COLORS)
+    # Red under a class's colour becomes grey, 0.299 * 255; what is ignored keeps its colour.
+    red = np.full((1, 2, 3), (255, 0, 0), np.uint8)
+    np.testing.assert_array_equal(pictures.overlay(red, np.array([[0, IGNORE]]), COLORS), [[[38] * 3, [255, 0, 0]]])
     with pytest.raises(ValueError, match=r"\(1, 3\), but the label is \(2, 2\)"):
         pictures.overlay(image, np.zeros((2, 2), int), COLORS)
 

@@ -102,7 +102,8 @@ def test_outputs_of_the_command(workdirs, tmp_path, capsys):
             assert indices.mode == "P" and indices.getpalette()[: 3 * len(run.colors)] == list(np.ravel(run.colors))
             np.testing.assert_array_equal(np.asarray(indices), expected.classes)
         overlay = np.asarray(Image.open(out / f"{path.stem}-overlay.png"))
-        mixed = 0.5 * image + 0.5 * np.array(run.colors)[expected.classes]
+        grey = (image @ np.array([0.299, 0.587, 0.114]))[:, :, None]
+        mixed = 0.5 * grey + 0.5 * np.array(run.colors)[expected.classes]
         np.testing.assert_allclose(overlay, mixed, atol=1)
         with np.load(out / f"{path.stem}.npz") as arrays:
             assert tuple(arrays["classes"]) == run.classes

@@ -6,6 +6,7 @@ images in `check.png` to look at. The exit code is 1 where anything is wrong.
 """
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -84,12 +85,13 @@ def check_split(config: ConfigDict, split: str) -> Report:
 
 def describe(report: Report) -> str:
     """Returns the sizes and class shares of a split as text."""
+    if not report.images:
+        return f"{report.split}: no image could be read"
     shown = report.sizes.most_common(5)
     sizes = ", ".join(f"{h} x {w} ({count})" for (h, w), count in shown)
     more = f" and {len(report.sizes) - len(shown)} other sizes" if len(report.sizes) > len(shown) else ""
-    lines = [f"{report.split}: {report.images} images read; height x width: {sizes or 'none'}{more}"]
-    if report.source is None or not report.images:
-        return lines[0]
+    lines = [f"{report.split}: {report.images} images read; height x width: {sizes}{more}"]
+    assert report.source is not None
     names = [*report.source.info.classes, "(ignored)"]
     values = [*range(len(names) - 1), IGNORE]
     width = max(map(len, ["class", *names]))
@@ -99,6 +101,22 @@ def describe(report: Report) -> str:
         share, note = report.pixels[value] / total, "" if report.pixels[value] or value == IGNORE else "  never occurs"
         lines.append(f"  {name:<{width}}  {report.pixels[value]:>13}  {share:>7.2%}  {report.present[value]:>7}{note}")
     return "\n".join(lines)
+
+
+def group(problems: Sequence[str], shown: int = 3) -> list[str]:
+    """Returns the problems sorted by cause, `shown` of each and how many more there are.
+
+    Sentences of one cause differ in the files and numbers that they name.
+    """
+    causes: dict[str, list[str]] = {}
+    for problem in problems:
+        causes.setdefault(re.sub(r"\S*[/\\]\S*|\d+", "", problem), []).append(problem)
+    lines = []
+    for sentences in causes.values():
+        lines += sentences[:shown]
+        if len(sentences) > shown:
+            lines.append(f"... and {len(sentences) - shown} more of this kind")
+    return lines
 
 
 def draw(report: Report, path: str | Path, count: int) -> None:
@@ -128,7 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(argv: Sequence[str]) -> int:
-    options, config = parse_command_line(argv, "python -m jaxseg.data.check", __doc__.splitlines()[0], _add_options)
+    options, config = parse_command_line(
+        argv, "python -m jaxseg.data.check", __doc__.splitlines()[0], _add_options, workdir=False
+    )
     splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
     reports = [check_split(config, split) for split in dict.fromkeys(splits)]
     for report in reports:
@@ -143,12 +163,8 @@ def _check(argv: Sequence[str]) -> int:
         print(f"Masks over images of {drawn.split}, to look at: {options.out}")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     if problems:
-        print(
-            f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}:",
-            *problems,
-            sep="\n  ",
-            file=sys.stderr,
-        )
+        word = "problem" if len(problems) == 1 else "problems"
+        print(f"{len(problems)} {word}:", *group(problems), sep="\n  ", file=sys.stderr)
         return 1
     print("Nothing is wrong.")
     return 0

@@ -1,10 +1,10 @@
 """What the values in the masks of a folder mean: from `classes.json`, from the configuration, or from the masks."""
 
+import functools
 import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,14 @@ from jaxseg.pictures import default_colors
 from jaxseg.types import IGNORE
 
 _LOG = logging.getLogger(__name__)
+
+
+@functools.cache
+def _note(sentence: str) -> None:
+    """Logs a sentence the first time that it is said: every split says the same."""
+    _LOG.warning(sentence)
+
+
 _EXAMPLE = '{"classes": [{"index": 0, "name": "sky", "colour": [70, 130, 180]}, ...], "ignore_index": 255}'
 
 
@@ -146,7 +154,7 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool) ->
     where = stored_values(masks, strict)
     found = sorted(v for v in where if v not in (ignore, IGNORE))
     if found == [0] and IGNORE in where and ignore != IGNORE and named in (0, 2):
-        _LOG.warning("The masks hold nothing but 0 and 255: taken as background and foreground.")
+        _note("The masks hold nothing but 0 and 255: taken as background and foreground.")
         return (0, IGNORE)
     largest = max(found, default=-1)
     if largest > 254:
@@ -178,7 +186,7 @@ def stored_values(masks: Sequence[Path], strict: bool = True) -> dict[int, str]:
     return where
 
 
-@lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)
 def _stored_values(files: tuple[tuple[str, int, int], ...]) -> tuple[dict[int, str], list[DataError]]:
     if len(files) > 5000:
         _LOG.warning("Reading %d masks to find the classes; a classes.json beside the folders spares this.", len(files))
@@ -226,7 +234,7 @@ def _from_json(path: Path, masks: Sequence[Path], ignore: int, palette: Any, cha
     if len(palette) and max(values) >= len(palette):
         raise DataError(f"config.data.palette has {len(palette)} colours, but {path} has the index {max(values)}.")
     if values == (0, 1) and ignore_value is None and not len(palette) and _only_0_and_255(masks, strict):
-        _LOG.warning("The masks hold nothing but 0 and 255: 255 is taken as the class %r.", names[1])
+        _note(f"The masks hold nothing but 0 and 255: 255 is taken as the class {names[1]!r}.")
         values = (0, IGNORE)
     colors = default_colors(len(entries))
     keys = [next((k for k in ("colour", "color") if k in e), None) for e in entries]
