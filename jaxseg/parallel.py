@@ -142,6 +142,32 @@ class PmapStrategy:
         return list(self.devices) if jax.process_count() == 1 else None
 
 
+def join_hosts(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
+    """Connects this process with those of the other hosts, before anything else uses a device; no-op for "".
+
+    Args:
+        coordinator: "HOST:PORT" where process 0 listens; "auto" where the cluster says all three; "" for one process.
+        processes: how many there are.
+        process: which one this is, from 0.
+
+    Raises:
+        ConfigError: if the three do not go together, or "auto" finds no cluster that it knows.
+    """
+    if not coordinator:
+        if processes is not None or process is not None:
+            raise ConfigError("--processes and --process need --coordinator HOST:PORT, the address of process 0.")
+        return
+    if coordinator == "auto":
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ConfigError(f"--coordinator auto knows no cluster here ({error}); give HOST:PORT.") from error
+        return
+    if processes is None or process is None or not 0 <= process < processes:
+        raise ConfigError("--coordinator HOST:PORT needs --processes N and --process I, 0 <= I < N.")
+    jax.distributed.initialize(coordinator, processes, process)
+
+
 def make_strategy(name: str, batch_sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Strategy:
     """Returns the strategy `name` ("jit" or "pmap") over `devices` (default: all).
 

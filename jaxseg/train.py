@@ -5,6 +5,7 @@
 Starting the same command again resumes the run where it was cut off, and ends in bit-for-bit the same parameters.
 """
 
+import argparse
 import shlex
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxseg import command, metrics, optim, pictures, setup
+from jaxseg import command, metrics, optim, parallel, pictures, setup
 from jaxseg.checkpoint import CheckpointError, Checkpoints
 from jaxseg.config import ConfigDict, to_dict
 from jaxseg.data import DataError, pipeline, sources
@@ -37,13 +38,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
 
     def body() -> int:
-        options, config = command.parse_command_line(argv, "python -m jaxseg.train", "Train a segmentation network.")
+        options, config = command.parse_command_line(
+            argv, "python -m jaxseg.train", "Train a segmentation network.", _add_options
+        )
+        parallel.join_hosts(options.coordinator, options.processes, options.process)
         setup.check(config)
         workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
         train(config, workdir, f"python -m jaxseg.train {shlex.join(argv)}")
         return 0
 
     return command.run_command(body, DataError, CheckpointError, NotFiniteError)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT", default="",
+        help="several hosts: where process 0 listens, or auto (Slurm, Open MPI, Kubernetes, Cloud TPU); start the same "
+        "command on each",
+    )  # fmt: skip
+    parser.add_argument("--processes", type=int, metavar="N", help="how many processes there are, without auto")
+    parser.add_argument("--process", type=int, metavar="I", help="which of them this is, 0 to N-1, without auto")
 
 
 def default_workdir(experiment: str) -> Path:
@@ -182,11 +196,15 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         seconds = time.monotonic() - began
         if start < config.steps:
             end_record(workdir, step=config.steps, seconds=seconds, mean_iou=metrics.scores(result.confusion).mean_iou)
+        reporter.message(f"Scores of the last step, {config.steps}, on {config.data.val_split}:")
         reporter.message(metrics.table(metrics.scores(result.confusion), info.classes))
         if start < config.steps:
             reporter.message(f"{config.steps - start} steps in {seconds / 60:.1f} minutes, compilation included\n")
         else:
-            reporter.message(f"This run had ended before, after {start} steps: it was only scored again.\n")
+            reporter.message(
+                f"This run had ended before, after {start} steps: it was only scored again. A longer one has another "
+                "learning rate from its first step on: set steps and give another --workdir.\n"
+            )
         reporter.message(_closing_words(config, workdir, resume))
     return result
 
@@ -261,7 +279,7 @@ def _closing_words(config: ConfigDict, workdir: Path, resume: str) -> str:
     return "\n".join(
         [
             *lines,
-            f"evaluate:    python -m jaxseg.evaluate --workdir {where} --split {split}",
+            f"evaluate:    python -m jaxseg.evaluate --workdir {where} --split {split}  (the best checkpoint)",
             f"predict:     python -m jaxseg.predict --workdir {where} IMAGES... --out preds/",
             f"resume:      {resume}  (goes on where it was cut off)",
         ]

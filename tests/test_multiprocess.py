@@ -3,6 +3,7 @@
 Run as a program, this file is one of the two processes.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 
 from jaxseg import losses, models
 from jaxseg.checkpoint import Checkpoints
-from jaxseg.parallel import Strategy, make_strategy
+from jaxseg.config import ConfigError
+from jaxseg.parallel import Strategy, join_hosts, make_strategy
 from jaxseg.state import TrainState, init_state
 from jaxseg.step import make_eval_step, make_train_step
 
@@ -68,26 +70,35 @@ def main(process: int, port: int, out: Path) -> None:
             np.testing.assert_equal(jax.tree.leaves(restored.state), list(map(np.asarray, jax.tree.leaves(state))))
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("two")
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def run_together(commands: list[list[str]]) -> list[str]:
+    """Runs Python commands side by side, with two devices each, and returns what each printed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, str(process), str(port), str(out)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [sys.executable, *command], cwd=ROOT, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
-        for process in range(2)
+        for command in commands
     ]  # fmt: skip
     try:
-        said = [process.communicate(timeout=150)[0] for process in processes]
+        said = [process.communicate(timeout=200)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(said)
+    return said
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out, port = tmp_path_factory.mktemp("two"), free_port()
+    run_together([[__file__, str(process), str(port), str(out)] for process in range(2)])
     return out
 
 
@@ -105,6 +116,49 @@ def test_two_processes_end_where_one_does(two_processes: Path, name: str) -> Non
     assert restored.iterator_states == ({"process": 0}, {"process": 1}) and restored.config == {"strategy": name}
     for a, b in zip(jax.tree.leaves(restored.state), jax.tree.leaves(state)):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str) -> None:
+    """`jaxseg.train --coordinator` with two processes of two devices against one process with two."""
+    values = {
+        "strategy": strategy, "steps": 4, "batch_size": 4, "eval.batch_size": 4, "eval.every": 2, "checkpoint.every": 2,
+        "log.every": 1, "log.tensorboard": False, "data.shapes_train": 16, "data.shapes_val": 5, "data.size": "16,16",
+        "model.args.widths": "(4,8)", "model.args.hidden": 8, "schedule.warmup": 0,
+    }  # fmt: skip
+    options = [f"--config.{key}={value}" for key, value in values.items()]
+    command = ["-m", "jaxseg.train", "--config", "experiments/cnn.py", *options]
+    (alone,) = run_together([[*command, "--workdir", str(tmp_path / "one")]])
+    for _ in range(2):  # the second start finds a finished run, whose checkpoint both processes read
+        hosts = ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--workdir", str(tmp_path / "two")]
+        first, second = run_together([[*command, *hosts, "--process", str(i)] for i in range(2)])
+    assert "4 cpu device(s)" in first and "2 cpu device(s)" in alone
+    assert all(line.startswith("[Gloo]") for line in second.splitlines()), second  # the first speaks for both
+    texts = [(tmp_path / name / "log.jsonl").read_text() for name in ("one", "two")]
+    logs = [[json.loads(line) for line in text.splitlines()] for text in texts]
+    assert len(logs[0]) == len(logs[1]) >= 6
+    for one, two in zip(*logs):
+        assert (one["step"], one["split"]) == (two["step"], two["split"])
+        np.testing.assert_allclose([two["loss"], two["mean_iou"]], [one["loss"], one["mean_iou"]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", 2, 0), "need --coordinator"),
+        (("localhost:1", None, 0), "needs --processes N"),
+        (("localhost:1", 2, 2), "0 <= I < N"),
+    ],
+)
+def test_wrong_hosts_are_one_sentence(arguments: tuple, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        join_hosts(*arguments)
+
+
+def test_a_cluster_that_is_not_there() -> None:
+    command = [sys.executable, "-m", "jaxseg.train", "--config", "experiments/cnn.py", "--coordinator", "auto"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr.startswith("error: --coordinator auto knows no cluster here")
 
 
 if __name__ == "__main__":
