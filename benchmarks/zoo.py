@@ -1,0 +1,98 @@
+"""Makes the table of the networks: `python benchmarks/zoo.py --out benchmarks/results/zoo [--runs runs/* ]`.
+
+For each experiment: the parameters and the operations of the full-size network (its `voc` variant: 21 classes, RGB) at
+For each experiment: parameters and operations of the full-size network (its `voc` variant: 21 classes, RGB) at 512x512
+pixels, as XLA counts those of the lowered inference program, and what its `shapes` variant scored, read from the
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg import command, setup
+from jaxseg.state import count_parameters
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, metavar="NAME", help="NAME.json and NAME.md are written")
+    parser.add_argument("--runs", nargs="*", type=Path, default=[], metavar="WORKDIR", help="finished shapes runs")
+    parser.add_argument("--names", nargs="*", default=[], metavar="NAME", help="experiments (default: all)")
+    parser.add_argument("--size", type=int, default=512, help="height and width of the image (default 512)")
+    options = parser.parse_args(argv)
+    names = options.names or sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
+    scores = shapes_scores(options.runs)
+    rows = []
+    for name in names:
+        rows.append(describe(name, options.size) | scores.get(name, {}))
+        print(json.dumps(rows[-1]), flush=True)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        record = {"size": options.size, "jax": jax.__version__, "networks": rows}
+        options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+        options.out.with_suffix(".md").write_text(markdown(rows, options.size))
+    return 0
+
+
+def describe(name: str, size: int) -> dict[str, Any]:
+    """Returns the parameters and GFLOPs (two a multiply-add) of an experiment's full-size network."""
+    config = command.load_experiment(str(ROOT / "experiments" / f"{name}.py") + ":voc")
+    model = setup.make_model(config, 21)
+    image = jax.ShapeDtypeStruct((1, size, size, config.data.channels), jnp.float32)
+    key = jax.eval_shape(jax.random.key, 0)
+    variables = jax.eval_shape(lambda k: model.init(k, jnp.zeros(image.shape)), key)
+    lowered = jax.jit(lambda v, x: model.apply(v, x, train=False)[0]).lower(variables, image)
+    flops = float(lowered.cost_analysis()["flops"])
+    return {
+        "experiment": name,
+        "model": config.model.name,
+        "parameters": count_parameters(variables["params"]),
+        "gflops": round(flops / 1e9, 2),
+    }
+
+
+def shapes_scores(workdirs: list[Path]) -> dict[str, dict[str, Any]]:
+    """Returns {experiment: its validation mIoU, parameters and minutes} of finished runs of shapes variants."""
+    found = {}
+    for workdir in workdirs:
+        start = json.loads((workdir / "run.json").read_text())["starts"][-1]
+        if "end" not in start:
+            print(f"{workdir} has not ended; left out", file=sys.stderr)
+            continue
+        small = json.loads((workdir / "config.json").read_text())
+        found[workdir.name] = {
+            "shapes_mean_iou": start["end"]["mean_iou"],
+            "shapes_minutes": start["end"]["seconds"] / 60,
+            "shapes_steps": small["steps"],
+            "shapes_commit": start["git"]["commit"] if start["git"] else None,
+        }
+    return found
+
+
+def markdown(rows: list[dict[str, Any]], size: int) -> str:
+    """Returns the table, alphabetically."""
+    lines = [
+        f"| experiment | parameters | GFLOPs at {size}x{size} | shapes validation mIoU | minutes |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        scored = "shapes_mean_iou" in row and np.isfinite(row["shapes_mean_iou"])
+        score = f"{row['shapes_mean_iou']:.3f}".lstrip("0") if scored else "not measured"
+        minutes = f"{row['shapes_minutes']:.1f}" if scored else ""
+        lines.append(
+            f"| `{row['experiment']}` | {row['parameters'] / 1e6:.2f} M | {row['gflops']:.1f} | {score} | {minutes} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
