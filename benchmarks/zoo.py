@@ -1,8 +1,8 @@
 """Makes the table of the networks: `python benchmarks/zoo.py --out benchmarks/results/zoo [--runs runs/* ]`.
 
-For each experiment: the parameters and the operations of the full-size network (its `voc` variant: 21 classes, RGB) at
 For each experiment: parameters and operations of the full-size network (its `voc` variant: 21 classes, RGB) at 512x512
 pixels, as XLA counts those of the lowered inference program, and what its `shapes` variant scored, read from the
+workdirs of finished runs (`python -m jaxseg.train --config experiments/NAME.py`). Nothing is compiled or run.
 """
 
 import argparse

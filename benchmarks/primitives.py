@@ -1,0 +1,251 @@
+"""Times each primitive of `jaxseg.nn` against its naive form, and against torch's operation where torch is installed.
+
+    python benchmarks/primitives.py --out benchmarks/results/primitives-cpu
+
+The naive form is what Flax or jax.lax offers for the same function. The columns are ratios to the time of ours, above 1
+where ours is quicker: of one call (`forward`), and of the value and gradient, for input and parameters, of a weighted sum
+of the result (`step`).
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from timing import bars, compile_jit, environment, interleave, make_parser, save, table
+
+from jaxseg import nn as ours
+
+
+class Primitive(NamedTuple):
+    """One function in up to three forms.
+
+    Attributes:
+        ours: (parameters, x) -> y.
+        naive: the same function of the same parameters.
+        torch: (torch, parameters as tensors laid out for torch, x f[b,c,h,w]) -> y; None where torch has none.
+        parameters: arrays.
+        to_torch: parameters -> parameters for torch.
+        shape: of x, f[b,h,w,c].
+    """
+
+    ours: Callable[..., jax.Array]
+    naive: Callable[..., jax.Array]
+    torch: Callable[..., Any] | None
+    parameters: tuple[np.ndarray, ...]
+    to_torch: Callable[..., tuple[np.ndarray, ...]]
+    shape: tuple[int, int, int, int]
+
+
+def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
+    """The primitives at f[batch,size,size,channels]."""
+    rng = np.random.default_rng(0)
+    shape = (batch, size, size, channels)
+    draw = lambda *s: rng.normal(0, 0.1, s).astype(np.float32)  # noqa: E731
+    scale, bias = 1 + draw(channels), draw(channels)
+    same = lambda *p: p  # noqa: E731
+    oihw = lambda k: (np.ascontiguousarray(k.transpose(3, 2, 0, 1)),)  # noqa: E731
+
+    def convolve(kernel: jax.Array, x: jax.Array, **options: Any) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
+        )
+
+    def unpool_naive(x: jax.Array) -> jax.Array:
+        """Pooling by `argmax` over windows, un-pooling by a scatter: the textbook form."""
+        b, h, w, c = x.shape
+        windows = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 5, 2, 4).reshape(b, h // 2, w // 2, c, 4)
+        place = jnp.argmax(windows, axis=-1)
+        spread = jax.nn.one_hot(place, 4, dtype=x.dtype) * jnp.max(windows, axis=-1)[..., None]
+        return spread.reshape(b, h // 2, w // 2, c, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(x.shape)
+
+    def unpool_ours(x: jax.Array) -> jax.Array:
+        y, indices = ours.max_pool_with_indices(x)
+        return ours.max_unpool(y, indices, x.shape[1:3])
+
+    def unpool_torch(torch: Any, x: Any) -> Any:
+        y, indices = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
+        return torch.nn.functional.max_unpool2d(y, indices, 2)
+
+    def attend_ours(q: jax.Array, x: jax.Array) -> jax.Array:
+        tokens = (x @ q).reshape(x.shape[0], -1, 4, x.shape[-1] // 4)
+        return jax.nn.dot_product_attention(tokens, tokens, tokens)
+
+    def attend_naive(q: jax.Array, x: jax.Array) -> jax.Array:
+        tokens = (x @ q).reshape(x.shape[0], -1, 4, x.shape[-1] // 4)
+        return nn.dot_product_attention(tokens, tokens, tokens)
+
+    def attend_torch(torch: Any, q: Any, x: Any) -> Any:
+        b, c, h, w = x.shape
+        tokens = (x.permute(0, 2, 3, 1) @ q).reshape(b, h * w, 4, c // 4).transpose(1, 2)
+        return torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+
+    kernel3, kernel1 = draw(3, 3, channels, channels), draw(1, 1, channels, channels)
+    kernel2, depthwise = draw(2, 2, channels, channels // 2), draw(3, 3, 1, channels)
+    size2 = (2 * size, 2 * size)
+    groups = min(8, channels)
+    return {
+        "max pool 2x2": Primitive(
+            lambda x: ours.max_pool(x, 2),
+            lambda x: nn.max_pool(x, (2, 2), (2, 2)),
+            lambda torch, x: torch.nn.functional.max_pool2d(x, 2),
+            (), same, shape,
+        ),
+        "max pool and un-pool": Primitive(unpool_ours, unpool_naive, unpool_torch, (), same, shape),
+        "transposed conv 2x2/2": Primitive(
+            lambda k, x: ours.conv_transpose2d(x, k, stride=2),
+            # Ours is torch's (the gradient of a convolution), Flax's the mirrored kernel: the same work.
+            lambda k, x: jax.lax.conv_transpose(
+                x, jnp.flip(k, (0, 1)), (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            ),
+            lambda torch, k, x: torch.nn.functional.conv_transpose2d(x, k, stride=2),
+            (kernel2,), lambda k: (np.ascontiguousarray(k.transpose(2, 3, 0, 1)),), shape,
+        ),
+        "bilinear x2": Primitive(
+            lambda x: ours.upsample(x, 2),
+            lambda x: jax.image.resize(x, (x.shape[0], *size2, x.shape[3]), "bilinear"),
+            lambda torch, x: torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear"),
+            (), same, shape,
+        ),
+        "group norm": Primitive(
+            lambda s, b, x: ours.group_norm(x, s, b, groups),
+            lambda s, b, x: nn.GroupNorm(groups, epsilon=1e-5).apply({"params": {"scale": s, "bias": b}}, x),
+            lambda torch, s, b, x: torch.nn.functional.group_norm(x, groups, s, b),
+            (scale, bias), same, shape,
+        ),
+        "batch norm (training)": Primitive(
+            functools.partial(_batch_norm, ours.BatchNorm()),
+            functools.partial(_batch_norm, nn.BatchNorm(use_running_average=False, momentum=0.9)),
+            lambda torch, s, b, x: torch.nn.functional.batch_norm(x, None, None, s, b, training=True),
+            (scale, bias), same, shape,
+        ),
+        "conv 1x1": Primitive(
+            lambda k, x: ours.conv2d(x, k), convolve, lambda torch, k, x: torch.nn.functional.conv2d(x, k),
+            (kernel1,), oihw, shape,
+        ),
+        "conv 3x3": Primitive(
+            lambda k, x: ours.conv2d(x, k, padding=1), convolve,
+            lambda torch, k, x: torch.nn.functional.conv2d(x, k, padding=1),
+            (kernel3,), oihw, shape,
+        ),
+        "conv 3x3, dilation 4": Primitive(
+            lambda k, x: ours.conv2d(x, k, padding=4, dilation=4),
+            lambda k, x: convolve(k, x, rhs_dilation=(4, 4)),
+            lambda torch, k, x: torch.nn.functional.conv2d(x, k, padding=4, dilation=4),
+            (kernel3,), oihw, shape,
+        ),
+        "depthwise conv 3x3": Primitive(
+            lambda k, x: ours.conv2d(x, k, padding=1, groups=channels),
+            lambda k, x: convolve(k, x, feature_group_count=channels),
+            lambda torch, k, x: torch.nn.functional.conv2d(x, k, padding=1, groups=channels),
+            (depthwise,), oihw, shape,
+        ),
+        "attention, 4 heads": Primitive(
+            attend_ours, attend_naive, attend_torch, (draw(channels, channels),), same,
+            (batch, max(size // 4, 1), max(size // 4, 1), channels),
+        ),
+    }  # fmt: skip
+
+
+def _batch_norm(layer: nn.Module, scale: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:
+    stats = {"mean": jnp.zeros_like(bias), "var": jnp.ones_like(bias)}
+    variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
+    train = {"train": True} if isinstance(layer, ours.BatchNorm) else {}
+    return layer.apply(variables, x, mutable=["batch_stats"], **train)[0]
+
+
+def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
+    """Returns the median seconds of each form, once the forms agree."""
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=primitive.shape), dtype)
+    parameters = tuple(jnp.asarray(p, dtype) for p in primitive.parameters)
+    y = jax.eval_shape(primitive.ours, *parameters, x)
+    weight = jnp.asarray(rng.normal(size=y.shape), dtype)
+
+    def step(form: Callable[..., jax.Array]) -> Callable[..., Any]:
+        def value(*args: jax.Array) -> jax.Array:
+            return jnp.sum((form(*args) * weight).astype(jnp.float32))
+
+        return jax.value_and_grad(value, argnums=tuple(range(len(parameters) + 1)))
+
+    forward, both = {}, {}
+    for name, form in (("ours", primitive.ours), ("naive", primitive.naive)):
+        program, _ = compile_jit(form, *parameters, x)
+        gradient, _ = compile_jit(step(form), *parameters, x)
+        forward[name] = functools.partial(program, *parameters, x)
+        both[name] = functools.partial(gradient, *parameters, x)
+    tolerance = 2e-2 if dtype == jnp.bfloat16 else 2e-3
+    for a, b in zip(jax.tree.leaves((forward["ours"](), both["ours"]()[1])),
+                    jax.tree.leaves((forward["naive"](), both["naive"]()[1]))):  # fmt: skip
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        assert np.abs(a - b).max() <= tolerance * np.abs(b).max(), "the two forms give different numbers"
+    try:
+        import torch
+    except ImportError:
+        torch = None
+    if torch is not None and primitive.torch is not None:
+        kind = torch.bfloat16 if dtype == jnp.bfloat16 else torch.float32
+        device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+        image = torch.from_numpy(np.asarray(x, np.float32).transpose(0, 3, 1, 2).copy()).to(device, kind)
+        image = image.contiguous(memory_format=torch.channels_last).requires_grad_()
+        weights = [
+            torch.from_numpy(p).to(device, kind).requires_grad_() for p in primitive.to_torch(*primitive.parameters)
+        ]
+
+        def run_forward() -> Any:
+            with torch.no_grad():
+                return primitive.torch(torch, *weights, image)
+
+        def run_step() -> Any:
+            loss = primitive.torch(torch, *weights, image).sum()
+            return torch.autograd.grad(loss, [*weights, image])
+
+        forward["torch"], both["torch"] = run_forward, run_step
+    return {"forward": interleave(forward, repeats), "step": interleave(both, repeats)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--size", type=int, default=64, help="height and width (default 64)")
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="those whose name holds one of these")
+    options = parser.parse_args(argv)
+    batch, size, channels = (1, 8, 8) if options.smallest else (options.batch, options.size, options.channels)
+    repeats = 1 if options.smallest else options.repeats
+    record: dict[str, Any] = {
+        "environment": environment(), "shape": [batch, size, size, channels], "dtype": options.dtype, "primitives": {},
+    }  # fmt: skip
+    for name, primitive in primitives(batch, size, channels).items():
+        if options.only and not any(word in name for word in options.only):
+            continue
+        record["primitives"][name] = measure(primitive, repeats, jnp.dtype(options.dtype).type)
+        print(name, record["primitives"][name], file=sys.stderr)
+    columns = ("primitive", "ours, ms", "naive", "torch", "ours, step ms", "naive step", "torch step")
+    rows, groups = [], {"naive, forward": [], "naive, step": [], "torch, forward": [], "torch, step": []}
+    for name, times in record["primitives"].items():
+        row = [name]
+        for kind in ("forward", "step"):
+            own = times[kind]["ours"]
+            row.append(f"{1e3 * own:.2f}")
+            for other in ("naive", "torch"):
+                ratio = times[kind][other] / own if other in times[kind] else float("nan")
+                row.append("" if np.isnan(ratio) else f"{ratio:.2f}")
+                groups[f"{other}, {kind}"].append(ratio)
+        rows.append(row)
+    note = (
+        f"Ratios to the time of ours (above 1: ours is quicker), f[{batch},{size},{size},{channels}] {options.dtype}."
+    )
+    text = table(columns, rows, record, note)
+    save(options.out, record, text, lambda f: bars(f, list(record["primitives"]), groups, "time, ours = 1", 1.0))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""What the benchmarks share: interleaved timings, the device's measured ceilings, the record and how it is written.
+
+The machines that run these are noisy, so no number stands alone: what is compared runs in one process, one after the
+other in every round, and the median over the rounds is taken.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.parallel import compiler_options
+
+PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Returns a parser with the options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--out", type=Path, metavar="NAME", help="NAME.json, NAME.md and NAME.png are written")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds; the median is reported (default 7)")
+    parser.add_argument("--smallest", action="store_true", help="the smallest size, once: to see that it runs")
+    return parser
+
+
+def interleave(
+    cases: Mapping[str, Callable[[], Any]], repeats: int, *, warmup: int = 1, least: float = 0.02
+) -> dict[str, float]:
+    """Returns {name: median seconds of one call}; every round calls each case in turn, and waits for its result.
+
+    Args:
+        cases: each returns arrays (or nothing) once called; calls are to be independent.
+        repeats: rounds.
+        warmup: calls of each before the first round; compilation happens there.
+        least: seconds that a measurement lasts at least; quicker cases are called several times in a row.
+    """
+    calls = {}
+    for name, case in cases.items():
+        for _ in range(warmup):
+            wait(case())
+        begin = time.perf_counter()
+        wait(case())
+        calls[name] = max(1, round(least / max(time.perf_counter() - begin, 1e-7)))
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, case in cases.items():
+            begin = time.perf_counter()
+            for _ in range(calls[name] - 1):
+                case()
+            wait(case())
+            seconds[name].append((time.perf_counter() - begin) / calls[name])
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def wait(result: Any) -> None:
+    """Waits for arrays of JAX, and for the GPU that a tensor of torch lies on."""
+    for leaf in jax.tree.leaves(result):
+        if isinstance(leaf, jax.Array):
+            leaf.block_until_ready()
+        elif type(leaf).__module__.startswith("torch") and leaf.is_cuda:
+            import torch
+
+            torch.cuda.synchronize()
+
+
+def compile_jit(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, float]:
+    """Compiles `function` for the shapes of `args` as the library does; returns (the program, seconds)."""
+    begin = time.perf_counter()
+    program = jax.jit(function, compiler_options=compiler_options(), **options).lower(*args).compile()
+    return program, time.perf_counter() - begin
+
+
+def flops_of(program: Any) -> float:
+    """Operations of a compiled program, as XLA counts them; NaN where it does not say."""
+    cost = program.cost_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost
+    return float(cost["flops"]) if cost and "flops" in cost else float("nan")
+
+
+def peak_bytes(program: Any) -> int | None:
+    """Device memory that a compiled program needs for arguments, results and what lies between; None if unknown."""
+    try:
+        memory = program.memory_analysis()
+    except (NotImplementedError, RuntimeError):
+        return None
+    if memory is None:
+        return None
+    return int(
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def ceilings(dtype: Any, repeats: int = 5, *, smallest: bool = False) -> dict[str, float]:
+    """Measures what the device reaches: FLOP/s of a square matrix product, bytes/s of y = x + 1 over a large array."""
+    on_cpu = jax.default_backend() == "cpu"
+    n = 256 if smallest else 1536 if on_cpu else 8192
+    length = 1 << (20 if smallest else 25 if on_cpu else 29)
+    a = jnp.ones((n, n), dtype)
+    x = jnp.ones((length,), jnp.float32)
+    product, add = jax.jit(lambda a: a @ a), jax.jit(lambda x: x + 1.0)
+    seconds = interleave({"product": lambda: product(a), "add": lambda: add(x)}, repeats)
+    return {"matmul_flops": 2.0 * n**3 / seconds["product"], "bytes_per_second": 8.0 * length / seconds["add"]}
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on: device, versions, threads, date."""
+    device = jax.devices()[0]
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "packages": versions,
+        "compiler_options": compiler_options(),
+        "xla_flags": os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else "",
+    }
+
+
+def save(out: Path | None, record: Mapping[str, Any], text: str, draw: Callable[[Any], None] | None = None) -> None:
+    """Prints the table; with `out` also writes NAME.json, NAME.md and the picture that `draw(figure)` fills."""
+    print(text, end="")
+    if out is None:
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    out.with_suffix(".md").write_text(text)
+    if draw is not None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
+        draw(figure)
+        figure.savefig(out.with_suffix(".png"))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], record: Mapping[str, Any], note: str = "") -> str:
+    """Returns a Markdown table with what it was measured on below."""
+    lines = [note, ""] if note else []
+    lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    where = record["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in where["packages"].items() if version)
+    device = f"{where['devices']} x {where['device']}" if where["platform"] != "cpu" else f"{where['cpus']} CPU cores"
+    lines += ["", f"{where['date'][:10]}, {device}, Python {where['python']}, {versions}."]
+    return "\n".join(lines) + "\n"
+
+
+def bars(figure: Any, labels: Sequence[str], groups: Mapping[str, Sequence[float]], title: str, line: float) -> None:
+    """Draws grouped horizontal bars, with a line at `line`."""
+    axis = figure.subplots()
+    height = 0.8 / len(groups)
+    for number, (name, values) in enumerate(groups.items()):
+        places = [i + (number - (len(groups) - 1) / 2) * height for i in range(len(labels))]
+        axis.barh(places, values, height * 0.92, label=name, color=f"C{number}")
+    axis.set_yticks(range(len(labels)), labels, fontsize=8)
+    axis.invert_yaxis()
+    axis.axvline(line, color="0.4", linewidth=1, linestyle="--")
+    axis.set(title=title, xscale="log")
+    axis.grid(axis="x", alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
