@@ -3,8 +3,8 @@
     python benchmarks/primitives.py --out benchmarks/results/primitives-cpu
 
 The naive form is what Flax or jax.lax offers for the same function. The columns are ratios to the time of ours, above 1
-where ours is quicker: of one call (`forward`), and of the value and gradient, for input and parameters, of a weighted sum
-of the result (`step`).
+where ours is quicker: of one call (`forward`), and of the value and gradient, for input and parameters, of a weighted
+sum of the result (`step`).
 """
 
 import functools
