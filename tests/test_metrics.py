@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxseg import metrics
+from jaxseg.metrics import confusion as counting
 from jaxseg.types import IGNORE
 
 
@@ -40,8 +41,8 @@ def test_the_formulation_of_accelerators_counts_the_same(monkeypatch):
     predictions, labels = (x.reshape(8, -1) for x in make_pair(5))
     expected = count(predictions, labels, 5)
     for block in (1, 50, 1 << 18):
-        monkeypatch.setattr(metrics, "_BLOCK", block)
-        np.testing.assert_array_equal(metrics._count_products(predictions, labels, k=5), expected)
+        monkeypatch.setattr(counting, "_BLOCK", block)
+        np.testing.assert_array_equal(counting._count_products(predictions, labels, k=5), expected)
 
 
 def test_labels_of_one_byte_and_values_outside_the_classes():
