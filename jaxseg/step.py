@@ -208,10 +208,8 @@ def _aux_weights(weights: float | Sequence[float], outputs: int) -> tuple[float,
     if not isinstance(weights, Sequence):
         return (weights,) * outputs
     if len(weights) != outputs:
-        raise ValueError(
-            f"{len(weights)} weights of auxiliary losses were given (loss.aux_weights), but the model has {outputs} "
-            "auxiliary outputs"
-        )
+        has = f"{outputs} auxiliary output{'s' * (outputs != 1)}"
+        raise ValueError(f"the model has {has}, but loss.aux_weights are {tuple(weights)}")
     return tuple(weights)
 
 

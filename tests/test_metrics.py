@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from oracles import torchvision
 
 from jaxseg import metrics
 from jaxseg.metrics import confusion as counting
@@ -144,8 +145,9 @@ def test_scores_refuse(matrix, words):
 
 @pytest.mark.parametrize("absent", [False, True])
 def test_scores_are_torchmetrics(absent):
-    classification = pytest.importorskip("torchmetrics.classification")
     torch = pytest.importorskip("torch")
+    torchvision()  # torchmetrics imports it
+    classification = pytest.importorskip("torchmetrics.classification")
     k = 5
     predictions, labels = make_pair(k)
     if absent:

@@ -3,9 +3,9 @@
 The edge of a mask is its pixels with one of their four neighbours outside the mask or outside the image. IGNORE pixels
 belong to no mask, neither the truth's nor the prediction's; where a region ends at them, both have an edge there.
 
-Empty masks follow MONAI: with both empty every number is NaN; with one empty the distances are infinite, and the shares
-0. A class's number for a split is the mean over the images that have it in truth or prediction; the distances leave out
-the images with one of the two alone, and count them beside.
+With both masks empty every number is NaN; with one empty the distances are infinite, and the shares 0, as in MONAI
+(whose percentile of infinite distances is NaN). A class's number for a split is the mean over the images that have it
+in truth or prediction; the distances leave out the images with it in one of the two alone, and count them beside.
 """
 
 import dataclasses
