@@ -20,7 +20,7 @@ ConfigDict = ml_collections.ConfigDict
 _COLOR = tuple
 ELEMENTS: dict[str, type] = {
     "data.size": int, "data.mean": float, "data.std": float, "data.classes": str, "data.palette": _COLOR,
-    "augment.zoom": float, "augment.crop": int, "schedule.boundaries": int,
+    "augment.zoom": float, "augment.crop": int, "loss.aux_weights": float, "schedule.boundaries": int,
 }  # fmt: skip
 # Allowed from .. to, both included: JAX takes 32 bits of a seed, a stored mask has 8 or 16 bits.
 _RANGES = {"seed": (0, 2**32 - 1), "data.ignore": (-1, 65535)}
@@ -230,6 +230,8 @@ def validate(config: ConfigDict) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key} must be finite, got {value}.")
     _validate_shapes(config)
+    if not all(math.isfinite(weight) and weight >= 0 for weight in config.loss.aux_weights):
+        raise ConfigError(f"loss.aux_weights must be finite and at least 0, got {config.loss.aux_weights!r}.")
     if config.batch_size % config.accumulate:
         raise ConfigError(f"batch_size {config.batch_size} is not divisible by accumulate {config.accumulate}.")
     if not 0.0 <= config.loss.label_smoothing < 1.0:

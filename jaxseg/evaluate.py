@@ -1,9 +1,11 @@
 """Scores a split of the data with a trained network, each image at its native size.
 
-    python -m jaxseg.evaluate --workdir DIR [--split val|test|train] [--which best|last] [--config.data.dir=PATH]
+    python -m jaxseg.evaluate --workdir DIR [--split val|test|train] [--which best|last] [--boundary [PIXELS]]
+                              [--config.data.dir=PATH]
 
 The keys of `jaxseg.config.FREE_KEYS` can be given anew, for data that has moved or another machine. Prints the table of
-classes and leaves evaluate-SPLIT.json and confusion-SPLIT.png in the workdir.
+classes and the calibration error, with --boundary also a table of distances between boundaries, and leaves
+evaluate-SPLIT.json and confusion-SPLIT.png in the workdir.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from jaxseg.checkpoint import CheckpointError
 from jaxseg.command import run_command
 from jaxseg.config import ConfigError, set_key, to_dict
 from jaxseg.data import DataError, make_eval_loader, make_source
+from jaxseg.inference import surface
 from jaxseg.inference.run import WHICH, Run, load_run
 from jaxseg.inference.score import Result, score
 from jaxseg.state import count_parameters
@@ -29,6 +32,7 @@ from jaxseg.step import make_eval_step
 from jaxseg.workdir import CONFIG_FILE, INFO_FILE, write_json
 
 _PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "numpy")
+_OF_DIAGONAL = -1.0  # --boundary without a number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,31 +48,57 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--split", default="val", help="train, val or test; also what else the data has, such as test[:100] of TFDS"
     )
     parser.add_argument("--which", choices=WHICH, default="best", help="checkpoint: best by validation mIoU, or last")
+    parser.add_argument(
+        "--boundary",
+        metavar="PIXELS",
+        nargs="?",
+        type=_pixels,
+        const=_OF_DIAGONAL,
+        help="score boundaries too: F1, surface Dice, Hausdorff 95; PIXELS: how far apart they match, by default "
+        f"{100 * surface.TOLERANCE:g} %% of the diagonal",
+    )
     options, overrides = parser.parse_known_args(argv)
     return run_command(lambda: _evaluate(options, overrides), DataError, CheckpointError)
 
 
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     run = load_run(options.workdir, options.which, overrides)
-    result = evaluate(run, options.split)
+    result = evaluate(run, options.split, boundary=options.boundary)
     files = write_report(run, options.split, result)
     scores = metrics.scores(result.confusion)
     print(metrics.table(scores, run.classes))
+    if "boundary" in result.measures:
+        print("\n" + surface.surface_table(surface.surface_scores(result.measures["boundary"]), run.classes))
     print(f"\n{run.config.model.name} after {run.step} steps ({run.which} checkpoint), split {options.split}:")
     print(f"{result.images} images, loss {result.loss:.4f}, mIoU {100 * scores.mean_iou:.2f} %")
-    if not result.confusion.sum():
+    if result.confusion.sum():
+        error = metrics.calibration(result.measures["calibration"]).error
+        print(f"expected calibration error {100 * error:.2f} %")
+    else:
         print("The split has no labelled pixel, so there is nothing to score.")
     for name, path in files.items():
         print(f"{name + ':':<12}{path}")
     return 0
 
 
-def evaluate(run: Run, split: str) -> Result:
+def _pixels(text: str) -> float:
+    """Reads a number of at least 0, or the default's own."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of pixels of at least 0, got {text}")
+    return value
+
+
+def evaluate(run: Run, split: str, *, boundary: float | None = None) -> Result:
     """Scores one split with the evaluation that training uses.
+
+    The result's measures are "calibration", see `metrics.calibration_stats`, and "boundary" if it was asked for, see
+    `inference.surface.surface_sums`.
 
     Args:
         run: from `load_run`.
         split: "train", "val" or "test"; for TFDS data also a slice, for a folder any that has images and masks.
+        boundary: scores boundaries too, which match within so many pixels; -1: within a share of the diagonal.
 
     Raises:
         DataError: if the data is missing or empty, has no such split, or its classes are not those of the run.
@@ -79,7 +109,16 @@ def evaluate(run: Run, split: str) -> Result:
     loss = setup.make_loss(config, run.num_classes, run.class_weights)
     devices = jax.device_count()
     strategy = parallel.make_strategy("jit", {})
-    eval_step = strategy.compile_eval(make_eval_step(run.model, loss, prepare=setup.make_prepare(config)))
+    eval_step = strategy.compile_eval(
+        make_eval_step(
+            run.model,
+            loss,
+            prepare=setup.make_prepare(config),
+            measures={"calibration": metrics.calibration_stats},
+            maps=boundary is not None,
+        )
+    )
+    boundaries = surface.SurfaceTotal(run.num_classes, None if boundary == _OF_DIAGONAL else boundary)
     # A batch that the devices of this machine can share: the padding examples count nowhere.
     batch_size = -(-config.eval.batch_size // devices) * devices
     loader = make_eval_loader(
@@ -87,7 +126,8 @@ def evaluate(run: Run, split: str) -> Result:
     )
     state = strategy.put_state(run.state)
     with tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
-        return score(eval_step, state, loader, loss=loss, strategy=strategy, progress=bar.update)
+        result = score(eval_step, state, loader, loss=loss, strategy=strategy, progress=bar.update, see=boundaries.add)
+    return result if boundary is None else result._replace(measures={**result.measures, "boundary": boundaries.sums})
 
 
 def write_report(run: Run, split: str, result: Result) -> dict[str, Path]:
@@ -117,12 +157,18 @@ def report(run: Run, split: str, result: Result) -> dict[str, Any]:
         "parameters": count_parameters(run.state.params),
         "loss": result.loss if result.confusion.sum() else None,
         **metrics.scores_dict(metrics.scores(result.confusion), run.classes),
+        "calibration": metrics.calibration_dict(metrics.calibration(result.measures["calibration"])),
+        **({"boundary": _boundary(run, result)} if "boundary" in result.measures else {}),
         "confusion": result.confusion.tolist(),
         "config": to_dict(run.config),
         "config_source": [CONFIG_FILE, INFO_FILE],
         "device": {"platform": jax.default_backend(), "count": jax.device_count()},
         "versions": {package: _version(package) for package in _PACKAGES},
     }
+
+
+def _boundary(run: Run, result: Result) -> dict[str, Any]:
+    return surface.surface_dict(surface.surface_scores(result.measures["boundary"]), run.classes)
 
 
 def _split_of_data(run: Run, split: str) -> str:

@@ -48,6 +48,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     "loss.class_weights": ("", "empty: none; median_frequency: from the training data; or numbers: 1,2.5,1"),
     "loss.label_smoothing": (0.0, "label smoothing of the cross-entropy, in [0, 1)"),
     "loss.aux_weight": (0.4, "weight of each auxiliary head's loss"),
+    "loss.aux_weights": (
+        (),
+        "a weight for each auxiliary head, such as 0.5,0.25,0.125; empty: loss.aux_weight for all",
+    ),
     "loss.args": ({}, "arguments of single terms: {'dice': {'squared': False}}"),
     "optimizer.name": ("adamw", "sgd (with momentum), adam, adamw, rmsprop, or any optimiser of optax by its name"),
     "optimizer.learning_rate": (1e-3, "peak learning rate"),

@@ -69,7 +69,7 @@ def check(config: ConfigDict) -> None:
         augment=augment_example,
         accumulate=config.accumulate,
         ema_decay=config.ema.decay,
-        aux_weight=config.loss.aux_weight,
+        aux_weight=aux_weight(config),
         schedule=schedule,
     )
     state = _trace("model.args", init, key)
@@ -127,6 +127,16 @@ def make_loss(config: ConfigDict, num_classes: int, weights: Sequence[float] | n
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"loss: {error}") from error
+
+
+def aux_weight(config: ConfigDict) -> float | tuple[float, ...]:
+    """Returns the weights of the auxiliary heads' losses: one for all, or one for each where the config lists them.
+
+    nnU-Net's deep supervision gives output i the share 2^-i / Σ 2^-i, the logits being i = 0. With three heads that is
+    loss.aux_weights=(0.5, 0.25, 0.125), and loss.terms="0.5333 * cross_entropy" for the common factor 1 / 1.875, since
+    the heads have the terms of the logits.
+    """
+    return tuple(config.loss.aux_weights) or config.loss.aux_weight
 
 
 def class_weights(config: ConfigDict, num_classes: int, train: sources.Source) -> np.ndarray | None:

@@ -9,7 +9,7 @@ The step therefore reduces the sums first, differentiates the value once at the 
 through each part. Averaging the means of the parts, which weighs parts with few valid pixels too high, never happens.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ from jaxseg.types import Key, PyTree
 
 Prepare = Callable[[jax.Array], jax.Array]
 Augment = Callable[[Key, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+Measure = Callable[[jax.Array, jax.Array], PyTree]
 Metrics = dict[str, jax.Array]
 
 
@@ -42,7 +43,7 @@ def make_train_step(
     augment: Augment | None = None,
     accumulate: int = 1,
     ema_decay: float = 0.0,
-    aux_weight: float = 0.4,
+    aux_weight: float | Sequence[float] = 0.4,
     schedule: optax.Schedule | None = None,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array], Key], tuple[TrainState, Metrics]]:
@@ -57,7 +58,8 @@ def make_train_step(
         accumulate: micro-batches; the batch size must be divisible by it. Gradients are those of the whole batch, up to
             norms that look at the batch (batch norm sees one micro-batch at a time).
         ema_decay: decay of the parameters' moving average, warmed up as min(decay, (1 + t) / (10 + t)).
-        aux_weight: weight of the loss of each auxiliary output.
+        aux_weight: weight of the loss of each auxiliary output: one number for all, or one for each, in the order of
+            `out["aux"]`. Deep supervision as nnU-Net weighs it is (1/2, 1/4, 1/8, ...) beside the 1 of the logits.
         schedule: learning rate by step, only to report it.
         axis_name: name of the `pmap` axis to reduce over; None under `jit`, where the batch is global already.
 
@@ -87,7 +89,8 @@ def make_train_step(
 
     def value(stats: list[PyTree]) -> jax.Array:
         main, *aux = stats
-        return loss.value(main) + aux_weight * sum((loss.of_logits.value(each) for each in aux), start=jnp.zeros(()))
+        weighted = zip(_aux_weights(aux_weight, len(aux)), aux)
+        return loss.value(main) + sum((w * loss.of_logits.value(each) for w, each in weighted), start=jnp.zeros(()))
 
     def whole(state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> tuple[Any, ...]:
         stats, pull_back, (batch_stats, confusion) = jax.vjp(
@@ -155,21 +158,43 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: nn.Module, loss: Loss, *, prepare: Prepare = as_given, axis_name: str | None = None
+    model: nn.Module,
+    loss: Loss,
+    *,
+    prepare: Prepare = as_given,
+    axis_name: str | None = None,
+    measures: Mapping[str, Measure] | None = None,
+    maps: bool = False,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], dict[str, PyTree]]:
     """Returns `step(state, batch) -> {"confusion": i32[k,k], "stats": sums of the loss}`, over the whole batch.
 
     Logits are resized to the native size of each label (`batch["size"]`) before they are scored. The sums of several
     batches add; `loss.value` of the total is the loss of the split.
+
+    Args:
+        model, loss, prepare, axis_name: as in `make_train_step`.
+        measures: further sums by name, each a function of (logits, labels) such as `metrics.calibration_stats`.
+        maps: adds "maps": {"prediction" and "label": u8[b,h,w], "size": i32[b,2]} of the whole batch, which are no
+            sums; each image is the `size` (height, width) in the top left. Under `jit` alone.
     """
+    measures = measures or {}
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> dict[str, PyTree]:
         image, label = prepare(batch["image"]), batch["label"].astype(jnp.int32)
         logits, out = model.apply(state.variables, image, train=False)
         if "size" in batch:
             logits = _to_native(logits, batch["size"], label.shape[1:])
-        confusion = confusion_matrix(predict_classes(logits), label, num_confusion_classes(logits.shape[-1]))
-        return _sum_over(axis_name, {"confusion": confusion, "stats": loss.stats(logits, label, out)})
+        predicted = predict_classes(logits)
+        sums = {
+            "confusion": confusion_matrix(predicted, label, num_confusion_classes(logits.shape[-1])),
+            "stats": loss.stats(logits, label, out),
+            **{name: measure(logits, label) for name, measure in measures.items()},
+        }
+        if not maps:
+            return _sum_over(axis_name, sums)
+        size = batch["size"] if "size" in batch else jnp.broadcast_to(jnp.array([label.shape[1:]]), (len(label), 2))
+        bytes_ = {"prediction": predicted.astype(jnp.uint8), "label": label.astype(jnp.uint8)}
+        return {**_sum_over(axis_name, sums), "maps": {**bytes_, "size": size}}
 
     return step
 
@@ -177,6 +202,15 @@ def make_eval_step(
 def fit(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Returns logits f32[b,h,w,k] at another height and width, bilinearly; themselves where they fit already."""
     return logits if logits.shape[1:3] == tuple(size) else resize(logits, tuple(size), method="bilinear")
+
+
+def _aux_weights(weights: float | Sequence[float], outputs: int) -> tuple[float, ...]:
+    if not isinstance(weights, Sequence):
+        return (weights,) * outputs
+    if len(weights) != outputs:
+        has = f"{outputs} auxiliary output{'s' * (outputs != 1)}"
+        raise ValueError(f"the model has {has}, but loss.aux_weights are {tuple(weights)}")
+    return tuple(weights)
 
 
 def _to_native(logits: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:

@@ -107,7 +107,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
             augment=setup.make_augment(config),
             accumulate=config.accumulate,
             ema_decay=config.ema.decay,
-            aux_weight=config.loss.aux_weight,
+            aux_weight=setup.aux_weight(config),
             schedule=schedule,
             axis_name=axis,
         )

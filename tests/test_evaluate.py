@@ -13,7 +13,7 @@ from jaxseg import evaluate, parallel, setup, train
 from jaxseg.checkpoint import CheckpointError
 from jaxseg.config import ConfigError, update
 from jaxseg.data import DataError, make_eval_loader, make_source
-from jaxseg.inference import load_run, make_segmenter, score
+from jaxseg.inference import load_run, make_segmenter, score, surface
 from jaxseg.step import make_eval_step
 from jaxseg.types import IGNORE
 
@@ -231,6 +231,37 @@ def test_workdir_that_is_none(shapes_run, tmp_path):
     (tmp_path / "config.json").write_text("{ not json")
     with pytest.raises(ConfigError, match=r"config\.json"):
         load_run(tmp_path)
+
+
+def test_boundaries_and_calibration_are_those_of_single_predictions(folder_run, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(folder_run, workdir)
+    run = load_run(workdir)
+    assert evaluate.main(["--workdir", str(workdir)]) == 0
+    assert "boundary" not in json.loads((workdir / "evaluate-val.json").read_text())
+    assert "calibration error" in (printed := capsys.readouterr().out) and "boundary F1" not in printed
+    assert evaluate.main(["--workdir", str(workdir), "--boundary", "2"]) == 0
+    assert "| boundary F1" in capsys.readouterr().out
+    report = json.loads((workdir / "evaluate-val.json").read_text())
+
+    source, segment = make_source(run.config, "val"), make_segmenter(run.model, run.config)
+    sums = []
+    for i in range(len(source)):
+        label = source[i]["label"]
+        prediction = segment(run.variables, source[i]["image"]).classes
+        sums.append(surface.surface_sums(prediction, label, run.num_classes, tolerance=2.0))
+    expected = surface.surface_scores(jax.tree.map(lambda *each: sum(each), *sums))
+    for i, row in enumerate(report["boundary"]["classes"]):
+        assert row["images"] == expected.images[i]
+        for name in ("boundary_f1", "surface_dice", "hausdorff_95", "surface_distance"):
+            np.testing.assert_allclose(np.nan if row[name] is None else row[name], getattr(expected, name)[i])
+    counts = [row["count"] for row in report["calibration"]["bins"]]
+    assert sum(counts) == np.sum(report["confusion"]) and 0 <= report["calibration"]["error"] <= 1
+    right = sum(row["count"] * (row["accuracy"] or 0) for row in report["calibration"]["bins"])
+    assert right == pytest.approx(np.trace(report["confusion"]))
+    for wrong in ("-1", "near"):
+        with pytest.raises(SystemExit):
+            evaluate.main(["--workdir", str(workdir), "--boundary", wrong])
 
 
 def test_run_without_checkpoint(shapes_run, tmp_path, capsys):

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from oracles import torchvision
 
 from jaxseg import metrics
+from jaxseg.metrics import confusion as counting
 from jaxseg.types import IGNORE
 
 
@@ -40,8 +42,8 @@ def test_the_formulation_of_accelerators_counts_the_same(monkeypatch):
     predictions, labels = (x.reshape(8, -1) for x in make_pair(5))
     expected = count(predictions, labels, 5)
     for block in (1, 50, 1 << 18):
-        monkeypatch.setattr(metrics, "_BLOCK", block)
-        np.testing.assert_array_equal(metrics._count_products(predictions, labels, k=5), expected)
+        monkeypatch.setattr(counting, "_BLOCK", block)
+        np.testing.assert_array_equal(counting._count_products(predictions, labels, k=5), expected)
 
 
 def test_labels_of_one_byte_and_values_outside_the_classes():
@@ -143,8 +145,9 @@ def test_scores_refuse(matrix, words):
 
 @pytest.mark.parametrize("absent", [False, True])
 def test_scores_are_torchmetrics(absent):
-    classification = pytest.importorskip("torchmetrics.classification")
     torch = pytest.importorskip("torch")
+    torchvision()  # torchmetrics imports it
+    classification = pytest.importorskip("torchmetrics.classification")
     k = 5
     predictions, labels = make_pair(k)
     if absent:

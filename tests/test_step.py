@@ -135,6 +135,24 @@ def test_loss_and_gradient_are_those_of_the_plain_formula(batch):
     check_grads(jax.jit(plain), (state.params,), order=1, modes=["rev"], rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.parametrize("weights, expected", [((0.3,), 0.3), (0.3, 0.3), ((0.0,), 0.0)])
+def test_auxiliary_losses_are_weighed_one_by_one(batch, weights, expected):
+    loss, state = make_loss(num_classes=K), init_state(Tiny(), optax.sgd(0.1), jax.random.key(1), (6, 5, 3))
+    step = jax.jit(make_train_step(Tiny(), optax.sgd(0.1), loss, prepare=to_float, aux_weight=weights))
+    logits, out = Tiny().apply(state.variables, to_float(jnp.asarray(batch["image"])), train=True)
+    label = jnp.asarray(batch["label"], jnp.int32)
+    aux = jax.image.resize(out["aux"][0], logits.shape, "bilinear", antialias=False)
+    plain = loss(logits, label) + expected * loss(aux, label)
+    np.testing.assert_allclose(step(state, batch, jax.random.key(0))[1]["loss"], plain, rtol=1e-6)
+
+
+def test_a_wrong_number_of_auxiliary_weights_is_refused(batch):
+    loss, state = make_loss(num_classes=K), init_state(Tiny(), optax.sgd(0.1), jax.random.key(1), (6, 5, 3))
+    step = make_train_step(Tiny(), optax.sgd(0.1), loss, prepare=to_float, aux_weight=(0.5, 0.25))
+    with pytest.raises(ValueError, match=r"has 1 auxiliary output, but loss.aux_weights are \(0.5, 0.25\)"):
+        jax.eval_shape(step, state, batch, jax.random.key(0))
+
+
 def test_all_void_batch_changes_nothing_and_is_finite(batch):
     void = {**batch, "label": np.full_like(batch["label"], IGNORE)}
     state, metrics = run(void, steps=1)

@@ -18,11 +18,13 @@ class Result(NamedTuple):
         confusion: i64[k,k], rows are the truth, columns the prediction.
         loss: the loss of the totals, NaN where no pixel is labelled.
         images: how many images were scored, padding examples left out.
+        measures: the sums of the step's further measures, by name.
     """
 
     confusion: np.ndarray
     loss: float
     images: int
+    measures: dict[str, PyTree]
 
 
 def score(
@@ -33,6 +35,7 @@ def score(
     loss: Loss,
     strategy: Strategy,
     progress: Callable[[int], Any] = lambda images: None,
+    see: Callable[[dict[str, np.ndarray]], Any] = lambda maps: None,
 ) -> Result:
     """Scores a split, each image once.
 
@@ -46,6 +49,7 @@ def score(
         loss: the loss whose sums the step returns.
         strategy: the strategy that compiled the step.
         progress: called with the number of images of each batch, of this process.
+        see: called with the "maps" of each batch, where the step returns some, while the device has the next.
 
     Raises:
         ValueError: if there is no batch.
@@ -57,20 +61,26 @@ def score(
         count = int(np.sum(np.asarray(batch["index"]) >= 0))
         arrays = {name: batch[name] for name in ("image", "label", "size") if name in batch}
         launched = strategy.first(eval_step(state, strategy.put_batch(arrays)))
-        totals, pending = _add(totals, pending), launched
+        totals, pending = _add(totals, pending, see), launched
         images += count
         progress(count)
-    totals = _add(totals, pending)
+    totals = _add(totals, pending, see)
     if totals is None:
         raise ValueError("there is no image to score: the split is empty")
     confusion = totals["confusion"]
     value = loss.value(jax.tree.map(np.float32, totals["stats"]))
-    return Result(confusion, float(value) if confusion.sum() else float("nan"), images)
+    measures = {name: sums for name, sums in totals.items() if name not in ("confusion", "stats")}
+    return Result(confusion, float(value) if confusion.sum() else float("nan"), images, measures)
 
 
-def _add(totals: dict[str, PyTree] | None, sums: dict[str, PyTree] | None) -> dict[str, PyTree] | None:
-    """Adds a batch's sums, still on the device, to the totals on the host."""
+def _add(
+    totals: dict[str, PyTree] | None, sums: dict[str, PyTree] | None, see: Callable[[dict[str, np.ndarray]], Any]
+) -> dict[str, PyTree] | None:
+    """Adds a batch's sums, still on the device, to the totals on the host, and shows its maps."""
     if sums is None:
         return totals
-    wide = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), jax.device_get(sums))
+    host = dict(jax.device_get(sums))
+    if "maps" in host:
+        see(host.pop("maps"))
+    wide = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), host)
     return wide if totals is None else jax.tree.map(np.add, totals, wide)

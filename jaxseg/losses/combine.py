@@ -1,26 +1,29 @@
 """Weighted sums of losses by name: `make_loss` and the `Loss` it returns."""
 
 import dataclasses
-import difflib
 import inspect
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxseg.losses.terms import (
-    SumWeight,
-    binary_cross_entropy,
-    cross_entropy,
+from jaxseg.losses.boundary import boundary, boundary_f1
+from jaxseg.losses.focal import focal
+from jaxseg.losses.hard import ohem, sampled_cross_entropy
+from jaxseg.losses.lovasz import lovasz
+from jaxseg.losses.options import checked_option, checked_weights, nearest
+from jaxseg.losses.overlap import (
     dice_from_stats,
     dice_stats,
-    divide,
-    mse,
+    generalised_dice_from_stats,
+    jaccard_from_stats,
+    overlap_stats,
+    tversky_from_stats,
 )
+from jaxseg.losses.pixels import SumWeight, divide
+from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 from jaxseg.types import IGNORE, Array, PyTree
 
 
@@ -95,11 +98,11 @@ def make_loss(
     """Returns the loss that `terms` spells, such as "cross_entropy + 0.5 * dice".
 
     Args:
-        terms: a sum of cross_entropy, binary_cross_entropy, mse and dice, each once and with a factor of its own.
+        terms: a sum of the losses of `jaxseg.losses` by name, each once and with a factor of its own.
         num_classes: k, the number of logits; 1 is binary.
         class_weights: k numbers (2 for k = 1), for the pixel losses among the terms.
         label_smoothing: in [0, 1), for the cross-entropies among the terms.
-        args: further arguments of single terms: {"dice": {"squared": False}}.
+        args: further arguments of single terms: {"tversky": {"alpha": 0.3, "beta": 0.7}}.
 
     Raises:
         ValueError: for an unknown term or argument (naming the nearest), a spelling that cannot be read, class weights
@@ -109,7 +112,7 @@ def make_loss(
         raise ValueError(f"num_classes must lie in 1..{IGNORE} (label {IGNORE} means ignore), got {num_classes}.")
     common: dict[str, Any] = {}
     if class_weights is not None:
-        common["class_weights"] = _checked_weights(class_weights, max(num_classes, 2))
+        common["class_weights"] = checked_weights(class_weights, max(num_classes, 2))
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}.")
     if label_smoothing:
@@ -118,7 +121,7 @@ def make_loss(
     args = args or {}
     for name in args:
         if name not in weights:
-            raise ValueError(f"The loss {terms!r} has no term {name!r} to give arguments to.{_nearest(name, weights)}")
+            raise ValueError(f"The loss {terms!r} has no term {name!r} to give arguments to.{nearest(name, weights)}")
     for option in common:
         if not any(option in _TERMS[name].options for name in weights):
             raise ValueError(f"No term of the loss {terms!r} takes {option}.")
@@ -127,7 +130,7 @@ def make_loss(
         known = _TERMS[name].options
         options = {key: value for key, value in common.items() if key in known}
         for key, value in (args[name] if name in args else {}).items():
-            options[key] = _checked_option(name, key, value, known, max(num_classes, 2))
+            options[key] = checked_option(name, key, value, known, max(num_classes, 2))
         built.append(Term(name, weight, tuple(options.items())))
     return Loss(tuple(built), num_classes)
 
@@ -146,29 +149,52 @@ class _Kind:
 
 
 def _pixel_kind(function: Callable[..., SumWeight]) -> _Kind:
-    options = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    """A loss whose (sum, weight) adds as it is: over pixels, or over images."""
     return _Kind(
         lambda term, logits, labels: function(logits, labels, **dict(term.options)),
         lambda term, stats: stats,
-        tuple(options),
+        _keywords(function),
     )
 
 
+def _set_kind(sums: Callable[..., PyTree], ratio: Callable[..., SumWeight]) -> _Kind:
+    """A loss that is a ratio of sums: of the batch's, formed after they have been added, or of each image's own."""
+    above, below = _keywords(sums), _keywords(ratio)
+
+    def stats(term: Term, logits: Array, labels: Array) -> PyTree:
+        added = sums(logits, labels, **_pick(term, above))
+        return ratio(added, **_pick(term, below)) if ("per_image", True) in term.options else added
+
+    def finish(term: Term, stats: PyTree) -> SumWeight:
+        return stats if ("per_image", True) in term.options else ratio(stats, **_pick(term, below))
+
+    return _Kind(stats, finish, above + below)
+
+
+def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY)
+
+
 _TERMS = {
-    "cross_entropy": _pixel_kind(cross_entropy),
     "binary_cross_entropy": _pixel_kind(binary_cross_entropy),
+    "boundary": _pixel_kind(boundary),
+    "boundary_f1": _pixel_kind(boundary_f1),
+    "cross_entropy": _pixel_kind(cross_entropy),
+    "dice": _set_kind(dice_stats, dice_from_stats),
+    "focal": _pixel_kind(focal),
+    "generalised_dice": _set_kind(overlap_stats, generalised_dice_from_stats),
+    "jaccard": _set_kind(overlap_stats, jaccard_from_stats),
+    "lovasz": _pixel_kind(lovasz),
     "mse": _pixel_kind(mse),
-    "dice": _Kind(
-        lambda term, logits, labels: dice_stats(logits, labels, **_pick(term, "squared")),
-        lambda term, stats: dice_from_stats(stats, **_pick(term, "smooth")),
-        ("squared", "smooth"),
-    ),
+    "ohem": _pixel_kind(ohem),
+    "sampled_cross_entropy": _pixel_kind(sampled_cross_entropy),
+    "tversky": _set_kind(overlap_stats, tversky_from_stats),
 }
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
 _TERM = re.compile(rf"\s*(?:(?P<weight>{_NUMBER})\s*\*\s*)?(?P<name>[A-Za-z_]\w*)\s*(?P<more>\+|$)")
 
 
-def _pick(term: Term, *names: str) -> dict[str, Any]:
+def _pick(term: Term, names: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in term.options if key in names}
 
 
@@ -182,39 +208,9 @@ def _parse_terms(text: str) -> dict[str, float]:
             raise ValueError(f'The loss {text!r} cannot be read; write a sum such as "cross_entropy + 0.5 * dice".')
         name = match["name"]
         if name not in _TERMS:
-            raise ValueError(f"There is no loss {name!r}.{_nearest(name, _TERMS)}")
+            raise ValueError(f"There is no loss {name!r}.{nearest(name, _TERMS)}")
         if name in weights:
             raise ValueError(f"The loss {text!r} names {name} twice; give it one factor.")
         weights[name] = float(match["weight"] or 1.0)
         position, more = match.end(), match["more"] == "+"
     return weights
-
-
-def _checked_option(name: str, key: str, value: Any, known: Sequence[str], classes: int) -> Any:
-    if key not in known:
-        raise ValueError(f"The loss {name} has no argument {key!r}.{_nearest(key, known)}")
-    if key == "class_weights":
-        return _checked_weights(value, classes)
-    if key == "squared":
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}.squared must be True or False, got {value!r}.")
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < math.inf:
-        raise ValueError(f"{name}.{key} must be a number of at least 0, got {value!r}.")
-    if key == "label_smoothing" and value >= 1.0:
-        raise ValueError(f"{name}.label_smoothing must lie in [0, 1), got {value}.")
-    return float(value)
-
-
-def _checked_weights(weights: Sequence[float] | Array, classes: int) -> tuple[float, ...]:
-    values = np.asarray(weights, np.float64)
-    if values.shape != (classes,):
-        raise ValueError(f"class_weights must be {classes} numbers, one per class, got shape {values.shape}.")
-    if not np.isfinite(values).all() or (values < 0).any() or not values.any():
-        raise ValueError(f"class_weights must be at least 0, finite and not all 0, got {values.tolist()}.")
-    return tuple(values.tolist())
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(sorted(known)) or 'none'}."

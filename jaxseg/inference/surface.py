@@ -1,0 +1,219 @@
+"""How far apart boundaries are: boundary F1, surface Dice, Hausdorff and average distance, image by image on the host.
+
+The edge of a mask is its pixels with one of their four neighbours outside the mask or outside the image. IGNORE pixels
+belong to no mask, neither the truth's nor the prediction's; where a region ends at them, both have an edge there.
+
+With both masks empty every number is NaN; with one empty the distances are infinite, and the shares 0, as in MONAI
+(whose percentile of infinite distances is NaN). A class's number for a split is the mean over the images that have it
+in truth or prediction; the distances leave out the images with it in one of the two alone, and count them beside.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from jaxseg.metrics import num_confusion_classes
+from jaxseg.types import IGNORE, Array
+
+# Share of the diagonal within which boundaries match by default: Csurka et al., 2013, section 4.
+TOLERANCE = 0.0075
+
+_MEANS = ("boundary_f1", "surface_dice", "hausdorff_95", "surface_distance")
+
+
+class Distances(NamedTuple):
+    """From each edge pixel of one mask to the nearest edge pixel of the other, infinite where that has none.
+
+    Attributes:
+        of_prediction: f64[n], of the prediction's edge to the truth's.
+        of_truth: f64[m], of the truth's edge to the prediction's.
+    """
+
+    of_prediction: np.ndarray
+    of_truth: np.ndarray
+
+
+def surface_distances(prediction: Array, truth: Array, spacing: float | Sequence[float] = 1.0) -> Distances:
+    """The distances between two edges, bool[h,w] and bool[h,w]; masks of any number of dimensions.
+
+    Args:
+        prediction: mask of a class.
+        truth: mask of the same shape.
+        spacing: size of a pixel, one number or one for each axis; distances are in its unit.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    prediction, truth = np.asarray(prediction, bool), np.asarray(truth, bool)
+    if prediction.shape != truth.shape:
+        raise ValueError(f"The two masks need one shape, got {prediction.shape} and {truth.shape}.")
+    box = ndimage.find_objects((prediction | truth).astype(np.int8))
+    if not box:
+        return Distances(np.zeros(0), np.zeros(0))
+    ours, theirs = mask_edges(prediction[box[0]]), mask_edges(truth[box[0]])
+    sampling = np.broadcast_to(np.asarray(spacing, np.float64), (truth.ndim,))
+    return Distances(_to(theirs, sampling)[ours], _to(ours, sampling)[theirs])
+
+
+def mask_edges(mask: np.ndarray) -> np.ndarray:
+    """The pixels of a mask that an erosion by the cross takes away, bool[h,w] -> bool[h,w]."""
+    return mask & ~ndimage.binary_erosion(mask)
+
+
+def _to(edges: np.ndarray, sampling: np.ndarray) -> np.ndarray:
+    """Distance of every pixel to the nearest of `edges`, infinite if there is none."""
+    if not edges.any():
+        return np.full(edges.shape, np.inf)
+    return ndimage.distance_transform_edt(~edges, sampling=sampling)
+
+
+def boundary_f1(distances: Distances, tolerance: float) -> float:
+    """F1 of the shares of the predicted and of the true edge that lie within `tolerance` of the other: Csurka et al.,
+    What is a good evaluation measure for semantic segmentation?, 2013, section 3."""
+    precision, recall = (float(np.mean(d <= tolerance)) if len(d) else 0.0 for d in distances)
+    if not (len(distances.of_prediction) or len(distances.of_truth)):
+        return float("nan")
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def surface_dice(distances: Distances, tolerance: float) -> float:
+    """Share of both edges together that lies within `tolerance` of the other: Nikolov et al., Deep learning to achieve
+    clinically applicable segmentation, 2018 (normalised surface Dice), each edge pixel counting 1."""
+    both = np.concatenate(distances)
+    return float(np.mean(both <= tolerance)) if len(both) else float("nan")
+
+
+def hausdorff(distances: Distances, percentile: float = 100.0) -> float:
+    """The larger of the two directed distances, each the maximum, or a percentile of it such as 95."""
+    empty = [len(d) == 0 for d in distances]
+    if any(empty):
+        return float("nan") if all(empty) else float("inf")
+    return float(max(np.percentile(d, percentile) for d in distances))
+
+
+def average_surface_distance(distances: Distances, symmetric: bool = True) -> float:
+    """Mean over the pixels of both edges, or of the prediction's alone, of the distance to the other."""
+    both = np.concatenate(distances) if symmetric else distances.of_prediction
+    if any(len(d) == 0 for d in distances):
+        return float("nan") if all(len(d) == 0 for d in distances) else float("inf")
+    return float(both.mean())
+
+
+def surface_sums(
+    prediction: Array,
+    label: Array,
+    num_classes: int,
+    *,
+    tolerance: float | None = None,
+    spacing: float | Sequence[float] = 1.0,
+) -> dict[str, np.ndarray]:
+    """The numbers of one image as sums f64[k] that add over images, i[h,w] and i[h,w]; see `surface_scores`.
+
+    Args:
+        prediction: classes 0..k-1.
+        label: classes, or IGNORE.
+        num_classes: k; 1 means 2.
+        tolerance: within which boundaries match, in the unit of `spacing`; by default TOLERANCE of the image's
+            diagonal, and at least one pixel.
+        spacing: size of a pixel, one number or (height, width).
+    """
+    prediction, label = np.asarray(prediction), np.asarray(label)
+    classes = num_confusion_classes(num_classes)
+    if tolerance is None:
+        pixel = np.broadcast_to(np.asarray(spacing, np.float64), (label.ndim,))
+        tolerance = max(TOLERANCE * float(np.linalg.norm(pixel * label.shape)), float(pixel.max()))
+    prediction = np.where(label == IGNORE, IGNORE, prediction)
+    sums = {name: np.zeros(classes) for name in (*_MEANS, "images", "one_sided")}
+    for c in np.intersect1d(np.union1d(prediction, label), np.arange(classes)):
+        distances = surface_distances(prediction == c, label == c, spacing)
+        sums["images"][c] = 1
+        sums["boundary_f1"][c] = boundary_f1(distances, tolerance)
+        sums["surface_dice"][c] = surface_dice(distances, tolerance)
+        if np.isinf(farthest := hausdorff(distances, 95.0)):
+            sums["one_sided"][c] = 1
+        else:
+            sums["hausdorff_95"][c] = farthest
+            sums["surface_distance"][c] = average_surface_distance(distances)
+    return sums
+
+
+class SurfaceTotal:
+    """Adds `surface_sums` over the maps that an evaluation step returns; `sums` is the total so far."""
+
+    def __init__(self, num_classes: int, tolerance: float | None = None):
+        self.num_classes, self.tolerance = num_classes, tolerance
+        classes = num_confusion_classes(num_classes)
+        self.sums = {name: np.zeros(classes) for name in (*_MEANS, "images", "one_sided")}
+
+    def add(self, maps: Mapping[str, np.ndarray]) -> None:
+        """Adds a batch: prediction and label u8[b,h,w], and size i[b,2], the height and width of each image in it."""
+        for prediction, label, (h, w) in zip(maps["prediction"], maps["label"], maps["size"]):
+            image = surface_sums(prediction[:h, :w], label[:h, :w], self.num_classes, tolerance=self.tolerance)
+            self.sums = {name: self.sums[name] + image[name] for name in image}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SurfaceScores:
+    """Means over images of each class, f64[k]; NaN for a class without any.
+
+    boundary_f1, surface_dice: over the images with the class in truth or prediction.
+    hausdorff_95, surface_distance: over those with it in both, in pixels or the unit of the spacing.
+    images: i64[k], images with the class in truth or prediction.
+    one_sided: i64[k], those of them with it in one alone, where the distances are infinite.
+    """
+
+    boundary_f1: np.ndarray
+    surface_dice: np.ndarray
+    hausdorff_95: np.ndarray
+    surface_distance: np.ndarray
+    images: np.ndarray
+    one_sided: np.ndarray
+
+
+def surface_scores(sums: Mapping[str, np.ndarray]) -> SurfaceScores:
+    """Turns summed `surface_sums` into `SurfaceScores`."""
+    images, one_sided = (np.asarray(sums[name], np.int64) for name in ("images", "one_sided"))
+    of = dict.fromkeys(_MEANS[:2], images) | dict.fromkeys(_MEANS[2:], images - one_sided)
+    means = {n: np.where(of[n] > 0, sums[n] / np.maximum(of[n], 1), np.nan) for n in _MEANS}
+    return SurfaceScores(**means, images=images, one_sided=one_sided)
+
+
+def surface_table(result: SurfaceScores, class_names: Sequence[str]) -> str:
+    """A Markdown table with a line a class and their mean: shares in percent, distances in pixels, "-" for NaN."""
+    rows = [("class", "boundary F1", "surface Dice", "HD95", "distance", "images", "one-sided")]
+    numbers = np.array([getattr(result, name) * (100 if name in _MEANS[:2] else 1) for name in _MEANS])
+    for i, name in enumerate(class_names):
+        counts = (str(result.images[i]), str(result.one_sided[i]))
+        rows.append((name.replace("|", "\\|"), *map(_shown, numbers[:, i]), *counts))
+    rows.append(("mean", *(_shown(_nan_mean(row)) for row in numbers), "", ""))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join([r[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(r[1:], widths[1:]))]) + " |"
+             for r in rows]  # fmt: skip
+    rule = "|" + "-" * (widths[0] + 2) + "|" + "|".join("-" * (w + 1) + ":" for w in widths[1:]) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def surface_dict(result: SurfaceScores, class_names: Sequence[str]) -> dict[str, Any]:
+    """The scores as JSON can hold them: means over classes, and one dictionary a class; None for NaN."""
+    classes = [
+        {"name": name, "images": int(result.images[i]), "one_sided": int(result.one_sided[i])}
+        | {field: _plain(getattr(result, field)[i]) for field in _MEANS}
+        for i, name in enumerate(class_names)
+    ]
+    return {f"mean_{field}": _plain(_nan_mean(getattr(result, field))) for field in _MEANS} | {"classes": classes}
+
+
+def _nan_mean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def _shown(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.2f}"
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

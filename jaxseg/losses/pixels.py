@@ -1,0 +1,88 @@
+"""What every loss is made of: checked arguments, one-hot truth, valid pixels, probabilities, and the one division."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.types import IGNORE, Array
+
+SumWeight = tuple[jax.Array, jax.Array]
+
+
+def probabilities(logits: Array) -> jax.Array:
+    """Softmax over classes, or the sigmoid of a single logit, f32[...,k] -> f32[...,k]."""
+    logits = jnp.asarray(logits, jnp.float32)
+    return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
+
+
+def divide(sum_: jax.Array, weight: jax.Array) -> jax.Array:
+    """sum / weight, and 0 with a zero gradient where the weight is 0: a batch of IGNORE alone teaches nothing."""
+    empty = weight == 0
+    return jnp.where(empty, 0.0, sum_ / jnp.where(empty, 1.0, weight))
+
+
+def check(logits: Array, labels: Array) -> tuple[jax.Array, int]:
+    """Returns float32 logits and the number of classes that labels may name."""
+    if logits.ndim < 1 or logits.shape[:-1] != labels.shape:
+        raise ValueError(
+            f"Labels need the shape of the logits without the class axis, got {labels.shape} for logits {logits.shape}."
+        )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"Labels must be integers, got {labels.dtype}.")
+    return jnp.asarray(logits, jnp.float32), max(logits.shape[-1], 2)
+
+
+def one_hot(labels: Array, classes: int) -> jax.Array:
+    """bool[..., classes]; a comparison, since XLA's gather and its scatter gradient are slow."""
+    return jnp.asarray(labels, jnp.int32)[..., None] == jnp.arange(classes).reshape((1,) * labels.ndim + (classes,))
+
+
+def scored(truth: jax.Array, k: int) -> jax.Array:
+    """The one-hot truth of the classes that have a probability: all, or the foreground for k = 1."""
+    return jnp.asarray(truth[..., 1:] if k == 1 else truth, jnp.float32)
+
+
+def foreground(values: jax.Array, include_background: bool) -> jax.Array:
+    """The classes that count, [...,k] -> [...,k] or [...,k-1] without class 0."""
+    if include_background:
+        return values
+    if values.shape[-1] == 1:
+        raise ValueError("include_background=False needs more than one class: with k = 1 there is no background logit.")
+    return values[..., 1:]
+
+
+def valid(labels: Array, classes: int) -> jax.Array:
+    """1 for a pixel that counts, 0 for IGNORE, NaN for a label outside the classes."""
+    labels = jnp.asarray(labels, jnp.int32)
+    inside = (labels >= 0) & (labels < classes)
+    return jnp.where(labels == IGNORE, 0.0, jnp.where(inside, 1.0, jnp.nan))
+
+
+def weights_of_classes(weights: Sequence[float] | Array | None, classes: int) -> jax.Array | None:
+    if weights is None:
+        return None
+    values = jnp.asarray(weights, jnp.float32)
+    if values.shape != (classes,):
+        raise ValueError(f"class_weights must be {classes} numbers, one per class, got shape {values.shape}.")
+    return values
+
+
+def expand(vector: jax.Array, like: jax.Array) -> jax.Array:
+    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
+
+
+def sum_pixels(
+    pixel: jax.Array,
+    labels: Array,
+    classes: int,
+    truth: jax.Array,
+    weights: jax.Array | None,
+    averaged_weight: bool = False,
+) -> SumWeight:
+    """Sums a loss per pixel; `averaged_weight` says that it has the class weights in it already."""
+    counts = valid(labels, classes)
+    if weights is None:
+        return jnp.sum(counts * pixel), jnp.sum(counts)
+    weight = counts * jnp.sum(jnp.where(truth, expand(weights, truth), 0.0), axis=-1)
+    return jnp.sum((counts if averaged_weight else weight) * pixel), jnp.sum(weight)

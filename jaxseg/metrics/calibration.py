@@ -1,0 +1,91 @@
+"""Calibration: whether the pixels that a network is 80 % sure of are right 80 % of the time."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.metrics.confusion import predict_classes
+from jaxseg.types import Array
+
+
+def calibration_stats(logits: Array, labels: Array, bins: int = 15) -> dict[str, jax.Array]:
+    """Sums over pixels by confidence: count i32[bins], correct i32[bins] and confidence f32[bins].
+
+    The confidence of a pixel is the probability of its predicted class, and bin m (from 0) holds those in
+    (m / bins, (m + 1) / bins]. The sums add over batches; add them as int64 and float64 on the host. Labels outside
+    0..k-1, IGNORE among them, are left out.
+
+    Args:
+        logits: f[b,h,w,k], softmax for k > 1 and sigmoid for k = 1.
+        labels: i[b,h,w].
+        bins: of equal width.
+
+    Raises:
+        ValueError: if the shapes disagree or labels are no integers.
+    """
+    logits = jnp.asarray(logits, jnp.float32)
+    if logits.shape[:-1] != labels.shape or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"Calibration needs integer labels of shape {logits.shape[:-1]}, got {labels.shape}.")
+    labels, predicted, k = jnp.asarray(labels, jnp.int32), predict_classes(logits), max(logits.shape[-1], 2)
+    if logits.shape[-1] == 1:
+        confidence = jax.nn.sigmoid(jnp.abs(logits[..., 0]))
+    else:
+        confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
+    valid = (labels >= 0) & (labels < k)
+    place = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
+    here = valid[..., None] & (place[..., None] == jnp.arange(bins).reshape((1,) * labels.ndim + (bins,)))
+    pixels = tuple(range(labels.ndim))
+    return {
+        "count": jnp.sum(here, axis=pixels, dtype=jnp.int32),
+        "correct": jnp.sum(here & (predicted == labels)[..., None], axis=pixels, dtype=jnp.int32),
+        "confidence": jnp.sum(jnp.where(here, confidence[..., None], 0.0), axis=pixels),
+    }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibration:
+    """Numbers of the summed bins; per-bin arrays are f64[bins], NaN in an empty bin. All NaN if no pixel counts.
+
+    error: expected calibration error, Σ_m n_m/n |accuracy_m - confidence_m|: Guo et al., On Calibration of Modern
+        Neural Networks, 2017, eq. 3.
+    largest_error: max_m |accuracy_m - confidence_m|, its eq. 5.
+    confidence, accuracy: the mean over the pixels of each bin: together the reliability diagram.
+    count: i64[bins].
+    """
+
+    error: float
+    largest_error: float
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    count: np.ndarray
+
+
+def calibration(stats: Mapping[str, Array]) -> Calibration:
+    """Turns summed `calibration_stats` into `Calibration`."""
+    count = np.asarray(stats["count"], np.int64)
+    filled = np.maximum(count, 1)
+    confidence, accuracy = (
+        np.where(count > 0, np.asarray(stats[name], np.float64) / filled, np.nan) for name in ("confidence", "correct")
+    )
+    if not count.any():
+        return Calibration(float("nan"), float("nan"), confidence, accuracy, count)
+    gap = np.abs(accuracy - confidence)
+    return Calibration(float(np.nansum(count / count.sum() * gap)), float(np.nanmax(gap)), confidence, accuracy, count)
+
+
+def calibration_dict(result: Calibration) -> dict[str, Any]:
+    """The numbers as JSON can hold them, None for NaN; `bins` lists one dictionary a bin."""
+    columns = zip(result.count, result.confidence, result.accuracy)
+    return {
+        "error": _plain(result.error),
+        "largest_error": _plain(result.largest_error),
+        "bins": [{"count": int(n), "confidence": _plain(c), "accuracy": _plain(a)} for n, c, a in columns],
+    }
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
