@@ -180,15 +180,15 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
 def from_dict(values: dict[str, Any]) -> ConfigDict:
     """Returns the configuration that `to_dict` wrote, after JSON has turned its tuples into lists.
 
+    A key that it lacks is younger than it and has its default, which means what was done before there was the key.
+
     Raises:
-        ConfigError: if it has keys that this version does not know, or lacks some.
+        ConfigError: if it has keys that this version does not know, or none at all.
     """
     config = default_config()
-    flat = flatten(ConfigDict(values))
-    missing = [key for key in KEYS if key not in flat and key not in FREE_FORM]
-    if missing:
-        raise ConfigError(f"The stored configuration lacks the keys {', '.join(missing)}: another version wrote it.")
-    for key, value in flat.items():
+    if not values:
+        raise ConfigError("The stored configuration is empty.")
+    for key, value in flatten(ConfigDict(values)).items():
         set_key(config, key, _tuples(value))
     return config
 

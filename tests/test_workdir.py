@@ -70,7 +70,7 @@ def test_read_only_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cannot be read"), ("[1]", "holds list"), ("{}", "lacks the keys"), ('{"sed": 1}', "lacks the keys")],
+    [("{", "cannot be read"), ("[1]", "holds list"), ("{}", "is empty"), ('{"sed": 1}', "no config key 'sed'")],
 )
 def test_unreadable_config(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "config.json").write_text(text)
