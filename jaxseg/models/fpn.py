@@ -97,7 +97,7 @@ class FPN(nn.Module):
     branch_norm: Literal["group", "same"] = "group"
     align_corners: bool = False
     dropout: float = 0.0
-    encoder: EncoderFactory = encoders.factory("residual")
+    encoder: EncoderFactory = encoders.factory("resnet50")
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32

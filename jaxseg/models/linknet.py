@@ -85,7 +85,7 @@ class LinkNet(nn.Module):
     finest: int = 4
     up_kernel: Literal[2, 3, 4] = 3
     ending: Literal["full_conv", "block"] = "full_conv"
-    encoder: EncoderFactory = encoders.factory("residual")
+    encoder: EncoderFactory = encoders.factory("resnet18")
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32

@@ -48,7 +48,7 @@ class PSPNet(nn.Module):
     align_corners: bool = True
     dropout: float = 0.1
     aux_width: int | None = 256
-    encoder: EncoderFactory = encoders.factory("residual")
+    encoder: EncoderFactory = encoders.factory("resnet50", output_stride=8)
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32

@@ -78,7 +78,7 @@ class UPerNet(nn.Module):
     align_corners: bool = False
     dropout: float = 0.0
     aux_width: int | None = 256
-    encoder: EncoderFactory = encoders.factory("residual")
+    encoder: EncoderFactory = encoders.factory("resnet50")
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32
