@@ -5,8 +5,13 @@ TINY = {
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
     "cnn": {"widths": [4, 8], "hidden": 8, "hidden_kernel": 3},
     "encoder_decoder": {"widths": [4, 8]},
+    "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
+    "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},
+    "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
     "resunet": {"widths": [4, 8, 8]},
     "unet": {"widths": [4, 8, 8]},
+    "unetplusplus": {"widths": [4, 8, 8], "deep_supervision": True},
+    "upernet": {"width": 12, "aux_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
 }
 
 # `encoders.build(name, **ENCODERS[name])`.

@@ -26,8 +26,13 @@ _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "cnn": "CNN",
     "encoder_decoder": "EncoderDecoder",
+    "fpn": "FPN",
+    "linknet": "LinkNet",
+    "pspnet": "PSPNet",
     "resunet": "ResUNet",
     "unet": "UNet",
+    "unetplusplus": "UNetPlusPlus",
+    "upernet": "UPerNet",
 }
 MODELS = tuple(_CLASSES)
 ACTIVATIONS = ("relu", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "hard_swish", "softplus", "tanh")

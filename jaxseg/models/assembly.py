@@ -48,20 +48,33 @@ def walk_up(stage: Callable[[int], nn.Module], pyramid: Sequence[jax.Array], *, 
     return tuple(features)
 
 
-def to_full_resolution(
-    pyramid: Sequence[jax.Array], strides: Sequence[int], size: tuple[int, int]
-) -> tuple[tuple[jax.Array, ...], tuple[int, ...]]:
-    """Puts levels without channels before a pyramid that starts below the image's resolution, one for each halving.
+def decoder_levels(
+    pyramid: Sequence[jax.Array],
+    strides: Sequence[int],
+    size: tuple[int, int],
+    *,
+    full_resolution: bool,
+    full_skip: bool,
+) -> tuple[tuple[jax.Array, ...], tuple[int, ...], int]:
+    """Fits a pyramid to a decoder that shall end at the image's resolution, though the encoder has no skip there.
 
-    A decoder that walks up the result ends at the resolution of the image, `size`, in stages without a skip.
+    Args:
+        pyramid: features of the encoder, finest first.
+        strides: its strides.
+        size: height and width of the image.
+        full_resolution: puts levels without channels before a pyramid of stride 2 or more, one for each halving down
+            to stride 1.
+        full_skip: False leaves the features of stride 1 out.
 
     Returns:
-        The longer pyramid and its strides, which start at 1.
+        The pyramid, its strides, and how many levels were put before it.
     """
-    finer = tuple(2**i for i in range(strides[0].bit_length() - 1))
+    if not full_skip and strides[0] == 1:
+        pyramid, strides = pyramid[1:], strides[1:]
+    finer = tuple(2**i for i in range(strides[0].bit_length() - 1)) if full_resolution else ()
     b, dtype = pyramid[0].shape[0], pyramid[0].dtype
     empty = (jnp.zeros((b, -(-size[0] // s), -(-size[1] // s), 0), dtype) for s in finer)
-    return (*empty, *pyramid), (*finer, *strides)
+    return (*empty, *pyramid), (*finer, *strides), len(finer)
 
 
 def coarse_levels(
@@ -103,7 +116,7 @@ class AuxiliaryHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, size: tuple[int, int], *, train: bool = False) -> jax.Array:
         x = ConvNormAct(self.features, norm=self.norm, act=self.act, dtype=self.dtype, name="conv")(x, train=train)
-        x = Dropout(self.dropout, axis_name=self.axis_name, spatial=True)(x, train=train)
+        x = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(x, train=train)
         return to_logits(x, self.num_classes, size, align_corners=self.align_corners, dtype=self.dtype)
 
 

@@ -18,9 +18,9 @@ from flax import linen as nn
 
 from jaxseg.models.assembly import (
     check_widths,
+    decoder_levels,
     make_encoder,
     name_stages,
-    to_full_resolution,
     to_logits,
     walk_up,
 )
@@ -117,7 +117,7 @@ class UNet(nn.Module):
         full_resolution: whether the decoder goes on to the image's resolution over an encoder that starts at a stride
             of 2 or more, in stages without a skip; `widths` then has one more for each. False: the logits are
             up-sampled.
-        full_skip: whether the features of stride 1, where the encoder has them, are a skip.
+        full_skip: whether the features of stride 1, where the encoder has them, take part.
         center: whether the convolutions of a level also stand at the bottom, before the expanding path.
         head_kernel: side of the last convolution's kernel.
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. `widths` then are
@@ -159,41 +159,23 @@ class UNet(nn.Module):
         else:
             x, size = pad_to_multiple(image, encoder.strides[-1] if self.up == "transposed" else 1)
         pyramid = encoder(x, train=train)
-        features = self.decode(pyramid, encoder.strides, x.shape[1:3], layers, train=train)
-        top = features[0] if features else pyramid[0]
-        whole = top.shape[1:3] if encoder.strides[0] == 1 else x.shape[1:3]
+        skips, strides, added = decoder_levels(
+            pyramid, encoder.strides, x.shape[1:3], full_resolution=self.full_resolution, full_skip=self.full_skip
+        )
+        check_widths("UNet", self.widths, len(skips))
+        if self.center:
+            stage = ConvStage(skips[-1].shape[-1], self.convs, self.padding, **layers, name="center")
+            skips = (*skips[:-1], stage(skips[-1], train=train))
+        decoded = UNetDecoder(
+            self.widths[: len(skips) - 1], strides, added, self.convs, self.up, self.padding, **layers, name="decoder"
+        )(skips, train=train)
+        top = decoded[0] if decoded else skips[0]
+        whole = top.shape[1:3] if strides[0] == 1 else x.shape[1:3]
         logits = to_logits(
             top, self.num_classes, whole, size, kernel_size=self.head_kernel, kernel_init=he_normal, dtype=self.dtype
         )
-        added = len(features) - len(pyramid) + 1
-        full = {f"decoder/full{i}": x for i, x in enumerate(features[:added])}
-        return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=features[added:]), **full}
-
-    def decode(
-        self,
-        pyramid: tuple[jax.Array, ...],
-        strides: tuple[int, ...],
-        size: tuple[int, int],
-        layers: dict[str, Any],
-        *,
-        train: bool,
-    ) -> tuple[jax.Array, ...]:
-        """The expanding path over the encoder's features, finest first, for an image of `size`."""
-        levels = len(pyramid)
-        if strides[0] == 1 and not self.full_skip:
-            pyramid = (pyramid[0][..., :0], *pyramid[1:])
-        if self.full_resolution:
-            pyramid, strides = to_full_resolution(pyramid, strides, size)
-        check_widths("UNet", self.widths, len(pyramid))
-        if self.center:
-            bottom = pyramid[-1]
-            stage = ConvStage(bottom.shape[-1], self.convs, self.padding, **layers, name="center")
-            pyramid = (*pyramid[:-1], stage(bottom, train=train))
-        added = len(pyramid) - levels
-        decoder = UNetDecoder(
-            self.widths[: len(pyramid) - 1], strides, added, self.convs, self.up, self.padding, **layers, name="decoder"
-        )
-        return decoder(pyramid, train=train)
+        full = {f"decoder/full{i}": x for i, x in enumerate(decoded[:added])}
+        return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded[added:]), **full}
 
 
 def crop_middle(x: jax.Array, size: tuple[int, int]) -> jax.Array:
