@@ -10,6 +10,7 @@ import parity
 import pytest
 from flax import linen as nn
 
+from jaxseg import nn as jnn
 from jaxseg import pretrained
 from jaxseg.models import encoders
 from jaxseg.pretrained import resnet
@@ -54,6 +55,7 @@ def torchvision_resnet(block, layers, **fields):
     return torchvision_features(models.resnet.ResNet(getattr(models.resnet, block), layers, **fields))
 
 
+DEPTHS = (1, 1, 1, 2)
 CASES = {
     "resnet18": ("BasicBlock", [2, 2, 2, 2], {}, {}),
     "resnet50": ("Bottleneck", [3, 4, 6, 3], {}, {}),
@@ -97,9 +99,9 @@ def test_features_are_torchvisions(case):
     ],
 )
 def test_features_are_timms(name, rules, fields):
-    module = oracles.timm().create_model(name, pretrained=False, features_only=True, **fields)
+    module = oracles.timm().create_model(name, pretrained=False, features_only=True, layers=DEPTHS, **fields)
     parity.check_eval(
-        as_model(name, **fields),
+        as_model(name, depths=DEPTHS, **fields),
         module,
         inside(rules),
         ours=lambda result: result[1]["pyramid"],
@@ -108,9 +110,12 @@ def test_features_are_timms(name, rules, fields):
 
 
 def test_gradients_are_torchvisions():
-    module = torchvision_resnet("BasicBlock", [2, 2, 2, 2])
+    module = torchvision_resnet("BasicBlock", DEPTHS)
     parity.check_gradients(
-        as_model("resnet18"), module, inside(resnet.torchvision("basic")), theirs=lambda result: result[-1]
+        as_model("resnet18", depths=DEPTHS),
+        module,
+        inside(resnet.torchvision("basic")),
+        theirs=lambda result: result[-1],
     )
 
 
@@ -126,6 +131,50 @@ def test_gradients_of_gates_and_poolings_are_timms():
     )
     model = as_model("resnet18d", depths=(1, 1, 1, 1), squeeze_excite=True, output_stride=16)
     parity.check_gradients(model, module, inside(resnet.timm_d("basic")), theirs=lambda result: result[-1])
+
+
+def rates(name, **fields):
+    """{(stage, block): atrous rates of its 3x3 convolutions}, where they are not 1."""
+    encoder = encoders.build(name, norm=jnn.make_norm("none"), **fields)
+    found = {}
+    x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda x: encoder.init_with_output(jax.random.key(0), x)[0])(x)
+    convolutions = [e for e in jaxpr.eqns if e.primitive.name == "conv_general_dilated"][1:]
+    each = 2 if encoder.block == "basic" else 1
+    places = [(s, b) for s, depth in enumerate(encoder.depths, 1) for b in range(1, depth + 1) for _ in range(each)]
+    for place, e in zip(places, convolutions, strict=True):
+        found.setdefault(place, []).append(e.params["rhs_dilation"][0])
+    return {place: r for place, r in found.items() if set(r) != {1}}
+
+
+def test_atrous_rates():
+    assert rates("resnet50", depths=(1, 1, 2, 2)) == {}
+    assert rates("resnet50", depths=(1, 1, 2, 2), output_stride=16) == {(4, 2): [2]}
+    assert rates("resnet50", depths=(1, 1, 2, 2), output_stride=8) == {(3, 2): [2], (4, 1): [2], (4, 2): [4]}
+    assert rates("resnet18", depths=(1, 1, 1, 2), output_stride=16) == {(4, 1): [1, 2], (4, 2): [2, 2]}
+    whole = {"depths": (1, 1, 2, 3), "first_dilated": True, "multi_grid": (1, 2, 4)}
+    # Chen 2017, section 4.2.1: "the three convolutions will have rates = 2 (1, 2, 4) = (2, 4, 8)".
+    assert rates("resnet50", output_stride=16, **whole) == {(4, 1): [2], (4, 2): [4], (4, 3): [8]}
+    last = {(4, 1): [4], (4, 2): [8], (4, 3): [16]}
+    assert rates("resnet50", output_stride=8, **whole) == {(3, 1): [2], (3, 2): [2], **last}
+
+
+def test_dilation_computes_the_features_between():
+    """Where rates take the place of strides, every second pixel has the features of the network with strides."""
+    fields = {"depths": (1, 2, 2, 2), "widths": (4, 8, 8, 12, 12)}
+    image = jnp.asarray(parity.images(65, 79))
+    encoder = encoders.build("resnet50", **fields)
+    variables = jax.jit(encoder.init)(jax.random.key(0), image)
+    coarse = jax.jit(encoder.apply)(variables, image)[-1]
+    fine = jax.jit(encoders.build("resnet50", output_stride=8, **fields).apply)(variables, image)[-1]
+    parity.assert_close(fine[:, ::4, ::4], coarse, 1e-5)
+
+
+def test_widths_and_depths_must_agree():
+    with pytest.raises(ValueError, match="must be those of the stem and of the 2 stages"):
+        encoders.build("resnet18", depths=(1, 1)).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    with pytest.raises(ValueError, match="fields of the block 'bottleneck'"):
+        encoders.build("resnet18", groups=2).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
 
 
 # Parameters with the classifier of 1000 classes, as torchvision's and timm's documentation gives them.

@@ -4,6 +4,14 @@
 TINY = {
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
     "cnn": {"widths": [4, 8], "hidden": 8, "hidden_kernel": 3},
+    "deeplabv3": {
+        "width": 16,
+        "aux_width": 4,
+        "head_conv": True,
+        "encoder": "plain",
+        "encoder_args": {"widths": [4, 6]},
+    },
+    "deeplabv3plus": {"width": 16, "low_width": 4, "encoder": "residual", "encoder_args": {"widths": [4, 6, 8, 8]}},
     "encoder_decoder": {"widths": [4, 8]},
     "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},

@@ -25,6 +25,8 @@ __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names"]
 _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "cnn": "CNN",
+    "deeplabv3": "DeepLabV3",
+    "deeplabv3plus": "DeepLabV3Plus",
     "encoder_decoder": "EncoderDecoder",
     "fpn": "FPN",
     "linknet": "LinkNet",

@@ -3,6 +3,7 @@
 All take and give f[b,h,w,c] of any height and width, and know nothing of configs, data or files.
 """
 
+from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import (
     Conv,
@@ -30,6 +31,7 @@ from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlo
 from jaxseg.nn.resize import SubPixelUp, crop_to, pad_to_multiple, resize, resize_to_sizes, upsample
 
 __all__ = [
+    "ASPP",
     "SHORTCUTS",
     "AttentionGate",
     "BasicBlock",
@@ -64,6 +66,7 @@ __all__ = [
     "max_pool_with_indices",
     "max_unpool",
     "pad_to_multiple",
+    "rates_at",
     "resize",
     "resize_to_sizes",
     "sincos_position",
