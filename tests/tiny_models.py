@@ -4,13 +4,41 @@
 TINY = {
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
     "cnn": {"widths": [4, 8], "hidden": 8, "hidden_kernel": 3},
+    "deeplabv3": {
+        "width": 16,
+        "aux_width": 4,
+        "head_conv": True,
+        "encoder": "plain",
+        "encoder_args": {"widths": [4, 6]},
+    },
+    "deeplabv3plus": {"width": 16, "low_width": 4, "encoder": "residual", "encoder_args": {"widths": [4, 6, 8, 8]}},
     "encoder_decoder": {"widths": [4, 8]},
+    "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
+    "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},
+    "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
     "resunet": {"widths": [4, 8, 8]},
     "unet": {"widths": [4, 8, 8]},
+    "unetplusplus": {"widths": [4, 8, 8], "deep_supervision": True},
+    "upernet": {"width": 12, "aux_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
 }
 
 # `encoders.build(name, **ENCODERS[name])`.
 ENCODERS = {
     "plain": {"widths": [4, 6, 8]},
     "residual": {"widths": [4, 6, 8]},
+    "resnet18": {"depths": [1, 2], "widths": [4, 6, 8]},
+    "resnet34": {"depths": [1, 1], "widths": [4, 4, 8]},
+    "resnet50": {"depths": [1, 1, 1, 2], "widths": [4, 8, 8, 12, 16], "output_stride": 8},
+    "resnet101": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "resnet152": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "resnet18d": {"depths": [1, 2, 1, 1], "widths": [4, 4, 8, 8, 8], "output_stride": 16},
+    "resnet34d": {"depths": [1, 1], "widths": [4, 4, 8]},
+    "resnet50d": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "resnet101d": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "resnext50_32x4d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
+    "resnext101_32x8d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
+    "seresnet50": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "seresnet101": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "wide_resnet50_2": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "wide_resnet101_2": {"depths": [1, 1], "widths": [4, 8, 8]},
 }

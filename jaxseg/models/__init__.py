@@ -25,9 +25,16 @@ __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names"]
 _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "cnn": "CNN",
+    "deeplabv3": "DeepLabV3",
+    "deeplabv3plus": "DeepLabV3Plus",
     "encoder_decoder": "EncoderDecoder",
+    "fpn": "FPN",
+    "linknet": "LinkNet",
+    "pspnet": "PSPNet",
     "resunet": "ResUNet",
     "unet": "UNet",
+    "unetplusplus": "UNetPlusPlus",
+    "upernet": "UPerNet",
 }
 MODELS = tuple(_CLASSES)
 ACTIVATIONS = ("relu", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "hard_swish", "softplus", "tanh")

@@ -3,6 +3,7 @@
 All take and give f[b,h,w,c] of any height and width, and know nothing of configs, data or files.
 """
 
+from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import (
     Conv,
@@ -17,11 +18,20 @@ from jaxseg.nn.conv import (
     space_to_depth,
 )
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
-from jaxseg.nn.pooling import avg_pool, global_avg_pool, max_pool, max_pool_with_indices, max_unpool
+from jaxseg.nn.pooling import (
+    adaptive_avg_pool,
+    avg_pool,
+    global_avg_pool,
+    max_pool,
+    max_pool_with_indices,
+    max_unpool,
+)
+from jaxseg.nn.pyramid import PyramidPooling
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
 from jaxseg.nn.resize import SubPixelUp, crop_to, pad_to_multiple, resize, resize_to_sizes, upsample
 
 __all__ = [
+    "ASPP",
     "SHORTCUTS",
     "AttentionGate",
     "BasicBlock",
@@ -35,10 +45,12 @@ __all__ = [
     "Identity",
     "LayerNorm",
     "PreActBlock",
+    "PyramidPooling",
     "ResidualBlock",
     "SelfAttention2D",
     "SqueezeExcite",
     "SubPixelUp",
+    "adaptive_avg_pool",
     "avg_pool",
     "classifier",
     "conv2d",
@@ -54,6 +66,7 @@ __all__ = [
     "max_pool_with_indices",
     "max_unpool",
     "pad_to_multiple",
+    "rates_at",
     "resize",
     "resize_to_sizes",
     "sincos_position",

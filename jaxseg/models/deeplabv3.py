@@ -1,0 +1,84 @@
+"""DeepLabV3 (Chen, Papandreou, Schroff and Adam 2017, "Rethinking Atrous Convolution for Semantic Image Segmentation").
+
+An encoder that dilates in place of its last strides, atrous spatial pyramid pooling with image-level features, and the
+classes (Fig. 5). The default encoder is the paper's ResNet-101 at output stride 16 with the multi-grid (1, 2, 4)
+(section 4.2.1); evaluation at output stride 8, as in section 4.2.2, is the same parameters in a model built with that.
+
+torchvision's `deeplabv3_resnet50` is `encoder="resnet50"` at output stride 8, `head_conv=True`, `dropout=.5`, and
+`aux_width=256` where it has the auxiliary head: 42,004,074 parameters for 21 classes.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.models import encoders
+from jaxseg.models.assembly import AuxiliaryHead, make_encoder, name_stages, to_logits
+from jaxseg.models.encoders import EncoderFactory
+from jaxseg.nn import ASPP, ConvNormAct, Dropout, make_norm, rates_at
+from jaxseg.types import Activation, NormFactory
+
+
+class DeepLabV3(nn.Module):
+    """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
+
+    Attributes:
+        num_classes: k.
+        width: channels of the pyramid pooling.
+        rates: atrous rates of the pyramid pooling; None: 6, 12, 18 at output stride 16, 12, 24, 36 at 8.
+        separable: whether its atrous convolutions are separable.
+        head_conv: whether another 3x3 convolution stands before the classes (torchvision,
+            segmentation_models.pytorch); the paper has none.
+        align_corners: of the up-sampling of the logits.
+        dropout: rate after the pyramid pooling: .1 in the authors' release, .5 in torchvision.
+        aux_width: channels of an auxiliary head on the second coarsest level (torchvision: 256); None: no such head,
+            as in the paper.
+        aux_dropout: rate at which that head drops channels.
+        encoder: an `EncoderFactory`; its last stride sets the rates.
+        axis_name: mapped axis over which dropout is drawn and batch norm synchronised.
+    """
+
+    num_classes: int
+    width: int = 256
+    rates: tuple[int, ...] | None = None
+    separable: bool = False
+    head_conv: bool = False
+    align_corners: bool = False
+    dropout: float = 0.1
+    aux_width: int | None = None
+    aux_dropout: float = 0.1
+    encoder: EncoderFactory = encoders.factory("resnet101", output_stride=16, multi_grid=(1, 2, 4), first_dilated=True)
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        size = image.shape[1:3]
+        encoder = make_encoder(self.encoder, **layers)
+        pyramid = encoder(image, train=train)
+        rates = self.rates or rates_at(encoder.strides[-1])
+        context = ASPP(self.width, rates, self.separable, axis_name=self.axis_name, **layers, name="aspp")(
+            pyramid[-1], train=train
+        )
+        x = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(context, train=train)
+        if self.head_conv:
+            x = ConvNormAct(self.width, **layers, name="conv")(x, train=train)
+        logits = to_logits(x, self.num_classes, size, align_corners=self.align_corners, dtype=self.dtype)
+        aux: tuple[jax.Array, ...] = ()
+        if self.aux_width is not None and len(pyramid) > 1 and (train or self.is_initializing()):
+            head = AuxiliaryHead(
+                self.num_classes,
+                self.aux_width,
+                self.aux_dropout,
+                self.align_corners,
+                axis_name=self.axis_name,
+                **layers,
+                name="aux",
+            )
+            aux = (head(pyramid[-2], size, train=train),)
+        return logits, {"aux": aux, "aspp": context, **name_stages(encoder=pyramid, decoder=(x,))}
