@@ -1,0 +1,88 @@
+"""Which published weights there are, where, and which rules rename them: tables, one line an entry.
+
+Rules are named "FILE:FUNCTION", for `jaxseg.pretrained.FILE.FUNCTION() -> list[Rule]`, imported when they are asked
+for. Those of an encoder are relative to it; those of a network lead to the whole of it.
+"""
+
+from typing import NamedTuple
+
+from jaxseg.pretrained.errors import WeightsError
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # tried in this order
+
+
+class Published(NamedTuple):
+    """Weights on the Hugging Face Hub.
+
+    Attributes:
+        repository: OWNER/NAME.
+        files: names in the repository; the first that is there is taken.
+        revision: branch or commit; None: the newest.
+    """
+
+    repository: str
+    files: tuple[str, ...] = HUB_FILES
+    revision: str | None = None
+
+
+# Encoder, name of the weights, repository. "imagenet" is the set that published segmentation results mostly start
+# from; the others say in their name where they differ.
+ENCODER_ROWS: tuple[tuple[str, str, str], ...] = ()
+
+# Family of encoders (file in jaxseg/models/encoders) -> rules of the formats that its weights come in.
+ENCODER_RULES: dict[str, tuple[str, ...]] = {}
+
+# Architecture -> rules of the formats that whole networks come in. A rules function with a parameter is given the
+# rules of the encoder (smp joins any encoder to any decoder).
+NETWORK_RULES: dict[str, tuple[str, ...]] = {}
+
+# Architecture, repository that holds the whole network.
+NETWORK_ROWS: tuple[tuple[str, str], ...] = ()
+
+# Files of torchvision (https://download.pytorch.org/models/NAME.pth): the name ends in the first digits of the SHA-256.
+_TORCHVISION = """
+convnext_base-6075fbad convnext_large-ea097f82 convnext_small-0c510722 convnext_tiny-983f1562
+deeplabv3_mobilenet_v3_large-fc3c493d deeplabv3_resnet101_coco-586e9e4e deeplabv3_resnet50_coco-cd0a2569
+densenet121-a639ec97 densenet161-8d451a50 densenet169-b2777c0a densenet201-c1103571
+efficientnet_b0_rwightman-7f5810bc efficientnet_b1-c27df63c efficientnet_b1_rwightman-bac287d4
+efficientnet_b2_rwightman-c35c1473 efficientnet_b3_rwightman-b3899882 efficientnet_b4_rwightman-23ab8bcd
+efficientnet_b5_lukemelas-1a07897c efficientnet_b6_lukemelas-24a108a5 efficientnet_b7_lukemelas-c5b4e57e
+efficientnet_v2_l-59c71312 efficientnet_v2_m-dc08266a efficientnet_v2_s-dd5fe13b
+fcn_resnet101_coco-7ecb50ca fcn_resnet50_coco-1167a1af lraspp_mobilenet_v3_large-d234d4ea
+mobilenet_v2-7ebf99e0 mobilenet_v2-b0353104 mobilenet_v3_large-5c1a4163 mobilenet_v3_large-8738ca79
+mobilenet_v3_small-047dcff4 resnet101-63fe2227 resnet101-cd907fc2 resnet152-394f9c45 resnet152-f82ba261
+resnet18-f37072fd resnet34-b627a593 resnet50-0676ba61 resnet50-11ad3fa6 resnext101_32x8d-110c445d
+resnext101_32x8d-8ba56ff5 resnext101_64x4d-173b62eb resnext50_32x4d-1a0047aa resnext50_32x4d-7cdf4587
+vgg11-8a719046 vgg11_bn-6002323d vgg13-19584684 vgg13_bn-abd245e5 vgg16-397923af vgg16_bn-6c64b313
+vgg19-dcbb9e9d vgg19_bn-c79401a0 wide_resnet101_2-32ee1156 wide_resnet101_2-d733dc28 wide_resnet50_2-95faca4d
+wide_resnet50_2-9ba9bcbe
+"""
+
+
+def encoder_weights(encoder: str) -> dict[str, Published]:
+    """Returns {name of weights: where they are} for an encoder; empty where none are known."""
+    return {name: Published(repository) for owner, name, repository in ENCODER_ROWS if owner == encoder}
+
+
+def network_weights(model: str) -> dict[str, Published]:
+    """Returns {repository: where it is} of whole networks of an architecture."""
+    return {repository: Published(repository) for owner, repository in NETWORK_ROWS if owner == model}
+
+
+def encoder_rules(family: str) -> tuple[str, ...]:
+    """Returns the names of the rules for a family of encoders (a file in jaxseg/models/encoders)."""
+    return ENCODER_RULES[family] if family in ENCODER_RULES else ()
+
+
+def network_rules(model: str) -> tuple[str, ...]:
+    """Returns the names of the rules for an architecture."""
+    return NETWORK_RULES[model] if model in NETWORK_RULES else ()
+
+
+def check_torchvision_digest(stem: str, sha256: str) -> None:
+    """Raises WeightsError where a file that bears the name of one of torchvision's does not have its SHA-256."""
+    if stem in _TORCHVISION.split() and not sha256.startswith(stem.rpartition("-")[2]):
+        raise WeightsError(
+            f"The file {stem}.pth is damaged: its SHA-256 begins with {sha256[:8]}; fetch "
+            f"https://download.pytorch.org/models/{stem}.pth again."
+        )
