@@ -66,9 +66,8 @@ def initial_state(
         return jax.jit(init)(key), []
     shapes = jax.eval_shape(init, key)
     try:
-        planned, origin = _read(
-            config, weights, {"params": shapes.params, "batch_stats": shapes.batch_stats}, num_classes
-        )
+        variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
+        planned, origin = _read(config, weights, variables, num_classes)
     except pretrained.WeightsError as error:
         raise ConfigError(f"{weights.key}: {error}") from error
     if len(set(snapshot.all_processes(origin.sha256))) > 1:

@@ -191,9 +191,8 @@ def run_record(
         ConfigError: if the file cannot be written.
     """
     if jax.process_index() == 0:
-        _write_starts(
-            path, [*_read_starts(path), {**_describe_start(config, step), "weights": [dict(w) for w in weights]}]
-        )
+        start = {**_describe_start(config, step), "weights": [dict(origin) for origin in weights]}
+        _write_starts(path, [*_read_starts(path), start])
 
 
 def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float) -> None:

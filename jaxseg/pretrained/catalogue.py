@@ -1,11 +1,13 @@
 """Which published weights there are, where, and which rules rename them: tables, one line an entry.
 
-Rules are named "FILE:FUNCTION", for `jaxseg.pretrained.FILE.FUNCTION() -> list[Rule]`, imported when they are asked
-for. Those of an encoder are relative to it; those of a network lead to the whole of it.
+Rules are named "FILE:FUNCTION", for `jaxseg.pretrained.FILE.FUNCTION() -> list[Rule]`, or "FILE:FUNCTION(1.1)" with
+arguments, and imported when they are asked for. Those of an encoder are relative to it; those of a network lead to the
+whole of it.
 """
 
 from typing import NamedTuple
 
+from jaxseg.models import encoders
 from jaxseg.pretrained.errors import WeightsError
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # tried in this order
@@ -29,11 +31,11 @@ class Published(NamedTuple):
 # from; the others say in their name where they differ.
 ENCODER_ROWS: tuple[tuple[str, str, str], ...] = ()
 
-# Family of encoders (file in jaxseg/models/encoders) -> rules of the formats that its weights come in.
+# Encoder, or family of encoders (file in jaxseg/models/encoders) -> rules of the formats that its weights come in.
 ENCODER_RULES: dict[str, tuple[str, ...]] = {}
 
-# Architecture -> rules of the formats that whole networks come in. A rules function with a parameter is given the
-# rules of the encoder (smp joins any encoder to any decoder).
+# Architecture -> rules of the formats that whole networks come in. A rules function with the parameter
+# `encoder_rules` is given those of the encoder (smp joins any encoder to any decoder).
 NETWORK_RULES: dict[str, tuple[str, ...]] = {}
 
 # Architecture, repository that holds the whole network.
@@ -69,9 +71,10 @@ def network_weights(model: str) -> dict[str, Published]:
     return {repository: Published(repository) for owner, repository in NETWORK_ROWS if owner == model}
 
 
-def encoder_rules(family: str) -> tuple[str, ...]:
-    """Returns the names of the rules for a family of encoders (a file in jaxseg/models/encoders)."""
-    return ENCODER_RULES[family] if family in ENCODER_RULES else ()
+def encoder_rules(encoder: str) -> tuple[str, ...]:
+    """Returns the names of the rules for an encoder: its own, or those of its family."""
+    known = (name for name in (encoder, encoders.family(encoder)) if name in ENCODER_RULES)
+    return next((ENCODER_RULES[name] for name in known), ())
 
 
 def network_rules(model: str) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def _reader(path: Path) -> Callable[[Path, list[str]], dict[str, np.ndarray]]:
         return _read_torch
     if start[8:9] == b"{":
         return _read_safetensors
-    if start.startswith(b"version https://git-lfs"):
+    if start.startswith(b"version https:"):
         raise WeightsError(f"{path} is a pointer of git-lfs, not the weights: fetch them with `git lfs pull`.")
     raise WeightsError(
         f"{path} is no file of weights that is read here: .safetensors, .npz, or .pth, .pt and .bin of torch. Another "

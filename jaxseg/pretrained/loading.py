@@ -1,8 +1,10 @@
 """From a name or a file to the variables of a network: finding, reading, and saying what was done."""
 
+import ast
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +68,7 @@ def find(source: str, *, encoder: str | None = None, model: str | None = None) -
         rules = catalogue.network_rules(model)
     elif encoder is not None:
         owner, names = f"the encoder {encoder!r}", catalogue.encoder_weights(encoder)
-        rules = catalogue.encoder_rules(encoders.family(encoder))
+        rules = catalogue.encoder_rules(encoder)
     else:
         owner, names, rules = "an encoder without a name", {}, ()
     if source in names:
@@ -139,14 +141,16 @@ def _rule_lists(names: Iterable[str], encoder: str | None) -> list[list[Rule]]:
     """Returns the rules behind the names; a function that takes an encoder's rules is given each of them."""
     lists = []
     for name in names:
-        function = _function(name)
-        if not inspect.signature(function).parameters:
-            lists.append(function())
+        function, arguments = _function(name)
+        if "encoder_rules" not in inspect.signature(function).parameters:
+            lists.append(function(*arguments))
         elif encoder is not None:
-            lists += [function(_function(inner)()) for inner in catalogue.encoder_rules(encoders.family(encoder))]
+            lists += [function(inner) for inner in _rule_lists(catalogue.encoder_rules(encoder), None)]
     return lists
 
 
-def _function(name: str) -> Any:
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(f"jaxseg.pretrained.{module}"), function)
+def _function(name: str) -> tuple[Callable[..., list[Rule]], tuple[Any, ...]]:
+    """Returns the function and the arguments of "FILE:FUNCTION" or "FILE:FUNCTION(1.1)"."""
+    module, function, arguments = re.fullmatch(r"(\w+):(\w+)(?:\((.+)\))?", name).groups()
+    function = getattr(importlib.import_module(f"jaxseg.pretrained.{module}"), function)
+    return function, (ast.literal_eval(f"({arguments},)") if arguments else ())
