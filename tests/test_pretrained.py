@@ -193,6 +193,27 @@ def test_foreign_names_without_rules_and_with(tmp_path):
         pretrained.load(ours, str(tmp_path / "x.npz"), encoder="residual", rules=rules[1:])
 
 
+@pytest.mark.parametrize(("channels", "wrapped"), [(3, False), (1, True)])
+def test_a_torchvision_file_becomes_the_encoder(tmp_path, channels, wrapped):
+    torch = oracles.torch()
+    module = oracles.torchvision().models.resnet18(weights=None)
+    state = module.state_dict()
+    torch.save({"state_dict": {f"module.{n}": x for n, x in state.items()}} if wrapped else state, tmp_path / "x.pth")
+    model = models.build("unet", num_classes=2, encoder="resnet18", widths=[4, 4, 4, 4])
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, channels)))
+    loaded = pretrained.load(shapes, str(tmp_path / "x.pth"), encoder="resnet18", channels=channels)
+    given = pretrained.flatten(loaded.variables)
+    for name, x in given.items():
+        assert isinstance(x, jax.ShapeDtypeStruct) == ("/encoder/" not in name), name
+    stem = pretrained.conv(state["conv1.weight"].numpy())
+    stem = stem.sum(2, keepdims=True) if channels == 1 else stem
+    np.testing.assert_allclose(given["params/encoder/stem/conv/kernel"], stem, rtol=1e-6, atol=1e-6)
+    weights = sum(x.numel() for n, x in state.items() if "num_batches" not in n and not n.startswith("fc."))
+    adapted = state["conv1.weight"].numel() * (3 - channels) // 3
+    assert sum(x.size for n, x in given.items() if "/encoder/" in n) == weights - adapted
+    assert len(loaded.notes) == (3 if wrapped else 0)
+
+
 # Finding and fetching.
 
 

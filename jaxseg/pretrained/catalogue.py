@@ -27,12 +27,49 @@ class Published(NamedTuple):
     revision: str | None = None
 
 
-# Encoder, name of the weights, repository. "imagenet" is the set that published segmentation results mostly start
-# from; the others say in their name where they differ.
-ENCODER_ROWS: tuple[tuple[str, str, str], ...] = ()
+# Encoder, name of the weights, repository. "imagenet" are the weights that published segmentation results mostly start
+# from: torchvision's first (tv) for ResNets. "imagenet_v2" are torchvision's second, "imagenet_a1" those of "ResNet
+# strikes back" (Wightman, Touvron and Jégou 2021): better classifiers from longer training, not always better encoders.
+ENCODER_ROWS: tuple[tuple[str, str, str], ...] = (
+    ("resnet18", "imagenet", "timm/resnet18.tv_in1k"),
+    ("resnet34", "imagenet", "timm/resnet34.tv_in1k"),
+    ("resnet50", "imagenet", "timm/resnet50.tv_in1k"),
+    ("resnet101", "imagenet", "timm/resnet101.tv_in1k"),
+    ("resnet152", "imagenet", "timm/resnet152.tv_in1k"),
+    ("resnet18d", "imagenet", "timm/resnet18d.ra2_in1k"),
+    ("resnet34d", "imagenet", "timm/resnet34d.ra2_in1k"),
+    ("resnet50d", "imagenet", "timm/resnet50d.ra2_in1k"),
+    ("resnet101d", "imagenet", "timm/resnet101d.ra2_in1k"),
+    ("resnext50_32x4d", "imagenet", "timm/resnext50_32x4d.tv_in1k"),
+    ("resnext101_32x8d", "imagenet", "timm/resnext101_32x8d.tv_in1k"),
+    ("wide_resnet50_2", "imagenet", "timm/wide_resnet50_2.tv_in1k"),
+    ("wide_resnet101_2", "imagenet", "timm/wide_resnet101_2.tv_in1k"),
+    ("seresnet50", "imagenet", "timm/seresnet50.ra2_in1k"),
+    ("resnet50", "imagenet_v2", "timm/resnet50.tv2_in1k"),
+    ("resnet101", "imagenet_v2", "timm/resnet101.tv2_in1k"),
+    ("resnet152", "imagenet_v2", "timm/resnet152.tv2_in1k"),
+    ("resnext50_32x4d", "imagenet_v2", "timm/resnext50_32x4d.tv2_in1k"),
+    ("resnext101_32x8d", "imagenet_v2", "timm/resnext101_32x8d.tv2_in1k"),
+    ("wide_resnet50_2", "imagenet_v2", "timm/wide_resnet50_2.tv2_in1k"),
+    ("wide_resnet101_2", "imagenet_v2", "timm/wide_resnet101_2.tv2_in1k"),
+    ("resnet18", "imagenet_a1", "timm/resnet18.a1_in1k"),
+    ("resnet34", "imagenet_a1", "timm/resnet34.a1_in1k"),
+    ("resnet50", "imagenet_a1", "timm/resnet50.a1_in1k"),
+    ("resnet101", "imagenet_a1", "timm/resnet101.a1_in1k"),
+    ("resnet152", "imagenet_a1", "timm/resnet152.a1_in1k"),
+    ("resnext50_32x4d", "imagenet_a1", "timm/resnext50_32x4d.a1_in1k"),
+)
 
 # Encoder, or family of encoders (file in jaxseg/models/encoders) -> rules of the formats that its weights come in.
-ENCODER_RULES: dict[str, tuple[str, ...]] = {}
+ENCODER_RULES: dict[str, tuple[str, ...]] = {
+    "resnet": ("resnet:torchvision",),
+    "resnet18": ('resnet:torchvision("basic")',),
+    "resnet34": ('resnet:torchvision("basic")',),
+    "resnet18d": ('resnet:timm_d("basic")',),
+    "resnet34d": ('resnet:timm_d("basic")',),
+    "resnet50d": ("resnet:timm_d",),
+    "resnet101d": ("resnet:timm_d",),
+}
 
 # Architecture -> rules of the formats that whole networks come in. A rules function with the parameter
 # `encoder_rules` is given those of the encoder (smp joins any encoder to any decoder).
