@@ -100,7 +100,8 @@ def totals(model: nn.Module, size: tuple[int, int], channels: int = 3, batch: in
         return jax.vjp(train, params)[1]
 
     rest = {name: tree for name, tree in variables.items() if name != "params"}
-    kept = jax.eval_shape(backward, variables["params"], rest, images)
+    kept = jax.make_jaxpr(backward)(variables["params"], rest, images).jaxpr
+    residuals = {v for v in kept.outvars if isinstance(v, Var)} - set(kept.invars)
     cost = jax.jit(evaluate).lower(variables, image).cost_analysis()
     learned, fixed = _bytes(variables["params"]), _bytes(rest)
     program = jax.make_jaxpr(evaluate)(variables, images)
@@ -109,7 +110,7 @@ def totals(model: nn.Module, size: tuple[int, int], channels: int = 3, batch: in
         statistics=_count(rest),
         flops=int(cost["flops"]),
         inference_bytes=learned + fixed + peak_bytes(program.jaxpr),
-        training_bytes=4 * learned + fixed + max(_bytes(kept) - learned, 0),
+        training_bytes=4 * learned + fixed + _bytes(images) + sum(_size(v.aval) for v in residuals),
     )
 
 
@@ -122,9 +123,11 @@ def shapes(model: nn.Module, size: tuple[int, int], channels: int) -> tuple[Any,
 def matrix_flops(program: Any, scope: tuple[str, ...] = (), times: int = 1) -> Iterator[tuple[tuple[str, ...], int]]:
     """Yields (names of the modules around it, operations) for each convolution and matrix product of a jaxpr."""
     for equation in program.eqns:
-        names = scope + tuple(
-            part.partition(".")[0] for part in str(equation.source_info.name_stack).split("/") if part
-        )
+        names = scope
+        for part in filter(None, str(equation.source_info.name_stack).split("/")):
+            name, _, method = part.partition(".")
+            if not method or names[-1:] != (name,):  # "UNet.decode" right inside "UNet" is the module itself
+                names = (*names, name)
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             depth = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
