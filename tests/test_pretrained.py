@@ -11,11 +11,14 @@ import numpy as np
 import oracles
 import pytest
 from test_train import arguments, assert_identical, state_of
+from tiny_run import make_run, tiny_config, tiny_state
 
-from jaxseg import models, pretrained
+from jaxseg import models, optim, pretrained, setup, weights
+from jaxseg.config import ConfigError, update
 from jaxseg.models import encoders
 from jaxseg.pretrained import Rule, WeightsError, catalogue, hub
 from jaxseg.pretrained.loading import find
+from jaxseg.state import init_state
 from jaxseg.train import main
 
 ENCODED = {"encoder": "residual", "encoder_args": {"widths": (4, 6, 8)}, "widths": (4, 6)}
@@ -208,9 +211,9 @@ def test_a_torchvision_file_becomes_the_encoder(tmp_path, channels, wrapped):
     stem = pretrained.conv(state["conv1.weight"].numpy())
     stem = stem.sum(2, keepdims=True) if channels == 1 else stem
     np.testing.assert_allclose(given["params/encoder/stem/conv/kernel"], stem, rtol=1e-6, atol=1e-6)
-    weights = sum(x.numel() for n, x in state.items() if "num_batches" not in n and not n.startswith("fc."))
+    count = sum(x.numel() for n, x in state.items() if "num_batches" not in n and not n.startswith("fc."))
     adapted = state["conv1.weight"].numel() * (3 - channels) // 3
-    assert sum(x.size for n, x in given.items() if "/encoder/" in n) == weights - adapted
+    assert sum(x.size for n, x in given.items() if "/encoder/" in n) == count - adapted
     assert len(loaded.notes) == (3 if wrapped else 0)
 
 
@@ -388,23 +391,39 @@ def test_a_run_starts_from_a_file_says_so_and_resumes_without_it(tmp_path, capsy
     assert not (tmp_path / "c" / "checkpoints").exists()
 
 
-def test_a_run_starts_from_another_run(tmp_path, capsys):
-    assert start(tmp_path / "a", steps=2) == 0
-    capsys.readouterr()
-    lazy = {"steps": 1, "schedule__warmup": 0, "optimizer__learning_rate": 1e-30, "optimizer__weight_decay": 0}
-    assert start(tmp_path / "b", model__weights=str(tmp_path / "a"), **lazy) == 0
-    assert "checkpoint, step 2" in "".join(capsys.readouterr())
-    before, after = state_of(tmp_path / "a"), state_of(tmp_path / "b")
-    for name in (n for n in before if n.startswith("ema_params/")):  # the averaged parameters are the run's result
-        np.testing.assert_array_equal(after[name.replace("ema_params", "params", 1)], before[name], err_msg=name)
-    encoder = {"model__encoder_weights": str(tmp_path / "a"), "model__args__widths": "(5,6)"}
-    assert start(tmp_path / "c", **encoder, **lazy) == 0
-    after = state_of(tmp_path / "c")
-    for name in (n for n in before if n.startswith("ema_params/encoder/")):
-        np.testing.assert_array_equal(after[name.replace("ema_params", "params", 1)], before[name], err_msg=name)
-    (tmp_path / "empty").mkdir()
-    assert start(tmp_path / "d", model__weights=str(tmp_path / "empty")) == 1
-    assert "holds no run" in capsys.readouterr().err
+def initial(config, num_classes):
+    """The state that a fresh run of `config` starts from, and where its weights came from."""
+    tx, _ = optim.from_config(config)
+    model = setup.make_model(config, num_classes)
+    init = lambda key: init_state(model, tx, key, (16, 16, 3), ema=config.ema.decay > 0)  # noqa: E731
+    return weights.initial_state(config, init, tx, jax.random.key(0), num_classes)
+
+
+def test_a_run_starts_from_another_run(tmp_path):
+    config = tiny_config(model__name="unet", model__args=ENCODED, ema__decay=0.9)
+    make_run(tmp_path / "a", config, {10: 0.5, 20: 0.4})
+    theirs = tiny_state(config, 6, seed=10)
+    with pytest.raises(ConfigError, match="holds no run"):
+        (tmp_path / "empty").mkdir()
+        initial(tiny_config(model__weights=str(tmp_path / "empty")), 6)
+
+    update(config, model__weights=str(tmp_path / "a"), optimizer__name="adamw")
+    state, [origin] = initial(config, 6)
+    assert origin.file == f"{tmp_path / 'a'}, best checkpoint, step 10" and len(origin.sha256) == 64
+    assert_equal({"params": state.params}, {"params": theirs.ema_params})  # the averaged parameters are its result
+    assert_equal({"params": state.ema_params}, {"params": theirs.ema_params})
+    assert_equal({"batch_stats": state.batch_stats}, {"batch_stats": theirs.batch_stats})
+    assert jax.tree.structure(state.opt_state) == jax.tree.structure(theirs.opt_state) and int(state.step) == 0
+    pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
+    assert len(set(pointers)) == len(pointers)  # all of it may be donated
+
+    update(config, model__args=ENCODED | {"widths": (5, 6)})
+    with pytest.raises(ConfigError, match=r"model\.weights: the run in .* do not fit the model"):
+        initial(config, 6)
+    update(config, model__weights="", model__encoder_weights=str(tmp_path / "a"), ema__decay=0.0)
+    state, [origin] = initial(config, 2)
+    assert origin.notes == ("took the encoder out of the network",) and state.ema_params is None
+    assert_equal(state.params["encoder"], theirs.ema_params["encoder"])
 
 
 @pytest.mark.parametrize(
