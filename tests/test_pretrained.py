@@ -16,7 +16,7 @@ from tiny_run import make_run, tiny_config, tiny_state
 from jaxseg import models, optim, pretrained, setup, weights
 from jaxseg.config import ConfigError, update
 from jaxseg.models import encoders
-from jaxseg.pretrained import Rule, WeightsError, catalogue, hub
+from jaxseg.pretrained import Rule, WeightsError, catalogue, hub, resnet
 from jaxseg.pretrained.loading import find
 from jaxseg.state import init_state
 from jaxseg.train import main
@@ -215,6 +215,21 @@ def test_a_torchvision_file_becomes_the_encoder(tmp_path, channels, wrapped):
     adapted = state["conv1.weight"].numel() * (3 - channels) // 3
     assert sum(x.size for n, x in given.items() if "/encoder/" in n) == count - adapted
     assert len(loaded.notes) == (3 if wrapped else 0)
+
+
+def test_rules_of_a_network_are_given_those_of_its_encoder(monkeypatch, tmp_path):
+    joined = lambda encoder: [*pretrained.prefixed(encoder, r"encoder\.", "encoder"), Rule("last", "params/head")]  # noqa: E731
+    monkeypatch.setattr(resnet, "joined", joined, raising=False)
+    monkeypatch.setattr(catalogue, "NETWORK_RULES", {"unet": ("resnet:joined",)})
+    np.savez(tmp_path / "x.npz", **{"encoder.layer1.0.conv2.weight": np.ones((4, 3, 2, 1)), "last": np.ones(2)})
+    inside = {"block1": {"conv": {"conv": {"kernel": np.zeros((2, 1, 3, 4), np.float32)}}}}
+    ours = {"params": {"encoder": {"stage1": inside}, "head": np.zeros(2, np.float32)}}
+    loaded = pretrained.load(ours, str(tmp_path / "x.npz"), encoder="resnet50", model="unet")
+    assert all(x.min() == 1 for x in jax.tree.leaves(loaded.variables))
+    basic = {"block1": {"conv2": inside["block1"]["conv"]}}
+    ours["params"]["encoder"]["stage1"] = basic
+    loaded = pretrained.load(ours, str(tmp_path / "x.npz"), encoder="resnet18", model="unet")
+    assert all(x.min() == 1 for x in jax.tree.leaves(loaded.variables))
 
 
 # Finding and fetching.
@@ -435,16 +450,15 @@ def test_a_run_starts_from_another_run(tmp_path):
         ({"model__weights": "nowhere/x.pth"}, "There is no file of weights 'nowhere/x.pth'"),
         ({"model__weights": "hf://x"}, "hf://OWNER/NAME"),
         ({"optimizer__encoder_rate": -0.1}, "optimizer.encoder_rate must not be negative"),
-        (
-            {"experiment": "experiments/cnn.py", "model__args__hidden": 8, "model__args__hidden_kernel": 3,
-             "model__args__encoder": None, "model__args__encoder_args": None, "optimizer__encoder_rate": 0.1},
-            "optimizer.encoder_rate needs a network with an encoder",
-        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_weights_are_one_sentence_before_anything_compiles(tmp_path, capsys, monkeypatch, changes, words):
     merged = {key: value for key, value in ({**UNET} | changes).items() if value is not None}
-    monkeypatch.setattr(jax, "jit", None)
+
+    def compiled(*_):
+        raise AssertionError("something was compiled")
+
+    monkeypatch.setattr(jax, "jit", lambda *_, **__: compiled)
     assert main(arguments(tmp_path / "run", **merged)) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and words in error and error.count("\n") == 1

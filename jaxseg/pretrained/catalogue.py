@@ -71,8 +71,8 @@ ENCODER_RULES: dict[str, tuple[str, ...]] = {
     "resnet101d": ("resnet:timm_d",),
 }
 
-# Architecture -> rules of the formats that whole networks come in. A rules function with the parameter
-# `encoder_rules` is given those of the encoder (smp joins any encoder to any decoder).
+# Architecture -> rules of the formats that whole networks come in. A rules function whose first
+# parameter is `encoder` or `encoder_rules` is given those of the encoder (smp joins any encoder to any decoder).
 NETWORK_RULES: dict[str, tuple[str, ...]] = {}
 
 # Architecture, repository that holds the whole network.

@@ -17,6 +17,8 @@ from jaxseg.pretrained.fitting import fit, rename, rename_encoder
 from jaxseg.pretrained.rules import Rule
 
 _HUB = "hf://"
+# Names of the parameter by which a rules function for a network takes the rules of its encoder.
+_ENCODER_PARAMETERS = {"encoder", "encoder_rules"}
 
 
 class Source(NamedTuple):
@@ -142,7 +144,7 @@ def _rule_lists(names: Iterable[str], encoder: str | None) -> list[list[Rule]]:
     lists = []
     for name in names:
         function, arguments = _function(name)
-        if "encoder_rules" not in inspect.signature(function).parameters:
+        if not _ENCODER_PARAMETERS & set(inspect.signature(function).parameters):
             lists.append(function(*arguments))
         elif encoder is not None:
             lists += [function(inner) for inner in _rule_lists(catalogue.encoder_rules(encoder), None)]
