@@ -21,6 +21,7 @@ _COLOR = tuple
 ELEMENTS: dict[str, type] = {
     "data.size": int, "data.mean": float, "data.std": float, "data.classes": str, "data.palette": _COLOR,
     "augment.zoom": float, "augment.crop": int, "loss.aux_weights": float, "schedule.boundaries": int,
+    "model.weights_skip": str,
 }  # fmt: skip
 # Allowed from .. to, both included: JAX takes 32 bits of a seed, a stored mask has 8 or 16 bits.
 _RANGES = {"seed": (0, 2**32 - 1), "data.ignore": (-1, 65535)}
@@ -28,9 +29,9 @@ _POSITIVE = ("steps", "batch_size", "accumulate", "data.channels", "data.shapes_
              "eval.every", "eval.batch_size", "eval.multiple", "checkpoint.every", "checkpoint.keep",
              "log.every")  # fmt: skip
 _UNIT = ("augment.flip_horizontal", "augment.flip_vertical", "augment.crop_max_share")
-_NOT_NEGATIVE = ("optimizer.clip", "optimizer.weight_decay", "loss.aux_weight", "log.images", "data.workers",
-                 "data.prefetch", "augment.shear", "augment.rotate", "augment.brightness", "augment.contrast",
-                 "augment.saturation")  # fmt: skip
+_NOT_NEGATIVE = ("optimizer.clip", "optimizer.encoder_rate", "optimizer.weight_decay", "loss.aux_weight", "log.images",
+                 "data.workers", "data.prefetch", "augment.shear", "augment.rotate", "augment.brightness",
+                 "augment.contrast", "augment.saturation")  # fmt: skip
 
 
 class ConfigError(ValueError):

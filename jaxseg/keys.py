@@ -13,6 +13,17 @@ KEYS: dict[str, tuple[Any, str]] = {
     "model.name": ("resunet", "architecture, see jaxseg/models"),
     "model.num_classes": (0, "0: as many as the data has; 1: binary, one sigmoid logit"),
     "model.args": ({}, "fields of the architecture that differ from its defaults"),
+    "model.weights": (
+        "",
+        "weights that the whole network starts from: a file (.safetensors, .pth, .npz), the workdir of a run, a name "
+        "or hf://OWNER/NAME; a classifier for other classes is left out",
+    ),
+    "model.encoder_weights": (
+        "",
+        "weights that the encoder starts from: imagenet, or as for model.weights; they expect the default data.mean "
+        "and data.std",
+    ),
+    "model.weights_skip": ((), "regular expressions of parameters that weights may lack, or that are left as made"),
     "data.source": ("shapes", "shapes, folder, camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150"),
     "data.dir": ("", "where the data is: the folder, or the raw download of a data set"),
     "data.cache": ("", "where prepared TFDS data sets are kept; empty: ~/.cache/jaxseg/tfds"),
@@ -58,6 +69,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "optimizer.weight_decay": (1e-4, "decoupled for adamw, L2 otherwise; never on norms and biases"),
     "optimizer.momentum": (0.9, "momentum of sgd and rmsprop"),
     "optimizer.clip": (0.0, "largest global norm of the gradient; 0: no clipping"),
+    "optimizer.encoder_rate": (1.0, "factor on the encoder's learning rate: 0.1 for fine-tuning, 0 freezes it"),
     "optimizer.args": ({}, "further arguments of the optax optimiser"),
     "schedule.name": ("poly", "constant, poly, cosine or step"),
     "schedule.power": (0.9, "exponent of poly"),

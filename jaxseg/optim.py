@@ -86,6 +86,20 @@ def decay_mask(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
+def encoder_labels(params: PyTree) -> PyTree:
+    """Returns "encoder" for the parameters of the child "encoder" of a network and "rest" for the others.
+
+    Raises:
+        ConfigError: for a network without one.
+    """
+    if "encoder" not in params:
+        raise ConfigError(
+            f"optimizer.encoder_rate needs a network with an encoder; this one has {', '.join(params)}. Leave it at 1."
+        )
+    labels = {name: "encoder" if name == "encoder" else "rest" for name in params}
+    return {name: jax.tree.map(lambda _, label=label: label, params[name]) for name, label in labels.items()}
+
+
 def optimizers() -> tuple[str, ...]:
     """The names that `make_optimizer` takes: the optimisers of optax that gradients alone can drive."""
     return tuple(sorted(
@@ -102,6 +116,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
     momentum: float = 0.9,
     clip: float = 0.0,
+    encoder_rate: float = 1.0,
     args: Mapping[str, Any] | None = None,
 ) -> optax.GradientTransformation:
     """Returns the optax optimiser `name`: gradients are clipped, then decayed, then turned into an update.
@@ -116,6 +131,8 @@ def make_optimizer(
         weight_decay: 0 for none.
         momentum: of sgd and rmsprop; 0 for none.
         clip: largest global norm of the gradient; 0 for no clipping.
+        encoder_rate: factor on the learning rate of the child "encoder"; 0 leaves it as it is, and its gradients out
+            of the norm that is clipped.
         args: further arguments of the optax function, such as {"nesterov": True} or {"b2": 0.95}.
 
     Raises:
@@ -124,7 +141,7 @@ def make_optimizer(
     known = optimizers()
     if name not in known:
         raise ConfigError(f"There is no optimiser {name!r} (optimizer.name).{nearest(name, known)}")
-    for key, value in (("weight_decay", weight_decay), ("clip", clip)):
+    for key, value in (("weight_decay", weight_decay), ("clip", clip), ("encoder_rate", encoder_rate)):
         if not 0.0 <= value < math.inf:
             raise ConfigError(f"optimizer.{key} must be at least 0, got {value}.")
     if not 0.0 <= momentum < 1.0:
@@ -150,14 +167,26 @@ def make_optimizer(
                 f"The optimiser {name} has no argument {key!r}.{nearest(key, set(parameters) - set(ours))}"
             )
         _check_argument(key, args[key], parameters[key].default)
-    chain = [optax.clip_by_global_norm(clip)] if clip else []
+    chain = [optax.masked(optax.set_to_zero(), _is_encoder)] if encoder_rate == 0 else []
+    if clip:
+        chain.append(optax.clip_by_global_norm(clip))
     if weight_decay and not decoupled:
         chain.append(optax.add_decayed_weights(weight_decay, mask=decay_mask))
     try:
-        chain.append(function(**ours, **args))
+        rest = function(**ours, **args)
+        if encoder_rate == 1:
+            chain.append(rest)
+        else:
+            slow = function(**ours | {"learning_rate": lambda step: encoder_rate * schedule(step)}, **args)
+            encoder = slow if encoder_rate else optax.set_to_zero()
+            chain.append(optax.partition({"encoder": encoder, "rest": rest}, encoder_labels))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"optimizer.args {args!r} do not suit {name}: {error}") from error
     return optax.chain(*chain)
+
+
+def _is_encoder(params: PyTree) -> PyTree:
+    return jax.tree.map(lambda label: label == "encoder", encoder_labels(params))
 
 
 def _check_argument(key: str, value: Any, default: Any) -> None:
@@ -184,6 +213,6 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
     o = config.optimizer
     tx = make_optimizer(
         name=o.name, schedule=schedule, weight_decay=o.weight_decay, momentum=o.momentum, clip=o.clip,
-        args=o.args.to_dict(),
+        encoder_rate=o.encoder_rate, args=o.args.to_dict(),
     )  # fmt: skip
     return tx, schedule

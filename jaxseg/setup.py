@@ -4,6 +4,7 @@ Training, evaluation and prediction all build their parts here, so that they agr
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +12,10 @@ import numpy as np
 from flax import linen as nn
 from flax.errors import FlaxError
 
-from jaxseg import losses, metrics, models, optim, parallel
+from jaxseg import losses, metrics, models, optim, parallel, pretrained
 from jaxseg.config import ConfigDict, ConfigError, nearest
 from jaxseg.data import augment, pipeline, sources
+from jaxseg.models import encoders
 from jaxseg.state import TrainState, init_state
 from jaxseg.step import Augment, Prepare, make_train_step
 from jaxseg.types import Key
@@ -43,6 +45,7 @@ def check(config: ConfigDict) -> None:
     """
     num_classes = config.model.num_classes or 2
     model = make_model(config, num_classes)
+    find_weights(config, model)
     loss = make_loss(config, num_classes)
     if config.loss.class_weights not in ("", "median_frequency"):
         _numbers(config.loss.class_weights)
@@ -113,6 +116,62 @@ def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = Non
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
+
+
+class Weights(NamedTuple):
+    """The weights that a configuration asks a fresh run to start from.
+
+    Attributes:
+        key: the configuration key that names them.
+        source: what it says: a name, a file, a repository or a workdir.
+        encoder: name of the network's encoder, or None.
+        model: name of the architecture for weights of the whole network, None for those of the encoder.
+        skip: patterns of the parameters that they may lack.
+    """
+
+    key: str
+    source: str
+    encoder: str | None
+    model: str | None
+    skip: tuple[str, ...]
+
+    @property
+    def workdir(self) -> Path | None:
+        """The workdir of a run, where the source is one."""
+        path = Path(self.source).expanduser()
+        return path if path.is_dir() else None
+
+
+def find_weights(config: ConfigDict, model: nn.Module) -> Weights | None:
+    """Returns the weights that the configuration names, after checking the names; None where it names none.
+
+    Raises:
+        ConfigError: for two sources, or an unknown name (naming the nearest).
+    """
+    whole, encoder_only, skip = config.model.weights, config.model.encoder_weights, tuple(config.model.weights_skip)
+    if not whole and not encoder_only:
+        if skip:
+            raise ConfigError("model.weights_skip is of no use without model.weights or model.encoder_weights.")
+        return None
+    if whole and encoder_only:
+        raise ConfigError("Give model.weights, which holds an encoder too, or model.encoder_weights, not both.")
+    encoder = _encoder_name(config, model)
+    key = "model.weights" if whole else "model.encoder_weights"
+    weights = Weights(key, whole or encoder_only, encoder, config.model.name if whole else None, skip)
+    if weights.workdir is None:
+        try:
+            pretrained.find(weights.source, encoder=encoder, model=weights.model)
+        except pretrained.WeightsError as error:
+            raise ConfigError(f"{key}: {error}") from error
+    return weights
+
+
+def _encoder_name(config: ConfigDict, model: nn.Module) -> str | None:
+    args = config.model.args.to_dict()
+    if "encoder" in args and isinstance(args["encoder"], str):
+        return args["encoder"]
+    encoder = model.encoder if hasattr(model, "encoder") else None
+    return None if encoder is None else encoders.name_of(encoder)
 
 
 def make_loss(config: ConfigDict, num_classes: int, weights: Sequence[float] | np.ndarray | None = None) -> losses.Loss:

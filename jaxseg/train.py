@@ -26,6 +26,7 @@ from jaxseg.report import LOG_FILE, Reporter, StepMetrics, read_log
 from jaxseg.signals import stop_on_signal
 from jaxseg.state import TrainState, count_parameters, init_state
 from jaxseg.step import make_eval_step, make_train_step
+from jaxseg.weights import initial_state
 from jaxseg.workdir import CHECKPOINTS, data_record, end_record, prepare_workdir, run_record
 
 
@@ -75,7 +76,8 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         resume: the command that starts this run, for the closing words.
 
     Raises:
-        ConfigError: if the workdir holds a run of another configuration, or the data disagree with this one.
+        ConfigError: if the workdir holds a run of another configuration, the data disagree with this one, or the
+            weights to start from do not fit.
         DataError: if the data cannot be read.
         CheckpointError: if a checkpoint cannot be written, or is another model's.
         NotFiniteError: if the loss or the gradient stops being finite.
@@ -143,12 +145,14 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
     ):
         restored = checkpoints.restore(jax.eval_shape(init, init_key))
         if restored is None:
-            state, start = strategy.put_state(jax.jit(init)(init_key)), 0
+            state, origins = initial_state(config, init, tx, init_key, num_classes)
+            state, start = strategy.put_state(state), 0
         else:
+            origins = []  # whatever the run started from, it has moved on
             state, start = strategy.put_state(restored.state), restored.step
             batches.set_state(restored.iterator_state)
         key = strategy.put_key(step_key)
-        run_record(workdir, config, step=start)
+        run_record(workdir, config, step=start, weights=[origin._asdict() for origin in origins])
         reporter.start(start, config.steps)
         reporter.message(
             f"{config.model.name}: {count_parameters(strategy.get_state(state).params):,} parameters; "
@@ -156,6 +160,9 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
             f"{len(info.classes)} classes; {jax.device_count()} {jax.default_backend()} device(s), {config.strategy}"
             + (f"; going on after step {start}" if start else "")
         )
+
+        for origin in origins:
+            reporter.message(str(origin))
 
         result = None
         for step in range(start + 1, config.steps + 1):

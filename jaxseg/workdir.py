@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,19 +176,23 @@ def _show_classes(classes: Sequence[str], num_classes: int) -> str:
     return f"{len(classes)} classes ({', '.join(classes)}; {num_classes} {'logit' if num_classes == 1 else 'logits'})"
 
 
-def run_record(path: str | Path, config: ConfigDict, *, step: int = 0) -> None:
+def run_record(
+    path: str | Path, config: ConfigDict, *, step: int = 0, weights: Iterable[Mapping[str, Any]] = ()
+) -> None:
     """Adds this start to `run.json`: configuration, package versions, device, git commit and command line.
 
     Args:
         path: the directory of the run.
         config: its configuration.
         step: the step that this start goes on from.
+        weights: what a fresh run started from: source, file, digest.
 
     Raises:
         ConfigError: if the file cannot be written.
     """
     if jax.process_index() == 0:
-        _write_starts(path, [*_read_starts(path), _describe_start(config, step)])
+        start = {**_describe_start(config, step), "weights": [dict(origin) for origin in weights]}
+        _write_starts(path, [*_read_starts(path), start])
 
 
 def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float) -> None:

@@ -181,6 +181,51 @@ def test_optimisers_that_cannot_be(options, words):
         optim.make_optimizer(**({"name": "sgd", "schedule": optax.constant_schedule(0.1)} | options))
 
 
+def tree(value=1.0):
+    return {"encoder": {"kernel": jnp.full((2, 2), value)}, "decoder": {"kernel": jnp.full((2, 3), value)}}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
+@pytest.mark.parametrize("factor", [0.1, 2.0])
+def test_encoder_rate_is_a_factor_on_its_learning_rate(name, factor):
+    """The trajectory of the encoder is that of a run with the factor on every rate, the rest that of a plain one."""
+    schedule = optim.make_schedule(name="poly", learning_rate=0.05, steps=20, warmup=2)
+    options = {"name": name, "weight_decay": 0.1, "clip": 0.5}
+
+    def run(schedule, **more):
+        tx = optim.make_optimizer(schedule=schedule, **options, **more)
+        params, state = tree(), tx.init(tree())
+        for t in range(6):
+            gradients = jax.tree.map(
+                lambda x, t=t: jnp.cos(jnp.arange(x.size, dtype=x.dtype) + t).reshape(x.shape), params
+            )
+            updates, state = tx.update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    both = run(schedule, encoder_rate=factor)
+    plain, scaled = run(schedule), run(lambda step: factor * schedule(step))
+    np.testing.assert_allclose(both["encoder"]["kernel"], scaled["encoder"]["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(both["decoder"]["kernel"], plain["decoder"]["kernel"], rtol=1e-6)
+    assert np.abs(plain["encoder"]["kernel"] - scaled["encoder"]["kernel"]).max() > 1e-3
+
+
+def test_encoder_rate_0_freezes_it_and_leaves_it_out_of_the_norm():
+    tx = optim.make_optimizer(
+        name="sgd", schedule=optax.constant_schedule(1.0), momentum=0.0, clip=1.0, weight_decay=0.1, encoder_rate=0.0
+    )
+    gradients = {"encoder": {"kernel": jnp.full((2, 2), 100.0)}, "decoder": {"kernel": jnp.full((2, 3), 0.1)}}
+    updates, _ = tx.update(gradients, tx.init(tree()), tree())
+    assert np.all(np.asarray(updates["encoder"]["kernel"]) == 0)
+    np.testing.assert_allclose(updates["decoder"]["kernel"], -0.2, rtol=1e-6)  # the gradient and 0.1 of decay
+    adam = optim.make_optimizer(name="adam", schedule=optax.constant_schedule(1.0), encoder_rate=0.0)
+    assert not any(leaf.shape == (2, 2) for leaf in jax.tree.leaves(adam.init(tree())))  # no moments are kept
+    with pytest.raises(ConfigError, match="needs a network with an encoder; this one has kernel"):
+        tx.init({"kernel": jnp.ones((2, 2))})
+    with pytest.raises(ConfigError, match=r"optimizer\.encoder_rate"):
+        optim.make_optimizer(name="sgd", schedule=optax.constant_schedule(1.0), encoder_rate=-1.0)
+
+
 def test_from_config():
     config = default_config()
     update(config, steps=100, optimizer__name="sgd", optimizer__learning_rate=0.5, schedule__warmup=4)

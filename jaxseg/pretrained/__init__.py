@@ -1,5 +1,9 @@
-"""Foreign weights: renaming a `state_dict` into our parameters, and merging it with nothing lost in silence."""
+"""Foreign weights: reading files and published weights, renaming them, merging them with nothing lost in silence."""
 
+from jaxseg.pretrained.errors import WeightsError
+from jaxseg.pretrained.files import WeightsFile, read
+from jaxseg.pretrained.fitting import adapt_input, fit, remade_heads
+from jaxseg.pretrained.loading import Loaded, find, load
 from jaxseg.pretrained.rules import (
     Rule,
     conv,
@@ -15,15 +19,24 @@ from jaxseg.pretrained.rules import (
 )
 
 __all__ = [
+    "Loaded",
     "Rule",
+    "WeightsError",
+    "WeightsFile",
+    "adapt_input",
     "conv",
     "conv_transpose",
     "convert",
     "dense",
+    "find",
+    "fit",
     "flatten",
     "keep",
     "layer",
+    "load",
     "merge",
     "norm",
     "prefixed",
+    "read",
+    "remade_heads",
 ]

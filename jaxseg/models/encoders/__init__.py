@@ -6,6 +6,7 @@ fields alone, so a decoder can be laid out before anything is traced. Other heig
 the levels are then rounded (up, unless the family says otherwise), and a decoder takes them from the features.
 """
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from flax import linen as nn
 
 from jaxseg.models.fields import checked, field_names, nearest
 
-__all__ = ["ENCODERS", "EncoderFactory", "build", "factory", "names"]
+__all__ = ["ENCODERS", "EncoderFactory", "build", "factory", "family", "name_of", "names"]
 
 # Builds an encoder: `encoder(norm=norm, act=act, dtype=dtype, name="encoder")`. An encoder class is one.
 EncoderFactory: TypeAlias = Callable[..., nn.Module]
@@ -75,3 +76,21 @@ def factory(name: str, *, axis_name: str | None = None, **fields: Any) -> Encode
 def build(name: str, **fields: Any) -> nn.Module:
     """Returns the encoder `name`; raises as `factory` does."""
     return factory(name, **fields)()
+
+
+def family(name: str) -> str:
+    """Returns the file in this folder that holds the encoder `name`."""
+    return _CLASSES[name][0]
+
+
+def name_of(encoder: EncoderFactory) -> str | None:
+    """Returns the name under which `factory` makes `encoder`; None for a class, or fields, of no name here."""
+    cls, fields = (encoder.func, encoder.keywords) if isinstance(encoder, functools.partial) else (encoder, {})
+    values = {f.name: f.default for f in dataclasses.fields(cls)} | fields
+    fitting = [
+        (len(fixed), name)
+        for name, (file, class_name, fixed) in _CLASSES.items()
+        if (cls.__module__, cls.__name__) == (f"{__name__}.{file}", class_name)
+        and all(values[key] == value for key, value in fixed.items())
+    ]
+    return max(fitting)[1] if fitting else None

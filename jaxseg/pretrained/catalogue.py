@@ -1,0 +1,128 @@
+"""Which published weights there are, where, and which rules rename them: tables, one line an entry.
+
+Rules are named "FILE:FUNCTION", for `jaxseg.pretrained.FILE.FUNCTION() -> list[Rule]`, or "FILE:FUNCTION(1.1)" with
+arguments, and imported when they are asked for. Those of an encoder are relative to it; those of a network lead to the
+whole of it.
+"""
+
+from typing import NamedTuple
+
+from jaxseg.models import encoders
+from jaxseg.pretrained.errors import WeightsError
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # tried in this order
+
+
+class Published(NamedTuple):
+    """Weights on the Hugging Face Hub.
+
+    Attributes:
+        repository: OWNER/NAME.
+        files: names in the repository; the first that is there is taken.
+        revision: branch or commit; None: the newest.
+    """
+
+    repository: str
+    files: tuple[str, ...] = HUB_FILES
+    revision: str | None = None
+
+
+# Encoder, name of the weights, repository. "imagenet" are the weights that published segmentation results mostly start
+# from: torchvision's first (tv) for ResNets. "imagenet_v2" are torchvision's second, "imagenet_a1" those of "ResNet
+# strikes back" (Wightman, Touvron and Jégou 2021): better classifiers from longer training, not always better encoders.
+ENCODER_ROWS: tuple[tuple[str, str, str], ...] = (
+    ("resnet18", "imagenet", "timm/resnet18.tv_in1k"),
+    ("resnet34", "imagenet", "timm/resnet34.tv_in1k"),
+    ("resnet50", "imagenet", "timm/resnet50.tv_in1k"),
+    ("resnet101", "imagenet", "timm/resnet101.tv_in1k"),
+    ("resnet152", "imagenet", "timm/resnet152.tv_in1k"),
+    ("resnet18d", "imagenet", "timm/resnet18d.ra2_in1k"),
+    ("resnet34d", "imagenet", "timm/resnet34d.ra2_in1k"),
+    ("resnet50d", "imagenet", "timm/resnet50d.ra2_in1k"),
+    ("resnet101d", "imagenet", "timm/resnet101d.ra2_in1k"),
+    ("resnext50_32x4d", "imagenet", "timm/resnext50_32x4d.tv_in1k"),
+    ("resnext101_32x8d", "imagenet", "timm/resnext101_32x8d.tv_in1k"),
+    ("wide_resnet50_2", "imagenet", "timm/wide_resnet50_2.tv_in1k"),
+    ("wide_resnet101_2", "imagenet", "timm/wide_resnet101_2.tv_in1k"),
+    ("seresnet50", "imagenet", "timm/seresnet50.ra2_in1k"),
+    ("resnet50", "imagenet_v2", "timm/resnet50.tv2_in1k"),
+    ("resnet101", "imagenet_v2", "timm/resnet101.tv2_in1k"),
+    ("resnet152", "imagenet_v2", "timm/resnet152.tv2_in1k"),
+    ("resnext50_32x4d", "imagenet_v2", "timm/resnext50_32x4d.tv2_in1k"),
+    ("resnext101_32x8d", "imagenet_v2", "timm/resnext101_32x8d.tv2_in1k"),
+    ("wide_resnet50_2", "imagenet_v2", "timm/wide_resnet50_2.tv2_in1k"),
+    ("wide_resnet101_2", "imagenet_v2", "timm/wide_resnet101_2.tv2_in1k"),
+    ("resnet18", "imagenet_a1", "timm/resnet18.a1_in1k"),
+    ("resnet34", "imagenet_a1", "timm/resnet34.a1_in1k"),
+    ("resnet50", "imagenet_a1", "timm/resnet50.a1_in1k"),
+    ("resnet101", "imagenet_a1", "timm/resnet101.a1_in1k"),
+    ("resnet152", "imagenet_a1", "timm/resnet152.a1_in1k"),
+    ("resnext50_32x4d", "imagenet_a1", "timm/resnext50_32x4d.a1_in1k"),
+)
+
+# Encoder, or family of encoders (file in jaxseg/models/encoders) -> rules of the formats that its weights come in.
+ENCODER_RULES: dict[str, tuple[str, ...]] = {
+    "resnet": ("resnet:torchvision",),
+    "resnet18": ('resnet:torchvision("basic")',),
+    "resnet34": ('resnet:torchvision("basic")',),
+    "resnet18d": ('resnet:timm_d("basic")',),
+    "resnet34d": ('resnet:timm_d("basic")',),
+    "resnet50d": ("resnet:timm_d",),
+    "resnet101d": ("resnet:timm_d",),
+}
+
+# Architecture -> rules of the formats that whole networks come in. A rules function whose first
+# parameter is `encoder` or `encoder_rules` is given those of the encoder (smp joins any encoder to any decoder).
+NETWORK_RULES: dict[str, tuple[str, ...]] = {}
+
+# Architecture, repository that holds the whole network.
+NETWORK_ROWS: tuple[tuple[str, str], ...] = ()
+
+# Files of torchvision (https://download.pytorch.org/models/NAME.pth): the name ends in the first digits of the SHA-256.
+_TORCHVISION = """
+convnext_base-6075fbad convnext_large-ea097f82 convnext_small-0c510722 convnext_tiny-983f1562
+deeplabv3_mobilenet_v3_large-fc3c493d deeplabv3_resnet101_coco-586e9e4e deeplabv3_resnet50_coco-cd0a2569
+densenet121-a639ec97 densenet161-8d451a50 densenet169-b2777c0a densenet201-c1103571
+efficientnet_b0_rwightman-7f5810bc efficientnet_b1-c27df63c efficientnet_b1_rwightman-bac287d4
+efficientnet_b2_rwightman-c35c1473 efficientnet_b3_rwightman-b3899882 efficientnet_b4_rwightman-23ab8bcd
+efficientnet_b5_lukemelas-1a07897c efficientnet_b6_lukemelas-24a108a5 efficientnet_b7_lukemelas-c5b4e57e
+efficientnet_v2_l-59c71312 efficientnet_v2_m-dc08266a efficientnet_v2_s-dd5fe13b
+fcn_resnet101_coco-7ecb50ca fcn_resnet50_coco-1167a1af lraspp_mobilenet_v3_large-d234d4ea
+mobilenet_v2-7ebf99e0 mobilenet_v2-b0353104 mobilenet_v3_large-5c1a4163 mobilenet_v3_large-8738ca79
+mobilenet_v3_small-047dcff4 resnet101-63fe2227 resnet101-cd907fc2 resnet152-394f9c45 resnet152-f82ba261
+resnet18-f37072fd resnet34-b627a593 resnet50-0676ba61 resnet50-11ad3fa6 resnext101_32x8d-110c445d
+resnext101_32x8d-8ba56ff5 resnext101_64x4d-173b62eb resnext50_32x4d-1a0047aa resnext50_32x4d-7cdf4587
+vgg11-8a719046 vgg11_bn-6002323d vgg13-19584684 vgg13_bn-abd245e5 vgg16-397923af vgg16_bn-6c64b313
+vgg19-dcbb9e9d vgg19_bn-c79401a0 wide_resnet101_2-32ee1156 wide_resnet101_2-d733dc28 wide_resnet50_2-95faca4d
+wide_resnet50_2-9ba9bcbe
+"""
+
+
+def encoder_weights(encoder: str) -> dict[str, Published]:
+    """Returns {name of weights: where they are} for an encoder; empty where none are known."""
+    return {name: Published(repository) for owner, name, repository in ENCODER_ROWS if owner == encoder}
+
+
+def network_weights(model: str) -> dict[str, Published]:
+    """Returns {repository: where it is} of whole networks of an architecture."""
+    return {repository: Published(repository) for owner, repository in NETWORK_ROWS if owner == model}
+
+
+def encoder_rules(encoder: str) -> tuple[str, ...]:
+    """Returns the names of the rules for an encoder: its own, or those of its family."""
+    known = (name for name in (encoder, encoders.family(encoder)) if name in ENCODER_RULES)
+    return next((ENCODER_RULES[name] for name in known), ())
+
+
+def network_rules(model: str) -> tuple[str, ...]:
+    """Returns the names of the rules for an architecture."""
+    return NETWORK_RULES[model] if model in NETWORK_RULES else ()
+
+
+def check_torchvision_digest(stem: str, sha256: str) -> None:
+    """Raises WeightsError where a file that bears the name of one of torchvision's does not have its SHA-256."""
+    if stem in _TORCHVISION.split() and not sha256.startswith(stem.rpartition("-")[2]):
+        raise WeightsError(
+            f"The file {stem}.pth is damaged: its SHA-256 begins with {sha256[:8]}; fetch "
+            f"https://download.pytorch.org/models/{stem}.pth again."
+        )

@@ -1,0 +1,157 @@
+"""Reads a file of weights into named NumPy arrays: safetensors, NumPy's npz, and torch's pth, pt and bin.
+
+Nothing of the file is ever run, and torch is not needed. What holds the weights is found under its wrappers
+(`{"state_dict": ..., "epoch": 3}`) and freed of the prefix that data-parallel training leaves.
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxseg.pretrained.errors import WeightsError
+from jaxseg.pretrained.torch_file import LEGACY_MAGIC, Tensor, bfloat16, is_zip_of_torch, read_torch
+
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")
+# Names under which checkpoints keep the weights, in this order; prefixes that training wrappers put before each name.
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "weights", "net", "network")
+_PREFIXES = ("module.", "_orig_mod.")
+_SAFETENSORS = {
+    "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
+    "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+
+
+class WeightsFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        arrays: {name: array}; 16-bit floats as f32.
+        notes: what was unwrapped or left out on the way, one sentence each.
+        sha256: of the file.
+    """
+
+    arrays: dict[str, np.ndarray]
+    notes: tuple[str, ...]
+    sha256: str
+
+
+def read(path: str | Path) -> WeightsFile:
+    """Reads a file of weights; its content decides how, whatever its name.
+
+    Raises:
+        WeightsError: if it is not there, of no format that is read here, damaged, or wants to run anything.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"There is no file of weights {str(path)!r}.")
+    notes: list[str] = []
+    try:
+        arrays = _reader(path)(path, notes)
+        sha256 = file_sha256(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not arrays:
+        raise WeightsError(f"{path} holds no arrays.")
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in arrays):
+            arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+            notes.append(f"took the prefix {prefix!r} off every name")
+    return WeightsFile({name: _single(array) for name, array in arrays.items()}, tuple(notes), sha256)
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _reader(path: Path) -> Callable[[Path, list[str]], dict[str, np.ndarray]]:
+    with path.open("rb") as file:
+        start = file.read(len(LEGACY_MAGIC))
+        if start.startswith(b"PK"):
+            try:
+                return _read_torch if is_zip_of_torch(file) else _read_npz
+            except zipfile.BadZipFile as error:
+                raise WeightsError(f"{path} is damaged: {error}.") from error
+    if start == LEGACY_MAGIC:
+        return _read_torch
+    if start[8:9] == b"{":
+        return _read_safetensors
+    if start.startswith(b"version https:"):
+        raise WeightsError(f"{path} is a pointer of git-lfs, not the weights: fetch them with `git lfs pull`.")
+    raise WeightsError(
+        f"{path} is no file of weights that is read here: .safetensors, .npz, or .pth, .pt and .bin of torch. Another "
+        "format is converted where its own library is installed, for instance with safetensors.numpy.save_file."
+    )
+
+
+def _read_safetensors(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
+    import safetensors
+
+    try:
+        entries = safetensors.deserialize(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path} is damaged: {error}.") from error
+    arrays = {}
+    for name, entry in entries:
+        kind = entry["dtype"]
+        if kind not in _SAFETENSORS:
+            raise WeightsError(f"{path}: the array {name!r} is of type {kind}, which NumPy has not.")
+        array = np.frombuffer(entry["data"], np.dtype(_SAFETENSORS[kind]).newbyteorder("<")).reshape(entry["shape"])
+        arrays[name] = bfloat16(array) if kind == "BF16" else array
+    return arrays
+
+
+def _read_npz(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise WeightsError(f"{path} cannot be read as arrays of NumPy: {error}.") from error
+
+
+def _read_torch(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
+    return read_torch(path, lambda tree: unwrap(tree, notes))
+
+
+def unwrap(tree: Any, notes: list[str]) -> dict[str, Tensor]:
+    """Returns the named tensors of a checkpoint, going into the dictionary that holds the weights.
+
+    Raises:
+        WeightsError: if no dictionary of tensors is found.
+    """
+    if not isinstance(tree, Mapping):
+        raise WeightsError(f"it holds a {type(tree).__name__}, not a dictionary of named tensors (a state_dict)")
+    tensors = {str(name): x for name, x in tree.items() if isinstance(x, Tensor)}
+    if tensors:
+        others = [str(name) for name in tree if str(name) not in tensors]
+        if others:
+            notes.append(f"left out {_some(others)}, no tensors")
+        return tensors
+    for name in _WRAPPERS:
+        if name in tree and _holds_tensors(tree[name]):
+            notes.append(f"took the weights under {name!r}")
+            return unwrap(tree[name], notes)
+    inside = [str(name) for name in tree if _holds_tensors(tree[name])]
+    if len(inside) == 1:
+        notes.append(f"took the weights under {inside[0]!r}")
+        return unwrap(tree[inside[0]], notes)
+    raise WeightsError(f"no dictionary of named tensors (a state_dict) is in it; it holds {_some(map(str, tree))}")
+
+
+def _holds_tensors(node: Any) -> bool:
+    return isinstance(node, Mapping) and any(isinstance(x, Tensor) or _holds_tensors(x) for x in node.values())
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(map(repr, names[:limit])) or "nothing") + more

@@ -1,0 +1,159 @@
+"""Fits named arrays to a network: the format they come in, other image channels, another number of classes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxseg.pretrained.errors import WeightsError
+from jaxseg.pretrained.rules import Rule, convert, flatten, merge
+
+Arrays = Mapping[str, np.ndarray]
+
+# Modules of a network that hold a classifier.
+_HEAD = re.compile(r"(^|/)[^/]*(head|classifier|logits)[^/]*/", re.IGNORECASE)
+# Where foreign networks keep their encoder, so that it can be taken out of them.
+_ENCODER_PREFIXES = ("encoder.", "backbone.")
+
+
+def is_ours(arrays: Arrays) -> bool:
+    """Returns whether the names are paths of our own ("params/...", "batch_stats/...")."""
+    return all(name.startswith(("params/", "batch_stats/")) for name in arrays)
+
+
+def rename(arrays: Arrays, lists: Sequence[Sequence[Rule]]) -> dict[str, np.ndarray]:
+    """Returns the arrays under our paths: by the first list of rules that knows every name, or as they are.
+
+    Raises:
+        WeightsError: if no list does, naming what the nearest does not know, or two names lead to one path.
+    """
+    if is_ours(arrays):
+        return dict(arrays)
+    if not lists:
+        raise WeightsError(
+            f"no rules are known that rename its entries ({', '.join(list(arrays)[:3])}, ...); rename them to our "
+            "paths (params/...) first."
+        )
+    best = min(lists, key=lambda rules: len(unknown(arrays, rules)))
+    try:
+        return convert(arrays, best)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+
+
+def unknown(arrays: Arrays, rules: Sequence[Rule]) -> list[str]:
+    """Returns the names that no rule matches."""
+    patterns = [re.compile(rule.pattern) for rule in rules]
+    return [name for name in arrays if not any(pattern.fullmatch(name) for pattern in patterns)]
+
+
+def rename_encoder(arrays: Arrays, lists: Sequence[Sequence[Rule]], notes: list[str]) -> dict[str, np.ndarray]:
+    """Returns the encoder's arrays as "params/encoder/...", out of an encoder's file or a whole network's.
+
+    Args:
+        arrays: under foreign names, or our paths.
+        lists: rules relative to the encoder.
+        notes: is told where the encoder was found.
+
+    Raises:
+        WeightsError: as `rename`.
+    """
+    if is_ours(arrays):
+        inside = {name: x for name, x in arrays.items() if name.split("/")[1] == "encoder"}
+        if inside:
+            notes.append("took the encoder out of the network")
+            return inside
+        return _under_encoder(dict(arrays))
+    for prefix in _ENCODER_PREFIXES:
+        inside = {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
+        if inside and any(not unknown(inside, rules) for rules in lists):
+            notes.append(f"took the encoder under {prefix!r}")
+            return _under_encoder(rename(inside, lists))
+    return _under_encoder(rename(arrays, lists))
+
+
+def _under_encoder(arrays: Arrays) -> dict[str, np.ndarray]:
+    return {name.replace("/", "/encoder/", 1): x for name, x in arrays.items()}
+
+
+def fit(
+    variables: Mapping[str, Any],
+    arrays: Arrays,
+    *,
+    whole: bool = True,
+    skip: Sequence[str] = (),
+    channels: int = 3,
+    num_classes: int | None = None,
+    notes: list[str] | None = None,
+) -> dict[str, Any]:
+    """Returns `variables` with `arrays`, under our paths, in place of its own.
+
+    Args:
+        variables, skip, channels, num_classes: see `jaxseg.pretrained.load`.
+        arrays: {"params/...": array} of the whole network, or of its encoder ("params/encoder/...").
+        whole: which of the two.
+        notes: is told what was done besides.
+
+    Raises:
+        WeightsError: listing what is missing, unexpected and of another shape; for a network without an encoder.
+    """
+    notes = [] if notes is None else notes
+    _check_patterns(skip)
+    if not whole and "encoder" not in variables["params"]:
+        raise WeightsError(f"the network has no child 'encoder', only {', '.join(variables['params'])}.")
+    part = variables if whole else {c: {"encoder": t["encoder"]} for c, t in variables.items() if "encoder" in t}
+    ours = flatten(part)
+    arrays = adapt_input(arrays, ours, channels, notes)
+    remade = remade_heads(arrays, ours, num_classes) if whole else []
+    if remade:
+        notes.append(f"left the classifier new, for {num_classes} classes: {', '.join(remade)}")
+    skipped = [path for path in ours if any(re.search(pattern, path) for pattern in skip)]
+    if skipped:
+        notes.append(f"left new as asked: {', '.join(skipped)}")
+    try:
+        merged = merge(part, arrays, skip=[*skip, *(f"^{re.escape(path)}$" for path in remade)])
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+    return {name: {**tree, **(merged[name] if name in merged else {})} for name, tree in variables.items()}
+
+
+def _check_patterns(patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise WeightsError(f"the pattern {pattern!r} is no regular expression: {error}.") from error
+
+
+def adapt_input(arrays: Arrays, ours: Mapping[str, Any], channels: int, notes: list[str]) -> dict[str, np.ndarray]:
+    """Returns `arrays` with kernels f[u,v,3,o] that see RGB images made into f[u,v,channels,o].
+
+    One channel gets the sum over the three; n channels repeat them, w[i mod 3]·3/n, so that an image of equal channels
+    gives what it gave before (the adaptation of segmentation_models.pytorch).
+    """
+    adapted = dict(arrays)
+    for path, x in arrays.items():
+        if channels == 3 or path not in ours or x.ndim != 4 or x.shape[2] != 3:
+            continue
+        if tuple(ours[path].shape) == (*x.shape[:2], channels, x.shape[3]):
+            repeated = x[:, :, np.arange(channels) % 3] * np.float32(3.0 / channels)
+            adapted[path] = x.sum(axis=2, keepdims=True) if channels == 1 else repeated
+            notes.append(f"adapted {path} from 3 to {channels} channels")
+    return adapted
+
+
+def remade_heads(arrays: Arrays, ours: Mapping[str, Any], num_classes: int | None) -> list[str]:
+    """Returns the paths of classifiers that are made anew, since the file's are for another number of classes.
+
+    The rule: such an array lies in a module named head, classifier or logits, its shape differs from ours in the last
+    axis alone, ours is `num_classes`, and all these arrays of the file have one number of classes. The other arrays of
+    another shape are errors.
+    """
+    found = {
+        path: x.shape[-1]
+        for path, x in arrays.items()
+        if path in ours and x.ndim and _HEAD.search(path) and tuple(ours[path].shape) != x.shape
+        and tuple(ours[path].shape) == (*x.shape[:-1], num_classes)
+    }  # fmt: skip
+    return list(found) if len(set(found.values())) == 1 else []

@@ -1,0 +1,465 @@
+"""Foreign weights in a network: renamed, fitted, fetched, and what is said where they do not fit."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from test_train import arguments, assert_identical, state_of
+from tiny_run import make_run, tiny_config, tiny_state
+
+from jaxseg import models, optim, pretrained, setup, weights
+from jaxseg.config import ConfigError, update
+from jaxseg.models import encoders
+from jaxseg.pretrained import Rule, WeightsError, catalogue, hub, resnet
+from jaxseg.pretrained.loading import find
+from jaxseg.state import init_state
+from jaxseg.train import main
+
+ENCODED = {"encoder": "residual", "encoder_args": {"widths": (4, 6, 8)}, "widths": (4, 6)}
+
+
+def network(num_classes=3, channels=3, seed=0, **fields):
+    """A tiny U-Net over the residual encoder, and random variables of it."""
+    model = models.build("unet", num_classes=num_classes, **(ENCODED | fields))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, channels)))
+    rng = np.random.default_rng(seed)
+    return model, jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+def save(path, variables):
+    np.savez(path, **{name: np.asarray(x) for name, x in pretrained.flatten(variables).items()})
+    return str(path)
+
+
+def assert_equal(a, b):
+    a, b = pretrained.flatten(a), pretrained.flatten(b)
+    assert a.keys() == b.keys()
+    for path in a:
+        np.testing.assert_array_equal(a[path], b[path], err_msg=path)
+
+
+# Rules.
+
+
+def test_rules_rename_and_tell_what_they_do_not_know():
+    rules = [
+        *pretrained.prefixed(
+            [*pretrained.layer(r"layer(\d+)\.conv", "stage{1}/conv"), *pretrained.norm(r"bn(?P<n>\d)", "norm{n}")],
+            r"(?:net|model)\.",
+            "encoder",
+        ),
+        Rule(r"net\.qkv", ("params/q", "params/k"), lambda x: np.split(x, 2)),
+        Rule(r"fc\..*", None),
+    ]
+    state = {
+        "net.layer2.conv.weight": np.arange(24.0).reshape(1, 2, 3, 4), "model.bn1.running_var": np.ones(2),
+        "net.bn1.num_batches_tracked": np.array(3), "fc.bias": np.ones(1), "net.qkv": np.arange(4),
+    }  # fmt: skip
+    given = pretrained.convert(state, rules)
+    assert set(given) == {
+        "params/encoder/stage2/conv/kernel", "batch_stats/encoder/norm1/var", "params/q", "params/k",
+    }  # fmt: skip
+    kernel = given["params/encoder/stage2/conv/kernel"]
+    assert kernel.shape == (3, 4, 2, 1) and kernel[1, 2, 1, 0] == state["net.layer2.conv.weight"][0, 1, 1, 2]
+    assert given["params/k"].tolist() == [2, 3]
+    with pytest.raises(ValueError, match=r"1 entries of the file are known to no rule: net\.layerx\.conv\.weight"):
+        pretrained.convert({**state, "net.layerx.conv.weight": np.ones(1)}, rules)
+    with pytest.raises(ValueError, match=r"Both 'model\.bn1\.running_var' and 'net\.bn1\.running_var' lead to"):
+        pretrained.convert({**state, "net.bn1.running_var": np.ones(2)}, rules)
+
+
+def test_merge_lists_everything_that_does_not_fit():
+    ours = {"params": {"a": {"kernel": np.zeros((2, 3), np.float32)}, "b": np.zeros(2, np.float32)}}
+    ours["batch_stats"] = {"mean": np.zeros(2, np.float32)}
+    loaded = {"params/a/kernel": np.ones((3, 2)), "params/c": np.ones(1), "batch_stats/mean": np.ones(2)}
+    with pytest.raises(ValueError) as raised:
+        pretrained.merge(ours, loaded)
+    for words in ("1 missing: params/b", "1 unexpected: params/c", "a/kernel (3x2 in the file, 2x3 here)"):
+        assert words in str(raised.value)
+    merged = pretrained.merge(ours, loaded, skip=["^params/[bc]$", "/a/"])
+    assert merged["params"]["a"]["kernel"].max() == 0 and merged["batch_stats"]["mean"].min() == 1
+
+
+# Fitting.
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_first_convolution_is_adapted_as_smp_does(channels):
+    oracles.smp()
+    import torch
+    from segmentation_models_pytorch.encoders._utils import patch_first_conv
+
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Conv2d(5, 3, 1), torch.nn.Conv2d(3, 3, 1))
+    weight = pretrained.conv(module[0].weight.detach().numpy().copy())
+    if channels != 3:
+        patch_first_conv(module, channels)
+    ours, notes = {"params/conv/kernel": jax.ShapeDtypeStruct((3, 3, channels, 5), jnp.float32)}, []
+    given = pretrained.adapt_input({"params/conv/kernel": weight}, ours, channels, notes)["params/conv/kernel"]
+    np.testing.assert_allclose(given, pretrained.conv(module[0].weight.detach().numpy()), rtol=1e-6, atol=1e-7)
+    assert bool(notes) == (channels != 3)
+
+
+def test_only_kernels_that_see_the_image_are_adapted(tmp_path):
+    _, rgb = network()
+    _, gray = network(channels=1, seed=1)
+    loaded = pretrained.load(gray, save(tmp_path / "x.npz", rgb), encoder="residual", channels=1)
+    first = [path for path, x in pretrained.flatten(rgb).items() if x.ndim == 4 and x.shape[2] == 3]
+    assert [note.split()[1] for note in loaded.notes if "adapted" in note] == first and first
+    given = pretrained.flatten(loaded.variables)
+    for path in first:
+        np.testing.assert_allclose(given[path], pretrained.flatten(rgb)[path].sum(2, keepdims=True), rtol=1e-6)
+    with pytest.raises(WeightsError, match="of another shape"):  # the network's channels are not what was said
+        pretrained.load(gray, str(tmp_path / "x.npz"), encoder="residual")
+
+
+def test_whole_network_with_the_same_classes_and_with_others(tmp_path):
+    _, theirs = network(num_classes=3)
+    path = save(tmp_path / "x.npz", theirs)
+    _, same = network(num_classes=3, seed=1)
+    loaded = pretrained.load(same, path, model="unet", num_classes=3)
+    assert_equal(loaded.variables, theirs)
+    assert loaded.notes == () and loaded.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    _, other = network(num_classes=5, seed=1)
+    loaded = pretrained.load(other, path, model="unet", num_classes=5)
+    [note] = loaded.notes
+    assert note.startswith("left the classifier new, for 5 classes: ")
+    assert sorted(note.partition(": ")[2].split(", ")) == ["params/head/bias", "params/head/kernel"]
+    given, before, file = (pretrained.flatten(x) for x in (loaded.variables, other, theirs))
+    for name in given:
+        expected = before if "/head/" in name else file
+        np.testing.assert_array_equal(given[name], expected[name], err_msg=name)
+
+
+def test_head_rule_covers_classifiers_alone():
+    ours = {
+        "params/head/kernel": (1, 1, 8, 5), "params/head/bias": (5,), "params/aux_head/kernel": (1, 1, 4, 5),
+        "params/decoder/head/kernel": (1, 1, 8, 5), "params/decoder/kernel": (1, 1, 8, 5), "params/head/conv": (8, 8),
+    }  # fmt: skip
+    shapes = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in ours.items()}
+    theirs = {path: np.zeros((*shape[:-1], 21 if shape[-1] == 5 else 8)) for path, shape in ours.items()}
+    remade = pretrained.remade_heads(theirs, shapes, 5)
+    assert remade == [path for path in ours if path not in ("params/decoder/kernel", "params/head/conv")]
+    assert pretrained.remade_heads(theirs, shapes, None) == []
+    assert pretrained.remade_heads({**theirs, "params/head/bias": np.zeros(7)}, shapes, 5) == []  # of two networks
+    wider = {**theirs, "params/head/kernel": np.zeros((1, 1, 9, 21))}
+    assert "params/head/kernel" not in pretrained.remade_heads(wider, shapes, 5)
+
+
+def test_encoder_alone_leaves_the_rest_and_skips_what_is_asked(tmp_path):
+    _, theirs = network()
+    _, ours = network(seed=1)
+    inner = {name: tree["encoder"] for name, tree in theirs.items()}
+    for variables in (theirs, inner):  # out of a network, or a file of the encoder alone
+        loaded = pretrained.load(ours, save(tmp_path / "x.npz", variables), encoder="residual")
+        given, before, file = (pretrained.flatten(x) for x in (loaded.variables, ours, theirs))
+        for name in given:
+            expected = file if "/encoder/" in name else before
+            np.testing.assert_array_equal(given[name], expected[name], err_msg=name)
+    loaded = pretrained.load(ours, str(tmp_path / "x.npz"), encoder="residual", skip=["encoder/stage2/"])
+    given = pretrained.flatten(loaded.variables)
+    assert all(np.array_equal(given[n], before[n]) for n in given if "encoder/stage2/" in n)
+    assert any("left new as asked: " in note and "stage2" in note for note in loaded.notes)
+    with pytest.raises(WeightsError, match=r"the pattern '\(' is no regular expression"):
+        pretrained.load(ours, str(tmp_path / "x.npz"), encoder="residual", skip=["("])
+
+
+def test_weights_of_another_network_are_refused_with_both_sides(tmp_path):
+    _, theirs = network(encoder_args={"widths": (4, 6, 8, 8)}, widths=(4, 6, 8))
+    _, ours = network(encoder_args={"widths": (4, 5, 8)})
+    with pytest.raises(WeightsError) as raised:
+        pretrained.load(ours, save(tmp_path / "x.npz", theirs), encoder="residual")
+    assert "12 unexpected: batch_stats/encoder/stage3/" in str(raised.value) and "of another shape: " in str(
+        raised.value
+    )
+    assert str(tmp_path / "x.npz") in str(raised.value)
+
+
+def test_foreign_names_without_rules_and_with(tmp_path):
+    _, ours = network()
+    flat = pretrained.flatten({name: tree["encoder"] for name, tree in ours.items()})
+    file = {"backbone." + name.replace("/", "."): np.asarray(x) + 1 for name, x in flat.items()}
+    np.savez(tmp_path / "x.npz", **file, **{"decoder.weight": np.ones(2)})
+    with pytest.raises(WeightsError, match=r"no rules are known that rename its entries \(backbone"):
+        pretrained.load(ours, str(tmp_path / "x.npz"), encoder="residual")
+    rules = [Rule(name.replace("/", "."), name) for name in flat]
+    loaded = pretrained.load(ours, str(tmp_path / "x.npz"), encoder="residual", rules=rules)
+    assert "took the encoder under 'backbone.'" in loaded.notes
+    for name, x in pretrained.flatten(loaded.variables).items():
+        np.testing.assert_array_equal(x, pretrained.flatten(ours)[name] + ("/encoder/" in name), err_msg=name)
+    with pytest.raises(WeightsError, match="known to no rule"):
+        pretrained.load(ours, str(tmp_path / "x.npz"), encoder="residual", rules=rules[1:])
+
+
+@pytest.mark.parametrize(("channels", "wrapped"), [(3, False), (1, True)])
+def test_a_torchvision_file_becomes_the_encoder(tmp_path, channels, wrapped):
+    torch = oracles.torch()
+    module = oracles.torchvision().models.resnet18(weights=None)
+    state = module.state_dict()
+    torch.save({"state_dict": {f"module.{n}": x for n, x in state.items()}} if wrapped else state, tmp_path / "x.pth")
+    model = models.build("unet", num_classes=2, encoder="resnet18", widths=[4, 4, 4, 4])
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, channels)))
+    loaded = pretrained.load(shapes, str(tmp_path / "x.pth"), encoder="resnet18", channels=channels)
+    given = pretrained.flatten(loaded.variables)
+    for name, x in given.items():
+        assert isinstance(x, jax.ShapeDtypeStruct) == ("/encoder/" not in name), name
+    stem = pretrained.conv(state["conv1.weight"].numpy())
+    stem = stem.sum(2, keepdims=True) if channels == 1 else stem
+    np.testing.assert_allclose(given["params/encoder/stem/conv/kernel"], stem, rtol=1e-6, atol=1e-6)
+    count = sum(x.numel() for n, x in state.items() if "num_batches" not in n and not n.startswith("fc."))
+    adapted = state["conv1.weight"].numel() * (3 - channels) // 3
+    assert sum(x.size for n, x in given.items() if "/encoder/" in n) == count - adapted
+    assert len(loaded.notes) == (3 if wrapped else 0)
+
+
+def test_rules_of_a_network_are_given_those_of_its_encoder(monkeypatch, tmp_path):
+    joined = lambda encoder: [*pretrained.prefixed(encoder, r"encoder\.", "encoder"), Rule("last", "params/head")]  # noqa: E731
+    monkeypatch.setattr(resnet, "joined", joined, raising=False)
+    monkeypatch.setattr(catalogue, "NETWORK_RULES", {"unet": ("resnet:joined",)})
+    np.savez(tmp_path / "x.npz", **{"encoder.layer1.0.conv2.weight": np.ones((4, 3, 2, 1)), "last": np.ones(2)})
+    inside = {"block1": {"conv": {"conv": {"kernel": np.zeros((2, 1, 3, 4), np.float32)}}}}
+    ours = {"params": {"encoder": {"stage1": inside}, "head": np.zeros(2, np.float32)}}
+    loaded = pretrained.load(ours, str(tmp_path / "x.npz"), encoder="resnet50", model="unet")
+    assert all(x.min() == 1 for x in jax.tree.leaves(loaded.variables))
+    basic = {"block1": {"conv2": inside["block1"]["conv"]}}
+    ours["params"]["encoder"]["stage1"] = basic
+    loaded = pretrained.load(ours, str(tmp_path / "x.npz"), encoder="resnet18", model="unet")
+    assert all(x.min() == 1 for x in jax.tree.leaves(loaded.variables))
+
+
+# Finding and fetching.
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """A catalogue with one entry."""
+    monkeypatch.setattr(catalogue, "ENCODER_ROWS", (("residual", "imagenet", "owner/residual.in1k"),))
+
+
+def test_find_knows_names_files_and_repositories(published, tmp_path):
+    assert find("imagenet", encoder="residual").published.repository == "owner/residual.in1k"
+    assert find("hf://a/b", encoder="residual").published == ("a/b", catalogue.HUB_FILES, None)
+    assert find("hf://a/b/c/d.bin", encoder="residual").published == ("a/b", ("c/d.bin",), None)
+    assert find("x.pth", model="unet").file == Path("x.pth")
+    assert find("runs/x", model="unet").file == Path("runs/x")
+    for source, encoder, words in (
+        ("imagnet", "residual", r"no published weights 'imagnet' for the encoder 'residual'\. Did you mean 'imagenet'"),
+        ("imagenet", "plain", "None are known by name. A file can be given too"),
+        ("imagenet", "resnt", "There is no encoder 'resnt'"),
+        ("hf://a", "residual", "hf://OWNER/NAME"),
+        ("hf://a/", "residual", "hf://OWNER/NAME"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            find(source, encoder=encoder)
+
+
+def cached(tmp_path, content, name="model.safetensors"):
+    """A file as the cache of the Hub holds it: a link to a file named by its digest."""
+    blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
+    blob.parent.mkdir(exist_ok=True)
+    blob.write_bytes(content)
+    link = tmp_path / "snapshots" / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(blob)
+    return link
+
+
+def test_published_weights_are_fetched_checked_and_loaded(published, monkeypatch, tmp_path):
+    import huggingface_hub
+    from safetensors.numpy import save as to_bytes
+
+    _, theirs = network()
+    _, ours = network(seed=1)
+    inner = pretrained.flatten({name: tree["encoder"] for name, tree in theirs.items()})
+    link = cached(tmp_path, to_bytes({name: np.asarray(x) for name, x in inner.items()}))
+    asked = []
+
+    def download(repository, file, *, revision):
+        asked.append((repository, file, revision))
+        return str(link)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    loaded = pretrained.load(ours, "imagenet", encoder="residual")
+    assert asked == [("owner/residual.in1k", "model.safetensors", None)]
+    np.testing.assert_array_equal(
+        loaded.variables["params"]["encoder"]["stage0"]["block1"]["conv1"]["kernel"],
+        theirs["params"]["encoder"]["stage0"]["block1"]["conv1"]["kernel"],
+    )
+    with link.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    with pytest.raises(WeightsError, match="is damaged: its SHA-256 is not"):
+        pretrained.load(ours, "imagenet", encoder="residual")
+
+
+def test_second_file_name_is_tried_and_offline_says_what_to_fetch(published, monkeypatch, tmp_path):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    link = cached(tmp_path, b"x", "pytorch_model.bin")
+
+    def has_only_bin(repository, file, *, revision):
+        if file != "pytorch_model.bin":
+            raise EntryNotFoundError("404")
+        return str(link)
+
+    entry = find("imagenet", encoder="residual").published
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", has_only_bin)
+    assert hub.fetch(entry) == link
+    with pytest.raises(WeightsError, match=r"owner/residual\.in1k holds none of other\.bin"):
+        hub.fetch(entry._replace(files=("other.bin",)))
+    for error in (LocalEntryNotFoundError("offline"), ConnectionError("no route\nto host"), RuntimeError()):
+
+        def unreachable(*args, error=error, **kwargs):
+            raise error
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+        with pytest.raises(WeightsError) as raised:
+            hub.fetch(entry)
+        said = str(raised.value)
+        assert "https://huggingface.co/owner/residual.in1k/resolve/main/model.safetensors" in said
+        assert "give the path of that file in place of the name" in said and "\n" not in said
+
+
+def test_really_offline_and_not_cached(published, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match=r"is not in the cache .* could not be fetched"):
+        hub.fetch(find("imagenet", encoder="residual").published)
+
+
+def test_files_of_torchvision_are_checked_by_their_names():
+    catalogue.check_torchvision_digest("resnet18-f37072fd", "f37072fd" + "0" * 56)
+    catalogue.check_torchvision_digest("mine-f37072fe", "0" * 64)
+    with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth is damaged"):
+        catalogue.check_torchvision_digest("resnet18-f37072fd", "f37072fe" + "0" * 56)
+
+
+def test_catalogue_names_what_is_there():
+    for encoder, _, repository in catalogue.ENCODER_ROWS:
+        assert encoder in encoders.names() and repository.count("/") == 1
+        assert catalogue.encoder_rules(encoder)
+    for model, repository in catalogue.NETWORK_ROWS:
+        assert model in models.names() and repository.count("/") == 1 and catalogue.network_rules(model)
+    assert len({row[:2] for row in catalogue.ENCODER_ROWS}) == len(catalogue.ENCODER_ROWS)
+    families = {encoders.family(name) for name in encoders.names()}
+    assert set(catalogue.ENCODER_RULES) <= families | set(encoders.names())
+    assert set(catalogue.NETWORK_RULES) <= set(models.names())
+
+
+@pytest.mark.parametrize("name", encoders.names())
+def test_every_encoder_is_known_by_what_makes_it(name):
+    assert encoders.name_of(encoders.factory(name)) == name
+    assert encoders.name_of(encoders.factory(name, axis_name="batch")) == name
+    assert encoders.name_of(type(encoders.build("plain"))) == "plain"
+
+
+# Training.
+
+UNET = {
+    "experiment": "experiments/unet.py", "model__args__encoder": "residual",
+    "model__args__encoder_args": {"widths": (4, 6, 8)},
+}  # fmt: skip
+
+
+def start(workdir, **changes):
+    return main(arguments(workdir, **({**UNET, "log__images": 0} | changes)))
+
+
+def test_a_run_starts_from_a_file_says_so_and_resumes_without_it(tmp_path, capsys):
+    _, theirs = network(num_classes=6, seed=7)
+    file = tmp_path / "x.npz"
+    save(file, theirs)
+    changes = {"model__encoder_weights": str(file), "optimizer__encoder_rate": 0.0}
+    assert start(tmp_path / "a", **changes) == 0
+    out = "".join(capsys.readouterr())
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert f"model.encoder_weights: {file}; SHA-256 {sha256[:12]}; took the encoder out of the network" in out
+    [first] = json.loads((tmp_path / "a" / "run.json").read_text())["starts"]
+    [origin] = first["weights"]
+    assert (origin["key"], origin["source"], origin["sha256"]) == ("model.encoder_weights", str(file), sha256)
+    state = state_of(tmp_path / "a")
+    frozen = pretrained.flatten({"params": theirs["params"]})
+    for name, x in frozen.items():  # a frozen encoder is what the file holds, the rest has moved
+        assert np.array_equal(state[name], x) == ("/encoder/" in name), name
+        if "/encoder/" in name:
+            np.testing.assert_array_equal(state[name.replace("params", "ema_params", 1)], x)
+
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "checkpoints" / "6")
+    file.unlink()
+    assert start(tmp_path / "b", **changes) == 0
+    assert "going on after step" in "".join(capsys.readouterr())
+    assert_identical(state, state_of(tmp_path / "b"))
+    starts = json.loads((tmp_path / "b" / "run.json").read_text())["starts"]
+    assert starts[0]["weights"] and starts[-1]["weights"] == []
+
+    assert start(tmp_path / "c", **changes) == 1  # a fresh start needs the file
+    assert f"model.encoder_weights: There is no file of weights '{file}'" in capsys.readouterr().err
+    assert not (tmp_path / "c" / "checkpoints").exists()
+
+
+def initial(config, num_classes):
+    """The state that a fresh run of `config` starts from, and where its weights came from."""
+    tx, _ = optim.from_config(config)
+    model = setup.make_model(config, num_classes)
+    init = lambda key: init_state(model, tx, key, (16, 16, 3), ema=config.ema.decay > 0)  # noqa: E731
+    return weights.initial_state(config, init, tx, jax.random.key(0), num_classes)
+
+
+def test_a_run_starts_from_another_run(tmp_path):
+    config = tiny_config(model__name="unet", model__args=ENCODED, ema__decay=0.9)
+    make_run(tmp_path / "a", config, {10: 0.5, 20: 0.4})
+    theirs = tiny_state(config, 6, seed=10)
+    with pytest.raises(ConfigError, match="holds no run"):
+        (tmp_path / "empty").mkdir()
+        initial(tiny_config(model__weights=str(tmp_path / "empty")), 6)
+
+    update(config, model__weights=str(tmp_path / "a"), optimizer__name="adamw")
+    state, [origin] = initial(config, 6)
+    assert origin.file == f"{tmp_path / 'a'}, best checkpoint, step 10" and len(origin.sha256) == 64
+    assert_equal({"params": state.params}, {"params": theirs.ema_params})  # the averaged parameters are its result
+    assert_equal({"params": state.ema_params}, {"params": theirs.ema_params})
+    assert_equal({"batch_stats": state.batch_stats}, {"batch_stats": theirs.batch_stats})
+    assert jax.tree.structure(state.opt_state) == jax.tree.structure(theirs.opt_state) and int(state.step) == 0
+    pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
+    assert len(set(pointers)) == len(pointers)  # all of it may be donated
+
+    update(config, model__args=ENCODED | {"widths": (5, 6)})
+    with pytest.raises(ConfigError, match=r"model\.weights: the run in .* do not fit the model"):
+        initial(config, 6)
+    update(config, model__weights="", model__encoder_weights=str(tmp_path / "a"), ema__decay=0.0)
+    state, [origin] = initial(config, 2)
+    assert origin.notes == ("took the encoder out of the network",) and state.ema_params is None
+    assert_equal(state.params["encoder"], theirs.ema_params["encoder"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model__encoder_weights": "imagenett"}, "There are no published weights 'imagenett' for the encoder"),
+        ({"model__encoder_weights": "a.pth", "model__weights": "b.pth"}, "not both"),
+        ({"model__weights_skip": "head"}, "model.weights_skip is of no use without"),
+        ({"model__weights": "nowhere/x.pth"}, "There is no file of weights 'nowhere/x.pth'"),
+        ({"model__weights": "hf://x"}, "hf://OWNER/NAME"),
+        ({"optimizer__encoder_rate": -0.1}, "optimizer.encoder_rate must not be negative"),
+    ],
+)
+def test_wrong_weights_are_one_sentence_before_anything_compiles(tmp_path, capsys, monkeypatch, changes, words):
+    merged = {key: value for key, value in ({**UNET} | changes).items() if value is not None}
+
+    def compiled(*_):
+        raise AssertionError("something was compiled")
+
+    monkeypatch.setattr(jax, "jit", lambda *_, **__: compiled)
+    assert main(arguments(tmp_path / "run", **merged)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and words in error and error.count("\n") == 1
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -1,0 +1,260 @@
+"""Files of weights in the formats that others write, read without torch; nothing in them is ever run."""
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import oracles
+import pytest
+
+from jaxseg.pretrained import WeightsError, read
+
+ROOT = Path(__file__).parent.parent
+
+
+def tensors(torch):
+    """A state_dict with each type that is read, views that share storage, strides and empty shapes."""
+    base = torch.randn(6, 4)
+    return OrderedDict(
+        {
+            "float": base,
+            "transposed": base.t(),
+            "tail": base[2:, 1:3],
+            "scalar": torch.tensor(3.5),
+            "half": torch.randn(3, dtype=torch.float16),
+            "bfloat": torch.randn(5, 2).to(torch.bfloat16),
+            "bfloat_row": torch.randn(5, 4).to(torch.bfloat16)[::2, 1],
+            "double": torch.randn(2, dtype=torch.float64),
+            "long": torch.arange(-3, 3),
+            "bool": torch.tensor([True, False]),
+            "byte": torch.arange(4, dtype=torch.uint8),
+            "empty": torch.zeros(0, 3),
+            "parameter": torch.nn.Parameter(torch.randn(2, 2)),
+            "channels_last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        }
+    )
+
+
+def assert_same(torch, arrays, state):
+    assert list(arrays) == list(state)
+    for name, x in state.items():
+        x = x.detach()
+        expected = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
+        assert arrays[name].dtype == expected.dtype, name
+        np.testing.assert_array_equal(arrays[name], expected, err_msg=name)
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_torch_files_give_the_arrays_of_torch(tmp_path, new):
+    torch = oracles.torch()
+    state = tensors(torch)
+    torch.save(state, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+    file = read(tmp_path / "x.pth")
+    assert_same(torch, file.arrays, state)
+    assert file.notes == ()
+    assert all(array.flags.writeable and array.flags.c_contiguous for array in file.arrays.values())
+
+
+def test_a_module_with_its_metadata(tmp_path):
+    torch = oracles.torch()
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    torch.save(module.state_dict(), tmp_path / "x.pt")
+    assert_same(torch, read(tmp_path / "x.pt").arrays, module.state_dict())
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state", "mine"])
+def test_checkpoints_are_unwrapped_and_say_so(tmp_path, wrapper, new):
+    torch = oracles.torch()
+    layer = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    state = {f"module.{name}": x for name, x in layer.state_dict().items()}
+    checkpoint = {"epoch": 3, wrapper: state, "best": 0.5, "names": ["a", ("b", None)]}
+    if wrapper != "mine":
+        checkpoint["optimizer"] = optimizer.state_dict()
+        checkpoint["ema"] = {"shadow": torch.zeros(3)}
+    torch.save(checkpoint, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+    file = read(tmp_path / "x.pth")
+    assert_same(torch, file.arrays, layer.state_dict())
+    assert file.notes == (f"took the weights under {wrapper!r}", "took the prefix 'module.' off every name")
+
+
+def test_safetensors_and_npz(tmp_path):
+    torch = oracles.torch()
+    from safetensors.torch import save_file
+
+    state = OrderedDict(sorted((k, v.detach().contiguous().clone()) for k, v in tensors(torch).items()))
+    save_file(dict(state), tmp_path / "x.safetensors", metadata={"format": "pt"})
+    arrays = read(tmp_path / "x.safetensors").arrays
+    assert_same(torch, {name: arrays[name] for name in state}, state)
+    assert len(arrays) == len(state)
+    np.savez(tmp_path / "x.npz", **{"params/a/kernel": np.ones((2, 3), np.float16), "params/b": np.arange(3)})
+    arrays = read(tmp_path / "x.npz").arrays
+    assert arrays["params/a/kernel"].dtype == np.float32 and arrays["params/b"].tolist() == [0, 1, 2]
+
+
+def test_the_content_counts_not_the_name(tmp_path):
+    torch = oracles.torch()
+    torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    np.savez(tmp_path / "x.npz", a=np.ones(2))
+    (tmp_path / "x.npz").rename(tmp_path / "weights")
+    for name in ("pytorch_model.bin", "weights"):
+        assert read(tmp_path / name).arrays["a"].tolist() == [1, 1]
+
+
+class Runs:
+    """Pickles to a call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def zipped(path, pickled):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+    return path
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("function", "arguments", "name"),
+    [
+        (os.system, ("touch {}",), "system"),
+        (eval, ("open({!r}, 'w')",), "eval"),
+        (subprocess.Popen, (["touch", "{}"],), "Popen"),
+        (getattr, ("", "join"), "getattr"),
+    ],
+)
+def test_what_a_file_wants_to_run_is_named_and_not_run(tmp_path, function, arguments, name, new):
+    torch = oracles.torch()
+    mark = tmp_path / "ran"
+    arguments = tuple(
+        [part.format(str(mark)) for part in a] if isinstance(a, list) else a.format(str(mark)) for a in arguments
+    )
+    wicked = {"state_dict": {"a": torch.ones(2)}, "extra": Runs(function, *arguments)}
+    torch.save(wicked, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(WeightsError, match=rf"wants to run \w+\.{name}, ") as raised:
+        read(tmp_path / "x.pth")
+    assert "\n" not in str(raised.value) and not mark.exists()
+
+
+def test_other_objects_are_refused_by_name(tmp_path):
+    torch = oracles.torch()
+    torch.save({"state_dict": {"a": torch.ones(2)}, "args": Path("/x")}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"wants to run pathlib\..*save the state_dict alone"):
+        read(tmp_path / "x.pth")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
+    with pytest.raises(WeightsError, match=r"wants to run torch\.nn\.modules\.linear\.Linear"):
+        read(tmp_path / "module.pth")
+
+
+def opcodes(*, offset=0, size=(2,), stride=(1,), kind="FloatStorage", numel=2, state=None):
+    """The pickle of {"a": tensor}, with numbers of our choice; `state` is set on the function that makes the tensor."""
+
+    class Pickler(pickle._Pickler):
+        def persistent_id(self, obj):
+            return ("storage", Named("torch", kind), "0", "cpu", numel) if obj == "the storage" else None
+
+        def save(self, obj, *args, **kwargs):
+            if isinstance(obj, Named):
+                self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
+            elif isinstance(obj, Built):
+                self.save(Named("torch._utils", "_rebuild_tensor_v2"))
+                if state is not None:
+                    super().save((None, state))
+                    self.write(pickle.BUILD)
+                super().save(("the storage", offset, size, stride, False, None))
+                self.write(pickle.REDUCE)
+            else:
+                super().save(obj, *args, **kwargs)
+
+    buffer = io.BytesIO()
+    Pickler(buffer, 2).dump({"a": Built()})
+    return buffer.getvalue()
+
+
+class Named:
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+
+class Built:
+    pass
+
+
+def made_up(path, **changes):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", opcodes(**changes))
+        archive.writestr("x/data/0", np.array([1, 2], "<f4").tobytes())
+    return path
+
+
+def test_made_up_tensors_stay_within_their_storage(tmp_path):
+    assert read(made_up(tmp_path / "x.pth")).arrays["a"].tolist() == [1, 2]
+    for changes in (
+        {"offset": 1}, {"offset": -1}, {"size": (3,)}, {"stride": (2,)}, {"stride": (-1,), "offset": 1},
+        {"size": (10**9, 10**9), "stride": (0, 0)}, {"size": (-2,)}, {"size": (1, 2), "stride": (1,)},
+        {"kind": "QInt8Storage"}, {"kind": "UntypedStorage"}, {"state": {"__call__": 1}},
+    ):  # fmt: skip
+        with pytest.raises(WeightsError, match=str(tmp_path)):
+            read(made_up(tmp_path / "x.pth", **changes))
+
+
+def test_big_endian_files(tmp_path):
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", opcodes())
+        archive.writestr("x/byteorder", "big")
+        archive.writestr("x/data/0", np.array([1, 2], ">f4").tobytes())
+    assert read(path).arrays["a"].tolist() == [1, 2]
+
+
+def test_files_that_are_no_weights_are_one_sentence(tmp_path):
+    torch = oracles.torch()
+
+    def said(name, content=None):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(WeightsError) as raised:
+            read(tmp_path / name)
+        assert str(tmp_path / name) in str(raised.value) and "\n" not in str(raised.value)
+        return str(raised.value)
+
+    assert "no file of weights" in said("missing.pth")
+    assert ".safetensors, .npz, or .pth" in said("x.h5", b"\x89HDF\r\n\x1a\n and so on")
+    assert "git lfs pull" in said("x.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    assert "damaged" in said("y.safetensors", (1000).to_bytes(8, "little") + b"{")
+    assert "damaged" in said("x.npz", b"PK\x03\x04 cut off")
+    for new in (True, False):
+        torch.save({"a": torch.ones(1000)}, tmp_path / "whole.pth", _use_new_zipfile_serialization=new)
+        content = (tmp_path / "whole.pth").read_bytes()
+        for cut in (20, 200, len(content) // 2, len(content) - 5):
+            said("cut.pth", content[:cut])
+    torch.save([torch.ones(2)], tmp_path / "list.pth")
+    assert "holds a list, not a dictionary" in said("list.pth")
+    torch.save({"epoch": 3, "one": {"a": torch.ones(1)}, "two": {"a": torch.ones(1)}}, tmp_path / "two.pth")
+    assert "it holds 'epoch', 'one', 'two'" in said("two.pth")
+    np.savez(tmp_path / "objects.npz", a=np.array([{}], object))
+    assert "cannot be read" in said("objects.npz")
+    zipped(tmp_path / "deep.pth", b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
+    said("deep.pth")
+
+
+def test_torch_is_not_imported(tmp_path):
+    torch = oracles.torch()
+    torch.save({"a": torch.ones(2)}, tmp_path / "x.pth")
+    code = (
+        "import sys\nsys.modules['torch'] = None\nfrom jaxseg import pretrained\n"
+        f"print(pretrained.read({str(tmp_path / 'x.pth')!r}).arrays['a'].tolist())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[1.0, 1.0]"
