@@ -279,12 +279,3 @@ def test_help_lists_the_keys_without_loading_a_model():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--config.optimizer.learning_rate=0.001" in result.stdout
     assert "peak learning rate" in result.stdout
-
-
-def test_a_configuration_stored_before_a_key_came_means_its_default():
-    stored = json.loads(json.dumps(to_dict(default_config())))
-    del stored["model"]["encoder_weights"], stored["optimizer"]["encoder_rate"]
-    assert differences(from_dict(stored), default_config()) == []
-    del stored["optimizer"]["clip"]
-    with pytest.raises(ConfigError, match=r"lacks the keys optimizer\.clip: another version"):
-        from_dict(stored)
