@@ -47,7 +47,7 @@ def rules_of(name: str) -> list[rules.Rule]:
     return getattr(smp, name)(resnet.torchvision("basic"))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["fpn", "unet", "upernet"])
 def test_the_networks_are_those_of_smp(name):
     # U-Net is the one that takes sides that are no multiples of the stride.
     sizes = [(64, 96), (65, 79)] if name == "unet" else [(64, 96)]
@@ -65,6 +65,7 @@ def test_odd_sizes_are_those_of_smp_where_it_need_not_refuse():
 
 @pytest.mark.parametrize("name", ["linknet", "unetplusplus"])
 def test_sizes_that_smp_refuses_are_padded_and_cropped(name):
+    """Ours gives what theirs gives for the image with zeros at the bottom and right."""
     torch = oracles.torch()
     module, model = theirs(name), ours(name)
     draw(module)
