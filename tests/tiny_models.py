@@ -13,4 +13,6 @@ TINY = {
 ENCODERS = {
     "plain": {"widths": [4, 6, 8]},
     "residual": {"widths": [4, 6, 8]},
+    **{f"vgg{n}": {"channels": [4, 6, 8], "depths": [1, 2, 1]} for n in (11, 13, 16, 19)},
+    **{f"vgg{n}_bn": {"channels": [4, 6, 8], "depths": [1, 1, 2], "output_stride": 4} for n in (11, 13, 16, 19)},
 }
