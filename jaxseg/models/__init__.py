@@ -25,9 +25,14 @@ __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names"]
 _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "cnn": "CNN",
+    "deeplabv1": "DeepLabV1",
+    "deeplabv2": "DeepLabV2",
     "encoder_decoder": "EncoderDecoder",
+    "fcn": "FCN",
     "resunet": "ResUNet",
+    "segnet": "SegNet",
     "unet": "UNet",
+    "vgg_head": "VGGHead",
 }
 MODELS = tuple(_CLASSES)
 ACTIVATIONS = ("relu", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "hard_swish", "softplus", "tanh")

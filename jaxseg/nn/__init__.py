@@ -3,6 +3,7 @@
 All take and give f[b,h,w,c] of any height and width, and know nothing of configs, data or files.
 """
 
+from jaxseg.nn.atrous import LargeFOV
 from jaxseg.nn.attention import AttentionGate, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import (
     Conv,
@@ -33,6 +34,7 @@ __all__ = [
     "Dropout",
     "GroupNorm",
     "Identity",
+    "LargeFOV",
     "LayerNorm",
     "PreActBlock",
     "ResidualBlock",
