@@ -3,7 +3,6 @@
 All take and give f[b,h,w,c] of any height and width, and know nothing of configs, data or files.
 """
 
-from jaxseg.nn.atrous import LargeFOV
 from jaxseg.nn.attention import AttentionGate, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import (
     Conv,
@@ -17,6 +16,7 @@ from jaxseg.nn.conv import (
     he_normal,
     space_to_depth,
 )
+from jaxseg.nn.large_fov import LargeFOV
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
 from jaxseg.nn.pooling import avg_pool, global_avg_pool, max_pool, max_pool_with_indices, max_unpool
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
