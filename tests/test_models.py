@@ -132,8 +132,8 @@ def test_gradients_reach_every_parameter(name, key):
     @jax.jit
     @jax.grad
     def gradient(params):
-        logits, _ = model.apply({"params": params}, image, train=True, rngs={"dropout": key})
-        return jnp.sum(logits * weight)
+        logits, out = model.apply({"params": params}, image, train=True, rngs={"dropout": key})
+        return sum(jnp.sum(each * weight) for each in (logits, *out["aux"]))
 
     gradients = gradient(drawn(model, image)["params"])
     for path, g in jax.tree_util.tree_flatten_with_path(gradients)[0]:

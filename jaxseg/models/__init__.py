@@ -29,10 +29,15 @@ _CLASSES = {
     "deeplabv2": "DeepLabV2",
     "encoder_decoder": "EncoderDecoder",
     "fcn": "FCN",
+    "fpn": "FPN",
+    "linknet": "LinkNet",
+    "pspnet": "PSPNet",
     "resunet": "ResUNet",
     "segnet": "SegNet",
     "unet": "UNet",
     "vgg_head": "VGGHead",
+    "unetplusplus": "UNetPlusPlus",
+    "upernet": "UPerNet",
 }
 MODELS = tuple(_CLASSES)
 ACTIVATIONS = ("relu", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "hard_swish", "softplus", "tanh")

@@ -4,32 +4,45 @@ Names follow Fig. 1: a contracting path (the encoder), an expanding path (the de
 the channels, a concatenation with the encoder's features of the same resolution and two 3x3 convolutions, and a final
 1x1 convolution. The paper has no normalisation: `norm="none"` with `padding="valid"` is its network, of 31,030,658
 parameters for one input channel and two classes.
+
+The form of segmentation_models_pytorch's `Unet` over a pre-trained encoder is `up="nearest"`, `full_resolution=True`,
+`head_kernel=3` (and `full_skip=False`, `center=True` where the encoder is a VGG).
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
+from jaxseg.models.assembly import (
+    check_widths,
+    decoder_levels,
+    make_encoder,
+    name_stages,
+    to_logits,
+    walk_up,
+)
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.models.encoders.plain import Padding, PlainEncoder, conv_layers
-from jaxseg.nn import Conv, ConvTranspose, he_normal, make_norm, pad_to_multiple
+from jaxseg.models.encoders.plain import ConvStage, Padding, PlainEncoder, conv_layers
+from jaxseg.nn import Conv, ConvTranspose, he_normal, make_norm, pad_to_multiple, resize
 from jaxseg.types import Activation, NormFactory
+
+Up = Literal["transposed", "nearest", "bilinear"]
 
 
 class UNetStage(nn.Module):
     """(f[b,h,w,c], skip f[b,H,W,s]) -> f[b,H,W,features]: up-convolution, concatenation, convolutions (Fig. 1 right).
 
-    `factor` is the ratio of the resolutions. With padding="valid" the middle of the skip is taken ("copy and crop").
-    Children: "up", "conv1", "conv2", ...
+    `factor` is the ratio of the resolutions; a skip of no channels only gives the size. With padding="valid" the middle
+    of the skip is taken ("copy and crop"). Children: "up" (where up="transposed"), "conv1", "conv2", ...
     """
 
     features: int
     factor: int = 2
     convs: int = 2
+    up: Up = "transposed"
     padding: Padding = "same"
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
@@ -37,7 +50,9 @@ class UNetStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
-        if self.factor == 1:
+        if self.up != "transposed":
+            x = resize(x, skip.shape[1:3], self.up)
+        elif self.factor == 1:
             x = Conv(self.features, kernel_size=1, dtype=self.dtype, name="up")(x)
         else:
             x = ConvTranspose(self.features, kernel_size=self.factor, stride=self.factor, dtype=self.dtype, name="up")(
@@ -54,11 +69,14 @@ class UNetDecoder(nn.Module):
     Attributes:
         widths: channels of each level of the result, finest first.
         strides: those of the pyramid, one more than widths.
+        added: how many levels, the finest, are no levels of the encoder; their stages are named "full0", "full1", ...
     """
 
     widths: tuple[int, ...]
     strides: tuple[int, ...]
+    added: int = 0
     convs: int = 2
+    up: Up = "transposed"
     padding: Padding = "same"
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
@@ -71,11 +89,12 @@ class UNetDecoder(nn.Module):
                 self.widths[i],
                 self.strides[i + 1] // self.strides[i],
                 self.convs,
+                self.up,
                 self.padding,
                 norm=self.norm,
                 act=self.act,
                 dtype=self.dtype,
-                name=f"stage{i}",
+                name=f"full{i}" if i < self.added else f"stage{i - self.added}",
             )
 
         return walk_up(stage, pyramid, train=train)
@@ -93,6 +112,14 @@ class UNet(nn.Module):
         padding: "same": the image is padded with zeros at the bottom and right to a multiple of the coarsest stride,
             and every convolution keeps its size. "valid": the paper's form; the context that the convolutions take is
             made by mirroring the image at its borders (Fig. 2), with the whole image as one tile.
+        up: "transposed": the paper's up-convolution, or "nearest" or "bilinear" interpolation without parameters, for
+            which no image is padded: each level is brought to the size of the next.
+        full_resolution: whether the decoder goes on to the image's resolution over an encoder that starts at a stride
+            of 2 or more, in stages without a skip; `widths` then has one more for each. False: the logits are
+            up-sampled.
+        full_skip: whether the features of stride 1, where the encoder has them, take part.
+        center: whether the convolutions of a level also stand at the bottom, before the expanding path.
+        head_kernel: side of the last convolution's kernel.
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. `widths` then are
             those of the decoder's levels, finest first, one fewer than the encoder's.
         axis_name: mapped axis over which dropout is drawn.
@@ -103,6 +130,11 @@ class UNet(nn.Module):
     convs: int = 2
     dropout: float = 0.5
     padding: Padding = "same"
+    up: Up = "transposed"
+    full_resolution: bool = False
+    full_skip: bool = True
+    center: bool = False
+    head_kernel: Literal[1, 3] = 1
     encoder: EncoderFactory | None = None
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
@@ -122,20 +154,28 @@ class UNet(nn.Module):
             )
         else:
             encoder = make_encoder(self.encoder, **layers)
-        levels = len(encoder.strides)
-        check_widths("UNet", self.widths, levels)
         if self.padding == "valid":
-            x, size = pad_for_valid(image, levels, self.convs), image.shape[1:3]
+            x, size = pad_for_valid(image, len(encoder.strides), self.convs), image.shape[1:3]
         else:
-            x, size = pad_to_multiple(image, encoder.strides[-1])
+            x, size = pad_to_multiple(image, encoder.strides[-1] if self.up == "transposed" else 1)
         pyramid = encoder(x, train=train)
+        skips, strides, added = decoder_levels(
+            pyramid, encoder.strides, x.shape[1:3], full_resolution=self.full_resolution, full_skip=self.full_skip
+        )
+        check_widths("UNet", self.widths, len(skips))
+        if self.center:
+            stage = ConvStage(skips[-1].shape[-1], self.convs, self.padding, **layers, name="center")
+            skips = (*skips[:-1], stage(skips[-1], train=train))
         decoded = UNetDecoder(
-            self.widths[: levels - 1], encoder.strides, self.convs, self.padding, **layers, name="decoder"
-        )(pyramid, train=train)
-        top = decoded[0] if decoded else pyramid[0]
-        whole = top.shape[1:3] if encoder.strides[0] == 1 else x.shape[1:3]
-        logits = to_logits(top, self.num_classes, whole, size, kernel_init=he_normal, dtype=self.dtype)
-        return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
+            self.widths[: len(skips) - 1], strides, added, self.convs, self.up, self.padding, **layers, name="decoder"
+        )(skips, train=train)
+        top = decoded[0] if decoded else skips[0]
+        whole = top.shape[1:3] if strides[0] == 1 else x.shape[1:3]
+        logits = to_logits(
+            top, self.num_classes, whole, size, kernel_size=self.head_kernel, kernel_init=he_normal, dtype=self.dtype
+        )
+        full = {f"decoder/full{i}": x for i, x in enumerate(decoded[:added])}
+        return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded[added:]), **full}
 
 
 def crop_middle(x: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -18,7 +18,15 @@ from jaxseg.nn.conv import (
 )
 from jaxseg.nn.large_fov import LargeFOV
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
-from jaxseg.nn.pooling import avg_pool, global_avg_pool, max_pool, max_pool_with_indices, max_unpool
+from jaxseg.nn.pooling import (
+    adaptive_avg_pool,
+    avg_pool,
+    global_avg_pool,
+    max_pool,
+    max_pool_with_indices,
+    max_unpool,
+)
+from jaxseg.nn.pyramid import PyramidPooling
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
 from jaxseg.nn.resize import SubPixelUp, crop_to, pad_to_multiple, resize, resize_to_sizes, upsample
 
@@ -37,10 +45,12 @@ __all__ = [
     "LargeFOV",
     "LayerNorm",
     "PreActBlock",
+    "PyramidPooling",
     "ResidualBlock",
     "SelfAttention2D",
     "SqueezeExcite",
     "SubPixelUp",
+    "adaptive_avg_pool",
     "avg_pool",
     "classifier",
     "conv2d",

@@ -255,11 +255,16 @@ def check_image(x: jax.Array, name: str) -> None:
 
 
 def classifier(
-    num_classes: int, *, kernel_init: Initializer = near_zero, dtype: Any = None, name: str = "head"
+    num_classes: int,
+    *,
+    kernel_size: int = 1,
+    kernel_init: Initializer = near_zero,
+    dtype: Any = None,
+    name: str = "head",
 ) -> Conv:
-    """Returns the 1x1 convolution f[b,h,w,c] -> f[b,h,w,num_classes] that ends a network.
+    """Returns the convolution f[b,h,w,c] -> f[b,h,w,num_classes] that ends a network, 1x1 unless told otherwise.
 
     By default it starts near zero (normal, .01), so that training begins from even class probabilities however large
     the features are. A network that ends in few, normalised features learns faster from `he_normal`.
     """
-    return Conv(num_classes, kernel_size=1, dtype=dtype, kernel_init=kernel_init, name=name)
+    return Conv(num_classes, kernel_size=kernel_size, dtype=dtype, kernel_init=kernel_init, name=name)

@@ -6,6 +6,7 @@ would start in the padding on the right is left out.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -150,3 +151,31 @@ def max_unpool(y: jax.Array, indices: jax.Array, size: tuple[int, int], window: 
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """Mean over the image, summed in float32: f[b,h,w,c] -> f[b,1,1,c]."""
     return x.astype(jnp.float32).mean((1, 2), keepdims=True).astype(x.dtype)
+
+
+def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Means over a grid of `size` windows that cover the image: f[b,h,w,c] -> f[b,*size,c].
+
+    Window i of n spans the pixels floor(i h / n) to ceil((i + 1) h / n) - 1, as torch's AdaptiveAvgPool2d; windows
+    overlap where n does not divide h, and repeat pixels where n is larger. It is two products with constant matrices,
+    summed in float32.
+
+    Raises:
+        ValueError: for a size below 1 or an image without pixels.
+    """
+    if x.ndim != 4 or 0 in x.shape[1:3]:
+        raise ValueError(f"adaptive_avg_pool takes an array [b,h,w,c] with h, w >= 1, got shape {x.shape}.")
+    if min(size) < 1:
+        raise ValueError(f"adaptive_avg_pool needs a size of at least 1x1, got {tuple(size)}.")
+    rows, columns = (_window_means(have, want) for have, want in zip(x.shape[1:3], size))
+    y = jnp.einsum("yh,bhwc->bywc", rows, x.astype(jnp.float32), precision="highest")
+    return jnp.einsum("xw,bywc->byxc", columns, y, precision="highest").astype(x.dtype)
+
+
+def _window_means(size: int, windows: int) -> np.ndarray:
+    """The matrix f32[windows,size] that takes the mean of each window."""
+    matrix = np.zeros((windows, size), np.float32)
+    for i in range(windows):
+        low, high = i * size // windows, -(-(i + 1) * size // windows)
+        matrix[i, low:high] = 1 / (high - low)
+    return matrix

@@ -1,0 +1,127 @@
+"""LinkNet (Chaurasia and Culurciello 2017, "LinkNet: Exploiting Encoder Representations", arXiv 1707.03718).
+
+Decoder blocks squeeze the channels to a quarter, enlarge, and widen to the encoder's channels of the next level, whose
+features are then added (Fig. 1, Fig. 3). Over ResNet-18 the paper counts 11.5 million parameters (Table II).
+
+The form of segmentation_models_pytorch's `Linknet` is `finest=2`, `up_kernel=4`, `ending="block"`.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.models import encoders
+from jaxseg.models.assembly import coarse_levels, make_encoder, name_stages, to_logits
+from jaxseg.models.encoders import EncoderFactory
+from jaxseg.nn import ConvNormAct, ConvTranspose, crop_to, make_norm, pad_to_multiple
+from jaxseg.nn.conv import near_zero
+from jaxseg.types import Activation, NormFactory
+
+
+class UpNormAct(nn.Module):
+    """Transposed convolution, norm, activation: f[b,h,w,c] -> f[b,h*factor,w*factor,features].
+
+    The convolution keeps its bias before the norm, as in the authors' code and in segmentation_models_pytorch.
+    Children: "up", "norm".
+    """
+
+    features: int
+    factor: int = 2
+    kernel_size: int = 3
+    norm: NormFactory | None = None
+    act: Activation = jax.nn.relu
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        # A kernel smaller than its stride would leave pixels out.
+        kernel = max(self.kernel_size, self.factor)
+        x = ConvTranspose(self.features, kernel, self.factor, dtype=self.dtype, name="up")(x)
+        if self.norm is not None:
+            x = self.norm(name="norm")(x, train=train)
+        return self.act(x)
+
+
+class LinkNetBlock(nn.Module):
+    """f[b,h,w,c] -> f[b,h*factor,w*factor,features] by way of c/4 channels (Fig. 3).
+
+    Children: "reduce", "up", "expand".
+    """
+
+    features: int
+    factor: int = 2
+    up_kernel: int = 3
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        width = max(1, x.shape[-1] // 4)
+        x = ConvNormAct(width, 1, **layers, name="reduce")(x, train=train)
+        x = UpNormAct(width, self.factor, self.up_kernel, **layers, name="up")(x, train=train)
+        return ConvNormAct(self.features, 1, **layers, name="expand")(x, train=train)
+
+
+class LinkNet(nn.Module):
+    """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w; the image is padded to a multiple of the coarsest stride.
+
+    Attributes:
+        num_classes: k.
+        width: channels at the end, before the classes.
+        finest: the smallest stride whose features are linked.
+        up_kernel: side of the transposed convolutions' kernels in the decoder blocks.
+        ending: from the finest linked level to the image's resolution. "full_conv", the paper's: a decoder block that
+            does not enlarge, a transposed 3x3 convolution, a 3x3 convolution, and a transposed convolution to the
+            classes; each transposed one takes its share of the stride. "block": decoder blocks, and a 1x1 convolution.
+        encoder: an `EncoderFactory`; the paper's is ResNet-18.
+    """
+
+    num_classes: int
+    width: int = 32
+    finest: int = 4
+    up_kernel: Literal[2, 3, 4] = 3
+    ending: Literal["full_conv", "block"] = "full_conv"
+    encoder: EncoderFactory = encoders.factory("resnet18")
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        encoder = make_encoder(self.encoder, **layers)
+        image, size = pad_to_multiple(image, encoder.strides[-1])
+        pyramid = encoder(image, train=train)
+        levels, strides = coarse_levels("LinkNet", pyramid, encoder.strides, self.finest)
+        x, decoded = levels[-1], []
+        for i in reversed(range(len(levels) - 1)):
+            block = LinkNetBlock(
+                levels[i].shape[-1], strides[i + 1] // strides[i], self.up_kernel, **layers, name=f"block{i + 1}"
+            )
+            x = block(x, train=train) + levels[i]
+            decoded.insert(0, x)
+        end = self._end_in_convolutions if self.ending == "full_conv" else self._end_in_blocks
+        logits = end(x, strides[0], layers, train=train)
+        return crop_to(logits, size), {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
+
+    def _end_in_convolutions(self, x: jax.Array, stride: int, layers: dict[str, Any], *, train: bool) -> jax.Array:
+        """The paper's Fig. 1 below "decoder block 1", for any stride of the finest linked level."""
+        x = LinkNetBlock(x.shape[-1], 1, self.up_kernel, **layers, name="block0")(x, train=train)
+        factor = 2 if stride % 2 == 0 else 1
+        x = UpNormAct(self.width, factor, **layers, name="up")(x, train=train)
+        x = ConvNormAct(self.width, **layers, name="conv")(x, train=train)
+        factor = stride // factor
+        head = ConvTranspose(self.num_classes, factor, factor, kernel_init=near_zero, dtype=self.dtype, name="head")
+        return head(x).astype(jnp.float32)
+
+    def _end_in_blocks(self, x: jax.Array, stride: int, layers: dict[str, Any], *, train: bool) -> jax.Array:
+        """Decoder blocks by a factor of 2 each; the last one has `width` channels, the others keep theirs."""
+        steps = stride.bit_length() - 1
+        for i in range(steps):
+            features = self.width if i == steps - 1 else x.shape[-1]
+            x = LinkNetBlock(features, 2, self.up_kernel, **layers, name=f"full{steps - 1 - i}")(x, train=train)
+        return to_logits(x, self.num_classes, x.shape[1:3], dtype=self.dtype)

@@ -1,0 +1,48 @@
+"""Pyramid pooling (Zhao et al. 2017, "Pyramid Scene Parsing Network")."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.nn.conv import ConvNormAct, check_image
+from jaxseg.nn.pooling import adaptive_avg_pool
+from jaxseg.nn.resize import resize
+from jaxseg.types import Activation, NormFactory
+
+
+class PyramidPooling(nn.Module):
+    """f[b,h,w,c] -> f[b,h,w,c+n features]: the image and its means over n grids, coarse to fine (Fig. 3c).
+
+    The means over a grid of bins[i] x bins[i] windows pass a 1x1 convolution, norm and activation, and are up-sampled
+    bilinearly to the image's size. Children: "bin1", "bin2", ..., named by the side of the grid.
+
+    Attributes:
+        features: channels of each grid.
+        bins: sides of the grids.
+        norm_single: whether the one mean of a grid of side 1 is normalised like the others. A batch norm of a batch of
+            one image has nothing to normalise there.
+        align_corners: of the up-sampling, see `jaxseg.nn.resize`.
+    """
+
+    features: int
+    bins: tuple[int, ...] = (1, 2, 3, 6)
+    norm_single: bool = True
+    align_corners: bool = False
+    norm: NormFactory | None = None
+    act: Activation = nn.relu
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        check_image(x, "PyramidPooling")
+        means = []
+        for side in self.bins:
+            norm = self.norm if side > 1 or self.norm_single else None
+            y = adaptive_avg_pool(x, (side, side))
+            y = ConvNormAct(self.features, 1, norm=norm, act=self.act, dtype=self.dtype, name=f"bin{side}")(
+                y, train=train
+            )
+            means.append(resize(y, x.shape[1:3], align_corners=self.align_corners))
+        return jnp.concatenate([x, *means], axis=-1)
