@@ -13,6 +13,7 @@ TINY = {
     "deeplabv2": {**_VGG, "hidden": 8, "rates": [1, 2]},
     "encoder_decoder": {"widths": [4, 8]},
     "fcn": {**_VGG, "stride": 1, "hidden": 8, "hidden_kernel": 3, "last_up": "learned"},
+    "fcn_head": {"width": 8, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 8]}},
     "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},
     "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},

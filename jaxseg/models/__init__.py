@@ -29,6 +29,7 @@ _CLASSES = {
     "deeplabv2": "DeepLabV2",
     "encoder_decoder": "EncoderDecoder",
     "fcn": "FCN",
+    "fcn_head": "FCNHead",
     "fpn": "FPN",
     "linknet": "LinkNet",
     "pspnet": "PSPNet",

@@ -39,16 +39,8 @@ class AtrousBranch(nn.Module):
             return Conv(self.num_classes, 3, dilation=self.rate, dtype=self.dtype, kernel_init=near_zero, name="score")(
                 x
             )
-        x = LargeFOV(
-            self.hidden,
-            self.rate,
-            self.dropout,
-            norm=self.norm,
-            act=self.act,
-            dtype=self.dtype,
-            axis_name=self.axis_name,
-            name="fov",
-        )(x, train=train)
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype, "axis_name": self.axis_name}
+        x = LargeFOV(self.hidden, self.rate, self.dropout, **layers, name="fov")(x, train=train)
         return classifier(self.num_classes, dtype=self.dtype, name="score")(x)
 
 

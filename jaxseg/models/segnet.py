@@ -13,20 +13,18 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.models.assembly import make_encoder, name_stages, walk_up
+from jaxseg.models.assembly import make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.vgg import VGG
 from jaxseg.nn import (
     Conv,
     ConvNormAct,
     Dropout,
-    crop_to,
     he_normal,
     make_norm,
     max_pool_with_indices,
     max_unpool,
     pad_to_multiple,
-    resize,
 )
 from jaxseg.types import Activation, NormFactory
 
@@ -147,9 +145,11 @@ class SegNet(nn.Module):
         pyramid = encoder(x, train=train)
         decoded = decoder(pyramid, train=train)
         y = decoded[0] if decoded else pyramid[0]
-        logits = Conv(self.num_classes, 1 if basic else 3, dtype=self.dtype, kernel_init=he_normal, name="head")(y)
-        logits = resize(logits.astype(jnp.float32), x.shape[1:3])
-        return crop_to(logits, size), {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
+        kernel = 1 if basic else 3
+        logits = to_logits(
+            y, self.num_classes, x.shape[1:3], size, kernel_size=kernel, kernel_init=he_normal, dtype=self.dtype
+        )
+        return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
 
     def _encoder(self) -> nn.Module:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
