@@ -1,5 +1,10 @@
 """Arguments that make every architecture and encoder tiny, for tests of what they all promise."""
 
+_VGG = {
+    "encoder": "vgg11_bn",
+    "encoder_args": {"channels": [4, 8], "depths": [1, 2], "use_bias": False},
+}
+
 # One line a name: `models.build(name, num_classes=..., **TINY[name])`.
 TINY = {
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
@@ -12,12 +17,18 @@ TINY = {
         "encoder_args": {"widths": [4, 6]},
     },
     "deeplabv3plus": {"width": 16, "low_width": 4, "encoder": "residual", "encoder_args": {"widths": [4, 6, 8, 8]}},
+    "deeplabv1": {**_VGG, "hidden": 8},
+    "deeplabv2": {**_VGG, "hidden": 8, "rates": [1, 2]},
     "encoder_decoder": {"widths": [4, 8]},
+    "fcn": {**_VGG, "stride": 1, "hidden": 8, "hidden_kernel": 3, "last_up": "learned"},
+    "fcn_head": {"width": 8, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 8]}},
     "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},
     "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
     "resunet": {"widths": [4, 8, 8]},
+    "segnet": {**_VGG, "depths": [1, 2]},
     "unet": {"widths": [4, 8, 8]},
+    "vgg_head": {**_VGG, "widths": [8, 8]},
     "unetplusplus": {"widths": [4, 8, 8], "deep_supervision": True},
     "upernet": {"width": 12, "aux_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
 }
@@ -26,6 +37,8 @@ TINY = {
 ENCODERS = {
     "plain": {"widths": [4, 6, 8]},
     "residual": {"widths": [4, 6, 8]},
+    **{f"vgg{n}": {"channels": [4, 6, 8], "depths": [1, 2, 1]} for n in (11, 13, 16, 19)},
+    **{f"vgg{n}_bn": {"channels": [4, 6, 8], "depths": [1, 1, 2], "output_stride": 4} for n in (11, 13, 16, 19)},
     "resnet18": {"depths": [1, 2], "widths": [4, 6, 8]},
     "resnet34": {"depths": [1, 1], "widths": [4, 4, 8]},
     "resnet50": {"depths": [1, 1, 1, 2], "widths": [4, 8, 8, 12, 16], "output_stride": 8},

@@ -17,6 +17,7 @@ from jaxseg.nn.conv import (
     he_normal,
     space_to_depth,
 )
+from jaxseg.nn.large_fov import LargeFOV
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
 from jaxseg.nn.pooling import (
     adaptive_avg_pool,
@@ -43,6 +44,7 @@ __all__ = [
     "Dropout",
     "GroupNorm",
     "Identity",
+    "LargeFOV",
     "LayerNorm",
     "PreActBlock",
     "PyramidPooling",

@@ -21,6 +21,8 @@ __all__ = ["ENCODERS", "EncoderFactory", "build", "factory", "family", "name_of"
 # Builds an encoder: `encoder(norm=norm, act=act, dtype=dtype, name="encoder")`. An encoder class is one.
 EncoderFactory: TypeAlias = Callable[..., nn.Module]
 
+# Convolutions of the five stages (Simonyan and Zisserman 2015, Table 1: configurations A, B, D, E).
+_VGG_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _BASIC = {"block": "basic", "widths": (64, 64, 128, 256, 512)}  # ResNet-18 and 34
 _D = {"deep_stem": True, "average_shortcut": True}  # the -D form
 
@@ -28,6 +30,11 @@ _D = {"deep_stem": True, "average_shortcut": True}  # the -D form
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "plain": ("plain", "PlainEncoder", {}),
     "residual": ("residual", "ResidualEncoder", {}),
+    **{
+        f"vgg{layers}{norm}": ("vgg", "VGG", {"depths": depths, "use_norm": norm == "_bn"})
+        for layers, depths in _VGG_DEPTHS.items()
+        for norm in ("", "_bn")
+    },
     "resnet18": ("resnet", "ResNet", _BASIC | {"depths": (2, 2, 2, 2)}),
     "resnet34": ("resnet", "ResNet", _BASIC),
     "resnet50": ("resnet", "ResNet", {}),

@@ -1,0 +1,28 @@
+"""DeepLab-LargeFOV (Chen et al. 2015): VGG-16 with holes at stride 8 and a large field of view.
+
+    python -m jaxseg.train --config experiments/deeplabv1.py
+    python -m jaxseg.train --config experiments/deeplabv1.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/deeplabv1.py:folder --config.data.dir=MY_FOLDER
+
+Shapes validation mIoU: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
+from jaxseg.presets import VARIANTS, for_data
+
+# A small network with fine strides, for 64x64 images.
+SMALL = {
+    "hidden": 128,
+    "rate": 4,
+    "dropout": 0.1,
+    "encoder": "vgg11_bn",
+    "encoder_args": {"channels": (24, 48, 64), "depths": (2, 2, 2), "output_stride": 2},
+}
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
+    variant = parse_arg(arg, VARIANTS)
+    config = for_data(default_config(), variant)
+    update(config, model__name="deeplabv1", model__args=SMALL if variant == "shapes" else {})
+    return config

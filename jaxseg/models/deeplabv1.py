@@ -1,0 +1,58 @@
+"""DeepLab-LargeFOV (Chen, Papandreou, Kokkinos, Murphy and Yuille 2015, "Semantic Image Segmentation with Deep ...").
+
+The full title goes on "... Convolutional Nets and Fully Connected CRFs". VGG-16 keeps its size at the last two
+poolings and convolves with holes after them, so that scores are at stride 8 (section 3.1); its dense layers become a
+3x3 convolution of rate 12 and a 1x1 convolution of 1024 channels (section 5.2, DeepLab-CRF-LargeFOV); scores are
+up-sampled bilinearly. The dense CRF of the paper works on the network's result and is not part of it. The paper has no
+normalisation: `norm="none"` is its network. The authors' release pools over 3x3 windows; ours over 2x2 where the size
+halves, as the published VGG does.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.models import encoders
+from jaxseg.models.assembly import make_encoder, name_stages, to_logits
+from jaxseg.models.encoders import EncoderFactory
+from jaxseg.nn import LargeFOV, make_norm, pad_to_multiple
+from jaxseg.types import Activation, NormFactory
+
+
+class DeepLabV1(nn.Module):
+    """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
+
+    With norm="none" and k = 21 it has 20,505,429 parameters (the paper: 20.5 M, Table 2).
+
+    Attributes:
+        num_classes: k.
+        hidden: channels of "fc6" and "fc7".
+        rate: atrous rate of "fc6".
+        dropout: rate after each of them.
+        encoder: any encoder; its last level is scored.
+        axis_name: mapped axis over which dropout is drawn.
+    """
+
+    num_classes: int
+    hidden: int = 1024
+    rate: int = 12
+    dropout: float = 0.5
+    encoder: EncoderFactory = encoders.factory("vgg16", output_stride=8)
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        encoder = make_encoder(self.encoder, **layers)
+        x, size = pad_to_multiple(image, encoder.strides[-1])
+        pyramid = encoder(x, train=train)
+        y = LargeFOV(self.hidden, self.rate, self.dropout, axis_name=self.axis_name, **layers, name="fov")(
+            pyramid[-1], train=train
+        )
+        logits = to_logits(y, self.num_classes, x.shape[1:3], size, dtype=self.dtype)
+        return logits, {"aux": (), **name_stages(encoder=pyramid), "hidden": y}

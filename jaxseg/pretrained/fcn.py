@@ -1,0 +1,17 @@
+"""Rules for torchvision's FCN, from the rules of its encoder."""
+
+from collections.abc import Iterable
+
+from jaxseg.pretrained.rules import Rule, layer, norm, prefixed
+
+
+def torchvision(encoder: Iterable[Rule]) -> list[Rule]:
+    """`fcn_resnet50` and `fcn_resnet101` -> `jaxseg.models.fcn_head.FCNHead`; published files hold the auxiliary head.
+
+    The encoder's rules are relative to it, as `jaxseg.pretrained.resnet.torchvision()` has them.
+    """
+    rules = prefixed(encoder, r"backbone\.", "encoder")
+    for theirs, ours in (("classifier", ""), ("aux_classifier", "aux/")):
+        rules += [*layer(rf"{theirs}\.0", f"{ours}conv/conv"), *norm(rf"{theirs}\.1", f"{ours}conv/norm")]
+        rules += layer(rf"{theirs}\.4", f"{ours}head")
+    return rules
