@@ -27,6 +27,7 @@ _CLASSES = {
     "cnn": "CNN",
     "encoder_decoder": "EncoderDecoder",
     "resunet": "ResUNet",
+    "segformer": "SegFormer",
     "unet": "UNet",
 }
 MODELS = tuple(_CLASSES)

@@ -3,7 +3,7 @@
 All take and give f[b,h,w,c] of any height and width, and know nothing of configs, data or files.
 """
 
-from jaxseg.nn.attention import AttentionGate, SelfAttention2D, SqueezeExcite, sincos_position
+from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import (
     Conv,
     ConvNormAct,
@@ -35,6 +35,7 @@ __all__ = [
     "GroupNorm",
     "Identity",
     "LayerNorm",
+    "MultiHeadAttention",
     "PreActBlock",
     "ResidualBlock",
     "SelfAttention2D",

@@ -20,8 +20,15 @@ __all__ = ["ENCODERS", "EncoderFactory", "build", "factory", "names"]
 # Builds an encoder: `encoder(norm=norm, act=act, dtype=dtype, name="encoder")`. An encoder class is one.
 EncoderFactory: TypeAlias = Callable[..., nn.Module]
 
+_MIT = {"widths": (64, 128, 320, 512), "heads": (1, 2, 5, 8)}
 # Name -> (file in this folder, class, fields that the name fixes).
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "mit_b0": ("mit", "MixTransformer", {}),
+    "mit_b1": ("mit", "MixTransformer", _MIT),
+    "mit_b2": ("mit", "MixTransformer", _MIT | {"depths": (3, 4, 6, 3)}),
+    "mit_b3": ("mit", "MixTransformer", _MIT | {"depths": (3, 4, 18, 3)}),
+    "mit_b4": ("mit", "MixTransformer", _MIT | {"depths": (3, 8, 27, 3)}),
+    "mit_b5": ("mit", "MixTransformer", _MIT | {"depths": (3, 6, 40, 3)}),
     "plain": ("plain", "PlainEncoder", {}),
     "residual": ("residual", "ResidualEncoder", {}),
 }
