@@ -26,6 +26,7 @@ _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "cnn": "CNN",
     "encoder_decoder": "EncoderDecoder",
+    "mask2former": "Mask2Former",
     "resunet": "ResUNet",
     "segformer": "SegFormer",
     "unet": "UNet",

@@ -17,6 +17,7 @@ from jaxseg.nn.conv import (
     he_normal,
     space_to_depth,
 )
+from jaxseg.nn.deformable import DeformableAttention, deformable_attention
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
 from jaxseg.nn.pooling import avg_pool, global_avg_pool, max_pool, max_pool_with_indices, max_unpool
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
@@ -31,6 +32,7 @@ __all__ = [
     "Conv",
     "ConvNormAct",
     "ConvTranspose",
+    "DeformableAttention",
     "Dropout",
     "GroupNorm",
     "Identity",
@@ -47,6 +49,7 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "crop_to",
+    "deformable_attention",
     "depth_to_space",
     "global_avg_pool",
     "group_norm",
