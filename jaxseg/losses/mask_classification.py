@@ -39,8 +39,8 @@ def mask_classification_stats(
         no_object: weight of "no object" in the class term.
 
     Returns:
-        class_sum f32[l] and class_weight f32[]... of each term: "class" f32[l,2] (sum, weight), "mask" f32[l], "dice"
-        f32[l] (sums over segments) and "segments" f32[], their number.
+        "class" f32[l,2], sum and weight over queries; "mask" and "dice", f32[l], sums over segments; "segments" f32[],
+        their number, NaN if a label is outside the classes.
     """
     classes, masks = (jnp.asarray(x, jnp.float32) for x in queries)
     if labels.ndim != 3 or masks.ndim != 5 or masks.shape[1] != labels.shape[0] or classes.ndim != 4:
@@ -48,9 +48,10 @@ def mask_classification_stats(
             f"mask_classification takes class logits [l,b,q,k+1], mask logits [l,b,y,x,q] and labels [b,h,w], got "
             f"{classes.shape}, {masks.shape} and {labels.shape}."
         )
-    area = class_areas(labels, classes.shape[-1] - 1, masks.shape[2:4])
+    k = classes.shape[-1] - 1
+    area = class_areas(labels, k, masks.shape[2:4])
     present = jnp.any(area > 0, axis=1)
-    # NaN, of a label outside the classes, is no segment, but makes the sums NaN below.
+    wrong = jnp.any(((labels < 0) | (labels >= k)) & (labels != IGNORE))
     costs = {"class_weight": class_weight, "mask_weight": mask_weight, "dice_weight": dice_weight}
 
     def image(classes: jax.Array, masks: jax.Array, area: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
@@ -58,7 +59,7 @@ def mask_classification_stats(
 
     of_images = jax.vmap(jax.vmap(image), in_axes=(0, 0, None, None))(classes, masks, area, present)
     stats = {name: jnp.sum(value, axis=1) for name, value in of_images.items()}
-    return stats | {"segments": jnp.sum(present, dtype=jnp.float32)}
+    return stats | {"segments": jnp.where(wrong, jnp.nan, jnp.sum(present, dtype=jnp.float32))}
 
 
 def mask_classification_from_stats(
@@ -78,12 +79,10 @@ def mask_classification_from_stats(
 def class_areas(labels: Array, classes: int, size: tuple[int, int]) -> jax.Array:
     """Labels i32[b,h,w] -> f32[b,y·x,k]: the share of each cell of a y by x grid that each class covers.
 
-    IGNORE belongs to no class, so that a cell's shares may add to less than 1. A label outside the classes is NaN.
+    IGNORE belongs to no class, so that a cell's shares may add to less than 1.
     """
     labels = jnp.asarray(labels, jnp.int32)
     truth = (labels[..., None] == jnp.arange(classes).reshape(1, 1, 1, -1)).astype(jnp.float32)
-    wrong = ((labels < 0) | (labels >= classes)) & (labels != IGNORE)
-    truth = jnp.where(wrong[..., None], jnp.nan, truth)
     rows, columns = (_overlap(n, cells) for n, cells in zip(labels.shape[1:], size))
     area = jnp.einsum("yh,bhwk->bywk", rows, truth, precision="highest")
     area = jnp.einsum("xw,bywk->byxk", columns, area, precision="highest")
@@ -91,7 +90,7 @@ def class_areas(labels: Array, classes: int, size: tuple[int, int]) -> jax.Array
 
 
 def _overlap(pixels: int, cells: int) -> np.ndarray:
-    """The share of each of `cells` equal parts of a line that each of its `pixels` equal parts covers, f32[cells,pixels]."""
+    """How much of each of `cells` equal parts of a line each of its `pixels` equal parts covers: f32[cells,pixels]."""
     cell = np.arange(cells + 1) / cells
     pixel = np.arange(pixels + 1) / pixels
     shared = np.minimum(cell[1:, None], pixel[None, 1:]) - np.maximum(cell[:-1, None], pixel[None, :-1])
@@ -110,11 +109,11 @@ def _image_stats(
     cost = -costs["class_weight"] * jnp.exp(log_p[:, :k]) + costs["mask_weight"] * cross + costs["dice_weight"] * dice
     matched = match(jax.lax.stop_gradient(cost), present)  # bool[q,k]
     target = jnp.concatenate([matched, ~matched.any(1, keepdims=True)], axis=1)
-    weight = jnp.where(target[:, k], no_object, 1.0) * jnp.any(present | jnp.isnan(jnp.sum(area)))
+    weight = jnp.where(target[:, k], no_object, 1.0) * jnp.any(present)
     nll = -jnp.sum(jnp.where(target, log_p, 0.0), axis=1)
     return {
         "class": jnp.stack([jnp.sum(weight * nll), jnp.sum(weight)]),
-        "mask": jnp.sum(jnp.where(matched, cross, 0.0)) + 0.0 * jnp.sum(area),
+        "mask": jnp.sum(jnp.where(matched, cross, 0.0)),
         "dice": jnp.sum(jnp.where(matched, dice, 0.0)),
     }
 
