@@ -182,12 +182,14 @@ def make_eval_step(
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> dict[str, PyTree]:
         image, label = prepare(batch["image"]), batch["label"].astype(jnp.int32)
         logits, out = model.apply(state.variables, image, train=False)
+        seen = label
         if "size" in batch:
+            seen = _to_image(label, batch["size"], image.shape[1:3])
             logits = _to_native(logits, batch["size"], label.shape[1:])
         predicted = predict_classes(logits)
         sums = {
             "confusion": confusion_matrix(predicted, label, num_confusion_classes(logits.shape[-1])),
-            "stats": loss.stats(logits, label, out),
+            "stats": loss.stats(logits, label, out, seen),
             **{name: measure(logits, label) for name, measure in measures.items()},
         }
         if not maps:
@@ -219,6 +221,19 @@ def _to_native(logits: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> 
         return resize_to_sizes(logits, sizes, tuple(canvas))
     same = jnp.all(sizes == jnp.array(canvas)[None])
     return jax.lax.cond(same, lambda: logits, lambda: resize_to_sizes(logits, sizes, tuple(canvas)))
+
+
+def _to_image(labels: jax.Array, sizes: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Brings labels i32[b,y,x] of native sizes, in the top left of their canvas, to the image's grid (nearest)."""
+
+    def one(label: jax.Array, native: jax.Array) -> jax.Array:
+        for axis in (0, 1):
+            middle = (jnp.arange(size[axis], dtype=jnp.float32) + 0.5) / size[axis]
+            place = jnp.floor(middle * native[axis].astype(jnp.float32)).astype(jnp.int32)
+            label = jnp.take(label, place, axis=axis, mode="clip")
+        return label
+
+    return jax.vmap(one)(labels, sizes)
 
 
 def _sum_over(axis_name: str | None, tree: PyTree) -> PyTree:

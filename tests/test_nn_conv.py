@@ -209,3 +209,46 @@ def test_one_by_one_convolution_is_a_matrix_product():
         draw(1, 4, 4, 3), draw(1, 1, 3, 5), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     np.testing.assert_allclose(jnn.conv2d(draw(1, 4, 4, 3), draw(1, 1, 3, 5)), reference, rtol=1e-5, atol=1e-5)
+
+
+def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean(key):
+    drop = functools.partial(jnn.StochasticDepth(0.25).apply, {}, jnp.ones((4000, 2, 3)), rngs={"dropout": key})
+    y = np.asarray(drop(train=True))
+    examples = y[:, 0, 0]
+    assert (y == examples[:, None, None]).all()
+    np.testing.assert_allclose(np.unique(examples), [0, 1 / 0.75], rtol=1e-6)
+    assert abs(examples.mean() - 1) < 0.03
+    np.testing.assert_array_equal(drop(train=False), 1)
+    assert not np.asarray(jnn.StochasticDepth(1.0).apply({}, jnp.ones((2, 3)), train=True)).any()
+    with pytest.raises(ValueError, match="needs a rate"):
+        jnn.StochasticDepth(1.5).apply({}, jnp.ones((2, 3)), train=True)
+
+
+def test_stochastic_depth_under_pmap_is_that_of_the_global_batch(key):
+    def drop(x, axis_name=None):
+        return jnn.StochasticDepth(0.5, axis_name).apply({}, x, train=True, rngs={"dropout": key})
+
+    x = jnp.ones((8, 2, 3, 4, 5))
+    parts = jax.pmap(lambda a: drop(a, "batch"), axis_name="batch")(x)
+    np.testing.assert_array_equal(drop(x.reshape(16, 3, 4, 5)), parts.reshape(16, 3, 4, 5))
+
+
+@pytest.mark.parametrize(("size", "dilation", "padding"), [(3, 1, 1), (5, 2, 4), (3, 1, 0), (3, 1, 3)])
+def test_depthwise_convolution_is_the_grouped_one(size, dilation, padding, key):
+    """In value and both gradients: jax's grouped convolution is the other path to the same numbers."""
+    x, kernel = jax.random.normal(key, (2, 9, 11, 4)), jax.random.normal(jax.random.key(7), (size, size, 1, 4))
+
+    def grouped(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4,
+        )  # fmt: skip
+
+    def ours(x, kernel):
+        return jnn.conv2d(x, kernel, groups=4, dilation=dilation, padding=padding)
+
+    expected, pull = jax.vjp(grouped, x, kernel)
+    given, our_pull = jax.vjp(jax.jit(ours), x, kernel)
+    dy = jax.random.normal(jax.random.key(8), expected.shape)
+    for a, b in zip((given, *our_pull(dy)), (expected, *pull(dy))):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

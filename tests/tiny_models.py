@@ -27,14 +27,35 @@ TINY = {
     "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
     "resunet": {"widths": [4, 8, 8]},
     "segnet": {**_VGG, "depths": [1, 2]},
+    "mask2former": {
+        "features": 8,
+        "queries": 6,
+        "layers": 2,
+        "pixel_layers": 1,
+        "num_heads": 2,
+        "hidden": 8,
+        "pixel_hidden": 8,
+        "scales": 2,
+        "mask_stride": 1,
+        "encoder": "plain",
+        "encoder_args": {"widths": [4, 6, 8]},
+    },
+    "segformer": {
+        "features": 8,
+        "encoder": "mit_b0",
+        "encoder_args": {"widths": [4, 8], "depths": [1, 2], "heads": [1, 2], "reductions": [2, 1], "steps": [2, 2]},
+    },
     "unet": {"widths": [4, 8, 8]},
     "vgg_head": {**_VGG, "widths": [8, 8]},
     "unetplusplus": {"widths": [4, 8, 8], "deep_supervision": True},
     "upernet": {"width": 12, "aux_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
 }
 
+_MIT = {"widths": [4, 6, 8, 8], "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4]}
+
 # `encoders.build(name, **ENCODERS[name])`.
 ENCODERS = {
+    **{f"mit_b{i}": _MIT for i in range(6)},
     "plain": {"widths": [4, 6, 8]},
     "residual": {"widths": [4, 6, 8]},
     **{f"vgg{n}": {"channels": [4, 6, 8], "depths": [1, 2, 1]} for n in (11, 13, 16, 19)},

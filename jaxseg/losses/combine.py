@@ -13,6 +13,7 @@ from jaxseg.losses.boundary import boundary, boundary_f1
 from jaxseg.losses.focal import focal
 from jaxseg.losses.hard import ohem, sampled_cross_entropy
 from jaxseg.losses.lovasz import lovasz
+from jaxseg.losses.mask_classification import mask_classification_from_stats, mask_classification_stats
 from jaxseg.losses.options import checked_option, checked_weights, nearest
 from jaxseg.losses.overlap import (
     dice_from_stats,
@@ -47,13 +48,17 @@ class Loss:
     terms: tuple[Term, ...]
     num_classes: int
 
-    def stats(self, logits: Array, labels: Array, out: Mapping[str, Any] | None = None) -> PyTree:
+    def stats(
+        self, logits: Array, labels: Array, out: Mapping[str, Any] | None = None, out_labels: Array | None = None
+    ) -> PyTree:
         """f32[b,h,w,k], i32[b,h,w] -> {term: pytree of f32} that adds over pixels, examples, devices, micro-batches.
 
         Args:
             logits: f32[b,h,w,k].
             labels: i32[b,h,w].
             out: the model's further outputs, for the terms that read one of them instead of the logits.
+            out_labels: i32[b,y,x], the labels for those terms, where the logits have been brought to another size than
+                the image's; None: `labels`.
 
         Raises:
             ValueError: if the shapes disagree, k is not `num_classes`, or a term reads what `out` does not have.
@@ -65,7 +70,10 @@ class Loss:
             kind = _TERMS[term.name]
             if kind.reads and kind.reads not in (out or {}):
                 raise ValueError(f"The loss {term.name} reads the output {kind.reads!r}, which this model has not.")
-            stats[term.name] = kind.stats(term, out[kind.reads] if kind.reads else logits, labels)
+            if kind.reads:
+                stats[term.name] = kind.stats(term, out[kind.reads], labels if out_labels is None else out_labels)
+            else:
+                stats[term.name] = kind.stats(term, logits, labels)
         return stats
 
     @property
@@ -185,6 +193,14 @@ _TERMS = {
     "generalised_dice": _set_kind(overlap_stats, generalised_dice_from_stats),
     "jaccard": _set_kind(overlap_stats, jaccard_from_stats),
     "lovasz": _pixel_kind(lovasz),
+    "mask_classification": _Kind(
+        lambda term, queries, labels: mask_classification_stats(queries, labels, **dict(term.options)),
+        lambda term, stats: mask_classification_from_stats(
+            stats, **_pick(term, ("class_weight", "mask_weight", "dice_weight"))
+        ),
+        ("class_weight", "mask_weight", "dice_weight", "no_object"),
+        reads="queries",
+    ),
     "mse": _pixel_kind(mse),
     "ohem": _pixel_kind(ohem),
     "sampled_cross_entropy": _pixel_kind(sampled_cross_entropy),

@@ -5,11 +5,13 @@ All take and give f[b,h,w,c] of any height and width, and know nothing of config
 
 from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, SelfAttention2D, SqueezeExcite, sincos_position
+from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import (
     Conv,
     ConvNormAct,
     ConvTranspose,
     Dropout,
+    StochasticDepth,
     classifier,
     conv2d,
     conv_transpose2d,
@@ -18,6 +20,7 @@ from jaxseg.nn.conv import (
     space_to_depth,
 )
 from jaxseg.nn.large_fov import LargeFOV
+from jaxseg.nn.deformable import DeformableAttention, deformable_attention
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
 from jaxseg.nn.pooling import (
     adaptive_avg_pool,
@@ -41,16 +44,19 @@ __all__ = [
     "Conv",
     "ConvNormAct",
     "ConvTranspose",
+    "DeformableAttention",
     "Dropout",
     "GroupNorm",
     "Identity",
     "LargeFOV",
     "LayerNorm",
+    "MultiHeadAttention",
     "PreActBlock",
     "PyramidPooling",
     "ResidualBlock",
     "SelfAttention2D",
     "SqueezeExcite",
+    "StochasticDepth",
     "SubPixelUp",
     "adaptive_avg_pool",
     "avg_pool",
@@ -58,6 +64,7 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "crop_to",
+    "deformable_attention",
     "depth_to_space",
     "global_avg_pool",
     "group_norm",

@@ -1,4 +1,4 @@
-"""Self-attention over the pixels of a feature map, the attention gate of skips, and squeeze-and-excitation."""
+"""Attention over tokens and over pixels, the attention gate of skips, and squeeze-and-excitation."""
 
 from typing import Any
 
@@ -7,10 +7,56 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxseg.nn.conv import Conv, check_image
+from jaxseg.nn.conv import Conv, Initializer, check_image
 from jaxseg.nn.pooling import global_avg_pool
 from jaxseg.nn.resize import resize
 from jaxseg.types import Activation
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention (Vaswani 2017, section 3.2.2): query f[b,q,c], key and value f[b,t,e] -> f[b,q,c].
+
+    Positions, residual connection and norm are the caller's. Children: "query", "key", "value", "out".
+
+    Attributes:
+        num_heads: n; must divide c.
+        kernel_init: of all four projections.
+        dtype: compute dtype; the softmax is float32.
+
+    Raises:
+        ValueError: if the heads do not divide c.
+    """
+
+    num_heads: int
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, query: jax.Array, key: jax.Array | None = None, value: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:  # fmt: skip
+        """Without a key the query is the key, without a value the key is the value.
+
+        Args:
+            query: f[b,q,c].
+            key: f[b,t,e].
+            value: f[b,t,v].
+            mask: bool[b,n,q,t] or bool[b,1,q,t], False where a query must not look.
+        """
+        key = query if key is None else key
+        value = key if value is None else value
+        width = query.shape[-1]
+        if width % self.num_heads:
+            raise ValueError(f"MultiHeadAttention of {width} features cannot have {self.num_heads} heads.")
+
+        def project(x: jax.Array, name: str) -> jax.Array:
+            y = nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(x)
+            return y.reshape(*x.shape[:2], self.num_heads, width // self.num_heads)
+
+        q, k, v = project(query, "query"), project(key, "key"), project(value, "value")
+        y = jax.nn.dot_product_attention(q, k, v, mask=mask).reshape(query.shape)
+        return nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name="out")(y)
 
 
 class SelfAttention2D(nn.Module):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from jaxseg.nn.depthwise import depthwise_conv2d
 from jaxseg.nn.norm import is_identity
 from jaxseg.types import Activation, NormFactory
 
@@ -86,6 +87,8 @@ def conv2d(
         # As one product of matrices: its kernel gradient is twice as fast as that of a product over b, h and w.
         x = x[:, ::stride, ::stride]
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
+    if groups == x.shape[-1] == kernel.shape[-1] and groups > 1 and stride == 1:
+        return depthwise_conv2d(x, kernel, dilation, padding)
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
@@ -238,14 +241,46 @@ class Dropout(nn.Module):
             return x
         if self.rate == 1.0:
             return jnp.zeros_like(x)
-        b = x.shape[0]
-        index = jnp.arange(b)
-        if self.axis_name is not None and not self.is_initializing():
-            index = index + lax.axis_index(self.axis_name) * b
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.make_rng("dropout"), index)
+        keys = _example_keys(self, x.shape[0])
         shape = (*(1 for _ in x.shape[1:-1]), x.shape[-1]) if self.spatial else x.shape[1:]
         keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate, shape))(keys)
         return jnp.where(keep, x / jnp.asarray(1.0 - self.rate, x.dtype), jnp.zeros_like(x))
+
+
+class StochasticDepth(nn.Module):
+    """Drops the residual branch f[b,...] of whole examples with probability `rate` when `train` (Huang 2016).
+
+    What stays is scaled by 1 / (1 - rate), so that nothing changes in evaluation. To be called on the branch, before it
+    is added: `x + StochasticDepth(rate, name="drop")(branch, train=train)`. Drawn as `Dropout` is.
+
+    Attributes:
+        rate: probability of dropping, in [0, 1].
+        axis_name: the mapped axis that the batch is split over, if any.
+    """
+
+    rate: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        if not 0.0 <= self.rate <= 1.0:
+            raise ValueError(f"StochasticDepth needs a rate in [0, 1], got {self.rate}.")
+        if not train or self.rate == 0.0:
+            return x
+        if self.rate == 1.0:
+            return jnp.zeros_like(x)
+        keys = _example_keys(self, x.shape[0])
+        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate))(keys)
+        keep = keep.reshape(-1, *(1 for _ in x.shape[1:]))
+        return jnp.where(keep, x / jnp.asarray(1.0 - self.rate, x.dtype), jnp.zeros_like(x))
+
+
+def _example_keys(module: Dropout | StochasticDepth, b: int) -> jax.Array:
+    """A key for each of b examples, made of the "dropout" key and the example's place in the global batch."""
+    index = jnp.arange(b)
+    if module.axis_name is not None and not module.is_initializing():
+        index = index + lax.axis_index(module.axis_name) * b
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(module.make_rng("dropout"), index)
 
 
 def check_image(x: jax.Array, name: str) -> None:

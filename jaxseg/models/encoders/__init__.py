@@ -26,8 +26,15 @@ _VGG_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19
 _BASIC = {"block": "basic", "widths": (64, 64, 128, 256, 512)}  # ResNet-18 and 34
 _D = {"deep_stem": True, "average_shortcut": True}  # the -D form
 
+_MIT = {"widths": (64, 128, 320, 512), "heads": (1, 2, 5, 8)}
 # Name -> (file in this folder, class, fields that the name fixes).
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "mit_b0": ("mit", "MixTransformer", {}),
+    "mit_b1": ("mit", "MixTransformer", _MIT),
+    "mit_b2": ("mit", "MixTransformer", _MIT | {"depths": (3, 4, 6, 3)}),
+    "mit_b3": ("mit", "MixTransformer", _MIT | {"depths": (3, 4, 18, 3)}),
+    "mit_b4": ("mit", "MixTransformer", _MIT | {"depths": (3, 8, 27, 3)}),
+    "mit_b5": ("mit", "MixTransformer", _MIT | {"depths": (3, 6, 40, 3)}),
     "plain": ("plain", "PlainEncoder", {}),
     "residual": ("residual", "ResidualEncoder", {}),
     **{

@@ -1,0 +1,176 @@
+"""Mix Transformer encoders MiT-B0 to B5 (Xie et al. 2021, "SegFormer: Simple and Efficient Design for Semantic
+Segmentation with Transformers", section 3.1 and Table 6).
+
+There are no position embeddings: the 3x3 convolution inside each Mix-FFN tells a token where it is, so that any image
+size will do. As in the authors' release (and in transformers and segmentation_models.pytorch) the hidden layers of the
+Mix-FFN are 4 times as wide in every stage, where Table 6 has 8, 8, 4, 4. Encoder parameters, in millions: B0 3.3, B1
+13.2, B2 24.2, B3 44.1, B4 60.8, B5 81.4.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxseg.nn import Conv, LayerNorm, MultiHeadAttention, StochasticDepth
+
+dense_init = nn.initializers.truncated_normal(0.02)
+# By what a pixel feeds: the release's normal(0, sqrt(2 / fan_out)).
+patch_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_gelu = functools.partial(jax.nn.gelu, approximate=False)
+
+
+class EfficientAttention(nn.Module):
+    """Self-attention with keys and values from a coarser grid (section 3.1, eq. 2): f[b,h,w,c] -> f[b,h,w,c].
+
+    A convolution of kernel and stride `reduction` makes one key of that many squared pixels; the pixels at the bottom
+    and right that fill no window are left out, and an image smaller than one window is filled up with zeros. Children:
+    "attention", and with reduction > 1 "reduce" and "reduce_norm".
+    """
+
+    num_heads: int
+    reduction: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        b, h, w, c = x.shape
+        keys, r = x, self.reduction
+        if r > 1:
+            keys = jnp.pad(keys, ((0, 0), (0, max(0, r - h)), (0, max(0, r - w)), (0, 0)))
+            keys = Conv(c, r, stride=r, padding=0, kernel_init=patch_init, dtype=self.dtype, name="reduce")(keys)
+            keys = LayerNorm(dtype=self.dtype, name="reduce_norm")(keys)
+        y = MultiHeadAttention(self.num_heads, kernel_init=dense_init, dtype=self.dtype, name="attention")(
+            x.reshape(b, h * w, c), keys.reshape(b, -1, c)
+        )
+        return y.reshape(b, h, w, c)
+
+
+class MixFFN(nn.Module):
+    """Dense, 3x3 depthwise convolution, GELU, dense (section 3.1, eq. 3): f[b,h,w,c] -> f[b,h,w,c].
+
+    Children: "expand", "depthwise", "reduce".
+    """
+
+    ratio: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c, hidden = x.shape[-1], self.ratio * x.shape[-1]
+        y = Conv(hidden, 1, kernel_init=dense_init, dtype=self.dtype, name="expand")(x)
+        y = Conv(hidden, 3, groups=hidden, dtype=self.dtype, name="depthwise")(y)
+        return Conv(c, 1, kernel_init=dense_init, dtype=self.dtype, name="reduce")(_gelu(y))
+
+
+class MixBlock(nn.Module):
+    """x + attention(norm(x)), then x + ffn(norm(x)): f[b,h,w,c] -> f[b,h,w,c].
+
+    Children: "norm1", "attention", "norm2", "ffn", and "drop1", "drop2", the stochastic depth of either branch.
+    """
+
+    num_heads: int
+    reduction: int = 1
+    mlp_ratio: int = 4
+    drop_path: float = 0.0
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        norm = functools.partial(LayerNorm, epsilon=1e-6, dtype=self.dtype)
+        drop = functools.partial(StochasticDepth, self.drop_path, self.axis_name)
+        y = EfficientAttention(self.num_heads, self.reduction, self.dtype, name="attention")(norm(name="norm1")(x))
+        x = x + drop(name="drop1")(y, train=train)
+        y = MixFFN(self.mlp_ratio, self.dtype, name="ffn")(norm(name="norm2")(x))
+        return x + drop(name="drop2")(y, train=train)
+
+
+class MixStage(nn.Module):
+    """Overlapping patches and blocks: f[b,h,w,c] -> f[b,h/stride,w/stride,features], sizes rounded up.
+
+    Children: "patch", "patch_norm", "block1", "block2", ..., "norm".
+    """
+
+    features: int
+    kernel_size: int
+    stride: int
+    num_heads: int
+    reduction: int
+    mlp_ratio: int
+    drop_path: tuple[float, ...]
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        x = Conv(
+            self.features, self.kernel_size, stride=self.stride, kernel_init=patch_init, dtype=self.dtype, name="patch"
+        )(x)
+        x = LayerNorm(dtype=self.dtype, name="patch_norm")(x)
+        for i, rate in enumerate(self.drop_path):
+            x = MixBlock(
+                self.num_heads, self.reduction, self.mlp_ratio, rate, self.axis_name, self.dtype, name=f"block{i + 1}"
+            )(x, train=train)
+        return LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+
+
+class MixTransformer(nn.Module):
+    """f[b,h,w,c] -> features f[b,h/strides[i],w/strides[i],widths[i]], finest first; by default MiT-B0, strides 4-32.
+
+    Attributes:
+        widths: channels of each stage.
+        depths: blocks of each stage.
+        heads: attention heads of each stage; each must divide its width.
+        reductions: R of eq. 2, by which keys and values are coarser, of each stage.
+        kernels: side of each stage's patches.
+        steps: by how much each stage shrinks its input.
+        mlp_ratio: hidden over outer width of the Mix-FFN.
+        drop_path: rate of stochastic depth of the last block; it grows linearly from 0 at the first.
+        axis_name: mapped axis over which that is drawn.
+    """
+
+    widths: tuple[int, ...] = (32, 64, 160, 256)
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    heads: tuple[int, ...] = (1, 2, 5, 8)
+    reductions: tuple[int, ...] = (8, 4, 2, 1)
+    kernels: tuple[int, ...] = (7, 3, 3, 3)
+    steps: tuple[int, ...] = (4, 2, 2, 2)
+    mlp_ratio: int = 4
+    drop_path: float = 0.1
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Image pixels a feature pixel, of each level."""
+        return tuple(int(n) for n in np.cumprod(self.steps[: len(self.widths)]))
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
+        levels = len(self.widths)
+        for name in ("depths", "heads", "reductions", "kernels", "steps"):
+            if len(getattr(self, name)) < levels:
+                raise ValueError(f"MixTransformer: {name} needs {levels} numbers, as widths has.")
+        blocks = sum(self.depths[:levels])
+        rates = [self.drop_path * i / max(blocks - 1, 1) for i in range(blocks)]
+        pyramid = []
+        for i, (features, depth) in enumerate(zip(self.widths, self.depths)):
+            x = MixStage(
+                features,
+                self.kernels[i],
+                self.steps[i],
+                self.heads[i],
+                self.reductions[i],
+                self.mlp_ratio,
+                tuple(rates[:depth]),
+                axis_name=self.axis_name,
+                dtype=self.dtype,
+                name=f"stage{i}",
+            )(x, train=train)
+            rates = rates[depth:]
+            pyramid.append(x)
+        return tuple(pyramid)

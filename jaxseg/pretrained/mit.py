@@ -1,0 +1,87 @@
+"""Rules for Mix Transformers (MiT) and SegFormer, of transformers and of segmentation_models.pytorch.
+
+The files of the hub (nvidia/mit-b0, nvidia/segformer-b0-finetuned-ade-512-512, ...) have the names that transformers
+used before version 5 and still saves under; its modules have others by now. Both are known.
+"""
+
+import numpy as np
+
+from jaxseg.pretrained.rules import Rule, conv, dense, layer, norm, prefixed
+
+_MOST_BLOCKS = 40  # of a stage: MiT-B5
+_STAGES = 4
+
+
+def linear(x: np.ndarray) -> np.ndarray:
+    """Linear weight f[o,c] -> kernel f[1,1,c,o] of a 1x1 convolution."""
+    return dense(x)[None, None]
+
+
+def mit_transformers() -> list[Rule]:
+    """`SegformerModel` of transformers, in the names of its files or of its modules -> our encoder."""
+    rules = []
+    for s in range(_STAGES):
+        ours = f"stage{s}"
+        rules += layer(rf"(?:encoder\.patch_embeddings\.{s}|stages\.{s}\.patch_embeddings)\.proj", f"{ours}/patch")
+        rules += norm(
+            rf"(?:encoder\.patch_embeddings\.{s}|stages\.{s}\.patch_embeddings)\.layer_norm", f"{ours}/patch_norm"
+        )
+        rules += norm(rf"(?:encoder\.layer_norm\.{s}|stages\.{s}\.layer_norm)", f"{ours}/norm")
+        for n in range(_MOST_BLOCKS):
+            theirs = rf"(?:encoder\.block\.{s}\.{n}|stages\.{s}\.blocks\.{n})\."
+            rules += prefixed(_block_transformers(), theirs, f"{ours}/block{n + 1}")
+    return rules
+
+
+def _block_transformers() -> list[Rule]:
+    rules = []
+    for name, short in (("query", "q"), ("key", "k"), ("value", "v")):
+        pattern = rf"attention\.(?:self\.{name}|{short}_proj)"
+        rules += layer(pattern, f"attention/attention/{name}", dense)
+    rules += layer(r"attention\.(?:output\.dense|o_proj)", "attention/attention/out", dense)
+    rules += layer(r"attention\.(?:self\.sr|sequence_reduction\.sequence_reduction)", "attention/reduce")
+    rules += norm(r"attention\.(?:self|sequence_reduction)\.layer_norm", "attention/reduce_norm")
+    rules += norm(r"(?:layer_norm_1|layernorm_before)", "norm1")
+    rules += norm(r"(?:layer_norm_2|layernorm_after)", "norm2")
+    rules += layer(r"mlp\.(?:dense1|fc1)", "ffn/expand", linear)
+    rules += layer(r"mlp\.dwconv\.dwconv", "ffn/depthwise")
+    return rules + layer(r"mlp\.(?:dense2|fc2)", "ffn/reduce", linear)
+
+
+def mit_smp() -> list[Rule]:
+    """The mit_b* encoders of segmentation_models.pytorch, which have the names of the authors' release -> ours."""
+    rules = []
+    for s in range(_STAGES):
+        rules += layer(rf"patch_embed{s + 1}\.proj", f"stage{s}/patch")
+        rules += norm(rf"patch_embed{s + 1}\.norm", f"stage{s}/patch_norm")
+        rules += norm(rf"norm{s + 1}", f"stage{s}/norm")
+        for n in range(_MOST_BLOCKS):
+            rules += prefixed(_block_smp(), rf"block{s + 1}\.{n}\.", f"stage{s}/block{n + 1}")
+    return rules
+
+
+def _block_smp() -> list[Rule]:
+    both = ("attention/attention/key", "attention/attention/value")
+    rules = layer(r"attn\.q", "attention/attention/query", dense)
+    rules.append(Rule(r"attn\.kv\.weight", tuple(f"params/{p}/kernel" for p in both), lambda x: np.split(x.T, 2, 1)))
+    rules.append(Rule(r"attn\.kv\.bias", tuple(f"params/{p}/bias" for p in both), lambda x: np.split(x, 2)))
+    rules += layer(r"attn\.proj", "attention/attention/out", dense)
+    rules += layer(r"attn\.sr", "attention/reduce") + norm(r"attn\.norm", "attention/reduce_norm")
+    rules += norm(r"norm1", "norm1") + norm(r"norm2", "norm2")
+    rules += layer(r"mlp\.fc1", "ffn/expand", linear) + layer(r"mlp\.dwconv\.dwconv", "ffn/depthwise")
+    return rules + layer(r"mlp\.fc2", "ffn/reduce", linear)
+
+
+def segformer_transformers() -> list[Rule]:
+    """`SegformerForSemanticSegmentation` of transformers, file or module names -> our SegFormer."""
+    rules = prefixed(mit_transformers(), r"segformer\.", "encoder")
+    rules += layer(r"decode_head\.(?:linear_c|linear_projections)\.(\d+)\.proj", "decoder/project{1}", linear)
+    rules.append(Rule(r"decode_head\.linear_fuse\.weight", "params/decoder/fuse/conv/kernel", conv))
+    rules += norm(r"decode_head\.batch_norm", "decoder/fuse/norm")
+    return rules + layer(r"decode_head\.classifier", "head")
+
+
+def mit_classifier() -> list[Rule]:
+    """The files of the ImageNet classifiers (nvidia/mit-b0 to b5) -> our encoder; their classifier is left out."""
+    inside = [rule._replace(pattern=r"segformer\." + rule.pattern) for rule in mit_transformers()]
+    return [*inside, Rule(r"classifier\..*", None)]
