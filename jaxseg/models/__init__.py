@@ -26,6 +26,7 @@ _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "cnn": "CNN",
     "encoder_decoder": "EncoderDecoder",
+    "lraspp": "LRASPP",
     "resunet": "ResUNet",
     "unet": "UNet",
 }

@@ -17,6 +17,7 @@ from jaxseg.nn.conv import (
     he_normal,
     space_to_depth,
 )
+from jaxseg.nn.inverted import InvertedResidual, round_channels
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
 from jaxseg.nn.pooling import avg_pool, global_avg_pool, max_pool, max_pool_with_indices, max_unpool
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
@@ -34,6 +35,7 @@ __all__ = [
     "Dropout",
     "GroupNorm",
     "Identity",
+    "InvertedResidual",
     "LayerNorm",
     "PreActBlock",
     "ResidualBlock",
@@ -58,6 +60,7 @@ __all__ = [
     "pad_to_multiple",
     "resize",
     "resize_to_sizes",
+    "round_channels",
     "sincos_position",
     "space_to_depth",
     "upsample",

@@ -22,6 +22,17 @@ EncoderFactory: TypeAlias = Callable[..., nn.Module]
 
 # Name -> (file in this folder, class, fields that the name fixes).
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "efficientnet_b0": ("efficientnet", "EfficientNet", {"width": 1.0, "depth": 1.0}),
+    "efficientnet_b1": ("efficientnet", "EfficientNet", {"width": 1.0, "depth": 1.1}),
+    "efficientnet_b2": ("efficientnet", "EfficientNet", {"width": 1.1, "depth": 1.2}),
+    "efficientnet_b3": ("efficientnet", "EfficientNet", {"width": 1.2, "depth": 1.4}),
+    "efficientnet_b4": ("efficientnet", "EfficientNet", {"width": 1.4, "depth": 1.8}),
+    "efficientnet_b5": ("efficientnet", "EfficientNet", {"width": 1.6, "depth": 2.2, "epsilon": 1e-3}),
+    "efficientnet_b6": ("efficientnet", "EfficientNet", {"width": 1.8, "depth": 2.6, "epsilon": 1e-3}),
+    "efficientnet_b7": ("efficientnet", "EfficientNet", {"width": 2.0, "depth": 3.1, "epsilon": 1e-3}),
+    "mobilenet_v2": ("mobilenet", "MobileNetV2", {}),
+    "mobilenet_v3_large": ("mobilenet", "MobileNetV3", {"variant": "large"}),
+    "mobilenet_v3_small": ("mobilenet", "MobileNetV3", {"variant": "small"}),
     "plain": ("plain", "PlainEncoder", {}),
     "residual": ("residual", "ResidualEncoder", {}),
 }
