@@ -22,6 +22,10 @@ _EFFICIENTNET = {"width": 1.0, "depth": 1.0, "rows": [[1, 3, 4, 1, 1], [6, 5, 8,
 
 # `encoders.build(name, **ENCODERS[name])`.
 ENCODERS = {
+    "convnext_tiny": {"widths": [4, 6], "depths": [1, 2], "layer_scale": 0.1},
+    "convnext_small": {"widths": [4, 6], "depths": [1, 2], "output_norm": True},
+    "convnext_base": {"widths": [4, 6], "depths": [1, 2]},
+    "convnext_large": {"widths": [4, 6], "depths": [1, 2]},
     **{f"efficientnet_b{i}": _EFFICIENTNET for i in range(8)},
     "mobilenet_v2": {"rows": [[6, 8, 2, 2], [2, 12, 1, 2]], "stem": 8, "last": 16, "divisor": 4},
     "mobilenet_v3_large": {"rows": _ROWS, "stem": 4, "divisor": 4, "tap": "first"},

@@ -22,6 +22,18 @@ EncoderFactory: TypeAlias = Callable[..., nn.Module]
 
 # Name -> (file in this folder, class, fields that the name fixes).
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "convnext_tiny": ("convnext", "ConvNeXt", {}),
+    "convnext_small": ("convnext", "ConvNeXt", {"depths": (3, 3, 27, 3), "drop": 0.4}),
+    "convnext_base": (
+        "convnext",
+        "ConvNeXt",
+        {"widths": (128, 256, 512, 1024), "depths": (3, 3, 27, 3), "drop": 0.5},
+    ),
+    "convnext_large": (
+        "convnext",
+        "ConvNeXt",
+        {"widths": (192, 384, 768, 1536), "depths": (3, 3, 27, 3), "drop": 0.5},
+    ),
     "efficientnet_b0": ("efficientnet", "EfficientNet", {"width": 1.0, "depth": 1.0}),
     "efficientnet_b1": ("efficientnet", "EfficientNet", {"width": 1.0, "depth": 1.1}),
     "efficientnet_b2": ("efficientnet", "EfficientNet", {"width": 1.1, "depth": 1.2}),
