@@ -27,6 +27,7 @@ _CLASSES = {
     "cnn": "CNN",
     "encoder_decoder": "EncoderDecoder",
     "lraspp": "LRASPP",
+    "ocrnet": "OCRNet",
     "resunet": "ResUNet",
     "unet": "UNet",
 }
