@@ -71,6 +71,7 @@ class HRNet(nn.Module):
         bottlenecks: their number.
         modules: number of `ParallelBlocks` over two branches, over three, and so on; one more branch than entries.
         blocks: residual blocks of each branch in each of them.
+        stem_stride: 2 or 1 keep more of the resolution in the stem, for small images: s = stem_stride 2^i.
         upsample: of the exchange: "nearest" is timm's, and that of the ImageNet weights; "bilinear" that of the
             authors' segmentation networks.
     """
@@ -80,6 +81,7 @@ class HRNet(nn.Module):
     bottlenecks: int = 4
     modules: tuple[int, ...] = (1, 4, 3)
     blocks: int = 4
+    stem_stride: Literal[1, 2, 4] = 4
     upsample: Upsample = "nearest"
     norm: NormFactory = make_norm("batch")
     dtype: Any = jnp.float32
@@ -92,13 +94,13 @@ class HRNet(nn.Module):
     @property
     def strides(self) -> tuple[int, ...]:
         """Image pixels a feature pixel, of each level."""
-        return tuple(4 * 2**i for i in range(len(self.modules) + 1))
+        return tuple(self.stem_stride * 2**i for i in range(len(self.modules) + 1))
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
         layers = {"norm": self.norm, "dtype": self.dtype}
-        for name in ("stem1", "stem2"):
-            x = ConvNormAct(self.stem, stride=2, **layers, name=name)(x, train=train)
+        for i, stride in enumerate({1: (1, 1), 2: (2, 1), 4: (2, 2)}[self.stem_stride]):
+            x = ConvNormAct(self.stem, stride=stride, **layers, name=f"stem{i + 1}")(x, train=train)
         for k in range(self.bottlenecks):
             x = BottleneckBlock(4 * self.stem, **layers, name=f"block{k + 1}")(x, train=train)
         conv = ConvNormAct(self.width, **layers, name="transition2_0")
