@@ -1,0 +1,98 @@
+"""Depthwise convolution, in which each channel is filtered by a kernel of its own.
+
+XLA has no fast form of it for CPUs: there it is written as a sum of shifted products, one for each tap, which takes a
+tenth of the time or less forwards and a half to a tenth with its gradient. On other devices it is XLA's convolution.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def depthwise_conv2d(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> jax.Array:
+    """Convolves f[b,h,w,c] with f[u,v,1,c], zero-padded by `padding` on every side -> f[b,y,x,c]."""
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: _shifted(x, kernel, stride, dilation, padding),
+        default=lambda x, kernel: _convolution(x, kernel, stride, dilation, padding),
+    )
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return depthwise_conv2d(x, kernel, stride, dilation, padding), (x, kernel)
+
+
+def _backward(
+    stride: int, dilation: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def default(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        _, pullback = jax.vjp(lambda x, kernel: _convolution(x, kernel, stride, dilation, padding), x, kernel)
+        return pullback(dy)
+
+    def cpu(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _shifted_gradients(x, kernel, dy, stride, dilation, padding)
+
+    return lax.platform_dependent(*saved, dy, cpu=cpu, default=default)
+
+
+depthwise_conv2d.defvjp(_forward, _backward)
+
+
+def _convolution(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1],
+    )  # fmt: skip
+
+
+def _shifted(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> jax.Array:
+    """The sum over the kernel's taps of the image that each sees, times its weight; summed in float32."""
+    size = [_steps(n, k, stride, dilation, padding) for n, k in zip(x.shape[1:3], kernel.shape)]
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    total = jnp.zeros((x.shape[0], *size, x.shape[-1]), jnp.float32)
+    for u in range(kernel.shape[0]):
+        for v in range(kernel.shape[1]):
+            tap = _seen(x, u * dilation, v * dilation, size, stride).astype(jnp.float32)
+            total = total + tap * kernel[u, v].astype(jnp.float32).reshape(1, 1, 1, -1)
+    return total.astype(x.dtype)
+
+
+def _shifted_gradients(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, dilation: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
+    """Of the image: dy, spread by the stride, under the mirrored kernel. Of a tap: the image it sees times dy."""
+    pads = [(0, 0, 0)]
+    for n, k, m in zip(x.shape[1:3], kernel.shape, dy.shape[1:3]):
+        low = (k - 1) * dilation - padding
+        spread = (m - 1) * stride + 1
+        pads.append((low, n + (k - 1) * dilation - low - spread, stride - 1))
+    wide = lax.pad(dy, jnp.zeros((), dy.dtype), [*pads, (0, 0, 0)])
+    dx = _shifted(wide, kernel[::-1, ::-1], 1, dilation, 0)
+    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    taps = [
+        jnp.sum(
+            _seen(padded, u * dilation, v * dilation, dy.shape[1:3], stride).astype(jnp.float32)
+            * dy.astype(jnp.float32),
+            (0, 1, 2),
+        )
+        for u in range(kernel.shape[0])
+        for v in range(kernel.shape[1])
+    ]
+    return dx, jnp.stack(taps).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _steps(size: int, taps: int, stride: int, dilation: int, padding: int) -> int:
+    return (size + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
+
+
+def _seen(x: jax.Array, top: int, left: int, size: tuple[int, ...] | list[int], stride: int) -> jax.Array:
+    """The pixels of f[b,h,w,c] that one tap sees: every `stride`-th from (top, left) on -> f[b,*size,c]."""
+    b, _, _, c = x.shape
+    bottom, right = top + (size[0] - 1) * stride + 1, left + (size[1] - 1) * stride + 1
+    return lax.slice(x, (0, top, left, 0), (b, bottom, right, c), (1, stride, stride, 1))
