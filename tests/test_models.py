@@ -125,8 +125,8 @@ def test_padding_of_unet_changes_no_parameter():
 
 @pytest.mark.parametrize("name", models.names())
 def test_gradients_reach_every_parameter(name, key):
-    fields = TINY[name] | ({"widths": [4, 8]} if "widths" in TINY[name] else {})
-    model = models.build(name, num_classes=5, norm="group", **fields)
+    fields = {"widths": [4, 8]} if "widths" in TINY[name] else {}
+    model = models.build(name, num_classes=5, norm="group", **(TINY[name] | fields))
     rng = np.random.default_rng(1)
     image = jnp.asarray(rng.normal(size=(2, 7, 8, 3)), jnp.float32)
     weight = jnp.asarray(rng.normal(size=(2, 7, 8, 5)), jnp.float32)

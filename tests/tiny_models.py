@@ -4,6 +4,8 @@ _VGG = {
     "encoder": "vgg11_bn",
     "encoder_args": {"channels": [4, 8], "depths": [1, 2], "use_bias": False},
 }
+# Blocks of a MobileNetV3, one of each kind.
+_ROWS = [[3, 8, 8, False, "relu", 2], [3, 12, 8, True, "hard_swish", 1], [5, 16, 12, True, "hard_swish", 2]]
 
 # One line a name: `models.build(name, num_classes=..., **TINY[name])`.
 TINY = {
@@ -25,6 +27,13 @@ TINY = {
     "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},
     "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
+    "lraspp": {
+        "width": 8,
+        "encoder": "mobilenet_v3_small",
+        "encoder_args": {"rows": _ROWS, "stem": 4, "divisor": 4, "stem_stride": 1},
+        "low_stride": 2,
+    },
+    "ocrnet": {"width": 8, "key_width": 4, "encoder": "residual", "encoder_args": {"widths": [4, 8]}},
     "resunet": {"widths": [4, 8, 8]},
     "segnet": {**_VGG, "depths": [1, 2]},
     "mask2former": {
@@ -56,6 +65,21 @@ _MIT = {"widths": [4, 6, 8, 8], "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4]}
 # `encoders.build(name, **ENCODERS[name])`.
 ENCODERS = {
     **{f"mit_b{i}": _MIT for i in range(6)},
+_HRNET = {"width": 4, "stem": 4, "bottlenecks": 1, "modules": [1, 1], "blocks": 1}
+_EFFICIENTNET = {"width": 1.0, "depth": 1.0, "rows": [[1, 3, 4, 1, 1], [6, 5, 8, 2, 2]], "stem": 4, "divisor": 4}
+
+# `encoders.build(name, **ENCODERS[name])`.
+ENCODERS = {
+    "convnext_tiny": {"widths": [4, 6], "depths": [1, 2], "layer_scale": 0.1},
+    "convnext_small": {"widths": [4, 6], "depths": [1, 2], "output_norm": True},
+    "convnext_base": {"widths": [4, 6], "depths": [1, 2]},
+    "convnext_large": {"widths": [4, 6], "depths": [1, 2]},
+    **{f"efficientnet_b{i}": _EFFICIENTNET for i in range(8)},
+    **{f"hrnet_w{width}": _HRNET for width in (18, 32)},
+    "hrnet_w48": {**_HRNET, "stem_stride": 2},
+    "mobilenet_v2": {"rows": [[6, 8, 2, 2], [2, 12, 1, 2]], "stem": 8, "last": 16, "divisor": 4},
+    "mobilenet_v3_large": {"rows": _ROWS, "stem": 4, "divisor": 4, "tap": "first"},
+    "mobilenet_v3_small": {"rows": _ROWS, "stem": 4, "divisor": 4, "stem_stride": 1},
     "plain": {"widths": [4, 6, 8]},
     "residual": {"widths": [4, 6, 8]},
     **{f"vgg{n}": {"channels": [4, 6, 8], "depths": [1, 2, 1]} for n in (11, 13, 16, 19)},

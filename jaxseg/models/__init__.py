@@ -35,6 +35,8 @@ _CLASSES = {
     "fpn": "FPN",
     "linknet": "LinkNet",
     "pspnet": "PSPNet",
+    "lraspp": "LRASPP",
+    "ocrnet": "OCRNet",
     "resunet": "ResUNet",
     "segnet": "SegNet",
     "mask2former": "Mask2Former",

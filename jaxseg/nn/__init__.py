@@ -4,7 +4,6 @@ All take and give f[b,h,w,c] of any height and width, and know nothing of config
 """
 
 from jaxseg.nn.atrous import ASPP, rates_at
-from jaxseg.nn.attention import AttentionGate, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import (
     Conv,
@@ -19,8 +18,9 @@ from jaxseg.nn.conv import (
     he_normal,
     space_to_depth,
 )
-from jaxseg.nn.large_fov import LargeFOV
 from jaxseg.nn.deformable import DeformableAttention, deformable_attention
+from jaxseg.nn.inverted import InvertedResidual, round_channels
+from jaxseg.nn.large_fov import LargeFOV
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
 from jaxseg.nn.pooling import (
     adaptive_avg_pool,
@@ -48,6 +48,7 @@ __all__ = [
     "Dropout",
     "GroupNorm",
     "Identity",
+    "InvertedResidual",
     "LargeFOV",
     "LayerNorm",
     "MultiHeadAttention",
@@ -78,6 +79,7 @@ __all__ = [
     "rates_at",
     "resize",
     "resize_to_sizes",
+    "round_channels",
     "sincos_position",
     "space_to_depth",
     "upsample",

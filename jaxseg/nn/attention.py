@@ -168,18 +168,23 @@ class SqueezeExcite(nn.Module):
 
     Attributes:
         ratio: c / ratio features between the two dense layers, at least 1.
+        features: their number itself, in place of a ratio.
         act: the activation between them.
+        gate: the one after them, which gives the gates.
         dtype: compute dtype.
     """
 
     ratio: int = 16
+    features: int | None = None
     act: Activation = nn.relu
+    gate: Activation = nn.sigmoid
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         check_image(x, "SqueezeExcite")
         c = x.shape[-1]
-        y = Conv(max(1, c // self.ratio), 1, dtype=self.dtype, name="reduce")(global_avg_pool(x))
-        gate = nn.sigmoid(Conv(c, 1, dtype=self.dtype, name="expand")(self.act(y)))
+        features = max(1, c // self.ratio) if self.features is None else self.features
+        y = Conv(features, 1, dtype=self.dtype, name="reduce")(global_avg_pool(x))
+        gate = self.gate(Conv(c, 1, dtype=self.dtype, name="expand")(self.act(y)))
         return x * gate.astype(x.dtype)

@@ -87,8 +87,8 @@ def conv2d(
         # As one product of matrices: its kernel gradient is twice as fast as that of a product over b, h and w.
         x = x[:, ::stride, ::stride]
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
-    if groups == x.shape[-1] == kernel.shape[-1] and groups > 1 and stride == 1:
-        return depthwise_conv2d(x, kernel, dilation, padding)
+    if groups == x.shape[-1] == kernel.shape[-1] > 1:
+        return depthwise_conv2d(x, kernel, stride, dilation, padding)
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,

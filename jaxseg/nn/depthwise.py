@@ -1,4 +1,8 @@
-"""Depthwise convolution at stride 1, as sums of shifted images where XLA has nothing fast of its own."""
+"""Depthwise convolution, in which each channel is filtered by a kernel of its own.
+
+XLA has no fast form of it for CPUs: there it is written as a sum of shifted products, one for each tap, which takes a
+tenth of the time or less forwards and a half to a tenth with its gradient. On other devices it is XLA's convolution.
+"""
 
 import functools
 
@@ -7,72 +11,86 @@ import jax.numpy as jnp
 from jax import lax
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def depthwise_conv2d(x: jax.Array, kernel: jax.Array, dilation: int = 1, padding: int = 1) -> jax.Array:
-    """Convolves each channel of f[b,h,w,c] with its own kernel, f[u,v,1,c], zero-padded on every side -> f[b,y,x,c].
-
-    On a CPU, XLA's grouped convolution takes about ten times as long, forward and backward; elsewhere it is used.
-    """
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def depthwise_conv2d(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> jax.Array:
+    """Convolves f[b,h,w,c] with f[u,v,1,c], zero-padded by `padding` on every side -> f[b,y,x,c]."""
     return lax.platform_dependent(
-        x, kernel, cpu=functools.partial(_shifted, dilation=dilation, padding=padding),
-        default=functools.partial(_grouped, dilation=dilation, padding=padding),
-    )  # fmt: skip
+        x,
+        kernel,
+        cpu=lambda x, kernel: _shifted(x, kernel, stride, dilation, padding),
+        default=lambda x, kernel: _convolution(x, kernel, stride, dilation, padding),
+    )
 
 
-def _grouped(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
+def _forward(
+    x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return depthwise_conv2d(x, kernel, stride, dilation, padding), (x, kernel)
+
+
+def _backward(
+    stride: int, dilation: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def default(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        _, pullback = jax.vjp(lambda x, kernel: _convolution(x, kernel, stride, dilation, padding), x, kernel)
+        return pullback(dy)
+
+    def cpu(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _shifted_gradients(x, kernel, dy, stride, dilation, padding)
+
+    return lax.platform_dependent(*saved, dy, cpu=cpu, default=default)
+
+
+depthwise_conv2d.defvjp(_forward, _backward)
+
+
+def _convolution(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
+        x, kernel, (stride, stride), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1],
     )  # fmt: skip
 
 
-def _taps(x: jax.Array, kernel_shape: tuple[int, ...], dilation: int, padding: int) -> list[list[jax.Array]]:
-    """The image that each tap of the kernel sees, f32[b,y,x,c] by row and column of the kernel."""
-    rows, columns = kernel_shape[:2]
-    h = x.shape[1] + 2 * padding - dilation * (rows - 1)
-    w = x.shape[2] + 2 * padding - dilation * (columns - 1)
-    # A negative padding crops.
-    padded = lax.pad(x.astype(jnp.float32), 0.0, [(0, 0, 0), (padding, padding, 0), (padding, padding, 0), (0, 0, 0)])
-    return [
-        [padded[:, u * dilation :, v * dilation :][:, :h, :w] for v in range(columns)] for u in range(rows)
-    ]  # fmt: skip
-
-
-def _shifted(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
-    taps = _taps(x, kernel.shape, dilation, padding)
-    total = sum(tap * kernel[u, v].reshape(1, 1, 1, -1) for u, row in enumerate(taps) for v, tap in enumerate(row))
+def _shifted(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> jax.Array:
+    """The sum over the kernel's taps of the image that each sees, times its weight; summed in float32."""
+    size = [_steps(n, k, stride, dilation, padding) for n, k in zip(x.shape[1:3], kernel.shape)]
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    total = jnp.zeros((x.shape[0], *size, x.shape[-1]), jnp.float32)
+    for u in range(kernel.shape[0]):
+        for v in range(kernel.shape[1]):
+            tap = _seen(x, u * dilation, v * dilation, size, stride).astype(jnp.float32)
+            total = total + tap * kernel[u, v].astype(jnp.float32).reshape(1, 1, 1, -1)
     return total.astype(x.dtype)
 
 
-def _shifted_backward(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, dilation: int, padding: int
+def _shifted_gradients(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, dilation: int, padding: int
 ) -> tuple[jax.Array, jax.Array]:
-    reach = dilation * (kernel.shape[0] - 1)
-    dx = _shifted(dy, kernel[::-1, ::-1], dilation, reach - padding)
-    # The sum over pixels as a product with ones: XLA's own reduction of leading axes is slower.
-    ones = jnp.ones((1, dy[..., 0].size), jnp.float32)
-    rows = [
-        jnp.stack([ones @ (tap * dy).reshape(-1, x.shape[-1]) for tap in row])
-        for row in _taps(x, kernel.shape, dilation, padding)
+    """Of the image: dy, spread by the stride, under the mirrored kernel. Of a tap: the image it sees times dy."""
+    pads = [(0, 0, 0)]
+    for n, k, m in zip(x.shape[1:3], kernel.shape, dy.shape[1:3]):
+        low = (k - 1) * dilation - padding
+        spread = (m - 1) * stride + 1
+        pads.append((low, n + (k - 1) * dilation - low - spread, stride - 1))
+    wide = lax.pad(dy, jnp.zeros((), dy.dtype), [*pads, (0, 0, 0)])
+    dx = _shifted(wide, kernel[::-1, ::-1], 1, dilation, 0)
+    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    # The sum over pixels is a product with ones: XLA's own reduction of leading axes is slower.
+    weight, ones = dy.astype(jnp.float32), jnp.ones((1, dy[..., 0].size), jnp.float32)
+    taps = [
+        ones @ (_seen(padded, u * dilation, v * dilation, dy.shape[1:3], stride) * weight).reshape(-1, x.shape[-1])
+        for u in range(kernel.shape[0])
+        for v in range(kernel.shape[1])
     ]
-    return dx, jnp.stack(rows).astype(kernel.dtype)
+    return dx, jnp.stack(taps).reshape(kernel.shape).astype(kernel.dtype)
 
 
-def _grouped_backward(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, dilation: int, padding: int
-) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(functools.partial(_grouped, dilation=dilation, padding=padding), x, kernel)[1](dy)
+def _steps(size: int, taps: int, stride: int, dilation: int, padding: int) -> int:
+    return (size + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
 
 
-def _backward(
-    dilation: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    return lax.platform_dependent(
-        *saved, dy, cpu=functools.partial(_shifted_backward, dilation=dilation, padding=padding),
-        default=functools.partial(_grouped_backward, dilation=dilation, padding=padding),
-    )  # fmt: skip
-
-
-depthwise_conv2d.defvjp(
-    lambda x, kernel, dilation, padding: (depthwise_conv2d(x, kernel, dilation, padding), (x, kernel)), _backward
-)
+def _seen(x: jax.Array, top: int, left: int, size: tuple[int, ...] | list[int], stride: int) -> jax.Array:
+    """The pixels of f[b,h,w,c] that one tap sees: every `stride`-th from (top, left) on -> f[b,*size,c]."""
+    b, _, _, c = x.shape
+    bottom, right = top + (size[0] - 1) * stride + 1, left + (size[1] - 1) * stride + 1
+    return lax.slice(x, (0, top, left, 0), (b, bottom, right, c), (1, stride, stride, 1))

@@ -1,0 +1,139 @@
+"""ConvNeXt (Liu et al. 2022, "A ConvNet for the 2020s", Fig. 4 and section 3).
+
+Tiny, small, base and large have 28,589,128, 50,223,688, 88,591,464 and 197,767,336 parameters with the norm and the
+classifier of 1000 classes that end them.
+"""
+
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.nn import Conv, LayerNorm, StochasticDepth, pad_to_multiple
+
+Rounding = Literal["up", "down"]
+# Section A.1: a truncated normal distribution.
+_init = nn.initializers.truncated_normal(0.02)
+
+
+class ConvNeXtBlock(nn.Module):
+    """f[b,h,w,c] -> f[b,h,w,c]: 7x7 depthwise, layer norm, to 4 c channels, GELU, back, scale, add (Fig. 4).
+
+    Children: "depthwise", "norm", "expand", "project", "drop"; parameter "scale" f32[c], the layer scale.
+
+    Attributes:
+        layer_scale: what the layer scale starts from.
+        drop: rate of the stochastic depth.
+        axis_name: mapped axis over which it is drawn.
+    """
+
+    layer_scale: float = 1e-6
+    drop: float = 0.0
+    dtype: Any = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        c = x.shape[-1]
+        layers = {"dtype": self.dtype, "kernel_init": _init}
+        h = Conv(c, 7, groups=c, **layers, name="depthwise")(x)
+        h = LayerNorm(dtype=self.dtype, epsilon=1e-6, name="norm")(h)
+        h = jax.nn.gelu(Conv(4 * c, 1, **layers, name="expand")(h), approximate=False)
+        h = Conv(c, 1, **layers, name="project")(h)
+        scale = self.param("scale", nn.initializers.constant(self.layer_scale), (c,), jnp.float32)
+        h = h * scale.astype(h.dtype).reshape(1, 1, 1, -1)
+        return x + StochasticDepth(self.drop, axis_name=self.axis_name, name="drop")(h, train=train)
+
+
+class ConvNeXtStage(nn.Module):
+    """f[b,h,w,c] -> f[b,h/2,w/2,features] (f[b,h,w,c] for the first stage): norm, 2x2 convolution, blocks.
+
+    Children: "norm" and "reduce" (not in the first stage), "block1", "block2", ...
+
+    Attributes:
+        features: channels; those of the input in the first stage.
+        drops: rate of the stochastic depth of each block.
+        first: whether the stem has made the resolution already.
+        rounding, layer_scale, axis_name: as in `ConvNeXt`.
+    """
+
+    features: int
+    drops: tuple[float, ...]
+    first: bool = False
+    rounding: Rounding = "up"
+    layer_scale: float = 1e-6
+    dtype: Any = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        if not self.first:
+            x = LayerNorm(dtype=self.dtype, epsilon=1e-6, name="norm")(x)
+            x = reduce(self.features, 2, self.dtype, "reduce")(rounded(x, 2, self.rounding))
+        for i, drop in enumerate(self.drops):
+            x = ConvNeXtBlock(
+                self.layer_scale, drop, dtype=self.dtype, axis_name=self.axis_name, name=f"block{i + 1}"
+            )(x, train=train)  # fmt: skip
+        return x
+
+
+def reduce(features: int, factor: int, dtype: Any, name: str) -> Conv:
+    """Returns the convolution f[b,h,w,c] -> f[b,h/factor,w/factor,features] over tiles side by side."""
+    return Conv(features, factor, stride=factor, padding=0, dtype=dtype, kernel_init=_init, name=name)
+
+
+def rounded(x: jax.Array, factor: int, rounding: Rounding) -> jax.Array:
+    """f[b,h,w,c], padded to multiples of `factor` where sizes are rounded up."""
+    return pad_to_multiple(x, factor)[0] if rounding == "up" else x
+
+
+class ConvNeXt(nn.Module):
+    """f[b,h,w,c] -> features f[b,h/s,w/s,widths[i]] at s = 4, 8, 16, 32, finest first.
+
+    Children: "stem", "stem_norm", "stage0", "stage1", ... (`ConvNeXtStage`s), and "norm0", ... with `output_norm`.
+
+    Attributes:
+        widths: channels of each stage.
+        depths: blocks of each stage.
+        drop: greatest rate of stochastic depth, which grows linearly from 0 at the first block; the paper's are .1 for
+            tiny, .4 for small, .5 for base and large (Table 5).
+        layer_scale: what the layer scales start from.
+        output_norm: a layer norm on each level, as segmentation networks over ConvNeXt have it (transformers'
+            `ConvNextBackbone`).
+        rounding: of sizes that the strides do not divide: "up" pads with zeros at the bottom and right, "down" leaves
+            the last rows and columns out, as torch does (then an image needs as many pixels as the largest stride).
+        axis_name: mapped axis over which stochastic depth is drawn.
+    """
+
+    widths: tuple[int, ...] = (96, 192, 384, 768)
+    depths: tuple[int, ...] = (3, 3, 9, 3)
+    drop: float = 0.1
+    layer_scale: float = 1e-6
+    output_norm: bool = False
+    rounding: Rounding = "up"
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Image pixels a feature pixel, of each level."""
+        return tuple(4 * 2**i for i in range(len(self.widths)))
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
+        if len(self.depths) != len(self.widths):
+            raise ValueError(f"ConvNeXt: depths {self.depths} must be as many as widths {self.widths}.")
+        norm = functools.partial(LayerNorm, dtype=self.dtype, epsilon=1e-6)
+        x = reduce(self.widths[0], 4, self.dtype, "stem")(rounded(x, 4, self.rounding))
+        x = norm(name="stem_norm")(x)
+        total, pyramid = max(1, sum(self.depths) - 1), []
+        for i, (features, depth) in enumerate(zip(self.widths, self.depths)):
+            before = sum(self.depths[:i])
+            drops = tuple(self.drop * (before + j) / total for j in range(depth))
+            x = ConvNeXtStage(
+                features, drops, i == 0, self.rounding, self.layer_scale, self.dtype, self.axis_name, name=f"stage{i}"
+            )(x, train=train)
+            pyramid.append(norm(name=f"norm{i}")(x) if self.output_norm else x)
+        return tuple(pyramid)

@@ -1,0 +1,117 @@
+"""HRNet (Wang et al. 2020, "Deep High-Resolution Representation Learning for Visual Recognition", Figs. 2 and 3).
+
+Branches of several resolutions run side by side and exchange what they know; the finest is never left. timm's
+hrnet_w18, w32 and w48 have 9,562,260, 29,305,536 and 65,325,120 parameters before their classification heads.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.nn import BasicBlock, BottleneckBlock, ConvNormAct, make_norm, resize
+from jaxseg.types import NormFactory
+
+Upsample = Literal["nearest", "bilinear"]
+
+
+class ParallelBlocks(nn.Module):
+    """Branches f[b,h/2^i,w/2^i,widths[i]] -> the same shapes: residual blocks in each, then the exchange (Fig. 3).
+
+    Result i is the rectified sum over the branches j: j coarser is projected by a 1x1 convolution and up-sampled, j
+    finer shrunk by i - j convolutions of stride 2. Children: "branch0_block1", ...; "fuse0_1" (to 0 from 1), and
+    "fuse2_0_1", "fuse2_0_2", ... for the convolutions from a finer branch.
+    """
+
+    widths: tuple[int, ...]
+    blocks: int = 4
+    upsample: Upsample = "nearest"
+    norm: NormFactory | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, branches: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
+        layers = {"norm": self.norm, "dtype": self.dtype}
+        inner = []
+        for i, (x, features) in enumerate(zip(branches, self.widths, strict=True)):
+            for k in range(self.blocks):
+                x = BasicBlock(features, **layers, name=f"branch{i}_block{k + 1}")(x, train=train)
+            inner.append(x)
+        return tuple(
+            jax.nn.relu(sum(self._moved(inner, j, i, layers, train=train) for j in range(len(inner))))
+            for i in range(len(inner))
+        )
+
+    def _moved(
+        self, branches: list[jax.Array], source: int, target: int, layers: dict[str, Any], *, train: bool
+    ) -> jax.Array:
+        """Branch `source` at the resolution and with the channels of branch `target`."""
+        x, name = branches[source], f"fuse{target}_{source}"
+        if source > target:
+            x = ConvNormAct(self.widths[target], 1, act=None, **layers, name=name)(x, train=train)
+            return resize(x, branches[target].shape[1:3], self.upsample)
+        for k in range(source, target):
+            last = k == target - 1
+            features, act = (self.widths[target], None) if last else (self.widths[source], jax.nn.relu)
+            conv = ConvNormAct(features, stride=2, act=act, **layers, name=f"{name}_{k - source + 1}")
+            x = conv(x, train=train)
+        return x
+
+
+class HRNet(nn.Module):
+    """f[b,h,w,c] -> features f[b,h/s,w/s,width 2^i] at s = 4, 8, 16, 32, finest first; any h and w.
+
+    Children: "stem1", "stem2", "block1", ...; then for n = 2, 3, 4 branches "transition{n}_{i}", which makes branch i,
+    and "parallel{n}_{m}", the m-th `ParallelBlocks`.
+
+    Attributes:
+        width: channels of the finest branch, each coarser one having twice as many: 18, 32 or 48.
+        stem: channels of the two convolutions of the stem; the bottlenecks after it give four times as many.
+        bottlenecks: their number.
+        modules: number of `ParallelBlocks` over two branches, over three, and so on; one more branch than entries.
+        blocks: residual blocks of each branch in each of them.
+        stem_stride: 2 or 1 keep more of the resolution in the stem, for small images: s = stem_stride 2^i.
+        upsample: of the exchange: "nearest" is timm's, and that of the ImageNet weights; "bilinear" that of the
+            authors' segmentation networks.
+    """
+
+    width: int = 18
+    stem: int = 64
+    bottlenecks: int = 4
+    modules: tuple[int, ...] = (1, 4, 3)
+    blocks: int = 4
+    stem_stride: Literal[1, 2, 4] = 4
+    upsample: Upsample = "nearest"
+    norm: NormFactory = make_norm("batch")
+    dtype: Any = jnp.float32
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.width * 2**i for i in range(len(self.modules) + 1))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Image pixels a feature pixel, of each level."""
+        return tuple(self.stem_stride * 2**i for i in range(len(self.modules) + 1))
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
+        layers = {"norm": self.norm, "dtype": self.dtype}
+        for i, stride in enumerate({1: (1, 1), 2: (2, 1), 4: (2, 2)}[self.stem_stride]):
+            x = ConvNormAct(self.stem, stride=stride, **layers, name=f"stem{i + 1}")(x, train=train)
+        for k in range(self.bottlenecks):
+            x = BottleneckBlock(4 * self.stem, **layers, name=f"block{k + 1}")(x, train=train)
+        conv = ConvNormAct(self.width, **layers, name="transition2_0")
+        branches: tuple[jax.Array, ...] = (conv(x, train=train),)
+        coarsest = x
+        for n, modules in enumerate(self.modules, start=2):
+            down = ConvNormAct(self.widths[n - 1], stride=2, **layers, name=f"transition{n}_{n - 1}")
+            branches = (*branches, down(coarsest, train=train))
+            for m in range(modules):
+                branches = ParallelBlocks(
+                    self.widths[:n], self.blocks, self.upsample, **layers, name=f"parallel{n}_{m + 1}"
+                )(branches, train=train)
+            coarsest = branches[-1]
+        return branches

@@ -1,0 +1,107 @@
+"""OCRNet (Yuan, Chen and Wang 2020, "Object-Contextual Representations for Semantic Segmentation", Fig. 3, section 3).
+
+A first guess of the classes (the soft object regions) says which pixels make up an object; each pixel then attends to
+the objects' representations, not to the other pixels. Layers as in the authors' release over HRNet, without the biases
+before its norms. The auxiliary logits are the first guess, with a loss weight of .4 in the paper.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.models.assembly import make_encoder, name_stages, to_logits
+from jaxseg.models.encoders import EncoderFactory
+from jaxseg.models.encoders.hrnet import HRNet
+from jaxseg.nn import ConvNormAct, Dropout, classifier, make_norm, resize
+from jaxseg.types import Activation, NormFactory
+
+
+def gather_objects(x: jax.Array, regions: jax.Array) -> jax.Array:
+    """(f[b,h,w,c], logits f[b,h,w,k]) -> f[b,k,1,c]: each object is the mean of the pixels of its region (eq. 8).
+
+    A region's shares of the pixels are the softmax of its logits over the image.
+    """
+    b, h, w, k = regions.shape
+    shares = jax.nn.softmax(regions.reshape(b, h * w, k).astype(jnp.float32), axis=1).astype(x.dtype)
+    return jnp.einsum("btk,btc->bkc", shares, x.reshape(b, h * w, -1))[:, :, None]
+
+
+class ObjectAttention(nn.Module):
+    """(pixels f[b,h,w,c], objects f[b,k,1,c]) -> f[b,h,w,c]: attention from pixels to objects (eqs. 9 and 10).
+
+    Children: "query1", "query2", "key1", "key2", "value", "out".
+
+    Attributes:
+        width: channels of queries, keys and values.
+    """
+
+    width: int = 256
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, objects: jax.Array, *, train: bool = False) -> jax.Array:
+        b, h, w, c = x.shape
+
+        def projected(v: jax.Array, *names: str) -> jax.Array:
+            """The 1x1 convolutions `names` of v f[b,y,x,c], as f[b,y*x,width]."""
+            for name in names:
+                layer = ConvNormAct(self.width, 1, norm=self.norm, act=self.act, dtype=self.dtype, name=name)
+                v = layer(v, train=train)
+            return v.reshape(b, -1, self.width)
+
+        query = projected(x, "query1", "query2")
+        key, value = projected(objects, "key1", "key2"), projected(objects, "value")
+        scores = jnp.einsum("btd,bkd->btk", query, key).astype(jnp.float32) / self.width**0.5
+        context = jnp.einsum("btk,bkd->btd", jax.nn.softmax(scores).astype(value.dtype), value)
+        context = context.reshape(b, h, w, self.width)
+        return ConvNormAct(c, 1, norm=self.norm, act=self.act, dtype=self.dtype, name="out")(context, train=train)
+
+
+class OCRNet(nn.Module):
+    """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
+
+    Children: "encoder"; "aux_project" and "aux_head", the first guess; "project"; "attention"; "fuse"; "head".
+
+    Attributes:
+        num_classes: k.
+        width: channels of the pixels' and the objects' representations.
+        key_width: channels of the attention between them.
+        dropout: rate at which whole channels are dropped before the head.
+        encoder: an `EncoderFactory`, all of whose levels are up-sampled to the finest and concatenated; HRNet-W48 by
+            default, with which the network has about 70.4 million parameters.
+        axis_name: mapped axis over which dropout is drawn.
+    """
+
+    num_classes: int
+    width: int = 512
+    key_width: int = 256
+    dropout: float = 0.05
+    encoder: EncoderFactory = functools.partial(HRNet, width=48, upsample="bilinear")
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        pyramid = make_encoder(self.encoder, **layers)(image, train=train)
+        size, image_size = pyramid[0].shape[1:3], image.shape[1:3]
+        x = jnp.concatenate([resize(level, size) for level in pyramid], axis=-1)
+        guess = ConvNormAct(x.shape[-1], 1, **layers, name="aux_project")(x, train=train)
+        regions = classifier(self.num_classes, dtype=self.dtype, name="aux_head")(guess)
+        x = ConvNormAct(self.width, **layers, name="project")(x, train=train)
+        objects = gather_objects(x, regions)
+        context = ObjectAttention(self.key_width, **layers, name="attention")(x, objects, train=train)
+        x = jnp.concatenate([context, x], axis=-1)
+        x = ConvNormAct(self.width, 1, **layers, name="fuse")(x, train=train)
+        x = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(x, train=train)
+        logits = to_logits(x, self.num_classes, image_size, dtype=self.dtype)
+        wanted = train or self.is_initializing()
+        aux = (resize(regions.astype(jnp.float32), image_size),) if wanted else ()
+        return logits, {"aux": aux, "objects": objects, **name_stages(encoder=pyramid, decoder=(x,))}
