@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxseg.losses.terms import SumWeight, divide
+from jaxseg.losses.pixels import SumWeight, divide
 from jaxseg.types import IGNORE, Array
 
 # Weights of the terms, in the loss and in the cost of a match (Mask2Former, section 4.1).

@@ -25,18 +25,9 @@ EncoderFactory: TypeAlias = Callable[..., nn.Module]
 _VGG_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _BASIC = {"block": "basic", "widths": (64, 64, 128, 256, 512)}  # ResNet-18 and 34
 _D = {"deep_stem": True, "average_shortcut": True}  # the -D form
-
 _MIT = {"widths": (64, 128, 320, 512), "heads": (1, 2, 5, 8)}
 # Name -> (file in this folder, class, fields that the name fixes).
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "mit_b0": ("mit", "MixTransformer", {}),
-    "mit_b1": ("mit", "MixTransformer", _MIT),
-    "mit_b2": ("mit", "MixTransformer", _MIT | {"depths": (3, 4, 6, 3)}),
-    "mit_b3": ("mit", "MixTransformer", _MIT | {"depths": (3, 4, 18, 3)}),
-    "mit_b4": ("mit", "MixTransformer", _MIT | {"depths": (3, 8, 27, 3)}),
-    "mit_b5": ("mit", "MixTransformer", _MIT | {"depths": (3, 6, 40, 3)}),
-    "convnext_tiny": ("convnext", "ConvNeXt", {}),
-    "convnext_small": ("convnext", "ConvNeXt", {"depths": (3, 3, 27, 3), "drop": 0.4}),
     "convnext_base": (
         "convnext",
         "ConvNeXt",
@@ -47,6 +38,8 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "ConvNeXt",
         {"widths": (192, 384, 768, 1536), "depths": (3, 3, 27, 3), "drop": 0.5},
     ),
+    "convnext_small": ("convnext", "ConvNeXt", {"depths": (3, 3, 27, 3), "drop": 0.4}),
+    "convnext_tiny": ("convnext", "ConvNeXt", {}),
     "efficientnet_b0": ("efficientnet", "EfficientNet", {"width": 1.0, "depth": 1.0}),
     "efficientnet_b1": ("efficientnet", "EfficientNet", {"width": 1.0, "depth": 1.1}),
     "efficientnet_b2": ("efficientnet", "EfficientNet", {"width": 1.1, "depth": 1.2}),
@@ -58,31 +51,37 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "hrnet_w18": ("hrnet", "HRNet", {"width": 18}),
     "hrnet_w32": ("hrnet", "HRNet", {"width": 32}),
     "hrnet_w48": ("hrnet", "HRNet", {"width": 48}),
+    "mit_b0": ("mit", "MixTransformer", {}),
+    "mit_b1": ("mit", "MixTransformer", _MIT),
+    "mit_b2": ("mit", "MixTransformer", _MIT | {"depths": (3, 4, 6, 3)}),
+    "mit_b3": ("mit", "MixTransformer", _MIT | {"depths": (3, 4, 18, 3)}),
+    "mit_b4": ("mit", "MixTransformer", _MIT | {"depths": (3, 8, 27, 3)}),
+    "mit_b5": ("mit", "MixTransformer", _MIT | {"depths": (3, 6, 40, 3)}),
     "mobilenet_v2": ("mobilenet", "MobileNetV2", {}),
     "mobilenet_v3_large": ("mobilenet", "MobileNetV3", {"variant": "large"}),
     "mobilenet_v3_small": ("mobilenet", "MobileNetV3", {"variant": "small"}),
     "plain": ("plain", "PlainEncoder", {}),
     "residual": ("residual", "ResidualEncoder", {}),
+    "resnet101": ("resnet", "ResNet", {"depths": (3, 4, 23, 3)}),
+    "resnet101d": ("resnet", "ResNet", _D | {"depths": (3, 4, 23, 3)}),
+    "resnet152": ("resnet", "ResNet", {"depths": (3, 8, 36, 3)}),
+    "resnet18": ("resnet", "ResNet", _BASIC | {"depths": (2, 2, 2, 2)}),
+    "resnet18d": ("resnet", "ResNet", _BASIC | _D | {"depths": (2, 2, 2, 2)}),
+    "resnet34": ("resnet", "ResNet", _BASIC),
+    "resnet34d": ("resnet", "ResNet", _BASIC | _D),
+    "resnet50": ("resnet", "ResNet", {}),
+    "resnet50d": ("resnet", "ResNet", _D),
+    "resnext101_32x8d": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "groups": 32, "ratio": 1}),
+    "resnext50_32x4d": ("resnet", "ResNet", {"groups": 32, "ratio": 2}),
+    "seresnet101": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "squeeze_excite": True}),
+    "seresnet50": ("resnet", "ResNet", {"squeeze_excite": True}),
     **{
         f"vgg{layers}{norm}": ("vgg", "VGG", {"depths": depths, "use_norm": norm == "_bn"})
         for layers, depths in _VGG_DEPTHS.items()
         for norm in ("", "_bn")
     },
-    "resnet18": ("resnet", "ResNet", _BASIC | {"depths": (2, 2, 2, 2)}),
-    "resnet34": ("resnet", "ResNet", _BASIC),
-    "resnet50": ("resnet", "ResNet", {}),
-    "resnet101": ("resnet", "ResNet", {"depths": (3, 4, 23, 3)}),
-    "resnet152": ("resnet", "ResNet", {"depths": (3, 8, 36, 3)}),
-    "resnet18d": ("resnet", "ResNet", _BASIC | _D | {"depths": (2, 2, 2, 2)}),
-    "resnet34d": ("resnet", "ResNet", _BASIC | _D),
-    "resnet50d": ("resnet", "ResNet", _D),
-    "resnet101d": ("resnet", "ResNet", _D | {"depths": (3, 4, 23, 3)}),
-    "resnext50_32x4d": ("resnet", "ResNet", {"groups": 32, "ratio": 2}),
-    "resnext101_32x8d": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "groups": 32, "ratio": 1}),
-    "seresnet50": ("resnet", "ResNet", {"squeeze_excite": True}),
-    "seresnet101": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "squeeze_excite": True}),
-    "wide_resnet50_2": ("resnet", "ResNet", {"ratio": 2}),
     "wide_resnet101_2": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "ratio": 2}),
+    "wide_resnet50_2": ("resnet", "ResNet", {"ratio": 2}),
 }
 ENCODERS = tuple(_CLASSES)
 
