@@ -98,6 +98,10 @@ def test_pspnet_at_output_stride_8():
     check_eval(model, module, rules_of("pspnet"), [(64, 96)])
 
 
+def test_fpn_side_by_side():
+    check_eval(ours("fpn", merge="concat"), theirs("fpn", decoder_merge_policy="cat"), rules_of("fpn"), [(32, 64)])
+
+
 def upernet_of_transformers():
     transformers = oracles.transformers()
     oracles.timm()
