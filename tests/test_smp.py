@@ -98,6 +98,10 @@ def test_pspnet_at_output_stride_8():
     check_eval(model, module, rules_of("pspnet"), [(64, 96)])
 
 
+def test_fpn_side_by_side():
+    check_eval(ours("fpn", merge="concat"), theirs("fpn", decoder_merge_policy="cat"), rules_of("fpn"), [(32, 64)])
+
+
 def upernet_of_transformers():
     transformers = oracles.transformers()
     oracles.timm()
@@ -219,9 +223,9 @@ def test_deep_supervision_of_unetplusplus():
     variables = drawn(built[None], x)
 
     def run(variables, x):
-        return {branch: model.apply(variables, x) for branch, model in built.items()}
+        return [model.apply(variables, x) for model in built.values()]
 
-    results = jax.jit(run, compiler_options=FAST_COMPILE)(variables, x)
+    results = dict(zip(built, jax.jit(run, compiler_options=FAST_COMPILE)(variables, x)))
     logits = {branch: result[0] for branch, result in results.items()}
     np.testing.assert_allclose(logits[None], (logits[1] + logits[2]) / 2, rtol=1e-4, atol=1e-5)
     assert np.abs(logits[1] - logits[2]).max() > 1e-3
