@@ -83,8 +83,8 @@ class ResNet(nn.Module):
             section 4.2.1).
         first_dilated: whether the first 3x3 convolution of a dilated stage has the rate of its stage, as in Chen 2017
             (whose strides end stages in place of starting them) and segmentation_models.pytorch, or, where it
-            replaces a stride, the rate of the stage before it, as in torchvision and timm. The latter gives exactly the
-            features that the network with strides would have at those pixels.
+            replaces a stride, the rate of the stage before it, as in torchvision and timm. The latter computes what
+            the network with strides has at every second pixel, and the same between (but for poolings at the border).
     """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
