@@ -22,7 +22,7 @@ TINY = {
         "encoder": "plain",
         "encoder_args": {"widths": [4, 6]},
     },
-    "deeplabv3plus": {"width": 16, "low_width": 4, "encoder": "residual", "encoder_args": {"widths": [4, 6, 8, 8]}},
+    "deeplabv3plus": {"width": 16, "low_stride": 2, "encoder": "residual", "encoder_args": {"widths": [4, 6, 8]}},
     "encoder_decoder": {"widths": [4, 8]},
     "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},
     "lraspp": {

@@ -27,6 +27,7 @@ class ResNetStage(nn.Module):
 
     Attributes:
         block: builds a block: `block(features, stride=, dilation=, shortcut=, shortcut_pool=, name=)`.
+        project: whether the first block's shortcut is a projection.
         dilations: atrous rate of each block; as many blocks as rates.
         first_dilation: that of the first convolution of the stage.
         shortcut_pool: window of the average pooling before the stage's projection; 1: no pooling.
@@ -35,19 +36,19 @@ class ResNetStage(nn.Module):
     block: Callable[..., nn.Module]
     features: int
     stride: int = 1
+    project: bool = True
     dilations: tuple[int, ...] = (1, 1)
     first_dilation: int = 1
     shortcut_pool: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        same = self.stride == 1 and x.shape[-1] == self.features
         for i, dilation in enumerate(self.dilations):
             first = {"shortcut_pool": self.shortcut_pool, "stride": self.stride} if i == 0 else {}
             x = self.block(
                 self.features,
                 rates=(dilation if i > 0 else self.first_dilation, dilation),
-                shortcut="identity" if i > 0 or same else "projection",
+                shortcut="projection" if i == 0 and self.project else "identity",
                 **first,
                 name=f"block{i + 1}",
             )(x, train=train)
@@ -82,8 +83,8 @@ class ResNet(nn.Module):
             section 4.2.1).
         first_dilated: whether the first 3x3 convolution of a dilated stage has the rate of its stage, as in Chen 2017
             (whose strides end stages in place of starting them) and segmentation_models.pytorch, or, where it
-            replaces a stride, the rate of the stage before it, as in torchvision and timm. The latter gives exactly the
-            features that the network with strides would have at those pixels.
+            replaces a stride, the rate of the stage before it, as in torchvision and timm. The latter computes what
+            the network with strides has at every second pixel, and the same between (but for poolings at the border).
     """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
@@ -126,6 +127,8 @@ class ResNet(nn.Module):
                 self._block(),
                 self.widths[i],
                 stride,
+                # Whatever the output stride, so that the parameters are the same.
+                project=i > 1 or self.widths[i] != self.widths[i - 1],
                 dilations=tuple(rate * grid[j % len(grid)] for j in range(self.depths[i - 1])),
                 first_dilation=(rate if self.first_dilated else before) * grid[0],
                 shortcut_pool=2 if self.average_shortcut and (stride > 1 or rate > 1) else 1,
