@@ -1,4 +1,4 @@
-"""FCN as torchvision has it: an atrous ResNet, a 3x3 convolution, scores, an auxiliary head on the stage before the last.
+"""FCN as torchvision has it: an atrous ResNet, a 3x3 convolution, scores; an auxiliary head one stage earlier.
 
     python -m jaxseg.train --config experiments/fcn_head.py
     python -m jaxseg.train --config experiments/fcn_head.py:camvid --config.data.dir=PATH
