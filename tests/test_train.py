@@ -362,7 +362,8 @@ def test_every_experiment_trains_a_shrunk_step(tmp_path, name, variant):
     )  # fmt: skip
     args = config.model.args.to_dict()
     widths = {"cnn": (4, 4), "encoder_decoder": (4, 4), "unet": (4, 4, 4)}
-    update(config, model__args=args | {"widths": widths[name] if name in widths else (4, 4, 4)})
+    if name in widths or "widths" in args:
+        update(config, model__args=args | {"widths": widths[name] if name in widths else (4, 4, 4)})
     result = train(config, tmp_path, "x")
     assert result.images == 8 and np.isfinite(result.loss)
 

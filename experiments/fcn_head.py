@@ -1,0 +1,27 @@
+"""FCN as torchvision has it: an atrous ResNet, a 3x3 convolution, scores; an auxiliary head one stage earlier.
+
+    python -m jaxseg.train --config experiments/fcn_head.py
+    python -m jaxseg.train --config experiments/fcn_head.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/fcn_head.py:folder --config.data.dir=MY_FOLDER
+
+Shapes validation mIoU: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
+from jaxseg.presets import VARIANTS, for_data
+
+# A small network with fine strides, for 64x64 images.
+SMALL = {
+    "width": 64,
+    "aux_width": 32,
+    "encoder": "vgg11_bn",
+    "encoder_args": {"channels": (24, 48, 64), "depths": (2, 2, 3), "output_stride": 2},
+}
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
+    variant = parse_arg(arg, VARIANTS)
+    config = for_data(default_config(), variant)
+    update(config, model__name="fcn_head", model__args=SMALL if variant == "shapes" else {})
+    return config
