@@ -16,7 +16,7 @@ from tiny_run import make_run, tiny_config, tiny_state
 from jaxseg import models, optim, pretrained, setup, weights
 from jaxseg.config import ConfigError, update
 from jaxseg.models import encoders
-from jaxseg.pretrained import Rule, WeightsError, catalogue, hub, resnet
+from jaxseg.pretrained import Rule, WeightsError, catalogue, fitting, hub, loading, resnet
 from jaxseg.pretrained.loading import find
 from jaxseg.state import init_state
 from jaxseg.train import main
@@ -352,6 +352,30 @@ def test_catalogue_names_what_is_there():
     families = {encoders.family(name) for name in encoders.names()}
     assert set(catalogue.ENCODER_RULES) <= families | set(encoders.names())
     assert set(catalogue.NETWORK_RULES) <= set(models.names())
+
+
+def peer_of(repository: str):
+    """The model whose weights the repository holds, made without them."""
+    owner, name = repository.split("/")
+    if owner == "timm":
+        return oracles.timm().create_model(name.partition(".")[0], pretrained=False)
+    if owner == "smp-hub":
+        return oracles.smp().encoders.get_encoder(name.removesuffix(".imagenet"), weights=None)
+    transformers = oracles.transformers()
+    return transformers.SegformerForImageClassification(transformers.SegformerConfig())
+
+
+@pytest.mark.parametrize(
+    "encoder", ["resnet18", "resnet50d", "vgg11", "vgg11_bn", "convnext_tiny", "hrnet_w18", "mobilenet_v2", "mit_b0"]
+)
+def test_published_encoders_fit_ours(encoder):
+    """Every entry of the peer's `state_dict` has its place in our encoder, and ours are all filled."""
+    model = encoders.build(encoder)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    lists = loading._rule_lists(catalogue.encoder_rules(encoder), encoder)
+    for published in catalogue.encoder_weights(encoder).values():
+        state = {name: x.numpy() for name, x in peer_of(published.repository).state_dict().items()}
+        pretrained.merge(shapes, fitting.rename(state, lists))
 
 
 @pytest.mark.parametrize("name", encoders.names())

@@ -58,6 +58,14 @@ ENCODER_ROWS: tuple[tuple[str, str, str], ...] = (
     ("resnet101", "imagenet_a1", "timm/resnet101.a1_in1k"),
     ("resnet152", "imagenet_a1", "timm/resnet152.a1_in1k"),
     ("resnext50_32x4d", "imagenet_a1", "timm/resnext50_32x4d.a1_in1k"),
+    *((f"vgg{n}{norm}", "imagenet", f"timm/vgg{n}{norm}.tv_in1k") for n in (11, 13, 16, 19) for norm in ("", "_bn")),
+    *((f"convnext_{size}", "imagenet", f"timm/convnext_{size}.fb_in1k") for size in ("tiny", "small", "base", "large")),
+    ("hrnet_w18", "imagenet", "timm/hrnet_w18.ms_aug_in1k"),
+    ("hrnet_w32", "imagenet", "timm/hrnet_w32.ms_in1k"),
+    ("hrnet_w48", "imagenet", "timm/hrnet_w48.ms_in1k"),
+    ("mobilenet_v2", "imagenet", "smp-hub/mobilenet_v2.imagenet"),
+    *((f"mit_b{n}", "imagenet", f"smp-hub/mit_b{n}.imagenet") for n in range(6)),
+    *((f"mit_b{n}", "nvidia", f"nvidia/mit-b{n}") for n in range(6)),
 )
 
 # Encoder, or family of encoders (file in jaxseg/models/encoders) -> rules of the formats that its weights come in.
@@ -69,14 +77,37 @@ ENCODER_RULES: dict[str, tuple[str, ...]] = {
     "resnet34d": ('resnet:timm_d("basic")',),
     "resnet50d": ("resnet:timm_d",),
     "resnet101d": ("resnet:timm_d",),
+    "convnext": ("convnext:torchvision", "convnext:timm", "convnext:transformers"),
+    "hrnet": ("hrnet:timm",),
+    "mit": ("mit:mit_transformers", "mit:mit_classifier", "mit:mit_smp"),
+    "mobilenet_v2": ("mobilenet:torchvision_v2",),
+    "mobilenet_v3_large": ("mobilenet:torchvision_v3_large",),
+    "mobilenet_v3_small": ("mobilenet:torchvision_v3_small",),
+    **{
+        f"efficientnet_b{n}": (f"efficientnet:torchvision({depth})",)
+        for n, depth in enumerate((1.0, 1.1, 1.2, 1.4, 1.8, 2.2, 2.6, 3.1))
+    },
+    **{name: (f"vgg:torchvision({name!r})",) for name in encoders.names() if encoders.family(name) == "vgg"},
 }
 
 # Architecture -> rules of the formats that whole networks come in. A rules function whose first
 # parameter is `encoder` or `encoder_rules` is given those of the encoder (smp joins any encoder to any decoder).
-NETWORK_RULES: dict[str, tuple[str, ...]] = {}
+NETWORK_RULES: dict[str, tuple[str, ...]] = {
+    "deeplabv3": ("deeplab:torchvision_deeplabv3", "deeplab:smp_deeplabv3"),
+    "deeplabv3plus": ("deeplab:smp_deeplabv3plus",),
+    "fcn_head": ("fcn:torchvision",),
+    "lraspp": ("mobilenet:torchvision_lraspp",),
+    "mask2former": ("mask2former:mask2former_transformers",),
+    "segformer": ("mit:segformer_transformers",),
+    **{name: (f"smp:{name}",) for name in ("fpn", "linknet", "pspnet", "unet", "unetplusplus", "upernet")},
+}
 
 # Architecture, repository that holds the whole network.
-NETWORK_ROWS: tuple[tuple[str, str], ...] = ()
+NETWORK_ROWS: tuple[tuple[str, str], ...] = (
+    *(("segformer", f"nvidia/segformer-b{n}-finetuned-ade-512-512") for n in range(5)),
+    ("segformer", "nvidia/segformer-b5-finetuned-ade-640-640"),
+    *(("segformer", f"nvidia/segformer-b{n}-finetuned-cityscapes-1024-1024") for n in range(6)),
+)
 
 # Files of torchvision (https://download.pytorch.org/models/NAME.pth): the name ends in the first digits of the SHA-256.
 _TORCHVISION = """
