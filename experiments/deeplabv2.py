@@ -13,7 +13,7 @@ from jaxseg.presets import VARIANTS, for_data
 # A small network with fine strides, for 64x64 images.
 SMALL = {
     "rates": (1, 2, 4, 8),
-    "hidden": 64,
+    "hidden": 48,
     "dropout": 0.1,
     "encoder": "vgg11_bn",
     "encoder_args": {"channels": (24, 48, 64), "depths": (2, 2, 2), "output_stride": 2},
