@@ -120,8 +120,8 @@ def test_padding_of_unet_changes_no_parameter():
 
 @pytest.mark.parametrize("name", models.names())
 def test_gradients_reach_every_parameter(name, key):
-    widths = [4, 8]
-    model = models.build(name, num_classes=5, norm="group", **(TINY[name] | {"widths": widths}))
+    fields = {"widths": [4, 8]} if "widths" in TINY[name] else {}
+    model = models.build(name, num_classes=5, norm="group", **(TINY[name] | fields))
     rng = np.random.default_rng(1)
     image = jnp.asarray(rng.normal(size=(2, 7, 8, 3)), jnp.float32)
     weight = jnp.asarray(rng.normal(size=(2, 7, 8, 5)), jnp.float32)
@@ -129,8 +129,8 @@ def test_gradients_reach_every_parameter(name, key):
     @jax.jit
     @jax.grad
     def gradient(params):
-        logits, _ = model.apply({"params": params}, image, train=True, rngs={"dropout": key})
-        return jnp.sum(logits * weight)
+        logits, out = model.apply({"params": params}, image, train=True, rngs={"dropout": key})
+        return sum(jnp.sum(scores * weight) for scores in (logits, *out["aux"]))
 
     gradients = gradient(drawn(model, image)["params"])
     for path, g in jax.tree_util.tree_flatten_with_path(gradients)[0]:
@@ -214,7 +214,7 @@ class Backbone(nn.Module):
         return one, two, Conv(8, name="c")(two)
 
 
-@pytest.mark.parametrize("name", ["attention_decoder", "resunet", "unet"])
+@pytest.mark.parametrize("name", ["attention_decoder", "attention_unet", "resunet", "unet"])
 def test_decoders_take_any_pyramid(name):
     for encoder in ("plain", "residual"):
         model = models.build(name, num_classes=3, widths=[8, 4], encoder=encoder, encoder_args={"widths": [4, 6, 8]})

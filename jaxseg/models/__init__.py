@@ -24,8 +24,10 @@ __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names"]
 # File in this folder (and name in a config) -> class.
 _CLASSES = {
     "attention_decoder": "AttentionDecoder",
+    "attention_unet": "AttentionUNet",
     "cnn": "CNN",
     "encoder_decoder": "EncoderDecoder",
+    "fc_densenet": "FCDenseNet",
     "resunet": "ResUNet",
     "unet": "UNet",
 }
