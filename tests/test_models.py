@@ -16,6 +16,8 @@ from jaxseg.models import encoders
 from jaxseg.models.attention_decoder import pooling_factor
 from jaxseg.nn import Conv, make_norm
 
+# Outputs that a loss term of the same name reads in place of the logits.
+READ_BY_LOSSES = ("semantic_encoding", "reconstruction")
 NORMS = ("batch", "instance", "group", "layer", "none")
 
 
@@ -79,7 +81,7 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
     variables, logits, out = shapes(tiny(name, dtype="bfloat16"), (1, 16, 16, 3), train=True)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
     assert logits.dtype == jnp.float32
-    assert {out[stage].dtype for stage in out if stage != "aux"} == {jnp.dtype("bfloat16")}
+    assert {out[stage].dtype for stage in out if stage not in ("aux", *READ_BY_LOSSES)} == {jnp.dtype("bfloat16")}
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -130,7 +132,8 @@ def test_gradients_reach_every_parameter(name, key):
     @jax.grad
     def gradient(params):
         logits, out = model.apply({"params": params}, image, train=True, rngs={"dropout": key})
-        return sum(jnp.sum(scores * weight) for scores in (logits, *out["aux"]))
+        read = jax.tree.leaves([out[name] for name in READ_BY_LOSSES if name in out])
+        return sum(jnp.sum(scores * weight) for scores in (logits, *out["aux"])) + sum(jnp.sum(x**2) for x in read)
 
     gradients = gradient(drawn(model, image)["params"])
     for path, g in jax.tree_util.tree_flatten_with_path(gradients)[0]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.losses.semantic_encoding import semantic_encoding
 from jaxseg.losses.terms import (
     SumWeight,
     binary_cross_entropy,
@@ -154,6 +155,13 @@ def _pixel_kind(function: Callable[..., SumWeight]) -> _Kind:
     )
 
 
+def _reading_kind(function: Callable[..., SumWeight]) -> _Kind:
+    """A loss without options that reads the output of its own name."""
+    return _Kind(
+        lambda term, output, labels: function(output, labels), lambda term, stats: stats, (), function.__name__
+    )
+
+
 _TERMS = {
     "cross_entropy": _pixel_kind(cross_entropy),
     "binary_cross_entropy": _pixel_kind(binary_cross_entropy),
@@ -163,6 +171,7 @@ _TERMS = {
         lambda term, stats: dice_from_stats(stats, **_pick(term, "smooth")),
         ("squared", "smooth"),
     ),
+    "semantic_encoding": _reading_kind(semantic_encoding),
 }
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
 _TERM = re.compile(rf"\s*(?:(?P<weight>{_NUMBER})\s*\*\s*)?(?P<name>[A-Za-z_]\w*)\s*(?P<more>\+|$)")

@@ -26,6 +26,7 @@ _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "attention_unet": "AttentionUNet",
     "cnn": "CNN",
+    "encnet": "EncNet",
     "encoder_decoder": "EncoderDecoder",
     "fc_densenet": "FCDenseNet",
     "resunet": "ResUNet",
