@@ -9,23 +9,38 @@
 - "auto": identity where the shape allows, else projection.
 
 Children: "shortcut" is W_c (with "shortcut_norm" after it where the block is post-activation), "weight" is W_r.
+
+`shortcut_pool` is the side of the window of the average pooling that carries the shortcut's stride in place of W_c
+(He 2019, "Bag of Tricks", Fig. 2c: 2); 1: no pooling. `squeeze_ratio` ends the branch in squeeze-and-excitation gates
+(Hu 2018, Fig. 3), child "squeeze"; None: no gates.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.nn.attention import SqueezeExcite
 from jaxseg.nn.conv import Conv, ConvNormAct, check_image
 from jaxseg.nn.norm import is_identity
+from jaxseg.nn.pooling import avg_pool
 from jaxseg.types import Activation, NormFactory
 
 SHORTCUTS = ("auto", "identity", "projection", "learned", "none")
 
 
 def _combine(
-    x: jax.Array, branch: jax.Array, *, shortcut: str, stride: int, norm: NormFactory | None, dtype: Any, train: bool
+    x: jax.Array,
+    branch: jax.Array,
+    *,
+    shortcut: str,
+    stride: int,
+    norm: NormFactory | None,
+    dtype: Any,
+    train: bool,
+    pool: int = 1,
 ) -> jax.Array:
     """W_c x + W_r branch; x f[b,h,w,c], branch f[b,y,x,o] -> f[b,y,x,o]. To be called within a compact method."""
     if shortcut not in SHORTCUTS:
@@ -43,6 +58,8 @@ def _combine(
             )
         return x + branch
     features = branch.shape[-1]
+    if pool > 1:
+        x, stride = _mean_around(x, pool, stride), 1
     # The branch ends in a bias or in a norm that has one; a second bias would add nothing.
     x = Conv(features, 1, stride=stride, use_bias=False, dtype=dtype, name="shortcut")(x)
     if norm is not None:
@@ -54,6 +71,18 @@ def _combine(
             f"The shortcut gives {x.shape[1:]} and the branch {branch.shape[1:]}; is stride={stride} right?"
         )
     return x + branch
+
+
+def _mean_around(x: jax.Array, window: int, stride: int) -> jax.Array:
+    """f[b,h,w,c] -> f[b,h/stride,w/stride,c] (rounded up): means of windows of the image's own pixels.
+
+    At stride 1, where dilation took the stride's place, zeros at the bottom and right stand for the missing ones, as in
+    timm.
+    """
+    if stride > 1:
+        return avg_pool(x, window, stride, ceil_mode=True)
+    before, after = (window - 1) // 2, window // 2
+    return avg_pool(jnp.pad(x, ((0, 0), (before, after), (before, after), (0, 0))), window, 1)
 
 
 class ResidualBlock(nn.Module):
@@ -92,12 +121,19 @@ class BasicBlock(nn.Module):
     """conv-norm-act, conv-norm, add, act (He 2015, Fig. 5 left): f[b,h,w,c] -> f[b,h/stride,w/stride,features].
 
     Children: "conv1" and "conv2" (`ConvNormAct`s), and those of the shortcut, see the module.
+
+    Attributes:
+        dilation: of both convolutions.
+        first_dilation: of the first one where it differs.
     """
 
     features: int
     stride: int = 1
     dilation: int = 1
+    first_dilation: int | None = None
     shortcut: str = "auto"
+    shortcut_pool: int = 1
+    squeeze_ratio: int | None = None
     norm: NormFactory | None = None
     act: Activation = nn.relu
     dtype: Any = None
@@ -105,12 +141,13 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         check_image(x, "BasicBlock")
-        common = dict(dilation=self.dilation, norm=self.norm, dtype=self.dtype)
-        h = ConvNormAct(self.features, stride=self.stride, act=self.act, **common, name="conv1")(x, train=train)
-        h = ConvNormAct(self.features, act=None, **common, name="conv2")(h, train=train)
-        return self.act(
-            _combine(x, h, shortcut=self.shortcut, stride=self.stride, norm=self.norm, dtype=self.dtype, train=train)
+        common = dict(norm=self.norm, dtype=self.dtype)
+        first = self.first_dilation or self.dilation
+        h = ConvNormAct(self.features, stride=self.stride, dilation=first, act=self.act, **common, name="conv1")(
+            x, train=train
         )
+        h = ConvNormAct(self.features, dilation=self.dilation, act=None, **common, name="conv2")(h, train=train)
+        return _finish(self, x, h, train=train)
 
 
 class BottleneckBlock(nn.Module):
@@ -126,6 +163,8 @@ class BottleneckBlock(nn.Module):
     groups: int = 1
     ratio: int = 4
     shortcut: str = "auto"
+    shortcut_pool: int = 1
+    squeeze_ratio: int | None = None
     norm: NormFactory | None = None
     act: Activation = nn.relu
     dtype: Any = None
@@ -140,9 +179,19 @@ class BottleneckBlock(nn.Module):
             width, stride=self.stride, dilation=self.dilation, groups=self.groups, act=self.act, **common, name="conv"
         )(h, train=train)
         h = ConvNormAct(self.features, 1, act=None, **common, name="expand")(h, train=train)
-        return self.act(
-            _combine(x, h, shortcut=self.shortcut, stride=self.stride, norm=self.norm, dtype=self.dtype, train=train)
+        return _finish(self, x, h, train=train)
+
+
+def _finish(block: BasicBlock | BottleneckBlock, x: jax.Array, h: jax.Array, *, train: bool) -> jax.Array:
+    """What both blocks end in: gates, the sum with the shortcut, the activation."""
+    if block.squeeze_ratio is not None:
+        h = SqueezeExcite(block.squeeze_ratio, dtype=block.dtype, name="squeeze")(h)
+    return block.act(
+        _combine(
+            x, h, shortcut=block.shortcut, stride=block.stride, norm=block.norm, dtype=block.dtype, train=train,
+            pool=block.shortcut_pool,
         )
+    )  # fmt: skip
 
 
 class PreActBlock(nn.Module):

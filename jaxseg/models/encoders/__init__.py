@@ -20,10 +20,28 @@ __all__ = ["ENCODERS", "EncoderFactory", "build", "factory", "names"]
 # Builds an encoder: `encoder(norm=norm, act=act, dtype=dtype, name="encoder")`. An encoder class is one.
 EncoderFactory: TypeAlias = Callable[..., nn.Module]
 
+_BASIC = {"block": "basic", "widths": (64, 64, 128, 256, 512)}  # ResNet-18 and 34
+_D = {"deep_stem": True, "average_shortcut": True}  # the -D form
+
 # Name -> (file in this folder, class, fields that the name fixes).
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "plain": ("plain", "PlainEncoder", {}),
     "residual": ("residual", "ResidualEncoder", {}),
+    "resnet18": ("resnet", "ResNet", _BASIC | {"depths": (2, 2, 2, 2)}),
+    "resnet34": ("resnet", "ResNet", _BASIC),
+    "resnet50": ("resnet", "ResNet", {}),
+    "resnet101": ("resnet", "ResNet", {"depths": (3, 4, 23, 3)}),
+    "resnet152": ("resnet", "ResNet", {"depths": (3, 8, 36, 3)}),
+    "resnet18d": ("resnet", "ResNet", _BASIC | _D | {"depths": (2, 2, 2, 2)}),
+    "resnet34d": ("resnet", "ResNet", _BASIC | _D),
+    "resnet50d": ("resnet", "ResNet", _D),
+    "resnet101d": ("resnet", "ResNet", _D | {"depths": (3, 4, 23, 3)}),
+    "resnext50_32x4d": ("resnet", "ResNet", {"groups": 32, "ratio": 2}),
+    "resnext101_32x8d": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "groups": 32, "ratio": 1}),
+    "seresnet50": ("resnet", "ResNet", {"squeeze_excite": True}),
+    "seresnet101": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "squeeze_excite": True}),
+    "wide_resnet50_2": ("resnet", "ResNet", {"ratio": 2}),
+    "wide_resnet101_2": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "ratio": 2}),
 }
 ENCODERS = tuple(_CLASSES)
 
