@@ -217,7 +217,7 @@ class Backbone(nn.Module):
         return one, two, Conv(8, name="c")(two)
 
 
-@pytest.mark.parametrize("name", ["attention_decoder", "attention_unet", "resunet", "unet"])
+@pytest.mark.parametrize("name", ["attention_decoder", "attention_unet", "autoencoder", "resunet", "unet"])
 def test_decoders_take_any_pyramid(name):
     for encoder in ("plain", "residual"):
         model = models.build(name, num_classes=3, widths=[8, 4], encoder=encoder, encoder_args={"widths": [4, 6, 8]})

@@ -4,6 +4,7 @@
 TINY = {
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
     "attention_unet": {"widths": [4, 8, 8], "gate_finest": True},
+    "autoencoder": {"widths": [4, 8, 8]},
     "cnn": {"widths": [4, 8], "hidden": 8, "hidden_kernel": 3},
     "encnet": {"encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}, "width": 6, "codewords": 3},
     "encoder_decoder": {"widths": [4, 8]},

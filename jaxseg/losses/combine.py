@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.losses.reconstruction import reconstruction
 from jaxseg.losses.semantic_encoding import semantic_encoding
 from jaxseg.losses.terms import (
     SumWeight,
@@ -171,6 +172,7 @@ _TERMS = {
         lambda term, stats: dice_from_stats(stats, **_pick(term, "smooth")),
         ("squared", "smooth"),
     ),
+    "reconstruction": _reading_kind(reconstruction),
     "semantic_encoding": _reading_kind(semantic_encoding),
 }
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"

@@ -25,6 +25,7 @@ __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names"]
 _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "attention_unet": "AttentionUNet",
+    "autoencoder": "Autoencoder",
     "cnn": "CNN",
     "encnet": "EncNet",
     "encoder_decoder": "EncoderDecoder",
