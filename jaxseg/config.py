@@ -21,17 +21,19 @@ _COLOR = tuple
 ELEMENTS: dict[str, type] = {
     "data.size": int, "data.mean": float, "data.std": float, "data.classes": str, "data.palette": _COLOR,
     "augment.zoom": float, "augment.crop": int, "loss.aux_weights": float, "schedule.boundaries": int,
-    "model.weights_skip": str,
+    "model.weights_skip": str, "adversarial.widths": int,
 }  # fmt: skip
 # Allowed from .. to, both included: JAX takes 32 bits of a seed, a stored mask has 8 or 16 bits.
 _RANGES = {"seed": (0, 2**32 - 1), "data.ignore": (-1, 65535)}
 _POSITIVE = ("steps", "batch_size", "accumulate", "data.channels", "data.shapes_train", "data.shapes_val",
              "eval.every", "eval.batch_size", "eval.multiple", "checkpoint.every", "checkpoint.keep",
              "log.every")  # fmt: skip
-_UNIT = ("augment.flip_horizontal", "augment.flip_vertical", "augment.crop_max_share")
+_UNIT = ("augment.flip_horizontal", "augment.flip_vertical", "augment.crop_max_share", "adversarial.threshold",
+         "adversarial.soften")  # fmt: skip
 _NOT_NEGATIVE = ("optimizer.clip", "optimizer.encoder_rate", "optimizer.weight_decay", "loss.aux_weight", "log.images",
                  "data.workers", "data.prefetch", "augment.shear", "augment.rotate", "augment.brightness",
-                 "augment.contrast", "augment.saturation")  # fmt: skip
+                 "augment.contrast", "augment.saturation", "adversarial.weight", "adversarial.unlabelled_weight",
+                 "adversarial.taught_weight")  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -246,6 +248,7 @@ def validate(config: ConfigDict) -> None:
             raise ConfigError(f"{key} must not be negative, got {flat[key]}.")
     if config.optimizer.learning_rate <= 0:
         raise ConfigError(f"optimizer.learning_rate must be positive, got {config.optimizer.learning_rate}.")
+    _validate_adversarial(config)
     if not 0 <= config.schedule.warmup < config.steps:
         raise ConfigError(
             f"schedule.warmup is {config.schedule.warmup}, which must lie below steps={config.steps}; give "
@@ -253,6 +256,17 @@ def validate(config: ConfigDict) -> None:
         )
     if config.model.num_classes < 0:
         raise ConfigError(f"model.num_classes must be 0 (from the data) or more, got {config.model.num_classes}.")
+
+
+def _validate_adversarial(config: ConfigDict) -> None:
+    c = config.adversarial
+    if c.learning_rate <= 0:
+        raise ConfigError(f"adversarial.learning_rate must be positive, got {c.learning_rate}.")
+    if not c.widths or min(c.widths) < 1:
+        raise ConfigError(f"adversarial.widths must be one or more whole numbers above 0, got {c.widths!r}.")
+    for key in ("unlabelled_weight", "taught_weight"):
+        if c[key] and not c.weight:
+            raise ConfigError(f"adversarial.{key} needs a discriminator: set adversarial.weight above 0.")
 
 
 def _validate_shapes(config: ConfigDict) -> None:

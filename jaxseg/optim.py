@@ -202,17 +202,34 @@ def _check_argument(key: str, value: Any, default: Any) -> None:
 def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Returns (optimiser, schedule) of the optimizer.* and schedule.* keys of a configuration.
 
+    With adversarial.weight, the parameters under "discriminator" have an Adam of their own (Hung et al. 2018, section
+    4.1: decay rates .9 and .99), whose rate follows the same schedule from adversarial.learning_rate.
+
     Raises:
         ConfigError: as `make_schedule` and `make_optimizer`.
     """
-    c = config.schedule
-    schedule = make_schedule(
-        name=c.name, learning_rate=config.optimizer.learning_rate, steps=config.steps, power=c.power, warmup=c.warmup,
-        end=c.end, boundaries=tuple(c.boundaries), factor=c.factor,
-    )  # fmt: skip
+    schedule = _schedule(config, config.optimizer.learning_rate)
     o = config.optimizer
     tx = make_optimizer(
         name=o.name, schedule=schedule, weight_decay=o.weight_decay, momentum=o.momentum, clip=o.clip,
         encoder_rate=o.encoder_rate, args=o.args.to_dict(),
     )  # fmt: skip
+    if config.adversarial.weight:
+        adam = make_optimizer(
+            name="adam", schedule=_schedule(config, config.adversarial.learning_rate), args={"b2": 0.99}
+        )
+        tx = optax.partition({"segmenter": tx, "discriminator": adam}, _player)
     return tx, schedule
+
+
+def _schedule(config: ConfigDict, peak: float) -> optax.Schedule:
+    c = config.schedule
+    return make_schedule(
+        name=c.name, learning_rate=peak, steps=config.steps, power=c.power, warmup=c.warmup, end=c.end,
+        boundaries=tuple(c.boundaries), factor=c.factor,
+    )  # fmt: skip
+
+
+def _player(params: PyTree) -> PyTree:
+    """Labels the children of the parameters, "discriminator" as itself and all others "segmenter"."""
+    return {name: "discriminator" if name == "discriminator" else "segmenter" for name in params}

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.errors import FlaxError
 
 from jaxseg import losses, metrics, models, optim, parallel, pretrained
+from jaxseg.adversarial import AdversarialLoss, Discriminator, Duel
 from jaxseg.config import ConfigDict, ConfigError, nearest
 from jaxseg.data import augment, pipeline, sources
 from jaxseg.models import encoders
@@ -47,6 +49,7 @@ def check(config: ConfigDict) -> None:
     model = make_model(config, num_classes)
     find_weights(config, model)
     loss = make_loss(config, num_classes)
+    learner, objective = make_learner(config, model), make_objective(config, loss)
     if config.loss.class_weights not in ("", "median_frequency"):
         _numbers(config.loss.class_weights)
     tx, schedule = optim.from_config(config)
@@ -63,12 +66,12 @@ def check(config: ConfigDict) -> None:
     shape, ema = (*input_size(config), config.data.channels), config.ema.decay > 0
 
     def init(key: Key) -> TrainState:
-        return init_state(model, tx, key, shape, ema=ema)
+        return init_state(learner, tx, key, shape, ema=ema)
 
     step = make_train_step(
-        model,
+        learner,
         tx,
-        loss,
+        objective,
         augment=augment_example,
         accumulate=config.accumulate,
         ema_decay=config.ema.decay,
@@ -196,6 +199,22 @@ def aux_weight(config: ConfigDict) -> float | tuple[float, ...]:
     the heads have the terms of the logits.
     """
     return tuple(config.loss.aux_weights) or config.loss.aux_weight
+
+
+def make_learner(config: ConfigDict, model: nn.Module) -> nn.Module | Duel:
+    """Returns what learns: the model, with its discriminator where the config has one."""
+    c = config.adversarial
+    if not c.weight:
+        return model
+    return Duel(model, Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type), c.image)
+
+
+def make_objective(config: ConfigDict, loss: losses.Loss) -> losses.Loss | AdversarialLoss:
+    """Returns what training minimises: the loss that evaluation reports, with the adversarial terms of the config."""
+    c = config.adversarial
+    if not c.weight:
+        return loss
+    return AdversarialLoss(loss, c.weight, c.unlabelled_weight, c.taught_weight, c.threshold, c.soften)
 
 
 def class_weights(config: ConfigDict, num_classes: int, train: sources.Source) -> np.ndarray | None:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxseg import command, metrics, optim, parallel, pictures, setup
+from jaxseg.adversarial import segmenter_of
 from jaxseg.checkpoint import CheckpointError, Checkpoints
 from jaxseg.config import ConfigDict, to_dict
 from jaxseg.data import DataError, pipeline, sources
@@ -103,9 +104,9 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
     prepare = setup.make_prepare(config)
     train_step = strategy.compile_train(
         make_train_step(
-            model,
+            setup.make_learner(config, model),
             tx,
-            loss,
+            setup.make_objective(config, loss),
             augment=setup.make_augment(config),
             accumulate=config.accumulate,
             ema_decay=config.ema.decay,
@@ -135,7 +136,8 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
 
     def init(key: jax.Array) -> TrainState:
         image_shape = (*setup.input_size(config), config.data.channels)
-        return init_state(setup.make_model(config, num_classes), tx, key, image_shape, ema=config.ema.decay > 0)
+        learner = setup.make_learner(config, setup.make_model(config, num_classes))
+        return init_state(learner, tx, key, image_shape, ema=config.ema.decay > 0)
 
     with (
         Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep, config=to_dict(config)) as checkpoints,
@@ -155,7 +157,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         run_record(workdir, config, step=start, weights=[origin._asdict() for origin in origins])
         reporter.start(start, config.steps)
         reporter.message(
-            f"{config.model.name}: {count_parameters(strategy.get_state(state).params):,} parameters; "
+            f"{config.model.name}: {count_parameters(segmenter_of(strategy.get_state(state)).params):,} parameters; "
             f"{config.data.source}: {len(problem.train)} training and {len(problem.val)} validation images, "
             f"{len(info.classes)} classes; {jax.device_count()} {jax.default_backend()} device(s), {config.strategy}"
             + (f"; going on after step {start}" if start else "")

@@ -24,7 +24,7 @@ ROWS = (
     ("pictures",),  # 4
     ("data",),  # 4
     ("optim", "state", "parallel"),  # 5
-    ("step",),  # 6
+    ("step", "adversarial"),  # 6
     ("noise", "snapshot", "signals", "workdir", "setup"),  # 7
     ("checkpoint", "report"),  # 7
     ("inference",),  # 8
@@ -33,7 +33,7 @@ ROWS = (
 )
 FLOORS = {part: number for number, row in enumerate(ROWS) for part in row}
 # These work in anybody's script: nothing of ours but each other, nothing of others but these.
-PURE = {"nn", "models", "losses", "metrics", "state", "step"}
+PURE = {"nn", "models", "losses", "metrics", "state", "step", "adversarial"}
 PURE_THIRD_PARTY = {"jax", "flax", "optax", "numpy"}
 # What only `config` and the floors that touch files (4 and 7 to 9) may import.
 FILE_LIBRARIES = {

@@ -18,6 +18,8 @@ from jaxseg.nn import Conv, make_norm
 
 # Where the classifier is not the one layer "head" (a sum of several scores).
 HEADS = {"deeplabv2": "head/branch0/score"}
+# Outputs that a loss term of the same name reads in place of the logits.
+READ_BY_LOSSES = ("semantic_encoding", "reconstruction")
 NORMS = ("batch", "instance", "group", "layer", "none")
 # Transformers have layer norms whatever `norm` says.
 LAYER_NORMS = ("mask2former", "segformer")
@@ -135,7 +137,8 @@ def test_gradients_reach_every_parameter(name, key):
     @jax.grad
     def gradient(params):
         logits, out = model.apply({"params": params}, image, train=True, rngs={"dropout": key})
-        return sum(jnp.sum(each * weight) for each in (logits, *out["aux"]))
+        read = jax.tree.leaves([out[name] for name in READ_BY_LOSSES if name in out])
+        return sum(jnp.sum(scores * weight) for scores in (logits, *out["aux"])) + sum(jnp.sum(x**2) for x in read)
 
     gradients = gradient(drawn(model, image)["params"])
     for path, g in jax.tree_util.tree_flatten_with_path(gradients)[0]:
@@ -219,7 +222,7 @@ class Backbone(nn.Module):
         return one, two, Conv(8, name="c")(two)
 
 
-@pytest.mark.parametrize("name", ["attention_decoder", "resunet", "unet"])
+@pytest.mark.parametrize("name", ["attention_decoder", "attention_unet", "autoencoder", "resunet", "unet"])
 def test_decoders_take_any_pyramid(name):
     for encoder in ("plain", "residual"):
         model = models.build(name, num_classes=3, widths=[8, 4], encoder=encoder, encoder_args={"widths": [4, 6, 8]})

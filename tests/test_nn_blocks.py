@@ -189,10 +189,10 @@ def test_self_attention_with_a_position_knows_where_it_is(key):
 )
 def test_attention_gate_of_any_sizes(key, size, gate):
     skip, signal = draw(2, *size, 4), draw(2, *gate, 6, seed=1)
-    y, variables = jax.jit(jnn.AttentionGate().init_with_output)(key, skip, signal)
+    (y, alpha), variables = jax.jit(jnn.AttentionGate().init_with_output)(key, skip, signal)
     share = np.asarray(y) / skip
     assert y.shape == skip.shape and (share > 0).all() and (share < 1).all()
-    np.testing.assert_allclose(share, np.broadcast_to(share[..., :1], share.shape), rtol=1e-3)  # one gate a pixel
+    np.testing.assert_allclose(share, np.broadcast_to(alpha, share.shape), rtol=1e-3)  # one gate a pixel
     assert variables["params"]["theta"]["kernel"].shape[-1] == 2
 
 
@@ -201,9 +201,9 @@ def test_attention_gate_is_its_equation(key):
     layer = jnn.AttentionGate(inter_features=5)
     p = parameters(layer, skip, signal)
     score = conv(p["psi"], jax.nn.relu(conv(p["theta"], skip) + conv(p["phi"], signal)))
-    np.testing.assert_allclose(
-        jax.jit(layer.apply)({"params": p}, skip, signal), skip * jax.nn.sigmoid(score), rtol=1e-4
-    )
+    gated, alpha = jax.jit(layer.apply)({"params": p}, skip, signal)
+    np.testing.assert_allclose(alpha, jax.nn.sigmoid(score), rtol=1e-4)
+    np.testing.assert_allclose(gated, skip * jax.nn.sigmoid(score), rtol=1e-4)
 
 
 def test_squeeze_excite_is_its_equation(key):

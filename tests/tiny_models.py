@@ -10,6 +10,9 @@ _ROWS = [[3, 8, 8, False, "relu", 2], [3, 12, 8, True, "hard_swish", 1], [5, 16,
 # One line a name: `models.build(name, num_classes=..., **TINY[name])`.
 TINY = {
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
+    "attention_unet": {"widths": [4, 8, 8], "gate_finest": True},
+    "autoencoder": {"widths": [4, 8, 8]},
+    "fc_densenet": {"layers": [1, 2, 1, 2, 1], "growth": 3, "stem": 4},
     "fcn": {**_VGG, "stride": 1, "hidden": 8, "hidden_kernel": 3, "last_up": "learned"},
     "fcn_head": {"width": 8, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 8]}},
     "cnn": {"widths": [4, 8], "hidden": 8, "hidden_kernel": 3},
@@ -23,6 +26,7 @@ TINY = {
         "encoder_args": {"widths": [4, 6]},
     },
     "deeplabv3plus": {"width": 16, "low_stride": 2, "encoder": "residual", "encoder_args": {"widths": [4, 6, 8]}},
+    "encnet": {"encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}, "width": 6, "codewords": 3},
     "encoder_decoder": {"widths": [4, 8]},
     "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},
     "lraspp": {

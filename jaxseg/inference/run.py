@@ -8,6 +8,7 @@ import jax
 from flax import linen as nn
 
 from jaxseg import optim, setup
+from jaxseg.adversarial import segmenter_of
 from jaxseg.checkpoint import CheckpointError, Checkpoints
 from jaxseg.command import parse_overrides
 from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, ConfigDict, ConfigError, nearest, validate
@@ -113,7 +114,8 @@ def _restore(workdir: Path, config: ConfigDict, model: nn.Module, which: str) ->
     tx, _ = optim.from_config(config)
     shape = (*setup.input_size(config), config.data.channels)
     template = jax.eval_shape(
-        lambda key: init_state(model, tx, key, shape, ema=config.ema.decay > 0), jax.random.key(0)
+        lambda key: init_state(setup.make_learner(config, model), tx, key, shape, ema=config.ema.decay > 0),
+        jax.random.key(0),
     )
     with Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep) as checkpoints:
         restored = checkpoints.restore(template, step="best" if which == "best" else None)
@@ -122,4 +124,4 @@ def _restore(workdir: Path, config: ConfigDict, model: nn.Module, which: str) ->
             f"The run in {str(workdir)!r} has no checkpoint yet; the first is written at step "
             f"{min(config.checkpoint.every, config.eval.every, config.steps)}, or when the run is stopped."
         )
-    return restored.state.replace(opt_state=())
+    return segmenter_of(restored.state).replace(opt_state=())

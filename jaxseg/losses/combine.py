@@ -24,6 +24,8 @@ from jaxseg.losses.overlap import (
     tversky_from_stats,
 )
 from jaxseg.losses.pixels import SumWeight, divide
+from jaxseg.losses.reconstruction import reconstruction
+from jaxseg.losses.semantic_encoding import semantic_encoding
 from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 from jaxseg.types import IGNORE, Array, PyTree
 
@@ -183,6 +185,13 @@ def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY)
 
 
+def _reading_kind(function: Callable[..., SumWeight]) -> _Kind:
+    """A loss without options that reads the output of its own name."""
+    return _Kind(
+        lambda term, output, labels: function(output, labels), lambda term, stats: stats, (), function.__name__
+    )
+
+
 _TERMS = {
     "binary_cross_entropy": _pixel_kind(binary_cross_entropy),
     "boundary": _pixel_kind(boundary),
@@ -203,7 +212,9 @@ _TERMS = {
     ),
     "mse": _pixel_kind(mse),
     "ohem": _pixel_kind(ohem),
+    "reconstruction": _reading_kind(reconstruction),
     "sampled_cross_entropy": _pixel_kind(sampled_cross_entropy),
+    "semantic_encoding": _reading_kind(semantic_encoding),
     "tversky": _set_kind(overlap_stats, tversky_from_stats),
 }
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"

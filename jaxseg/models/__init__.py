@@ -24,6 +24,9 @@ __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names"]
 # File in this folder (and name in a config) -> class.
 _CLASSES = {
     "attention_decoder": "AttentionDecoder",
+    "attention_unet": "AttentionUNet",
+    "autoencoder": "Autoencoder",
+    "fc_densenet": "FCDenseNet",
     "fcn": "FCN",
     "fcn_head": "FCNHead",
     "cnn": "CNN",
@@ -31,6 +34,7 @@ _CLASSES = {
     "deeplabv2": "DeepLabV2",
     "deeplabv3": "DeepLabV3",
     "deeplabv3plus": "DeepLabV3Plus",
+    "encnet": "EncNet",
     "encoder_decoder": "EncoderDecoder",
     "linknet": "LinkNet",
     "lraspp": "LRASPP",

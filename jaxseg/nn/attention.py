@@ -133,10 +133,11 @@ def sincos_position(h: int, w: int, c: int, temperature: float = 10000.0) -> np.
 
 
 class AttentionGate(nn.Module):
-    """Weighs a skip by a coarser gate (Oktay 2018, eqs. 1-2): f[b,h,w,c], f[b,y,x,g] -> f[b,h,w,c].
+    """Weighs a skip by a coarser gate (Oktay 2018, eqs. 1-2): f[b,h,w,c], f[b,y,x,g] -> (f[b,h,w,c], f[b,h,w,1]).
 
     alpha = sigmoid(psi(relu(theta(skip) + phi(gate)))) on the gate's grid, resized bilinearly to the skip's, and
-    multiplied with it. Children: "theta" (kernel = stride = the ratio of the sizes), "phi" and "psi".
+    multiplied with it; alpha is the second result. Children: "theta" (kernel = stride = the ratio of the sizes), "phi"
+    and "psi".
 
     Attributes:
         inter_features: channels of theta and phi; None is c / 2.
@@ -149,7 +150,7 @@ class AttentionGate(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, skip: jax.Array, gate: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, skip: jax.Array, gate: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
         del train
         check_image(skip, "AttentionGate")
         check_image(gate, "AttentionGate")
@@ -159,8 +160,8 @@ class AttentionGate(nn.Module):
         theta = Conv(features, ratio, stride=ratio, padding=0, use_bias=False, dtype=self.dtype, name="theta")(skip)
         phi = Conv(features, 1, dtype=self.dtype, name="phi")(gate)
         score = Conv(1, 1, dtype=self.dtype, name="psi")(self.act(theta + resize(phi, theta.shape[1:3])))
-        alpha = resize(nn.sigmoid(score), (h, w))
-        return skip * alpha.astype(skip.dtype)
+        alpha = resize(nn.sigmoid(score), (h, w)).astype(skip.dtype)
+        return skip * alpha, alpha
 
 
 class SqueezeExcite(nn.Module):

@@ -1,0 +1,29 @@
+"""Adversarial training (Luc et al. 2016, Hung et al. 2018) of ResUNet: a discriminator of label maps beside its loss.
+
+    python -m jaxseg.train --config experiments/adversarial.py
+    python -m jaxseg.train --config experiments/adversarial.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/adversarial.py:folder --config.data.dir=MY_FOLDER
+
+Images whose masks are all 255 count as unlabelled. To learn from them too, as Hung et al. do, give
+--config.adversarial.unlabelled_weight=0.001 --config.adversarial.taught_weight=0.1.
+
+Shapes validation mIoU: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
+from jaxseg.presets import VARIANTS, for_data
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
+    variant = parse_arg(arg, VARIANTS)
+    config = for_data(default_config(), variant)
+    small = variant == "shapes"
+    update(
+        config,
+        model__name="resunet",
+        model__args={"widths": (16, 32, 64, 128) if small else (64, 128, 256, 512), "norm": "batch"},
+        adversarial__weight=0.01,
+        adversarial__widths=(16, 32, 64) if small else (64, 128, 256, 512),
+    )
+    return config

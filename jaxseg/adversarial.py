@@ -1,0 +1,202 @@
+"""Adversarial training: a discriminator on label maps beside the pixel loss.
+
+A second network, the discriminator D, learns to tell true label maps from those of the segmenter S; S learns to be
+taken for true (Luc et al. 2016, "Semantic Segmentation using Adversarial Networks"). D judges every pixel, and images
+without labels can then teach too (Hung et al. 2018, "Adversarial Learning for Semi-Supervised Semantic Segmentation").
+
+A training step needs nothing new for it. A `Duel` is a model and an `AdversarialLoss` a loss for `make_train_step`:
+
+- The parameters of D are a child "discriminator" beside the segmenter's own, so that one `TrainState` holds both
+  networks, and a checkpoint everything; an optimiser for each is chosen by that name. Evaluation, which applies the
+  segmenter alone, never looks at them.
+- The loss is the sum of S's and of D's. What S is judged by sees D's parameters as constants, and what D is taught
+  with sees S's output as a constant, so the gradient of the sum is both gradients at once: simultaneous updates from
+  one pass of S. All terms are sums and weights, so they are exact over devices and micro-batches as any other loss.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.losses import Loss, SumWeight, cross_entropy, divide, probabilities
+from jaxseg.metrics import predict_classes
+from jaxseg.nn import Conv, crop_to, pad_to_multiple, resize
+from jaxseg.nn.conv import near_zero
+from jaxseg.state import TrainState
+from jaxseg.types import IGNORE, Array, PyTree
+
+DISCRIMINATOR = "discriminator"
+
+
+class Discriminator(nn.Module):
+    """f[b,h,w,c] -> f32[b,h,w]: of each pixel, the logit that the label map is a true one there; any h and w.
+
+    4x4 convolutions of stride 2 with leaky ReLUs between them and no norms, then bilinear up-sampling to the map's
+    size (Hung 2018, section 3.2 and 4.1). The field of view of its output is what Luc 2016 (section 3.2) varies.
+
+    Attributes:
+        widths: channels of each convolution but the last, which has one.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: jax.Array) -> jax.Array:
+        x, size = pad_to_multiple(maps, 2 ** (len(self.widths) + 1))
+        padded = x.shape[1:3]
+        for i, features in enumerate(self.widths):
+            x = Conv(features, 4, stride=2, padding=1, dtype=self.dtype, name=f"conv{i + 1}")(x)
+            x = jax.nn.leaky_relu(x, 0.2)
+        x = Conv(1, 4, stride=2, padding=1, kernel_init=near_zero, dtype=self.dtype, name="head")(x)
+        return crop_to(resize(x.astype(jnp.float32), padded), size)[..., 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Duel:
+    """A segmenter and the discriminator of its maps, with the `init` and `apply` of one model.
+
+    `out["discriminator"]` judges label maps: `judge(maps f32[b,h,w,c], frozen) -> f32[b,h,w]`; `frozen` takes D's
+    parameters for constants.
+
+    Attributes:
+        segmenter: any model with the call of `jaxseg.models`.
+        discriminator: D.
+        sees_image: D gets the network's input image beside the label map, a(x, y) of Luc 2016, equation 1.
+    """
+
+    segmenter: nn.Module
+    discriminator: nn.Module
+    sees_image: bool = False
+
+    def init(self, rngs: Mapping[str, jax.Array], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
+        """The segmenter's variables, with D's parameters under params/discriminator."""
+        variables = self.segmenter.init(rngs, image, **arguments)
+        logits, _ = jax.eval_shape(lambda: self.segmenter.apply(variables, image, train=False))
+        maps = self._shown(jnp.zeros((*logits.shape[:-1], max(2, logits.shape[-1])), jnp.float32), image)
+        params = self.discriminator.init(jax.random.fold_in(rngs["params"], 1), maps)["params"]
+        return {**variables, "params": {**variables["params"], DISCRIMINATOR: params}}
+
+    def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:
+        """As `segmenter.apply` with `mutable`: ((logits, out), changed variables)."""
+        mine = variables["params"][DISCRIMINATOR]
+        (logits, out), changed = self.segmenter.apply(without_discriminator(variables), image, **arguments)
+
+        def judge(maps: jax.Array, frozen: bool) -> jax.Array:
+            params = jax.lax.stop_gradient(mine) if frozen else mine
+            return self.discriminator.apply({"params": params}, self._shown(maps, image))
+
+        return (logits, {**out, DISCRIMINATOR: judge}), changed
+
+    def _shown(self, maps: jax.Array, image: jax.Array) -> jax.Array:
+        return jnp.concatenate([maps, image.astype(maps.dtype)], axis=-1) if self.sees_image else maps
+
+
+def without_discriminator(variables: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """The variables of the segmenter alone."""
+    params = {name: child for name, child in variables["params"].items() if name != DISCRIMINATOR}
+    return {**variables, "params": params}
+
+
+def segmenter_of(state: TrainState) -> TrainState:
+    """The state with the segmenter's parameters alone; itself where there is no discriminator."""
+
+    def drop(params: PyTree) -> PyTree:
+        return None if params is None else without_discriminator({"params": params})["params"]
+
+    return state.replace(params=drop(state.params), ema_params=drop(state.ema_params))
+
+
+@dataclasses.dataclass(frozen=True)
+class AdversarialLoss:
+    """The loss of a `Duel`: S's pixel loss and what D makes of S, and the loss of D; stands for a `losses.Loss`.
+
+    With y the true maps and p those of S, all but the first term means over labelled pixels (over all pixels of the
+    unlabelled images where it says so; an image is unlabelled if all its labels are IGNORE):
+
+        S: loss + weight·BCE(D(p), 1) + unlabelled·BCE(D(p), 1) + taught·CE(S, argmax p where σ(D(p)) > threshold)
+        D: (BCE(D(y), 1) + BCE(D(p), 0)) / 2
+
+    S's adversarial term is the one that does not saturate (Luc 2016, below equation 2; Hung 2018, equation 4). The
+    last two of S are of the unlabelled images (Hung 2018, section 3.3 and equation 5); D learns from labelled ones.
+    Pixels without label in a labelled image are zero in both kinds of map, so that they give nothing away.
+
+    Attributes:
+        loss: the pixel loss of S.
+        weight: of the adversarial term (Hung: .01).
+        unlabelled_weight: of the adversarial term of unlabelled images (Hung: .001).
+        taught_weight: of cross-entropy with S's own classes where D trusts them (Hung: .1).
+        threshold: of that trust, a probability (Hung: .2).
+        soften: true maps are not one-hot but S's own, with the true class raised to at least this probability and the
+            others lowered in proportion, so that hardness alone gives nothing away (Luc 2016, section 3.2, "Scaling":
+            .9); 0: one-hot.
+    """
+
+    loss: Loss
+    weight: float = 0.01
+    unlabelled_weight: float = 0.0
+    taught_weight: float = 0.0
+    threshold: float = 0.2
+    soften: float = 0.0
+
+    @property
+    def of_logits(self) -> Loss:
+        """The loss of an auxiliary head: the pixel loss."""
+        return self.loss.of_logits
+
+    def stats(self, logits: Array, labels: Array, out: Mapping[str, Any]) -> dict[str, PyTree]:
+        """f32[b,h,w,k], i32[b,h,w] -> sums that add over examples, devices and micro-batches, see `losses.Loss`."""
+        judge: Callable[[jax.Array, bool], jax.Array] = out[DISCRIMINATOR]
+        labelled = (labels != IGNORE).astype(jnp.float32)
+        empty = jnp.max(labelled, axis=(1, 2), keepdims=True) == 0
+        shown = jnp.where(empty, 1.0, labelled)[..., None]
+        given = label_maps(logits)
+        fixed = jax.lax.stop_gradient(given)
+        verdict = judge(given * shown, True)
+        stats = {
+            "supervised": self.loss.stats(logits, labels, out),
+            "fool": _mean_bce(verdict, True, labelled),
+            "true": _mean_bce(judge(true_maps(labels, fixed, self.soften), False), True, labelled),
+            "false": _mean_bce(judge(fixed * shown, False), False, labelled),
+        }
+        if self.unlabelled_weight or self.taught_weight:
+            unlabelled = jnp.broadcast_to(empty, labels.shape)
+            trusted = unlabelled & (jax.nn.sigmoid(verdict) > self.threshold)
+            own = jnp.where(trusted, predict_classes(logits), IGNORE)
+            stats["unlabelled"] = _mean_bce(verdict, True, unlabelled.astype(jnp.float32))
+            stats["taught"] = cross_entropy(logits, own)
+        return stats
+
+    def value(self, stats: Mapping[str, PyTree]) -> jax.Array:
+        """Summed stats -> f32[], the losses of S and D together."""
+        mean = {name: divide(*part) for name, part in stats.items() if name != "supervised"}
+        value = self.loss.value(stats["supervised"]) + self.weight * mean["fool"]
+        if "taught" in mean:
+            value += self.unlabelled_weight * mean["unlabelled"] + self.taught_weight * mean["taught"]
+        return value + 0.5 * (mean["true"] + mean["false"])
+
+
+def label_maps(logits: Array) -> jax.Array:
+    """f32[b,h,w,k] -> f32[b,h,w,c], the probabilities of the c = max(k, 2) classes: what D sees of S."""
+    p = probabilities(logits)
+    return jnp.concatenate([1.0 - p, p], axis=-1) if p.shape[-1] == 1 else p
+
+
+def true_maps(labels: Array, predicted: jax.Array, soften: float = 0.0) -> jax.Array:
+    """i32[b,h,w], f32[b,h,w,c] -> f32[b,h,w,c]: one-hot maps, or softened by `predicted`; 0 where a label is IGNORE."""
+    truth = labels[..., None] == jnp.arange(predicted.shape[-1]).reshape(1, 1, 1, -1)
+    if soften == 0.0:
+        return truth.astype(jnp.float32)
+    right = jnp.sum(jnp.where(truth, predicted, 0.0), axis=-1, keepdims=True)
+    raised = jnp.maximum(right, soften)
+    others = jnp.where(right < 1.0, (1.0 - raised) / jnp.where(right < 1.0, 1.0 - right, 1.0), 0.0)
+    return jnp.where((labels != IGNORE)[..., None], jnp.where(truth, raised, predicted * others), 0.0)
+
+
+def _mean_bce(logits: jax.Array, real: bool, weight: jax.Array) -> SumWeight:
+    """Binary cross-entropy with "true" or "false" for every pixel, as sum and weight."""
+    return jnp.sum(weight * jax.nn.softplus(-logits if real else logits)), jnp.sum(weight)

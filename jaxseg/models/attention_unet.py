@@ -1,0 +1,115 @@
+"""Attention U-Net (Oktay et al. 2018, "Attention U-Net: Learning Where to Look for the Pancreas").
+
+A U-Net whose skips are gated: before the concatenation, a skip is weighed pixel by pixel with what the coarser decoder
+level makes of it (equations 1-2, Fig. 1 and 2; `jaxseg.nn.AttentionGate`). The finest skip has no gate in the paper,
+where its features are too few to tell what matters (section 2.2); `gate_finest` adds one. The convolutions
+and up-convolutions around the gates are our U-Net's, in two dimensions.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits
+from jaxseg.models.encoders import EncoderFactory
+from jaxseg.models.encoders.plain import PlainEncoder
+from jaxseg.models.unet import UNetStage
+from jaxseg.nn import AttentionGate, he_normal, make_norm, pad_to_multiple
+from jaxseg.types import Activation, NormFactory
+
+Supervision = Literal["aux", "fused", "none"]
+
+
+class GatedDecoder(nn.Module):
+    """Pyramid (features finest first) -> (decoder features, {"gate/stage{i}": f[b,h_i,w_i,1]}), finest first.
+
+    The decoder features are one level fewer than the pyramid. Children: "gate{i}", "stage{i}".
+
+    Attributes:
+        widths: channels of each level of the result, finest first.
+        strides: those of the pyramid, one more than widths.
+        convs, gate_finest: as in `AttentionUNet`.
+    """
+
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    convs: int = 2
+    gate_finest: bool = False
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, pyramid: tuple[jax.Array, ...], *, train: bool = False
+    ) -> tuple[tuple[jax.Array, ...], dict[str, jax.Array]]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        x, features, gates = pyramid[-1], [], {}
+        for i in reversed(range(len(pyramid) - 1)):
+            skip = pyramid[i]
+            if i > 0 or self.gate_finest:
+                skip, gates[f"gate/stage{i}"] = AttentionGate(act=self.act, dtype=self.dtype, name=f"gate{i}")(skip, x)
+            factor = self.strides[i + 1] // self.strides[i]
+            x = UNetStage(self.widths[i], factor, self.convs, **layers, name=f"stage{i}")(x, skip, train=train)
+            features.insert(0, x)
+        return tuple(features), gates
+
+
+class AttentionUNet(nn.Module):
+    """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w. `out["gate/stage{i}"]` f[b,h_i,w_i,1] is the gate of skip i.
+
+    Attributes:
+        num_classes: k.
+        widths: channels of each level, finest first; the last is the bottom of the U.
+        convs: 3x3 convolutions of each level, on either path.
+        gate_finest: gates the finest skip too.
+        deep_supervision: how the coarser decoder levels learn to tell classes by themselves (section 2.2, after Lee et
+            al. 2015, "Deeply-Supervised Nets"). "aux": each has a 1x1 classifier and a loss of its own, with the weight
+            of the auxiliary heads. "fused": the form of the authors' release, where the classifiers' scores of all
+            levels are concatenated at the image's size and mixed by a 1x1 convolution. "none": neither.
+        encoder: another encoder under the same decoder (an `EncoderFactory`); None: U-Net's contracting path. `widths`
+            then are those of the decoder's levels, finest first, one fewer than the encoder's.
+    """
+
+    num_classes: int
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    convs: int = 2
+    gate_finest: bool = False
+    deep_supervision: Supervision = "aux"
+    encoder: EncoderFactory | None = None
+    norm: NormFactory = make_norm("batch")
+    act: Activation = jax.nn.relu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+        if self.encoder is None:
+            encoder = PlainEncoder(self.widths, self.convs, **layers, name="encoder")
+        else:
+            encoder = make_encoder(self.encoder, **layers)
+        levels = len(encoder.strides)
+        check_widths("AttentionUNet", self.widths, levels)
+        x, size = pad_to_multiple(image, encoder.strides[-1])
+        pyramid = encoder(x, train=train)
+        decoded, gates = GatedDecoder(
+            self.widths[: levels - 1], encoder.strides, self.convs, self.gate_finest, **layers, name="decoder"
+        )(pyramid, train=train)
+
+        def classify(feature: jax.Array, name: str, crop: tuple[int, int] | None = None) -> jax.Array:
+            return to_logits(
+                feature, self.num_classes, x.shape[1:3], crop, kernel_init=he_normal, dtype=self.dtype, name=name
+            )
+
+        tops = decoded or pyramid
+        aux: tuple[jax.Array, ...] = ()
+        if self.deep_supervision == "fused":
+            scores = [classify(feature, f"head{i}") for i, feature in enumerate(tops)]
+            logits = classify(jnp.concatenate(scores, axis=-1), "head", size)
+        else:
+            logits = classify(tops[0], "head", size)
+        if self.deep_supervision == "aux" and (train or self.is_initializing()):
+            aux = tuple(classify(feature, f"aux{i}", size) for i, feature in enumerate(tops) if i > 0)
+        return logits, {"aux": aux, **name_stages(encoder=pyramid, decoder=decoded), **gates}
