@@ -1,8 +1,8 @@
-"""Makes the table of the networks: `python benchmarks/zoo.py --out benchmarks/results/zoo [--runs runs/* ]`.
+"""Makes the table of the networks: `python benchmarks/zoo.py --out benchmarks/results/zoo [--results FILE.json]`.
 
 For each experiment: parameters and operations of the full-size network (its `voc` variant: 21 classes, RGB) at 512x512
-pixels, as XLA counts those of the lowered inference program, and what its `shapes` variant scored, read from the
-workdirs of finished runs (`python -m jaxseg.train --config experiments/NAME.py`). Nothing is compiled or run.
+pixels, as XLA counts those of the lowered inference program, and what its `shapes` variant scored, from a file that
+`collect.py` made of finished runs. Nothing is compiled or run.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxseg import command, setup
 from jaxseg.state import count_parameters
@@ -25,15 +24,15 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="NAME", help="NAME.json and NAME.md are written")
-    parser.add_argument("--runs", nargs="*", type=Path, default=[], metavar="WORKDIR", help="finished shapes runs")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="JSON of collect.py, of runs of shapes variants")
     parser.add_argument("--names", nargs="*", default=[], metavar="NAME", help="experiments (default: all)")
     parser.add_argument("--size", type=int, default=512, help="height and width of the image (default 512)")
     options = parser.parse_args(argv)
     names = options.names or sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
-    scores = shapes_scores(options.runs)
+    scores = shapes_scores(options.results)
     rows = []
     for name in names:
-        rows.append(describe(name, options.size) | scores.get(name, {}))
+        rows.append(describe(name, options.size) | (scores[name] if name in scores else {}))
         print(json.dumps(rows[-1]), flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -60,37 +59,28 @@ def describe(name: str, size: int) -> dict[str, Any]:
     }
 
 
-def shapes_scores(workdirs: list[Path]) -> dict[str, dict[str, Any]]:
-    """Returns {experiment: its validation mIoU, parameters and minutes} of finished runs of shapes variants."""
-    found = {}
-    for workdir in workdirs:
-        start = json.loads((workdir / "run.json").read_text())["starts"][-1]
-        if "end" not in start:
-            print(f"{workdir} has not ended; left out", file=sys.stderr)
-            continue
-        small = json.loads((workdir / "config.json").read_text())
-        found[workdir.name] = {
-            "shapes_mean_iou": start["end"]["mean_iou"],
-            "shapes_minutes": start["end"]["seconds"] / 60,
-            "shapes_steps": small["steps"],
-            "shapes_commit": start["git"]["commit"] if start["git"] else None,
+def shapes_scores(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Returns {experiment: its validation mIoU and minutes} of the runs that have an experiment's name."""
+    runs = json.loads(path.read_text())["runs"] if path else []
+    return {
+        run["run"]: {
+            "shapes_mean_iou": run["validation_mean_iou"],
+            "shapes_minutes": None if run["seconds"] is None else run["seconds"] / 60,
         }
-    return found
+        for run in runs
+    }
 
 
 def markdown(rows: list[dict[str, Any]], size: int) -> str:
     """Returns the table, alphabetically."""
     lines = [
-        f"| experiment | parameters | GFLOPs at {size}x{size} | shapes validation mIoU | minutes |",
-        "|---|---|---|---|---|",
+        f"| experiment | parameters | GFLOPs at {size}x{size} | shapes validation mIoU |",
+        "|---|---|---|---|",
     ]
     for row in rows:
-        scored = "shapes_mean_iou" in row and np.isfinite(row["shapes_mean_iou"])
-        score = f"{row['shapes_mean_iou']:.3f}".lstrip("0") if scored else "not measured"
-        minutes = f"{row['shapes_minutes']:.1f}" if scored else ""
-        lines.append(
-            f"| `{row['experiment']}` | {row['parameters'] / 1e6:.2f} M | {row['gflops']:.1f} | {score} | {minutes} |"
-        )
+        score = f"{row['shapes_mean_iou']:.3f}".lstrip("0") if "shapes_mean_iou" in row else "not measured"
+        name, millions = row["experiment"], row["parameters"] / 1e6
+        lines.append(f"| `{name}` | {millions:.2f} M | {row['gflops']:.1f} | {score} |")
     return "\n".join(lines) + "\n"
 
 

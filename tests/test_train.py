@@ -346,7 +346,9 @@ def test_every_experiment_and_variant_is_valid(name, variant):
     setup.check(config)
     docstring = (ROOT / "experiments" / f"{name}.py").read_text().split('"""')[1]
     assert f"python -m jaxseg.train --config experiments/{name}.py" in docstring
-    assert re.search(r"[Ss]hapes validation mIoU: \.\d{3} \(", docstring) and "@" not in docstring
+    # Never a number that nobody saw: the owner of an experiment writes one in after training it.
+    measured = r"[Ss]hapes validation mIoU: (\.\d{3} \(|not yet measured\.)"
+    assert re.search(measured, docstring) and "@" not in docstring
 
 
 @pytest.mark.parametrize(
