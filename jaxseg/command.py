@@ -22,10 +22,10 @@ from jaxseg.config import (
     ConfigError,
     default_config,
     flatten,
-    nearest,
     set_key,
     validate,
 )
+from jaxseg.words import nearest
 
 
 def _parse_value(key: str, text: str) -> Any:

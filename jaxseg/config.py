@@ -5,14 +5,14 @@ starts from `default_config()` and changes what the experiment is about. Wrong k
 sentence that names the nearest right one, before anything compiles.
 """
 
-import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 
 from jaxseg.keys import CHOICES, FREE_FORM, FREE_KEYS, KEYS
+from jaxseg.words import nearest
 
 ConfigDict = ml_collections.ConfigDict
 
@@ -38,15 +38,6 @@ _NOT_NEGATIVE = ("optimizer.clip", "optimizer.encoder_rate", "optimizer.weight_d
 
 class ConfigError(ValueError):
     """A configuration that cannot work: the message is one sentence for the user."""
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns " Did you mean X?", or the list of known words where none is near."""
-    known = sorted(known)
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if match:
-        return f" Did you mean {match[0]!r}?"
-    return f" Known: {', '.join(known)}." if len(known) <= 40 else ""
 
 
 def default_config() -> ConfigDict:

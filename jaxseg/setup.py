@@ -15,12 +15,13 @@ from flax.errors import FlaxError
 
 from jaxseg import losses, metrics, models, optim, parallel, pretrained
 from jaxseg.adversarial import AdversarialLoss, Discriminator, Duel
-from jaxseg.config import ConfigDict, ConfigError, nearest
+from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.data import augment, pipeline, sources
 from jaxseg.models import encoders
 from jaxseg.state import TrainState, init_state
 from jaxseg.step import Augment, Prepare, make_train_step
 from jaxseg.types import Key
+from jaxseg.words import nearest
 
 
 class Problem(NamedTuple):

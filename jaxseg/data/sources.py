@@ -5,8 +5,9 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 
-from jaxseg.config import ConfigDict, ConfigError, nearest
+from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.data.errors import DataError
+from jaxseg.words import nearest
 
 SOURCES = ("shapes", "folder", "camvid", "voc2012", "oxford_iiit_pet", "cityscapes", "scene_parse150")
 """The values of `config.data.source`."""

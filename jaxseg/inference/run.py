@@ -11,9 +11,10 @@ from jaxseg import optim, setup
 from jaxseg.adversarial import segmenter_of
 from jaxseg.checkpoint import CheckpointError, Checkpoints
 from jaxseg.command import parse_overrides
-from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, ConfigDict, ConfigError, nearest, validate
+from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, ConfigDict, ConfigError, validate
 from jaxseg.state import TrainState, init_state
 from jaxseg.types import PyTree
+from jaxseg.words import nearest
 from jaxseg.workdir import CHECKPOINTS, CONFIG_FILE, read_config, read_data
 
 WHICH = ("best", "last")

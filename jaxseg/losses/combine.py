@@ -14,7 +14,7 @@ from jaxseg.losses.focal import focal
 from jaxseg.losses.hard import ohem, sampled_cross_entropy
 from jaxseg.losses.lovasz import lovasz
 from jaxseg.losses.mask_classification import mask_classification_from_stats, mask_classification_stats
-from jaxseg.losses.options import checked_option, checked_weights, nearest
+from jaxseg.losses.options import checked_option, checked_weights
 from jaxseg.losses.overlap import (
     dice_from_stats,
     dice_stats,
@@ -28,6 +28,7 @@ from jaxseg.losses.reconstruction import reconstruction
 from jaxseg.losses.semantic_encoding import semantic_encoding
 from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 from jaxseg.types import IGNORE, Array, PyTree
+from jaxseg.words import nearest
 
 
 @dataclasses.dataclass(frozen=True)

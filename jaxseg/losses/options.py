@@ -1,13 +1,13 @@
 """What the arguments of a loss may be, checked before anything is computed."""
 
-import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxseg.types import Array
+from jaxseg.words import nearest
 
 _TRUE_OR_FALSE = ("squared", "per_image", "log", "include_background", "one_vs_rest")
 _WHOLE = ("samples", "max_distance", "width", "tolerance")
@@ -53,9 +53,3 @@ def checked_weights(weights: Sequence[float] | Array, classes: int) -> tuple[flo
     if not np.isfinite(values).all() or (values < 0).any() or not values.any():
         raise ValueError(f"class_weights must be at least 0, finite and not all 0, got {values.tolist()}.")
     return tuple(values.tolist())
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns " Did you mean X?", or the list of known words where none is near."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(sorted(known)) or 'none'}."

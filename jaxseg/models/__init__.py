@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models import encoders
-from jaxseg.models.fields import checked, field_names, nearest
+from jaxseg.models.fields import checked, field_names
 from jaxseg.nn import make_norm
 from jaxseg.types import NormFactory
+from jaxseg.words import nearest
 
 __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names"]
 

@@ -1,20 +1,14 @@
 """Checks keyword arguments against the dataclass fields of a Linen module, before anything is traced."""
 
 import dataclasses
-import difflib
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxseg.words import nearest
+
 _OF_LINEN = ("parent", "name")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns " Did you mean X?" for a near word, else the list of the known ones."""
-    known = list(known)
-    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
-    return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(known)}."
 
 
 def field_names(cls: type) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ float32 whatever the dtype of the input, and the output has the input's dtype un
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 from typing import Any
@@ -16,6 +15,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxseg.types import NormFactory
+from jaxseg.words import nearest
 
 
 class _Norm(nn.Module):
@@ -206,7 +206,7 @@ def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: 
         ValueError: for an unknown name or argument, naming the nearest known one.
     """
     if name not in _LAYERS:
-        raise ValueError(f"There is no norm {name!r}.{_nearest(name, _LAYERS)}")
+        raise ValueError(f"There is no norm {name!r}.{nearest(name, _LAYERS)}")
     layer = _LAYERS[name]
     if name == "none":
         known: set[str] = set()
@@ -216,7 +216,7 @@ def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: 
         known -= {"num_groups"}
     for key in kwargs:
         if key not in known:
-            raise ValueError(f"Norm {name!r} takes no argument {key!r}.{_nearest(key, known)}")
+            raise ValueError(f"Norm {name!r} takes no argument {key!r}.{nearest(key, known)}")
     fields = dict(kwargs)
     if name == "batch":
         fields["axis_name"] = axis_name
@@ -232,8 +232,3 @@ def is_identity(norm: NormFactory | None) -> bool:
     if isinstance(norm, functools.partial):
         norm = norm.func
     return norm is None or norm is Identity or (isinstance(norm, _Factory) and norm.layer is Identity)
-
-
-def _nearest(word: str, known: Any) -> str:
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" Did you mean {match[0]!r}?" if match else f" Known: {', '.join(sorted(known)) or 'none'}."

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxseg.models import encoders
-from jaxseg.models.fields import nearest
 from jaxseg.pretrained import catalogue, files, hub
 from jaxseg.pretrained.catalogue import Published
 from jaxseg.pretrained.errors import WeightsError
 from jaxseg.pretrained.fitting import fit, rename, rename_encoder
 from jaxseg.pretrained.rules import Rule
+from jaxseg.words import nearest
 
 _HUB = "hf://"
 # Names of the parameter by which a rules function for a network takes the rules of its encoder.

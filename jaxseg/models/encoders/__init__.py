@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 from flax import linen as nn
 
-from jaxseg.models.fields import checked, field_names, nearest
+from jaxseg.models.fields import checked, field_names
+from jaxseg.words import nearest
 
 __all__ = ["ENCODERS", "EncoderFactory", "build", "factory", "family", "name_of", "names"]
 
