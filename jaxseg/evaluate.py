@@ -9,7 +9,6 @@ evaluate-SPLIT.json and confusion-SPLIT.png in the workdir.
 """
 
 import argparse
-import importlib.metadata
 import re
 import sys
 from collections.abc import Sequence
@@ -29,9 +28,8 @@ from jaxseg.inference.run import WHICH, Run, load_run
 from jaxseg.inference.score import Result, score
 from jaxseg.state import count_parameters
 from jaxseg.step import make_eval_step
-from jaxseg.workdir import CONFIG_FILE, INFO_FILE, write_json
+from jaxseg.workdir import CONFIG_FILE, INFO_FILE, package_versions, write_json
 
-_PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "numpy")
 _OF_DIAGONAL = -1.0  # --boundary without a number
 
 
@@ -163,7 +161,7 @@ def report(run: Run, split: str, result: Result) -> dict[str, Any]:
         "config": to_dict(run.config),
         "config_source": [CONFIG_FILE, INFO_FILE],
         "device": {"platform": jax.default_backend(), "count": jax.device_count()},
-        "versions": {package: _version(package) for package in _PACKAGES},
+        "versions": package_versions(),
     }
 
 
@@ -176,13 +174,6 @@ def _split_of_data(run: Run, split: str) -> str:
     data = run.config.data
     known = {"train": data.train_split, "val": data.val_split}
     return known[split] if split in known else split
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The directory of a run: its configuration, what its data are, and a record of every start with what it ran on."""
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -256,16 +257,18 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
             "cpus": os.cpu_count(),
         },
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": package_versions(),
         "config": config_lib.to_dict(config),
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def package_versions() -> dict[str, str | None]:
+    """Returns the installed version of each package that the numbers of a run may depend on; None where it is not."""
+    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def _git_state() -> dict[str, Any] | None:
