@@ -147,9 +147,13 @@ def _taps(equation: Any) -> int:
 
 
 def _programs(equation: Any) -> list[Any]:
-    """Returns the jaxprs inside an equation; of branches the first alone, and never the rule of a derivative."""
+    """Returns the jaxprs inside an equation; of branches one, and never the rule of a derivative.
+
+    Of the branches for several platforms that is the one with the convolution, where others are sums of products.
+    """
     if equation.primitive.name == "cond":
-        return [equation.params["branches"][0].jaxpr]
+        branches = [branch.jaxpr for branch in equation.params["branches"]]
+        return [max(branches, key=lambda branch: sum(flops for _, flops in matrix_flops(branch)))]
     found = []
     for name, value in equation.params.items():
         if name in ("jaxpr", "call_jaxpr", "body_jaxpr"):
