@@ -255,8 +255,8 @@ def _validate_adversarial(config: ConfigDict) -> None:
         raise ConfigError(f"adversarial.learning_rate must be positive, got {c.learning_rate}.")
     if not c.widths or min(c.widths) < 1:
         raise ConfigError(f"adversarial.widths must be one or more whole numbers above 0, got {c.widths!r}.")
-    for key in ("unlabelled_weight", "taught_weight"):
-        if c[key] and not c.weight:
+    for key, value in c.items():
+        if not c.weight and value != KEYS[f"adversarial.{key}"][0]:
             raise ConfigError(f"adversarial.{key} needs a discriminator: set adversarial.weight above 0.")
 
 

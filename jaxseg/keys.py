@@ -77,7 +77,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     "optimizer.weight_decay": (1e-4, "decoupled for adamw, L2 otherwise; never on norms and biases"),
     "optimizer.momentum": (0.9, "momentum of sgd and rmsprop"),
     "optimizer.clip": (0.0, "largest global norm of the gradient; 0: no clipping"),
-    "optimizer.encoder_rate": (1.0, "factor on the encoder's learning rate: 0.1 for fine-tuning, 0 freezes it"),
+    "optimizer.encoder_rate": (
+        1.0,
+        "factor on the encoder's learning rate: 0.1 to fine-tune, 0 freezes its parameters",
+    ),
     "optimizer.args": ({}, "further arguments of the optax optimiser"),
     "schedule.name": ("poly", "constant, poly, cosine or step"),
     "schedule.power": (0.9, "exponent of poly"),

@@ -76,7 +76,8 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float = 0.5) -> np.ndarray:
     """Returns u8[h,w,3]: the image with the class colours laid over it, clear where the label is IGNORE.
 
-    Under the colours the image is grey, so that each class keeps the hue that the legend gives it.
+    Under the colours the image is grey, so that each class keeps the hue that the legend gives it. Classes in black, as
+    the background often is, are clear too.
 
     Args:
         image: u8, u16 or f32 in [0, 1], [h,w,c].
@@ -91,8 +92,10 @@ def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float =
     if rgb.shape[:2] != np.shape(label):
         raise ValueError(f"The image is {rgb.shape[:2]}, but the label is {np.shape(label)}.")
     grey = rgb @ np.float32([[0.299], [0.587], [0.114]])  # luma, ITU-R BT.601
-    blended = np.round((1.0 - alpha) * grey + alpha * colorize(label, colors))
-    return np.where((np.asarray(label) == IGNORE)[:, :, None], rgb, blended).astype(np.uint8)
+    palette = colorize(label, colors)
+    blended = np.round((1.0 - alpha) * grey + alpha * palette)
+    clear = (np.asarray(label) == IGNORE) | ~palette.any(axis=2)
+    return np.where(clear[:, :, None], rgb, blended).astype(np.uint8)
 
 
 def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

@@ -141,9 +141,9 @@ class Weights(NamedTuple):
 
     @property
     def workdir(self) -> Path | None:
-        """The workdir of a run, where the source is one."""
+        """The workdir of a run, where the source is one; a folder that merely has the name of weights is none."""
         path = Path(self.source).expanduser()
-        return path if path.is_dir() else None
+        return path if path.is_dir() and ((path / "config.json").is_file() or "/" in self.source) else None
 
 
 def find_weights(config: ConfigDict, model: nn.Module) -> Weights | None:

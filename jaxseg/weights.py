@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from jaxseg import pretrained, setup, snapshot
+from jaxseg.adversarial import without_discriminator
 from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.inference.run import load_run
 from jaxseg.pretrained.fitting import fit, rename_encoder
@@ -67,11 +68,12 @@ def initial_state(
     shapes = jax.eval_shape(init, key)
     try:
         variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
-        planned, origin = _read(config, weights, variables, num_classes)
+        planned, origin = _read(config, weights, without_discriminator(variables), num_classes)
     except pretrained.WeightsError as error:
         raise ConfigError(f"{weights.key}: {error}") from error
     if len(set(snapshot.all_processes(origin.sha256))) > 1:
         raise ConfigError(f"{weights.key}: the processes of this run have read different weights from {origin.source}.")
+    planned["params"] = shapes.params | planned["params"]  # a discriminator begins anew
     state = jax.jit(init)(key)
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
     loaded = jax.tree.map(lambda new, old: old if isinstance(new, jax.ShapeDtypeStruct) else new, planned, fresh)

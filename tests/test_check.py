@@ -78,6 +78,18 @@ def test_every_problem_is_listed_and_the_good_images_are_drawn(experiment, folde
     assert (tmp_path / "s.png").is_file()
 
 
+def test_a_stray_value_hides_no_other_problem(experiment, folder, tmp_path, capsys):
+    (folder / "classes.json").unlink()
+    masks = folder / "train" / "masks"
+    Image.fromarray(np.full((16, 24), 77, np.uint8)).save(masks / "06.png")
+    (masks / "03.png").unlink()
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--out", str(tmp_path / "s.png")]
+    assert check.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert "2 problems:" in err and "06.png holds the values 77" in err and "03.png has no mask" in err
+    assert "train: 7 images read" in out
+
+
 def test_problems_of_one_cause_are_counted(experiment, folder, tmp_path, capsys):
     for name in range(3, 11):
         (folder / "train" / "masks" / f"{name:02d}.png").unlink()

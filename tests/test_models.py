@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 from tiny_models import ENCODERS, TINY
 
-from jaxseg import models
+from jaxseg import models, pretrained
 from jaxseg.models import encoders
 from jaxseg.models.attention_decoder import pooling_factor
 from jaxseg.nn import Conv, make_norm
@@ -85,7 +85,8 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
     variables, logits, out = shapes(tiny(name, dtype="bfloat16"), (1, 16, 16, 3), train=True)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
     assert logits.dtype == jnp.float32
-    assert {out[stage].dtype for stage in out if "/" in stage} == {jnp.dtype("bfloat16")}
+    inner = {stage for stage in out if "/" in stage and not stage.startswith("scores/")}  # scores are logits
+    assert {out[stage].dtype for stage in inner} == {jnp.dtype("bfloat16")}
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -279,6 +280,37 @@ def test_every_encoder_is_tested():
 def test_wrong_arguments_are_named(name, fields, message):
     with pytest.raises(ValueError, match=message.replace("(", "\\(").replace("?", "\\?")):
         models.build(name, **({"num_classes": 3} | fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "stride"),
+    [
+        ("deeplabv3plus", "resnet50", 16),
+        ("deeplabv2", "resnet101", 8),
+        ("pspnet", "vgg16", 8),
+        ("deeplabv3", "mit_b0", 32),
+    ],
+)
+def test_a_named_encoder_keeps_the_layout_that_the_network_wants(name, encoder, stride):
+    assert models.build(name, num_classes=2, encoder=encoder).encoder().strides[-1] == stride
+    own = models.build(name, num_classes=2, encoder_args={"output_stride": 32}).encoder()
+    assert own.strides[-1] == 32 and type(own) is type(models.build(name, num_classes=2).encoder())
+
+
+def test_an_encoder_of_the_networks_own_draws_over_the_mapped_axis():
+    assert models.build("segformer", num_classes=2, axis_name="data").encoder().axis_name == "data"
+
+
+@pytest.mark.parametrize("name", ["pspnet", "upernet"])
+def test_one_image_leaves_the_statistics_of_its_mean_alone(name, key):
+    model, image = tiny(name), jnp.ones((1, 16, 16, 3))
+    variables = jax.jit(lambda k: model.init({"params": k, "dropout": k}, image))(key)
+    _, moved = jax.jit(lambda v: model.apply(v, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]))(
+        variables
+    )
+    before, after = (pretrained.flatten(tree["batch_stats"]) for tree in (variables, moved))
+    kept = {path for path in before if np.array_equal(before[path], after[path])}
+    assert {path for path in before if "/bin1/" in path} <= kept and len(kept) < len(before)
 
 
 def test_num_classes_is_asked_for():

@@ -70,12 +70,15 @@ def test_to_rgb_of_every_kind():
 def test_overlay_blends_and_leaves_ignored_pixels():
     image = np.full((1, 3, 3), 100, np.uint8)
     got = pictures.overlay(image, np.array([[0, 1, IGNORE]]), COLORS, alpha=0.5)
-    np.testing.assert_array_equal(got, [[[50, 50, 50], [178, 50, 50], [100, 100, 100]]])
+    np.testing.assert_array_equal(got, [[[100, 100, 100], [178, 50, 50], [100, 100, 100]]])  # black is clear
     np.testing.assert_array_equal(pictures.overlay(image, np.array([[0, 1, 2]]), COLORS, 0.0), image)
-    np.testing.assert_array_equal(pictures.overlay(image, np.array([[0, 1, 2]]), COLORS, 1.0)[0], COLORS)
-    # Red under a class's colour becomes grey, 0.299 * 255; what is ignored keeps its colour.
+    whole = pictures.overlay(image, np.array([[1, 2, 2]]), COLORS, 1.0)[0]
+    np.testing.assert_array_equal(whole, [COLORS[1], COLORS[2], COLORS[2]])
+    # Red under a class's colour becomes grey, 0.299 * 255 = 76; what is ignored keeps its colour.
     red = np.full((1, 2, 3), (255, 0, 0), np.uint8)
-    np.testing.assert_array_equal(pictures.overlay(red, np.array([[0, IGNORE]]), COLORS), [[[38] * 3, [255, 0, 0]]])
+    np.testing.assert_array_equal(
+        pictures.overlay(red, np.array([[2, IGNORE]]), COLORS), [[[38, 38, 166], [255, 0, 0]]]
+    )
     with pytest.raises(ValueError, match=r"\(1, 3\), but the label is \(2, 2\)"):
         pictures.overlay(image, np.zeros((2, 2), int), COLORS)
 

@@ -103,7 +103,8 @@ def test_outputs_of_the_command(workdirs, tmp_path, capsys):
             np.testing.assert_array_equal(np.asarray(indices), expected.classes)
         overlay = np.asarray(Image.open(out / f"{path.stem}-overlay.png"))
         grey = (image @ np.array([0.299, 0.587, 0.114]))[:, :, None]
-        mixed = 0.5 * grey + 0.5 * np.array(run.colors)[expected.classes]
+        palette = np.array(run.colors)[expected.classes]
+        mixed = np.where(palette.any(axis=2, keepdims=True), 0.5 * grey + 0.5 * palette, image)
         np.testing.assert_allclose(overlay, mixed, atol=1)
         with np.load(out / f"{path.stem}.npz") as arrays:
             assert tuple(arrays["classes"]) == run.classes

@@ -12,9 +12,6 @@ TINY = {
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
     "attention_unet": {"widths": [4, 8, 8], "gate_finest": True},
     "autoencoder": {"widths": [4, 8, 8]},
-    "fc_densenet": {"layers": [1, 2, 1, 2, 1], "growth": 3, "stem": 4},
-    "fcn": {**_VGG, "stride": 1, "hidden": 8, "hidden_kernel": 3, "last_up": "learned"},
-    "fcn_head": {"width": 8, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 8]}},
     "cnn": {"widths": [4, 8], "hidden": 8, "hidden_kernel": 3},
     "deeplabv1": {**_VGG, "hidden": 8},
     "deeplabv2": {**_VGG, "hidden": 8, "rates": [1, 2]},
@@ -28,6 +25,10 @@ TINY = {
     "deeplabv3plus": {"width": 16, "low_stride": 2, "encoder": "residual", "encoder_args": {"widths": [4, 6, 8]}},
     "encnet": {"encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}, "width": 6, "codewords": 3},
     "encoder_decoder": {"widths": [4, 8]},
+    "fc_densenet": {"layers": [1, 2, 1, 2, 1], "growth": 3, "stem": 4},
+    "fcn": {**_VGG, "stride": 1, "hidden": 8, "hidden_kernel": 3, "last_up": "learned"},
+    "fcn_head": {"width": 8, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 8]}},
+    "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},
     "lraspp": {
         "width": 8,
@@ -49,7 +50,6 @@ TINY = {
         "encoder_args": {"widths": [4, 6, 8]},
     },
     "ocrnet": {"width": 8, "key_width": 4, "encoder": "residual", "encoder_args": {"widths": [4, 8]}},
-    "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
     "resunet": {"widths": [4, 8, 8]},
     "segformer": {

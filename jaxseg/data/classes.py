@@ -169,10 +169,16 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool) ->
             )
         return values[:named]
     if len(found) < 2 or largest + 1 > 2 * len(found) + 2:
+        dense = next((i for i, v in enumerate(found) if v != values[i]), len(found))  # found[:dense] have no gap
+        if not strict and dense > 1:
+            return values[:dense]  # each mask that holds another value is then a problem of its own
+        stray = found[dense] if dense < len(found) else None
+        example = masks[0] if stray is None else where[stray]
+        ignored = f" A value that counts nowhere is given as --config.data.ignore={stray}." if stray is not None else ""
         raise DataError(
-            f"The masks, such as {masks[0]}, hold the values {_show(sorted(where))}, where class indices 0, 1, 2, ... "
+            f"The masks, such as {example}, hold the values {_show(sorted(where))}, where class indices 0, 1, 2, ... "
             f"were expected; if these are the classes, say so in a classes.json beside the folders: {_EXAMPLE}."
-            f"{_lossy(masks[0])}"
+            f"{ignored}{_lossy(example)}"
         )
     return tuple(v for v in values if v <= largest)
 

@@ -6,6 +6,7 @@ of `out` are the named stages ("encoder/stage0", "decoder/stage0", ...). Paramet
 level i of the pyramid, 0 the finest, in the encoder and the decoder alike.
 """
 
+import functools
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -27,9 +28,6 @@ _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "attention_unet": "AttentionUNet",
     "autoencoder": "Autoencoder",
-    "fc_densenet": "FCDenseNet",
-    "fcn": "FCN",
-    "fcn_head": "FCNHead",
     "cnn": "CNN",
     "deeplabv1": "DeepLabV1",
     "deeplabv2": "DeepLabV2",
@@ -37,11 +35,14 @@ _CLASSES = {
     "deeplabv3plus": "DeepLabV3Plus",
     "encnet": "EncNet",
     "encoder_decoder": "EncoderDecoder",
+    "fc_densenet": "FCDenseNet",
+    "fcn": "FCN",
+    "fcn_head": "FCNHead",
+    "fpn": "FPN",
     "linknet": "LinkNet",
     "lraspp": "LRASPP",
     "mask2former": "Mask2Former",
     "ocrnet": "OCRNet",
-    "fpn": "FPN",
     "pspnet": "PSPNet",
     "resunet": "ResUNet",
     "segformer": "SegFormer",
@@ -80,7 +81,8 @@ def build(
         axis_name: the mapped axis (of `pmap`, or of micro-batches) over which batch norm is synchronised and dropout
             drawn.
         **fields: fields of the model; lists stand for tuples. A model with an `encoder` field takes the name of an
-            encoder there (`encoders.names()`), with that encoder's own fields in the dictionary `encoder_args`.
+            encoder there (`encoders.names()`), with that encoder's own fields in the dictionary `encoder_args`. The
+            output stride of the network's own encoder, and what else concerns the layout of levels, holds for it too.
 
     Raises:
         ValueError: for an unknown name, field or choice (naming the nearest right one), or a value of the wrong type.
@@ -107,13 +109,24 @@ def build(
 
 
 def _with_encoder(name: str, cls: type, fields: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
-    """Replaces `encoder="name", encoder_args={...}` by a checked encoder factory."""
+    """Replaces `encoder="name", encoder_args={...}` by a checked encoder factory.
+
+    What the network's own encoder says of the layout of its levels (`encoders.LAYOUT`) holds for a named one too, so
+    that a DeepLab over ResNet-50 is atrous as that over ResNet-101 is; `encoder_args` alone changes the network's own.
+    """
     fields = dict(fields)
     if "encoder" not in field_names(cls):
         return fields
-    arguments = fields.pop("encoder_args") if "encoder_args" in fields else {}
+    arguments = dict(fields.pop("encoder_args")) if "encoder_args" in fields else {}
+    own = cls.encoder if isinstance(cls.encoder, functools.partial) else None
     if "encoder" in fields and isinstance(fields["encoder"], str):
-        fields["encoder"] = encoders.factory(fields["encoder"], axis_name=axis_name, **dict(arguments))
-    elif arguments:
-        raise ValueError(f"Model {name!r}: encoder_args needs encoder, the name of an encoder.")
+        named = fields["encoder"]
+        if own is not None:
+            arguments = encoders.layout_of(own, named) | arguments
+        fields["encoder"] = encoders.factory(named, axis_name=axis_name, **arguments)
+    elif "encoder" in fields or (own is None and arguments):
+        if arguments:
+            raise ValueError(f"Model {name!r}: encoder_args needs encoder, the name of an encoder.")
+    elif own is not None and (arguments or axis_name is not None):
+        fields["encoder"] = encoders.changed(own, axis_name=axis_name, **arguments)
     return fields

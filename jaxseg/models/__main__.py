@@ -13,6 +13,7 @@ from jaxseg import models
 from jaxseg.command import run_command
 from jaxseg.config import ConfigError
 from jaxseg.models import encoders, summary
+from jaxseg.words import nearest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +80,7 @@ def _build(options: argparse.Namespace) -> Any:
         return encoders.build(options.name, **fields)
     if options.name not in models.names():
         known = (*models.names(), *encoders.names())
-        raise ConfigError(f"There is no network or encoder {options.name!r}.{models.nearest(options.name, known)}")
+        raise ConfigError(f"There is no network or encoder {options.name!r}.{nearest(options.name, known)}")
     if options.encoder is not None:
         fields["encoder"] = options.encoder
     return models.build(options.name, num_classes=options.num_classes, **fields)

@@ -78,24 +78,24 @@ class FCN(nn.Module):
         for name, kernel in (("fc6", self.hidden_kernel), ("fc7", 1)):
             y = ConvNormAct(self.hidden, kernel, **layers, name=name)(y, train=train)
             y = Dropout(self.dropout, axis_name=self.axis_name, name=f"dropout_{name}")(y, train=train)
-        scores = [classifier(self.num_classes, dtype=self.dtype)(y)]
+        scores = [classifier(self.num_classes, dtype=self.dtype)(y).astype(jnp.float32)]
         coarse = encoder.strides[-1]
         for stride in sorted((s for s in levels if self.stride <= s < coarse), reverse=True):
             # Zero at first, so that the network starts from the coarser one's predictions (section 4.2).
             skip = classifier(
                 self.num_classes, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name=f"score{stride}"
             )(pyramid[levels[stride]])
-            scores.append(self._up(coarse // stride, f"up{stride}", scores[-1]) + skip)
+            scores.append(self._up(coarse // stride, f"up{stride}", scores[-1]) + skip.astype(jnp.float32))
             coarse = stride
 
         if self.last_up == "learned" and coarse > 1:
-            logits = self._up(coarse, "up1", scores[-1]).astype(jnp.float32)
+            logits = self._up(coarse, "up1", scores[-1])
         else:
-            logits = resize(scores[-1].astype(jnp.float32), x.shape[1:3])
+            logits = resize(scores[-1], x.shape[1:3])
         stages = name_stages(encoder=pyramid, scores=scores[::-1])
         return crop_to(logits, size), {"aux": (), **stages, "hidden": y}
 
     def _up(self, factor: int, name: str, scores: jax.Array) -> jax.Array:
         return ConvTranspose(
-            self.num_classes, 2 * factor, factor, use_bias=False, dtype=self.dtype, kernel_init=bilinear, name=name
+            self.num_classes, 2 * factor, factor, use_bias=False, dtype=jnp.float32, kernel_init=bilinear, name=name
         )(scores)

@@ -49,9 +49,9 @@ class LRASPP(nn.Module):
         x = ConvNormAct(self.width, 1, **layers, name="project")(high, train=train)
         gate = Conv(self.width, 1, use_bias=False, dtype=self.dtype, name="scale")(global_avg_pool(high))
         x = resize(x * jax.nn.sigmoid(gate), low.shape[1:3])
-        logits = classifier(self.num_classes, dtype=self.dtype, name="head")(x)
-        logits += classifier(self.num_classes, dtype=self.dtype, name="head_low")(low)
-        logits = resize(logits.astype(jnp.float32), image.shape[1:3])
+        logits = classifier(self.num_classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+        logits += classifier(self.num_classes, dtype=self.dtype, name="head_low")(low).astype(jnp.float32)
+        logits = resize(logits, image.shape[1:3])
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=(x,))}
 
 

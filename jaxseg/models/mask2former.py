@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.models.encoders.mit import MixTransformer
 from jaxseg.nn import (
     Conv,
     DeformableAttention,
@@ -182,7 +182,7 @@ class Mask2Former(nn.Module):
         pixel_hidden: that of the pixel decoder.
         scales: levels of the pyramid that attend and are attended to, the coarsest ones.
         mask_stride: the masks are made at the finest level with at least this stride; finer levels are not used.
-        encoder: an encoder (an `EncoderFactory`); None: MiT-B0, where the paper has ResNets and Swin transformers.
+        encoder: an encoder (an `EncoderFactory`); the paper's are ResNets and Swin transformers.
         axis_name: mapped axis over which the default encoder's stochastic depth is drawn.
     """
 
@@ -196,7 +196,7 @@ class Mask2Former(nn.Module):
     pixel_hidden: int = 1024
     scales: int = 3
     mask_stride: int = 4
-    encoder: EncoderFactory | None = None
+    encoder: EncoderFactory = encoders.factory("resnet50")
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32
@@ -204,8 +204,7 @@ class Mask2Former(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        factory = self.encoder or functools.partial(MixTransformer, axis_name=self.axis_name)
-        encoder = make_encoder(factory, norm=self.norm, act=self.act, dtype=self.dtype)
+        encoder = make_encoder(self.encoder, norm=self.norm, act=self.act, dtype=self.dtype)
         pyramid = encoder(image, train=train)
         used = tuple(x for x, stride in zip(pyramid, encoder.strides) if stride >= self.mask_stride)
         if not used:

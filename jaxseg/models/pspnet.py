@@ -61,9 +61,9 @@ class PSPNet(nn.Module):
         size = image.shape[1:3]
         pyramid = encoder(image, train=train)
         share = max(1, pyramid[-1].shape[-1] // len(self.bins))
-        x = PyramidPooling(share, self.bins, self.norm_single, self.align_corners, **layers, name="pyramid")(
-            pyramid[-1], train=train
-        )
+        x = PyramidPooling(
+            share, self.bins, self.norm_single, self.align_corners, **layers, axis_name=self.axis_name, name="pyramid"
+        )(pyramid[-1], train=train)
         fused = ConvNormAct(self.width, self.fuse_kernel, **layers, name="fuse")(x, train=train)
         x = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(fused, train=train)
         logits = to_logits(

@@ -5,16 +5,15 @@ the size of the finest, and the concatenation (coarsest level first) is fused by
 150 classes of ADE20K, in millions (Table 1): B0 3.8, B1 13.7, B2 27.5, B3 47.3, B4 64.1, B5 84.7.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.models.encoders.mit import MixTransformer
 from jaxseg.nn import Conv, ConvNormAct, Dropout, make_norm, resize
 from jaxseg.types import Activation, NormFactory
 
@@ -50,14 +49,14 @@ class SegFormer(nn.Module):
         num_classes: k.
         features: channels of the decoder: 256 under MiT-B0 and B1, 768 under B2 to B5 (Table 6).
         dropout: rate before the classifier, of whole channels, as in the authors' release.
-        encoder: an encoder (an `EncoderFactory`); None: MiT-B0.
+        encoder: an encoder (an `EncoderFactory`).
         axis_name: mapped axis over which dropout and stochastic depth are drawn.
     """
 
     num_classes: int
     features: int = 256
     dropout: float = 0.1
-    encoder: EncoderFactory | None = None
+    encoder: EncoderFactory = encoders.factory("mit_b0")
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32
@@ -66,8 +65,7 @@ class SegFormer(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        factory = self.encoder or functools.partial(MixTransformer, axis_name=self.axis_name)
-        pyramid = make_encoder(factory, **layers)(image, train=train)
+        pyramid = make_encoder(self.encoder, **layers)(image, train=train)
         top = MLPDecoder(self.features, **layers, name="decoder")(pyramid, train=train)
         x = Dropout(self.dropout, self.axis_name, spatial=True, name="dropout")(top, train=train)
         logits = to_logits(x, self.num_classes, image.shape[1:3], dtype=self.dtype)

@@ -35,6 +35,7 @@ class UPerDecoder(nn.Module):
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, pyramid: Sequence[jax.Array], *, train: bool = False) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -45,7 +46,9 @@ class UPerDecoder(nn.Module):
 
         if self.norm_features:
             pyramid = [LayerNorm(self.dtype, 1e-6, name=f"norm{i}")(x) for i, x in enumerate(pyramid)]
-        pooled = PyramidPooling(self.features, self.bins, **layers, name="pyramid")(pyramid[-1], train=train)
+        pooled = PyramidPooling(self.features, self.bins, **layers, axis_name=self.axis_name, name="pyramid")(
+            pyramid[-1], train=train
+        )
         sums = [block("bottleneck", pooled)]
         for i in reversed(range(len(pyramid) - 1)):
             sums.insert(0, block(f"lateral{i}", pyramid[i], 1) + resize(sums[0], pyramid[i].shape[1:3]))
@@ -91,7 +94,9 @@ class UPerNet(nn.Module):
         size = image.shape[1:3]
         pyramid = encoder(image, train=train)
         taken, _ = coarse_levels("UPerNet", pyramid, encoder.strides, self.finest)
-        x, levels = UPerDecoder(self.width, self.bins, self.norm_features, **layers, name="decoder")(taken, train=train)
+        x, levels = UPerDecoder(
+            self.width, self.bins, self.norm_features, **layers, axis_name=self.axis_name, name="decoder"
+        )(taken, train=train)
         dropped = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(x, train=train)
         logits = to_logits(dropped, self.num_classes, size, align_corners=self.align_corners, dtype=self.dtype)
         aux: tuple[jax.Array, ...] = ()

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 
 from jaxseg.nn.conv import ConvNormAct, check_image
+from jaxseg.nn.norm import several_values
 from jaxseg.nn.pooling import global_avg_pool
 from jaxseg.types import Activation, NormFactory
 
@@ -45,15 +45,12 @@ class ASPP(nn.Module):
         for i, rate in enumerate(self.rates, start=1):
             conv = ConvNormAct(self.features, dilation=rate, separable=self.separable, **layers, name=f"atrous{i}")
             branches.append(conv(x, train=train))
-        several = train and x.shape[0] * self._parts() > 1
-        mean = ConvNormAct(self.features, 1, **layers, name="pool")(global_avg_pool(x), train=several)
+        mean = global_avg_pool(x)
+        several = several_values(mean, None if self.is_initializing() else self.axis_name)
+        mean = ConvNormAct(self.features, 1, **layers, name="pool")(mean, train=train and several)
         branches.append(jnp.broadcast_to(mean, branches[0].shape))
         y = jnp.concatenate(branches, axis=-1)
         return ConvNormAct(self.features, 1, **layers, name="project")(y, train=train)
-
-    def _parts(self) -> int:
-        """In how many parts the batch is split."""
-        return 1 if self.axis_name is None or self.is_initializing() else lax.axis_size(self.axis_name)
 
 
 def rates_at(stride: int) -> tuple[int, ...]:

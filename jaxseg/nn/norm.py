@@ -227,6 +227,16 @@ def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: 
     return _Factory(layer, tuple(sorted(fields.items())))
 
 
+def several_values(x: jax.Array, axis_name: str | None) -> bool:
+    """Whether the batch of f[b,h,w,c], over the mapped axis too, has more than one value a channel to normalise.
+
+    Batch norm turns a single one into its bias, and its running variance into zero: the caller then asks for the
+    running statistics (`train=False`).
+    """
+    parts = 1 if axis_name is None else lax.axis_size(axis_name)
+    return x.shape[0] * x.shape[1] * x.shape[2] * parts > 1
+
+
 def is_identity(norm: NormFactory | None) -> bool:
     """Whether `norm` normalises nothing, so that the convolution before it needs a bias."""
     if isinstance(norm, functools.partial):

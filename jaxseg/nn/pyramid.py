@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.nn.conv import ConvNormAct, check_image
+from jaxseg.nn.norm import several_values
 from jaxseg.nn.pooling import adaptive_avg_pool
 from jaxseg.nn.resize import resize
 from jaxseg.types import Activation, NormFactory
@@ -21,8 +22,9 @@ class PyramidPooling(nn.Module):
     Attributes:
         features: channels of each grid.
         bins: sides of the grids.
-        norm_single: whether the one mean of a grid of side 1 is normalised like the others. A batch norm of a batch of
-            one image has nothing to normalise there.
+        norm_single: whether the one mean of a grid of side 1 is normalised like the others. A batch norm has nothing
+            to normalise there in a batch of one image, and uses its running statistics.
+        axis_name: mapped axis that the batch is split over.
         align_corners: of the up-sampling, see `jaxseg.nn.resize`.
     """
 
@@ -33,6 +35,7 @@ class PyramidPooling(nn.Module):
     norm: NormFactory | None = None
     act: Activation = nn.relu
     dtype: Any = None
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -41,8 +44,9 @@ class PyramidPooling(nn.Module):
         for side in self.bins:
             norm = self.norm if side > 1 or self.norm_single else None
             y = adaptive_avg_pool(x, (side, side))
+            several = several_values(y, None if self.is_initializing() else self.axis_name)
             y = ConvNormAct(self.features, 1, norm=norm, act=self.act, dtype=self.dtype, name=f"bin{side}")(
-                y, train=train
+                y, train=train and several
             )
             means.append(resize(y, x.shape[1:3], align_corners=self.align_corners))
         return jnp.concatenate([x, *means], axis=-1)

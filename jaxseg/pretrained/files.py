@@ -113,9 +113,13 @@ def _read_safetensors(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
 def _read_npz(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, MemoryError) as error:
         raise WeightsError(f"{path} cannot be read as arrays of NumPy: {error}.") from error
+    others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if others:
+        raise WeightsError(f"{path} holds {others[0]!r}, which is no array of NumPy.")
+    return arrays
 
 
 def _read_torch(path: Path, notes: list[str]) -> dict[str, np.ndarray]:

@@ -81,12 +81,12 @@ def find(source: str, *, encoder: str | None = None, model: str | None = None) -
             raise WeightsError(f"{source!r} names no repository, which is hf://OWNER/NAME or hf://OWNER/NAME/FILE.")
         return Source(None, Published("/".join(owner_name), tuple(file) or catalogue.HUB_FILES), rules)
     path = Path(source).expanduser()
-    if path.suffix in files.SUFFIXES or "/" in source or path.exists():
+    if path.suffix in files.SUFFIXES or path.exists():
         return Source(path, None, rules)
     hint = nearest(source, names) if names else " None are known by name."
     raise WeightsError(
-        f"There are no published weights {source!r} for {owner}.{hint} A file can be given too (.safetensors, .pth, "
-        ".npz), or a repository: hf://OWNER/NAME."
+        f"There are no published weights {source!r} for {owner}, and no file or workdir of that name.{hint} A file can "
+        "be given too (.safetensors, .pth, .npz), or a repository: hf://OWNER/NAME."
     )
 
 

@@ -29,7 +29,7 @@ _KINDS = {
 # What reading a file that was cut off, or made up, may raise.
 _DAMAGE = (
     pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError, KeyError, IndexError,
-    AttributeError, RecursionError, OverflowError, StopIteration,
+    AttributeError, RecursionError, OverflowError, StopIteration, RuntimeError, NotImplementedError, MemoryError,
 )  # fmt: skip
 
 

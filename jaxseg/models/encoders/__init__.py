@@ -17,7 +17,18 @@ from flax import linen as nn
 from jaxseg.models.fields import checked, field_names
 from jaxseg.words import nearest
 
-__all__ = ["ENCODERS", "EncoderFactory", "build", "factory", "family", "name_of", "names"]
+__all__ = [
+    "ENCODERS",
+    "LAYOUT",
+    "EncoderFactory",
+    "build",
+    "changed",
+    "factory",
+    "family",
+    "layout_of",
+    "name_of",
+    "names",
+]
 
 # Builds an encoder: `encoder(norm=norm, act=act, dtype=dtype, name="encoder")`. An encoder class is one.
 EncoderFactory: TypeAlias = Callable[..., nn.Module]
@@ -85,6 +96,8 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "wide_resnet50_2": ("resnet", "ResNet", {"ratio": 2}),
 }
 ENCODERS = tuple(_CLASSES)
+# Fields that say at which strides, and where in them, a network reads its encoder.
+LAYOUT = ("output_stride", "multi_grid", "first_dilated", "levels", "tap")
 
 
 def names() -> tuple[str, ...]:
@@ -111,6 +124,30 @@ def factory(name: str, *, axis_name: str | None = None, **fields: Any) -> Encode
     if "axis_name" in field_names(cls):
         fields["axis_name"] = axis_name
     return functools.partial(cls, **fields)
+
+
+def changed(encoder: functools.partial, *, axis_name: str | None = None, **fields: Any) -> EncoderFactory:
+    """Returns the factory `encoder` with `fields` set anew; raises as `factory` does."""
+    cls = encoder.func
+    fields = checked(f"Encoder {cls.__name__!r}", cls, fields)
+    if "axis_name" in field_names(cls):
+        fields["axis_name"] = axis_name
+    return functools.partial(cls, **(encoder.keywords | fields))
+
+
+def layout_of(encoder: functools.partial, name: str) -> dict[str, Any]:
+    """Returns the fields of LAYOUT that `encoder` sets and the encoder `name` has and does not fix itself.
+
+    Raises:
+        ValueError: for an unknown name (naming the nearest right one).
+    """
+    target = factory(name)
+    known = field_names(target.func)
+    return {
+        key: value
+        for key, value in encoder.keywords.items()
+        if key in LAYOUT and key in known and key not in target.keywords
+    }
 
 
 def build(name: str, **fields: Any) -> nn.Module:
