@@ -76,7 +76,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float = 0.5) -> np.ndarray:
     """Returns u8[h,w,3]: the image with the class colours laid over it, clear where the label is IGNORE.
 
-    Under the colours the image is grey, so that the legend's hues are kept. Black classes (the background) are clear too.
+    Under the colours the image is grey, so that the legend's hues are kept. Black classes (background) are clear too.
 
     Args:
         image: u8, u16 or f32 in [0, 1], [h,w,c].
