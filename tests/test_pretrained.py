@@ -246,10 +246,12 @@ def test_find_knows_names_files_and_repositories(published, tmp_path):
     assert find("hf://a/b", encoder="residual").published == ("a/b", catalogue.HUB_FILES, None)
     assert find("hf://a/b/c/d.bin", encoder="residual").published == ("a/b", ("c/d.bin",), None)
     assert find("x.pth", model="unet").file == Path("x.pth")
-    assert find("runs/x", model="unet").file == Path("runs/x")
+    (tmp_path / "run").mkdir()
+    assert find(str(tmp_path / "run"), model="unet").file == tmp_path / "run"
     for source, encoder, words in (
         ("imagnet", "residual", r"no published weights 'imagnet' for the encoder 'residual'\. Did you mean 'imagenet'"),
         ("imagenet", "plain", "None are known by name. A file can be given too"),
+        ("owner/residual.in1k", "residual", "no file or workdir of that name.* or a repository: hf://OWNER/NAME"),
         ("imagenet", "resnt", "There is no encoder 'resnt'"),
         ("hf://a", "residual", "hf://OWNER/NAME"),
         ("hf://a/", "residual", "hf://OWNER/NAME"),
@@ -433,8 +435,8 @@ def test_a_run_starts_from_a_file_says_so_and_resumes_without_it(tmp_path, capsy
 def initial(config, num_classes):
     """The state that a fresh run of `config` starts from, and where its weights came from."""
     tx, _ = optim.from_config(config)
-    model = setup.make_model(config, num_classes)
-    init = lambda key: init_state(model, tx, key, (16, 16, 3), ema=config.ema.decay > 0)  # noqa: E731
+    learner = setup.make_learner(config, setup.make_model(config, num_classes))
+    init = lambda key: init_state(learner, tx, key, (16, 16, 3), ema=config.ema.decay > 0)  # noqa: E731
     return weights.initial_state(config, init, tx, jax.random.key(0), num_classes)
 
 
@@ -459,6 +461,13 @@ def test_a_run_starts_from_another_run(tmp_path):
     update(config, model__args=ENCODED | {"widths": (5, 6)})
     with pytest.raises(ConfigError, match=r"model\.weights: the run in .* do not fit the model"):
         initial(config, 6)
+    update(config, model__args=ENCODED, adversarial__weight=0.1, adversarial__widths=(4,))
+    dueling, _ = initial(config, 6)  # the discriminator, which no segmenter's file holds, begins anew
+    assert dueling.params.keys() == theirs.ema_params.keys() | {"discriminator"}
+    assert_equal(dueling.params["encoder"], theirs.ema_params["encoder"])
+    assert np.abs(dueling.params["discriminator"]["conv1"]["kernel"]).max() > 0
+    update(config, adversarial__weight=0.0, adversarial__widths=(64, 128, 256, 512))
+
     update(config, model__weights="", model__encoder_weights=str(tmp_path / "a"), ema__decay=0.0)
     state, [origin] = initial(config, 2)
     assert origin.notes == ("took the encoder out of the network",) and state.ema_params is None
