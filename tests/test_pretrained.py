@@ -251,7 +251,11 @@ def test_find_knows_names_files_and_repositories(published, tmp_path):
     for source, encoder, words in (
         ("imagnet", "residual", r"no published weights 'imagnet' for the encoder 'residual'\. Did you mean 'imagenet'"),
         ("imagenet", "plain", "None are known by name. A file can be given too"),
-        ("owner/residual.in1k", "residual", "no file or workdir of that name.* or a repository: hf://OWNER/NAME"),
+        (
+            "owner/residual.in1k",
+            "residual",
+            "no published weights 'owner/residual.in1k'.* or a repository: hf://OWNER/NAME",
+        ),
         ("imagenet", "resnt", "There is no encoder 'resnt'"),
         ("hf://a", "residual", "hf://OWNER/NAME"),
         ("hf://a/", "residual", "hf://OWNER/NAME"),

@@ -85,8 +85,8 @@ def find(source: str, *, encoder: str | None = None, model: str | None = None) -
         return Source(path, None, rules)
     hint = nearest(source, names) if names else " None are known by name."
     raise WeightsError(
-        f"There are no published weights {source!r} for {owner}, and no file or workdir of that name.{hint} A file can "
-        "be given too (.safetensors, .pth, .npz), or a repository: hf://OWNER/NAME."
+        f"There are no published weights {source!r} for {owner}.{hint} A file can be given too (.safetensors, .pth, "
+        ".npz), the workdir of a run, or a repository: hf://OWNER/NAME."
     )
 
 
