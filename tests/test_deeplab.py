@@ -79,7 +79,7 @@ def test_gradients_of_both_heads_are_torchvisions():
         "deeplabv3",
         num_classes=4,
         encoder="resnet18",
-        encoder_args={"depths": (1, 1, 1, 1)},
+        encoder_args={"depths": (1, 1, 1, 1), "output_stride": 32},
         rates=(1, 2, 3),
         head_conv=True,
         aux_width=64,

@@ -27,7 +27,11 @@ CASES = {
         {"decoder_pyramid_channels": 8, "decoder_segmentation_channels": 32},
     ),
     "linknet": ({}, "Linknet", {}),
-    "pspnet": ({"width": 8}, "PSPNet", {"psp_out_channels": 8, "encoder_depth": 5, "upsampling": 32}),
+    "pspnet": (
+        {"width": 8, "encoder_args": {"output_stride": 32}},
+        "PSPNet",
+        {"psp_out_channels": 8, "encoder_depth": 5, "upsampling": 32},
+    ),
     "upernet": ({"width": 8}, "UPerNet", {"decoder_channels": 8}),
 }
 

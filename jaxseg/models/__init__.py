@@ -82,7 +82,7 @@ def build(
             drawn.
         **fields: fields of the model; lists stand for tuples. A model with an `encoder` field takes the name of an
             encoder there (`encoders.names()`), with that encoder's own fields in the dictionary `encoder_args`. The
-            output stride of the network's own encoder, and what else concerns the layout of levels, holds for it too.
+            output stride of the network's own encoder holds for it too.
 
     Raises:
         ValueError: for an unknown name, field or choice (naming the nearest right one), or a value of the wrong type.
@@ -111,8 +111,8 @@ def build(
 def _with_encoder(name: str, cls: type, fields: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
     """Replaces `encoder="name", encoder_args={...}` by a checked encoder factory.
 
-    What the network's own encoder says of the layout of its levels (`encoders.LAYOUT`) holds for a named one too, so
-    that a DeepLab over ResNet-50 is atrous as that over ResNet-101 is; `encoder_args` alone changes the network's own.
+    The output stride of the network's own encoder (`encoders.LAYOUT`) holds for a named one too, so that a DeepLab over
+    ResNet-50 is atrous as that over ResNet-101 is; `encoder_args` alone changes the network's own.
     """
     fields = dict(fields)
     if "encoder" not in field_names(cls):

@@ -96,8 +96,8 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "wide_resnet50_2": ("resnet", "ResNet", {"ratio": 2}),
 }
 ENCODERS = tuple(_CLASSES)
-# Fields that say at which strides, and where in them, a network reads its encoder.
-LAYOUT = ("output_stride", "multi_grid", "first_dilated", "levels", "tap")
+# Fields of its own encoder that a network asks of a named one too.
+LAYOUT = ("output_stride",)
 
 
 def names() -> tuple[str, ...]:
