@@ -1,7 +1,6 @@
 """Adversarial training: both gradients, exact sums, who moves whom, unlabelled images, and runs that resume."""
 
 import functools
-import os
 from pathlib import Path
 
 import jax
@@ -329,8 +328,8 @@ def test_evaluation_looks_at_the_segmenter_alone(batch):
     jax.tree.map(np.testing.assert_array_equal, step(state, batch), step(segmenter_of(state), batch))
 
 
-def test_a_run_of_the_command(tmp_path: Path):
-    os.chdir(tmp_path)
+def test_a_run_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     config = tiny_config(
         steps=2, batch_size=8, data__shapes_train=8, eval__every=1, checkpoint__every=1, log__every=1, log__images=1,
         log__tensorboard=False, ema__decay=0.9, adversarial__weight=0.05, adversarial__widths=(4,),

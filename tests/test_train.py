@@ -66,7 +66,7 @@ def assert_identical(a, b):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A whole tiny run."""
-    os.chdir(ROOT)
+    os.chdir(ROOT)  # wherever the tests were started from
     workdir = tmp_path_factory.mktemp("train") / "run"
     assert main(arguments(workdir)) == 0
     return workdir
