@@ -86,9 +86,13 @@ def test_count():
 
 
 def test_default_encoder_has_output_stride_8():
-    _, logits, out = shapes(models.build("encnet", num_classes=21), (1, 65, 80, 3), train=True)
+    variables, logits, out = shapes(models.build("encnet", num_classes=21), (1, 65, 80, 3), train=True)
     assert out["encoder/stage4"].shape == (1, 9, 10, 2048) and out["decoder/stage0"].shape == (1, 9, 10, 512)
-    assert out["semantic_encoding"].shape == (1, 21) and len(out["aux"]) == 1 and logits.shape == (1, 65, 80, 21)
+    assert out["semantic_encoding"].shape == (1, 21) and logits.shape == (1, 65, 80, 21)
+    # The auxiliary head of the authors' release, a quarter as wide as the level that it stands on.
+    aux = variables["params"]["aux"]
+    assert aux["conv"]["conv"]["kernel"].shape == (3, 3, 1024, 256) and aux["head"]["kernel"].shape == (1, 1, 256, 21)
+    assert [scores.shape for scores in out["aux"]] == [(1, 65, 80, 21)]
 
 
 def test_aux_can_be_left_out():

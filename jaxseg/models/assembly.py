@@ -120,6 +120,32 @@ class AuxiliaryHead(nn.Module):
         return to_logits(x, self.num_classes, size, align_corners=self.align_corners, dtype=self.dtype)
 
 
+def auxiliary_logits(
+    model: nn.Module,
+    pyramid: Sequence[jax.Array],
+    size: tuple[int, int],
+    width: int | None,
+    dropout: float,
+    align_corners: bool = False,
+    *,
+    train: bool,
+) -> tuple[jax.Array, ...]:
+    """Returns (f32[b,*size,k],) of an `AuxiliaryHead`, the child "aux", on the second coarsest level of a pyramid.
+
+    The tuple is empty in evaluation, without a width, and over an encoder of one level.
+
+    Args:
+        model: the network, which gives the head num_classes, norm, act, dtype and axis_name.
+        size: height and width of the image.
+        width, dropout, align_corners: the head's fields; a width of None: no head.
+    """
+    if width is None or len(pyramid) < 2 or not (train or model.is_initializing()):
+        return ()
+    layers = {"norm": model.norm, "act": model.act, "dtype": model.dtype, "axis_name": model.axis_name}
+    head = AuxiliaryHead(model.num_classes, width, dropout, align_corners, **layers, name="aux")
+    return (head(pyramid[-2], size, train=train),)
+
+
 def to_logits(
     x: jax.Array,
     num_classes: int,

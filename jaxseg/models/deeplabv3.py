@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models import encoders
-from jaxseg.models.assembly import AuxiliaryHead, make_encoder, name_stages, to_logits
+from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ASPP, ConvNormAct, Dropout, make_norm, rates_at
 from jaxseg.types import Activation, NormFactory
@@ -69,16 +69,5 @@ class DeepLabV3(nn.Module):
         if self.head_conv:
             x = ConvNormAct(self.width, **layers, name="conv")(x, train=train)
         logits = to_logits(x, self.num_classes, size, align_corners=self.align_corners, dtype=self.dtype)
-        aux: tuple[jax.Array, ...] = ()
-        if self.aux_width is not None and len(pyramid) > 1 and (train or self.is_initializing()):
-            head = AuxiliaryHead(
-                self.num_classes,
-                self.aux_width,
-                self.aux_dropout,
-                self.align_corners,
-                axis_name=self.axis_name,
-                **layers,
-                name="aux",
-            )
-            aux = (head(pyramid[-2], size, train=train),)
+        aux = auxiliary_logits(self, pyramid, size, self.aux_width, self.aux_dropout, self.align_corners, train=train)
         return logits, {"aux": aux, "aspp": context, **name_stages(encoder=pyramid, decoder=(x,))}

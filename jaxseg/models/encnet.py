@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.models.assembly import make_encoder, name_stages, to_logits
+from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.resnet import ResNet
 from jaxseg.nn import ConvNormAct, Dropout, he_normal, make_norm
@@ -81,22 +81,6 @@ class ContextEncoding(nn.Module):
         return x * (1.0 + gate.reshape(-1, 1, 1, c)).astype(x.dtype), context
 
 
-class FCNHead(nn.Module):
-    """f[b,h,w,c] -> f[b,h,w,c/4]: the features of an auxiliary head: a 3x3 convolution and dropout."""
-
-    dropout: float = 0.1
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        width = max(1, x.shape[-1] // 4)
-        x = ConvNormAct(width, norm=self.norm, act=self.act, dtype=self.dtype, name="conv")(x, train=train)
-        return Dropout(self.dropout, axis_name=self.axis_name)(x, train=train)
-
-
 class EncNet(nn.Module):
     """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
 
@@ -109,7 +93,9 @@ class EncNet(nn.Module):
         codewords: of the encoding layer (section 4: 32).
         aggregate: over the pixels; the paper's "sum", or "mean" where images are of other sizes than in training.
         dropout: rate before the classifiers.
-        aux: an auxiliary FCN head on the second coarsest level, in training (section 4.1, after Zhao et al. 2017).
+        aux: an auxiliary head on the second coarsest level, in training (section 4.1, after Zhao et al. 2017): the
+            `AuxiliaryHead` of the other networks with a quarter of the level's channels, which is the head of the
+            authors' release, whole channels dropped there too.
         encoder: the backbone; by default ResNet-50 with dilated stages at output stride 8 (section 3.2).
         axis_name: mapped axis over which dropout is drawn.
     """
@@ -136,10 +122,8 @@ class EncNet(nn.Module):
         presence = nn.Dense(self.num_classes, name="presence")(context)
         dropped = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(x, train=train)
         logits = to_logits(dropped, self.num_classes, size, kernel_init=he_normal, dtype=self.dtype)
-        aux: tuple[jax.Array, ...] = ()
-        if self.aux and (train or self.is_initializing()) and len(pyramid) > 1:
-            side = FCNHead(self.dropout, axis_name=self.axis_name, **layers, name="aux")(pyramid[-2], train=train)
-            aux = (to_logits(side, self.num_classes, size, kernel_init=he_normal, dtype=self.dtype, name="aux_head"),)
+        width = max(1, pyramid[-2].shape[-1] // 4) if self.aux and len(pyramid) > 1 else None
+        aux = auxiliary_logits(self, pyramid, size, width, self.dropout, train=train)
         return logits, {
             "aux": aux,
             "semantic_encoding": presence,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models import encoders
-from jaxseg.models.assembly import AuxiliaryHead, make_encoder, name_stages, to_logits
+from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ConvNormAct, Dropout, make_norm
 from jaxseg.types import Activation, NormFactory
@@ -51,10 +51,5 @@ class FCNHead(nn.Module):
         hidden = ConvNormAct(width, **layers, name="conv")(pyramid[-1], train=train)
         y = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(hidden, train=train)
         logits = to_logits(y, self.num_classes, size, dtype=self.dtype)
-        aux: tuple[jax.Array, ...] = ()
-        if self.aux_width is not None and len(pyramid) > 1 and (train or self.is_initializing()):
-            head = AuxiliaryHead(
-                self.num_classes, self.aux_width, self.dropout, axis_name=self.axis_name, **layers, name="aux"
-            )
-            aux = (head(pyramid[-2], size, train=train),)
+        aux = auxiliary_logits(self, pyramid, size, self.aux_width, self.dropout, train=train)
         return logits, {"aux": aux, **name_stages(encoder=pyramid), "hidden": hidden}

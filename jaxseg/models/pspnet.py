@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models import encoders
-from jaxseg.models.assembly import AuxiliaryHead, make_encoder, name_stages, to_logits
+from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ConvNormAct, Dropout, PyramidPooling, make_norm
 from jaxseg.types import Activation, NormFactory
@@ -74,16 +74,5 @@ class PSPNet(nn.Module):
             align_corners=self.align_corners,
             dtype=self.dtype,
         )
-        aux: tuple[jax.Array, ...] = ()
-        if self.aux_width is not None and len(pyramid) > 1 and (train or self.is_initializing()):
-            head = AuxiliaryHead(
-                self.num_classes,
-                self.aux_width,
-                self.dropout,
-                self.align_corners,
-                axis_name=self.axis_name,
-                **layers,
-                name="aux",
-            )
-            aux = (head(pyramid[-2], size, train=train),)
+        aux = auxiliary_logits(self, pyramid, size, self.aux_width, self.dropout, self.align_corners, train=train)
         return logits, {"aux": aux, **name_stages(encoder=pyramid, decoder=(fused,))}

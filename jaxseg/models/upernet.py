@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models import encoders
-from jaxseg.models.assembly import AuxiliaryHead, coarse_levels, make_encoder, name_stages, to_logits
+from jaxseg.models.assembly import auxiliary_logits, coarse_levels, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ConvNormAct, Dropout, LayerNorm, PyramidPooling, make_norm, resize
 from jaxseg.types import Activation, NormFactory
@@ -99,10 +99,5 @@ class UPerNet(nn.Module):
         )(taken, train=train)
         dropped = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(x, train=train)
         logits = to_logits(dropped, self.num_classes, size, align_corners=self.align_corners, dtype=self.dtype)
-        aux: tuple[jax.Array, ...] = ()
-        if self.aux_width is not None and len(taken) > 1 and (train or self.is_initializing()):
-            head = AuxiliaryHead(
-                self.num_classes, self.aux_width, self.dropout, axis_name=self.axis_name, **layers, name="aux"
-            )
-            aux = (head(taken[-2], size, train=train),)
+        aux = auxiliary_logits(self, taken, size, self.aux_width, self.dropout, train=train)
         return logits, {"aux": aux, **name_stages(encoder=pyramid, decoder=levels), "decoder/fused": x}
