@@ -21,6 +21,8 @@ from jaxseg.types import Activation, NormFactory
 def make_encoder(encoder: EncoderFactory, **layers: Any) -> nn.Module:
     """Returns the encoder as the child "encoder", with those of `layers` (norm, act, dtype) that it has.
 
+    A network that has an encoder of its own in its paper calls this with `self.encoder or functools.partial(...)`.
+
     A family whose published weights belong to one activation (ResNet's ReLU, MobileNetV3's hard swish) has no field
     `act` and keeps its own.
     """
@@ -35,15 +37,17 @@ def check_widths(owner: str, widths: Sequence[int], levels: int) -> None:
         raise ValueError(f"{owner}: widths {tuple(widths)} are too few for an encoder of {levels} levels.")
 
 
-def walk_up(stage: Callable[[int], nn.Module], pyramid: Sequence[jax.Array], *, train: bool) -> tuple[jax.Array, ...]:
-    """Applies `stage(i)(x, pyramid[i])` from the second coarsest level to the finest, starting from the coarsest.
+def walk_up(
+    stage: Callable[[int, jax.Array, jax.Array], jax.Array], pyramid: Sequence[jax.Array]
+) -> tuple[jax.Array, ...]:
+    """Takes x = stage(i, x, pyramid[i]) from the second coarsest level to the finest; x starts as the coarsest.
 
     Returns:
         The result of each stage, finest first: one level fewer than the pyramid.
     """
     x, features = pyramid[-1], []
     for i in reversed(range(len(pyramid) - 1)):
-        x = stage(i)(x, pyramid[i], train=train)
+        x = stage(i, x, pyramid[i])
         features.insert(0, x)
     return tuple(features)
 

@@ -7,6 +7,7 @@ Need", equation 1 and section 3.2.2) in residual form, z = x + attention(norm(x)
 Networks", equation 6). The softmax over classes is the loss's: the model returns logits.
 """
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -88,8 +89,8 @@ class RecursiveDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        def stage(i: int) -> AttentionStage:
-            return AttentionStage(
+        def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
+            block = AttentionStage(
                 self.widths[i],
                 self.num_heads,
                 self.position,
@@ -101,8 +102,9 @@ class RecursiveDecoder(nn.Module):
                 dtype=self.dtype,
                 name=f"stage{i}",
             )
+            return block(x, skip, train=train)
 
-        return walk_up(stage, pyramid, train=train)
+        return walk_up(stage, pyramid)
 
 
 class AttentionDecoder(nn.Module):
@@ -137,10 +139,7 @@ class AttentionDecoder(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        if self.encoder is None:
-            encoder = PlainEncoder(self.widths, self.convs, **layers, name="encoder")
-        else:
-            encoder = make_encoder(self.encoder, **layers)
+        encoder = make_encoder(self.encoder or functools.partial(PlainEncoder, self.widths, self.convs), **layers)
         self._check(len(encoder.strides))
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)

@@ -6,13 +6,14 @@ where its features are too few to tell what matters (section 2.2); `gate_finest`
 and up-convolutions around the gates are our U-Net's, in two dimensions.
 """
 
+import functools
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits
+from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder
 from jaxseg.models.unet import UNetStage
@@ -46,15 +47,15 @@ class GatedDecoder(nn.Module):
         self, pyramid: tuple[jax.Array, ...], *, train: bool = False
     ) -> tuple[tuple[jax.Array, ...], dict[str, jax.Array]]:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        x, features, gates = pyramid[-1], [], {}
-        for i in reversed(range(len(pyramid) - 1)):
-            skip = pyramid[i]
+        gates = {}
+
+        def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
             if i > 0 or self.gate_finest:
                 skip, gates[f"gate/stage{i}"] = AttentionGate(act=self.act, dtype=self.dtype, name=f"gate{i}")(skip, x)
             factor = self.strides[i + 1] // self.strides[i]
-            x = UNetStage(self.widths[i], factor, self.convs, **layers, name=f"stage{i}")(x, skip, train=train)
-            features.insert(0, x)
-        return tuple(features), gates
+            return UNetStage(self.widths[i], factor, self.convs, **layers, name=f"stage{i}")(x, skip, train=train)
+
+        return walk_up(stage, pyramid), gates
 
 
 class AttentionUNet(nn.Module):
@@ -86,10 +87,7 @@ class AttentionUNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        if self.encoder is None:
-            encoder = PlainEncoder(self.widths, self.convs, **layers, name="encoder")
-        else:
-            encoder = make_encoder(self.encoder, **layers)
+        encoder = make_encoder(self.encoder or functools.partial(PlainEncoder, self.widths, self.convs), **layers)
         levels = len(encoder.strides)
         check_widths("AttentionUNet", self.widths, levels)
         x, size = pad_to_multiple(image, encoder.strides[-1])

@@ -11,6 +11,7 @@ A segmenter of the same encoder has the same parameters under "encoder":
     python -m jaxseg.train --config experiments/unet.py --config.model.encoder_weights=runs/autoencoder
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -103,10 +104,7 @@ class Autoencoder(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        if self.encoder is None:
-            encoder = PlainEncoder(self.widths, self.convs, **layers, name="encoder")
-        else:
-            encoder = make_encoder(self.encoder, **layers)
+        encoder = make_encoder(self.encoder or functools.partial(PlainEncoder, self.widths, self.convs), **layers)
         levels = len(encoder.strides)
         check_widths("Autoencoder", self.widths, levels)
         x, size = pad_to_multiple(image, encoder.strides[-1])

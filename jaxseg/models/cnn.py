@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.models.assembly import name_stages, to_logits
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import ConvNormAct, Dropout, classifier, crop_to, he_normal, make_norm, max_pool, pad_to_multiple, resize
+from jaxseg.nn import ConvNormAct, Dropout, he_normal, make_norm, max_pool, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 
@@ -50,7 +51,5 @@ class CNN(nn.Module):
         y = max_pool(pyramid[-1], 2)
         y = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(y, train=train)
         y = ConvNormAct(self.hidden, kernel_size=self.hidden_kernel, **layers, name="hidden")(y, train=train)
-        logits = classifier(self.num_classes, kernel_init=he_normal, dtype=self.dtype)(y).astype(jnp.float32)
-        logits = crop_to(resize(logits, x.shape[1:3]), size)
-        stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
-        return logits, {"aux": (), **stages, "hidden": y}
+        logits = to_logits(y, self.num_classes, x.shape[1:3], size, kernel_init=he_normal, dtype=self.dtype)
+        return logits, {"aux": (), **name_stages(encoder=pyramid), "hidden": y}

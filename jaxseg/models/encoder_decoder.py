@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.models.assembly import name_stages, to_logits
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import ConvTranspose, classifier, crop_to, he_normal, is_identity, make_norm, max_pool, pad_to_multiple
+from jaxseg.nn import ConvTranspose, he_normal, is_identity, make_norm, max_pool, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 
@@ -81,7 +82,5 @@ class EncoderDecoder(nn.Module):
         pyramid = PlainEncoder(self.widths, self.convs, **layers, name="encoder")(x, train=train)
         bottom = max_pool(pyramid[-1], 2)
         decoded = TransposedDecoder(self.widths, self.up_kernel, **layers, name="decoder")(bottom, train=train)
-        logits = classifier(self.num_classes, kernel_init=he_normal, dtype=self.dtype)(decoded[0]).astype(jnp.float32)
-        stages = {f"encoder/stage{i}": f for i, f in enumerate(pyramid)}
-        stages |= {f"decoder/stage{i}": f for i, f in enumerate(decoded)}
-        return crop_to(logits, size), {"aux": (), **stages}
+        logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, kernel_init=he_normal, dtype=self.dtype)
+        return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}

@@ -35,6 +35,11 @@ NETWORKS: dict[int, tuple[int, tuple[int, ...]]] = {
 }
 
 
+def shared(module: nn.Module) -> dict[str, Any]:
+    """Returns the fields that every part of the network hands on to those inside it."""
+    return {name: getattr(module, name) for name in ("dropout", "norm", "act", "dtype", "axis_name")}
+
+
 class DenseLayer(nn.Module):
     """f[b,h,w,c] -> f[b,h,w,features]: norm, activation, convolution, dropout (Table 1 left and middle).
 
@@ -73,13 +78,9 @@ class DenseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         new = []
         for i in range(self.num_layers):
-            layer = DenseLayer(
-                self.growth, dropout=self.dropout, axis_name=self.axis_name, **layers, name=f"layer{i + 1}"
-            )
-            new.append(layer(x, train=train))
+            new.append(DenseLayer(self.growth, **shared(self), name=f"layer{i + 1}")(x, train=train))
             x = jnp.concatenate([x, new[-1]], axis=-1)
         return x, jnp.concatenate(new, axis=-1)
 
@@ -118,15 +119,13 @@ class DenseEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-        common = {"dropout": self.dropout, "axis_name": self.axis_name}
-        common |= {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         x = Conv(self.stem, use_bias=is_identity(self.norm), dtype=self.dtype, name="stem")(x)
         pyramid = []
         for i, num_layers in enumerate(self.layers):
             if i > 0:
-                x = DenseLayer(x.shape[-1], kernel_size=1, **common, name=f"down{i}")(x, train=train)
+                x = DenseLayer(x.shape[-1], kernel_size=1, **shared(self), name=f"down{i}")(x, train=train)
                 x = max_pool(x, 2, ceil_mode=True)
-            x, new = DenseBlock(num_layers, self.growth, **common, name=f"stage{i}")(x, train=train)
+            x, new = DenseBlock(num_layers, self.growth, **shared(self), name=f"stage{i}")(x, train=train)
             pyramid.append(new if i == len(self.layers) - 1 else x)
         return tuple(pyramid)
 
@@ -150,9 +149,7 @@ class DenseUpStage(nn.Module):
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
         x = ConvTranspose(x.shape[-1], kernel_size=3, stride=2, dtype=self.dtype, name="up")(x)
         x = jnp.concatenate([x, skip], axis=-1)
-        common = {"dropout": self.dropout, "axis_name": self.axis_name}
-        common |= {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        whole, new = DenseBlock(self.num_layers, self.growth, **common, name="block")(x, train=train)
+        whole, new = DenseBlock(self.num_layers, self.growth, **shared(self), name="block")(x, train=train)
         return whole if self.everything else new
 
 
@@ -174,20 +171,11 @@ class DenseDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        def stage(i: int) -> DenseUpStage:
-            return DenseUpStage(
-                self.layers[i],
-                self.growth,
-                everything=i == 0,
-                dropout=self.dropout,
-                norm=self.norm,
-                act=self.act,
-                dtype=self.dtype,
-                axis_name=self.axis_name,
-                name=f"stage{i}",
-            )
+        def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
+            block = DenseUpStage(self.layers[i], self.growth, everything=i == 0, **shared(self), name=f"stage{i}")
+            return block(x, skip, train=train)
 
-        return walk_up(stage, pyramid, train=train)
+        return walk_up(stage, pyramid)
 
 
 class FCDenseNet(nn.Module):
@@ -224,11 +212,9 @@ class FCDenseNet(nn.Module):
                 f"FCDenseNet: layers must be an odd number of blocks, at least 3 (down, bottleneck, up), got {layers}."
             )
         down = len(layers) // 2 + 1
-        common = {"dropout": self.dropout, "axis_name": self.axis_name}
-        common |= {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        encoder = DenseEncoder(layers[:down], growth, self.stem, **common, name="encoder")
+        encoder = DenseEncoder(layers[:down], growth, self.stem, **shared(self), name="encoder")
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
-        decoded = DenseDecoder(layers[: down - 1 : -1], growth, **common, name="decoder")(pyramid, train=train)
+        decoded = DenseDecoder(layers[: down - 1 : -1], growth, **shared(self), name="decoder")(pyramid, train=train)
         logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, kernel_init=he_normal, dtype=self.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models import encoders
-from jaxseg.models.assembly import coarse_levels, make_encoder, name_stages, to_logits
+from jaxseg.models.assembly import coarse_levels, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ConvNormAct, ConvTranspose, crop_to, make_norm, pad_to_multiple
 from jaxseg.nn.conv import near_zero
@@ -97,15 +97,15 @@ class LinkNet(nn.Module):
         image, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(image, train=train)
         levels, strides = coarse_levels("LinkNet", pyramid, encoder.strides, self.finest)
-        x, decoded = levels[-1], []
-        for i in reversed(range(len(levels) - 1)):
-            block = LinkNetBlock(
-                levels[i].shape[-1], strides[i + 1] // strides[i], self.up_kernel, **layers, name=f"block{i + 1}"
-            )
-            x = block(x, train=train) + levels[i]
-            decoded.insert(0, x)
+
+        def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
+            factor = strides[i + 1] // strides[i]
+            block = LinkNetBlock(skip.shape[-1], factor, self.up_kernel, **layers, name=f"block{i + 1}")
+            return block(x, train=train) + skip
+
+        decoded = walk_up(stage, levels)
         end = self._end_in_convolutions if self.ending == "full_conv" else self._end_in_blocks
-        logits = end(x, strides[0], layers, train=train)
+        logits = end(decoded[0] if decoded else levels[-1], strides[0], layers, train=train)
         return crop_to(logits, size), {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
 
     def _end_in_convolutions(self, x: jax.Array, stride: int, layers: dict[str, Any], *, train: bool) -> jax.Array:

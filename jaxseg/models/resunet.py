@@ -7,6 +7,7 @@ the paper; ours has more by the norms, the biases of each unit's second convolut
 shortcuts need where channels or resolution change.
 """
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -70,20 +71,16 @@ class ResUNetDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        def stage(i: int) -> ResUNetStage:
-            return ResUNetStage(
-                self.widths[i],
-                self.strides[i + 1] // self.strides[i],
-                self.blocks,
-                self.up,
-                self.shortcut,
-                norm=self.norm,
-                act=self.act,
-                dtype=self.dtype,
-                name=f"stage{i}",
-            )
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
 
-        return walk_up(stage, pyramid, train=train)
+        def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
+            factor = self.strides[i + 1] // self.strides[i]
+            block = ResUNetStage(
+                self.widths[i], factor, self.blocks, self.up, self.shortcut, **layers, name=f"stage{i}"
+            )
+            return block(x, skip, train=train)
+
+        return walk_up(stage, pyramid)
 
 
 class ResUNet(nn.Module):
@@ -114,10 +111,8 @@ class ResUNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        if self.encoder is None:
-            encoder = ResidualEncoder(self.widths, self.blocks, self.shortcut, **layers, name="encoder")
-        else:
-            encoder = make_encoder(self.encoder, **layers)
+        own = functools.partial(ResidualEncoder, self.widths, self.blocks, self.shortcut)
+        encoder = make_encoder(self.encoder or own, **layers)
         levels = len(encoder.strides)
         check_widths("ResUNet", self.widths, levels)
         x, size = pad_to_multiple(image, encoder.strides[-1])

@@ -6,6 +6,7 @@ Dropout between the deepest stages makes it Bayesian SegNet (Kendall, Badrinaray
 averaging predictions under it estimates their uncertainty.
 """
 
+import functools
 import itertools
 from typing import Any, Literal
 
@@ -77,10 +78,10 @@ class SegNetDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        def stage(i: int) -> SegNetStage:
+        def stage(i: int, x: jax.Array, level: jax.Array) -> jax.Array:
             # The last convolution has the width of the stage that follows it.
             following = (self.widths[max(0, i - 1)],) if self.depths[i] > 0 else ()
-            return SegNetStage(
+            block = SegNetStage(
                 (self.widths[i],) * (self.depths[i] - 1) + following,
                 self.kernel_size,
                 self.dropout if i >= (len(pyramid) - 1) // 2 else 0.0,
@@ -90,8 +91,9 @@ class SegNetDecoder(nn.Module):
                 axis_name=self.axis_name,
                 name=f"stage{i}",
             )
+            return block(x, level, train=train)
 
-        return walk_up(stage, pyramid, train=train)
+        return walk_up(stage, pyramid)
 
 
 class SegNet(nn.Module):
@@ -152,10 +154,7 @@ class SegNet(nn.Module):
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
 
     def _encoder(self) -> nn.Module:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        if self.encoder is not None:
-            return make_encoder(self.encoder, **layers)
-        own = {"use_norm": True, "dropout": self.dropout, "axis_name": self.axis_name}
+        own = functools.partial(VGG, use_norm=True, dropout=self.dropout, axis_name=self.axis_name)
         if self.form == "basic":
-            own |= {"channels": (64,) * 4, "depths": (1,) * 4, "kernel_size": 7, "use_bias": False}
-        return VGG(**own, norm=self.norm, dtype=self.dtype, name="encoder")
+            own = functools.partial(own, channels=(64,) * 4, depths=(1,) * 4, kernel_size=7, use_bias=False)
+        return make_encoder(self.encoder or own, norm=self.norm, act=self.act, dtype=self.dtype)

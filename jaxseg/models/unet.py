@@ -9,6 +9,7 @@ The form of segmentation_models_pytorch's `Unet` over a pre-trained encoder is `
 `head_kernel=3` (and `full_skip=False`, `center=True` where the encoder is a VGG).
 """
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -16,14 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxseg.models.assembly import (
-    check_widths,
-    decoder_levels,
-    make_encoder,
-    name_stages,
-    to_logits,
-    walk_up,
-)
+from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import ConvStage, Padding, PlainEncoder, conv_layers
 from jaxseg.nn import Conv, ConvTranspose, he_normal, make_norm, pad_to_multiple, resize
@@ -84,20 +78,15 @@ class UNetDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        def stage(i: int) -> UNetStage:
-            return UNetStage(
-                self.widths[i],
-                self.strides[i + 1] // self.strides[i],
-                self.convs,
-                self.up,
-                self.padding,
-                norm=self.norm,
-                act=self.act,
-                dtype=self.dtype,
-                name=f"full{i}" if i < self.added else f"stage{i - self.added}",
-            )
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
 
-        return walk_up(stage, pyramid, train=train)
+        def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
+            factor = self.strides[i + 1] // self.strides[i]
+            name = f"full{i}" if i < self.added else f"stage{i - self.added}"
+            block = UNetStage(self.widths[i], factor, self.convs, self.up, self.padding, **layers, name=name)
+            return block(x, skip, train=train)
+
+        return walk_up(stage, pyramid)
 
 
 class UNet(nn.Module):
@@ -144,16 +133,14 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        if self.encoder is None:
-            encoder = PlainEncoder(
-                self.widths, self.convs, self.dropout, self.padding, axis_name=self.axis_name, **layers, name="encoder"
-            )
-        elif self.padding == "valid":
+        if self.encoder is not None and self.padding == "valid":
             raise ValueError(
                 "UNet: padding='valid' is a form of the paper's own encoder; another encoder needs 'same'."
             )
-        else:
-            encoder = make_encoder(self.encoder, **layers)
+        own = functools.partial(
+            PlainEncoder, self.widths, self.convs, self.dropout, self.padding, axis_name=self.axis_name
+        )
+        encoder = make_encoder(self.encoder or own, **layers)
         if self.padding == "valid":
             x, size = pad_for_valid(image, len(encoder.strides), self.convs), image.shape[1:3]
         else:

@@ -8,6 +8,7 @@ The form of segmentation_models_pytorch's `UnetPlusPlus` over a pre-trained enco
 `full_resolution=True`, `head_kernel=3` (and `full_skip=False`, `center=True` where the encoder is a VGG).
 """
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -117,10 +118,8 @@ class UNetPlusPlus(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        if self.encoder is None:
-            encoder = PlainEncoder(self.widths, self.convs, axis_name=self.axis_name, **layers, name="encoder")
-        else:
-            encoder = make_encoder(self.encoder, **layers)
+        own = functools.partial(PlainEncoder, self.widths, self.convs, axis_name=self.axis_name)
+        encoder = make_encoder(self.encoder or own, **layers)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid, strides = encoder(x, train=train), encoder.strides
         skips, strides, added = decoder_levels(
