@@ -13,7 +13,7 @@ from tiny_models import ENCODERS, TINY
 
 from jaxseg import models
 from jaxseg.models import encoders, summary
-from jaxseg.models.__main__ import main
+from jaxseg.models.__main__ import describe, main
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,6 +60,17 @@ def test_transposed_convolutions_count_the_products_that_are_made():
 
     rows = summary.modules(Up(), (6, 4))
     assert rows[0].flops == 2 * 6 * 4 * 4 * 7 * 3  # each input number meets each of the 2x2 weights
+
+
+def test_xla_counts_activations_but_no_products_with_padding():
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train=False):
+            return nn.relu(nn.Conv(5, (3, 3), use_bias=False, name="conv")(x))
+
+    assert summary.modules(Layer(), (4, 4), 2)[0].flops == 2 * (4 * 3) ** 2 * 2 * 5  # 3 taps of each of 4 pixels a side
+    # Of those 12 the first and the last meet the border.
+    assert summary.totals(Layer(), (4, 4), 2).flops == 2 * (4 * 3 - 2) ** 2 * 2 * 5 + 4 * 4 * 5
 
 
 @pytest.mark.parametrize("name", sorted(TINY))
@@ -117,9 +128,16 @@ def test_the_table_of_a_network_and_of_an_encoder(capsys):
     assert re.search(r"^  encoder +ResidualEncoder", out, re.MULTILINE) and "stage0" not in out
     model = models.build("unet", num_classes=5, encoder="residual", encoder_args={"widths": (4, 6, 8)}, widths=(4, 6))
     count = summary.totals(model, (33, 48), 1).parameters
-    assert f"parameters: {count:,} (" in out and "GFLOPs: " in out and "GiB in training" in out
+    assert f"parameters: {count:,} (" in out and "GFLOPs for an image of 33 x 48: " in out and "GiB in training" in out
     assert main(["plain", "--arg", f"widths={tuple(ENCODERS['plain']['widths'])}", "--size", "32x32"]) == 0
     assert re.search(r"^  stage2 +ConvStage +8 x 8 x 8 ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_both_counts_of_operations_are_told_apart():
+    totals = summary.Totals(7, 0, flops=2_500_000_000, inference_bytes=0, training_bytes=0)
+    [line] = [line for line in describe(totals, 3_125_000_000, (33, 48), 8).splitlines() if "GFLOPs" in line]
+    assert line.startswith("GFLOPs for an image of 33 x 48: 3.125 in the table, which counts convolutions and matrix")
+    assert "; 2.500 by XLA, which counts every operation but those on padding" in line
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
         first = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ConfigError(first if first.endswith((".", "?")) else f"{first}.") from error
     print(table(rows, options.depth))
-    print(describe(totals, size, options.batch))
+    print(describe(totals, rows[0].flops, size, options.batch))
     return 0
 
 
@@ -122,11 +122,20 @@ def table(rows: Sequence[summary.Row], depth: int) -> str:
     )
 
 
-def describe(totals: summary.Totals, size: tuple[int, int], batch: int) -> str:
-    """Returns the totals as text."""
+def describe(totals: summary.Totals, products: int, size: tuple[int, int], batch: int) -> str:
+    """Returns the totals as text.
+
+    Args:
+        totals: of `summary.totals`.
+        products: operations of the network's convolutions and matrix products, from its row of the table.
+        size: height and width of the image.
+        batch: images in a batch.
+    """
     return (
         f"parameters: {totals.parameters:,} ({totals.statistics:,} running statistics besides)\n"
-        f"GFLOPs: {totals.flops / 1e9:.2f} for an image of {size[0]} x {size[1]}, every operation counted by XLA\n"
+        f"GFLOPs for an image of {size[0]} x {size[1]}: {products / 1e9:.3f} in the table, which counts convolutions "
+        f"and matrix products, padding included; {totals.flops / 1e9:.3f} by XLA, which counts every operation but "
+        "those on padding\n"
         f"memory, about, with batches of {batch}: {totals.inference_bytes / 2**30:.2f} GiB in evaluation, "
         f"{totals.training_bytes / 2**30:.2f} GiB in training with Adam (XLA's fusion needs less, float32)"
     )

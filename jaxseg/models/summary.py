@@ -20,7 +20,7 @@ class Row(NamedTuple):
         kind: name of its class.
         shape: of its first output, without the batch; None where it returns no array.
         parameters: how many numbers are learned in it.
-        flops: of its convolutions and matrix products for one image, 2 for a multiply-add.
+        flops: of its convolutions and matrix products for one image, 2 for a multiply-add, zeros of padding included.
     """
 
     path: str
@@ -36,7 +36,8 @@ class Totals(NamedTuple):
     Attributes:
         parameters: how many numbers are learned.
         statistics: running statistics of the norms.
-        flops: of one image in evaluation, every operation counted, as XLA estimates them for the lowered program.
+        flops: of one image in evaluation, as XLA estimates them for the lowered program: every operation counts
+            (norms, activations, resizing too), but none on the zeros of padding.
         inference_bytes: parameters and the most that is alive at one time, for a batch in evaluation.
         training_bytes: parameters, gradients and two moments, and what a batch leaves behind for the backward pass.
     """
