@@ -21,6 +21,24 @@ from jaxseg.nn import ASPP, ConvNormAct, Dropout, make_norm, rates_at
 from jaxseg.types import Activation, NormFactory
 
 
+def atrous_features(
+    model: nn.Module, x: jax.Array, stride: int, *, separable_conv: bool = False, train: bool
+) -> tuple[jax.Array, jax.Array]:
+    """f[b,y,x,c] at `stride` -> (context, features), both f[b,y,x,width]: DeepLabV3 between encoder and classes.
+
+    The context is that of the pyramid pooling; dropout and, with `head_conv`, a 3x3 convolution make the features. The
+    children "aspp", "dropout" and "conv" are those of `model`, a DeepLabV3 or V3+, whose fields are read.
+    """
+    layers = {"norm": model.norm, "act": model.act, "dtype": model.dtype}
+    rates = model.rates or rates_at(stride)
+    pooling = ASPP(model.width, rates, model.separable, axis_name=model.axis_name, **layers, name="aspp")
+    context = pooling(x, train=train)
+    x = Dropout(model.dropout, axis_name=model.axis_name, name="dropout")(context, train=train)
+    if model.head_conv:
+        x = ConvNormAct(model.width, separable=separable_conv, **layers, name="conv")(x, train=train)
+    return context, x
+
+
 class DeepLabV3(nn.Module):
     """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
 
@@ -61,13 +79,7 @@ class DeepLabV3(nn.Module):
         size = image.shape[1:3]
         encoder = make_encoder(self.encoder, **layers)
         pyramid = encoder(image, train=train)
-        rates = self.rates or rates_at(encoder.strides[-1])
-        context = ASPP(self.width, rates, self.separable, axis_name=self.axis_name, **layers, name="aspp")(
-            pyramid[-1], train=train
-        )
-        x = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(context, train=train)
-        if self.head_conv:
-            x = ConvNormAct(self.width, **layers, name="conv")(x, train=train)
+        context, x = atrous_features(self, pyramid[-1], encoder.strides[-1], train=train)
         logits = to_logits(x, self.num_classes, size, align_corners=self.align_corners, dtype=self.dtype)
         aux = auxiliary_logits(self, pyramid, size, self.aux_width, self.aux_dropout, self.align_corners, train=train)
         return logits, {"aux": aux, "aspp": context, **name_stages(encoder=pyramid, decoder=(x,))}

@@ -17,8 +17,9 @@ from flax import linen as nn
 
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
+from jaxseg.models.deeplabv3 import atrous_features
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import ASPP, ConvNormAct, Dropout, make_norm, rates_at, resize
+from jaxseg.nn import ConvNormAct, make_norm, resize
 from jaxseg.types import Activation, NormFactory
 
 
@@ -61,13 +62,8 @@ class DeepLabV3Plus(nn.Module):
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         encoder = make_encoder(self.encoder, **layers)
         pyramid = encoder(image, train=train)
-        rates = self.rates or rates_at(encoder.strides[-1])
-        context = ASPP(self.width, rates, self.separable, axis_name=self.axis_name, **layers, name="aspp")(
-            pyramid[-1], train=train
-        )
-        x = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(context, train=train)
-        if self.head_conv:
-            x = ConvNormAct(self.width, separable=self.separable, **layers, name="conv")(x, train=train)
+        stride = encoder.strides[-1]
+        context, x = atrous_features(self, pyramid[-1], stride, separable_conv=self.separable, train=train)
         low = pyramid[max(0, sum(stride <= self.low_stride for stride in encoder.strides) - 1)]
         low = ConvNormAct(self.low_width, 1, **layers, name="low")(low, train=train)
         x = jnp.concatenate([resize(x, low.shape[1:3], align_corners=self.align_corners), low], axis=-1)
