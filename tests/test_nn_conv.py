@@ -224,6 +224,13 @@ def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean(key):
         jnn.StochasticDepth(1.5).apply({}, jnp.ones((2, 3)), train=True)
 
 
+def test_rates_of_stochastic_depth_grow_over_all_blocks():
+    rates = jnn.drop_rates(0.3, (2, 1, 1))
+    assert [len(stage) for stage in rates] == [2, 1, 1]
+    np.testing.assert_allclose(np.concatenate(rates), [0, 0.1, 0.2, 0.3], rtol=1e-12)
+    assert jnn.drop_rates(0.3, (1,)) == ((0.0,),)
+
+
 def test_stochastic_depth_under_pmap_is_that_of_the_global_batch(key):
     def drop(x, axis_name=None):
         return jnn.StochasticDepth(0.5, axis_name).apply({}, x, train=True, rngs={"dropout": key})

@@ -21,7 +21,7 @@ from jaxseg.types import Activation, NormFactory
 def make_encoder(encoder: EncoderFactory, **layers: Any) -> nn.Module:
     """Returns the encoder as the child "encoder", with those of `layers` (norm, act, dtype) that it has.
 
-    A network that has an encoder of its own in its paper calls this with `self.encoder or functools.partial(...)`.
+    A network with an encoder of its own passes `self.encoder or` a factory of that one, with its fields set.
 
     A family whose published weights belong to one activation (ResNet's ReLU, MobileNetV3's hard swish) has no field
     `act` and keeps its own.

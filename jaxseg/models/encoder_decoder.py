@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from jaxseg.models.assembly import name_stages, to_logits
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import ConvTranspose, he_normal, is_identity, make_norm, max_pool, pad_to_multiple
+from jaxseg.nn import ConvTransposeNormAct, he_normal, make_norm, max_pool, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 
@@ -31,30 +31,12 @@ class TransposedDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
+        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         features = []
         for i in reversed(range(len(self.widths))):
-            x = TransposedStage(
-                self.widths[i], self.kernel_size, norm=self.norm, act=self.act, dtype=self.dtype, name=f"stage{i}"
-            )(x, train=train)
+            x = ConvTransposeNormAct(self.widths[i], self.kernel_size, 2, **layers, name=f"stage{i}")(x, train=train)
             features.insert(0, x)
         return tuple(features)
-
-
-class TransposedStage(nn.Module):
-    """f[b,h,w,c] -> f[b,2h,2w,features]: transposed convolution of stride 2, norm, activation."""
-
-    features: int
-    kernel_size: int = 3
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        x = ConvTranspose(
-            self.features, self.kernel_size, 2, use_bias=is_identity(self.norm), dtype=self.dtype, name="up"
-        )(x)
-        return self.act(self.norm(name="norm")(x, train=train))
 
 
 class EncoderDecoder(nn.Module):

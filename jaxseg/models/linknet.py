@@ -15,39 +15,16 @@ from flax import linen as nn
 from jaxseg.models import encoders
 from jaxseg.models.assembly import coarse_levels, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import ConvNormAct, ConvTranspose, crop_to, make_norm, pad_to_multiple
+from jaxseg.nn import ConvNormAct, ConvTranspose, ConvTransposeNormAct, crop_to, make_norm, pad_to_multiple
 from jaxseg.nn.conv import near_zero
 from jaxseg.types import Activation, NormFactory
-
-
-class UpNormAct(nn.Module):
-    """Transposed convolution, norm, activation: f[b,h,w,c] -> f[b,h*factor,w*factor,features].
-
-    The convolution keeps its bias before the norm, as in the authors' code and in segmentation_models_pytorch.
-    Children: "up", "norm".
-    """
-
-    features: int
-    factor: int = 2
-    kernel_size: int = 3
-    norm: NormFactory | None = None
-    act: Activation = jax.nn.relu
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        # A kernel smaller than its stride would leave pixels out.
-        kernel = max(self.kernel_size, self.factor)
-        x = ConvTranspose(self.features, kernel, self.factor, dtype=self.dtype, name="up")(x)
-        if self.norm is not None:
-            x = self.norm(name="norm")(x, train=train)
-        return self.act(x)
 
 
 class LinkNetBlock(nn.Module):
     """f[b,h,w,c] -> f[b,h*factor,w*factor,features] by way of c/4 channels (Fig. 3).
 
-    Children: "reduce", "up", "expand".
+    The transposed convolution keeps its bias before the norm, as in the authors' code and in
+    segmentation_models_pytorch. Children: "reduce", "up", "expand".
     """
 
     features: int
@@ -62,7 +39,9 @@ class LinkNetBlock(nn.Module):
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         width = max(1, x.shape[-1] // 4)
         x = ConvNormAct(width, 1, **layers, name="reduce")(x, train=train)
-        x = UpNormAct(width, self.factor, self.up_kernel, **layers, name="up")(x, train=train)
+        # A kernel smaller than its stride would leave pixels out.
+        kernel = max(self.up_kernel, self.factor)
+        x = ConvTransposeNormAct(width, kernel, self.factor, use_bias=True, **layers, name="up")(x, train=train)
         return ConvNormAct(self.features, 1, **layers, name="expand")(x, train=train)
 
 
@@ -112,7 +91,7 @@ class LinkNet(nn.Module):
         """The paper's Fig. 1 below "decoder block 1", for any stride of the finest linked level."""
         x = LinkNetBlock(x.shape[-1], 1, self.up_kernel, **layers, name="block0")(x, train=train)
         factor = 2 if stride % 2 == 0 else 1
-        x = UpNormAct(self.width, factor, **layers, name="up")(x, train=train)
+        x = ConvTransposeNormAct(self.width, 3, factor, use_bias=True, **layers, name="up")(x, train=train)
         x = ConvNormAct(self.width, **layers, name="conv")(x, train=train)
         factor = stride // factor
         head = ConvTranspose(self.num_classes, factor, factor, kernel_init=near_zero, dtype=self.dtype, name="head")

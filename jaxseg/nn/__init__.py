@@ -9,8 +9,7 @@ from jaxseg.nn.conv import (
     Conv,
     ConvNormAct,
     ConvTranspose,
-    Dropout,
-    StochasticDepth,
+    ConvTransposeNormAct,
     classifier,
     conv2d,
     conv_transpose2d,
@@ -19,6 +18,7 @@ from jaxseg.nn.conv import (
     space_to_depth,
 )
 from jaxseg.nn.deformable import DeformableAttention, deformable_attention
+from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
 from jaxseg.nn.inverted import InvertedResidual, round_channels
 from jaxseg.nn.large_fov import LargeFOV
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
@@ -44,6 +44,7 @@ __all__ = [
     "Conv",
     "ConvNormAct",
     "ConvTranspose",
+    "ConvTransposeNormAct",
     "DeformableAttention",
     "Dropout",
     "GroupNorm",
@@ -67,6 +68,7 @@ __all__ = [
     "crop_to",
     "deformable_attention",
     "depth_to_space",
+    "drop_rates",
     "global_avg_pool",
     "group_norm",
     "he_normal",

@@ -1,4 +1,4 @@
-"""Convolution, convolution-norm-activation, transposed convolution and dropout.
+"""Convolutions and transposed convolutions, alone and with norm and activation.
 
 All take f[b,h,w,c] of any height and width. Parameters are float32 and the compute dtype is the field `dtype` (None:
 that of the input and the parameters together). Padding is symmetric and explicit, as torch's, so that an even size
@@ -167,6 +167,36 @@ class ConvTranspose(nn.Module):
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
+class ConvTransposeNormAct(nn.Module):
+    """Transposed convolution, norm, activation: f[b,h,w,c] -> f[b,h*stride,w*stride,features].
+
+    Children: "up", "norm".
+
+    Attributes:
+        features, kernel_size, stride, dtype: as in `ConvTranspose`.
+        use_bias: a bias before the norm too; without a norm there always is one.
+        norm: factory of the norm layer; None for none.
+    """
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 2
+    use_bias: bool = False
+    norm: NormFactory | None = None
+    act: Activation = nn.relu
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        bias = self.use_bias or is_identity(self.norm)
+        x = ConvTranspose(
+            self.features, self.kernel_size, self.stride, use_bias=bias, dtype=self.dtype, name="up"
+        )(x)  # fmt: skip
+        if self.norm is not None:
+            x = self.norm(name="norm")(x, train=train)
+        return self.act(x)
+
+
 def conv_transpose2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
     """Transposed convolution of f[b,h,w,c] with f[k,k,c,o] -> f[b,h*stride,w*stride,o]; see `ConvTranspose`."""
     # The stride^2 pixels that an input pixel grows into are features of one ordinary convolution, whose kernel holds
@@ -215,72 +245,6 @@ def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
 depth_to_space.defvjp(
     lambda x, factor: (depth_to_space(x, factor), None), lambda factor, _, dy: (space_to_depth(dy, factor),)
 )
-
-
-class Dropout(nn.Module):
-    """Zeroes entries with probability `rate` and scales the rest by 1 / (1 - rate) when `train` (Srivastava 2014).
-
-    The mask of an example depends on the "dropout" key and on the example's place in the global batch alone, so one
-    program over the whole batch and one replica a device (`axis_name` of the `pmap`) draw the same masks.
-
-    Attributes:
-        rate: probability of dropping, in [0, 1].
-        axis_name: the mapped axis that the batch is split over, if any.
-        spatial: drops whole channels (Tompson 2015) in place of single entries.
-    """
-
-    rate: float
-    axis_name: str | None = None
-    spatial: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        if not 0.0 <= self.rate <= 1.0:
-            raise ValueError(f"Dropout needs a rate in [0, 1], got {self.rate}.")
-        if not train or self.rate == 0.0:
-            return x
-        if self.rate == 1.0:
-            return jnp.zeros_like(x)
-        keys = _example_keys(self, x.shape[0])
-        shape = (*(1 for _ in x.shape[1:-1]), x.shape[-1]) if self.spatial else x.shape[1:]
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate, shape))(keys)
-        return jnp.where(keep, x / jnp.asarray(1.0 - self.rate, x.dtype), jnp.zeros_like(x))
-
-
-class StochasticDepth(nn.Module):
-    """Drops the residual branch f[b,...] of whole examples with probability `rate` when `train` (Huang 2016).
-
-    What stays is scaled by 1 / (1 - rate), so that nothing changes in evaluation. To be called on the branch, before it
-    is added: `x + StochasticDepth(rate, name="drop")(branch, train=train)`. Drawn as `Dropout` is.
-
-    Attributes:
-        rate: probability of dropping, in [0, 1].
-        axis_name: the mapped axis that the batch is split over, if any.
-    """
-
-    rate: float
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        if not 0.0 <= self.rate <= 1.0:
-            raise ValueError(f"StochasticDepth needs a rate in [0, 1], got {self.rate}.")
-        if not train or self.rate == 0.0:
-            return x
-        if self.rate == 1.0:
-            return jnp.zeros_like(x)
-        keys = _example_keys(self, x.shape[0])
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate))(keys)
-        keep = keep.reshape(-1, *(1 for _ in x.shape[1:]))
-        return jnp.where(keep, x / jnp.asarray(1.0 - self.rate, x.dtype), jnp.zeros_like(x))
-
-
-def _example_keys(module: Dropout | StochasticDepth, b: int) -> jax.Array:
-    """A key for each of b examples, made of the "dropout" key and the example's place in the global batch."""
-    index = jnp.arange(b)
-    if module.axis_name is not None and not module.is_initializing():
-        index = index + lax.axis_index(module.axis_name) * b
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(module.make_rng("dropout"), index)
 
 
 def check_image(x: jax.Array, name: str) -> None:

@@ -10,7 +10,8 @@ import jax
 from flax import linen as nn
 
 from jaxseg.nn.attention import SqueezeExcite
-from jaxseg.nn.conv import ConvNormAct, StochasticDepth, check_image
+from jaxseg.nn.conv import ConvNormAct, check_image
+from jaxseg.nn.dropout import StochasticDepth
 from jaxseg.types import Activation, NormFactory
 
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn.conv import ConvNormAct, Dropout
+from jaxseg.nn.conv import ConvNormAct
+from jaxseg.nn.dropout import Dropout
 from jaxseg.nn.norm import make_norm
 from jaxseg.types import Activation, NormFactory
 

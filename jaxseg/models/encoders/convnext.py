@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn import Conv, LayerNorm, StochasticDepth, pad_to_multiple
+from jaxseg.nn import Conv, LayerNorm, StochasticDepth, drop_rates, pad_to_multiple
 
 Rounding = Literal["up", "down"]
 # Section A.1: a truncated normal distribution.
@@ -128,10 +128,8 @@ class ConvNeXt(nn.Module):
         norm = functools.partial(LayerNorm, dtype=self.dtype, epsilon=1e-6)
         x = reduce(self.widths[0], 4, self.dtype, "stem")(rounded(x, 4, self.rounding))
         x = norm(name="stem_norm")(x)
-        total, pyramid = max(1, sum(self.depths) - 1), []
-        for i, (features, depth) in enumerate(zip(self.widths, self.depths)):
-            before = sum(self.depths[:i])
-            drops = tuple(self.drop * (before + j) / total for j in range(depth))
+        pyramid = []
+        for i, (features, drops) in enumerate(zip(self.widths, drop_rates(self.drop, self.depths))):
             x = ConvNeXtStage(
                 features, drops, i == 0, self.rounding, self.layer_scale, self.dtype, self.axis_name, name=f"stage{i}"
             )(x, train=train)

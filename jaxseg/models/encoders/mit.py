@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxseg.nn import Conv, LayerNorm, MultiHeadAttention, StochasticDepth
+from jaxseg.nn import Conv, LayerNorm, MultiHeadAttention, StochasticDepth, drop_rates
 
 dense_init = nn.initializers.truncated_normal(0.02)
 # By what a pixel feeds: the release's normal(0, sqrt(2 / fan_out)).
@@ -155,10 +155,8 @@ class MixTransformer(nn.Module):
         for name in ("depths", "heads", "reductions", "kernels", "steps"):
             if len(getattr(self, name)) < levels:
                 raise ValueError(f"MixTransformer: {name} needs {levels} numbers, as widths has.")
-        blocks = sum(self.depths[:levels])
-        rates = [self.drop_path * i / max(blocks - 1, 1) for i in range(blocks)]
         pyramid = []
-        for i, (features, depth) in enumerate(zip(self.widths, self.depths)):
+        for i, (features, rates) in enumerate(zip(self.widths, drop_rates(self.drop_path, self.depths[:levels]))):
             x = MixStage(
                 features,
                 self.kernels[i],
@@ -166,11 +164,10 @@ class MixTransformer(nn.Module):
                 self.heads[i],
                 self.reductions[i],
                 self.mlp_ratio,
-                tuple(rates[:depth]),
+                rates,
                 axis_name=self.axis_name,
                 dtype=self.dtype,
                 name=f"stage{i}",
             )(x, train=train)
-            rates = rates[depth:]
             pyramid.append(x)
         return tuple(pyramid)

@@ -1,0 +1,78 @@
+"""Dropout of entries, of channels and of whole residual branches.
+
+The mask of an example depends on the "dropout" key and on the example's place in the global batch alone, so one program
+over the whole batch and one replica a device (`axis_name` of the `pmap`) draw the same masks.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+
+class Dropout(nn.Module):
+    """Zeroes entries with probability `rate` and scales the rest by 1 / (1 - rate) when `train` (Srivastava 2014).
+
+    Attributes:
+        rate: probability of dropping, in [0, 1].
+        axis_name: the mapped axis that the batch is split over, if any.
+        spatial: drops whole channels (Tompson 2015) in place of single entries.
+    """
+
+    rate: float
+    axis_name: str | None = None
+    spatial: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        shape = (*(1 for _ in x.shape[1:-1]), x.shape[-1]) if self.spatial else x.shape[1:]
+        return _drop(self, x, shape, train=train)
+
+
+class StochasticDepth(nn.Module):
+    """Drops the residual branch f[b,...] of whole examples with probability `rate` when `train` (Huang 2016).
+
+    What stays is scaled by 1 / (1 - rate), so that nothing changes in evaluation. To be called on the branch, before it
+    is added: `x + StochasticDepth(rate, name="drop")(branch, train=train)`.
+
+    Attributes:
+        rate: probability of dropping, in [0, 1].
+        axis_name: the mapped axis that the batch is split over, if any.
+    """
+
+    rate: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        return _drop(self, x, (1,) * (x.ndim - 1), train=train)
+
+
+def _drop(module: Dropout | StochasticDepth, x: jax.Array, shape: tuple[int, ...], *, train: bool) -> jax.Array:
+    """f[b,...] -> f[b,...]: each example under a mask of its own, whose `shape` broadcasts to the example's."""
+    rate = module.rate
+    if not 0.0 <= rate <= 1.0:
+        raise ValueError(f"{type(module).__name__} needs a rate in [0, 1], got {rate}.")
+    if not train or rate == 0.0:
+        return x
+    if rate == 1.0:
+        return jnp.zeros_like(x)
+    index = jnp.arange(x.shape[0])
+    if module.axis_name is not None and not module.is_initializing():
+        index = index + lax.axis_index(module.axis_name) * x.shape[0]
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(module.make_rng("dropout"), index)
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shape))(keys)
+    return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), jnp.zeros_like(x))
+
+
+def drop_rates(greatest: float, depths: Sequence[int]) -> tuple[tuple[float, ...], ...]:
+    """Returns the rate of stochastic depth of each block of each stage, `depths[i]` blocks in stage i.
+
+    It grows linearly over the blocks of the whole network, from 0 at the first to `greatest` at the last.
+    """
+    total = sum(depths)
+    rates = iter([greatest * i / max(total - 1, 1) for i in range(total)])
+    return tuple(tuple(itertools.islice(rates, depth)) for depth in depths)
