@@ -5,7 +5,8 @@
     python -m jaxseg.train --config experiments/adversarial.py:folder --config.data.dir=MY_FOLDER
 
 Images whose masks are all 255 count as unlabelled. To learn from them too, as Hung et al. do, give
---config.adversarial.unlabelled_weight=0.001 --config.adversarial.taught_weight=0.1.
+--config.adversarial.unlabelled_weight=0.001 --config.adversarial.semi_weight=0.1; this begins after a quarter of the
+steps, as theirs, or after those of adversarial.unlabelled_from.
 
 Shapes validation mIoU: not yet measured.
 """
@@ -24,6 +25,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         model__name="resunet",
         model__args={"widths": (16, 32, 64, 128) if small else (64, 128, 256, 512), "norm": "batch"},
         adversarial__weight=0.01,
+        adversarial__unlabelled_from=config.steps // 4,
         adversarial__widths=(16, 32, 64) if small else (64, 128, 256, 512),
     )
     return config

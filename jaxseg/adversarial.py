@@ -23,13 +23,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.losses import Loss, SumWeight, cross_entropy, divide, probabilities
+from jaxseg.losses.pixels import one_hot
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import Conv, crop_to, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
 from jaxseg.state import TrainState
-from jaxseg.types import IGNORE, Array, PyTree
-
-DISCRIMINATOR = "discriminator"
+from jaxseg.types import DISCRIMINATOR, IGNORE, Array, PyTree
 
 
 class Discriminator(nn.Module):
@@ -58,7 +57,7 @@ class Discriminator(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Duel:
-    """A segmenter and the discriminator of its maps, with the `init` and `apply` of one model.
+    """A segmenter and the discriminator of its maps, with the `init` and `apply` of one model: a `state.Learner`.
 
     `out["discriminator"]` judges label maps: `judge(maps f32[b,h,w,c], frozen) -> f32[b,h,w]`; `frozen` takes D's
     parameters for constants.
@@ -113,35 +112,38 @@ def segmenter_of(state: TrainState) -> TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialLoss:
-    """The loss of a `Duel`: S's pixel loss and what D makes of S, and the loss of D; stands for a `losses.Loss`.
+    """The loss of a `Duel`, a `step.Objective`: S's pixel loss and what D makes of S, and the loss of D.
 
     With y the true maps and p those of S, all but the first term means over labelled pixels (over all pixels of the
     unlabelled images where it says so; an image is unlabelled if all its labels are IGNORE):
 
-        S: loss + weight·BCE(D(p), 1) + unlabelled·BCE(D(p), 1) + taught·CE(S, argmax p where σ(D(p)) > threshold)
+        S: loss + weight·BCE(D(p), 1) + unlabelled·BCE(D(p), 1) + semi·CE(S, argmax p where σ(D(p)) > threshold)
         D: (BCE(D(y), 1) + BCE(D(p), 0)) / 2
 
     S's adversarial term is the one that does not saturate (Luc 2016, below equation 2; Hung 2018, equation 4). The
-    last two of S are of the unlabelled images (Hung 2018, section 3.3 and equation 5); D learns from labelled ones.
+    last two of S are of the unlabelled images (Hung 2018, section 3.3 and equation 5), and begin with step
+    `unlabelled_from`, when S and D have something to teach; D learns from labelled ones.
     Pixels without label in a labelled image are zero in both kinds of map, so that they give nothing away.
 
     Attributes:
         loss: the pixel loss of S.
-        weight: of the adversarial term (Hung: .01).
-        unlabelled_weight: of the adversarial term of unlabelled images (Hung: .001).
-        taught_weight: of cross-entropy with S's own classes where D trusts them (Hung: .1).
-        threshold: of that trust, a probability (Hung: .2).
-        soften: true maps are not one-hot but S's own, with the true class raised to at least this probability and the
-            others lowered in proportion, so that hardness alone gives nothing away (Luc 2016, section 3.2, "Scaling":
-            .9); 0: one-hot.
+        weight: λ_adv of labelled images, of the adversarial term (Hung: .01).
+        unlabelled_weight: λ_adv of unlabelled images (Hung: .001).
+        semi_weight: λ_semi, of cross-entropy with S's own classes where D trusts them (Hung: .1).
+        semi_threshold: T_semi, a probability above which D trusts them (Hung: .2).
+        unlabelled_from: steps without the terms of unlabelled images (Hung: 5000 of 20,000).
+        truth_scaling: true maps are not one-hot but S's own, with the true class raised to at least this probability
+            and the others lowered in proportion, so that hardness alone gives nothing away (τ of Luc 2016, section
+            3.2, "Scaling": .9); 0: one-hot.
     """
 
     loss: Loss
     weight: float = 0.01
     unlabelled_weight: float = 0.0
-    taught_weight: float = 0.0
-    threshold: float = 0.2
-    soften: float = 0.0
+    semi_weight: float = 0.0
+    semi_threshold: float = 0.2
+    unlabelled_from: int = 0
+    truth_scaling: float = 0.0
 
     @property
     def of_logits(self) -> Loss:
@@ -149,7 +151,10 @@ class AdversarialLoss:
         return self.loss.of_logits
 
     def stats(self, logits: Array, labels: Array, out: Mapping[str, Any]) -> dict[str, PyTree]:
-        """f32[b,h,w,k], i32[b,h,w] -> sums that add over examples, devices and micro-batches, see `losses.Loss`."""
+        """f32[b,h,w,k], i32[b,h,w] -> sums that add over examples, devices and micro-batches, see `losses.Loss`.
+
+        `out` is that of the duel's `apply`, with the step i32[] as "step" where there is an `unlabelled_from`.
+        """
         judge: Callable[[jax.Array, bool], jax.Array] = out[DISCRIMINATOR]
         labelled = (labels != IGNORE).astype(jnp.float32)
         empty = jnp.max(labelled, axis=(1, 2), keepdims=True) == 0
@@ -160,23 +165,25 @@ class AdversarialLoss:
         stats = {
             "supervised": self.loss.stats(logits, labels, out),
             "fool": _mean_bce(verdict, True, labelled),
-            "true": _mean_bce(judge(true_maps(labels, fixed, self.soften), False), True, labelled),
+            "true": _mean_bce(judge(true_maps(labels, fixed, self.truth_scaling), False), True, labelled),
             "false": _mean_bce(judge(fixed * shown, False), False, labelled),
         }
-        if self.unlabelled_weight or self.taught_weight:
+        if self.unlabelled_weight or self.semi_weight:
             unlabelled = jnp.broadcast_to(empty, labels.shape)
-            trusted = unlabelled & (jax.nn.sigmoid(verdict) > self.threshold)
+            if self.unlabelled_from:
+                unlabelled &= out["step"] >= self.unlabelled_from
+            trusted = unlabelled & (jax.nn.sigmoid(verdict) > self.semi_threshold)
             own = jnp.where(trusted, predict_classes(logits), IGNORE)
             stats["unlabelled"] = _mean_bce(verdict, True, unlabelled.astype(jnp.float32))
-            stats["taught"] = cross_entropy(logits, own)
+            stats["semi"] = cross_entropy(logits, own)
         return stats
 
     def value(self, stats: Mapping[str, PyTree]) -> jax.Array:
         """Summed stats -> f32[], the losses of S and D together."""
         mean = {name: divide(*part) for name, part in stats.items() if name != "supervised"}
         value = self.loss.value(stats["supervised"]) + self.weight * mean["fool"]
-        if "taught" in mean:
-            value += self.unlabelled_weight * mean["unlabelled"] + self.taught_weight * mean["taught"]
+        if "semi" in mean:
+            value += self.unlabelled_weight * mean["unlabelled"] + self.semi_weight * mean["semi"]
         return value + 0.5 * (mean["true"] + mean["false"])
 
 
@@ -186,13 +193,13 @@ def label_maps(logits: Array) -> jax.Array:
     return jnp.concatenate([1.0 - p, p], axis=-1) if p.shape[-1] == 1 else p
 
 
-def true_maps(labels: Array, predicted: jax.Array, soften: float = 0.0) -> jax.Array:
-    """i32[b,h,w], f32[b,h,w,c] -> f32[b,h,w,c]: one-hot maps, or softened by `predicted`; 0 where a label is IGNORE."""
-    truth = labels[..., None] == jnp.arange(predicted.shape[-1]).reshape(1, 1, 1, -1)
-    if soften == 0.0:
+def true_maps(labels: Array, predicted: jax.Array, scaling: float = 0.0) -> jax.Array:
+    """i32[b,h,w], f32[b,h,w,c] -> f32[b,h,w,c]: one-hot, or scaled `predicted`; 0 where a label is IGNORE."""
+    truth = one_hot(labels, predicted.shape[-1])
+    if scaling == 0.0:
         return truth.astype(jnp.float32)
     right = jnp.sum(jnp.where(truth, predicted, 0.0), axis=-1, keepdims=True)
-    raised = jnp.maximum(right, soften)
+    raised = jnp.maximum(right, scaling)
     others = jnp.where(right < 1.0, (1.0 - raised) / jnp.where(right < 1.0, 1.0 - right, 1.0), 0.0)
     return jnp.where((labels != IGNORE)[..., None], jnp.where(truth, raised, predicted * others), 0.0)
 

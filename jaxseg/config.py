@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from jaxseg.keys import CHOICES, FREE_FORM, FREE_KEYS, KEYS
+from jaxseg.keys import CHOICES, FREE_FORM, FREE_KEYS, KEYS, RENAMED
 from jaxseg.words import nearest
 
 ConfigDict = ml_collections.ConfigDict
@@ -28,12 +28,12 @@ _RANGES = {"seed": (0, 2**32 - 1), "data.ignore": (-1, 65535)}
 _POSITIVE = ("steps", "batch_size", "accumulate", "data.channels", "data.shapes_train", "data.shapes_val",
              "eval.every", "eval.batch_size", "eval.multiple", "checkpoint.every", "checkpoint.keep",
              "log.every")  # fmt: skip
-_UNIT = ("augment.flip_horizontal", "augment.flip_vertical", "augment.crop_max_share", "adversarial.threshold",
-         "adversarial.soften")  # fmt: skip
+_UNIT = ("augment.flip_horizontal", "augment.flip_vertical", "augment.crop_max_share", "adversarial.semi_threshold",
+         "adversarial.truth_scaling")  # fmt: skip
 _NOT_NEGATIVE = ("optimizer.clip", "optimizer.encoder_rate", "optimizer.weight_decay", "loss.aux_weight", "log.images",
                  "data.workers", "data.prefetch", "augment.shear", "augment.rotate", "augment.brightness",
                  "augment.contrast", "augment.saturation", "adversarial.weight", "adversarial.unlabelled_weight",
-                 "adversarial.taught_weight")  # fmt: skip
+                 "adversarial.semi_weight", "adversarial.unlabelled_from")  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -174,7 +174,8 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
 def from_dict(values: dict[str, Any]) -> ConfigDict:
     """Returns the configuration that `to_dict` wrote, after JSON has turned its tuples into lists.
 
-    A key that it lacks is younger than it and has its default, which means what was done before there was the key.
+    A key that it lacks is younger than it and has its default, which means what was done before there was the key; one
+    that has another name by now (`keys.RENAMED`) is read under that.
 
     Raises:
         ConfigError: if it has keys that this version does not know, or none at all.
@@ -183,7 +184,7 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     if not values:
         raise ConfigError("The stored configuration is empty.")
     for key, value in flatten(ConfigDict(values)).items():
-        set_key(config, key, _tuples(value))
+        set_key(config, RENAMED[key] if key in RENAMED else key, _tuples(value))
     return config
 
 

@@ -9,6 +9,7 @@ evaluate-SPLIT.json and confusion-SPLIT.png in the workdir.
 """
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -153,7 +154,7 @@ def report(run: Run, split: str, result: Result) -> dict[str, Any]:
         "which": run.which,
         "images": result.images,
         "parameters": count_parameters(run.state.params),
-        "loss": result.loss if result.confusion.sum() else None,
+        "loss": result.loss if math.isfinite(result.loss) else None,
         **metrics.scores_dict(metrics.scores(result.confusion), run.classes),
         "calibration": metrics.calibration_dict(metrics.calibration(result.measures["calibration"])),
         **({"boundary": _boundary(run, result)} if "boundary" in result.measures else {}),

@@ -68,10 +68,11 @@ KEYS: dict[str, tuple[Any, str]] = {
     "adversarial.learning_rate": (1e-4, "peak learning rate of the discriminator's Adam, under the same schedule"),
     "adversarial.widths": ((64, 128, 256, 512), "channels of the discriminator's convolutions, each of stride 2"),
     "adversarial.image": (False, "the discriminator sees the image beside the label map"),
-    "adversarial.soften": (0.0, "true maps are predicted ones with the true class raised to this; 0: one-hot"),
+    "adversarial.truth_scaling": (0.0, "true maps are predicted ones with the true class raised to this; 0: one-hot"),
     "adversarial.unlabelled_weight": (0.0, "weight of that loss for images whose labels are all ignored (0.001, say)"),
-    "adversarial.taught_weight": (0.0, "weight of cross-entropy with the own classes of such images (0.1, say)"),
-    "adversarial.threshold": (0.2, "where the discriminator's probability is above this, own classes teach"),
+    "adversarial.semi_weight": (0.0, "weight of cross-entropy with the own classes of such images (0.1, say)"),
+    "adversarial.semi_threshold": (0.2, "where the discriminator's probability is above this, own classes teach"),
+    "adversarial.unlabelled_from": (0, "steps before such images teach (a quarter of the run, say)"),
     "optimizer.name": ("adamw", "sgd (with momentum), adam, adamw, rmsprop, or any optimiser of optax by its name"),
     "optimizer.learning_rate": (1e-3, "peak learning rate"),
     "optimizer.weight_decay": (1e-4, "decoupled for adamw, L2 otherwise; never on norms and biases"),
@@ -108,5 +109,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 # Keys that change nothing about the numbers of a run: a resumed run may differ in them.
 FREE_KEYS = ("data.dir", "data.cache", "data.workers", "data.prefetch", "log.", "checkpoint.keep", "eval.batch_size")
+
+# What keys were called in configurations that are stored with runs.
+RENAMED = {
+    "adversarial.soften": "adversarial.truth_scaling",
+    "adversarial.taught_weight": "adversarial.semi_weight",
+    "adversarial.threshold": "adversarial.semi_threshold",
+}
 
 FREE_FORM = ("model.args", "loss.args", "optimizer.args")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxseg.config import ConfigDict, ConfigError
-from jaxseg.types import PyTree
+from jaxseg.types import DISCRIMINATOR, PyTree
 from jaxseg.words import nearest
 
 # The first two need the loss itself at each update, the others take no schedule.
@@ -219,7 +219,7 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
         adam = make_optimizer(
             name="adam", schedule=_schedule(config, config.adversarial.learning_rate), args={"b2": 0.99}
         )
-        tx = optax.partition({"segmenter": tx, "discriminator": adam}, _player)
+        tx = optax.partition({"segmenter": tx, DISCRIMINATOR: adam}, players)
     return tx, schedule
 
 
@@ -231,6 +231,6 @@ def _schedule(config: ConfigDict, peak: float) -> optax.Schedule:
     )  # fmt: skip
 
 
-def _player(params: PyTree) -> PyTree:
+def players(params: PyTree) -> PyTree:
     """Labels the children of the parameters, "discriminator" as itself and all others "segmenter"."""
-    return {name: "discriminator" if name == "discriminator" else "segmenter" for name in params}
+    return {name: name if name == DISCRIMINATOR else "segmenter" for name in params}

@@ -107,7 +107,12 @@ class PmapStrategy:
     """Data parallelism by `pmap`: every array has a leading axis of local devices, reductions are explicit."""
 
     devices: tuple[jax.Device, ...]
-    axis_name: str | None = "data"
+    axis_name: str = "data"
+
+    @property
+    def mesh(self) -> Mesh:
+        # Named as `pmap` names that of its results: a state that came over another would have the second step compiled.
+        return Mesh(np.array(self.devices), (self.axis_name,))
 
     def compile_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.pmap(
@@ -119,21 +124,19 @@ class PmapStrategy:
 
     def put_state(self, state: PyTree) -> PyTree:
         n = len(self.devices)
-        mesh = Mesh(np.array(self.devices), ("local",))
-        sharding = NamedSharding(mesh, PartitionSpec("local"))
-        return jax.tree.map(
-            lambda x: jax.device_put(np.broadcast_to(np.asarray(x)[None], (n, *np.shape(x))), sharding), state
-        )
+        copies = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x)[None], (n, *np.shape(x))), state)
+        return jax.device_put(copies, NamedSharding(self.mesh, PartitionSpec(self.axis_name)))
 
     def get_state(self, state: PyTree) -> PyTree:
         return self.first(state)
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> PyTree:
         n = len(self.devices)
-        return {name: x.reshape(n, x.shape[0] // n, *x.shape[1:]) for name, x in batch.items()}
+        parts = {name: x.reshape(n, x.shape[0] // n, *x.shape[1:]) for name, x in batch.items()}
+        return jax.device_put(parts, NamedSharding(self.mesh, PartitionSpec(self.axis_name)))
 
     def put_key(self, key: Key) -> Key:
-        return key
+        return jax.device_put(key, NamedSharding(self.mesh, PartitionSpec()))
 
     def first(self, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), tree)

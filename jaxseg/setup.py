@@ -18,8 +18,8 @@ from jaxseg.adversarial import AdversarialLoss, Discriminator, Duel
 from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.data import augment, pipeline, sources
 from jaxseg.models import encoders
-from jaxseg.state import TrainState, init_state
-from jaxseg.step import Augment, Prepare, make_train_step
+from jaxseg.state import Learner, TrainState, init_state
+from jaxseg.step import Augment, Objective, Prepare, make_train_step
 from jaxseg.types import Key
 from jaxseg.words import nearest
 
@@ -202,7 +202,7 @@ def aux_weight(config: ConfigDict) -> float | tuple[float, ...]:
     return tuple(config.loss.aux_weights) or config.loss.aux_weight
 
 
-def make_learner(config: ConfigDict, model: nn.Module) -> nn.Module | Duel:
+def make_learner(config: ConfigDict, model: nn.Module) -> Learner:
     """Returns what learns: the model, with its discriminator where the config has one."""
     c = config.adversarial
     if not c.weight:
@@ -210,12 +210,15 @@ def make_learner(config: ConfigDict, model: nn.Module) -> nn.Module | Duel:
     return Duel(model, Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type), c.image)
 
 
-def make_objective(config: ConfigDict, loss: losses.Loss) -> losses.Loss | AdversarialLoss:
+def make_objective(config: ConfigDict, loss: losses.Loss) -> Objective:
     """Returns what training minimises: the loss that evaluation reports, with the adversarial terms of the config."""
     c = config.adversarial
     if not c.weight:
         return loss
-    return AdversarialLoss(loss, c.weight, c.unlabelled_weight, c.taught_weight, c.threshold, c.soften)
+    return AdversarialLoss(
+        loss, weight=c.weight, unlabelled_weight=c.unlabelled_weight, semi_weight=c.semi_weight,
+        semi_threshold=c.semi_threshold, unlabelled_from=c.unlabelled_from, truth_scaling=c.truth_scaling,
+    )  # fmt: skip
 
 
 def class_weights(config: ConfigDict, num_classes: int, train: sources.Source) -> np.ndarray | None:

@@ -14,10 +14,17 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether a signal has asked this run to stop."""
+    """Whether a signal has asked this run to stop, and what the run would finish first.
+
+    Attributes:
+        signal: the first that came, or None.
+        finishing: what is done before the run is left, in words for the user, such as "finishing this step, then
+            saving"; empty, as at the start: nothing, and the first signal ends the run where it is.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.finishing = ""
 
     @property
     def requested(self) -> bool:
@@ -41,6 +48,9 @@ class StopRequest:
 def stop_on_signal() -> Iterator[StopRequest]:
     """Turns the first SIGTERM or SIGINT into `stop.requested`; the second ends the process at once.
 
+    While there is nothing to finish (see `StopRequest.finishing`) the first raises SystemExit, with the status that
+    shells give a process ended by that signal, so that files are closed and temporary ones removed.
+
     The handlers of before come back at the end. Outside the main thread, where Python sets no handlers, nothing is
     changed and `requested` stays False.
     """
@@ -55,9 +65,11 @@ def stop_on_signal() -> Iterator[StopRequest]:
             os.kill(os.getpid(), number)
             return
         stop.signal = signal.Signals(number)
-        text = f"\n{stop.signal.name}: finishing this step, then saving; once more to leave at once.\n"
-        with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
-            os.write(2, text.encode())
+        if stop.finishing:
+            _say(f"\n{stop.signal.name}: {stop.finishing}; once more to leave at once.\n")
+            return
+        _say(f"\n{stop.signal.name}: leaving; there is nothing to save.\n")
+        raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
@@ -65,3 +77,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
+        os.write(2, text.encode())

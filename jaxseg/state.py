@@ -1,14 +1,24 @@
 """The training state: one pytree that, with the data iterator, is all a run needs to go on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from flax import struct
 
 from jaxseg.types import Key, PyTree
+
+
+class Learner(Protocol):
+    """What learns: a model of `jaxseg.models`, or several networks with the calls of one (`adversarial.Duel`)."""
+
+    def init(self, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
+        """f32[b,h,w,c] -> variables."""
+
+    def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:
+        """f32[b,h,w,c] -> (logits, out), or with `mutable` ((logits, out), changed variables)."""
 
 
 @struct.dataclass
@@ -40,7 +50,7 @@ class TrainState:
 
 
 def init_state(
-    model: nn.Module, tx: optax.GradientTransformation, key: Key, image_shape: Sequence[int], *, ema: bool = False
+    model: Learner, tx: optax.GradientTransformation, key: Key, image_shape: Sequence[int], *, ema: bool = False
 ) -> TrainState:
     """Initialises the state of `model` for images of `image_shape` (h, w, c); pure, so it works under `jax.eval_shape`.
 

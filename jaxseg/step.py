@@ -10,7 +10,7 @@ through each part. Averaging the means of the parts, which weighs parts with few
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from flax import linen as nn
 from jaxseg.losses import Loss
 from jaxseg.metrics import confusion_matrix, num_confusion_classes, predict_classes
 from jaxseg.nn import resize, resize_to_sizes
-from jaxseg.state import TrainState
+from jaxseg.state import Learner, TrainState
 from jaxseg.types import Key, PyTree
 
 Prepare = Callable[[jax.Array], jax.Array]
@@ -29,15 +29,29 @@ Measure = Callable[[jax.Array, jax.Array], PyTree]
 Metrics = dict[str, jax.Array]
 
 
+class Objective(Protocol):
+    """What training minimises: a `losses.Loss`, or another pair of additive sums and one function of their totals."""
+
+    @property
+    def of_logits(self) -> Loss:
+        """The loss of an auxiliary head."""
+
+    def stats(self, logits: jax.Array, labels: jax.Array, out: Mapping[str, Any]) -> PyTree:
+        """f32[b,h,w,k], i32[b,h,w] -> sums; `out` is the learner's, with the step i32[] added as "step"."""
+
+    def value(self, stats: PyTree) -> jax.Array:
+        """Summed stats -> f32[]."""
+
+
 def as_given(image: jax.Array) -> jax.Array:
     """The `prepare` of images that are network input already."""
     return image
 
 
 def make_train_step(
-    model: nn.Module,
+    model: Learner,
     tx: optax.GradientTransformation,
-    loss: Loss,
+    loss: Objective,
     *,
     prepare: Prepare = as_given,
     augment: Augment | None = None,
@@ -52,7 +66,7 @@ def make_train_step(
     Args:
         model: `model.apply(variables, image, train=True) -> (logits f32[b,h,w,k], {"aux": (logits, ...), ...})`.
         tx: optimiser.
-        loss: sums over pixels and the value of their totals, see `jaxseg.losses.Loss`.
+        loss: sums over pixels and the value of their totals, see `jaxseg.losses.Loss`; or another `Objective`.
         prepare: raw images [b,h,w,c] -> network input, where there is no `augment`; by default they are input already.
         augment: (key, raw image [h,w,c], label i32[h,w]) -> (network input f32[h,w,c], label), for one example.
         accumulate: micro-batches; the batch size must be divisible by it. Gradients are those of the whole batch, up to
@@ -70,7 +84,9 @@ def make_train_step(
         the number of devices nor a restart changes them.
     """
 
-    def forward(params: PyTree, batch_stats: PyTree, batch: Mapping[str, jax.Array], key: Key) -> tuple[PyTree, Any]:
+    def forward(
+        params: PyTree, batch_stats: PyTree, step: jax.Array, batch: Mapping[str, jax.Array], key: Key
+    ) -> tuple[PyTree, Any]:
         image, label = batch["image"], batch["label"].astype(jnp.int32)
         if augment is None:
             image = prepare(image)
@@ -82,7 +98,7 @@ def make_train_step(
             variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
         )
         aux = [fit(head, label.shape[1:]) for head in out["aux"]]
-        stats = [loss.stats(logits, label, out), *(loss.of_logits.stats(each, label) for each in aux)]
+        stats = [loss.stats(logits, label, {**out, "step": step}), *(loss.of_logits.stats(each, label) for each in aux)]
         new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats
         confusion = confusion_matrix(predict_classes(logits), label, num_confusion_classes(logits.shape[-1]))
         return stats, (new_batch_stats, confusion)
@@ -94,7 +110,7 @@ def make_train_step(
 
     def whole(state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> tuple[Any, ...]:
         stats, pull_back, (batch_stats, confusion) = jax.vjp(
-            lambda params: forward(params, state.batch_stats, batch, key), state.params, has_aux=True
+            lambda params: forward(params, state.batch_stats, state.step, batch, key), state.params, has_aux=True
         )
         loss_value, cotangent = jax.value_and_grad(value)(_sum_over(axis_name, stats))
         return loss_value, pull_back(cotangent)[0], batch_stats, confusion
@@ -103,10 +119,10 @@ def make_train_step(
         micro = {name: _split(array, accumulate) for name, array in batch.items()}
         keys = jax.random.split(key, accumulate)
         first = jax.tree.map(lambda x: x[0], (micro, keys))
-        zero_stats = _zeros(jax.eval_shape(lambda: forward(state.params, state.batch_stats, *first)[0]))
+        zero_stats = _zeros(jax.eval_shape(lambda: forward(state.params, state.batch_stats, state.step, *first)[0]))
 
         def add_stats(total: PyTree, part: Any) -> tuple[PyTree, None]:
-            stats, _ = forward(state.params, state.batch_stats, *part)
+            stats, _ = forward(state.params, state.batch_stats, state.step, *part)
             return jax.tree.map(jnp.add, total, stats), None
 
         totals, _ = jax.lax.scan(add_stats, zero_stats, (micro, keys))
@@ -115,11 +131,11 @@ def make_train_step(
         def add_grads(carry: Any, part: Any) -> tuple[Any, None]:
             grads, batch_stats, confusion = carry
             _, pull_back, (batch_stats, more) = jax.vjp(
-                lambda params: forward(params, batch_stats, *part), state.params, has_aux=True
+                lambda params: forward(params, batch_stats, state.step, *part), state.params, has_aux=True
             )
             return (jax.tree.map(jnp.add, grads, pull_back(cotangent)[0]), batch_stats, confusion + more), None
 
-        shape = jax.eval_shape(lambda: forward(state.params, state.batch_stats, *first)[1][1])
+        shape = jax.eval_shape(lambda: forward(state.params, state.batch_stats, state.step, *first)[1][1])
         start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats, _zeros(shape))
         (grads, batch_stats, confusion), _ = jax.lax.scan(add_grads, start, (micro, keys))
         return loss_value, grads, batch_stats, confusion
@@ -168,8 +184,9 @@ def make_eval_step(
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], dict[str, PyTree]]:
     """Returns `step(state, batch) -> {"confusion": i32[k,k], "stats": sums of the loss}`, over the whole batch.
 
-    Logits are resized to the native size of each label (`batch["size"]`) before they are scored. The sums of several
-    batches add; `loss.value` of the total is the loss of the split.
+    Logits are resized to the native size of each label (`batch["size"]`) before they are scored, and pixels that fill
+    an image up (outside `batch["inside"]`) count in no loss of images. The sums of several batches add; `loss.value` of
+    the total is the loss of the split.
 
     Args:
         model, loss, prepare, axis_name: as in `make_train_step`.
@@ -183,13 +200,14 @@ def make_eval_step(
         image, label = prepare(batch["image"]), batch["label"].astype(jnp.int32)
         logits, out = model.apply(state.variables, image, train=False)
         seen = label
+        inside = _inside(batch["inside"], image.shape[1:3]) if "inside" in batch else None
         if "size" in batch:
             seen = _to_image(label, batch["size"], image.shape[1:3])
             logits = _to_native(logits, batch["size"], label.shape[1:])
         predicted = predict_classes(logits)
         sums = {
             "confusion": confusion_matrix(predicted, label, num_confusion_classes(logits.shape[-1])),
-            "stats": loss.stats(logits, label, out, seen),
+            "stats": loss.stats(logits, label, out, seen, inside),
             **{name: measure(logits, label) for name, measure in measures.items()},
         }
         if not maps:
@@ -234,6 +252,12 @@ def _to_image(labels: jax.Array, sizes: jax.Array, size: tuple[int, int]) -> jax
         return label
 
     return jax.vmap(one)(labels, sizes)
+
+
+def _inside(sizes: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """i32[b,2] -> bool[b,y,x]: the pixels in the top left that are each image's own."""
+    row, column = (jnp.arange(n).reshape(1, n) < sizes[:, axis : axis + 1] for axis, n in enumerate(size))
+    return row[:, :, None] & column[:, None, :]
 
 
 def _sum_over(axis_name: str | None, tree: PyTree) -> PyTree:

@@ -74,7 +74,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
     Args:
         config: a validated configuration.
         workdir: where the run is kept; a run that is there already is resumed.
-        resume: the command that starts this run, for the closing words.
+        resume: the command that starts this run, to say how a run that was stopped goes on.
 
     Raises:
         ConfigError: if the workdir holds a run of another configuration, the data disagree with this one, or the
@@ -82,6 +82,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         DataError: if the data cannot be read.
         CheckpointError: if a checkpoint cannot be written, or is another model's.
         NotFiniteError: if the loss or the gradient stops being finite.
+        SystemExit: by a signal before the first step or after the last is saved, when there is nothing to save.
     """
     began = time.monotonic()
     problem = setup.load_problem(config)
@@ -162,11 +163,11 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
             f"{len(info.classes)} classes; {jax.device_count()} {jax.default_backend()} device(s), {config.strategy}"
             + (f"; going on after step {start}" if start else "")
         )
-
         for origin in origins:
             reporter.message(str(origin))
 
         result = None
+        stop.finishing = "finishing this step, then saving"
         for step in range(start + 1, config.steps + 1):
             batch = next(batches)
             placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
@@ -175,6 +176,8 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
             _require_finite(reporter.train(step, strategy.first(step_metrics), config.batch_size), checkpoints)
 
             last = step == config.steps
+            if last:
+                stop.finishing = "this was the last step; it is scored and saved, which ends the run"
             evaluating = last or step % config.eval.every == 0
             asking = jax.process_count() == 1 or step % config.log.every == 0  # several hosts must ask at one step
             stopping = asking and stop.agreed()
@@ -194,9 +197,10 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
                 _draw_predictions(config, problem, segment, strategy.get_state(state), workdir, reporter, step)
             if stopping and not last:
                 checkpoints.wait()
-                reporter.message(f"Stopped after step {step} as asked; the same command goes on from there.")
+                reporter.message(f"Stopped after step {step} as asked. To go on from there: {resume}")
                 return None
         checkpoints.wait()
+        stop.finishing = ""
 
         if result is None:  # the run had ended before: score it again, to close with the same words
             result = score(eval_step, state, validation, loss=loss, strategy=strategy)
@@ -205,8 +209,8 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         seconds = time.monotonic() - began
         if start < config.steps:
             end_record(workdir, step=config.steps, seconds=seconds, mean_iou=metrics.scores(result.confusion).mean_iou)
-        reporter.message(f"Scores of the last step, {config.steps}, on {config.data.val_split}:")
-        reporter.message(metrics.table(metrics.scores(result.confusion), info.classes))
+        table = metrics.table(metrics.scores(result.confusion), info.classes)
+        reporter.message(f"Scores of the last step, {config.steps}, on {config.data.val_split}:\n{table}")
         if start < config.steps:
             reporter.message(f"{config.steps - start} steps in {seconds / 60:.1f} minutes, compilation included\n")
         else:
@@ -214,7 +218,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
                 f"This run had ended before, after {start} steps: it was only scored again. A longer one has another "
                 "learning rate from its first step on: set steps and give another --workdir.\n"
             )
-        reporter.message(_closing_words(config, workdir, resume))
+        reporter.message(_closing_words(config, workdir))
     return result
 
 
@@ -274,8 +278,8 @@ def _draw(reporter: Reporter, draw: Callable[[], None]) -> None:
             reporter.message(f"warning: a picture could not be made: {error}.")
 
 
-def _closing_words(config: ConfigDict, workdir: Path, resume: str) -> str:
-    """Where everything is, and what to do next."""
+def _closing_words(config: ConfigDict, workdir: Path) -> str:
+    """Where everything of a run that has ended is, and what to do next."""
     workdir = workdir.relative_to(Path.cwd()) if workdir.is_relative_to(Path.cwd()) else workdir
     names = {"checkpoints": "checkpoints", "log": "log.jsonl", "curves": "curves.png", "predictions": "predictions.png"}
     lines = [f"{name + ':':<13}{workdir / file}" for name, file in names.items() if (workdir / file).exists()]
@@ -285,14 +289,11 @@ def _closing_words(config: ConfigDict, workdir: Path, resume: str) -> str:
     except DataError:
         split = "val"
     where = shlex.quote(str(workdir))
-    return "\n".join(
-        [
-            *lines,
-            f"evaluate:    python -m jaxseg.evaluate --workdir {where} --split {split}  (the best checkpoint)",
-            f"predict:     python -m jaxseg.predict --workdir {where} IMAGES... --out preds/",
-            f"resume:      {resume}  (goes on where it was cut off)",
-        ]
-    )
+    lines += [
+        f"evaluate:    python -m jaxseg.evaluate --workdir {where} --split {split}  (the best checkpoint)",
+        f"predict:     python -m jaxseg.predict --workdir {where} IMAGES... --out preds/",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ Activation: TypeAlias = Callable[[jax.Array], jax.Array]
 IGNORE = 255
 """The label of a pixel that counts in no loss and no metric."""
 
+DISCRIMINATOR = "discriminator"
+"""The child of the parameters that holds a discriminator's, beside those of the segmenter."""
+
 
 class Batch(TypedDict, total=False):
     """What a data pipeline gives and a step takes.
@@ -29,10 +32,13 @@ class Batch(TypedDict, total=False):
     label: u8[b,y,x], class indices or IGNORE. In training y, x are h, w. In evaluation the label keeps its native size,
         padded with IGNORE at the bottom and right up to the common size y, x.
     size: i32[b,2], evaluation only: the native (height, width) of each label; logits are resized to it for scoring.
+    inside: i32[b,2], evaluation only: the (height, width) of each image in the top left of `image`; what is beyond was
+        added to fill it up, and all of a padding example was.
     index: i32[b], the example's index in its source, -1 for a padding example.
     """
 
     image: Array
     label: Array
     size: Array
+    inside: Array
     index: Array

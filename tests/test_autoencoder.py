@@ -1,16 +1,27 @@
 """The autoencoder: its layers in torch, its loss, the probe, and an encoder that a segmenter can take over."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen as nn
 from parity import FAST_COMPILE
 from test_models import drawn, shapes
 from test_models_papers import Torch, conv, count, normed
 
 from jaxseg import models
+from jaxseg.data import make_eval_loader
+from jaxseg.data.augment import to_float
+from jaxseg.data.transforms import resize_image
+from jaxseg.inference.score import score
 from jaxseg.losses import make_loss
 from jaxseg.losses.reconstruction import reconstruction
+from jaxseg.parallel import make_strategy
+from jaxseg.state import init_state
+from jaxseg.step import make_eval_step
 from jaxseg.types import IGNORE
 
 
@@ -105,6 +116,51 @@ def test_a_segmenter_with_the_encoder_sees_the_same():
         np.testing.assert_array_equal(ours[f"encoder/stage{i}"], theirs[f"encoder/stage{i}"])
 
 
+class Half(nn.Module):
+    """Half the image as its reconstruction, and the logits of nothing."""
+
+    @nn.compact
+    def __call__(self, image, *, train=False):
+        logits = self.param("logits", nn.initializers.zeros, (1, 1, 1, 2)) + jnp.zeros((*image.shape[:3], 2))
+        return logits, {"aux": (), "reconstruction": {"prediction": image / 2, "target": image}}
+
+
+class Images:
+    """Three images of two sizes, without a label."""
+
+    info = SimpleNamespace(channels=3)
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        h, w = self.label_size(index)
+        image = np.random.default_rng(index).integers(0, 256, (h, w, 3)).astype(np.uint8)
+        return {"image": image, "label": np.full((h, w), IGNORE, np.uint8)}
+
+    def label_size(self, index):
+        return ((5, 7), (8, 6), (5, 7))[index]
+
+    def name(self, index):
+        return str(index)
+
+
+@pytest.mark.parametrize("fit", ["crop", "resize"])
+def test_evaluation_leaves_out_what_fills_images_up(fit):
+    """The rows and columns up to a multiple, and whole padding examples; the split's loss is that of its own pixels."""
+    loss, tx = make_loss("reconstruction", num_classes=2), optax.sgd(0.1)
+    state, strategy = init_state(Half(), tx, jax.random.key(0), (8, 8, 3)), make_strategy("jit", {}, jax.devices()[:1])
+    evaluate = strategy.compile_eval(make_eval_step(Half(), loss, prepare=to_float))
+    loader = make_eval_loader(Images(), batch_size=2, size=(8, 8), fit=fit, multiple=8)
+    result = score(evaluate, strategy.put_state(state), loader, loss=loss, strategy=strategy)
+    pixels = [
+        (example["image"] if fit == "crop" else resize_image(example["image"], (8, 8))).reshape(-1, 3)
+        for example in map(Images().__getitem__, range(3))
+    ]
+    assert result.images == 3 and result.confusion.sum() == 0
+    np.testing.assert_allclose(result.loss, np.mean((np.concatenate(pixels) / 255 / 2) ** 2), rtol=1e-5)
+
+
 def test_loss_is_the_mean_square_whatever_the_labels():
     prediction, target = draw(2, 3, 4, 3), draw(2, 3, 4, 3) + 1.0
     total, weight = reconstruction({"prediction": prediction, "target": target}, None)
@@ -117,5 +173,12 @@ def test_loss_is_the_mean_square_whatever_the_labels():
     both = make_loss("2 * reconstruction + cross_entropy", num_classes=2)
     expected = 2 * total / weight + np.log(2)
     np.testing.assert_allclose(both.value(both.stats(logits, labels, out)), expected, rtol=1e-5)
+    inside = np.zeros((2, 3, 4), bool)
+    inside[0, :2, :3] = True
+    total, weight = jax.jit(reconstruction)({"prediction": prediction, "target": target}, inside)
+    assert weight == 6
+    np.testing.assert_allclose(total, np.sum(((prediction - target)[inside].astype(np.float64) ** 2).mean(-1)), 1e-5)
+    with pytest.raises(ValueError, match=r"the images' shape \(2, 3, 4\), got \(3, 4\)"):
+        reconstruction({"prediction": prediction, "target": target}, inside[0])
     with pytest.raises(ValueError, match="images of one shape"):
         reconstruction({"prediction": prediction, "target": target[..., :1]}, None)

@@ -20,6 +20,7 @@ from jaxseg.config import (
     update,
     validate,
 )
+from jaxseg.keys import RENAMED
 
 
 def test_every_key_has_a_default_a_meaning_and_a_place():
@@ -247,6 +248,18 @@ def test_from_dict_of_another_version():
     assert to_dict(from_dict(values)) == {**to_dict(default_config()), "steps": 7}  # younger keys have their defaults
     with pytest.raises(ConfigError, match="no config key 'seeed'"):
         from_dict({**to_dict(default_config()), "seeed": 1})
+
+
+def test_keys_of_stored_runs_that_have_other_names_by_now():
+    assert set(RENAMED.values()) <= set(KEYS) and not set(RENAMED) & set(KEYS)
+    config = default_config()
+    stored = to_dict(config)
+    for i, (old, new) in enumerate(RENAMED.items()):
+        (section, leaf), value = new.split("."), 0.3 + 0.1 * i
+        del stored[section][leaf]
+        stored[section][old.split(".")[1]] = value
+        update(config, **{new.replace(".", "__"): value})
+    assert to_dict(from_dict(stored)) == to_dict(config)
 
 
 def test_variant_and_experiment_files(tmp_path):

@@ -7,57 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from loss_references import SHAPE, make_batch, reference, weights_of
 
 from jaxseg import losses
 from jaxseg.types import IGNORE
 
 ALL = "cross_entropy + 0.5 * binary_cross_entropy + 2 * mse + 0.25 * dice"
-SHAPE = (2, 5, 7)
-
-
-def make_batch(k: int, seed: int = 0, shape: tuple[int, ...] = SHAPE, ignored: float = 0.2):
-    """Random logits f32[*shape,k] and labels i32[*shape] with a share of IGNORE."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(0.0, 2.0, (*shape, k)).astype(np.float32)
-    labels = rng.integers(0, max(k, 2), shape)
-    return logits, np.where(rng.random(shape) < ignored, IGNORE, labels).astype(np.int32)
-
-
-def weights_of(k: int) -> np.ndarray:
-    return np.linspace(0.5, 3.0, max(k, 2))
-
-
-def log_softmax64(z: np.ndarray) -> np.ndarray:
-    z = z - z.max(-1, keepdims=True)
-    return z - np.log(np.exp(z).sum(-1, keepdims=True))
-
-
-def sigmoid64(z: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-z))
-
-
-def reference(name: str, logits, labels, weights=None, smoothing=0.0, squared=True, smooth=0.0) -> tuple[float, float]:
-    """(sum, weight) in float64, written from the definitions: valid pixels picked out, no shared helpers."""
-    z, y = np.asarray(logits, np.float64)[labels != IGNORE], np.asarray(labels)[labels != IGNORE]
-    k = z.shape[-1]
-    w = np.ones(max(k, 2)) if weights is None else np.asarray(weights, np.float64)
-    onehot = np.eye(max(k, 2))[y]
-    p = sigmoid64(z) if k == 1 else np.exp(log_softmax64(z))
-    t = onehot[:, 1:] if k == 1 else onehot
-    if name == "dice":
-        if len(y) == 0:
-            return 0.0, float(k)
-        score = (2 * (p * t).sum(0) + smooth) / ((p**2 if squared else p).sum(0) + t.sum(0) + smooth)
-        return float(np.where(t.sum(0) > 0, 1 - score, 0.0).sum()), float(k)
-    if name == "mse":
-        return float((w[y] * ((p - t) ** 2).mean(-1)).sum()), float(w[y].sum())
-    if name == "cross_entropy" or k == 1:
-        log_p = log_softmax64(np.concatenate([np.zeros_like(z), z], -1) if k == 1 else z)
-        q = (1 - smoothing) * onehot + smoothing / max(k, 2)
-        return float(-(w * q * log_p).sum()), float(w[y].sum())
-    q = (1 - smoothing) * onehot + smoothing / 2
-    s = sigmoid64(z)
-    return float((w[y] * -(q * np.log(s) + (1 - q) * np.log(1 - s)).mean(-1)).sum()), float(w[y].sum())
 
 
 CASES = [
@@ -300,82 +255,6 @@ def test_millions_of_pixels_and_half_precision_logits():
     assert total.dtype == jnp.float32
     expected = reference("cross_entropy", np.asarray(half.astype(jnp.float32)), labels[:, :8, :8])[0]
     np.testing.assert_allclose(total, expected, rtol=1e-5)
-
-
-def test_median_frequency_weights_by_hand():
-    """Frequencies 60/100, 30/60 and 10/100: the median .5 over each; the class that never occurs gets 0."""
-    weights = losses.median_frequency_weights(np.array([60, 30, 0, 10]), np.array([100, 60, 0, 100]))
-    assert weights.dtype == np.float32
-    np.testing.assert_allclose(weights, [0.5 / 0.6, 1.0, 0.0, 5.0], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "counts, present, words",
-    [([1, 2], [3], "one length"), ([5, 1], [3, 3], "between 0 and"), ([0, 0], [0, 0], "every class count is 0")],
-)
-def test_median_frequencies_that_cannot_be(counts, present, words):
-    with pytest.raises(ValueError, match=words):
-        losses.median_frequency_weights(counts, present)
-
-
-@pytest.mark.parametrize(
-    "terms, expected",
-    [
-        ("cross_entropy", {"cross_entropy": 1.0}),
-        (" cross_entropy+.5*dice ", {"cross_entropy": 1.0, "dice": 0.5}),
-        ("1e+2 * mse + 1e-3*dice + 3. * cross_entropy", {"mse": 100.0, "dice": 1e-3, "cross_entropy": 3.0}),
-    ],
-)
-def test_terms_are_read(terms, expected):
-    loss = losses.make_loss(terms, num_classes=3)
-    assert {term.name: term.weight for term in loss.terms} == expected
-    logits, labels = make_batch(3)
-    values, value = jax.jit(lambda s: (loss.values(s), loss.value(s)))(jax.jit(loss.stats)(logits, labels))
-    np.testing.assert_allclose(value, sum(expected[n] * values[n] for n in expected), rtol=1e-6)
-    assert hash(loss) == hash(losses.make_loss(terms, num_classes=3))  # fit to be static under jit
-
-
-def test_arguments_reach_their_terms():
-    logits, labels = make_batch(3)
-    loss = losses.make_loss(
-        "cross_entropy + dice + mse", num_classes=3, class_weights=np.array([1, 2, 3]), label_smoothing=0.1,
-        args={"dice": {"squared": False, "smooth": 1}, "cross_entropy": {"label_smoothing": 0.2}},
-    )  # fmt: skip
-    values = jax.jit(lambda z, y: loss.values(loss.stats(z, y)))(logits, labels)
-    for name, options in (
-        ("cross_entropy", {"weights": [1, 2, 3], "smoothing": 0.2}),
-        ("dice", {"squared": False, "smooth": 1.0}),
-        ("mse", {"weights": [1, 2, 3]}),
-    ):
-        np.testing.assert_allclose(values[name], np.divide(*reference(name, logits, labels, **options)), rtol=2e-6)
-
-
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        ({"terms": "cross_entrpy"}, "'cross_entropy'"),
-        ({"terms": "cross_entropy - dice"}, "cannot be read"),
-        ({"terms": ""}, "cannot be read"),
-        ({"terms": "dice +"}, "cannot be read"),
-        ({"terms": "dice + dice"}, "twice"),
-        ({"num_classes": 0}, "num_classes"),
-        ({"num_classes": 256}, "num_classes"),
-        ({"class_weights": [1, 2]}, "3 numbers"),
-        ({"class_weights": [1, 2, -1]}, "at least 0"),
-        ({"class_weights": [1, 2, float("nan")]}, "finite"),
-        ({"terms": "dice", "class_weights": [1, 2, 3]}, "No term .* takes class_weights"),
-        ({"terms": "mse", "label_smoothing": 0.1}, "No term .* takes label_smoothing"),
-        ({"label_smoothing": 1.0}, "label_smoothing"),
-        ({"args": {"dice": {}}}, "no term 'dice'"),
-        ({"terms": "dice", "args": {"dice": {"square": True}}}, "'squared'"),
-        ({"terms": "dice", "args": {"dice": {"squared": 1}}}, "True or False"),
-        ({"terms": "dice", "args": {"dice": {"smooth": -1.0}}}, "at least 0"),
-        ({"args": {"cross_entropy": {"label_smoothing": 2}}}, "label_smoothing"),
-    ],
-)
-def test_what_make_loss_refuses(options, words):
-    with pytest.raises(ValueError, match=words):
-        losses.make_loss(**({"num_classes": 3} | options))
 
 
 def test_wrong_arrays_are_refused():

@@ -243,10 +243,13 @@ def test_evaluation_sees_every_image_once(fit, sizes, count):
         assert len({(b["image"].shape, b["label"].shape) for b in step}) == 1
         for batch in step:
             assert batch["size"].dtype == batch["index"].dtype == np.int32
-            for image, label, size, index in zip(*(batch[k] for k in ("image", "label", "size", "index"))):
+            assert batch["inside"].dtype == np.int32
+            keys = ("image", "label", "size", "inside", "index")
+            for image, label, size, inside, index in zip(*(batch[k] for k in keys)):
                 if index < 0:
-                    assert (label == IGNORE).all() and not image.any() and (size > 0).all()
+                    assert (label == IGNORE).all() and not image.any() and (size > 0).all() and (inside == 0).all()
                     continue
+                assert tuple(inside) == image.shape[:2]
                 seen.append(int(index))
                 example = source[index]
                 h, w = example["label"].shape
@@ -277,11 +280,13 @@ def test_native_sizes_are_filled_up_to_few():
     batches = list(_eval(source, fit="crop", multiple=16))
     assert {b["image"].shape[1:3] for b in batches} == {b["label"].shape[1:] for b in batches} == {(32, 32), (48, 16)}
     for batch in batches:
-        for image, label, size, index in zip(*(batch[k] for k in ("image", "label", "size", "index"))):
+        keys = ("image", "label", "size", "inside", "index")
+        for image, label, size, inside, index in zip(*(batch[k] for k in keys)):
             assert tuple(size) == label.shape
             if index >= 0:
                 example = source[int(index)]
                 (h, w), (y, x) = example["label"].shape, label.shape
+                assert tuple(inside) == (h, w)
                 np.testing.assert_array_equal(image, np.pad(example["image"], ((0, y - h), (0, x - w), (0, 0)), "edge"))
                 np.testing.assert_array_equal(label[:h, :w], example["label"])
                 assert (label == IGNORE).sum() == y * x - h * w

@@ -19,11 +19,26 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_first_signal_sets_the_flag(number: signal.Signals, capfd: pytest.CaptureFixture) -> None:
     before = signal.getsignal(number)
     with stop_on_signal() as stop:
+        stop.finishing = "baking the bread"
         assert not stop.requested and not stop.agreed()
         os.kill(os.getpid(), number)
         assert stop.requested and stop.agreed() and stop.signal == number
     assert signal.getsignal(number) is before
-    assert f"{number.name}: finishing this step" in capfd.readouterr().err
+    assert f"{number.name}: baking the bread; once more to leave at once." in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_first_signal_leaves_where_there_is_nothing_to_finish(
+    number: signal.Signals, capfd: pytest.CaptureFixture
+) -> None:
+    before, closed = signal.getsignal(number), []
+    with pytest.raises(SystemExit) as left, stop_on_signal():
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            closed.append(True)
+    assert left.value.code == 128 + number and closed and signal.getsignal(number) is before
+    assert f"{number.name}: leaving; there is nothing to save." in capfd.readouterr().err
 
 
 def test_handlers_come_back_after_an_error() -> None:
@@ -52,6 +67,7 @@ def test_second_signal_ends_the_process(number: signal.Signals) -> None:
         import time
         from jaxseg.signals import stop_on_signal
         with stop_on_signal() as stop:
+            stop.finishing = "sleeping"
             print("ready", flush=True)
             while not stop.requested:
                 time.sleep(0.01)

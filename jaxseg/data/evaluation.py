@@ -29,12 +29,12 @@ def make_eval_loader(
 ) -> "EvalLoader":
     """Returns an iterable, as often as wanted, of batches that hold every example of `source` exactly once.
 
-    Each batch is {image [b,y,x,c], label u8[b,Y,X], size i32[b,2], index i32[b]}. Labels keep their native size and
-    are padded with IGNORE at the bottom and right to the canvas (Y, X). With fit="resize" images have `size`; with
-    "crop" they are native, and only images of one size share a batch; with `multiple` above 1 both sides are first
-    filled up to a multiple of it (`fill_up`), which makes few sizes of many. Missing rows of a batch are padding
-    examples: a black image, IGNORE everywhere, index -1. All processes make the same number of batches of the same
-    shapes.
+    Each batch is {image [b,y,x,c], label u8[b,Y,X], size i32[b,2], inside i32[b,2], index i32[b]}, see `types.Batch`.
+    Labels keep their native size and are padded with IGNORE at the bottom and right to the canvas (Y, X). With
+    fit="resize" images have `size`; with "crop" they are native, and only images of one size share a batch; with
+    `multiple` above 1 both sides are first filled up to a multiple of it (`fill_up`), which makes few sizes of many.
+    Missing rows of a batch are padding examples: a black image, IGNORE everywhere, nothing inside, index -1. All
+    processes make the same number of batches of the same shapes.
 
     The canvas is the common size of the labels where the whole split, or the batch, has only one that fits the image;
     otherwise the largest of the batch rounded up to `canvas_multiple`, and examples are ordered by their canvas, so
@@ -134,17 +134,18 @@ class EvalLoader:
         if index < 0:
             image = np.zeros((*planned.image_size, self._source.info.channels), np.uint8)
             label = np.full(planned.canvas, IGNORE, np.uint8)
-            return {"image": image, "label": label, "size": np.int32(planned.canvas), "index": np.int32(-1)}
+            return {"image": image, "label": label, "size": np.int32(planned.canvas), "inside": np.int32((0, 0)),
+                    "index": np.int32(-1)}  # fmt: skip
         example = self._source[index]
         check_example(self._source, index, example, self._source.info.channels)
         image, label = example["image"], example["label"]
-        scored = label.shape
+        scored, inside = label.shape, planned.image_size
         if self._fit == "crop":
-            image, scored = fill_up(image, planned.image_size), planned.image_size
+            image, scored, inside = fill_up(image, planned.image_size), planned.image_size, label.shape
         else:
             image = resize_image(image, planned.image_size)
         return {"image": image, "label": pad_to(label, planned.canvas, IGNORE),
-                "size": np.int32(scored), "index": np.int32(index)}  # fmt: skip
+                "size": np.int32(scored), "inside": np.int32(inside), "index": np.int32(index)}  # fmt: skip
 
 
 def label_sizes(source: Any) -> list[Size]:

@@ -16,7 +16,7 @@ class Result(NamedTuple):
 
     Attributes:
         confusion: i64[k,k], rows are the truth, columns the prediction.
-        loss: the loss of the totals, NaN where no pixel is labelled.
+        loss: the loss of the totals, NaN where no pixel is labelled, unless a term of it compares images.
         images: how many images were scored, padding examples left out.
         measures: the sums of the step's further measures, by name.
     """
@@ -59,7 +59,7 @@ def score(
     images = 0
     for batch in batches:
         count = int(np.sum(np.asarray(batch["index"]) >= 0))
-        arrays = {name: batch[name] for name in ("image", "label", "size") if name in batch}
+        arrays = {name: batch[name] for name in ("image", "label", "size", "inside") if name in batch}
         launched = strategy.first(eval_step(state, strategy.put_batch(arrays)))
         totals, pending = _add(totals, pending, see), launched
         images += count
@@ -68,9 +68,10 @@ def score(
     if totals is None:
         raise ValueError("there is no image to score: the split is empty")
     confusion = totals["confusion"]
-    value = loss.value(jax.tree.map(np.float32, totals["stats"]))
+    counted = confusion.sum() or not loss.needs_labels
+    value = float(loss.value(jax.tree.map(np.float32, totals["stats"]))) if counted else float("nan")
     measures = {name: sums for name, sums in totals.items() if name not in ("confusion", "stats")}
-    return Result(confusion, float(value) if confusion.sum() else float("nan"), images, measures)
+    return Result(confusion, value, images, measures)
 
 
 def _add(

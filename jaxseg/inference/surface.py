@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from jaxseg.metrics import num_confusion_classes
+from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
 from jaxseg.types import IGNORE, Array
 
 # Share of the diagonal within which boundaries match by default: Csurka et al., 2013, section 4.
@@ -188,32 +189,19 @@ def surface_table(result: SurfaceScores, class_names: Sequence[str]) -> str:
     for i, name in enumerate(class_names):
         counts = (str(result.images[i]), str(result.one_sided[i]))
         rows.append((name.replace("|", "\\|"), *map(_shown, numbers[:, i]), *counts))
-    rows.append(("mean", *(_shown(_nan_mean(row)) for row in numbers), "", ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join([r[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(r[1:], widths[1:]))]) + " |"
-             for r in rows]  # fmt: skip
-    rule = "|" + "-" * (widths[0] + 2) + "|" + "|".join("-" * (w + 1) + ":" for w in widths[1:]) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    rows.append(("mean", *(_shown(nan_mean(row)) for row in numbers), "", ""))
+    return "\n".join(markdown_table(rows))
 
 
 def surface_dict(result: SurfaceScores, class_names: Sequence[str]) -> dict[str, Any]:
     """The scores as JSON can hold them: means over classes, and one dictionary a class; None for NaN."""
     classes = [
         {"name": name, "images": int(result.images[i]), "one_sided": int(result.one_sided[i])}
-        | {field: _plain(getattr(result, field)[i]) for field in _MEANS}
+        | {field: plain(getattr(result, field)[i]) for field in _MEANS}
         for i, name in enumerate(class_names)
     ]
-    return {f"mean_{field}": _plain(_nan_mean(getattr(result, field))) for field in _MEANS} | {"classes": classes}
-
-
-def _nan_mean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if len(present) else float("nan")
+    return {f"mean_{field}": plain(nan_mean(getattr(result, field))) for field in _MEANS} | {"classes": classes}
 
 
 def _shown(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.2f}"
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -52,7 +52,12 @@ class Loss:
     num_classes: int
 
     def stats(
-        self, logits: Array, labels: Array, out: Mapping[str, Any] | None = None, out_labels: Array | None = None
+        self,
+        logits: Array,
+        labels: Array,
+        out: Mapping[str, Any] | None = None,
+        out_labels: Array | None = None,
+        inside: Array | None = None,
     ) -> PyTree:
         """f32[b,h,w,k], i32[b,h,w] -> {term: pytree of f32} that adds over pixels, examples, devices, micro-batches.
 
@@ -62,6 +67,7 @@ class Loss:
             out: the model's further outputs, for the terms that read one of them instead of the logits.
             out_labels: i32[b,y,x], the labels for those terms, where the logits have been brought to another size than
                 the image's; None: `labels`.
+            inside: bool[b,y,x], False for pixels that fill images up, for the terms that compare images; None: none do.
 
         Raises:
             ValueError: if the shapes disagree, k is not `num_classes`, or a term reads what `out` does not have.
@@ -72,12 +78,22 @@ class Loss:
         for term in self.terms:
             kind = _TERMS[term.name]
             if kind.reads and kind.reads not in (out or {}):
-                raise ValueError(f"The loss {term.name} reads the output {kind.reads!r}, which this model has not.")
-            if kind.reads:
+                raise ValueError(
+                    f"The loss {term.name} reads the output {kind.reads!r}, which this model has not; "
+                    f"the model {kind.network!r} has it."
+                )
+            if kind.of_images:
+                stats[term.name] = kind.stats(term, out[kind.reads], inside)
+            elif kind.reads:
                 stats[term.name] = kind.stats(term, out[kind.reads], labels if out_labels is None else out_labels)
             else:
                 stats[term.name] = kind.stats(term, logits, labels)
         return stats
+
+    @property
+    def needs_labels(self) -> bool:
+        """False where a term compares images, so that those without a label have a loss too."""
+        return not any(_TERMS[t.name].of_images for t in self.terms)
 
     @property
     def of_logits(self) -> "Loss":
@@ -150,13 +166,17 @@ def make_loss(
 class _Kind:
     """How the term of one name is computed: additive stats, and (sum, weight) from their total.
 
-    `reads` names the output of the model that `stats` takes in place of the logits; empty: the logits.
+    `reads` names the output of the model that `stats` takes in place of the logits, and `network` the model of
+    `jaxseg.models` that has it; empty: the logits, which all have. `of_images` says that images are compared: in place
+    of labels `stats` takes which pixels are theirs, bool[b,y,x], or None.
     """
 
-    stats: Callable[[Term, Array, Array], PyTree]
+    stats: Callable[[Term, Any, Any], PyTree]
     finish: Callable[[Term, PyTree], SumWeight]
     options: tuple[str, ...]
     reads: str = ""
+    network: str = ""
+    of_images: bool = False
 
 
 def _pixel_kind(function: Callable[..., SumWeight]) -> _Kind:
@@ -186,10 +206,15 @@ def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY)
 
 
-def _reading_kind(function: Callable[..., SumWeight]) -> _Kind:
-    """A loss without options that reads the output of its own name."""
+def _reading_kind(function: Callable[..., SumWeight], network: str, of_images: bool = False) -> _Kind:
+    """A loss without options that reads the output of its own name, which `network` has."""
     return _Kind(
-        lambda term, output, labels: function(output, labels), lambda term, stats: stats, (), function.__name__
+        lambda term, output, other: function(output, other),
+        lambda term, stats: stats,
+        (),
+        reads=function.__name__,
+        network=network,
+        of_images=of_images,
     )
 
 
@@ -210,12 +235,13 @@ _TERMS = {
         ),
         ("class_weight", "mask_weight", "dice_weight", "no_object"),
         reads="queries",
+        network="mask2former",
     ),
     "mse": _pixel_kind(mse),
     "ohem": _pixel_kind(ohem),
-    "reconstruction": _reading_kind(reconstruction),
+    "reconstruction": _reading_kind(reconstruction, "autoencoder", of_images=True),
     "sampled_cross_entropy": _pixel_kind(sampled_cross_entropy),
-    "semantic_encoding": _reading_kind(semantic_encoding),
+    "semantic_encoding": _reading_kind(semantic_encoding, "encnet"),
     "tversky": _set_kind(overlap_stats, tversky_from_stats),
 }
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxseg.losses.pixels import SumWeight, divide
-from jaxseg.types import IGNORE, Array
+from jaxseg.losses.pixels import SumWeight, divide, one_hot, valid
+from jaxseg.types import Array
 
 # Weights of the terms, in the loss and in the cost of a match (Mask2Former, section 4.1).
 CLASS, MASK, DICE, NO_OBJECT = 2.0, 5.0, 5.0, 0.1
@@ -51,7 +51,7 @@ def mask_classification_stats(
     k = classes.shape[-1] - 1
     area = class_areas(labels, k, masks.shape[2:4])
     present = jnp.any(area > 0, axis=1)
-    wrong = jnp.any(((labels < 0) | (labels >= k)) & (labels != IGNORE))
+    wrong = jnp.isnan(jnp.sum(valid(labels, k)))
     costs = {"class_weight": class_weight, "mask_weight": mask_weight, "dice_weight": dice_weight}
 
     def image(classes: jax.Array, masks: jax.Array, area: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
@@ -81,8 +81,7 @@ def class_areas(labels: Array, classes: int, size: tuple[int, int]) -> jax.Array
 
     IGNORE belongs to no class, so that a cell's shares may add to less than 1.
     """
-    labels = jnp.asarray(labels, jnp.int32)
-    truth = (labels[..., None] == jnp.arange(classes).reshape(1, 1, 1, -1)).astype(jnp.float32)
+    truth = one_hot(labels, classes).astype(jnp.float32)
     rows, columns = (_overlap(n, cells) for n, cells in zip(labels.shape[1:], size))
     area = jnp.einsum("yh,bhwk->bywk", rows, truth, precision="highest")
     area = jnp.einsum("xw,bywk->byxk", columns, area, precision="highest")

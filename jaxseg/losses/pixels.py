@@ -28,9 +28,14 @@ def check(logits: Array, labels: Array) -> tuple[jax.Array, int]:
         raise ValueError(
             f"Labels need the shape of the logits without the class axis, got {labels.shape} for logits {logits.shape}."
         )
+    check_integers(labels)
+    return jnp.asarray(logits, jnp.float32), max(logits.shape[-1], 2)
+
+
+def check_integers(labels: Array) -> None:
+    """Raises ValueError for labels of another type."""
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"Labels must be integers, got {labels.dtype}.")
-    return jnp.asarray(logits, jnp.float32), max(logits.shape[-1], 2)
 
 
 def one_hot(labels: Array, classes: int) -> jax.Array:

@@ -7,10 +7,11 @@ the binary cross-entropy of those presences; small and large objects weigh the s
 import jax
 import jax.numpy as jnp
 
-from jaxseg.types import IGNORE, Array
+from jaxseg.losses.pixels import SumWeight, check_integers, one_hot, scored, valid
+from jaxseg.types import Array
 
 
-def semantic_encoding(presence: Array, labels: Array) -> tuple[jax.Array, jax.Array]:
+def semantic_encoding(presence: Array, labels: Array) -> SumWeight:
     """Sigmoid cross-entropy of class presence, f32[b,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
     A class is present in an image that has a pixel of it. An image adds Σ_c BCE(σ(z_c), present_c) / k to the sum and 1
@@ -28,15 +29,12 @@ def semantic_encoding(presence: Array, labels: Array) -> tuple[jax.Array, jax.Ar
         raise ValueError(
             f"semantic_encoding takes presences [b,k] and labels [b,h,w], got {presence.shape} and {labels.shape}."
         )
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(f"Labels must be integers, got {labels.dtype}.")
-    logits, labels = jnp.asarray(presence, jnp.float32), jnp.asarray(labels, jnp.int32)
-    k = logits.shape[-1]
-    first, classes = (1, 2) if k == 1 else (0, k)
-    present = jnp.stack([jnp.any(labels == c, axis=(1, 2)) for c in range(first, classes)], axis=-1)
-    labelled = jnp.any(labels != IGNORE, axis=(1, 2))
-    inside = jnp.all((labels == IGNORE) | ((labels >= 0) & (labels < classes)), axis=(1, 2))
-    weight = jnp.where(inside, labelled.astype(jnp.float32), jnp.nan)
+    check_integers(labels)
+    logits, k = jnp.asarray(presence, jnp.float32), presence.shape[-1]
+    classes = max(k, 2)
+    present = jnp.any(scored(one_hot(labels, classes), k), axis=(1, 2))
+    counts = jnp.sum(valid(labels, classes), axis=(1, 2))
+    weight = jnp.where(counts > 0, 1.0, counts)  # 0 and NaN stay
     # -t log σ(z) - (1-t) log(1-σ(z)) = softplus(z) - t z, finite for every finite z.
     image = jnp.mean(jax.nn.softplus(logits) - jnp.where(present, logits, 0.0), axis=-1)
     return jnp.sum(weight * image), jnp.sum(weight)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.metrics.confusion import predict_classes
+from jaxseg.metrics.formatting import plain
 from jaxseg.types import Array
 
 
@@ -81,11 +82,7 @@ def calibration_dict(result: Calibration) -> dict[str, Any]:
     """The numbers as JSON can hold them, None for NaN; `bins` lists one dictionary a bin."""
     columns = zip(result.count, result.confidence, result.accuracy)
     return {
-        "error": _plain(result.error),
-        "largest_error": _plain(result.largest_error),
-        "bins": [{"count": int(n), "confidence": _plain(c), "accuracy": _plain(a)} for n, c, a in columns],
+        "error": plain(result.error),
+        "largest_error": plain(result.largest_error),
+        "bins": [{"count": int(n), "confidence": plain(c), "accuracy": plain(a)} for n, c, a in columns],
     }
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
 from jaxseg.types import Array
 
 # Pixels whose one-hot matrices are multiplied at a time: bounds their memory, and float32 counts them exactly.
@@ -124,10 +125,10 @@ def scores(confusion: Array) -> Scores:
     total = truth.sum()
     return Scores(
         pixel_accuracy=float(_ratio(hits.sum(), total)),
-        mean_accuracy=_nan_mean(recall),
-        mean_iou=_nan_mean(iou),
+        mean_accuracy=nan_mean(recall),
+        mean_iou=nan_mean(iou),
         frequency_weighted_iou=float(np.nansum(iou * truth) / total) if total else float("nan"),
-        mean_f1=_nan_mean(f1),
+        mean_f1=nan_mean(f1),
         iou=iou,
         precision=_ratio(hits, predicted),
         recall=recall,
@@ -149,15 +150,8 @@ def table(result: Scores, class_names: Sequence[str]) -> str:
         numbers = (_percent(getattr(result, field)[i]) for field in _PER_CLASS)
         rows.append((name.replace("|", "\\|"), *numbers, _percent(result.support[i] / total)))
     rows.append(("mean", _percent(result.mean_iou), "", _percent(result.mean_accuracy), _percent(result.mean_f1), ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join([row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:])]) + " |"
-        for row in rows
-    ]
-    rule = "|" + "-" * (widths[0] + 2) + "|" + "|".join("-" * (w + 1) + ":" for w in widths[1:]) + "|"
-    lines.insert(1, rule)
     summary = ", ".join(f"{field.replace('_', ' ')} {_percent(getattr(result, field))}" for field in _SUMMARY)
-    return "\n".join([*lines, "", summary.replace("iou", "IoU").replace("f1", "F1")])
+    return "\n".join([*markdown_table(rows), "", summary.replace("iou", "IoU").replace("f1", "F1")])
 
 
 def scores_dict(result: Scores, class_names: Sequence[str]) -> dict[str, Any]:
@@ -169,10 +163,10 @@ def scores_dict(result: Scores, class_names: Sequence[str]) -> dict[str, Any]:
     _check_names(result, class_names)
     classes = [
         {"name": name, "support": int(result.support[i])}
-        | {field: _plain(getattr(result, field)[i]) for field in _PER_CLASS}
+        | {field: plain(getattr(result, field)[i]) for field in _PER_CLASS}
         for i, name in enumerate(class_names)
     ]
-    return {field: _plain(getattr(result, field)) for field in _SUMMARY} | {"classes": classes}
+    return {field: plain(getattr(result, field)) for field in _SUMMARY} | {"classes": classes}
 
 
 def _check_names(result: Scores, class_names: Sequence[str]) -> None:
@@ -186,14 +180,5 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.where(below > 0, np.asarray(above, np.float64) / np.where(below > 0, below, 1.0), np.nan)
 
 
-def _nan_mean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if len(present) else float("nan")
-
-
 def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.2f}"
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

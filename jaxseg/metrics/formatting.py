@@ -1,0 +1,27 @@
+"""What scores have in common when they are shown: means that leave NaN out, numbers for JSON, Markdown tables."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def nan_mean(values: np.ndarray) -> float:
+    """The mean of the numbers among f64[n], NaN where there are none, without a warning."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def plain(value: float) -> float | None:
+    """The number as JSON can hold it: None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, header first; the first column is aligned left, the others right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) + " |"
+        for row in rows
+    ]
+    rule = "|" + "-" * (widths[0] + 2) + "|" + "|".join("-" * (w + 1) + ":" for w in widths[1:]) + "|"
+    return [lines[0], rule, *lines[1:]]

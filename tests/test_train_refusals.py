@@ -1,0 +1,110 @@
+"""What the training program refuses: each in one sentence, and without leaving a run."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_train import ROOT, arguments
+
+from jaxseg import command, setup
+from jaxseg.config import ConfigError, update
+from jaxseg.train import main
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    """Experiments are named from the root of the repository."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model__name": "resnet"}, "There is no model 'resnet'. Did you mean 'resunet'?"),
+        ({"model__args__width": "(1,2)"}, "Did you mean 'widths'"),
+        ({"loss__terms": "cross_entropi"}, "Did you mean 'cross_entropy'"),
+        ({"loss__class_weights": "median"}, "loss.class_weights must be"),
+        ({"loss__aux_weights": (0.5, 0.25)}, "has 0 auxiliary outputs, but loss.aux_weights are (0.5, 0.25)"),
+        ({"loss__aux_weights": (-1.0,)}, "loss.aux_weights must be finite and at least 0"),
+        ({"loss__class_weights": "1,2"}, "2 numbers, but there are 6 classes"),
+        ({"optimizer__name": "adamv"}, "Did you mean 'adam"),
+        ({"data__source": "shape"}, "Did you mean 'shapes'"),
+        ({"data__source": "folder", "data__dir": "nowhere"}, "nowhere"),
+        ({"data__classes": "a,b"}, "data.classes names 2 classes"),
+        ({"model__num_classes": 3}, "model.num_classes is 3"),
+        ({"batch_size": 12}, "batch_size is 12, which 8 devices cannot share evenly"),
+        ({"eval__batch_size": 4}, "eval.batch_size"),
+        ({"accumulate": 2}, "batch_size / accumulate"),
+        ({"strategy": "xmap"}, "strategy is 'xmap'"),
+        ({"model__name": "attention_decoder", "model__args__num_heads": 5}, "num_heads 5 does not divide the width"),
+        ({"experiment": "experiments/cnn.py", "model__args__hidden_kernel": 4}, "hidden_kernel must be odd"),
+        ({"experiment": "experiments/cnn.py", "model__args__dropout": 1.5}, "Dropout needs a rate in [0, 1], got 1.5"),
+        ({"model__args__norm": 3}, "norm must be the name of a norm"),
+        ({"model__args__act": 3}, "There is no activation 3"),
+        (
+            {"experiment": "experiments/unet.py", "model__args__encoder": "residual", "model__args__padding": "valid"},
+            "another encoder needs 'same'",
+        ),
+        (
+            {"experiment": "experiments/unet.py", "model__args__encoder": "residual"},
+            "widths (4, 6) are too few for an encoder of",
+        ),
+        ({"model__args__widths__x": 3}, "model.args.widths.x cannot be set"),
+        ({"optimizer__args__b1": "foo"}, "optimizer.args.b1 must be a number like 0.9, got 'foo'"),
+        ({"optimizer__args__b1": 1.5}, "optimizer.args.b1 must lie in [0, 1)"),
+        ({"optimizer__args__nesterov": "foo"}, "optimizer.args.nesterov must be True or False, got 'foo'"),
+        ({"optimizer__args__mu_dtype": "foo"}, "mu_dtype"),
+        ({"augment__brightness": 2.0}, "augment.brightness must lie in [0, 1]"),
+        ({"augment__zoom": "a,b"}, "augment.zoom must be numbers"),
+        ({"data__classes": "0,1"}, "data.classes names 2 classes (0, 1)"),
+        ({"seed": 2**70}, "seed must lie in 0 to 4294967295"),
+        ({"data__ignore": 70000}, "data.ignore must lie in -1 to 65535"),
+    ],
+    ids=str,
+)
+def test_wrong_input_is_one_sentence_and_leaves_no_run(tmp_path, capsys, change, message):
+    assert main(arguments(tmp_path / "run", **change)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_median_frequencies_of_nothing_labelled(monkeypatch):
+    nothing = np.zeros(2, np.int64)
+    monkeypatch.setattr(setup.pipeline, "pixel_counts", lambda source: (nothing, nothing))
+    config = command.load_experiment("experiments/resunet.py")
+    update(config, loss__class_weights="median_frequency")
+    with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: "):
+        setup.class_weights(config, 2, None)
+
+
+def test_wrong_first_start_does_not_lock_the_workdir(tmp_path, capsys):
+    assert main(arguments(tmp_path / "run", optimizer__learning_rate=1e38, optimizer__name="sgd", steps=2)) == 1
+    assert main(arguments(tmp_path / "run", steps=2)) == 0
+
+
+def test_resuming_on_data_with_other_classes_is_refused(tmp_path, capsys):
+    def folder(name, classes):
+        for kind in ("images", "masks"):
+            (tmp_path / name / kind).mkdir(parents=True)
+        listed = [{"index": i, "name": n, "colour": [i, i, i]} for i, n in enumerate(classes)]
+        (tmp_path / name / "classes.json").write_text(json.dumps({"classes": listed}))
+        for i in range(10):
+            Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / name / "images" / f"{i}.png")
+            Image.new("L", (16, 16), i % 2).save(tmp_path / name / "masks" / f"{i}.png")
+        return str(tmp_path / name)
+
+    changes = {"data__source": "folder", "steps": 2}
+    assert main(arguments(tmp_path / "run", data__dir=folder("a", ["sky", "road"]), **changes)) == 0
+    capsys.readouterr()
+    assert main(arguments(tmp_path / "run", data__dir=folder("b", ["cat", "dog"]), **changes)) == 1
+    error = capsys.readouterr().err
+    assert "sky" in error and "dog" in error
+    assert "sky" in (tmp_path / "run" / "data.json").read_text()
+
+
+def test_workdir_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert main(arguments(tmp_path / "file" / "run")) == 1
+    assert "The run cannot be kept in" in capsys.readouterr().err
