@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.fields import field_names
 from jaxseg.nn import ConvNormAct, Dropout, classifier, crop_to, resize
-from jaxseg.nn.conv import Initializer, near_zero
+from jaxseg.nn.conv import Initializer, he_normal
 from jaxseg.types import Activation, NormFactory
 
 
@@ -158,7 +158,7 @@ def to_logits(
     *,
     kernel_size: int = 1,
     align_corners: bool = False,
-    kernel_init: Initializer = near_zero,
+    kernel_init: Initializer = he_normal,
     dtype: Any = None,
     name: str = "head",
 ) -> jax.Array:
@@ -169,6 +169,7 @@ def to_logits(
         size: those of the image, where it was padded; None: the same.
         kernel_size: side of the classifier's kernel.
         align_corners: of the up-sampling, see `jaxseg.nn.resize`.
+        kernel_init: of the classifier, see `jaxseg.nn.conv.classifier`.
     """
     head = classifier(num_classes, kernel_size=kernel_size, kernel_init=kernel_init, dtype=dtype, name=name)
     logits = head(x).astype(jnp.float32)

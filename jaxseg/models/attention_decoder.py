@@ -21,7 +21,6 @@ from jaxseg.nn import (
     ConvNormAct,
     SelfAttention2D,
     avg_pool,
-    he_normal,
     make_norm,
     pad_to_multiple,
     resize,
@@ -154,7 +153,7 @@ class AttentionDecoder(nn.Module):
             name="decoder",
         )(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
-        logits = to_logits(top, self.num_classes, x.shape[1:3], size, kernel_init=he_normal, dtype=self.dtype)
+        logits = to_logits(top, self.num_classes, x.shape[1:3], size, dtype=self.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
 
     def _check(self, levels: int) -> None:

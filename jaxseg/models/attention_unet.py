@@ -17,7 +17,7 @@ from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_l
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder
 from jaxseg.models.unet import UNetStage
-from jaxseg.nn import AttentionGate, he_normal, make_norm, pad_to_multiple
+from jaxseg.nn import AttentionGate, make_norm, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 Supervision = Literal["aux", "fused", "none"]
@@ -97,9 +97,7 @@ class AttentionUNet(nn.Module):
         )(pyramid, train=train)
 
         def classify(feature: jax.Array, name: str, crop: tuple[int, int] | None = None) -> jax.Array:
-            return to_logits(
-                feature, self.num_classes, x.shape[1:3], crop, kernel_init=he_normal, dtype=self.dtype, name=name
-            )
+            return to_logits(feature, self.num_classes, x.shape[1:3], crop, dtype=self.dtype, name=name)
 
         tops = decoded or pyramid
         aux: tuple[jax.Array, ...] = ()

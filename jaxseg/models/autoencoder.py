@@ -21,7 +21,7 @@ from flax import linen as nn
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder, conv_layers
-from jaxseg.nn import Conv, ConvTranspose, crop_to, he_normal, make_norm, pad_to_multiple, resize
+from jaxseg.nn import Conv, ConvTranspose, crop_to, make_norm, pad_to_multiple, resize
 from jaxseg.types import Activation, NormFactory
 
 
@@ -115,8 +115,6 @@ class Autoencoder(nn.Module):
         top = decoded[0] if decoded else pyramid[-1]
         again = Conv(image.shape[-1], 1, dtype=self.dtype, name="reconstruction")(top).astype(jnp.float32)
         again = crop_to(again if again.shape[1:3] == x.shape[1:3] else resize(again, x.shape[1:3]), size)
-        logits = to_logits(
-            jax.lax.stop_gradient(top), self.num_classes, x.shape[1:3], size, kernel_init=he_normal, dtype=self.dtype
-        )
+        logits = to_logits(jax.lax.stop_gradient(top), self.num_classes, x.shape[1:3], size, dtype=self.dtype)
         pair = {"prediction": again, "target": image.astype(jnp.float32)}
         return logits, {"aux": (), "reconstruction": pair, **name_stages(encoder=pyramid, decoder=decoded)}

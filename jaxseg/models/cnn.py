@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from jaxseg.models.assembly import name_stages, to_logits
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import ConvNormAct, Dropout, he_normal, make_norm, max_pool, pad_to_multiple
+from jaxseg.nn import ConvNormAct, Dropout, make_norm, max_pool, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 
@@ -51,5 +51,5 @@ class CNN(nn.Module):
         y = max_pool(pyramid[-1], 2)
         y = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(y, train=train)
         y = ConvNormAct(self.hidden, kernel_size=self.hidden_kernel, **layers, name="hidden")(y, train=train)
-        logits = to_logits(y, self.num_classes, x.shape[1:3], size, kernel_init=he_normal, dtype=self.dtype)
+        logits = to_logits(y, self.num_classes, x.shape[1:3], size, dtype=self.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid), "hidden": y}

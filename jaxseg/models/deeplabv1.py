@@ -18,6 +18,7 @@ from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import LargeFOV, make_norm, pad_to_multiple
+from jaxseg.nn.conv import near_zero
 from jaxseg.types import Activation, NormFactory
 
 
@@ -54,5 +55,5 @@ class DeepLabV1(nn.Module):
         y = LargeFOV(self.hidden, self.rate, self.dropout, axis_name=self.axis_name, **layers, name="fov")(
             pyramid[-1], train=train
         )
-        logits = to_logits(y, self.num_classes, x.shape[1:3], size, dtype=self.dtype)
+        logits = to_logits(y, self.num_classes, x.shape[1:3], size, kernel_init=near_zero, dtype=self.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid), "hidden": y}

@@ -41,7 +41,7 @@ class AtrousBranch(nn.Module):
             )
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype, "axis_name": self.axis_name}
         x = LargeFOV(self.hidden, self.rate, self.dropout, **layers, name="fov")(x, train=train)
-        return classifier(self.num_classes, dtype=self.dtype, name="score")(x)
+        return classifier(self.num_classes, kernel_init=near_zero, dtype=self.dtype, name="score")(x)
 
 
 class ScorePyramid(nn.Module):

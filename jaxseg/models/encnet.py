@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.resnet import ResNet
-from jaxseg.nn import ConvNormAct, Dropout, he_normal, make_norm
+from jaxseg.nn import ConvNormAct, Dropout, make_norm
 from jaxseg.types import Activation, NormFactory
 
 Aggregate = Literal["sum", "mean"]
@@ -121,7 +121,7 @@ class EncNet(nn.Module):
         x, context = ContextEncoding(self.codewords, self.aggregate, **layers, name="context")(x, train=train)
         presence = nn.Dense(self.num_classes, name="presence")(context)
         dropped = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(x, train=train)
-        logits = to_logits(dropped, self.num_classes, size, kernel_init=he_normal, dtype=self.dtype)
+        logits = to_logits(dropped, self.num_classes, size, dtype=self.dtype)
         width = max(1, pyramid[-2].shape[-1] // 4) if self.aux and len(pyramid) > 1 else None
         aux = auxiliary_logits(self, pyramid, size, width, self.dropout, train=train)
         return logits, {

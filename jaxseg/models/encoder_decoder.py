@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from jaxseg.models.assembly import name_stages, to_logits
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import ConvTransposeNormAct, he_normal, make_norm, max_pool, pad_to_multiple
+from jaxseg.nn import ConvTransposeNormAct, make_norm, max_pool, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 
@@ -64,5 +64,5 @@ class EncoderDecoder(nn.Module):
         pyramid = PlainEncoder(self.widths, self.convs, **layers, name="encoder")(x, train=train)
         bottom = max_pool(pyramid[-1], 2)
         decoded = TransposedDecoder(self.widths, self.up_kernel, **layers, name="decoder")(bottom, train=train)
-        logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, kernel_init=he_normal, dtype=self.dtype)
+        logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, dtype=self.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}

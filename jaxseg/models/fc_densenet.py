@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models.assembly import name_stages, to_logits, walk_up
-from jaxseg.nn import Conv, ConvTranspose, Dropout, he_normal, is_identity, make_norm, max_pool, pad_to_multiple
+from jaxseg.nn import Conv, ConvTranspose, Dropout, is_identity, make_norm, max_pool, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 # Depth -> (growth rate, layers of each block from the first of the encoder to the last of the decoder).
@@ -216,5 +216,5 @@ class FCDenseNet(nn.Module):
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
         decoded = DenseDecoder(layers[: down - 1 : -1], growth, **shared(self), name="decoder")(pyramid, train=train)
-        logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, kernel_init=he_normal, dtype=self.dtype)
+        logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, dtype=self.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}

@@ -19,6 +19,7 @@ from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ConvNormAct, ConvTranspose, Dropout, classifier, crop_to, make_norm, pad_to_multiple, resize
+from jaxseg.nn.conv import near_zero
 from jaxseg.types import Activation, NormFactory
 
 
@@ -78,7 +79,7 @@ class FCN(nn.Module):
         for name, kernel in (("fc6", self.hidden_kernel), ("fc7", 1)):
             y = ConvNormAct(self.hidden, kernel, **layers, name=name)(y, train=train)
             y = Dropout(self.dropout, axis_name=self.axis_name, name=f"dropout_{name}")(y, train=train)
-        scores = [classifier(self.num_classes, dtype=self.dtype)(y).astype(jnp.float32)]
+        scores = [classifier(self.num_classes, kernel_init=near_zero, dtype=self.dtype)(y).astype(jnp.float32)]
         coarse = encoder.strides[-1]
         for stride in sorted((s for s in levels if self.stride <= s < coarse), reverse=True):
             # Zero at first, so that the network starts from the coarser one's predictions (section 4.2).

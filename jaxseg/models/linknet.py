@@ -16,7 +16,6 @@ from jaxseg.models import encoders
 from jaxseg.models.assembly import coarse_levels, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ConvNormAct, ConvTranspose, ConvTransposeNormAct, crop_to, make_norm, pad_to_multiple
-from jaxseg.nn.conv import near_zero
 from jaxseg.types import Activation, NormFactory
 
 
@@ -94,7 +93,7 @@ class LinkNet(nn.Module):
         x = ConvTransposeNormAct(self.width, 3, factor, use_bias=True, **layers, name="up")(x, train=train)
         x = ConvNormAct(self.width, **layers, name="conv")(x, train=train)
         factor = stride // factor
-        head = ConvTranspose(self.num_classes, factor, factor, kernel_init=near_zero, dtype=self.dtype, name="head")
+        head = ConvTranspose(self.num_classes, factor, factor, dtype=self.dtype, name="head")
         return head(x).astype(jnp.float32)
 
     def _end_in_blocks(self, x: jax.Array, stride: int, layers: dict[str, Any], *, train: bool) -> jax.Array:

@@ -18,6 +18,7 @@ from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_l
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut
 from jaxseg.nn import ConvTranspose, PreActBlock, make_norm, pad_to_multiple, resize
+from jaxseg.nn.conv import near_zero
 from jaxseg.types import Activation, NormFactory
 
 Up = Literal["nearest", "bilinear", "transposed"]
@@ -122,5 +123,5 @@ class ResUNet(nn.Module):
         )(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
         # As in Fig. 2, the sum of the last unit goes to the 1x1 convolution without norm or activation.
-        logits = to_logits(top, self.num_classes, x.shape[1:3], size, dtype=self.dtype)
+        logits = to_logits(top, self.num_classes, x.shape[1:3], size, kernel_init=near_zero, dtype=self.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}

@@ -21,7 +21,6 @@ from jaxseg.nn import (
     Conv,
     ConvNormAct,
     Dropout,
-    he_normal,
     make_norm,
     max_pool_with_indices,
     max_unpool,
@@ -148,9 +147,7 @@ class SegNet(nn.Module):
         decoded = decoder(pyramid, train=train)
         y = decoded[0] if decoded else pyramid[0]
         kernel = 1 if basic else 3
-        logits = to_logits(
-            y, self.num_classes, x.shape[1:3], size, kernel_size=kernel, kernel_init=he_normal, dtype=self.dtype
-        )
+        logits = to_logits(y, self.num_classes, x.shape[1:3], size, kernel_size=kernel, dtype=self.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
 
     def _encoder(self) -> nn.Module:

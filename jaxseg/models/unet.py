@@ -20,7 +20,7 @@ from flax import linen as nn
 from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import ConvStage, Padding, PlainEncoder, conv_layers
-from jaxseg.nn import Conv, ConvTranspose, he_normal, make_norm, pad_to_multiple, resize
+from jaxseg.nn import Conv, ConvTranspose, make_norm, pad_to_multiple, resize
 from jaxseg.types import Activation, NormFactory
 
 Up = Literal["transposed", "nearest", "bilinear"]
@@ -158,9 +158,7 @@ class UNet(nn.Module):
         )(skips, train=train)
         top = decoded[0] if decoded else skips[0]
         whole = top.shape[1:3] if strides[0] == 1 else x.shape[1:3]
-        logits = to_logits(
-            top, self.num_classes, whole, size, kernel_size=self.head_kernel, kernel_init=he_normal, dtype=self.dtype
-        )
+        logits = to_logits(top, self.num_classes, whole, size, kernel_size=self.head_kernel, dtype=self.dtype)
         full = {f"decoder/full{i}": x for i, x in enumerate(decoded[:added])}
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded[added:]), **full}
 

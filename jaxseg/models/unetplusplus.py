@@ -19,7 +19,7 @@ from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, n
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import ConvStage, PlainEncoder
 from jaxseg.models.unet import UNetStage, Up
-from jaxseg.nn import he_normal, make_norm, pad_to_multiple
+from jaxseg.nn import make_norm, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 Node = tuple[int, int]
@@ -143,7 +143,6 @@ class UNetPlusPlus(nn.Module):
                 x.shape[1:3],
                 size,
                 kernel_size=self.head_kernel,
-                kernel_init=he_normal,
                 dtype=self.dtype,
                 name="head" if j == bottom else f"head{j}",
             )

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import ConvNormAct, he_normal, make_norm, pad_to_multiple
+from jaxseg.nn import ConvNormAct, make_norm, pad_to_multiple
 from jaxseg.types import Activation, NormFactory
 
 
@@ -43,5 +43,5 @@ class VGGHead(nn.Module):
         y = pyramid[-1]
         for i, features in enumerate(self.widths, start=1):
             y = ConvNormAct(features, **layers, name=f"conv{i}")(y, train=train)
-        logits = to_logits(y, self.num_classes, x.shape[1:3], size, kernel_init=he_normal, dtype=self.dtype)
+        logits = to_logits(y, self.num_classes, x.shape[1:3], size, dtype=self.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid), "hidden": y}

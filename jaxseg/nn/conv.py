@@ -257,13 +257,14 @@ def classifier(
     num_classes: int,
     *,
     kernel_size: int = 1,
-    kernel_init: Initializer = near_zero,
+    kernel_init: Initializer = he_normal,
     dtype: Any = None,
     name: str = "head",
 ) -> Conv:
     """Returns the convolution f[b,h,w,c] -> f[b,h,w,num_classes] that ends a network, 1x1 unless told otherwise.
 
-    By default it starts near zero (normal, .01), so that training begins from even class probabilities however large
-    the features are. A network that ends in few, normalised features learns faster from `he_normal`.
+    Normalised features, in which most networks end, want a start of their own scale: from `near_zero` they may stay at
+    the most frequent class for hundreds of steps. `near_zero` is for sums that no norm bounds, such as ResUNet's, where
+    training then begins from even class probabilities, and for networks whose papers say so.
     """
     return Conv(num_classes, kernel_size=kernel_size, dtype=dtype, kernel_init=kernel_init, name=name)
