@@ -27,5 +27,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "steps": (2, 2, 2),
             "drop_path": 0.0,
         }
-        update(config, model__args={"encoder": "mit_b0", "features": 64, "encoder_args": small})
+        update(
+            config,
+            model__args={"encoder": "mit_b0", "features": 64, "encoder_args": small},
+            optimizer__learning_rate=1e-3,
+        )
     return config
