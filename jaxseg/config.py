@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_collections
 
+from jaxseg.errors import ConfigError
 from jaxseg.keys import CHOICES, FREE_FORM, FREE_KEYS, KEYS, RENAMED
 from jaxseg.words import nearest
 
@@ -34,10 +35,6 @@ _NOT_NEGATIVE = ("optimizer.clip", "optimizer.encoder_rate", "optimizer.weight_d
                  "data.workers", "data.prefetch", "augment.shear", "augment.rotate", "augment.brightness",
                  "augment.contrast", "augment.saturation", "adversarial.weight", "adversarial.unlabelled_weight",
                  "adversarial.semi_weight", "adversarial.unlabelled_from")  # fmt: skip
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot work: the message is one sentence for the user."""
 
 
 def default_config() -> ConfigDict:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxseg.config import ConfigError
+from jaxseg.errors import ConfigError
 from jaxseg.types import Key, PyTree
 
 # XLA's CPU default hands convolutions to a library fusion that is slower than its own code; this keeps the library for
