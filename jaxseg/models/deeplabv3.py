@@ -18,6 +18,7 @@ from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ASPP, ConvNormAct, Dropout, make_norm, rates_at
+from jaxseg.nn.conv import near_zero
 from jaxseg.types import Activation, NormFactory
 
 
@@ -80,6 +81,9 @@ class DeepLabV3(nn.Module):
         encoder = make_encoder(self.encoder, **layers)
         pyramid = encoder(image, train=train)
         context, x = atrous_features(self, pyramid[-1], encoder.strides[-1], train=train)
-        logits = to_logits(x, self.num_classes, size, align_corners=self.align_corners, dtype=self.dtype)
+        # normal(.01), as the authors' release starts its logits
+        logits = to_logits(
+            x, self.num_classes, size, align_corners=self.align_corners, kernel_init=near_zero, dtype=self.dtype
+        )
         aux = auxiliary_logits(self, pyramid, size, self.aux_width, self.aux_dropout, self.align_corners, train=train)
         return logits, {"aux": aux, "aspp": context, **name_stages(encoder=pyramid, decoder=(x,))}

@@ -15,6 +15,7 @@ from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.mobilenet import MobileNetV3
 from jaxseg.nn import Conv, ConvNormAct, classifier, global_avg_pool, make_norm, resize
+from jaxseg.nn.conv import near_zero
 from jaxseg.types import Activation, NormFactory
 
 
@@ -49,8 +50,9 @@ class LRASPP(nn.Module):
         x = ConvNormAct(self.width, 1, **layers, name="project")(high, train=train)
         gate = Conv(self.width, 1, use_bias=False, dtype=self.dtype, name="scale")(global_avg_pool(high))
         x = resize(x * jax.nn.sigmoid(gate), low.shape[1:3])
-        logits = classifier(self.num_classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
-        logits += classifier(self.num_classes, dtype=self.dtype, name="head_low")(low).astype(jnp.float32)
+        # normal(.01), as the authors' release starts its logits
+        score = functools.partial(classifier, self.num_classes, kernel_init=near_zero, dtype=self.dtype)
+        logits = score(name="head")(x).astype(jnp.float32) + score(name="head_low")(low).astype(jnp.float32)
         logits = resize(logits, image.shape[1:3])
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=(x,))}
 
