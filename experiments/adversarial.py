@@ -8,7 +8,7 @@ Images whose masks are all 255 count as unlabelled. To learn from them too, as H
 --config.adversarial.unlabelled_weight=0.001 --config.adversarial.semi_weight=0.1; this begins after a quarter of the
 steps, as theirs, or after those of adversarial.unlabelled_from.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .915 (8.7 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

@@ -6,7 +6,7 @@
 The encoder and decoder learn from the images alone (squared error); the cross-entropy teaches a linear classifier of
 their features and nothing below it, whose mIoU says how much of the classes they hold. Masks may be 255 everywhere.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .102 (4.5 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

