@@ -90,6 +90,7 @@ def whole(ablation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "_start", lambda run, split, *_: Here(worker.run(run.workdir, split)))
         patch.setattr(pool, "_PAUSE", 0.0)
+        patch.setattr("jaxseg.workdir._git_state", lambda: None)  # somebody may commit while the tests run
         assert sweep(ablation, workdir) == 1, "a variant failed, so the status is 1"
     return workdir
 
@@ -116,6 +117,7 @@ def test_a_second_run_that_is_stopped_and_resumed_gives_the_same_bytes(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Reporter, "evaluation", stop_once)
+    monkeypatch.setattr("jaxseg.workdir._git_state", lambda: None)
     assert sweep(ablation, tmp_path, "--only=narrow,wide", "--seeds=0") == 1
     assert stopped == [2] and in_process == ["narrow seed 0", "wide seed 0"]
     assert "stopped from outside" in read_failure(tmp_path / "wide" / "seed-0")
@@ -188,6 +190,9 @@ def test_another_split_scores_without_training(
     assert in_process == ["narrow seed 0"]
     assert read_scores(whole / "narrow" / "seed-0", "test")["images"] == 8
     assert "--split=test" in read_plan(whole).command and read_plan(whole).seeds == (0, 1)
+    assert "mIoU on test" in (whole / "table.md").read_text()
+    assert sweep(ablation, whole, "--only=narrow") == 0 and in_process == ["narrow seed 0"]
+    assert "mIoU on val" in (whole / "table.md").read_text() and "--split" not in read_plan(whole).command
 
 
 def start(ablation: Path, workdir: Path) -> subprocess.Popen[str]:

@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def sweep() -> Sweep:
     """Returns the variants."""
-    widths = {1: (12, 24, 48, 96), 2: (9, 18, 36, 72), 4: (6, 12, 24, 48)}
+    widths = {1: (12, 24, 48, 96), 2: (9, 18, 36, 72), 4: (7, 14, 24, 48)}
     variants = {
         f"{blocks}x{own[0]}": {"model__args__blocks": blocks, "model__args__widths": own}
         for blocks, own in widths.items()

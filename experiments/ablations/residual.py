@@ -1,4 +1,4 @@
-"""Do residual shortcuts help, and which, at a depth where a plain network fails?
+"""Do residual shortcuts help a deep network, and which of them?
 
     python -m jaxseg.sweep --config experiments/ablations/residual.py
 
@@ -23,6 +23,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         model__name="resunet",
         model__args={"widths": (8, 16, 32), "blocks": 6, "unit": "basic"},
         data__size=(32, 32),
+        steps=300,
+        checkpoint__every=100,
         log__gradients=True,
     )
     return config

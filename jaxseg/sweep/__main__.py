@@ -80,14 +80,14 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence[str]) -> int:
+    # The runs have the devices; what this process computes, shapes alone, it computes beside them.
+    jax.config.update("jax_platforms", "cpu")
     if options.report:
         if not options.workdir or overrides:
             raise ConfigError("--report takes --workdir, the folder of the sweep, and no configuration.")
-        return _report(Path(options.workdir))
+        return _report(Path(options.workdir).expanduser().absolute())
     if options.config is None:
         raise ConfigError("--config FILE is needed: the ablation to run; or --report, to report what --workdir holds.")
-    # The runs have the devices; what this process computes, shapes alone, it computes beside them.
-    jax.config.update("jax_platforms", "cpu")
     workdir = (Path(options.workdir) if options.workdir else default_workdir(options.config)).expanduser().absolute()
     plan = load_plan(options.config, overrides, options.seeds, options.split)
     runs = runs_of(plan, workdir, options.only, options.shard)
