@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 import traceback
+import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,11 @@ def load_experiment(spec: str) -> ConfigDict:
         ConfigError: if the file is not there, is no Python file, fails, or has no `get_config(arg)` that returns a
             configuration with every key, known and of the right type.
     """
+    return load_file(spec)[1]
+
+
+def load_file(spec: str) -> tuple[types.ModuleType, ConfigDict]:
+    """Returns the experiment file `FILE[:ARG]` as a module, and its configuration; raises as `load_experiment` does."""
     path_text, _, arg = spec.partition(":")
     path = Path(path_text)
     if not path.is_file():
@@ -70,21 +76,28 @@ def load_experiment(spec: str) -> ConfigDict:
     if module_spec is None or module_spec.loader is None:
         raise ConfigError(f"{path_text} is not a Python file; --config takes FILE.py or FILE.py:ARG.")
     module = importlib.util.module_from_spec(module_spec)
-    try:
+    with blaming(path_text):
         module_spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
             raise ConfigError(f"{path_text} defines no get_config(arg).")
         _check_signature(path_text, module.get_config)
         config = module.get_config(arg or None)
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"get_config in {path_text} must return a ConfigDict, got {type(config).__name__}.")
+    return module, _checked(path_text, config)
+
+
+@contextlib.contextmanager
+def blaming(path: str) -> Iterator[None]:
+    """Turns whatever goes wrong in the experiment file `path` into a ConfigError that names the line."""
+    try:
+        yield
     except ConfigError:
         raise
     except SyntaxError as error:
-        raise ConfigError(f"{path_text} is not valid Python, line {error.lineno}: {error.msg}.") from error
+        raise ConfigError(f"{path} is not valid Python, line {error.lineno}: {error.msg}.") from error
     except Exception as error:  # anything may go wrong in a file of the user's
-        raise ConfigError(f"{path_text}{_place(path, error)}: {_reason(error)}") from error
-    if not isinstance(config, ConfigDict):
-        raise ConfigError(f"get_config in {path_text} must return a ConfigDict, got {type(config).__name__}.")
-    return _checked(path_text, config)
+        raise ConfigError(f"{path}{_place(Path(path), error)}: {_reason(error)}") from error
 
 
 def _check_signature(path: str, get_config: Any) -> None:

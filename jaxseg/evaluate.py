@@ -135,8 +135,8 @@ def write_report(run: Run, split: str, result: Result) -> dict[str, Path]:
     Raises:
         ConfigError: if the workdir cannot be written.
     """
-    name = re.sub(r"[^\w.-]+", "_", split)
-    files = {"scores": run.workdir / f"evaluate-{name}.json", "confusion": run.workdir / f"confusion-{name}.png"}
+    scores = scores_file(run.workdir, split)
+    files = {"scores": scores, "confusion": scores.with_name(f"confusion{scores.stem.removeprefix('evaluate')}.png")}
     if jax.process_index() == 0:
         try:
             write_json(files["scores"], report(run, split, result))
@@ -144,6 +144,12 @@ def write_report(run: Run, split: str, result: Result) -> dict[str, Path]:
         except OSError as error:
             raise ConfigError(f"The scores cannot be written to {run.workdir}: {error.strerror or error}.") from error
     return files
+
+
+def scores_file(workdir: Path, split: str) -> Path:
+    """Returns the path of evaluate-SPLIT.json, in letters that any file system takes."""
+    name = re.sub(r"[^\w.-]+", "_", split)
+    return workdir / f"evaluate-{name}.json"
 
 
 def report(run: Run, split: str, result: Result) -> dict[str, Any]:

@@ -98,6 +98,11 @@ KEYS: dict[str, tuple[Any, str]] = {
     "log.every": (20, "steps between log lines"),
     "log.images": (4, "validation images drawn in predictions.png and TensorBoard"),
     "log.tensorboard": (True, "write TensorBoard event files"),
+    "log.gradients": (
+        False,
+        "write the norm of each parameter's gradient at the first step and the log steps to gradients.jsonl, and draw "
+        "it by layer",
+    ),
 }
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -108,7 +113,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 # Keys that change nothing about the numbers of a run: a resumed run may differ in them.
-FREE_KEYS = ("data.dir", "data.cache", "data.workers", "data.prefetch", "log.", "checkpoint.keep", "eval.batch_size")
+FREE_KEYS = ("data.dir", "data.cache", "data.workers", "data.prefetch", "log.every", "log.images", "log.tensorboard",
+             "checkpoint.keep", "eval.batch_size")  # fmt: skip
 
 # What keys were called in configurations that are stored with runs.
 RENAMED = {

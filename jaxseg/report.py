@@ -3,7 +3,8 @@
 Metrics of a step are read when the next step has been handed to the device, so that the device never waits for the
 host. `log.jsonl` has one line a log step, {"step", "split": "train", "loss", "mean_iou", "grad_norm", "param_norm",
 "learning_rate", "images_per_second"}, over the steps since the line before, and one an evaluation, {"step",
-"split": "val", "loss", "mean_iou", "pixel_accuracy", ..., "iou"}.
+"split": "val", "loss", "mean_iou", "pixel_accuracy", ..., "iou"}. Steps that report gradients give `gradients.jsonl` a
+line {"step", "norms"} of the first step, whose gradient is that at initialisation, and of each log step.
 """
 
 import json
@@ -25,6 +26,7 @@ from jaxseg.metrics import Scores, scores
 from jaxseg.types import Array
 
 LOG_FILE = "log.jsonl"
+GRADIENTS_FILE = "gradients.jsonl"
 TENSORBOARD = "tensorboard"
 _SUMMARY = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "mean_f1")
 
@@ -70,6 +72,7 @@ class Reporter:
         self._tensorboard = tensorboard and self._active
         self._writer: Any = None
         self._log: _Log | None = None
+        self._gradients: _Log | None = None
         self._bar: tqdm | None = None
         self._pending: tuple[int, Mapping[str, Array], int] | None = None
         self._window = _Window()
@@ -101,11 +104,11 @@ class Reporter:
 
         Args:
             step: the number of steps made, this one included.
-            metrics: "loss", "grad_norm", "param_norm" and "learning_rate", f32[], and "confusion", i32[k,k].
+            metrics: what a step of `make_train_step` with a schedule returns.
             images: images in this step's batch, over all processes.
         """
         done = self._read()
-        for leaf in metrics.values():
+        for leaf in jax.tree.leaves(dict(metrics)):
             if isinstance(leaf, jax.Array):
                 leaf.copy_to_host_async()
         self._pending = (step, metrics, images)
@@ -156,23 +159,27 @@ class Reporter:
         try:
             self.flush()
         finally:
-            for resource in (self._bar, self._writer, self._log):
+            for resource in (self._bar, self._writer, self._log, self._gradients):
                 if resource is not None:
                     resource.close()
-            self._bar = self._writer = self._log = self._pending = None
+            self._bar = self._writer = self._log = self._gradients = self._pending = None
 
     def _read(self) -> StepMetrics | None:
         """Converts the metrics of the pending step, and reports when a log step is complete."""
         if self._pending is None:
             return None
         (step, metrics, images), self._pending = self._pending, None
-        host = {name: np.asarray(value) for name, value in metrics.items()}
+        host = jax.tree.map(np.asarray, dict(metrics))
         now = time.perf_counter()
         self._window.add(host, images, None if self._clock is None else now - self._clock)
         self._clock = now
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
-        if step % self._every == 0 or step == self._total:
+        due = step % self._every == 0 or step == self._total
+        if "gradients" in host and self._log is not None and (due or step == 1):
+            self._gradients = self._gradients or _Log(self._workdir / GRADIENTS_FILE, step - 1)
+            self._gradients.append({"step": step, "norms": {name: float(x) for name, x in host["gradients"].items()}})
+        if due:
             self._report(step)
         return StepMetrics(step, *(float(host[name]) for name in ("loss", "grad_norm", "param_norm")))
 
@@ -184,16 +191,13 @@ class Reporter:
             return
         self._record(record, record)
         rate = record["images_per_second"]
-        shown = {
-            "loss": f"{record['loss']:.4f}",
-            "mIoU": f"{record['mean_iou']:.4f}",
-            "img/s": f"{rate:.4g}" if math.isfinite(rate) else "-",
-        }
+        shown = {"loss": f"{record['loss']:.4f}", "mIoU": f"{record['mean_iou']:.4f}"}
+        shown["img/s"] = f"{rate:.4g}" if math.isfinite(rate) else "-"
         if self._bar is not None:
             self._bar.set_postfix(shown)
         else:
             numbers = "  ".join(f"{name} {value}" for name, value in shown.items())
-            self.message(f"step {step}/{self._total}  {numbers}  {_duration(left)} left")
+            self.message(f"step {step}/{self._total}  {numbers}  {duration(left)} left")
 
     def _record(self, record: Mapping[str, Any], scalars: Mapping[str, Any]) -> None:
         if self._log is not None:
@@ -230,14 +234,10 @@ class _Window:
         return self._seconds / self._timed_steps if self._timed_steps else math.nan
 
     def summary(self) -> dict[str, float]:
-        return {
-            "loss": math.fsum(self._means["loss"]) / len(self._means["loss"]),
-            "mean_iou": scores(self._confusion).mean_iou,
-            "grad_norm": math.fsum(self._means["grad_norm"]) / len(self._means["grad_norm"]),
-            "param_norm": math.fsum(self._means["param_norm"]) / len(self._means["param_norm"]),
-            "learning_rate": self._learning_rate,
-            "images_per_second": self._timed_images / self._seconds if self._seconds else math.nan,
-        }
+        rate = self._timed_images / self._seconds if self._seconds else math.nan
+        numbers = {name: math.fsum(values) / len(values) for name, values in self._means.items()}
+        numbers["mean_iou"] = scores(self._confusion).mean_iou
+        return {**numbers, "learning_rate": self._learning_rate, "images_per_second": rate}
 
 
 class _Log:
@@ -291,7 +291,8 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns seconds in words, "?" for NaN and infinity."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -26,7 +26,7 @@ from jaxseg.types import Key, PyTree
 Prepare = Callable[[jax.Array], jax.Array]
 Augment = Callable[[Key, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 Measure = Callable[[jax.Array, jax.Array], PyTree]
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Any]
 
 
 class Objective(Protocol):
@@ -59,6 +59,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     aux_weight: float | Sequence[float] = 0.4,
     schedule: optax.Schedule | None = None,
+    gradients: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array], Key], tuple[TrainState, Metrics]]:
     """Returns `step(state, batch, key) -> (state, metrics)`.
@@ -75,11 +76,13 @@ def make_train_step(
         aux_weight: weight of the loss of each auxiliary output: one number for all, or one for each, in the order of
             `out["aux"]`. Deep supervision as nnU-Net weighs it is (1/2, 1/4, 1/8, ...) beside the 1 of the logits.
         schedule: learning rate by step, only to report it.
+        gradients: whether to report the norm of each parameter's gradient.
         axis_name: name of the `pmap` axis to reduce over; None under `jit`, where the batch is global already.
 
     Returns:
         A pure function. `metrics` holds loss f32[], grad_norm f32[] and confusion i32[k,k], all of the whole batch,
-        param_norm f32[], of parameters and statistics after the step, and with a `schedule` learning_rate f32[].
+        param_norm f32[], of parameters and statistics after the step, with a `schedule` learning_rate f32[], and with
+        `gradients` gradients, {path of the parameter, with "/" between: f32[]}, of those before the step.
         Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the batch, so neither
         the number of devices nor a restart changes them.
     """
@@ -168,6 +171,11 @@ def make_train_step(
         }
         if schedule is not None:
             metrics["learning_rate"] = jnp.float32(schedule(state.step))
+        if gradients:
+            paths = jax.tree_util.tree_leaves_with_path(grads)
+            metrics["gradients"] = {
+                jax.tree_util.keystr(path, simple=True, separator="/"): optax.tree.norm(leaf) for path, leaf in paths
+            }
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema_params), metrics
 
     return step

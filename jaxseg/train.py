@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxseg import command, metrics, optim, parallel, pictures, setup
+from jaxseg import command, gradients, metrics, optim, parallel, pictures, setup
 from jaxseg.adversarial import segmenter_of
 from jaxseg.checkpoint import CheckpointError, Checkpoints
 from jaxseg.config import ConfigDict, to_dict
@@ -113,6 +113,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
             ema_decay=config.ema.decay,
             aux_weight=setup.aux_weight(config),
             schedule=schedule,
+            gradients=config.log.gradients,
             axis_name=axis,
         )
     )
@@ -206,6 +207,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
             result = score(eval_step, state, validation, loss=loss, strategy=strategy)
             _draw_predictions(config, problem, segment, strategy.get_state(state), workdir, reporter, config.steps)
         _draw(reporter, lambda: pictures.curves(read_log(workdir / LOG_FILE), workdir / "curves.png"))
+        _draw(reporter, lambda: gradients.draw_run(config, num_classes, workdir))
         seconds = time.monotonic() - began
         if start < config.steps:
             end_record(workdir, step=config.steps, seconds=seconds, mean_iou=metrics.scores(result.confusion).mean_iou)

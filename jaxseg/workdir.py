@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ INFO_FILE = "data.json"
 RECORD_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
 _PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+# Variables of the environment that may change the numbers of a run.
+_NUMERIC = re.compile(r"XLA_\w*FLAGS|JAX_(?!COMPILATION|PERSISTENT|PLATFORMS)\w+|NVIDIA_TF32_OVERRIDE|OMP_NUM_THREADS")
 
 
 class RunData(NamedTuple):
@@ -180,7 +183,7 @@ def _show_classes(classes: Sequence[str], num_classes: int) -> str:
 def run_record(
     path: str | Path, config: ConfigDict, *, step: int = 0, weights: Iterable[Mapping[str, Any]] = ()
 ) -> None:
-    """Adds this start to `run.json`: configuration, package versions, device, git commit and command line.
+    """Adds this start to `run.json`: the command line, and all that may change the numbers: configuration to commit.
 
     Args:
         path: the directory of the run.
@@ -193,7 +196,7 @@ def run_record(
     """
     if jax.process_index() == 0:
         start = {**_describe_start(config, step), "weights": [dict(origin) for origin in weights]}
-        _write_starts(path, [*_read_starts(path), start])
+        _write_starts(path, [*read_starts(path), start])
 
 
 def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float) -> None:
@@ -208,7 +211,7 @@ def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float) 
     Raises:
         ConfigError: if the file cannot be written.
     """
-    starts = _read_starts(path)
+    starts = read_starts(path)
     if jax.process_index() != 0 or not starts:
         return
     quality = mean_iou if math.isfinite(mean_iou) else None
@@ -220,7 +223,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _read_starts(path: str | Path) -> list[dict[str, Any]]:
+def read_starts(path: str | Path) -> list[dict[str, Any]]:
+    """Returns the starts in `run.json` of the run in the directory `path`, oldest first; none where it has none."""
     file = Path(path) / RECORD_FILE
     if not file.exists():
         return []
@@ -255,11 +259,21 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
             "count": jax.device_count(),
             "processes": jax.process_count(),
             "cpus": os.cpu_count(),
+            "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cpu": _cpu_name(),
         },
         "python": platform.python_version(),
         "packages": package_versions(),
+        "environment": {name: os.environ[name] for name in sorted(os.environ) if _NUMERIC.fullmatch(name)},
         "config": config_lib.to_dict(config),
     }
+
+
+def _cpu_name() -> str:
+    """Returns what the processor is called: its instructions decide how sums are rounded."""
+    with contextlib.suppress(OSError, IndexError):
+        return re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(errors="replace"))[0].strip()
+    return platform.processor() or platform.machine()
 
 
 def package_versions() -> dict[str, str | None]:

@@ -126,8 +126,8 @@ def check_gradients(
     with torch.no_grad():
         shape = nhwc(theirs(module.eval()(nchw(x)))).shape
     weight = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-    module.train()
-    logits = theirs(module(nchw(x)))
+    module.double().train()  # in float64, so that the differences are those of one side's rounding
+    logits = theirs(module(nchw(x).double()))
     (logits * nchw(weight)).mean().add(0.5 * (logits**2).mean()).backward()
 
     def loss(params: Any) -> tuple[jax.Array, Any]:

@@ -27,9 +27,10 @@ ROWS = (
     ("step", "adversarial"),  # 6
     ("noise", "snapshot", "signals", "workdir", "setup"),  # 7
     ("checkpoint", "report"),  # 7
-    ("inference",),  # 8
+    ("gradients", "inference"),  # 8
     ("weights",),  # 8
     ("evaluate", "predict", "export", "train", "data.check", "models.__main__"),  # 9
+    ("sweep",),  # 10
 )
 FLOORS = {part: number for number, row in enumerate(ROWS) for part in row}
 # These work in anybody's script: nothing of ours but each other, nothing of others but these.
@@ -40,7 +41,7 @@ FILE_LIBRARIES = {
     "ml_collections", "grain", "tensorflow_datasets", "tensorflow", "array_record", "orbax", "etils", "absl", "PIL",
     "matplotlib", "tensorboardX", "tqdm", "scipy", "safetensors", "huggingface_hub",
 }  # fmt: skip
-FILE_FLOORS = {FLOORS[part] for part in ("pictures", "data", "workdir", "checkpoint", "inference", "train")}
+FILE_FLOORS = {FLOORS[part] for part in ("pictures", "data", "workdir", "checkpoint", "inference", "train", "sweep")}
 # Parts of the other floors that may import some of them.
 FILE_LIBRARIES_OF = {"config": {"ml_collections"}, "pretrained": {"safetensors", "huggingface_hub"}}
 MAX_LINES = 350

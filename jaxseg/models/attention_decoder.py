@@ -18,6 +18,7 @@ from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_l
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder
 from jaxseg.nn import (
+    AttentionGate,
     ConvNormAct,
     SelfAttention2D,
     avg_pool,
@@ -28,6 +29,7 @@ from jaxseg.nn import (
 from jaxseg.types import Activation, NormFactory
 
 Position = Literal["sincos", "learned", "none"]
+Kind = Literal["self", "gate"]
 
 
 class AttentionStage(nn.Module):
@@ -36,6 +38,7 @@ class AttentionStage(nn.Module):
     The cost of attention is quadratic in the positions. A map of more than max_tokens positions is averaged over
     squares of a power of two until it has at most that many, and what attention adds is interpolated back (the
     sub-sampling of Wang et al. 2018, section 3.3, applied to queries too), so that memory is bounded for any image.
+    With kind="gate" the skip is weighed before the concatenation instead (Oktay et al. 2018).
     """
 
     features: int
@@ -43,6 +46,7 @@ class AttentionStage(nn.Module):
     position: Position = "sincos"
     max_tokens: int = 1024
     attention: bool = True
+    kind: Kind = "self"
     sow_attention: bool = False
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
@@ -50,8 +54,10 @@ class AttentionStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
+        if self.attention and self.kind == "gate":
+            skip, _ = AttentionGate(act=self.act, dtype=self.dtype, name="gate")(skip, x)
         x = jnp.concatenate([resize(x, skip.shape[1:3]), skip], axis=-1)
-        if self.attention:
+        if self.attention and self.kind == "self":
             h, w = x.shape[1:3]
             factor = pooling_factor(h, w, self.max_tokens)
             y = self.norm(name="attention_norm")(x, train=train)
@@ -73,7 +79,7 @@ class RecursiveDecoder(nn.Module):
 
     Attributes:
         widths: channels of each level of the result, finest first.
-        num_heads, position, max_tokens, attention, sow_attention: as in `AttentionDecoder`.
+        num_heads, position, max_tokens, attention, kind, levels, sow_attention: as in `AttentionDecoder`.
     """
 
     widths: tuple[int, ...]
@@ -81,6 +87,8 @@ class RecursiveDecoder(nn.Module):
     position: Position = "sincos"
     max_tokens: int = 1024
     attention: bool = True
+    kind: Kind = "self"
+    levels: int | None = None
     sow_attention: bool = False
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
@@ -88,13 +96,21 @@ class RecursiveDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
+<<<<<<< HEAD
         def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
             block = AttentionStage(
+=======
+        stages = len(pyramid) - 1
+
+        def stage(i: int) -> AttentionStage:
+            return AttentionStage(
+>>>>>>> sweep
                 self.widths[i],
                 self.num_heads,
                 self.position,
                 self.max_tokens,
-                self.attention,
+                self.attention and i >= stages - (self.levels or stages),
+                self.kind,
                 self.sow_attention,
                 norm=self.norm,
                 act=self.act,
@@ -117,6 +133,9 @@ class AttentionDecoder(nn.Module):
         position: position encoding of the tokens, "sincos", "learned" or "none".
         max_tokens: most positions that attend to each other in one stage; larger maps are averaged first.
         attention: False leaves attention out, for comparison.
+        kind: "self": self-attention. "gate": the gate of Attention U-Net on the skip, for comparison
+            (`jaxseg.nn.AttentionGate`).
+        levels: how many of the decoder's levels attend, the coarsest first; None: all.
         sow_attention: keep the attention weights in the collection "intermediates".
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: `PlainEncoder`. `widths` then are
             those of the decoder's levels, finest first, one fewer than the encoder's.
@@ -129,6 +148,8 @@ class AttentionDecoder(nn.Module):
     position: Position = "sincos"
     max_tokens: int = 1024
     attention: bool = True
+    kind: Kind = "self"
+    levels: int | None = None
     sow_attention: bool = False
     encoder: EncoderFactory | None = None
     norm: NormFactory = make_norm("batch")
@@ -148,6 +169,8 @@ class AttentionDecoder(nn.Module):
             self.position,
             self.max_tokens,
             self.attention,
+            self.kind,
+            self.levels,
             self.sow_attention,
             **layers,
             name="decoder",
@@ -158,7 +181,7 @@ class AttentionDecoder(nn.Module):
 
     def _check(self, levels: int) -> None:
         check_widths("AttentionDecoder", self.widths, levels)
-        for width in self.widths[: levels - 1] if self.attention else ():
+        for width in self.widths[: levels - 1] if self.attention and self.kind == "self" else ():
             if width % self.num_heads:
                 raise ValueError(f"AttentionDecoder: num_heads {self.num_heads} does not divide the width {width}.")
         if self.max_tokens < 1:

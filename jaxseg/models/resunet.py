@@ -16,9 +16,14 @@ from flax import linen as nn
 
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
+<<<<<<< HEAD
 from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut
 from jaxseg.nn import ConvTranspose, PreActBlock, make_norm, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
+=======
+from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut, Unit, residual_unit
+from jaxseg.nn import ConvTranspose, make_norm, pad_to_multiple, resize
+>>>>>>> sweep
 from jaxseg.types import Activation, NormFactory
 
 Up = Literal["nearest", "bilinear", "transposed"]
@@ -35,6 +40,7 @@ class ResUNetStage(nn.Module):
     blocks: int = 1
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
+    unit: Unit = "preact"
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32
@@ -48,7 +54,8 @@ class ResUNetStage(nn.Module):
         x = jnp.concatenate([x, skip], axis=-1)
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         for i in range(self.blocks):
-            x = PreActBlock(self.features, shortcut=self.shortcut, **layers, name=f"block{i + 1}")(x, train=train)
+            unit = residual_unit(self.unit, self.features, shortcut=self.shortcut, **layers, name=f"block{i + 1}")
+            x = unit(x, train=train)
         return x
 
 
@@ -58,7 +65,7 @@ class ResUNetDecoder(nn.Module):
     Attributes:
         widths: channels of each level of the result, finest first.
         strides: those of the pyramid, one more than widths.
-        blocks, up, shortcut: as in `ResUNet`.
+        blocks, up, shortcut, unit: as in `ResUNet`.
     """
 
     widths: tuple[int, ...]
@@ -66,13 +73,30 @@ class ResUNetDecoder(nn.Module):
     blocks: int = 1
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
+    unit: Unit = "preact"
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
+<<<<<<< HEAD
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+=======
+        def stage(i: int) -> ResUNetStage:
+            return ResUNetStage(
+                self.widths[i],
+                self.strides[i + 1] // self.strides[i],
+                self.blocks,
+                self.up,
+                self.shortcut,
+                self.unit,
+                norm=self.norm,
+                act=self.act,
+                dtype=self.dtype,
+                name=f"stage{i}",
+            )
+>>>>>>> sweep
 
         def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
             factor = self.strides[i + 1] // self.strides[i]
@@ -95,6 +119,8 @@ class ResUNet(nn.Module):
             transposed convolution with kernel and stride 2.
         shortcut: form of y = g(W_c x + W_r h(x)): "auto" (identity where the shape allows, else a 1x1 projection),
             "projection" (always 1x1), "learned" (1x1 on both paths) or "none" (the plain network of the ablation).
+        unit: where norm and activation stand: "preact", before each convolution, as in the paper; or "basic", after it,
+            and the activation g after the sum (He et al. 2015).
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. `widths` then are
             those of the decoder's levels, finest first, one fewer than the encoder's.
     """
@@ -104,6 +130,7 @@ class ResUNet(nn.Module):
     blocks: int = 1
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
+    unit: Unit = "preact"
     encoder: EncoderFactory | None = None
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
@@ -112,15 +139,23 @@ class ResUNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+<<<<<<< HEAD
         own = functools.partial(ResidualEncoder, self.widths, self.blocks, self.shortcut)
         encoder = make_encoder(self.encoder or own, **layers)
+=======
+        if self.encoder is None:
+            encoder = ResidualEncoder(self.widths, self.blocks, self.shortcut, self.unit, **layers, name="encoder")
+        else:
+            encoder = make_encoder(self.encoder, **layers)
+>>>>>>> sweep
         levels = len(encoder.strides)
         check_widths("ResUNet", self.widths, levels)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
         decoded = ResUNetDecoder(
-            self.widths[: levels - 1], encoder.strides, self.blocks, self.up, self.shortcut, **layers, name="decoder"
-        )(pyramid, train=train)
+            self.widths[: levels - 1], encoder.strides, self.blocks, self.up, self.shortcut, self.unit,
+            **layers, name="decoder",
+        )(pyramid, train=train)  # fmt: skip
         top = decoded[0] if decoded else pyramid[0]
         # As in Fig. 2, the sum of the last unit goes to the 1x1 convolution without norm or activation.
         logits = to_logits(top, self.num_classes, x.shape[1:3], size, kernel_init=near_zero, dtype=self.dtype)

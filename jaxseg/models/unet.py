@@ -9,7 +9,11 @@ The form of segmentation_models_pytorch's `Unet` over a pre-trained encoder is `
 `head_kernel=3` (and `full_skip=False`, `center=True` where the encoder is a VGG).
 """
 
+<<<<<<< HEAD
 import functools
+=======
+import itertools
+>>>>>>> sweep
 from typing import Any, Literal
 
 import jax
@@ -20,17 +24,33 @@ from flax import linen as nn
 from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import ConvStage, Padding, PlainEncoder, conv_layers
+<<<<<<< HEAD
 from jaxseg.nn import Conv, ConvTranspose, make_norm, pad_to_multiple, resize
+=======
+from jaxseg.nn import (
+    Conv,
+    ConvTranspose,
+    SubPixelUp,
+    he_normal,
+    make_norm,
+    max_pool_with_indices,
+    max_unpool,
+    pad_to_multiple,
+    resize,
+)
+>>>>>>> sweep
 from jaxseg.types import Activation, NormFactory
 
-Up = Literal["transposed", "nearest", "bilinear"]
+Up = Literal["transposed", "subpixel", "nearest", "bilinear"]
+Skip = Literal["concat", "add", "indices", "none"]
 
 
 class UNetStage(nn.Module):
     """(f[b,h,w,c], skip f[b,H,W,s]) -> f[b,H,W,features]: up-convolution, concatenation, convolutions (Fig. 1 right).
 
     `factor` is the ratio of the resolutions; a skip of no channels only gives the size. With padding="valid" the middle
-    of the skip is taken ("copy and crop"). Children: "up" (where up="transposed"), "conv1", "conv2", ...
+    of the skip is taken ("copy and crop"). Children: "up" (where it has parameters), "match" (a 1x1 convolution to the
+    skip's channels where skip="add" or "indices" finds others), "conv1", "conv2", ...
     """
 
     features: int
@@ -38,23 +58,36 @@ class UNetStage(nn.Module):
     convs: int = 2
     up: Up = "transposed"
     padding: Padding = "same"
+    skip: Skip = "concat"
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
-        if self.up != "transposed":
-            x = resize(x, skip.shape[1:3], self.up)
-        elif self.factor == 1:
-            x = Conv(self.features, kernel_size=1, dtype=self.dtype, name="up")(x)
+        if self.skip == "indices":
+            x = max_unpool(self._match(x, skip), max_pool_with_indices(skip)[1], skip.shape[1:3])
         else:
-            x = ConvTranspose(self.features, kernel_size=self.factor, stride=self.factor, dtype=self.dtype, name="up")(
-                x
-            )
-        x = jnp.concatenate([x, crop_middle(skip, x.shape[1:3])], axis=-1)
+            x = self._upsample(x, skip.shape[1:3])
+        if self.skip == "concat":
+            x = jnp.concatenate([x, crop_middle(skip, x.shape[1:3])], axis=-1)
+        elif self.skip == "add" and skip.shape[-1]:
+            x = self._match(x, skip) + crop_middle(skip, x.shape[1:3])
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         return conv_layers(x, self.features, self.convs, self.padding, layers, train=train)
+
+    def _upsample(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
+        if self.up in ("nearest", "bilinear"):
+            return resize(x, size, self.up)
+        if self.factor == 1:
+            return Conv(self.features, kernel_size=1, dtype=self.dtype, name="up")(x)
+        if self.up == "subpixel":
+            return SubPixelUp(self.features, self.factor, dtype=self.dtype, name="up")(x)
+        return ConvTranspose(self.features, self.factor, self.factor, dtype=self.dtype, name="up")(x)
+
+    def _match(self, x: jax.Array, skip: jax.Array) -> jax.Array:
+        same = x.shape[-1] == skip.shape[-1]
+        return x if same else Conv(skip.shape[-1], kernel_size=1, dtype=self.dtype, name="match")(x)
 
 
 class UNetDecoder(nn.Module):
@@ -72,13 +105,30 @@ class UNetDecoder(nn.Module):
     convs: int = 2
     up: Up = "transposed"
     padding: Padding = "same"
+    skip: Skip = "concat"
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
+<<<<<<< HEAD
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
+=======
+        def stage(i: int) -> UNetStage:
+            return UNetStage(
+                self.widths[i],
+                self.strides[i + 1] // self.strides[i],
+                self.convs,
+                self.up,
+                self.padding,
+                self.skip,
+                norm=self.norm,
+                act=self.act,
+                dtype=self.dtype,
+                name=f"full{i}" if i < self.added else f"stage{i - self.added}",
+            )
+>>>>>>> sweep
 
         def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
             factor = self.strides[i + 1] // self.strides[i]
@@ -101,8 +151,12 @@ class UNet(nn.Module):
         padding: "same": the image is padded with zeros at the bottom and right to a multiple of the coarsest stride,
             and every convolution keeps its size. "valid": the paper's form; the context that the convolutions take is
             made by mirroring the image at its borders (Fig. 2), with the whole image as one tile.
-        up: "transposed": the paper's up-convolution, or "nearest" or "bilinear" interpolation without parameters, for
-            which no image is padded: each level is brought to the size of the next.
+        up: "transposed": the paper's up-convolution; "subpixel": a 3x3 convolution whose features become pixels (Shi et
+            al. 2016); or "nearest" or "bilinear" interpolation without parameters, for which no image is padded: each
+            level is brought to the size of the next.
+        skip: what a level of the decoder takes from that of the encoder: "concat": the features, beside its own, as in
+            the paper; "add": their sum; "indices": the places of the maxima alone, to which its own are put back in
+            place of `up` (SegNet's un-pooling); "none": nothing.
         full_resolution: whether the decoder goes on to the image's resolution over an encoder that starts at a stride
             of 2 or more, in stages without a skip; `widths` then has one more for each. False: the logits are
             up-sampled.
@@ -120,6 +174,7 @@ class UNet(nn.Module):
     dropout: float = 0.5
     padding: Padding = "same"
     up: Up = "transposed"
+    skip: Skip = "concat"
     full_resolution: bool = False
     full_skip: bool = True
     center: bool = False
@@ -144,18 +199,26 @@ class UNet(nn.Module):
         if self.padding == "valid":
             x, size = pad_for_valid(image, len(encoder.strides), self.convs), image.shape[1:3]
         else:
-            x, size = pad_to_multiple(image, encoder.strides[-1] if self.up == "transposed" else 1)
+            doubles = self.up in ("transposed", "subpixel") or self.skip == "indices"
+            x, size = pad_to_multiple(image, encoder.strides[-1] if doubles else 1)
         pyramid = encoder(x, train=train)
         skips, strides, added = decoder_levels(
             pyramid, encoder.strides, x.shape[1:3], full_resolution=self.full_resolution, full_skip=self.full_skip
         )
         check_widths("UNet", self.widths, len(skips))
+        halving = all(below == 2 * above for above, below in itertools.pairwise(strides)) and not added
+        if self.skip == "indices" and (self.padding == "valid" or not halving):
+            raise ValueError(
+                "UNet: skip='indices' undoes poolings that halve the size: it needs padding='same' and an encoder of "
+                f"strides 1, 2, 4, ..., here they are {strides}."
+            )
         if self.center:
             stage = ConvStage(skips[-1].shape[-1], self.convs, self.padding, **layers, name="center")
             skips = (*skips[:-1], stage(skips[-1], train=train))
         decoded = UNetDecoder(
-            self.widths[: len(skips) - 1], strides, added, self.convs, self.up, self.padding, **layers, name="decoder"
-        )(skips, train=train)
+            self.widths[: len(skips) - 1], strides, added, self.convs, self.up, self.padding, self.skip, **layers,
+            name="decoder",
+        )(skips, train=train)  # fmt: skip
         top = decoded[0] if decoded else skips[0]
         whole = top.shape[1:3] if strides[0] == 1 else x.shape[1:3]
         logits = to_logits(top, self.num_classes, whole, size, kernel_size=self.head_kernel, dtype=self.dtype)

@@ -6,14 +6,26 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn import PreActBlock, make_norm
+from jaxseg.nn import BasicBlock, PreActBlock, make_norm
 from jaxseg.types import Activation, NormFactory
 
 Shortcut = Literal["auto", "projection", "learned", "none"]
+Unit = Literal["preact", "basic"]
+
+
+def residual_unit(kind: Unit, features: int, *, first_preact: bool = True, **fields: Any) -> nn.Module:
+    """Returns the unit f[b,h,w,c] -> f[b,h/stride,w/stride,features] of a kind.
+
+    "preact" is that of the paper, norm and activation before each convolution and nothing after the sum; "basic" is
+    He et al. 2015's, with an activation after the sum (`first_preact` then says nothing).
+    """
+    if kind == "basic":
+        return BasicBlock(features, **fields)
+    return PreActBlock(features, first_preact=first_preact, **fields)
 
 
 class ResidualStage(nn.Module):
-    """f[b,h,w,c] -> f[b,h/stride,w/stride,features]: pre-activation residual units, the first of which has the stride.
+    """f[b,h,w,c] -> f[b,h/stride,w/stride,features]: residual units, the first of which has the stride.
 
     With first_preact=False the first unit has no norm and activation before its first convolution: the form for a
     stage that sees the image itself (Zhang et al. 2018, Fig. 2, first unit). Children: "block1", "block2", ...
@@ -24,6 +36,7 @@ class ResidualStage(nn.Module):
     stride: int = 1
     first_preact: bool = True
     shortcut: Shortcut = "auto"
+    unit: Unit = "preact"
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32
@@ -31,7 +44,8 @@ class ResidualStage(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         for i in range(self.blocks):
-            x = PreActBlock(
+            x = residual_unit(
+                self.unit,
                 self.features,
                 stride=self.stride if i == 0 else 1,
                 first_preact=self.first_preact or i > 0,
@@ -55,11 +69,13 @@ class ResidualEncoder(nn.Module):
         blocks: residual units of each stage (the paper: 1).
         shortcut: "auto" (identity where the shape allows, else a 1x1 projection), "projection", "learned" (a 1x1
             convolution on both paths, y = W_c x + W_r h(x)) or "none" (a plain network, for comparison).
+        unit: "preact", or "basic" for He et al. 2015's, with an activation after the sum.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
     blocks: int = 1
     shortcut: Shortcut = "auto"
+    unit: Unit = "preact"
     norm: NormFactory = make_norm("batch")
     act: Activation = jax.nn.relu
     dtype: Any = jnp.float32
@@ -79,6 +95,7 @@ class ResidualEncoder(nn.Module):
                 stride=1 if i == 0 else 2,
                 first_preact=i > 0,
                 shortcut=self.shortcut,
+                unit=self.unit,
                 norm=self.norm,
                 act=self.act,
                 dtype=self.dtype,

@@ -1,0 +1,30 @@
+"""Does attention in the decoder help, of which kind, and at how many resolutions?
+
+    python -m jaxseg.sweep --config experiments/ablations/attention.py
+
+One encoder-decoder with concatenated skips. A gate (Oktay et al. 2018) weighs the skip by what the coarser level knows;
+self-attention (Vaswani et al. 2017) works on the concatenation, over at most 256 positions. "1" is the coarsest level
+of the decoder alone, 16x16, "2" that and the next, 32x32.
+
+Found on shapes: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.presets import for_ablation
+from jaxseg.sweep import Sweep
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration that the variants change."""
+    config = for_ablation(default_config())
+    update(config, model__name="attention_decoder", model__args={"widths": (8, 16, 32, 64), "max_tokens": 256})
+    return config
+
+
+def sweep() -> Sweep:
+    """Returns the variants."""
+    variants = {"none": {"model__args__attention": False}}
+    for kind in ("gate", "self"):
+        for levels in (1, 2):
+            variants[f"{kind}-{levels}"] = {"model__args__kind": kind, "model__args__levels": levels}
+    return Sweep(variants, baseline="none")

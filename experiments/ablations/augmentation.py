@@ -1,0 +1,45 @@
+"""Which augmentation helps when images are few?
+
+    python -m jaxseg.sweep --config experiments/ablations/augmentation.py
+
+One U-Net on 256 training images. "all" has mirroring, zoom, shear and changes of colour; each is left out in turn, and
+all of them.
+
+Found on shapes: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.presets import for_ablation
+from jaxseg.sweep import Sweep
+
+OFF = {
+    "flip": {"augment__flip_horizontal": 0.0},
+    "zoom": {"augment__zoom": (1.0, 1.0)},
+    "shear": {"augment__shear": 0.0},
+    "colour": {"augment__brightness": 0.0, "augment__contrast": 0.0, "augment__saturation": 0.0},
+}
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration that the variants change."""
+    config = for_ablation(default_config())
+    update(
+        config,
+        model__name="unet",
+        model__args={"widths": (8, 16, 32, 64), "dropout": 0.0},
+        data__shapes_train=256,
+        augment__flip_horizontal=0.5,
+        augment__zoom=(0.8, 1.25),
+        augment__shear=0.2,
+        augment__brightness=0.2,
+        augment__contrast=0.2,
+        augment__saturation=0.2,
+    )
+    return config
+
+
+def sweep() -> Sweep:
+    """Returns the variants."""
+    none = {key: value for changes in OFF.values() for key, value in changes.items()}
+    variants = {"all": {}, **{f"no-{name}": changes for name, changes in OFF.items()}, "none": none}
+    return Sweep(variants, baseline="all")

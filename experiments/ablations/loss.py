@@ -1,0 +1,32 @@
+"""Which loss gives the best mIoU: one that counts pixels, one that looks at overlap, or both?
+
+    python -m jaxseg.sweep --config experiments/ablations/loss.py
+
+One U-Net. "weighted" is cross-entropy with median-frequency class weights.
+
+Found on shapes: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.presets import for_ablation
+from jaxseg.sweep import Sweep
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration that the variants change."""
+    config = for_ablation(default_config())
+    update(config, model__name="unet", model__args={"widths": (8, 16, 32, 64), "dropout": 0.0})
+    return config
+
+
+def sweep() -> Sweep:
+    """Returns the variants."""
+    variants = {
+        "cross_entropy": {"loss__terms": "cross_entropy"},
+        "weighted": {"loss__terms": "cross_entropy", "loss__class_weights": "median_frequency"},
+        "dice": {"loss__terms": "dice"},
+        "cross_entropy+dice": {"loss__terms": "cross_entropy + dice"},
+        "focal": {"loss__terms": "focal"},
+        "lovasz": {"loss__terms": "lovasz"},
+    }
+    return Sweep(variants, baseline="cross_entropy")

@@ -1,0 +1,42 @@
+"""Do residual shortcuts help a deep network, and which of them?
+
+    python -m jaxseg.sweep --config experiments/ablations/residual.py
+
+One ResUNet of 60 3x3 convolutions. "plain" has no shortcuts; "identity" (a projection only where the shape changes),
+"projection" and "learned", y = g(W_c x + W_r h(x)), are He et al. 2015's unit with each form of shortcut; "preact" is
+the identity with norm and activation before the convolutions (He et al. 2016). `gradients.png` shows the norm of each
+layer's gradient at initialisation and at the end.
+
+Found on shapes: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.presets import for_ablation
+from jaxseg.sweep import Sweep
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration that the variants change."""
+    config = for_ablation(default_config())
+    update(
+        config,
+        model__name="resunet",
+        model__args={"widths": (8, 16, 32), "blocks": 6, "unit": "basic"},
+        data__size=(32, 32),
+        steps=300,
+        checkpoint__every=100,
+        log__gradients=True,
+    )
+    return config
+
+
+def sweep() -> Sweep:
+    """Returns the variants."""
+    variants = {
+        "plain": {"model__args__shortcut": "none"},
+        "identity": {"model__args__shortcut": "auto"},
+        "projection": {"model__args__shortcut": "projection"},
+        "learned": {"model__args__shortcut": "learned"},
+        "preact": {"model__args__shortcut": "auto", "model__args__unit": "preact"},
+    }
+    return Sweep(variants, baseline="plain")

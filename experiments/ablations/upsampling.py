@@ -1,0 +1,27 @@
+"""How should a decoder up-sample: by interpolation, by a transposed convolution, or by sub-pixel convolution?
+
+    python -m jaxseg.sweep --config experiments/ablations/upsampling.py
+
+One U-Net. Sub-pixel up-sampling has a 3x3 kernel for each of the four pixels that a pixel becomes, and so many more
+parameters; "subpixel-narrow" has as many as the others, with narrower coarse levels.
+
+Found on shapes: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.presets import for_ablation
+from jaxseg.sweep import Sweep
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration that the variants change."""
+    config = for_ablation(default_config())
+    update(config, model__name="unet", model__args={"widths": (8, 16, 32, 64), "dropout": 0.0})
+    return config
+
+
+def sweep() -> Sweep:
+    """Returns the variants."""
+    variants = {name: {"model__args__up": name} for name in ("bilinear", "transposed", "subpixel")}
+    variants["subpixel-narrow"] = {"model__args__up": "subpixel", "model__args__widths": (8, 16, 24, 46)}
+    return Sweep(variants, baseline="bilinear")

@@ -1,0 +1,143 @@
+"""Trains and scores all variants and seeds of an ablation, and reports them in one table.
+
+    python -m jaxseg.sweep --config experiments/ablations/residual.py [--workdir DIR] [--config.KEY=VALUE ...]
+    python -m jaxseg.sweep --workdir DIR --report
+
+Starting the same command again goes on where it was cut off: runs that have ended are not repeated, one that was under
+way goes on from its checkpoint. A run is kept in DIR/VARIANT/seed-N, as jaxseg.train keeps it.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from jaxseg import setup
+from jaxseg.command import help_text, run_command
+from jaxseg.config import ConfigError
+from jaxseg.signals import stop_on_signal
+from jaxseg.sweep.plan import Run, load_plan, runs_of, write_plan
+from jaxseg.sweep.pool import places, run_all
+from jaxseg.sweep.progress import Progress
+from jaxseg.sweep.records import read_scores
+from jaxseg.sweep.report import write_report
+from jaxseg.train import default_workdir
+from jaxseg.workdir import prepare_workdir
+
+COMPILED = "compiled"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 1 if a run failed, 128 + the signal's number if one stopped it."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    options, overrides = _parser().parse_known_args(argv)
+    return run_command(lambda: _sweep(options, overrides, argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxseg.sweep", description=__doc__.partition("\n")[0], epilog=help_text(), allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--config", metavar="FILE[:ARG]", help="ablation file and the variant of its get_config")
+    parser.add_argument("--workdir", metavar="DIR", default="", help="where all is kept (default runs/ABLATION)")
+    parser.add_argument("--only", metavar="VARIANT,...", type=_words, default=(), help="run these variants alone")
+    parser.add_argument("--seeds", metavar="N,...", type=_numbers, help="seeds in place of the file's")
+    parser.add_argument("--split", default="val", help="the split to score (default val)")
+    parser.add_argument(
+        "--shard", metavar="I/N", type=_shard, default=(1, 1),
+        help="run the I-th of N parts, I from 1: one a job of a cluster, all with the same workdir",
+    )  # fmt: skip
+    parser.add_argument("--jobs", metavar="N", type=_count, help="runs at a time (default: one a GPU, else one alone)")
+    parser.add_argument("--report", action="store_true", help="run nothing; report what is there")
+    return parser
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, _words(text)))
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= part <= parts:
+        raise argparse.ArgumentTypeError(f"must be I/N with I from 1 to N, got {text}")
+    return part, parts
+
+
+def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence[str]) -> int:
+    # The runs have the devices; what this process computes, shapes alone, it computes beside them.
+    jax.config.update("jax_platforms", "cpu")
+    if options.report:
+        if not options.workdir or overrides:
+            raise ConfigError("--report takes --workdir, the folder of the sweep, and no configuration.")
+        return _report(Path(options.workdir).expanduser().absolute())
+    if options.config is None:
+        raise ConfigError("--config FILE is needed: the ablation to run; or --report, to report what --workdir holds.")
+    workdir = (Path(options.workdir) if options.workdir else default_workdir(options.config)).expanduser().absolute()
+    plan = load_plan(options.config, overrides, options.seeds, options.split)
+    runs = runs_of(plan, workdir, options.only, options.shard)
+    for run in runs:
+        prepare_workdir(run.workdir, run.config)  # refuses a run of another configuration before anything starts
+    write_plan(plan, workdir)
+    waiting = [run for run in runs if read_scores(run.workdir, plan.split) is None]
+    _check(waiting)
+    environments = [{**_cache(workdir), **place} for place in places(options.jobs)] if waiting else []
+    finished = len(runs) - len(waiting)
+    with (
+        stop_on_signal() as stop,
+        Progress(workdir.name, plan.split, len(runs), finished, len(environments)) as progress,
+    ):
+        stop.finishing = "the runs under way finish their step and save"
+        failed = run_all(waiting, plan.split, argv, environments, progress, stop)
+    _report(workdir)
+    if stop.signal is not None:
+        print("Stopped as asked; the same command goes on from there.", file=sys.stderr)
+        return 128 + stop.signal
+    if failed:
+        print(f"error: {len(failed)} of {len(runs)} runs failed; the report names them.", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _cache(workdir: Path) -> dict[str, str]:
+    """Returns the environment in which what one seed of a variant compiles serves the others, as far as it is unset."""
+    wanted = {
+        "JAX_COMPILATION_CACHE_DIR": str(workdir / COMPILED),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+def _check(runs: Sequence[Run]) -> None:
+    """Checks one run of each variant as training would, so that what is wrong is said before the first of them runs."""
+    for run in {run.variant: run for run in runs}.values():
+        try:
+            setup.check(run.config)
+        except ConfigError as error:
+            raise ConfigError(f"Variant {run.variant!r}: {error}") from error
+
+
+def _report(workdir: Path) -> int:
+    files = write_report(workdir)
+    print(files["table"].read_text(encoding="utf-8"))
+    for name, path in files.items():
+        print(f"{name + ':':<12}{path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""The pictures of a sweep: curves with their band, and differences with their interval."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxseg.files import write_whole
+from jaxseg.gradients import draw_layers, of_layers
+from jaxseg.sweep.statistics import Difference, spread
+
+Log = Sequence[Mapping[str, Any]]
+
+
+def curves(
+    logs: Mapping[str, Sequence[Log]],
+    differences: Mapping[str, Difference],
+    baseline: str,
+    split: str,
+    path: Path,
+) -> None:
+    """Draws loss and mIoU over the steps, mean ± standard deviation over seeds, and the differences to the baseline.
+
+    Args:
+        logs: for each variant, the lines of `log.jsonl` of each of its runs.
+        differences: of each variant but the baseline, in mIoU of 1.
+        baseline: its name.
+        split: what the differences were scored on.
+        path: the PNG file.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    rows = max(len(logs), 1)
+    figure = Figure(figsize=(15.0, max(4.2, 1.4 + 0.32 * rows)), dpi=110, layout="constrained")
+    axes = figure.subplots(1, 3)
+    styles = _styles(logs)
+    panels = (("train", "loss", "training loss"), ("val", "mean_iou", "validation mIoU"))
+    for axis, (part, key, label) in zip(axes, panels):
+        for name, (color, line) in styles.items():
+            steps, means, deviations = band(logs[name], part, key)
+            if steps:
+                axis.plot(steps, means, line, color=color, label=name, linewidth=1.6, marker=".")
+                low = [m - d for m, d in zip(means, deviations)]
+                high = [m + d for m, d in zip(means, deviations)]
+                axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+        axis.set(xlabel="step", ylabel=label, title=f"{label}, mean ± standard deviation")
+        axis.grid(alpha=0.3)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if not axis.lines:
+            axis.text(0.5, 0.5, "nothing yet", ha="center", va="center", transform=axis.transAxes, color="grey")
+    if axes[1].lines:
+        axes[1].legend(frameon=False, fontsize=8)
+    known = {name: difference for name, difference in differences.items() if difference.n}
+    for place, (name, (mean, low, high, _)) in enumerate(known.items()):
+        reach = [[0.0], [0.0]] if math.isnan(low) else [[100 * (mean - low)], [100 * (high - mean)]]
+        axes[2].errorbar([100 * mean], [place], xerr=reach, fmt="o", capsize=4, color=styles[name][0])
+    axes[2].axvline(0.0, color="0.4", linewidth=1, linestyle="--")
+    axes[2].set_yticks(range(len(known)), list(known))
+    axes[2].set_ylim(max(len(known), 1) - 0.5, -0.5)
+    axes[2].grid(axis="x", alpha=0.3)
+    axes[2].set(xlabel="points of mIoU", title=f"difference to {baseline} on {split}, 95 % interval")
+    write_whole(path, lambda file: figure.savefig(file, format="png"))
+
+
+def gradients(records: Mapping[str, Sequence[Log]], layers: Mapping[str, Sequence[str]], path: Path) -> None:
+    """Draws the norm of each layer's gradient, at initialisation and at the last step: geometric means over seeds.
+
+    Args:
+        records: for each variant, the lines of `gradients.jsonl` of each of its runs.
+        layers: the layers of each variant, see `jaxseg.gradients.layers`.
+        path: the PNG file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13.0, 4.8), dpi=110, layout="constrained")
+    for axis, place, title in zip(figure.subplots(1, 2), (0, -1), ("at initialisation", "at the last step")):
+        for name, (color, line) in _styles(records).items():
+            norms = [of_layers(run[place]["norms"], layers[name]) for run in records[name] if run]
+            if norms:
+                means = [math.exp(math.fsum(map(math.log, each)) / len(each)) for each in zip(*norms)]
+                draw_layers(axis, means, name, whole=True, color=color, linestyle=line)
+        axis.set(title=f"gradient by layer, {title}", xlabel="depth: 0 the image, 1 the logits", ylabel="norm")
+        axis.legend(frameon=False, fontsize=8)
+    write_whole(path, lambda file: figure.savefig(file, format="png"))
+
+
+def _styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Returns the colour and the line of each variant."""
+    return {name: (f"C{i % 10}", ("-", "--", ":", "-.")[i // 10 % 4]) for i, name in enumerate(names)}
+
+
+def band(logs: Sequence[Log], split: str, key: str) -> tuple[list[int], list[float], list[float]]:
+    """Returns the steps at which any run logged a number, with its mean and standard deviation (0 for one run)."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for record in _records(logs):
+        if record["split"] == split and record[key] is not None:
+            found[record["step"]].append(record[key])
+    steps = sorted(found)
+    spreads = [spread(found[step]) for step in steps]
+    return steps, [s.mean for s in spreads], [0.0 if math.isnan(s.deviation) else s.deviation for s in spreads]
+
+
+def _records(logs: Iterable[Log]) -> Iterable[Mapping[str, Any]]:
+    return (record for log in logs for record in log)

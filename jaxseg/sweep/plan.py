@@ -1,0 +1,212 @@
+"""What a sweep consists of: a run for each variant and seed, and where each is kept."""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxseg import command
+from jaxseg.config import FREE_KEYS, ConfigDict, ConfigError, flatten, update, validate
+from jaxseg.words import nearest
+from jaxseg.workdir import write_json
+
+PLAN_FILE = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What `sweep()` of an ablation file returns.
+
+    Attributes:
+        variants: for each, by name and in the order of the table, the keys that it changes in the experiment's
+            configuration, spelled as for `jaxseg.config.update`: {"plain": {"model__args__shortcut": "none"}}. The name
+            is that of a folder too.
+        baseline: the variant that the others are compared with.
+        seeds: values of the key `seed`; each variant is trained once with each.
+
+    Raises:
+        ConfigError: if a name cannot be a folder, the baseline is no variant, or the seeds are not whole numbers, each
+            given once.
+    """
+
+    variants: Mapping[str, Mapping[str, Any]]
+    baseline: str
+    seeds: Sequence[int] = (0, 1, 2, 3, 4)
+
+    def __post_init__(self) -> None:
+        for name, changes in self.variants.items():
+            if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name):
+                raise ConfigError(f"A variant has a name of letters, digits and any of _.+-, got {name!r}.")
+            if "seed" in changes:
+                raise ConfigError(f"The variant {name!r} sets the seed; the sweep's seeds are for that.")
+        if self.baseline not in self.variants:
+            raise ConfigError(f"The baseline {self.baseline!r} is no variant.{nearest(self.baseline, self.variants)}")
+        check_seeds(self.seeds)
+
+
+class Run(NamedTuple):
+    """One training of a sweep."""
+
+    variant: str
+    seed: int
+    workdir: Path
+    config: ConfigDict
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant} seed {self.seed}"
+
+
+class Plan(NamedTuple):
+    """A sweep as it was asked for; `sweep.json` holds it.
+
+    Attributes:
+        experiment: FILE[:ARG] of the ablation.
+        overrides: `--config.KEY=VALUE` arguments, which hold for all variants and come last.
+        variants: {name: {dotted key: value}}.
+        baseline: name of the variant that the others are compared with.
+        own_seeds: those that the file names.
+        seeds: those that were asked for so far.
+        split: the split that the runs are scored on.
+    """
+
+    experiment: str
+    overrides: tuple[str, ...]
+    variants: dict[str, dict[str, Any]]
+    baseline: str
+    own_seeds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    split: str
+
+    @property
+    def command(self) -> str:
+        """The command that makes these runs, in any workdir."""
+        seeds = [] if self.seeds == self.own_seeds else [f"--seeds={','.join(map(str, self.seeds))}"]
+        split = [] if self.split == "val" else [f"--split={self.split}"]
+        return f"python -m jaxseg.sweep --config {shlex.join([self.experiment, *split, *seeds, *self.overrides])}"
+
+    def config(self, variant: str, seed: int) -> ConfigDict:
+        """Returns the valid configuration of one run.
+
+        Raises:
+            ConfigError: for a wrong key or value, naming the variant.
+        """
+        config = command.load_experiment(self.experiment)
+        try:
+            update(config, **self.variants[variant])
+            command.parse_overrides(config, self.overrides)
+            update(config, seed=seed)
+            validate(config)
+        except ConfigError as error:
+            raise ConfigError(f"Variant {variant!r} of {self.experiment}: {error}") from error
+        return config
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ConfigError unless the seeds are whole numbers, each given once."""
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int for seed in seeds):
+        raise ConfigError(f"The seeds of a sweep are whole numbers, each given once, got {tuple(seeds)}.")
+
+
+def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | None, split: str) -> Plan:
+    """Returns the plan of the ablation file, with every variant's configuration checked.
+
+    Args:
+        experiment: FILE[:ARG].
+        overrides: `--config.KEY=VALUE` arguments for all variants.
+        seeds: in place of the file's, or None.
+        split: the split to score.
+
+    Raises:
+        ConfigError: if the file is no ablation, a configuration is wrong, or two variants are the same.
+    """
+    module, _ = command.load_file(experiment)
+    if not hasattr(module, "sweep"):
+        raise ConfigError(f"{experiment} defines no sweep(); an ablation has one beside get_config(arg).")
+    with command.blaming(experiment.partition(":")[0]):
+        sweep = module.sweep()
+    if not isinstance(sweep, Sweep):
+        raise ConfigError(f"sweep() in {experiment} must return a jaxseg.sweep.Sweep, got {type(sweep).__name__}.")
+    seeds = tuple(sweep.seeds if seeds is None else seeds)
+    check_seeds(seeds)
+    variants = {
+        name: {key.replace("__", "."): value for key, value in changes.items()}
+        for name, changes in sweep.variants.items()
+    }
+    plan = Plan(experiment, tuple(overrides), variants, sweep.baseline, tuple(sweep.seeds), seeds, split)
+    seen: dict[str, str] = {}
+    for name in variants:
+        key = digest(plan.config(name, seeds[0]))
+        if key in seen:
+            raise ConfigError(f"The variants {seen[key]!r} and {name!r} of {experiment} are the same configuration.")
+        seen[key] = name
+    return plan
+
+
+def digest(config: ConfigDict) -> str:
+    """Returns the SHA-256 of all keys that matter to the numbers of a run, but the seed."""
+    flat = {key: value for key, value in flatten(config).items() if key != "seed" and not key.startswith(FREE_KEYS)}
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+
+
+def folder(workdir: Path, variant: str, seed: int) -> Path:
+    """Returns where a run of the sweep in `workdir` is kept."""
+    return workdir / variant / f"seed-{seed}"
+
+
+def runs_of(plan: Plan, workdir: Path, only: Collection[str] = (), shard: tuple[int, int] = (1, 1)) -> list[Run]:
+    """Returns the runs of a plan: all variants with the first seed, then with the second, and so on.
+
+    Args:
+        plan: the plan.
+        workdir: that of the sweep.
+        only: names of variants; empty: all.
+        shard: (i, n): the i-th of n parts, from 1; together the n parts have each run once.
+
+    Raises:
+        ConfigError: for an unknown variant.
+    """
+    for name in only:
+        if name not in plan.variants:
+            raise ConfigError(f"There is no variant {name!r} in {plan.experiment}.{nearest(name, plan.variants)}")
+    chosen = [(name, seed) for seed in plan.seeds for name in plan.variants if not only or name in only]
+    part, parts = shard
+    return [
+        Run(name, seed, folder(workdir, name, seed), plan.config(name, seed))
+        for name, seed in chosen[part - 1 :: parts]
+    ]
+
+
+def write_plan(plan: Plan, workdir: Path) -> None:
+    """Writes `sweep.json`, with the seeds of earlier calls beside those of this one.
+
+    Raises:
+        ConfigError: if `workdir` holds something else under that name, or cannot be written.
+    """
+    if (workdir / PLAN_FILE).exists():
+        plan = plan._replace(seeds=tuple(sorted({*read_plan(workdir).seeds, *plan.seeds})))
+    try:
+        write_json(workdir / PLAN_FILE, plan._asdict())
+    except OSError as error:
+        raise ConfigError(f"The sweep cannot be kept in {workdir}: {error.strerror or error}.") from error
+
+
+def read_plan(workdir: Path) -> Plan:
+    """Returns the plan of the sweep in `workdir`.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    file = workdir / PLAN_FILE
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        lists = {name: tuple(values[name]) for name in ("overrides", "own_seeds", "seeds")}
+        return Plan(**{**values, **lists})
+    except FileNotFoundError as error:
+        raise ConfigError(f"{workdir} holds no sweep: there is no {PLAN_FILE} in it.") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{file} is not what a sweep wrote: {error!r}.") from error

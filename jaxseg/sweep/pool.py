@@ -1,0 +1,160 @@
+"""Running the runs of a sweep, each in a process of its own, one a device."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import jaxseg
+from jaxseg.config import ConfigError
+from jaxseg.signals import StopRequest
+from jaxseg.sweep.plan import Run
+from jaxseg.sweep.progress import Progress
+from jaxseg.sweep.records import read_failure, read_scores, write_failure
+from jaxseg.sweep.worker import FINISHED, STOPPED
+
+CONSOLE_FILE = "console.txt"
+_VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES"}
+_PROBE = """
+import json, jax
+devices = jax.local_devices()
+print(json.dumps([devices[0].platform, devices[0].client.platform_version.lower(), len(devices)]))
+"""
+_PAUSE = 0.2  # seconds between two looks at the processes
+
+Environment = dict[str, str]
+
+
+class _Process(NamedTuple):
+    """A run that is under way: its process, and its place among those of `places`."""
+
+    run: Run
+    place: int
+    process: subprocess.Popen[bytes]
+
+
+def places(jobs: int | None) -> list[Environment]:
+    """Returns what to add to the environment of each of the processes that may run at a time.
+
+    GPUs are given out one to a process, several processes to one where there are more jobs than GPUs. Elsewhere each
+    process has all local devices, and there is one process unless `jobs` says otherwise.
+
+    Raises:
+        ConfigError: if the devices cannot be asked for.
+    """
+    kind, count = _devices()
+    if kind not in _VISIBLE:
+        return [{}] * (jobs or 1)
+    name = _VISIBLE[kind]
+    visible = [part for part in os.environ[name].split(",") if part] if name in os.environ else []
+    known = visible if len(visible) == count else [str(i) for i in range(count)]
+    shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if (jobs or 0) > count else {}
+    return [{name: known[i % count], **shared} for i in range(jobs or count)]
+
+
+def _devices() -> tuple[str, int]:
+    """Returns the kind of the local devices and their number, asked by another process: this one leaves them free."""
+    if "JAX_PLATFORMS" in os.environ and os.environ["JAX_PLATFORMS"] == "cpu":
+        return "cpu", 1
+    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise ConfigError(f"JAX finds no device: {last}")
+    platform, version, count = json.loads(done.stdout.splitlines()[-1])
+    if platform != "gpu":
+        return platform, count
+    return "rocm" if "rocm" in version else "cuda", count
+
+
+def run_all(
+    runs: Sequence[Run],
+    split: str,
+    arguments: Sequence[str],
+    environments: Sequence[Environment],
+    progress: Progress,
+    stop: StopRequest,
+) -> list[Run]:
+    """Trains and scores the runs; returns those that failed. One failure keeps no other run from going on.
+
+    Once `stop.requested`, what is under way is asked to save, and nothing more is begun.
+
+    Args:
+        runs: in the order in which they are begun; their workdirs are there, with `config.json`.
+        split: the split to score.
+        arguments: those of the sweep's command line, for the records of the runs.
+        environments: what `places` returned.
+        progress: is told what happens.
+        stop: from `stop_on_signal`.
+    """
+    waiting, active, failed = list(reversed(runs)), {}, []
+    asked = False
+    with _killing(active):
+        while active or (waiting and not stop.requested):
+            for place, environment in enumerate(environments):
+                if place not in active and waiting and not stop.requested:
+                    run = waiting.pop()
+                    active[place] = _Process(run, place, _start(run, split, arguments, environment))
+                    progress.begin(place, run)
+            if stop.requested and not asked:
+                asked = True
+                for one in active.values():
+                    one.process.send_signal(signal.SIGTERM)
+            time.sleep(_PAUSE)
+            progress.look()
+            for one in [one for one in active.values() if one.process.poll() is not None]:
+                del active[one.place]
+                if stop.requested and one.process.returncode != FINISHED:
+                    progress.stop(one.place, one.run)
+                    continue
+                error = _error(one, split)
+                if error:
+                    failed.append(one.run)
+                progress.end(one.place, one.run, error)
+    return failed
+
+
+def _start(run: Run, split: str, arguments: Sequence[str], environment: Environment) -> subprocess.Popen[bytes]:
+    """Starts the process of a run, in a session of its own: Ctrl-C comes to this process alone, which passes it on."""
+    root = str(Path(jaxseg.__file__).resolve().parent.parent)
+    paths = [root, *([os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else [])]
+    with (run.workdir / CONSOLE_FILE).open("ab") as console:
+        return subprocess.Popen(
+            [sys.executable, "-m", "jaxseg.sweep.worker", str(run.workdir), split, *arguments],
+            env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.PIPE, stdout=console, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+
+def _error(one: _Process, split: str) -> str:
+    """Returns the last line of what ended a run before its end, and records it; empty where it came to its end."""
+    status = one.process.returncode
+    if status == FINISHED and read_scores(one.run.workdir, split) is not None:
+        return ""
+    error = read_failure(one.run.workdir)
+    if error is None:
+        if status == STOPPED or -status in (signal.SIGTERM, signal.SIGINT):
+            error = "The run was stopped from outside; start the sweep again to go on with it."
+        elif status < 0:
+            error = f"The process was killed by {signal.Signals(-status).name}, for want of memory perhaps."
+        else:
+            error = f"The process ended with status {status}; see {CONSOLE_FILE}."
+        write_failure(one.run.workdir, error)
+    return error
+
+
+@contextmanager
+def _killing(active: dict[int, _Process]) -> Iterator[None]:
+    """Leaves no process behind, whatever goes wrong: those that are still there save and leave."""
+    try:
+        yield
+    finally:
+        for one in active.values():
+            one.process.terminate()
+        for one in active.values():
+            one.process.wait()

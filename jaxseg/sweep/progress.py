@@ -1,0 +1,113 @@
+"""What a sweep shows: a line for the whole and a line for each run under way."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from jaxseg.report import LOG_FILE, duration, read_log
+from jaxseg.sweep.plan import Run
+from jaxseg.sweep.records import read_scores
+
+_EVERY = 30.0  # seconds between two lines where there is no terminal
+
+
+class Progress:
+    """Bars on a terminal, else lines; a context manager."""
+
+    def __init__(self, name: str, split: str, total: int, finished: int, places: int, stream: TextIO | None = None):
+        """Args:
+        name: of the sweep.
+        split: the split that is scored.
+        total: runs of this call.
+        finished: how many of them had ended before.
+        places: how many may be under way at a time.
+        stream: where to write, standard error by default.
+        """
+        self._stream = sys.stderr if stream is None else stream
+        self._name, self._split, self._total = name, split, total
+        self._done = self._before = finished
+        self._failed = 0
+        self._began = self._said = time.monotonic()
+        self._runs: dict[int, tuple[Run, float]] = {}
+        self._bars: list[tqdm] = []
+        if self._stream.isatty():
+            common: dict[str, Any] = {"file": self._stream, "dynamic_ncols": True}
+            self._bars = [tqdm(total=total, initial=finished, unit="run", desc=name, position=0, **common)]
+            self._bars += [tqdm(unit="step", position=i + 1, leave=False, **common) for i in range(places)]
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for bar in reversed(self._bars):
+            bar.close()
+
+    def begin(self, place: int, run: Run) -> None:
+        """A run is begun in one of the places."""
+        self._runs[place] = (run, time.monotonic())
+        if self._bars:
+            self._bars[place + 1].reset(total=run.config.steps)
+            self._bars[place + 1].set_description(run.name)
+
+    def look(self) -> None:
+        """Shows how far the runs under way have come."""
+        quiet = time.monotonic() - self._said < _EVERY
+        if not self._bars and quiet:
+            return
+        self._said = time.monotonic()
+        shown = []
+        for place, (run, _) in self._runs.items():
+            step, numbers = _state(run)
+            shown.append(f"{run.name} step {step}/{run.config.steps}{numbers}")
+            if self._bars:
+                bar = self._bars[place + 1]
+                bar.set_postfix_str(numbers.strip(), refresh=False)
+                bar.n = step
+                bar.refresh()
+        if not self._bars and shown:
+            self.message(f"[{self._done}/{self._total}] {'; '.join(shown)}")
+
+    def end(self, place: int, run: Run, error: str) -> None:
+        """A run has ended: well, or with the error's last line."""
+        seconds = time.monotonic() - self._runs.pop(place)[1]
+        self._done += 1
+        self._failed += bool(error)
+        scores = None if error else read_scores(run.workdir, self._split)
+        how = f"FAILED: {error}" if scores is None else f"mIoU {100 * scores['mean_iou']:.2f} %"
+        left = (time.monotonic() - self._began) / (self._done - self._before) * (self._total - self._done)
+        ahead = "" if self._bars else f"; {duration(left)} left"
+        self.message(f"[{self._done}/{self._total}] {run.name}: {how} ({duration(seconds)}{ahead})")
+        if self._bars:
+            self._bars[0].update(1)
+            if self._failed:
+                self._bars[0].set_postfix({"failed": self._failed})
+
+    def stop(self, place: int, run: Run) -> None:
+        """A run has saved and left as asked."""
+        del self._runs[place]
+        self.message(f"{run.name}: stopped at step {_state(run)[0]}/{run.config.steps}")
+
+    def message(self, text: str) -> None:
+        """Prints a line, above the bars where there are some."""
+        if self._bars:
+            self._bars[0].write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+
+def _state(run: Run) -> tuple[int, str]:
+    """Returns the last logged step of a run, and its newest numbers in words."""
+    try:
+        records = read_log(run.workdir / LOG_FILE)
+    except OSError:
+        return 0, ""
+    newest = {record["split"]: record for record in records}
+    shown = [("train", "loss", "loss"), ("val", "mean_iou", "mIoU")]
+    words = [
+        f"  {word} {newest[split][name]:.4f}"
+        for split, name, word in shown
+        if split in newest and newest[split][name] is not None
+    ]
+    return max((record["step"] for record in records), default=0), "".join(words)

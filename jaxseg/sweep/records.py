@@ -1,0 +1,43 @@
+"""What a run of a sweep left behind: its scores once it has ended, or the error that ended it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxseg.config import differences, from_dict
+from jaxseg.evaluate import scores_file
+from jaxseg.workdir import read_config, write_json
+
+FAILURE_FILE = "failure.json"
+WHICH = "last"
+"""The checkpoint that is scored: the last, which no validation score has chosen."""
+
+
+def read_scores(workdir: Path, split: str) -> dict[str, Any] | None:
+    """Returns what `evaluate-SPLIT.json` says of the last step of a run; None where the run has not come so far.
+
+    Scores of another checkpoint or of another configuration than that of `config.json` are nobody's.
+    """
+    try:
+        scores = json.loads(scores_file(workdir, split).read_text(encoding="utf-8"))
+        config = read_config(workdir)
+        whole = (scores["split"], scores["which"], scores["step"]) == (split, WHICH, config.steps)
+        return scores if whole and not differences(from_dict(scores["config"]), config) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_failure(workdir: Path) -> str | None:
+    """Returns the last line of the error that ended a run; None where there is none."""
+    try:
+        return str(json.loads((workdir / FAILURE_FILE).read_text(encoding="utf-8"))["error"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_failure(workdir: Path, error: str) -> None:
+    """Records what ended a run; an empty `error` takes the record away."""
+    if error:
+        write_json(workdir / FAILURE_FILE, {"error": error})
+    else:
+        (workdir / FAILURE_FILE).unlink(missing_ok=True)

@@ -1,0 +1,177 @@
+"""The report of a sweep, made of what its runs left behind, of a part of them too.
+
+`table.md`, `table.csv`, `results.jsonl` and the pictures hold nothing that a second run would change on the same
+machine; times are in `timing.md` and `timing.csv`.
+"""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxseg.files import write_text
+from jaxseg.sweep import draw
+from jaxseg.sweep.plan import Plan, read_plan
+from jaxseg.sweep.results import MUCH, Row, environments, gather, minutes, step_seconds
+from jaxseg.sweep.statistics import LEVEL, Difference, Spread
+
+
+def write_report(workdir: Path) -> dict[str, Path]:
+    """Writes the report of the sweep in `workdir` there; returns {what: path}.
+
+    Raises:
+        ConfigError: if it holds no sweep.
+        OSError: if it cannot be written.
+    """
+    plan = read_plan(workdir)
+    rows = gather(plan, workdir)
+    texts = {
+        "table": ("table.md", table(plan, rows)),
+        "numbers": ("table.csv", _csv(plan, rows)),
+        "runs": ("results.jsonl", _results(plan, rows)),
+        "times": ("timing.md", timing(plan, rows)),
+        "run times": ("timing.csv", _timing_csv(rows)),
+    }
+    files = {what: workdir / name for what, (name, _) in texts.items()}
+    for name, text in texts.values():
+        write_text(workdir / name, text)
+    draw.curves(
+        {row.name: [result.log for result in row.results] for row in rows},
+        {row.name: row.difference for row in rows if row.difference is not None},
+        plan.baseline, plan.split, workdir / "plot.png",
+    )  # fmt: skip
+    files["plot"] = workdir / "plot.png"
+    if any(result.gradients for row in rows for result in row.results):
+        files["gradients"] = workdir / "gradients.png"
+        draw.gradients(
+            {row.name: [result.gradients for result in row.results] for row in rows},
+            {row.name: row.cost.layers for row in rows},
+            files["gradients"],
+        )
+    return files
+
+
+def table(plan: Plan, rows: Sequence[Row]) -> str:
+    """Returns `table.md`."""
+    lines = [
+        f"# {Path(plan.experiment).stem}",
+        "",
+        f"mIoU on {plan.split} after the last step, in per cent: mean ± standard deviation over the seeds. Difference "
+        f"to `{plan.baseline}` in points, seed by seed, with its {LEVEL:.0%} t interval; one that holds 0 is not "
+        "separable from noise. Each interval is for itself: of twenty, one may miss.",
+        "",
+        "| variant | seeds | mIoU | difference | parameters | MFLOPs | config |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        done, all_ = row.spread.n, len(plan.seeds)
+        cells = (
+            f"`{row.name}`" + (" (baseline)" if row.name == plan.baseline else ""),
+            f"{done}" if done == all_ else f"{done} of {all_}",
+            _mean(row.spread),
+            _interval(row.difference),
+            _parameters(row),
+            f"{row.cost.flops / 1e6:,.1f}" if row.cost.flops else "",
+            row.cost.config[:8],
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    if any(row.resized for row in rows):
+        lines += [
+            "",
+            f"† More than {MUCH:.0%} more or fewer parameters than the baseline: the comparison is of size too.",
+        ]
+    ended, wanted = sum(row.spread.n for row in rows), len(rows) * len(plan.seeds)
+    if ended < wanted:
+        lines += ["", f"Partial: {ended} of {wanted} runs have ended."]
+    failures = [f"- `{row.name}` seed {seed}: {error}" for row in rows for seed, error in row.failures.items()]
+    lines += ["", "Failed:", "", *failures] if failures else []
+    lines += ["", f"    {plan.command}", "", "What the variants change:", ""]
+    lines += [f"- `{name}`: {_changes(changes)}" for name, changes in plan.variants.items()]
+    lines += ["", "Run on:", "", *(f"- {line}" for line in environments(rows))] if ended else []
+    return "\n".join(lines) + "\n"
+
+
+def _mean(own: Spread) -> str:
+    if not own.n:
+        return ""
+    return f"{100 * own.mean:.2f}" + (f" ± {100 * own.deviation:.2f}" if own.n > 1 else "")
+
+
+def _interval(difference: Difference | None) -> str:
+    if difference is None or not difference.n:
+        return ""
+    mean, low, high = (100 * value for value in difference[:3])
+    return f"{mean:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if difference.n > 1 else "")
+
+
+def _parameters(row: Row) -> str:
+    share = f" ({row.larger:+.1%})" if row.cost.parameters and row.larger else ""
+    share = "" if math.isnan(row.larger) else share
+    return (f"{row.cost.parameters:,}" if row.cost.parameters else "") + share + (" †" if row.resized else "")
+
+
+def _changes(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{key}={json.dumps(value)}`" for key, value in changes.items()) or "nothing"
+
+
+def _csv(plan: Plan, rows: Sequence[Row]) -> str:
+    names = ("variant", "baseline", "runs", "planned", "mean_iou", "deviation", "difference", "low", "high", "paired",
+             "parameters", "flops", "resized", "config")  # fmt: skip
+    lines = [
+        (row.name, row.name == plan.baseline, row.spread.n, len(plan.seeds), row.spread.mean, row.spread.deviation,
+         *(row.difference or ("", "", "", "")), row.cost.parameters, row.cost.flops, row.resized, row.cost.config)
+        for row in rows
+    ]  # fmt: skip
+    return _to_csv([names, *lines])
+
+
+def _to_csv(lines: Iterable[Sequence[Any]]) -> str:
+    """Returns lines of comma-separated values; NaN is left empty."""
+    text = io.StringIO()
+    for line in lines:
+        values = ["" if isinstance(value, float) and math.isnan(value) else value for value in line]
+        csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
+def _results(plan: Plan, rows: Sequence[Row]) -> str:
+    """Returns a line of JSON a run: what it is, and its scores or its error."""
+    lines = []
+    for row in rows:
+        about = {"variant": row.name, "baseline": plan.baseline, "split": plan.split, "config": row.cost.config,
+                 "parameters": row.cost.parameters, "flops": row.cost.flops}  # fmt: skip
+        for result in row.results:
+            kept = ("step", "images", "loss", "mean_iou", "pixel_accuracy", "classes", "device", "versions")
+            lines.append({**about, "seed": result.seed, **{name: result.scores[name] for name in kept}})
+        lines += [{**about, "seed": seed, "error": error} for seed, error in row.failures.items()]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def timing(plan: Plan, rows: Sequence[Row]) -> str:
+    """Returns `timing.md`: medians over the runs of a variant."""
+    lines = ["Medians over the runs of each variant, with whatever else the machine did at the time.", ""]
+    lines += ["| variant | runs | ms a step | images/s | minutes a run |", "|---|---|---|---|---|"]
+    for row in rows:
+        if row.results:
+            batch = row.results[0].scores["config"]["batch_size"]
+            seconds = statistics.median(map(step_seconds, row.results))
+            whole = [value for value in map(minutes, row.results) if not math.isnan(value)]
+            took = f"{statistics.median(whole):.1f}" if whole else "resumed"
+            rate = ("", "") if math.isnan(seconds) else (f"{1000 * seconds:.1f}", f"{batch / seconds:.1f}")
+            cells = (f"`{row.name}`", len(row.results), *rate, took)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", f"    {plan.command}", "", *(f"- {line}" for line in environments(rows))]) + "\n"
+
+
+def _timing_csv(rows: Sequence[Row]) -> str:
+    names = ("variant", "seed", "seconds_a_step", "minutes", "started")
+    lines = [
+        (row.name, result.seed, step_seconds(result), minutes(result), *(start["time"] for start in result.starts[:1]))
+        for row in rows
+        for result in row.results
+    ]
+    return _to_csv([names, *lines])

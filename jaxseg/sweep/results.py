@@ -1,0 +1,163 @@
+"""What there is of a sweep: the runs that have ended, what each variant costs, and how the variants compare."""
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxseg import gradients, setup
+from jaxseg.models import summary
+from jaxseg.report import GRADIENTS_FILE, LOG_FILE, read_log
+from jaxseg.sweep.plan import Plan, digest, folder
+from jaxseg.sweep.records import read_failure, read_scores
+from jaxseg.sweep.statistics import Difference, Spread, paired_difference, spread
+from jaxseg.workdir import INFO_FILE, read_config, read_data, read_starts, write_json
+
+MUCH = 0.1
+"""A variant whose parameters differ from the baseline's by more than this share of them is marked."""
+
+_COST_FILE = "cost.json"
+
+
+class Result(NamedTuple):
+    """One run that has ended.
+
+    Attributes:
+        seed: its seed.
+        scores: what `jaxseg.evaluate` wrote.
+        log: the lines of its `log.jsonl`.
+        gradients: those of its `gradients.jsonl`; none without `log.gradients`.
+        starts: those in its `run.json`.
+    """
+
+    seed: int
+    scores: dict[str, Any]
+    log: list[dict[str, Any]]
+    gradients: list[dict[str, Any]]
+    starts: list[dict[str, Any]]
+
+
+class Cost(NamedTuple):
+    """What a variant is and costs, whatever the seed; empty and 0 before its first run.
+
+    Attributes:
+        config: digest of its configuration without the seed.
+        parameters: how many numbers the network learns.
+        flops: of its convolutions and matrix products for one image of the training size, two for a multiply-add.
+        layers: see `jaxseg.gradients.layers`.
+    """
+
+    config: str = ""
+    parameters: int = 0
+    flops: int = 0
+    layers: tuple[str, ...] = ()
+
+
+class Row(NamedTuple):
+    """One variant.
+
+    Attributes:
+        name: its name.
+        results: its runs that have ended, by seed.
+        failures: {seed: last line of the error} of those that failed.
+        spread: of the mIoU over the seeds.
+        difference: to the baseline, paired by seed; None for the baseline itself.
+        cost: what it costs.
+        larger: by what share its parameters are more than the baseline's, NaN where that is not known.
+    """
+
+    name: str
+    results: list[Result]
+    failures: dict[int, str]
+    spread: Spread
+    difference: Difference | None
+    cost: Cost
+    larger: float
+
+    @property
+    def resized(self) -> bool:
+        """Whether the comparison is one of size too."""
+        return abs(self.larger) > MUCH + 1e-9  # which 1100 of 1000, in floating point, is not
+
+
+def gather(plan: Plan, workdir: Path) -> list[Row]:
+    """Returns the variants in the order of the plan, with what there is of their runs."""
+    rows: list[Row] = []
+    for name in plan.variants:
+        folders = {seed: folder(workdir, name, seed) for seed in plan.seeds}
+        ended = {seed: scores for seed, path in folders.items() if (scores := read_scores(path, plan.split))}
+        results = [
+            Result(
+                seed, scores, read_log(folders[seed] / LOG_FILE), _gradients(folders[seed]), read_starts(folders[seed])
+            )
+            for seed, scores in ended.items()
+        ]
+        errors = {seed: read_failure(path) for seed, path in folders.items() if seed not in ended}
+        failures = {seed: error.replace(f"{workdir}{os.sep}", "") for seed, error in errors.items() if error}
+        cost = _cost(workdir / name, folders.values())
+        own = spread([scores["mean_iou"] for scores in ended.values()])
+        rows.append(Row(name, results, failures, own, None, cost, math.nan))
+    [base] = [row for row in rows if row.name == plan.baseline]
+    against = {result.seed: result.scores["mean_iou"] for result in base.results}
+    for number, row in enumerate(rows):
+        if row.name != plan.baseline:
+            mine = {result.seed: result.scores["mean_iou"] for result in row.results}
+            sizes = row.cost.parameters, base.cost.parameters
+            larger = sizes[0] / sizes[1] - 1 if all(sizes) else math.nan
+            rows[number] = row._replace(difference=paired_difference(mine, against), larger=larger)
+    return rows
+
+
+def _gradients(workdir: Path) -> list[dict[str, Any]]:
+    return read_log(workdir / GRADIENTS_FILE) if (workdir / GRADIENTS_FILE).exists() else []
+
+
+def _cost(variant: Path, folders: Iterable[Path]) -> Cost:
+    """Returns the cost of a variant, which is worked out once and kept in its folder."""
+    begun = [path for path in folders if (path / INFO_FILE).is_file()]
+    if not begun:
+        return Cost()
+    config, key = read_config(begun[0]), digest(read_config(begun[0]))
+    try:
+        known = Cost(**json.loads((variant / _COST_FILE).read_text(encoding="utf-8")))
+        if known.config == key:
+            return known._replace(layers=tuple(known.layers))
+    except (OSError, ValueError, TypeError):
+        pass
+    classes = read_data(begun[0]).num_classes
+    network = summary.modules(setup.make_model(config, classes), setup.input_size(config), config.data.channels)[0]
+    names = gradients.layers(config, classes) if config.log.gradients else ()
+    cost = Cost(key, network.parameters, network.flops, names)
+    write_json(variant / _COST_FILE, cost._asdict())
+    return cost
+
+
+def step_seconds(result: Result) -> float:
+    """Returns the median over the log lines of the seconds of a training step; NaN where none was timed."""
+    batch = result.scores["config"]["batch_size"]
+    rates = [record["images_per_second"] for record in result.log if record["split"] == "train"]
+    return statistics.median([batch / rate for rate in rates if rate] or [math.nan])
+
+
+def minutes(result: Result) -> float:
+    """Returns the minutes of a run that was trained at one go, compilation included; NaN where it was resumed."""
+    one = len(result.starts) == 1 and "end" in result.starts[0]
+    return result.starts[0]["end"]["seconds"] / 60 if one else math.nan
+
+
+def environments(rows: Sequence[Row]) -> list[str]:
+    """Returns a line for each kind of machine, versions and commit that a run which has ended was started with."""
+    lines = set()
+    for start in (start for row in rows for result in row.results for start in result.starts):
+        device, git = start["device"], start["git"]
+        where = f"{device['count']} x {device['kind']}"
+        if device["platform"] == "cpu":
+            where = f"{device['cpu']}, {device['threads']} of {device['cpus']} threads"
+        versions = [f"{name} {version}" for name, version in start["packages"].items() if version]
+        commit = f"commit {git['commit'][:12]}{', changed' if git['changed'] else ''}" if git else "no commit"
+        variables = [f"{name}={value}" for name, value in start["environment"].items()]
+        lines.add("; ".join([where, f"Python {start['python']}, {', '.join(versions)}", commit, *variables]))
+    return sorted(lines)

@@ -1,0 +1,83 @@
+"""One run of a sweep, in a process of its own: `python -m jaxseg.sweep.worker RUN_WORKDIR SPLIT ARGUMENT...`.
+
+Trains what `config.json` in the workdir says, or goes on with it, and scores it on the split. The arguments are those
+of the sweep, for the record of the run. A process that ends by itself takes its devices' memory and any leak along, and
+one that the system kills takes no other run along. It lives as long as its standard input is open: once the sweep that
+started it has ended, however that came, it saves and leaves.
+"""
+
+import fcntl
+import os
+import shlex
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxseg.checkpoint import Checkpoints
+from jaxseg.evaluate import evaluate, write_report
+from jaxseg.inference.run import Run, load_run
+from jaxseg.sweep.records import WHICH, read_scores, write_failure
+from jaxseg.train import train
+from jaxseg.workdir import CHECKPOINTS, read_config
+
+FINISHED, FAILED, STOPPED = 0, 1, 3
+"""Exit statuses."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    workdir, split, *arguments = list(sys.argv[1:] if argv is None else argv)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    sys.argv = ["jaxseg.sweep", *arguments]
+    return run(Path(workdir), split)
+
+
+def run(workdir: Path, split: str) -> int:
+    """Trains and scores one run; returns FINISHED, STOPPED, or FAILED with the error's last line in `failure.json`."""
+    with (workdir / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another sweep may have this run under way: it is waited for, not disturbed
+        if read_scores(workdir, split) is not None:
+            return FINISHED
+        try:
+            write_failure(workdir, "")
+            trained = _trained(workdir)
+            if trained is None:
+                return STOPPED
+            result = evaluate(trained, split)
+            if not result.confusion.sum():
+                raise ValueError(f"the split {split} has no labelled pixel, so there is nothing to score")
+            write_report(trained, split, result)
+        except (KeyboardInterrupt, SystemExit):
+            return STOPPED
+        except Exception as error:  # whatever it is, the other runs go on
+            traceback.print_exc()
+            write_failure(workdir, "".join(traceback.format_exception_only(error)).strip().splitlines()[-1])
+            return FAILED
+    return FINISHED
+
+
+def _trained(workdir: Path) -> Run | None:
+    """Returns the run after its last step, which it is trained to unless it is there; None if a signal stopped it."""
+    config = read_config(workdir)
+    with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
+        there = checkpoints.latest_step() == config.steps
+    trained = load_run(workdir, WHICH) if there else None
+    if trained is None or trained.step != config.steps:  # or else the last checkpoint is damaged
+        if train(config, workdir, f"python -m {shlex.join(sys.argv)}") is None:
+            return None
+        trained = load_run(workdir, WHICH)
+    return trained
+
+
+def _leave_with_parent() -> None:
+    """Waits for the end of standard input, then asks this process to save and leave."""
+    while os.read(0, 1):  # not sys.stdin, which a thread that waits for it would keep Python from closing
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The forms that ablations compare: what a decoder takes from the encoder, how it up-samples, what attends."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg import models, pretrained
+from jaxseg.models.attention_decoder import AttentionStage
+from jaxseg.models.encoders.residual import residual_unit
+from jaxseg.models.unet import UNetStage
+from jaxseg.nn import AttentionGate, BasicBlock, PreActBlock, SubPixelUp, make_norm, max_pool_with_indices, max_unpool
+
+NONE = make_norm("none")
+
+
+def parameters(name: str, **fields: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter of a small network, by its path."""
+    model, image = models.build(name, num_classes=3, widths=(4, 6, 8), **fields), jnp.zeros((1, 8, 12, 3))
+    variables = jax.eval_shape(lambda key: model.init({"params": key, "dropout": key}, image), jax.random.key(0))
+    return {path: leaf.shape for path, leaf in pretrained.flatten(variables["params"]).items()}
+
+
+def stage(key: jax.Array, x: jax.Array, level: jax.Array, **fields: Any) -> tuple[dict[str, Any], jax.Array]:
+    """Parameters and result of a decoder stage of U-Net without norms."""
+    module = UNetStage(4, norm=NONE, **fields)
+    params = module.init(key, x, level)["params"]
+    return params, module.apply({"params": params}, x, level)
+
+
+def convolutions(params: dict[str, Any], x: jax.Array) -> jax.Array:
+    """The convolutions of a stage applied to what they are given: the stage without a skip at its own resolution."""
+    own = {name: value for name, value in params.items() if name.startswith("conv")}
+    return UNetStage(4, norm=NONE, skip="none", up="nearest").apply({"params": own}, x, x)
+
+
+@pytest.fixture
+def pair(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A coarse map of 3 channels, and the skip of 4."""
+    return jax.random.normal(key, (1, 2, 3, 3)), jax.random.normal(jax.random.key(1), (1, 4, 6, 4))
+
+
+def same(found: jax.Array, expected: jax.Array) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_added_skips_are_a_sum(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
+    x, skip = pair
+    params, found = stage(key, x, skip, skip="add", up="nearest")
+    matched = jnp.einsum("bhwc,cd->bhwd", x, params["match"]["kernel"][0, 0]) + params["match"]["bias"]
+    same(found, convolutions(params, matched.repeat(2, 1).repeat(2, 2) + skip))
+
+
+def test_indices_put_features_where_the_maxima_were(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
+    x, skip = pair
+    params, found = stage(key, x, skip, skip="indices")
+    matched = jnp.einsum("bhwc,cd->bhwd", x, params["match"]["kernel"][0, 0]) + params["match"]["bias"]
+    same(found, convolutions(params, max_unpool(matched, max_pool_with_indices(skip)[1], (4, 6))))
+    assert params.keys() == {"match", "conv1", "conv2"}
+
+
+def test_no_skip_sees_nothing_of_it(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
+    x, skip = pair
+    params, found = stage(key, x, skip, skip="none")
+    assert params.keys() == {"up", "conv1", "conv2"}
+    same(found, UNetStage(4, norm=NONE, skip="none").apply({"params": params}, x, 9 * skip))
+
+
+def test_sub_pixel_up_sampling(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
+    x, skip = pair
+    params, found = stage(key, x, skip, up="subpixel")
+    assert params["up"]["expand"]["conv"]["kernel"].shape == (3, 3, 3, 16)
+    up = SubPixelUp(4).apply({"params": params["up"]}, x)
+    same(found, convolutions(params, jnp.concatenate([up, skip], -1)))
+
+
+@pytest.mark.parametrize("form", [{"skip": "add"}, {"skip": "indices"}, {"skip": "none"}, {"up": "subpixel"}], ids=str)
+def test_forms_of_unet_take_any_size(form: dict[str, Any]) -> None:
+    model, image = models.build("unet", num_classes=3, widths=(4, 6, 8), **form), jnp.zeros((1, 7, 13, 3))
+    logits, _ = jax.eval_shape(lambda key: model.init_with_output(key, image)[0], jax.random.key(0))
+    assert logits.shape == (1, 7, 13, 3)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{"padding": "valid"}, {"encoder": "resnet18", "full_resolution": True, "widths": (4,) * 6}],
+    ids=["valid", "full resolution"],
+)
+def test_indices_need_poolings_to_undo(form: dict[str, Any]) -> None:
+    model = models.build("unet", num_classes=3, **{"widths": (4, 6), "skip": "indices", **form})
+    with pytest.raises(ValueError, match="skip='indices' undoes poolings that halve the size"):
+        jax.eval_shape(lambda key: model.init(key, jnp.zeros((1, 32, 32, 3))), jax.random.key(0))
+
+
+def test_the_gate_weighs_the_skip_before_the_concatenation(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
+    x, skip = pair
+    gated, plain = AttentionStage(4, kind="gate", norm=NONE), AttentionStage(4, attention=False, norm=NONE)
+    params = gated.init(key, x, skip)["params"]
+    assert params.keys() == {"gate", "conv"}
+    weighed, _ = AttentionGate().apply({"params": params["gate"]}, skip, x)
+    expected = plain.apply({"params": {"conv": params["conv"]}}, x, weighed)
+    same(gated.apply({"params": params}, x, skip), expected)
+
+
+@pytest.mark.parametrize(("kind", "child"), [("self", "attention"), ("gate", "gate")])
+@pytest.mark.parametrize(("levels", "stages"), [(None, {0, 1}), (1, {1}), (2, {0, 1})])
+def test_the_coarsest_levels_attend(kind: str, child: str, levels: int | None, stages: set[int]) -> None:
+    names = parameters("attention_decoder", num_heads=2, kind=kind, levels=levels)
+    attending = {path.split("/")[1] for path in names if f"/{child}/" in path}
+    assert attending == {f"stage{i}" for i in stages}
+    other = "gate" if child == "attention" else "attention"
+    assert not any(f"/{other}/" in path for path in names)
+
+
+def test_the_unit_of_resunet() -> None:
+    preact, basic = parameters("resunet"), parameters("resunet", unit="basic")
+    assert preact == parameters("resunet", unit="preact") and "encoder/stage1/block1/norm1/scale" in preact
+    for place in ("encoder/stage0", "encoder/stage2", "decoder/stage1"):
+        assert f"{place}/block1/conv1/conv/kernel" in basic, "norms stand after convolutions"
+        assert preact[f"{place}/block1/conv2/kernel"] == basic[f"{place}/block1/conv2/conv/kernel"]
+    assert isinstance(residual_unit("basic", 4, stride=2), BasicBlock)
+    unit = residual_unit("preact", 4, stride=2, first_preact=False, shortcut="none")
+    assert unit == PreActBlock(4, stride=2, first_preact=False, shortcut="none")
