@@ -3,8 +3,8 @@
 Edges, texture and colour cut each image into regions (`regions.py`), which get classes in two ways, scored apart:
 
 - by statistics: the vote of the nearest training regions, each labelled by its majority: a prediction;
-- by an oracle: the commonest true label in the region: what is the most that such regions allow. More regions allow
-  more, so their number stands beside.
+- by an oracle: the commonest true label in the region: no labels of such regions have more pixels right. More regions
+  allow more, so their number stands beside.
 
 Scores are jaxseg's own. `--networks` puts trained networks into the table: workdirs that `jaxseg.evaluate` scored on
 the same split, or a JSON file of `collect.py`. The data are those of `jaxseg.data`: with `--source camvid` also
@@ -206,7 +206,8 @@ def describe(record: dict[str, Any]) -> str:
     note = (
         f"{record['source']}, split {record['split']}: {sizes[0]}. mIoU and pixel accuracy: a region gets the class "
         f"that the {record['voters']} most similar regions vote for, of {sizes[1]} of the training split. Oracle: it "
-        "gets its commonest true label, the most that such regions allow. CPU ms: to cut, measure and label an image."
+        "gets its commonest true label, so that no labels of such regions have more pixels right. CPU ms: to cut, "
+        "measure and label an image."
     )
     if not all(row["same_pixels"] for row in record["networks"]):
         note += " *: scored on other images of the split, or on all of them."

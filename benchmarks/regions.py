@@ -1,8 +1,9 @@
 """Classical segmentation of an image into regions, through scikit-image, and the classes that regions are given.
 
-A segmenter takes u8[h,w,3] and returns i32[h,w], the region of each pixel, 0 to n - 1. All of them end in `tidy`, so a
-region is one 4-connected piece of at least `least_area` pixels. They learn nothing; `Neighbours` gives a region the
-class of the training regions that are most like it.
+A segmenter takes a `View` and returns i32[h,w], the region of each pixel, 0 to n - 1. All of them end in `tidy`, so a
+region is one 4-connected piece of at least `least_area` pixels. They learn nothing, and their parameters, the same for
+all data, were set by hand on training images; `Neighbours` gives a region the class of the training regions most like
+it.
 """
 
 import dataclasses
@@ -80,7 +81,7 @@ def felzenszwalb(view: View, scale: float = 200.0) -> np.ndarray:
 
 def slic_merging(view: View, pieces: int = 300, apart: float = 8.0) -> np.ndarray:
     """SLIC superpixels (Achanta 2012), of which touching ones less than `apart` in L*a*b* are merged, see `merge`."""
-    found = segmentation.slic(view.smooth, pieces, 10.0, max_num_iter=5, convert2lab=False, start_label=0)
+    found = segmentation.slic(view.image, pieces, 10.0, max_num_iter=5, sigma=1.0, start_label=0)
     return tidy(merge(found, view.smooth, apart), view.slope)
 
 
