@@ -100,6 +100,21 @@ def test_input_pipeline(tmp_path):
     assert 0 <= record["training"]["share_waiting"] < 1
 
 
+def test_classical(tmp_path):
+    record = run("classical", tmp_path / "k", "--networks", str(BENCHMARKS / "results" / "shapes-cpu.json"))
+    assert record["environment"]["packages"]["scikit-image"]
+    assert record["images"] == 1 and record["training_images"] == 2
+    floor, *methods = record["methods"]
+    assert floor["oracle"] is None and len(methods) == 6
+    for row in methods:
+        # By the oracle no pixel of a region can be less often right than by any other class of it.
+        assert 0 < row["pixel_accuracy"] <= row["oracle"]["pixel_accuracy"] <= 1
+        assert row["oracle"]["pixel_accuracy"] >= floor["pixel_accuracy"] and row["regions"] >= 1
+        assert len(row["classes"]) == len(row["oracle"]["classes"]) == 6
+    assert [row["same_pixels"] for row in record["networks"]] == [False] * 6
+    assert (tmp_path / "k.png").is_file()
+
+
 @pytest.mark.slow
 def test_suite(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "suite.py"), "--smallest", "--out", str(tmp_path / "s")]
