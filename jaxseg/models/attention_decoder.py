@@ -96,15 +96,10 @@ class RecursiveDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-<<<<<<< HEAD
-        def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
-            block = AttentionStage(
-=======
         stages = len(pyramid) - 1
 
-        def stage(i: int) -> AttentionStage:
-            return AttentionStage(
->>>>>>> sweep
+        def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
+            block = AttentionStage(
                 self.widths[i],
                 self.num_heads,
                 self.position,

@@ -16,14 +16,9 @@ from flax import linen as nn
 
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
-<<<<<<< HEAD
-from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut
-from jaxseg.nn import ConvTranspose, PreActBlock, make_norm, pad_to_multiple, resize
-from jaxseg.nn.conv import near_zero
-=======
 from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut, Unit, residual_unit
 from jaxseg.nn import ConvTranspose, make_norm, pad_to_multiple, resize
->>>>>>> sweep
+from jaxseg.nn.conv import near_zero
 from jaxseg.types import Activation, NormFactory
 
 Up = Literal["nearest", "bilinear", "transposed"]
@@ -80,28 +75,12 @@ class ResUNetDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-<<<<<<< HEAD
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-=======
-        def stage(i: int) -> ResUNetStage:
-            return ResUNetStage(
-                self.widths[i],
-                self.strides[i + 1] // self.strides[i],
-                self.blocks,
-                self.up,
-                self.shortcut,
-                self.unit,
-                norm=self.norm,
-                act=self.act,
-                dtype=self.dtype,
-                name=f"stage{i}",
-            )
->>>>>>> sweep
 
         def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
             factor = self.strides[i + 1] // self.strides[i]
             block = ResUNetStage(
-                self.widths[i], factor, self.blocks, self.up, self.shortcut, **layers, name=f"stage{i}"
+                self.widths[i], factor, self.blocks, self.up, self.shortcut, self.unit, **layers, name=f"stage{i}"
             )
             return block(x, skip, train=train)
 
@@ -139,15 +118,8 @@ class ResUNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-<<<<<<< HEAD
-        own = functools.partial(ResidualEncoder, self.widths, self.blocks, self.shortcut)
+        own = functools.partial(ResidualEncoder, self.widths, self.blocks, self.shortcut, self.unit)
         encoder = make_encoder(self.encoder or own, **layers)
-=======
-        if self.encoder is None:
-            encoder = ResidualEncoder(self.widths, self.blocks, self.shortcut, self.unit, **layers, name="encoder")
-        else:
-            encoder = make_encoder(self.encoder, **layers)
->>>>>>> sweep
         levels = len(encoder.strides)
         check_widths("ResUNet", self.widths, levels)
         x, size = pad_to_multiple(image, encoder.strides[-1])

@@ -9,11 +9,8 @@ The form of segmentation_models_pytorch's `Unet` over a pre-trained encoder is `
 `head_kernel=3` (and `full_skip=False`, `center=True` where the encoder is a VGG).
 """
 
-<<<<<<< HEAD
 import functools
-=======
 import itertools
->>>>>>> sweep
 from typing import Any, Literal
 
 import jax
@@ -24,21 +21,16 @@ from flax import linen as nn
 from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import ConvStage, Padding, PlainEncoder, conv_layers
-<<<<<<< HEAD
-from jaxseg.nn import Conv, ConvTranspose, make_norm, pad_to_multiple, resize
-=======
 from jaxseg.nn import (
     Conv,
     ConvTranspose,
     SubPixelUp,
-    he_normal,
     make_norm,
     max_pool_with_indices,
     max_unpool,
     pad_to_multiple,
     resize,
 )
->>>>>>> sweep
 from jaxseg.types import Activation, NormFactory
 
 Up = Literal["transposed", "subpixel", "nearest", "bilinear"]
@@ -112,28 +104,12 @@ class UNetDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-<<<<<<< HEAD
         layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-=======
-        def stage(i: int) -> UNetStage:
-            return UNetStage(
-                self.widths[i],
-                self.strides[i + 1] // self.strides[i],
-                self.convs,
-                self.up,
-                self.padding,
-                self.skip,
-                norm=self.norm,
-                act=self.act,
-                dtype=self.dtype,
-                name=f"full{i}" if i < self.added else f"stage{i - self.added}",
-            )
->>>>>>> sweep
 
         def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
             factor = self.strides[i + 1] // self.strides[i]
             name = f"full{i}" if i < self.added else f"stage{i - self.added}"
-            block = UNetStage(self.widths[i], factor, self.convs, self.up, self.padding, **layers, name=name)
+            block = UNetStage(self.widths[i], factor, self.convs, self.up, self.padding, self.skip, **layers, name=name)
             return block(x, skip, train=train)
 
         return walk_up(stage, pyramid)
