@@ -11,7 +11,16 @@ from jaxseg import models, pretrained
 from jaxseg.models.attention_decoder import AttentionStage
 from jaxseg.models.encoders.residual import residual_unit
 from jaxseg.models.unet import UNetStage
-from jaxseg.nn import AttentionGate, BasicBlock, PreActBlock, SubPixelUp, make_norm, max_pool_with_indices, max_unpool
+from jaxseg.nn import (
+    AttentionGate,
+    BasicBlock,
+    Conv,
+    PreActBlock,
+    SubPixelUp,
+    make_norm,
+    max_pool_with_indices,
+    max_unpool,
+)
 
 NONE = make_norm("none")
 
@@ -49,14 +58,14 @@ def same(found: jax.Array, expected: jax.Array) -> None:
 def test_added_skips_are_a_sum(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
     x, skip = pair
     params, found = stage(key, x, skip, skip="add", up="nearest")
-    matched = jnp.einsum("bhwc,cd->bhwd", x, params["match"]["kernel"][0, 0]) + params["match"]["bias"]
+    matched = Conv(4, kernel_size=1).apply({"params": params["match"]}, x)
     same(found, convolutions(params, matched.repeat(2, 1).repeat(2, 2) + skip))
 
 
 def test_indices_put_features_where_the_maxima_were(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
     x, skip = pair
     params, found = stage(key, x, skip, skip="indices")
-    matched = jnp.einsum("bhwc,cd->bhwd", x, params["match"]["kernel"][0, 0]) + params["match"]["bias"]
+    matched = Conv(4, kernel_size=1).apply({"params": params["match"]}, x)
     same(found, convolutions(params, max_unpool(matched, max_pool_with_indices(skip)[1], (4, 6))))
     assert params.keys() == {"match", "conv1", "conv2"}
 

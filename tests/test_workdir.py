@@ -108,6 +108,10 @@ def test_each_start_is_recorded(tmp_path: Path) -> None:
     start = starts[0]
     assert start["config"]["optimizer"]["name"] == "adamw" and start["device"]["platform"] == "cpu"
     assert start["packages"]["jax"] and start["command"] and start["time"].endswith("+00:00")
+    assert start["device"]["cpu"] and 1 <= start["device"]["threads"] <= start["device"]["cpus"]
+    assert "device_count=8" in start["environment"]["XLA_FLAGS"], "what may change the numbers"
+    assert start["environment"]["JAX_NUMPY_RANK_PROMOTION"] == "raise"
+    assert not any("CACHE" in name for name in start["environment"]), "and nothing of the machine's folders"
     assert start["git"] is None or len(start["git"]["commit"]) == 40
     (tmp_path / "run.json").write_text("torn {")
     with pytest.warns(UserWarning, match="begun anew"):
