@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
     parser.add_argument("--split", default="test", help="the split whose evaluate-SPLIT.json is read")
     parser.add_argument("--out", type=Path, required=True, metavar="NAME", help="NAME.json and NAME.md are written")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="JSON of an earlier table, whose other runs stay")
     parser.add_argument("--note", default="", help="a sentence for the head of the table")
     options = parser.parse_args(argv)
     rows = []
@@ -30,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
             hint = f"train it to the end, then python -m jaxseg.evaluate --workdir {workdir} --split {options.split}"
             print(f"error: {workdir} lacks {error}; {hint}.", file=sys.stderr)
             return 1
+    if options.keep:
+        names = {row["run"] for row in rows}
+        rows += [row for row in json.loads(options.keep.read_text())["runs"] if row["run"] not in names]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.with_suffix(".json").write_text(json.dumps({"note": options.note, "runs": rows}, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(markdown(rows, options.split, options.note))

