@@ -3,42 +3,23 @@
     python benchmarks/primitives.py --out benchmarks/results/primitives-cpu
 
 The naive form is what Flax or jax.lax offers for the same function. The columns are ratios to the time of ours, above 1
-where ours is quicker: of one call (`forward`), and of the value and gradient, for input and parameters, of a weighted
-sum of the result (`step`).
+where ours is quicker: of one call (`forward`), and of one call and the pull-back of a cotangent to input and parameters
+(`step`).
 """
 
 import functools
+import importlib.util
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from alone import ALLOWED, Primitive, batch_norm, channels_last, measure
 from flax import linen as nn
-from timing import bars, compile_jit, environment, interleave, make_parser, save, table
+from timing import bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
 
 from jaxseg import nn as ours
-
-
-class Primitive(NamedTuple):
-    """One function in up to three forms.
-
-    Attributes:
-        ours: (parameters, x) -> y.
-        naive: the same function of the same parameters.
-        torch: (torch, parameters as tensors laid out for torch, x f[b,c,h,w]) -> y; None where torch has none.
-        parameters: arrays.
-        to_torch: parameters -> parameters for torch.
-        shape: of x, f[b,h,w,c].
-    """
-
-    ours: Callable[..., jax.Array]
-    naive: Callable[..., jax.Array]
-    torch: Callable[..., Any] | None
-    parameters: tuple[np.ndarray, ...]
-    to_torch: Callable[..., tuple[np.ndarray, ...]]
-    shape: tuple[int, int, int, int]
 
 
 def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
@@ -48,7 +29,7 @@ def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
     draw = lambda *s: rng.normal(0, 0.1, s).astype(np.float32)  # noqa: E731
     scale, bias = 1 + draw(channels), draw(channels)
     same = lambda *p: p  # noqa: E731
-    oihw = lambda k: (np.ascontiguousarray(k.transpose(3, 2, 0, 1)),)  # noqa: E731
+    oihw = lambda k: (channels_last(k),)  # noqa: E731
 
     def convolve(kernel: jax.Array, x: jax.Array, **options: Any) -> jax.Array:
         return jax.lax.conv_general_dilated(
@@ -118,8 +99,8 @@ def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
             (scale, bias), same, shape,
         ),
         "batch norm (training)": Primitive(
-            functools.partial(_batch_norm, ours.BatchNorm()),
-            functools.partial(_batch_norm, nn.BatchNorm(use_running_average=False, momentum=0.9)),
+            functools.partial(batch_norm, ours.BatchNorm()),
+            functools.partial(batch_norm, nn.BatchNorm(use_running_average=False, momentum=0.9)),
             lambda torch, s, b, x: torch.nn.functional.batch_norm(x, None, None, s, b, training=True),
             (scale, bias), same, shape,
         ),
@@ -151,63 +132,6 @@ def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
     }  # fmt: skip
 
 
-def _batch_norm(layer: nn.Module, scale: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:
-    stats = {"mean": jnp.zeros_like(bias), "var": jnp.ones_like(bias)}
-    variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
-    train = {"train": True} if isinstance(layer, ours.BatchNorm) else {}
-    return layer.apply(variables, x, mutable=["batch_stats"], **train)[0]
-
-
-def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
-    """Returns the median seconds of each form, once the forms agree."""
-    rng = np.random.default_rng(1)
-    x = jnp.asarray(rng.normal(size=primitive.shape), dtype)
-    parameters = tuple(jnp.asarray(p, dtype) for p in primitive.parameters)
-    y = jax.eval_shape(primitive.ours, *parameters, x)
-    weight = jnp.asarray(rng.normal(size=y.shape), dtype)
-
-    def step(form: Callable[..., jax.Array]) -> Callable[..., Any]:
-        def value(*args: jax.Array) -> jax.Array:
-            return jnp.sum((form(*args) * weight).astype(jnp.float32))
-
-        return jax.value_and_grad(value, argnums=tuple(range(len(parameters) + 1)))
-
-    forward, both = {}, {}
-    for name, form in (("ours", primitive.ours), ("naive", primitive.naive)):
-        program, _ = compile_jit(form, *parameters, x)
-        gradient, _ = compile_jit(step(form), *parameters, x)
-        forward[name] = functools.partial(program, *parameters, x)
-        both[name] = functools.partial(gradient, *parameters, x)
-    tolerance = 2e-2 if dtype == jnp.bfloat16 else 2e-3
-    for a, b in zip(jax.tree.leaves((forward["ours"](), both["ours"]()[1])),
-                    jax.tree.leaves((forward["naive"](), both["naive"]()[1]))):  # fmt: skip
-        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-        assert np.abs(a - b).max() <= tolerance * np.abs(b).max(), "the two forms give different numbers"
-    try:
-        import torch
-    except ImportError:
-        torch = None
-    if torch is not None and primitive.torch is not None:
-        kind = torch.bfloat16 if dtype == jnp.bfloat16 else torch.float32
-        device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
-        image = torch.from_numpy(np.asarray(x, np.float32).transpose(0, 3, 1, 2).copy()).to(device, kind)
-        image = image.contiguous(memory_format=torch.channels_last).requires_grad_()
-        weights = [
-            torch.from_numpy(p).to(device, kind).requires_grad_() for p in primitive.to_torch(*primitive.parameters)
-        ]
-
-        def run_forward() -> Any:
-            with torch.no_grad():
-                return primitive.torch(torch, *weights, image)
-
-        def run_step() -> Any:
-            loss = primitive.torch(torch, *weights, image).sum()
-            return torch.autograd.grad(loss, [*weights, image])
-
-        forward["torch"], both["torch"] = run_forward, run_step
-    return {"forward": interleave(forward, repeats), "step": interleave(both, repeats)}
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser(__doc__)
@@ -217,16 +141,31 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="those whose name holds one of these")
     options = parser.parse_args(argv)
+    share_gpu()
+    has_torch = importlib.util.find_spec("torch") is not None
     batch, size, channels = (1, 8, 8) if options.smallest else (options.batch, options.size, options.channels)
     repeats = 1 if options.smallest else options.repeats
     record: dict[str, Any] = {
-        "environment": environment(), "shape": [batch, size, size, channels], "dtype": options.dtype, "primitives": {},
+        "environment": environment(), "torch": prepare_torch(torch_device()) if has_torch else None,
+        "shape": [batch, size, size, channels], "dtype": options.dtype, "allowed": ALLOWED[options.dtype],
+        "primitives": {},
     }  # fmt: skip
     for name, primitive in primitives(batch, size, channels).items():
         if options.only and not any(word in name for word in options.only):
             continue
         record["primitives"][name] = measure(primitive, repeats, jnp.dtype(options.dtype).type)
         print(name, record["primitives"][name], file=sys.stderr)
+        save(options.out, record, describe(record)[0], quiet=True)
+    text, groups = describe(record)
+    save(options.out, record, text, lambda f: bars(f, list(record["primitives"]), groups, "time, ours = 1", 1.0))
+    wrong = [name for name, times in record["primitives"].items() if not times["difference"] <= record["allowed"]]
+    if wrong:
+        print(f"error: the two forms give different numbers: {', '.join(wrong)}.", file=sys.stderr)
+    return int(bool(wrong))
+
+
+def describe(record: dict[str, Any]) -> tuple[str, dict[str, list[float]]]:
+    """Returns the table, and the ratios for the picture."""
     columns = ("primitive", "ours, ms", "naive", "torch", "ours, step ms", "naive step", "torch step")
     rows, groups = [], {"naive, forward": [], "naive, step": [], "torch, forward": [], "torch, step": []}
     for name, times in record["primitives"].items():
@@ -239,12 +178,9 @@ def main(argv: list[str] | None = None) -> int:
                 row.append("" if np.isnan(ratio) else f"{ratio:.2f}")
                 groups[f"{other}, {kind}"].append(ratio)
         rows.append(row)
-    note = (
-        f"Ratios to the time of ours (above 1: ours is quicker), f[{batch},{size},{size},{channels}] {options.dtype}."
-    )
-    text = table(columns, rows, record, note)
-    save(options.out, record, text, lambda f: bars(f, list(record["primitives"]), groups, "time, ours = 1", 1.0))
-    return 0
+    shape = ",".join(map(str, record["shape"]))
+    note = f"Ratios to the time of ours (above 1: ours is quicker), f[{shape}] {record['dtype']}."
+    return table(columns, rows, record, note), groups
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """All benchmarks in one call: `python benchmarks/suite.py --out benchmarks/results/DEVICE [--minutes 8]`.
 
 First it checks the device: one training step must agree with the CPU's float32 result. Then each benchmark runs in
-turn, in a process of its own, with what is left of the time; what no longer fits is said, not run.
+turn, in a process of its own, with its share of the time that is left; one that is cut off has written what it measured
+until then, and what no longer fits, or needs packages that are not installed, is said, not run.
 """
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from timing import share_gpu
 
 from jaxseg import losses, models, parallel
 from jaxseg.state import init_state
@@ -24,6 +27,14 @@ HERE = Path(__file__).resolve().parent
 # One training step on this device against the CPU's: the largest relative difference of the loss and of the gradient's
 # norm. GPUs and TPUs multiply float32 matrices with fewer bits unless told otherwise.
 TOLERANCE = {"cpu": 1e-5, "gpu": 2e-2, "tpu": 5e-2}
+# Parts of the time; what one leaves goes to those after it.
+SHARES = {"compare_torch": 4, "throughput": 2, "primitives": 1, "operations": 2, "input_pipeline": 1}
+LEAST = 20.0  # seconds, under which a benchmark is not begun
+NEEDS = {
+    "compare_torch": ("torch",),
+    "operations": ("torch",),
+    "input_pipeline": ("grain", "tensorflow_datasets", "ml_collections", "PIL"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,31 +45,49 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--smallest", action="store_true", help="the smallest size of each, once")
     options = parser.parse_args(argv)
     begin = time.monotonic()
+    share_gpu()  # this process keeps little of the GPU's memory while the others run, and they inherit it
     error = check_device()
     platform = jax.default_backend()
     print(f"One step on {platform} differs from the CPU's by {error:.1e} (allowed: {TOLERANCE[platform]:.0e}).")
     if not error <= TOLERANCE[platform]:
         print("error: this device gives wrong numbers; nothing is measured on it.", file=sys.stderr)
         return 1
-    failed = False
-    for name, arguments in plan(platform).items():
+    fates = {name: f"left out, it needs {missing}" for name in SHARES if (missing := missing_for(name))}
+    waiting = [name for name in plan(platform) if name not in fates]
+    while waiting:
         left = 60 * options.minutes - (time.monotonic() - begin)
-        if left < 20:
-            print(f"{name}: left out, the time is used up")
-            continue
-        command = [sys.executable, str(HERE / f"{name}.py"), *(["--smallest"] if options.smallest else arguments)]
-        if options.out:
-            command += ["--out", f"{options.out}-{name}"]
-        try:
-            done = subprocess.run(command, timeout=left, check=False)
-            failed |= done.returncode != 0
-        except subprocess.TimeoutExpired:
-            print(f"{name}: cut off after {left:.0f} s, the time is used up")
+        limit = left * SHARES[waiting[0]] / sum(SHARES[name] for name in waiting)
+        name = waiting.pop(0)
+        fates[name] = run(name, ["--smallest"] if options.smallest else plan(platform)[name], options.out, limit)
+    for name, fate in fates.items():
+        print(f"{name}: {fate}")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         record = {"platform": platform, "difference_from_cpu": error, "allowed": TOLERANCE[platform]}
+        record |= {"minutes": options.minutes, "benchmarks": fates}
         Path(f"{options.out}-check.json").write_text(json.dumps(record, indent=1) + "\n")
-    return int(failed)
+    return int(any(fate.startswith("failed") for fate in fates.values()))
+
+
+def run(name: str, arguments: list[str], out: Path | None, limit: float) -> str:
+    """Runs one benchmark for at most `limit` seconds; returns what became of it."""
+    if limit < LEAST:
+        return "left out, the time is used up"
+    command = [sys.executable, str(HERE / f"{name}.py"), *arguments]
+    if out:
+        command += ["--out", f"{out}-{name}"]
+    begin = time.monotonic()
+    try:
+        status = subprocess.run(command, timeout=limit, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return f"cut off after {limit:.0f} s"
+    return f"{'done' if status == 0 else f'failed with status {status}'} in {time.monotonic() - begin:.0f} s"
+
+
+def missing_for(name: str) -> str:
+    """Returns the packages that a benchmark needs and that are not installed; "" where there are none."""
+    needs = NEEDS[name] if name in NEEDS else ()
+    return " and ".join(package for package in needs if importlib.util.find_spec(package) is None)
 
 
 def plan(platform: str) -> dict[str, list[str]]:
@@ -68,12 +97,14 @@ def plan(platform: str) -> dict[str, list[str]]:
             "compare_torch": ["--no-compile", "--repeats", "5"],
             "primitives": ["--repeats", "5"],
             "throughput": ["--strategies", "jit", "pmap", "--repeats", "3"],
+            "operations": ["--repeats", "3"],
             "input_pipeline": [],
         }
     return {
         "compare_torch": ["--batch", "32", "--size", "512"],
-        "throughput": ["--batches", "8", "32", "--sizes", "512", "--dtypes", "float32", "bfloat16"],
+        "throughput": ["--batches", "32", "--sizes", "512", "--dtypes", "bfloat16", "float32"],
         "primitives": ["--batch", "16", "--size", "256", "--dtype", "bfloat16"],
+        "operations": ["--networks", "deeplabv3plus", "segformer", "--batch", "32", "--size", "512"],
         "input_pipeline": ["--workers", "0", "4", "8"],
     }
 
@@ -86,15 +117,16 @@ def check_device() -> float:
         "image": rng.normal(size=(2, 32, 32, 3)).astype(np.float32),
         "label": rng.integers(0, 5, (2, 32, 32)).astype(np.uint8),
     }
-    for device in (jax.devices("cpu")[0], jax.devices()[0]):
+    model, tx = models.build("resunet", num_classes=5, widths=(8, 16, 32)), optax.sgd(0.01)
+    step = make_train_step(model, tx, losses.make_loss("cross_entropy", num_classes=5))
+    host = jax.devices("cpu")[0]
+    with jax.default_device(host):
+        state = jax.device_get(jax.jit(lambda key: init_state(model, tx, key, (32, 32, 3)))(jax.random.key(0)))
+    # The reference is XLA's CPU code as it comes, the other what is compiled for training.
+    for device, compiler_options in ((host, {}), (jax.devices()[0], parallel.compiler_options())):
         with jax.default_device(device):
-            model = models.build("resunet", num_classes=5, widths=(8, 16, 32))
-            tx = optax.sgd(0.01)
-            step = jax.jit(make_train_step(model, tx, losses.make_loss("cross_entropy", num_classes=5)))
-            if device.platform == jax.default_backend():
-                step = jax.jit(step, compiler_options=parallel.compiler_options())
-            state = jax.jit(lambda key, m=model, t=tx: init_state(m, t, key, (32, 32, 3)))(jax.random.key(0))
-            _, metrics = step(state, batch, jax.random.key(1))
+            program = jax.jit(step, compiler_options=compiler_options)
+            _, metrics = program(state, batch, jax.random.key(1))
             results.append({name: float(metrics[name]) for name in ("loss", "grad_norm")})
     cpu, device_ = results
     return max(abs(cpu[name] - device_[name]) / abs(cpu[name]) for name in cpu)

@@ -1,8 +1,9 @@
 """Throughput of models over batch, size, precision and strategy: `python benchmarks/throughput.py --out NAME`.
 
 For each combination: images/s and seconds of a training step and of inference, seconds to compile without and with the
-persistent cache, memory of the training step as XLA plans it, operations as XLA counts them, and the share of the
-device's measured matrix-product rate that they make.
+persistent cache, memory of the training step as XLA plans it, operations and bytes as XLA counts them, and the share of
+the device's measured rates (matrix products, copying) that they make. Bytes are those that operations ask for: what
+caches keep from memory takes their share over the rate of memory.
 """
 
 import argparse
@@ -17,7 +18,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from timing import bars, ceilings, environment, flops_of, interleave, make_parser, peak_bytes, save, table
+from timing import (
+    bars,
+    bytes_of,
+    ceilings,
+    device_peak_bytes,
+    environment,
+    flops_of,
+    interleave,
+    make_parser,
+    peak_bytes,
+    save,
+    share_gpu,
+    table,
+)
 
 from jaxseg import losses, models, parallel
 from jaxseg.state import count_parameters, init_state
@@ -27,6 +41,7 @@ from jaxseg.step import make_train_step
 SMALL = {
     "resunet-small": ("resunet", {"widths": (32, 64, 128, 256)}),
     "unet-small": ("unet", {"widths": (32, 64, 128, 256)}),
+    "resunet-smallest": ("resunet", {"widths": (8, 16)}),
 }
 
 
@@ -41,23 +56,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--strategies", nargs="+", choices=("jit", "pmap"), default=["jit"])
     parser.add_argument("--num-classes", type=int, default=21)
     options = parser.parse_args(argv)
+    share_gpu()
     if options.smallest:
-        options.models, options.batches, options.sizes, options.repeats = (
-            ["resunet-small"],
-            [jax.device_count()],
-            [16],
-            1,
-        )
+        options.models, options.batches, options.sizes = ["resunet-smallest"], [jax.device_count()], [16]
+        options.repeats = 1
     record: dict[str, Any] = {"environment": environment(), "ceilings": {}, "runs": []}
     for dtype in options.dtypes:
         record["ceilings"][dtype] = ceilings(jnp.dtype(dtype).type, smallest=options.smallest)
     combinations = itertools.product(options.models, options.batches, options.sizes, options.dtypes, options.strategies)
     for name, batch, size, dtype, strategy in combinations:
         run = measure(name, batch, size, dtype, strategy, options)
-        run["share_of_matmul"] = run["flops_per_second"] / record["ceilings"][dtype]["matmul_flops"]
+        # The fake devices of a CPU share its cores.
+        devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
+        ceiling = record["ceilings"][dtype]
+        run["share_of_matmul"] = run["flops_per_second"] / (devices * ceiling["matmul_flops"])
+        run["share_of_bandwidth"] = run["bytes"] / run["train_seconds"] / (devices * ceiling["bytes_per_second"])
         record["runs"].append(run)
-        print({k: v for k, v in run.items() if not isinstance(v, dict)}, file=sys.stderr)
-    save(options.out, record, describe(record), lambda figure: draw(figure, record))
+        record["jax_peak_bytes"] = device_peak_bytes()
+        print(run, file=sys.stderr)
+        save(options.out, record, describe(record), lambda figure: draw(figure, record), quiet=True)
+    print(describe(record), end="")
     return 0
 
 
@@ -69,11 +87,12 @@ def measure(
     strategy = parallel.make_strategy(strategy_name, {"--batches": batch})
     fields = fields | {"num_classes": options.num_classes, "dtype": dtype}
     model = models.build(architecture, axis_name=strategy.axis_name, **fields)
+    whole = models.build(architecture, **fields)  # for one program over all devices
     tx = optax.sgd(0.01, momentum=0.9)
     loss = losses.make_loss("cross_entropy", num_classes=options.num_classes)
     train_step = make_train_step(model, tx, loss, axis_name=strategy.axis_name)
     init = jax.jit(
-        lambda key: init_state(models.build(architecture, **fields), tx, key, (size, size, 3)),
+        lambda key: init_state(whole, tx, key, (size, size, 3)),
         compiler_options=parallel.compiler_options(),
     )
     rng = np.random.default_rng(0)
@@ -81,17 +100,14 @@ def measure(
         "image": rng.normal(size=(batch, size, size, 3)).astype(np.float32),
         "label": rng.integers(0, options.num_classes, (batch, size, size)).astype(np.uint8),
     }
-    state, key, placed = strategy.put_state(init(jax.random.key(0))), strategy.put_key(jax.random.key(1)), None
-    placed = strategy.put_batch(host)
+    fresh = init(jax.random.key(0))
+    flops = flops_of(make_train_step(whole, tx, loss), fresh, host, jax.random.key(1))
+    state, key, placed = strategy.put_state(fresh), strategy.put_key(jax.random.key(1)), strategy.put_batch(host)
+    del fresh
     parameters = count_parameters(strategy.get_state(state).params)
-    cold, warm = compile_twice(strategy.compile_train(train_step), state, placed, key)
-    program = strategy.compile_train(train_step).lower(state, placed, key).compile()
+    program, cold, warm = compile_twice(strategy.compile_train(train_step), state, placed, key)
     infer = jax.jit(
-        lambda variables, image: (
-            model.clone(axis_name=None).apply(variables, image, train=False)[0]
-            if hasattr(model, "axis_name")
-            else model.apply(variables, image, train=False)[0]
-        ),
+        lambda variables, image: whole.apply(variables, image, train=False)[0],
         compiler_options=parallel.compiler_options(),
     )
     variables = jax.device_put(jax.device_get(strategy.get_state(state).variables))
@@ -103,7 +119,6 @@ def measure(
         return metrics["loss"]
 
     seconds = interleave({"train": step, "infer": lambda: infer(variables, image)}, options.repeats)
-    flops = flops_of(program)
     return {
         "model": name, "batch": batch, "size": size, "dtype": dtype, "strategy": strategy_name,
         "parameters": parameters,
@@ -111,11 +126,13 @@ def measure(
         "infer_seconds": seconds["infer"], "infer_images_per_second": batch / seconds["infer"],
         "compile_seconds": cold, "compile_seconds_cached": warm,
         "memory_bytes": peak_bytes(program), "flops": flops, "flops_per_second": flops / seconds["train"],
+        # XLA counts those of one device's program.
+        "bytes": bytes_of(program) * jax.device_count(),
     }  # fmt: skip
 
 
-def compile_twice(step: Any, *args: Any) -> tuple[float, float]:
-    """Returns the seconds of a compilation into an empty persistent cache, and of one out of it."""
+def compile_twice(step: Any, *args: Any) -> tuple[Any, float, float]:
+    """Returns the program, the seconds of its compilation into an empty persistent cache, and of one out of it."""
     before = {key: getattr(jax.config, key) for key in _CACHE_KEYS}
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
@@ -126,13 +143,13 @@ def compile_twice(step: Any, *args: Any) -> tuple[float, float]:
             for _ in range(2):
                 jax.clear_caches()
                 begin = time.perf_counter()
-                step.lower(*args).compile()
+                program = step.lower(*args).compile()
                 seconds.append(time.perf_counter() - begin)
         finally:
             for key, value in before.items():
                 jax.config.update(key, value)
             _reset_cache()
-    return seconds[0], seconds[1]
+    return program, *seconds
 
 
 _CACHE_KEYS = (
@@ -152,17 +169,17 @@ def describe(record: dict[str, Any]) -> str:
     """Returns the table."""
     columns = (
         "model", "parameters", "batch", "size", "dtype", "strategy", "train img/s", "inference img/s", "step, ms",
-        "compile, s", "compile cached, s", "memory, MB", "GFLOP", "GFLOP/s", "of matmul",
+        "compile, s", "compile cached, s", "memory, MB", "GFLOP", "GFLOP/s", "of matmul", "of copying",
     )  # fmt: skip
     rows = []
     for r in record["runs"]:
         memory = "" if r["memory_bytes"] is None else f"{r['memory_bytes'] / 1e6:.0f}"
-        share = "" if math.isnan(r["share_of_matmul"]) else f"{r['share_of_matmul']:.0%}"
+        shares = ("" if math.isnan(r[name]) else f"{r[name]:.0%}" for name in ("share_of_matmul", "share_of_bandwidth"))
         rows.append((
             r["model"], f"{r['parameters']:,}", r["batch"], r["size"], r["dtype"], r["strategy"],
             f"{r['train_images_per_second']:.1f}", f"{r['infer_images_per_second']:.1f}",
             f"{1e3 * r['train_seconds']:.0f}", f"{r['compile_seconds']:.1f}", f"{r['compile_seconds_cached']:.1f}",
-            memory, f"{r['flops'] / 1e9:.1f}", f"{r['flops_per_second'] / 1e9:.0f}", share,
+            memory, f"{r['flops'] / 1e9:.1f}", f"{r['flops_per_second'] / 1e9:.0f}", *shares,
         ))  # fmt: skip
     measured = "; ".join(
         f"{name}: {c['matmul_flops'] / 1e9:.0f} GFLOP/s of matrix products, {c['bytes_per_second'] / 1e9:.1f} GB/s"

@@ -19,8 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxseg.files import write_text
 from jaxseg.parallel import compiler_options
 
+VARIABLES = ("XLA_FLAGS", "XLA_PYTHON_CLIENT_PREALLOCATE")
 PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
@@ -62,6 +64,41 @@ def interleave(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def share_gpu() -> None:
+    """Keeps JAX from taking most of a GPU's memory at its start; to be called before anything uses a device."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare_torch(device: str) -> dict[str, Any]:
+    """Sets torch up for speed on "cpu" or "cuda", with the precision of JAX's defaults; returns what was set.
+
+    On a GPU JAX multiplies float32 in TensorFloat-32 unless told otherwise, so torch may as well.
+    """
+    import torch
+
+    torch.set_num_threads(cores())
+    settings: dict[str, Any] = {"device": device, "threads": torch.get_num_threads(), "memory_format": "channels_last"}
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.set_float32_matmul_precision("high")
+        settings |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "cudnn_benchmark": True}
+        settings |= {"float32": "TensorFloat-32 in convolutions and matrix products, as JAX's default precision"}
+    return settings
+
+
+def torch_device() -> str:
+    """Where torch is to run: on the GPU where JAX does and torch can, else on the CPU."""
+    import torch
+
+    return "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+
+
 def wait(result: Any) -> None:
     """Waits for arrays of JAX, and for the GPU that a tensor of torch lies on."""
     for leaf in jax.tree.leaves(result):
@@ -80,11 +117,25 @@ def compile_jit(function: Callable[..., Any], *args: Any, **options: Any) -> tup
     return program, time.perf_counter() - begin
 
 
-def flops_of(program: Any) -> float:
-    """Operations of a compiled program, as XLA counts them; NaN where it does not say."""
+def flops_of(function: Callable[..., Any], *args: Any) -> float:
+    """Operations of one call, as XLA counts them in what is lowered for the CPU; NaN where it does not say.
+
+    On whatever device: compiled for a GPU, convolutions are calls of a library, whose operations XLA does not count.
+    """
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
+    with jax.default_device(jax.devices("cpu")[0]):
+        return _cost(jax.jit(function).lower(*shapes), "flops")
+
+
+def bytes_of(program: Any) -> float:
+    """Bytes that the operations of a compiled program read and write on each device, by XLA's count."""
+    return _cost(program, "bytes accessed")
+
+
+def _cost(program: Any, what: str) -> float:
     cost = program.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost
-    return float(cost["flops"]) if cost and "flops" in cost else float("nan")
+    return float(cost[what]) if cost and what in cost else float("nan")
 
 
 def peak_bytes(program: Any) -> int | None:
@@ -101,6 +152,12 @@ def peak_bytes(program: Any) -> int | None:
         + memory.temp_size_in_bytes
         - memory.alias_size_in_bytes
     )
+
+
+def device_peak_bytes() -> int | None:
+    """The most device memory that JAX has held so far in this process; None where the device does not say."""
+    stats = jax.devices()[0].memory_stats()
+    return int(stats["peak_bytes_in_use"]) if stats and "peak_bytes_in_use" in stats else None
 
 
 def ceilings(dtype: Any, repeats: int = 5, *, smallest: bool = False) -> dict[str, float]:
@@ -129,23 +186,30 @@ def environment() -> dict[str, Any]:
         "platform": device.platform,
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "cpus": os.cpu_count(),
+        "cpus": cores(),
         "machine": platform.machine(),
         "python": platform.python_version(),
         "packages": versions,
         "compiler_options": compiler_options(),
-        "xla_flags": os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else "",
+        **{name.lower(): os.environ[name] if name in os.environ else "" for name in VARIABLES},
     }
 
 
-def save(out: Path | None, record: Mapping[str, Any], text: str, draw: Callable[[Any], None] | None = None) -> None:
+def save(
+    out: Path | None,
+    record: Mapping[str, Any],
+    text: str,
+    draw: Callable[[Any], None] | None = None,
+    *,
+    quiet: bool = False,
+) -> None:
     """Prints the table; with `out` also writes NAME.json, NAME.md and the picture that `draw(figure)` fills."""
-    print(text, end="")
+    if not quiet:
+        print(text, end="", flush=True)
     if out is None:
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    out.with_suffix(".md").write_text(text)
+    write_text(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    write_text(out.with_suffix(".md"), text)
     if draw is not None:
         from matplotlib.figure import Figure
 
@@ -166,7 +230,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], record: Mapping
     return "\n".join(lines) + "\n"
 
 
-def bars(figure: Any, labels: Sequence[str], groups: Mapping[str, Sequence[float]], title: str, line: float) -> None:
+def bars(
+    figure: Any, labels: Sequence[str], groups: Mapping[str, Sequence[float]], title: str, line: float | None
+) -> None:
     """Draws grouped horizontal bars, with a line at `line`."""
     axis = figure.subplots()
     height = 0.8 / len(groups)
@@ -175,7 +241,8 @@ def bars(figure: Any, labels: Sequence[str], groups: Mapping[str, Sequence[float
         axis.barh(places, values, height * 0.92, label=name, color=f"C{number}")
     axis.set_yticks(range(len(labels)), labels, fontsize=8)
     axis.invert_yaxis()
-    axis.axvline(line, color="0.4", linewidth=1, linestyle="--")
+    if line is not None:
+        axis.axvline(line, color="0.4", linewidth=1, linestyle="--")
     axis.set(title=title, xscale="log")
     axis.grid(axis="x", alpha=0.3)
     axis.legend(frameon=False, fontsize=8)
