@@ -35,6 +35,15 @@ class Network:
     flax: bool = False
     num_classes: int = 21
 
+    def smallest(self) -> "Network":
+        """Returns a network of the same kind that is quick to compile."""
+        if "widths" in self.fields:
+            narrow = {"widths": (4, 8)}
+            return dataclasses.replace(self, fields=self.fields | narrow, theirs=narrow)
+        depths = {"depths": (1, 1, 1, 1)}
+        arguments = depths | (self.fields["encoder_args"] if "encoder_args" in self.fields else {})
+        return dataclasses.replace(self, fields=self.fields | {"encoder_args": arguments}, theirs=depths)
+
     def ours(self, dtype: str = "float32") -> nn.Module:
         """Returns our model: f[b,h,w,3] -> (f32[b,h,w,k], stages)."""
         return models.build(self.model, num_classes=self.num_classes, dtype=dtype, **self.fields)

@@ -14,11 +14,12 @@ from jaxseg import pretrained
 from jaxseg.pretrained import Rule, conv_transpose, deeplab, layer, mit, norm, resnet
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import operations
 from networks import NETWORKS
 
 LEVELS = range(4)
-# Statistics of few values magnify rounding: of 50 layers and two images of 32x48, torch's own float32 lies 9e-4 from its
-# float64, of eight images 1e-4.
+# Statistics of few values magnify rounding: over 50 layers and two images of 32x48, torch's own float32 lies 9e-4 from
+# its float64, over eight images 1e-4.
 TRAINED = 1e-3
 
 
@@ -90,6 +91,25 @@ def test_the_torch_form_is_the_same_function(name):
     given = pretrained.flatten(moved)
     for path, mean in pretrained.convert(after, rules).items():
         assert_close(given[path], mean, TRAINED)
+
+
+def test_layers_alone_are_those_of_torch():
+    """The first layer of each kind that the networks have: both forms of it give the same numbers."""
+    torch = oracles.torch()
+    layers = {}
+    for network in NETWORKS.values():
+        for found in operations.layers_of(network.smallest(), 2, 64):
+            layers.setdefault(operations.kind_of(found), found)
+    assert set(layers) == {*operations.KINDS.values(), "1x1 convolution", "depthwise convolution"}
+    for kind, found in layers.items():
+        form = operations.primitive(found)
+        x = np.random.default_rng(0).normal(size=form.shape).astype(np.float32)
+        theirs = form.torch(torch, *map(torch.from_numpy, form.to_torch(*form.parameters)), nchw(x)).numpy()
+        if kind == "attention":
+            theirs = theirs.transpose(0, 2, 1, 3)
+        elif kind not in ("dense", "layer norm"):
+            theirs = theirs.transpose(0, 2, 3, 1)
+        assert_close(form.ours(*form.parameters, x), theirs)
 
 
 def flax_rules(name: str) -> list[Rule]:
