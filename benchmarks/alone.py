@@ -77,7 +77,7 @@ def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
             both[name] = functools.partial(gradient, cotangent, *parameters, x)
     difference = None if primitive.naive is None else largest_difference(both["ours"](), both["naive"]())
     if primitive.torch is not None and importlib.util.find_spec("torch") is not None:
-        forward["torch"], both["torch"] = torch_calls(primitive, np.asarray(x, np.float32), dtype)
+        forward["torch"], both["torch"] = torch_calls(primitive, np.array(x, np.float32), dtype)
     return {
         "forward": interleave(forward, repeats), "step": interleave(both, repeats), "difference": difference,
     }  # fmt: skip

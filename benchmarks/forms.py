@@ -132,10 +132,10 @@ def torch_form(
     def objective(x: Any, target: Any) -> Any:
         return torch.nn.functional.cross_entropy(forward(x), target, ignore_index=255)
 
+    forward_, objective_, no_gradients = forward, objective, torch.inference_mode
     if mode is not None:
         forward_, objective_ = torch.compile(forward, mode=mode), torch.compile(objective, mode=mode)
-    else:
-        forward_, objective_ = forward, objective
+        no_gradients = torch.no_grad  # torch.compile may refuse the tensors of inference mode
 
     def train() -> Any:
         module.train()
@@ -147,7 +147,7 @@ def torch_form(
 
     def infer() -> Any:
         module.eval()
-        with torch.inference_mode():
+        with no_gradients():
             return forward_(x)
 
     calls, memory, seconds = {"train": train, "infer": infer}, {}, {}

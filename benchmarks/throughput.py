@@ -41,6 +41,7 @@ from jaxseg.step import make_train_step
 SMALL = {
     "resunet-small": ("resunet", {"widths": (32, 64, 128, 256)}),
     "unet-small": ("unet", {"widths": (32, 64, 128, 256)}),
+    "resunet-smallest": ("resunet", {"widths": (8, 16)}),
 }
 
 
@@ -57,12 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     share_gpu()
     if options.smallest:
-        options.models, options.batches, options.sizes, options.repeats = (
-            ["resunet-small"],
-            [jax.device_count()],
-            [16],
-            1,
-        )
+        options.models, options.batches, options.sizes = ["resunet-smallest"], [jax.device_count()], [16]
+        options.repeats = 1
     record: dict[str, Any] = {"environment": environment(), "ceilings": {}, "runs": []}
     for dtype in options.dtypes:
         record["ceilings"][dtype] = ceilings(jnp.dtype(dtype).type, smallest=options.smallest)
