@@ -16,7 +16,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "model.weights": (
         "",
         "weights that the whole network starts from: a file (.safetensors, .pth, .npz), the workdir of a run, a name "
-        "or hf://OWNER/NAME; a classifier for other classes is left out",
+        "or hf://OWNER/NAME[@REVISION]; a classifier for other classes is left out",
     ),
     "model.encoder_weights": (
         "",

@@ -164,7 +164,7 @@ def find_weights(config: ConfigDict, model: nn.Module) -> Weights | None:
     weights = Weights(key, whole or encoder_only, encoder, config.model.name if whole else None, skip)
     if weights.workdir is None:
         try:
-            pretrained.find(weights.source, encoder=encoder, model=weights.model)
+            pretrained.find(weights.source, encoder=encoder, model=weights.model, network=model)
         except pretrained.WeightsError as error:
             raise ConfigError(f"{key}: {error}") from error
     return weights

@@ -27,8 +27,8 @@ from jaxseg.report import LOG_FILE, Reporter, StepMetrics, read_log
 from jaxseg.signals import stop_on_signal
 from jaxseg.state import TrainState, count_parameters, init_state
 from jaxseg.step import make_eval_step, make_train_step
-from jaxseg.weights import initial_state
-from jaxseg.workdir import CHECKPOINTS, data_record, end_record, prepare_workdir, run_record
+from jaxseg.weights import initial_state, plan_weights
+from jaxseg.workdir import CHECKPOINTS, data_record, end_record, holds_checkpoint, prepare_workdir, run_record
 
 
 class NotFiniteError(RuntimeError):
@@ -87,6 +87,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
     began = time.monotonic()
     problem = setup.load_problem(config)
     info, num_classes = problem.train.info, problem.num_classes
+    planned = None if holds_checkpoint(workdir) else plan_weights(config, num_classes)
     workdir = prepare_workdir(workdir, config)
     class_weights = data_record(
         workdir,
@@ -149,8 +150,8 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
     ):
         restored = checkpoints.restore(jax.eval_shape(init, init_key))
         if restored is None:
-            state, origins = initial_state(config, init, tx, init_key, num_classes)
-            state, start = strategy.put_state(state), 0
+            state, origins = initial_state(init, tx, init_key, planned or plan_weights(config, num_classes))
+            state, start, planned = strategy.put_state(state), 0, None
         else:
             origins = []  # whatever the run started from, it has moved on
             state, start = strategy.put_state(restored.state), restored.step

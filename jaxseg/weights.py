@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 
 from jaxseg import pretrained, setup, snapshot
-from jaxseg.adversarial import without_discriminator
 from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.inference.run import load_run
 from jaxseg.pretrained.fitting import fit, rename_encoder
@@ -27,6 +27,7 @@ class Origin(NamedTuple):
         source: what it said.
         file: what was read; for another run its workdir and step.
         sha256: of the file; for another run, of its arrays.
+        commit: of the repository on the Hub that it came from, or None.
         notes: what was done besides renaming.
     """
 
@@ -34,49 +35,73 @@ class Origin(NamedTuple):
     source: str
     file: str
     sha256: str
+    commit: str | None
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"{self.key}: {'; '.join((self.file, f'SHA-256 {self.sha256[:12]}', *self.notes))}"
 
 
-def initial_state(
-    config: ConfigDict,
-    init: Callable[[Key], TrainState],
-    tx: optax.GradientTransformation,
-    key: Key,
-    num_classes: int,
-) -> tuple[TrainState, list[Origin]]:
-    """Returns the state before the first step, and where its weights came from (empty where they are all new).
+class Planned(NamedTuple):
+    """Weights that were read and fit.
 
-    The weights are read and compared with the network before anything compiles.
+    Attributes:
+        variables: {"params": ..., "batch_stats": ...} of the network, with shapes in place of what stays as drawn.
+        origin: where they came from.
+    """
+
+    variables: dict[str, Any]
+    origin: Origin
+
+
+def plan_weights(config: ConfigDict, num_classes: int) -> Planned | None:
+    """Reads the weights that the configuration names and compares them with the network; None where it names none.
+
+    Nothing compiles, and nothing of the run is written yet: what does not fit leaves no workdir behind.
 
     Args:
         config: a validated configuration.
-        init: key -> state with parameters drawn anew.
-        tx: the optimiser.
-        key: of the parameters.
         num_classes: of the network.
 
     Raises:
         ConfigError: if the weights cannot be had, read or fitted.
         CheckpointError: if they are another run's, which has no checkpoint that can be read.
     """
-    weights = setup.find_weights(config, setup.make_model(config, num_classes))
+    network = setup.make_model(config, num_classes)
+    weights = setup.find_weights(config, network)
     if weights is None:
-        return jax.jit(init)(key), []
-    shapes = jax.eval_shape(init, key)
+        return None
+    image = jax.ShapeDtypeStruct((1, *setup.input_size(config), config.data.channels), np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)
+    variables = {"params": shapes["params"], "batch_stats": shapes["batch_stats"] if "batch_stats" in shapes else {}}
     try:
-        variables = {"params": shapes.params, "batch_stats": shapes.batch_stats}
-        planned, origin = _read(config, weights, without_discriminator(variables), num_classes)
+        planned = _read(config, weights, network, variables, num_classes)
     except pretrained.WeightsError as error:
         raise ConfigError(f"{weights.key}: {error}") from error
+    origin = planned.origin
     if len(set(snapshot.all_processes(origin.sha256))) > 1:
         raise ConfigError(f"{weights.key}: the processes of this run have read different weights from {origin.source}.")
-    planned["params"] = shapes.params | planned["params"]  # a discriminator begins anew
+    return planned
+
+
+def initial_state(
+    init: Callable[[Key], TrainState], tx: optax.GradientTransformation, key: Key, planned: Planned | None = None
+) -> tuple[TrainState, list[Origin]]:
+    """Returns the state before the first step, and where its weights came from (empty where they are all new).
+
+    Args:
+        init: key -> state with parameters drawn anew.
+        tx: the optimiser.
+        key: of the parameters.
+        planned: the weights that take the place of those drawn, or None.
+    """
     state = jax.jit(init)(key)
+    if planned is None:
+        return state, []
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    loaded = jax.tree.map(lambda new, old: old if isinstance(new, jax.ShapeDtypeStruct) else new, planned, fresh)
+    # What the network does not hold, a discriminator, begins anew.
+    given = {name: jax.eval_shape(lambda x: x, tree) | planned.variables[name] for name, tree in fresh.items()}
+    loaded = jax.tree.map(lambda new, old: old if isinstance(new, jax.ShapeDtypeStruct) else new, given, fresh)
 
     def copied(tree: Any) -> Any:  # no two parts of a state may share memory: the step is given all of it
         return jax.tree.map(jnp.array, tree)
@@ -86,28 +111,31 @@ def initial_state(
         batch_stats=loaded["batch_stats"],
         opt_state=copied(jax.jit(tx.init)(loaded["params"])),
         ema_params=None if state.ema_params is None else copied(loaded["params"]),
-    ), [origin]
+    ), [planned.origin]
 
 
 def _read(
-    config: ConfigDict, weights: setup.Weights, variables: Mapping[str, Any], num_classes: int
-) -> tuple[dict[str, Any], Origin]:
+    config: ConfigDict, weights: setup.Weights, network: nn.Module, variables: Mapping[str, Any], num_classes: int
+) -> Planned:
     """Returns `variables` (shapes) with the weights in it, and where these came from."""
     options = {"skip": weights.skip, "channels": config.data.channels, "num_classes": num_classes}
     if weights.workdir is None:
-        loaded = pretrained.load(variables, weights.source, encoder=weights.encoder, model=weights.model, **options)
-        return loaded.variables, Origin(weights.key, weights.source, loaded.file, loaded.sha256, loaded.notes)
+        loaded = pretrained.load(
+            variables, weights.source, encoder=weights.encoder, model=weights.model, network=network, **options
+        )
+        return Planned(loaded.variables, Origin(weights.key, weights.source, *loaded[1:]))
     run = load_run(weights.workdir)
     arrays = {path: np.asarray(x) for path, x in pretrained.flatten(run.variables).items()}
     notes: list[str] = []
     try:
         if weights.model is None:
             arrays = rename_encoder(arrays, (), notes)
-        result = fit(variables, arrays, whole=weights.model is not None, notes=notes, **options)
+        children = None if weights.model is not None else ("encoder",)
+        result = fit(variables, arrays, children=children, notes=notes, **options)
     except pretrained.WeightsError as error:
         raise pretrained.WeightsError(f"the run in {weights.workdir}: {error}") from error
     file = f"{Path(weights.workdir).absolute()}, {run.which} checkpoint, step {run.step}"
-    return result, Origin(weights.key, weights.source, file, _digest(arrays), tuple(notes))
+    return Planned(result, Origin(weights.key, weights.source, file, _digest(arrays), None, tuple(notes)))
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -1,4 +1,4 @@
-"""The nearest right word, for messages about wrong ones."""
+"""Words in messages: the nearest right one to a wrong one, and the first of many."""
 
 import difflib
 from collections.abc import Iterable
@@ -11,3 +11,10 @@ def nearest(word: object, known: Iterable[str]) -> str:
     if match:
         return f" Did you mean {match[0]!r}?"
     return f" Known: {', '.join(known) or 'none'}." if len(known) <= 60 else ""
+
+
+def some(names: Iterable[str], limit: int = 20) -> str:
+    """Returns the first `limit` names with commas, and how many more there are; "nothing" for none."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "nothing") + more

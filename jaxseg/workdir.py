@@ -109,7 +109,7 @@ def read_config(path: str | Path) -> ConfigDict:
 
 def holds_checkpoint(path: str | Path) -> bool:
     """Returns whether a checkpoint, be it whole, damaged or half written, is in the run in the directory `path`."""
-    directory = Path(path) / CHECKPOINTS
+    directory = Path(path).expanduser() / CHECKPOINTS
     return directory.is_dir() and any(directory.iterdir())
 
 

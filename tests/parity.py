@@ -98,6 +98,32 @@ def assert_close(ours: Any, theirs: Any, relative: float = 1e-4) -> None:
     assert np.abs(ours - theirs).max() <= relative * scale, np.abs(ours - theirs).max() / scale
 
 
+def at_any_size(module: Any, align_corners: bool = True) -> Any:
+    """A network of segmentation_models.pytorch that enlarges its logits to the image's size, whatever that is.
+
+    Theirs refuses sides that are no multiples of the encoder's stride, and enlarges by a factor: make it with
+    `upsampling=1`.
+    """
+    import torch
+
+    class AtAnySize(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module
+            self.inner.requires_divisible_input_shape = False
+
+        def forward(self, x: Any) -> Any:
+            logits = self.inner(x)
+            return torch.nn.functional.interpolate(
+                logits, size=x.shape[2:], mode="bilinear", align_corners=align_corners
+            )
+
+        def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+            return self.inner.state_dict(*args, **kwargs)
+
+    return AtAnySize()
+
+
 def check_eval(
     model: nn.Module,
     module: Any,

@@ -1,10 +1,13 @@
 """HRNet against timm, and OCRNet against its equations and the same layers in torch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import parity
+import pytest
 from test_mobilenet import count
 from test_models import drawn
 from test_models_papers import Torch, compare, conv, normed
@@ -37,9 +40,32 @@ def small_timm():
     return hrnet.HighResolutionNet(config, head="")
 
 
-def test_pyramid_is_timms():
+def exchange_at_any_size(module):
+    """Lets timm's branches of odd sizes meet: what comes from a coarser one is enlarged to the finer, not doubled."""
     torch = oracles.torch()
-    module = small_timm()
+    types = oracles.timm().models.hrnet
+
+    def forward(self, x):
+        inner, fused = [branch(y) for branch, y in zip(self.branches, x)], []
+        for i, layers in enumerate(self.fuse_layers):
+            moved = [
+                torch.nn.functional.interpolate(f[:2](y), inner[i].shape[2:], mode="nearest") if j > i else f(y)
+                for j, (f, y) in enumerate(zip(layers, inner))
+            ]
+            fused.append(torch.relu(sum(moved)))
+        return fused
+
+    for part in module.modules():
+        if isinstance(part, types.HighResolutionModule) and part.num_branches > 1:
+            part.forward = functools.partial(forward, part)
+    return module
+
+
+# As timm has it (of 61 and 93 pixels 16 and 24 are left in the finest branch), and with odd sizes in every branch.
+@pytest.mark.parametrize(("sizes", "changed"), [(((32, 64), (61, 93)), False), (((65, 79), (37, 101)), True)])
+def test_pyramid_is_timms(sizes, changed):
+    torch = oracles.torch()
+    module = exchange_at_any_size(small_timm()) if changed else small_timm()
 
     class Stages(torch.nn.Module):
         def __init__(self):
@@ -52,7 +78,7 @@ def test_pyramid_is_timms():
 
     moved = [r._replace(pattern=r"inner\." + r.pattern) for r in rules.timm((1, 2, 1), 1, 1)]
     encoder = HRNet(4, bottlenecks=1, modules=(1, 2, 1), blocks=1)
-    parity.check_eval(encoder, Stages(), moved, ((32, 64),), ours=list, theirs=list)
+    parity.check_eval(encoder, Stages(), moved, sizes, ours=list, theirs=list)
 
 
 def test_published_member_takes_timms_weights():

@@ -75,7 +75,6 @@ def test_mit_b0_has_the_features_of_smp():
         encoders.build("mit_b0"),
         module,
         mit.mit_smp(),
-        sizes=((64, 96),),
         ours=lambda pyramid: pyramid,
         theirs=lambda features: features[2:],
     )

@@ -147,9 +147,8 @@ def test_lraspp_is_torchvisions():
         weights=None, weights_backbone=None, num_classes=5
     )
     model = models.build("lraspp", num_classes=5)
-    parity.check_eval(
-        model, module, rules.torchvision_lraspp(), ((64, 96), (65, 79)), theirs=lambda result: [result["out"]]
-    )
+    mapping = rules.torchvision_lraspp(rules.torchvision_v3_large())
+    parity.check_eval(model, module, mapping, ((64, 96), (65, 79)), theirs=lambda result: [result["out"]])
 
 
 def test_lraspp_count():

@@ -1,8 +1,6 @@
-"""Foreign weights in a network: renamed, fitted, fetched, and what is said where they do not fit."""
+"""Foreign weights in a network: renamed, fitted, and what is said where they do not fit."""
 
 import hashlib
-import json
-import shutil
 from pathlib import Path
 
 import jax
@@ -10,39 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from test_train import arguments, assert_identical, state_of
-from tiny_run import make_run, tiny_config, tiny_state
+from tiny_weights import assert_equal, network, save
 
-from jaxseg import models, optim, pretrained, setup, weights
-from jaxseg.config import ConfigError, update
+from jaxseg import models, pretrained
 from jaxseg.models import encoders
-from jaxseg.pretrained import Rule, WeightsError, catalogue, fitting, hub, loading, resnet
-from jaxseg.pretrained.loading import find
-from jaxseg.state import init_state
-from jaxseg.train import main
-
-ENCODED = {"encoder": "residual", "encoder_args": {"widths": (4, 6, 8)}, "widths": (4, 6)}
-
-
-def network(num_classes=3, channels=3, seed=0, **fields):
-    """A tiny U-Net over the residual encoder, and random variables of it."""
-    model = models.build("unet", num_classes=num_classes, **(ENCODED | fields))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, channels)))
-    rng = np.random.default_rng(seed)
-    return model, jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
-
-
-def save(path, variables):
-    np.savez(path, **{name: np.asarray(x) for name, x in pretrained.flatten(variables).items()})
-    return str(path)
-
-
-def assert_equal(a, b):
-    a, b = pretrained.flatten(a), pretrained.flatten(b)
-    assert a.keys() == b.keys()
-    for path in a:
-        np.testing.assert_array_equal(a[path], b[path], err_msg=path)
-
+from jaxseg.pretrained import Rule, WeightsError, catalogue, fitting, resnet
+from jaxseg.pretrained.loading import formats
 
 # Rules.
 
@@ -232,113 +203,7 @@ def test_rules_of_a_network_are_given_those_of_its_encoder(monkeypatch, tmp_path
     assert all(x.min() == 1 for x in jax.tree.leaves(loaded.variables))
 
 
-# Finding and fetching.
-
-
-@pytest.fixture
-def published(monkeypatch):
-    """A catalogue with one entry."""
-    monkeypatch.setattr(catalogue, "ENCODER_ROWS", (("residual", "imagenet", "owner/residual.in1k"),))
-
-
-def test_find_knows_names_files_and_repositories(published, tmp_path):
-    assert find("imagenet", encoder="residual").published.repository == "owner/residual.in1k"
-    assert find("hf://a/b", encoder="residual").published == ("a/b", catalogue.HUB_FILES, None)
-    assert find("hf://a/b/c/d.bin", encoder="residual").published == ("a/b", ("c/d.bin",), None)
-    assert find("x.pth", model="unet").file == Path("x.pth")
-    (tmp_path / "run").mkdir()
-    assert find(str(tmp_path / "run"), model="unet").file == tmp_path / "run"
-    for source, encoder, words in (
-        ("imagnet", "residual", r"no published weights 'imagnet' for the encoder 'residual'\. Did you mean 'imagenet'"),
-        ("imagenet", "plain", "None are known by name. A file can be given too"),
-        (
-            "owner/residual.in1k",
-            "residual",
-            "no published weights 'owner/residual.in1k'.* or a repository: hf://OWNER/NAME",
-        ),
-        ("imagenet", "resnt", "There is no encoder 'resnt'"),
-        ("hf://a", "residual", "hf://OWNER/NAME"),
-        ("hf://a/", "residual", "hf://OWNER/NAME"),
-    ):
-        with pytest.raises(WeightsError, match=words):
-            find(source, encoder=encoder)
-
-
-def cached(tmp_path, content, name="model.safetensors"):
-    """A file as the cache of the Hub holds it: a link to a file named by its digest."""
-    blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
-    blob.parent.mkdir(exist_ok=True)
-    blob.write_bytes(content)
-    link = tmp_path / "snapshots" / name
-    link.parent.mkdir(exist_ok=True)
-    link.symlink_to(blob)
-    return link
-
-
-def test_published_weights_are_fetched_checked_and_loaded(published, monkeypatch, tmp_path):
-    import huggingface_hub
-    from safetensors.numpy import save as to_bytes
-
-    _, theirs = network()
-    _, ours = network(seed=1)
-    inner = pretrained.flatten({name: tree["encoder"] for name, tree in theirs.items()})
-    link = cached(tmp_path, to_bytes({name: np.asarray(x) for name, x in inner.items()}))
-    asked = []
-
-    def download(repository, file, *, revision):
-        asked.append((repository, file, revision))
-        return str(link)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    loaded = pretrained.load(ours, "imagenet", encoder="residual")
-    assert asked == [("owner/residual.in1k", "model.safetensors", None)]
-    np.testing.assert_array_equal(
-        loaded.variables["params"]["encoder"]["stage0"]["block1"]["conv1"]["kernel"],
-        theirs["params"]["encoder"]["stage0"]["block1"]["conv1"]["kernel"],
-    )
-    with link.open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\xff")
-    with pytest.raises(WeightsError, match="is damaged: its SHA-256 is not"):
-        pretrained.load(ours, "imagenet", encoder="residual")
-
-
-def test_second_file_name_is_tried_and_offline_says_what_to_fetch(published, monkeypatch, tmp_path):
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    link = cached(tmp_path, b"x", "pytorch_model.bin")
-
-    def has_only_bin(repository, file, *, revision):
-        if file != "pytorch_model.bin":
-            raise EntryNotFoundError("404")
-        return str(link)
-
-    entry = find("imagenet", encoder="residual").published
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", has_only_bin)
-    assert hub.fetch(entry) == link
-    with pytest.raises(WeightsError, match=r"owner/residual\.in1k holds none of other\.bin"):
-        hub.fetch(entry._replace(files=("other.bin",)))
-    for error in (LocalEntryNotFoundError("offline"), ConnectionError("no route\nto host"), RuntimeError()):
-
-        def unreachable(*args, error=error, **kwargs):
-            raise error
-
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
-        with pytest.raises(WeightsError) as raised:
-            hub.fetch(entry)
-        said = str(raised.value)
-        assert "https://huggingface.co/owner/residual.in1k/resolve/main/model.safetensors" in said
-        assert "give the path of that file in place of the name" in said and "\n" not in said
-
-
-def test_really_offline_and_not_cached(published, monkeypatch, tmp_path):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match=r"is not in the cache .* could not be fetched"):
-        hub.fetch(find("imagenet", encoder="residual").published)
+# The catalogue.
 
 
 def test_files_of_torchvision_are_checked_by_their_names():
@@ -358,6 +223,8 @@ def test_catalogue_names_what_is_there():
     families = {encoders.family(name) for name in encoders.names()}
     assert set(catalogue.ENCODER_RULES) <= families | set(encoders.names())
     assert set(catalogue.NETWORK_RULES) <= set(models.names())
+    networks = ("deeplabv3_resnet", "fcn_resnet", "lraspp_mobilenet_v3_large")
+    assert all(stem.startswith((*encoders.names(), *networks)) for stem in catalogue._TORCHVISION.split())
 
 
 def peer_of(repository: str):
@@ -378,7 +245,7 @@ def test_published_encoders_fit_ours(encoder):
     """Every entry of the peer's `state_dict` has its place in our encoder, and ours are all filled."""
     model = encoders.build(encoder)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    lists = loading._rule_lists(catalogue.encoder_rules(encoder), encoder)
+    lists = [known.rules for known in formats(catalogue.encoder_rules(encoder), encoder)]
     for published in catalogue.encoder_weights(encoder).values():
         state = {name: x.numpy() for name, x in peer_of(published.repository).state_dict().items()}
         pretrained.merge(shapes, fitting.rename(state, lists))
@@ -389,114 +256,3 @@ def test_every_encoder_is_known_by_what_makes_it(name):
     assert encoders.name_of(encoders.factory(name)) == name
     assert encoders.name_of(encoders.factory(name, axis_name="batch")) == name
     assert encoders.name_of(type(encoders.build("plain"))) == "plain"
-
-
-# Training.
-
-UNET = {
-    "experiment": "experiments/unet.py", "model__args__encoder": "residual",
-    "model__args__encoder_args": {"widths": (4, 6, 8)},
-}  # fmt: skip
-
-
-def start(workdir, **changes):
-    return main(arguments(workdir, **({**UNET, "log__images": 0} | changes)))
-
-
-def test_a_run_starts_from_a_file_says_so_and_resumes_without_it(tmp_path, capsys):
-    _, theirs = network(num_classes=6, seed=7)
-    file = tmp_path / "x.npz"
-    save(file, theirs)
-    changes = {"model__encoder_weights": str(file), "optimizer__encoder_rate": 0.0}
-    assert start(tmp_path / "a", **changes) == 0
-    out = "".join(capsys.readouterr())
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert f"model.encoder_weights: {file}; SHA-256 {sha256[:12]}; took the encoder out of the network" in out
-    [first] = json.loads((tmp_path / "a" / "run.json").read_text())["starts"]
-    [origin] = first["weights"]
-    assert (origin["key"], origin["source"], origin["sha256"]) == ("model.encoder_weights", str(file), sha256)
-    state = state_of(tmp_path / "a")
-    frozen = pretrained.flatten({"params": theirs["params"]})
-    for name, x in frozen.items():  # a frozen encoder is what the file holds, the rest has moved
-        assert np.array_equal(state[name], x) == ("/encoder/" in name), name
-        if "/encoder/" in name:
-            np.testing.assert_array_equal(state[name.replace("params", "ema_params", 1)], x)
-
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    shutil.rmtree(tmp_path / "b" / "checkpoints" / "6")
-    file.unlink()
-    assert start(tmp_path / "b", **changes) == 0
-    assert "going on after step" in "".join(capsys.readouterr())
-    assert_identical(state, state_of(tmp_path / "b"))
-    starts = json.loads((tmp_path / "b" / "run.json").read_text())["starts"]
-    assert starts[0]["weights"] and starts[-1]["weights"] == []
-
-    assert start(tmp_path / "c", **changes) == 1  # a fresh start needs the file
-    assert f"model.encoder_weights: There is no file of weights '{file}'" in capsys.readouterr().err
-    assert not (tmp_path / "c" / "checkpoints").exists()
-
-
-def initial(config, num_classes):
-    """The state that a fresh run of `config` starts from, and where its weights came from."""
-    tx, _ = optim.from_config(config)
-    learner = setup.make_learner(config, setup.make_model(config, num_classes))
-    init = lambda key: init_state(learner, tx, key, (16, 16, 3), ema=config.ema.decay > 0)  # noqa: E731
-    return weights.initial_state(config, init, tx, jax.random.key(0), num_classes)
-
-
-def test_a_run_starts_from_another_run(tmp_path):
-    config = tiny_config(model__name="unet", model__args=ENCODED, ema__decay=0.9)
-    make_run(tmp_path / "a", config, {10: 0.5, 20: 0.4})
-    theirs = tiny_state(config, 6, seed=10)
-    with pytest.raises(ConfigError, match="holds no run"):
-        (tmp_path / "empty").mkdir()
-        initial(tiny_config(model__weights=str(tmp_path / "empty")), 6)
-
-    update(config, model__weights=str(tmp_path / "a"), optimizer__name="adamw")
-    state, [origin] = initial(config, 6)
-    assert origin.file == f"{tmp_path / 'a'}, best checkpoint, step 10" and len(origin.sha256) == 64
-    assert_equal({"params": state.params}, {"params": theirs.ema_params})  # the averaged parameters are its result
-    assert_equal({"params": state.ema_params}, {"params": theirs.ema_params})
-    assert_equal({"batch_stats": state.batch_stats}, {"batch_stats": theirs.batch_stats})
-    assert jax.tree.structure(state.opt_state) == jax.tree.structure(theirs.opt_state) and int(state.step) == 0
-    pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
-    assert len(set(pointers)) == len(pointers)  # all of it may be donated
-
-    update(config, model__args=ENCODED | {"widths": (5, 6)})
-    with pytest.raises(ConfigError, match=r"model\.weights: the run in .* do not fit the model"):
-        initial(config, 6)
-    update(config, model__args=ENCODED, adversarial__weight=0.1, adversarial__widths=(4,))
-    dueling, _ = initial(config, 6)  # the discriminator, which no segmenter's file holds, begins anew
-    assert dueling.params.keys() == theirs.ema_params.keys() | {"discriminator"}
-    assert_equal(dueling.params["encoder"], theirs.ema_params["encoder"])
-    assert np.abs(dueling.params["discriminator"]["conv1"]["kernel"]).max() > 0
-    update(config, adversarial__weight=0.0, adversarial__widths=(64, 128, 256, 512))
-
-    update(config, model__weights="", model__encoder_weights=str(tmp_path / "a"), ema__decay=0.0)
-    state, [origin] = initial(config, 2)
-    assert origin.notes == ("took the encoder out of the network",) and state.ema_params is None
-    assert_equal(state.params["encoder"], theirs.ema_params["encoder"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"model__encoder_weights": "imagenett"}, "There are no published weights 'imagenett' for the encoder"),
-        ({"model__encoder_weights": "a.pth", "model__weights": "b.pth"}, "not both"),
-        ({"model__weights_skip": "head"}, "model.weights_skip is of no use without"),
-        ({"model__weights": "nowhere/x.pth"}, "There is no file of weights 'nowhere/x.pth'"),
-        ({"model__weights": "hf://x"}, "hf://OWNER/NAME"),
-        ({"optimizer__encoder_rate": -0.1}, "optimizer.encoder_rate must not be negative"),
-    ],
-)
-def test_wrong_weights_are_one_sentence_before_anything_compiles(tmp_path, capsys, monkeypatch, changes, words):
-    merged = {key: value for key, value in ({**UNET} | changes).items() if value is not None}
-
-    def compiled(*_):
-        raise AssertionError("something was compiled")
-
-    monkeypatch.setattr(jax, "jit", lambda *_, **__: compiled)
-    assert main(arguments(tmp_path / "run", **merged)) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and words in error and error.count("\n") == 1
-    assert not (tmp_path / "run" / "checkpoints").exists()

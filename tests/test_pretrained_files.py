@@ -1,6 +1,7 @@
 """Files of weights in the formats that others write, read without torch; nothing in them is ever run."""
 
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -218,8 +219,9 @@ def test_big_endian_files(tmp_path):
     assert read(path).arrays["a"].tolist() == [1, 2]
 
 
-def test_files_that_are_no_weights_are_one_sentence(tmp_path):
-    torch = oracles.torch()
+@pytest.fixture
+def said(tmp_path):
+    """Returns what `read` says of a file of this name, with this content where given: one sentence that names it."""
 
     def said(name, content=None):
         if content is not None:
@@ -229,6 +231,11 @@ def test_files_that_are_no_weights_are_one_sentence(tmp_path):
         assert str(tmp_path / name) in str(raised.value) and "\n" not in str(raised.value)
         return str(raised.value)
 
+    return said
+
+
+def test_files_that_are_no_weights_are_one_sentence(tmp_path, said):
+    torch = oracles.torch()
     assert "no file of weights" in said("missing.pth")
     assert ".safetensors, .npz, or .pth" in said("x.h5", b"\x89HDF\r\n\x1a\n and so on")
     assert "git lfs pull" in said("x.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
@@ -238,15 +245,91 @@ def test_files_that_are_no_weights_are_one_sentence(tmp_path):
         torch.save({"a": torch.ones(1000)}, tmp_path / "whole.pth", _use_new_zipfile_serialization=new)
         content = (tmp_path / "whole.pth").read_bytes()
         for cut in (20, 200, len(content) // 2, len(content) - 5):
-            said("cut.pth", content[:cut])
+            assert "damaged" in said("cut.pth", content[:cut])
     torch.save([torch.ones(2)], tmp_path / "list.pth")
     assert "holds a list, not a dictionary" in said("list.pth")
     torch.save({"epoch": 3, "one": {"a": torch.ones(1)}, "two": {"a": torch.ones(1)}}, tmp_path / "two.pth")
     assert "it holds 'epoch', 'one', 'two'" in said("two.pth")
-    np.savez(tmp_path / "objects.npz", a=np.array([{}], object))
-    assert "cannot be read" in said("objects.npz")
     zipped(tmp_path / "deep.pth", b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
     said("deep.pth")
+
+
+def in_zip(compressed=False, **members):
+    """A zip archive of these members, as bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def with_headers(content, offset, value):
+    """The archive with 16 bits of every header set to `value`: at `offset` after the signature of a local header."""
+    content = bytearray(content)
+    for signature, further in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):  # of a member, and of its entry in the list
+        at = content.find(signature)
+        while at >= 0:
+            content[at + offset + further : at + offset + further + 2] = value.to_bytes(2, "little")
+            at = content.find(signature, at + 1)
+    return bytes(content)
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+NPZ = {"a.npy": npy(np.arange(1000.0))}
+PTH = {"x/data.pkl": opcodes(), "x/data/0": np.array([1, 2], "<f4").tobytes()}
+
+
+@pytest.mark.parametrize(("members", "suffix"), [(NPZ, ".npz"), (PTH, ".pth")], ids=["npz", "pth"])
+def test_zip_archives_that_cannot_be_read_say_why(said, members, suffix):
+    whole = in_zip(**members)
+    assert "is encrypted, password required" in said(f"x{suffix}", with_headers(whole, 6, 1))
+    assert "compression method" in said(f"x{suffix}", with_headers(whole, 8, 99))
+    assert "damaged" in said(f"x{suffix}", whole[:-10])
+    for compressed in (False, True):
+        content = bytearray(in_zip(compressed, **members))
+        at = content.index(next(iter(members)).encode()) + len(next(iter(members))) + 8
+        content[at : at + 8] = bytes(8 * [0xFF])
+        said(f"x{suffix}", bytes(content))
+
+
+def test_zip_archives_with_odd_members(tmp_path, said):
+    assert "holds no arrays" in said("x.npz", in_zip())
+    assert "holds 'README.txt', which is no array" in said("x.npz", in_zip(**NPZ, **{"README.txt": b"text"}))
+    assert "cannot be read as arrays of NumPy" in said("x.npz", in_zip(**{"a.npy": b"\x93NUMPY\x01\x00\x02\x00{}"}))
+    objects = said("x.npz", in_zip(**{"a.npy": npy(np.array([{}], object))}))
+    assert "cannot be read as arrays of NumPy" in objects and "allow_pickle" in objects
+    assert "no item named 'x/data/0'" in said("x.pth", in_zip(**{"x/data.pkl": opcodes()}))
+    assert "does not lie within its storage" in said("x.pth", in_zip(**PTH | {"x/data/0": b"\0\0\0\0"}))
+    assert "damaged" in said("x.pth", in_zip(**PTH | {"x/data/0": b"\0\0\0"}))
+    outside = {f"../../{name}": content for name, content in PTH.items()}  # nothing is unpacked, so no name is a place
+    (tmp_path / "x.pth").write_bytes(in_zip(**outside, **{"../../else": b"", "/x": b""}))
+    before = sorted(tmp_path.parent.parent.iterdir())
+    assert read(tmp_path / "x.pth").arrays["a"].tolist() == [1, 2]
+    assert sorted(tmp_path.parent.parent.iterdir()) == before
+
+
+def in_safetensors(header, data=b"\0" * 8):
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def test_safetensors_with_a_broken_header(said):
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    for header in (
+        b"{", b"{not json}", b'{"a": 1}', b"{}" + b"\xff", {"a": {}}, {"a": entry | {"dtype": "F33"}},
+        {"a": entry | {"shape": [3]}}, {"a": entry | {"shape": [-2]}}, {"a": entry | {"data_offsets": [0, 80]}},
+        {"a": entry | {"data_offsets": [8, 0]}}, {"a": entry, "b": entry},
+    ):  # fmt: skip
+        assert "damaged" in said("x.safetensors", in_safetensors(header))
+    assert "damaged" in said("x.safetensors", in_safetensors({"a": entry}, b"\0" * 7))
+    assert "damaged" in said("x.safetensors", (2**63).to_bytes(8, "little") + b"{}")
+    eighth = {"a": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}
+    assert "'a' is of type F8_E4M3, which NumPy has not" in said("x.safetensors", in_safetensors(eighth))
 
 
 def test_torch_is_not_imported(tmp_path):

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from parity import FAST_COMPILE, assert_close, check_eval, check_gradients, draw, images, load, nchw, nhwc
+from parity import FAST_COMPILE, assert_close, at_any_size, check_eval, check_gradients, draw, images, load, nchw, nhwc
 from test_models import Backbone, drawn, shapes
 
-from jaxseg import models
+from jaxseg import models, pretrained
 from jaxseg.nn import adaptive_avg_pool
-from jaxseg.pretrained import resnet, rules, smp, upernet
+from jaxseg.pretrained import forms, resnet, rules, smp, upernet
 
 CLASSES = 3
 WIDTHS = (4, 5, 6, 7, 8)  # ours, fine to coarse
@@ -36,8 +36,14 @@ CASES = {
 }
 
 
+def form(name: str) -> dict:
+    """The fields that give ours the form of theirs; their PSPNet cuts its encoder, which is left to the test."""
+    fields, sizes = forms.of(f"smp:{name}", "resnet18")[1:]
+    return {**fields, **({} if name == "pspnet" else sizes)}
+
+
 def ours(name: str, **fields):
-    fields = {"encoder": "resnet18", **smp.FORMS[name], **CASES[name][0], **fields}
+    fields = {"encoder": "resnet18", **form(name), **CASES[name][0], **fields}
     return models.build(name, num_classes=CLASSES, **fields)
 
 
@@ -51,20 +57,13 @@ def rules_of(name: str) -> list[rules.Rule]:
     return getattr(smp, name)(resnet.torchvision("basic"))
 
 
-@pytest.mark.parametrize("name", ["fpn", "unet", "upernet"])
+@pytest.mark.parametrize("name", ["fpn", "pspnet", "unet", "upernet"])
 def test_the_networks_are_those_of_smp(name):
-    # U-Net is the one that takes sides that are no multiples of the stride.
-    sizes = [(64, 96), (65, 79)] if name == "unet" else [(64, 96)]
-    check_eval(ours(name), theirs(name), rules_of(name), sizes)
-
-
-def test_odd_sizes_are_those_of_smp_where_it_need_not_refuse():
-    torch = oracles.torch()
-    name = "pspnet"
-    module = theirs(name, upsampling=1)
-    module.requires_divisible_input_shape = False
-    up = functools.partial(torch.nn.functional.interpolate, size=(65, 79), mode="bilinear", align_corners=True)
-    check_eval(ours(name), module, rules_of(name), [(65, 79)], theirs=lambda y: [up(y)])
+    # U-Net is the one that takes sides that are no multiples of the stride. UPerNet and PSPNet need not refuse them,
+    # nor does FPN those whose halves after the second are even.
+    odd = (61, 93) if name == "fpn" else (65, 79)
+    module = theirs(name) if name == "unet" else at_any_size(theirs(name, upsampling=1))
+    check_eval(ours(name), module, rules_of(name), [odd] if name == "pspnet" else [(64, 96), odd])
 
 
 @pytest.mark.parametrize("name", ["linknet", "unetplusplus"])
@@ -89,10 +88,9 @@ def test_gradients_of_unet_are_those_of_smp():
 
 def test_pspnet_on_the_third_level_of_the_encoder():
     """The default of smp's PSPNet: the stages beyond stride 8 are neither used nor dilated, but are in the file."""
-    left_out = rules.Rule(r"layer[34]\..*", None)
     module = theirs("pspnet", encoder_depth=3, upsampling=8)
     model = ours("pspnet", encoder_args={"depths": [2, 2], "widths": [64, 64, 128]})
-    check_eval(model, module, smp.pspnet([left_out, *resnet.torchvision("basic")]), [(64, 96)])
+    check_eval(model, module, smp.pspnet(resnet.torchvision("basic"), (2, 4, 8)), [(64, 96)])
 
 
 def test_pspnet_at_output_stride_8():
@@ -119,12 +117,37 @@ def upernet_of_transformers():
 
 
 UPERNET = {"width": 8, "aux_width": 8, "encoder": "resnet18"}
-UPERNET_RULES = upernet.transformers(resnet.torchvision("basic"), within=r"backbone\._backbone\.")
+UPERNET_RULES = upernet.transformers(resnet.torchvision("basic"))
 
 
 def test_upernet_is_that_of_transformers():
     model = models.build("upernet", num_classes=CLASSES, **UPERNET)
     check_eval(model, upernet_of_transformers(), UPERNET_RULES, theirs=lambda result: [result.logits])
+
+
+def test_a_file_of_transformers_becomes_upernet_over_convnext(tmp_path):
+    """Its format is known by its names: as a configuration has it, with no rules given."""
+    transformers = oracles.transformers()
+    names = [f"stage{i}" for i in range(1, 5)]
+    backbone = transformers.ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1], out_features=names)
+    sizes = {"hidden_size": 8, "auxiliary_channels": 8, "auxiliary_in_channels": 24, "num_labels": CLASSES}
+    config = transformers.UperNetConfig(backbone_config=backbone, **sizes)
+    transformers.UperNetForSemanticSegmentation(config).save_pretrained(tmp_path)
+    form = forms.of("upernet:transformers", "convnext_tiny")
+    encoder_args = {"widths": (8, 16, 24, 32), "depths": (1, 1, 2, 1), **form.fields["encoder_args"]}
+    fields = {**form.fields, "width": 8, "aux_width": 8, "encoder": "convnext_tiny", "encoder_args": encoder_args}
+
+    def loaded_into(model):
+        ours, _, _ = shapes(model, (1, 64, 64, 3))
+        file = str(tmp_path / "model.safetensors")
+        return pretrained.load(ours, file, encoder="convnext_tiny", model="upernet", network=model)
+
+    loaded = loaded_into(models.build("upernet", num_classes=CLASSES, **fields))
+    assert not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(loaded.variables))
+    assert loaded.notes == () and loaded.commit is None
+    fields["encoder_args"] = encoder_args | {"output_norm": False}
+    with pytest.raises(pretrained.WeightsError, match=r"is ours with model\.args\.encoder_args\.output_norm=True"):
+        loaded_into(models.build("upernet", num_classes=CLASSES, **fields))
 
 
 def test_auxiliary_head_of_upernet_is_that_of_transformers():
@@ -194,7 +217,7 @@ def test_parameters_are_those_of_smp(name):
     encoder = {"encoder_depth": 5} if name == "pspnet" else {}
     module = getattr(oracles.smp(), CASES[name][1])("resnet50", encoder_weights=None, classes=21, **encoder)
     expected = sum(p.numel() for p in module.parameters())
-    assert count(name, num_classes=21, encoder="resnet50", **smp.FORMS[name]) == expected
+    assert count(name, num_classes=21, encoder="resnet50", **form(name)) == expected
 
 
 STRIDES = (2, 4, 8, 16, 32)

@@ -147,7 +147,7 @@ def test_fcn_scores_the_last_level_of_each_stride():
         shapes(models.build("fcn", num_classes=2, hidden_kernel=4), (1, 8, 8, 3))
 
 
-def test_fcn_holds_the_dense_layers_of_a_classifier():
+def test_fcn_holds_the_dense_layers_of_a_classifier(tmp_path):
     """Over 7x7 features the convolution "fc6" gives at its centre what the dense layer gives (section 3.1)."""
     torch = oracles.torch()
     vgg_module = oracles.torchvision().models.vgg
@@ -164,12 +164,32 @@ def test_fcn_holds_the_dense_layers_of_a_classifier():
     image = parity.images(224, 224, batch=1)
     encoder = {"encoder": "vgg11", "encoder_args": {"channels": [2, 2, 3, 3, 3], "levels": "pooled"}}
     model = models.build("fcn", num_classes=2, stride=32, hidden=6, norm="none", **encoder)
-    loaded = pretrained.convert(parity.state_of(theirs), vgg_rules.fully_convolutional("vgg11"))
-    variables = pretrained.merge(drawn(model, image), loaded, skip=["params/head"])
-    _, out = jax.jit(model.apply, compiler_options=parity.FAST_COMPILE)(variables, image)
+    torch.save(theirs.state_dict(), tmp_path / "x.pth")
+    loaded = pretrained.load(drawn(model, image), str(tmp_path / "x.pth"), encoder="vgg11")
+    assert loaded.notes == ("took the dense layers for fc6 and fc7",)
+    _, out = jax.jit(model.apply, compiler_options=parity.FAST_COMPILE)(loaded.variables, image)
     with torch.no_grad():
         expected = theirs.classifier[:5](theirs.features(parity.nchw(image)).flatten(1))
     parity.assert_close(out["hidden"][:, 3, 3], expected)
+    for fields, other in (({"norm": "batch"}, "fc6"), ({"hidden": 5}, "fc7")):
+        model = models.build("fcn", num_classes=2, **{"hidden": 6, **fields}, **encoder)
+        loaded = pretrained.load(shapes(model, (1, 64, 64, 3))[0], str(tmp_path / "x.pth"), encoder="vgg11")
+        assert len(loaded.notes) == 1 and loaded.notes[0].startswith("left fc6 and fc7 new: ")
+        assert isinstance(loaded.variables["params"][other]["conv"]["kernel"], jax.ShapeDtypeStruct)
+        assert not isinstance(loaded.variables["params"]["encoder"]["stage0"]["conv1"]["kernel"], jax.ShapeDtypeStruct)
+
+
+@pytest.mark.parametrize("peer", ["torchvision", "timm"])
+def test_published_dense_layers_fit_fcn(peer):
+    torch, library = oracles.torch(), getattr(oracles, peer)()
+    with torch.device("meta"):
+        theirs = library.models.vgg11(weights=None) if peer == "torchvision" else library.create_model("vgg11")
+    state = {key: np.broadcast_to(np.float32(0), tuple(x.shape)) for key, x in theirs.state_dict().items()}
+    model = models.build("fcn", num_classes=2, norm="none", encoder="vgg11", encoder_args={"levels": "pooled"})
+    ours = pretrained.flatten(shapes(model, (1, 64, 64, 3))[0])
+    given = vgg_rules.dense_layers(state, ours, [])
+    paths = {f"params/{name}/conv/{leaf}" for name in ("fc6", "fc7") for leaf in ("kernel", "bias")}
+    assert {path: x.shape for path, x in given.items()} == {path: ours[path].shape for path in paths}
 
 
 # --- SegNet ---------------------------------------------------------------------------------------------------------

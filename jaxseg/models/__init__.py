@@ -21,7 +21,7 @@ from jaxseg.nn import make_norm
 from jaxseg.types import NormFactory
 from jaxseg.words import nearest
 
-__all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names"]
+__all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names", "with_encoder"]
 
 # File in this folder (and name in a config) -> class.
 _CLASSES = {
@@ -62,6 +62,15 @@ def names() -> tuple[str, ...]:
     return MODELS
 
 
+def with_encoder() -> tuple[str, ...]:
+    """Returns the names of the networks that take any encoder, in their field `encoder`; imports all of them."""
+    return tuple(name for name in MODELS if "encoder" in field_names(_class(name)))
+
+
+def _class(name: str) -> type:
+    return getattr(importlib.import_module(f"jaxseg.models.{name}"), _CLASSES[name])
+
+
 def build(
     name: str,
     *,
@@ -95,7 +104,7 @@ def build(
         raise ValueError(f"norm must be the name of a norm, got {norm!r}.")
     if dtype not in DTYPES:
         raise ValueError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
-    cls = getattr(importlib.import_module(f"jaxseg.models.{name}"), _CLASSES[name])
+    cls = _class(name)
     values = checked(f"Model {name!r}", cls, _with_encoder(name, cls, fields, axis_name))
     if "num_classes" not in values:
         raise ValueError(f"Model {name!r} needs num_classes, the number of classes (1: binary).")

@@ -90,8 +90,9 @@ ENCODER_RULES: dict[str, tuple[str, ...]] = {
     **{name: (f"vgg:torchvision({name!r})",) for name in encoders.names() if encoders.family(name) == "vgg"},
 }
 
-# Architecture -> rules of the formats that whole networks come in. A rules function whose first
-# parameter is `encoder` or `encoder_rules` is given those of the encoder (smp joins any encoder to any decoder).
+# Architecture -> rules of the formats that whole networks come in. A rules function with a parameter `encoder` is given
+# the rules of the encoder (smp joins any encoder to any decoder), one with `strides` those of the encoder's levels.
+# `forms` has the fields that our networks need for each.
 NETWORK_RULES: dict[str, tuple[str, ...]] = {
     "deeplabv3": ("deeplab:torchvision_deeplabv3", "deeplab:smp_deeplabv3"),
     "deeplabv3plus": ("deeplab:smp_deeplabv3plus",),
@@ -99,7 +100,8 @@ NETWORK_RULES: dict[str, tuple[str, ...]] = {
     "lraspp": ("mobilenet:torchvision_lraspp",),
     "mask2former": ("mask2former:mask2former_transformers",),
     "segformer": ("mit:segformer_transformers",),
-    **{name: (f"smp:{name}",) for name in ("fpn", "linknet", "pspnet", "unet", "unetplusplus", "upernet")},
+    **{name: (f"smp:{name}",) for name in ("fpn", "linknet", "pspnet", "unet", "unetplusplus")},
+    "upernet": ("smp:upernet", "upernet:transformers"),
 }
 
 # Architecture, repository that holds the whole network.
@@ -112,17 +114,15 @@ NETWORK_ROWS: tuple[tuple[str, str], ...] = (
 # Files of torchvision (https://download.pytorch.org/models/NAME.pth): the name ends in the first digits of the SHA-256.
 _TORCHVISION = """
 convnext_base-6075fbad convnext_large-ea097f82 convnext_small-0c510722 convnext_tiny-983f1562
-deeplabv3_mobilenet_v3_large-fc3c493d deeplabv3_resnet101_coco-586e9e4e deeplabv3_resnet50_coco-cd0a2569
-densenet121-a639ec97 densenet161-8d451a50 densenet169-b2777c0a densenet201-c1103571
+deeplabv3_resnet101_coco-586e9e4e deeplabv3_resnet50_coco-cd0a2569
 efficientnet_b0_rwightman-7f5810bc efficientnet_b1-c27df63c efficientnet_b1_rwightman-bac287d4
 efficientnet_b2_rwightman-c35c1473 efficientnet_b3_rwightman-b3899882 efficientnet_b4_rwightman-23ab8bcd
 efficientnet_b5_lukemelas-1a07897c efficientnet_b6_lukemelas-24a108a5 efficientnet_b7_lukemelas-c5b4e57e
-efficientnet_v2_l-59c71312 efficientnet_v2_m-dc08266a efficientnet_v2_s-dd5fe13b
 fcn_resnet101_coco-7ecb50ca fcn_resnet50_coco-1167a1af lraspp_mobilenet_v3_large-d234d4ea
 mobilenet_v2-7ebf99e0 mobilenet_v2-b0353104 mobilenet_v3_large-5c1a4163 mobilenet_v3_large-8738ca79
 mobilenet_v3_small-047dcff4 resnet101-63fe2227 resnet101-cd907fc2 resnet152-394f9c45 resnet152-f82ba261
 resnet18-f37072fd resnet34-b627a593 resnet50-0676ba61 resnet50-11ad3fa6 resnext101_32x8d-110c445d
-resnext101_32x8d-8ba56ff5 resnext101_64x4d-173b62eb resnext50_32x4d-1a0047aa resnext50_32x4d-7cdf4587
+resnext101_32x8d-8ba56ff5 resnext50_32x4d-1a0047aa resnext50_32x4d-7cdf4587
 vgg11-8a719046 vgg11_bn-6002323d vgg13-19584684 vgg13_bn-abd245e5 vgg16-397923af vgg16_bn-6c64b313
 vgg19-dcbb9e9d vgg19_bn-c79401a0 wide_resnet101_2-32ee1156 wide_resnet101_2-d733dc28 wide_resnet50_2-95faca4d
 wide_resnet50_2-9ba9bcbe

@@ -35,15 +35,15 @@ def torchvision() -> list[Rule]:
 
 
 def timm() -> list[Rule]:
-    """Rules of timm's `convnext_*`."""
-    rules = layer(r"stem\.0", "stem") + norm(r"stem\.1", "stem_norm")
+    """Rules of timm's `convnext_*`, of the classifiers and (with underscores) of the features alone."""
+    rules = layer(r"stem[._]0", "stem") + norm(r"stem[._]1", "stem_norm")
     for i in range(STAGES):
         if i > 0:
-            rules += norm(rf"stages\.{i}\.downsample\.0", f"stage{i}/norm")
-            rules += layer(rf"stages\.{i}\.downsample\.1", f"stage{i}/reduce")
+            rules += norm(rf"stages[._]{i}\.downsample\.0", f"stage{i}/norm")
+            rules += layer(rf"stages[._]{i}\.downsample\.1", f"stage{i}/reduce")
         for j in range(MOST):
             rules += _block(
-                rf"stages\.{i}\.blocks\.{j}\.", f"stage{i}/block{j + 1}",
+                rf"stages[._]{i}\.blocks\.{j}\.", f"stage{i}/block{j + 1}",
                 ("conv_dw", "norm", r"mlp\.fc1", r"mlp\.fc2", "gamma"),
             )  # fmt: skip
     return [*rules, Rule(r"head\..*", None)]

@@ -4,8 +4,8 @@ import math
 
 from jaxseg.models.encoders.efficientnet import B0
 from jaxseg.models.encoders.mobilenet import places
-from jaxseg.pretrained.mobilenet import conv_norm, ending, inverted
-from jaxseg.pretrained.rules import Rule
+from jaxseg.pretrained.mobilenet import ending, inverted
+from jaxseg.pretrained.rules import Rule, sequence
 
 
 def torchvision(depth: float = 1.0, *, last: bool = False) -> list[Rule]:
@@ -17,7 +17,7 @@ def torchvision(depth: float = 1.0, *, last: bool = False) -> list[Rule]:
     """
     blocks = [(row, i) for row in range(len(B0)) for i in range(math.ceil(B0[row][3] * depth))]
     where = places([B0[row][4] if i == 0 else 1 for row, i in blocks], 32)
-    rules = conv_norm(r"features\.0", "stem")
+    rules = sequence(r"features\.0", "stem")
     for place, (row, i) in zip(where, blocks):
         # Only the first block of the first row does not widen.
         theirs, ours = rf"features\.{row + 1}\.{i}\.block", f"stage{place.level}/block{place.number}"

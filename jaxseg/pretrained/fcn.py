@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from jaxseg.pretrained.rules import Rule, layer, norm, prefixed
+from jaxseg.pretrained.rules import Rule, layer, prefixed, sequence
 
 
 def torchvision(encoder: Iterable[Rule]) -> list[Rule]:
@@ -12,6 +12,6 @@ def torchvision(encoder: Iterable[Rule]) -> list[Rule]:
     """
     rules = prefixed(encoder, r"backbone\.", "encoder")
     for theirs, ours in (("classifier", ""), ("aux_classifier", "aux/")):
-        rules += [*layer(rf"{theirs}\.0", f"{ours}conv/conv"), *norm(rf"{theirs}\.1", f"{ours}conv/norm")]
+        rules += sequence(theirs, f"{ours}conv")
         rules += layer(rf"{theirs}\.4", f"{ours}head")
     return rules

@@ -6,7 +6,8 @@ Nothing of the file is ever run, and torch is not needed. What holds the weights
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from jaxseg.pretrained.errors import WeightsError
 from jaxseg.pretrained.torch_file import LEGACY_MAGIC, Tensor, bfloat16, is_zip_of_torch, read_torch
+from jaxseg.words import some
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")
 # Names under which checkpoints keep the weights, in this order; prefixes that training wrappers put before each name.
@@ -114,7 +116,7 @@ def _read_npz(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, MemoryError) as error:
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, MemoryError) as error:
         raise WeightsError(f"{path} cannot be read as arrays of NumPy: {error}.") from error
     others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
     if others:
@@ -138,7 +140,7 @@ def unwrap(tree: Any, notes: list[str]) -> dict[str, Tensor]:
     if tensors:
         others = [str(name) for name in tree if str(name) not in tensors]
         if others:
-            notes.append(f"left out {_some(others)}, no tensors")
+            notes.append(f"left out {some(map(repr, others), 5)}, no tensors")
         return tensors
     for name in _WRAPPERS:
         if name in tree and _holds_tensors(tree[name]):
@@ -148,14 +150,9 @@ def unwrap(tree: Any, notes: list[str]) -> dict[str, Tensor]:
     if len(inside) == 1:
         notes.append(f"took the weights under {inside[0]!r}")
         return unwrap(tree[inside[0]], notes)
-    raise WeightsError(f"no dictionary of named tensors (a state_dict) is in it; it holds {_some(map(str, tree))}")
+    held = some((repr(str(name)) for name in tree), 5)
+    raise WeightsError(f"no dictionary of named tensors (a state_dict) is in it; it holds {held}")
 
 
 def _holds_tensors(node: Any) -> bool:
     return isinstance(node, Mapping) and any(isinstance(x, Tensor) or _holds_tensors(x) for x in node.values())
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return (", ".join(map(repr, names[:limit])) or "nothing") + more

@@ -81,7 +81,7 @@ def fit(
     variables: Mapping[str, Any],
     arrays: Arrays,
     *,
-    whole: bool = True,
+    children: Sequence[str] | None = None,
     skip: Sequence[str] = (),
     channels: int = 3,
     num_classes: int | None = None,
@@ -91,8 +91,8 @@ def fit(
 
     Args:
         variables, skip, channels, num_classes: see `jaxseg.pretrained.load`.
-        arrays: {"params/...": array} of the whole network, or of its encoder ("params/encoder/...").
-        whole: which of the two.
+        arrays: {"params/...": array} of the whole network, or of some of its children ("params/encoder/...").
+        children: their names; None: the whole network.
         notes: is told what was done besides.
 
     Raises:
@@ -100,12 +100,12 @@ def fit(
     """
     notes = [] if notes is None else notes
     _check_patterns(skip)
-    if not whole and "encoder" not in variables["params"]:
+    part = {c: {n: x for n, x in t.items() if children is None or n in children} for c, t in variables.items()}
+    if children is not None and not set(children) <= set(part["params"]):
         raise WeightsError(f"the network has no child 'encoder', only {', '.join(variables['params'])}.")
-    part = variables if whole else {c: {"encoder": t["encoder"]} for c, t in variables.items() if "encoder" in t}
     ours = flatten(part)
     arrays = adapt_input(arrays, ours, channels, notes)
-    remade = remade_heads(arrays, ours, num_classes) if whole else []
+    remade = remade_heads(arrays, ours, num_classes) if children is None else []
     if remade:
         notes.append(f"left the classifier new, for {num_classes} classes: {', '.join(remade)}")
     skipped = [path for path in ours if any(re.search(pattern, path) for pattern in skip)]

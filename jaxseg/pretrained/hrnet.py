@@ -1,17 +1,17 @@
 """timm's names of HRNet, which are the authors'; the classification head is left out."""
 
-from jaxseg.pretrained.rules import Rule, layer, norm
+from jaxseg.pretrained.rules import Rule, conv_norm, layer, norm
 
 
 def timm(modules: tuple[int, ...] = (1, 4, 3), blocks: int = 4, bottlenecks: int = 4) -> list[Rule]:
     """Rules of timm's `hrnet_w*`; the arguments are the encoder's fields."""
-    rules = _pair("conv1", "bn1", "stem1") + _pair("conv2", "bn2", "stem2")
+    rules = conv_norm("conv1", "bn1", "stem1") + conv_norm("conv2", "bn2", "stem2")
     for k in range(bottlenecks):
         rules += _block(rf"layer1\.{k}", f"block{k + 1}", ("reduce", "conv", "expand"))
-    rules += _pair(r"transition1\.0\.0", r"transition1\.0\.1", "transition2_0")
+    rules += conv_norm(r"transition1\.0\.0", r"transition1\.0\.1", "transition2_0")
     for n, count in enumerate(modules, start=2):
         new = rf"transition{n - 1}\.{n - 1}\.0"
-        rules += _pair(rf"{new}\.0", rf"{new}\.1", f"transition{n}_{n - 1}")
+        rules += conv_norm(rf"{new}\.0", rf"{new}\.1", f"transition{n}_{n - 1}")
         for m in range(count):
             theirs, ours = rf"stage{n}\.{m}", f"parallel{n}_{m + 1}"
             for k in range(blocks):
@@ -20,20 +20,16 @@ def timm(modules: tuple[int, ...] = (1, 4, 3), blocks: int = 4, bottlenecks: int
                 )
             fuse = rf"{theirs}\.fuse_layers\.(\d+)\.(\d+)"
             # From a coarser branch: one convolution; from a finer one: a list of them, each with its norm.
-            rules += _pair(rf"{fuse}\.0", rf"{fuse}\.1", f"{ours}/fuse{{1}}_{{2}}")
+            rules += conv_norm(rf"{fuse}\.0", rf"{fuse}\.1", f"{ours}/fuse{{1}}_{{2}}")
             for k in range(n - 1):
-                rules += _pair(rf"{fuse}\.{k}\.0", rf"{fuse}\.{k}\.1", f"{ours}/fuse{{1}}_{{2}}_{k + 1}")
+                rules += conv_norm(rf"{fuse}\.{k}\.0", rf"{fuse}\.{k}\.1", f"{ours}/fuse{{1}}_{{2}}_{k + 1}")
     return [*rules, Rule(r"(incre_modules|downsamp_modules|final_layer|classifier)\..*", None)]
-
-
-def _pair(conv: str, bn: str, ours: str) -> list[Rule]:
-    return layer(conv, f"{ours}/conv") + norm(bn, f"{ours}/norm")
 
 
 def _block(theirs: str, ours: str, parts: tuple[str, ...]) -> list[Rule]:
     """A residual block, whose convolutions become the children `parts`."""
     rules = []
     for i, part in enumerate(parts, start=1):
-        rules += _pair(rf"{theirs}\.conv{i}", rf"{theirs}\.bn{i}", f"{ours}/{part}")
+        rules += conv_norm(rf"{theirs}\.conv{i}", rf"{theirs}\.bn{i}", f"{ours}/{part}")
     rules += layer(rf"{theirs}\.downsample\.0", f"{ours}/shortcut")
     return rules + norm(rf"{theirs}\.downsample\.1", f"{ours}/shortcut_norm")

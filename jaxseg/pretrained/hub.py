@@ -8,29 +8,88 @@ from jaxseg.pretrained.catalogue import Published
 from jaxseg.pretrained.errors import WeightsError
 from jaxseg.pretrained.files import file_sha256
 
+# Seconds that the Hub is waited for, the first time and the second, before it counts as out of reach.
+_PATIENCE = (10, 30)
+_COMMIT = "[0-9a-f]{40}"
+
 
 def fetch(published: Published) -> Path:
     """Returns the file in the Hub's cache, fetched where it is not there yet.
 
+    The Hub's client, before it gives up a Hub that is out of reach, tries again for half a minute and writes of every
+    try. So it is only asked to fetch once the Hub has answered, and else to look into its cache.
+
     Raises:
         WeightsError: if it cannot be fetched (the message says which file to fetch by hand, and how to give it), the
-            repository has no such file, or what came is damaged.
+            repository has no such file or revision, or what came is damaged.
     """
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    pinned = published.revision is not None and re.fullmatch(_COMMIT, published.revision) is not None
+    try:
+        path = _look(published, local_files_only=True) if pinned else None
+        if path is None:
+            error = _unreachable(published)
+            path = _look(published, local_files_only=error is not None)
+            if path is None and error is not None:
+                raise error
+    except RevisionNotFoundError as error:
+        raise WeightsError(f"The repository {published.repository} has no revision {published.revision!r}.") from error
+    except RepositoryNotFoundError as error:
+        raise WeightsError(f"There is no repository {published.repository} on the Hub, or it is private.") from error
+    except Exception as error:  # of the network, of the server, of the disk: whatever its client lets through
+        raise _offline(published, error) from error
+    if path is None:
+        raise WeightsError(f"The repository {published.repository} holds none of {', '.join(published.files)}.")
+    _check(path)
+    return path
+
+
+def commit(path: Path) -> str | None:
+    """Returns the commit whose snapshot a file of the Hub's cache belongs to."""
+    match = re.search(f"/snapshots/({_COMMIT})/", path.as_posix())
+    return None if match is None else match[1]
+
+
+def _look(published: Published, *, local_files_only: bool) -> Path | None:
+    """Returns the first of the files that the repository, or the cache alone, holds; None where it holds none."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     for name in published.files:
         try:
-            path = huggingface_hub.hf_hub_download(published.repository, name, revision=published.revision)
-        except LocalEntryNotFoundError as error:
-            raise _offline(published, error) from error
+            return Path(
+                huggingface_hub.hf_hub_download(
+                    published.repository, name, revision=published.revision, local_files_only=local_files_only
+                )
+            )
+        except LocalEntryNotFoundError:
+            if not local_files_only:  # lost on the way
+                raise
         except EntryNotFoundError:
             continue
-        except Exception as error:  # of the network, of the server, of the disk: whatever its client lets through
-            raise _offline(published, error) from error
-        _check(Path(path))
-        return Path(path)
-    raise WeightsError(f"The repository {published.repository} holds none of {', '.join(published.files)}.")
+    return None
+
+
+def _unreachable(published: Published) -> Exception | None:
+    """Returns why the Hub does not answer, or None where it does, be it with an error or slowly."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    address = huggingface_hub.hf_hub_url(published.repository, published.files[0], revision=published.revision)
+    found = None
+    for seconds in _PATIENCE:
+        try:
+            huggingface_hub.get_hf_file_metadata(address, timeout=seconds)
+        except HfHubHTTPError:
+            return None
+        except Exception as error:  # its client has been built upon several libraries, each with errors of its own
+            if type(error).__name__ == "ReadTimeout":  # connected
+                return None
+            found = error
+        else:
+            return None
+    return found
 
 
 def _check(path: Path) -> None:

@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flax import linen as nn
+
+from jaxseg import models
 from jaxseg.models import encoders
-from jaxseg.pretrained import catalogue, files, hub
+from jaxseg.pretrained import catalogue, files, forms, hub, vgg
 from jaxseg.pretrained.catalogue import Published
 from jaxseg.pretrained.errors import WeightsError
-from jaxseg.pretrained.fitting import fit, rename, rename_encoder
-from jaxseg.pretrained.rules import Rule
+from jaxseg.pretrained.fitting import fit, is_ours, rename, rename_encoder, unknown
+from jaxseg.pretrained.rules import Rule, flatten
 from jaxseg.words import nearest
 
 _HUB = "hf://"
-# Names of the parameter by which a rules function for a network takes the rules of its encoder.
-_ENCODER_PARAMETERS = {"encoder", "encoder_rules"}
+_ADDRESS = re.compile(r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.*[^/]))?")
 
 
 class Source(NamedTuple):
@@ -42,26 +44,40 @@ class Loaded(NamedTuple):
         variables: those given, with the arrays of the file in place of their own.
         file: what was read.
         sha256: of the file.
+        commit: of the repository on the Hub that it came from, which pins it: hf://OWNER/NAME@COMMIT; else None.
         notes: what was done besides renaming, a few words each.
     """
 
     variables: dict[str, Any]
     file: str
     sha256: str
+    commit: str | None
     notes: tuple[str, ...]
 
 
-def find(source: str, *, encoder: str | None = None, model: str | None = None) -> Source:
+class Format(NamedTuple):
+    """One that a file may have: the name of its rules, as in the catalogue, and the rules."""
+
+    name: str
+    rules: list[Rule]
+
+
+def find(
+    source: str, *, encoder: str | None = None, model: str | None = None, network: nn.Module | None = None
+) -> Source:
     """Says where `source` is, without reading or fetching anything.
 
     Args:
         source: a name of published weights of the encoder or network ("imagenet"); a file; or any repository of the
-            Hugging Face Hub, hf://OWNER/NAME or hf://OWNER/NAME/FILE.
+            Hugging Face Hub, hf://OWNER/NAME or hf://OWNER/NAME/FILE, with @REVISION (a commit, a tag or a branch)
+            after NAME where not the newest is wanted.
         encoder: name of the encoder that the weights belong to.
         model: name of the architecture; where it is given, the weights are those of the whole network.
+        network: the network itself, to say what it may take instead.
 
     Raises:
-        WeightsError: for a name that is not known, naming the nearest, and an encoder that is not.
+        WeightsError: for a name that is not known, naming the nearest, and an encoder that is not; for published
+            weights of the encoder of a network that has none by name.
     """
     if encoder is not None and encoder not in encoders.names():
         raise WeightsError(f"There is no encoder {encoder!r}.{nearest(encoder, encoders.names())}")
@@ -76,17 +92,37 @@ def find(source: str, *, encoder: str | None = None, model: str | None = None) -
     if source in names:
         return Source(None, names[source], rules)
     if source.startswith(_HUB):
-        owner_name, file = source.removeprefix(_HUB).split("/", 2)[:2], source.removeprefix(_HUB).split("/", 2)[2:]
-        if len(owner_name) != 2 or not all((*owner_name, *file)):
-            raise WeightsError(f"{source!r} names no repository, which is hf://OWNER/NAME or hf://OWNER/NAME/FILE.")
-        return Source(None, Published("/".join(owner_name), tuple(file) or catalogue.HUB_FILES), rules)
+        address = _ADDRESS.fullmatch(source.removeprefix(_HUB))
+        if address is None:
+            raise WeightsError(
+                f"{source!r} names no repository, which is hf://OWNER/NAME or hf://OWNER/NAME/FILE, with @REVISION "
+                "after NAME for a commit, a tag or a branch without slashes."
+            )
+        wanted = catalogue.HUB_FILES if address["file"] is None else (address["file"],)
+        return Source(None, Published(address["repository"], wanted, address["revision"]), rules)
     path = Path(source).expanduser()
     if path.suffix in files.SUFFIXES or path.exists():
         return Source(path, None, rules)
+    if encoder is None and model is None and network is not None:
+        raise WeightsError(without_encoder(network))
     hint = nearest(source, names) if names else " None are known by name."
     raise WeightsError(
         f"There are no published weights {source!r} for {owner}.{hint} A file can be given too (.safetensors, .pth, "
         ".npz), the workdir of a run, or a repository: hf://OWNER/NAME."
+    )
+
+
+def without_encoder(network: nn.Module) -> str:
+    """Returns why no published weights can start the encoder of a network, and what can be done."""
+    name = type(network).__module__.rpartition(".")[2]
+    if hasattr(network, "encoder"):
+        return (
+            f"the network {name!r} has its own encoder here, for which no weights are published; give it another, such "
+            "as model.args.encoder=resnet50."
+        )
+    return (
+        f"the network {name!r} takes no encoder but its own, for which no weights are published; networks that take "
+        f"others: {', '.join(models.with_encoder())}."
     )
 
 
@@ -96,6 +132,7 @@ def load(
     *,
     encoder: str | None = None,
     model: str | None = None,
+    network: nn.Module | None = None,
     rules: Iterable[Rule] | None = None,
     skip: Sequence[str] = (),
     channels: int = 3,
@@ -103,7 +140,8 @@ def load(
 ) -> Loaded:
     """Returns `variables` of a network with published or other weights in it, every name accounted for on both sides.
 
-    With `model` the weights are those of the whole network, else of its child "encoder" alone.
+    With `model` the weights are those of the whole network, else of its child "encoder" alone; but the dense layers of
+    a VGG's classifier become "fc6" and "fc7" of an FCN, where they fit.
 
     Args:
         variables: {"params": ..., "batch_stats": ...} of the network, arrays or shapes (what is not in the file then
@@ -111,6 +149,8 @@ def load(
         source: see `find`.
         encoder: name of the network's encoder, one of `jaxseg.models.encoders.names()`.
         model: name of the architecture.
+        network: the network itself, whose encoder's levels the rules then follow (without it, those of the encoder of
+            this name), and whose fields are compared with those of the file's network, see `forms`.
         rules: of the format of the file, relative to the encoder or for the whole network, in place of those that are
             known for it.
         skip: regular expressions of paths that stay as they are, see `merge`.
@@ -122,33 +162,55 @@ def load(
         WeightsError: if the weights cannot be had, read, renamed or fitted: what is missing, unexpected and of another
             shape is listed.
     """
-    found = find(source, encoder=encoder, model=model)
+    found = find(source, encoder=encoder, model=model, network=network)
     path = hub.fetch(found.published) if found.file is None else found.file
     file = files.read(path)
     catalogue.check_torchvision_digest(path.stem, file.sha256)
-    notes = list(file.notes)
-    lists = _rule_lists(found.rules, encoder) if rules is None else [list(rules)]
+    notes, known = list(file.notes), formats(found.rules, encoder, network)
+    if rules is not None:
+        known = [Format("", list(rules))]
+    form, options = None, {"skip": skip, "channels": channels, "num_classes": num_classes, "notes": notes}
     try:
-        arrays = rename_encoder(file.arrays, lists, notes) if model is None else rename(file.arrays, lists)
-        result = fit(
-            variables, arrays, whole=model is not None, skip=skip, channels=channels, num_classes=num_classes,
-            notes=notes,
-        )  # fmt: skip
+        foreign = network is not None and not is_ours(file.arrays)
+        if foreign and not known and encoder is None and (model is None or found.rules):
+            raise WeightsError(f"its names are not ours, and {without_encoder(network)}")
+        lists = [rules for _, rules in known]
+        if model is None:
+            arrays = rename_encoder(file.arrays, lists, notes)
+            over_vgg = encoder is not None and encoders.family(encoder) == "vgg"
+            dense = vgg.dense_layers(file.arrays, flatten(variables), notes) if over_vgg else {}
+            result = fit(variables, arrays | dense, children=("encoder", *(vgg.DENSE if dense else ())), **options)
+        else:
+            if foreign and known:
+                form = forms.of(min(known, key=lambda f: len(unknown(file.arrays, f.rules))).name, encoder)
+            result = fit(variables, rename(file.arrays, lists), **options)
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    return Loaded(result, str(path), file.sha256, tuple(notes))
+        raise WeightsError(f"{path}: {error}{forms.advice(form, network) if form else ''}") from error
+    if form is not None and forms.remark(form, network):
+        notes.append(forms.remark(form, network))
+    return Loaded(result, str(path), file.sha256, hub.commit(path) if found.file is None else None, tuple(notes))
 
 
-def _rule_lists(names: Iterable[str], encoder: str | None) -> list[list[Rule]]:
-    """Returns the rules behind the names; a function that takes an encoder's rules is given each of them."""
-    lists = []
+def formats(names: Iterable[str], encoder: str | None, network: nn.Module | None = None) -> list[Format]:
+    """Returns the formats behind the names of rules: a function that takes an encoder's rules is given each of them."""
+    result = []
     for name in names:
         function, arguments = _function(name)
-        if not _ENCODER_PARAMETERS & set(inspect.signature(function).parameters):
-            lists.append(function(*arguments))
+        parameters = inspect.signature(function).parameters
+        options = {"strides": _strides(encoder, network)} if "strides" in parameters else {}
+        if "encoder" not in parameters:
+            result.append(Format(name, function(*arguments, **options)))
         elif encoder is not None:
-            lists += [function(inner) for inner in _rule_lists(catalogue.encoder_rules(encoder), None)]
-    return lists
+            inner = formats(catalogue.encoder_rules(encoder), None)
+            result += [Format(name, function(rules, **options)) for _, rules in inner]
+    return result
+
+
+def _strides(encoder: str | None, network: nn.Module | None) -> tuple[int, ...]:
+    """Returns those of the network's encoder, or of the encoder of this name."""
+    if network is not None and hasattr(network, "encoder") and network.encoder is not None:
+        return network.encoder().strides
+    return () if encoder is None else encoders.build(encoder).strides
 
 
 def _function(name: str) -> tuple[Callable[..., list[Rule]], tuple[Any, ...]]:

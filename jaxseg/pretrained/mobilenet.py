@@ -1,25 +1,25 @@
 """torchvision's names of MobileNetV2, MobileNetV3 and LR-ASPP, from `features.0` on; classifiers are left out."""
 
 import re
+from collections.abc import Iterable
 
 from jaxseg.models.encoders.mobilenet import V2, V3, places
-from jaxseg.pretrained.rules import Rule, layer, norm, prefixed
+from jaxseg.pretrained.rules import Rule, conv_norm, layer, prefixed, sequence
 
 
 def torchvision_v2(rows: tuple[tuple, ...] = V2, *, last: bool = True) -> list[Rule]:
     """Rules of torchvision's `mobilenet_v2`; without `last` its last convolution is left out."""
     expansions = [1] + [t for t, _, n, _ in rows for _ in range(n)]
     strides = [1] + [s if i == 0 else 1 for _, _, n, s in rows for i in range(n)]
-    rules = conv_norm(r"features\.0", "stem")
+    rules = sequence(r"features\.0", "stem")
     for i, (place, expansion) in enumerate(zip(places(strides, 32), expansions)):
         theirs, ours = rf"features\.{i + 1}\.conv", f"stage{place.level}/block{place.number}"
         at = 0
         if expansion != 1:
-            rules += conv_norm(rf"{theirs}\.0", f"{ours}/expand")
+            rules += sequence(rf"{theirs}\.0", f"{ours}/expand")
             at = 1
-        rules += conv_norm(rf"{theirs}\.{at}", f"{ours}/depthwise")
-        rules += layer(rf"{theirs}\.{at + 1}", f"{ours}/project/conv")
-        rules += norm(rf"{theirs}\.{at + 2}", f"{ours}/project/norm")
+        rules += sequence(rf"{theirs}\.{at}", f"{ours}/depthwise")
+        rules += conv_norm(rf"{theirs}\.{at + 1}", rf"{theirs}\.{at + 2}", f"{ours}/project")
     return rules + ending(len(strides) + 1, last) + [Rule(r"classifier\..*", None)]
 
 
@@ -35,7 +35,7 @@ def torchvision_v3_small(*, last: bool = True) -> list[Rule]:
 
 def torchvision_v3(rows: tuple[tuple, ...], *, stem: int = 16, last: bool = True) -> list[Rule]:
     """Rules of torchvision's `MobileNetV3` of these rows; without `last` its last convolution is left out."""
-    rules = conv_norm(r"features\.0", "stem")
+    rules = sequence(r"features\.0", "stem")
     c = stem
     for i, (place, row) in enumerate(zip(places([row[5] for row in rows], 32), rows)):
         _, expanded, features, squeeze, *_ = row
@@ -45,27 +45,20 @@ def torchvision_v3(rows: tuple[tuple, ...], *, stem: int = 16, last: bool = True
     return rules + ending(len(rows) + 1, last) + [Rule(r"classifier\..*", None)]
 
 
-def torchvision_lraspp(encoder_rules: list[Rule] | None = None) -> list[Rule]:
-    """Rules of torchvision's `lraspp_mobilenet_v3_large`, or of its head over another encoder's rules."""
-    backbone = torchvision_v3_large() if encoder_rules is None else encoder_rules
+def torchvision_lraspp(encoder: Iterable[Rule]) -> list[Rule]:
+    """Rules of torchvision's `lraspp_mobilenet_v3_large`, from those of its encoder, `torchvision_v3_large()`."""
     bare = [
         rule._replace(pattern=rule.pattern.removeprefix(r"features\."))
-        for rule in backbone
+        for rule in encoder
         if not re.match(r"classifier", rule.pattern)
     ]
     return [
         *prefixed(bare, r"backbone\.", "encoder"),
-        *layer(r"classifier\.cbr\.0", "project/conv"),
-        *norm(r"classifier\.cbr\.1", "project/norm"),
+        *sequence(r"classifier\.cbr", "project"),
         *layer(r"classifier\.scale\.1", "scale"),
         *layer(r"classifier\.low_classifier", "head_low"),
         *layer(r"classifier\.high_classifier", "head"),
     ]
-
-
-def conv_norm(theirs: str, ours: str) -> list[Rule]:
-    """Rules of torchvision's Conv2dNormActivation: convolution `theirs`.0 and norm `theirs`.1 -> a `ConvNormAct`."""
-    return layer(rf"{theirs}\.0", f"{ours}/conv") + norm(rf"{theirs}\.1", f"{ours}/norm")
 
 
 def inverted(theirs: str, ours: str, *, expand: bool, squeeze: bool) -> list[Rule]:
@@ -77,10 +70,10 @@ def inverted(theirs: str, ours: str, *, expand: bool, squeeze: bool) -> list[Rul
             rules += layer(rf"{theirs}\.{i}\.fc1", f"{ours}/excite/reduce")
             rules += layer(rf"{theirs}\.{i}\.fc2", f"{ours}/excite/expand")
         else:
-            rules += conv_norm(rf"{theirs}\.{i}", f"{ours}/{part}")
+            rules += sequence(rf"{theirs}\.{i}", f"{ours}/{part}")
     return rules
 
 
 def ending(index: int, last: bool) -> list[Rule]:
     """Rules of the last convolution, `features`.index."""
-    return conv_norm(rf"features\.{index}", "last") if last else [Rule(rf"features\.{index}\..*", None)]
+    return sequence(rf"features\.{index}", "last") if last else [Rule(rf"features\.{index}\..*", None)]

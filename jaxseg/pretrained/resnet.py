@@ -5,7 +5,7 @@ The forms resnet18d ... seresnet101 are timm's. Paths are relative to our encode
 
 from typing import Literal
 
-from jaxseg.pretrained.rules import Rule, layer, norm, prefixed
+from jaxseg.pretrained.rules import Rule, conv_norm, layer, norm, prefixed, sequence
 
 _MOST_BLOCKS = 36  # of a stage: ResNet-152
 _BASIC = ("conv1", "conv2")
@@ -24,9 +24,9 @@ def timm_d(block: Literal["basic", "bottleneck"] = "bottleneck") -> list[Rule]:
 
 def _resnet(block: str, *, average_shortcut: bool) -> list[Rule]:
     # Of a deep stem: convolution, norm and activation twice, then a convolution; "bn1" is the norm after it.
-    rules = [*layer(r"conv1(?:\.6)?", "stem/conv"), *norm("bn1", "stem/norm")]
-    rules += [*layer(r"conv1\.0", "stem1/conv"), *norm(r"conv1\.1", "stem1/norm")]
-    rules += [*layer(r"conv1\.3", "stem2/conv"), *norm(r"conv1\.4", "stem2/norm")]
+    rules = conv_norm(r"conv1(?:\.6)?", "bn1", "stem")
+    rules += sequence("conv1", "stem1")
+    rules += conv_norm(r"conv1\.3", r"conv1\.4", "stem2")
     rules += [Rule(r"fc\.(?:weight|bias)", None)]
     inside = _block(_BASIC if block == "basic" else _BOTTLENECK, average_shortcut)
     for n in range(_MOST_BLOCKS):
@@ -37,7 +37,7 @@ def _resnet(block: str, *, average_shortcut: bool) -> list[Rule]:
 def _block(names: tuple[str, ...], average_shortcut: bool) -> list[Rule]:
     rules = []
     for i, name in enumerate(names, start=1):
-        rules += [*layer(f"conv{i}", f"{name}/conv"), *norm(f"bn{i}", f"{name}/norm")]
+        rules += conv_norm(f"conv{i}", f"bn{i}", name)
     first = 1 if average_shortcut else 0
     rules += [*layer(rf"downsample\.{first}", "shortcut"), *norm(rf"downsample\.{first + 1}", "shortcut_norm")]
     return [*rules, *layer(r"se\.fc1", "squeeze/reduce"), *layer(r"se\.fc2", "squeeze/expand")]

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from jaxseg.words import some
+
 Transform = Callable[[np.ndarray], Any]
 
 
@@ -70,6 +72,16 @@ def norm(pattern: str, path: str) -> list[Rule]:
     ]
 
 
+def conv_norm(conv_: str, norm_: str, path: str, weight: Transform = conv) -> list[Rule]:
+    """Rules for a convolution and its norm, at these two patterns -> a `ConvNormAct` at `path`."""
+    return [*layer(conv_, f"{path}/conv", weight), *norm(norm_, f"{path}/norm")]
+
+
+def sequence(pattern: str, path: str, weight: Transform = conv) -> list[Rule]:
+    """Rules for a convolution `pattern`.0 and its norm `pattern`.1 -> a `ConvNormAct` at `path`."""
+    return conv_norm(rf"{pattern}\.0", rf"{pattern}\.1", path, weight)
+
+
 def prefixed(rules: Iterable[Rule], theirs: str, ours: str) -> list[Rule]:
     r"""Moves rules under prefixes: the regular expression `theirs` before each name, `ours` after "params/".
 
@@ -115,7 +127,7 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
                 raise ValueError(f"Both {sources[path]!r} and {name!r} lead to {path!r}.")
             result[path], sources[path] = np.ascontiguousarray(value), name
     if unknown:
-        raise ValueError(f"{len(unknown)} entries of the file are known to no rule: {_some(unknown)}.")
+        raise ValueError(f"{len(unknown)} entries of the file are known to no rule: {some(unknown)}.")
     return result
 
 
@@ -151,7 +163,7 @@ def merge(
         if p in ours and tuple(x.shape) != tuple(ours[p].shape) and not skipped(p)
     ]
     problems = [
-        f"{len(names)} {what}: {_some(names)}"
+        f"{len(names)} {what}: {some(names)}"
         for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
         if names
     ]
@@ -159,8 +171,3 @@ def merge(
         raise ValueError("The weights do not fit the model. " + "; ".join(problems) + ".")
     taken = {p: jax.numpy.asarray(loaded[p], x.dtype) if p in loaded and not skipped(p) else x for p, x in ours.items()}
     return traverse_util.unflatten_dict(taken, sep="/")
-
-
-def _some(names: Sequence[str], limit: int = 20) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -1,0 +1,30 @@
+"""A tiny U-Net over the residual encoder, with random variables, and a file of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg import models, pretrained
+
+ENCODED = {"encoder": "residual", "encoder_args": {"widths": (4, 6, 8)}, "widths": (4, 6)}
+
+
+def network(num_classes=3, channels=3, seed=0, **fields):
+    """The network, and random variables of it."""
+    model = models.build("unet", num_classes=num_classes, **(ENCODED | fields))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, channels)))
+    rng = np.random.default_rng(seed)
+    return model, jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+def save(path, variables):
+    """Writes the variables under our names; returns the path."""
+    np.savez(path, **{name: np.asarray(x) for name, x in pretrained.flatten(variables).items()})
+    return str(path)
+
+
+def assert_equal(a, b):
+    a, b = pretrained.flatten(a), pretrained.flatten(b)
+    assert a.keys() == b.keys()
+    for path in a:
+        np.testing.assert_array_equal(a[path], b[path], err_msg=path)
