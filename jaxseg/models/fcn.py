@@ -4,7 +4,8 @@ A classifier made convolutional (section 3.1): the dense layers of VGG-16 become
 "fc7", and a 1x1 convolution scores each coarse pixel. Finer levels are scored by 1x1 convolutions of their own and
 added to the coarser scores, which transposed convolutions double (section 4.2, Fig. 3); these begin as bilinear
 interpolation and are learned, while the last step, to the image, stays bilinear as the authors have it. The paper has
-no normalisation: `norm="none"` is its network, whose "fc6" and "fc7" a VGG's weights start too. Its convolutions pad the image by 100 pixels so that the 7x7 kernel
+no normalisation: `norm="none"` is its network, whose "fc6" and "fc7" a VGG's weights start too. Its convolutions pad
+the image by 100 pixels so that the 7x7 kernel
 fits; ours pad "fc6" itself.
 """
 
