@@ -15,6 +15,7 @@ from networks import Network
 from timing import peak_bytes, wait
 
 from jaxseg import losses, parallel
+from jaxseg.compiler import compiler_options
 from jaxseg.state import count_parameters, init_state
 from jaxseg.step import make_train_step
 
@@ -51,7 +52,7 @@ def our_form(network: Network, image: np.ndarray, label: np.ndarray, dtype: str)
     step, step_seconds = compiled(strategy.compile_train(make_train_step(model, tx, loss)), state, batch, key)
     forward = jax.jit(
         lambda variables, image: model.apply(variables, image, train=False)[0],
-        compiler_options=parallel.compiler_options(),
+        compiler_options=compiler_options(),
     )
     forward, forward_seconds = compiled(forward, variables, x)
 

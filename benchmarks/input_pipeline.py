@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from timing import environment, make_parser, save, table
 
-from jaxseg import command, losses, models, optim, parallel, setup
+from jaxseg import command, losses, models, optim, setup
+from jaxseg.compiler import compiler_options
 from jaxseg.config import ConfigDict, default_config, update
 from jaxseg.data import pipeline
 from jaxseg.presets import for_data
@@ -100,7 +101,7 @@ def train(config: ConfigDict, problem: setup.Problem, steps: int) -> dict[str, f
     program = strategy.compile_train(make_train_step(model, tx, loss, augment=augment, axis_name=strategy.axis_name))
     plain = models.build(config.model.name, num_classes=problem.num_classes, **config.model.args.to_dict())
     shape = (*setup.input_size(config), config.data.channels)
-    init = jax.jit(lambda key: init_state(plain, tx, key, shape), compiler_options=parallel.compiler_options())
+    init = jax.jit(lambda key: init_state(plain, tx, key, shape), compiler_options=compiler_options())
     state, key = strategy.put_state(init(jax.random.key(0))), strategy.put_key(jax.random.key(1))
     waited, begin = 0.0, 0.0
     with make_loader(config, problem, config.data.workers) as loader:

@@ -19,7 +19,8 @@ import numpy as np
 import optax
 from timing import share_gpu
 
-from jaxseg import losses, models, parallel
+from jaxseg import losses, models
+from jaxseg.compiler import compiler_options
 from jaxseg.state import init_state
 from jaxseg.step import make_train_step
 
@@ -123,9 +124,9 @@ def check_device() -> float:
     with jax.default_device(host):
         state = jax.device_get(jax.jit(lambda key: init_state(model, tx, key, (32, 32, 3)))(jax.random.key(0)))
     # The reference is XLA's CPU code as it comes, the other what is compiled for training.
-    for device, compiler_options in ((host, {}), (jax.devices()[0], parallel.compiler_options())):
+    for device, told in ((host, {}), (jax.devices()[0], compiler_options())):
         with jax.default_device(device):
-            program = jax.jit(step, compiler_options=compiler_options)
+            program = jax.jit(step, compiler_options=told)
             _, metrics = program(state, batch, jax.random.key(1))
             results.append({name: float(metrics[name]) for name in ("loss", "grad_norm")})
     cpu, device_ = results

@@ -34,6 +34,7 @@ from timing import (
 )
 
 from jaxseg import losses, models, parallel
+from jaxseg.compiler import compiler_options
 from jaxseg.state import count_parameters, init_state
 from jaxseg.step import make_train_step
 
@@ -93,7 +94,7 @@ def measure(
     train_step = make_train_step(model, tx, loss, axis_name=strategy.axis_name)
     init = jax.jit(
         lambda key: init_state(whole, tx, key, (size, size, 3)),
-        compiler_options=parallel.compiler_options(),
+        compiler_options=compiler_options(),
     )
     rng = np.random.default_rng(0)
     host = {
@@ -108,7 +109,7 @@ def measure(
     program, cold, warm = compile_twice(strategy.compile_train(train_step), state, placed, key)
     infer = jax.jit(
         lambda variables, image: whole.apply(variables, image, train=False)[0],
-        compiler_options=parallel.compiler_options(),
+        compiler_options=compiler_options(),
     )
     variables = jax.device_put(jax.device_get(strategy.get_state(state).variables))
     image = jnp.asarray(host["image"])

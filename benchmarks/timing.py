@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxseg.compiler import compiler_options
 from jaxseg.files import write_text
-from jaxseg.parallel import compiler_options
 
 VARIABLES = ("XLA_FLAGS", "XLA_PYTHON_CLIENT_PREALLOCATE")
 PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "numpy", "torch")

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from jaxseg import metrics, parallel, pictures, setup
+from jaxseg import compiler, metrics, parallel, pictures, setup
 from jaxseg.checkpoint import CheckpointError
 from jaxseg.command import run_command
 from jaxseg.config import ConfigError, set_key, to_dict
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     run = load_run(options.workdir, options.which, overrides)
+    compiler.keep_programs(run.config.compile.cache)
     result = evaluate(run, options.split, boundary=options.boundary)
     files = write_report(run, options.split, result)
     scores = metrics.scores(result.confusion)
@@ -107,7 +108,7 @@ def evaluate(run: Run, split: str, *, boundary: float | None = None) -> Result:
     source = make_source(config, _split_of_data(run, split))
     loss = setup.make_loss(config, run.num_classes, run.class_weights)
     devices = jax.device_count()
-    strategy = parallel.make_strategy("jit", {})
+    strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
     eval_step = strategy.compile_eval(
         make_eval_step(
             run.model,

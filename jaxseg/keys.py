@@ -10,6 +10,11 @@ KEYS: dict[str, tuple[Any, str]] = {
     "accumulate": (1, "micro-batches a step; gradients are those of the whole batch"),
     "strategy": ("jit", "how the step is compiled: jit (one program over a mesh of all devices) or pmap"),
     "dtype": ("float32", "compute dtype: float32 or bfloat16 (parameters, logits and losses stay float32)"),
+    "compile.options": (
+        {},
+        "XLA options that differ from jaxseg.compiler.OPTIONS, for strategy=jit; None: XLA's own default",
+    ),
+    "compile.cache": ("", "folder where compiled programs are kept for the next run; empty: ~/.cache/jaxseg/xla; off"),
     "model.name": ("resunet", "architecture, see jaxseg/models"),
     "model.num_classes": (0, "0: as many as the data has; 1: binary, one sigmoid logit"),
     "model.args": ({}, "fields of the architecture that differ from its defaults"),
@@ -112,9 +117,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule.name": ("constant", "poly", "cosine", "step"),
 }
 
-# Keys that change nothing about the numbers of a run: a resumed run may differ in them.
-FREE_KEYS = ("data.dir", "data.cache", "data.workers", "data.prefetch", "log.every", "log.images", "log.tensorboard",
-             "checkpoint.keep", "eval.batch_size")  # fmt: skip
+# Keys that change nothing about the numbers of a run, or (compile.options) no more than another version of XLA does: a
+# resumed run may differ in them.
+FREE_KEYS = ("compile.cache", "compile.options", "data.dir", "data.cache", "data.workers", "data.prefetch", "log.every",
+             "log.images", "log.tensorboard", "checkpoint.keep", "eval.batch_size")  # fmt: skip
 
 # What keys were called in configurations that are stored with runs.
 RENAMED = {
@@ -123,4 +129,4 @@ RENAMED = {
     "adversarial.threshold": "adversarial.semi_threshold",
 }
 
-FREE_FORM = ("model.args", "loss.args", "optimizer.args")
+FREE_FORM = ("model.args", "loss.args", "optimizer.args", "compile.options")

@@ -1,26 +1,20 @@
 """Compiling a step for the devices at hand: one program over a mesh (`jit`), or one copy a device (`pmap`).
 
 Both strategies take the same pure step, the same host batches and the same state, and give the same numbers. All that
-concerns devices (shardings, replication, donation, compiler options) is in this file.
+concerns devices (shardings, replication, donation) is in this file, what the compiler is told in `compiler`.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxseg.compiler import compiler_options
 from jaxseg.errors import ConfigError
 from jaxseg.types import Key, PyTree
-
-# XLA's CPU default hands convolutions to a library fusion that is slower than its own code; this keeps the library for
-# dot products and reductions only.
-_CPU_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
-}
 
 
 class Strategy(Protocol):
@@ -56,6 +50,7 @@ class JitStrategy:
 
     mesh: Mesh
     axis_name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=compiler_options)
 
     @property
     def replicated(self) -> NamedSharding:
@@ -71,7 +66,7 @@ class JitStrategy:
             donate_argnums=0,
             in_shardings=(self.replicated, self.sharded, self.replicated),
             out_shardings=self.replicated,
-            compiler_options=compiler_options(),
+            compiler_options=self.options,
         )
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,7 +74,7 @@ class JitStrategy:
             step,
             in_shardings=(self.replicated, self.sharded),
             out_shardings=self.replicated,
-            compiler_options=compiler_options(),
+            compiler_options=self.options,
         )
 
     def put_state(self, state: PyTree) -> PyTree:
@@ -171,16 +166,22 @@ def join_hosts(coordinator: str, processes: int | None = None, process: int | No
     jax.distributed.initialize(coordinator, processes, process)
 
 
-def make_strategy(name: str, batch_sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Strategy:
+def make_strategy(
+    name: str,
+    batch_sizes: Mapping[str, int],
+    devices: Sequence[jax.Device] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Strategy:
     """Returns the strategy `name` ("jit" or "pmap") over `devices` (default: all).
 
     Args:
         name: "jit" or "pmap".
         batch_sizes: {config key: global batch size} that will be used, to check before anything compiles.
         devices: devices to use.
+        options: changes to the compiler options, see `compiler.compiler_options`; only "jit" takes any.
 
     Raises:
-        ConfigError: for an unknown name, or a batch size that the devices cannot share evenly.
+        ConfigError: for an unknown name or option, or a batch size that the devices cannot share evenly.
     """
     devices = list(jax.devices() if devices is None else devices)
     n = len(devices)
@@ -192,19 +193,10 @@ def make_strategy(name: str, batch_sizes: Mapping[str, int], devices: Sequence[j
                 f"{' or '.join(map(str, near))}."
             )
     if name == "jit":
-        return JitStrategy(jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,), devices=devices))
+        mesh = jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+        return JitStrategy(mesh, options=compiler_options(options))
     if name == "pmap":
+        if options:
+            raise ConfigError("compile.options needs strategy=jit: jax.pmap takes none; set XLA_FLAGS in its place.")
         return PmapStrategy(tuple(d for d in devices if d.process_index == jax.process_index()))
     raise ConfigError(f"strategy must be jit or pmap, got {name!r}.")
-
-
-@functools.cache
-def compiler_options() -> dict[str, str]:
-    """Returns the compiler options that this backend and this version of XLA take, empty where there are none."""
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS)(0.0)
-    except Exception:  # the option is unknown to this version: there is no narrower class that all versions raise
-        return {}
-    return dict(_CPU_OPTIONS)

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from jaxseg import pictures
+from jaxseg import compiler, pictures
 from jaxseg.checkpoint import CheckpointError
 from jaxseg.command import run_command
 from jaxseg.config import ConfigError
@@ -56,6 +56,7 @@ def _predict(options: argparse.Namespace) -> int:
         if name != path.stem:
             print(f"{path} gives {name}.png, since another image is named {path.stem}.")
     run = load_run(options.workdir, options.which)
+    compiler.keep_programs(run.config.compile.cache)
     failed = predict(run, names, out, options.probabilities)
     done = len(paths) - failed
     print(f"{done} of {len(paths)} images segmented by {run.config.model.name} after {run.step} steps.")

@@ -105,7 +105,7 @@ def make_strategy(config: ConfigDict) -> parallel.Strategy:
     sizes = {"batch_size": config.batch_size, "eval.batch_size": config.eval.batch_size}
     if config.accumulate > 1:
         sizes["batch_size / accumulate"] = config.batch_size // config.accumulate
-    return parallel.make_strategy(config.strategy, sizes)
+    return parallel.make_strategy(config.strategy, sizes, options=config.compile.options)
 
 
 def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> nn.Module:

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxseg import command, gradients, metrics, optim, parallel, pictures, setup
+from jaxseg import command, compiler, gradients, metrics, optim, parallel, pictures, setup
 from jaxseg.adversarial import segmenter_of
 from jaxseg.checkpoint import CheckpointError, Checkpoints
 from jaxseg.config import ConfigDict, to_dict
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             argv, "python -m jaxseg.train", "Train a segmentation network.", _add_options
         )
         parallel.join_hosts(options.coordinator, options.processes, options.process)
+        compiler.keep_programs(config.compile.cache)
         setup.check(config)
         workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
         train(config, workdir, f"python -m jaxseg.train {shlex.join(argv)}")

@@ -20,6 +20,7 @@ import jax
 
 import jaxseg
 from jaxseg import config as config_lib
+from jaxseg.compiler import compiler_options, cpu_name
 from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.files import write_text
 
@@ -260,20 +261,14 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
             "processes": jax.process_count(),
             "cpus": os.cpu_count(),
             "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
         },
+        "compiler_options": compiler_options(config.compile.options) if config.strategy == "jit" else {},
         "python": platform.python_version(),
         "packages": package_versions(),
         "environment": {name: os.environ[name] for name in sorted(os.environ) if _NUMERIC.fullmatch(name)},
         "config": config_lib.to_dict(config),
     }
-
-
-def _cpu_name() -> str:
-    """Returns what the processor is called: its instructions decide how sums are rounded."""
-    with contextlib.suppress(OSError, IndexError):
-        return re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(errors="replace"))[0].strip()
-    return platform.processor() or platform.machine()
 
 
 def package_versions() -> dict[str, str | None]:

@@ -23,6 +23,7 @@ ROWS = (
     ("losses", "metrics", "pretrained"),  # 3
     ("pictures",),  # 4
     ("data",),  # 4
+    ("compiler",),  # 5
     ("optim", "state", "parallel"),  # 5
     ("step", "adversarial"),  # 6
     ("noise", "snapshot", "signals", "workdir", "setup"),  # 7

@@ -8,11 +8,11 @@ import numpy as np
 from flax import linen as nn
 
 from jaxseg import losses, setup
+from jaxseg.compiler import compiler_options
 from jaxseg.config import ConfigDict
 from jaxseg.data.transforms import fill_up, resize_image
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
-from jaxseg.parallel import compiler_options
 from jaxseg.types import PyTree
 
 _CANVAS = 64  # sizes that share a multiple of this share a compiled resize
@@ -51,7 +51,7 @@ def make_segmenter(model: nn.Module, config: ConfigDict) -> Callable[..., Segmen
     def network(variables: PyTree, image: jax.Array) -> jax.Array:
         return model.apply(variables, prepare(image), train=False)[0]
 
-    network = jax.jit(network, compiler_options=compiler_options())
+    network = jax.jit(network, compiler_options=compiler_options(config.compile.options))
     native = jax.jit(resize_to_sizes, static_argnums=2)
     likeliest, share = jax.jit(predict_classes), jax.jit(losses.probabilities)
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxseg.checkpoint import Checkpoints
+from jaxseg.compiler import keep_programs
 from jaxseg.evaluate import evaluate, write_report
 from jaxseg.inference.run import Run, load_run
 from jaxseg.sweep.records import WHICH, read_scores, write_failure
@@ -62,6 +63,7 @@ def run(workdir: Path, split: str) -> int:
 def _trained(workdir: Path) -> Run | None:
     """Returns the run after its last step, which it is trained to unless it is there; None if a signal stopped it."""
     config = read_config(workdir)
+    keep_programs(config.compile.cache)
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         there = checkpoints.latest_step() == config.steps
     trained = load_run(workdir, WHICH) if there else None

@@ -1,0 +1,148 @@
+"""What XLA is told: options by backend and by configuration, and the programs that are kept on disk."""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax._src import compilation_cache
+
+from jaxseg import compiler, parallel
+from jaxseg.config import default_config, update, validate
+from jaxseg.errors import ConfigError
+from jaxseg.workdir import prepare_workdir, read_starts, run_record
+
+SETTINGS = (
+    "jax_compilation_cache_dir",
+    "jax_compilation_cache_max_size",
+    "jax_persistent_cache_min_compile_time_secs",
+)
+
+
+@pytest.fixture
+def no_cache(monkeypatch):
+    """A process whose user has set no cache; everything is as before afterwards."""
+    before = {name: getattr(jax.config, name) for name in SETTINGS}
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_options_are_those_of_the_backend():
+    assert compiler.compiler_options() == compiler.OPTIONS["cpu"]
+
+
+def test_changes_replace_add_and_drop_options():
+    (name,) = compiler.OPTIONS["cpu"]
+    assert compiler.compiler_options({name: None}) == {}
+    changed = compiler.compiler_options({name: "LIBRARY_FUSION_TYPE_REDUCE", "xla_cpu_enable_fast_min_max": True})
+    assert changed == {name: "LIBRARY_FUSION_TYPE_REDUCE", "xla_cpu_enable_fast_min_max": True}
+
+
+def test_an_option_unknown_to_this_version_is_left_out(monkeypatch):
+    (name,) = compiler.OPTIONS["cpu"]
+    monkeypatch.setitem(compiler.OPTIONS, "cpu", compiler.OPTIONS["cpu"] | {"xla_of_the_future": 1})
+    compiler._known_options.cache_clear()
+    try:
+        assert list(compiler.compiler_options()) == [name]
+    finally:
+        compiler._known_options.cache_clear()
+
+
+@pytest.mark.parametrize("changes", [{"xla_cpu_enable_fast_mats": True}, {"xla_cpu_enable_fast_min_max": "perhaps"}])
+def test_a_wrong_option_is_named(changes):
+    (name,) = changes
+    with pytest.raises(ConfigError, match=rf"compile\.options=.*{name}"):
+        parallel.make_strategy("jit", {}, options=changes)
+
+
+def test_the_strategy_compiles_with_its_options():
+    strategy = parallel.make_strategy("jit", {}, options={"xla_cpu_enable_fast_min_max": True})
+    assert strategy.options["xla_cpu_enable_fast_min_max"] is True
+    wrong = parallel.JitStrategy(strategy.mesh, options={"xla_of_the_future": 1})
+    x = jnp.zeros(8)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_of_the_future"):
+        wrong.compile_train(lambda state, batch, key: (state, batch))(x, x, x)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_of_the_future"):
+        wrong.compile_eval(lambda state, batch: batch)(x, x)
+
+
+def test_pmap_takes_no_options():
+    with pytest.raises(ConfigError, match=r"compile\.options needs strategy=jit"):
+        parallel.make_strategy("pmap", {}, options={"xla_cpu_enable_fast_min_max": True})
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+def test_the_record_of_a_run_holds_its_options(tmp_path, strategy):
+    config = default_config()
+    update(config, strategy=strategy)
+    if strategy == "jit":
+        update(config, compile__options={"xla_cpu_enable_fast_min_max": True})
+    validate(config)
+    run_record(prepare_workdir(tmp_path, config), config)
+    expected = {**compiler.OPTIONS["cpu"], "xla_cpu_enable_fast_min_max": True} if strategy == "jit" else {}
+    assert read_starts(tmp_path)[-1]["compiler_options"] == expected
+
+
+def test_a_setting_of_the_users_own_is_kept(tmp_path, no_cache):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+    assert compiler.keep_programs(str(tmp_path / "ours")) == tmp_path / "mine"
+    assert not (tmp_path / "ours").exists()
+
+
+def test_off_keeps_nothing(no_cache):
+    assert compiler.keep_programs("off") is None
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_a_second_process_finds_what_the_first_compiled(tmp_path, no_cache, monkeypatch):
+    monkeypatch.setattr(compiler, "_CACHE_SECONDS", 0.0)
+    events = []
+    jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
+
+    def hits() -> int:
+        jax.clear_caches()
+        compilation_cache.reset_cache()
+        events.clear()
+        jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((3, 3)))
+        return events.count("/jax/compilation_cache/cache_hits")
+
+    folder = compiler.keep_programs(str(tmp_path))
+    assert folder.parent == tmp_path and folder.name.startswith("cpu-")
+    assert hits() == 0
+    assert list(folder.glob("*-cache"))
+    assert hits() > 0
+
+
+def test_by_default_programs_are_kept_at_home(tmp_path, no_cache, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compiler.keep_programs().parent == tmp_path / ".cache" / "jaxseg" / "xla"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file as a folder")
+def test_a_folder_that_cannot_be_written_costs_a_note(tmp_path, no_cache, caplog):
+    (tmp_path / "file").write_text("")
+    assert compiler.keep_programs(str(tmp_path / "file")) is None
+    assert "compiled programs are not kept" in caplog.text
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_other_processors_have_folders_of_their_own(monkeypatch):
+    mine = compiler._machine()
+    monkeypatch.setattr(compiler, "_cpu_info", lambda field: f"another {field}")
+    assert compiler._machine() != mine
+
+
+def test_a_resumed_run_may_differ_in_both_keys(tmp_path):
+    config = default_config()
+    prepare_workdir(tmp_path, config)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    update(config, compile__cache="off", compile__options={"xla_cpu_enable_fast_min_max": True})
+    prepare_workdir(tmp_path, config)
+    stored = json.loads((Path(tmp_path) / "config.json").read_text())
+    assert stored["compile"] == {"cache": "off", "options": {"xla_cpu_enable_fast_min_max": True}}
