@@ -29,12 +29,14 @@ HERE = Path(__file__).resolve().parent
 # norm. GPUs and TPUs multiply float32 matrices with fewer bits unless told otherwise.
 TOLERANCE = {"cpu": 1e-5, "gpu": 2e-2, "tpu": 5e-2}
 # Parts of the time; what one leaves goes to those after it.
-SHARES = {"compare_torch": 4, "throughput": 2, "primitives": 1, "operations": 2, "input_pipeline": 1}
+SHARES = {"compare_torch": 4, "throughput": 2, "primitives": 1, "operations": 2, "input_pipeline": 1, "startup": 1}
 LEAST = 20.0  # seconds, under which a benchmark is not begun
+DATA = ("grain", "tensorflow_datasets", "ml_collections", "PIL")
 NEEDS = {
     "compare_torch": ("torch",),
     "operations": ("torch",),
-    "input_pipeline": ("grain", "tensorflow_datasets", "ml_collections", "PIL"),
+    "input_pipeline": DATA,
+    "startup": (*DATA, "orbax", "tensorboardX"),
 }
 
 
@@ -100,6 +102,7 @@ def plan(platform: str) -> dict[str, list[str]]:
             "throughput": ["--strategies", "jit", "pmap", "--repeats", "3"],
             "operations": ["--repeats", "3"],
             "input_pipeline": [],
+            "startup": ["--repeats", "1"],
         }
     return {
         "compare_torch": ["--batch", "32", "--size", "512"],
@@ -107,6 +110,7 @@ def plan(platform: str) -> dict[str, list[str]]:
         "primitives": ["--batch", "16", "--size", "256", "--dtype", "bfloat16"],
         "operations": ["--networks", "deeplabv3plus", "segformer", "--batch", "32", "--size", "512"],
         "input_pipeline": ["--workers", "0", "4", "8"],
+        "startup": ["--repeats", "1"],
     }
 
 

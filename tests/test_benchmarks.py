@@ -100,6 +100,11 @@ def test_input_pipeline(tmp_path):
     assert 0 <= record["training"]["share_waiting"] < 1
 
 
+def test_startup(tmp_path):
+    record = run("startup", tmp_path / "s", "--config", "experiments/encoder_decoder.py")
+    assert set(record["seconds"]) == {"cold", "warm"} and positive(record["seconds"])
+
+
 def test_classical(tmp_path):
     record = run("classical", tmp_path / "k", "--networks", str(BENCHMARKS / "results" / "shapes-cpu.json"))
     assert record["environment"]["packages"]["scikit-image"]
