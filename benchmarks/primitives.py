@@ -76,6 +76,12 @@ def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
             lambda torch, x: torch.nn.functional.max_pool2d(x, 2),
             (), same, shape,
         ),
+        "max pool 3x3/2": Primitive(
+            lambda x: ours.max_pool(x, 3, 2, 1),
+            lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
+            lambda torch, x: torch.nn.functional.max_pool2d(x, 3, 2, 1),
+            (), same, shape,
+        ),
         "max pool and un-pool": Primitive(unpool_ours, unpool_naive, unpool_torch, (), same, shape),
         "transposed conv 2x2/2": Primitive(
             lambda k, x: ours.conv_transpose2d(x, k, stride=2),

@@ -52,19 +52,31 @@ def test_pools_are_torchs(size, case, ceil_mode):
 @pytest.mark.parametrize("size", [(2, 2), (4, 6), (5, 7)])
 @pytest.mark.parametrize("pool", [jnn.max_pool, lambda x: jnn.max_pool_with_indices(x)[0]])
 def test_a_tie_sends_its_gradient_to_the_first_pixel(size, pool):
+    check_ties(size, pool, 2, 2, 0)
+
+
+@pytest.mark.parametrize("case", [(3, 2, 1), (3, 1, 1), (2, 1, 0), (3, 2, 0)])
+def test_ties_of_windows_that_overlap(case):
+    check_ties((7, 10), lambda x: jnn.max_pool(x, *case), *case)
+
+
+def check_ties(size, pool, window, stride, padding):
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).integers(0, 2, (3, *size, 4)).astype(np.float32)
-    dy = draw(3, size[0] // 2, size[1] // 2, 4)
     tx = to_torch(torch, x).requires_grad_()
-    torch.nn.functional.max_pool2d(tx, 2).backward(to_torch(torch, dy))
-    np.testing.assert_array_equal(value_and_gradient(pool, x, dy)[1], tx.grad.numpy().transpose(0, 2, 3, 1))
+    ty = torch.nn.functional.max_pool2d(tx, window, stride, padding)
+    dy = draw(3, *ty.shape[2:], 4)
+    ty.backward(to_torch(torch, dy))
+    dx = value_and_gradient(pool, x, dy)[1]
+    np.testing.assert_allclose(dx, tx.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-6, atol=1e-6)
 
 
-def test_max_pool_under_jit_vmap_remat_and_bfloat16():
+@pytest.mark.parametrize("case", [(2, 2, 0), (3, 2, 1)])
+def test_max_pool_under_jit_vmap_remat_and_bfloat16(case):
     x = draw(3, 2, 5, 8, 4)
 
     def f(a):
-        return jnp.sum(jnp.sin(3 * jnn.max_pool(a).astype(jnp.float32)))
+        return jnp.sum(jnp.sin(3 * jnn.max_pool(a, *case).astype(jnp.float32)))
 
     expected = np.stack([jax.jit(jax.grad(f))(a) for a in x])
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(f)))(x), expected, rtol=1e-5, atol=1e-5)

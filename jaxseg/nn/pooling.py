@@ -4,6 +4,8 @@ Sizes are torch's: (h + 2 padding - window) // stride + 1, or that rounded up in
 would start in the padding on the right is left out.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,40 +30,73 @@ def max_pool(
     stride = window if stride is None else stride
     pads = _pads(x, window, stride, padding, ceil_mode, "max_pool")
     x = _crop(x, pads)
-    if window == stride == 2 and padding == 0:
-        return _max_pool_2x2(jnp.pad(x, pads, constant_values=-jnp.inf))
+    if window <= _SMALL:
+        return _max_of_windows(jnp.pad(x, pads, constant_values=-jnp.inf), window, stride)
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
 
 
-@jax.custom_vjp
-def _max_pool_2x2(x: jax.Array) -> jax.Array:
-    """Max pooling of even sizes; XLA's own gradient of a window maximum is many times slower than the comparison."""
-    a, b, c, d = _quarters(x)
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+# XLA's own gradient of a window maximum is many times slower than comparisons, of which there are window^2 a pixel.
+_SMALL = 3
 
 
-def _quarters(x: jax.Array) -> tuple[jax.Array, ...]:
-    """The four pixels of each 2x2 window in reading order, each f[b,h/2,w/2,c]."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _max_of_windows(x: jax.Array, window: int, stride: int) -> jax.Array:
+    """Max pooling where every pixel is in a window: f[b,h,w,c] -> f[b,y,x,c], h = (y - 1) stride + window."""
+    return functools.reduce(jnp.maximum, _taps(x, window, stride))
+
+
+def _taps(x: jax.Array, window: int, stride: int) -> list[jax.Array]:
+    """The window^2 pixels of each window in reading order, each f[b,y,x,c]."""
     b, h, w, c = x.shape
-    tiles = x.reshape(b, h // 2, 2, w // 2, 2, c)
-    return tiles[:, :, 0, :, 0], tiles[:, :, 0, :, 1], tiles[:, :, 1, :, 0], tiles[:, :, 1, :, 1]
+    if window == stride:
+        tiles = x.reshape(b, h // window, window, w // window, window, c)
+        return [tiles[:, :, i, :, j] for i in range(window) for j in range(window)]
+    high, wide = h - window + 1, w - window + 1
+    return [
+        lax.slice(x, (0, i, j, 0), (b, i + high, j + wide, c), (1, stride, stride, 1))
+        for i in range(window)
+        for j in range(window)
+    ]
 
 
-def _winner(x: jax.Array) -> jax.Array:
-    """Which pixel of each 2x2 window, 0 to 3 in reading order, is its first maximum -> i8[b,h/2,w/2,c]."""
-    a, b, c, d = _quarters(x)
-    top = jnp.maximum(a, b) >= jnp.maximum(c, d)
-    return jnp.where(top, jnp.where(a >= b, 0, 1), jnp.where(c >= d, 2, 3)).astype(jnp.int8)
+def _winner(x: jax.Array, window: int, stride: int) -> jax.Array:
+    """Which pixel of each window, counted in reading order, is its first maximum -> i8[b,y,x,c]."""
+    first, *rest = _taps(x, window, stride)
+    best, place = first, jnp.zeros(first.shape, jnp.int8)
+    for k, tap in enumerate(rest, start=1):
+        place = jnp.where(tap > best, jnp.int8(k), place)
+        best = jnp.maximum(best, tap)
+    return place
 
 
-def _max_pool_2x2_bwd(winner: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    b, h, w, c = dy.shape
-    place = jnp.arange(4, dtype=jnp.int8).reshape(1, 1, 2, 1, 2, 1)
-    here = winner[:, :, None, :, None] == place
-    return (jnp.where(here, dy[:, :, None, :, None], jnp.zeros((), dy.dtype)).reshape(b, 2 * h, 2 * w, c),)
+def _max_of_windows_bwd(window: int, stride: int, winner: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    # Pixels in the same place of a stride^2 tile are in the same places of their windows: pixel (stride q + u) is tap
+    # u + stride e of window q - e.
+    b, y, x, c = dy.shape
+    shifts = -(-window // stride)
+    pad = ((0, 0), (0, shifts - 1), (0, shifts - 1), (0, 0))
+
+    def from_tap(i: int, j: int) -> jax.Array:
+        """What tap (i, j) of each window gives its pixel, on the grid of tiles."""
+        given = jnp.where(winner == jnp.int8(i * window + j), dy, jnp.zeros((), dy.dtype))
+        low, left = i // stride, j // stride
+        return jnp.pad(given, (pad[0], (low, shifts - 1 - low), (left, shifts - 1 - left), pad[3]))
+
+    rows = []
+    for u in range(stride):
+        row = []
+        for v in range(stride):
+            taps = [from_tap(i, j) for i in range(u, window, stride) for j in range(v, window, stride)]
+            row.append(sum(taps) if taps else jnp.zeros((b, y + shifts - 1, x + shifts - 1, c), dy.dtype))
+        rows.append(jnp.stack(row, 3))
+    tiles = jnp.stack(rows, 2)
+    whole = tiles.reshape(b, stride * tiles.shape[1], stride * tiles.shape[3], c)
+    return (whole[:, : (y - 1) * stride + window, : (x - 1) * stride + window],)
 
 
-_max_pool_2x2.defvjp(lambda x: (_max_pool_2x2(x), _winner(x)), _max_pool_2x2_bwd)
+_max_of_windows.defvjp(
+    lambda x, window, stride: (_max_of_windows(x, window, stride), _winner(x, window, stride)), _max_of_windows_bwd
+)
 
 
 def avg_pool(
@@ -75,6 +110,9 @@ def avg_pool(
     pads = _pads(x, window, stride, padding, ceil_mode, "avg_pool")
     dims, strides = (1, window, window, 1), (1, stride, stride, 1)
     x = _crop(x, pads)
+    if window == stride and not any(map(any, pads)):
+        total = sum(tap.astype(jnp.float32) for tap in _taps(x, window, stride))
+        return (total / window**2).astype(x.dtype)
     total = lax.reduce_window(x.astype(jnp.float32), 0.0, lax.add, dims, strides, pads)
     count = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1), jnp.float32), 0.0, lax.add, dims, strides, pads)
     return (total / count).astype(x.dtype)
@@ -117,7 +155,7 @@ def max_pool_with_indices(x: jax.Array, window: int = 2) -> tuple[jax.Array, jax
         raise ValueError(f"max_pool_with_indices of window {window} has no room in {(h, w)} pixels.")
     x = x[:, : y * window, : z * window]
     if window == 2:
-        pooled, place = _max_pool_2x2(x), _winner(lax.stop_gradient(x)).astype(jnp.int32)
+        pooled, place = _max_of_windows(x, 2, 2), _winner(lax.stop_gradient(x), 2, 2).astype(jnp.int32)
     else:
         tiles = x.reshape(b, y, window, z, window, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, y, z, window * window, c)
         place = jnp.argmax(lax.stop_gradient(tiles), axis=3).astype(jnp.int32)
