@@ -26,6 +26,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tpu": {},
 }
 
+# Quicker to compile, and the same bits: for a program that runs once, such as the initialisation.
+_ONCE: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 1}}
+
 NO_CACHE = "off"
 # The least recently used programs go when there are more bytes; a training step takes a few million.
 _CACHE_BYTES = 4 * 2**30
@@ -55,11 +58,21 @@ def compiler_options(changes: Mapping[str, Any] | None = None) -> dict[str, Any]
     return options
 
 
+def options_for_once() -> dict[str, Any]:
+    """Returns the options for a program that runs once, and whose compilation is most of its time."""
+    return _known(_ONCE)
+
+
 @functools.cache
 def _known_options() -> dict[str, Any]:
+    return _known(OPTIONS)
+
+
+def _known(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns those for this backend that this version of XLA knows."""
     known = {}
     backend = jax.default_backend()
-    for name, value in OPTIONS[backend].items() if backend in OPTIONS else ():
+    for name, value in options[backend].items() if backend in options else ():
         with contextlib.suppress(Exception):  # unknown to this version, see above
             _try({name: value})
             known[name] = value

@@ -12,6 +12,7 @@ import optax
 from flax import linen as nn
 
 from jaxseg import pretrained, setup, snapshot
+from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.inference.run import load_run
 from jaxseg.pretrained.fitting import fit, rename_encoder
@@ -95,7 +96,7 @@ def initial_state(
         key: of the parameters.
         planned: the weights that take the place of those drawn, or None.
     """
-    state = jax.jit(init)(key)
+    state = jax.jit(init, compiler_options=options_for_once())(key)
     if planned is None:
         return state, []
     fresh = {"params": state.params, "batch_stats": state.batch_stats}

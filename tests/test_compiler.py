@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax._src import compilation_cache
 
@@ -35,6 +36,18 @@ def no_cache(monkeypatch):
 
 def test_options_are_those_of_the_backend():
     assert compiler.compiler_options() == compiler.OPTIONS["cpu"]
+
+
+def test_a_program_that_runs_once_has_the_same_bits():
+    def draw(key):
+        keys = jax.random.split(key)
+        return jax.random.truncated_normal(keys[0], -2.0, 2.0, (3, 3, 4, 8)), jax.random.normal(keys[1], (7, 5))
+
+    key = jax.random.key(0)
+    assert compiler.options_for_once()
+    once = jax.jit(draw, compiler_options=compiler.options_for_once())(key)
+    for quick, usual in zip(once, jax.jit(draw)(key)):
+        np.testing.assert_array_equal(quick, usual)
 
 
 def test_changes_replace_add_and_drop_options():

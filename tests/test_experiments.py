@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from parity import FAST_COMPILE
 from test_train import ROOT
 
 from jaxseg import command, setup
@@ -44,6 +45,7 @@ def test_every_experiment_trains_a_shrunk_step(tmp_path, name, variant):
     update(
         config, data__source="shapes", data__size=(24, 20), augment__crop=crop, data__shapes_train=8,
         data__shapes_val=8, steps=1, batch_size=8, eval__batch_size=8, schedule__warmup=0, log__tensorboard=False,
+        log__images=0, compile__options=FAST_COMPILE,
     )  # fmt: skip
     args = config.model.args.to_dict()
     widths = {"cnn": (4, 4), "encoder_decoder": (4, 4), "unet": (4, 4, 4)}
