@@ -49,8 +49,11 @@ def _block_transformers() -> list[Rule]:
 
 
 def mit_smp() -> list[Rule]:
-    """The mit_b* encoders of segmentation_models.pytorch, which have the names of the authors' release -> ours."""
-    rules = []
+    """The mit_b* encoders of segmentation_models.pytorch, which have the names of the authors' release -> ours.
+
+    Files of the classifiers hold "head" too, which is left out.
+    """
+    rules = [Rule(r"head\.(?:weight|bias)", None)]
     for s in range(_STAGES):
         rules += layer(rf"patch_embed{s + 1}\.proj", f"stage{s}/patch")
         rules += norm(rf"patch_embed{s + 1}\.norm", f"stage{s}/patch_norm")
