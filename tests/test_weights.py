@@ -90,7 +90,7 @@ def test_a_run_starts_from_another_run(tmp_path):
     assert len(set(pointers)) == len(pointers)  # all of it may be donated
 
     update(config, model__args=ENCODED | {"act": "elu", "norm": "batch", "dropout": 0.25})
-    assert initial(config, 6)[1][0].notes == ("the run's network has other model.args for act, dropout",)
+    assert plan_weights(config, 6).origin.notes == ("the run's network has other model.args for act, dropout",)
     update(config, model__args=ENCODED | {"widths": (5, 6)})
     with pytest.raises(ConfigError, match=r"model\.weights: the run in .* do not fit the model"):
         initial(config, 6)

@@ -13,7 +13,7 @@ from jaxseg.words import some
 Arrays = Mapping[str, np.ndarray]
 
 # Modules of a network that hold a classifier.
-_HEAD = re.compile(r"(^|/)[^/]*(head|classifier|logits|score|presence)[^/]*/", re.IGNORECASE)
+_HEAD = re.compile(r"(^|/)([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d+)/", re.IGNORECASE)
 _BETWEEN_SCORES = re.compile(r"^params/up\d+/kernel$")  # of an `FCN`
 # Where foreign networks keep their encoder, so that it can be taken out of them.
 _ENCODER_PREFIXES = ("encoder.", "backbone.")
@@ -181,7 +181,7 @@ def adapt_input(arrays: Arrays, ours: Mapping[str, Any], channels: int, notes: l
 def remade_heads(arrays: Arrays, ours: Mapping[str, Any], num_classes: int | None) -> list[str]:
     """Returns the paths of classifiers that are made anew, since the file's are for another number of classes.
 
-    The rule: such an array lies in a module named head, classifier, logits, score or presence and its shape differs
+    The rule: such an array lies in a module named head, classifier, logits, score, presence or aux1 and its shape differs
     from ours in the last axis alone; or it is the kernel of a transposed convolution between scores (of an `FCN`), and
     differs in the last two. Ours is `num_classes`, or one more for "no object" (`Mask2Former`), and all these arrays of
     the file have one number of classes. The other arrays of another shape are errors.
