@@ -181,9 +181,9 @@ def adapt_input(arrays: Arrays, ours: Mapping[str, Any], channels: int, notes: l
 def remade_heads(arrays: Arrays, ours: Mapping[str, Any], num_classes: int | None) -> list[str]:
     """Returns the paths of classifiers that are made anew, since the file's are for another number of classes.
 
-    The rule: such an array lies in a module named head, classifier, logits, score, presence or aux1 and its shape differs
-    from ours in the last axis alone; or it is the kernel of a transposed convolution between scores (of an `FCN`), and
-    differs in the last two. Ours is `num_classes`, or one more for "no object" (`Mask2Former`), and all these arrays of
+    The rule: such an array lies in a module named head, classifier, logits, score, presence or aux1, and its shape
+    differs from ours in the last axis alone; or it is the kernel of a transposed convolution between scores (of an
+    `FCN`), and differs in the last two. Ours is `num_classes`, or one more for "no object" (`Mask2Former`), and all of
     the file have one number of classes. The other arrays of another shape are errors.
     """
     if num_classes is None:
