@@ -136,7 +136,7 @@ def fit(
         notes.append(f"left the classifier new, for {num_classes} classes: {', '.join(remade)}")
     skipped = [path for path in ours if matches(skip, path)]
     if skipped:
-        notes.append(f"left new as asked: {', '.join(skipped)}")
+        notes.append(f"left new as asked: {some(skipped)}")
     unused = [path for path in arrays if path not in ours and matches(skip, path)]
     if unused:
         notes.append(f"left out as asked: {some(unused)}")

@@ -85,6 +85,6 @@ def segformer_transformers() -> list[Rule]:
 
 
 def mit_classifier() -> list[Rule]:
-    """The files of the ImageNet classifiers (nvidia/mit-b0 to b5) -> our encoder; their classifier is left out."""
+    """The files of ImageNet classifiers (nvidia/mit-b0 to b5) and of SegFormers -> our encoder, without their heads."""
     inside = [rule._replace(pattern=r"segformer\." + rule.pattern) for rule in mit_transformers()]
-    return [*inside, Rule(r"classifier\..*", None)]
+    return [*inside, Rule(r"(?:classifier|decode_head)\..*", None)]
