@@ -172,3 +172,13 @@ def test_every_form_is_of_rules_and_fields_that_there_are():
         encoder = "mobilenet_v3_large" if rules == "mobilenet:torchvision_lraspp" else "resnet18"
         form = forms.of(rules, encoder)
         models.build(names[rules], num_classes=2, encoder=encoder, **{**form.sizes, **form.fields})
+
+
+def test_the_weights_of_smp_are_those_that_it_fetches():
+    known = oracles.smp().encoders.encoders
+    rows = [row for row in catalogue.ENCODER_ROWS if row[2].startswith("smp-hub/")]
+    assert {row[2] for row in rows} == set(catalogue.REVISIONS)
+    for encoder, name, _ in rows:
+        theirs = known[encoder]["pretrained_settings"][name]
+        published = catalogue.encoder_weights(encoder)[name]
+        assert (published.repository, published.revision) == (theirs["repo_id"], theirs["revision"])
