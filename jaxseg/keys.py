@@ -28,7 +28,11 @@ KEYS: dict[str, tuple[Any, str]] = {
         "weights that the encoder starts from: imagenet, or as for model.weights; they expect the default data.mean "
         "and data.std",
     ),
-    "model.weights_skip": ((), "regular expressions of parameters that weights may lack, or that are left as made"),
+    "model.weights_skip": (
+        (),
+        "regular expressions of parameters that stay as made, and of names that the weights hold besides; each must be "
+        "found",
+    ),
     "data.source": ("shapes", "shapes, folder, camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150"),
     "data.dir": ("", "where the data is: the folder, or the raw download of a data set"),
     "data.cache": ("", "where prepared TFDS data sets are kept; empty: ~/.cache/jaxseg/tfds"),

@@ -1,5 +1,6 @@
 """What a fresh run starts from: parameters drawn anew, and in their place the weights of a file or of another run."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,9 +16,13 @@ from jaxseg import pretrained, setup, snapshot
 from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.inference.run import load_run
+from jaxseg.models.fields import field_names
 from jaxseg.pretrained.fitting import fit, rename_encoder
 from jaxseg.state import TrainState
 from jaxseg.types import Key
+
+_OF_THE_RUN = ("dtype", "axis_name")  # fields that come from it, not from model.args
+_UNREAD = "unread"  # what a process that cannot use the weights tells the others, in place of their SHA-256
 
 
 class Origin(NamedTuple):
@@ -78,9 +83,13 @@ def plan_weights(config: ConfigDict, num_classes: int) -> Planned | None:
     try:
         planned = _read(config, weights, network, variables, num_classes)
     except pretrained.WeightsError as error:
+        snapshot.all_processes(_UNREAD)  # lest the others wait
         raise ConfigError(f"{weights.key}: {error}") from error
     origin = planned.origin
-    if len(set(snapshot.all_processes(origin.sha256))) > 1:
+    read = set(snapshot.all_processes(origin.sha256))
+    if _UNREAD in read:
+        raise ConfigError(f"{weights.key}: another process of this run could not use {origin.source}.")
+    if len(read) > 1:
         raise ConfigError(f"{weights.key}: the processes of this run have read different weights from {origin.source}.")
     return planned
 
@@ -132,11 +141,33 @@ def _read(
         if weights.model is None:
             arrays = rename_encoder(arrays, (), notes)
         children = None if weights.model is not None else ("encoder",)
+        notes += _other_form(run.model, network, encoder_only=weights.model is None)
         result = fit(variables, arrays, children=children, notes=notes, **options)
     except pretrained.WeightsError as error:
         raise pretrained.WeightsError(f"the run in {weights.workdir}: {error}") from error
     file = f"{Path(weights.workdir).absolute()}, {run.which} checkpoint, step {run.step}"
     return Planned(result, Origin(weights.key, weights.source, file, _digest(arrays), None, tuple(notes)))
+
+
+def _other_form(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
+    """Returns what to note where a run's network was made otherwise, which need not leave a mark in the arrays."""
+    if type(theirs) is not type(ours) and not encoder_only:
+        return [f"the run's network is a {type(theirs).__name__}, this one a {type(ours).__name__}"]
+    names = set(field_names(type(theirs))) & set(field_names(type(ours)))
+    names = names & {"encoder", "norm", "act"} if encoder_only else names - {"num_classes", *_OF_THE_RUN}
+    other = [name for name in sorted(names) if _setting(theirs, name) != _setting(ours, name)]
+    return [f"the run's network has other model.args for {', '.join(other)}"] if other else []
+
+
+def _setting(network: nn.Module, name: str) -> Any:
+    """Returns a field, and of one that makes modules what it makes, but for the dtype and the mapped axis."""
+    value = getattr(network, name)
+    if name == "norm":
+        layer = value()
+        return type(layer), {key: getattr(layer, key) for key in field_names(type(layer)) if key not in _OF_THE_RUN}
+    if isinstance(value, functools.partial):
+        return value.func, {key: x for key, x in value.keywords.items() if key not in _OF_THE_RUN}
+    return value
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

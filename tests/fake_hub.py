@@ -5,7 +5,7 @@ import http.server
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ class FakeHub:
         asked: the addresses that were asked for, the oldest first.
         delay: seconds before each of the next answers.
         said: what the client logged.
+        etag: content -> digest under which it is served, by default that of large files.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class FakeHub:
         self.asked: list[str] = []
         self.delay: list[float] = []
         self.said: list[str] = []
+        self.etag: Callable[[bytes], str] = lambda content: hashlib.sha256(content).hexdigest()
         hub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -65,7 +67,7 @@ class FakeHub:
             content = b""
         else:
             request.send_response(200)
-            request.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            request.send_header("ETag", f'"{self.etag(content)}"')
         if revision in self.commits:
             request.send_header("X-Repo-Commit", self.commits[revision])
         request.send_header("Content-Length", str(len(content)))

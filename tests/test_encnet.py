@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from parity import images
 from test_models import drawn, paths, shapes, tiny
 from test_models_papers import compare, conv, count, normed
 
@@ -98,6 +99,22 @@ def test_default_encoder_has_output_stride_8():
 def test_aux_can_be_left_out():
     variables, _, out = shapes(tiny("encnet", aux=False), (1, 8, 8, 3), train=True)
     assert out["aux"] == () and not any("aux" in path for path in paths(variables["params"]))
+
+
+def test_whole_channels_are_dropped_before_the_classifier():
+    fields = {"encoder": "plain", "encoder_args": {"widths": [4, 6], "convs": 1}, "aux": False}
+    model = models.build("encnet", num_classes=2, width=16, codewords=3, dropout=0.5, **fields)
+    image = images(12, 8)
+
+    def run(variables, image, key):
+        found = {"mutable": ["batch_stats", "intermediates"], "capture_intermediates": lambda m, _: m.name == "dropout"}
+        (_, out), state = model.apply(variables, image, train=True, rngs={"dropout": key}, **found)
+        return out["decoder/stage0"], state["intermediates"]["dropout"]["__call__"][0]
+
+    before, after = jax.jit(run)(drawn(model, image), image, jax.random.key(0))
+    gone = (after == 0).all((1, 2), keepdims=True)
+    np.testing.assert_allclose(after, np.where(gone, 0.0, before / 0.5), rtol=1e-5)
+    assert 0 < gone.sum() < gone.size
 
 
 # --- the loss -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Foreign weights in a network: renamed, fitted, and what is said where they do not fit."""
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from test_models import shapes, tiny
 from tiny_weights import assert_equal, network, save
 
 from jaxseg import models, pretrained
@@ -55,6 +57,18 @@ def test_merge_lists_everything_that_does_not_fit():
         assert words in str(raised.value)
     merged = pretrained.merge(ours, loaded, skip=["^params/[bc]$", "/a/"])
     assert merged["params"]["a"]["kernel"].max() == 0 and merged["batch_stats"]["mean"].min() == 1
+
+
+def test_merge_takes_finite_floating_point_numbers_alone():
+    ours = {"params": {name: jax.ShapeDtypeStruct((2,), jnp.float32) for name in "abc"}}
+    numbers = (np.arange(2, dtype=np.int8), np.array([1, np.nan]), np.full(2, np.inf))
+    loaded = {f"params/{name}": x for name, x in zip("abc", numbers)}
+    with pytest.raises(ValueError) as raised:
+        pretrained.merge(ours, loaded)
+    for words in ("1 of whole numbers: params/a (int8)", "2 with NaN or infinite numbers: params/b, params/c."):
+        assert words in str(raised.value)
+    halves = {path: np.ones(2, np.float16) for path in loaded}
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(pretrained.merge(ours, halves)))
 
 
 # Fitting.
@@ -122,6 +136,14 @@ def test_head_rule_covers_classifiers_alone():
     assert "params/head/kernel" not in pretrained.remade_heads(wider, shapes, 5)
 
 
+@pytest.mark.parametrize(("name", "classes"), [*((name, 5) for name in models.names()), ("mask2former", 1), ("fcn", 1)])
+def test_classifiers_of_every_network_are_made_anew(name, classes):
+    """All that depends on the number of classes, and nothing else."""
+    theirs, ours = (pretrained.flatten(shapes(tiny(name, k), (1, 32, 32, 3))[0]) for k in (7, classes))
+    other = [path for path in ours if ours[path].shape != theirs[path].shape]
+    assert other and pretrained.remade_heads(theirs, ours, classes) == other
+
+
 def test_encoder_alone_leaves_the_rest_and_skips_what_is_asked(tmp_path):
     _, theirs = network()
     _, ours = network(seed=1)
@@ -165,6 +187,23 @@ def test_foreign_names_without_rules_and_with(tmp_path):
         np.testing.assert_array_equal(x, pretrained.flatten(ours)[name] + ("/encoder/" in name), err_msg=name)
     with pytest.raises(WeightsError, match="known to no rule"):
         pretrained.load(ours, str(tmp_path / "x.npz"), encoder="residual", rules=rules[1:])
+
+
+def test_patterns_leave_out_what_no_rule_knows_and_must_be_found(tmp_path):
+    _, ours = network()
+    flat = pretrained.flatten({name: tree["encoder"] for name, tree in ours.items()})
+    rules = [Rule(name.replace("/", "."), name) for name in flat]
+    file = {"encoder." + name.replace("/", "."): np.asarray(x) + 1 for name, x in flat.items()}
+    np.savez(tmp_path / "x.npz", **file, **{"encoder.queue": np.ones(2)})
+    load = functools.partial(pretrained.load, ours, str(tmp_path / "x.npz"), encoder="residual", rules=rules)
+    loaded = load(skip=[r"^encoder\.queue$"])
+    assert loaded.notes == ("left out as asked: encoder.queue", "took the encoder under 'encoder.'")
+    first = next(iter(flat)).replace("/", "/encoder/", 1)
+    np.testing.assert_array_equal(pretrained.flatten(loaded.variables)[first], pretrained.flatten(ours)[first] + 1)
+    with pytest.raises(WeightsError, match=r"the pattern 'stag3/' of what to skip is found in no name"):
+        load(skip=["queue", "stag3/"])
+    with pytest.raises(WeightsError, match="of what to skip is found in no name"):
+        load(skip=["queue", r"^encoder\.params"])  # known to a rule: `skip` has our paths for it
 
 
 @pytest.mark.parametrize(("channels", "wrapped"), [(3, False), (1, True)])
@@ -248,6 +287,9 @@ def test_published_encoders_fit_ours(encoder):
     lists = [known.rules for known in formats(catalogue.encoder_rules(encoder), encoder)]
     for published in catalogue.encoder_weights(encoder).values():
         state = {name: x.numpy() for name, x in peer_of(published.repository).state_dict().items()}
+        if encoder == "mit_b0":  # files of the same names hold heads: the authors' classifiers, and SegFormers
+            theirs = published.repository.startswith("smp-hub/")
+            state["head.weight" if theirs else "decode_head.classifier.weight"] = np.ones(9)
         pretrained.merge(shapes, fitting.rename(state, lists))
 
 

@@ -86,6 +86,13 @@ def test_checkpoints_are_unwrapped_and_say_so(tmp_path, wrapper, new):
     assert file.notes == (f"took the weights under {wrapper!r}", "took the prefix 'module.' off every name")
 
 
+def test_tensors_beside_the_weights_are_not_taken_for_them(tmp_path):
+    torch = oracles.torch()
+    torch.save({"loss": torch.tensor(0.5), "state_dict": {"a": torch.ones(2)}}, tmp_path / "x.pth")
+    file = read(tmp_path / "x.pth")
+    assert list(file.arrays) == ["a"] and file.notes == ("took the weights under 'state_dict'",)
+
+
 def test_safetensors_and_npz(tmp_path):
     torch = oracles.torch()
     from safetensors.torch import save_file

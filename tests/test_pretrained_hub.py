@@ -1,5 +1,6 @@
 """Published weights: which there are, how they are named, fetched and checked, and what is said without a network."""
 
+import hashlib
 import re
 import time
 from pathlib import Path
@@ -102,6 +103,24 @@ def test_a_revision_can_be_pinned_and_the_commit_is_kept(server):
     asked = len(server.asked)
     planned(f"hf://{REPOSITORY}@{OTHER_COMMIT}/model.safetensors")
     assert len(server.asked) == asked
+
+
+def test_small_files_have_the_digest_of_git(server):
+    server.etag = lambda content: hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    server.files[REPOSITORY, "main", "model.safetensors"] = b"xyz"
+    path = hub.fetch(Published(REPOSITORY))
+    assert hub.digest(path) == server.etag(b"xyz")
+    path.resolve().write_bytes(b"xyy")
+    with pytest.raises(WeightsError, match="is damaged: its git SHA-1 is not"):
+        hub.fetch(Published(REPOSITORY))
+
+
+def test_a_file_without_a_digest_is_told(published, server):
+    _, ours = network()
+    server.etag = lambda content: "a-name-of-the-mirror"
+    server.files[REPOSITORY, "main", "model.safetensors"] = to_bytes(ours)
+    loaded = pretrained.load(ours, "imagenet", encoder="residual")
+    assert loaded.notes[0] == "not compared with the Hub's digest, which its cache does not keep here"
 
 
 def test_what_a_repository_lacks_is_named(server):

@@ -42,6 +42,8 @@ def shapes_of(model):
 
 
 UNET = {"up": "nearest", "full_resolution": True, "head_kernel": 3}
+PSPNET = {"fuse_kernel": 1, "head_kernel": 3, "norm_single": False, "aux_width": None}
+TV = {"head_conv": True, "encoder_args": {"output_stride": 8}}
 TINY = {"depths": (1, 1, 2, 1)}
 THEIR_CONVNEXT = {"dims": (8, 16, 24, 32), **TINY}
 CONVNEXT = {"encoder_args": {"widths": (8, 16, 24, 32), **TINY}}
@@ -139,11 +141,18 @@ def test_a_configuration_is_told_the_fields_that_it_lacks(unet_over_mit):
         ("smp:unetplusplus", "vgg11", UNET | {"center": True}, "model.args.full_skip=False"),
         ("deeplab:torchvision_deeplabv3", "resnet50", {"head_conv": True}, "model.args.encoder_args.output_stride=8"),
         ("mit:segformer_transformers", "mit_b2", {}, ""),
+        ("mit:segformer_transformers", "mit_b2", {"act": "gelu"}, "model.args.act=relu"),
+        ("smp:pspnet", "resnet18", PSPNET | {"align_corners": False}, "model.args.align_corners=True"),
+        ("mobilenet:torchvision_lraspp", "mobilenet_v3_large", {}, "model.args.encoder_args.tap=first"),
+        ("mobilenet:torchvision_lraspp", "mobilenet_v3_large", {"encoder_args": {"tap": "first"}}, ""),
+        ("deeplab:torchvision_deeplabv3", "resnet50", TV | {"rates": (6, 12, 18)}, "model.args.rates=(12,24,36)"),
+        ("deeplab:torchvision_deeplabv3", "resnet50", TV, ""),
     ],
 )  # fmt: skip
 def test_a_network_that_computes_otherwise_is_told(rules, encoder, fields, lacking):
     """Where every array fits, and the numbers would differ."""
-    name = {"deeplab": "deeplabv3", "mit": "segformer"}.get(rules.partition(":")[0], rules.partition(":")[2])
+    names = {"deeplab": "deeplabv3", "mit": "segformer", "mobilenet": "lraspp"}
+    name = names.get(rules.partition(":")[0], rules.partition(":")[2])
     model = models.build(name, num_classes=2, encoder=encoder, **fields)
     remark = forms.remark(forms.of(rules, encoder), model)
     assert remark.rpartition(" with ")[2] == lacking and bool(remark) == bool(lacking)
@@ -160,5 +169,16 @@ def test_sizes_follow_the_encoder():
 def test_every_form_is_of_rules_and_fields_that_there_are():
     names = {rules: name for name, all_rules in catalogue.NETWORK_RULES.items() for rules in all_rules}
     for rules in forms.FORMS:
-        form = forms.of(rules, "resnet18")
-        models.build(names[rules], num_classes=2, encoder="resnet18", **{**form.sizes, **form.fields})
+        encoder = "mobilenet_v3_large" if rules == "mobilenet:torchvision_lraspp" else "resnet18"
+        form = forms.of(rules, encoder)
+        models.build(names[rules], num_classes=2, encoder=encoder, **{**form.sizes, **form.fields})
+
+
+def test_the_weights_of_smp_are_those_that_it_fetches():
+    known = oracles.smp().encoders.encoders
+    rows = [row for row in catalogue.ENCODER_ROWS if row[2].startswith("smp-hub/")]
+    assert {row[2] for row in rows} == set(catalogue.REVISIONS)
+    for encoder, name, _ in rows:
+        theirs = known[encoder]["pretrained_settings"][name]
+        published = catalogue.encoder_weights(encoder)[name]
+        assert (published.repository, published.revision) == (theirs["repo_id"], theirs["revision"])

@@ -12,7 +12,7 @@ from test_train import arguments, assert_identical, state_of
 from tiny_run import make_run, tiny_config, tiny_state
 from tiny_weights import ENCODED, assert_equal, network, save
 
-from jaxseg import models, optim, pretrained, setup
+from jaxseg import models, optim, pretrained, setup, snapshot
 from jaxseg.config import ConfigError, update
 from jaxseg.state import init_state
 from jaxseg.train import main
@@ -81,6 +81,7 @@ def test_a_run_starts_from_another_run(tmp_path):
     update(config, model__weights=str(tmp_path / "a"), optimizer__name="adamw")
     state, [origin] = initial(config, 6)
     assert origin.file == f"{tmp_path / 'a'}, best checkpoint, step 10" and len(origin.sha256) == 64
+    assert origin.notes == ()
     assert_equal({"params": state.params}, {"params": theirs.ema_params})  # the averaged parameters are its result
     assert_equal({"params": state.ema_params}, {"params": theirs.ema_params})
     assert_equal({"batch_stats": state.batch_stats}, {"batch_stats": theirs.batch_stats})
@@ -88,6 +89,8 @@ def test_a_run_starts_from_another_run(tmp_path):
     pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
     assert len(set(pointers)) == len(pointers)  # all of it may be donated
 
+    update(config, model__args=ENCODED | {"act": "elu", "norm": "batch", "dropout": 0.25})
+    assert plan_weights(config, 6).origin.notes == ("the run's network has other model.args for act, dropout",)
     update(config, model__args=ENCODED | {"widths": (5, 6)})
     with pytest.raises(ConfigError, match=r"model\.weights: the run in .* do not fit the model"):
         initial(config, 6)
@@ -102,6 +105,22 @@ def test_a_run_starts_from_another_run(tmp_path):
     state, [origin] = initial(config, 2)
     assert origin.notes == ("took the encoder out of the network",) and state.ema_params is None
     assert_equal(state.params["encoder"], theirs.ema_params["encoder"])
+
+
+@pytest.mark.parametrize(
+    ("other", "words"), [("unread", "another process .* could not use"), ("0" * 64, "different weights")]
+)
+def test_processes_agree_on_what_they_read(tmp_path, monkeypatch, other, words):
+    _, theirs = network(num_classes=6)
+    config = tiny_config(model__name="unet", model__args=ENCODED, model__weights=save(tmp_path / "x.npz", theirs))
+    told = []
+    monkeypatch.setattr(snapshot, "all_processes", lambda text: told.append(text) or [text, other])
+    with pytest.raises(ConfigError, match=rf"model\.weights: .*{words}.* {tmp_path / 'x.npz'}"):
+        plan_weights(config, 6)
+    (tmp_path / "x.npz").unlink()
+    with pytest.raises(ConfigError, match="There is no file of weights"):
+        plan_weights(config, 6)
+    assert len(told[0]) == 64 and told[1:] == ["unread"]  # nobody waits for this one
 
 
 OWN = {"model__args__encoder": None, "model__args__encoder_args": None}

@@ -92,10 +92,10 @@ class EncNet(nn.Module):
         width: channels of the features that are encoded (section 4: 512).
         codewords: of the encoding layer (section 4: 32).
         aggregate: over the pixels; the paper's "sum", or "mean" where images are of other sizes than in training.
-        dropout: rate before the classifiers.
+        dropout: rate before the classifiers, of whole channels, as in the authors' release.
         aux: an auxiliary head on the second coarsest level, in training (section 4.1, after Zhao et al. 2017): the
             `AuxiliaryHead` of the other networks with a quarter of the level's channels, which is the head of the
-            authors' release, whole channels dropped there too.
+            authors' release.
         encoder: the backbone; by default ResNet-50 with dilated stages at output stride 8 (section 3.2).
         axis_name: mapped axis over which dropout is drawn.
     """
@@ -120,7 +120,7 @@ class EncNet(nn.Module):
         x = ConvNormAct(self.width, **layers, name="neck")(pyramid[-1], train=train)
         x, context = ContextEncoding(self.codewords, self.aggregate, **layers, name="context")(x, train=train)
         presence = nn.Dense(self.num_classes, name="presence")(context)
-        dropped = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(x, train=train)
+        dropped = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(x, train=train)
         logits = to_logits(dropped, self.num_classes, size, dtype=self.dtype)
         width = max(1, pyramid[-2].shape[-1] // 4) if self.aux and len(pyramid) > 1 else None
         aux = auxiliary_logits(self, pyramid, size, width, self.dropout, train=train)

@@ -5,8 +5,7 @@ A classifier made convolutional (section 3.1): the dense layers of VGG-16 become
 added to the coarser scores, which transposed convolutions double (section 4.2, Fig. 3); these begin as bilinear
 interpolation and are learned, while the last step, to the image, stays bilinear as the authors have it. The paper has
 no normalisation: `norm="none"` is its network, whose "fc6" and "fc7" a VGG's weights start too. Its convolutions pad
-the image by 100 pixels so that the 7x7 kernel
-fits; ours pad "fc6" itself.
+the image by 100 pixels so that the 7x7 kernel fits; ours pad "fc6" itself.
 """
 
 from typing import Any, Literal

@@ -68,6 +68,18 @@ ENCODER_ROWS: tuple[tuple[str, str, str], ...] = (
     *((f"mit_b{n}", "nvidia", f"nvidia/mit-b{n}") for n in range(6)),
 )
 
+# Repository -> the commit that is fetched of it: segmentation_models.pytorch's own. Of the others the newest is
+# fetched, and a run records which that was.
+REVISIONS: dict[str, str] = {
+    "smp-hub/mobilenet_v2.imagenet": "e67aa804e17f7b404b629127eabbd224c4e0690b",
+    "smp-hub/mit_b0.imagenet": "9ce53d104d92d75aabb00aae70677aaab67e7c84",
+    "smp-hub/mit_b1.imagenet": "a04bf4f13a549bce677cf79b04852e7510782817",
+    "smp-hub/mit_b2.imagenet": "868ab6f13871dcf8c3d9f90ee4519403475b65ef",
+    "smp-hub/mit_b3.imagenet": "32558d12a65f1daa0ebcf4f4053c4285e2c1cbda",
+    "smp-hub/mit_b4.imagenet": "3a3454e900a4b4f11dd60eeb59101a9a1a36b017",
+    "smp-hub/mit_b5.imagenet": "ced04d96c586b6297fd59a7a1e244fc78fdb6531",
+}
+
 # Encoder, or family of encoders (file in jaxseg/models/encoders) -> rules of the formats that its weights come in.
 ENCODER_RULES: dict[str, tuple[str, ...]] = {
     "resnet": ("resnet:torchvision",),
@@ -131,12 +143,16 @@ wide_resnet50_2-9ba9bcbe
 
 def encoder_weights(encoder: str) -> dict[str, Published]:
     """Returns {name of weights: where they are} for an encoder; empty where none are known."""
-    return {name: Published(repository) for owner, name, repository in ENCODER_ROWS if owner == encoder}
+    return {name: _published(repository) for owner, name, repository in ENCODER_ROWS if owner == encoder}
 
 
 def network_weights(model: str) -> dict[str, Published]:
     """Returns {repository: where it is} of whole networks of an architecture."""
-    return {repository: Published(repository) for owner, repository in NETWORK_ROWS if owner == model}
+    return {repository: _published(repository) for owner, repository in NETWORK_ROWS if owner == model}
+
+
+def _published(repository: str) -> Published:
+    return Published(repository, revision=REVISIONS[repository] if repository in REVISIONS else None)
 
 
 def encoder_rules(encoder: str) -> tuple[str, ...]:

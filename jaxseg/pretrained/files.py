@@ -136,16 +136,16 @@ def unwrap(tree: Any, notes: list[str]) -> dict[str, Tensor]:
     """
     if not isinstance(tree, Mapping):
         raise WeightsError(f"it holds a {type(tree).__name__}, not a dictionary of named tensors (a state_dict)")
+    for name in _WRAPPERS:  # first, since beside the weights there may be other tensors, a loss
+        if name in tree and _holds_tensors(tree[name]):
+            notes.append(f"took the weights under {name!r}")
+            return unwrap(tree[name], notes)
     tensors = {str(name): x for name, x in tree.items() if isinstance(x, Tensor)}
     if tensors:
         others = [str(name) for name in tree if str(name) not in tensors]
         if others:
             notes.append(f"left out {some(map(repr, others), 5)}, no tensors")
         return tensors
-    for name in _WRAPPERS:
-        if name in tree and _holds_tensors(tree[name]):
-            notes.append(f"took the weights under {name!r}")
-            return unwrap(tree[name], notes)
     inside = [str(name) for name in tree if _holds_tensors(tree[name])]
     if len(inside) == 1:
         notes.append(f"took the weights under {inside[0]!r}")

@@ -7,9 +7,12 @@ corners), so that the weights fit and the numbers differ. Both are told: the fir
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 from flax import linen as nn
 
+from jaxseg import models
 from jaxseg.models import encoders
+from jaxseg.nn import rates_at
 
 
 class Form(NamedTuple):
@@ -35,7 +38,7 @@ _DEEPLAB = {"rates": (12, 24, 36), "head_conv": True, "align_corners": True}
 FORMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "deeplab:torchvision_deeplabv3": (
         _TORCHVISION,
-        {"head_conv": True, "align_corners": False, "encoder_args": {"output_stride": 8}},
+        {"rates": (12, 24, 36), "head_conv": True, "align_corners": False, "encoder_args": {"output_stride": 8}},
         {"aux_width": 256},
     ),
     "deeplab:smp_deeplabv3": (
@@ -49,10 +52,19 @@ FORMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {},
     ),
     "fcn:torchvision": (_TORCHVISION, {"encoder_args": {"output_stride": 8}}, {"aux_width": 256}),
+    "mobilenet:torchvision_lraspp": (
+        _TORCHVISION,
+        {"low_stride": 8, "encoder_args": {"output_stride": 16, "tap": "first"}},
+        {"width": 128},
+    ),
     "mit:segformer_transformers": (_TRANSFORMERS, {}, {"features": 768}),
     "smp:fpn": (_SMP, {"smooth": False, "align_corners": True}, {}),
     "smp:linknet": (_SMP, {"finest": 2, "up_kernel": 4, "ending": "block"}, {}),
-    "smp:pspnet": (_SMP, {"fuse_kernel": 1, "head_kernel": 3, "norm_single": False, "aux_width": None}, {}),
+    "smp:pspnet": (
+        _SMP,
+        {"fuse_kernel": 1, "head_kernel": 3, "norm_single": False, "align_corners": True, "aux_width": None},
+        {},
+    ),
     "smp:unet": (_SMP, _UNET, _WIDTHS),
     "smp:unetplusplus": (_SMP, _UNET, _WIDTHS),
     "smp:upernet": (_SMP, {"norm_features": True, "align_corners": True, "aux_width": None}, {"width": 256}),
@@ -78,7 +90,7 @@ def of(rules: str, encoder: str | None) -> Form | None:
         fields = {**fields, "encoder_args": {"output_norm": True}}
     if rules == "mit:segformer_transformers" and encoder in ("mit_b0", "mit_b1"):
         sizes = {"features": 256}
-    return Form(peer, fields, sizes)
+    return Form(peer, {"act": "relu", **fields}, sizes)  # the activation of all of them, which leaves no mark
 
 
 def _to_stride_8(encoder: str) -> dict[str, Any]:
@@ -92,13 +104,23 @@ def _to_stride_8(encoder: str) -> dict[str, Any]:
 def differences(wanted: Mapping[str, Any], network: nn.Module) -> list[str]:
     """Returns "model.args.KEY=VALUE" for what `wanted` has and the network has otherwise."""
     flat = {key: value for key, value in wanted.items() if key != "encoder_args"}
-    other = [f"model.args.{key}={_show(value)}" for key, value in flat.items() if getattr(network, key) != value]
+    other = [f"model.args.{key}={_show(value)}" for key, value in flat.items() if _field(network, key, wanted) != value]
     if "encoder_args" in wanted:
         encoder = network.encoder()
         for key, value in wanted["encoder_args"].items():
             if hasattr(encoder, key) and getattr(encoder, key) != value:
                 other.append(f"model.args.encoder_args.{key}={_show(value)}")
     return other
+
+
+def _field(network: nn.Module, key: str, wanted: Mapping[str, Any]) -> Any:
+    """Returns a field as `wanted` has it: the name of the activation, and the rates that follow the output stride."""
+    value = getattr(network, key)
+    if key == "act":
+        return next((name for name in models.ACTIVATIONS if getattr(jax.nn, name) is value), value)
+    if key == "rates" and value is None:
+        return rates_at(wanted["encoder_args"]["output_stride"])
+    return value
 
 
 def _show(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Fetches published weights from the Hugging Face Hub, into its own cache, and checks that they came whole."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,15 @@ def commit(path: Path) -> str | None:
     return None if match is None else match[1]
 
 
+def digest(path: Path) -> str | None:
+    """Returns the digest that names a file of the Hub's cache: in 64 digits its SHA-256, in 40 its SHA-1 as git has it.
+
+    None where the cache keeps files under their own names alone (it does so on systems without links).
+    """
+    name = path.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", name) else None
+
+
 def _look(published: Published, *, local_files_only: bool) -> Path | None:
     """Returns the first of the files that the repository, or the cache alone, holds; None where it holds none."""
     import huggingface_hub
@@ -93,10 +103,19 @@ def _unreachable(published: Published) -> Exception | None:
 
 
 def _check(path: Path) -> None:
-    """Compares the file with its digest: the cache names large files by the SHA-256 that the Hub gave for them."""
-    expected = path.resolve().name
-    if re.fullmatch("[0-9a-f]{64}", expected) and file_sha256(path) != expected:
-        raise WeightsError(f"{path.resolve()} is damaged: its SHA-256 is not {expected}; remove it to fetch it again.")
+    """Compares the file with its digest: the SHA-256 that the Hub gave for it, or for a small one git's SHA-1."""
+    expected = digest(path)
+    if expected is None:
+        return
+    kind, found = ("SHA-256", file_sha256(path)) if len(expected) == 64 else ("git SHA-1", _git_sha1(path))
+    if found != expected:
+        raise WeightsError(f"{path.resolve()} is damaged: its {kind} is not {expected}; remove it to fetch it again.")
+
+
+def _git_sha1(path: Path) -> str:
+    with path.open("rb") as file:
+        start = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        return hashlib.file_digest(file, lambda: start).hexdigest()
 
 
 def _offline(published: Published, error: BaseException) -> WeightsError:

@@ -15,7 +15,7 @@ from jaxseg.models import encoders
 from jaxseg.pretrained import catalogue, files, forms, hub, vgg
 from jaxseg.pretrained.catalogue import Published
 from jaxseg.pretrained.errors import WeightsError
-from jaxseg.pretrained.fitting import fit, is_ours, rename, rename_encoder, unknown
+from jaxseg.pretrained.fitting import check_patterns, fit, is_ours, leave_out, rename, rename_encoder, unknown
 from jaxseg.pretrained.rules import Rule, flatten
 from jaxseg.words import nearest
 
@@ -153,7 +153,8 @@ def load(
             this name), and whose fields are compared with those of the file's network, see `forms`.
         rules: of the format of the file, relative to the encoder or for the whole network, in place of those that are
             known for it.
-        skip: regular expressions of paths that stay as they are, see `merge`.
+        skip: regular expressions of paths that stay as they are, see `merge`, or of names in the file that no rule
+            knows and that are left out; each must be found in one of either.
         channels: of the network's images; where that is not 3, the first convolution of RGB weights is adapted, see
             `adapt_input`.
         num_classes: of the network; classifiers for another number in the file stay as they are, see `remade_heads`.
@@ -162,11 +163,14 @@ def load(
         WeightsError: if the weights cannot be had, read, renamed or fitted: what is missing, unexpected and of another
             shape is listed.
     """
+    check_patterns(skip)
     found = find(source, encoder=encoder, model=model, network=network)
     path = hub.fetch(found.published) if found.file is None else found.file
     file = files.read(path)
     catalogue.check_torchvision_digest(path.stem, file.sha256)
     notes, known = list(file.notes), formats(found.rules, encoder, network)
+    if found.file is None and hub.digest(path) is None:
+        notes.append("not compared with the Hub's digest, which its cache does not keep here")
     if rules is not None:
         known = [Format("", list(rules))]
     form, options = None, {"skip": skip, "channels": channels, "num_classes": num_classes, "notes": notes}
@@ -175,15 +179,17 @@ def load(
         if foreign and not known and encoder is None and (model is None or found.rules):
             raise WeightsError(f"its names are not ours, and {without_encoder(network)}")
         lists = [rules for _, rules in known]
+        theirs = leave_out(file.arrays, lists, skip, notes)
+        options["names"] = file.arrays.keys() - theirs.keys()
         if model is None:
-            arrays = rename_encoder(file.arrays, lists, notes)
+            arrays = rename_encoder(theirs, lists, notes)
             over_vgg = encoder is not None and encoders.family(encoder) == "vgg"
             dense = vgg.dense_layers(file.arrays, flatten(variables), notes) if over_vgg else {}
             result = fit(variables, arrays | dense, children=("encoder", *(vgg.DENSE if dense else ())), **options)
         else:
             if foreign and known:
-                form = forms.of(min(known, key=lambda f: len(unknown(file.arrays, f.rules))).name, encoder)
-            result = fit(variables, rename(file.arrays, lists), **options)
+                form = forms.of(min(known, key=lambda f: len(unknown(theirs, f.rules))).name, encoder)
+            result = fit(variables, rename(theirs, lists), **options)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}{forms.advice(form, network) if form else ''}") from error
     if form is not None and forms.remark(form, network):

@@ -49,8 +49,11 @@ def _block_transformers() -> list[Rule]:
 
 
 def mit_smp() -> list[Rule]:
-    """The mit_b* encoders of segmentation_models.pytorch, which have the names of the authors' release -> ours."""
-    rules = []
+    """The mit_b* encoders of segmentation_models.pytorch, which have the names of the authors' release -> ours.
+
+    Files of the classifiers hold "head" too, which is left out.
+    """
+    rules = [Rule(r"head\.(?:weight|bias)", None)]
     for s in range(_STAGES):
         rules += layer(rf"patch_embed{s + 1}\.proj", f"stage{s}/patch")
         rules += norm(rf"patch_embed{s + 1}\.norm", f"stage{s}/patch_norm")
@@ -82,6 +85,6 @@ def segformer_transformers() -> list[Rule]:
 
 
 def mit_classifier() -> list[Rule]:
-    """The files of the ImageNet classifiers (nvidia/mit-b0 to b5) -> our encoder; their classifier is left out."""
+    """The files of ImageNet classifiers (nvidia/mit-b0 to b5) and of SegFormers -> our encoder, without their heads."""
     inside = [rule._replace(pattern=r"segformer\." + rule.pattern) for rule in mit_transformers()]
-    return [*inside, Rule(r"classifier\..*", None)]
+    return [*inside, Rule(r"(?:classifier|decode_head)\..*", None)]

@@ -148,26 +148,37 @@ def merge(
             such entries of `variables` stay as they are.
 
     Raises:
-        ValueError: listing what is missing, unexpected and of the wrong shape.
+        ValueError: listing what is missing, unexpected, of the wrong shape, whole numbers for floating-point ones (of a
+            quantised network), and not finite.
     """
     ours = flatten(variables)
 
     def skipped(path: str) -> bool:
         return any(re.search(pattern, path) for pattern in skip)
 
+    taking = {p: x for p, x in loaded.items() if p in ours and not skipped(p)}
     missing = [p for p in ours if p not in loaded and not skipped(p)]
     unexpected = [p for p in loaded if p not in ours and not skipped(p)]
     wrong = [
         f"{p} ({'x'.join(map(str, x.shape))} in the file, {'x'.join(map(str, ours[p].shape))} here)"
-        for p, x in loaded.items()
-        if p in ours and tuple(x.shape) != tuple(ours[p].shape) and not skipped(p)
+        for p, x in taking.items()
+        if tuple(x.shape) != tuple(ours[p].shape)
     ]
+    whole = [f"{p} ({x.dtype})" for p, x in taking.items() if _floating(ours[p]) and not _floating(x)]
+    infinite = [p for p, x in taking.items() if _floating(x) and not np.isfinite(x).all()]
     problems = [
         f"{len(names)} {what}: {some(names)}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        for what, names in (
+            ("missing", missing), ("unexpected", unexpected), ("of another shape", wrong),
+            ("of whole numbers", whole), ("with NaN or infinite numbers", infinite),
+        )
         if names
-    ]
+    ]  # fmt: skip
     if problems:
         raise ValueError("The weights do not fit the model. " + "; ".join(problems) + ".")
-    taken = {p: jax.numpy.asarray(loaded[p], x.dtype) if p in loaded and not skipped(p) else x for p, x in ours.items()}
-    return traverse_util.unflatten_dict(taken, sep="/")
+    merged = {p: jax.numpy.asarray(taking[p], x.dtype) if p in taking else x for p, x in ours.items()}
+    return traverse_util.unflatten_dict(merged, sep="/")
+
+
+def _floating(x: Any) -> bool:
+    return jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
