@@ -10,6 +10,11 @@ KEYS: dict[str, tuple[Any, str]] = {
     "accumulate": (1, "micro-batches a step; gradients are those of the whole batch"),
     "strategy": ("jit", "how the step is compiled: jit (one program over a mesh of all devices) or pmap"),
     "dtype": ("float32", "compute dtype: float32 or bfloat16 (parameters, logits and losses stay float32)"),
+    "remat": (
+        False,
+        "keep for the backward pass only what passes between the stages of the network, and compute the rest anew: "
+        "less memory, up to a third more time",
+    ),
     "model.name": ("resunet", "architecture, see jaxseg/models"),
     "model.num_classes": (0, "0: as many as the data has; 1: binary, one sigmoid logit"),
     "model.args": ({}, "fields of the architecture that differ from its defaults"),

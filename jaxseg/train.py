@@ -115,6 +115,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
             aux_weight=setup.aux_weight(config),
             schedule=schedule,
             gradients=config.log.gradients,
+            remat=config.remat,
             axis_name=axis,
         )
     )
