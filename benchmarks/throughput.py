@@ -109,7 +109,7 @@ def measure(
     state, key, placed = strategy.put_state(fresh), strategy.put_key(jax.random.key(1)), strategy.put_batch(host)
     del fresh
     parameters = count_parameters(strategy.get_state(state).params)
-    program, cold, warm = compile_twice(strategy.compile_train(train_step), state, placed, key)
+    program, cold, warm = compile_twice(strategy.compile_train(train_step, remat=remat == "on"), state, placed, key)
     infer = jax.jit(
         lambda variables, image: whole.apply(variables, image, train=False)[0],
         compiler_options=parallel.compiler_options(),

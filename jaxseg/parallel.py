@@ -21,6 +21,9 @@ from jaxseg.types import Key, PyTree
 _CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
 }
+# Without it XLA takes the barriers of `jax.checkpoint` away on CPUs and then finds what is computed twice; measured, a
+# step with rematerialised stages needs as much memory there as one without.
+_CPU_REMAT_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 class Strategy(Protocol):
@@ -28,8 +31,11 @@ class Strategy(Protocol):
 
     axis_name: str | None
 
-    def compile_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Compiles `step(state, batch, key) -> (state, metrics)`; the old state's memory is given to the new one."""
+    def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
+        """Compiles `step(state, batch, key) -> (state, metrics)`; the old state's memory is given to the new one.
+
+        `remat` is that of `make_train_step`.
+        """
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Compiles `step(state, batch) -> sums`."""
@@ -65,13 +71,13 @@ class JitStrategy:
     def sharded(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec("data"))
 
-    def compile_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
         return jax.jit(
             step,
             donate_argnums=0,
             in_shardings=(self.replicated, self.sharded, self.replicated),
             out_shardings=self.replicated,
-            compiler_options=compiler_options(),
+            compiler_options=compiler_options(remat=remat),
         )
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +120,8 @@ class PmapStrategy:
         # Named as `pmap` names that of its results: a state that came over another would have the second step compiled.
         return Mesh(np.array(self.devices), (self.axis_name,))
 
-    def compile_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
+        del remat  # `pmap` takes no compiler options
         return jax.pmap(
             step, axis_name=self.axis_name, in_axes=(0, 0, None), donate_argnums=0, devices=self._global_devices()
         )
@@ -199,12 +206,17 @@ def make_strategy(name: str, batch_sizes: Mapping[str, int], devices: Sequence[j
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
-    """Returns the compiler options that this backend and this version of XLA take, empty where there are none."""
+def compiler_options(*, remat: bool = False) -> dict[str, str]:
+    """Returns the compiler options that this backend and this version of XLA take, empty where there are none.
+
+    Args:
+        remat: whether they are for a step whose stages are computed anew in the backward pass.
+    """
     if jax.default_backend() != "cpu":
         return {}
+    options = _CPU_OPTIONS | (_CPU_REMAT_OPTIONS if remat else {})
     try:
-        jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS)(0.0)
+        jax.jit(lambda x: x + 1, compiler_options=options)(0.0)
     except Exception:  # the option is unknown to this version: there is no narrower class that all versions raise
         return {}
-    return dict(_CPU_OPTIONS)
+    return options

@@ -117,7 +117,8 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
             gradients=config.log.gradients,
             remat=config.remat,
             axis_name=axis,
-        )
+        ),
+        remat=config.remat,
     )
     eval_step = strategy.compile_eval(make_eval_step(model, loss, prepare=prepare, axis_name=axis))
     segment = make_segmenter(model, config)
