@@ -117,7 +117,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "schedule.name": ("constant", "poly", "cosine", "step"),
 }
 
-# Keys that change nothing about the numbers of a run: a resumed run may differ in them.
+# Keys that change nothing about the numbers of a run: a resumed run may differ in them. `remat` changes last bits.
 FREE_KEYS = ("data.dir", "data.cache", "data.workers", "data.prefetch", "log.every", "log.images", "log.tensorboard",
              "checkpoint.keep", "eval.batch_size")  # fmt: skip
 

@@ -9,11 +9,11 @@ from test_step import assert_same
 from tiny_models import TINY
 from tiny_run import tiny_config
 
-from jaxseg import models, setup, step, train
+from jaxseg import models, parallel, setup, step, train
+from jaxseg.config import differences, update
 from jaxseg.losses import make_loss
 from jaxseg.nn import rematerialised
 from jaxseg.nn.remat import is_stage
-from jaxseg.parallel import make_strategy
 from jaxseg.state import init_state
 
 # A network each of the two U-shapes and one over a published encoder, with batch norm and dropout where they have it.
@@ -31,16 +31,15 @@ NETWORKS = {
 
 def kept(apply, variables, image):
     """Returns the bytes that the backward pass of a training step takes from the forward pass, image included."""
-    rest = {name: tree for name, tree in variables.items() if name != "params"}
 
-    def backward(params, image):
+    def backward(variables, image):
         def train(params):
             draws = {"dropout": jax.random.key(0)}
-            return apply({"params": params, **rest}, image, train=True, mutable=["batch_stats"], rngs=draws)[0]
+            return apply({**variables, "params": params}, image, train=True, mutable=["batch_stats"], rngs=draws)[0]
 
-        return jax.vjp(train, params)[1]
+        return jax.vjp(train, variables["params"])[1]
 
-    residuals = jax.tree.leaves(jax.eval_shape(backward, variables["params"], image))
+    residuals = jax.tree.leaves(jax.eval_shape(backward, variables, image))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in residuals)
 
 
@@ -50,14 +49,13 @@ def test_every_network_keeps_less_for_the_backward_pass(name):
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
     less = kept(rematerialised(model.apply), variables, image)
-    print(name, less, kept(model.apply, variables, image), less / kept(model.apply, variables, image))
-    assert less < 0.7 * kept(model.apply, variables, image)
+    assert less < 0.5 * kept(model.apply, variables, image)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_step_needs_less_memory_and_ends_in_the_same_state(name):
     model, tx = models.build(name, num_classes=3, **NETWORKS[name]), optax.sgd(0.1, momentum=0.9)
-    strategy = make_strategy("jit", {}, jax.devices()[:1])
+    strategy = parallel.make_strategy("jit", {}, jax.devices()[:1])
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.normal(size=(4, 64, 64, 3)).astype(np.float32),
@@ -71,9 +69,8 @@ def test_a_step_needs_less_memory_and_ends_in_the_same_state(name):
         program = strategy.compile_train(anew, remat=remat).lower(*given).compile()
         memory.append(program.memory_analysis().temp_size_in_bytes)
         ends.append(jax.device_get(program(*given)))
-    print(name, memory, memory[1] / memory[0])
     assert_same(ends[1], ends[0], rtol=1e-4)
-    assert memory[1] < 0.8 * memory[0]
+    assert memory[1] < 0.6 * memory[0]
 
 
 def test_what_is_a_stage():
@@ -86,10 +83,21 @@ def test_the_key_reaches_the_step_that_is_checked_and_the_one_that_trains(monkey
     class Reached(Exception):
         pass
 
-    def reached(apply):
-        raise Reached
+    def reached(self, step, *, remat=False):
+        raise Reached(f"remat={remat}")
 
-    monkeypatch.setattr(step, "rematerialised", reached)
-    for begin in (setup.check, lambda config: train.train(config, tmp_path / "run", "the command")):
-        with pytest.raises(Reached):
-            begin(tiny_config(remat=True))
+    made = []
+    monkeypatch.setattr(step, "rematerialised", lambda apply: made.append(apply) or apply)
+    monkeypatch.setattr(parallel.JitStrategy, "compile_train", reached)
+    config = tiny_config(remat=True)
+    update(config, eval__batch_size=8)
+    setup.check(config)
+    assert len(made) == 1
+    with pytest.raises(Reached, match="remat=True"):
+        train.train(config, tmp_path / "run", "the command")
+    assert len(made) == 2
+
+
+def test_a_run_goes_on_with_the_value_it_began_with():
+    """Last bits differ: after one step of the residual networks above, in a quarter to a half of the arrays."""
+    assert differences(tiny_config(), tiny_config(remat=True)) == ["remat: False -> True"]
