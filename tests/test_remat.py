@@ -6,12 +6,13 @@ import numpy as np
 import optax
 import pytest
 from test_step import assert_same
-from tiny_models import TINY
+from tiny_models import ENCODERS, TINY
 from tiny_run import tiny_config
 
 from jaxseg import models, parallel, setup, step, train
 from jaxseg.config import differences, update
 from jaxseg.losses import make_loss
+from jaxseg.models import encoders
 from jaxseg.nn import rematerialised
 from jaxseg.nn.remat import is_stage
 from jaxseg.state import init_state
@@ -43,13 +44,22 @@ def kept(apply, variables, image):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in residuals)
 
 
-@pytest.mark.parametrize("name", models.names())
-def test_every_network_keeps_less_for_the_backward_pass(name):
-    model = models.build(name, num_classes=3, **TINY[name])
+def assert_keeps_less(model):
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
     less = kept(rematerialised(model.apply), variables, image)
     assert less < 0.5 * kept(model.apply, variables, image)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_network_keeps_less_for_the_backward_pass(name):
+    assert_keeps_less(models.build(name, num_classes=3, **TINY[name]))
+
+
+@pytest.mark.parametrize("name", {encoders.family(name): name for name in encoders.names()}.values())
+def test_so_does_a_network_over_every_family_of_encoders(name):
+    fields = {"encoder": name, "encoder_args": ENCODERS[name], "aux_width": None, "width": 4}
+    assert_keeps_less(models.build("fcn_head", num_classes=3, **fields))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -65,7 +65,7 @@ def run(batch, *, strategy="jit", devices=1, accumulate=1, norm="group", rate=0.
         model, tx, make_loss(terms, num_classes=K), augment=augment, accumulate=accumulate, ema_decay=ema,
         remat=remat, axis_name=strat.axis_name,
     )  # fmt: skip
-    compiled = strat.compile_train(step)
+    compiled = strat.compile_train(step, remat=remat)
     state, key = strat.put_state(init), strat.put_key(jax.random.key(2))
     for _ in range(steps):
         state, metrics = compiled(state, strat.put_batch(batch), key)
@@ -90,7 +90,7 @@ def reference(batch):
         {"accumulate": 4},
         {"accumulate": 2, "strategy": "jit", "devices": 4},
         {"accumulate": 2, "strategy": "pmap", "devices": 8},
-        {"remat": True},
+        {"remat": True, "strategy": "jit", "devices": 8},
         {"remat": True, "accumulate": 2, "strategy": "pmap", "devices": 8},
     ],
     ids=str,
