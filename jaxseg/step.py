@@ -79,7 +79,8 @@ def make_train_step(
         schedule: learning rate by step, only to report it.
         gradients: whether to report the norm of each parameter's gradient.
         remat: whether the stages of the model are computed anew in the backward pass (`nn.rematerialised`): the memory
-            of their inner activations is saved, at the cost of up to another forward pass.
+            of their inner activations is saved, at the cost of up to another forward pass. On CPUs XLA undoes it
+            without `parallel.compiler_options(remat=True)`, which `Strategy.compile_train` takes.
         axis_name: name of the `pmap` axis to reduce over; None under `jit`, where the batch is global already.
 
     Returns:
