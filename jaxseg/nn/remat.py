@@ -2,6 +2,8 @@
 
 The backward pass of a network needs what the forward pass has computed. Kept from stage to stage alone, and computed
 anew for one stage at a time (the paper's segments), it takes the memory of the borders and of the largest stage.
+One `jax.checkpoint` of the whole network that saves the named borders is no substitute: XLA may compute all stages anew
+before the first is used. Measured on a CPU, that saved a U-Net nothing, where this halves what a step needs.
 """
 
 import functools
