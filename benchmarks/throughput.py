@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sizes", nargs="+", type=int, default=[128], metavar="PIXELS", help="height and width")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--strategies", nargs="+", choices=("jit", "pmap"), default=["jit"])
+    parser.add_argument("--remat", nargs="+", choices=("off", "on"), default=["off"],
+                        help="whether the backward pass computes stages anew, for less memory")  # fmt: skip
     parser.add_argument("--num-classes", type=int, default=21)
     options = parser.parse_args(argv)
     share_gpu()
@@ -64,9 +66,11 @@ def main(argv: list[str] | None = None) -> int:
     record: dict[str, Any] = {"environment": environment(), "ceilings": {}, "runs": []}
     for dtype in options.dtypes:
         record["ceilings"][dtype] = ceilings(jnp.dtype(dtype).type, smallest=options.smallest)
-    combinations = itertools.product(options.models, options.batches, options.sizes, options.dtypes, options.strategies)
-    for name, batch, size, dtype, strategy in combinations:
-        run = measure(name, batch, size, dtype, strategy, options)
+    combinations = itertools.product(
+        options.models, options.batches, options.sizes, options.dtypes, options.strategies, options.remat
+    )
+    for name, batch, size, dtype, strategy, remat in combinations:
+        run = measure(name, batch, size, dtype, strategy, remat, options)
         # The fake devices of a CPU share its cores.
         devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
         ceiling = record["ceilings"][dtype]
@@ -81,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(
-    name: str, batch: int, size: int, dtype: str, strategy_name: str, options: argparse.Namespace
+    name: str, batch: int, size: int, dtype: str, strategy_name: str, remat: str, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Returns one row: a training step and inference of one model, compiled as `jaxseg.train` compiles them."""
     architecture, fields = SMALL[name] if name in SMALL else (name, {})
@@ -91,7 +95,7 @@ def measure(
     whole = models.build(architecture, **fields)  # for one program over all devices
     tx = optax.sgd(0.01, momentum=0.9)
     loss = losses.make_loss("cross_entropy", num_classes=options.num_classes)
-    train_step = make_train_step(model, tx, loss, axis_name=strategy.axis_name)
+    train_step = make_train_step(model, tx, loss, remat=remat == "on", axis_name=strategy.axis_name)
     init = jax.jit(
         lambda key: init_state(whole, tx, key, (size, size, 3)),
         compiler_options=compiler_options(),
@@ -106,7 +110,7 @@ def measure(
     state, key, placed = strategy.put_state(fresh), strategy.put_key(jax.random.key(1)), strategy.put_batch(host)
     del fresh
     parameters = count_parameters(strategy.get_state(state).params)
-    program, cold, warm = compile_twice(strategy.compile_train(train_step), state, placed, key)
+    program, cold, warm = compile_twice(strategy.compile_train(train_step, remat=remat == "on"), state, placed, key)
     infer = jax.jit(
         lambda variables, image: whole.apply(variables, image, train=False)[0],
         compiler_options=compiler_options(),
@@ -121,7 +125,7 @@ def measure(
 
     seconds = interleave({"train": step, "infer": lambda: infer(variables, image)}, options.repeats)
     return {
-        "model": name, "batch": batch, "size": size, "dtype": dtype, "strategy": strategy_name,
+        "model": name, "batch": batch, "size": size, "dtype": dtype, "strategy": strategy_name, "remat": remat,
         "parameters": parameters,
         "train_seconds": seconds["train"], "train_images_per_second": batch / seconds["train"],
         "infer_seconds": seconds["infer"], "infer_images_per_second": batch / seconds["infer"],
@@ -169,15 +173,15 @@ def _reset_cache() -> None:
 def describe(record: dict[str, Any]) -> str:
     """Returns the table."""
     columns = (
-        "model", "parameters", "batch", "size", "dtype", "strategy", "train img/s", "inference img/s", "step, ms",
-        "compile, s", "compile cached, s", "memory, MB", "GFLOP", "GFLOP/s", "of matmul", "of copying",
+        "model", "parameters", "batch", "size", "dtype", "strategy", "remat", "train img/s", "inference img/s",
+        "step, ms", "compile, s", "compile cached, s", "memory, MB", "GFLOP", "GFLOP/s", "of matmul", "of copying",
     )  # fmt: skip
     rows = []
     for r in record["runs"]:
         memory = "" if r["memory_bytes"] is None else f"{r['memory_bytes'] / 1e6:.0f}"
         shares = ("" if math.isnan(r[name]) else f"{r[name]:.0%}" for name in ("share_of_matmul", "share_of_bandwidth"))
         rows.append((
-            r["model"], f"{r['parameters']:,}", r["batch"], r["size"], r["dtype"], r["strategy"],
+            r["model"], f"{r['parameters']:,}", r["batch"], r["size"], r["dtype"], r["strategy"], r["remat"],
             f"{r['train_images_per_second']:.1f}", f"{r['infer_images_per_second']:.1f}",
             f"{1e3 * r['train_seconds']:.0f}", f"{r['compile_seconds']:.1f}", f"{r['compile_seconds_cached']:.1f}",
             memory, f"{r['flops'] / 1e9:.1f}", f"{r['flops_per_second'] / 1e9:.0f}", *shares,
@@ -192,7 +196,10 @@ def describe(record: dict[str, Any]) -> str:
 def draw(figure: Any, record: dict[str, Any]) -> None:
     """Bars of images/s."""
     runs = record["runs"]
-    labels = [f"{r['model']} {r['batch']}x{r['size']} {r['dtype']} {r['strategy']}" for r in runs]
+    labels = [
+        f"{r['model']} {r['batch']}x{r['size']} {r['dtype']} {r['strategy']}{' remat' * (r['remat'] == 'on')}"
+        for r in runs
+    ]
     groups = {
         "training": [r["train_images_per_second"] for r in runs],
         "inference": [r["infer_images_per_second"] for r in runs],

@@ -26,6 +26,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "tpu": {},
 }
 
+# Without it XLA takes the barriers of `jax.checkpoint` away on CPUs and then finds what is computed twice; measured, a
+# step with rematerialised stages needs as much memory there as one without.
+_REMAT: dict[str, dict[str, Any]] = {"cpu": {"xla_disable_hlo_passes": "cse_barrier_expander"}}
 # Quicker to compile, and the same bits: for a program that runs once, such as the initialisation.
 _ONCE: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 1}}
 
@@ -56,6 +59,12 @@ def compiler_options(changes: Mapping[str, Any] | None = None) -> dict[str, Any]
         first = str(error).partition("\n")[0].rstrip(".")
         raise ConfigError(f"compile.options={changes}: XLA on {jax.default_backend()} says: {first}.") from error
     return options
+
+
+@functools.cache
+def options_for_remat() -> dict[str, Any]:
+    """Returns the options that a step with rematerialised stages needs besides."""
+    return _known(_REMAT)
 
 
 def options_for_once() -> dict[str, Any]:

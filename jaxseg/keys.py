@@ -15,6 +15,11 @@ KEYS: dict[str, tuple[Any, str]] = {
         "XLA options that differ from jaxseg.compiler.OPTIONS, for strategy=jit; None: XLA's own default",
     ),
     "compile.cache": ("", "folder where compiled programs are kept for the next run; empty: ~/.cache/jaxseg/xla; off"),
+    "remat": (
+        False,
+        "keep for the backward pass only what passes between the stages of the network, and compute the rest anew: "
+        "less memory, up to a third more time",
+    ),
     "model.name": ("resunet", "architecture, see jaxseg/models"),
     "model.num_classes": (0, "0: as many as the data has; 1: binary, one sigmoid logit"),
     "model.args": ({}, "fields of the architecture that differ from its defaults"),
@@ -122,7 +127,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 # Keys that change nothing about the numbers of a run, or (compile.options) no more than another version of XLA does: a
-# resumed run may differ in them.
+# resumed run may differ in them. `remat` changes last bits.
 FREE_KEYS = ("compile.cache", "compile.options", "data.dir", "data.cache", "data.workers", "data.prefetch", "log.every",
              "log.images", "log.tensorboard", "checkpoint.keep", "eval.batch_size")  # fmt: skip
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxseg.compiler import compiler_options
+from jaxseg.compiler import compiler_options, options_for_remat
 from jaxseg.errors import ConfigError
 from jaxseg.types import Key, PyTree
 
@@ -22,8 +22,11 @@ class Strategy(Protocol):
 
     axis_name: str | None
 
-    def compile_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Compiles `step(state, batch, key) -> (state, metrics)`; the old state's memory is given to the new one."""
+    def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
+        """Compiles `step(state, batch, key) -> (state, metrics)`; the old state's memory is given to the new one.
+
+        `remat` is that of `make_train_step`.
+        """
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Compiles `step(state, batch) -> sums`."""
@@ -60,13 +63,13 @@ class JitStrategy:
     def sharded(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec("data"))
 
-    def compile_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
         return jax.jit(
             step,
             donate_argnums=0,
             in_shardings=(self.replicated, self.sharded, self.replicated),
             out_shardings=self.replicated,
-            compiler_options=self.options,
+            compiler_options={**options_for_remat(), **self.options} if remat else self.options,
         )
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,7 +112,8 @@ class PmapStrategy:
         # Named as `pmap` names that of its results: a state that came over another would have the second step compiled.
         return Mesh(np.array(self.devices), (self.axis_name,))
 
-    def compile_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
+        del remat  # `pmap` takes no compiler options
         return jax.pmap(
             step, axis_name=self.axis_name, in_axes=(0, 0, None), donate_argnums=0, devices=self._global_devices()
         )

@@ -78,6 +78,7 @@ def check(config: ConfigDict) -> None:
         ema_decay=config.ema.decay,
         aux_weight=aux_weight(config),
         schedule=schedule,
+        remat=config.remat,
     )
     state = _trace("model.args", init, key)
     _trace("optimizer.args", tx.update, state.params, state.opt_state, state.params)

@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from jaxseg.losses import Loss
 from jaxseg.metrics import confusion_matrix, num_confusion_classes, predict_classes
-from jaxseg.nn import resize, resize_to_sizes
+from jaxseg.nn import rematerialised, resize, resize_to_sizes
 from jaxseg.state import Learner, TrainState
 from jaxseg.types import Key, PyTree
 
@@ -60,6 +60,7 @@ def make_train_step(
     aux_weight: float | Sequence[float] = 0.4,
     schedule: optax.Schedule | None = None,
     gradients: bool = False,
+    remat: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Mapping[str, jax.Array], Key], tuple[TrainState, Metrics]]:
     """Returns `step(state, batch, key) -> (state, metrics)`.
@@ -77,6 +78,9 @@ def make_train_step(
             `out["aux"]`. Deep supervision as nnU-Net weighs it is (1/2, 1/4, 1/8, ...) beside the 1 of the logits.
         schedule: learning rate by step, only to report it.
         gradients: whether to report the norm of each parameter's gradient.
+        remat: whether the stages of the model are computed anew in the backward pass (`nn.rematerialised`): the memory
+            of their inner activations is saved, at the cost of up to another forward pass. On CPUs XLA undoes it
+            without `compiler.options_for_remat()`, which `Strategy.compile_train(step, remat=True)` adds.
         axis_name: name of the `pmap` axis to reduce over; None under `jit`, where the batch is global already.
 
     Returns:
@@ -86,6 +90,8 @@ def make_train_step(
         Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the batch, so neither
         the number of devices nor a restart changes them.
     """
+
+    apply = rematerialised(model.apply) if remat else model.apply
 
     def forward(
         params: PyTree, batch_stats: PyTree, step: jax.Array, batch: Mapping[str, jax.Array], key: Key
@@ -97,9 +103,7 @@ def make_train_step(
             # The barrier keeps XLA from fusing the augmentation into every reader of the image, which repeats it.
             image, label = jax.lax.optimization_barrier(jax.vmap(augment)(batch["keys"], image, label))
         variables = {"params": params, "batch_stats": batch_stats}
-        (logits, out), mutated = model.apply(
-            variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
-        )
+        (logits, out), mutated = apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
         aux = [fit(head, label.shape[1:]) for head in out["aux"]]
         stats = [loss.stats(logits, label, {**out, "step": step}), *(loss.of_logits.stats(each, label) for each in aux)]
         new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats

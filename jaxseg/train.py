@@ -116,8 +116,10 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
             aux_weight=setup.aux_weight(config),
             schedule=schedule,
             gradients=config.log.gradients,
+            remat=config.remat,
             axis_name=axis,
-        )
+        ),
+        remat=config.remat,
     )
     eval_step = strategy.compile_eval(make_eval_step(model, loss, prepare=prepare, axis_name=axis))
     segment = make_segmenter(model, config)

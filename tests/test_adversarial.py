@@ -135,6 +135,11 @@ def test_neither_moves_the_other(batch):
             assert same == (player == still or name == "aux"), name
 
 
+def test_a_step_that_computes_stages_anew_is_the_same(batch):
+    """Of the segmenter; its discriminator is no part of the network."""
+    assert_same(one_step(batch, remat=True)[1:], one_step(batch)[1:])
+
+
 @pytest.mark.parametrize("image", [False, True])
 def test_the_image_may_be_shown(batch, image):
     state = start(players(), duel(image=image))

@@ -37,8 +37,9 @@ def test_primitives(tmp_path):
 
 
 def test_throughput(tmp_path):
-    record = run("throughput", tmp_path / "t")
+    record = run("throughput", tmp_path / "t", "--remat", "on")
     (row,) = record["runs"]
+    assert row["remat"] == "on"
     # Forward, gradient by the image and by the kernels: at least the 6 operations a weight of one pixel.
     assert row["flops"] > 6 * row["parameters"] and row["memory_bytes"] > row["parameters"] * 4
     assert row["bytes"] > row["parameters"] * 4

@@ -80,6 +80,7 @@ def test_override_may_stand_in_the_next_word():
         ("--config.schedule.boundaries=a,b", "schedule.boundaries must be whole numbers, got 'a'"),
         ("--config.schedule.boundaries=1.5,2", "schedule.boundaries must be whole numbers, got 1.5"),
         ("--config.data.std=a", "data.std must be numbers"),
+        ("--config.remat=some", "remat must be True or False like False, got .some."),
         ("--config.data.size=(True,2)", "data.size must be whole numbers"),
         ("--config.data.palette=((0,0),)", "data.palette must be colours"),
         ("--config.data.palette=((0,0,256),)", "data.palette must be colours"),

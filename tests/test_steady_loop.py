@@ -43,8 +43,8 @@ def test_nothing_compiles_twice_or_crosses_over_unasked(
     before: list[int] = []  # compilations until each training step
 
     def watched(kind: str, make: Callable[..., Any]) -> Callable[..., Any]:
-        def compile_step(self: Any, step: Callable[..., Any]) -> Callable[..., Any]:
-            run = make(self, step)
+        def compile_step(self: Any, step: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+            run = make(self, step, **options)
 
             def call(*arguments: Any) -> Any:
                 before.extend([len(compiled)] if kind == "train" else [])

@@ -55,7 +55,7 @@ def batch():
 
 
 def run(batch, *, strategy="jit", devices=1, accumulate=1, norm="group", rate=0.0, terms="cross_entropy + 0.5 * dice",
-        augment=jitter, steps=2, ema=0.0):  # fmt: skip
+        augment=jitter, steps=2, ema=0.0, remat=False):  # fmt: skip
     """Returns the state and the last metrics after some steps."""
     strat = make_strategy(strategy, {"batch_size": len(batch["image"])}, jax.devices()[:devices])
     model = Tiny(norm=norm, rate=rate, axis_name=strat.axis_name)
@@ -63,9 +63,9 @@ def run(batch, *, strategy="jit", devices=1, accumulate=1, norm="group", rate=0.
     init = init_state(Tiny(norm=norm), tx, jax.random.key(1), (6, 5, 3), ema=ema > 0)
     step = make_train_step(
         model, tx, make_loss(terms, num_classes=K), augment=augment, accumulate=accumulate, ema_decay=ema,
-        axis_name=strat.axis_name,
+        remat=remat, axis_name=strat.axis_name,
     )  # fmt: skip
-    compiled = strat.compile_train(step)
+    compiled = strat.compile_train(step, remat=remat)
     state, key = strat.put_state(init), strat.put_key(jax.random.key(2))
     for _ in range(steps):
         state, metrics = compiled(state, strat.put_batch(batch), key)
@@ -90,6 +90,8 @@ def reference(batch):
         {"accumulate": 4},
         {"accumulate": 2, "strategy": "jit", "devices": 4},
         {"accumulate": 2, "strategy": "pmap", "devices": 8},
+        {"remat": True, "strategy": "jit", "devices": 8},
+        {"remat": True, "accumulate": 2, "strategy": "pmap", "devices": 8},
     ],
     ids=str,
 )
@@ -104,7 +106,8 @@ def test_pmap_equals_jit_with_every_norm_and_dropout(batch, norm):
     one = run(batch, norm=norm, rate=0.4)
     many = run(batch, norm=norm, rate=0.4, strategy="pmap", devices=8)
     sharded = run(batch, norm=norm, rate=0.4, devices=8)
-    for other in (many, sharded):
+    again = run(batch, norm=norm, rate=0.4, strategy="pmap", devices=8, remat=True)
+    for other in (many, sharded, again):
         assert_same(other[0], one[0], rtol=1e-4)
         assert_same(other[1], one[1], rtol=1e-4)
 

@@ -31,6 +31,7 @@ from jaxseg.nn.pooling import (
     max_unpool,
 )
 from jaxseg.nn.pyramid import PyramidPooling
+from jaxseg.nn.remat import rematerialised
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
 from jaxseg.nn.resize import SubPixelUp, crop_to, pad_to_multiple, resize, resize_to_sizes, upsample
 
@@ -79,6 +80,7 @@ __all__ = [
     "max_unpool",
     "pad_to_multiple",
     "rates_at",
+    "rematerialised",
     "resize",
     "resize_to_sizes",
     "round_channels",
