@@ -40,21 +40,23 @@ _CACHE_SECONDS = 0.1  # what compiles faster is not kept
 _logger = logging.getLogger("jaxseg")
 
 
-def compiler_options(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def compiler_options(changes: Mapping[str, Any] | None = None, *, remat: bool = False) -> dict[str, Any]:
     """Returns the options for `jax.jit(..., compiler_options=)`: `OPTIONS` of this backend, changed by `changes`.
 
     Those of `OPTIONS` that this version of XLA does not know are left out.
 
     Args:
         changes: {name of an XLA option: value}; None as the value leaves an option to XLA's own default.
+        remat: whether they are for a step with rematerialised stages, see `step.make_train_step`.
 
     Raises:
         ConfigError: if XLA does not know an option of `changes`, or not with this value.
     """
-    changes = dict(changes or {})
-    options = {name: value for name, value in {**_known_options(), **changes}.items() if value is not None}
+    changes, usual = dict(changes or {}), _known_options() | (_remat_options() if remat else {})
+    options = {name: value for name, value in (usual | changes).items() if value is not None}
     try:
-        _try(options)
+        if changes:
+            _try(options)
     except Exception as error:  # there is no narrower class that all versions raise
         first = str(error).partition("\n")[0].rstrip(".")
         raise ConfigError(f"compile.options={changes}: XLA on {jax.default_backend()} says: {first}.") from error
@@ -62,8 +64,7 @@ def compiler_options(changes: Mapping[str, Any] | None = None) -> dict[str, Any]
 
 
 @functools.cache
-def options_for_remat() -> dict[str, Any]:
-    """Returns the options that a step with rematerialised stages needs besides."""
+def _remat_options() -> dict[str, Any]:
     return _known(_REMAT)
 
 

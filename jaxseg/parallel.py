@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxseg.compiler import compiler_options, options_for_remat
+from jaxseg.compiler import compiler_options
 from jaxseg.errors import ConfigError
 from jaxseg.types import Key, PyTree
 
@@ -49,11 +49,14 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True)
 class JitStrategy:
-    """Data parallelism by sharding: the batch is split over the mesh axis `data`, the state is on every device."""
+    """Data parallelism by sharding: the batch is split over the mesh axis `data`, the state is on every device.
+
+    `changes` are those of `compiler.compiler_options`.
+    """
 
     mesh: Mesh
     axis_name: str | None = None
-    options: Mapping[str, Any] = field(default_factory=compiler_options)
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def replicated(self) -> NamedSharding:
@@ -69,7 +72,7 @@ class JitStrategy:
             donate_argnums=0,
             in_shardings=(self.replicated, self.sharded, self.replicated),
             out_shardings=self.replicated,
-            compiler_options={**options_for_remat(), **self.options} if remat else self.options,
+            compiler_options=compiler_options(self.changes, remat=remat),
         )
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,7 +80,7 @@ class JitStrategy:
             step,
             in_shardings=(self.replicated, self.sharded),
             out_shardings=self.replicated,
-            compiler_options=self.options,
+            compiler_options=compiler_options(self.changes),
         )
 
     def put_state(self, state: PyTree) -> PyTree:
@@ -198,7 +201,9 @@ def make_strategy(
             )
     if name == "jit":
         mesh = jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
-        return JitStrategy(mesh, options=compiler_options(options))
+        if options:
+            compiler_options(options)  # so that a wrong one is told here
+        return JitStrategy(mesh, changes=dict(options or {}))
     if name == "pmap":
         if options:
             raise ConfigError("compile.options needs strategy=jit: jax.pmap takes none; set XLA_FLAGS in its place.")

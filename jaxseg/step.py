@@ -80,7 +80,7 @@ def make_train_step(
         gradients: whether to report the norm of each parameter's gradient.
         remat: whether the stages of the model are computed anew in the backward pass (`nn.rematerialised`): the memory
             of their inner activations is saved, at the cost of up to another forward pass. On CPUs XLA undoes it
-            without `compiler.options_for_remat()`, which `Strategy.compile_train(step, remat=True)` adds.
+            without `compiler.compiler_options(remat=True)`, which `Strategy.compile_train(step, remat=True)` adds.
         axis_name: name of the `pmap` axis to reduce over; None under `jit`, where the batch is global already.
 
     Returns:

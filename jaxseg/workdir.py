@@ -20,7 +20,7 @@ import jax
 
 import jaxseg
 from jaxseg import config as config_lib
-from jaxseg.compiler import compiler_options, cpu_name, options_for_remat
+from jaxseg.compiler import compiler_options, cpu_name
 from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.files import write_text
 
@@ -263,19 +263,15 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
             "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "cpu": cpu_name(),
         },
-        "compiler_options": _compiler_options(config),
+        # Those that the training step is compiled with.
+        "compiler_options": compiler_options(config.compile.options, remat=config.remat)
+        if config.strategy == "jit"
+        else {},
         "python": platform.python_version(),
         "packages": package_versions(),
         "environment": {name: os.environ[name] for name in sorted(os.environ) if _NUMERIC.fullmatch(name)},
         "config": config_lib.to_dict(config),
     }
-
-
-def _compiler_options(config: ConfigDict) -> dict[str, Any]:
-    """Returns those that the training step is compiled with."""
-    if config.strategy != "jit":
-        return {}
-    return {**(options_for_remat() if config.remat else {}), **compiler_options(config.compile.options)}
 
 
 def package_versions() -> dict[str, str | None]:
