@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# Arguments that may name a file or folder of this machine; of those under data.dir not even the name is told.
+_PATHS = ("--config", "--workdir", "--config.model.weights", "--config.model.encoder_weights")
 COLUMNS = ("run", "model", "parameters", "steps", "batch", "size", "mIoU", "pixel accuracy", "minutes", "device")
 
 
@@ -95,7 +97,7 @@ def public(arguments: list[str]) -> list[str]:
             continue
         if key == "--config.data.dir":
             value = "PATH"
-        elif key in ("--config", "--workdir") and Path(value).is_absolute():
+        elif key in _PATHS and Path(value).is_absolute():
             value = "/".join(Path(value).parts[-2:])
         kept += [key, value] if key in ("--config", "--workdir") else [f"{key}={value}"]
     return kept
