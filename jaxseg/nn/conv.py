@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxseg.nn.depthwise import depthwise_conv2d
 from jaxseg.nn.norm import is_identity
+from jaxseg.nn.unstrided import unstrided_conv2d
 from jaxseg.types import Activation, NormFactory
 
 Initializer = Callable[..., jax.Array]
@@ -89,6 +90,8 @@ def conv2d(
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups == x.shape[-1] == kernel.shape[-1] > 1:
         return depthwise_conv2d(x, kernel, stride, dilation, padding)
+    if stride == groups == 1:
+        return unstrided_conv2d(x, kernel, dilation, padding)
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
