@@ -118,7 +118,7 @@ def measure(network: Network, options: argparse.Namespace, device: str) -> dict[
 def why_no_compile(options: argparse.Namespace, device: str) -> str:
     """Returns why torch.compile is not measured; "" where it is."""
     if options.no_compile:
-        return "--no-compile was given."
+        return "--smallest was given." if options.smallest else "--no-compile was given."
     names = (os.environ["CXX"] if "CXX" in os.environ else "c++", "g++", "clang++")
     if device == "cpu" and not any(map(shutil.which, names)):
         return "torch.compile needs a C++ compiler on a CPU, and there is none."

@@ -14,7 +14,10 @@ KEYS: dict[str, tuple[Any, str]] = {
         {},
         "XLA options that differ from jaxseg.compiler.OPTIONS, for strategy=jit; None: XLA's own default",
     ),
-    "compile.cache": ("", "folder where compiled programs are kept for the next run; empty: ~/.cache/jaxseg/xla; off"),
+    "compile.cache": (
+        "",
+        "folder where compiled programs are kept for the next run; empty: ~/.cache/jaxseg/xla; the word off: none are",
+    ),
     "remat": (
         False,
         "keep for the backward pass only what passes between the stages of the network, and compute the rest anew: "

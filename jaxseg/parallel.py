@@ -4,6 +4,7 @@ Both strategies take the same pure step, the same host batches and the same stat
 concerns devices (shardings, replication, donation) is in this file, what the compiler is told in `compiler`.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxseg.compiler import compiler_options
 from jaxseg.errors import ConfigError
 from jaxseg.types import Key, PyTree
+
+_logger = logging.getLogger("jaxseg")
 
 
 class Strategy(Protocol):
@@ -116,7 +119,8 @@ class PmapStrategy:
         return Mesh(np.array(self.devices), (self.axis_name,))
 
     def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
-        del remat  # `pmap` takes no compiler options
+        if remat and jax.default_backend() == "cpu":  # it would need a compiler option
+            _logger.warning("remat saves no memory on a CPU under strategy=pmap; strategy=jit does.")
         return jax.pmap(
             step, axis_name=self.axis_name, in_axes=(0, 0, None), donate_argnums=0, devices=self._global_devices()
         )

@@ -170,11 +170,14 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         )
         for origin in origins:
             reporter.message(str(origin))
+        if start < config.steps:
+            reporter.message("compiling the step, which takes longest where no earlier start has done it")
 
         result = None
         stop.finishing = "finishing this step, then saving"
         for step in range(start + 1, config.steps + 1):
             batch = next(batches)
+            # On its way to the device while that is busy with the step before, which nothing has waited for yet.
             placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
             state, step_metrics = train_step(state, placed, key)
             # Metrics are read one step late, while the device is busy with this one.

@@ -88,6 +88,11 @@ def test_the_strategy_compiles_with_its_options(monkeypatch):
     assert given[0] == compiler.OPTIONS["cpu"] | compiler._REMAT["cpu"]
 
 
+def test_pmap_says_that_remat_saves_nothing(caplog):
+    parallel.make_strategy("pmap", {}).compile_train(lambda state, batch, key: (state, batch), remat=True)
+    assert "remat saves no memory on a CPU under strategy=pmap" in caplog.text
+
+
 def test_pmap_takes_no_options():
     with pytest.raises(ConfigError, match=r"compile\.options needs strategy=jit"):
         parallel.make_strategy("pmap", {}, options={"xla_cpu_enable_fast_min_max": True})
