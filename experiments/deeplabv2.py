@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/deeplabv2.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/deeplabv2.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .930 (15.1 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

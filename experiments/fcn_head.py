@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/fcn_head.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/fcn_head.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .909 (one core, beside other programs and suspended for a while; one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

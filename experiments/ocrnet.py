@@ -7,7 +7,7 @@
 The auxiliary loss on the first guess has the paper's weight of .4. The shapes variant has a narrow HRNet of three
 branches from half the resolution down.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .898 (10.2 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/vgg_head.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/vgg_head.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .913 (12.4 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
