@@ -28,6 +28,8 @@ from jaxseg.config import (
 )
 from jaxseg.words import nearest
 
+_LOG = logging.getLogger(__name__)
+
 
 def _parse_value(key: str, text: str) -> Any:
     """Reads the text after `--config.KEY=` as the type of that key."""
@@ -154,8 +156,19 @@ def _checked(path: str, config: ConfigDict) -> ConfigDict:
 
 
 def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
-    """Applies `--config.KEY=VALUE` arguments (also `--config.KEY VALUE`) to `config`."""
-    rest = list(arguments)
+    """Applies `--config.KEY=VALUE` arguments (also `--config.KEY VALUE`) to `config`.
+
+    Where they name another encoder than `config` does, its `model.args.encoder_args` are dropped, with a note.
+    """
+    given = _overrides(arguments)
+    _drop_encoder_args(config, given)
+    for key, value in given:
+        set_key(config, key, value)
+
+
+def _overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
+    """Returns (key, value) for each of the arguments, in their order."""
+    rest, given = list(arguments), []
     while rest:
         word = rest.pop(0)
         if not word.startswith("--config."):
@@ -167,7 +180,31 @@ def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
             text = rest.pop(0)
         if key not in KEYS and not key.startswith(tuple(f + "." for f in FREE_FORM)):
             raise ConfigError(f"There is no config key {key!r}.{nearest(key, KEYS)}")
-        set_key(config, key, _parse_value(key, text))
+        given.append((key, _parse_value(key, text)))
+    return given
+
+
+def _drop_encoder_args(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
+    """Drops the arguments of the encoder of `config` where the overrides `given` name another one.
+
+    They would mean something else to it, or nothing. Those that are given themselves are set afterwards.
+    """
+    args, keys = config.model.args, dict(given)
+    named = keys["model.args.encoder"] if "model.args.encoder" in keys else None
+    own = args["encoder"] if "encoder" in args else None
+    if named in (None, own) or "encoder_args" not in args or "model.args" in keys:
+        return
+    left = args["encoder_args"]
+    with args.unlocked():
+        del args["encoder_args"]
+    if "model.args.encoder_args" in keys or not isinstance(left, ConfigDict):
+        return
+    dropped = [f"{key}={value}" for key, value in left.items() if f"model.args.encoder_args.{key}" not in keys]
+    if dropped:
+        _LOG.warning(
+            "model.args.encoder_args of the experiment (%s) belong to its encoder%s and are dropped for %s",
+            ", ".join(dropped), "" if own is None else f" {own}", named,
+        )  # fmt: skip
 
 
 def help_text() -> str:
@@ -218,6 +255,8 @@ def _notes() -> Iterator[None]:
     """Prints what jaxseg logs as "note: ...", once: other libraries' handlers would add it with a prefix of theirs."""
     logger, handler = logging.getLogger("jaxseg"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
+    said: set[str] = set()  # the variants of a sweep say the same
+    handler.addFilter(lambda record: not ((text := record.getMessage()) in said or said.add(text)))
     logger.addHandler(handler)
     propagate, logger.propagate = logger.propagate, False
     try:

@@ -16,6 +16,7 @@ from jaxseg import pretrained, setup, snapshot
 from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict, ConfigError
 from jaxseg.inference.run import load_run
+from jaxseg.models import encoders
 from jaxseg.models.fields import field_names
 from jaxseg.pretrained.fitting import fit, rename_encoder
 from jaxseg.state import TrainState
@@ -144,7 +145,9 @@ def _read(
         notes += _other_form(run.model, network, encoder_only=weights.model is None)
         result = fit(variables, arrays, children=children, notes=notes, **options)
     except pretrained.WeightsError as error:
-        raise pretrained.WeightsError(f"the run in {weights.workdir}: {error}") from error
+        why = "; ".join(_reasons(run.model, network, encoder_only=weights.model is None))
+        why = f"{why}. " if why else ""
+        raise pretrained.WeightsError(f"the run in {weights.workdir}: {why}{error}") from error
     file = f"{Path(weights.workdir).absolute()}, {run.which} checkpoint, step {run.step}"
     return Planned(result, Origin(weights.key, weights.source, file, _digest(arrays), None, tuple(notes)))
 
@@ -152,11 +155,46 @@ def _read(
 def _other_form(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
     """Returns what to note where a run's network was made otherwise, which need not leave a mark in the arrays."""
     if type(theirs) is not type(ours) and not encoder_only:
-        return [f"the run's network is a {type(theirs).__name__}, this one a {type(ours).__name__}"]
+        return [_other_class(theirs, ours)]
+    other = _other_fields(theirs, ours, encoder_only=encoder_only)
+    return [f"the run's network has other model.args for {', '.join(other)}"] if other else []
+
+
+def _reasons(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
+    """Returns why a run's arrays may not fit: another class of network, or each field with both of its values."""
+    if type(theirs) is not type(ours) and not encoder_only:
+        return [_other_class(theirs, ours)]
+    reasons = []
+    for name in _other_fields(theirs, ours, encoder_only=encoder_only):
+        key, there, here = f"model.args.{name}", getattr(theirs, name), getattr(ours, name)
+        if name in ("encoder", "norm") and _name(there) == _name(here):  # the same module, made otherwise
+            there, here = there(), here()
+            fields = [field for field in field_names(type(there)) if field not in _OF_THE_RUN]
+            values = [(f"{key}_args.{field}", getattr(there, field), getattr(here, field)) for field in fields]
+        else:
+            values = [(key, there, here)]
+        reasons += [f"{k} is {_name(a)} there and {_name(b)} here" for k, a, b in values if a != b]
+    return reasons
+
+
+def _other_class(theirs: nn.Module, ours: nn.Module) -> str:
+    return f"the run's network is a {type(theirs).__name__}, this one a {type(ours).__name__}"
+
+
+def _other_fields(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
+    """Returns the names of the fields, of those that both have, in which they differ."""
     names = set(field_names(type(theirs))) & set(field_names(type(ours)))
     names = names & {"encoder", "norm", "act"} if encoder_only else names - {"num_classes", *_OF_THE_RUN}
-    other = [name for name in sorted(names) if _setting(theirs, name) != _setting(ours, name)]
-    return [f"the run's network has other model.args for {', '.join(other)}"] if other else []
+    return [name for name in sorted(names) if _setting(theirs, name) != _setting(ours, name)]
+
+
+def _name(value: Any) -> str:
+    """Returns a field's value in words: of what makes a module the encoder's name or the class."""
+    if isinstance(value, functools.partial):
+        return encoders.name_of(value) or value.func.__name__
+    if callable(value):
+        return value.__name__ if hasattr(value, "__name__") else type(value()).__name__
+    return repr(value)
 
 
 def _setting(network: nn.Module, name: str) -> Any:

@@ -4,13 +4,13 @@ import difflib
 from collections.abc import Iterable
 
 
-def nearest(word: object, known: Iterable[str]) -> str:
-    """Returns " Did you mean X?", or the known words where none is near and they are not too many to list."""
+def nearest(word: object, known: Iterable[str], *, listing: bool = True) -> str:
+    """Returns " Did you mean X?", or where none is near the known words, if `listing` and not too many to list."""
     known = sorted(known)
     match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
     if match:
         return f" Did you mean {match[0]!r}?"
-    return f" Known: {', '.join(known) or 'none'}." if len(known) <= 60 else ""
+    return f" Known: {', '.join(known) or 'none'}." if listing and len(known) <= 60 else ""
 
 
 def some(names: Iterable[str], limit: int = 20) -> str:

@@ -63,6 +63,48 @@ def test_override_may_stand_in_the_next_word():
     assert (config.seed, config.data.dir) == (3, "x")
 
 
+ENCODER = "--config.model.args.encoder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "encoder_args", "dropped"),
+    [
+        ([f"{ENCODER}=convnext_tiny"], None, "(blocks=2, widths=(24, 48, 96))"),
+        ([f"{ENCODER}=mit_b0", f"{ENCODER}_args.widths=(4,6)"], {"widths": (4, 6)}, "(blocks=2)"),
+        ([f"{ENCODER}_args.widths=(4,6)", ENCODER, "mit_b0"], {"widths": (4, 6)}, "(blocks=2)"),
+        ([f"{ENCODER}_args.widths=(4,)", f"{ENCODER}_args.blocks=1", f"{ENCODER}=plain"],
+         {"widths": (4,), "blocks": 1}, None),
+        ([f"{ENCODER}=plain", ENCODER + "_args={'convs': 1}"], {"convs": 1}, None),
+        ([f"{ENCODER}=residual"], {"widths": (24, 48, 96), "blocks": 2}, None),
+        ([f"{ENCODER}=plain", f"{ENCODER}=residual"], {"widths": (24, 48, 96), "blocks": 2}, None),
+        ([f"{ENCODER}_args.blocks=1"], {"widths": (24, 48, 96), "blocks": 1}, None),
+    ],
+)  # fmt: skip
+def test_another_encoder_drops_the_encoder_args_of_the_experiment(caplog, arguments, encoder_args, dropped):
+    config = command.load_experiment("experiments/deeplabv3plus.py")
+    command.parse_overrides(config, arguments)
+    args = config.model.args.to_dict()
+    assert (args["encoder_args"] if "encoder_args" in args else None) == encoder_args
+    assert args["rates"] == (2, 4, 6)  # what is not the encoder's stays
+    said = [] if dropped is None else [
+        f"model.args.encoder_args of the experiment {dropped} belong to its encoder residual and are dropped for "
+        f"{args['encoder']}"
+    ]  # fmt: skip
+    assert caplog.messages == said
+
+
+def test_a_note_is_printed_once(capsys):
+    def twice():
+        for _ in range(2):
+            config = command.load_experiment("experiments/upernet.py")
+            command.parse_overrides(config, [f"{ENCODER}=convnext_tiny"])
+        return 0
+
+    assert command.run_command(twice) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("note: model.args.encoder_args") and error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

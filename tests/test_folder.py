@@ -278,6 +278,8 @@ def test_missing_directory_names_its_neighbour(tmp_path):
         FolderSource(tmp_path / "my_dat", "train")
     with pytest.raises(DataError, match=r"config\.data\.dir is empty; give the folder with --config\.data\.dir"):
         FolderSource("", "train")
+    with pytest.raises(DataError, match=r"config\.data\.dir='.*/unlike' does not exist\.$"):
+        FolderSource(tmp_path / "unlike", "train")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file, not a folder"):
         FolderSource(tmp_path / "file", "train")

@@ -113,11 +113,18 @@ def test_training_memory_is_what_the_backward_pass_keeps():
     assert summary.totals(Two(), (8, 8)).training_bytes == 4 * (4 * parameters + kept)
 
 
-def test_the_list_names_all_without_importing_them():
-    code = "from jaxseg.models.__main__ import main\nmain([])\nimport sys\nprint('jaxseg.models.unet' in sys.modules)"
+def test_the_names_are_known_without_importing_the_networks():
+    code = "import sys\nfrom jaxseg import models\nprint(*models.names(), 'jaxseg.models.unet' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    words = result.stdout.split()
-    assert set(models.names()) | set(encoders.names()) <= set(words) and words[-1] == "False"
+    assert result.stdout.split() == [*models.names(), "False"]
+
+
+def test_the_list_names_all_and_the_default_encoders(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert set(models.names()) | set(encoders.names()) <= set(out.split())
+    for line in ("unet +its own", "deeplabv3plus +resnet101", "lraspp +mobilenet_v3_large", "ocrnet +hrnet_w48", "cnn"):
+        assert re.search(rf"^  {line}$", out, re.MULTILINE), line
 
 
 def test_the_table_of_a_network_and_of_an_encoder(capsys):
@@ -145,6 +152,10 @@ def test_both_counts_of_operations_are_told_apart():
     [
         ("unett", "There is no network or encoder 'unett'. Did you mean 'unet'?"),
         ("unet --encoder residul", "There is no encoder 'residul'. Did you mean 'residual'?"),
+        (
+            "cnn --encoder resnet18",
+            "The network 'cnn' takes no named encoder; networks that take one are attention_dec",
+        ),
         ("residual --encoder plain", "residual is an encoder itself"),
         ("unet --arg width=(4,)", "Did you mean 'widths'?"),
         ("unet --arg widths", "--arg is written KEY=VALUE, got 'widths'"),

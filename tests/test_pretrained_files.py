@@ -246,6 +246,11 @@ def test_files_that_are_no_weights_are_one_sentence(tmp_path, said):
     assert "no file of weights" in said("missing.pth")
     assert ".safetensors, .npz, or .pth" in said("x.h5", b"\x89HDF\r\n\x1a\n and so on")
     assert "git lfs pull" in said("x.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    assert "damaged, or not a file of safetensors as its ending says" in said(
+        "x.safetensors", b"<html>not found</html>"
+    )
+    assert "damaged, or not arrays of NumPy as its ending says" in said("x.npz", b"<html>not found</html>")
+    assert "damaged, or not a file of torch as its ending says" in said("x.pth", b"")
     assert "damaged" in said("y.safetensors", (1000).to_bytes(8, "little") + b"{")
     assert "damaged" in said("x.npz", b"PK\x03\x04 cut off")
     for new in (True, False):

@@ -134,6 +134,25 @@ def test_a_configuration_is_told_the_fields_that_it_lacks(unet_over_mit):
 
 
 @pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (("conv1.weight", "bn1.weight"), " These are names of an encoder: use model.encoder_weights."),
+        (("encoder.conv1.weight", "a", "b"), ""),  # a third of the names is no format
+        (("encoder.conv1.weight", "encoder.bn1.weight", "b"), "The file has the names of segmentation_models.pytorch"),
+    ],
+)
+def test_the_format_of_a_file_is_told_by_most_of_its_names(tmp_path, names, hint):
+    np.savez(tmp_path / "x.npz", **dict.fromkeys(names, np.zeros((1, 1, 1, 1), np.float32)))
+    config = tiny_config(model__name="unet", model__weights=str(tmp_path / "x.npz"))
+    update(config, model__args={"encoder": "resnet18", "widths": (4, 4, 4, 4)})
+    with pytest.raises(ConfigError, match="known to no rule") as raised:
+        plan_weights(config, CLASSES)
+    said = str(raised.value)
+    assert said.endswith(hint) if hint.startswith(" ") else hint in said
+    assert bool(hint) == ("names of" in said)
+
+
+@pytest.mark.parametrize(
     ("rules", "encoder", "fields", "lacking"),
     [
         ("smp:fpn", "resnet18", {"smooth": False}, "model.args.align_corners=True"),

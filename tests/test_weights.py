@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from test_train import arguments, assert_identical, state_of
 from tiny_run import make_run, tiny_config, tiny_state
 from tiny_weights import ENCODED, assert_equal, network, save
 
-from jaxseg import models, optim, pretrained, setup, snapshot
+from jaxseg import models, optim, pretrained, setup, snapshot, weights
 from jaxseg.config import ConfigError, update
 from jaxseg.state import init_state
 from jaxseg.train import main
@@ -92,7 +93,10 @@ def test_a_run_starts_from_another_run(tmp_path):
     update(config, model__args=ENCODED | {"act": "elu", "norm": "batch", "dropout": 0.25})
     assert plan_weights(config, 6).origin.notes == ("the run's network has other model.args for act, dropout",)
     update(config, model__args=ENCODED | {"widths": (5, 6)})
-    with pytest.raises(ConfigError, match=r"model\.weights: the run in .* do not fit the model"):
+    differs = r"model\.args\.widths is \(4, 6\) there and \(5, 6\) here\. The weights do not fit the model\. "
+    with pytest.raises(
+        ConfigError, match=rf"model\.weights: the run in {tmp_path / 'a'}: {differs}\d+ of another shape"
+    ):
         initial(config, 6)
     update(config, model__args=ENCODED, adversarial__weight=0.1, adversarial__widths=(4,))
     dueling, _ = initial(config, 6)  # the discriminator, which no segmenter's file holds, begins anew
@@ -105,6 +109,29 @@ def test_a_run_starts_from_another_run(tmp_path):
     state, [origin] = initial(config, 2)
     assert origin.notes == ("took the encoder out of the network",) and state.ema_params is None
     assert_equal(state.params["encoder"], theirs.ema_params["encoder"])
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("fpn", {}, "the run's network is a UNet, this one a FPN."),
+        ("unet", {"encoder": "plain"}, "model.args.encoder is residual there and plain here."),
+        ("unet", {"encoder_args": {"widths": (4, 6, 9)}},
+         "model.args.encoder_args.widths is (4, 6, 8) there and (4, 6, 9) here."),
+        ("unet", {"norm": "group", "act": "elu"},
+         "model.args.act is relu there and elu here; model.args.norm is BatchNorm there and GroupNorm here."),
+    ],
+)  # fmt: skip
+def test_why_the_weights_of_another_run_do_not_fit_is_said_first(tmp_path, monkeypatch, name, fields, words):
+    theirs = tiny_config(model__name="unet", model__args=ENCODED)
+    (tmp_path / "config.json").write_text("{}")
+    run = SimpleNamespace(model=setup.make_model(theirs, 6), variables=network(num_classes=6)[1])
+    monkeypatch.setattr(weights, "load_run", lambda _: run)
+    ours = {"width": 4} if name == "fpn" else ENCODED
+    config = tiny_config(model__name=name, model__args=ours | fields, model__weights=str(tmp_path))
+    with pytest.raises(ConfigError) as raised:
+        plan_weights(config, 6)
+    assert f"the run in {tmp_path}: {words} The weights do not fit the model. " in str(raised.value)
 
 
 @pytest.mark.parametrize(

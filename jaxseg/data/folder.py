@@ -153,7 +153,7 @@ def _existing(directory: str | Path) -> Path:
     if not path.is_dir():
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         kind = "is a file, not a folder" if path.exists() else "does not exist"
-        raise DataError(f"config.data.dir={str(path)!r} {kind}.{nearest(path.name, siblings) if siblings else ''}")
+        raise DataError(f"config.data.dir={str(path)!r} {kind}.{nearest(path.name, siblings, listing=False)}")
     return path
 
 

@@ -62,9 +62,13 @@ def names() -> tuple[str, ...]:
     return MODELS
 
 
-def with_encoder() -> tuple[str, ...]:
-    """Returns the names of the networks that take any encoder, in their field `encoder`; imports all of them."""
-    return tuple(name for name in MODELS if "encoder" in field_names(_class(name)))
+def with_encoder() -> dict[str, str | None]:
+    """Returns the networks that take any encoder, in their field `encoder`, each with the name of its default.
+
+    The name is None for an encoder that is the network's own. Imports all networks.
+    """
+    own = {name: _class(name).encoder for name in MODELS if "encoder" in field_names(_class(name))}
+    return {name: None if encoder is None else encoders.name_of(encoder) for name, encoder in own.items()}
 
 
 def _class(name: str) -> type:

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     if options.name is None:
-        print("networks:", *models.names(), sep="\n  ")
+        print("networks, and of those that take any encoder (--encoder NAME) the default:", *_networks(), sep="\n  ")
         print("encoders:", *encoders.names(), sep="\n  ")
         print("\npython -m jaxseg.models NAME shows the modules, parameters, operations and memory of one.")
         return 0
@@ -61,6 +61,13 @@ def _run(options: argparse.Namespace) -> int:
     print(table(rows, options.depth))
     print(describe(totals, rows[0].flops, size, options.batch))
     return 0
+
+
+def _networks() -> list[str]:
+    """Returns a line for each network: its name, and the encoder it has by default where it takes others."""
+    default = models.with_encoder()
+    width = max(map(len, models.names()))
+    return [f"{name:{width}}  {default[name] or 'its own'}" if name in default else name for name in models.names()]
 
 
 def _build(options: argparse.Namespace) -> Any:
@@ -82,6 +89,11 @@ def _build(options: argparse.Namespace) -> Any:
         known = (*models.names(), *encoders.names())
         raise ConfigError(f"There is no network or encoder {options.name!r}.{nearest(options.name, known)}")
     if options.encoder is not None:
+        taking = models.with_encoder()
+        if options.name not in taking:
+            raise ConfigError(
+                f"The network {options.name!r} takes no named encoder; networks that take one are {', '.join(taking)}."
+            )
         fields["encoder"] = options.encoder
     return models.build(options.name, num_classes=options.num_classes, **fields)
 

@@ -18,6 +18,10 @@ from jaxseg.pretrained.torch_file import LEGACY_MAGIC, Tensor, bfloat16, is_zip_
 from jaxseg.words import some
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")
+_KINDS_OF_FILE = {
+    ".safetensors": "a file of safetensors", ".npz": "arrays of NumPy", ".pth": "a file of torch",
+    ".pt": "a file of torch",
+}  # fmt: skip
 # Names under which checkpoints keep the weights, in this order; prefixes that training wrappers put before each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "weights", "net", "network")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -89,6 +93,8 @@ def _reader(path: Path) -> Callable[[Path, list[str]], dict[str, np.ndarray]]:
         return _read_safetensors
     if start.startswith(b"version https:"):
         raise WeightsError(f"{path} is a pointer of git-lfs, not the weights: fetch them with `git lfs pull`.")
+    if path.suffix in _KINDS_OF_FILE:
+        raise WeightsError(f"{path} is damaged, or not {_KINDS_OF_FILE[path.suffix]} as its ending says.")
     raise WeightsError(
         f"{path} is no file of weights that is read here: .safetensors, .npz, or .pth, .pt and .bin of torch. Another "
         "format is converted where its own library is installed, for instance with safetensors.numpy.save_file."

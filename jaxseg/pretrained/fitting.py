@@ -44,7 +44,7 @@ def rename(arrays: Arrays, lists: Sequence[Sequence[Rule]]) -> dict[str, np.ndar
         raise WeightsError(str(error)) from error
 
 
-def unknown(arrays: Arrays, rules: Sequence[Rule]) -> list[str]:
+def unknown(arrays: Iterable[str], rules: Sequence[Rule]) -> list[str]:
     """Returns the names that no rule matches."""
     patterns = [re.compile(rule.pattern) for rule in rules]
     return [name for name in arrays if not any(pattern.fullmatch(name) for pattern in patterns)]

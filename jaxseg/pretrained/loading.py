@@ -4,7 +4,7 @@ import ast
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,6 +103,8 @@ def find(
     path = Path(source).expanduser()
     if path.suffix in files.SUFFIXES or path.exists():
         return Source(path, None, rules)
+    if _is_path(source):
+        raise WeightsError(f"There is no file or folder {source!r}.")
     if encoder is None and model is None and network is not None:
         raise WeightsError(without_encoder(network))
     hint = nearest(source, names) if names else " None are known by name."
@@ -110,6 +112,13 @@ def find(
         f"There are no published weights {source!r} for {owner}.{hint} A file can be given too (.safetensors, .pth, "
         ".npz), the workdir of a run, or a repository: hf://OWNER/NAME."
     )
+
+
+def _is_path(source: str) -> bool:
+    """Returns whether a source that does not exist was meant for a path, not for a name, which may be OWNER/NAME."""
+    if "/" not in source or "://" in source:
+        return False
+    return source.startswith(("/", "~", ".")) or source.count("/") > 1 or Path(source).parent.is_dir()
 
 
 def without_encoder(network: nn.Module) -> str:
@@ -173,7 +182,7 @@ def load(
         notes.append("not compared with the Hub's digest, which its cache does not keep here")
     if rules is not None:
         known = [Format("", list(rules))]
-    form, options = None, {"skip": skip, "channels": channels, "num_classes": num_classes, "notes": notes}
+    nearest_format, options = None, {"skip": skip, "channels": channels, "num_classes": num_classes, "notes": notes}
     try:
         foreign = network is not None and not is_ours(file.arrays)
         if foreign and not known and encoder is None and (model is None or found.rules):
@@ -187,14 +196,42 @@ def load(
             dense = vgg.dense_layers(file.arrays, flatten(variables), notes) if over_vgg else {}
             result = fit(variables, arrays | dense, children=("encoder", *(vgg.DENSE if dense else ())), **options)
         else:
-            if foreign and known:
-                form = forms.of(min(known, key=lambda f: len(unknown(theirs, f.rules))).name, encoder)
+            if not is_ours(file.arrays):
+                nearest_format = _format_of(theirs, known)
             result = fit(variables, rename(theirs, lists), **options)
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}{forms.advice(form, network) if form else ''}") from error
+        hint = "" if model is None else _hint(file.arrays, nearest_format, encoder, network)
+        raise WeightsError(f"{path}: {error}{hint}") from error
+    form = _form(nearest_format, encoder, network)
     if form is not None and forms.remark(form, network):
         notes.append(forms.remark(form, network))
     return Loaded(result, str(path), file.sha256, hub.commit(path) if found.file is None else None, tuple(notes))
+
+
+def _format_of(names: Collection[str], known: Iterable[Format]) -> Format | None:
+    """Returns the format that knows most of the names, where those are more than half."""
+    counts = [(len(unknown(names, f.rules)), f) for f in known]
+    left, best = min(counts, key=lambda pair: pair[0], default=(len(names), None))
+    return best if 2 * left < len(names) else None
+
+
+def _form(found: Format | None, encoder: str | None, network: nn.Module | None) -> forms.Form | None:
+    """Returns the form of the networks whose files have this format, to compare the network with."""
+    return None if found is None or network is None else forms.of(found.name, encoder)
+
+
+def _hint(names: Collection[str], found: Format | None, encoder: str | None, network: nn.Module | None) -> str:
+    """Returns what may be wrong with a file that does not fit a whole network, as far as its names tell."""
+    form = _form(found, encoder, network)
+    if form is not None:
+        return forms.advice(form, network)
+    if found is not None or is_ours(names):
+        return ""
+    of_encoders = {rules for row in catalogue.ENCODER_RULES.values() for rules in row}
+    if _format_of(names, formats(sorted(of_encoders), None)) is None:
+        return ""
+    takes_one = network is None or hasattr(network, "encoder")
+    return f" These are names of an encoder{': use model.encoder_weights' if takes_one else ''}."
 
 
 def formats(names: Iterable[str], encoder: str | None, network: nn.Module | None = None) -> list[Format]:
