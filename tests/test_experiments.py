@@ -25,9 +25,7 @@ def at_root(monkeypatch):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_and_variant_is_valid(name, variant):
-    config = command.load_experiment(f"experiments/{name}.py:{variant}")
-    validate(config)
-    setup.check(config)
+    validate(command.load_experiment(f"experiments/{name}.py:{variant}"))
     docstring = (ROOT / "experiments" / f"{name}.py").read_text().split('"""')[1]
     assert f"python -m jaxseg.train --config experiments/{name}.py" in docstring
     # Never a number that nobody saw: the owner of an experiment writes one in after training it.
@@ -35,9 +33,17 @@ def test_every_experiment_and_variant_is_valid(name, variant):
     assert re.search(measured, docstring) and "@" not in docstring
 
 
+# The step of the variants at full size differs from one to the other in sizes alone; that of `shapes` is run below.
+@pytest.mark.parametrize("variant", ["voc", *(pytest.param(v, marks=pytest.mark.slow) for v in ("camvid", "folder"))])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_network_of_full_size_can_be_traced(name, variant):
+    setup.check(command.load_experiment(f"experiments/{name}.py:{variant}"))
+
+
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [(name, "shapes") for name in EXPERIMENTS] + [("resunet", v) for v in VARIANTS if v != "shapes"],
+    [(name, "shapes") for name in EXPERIMENTS]
+    + [("resunet", "camvid"), *(pytest.param("resunet", v, marks=pytest.mark.slow) for v in ("folder", "voc"))],
 )
 def test_every_experiment_trains_a_shrunk_step(tmp_path, name, variant):
     config = command.load_experiment(f"experiments/{name}.py:{variant}")

@@ -118,7 +118,8 @@ def test_two_processes_end_where_one_does(two_processes: Path, name: str) -> Non
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+# Both strategies train over two processes above, without the command.
+@pytest.mark.parametrize("strategy", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str) -> None:
     """`jaxseg.train --coordinator` with two processes of two devices against one process with two."""
     values = {

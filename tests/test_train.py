@@ -125,6 +125,7 @@ def read_until(process, pattern):
     raise AssertionError(f"{pattern!r} never came:\n" + "".join(lines))
 
 
+@pytest.mark.slow  # tests/test_resume.py kills a run too
 def test_killed_at_several_points_and_started_again_ends_in_the_same_bits(run, tmp_path):
     """SIGKILL of a real process: before the first checkpoint, while one is written, and after an evaluation."""
     workdir = tmp_path / "killed"
