@@ -8,6 +8,8 @@ Images whose masks are all 255 count as unlabelled. To learn from them too, as H
 --config.adversarial.unlabelled_weight=0.001 --config.adversarial.semi_weight=0.1; this begins after a quarter of the
 steps, as theirs, or after those of adversarial.unlabelled_from.
 
+The same network without the discriminator reaches .914 and .917 at the seeds 0 and 1, this .915 and .916.
+
 Shapes validation mIoU: .915 (8.7 minutes on one core, beside other programs; one seed).
 """
 

@@ -6,6 +6,9 @@
 The encoder and decoder learn from the images alone (squared error); the cross-entropy teaches a linear classifier of
 their features and nothing below it, whose mIoU says how much of the classes they hold. Masks may be 255 everywhere.
 
+On the shapes data, with all 8,192 images labelled, the second command reaches .873 and .895 at the seeds 0 and 1, and
+the U-Net from random weights .916 and .928: there the start does harm.
+
 Shapes validation mIoU: .102 (4.5 minutes on one core, beside other programs; one seed).
 """
 
