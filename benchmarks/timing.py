@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxseg.compiler import compiler_options
 from jaxseg.files import write_text
 
+PAUSE = 0.05  # seconds
 VARIABLES = ("XLA_FLAGS", "XLA_PYTHON_CLIENT_PREALLOCATE")
 PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
@@ -54,8 +55,13 @@ def interleave(
         wait(case())
         calls[name] = max(1, round(least / max(time.perf_counter() - begin, 1e-7)))
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(repeats):
-        for name, case in cases.items():
+    for number in range(repeats):
+        # Each round begins with another case, and each case once the threads of the one before have gone to sleep:
+        # those of OpenMP, which torch has, and of XLA wait for more work in a loop.
+        names = list(cases)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            case = cases[name]
+            time.sleep(PAUSE)
             begin = time.perf_counter()
             for _ in range(calls[name] - 1):
                 case()

@@ -133,13 +133,23 @@ def test_gradients_of_gates_and_poolings_are_timms():
     parity.check_gradients(model, module, inside(resnet.timm_d("basic")), theirs=lambda result: result[-1])
 
 
+def convolutions_of(jaxpr):
+    """Every convolution of a program, those inside functions with a gradient of their own included."""
+    found = []
+    for e in jaxpr.eqns:
+        inner = [getattr(p, "jaxpr", None) for p in e.params.values()]
+        found += [e] if e.primitive.name == "conv_general_dilated" else []
+        found += [c for each in inner if each is not None for c in convolutions_of(each)]
+    return found
+
+
 def rates(name, **fields):
     """{(stage, block): atrous rates of its 3x3 convolutions}, where they are not 1."""
     encoder = encoders.build(name, norm=jnn.make_norm("none"), **fields)
     found = {}
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     jaxpr = jax.make_jaxpr(lambda x: encoder.init_with_output(jax.random.key(0), x)[0])(x)
-    convolutions = [e for e in jaxpr.eqns if e.primitive.name == "conv_general_dilated"][1:]
+    convolutions = convolutions_of(jaxpr.jaxpr)[1:]
     each = 2 if encoder.block == "basic" else 1
     places = [(s, b) for s, depth in enumerate(encoder.depths, 1) for b in range(1, depth + 1) for _ in range(each)]
     for place, e in zip(places, convolutions, strict=True):
