@@ -95,6 +95,7 @@ def test_is_its_tables():
     compare(models.build("fc_densenet", num_classes=2, layers=[2, 1, 3, 2, 2], growth=3, stem=4), network)
 
 
+@pytest.mark.slow
 def test_dropout_in_training():
     model = models.build("fc_densenet", num_classes=2, layers=[1, 1, 1], growth=3, stem=4, norm="none")
     image = jnp.asarray(np.random.default_rng(1).normal(size=(1, 8, 8, 3)), jnp.float32)

@@ -84,6 +84,7 @@ def test_wrong_first_start_does_not_lock_the_workdir(tmp_path, capsys):
     assert main(arguments(tmp_path / "run", steps=2)) == 0
 
 
+@pytest.mark.slow  # tests/test_workdir.py holds the refusal itself
 def test_resuming_on_data_with_other_classes_is_refused(tmp_path, capsys):
     def folder(name, classes):
         for kind in ("images", "masks"):
