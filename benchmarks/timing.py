@@ -240,6 +240,9 @@ def bars(
     figure: Any, labels: Sequence[str], groups: Mapping[str, Sequence[float]], title: str, line: float | None
 ) -> None:
     """Draws grouped horizontal bars, with a line at `line`."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    groups = {name: values for name, values in groups.items() if any(value == value for value in values)}  # not all NaN
     axis = figure.subplots()
     height = 0.8 / len(groups)
     for number, (name, values) in enumerate(groups.items()):
@@ -249,6 +252,12 @@ def bars(
     axis.invert_yaxis()
     if line is not None:
         axis.axvline(line, color="0.4", linewidth=1, linestyle="--")
-    axis.set(title=title, xscale="log")
+    known = [value for values in groups.values() for value in values if value == value]
+    axis.set(title=title, xscale="log" if max(known) > 10 * min(known) else "linear")
+    if axis.get_xscale() == "log":
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(8))
     axis.grid(axis="x", alpha=0.3)
-    axis.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
