@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -252,7 +253,7 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
     return {
         "time": _now(),
         "step": step,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
+        "command": _command_line(),
         "git": _git_state(),
         "device": {
             "platform": device.platform,
@@ -272,6 +273,18 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
         "environment": {name: os.environ[name] for name in sorted(os.environ) if _NUMERIC.fullmatch(name)},
         "config": config_lib.to_dict(config),
     }
+
+
+def _command_line() -> str:
+    """Returns what this process was started with, as one would type it; "" where that was no file or module."""
+    program, *arguments = sys.argv or [""]
+    if program in ("", "-c"):
+        return ""
+    spec = sys.modules["__main__"].__spec__
+    if not Path(program).is_file():  # the name of a module, which another process was started with for this one
+        return shlex.join(["python", "-m", program, *arguments])
+    module = [] if spec is None else ["-m", spec.name.removesuffix(".__main__")]
+    return shlex.join(["python", *(module or [program]), *arguments])
 
 
 def package_versions() -> dict[str, str | None]:

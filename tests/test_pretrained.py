@@ -16,6 +16,7 @@ from jaxseg import models, pretrained
 from jaxseg.models import encoders
 from jaxseg.pretrained import Rule, WeightsError, catalogue, fitting, resnet
 from jaxseg.pretrained.loading import formats
+from jaxseg.pretrained.rules import layer
 
 # Rules.
 
@@ -45,6 +46,12 @@ def test_rules_rename_and_tell_what_they_do_not_know():
         pretrained.convert({**state, "net.layerx.conv.weight": np.ones(1)}, rules)
     with pytest.raises(ValueError, match=r"Both 'model\.bn1\.running_var' and 'net\.bn1\.running_var' lead to"):
         pretrained.convert({**state, "net.bn1.running_var": np.ones(2)}, rules)
+
+
+def test_arrays_with_another_number_of_axes_are_listed():
+    state = {"a.weight": np.zeros((3, 4)), "b.weight": np.zeros(()), "c.weight": np.zeros((2, 1, 3, 3))}
+    with pytest.raises(ValueError, match=r"^2 entries .* their layer cannot have: a.weight \(3x4\), b.weight \(a s"):
+        pretrained.convert(state, layer(r"(\w)", "{1}"))
 
 
 def test_merge_lists_everything_that_does_not_fit():

@@ -1,6 +1,8 @@
 """The directory of a run: written whole, refused where it is another run's."""
 
+import importlib.machinery
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,28 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     assert json.loads(file.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [file]
     with pytest.raises(ConfigError, match=r"config.json cannot be written: No space left"):
         workdir.prepare_workdir(tmp_path, default_config())
+
+
+@pytest.mark.parametrize(
+    ("argv", "module", "command"),
+    [
+        (["FILE", "--config", "my runs/a.py"], "jaxseg.train", "python -m jaxseg.train --config 'my runs/a.py'"),
+        (["FILE", "--report"], "jaxseg.sweep.__main__", "python -m jaxseg.sweep --report"),
+        (["jaxseg.sweep", "--jobs", "2"], "jaxseg.sweep.worker", "python -m jaxseg.sweep --jobs 2"),
+        (["FILE", "-x"], None, "python FILE -x"),
+        (["-c"], None, ""),
+        ([""], None, ""),
+    ],
+)
+def test_command_is_recorded_as_one_types_it(argv, module, command, monkeypatch, tmp_path) -> None:
+    file = tmp_path / "program.py"
+    file.touch()
+    monkeypatch.setattr(sys, "argv", [str(file) if word == "FILE" else word for word in argv])
+    spec = module and importlib.machinery.ModuleSpec(module, None)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    workdir.run_record(tmp_path, default_config())
+    (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]
+    assert start["command"] == command.replace("FILE", str(file))
 
 
 def test_each_start_is_recorded(tmp_path: Path) -> None:

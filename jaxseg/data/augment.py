@@ -53,9 +53,10 @@ def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> jax.
     Raises:
         ValueError: if they have another count.
     """
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) not in (1, image.shape[-1]):
-            raise ValueError(f"{name} has {len(values)} numbers; {image.shape[-1]} channels need 1 or as many.")
+    counts = {"mean": len(mean), "std": len(std)}
+    wrong = [f"{name} has {count} numbers" for name, count in counts.items() if count not in (1, image.shape[-1])]
+    if wrong:
+        raise ValueError(f"{' and '.join(wrong)}; {image.shape[-1]} channels need 1 or as many.")
     spread = (1,) * (image.ndim - 1) + (-1,)
     return (image - np.asarray(mean, np.float32).reshape(spread)) / np.asarray(std, np.float32).reshape(spread)
 

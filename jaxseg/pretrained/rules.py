@@ -105,12 +105,13 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
     """Returns {our path: array} for a foreign `state_dict`; the first rule that matches a name holds.
 
     Raises:
-        ValueError: listing the names that no rule matches, or a path that two names lead to.
+        ValueError: listing the names that no rule matches, or whose arrays have another number of axes than the layer's
+            or cannot be laid out as its rule says; or a path that two names lead to.
     """
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     result: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
-    unknown = []
+    unknown, odd = [], []
     for name, array in state.items():
         match, rule = next(((m, r) for p, r in compiled if (m := p.fullmatch(name))), (None, None))
         if match is None or rule is None:
@@ -119,7 +120,11 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
         if rule.path is None:
             continue
         templates = (rule.path,) if isinstance(rule.path, str) else rule.path
-        made = rule.transform(np.asarray(array))
+        try:
+            made = rule.transform(np.asarray(array))
+        except ValueError:
+            odd.append(f"{name} ({'x'.join(map(str, np.shape(array))) or 'a single number'})")
+            continue
         arrays: Sequence[np.ndarray] = (made,) if isinstance(rule.path, str) else made
         for template, value in zip(templates, arrays, strict=True):
             path = template.format(match.group(0), *match.groups(), **match.groupdict())
@@ -128,6 +133,8 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
             result[path], sources[path] = np.ascontiguousarray(value), name
     if unknown:
         raise ValueError(f"{len(unknown)} entries of the file are known to no rule: {some(unknown)}.")
+    if odd:
+        raise ValueError(f"{len(odd)} entries of the file have a shape that their layer cannot have: {some(odd)}.")
     return result
 
 
