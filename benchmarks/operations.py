@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from alone import Primitive, batch_norm, channels_last, measure
@@ -200,7 +199,7 @@ def primitive(layer: Layer) -> Primitive:
             b, n, t, d = layer.shape
             keys = draw(b, weight[2], n, d)
             return Primitive(
-                lambda k, v, x: jax.nn.dot_product_attention(x, k, v),
+                lambda k, v, x: ours.dot_product_attention(x, k, v),
                 None,
                 lambda torch, k, v, x: torch.nn.functional.scaled_dot_product_attention(x.permute(0, 3, 2, 1), k, v),
                 (keys, draw(*keys.shape)),

