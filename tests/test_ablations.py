@@ -85,10 +85,12 @@ def test_the_networks_of_the_residual_ablation_are_deep() -> None:
     assert all(plan_of("residual").config(variant, 0).log.gradients for variant in plan_of("residual").variants)
 
 
-def test_every_norm_sees_as_many_images() -> None:
+def test_every_norm_takes_as_many_steps_at_each_batch() -> None:
     plan = plan_of("norm_batch")
     configs = [plan.config(variant, 0) for variant in plan.variants]
-    assert {config.steps * config.batch_size for config in configs} == {3200} and len(configs) == 12
+    found = sorted((c.model.args.norm, c.batch_size, c.steps, round(c.optimizer.learning_rate, 4)) for c in configs)
+    rates = {2: 0.005, 8: 0.01, 32: 0.02}
+    assert found == [(n, b, 500, r) for n in ("batch", "group", "instance", "layer") for b, r in rates.items()]
 
 
 @pytest.mark.parametrize(("name", "variant", "args"), [

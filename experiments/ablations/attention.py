@@ -4,7 +4,7 @@
 
 One encoder-decoder with concatenated skips. A gate (Oktay et al. 2018) weighs the skip by what the coarser level knows;
 self-attention (Vaswani et al. 2017) works on the concatenation, over at most 256 positions. "1" is the coarsest level
-of the decoder alone, 16x16, "2" that and the next, 32x32.
+of the decoder alone, 8x8, "2" that and the next, 16x16.
 
 Found on shapes: not yet measured.
 """

@@ -18,8 +18,7 @@ IMAGES = 2048
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
     config = for_ablation(default_config())
-    update(config, model__name="unet", model__args={"widths": (8, 16, 32, 64), "dropout": 0.0}, steps=600)
-    update(config, eval__every=150, checkpoint__every=300)
+    update(config, model__name="unet", model__args={"widths": (8, 16, 32, 64), "dropout": 0.0})
     return config
 
 

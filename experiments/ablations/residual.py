@@ -22,9 +22,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config,
         model__name="resunet",
         model__args={"widths": (8, 16, 32), "blocks": 6, "unit": "basic"},
-        data__size=(32, 32),
-        steps=300,
-        checkpoint__every=100,
+        steps=600,
+        eval__every=150,
+        checkpoint__every=200,
         log__gradients=True,
     )
     return config
