@@ -53,12 +53,12 @@ def shrunk(name, args):
         args["widths"] = WIDTHS[name] if name in WIDTHS else (4, 4, 4)
     if "encoder_args" in args:
         encoder = dict(args["encoder_args"])
-        if "blocks" in encoder:
-            encoder["blocks"] = 1
+        if args["encoder"] == "residual":
+            encoder |= {"blocks": 1, "widths": encoder["widths"][:3]}
         if "depths" in encoder:
             encoder["depths"] = (1,) * len(encoder["depths"])
         if "modules" in encoder:
-            encoder["modules"] = (1,) * len(encoder["modules"])
+            encoder |= {"blocks": 1, "modules": (1,) * len(encoder["modules"])}
         if "rows" in encoder:  # the first two of another kind or stride, and the last
             encoder["rows"] = (*encoder["rows"][0:3:2], encoder["rows"][-1])
         args["encoder_args"] = encoder

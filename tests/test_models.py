@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from parity import FAST_COMPILE
 from tiny_models import ENCODERS, TINY
 
 from jaxseg import models, pretrained
@@ -134,7 +135,7 @@ def test_gradients_reach_every_parameter(name, key):
     image = jnp.asarray(rng.normal(size=(2, 7, 8, 3)), jnp.float32)
     weight = jnp.asarray(rng.normal(size=(2, 7, 8, 5)), jnp.float32)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=FAST_COMPILE)
     @jax.grad
     def gradient(params):
         logits, out = model.apply({"params": params}, image, train=True, rngs={"dropout": key})
