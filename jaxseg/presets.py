@@ -21,9 +21,9 @@ def for_data(config: ConfigDict, variant: str) -> ConfigDict:
 
 
 def for_ablation(config: ConfigDict) -> ConfigDict:
-    """Sets the keys of short runs on the shapes data, many of which fit into half an hour; returns the same `config`.
+    """Sets the keys of short runs on the shapes data, of which an ablation takes dozens; returns the same `config`.
 
-    With a network of some hundred thousand parameters a run takes about half a minute on a CPU core.
+    `benchmarks/results/ablations/*/timing.md` has the time of each.
     """
     _shapes(config)
     update(

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -278,13 +279,16 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
 def _command_line() -> str:
     """Returns what this process was started with, as one would type it; "" where that was no file or module."""
     program, *arguments = sys.argv or [""]
-    if program in ("", "-c"):
-        return ""
     spec = sys.modules["__main__"].__spec__
-    if not Path(program).is_file():  # the name of a module, which another process was started with for this one
-        return shlex.join(["python", "-m", program, *arguments])
-    module = [] if spec is None else ["-m", spec.name.removesuffix(".__main__")]
-    return shlex.join(["python", *(module or [program]), *arguments])
+    if spec is not None and spec.origin == program:
+        words = ["-m", spec.name.removesuffix(".__main__")]
+    elif Path(program).is_file():
+        words = [program]
+    elif importlib.util.find_spec(program.partition(".")[0] or "-"):  # `jaxseg.sweep.worker` puts its sweep's name here
+        words = ["-m", program]
+    else:
+        return ""
+    return shlex.join(["python", *words, *arguments])
 
 
 def package_versions() -> dict[str, str | None]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxseg.nn import dot_product, dot_product_attention
+from jaxseg.nn import dot_product_attention
 
 
 def draw(*shape, seed=0):
@@ -34,23 +34,18 @@ def both(q, k, v, dy):
     return y, *pullback(dy)
 
 
-@pytest.fixture(params=["heads at once", "one head after the other"])
-def form(request, monkeypatch):
-    monkeypatch.setattr(dot_product, "_IN_CACHE", 2**18 if request.param == "heads at once" else 0)
-    jax.clear_caches()
-
-
 # Queries, keys, heads, features of a head.
-@pytest.mark.parametrize("sizes", [(6, 6, 2, 4), (7, 3, 3, 2), (1, 5, 1, 1), (4, 1, 2, 3)])
-def test_values_and_gradients_are_those_of_the_definition(form, sizes):
+@pytest.mark.parametrize("sizes", [(6, 6, 2, 4), (7, 3, 3, 2), (1, 5, 1, 1), (4, 1, 2, 3), (0, 2, 1, 2)])
+def test_values_and_gradients_are_those_of_the_definition(sizes):
     queries, keys, heads, width = sizes
-    q, dy = draw(2, queries, heads, width), draw(2, queries, heads, width, seed=1)
-    k, v = draw(2, keys, heads, width, seed=2), draw(2, keys, heads, width, seed=3)
+    q, dy = draw(2, queries, heads, width), draw(2, queries, heads, width + 1, seed=1)
+    k, v = draw(2, keys, heads, width, seed=2), draw(2, keys, heads, width + 1, seed=3)
     for found, expected in zip(jax.jit(both)(q, k, v, dy), defined(q, k, v, dy), strict=True):
+        assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_large_scores_do_not_overflow(form):
+def test_large_scores_do_not_overflow():
     q, dy = draw(1, 3, 1, 4), draw(1, 3, 1, 4, seed=1)
     q *= 100 / np.linalg.norm(q, axis=-1, keepdims=True)
     for found in jax.jit(both)(q, q, q, dy):
@@ -59,23 +54,29 @@ def test_large_scores_do_not_overflow(form):
     np.testing.assert_allclose(dot_product_attention(q, q, q), q, rtol=1e-5)
 
 
-def test_half_precision_is_near_the_definition_with_float32_softmax(form):
-    q, k, v, dy = (draw(2, 9, 2, 8, seed=i) for i in range(4))
-    found = jax.jit(both)(*(jnp.asarray(a, jnp.bfloat16) for a in (q, k, v, dy)))
-    for a, b in zip(found, defined(q, k, v, dy), strict=True):
-        assert a.dtype == jnp.bfloat16
-        np.testing.assert_allclose(a.astype(np.float32), b, rtol=0.05, atol=0.05)
+def test_half_precision_has_a_float32_softmax():
+    """A softmax in bfloat16 is off by two to three times as much."""
+    q, k, v, dy = (jnp.asarray((8 if i == 0 else 1) * draw(2, 9, 2, 8, seed=i), jnp.bfloat16) for i in range(4))
+    y, dq, dk, dv = jax.jit(both)(q, k, v, dy)
+    expected = defined(q, k, v, dy)
+    assert {a.dtype for a in (y, dq, dk, dv)} == {jnp.dtype(jnp.bfloat16)}
+    for a, b in ((y, expected[0]), (dv, expected[3])):
+        assert np.abs(a.astype(np.float32) - b).max() < 0.01 * np.abs(b).max()
+    for a, b in ((dq, expected[1]), (dk, expected[2])):
+        assert np.abs(a.astype(np.float32) - b).max() < 0.02 * np.abs(b).max()
 
 
-def test_vmap_remat_and_eight_devices_give_the_same(form):
+def test_vmap_remat_and_eight_devices_give_the_same():
     arrays = [draw(8, 5, 2, 4, seed=i) for i in range(4)]
     expected = jax.jit(both)(*arrays)
-    mesh = Mesh(np.array(jax.devices()), ("data",))
-    spread = [jax.device_put(a, NamedSharding(mesh, PartitionSpec("data"))) for a in arrays]
+    sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
+    spread = jax.jit(both)(*(jax.device_put(a, sharding) for a in arrays))
+    for a in spread:
+        assert a.sharding.is_equivalent_to(sharding, a.ndim), "each device has its own images"
     mapped = jax.jit(jax.vmap(both))(*(a[:, None] for a in arrays))
     again = jax.jit(lambda q, k, v, dy: jax.vjp(jax.remat(dot_product_attention), q, k, v)[1](dy))(*arrays)
-    for found in (jax.jit(both)(*spread), [a[:, 0] for a in mapped], [expected[0], *again]):
-        for a, b in zip(found, expected, strict=True):
+    for found, wanted in ((spread, expected), ([a[:, 0] for a in mapped], expected), (again, expected[1:])):
+        for a, b in zip(found, wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
@@ -87,9 +88,23 @@ def test_masked_keys_are_not_seen():
     np.testing.assert_allclose(found, dot_product_attention(q, k[:, :2], v[:, :2]), rtol=1e-5, atol=1e-6)
 
 
-def test_other_devices_get_jaxs_own(monkeypatch):
-    monkeypatch.setattr(dot_product, "_IN_CACHE", 0)
+def test_what_does_not_fit_is_told():
+    q, k = draw(2, 5, 3, 4), draw(3, 5, 2, 4)
+    with pytest.raises(ValueError, match=r"with t >= 1, got \(2, 5, 3, 4\), \(3, 5, 2, 4\)"):
+        dot_product_attention(q, k, k)
+    with pytest.raises(ValueError, match="t >= 1"):
+        dot_product_attention(q, q[:, :0], q[:, :0])
+    with pytest.raises(ValueError, match="one dtype, got float32, bfloat16 and float32"):
+        dot_product_attention(q, jnp.asarray(q, jnp.bfloat16), q)
+    assert dot_product_attention(q[:0], q[:0], q[:0]).shape == (0, 5, 3, 4)
+
+
+def test_other_devices_get_jaxs_own():
     q = draw(1, 4, 1, 2)
-    program = jax.jit(lambda q: dot_product_attention(q, q, q)).trace(q)
-    cpu, tpu = (program.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "tpu"))
-    assert "stablehlo.while" in cpu and "stablehlo.while" not in tpu
+    gradient = jax.jit(jax.grad(lambda q, k: dot_product_attention(q, k, k).sum()))
+    theirs = jax.jit(jax.grad(lambda q, k: jax.nn.dot_product_attention(q, k, k).sum()))
+    products = [
+        function.trace(q, q).lower(lowering_platforms=(platform,)).as_text().count("dot_general")
+        for function, platform in ((gradient, "cpu"), (gradient, "tpu"), (theirs, "tpu"))
+    ]
+    assert products[0] != products[1] == products[2]

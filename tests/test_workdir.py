@@ -108,7 +108,9 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         (["FILE", "--report"], "jaxseg.sweep.__main__", "python -m jaxseg.sweep --report"),
         (["jaxseg.sweep", "--jobs", "2"], "jaxseg.sweep.worker", "python -m jaxseg.sweep --jobs 2"),
         (["FILE", "-x"], None, "python FILE -x"),
+        (["FILE", "-x"], "cProfile", "python FILE -x"),
         (["-c"], None, ""),
+        (["-", "-x"], None, ""),
         ([""], None, ""),
     ],
 )
@@ -116,7 +118,8 @@ def test_command_is_recorded_as_one_types_it(argv, module, command, monkeypatch,
     file = tmp_path / "program.py"
     file.touch()
     monkeypatch.setattr(sys, "argv", [str(file) if word == "FILE" else word for word in argv])
-    spec = module and importlib.machinery.ModuleSpec(module, None)
+    origin = str(file) if module and module.startswith("jaxseg") else "elsewhere"
+    spec = module and importlib.machinery.ModuleSpec(module, None, origin=origin)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
     workdir.run_record(tmp_path, default_config())
     (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]

@@ -3,8 +3,8 @@
     python -m jaxseg.sweep --config experiments/ablations/attention.py
 
 One encoder-decoder with concatenated skips. A gate (Oktay et al. 2018) weighs the skip by what the coarser level knows;
-self-attention (Vaswani et al. 2017) works on the concatenation, over at most 256 positions. "1" is the coarsest level
-of the decoder alone, 8x8, "2" that and the next, 16x16.
+self-attention (Vaswani et al. 2017) works on the concatenation. "1" is the decoder's coarsest level alone, 8x8,
+"2" that and the next, 16x16.
 
 Found on shapes: not yet measured.
 """
@@ -17,7 +17,7 @@ from jaxseg.sweep import Sweep
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
     config = for_ablation(default_config())
-    update(config, model__name="attention_decoder", model__args={"widths": (8, 16, 32, 64), "max_tokens": 256})
+    update(config, model__name="attention_decoder", model__args={"widths": (8, 16, 32, 64)})
     return config
 
 

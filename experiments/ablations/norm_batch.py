@@ -3,7 +3,8 @@
     python -m jaxseg.sweep --config experiments/ablations/norm_batch.py
 
 One U-Net; batch, group, instance and layer norm, each with batches of 2, 8 and 32. All take the same number of steps;
-the learning rate goes with the square root of the batch.
+the learning rate goes with the square root of the batch. Compare the norms at one batch size: a larger batch sees more
+images.
 
 Found on shapes: not yet measured.
 """

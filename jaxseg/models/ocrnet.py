@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.hrnet import HRNet
-from jaxseg.nn import ConvNormAct, Dropout, classifier, make_norm, resize
+from jaxseg.nn import ConvNormAct, Dropout, classifier, dot_product_attention, make_norm, resize
 from jaxseg.types import Activation, NormFactory
 
 
@@ -56,9 +56,7 @@ class ObjectAttention(nn.Module):
 
         query = projected(x, "query1", "query2")
         key, value = projected(objects, "key1", "key2"), projected(objects, "value")
-        scores = jnp.einsum("btd,bkd->btk", query, key).astype(jnp.float32) / self.width**0.5
-        context = jnp.einsum("btk,bkd->btd", jax.nn.softmax(scores).astype(value.dtype), value)
-        context = context.reshape(b, h, w, self.width)
+        context = dot_product_attention(*(v[:, :, None] for v in (query, key, value))).reshape(b, h, w, self.width)
         return ConvNormAct(c, 1, norm=self.norm, act=self.act, dtype=self.dtype, name="out")(context, train=train)
 
 

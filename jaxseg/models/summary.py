@@ -150,7 +150,8 @@ def _taps(equation: Any) -> int:
 def _programs(equation: Any) -> list[Any]:
     """Returns the jaxprs inside an equation; of branches one, and never the rule of a derivative.
 
-    Of the branches for several platforms that is the one with the convolution, where others are sums of products.
+    Of the branches for several platforms that is one with the most operations: a convolution, where others are sums of
+    products.
     """
     if equation.primitive.name == "cond":
         branches = [branch.jaxpr for branch in equation.params["branches"]]

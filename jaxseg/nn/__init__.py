@@ -1,6 +1,7 @@
 """The blocks that networks are built of: convolutions, norms, residual blocks, attention, pooling and resizing.
 
-All take and give f[b,h,w,c] of any height and width, and know nothing of configs, data or files.
+All take and give f[b,h,w,c] of any height and width, or the tokens of attention, and know nothing of configs, data or
+files.
 """
 
 from jaxseg.nn.atrous import ASPP, rates_at

@@ -5,7 +5,6 @@ that of the input and the parameters together). Padding is symmetric and explici
 under a stride of two gives the numbers a ported network expects.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -220,16 +219,20 @@ def conv_transpose2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Arr
     return depth_to_space(y, stride)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
     """Unfolds channels into space: f[b,h,w,r*r*c] -> f[b,h*r,w*r,c], r = factor.
 
     Channel (u r + v) c + i goes to channel i of pixel (u, v) of its block. (torch's PixelShuffle counts its channels
     as i r r + u r + v.)
     """
-    b, h, w, c = x.shape
+    c = x.shape[-1]
     if c % factor**2:
         raise ValueError(f"depth_to_space by {factor} needs a multiple of {factor**2} channels, got {c}.")
+    return _depth_to_space(x, factor)
+
+
+def _unfold(x: jax.Array, factor: int) -> jax.Array:
+    b, h, w, c = x.shape
     o = c // factor**2
     tiles = x.reshape(b, h, w, factor, factor, o).transpose(0, 1, 3, 2, 4, 5)
     return tiles.reshape(b, h * factor, w * factor, o)
@@ -245,8 +248,9 @@ def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
 
 
 # The same as the automatic gradient, but in an order of axes that the products behind it take without a copy.
-depth_to_space.defvjp(
-    lambda x, factor: (depth_to_space(x, factor), None), lambda factor, _, dy: (space_to_depth(dy, factor),)
+_depth_to_space = jax.custom_vjp(_unfold, nondiff_argnums=(1,))
+_depth_to_space.defvjp(
+    lambda x, factor: (_unfold(x, factor), None), lambda factor, _, dy: (space_to_depth(dy, factor),)
 )
 
 

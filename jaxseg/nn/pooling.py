@@ -39,8 +39,7 @@ def max_pool(
 _SMALL = 3
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _max_of_windows(x: jax.Array, window: int, stride: int) -> jax.Array:
+def _maximum(x: jax.Array, window: int, stride: int) -> jax.Array:
     """Max pooling where every pixel is in a window: f[b,h,w,c] -> f[b,y,x,c], h = (y - 1) stride + window."""
     return functools.reduce(jnp.maximum, _taps(x, window, stride))
 
@@ -94,8 +93,9 @@ def _max_of_windows_bwd(window: int, stride: int, winner: jax.Array, dy: jax.Arr
     return (whole[:, : (y - 1) * stride + window, : (x - 1) * stride + window],)
 
 
+_max_of_windows = jax.custom_vjp(_maximum, nondiff_argnums=(1, 2))
 _max_of_windows.defvjp(
-    lambda x, window, stride: (_max_of_windows(x, window, stride), _winner(x, window, stride)), _max_of_windows_bwd
+    lambda x, window, stride: (_maximum(x, window, stride), _winner(x, window, stride)), _max_of_windows_bwd
 )
 
 

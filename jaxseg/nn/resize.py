@@ -85,8 +85,7 @@ def _bilinear_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> ja
     return jnp.einsum(pattern, matrix, x.astype(jnp.float32), precision="highest").astype(x.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _enlarge_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
+def _blend_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
     """A whole factor: each of the `factor` phases is one blend of a pixel with a neighbour; no gather, no product."""
     size = x.shape[axis]
     x32 = x.astype(jnp.float32)
@@ -107,7 +106,7 @@ def _offsets(factor: int) -> list[float]:
 
 
 def _reduce_axis(axis: int, factor: int, _: None, dy: jax.Array) -> tuple[jax.Array]:
-    """The gradient of `_enlarge_axis`, in half to a fifth of the time that XLA needs for the automatic one on CPUs."""
+    """The gradient of `_blend_axis`; XLA takes longer for the automatic one, see `benchmarks/primitives.py`."""
     size = dy.shape[axis] // factor
     phases = dy.astype(jnp.float32).reshape(*dy.shape[:axis], size, factor, *dy.shape[axis + 1 :])
     own, low, high = 0.0, 0.0, 0.0  # of the pixel itself, of the one before it, of the one after it
@@ -127,7 +126,8 @@ def _reduce_axis(axis: int, factor: int, _: None, dy: jax.Array) -> tuple[jax.Ar
     return ((own + low + high).astype(dy.dtype),)
 
 
-_enlarge_axis.defvjp(lambda x, axis, factor: (_enlarge_axis(x, axis, factor), None), _reduce_axis)
+_enlarge_axis = jax.custom_vjp(_blend_axis, nondiff_argnums=(1, 2))
+_enlarge_axis.defvjp(lambda x, axis, factor: (_blend_axis(x, axis, factor), None), _reduce_axis)
 
 
 def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:

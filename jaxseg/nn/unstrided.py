@@ -49,5 +49,5 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, size: int, dilation: int, paddi
 
 
 unstrided_conv2d.defvjp(
-    lambda x, kernel, dilation, padding: (unstrided_conv2d(x, kernel, dilation, padding), (x, kernel)), _backward
+    lambda x, kernel, dilation, padding: (_convolve(x, kernel, dilation, padding), (x, kernel)), _backward
 )

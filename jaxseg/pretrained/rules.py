@@ -105,8 +105,8 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
     """Returns {our path: array} for a foreign `state_dict`; the first rule that matches a name holds.
 
     Raises:
-        ValueError: listing the names that no rule matches, or whose arrays have another number of axes than the layer's
-            or cannot be laid out as its rule says; or a path that two names lead to.
+        ValueError: listing the names that no rule matches, and those whose arrays their rules cannot lay out; or a path
+            that two names lead to.
     """
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     result: dict[str, np.ndarray] = {}
@@ -122,7 +122,7 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
         templates = (rule.path,) if isinstance(rule.path, str) else rule.path
         try:
             made = rule.transform(np.asarray(array))
-        except ValueError:
+        except (ValueError, IndexError):
             odd.append(f"{name} ({'x'.join(map(str, np.shape(array))) or 'a single number'})")
             continue
         arrays: Sequence[np.ndarray] = (made,) if isinstance(rule.path, str) else made
@@ -131,10 +131,11 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
             if path in result:
                 raise ValueError(f"Both {sources[path]!r} and {name!r} lead to {path!r}.")
             result[path], sources[path] = np.ascontiguousarray(value), name
-    if unknown:
-        raise ValueError(f"{len(unknown)} entries of the file are known to no rule: {some(unknown)}.")
+    problems = [f"{len(unknown)} entries of the file are known to no rule: {some(unknown)}."] if unknown else []
     if odd:
-        raise ValueError(f"{len(odd)} entries of the file have a shape that their layer cannot have: {some(odd)}.")
+        problems.append(f"{len(odd)} entries of the file have a shape that their layer cannot have: {some(odd)}.")
+    if problems:
+        raise ValueError(" ".join(problems))
     return result
 
 
