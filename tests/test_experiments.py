@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 from parity import FAST_COMPILE
@@ -33,11 +34,19 @@ def test_every_experiment_and_variant_is_valid(name, variant):
     assert re.search(measured, docstring) and "@" not in docstring
 
 
-# That the networks of full size fit together: their parts are counted and compared in the tests of the networks.
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_network_of_full_size_fits_together(name):
+    config = command.load_experiment(f"experiments/{name}.py:voc")
+    model = setup.make_model(config, 21)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    (logits, _), variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    assert logits.shape[:3] == (1, 64, 64) and variables["params"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["camvid", "folder", "voc"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_network_of_full_size_can_be_traced(name, variant):
+def test_the_step_of_every_network_of_full_size_can_be_traced(name, variant):
     setup.check(command.load_experiment(f"experiments/{name}.py:{variant}"))
 
 
