@@ -48,26 +48,26 @@ def dot_product_attention(
 
 
 def _forward(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    q, k, v = (_heads_first(x) for x in (query, key, value))
-    scores = _product("bnqd,bntd->bnqt", q, k) / math.sqrt(q.shape[-1])
+    q, k, v = (_split(x) for x in (query, key, value))
+    scores = _product("hqd,htd->hqt", q, k) * (1 / math.sqrt(q.shape[-1]))
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    y = _product("bnqt,bnte->bnqe", weights, v)
-    return _heads_first(y.astype(query.dtype)), (q, k, v, weights, y)
+    y = _product("hqt,hte->hqe", weights, v)
+    return _merge(y.astype(query.dtype), query.shape[2]), (q, k, v, weights, y)
 
 
 def _backward(saved: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, ...]:
     q, k, v, weights, y = saved
-    dy = _heads_first(dy)
+    heads, scale = dy.shape[2], 1 / math.sqrt(q.shape[-1])
+    dy = _split(dy)
     # Of the softmax: weights (dweights - sum(weights dweights)), and the sum is that of y dy.
     own = (dy.astype(jnp.float32) * y).sum(-1, keepdims=True)
-    dscores = weights * (_product("bnqe,bnte->bnqt", dy, v) - own) / math.sqrt(q.shape[-1])
-    dscores = dscores.astype(q.dtype)
+    dscores = (weights * (_product("hqe,hte->hqt", dy, v) - own)).astype(q.dtype)
     gradients = (
-        _product("bnqt,bntd->bnqd", dscores, k),
-        _product("bnqt,bnqd->bntd", dscores, q),
-        _product("bnqt,bnqe->bnte", weights, dy),
+        _product("hqt,htd->hqd", dscores, k) * scale,
+        _product("hqt,hqd->htd", dscores, q) * scale,
+        _product("hqt,hqe->hte", weights, dy),
     )
-    return tuple(_heads_first(gradient.astype(q.dtype)) for gradient in gradients)
+    return tuple(_merge(gradient.astype(q.dtype), heads) for gradient in gradients)
 
 
 _attend = jax.custom_vjp(lambda query, key, value: _forward(query, key, value)[0])
@@ -76,6 +76,12 @@ _attend.defvjp(_forward, _backward)
 _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def _heads_first(x: jax.Array) -> jax.Array:
-    """f[b,t,n,d] -> f[b,n,t,d], and back."""
-    return x.swapaxes(1, 2)
+def _split(x: jax.Array) -> jax.Array:
+    """f[b,t,n,d] -> f[b n,t,d]."""
+    b, t, n, d = x.shape
+    return x.swapaxes(1, 2).reshape(b * n, t, d)
+
+
+def _merge(x: jax.Array, heads: int) -> jax.Array:
+    """f[b n,t,d] -> f[b,t,n,d]."""
+    return x.reshape(x.shape[0] // heads, heads, *x.shape[1:]).swapaxes(1, 2)
