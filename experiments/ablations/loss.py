@@ -4,7 +4,9 @@
 
 One U-Net. "weighted" is cross-entropy with median-frequency class weights.
 
-Found on shapes: not yet measured.
+Found on shapes, 5 seeds (`benchmarks/results/ablations/loss/table.md`): after 800 steps, where all still rise, Lovasz is
+12.1 points of mIoU above cross-entropy, with a 95 % interval of [+3.7, +20.5], and focal 6.6 below, [-10.1, -3.0]. Dice
+(+7.4), its sum with cross-entropy (+3.3) and class weights (-1.5) are not separable from noise.
 """
 
 from jaxseg.config import ConfigDict, default_config, update
