@@ -27,6 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     rows = []
     for workdir in options.workdirs:
+        if not workdir.is_dir():
+            print(f"error: there is no folder {workdir}.", file=sys.stderr)
+            return 1
         try:
             rows.append(describe(workdir, options.split))
         except (FileNotFoundError, KeyError) as error:

@@ -19,6 +19,7 @@ import numpy as np
 from forms import KINDS, flax_form, our_form, torch_form
 from networks import NETWORKS, Network
 from timing import (
+    at_least,
     bars,
     device_peak_bytes,
     environment,
@@ -39,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS), metavar="NAME",
                         help=f"of {', '.join(NETWORKS)} (default: all)")  # fmt: skip
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--size", type=int, default=128, help="height and width (default 128)")
+    parser.add_argument("--batch", type=at_least(1), default=4, help="images (default 4)")
+    parser.add_argument("--size", type=at_least(1), default=128, help="height and width (default 128)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=None, help="default: bfloat16 on a GPU")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--max-autotune", action="store_true", help='torch.compile(mode="max-autotune")')
@@ -157,7 +158,7 @@ def draw(figure: Any, record: dict[str, Any]) -> None:
                 result[kind][form] / result[kind]["jaxseg"] if form in result[kind] else float("nan")
                 for result in record["networks"].values()
             ]
-    bars(figure, list(record["networks"]), groups, "time, jaxseg = 1", 1.0)
+    bars(figure, list(record["networks"]), groups, "time, jaxseg = 1", ratios=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from PIL import Image
-from timing import environment, make_parser, save, table
+from timing import at_least, environment, make_parser, save, table
 
 from jaxseg import command, losses, models, optim, setup
 from jaxseg.compiler import compiler_options
@@ -27,10 +27,12 @@ from jaxseg.step import make_train_step
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--config", metavar="FILE[:ARG]", default="", help="whose data and network are taken")
-    parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="0: threads")
-    parser.add_argument("--batches", type=int, default=30, help="batches a measurement reads (default 30)")
-    parser.add_argument("--steps", type=int, default=20, help="training steps that are timed (default 20)")
+    parser.add_argument(
+        "--config", metavar="FILE[:ARG]", default="", help="whose data and network are taken (default: noise, ResUNet)"
+    )
+    parser.add_argument("--workers", nargs="+", type=at_least(0), default=[0, 1, 2], metavar="N", help="0: threads")
+    parser.add_argument("--batches", type=at_least(1), default=30, help="batches a measurement reads (default 30)")
+    parser.add_argument("--steps", type=at_least(1), default=20, help="training steps that are timed (default 20)")
     options, overrides = parser.parse_known_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         if options.config:
@@ -131,4 +133,4 @@ def describe(record: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run_command(main))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from alone import Primitive, batch_norm, channels_last, measure
 from networks import NETWORKS, Network
-from timing import bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
+from timing import at_least, bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
 
 from jaxseg import nn as ours
 
@@ -49,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=["unet"], metavar="NAME",
                         help=f"of {', '.join(NETWORKS)} (default: unet)")  # fmt: skip
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--size", type=int, default=128, help="height and width of the image (default 128)")
+    parser.add_argument("--batch", type=at_least(1), default=4, help="images (default 4)")
+    parser.add_argument("--size", type=at_least(1), default=128, help="height and width of the image (default 128)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=None, help="default: bfloat16 on a GPU")
     options = parser.parse_args(argv)
     share_gpu()
@@ -282,7 +282,7 @@ def draw(figure: Any, record: dict[str, Any]) -> None:
             labels.append(f"{name}: {kind}")
             for form in groups:
                 groups[form].append(1e3 * seconds[form])
-    bars(figure, labels, groups, "ms of all layers of a kind, with gradients", None)
+    bars(figure, labels, groups, "ms of all layers of a kind, with gradients")
 
 
 if __name__ == "__main__":

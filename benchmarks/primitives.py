@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from alone import ALLOWED, Primitive, batch_norm, channels_last, measure
 from flax import linen as nn
-from timing import bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
+from timing import at_least, bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
 
 from jaxseg import nn as ours
 
@@ -141,12 +141,15 @@ def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--size", type=int, default=64, help="height and width (default 64)")
-    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--batch", type=at_least(1), default=4, help="images (default 4)")
+    parser.add_argument("--size", type=at_least(1), default=64, help="height and width (default 64)")
+    parser.add_argument("--channels", type=at_least(1), default=64, help="channels of the input (default 64)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="those whose name holds one of these")
     options = parser.parse_args(argv)
+    names = list(primitives(1, 8, 8))
+    if unknown := [word for word in options.only if not any(word in name for name in names)]:
+        parser.error(f"--only: no primitive's name holds {unknown[0]!r}; they are {', '.join(names)}")
     share_gpu()
     has_torch = importlib.util.find_spec("torch") is not None
     batch, size, channels = (1, 8, 8) if options.smallest else (options.batch, options.size, options.channels)
@@ -163,7 +166,9 @@ def main(argv: list[str] | None = None) -> int:
         print(name, record["primitives"][name], file=sys.stderr)
         save(options.out, record, describe(record)[0], quiet=True)
     text, groups = describe(record)
-    save(options.out, record, text, lambda f: bars(f, list(record["primitives"]), groups, "time, ours = 1", 1.0))
+    save(
+        options.out, record, text, lambda f: bars(f, list(record["primitives"]), groups, "time, ours = 1", ratios=True)
+    )
     wrong = [name for name, times in record["primitives"].items() if not times["difference"] <= record["allowed"]]
     if wrong:
         print(f"error: the two forms give different numbers: {', '.join(wrong)}.", file=sys.stderr)

@@ -6,6 +6,7 @@ with the programs that a run before left on disk (warm).
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from typing import Any
 
 from timing import environment, make_parser, save, table
 
+from jaxseg.command import run_command
+from jaxseg.errors import ConfigError
+
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = {"steps": 2, "schedule.warmup": 0, "log.every": 1, "log.images": 0, "log.tensorboard": False}
 SMALLEST = {"data.size": "16,16", "batch_size": 8, "eval.batch_size": 8, "data.shapes_train": 8, "data.shapes_val": 8,
@@ -25,7 +29,8 @@ SMALLEST = {"data.size": "16,16", "batch_size": 8, "eval.batch_size": 8, "data.s
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--config", metavar="FILE[:ARG]", default="experiments/resunet.py", help="the experiment")
+    parser.add_argument("--config", metavar="FILE[:ARG]", default="experiments/resunet.py",
+                        help="the experiment (default experiments/resunet.py)")  # fmt: skip
     options, overrides = parser.parse_known_args(argv)
     keys = SHORT | (SMALLEST if options.smallest else {})
     command = [
@@ -42,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     record = {
         "environment": environment(),
         "config": options.config,
+        "overrides": [*(f"--config.{key}={value}" for key, value in keys.items()), *overrides],
         "seconds": {name: statistics.median(values) for name, values in seconds.items()},
         "all_seconds": seconds,
     }
@@ -53,7 +59,7 @@ def first_step(command: list[str], log: Path) -> float:
     """Returns the seconds from the start of a run to the line of its first step in the log; waits for its end.
 
     Raises:
-        RuntimeError: if the run fails.
+        ConfigError: if the run fails.
     """
     variables = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     begin, seconds = time.perf_counter(), None
@@ -66,16 +72,18 @@ def first_step(command: list[str], log: Path) -> float:
             time.sleep(0.02)
         if process.returncode or seconds is None:
             words.seek(0)
-            raise RuntimeError(f"{' '.join(command)} failed:\n{words.read()}")
+            lines = words.read().strip().splitlines() or [f"status {process.returncode}"]
+            raise ConfigError(f"{shlex.join(command)} failed: {lines[-1].removeprefix('error: ')}")
     return seconds
 
 
 def describe(record: dict[str, Any]) -> str:
     """Returns the table."""
     rows = [(name, f"{value:.1f}") for name, value in record["seconds"].items()]
-    note = f"Seconds from the start of `python -m jaxseg.train --config {record['config']}` to the end of step 1."
+    words = shlex.join(["--config", record["config"], *record["overrides"]])
+    note = f"Seconds from the start of `python -m jaxseg.train {words}` to the end of step 1."
     return table(("compiled programs", "seconds"), rows, record, note)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -6,8 +6,11 @@ until then, and what no longer fits, or needs packages that are not installed, i
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status: 1 where the device is wrong or a benchmark failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="NAME", help="NAME-BENCHMARK.json, .md and .png are written")
-    parser.add_argument("--minutes", type=float, default=8.0, help="time for all of it (default 8)")
+    parser.add_argument("--minutes", type=_positive, default=8.0, help="time for all of it (default 8)")
     parser.add_argument("--smallest", action="store_true", help="the smallest size of each, once")
     options = parser.parse_args(argv)
     begin = time.monotonic()
@@ -69,7 +72,16 @@ def main(argv: list[str] | None = None) -> int:
         record = {"platform": platform, "difference_from_cpu": error, "allowed": TOLERANCE[platform]}
         record |= {"minutes": options.minutes, "benchmarks": fates}
         Path(f"{options.out}-check.json").write_text(json.dumps(record, indent=1) + "\n")
+    if not any(fate.startswith("done") for fate in fates.values()):
+        print(f"error: no benchmark came to its end in {options.minutes:g} minutes.", file=sys.stderr)
+        return 1
     return int(any(fate.startswith("failed") for fate in fates.values()))
+
+
+def _positive(text: str) -> float:
+    if not float(text) > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return float(text)
 
 
 def run(name: str, arguments: list[str], out: Path | None, limit: float) -> str:
@@ -80,11 +92,23 @@ def run(name: str, arguments: list[str], out: Path | None, limit: float) -> str:
     if out:
         command += ["--out", f"{out}-{name}"]
     begin = time.monotonic()
+    process = subprocess.Popen(command, start_new_session=True)  # what it starts is cut off along with it
     try:
-        status = subprocess.run(command, timeout=limit, check=False).returncode
+        status = process.wait(limit)
     except subprocess.TimeoutExpired:
         return f"cut off after {limit:.0f} s"
+    finally:
+        _end(process)
     return f"{'done' if status == 0 else f'failed with status {status}'} in {time.monotonic() - begin:.0f} s"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Interrupts a process and those that it started, which lets them clear away; kills what is left after a while."""
+    for number, patience in ((signal.SIGINT, 15.0), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
 
 
 def missing_for(name: str) -> str:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from timing import (
+    at_least,
     bars,
     bytes_of,
     ceilings,
@@ -50,14 +51,16 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser(__doc__)
     parser.add_argument("--models", nargs="+", default=["resunet-small", "unet-small"], metavar="NAME",
+                        choices=(*SMALL, *models.names()),
                         help=f"architectures of jaxseg, or {', '.join(SMALL)}")  # fmt: skip
-    parser.add_argument("--batches", nargs="+", type=int, default=[4], metavar="N")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[128], metavar="PIXELS", help="height and width")
+    parser.add_argument("--batches", nargs="+", type=at_least(1), default=[4], metavar="N", help="images (default 4)")
+    parser.add_argument("--sizes", nargs="+", type=at_least(1), default=[128], metavar="PIXELS",
+                        help="height and width (default 128)")  # fmt: skip
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--strategies", nargs="+", choices=("jit", "pmap"), default=["jit"])
     parser.add_argument("--remat", nargs="+", choices=("off", "on"), default=["off"],
                         help="whether the backward pass computes stages anew, for less memory")  # fmt: skip
-    parser.add_argument("--num-classes", type=int, default=21)
+    parser.add_argument("--num-classes", type=at_least(1), default=21, help="(default 21)")
     options = parser.parse_args(argv)
     share_gpu()
     if options.smallest:
@@ -204,7 +207,7 @@ def draw(figure: Any, record: dict[str, Any]) -> None:
         "training": [r["train_images_per_second"] for r in runs],
         "inference": [r["infer_images_per_second"] for r in runs],
     }
-    bars(figure, labels, groups, "images/s", 1.0)
+    bars(figure, labels, groups, "images/s")
 
 
 if __name__ == "__main__":

@@ -30,10 +30,29 @@ PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 def make_parser(description: str) -> argparse.ArgumentParser:
     """Returns a parser with the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--out", type=Path, metavar="NAME", help="NAME.json, NAME.md and NAME.png are written")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds; the median is reported (default 7)")
-    parser.add_argument("--smallest", action="store_true", help="the smallest size, once: to see that it runs")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="NAME",
+        help="NAME.json, NAME.md and, where there are bars to draw, NAME.png are written",
+    )
+    parser.add_argument("--repeats", type=at_least(1), default=7, help="rounds; the median is reported (default 7)")
+    parser.add_argument(
+        "--smallest", action="store_true", help="the smallest size, once, whatever else is said: to see that it runs"
+    )
     return parser
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Returns an argparse type: a whole number of at least `least`."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return int(text)
+
+    number.__name__ = "whole number"  # argparse names it where the text is none
+    return number
 
 
 def interleave(
@@ -237,9 +256,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], record: Mapping
 
 
 def bars(
-    figure: Any, labels: Sequence[str], groups: Mapping[str, Sequence[float]], title: str, line: float | None
+    figure: Any, labels: Sequence[str], groups: Mapping[str, Sequence[float]], title: str, *, ratios: bool = False
 ) -> None:
-    """Draws grouped horizontal bars, with a line at `line`."""
+    """Draws grouped horizontal bars; `ratios` to the time of ours have a line at 1."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
     groups = {name: values for name, values in groups.items() if any(value == value for value in values)}  # not all NaN
@@ -250,8 +269,9 @@ def bars(
         axis.barh(places, values, height * 0.92, label=name, color=f"C{number}")
     axis.set_yticks(range(len(labels)), labels, fontsize=8)
     axis.invert_yaxis()
-    if line is not None:
-        axis.axvline(line, color="0.4", linewidth=1, linestyle="--")
+    if ratios:
+        axis.axvline(1.0, color="0.4", linewidth=1, linestyle="--")
+        axis.set_xlabel("right of the line jaxseg is quicker", fontsize=8)
     known = [value for values in groups.values() for value in values if value == value]
     axis.set(title=title, xscale="log" if max(known) > 10 * min(known) else "linear")
     if axis.get_xscale() == "log":

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from timing import at_least
 
 from jaxseg import command, setup
 from jaxseg.state import count_parameters
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="NAME", help="NAME.json and NAME.md are written")
     parser.add_argument("--results", type=Path, metavar="FILE", help="JSON of collect.py, of runs of shapes variants")
     parser.add_argument("--names", nargs="*", default=[], metavar="NAME", help="experiments (default: all)")
-    parser.add_argument("--size", type=int, default=512, help="height and width of the image (default 512)")
+    parser.add_argument("--size", type=at_least(1), default=512, help="height and width of the image (default 512)")
     options = parser.parse_args(argv)
     names = options.names or sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
     scores = shapes_scores(options.results)
@@ -85,4 +86,4 @@ def markdown(rows: list[dict[str, Any]], size: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run_command(main))

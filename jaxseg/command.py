@@ -36,7 +36,7 @@ def _parse_value(key: str, text: str) -> Any:
     kind = type(KEYS[key][0]) if key in KEYS else None
     if kind is str:
         return text
-    if kind is bool and text.lower() in ("true", "false"):
+    if kind in (bool, None) and text.lower() in ("true", "false"):  # None: an argument of a network, an XLA option
         return text.lower() == "true"
     try:
         value = ast.literal_eval(text)

@@ -133,3 +133,50 @@ def test_suite(tmp_path):
     fates = json.loads((tmp_path / "s-check.json").read_text())["benchmarks"]
     for name in ("primitives", "throughput", "input_pipeline"):
         assert fates[name].startswith("done") and (tmp_path / f"s-{name}.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("primitives --batch 0", "--batch: must be at least 1, got 0"),
+        ("primitives --only pol", "no primitive's name holds 'pol'; they are max pool 2x2, "),
+        ("throughput --sizes 64 x", "--sizes: invalid whole number value: 'x'"),
+        ("throughput --models unnet", "invalid choice: 'unnet'"),
+        ("suite --minutes 0", "--minutes: must be above 0, got 0"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_runs(arguments, words):
+    name, *rest = arguments.split()
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *rest]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_zoo_and_startup_name_what_is_missing(tmp_path):
+    for name, arguments, words in (
+        ("zoo", ["--names", "nope"], "There is no experiment file"),
+        ("startup", ["--config", "experiments/nope.py", "--repeats", "1"], "failed: There is no experiment file"),
+    ):
+        command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_benchmark_that_is_cut_off_takes_along_what_it_started(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import suite
+
+    child, cleared = tmp_path / "child", tmp_path / "cleared"
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"pathlib.Path({str(child)!r}).write_text(str(child.pid))\n"
+        "try:\n    time.sleep(600)\n"
+        f"finally:\n    pathlib.Path({str(cleared)!r}).touch()\n"
+    )
+    monkeypatch.setattr(suite, "HERE", tmp_path)
+    monkeypatch.setattr(suite, "LEAST", 0.0)
+    assert suite.run("slow", [], None, 5.0) == "cut off after 5 s"
+    assert cleared.exists(), "it had the time to clear away"
+    status = Path(f"/proc/{child.read_text()}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"

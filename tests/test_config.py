@@ -48,6 +48,8 @@ def test_every_key_has_a_default_a_meaning_and_a_place():
         ("--config.ema.decay=0", "ema.decay", 0.0),
         ("--config.data.palette=((0,0,0),(255,0,0))", "data.palette", ((0, 0, 0), (255, 0, 0))),
         ("--config.model.args.widths=(8,16)", "model.args.widths", (8, 16)),
+        ("--config.model.args.separable=true", "model.args.separable", True),
+        ("--config.compile.options.xla_cpu_enable_fast_math=False", "compile.options.xla_cpu_enable_fast_math", False),
     ],
 )
 def test_override_has_the_type_of_its_key(argument, key, value):

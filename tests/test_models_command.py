@@ -157,6 +157,7 @@ def test_both_counts_of_operations_are_told_apart():
             "The network 'cnn' takes no named encoder; networks that take one are attention_dec",
         ),
         ("residual --encoder plain", "residual is an encoder itself"),
+        ("--encoder plain", "--encoder and --arg belong to a network: name it first."),
         ("unet --arg width=(4,)", "Did you mean 'widths'?"),
         ("unet --arg widths", "--arg is written KEY=VALUE, got 'widths'"),
         ("unet --arg widths=(4,6) --encoder plain", "UNet: widths (4, 6) are too few for an encoder of 5 levels"),

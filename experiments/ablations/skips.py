@@ -4,7 +4,9 @@
 
 One U-Net. Concatenation costs parameters; the other forms are made as large again by wider coarse levels.
 
-Found on shapes: not yet measured.
+Found on shapes: 5 seeds, after 800 steps: without skips 39.11 ± 3.56 points of mIoU; concatenation gives 66.99 ± 7.69,
+more by an interval of [+17.71, +38.05], and addition 63.81 ± 5.87, by [+17.96, +31.44]. The indices of the maxima
+alone, 32.76 ± 10.74, are not separable from none. The whole table is `benchmarks/results/ablations/skips/table.md`.
 """
 
 from jaxseg.config import ConfigDict, default_config, update

@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     if options.name is None:
+        if options.encoder is not None or options.arg:
+            raise ConfigError("--encoder and --arg belong to a network: name it first.")
         print("networks, and of those that take any encoder (--encoder NAME) the default:", *_networks(), sep="\n  ")
         print("encoders:", *encoders.names(), sep="\n  ")
         print("\npython -m jaxseg.models NAME shows the modules, parameters, operations and memory of one.")

@@ -123,7 +123,8 @@ def _csv(plan: Plan, rows: Sequence[Row]) -> str:
              "parameters", "flops", "resized", "config")  # fmt: skip
     lines = [
         (row.name, row.name == plan.baseline, row.spread.n, len(plan.seeds), row.spread.mean, row.spread.deviation,
-         *(row.difference or ("", "", "", "")), row.cost.parameters, row.cost.flops, row.resized, row.cost.config)
+         *(row.difference or ("", "", "", "")), row.cost.parameters or "", row.cost.flops or "", row.resized,
+         row.cost.config)
         for row in rows
     ]  # fmt: skip
     return _to_csv([names, *lines])
