@@ -102,6 +102,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow  # the command does the same below
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_two_processes_end_where_one_does(two_processes: Path, name: str) -> None:
     state, one = train(make_strategy(name, {"batch_size": BATCH}, jax.devices()[:4]))
@@ -118,7 +119,6 @@ def test_two_processes_end_where_one_does(two_processes: Path, name: str) -> Non
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-# Both strategies train over two processes above, without the command.
 @pytest.mark.parametrize("strategy", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str) -> None:
     """`jaxseg.train --coordinator` with two processes of two devices against one process with two."""

@@ -62,7 +62,9 @@ def test_so_does_a_network_over_every_family_of_encoders(name):
     assert_keeps_less(models.build("fcn_head", num_classes=3, **fields))
 
 
-@pytest.mark.parametrize("name", ["unet", "deeplabv3plus", pytest.param("resunet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["unet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resunet", "deeplabv3plus"))]
+)
 def test_a_step_needs_less_memory_and_ends_in_the_same_state(name):
     model, tx = models.build(name, num_classes=3, **NETWORKS[name]), optax.sgd(0.1, momentum=0.9)
     strategy = parallel.make_strategy("jit", {}, jax.devices()[:1])

@@ -134,7 +134,7 @@ def test_each_start_is_recorded(tmp_path: Path) -> None:
     assert [start["step"] for start in starts] == [0, 400]
     start = starts[0]
     assert start["config"]["optimizer"]["name"] == "adamw" and start["device"]["platform"] == "cpu"
-    assert start["packages"]["jax"] and start["command"] and start["time"].endswith("+00:00")
+    assert start["packages"]["jax"] and "command" in start and start["time"].endswith("+00:00")
     assert start["device"]["cpu"] and 1 <= start["device"]["threads"] <= start["device"]["cpus"]
     assert "device_count=8" in start["environment"]["XLA_FLAGS"], "what may change the numbers"
     assert start["environment"]["JAX_NUMPY_RANK_PROMOTION"] == "raise"
