@@ -7,7 +7,11 @@ One ResUNet of 60 3x3 convolutions. "plain" has no shortcuts; "identity" (a proj
 the identity with norm and activation before the convolutions (He et al. 2016). `gradients.png` shows the norm of each
 layer's gradient at initialisation and at the end.
 
-Found on shapes: not yet measured.
+Found on shapes: 5 seeds, after 600 steps: the plain network stays at the background, 10.28 ± 0.00 points of mIoU, and
+the identity reaches 63.11 ± 10.22, more by an interval of [+40.15, +65.52]; pre-activation is best, 80.24 ± 2.65. A
+projection at every unit, 15.55 ± 4.06, and the learned shortcut, 17.09 ± 3.51, hardly leave the background in that
+time: what helps is that the signal passes unchanged. With 4 convolutions a level the plain form is no worse (README,
+Results). The whole table is `benchmarks/results/ablations/residual/table.md`.
 """
 
 from jaxseg.config import ConfigDict, default_config, update
