@@ -10,9 +10,9 @@ layer's gradient at initialisation and at the end.
 Found on shapes: 5 seeds, after 600 steps: the plain network stays at the background, 10.28 ± 0.00 points of mIoU, and
 the identity reaches 63.11 ± 10.22, more by an interval of [+40.15, +65.52]; pre-activation is best, 80.24 ± 2.65. A
 projection at every unit, 15.55 ± 4.06, and the learned shortcut, 17.09 ± 3.51, hardly leave the background in that
-time: what helps is that the signal passes unchanged. At initialisation the gradient grows thousands of times from the
-logits to the image without shortcuts, and by little with pre-activation (`gradients.png`). With one unit a level the
-plain form is no worse (README, Results). The whole report is in `benchmarks/results/ablations/residual/`.
+time; we take it that the signal has to pass unchanged. At initialisation the gradient grows thousands of times from
+the logits to the image without shortcuts, and by little with pre-activation (`gradients.png`). With one unit a level
+the plain form is no worse (README, Results). The whole report is in `benchmarks/results/ablations/residual/`.
 """
 
 from jaxseg.config import ConfigDict, default_config, update
