@@ -91,6 +91,16 @@ def test_the_networks_of_the_residual_ablation_are_deep() -> None:
     assert all(plan_of("residual").config(variant, 0).log.gradients for variant in plan_of("residual").variants)
 
 
+def test_norms_are_compared_at_one_batch_size() -> None:
+    plan = plan_of("norm_batch")
+    assert len(plan.baselines) == 9 and set(plan.baselines.values()) == {"batch-2", "batch-8", "batch-32"}
+    for variant, base in plan.baselines.items():
+        one, other = plan.config(variant, 0), plan.config(base, 0)
+        assert other.model.args.norm == "batch" != one.model.args.norm
+        update(one, model__args__norm="batch")
+        assert one.to_dict() == other.to_dict()
+
+
 def test_every_norm_takes_as_many_steps_at_each_batch() -> None:
     plan = plan_of("norm_batch")
     configs = [plan.config(variant, 0) for variant in plan.variants]

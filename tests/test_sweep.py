@@ -17,12 +17,12 @@ import scipy.stats
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.config import ConfigError
 from jaxseg.report import Reporter, read_log
-from jaxseg.sweep import Sweep, pool, report, worker
+from jaxseg.sweep import Sweep, draw, pool, report, results, worker
 from jaxseg.sweep.__main__ import main
 from jaxseg.sweep.plan import Plan, digest, load_plan, read_plan, runs_of
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_failure, read_scores
-from jaxseg.sweep.results import Cost, Row
+from jaxseg.sweep.results import Cost, Result, Row
 from jaxseg.sweep.statistics import Difference, Spread, paired_difference, spread
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -289,6 +289,14 @@ def test_the_digest_is_of_what_matters(ablation: Path) -> None:
         ("def sweep", "def swep", "defines no sweep()"),
         ("return Sweep(", "return dict(a=", "must return a jaxseg.sweep.Sweep, got dict"),
         ('baseline="narrow"', 'baseline="narow"', "The baseline 'narow' is no variant. Did you mean 'narrow'?"),
+        (
+            'baseline="narrow"',
+            'baseline={"wide": "narow"}',
+            "The baseline 'narow' is no variant. Did you mean 'narrow'",
+        ),
+        ('baseline="narrow"', 'baseline={"wid": "narrow"}', "no variant 'wid' to compare. Did you mean 'wide'?"),
+        ('baseline="narrow"', 'baseline={"wide": "wide"}', "The variant 'wide' is compared with itself."),
+        ('baseline="narrow"', "baseline={}", "a variant's name, or {variant: baseline}, got {}"),
         ("model__args__hidden", "modle__args__hidden", "Variant 'wide' of"),
         ('{"model__args__hidden": 12}', '{"model__args__hidden": 8}', "'narrow' and 'wide' of"),
         ('"wide"', '"../wide"', "A variant has a name of letters"),
@@ -379,6 +387,29 @@ def test_table_marks_a_variant_of_another_size() -> None:
     assert "| `large` | 2 | 50.00 ± 1.23 | -10.00 | 899 (-10.1%) † | 1.0 | 01234567 |" in table
     assert table.count("†") == 2 and "`same`: `steps=3`" in table and "Partial" not in table
     assert "†" not in report.table(plan, rows[:2])
+
+
+def test_each_variant_can_have_its_own_baseline() -> None:
+    names = ("a2", "b2", "a8", "b8", "alone")
+    sweep = Sweep({name: {"steps": i} for i, name in enumerate(names, 1)}, {"b2": "a2", "b8": "a8"}, (0, 1))
+    plan = Plan("a/b.py", (), dict(sweep.variants), dict(sweep.baseline), (0, 1), (0, 1), "val")
+    scores = ((0.1, 0.2), (0.2, 0.3), (0.5, 0.6), (0.4, 0.5), (0.9, 0.9))
+    rows = [
+        Row(name, [Result(seed, {"mean_iou": value}, [], [], []) for seed, value in enumerate(own)], {}, spread(own),
+            None, Cost("01234567", size, 0), math.nan)
+        for name, own, size in zip(names, scores, (100, 110, 200, 300, 9))
+    ]  # fmt: skip
+    rows = results.compare(plan, rows)
+    assert [row.difference and round(100 * row.difference.mean, 6) for row in rows] == [None, 10.0, None, -10.0, None]
+    assert [row.resized for row in rows] == [False, False, False, True, False]
+    table = report.table(plan, rows)
+    assert "| `b2` | 2 | 25.00 ± 7.07 | +10.00 [+10.00, +10.00] to `a2` | 110 (+10.0%) |" in table
+    assert "| `b8` | 2 | 45.00 ± 7.07 | -10.00 [-10.00, -10.00] to `a8` | 300 (+50.0%) † |" in table
+    assert [line.split("`")[1] for line in table.splitlines() if "(baseline)" in line] == ["a2", "a8"]
+    assert "Difference to the variant named behind it" in table and "than its baseline" in table
+    styles = draw._styles(names, plan.baselines)
+    assert styles["a2"][0] == styles["a8"][0] != styles["b2"][0] == styles["b8"][0]
+    assert len({*styles.values()}) == len(names)
 
 
 def test_seeds_that_are_no_numbers() -> None:

@@ -3,8 +3,8 @@
     python -m jaxseg.sweep --config experiments/ablations/norm_batch.py
 
 One U-Net; batch, group, instance and layer norm, each with batches of 2, 8 and 32. All take the same number of steps;
-the learning rate goes with the square root of the batch. Compare the norms at one batch size: a larger batch sees more
-images.
+the learning rate goes with the square root of the batch. Each norm is compared with batch norm at its own batch size: a
+larger batch sees more images.
 
 Found on shapes: not yet measured.
 """
@@ -25,11 +25,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
 def sweep() -> Sweep:
     """Returns the variants."""
     variants = {}
-    for norm in ("batch", "group", "instance", "layer"):
-        for batch in (2, 8, 32):
+    baselines = {}
+    for batch in (2, 8, 32):
+        for norm in ("batch", "group", "instance", "layer"):
+            if norm != "batch":
+                baselines[f"{norm}-{batch}"] = f"batch-{batch}"
             variants[f"{norm}-{batch}"] = {
                 "model__args__norm": norm,
                 "batch_size": batch,
                 "optimizer__learning_rate": 1e-2 * (batch / 8) ** 0.5,
             }
-    return Sweep(variants, baseline="batch-8")
+    return Sweep(variants, baselines)

@@ -16,16 +16,17 @@ Log = Sequence[Mapping[str, Any]]
 def curves(
     logs: Mapping[str, Sequence[Log]],
     differences: Mapping[str, Difference],
-    baseline: str,
+    baselines: Mapping[str, str],
     split: str,
     path: Path,
 ) -> None:
-    """Draws loss and mIoU over the steps, mean ± standard deviation over seeds, and the differences to the baseline.
+    """Draws loss and mIoU over the steps, mean ± standard deviation over seeds, and the differences to the baselines.
 
     Args:
         logs: for each variant, the lines of `log.jsonl` of each of its runs.
-        differences: of each variant but the baseline, in mIoU of 1.
-        baseline: its name.
+        differences: of each variant that is compared, in mIoU of 1.
+        baselines: what each of them is compared with; where that is several, each with those compared with it has a
+            line of its own kind.
         split: what the differences were scored on.
         path: the PNG file.
     """
@@ -35,7 +36,8 @@ def curves(
     rows = max(len(logs), 1)
     figure = Figure(figsize=(15.0, max(4.2, 1.4 + 0.32 * rows)), dpi=110, layout="constrained")
     axes = figure.subplots(1, 3)
-    styles = _styles(logs)
+    others = list(dict.fromkeys(baselines.values()))
+    styles = _styles(logs, baselines if len(others) > 1 else {})
     panels = (("train", "loss", "training loss"), ("val", "mean_iou", "validation mIoU"))
     for axis, (part, key, label) in zip(axes, panels):
         for name, (color, line) in styles.items():
@@ -51,16 +53,20 @@ def curves(
         if not axis.lines:
             axis.text(0.5, 0.5, "nothing yet", ha="center", va="center", transform=axis.transAxes, color="grey")
     if axes[1].lines:
-        axes[1].legend(frameon=False, fontsize=8)
+        axes[1].legend(frameon=False, fontsize=8, ncols=max(len(others), 1))
     known = {name: difference for name, difference in differences.items() if difference.n}
     for place, (name, (mean, low, high, _)) in enumerate(known.items()):
         reach = [[0.0], [0.0]] if math.isnan(low) else [[100 * (mean - low)], [100 * (high - mean)]]
         axes[2].errorbar([100 * mean], [place], xerr=reach, fmt="o", capsize=4, color=styles[name][0])
     axes[2].axvline(0.0, color="0.4", linewidth=1, linestyle="--")
-    axes[2].set_yticks(range(len(known)), list(known))
+    names = list(known) if len(others) < 2 else [f"{name} to {baselines[name]}" for name in known]
+    axes[2].set_yticks(range(len(known)), names)
     axes[2].set_ylim(max(len(known), 1) - 0.5, -0.5)
     axes[2].grid(axis="x", alpha=0.3)
-    axes[2].set(xlabel="points of mIoU", title=f"difference to {baseline} on {split}, 95 % interval")
+    axes[2].set(
+        xlabel="points of mIoU",
+        title=f"difference to {''.join(others[:1]) if len(others) < 2 else 'baseline'} on {split}, 95 % interval",
+    )
     write_whole(path, lambda file: figure.savefig(file, format="png"))
 
 
@@ -86,9 +92,15 @@ def gradients(records: Mapping[str, Sequence[Log]], layers: Mapping[str, Sequenc
     write_whole(path, lambda file: figure.savefig(file, format="png"))
 
 
-def _styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Returns the colour and the line of each variant."""
-    return {name: (f"C{i % 10}", ("-", "--", ":", "-.")[i // 10 % 4]) for i, name in enumerate(names)}
+def _styles(names: Iterable[str], baselines: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
+    """Returns the colour and the line of each variant; by `baselines`, the kind of line is that of its baseline."""
+    lines = ("-", "--", ":", "-.")
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[(baselines or {}).get(name, name)].append(name)
+    if not baselines or len(groups) > len(lines) or max(map(len, groups.values())) > 10:
+        return {name: (f"C{i % 10}", lines[i // 10 % 4]) for i, name in enumerate(names)}
+    return {name: (f"C{i}", line) for line, group in zip(lines, groups.values()) for i, name in enumerate(group)}
 
 
 def band(logs: Sequence[Log], split: str, key: str) -> tuple[list[int], list[float], list[float]]:

@@ -25,16 +25,17 @@ class Sweep:
         variants: for each, by name and in the order of the table, the keys that it changes in the experiment's
             configuration, spelled as for `jaxseg.config.update`: {"plain": {"model__args__shortcut": "none"}}. The name
             is that of a folder too.
-        baseline: the variant that the others are compared with.
+        baseline: the variant that all others are compared with; or, where not all have the same, for each that is
+            compared the one it is compared with: {"group-2": "batch-2", "group-8": "batch-8"}.
         seeds: values of the key `seed`; each variant is trained once with each.
 
     Raises:
-        ConfigError: if a name cannot be a folder, the baseline is no variant, or the seeds are not whole numbers, each
-            given once.
+        ConfigError: if a name cannot be a folder, a baseline is no variant or compared with itself, or the seeds are
+            not whole numbers, each given once.
     """
 
     variants: Mapping[str, Mapping[str, Any]]
-    baseline: str
+    baseline: str | Mapping[str, str]
     seeds: Sequence[int] = (0, 1, 2, 3, 4)
 
     def __post_init__(self) -> None:
@@ -43,8 +44,16 @@ class Sweep:
                 raise ConfigError(f"A variant has a name of letters, digits and any of _.+-, got {name!r}.")
             if "seed" in changes:
                 raise ConfigError(f"The variant {name!r} sets the seed; the sweep's seeds are for that.")
-        if self.baseline not in self.variants:
-            raise ConfigError(f"The baseline {self.baseline!r} is no variant.{nearest(self.baseline, self.variants)}")
+        if not self.baseline or not isinstance(self.baseline, str | Mapping):
+            raise ConfigError(f"The baseline is a variant's name, or {{variant: baseline}}, got {self.baseline!r}.")
+        pairs = self.baseline.items() if isinstance(self.baseline, Mapping) else [(None, self.baseline)]
+        for name, other in pairs:
+            if name == other:
+                raise ConfigError(f"The variant {name!r} is compared with itself.")
+            if name is not None and name not in self.variants:
+                raise ConfigError(f"There is no variant {name!r} to compare.{nearest(str(name), self.variants)}")
+            if other not in self.variants:
+                raise ConfigError(f"The baseline {other!r} is no variant.{nearest(str(other), self.variants)}")
         check_seeds(self.seeds)
 
 
@@ -68,7 +77,7 @@ class Plan(NamedTuple):
         experiment: FILE[:ARG] of the ablation.
         overrides: `--config.KEY=VALUE` arguments, which hold for all variants and come last.
         variants: {name: {dotted key: value}}.
-        baseline: name of the variant that the others are compared with.
+        baseline: name of the variant that the others are compared with, or {variant: name}.
         own_seeds: those that the file names.
         seeds: those that were asked for so far.
         split: the split that the runs are scored on.
@@ -77,10 +86,25 @@ class Plan(NamedTuple):
     experiment: str
     overrides: tuple[str, ...]
     variants: dict[str, dict[str, Any]]
-    baseline: str
+    baseline: str | dict[str, str]
     own_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
     split: str
+
+    @property
+    def baselines(self) -> dict[str, str]:
+        """What each variant that is compared is compared with."""
+        if isinstance(self.baseline, str):
+            return {name: self.baseline for name in self.variants if name != self.baseline}
+        return self.baseline
+
+    def baseline_of(self, variant: str) -> str:
+        """Returns what a variant is compared with: itself, if with no other."""
+        return self.baselines.get(variant, variant)
+
+    def is_baseline(self, variant: str) -> bool:
+        """Whether others are compared with this variant."""
+        return variant == self.baseline or variant in self.baselines.values()
 
     @property
     def command(self) -> str:
@@ -137,7 +161,8 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
         name: {key.replace("__", "."): value for key, value in changes.items()}
         for name, changes in sweep.variants.items()
     }
-    plan = Plan(experiment, tuple(overrides), variants, sweep.baseline, tuple(sweep.seeds), seeds, split)
+    baseline = sweep.baseline if isinstance(sweep.baseline, str) else dict(sweep.baseline)
+    plan = Plan(experiment, tuple(overrides), variants, baseline, tuple(sweep.seeds), seeds, split)
     seen: dict[str, str] = {}
     for name in variants:
         key = digest(plan.config(name, seeds[0]))

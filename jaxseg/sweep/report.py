@@ -42,7 +42,7 @@ def write_report(workdir: Path) -> dict[str, Path]:
     draw.curves(
         {row.name: [result.log for result in row.results] for row in rows},
         {row.name: row.difference for row in rows if row.difference is not None},
-        plan.baseline, plan.split, workdir / "plot.png",
+        plan.baselines, plan.split, workdir / "plot.png",
     )  # fmt: skip
     files["plot"] = workdir / "plot.png"
     if any(result.gradients for row in rows for result in row.results):
@@ -57,11 +57,13 @@ def write_report(workdir: Path) -> dict[str, Path]:
 
 def table(plan: Plan, rows: Sequence[Row]) -> str:
     """Returns `table.md`."""
+    several = not isinstance(plan.baseline, str)
+    other = "the variant named behind it" if several else f"`{plan.baseline}`"
     lines = [
         f"# {Path(plan.experiment).stem}",
         "",
         f"mIoU on {plan.split} after the last step, in per cent: mean ± standard deviation over the seeds. Difference "
-        f"to `{plan.baseline}` in points, seed by seed, with its {LEVEL:.0%} t interval; one that holds 0 is not "
+        f"to {other} in points, seed by seed, with its {LEVEL:.0%} t interval; one that holds 0 is not "
         "separable from noise. Each interval is for itself: of twenty, one may miss.",
         "",
         "| variant | seeds | mIoU | difference | parameters | MFLOPs | config |",
@@ -70,10 +72,10 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
     for row in rows:
         done, all_ = row.spread.n, len(plan.seeds)
         cells = (
-            f"`{row.name}`" + (" (baseline)" if row.name == plan.baseline else ""),
+            f"`{row.name}`" + (" (baseline)" if plan.is_baseline(row.name) else ""),
             f"{done}" if done == all_ else f"{done} of {all_}",
             _mean(row.spread),
-            _interval(row.difference),
+            _interval(row.difference, plan.baseline_of(row.name) if several else ""),
             _parameters(row),
             f"{row.cost.flops / 1e6:,.1f}" if row.cost.flops else "",
             row.cost.config[:8],
@@ -82,7 +84,8 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
     if any(row.resized for row in rows):
         lines += [
             "",
-            f"† More than {MUCH:.0%} more or fewer parameters than the baseline: the comparison is of size too.",
+            f"† More than {MUCH:.0%} more or fewer parameters than {'its' if several else 'the'} baseline: the "
+            "comparison is of size too.",
         ]
     ended, wanted = sum(row.spread.n for row in rows), len(rows) * len(plan.seeds)
     if ended < wanted:
@@ -101,11 +104,12 @@ def _mean(own: Spread) -> str:
     return f"{100 * own.mean:.2f}" + (f" ± {100 * own.deviation:.2f}" if own.n > 1 else "")
 
 
-def _interval(difference: Difference | None) -> str:
+def _interval(difference: Difference | None, other: str) -> str:
     if difference is None or not difference.n:
         return ""
     mean, low, high = (100 * value for value in difference[:3])
-    return f"{mean:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if difference.n > 1 else "")
+    interval = f" [{low:+.2f}, {high:+.2f}]" if difference.n > 1 else ""
+    return f"{mean:+.2f}{interval}" + (f" to `{other}`" if other else "")
 
 
 def _parameters(row: Row) -> str:
@@ -122,7 +126,7 @@ def _csv(plan: Plan, rows: Sequence[Row]) -> str:
     names = ("variant", "baseline", "runs", "planned", "mean_iou", "deviation", "difference", "low", "high", "paired",
              "parameters", "flops", "resized", "config")  # fmt: skip
     lines = [
-        (row.name, row.name == plan.baseline, row.spread.n, len(plan.seeds), row.spread.mean, row.spread.deviation,
+        (row.name, plan.baseline_of(row.name), row.spread.n, len(plan.seeds), row.spread.mean, row.spread.deviation,
          *(row.difference or ("", "", "", "")), row.cost.parameters or "", row.cost.flops or "", row.resized,
          row.cost.config)
         for row in rows
@@ -143,8 +147,8 @@ def _results(plan: Plan, rows: Sequence[Row]) -> str:
     """Returns a line of JSON a run: what it is, and its scores or its error."""
     lines = []
     for row in rows:
-        about = {"variant": row.name, "baseline": plan.baseline, "split": plan.split, "config": row.cost.config,
-                 "parameters": row.cost.parameters, "flops": row.cost.flops}  # fmt: skip
+        about = {"variant": row.name, "baseline": plan.baseline_of(row.name), "split": plan.split,
+                 "config": row.cost.config, "parameters": row.cost.parameters, "flops": row.cost.flops}  # fmt: skip
         for result in row.results:
             kept = ("step", "images", "loss", "mean_iou", "pixel_accuracy", "classes", "device", "versions")
             lines.append({**about, "seed": result.seed, **{name: result.scores[name] for name in kept}})

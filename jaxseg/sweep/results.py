@@ -64,7 +64,7 @@ class Row(NamedTuple):
         results: its runs that have ended, by seed.
         failures: {seed: last line of the error} of those that failed.
         spread: of the mIoU over the seeds.
-        difference: to the baseline, paired by seed; None for the baseline itself.
+        difference: to its baseline, paired by seed; None for a variant that is compared with none.
         cost: what it costs.
         larger: by what share its parameters are more than the baseline's, NaN where that is not known.
     """
@@ -100,15 +100,20 @@ def gather(plan: Plan, workdir: Path) -> list[Row]:
         cost = _cost(workdir / name, folders.values())
         own = spread([scores["mean_iou"] for scores in ended.values()])
         rows.append(Row(name, results, failures, own, None, cost, math.nan))
-    [base] = [row for row in rows if row.name == plan.baseline]
-    against = {result.seed: result.scores["mean_iou"] for result in base.results}
-    for number, row in enumerate(rows):
-        if row.name != plan.baseline:
-            mine = {result.seed: result.scores["mean_iou"] for result in row.results}
-            sizes = row.cost.parameters, base.cost.parameters
-            larger = sizes[0] / sizes[1] - 1 if all(sizes) else math.nan
-            rows[number] = row._replace(difference=paired_difference(mine, against), larger=larger)
-    return rows
+    return compare(plan, rows)
+
+
+def compare(plan: Plan, rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows with the difference of each to its baseline, in score and in size."""
+    scores = {row.name: {result.seed: result.scores["mean_iou"] for result in row.results} for row in rows}
+    sizes = {row.name: row.cost.parameters for row in rows}
+    compared = []
+    for row in rows:
+        if (base := plan.baseline_of(row.name)) != row.name:
+            larger = sizes[row.name] / sizes[base] - 1 if sizes[row.name] and sizes[base] else math.nan
+            row = row._replace(difference=paired_difference(scores[row.name], scores[base]), larger=larger)
+        compared.append(row)
+    return compared
 
 
 def _gradients(workdir: Path) -> list[dict[str, Any]]:
