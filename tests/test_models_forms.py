@@ -113,6 +113,14 @@ def test_the_gate_weighs_the_skip_before_the_concatenation(key: jax.Array, pair:
     same(gated.apply({"params": params}, x, skip), expected)
 
 
+def test_self_attention_starts_as_the_identity(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
+    attends, plain = AttentionStage(4, num_heads=2, norm=NONE), AttentionStage(4, attention=False, norm=NONE)
+    params = attends.init(key, *pair)["params"]
+    same(attends.apply({"params": params}, *pair), plain.apply({"params": {"conv": params["conv"]}}, *pair))
+    grads = jax.grad(lambda params: attends.apply({"params": params}, *pair).sum())(params)["attention"]
+    assert jnp.any(grads["out"]["kernel"]), "and learns from there"
+
+
 @pytest.mark.parametrize(("kind", "child"), [("self", "attention"), ("gate", "gate")])
 @pytest.mark.parametrize(("levels", "stages"), [(None, {0, 1}), (1, {1}), (2, {0, 1})])
 def test_the_coarsest_levels_attend(kind: str, child: str, levels: int | None, stages: set[int]) -> None:

@@ -4,7 +4,8 @@ The decoder is one stage applied recursively from the coarsest feature E_n up, x
     x_i = act(norm(conv(attend(concat(up(x_{i+1}), E_i))))),
 where attend is multi-head self-attention over the h·w positions of the map (Vaswani et al. 2017, "Attention Is All You
 Need", equation 1 and section 3.2.2) in residual form, z = x + attention(norm(x)) (Wang et al. 2018, "Non-local Neural
-Networks", equation 6). The softmax over classes is the loss's: the model returns logits.
+Networks", equation 6), whose last projection starts at zero, so that the stage at first is what it is without attention
+(their section 3.3). The softmax over classes is the loss's: the model returns logits.
 """
 
 import functools
@@ -68,6 +69,7 @@ class AttentionStage(nn.Module):
                 position=self.position,
                 dtype=self.dtype,
                 sow_weights=self.sow_attention,
+                out_init=jax.nn.initializers.zeros,
                 name="attention",
             )(y)
             x = x + (y if factor == 1 else resize(y, (h, w)))

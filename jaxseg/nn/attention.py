@@ -73,6 +73,7 @@ class SelfAttention2D(nn.Module):
             bilinearly to h x w. "none": the layer does not know.
         table_size: rows and columns of the learned table.
         sow_weights: sows the weights f32[b,n,t,t] into "intermediates" as "attention" (a second computation of them).
+        out_init: initialiser of the kernel of "out"; zeros let a residual block start as the identity.
         dtype: compute dtype; the softmax is float32.
 
     Raises:
@@ -84,6 +85,7 @@ class SelfAttention2D(nn.Module):
     position: str = "sincos"
     table_size: tuple[int, int] = (16, 16)
     sow_weights: bool = False
+    out_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: Any = None
 
     @nn.compact
@@ -106,7 +108,7 @@ class SelfAttention2D(nn.Module):
         if self.sow_weights:
             scores = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
             self.sow("intermediates", "attention", jax.nn.softmax(scores / np.sqrt(width // self.num_heads), axis=-1))
-        return nn.Dense(c, dtype=self.dtype, name="out")(y).reshape(b, h, w, c)
+        return nn.Dense(c, dtype=self.dtype, kernel_init=self.out_init, name="out")(y).reshape(b, h, w, c)
 
     def _position(self, h: int, w: int, c: int) -> jax.Array:
         if self.position == "sincos":
