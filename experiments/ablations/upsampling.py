@@ -5,7 +5,10 @@
 One U-Net. Sub-pixel up-sampling has a 3x3 kernel for each of the four pixels that a pixel becomes, and so many more
 parameters; "subpixel-narrow" has as many as the others, with narrower coarse levels.
 
-Found on shapes: not yet measured.
+Found on shapes: 5 seeds, after 800 steps, where all still rise: bilinear interpolation gives 75.09 ± 3.79 points of
+mIoU, more than a transposed convolution, 66.99 ± 7.69, whose difference has the interval [-15.05, -1.16]. Sub-pixel
+convolution, at the same size (71.45 ± 2.27) and larger (67.82 ± 7.65), is not separable from it. The whole table is
+`benchmarks/results/ablations/upsampling/table.md`.
 """
 
 from jaxseg.config import ConfigDict, default_config, update
