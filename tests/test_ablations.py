@@ -99,6 +99,8 @@ def test_norms_are_compared_at_one_batch_size() -> None:
         assert other.model.args.norm == "batch" != one.model.args.norm
         update(one, model__args__norm="batch")
         assert one.to_dict() == other.to_dict()
+        # Eight groups of eight channels would be instance norm.
+        assert all(width >= 16 and width % 8 == 0 for width in one.model.args.widths)
 
 
 def test_every_norm_takes_as_many_steps_at_each_batch() -> None:
@@ -106,7 +108,7 @@ def test_every_norm_takes_as_many_steps_at_each_batch() -> None:
     configs = [plan.config(variant, 0) for variant in plan.variants]
     found = sorted((c.model.args.norm, c.batch_size, c.steps, round(c.optimizer.learning_rate, 4)) for c in configs)
     rates = {2: 0.005, 8: 0.01, 32: 0.02}
-    assert found == [(n, b, 500, r) for n in ("batch", "group", "instance", "layer") for b, r in rates.items()]
+    assert found == [(n, b, 400, r) for n in ("batch", "group", "instance", "layer") for b, r in rates.items()]
 
 
 @pytest.mark.parametrize(("name", "variant", "args"), [

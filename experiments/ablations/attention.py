@@ -9,13 +9,14 @@ self-attention (Vaswani et al. 2017) works on the concatenation. "1" is the deco
 Found on shapes: not yet measured.
 """
 
-from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
 from jaxseg.presets import for_ablation
 from jaxseg.sweep import Sweep
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
+    parse_arg(arg, ("shapes",))
     config = for_ablation(default_config())
     update(config, model__name="attention_decoder", model__args={"widths": (8, 16, 32, 64)})
     return config

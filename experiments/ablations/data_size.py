@@ -8,7 +8,7 @@ parts of the larger ones.
 Found on shapes: not yet measured.
 """
 
-from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
 from jaxseg.presets import for_ablation
 from jaxseg.sweep import Sweep
 
@@ -17,6 +17,7 @@ IMAGES = 2048
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
+    parse_arg(arg, ("shapes",))
     config = for_ablation(default_config())
     update(config, model__name="unet", model__args={"widths": (8, 16, 32, 64), "dropout": 0.0})
     return config

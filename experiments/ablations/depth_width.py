@@ -7,13 +7,14 @@ One ResUNet; more units a level, and channels that keep the operations of the wh
 Found on shapes: not yet measured.
 """
 
-from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
 from jaxseg.presets import for_ablation
 from jaxseg.sweep import Sweep
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
+    parse_arg(arg, ("shapes",))
     config = for_ablation(default_config())
     update(config, model__name="resunet", model__args={"widths": (12, 24, 48, 96), "blocks": 1})
     return config

@@ -10,13 +10,14 @@ with 75.74 ± 5.03, is above it by an interval of [+3.68, +20.45], and focal bel
 `benchmarks/results/ablations/loss/table.md`.
 """
 
-from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
 from jaxseg.presets import for_ablation
 from jaxseg.sweep import Sweep
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
+    parse_arg(arg, ("shapes",))
     config = for_ablation(default_config())
     update(config, model__name="unet", model__args={"widths": (8, 16, 32, 64), "dropout": 0.0})
     return config

@@ -15,13 +15,14 @@ the logits to the image without shortcuts, and by little with pre-activation (`g
 the plain form is no worse (README, Results). The whole report is in `benchmarks/results/ablations/residual/`.
 """
 
-from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
 from jaxseg.presets import for_ablation
 from jaxseg.sweep import Sweep
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
+    parse_arg(arg, ("shapes",))
     config = for_ablation(default_config())
     update(
         config,

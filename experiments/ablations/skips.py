@@ -9,13 +9,14 @@ more by an interval of [+17.71, +38.05], and addition 63.81 ± 5.87, by [+17.96,
 alone, 32.76 ± 10.74, are not separable from none. The whole table is `benchmarks/results/ablations/skips/table.md`.
 """
 
-from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
 from jaxseg.presets import for_ablation
 from jaxseg.sweep import Sweep
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
+    parse_arg(arg, ("shapes",))
     config = for_ablation(default_config())
     update(config, model__name="unet", model__args={"widths": (8, 16, 34, 68), "dropout": 0.0})
     return config

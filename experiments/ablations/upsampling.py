@@ -11,13 +11,14 @@ convolution, at the same size (71.45 ± 2.27) and larger (67.82 ± 7.65), is not
 `benchmarks/results/ablations/upsampling/table.md`.
 """
 
-from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.config import ConfigDict, default_config, parse_arg, update
 from jaxseg.presets import for_ablation
 from jaxseg.sweep import Sweep
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
+    parse_arg(arg, ("shapes",))
     config = for_ablation(default_config())
     update(config, model__name="unet", model__args={"widths": (8, 16, 32, 64), "dropout": 0.0})
     return config
