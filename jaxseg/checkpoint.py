@@ -49,6 +49,7 @@ class Restored(NamedTuple):
     iterator_states: tuple[Any, ...]
     metrics: dict[str, float] | None
     config: dict[str, Any] | None
+    log: Any = None
 
     @property
     def iterator_state(self) -> Any:
@@ -127,6 +128,7 @@ class Checkpoints:
         iterator_state: Any = None,
         metrics: Mapping[str, float] | None = None,
         wait: bool = False,
+        log: Any = None,
     ) -> None:
         """Copies the state to the host and writes it in the background.
 
@@ -140,6 +142,7 @@ class Checkpoints:
             iterator_state: of this process's data iterator: bytes, or what JSON can hold.
             metrics: of the evaluation of this very state; `mean_iou` ranks the checkpoints.
             wait: also wait until it is on the disk.
+            log: what the log has of the steps since its last line, see `Reporter.open_window`.
 
         Raises:
             CheckpointError: if this save, or the one before in the background, failed (disk full, for instance).
@@ -155,6 +158,7 @@ class Checkpoints:
                 "metrics": metrics,
                 "config": self._config,
                 "iterators": snapshot.all_processes(snapshot.encode(iterator_state)),
+                "log": log,
                 "arrays": snapshot.describe(arrays),
             }
         )
@@ -254,8 +258,8 @@ class Checkpoints:
             raise _Damaged(f"the array {broken[0]} is not what was written")
         state = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
         iterators = tuple(snapshot.decode(text) for text in about["iterators"])
-        config = about["config"] if "config" in about else None  # the first checkpoints had none
-        return Restored(step, state, iterators, about["metrics"], config)
+        config, log = (about[name] if name in about else None for name in ("config", "log"))  # the first had neither
+        return Restored(step, state, iterators, about["metrics"], config, log)
 
     def _about(self, step: int) -> dict[str, Any]:
         """Reads and checks the description of a checkpoint."""

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from jaxseg import compiler, metrics, parallel, pictures, setup
 from jaxseg.checkpoint import CheckpointError
 from jaxseg.command import run_command
-from jaxseg.config import ConfigError, set_key, to_dict
+from jaxseg.config import ConfigDict, ConfigError, set_key, to_dict
 from jaxseg.data import DataError, make_eval_loader, make_source
 from jaxseg.inference import surface
 from jaxseg.inference.run import WHICH, Run, load_run
@@ -105,7 +105,7 @@ def evaluate(run: Run, split: str, *, boundary: float | None = None) -> Result:
     """
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data of today must have the classes of the training
-    source = make_source(config, _split_of_data(run, split))
+    source = make_source(config, split_of_data(run.config, split))
     loss = setup.make_loss(config, run.num_classes, run.class_weights)
     devices = jax.device_count()
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
@@ -177,10 +177,9 @@ def _boundary(run: Run, result: Result) -> dict[str, Any]:
     return surface.surface_dict(surface.surface_scores(result.measures["boundary"]), run.classes)
 
 
-def _split_of_data(run: Run, split: str) -> str:
-    """Returns what the data set calls a split: "train" and "val" are those that the run was trained with."""
-    data = run.config.data
-    known = {"train": data.train_split, "val": data.val_split}
+def split_of_data(config: ConfigDict, split: str) -> str:
+    """Returns what the data set calls a split: "train" and "val" are those that a run of `config` is trained with."""
+    known = {"train": config.data.train_split, "val": config.data.val_split}
     return known[split] if split in known else split
 
 

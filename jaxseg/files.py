@@ -1,6 +1,7 @@
 """Writing files whole or not at all."""
 
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +17,8 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Processes of several machines, in containers even of one number, may write to one file system.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         with part.open("wb") as file:
             write(file)

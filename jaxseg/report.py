@@ -85,9 +85,16 @@ class Reporter:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def start(self, step: int, total: int) -> None:
-        """Begins at `step` of `total`; records of later steps, of a run that was killed, are dropped."""
+    def start(self, step: int, total: int, window: Mapping[str, Any] | None = None) -> None:
+        """Begins at `step` of `total`; records of later steps, of a run that was killed, are dropped.
+
+        Args:
+            step: the number of steps made before.
+            total: the steps of the whole run.
+            window: what `open_window` returned at `step`, so that the next log line is that of an uninterrupted run.
+        """
         self._total = total
+        self._window = _Window(window)
         if not self._active:
             return
         self._log = _Log(self._workdir / LOG_FILE, step)
@@ -123,6 +130,13 @@ class Reporter:
         done = self._read()
         self._clock = None
         return done
+
+    def open_window(self) -> dict[str, Any] | None:
+        """Returns the sums over the steps since the last log line, for JSON; None where there is no such step.
+
+        Call it after `flush`.
+        """
+        return self._window.state()
 
     def evaluation(self, step: int, result: Scores, loss: float, split: str = "val") -> None:
         """Reports the scores of an evaluation."""
@@ -211,10 +225,13 @@ class Reporter:
 class _Window:
     """Sums over the steps since the last log line."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         self._means: dict[str, list[float]] = {"loss": [], "grad_norm": [], "param_norm": []}
         self._learning_rate = math.nan
         self._confusion: np.ndarray | int = 0
+        if state is not None:
+            self._means = {name: list(state["means"][name]) for name in self._means}
+            self._confusion = np.asarray(state["confusion"], np.int64)
         self._timed_images = 0
         self._timed_steps = 0
         self._seconds = 0.0
@@ -228,6 +245,15 @@ class _Window:
             self._timed_images += images
             self._timed_steps += 1
             self._seconds += seconds
+
+    def state(self) -> dict[str, Any] | None:
+        """Returns the sums, but not the times, which a pause interrupts; None where there is nothing to sum."""
+        if not self._means["loss"]:
+            return None
+        return {
+            "means": {name: list(values) for name, values in self._means.items()},
+            "confusion": np.asarray(self._confusion).tolist(),
+        }
 
     @property
     def seconds_a_step(self) -> float:

@@ -154,14 +154,14 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         restored = checkpoints.restore(jax.eval_shape(init, init_key))
         if restored is None:
             state, origins = initial_state(init, tx, init_key, planned or plan_weights(config, num_classes))
-            state, start, planned = strategy.put_state(state), 0, None
+            state, start, planned, window = strategy.put_state(state), 0, None, None
         else:
             origins = []  # whatever the run started from, it has moved on
-            state, start = strategy.put_state(restored.state), restored.step
+            state, start, window = strategy.put_state(restored.state), restored.step, restored.log
             batches.set_state(restored.iterator_state)
         key = strategy.put_key(step_key)
         run_record(workdir, config, step=start, weights=[origin._asdict() for origin in origins])
-        reporter.start(start, config.steps)
+        reporter.start(start, config.steps, window)
         reporter.message(
             f"{config.model.name}: {count_parameters(segmenter_of(strategy.get_state(state)).params):,} parameters; "
             f"{config.data.source}: {len(problem.train)} training and {len(problem.val)} validation images, "
@@ -200,7 +200,8 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
                 quality = {"mean_iou": scores.mean_iou}
                 reporter.evaluation(step, scores, result.loss)
                 stopping = stopping or (asking and stop.agreed())
-            checkpoints.save(step, strategy.get_state(state), batches.get_state(), quality)
+            window = reporter.open_window()
+            checkpoints.save(step, strategy.get_state(state), batches.get_state(), quality, log=window)
             if evaluating and not stopping:
                 _draw_predictions(config, problem, segment, strategy.get_state(state), workdir, reporter, step)
             if stopping and not last:

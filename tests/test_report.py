@@ -151,6 +151,26 @@ def test_evaluation_record(tmp_path: Path) -> None:
     assert "step 3/8  val: mIoU 0.6571  pixel accuracy 0.8000  loss 0.2500" in stream.getvalue()
 
 
+def test_a_line_that_a_pause_divides_is_that_of_an_uninterrupted_run(tmp_path: Path) -> None:
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    run(tmp_path / "whole", 0, 8)
+    window = None
+    for start, stop in ((0, 3), (3, 6), (6, 7), (7, 8)):
+        with Reporter(tmp_path / "parts", every=4, stream=io.StringIO(), tensorboard=False) as reporter:
+            reporter.start(start, 10, window)
+            for step in range(start + 1, stop + 1):
+                reporter.train(step, step_metrics(step), images=8)
+            reporter.flush()
+            window = json.loads(json.dumps(reporter.open_window()))
+    assert window is None, "a log step leaves nothing"
+    whole, parts = (read_log(tmp_path / name / "log.jsonl") for name in ("whole", "parts"))
+    assert [record["step"] for record in whole] == [4, 8]
+    for record in (*whole, *parts):
+        del record["images_per_second"]
+    assert parts == whole
+
+
 def test_resuming_drops_later_and_torn_lines(tmp_path: Path) -> None:
     run(tmp_path, 0, 10, every=2)
     with open(tmp_path / "log.jsonl", "a") as file:

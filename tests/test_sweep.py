@@ -16,10 +16,11 @@ import scipy.stats
 
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.config import ConfigError
+from jaxseg.evaluate import main as evaluate_main
 from jaxseg.report import Reporter, read_log
 from jaxseg.sweep import Sweep, draw, pool, report, results, worker
 from jaxseg.sweep.__main__ import main
-from jaxseg.sweep.plan import Plan, digest, load_plan, read_plan, runs_of
+from jaxseg.sweep.plan import Plan, digest, load_plan, read_plan, runs_of, write_plan
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_failure, read_scores
 from jaxseg.sweep.results import Cost, Result, Row
@@ -36,7 +37,8 @@ def get_config(arg=None):
     update(
         config, model__name="cnn", model__args={"widths": (4,), "hidden": 8, "hidden_kernel": 3, "dropout": 0.0},
         data__size=(16, 16), data__shapes_train=24, data__shapes_val=8, steps=4, batch_size=8, eval__every=2,
-        eval__batch_size=8, checkpoint__every=2, log__every=1, log__images=0, log__tensorboard=False,
+        eval__batch_size=8, checkpoint__every=2, log__every=4, log__gradients=True, log__images=0,
+        log__tensorboard=False,
     )
     return config
 
@@ -45,7 +47,7 @@ def sweep():
     broken = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e38}
     return Sweep({"narrow": {}, "wide": {"model__args__hidden": 12}, "broken": broken}, baseline="narrow", seeds=(0, 1))
 """
-REPEATED = ("table.md", "table.csv", "results.jsonl", "plot.png")
+REPEATED = ("table.md", "table.csv", "results.jsonl", "plot.png", "gradients.csv", "gradients.png")
 
 
 class Here:
@@ -182,6 +184,102 @@ def test_another_configuration_is_refused(
     assert in_process == [] and (whole / "sweep.json").read_text() == before
 
 
+def test_one_table_is_of_one_configuration_and_one_ablation(
+    ablation: Path, whole: Path, in_process: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (whole / "sweep.json").read_text()
+    changed = tmp_path / ablation.name
+    changed.write_text(ABLATION.replace('"narrow": {}', '"narrow": {"optimizer__learning_rate": 0.5}'))
+    other = tmp_path / "other.py"
+    other.write_text(ABLATION)
+    for path, more, message in (
+        (ablation, ("--seeds=2", "--config.steps=6"), "another configuration of 'narrow'"),
+        (changed, ("--only=wide",), "another configuration of 'narrow'"),
+        (other, (), "holds the sweep of"),
+    ):
+        assert sweep(path, whole, *more) == 1
+        assert message in capsys.readouterr().err
+    assert in_process == [] and (whole / "sweep.json").read_text() == before
+
+
+def test_seeds_add_up_and_go_with_their_folders(ablation: Path, tmp_path: Path) -> None:
+    plan = load_plan(str(ablation), (), None, "val")
+
+    def seeds_after(*seeds: int) -> tuple[int, ...]:
+        write_plan(plan._replace(seeds=seeds), tmp_path)
+        return read_plan(tmp_path).seeds
+
+    assert seeds_after(0, 1) == (0, 1)
+    (tmp_path / "wide" / "seed-1").mkdir(parents=True)
+    assert seeds_after(7) == (1, 7)
+    (tmp_path / "wide" / "seed-1").rmdir()
+    assert seeds_after(0) == (0,)
+
+
+def test_what_others_do_to_a_run(ablation: Path, in_process: list[str], tmp_path: Path) -> None:
+    assert sweep(ablation, tmp_path, "--only=narrow", "--seeds=0") == 0
+    table, run = (tmp_path / "table.md").read_text(), tmp_path / "narrow" / "seed-0"
+    assert evaluate_main(["--workdir", str(run), "--which=best"]) == 0
+    assert main(["--workdir", str(tmp_path), "--report"]) == 0
+    assert (tmp_path / "table.md").read_text() == table, "scores of another command are not the sweep's"
+    config = run / "config.json"
+    for text in ("{", config.read_text().replace('"hidden": 8', '"hidden": 9')):
+        config.write_text(text)
+        assert main(["--workdir", str(tmp_path), "--report"]) == 0
+        said = (tmp_path / "table.md").read_text()
+        assert "| 0 of 1 |" in said and "`narrow` seed 0: config.json is not that of this variant" in said
+
+
+def test_a_run_has_ended_when_all_of_it_is_written(
+    ablation: Path, in_process: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxseg.pictures.confusion_picture", full)
+        assert sweep(ablation, tmp_path, "--only=narrow", "--seeds=0") == 1
+    said = (tmp_path / "table.md").read_text()
+    assert "ConfigError: The scores cannot be written" in said and "| 0 of 1 |" in said
+    assert sweep(ablation, tmp_path, "--only=narrow", "--seeds=0") == 0
+    assert len(in_process) == 2 and "Failed" not in (tmp_path / "table.md").read_text()
+
+
+def test_versions_that_are_mixed_are_told(
+    ablation: Path, in_process: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, commit in enumerate("ab"):
+        monkeypatch.setattr("jaxseg.workdir._git_state", lambda name=commit: {"commit": 40 * name, "changed": False})
+        assert sweep(ablation, tmp_path, "--only=narrow", f"--seeds={seed}") == 0
+        mixed = "Run on 2 kinds of machine or versions" in (tmp_path / "table.md").read_text()
+        assert mixed == (commit == "b")
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [line["git"]["commit"][0] for line in lines] == ["a", "b"]
+
+
+@pytest.mark.slow  # two processes of their own, and one for each run
+def test_two_shards_at_once_give_the_table_of_one_process(ablation: Path, whole: Path, tmp_path: Path) -> None:
+    shards = [
+        subprocess.Popen(
+            [sys.executable, "-m", "jaxseg.sweep", "--config", str(ablation), "--workdir", str(tmp_path),
+             f"--shard={part}/2", "--jobs=2"],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for part in (1, 2)
+    ]  # fmt: skip
+    for process in shards:
+        said = process.communicate()[0]
+        assert process.returncode == 1 and "FAILED: jaxseg.train.NotFiniteError" in said, said
+    # The fixture knows no commit; all else is the same, to the last digit.
+    of = [
+        [json.loads(line) for line in (path / "results.jsonl").read_text().splitlines()] for path in (tmp_path, whole)
+    ]
+    assert [{**line, "git": None} for line in of[0]] == [{**line, "git": None} for line in of[1]]
+    for name in ("table.csv", "plot.png", "gradients.csv", "gradients.png"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 def test_another_split_scores_without_training(
     ablation: Path, whole: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +398,7 @@ def test_the_digest_is_of_what_matters(ablation: Path) -> None:
         ("model__args__hidden", "modle__args__hidden", "Variant 'wide' of"),
         ('{"model__args__hidden": 12}', '{"model__args__hidden": 8}', "'narrow' and 'wide' of"),
         ('"wide"', '"../wide"', "A variant has a name of letters"),
+        ('"wide"', '"table.md"', "cannot have the name 'table.md'"),
         ('{"model__args__hidden": 12}', '{"seed": 12}', "sets the seed"),
         ("seeds=(0, 1)", "seeds=(0, 0)", "whole numbers, each given once"),
         ("12}", "12 / 0}", "line 18 (broken"),
@@ -328,16 +427,44 @@ def test_wrong_ablations_are_one_sentence_before_anything_runs(
         ([], "--config FILE is needed"),
         (["--report"], "--report takes --workdir"),
         (["--report", "--workdir", "nowhere"], "nowhere holds no sweep"),
+        (["--report", "--workdir", "nowhere", "--split", "test"], "and nothing else"),
+        (["--config", "ABLATION", "--workdir", "OUT", "--config.seed=7"], "give --seeds in place of --config.seed"),
+        (["--config", "ABLATION", "--workdir", "OUT", "--split=vall"], "has no split 'vall'"),
     ],
 )
-def test_wrong_calls(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 1
+def test_wrong_calls(
+    arguments: list[str], message: str, ablation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"ABLATION": str(ablation), "OUT": str(tmp_path)}
+    assert main([places[word] if word in places else word for word in arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--seeds=a", "whole numbers with commas"),
+        ("--only=", "names nothing"),
+        ("--jobs=x", "a whole number of at least 1"),
+    ],
+)
+def test_wrong_values_of_options(argument: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--config", "x", argument])
     assert message in capsys.readouterr().err
 
 
 def test_unknown_variant(ablation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(ablation, tmp_path, "--only=naro") == 1
     assert "There is no variant 'naro' in" in capsys.readouterr().err
+
+
+def test_a_tpu_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_devices", lambda: ("tpu", 4))
+    assert pool.places(None) == [{}]
+    with pytest.raises(ConfigError, match="A process takes all TPUs"):
+        pool.places(2)
 
 
 def test_one_run_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +501,7 @@ def test_table_marks_a_variant_of_another_size() -> None:
 
     def row(name: str, parameters: int, difference: Difference | None) -> Row:
         larger = parameters / 1000 - 1
-        return Row(name, [], {}, Spread(0.5, 0.0123, 2), difference, Cost("0123456789", parameters, 10**6), larger)
+        return Row(name, [], {}, Spread(0.5, 0.0123, 2), difference, Cost("0123456789", "", parameters, 10**6), larger)
 
     rows = [
         row("base", 1000, None)._replace(larger=math.nan),
@@ -396,7 +523,7 @@ def test_each_variant_can_have_its_own_baseline() -> None:
     scores = ((0.1, 0.2), (0.2, 0.3), (0.5, 0.6), (0.4, 0.5), (0.9, 0.9))
     rows = [
         Row(name, [Result(seed, {"mean_iou": value}, [], [], []) for seed, value in enumerate(own)], {}, spread(own),
-            None, Cost("01234567", size, 0), math.nan)
+            None, Cost("01234567", "", size, 0), math.nan)
         for name, own, size in zip(names, scores, (100, 110, 200, 300, 9))
     ]  # fmt: skip
     rows = results.compare(plan, rows)

@@ -19,6 +19,8 @@ import jax
 from jaxseg import setup
 from jaxseg.command import help_text, run_command
 from jaxseg.config import ConfigError
+from jaxseg.data import DataError, make_source
+from jaxseg.evaluate import split_of_data
 from jaxseg.signals import stop_on_signal
 from jaxseg.sweep.plan import Run, load_plan, runs_of, write_plan
 from jaxseg.sweep.pool import places, run_all
@@ -47,9 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", metavar="DIR", default="", help="where all is kept (default runs/ABLATION)")
     parser.add_argument("--only", metavar="VARIANT,...", type=_words, default=(), help="run these variants alone")
     parser.add_argument("--seeds", metavar="N,...", type=_numbers, help="seeds in place of the file's")
-    parser.add_argument("--split", default="val", help="the split to score (default val)")
+    parser.add_argument("--split", metavar="SPLIT", help="the split to score (default val)")
     parser.add_argument(
-        "--shard", metavar="I/N", type=_shard, default=(1, 1),
+        "--shard", metavar="I/N", type=_shard,
         help="run the I-th of N parts, I from 1: one a job of a cluster, all with the same workdir",
     )  # fmt: skip
     parser.add_argument("--jobs", metavar="N", type=_count, help="runs at a time (default: one a GPU, else one alone)")
@@ -58,16 +60,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    words = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not words:
+        raise argparse.ArgumentTypeError("names nothing")
+    return words
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, _words(text)))
+    try:
+        return tuple(map(int, _words(text)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be whole numbers with commas between them, got {text}") from error
 
 
 def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
     return int(text)
 
 
@@ -83,19 +91,20 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
     # The runs have the devices; what this process computes, shapes alone, it computes beside them.
     jax.config.update("jax_platforms", "cpu")
     if options.report:
-        if not options.workdir or overrides:
-            raise ConfigError("--report takes --workdir, the folder of the sweep, and no configuration.")
+        others = (options.config, options.only, options.seeds, options.split, options.shard, options.jobs, overrides)
+        if not options.workdir or any(others):
+            raise ConfigError("--report takes --workdir, the folder of the sweep, and nothing else.")
         return _report(Path(options.workdir).expanduser().absolute())
     if options.config is None:
         raise ConfigError("--config FILE is needed: the ablation to run; or --report, to report what --workdir holds.")
     workdir = (Path(options.workdir) if options.workdir else default_workdir(options.config)).expanduser().absolute()
-    plan = load_plan(options.config, overrides, options.seeds, options.split)
-    runs = runs_of(plan, workdir, options.only, options.shard)
+    plan = load_plan(options.config, overrides, options.seeds, options.split or "val")
+    runs = runs_of(plan, workdir, options.only, options.shard or (1, 1))
     for run in runs:
         prepare_workdir(run.workdir, run.config)  # refuses a run of another configuration before anything starts
     write_plan(plan, workdir)
     waiting = [run for run in runs if read_scores(run.workdir, plan.split) is None]
-    _check(waiting)
+    _check(waiting, plan.split)
     environments = [{**_cache(workdir), **place} for place in places(options.jobs)] if waiting else []
     finished = len(runs) - len(waiting)
     with (
@@ -122,12 +131,13 @@ def _cache(workdir: Path) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
-def _check(runs: Sequence[Run]) -> None:
+def _check(runs: Sequence[Run], split: str) -> None:
     """Checks one run of each variant as training would, so that what is wrong is said before the first of them runs."""
     for run in {run.variant: run for run in runs}.values():
         try:
             setup.check(run.config)
-        except ConfigError as error:
+            make_source(run.config, split_of_data(run.config, split))
+        except (ConfigError, DataError) as error:
             raise ConfigError(f"Variant {run.variant!r}: {error}") from error
 
 

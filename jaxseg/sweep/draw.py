@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.files import write_whole
-from jaxseg.gradients import draw_layers, of_layers
+from jaxseg.gradients import draw_layers
 from jaxseg.sweep.statistics import Difference, spread
 
 Log = Sequence[Mapping[str, Any]]
@@ -70,23 +70,21 @@ def curves(
     write_whole(path, lambda file: figure.savefig(file, format="png"))
 
 
-def gradients(records: Mapping[str, Sequence[Log]], layers: Mapping[str, Sequence[str]], path: Path) -> None:
-    """Draws the norm of each layer's gradient, at initialisation and at the last step: geometric means over seeds.
+def gradients(norms: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
+    """Draws the norm of each layer's gradient over the depth.
 
     Args:
-        records: for each variant, the lines of `gradients.jsonl` of each of its runs.
-        layers: the layers of each variant, see `jaxseg.gradients.layers`.
+        norms: for each variant those at initialisation and at the last step, from the image to the logits; empty for a
+            variant without runs.
         path: the PNG file.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13.0, 4.8), dpi=110, layout="constrained")
-    for axis, place, title in zip(figure.subplots(1, 2), (0, -1), ("at initialisation", "at the last step")):
-        for name, (color, line) in _styles(records).items():
-            norms = [of_layers(run[place]["norms"], layers[name]) for run in records[name] if run]
-            if norms:
-                means = [math.exp(math.fsum(map(math.log, each)) / len(each)) for each in zip(*norms)]
-                draw_layers(axis, means, name, whole=True, color=color, linestyle=line)
+    for axis, place, title in zip(figure.subplots(1, 2), (0, 1), ("at initialisation", "at the last step")):
+        for name, (color, line) in _styles(norms).items():
+            if norms[name][place]:
+                draw_layers(axis, norms[name][place], name, whole=True, color=color, linestyle=line)
         axis.set(title=f"gradient by layer, {title}", xlabel="depth: 0 the image, 1 the logits", ylabel="norm")
         axis.legend(frameon=False, fontsize=8)
     write_whole(path, lambda file: figure.savefig(file, format="png"))

@@ -1,10 +1,12 @@
 """What a sweep consists of: a run for each variant and seed, and where each is kept."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +14,12 @@ from typing import Any, NamedTuple
 from jaxseg import command
 from jaxseg.config import FREE_KEYS, ConfigDict, ConfigError, flatten, update, validate
 from jaxseg.words import nearest
-from jaxseg.workdir import write_json
+from jaxseg.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
 
 PLAN_FILE = "sweep.json"
+RESERVED = ("compiled", PLAN_FILE, "results.jsonl", "plot.png", "table.md", "table.csv", "timing.md", "timing.csv",
+            "gradients.png", "gradients.csv")  # fmt: skip
+"""What a sweep keeps beside its variants, which are folders."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Sweep:
         for name, changes in self.variants.items():
             if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name):
                 raise ConfigError(f"A variant has a name of letters, digits and any of _.+-, got {name!r}.")
+            if name in RESERVED:
+                raise ConfigError(f"A variant cannot have the name {name!r}: the sweep keeps something else there.")
             if "seed" in changes:
                 raise ConfigError(f"The variant {name!r} sets the seed; the sweep's seeds are for that.")
         if not self.baseline or not isinstance(self.baseline, str | Mapping):
@@ -81,6 +88,7 @@ class Plan(NamedTuple):
         own_seeds: those that the file names.
         seeds: those that were asked for so far.
         split: the split that the runs are scored on.
+        digests: of each variant's configuration, see `digest`.
     """
 
     experiment: str
@@ -90,6 +98,7 @@ class Plan(NamedTuple):
     own_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
     split: str
+    digests: Mapping[str, str] = {}
 
     @property
     def baselines(self) -> dict[str, str]:
@@ -155,6 +164,8 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
         sweep = module.sweep()
     if not isinstance(sweep, Sweep):
         raise ConfigError(f"sweep() in {experiment} must return a jaxseg.sweep.Sweep, got {type(sweep).__name__}.")
+    if any(word.partition("=")[0] == "--config.seed" for word in overrides):
+        raise ConfigError("A sweep sets the seed of each run; give --seeds in place of --config.seed.")
     seeds = tuple(sweep.seeds if seeds is None else seeds)
     check_seeds(seeds)
     variants = {
@@ -163,13 +174,13 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
     }
     baseline = sweep.baseline if isinstance(sweep.baseline, str) else dict(sweep.baseline)
     plan = Plan(experiment, tuple(overrides), variants, baseline, tuple(sweep.seeds), seeds, split)
+    digests = {name: digest(plan.config(name, seeds[0])) for name in variants}
     seen: dict[str, str] = {}
-    for name in variants:
-        key = digest(plan.config(name, seeds[0]))
+    for name, key in digests.items():
         if key in seen:
             raise ConfigError(f"The variants {seen[key]!r} and {name!r} of {experiment} are the same configuration.")
         seen[key] = name
-    return plan
+    return plan._replace(digests=digests)
 
 
 def digest(config: ConfigDict) -> str:
@@ -206,18 +217,53 @@ def runs_of(plan: Plan, workdir: Path, only: Collection[str] = (), shard: tuple[
     ]
 
 
-def write_plan(plan: Plan, workdir: Path) -> None:
-    """Writes `sweep.json`, with the seeds of earlier calls beside those of this one.
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Waits until no other process, such as another shard, writes into the folder of the sweep.
 
     Raises:
-        ConfigError: if `workdir` holds something else under that name, or cannot be written.
+        ConfigError: if the folder cannot be made or written.
     """
-    if (workdir / PLAN_FILE).exists():
-        plan = plan._replace(seeds=tuple(sorted({*read_plan(workdir).seeds, *plan.seeds})))
     try:
-        write_json(workdir / PLAN_FILE, plan._asdict())
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
     except OSError as error:
         raise ConfigError(f"The sweep cannot be kept in {workdir}: {error.strerror or error}.") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def write_plan(plan: Plan, workdir: Path) -> None:
+    """Writes `sweep.json`, with the seeds of earlier calls that have folders beside those of this one.
+
+    Raises:
+        ConfigError: if `workdir` holds something else under that name, another ablation or one with other
+            configurations, or cannot be written.
+    """
+    with alone(workdir):
+        if (workdir / PLAN_FILE).exists():
+            before = read_plan(workdir)
+            _refuse_others(plan, before, workdir)
+            begun = {seed for seed in before.seeds for name in plan.variants if folder(workdir, name, seed).exists()}
+            plan = plan._replace(seeds=tuple(sorted({*begun, *plan.seeds})))
+        try:
+            write_json(workdir / PLAN_FILE, plan._asdict())
+        except OSError as error:
+            raise ConfigError(f"The sweep cannot be kept in {workdir}: {error.strerror or error}.") from error
+
+
+def _refuse_others(plan: Plan, before: Plan, workdir: Path) -> None:
+    names = [Path(each.experiment.partition(":")[0]).name for each in (before, plan)]
+    if names[0] != names[1]:
+        raise ConfigError(f"{workdir} holds the sweep of {before.experiment}; give another --workdir.")
+    for name in plan.variants:
+        for file in sorted((workdir / name).glob(f"seed-*/{CONFIG_FILE}")):
+            if holds_checkpoint(file.parent) and plan.digests[name] != digest(read_config(file.parent)):
+                raise ConfigError(
+                    f"{file.parent} holds a run of another configuration of {name!r}, which one table cannot hold "
+                    "beside these; give another --workdir."
+                )
 
 
 def read_plan(workdir: Path) -> Plan:
@@ -230,8 +276,10 @@ def read_plan(workdir: Path) -> Plan:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         lists = {name: tuple(values[name]) for name in ("overrides", "own_seeds", "seeds")}
+        for name in ("variants", "digests"):
+            values[name].keys()
         return Plan(**{**values, **lists})
     except FileNotFoundError as error:
         raise ConfigError(f"{workdir} holds no sweep: there is no {PLAN_FILE} in it.") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{file} is not what a sweep wrote: {error!r}.") from error

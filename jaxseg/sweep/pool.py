@@ -46,9 +46,13 @@ def places(jobs: int | None) -> list[Environment]:
     process has all local devices, and there is one process unless `jobs` says otherwise.
 
     Raises:
-        ConfigError: if the devices cannot be asked for.
+        ConfigError: if the devices cannot be asked for, or cannot be shared.
     """
     kind, count = _devices()
+    if kind == "tpu" and (jobs or 1) > 1:
+        raise ConfigError(
+            "A process takes all TPUs of its machine; leave --jobs, and use --shard with several machines."
+        )
     if kind not in _VISIBLE:
         return [{}] * (jobs or 1)
     name = _VISIBLE[kind]

@@ -13,13 +13,19 @@ WHICH = "last"
 """The checkpoint that is scored: the last, which no validation score has chosen."""
 
 
+def own_scores_file(workdir: Path, split: str) -> Path:
+    """Returns the path of sweep-SPLIT.json, which `python -m jaxseg.evaluate` does not write anew."""
+    file = scores_file(workdir, split)
+    return file.with_name(f"sweep{file.name.removeprefix('evaluate')}")
+
+
 def read_scores(workdir: Path, split: str) -> dict[str, Any] | None:
-    """Returns what `evaluate-SPLIT.json` says of the last step of a run; None where the run has not come so far.
+    """Returns what `sweep-SPLIT.json` says of the last step of a run; None where the run has not come so far.
 
     Scores of another checkpoint or of another configuration than that of `config.json` are nobody's.
     """
     try:
-        scores = json.loads(scores_file(workdir, split).read_text(encoding="utf-8"))
+        scores = json.loads(own_scores_file(workdir, split).read_text(encoding="utf-8"))
         config = read_config(workdir)
         whole = (scores["split"], scores["which"], scores["step"]) == (split, WHICH, config.steps)
         return scores if whole and not differences(from_dict(scores["config"]), config) else None

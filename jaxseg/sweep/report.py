@@ -15,8 +15,8 @@ from typing import Any
 
 from jaxseg.files import write_text
 from jaxseg.sweep import draw
-from jaxseg.sweep.plan import Plan, read_plan
-from jaxseg.sweep.results import MUCH, Row, environments, gather, minutes, step_seconds
+from jaxseg.sweep.plan import Plan, alone, read_plan
+from jaxseg.sweep.results import MUCH, Row, environments, gather, mean_gradients, minutes, step_seconds
 from jaxseg.sweep.statistics import LEVEL, Difference, Spread
 
 
@@ -27,7 +27,11 @@ def write_report(workdir: Path) -> dict[str, Path]:
         ConfigError: if it holds no sweep.
         OSError: if it cannot be written.
     """
-    plan = read_plan(workdir)
+    with alone(workdir):
+        return _write_report(read_plan(workdir), workdir)
+
+
+def _write_report(plan: Plan, workdir: Path) -> dict[str, Path]:
     rows = gather(plan, workdir)
     texts = {
         "table": ("table.md", table(plan, rows)),
@@ -47,11 +51,12 @@ def write_report(workdir: Path) -> dict[str, Path]:
     files["plot"] = workdir / "plot.png"
     if any(result.gradients for row in rows for result in row.results):
         files["gradients"] = workdir / "gradients.png"
-        draw.gradients(
-            {row.name: [result.gradients for result in row.results] for row in rows},
-            {row.name: row.cost.layers for row in rows},
-            files["gradients"],
-        )
+        files["gradient norms"] = workdir / "gradients.csv"
+        norms = {
+            row.name: mean_gradients([result.gradients for result in row.results], row.cost.layers) for row in rows
+        }
+        draw.gradients(norms, files["gradients"])
+        write_text(files["gradient norms"], _gradients_csv(norms, {row.name: row.cost.layers for row in rows}))
     return files
 
 
@@ -64,7 +69,8 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
         "",
         f"mIoU on {plan.split} after the last step, in per cent: mean ± standard deviation over the seeds. Difference "
         f"to {other} in points, seed by seed, with its {LEVEL:.0%} t interval; one that holds 0 is not "
-        "separable from noise. Each interval is for itself: of twenty, one may miss.",
+        "separable from noise. Each interval is for itself: of twenty, one may miss. It is of what the seed gives, the "
+        "order of the images and, in networks alike, the initialisation, at these images and this learning rate.",
         "",
         "| variant | seeds | mIoU | difference | parameters | MFLOPs | config |",
         "|---|---|---|---|---|---|---|",
@@ -94,7 +100,9 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
     lines += ["", "Failed:", "", *failures] if failures else []
     lines += ["", f"    {plan.command}", "", "What the variants change:", ""]
     lines += [f"- `{name}`: {_changes(changes)}" for name, changes in plan.variants.items()]
-    lines += ["", "Run on:", "", *(f"- {line}" for line in environments(rows))] if ended else []
+    where = environments(rows)
+    mixed = f"Run on {len(where)} kinds of machine or versions, which the differences then hold too:"
+    lines += ["", mixed if len(where) > 1 else "Run on:", "", *(f"- {line}" for line in where)] if ended else []
     return "\n".join(lines) + "\n"
 
 
@@ -151,7 +159,8 @@ def _results(plan: Plan, rows: Sequence[Row]) -> str:
                  "config": row.cost.config, "parameters": row.cost.parameters, "flops": row.cost.flops}  # fmt: skip
         for result in row.results:
             kept = ("step", "images", "loss", "mean_iou", "pixel_accuracy", "classes", "device", "versions")
-            lines.append({**about, "seed": result.seed, **{name: result.scores[name] for name in kept}})
+            about_run = {"seed": result.seed, "git": result.starts[-1]["git"] if result.starts else None}
+            lines.append({**about, **about_run, **{name: result.scores[name] for name in kept}})
         lines += [{**about, "seed": seed, "error": error} for seed, error in row.failures.items()]
     return "".join(json.dumps(line) + "\n" for line in lines)
 
@@ -159,6 +168,8 @@ def _results(plan: Plan, rows: Sequence[Row]) -> str:
 def timing(plan: Plan, rows: Sequence[Row]) -> str:
     """Returns `timing.md`: medians over the runs of a variant."""
     lines = ["Medians over the runs of each variant, with whatever else the machine did at the time.", ""]
+    spent = [minutes(result) for row in rows for result in row.results]
+    total = f"{math.fsum(spent):.0f} minutes" if spent and not any(map(math.isnan, spent)) else ""
     lines += ["| variant | runs | ms a step | images/s | minutes a run |", "|---|---|---|---|---|"]
     for row in rows:
         if row.results:
@@ -169,7 +180,17 @@ def timing(plan: Plan, rows: Sequence[Row]) -> str:
             rate = ("", "") if math.isnan(seconds) else (f"{1000 * seconds:.1f}", f"{batch / seconds:.1f}")
             cells = (f"`{row.name}`", len(row.results), *rate, took)
             lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines += ["", f"All {len(spent)} runs together: {total}, one after the other."] if total else []
     return "\n".join([*lines, "", f"    {plan.command}", "", *(f"- {line}" for line in environments(rows))]) + "\n"
+
+
+def _gradients_csv(norms: Mapping[str, tuple[list[float], list[float]]], layers: Mapping[str, Sequence[str]]) -> str:
+    lines = [
+        (name, number, layer, *means)
+        for name, both in norms.items() if all(both)
+        for number, (layer, *means) in enumerate(zip(layers[name], *both))
+    ]  # fmt: skip
+    return _to_csv([("variant", "depth", "layer", "at_initialisation", "at_the_last_step"), *lines])
 
 
 def _timing_csv(rows: Sequence[Row]) -> str:

@@ -1,20 +1,24 @@
 """What there is of a sweep: the runs that have ended, what each variant costs, and how the variants compare."""
 
+import functools
+import hashlib
 import json
 import math
 import os
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jaxseg
 from jaxseg import gradients, setup
+from jaxseg.config import ConfigError
 from jaxseg.models import summary
 from jaxseg.report import GRADIENTS_FILE, LOG_FILE, read_log
 from jaxseg.sweep.plan import Plan, digest, folder
 from jaxseg.sweep.records import read_failure, read_scores
 from jaxseg.sweep.statistics import Difference, Spread, paired_difference, spread
-from jaxseg.workdir import INFO_FILE, read_config, read_data, read_starts, write_json
+from jaxseg.workdir import CONFIG_FILE, INFO_FILE, holds_checkpoint, read_config, read_data, read_starts, write_json
 
 MUCH = 0.1
 """A variant whose parameters differ from the baseline's by more than this share of them is marked."""
@@ -45,12 +49,14 @@ class Cost(NamedTuple):
 
     Attributes:
         config: digest of its configuration without the seed.
+        code: digest of the sources that this was worked out with.
         parameters: how many numbers the network learns.
         flops: of its convolutions and matrix products for one image of the training size, two for a multiply-add.
         layers: see `jaxseg.gradients.layers`.
     """
 
     config: str = ""
+    code: str = ""
     parameters: int = 0
     flops: int = 0
     layers: tuple[str, ...] = ()
@@ -88,7 +94,12 @@ def gather(plan: Plan, workdir: Path) -> list[Row]:
     rows: list[Row] = []
     for name in plan.variants:
         folders = {seed: folder(workdir, name, seed) for seed in plan.seeds}
-        ended = {seed: scores for seed, path in folders.items() if (scores := read_scores(path, plan.split))}
+        other = {seed for seed, path in folders.items() if _is_other(path, plan.digests[name])}
+        ended = {
+            seed: scores
+            for seed, path in folders.items()
+            if seed not in other and (scores := read_scores(path, plan.split))
+        }
         results = [
             Result(
                 seed, scores, read_log(folders[seed] / LOG_FILE), _gradients(folders[seed]), read_starts(folders[seed])
@@ -96,8 +107,11 @@ def gather(plan: Plan, workdir: Path) -> list[Row]:
             for seed, scores in ended.items()
         ]
         errors = {seed: read_failure(path) for seed, path in folders.items() if seed not in ended}
+        errors |= dict.fromkeys(other, f"{CONFIG_FILE} is not that of this variant; the run is not counted.")
         failures = {seed: error.replace(f"{workdir}{os.sep}", "") for seed, error in errors.items() if error}
-        cost = _cost(workdir / name, folders.values())
+        cost = _cost(workdir / name, [path for seed, path in folders.items() if seed not in other])
+        if results:  # what was trained, whatever the code of today would make of the configuration
+            cost = cost._replace(parameters=results[0].scores["parameters"])
         own = spread([scores["mean_iou"] for scores in ended.values()])
         rows.append(Row(name, results, failures, own, None, cost, math.nan))
     return compare(plan, rows)
@@ -116,6 +130,14 @@ def compare(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     return compared
 
 
+def _is_other(workdir: Path, wanted: str) -> bool:
+    """Whether a run was begun with another configuration than that of the digest, or one that cannot be read."""
+    try:
+        return holds_checkpoint(workdir) and digest(read_config(workdir)) != wanted
+    except ConfigError:
+        return True
+
+
 def _gradients(workdir: Path) -> list[dict[str, Any]]:
     return read_log(workdir / GRADIENTS_FILE) if (workdir / GRADIENTS_FILE).exists() else []
 
@@ -125,19 +147,43 @@ def _cost(variant: Path, folders: Iterable[Path]) -> Cost:
     begun = [path for path in folders if (path / INFO_FILE).is_file()]
     if not begun:
         return Cost()
-    config, key = read_config(begun[0]), digest(read_config(begun[0]))
+    config, key, code = read_config(begun[0]), digest(read_config(begun[0])), _code()
     try:
         known = Cost(**json.loads((variant / _COST_FILE).read_text(encoding="utf-8")))
-        if known.config == key:
+        if (known.config, known.code) == (key, code):
             return known._replace(layers=tuple(known.layers))
     except (OSError, ValueError, TypeError):
         pass
     classes = read_data(begun[0]).num_classes
     network = summary.modules(setup.make_model(config, classes), setup.input_size(config), config.data.channels)[0]
     names = gradients.layers(config, classes) if config.log.gradients else ()
-    cost = Cost(key, network.parameters, network.flops, names)
+    cost = Cost(key, code, network.parameters, network.flops, names)
     write_json(variant / _COST_FILE, cost._asdict())
     return cost
+
+
+def mean_gradients(
+    runs: Sequence[Sequence[Mapping[str, Any]]], layers: Sequence[str]
+) -> tuple[list[float], list[float]]:
+    """Returns the norm of each layer's gradient at initialisation and at the last step: geometric means over seeds.
+
+    Args:
+        runs: the lines of `gradients.jsonl` of each run.
+        layers: see `jaxseg.gradients.layers`.
+    """
+
+    def at(place: int) -> list[float]:
+        norms = [gradients.of_layers(run[place]["norms"], layers) for run in runs if run]
+        return [math.exp(math.fsum(map(math.log, each)) / len(each)) for each in zip(*norms)]
+
+    return at(0), at(-1)
+
+
+@functools.cache
+def _code() -> str:
+    """Returns a digest of the package's sources."""
+    files = sorted(Path(jaxseg.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def step_seconds(result: Result) -> float:
@@ -164,5 +210,7 @@ def environments(rows: Sequence[Row]) -> list[str]:
         versions = [f"{name} {version}" for name, version in start["packages"].items() if version]
         commit = f"commit {git['commit'][:12]}{', changed' if git['changed'] else ''}" if git else "no commit"
         variables = [f"{name}={value}" for name, value in start["environment"].items()]
+        if "compiler_options" in start:
+            variables += [f"{name}={value}" for name, value in start["compiler_options"].items()]
         lines.add("; ".join([where, f"Python {start['python']}, {', '.join(versions)}", commit, *variables]))
     return sorted(lines)

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.compiler import keep_programs
-from jaxseg.evaluate import evaluate, write_report
+from jaxseg.evaluate import evaluate, report, write_report
 from jaxseg.inference.run import Run, load_run
-from jaxseg.sweep.records import WHICH, read_scores, write_failure
+from jaxseg.sweep.records import WHICH, own_scores_file, read_scores, write_failure
 from jaxseg.train import train
-from jaxseg.workdir import CHECKPOINTS, read_config
+from jaxseg.workdir import CHECKPOINTS, read_config, write_json
 
 FINISHED, FAILED, STOPPED = 0, 1, 3
 """Exit statuses."""
@@ -51,6 +51,7 @@ def run(workdir: Path, split: str) -> int:
             if not result.confusion.sum():
                 raise ValueError(f"the split {split} has no labelled pixel, so there is nothing to score")
             write_report(trained, split, result)
+            write_json(own_scores_file(workdir, split), report(trained, split, result))  # the last: now it has ended
         except (KeyboardInterrupt, SystemExit):
             return STOPPED
         except Exception as error:  # whatever it is, the other runs go on
