@@ -28,9 +28,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config,
         model__name="resunet",
         model__args={"widths": (8, 16, 32), "blocks": 6, "unit": "basic"},
-        steps=600,
-        eval__every=150,
-        checkpoint__every=200,
+        steps=500,
+        eval__every=125,
+        checkpoint__every=250,
         log__gradients=True,
     )
     return config
@@ -45,4 +45,4 @@ def sweep() -> Sweep:
         "learned": {"model__args__shortcut": "learned"},
         "preact": {"model__args__shortcut": "auto", "model__args__unit": "preact"},
     }
-    return Sweep(variants, baseline="plain")
+    return Sweep(variants, baseline="identity")
