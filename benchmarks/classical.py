@@ -14,6 +14,8 @@ the same split, or a JSON file of `collect.py`. The data are those of `jaxseg.da
 import argparse
 import importlib.metadata
 import json
+import re
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from timing import environment, save, table
+from timing import at_least, environment, save, table
 from tqdm import tqdm
 
 from jaxseg import metrics, pictures
@@ -52,13 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-dir", default="", metavar="PATH", help="data.dir of the data set")
     parser.add_argument("--cache", default="", metavar="PATH", help="data.cache of the data set")
     parser.add_argument("--split", default="val", help="the split that is scored (default val)")
-    parser.add_argument("--limit", type=_count, metavar="N", help="images scored, evenly spaced (default: all)")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="images scored, evenly spaced (default: all)")
     parser.add_argument(
-        "--train", type=_count, default=300, metavar="N", help="images learned from, evenly spaced (default 300)"
+        "--train", type=at_least(1), default=300, metavar="N", help="images learned from, evenly spaced (default 300)"
     )
     parser.add_argument("--networks", nargs="*", type=Path, default=[], metavar="PATH", help="workdirs, or JSON files")
     parser.add_argument(
-        "--picture", type=int, default=3, metavar="N", help="images in the picture (default 3; 0: none)"
+        "--picture", type=at_least(0), default=3, metavar="N", help="images in the picture (default 3; 0: none)"
     )
     parser.add_argument("--out", type=Path, metavar="NAME", help="NAME.json, NAME.md and NAME.png are written")
     parser.add_argument("--smallest", action="store_true", help="three images of 64x64: to see that it runs")
@@ -70,16 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError:
         print("error: the classical methods need scikit-image: pip install -e '.[benchmarks]'", file=sys.stderr)
         return 1
-    return run_command(lambda: _compare(options), DataError)
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: _compare(options, words), DataError)
 
 
-def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
+def _command(words: Sequence[str]) -> str:
+    """Returns the command that makes the record; where somebody keeps the data is theirs to know."""
+    hidden = [
+        "PATH" if before in ("--data-dir", "--cache") else re.sub(r"^(--data-dir|--cache)=.*", r"\1=PATH", word)
+        for before, word in zip(("", *words), words)
+    ]
+    return f"python benchmarks/classical.py {shlex.join(hidden)}".rstrip()
 
 
-def _compare(options: argparse.Namespace) -> int:
+def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     config = default_config()
     update(config, data__source=options.source, data__dir=options.data_dir, data__cache=options.cache)
     train, scored = make_source(config, config.data.train_split), make_source(config, options.split)
@@ -88,11 +94,11 @@ def _compare(options: argparse.Namespace) -> int:
     rows, drawn = measure(train, learned, scored, chosen, options.picture)
     pixels = [entry["support"] for entry in rows[0]["classes"]]
     for row in networks:
-        row["same_pixels"] = [entry["support"] for entry in row["classes"]] == pixels
+        row["same_pixels"] = row.pop("support") == pixels
     where = environment() | {"packages": {name: importlib.metadata.version(name) for name in PACKAGES}}
     record = {
-        "environment": where, "source": options.source, "split": options.split, "images": len(chosen),
-        "images_of_split": len(scored), "training_images": len(learned), "training_images_of_split": len(train),
+        "command": _command(words), "environment": where, "source": options.source, "split": options.split,
+        "images": len(chosen), "images_of_split": len(scored), "training_images": len(learned), "training_images_of_split": len(train),
         "voters": VOTERS, "methods": rows, "networks": networks,
     }  # fmt: skip
     save(options.out, record, describe(record), (lambda f: draw(f, drawn, scored.info)) if drawn else None)
@@ -179,6 +185,8 @@ def network_rows(path: Path, split: str, info: DataInfo) -> list[dict[str, Any]]
         rows = [{"method": run["run"], **{key: run[key] for key in kept}} for run in runs]
         splits = {run["split"] for run in runs}
         classes = {tuple(entry["name"] for entry in run["classes"]) for run in runs}
+        for row in rows:
+            row["support"] = [entry["support"] for entry in row["classes"]]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} does not hold the scores of networks: {error!r}.") from error
     if not splits <= {split} or not classes <= {info.classes}:
@@ -211,7 +219,7 @@ def describe(record: dict[str, Any]) -> str:
     )
     if not all(row["same_pixels"] for row in record["networks"]):
         note += " *: scored on other images of the split, or on all of them."
-    return table(COLUMNS, rows, record, note)
+    return table(COLUMNS, rows, record, note) + f"\n    {record['command']}\n"
 
 
 def draw(figure: Any, drawn: Sequence[Drawn], info: DataInfo) -> None:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from jaxseg.compiler import compiler_options
 from jaxseg.files import write_text
+from jaxseg.workdir import git_state
 
 PAUSE = 0.05  # seconds
 VARIABLES = ("XLA_FLAGS", "XLA_PYTHON_CLIENT_PREALLOCATE")
@@ -208,6 +209,7 @@ def environment() -> dict[str, Any]:
             versions[package] = None
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git": git_state(),
         "platform": device.platform,
         "device": device.device_kind,
         "devices": jax.device_count(),

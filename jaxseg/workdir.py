@@ -255,7 +255,7 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
         "time": _now(),
         "step": step,
         "command": _command_line(),
-        "git": _git_state(),
+        "git": git_state(),
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
@@ -300,7 +300,7 @@ def package_versions() -> dict[str, str | None]:
     return versions
 
 
-def _git_state() -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """Returns commit and whether tracked files differ from it; None where jaxseg runs from no repository of its own."""
     package = Path(jaxseg.__file__).parent
     try:

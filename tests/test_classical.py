@@ -142,9 +142,18 @@ def test_scores_of_networks_come_from_a_workdir_or_a_table_and_must_be_of_the_sp
     assert [row["method"] for row in classical.network_rows(collected, "val", info)] == ["a", "b"]
     with pytest.raises(DataError, match="the split test"):
         classical.network_rows(collected, "test", info)
+    (workdir / "evaluate-val.json").write_text(json.dumps(scores | {"classes": [{"name": "sky"}]}))
+    with pytest.raises(DataError, match="does not hold the scores of networks: KeyError"):
+        classical.network_rows(workdir, "val", info)
     (workdir / "evaluate-val.json").write_text(json.dumps(scores | {"classes": scores["classes"][1:]}))
     with pytest.raises(DataError, match="classes"):
         classical.network_rows(workdir, "val", info)
+
+
+def test_the_command_is_recorded_without_where_the_data_are(classical):
+    words = ["--source=camvid", "--data-dir", "/somewhere", "--cache=/else where", "--train", "60"]
+    expected = "python benchmarks/classical.py --source=camvid --data-dir PATH --cache=PATH --train 60"
+    assert classical._command(words) == expected
 
 
 def test_images_are_taken_evenly(classical):

@@ -148,9 +148,9 @@ def test_each_start_is_recorded(tmp_path: Path) -> None:
 
 def test_no_commit_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workdir.jaxseg, "__file__", str(tmp_path / "__init__.py"))
-    assert workdir._git_state() is None
+    assert workdir.git_state() is None
     monkeypatch.setenv("PATH", "")
-    assert workdir._git_state() is None
+    assert workdir.git_state() is None
 
 
 DATA = {"classes": ("sky", "tree"), "colors": ((0, 0, 0), (1, 2, 3)), "num_classes": 2}
