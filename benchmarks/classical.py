@@ -98,7 +98,8 @@ def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     where = environment() | {"packages": {name: importlib.metadata.version(name) for name in PACKAGES}}
     record = {
         "command": _command(words), "environment": where, "source": options.source, "split": options.split,
-        "images": len(chosen), "images_of_split": len(scored), "training_images": len(learned), "training_images_of_split": len(train),
+        "images": len(chosen), "images_of_split": len(scored),
+        "training_images": len(learned), "training_images_of_split": len(train),
         "voters": VOTERS, "methods": rows, "networks": networks,
     }  # fmt: skip
     save(options.out, record, describe(record), (lambda f: draw(f, drawn, scored.info)) if drawn else None)
