@@ -2,9 +2,12 @@
 
     python -m jaxseg.sweep --config experiments/ablations/depth_width.py
 
-One ResUNet; more units a level, and channels that keep the operations of the whole within a tenth.
+One ResUNet; more units a level, and channels that keep the operations of the whole within a tenth and, with four
+units, the parameters too, for which the coarse levels are narrower than twice the level before.
 
-Found on shapes: not yet measured.
+Found on shapes: 5 seeds, after 800 steps: two units a level give 77.79 ± 6.56 points of mIoU, more than one, 66.69 ±
+10.21, by an interval of [+2.76, +19.45]. Four units have a mean of 74.06 ± 18.11, not separable from one: four seeds
+are above 80 and one stays at 42. The whole table is `benchmarks/results/ablations/depth_width/table.md`.
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

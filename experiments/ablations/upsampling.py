@@ -2,7 +2,9 @@
 
     python -m jaxseg.sweep --config experiments/ablations/upsampling.py
 
-One U-Net. Sub-pixel up-sampling has a 3x3 kernel for each of the four pixels that a pixel becomes, and so many more
+One U-Net. Bilinear interpolation keeps the channels of the coarse level, where the others halve them, so that the
+convolution after it has half as many channels more and the whole 15 % more operations, at the same number of
+parameters. Sub-pixel up-sampling has a 3x3 kernel for each of the four pixels that a pixel becomes, and so many more
 parameters; "subpixel-narrow" has as many as the others, with narrower coarse levels.
 
 Found on shapes: 5 seeds, after 800 steps, where all still rise: bilinear interpolation gives 75.09 ± 3.79 points of
