@@ -59,7 +59,7 @@ def describe(workdir: Path, split: str) -> dict[str, Any]:
     if not ends:
         raise KeyError("the end of training in run.json")
     last = starts[-1]
-    config = last["config"]
+    config, words = last["config"], shlex.split(last["command"])  # python -m jaxseg.train ...
     return {
         "run": workdir.name,
         "model": config["model"]["name"],
@@ -77,7 +77,7 @@ def describe(workdir: Path, split: str) -> dict[str, Any]:
         "seconds": ends[-1]["seconds"] if len(starts) == 1 else None,
         "starts": len(starts),
         "date": last["time"],
-        "command": shlex.join(["python", "-m", "jaxseg.train", *public(last["command"][1:])]),
+        "command": shlex.join([*words[:3], *public(words[3:])]),
         "device": last["device"],
         "python": last["python"],
         "packages": last["packages"],

@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/attention_decoder.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/attention_decoder.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .266 (7.7 minutes on 2 CPU cores, beside other work, one seed).
+Shapes validation mIoU: .932 (7.1 minutes on one CPU core, beside other work, one seed).
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

@@ -7,8 +7,8 @@ parts of the larger ones.
 
 Found on shapes: 5 seeds, after 800 steps, which are 3 passes over all images and 63 over 5 % of them: all images give
 66.99 ± 7.69 points of mIoU, 10 % of them 59.36 ± 5.82, less by an interval of [-13.45, -1.80]. A half (68.00 ± 4.67),
-a quarter (68.44 ± 8.28) and 5 % (60.25 ± 7.70) are not separable from all. So short a training hardly needs more than
-a quarter of the images. The whole table is `benchmarks/results/ablations/data_size/table.md`.
+a quarter (68.44 ± 8.28) and 5 % (60.25 ± 7.70) are not separable from all. In so short a training nothing shows of
+more than a quarter of the images. The whole table is `benchmarks/results/ablations/data_size/table.md`.
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
