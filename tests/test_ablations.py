@@ -66,11 +66,42 @@ def test_docstrings_ask_a_question_and_give_the_command(name: str) -> None:
     # Never a number that nobody saw: whoever runs an ablation writes in what it found.
     found = text.partition("\nFound on shapes: ")[2]
     table = ROOT / "benchmarks" / "results" / "ablations" / name / "table.md"
-    if not table.exists():
-        assert found.startswith("not yet measured.")
-        return
     numbers = re.findall(r"\d+\.\d\d ± \d+\.\d\d|\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]", found)
     assert numbers and all(number in table.read_text() for number in numbers), "each number is one of the table"
+
+
+def test_the_readme_shows_the_numbers_of_the_residual_table() -> None:
+    table = (ROOT / "benchmarks" / "results" / "ablations" / "residual" / "table.md").read_text()
+    rows = {}
+    for line in table.splitlines():
+        if line.startswith("| `"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            rows[cells[0].split("`")[1]] = (cells[2], cells[3], cells[4].split()[0])
+    readme = (ROOT / "README.md").read_text()
+    for variant in plan_of("residual").variants:
+        [line] = [line for line in readme.splitlines() if line.startswith(f"| `{variant}`")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert (cells[1], cells[2], cells[3].split()[0]) == rows[variant], variant
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_reports_are_whole_and_of_this_format(name: str) -> None:
+    folder = ROOT / "benchmarks" / "results" / "ablations" / name
+    plan = plan_of(name)
+    table = (folder / "table.md").read_text()
+    header, *rows = [line.split(",") for line in (folder / "table.csv").read_text().splitlines()]
+    found = {row[0]: dict(zip(header, row)) for row in rows}
+    assert list(found) == list(plan.variants)
+    for variant, row in found.items():
+        assert row["baseline"] == plan.baseline_of(variant) and row["runs"] == row["planned"] == "5"
+        assert all(f"`{key}={json.dumps(value)}`" in table for key, value in plan.variants[variant].items())
+    runs = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert len(runs) == 5 * len(rows)
+    for variant, row in found.items():
+        scores = [run["mean_iou"] for run in runs if run["variant"] == variant]
+        assert float(row["mean_iou"]) == pytest.approx(sum(scores) / 5)
+    assert all(run["step"] == plan.config(run["variant"], 0).steps for run in runs)
+    assert "Partial" not in table and "Failed" not in table and (folder / "plot.png").exists()
 
 
 @pytest.mark.parametrize("name", ["skips", "upsampling", "depth_width"])
