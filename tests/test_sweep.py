@@ -104,7 +104,7 @@ def test_a_failing_variant_is_told_and_keeps_no_other_from_its_end(whole: Path) 
             assert read_scores(whole / variant / f"seed-{seed}", "val")["step"] == 4
     table = (whole / "table.md").read_text()
     assert "- `broken` seed 1: jaxseg.train.NotFiniteError: The training diverged" in table
-    assert "Partial: 4 of 6 runs have ended." in table and "| `broken` | 0 of 2 |  |  |" in table
+    assert "Partial: 4 of 6 runs have scores, 2 failed." in table and "| `broken` | 0 of 2, 2 failed |  |  |" in table
 
 
 def test_a_second_run_that_is_stopped_and_resumed_gives_the_same_bytes(
@@ -123,7 +123,7 @@ def test_a_second_run_that_is_stopped_and_resumed_gives_the_same_bytes(
     assert sweep(ablation, tmp_path, "--only=narrow,wide", "--seeds=0") == 1
     assert stopped == [2] and in_process == ["narrow seed 0", "wide seed 0"]
     assert "stopped from outside" in read_failure(tmp_path / "wide" / "seed-0")
-    assert "Partial: 1 of 3 runs have ended." in (tmp_path / "table.md").read_text()
+    assert "Partial: 1 of 3 runs have scores, 1 failed." in (tmp_path / "table.md").read_text()
     in_process.clear()
     assert sweep(ablation, tmp_path) == 1
     assert in_process == ["wide seed 0", "broken seed 0", "narrow seed 1", "wide seed 1", "broken seed 1"]
@@ -193,7 +193,8 @@ def test_one_table_is_of_one_configuration_and_one_ablation(
     other = tmp_path / "other.py"
     other.write_text(ABLATION)
     for path, more, message in (
-        (ablation, ("--seeds=2", "--config.steps=6"), "another configuration of 'narrow'"),
+        (ablation, ("--seeds=2", "--config.steps=6"), "of 'narrow', which one table cannot"),
+        (ablation, ("--seeds=2", "--config.steps=6"), "The keys that differ: steps: 4 -> 6."),
         (changed, ("--only=wide",), "another configuration of 'narrow'"),
         (other, (), "holds the sweep of"),
     ):
@@ -227,7 +228,7 @@ def test_what_others_do_to_a_run(ablation: Path, in_process: list[str], tmp_path
         config.write_text(text)
         assert main(["--workdir", str(tmp_path), "--report"]) == 0
         said = (tmp_path / "table.md").read_text()
-        assert "| 0 of 1 |" in said and "`narrow` seed 0: config.json is not that of this variant" in said
+        assert "| 0 of 1, 1 failed |" in said and "`narrow` seed 0: config.json is not that of this variant" in said
 
 
 def test_a_run_has_ended_when_all_of_it_is_written(
@@ -240,7 +241,7 @@ def test_a_run_has_ended_when_all_of_it_is_written(
         patch.setattr("jaxseg.pictures.confusion_picture", full)
         assert sweep(ablation, tmp_path, "--only=narrow", "--seeds=0") == 1
     said = (tmp_path / "table.md").read_text()
-    assert "ConfigError: The scores cannot be written" in said and "| 0 of 1 |" in said
+    assert "ConfigError: The scores cannot be written" in said and "| 0 of 1, 1 failed |" in said
     assert sweep(ablation, tmp_path, "--only=narrow", "--seeds=0") == 0
     assert len(in_process) == 2 and "Failed" not in (tmp_path / "table.md").read_text()
 
@@ -426,8 +427,8 @@ def test_wrong_ablations_are_one_sentence_before_anything_runs(
     [
         ([], "--config FILE is needed"),
         (["--report"], "--report takes --workdir"),
-        (["--report", "--workdir", "nowhere"], "nowhere holds no sweep"),
-        (["--report", "--workdir", "nowhere", "--split", "test"], "and nothing else"),
+        (["--report", "--workdir", "OUT"], "holds no sweep"),
+        (["--report", "--workdir", "OUT", "--split", "test"], "and nothing else"),
         (["--config", "ABLATION", "--workdir", "OUT", "--config.seed=7"], "give --seeds in place of --config.seed"),
         (["--config", "ABLATION", "--workdir", "OUT", "--split=vall"], "has no split 'vall'"),
     ],
@@ -435,8 +436,9 @@ def test_wrong_ablations_are_one_sentence_before_anything_runs(
 def test_wrong_calls(
     arguments: list[str], message: str, ablation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = {"ABLATION": str(ablation), "OUT": str(tmp_path)}
+    places = {"ABLATION": str(ablation), "OUT": str(tmp_path / "out")}
     assert main([places[word] if word in places else word for word in arguments]) == 1
+    assert "--report" not in arguments or not (tmp_path / "out").exists()
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -506,12 +508,12 @@ def test_table_marks_a_variant_of_another_size() -> None:
     rows = [
         row("base", 1000, None)._replace(larger=math.nan),
         row("same", 1100, Difference(0.01, -0.005, 0.025, 2)),
-        row("large", 899, Difference(-0.1, math.nan, math.nan, 1)),
+        row("large", 899, Difference(-0.1, math.nan, math.nan, 1)),  # of its two seeds the baseline has one
     ]
     table = report.table(plan, rows)
     assert "| `base` (baseline) | 2 | 50.00 ± 1.23 |  | 1,000 | 1.0 | 01234567 |" in table
     assert "| `same` | 2 | 50.00 ± 1.23 | +1.00 [-0.50, +2.50] | 1,100 (+10.0%) | 1.0 | 01234567 |" in table
-    assert "| `large` | 2 | 50.00 ± 1.23 | -10.00 | 899 (-10.1%) † | 1.0 | 01234567 |" in table
+    assert "| `large` | 2 | 50.00 ± 1.23 | -10.00 over 1 seed | 899 (-10.1%) † | 1.0 | 01234567 |" in table
     assert table.count("†") == 2 and "`same`: `steps=3`" in table and "Partial" not in table
     assert "†" not in report.table(plan, rows[:2])
 
@@ -533,7 +535,7 @@ def test_each_variant_can_have_its_own_baseline() -> None:
     assert "| `b2` | 2 | 25.00 ± 7.07 | +10.00 [+10.00, +10.00] to `a2` | 110 (+10.0%) |" in table
     assert "| `b8` | 2 | 45.00 ± 7.07 | -10.00 [-10.00, -10.00] to `a8` | 300 (+50.0%) † |" in table
     assert [line.split("`")[1] for line in table.splitlines() if "(baseline)" in line] == ["a2", "a8"]
-    assert "Difference to the variant named behind it" in table and "than its baseline" in table
+    assert "Difference to the variant named after it" in table and "than its baseline" in table
     styles = draw._styles(names, plan.baselines)
     assert styles["a2"][0] == styles["a8"][0] != styles["b2"][0] == styles["b8"][0]
     assert len({*styles.values()}) == len(names)

@@ -136,9 +136,12 @@ def _check(runs: Sequence[Run], split: str) -> None:
     for run in {run.variant: run for run in runs}.values():
         try:
             setup.check(run.config)
-            make_source(run.config, split_of_data(run.config, split))
-        except (ConfigError, DataError) as error:
+        except ConfigError as error:
             raise ConfigError(f"Variant {run.variant!r}: {error}") from error
+        try:
+            make_source(run.config, split_of_data(run.config, split))
+        except DataError as error:
+            raise ConfigError(str(error)) from error
 
 
 def _report(workdir: Path) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxseg import command
-from jaxseg.config import FREE_KEYS, ConfigDict, ConfigError, flatten, update, validate
+from jaxseg.config import FREE_KEYS, ConfigDict, ConfigError, differences, flatten, update, validate
 from jaxseg.words import nearest
 from jaxseg.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
 
@@ -178,7 +178,10 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
     seen: dict[str, str] = {}
     for name, key in digests.items():
         if key in seen:
-            raise ConfigError(f"The variants {seen[key]!r} and {name!r} of {experiment} are the same configuration.")
+            given = f" with {' '.join(overrides)}" if overrides else ""
+            raise ConfigError(
+                f"The variants {seen[key]!r} and {name!r} of {experiment} are the same configuration{given}."
+            )
         seen[key] = name
     return plan._replace(digests=digests)
 
@@ -259,10 +262,11 @@ def _refuse_others(plan: Plan, before: Plan, workdir: Path) -> None:
         raise ConfigError(f"{workdir} holds the sweep of {before.experiment}; give another --workdir.")
     for name in plan.variants:
         for file in sorted((workdir / name).glob(f"seed-*/{CONFIG_FILE}")):
-            if holds_checkpoint(file.parent) and plan.digests[name] != digest(read_config(file.parent)):
+            if holds_checkpoint(file.parent) and plan.digests[name] != digest(there := read_config(file.parent)):
+                differing = differences(there, plan.config(name, there.seed))
                 raise ConfigError(
                     f"{file.parent} holds a run of another configuration of {name!r}, which one table cannot hold "
-                    "beside these; give another --workdir."
+                    f"beside these; give another --workdir. The keys that differ: {'; '.join(differing)}."
                 )
 
 

@@ -6,9 +6,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from jaxseg.checkpoint import Checkpoints
 from jaxseg.report import LOG_FILE, duration, read_log
 from jaxseg.sweep.plan import Run
 from jaxseg.sweep.records import read_scores
+from jaxseg.workdir import CHECKPOINTS
 
 _EVERY = 30.0  # seconds between two lines where there is no terminal
 
@@ -87,7 +89,8 @@ class Progress:
     def stop(self, place: int, run: Run) -> None:
         """A run has saved and left as asked."""
         del self._runs[place]
-        self.message(f"{run.name}: stopped at step {_state(run)[0]}/{run.config.steps}")
+        saved = Checkpoints(run.workdir / CHECKPOINTS).latest_step() or 0
+        self.message(f"{run.name}: stopped and saved at step {saved}/{run.config.steps}")
 
     def message(self, text: str) -> None:
         """Prints a line, above the bars where there are some."""

@@ -27,6 +27,7 @@ def write_report(workdir: Path) -> dict[str, Path]:
         ConfigError: if it holds no sweep.
         OSError: if it cannot be written.
     """
+    read_plan(workdir)  # a folder that holds no sweep is left as it is
     with alone(workdir):
         return _write_report(read_plan(workdir), workdir)
 
@@ -63,14 +64,14 @@ def _write_report(plan: Plan, workdir: Path) -> dict[str, Path]:
 def table(plan: Plan, rows: Sequence[Row]) -> str:
     """Returns `table.md`."""
     several = not isinstance(plan.baseline, str)
-    other = "the variant named behind it" if several else f"`{plan.baseline}`"
+    other = "the variant named after it" if several else f"`{plan.baseline}`"
     lines = [
         f"# {Path(plan.experiment).stem}",
         "",
         f"mIoU on {plan.split} after the last step, in per cent: mean ± standard deviation over the seeds. Difference "
         f"to {other} in points, seed by seed, with its {LEVEL:.0%} t interval; one that holds 0 is not "
-        "separable from noise. Each interval is for itself: of twenty, one may miss. It is of what the seed gives, the "
-        "order of the images and, in networks alike, the initialisation, at these images and this learning rate.",
+        "separable from noise. It covers what the seed changes, the order of the images and the initialisation, and is "
+        "not corrected for the number of comparisons.",
         "",
         "| variant | seeds | mIoU | difference | parameters | MFLOPs | config |",
         "|---|---|---|---|---|---|---|",
@@ -79,9 +80,10 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
         done, all_ = row.spread.n, len(plan.seeds)
         cells = (
             f"`{row.name}`" + (" (baseline)" if plan.is_baseline(row.name) else ""),
-            f"{done}" if done == all_ else f"{done} of {all_}",
+            (f"{done}" if done == all_ else f"{done} of {all_}")
+            + (f", {len(row.failures)} failed" if row.failures else ""),
             _mean(row.spread),
-            _interval(row.difference, plan.baseline_of(row.name) if several else ""),
+            _interval(row.difference, plan.baseline_of(row.name) if several else "", done),
             _parameters(row),
             f"{row.cost.flops / 1e6:,.1f}" if row.cost.flops else "",
             row.cost.config[:8],
@@ -95,7 +97,8 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
         ]
     ended, wanted = sum(row.spread.n for row in rows), len(rows) * len(plan.seeds)
     if ended < wanted:
-        lines += ["", f"Partial: {ended} of {wanted} runs have ended."]
+        broken = sum(len(row.failures) for row in rows)
+        lines += ["", f"Partial: {ended} of {wanted} runs have scores" + (f", {broken} failed." if broken else ".")]
     failures = [f"- `{row.name}` seed {seed}: {error}" for row in rows for seed, error in row.failures.items()]
     lines += ["", "Failed:", "", *failures] if failures else []
     lines += ["", f"    {plan.command}", "", "What the variants change:", ""]
@@ -112,12 +115,13 @@ def _mean(own: Spread) -> str:
     return f"{100 * own.mean:.2f}" + (f" ± {100 * own.deviation:.2f}" if own.n > 1 else "")
 
 
-def _interval(difference: Difference | None, other: str) -> str:
+def _interval(difference: Difference | None, other: str, runs: int) -> str:
     if difference is None or not difference.n:
         return ""
     mean, low, high = (100 * value for value in difference[:3])
     interval = f" [{low:+.2f}, {high:+.2f}]" if difference.n > 1 else ""
-    return f"{mean:+.2f}{interval}" + (f" to `{other}`" if other else "")
+    paired = f" over {difference.n} seed{'s' * (difference.n > 1)}" if difference.n < runs else ""
+    return f"{mean:+.2f}{interval}{paired}" + (f" to `{other}`" if other else "")
 
 
 def _parameters(row: Row) -> str:
