@@ -52,8 +52,11 @@ def curves(
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if not axis.lines:
             axis.text(0.5, 0.5, "nothing yet", ha="center", va="center", transform=axis.transAxes, color="grey")
-    if axes[1].lines:
-        axes[1].legend(frameon=False, fontsize=8, ncols=max(len(others), 1))
+    if axes[1].lines and len(styles) <= 6:
+        axes[1].legend(frameon=False, fontsize=8)
+    elif axes[1].lines:  # below, where it hides no curve; a column for each baseline
+        handles, ncols = axes[1].get_legend_handles_labels()[0], max(len(others), 3)
+        figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize=8, ncols=ncols)
     known = {name: difference for name, difference in differences.items() if difference.n}
     for place, (name, (mean, low, high, _)) in enumerate(known.items()):
         reach = [[0.0], [0.0]] if math.isnan(low) else [[100 * (mean - low)], [100 * (high - mean)]]
