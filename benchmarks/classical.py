@@ -14,7 +14,6 @@ the same split, or a JSON file of `collect.py`. The data are those of `jaxseg.da
 import argparse
 import importlib.metadata
 import json
-import re
 import shlex
 import sys
 import time
@@ -49,7 +48,7 @@ class Drawn(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--source", choices=SOURCES, default="shapes", help="the data set (default shapes)")
     parser.add_argument("--data-dir", default="", metavar="PATH", help="data.dir of the data set")
     parser.add_argument("--cache", default="", metavar="PATH", help="data.cache of the data set")
@@ -78,11 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(words: Sequence[str]) -> str:
     """Returns the command that makes the record; where somebody keeps the data is theirs to know."""
-    hidden = [
-        "PATH" if before in ("--data-dir", "--cache") else re.sub(r"^(--data-dir|--cache)=.*", r"\1=PATH", word)
-        for before, word in zip(("", *words), words)
-    ]
-    return f"python benchmarks/classical.py {shlex.join(hidden)}".rstrip()
+    shown = []
+    for word in words:
+        key, equals, value = word.rpartition("=")
+        if Path(value).is_absolute():
+            value = "/".join(Path(value).parts[-2:])
+        if "--data-dir" in (key, *shown[-1:]) or "--cache" in (key, *shown[-1:]):
+            value = "PATH"
+        shown.append(f"{key}{equals}{value}")
+    return f"python benchmarks/classical.py {shlex.join(shown)}".rstrip()
 
 
 def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:

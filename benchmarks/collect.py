@@ -59,7 +59,10 @@ def describe(workdir: Path, split: str) -> dict[str, Any]:
     if not ends:
         raise KeyError("the end of training in run.json")
     last = starts[-1]
-    config, words = last["config"], shlex.split(last["command"])  # python -m jaxseg.train ...
+    config, command = last["config"], last["command"]
+    # Earlier versions wrote a list, which began with the file's name.
+    words = ["python", "-m", "jaxseg.train", *command[1:]] if isinstance(command, list) else shlex.split(command)
+    program = 3 if words[1:2] == ["-m"] else 2
     return {
         "run": workdir.name,
         "model": config["model"]["name"],
@@ -77,7 +80,7 @@ def describe(workdir: Path, split: str) -> dict[str, Any]:
         "seconds": ends[-1]["seconds"] if len(starts) == 1 else None,
         "starts": len(starts),
         "date": last["time"],
-        "command": shlex.join([*words[:3], *public(words[3:])]),
+        "command": shlex.join([*words[:program], *public(words[program:])]),
         "device": last["device"],
         "python": last["python"],
         "packages": last["packages"],

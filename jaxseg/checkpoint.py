@@ -2,9 +2,9 @@
 
 A checkpoint is a directory named after its step. Orbax writes it under a temporary name and renames it when it is
 whole, so that a process killed at any moment leaves the checkpoints before it as they were. Beside the arrays lies the
-item "about": shape, type and CRC-32 of every array, the state of the data iterator, the validation metrics and the
-configuration, under a digest of its own. Reading checks all of them, which tells a damaged checkpoint from one of
-another model.
+item "about": shape, type and CRC-32 of every array, the state of the data iterator, the validation metrics, what the
+log has not yet written and the configuration, under a digest of its own. Reading checks all of them, which tells a
+damaged checkpoint from one of another model.
 """
 
 import errno
@@ -258,7 +258,9 @@ class Checkpoints:
             raise _Damaged(f"the array {broken[0]} is not what was written")
         state = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
         iterators = tuple(snapshot.decode(text) for text in about["iterators"])
-        config, log = (about[name] if name in about else None for name in ("config", "log"))  # the first had neither
+        config, log = (
+            about[name] if name in about else None for name in ("config", "log")
+        )  # earlier versions wrote none
         return Restored(step, state, iterators, about["metrics"], config, log)
 
     def _about(self, step: int) -> dict[str, Any]:

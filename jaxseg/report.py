@@ -91,7 +91,7 @@ class Reporter:
         Args:
             step: the number of steps made before.
             total: the steps of the whole run.
-            window: what `open_window` returned at `step`, so that the next log line is that of an uninterrupted run.
+            window: what `open_window` returned at `step`, so the next line is as without a pause, but for images/s.
         """
         self._total = total
         self._window = _Window(window)
@@ -230,7 +230,7 @@ class _Window:
         self._learning_rate = math.nan
         self._confusion: np.ndarray | int = 0
         if state is not None:
-            self._means = {name: list(state["means"][name]) for name in self._means}
+            self._means |= {name: list(values) for name, values in state["means"].items()}
             self._confusion = np.asarray(state["confusion"], np.int64)
         self._timed_images = 0
         self._timed_steps = 0

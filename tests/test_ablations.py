@@ -64,7 +64,7 @@ def test_docstrings_ask_a_question_and_give_the_command(name: str) -> None:
     assert text.partition("\n")[0].endswith("?")
     assert f"\n    python -m jaxseg.sweep --config experiments/ablations/{name}.py\n" in text
     # Never a number that nobody saw: whoever runs an ablation writes in what it found.
-    found = text.partition("\nFound on shapes: ")[2]
+    found = " ".join(text.partition("\nFound on shapes: ")[2].split())
     table = ROOT / "benchmarks" / "results" / "ablations" / name / "table.md"
     numbers = re.findall(r"\d+\.\d\d ± \d+\.\d\d|\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]", found)
     assert numbers and all(number in table.read_text() for number in numbers), "each number is one of the table"

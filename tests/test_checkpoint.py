@@ -19,6 +19,7 @@ import optax
 import pytest
 from flax import struct
 
+from jaxseg import snapshot
 from jaxseg.checkpoint import CheckpointError, Checkpoints, CheckpointWarning
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +106,19 @@ def test_carries_the_configuration(tmp_path: Path) -> None:
         assert reader.restore({"a": np.arange(3)}, step=2).config is None
     with pytest.raises(TypeError, match="not JSON serializable"):
         Checkpoints(tmp_path, config={"dir": tmp_path})
+
+
+def test_carries_what_the_log_has_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = {"means": {"loss": [0.5, 0.1]}, "confusion": [[3, 1], [0, 2]]}
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        checkpoints.save(1, {"a": np.arange(3)}, log=window)
+        checkpoints.save(2, {"a": np.arange(3)})
+        assert checkpoints.restore({"a": np.arange(3)}, step=1).log == window
+        assert checkpoints.restore({"a": np.arange(3)}, step=2).log is None
+        seal = snapshot.seal
+        monkeypatch.setattr(snapshot, "seal", lambda content: seal({k: v for k, v in content.items() if k != "log"}))
+        checkpoints.save(3, {"a": np.arange(3)})  # as earlier versions did
+        assert checkpoints.restore({"a": np.arange(3)}, step=3).log is None
 
 
 def test_another_number_of_processes_cannot_take_the_iterator(tmp_path: Path) -> None:

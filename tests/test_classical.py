@@ -151,8 +151,8 @@ def test_scores_of_networks_come_from_a_workdir_or_a_table_and_must_be_of_the_sp
 
 
 def test_the_command_is_recorded_without_where_the_data_are(classical):
-    words = ["--source=camvid", "--data-dir", "/somewhere", "--cache=/else where", "--train", "60"]
-    expected = "python benchmarks/classical.py --source=camvid --data-dir PATH --cache=PATH --train 60"
+    words = ["--source=camvid", "--data-dir", "/somewhere", "--cache=/else where", "--networks", "/home/me/runs/a"]
+    expected = "python benchmarks/classical.py --source=camvid --data-dir PATH --cache=PATH --networks runs/a"
     assert classical._command(words) == expected
 
 

@@ -200,7 +200,22 @@ def test_one_table_is_of_one_configuration_and_one_ablation(
     ):
         assert sweep(path, whole, *more) == 1
         assert message in capsys.readouterr().err
+    refused = (("--split=vall", "--seeds=7"), ("--config.model.name=nil", "--seeds=7"))
+    for more in refused:
+        assert sweep(ablation, whole, *more) == 1
     assert in_process == [] and (whole / "sweep.json").read_text() == before
+    assert sorted(path.name for path in whole.glob("*/seed-*")) == sorted(["seed-0", "seed-1"] * 3)
+
+
+def test_a_sweep_of_an_earlier_version_goes_on(ablation: Path, in_process: list[str], tmp_path: Path) -> None:
+    assert sweep(ablation, tmp_path, "--only=narrow", "--seeds=0") == 0
+    table = (tmp_path / "table.md").read_text()
+    values = json.loads((tmp_path / "sweep.json").read_text())
+    del values["configs"]
+    (tmp_path / "sweep.json").write_text(json.dumps(values))
+    assert main(["--workdir", str(tmp_path), "--report"]) == 0 and (tmp_path / "table.md").read_text() == table
+    assert sweep(ablation, tmp_path, "--only=narrow", "--seeds=0") == 0 and len(in_process) == 1
+    assert read_plan(tmp_path).configs is not None
 
 
 def test_seeds_add_up_and_go_with_their_folders(ablation: Path, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ batch norm at its own batch size: a larger batch sees more images.
 Found on shapes: 5 seeds, after 400 steps: with 2 images batch norm, 14.42 ± 1.45 points of mIoU, is below group norm
 (19.98 ± 1.14, by an interval of [+2.68, +8.45]) and instance norm (22.79 ± 0.80, [+6.30, +10.43]), though all are far
 from the end of their training. With 8 images it is the best, 67.85 ± 4.55 against 37.23 ± 2.58 with instance norm, and
-so it is with 32, 88.22 ± 0.47 against 66.76 ± 6.79. Layer norm, of each pixel by itself, is the slowest with 2 and 8.
-The whole table is `benchmarks/results/ablations/norm_batch/table.md`.
+so it is with 32, 88.22 ± 0.47 against 66.76 ± 6.79. Layer norm, of each pixel by itself, has the lowest mean with
+each. The whole table is `benchmarks/results/ablations/norm_batch/table.md`.
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update

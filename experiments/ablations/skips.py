@@ -2,9 +2,9 @@
 
     python -m jaxseg.sweep --config experiments/ablations/skips.py
 
-One U-Net. Concatenation costs parameters; the other forms are made as large again by wider coarse levels, and have a
-seventh less operations. The indices also replace the transposed convolution, by unpooling and a 1x1 convolution, which
-is 7 % smaller.
+One U-Net. Concatenation costs parameters; no skips and addition are made as large again by wider coarse levels, with a
+seventh less operations. The indices also replace the transposed convolution, by unpooling and a 1x1 convolution: 7 %
+fewer parameters and a fifth less operations.
 
 Found on shapes: 5 seeds, after 800 steps: without skips 39.11 ± 3.56 points of mIoU; concatenation gives 66.99 ± 7.69,
 more by an interval of [+17.71, +38.05], and addition 63.81 ± 5.87, by [+17.96, +31.44]. The indices of the maxima

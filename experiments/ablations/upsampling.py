@@ -3,8 +3,8 @@
     python -m jaxseg.sweep --config experiments/ablations/upsampling.py
 
 One U-Net. Bilinear interpolation keeps the channels of the coarse level, where the others halve them, so that the
-convolution after it has half as many channels more and the whole 15 % more operations, at the same number of
-parameters. Sub-pixel up-sampling has a 3x3 kernel for each of the four pixels that a pixel becomes, and so many more
+convolution after it has half as many channels more: at as many parameters 15 % more operations than with a transposed
+convolution. Sub-pixel up-sampling has a 3x3 kernel for each of the four pixels that a pixel becomes, and so many more
 parameters; "subpixel-narrow" has as many as the others, with narrower coarse levels.
 
 Found on shapes: 5 seeds, after 800 steps, where all still rise: bilinear interpolation gives 75.09 ± 3.79 points of

@@ -22,7 +22,7 @@ from jaxseg.config import ConfigError
 from jaxseg.data import DataError, make_source
 from jaxseg.evaluate import split_of_data
 from jaxseg.signals import stop_on_signal
-from jaxseg.sweep.plan import Run, load_plan, runs_of, write_plan
+from jaxseg.sweep.plan import Run, load_plan, refuse_others, runs_of, write_plan
 from jaxseg.sweep.pool import places, run_all
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_scores
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 1 if a run failed, 128 + the signal's number if one stopped it."""
     argv = list(sys.argv[1:] if argv is None else argv)
     options, overrides = _parser().parse_known_args(argv)
-    return run_command(lambda: _sweep(options, overrides, argv))
+    return run_command(lambda: _sweep(options, overrides, argv), DataError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,12 +100,14 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
     workdir = (Path(options.workdir) if options.workdir else default_workdir(options.config)).expanduser().absolute()
     plan = load_plan(options.config, overrides, options.seeds, options.split or "val")
     runs = runs_of(plan, workdir, options.only, options.shard or (1, 1))
-    for run in runs:
-        prepare_workdir(run.workdir, run.config)  # refuses a run of another configuration before anything starts
-    write_plan(plan, workdir)
+    refuse_others(plan, workdir)
     waiting = [run for run in runs if read_scores(run.workdir, plan.split) is None]
     _check(waiting, plan.split)
     environments = [{**_cache(workdir), **place} for place in places(options.jobs)] if waiting else []
+    # What can be refused has been: only now is anything written.
+    for run in runs:
+        prepare_workdir(run.workdir, run.config)
+    write_plan(plan, workdir)
     finished = len(runs) - len(waiting)
     with (
         stop_on_signal() as stop,
@@ -132,23 +134,25 @@ def _cache(workdir: Path) -> dict[str, str]:
 
 
 def _check(runs: Sequence[Run], split: str) -> None:
-    """Checks one run of each variant as training would, so that what is wrong is said before the first of them runs."""
+    """Checks one run of each variant as training would, so that what is wrong is said before the first of them runs.
+
+    Raises:
+        ConfigError: naming the variant.
+        DataError: if its data are missing or have no such split.
+    """
     for run in {run.variant: run for run in runs}.values():
         try:
             setup.check(run.config)
         except ConfigError as error:
             raise ConfigError(f"Variant {run.variant!r}: {error}") from error
-        try:
-            make_source(run.config, split_of_data(run.config, split))
-        except DataError as error:
-            raise ConfigError(str(error)) from error
+        make_source(run.config, split_of_data(run.config, split))
 
 
 def _report(workdir: Path) -> int:
     files = write_report(workdir)
     print(files["table"].read_text(encoding="utf-8"))
     for name, path in files.items():
-        print(f"{name + ':':<12}{path}")
+        print(f"{name + ':':<16}{path}")
     return 0
 
 

@@ -62,13 +62,14 @@ def curves(
         reach = [[0.0], [0.0]] if math.isnan(low) else [[100 * (mean - low)], [100 * (high - mean)]]
         axes[2].errorbar([100 * mean], [place], xerr=reach, fmt="o", capsize=4, color=styles[name][0])
     axes[2].axvline(0.0, color="0.4", linewidth=1, linestyle="--")
+    base = others[0] if len(others) == 1 else "baseline"
     names = list(known) if len(others) < 2 else [f"{name} to {baselines[name]}" for name in known]
     axes[2].set_yticks(range(len(known)), names)
     axes[2].set_ylim(max(len(known), 1) - 0.5, -0.5)
     axes[2].grid(axis="x", alpha=0.3)
     axes[2].set(
         xlabel="points of mIoU",
-        title=f"difference to {''.join(others[:1]) if len(others) < 2 else 'baseline'} on {split}, 95 % interval",
+        title=f"difference to {base} on {split}, 95 % interval",
     )
     write_whole(path, lambda file: figure.savefig(file, format="png"))
 

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxseg import command
-from jaxseg.config import FREE_KEYS, ConfigDict, ConfigError, differences, flatten, update, validate
+from jaxseg.config import (
+    FREE_KEYS,
+    ConfigDict,
+    ConfigError,
+    differences,
+    flatten,
+    from_dict,
+    to_dict,
+    update,
+    validate,
+)
 from jaxseg.words import nearest
 from jaxseg.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
 
@@ -86,9 +96,9 @@ class Plan(NamedTuple):
         variants: {name: {dotted key: value}}.
         baseline: name of the variant that the others are compared with, or {variant: name}.
         own_seeds: those that the file names.
-        seeds: those that were asked for so far.
+        seeds: those that were asked for, earlier ones that have folders among them.
         split: the split that the runs are scored on.
-        digests: of each variant's configuration, see `digest`.
+        configs: the values of each variant's configuration, whatever its seed; none as an earlier version wrote it.
     """
 
     experiment: str
@@ -98,7 +108,7 @@ class Plan(NamedTuple):
     own_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
     split: str
-    digests: Mapping[str, str] = {}
+    configs: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
     def baselines(self) -> dict[str, str]:
@@ -174,16 +184,17 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
     }
     baseline = sweep.baseline if isinstance(sweep.baseline, str) else dict(sweep.baseline)
     plan = Plan(experiment, tuple(overrides), variants, baseline, tuple(sweep.seeds), seeds, split)
-    digests = {name: digest(plan.config(name, seeds[0])) for name in variants}
+    configs = {name: plan.config(name, seeds[0]) for name in variants}
     seen: dict[str, str] = {}
-    for name, key in digests.items():
+    for name, config in configs.items():
+        key = digest(config)
         if key in seen:
             given = f" with {' '.join(overrides)}" if overrides else ""
             raise ConfigError(
                 f"The variants {seen[key]!r} and {name!r} of {experiment} are the same configuration{given}."
             )
         seen[key] = name
-    return plan._replace(digests=digests)
+    return plan._replace(configs={name: to_dict(config) for name, config in configs.items()})
 
 
 def digest(config: ConfigDict) -> str:
@@ -227,13 +238,13 @@ def alone(workdir: Path) -> Iterator[None]:
     Raises:
         ConfigError: if the folder cannot be made or written.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
-    except OSError as error:
-        raise ConfigError(f"The sweep cannot be kept in {workdir}: {error.strerror or error}.") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((workdir / ".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise ConfigError(f"{workdir} cannot be locked for the sweep: {error.strerror or error}.") from error
         yield
 
 
@@ -241,13 +252,12 @@ def write_plan(plan: Plan, workdir: Path) -> None:
     """Writes `sweep.json`, with the seeds of earlier calls that have folders beside those of this one.
 
     Raises:
-        ConfigError: if `workdir` holds something else under that name, another ablation or one with other
-            configurations, or cannot be written.
+        ConfigError: as `refuse_others` does, or if `workdir` cannot be written.
     """
     with alone(workdir):
+        refuse_others(plan, workdir)
         if (workdir / PLAN_FILE).exists():
             before = read_plan(workdir)
-            _refuse_others(plan, before, workdir)
             begun = {seed for seed in before.seeds for name in plan.variants if folder(workdir, name, seed).exists()}
             plan = plan._replace(seeds=tuple(sorted({*begun, *plan.seeds})))
         try:
@@ -256,18 +266,38 @@ def write_plan(plan: Plan, workdir: Path) -> None:
             raise ConfigError(f"The sweep cannot be kept in {workdir}: {error.strerror or error}.") from error
 
 
-def _refuse_others(plan: Plan, before: Plan, workdir: Path) -> None:
-    names = [Path(each.experiment.partition(":")[0]).name for each in (before, plan)]
-    if names[0] != names[1]:
-        raise ConfigError(f"{workdir} holds the sweep of {before.experiment}; give another --workdir.")
+def refuse_others(plan: Plan, workdir: Path) -> None:
+    """Leaves everything as it is.
+
+    Raises:
+        ConfigError: if `workdir` holds another ablation, runs of a variant with another configuration, or something
+            else in the place of the plan.
+    """
+    if (workdir / PLAN_FILE).exists():
+        before = read_plan(workdir)
+        names = [Path(each.experiment.partition(":")[0]).name for each in (before, plan)]
+        if names[0] != names[1]:
+            raise ConfigError(f"{workdir} holds the sweep of {before.experiment}; give another --workdir.")
     for name in plan.variants:
         for file in sorted((workdir / name).glob(f"seed-*/{CONFIG_FILE}")):
-            if holds_checkpoint(file.parent) and plan.digests[name] != digest(there := read_config(file.parent)):
-                differing = differences(there, plan.config(name, there.seed))
+            differing = differing_keys(plan, name, file.parent)
+            if differing:
                 raise ConfigError(
                     f"{file.parent} holds a run of another configuration of {name!r}, which one table cannot hold "
                     f"beside these; give another --workdir. The keys that differ: {'; '.join(differing)}."
                 )
+
+
+def differing_keys(plan: Plan, variant: str, workdir: Path) -> list[str]:
+    """Returns what a run that was begun there has otherwise than the plan, its seed aside; [] where nothing is known.
+
+    Raises:
+        ConfigError: if its configuration cannot be read.
+    """
+    if plan.configs is None or variant not in plan.configs or not holds_checkpoint(workdir):
+        return []
+    there = read_config(workdir)
+    return differences(there, from_dict({**plan.configs[variant], "seed": there.seed}))
 
 
 def read_plan(workdir: Path) -> Plan:
@@ -280,8 +310,7 @@ def read_plan(workdir: Path) -> Plan:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         lists = {name: tuple(values[name]) for name in ("overrides", "own_seeds", "seeds")}
-        for name in ("variants", "digests"):
-            values[name].keys()
+        values["variants"].keys()
         return Plan(**{**values, **lists})
     except FileNotFoundError as error:
         raise ConfigError(f"{workdir} holds no sweep: there is no {PLAN_FILE} in it.") from error

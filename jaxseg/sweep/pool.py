@@ -113,7 +113,7 @@ def run_all(
             progress.look()
             for one in [one for one in active.values() if one.process.poll() is not None]:
                 del active[one.place]
-                if stop.requested and one.process.returncode != FINISHED:
+                if stop.requested and one.process.returncode in (STOPPED, -signal.SIGTERM, -signal.SIGINT):
                     progress.stop(one.place, one.run)
                     continue
                 error = _error(one, split)

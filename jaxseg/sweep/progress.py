@@ -89,8 +89,9 @@ class Progress:
     def stop(self, place: int, run: Run) -> None:
         """A run has saved and left as asked."""
         del self._runs[place]
-        saved = Checkpoints(run.workdir / CHECKPOINTS).latest_step() or 0
-        self.message(f"{run.name}: stopped and saved at step {saved}/{run.config.steps}")
+        saved = Checkpoints(run.workdir / CHECKPOINTS).latest_step()
+        where = "before its first checkpoint" if saved is None else f"and saved at step {saved}/{run.config.steps}"
+        self.message(f"{run.name}: stopped {where}")
 
     def message(self, text: str) -> None:
         """Prints a line, above the bars where there are some."""

@@ -184,7 +184,7 @@ def timing(plan: Plan, rows: Sequence[Row]) -> str:
             rate = ("", "") if math.isnan(seconds) else (f"{1000 * seconds:.1f}", f"{batch / seconds:.1f}")
             cells = (f"`{row.name}`", len(row.results), *rate, took)
             lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", f"All {len(spent)} runs together: {total}, one after the other."] if total else []
+    lines += ["", f"Training of the {len(spent)} runs that have ended: {total}, one after the other."] if total else []
     return "\n".join([*lines, "", f"    {plan.command}", "", *(f"- {line}" for line in environments(rows))]) + "\n"
 
 

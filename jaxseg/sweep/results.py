@@ -15,10 +15,10 @@ from jaxseg import gradients, setup
 from jaxseg.config import ConfigError
 from jaxseg.models import summary
 from jaxseg.report import GRADIENTS_FILE, LOG_FILE, read_log
-from jaxseg.sweep.plan import Plan, digest, folder
+from jaxseg.sweep.plan import Plan, differing_keys, digest, folder
 from jaxseg.sweep.records import read_failure, read_scores
 from jaxseg.sweep.statistics import Difference, Spread, paired_difference, spread
-from jaxseg.workdir import CONFIG_FILE, INFO_FILE, holds_checkpoint, read_config, read_data, read_starts, write_json
+from jaxseg.workdir import CONFIG_FILE, INFO_FILE, read_config, read_data, read_starts, write_json
 
 MUCH = 0.1
 """A variant whose parameters differ from the baseline's by more than this share of them is marked."""
@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
     Attributes:
         seed: its seed.
-        scores: what `jaxseg.evaluate` wrote.
+        scores: what `sweep-SPLIT.json` says, see `jaxseg.evaluate.report`.
         log: the lines of its `log.jsonl`.
         gradients: those of its `gradients.jsonl`; none without `log.gradients`.
         starts: those in its `run.json`.
@@ -94,7 +94,7 @@ def gather(plan: Plan, workdir: Path) -> list[Row]:
     rows: list[Row] = []
     for name in plan.variants:
         folders = {seed: folder(workdir, name, seed) for seed in plan.seeds}
-        other = {seed for seed, path in folders.items() if _is_other(path, plan.digests[name])}
+        other = {seed for seed, path in folders.items() if _is_other(plan, name, path)}
         ended = {
             seed: scores
             for seed, path in folders.items()
@@ -130,10 +130,10 @@ def compare(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     return compared
 
 
-def _is_other(workdir: Path, wanted: str) -> bool:
-    """Whether a run was begun with another configuration than that of the digest, or one that cannot be read."""
+def _is_other(plan: Plan, variant: str, workdir: Path) -> bool:
+    """Whether a run was begun with another configuration than the plan's, or one that cannot be read."""
     try:
-        return holds_checkpoint(workdir) and digest(read_config(workdir)) != wanted
+        return bool(differing_keys(plan, variant, workdir))
     except ConfigError:
         return True
 
@@ -143,7 +143,7 @@ def _gradients(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _cost(variant: Path, folders: Iterable[Path]) -> Cost:
-    """Returns the cost of a variant, which is worked out once and kept in its folder."""
+    """Returns the cost of a variant, which is kept in its folder for as long as the sources stay the same."""
     begun = [path for path in folders if (path / INFO_FILE).is_file()]
     if not begun:
         return Cost()
