@@ -92,7 +92,10 @@ def run(name: str, arguments: list[str], out: Path | None, limit: float) -> str:
     if out:
         command += ["--out", f"{out}-{name}"]
     begin = time.monotonic()
+    # In the background of a shell the interrupt that ends it would be ignored, by it and by what it starts.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, start_new_session=True)  # what it starts is cut off along with it
+    signal.signal(signal.SIGINT, handler)
     try:
         status = process.wait(limit)
     except subprocess.TimeoutExpired:

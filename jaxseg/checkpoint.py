@@ -258,9 +258,8 @@ class Checkpoints:
             raise _Damaged(f"the array {broken[0]} is not what was written")
         state = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
         iterators = tuple(snapshot.decode(text) for text in about["iterators"])
-        config, log = (
-            about[name] if name in about else None for name in ("config", "log")
-        )  # earlier versions wrote none
+        # Earlier versions wrote neither.
+        config, log = (about[name] if name in about else None for name in ("config", "log"))
         return Restored(step, state, iterators, about["metrics"], config, log)
 
     def _about(self, step: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # `data.check` and `models.__main__` are command lines that happen to live in data/ and models/: they stand on the top
 # floor.
 ROWS = (
-    ("", "types", "words", "errors", "files", "keys", "config", "presets", "command"),  # 0
+    ("", "types", "words", "errors", "files", "revision", "keys", "config", "presets", "command"),  # 0
     ("nn",),  # 1
     ("models",),  # 2
     ("losses", "metrics", "pretrained"),  # 3

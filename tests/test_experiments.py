@@ -92,12 +92,28 @@ def plain_weights(monkeypatch):
     monkeypatch.setattr(nn.Module, "param", plain)
 
 
+# One of each kind; tests of their own train the others, and tests/test_models.py has the gradients of every network.
+QUICK = ("adversarial", "autoencoder", "cnn", "encnet", "resunet", "unet")
+SLOW = [(name, "shapes") for name in EXPERIMENTS if name not in QUICK]
+SLOW += [("resunet", variant) for variant in ("camvid", "folder", "voc")]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_step_that_can_be_traced(name):
+    setup.check(shrunk_run(name, "shapes"))
+
+
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [(name, "shapes") for name in EXPERIMENTS]
-    + [pytest.param("resunet", v, marks=pytest.mark.slow) for v in ("camvid", "folder", "voc")],
+    [*((name, "shapes") for name in QUICK), *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)],
 )
 def test_every_experiment_trains_a_shrunk_step(tmp_path, plain_weights, name, variant):
+    result = train(shrunk_run(name, variant), tmp_path, "x")
+    assert result.images == 8 and np.isfinite(result.loss)
+
+
+def shrunk_run(name, variant):
+    """The configuration of an experiment for one step of small images."""
     config = command.load_experiment(f"experiments/{name}.py:{variant}")
     crop = (16, 16) if config.augment.crop else ()
     update(
@@ -105,8 +121,7 @@ def test_every_experiment_trains_a_shrunk_step(tmp_path, plain_weights, name, va
         data__shapes_val=8, steps=1, batch_size=8, eval__batch_size=8, schedule__warmup=0, log__tensorboard=False,
         log__images=0, compile__options=FAST_COMPILE, model__args=shrunk(name, config.model.args.to_dict()),
     )  # fmt: skip
-    result = train(config, tmp_path, "x")
-    assert result.images == 8 and np.isfinite(result.loss)
+    return config
 
 
 @pytest.mark.slow

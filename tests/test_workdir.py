@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxseg import workdir
+from jaxseg import revision, workdir
 from jaxseg.config import ConfigError, default_config, flatten, set_key
 
 
@@ -147,10 +147,10 @@ def test_each_start_is_recorded(tmp_path: Path) -> None:
 
 
 def test_no_commit_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workdir.jaxseg, "__file__", str(tmp_path / "__init__.py"))
-    assert workdir.git_state() is None
+    monkeypatch.setattr(revision.jaxseg, "__file__", str(tmp_path / "__init__.py"))
+    assert revision.git_state() is None
     monkeypatch.setenv("PATH", "")
-    assert workdir.git_state() is None
+    assert revision.git_state() is None
 
 
 DATA = {"classes": ("sky", "tree"), "colors": ((0, 0, 0), (1, 2, 3)), "num_classes": 2}

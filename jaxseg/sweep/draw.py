@@ -99,7 +99,7 @@ def _styles(names: Iterable[str], baselines: Mapping[str, str] | None = None) ->
     lines = ("-", "--", ":", "-.")
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[(baselines or {}).get(name, name)].append(name)
+        groups[baselines[name] if baselines and name in baselines else name].append(name)
     if not baselines or len(groups) > len(lines) or max(map(len, groups.values())) > 10:
         return {name: (f"C{i % 10}", lines[i // 10 % 4]) for i, name in enumerate(names)}
     return {name: (f"C{i}", line) for line, group in zip(lines, groups.values()) for i, name in enumerate(group)}

@@ -119,7 +119,7 @@ class Plan(NamedTuple):
 
     def baseline_of(self, variant: str) -> str:
         """Returns what a variant is compared with: itself, if with no other."""
-        return self.baselines.get(variant, variant)
+        return self.baselines[variant] if variant in self.baselines else variant
 
     def is_baseline(self, variant: str) -> bool:
         """Whether others are compared with this variant."""
