@@ -7,13 +7,13 @@ One ResUNet of 60 3x3 convolutions. "plain" has no shortcuts; "identity" (a proj
 the identity with norm and activation before the convolutions (He et al. 2016). `gradients.png` shows the norm of each
 layer's gradient at initialisation and at the end.
 
-Found on shapes: 5 seeds, after 500 steps, where all that learn still rise: the plain network stays at the background,
-10.28 ± 0.00 points of mIoU; the identity reaches 52.13 ± 10.72, more than plain by an interval that is [-55.16,
--28.55] the other way round. Pre-activation, 74.62 ± 4.35, is above the identity by [+7.53, +37.45]. A projection at
-every unit, 12.96 ± 3.68, and the learned shortcut, 13.54 ± 2.39, hardly leave the background in that time. At
-initialisation the gradient of the first layer is 2,900 times that of the last before the head without shortcuts, 1,600
-times with learned ones, 900 with projections, 27 with the identity and 2 with pre-activation (`gradients.csv`), which
-we take for the cause. With one unit a level the plain form is no worse (README, Results). The whole table is
+Found on shapes: 5 seeds, after 500 steps, where all that learn still rise: the identity reaches 52.13 ± 10.72 points
+of mIoU; the plain network stays at the background, 10.28 ± 0.00, below it by an interval of [-55.16, -28.55].
+Pre-activation, 74.62 ± 4.35, is above the identity by [+7.53, +37.45]. A projection at every unit, 12.96 ± 3.68, and
+the learned shortcut, 13.54 ± 2.39, hardly leave the background in that time. At initialisation the gradient of the
+first layer is 2,900 times that of the last before the head without shortcuts, 1,600 times with learned ones, 900 with
+projections, 27 with the identity and 2 with pre-activation (`gradients.csv`), which we take for the cause. With one
+unit a level the plain form is no worse (README, Results). The whole table is
 `benchmarks/results/ablations/residual/table.md`.
 """
 

@@ -67,10 +67,7 @@ def curves(
     axes[2].set_yticks(range(len(known)), names)
     axes[2].set_ylim(max(len(known), 1) - 0.5, -0.5)
     axes[2].grid(axis="x", alpha=0.3)
-    axes[2].set(
-        xlabel="points of mIoU",
-        title=f"difference to {base} on {split}, 95 % interval",
-    )
+    axes[2].set(xlabel="points of mIoU", title=f"difference to {base} on {split}, 95 % interval")
     write_whole(path, lambda file: figure.savefig(file, format="png"))
 
 
