@@ -23,14 +23,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from timing import at_least, environment, save, table
+from lib.timing import at_least, environment, save, table
 from tqdm import tqdm
 
 from jaxseg import metrics, pictures
-from jaxseg.command import run_command
 from jaxseg.config import default_config, update
-from jaxseg.data import DataError, make_source
-from jaxseg.data.sources import SOURCES, DataInfo, Source
+from jaxseg.config.command import run_command
+from jaxseg.data import make_source
+from jaxseg.data.base import DataInfo, Source
+from jaxseg.data.sources import SOURCES
+from jaxseg.errors import DataError
 
 PACKAGES = ("jaxseg", "jax", "numpy", "scipy", "scikit-image")
 VOTERS = 15  # training regions that decide on the class of a region
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("error: the classical methods need scikit-image: pip install -e '.[benchmarks]'", file=sys.stderr)
         return 1
     words = list(sys.argv[1:] if argv is None else argv)
-    return run_command(lambda: _compare(options, words), DataError)
+    return run_command(lambda: _compare(options, words))
 
 
 def _command(words: Sequence[str]) -> str:

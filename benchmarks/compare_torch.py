@@ -16,9 +16,9 @@ import sys
 from typing import Any
 
 import numpy as np
-from forms import KINDS, flax_form, our_form, torch_form
-from networks import NETWORKS, Network
-from timing import (
+from lib.forms import KINDS, flax_form, our_form, torch_form
+from lib.networks import NETWORKS, Network
+from lib.timing import (
     at_least,
     bars,
     device_peak_bytes,

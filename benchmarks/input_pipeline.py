@@ -12,14 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from lib.timing import at_least, environment, make_parser, save, table
 from PIL import Image
-from timing import at_least, environment, make_parser, save, table
 
-from jaxseg import command, losses, models, optim, setup
+from jaxseg import build, losses, models, optim
 from jaxseg.compiler import compiler_options
-from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.config import ConfigDict, command, default_config, update
+from jaxseg.config.recipes import for_data
 from jaxseg.data import pipeline
-from jaxseg.presets import for_data
 from jaxseg.state import init_state
 from jaxseg.step import make_train_step
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             "environment": environment(), "source": config.data.source, "size": list(config.data.size),
             "batch": config.batch_size, "workers": [], "training": None,
         }  # fmt: skip
-        problem = setup.load_problem(config)
+        problem = build.load_problem(config)
         for workers in options.workers:
             rate = read(config, problem, workers, options.batches)
             record["workers"].append({"workers": workers, "images_per_second": rate})
@@ -72,7 +72,7 @@ def folder_of_noise(path: Path, count: int, size: int) -> ConfigDict:
     return config
 
 
-def make_loader(config: ConfigDict, problem: setup.Problem, workers: int) -> Any:
+def make_loader(config: ConfigDict, problem: build.Problem, workers: int) -> Any:
     """The training loader of a config."""
     return pipeline.make_train_loader(
         problem.train, batch_size=config.batch_size, seed=config.seed, workers=workers, prefetch=config.data.prefetch,
@@ -80,7 +80,7 @@ def make_loader(config: ConfigDict, problem: setup.Problem, workers: int) -> Any
     )  # fmt: skip
 
 
-def read(config: ConfigDict, problem: setup.Problem, workers: int, batches: int) -> float:
+def read(config: ConfigDict, problem: build.Problem, workers: int, batches: int) -> float:
     """Returns images/s of reading alone, once the loader is under way."""
     with make_loader(config, problem, workers) as loader:
         next(loader)
@@ -90,19 +90,19 @@ def read(config: ConfigDict, problem: setup.Problem, workers: int, batches: int)
         return batches * config.batch_size / (time.perf_counter() - begin)
 
 
-def train(config: ConfigDict, problem: setup.Problem, steps: int) -> dict[str, float]:
+def train(config: ConfigDict, problem: build.Problem, steps: int) -> dict[str, float]:
     """Returns images/s of training, and the share of its time that passes in waiting for a batch."""
-    strategy = setup.make_strategy(config)
+    strategy = build.make_strategy(config)
     model = models.build(
         config.model.name, num_classes=problem.num_classes, axis_name=strategy.axis_name, dtype=config.dtype,
         **config.model.args.to_dict(),
     )  # fmt: skip
     tx, _ = optim.from_config(config)
     loss = losses.make_loss(config.loss.terms, num_classes=problem.num_classes)
-    augment = setup.make_augment(config)
+    augment = build.make_augment(config)
     program = strategy.compile_train(make_train_step(model, tx, loss, augment=augment, axis_name=strategy.axis_name))
     plain = models.build(config.model.name, num_classes=problem.num_classes, **config.model.args.to_dict())
-    shape = (*setup.input_size(config), config.data.channels)
+    shape = (*build.input_size(config), config.data.channels)
     init = jax.jit(lambda key: init_state(plain, tx, key, shape), compiler_options=compiler_options())
     state, key = strategy.put_state(init(jax.random.key(0))), strategy.put_key(jax.random.key(1))
     waited, begin = 0.0, 0.0

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from alone import Primitive, batch_norm, channels_last, measure
-from networks import NETWORKS, Network
-from timing import at_least, bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
+from lib.alone import Primitive, batch_norm, channels_last, measure
+from lib.networks import NETWORKS, Network
+from lib.timing import at_least, bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
 
 from jaxseg import nn as ours
 

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from alone import ALLOWED, Primitive, batch_norm, channels_last, measure
 from flax import linen as nn
-from timing import at_least, bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
+from lib.alone import ALLOWED, Primitive, batch_norm, channels_last, measure
+from lib.timing import at_least, bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
 
 from jaxseg import nn as ours
 

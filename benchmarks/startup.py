@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from timing import environment, make_parser, save, table
+from lib.timing import environment, make_parser, save, table
 
-from jaxseg.command import run_command
+from jaxseg.config.command import run_command
 from jaxseg.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from timing import share_gpu
+from lib.timing import share_gpu
 
 from jaxseg import losses, models
 from jaxseg.compiler import compiler_options

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from timing import (
+from lib.timing import (
     at_least,
     bars,
     bytes_of,

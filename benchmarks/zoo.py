@@ -13,9 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from timing import at_least
+from lib.timing import at_least
 
-from jaxseg import command, setup
+from jaxseg import build
+from jaxseg.config import command
 from jaxseg.state import count_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 def describe(name: str, size: int) -> dict[str, Any]:
     """Returns the parameters and GFLOPs (two a multiply-add) of an experiment's full-size network."""
     config = command.load_experiment(str(ROOT / "experiments" / f"{name}.py") + ":voc")
-    model = setup.make_model(config, 21)
+    model = build.make_model(config, 21)
     image = jax.ShapeDtypeStruct((1, size, size, config.data.channels), jnp.float32)
     key = jax.eval_shape(jax.random.key, 0)
     variables = jax.eval_shape(lambda k: model.init(k, jnp.zeros(image.shape)), key)

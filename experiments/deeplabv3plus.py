@@ -11,7 +11,7 @@ Shapes validation mIoU: .876 (12.1 minutes on one core, beside other programs; o
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import VARIANTS, for_data
+from jaxseg.config.recipes import VARIANTS, for_data
 
 SMALL = {
     "width": 64,

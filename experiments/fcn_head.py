@@ -8,7 +8,7 @@ Shapes validation mIoU: .909 (one core, beside other programs and suspended for 
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import VARIANTS, for_data
+from jaxseg.config.recipes import VARIANTS, for_data
 
 # A small network with fine strides, for 64x64 images.
 SMALL = {

@@ -10,7 +10,7 @@ Shapes validation mIoU: .905 (6.6 minutes on one core, beside other programs; on
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import VARIANTS, for_data
+from jaxseg.config.recipes import VARIANTS, for_data
 
 # (kernel, expanded, channels, squeeze-and-excitation, activation, stride) of each block, at 64x64.
 ROWS = (

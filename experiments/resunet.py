@@ -9,7 +9,7 @@ Shapes validation mIoU: .914 (4.0 minutes on 2 shared CPU cores, one seed). With
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import VARIANTS, for_data
+from jaxseg.config.recipes import VARIANTS, for_data
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

@@ -8,7 +8,7 @@ Shapes validation mIoU: .919 (5.8 minutes on one core, beside other programs; on
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import VARIANTS, for_data
+from jaxseg.config.recipes import VARIANTS, for_data
 
 # A small network with fine strides, for 64x64 images.
 SMALL = {"depths": (2, 2, 2), "encoder": "vgg13_bn", "encoder_args": {"channels": (24, 48, 96), "depths": (2, 2, 2)}}

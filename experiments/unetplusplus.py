@@ -8,7 +8,7 @@ Shapes validation mIoU: .927 (14.5 minutes on one core, beside other programs; o
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import VARIANTS, for_data
+from jaxseg.config.recipes import VARIANTS, for_data
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

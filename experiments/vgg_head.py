@@ -8,7 +8,7 @@ Shapes validation mIoU: .913 (12.4 minutes on one core, beside other programs; o
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import VARIANTS, for_data
+from jaxseg.config.recipes import VARIANTS, for_data
 
 # A small network with fine strides, for 64x64 images.
 SMALL = {"encoder": "vgg11_bn", "encoder_args": {"channels": (24, 48, 64), "depths": (2, 2, 3), "output_stride": 2}}

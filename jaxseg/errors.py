@@ -1,5 +1,51 @@
-"""The error of a configuration, apart from `jaxseg.config`, so that raising it needs no ml_collections."""
+"""The errors of jaxseg, one family, and the words that their messages share.
+
+The message of each is one sentence for the user: what was given, what was expected, and the file or key it came from.
+`except jaxseg.errors.JaxsegError` catches them all; the commands print the sentence and end with exit status 1.
+"""
+
+import difflib
+from collections.abc import Iterable
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot work: the message is one sentence for the user."""
+class JaxsegError(Exception):
+    """What a user can cause and mend."""
+
+
+class ConfigError(JaxsegError, ValueError):
+    """A configuration, or an argument of a command, that cannot work."""
+
+
+class DataError(JaxsegError, ValueError):
+    """Data that cannot be used: the message names the file, what it holds and what was expected."""
+
+
+class WeightsError(JaxsegError, ValueError):
+    """Weights that cannot be found, read or fitted to a network."""
+
+
+class CheckpointError(JaxsegError, RuntimeError):
+    """A checkpoint that cannot be written or read, or that belongs to another network."""
+
+
+class NotFiniteError(JaxsegError, RuntimeError):
+    """The loss or the gradient is NaN or infinite."""
+
+
+def nearest(word: object, known: Iterable[str], *, listing: bool = True) -> str:
+    """Returns " Did you mean X?" for the known word closest to `word`.
+
+    Where none is close, returns the list of the known words if `listing` is set and there are at most 60, else "".
+    """
+    known = sorted(known)
+    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    if match:
+        return f" Did you mean {match[0]!r}?"
+    return f" Known: {', '.join(known) or 'none'}." if listing and len(known) <= 60 else ""
+
+
+def some(names: Iterable[str], limit: int = 20) -> str:
+    """Returns the first `limit` names with commas, and how many more there are; "nothing" for none."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "nothing") + more

@@ -19,17 +19,18 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from jaxseg import compiler, metrics, parallel, pictures, setup
-from jaxseg.checkpoint import CheckpointError
-from jaxseg.command import run_command
-from jaxseg.config import ConfigDict, ConfigError, set_key, to_dict
-from jaxseg.data import DataError, make_eval_loader, make_source
+from jaxseg import build, compiler, metrics, parallel, pictures
+from jaxseg.config import ConfigDict, set_key, to_dict
+from jaxseg.config.command import run_command
+from jaxseg.data import make_eval_loader, make_source
+from jaxseg.errors import ConfigError
 from jaxseg.inference import surface
-from jaxseg.inference.run import WHICH, Run, load_run
 from jaxseg.inference.score import Result, score
+from jaxseg.run.load import WHICH, Run, load_run
+from jaxseg.run.provenance import package_versions
+from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_json
 from jaxseg.state import count_parameters
 from jaxseg.step import make_eval_step
-from jaxseg.workdir import CONFIG_FILE, INFO_FILE, package_versions, write_json
 
 _OF_DIAGONAL = -1.0  # --boundary without a number
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{100 * surface.TOLERANCE:g} %% of the diagonal",
     )
     options, overrides = parser.parse_known_args(argv)
-    return run_command(lambda: _evaluate(options, overrides), DataError, CheckpointError)
+    return run_command(lambda: _evaluate(options, overrides))
 
 
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -106,14 +107,14 @@ def evaluate(run: Run, split: str, *, boundary: float | None = None) -> Result:
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data of today must have the classes of the training
     source = make_source(config, split_of_data(run.config, split))
-    loss = setup.make_loss(config, run.num_classes, run.class_weights)
+    loss = build.make_loss(config, run.num_classes, run.class_weights)
     devices = jax.device_count()
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
     eval_step = strategy.compile_eval(
         make_eval_step(
             run.model,
             loss,
-            prepare=setup.make_prepare(config),
+            prepare=build.make_prepare(config),
             measures={"calibration": metrics.calibration_stats},
             maps=boundary is not None,
         )

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxseg.config import ConfigDict, ConfigError
+from jaxseg.config import ConfigDict
+from jaxseg.errors import ConfigError, nearest
 from jaxseg.types import DISCRIMINATOR, PyTree
-from jaxseg.words import nearest
 
 # The first two need the loss itself at each update, the others take no schedule.
 _UNFIT = ("lbfgs", "polyak_sgd", "optimistic_adam", "rprop", "sm3")

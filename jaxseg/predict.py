@@ -20,14 +20,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from jaxseg import compiler, pictures
-from jaxseg.checkpoint import CheckpointError
-from jaxseg.command import run_command
-from jaxseg.config import ConfigError
-from jaxseg.data import DataError
+from jaxseg.config.command import run_command
 from jaxseg.data.images import SUFFIXES, read_image
+from jaxseg.errors import ConfigError, DataError
 from jaxseg.files import write_whole
-from jaxseg.inference.run import WHICH, Run, load_run
 from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.run.load import WHICH, Run, load_run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--probabilities", action="store_true", help="also write NAME.npz with those of every class")
     parser.add_argument("--which", choices=WHICH, default="best", help="checkpoint: best by validation mIoU, or last")
     options = parser.parse_intermixed_args(argv)
-    return run_command(lambda: _predict(options), DataError, CheckpointError)
+    return run_command(lambda: _predict(options))
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -15,24 +15,23 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxseg import command, compiler, gradients, metrics, optim, parallel, pictures, setup
+from jaxseg import build, compiler, metrics, optim, parallel, pictures
 from jaxseg.adversarial import segmenter_of
-from jaxseg.checkpoint import CheckpointError, Checkpoints
-from jaxseg.config import ConfigDict, to_dict
-from jaxseg.data import DataError, pipeline, sources
+from jaxseg.config import ConfigDict, command, to_dict
+from jaxseg.data import pipeline, sources
 from jaxseg.data.images import read_image
+from jaxseg.errors import DataError, NotFiniteError
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.segment import Segmentation, make_segmenter
-from jaxseg.report import LOG_FILE, Reporter, StepMetrics, read_log
-from jaxseg.signals import stop_on_signal
+from jaxseg.run import gradients
+from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.provenance import end_record, run_record
+from jaxseg.run.report import LOG_FILE, Reporter, StepMetrics, read_log
+from jaxseg.run.signals import stop_on_signal
+from jaxseg.run.weights import initial_state, plan_weights
+from jaxseg.run.workdir import CHECKPOINTS, data_record, holds_checkpoint, prepare_workdir
 from jaxseg.state import TrainState, count_parameters, init_state
 from jaxseg.step import make_eval_step, make_train_step
-from jaxseg.weights import initial_state, plan_weights
-from jaxseg.workdir import CHECKPOINTS, data_record, end_record, holds_checkpoint, prepare_workdir, run_record
-
-
-class NotFiniteError(RuntimeError):
-    """The loss or the gradient is NaN or infinite."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         parallel.join_hosts(options.coordinator, options.processes, options.process)
         compiler.keep_programs(config.compile.cache)
-        setup.check(config)
+        build.check(config)
         workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
         train(config, workdir, f"python -m jaxseg.train {shlex.join(argv)}")
         return 0
 
-    return command.run_command(body, DataError, CheckpointError, NotFiniteError)
+    return command.run_command(body)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +85,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         SystemExit: by a signal before the first step or after the last is saved, when there is nothing to save.
     """
     began = time.monotonic()
-    problem = setup.load_problem(config)
+    problem = build.load_problem(config)
     info, num_classes = problem.train.info, problem.num_classes
     planned = None if holds_checkpoint(workdir) else plan_weights(config, num_classes)
     workdir = prepare_workdir(workdir, config)
@@ -95,25 +94,25 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         classes=info.classes,
         colors=info.colors,
         num_classes=num_classes,
-        weigh=lambda: setup.class_weights(config, num_classes, problem.train),
+        weigh=lambda: build.class_weights(config, num_classes, problem.train),
     ).class_weights
 
     # The pure parts: model, loss and optimiser, and the steps made of them.
-    strategy = setup.make_strategy(config)
+    strategy = build.make_strategy(config)
     axis = strategy.axis_name
-    model = setup.make_model(config, num_classes, axis)
-    loss = setup.make_loss(config, num_classes, class_weights)
+    model = build.make_model(config, num_classes, axis)
+    loss = build.make_loss(config, num_classes, class_weights)
     tx, schedule = optim.from_config(config)
-    prepare = setup.make_prepare(config)
+    prepare = build.make_prepare(config)
     train_step = strategy.compile_train(
         make_train_step(
-            setup.make_learner(config, model),
+            build.make_learner(config, model),
             tx,
-            setup.make_objective(config, loss),
-            augment=setup.make_augment(config),
+            build.make_objective(config, loss),
+            augment=build.make_augment(config),
             accumulate=config.accumulate,
             ema_decay=config.ema.decay,
-            aux_weight=setup.aux_weight(config),
+            aux_weight=build.aux_weight(config),
             schedule=schedule,
             gradients=config.log.gradients,
             remat=config.remat,
@@ -141,8 +140,8 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
 
     def init(key: jax.Array) -> TrainState:
-        image_shape = (*setup.input_size(config), config.data.channels)
-        learner = setup.make_learner(config, setup.make_model(config, num_classes))
+        image_shape = (*build.input_size(config), config.data.channels)
+        learner = build.make_learner(config, build.make_model(config, num_classes))
         return init_state(learner, tx, key, image_shape, ema=config.ema.decay > 0)
 
     with (
@@ -257,7 +256,7 @@ def _what_to_try(checkpoints: Checkpoints) -> str:
 
 def _draw_predictions(
     config: ConfigDict,
-    problem: setup.Problem,
+    problem: build.Problem,
     segment: Callable[..., Segmentation],
     state: TrainState,
     workdir: Path,

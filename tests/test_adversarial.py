@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from duels import LOSS, SEMI, duel, make_batch, moved, one_step, players, quick, start
+from helpers.duels import LOSS, SEMI, duel, make_batch, moved, one_step, players, quick, start
 from test_step import K, Tiny, assert_same
 
 from jaxseg.adversarial import AdversarialLoss, Discriminator, label_maps, segmenter_of, without_discriminator

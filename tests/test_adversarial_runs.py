@@ -7,18 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from duels import LOSS, SEMI, duel, make_batch, players, quick, start
+from helpers.duels import LOSS, SEMI, duel, make_batch, players, quick, start
+from helpers.tiny_run import tiny_config
 from test_step import Tiny, assert_same
-from tiny_run import tiny_config
 
-from jaxseg import optim, setup
+from jaxseg import build, optim
 from jaxseg.adversarial import segmenter_of
-from jaxseg.checkpoint import Checkpoints
-from jaxseg.config import ConfigError, update, validate
+from jaxseg.config import update, validate
 from jaxseg.data.augment import to_float
-from jaxseg.inference.run import load_run
+from jaxseg.errors import ConfigError
 from jaxseg.parallel import make_strategy
-from jaxseg.report import read_log
+from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.load import load_run
+from jaxseg.run.report import read_log
 from jaxseg.state import init_state
 from jaxseg.step import make_eval_step, make_train_step
 from jaxseg.train import train
@@ -82,7 +83,7 @@ def test_a_run_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     )  # fmt: skip
     update(config, eval__batch_size=8)
     validate(config)
-    setup.check(config)
+    build.check(config)
     assert train(config, tmp_path / "run", "again").confusion.sum() > 0
     assert [r["step"] for r in read_log(tmp_path / "run/log.jsonl") if r["split"] == "train"] == [1, 2]
     loaded = load_run(tmp_path / "run")

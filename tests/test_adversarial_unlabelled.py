@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from duels import LOSS, SEMI, duel, make_batch, moved, one_step, players, quick, start
+from helpers.duels import LOSS, SEMI, duel, make_batch, moved, one_step, players, quick, start
 from test_step import K, assert_same
 
 from jaxseg.adversarial import AdversarialLoss, Discriminator, label_maps, true_maps

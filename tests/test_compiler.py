@@ -13,7 +13,8 @@ from jax._src import compilation_cache
 from jaxseg import compiler, parallel
 from jaxseg.config import default_config, update, validate
 from jaxseg.errors import ConfigError
-from jaxseg.workdir import prepare_workdir, read_starts, run_record
+from jaxseg.run.provenance import read_starts, run_record
+from jaxseg.run.workdir import prepare_workdir
 
 SETTINGS = (
     "jax_compilation_cache_dir",

@@ -6,13 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from helpers.tiny_run import TINY, make_folder, make_run, tiny_config
 from PIL import Image
-from tiny_run import TINY, make_folder, make_run, tiny_config
 
-from jaxseg import evaluate, parallel, setup, train
-from jaxseg.checkpoint import CheckpointError
-from jaxseg.config import ConfigError, update
-from jaxseg.data import DataError, make_eval_loader, make_source
+from jaxseg import build, evaluate, parallel, train
+from jaxseg.config import update
+from jaxseg.data import make_eval_loader, make_source
+from jaxseg.errors import CheckpointError, ConfigError, DataError
 from jaxseg.inference import load_run, make_segmenter, score, surface
 from jaxseg.step import make_eval_step
 from jaxseg.types import IGNORE
@@ -45,7 +45,7 @@ def test_the_score_is_that_of_all_pixels_of_the_split(shapes_run):
     result = evaluate.evaluate(run, "val")
     source, logits, labels = make_source(run.config, "val"), [], []
     for i in range(len(source)):
-        image = setup.make_prepare(run.config)(source[i]["image"][None])
+        image = build.make_prepare(run.config)(source[i]["image"][None])
         logits.append(run.model.apply(run.variables, image, train=False)[0])
         labels.append(source[i]["label"][None])
     logits, labels = np.concatenate(logits), np.concatenate(labels)
@@ -75,12 +75,12 @@ def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run
 
 def test_both_strategies_and_every_batch_size_give_one_score(folder_run):
     run = load_run(folder_run)
-    source, loss = make_source(run.config, "val"), setup.make_loss(run.config, run.num_classes)
+    source, loss = make_source(run.config, "val"), build.make_loss(run.config, run.num_classes)
     results = []
     for name, batch_size in (("jit", 8), ("pmap", 8), ("jit", 16)):
         strategy = parallel.make_strategy(name, {"eval.batch_size": batch_size})
         axis = strategy.axis_name
-        step = make_eval_step(run.model, loss, prepare=setup.make_prepare(run.config), axis_name=axis)
+        step = make_eval_step(run.model, loss, prepare=build.make_prepare(run.config), axis_name=axis)
         loader = make_eval_loader(source, batch_size=batch_size, size=(16, 24), fit="resize")
         seen = []
         state = strategy.put_state(run.state)

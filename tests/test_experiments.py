@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from parity import FAST_COMPILE
+from helpers.parity import FAST_COMPILE
 from test_train import ROOT
 
-from jaxseg import command, setup
-from jaxseg.config import update, validate
+from jaxseg import build
+from jaxseg.config import command, update, validate
+from jaxseg.config.recipes import VARIANTS
 from jaxseg.nn import he_normal
-from jaxseg.presets import VARIANTS
-from jaxseg.report import read_log
+from jaxseg.run.report import read_log
 from jaxseg.train import main, train
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
@@ -41,7 +41,7 @@ def test_every_experiment_and_variant_is_valid(name, variant):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_network_of_full_size_fits_together(name):
     config = command.load_experiment(f"experiments/{name}.py:voc")
-    model = setup.make_model(config, 21)
+    model = build.make_model(config, 21)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     (logits, _), variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     assert logits.shape[:3] == (1, 64, 64) and variables["params"]
@@ -51,7 +51,7 @@ def test_every_network_of_full_size_fits_together(name):
 @pytest.mark.parametrize("variant", ["camvid", "folder", "voc"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_step_of_every_network_of_full_size_can_be_traced(name, variant):
-    setup.check(command.load_experiment(f"experiments/{name}.py:{variant}"))
+    build.check(command.load_experiment(f"experiments/{name}.py:{variant}"))
 
 
 # As few layers as keep every kind of part in the network: compiling them is what takes the time.
@@ -100,7 +100,7 @@ SLOW += [("resunet", variant) for variant in ("camvid", "folder", "voc")]
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_a_step_that_can_be_traced(name):
-    setup.check(shrunk_run(name, "shapes"))
+    build.check(shrunk_run(name, "shapes"))
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import optax
 import pytest
 
 from jaxseg import losses, models
-from jaxseg.checkpoint import Checkpoints
-from jaxseg.config import ConfigError
+from jaxseg.errors import ConfigError
 from jaxseg.parallel import Strategy, join_hosts, make_strategy
+from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.state import TrainState, init_state
 from jaxseg.step import make_eval_step, make_train_step
 

@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from jaxseg import optim
-from jaxseg.config import ConfigError, default_config, set_key, update
+from jaxseg.config import default_config, set_key, update
+from jaxseg.errors import ConfigError
 
 
 def rates(steps: int = 10, at=None, **options) -> np.ndarray:

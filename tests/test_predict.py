@@ -5,12 +5,12 @@ import functools
 import jax
 import numpy as np
 import pytest
+from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
-from tiny_run import make_folder, make_run, tiny_config
 
-from jaxseg import predict, setup
-from jaxseg.config import ConfigError
+from jaxseg import build, predict
 from jaxseg.data.transforms import resize_image
+from jaxseg.errors import ConfigError
 from jaxseg.inference import load_run, make_segmenter
 from jaxseg.nn import resize
 
@@ -51,7 +51,7 @@ def test_probabilities_are_the_networks_at_the_images_own_size(workdirs, fit, si
     image = picture(*size)
     result = segment_with(run)(image, probabilities=True)
     seen = resize_image(image, (16, 16)) if fit == "resize" else image
-    logits, _ = run.model.apply(run.variables, setup.make_prepare(run.config)(seen[None]), train=False)
+    logits, _ = run.model.apply(run.variables, build.make_prepare(run.config)(seen[None]), train=False)
     expected = jax.nn.softmax(resize(logits, size, method="bilinear"))[0]
     np.testing.assert_allclose(result.probabilities, expected, atol=2e-5)
     assert result.classes.dtype == np.uint8 and result.classes.shape == size
@@ -67,8 +67,8 @@ def test_segmenting_gives_no_probabilities_unasked_and_checks_the_channels(workd
 
 @pytest.mark.parametrize(("fit", "compiled"), [("resize", 1), ("crop", 2)])
 def test_the_network_is_compiled_once_for_each_size_it_sees(workdirs, monkeypatch, fit, compiled):
-    traced, plain = [], setup.make_prepare
-    monkeypatch.setattr(setup, "make_prepare", lambda c: lambda image: traced.append(image.shape) or plain(c)(image))
+    traced, plain = [], build.make_prepare
+    monkeypatch.setattr(build, "make_prepare", lambda c: lambda image: traced.append(image.shape) or plain(c)(image))
     segment = segment_with(load_run(workdirs[fit]))
     for size in [(20, 30), (20, 31), (20, 30), (20, 30)]:
         segment(picture(*size), probabilities=True)
@@ -81,7 +81,7 @@ def test_too_large_for_memory_is_a_sentence(workdirs, monkeypatch, tmp_path, cap
     def fail(image):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(setup, "make_prepare", lambda config: fail)
+    monkeypatch.setattr(build, "make_prepare", lambda config: fail)
     with pytest.raises(MemoryError, match="8x9 pixels"):
         segment_with(run)(picture(8, 9))
     assert run_predict(workdirs["crop"], tmp_path / "out", save(tmp_path / "a.png", picture(8, 9))) == 1

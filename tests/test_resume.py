@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.checkpoint import Checkpoints
-from jaxseg.report import read_log
-from jaxseg.snapshot import flat
+from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.report import read_log
+from jaxseg.run.snapshot import flat
 
 ROOT = Path(__file__).resolve().parent.parent
 HARD = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import pytest
-from tiny_run import tiny_config
+from helpers.tiny_run import tiny_config
 
 from jaxseg.config import update
 from jaxseg.parallel import JitStrategy, PmapStrategy

@@ -8,8 +8,8 @@ import pytest
 from flax import linen as nn
 from jax.test_util import check_grads
 
-from jaxseg.config import ConfigError
 from jaxseg.data.augment import to_float
+from jaxseg.errors import ConfigError
 from jaxseg.losses import make_loss
 from jaxseg.nn import Dropout, make_norm, resize
 from jaxseg.parallel import make_strategy

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxseg import command, pictures
+from jaxseg import pictures
 from jaxseg import train as training
-from jaxseg.checkpoint import Checkpoints
+from jaxseg.config import command
 from jaxseg.inference.score import score
-from jaxseg.report import read_log
+from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.report import read_log
 from jaxseg.train import default_workdir, main, train
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from test_train import ROOT, arguments
 
-from jaxseg import command, setup
-from jaxseg.config import ConfigError, update
+from jaxseg import build
+from jaxseg.config import command, update
+from jaxseg.errors import ConfigError
 from jaxseg.train import main
 
 
@@ -72,11 +73,11 @@ def test_wrong_input_is_one_sentence_and_leaves_no_run(tmp_path, capsys, change,
 
 def test_median_frequencies_of_nothing_labelled(monkeypatch):
     nothing = np.zeros(2, np.int64)
-    monkeypatch.setattr(setup.pipeline, "pixel_counts", lambda source: (nothing, nothing))
+    monkeypatch.setattr(build.pipeline, "pixel_counts", lambda source: (nothing, nothing))
     config = command.load_experiment("experiments/resunet.py")
     update(config, loss__class_weights="median_frequency")
     with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: "):
-        setup.class_weights(config, 2, None)
+        build.class_weights(config, 2, None)
 
 
 def test_wrong_first_start_does_not_lock_the_workdir(tmp_path, capsys):

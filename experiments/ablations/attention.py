@@ -15,7 +15,7 @@ and self-attention learns more slowly. The whole table is `benchmarks/results/ab
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import for_ablation
+from jaxseg.config.recipes import for_ablation
 from jaxseg.sweep import Sweep
 
 

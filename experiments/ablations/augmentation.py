@@ -12,7 +12,7 @@ seeds differ by more. The whole table is `benchmarks/results/ablations/augmentat
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import for_ablation
+from jaxseg.config.recipes import for_ablation
 from jaxseg.sweep import Sweep
 
 OFF = {

@@ -12,7 +12,7 @@ more than a quarter of the images. The whole table is `benchmarks/results/ablati
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import for_ablation
+from jaxseg.config.recipes import for_ablation
 from jaxseg.sweep import Sweep
 
 IMAGES = 2048

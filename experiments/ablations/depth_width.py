@@ -11,7 +11,7 @@ are above 80 and one stays at 42. The whole table is `benchmarks/results/ablatio
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import for_ablation
+from jaxseg.config.recipes import for_ablation
 from jaxseg.sweep import Sweep
 
 

@@ -11,7 +11,7 @@ with 75.74 ± 5.03, is above it by an interval of [+3.68, +20.45], and focal bel
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import for_ablation
+from jaxseg.config.recipes import for_ablation
 from jaxseg.sweep import Sweep
 
 

@@ -14,7 +14,7 @@ each. The whole table is `benchmarks/results/ablations/norm_batch/table.md`.
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import for_ablation
+from jaxseg.config.recipes import for_ablation
 from jaxseg.sweep import Sweep
 
 

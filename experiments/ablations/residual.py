@@ -18,7 +18,7 @@ unit a level the plain form is no worse (README, Results). The whole table is
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import for_ablation
+from jaxseg.config.recipes import for_ablation
 from jaxseg.sweep import Sweep
 
 

@@ -12,7 +12,7 @@ alone, 32.76 ± 10.74, are not separable from none. The whole table is `benchmar
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import for_ablation
+from jaxseg.config.recipes import for_ablation
 from jaxseg.sweep import Sweep
 
 

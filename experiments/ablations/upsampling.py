@@ -14,7 +14,7 @@ convolution, at the same size (71.45 ± 2.27) and larger (67.82 ± 7.65), is not
 """
 
 from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.presets import for_ablation
+from jaxseg.config.recipes import for_ablation
 from jaxseg.sweep import Sweep
 
 

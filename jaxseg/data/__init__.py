@@ -6,12 +6,12 @@ Names are imported when first used, so that `import jaxseg.data` loads neither G
 import importlib
 from typing import Any
 
-from jaxseg.data.errors import DataError
+from jaxseg.errors import DataError
 
 _WHERE = {
-    "DataInfo": "sources",
-    "Example": "sources",
-    "Source": "sources",
+    "DataInfo": "base",
+    "Example": "base",
+    "Source": "base",
     "make_source": "sources",
     "ShapesSource": "shapes",
     "FolderSource": "folder",

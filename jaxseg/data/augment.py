@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxseg.config import ConfigError
 from jaxseg.data.geometry import (
     check_pair,
     flip_matrix,
@@ -26,6 +25,7 @@ from jaxseg.data.geometry import (
     warp_label,
     zoom_matrix,
 )
+from jaxseg.errors import ConfigError
 from jaxseg.types import IGNORE, Array, Key
 
 Pair = tuple[jax.Array, jax.Array]

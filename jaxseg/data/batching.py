@@ -10,7 +10,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from jaxseg.data.errors import DataError
+from jaxseg.errors import DataError
 from jaxseg.types import Batch
 
 _MAX_THREADS = 8

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.command import parse_command_line, run_command
 from jaxseg.config import ConfigDict
-from jaxseg.data.errors import DataError
+from jaxseg.config.command import parse_command_line, run_command
+from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource
-from jaxseg.data.sources import Source, make_source
+from jaxseg.data.sources import make_source
+from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
 
@@ -142,7 +143,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code, 0 where nothing is wrong and 1 otherwise."""
-    return run_command(lambda: _check(sys.argv[1:] if argv is None else argv), DataError)
+    return run_command(lambda: _check(sys.argv[1:] if argv is None else argv))
 
 
 def _check(argv: Sequence[str]) -> int:

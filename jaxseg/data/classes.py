@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg.data.errors import DataError
+from jaxseg.data.base import DataInfo
 from jaxseg.data.images import read_mask
-from jaxseg.data.sources import DataInfo
+from jaxseg.errors import DataError
 from jaxseg.pictures import default_colors
 from jaxseg.types import IGNORE
 

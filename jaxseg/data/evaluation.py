@@ -9,8 +9,8 @@ import grain
 import numpy as np
 
 from jaxseg.data.batching import check_example, cores, processes, read_options, rows_of, stack
-from jaxseg.data.errors import DataError
 from jaxseg.data.transforms import Size, fill_up, pad_to, resize_image
+from jaxseg.errors import DataError
 from jaxseg.types import IGNORE, Batch
 
 
@@ -41,7 +41,7 @@ def make_eval_loader(
     that few shapes are compiled. Where nothing differs the order is that of the source.
 
     Args:
-        source: see `jaxseg.data.sources.Source`.
+        source: see `jaxseg.data.base.Source`.
         batch_size: images a batch, over all processes.
         size: (y, x) of the image for fit="resize".
         fit: "resize" or "crop".

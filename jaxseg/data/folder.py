@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxseg.data.base import Example
 from jaxseg.data.classes import Labeller, check_palette, find_meaning, json_palette
-from jaxseg.data.errors import DataError
 from jaxseg.data.images import SUFFIXES, read_header, read_image, read_mask
-from jaxseg.data.sources import Example
-from jaxseg.words import nearest
+from jaxseg.errors import DataError, nearest
 
 _EXPECTED = "expected DIR/images and DIR/masks, or DIR/train/images, DIR/train/masks, DIR/val/images, DIR/val/masks"
 _COLOR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")

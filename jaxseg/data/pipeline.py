@@ -16,9 +16,9 @@ import numpy as np
 from absl import flags
 
 from jaxseg.data.batching import check_example, cores, init_worker, processes, read_options, rows_of, stack
-from jaxseg.data.errors import DataError
 from jaxseg.data.evaluation import EvalLoader, make_eval_loader
 from jaxseg.data.transforms import Size, fit_example
+from jaxseg.errors import DataError
 from jaxseg.types import Batch
 
 __all__ = ["EvalLoader", "TrainLoader", "make_eval_loader", "make_train_loader", "pixel_counts"]
@@ -44,7 +44,7 @@ def make_train_loader(
     process would make.
 
     Args:
-        source: see `jaxseg.data.sources.Source`.
+        source: see `jaxseg.data.base.Source`.
         batch_size: images a batch, over all processes.
         size: (y, x) of image and label.
         fit: "resize" or "crop", see `fit_example`.

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.data.errors import DataError
-from jaxseg.data.sources import DataInfo, Example
-from jaxseg.words import nearest
+from jaxseg.data.base import DataInfo, Example
+from jaxseg.errors import DataError, nearest
 
 CLASSES = ("background", "disc", "square", "triangle", "ring", "cross")
 COLORS = ((32, 32, 32), (66, 135, 245), (240, 90, 70), (250, 190, 60), (60, 180, 120), (170, 100, 220))

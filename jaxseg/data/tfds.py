@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxseg.data.base import DataInfo, Example
 from jaxseg.data.datasets import Dataset, describe
-from jaxseg.data.errors import DataError
-from jaxseg.data.sources import DataInfo, Example
+from jaxseg.errors import DataError
 
 DEFAULT_CACHE = "~/.cache/jaxseg/tfds"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class TFDSSource:
-    """One split of a TFDS data set: `source[i] -> {image u8[h,w,c], label u8[h,w]}`, see `jaxseg.data.sources.Source`.
+    """One split of a TFDS data set: `source[i] -> {image u8[h,w,c], label u8[h,w]}`, see `jaxseg.data.base.Source`.
 
     The order of the examples is TFDS's, a fixed shuffle of the files.
 

@@ -7,7 +7,7 @@ device (`augment.py`); the only draw made here is the corner of a crop.
 import numpy as np
 from PIL import Image
 
-from jaxseg.data.sources import Example
+from jaxseg.data.base import Example
 from jaxseg.types import IGNORE
 
 Size = tuple[int, int]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from jaxseg import losses, setup
+from jaxseg import build, losses
 from jaxseg.compiler import compiler_options
 from jaxseg.config import ConfigDict
 from jaxseg.data.transforms import fill_up, resize_image
@@ -46,7 +46,7 @@ def make_segmenter(model: nn.Module, config: ConfigDict) -> Callable[..., Segmen
         ValueError: if the image has not as many channels as the network takes.
         MemoryError: if the image is too large for the device.
     """
-    prepare, channels = setup.make_prepare(config), config.data.channels
+    prepare, channels = build.make_prepare(config), config.data.channels
 
     def network(variables: PyTree, image: jax.Array) -> jax.Array:
         return model.apply(variables, prepare(image), train=False)[0]

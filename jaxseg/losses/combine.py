@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxseg.errors import nearest
 from jaxseg.losses.boundary import boundary, boundary_f1
 from jaxseg.losses.focal import focal
 from jaxseg.losses.hard import ohem, sampled_cross_entropy
@@ -28,7 +29,6 @@ from jaxseg.losses.reconstruction import reconstruction
 from jaxseg.losses.semantic_encoding import semantic_encoding
 from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 from jaxseg.types import IGNORE, Array, PyTree
-from jaxseg.words import nearest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.errors import nearest
 from jaxseg.types import Array
-from jaxseg.words import nearest
 
 _TRUE_OR_FALSE = ("squared", "per_image", "log", "include_background", "one_vs_rest")
 _WHOLE = ("samples", "max_distance", "width", "tolerance")

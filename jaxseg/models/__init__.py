@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.errors import nearest
 from jaxseg.models import encoders
 from jaxseg.models.fields import checked, field_names
 from jaxseg.nn import make_norm
 from jaxseg.types import NormFactory
-from jaxseg.words import nearest
 
 __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names", "with_encoder"]
 

@@ -10,10 +10,9 @@ from typing import Any
 from flax.errors import FlaxError
 
 from jaxseg import models
-from jaxseg.command import run_command
-from jaxseg.config import ConfigError
+from jaxseg.config.command import run_command
+from jaxseg.errors import ConfigError, nearest
 from jaxseg.models import encoders, summary
-from jaxseg.words import nearest
 
 
 def main(argv: Sequence[str] | None = None) -> int:

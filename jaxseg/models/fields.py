@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxseg.words import nearest
+from jaxseg.errors import nearest
 
 _OF_LINEN = ("parent", "name")
 

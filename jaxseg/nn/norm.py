@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from jaxseg.errors import nearest
 from jaxseg.types import NormFactory
-from jaxseg.words import nearest
 
 
 class _Norm(nn.Module):

@@ -1,6 +1,6 @@
 """Foreign weights: reading files and published weights, renaming them, merging them with nothing lost in silence."""
 
-from jaxseg.pretrained.errors import WeightsError
+from jaxseg.errors import WeightsError
 from jaxseg.pretrained.files import WeightsFile, read
 from jaxseg.pretrained.fitting import adapt_input, fit, remade_heads
 from jaxseg.pretrained.loading import Loaded, find, load

@@ -7,8 +7,8 @@ whole of it.
 
 from typing import NamedTuple
 
+from jaxseg.errors import WeightsError
 from jaxseg.models import encoders
-from jaxseg.pretrained.errors import WeightsError
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # tried in this order
 

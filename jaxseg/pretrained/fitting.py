@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.pretrained.errors import WeightsError
+from jaxseg.errors import WeightsError, some
 from jaxseg.pretrained.rules import Rule, convert, flatten, merge
-from jaxseg.words import some
 
 Arrays = Mapping[str, np.ndarray]
 

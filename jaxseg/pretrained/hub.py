@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jaxseg.errors import WeightsError
 from jaxseg.pretrained.catalogue import Published
-from jaxseg.pretrained.errors import WeightsError
 from jaxseg.pretrained.files import file_sha256
 
 # Seconds that the Hub is waited for, the first time and the second, before it counts as out of reach.

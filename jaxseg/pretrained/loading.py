@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 from flax import linen as nn
 
 from jaxseg import models
+from jaxseg.errors import WeightsError, nearest
 from jaxseg.models import encoders
 from jaxseg.pretrained import catalogue, files, forms, hub, vgg
 from jaxseg.pretrained.catalogue import Published
-from jaxseg.pretrained.errors import WeightsError
 from jaxseg.pretrained.fitting import check_patterns, fit, is_ours, leave_out, rename, rename_encoder, unknown
 from jaxseg.pretrained.rules import Rule, flatten
-from jaxseg.words import nearest
 
 _HUB = "hf://"
 _ADDRESS = re.compile(r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.*[^/]))?")

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from jaxseg.words import some
+from jaxseg.errors import some
 
 Transform = Callable[[np.ndarray], Any]
 

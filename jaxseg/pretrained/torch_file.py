@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from jaxseg.pretrained.errors import WeightsError
+from jaxseg.errors import WeightsError
 
 # Bytes at the start of the row of pickles: protocol 2 of the number that torch calls magic.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."

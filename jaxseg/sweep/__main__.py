@@ -16,19 +16,19 @@ from pathlib import Path
 
 import jax
 
-from jaxseg import setup
-from jaxseg.command import help_text, run_command
-from jaxseg.config import ConfigError
-from jaxseg.data import DataError, make_source
+from jaxseg import build
+from jaxseg.config.command import help_text, run_command
+from jaxseg.data import make_source
+from jaxseg.errors import ConfigError
 from jaxseg.evaluate import split_of_data
-from jaxseg.signals import stop_on_signal
+from jaxseg.run.signals import stop_on_signal
+from jaxseg.run.workdir import prepare_workdir
 from jaxseg.sweep.plan import Run, load_plan, refuse_others, runs_of, write_plan
 from jaxseg.sweep.pool import places, run_all
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_scores
 from jaxseg.sweep.report import write_report
 from jaxseg.train import default_workdir
-from jaxseg.workdir import prepare_workdir
 
 COMPILED = "compiled"
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 1 if a run failed, 128 + the signal's number if one stopped it."""
     argv = list(sys.argv[1:] if argv is None else argv)
     options, overrides = _parser().parse_known_args(argv)
-    return run_command(lambda: _sweep(options, overrides, argv), DataError)
+    return run_command(lambda: _sweep(options, overrides, argv))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,7 +142,7 @@ def _check(runs: Sequence[Run], split: str) -> None:
     """
     for run in {run.variant: run for run in runs}.values():
         try:
-            setup.check(run.config)
+            build.check(run.config)
         except ConfigError as error:
             raise ConfigError(f"Variant {run.variant!r}: {error}") from error
         make_source(run.config, split_of_data(run.config, split))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.files import write_whole
-from jaxseg.gradients import draw_layers
+from jaxseg.run.gradients import draw_layers
 from jaxseg.sweep.statistics import Difference, spread
 
 Log = Sequence[Mapping[str, Any]]

@@ -11,20 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxseg import command
-from jaxseg.config import (
-    FREE_KEYS,
-    ConfigDict,
-    ConfigError,
-    differences,
-    flatten,
-    from_dict,
-    to_dict,
-    update,
-    validate,
-)
-from jaxseg.words import nearest
-from jaxseg.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
+from jaxseg.config import FREE_KEYS, ConfigDict, command, differences, flatten, from_dict, to_dict, update, validate
+from jaxseg.errors import ConfigError, nearest
+from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
 
 PLAN_FILE = "sweep.json"
 RESERVED = ("compiled", PLAN_FILE, "results.jsonl", "plot.png", "table.md", "table.csv", "timing.md", "timing.csv",

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jaxseg
-from jaxseg.config import ConfigError
-from jaxseg.signals import StopRequest
+from jaxseg.errors import ConfigError
+from jaxseg.run.signals import StopRequest
 from jaxseg.sweep.plan import Run
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_failure, read_scores, write_failure

@@ -6,11 +6,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from jaxseg.checkpoint import Checkpoints
-from jaxseg.report import LOG_FILE, duration, read_log
+from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.report import LOG_FILE, duration, read_log
+from jaxseg.run.workdir import CHECKPOINTS
 from jaxseg.sweep.plan import Run
 from jaxseg.sweep.records import read_scores
-from jaxseg.workdir import CHECKPOINTS
 
 _EVERY = 30.0  # seconds between two lines where there is no terminal
 

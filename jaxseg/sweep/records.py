@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxseg.config import differences, from_dict
 from jaxseg.evaluate import scores_file
-from jaxseg.workdir import read_config, write_json
+from jaxseg.run.workdir import read_config, write_json
 
 FAILURE_FILE = "failure.json"
 WHICH = "last"

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jaxseg
-from jaxseg import gradients, setup
-from jaxseg.config import ConfigError
+from jaxseg import build
+from jaxseg.errors import ConfigError
 from jaxseg.models import summary
-from jaxseg.report import GRADIENTS_FILE, LOG_FILE, read_log
+from jaxseg.run import gradients
+from jaxseg.run.provenance import read_starts
+from jaxseg.run.report import GRADIENTS_FILE, LOG_FILE, read_log
+from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, read_config, read_data, write_json
 from jaxseg.sweep.plan import Plan, differing_keys, digest, folder
 from jaxseg.sweep.records import read_failure, read_scores
 from jaxseg.sweep.statistics import Difference, Spread, paired_difference, spread
-from jaxseg.workdir import CONFIG_FILE, INFO_FILE, read_config, read_data, read_starts, write_json
 
 MUCH = 0.1
 """A variant whose parameters differ from the baseline's by more than this share of them is marked."""
@@ -52,7 +54,7 @@ class Cost(NamedTuple):
         code: digest of the sources that this was worked out with.
         parameters: how many numbers the network learns.
         flops: of its convolutions and matrix products for one image of the training size, two for a multiply-add.
-        layers: see `jaxseg.gradients.layers`.
+        layers: see `jaxseg.run.gradients.layers`.
     """
 
     config: str = ""
@@ -155,7 +157,7 @@ def _cost(variant: Path, folders: Iterable[Path]) -> Cost:
     except (OSError, ValueError, TypeError):
         pass
     classes = read_data(begun[0]).num_classes
-    network = summary.modules(setup.make_model(config, classes), setup.input_size(config), config.data.channels)[0]
+    network = summary.modules(build.make_model(config, classes), build.input_size(config), config.data.channels)[0]
     names = gradients.layers(config, classes) if config.log.gradients else ()
     cost = Cost(key, code, network.parameters, network.flops, names)
     write_json(variant / _COST_FILE, cost._asdict())
@@ -169,7 +171,7 @@ def mean_gradients(
 
     Args:
         runs: the lines of `gradients.jsonl` of each run.
-        layers: see `jaxseg.gradients.layers`.
+        layers: see `jaxseg.run.gradients.layers`.
     """
 
     def at(place: int) -> list[float]:

@@ -16,13 +16,13 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxseg.checkpoint import Checkpoints
 from jaxseg.compiler import keep_programs
 from jaxseg.evaluate import evaluate, report, write_report
-from jaxseg.inference.run import Run, load_run
+from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.load import Run, load_run
+from jaxseg.run.workdir import CHECKPOINTS, read_config, write_json
 from jaxseg.sweep.records import WHICH, own_scores_file, read_scores, write_failure
 from jaxseg.train import train
-from jaxseg.workdir import CHECKPOINTS, read_config, write_json
 
 FINISHED, FAILED, STOPPED = 0, 1, 3
 """Exit statuses."""

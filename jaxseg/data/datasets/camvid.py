@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxseg.data.datasets import Dataset
 from jaxseg.data.datasets.local import LocalBuilder, Pair, pair_folders
-from jaxseg.data.errors import DataError
+from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
 DATASET = Dataset(

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from jaxseg.data.errors import DataError
+from jaxseg.errors import DataError
 
 Pair = tuple[str, Path, Path]
 """Name, image file, mask file."""

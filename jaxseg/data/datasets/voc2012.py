@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxseg.data.datasets import Color, Dataset
 from jaxseg.data.datasets.local import LocalBuilder, Pair
-from jaxseg.data.errors import DataError
+from jaxseg.errors import DataError
 
 
 def palette(count: int) -> tuple[Color, ...]:

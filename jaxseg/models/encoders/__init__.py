@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from flax import linen as nn
 
+from jaxseg.errors import nearest
 from jaxseg.models.fields import checked, field_names
-from jaxseg.words import nearest
 
 __all__ = [
     "ENCODERS",

@@ -1,0 +1,113 @@
+"""Times one function of an image alone: as jaxseg has it, in a naive form, and in torch."""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from lib.timing import compile_jit, interleave, torch_device
+
+from jaxseg import nn as ours
+
+# The largest difference of two forms of one function, as a share of the largest value. TensorFloat-32 has 10 bits.
+ALLOWED = {"float32": 2e-3, "bfloat16": 2e-2}
+
+
+class Primitive(NamedTuple):
+    """One function in up to three forms.
+
+    Attributes:
+        ours: (parameters, x) -> y.
+        naive: the same function of the same parameters; None where there is nothing to compare with.
+        torch: (torch, parameters as tensors laid out for torch, x f[b,c,h,w]) -> y; None where torch has none.
+        parameters: arrays.
+        to_torch: parameters -> parameters for torch.
+        shape: of x, f[b,h,w,c].
+    """
+
+    ours: Callable[..., jax.Array]
+    naive: Callable[..., jax.Array] | None
+    torch: Callable[..., Any] | None
+    parameters: tuple[np.ndarray, ...]
+    to_torch: Callable[..., tuple[np.ndarray, ...]]
+    shape: tuple[int, int, int, int]
+
+
+def channels_last(kernel: np.ndarray) -> np.ndarray:
+    """Kernel f[u,v,c,o] -> torch's weight f[o,c,u,v], channels-last in memory."""
+    return np.ascontiguousarray(kernel.transpose(3, 0, 1, 2)).transpose(0, 3, 1, 2)
+
+
+def batch_norm(layer: nn.Module, scale: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:
+    stats = {"mean": jnp.zeros_like(bias), "var": jnp.ones_like(bias)}
+    variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
+    train = {"train": True} if isinstance(layer, ours.BatchNorm) else {}
+    return layer.apply(variables, x, mutable=["batch_stats"], **train)[0]
+
+
+def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
+    """Returns {"forward": {form: median seconds}, "step": {...}, "difference": ...}.
+
+    The difference is the largest one between ours and the naive form, of results and gradients, as a share of the
+    largest value; None where there is no naive form.
+    """
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=primitive.shape), dtype)
+    parameters = tuple(jnp.asarray(p, dtype) for p in primitive.parameters)
+    y = jax.eval_shape(primitive.ours, *parameters, x)
+    cotangent = jnp.asarray(rng.normal(size=y.shape), y.dtype)
+
+    def step(form: Callable[..., jax.Array]) -> Callable[..., Any]:
+        def result_and_gradients(cotangent: jax.Array, *args: jax.Array) -> Any:
+            y, pull_back = jax.vjp(form, *args)
+            return y, pull_back(cotangent.astype(y.dtype))
+
+        return result_and_gradients
+
+    forward, both = {}, {}
+    for name, form in (("ours", primitive.ours), ("naive", primitive.naive)):
+        if form is not None:
+            program, _ = compile_jit(form, *parameters, x)
+            gradient, _ = compile_jit(step(form), cotangent, *parameters, x)
+            forward[name] = functools.partial(program, *parameters, x)
+            both[name] = functools.partial(gradient, cotangent, *parameters, x)
+    difference = None if primitive.naive is None else largest_difference(both["ours"](), both["naive"]())
+    if primitive.torch is not None and importlib.util.find_spec("torch") is not None:
+        forward["torch"], both["torch"] = torch_calls(primitive, np.array(x, np.float32), dtype)
+    return {
+        "forward": interleave(forward, repeats), "step": interleave(both, repeats), "difference": difference,
+    }  # fmt: skip
+
+
+def largest_difference(ours: Any, naive: Any) -> float:
+    """The largest difference of two trees of arrays, as a share of the largest value of its array."""
+    result = 0.0
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(naive), strict=True):
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        result = max(result, float(np.abs(a - b).max() / np.abs(b).max()))
+    return result
+
+
+def torch_calls(primitive: Primitive, x: np.ndarray, dtype: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Torch's forward call, and the one with gradients, of x f[b,h,w,c], channels-last."""
+    import torch
+
+    place = {"device": torch_device(), "dtype": torch.bfloat16 if dtype == jnp.bfloat16 else torch.float32}
+    image = torch.from_numpy(x).permute(0, 3, 1, 2).to(**place).requires_grad_()
+    weights = [torch.from_numpy(p).to(**place).requires_grad_() for p in primitive.to_torch(*primitive.parameters)]
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return primitive.torch(torch, *weights, image)
+
+    cotangent = torch.randn_like(forward())
+
+    def step() -> Any:
+        y = primitive.torch(torch, *weights, image)
+        return y.detach(), torch.autograd.grad(y, [*weights, image], cotangent)
+
+    return forward, step

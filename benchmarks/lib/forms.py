@@ -1,0 +1,164 @@
+"""One network as the programs that `compare_torch.py` times: of jaxseg, of plain Flax and of PyTorch.
+
+All take one batch that lies on the device, cross entropy over it, and SGD with momentum.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from lib.networks import Network
+from lib.timing import peak_bytes, wait
+
+from jaxseg import losses, parallel
+from jaxseg.compiler import compiler_options
+from jaxseg.state import count_parameters, init_state
+from jaxseg.step import make_train_step
+
+LEARNING_RATE, MOMENTUM = 0.01, 0.9
+KINDS = ("train", "infer")
+
+
+class Form(NamedTuple):
+    """One network in one framework.
+
+    Attributes:
+        calls: {"train": one training step, "infer": one inference}, each returning arrays that may not be ready yet.
+        parameters: their number.
+        memory: device memory at most, of either call with all that it needs: as XLA plans it, or as torch's allocator
+            counts it; None where it is not known.
+        compile_seconds: until each program was compiled; of torch, its first call.
+    """
+
+    calls: dict[str, Callable[[], Any]]
+    parameters: int
+    memory: dict[str, int | None]
+    compile_seconds: dict[str, float]
+
+
+def our_form(network: Network, image: np.ndarray, label: np.ndarray, dtype: str) -> Form:
+    """Our training step and inference, compiled as `jaxseg.train` does it."""
+    strategy = parallel.make_strategy("jit", {"--batch": len(image)}, jax.devices()[:1])
+    model, tx = network.ours(dtype), optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
+    loss = losses.make_loss("cross_entropy", num_classes=network.num_classes)
+    init = jax.jit(lambda key: init_state(model, tx, key, image.shape[1:]))
+    state, key = strategy.put_state(init(jax.random.key(0))), strategy.put_key(jax.random.key(1))
+    batch, x = strategy.put_batch({"image": image, "label": label}), jnp.asarray(image)
+    variables = jax.device_put(jax.device_get(state.variables))
+    step, step_seconds = compiled(strategy.compile_train(make_train_step(model, tx, loss)), state, batch, key)
+    forward = jax.jit(
+        lambda variables, image: model.apply(variables, image, train=False)[0],
+        compiler_options=compiler_options(),
+    )
+    forward, forward_seconds = compiled(forward, variables, x)
+
+    def train() -> Any:
+        nonlocal state
+        state, metrics = step(state, batch, key)
+        return metrics["loss"]
+
+    return Form(
+        {"train": train, "infer": lambda: forward(variables, x)},
+        count_parameters(variables["params"]),
+        {"train": peak_bytes(step), "infer": peak_bytes(forward)},
+        {"train": step_seconds, "infer": forward_seconds},
+    )
+
+
+def flax_form(network: Network, image: np.ndarray, label: np.ndarray, dtype: str) -> Form:
+    """The plain Flax form under `jax.jit` without options."""
+    model, tx = network.naive(dtype), optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
+    variables = jax.jit(model.init)(jax.random.key(0), image[:1])
+    x, target = jnp.asarray(image), jnp.asarray(label, jnp.int32)
+
+    def update(params: Any, stats: Any, opt_state: Any, image: jax.Array, label: jax.Array) -> Any:
+        def loss(params: Any) -> Any:
+            variables = {"params": params, "batch_stats": stats}
+            logits, moved = model.apply(variables, image, train=True, mutable=["batch_stats"])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean(), moved["batch_stats"]
+
+        (value, moved), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), moved, opt_state), value
+
+    state = variables["params"], variables["batch_stats"], tx.init(variables["params"])
+    step, step_seconds = compiled(jax.jit(update), *state, x, target)
+    forward, forward_seconds = compiled(jax.jit(model.apply), variables, x)
+
+    def train() -> Any:
+        nonlocal state
+        state, value = step(*state, x, target)
+        return value
+
+    return Form(
+        {"train": train, "infer": lambda: forward(variables, x)},
+        count_parameters(variables["params"]),
+        {"train": peak_bytes(step), "infer": peak_bytes(forward)},
+        {"train": step_seconds, "infer": forward_seconds},
+    )
+
+
+def compiled(function: Any, *args: Any) -> tuple[Any, float]:
+    """Compiles a jitted function for these arguments; returns (the program, seconds)."""
+    begin = time.perf_counter()
+    program = function.lower(*args).compile()
+    return program, time.perf_counter() - begin
+
+
+def torch_form(
+    network: Network, image: np.ndarray, label: np.ndarray, dtype: str, device: str, mode: str | None
+) -> Form:
+    """PyTorch's training step and inference; `mode` is that of torch.compile, None for eager.
+
+    Autocast leaves layer norms, and so the sums of SegFormer's blocks, in float32, where ours are in bfloat16.
+    """
+    import torch
+
+    torch.compiler.reset()
+    before = torch.cuda.memory_allocated() if device == "cuda" else 0
+    module = network.torch().to(device).to(memory_format=torch.channels_last)
+    x = torch.from_numpy(image.transpose(0, 3, 1, 2).copy()).to(device).contiguous(memory_format=torch.channels_last)
+    target = torch.from_numpy(label.astype(np.int64)).to(device)
+    optimizer = torch.optim.SGD(module.parameters(), LEARNING_RATE, MOMENTUM, fused=True)
+    half = dtype == "bfloat16"
+
+    def forward(x: Any) -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            return module(x)
+
+    def objective(x: Any, target: Any) -> Any:
+        return torch.nn.functional.cross_entropy(forward(x), target, ignore_index=255)
+
+    forward_, objective_, no_gradients = forward, objective, torch.inference_mode
+    if mode is not None:
+        forward_, objective_ = torch.compile(forward, mode=mode), torch.compile(objective, mode=mode)
+        no_gradients = torch.no_grad  # torch.compile may refuse the tensors of inference mode
+
+    def train() -> Any:
+        module.train()
+        optimizer.zero_grad(set_to_none=True)
+        loss = objective_(x, target)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    def infer() -> Any:
+        module.eval()
+        with no_gradients():
+            return forward_(x)
+
+    calls, memory, seconds = {"train": train, "infer": infer}, {}, {}
+    for kind in reversed(KINDS):  # inference first, which needs no gradients and moments
+        begin = time.perf_counter()
+        wait(calls[kind]())
+        seconds[kind] = time.perf_counter() - begin
+        memory[kind] = None
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            wait(calls[kind]())
+            memory[kind] = torch.cuda.max_memory_allocated() - before
+    return Form(calls, sum(p.numel() for p in module.parameters()), memory, seconds)

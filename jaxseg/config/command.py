@@ -1,0 +1,281 @@
+"""The command line: `--config FILE[:ARG] --config.KEY=VALUE --workdir DIR`, and the help that lists every key."""
+
+import argparse
+import ast
+import contextlib
+import importlib.util
+import inspect
+import linecache
+import logging
+import re
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxseg.config.values import ELEMENTS, FREE_FORM, KEYS, ConfigDict, default_config, flatten, set_key, validate
+from jaxseg.errors import ConfigError, nearest
+
+_LOG = logging.getLogger(__name__)
+
+
+def _parse_value(key: str, text: str) -> Any:
+    """Reads the text after `--config.KEY=` as the type of that key."""
+    kind = type(KEYS[key][0]) if key in KEYS else None
+    if kind is str:
+        return text
+    if kind in (bool, None) and text.lower() in ("true", "false"):  # None: an argument of a network, an XLA option
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if key in ELEMENTS and ELEMENTS[key] is str:  # class names may look like numbers
+        if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+            return tuple(value)
+        value = text.strip("()[]")
+    if kind is tuple and isinstance(value, str) and value:
+        return tuple(part.strip() for part in value.removesuffix(",").split(","))
+    if kind is tuple and not isinstance(value, list | tuple):
+        return () if value == "" else (value,)
+    return value
+
+
+def load_experiment(spec: str) -> ConfigDict:
+    """Returns the configuration of `FILE[:ARG]`.
+
+    Raises:
+        ConfigError: if the file is not there, is no Python file, fails, or has no `get_config(arg)` that returns a
+            configuration with every key, known and of the right type.
+    """
+    return load_file(spec)[1]
+
+
+def load_file(spec: str) -> tuple[types.ModuleType, ConfigDict]:
+    """Returns the experiment file `FILE[:ARG]` as a module, and its configuration; raises as `load_experiment` does."""
+    path_text, _, arg = spec.partition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        folders = {path.parent, Path("experiments")}
+        near = [str(p) for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.py"))]
+        alone = [p for p in near if Path(p).stem == path.stem]
+        if alone:
+            raise ConfigError(f"There is no experiment file {path_text!r}. Did you mean {alone[0]!r}?")
+        raise ConfigError(f"There is no experiment file {path_text!r}.{nearest(path_text, near) if near else ''}")
+    module_spec = importlib.util.spec_from_file_location(f"jaxseg_experiment_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise ConfigError(f"{path_text} is not a Python file; --config takes FILE.py or FILE.py:ARG.")
+    module = importlib.util.module_from_spec(module_spec)
+    with blaming(path_text):
+        module_spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ConfigError(f"{path_text} defines no get_config(arg).")
+        _check_signature(path_text, module.get_config)
+        config = module.get_config(arg or None)
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"get_config in {path_text} must return a ConfigDict, got {type(config).__name__}.")
+    return module, _checked(path_text, config)
+
+
+@contextlib.contextmanager
+def blaming(path: str) -> Iterator[None]:
+    """Turns whatever goes wrong in the experiment file `path` into a ConfigError that names the line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except SyntaxError as error:
+        raise ConfigError(f"{path} is not valid Python, line {error.lineno}: {error.msg}.") from error
+    except Exception as error:  # anything may go wrong in a file of the user's
+        raise ConfigError(f"{path}{_place(Path(path), error)}: {_reason(error)}") from error
+
+
+def _check_signature(path: str, get_config: Any) -> None:
+    try:
+        inspect.signature(get_config).bind(None)
+    except TypeError as error:
+        raise ConfigError(f"get_config in {path} must take one argument: def get_config(arg=None).") from error
+
+
+def _place(path: Path, error: Exception) -> str:
+    """Returns ", line N (the source)" for the last line of the file that led to `error`; empty where none did."""
+    lines = [
+        f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()
+    ]
+    if not lines or lines[-1] is None:
+        return ""
+    return f", line {lines[-1]} ({linecache.getline(str(path), lines[-1]).strip()})"
+
+
+def _reason(error: Exception) -> str:
+    """Returns one sentence; ml_collections adds the whole configuration to its own."""
+    text = str(error).strip("'\"\\")
+    of_config = "ml_collections" in traceback.extract_tb(error.__traceback__)[-1].filename
+    if of_config and isinstance(error, KeyError | AttributeError):
+        match = re.match(r"Key \"(\w+)\"|(\w+)\W*(?:\\n|$)", text)
+        if match:
+            word = match[1] or match[2]
+            parts = sorted({part for key in KEYS for part in key.split(".")})
+            return f"there is no config key {word!r}.{nearest(word, parts)}"
+    match = re.match(r"Could not override field '(\w+)' \(reference\)\. (.*) is of original type", text)
+    if match:
+        keys = {key.split(".")[-1]: default for key, (default, _) in KEYS.items()}
+        like = f" like {keys[match[1]]!r}" if match[1] in keys else ", a group of keys"
+        return f"the config key {match[1]!r} must be of another type{like}, got {match[2]}."
+    first = str(error).partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {first}." if first else f"{type(error).__name__}."
+
+
+def _checked(path: str, config: ConfigDict) -> ConfigDict:
+    """Returns the config of an experiment once every key is there, known and of the right type; locks it."""
+    flat, fresh = flatten(config), default_config()
+    try:
+        for key, value in flat.items():
+            set_key(fresh, key, value)
+    except ConfigError as error:
+        raise ConfigError(f"get_config in {path}: {error}") from error
+    missing = [key for key in KEYS if key not in flat and key not in FREE_FORM]
+    if missing:
+        raise ConfigError(f"get_config in {path} must start from default_config(); it lacks the key {missing[0]}.")
+    for key, value in flatten(fresh).items():
+        if key in KEYS and key not in FREE_FORM and (flat[key] != value or type(flat[key]) is not type(value)):
+            set_key(config, key, value)  # the others stay as they are, references between keys included
+    return config.lock()
+
+
+def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
+    """Applies `--config.KEY=VALUE` arguments (also `--config.KEY VALUE`) to `config`.
+
+    Where they name another encoder than `config` does, its `model.args.encoder_args` are dropped, with a note.
+    """
+    given = _overrides(arguments)
+    _drop_encoder_args(config, given)
+    for key, value in given:
+        set_key(config, key, value)
+
+
+def _overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
+    """Returns (key, value) for each of the arguments, in their order."""
+    rest, given = list(arguments), []
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--config."):
+            raise ConfigError(f"Unknown argument {word!r}; options of a run are written --config.KEY=VALUE.")
+        key, equals, text = word.removeprefix("--config.").partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"--config.{key} needs a value: --config.{key}=VALUE.")
+            text = rest.pop(0)
+        if key not in KEYS and not key.startswith(tuple(f + "." for f in FREE_FORM)):
+            raise ConfigError(f"There is no config key {key!r}.{nearest(key, KEYS)}")
+        given.append((key, _parse_value(key, text)))
+    return given
+
+
+def _drop_encoder_args(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
+    """Drops the arguments of the encoder of `config` where the overrides `given` name another one.
+
+    They would mean something else to it, or nothing. Those that are given themselves are set afterwards.
+    """
+    args, keys = config.model.args, dict(given)
+    named = keys["model.args.encoder"] if "model.args.encoder" in keys else None
+    own = args["encoder"] if "encoder" in args else None
+    if named in (None, own) or "encoder_args" not in args or "model.args" in keys:
+        return
+    left = args["encoder_args"]
+    with args.unlocked():
+        del args["encoder_args"]
+    if "model.args.encoder_args" in keys or not isinstance(left, ConfigDict):
+        return
+    dropped = [f"{key}={value}" for key, value in left.items() if f"model.args.encoder_args.{key}" not in keys]
+    if dropped:
+        _LOG.warning(
+            "model.args.encoder_args of the experiment (%s) belong to its encoder%s and are dropped for %s",
+            ", ".join(dropped), "" if own is None else f" {own}", named,
+        )  # fmt: skip
+
+
+def help_text() -> str:
+    """Returns the list of all keys with default and meaning, for `--help`."""
+    lines = [f"  --config.{key}={_show(default)}\n      {meaning}" for key, (default, meaning) in KEYS.items()]
+    return "keys of the configuration, with their defaults (an experiment file changes some):\n" + "\n".join(lines)
+
+
+def _show(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ",".join(str(v) for v in default) or "()"
+    return str(default) if default != "" else "''"
+
+
+def parse_command_line(
+    argv: Sequence[str], program: str, description: str, add_options: Any = None, *, workdir: bool = True
+) -> tuple[argparse.Namespace, ConfigDict]:
+    """Reads `--config FILE[:ARG]`, `--workdir DIR` and `--config.KEY=VALUE`; returns the options and a valid config.
+
+    Args:
+        argv: the arguments after the program's name.
+        program: how the program is called, for the usage line.
+        description: one sentence for `--help`.
+        add_options: called with the parser to add options of its own.
+        workdir: whether the command has a workdir.
+
+    Raises:
+        ConfigError: for anything wrong in the configuration.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program, description=description, epilog=help_text(), allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--config", metavar="FILE[:ARG]", required=True, help="experiment file and its variant")
+    if workdir:
+        parser.add_argument("--workdir", metavar="DIR", default="", help="where it is kept (default runs/EXPERIMENT)")
+    if add_options is not None:
+        add_options(parser)
+    options, rest = parser.parse_known_args(argv)
+    config = load_experiment(options.config)
+    parse_overrides(config, rest)
+    validate(config)
+    return options, config
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Prints what jaxseg logs as "note: ...", once: other libraries' handlers would add it with a prefix of theirs."""
+    logger, handler = logging.getLogger("jaxseg"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    said: set[str] = set()  # the variants of a sweep say the same
+    handler.addFilter(lambda record: not ((text := record.getMessage()) in said or said.add(text)))
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+def run_command(function: Callable[[], int], *errors: type[Exception]) -> int:
+    """Runs the body of a command line and returns its exit status; what users can cause is one sentence on stderr.
+
+    Args:
+        function: returns the exit status.
+        *errors: exceptions, besides ConfigError, whose message is a sentence for the user.
+
+    Returns:
+        What `function` returns; 1 after an error, 130 after Ctrl-C, as shells have it.
+    """
+    try:
+        with _notes():
+            return function()
+    except (ConfigError, *errors) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, most likely
+        name, reason = error.filename or "A file", error.strerror or error
+        print(f"error: {name} could not be read or written: {reason}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130

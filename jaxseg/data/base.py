@@ -1,0 +1,56 @@
+"""What a data set is to the rest of jaxseg: a length, examples by index, and what its classes are."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+import numpy as np
+
+from jaxseg.errors import DataError
+
+
+class Example(TypedDict):
+    """image: u8[h,w,c] or u16[h,w,c]. label: u8[h,w], class indices, with every ignored value mapped to IGNORE."""
+
+    image: np.ndarray
+    label: np.ndarray
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What the masks of a data set mean.
+
+    Attributes:
+        classes: the name of each class, in the order of the label values.
+        colors: the (r, g, b) in 0..255 in which each class is drawn.
+        ignore: the value in the stored masks that counts nowhere, besides 255; None when there is none.
+        channels: image channels of every example.
+    """
+
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    ignore: int | None
+    channels: int
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != len(self.colors):
+            raise DataError(f"There are {len(self.classes)} class names but {len(self.colors)} class colours.")
+        if not 1 <= len(self.classes) <= 255:
+            raise DataError(f"There are {len(self.classes)} classes; 8-bit labels hold 1 to 255 (255 is ignored).")
+
+
+class Source(Protocol):
+    """A data set: `len(source)`, `source[i]`, and two facts about an example that need no decoding.
+
+    `name(i)` is its file name, for messages and outputs; `label_size(i)` is the (height, width) of its mask. The same
+    index gives the same example, in any process. A source pickles, so that worker processes can read it.
+    """
+
+    info: DataInfo
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+    def name(self, index: int) -> str: ...
+
+    def label_size(self, index: int) -> tuple[int, int]: ...

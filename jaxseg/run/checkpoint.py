@@ -1,0 +1,348 @@
+"""Checkpoints of a run: the training state and the data iterator, written by Orbax in the background.
+
+A checkpoint is a directory named after its step. Orbax writes it under a temporary name and renames it when it is
+whole, so that a process killed at any moment leaves the checkpoints before it as they were. Beside the arrays lies the
+item "about": shape, type and CRC-32 of every array, the state of the data iterator, the validation metrics, what the
+log has not yet written and the configuration, under a digest of its own. Reading checks all of them, which tells a
+damaged checkpoint from one of another model.
+"""
+
+import errno
+import json
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxseg.errors import CheckpointError
+from jaxseg.run import snapshot
+from jaxseg.run.orbax_logging import quieten_orbax
+from jaxseg.types import PyTree
+
+
+class CheckpointWarning(UserWarning):
+    """A damaged checkpoint was passed over, or an error came while another was under way."""
+
+
+# Made in the background, a directory that cannot be made would keep its writers waiting for minutes.
+_ASYNC = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+
+
+class _Damaged(Exception):
+    """This checkpoint is not what was written."""
+
+
+class Restored(NamedTuple):
+    """A checkpoint as read: `state` has the structure of the template and NumPy arrays for leaves."""
+
+    step: int
+    state: PyTree
+    iterator_states: tuple[Any, ...]
+    metrics: dict[str, float] | None
+    config: dict[str, Any] | None
+    log: Any = None
+
+    @property
+    def iterator_state(self) -> Any:
+        """The state of this process's data iterator.
+
+        Raises:
+            CheckpointError: if another number of processes wrote the checkpoint, as they split the data otherwise.
+        """
+        if len(self.iterator_states) != jax.process_count():
+            raise CheckpointError(
+                f"The checkpoint of step {self.step} holds the data iterators of {len(self.iterator_states)} "
+                f"processes, this run has {jax.process_count()}: resume with as many as it was started with."
+            )
+        return self.iterator_states[jax.process_index()]
+
+
+class Checkpoints:
+    """The checkpoints under one directory: the newest `keep` of them and the best by metrics["mean_iou"].
+
+    Use it as a context manager: leaving waits for what is being written. Under several processes each of them calls
+    every method; the first writes. Nothing is created or removed before the first `save`, so that a reader may look at
+    a run that is still going.
+    """
+
+    def __init__(self, directory: str | Path, *, keep: int = 2, config: Mapping[str, Any] | None = None):
+        """Args:
+        directory: where the checkpoints are; made when the first is saved.
+        keep: newest checkpoints kept, at least 1; the best one is kept besides.
+        config: what JSON can hold of the run's configuration; every checkpoint that is saved carries it.
+        """
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}.")
+        quieten_orbax()
+        self.directory = Path(directory).absolute()
+        self._keep = keep
+        self._config = None if config is None else json.loads(json.dumps(config))  # a copy; fails now, not at a save
+        self._checkpointer: ocp.AsyncCheckpointer | None = None
+        self._pending: int | None = None  # the step that is being written
+        self._written: dict[int, dict[str, float] | None] = {}  # by this object
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            self.close()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            warnings.warn(str(failure), CheckpointWarning, stacklevel=2)  # never hides the error under way
+
+    def steps(self) -> list[int]:
+        """Returns the steps of the whole checkpoints, oldest first."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdigit() and p.is_dir())
+
+    def latest_step(self) -> int | None:
+        """Returns the newest step that is written, or None."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def best_step(self) -> int | None:
+        """Returns the step with the highest metrics["mean_iou"] (the newest of equals); None where none has one."""
+        ranked = self._ranked()
+        return ranked[0] if ranked else None
+
+    def path(self, step: int) -> Path:
+        """Returns the directory of the checkpoint of that step."""
+        return self.directory / str(step)
+
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        iterator_state: Any = None,
+        metrics: Mapping[str, float] | None = None,
+        wait: bool = False,
+        log: Any = None,
+    ) -> None:
+        """Copies the state to the host and writes it in the background.
+
+        When it returns, the arrays of `state` may be donated or changed. A checkpoint of the same step is replaced,
+        and older runs' checkpoints of later steps are removed once this one is whole: the run goes another way from
+        here. Saving again what this object saved is free.
+
+        Args:
+            step: the number of steps made so far.
+            state: pytree of arrays; JAX arrays must be replicated or wholly on this process.
+            iterator_state: of this process's data iterator: bytes, or what JSON can hold.
+            metrics: of the evaluation of this very state; `mean_iou` ranks the checkpoints.
+            wait: also wait until it is on the disk.
+            log: what the log has of the steps since its last line, see `Reporter.open_window`.
+
+        Raises:
+            CheckpointError: if this save, or the one before in the background, failed (disk full, for instance).
+        """
+        metrics = None if metrics is None else {name: float(value) for name, value in metrics.items()}
+        if step in self._written and metrics in (None, self._written[step]):
+            return self.wait() if wait else None
+        self.wait()
+        arrays = snapshot.host_arrays(state)
+        about = snapshot.seal(
+            {
+                "step": step,
+                "metrics": metrics,
+                "config": self._config,
+                "iterators": snapshot.all_processes(snapshot.encode(iterator_state)),
+                "log": log,
+                "arrays": snapshot.describe(arrays),
+            }
+        )
+        self._pending = step
+        self._guard(lambda: self._start(step, arrays, about))
+        self._written[step] = metrics
+        if wait:
+            self.wait()
+        return None
+
+    def wait(self) -> None:
+        """Waits for the save in the background, then removes the checkpoints that are no longer kept.
+
+        Raises:
+            CheckpointError: if that save failed.
+        """
+        if self._pending is None:
+            return
+        step = self._pending
+        self._guard(self._checkpointer.wait_until_finished)
+        self._pending = None
+        if _primary():
+            self._prune(step)
+
+    def close(self) -> None:
+        """Waits as `wait` does and frees the writer; the object can still read and save.
+
+        Raises:
+            CheckpointError: if the save in the background failed.
+        """
+        try:
+            self.wait()
+        finally:
+            if self._checkpointer is not None:
+                self._checkpointer.close()
+                self._checkpointer = None
+
+    def restore(self, template: PyTree, step: int | Literal["best"] | None = None) -> Restored | None:
+        """Reads a checkpoint; None where there is none.
+
+        Without a step the newest is read, and where that is damaged the one before, with a `CheckpointWarning`. "best"
+        goes by mean IoU in the same manner, or by age where no checkpoint was evaluated. A step given must be readable.
+
+        Args:
+            template: pytree of arrays or `jax.ShapeDtypeStruct` (from `jax.eval_shape`) that the state must match in
+                structure, shapes and types.
+            step: the step wanted, "best", or None for the newest.
+
+        Raises:
+            CheckpointError: if the checkpoint belongs to another model (the message lists the arrays that are missing,
+                unexpected or of another shape), if every checkpoint is damaged, or if there is none of that step.
+        """
+        self.wait()
+        self._written.clear()
+        steps = self.steps()
+        candidates = [step] if isinstance(step, int) else steps[::-1]
+        if step == "best":
+            candidates = self._ranked() + [s for s in candidates if s not in self._ranked()]
+        if isinstance(step, int) and step not in steps:
+            known = ", ".join(map(str, steps)) or "none"
+            raise CheckpointError(f"There is no checkpoint of step {step} in {self.directory}; those there: {known}.")
+        for position, candidate in enumerate(candidates):
+            try:
+                return self._read(candidate, template)
+            except _Damaged as damage:
+                rest = candidates[position + 1 :]
+                if not rest:
+                    raise CheckpointError(
+                        f"The checkpoint {self.path(candidate)} is damaged ({damage}) and there is none left to fall "
+                        f"back to; remove {self.directory} to start over."
+                    ) from damage.__cause__
+                warnings.warn(
+                    f"The checkpoint {self.path(candidate)} is damaged ({damage}); falling back to that of step "
+                    f"{rest[0]}.",
+                    CheckpointWarning,
+                    stacklevel=2,
+                )
+        return None
+
+    def _read(self, step: int, template: PyTree) -> Restored:
+        about = self._about(step)
+        wanted = {name: snapshot.form(leaf) for name, leaf in snapshot.named(template).items()}
+        stored = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in about["arrays"].items()}
+        if wanted != stored:
+            raise CheckpointError(snapshot.mismatch(self.path(step), wanted, stored))
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                arrays = snapshot.flat(reader.restore(self.path(step) / "state", args=ocp.args.PyTreeRestore()))
+        except Exception as error:
+            raise _Damaged(_first_line(error)) from error
+        for name, (shape, dtype) in stored.items():
+            if 0 in shape:
+                arrays[name] = np.zeros(shape, dtype)
+        found = snapshot.describe({name: arrays[name] for name in stored if name in arrays})
+        broken = [name for name in stored if name not in found or found[name] != about["arrays"][name]]
+        if broken:
+            raise _Damaged(f"the array {broken[0]} is not what was written")
+        state = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+        iterators = tuple(snapshot.decode(text) for text in about["iterators"])
+        # Earlier versions wrote neither.
+        config, log = (about[name] if name in about else None for name in ("config", "log"))
+        return Restored(step, state, iterators, about["metrics"], config, log)
+
+    def _about(self, step: int) -> dict[str, Any]:
+        """Reads and checks the description of a checkpoint."""
+        try:
+            return snapshot.unseal(json.loads((self.path(step) / "about" / "metadata").read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _Damaged(f"its description cannot be read: {_first_line(error)}") from error
+
+    def _ranked(self) -> list[int]:
+        """Returns the evaluated steps, best first."""
+        scores = {}
+        for step in self.steps():
+            try:
+                metrics = self._written[step] if step in self._written else self._about(step)["metrics"]
+            except _Damaged:
+                continue
+            if metrics and "mean_iou" in metrics and not math.isnan(metrics["mean_iou"]):
+                scores[step] = metrics["mean_iou"]
+        return sorted(scores, key=lambda step: (scores[step], step), reverse=True)
+
+    def _start(self, step: int, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+        if _primary():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers()
+            if self.path(step).exists():
+                self.path(step).rename(self.directory / f"{step}.replaced")
+        if self._checkpointer is None:
+            self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=_ASYNC)
+        filled = {name: array for name, array in arrays.items() if array.size}  # Orbax takes no empty arrays
+        items = {"state": ocp.args.PyTreeSave(snapshot.nested(filled)), "about": ocp.args.JsonSave(about)}
+        self._checkpointer.save(self.path(step), args=ocp.args.Composite(**items))
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Runs a part of saving; turns what goes wrong into a `CheckpointError` and clears what was half written."""
+        try:
+            action()
+        except Exception as error:
+            step, self._pending = self._pending, None
+            self._written.pop(step, None)
+            self._checkpointer = None  # whatever state it is in; the next save makes another
+            if _primary():
+                self._remove_leftovers()
+            steps = ", ".join(map(str, self.steps()))
+            intact = f"the older ones are intact (steps {steps})" if steps else "there is none before it"
+            raise CheckpointError(
+                f"The checkpoint of step {step} could not be saved in {self.directory} ({_first_line(error)}); "
+                f"{intact}."
+            ) from error
+
+    def _prune(self, step: int) -> None:
+        """Removes what is not kept, now that `step` is whole."""
+        steps = [s for s in self.steps() if s <= step]
+        kept = {*steps[-self._keep :], *[s for s in self._ranked() if s <= step][:1]}
+        for old in self.steps():
+            if old not in kept:
+                self._written.pop(old, None)
+                try:  # renamed first: half removed, it must not look whole
+                    self.path(old).rename(self.directory / f"{old}.deleting")
+                except OSError as error:
+                    text = f"The old checkpoint {self.path(old)} stays: {error}."
+                    warnings.warn(text, CheckpointWarning, stacklevel=3)
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """Clears what a killed process or a failed save left; only called while nothing is being written."""
+        for path in self.directory.glob("*.*") if self.directory.is_dir() else ():
+            step, _, suffix = path.name.partition(".")
+            if not step.isdigit():
+                continue
+            if suffix == "replaced" and not self.path(int(step)).exists():
+                path.rename(self.path(int(step)))  # what should have taken its place never became whole
+            elif suffix in ("deleting", "replaced") or suffix.startswith("orbax-checkpoint-tmp"):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _primary() -> bool:
+    return jax.process_index() == 0
+
+
+def _first_line(error: BaseException) -> str:
+    """Returns what an error says, in one line: a full disk by that name, its type where it says nothing."""
+    text = str(error).strip()
+    full = os.strerror(errno.ENOSPC)
+    if full in text:
+        return full
+    line = text.splitlines()[0] if text else type(error).__name__
+    return line.rstrip(".") if len(line) <= 300 else line[:300] + "…"

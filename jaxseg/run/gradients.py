@@ -1,0 +1,74 @@
+"""The norm of the gradient by layer: whether what the loss says comes through to the layers far from it.
+
+A run with `log.gradients` keeps the norms in `gradients.jsonl`, see `jaxseg.run.report`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from jaxseg import build
+from jaxseg.config import ConfigDict
+from jaxseg.files import write_whole
+from jaxseg.models import summary
+from jaxseg.run.report import GRADIENTS_FILE, read_log
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PICTURE = "gradients.png"
+_LINES = 5  # steps shown in one picture
+_NAMES = 40  # layers named in one picture
+
+
+def layers(config: ConfigDict, num_classes: int) -> tuple[str, ...]:
+    """Returns the paths of the network's kernels, one a layer, in the order in which an image meets them.
+
+    Those that only training uses, such as auxiliary heads, come last.
+    """
+    model, size = build.make_model(config, num_classes), build.input_size(config)
+    place = {row.path: i for i, row in enumerate(summary.modules(model, size, config.data.channels))}
+    variables, _ = summary.shapes(model, size, config.data.channels)
+    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    owners = [name.removesuffix("/kernel") for name in names if name.endswith("/kernel")]
+    return tuple(f"{name}/kernel" for name in sorted(owners, key=lambda n: place[n] if n in place else len(place)))
+
+
+def of_layers(norms: Mapping[str, float | None], names: Sequence[str]) -> list[float]:
+    """Returns the norms of the layers `names`; NaN, which no logarithm draws, where there is none above 0."""
+    found = [norms[name] if name in norms else None for name in names]
+    return [norm if norm else math.nan for norm in found]
+
+
+def draw_run(config: ConfigDict, num_classes: int, workdir: Path) -> None:
+    """Draws the gradients of the run in `workdir` there, as `gradients.png`; nothing where it keeps none."""
+    if not config.log.gradients:
+        return
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    records, names = read_log(workdir / GRADIENTS_FILE), layers(config, num_classes)
+    figure = Figure(figsize=(11.0, 5.2), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    last = len(records) - 1
+    for number in sorted({round(i * last / (_LINES - 1)) for i in range(_LINES)}):
+        color = colormaps["viridis"](0.9 * number / max(last, 1))
+        draw_layers(axis, of_layers(records[number]["norms"], names), f"step {records[number]['step']}", color=color)
+    stride = -(-len(names) // _NAMES)
+    shown = [name.removesuffix("/kernel") for name in names[::stride]]
+    axis.set_xticks(range(0, len(names), stride), shown, rotation=90, fontsize=6)
+    axis.set(title="gradient by layer, from the image to the logits", ylabel="norm of the gradient")
+    axis.legend(frameon=False)
+    write_whole(workdir / PICTURE, lambda file: figure.savefig(file, format="png"))
+
+
+def draw_layers(axis: "Axes", norms: Sequence[float], label: str, *, whole: bool = False, **style: Any) -> None:
+    """Draws the norms of one network's layers over their number, or with `whole` over their share of the depth."""
+    places = [i / max(len(norms) - 1, 1) if whole else i for i in range(len(norms))]
+    axis.plot(places, norms, marker=".", linewidth=1.2, label=label, **style)
+    axis.set_yscale("log")
+    axis.grid(alpha=0.3)

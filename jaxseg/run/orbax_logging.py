@@ -1,0 +1,35 @@
+"""Keeps from the console what Orbax says there and no user needs."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def quieten_orbax() -> None:
+    """Drops Orbax's log lines and the tracebacks of its read and write threads; more calls do nothing.
+
+    When one of several reads or writes fails, Orbax raises (and `jaxseg.run.checkpoint` tells the user); the others
+    then find their event loop closed and say so on standard error from threads of their own, where nobody can catch it.
+    """
+    logger = logging.getLogger("absl")
+    if _not_orbax not in logger.filters:
+        logger.addFilter(_not_orbax)
+        logging.getLogger("asyncio").addFilter(_not_a_lost_read)
+        sys.unraisablehook = _drop_closed_loops(sys.unraisablehook)
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+
+def _not_a_lost_read(record: logging.LogRecord) -> bool:
+    return "OCDBT" not in record.getMessage()
+
+
+def _drop_closed_loops(before: Callable[[Any], None]) -> Callable[[Any], None]:
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    return hook

@@ -1,0 +1,156 @@
+"""Where the numbers of a run come from: a record in `run.json` of every start, with all that may change them."""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import jaxseg
+from jaxseg import config as config_lib
+from jaxseg.compiler import compiler_options, cpu_name
+from jaxseg.config import ConfigDict
+from jaxseg.run.workdir import write_or_refuse
+
+RECORD_FILE = "run.json"
+_PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+# Variables of the environment that may change the numbers of a run.
+_NUMERIC = re.compile(r"XLA_\w*FLAGS|JAX_(?!COMPILATION|PERSISTENT|PLATFORMS)\w+|NVIDIA_TF32_OVERRIDE|OMP_NUM_THREADS")
+
+
+def run_record(
+    path: str | Path, config: ConfigDict, *, step: int = 0, weights: Iterable[Mapping[str, Any]] = ()
+) -> None:
+    """Adds this start to `run.json`: the command line, and all that may change the numbers: configuration to commit.
+
+    Args:
+        path: the directory of the run.
+        config: its configuration.
+        step: the step that this start goes on from.
+        weights: what a fresh run started from: source, file, digest.
+
+    Raises:
+        ConfigError: if the file cannot be written.
+    """
+    if jax.process_index() == 0:
+        start = {**_describe_start(config, step), "weights": [dict(origin) for origin in weights]}
+        _write_starts(path, [*read_starts(path), start])
+
+
+def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float) -> None:
+    """Adds to the newest start in `run.json` how it ended.
+
+    Args:
+        path: the directory of the run.
+        step: the last step of the run.
+        seconds: wall time since the start, compilation included.
+        mean_iou: of the last evaluation, in [0, 1]; NaN is written as null.
+
+    Raises:
+        ConfigError: if the file cannot be written.
+    """
+    starts = read_starts(path)
+    if jax.process_index() != 0 or not starts:
+        return
+    quality = mean_iou if math.isfinite(mean_iou) else None
+    starts[-1]["end"] = {"time": _now(), "step": step, "seconds": round(seconds, 1), "mean_iou": quality}
+    _write_starts(path, starts)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_starts(path: str | Path) -> list[dict[str, Any]]:
+    """Returns the starts in `run.json` of the run in the directory `path`, oldest first; none where it has none."""
+    file = Path(path) / RECORD_FILE
+    if not file.exists():
+        return []
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["starts"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{file} cannot be read ({error}) and is begun anew.", stacklevel=3)
+        return []
+
+
+def _write_starts(path: str | Path, starts: list[dict[str, Any]]) -> None:
+    write_or_refuse(Path(path) / RECORD_FILE, {"starts": starts})
+
+
+def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
+    device = jax.devices()[0]
+    return {
+        "time": _now(),
+        "step": step,
+        "command": _command_line(),
+        "git": git_state(),
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+            "cpus": os.cpu_count(),
+            "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cpu": cpu_name(),
+        },
+        # Those that the training step is compiled with.
+        "compiler_options": compiler_options(config.compile.options, remat=config.remat)
+        if config.strategy == "jit"
+        else {},
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "environment": {name: os.environ[name] for name in sorted(os.environ) if _NUMERIC.fullmatch(name)},
+        "config": config_lib.to_dict(config),
+    }
+
+
+def _command_line() -> str:
+    """Returns what this process was started with, as one would type it; "" where that was no file or module."""
+    program, *arguments = sys.argv or [""]
+    spec = sys.modules["__main__"].__spec__
+    if spec is not None and spec.origin == program:
+        words = ["-m", spec.name.removesuffix(".__main__")]
+    elif Path(program).is_file():
+        words = [program]
+    elif importlib.util.find_spec(program.partition(".")[0] or "-"):  # `jaxseg.sweep.worker` puts its sweep's name here
+        words = ["-m", program]
+    else:
+        return ""
+    return shlex.join(["python", *words, *arguments])
+
+
+def package_versions() -> dict[str, str | None]:
+    """Returns the installed version of each package that the numbers of a run may depend on; None where it is not."""
+    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def git_state() -> dict[str, Any] | None:
+    """Returns commit and whether tracked files differ from it; None where jaxseg runs from no repository of its own."""
+    package = Path(jaxseg.__file__).parent
+    try:
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")
+        return {"commit": _git(package, "rev-parse", "HEAD"), "changed": bool(_git(package, "status", "-s", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(directory), *arguments], check=True, capture_output=True, timeout=10)
+    return done.stdout.decode(errors="replace").strip()

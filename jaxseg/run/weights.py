@@ -1,0 +1,218 @@
+"""What a fresh run starts from: parameters drawn anew, and in their place the weights of a file or of another run."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from jaxseg import build, pretrained
+from jaxseg.compiler import options_for_once
+from jaxseg.config import ConfigDict
+from jaxseg.errors import ConfigError
+from jaxseg.models import encoders
+from jaxseg.models.fields import field_names
+from jaxseg.pretrained.fitting import fit, rename_encoder
+from jaxseg.run import snapshot
+from jaxseg.run.load import load_run
+from jaxseg.state import TrainState
+from jaxseg.types import Key
+
+_OF_THE_RUN = ("dtype", "axis_name")  # fields that come from it, not from model.args
+_UNREAD = "unread"  # what a process that cannot use the weights tells the others, in place of their SHA-256
+
+
+class Origin(NamedTuple):
+    """Where the weights of a run came from, as `run.json` records it.
+
+    Attributes:
+        key: the configuration key that named them.
+        source: what it said.
+        file: what was read; for another run its workdir and step.
+        sha256: of the file; for another run, of its arrays.
+        commit: of the repository on the Hub that it came from, or None.
+        notes: what was done besides renaming.
+    """
+
+    key: str
+    source: str
+    file: str
+    sha256: str
+    commit: str | None
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.key}: {'; '.join((self.file, f'SHA-256 {self.sha256[:12]}', *self.notes))}"
+
+
+class Planned(NamedTuple):
+    """Weights that were read and fit.
+
+    Attributes:
+        variables: {"params": ..., "batch_stats": ...} of the network, with shapes in place of what stays as drawn.
+        origin: where they came from.
+    """
+
+    variables: dict[str, Any]
+    origin: Origin
+
+
+def plan_weights(config: ConfigDict, num_classes: int) -> Planned | None:
+    """Reads the weights that the configuration names and compares them with the network; None where it names none.
+
+    Nothing compiles, and nothing of the run is written yet: what does not fit leaves no workdir behind.
+
+    Args:
+        config: a validated configuration.
+        num_classes: of the network.
+
+    Raises:
+        ConfigError: if the weights cannot be had, read or fitted.
+        CheckpointError: if they are another run's, which has no checkpoint that can be read.
+    """
+    network = build.make_model(config, num_classes)
+    weights = build.find_weights(config, network)
+    if weights is None:
+        return None
+    image = jax.ShapeDtypeStruct((1, *build.input_size(config), config.data.channels), np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image)
+    variables = {"params": shapes["params"], "batch_stats": shapes["batch_stats"] if "batch_stats" in shapes else {}}
+    try:
+        planned = _read(config, weights, network, variables, num_classes)
+    except pretrained.WeightsError as error:
+        snapshot.all_processes(_UNREAD)  # lest the others wait
+        raise ConfigError(f"{weights.key}: {error}") from error
+    origin = planned.origin
+    read = set(snapshot.all_processes(origin.sha256))
+    if _UNREAD in read:
+        raise ConfigError(f"{weights.key}: another process of this run could not use {origin.source}.")
+    if len(read) > 1:
+        raise ConfigError(f"{weights.key}: the processes of this run have read different weights from {origin.source}.")
+    return planned
+
+
+def initial_state(
+    init: Callable[[Key], TrainState], tx: optax.GradientTransformation, key: Key, planned: Planned | None = None
+) -> tuple[TrainState, list[Origin]]:
+    """Returns the state before the first step, and where its weights came from (empty where they are all new).
+
+    Args:
+        init: key -> state with parameters drawn anew.
+        tx: the optimiser.
+        key: of the parameters.
+        planned: the weights that take the place of those drawn, or None.
+    """
+    state = jax.jit(init, compiler_options=options_for_once())(key)
+    if planned is None:
+        return state, []
+    fresh = {"params": state.params, "batch_stats": state.batch_stats}
+    # What the network does not hold, a discriminator, begins anew.
+    given = {name: jax.eval_shape(lambda x: x, tree) | planned.variables[name] for name, tree in fresh.items()}
+    loaded = jax.tree.map(lambda new, old: old if isinstance(new, jax.ShapeDtypeStruct) else new, given, fresh)
+
+    def copied(tree: Any) -> Any:  # no two parts of a state may share memory: the step is given all of it
+        return jax.tree.map(jnp.array, tree)
+
+    return state.replace(
+        params=loaded["params"],
+        batch_stats=loaded["batch_stats"],
+        opt_state=copied(jax.jit(tx.init)(loaded["params"])),
+        ema_params=None if state.ema_params is None else copied(loaded["params"]),
+    ), [planned.origin]
+
+
+def _read(
+    config: ConfigDict, weights: build.Weights, network: nn.Module, variables: Mapping[str, Any], num_classes: int
+) -> Planned:
+    """Returns `variables` (shapes) with the weights in it, and where these came from."""
+    options = {"skip": weights.skip, "channels": config.data.channels, "num_classes": num_classes}
+    if weights.workdir is None:
+        loaded = pretrained.load(
+            variables, weights.source, encoder=weights.encoder, model=weights.model, network=network, **options
+        )
+        return Planned(loaded.variables, Origin(weights.key, weights.source, *loaded[1:]))
+    run = load_run(weights.workdir)
+    arrays = {path: np.asarray(x) for path, x in pretrained.flatten(run.variables).items()}
+    notes: list[str] = []
+    try:
+        if weights.model is None:
+            arrays = rename_encoder(arrays, (), notes)
+        children = None if weights.model is not None else ("encoder",)
+        notes += _other_form(run.model, network, encoder_only=weights.model is None)
+        result = fit(variables, arrays, children=children, notes=notes, **options)
+    except pretrained.WeightsError as error:
+        why = "; ".join(_reasons(run.model, network, encoder_only=weights.model is None))
+        why = f"{why}. " if why else ""
+        raise pretrained.WeightsError(f"the run in {weights.workdir}: {why}{error}") from error
+    file = f"{Path(weights.workdir).absolute()}, {run.which} checkpoint, step {run.step}"
+    return Planned(result, Origin(weights.key, weights.source, file, _digest(arrays), None, tuple(notes)))
+
+
+def _other_form(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
+    """Returns what to note where a run's network was made otherwise, which need not leave a mark in the arrays."""
+    if type(theirs) is not type(ours) and not encoder_only:
+        return [_other_class(theirs, ours)]
+    other = _other_fields(theirs, ours, encoder_only=encoder_only)
+    return [f"the run's network has other model.args for {', '.join(other)}"] if other else []
+
+
+def _reasons(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
+    """Returns why a run's arrays may not fit: another class of network, or each field with both of its values."""
+    if type(theirs) is not type(ours) and not encoder_only:
+        return [_other_class(theirs, ours)]
+    reasons = []
+    for name in _other_fields(theirs, ours, encoder_only=encoder_only):
+        key, there, here = f"model.args.{name}", getattr(theirs, name), getattr(ours, name)
+        if name in ("encoder", "norm") and _name(there) == _name(here):  # the same module, made otherwise
+            there, here = there(), here()
+            fields = [field for field in field_names(type(there)) if field not in _OF_THE_RUN]
+            values = [(f"{key}_args.{field}", getattr(there, field), getattr(here, field)) for field in fields]
+        else:
+            values = [(key, there, here)]
+        reasons += [f"{k} is {_name(a)} there and {_name(b)} here" for k, a, b in values if a != b]
+    return reasons
+
+
+def _other_class(theirs: nn.Module, ours: nn.Module) -> str:
+    return f"the run's network is a {type(theirs).__name__}, this one a {type(ours).__name__}"
+
+
+def _other_fields(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
+    """Returns the names of the fields, of those that both have, in which they differ."""
+    names = set(field_names(type(theirs))) & set(field_names(type(ours)))
+    names = names & {"encoder", "norm", "act"} if encoder_only else names - {"num_classes", *_OF_THE_RUN}
+    return [name for name in sorted(names) if _setting(theirs, name) != _setting(ours, name)]
+
+
+def _name(value: Any) -> str:
+    """Returns a field's value in words: of what makes a module the encoder's name or the class."""
+    if isinstance(value, functools.partial):
+        return encoders.name_of(value) or value.func.__name__
+    if callable(value):
+        return value.__name__ if hasattr(value, "__name__") else type(value()).__name__
+    return repr(value)
+
+
+def _setting(network: nn.Module, name: str) -> Any:
+    """Returns a field, and of one that makes modules what it makes, but for the dtype and the mapped axis."""
+    value = getattr(network, name)
+    if name == "norm":
+        layer = value()
+        return type(layer), {key: getattr(layer, key) for key in field_names(type(layer)) if key not in _OF_THE_RUN}
+    if isinstance(value, functools.partial):
+        return value.func, {key: x for key, x in value.keywords.items() if key not in _OF_THE_RUN}
+    return value
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(arrays):
+        digest.update(f"{path} {arrays[path].dtype} {arrays[path].shape}\n".encode())
+        digest.update(np.ascontiguousarray(arrays[path]))
+    return digest.hexdigest()

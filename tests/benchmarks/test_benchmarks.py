@@ -1,0 +1,190 @@
+"""Each benchmark runs once at its smallest size and writes what it promises; no time is asserted."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxseg.errors import ConfigError
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+TIMES = {"ours", "naive"}
+
+
+def run(name: str, out: Path, *arguments: str) -> dict:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--smallest", "--out", str(out), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert out.with_suffix(".md").read_text().count("|") > 10
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert record["environment"]["packages"]["jax"] and record["environment"]["date"].startswith("20")
+    return record
+
+
+def positive(times: dict) -> bool:
+    return all(isinstance(value, float) and value > 0 for value in times.values())
+
+
+def test_primitives(tmp_path):
+    record = run("primitives", tmp_path / "p", "--only", "pool", "bilinear", "group")
+    assert set(record["primitives"]) == {
+        "max pool 2x2", "max pool 3x3/2", "max pool and un-pool", "bilinear x2", "group norm",
+    }  # fmt: skip
+    for times in record["primitives"].values():
+        assert set(times) == {"forward", "step", "difference"} and times["difference"] <= record["allowed"]
+        assert all(set(times[kind]) >= TIMES and positive(times[kind]) for kind in ("forward", "step"))
+    assert (tmp_path / "p.png").is_file()
+
+
+def test_throughput(tmp_path):
+    record = run("throughput", tmp_path / "t", "--remat", "on")
+    (row,) = record["runs"]
+    assert row["remat"] == "on"
+    # Forward, gradient by the image and by the kernels: at least the 6 operations a weight of one pixel.
+    assert row["flops"] > 6 * row["parameters"] and row["memory_bytes"] > row["parameters"] * 4
+    assert row["bytes"] > row["parameters"] * 4
+    numbers = ("train_images_per_second", "infer_images_per_second", "compile_seconds", "compile_seconds_cached",
+               "share_of_matmul", "share_of_bandwidth")  # fmt: skip
+    assert positive({name: row[name] for name in numbers})
+    assert positive(record["ceilings"]["float32"])
+
+
+def test_compare_torch(tmp_path):
+    pytest.importorskip("torch")
+    record = run("compare_torch", tmp_path / "c")
+    assert record["torch"]["memory_format"] == "channels_last" and record["torch"]["autocast"] is None
+    network = record["networks"]["unet"]
+    assert network["parameters"] > 0 and set(network["left_out"]) == {"torch compile"}
+    forms = {"jaxseg", "flax naive", "torch eager"}
+    for kind in ("train", "infer"):
+        assert set(network[kind]) == forms and positive(network[kind])
+        assert set(network["compile_seconds"][kind]) == forms and positive(network["compile_seconds"][kind])
+        memory = network["memory_bytes"][kind]
+        assert memory["jaxseg"] > 0 and memory["flax naive"] > 0
+        assert memory["torch eager"] is None  # torch counts that of a GPU alone
+
+
+def test_operations(tmp_path):
+    pytest.importorskip("torch")
+    record = run("operations", tmp_path / "o")
+    rows = record["networks"]["unet"]
+    # The smallest U-Net has two levels: 2 x 2 convolutions down, 2 up, the head, and a norm after each but the head.
+    counts = {kind: sum(row["count"] for row in rows if row["kind"] == kind) for kind in {row["kind"] for row in rows}}
+    assert counts == {"convolution": 6, "1x1 convolution": 1, "batch norm": 6, "max pooling": 1,
+                      "transposed convolution": 1}  # fmt: skip
+    for row in rows:
+        assert all(set(row[kind]) == {"ours", "torch"} and positive(row[kind]) for kind in ("forward", "step"))
+    excess = [row["excess"] for row in rows]
+    assert excess == sorted(excess, reverse=True)
+    assert excess[0] == pytest.approx(rows[0]["step"]["ours"] - rows[0]["step"]["torch"])
+
+
+def test_those_without_data_need_no_library_of_data():
+    """Grain, TFDS and ml_collections may be missing, and no device is taken before a benchmark has set things up."""
+    code = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('grain', 'tensorflow_datasets', 'ml_collections'))\n"
+        f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "import compare_torch, flax_networks, operations, primitives, suite, throughput\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+        "[compare_torch.NETWORKS[name].ours() for name in compare_torch.NETWORKS]\n"
+        "throughput.parallel.make_strategy('jit', {'batch': 8})\n"
+        "print(suite.missing_for('input_pipeline'), '|', suite.missing_for('throughput'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "grain and tensorflow_datasets and ml_collections |"
+
+
+def test_input_pipeline(tmp_path):
+    record = run("input_pipeline", tmp_path / "i")
+    assert record["workers"][0]["images_per_second"] > 0
+    assert 0 <= record["training"]["share_waiting"] < 1
+
+
+def test_startup(tmp_path):
+    record = run("startup", tmp_path / "s", "--config", "experiments/encoder_decoder.py")
+    assert set(record["seconds"]) == {"cold", "warm"} and positive(record["seconds"])
+
+
+def test_classical(tmp_path):
+    record = run("classical", tmp_path / "k", "--networks", str(BENCHMARKS / "results" / "shapes-cpu.json"))
+    assert record["environment"]["packages"]["scikit-image"]
+    assert record["images"] == 1 and record["training_images"] == 2
+    floor, *methods = record["methods"]
+    assert floor["oracle"] is None and len(methods) == 6
+    for row in methods:
+        # By the oracle no pixel of a region can be less often right than by any other class of it.
+        assert 0 < row["pixel_accuracy"] <= row["oracle"]["pixel_accuracy"] <= 1
+        assert row["oracle"]["pixel_accuracy"] >= floor["pixel_accuracy"] and row["regions"] >= 1
+        assert len(row["classes"]) == len(row["oracle"]["classes"]) == 6
+    collected = json.loads((BENCHMARKS / "results" / "shapes-cpu.json").read_text())["runs"]
+    assert [row["same_pixels"] for row in record["networks"]] == [False] * len(collected)
+    assert (tmp_path / "k.png").is_file()
+
+
+@pytest.mark.slow
+def test_suite(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "suite.py"), "--smallest", "--out", str(tmp_path / "s")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "s-check.json").read_text())["difference_from_cpu"] <= 1e-5
+    fates = json.loads((tmp_path / "s-check.json").read_text())["benchmarks"]
+    for name in ("primitives", "throughput", "input_pipeline"):
+        assert fates[name].startswith("done") and (tmp_path / f"s-{name}.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("primitives --batch 0", "--batch: must be at least 1, got 0"),
+        ("primitives --only pol", "no primitive's name holds 'pol'; they are max pool 2x2, "),
+        ("throughput --sizes 64 x", "--sizes: invalid whole number value: 'x'"),
+        ("throughput --models unnet", "invalid choice: 'unnet'"),
+        ("suite --minutes 0", "--minutes: must be above 0, got 0"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_runs(arguments, words, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    name, *rest = arguments.split()
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(name).main(rest)
+    assert stopped.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("zoo --names nope", "There is no experiment file"),
+        ("startup --config experiments/nope.py --repeats 1", "failed: There is no experiment file"),
+    ],
+)
+def test_what_is_missing_is_named(arguments, words, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    name, *rest = arguments.split()
+    with pytest.raises(ConfigError, match=words):
+        importlib.import_module(name).main(rest)
+
+
+def test_a_benchmark_that_is_cut_off_takes_along_what_it_started(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import suite
+
+    child, cleared = tmp_path / "child", tmp_path / "cleared"
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"pathlib.Path({str(child)!r}).write_text(str(child.pid))\n"
+        "try:\n    time.sleep(600)\n"
+        f"finally:\n    pathlib.Path({str(cleared)!r}).touch()\n"
+    )
+    monkeypatch.setattr(suite, "HERE", tmp_path)
+    monkeypatch.setattr(suite, "LEAST", 0.0)
+    assert suite.run("slow", [], None, 5.0) == "cut off after 5 s"
+    assert cleared.exists(), "it had the time to clear away"
+    status = Path(f"/proc/{child.read_text()}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"

@@ -1,0 +1,49 @@
+"""`benchmarks/collect.py`: the runs that training and evaluation left, in one table, with commands to repeat them."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxseg.config import default_config, update
+from jaxseg.run.provenance import end_record, run_record
+from jaxseg.run.workdir import prepare_workdir
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def test_a_run_and_those_of_an_earlier_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    collect = importlib.import_module("collect")
+    config = default_config()
+    update(config, model__name="unet", steps=8)
+    for name, score in (("a", 0.25), ("b", 0.5)):
+        workdir = prepare_workdir(tmp_path / "runs" / name, config)
+        words = [
+            "jaxseg.train",
+            "--config",
+            "experiments/unet.py",
+            "--workdir",
+            str(workdir),
+            "--config.data.dir=/mine",
+        ]
+        monkeypatch.setattr(sys, "argv", [*words, "--config.model.args.widths=(4, 8)"])
+        run_record(workdir, config)
+        end_record(workdir, step=8, seconds=90.0, mean_iou=score)
+        scores = {"parameters": 1234, "step": 8, "images": 2, "mean_iou": score, "pixel_accuracy": 0.75, "classes": []}
+        (workdir / "evaluate-val.json").write_text(json.dumps(scores))
+    assert collect.main([str(tmp_path / "runs" / "a"), "--split=val", "--out", str(tmp_path / "one")]) == 0
+    kept = ["--split=val", "--keep", str(tmp_path / "one.json"), "--note", "A note."]
+    assert collect.main([str(tmp_path / "runs" / "b"), "--out", str(tmp_path / "two"), *kept]) == 0
+    text = (tmp_path / "two.md").read_text()
+    assert text.startswith("A note.\n") and text in capsys.readouterr().out
+    assert text.index("| b | ") < text.index("| a | "), "best first"
+    assert "| 1,234 | 8 |" in text and "| 50.0 | 75.0 | 1.5 |" in text
+    command = "python -m jaxseg.train --config experiments/unet.py --workdir runs/b --config.data.dir=PATH"
+    assert f"\n    {command} '--config.model.args.widths=(4, 8)'\n" in text
+    assert collect.main([str(tmp_path / "runs" / "a"), "--out", str(tmp_path / "none")]) == 1
+    assert "--split test" in capsys.readouterr().err and not (tmp_path / "none.json").exists()

@@ -1,0 +1,339 @@
+"""The configuration: types, unknown names, overrides, round trips through JSON."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from jaxseg.config import (
+    KEYS,
+    command,
+    default_config,
+    differences,
+    flatten,
+    from_dict,
+    parse_arg,
+    set_key,
+    to_dict,
+    update,
+    validate,
+)
+from jaxseg.config.schema import RENAMED
+from jaxseg.errors import ConfigError
+
+
+def test_every_key_has_a_default_a_meaning_and_a_place():
+    flat = flatten(default_config())
+    assert set(flat) == set(KEYS)
+    assert all(meaning for _, meaning in KEYS.values())
+    assert "--config.schedule.warmup=0" in command.help_text()
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "value"),
+    [
+        ("--config.data.size=(128,96)", "data.size", (128, 96)),
+        ("--config.data.size=128,96", "data.size", (128, 96)),
+        ("--config.augment.crop=()", "augment.crop", ()),
+        ("--config.data.classes=cat,dog", "data.classes", ("cat", "dog")),
+        ("--config.data.classes=0,1", "data.classes", ("0", "1")),
+        ("--config.data.classes=('a b','c')", "data.classes", ("a b", "c")),
+        ("--config.data.classes=()", "data.classes", ()),
+        ("--config.data.std=(1,)", "data.std", (1.0,)),
+        ("--config.augment.zoom=1,2", "augment.zoom", (1.0, 2.0)),
+        ("--config.data.mean=0.5", "data.mean", (0.5,)),
+        ("--config.data.dir=7", "data.dir", "7"),
+        ("--config.log.tensorboard=false", "log.tensorboard", False),
+        ("--config.ema.decay=0", "ema.decay", 0.0),
+        ("--config.data.palette=((0,0,0),(255,0,0))", "data.palette", ((0, 0, 0), (255, 0, 0))),
+        ("--config.model.args.widths=(8,16)", "model.args.widths", (8, 16)),
+        ("--config.model.args.separable=true", "model.args.separable", True),
+        ("--config.compile.options.xla_cpu_enable_fast_math=False", "compile.options.xla_cpu_enable_fast_math", False),
+    ],
+)
+def test_override_has_the_type_of_its_key(argument, key, value):
+    config = default_config()
+    command.parse_overrides(config, [argument])
+    assert flatten(config)[key] == value
+    assert type(flatten(config)[key]) is type(value)
+
+
+def test_override_may_stand_in_the_next_word():
+    config = default_config()
+    command.parse_overrides(config, ["--config.seed", "3", "--config.data.dir", "x"])
+    assert (config.seed, config.data.dir) == (3, "x")
+
+
+ENCODER = "--config.model.args.encoder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "encoder_args", "dropped"),
+    [
+        ([f"{ENCODER}=convnext_tiny"], None, "(blocks=2, widths=(24, 48, 96))"),
+        ([f"{ENCODER}=mit_b0", f"{ENCODER}_args.widths=(4,6)"], {"widths": (4, 6)}, "(blocks=2)"),
+        ([f"{ENCODER}_args.widths=(4,6)", ENCODER, "mit_b0"], {"widths": (4, 6)}, "(blocks=2)"),
+        ([f"{ENCODER}_args.widths=(4,)", f"{ENCODER}_args.blocks=1", f"{ENCODER}=plain"],
+         {"widths": (4,), "blocks": 1}, None),
+        ([f"{ENCODER}=plain", ENCODER + "_args={'convs': 1}"], {"convs": 1}, None),
+        ([f"{ENCODER}=residual"], {"widths": (24, 48, 96), "blocks": 2}, None),
+        ([f"{ENCODER}=plain", f"{ENCODER}=residual"], {"widths": (24, 48, 96), "blocks": 2}, None),
+        ([f"{ENCODER}_args.blocks=1"], {"widths": (24, 48, 96), "blocks": 1}, None),
+    ],
+)  # fmt: skip
+def test_another_encoder_drops_the_encoder_args_of_the_experiment(caplog, arguments, encoder_args, dropped):
+    config = command.load_experiment("experiments/deeplabv3plus.py")
+    command.parse_overrides(config, arguments)
+    args = config.model.args.to_dict()
+    assert (args["encoder_args"] if "encoder_args" in args else None) == encoder_args
+    assert args["rates"] == (2, 4, 6)  # what is not the encoder's stays
+    said = [] if dropped is None else [
+        f"model.args.encoder_args of the experiment {dropped} belong to its encoder residual and are dropped for "
+        f"{args['encoder']}"
+    ]  # fmt: skip
+    assert caplog.messages == said
+
+
+def test_a_note_is_printed_once(capsys):
+    def twice():
+        for _ in range(2):
+            config = command.load_experiment("experiments/upernet.py")
+            command.parse_overrides(config, [f"{ENCODER}=convnext_tiny"])
+        return 0
+
+    assert command.run_command(twice) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("note: model.args.encoder_args") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.modle.name=unet", "Did you mean 'model.name'"),
+        ("--config.data.sise=(1,2)", "Did you mean 'data.size'"),
+        ("--config.seed=a", "seed must be a whole number"),
+        ("--config.seed=1.5", "seed must be a whole number"),
+        ("--config.log.tensorboard=maybe", "must be True or False"),
+        ("--config.data=3", "no config key 'data'"),
+        ("--config.seed", "needs a value"),
+        ("--stesp=3", "Unknown argument '--stesp=3'"),
+        ("--config.model.args=3", "model.args must be a dictionary"),
+        ("--config.model.args.=3", "no config key 'model.args.'"),
+        ("--config.augment.zoom=a,b", "augment.zoom must be numbers, got 'a'"),
+        ("--config.schedule.boundaries=a,b", "schedule.boundaries must be whole numbers, got 'a'"),
+        ("--config.schedule.boundaries=1.5,2", "schedule.boundaries must be whole numbers, got 1.5"),
+        ("--config.data.std=a", "data.std must be numbers"),
+        ("--config.remat=some", "remat must be True or False like False, got .some."),
+        ("--config.data.size=(True,2)", "data.size must be whole numbers"),
+        ("--config.data.palette=((0,0),)", "data.palette must be colours"),
+        ("--config.data.palette=((0,0,256),)", "data.palette must be colours"),
+        ("--config.data.palette=0,0,0", "data.palette must be colours"),
+    ],
+)
+def test_wrong_key_or_type_is_one_sentence(argument, message):
+    with pytest.raises(ConfigError, match=message):
+        command.parse_overrides(default_config(), [argument])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("strategy", "jti", "Did you mean 'jit'"),
+        ("schedule.name", "cosin", "Did you mean 'cosine'"),
+        ("steps", 0, "steps must be at least 1"),
+        ("data.size", (64,), r"data.size must be \(height, width\)"),
+        ("augment.crop", (128, 128), "larger than data.size"),
+        ("augment.zoom", (2.0, 1.0), "augment.zoom must be"),
+        ("augment.zoom", (1.0,), "augment.zoom must be"),
+        ("data.channels", 2, "data.channels must be 1, 3 or 4"),
+        ("data.mean", (0.1, 0.2), "data.mean has 2 numbers"),
+        ("data.std", (0.0,), "data.std must be positive"),
+        ("data.mean", (float("nan"),), "data.mean must be finite"),
+        ("seed", 2**70, "seed must lie in 0 to 4294967295"),
+        ("seed", -1, "seed must lie in"),
+        ("data.ignore", 70000, "data.ignore must lie in -1 to 65535"),
+        ("data.ignore", -5, "data.ignore must lie in -1 to 65535"),
+        ("augment.flip_horizontal", 1.5, r"must lie in \[0, 1\]"),
+        ("loss.label_smoothing", 1.0, "label_smoothing"),
+        ("ema.decay", 1.0, "ema.decay"),
+        ("optimizer.learning_rate", float("nan"), "must be finite"),
+        ("optimizer.learning_rate", 0.0, "learning_rate must be positive"),
+        ("schedule.warmup", 1000, "schedule.warmup"),
+        ("accumulate", 3, "not divisible by accumulate"),
+        ("model.num_classes", -1, "model.num_classes"),
+        ("data.val_fraction", 0.0, "data.val_fraction"),
+        ("optimizer.clip", -1.0, "optimizer.clip"),
+    ],
+)
+def test_wrong_value_is_one_sentence(key, value, message):
+    config = default_config()
+    set_key(config, key, value)
+    with pytest.raises(ConfigError, match=message):
+        validate(config)
+
+
+def test_key_below_a_value_is_refused():
+    config = default_config()
+    set_key(config, "model.args", {"widths": (4, 8)})
+    with pytest.raises(ConfigError, match=r"model.args.widths is \(4, 8\).*model.args.widths.x cannot be set"):
+        set_key(config, "model.args.widths.x", 3)
+
+
+@pytest.mark.parametrize("value", [print, {"a": print}, (print,)])
+def test_arguments_hold_only_what_json_holds(value):
+    with pytest.raises(ConfigError, match="holds only names"):
+        set_key(default_config(), "model.args.norm", value)
+    with pytest.raises(ConfigError, match="holds only names"):
+        set_key(default_config(), "model.args", {"norm": value})
+
+
+EXPERIMENT = """from jaxseg.config import *
+def get_config(arg=None):
+    c = default_config()
+    {}
+    return c
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("c.stepz = 3", "line 4 (c.stepz = 3): there is no config key 'stepz'. Did you mean 'steps'?"),
+        ("c.data.sise = (1, 2)", "no config key 'sise'. Did you mean 'size'?"),
+        ("c.dta.size = (1, 2)", "no config key 'dta'. Did you mean 'data'?"),
+        ("c['dta']['size'] = (1, 2)", "no config key 'dta'. Did you mean 'data'?"),
+        ("c.data.size = 64", "line 4 (c.data.size = 64): the config key 'size' must be of another type like (64, 64)"),
+        ("c.data = 64", "the config key 'data' must be of another type, a group of keys, got 64"),
+        ("c.data.size = ('a', 'b')", "data.size must be whole numbers"),
+        ("c.unlock(); c.stepz = 3", "There is no config key 'stepz'. Did you mean 'steps'?"),
+        ("c = ConfigDict({'steps': 3})", "must start from default_config(); it lacks the key seed"),
+        (
+            "c.model.args.norm = print",
+            "model.args.norm is of type builtin_function_or_method; a config holds only names",
+        ),
+        ("update(c, stepz=3)", "There is no config key 'stepz'. Did you mean 'steps'?"),
+        ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'."),
+        ("1 / 0", "line 4 (1 / 0): ZeroDivisionError: division by zero."),
+        ("{}['a']", "KeyError: 'a'"),
+        ("assert False", "AssertionError."),
+        ("return None", "must return a ConfigDict, got NoneType"),
+        ("return {}", "must return a ConfigDict, got dict"),
+    ],
+)
+def test_error_in_an_experiment_is_one_sentence(tmp_path, line, message):
+    path = tmp_path / "experiment.py"
+    path.write_text(EXPERIMENT.replace("{}", line, 1))
+    with pytest.raises(ConfigError) as caught:
+        command.load_experiment(str(path))
+    assert message in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_experiment_without_argument_or_with_numbers_of_another_type(tmp_path):
+    path = tmp_path / "experiment.py"
+    path.write_text("def get_config():\n    return 1\n")
+    with pytest.raises(ConfigError, match=r"must take one argument: def get_config\(arg=None\)"):
+        command.load_experiment(str(path))
+    path.write_text(
+        EXPERIMENT.replace(
+            "{}", "c.data.mean = [0, 1, 2]; c.model.args.widths = (1, 2); c.eval.every = c.get_ref('steps')"
+        )
+    )
+    config = command.load_experiment(str(path))
+    assert config.data.mean == (0.0, 1.0, 2.0) and config.model.args.widths == (1, 2)
+    set_key(config, "steps", 7)
+    assert config.eval.every == 7  # references outlive the check
+
+
+class Known(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ConfigError("Wrong."), 1, "error: Wrong.\n"),
+        (Known("Wrong."), 1, "error: Wrong.\n"),
+        (OSError(28, "No space left on device", "a.txt"), 1,
+         "error: a.txt could not be read or written: No space left on device.\n"),
+        (OSError("odd"), 1, "error: A file could not be read or written: odd.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted.\n"),
+    ],
+)  # fmt: skip
+def test_run_command_says_errors_in_one_line(capsys, error, status, text):
+    def body():
+        raise error
+
+    assert command.run_command(body, Known) == status
+    assert capsys.readouterr().err == text
+
+
+def test_run_command_leaves_success_and_bugs_alone():
+    assert command.run_command(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        command.run_command(lambda: 1 // 0)
+
+
+def test_round_trip_through_json_and_differences():
+    config = default_config()
+    update(config, data__palette=((0, 0, 0), (255, 0, 0)), model__args={"widths": (4, 8)}, data__dir="here")
+    again = from_dict(json.loads(json.dumps(to_dict(config))))
+    assert differences(config, again) == []
+    assert again.data.palette == ((0, 0, 0), (255, 0, 0))
+    set_key(again, "seed", 1)
+    set_key(again, "data.dir", "moved")  # where the data lies changes no number
+    set_key(again, "model.args.norm", "group")
+    assert differences(config, again) == ["model.args.norm: unset -> group", "seed: 0 -> 1"]
+
+
+def test_from_dict_of_another_version():
+    values = to_dict(default_config())
+    values["steps"] = 7
+    del values["seed"], values["loss"]["aux_weights"]
+    assert to_dict(from_dict(values)) == {**to_dict(default_config()), "steps": 7}  # younger keys have their defaults
+    with pytest.raises(ConfigError, match="no config key 'seeed'"):
+        from_dict({**to_dict(default_config()), "seeed": 1})
+
+
+def test_keys_of_stored_runs_that_have_other_names_by_now():
+    assert set(RENAMED.values()) <= set(KEYS) and not set(RENAMED) & set(KEYS)
+    config = default_config()
+    stored = to_dict(config)
+    for i, (old, new) in enumerate(RENAMED.items()):
+        (section, leaf), value = new.split("."), 0.3 + 0.1 * i
+        del stored[section][leaf]
+        stored[section][old.split(".")[1]] = value
+        update(config, **{new.replace(".", "__"): value})
+    assert to_dict(from_dict(stored)) == to_dict(config)
+
+
+def test_variant_and_experiment_files(tmp_path):
+    assert parse_arg(None, ("a", "b")) == "a"
+    with pytest.raises(ConfigError, match="Did you mean 'camvid'"):
+        parse_arg("canvid", ("shapes", "camvid"))
+    with pytest.raises(ConfigError, match=r"Did you mean 'experiments/resunet\.py'"):
+        command.load_experiment("experiments/resnet.py")
+    with pytest.raises(ConfigError, match=r"Did you mean 'experiments/unet\.py'"):
+        command.load_experiment("unet")
+    empty = tmp_path / "empty.py"
+    empty.write_text("x = 1\n")
+    with pytest.raises(ConfigError, match="defines no get_config"):
+        command.load_experiment(str(empty))
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config(:\n")
+    with pytest.raises(ConfigError, match=r"broken\.py.*line 1"):
+        command.load_experiment(str(broken))
+    text = tmp_path / "notes.txt"
+    text.write_text("x")
+    with pytest.raises(ConfigError, match="not a Python file"):
+        command.load_experiment(str(text))
+
+
+def test_help_lists_the_keys_without_loading_a_model():
+    code = (
+        "import sys, runpy\nsys.argv=['jaxseg.train','--help']\n"
+        "try: runpy.run_module('jaxseg.train', run_name='__main__')\nexcept SystemExit as e: sys.exit(e.code)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--config.optimizer.learning_rate=0.001" in result.stdout
+    assert "peak learning rate" in result.stdout

@@ -1,0 +1,525 @@
+"""Folders of images and masks: layouts, classes, every kind of file, and every kind of mistake."""
+
+import json
+import pickle
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.config import default_config, update
+from jaxseg.data import FolderSource, classes, make_source
+from jaxseg.data.images import read_header, read_image, read_mask, to_channels
+from jaxseg.errors import DataError
+from jaxseg.types import IGNORE
+
+
+def write(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array)).save(path, **options)
+    return path
+
+
+def mask_of(*values, size=(4, 6)):
+    """Returns u8[h,w] with the values in turn."""
+    return np.resize(np.array(values, np.uint8), size)
+
+
+def make_folder(root, names=("a", "b", "c"), values=(0, 1, 2), size=(4, 6)):
+    rng = np.random.default_rng(0)
+    for name in names:
+        write(root / "images" / f"{name}.png", rng.integers(0, 256, (*size, 3), np.uint8))
+        write(root / "masks" / f"{name}.png", mask_of(*values, size=size))
+    return root
+
+
+def everything(root, **options):
+    """Returns a source of all images of a folder without split folders."""
+    return FolderSource(root, "train", val_fraction=0.0, **options)
+
+
+# Layouts and splits
+
+
+def test_one_set_is_divided_by_name_and_nothing_is_lost(tmp_path):
+    names = [f"{i:03d}" for i in range(40)]
+    make_folder(tmp_path, names)
+    train, val = (FolderSource(tmp_path, s, val_fraction=0.25) for s in ("train", "val"))
+    assert len(train) == 30 and len(val) == 10
+    assert sorted([p.name for p in train.pairs] + [p.name for p in val.pairs]) == names
+    with pytest.raises(DataError, match="divided into train and val; for a split 'test' sort them into folders"):
+        FolderSource(tmp_path, "test")
+    assert [p.name for p in val.pairs] != names[:10]
+
+
+def test_the_division_does_not_depend_on_where_the_folder_is(tmp_path):
+    pairs = [FolderSource(make_folder(tmp_path / d, "abcdefgh"), "val", val_fraction=0.3).pairs for d in ("x", "y")]
+    assert [p.name for p in pairs[0]] == [p.name for p in pairs[1]]
+
+
+def test_a_small_set_has_at_least_one_image_on_each_side(tmp_path):
+    make_folder(tmp_path, "ab")
+    assert [len(FolderSource(tmp_path, s, val_fraction=f)) for f in (0.01, 0.99) for s in ("train", "val")] == [1] * 4
+
+
+def test_split_folders_have_one_set_of_classes(tmp_path):
+    make_folder(tmp_path / "train", "abc", values=(0, 1))
+    make_folder(tmp_path / "val", "d", values=(0, 1, 2))
+    train, val = FolderSource(tmp_path, "train"), FolderSource(tmp_path, "val")
+    assert (len(train), len(val)) == (3, 1)
+    assert train.info == val.info and len(train.info.classes) == 3
+
+
+def test_sub_folders_suffixes_and_hidden_files(tmp_path):
+    make_folder(tmp_path, ("x/a", "y/a"))
+    write(tmp_path / "images" / "b.JPG", np.zeros((4, 6, 3), np.uint8))
+    write(tmp_path / "masks" / "b.tif", mask_of(0, 1))
+    (tmp_path / "images" / "._b.png").write_text("not an image")
+    (tmp_path / "images" / "notes.txt").write_text("not an image")
+    source = everything(tmp_path)
+    assert [source.name(i) for i in range(3)] == ["b", "x/a", "y/a"]
+    assert source[1]["label"].shape == (4, 6)
+
+
+def test_examples_are_repeatable_and_the_source_pickles(tmp_path):
+    source = everything(make_folder(tmp_path))
+    again = pickle.loads(pickle.dumps(source))
+    for i in range(3):
+        np.testing.assert_array_equal(source[i]["image"], again[i]["image"])
+        np.testing.assert_array_equal(source[i]["label"], mask_of(0, 1, 2))
+    with pytest.raises(IndexError, match="index 3 is outside the 3 images"):
+        source[3]
+
+
+# Classes
+
+
+def test_classes_are_found_in_the_masks(tmp_path):
+    source = everything(make_folder(tmp_path, values=(0, 1, 3, 255)))
+    assert source.info.classes == ("class 0", "class 1", "class 2", "class 3")
+    np.testing.assert_array_equal(np.unique(source[0]["label"]), [0, 1, 3, IGNORE])
+
+
+def test_class_names_of_the_configuration(tmp_path):
+    source = everything(make_folder(tmp_path), classes=("sky", "road", "car", "dog"))
+    assert source.info.classes == ("sky", "road", "car", "dog")
+
+
+def test_classes_file_gives_names_values_colours_and_ignored(tmp_path):
+    make_folder(tmp_path, values=(10, 20, 7))
+    entries = [{"index": 20, "name": "road", "colour": [1, 2, 3]}, {"index": 10, "name": "sky", "color": [4, 5, 6]}]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": entries, "ignore_index": 7}))
+    source = everything(tmp_path)
+    assert source.info.classes == ("road", "sky")
+    assert source.info.colors == ((1, 2, 3), (4, 5, 6))
+    assert source.info.ignore == 7
+    np.testing.assert_array_equal(source[0]["label"], mask_of(1, 0, IGNORE))
+
+
+def test_ignored_zero_moves_the_other_classes_down(tmp_path):
+    source = everything(make_folder(tmp_path, values=(0, 1, 2)), ignore=0)
+    assert source.info.classes == ("class 1", "class 2")
+    np.testing.assert_array_equal(source[0]["label"], mask_of(IGNORE, 0, 1))
+
+
+def test_masks_of_0_and_255_have_two_classes(tmp_path, caplog):
+    classes._note.cache_clear()
+    source = everything(make_folder(tmp_path, values=(0, 255)))
+    assert source.info.classes == ("background", "foreground")
+    np.testing.assert_array_equal(source[0]["label"], mask_of(0, 1))
+    everything(tmp_path)
+    assert caplog.text.count("taken as background and foreground") == 1
+    named = everything(tmp_path, classes=("skin", "mole"))
+    np.testing.assert_array_equal(named[0]["label"], mask_of(0, 1))
+    (tmp_path / "classes.json").write_text('{"classes": ["skin", "mole"]}')
+    np.testing.assert_array_equal(everything(tmp_path)[0]["label"], mask_of(0, 1))
+
+
+def test_masks_of_0_1_and_255_ignore_255(tmp_path):
+    np.testing.assert_array_equal(everything(make_folder(tmp_path, values=(0, 1, 255)))[0]["label"], mask_of(0, 1, 255))
+
+
+def test_palette_of_the_configuration_decodes_colour_masks(tmp_path):
+    palette = ((0, 0, 0), (128, 0, 0), (0, 128, 255))
+    make_folder(tmp_path)
+    for name in "abc":
+        write(tmp_path / "masks" / f"{name}.png", np.array(palette, np.uint8)[mask_of(0, 1, 2)])
+    source = everything(tmp_path, palette=palette, classes=("sky", "road", "car"))
+    np.testing.assert_array_equal(source[0]["label"], mask_of(0, 1, 2))
+    assert source.info.colors == palette
+    void = everything(tmp_path, palette=palette, ignore=0)
+    np.testing.assert_array_equal(void[0]["label"], mask_of(IGNORE, 0, 1))
+    assert void.info.colors == palette[1:]
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "I;16", "LA"])
+def test_masks_of_other_modes(tmp_path, mode):
+    values = mask_of(0, 1) if mode == "1" else mask_of(0, 1, 2)
+    if mode == "P":
+        mask = Image.fromarray(values).convert("P")
+        mask.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    elif mode == "LA":
+        mask = Image.fromarray(np.stack([values, np.full_like(values, 255)], -1))
+    else:
+        mask = Image.fromarray(values.astype(bool) if mode == "1" else values.astype(np.uint16))
+    mask.save(tmp_path / "m.png")
+    assert read_header(tmp_path / "m.png").mode == mode
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), values)
+
+
+# Images of every kind
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("stored", [1, 2, 3, 4])
+def test_channels_are_converted(tmp_path, stored, channels):
+    array = np.random.default_rng(0).integers(0, 256, (5, 7, stored), np.uint8)
+    path = write(tmp_path / "i.png", array[..., 0] if stored == 1 else array)
+    image = read_image(path, channels)
+    assert image.shape == (5, 7, channels) and image.dtype == np.uint8
+    color = array[..., :3] if stored > 2 else np.repeat(array[..., :1], 3, -1)
+    if channels == 1:
+        luma = color.astype(float) @ [0.299, 0.587, 0.114]
+        assert np.abs(image[..., 0] - luma).max() <= 0.51
+    else:
+        np.testing.assert_array_equal(image[..., :3], color)
+    if channels == 4:
+        np.testing.assert_array_equal(image[..., 3], array[..., -1] if stored in (2, 4) else 255)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bit_grey_keeps_its_bits(tmp_path, suffix, channels):
+    array = np.array([[0, 1000], [40000, 65535]], np.uint16)
+    image = read_image(write(tmp_path / f"i.{suffix}", array), channels)
+    assert image.dtype == np.uint16 and image.shape == (2, 2, channels)
+    np.testing.assert_array_equal(image[..., 0], array)
+    if channels == 4:
+        assert (image[..., 3] == 65535).all()
+
+
+def test_sixteen_bit_colour_comes_as_eight_bits(tmp_path):
+    array = np.random.default_rng(0).integers(0, 65536, (3, 5, 3))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 5, 3, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    (tmp_path / "i.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    np.testing.assert_array_equal(read_image(tmp_path / "i.png"), array >> 8)
+
+
+def test_palette_and_one_bit_images(tmp_path):
+    palette = Image.fromarray(mask_of(0, 1)).convert("P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.save(tmp_path / "p.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "p.png")[0, 1], [40, 50, 60])
+    Image.fromarray(mask_of(0, 1).astype(bool)).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png", 1)[..., 0], 255 * mask_of(0, 1))
+
+
+def test_numbers_that_are_no_intensities(tmp_path):
+    write(tmp_path / "f.tif", np.array([[0.5, -3.0]], np.float32))
+    with pytest.raises(DataError, match=r"f\.tif holds numbers from -3\.0 to 0\.5 .*8 or 16 bits"):
+        read_image(tmp_path / "f.tif")
+    with pytest.raises(DataError, match="whole numbers"):
+        read_mask(tmp_path / "f.tif")
+    path = write(tmp_path / "i.tif", np.array([[7, 65535]], np.int32))
+    np.testing.assert_array_equal(read_image(path, 1)[..., 0], [[7, 65535]])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_exif_orientation(tmp_path, orientation, suffix):
+    """The upright image is asymmetric, so each of the eight orientations shows."""
+    stored = np.zeros((16, 24), np.uint8)
+    stored[:8, :8] = 250
+    stored[8:, :8] = 120
+    turns = {
+        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+        5: lambda a: a.T, 6: lambda a: a.T[:, ::-1], 7: lambda a: a[::-1, ::-1].T, 8: lambda a: a.T[::-1],
+    }  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = write(tmp_path / f"i.{suffix}", stored, exif=exif)
+    upright = turns[orientation](stored)
+    assert read_header(path)[:2] == upright.shape
+    np.testing.assert_allclose(read_image(path, 1)[..., 0].astype(int), upright, atol=8)
+    np.testing.assert_allclose(read_mask(path).astype(int), upright, atol=8)
+
+
+def test_a_rotated_photo_with_an_upright_mask(tmp_path):
+    make_folder(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write(tmp_path / "images" / "r.jpg", np.zeros((8, 12, 3), np.uint8), exif=exif)
+    write(tmp_path / "masks" / "r.png", mask_of(0, 1, 2, size=(12, 8)))
+    source = everything(tmp_path)
+    assert source[3]["image"].shape == (12, 8, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (33, 47)])
+def test_one_pixel_and_odd_sizes(tmp_path, size):
+    source = everything(make_folder(tmp_path, size=size, values=(0, 1)), classes=("a", "b"))
+    assert source[0]["image"].shape == (*size, 3) and source[0]["label"].shape == size
+
+
+def test_to_channels_of_two_and_four():
+    image = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+    np.testing.assert_array_equal(to_channels(image, 3), image[..., :3])
+    np.testing.assert_array_equal(to_channels(image[..., :2], 4), image[..., [0, 0, 0, 1]])
+
+
+# Mistakes
+
+
+def test_missing_directory_names_its_neighbour(tmp_path):
+    (tmp_path / "my_data").mkdir()
+    with pytest.raises(DataError, match=r"config\.data\.dir='.*my_dat' does not exist\. Did you mean 'my_data'"):
+        FolderSource(tmp_path / "my_dat", "train")
+    with pytest.raises(DataError, match=r"config\.data\.dir is empty; give the folder with --config\.data\.dir"):
+        FolderSource("", "train")
+    with pytest.raises(DataError, match=r"config\.data\.dir='.*/unlike' does not exist\.$"):
+        FolderSource(tmp_path / "unlike", "train")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="is a file, not a folder"):
+        FolderSource(tmp_path / "file", "train")
+
+
+def test_empty_directory_and_directory_of_something_else(tmp_path):
+    with pytest.raises(DataError, match="is empty; expected DIR/images and DIR/masks"):
+        FolderSource(tmp_path, "train")
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(DataError, match="holds pictures; expected DIR/images and DIR/masks"):
+        FolderSource(tmp_path, "train")
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="has no folder 'masks'"):
+        FolderSource(tmp_path, "train")
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(DataError, match=r"has no images: no \.png, \.jpg"):
+        FolderSource(tmp_path, "train")
+
+
+def test_missing_split_folder(tmp_path):
+    make_folder(tmp_path / "train")
+    make_folder(tmp_path / "valid")
+    with pytest.raises(DataError, match=r"has the splits train, valid, but no folder 'val'\. Did you mean 'valid'"):
+        FolderSource(tmp_path, "val")
+    assert len(FolderSource(tmp_path, "valid")) == 3
+    with pytest.raises(DataError, match="divided into train and val; for a split 'valid'"):
+        FolderSource(tmp_path / "train", "valid")
+
+
+@pytest.mark.parametrize("fraction, split", [(0.0, "val"), (1.0, "train")])
+def test_zero_length_split(tmp_path, fraction, split):
+    with pytest.raises(DataError, match=f"split '{split}' of .* has no images.*3 in all.*val_fraction={fraction}"):
+        FolderSource(make_folder(tmp_path), split, val_fraction=fraction)
+
+
+def test_zero_length_split_folder(tmp_path):
+    make_folder(tmp_path / "train")
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    (tmp_path / "val" / "masks").mkdir()
+    with pytest.raises(DataError, match="val has no images"):
+        FolderSource(tmp_path, "val")
+
+
+def test_image_without_mask_and_mask_without_image(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "masks" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"The image .*b\.png has no mask .*masks/b\.\*\.$"):
+        everything(tmp_path)
+    (tmp_path / "images" / "c.png").unlink()
+    with pytest.raises(
+        DataError, match=r"b\.png has no mask.* \(1 more such; python -m jaxseg\.data\.check lists them"
+    ):
+        everything(tmp_path)
+    tolerant = everything(tmp_path, strict=False)
+    assert len(tolerant) == 1
+    assert any("The mask" in p and "c.png has no image" in p for p in tolerant.problems)
+
+
+def test_two_files_of_one_name(tmp_path):
+    make_folder(tmp_path)
+    write(tmp_path / "images" / "a.jpg", np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(DataError, match=r"a\.jpg and .*a\.png have the same name up to the suffix"):
+        everything(tmp_path)
+
+
+def test_mask_of_another_size(tmp_path):
+    make_folder(tmp_path)
+    write(tmp_path / "masks" / "b.png", mask_of(0, 1, 2, size=(6, 4)))
+    with pytest.raises(DataError, match=r"masks/b\.png is 6 x 4 \(height x width\), but its image .*b\.png is 4 x 6"):
+        everything(tmp_path)
+    with pytest.raises(DataError, match="is 6 x 4"):
+        everything(tmp_path, strict=False)[1]
+
+
+def test_colour_mask_offers_the_palette(tmp_path):
+    make_folder(tmp_path)
+    write(tmp_path / "masks" / "b.png", np.array([(0, 0, 0), (128, 0, 64)], np.uint8)[mask_of(0, 1)])
+    with pytest.raises(DataError, match=r"b\.png holds colours.*--config\.data\.palette"):
+        everything(tmp_path)
+
+
+def test_colours_of_classes_json_decode_masks_of_colour(tmp_path):
+    """In the order of classes.json, whatever the numbers of the colours; palette files stay indices."""
+    make_folder(tmp_path)
+    entries = [("ground", (0, 0, 0)), ("disc", (200, 30, 30)), ("box", (30, 30, 200))]
+    listed = [{"index": i, "name": n, "colour": list(c)} for i, (n, c) in enumerate(entries)]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": listed}))
+    mask = mask_of(0, 1, 2)
+    write(tmp_path / "masks" / "b.png", np.array([c for _, c in entries], np.uint8)[mask])
+    for split in ("train", "val"):
+        source = FolderSource(tmp_path, split)
+        for i in range(len(source)):
+            if source.name(i).startswith("b"):
+                np.testing.assert_array_equal(source[i]["label"], mask)
+    with pytest.raises(DataError, match=r"gives the index 1 the colour \(30, 30, 200\), but .* 'disc'"):
+        FolderSource(tmp_path, "train", palette=((0, 0, 0), (30, 30, 200), (200, 30, 30)))
+
+
+def test_a_palette_file_keeps_its_indices_beside_classes_json(tmp_path):
+    make_folder(tmp_path)
+    listed = [{"index": i, "name": str(i), "colour": [i, 0, 9]} for i in range(3)]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": listed}))
+    image = Image.fromarray(mask_of(0, 1, 2), "P")
+    image.putpalette([7, 7, 7, 8, 8, 8, 9, 9, 9])
+    image.save(tmp_path / "masks" / "b.png")
+    for split in ("train", "val"):
+        source = FolderSource(tmp_path, split)
+        for i in range(len(source)):
+            if source.name(i).startswith("b"):
+                np.testing.assert_array_equal(source[i]["label"], mask_of(0, 1, 2))
+
+
+def test_no_mask_with_the_name_of_its_image_is_told_as_such(tmp_path):
+    make_folder(tmp_path)
+    for path in list((tmp_path / "masks").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_mask{path.suffix}"))
+    with pytest.raises(DataError, match="has no mask"):
+        FolderSource(tmp_path, "train", strict=False)
+
+
+def test_colour_that_the_palette_lacks(tmp_path):
+    make_folder(tmp_path)
+    for name in "abc":
+        write(tmp_path / "masks" / f"{name}.png", np.array([(0, 0, 0), (128, 0, 64)], np.uint8)[mask_of(0, 1)])
+    source = everything(tmp_path, palette=((0, 0, 0), (1, 1, 1)))
+    with pytest.raises(DataError, match=r"holds colours that config\.data\.palette lacks: \(\(128,0,64\),\)"):
+        source[0]
+
+
+@pytest.mark.parametrize(
+    "palette, message",
+    [
+        (((0, 0, 0), (0, 0, 0)), "same colour twice"),
+        (((0, 0, 0), (0, 0, 256)), r"config\.data\.palette has \(0, 0, 256\)"),
+        (((0, 0, 0), 7), r"config\.data\.palette has 7"),
+    ],
+)
+def test_wrong_palette(tmp_path, palette, message):
+    with pytest.raises(DataError, match=message):
+        everything(make_folder(tmp_path), palette=palette)
+
+
+def test_labels_outside_the_classes(tmp_path):
+    make_folder(tmp_path)
+    write(tmp_path / "masks" / "b.png", mask_of(0, 9, 4))
+    with pytest.raises(DataError, match=r"names 3 classes \(values 0 to 2\), but .*b\.png holds 4, 9"):
+        everything(tmp_path, classes=("x", "y", "z"))
+    (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"]}')
+    source = everything(tmp_path)
+    source[0]
+    with pytest.raises(
+        DataError,
+        match=r"b\.png holds the values 4, 9, which belong to none of the 3 classes \(values 0 to 2; ignored: 255",
+    ):
+        source[1]
+
+
+def test_classes_that_disagree_with_the_data(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"]}')
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(tmp_path), data__classes=("x", "y"), data__val_fraction=0.0)
+    with pytest.raises(DataError, match=r"config\.data\.classes names 2 classes \(x, y\).*has 3 \(x, y, z\)"):
+        make_source(config, "train")
+    update(config, data__classes=())
+    assert make_source(config, "train").info.classes == ("x", "y", "z")
+    with pytest.raises(DataError, match=r"names 2 classes \(x, y\), but config\.data\.palette have 3"):
+        everything(make_folder(tmp_path / "other"), classes=("x", "y"), palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+
+
+def test_masks_that_hold_no_indices(tmp_path):
+    with pytest.raises(DataError, match=r"hold the values 0, 85, 170, where class indices.*classes\.json"):
+        everything(make_folder(tmp_path, values=(0, 85, 170)))
+    with pytest.raises(DataError, match=r"hold the values 0, where class indices"):
+        everything(make_folder(tmp_path / "zeros", values=(0,)))
+    big = make_folder(tmp_path / "big")
+    write(big / "masks" / "b.png", np.full((4, 6), 300, np.uint16))
+    with pytest.raises(DataError, match=r"b\.png holds the value 300; class indices from 0 to 254"):
+        everything(big)
+
+
+def test_masks_saved_as_jpeg_are_explained(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 3, (16, 16)).astype(np.uint8) * 120
+    for name in "ab":
+        write(tmp_path / "images" / f"{name}.png", np.zeros((16, 16, 3), np.uint8))
+        write(tmp_path / "masks" / f"{name}.jpg", noise)
+    with pytest.raises(DataError, match="JPEG changes values: masks must be PNG"):
+        everything(tmp_path, classes=("x", "y", "z"))
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_truncated_file(tmp_path, part, suffix):
+    make_folder(tmp_path, "ab", size=(64, 64))
+    (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"]}')
+    (tmp_path / part / "b.png").unlink()
+    noise = np.random.default_rng(0).integers(0, 3, (64, 64)).astype(np.uint8)
+    path = write(tmp_path / part / f"b.{suffix}", noise)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"{part}/b\.{suffix} cannot be read as an image: it is damaged, cut short"):
+        everything(tmp_path)[1]
+
+
+def test_file_that_is_no_image(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "images" / "b.png").write_text("hello")
+    with pytest.raises(DataError, match=r"images/b\.png cannot be read as an image"):
+        everything(tmp_path)
+    (tmp_path / "images" / "b.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"images/b\.png cannot be read as an image"):
+        everything(tmp_path)
+    with pytest.raises(DataError, match=r"There is no file .*nothing\.png"):
+        read_image(tmp_path / "nothing.png")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", r"classes\.json is not of the form .*JSONDecodeError"),
+        ('{"names": []}', r"not of the form .*KeyError"),
+        ('{"classes": [{"index": 0}]}', r"not of the form"),
+        ('{"classes": []}', "has the indices"),
+        ('{"classes": [{"index": 1, "name": "a"}, {"index": 1, "name": "b"}]}', "has the indices 1, 1"),
+        ('{"classes": ["a", "b", "c"], "ignore_index": 2}', "ignored index 2 to the class 'c'"),
+        ('{"classes": ["a", "b", "c"], "ignore_index": 70000}', "has the ignore_index 70000; a whole number from 0"),
+        ('{"classes": ["a", "b", "c"], "ignore_index": -1}', "has the ignore_index -1; a whole number from 0"),
+        ('{"classes": [{"name": "a", "colour": [0, 0]}, "b", "c"]}', r"has \[0, 0\], where a colour"),
+    ],
+)
+def test_wrong_classes_file(tmp_path, text, message):
+    make_folder(tmp_path)
+    (tmp_path / "classes.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        everything(tmp_path)
+
+
+def test_two_ignored_values_disagree(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "classes.json").write_text('{"classes": ["a", "b"], "ignore_index": 2}')
+    with pytest.raises(DataError, match=r"config\.data\.ignore is 3, but .*classes\.json has ignore_index 2"):
+        everything(tmp_path, ignore=3)
+    assert everything(tmp_path, ignore=2).info.ignore == 2

@@ -1,0 +1,70 @@
+"""A workdir as training leaves it, made in a second: a tiny network with random parameters, never trained."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from jaxseg import build, optim
+from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.data import make_source
+from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.workdir import data_record, prepare_workdir
+from jaxseg.state import TrainState, init_state
+
+TINY = {"widths": (4,), "hidden": 8, "hidden_kernel": 3, "dropout": 0.0}
+
+
+def tiny_config(**values: Any) -> ConfigDict:
+    """Returns the configuration of a tiny `cnn` on 16x16 shapes; `values` are dotted keys with `__` for the dot."""
+    config = default_config()
+    update(config, model__name="cnn", model__args=TINY, data__size=(16, 16), data__shapes_train=4, data__shapes_val=5)
+    update(config, eval__batch_size=4, **values)
+    return config
+
+
+def tiny_state(config: ConfigDict, num_classes: int, seed: int) -> TrainState:
+    """Returns a state whose predictions hold several classes."""
+    tx, _ = optim.from_config(config)
+    model = build.make_model(config, num_classes)
+    shape = (*build.input_size(config), config.data.channels)
+    state = init_state(model, tx, jax.random.key(seed), shape, ema=config.ema.decay > 0)
+    keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
+
+    def shake(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x + 0.5 * jax.random.normal(next(keys), x.shape), tree)
+
+    stats = jax.tree.map(lambda x: jnp.abs(x) + 0.3, shake(state.batch_stats))
+    ema = None if state.ema_params is None else shake(state.params)
+    return state.replace(params=shake(state.params), batch_stats=stats, ema_params=ema)
+
+
+def make_run(workdir: Path, config: ConfigDict, saved: dict[int, float | None] | None = None) -> Path:
+    """Writes config.json, data.json and one checkpoint for each {step: validation mIoU or None}; returns `workdir`."""
+    prepare_workdir(workdir, config)
+    info = make_source(config, config.data.train_split).info
+    num_classes = config.model.num_classes or len(info.classes)
+    data_record(workdir, classes=info.classes, colors=info.colors, num_classes=num_classes, weigh=lambda: None)
+    with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints:
+        for step, mean_iou in (saved or {10: 0.5}).items():
+            state = tiny_state(config, num_classes, seed=step).replace(step=jnp.int32(step))
+            checkpoints.save(step, state, {}, None if mean_iou is None else {"mean_iou": mean_iou}, wait=True)
+    return workdir
+
+
+def make_folder(directory: Path, sizes: list[tuple[int, int]], classes: int = 3, split: str = "val") -> Path:
+    """Writes `directory`/SPLIT/images and masks with one random image of each size; every class is in the first."""
+    rng = np.random.default_rng(len(sizes))
+    for kind in ("images", "masks"):
+        (directory / split / kind).mkdir(parents=True, exist_ok=True)
+    for i, (h, w) in enumerate(sizes):
+        mask = np.repeat(np.repeat(rng.integers(0, classes, (h // 4 + 1, w // 4 + 1)), 4, 0), 4, 1)[:h, :w]
+        mask.flat[: classes if i == 0 else 0] = np.arange(classes)
+        mask.flat[-1] = 255 if i else mask.flat[-1]
+        image = np.clip(mask[..., None] * 60 + rng.integers(0, 80, (h, w, 3)), 0, 255)
+        Image.fromarray(image.astype(np.uint8)).save(directory / split / "images" / f"{i}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(directory / split / "masks" / f"{i}.png")
+    return directory

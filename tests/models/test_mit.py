@@ -1,0 +1,131 @@
+"""Mix Transformers and SegFormer beside transformers and segmentation_models.pytorch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import oracles
+from helpers.parity import check_eval, check_gradients, load, state_of
+
+from jaxseg import models, pretrained
+from jaxseg.models import encoders
+from jaxseg.pretrained import mit
+
+SIZES = {
+    "b0": ((32, 64, 160, 256), (2, 2, 2, 2), 256),
+    "b1": ((64, 128, 320, 512), (2, 2, 2, 2), 256),
+    "b2": ((64, 128, 320, 512), (3, 4, 6, 3), 768),
+    "b3": ((64, 128, 320, 512), (3, 4, 18, 3), 768),
+    "b4": ((64, 128, 320, 512), (3, 8, 27, 3), 768),
+    "b5": ((64, 128, 320, 512), (3, 6, 40, 3), 768),
+}
+
+
+def config(name: str, **fields):
+    widths, depths, features = SIZES[name]
+    return oracles.transformers().SegformerConfig(
+        hidden_sizes=widths,
+        depths=depths,
+        decoder_hidden_size=features,
+        num_labels=7,
+        classifier_dropout_prob=0.0,
+        drop_path_rate=0.0,
+        **fields,
+    )
+
+
+def enlarged(torch, logits, x):
+    """Logits at a quarter of the size, enlarged as the authors and transformers do before the loss."""
+    return torch.nn.functional.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
+
+
+def wrapped(module):
+    """The torch module with logits at the image's size."""
+    torch = oracles.torch()
+
+    class Enlarged(type(module)):
+        def forward(self, x):
+            return enlarged(torch, super().forward(x).logits, x)
+
+    module.__class__ = Enlarged
+    return module
+
+
+@pytest.fixture(scope="module")
+def segformer_b0():
+    module = oracles.transformers().SegformerForSemanticSegmentation(config("b0"))
+    return wrapped(module)
+
+
+def ours(**fields):
+    return models.build("segformer", num_classes=7, dropout=0.0, encoder="mit_b0", encoder_args={"drop_path": 0.0})
+
+
+def test_segformer_b0_has_the_logits_of_transformers(segformer_b0):
+    check_eval(ours(), segformer_b0, mit.segformer_transformers())
+
+
+def test_segformer_b0_has_the_gradients_of_transformers(segformer_b0):
+    check_gradients(ours(), segformer_b0, mit.segformer_transformers())
+
+
+def test_mit_b0_has_the_features_of_smp():
+    module = oracles.smp().encoders.get_encoder("mit_b0", weights=None)
+    check_eval(
+        encoders.build("mit_b0"),
+        module,
+        mit.mit_smp(),
+        ours=lambda pyramid: pyramid,
+        theirs=lambda features: features[2:],
+    )
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_every_size_has_the_weights_of_transformers(name):
+    torch, transformers = oracles.torch(), oracles.transformers()
+    with torch.device("meta"):
+        module = transformers.SegformerForSemanticSegmentation(config(name))
+    state = {k: np.broadcast_to(np.float32(0), v.shape) for k, v in module.state_dict().items()}
+    model = models.build("segformer", num_classes=7, features=SIZES[name][2], encoder=f"mit_{name}")
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    converted = pretrained.convert(state, mit.segformer_transformers())
+    flat = pretrained.flatten(variables)
+    assert {path: x.shape for path, x in converted.items()} == {path: x.shape for path, x in flat.items()}
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "published"),
+    [("b0", 256, 3.8), ("b1", 256, 13.7), ("b2", 768, 27.5), ("b3", 768, 47.3), ("b4", 768, 64.1), ("b5", 768, 84.7)],
+)
+def test_parameters_are_the_papers(name, features, published):
+    """Xie et al. 2021, Table 1, in millions for the 150 classes of ADE20K."""
+    model = models.build("segformer", num_classes=150, features=features, encoder=f"mit_{name}")
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    assert abs(sum(x.size for x in jax.tree.leaves(variables["params"])) / 1e6 - published) < 0.06
+
+
+def test_the_names_of_files_are_known(tmp_path):
+    """transformers saves under the names of the hub's files, which are not those of its modules."""
+    transformers = oracles.transformers()
+    from safetensors.numpy import load_file
+
+    module = transformers.SegformerForSemanticSegmentation(config("b0"))
+    module.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    assert "segformer.encoder.block.0.0.attention.self.query.weight" in state
+    inside, saved = state_of(module), pretrained.convert(state, mit.segformer_transformers())
+    for path, x in pretrained.convert(inside, mit.segformer_transformers()).items():
+        np.testing.assert_array_equal(x, saved[path])
+
+
+def test_the_classifier_of_a_file_is_left_out():
+    transformers = oracles.transformers()
+    module = transformers.SegformerForImageClassification(config("b0"))
+    load(encoders.build("mit_b0"), module, mit.mit_classifier())
+
+
+def test_a_stage_needs_all_its_numbers():
+    encoder = encoders.build("mit_b0", depths=[1, 1, 1])
+    with pytest.raises(ValueError, match="depths needs 4 numbers"):
+        jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -1,0 +1,344 @@
+"""What every model promises: any size and channel count, float32 logits, stable names, gradients everywhere."""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from helpers.parity import FAST_COMPILE
+from helpers.tiny_models import ENCODERS, TINY
+
+from jaxseg import models, pretrained
+from jaxseg.models import encoders
+from jaxseg.models.attention_decoder import pooling_factor
+from jaxseg.nn import Conv, make_norm
+
+# Where the classifier is not the one layer "head" (a sum of several scores).
+HEADS = {"deeplabv2": "head/branch0/score"}
+# Outputs that a loss term of the same name reads in place of the logits.
+READ_BY_LOSSES = ("semantic_encoding", "reconstruction")
+NORMS = ("batch", "instance", "group", "layer", "none")
+# Transformers have layer norms whatever `norm` says.
+LAYER_NORMS = ("mask2former", "segformer")
+
+
+def tiny(name: str, num_classes: int = 5, **fields):
+    return models.build(name, num_classes=num_classes, **TINY[name], **fields)
+
+
+def shapes(model: nn.Module, image: tuple[int, ...], train: bool = False):
+    """Returns (variables, logits, out) as shapes, without computing anything."""
+    x = jax.ShapeDtypeStruct(image, jnp.float32)
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = jax.eval_shape(lambda x: model.init(rngs, x), x)
+    apply = functools.partial(model.apply, train=train, mutable=["batch_stats"], rngs=rngs)
+    (logits, out), _ = jax.eval_shape(apply, variables, x)
+    return variables, logits, out
+
+
+def drawn(module: nn.Module, *inputs):
+    """Variables with every leaf random, so that no scale of one or bias of zero hides a mistake."""
+    variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name == "kernel":
+            return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
+        if name in ("scale", "var"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        return rng.normal(0, 0.3, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def paths(tree) -> set[str]:
+    return {"/".join(p.key for p in path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def test_every_model_is_tested():
+    assert set(TINY) == set(models.names())
+
+
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize(("image", "classes"), [((2, 33, 47, 3), 5), ((1, 1, 1, 1), 1), ((1, 7, 64, 4), 2)])
+def test_logits_have_the_image_size(name, image, classes):
+    for train in (False, True):
+        _, logits, out = shapes(tiny(name, classes), image, train)
+        assert logits.shape == (*image[:3], classes) and logits.dtype == jnp.float32
+        assert all(aux.shape == logits.shape and aux.dtype == jnp.float32 for aux in out["aux"])
+        assert train or out["aux"] == ()
+
+
+@pytest.mark.parametrize("image", [(1, 1, 1, 3), (1, 33, 47, 1)])
+def test_unet_without_padding_gives_the_image_size(image):
+    _, logits, out = shapes(tiny("unet", padding="valid"), image)
+    assert logits.shape == (*image[:3], 5)
+    assert out["encoder/stage0"].shape[1] > image[1]
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
+    variables, logits, out = shapes(tiny(name, dtype="bfloat16"), (1, 16, 16, 3), train=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    assert logits.dtype == jnp.float32
+    inner = {stage for stage in out if "/" in stage and not stage.startswith("scores/")}  # scores are logits
+    assert {out[stage].dtype for stage in inner} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", models.names())
+def test_every_norm_fits_every_model(name, norm):
+    variables, _, _ = shapes(tiny(name, norm=norm), (2, 9, 9, 3), train=True)
+    assert ("batch_stats" in variables) == (norm == "batch")
+    assert any("norm" in path for path in paths(variables["params"])) == (norm != "none" or name in LAYER_NORMS)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_no_bias_before_a_norm_and_a_bias_without(name):
+    with_norm = paths(shapes(tiny(name), (1, 8, 8, 3))[0]["params"])
+    without = paths(shapes(tiny(name, norm="none"), (1, 8, 8, 3))[0]["params"])
+    for path in with_norm:
+        block, _, leaf = path.rpartition("/")
+        if leaf == "kernel" and block.endswith("/conv"):
+            assert f"{block}/bias" not in with_norm and f"{block}/bias" in without
+
+
+def test_parameter_names_are_stable():
+    resunet = paths(shapes(tiny("resunet"), (1, 8, 8, 3))[0]["params"])
+    assert {"encoder/stage0/block1/conv1/kernel", "encoder/stage2/block1/norm1/scale", "head/kernel"} <= resunet
+    assert {"encoder/stage1/block1/shortcut/kernel", "decoder/stage0/block1/conv2/kernel"} <= resunet
+    unet = paths(shapes(tiny("unet"), (1, 8, 8, 3))[0]["params"])
+    assert {"encoder/stage2/conv2/conv/kernel", "decoder/stage1/up/kernel", "decoder/stage0/conv1/norm/scale"} <= unet
+    attention = paths(shapes(tiny("attention_decoder"), (1, 8, 8, 3))[0]["params"])
+    assert {"decoder/stage1/attention/query/kernel", "decoder/stage0/conv/conv/kernel"} <= attention
+    for name in models.names():
+        head = HEADS[name] if name in HEADS else "head"
+        assert {f"{head}/kernel", f"{head}/bias"} <= paths(shapes(tiny(name), (1, 8, 8, 3))[0]["params"])
+
+
+def test_padding_of_unet_changes_no_parameter():
+    same, _, _ = shapes(tiny("unet"), (1, 16, 16, 3))
+    valid, _, _ = shapes(tiny("unet", padding="valid"), (1, 16, 16, 3))
+    assert jax.tree.map(lambda a: a.shape, same) == jax.tree.map(lambda a: a.shape, valid)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_gradients_reach_every_parameter(name, key):
+    fields = {"widths": [4, 8]} if "widths" in TINY[name] else {}
+    model = models.build(name, num_classes=5, norm="group", **(TINY[name] | fields))
+    rng = np.random.default_rng(1)
+    image = jnp.asarray(rng.normal(size=(2, 7, 8, 3)), jnp.float32)
+    weight = jnp.asarray(rng.normal(size=(2, 7, 8, 5)), jnp.float32)
+
+    @functools.partial(jax.jit, compiler_options=FAST_COMPILE)
+    @jax.grad
+    def gradient(params):
+        logits, out = model.apply({"params": params}, image, train=True, rngs={"dropout": key})
+        read = jax.tree.leaves([out[name] for name in READ_BY_LOSSES if name in out])
+        return sum(jnp.sum(scores * weight) for scores in (logits, *out["aux"])) + sum(jnp.sum(x**2) for x in read)
+
+    gradients = gradient(drawn(model, image)["params"])
+    for path, g in jax.tree_util.tree_flatten_with_path(gradients)[0]:
+        path = "/".join(p.key for p in path)
+        assert np.isfinite(g).all(), path
+        # The softmax over keys does not change when every key moves by the same vector.
+        assert np.abs(g).max() > 0 or path.endswith("attention/key/bias"), path
+
+
+def test_one_pixel_trains():
+    """Every stage is a single pixel: statistics over nothing else must give numbers all the same."""
+    model, image = tiny("resunet"), jnp.ones((1, 1, 1, 3))
+    apply = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    (logits, _), _ = apply(drawn(model, image), image)
+    assert np.isfinite(logits).all()
+
+
+def test_bfloat16_is_near_float32():
+    image = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 8, 3)), jnp.float32)
+    exact, rough = tiny("encoder_decoder", norm="group"), tiny("encoder_decoder", norm="group", dtype="bfloat16")
+    variables = drawn(exact, image)
+    a, b = (jax.jit(lambda m=m: m.apply(variables, image)[0])() for m in (exact, rough))
+    assert 0 < np.abs(a - b).max() < 0.1 * np.abs(a).max()
+
+
+def test_dropout_needs_train_and_a_key():
+    model = tiny("cnn", norm="none")
+    image = jnp.asarray(np.random.default_rng(1).normal(size=(1, 8, 8, 3)), jnp.float32)
+    variables = drawn(model, image)
+    run = jax.jit(lambda k, train: model.apply(variables, image, train=train, rngs={"dropout": k})[0], static_argnums=1)
+    keys = jax.random.key(1), jax.random.key(2)
+    np.testing.assert_array_equal(run(keys[0], False), run(keys[1], False))
+    np.testing.assert_array_equal(run(keys[0], True), run(keys[0], True))
+    assert np.abs(run(keys[0], True) - run(keys[1], True)).max() > 0
+
+
+def test_shortcut_forms_of_resunet():
+    counts = {}
+    for form in ("auto", "projection", "learned", "none"):
+        params = shapes(tiny("resunet", shortcut=form, blocks=2), (1, 8, 8, 3))[0]["params"]
+        counts[form] = sum(leaf.size for leaf in jax.tree.leaves(params))
+        assert any("shortcut" in path for path in paths(params)) == (form != "none")
+    assert counts["none"] < counts["auto"] < counts["projection"] < counts["learned"]
+
+
+def test_up_sampling_forms_of_resunet():
+    for up in ("nearest", "bilinear", "transposed"):
+        params = shapes(tiny("resunet", up=up), (1, 9, 8, 3))[0]["params"]
+        assert ("decoder/stage0/up/kernel" in paths(params)) == (up == "transposed")
+
+
+def test_attention_can_be_left_out_and_looked_at():
+    variables, _, _ = shapes(tiny("attention_decoder", attention=False), (1, 8, 8, 3))
+    assert not any("attention" in path for path in paths(variables["params"]))
+    model = tiny("attention_decoder", sow_attention=True, max_tokens=16)
+    image = jnp.zeros((1, 12, 8, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    _, kept = jax.eval_shape(lambda v: model.apply(v, image, mutable=["intermediates"]), variables)
+    (weights,) = kept["intermediates"]["decoder"]["stage0"]["attention"]["attention"]
+    assert weights.shape == (1, 2, 6, 6)  # 12 x 8 positions are 6 x 4 after one halving, still too many, then 3 x 2
+
+
+def test_attention_is_bounded_by_max_tokens():
+    assert [pooling_factor(*size, 16) for size in ((4, 4), (4, 5), (1, 1), (1, 1000), (9, 9))] == [1, 2, 1, 64, 4]
+    model = models.build("attention_decoder", num_classes=2)
+    shapes(model, (1, 720, 960, 3), train=True)
+
+
+class Backbone(nn.Module):
+    """A pyramid that starts at stride 2 and keeps its resolution once, as an atrous network does."""
+
+    strides = (2, 4, 4)
+    norm: object = None
+    act: object = None
+    dtype: object = None
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        one = Conv(4, stride=2, name="a")(x)
+        two = Conv(6, stride=2, name="b")(one)
+        return one, two, Conv(8, name="c")(two)
+
+
+@pytest.mark.parametrize("name", ["attention_decoder", "attention_unet", "autoencoder", "resunet", "unet"])
+def test_decoders_take_any_pyramid(name):
+    for encoder in ("plain", "residual"):
+        model = models.build(name, num_classes=3, widths=[8, 4], encoder=encoder, encoder_args={"widths": [4, 6, 8]})
+        variables, logits, _ = shapes(model, (1, 13, 10, 3), train=True)
+        assert logits.shape == (1, 13, 10, 3)
+        first = {"plain": "encoder/stage0/conv1/conv/kernel", "residual": "encoder/stage0/block1/conv1/kernel"}
+        assert first[encoder] in paths(variables["params"])
+    _, logits, _ = shapes(models.build(name, num_classes=3, widths=[8, 4], encoder=Backbone), (1, 13, 10, 3))
+    assert logits.shape == (1, 13, 10, 3)
+    with pytest.raises(ValueError, match="too few for an encoder of 3 levels"):
+        shapes(models.build(name, num_classes=3, widths=[8], encoder=Backbone), (1, 8, 8, 3))
+
+
+@pytest.mark.parametrize("name", encoders.names())
+def test_encoders_keep_their_promise(name):
+    encoder = encoders.build(name, **ENCODERS[name])
+    widths, strides = encoder.widths, encoder.strides
+    assert len(widths) == len(strides) and list(strides) == sorted(strides)
+    for h, w, c in ((strides[-1], 2 * strides[-1], 3), (strides[-1] + 1, 1, 4)):
+        x = jnp.zeros((2, h, w, c))
+        pyramid = jax.eval_shape(lambda k, x=x: encoder.init_with_output(k, x)[0], jax.random.key(0))
+        assert [f.shape for f in pyramid] == [(2, -(-h // s), -(-w // s), n) for s, n in zip(strides, widths)]
+
+
+def test_every_encoder_is_tested():
+    assert set(ENCODERS) == set(encoders.names())
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("resnet", {}, "no model 'resnet'. Did you mean 'resunet'"),
+        ("unet", {"width": [1]}, "'unet' has no field 'width'. Did you mean 'widths'"),
+        ("unet", {"widths": "64"}, "widths must be a tuple, each element a whole number, got '64'"),
+        ("unet", {"widths": [4, 0]}, "widths must be at least 1"),
+        ("unet", {"widths": []}, "widths must not be empty"),
+        ("unet", {"convs": 1.5}, "convs must be a whole number, got 1.5"),
+        ("unet", {"convs": True}, "convs must be a whole number"),
+        ("unet", {"dropout": "a"}, "dropout must be a number"),
+        ("unet", {"padding": "full"}, "padding must be one of 'same', 'valid', got 'full'"),
+        ("resunet", {"shortcut": "long"}, "shortcut must be one of"),
+        ("attention_decoder", {"attention": 1}, "attention must be True or False"),
+        ("unet", {"norm": "bach"}, "batch"),
+        ("unet", {"act": "rleu"}, "no activation 'rleu'. Did you mean 'relu'"),
+        ("unet", {"dtype": "float64"}, "float32, bfloat16"),
+        ("unet", {"num_classes": 0}, "num_classes must be at least 1"),
+        ("unet", {"encoder": "resdual"}, "no encoder 'resdual'. Did you mean 'residual'"),
+        ("unet", {"encoder": "plain", "encoder_args": {"wdths": [1]}}, "'plain' has no field 'wdths'. Did you mean"),
+        ("unet", {"encoder_args": {"widths": [1]}}, "encoder_args needs encoder"),
+        ("cnn", {"encoder": "plain"}, "'cnn' has no field 'encoder'"),
+        ("encoder_decoder", {"up_kernel": 5}, "up_kernel must be one of 2, 3, 4"),
+    ],
+)
+def test_wrong_arguments_are_named(name, fields, message):
+    with pytest.raises(ValueError, match=message.replace("(", "\\(").replace("?", "\\?")):
+        models.build(name, **({"num_classes": 3} | fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "stride"),
+    [
+        ("deeplabv3plus", "resnet50", 16),
+        ("deeplabv2", "resnet101", 8),
+        ("pspnet", "vgg16", 8),
+        ("deeplabv3", "mit_b0", 32),
+    ],
+)
+def test_a_named_encoder_keeps_the_layout_that_the_network_wants(name, encoder, stride):
+    assert models.build(name, num_classes=2, encoder=encoder).encoder().strides[-1] == stride
+    own = models.build(name, num_classes=2, encoder_args={"output_stride": 32}).encoder()
+    assert own.strides[-1] == 32 and type(own) is type(models.build(name, num_classes=2).encoder())
+
+
+def test_an_encoder_of_the_networks_own_draws_over_the_mapped_axis():
+    assert models.build("segformer", num_classes=2, axis_name="data").encoder().axis_name == "data"
+
+
+@pytest.mark.parametrize("name", ["pspnet", "upernet"])
+def test_one_image_leaves_the_statistics_of_its_mean_alone(name, key):
+    model, image = tiny(name), jnp.ones((1, 16, 16, 3))
+    variables = jax.jit(lambda k: model.init({"params": k, "dropout": k}, image))(key)
+    _, moved = jax.jit(lambda v: model.apply(v, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]))(
+        variables
+    )
+    before, after = (pretrained.flatten(tree["batch_stats"]) for tree in (variables, moved))
+    kept = {path for path in before if np.array_equal(before[path], after[path])}
+    assert {path for path in before if "/bin1/" in path} <= kept and len(kept) < len(before)
+
+
+def test_num_classes_is_asked_for():
+    with pytest.raises(ValueError, match="'unet' needs num_classes"):
+        models.build("unet")
+
+
+def test_forms_that_exclude_each_other():
+    with pytest.raises(ValueError, match="hidden_kernel must be odd"):
+        shapes(tiny("cnn").clone(hidden_kernel=4), (1, 8, 8, 3))
+    with pytest.raises(ValueError, match="padding='valid'"):
+        shapes(models.build("unet", num_classes=2, padding="valid", encoder="plain"), (1, 8, 8, 3))
+    with pytest.raises(ValueError, match="num_heads 4 does not divide the width 6"):
+        shapes(models.build("attention_decoder", num_classes=2, widths=[6, 8]), (1, 8, 8, 3))
+
+
+def test_models_compare_equal_and_hash():
+    """Equal models share a compilation: `jit` takes them as static arguments."""
+    assert tiny("unet") == tiny("unet") and hash(tiny("unet")) == hash(tiny("unet"))
+    assert tiny("unet", norm=make_norm("group")) != tiny("unet", norm=make_norm("layer"))
+
+
+def test_only_the_model_asked_for_is_imported():
+    code = (
+        "import sys; from jaxseg import models; models.build('cnn', num_classes=2); "
+        "print([m for m in sys.modules if m.startswith('jaxseg.models.') and m.count('.') == 2])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    parts = ("assembly", "cnn", "encoders", "fields")  # what every network is made with, and the network
+    assert set(eval(done.stdout)) == {f"jaxseg.models.{part}" for part in parts}

@@ -1,0 +1,115 @@
+"""Rematerialisation by stage: the backward pass keeps less, and the numbers stay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers.tiny_models import ENCODERS, TINY
+from helpers.tiny_run import tiny_config
+from test_step import assert_same
+
+from jaxseg import build, models, parallel, step, train
+from jaxseg.config import differences, update
+from jaxseg.losses import make_loss
+from jaxseg.models import encoders
+from jaxseg.nn import rematerialised
+from jaxseg.nn.remat import is_stage
+from jaxseg.state import init_state
+
+# A network each of the two U-shapes and one over a published encoder, with batch norm and dropout where they have it.
+NETWORKS = {
+    "unet": {"widths": [4, 8, 16]},
+    "resunet": {"widths": [4, 8, 16], "blocks": 2},
+    "deeplabv3plus": {
+        "width": 8,
+        "low_width": 4,
+        "encoder": "resnet18",
+        "encoder_args": {"depths": [2, 2], "widths": [4, 8, 8]},
+    },
+}
+
+
+def kept(apply, variables, image):
+    """Returns the bytes that the backward pass of a training step takes from the forward pass, image included."""
+
+    def backward(variables, image):
+        def train(params):
+            draws = {"dropout": jax.random.key(0)}
+            return apply({**variables, "params": params}, image, train=True, mutable=["batch_stats"], rngs=draws)[0]
+
+        return jax.vjp(train, variables["params"])[1]
+
+    residuals = jax.tree.leaves(jax.eval_shape(backward, variables, image))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in residuals)
+
+
+def assert_keeps_less(model):
+    image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+    less = kept(rematerialised(model.apply), variables, image)
+    assert less < 0.5 * kept(model.apply, variables, image)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_network_keeps_less_for_the_backward_pass(name):
+    assert_keeps_less(models.build(name, num_classes=3, **TINY[name]))
+
+
+@pytest.mark.parametrize("name", {encoders.family(name): name for name in encoders.names()}.values())
+def test_so_does_a_network_over_every_family_of_encoders(name):
+    fields = {"encoder": name, "encoder_args": ENCODERS[name], "aux_width": None, "width": 4}
+    assert_keeps_less(models.build("fcn_head", num_classes=3, **fields))
+
+
+@pytest.mark.parametrize(
+    "name", ["unet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resunet", "deeplabv3plus"))]
+)
+def test_a_step_needs_less_memory_and_ends_in_the_same_state(name):
+    model, tx = models.build(name, num_classes=3, **NETWORKS[name]), optax.sgd(0.1, momentum=0.9)
+    strategy = parallel.make_strategy("jit", {}, jax.devices()[:1])
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.normal(size=(4, 64, 64, 3)).astype(np.float32),
+        "label": rng.integers(0, 3, (4, 64, 64)).astype(np.uint8),
+    }
+    init = jax.jit(lambda key: init_state(model, tx, key, (64, 64, 3)))(jax.random.key(1))
+    memory, ends = [], []
+    for remat in (False, True):
+        anew = step.make_train_step(model, tx, make_loss("cross_entropy", num_classes=3), remat=remat)
+        given = strategy.put_state(init), strategy.put_batch(batch), strategy.put_key(jax.random.key(2))
+        program = strategy.compile_train(anew, remat=remat).lower(*given).compile()
+        memory.append(program.memory_analysis().temp_size_in_bytes)
+        ends.append(jax.device_get(program(*given)))
+    assert_same(ends[1], ends[0], rtol=1e-4)
+    assert memory[1] < 0.6 * memory[0]
+
+
+def test_what_is_a_stage():
+    stages = [("encoder", "stem"), ("encoder", "stage1"), ("decoder", "stage0"), ("aspp",), ("head",)]
+    others = [(), ("encoder",), ("decoder",), ("encoder", "stage1", "block1"), ("aspp", "conv")]
+    assert all(map(is_stage, stages)) and not any(map(is_stage, others))
+
+
+def test_the_key_reaches_the_step_that_is_checked_and_the_one_that_trains(monkeypatch, tmp_path):
+    class Reached(Exception):
+        pass
+
+    def reached(self, step, *, remat=False):
+        raise Reached(f"remat={remat}")
+
+    made = []
+    monkeypatch.setattr(step, "rematerialised", lambda apply: made.append(apply) or apply)
+    monkeypatch.setattr(parallel.JitStrategy, "compile_train", reached)
+    config = tiny_config(remat=True)
+    update(config, eval__batch_size=8)
+    build.check(config)
+    assert len(made) == 1
+    with pytest.raises(Reached, match="remat=True"):
+        train.train(config, tmp_path / "run", "the command")
+    assert len(made) == 2
+
+
+def test_a_run_goes_on_with_the_value_it_began_with():
+    """Last bits differ: after one step of the residual networks above, in a quarter to a half of the arrays."""
+    assert differences(tiny_config(), tiny_config(remat=True)) == ["remat: False -> True"]

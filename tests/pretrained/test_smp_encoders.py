@@ -1,0 +1,203 @@
+"""Networks of segmentation_models_pytorch over other encoders than whole ResNets, loaded as a configuration does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import oracles, parity
+from helpers.tiny_run import tiny_config
+
+from jaxseg import models, pretrained
+from jaxseg.config import update
+from jaxseg.errors import ConfigError
+from jaxseg.pretrained import catalogue, fitting, forms
+from jaxseg.pretrained.loading import formats
+from jaxseg.run.weights import plan_weights
+
+CLASSES = 3
+CLASS_OF = {
+    "fpn": "FPN", "linknet": "Linknet", "pspnet": "PSPNet", "unet": "Unet", "unetplusplus": "UnetPlusPlus",
+    "upernet": "UPerNet",
+}  # fmt: skip
+
+
+def theirs(name, encoder, **arguments):
+    """Their network; that over a VGG has no memory yet, since it makes the classifier too."""
+    smp = oracles.smp()
+    import torch
+
+    # A MiT reads numbers off a tensor as it is made, which the meta device has not.
+    with torch.device("cpu" if encoder.startswith("mit") else "meta"):
+        return getattr(smp, CLASS_OF[name])(encoder, encoder_weights=None, classes=CLASSES, **arguments)
+
+
+def ours(name, encoder, **fields):
+    """Our network in the form of theirs; `fields` come before its usual sizes."""
+    form = forms.of(f"smp:{name}", encoder)
+    return models.build(name, num_classes=CLASSES, encoder=encoder, **{**form.fields, **form.sizes, **fields})
+
+
+def shapes_of(model):
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+
+
+UNET = {"up": "nearest", "full_resolution": True, "head_kernel": 3}
+PSPNET = {"fuse_kernel": 1, "head_kernel": 3, "norm_single": False, "aux_width": None}
+TV = {"head_conv": True, "encoder_args": {"output_stride": 8}}
+TINY = {"depths": (1, 1, 2, 1)}
+THEIR_CONVNEXT = {"dims": (8, 16, 24, 32), **TINY}
+CONVNEXT = {"encoder_args": {"widths": (8, 16, 24, 32), **TINY}}
+CUT = {"encoder_args": {"depths": (2, 2, 2), "widths": (64, 64, 128, 256)}}
+THEIR_CUT = {"encoder_depth": 4}
+ALL, UNETS = ("fpn", "linknet", "unet", "unetplusplus", "upernet"), ("unet", "unetplusplus")
+# Name, their encoder and arguments, our encoder and fields. Theirs refuse a MiT in LinkNet and UNet++; their PSPNet
+# reads the third level, after which ours has another in a VGG, and of which it has no form in a MobileNetV2.
+CASES = [
+    *((name, "vgg11_bn", {}, "vgg11_bn", {}) for name in ALL),
+    ("unet", "mobilenet_v2", {}, "mobilenet_v2", {}),
+    *((name, "mit_b0", {}, "mit_b0", {}) for name in ("fpn", "pspnet", "unet", "upernet")),
+    *((name, "tu-convnext_tiny", THEIR_CONVNEXT, "convnext_tiny", CONVNEXT) for name in ALL),
+    *((name, "resnet18", THEIR_CUT | {"decoder_channels": (8, 7, 6, 5)}, "resnet18", CUT | {"widths": (5, 6, 7, 8)})
+      for name in UNETS),
+    ("linknet", "resnet18", THEIR_CUT, "resnet18", CUT),
+    ("pspnet", "resnet18", {"aux_params": {"classes": 2}}, "resnet18", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "encoder", "arguments", "known", "fields"), CASES)
+def test_every_array_has_its_place(name, encoder, arguments, known, fields):
+    """On both sides, with the encoder's own levels and widths, in the form that `forms` names."""
+    state = theirs(name, encoder, **arguments).state_dict()
+    state = {key: np.broadcast_to(np.float32(0), tuple(x.shape)) for key, x in state.items()}
+    model = ours(name, known, **fields)
+    lists = [f.rules for f in formats(catalogue.network_rules(name), known, model)]
+    given, wanted = fitting.rename(state, lists), pretrained.flatten(shapes_of(model))
+    assert {path: x.shape for path, x in given.items()} == {path: x.shape for path, x in wanted.items()}
+
+
+def saved(module, path):
+    torch = oracles.torch()
+    module = module.to_empty(device="cpu") if next(module.parameters()).is_meta else module
+    parity.draw(module)
+    torch.save(module.eval().state_dict(), path)
+    return module
+
+
+def assert_logits(module, model, file, encoder, sizes):
+    torch = oracles.torch()
+    loaded = pretrained.load(shapes_of(model), str(file), encoder=encoder, model="unet", network=model)
+    assert loaded.notes == ()
+    apply = jax.jit(lambda v, x: model.apply(v, x)[0], compiler_options=parity.FAST_COMPILE)
+    for size in sizes:
+        x = parity.images(*size)
+        with torch.no_grad():
+            expected = module(parity.nchw(x))
+        parity.assert_close(apply(loaded.variables, x), parity.nhwc(expected))
+
+
+@pytest.fixture(scope="module")
+def unet_over_mit(tmp_path_factory):
+    path = tmp_path_factory.mktemp("smp") / "mit.pth"
+    return saved(theirs("unet", "mit_b0"), path), path
+
+
+def test_unet_over_a_mit_has_the_logits_of_smp(unet_over_mit):
+    # Their level of stride 2, of no channels, is rounded down: the sides are even, those of the levels are not.
+    assert_logits(*unet_over_mit[:1], ours("unet", "mit_b0"), unet_over_mit[1], "mit_b0", [(64, 96), (66, 78)])
+
+
+def test_unet_over_a_vgg_has_the_logits_of_smp(tmp_path):
+    module = saved(theirs("unet", "vgg11"), tmp_path / "x.pth")
+    model = ours("unet", "vgg11", encoder_args={"rounding": "floor"})
+    assert_logits(module, model, tmp_path / "x.pth", "vgg11", [(64, 96), (65, 79)])
+
+
+def test_a_configuration_is_told_the_fields_that_it_lacks(unet_over_mit):
+    changes = {"model__name": "unet", "model__num_classes": CLASSES, "model__weights": str(unet_over_mit[1])}
+    config = tiny_config(**changes)
+    update(config, model__args={"encoder": "mit_b0", "full_resolution": True, "widths": (4, 5, 6, 7, 8)})
+    with pytest.raises(ConfigError) as raised:
+        plan_weights(config, CLASSES)
+    assert str(raised.value).endswith(
+        "The file has the names of segmentation_models.pytorch, whose network is ours with model.args.up=nearest, "
+        "model.args.head_kernel=3 and by default model.args.widths=(16,32,64,128,256)."
+    )
+    update(config, model__args={"encoder": "mit_b0", "widths": (16, 32, 64, 128, 256), **UNET})
+    planned = plan_weights(config, CLASSES)
+    assert not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(planned.variables))
+    assert planned.origin.notes == () and planned.origin.commit is None
+    update(config, model__args={})
+    with pytest.raises(
+        ConfigError, match=r"the network 'unet' has its own encoder here.*model\.args\.encoder=resnet50"
+    ):
+        plan_weights(config, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (("conv1.weight", "bn1.weight"), " These are names of an encoder: use model.encoder_weights."),
+        (("encoder.conv1.weight", "a", "b"), ""),  # a third of the names is no format
+        (("encoder.conv1.weight", "encoder.bn1.weight", "b"), "The file has the names of segmentation_models.pytorch"),
+    ],
+)
+def test_the_format_of_a_file_is_told_by_most_of_its_names(tmp_path, names, hint):
+    np.savez(tmp_path / "x.npz", **dict.fromkeys(names, np.zeros((1, 1, 1, 1), np.float32)))
+    config = tiny_config(model__name="unet", model__weights=str(tmp_path / "x.npz"))
+    update(config, model__args={"encoder": "resnet18", "widths": (4, 4, 4, 4)})
+    with pytest.raises(ConfigError, match="known to no rule") as raised:
+        plan_weights(config, CLASSES)
+    said = str(raised.value)
+    assert said.endswith(hint) if hint.startswith(" ") else hint in said
+    assert bool(hint) == ("names of" in said)
+
+
+@pytest.mark.parametrize(
+    ("rules", "encoder", "fields", "lacking"),
+    [
+        ("smp:fpn", "resnet18", {"smooth": False}, "model.args.align_corners=True"),
+        ("smp:fpn", "resnet18", {"smooth": False, "align_corners": True}, ""),
+        ("smp:unetplusplus", "vgg11", UNET | {"center": True}, "model.args.full_skip=False"),
+        ("deeplab:torchvision_deeplabv3", "resnet50", {"head_conv": True}, "model.args.encoder_args.output_stride=8"),
+        ("mit:segformer_transformers", "mit_b2", {}, ""),
+        ("mit:segformer_transformers", "mit_b2", {"act": "gelu"}, "model.args.act=relu"),
+        ("smp:pspnet", "resnet18", PSPNET | {"align_corners": False}, "model.args.align_corners=True"),
+        ("mobilenet:torchvision_lraspp", "mobilenet_v3_large", {}, "model.args.encoder_args.tap=first"),
+        ("mobilenet:torchvision_lraspp", "mobilenet_v3_large", {"encoder_args": {"tap": "first"}}, ""),
+        ("deeplab:torchvision_deeplabv3", "resnet50", TV | {"rates": (6, 12, 18)}, "model.args.rates=(12,24,36)"),
+        ("deeplab:torchvision_deeplabv3", "resnet50", TV, ""),
+    ],
+)  # fmt: skip
+def test_a_network_that_computes_otherwise_is_told(rules, encoder, fields, lacking):
+    """Where every array fits, and the numbers would differ."""
+    names = {"deeplab": "deeplabv3", "mit": "segformer", "mobilenet": "lraspp"}
+    name = names.get(rules.partition(":")[0], rules.partition(":")[2])
+    model = models.build(name, num_classes=2, encoder=encoder, **fields)
+    remark = forms.remark(forms.of(rules, encoder), model)
+    assert remark.rpartition(" with ")[2] == lacking and bool(remark) == bool(lacking)
+
+
+def test_sizes_follow_the_encoder():
+    assert forms.of("mit:segformer_transformers", "mit_b1").sizes == {"features": 256}
+    assert forms.of("mit:segformer_transformers", "mit_b3").sizes == {"features": 768}
+    depths = forms.of("smp:pspnet", "resnet34").sizes["encoder_args"]
+    assert depths == {"depths": (3, 4), "widths": (64, 64, 128)}
+    assert forms.of("resnet:torchvision", "resnet18") is None
+
+
+def test_every_form_is_of_rules_and_fields_that_there_are():
+    names = {rules: name for name, all_rules in catalogue.NETWORK_RULES.items() for rules in all_rules}
+    for rules in forms.FORMS:
+        encoder = "mobilenet_v3_large" if rules == "mobilenet:torchvision_lraspp" else "resnet18"
+        form = forms.of(rules, encoder)
+        models.build(names[rules], num_classes=2, encoder=encoder, **{**form.sizes, **form.fields})
+
+
+def test_the_weights_of_smp_are_those_that_it_fetches():
+    known = oracles.smp().encoders.encoders
+    rows = [row for row in catalogue.ENCODER_ROWS if row[2].startswith("smp-hub/")]
+    assert {row[2] for row in rows} == set(catalogue.REVISIONS)
+    for encoder, name, _ in rows:
+        theirs = known[encoder]["pretrained_settings"][name]
+        published = catalogue.encoder_weights(encoder)[name]
+        assert (published.repository, published.revision) == (theirs["repo_id"], theirs["revision"])

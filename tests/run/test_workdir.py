@@ -1,0 +1,192 @@
+"""The directory of a run: written whole, refused where it is another run's."""
+
+import importlib.machinery
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxseg.config import default_config, flatten, set_key
+from jaxseg.errors import ConfigError
+from jaxseg.run import provenance, workdir
+
+
+def test_writes_the_config_and_takes_it_again(tmp_path: Path) -> None:
+    config = default_config()
+    set_key(config, "model.args", {"widths": (8, 16), "shortcut": "learned"})
+    path = workdir.prepare_workdir(tmp_path / "a/b", config)
+    assert path == tmp_path / "a/b"
+    assert flatten(workdir.read_config(path)) == flatten(config)
+    assert workdir.prepare_workdir(path, config) == path
+    assert [p.name for p in path.iterdir()] == ["config.json"]
+
+
+def test_refuses_another_config_and_names_the_keys(tmp_path: Path) -> None:
+    config = default_config()
+    workdir.prepare_workdir(tmp_path, config)
+    (tmp_path / "checkpoints/10.orbax-checkpoint-tmp").mkdir(parents=True)  # half written counts as well
+    set_key(config, "optimizer.learning_rate", 0.5)
+    set_key(config, "steps", 7)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"optimizer.learning_rate: 0.001 -> 0.5; steps: 1000 -> 7"):
+        workdir.prepare_workdir(tmp_path, config)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_start_that_saved_nothing_binds_nobody(tmp_path: Path, empty: bool) -> None:
+    config = default_config()
+    workdir.prepare_workdir(tmp_path, config)
+    if empty:
+        (tmp_path / "checkpoints").mkdir()
+    set_key(config, "steps", 7)
+    workdir.prepare_workdir(tmp_path, config)
+    assert workdir.read_config(tmp_path).steps == 7
+
+
+def test_keys_that_change_no_number_may_differ(tmp_path: Path) -> None:
+    config = default_config()
+    workdir.prepare_workdir(tmp_path, config)
+    set_key(config, "data.dir", "/elsewhere")
+    set_key(config, "log.every", 3)
+    workdir.prepare_workdir(tmp_path, config)
+    assert workdir.read_config(tmp_path).data.dir == "/elsewhere"
+
+
+@pytest.mark.parametrize("path", ["file", "file/below", "/proc/nothing/here"])
+def test_directory_that_cannot_be_written(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot be kept in .*(File exists|Not a directory|No such file).*--workdir"):
+        workdir.prepare_workdir(tmp_path / path, default_config())
+
+
+def test_read_only_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(workdir.tempfile, "TemporaryFile", refuse)  # the tests may run as root
+    with pytest.raises(ConfigError, match=r"cannot be kept in .*: Permission denied"):
+        workdir.prepare_workdir(tmp_path, default_config())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "cannot be read"), ("[1]", "holds list"), ("{}", "is empty"), ('{"sed": 1}', "no config key 'sed'")],
+)
+def test_unreadable_config(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        workdir.prepare_workdir(tmp_path, default_config())
+    with pytest.raises(ConfigError, match="holds no run"):
+        workdir.read_config(tmp_path / "nowhere")
+
+
+def test_checkpoints_of_who_knows_what(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints/10").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"checkpoints but no config.json"):
+        workdir.prepare_workdir(tmp_path, default_config())
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.json"
+    workdir.write_json(file, {"a": 1})
+    with pytest.raises(ValueError):
+        workdir.write_json(file, {"a": float("nan")})
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        workdir.write_json(file, {"a": 2})
+    assert json.loads(file.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [file]
+    with pytest.raises(ConfigError, match=r"config.json cannot be written: No space left"):
+        workdir.prepare_workdir(tmp_path, default_config())
+
+
+@pytest.mark.parametrize(
+    ("argv", "module", "command"),
+    [
+        (["FILE", "--config", "my runs/a.py"], "jaxseg.train", "python -m jaxseg.train --config 'my runs/a.py'"),
+        (["FILE", "--report"], "jaxseg.sweep.__main__", "python -m jaxseg.sweep --report"),
+        (["jaxseg.sweep", "--jobs", "2"], "jaxseg.sweep.worker", "python -m jaxseg.sweep --jobs 2"),
+        (["FILE", "-x"], None, "python FILE -x"),
+        (["FILE", "-x"], "cProfile", "python FILE -x"),
+        (["-c"], None, ""),
+        (["-", "-x"], None, ""),
+        ([""], None, ""),
+    ],
+)
+def test_command_is_recorded_as_one_types_it(argv, module, command, monkeypatch, tmp_path) -> None:
+    file = tmp_path / "program.py"
+    file.touch()
+    monkeypatch.setattr(sys, "argv", [str(file) if word == "FILE" else word for word in argv])
+    origin = str(file) if module and module.startswith("jaxseg") else "elsewhere"
+    spec = module and importlib.machinery.ModuleSpec(module, None, origin=origin)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    provenance.run_record(tmp_path, default_config())
+    (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]
+    assert start["command"] == command.replace("FILE", str(file))
+
+
+def test_each_start_is_recorded(tmp_path: Path) -> None:
+    config = default_config()
+    provenance.run_record(tmp_path, config)
+    provenance.run_record(tmp_path, config, step=400)
+    starts = json.loads((tmp_path / "run.json").read_text())["starts"]
+    assert [start["step"] for start in starts] == [0, 400]
+    start = starts[0]
+    assert start["config"]["optimizer"]["name"] == "adamw" and start["device"]["platform"] == "cpu"
+    assert start["packages"]["jax"] and "command" in start and start["time"].endswith("+00:00")
+    assert start["device"]["cpu"] and 1 <= start["device"]["threads"] <= start["device"]["cpus"]
+    assert "device_count=8" in start["environment"]["XLA_FLAGS"], "what may change the numbers"
+    assert start["environment"]["JAX_NUMPY_RANK_PROMOTION"] == "raise"
+    assert not any("CACHE" in name for name in start["environment"]), "and nothing of the machine's folders"
+    assert start["git"] is None or len(start["git"]["commit"]) == 40
+    (tmp_path / "run.json").write_text("torn {")
+    with pytest.warns(UserWarning, match="begun anew"):
+        provenance.run_record(tmp_path, config)
+    assert len(json.loads((tmp_path / "run.json").read_text())["starts"]) == 1
+
+
+def test_no_commit_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance.jaxseg, "__file__", str(tmp_path / "__init__.py"))
+    assert provenance.git_state() is None
+    monkeypatch.setenv("PATH", "")
+    assert provenance.git_state() is None
+
+
+DATA = {"classes": ("sky", "tree"), "colors": ((0, 0, 0), (1, 2, 3)), "num_classes": 2}
+
+
+def test_data_of_a_run(tmp_path: Path) -> None:
+    assert not workdir.holds_checkpoint(tmp_path)
+    about = workdir.data_record(tmp_path, **DATA, weigh=lambda: np.array([0.1, 3.0], np.float32))
+    assert about == workdir.read_data(tmp_path) == (*DATA.values(), (float(np.float32(0.1)), 3.0))
+    # No checkpoint yet: other data take the place of these.
+    about = workdir.data_record(tmp_path, **DATA | {"classes": ["sea"], "num_classes": 1}, weigh=lambda: None)
+    assert about == workdir.read_data(tmp_path) == (("sea",), DATA["colors"], 1, None)
+
+
+def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -> None:
+    def never() -> None:
+        raise AssertionError("the masks were read again")
+
+    (tmp_path / "checkpoints/10").mkdir(parents=True)
+    first = workdir.data_record(tmp_path, **DATA, weigh=lambda: [0.5, 3])  # its data.json was lost
+    assert workdir.data_record(tmp_path, **DATA, weigh=never) == first
+    before = (tmp_path / "data.json").read_bytes()
+    with pytest.raises(
+        ConfigError, match=r"on 2 classes \(sky, tree; 2 logits\), .* now have 2 classes \(tree, sky; 2"
+    ):
+        workdir.data_record(tmp_path, **DATA | {"classes": ["tree", "sky"]}, weigh=never)
+    with pytest.raises(ConfigError, match=r"now have 2 classes \(sky, tree; 1 logit\)"):
+        workdir.data_record(tmp_path, **DATA | {"num_classes": 1}, weigh=never)
+    assert (tmp_path / "data.json").read_bytes() == before
+    (tmp_path / "data.json").write_text("torn {")
+    with pytest.raises(ConfigError, match="is not what training wrote"):
+        workdir.data_record(tmp_path, **DATA, weigh=never)
+
+
+def test_data_that_were_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no data.json: it was stopped before its first step"):
+        workdir.read_data(tmp_path)

@@ -1,0 +1,157 @@
+"""The ablations that come with jaxseg: every variant builds, says what it is for, and compares what it says."""
+
+import functools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxseg import build, models, optim
+from jaxseg.config import ConfigDict, update
+from jaxseg.models import summary
+from jaxseg.run.report import read_log
+from jaxseg.sweep.plan import Plan, load_plan, runs_of
+from jaxseg.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "experiments" / "ablations").glob("*.py"))
+CLASSES = 6
+
+
+@functools.cache
+def plan_of(name: str) -> Plan:
+    return load_plan(f"experiments/ablations/{name}.py", (), None, "val")
+
+
+def network(config: ConfigDict) -> list[summary.Row]:
+    """The modules of a configuration's network, by their shapes alone."""
+    return _network(config.model.name, json.dumps(config.model.args.to_dict()), tuple(config.data.size))
+
+
+@functools.cache
+def _network(name: str, args: str, size: tuple[int, int]) -> list[summary.Row]:
+    return summary.modules(models.build(name, num_classes=CLASSES, **json.loads(args)), size)
+
+
+def test_all_that_were_asked_for_are_there() -> None:
+    assert NAMES == ["attention", "augmentation", "data_size", "depth_width", "loss", "norm_batch", "residual", "skips",
+                     "upsampling"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_builds(name: str, tmp_path: Path) -> None:
+    runs = [run for run in runs_of(plan_of(name), tmp_path) if run.seed == 0]
+    assert len(plan_of(name).seeds) >= 5 and 3 <= len(runs) <= 12
+    for run in runs:
+        size = tuple(run.config.data.size)
+        assert network(run.config)[0].shape == (*size, CLASSES), run.name
+        loss, augment = build.make_loss(run.config, CLASSES), build.make_augment(run.config)
+        optim.from_config(run.config)
+        logits, labels = jax.ShapeDtypeStruct((2, *size, CLASSES), "float32"), jax.ShapeDtypeStruct((2, *size), "int32")
+        assert jax.eval_shape(loss, logits, labels).shape == ()
+        image, label = jax.ShapeDtypeStruct((*size, 3), "uint8"), jax.ShapeDtypeStruct(size, "int32")
+        augmented, _ = jax.eval_shape(augment, jax.eval_shape(lambda: jax.random.key(0)), image, label)
+        assert augmented.shape == (*size, 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstrings_ask_a_question_and_give_the_command(name: str) -> None:
+    text = (ROOT / "experiments" / "ablations" / f"{name}.py").read_text().split('"""')[1]
+    assert text.partition("\n")[0].endswith("?")
+    assert f"\n    python -m jaxseg.sweep --config experiments/ablations/{name}.py\n" in text
+    # Never a number that nobody saw: whoever runs an ablation writes in what it found.
+    found = " ".join(text.partition("\nFound on shapes: ")[2].split())
+    table = ROOT / "benchmarks" / "results" / "ablations" / name / "table.md"
+    numbers = re.findall(r"\d+\.\d\d ± \d+\.\d\d|\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]", found)
+    assert numbers and all(number in table.read_text() for number in numbers), "each number is one of the table"
+
+
+def test_the_readme_shows_the_numbers_of_the_residual_table() -> None:
+    table = (ROOT / "benchmarks" / "results" / "ablations" / "residual" / "table.md").read_text()
+    rows = {}
+    for line in table.splitlines():
+        if line.startswith("| `"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            rows[cells[0].split("`")[1]] = (cells[2], cells[3], cells[4].split()[0])
+    readme = (ROOT / "README.md").read_text()
+    for variant in plan_of("residual").variants:
+        [line] = [line for line in readme.splitlines() if line.startswith(f"| `{variant}`")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert (cells[1], cells[2], cells[3].split()[0]) == rows[variant], variant
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_reports_are_whole_and_of_this_format(name: str) -> None:
+    folder = ROOT / "benchmarks" / "results" / "ablations" / name
+    plan = plan_of(name)
+    table = (folder / "table.md").read_text()
+    header, *rows = [line.split(",") for line in (folder / "table.csv").read_text().splitlines()]
+    found = {row[0]: dict(zip(header, row)) for row in rows}
+    assert list(found) == list(plan.variants)
+    for variant, row in found.items():
+        assert row["baseline"] == plan.baseline_of(variant) and row["runs"] == row["planned"] == "5"
+        assert all(f"`{key}={json.dumps(value)}`" in table for key, value in plan.variants[variant].items())
+    runs = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert len(runs) == 5 * len(rows)
+    for variant, row in found.items():
+        scores = [run["mean_iou"] for run in runs if run["variant"] == variant]
+        assert float(row["mean_iou"]) == pytest.approx(sum(scores) / 5)
+    assert all(run["step"] == plan.config(run["variant"], 0).steps for run in runs)
+    assert "Partial" not in table and "Failed" not in table and (folder / "plot.png").exists()
+
+
+@pytest.mark.parametrize("name", ["skips", "upsampling", "depth_width"])
+def test_networks_are_of_equal_size_where_that_is_promised(name: str) -> None:
+    plan = plan_of(name)
+    [base, *_] = network(plan.config(plan.baseline, 0))
+    for variant in plan.variants:
+        [row, *_] = network(plan.config(variant, 0))
+        share = row.parameters / base.parameters - 1
+        assert share > 0.5 if variant == "subpixel" else abs(share) <= 0.1, (variant, share)
+        if name == "depth_width":
+            assert abs(row.flops / base.flops - 1) <= 0.1, (variant, row.flops / base.flops)
+
+
+def test_the_networks_of_the_residual_ablation_are_deep() -> None:
+    rows = network(plan_of("residual").config("plain", 0))
+    assert sum(row.kind == "ConvNormAct" for row in rows) == 60
+    assert all(plan_of("residual").config(variant, 0).log.gradients for variant in plan_of("residual").variants)
+
+
+def test_norms_are_compared_at_one_batch_size() -> None:
+    plan = plan_of("norm_batch")
+    assert len(plan.baselines) == 9 and set(plan.baselines.values()) == {"batch-2", "batch-8", "batch-32"}
+    for variant, base in plan.baselines.items():
+        one, other = plan.config(variant, 0), plan.config(base, 0)
+        assert other.model.args.norm == "batch" != one.model.args.norm
+        update(one, model__args__norm="batch")
+        assert one.to_dict() == other.to_dict()
+        # Eight groups of eight channels would be instance norm.
+        assert all(width >= 16 and width % 8 == 0 for width in one.model.args.widths)
+
+
+def test_every_norm_takes_as_many_steps_at_each_batch() -> None:
+    plan = plan_of("norm_batch")
+    configs = [plan.config(variant, 0) for variant in plan.variants]
+    found = sorted((c.model.args.norm, c.batch_size, c.steps, round(c.optimizer.learning_rate, 4)) for c in configs)
+    rates = {2: 0.005, 8: 0.01, 32: 0.02}
+    assert found == [(n, b, 400, r) for n in ("batch", "group", "instance", "layer") for b, r in rates.items()]
+
+
+@pytest.mark.parametrize(("name", "variant", "args"), [
+    ("residual", "learned", {"widths": (4, 6), "blocks": 1}), ("skips", "indices", {"widths": (4, 6)}),
+])  # fmt: skip
+def test_a_shrunk_step(name: str, variant: str, args: dict[str, Any], tmp_path: Path) -> None:
+    config = plan_of(name).config(variant, 0)
+    update(config, model__args={**config.model.args.to_dict(), **args}, data__size=(16, 16), data__shapes_train=8)
+    update(config, data__shapes_val=8, steps=1, schedule__warmup=0)
+    result = train(config, tmp_path, "x")
+    assert result.images == 8 and np.isfinite(result.loss)
+    if name == "residual":
+        [record] = read_log(tmp_path / "gradients.jsonl")
+        assert record["step"] == 1 and record["norms"]["encoder/stage1/block1/weight/kernel"] > 0
+        assert (tmp_path / "gradients.png").exists()
