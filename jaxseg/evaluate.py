@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from jaxseg import build, compiler, metrics, parallel, pictures
+from jaxseg import compiler, metrics, parallel, pictures
 from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.config.command import run_command
 from jaxseg.data import make_eval_loader, make_source
@@ -30,7 +30,6 @@ from jaxseg.run.load import WHICH, Run, load_run
 from jaxseg.run.provenance import package_versions
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_json
 from jaxseg.state import count_parameters
-from jaxseg.step import make_eval_step
 
 _OF_DIAGONAL = -1.0  # --boundary without a number
 
@@ -107,18 +106,10 @@ def evaluate(run: Run, split: str, *, boundary: float | None = None) -> Result:
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data of today must have the classes of the training
     source = make_source(config, split_of_data(run.config, split))
-    loss = build.make_loss(config, run.num_classes, run.class_weights)
     devices = jax.device_count()
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
-    eval_step = strategy.compile_eval(
-        make_eval_step(
-            run.model,
-            loss,
-            prepare=build.make_prepare(config),
-            measures={"calibration": metrics.calibration_stats},
-            maps=boundary is not None,
-        )
-    )
+    measures = {"calibration": metrics.calibration_stats}
+    eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=boundary is not None))
     boundaries = surface.SurfaceTotal(run.num_classes, None if boundary == _OF_DIAGONAL else boundary)
     # A batch that the devices of this machine can share: the padding examples count nowhere.
     batch_size = -(-config.eval.batch_size // devices) * devices
@@ -127,7 +118,9 @@ def evaluate(run: Run, split: str, *, boundary: float | None = None) -> Result:
     )
     state = strategy.put_state(run.state)
     with tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
-        result = score(eval_step, state, loader, loss=loss, strategy=strategy, progress=bar.update, see=boundaries.add)
+        result = score(
+            eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=bar.update, see=boundaries.add
+        )
     return result if boundary is None else result._replace(measures={**result.measures, "boundary": boundaries.sums})
 
 

@@ -78,7 +78,7 @@ def predict(run: Run, names: dict[Path, str], out: Path, probabilities: bool = F
     Raises:
         ConfigError: if `out` cannot be written.
     """
-    segment, failed = make_segmenter(run.model, run.config), 0
+    segment, failed = make_segmenter(run.parts), 0
     variables = jax.device_put(run.variables)
     for path, name in tqdm(names.items(), desc="predict", unit="image", disable=None):
         try:

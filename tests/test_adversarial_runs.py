@@ -11,12 +11,13 @@ from helpers.duels import LOSS, SEMI, duel, make_batch, players, quick, start
 from helpers.tiny_run import tiny_config
 from test_step import Tiny, assert_same
 
-from jaxseg import build, optim
+from jaxseg import optim
 from jaxseg.adversarial import segmenter_of
 from jaxseg.config import update, validate
 from jaxseg.data.augment import to_float
 from jaxseg.errors import ConfigError
 from jaxseg.parallel import make_strategy
+from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.load import load_run
 from jaxseg.run.report import read_log
@@ -83,7 +84,7 @@ def test_a_run_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     )  # fmt: skip
     update(config, eval__batch_size=8)
     validate(config)
-    build.check(config)
+    check(config)
     assert train(config, tmp_path / "run", "again").confusion.sum() > 0
     assert [r["step"] for r in read_log(tmp_path / "run/log.jsonl") if r["split"] == "train"] == [1, 2]
     loaded = load_run(tmp_path / "run")

@@ -15,6 +15,7 @@ from jaxseg import build
 from jaxseg.config import command, update, validate
 from jaxseg.config.recipes import VARIANTS
 from jaxseg.nn import he_normal
+from jaxseg.run.check import check
 from jaxseg.run.report import read_log
 from jaxseg.train import main, train
 
@@ -51,7 +52,7 @@ def test_every_network_of_full_size_fits_together(name):
 @pytest.mark.parametrize("variant", ["camvid", "folder", "voc"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_step_of_every_network_of_full_size_can_be_traced(name, variant):
-    build.check(command.load_experiment(f"experiments/{name}.py:{variant}"))
+    check(command.load_experiment(f"experiments/{name}.py:{variant}"))
 
 
 # As few layers as keep every kind of part in the network: compiling them is what takes the time.
@@ -100,7 +101,7 @@ SLOW += [("resunet", variant) for variant in ("camvid", "folder", "voc")]
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_a_step_that_can_be_traced(name):
-    build.check(shrunk_run(name, "shapes"))
+    check(shrunk_run(name, "shapes"))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_killed_twice_with_dropout_accumulation_and_workers_ends_in_the_same_bit
     process = start(killed)
     last = process.communicate()[0]
     assert process.returncode == 0, last
-    assert re.search(r"going on after step [23]", again) and re.search(r"going on after step [2345]", last)
+    assert re.search(r"resuming after step [23]", again) and re.search(r"resuming after step [2345]", last)
     expected, found = arrays_of(whole), arrays_of(killed)
     assert expected.keys() == found.keys() and any(name.startswith("params/") for name in found)
     for name in expected:

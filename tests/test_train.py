@@ -138,7 +138,7 @@ def test_killed_at_several_points_and_started_again_ends_in_the_same_bits(run, t
     process = start(workdir)
     out = process.communicate()[0]
     assert process.returncode == 0, out
-    assert re.search(r"going on after step [2345]", out)
+    assert re.search(r"resuming after step [2345]", out)
     assert_identical(state_of(run), state_of(workdir))
     strip = lambda path: [{k: v for k, v in r.items() if k != "images_per_second"} for r in read_log(path)]  # noqa: E731
     assert strip(workdir / "log.jsonl") == strip(run / "log.jsonl")
@@ -152,7 +152,7 @@ def test_sigterm_saves_and_leaves_cleanly_and_the_command_resumes(run, tmp_path)
     out = process.communicate()[0]
     assert process.returncode == 0, out
     assert "SIGTERM: finishing this step, then saving" in out
-    assert re.search(rf"Stopped after step \d as asked. To go on from there: python -m jaxseg.train .*{workdir}", out)
+    assert re.search(rf"Stopped after step \d as asked. To resume from there: python -m jaxseg.train .*{workdir}", out)
     assert main(arguments(workdir, checkpoint__every=100, eval__every=100)) == 0
     assert_identical(state_of(run), state_of(workdir))
 

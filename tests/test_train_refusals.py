@@ -10,6 +10,7 @@ from test_train import ROOT, arguments
 from jaxseg import build
 from jaxseg.config import command, update
 from jaxseg.errors import ConfigError
+from jaxseg.run.data import class_weights
 from jaxseg.train import main
 
 
@@ -77,7 +78,7 @@ def test_median_frequencies_of_nothing_labelled(monkeypatch):
     config = command.load_experiment("experiments/resunet.py")
     update(config, loss__class_weights="median_frequency")
     with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: "):
-        build.class_weights(config, 2, None)
+        class_weights(config, 2, None)
 
 
 def test_wrong_first_start_does_not_lock_the_workdir(tmp_path, capsys):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.config.values import ELEMENTS, FREE_FORM, KEYS, ConfigDict, default_config, flatten, set_key, validate
-from jaxseg.errors import ConfigError, nearest
+from jaxseg.errors import ConfigError, JaxsegError, nearest
 
 _LOG = logging.getLogger(__name__)
 
@@ -261,7 +261,7 @@ def run_command(function: Callable[[], int], *errors: type[Exception]) -> int:
 
     Args:
         function: returns the exit status.
-        *errors: exceptions, besides ConfigError, whose message is a sentence for the user.
+        *errors: exceptions, besides those of `jaxseg.errors`, whose message is a sentence for the user.
 
     Returns:
         What `function` returns; 1 after an error, 130 after Ctrl-C, as shells have it.
@@ -269,7 +269,7 @@ def run_command(function: Callable[[], int], *errors: type[Exception]) -> int:
     try:
         with _notes():
             return function()
-    except (ConfigError, *errors) as error:
+    except (JaxsegError, *errors) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, most likely

@@ -12,6 +12,7 @@ from helpers.tiny_run import tiny_config
 from helpers.tiny_weights import ENCODED, network
 
 from jaxseg import pretrained
+from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.errors import WeightsError
 from jaxseg.pretrained import catalogue, hub
@@ -91,7 +92,7 @@ def test_a_revision_can_be_pinned_and_the_commit_is_kept(server):
 
     def planned(source):
         update(config, model__weights=source)
-        return plan_weights(config, 3)
+        return plan_weights(build_parts(config, 3))
 
     for source, variables, commit in (
         ("@v1", old, OTHER_COMMIT),

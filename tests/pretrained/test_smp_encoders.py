@@ -8,6 +8,7 @@ from helpers import oracles, parity
 from helpers.tiny_run import tiny_config
 
 from jaxseg import models, pretrained
+from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.errors import ConfigError
 from jaxseg.pretrained import catalogue, fitting, forms
@@ -117,20 +118,20 @@ def test_a_configuration_is_told_the_fields_that_it_lacks(unet_over_mit):
     config = tiny_config(**changes)
     update(config, model__args={"encoder": "mit_b0", "full_resolution": True, "widths": (4, 5, 6, 7, 8)})
     with pytest.raises(ConfigError) as raised:
-        plan_weights(config, CLASSES)
+        plan_weights(build_parts(config, CLASSES))
     assert str(raised.value).endswith(
         "The file has the names of segmentation_models.pytorch, whose network is ours with model.args.up=nearest, "
         "model.args.head_kernel=3 and by default model.args.widths=(16,32,64,128,256)."
     )
     update(config, model__args={"encoder": "mit_b0", "widths": (16, 32, 64, 128, 256), **UNET})
-    planned = plan_weights(config, CLASSES)
+    planned = plan_weights(build_parts(config, CLASSES))
     assert not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(planned.variables))
     assert planned.origin.notes == () and planned.origin.commit is None
     update(config, model__args={})
     with pytest.raises(
         ConfigError, match=r"the network 'unet' has its own encoder here.*model\.args\.encoder=resnet50"
     ):
-        plan_weights(config, CLASSES)
+        plan_weights(build_parts(config, CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_the_format_of_a_file_is_told_by_most_of_its_names(tmp_path, names, hint
     config = tiny_config(model__name="unet", model__weights=str(tmp_path / "x.npz"))
     update(config, model__args={"encoder": "resnet18", "widths": (4, 4, 4, 4)})
     with pytest.raises(ConfigError, match="known to no rule") as raised:
-        plan_weights(config, CLASSES)
+        plan_weights(build_parts(config, CLASSES))
     said = str(raised.value)
     assert said.endswith(hint) if hint.startswith(" ") else hint in said
     assert bool(hint) == ("names of" in said)

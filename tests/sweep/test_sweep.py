@@ -350,7 +350,7 @@ def test_a_run_saves_and_leaves_when_its_sweep_is_stopped_or_killed(ablation: Pa
     process.kill()
     process.communicate()
     wait_for(lambda: saved() > first)
-    assert f"going on after step {first}" in (run / "console.txt").read_text()
+    assert f"resuming after step {first}" in (run / "console.txt").read_text()
 
 
 def test_a_process_that_the_system_ends_is_a_failure(
