@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from helpers.tiny_adversarial import LOSS, SEMI, make_batch, make_pair, moved, one_step, players, quick, start
-from test_step import K, Tiny, assert_same
+from helpers.tiny_step import K, Tiny, assert_same
 
 from jaxseg.adversarial import AdversarialLoss, Discriminator, label_maps, segmenter_of, without_discriminator
 from jaxseg.data.augment import to_float

@@ -9,7 +9,7 @@ import optax
 import pytest
 from helpers.tiny_adversarial import LOSS, SEMI, make_batch, make_pair, players, quick, start
 from helpers.tiny_run import tiny_config
-from test_step import Tiny, assert_same
+from helpers.tiny_step import Tiny, assert_same
 
 from jaxseg import build, optim
 from jaxseg.adversarial import segmenter_of

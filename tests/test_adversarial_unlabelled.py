@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.tiny_adversarial import LOSS, SEMI, make_batch, make_pair, moved, one_step, players, quick, start
-from test_step import K, assert_same
+from helpers.tiny_step import K, assert_same
 
 from jaxseg.adversarial import AdversarialLoss, Discriminator, label_maps, true_maps
 from jaxseg.data.augment import to_float

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from helpers.parity import FAST_COMPILE
-from test_train import ROOT
+from helpers.tiny_training import ROOT
 
 from jaxseg import build
 from jaxseg.config import ConfigError, command, to_dict, update, validate

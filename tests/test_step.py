@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.tiny_step import K, Tiny
+from helpers.tiny_step import K, Tiny, assert_same
 from jax.test_util import check_grads
 
 from jaxseg.data.augment import to_float
@@ -52,10 +52,6 @@ def run(batch, *, strategy="jit", devices=1, accumulate=1, norm="group", rate=0.
     for _ in range(steps):
         state, metrics = compiled(state, strat.put_batch(batch), key)
     return jax.device_get(strat.get_state(state)), jax.device_get(strat.first(metrics))
-
-
-def assert_same(a, b, rtol=2e-5):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=2e-6), a, b)
 
 
 @pytest.fixture(scope="module")

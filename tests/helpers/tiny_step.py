@@ -1,6 +1,8 @@
 """A tiny network for the tests of the training step."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jaxseg.nn import Dropout, make_norm
@@ -22,3 +24,8 @@ class Tiny(nn.Module):
         x = Dropout(self.rate, axis_name=self.axis_name)(nn.relu(x), train=train)
         aux = nn.Conv(K, (2, 2), strides=2, name="aux")(x)
         return nn.Conv(K, (1, 1), name="head")(x).astype(jnp.float32), {"aux": (aux,)}
+
+
+def assert_same(a, b, rtol=2e-5):
+    """The leaves of two trees agree but for rounding."""
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=2e-6), a, b)
