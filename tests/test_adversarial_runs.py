@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.duels import LOSS, SEMI, duel, make_batch, players, quick, start
+from helpers.tiny_adversarial import LOSS, SEMI, make_batch, make_pair, players, quick, start
 from helpers.tiny_run import tiny_config
-from test_step import Tiny, assert_same
+from helpers.tiny_step import Tiny, assert_same
 
 from jaxseg import optim
 from jaxseg.adversarial import segmenter_of
@@ -34,7 +34,7 @@ def batch():
 def run(batch, *, strategy="jit", devices=1, accumulate=1):
     """The state and the last metrics after two steps."""
     strat = make_strategy(strategy, {"batch_size": len(batch["image"])}, jax.devices()[:devices])
-    tx, model = players(), duel(strat.axis_name)
+    tx, model = players(), make_pair(strat.axis_name)
     step = make_train_step(model, tx, SEMI, prepare=to_float, accumulate=accumulate, axis_name=strat.axis_name)
     compiled = strat.compile_train(step)
     state, key = strat.put_state(start(tx)), strat.put_key(jax.random.key(2))
@@ -53,8 +53,8 @@ def test_same_numbers_however_the_batch_is_cut(batch):
 
 def test_state_resumes_bit_for_bit(batch, tmp_path):
     tx = optax.partition({"segmenter": optax.adamw(1e-2), "discriminator": optax.adam(1e-2)}, optim.players)
-    step = quick(make_train_step(duel(rate=0.3), tx, SEMI, prepare=to_float, ema_decay=0.9))
-    init = init_state(duel(), tx, jax.random.key(1), (6, 5, 3), ema=True)
+    step = quick(make_train_step(make_pair(rate=0.3), tx, SEMI, prepare=to_float, ema_decay=0.9))
+    init = init_state(make_pair(), tx, jax.random.key(1), (6, 5, 3), ema=True)
     state = init
     for number in range(1, 5):
         state, _ = step(state, batch, jax.random.key(2))

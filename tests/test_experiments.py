@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from helpers.parity import FAST_COMPILE
-from test_train import ROOT
+from helpers.tiny_training import ROOT
 
 from jaxseg import build
-from jaxseg.config import command, update, validate
-from jaxseg.config.recipes import VARIANTS
+from jaxseg.config import ConfigError, command, to_dict, update, validate
+from jaxseg.config.recipes import VARIANTS, ablation_recipe, recipe
 from jaxseg.nn import he_normal
 from jaxseg.run.check import check
 from jaxseg.run.report import read_log
@@ -37,6 +37,38 @@ def test_every_experiment_and_variant_is_valid(name, variant):
     # Never a number that nobody saw: the owner of an experiment writes one in after training it.
     measured = r"[Ss]hapes validation mIoU: (\.\d{3} \(|not yet measured\.)"
     assert re.search(measured, docstring) and "@" not in docstring
+
+
+def test_the_experiment_written_out_in_full_is_the_recipe_of_the_shapes():
+    written = command.load_experiment("experiments/resunet.py")
+    assert to_dict(written) == to_dict(recipe(None, "resunet", shapes=dict(written.model.args)))
+
+
+def test_a_recipe_gives_each_data_set_its_own_keys_over_those_of_all():
+    settings = {"shapes": {"widths": (4, 8)}, "full": {"widths": (8, 16)}, "shapes_keys": {"steps": 7}}
+    small = recipe("shapes", "unet", **settings, steps=9, batch_size=3)
+    large = recipe("voc", "unet", **settings, steps=9, batch_size=3)
+    assert (small.data.source, small.model.args["widths"], small.steps, small.batch_size) == ("shapes", (4, 8), 7, 3)
+    assert (large.data.source, large.model.args["widths"], large.steps, large.batch_size) == ("voc2012", (8, 16), 9, 3)
+    assert recipe(None, "cnn") == recipe("shapes", "cnn")
+    assert ablation_recipe(None, "unet", {"widths": (4,)}, steps=5).steps == 5
+    with pytest.raises(ConfigError, match=r"no variant 'camvids'.*camvid"):
+        recipe("camvids", "unet")
+    with pytest.raises(ConfigError, match="no variant 'camvid'"):
+        ablation_recipe("camvid", "unet", {})
+
+
+def test_experiment_files_written_for_version_0_1_load(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from jaxseg.config import default_config, parse_arg, update\n"
+        "from jaxseg.presets import VARIANTS, for_data\n"
+        "def get_config(arg=None):\n"
+        "    config = for_data(default_config(), parse_arg(arg, VARIANTS))\n"
+        "    update(config, model__name='cnn')\n"
+        "    return config\n"
+    )
+    for variant in VARIANTS:
+        assert command.load_experiment(f"{tmp_path / 'mine.py'}:{variant}") == recipe(variant, "cnn")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

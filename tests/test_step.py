@@ -5,35 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
+from helpers.tiny_step import K, Tiny, assert_same
 from jax.test_util import check_grads
 
 from jaxseg.data.augment import to_float
 from jaxseg.errors import ConfigError
 from jaxseg.losses import make_loss
-from jaxseg.nn import Dropout, make_norm, resize
+from jaxseg.nn import resize
 from jaxseg.parallel import make_strategy
 from jaxseg.state import count_parameters, init_state
 from jaxseg.step import make_eval_step, make_train_step
 from jaxseg.types import IGNORE
-
-K = 3
-
-
-class Tiny(nn.Module):
-    """Two convolutions with a norm, dropout and an auxiliary head at half the size."""
-
-    norm: str = "group"
-    rate: float = 0.0
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, image, *, train=False):
-        x = nn.Conv(8, (3, 3), name="conv")(image)
-        x = make_norm(self.norm, axis_name=self.axis_name)(name="norm")(x, train=train)
-        x = Dropout(self.rate, axis_name=self.axis_name)(nn.relu(x), train=train)
-        aux = nn.Conv(K, (2, 2), strides=2, name="aux")(x)
-        return nn.Conv(K, (1, 1), name="head")(x).astype(jnp.float32), {"aux": (aux,)}
 
 
 def jitter(key, image, label):
@@ -70,10 +52,6 @@ def run(batch, *, strategy="jit", devices=1, accumulate=1, norm="group", rate=0.
     for _ in range(steps):
         state, metrics = compiled(state, strat.put_batch(batch), key)
     return jax.device_get(strat.get_state(state)), jax.device_get(strat.first(metrics))
-
-
-def assert_same(a, b, rtol=2e-5):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=2e-6), a, b)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from helpers.tiny_training import ROOT, arguments
 from PIL import Image
-from test_train import ROOT, arguments
 
 from jaxseg import build
 from jaxseg.config import command, update

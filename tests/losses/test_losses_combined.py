@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.loss_references import make, make_batch, reference, run, smooth_batch
 from helpers.tiny_models import TINY
-from models.test_models import shapes
+from helpers.variables import shapes
 
 from jaxseg import losses, models
 from jaxseg.losses import combine

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
-from models.test_models import drawn, paths, shapes
-from models.test_models_papers import compare, conv, count, normed
+from helpers.papers import compare, conv, count, normed
+from helpers.variables import drawn, paths, shapes
 
 from jaxseg import models, pretrained
 from jaxseg.models import encoders

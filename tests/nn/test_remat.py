@@ -7,7 +7,7 @@ import optax
 import pytest
 from helpers.tiny_models import ENCODERS, TINY
 from helpers.tiny_run import tiny_config
-from test_step import assert_same
+from helpers.tiny_step import assert_same
 
 from jaxseg import models, parallel, step, train
 from jaxseg.config import differences, update

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles
+from helpers.tiny_models import tiny
 from helpers.tiny_weights import assert_equal, network, save
-from models.test_models import shapes, tiny
+from helpers.variables import shapes
 
 from jaxseg import models, pretrained
 from jaxseg.errors import WeightsError

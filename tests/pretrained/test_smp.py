@@ -19,7 +19,8 @@ from helpers.parity import (
     nchw,
     nhwc,
 )
-from models.test_models import Backbone, drawn, shapes
+from helpers.tiny_models import Backbone
+from helpers.variables import drawn, shapes
 
 from jaxseg import models, pretrained
 from jaxseg.nn import adaptive_avg_pool

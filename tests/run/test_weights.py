@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from helpers.fake_hub import fake_hub
 from helpers.tiny_run import make_run, tiny_config, tiny_state
+from helpers.tiny_training import arguments, assert_identical, state_of
 from helpers.tiny_weights import ENCODED, assert_equal, network, save
-from test_train import arguments, assert_identical, state_of
 
 from jaxseg import build, models, pretrained
 from jaxseg.build import build_parts
