@@ -60,10 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--coordinator", metavar="HOST:PORT", default="",
+        "--coordinator",
+        metavar="HOST:PORT",
+        default="",
         help="several hosts: where process 0 listens, or auto (Slurm, Open MPI, Kubernetes, Cloud TPU); start the same "
         "command on each",
-    )  # fmt: skip
+    )
     parser.add_argument("--processes", type=int, metavar="N", help="how many processes there are, without auto")
     parser.add_argument("--process", type=int, metavar="I", help="which of them this is, 0 to N-1, without auto")
 
@@ -226,16 +228,22 @@ def start_or_resume(session: Session, planned: Planned | None) -> tuple[TrainSta
 
     Data order, augmentation, dropout and initialisation all derive from one seed.
     """
-    parts, reporter, strategy = session.parts, session.reporter, session.strategy
+    parts = session.parts
+    strategy = session.strategy
+    reporter = session.reporter
     init_key, step_key = jax.random.split(jax.random.key(parts.config.seed))
     restored = session.checkpoints.restore(jax.eval_shape(parts.init, init_key))
     if restored is None:
-        fresh, origins = initial_state(parts, init_key, planned or plan_weights(parts))
-        state, start, window = strategy.put_state(fresh), 0, None
+        host_state, origins = initial_state(parts, init_key, planned or plan_weights(parts))
+        start = 0
+        window = None
     else:
-        origins = []  # the run has left the weights that it started from
-        state, start, window = strategy.put_state(restored.state), restored.step, restored.log
+        host_state = restored.state
+        origins = []  # the parameters are no longer those of the weights that the run started from
+        start = restored.step
+        window = restored.log
         session.batches.set_state(restored.iterator_state)
+    state = strategy.put_state(host_state)
     key = strategy.put_key(step_key)
     run_record(session.workdir, parts.config, step=start, weights=[origin._asdict() for origin in origins])
     reporter.start(start, parts.config.steps, window)
@@ -266,7 +274,8 @@ def save(session: Session, state: TrainState, step: int, result: Result | None) 
 
 def close(session: Session, state: TrainState, start: int, result: Result | None, began: float) -> Result:
     """Draws the curves, says what the run reached and where everything is; returns the last evaluation."""
-    config, reporter = session.config, session.reporter
+    config = session.config
+    reporter = session.reporter
     if result is None:  # the run had ended before: score it again, to close with the same words
         result = session.evaluate(state)
         draw_predictions(session, state, config.steps)
@@ -298,9 +307,11 @@ def draw_predictions(session: Session, state: TrainState, step: int) -> None:
     examples = [source[index] for index in range(min(session.config.log.images, len(source)))]
     if not examples or jax.process_count() > 1:  # one host alone cannot run a state that is spread over several
         return
-    path, variables = session.workdir / "predictions.png", session.strategy.get_state(state).variables
+    path = session.workdir / "predictions.png"
+    variables = session.strategy.get_state(state).variables
     with drawing(session.reporter):
-        images, truths = [example["image"] for example in examples], [example["label"] for example in examples]
+        images = [example["image"] for example in examples]
+        truths = [example["label"] for example in examples]
         predictions = [session.segment(variables, image).classes for image in images]
         pictures.prediction_sheet(images, truths, predictions, source.info.colors, source.info.classes, path)
         session.reporter.picture(step, "predictions", read_image(path))
