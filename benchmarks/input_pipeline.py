@@ -43,9 +43,13 @@ def main(argv: list[str] | None = None) -> int:
             options.workers, options.batches, options.steps = [0], 2, 2
             update(config, batch_size=max(2, jax.device_count()), data__size=(16, 16), model__args={"widths": (4, 8)})
         record: dict[str, Any] = {
-            "environment": environment(), "source": config.data.source, "size": list(config.data.size),
-            "batch": config.batch_size, "workers": [], "training": None,
-        }  # fmt: skip
+            "environment": environment(),
+            "source": config.data.source,
+            "size": list(config.data.size),
+            "batch": config.batch_size,
+            "workers": [],
+            "training": None,
+        }
         problem = load_problem(config)
         for workers in options.workers:
             rate = read(config, problem, workers, options.batches)
@@ -74,9 +78,15 @@ def folder_of_noise(path: Path, count: int, size: int) -> ConfigDict:
 def make_loader(config: ConfigDict, problem: Problem, workers: int) -> Any:
     """The training loader of a config."""
     return pipeline.make_train_loader(
-        problem.train, batch_size=config.batch_size, seed=config.seed, workers=workers, prefetch=config.data.prefetch,
-        channels=config.data.channels, size=config.data.size, fit=config.data.fit,
-    )  # fmt: skip
+        problem.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        workers=workers,
+        prefetch=config.data.prefetch,
+        channels=config.data.channels,
+        size=config.data.size,
+        fit=config.data.fit,
+    )
 
 
 def read(config: ConfigDict, problem: Problem, workers: int, batches: int) -> float:
@@ -114,8 +124,14 @@ def train(config: ConfigDict, problem: Problem, steps: int) -> dict[str, float]:
 
 def describe(record: dict[str, Any]) -> str:
     """Returns the table."""
-    rows = [(f"reading, {r['workers'] or 'threads'}" + (" workers" if r["workers"] else ""),
-             f"{r['images_per_second']:.1f}", "") for r in record["workers"]]  # fmt: skip
+    rows = [
+        (
+            f"reading, {r['workers'] or 'threads'}" + (" workers" if r["workers"] else ""),
+            f"{r['images_per_second']:.1f}",
+            "",
+        )
+        for r in record["workers"]
+    ]
     training = record["training"]
     rows.append(("training", f"{training['images_per_second']:.1f}", f"{training['share_waiting']:.1%}"))
     size = "x".join(map(str, record["size"]))

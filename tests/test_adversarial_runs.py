@@ -78,10 +78,20 @@ def test_evaluation_looks_at_the_segmenter_alone(batch):
 def test_a_run_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     config = tiny_config(
-        steps=2, batch_size=8, data__shapes_train=8, eval__every=1, checkpoint__every=1, log__every=1, log__images=1,
-        log__tensorboard=False, ema__decay=0.9, adversarial__weight=0.05, adversarial__widths=(4,),
-        adversarial__semi_weight=0.1, adversarial__unlabelled_from=1,
-    )  # fmt: skip
+        steps=2,
+        batch_size=8,
+        data__shapes_train=8,
+        eval__every=1,
+        checkpoint__every=1,
+        log__every=1,
+        log__images=1,
+        log__tensorboard=False,
+        ema__decay=0.9,
+        adversarial__weight=0.05,
+        adversarial__widths=(4,),
+        adversarial__semi_weight=0.1,
+        adversarial__unlabelled_from=1,
+    )
     update(config, eval__batch_size=8)
     validate(config)
     check(config)

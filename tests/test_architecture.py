@@ -38,9 +38,22 @@ PURE = {"nn", "models", "losses", "metrics", "state", "step", "adversarial"}
 PURE_THIRD_PARTY = {"jax", "flax", "optax", "numpy"}
 # What only some parts may import.
 FILE_LIBRARIES = {
-    "ml_collections", "grain", "tensorflow_datasets", "tensorflow", "array_record", "orbax", "etils", "absl", "PIL",
-    "matplotlib", "tensorboardX", "tqdm", "scipy", "safetensors", "huggingface_hub",
-}  # fmt: skip
+    "ml_collections",
+    "grain",
+    "tensorflow_datasets",
+    "tensorflow",
+    "array_record",
+    "orbax",
+    "etils",
+    "absl",
+    "PIL",
+    "matplotlib",
+    "tensorboardX",
+    "tqdm",
+    "scipy",
+    "safetensors",
+    "huggingface_hub",
+}
 # Parts that may import some of them, or any.
 FILE_PARTS = {"pictures", "data", "run", "inference", "train", "evaluate", "predict", "data.check", "sweep"}
 FILE_LIBRARIES_OF = {"config": {"ml_collections"}, "pretrained": {"safetensors", "huggingface_hub"}}

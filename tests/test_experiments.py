@@ -150,10 +150,21 @@ def shrunk_run(name, variant):
     config = command.load_experiment(f"experiments/{name}.py:{variant}")
     crop = (16, 16) if config.augment.crop else ()
     update(
-        config, data__source="shapes", data__size=(24, 20), augment__crop=crop, data__shapes_train=8,
-        data__shapes_val=8, steps=1, batch_size=8, eval__batch_size=8, schedule__warmup=0, log__tensorboard=False,
-        log__images=0, compile__options=FAST_COMPILE, model__args=shrunk(name, config.model.args.to_dict()),
-    )  # fmt: skip
+        config,
+        data__source="shapes",
+        data__size=(24, 20),
+        augment__crop=crop,
+        data__shapes_train=8,
+        data__shapes_val=8,
+        steps=1,
+        batch_size=8,
+        eval__batch_size=8,
+        schedule__warmup=0,
+        log__tensorboard=False,
+        log__images=0,
+        compile__options=FAST_COMPILE,
+        model__args=shrunk(name, config.model.args.to_dict()),
+    )
     return config
 
 

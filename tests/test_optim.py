@@ -101,10 +101,8 @@ TORCH = [
     ("adam", {}, "Adam", {}),
     ("adam", {"args": {"b1": 0.8, "b2": 0.99}}, "Adam", {"betas": (0.8, 0.99)}),
     ("adamw", {}, "AdamW", {}),
-    (
-        "rmsprop", {"momentum": 0.0, "args": {"decay": 0.99, "eps_in_sqrt": False}}, "RMSprop", {"alpha": 0.99}
-    ),
-]  # fmt: skip
+    ("rmsprop", {"momentum": 0.0, "args": {"decay": 0.99, "eps_in_sqrt": False}}, "RMSprop", {"alpha": 0.99}),
+]
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])

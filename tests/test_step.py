@@ -36,17 +36,35 @@ def batch():
     return {"image": rng.integers(0, 256, (16, 6, 5, 3)).astype(np.uint8), "label": label}
 
 
-def run(batch, *, strategy="jit", devices=1, accumulate=1, norm="group", rate=0.0, terms="cross_entropy + 0.5 * dice",
-        augment=jitter, steps=2, ema=0.0, remat=False):  # fmt: skip
+def run(
+    batch,
+    *,
+    strategy="jit",
+    devices=1,
+    accumulate=1,
+    norm="group",
+    rate=0.0,
+    terms="cross_entropy + 0.5 * dice",
+    augment=jitter,
+    steps=2,
+    ema=0.0,
+    remat=False,
+):
     """Returns the state and the last metrics after some steps."""
     strat = make_strategy(strategy, {"batch_size": len(batch["image"])}, jax.devices()[:devices])
     model = Tiny(norm=norm, rate=rate, axis_name=strat.axis_name)
     tx = optax.sgd(0.5, momentum=0.9)
     init = init_state(Tiny(norm=norm), tx, jax.random.key(1), (6, 5, 3), ema=ema > 0)
     step = make_train_step(
-        model, tx, make_loss(terms, num_classes=K), augment=augment, accumulate=accumulate, ema_decay=ema,
-        remat=remat, axis_name=strat.axis_name,
-    )  # fmt: skip
+        model,
+        tx,
+        make_loss(terms, num_classes=K),
+        augment=augment,
+        accumulate=accumulate,
+        ema_decay=ema,
+        remat=remat,
+        axis_name=strat.axis_name,
+    )
     compiled = strat.compile_train(step, remat=remat)
     state, key = strat.put_state(init), strat.put_key(jax.random.key(2))
     for _ in range(steps):
@@ -151,9 +169,15 @@ def test_another_key_or_step_augments_otherwise(batch):
     tx = optax.sgd(0.1)
     state = init_state(Tiny(), tx, jax.random.key(1), (6, 5, 3))
     step = jax.jit(make_train_step(Tiny(), tx, make_loss("cross_entropy", num_classes=K), augment=jitter))
-    losses = [float(step(s, batch, k)[1]["loss"]) for s, k in [
-        (state, jax.random.key(0)), (state, jax.random.key(0)), (state, jax.random.key(1)),
-        (state.replace(step=state.step + 1), jax.random.key(0))]]  # fmt: skip
+    losses = [
+        float(step(s, batch, k)[1]["loss"])
+        for s, k in [
+            (state, jax.random.key(0)),
+            (state, jax.random.key(0)),
+            (state, jax.random.key(1)),
+            (state.replace(step=state.step + 1), jax.random.key(0)),
+        ]
+    ]
     assert losses[0] == losses[1]
     assert len(set(losses)) == 3
 

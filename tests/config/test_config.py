@@ -74,24 +74,31 @@ ENCODER = "--config.model.args.encoder"
         ([f"{ENCODER}=convnext_tiny"], None, "(blocks=2, widths=(24, 48, 96))"),
         ([f"{ENCODER}=mit_b0", f"{ENCODER}_args.widths=(4,6)"], {"widths": (4, 6)}, "(blocks=2)"),
         ([f"{ENCODER}_args.widths=(4,6)", ENCODER, "mit_b0"], {"widths": (4, 6)}, "(blocks=2)"),
-        ([f"{ENCODER}_args.widths=(4,)", f"{ENCODER}_args.blocks=1", f"{ENCODER}=plain"],
-         {"widths": (4,), "blocks": 1}, None),
+        (
+            [f"{ENCODER}_args.widths=(4,)", f"{ENCODER}_args.blocks=1", f"{ENCODER}=plain"],
+            {"widths": (4,), "blocks": 1},
+            None,
+        ),
         ([f"{ENCODER}=plain", ENCODER + "_args={'convs': 1}"], {"convs": 1}, None),
         ([f"{ENCODER}=residual"], {"widths": (24, 48, 96), "blocks": 2}, None),
         ([f"{ENCODER}=plain", f"{ENCODER}=residual"], {"widths": (24, 48, 96), "blocks": 2}, None),
         ([f"{ENCODER}_args.blocks=1"], {"widths": (24, 48, 96), "blocks": 1}, None),
     ],
-)  # fmt: skip
+)
 def test_another_encoder_drops_the_encoder_args_of_the_experiment(caplog, arguments, encoder_args, dropped):
     config = command.load_experiment("experiments/deeplabv3plus.py")
     command.parse_overrides(config, arguments)
     args = config.model.args.to_dict()
     assert (args["encoder_args"] if "encoder_args" in args else None) == encoder_args
     assert args["rates"] == (2, 4, 6)  # what is not the encoder's stays
-    said = [] if dropped is None else [
-        f"model.args.encoder_args of the experiment {dropped} belong to its encoder residual and are dropped for "
-        f"{args['encoder']}"
-    ]  # fmt: skip
+    said = (
+        []
+        if dropped is None
+        else [
+            f"model.args.encoder_args of the experiment {dropped} belong to its encoder residual and are dropped for "
+            f"{args['encoder']}"
+        ]
+    )
     assert caplog.messages == said
 
 
@@ -254,12 +261,15 @@ class Known(Exception):
     [
         (ConfigError("Wrong."), 1, "error: Wrong.\n"),
         (Known("Wrong."), 1, "error: Wrong.\n"),
-        (OSError(28, "No space left on device", "a.txt"), 1,
-         "error: a.txt could not be read or written: No space left on device.\n"),
+        (
+            OSError(28, "No space left on device", "a.txt"),
+            1,
+            "error: a.txt could not be read or written: No space left on device.\n",
+        ),
         (OSError("odd"), 1, "error: A file could not be read or written: odd.\n"),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
     ],
-)  # fmt: skip
+)
 def test_run_command_says_errors_in_one_line(capsys, error, status, text):
     def body():
         raise error

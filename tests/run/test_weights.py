@@ -22,9 +22,10 @@ from jaxseg.run.weights import find_weights, initial_state, plan_weights
 from jaxseg.train import main
 
 UNET = {
-    "experiment": "experiments/unet.py", "model__args__encoder": "residual",
+    "experiment": "experiments/unet.py",
+    "model__args__encoder": "residual",
     "model__args__encoder_args": {"widths": (4, 6, 8)},
-}  # fmt: skip
+}
 
 
 def start(workdir, **changes):
@@ -118,12 +119,18 @@ def test_a_run_starts_from_another_run(tmp_path):
     [
         ("fpn", {}, "the run's network is a UNet, this one a FPN."),
         ("unet", {"encoder": "plain"}, "model.args.encoder is residual there and plain here."),
-        ("unet", {"encoder_args": {"widths": (4, 6, 9)}},
-         "model.args.encoder_args.widths is (4, 6, 8) there and (4, 6, 9) here."),
-        ("unet", {"norm": "group", "act": "elu"},
-         "model.args.act is relu there and elu here; model.args.norm is BatchNorm there and GroupNorm here."),
+        (
+            "unet",
+            {"encoder_args": {"widths": (4, 6, 9)}},
+            "model.args.encoder_args.widths is (4, 6, 8) there and (4, 6, 9) here.",
+        ),
+        (
+            "unet",
+            {"norm": "group", "act": "elu"},
+            "model.args.act is relu there and elu here; model.args.norm is BatchNorm there and GroupNorm here.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_why_the_weights_of_another_run_do_not_fit_is_said_first(tmp_path, monkeypatch, name, fields, words):
     theirs = tiny_config(model__name="unet", model__args=ENCODED)
     (tmp_path / "config.json").write_text("{}")
