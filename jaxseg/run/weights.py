@@ -18,7 +18,8 @@ from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
 from jaxseg.models import encoders
 from jaxseg.models.fields import field_names
-from jaxseg.pretrained.fitting import fit, rename_encoder
+from jaxseg.pretrained.merging import adapt_and_merge
+from jaxseg.pretrained.renaming import rename_encoder
 from jaxseg.run import snapshot
 from jaxseg.run.load import load_run
 from jaxseg.state import TrainState
@@ -197,7 +198,7 @@ def _read(
             arrays = rename_encoder(arrays, (), notes)
         children = None if weights.model is not None else ("encoder",)
         notes += _other_form(run.model, network, encoder_only=weights.model is None)
-        result = fit(variables, arrays, children=children, notes=notes, **options)
+        result = adapt_and_merge(variables, arrays, children=children, notes=notes, **options)
     except pretrained.WeightsError as error:
         why = "; ".join(_reasons(run.model, network, encoder_only=weights.model is None))
         why = f"{why}. " if why else ""
