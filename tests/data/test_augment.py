@@ -10,7 +10,7 @@ from scipy import ndimage
 from jaxseg.config import default_config
 from jaxseg.data import augment as ops
 from jaxseg.data import geometry
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.types import IGNORE
 
 CHANNELS = (1, 3, 4)
@@ -412,8 +412,10 @@ def test_from_config_takes_the_section(key):
 )
 def test_values_that_cannot_be_are_named(wrong):
     (name,) = wrong
-    with pytest.raises(ConfigError, match=f"augment.{name} must"):
+    with pytest.raises(ArgumentError, match=f"^{name} must be"):
         ops.make_augment(**wrong)
+    with pytest.raises(ConfigError, match=rf"^augment\.{name} must be"):
+        ops.from_config(wrong)
 
 
 def test_shapes_that_disagree_are_named(key):
