@@ -7,8 +7,8 @@ import pytest
 from helpers.tiny_training import ROOT, arguments
 from PIL import Image
 
-from jaxseg import build
 from jaxseg.config import command, update
+from jaxseg.data import pipeline
 from jaxseg.errors import ConfigError
 from jaxseg.run.data import class_weights
 from jaxseg.train import main
@@ -74,7 +74,7 @@ def test_wrong_input_is_one_sentence_and_leaves_no_run(tmp_path, capsys, change,
 
 def test_median_frequencies_of_nothing_labelled(monkeypatch):
     nothing = np.zeros(2, np.int64)
-    monkeypatch.setattr(build.pipeline, "pixel_counts", lambda source: (nothing, nothing))
+    monkeypatch.setattr(pipeline, "pixel_counts", lambda source: (nothing, nothing))
     config = command.load_experiment("experiments/resunet.py")
     update(config, loss__class_weights="median_frequency")
     with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: "):
