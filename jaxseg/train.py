@@ -29,7 +29,7 @@ from jaxseg.run.provenance import end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, StepMetrics, read_log
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import initial_state, plan_weights
-from jaxseg.run.workdir import CHECKPOINTS, data_record, holds_checkpoint, prepare_workdir
+from jaxseg.run.workdir import CHECKPOINTS, data_record, default_workdir, holds_checkpoint, prepare_workdir
 from jaxseg.state import TrainState, count_parameters, init_state
 from jaxseg.step import make_eval_step, make_train_step
 
@@ -60,12 +60,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--processes", type=int, metavar="N", help="how many processes there are, without auto")
     parser.add_argument("--process", type=int, metavar="I", help="which of them this is, 0 to N-1, without auto")
-
-
-def default_workdir(experiment: str) -> Path:
-    """Returns runs/NAME or runs/NAME-VARIANT for the experiment `PATH/NAME.py[:VARIANT]`."""
-    path, _, variant = experiment.partition(":")
-    return Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
 
 
 def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.config.values import ELEMENTS, FREE_FORM, KEYS, ConfigDict, default_config, flatten, set_key, validate
-from jaxseg.errors import ConfigError, nearest
+from jaxseg.errors import ConfigError, JaxsegError, nearest
 
 _LOG = logging.getLogger(__name__)
 
@@ -256,20 +256,16 @@ def _notes() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def run_command(function: Callable[[], int], *errors: type[Exception]) -> int:
-    """Runs the body of a command line and returns its exit status; what users can cause is one sentence on stderr.
-
-    Args:
-        function: returns the exit status.
-        *errors: exceptions, besides ConfigError, whose message is a sentence for the user.
+def run_command(function: Callable[[], int]) -> int:
+    """Runs the body of a command line and prints a `JaxsegError` as one sentence on stderr.
 
     Returns:
-        What `function` returns; 1 after an error, 130 after Ctrl-C, as shells have it.
+        The exit status: what `function` returns, 1 after an error, 130 after Ctrl-C as shells have it.
     """
     try:
         with _notes():
             return function()
-    except (ConfigError, *errors) as error:
+    except JaxsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, most likely

@@ -20,15 +20,14 @@ from jaxseg import build
 from jaxseg.config.command import help_text, run_command
 from jaxseg.data import make_source
 from jaxseg.errors import ConfigError
-from jaxseg.evaluate import split_of_data
+from jaxseg.inference.evaluation import split_of_data
 from jaxseg.run.signals import stop_on_signal
-from jaxseg.run.workdir import prepare_workdir
+from jaxseg.run.workdir import default_workdir, prepare_workdir
 from jaxseg.sweep.plan import Run, load_plan, refuse_others, runs_of, write_plan
 from jaxseg.sweep.pool import places, run_all
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_scores
 from jaxseg.sweep.report import write_report
-from jaxseg.train import default_workdir
 
 COMPILED = "compiled"
 

@@ -103,6 +103,11 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         workdir.prepare_workdir(tmp_path, default_config())
 
 
+def test_default_workdir() -> None:
+    assert workdir.default_workdir("experiments/resunet.py") == Path("runs/resunet")
+    assert workdir.default_workdir("experiments/resunet.py:camvid") == Path("runs/resunet-camvid")
+
+
 @pytest.mark.parametrize(
     ("argv", "module", "command"),
     [
