@@ -9,8 +9,10 @@ import argparse
 import shlex
 import sys
 import time
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,9 +22,10 @@ from jaxseg.adversarial import segmenter_of
 from jaxseg.config import ConfigDict, command, to_dict
 from jaxseg.data import pipeline, sources
 from jaxseg.data.images import read_image
-from jaxseg.errors import DataError, NotFiniteError
+from jaxseg.errors import ConfigError, DataError, NotFiniteError
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.inference.trained import TrainedRun, load
 from jaxseg.run import gradients
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.provenance import end_record, run_record
@@ -34,19 +37,17 @@ from jaxseg.state import TrainState, count_parameters, init_state
 from jaxseg.step import make_eval_step, make_train_step
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.train") -> int:
+    """Runs the command line; returns the exit status. `program` is how the command is called."""
     argv = list(sys.argv[1:] if argv is None else argv)
 
     def body() -> int:
-        options, config = command.parse_command_line(
-            argv, "python -m jaxseg.train", "Train a segmentation network.", _add_options
-        )
+        options, config = command.parse_command_line(argv, program, "Train a segmentation network.", _add_options)
         parallel.join_hosts(options.coordinator, options.processes, options.process)
         compiler.keep_programs(config.compile.cache)
         build.check(config)
         workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
-        train(config, workdir, f"python -m jaxseg.train {shlex.join(argv)}")
+        train(config, workdir, f"{program} {shlex.join(argv)}")
         return 0
 
     return command.run_command(body)
@@ -60,6 +61,32 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--processes", type=int, metavar="N", help="how many processes there are, without auto")
     parser.add_argument("--process", type=int, metavar="I", help="which of them this is, 0 to N-1, without auto")
+
+
+def train_experiment(
+    experiment: str | Path | ConfigDict, workdir: str | Path | None = None, **overrides: Any
+) -> TrainedRun:
+    """Trains as the command line does, or resumes; returns the run with its best checkpoint, ready to predict.
+
+    `jaxseg.train(...)` calls this. A run that a signal stops is returned with what it has saved.
+
+    Args:
+        experiment: `FILE.py[:ARG]`, or a configuration that starts from `jaxseg.config.default_config()`.
+        workdir: where the run is kept; None: runs/EXPERIMENT, as the command line has it.
+        **overrides: configuration keys, as `**{"data.dir": "photos"}` or `data__dir="photos"`; text is read as on the
+            command line.
+
+    Raises:
+        JaxsegError: whatever the command line prints as an error.
+    """
+    config = command.configure(experiment, overrides)
+    if workdir is None and isinstance(experiment, ConfigDict):
+        raise ConfigError("Give a workdir: a configuration has no file that the default could be named after.")
+    workdir = default_workdir(str(experiment)) if workdir is None else Path(workdir).expanduser()
+    compiler.keep_programs(config.compile.cache)
+    build.check(config)
+    train(config, workdir, "call jaxseg.train with the same arguments")
+    return load(workdir)
 
 
 def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
@@ -298,6 +325,22 @@ def _closing_words(config: ConfigDict, workdir: Path) -> str:
     ]
     return "\n".join(lines)
 
+
+class TrainModule(types.ModuleType):
+    """This module, which can be called: `jaxseg.train(...)` is `jaxseg.train.train_experiment(...)`.
+
+    Importing the module, which `python -m jaxseg.train` and `from jaxseg import train` do, sets the attribute `train`
+    of the package to the module. A function of that name would work only until then; so the module itself is callable.
+    """
+
+    def __call__(
+        self, experiment: str | Path | ConfigDict, workdir: str | Path | None = None, **overrides: Any
+    ) -> TrainedRun:
+        return train_experiment(experiment, workdir, **overrides)
+
+
+TrainModule.__call__.__doc__ = train_experiment.__doc__
+sys.modules[__name__].__class__ = TrainModule
 
 if __name__ == "__main__":
     sys.exit(main())

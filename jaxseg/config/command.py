@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def load_file(spec: str) -> tuple[types.ModuleType, ConfigDict]:
         config = module.get_config(arg or None)
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"get_config in {path_text} must return a ConfigDict, got {type(config).__name__}.")
-    return module, _checked(path_text, config)
+    return module, _checked(f"get_config in {path_text}", config)
 
 
 @contextlib.contextmanager
@@ -128,17 +128,17 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first}." if first else f"{type(error).__name__}."
 
 
-def _checked(path: str, config: ConfigDict) -> ConfigDict:
-    """Returns the config of an experiment once every key is there, known and of the right type; locks it."""
+def _checked(origin: str, config: ConfigDict) -> ConfigDict:
+    """Returns the config that `origin` gave once every key is there, known and of the right type; locks it."""
     flat, fresh = flatten(config), default_config()
     try:
         for key, value in flat.items():
             set_key(fresh, key, value)
     except ConfigError as error:
-        raise ConfigError(f"get_config in {path}: {error}") from error
+        raise ConfigError(f"{origin}: {error}") from error
     missing = [key for key in KEYS if key not in flat and key not in FREE_FORM]
     if missing:
-        raise ConfigError(f"get_config in {path} must start from default_config(); it lacks the key {missing[0]}.")
+        raise ConfigError(f"{origin} must start from default_config(); it lacks the key {missing[0]}.")
     for key, value in flatten(fresh).items():
         if key in KEYS and key not in FREE_FORM and (flat[key] != value or type(flat[key]) is not type(value)):
             set_key(config, key, value)  # the others stay as they are, references between keys included
@@ -150,10 +150,37 @@ def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
 
     Where they name another encoder than `config` does, its `model.args.encoder_args` are dropped, with a note.
     """
-    given = _overrides(arguments)
+    _apply(config, _overrides(arguments))
+
+
+def _apply(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
     _drop_encoder_args(config, given)
     for key, value in given:
         set_key(config, key, value)
+
+
+def configure(experiment: str | Path | ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    """Returns the valid configuration of an experiment with some keys changed, as the command line makes it.
+
+    Args:
+        experiment: `FILE[:ARG]`, or a configuration, which is copied.
+        overrides: {key: value}; `__` can stand for the dot of a key, and text is read as on the command line.
+
+    Raises:
+        ConfigError: for anything wrong in the configuration.
+    """
+    if isinstance(experiment, ConfigDict):
+        config = _checked("The configuration", experiment.copy_and_resolve_references())
+    elif isinstance(experiment, str | Path):
+        config = load_experiment(str(experiment))
+    else:
+        raise ConfigError(
+            f"An experiment is FILE.py, FILE.py:ARG or a ConfigDict, got an object of type {type(experiment).__name__}."
+        )
+    named = [(name.replace("__", "."), value) for name, value in overrides.items()]
+    _apply(config, [(key, _parse_value(key, value) if isinstance(value, str) else value) for key, value in named])
+    validate(config)
+    return config
 
 
 def _overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:

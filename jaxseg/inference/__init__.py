@@ -3,6 +3,18 @@
 from jaxseg.inference.evaluation import Evaluation, evaluate
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.inference.trained import TrainedRun, load
 from jaxseg.run.load import Run, load_run
 
-__all__ = ["Evaluation", "Result", "Run", "Segmentation", "evaluate", "load_run", "make_segmenter", "score"]
+__all__ = [
+    "Evaluation",
+    "Result",
+    "Run",
+    "Segmentation",
+    "TrainedRun",
+    "evaluate",
+    "load",
+    "load_run",
+    "make_segmenter",
+    "score",
+]

@@ -31,7 +31,7 @@ class Segmentation(NamedTuple):
 
 
 def make_segmenter(model: nn.Module, config: ConfigDict) -> Callable[..., Segmentation]:
-    """Returns `segment(variables, image u8|u16[h,w,c], probabilities=False) -> Segmentation` at the image's own size.
+    """Returns `segment(variables, image u8|u16|f32[h,w,c], probabilities=False)` at the image's own size.
 
     With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are brought
     back to the image's size bilinearly, before the softmax and the argmax: what `jaxseg.evaluate` scores. With "crop"
