@@ -113,6 +113,8 @@ def test_default_workdir() -> None:
     [
         (["FILE", "--config", "my runs/a.py"], "jaxseg.train", "python -m jaxseg.train --config 'my runs/a.py'"),
         (["FILE", "--report"], "jaxseg.sweep.__main__", "python -m jaxseg.sweep --report"),
+        (["FILE", "train", "--config", "a.py"], "jaxseg.__main__", "python -m jaxseg train --config a.py"),
+        (["/env/bin/jaxseg", "train", "--config", "a.py"], None, "python -m jaxseg train --config a.py"),
         (["jaxseg.sweep", "--jobs", "2"], "jaxseg.sweep.worker", "python -m jaxseg.sweep --jobs 2"),
         (["FILE", "-x"], None, "python FILE -x"),
         (["FILE", "-x"], "cProfile", "python FILE -x"),
