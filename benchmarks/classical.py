@@ -102,11 +102,18 @@ def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         row["same_pixels"] = row.pop("support") == pixels
     where = environment() | {"packages": {name: importlib.metadata.version(name) for name in PACKAGES}}
     record = {
-        "command": _command(words), "environment": where, "source": options.source, "split": options.split,
-        "images": len(chosen), "images_of_split": len(scored),
-        "training_images": len(learned), "training_images_of_split": len(train),
-        "voters": VOTERS, "methods": rows, "networks": networks,
-    }  # fmt: skip
+        "command": _command(words),
+        "environment": where,
+        "source": options.source,
+        "split": options.split,
+        "images": len(chosen),
+        "images_of_split": len(scored),
+        "training_images": len(learned),
+        "training_images_of_split": len(train),
+        "voters": VOTERS,
+        "methods": rows,
+        "networks": networks,
+    }
     save(options.out, record, describe(record), (lambda f: draw(f, drawn, scored.info)) if drawn else None)
     return 0
 
@@ -155,10 +162,16 @@ def measure(
     rows = [{"method": FLOOR, **_scores(confusion[FLOOR][0], scored.info), "oracle": None}]
     for name in voters:
         by_vote, by_oracle = (_scores(total, scored.info) for total in confusion[name])
-        rows.append({
-            "method": name, "regions": pieces[name] / len(chosen), "cpu_seconds": seconds[name] / len(chosen),
-            "training_regions": len(voters[name].classes), **by_vote, "oracle": by_oracle,
-        })  # fmt: skip
+        rows.append(
+            {
+                "method": name,
+                "regions": pieces[name] / len(chosen),
+                "cpu_seconds": seconds[name] / len(chosen),
+                "training_regions": len(voters[name].classes),
+                **by_vote,
+                "oracle": by_oracle,
+            }
+        )
     return rows, drawn
 
 

@@ -120,8 +120,18 @@ def markdown(rows: list[dict[str, Any]], split: str, note: str) -> str:
         device = f"{row['device']['kind']} ({row['device']['cpus']} cores)"
         if row["device"]["platform"] != "cpu":
             device = f"{row['device']['count']} x {row['device']['kind']}"
-        cells = (row["run"], row["model"], f"{row['parameters']:,}", row["steps"], row["batch"], size,
-                 f"{100 * row['mean_iou']:.1f}", f"{100 * row['pixel_accuracy']:.1f}", minutes, device)  # fmt: skip
+        cells = (
+            row["run"],
+            row["model"],
+            f"{row['parameters']:,}",
+            row["steps"],
+            row["batch"],
+            size,
+            f"{100 * row['mean_iou']:.1f}",
+            f"{100 * row['pixel_accuracy']:.1f}",
+            minutes,
+            device,
+        )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", *(f"    {row['command']}" for row in rows)]
     versions = {f"Python {r['python']}, jax {r['packages']['jax']}, flax {r['packages']['flax']}" for r in rows}

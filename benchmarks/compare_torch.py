@@ -38,8 +38,14 @@ OTHERS = ("flax naive", "torch eager", "torch compile")
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS), metavar="NAME",
-                        help=f"of {', '.join(NETWORKS)} (default: all)")  # fmt: skip
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=tuple(NETWORKS),
+        default=list(NETWORKS),
+        metavar="NAME",
+        help=f"of {', '.join(NETWORKS)} (default: all)",
+    )
     parser.add_argument("--batch", type=at_least(1), default=4, help="images (default 4)")
     parser.add_argument("--size", type=at_least(1), default=128, help="height and width (default 128)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=None, help="default: bfloat16 on a GPU")
@@ -60,12 +66,17 @@ def main(argv: list[str] | None = None) -> int:
         options.networks = options.networks if options.networks != list(NETWORKS) else ["unet"]
     record: dict[str, Any] = {
         "environment": environment(),
-        "torch": prepare_torch(device) | {
-            "autocast": options.dtype if options.dtype != "float32" else None, "optimizer": "SGD, fused",
+        "torch": prepare_torch(device)
+        | {
+            "autocast": options.dtype if options.dtype != "float32" else None,
+            "optimizer": "SGD, fused",
             "compile_mode": None if options.no_compile else "max-autotune" if options.max_autotune else "default",
         },
-        "batch": options.batch, "size": options.size, "dtype": options.dtype, "networks": {},
-    }  # fmt: skip
+        "batch": options.batch,
+        "size": options.size,
+        "dtype": options.dtype,
+        "networks": {},
+    }
     for name in options.networks:
         network = NETWORKS[name].smallest() if options.smallest else NETWORKS[name]
         record["networks"][name] = measure(network, options, device)

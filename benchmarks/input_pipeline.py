@@ -15,13 +15,12 @@ import numpy as np
 from lib.timing import at_least, environment, make_parser, save, table
 from PIL import Image
 
-from jaxseg import build, losses, models, optim
+from jaxseg.build import build_parts, make_strategy
 from jaxseg.compiler import compiler_options
 from jaxseg.config import ConfigDict, command, default_config, update
 from jaxseg.config.recipes import for_data
 from jaxseg.data import pipeline
-from jaxseg.state import init_state
-from jaxseg.step import make_train_step
+from jaxseg.run.data import Problem, load_problem
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,10 +43,14 @@ def main(argv: list[str] | None = None) -> int:
             options.workers, options.batches, options.steps = [0], 2, 2
             update(config, batch_size=max(2, jax.device_count()), data__size=(16, 16), model__args={"widths": (4, 8)})
         record: dict[str, Any] = {
-            "environment": environment(), "source": config.data.source, "size": list(config.data.size),
-            "batch": config.batch_size, "workers": [], "training": None,
-        }  # fmt: skip
-        problem = build.load_problem(config)
+            "environment": environment(),
+            "source": config.data.source,
+            "size": list(config.data.size),
+            "batch": config.batch_size,
+            "workers": [],
+            "training": None,
+        }
+        problem = load_problem(config)
         for workers in options.workers:
             rate = read(config, problem, workers, options.batches)
             record["workers"].append({"workers": workers, "images_per_second": rate})
@@ -72,15 +75,21 @@ def folder_of_noise(path: Path, count: int, size: int) -> ConfigDict:
     return config
 
 
-def make_loader(config: ConfigDict, problem: build.Problem, workers: int) -> Any:
+def make_loader(config: ConfigDict, problem: Problem, workers: int) -> Any:
     """The training loader of a config."""
     return pipeline.make_train_loader(
-        problem.train, batch_size=config.batch_size, seed=config.seed, workers=workers, prefetch=config.data.prefetch,
-        channels=config.data.channels, size=config.data.size, fit=config.data.fit,
-    )  # fmt: skip
+        problem.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        workers=workers,
+        prefetch=config.data.prefetch,
+        channels=config.data.channels,
+        size=config.data.size,
+        fit=config.data.fit,
+    )
 
 
-def read(config: ConfigDict, problem: build.Problem, workers: int, batches: int) -> float:
+def read(config: ConfigDict, problem: Problem, workers: int, batches: int) -> float:
     """Returns images/s of reading alone, once the loader is under way."""
     with make_loader(config, problem, workers) as loader:
         next(loader)
@@ -90,20 +99,12 @@ def read(config: ConfigDict, problem: build.Problem, workers: int, batches: int)
         return batches * config.batch_size / (time.perf_counter() - begin)
 
 
-def train(config: ConfigDict, problem: build.Problem, steps: int) -> dict[str, float]:
+def train(config: ConfigDict, problem: Problem, steps: int) -> dict[str, float]:
     """Returns images/s of training, and the share of its time that passes in waiting for a batch."""
-    strategy = build.make_strategy(config)
-    model = models.build(
-        config.model.name, num_classes=problem.num_classes, axis_name=strategy.axis_name, dtype=config.dtype,
-        **config.model.args.to_dict(),
-    )  # fmt: skip
-    tx, _ = optim.from_config(config)
-    loss = losses.make_loss(config.loss.terms, num_classes=problem.num_classes)
-    augment = build.make_augment(config)
-    program = strategy.compile_train(make_train_step(model, tx, loss, augment=augment, axis_name=strategy.axis_name))
-    plain = models.build(config.model.name, num_classes=problem.num_classes, **config.model.args.to_dict())
-    shape = (*build.input_size(config), config.data.channels)
-    init = jax.jit(lambda key: init_state(plain, tx, key, shape), compiler_options=compiler_options())
+    strategy = make_strategy(config)
+    parts = build_parts(config, problem.num_classes, axis_name=strategy.axis_name)
+    program = strategy.compile_train(parts.train_step())
+    init = jax.jit(parts.init, compiler_options=compiler_options())
     state, key = strategy.put_state(init(jax.random.key(0))), strategy.put_key(jax.random.key(1))
     waited, begin = 0.0, 0.0
     with make_loader(config, problem, config.data.workers) as loader:
@@ -123,8 +124,14 @@ def train(config: ConfigDict, problem: build.Problem, steps: int) -> dict[str, f
 
 def describe(record: dict[str, Any]) -> str:
     """Returns the table."""
-    rows = [(f"reading, {r['workers'] or 'threads'}" + (" workers" if r["workers"] else ""),
-             f"{r['images_per_second']:.1f}", "") for r in record["workers"]]  # fmt: skip
+    rows = [
+        (
+            f"reading, {r['workers'] or 'threads'}" + (" workers" if r["workers"] else ""),
+            f"{r['images_per_second']:.1f}",
+            "",
+        )
+        for r in record["workers"]
+    ]
     training = record["training"]
     rows.append(("training", f"{training['images_per_second']:.1f}", f"{training['share_waiting']:.1%}"))
     size = "x".join(map(str, record["size"]))

@@ -38,17 +38,28 @@ class Layer(NamedTuple):
 
 
 KINDS = {
-    "conv2d": "convolution", "conv_transpose2d": "transposed convolution", "linear": "dense",
-    "batch_norm": "batch norm", "layer_norm": "layer norm", "max_pool2d": "max pooling",
-    "interpolate": "up-sampling", "scaled_dot_product_attention": "attention",
-}  # fmt: skip
+    "conv2d": "convolution",
+    "conv_transpose2d": "transposed convolution",
+    "linear": "dense",
+    "batch_norm": "batch norm",
+    "layer_norm": "layer norm",
+    "max_pool2d": "max pooling",
+    "interpolate": "up-sampling",
+    "scaled_dot_product_attention": "attention",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=["unet"], metavar="NAME",
-                        help=f"of {', '.join(NETWORKS)} (default: unet)")  # fmt: skip
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=tuple(NETWORKS),
+        default=["unet"],
+        metavar="NAME",
+        help=f"of {', '.join(NETWORKS)} (default: unet)",
+    )
     parser.add_argument("--batch", type=at_least(1), default=4, help="images (default 4)")
     parser.add_argument("--size", type=at_least(1), default=128, help="height and width of the image (default 128)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=None, help="default: bfloat16 on a GPU")
@@ -63,9 +74,13 @@ def main(argv: list[str] | None = None) -> int:
     if options.smallest:
         options.batch, options.size, options.repeats = 1, 32, 1
     record: dict[str, Any] = {
-        "environment": environment(), "torch": prepare_torch(device),
-        "batch": options.batch, "size": options.size, "dtype": dtype, "networks": {},
-    }  # fmt: skip
+        "environment": environment(),
+        "torch": prepare_torch(device),
+        "batch": options.batch,
+        "size": options.size,
+        "dtype": dtype,
+        "networks": {},
+    }
     for name in options.networks:
         network = NETWORKS[name].smallest() if options.smallest else NETWORKS[name]
         record["networks"][name] = break_down(network, options, jnp.dtype(dtype).type)
@@ -175,14 +190,16 @@ def primitive(layer: Layer) -> Primitive:
             return make(
                 lambda s, b, x: batch_norm(ours.BatchNorm(), s, b, x),
                 lambda torch, s, b, x: torch.nn.functional.batch_norm(x, None, None, s, b, training=True),
-                1 + draw(last), draw(last),
-            )  # fmt: skip
+                1 + draw(last),
+                draw(last),
+            )
         case "layer_norm":
             return make(
                 lambda s, b, x: ours.LayerNorm().apply({"params": {"scale": s, "bias": b}}, x),
                 lambda torch, s, b, x: torch.nn.functional.layer_norm(x.permute(0, 2, 3, 1), s.shape, s, b),
-                1 + draw(last), draw(last),
-            )  # fmt: skip
+                1 + draw(last),
+                draw(last),
+            )
         case "max_pool2d":
             window, stride, padding = (options[name] for name in ("kernel_size", "stride", "padding"))
             return make(

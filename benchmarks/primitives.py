@@ -74,13 +74,17 @@ def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
             lambda x: ours.max_pool(x, 2),
             lambda x: nn.max_pool(x, (2, 2), (2, 2)),
             lambda torch, x: torch.nn.functional.max_pool2d(x, 2),
-            (), same, shape,
+            (),
+            same,
+            shape,
         ),
         "max pool 3x3/2": Primitive(
             lambda x: ours.max_pool(x, 3, 2, 1),
             lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
             lambda torch, x: torch.nn.functional.max_pool2d(x, 3, 2, 1),
-            (), same, shape,
+            (),
+            same,
+            shape,
         ),
         "max pool and un-pool": Primitive(unpool_ours, unpool_naive, unpool_torch, (), same, shape),
         "transposed conv 2x2/2": Primitive(
@@ -90,52 +94,75 @@ def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
                 x, jnp.flip(k, (0, 1)), (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
             ),
             lambda torch, k, x: torch.nn.functional.conv_transpose2d(x, k, stride=2),
-            (kernel2,), lambda k: (np.ascontiguousarray(k.transpose(2, 3, 0, 1)),), shape,
+            (kernel2,),
+            lambda k: (np.ascontiguousarray(k.transpose(2, 3, 0, 1)),),
+            shape,
         ),
         "bilinear x2": Primitive(
             lambda x: ours.upsample(x, 2),
             lambda x: jax.image.resize(x, (x.shape[0], *size2, x.shape[3]), "bilinear"),
             lambda torch, x: torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear"),
-            (), same, shape,
+            (),
+            same,
+            shape,
         ),
         "group norm": Primitive(
             lambda s, b, x: ours.group_norm(x, s, b, groups),
             lambda s, b, x: nn.GroupNorm(groups, epsilon=1e-5).apply({"params": {"scale": s, "bias": b}}, x),
             lambda torch, s, b, x: torch.nn.functional.group_norm(x, groups, s, b),
-            (scale, bias), same, shape,
+            (scale, bias),
+            same,
+            shape,
         ),
         "batch norm (training)": Primitive(
             functools.partial(batch_norm, ours.BatchNorm()),
             functools.partial(batch_norm, nn.BatchNorm(use_running_average=False, momentum=0.9)),
             lambda torch, s, b, x: torch.nn.functional.batch_norm(x, None, None, s, b, training=True),
-            (scale, bias), same, shape,
+            (scale, bias),
+            same,
+            shape,
         ),
         "conv 1x1": Primitive(
-            lambda k, x: ours.conv2d(x, k), convolve, lambda torch, k, x: torch.nn.functional.conv2d(x, k),
-            (kernel1,), oihw, shape,
+            lambda k, x: ours.conv2d(x, k),
+            convolve,
+            lambda torch, k, x: torch.nn.functional.conv2d(x, k),
+            (kernel1,),
+            oihw,
+            shape,
         ),
         "conv 3x3": Primitive(
-            lambda k, x: ours.conv2d(x, k, padding=1), convolve,
+            lambda k, x: ours.conv2d(x, k, padding=1),
+            convolve,
             lambda torch, k, x: torch.nn.functional.conv2d(x, k, padding=1),
-            (kernel3,), oihw, shape,
+            (kernel3,),
+            oihw,
+            shape,
         ),
         "conv 3x3, dilation 4": Primitive(
             lambda k, x: ours.conv2d(x, k, padding=4, dilation=4),
             lambda k, x: convolve(k, x, rhs_dilation=(4, 4)),
             lambda torch, k, x: torch.nn.functional.conv2d(x, k, padding=4, dilation=4),
-            (kernel3,), oihw, shape,
+            (kernel3,),
+            oihw,
+            shape,
         ),
         "depthwise conv 3x3": Primitive(
             lambda k, x: ours.conv2d(x, k, padding=1, groups=channels),
             lambda k, x: convolve(k, x, feature_group_count=channels),
             lambda torch, k, x: torch.nn.functional.conv2d(x, k, padding=1, groups=channels),
-            (depthwise,), oihw, shape,
+            (depthwise,),
+            oihw,
+            shape,
         ),
         "attention, 4 heads": Primitive(
-            attend_ours, attend_naive, attend_torch, (draw(channels, channels),), same,
+            attend_ours,
+            attend_naive,
+            attend_torch,
+            (draw(channels, channels),),
+            same,
             (batch, max(size // 4, 1), max(size // 4, 1), channels),
         ),
-    }  # fmt: skip
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -155,10 +182,13 @@ def main(argv: list[str] | None = None) -> int:
     batch, size, channels = (1, 8, 8) if options.smallest else (options.batch, options.size, options.channels)
     repeats = 1 if options.smallest else options.repeats
     record: dict[str, Any] = {
-        "environment": environment(), "torch": prepare_torch(torch_device()) if has_torch else None,
-        "shape": [batch, size, size, channels], "dtype": options.dtype, "allowed": ALLOWED[options.dtype],
+        "environment": environment(),
+        "torch": prepare_torch(torch_device()) if has_torch else None,
+        "shape": [batch, size, size, channels],
+        "dtype": options.dtype,
+        "allowed": ALLOWED[options.dtype],
         "primitives": {},
-    }  # fmt: skip
+    }
     for name, primitive in primitives(batch, size, channels).items():
         if options.only and not any(word in name for word in options.only):
             continue

@@ -22,21 +22,36 @@ from jaxseg.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = {"steps": 2, "schedule.warmup": 0, "log.every": 1, "log.images": 0, "log.tensorboard": False}
-SMALLEST = {"data.size": "16,16", "batch_size": 8, "eval.batch_size": 8, "data.shapes_train": 8, "data.shapes_val": 8,
-            "model.args.widths": "(4,8)"}  # fmt: skip
+SMALLEST = {
+    "data.size": "16,16",
+    "batch_size": 8,
+    "eval.batch_size": 8,
+    "data.shapes_train": 8,
+    "data.shapes_val": 8,
+    "model.args.widths": "(4,8)",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--config", metavar="FILE[:ARG]", default="experiments/resunet.py",
-                        help="the experiment (default experiments/resunet.py)")  # fmt: skip
+    parser.add_argument(
+        "--config",
+        metavar="FILE[:ARG]",
+        default="experiments/resunet.py",
+        help="the experiment (default experiments/resunet.py)",
+    )
     options, overrides = parser.parse_known_args(argv)
     keys = SHORT | (SMALLEST if options.smallest else {})
     command = [
-        sys.executable, "-m", "jaxseg.train", "--config", options.config,
-        *(f"--config.{key}={value}" for key, value in keys.items()), *overrides,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "jaxseg.train",
+        "--config",
+        options.config,
+        *(f"--config.{key}={value}" for key, value in keys.items()),
+        *overrides,
+    ]
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
     for _ in range(1 if options.smallest else options.repeats):
         with tempfile.TemporaryDirectory() as folder:

@@ -50,16 +50,27 @@ SMALL = {
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--models", nargs="+", default=["resunet-small", "unet-small"], metavar="NAME",
-                        choices=(*SMALL, *models.names()),
-                        help=f"architectures of jaxseg, or {', '.join(SMALL)}")  # fmt: skip
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["resunet-small", "unet-small"],
+        metavar="NAME",
+        choices=(*SMALL, *models.names()),
+        help=f"architectures of jaxseg, or {', '.join(SMALL)}",
+    )
     parser.add_argument("--batches", nargs="+", type=at_least(1), default=[4], metavar="N", help="images (default 4)")
-    parser.add_argument("--sizes", nargs="+", type=at_least(1), default=[128], metavar="PIXELS",
-                        help="height and width (default 128)")  # fmt: skip
+    parser.add_argument(
+        "--sizes", nargs="+", type=at_least(1), default=[128], metavar="PIXELS", help="height and width (default 128)"
+    )
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
     parser.add_argument("--strategies", nargs="+", choices=("jit", "pmap"), default=["jit"])
-    parser.add_argument("--remat", nargs="+", choices=("off", "on"), default=["off"],
-                        help="whether the backward pass computes stages anew, for less memory")  # fmt: skip
+    parser.add_argument(
+        "--remat",
+        nargs="+",
+        choices=("off", "on"),
+        default=["off"],
+        help="whether the backward pass computes stages anew, for less memory",
+    )
     parser.add_argument("--num-classes", type=at_least(1), default=21, help="(default 21)")
     options = parser.parse_args(argv)
     share_gpu()
@@ -128,15 +139,25 @@ def measure(
 
     seconds = interleave({"train": step, "infer": lambda: infer(variables, image)}, options.repeats)
     return {
-        "model": name, "batch": batch, "size": size, "dtype": dtype, "strategy": strategy_name, "remat": remat,
+        "model": name,
+        "batch": batch,
+        "size": size,
+        "dtype": dtype,
+        "strategy": strategy_name,
+        "remat": remat,
         "parameters": parameters,
-        "train_seconds": seconds["train"], "train_images_per_second": batch / seconds["train"],
-        "infer_seconds": seconds["infer"], "infer_images_per_second": batch / seconds["infer"],
-        "compile_seconds": cold, "compile_seconds_cached": warm,
-        "memory_bytes": peak_bytes(program), "flops": flops, "flops_per_second": flops / seconds["train"],
+        "train_seconds": seconds["train"],
+        "train_images_per_second": batch / seconds["train"],
+        "infer_seconds": seconds["infer"],
+        "infer_images_per_second": batch / seconds["infer"],
+        "compile_seconds": cold,
+        "compile_seconds_cached": warm,
+        "memory_bytes": peak_bytes(program),
+        "flops": flops,
+        "flops_per_second": flops / seconds["train"],
         # XLA counts those of one device's program.
         "bytes": bytes_of(program) * jax.device_count(),
-    }  # fmt: skip
+    }
 
 
 def compile_twice(step: Any, *args: Any) -> tuple[Any, float, float]:
@@ -176,19 +197,48 @@ def _reset_cache() -> None:
 def describe(record: dict[str, Any]) -> str:
     """Returns the table."""
     columns = (
-        "model", "parameters", "batch", "size", "dtype", "strategy", "remat", "train img/s", "inference img/s",
-        "step, ms", "compile, s", "compile cached, s", "memory, MB", "GFLOP", "GFLOP/s", "of matmul", "of copying",
-    )  # fmt: skip
+        "model",
+        "parameters",
+        "batch",
+        "size",
+        "dtype",
+        "strategy",
+        "remat",
+        "train img/s",
+        "inference img/s",
+        "step, ms",
+        "compile, s",
+        "compile cached, s",
+        "memory, MB",
+        "GFLOP",
+        "GFLOP/s",
+        "of matmul",
+        "of copying",
+    )
     rows = []
     for r in record["runs"]:
         memory = "" if r["memory_bytes"] is None else f"{r['memory_bytes'] / 1e6:.0f}"
         shares = ("" if math.isnan(r[name]) else f"{r[name]:.0%}" for name in ("share_of_matmul", "share_of_bandwidth"))
-        rows.append((
-            r["model"], f"{r['parameters']:,}", r["batch"], r["size"], r["dtype"], r["strategy"], r["remat"],
-            f"{r['train_images_per_second']:.1f}", f"{r['infer_images_per_second']:.1f}",
-            f"{1e3 * r['train_seconds']:.0f}", f"{r['compile_seconds']:.1f}", f"{r['compile_seconds_cached']:.1f}",
-            memory, f"{r['flops'] / 1e9:.1f}", f"{r['flops_per_second'] / 1e9:.0f}", *shares,
-        ))  # fmt: skip
+        rows.append(
+            (
+                r["model"],
+                f"{r['parameters']:,}",
+                r["batch"],
+                r["size"],
+                r["dtype"],
+                r["strategy"],
+                r["remat"],
+                f"{r['train_images_per_second']:.1f}",
+                f"{r['infer_images_per_second']:.1f}",
+                f"{1e3 * r['train_seconds']:.0f}",
+                f"{r['compile_seconds']:.1f}",
+                f"{r['compile_seconds_cached']:.1f}",
+                memory,
+                f"{r['flops'] / 1e9:.1f}",
+                f"{r['flops_per_second'] / 1e9:.0f}",
+                *shares,
+            )
+        )
     measured = "; ".join(
         f"{name}: {c['matmul_flops'] / 1e9:.0f} GFLOP/s of matrix products, {c['bytes_per_second'] / 1e9:.1f} GB/s"
         for name, c in record["ceilings"].items()

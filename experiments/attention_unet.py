@@ -4,17 +4,15 @@
     python -m jaxseg.train --config experiments/attention_unet.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/attention_unet.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .950 (7.8 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .950 (7.8 minutes on one core, with other programs running; one seed).
 """
 
-from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.config.recipes import VARIANTS, for_data
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import recipe
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
-    variant = parse_arg(arg, VARIANTS)
-    config = for_data(default_config(), variant)
-    widths = (16, 32, 64, 128) if variant == "shapes" else (64, 128, 256, 512, 1024)
-    update(config, model__name="attention_unet", model__args={"widths": widths})
-    return config
+    return recipe(
+        arg, "attention_unet", shapes={"widths": (16, 32, 64, 128)}, full={"widths": (64, 128, 256, 512, 1024)}
+    )

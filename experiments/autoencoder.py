@@ -1,31 +1,28 @@
-"""An autoencoder of images, whose encoder a segmenter then starts from.
+"""An autoencoder of images, whose encoder then starts a segmenter.
 
     python -m jaxseg.train --config experiments/autoencoder.py --workdir runs/autoencoder
     python -m jaxseg.train --config experiments/unet.py --config.model.encoder_weights=runs/autoencoder
 
-The encoder and decoder learn from the images alone (squared error); the cross-entropy teaches a linear classifier of
-their features and nothing below it, whose mIoU says how much of the classes they hold. Masks may be 255 everywhere.
+The encoder and the decoder learn from the images alone (squared error). The cross-entropy trains only a linear
+classifier of their features; its mIoU says how much these features know about the classes. Masks may be 255 everywhere.
 
-On the shapes data, with all 8,192 images labelled, the second command reaches .873 and .895 at the seeds 0 and 1, and
-the U-Net from random weights .916 and .928: there the start does harm.
+On the shapes data, with all 8,192 images labelled, the second command reaches .873 and .895 with seeds 0 and 1, and
+the U-Net from random weights .916 and .928: there this start makes the result worse.
 
-Shapes validation mIoU: .102 (4.5 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .102 (4.5 minutes on one core, with other programs running; one seed).
 """
 
-from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.config.recipes import VARIANTS, for_data
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import recipe
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
-    variant = parse_arg(arg, VARIANTS)
-    config = for_data(default_config(), variant)
-    # The widths of experiments/unet.py: its encoder is this one.
-    widths = (16, 32, 64, 128) if variant == "shapes" else (64, 128, 256, 512, 1024)
-    update(
-        config,
-        model__name="autoencoder",
-        model__args={"widths": widths},
+    # The widths are those of experiments/unet.py, which has the same encoder.
+    return recipe(
+        arg,
+        "autoencoder",
+        shapes={"widths": (16, 32, 64, 128)},
+        full={"widths": (64, 128, 256, 512, 1024)},
         loss__terms="reconstruction + cross_entropy",
     )
-    return config

@@ -1,14 +1,14 @@
-"""DeepLab-LargeFOV (Chen et al. 2015): VGG-16 with holes at stride 8 and a large field of view.
+"""DeepLab-LargeFOV (Chen et al. 2015): VGG-16 with atrous convolutions at output stride 8 and a large field of view.
 
     python -m jaxseg.train --config experiments/deeplabv1.py
     python -m jaxseg.train --config experiments/deeplabv1.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/deeplabv1.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .921 (13.2 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .921 (13.2 minutes on one core, with other programs running; one seed).
 """
 
-from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.config.recipes import VARIANTS, for_data
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import recipe
 
 # A small network with fine strides, for 64x64 images.
 SMALL = {
@@ -22,7 +22,4 @@ SMALL = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
-    variant = parse_arg(arg, VARIANTS)
-    config = for_data(default_config(), variant)
-    update(config, model__name="deeplabv1", model__args=SMALL if variant == "shapes" else {})
-    return config
+    return recipe(arg, "deeplabv1", shapes=SMALL)

@@ -1,14 +1,14 @@
-"""DeepLab v2 (Chen et al. 2017): atrous spatial pyramid pooling, the sum of scores at four rates.
+"""DeepLab v2 (Chen et al. 2017): atrous spatial pyramid pooling, which sums the scores of four rates.
 
     python -m jaxseg.train --config experiments/deeplabv2.py
     python -m jaxseg.train --config experiments/deeplabv2.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/deeplabv2.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .930 (15.1 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .930 (15.1 minutes on one core, with other programs running; one seed).
 """
 
-from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.config.recipes import VARIANTS, for_data
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import recipe
 
 # A small network with fine strides, for 64x64 images.
 SMALL = {
@@ -22,7 +22,4 @@ SMALL = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
-    variant = parse_arg(arg, VARIANTS)
-    config = for_data(default_config(), variant)
-    update(config, model__name="deeplabv2", model__args=SMALL if variant == "shapes" else {})
-    return config
+    return recipe(arg, "deeplabv2", shapes=SMALL)

@@ -1,14 +1,14 @@
-"""FCN-8s (Long, Shelhamer and Darrell 2015): a classifier made convolutional, whose levels' scores are added.
+"""FCN-8s (Long, Shelhamer and Darrell 2015): VGG-16 with convolutions for dense layers; sums scores of three levels.
 
     python -m jaxseg.train --config experiments/fcn.py
     python -m jaxseg.train --config experiments/fcn.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/fcn.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .892 (6.4 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .892 (6.4 minutes on one core, with other programs running; one seed).
 """
 
-from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.config.recipes import VARIANTS, for_data
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import recipe
 
 # A small network with fine strides, for 64x64 images.
 SMALL = {
@@ -23,7 +23,4 @@ SMALL = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
-    variant = parse_arg(arg, VARIANTS)
-    config = for_data(default_config(), variant)
-    update(config, model__name="fcn", model__args=SMALL if variant == "shapes" else {})
-    return config
+    return recipe(arg, "fcn", shapes=SMALL)

@@ -1,14 +1,14 @@
-"""FCN as torchvision has it: an atrous ResNet, a 3x3 convolution, scores; an auxiliary head one stage earlier.
+"""FCN in torchvision's form: an atrous ResNet, a 3x3 convolution and scores; an auxiliary head one stage earlier.
 
     python -m jaxseg.train --config experiments/fcn_head.py
     python -m jaxseg.train --config experiments/fcn_head.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/fcn_head.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .909 (one core, beside other programs and suspended for a while; one seed).
+Shapes validation mIoU: .909 (one core, with other programs running and suspended for a while; one seed).
 """
 
-from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.config.recipes import VARIANTS, for_data
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import recipe
 
 # A small network with fine strides, for 64x64 images.
 SMALL = {
@@ -21,7 +21,4 @@ SMALL = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
-    variant = parse_arg(arg, VARIANTS)
-    config = for_data(default_config(), variant)
-    update(config, model__name="fcn_head", model__args=SMALL if variant == "shapes" else {})
-    return config
+    return recipe(arg, "fcn_head", shapes=SMALL)

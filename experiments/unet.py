@@ -7,14 +7,10 @@
 Shapes validation mIoU: .916 (3.0 minutes on 2 shared CPU cores, one seed).
 """
 
-from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.config.recipes import VARIANTS, for_data
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import recipe
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
-    variant = parse_arg(arg, VARIANTS)
-    config = for_data(default_config(), variant)
-    widths = (16, 32, 64, 128) if variant == "shapes" else (64, 128, 256, 512, 1024)
-    update(config, model__name="unet", model__args={"widths": widths})
-    return config
+    return recipe(arg, "unet", shapes={"widths": (16, 32, 64, 128)}, full={"widths": (64, 128, 256, 512, 1024)})

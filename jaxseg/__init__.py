@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from jaxseg.models.unetplusplus import UNetPlusPlus
     from jaxseg.models.upernet import UPerNet
     from jaxseg.models.vgg_head import VGGHead
-    from jaxseg.train import TrainModule
+    from jaxseg.start import TrainModule
 
     train: TrainModule
 

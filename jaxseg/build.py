@@ -1,104 +1,139 @@
-"""From a configuration to the pure parts of a run: data, model, loss, optimiser, strategy.
+"""From a configuration to the pure parts of a run: model, loss, optimiser, augmentation and steps, built once."""
 
-Training, evaluation and prediction all build their parts here, so that they agree.
-"""
-
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
-from flax.errors import FlaxError
 
-from jaxseg import losses, metrics, models, optim, parallel, pretrained
+from jaxseg import losses, models, optim, parallel
 from jaxseg.adversarial import AdversarialLoss, Discriminator, Duel
 from jaxseg.config import ConfigDict
-from jaxseg.data import augment, pipeline, sources
-from jaxseg.errors import ConfigError, nearest
-from jaxseg.models import encoders
+from jaxseg.data import augment
+from jaxseg.errors import ConfigError
 from jaxseg.state import Learner, TrainState, init_state
-from jaxseg.step import Augment, Objective, Prepare, make_train_step
+from jaxseg.step import (
+    Augment,
+    EvalStep,
+    Measure,
+    Objective,
+    Prepare,
+    TrainStep,
+    make_eval_step,
+    make_train_step,
+)
 from jaxseg.types import Key
 
 
-class Problem(NamedTuple):
-    """The data of a run and what follows from it.
+@dataclass(frozen=True)
+class Parts:
+    """The pure parts of a run, built once from its configuration by `build_parts`.
+
+    Checking, training, restoring, evaluating, predicting and sweeping all use these, so that they agree.
 
     Attributes:
-        train: the training split.
-        val: the split that evaluations during training score.
-        num_classes: channels of the logits; 1 for a binary problem with one sigmoid logit.
+        config: a validated configuration.
+        num_classes: k, the channels of the logits; 1 for a binary problem with one sigmoid logit.
+        model: the Linen module, outside any `pmap`.
+        learner: what the training step applies: the model under the strategy's axis, with a discriminator where the
+            configuration has one.
+        loss: what evaluation reports.
+        objective: what training minimises: the loss, with the adversarial terms of the configuration.
+        optimiser: the optax chain.
+        schedule: step -> learning rate.
+        prepare: raw images [b,h,w,c] -> network input, in evaluation and prediction.
+        augment: (key, raw image [h,w,c], label i32[h,w]) -> (network input, label) of one example, in training.
+        axis_name: the axis of `pmap` that a step reduces over; None under `jit`.
     """
 
-    train: sources.Source
-    val: sources.Source
+    config: ConfigDict
     num_classes: int
+    model: nn.Module
+    learner: Learner
+    loss: losses.Loss
+    objective: Objective
+    optimiser: optax.GradientTransformation
+    schedule: optax.Schedule
+    prepare: Prepare
+    augment: Augment
+    axis_name: str | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The (height, width, channels) of what the network sees in training."""
+        return (*input_size(self.config), self.config.data.channels)
+
+    def with_class_weights(self, weights: Sequence[float] | np.ndarray | None) -> "Parts":
+        """Returns the parts with a loss that weighs the classes by `weights` f32[max(k, 2)], or not at all for None."""
+        loss = make_loss(self.config, self.num_classes, weights)
+        return replace(self, loss=loss, objective=make_objective(self.config, loss))
+
+    def init(self, key: Key) -> TrainState:
+        """Returns the state before the first step, with parameters drawn from `key`; pure."""
+        learner = make_learner(self.config, self.model)
+        return init_state(learner, self.optimiser, key, self.image_shape, ema=self.config.ema.decay > 0)
+
+    def train_step(self) -> TrainStep:
+        """Returns the pure step(state, batch, key) -> (state, metrics), for `Strategy.compile_train`."""
+        return make_train_step(
+            self.learner,
+            self.optimiser,
+            self.objective,
+            augment=self.augment,
+            accumulate=self.config.accumulate,
+            ema_decay=self.config.ema.decay,
+            aux_weight=aux_weight(self.config),
+            schedule=self.schedule,
+            gradients=self.config.log.gradients,
+            remat=self.config.remat,
+            axis_name=self.axis_name,
+        )
+
+    def eval_step(self, measures: Mapping[str, Measure] | None = None, *, maps: bool = False) -> EvalStep:
+        """Returns the pure step(state, batch) -> sums, for `Strategy.compile_eval`; see `step.make_eval_step`."""
+        return make_eval_step(
+            self.model, self.loss, prepare=self.prepare, axis_name=self.axis_name, measures=measures, maps=maps
+        )
 
 
-def check(config: ConfigDict) -> None:
-    """Builds model, loss, optimiser, augmentation and strategy and traces a step, so that what is wrong fails at once.
+def build_parts(
+    config: ConfigDict,
+    num_classes: int,
+    class_weights: Sequence[float] | np.ndarray | None = None,
+    *,
+    axis_name: str | None = None,
+) -> Parts:
+    """Returns the parts of a run.
 
-    Nothing runs or compiles.
+    Args:
+        config: a validated configuration.
+        num_classes: channels of the logits.
+        class_weights: of the loss, f32[max(num_classes, 2)], or None.
+        axis_name: the strategy's axis.
 
     Raises:
         ConfigError: naming the key and the nearest right value.
     """
-    num_classes = config.model.num_classes or 2
     model = make_model(config, num_classes)
-    find_weights(config, model)
-    loss = make_loss(config, num_classes)
-    learner, objective = make_learner(config, model), make_objective(config, loss)
-    if config.loss.class_weights not in ("", "median_frequency"):
-        _numbers(config.loss.class_weights)
-    tx, schedule = optim.from_config(config)
-    augment_example = make_augment(config)
-    if config.data.source not in sources.SOURCES:
-        raise ConfigError(
-            f"There is no data set data.source={config.data.source!r}.{nearest(config.data.source, sources.SOURCES)}"
-        )
-    make_strategy(config)
-
-    key, (height, width) = jax.eval_shape(jax.random.key, 0), config.data.size
-    image = jax.ShapeDtypeStruct((config.batch_size, height, width, config.data.channels), np.uint8)
-    label = jax.ShapeDtypeStruct((config.batch_size, height, width), np.uint8)
-    shape, ema = (*input_size(config), config.data.channels), config.ema.decay > 0
-
-    def init(key: Key) -> TrainState:
-        return init_state(learner, tx, key, shape, ema=ema)
-
-    step = make_train_step(
-        learner,
-        tx,
-        objective,
-        augment=augment_example,
-        accumulate=config.accumulate,
-        ema_decay=config.ema.decay,
-        aux_weight=aux_weight(config),
+    loss = make_loss(config, num_classes, class_weights)
+    mapped = model if axis_name is None else make_model(config, num_classes, axis_name)
+    optimiser, schedule = optim.from_config(config)
+    return Parts(
+        config=config,
+        num_classes=num_classes,
+        model=model,
+        learner=make_learner(config, mapped),
+        loss=loss,
+        objective=make_objective(config, loss),
+        optimiser=optimiser,
         schedule=schedule,
-        remat=config.remat,
+        prepare=make_prepare(config),
+        augment=make_augment(config),
+        axis_name=axis_name,
     )
-    state = _trace("model.args", init, key)
-    _trace("optimizer.args", tx.update, state.params, state.opt_state, state.params)
-    _trace("augment", augment_example, key, _one(image), _one(label))
-    _trace("the training step", step, state, {"image": image, "label": label}, key)
-
-
-def _one(batch: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(batch.shape[1:], batch.dtype)
-
-
-def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Returns the shapes of what `function` returns, or says in one sentence why it cannot be."""
-    try:
-        return jax.eval_shape(function, *args)
-    except ConfigError:
-        raise
-    except (TypeError, ValueError, ArithmeticError, LookupError, NotImplementedError, FlaxError) as error:
-        first = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        raise ConfigError(f"{what}: {first}.") from error
 
 
 def make_strategy(config: ConfigDict) -> parallel.Strategy:
@@ -123,62 +158,6 @@ def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = Non
         raise ConfigError(f"model: {error}") from error
 
 
-class Weights(NamedTuple):
-    """The weights that a configuration asks a fresh run to start from.
-
-    Attributes:
-        key: the configuration key that names them.
-        source: what it says: a name, a file, a repository or a workdir.
-        encoder: name of the network's encoder, or None.
-        model: name of the architecture for weights of the whole network, None for those of the encoder.
-        skip: patterns of the parameters that they may lack.
-    """
-
-    key: str
-    source: str
-    encoder: str | None
-    model: str | None
-    skip: tuple[str, ...]
-
-    @property
-    def workdir(self) -> Path | None:
-        """The workdir of a run, where the source is one; a folder that merely has the name of weights is none."""
-        path = Path(self.source).expanduser()
-        return path if path.is_dir() and ((path / "config.json").is_file() or "/" in self.source) else None
-
-
-def find_weights(config: ConfigDict, model: nn.Module) -> Weights | None:
-    """Returns the weights that the configuration names, after checking the names; None where it names none.
-
-    Raises:
-        ConfigError: for two sources, or an unknown name (naming the nearest).
-    """
-    whole, encoder_only, skip = config.model.weights, config.model.encoder_weights, tuple(config.model.weights_skip)
-    if not whole and not encoder_only:
-        if skip:
-            raise ConfigError("model.weights_skip is of no use without model.weights or model.encoder_weights.")
-        return None
-    if whole and encoder_only:
-        raise ConfigError("Give model.weights, which holds an encoder too, or model.encoder_weights, not both.")
-    encoder = _encoder_name(config, model)
-    key = "model.weights" if whole else "model.encoder_weights"
-    weights = Weights(key, whole or encoder_only, encoder, config.model.name if whole else None, skip)
-    if weights.workdir is None:
-        try:
-            pretrained.find(weights.source, encoder=encoder, model=weights.model, network=model)
-        except pretrained.WeightsError as error:
-            raise ConfigError(f"{key}: {error}") from error
-    return weights
-
-
-def _encoder_name(config: ConfigDict, model: nn.Module) -> str | None:
-    args = config.model.args.to_dict()
-    if "encoder" in args and isinstance(args["encoder"], str):
-        return args["encoder"]
-    encoder = model.encoder if hasattr(model, "encoder") else None
-    return None if encoder is None else encoders.name_of(encoder)
-
-
 def make_loss(config: ConfigDict, num_classes: int, weights: Sequence[float] | np.ndarray | None = None) -> losses.Loss:
     """Returns the loss of the config, with the `class_weights` that it was given or None."""
     try:
@@ -191,6 +170,16 @@ def make_loss(config: ConfigDict, num_classes: int, weights: Sequence[float] | n
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"loss: {error}") from error
+
+
+def parse_class_weights(text: str) -> np.ndarray:
+    """Reads `loss.class_weights` where it lists numbers; raises ConfigError where it does not."""
+    try:
+        return np.array([float(part) for part in text.split(",")], np.float32)
+    except ValueError as error:
+        raise ConfigError(
+            f"loss.class_weights must be empty, median_frequency or numbers with commas, got {text!r}."
+        ) from error
 
 
 def aux_weight(config: ConfigDict) -> float | tuple[float, ...]:
@@ -220,49 +209,6 @@ def make_objective(config: ConfigDict, loss: losses.Loss) -> Objective:
         loss, weight=c.weight, unlabelled_weight=c.unlabelled_weight, semi_weight=c.semi_weight,
         semi_threshold=c.semi_threshold, unlabelled_from=c.unlabelled_from, truth_scaling=c.truth_scaling,
     )  # fmt: skip
-
-
-def class_weights(config: ConfigDict, num_classes: int, train: sources.Source) -> np.ndarray | None:
-    """Returns the weights f32[k] that `loss.class_weights` asks for, or None; median frequencies count `train`.
-
-    Raises:
-        ConfigError: if it is neither a known name nor one number a class.
-    """
-    text = config.loss.class_weights
-    if not text:
-        return None
-    if text == "median_frequency":
-        counts = pipeline.pixel_counts(train)
-        try:
-            return losses.median_frequency_weights(*counts)
-        except ValueError as error:
-            raise ConfigError(f"loss.class_weights=median_frequency: {error}") from error
-    weights = _numbers(text)
-    if len(weights) != metrics.num_confusion_classes(num_classes):
-        raise ConfigError(
-            f"loss.class_weights has {len(weights)} numbers, but there are {len(train.info.classes)} classes."
-        )
-    return weights
-
-
-def _numbers(text: str) -> np.ndarray:
-    try:
-        return np.array([float(part) for part in text.split(",")], np.float32)
-    except ValueError as error:
-        raise ConfigError(
-            f"loss.class_weights must be empty, median_frequency or numbers with commas, got {text!r}."
-        ) from error
-
-
-def load_problem(config: ConfigDict) -> Problem:
-    """Opens the training and validation data.
-
-    Raises:
-        DataError: if they cannot be opened, a split is empty, or their classes are not those of the config.
-    """
-    train = sources.make_source(config, config.data.train_split)
-    val = sources.make_source(config, config.data.val_split)
-    return Problem(train, val, config.model.num_classes or len(train.info.classes))
 
 
 def input_size(config: ConfigDict) -> tuple[int, int]:

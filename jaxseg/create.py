@@ -171,7 +171,7 @@ def _is_encoders(source: str, encoder: str | None) -> bool:
     if encoder is None or source.startswith("hf://"):
         return False
     try:
-        return pretrained.find(source, encoder=encoder).file is None
+        return not isinstance(pretrained.find(source, encoder=encoder).place, Path)
     except WeightsError:
         return False
 

@@ -9,11 +9,15 @@ from collections.abc import Iterable
 
 
 class JaxsegError(Exception):
-    """What a user can cause and mend."""
+    """An error that a user can cause and correct."""
+
+
+class ArgumentError(JaxsegError, ValueError):
+    """An argument of a function that is unknown or has an invalid value."""
 
 
 class ConfigError(JaxsegError, ValueError):
-    """A configuration, or an argument of a command, that cannot work."""
+    """A configuration, or an argument of a command, that is invalid."""
 
 
 class DataError(JaxsegError, ValueError):

@@ -9,8 +9,10 @@ The step therefore reduces the sums first, differentiates the value once at the 
 through each part. Averaging the means of the parts, which weighs parts with few valid pixels too high, never happens.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +21,17 @@ from flax import linen as nn
 
 from jaxseg.losses import Loss
 from jaxseg.metrics import confusion_matrix, num_confusion_classes, predict_classes
-from jaxseg.nn import rematerialised, resize, resize_to_sizes
+from jaxseg.metrics.native_size import inside_mask, to_image_size, to_native_sizes
+from jaxseg.nn import rematerialised, resize
 from jaxseg.state import Learner, TrainState
 from jaxseg.types import Key, PyTree
 
-Prepare = Callable[[jax.Array], jax.Array]
-Augment = Callable[[Key, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-Measure = Callable[[jax.Array, jax.Array], PyTree]
-Metrics = dict[str, Any]
+Prepare: TypeAlias = Callable[[jax.Array], jax.Array]
+Augment: TypeAlias = Callable[[Key, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+Measure: TypeAlias = Callable[[jax.Array, jax.Array], PyTree]
+Metrics: TypeAlias = dict[str, Any]
+TrainStep: TypeAlias = Callable[[TrainState, Mapping[str, jax.Array], Key], tuple[TrainState, Metrics]]
+EvalStep: TypeAlias = Callable[[TrainState, Mapping[str, jax.Array]], dict[str, PyTree]]
 
 
 class Objective(Protocol):
@@ -62,7 +67,7 @@ def make_train_step(
     gradients: bool = False,
     remat: bool = False,
     axis_name: str | None = None,
-) -> Callable[[TrainState, Mapping[str, jax.Array], Key], tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """Returns `step(state, batch, key) -> (state, metrics)`.
 
     Args:
@@ -90,99 +95,179 @@ def make_train_step(
         Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the batch, so neither
         the number of devices nor a restart changes them.
     """
-
-    apply = rematerialised(model.apply) if remat else model.apply
-
-    def forward(
-        params: PyTree, batch_stats: PyTree, step: jax.Array, batch: Mapping[str, jax.Array], key: Key
-    ) -> tuple[PyTree, Any]:
-        image, label = batch["image"], batch["label"].astype(jnp.int32)
-        if augment is None:
-            image = prepare(image)
-        else:
-            # The barrier keeps XLA from fusing the augmentation into every reader of the image, which repeats it.
-            image, label = jax.lax.optimization_barrier(jax.vmap(augment)(batch["keys"], image, label))
-        variables = {"params": params, "batch_stats": batch_stats}
-        (logits, out), mutated = apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
-        aux = [fit(head, label.shape[1:]) for head in out["aux"]]
-        stats = [loss.stats(logits, label, {**out, "step": step}), *(loss.of_logits.stats(each, label) for each in aux)]
-        new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats
-        confusion = confusion_matrix(predict_classes(logits), label, num_confusion_classes(logits.shape[-1]))
-        return stats, (new_batch_stats, confusion)
-
-    def value(stats: list[PyTree]) -> jax.Array:
-        main, *aux = stats
-        weighted = zip(_aux_weights(aux_weight, len(aux)), aux)
-        return loss.value(main) + sum((w * loss.of_logits.value(each) for w, each in weighted), start=jnp.zeros(()))
-
-    def whole(state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> tuple[Any, ...]:
-        stats, pull_back, (batch_stats, confusion) = jax.vjp(
-            lambda params: forward(params, state.batch_stats, state.step, batch, key), state.params, has_aux=True
-        )
-        loss_value, cotangent = jax.value_and_grad(value)(_sum_over(axis_name, stats))
-        return loss_value, pull_back(cotangent)[0], batch_stats, confusion
-
-    def accumulated(state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> tuple[Any, ...]:
-        micro = {name: _split(array, accumulate) for name, array in batch.items()}
-        keys = jax.random.split(key, accumulate)
-        first = jax.tree.map(lambda x: x[0], (micro, keys))
-        zero_stats = _zeros(jax.eval_shape(lambda: forward(state.params, state.batch_stats, state.step, *first)[0]))
-
-        def add_stats(total: PyTree, part: Any) -> tuple[PyTree, None]:
-            stats, _ = forward(state.params, state.batch_stats, state.step, *part)
-            return jax.tree.map(jnp.add, total, stats), None
-
-        totals, _ = jax.lax.scan(add_stats, zero_stats, (micro, keys))
-        loss_value, cotangent = jax.value_and_grad(value)(_sum_over(axis_name, totals))
-
-        def add_grads(carry: Any, part: Any) -> tuple[Any, None]:
-            grads, batch_stats, confusion = carry
-            _, pull_back, (batch_stats, more) = jax.vjp(
-                lambda params: forward(params, batch_stats, state.step, *part), state.params, has_aux=True
-            )
-            return (jax.tree.map(jnp.add, grads, pull_back(cotangent)[0]), batch_stats, confusion + more), None
-
-        shape = jax.eval_shape(lambda: forward(state.params, state.batch_stats, state.step, *first)[1][1])
-        start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats, _zeros(shape))
-        (grads, batch_stats, confusion), _ = jax.lax.scan(add_grads, start, (micro, keys))
-        return loss_value, grads, batch_stats, confusion
+    recipe = _TrainRecipe(
+        apply=rematerialised(model.apply) if remat else model.apply,
+        optimiser=tx,
+        loss=loss,
+        prepare=prepare,
+        augment=augment,
+        accumulate=accumulate,
+        ema_decay=ema_decay,
+        aux_weight=aux_weight,
+        schedule=schedule,
+        report_gradients=gradients,
+        axis_name=axis_name,
+    )
 
     def step(state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> tuple[TrainState, Metrics]:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        size = batch["image"].shape[0]
-        if size % accumulate:
-            raise ValueError(f"a batch of {size} (on this device) is not divisible by accumulate={accumulate}")
-        place = jnp.arange(size)
-        if axis_name is not None:
-            place = place + size * jax.lax.axis_index(axis_name)
-        batch = {"image": batch["image"], "label": batch["label"]}
-        if augment is not None:
-            batch["keys"] = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(augment_key, place)
-        run = whole if accumulate == 1 else accumulated
-        loss_value, grads, batch_stats, confusion = run(state, batch, dropout_key)
-        grads, confusion = _sum_over(axis_name, (grads, confusion))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema_params = state.ema_params
-        if ema_params is not None:
-            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-            ema_params = optax.incremental_update(params, ema_params, 1.0 - decay)
-        metrics = {
-            "loss": loss_value,
-            "grad_norm": optax.tree.norm(grads),
-            "param_norm": optax.tree.norm((params, batch_stats)),
-            "confusion": confusion,
-        }
-        if schedule is not None:
-            metrics["learning_rate"] = jnp.float32(schedule(state.step))
-        if gradients:
-            paths = jax.tree_util.tree_leaves_with_path(grads)
-            metrics["gradients"] = {
-                jax.tree_util.keystr(path, simple=True, separator="/"): optax.tree.norm(leaf) for path, leaf in paths
-            }
-        return TrainState(state.step + 1, params, batch_stats, opt_state, ema_params), metrics
+        return _train_step(recipe, state, batch, key)
 
     return step
+
+
+@dataclass(frozen=True)
+class _TrainRecipe:
+    """What a training step is made of; the fields are the arguments of `make_train_step`."""
+
+    apply: Callable[..., Any]
+    optimiser: optax.GradientTransformation
+    loss: Objective
+    prepare: Prepare
+    augment: Augment | None
+    accumulate: int
+    ema_decay: float
+    aux_weight: float | Sequence[float]
+    schedule: optax.Schedule | None
+    report_gradients: bool
+    axis_name: str | None
+
+
+class _Gradient(NamedTuple):
+    """The loss f32[] of the whole batch, and this device's part of what is summed over devices."""
+
+    loss: jax.Array
+    grads: PyTree
+    batch_stats: PyTree
+    confusion: jax.Array
+
+
+def _train_step(
+    recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key
+) -> tuple[TrainState, Metrics]:
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    batch = _with_keys(recipe, batch, augment_key)
+    gradient_of = _gradient_at_once if recipe.accumulate == 1 else _gradient_accumulated
+    result = gradient_of(recipe, state, batch, dropout_key)
+    grads, confusion = _sum_over(recipe.axis_name, (result.grads, result.confusion))
+    updates, opt_state = recipe.optimiser.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {
+        "loss": result.loss,
+        "grad_norm": optax.tree.norm(grads),
+        "param_norm": optax.tree.norm((params, result.batch_stats)),
+        "confusion": confusion,
+    }
+    if recipe.schedule is not None:
+        metrics["learning_rate"] = jnp.float32(recipe.schedule(state.step))
+    if recipe.report_gradients:
+        metrics["gradients"] = _norms(grads)
+    ema_params = _average(recipe.ema_decay, state, params)
+    return TrainState(state.step + 1, params, result.batch_stats, opt_state, ema_params), metrics
+
+
+def _with_keys(recipe: _TrainRecipe, batch: Mapping[str, jax.Array], key: Key) -> dict[str, jax.Array]:
+    """Returns image and label, and for augmentation a key for each example by its place in the whole batch."""
+    size = batch["image"].shape[0]
+    if size % recipe.accumulate:
+        raise ValueError(f"a batch of {size} (on this device) is not divisible by accumulate={recipe.accumulate}")
+    place = jnp.arange(size)
+    if recipe.axis_name is not None:
+        place = place + size * jax.lax.axis_index(recipe.axis_name)
+    kept = {"image": batch["image"], "label": batch["label"]}
+    if recipe.augment is not None:
+        kept["keys"] = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
+    return kept
+
+
+def _forward(
+    recipe: _TrainRecipe,
+    params: PyTree,
+    batch_stats: PyTree,
+    step: jax.Array,
+    batch: Mapping[str, jax.Array],
+    key: Key,
+) -> tuple[list[PyTree], tuple[PyTree, jax.Array]]:
+    """Returns the stats S_i of the logits and of each auxiliary output, and (new batch statistics, confusion)."""
+    image, label = batch["image"], batch["label"].astype(jnp.int32)
+    if recipe.augment is None:
+        image = recipe.prepare(image)
+    else:
+        # The barrier keeps XLA from fusing the augmentation into every reader of the image, which repeats it.
+        image, label = jax.lax.optimization_barrier(jax.vmap(recipe.augment)(batch["keys"], image, label))
+    variables = {"params": params, "batch_stats": batch_stats}
+    (logits, out), mutated = recipe.apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+    loss = recipe.loss
+    aux = [resize_logits(head, label.shape[1:]) for head in out["aux"]]
+    stats = [loss.stats(logits, label, {**out, "step": step}), *(loss.of_logits.stats(each, label) for each in aux)]
+    new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats
+    confusion = confusion_matrix(predict_classes(logits), label, num_confusion_classes(logits.shape[-1]))
+    return stats, (new_batch_stats, confusion)
+
+
+def _value(recipe: _TrainRecipe, stats: list[PyTree]) -> jax.Array:
+    """L(S): the loss of the totals, auxiliary outputs weighed."""
+    main, *aux = stats
+    weighted = zip(_aux_weights(recipe.aux_weight, len(aux)), aux)
+    terms = (weight * recipe.loss.of_logits.value(each) for weight, each in weighted)
+    return recipe.loss.value(main) + sum(terms, start=jnp.zeros(()))
+
+
+def _value_and_cotangent(recipe: _TrainRecipe, stats: list[PyTree]) -> tuple[jax.Array, list[PyTree]]:
+    """Returns L and dL/dS at the totals over all devices."""
+    totals = _sum_over(recipe.axis_name, stats)
+    return jax.value_and_grad(functools.partial(_value, recipe))(totals)
+
+
+def _gradient_at_once(recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> _Gradient:
+    stats, pull_back, (batch_stats, confusion) = jax.vjp(
+        lambda params: _forward(recipe, params, state.batch_stats, state.step, batch, key), state.params, has_aux=True
+    )
+    loss, cotangent = _value_and_cotangent(recipe, stats)
+    return _Gradient(loss, pull_back(cotangent)[0], batch_stats, confusion)
+
+
+def _gradient_accumulated(
+    recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key
+) -> _Gradient:
+    """Two passes over the micro-batches: the first adds their stats, the second pulls dL/dS back through each."""
+    micro = {name: _split(array, recipe.accumulate) for name, array in batch.items()}
+    keys = jax.random.split(key, recipe.accumulate)
+    first = jax.tree.map(lambda x: x[0], (micro, keys))
+
+    def forward(params: PyTree, batch_stats: PyTree, part: Any) -> Any:
+        return _forward(recipe, params, batch_stats, state.step, *part)
+
+    def add_stats(total: PyTree, part: Any) -> tuple[PyTree, None]:
+        stats, _ = forward(state.params, state.batch_stats, part)
+        return jax.tree.map(jnp.add, total, stats), None
+
+    def add_gradient(carry: Any, part: Any) -> tuple[Any, None]:
+        grads, batch_stats, confusion = carry
+        _, pull_back, (batch_stats, more) = jax.vjp(
+            lambda params: forward(params, batch_stats, part), state.params, has_aux=True
+        )
+        return (jax.tree.map(jnp.add, grads, pull_back(cotangent)[0]), batch_stats, confusion + more), None
+
+    stats_shape, (_, confusion_shape) = jax.eval_shape(lambda: forward(state.params, state.batch_stats, first))
+    totals, _ = jax.lax.scan(add_stats, _zeros(stats_shape), (micro, keys))
+    loss, cotangent = _value_and_cotangent(recipe, totals)
+    start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats, _zeros(confusion_shape))
+    (grads, batch_stats, confusion), _ = jax.lax.scan(add_gradient, start, (micro, keys))
+    return _Gradient(loss, grads, batch_stats, confusion)
+
+
+def _average(decay: float, state: TrainState, params: PyTree) -> PyTree | None:
+    """Returns the moving average of the parameters after a step; None where the state keeps none."""
+    if state.ema_params is None:
+        return None
+    warmed_up = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+    return optax.incremental_update(params, state.ema_params, 1.0 - warmed_up)
+
+
+def _norms(grads: PyTree) -> dict[str, jax.Array]:
+    """Returns {path of the parameter: norm f32[] of its gradient}."""
+    paths = jax.tree_util.tree_leaves_with_path(grads)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): optax.tree.norm(leaf) for path, leaf in paths}
 
 
 def make_eval_step(
@@ -193,7 +278,7 @@ def make_eval_step(
     axis_name: str | None = None,
     measures: Mapping[str, Measure] | None = None,
     maps: bool = False,
-) -> Callable[[TrainState, Mapping[str, jax.Array]], dict[str, PyTree]]:
+) -> EvalStep:
     """Returns `step(state, batch) -> {"confusion": i32[k,k], "stats": sums of the loss}`, over the whole batch.
 
     Logits are resized to the native size of each label (`batch["size"]`) before they are scored, and pixels that fill
@@ -212,10 +297,10 @@ def make_eval_step(
         image, label = prepare(batch["image"]), batch["label"].astype(jnp.int32)
         logits, out = model.apply(state.variables, image, train=False)
         seen = label
-        inside = _inside(batch["inside"], image.shape[1:3]) if "inside" in batch else None
+        inside = inside_mask(batch["inside"], image.shape[1:3]) if "inside" in batch else None
         if "size" in batch:
-            seen = _to_image(label, batch["size"], image.shape[1:3])
-            logits = _to_native(logits, batch["size"], label.shape[1:])
+            seen = to_image_size(label, batch["size"], image.shape[1:3])
+            logits = to_native_sizes(logits, batch["size"], label.shape[1:])
         predicted = predict_classes(logits)
         sums = {
             "confusion": confusion_matrix(predicted, label, num_confusion_classes(logits.shape[-1])),
@@ -231,8 +316,8 @@ def make_eval_step(
     return step
 
 
-def fit(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Returns logits f32[b,h,w,k] at another height and width, bilinearly; themselves where they fit already."""
+def resize_logits(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Returns logits f32[b,h,w,k] at another height and width, bilinearly; unchanged where they have it already."""
     return logits if logits.shape[1:3] == tuple(size) else resize(logits, tuple(size), method="bilinear")
 
 
@@ -243,33 +328,6 @@ def _aux_weights(weights: float | Sequence[float], outputs: int) -> tuple[float,
         has = f"{outputs} auxiliary output{'s' * (outputs != 1)}"
         raise ValueError(f"the model has {has}, but loss.aux_weights are {tuple(weights)}")
     return tuple(weights)
-
-
-def _to_native(logits: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:
-    """Brings each image's logits to its own native size, in the top left of a canvas that holds the largest."""
-    if logits.shape[1:3] != tuple(canvas):
-        return resize_to_sizes(logits, sizes, tuple(canvas))
-    same = jnp.all(sizes == jnp.array(canvas)[None])
-    return jax.lax.cond(same, lambda: logits, lambda: resize_to_sizes(logits, sizes, tuple(canvas)))
-
-
-def _to_image(labels: jax.Array, sizes: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Brings labels i32[b,y,x] of native sizes, in the top left of their canvas, to the image's grid (nearest)."""
-
-    def one(label: jax.Array, native: jax.Array) -> jax.Array:
-        for axis in (0, 1):
-            middle = (jnp.arange(size[axis], dtype=jnp.float32) + 0.5) / size[axis]
-            place = jnp.floor(middle * native[axis].astype(jnp.float32)).astype(jnp.int32)
-            label = jnp.take(label, place, axis=axis, mode="clip")
-        return label
-
-    return jax.vmap(one)(labels, sizes)
-
-
-def _inside(sizes: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """i32[b,2] -> bool[b,y,x]: the pixels in the top left that are each image's own."""
-    row, column = (jnp.arange(n).reshape(1, n) < sizes[:, axis : axis + 1] for axis, n in enumerate(size))
-    return row[:, :, None] & column[:, None, :]
 
 
 def _sum_over(axis_name: str | None, tree: PyTree) -> PyTree:

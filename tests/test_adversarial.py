@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.duels import LOSS, SEMI, duel, make_batch, moved, one_step, players, quick, start
-from test_step import K, Tiny, assert_same
+from helpers.tiny_adversarial import LOSS, SEMI, make_batch, make_pair, moved, one_step, players, quick, start
+from helpers.tiny_step import K, Tiny, assert_same
 
 from jaxseg.adversarial import AdversarialLoss, Discriminator, label_maps, segmenter_of, without_discriminator
 from jaxseg.data.augment import to_float
@@ -142,9 +142,9 @@ def test_a_step_that_computes_stages_anew_is_the_same(batch):
 
 @pytest.mark.parametrize("image", [False, True])
 def test_the_image_may_be_shown(batch, image):
-    state = start(players(), duel(image=image))
+    state = start(players(), make_pair(image=image))
     assert state.params["discriminator"]["conv1"]["kernel"].shape[2] == K + 3 * image
-    _, after, metrics = one_step(batch, model=duel(image=image))
+    _, after, metrics = one_step(batch, model=make_pair(image=image))
     assert np.isfinite(metrics["loss"]) and all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
 
 
@@ -154,7 +154,7 @@ def test_learning_is_a_contest(batch):
 
     def fooled(rates):
         tx = players(*rates)
-        state, step = start(tx), quick(make_train_step(duel(), tx, objective, prepare=to_float, aux_weight=0.0))
+        state, step = start(tx), quick(make_train_step(make_pair(), tx, objective, prepare=to_float, aux_weight=0.0))
         verdicts = []
         for _ in range(10):
             verdicts.append(float(taken_for_true(state.params)))

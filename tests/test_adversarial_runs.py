@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.duels import LOSS, SEMI, duel, make_batch, players, quick, start
+from helpers.tiny_adversarial import LOSS, SEMI, make_batch, make_pair, players, quick, start
 from helpers.tiny_run import tiny_config
-from test_step import Tiny, assert_same
+from helpers.tiny_step import Tiny, assert_same
 
-from jaxseg import build, optim
+from jaxseg import optim
 from jaxseg.adversarial import segmenter_of
 from jaxseg.config import update, validate
 from jaxseg.data.augment import to_float
 from jaxseg.errors import ConfigError
 from jaxseg.parallel import make_strategy
+from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.load import load_run
 from jaxseg.run.report import read_log
@@ -33,7 +34,7 @@ def batch():
 def run(batch, *, strategy="jit", devices=1, accumulate=1):
     """The state and the last metrics after two steps."""
     strat = make_strategy(strategy, {"batch_size": len(batch["image"])}, jax.devices()[:devices])
-    tx, model = players(), duel(strat.axis_name)
+    tx, model = players(), make_pair(strat.axis_name)
     step = make_train_step(model, tx, SEMI, prepare=to_float, accumulate=accumulate, axis_name=strat.axis_name)
     compiled = strat.compile_train(step)
     state, key = strat.put_state(start(tx)), strat.put_key(jax.random.key(2))
@@ -52,8 +53,8 @@ def test_same_numbers_however_the_batch_is_cut(batch):
 
 def test_state_resumes_bit_for_bit(batch, tmp_path):
     tx = optax.partition({"segmenter": optax.adamw(1e-2), "discriminator": optax.adam(1e-2)}, optim.players)
-    step = quick(make_train_step(duel(rate=0.3), tx, SEMI, prepare=to_float, ema_decay=0.9))
-    init = init_state(duel(), tx, jax.random.key(1), (6, 5, 3), ema=True)
+    step = quick(make_train_step(make_pair(rate=0.3), tx, SEMI, prepare=to_float, ema_decay=0.9))
+    init = init_state(make_pair(), tx, jax.random.key(1), (6, 5, 3), ema=True)
     state = init
     for number in range(1, 5):
         state, _ = step(state, batch, jax.random.key(2))
@@ -77,13 +78,23 @@ def test_evaluation_looks_at_the_segmenter_alone(batch):
 def test_a_run_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     config = tiny_config(
-        steps=2, batch_size=8, data__shapes_train=8, eval__every=1, checkpoint__every=1, log__every=1, log__images=1,
-        log__tensorboard=False, ema__decay=0.9, adversarial__weight=0.05, adversarial__widths=(4,),
-        adversarial__semi_weight=0.1, adversarial__unlabelled_from=1,
-    )  # fmt: skip
+        steps=2,
+        batch_size=8,
+        data__shapes_train=8,
+        eval__every=1,
+        checkpoint__every=1,
+        log__every=1,
+        log__images=1,
+        log__tensorboard=False,
+        ema__decay=0.9,
+        adversarial__weight=0.05,
+        adversarial__widths=(4,),
+        adversarial__semi_weight=0.1,
+        adversarial__unlabelled_from=1,
+    )
     update(config, eval__batch_size=8)
     validate(config)
-    build.check(config)
+    check(config)
     assert train(config, tmp_path / "run", "again").confusion.sum() > 0
     assert [r["step"] for r in read_log(tmp_path / "run/log.jsonl") if r["split"] == "train"] == [1, 2]
     loaded = load_run(tmp_path / "run")
@@ -97,9 +108,9 @@ def test_a_run_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ({"adversarial__weight": -0.1}, "adversarial.weight must not be negative"),
         ({"adversarial__semi_weight": 0.1}, "semi_weight needs a discriminator"),
         ({"adversarial__weight": 0.1, "adversarial__unlabelled_from": -1}, "unlabelled_from must not be negative"),
-        ({"adversarial__weight": 0.1, "adversarial__learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"adversarial__weight": 0.1, "adversarial__learning_rate": 0.0}, "learning_rate must be a number above 0"),
         ({"adversarial__widths": ()}, "adversarial.widths must be"),
-        ({"adversarial__semi_threshold": 1.5}, r"adversarial.semi_threshold must lie in \[0, 1\]"),
+        ({"adversarial__semi_threshold": 1.5}, r"adversarial.semi_threshold must be a number in \[0, 1\]"),
     ],
 )
 def test_wrong_keys_are_named(values, message):

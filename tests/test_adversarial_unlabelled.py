@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.duels import LOSS, SEMI, duel, make_batch, moved, one_step, players, quick, start
-from test_step import K, assert_same
+from helpers.tiny_adversarial import LOSS, SEMI, make_batch, make_pair, moved, one_step, players, quick, start
+from helpers.tiny_step import K, assert_same
 
 from jaxseg.adversarial import AdversarialLoss, Discriminator, label_maps, true_maps
 from jaxseg.data.augment import to_float
@@ -36,7 +36,7 @@ def test_unlabelled_images_begin_to_teach_at_their_step(batch):
     later = dataclasses.replace(SEMI, unlabelled_from=2)
 
     def step_at(objective):
-        made = quick(make_train_step(duel(), players(), objective, prepare=to_float, aux_weight=0.0))
+        made = quick(make_train_step(make_pair(), players(), objective, prepare=to_float, aux_weight=0.0))
         return lambda number: made(start(players()).replace(step=jnp.int32(number)), batch, jax.random.key(2))
 
     without, both, gated = map(step_at, (AdversarialLoss(LOSS, weight=0.3), SEMI, later))

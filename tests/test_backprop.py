@@ -170,8 +170,11 @@ def convolution_by_hand(x, kernel, g, stride: int, dilation: int, groups: int):
     inputs, outputs = x.shape[-1] // groups, g.shape[-1] // groups
     for u in range(k):
         for v in range(k):
-            at = (slice(None), slice(dilation * u, dilation * u + stride * (rows - 1) + 1, stride),
-                  slice(dilation * v, dilation * v + stride * (columns - 1) + 1, stride))  # fmt: skip
+            at = (
+                slice(None),
+                slice(dilation * u, dilation * u + stride * (rows - 1) + 1, stride),
+                slice(dilation * v, dilation * v + stride * (columns - 1) + 1, stride),
+            )
             for q in range(groups):
                 c, o = slice(q * inputs, (q + 1) * inputs), slice(q * outputs, (q + 1) * outputs)
                 d_kernel[u, v, :, o] = np.einsum("bijc,bijo->co", padded[at][..., c], g[..., o])

@@ -9,7 +9,7 @@ import pytest
 from helpers.tiny_run import TINY, make_folder, make_run, tiny_config
 from PIL import Image
 
-from jaxseg import build, parallel, train
+from jaxseg import parallel, train
 from jaxseg.config import update
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import CheckpointError, ConfigError, DataError
@@ -46,7 +46,7 @@ def test_the_score_is_that_of_all_pixels_of_the_split(shapes_run):
     result = evaluate(run, "val")
     source, logits, labels = make_source(run.config, "val"), [], []
     for i in range(len(source)):
-        image = build.make_prepare(run.config)(source[i]["image"][None])
+        image = run.parts.prepare(source[i]["image"][None])
         logits.append(run.model.apply(run.variables, image, train=False)[0])
         labels.append(source[i]["label"][None])
     logits, labels = np.concatenate(logits), np.concatenate(labels)
@@ -65,7 +65,7 @@ def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run
     config = load_run(folder_run).config.copy_and_resolve_references()
     config.data.fit, config.eval.multiple = fit, multiple
     run = load_run(make_run(tmp_path / "run", config))
-    source, segment = make_source(run.config, "val"), make_segmenter(run.model, run.config)
+    source, segment = make_source(run.config, "val"), make_segmenter(run.parts)
     examples = [source[i] for i in range(len(source))]
     expected = sum(count(e["label"], segment(run.variables, e["image"]).classes, 3) for e in examples)
     result = evaluate(run, "val")
@@ -76,12 +76,12 @@ def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run
 
 def test_both_strategies_and_every_batch_size_give_one_score(folder_run):
     run = load_run(folder_run)
-    source, loss = make_source(run.config, "val"), build.make_loss(run.config, run.num_classes)
+    source, loss = make_source(run.config, "val"), run.parts.loss
     results = []
     for name, batch_size in (("jit", 8), ("pmap", 8), ("jit", 16)):
         strategy = parallel.make_strategy(name, {"eval.batch_size": batch_size})
         axis = strategy.axis_name
-        step = make_eval_step(run.model, loss, prepare=build.make_prepare(run.config), axis_name=axis)
+        step = make_eval_step(run.model, loss, prepare=run.parts.prepare, axis_name=axis)
         loader = make_eval_loader(source, batch_size=batch_size, size=(16, 24), fit="resize")
         seen = []
         state = strategy.put_state(run.state)
@@ -245,7 +245,7 @@ def test_boundaries_and_calibration_are_those_of_single_predictions(folder_run, 
     assert "| boundary F1" in capsys.readouterr().out
     report = json.loads((workdir / "evaluate-val.json").read_text())
 
-    source, segment = make_source(run.config, "val"), make_segmenter(run.model, run.config)
+    source, segment = make_source(run.config, "val"), make_segmenter(run.parts)
     sums = []
     for i in range(len(source)):
         label = source[i]["label"]

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from helpers.parity import FAST_COMPILE
-from test_train import ROOT
+from helpers.tiny_training import ROOT
 
 from jaxseg import build
-from jaxseg.config import command, update, validate
-from jaxseg.config.recipes import VARIANTS
+from jaxseg.config import ConfigError, command, to_dict, update, validate
+from jaxseg.config.recipes import VARIANTS, ablation_recipe, recipe
 from jaxseg.nn import he_normal
+from jaxseg.run.check import check
 from jaxseg.run.report import read_log
 from jaxseg.train import main, train
 
@@ -38,6 +39,38 @@ def test_every_experiment_and_variant_is_valid(name, variant):
     assert re.search(measured, docstring) and "@" not in docstring
 
 
+def test_the_experiment_written_out_in_full_is_the_recipe_of_the_shapes():
+    written = command.load_experiment("experiments/resunet.py")
+    assert to_dict(written) == to_dict(recipe(None, "resunet", shapes=dict(written.model.args)))
+
+
+def test_a_recipe_gives_each_data_set_its_own_keys_over_those_of_all():
+    settings = {"shapes": {"widths": (4, 8)}, "full": {"widths": (8, 16)}, "shapes_keys": {"steps": 7}}
+    small = recipe("shapes", "unet", **settings, steps=9, batch_size=3)
+    large = recipe("voc", "unet", **settings, steps=9, batch_size=3)
+    assert (small.data.source, small.model.args["widths"], small.steps, small.batch_size) == ("shapes", (4, 8), 7, 3)
+    assert (large.data.source, large.model.args["widths"], large.steps, large.batch_size) == ("voc2012", (8, 16), 9, 3)
+    assert recipe(None, "cnn") == recipe("shapes", "cnn")
+    assert ablation_recipe(None, "unet", {"widths": (4,)}, steps=5).steps == 5
+    with pytest.raises(ConfigError, match=r"no variant 'camvids'.*camvid"):
+        recipe("camvids", "unet")
+    with pytest.raises(ConfigError, match="no variant 'camvid'"):
+        ablation_recipe("camvid", "unet", {})
+
+
+def test_experiment_files_written_for_version_0_1_load(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from jaxseg.config import default_config, parse_arg, update\n"
+        "from jaxseg.presets import VARIANTS, for_data\n"
+        "def get_config(arg=None):\n"
+        "    config = for_data(default_config(), parse_arg(arg, VARIANTS))\n"
+        "    update(config, model__name='cnn')\n"
+        "    return config\n"
+    )
+    for variant in VARIANTS:
+        assert command.load_experiment(f"{tmp_path / 'mine.py'}:{variant}") == recipe(variant, "cnn")
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_network_of_full_size_fits_together(name):
     config = command.load_experiment(f"experiments/{name}.py:voc")
@@ -51,7 +84,7 @@ def test_every_network_of_full_size_fits_together(name):
 @pytest.mark.parametrize("variant", ["camvid", "folder", "voc"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_step_of_every_network_of_full_size_can_be_traced(name, variant):
-    build.check(command.load_experiment(f"experiments/{name}.py:{variant}"))
+    check(command.load_experiment(f"experiments/{name}.py:{variant}"))
 
 
 # As few layers as keep every kind of part in the network: compiling them is what takes the time.
@@ -100,7 +133,7 @@ SLOW += [("resunet", variant) for variant in ("camvid", "folder", "voc")]
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_a_step_that_can_be_traced(name):
-    build.check(shrunk_run(name, "shapes"))
+    check(shrunk_run(name, "shapes"))
 
 
 @pytest.mark.parametrize(
@@ -117,10 +150,21 @@ def shrunk_run(name, variant):
     config = command.load_experiment(f"experiments/{name}.py:{variant}")
     crop = (16, 16) if config.augment.crop else ()
     update(
-        config, data__source="shapes", data__size=(24, 20), augment__crop=crop, data__shapes_train=8,
-        data__shapes_val=8, steps=1, batch_size=8, eval__batch_size=8, schedule__warmup=0, log__tensorboard=False,
-        log__images=0, compile__options=FAST_COMPILE, model__args=shrunk(name, config.model.args.to_dict()),
-    )  # fmt: skip
+        config,
+        data__source="shapes",
+        data__size=(24, 20),
+        augment__crop=crop,
+        data__shapes_train=8,
+        data__shapes_val=8,
+        steps=1,
+        batch_size=8,
+        eval__batch_size=8,
+        schedule__warmup=0,
+        log__tensorboard=False,
+        log__images=0,
+        compile__options=FAST_COMPILE,
+        model__args=shrunk(name, config.model.args.to_dict()),
+    )
     return config
 
 

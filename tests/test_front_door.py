@@ -199,7 +199,7 @@ def test_wrong_models_are_refused_in_one_sentence(arguments, error, words):
 def test_a_run_predicts_arrays_pictures_and_files_alike(run, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (20, 33, 3), np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
-    expected = make_segmenter(run.model, run.config)(run.variables, image, True)
+    expected = make_segmenter(run.parts)(run.variables, image, True)
     forms = [image, Image.fromarray(image), tmp_path / "a.png", str(tmp_path / "a.png"), jnp.asarray(image)]
     results = run.predict(forms, probabilities=True)
     assert isinstance(results, list) and run.predict(image).probabilities is None

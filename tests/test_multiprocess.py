@@ -81,11 +81,15 @@ def run_together(commands: list[list[str]]) -> list[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     processes = [
         subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         for command in commands
-    ]  # fmt: skip
+    ]
     try:
         said = [process.communicate(timeout=200)[0] for process in processes]
     finally:
@@ -123,10 +127,21 @@ def test_two_processes_end_where_one_does(two_processes: Path, name: str) -> Non
 def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str) -> None:
     """`jaxseg.train --coordinator` with two processes of two devices against one process with two."""
     values = {
-        "strategy": strategy, "steps": 4, "batch_size": 4, "eval.batch_size": 4, "eval.every": 2, "checkpoint.every": 2,
-        "log.every": 1, "log.tensorboard": False, "data.shapes_train": 16, "data.shapes_val": 5, "data.size": "16,16",
-        "model.args.widths": "(4,8)", "model.args.hidden": 8, "schedule.warmup": 0,
-    }  # fmt: skip
+        "strategy": strategy,
+        "steps": 4,
+        "batch_size": 4,
+        "eval.batch_size": 4,
+        "eval.every": 2,
+        "checkpoint.every": 2,
+        "log.every": 1,
+        "log.tensorboard": False,
+        "data.shapes_train": 16,
+        "data.shapes_val": 5,
+        "data.size": "16,16",
+        "model.args.widths": "(4,8)",
+        "model.args.hidden": 8,
+        "schedule.warmup": 0,
+    }
     options = [f"--config.{key}={value}" for key, value in values.items()]
     command = ["-m", "jaxseg.train", "--config", "experiments/cnn.py", *options]
     (alone,) = run_together([[*command, "--workdir", str(tmp_path / "one")]])

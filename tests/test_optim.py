@@ -1,5 +1,7 @@
 """Schedules against their formulas, optimisers against torch, and the masking of weight decay."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from jaxseg import optim
 from jaxseg.config import default_config, set_key, update
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ArgumentError, ConfigError
 
 
 def rates(steps: int = 10, at=None, **options) -> np.ndarray:
@@ -62,8 +64,8 @@ def test_warm_up_rises_to_the_peak_and_the_rest_decays_over_what_is_left(name):
         ({"learning_rate": 0.0}, "learning_rate"),
     ],
 )
-def test_schedules_that_cannot_be(options, words):
-    with pytest.raises(ConfigError, match=words):
+def test_invalid_schedules_are_refused(options, words):
+    with pytest.raises(ArgumentError, match=words):
         rates(**options)
 
 
@@ -101,10 +103,8 @@ TORCH = [
     ("adam", {}, "Adam", {}),
     ("adam", {"args": {"b1": 0.8, "b2": 0.99}}, "Adam", {"betas": (0.8, 0.99)}),
     ("adamw", {}, "AdamW", {}),
-    (
-        "rmsprop", {"momentum": 0.0, "args": {"decay": 0.99, "eps_in_sqrt": False}}, "RMSprop", {"alpha": 0.99}
-    ),
-]  # fmt: skip
+    ("rmsprop", {"momentum": 0.0, "args": {"decay": 0.99, "eps_in_sqrt": False}}, "RMSprop", {"alpha": 0.99}),
+]
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])
@@ -167,18 +167,18 @@ def test_every_optimiser_by_name_takes_a_step(name):
     "options, words",
     [
         ({"name": "adamm"}, "'adamw?'"),
-        ({"name": "lbfgs"}, "no optimiser 'lbfgs'"),
-        ({"weight_decay": -1.0}, "optimizer.weight_decay"),
-        ({"clip": float("nan")}, "optimizer.clip"),
-        ({"momentum": 1.0}, "optimizer.momentum"),
+        ({"name": "lbfgs"}, "an optimiser of optax, got 'lbfgs'"),
+        ({"weight_decay": -1.0}, "^weight_decay must be a number of at least 0"),
+        ({"clip": float("nan")}, "^clip must be"),
+        ({"momentum": 1.0}, r"^momentum must be a number in \[0, 1\)"),
         ({"args": {"nestrov": True}}, "'nesterov'"),
         ({"args": {"momentum": 0.5}}, "set optimizer.momentum instead"),
         ({"args": {"learning_rate": 0.5}}, "set optimizer.learning_rate instead"),
-        ({"name": "adamw", "args": {"mask": None}}, "optimizer.args.mask"),
+        ({"name": "adamw", "args": {"mask": None}}, "^args.mask is set already"),
     ],
 )
-def test_optimisers_that_cannot_be(options, words):
-    with pytest.raises(ConfigError, match=words):
+def test_invalid_optimisers_are_refused(options, words):
+    with pytest.raises(ArgumentError, match=words):
         optim.make_optimizer(**({"name": "sgd", "schedule": optax.constant_schedule(0.1)} | options))
 
 
@@ -223,7 +223,7 @@ def test_encoder_rate_0_freezes_it_and_leaves_it_out_of_the_norm():
     assert not any(leaf.shape == (2, 2) for leaf in jax.tree.leaves(adam.init(tree())))  # no moments are kept
     with pytest.raises(ConfigError, match="needs a network with an encoder; this one has kernel"):
         tx.init({"kernel": jnp.ones((2, 2))})
-    with pytest.raises(ConfigError, match=r"optimizer\.encoder_rate"):
+    with pytest.raises(ArgumentError, match=r"encoder_rate must be a number of at least 0, got -1\.0"):
         optim.make_optimizer(name="sgd", schedule=optax.constant_schedule(1.0), encoder_rate=-1.0)
 
 
@@ -237,3 +237,21 @@ def test_from_config():
     assert float(schedule(0)) == pytest.approx(0.1)
     # Nesterov's first step is (1 + momentum) times the gradient, here 1 plus the L2 term 1e-4.
     np.testing.assert_allclose(updates["kernel"], -0.1 * 1.9 * 1.0001, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer__weight_decay": -1.0}, "optimizer.weight_decay must be a number of at least 0, got -1.0."),
+        ({"optimizer__args__nestrov": True}, "optimizer.args.nestrov is not an argument of the optimiser adamw."),
+        ({"optimizer__args__b1": 1.5}, "optimizer.args.b1 must be a number in [0, 1), got 1.5."),
+        ({"optimizer__name": "adamm"}, "optimizer.name must be that of an optimiser of optax, got 'adamm'."),
+        ({"schedule__name": "step"}, "schedule.boundaries must not be empty"),
+        ({"schedule__power": 0.0}, "schedule.power must be a number above 0, got 0.0."),
+    ],
+)
+def test_the_configuration_names_the_key(changes, words):
+    config = default_config()
+    update(config, **changes)
+    with pytest.raises(ConfigError, match=f"^{re.escape(words)}"):
+        optim.from_config(config)

@@ -113,8 +113,15 @@ def test_prediction_sheet_shows_the_colours_of_its_columns(tmp_path):
     pictures.prediction_sheet([image], [truth], [prediction], COLORS, CLASSES, tmp_path / "p.png")
     drawn = opened(tmp_path / "p.png")
     quarters = np.array_split(drawn[: int(drawn.shape[0] * 0.85)], 4, axis=1)
-    for part, expected in zip(quarters, ([(10, 200, 30)], [COLORS[1], pictures.IGNORE_COLOR], COLORS[1:],
-                                         [pictures.WRONG_COLOR, pictures.IGNORE_COLOR])):  # fmt: skip
+    for part, expected in zip(
+        quarters,
+        (
+            [(10, 200, 30)],
+            [COLORS[1], pictures.IGNORE_COLOR],
+            COLORS[1:],
+            [pictures.WRONG_COLOR, pictures.IGNORE_COLOR],
+        ),
+    ):
         for color in expected:
             assert (part == color).all(axis=-1).mean() > 0.1
 
@@ -147,8 +154,10 @@ def test_sheets_name_what_disagrees(tmp_path):
 
 def test_curves_of_a_run_of_one_record_and_of_none(tmp_path):
     train = [{"step": s, "split": "train", "loss": 1 / s, "mean_iou": 0.5, "learning_rate": 0.1} for s in range(1, 9)]
-    val = [{"step": 4, "split": "val", "loss": None, "mean_iou": float("nan"), "iou": [0.1, None]},
-           {"step": 8, "split": "val", "loss": 0.0, "mean_iou": 0.4}]  # fmt: skip
+    val = [
+        {"step": 4, "split": "val", "loss": None, "mean_iou": float("nan"), "iou": [0.1, None]},
+        {"step": 8, "split": "val", "loss": 0.0, "mean_iou": 0.4},
+    ]
     for name, records in {"all": train + val, "one": train[:1], "none": []}.items():
         pictures.curves(iter(records), tmp_path / f"{name}.png")
         assert opened(tmp_path / f"{name}.png").shape[1] > 1000

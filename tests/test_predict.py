@@ -39,7 +39,7 @@ def save(path, image, **options):
 
 
 def segment_with(run):
-    return functools.partial(make_segmenter(run.model, run.config), run.variables)
+    return functools.partial(make_segmenter(run.parts), run.variables)
 
 
 def run_predict(workdir, out, *words):
@@ -53,7 +53,7 @@ def test_probabilities_are_the_networks_at_the_images_own_size(workdirs, fit, si
     image = picture(*size)
     result = segment_with(run)(image, probabilities=True)
     seen = resize_image(image, (16, 16)) if fit == "resize" else image
-    logits, _ = run.model.apply(run.variables, build.make_prepare(run.config)(seen[None]), train=False)
+    logits, _ = run.model.apply(run.variables, run.parts.prepare(seen[None]), train=False)
     expected = jax.nn.softmax(resize(logits, size, method="bilinear"))[0]
     np.testing.assert_allclose(result.probabilities, expected, atol=2e-5)
     assert result.classes.dtype == np.uint8 and result.classes.shape == size
@@ -78,14 +78,12 @@ def test_the_network_is_compiled_once_for_each_size_it_sees(workdirs, monkeypatc
 
 
 def test_too_large_for_memory_is_a_sentence(workdirs, monkeypatch, tmp_path, capsys):
-    run = load_run(workdirs["crop"])
-
     def fail(image):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
     monkeypatch.setattr(build, "make_prepare", lambda config: fail)
     with pytest.raises(MemoryError, match="8x9 pixels"):
-        segment_with(run)(picture(8, 9))
+        segment_with(load_run(workdirs["crop"]))(picture(8, 9))
     assert run_predict(workdirs["crop"], tmp_path / "out", save(tmp_path / "a.png", picture(8, 9))) == 1
     assert "a.png cannot be segmented: an image of 8x9 pixels" in capsys.readouterr().err
 

@@ -25,6 +25,14 @@ def test_result_tables_leave_the_folders_of_a_machine_out():
     given = ["--config", "/home/me/p/experiments/unet.py:camvid", "--workdir=/data/runs/a"]
     given += ["--config.data.dir", "/secret", "--config.data.cache=/c", "--config.steps=3", "--config.seed", "4"]
     given += ["--config.model.encoder_weights=/data/runs/ae"]
-    expected = ["--config", "experiments/unet.py:camvid", "--workdir", "runs/a", "--config.data.dir=PATH",
-                "--config.steps=3", "--config.seed=4", "--config.model.encoder_weights=runs/ae"]  # fmt: skip
+    expected = [
+        "--config",
+        "experiments/unet.py:camvid",
+        "--workdir",
+        "runs/a",
+        "--config.data.dir=PATH",
+        "--config.steps=3",
+        "--config.seed=4",
+        "--config.model.encoder_weights=runs/ae",
+    ]
     assert collect["public"](given) == expected

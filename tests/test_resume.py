@@ -16,12 +16,30 @@ from jaxseg.run.snapshot import flat
 
 ROOT = Path(__file__).resolve().parent.parent
 HARD = {
-    "steps": 6, "batch_size": 16, "accumulate": 2, "eval.every": 3, "eval.batch_size": 8, "checkpoint.every": 2,
-    "data.source": "shapes", "data.size": "(16,16)", "data.shapes_train": 40, "data.shapes_val": 8, "data.workers": 2,
-    "model.name": "cnn", "model.args.widths": "(4,6)", "model.args.hidden": 8, "model.args.hidden_kernel": 3,
-    "model.args.dropout": 0.5, "ema.decay": 0.9, "schedule.warmup": 1, "augment.zoom": "(0.8,1.2)",
-    "augment.brightness": 0.2, "log.every": 1, "log.images": 0, "log.tensorboard": False,
-}  # fmt: skip
+    "steps": 6,
+    "batch_size": 16,
+    "accumulate": 2,
+    "eval.every": 3,
+    "eval.batch_size": 8,
+    "checkpoint.every": 2,
+    "data.source": "shapes",
+    "data.size": "(16,16)",
+    "data.shapes_train": 40,
+    "data.shapes_val": 8,
+    "data.workers": 2,
+    "model.name": "cnn",
+    "model.args.widths": "(4,6)",
+    "model.args.hidden": 8,
+    "model.args.hidden_kernel": 3,
+    "model.args.dropout": 0.5,
+    "ema.decay": 0.9,
+    "schedule.warmup": 1,
+    "augment.zoom": "(0.8,1.2)",
+    "augment.brightness": 0.2,
+    "log.every": 1,
+    "log.images": 0,
+    "log.tensorboard": False,
+}
 
 
 def start(workdir: Path) -> subprocess.Popen[str]:
@@ -29,9 +47,13 @@ def start(workdir: Path) -> subprocess.Popen[str]:
     values = [f"--config.{key}={value}" for key, value in HARD.items()]
     return subprocess.Popen(
         [sys.executable, "-m", "jaxseg.train", "--config", "experiments/cnn.py", "--workdir", str(workdir), *values],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def kill_at(process: subprocess.Popen[str], pattern: str) -> str:
@@ -73,7 +95,7 @@ def test_killed_twice_with_dropout_accumulation_and_workers_ends_in_the_same_bit
     process = start(killed)
     last = process.communicate()[0]
     assert process.returncode == 0, last
-    assert re.search(r"going on after step [23]", again) and re.search(r"going on after step [2345]", last)
+    assert re.search(r"resuming after step [23]", again) and re.search(r"resuming after step [2345]", last)
     expected, found = arrays_of(whole), arrays_of(killed)
     assert expected.keys() == found.keys() and any(name.startswith("params/") for name in found)
     for name in expected:

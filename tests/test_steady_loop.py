@@ -70,10 +70,18 @@ def test_nothing_compiles_twice_or_crosses_over_unasked(
     monkeypatch.setattr(strategy, "compile_eval", watched("eval", strategy.compile_eval))
     monkeypatch.setattr(strategy, "put_batch", explicit(strategy.put_batch))
     config = tiny_config(
-        strategy="jit" if strategy is JitStrategy else "pmap", steps=5, batch_size=8, eval__every=2,
-        checkpoint__every=1, log__every=1, log__images=1, log__tensorboard=False, ema__decay=0.9,
-        augment__flip_horizontal=0.5, data__shapes_val=12,
-    )  # fmt: skip
+        strategy="jit" if strategy is JitStrategy else "pmap",
+        steps=5,
+        batch_size=8,
+        eval__every=2,
+        checkpoint__every=1,
+        log__every=1,
+        log__images=1,
+        log__tensorboard=False,
+        ema__decay=0.9,
+        augment__flip_horizontal=0.5,
+        data__shapes_val=12,
+    )
     update(config, eval__batch_size=8)
     train(config, tmp_path / "run", "x")
     assert inside == {"train": [1, 0, 0, 0, 0], "eval": [1, 0, 0, 0, 0, 0]}, compiled

@@ -5,35 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
+from helpers.tiny_step import K, Tiny, assert_same
 from jax.test_util import check_grads
 
 from jaxseg.data.augment import to_float
 from jaxseg.errors import ConfigError
 from jaxseg.losses import make_loss
-from jaxseg.nn import Dropout, make_norm, resize
+from jaxseg.nn import resize
 from jaxseg.parallel import make_strategy
 from jaxseg.state import count_parameters, init_state
 from jaxseg.step import make_eval_step, make_train_step
 from jaxseg.types import IGNORE
-
-K = 3
-
-
-class Tiny(nn.Module):
-    """Two convolutions with a norm, dropout and an auxiliary head at half the size."""
-
-    norm: str = "group"
-    rate: float = 0.0
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, image, *, train=False):
-        x = nn.Conv(8, (3, 3), name="conv")(image)
-        x = make_norm(self.norm, axis_name=self.axis_name)(name="norm")(x, train=train)
-        x = Dropout(self.rate, axis_name=self.axis_name)(nn.relu(x), train=train)
-        aux = nn.Conv(K, (2, 2), strides=2, name="aux")(x)
-        return nn.Conv(K, (1, 1), name="head")(x).astype(jnp.float32), {"aux": (aux,)}
 
 
 def jitter(key, image, label):
@@ -54,26 +36,40 @@ def batch():
     return {"image": rng.integers(0, 256, (16, 6, 5, 3)).astype(np.uint8), "label": label}
 
 
-def run(batch, *, strategy="jit", devices=1, accumulate=1, norm="group", rate=0.0, terms="cross_entropy + 0.5 * dice",
-        augment=jitter, steps=2, ema=0.0, remat=False):  # fmt: skip
+def run(
+    batch,
+    *,
+    strategy="jit",
+    devices=1,
+    accumulate=1,
+    norm="group",
+    rate=0.0,
+    terms="cross_entropy + 0.5 * dice",
+    augment=jitter,
+    steps=2,
+    ema=0.0,
+    remat=False,
+):
     """Returns the state and the last metrics after some steps."""
     strat = make_strategy(strategy, {"batch_size": len(batch["image"])}, jax.devices()[:devices])
     model = Tiny(norm=norm, rate=rate, axis_name=strat.axis_name)
     tx = optax.sgd(0.5, momentum=0.9)
     init = init_state(Tiny(norm=norm), tx, jax.random.key(1), (6, 5, 3), ema=ema > 0)
     step = make_train_step(
-        model, tx, make_loss(terms, num_classes=K), augment=augment, accumulate=accumulate, ema_decay=ema,
-        remat=remat, axis_name=strat.axis_name,
-    )  # fmt: skip
+        model,
+        tx,
+        make_loss(terms, num_classes=K),
+        augment=augment,
+        accumulate=accumulate,
+        ema_decay=ema,
+        remat=remat,
+        axis_name=strat.axis_name,
+    )
     compiled = strat.compile_train(step, remat=remat)
     state, key = strat.put_state(init), strat.put_key(jax.random.key(2))
     for _ in range(steps):
         state, metrics = compiled(state, strat.put_batch(batch), key)
     return jax.device_get(strat.get_state(state)), jax.device_get(strat.first(metrics))
-
-
-def assert_same(a, b, rtol=2e-5):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=2e-6), a, b)
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +169,15 @@ def test_another_key_or_step_augments_otherwise(batch):
     tx = optax.sgd(0.1)
     state = init_state(Tiny(), tx, jax.random.key(1), (6, 5, 3))
     step = jax.jit(make_train_step(Tiny(), tx, make_loss("cross_entropy", num_classes=K), augment=jitter))
-    losses = [float(step(s, batch, k)[1]["loss"]) for s, k in [
-        (state, jax.random.key(0)), (state, jax.random.key(0)), (state, jax.random.key(1)),
-        (state.replace(step=state.step + 1), jax.random.key(0))]]  # fmt: skip
+    losses = [
+        float(step(s, batch, k)[1]["loss"])
+        for s, k in [
+            (state, jax.random.key(0)),
+            (state, jax.random.key(0)),
+            (state, jax.random.key(1)),
+            (state.replace(step=state.step + 1), jax.random.key(0)),
+        ]
+    ]
     assert losses[0] == losses[1]
     assert len(set(losses)) == 3
 

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tiny_training import ROOT, arguments, assert_identical, state_of
 
 from jaxseg import pictures
 from jaxseg import train as training
@@ -19,47 +19,6 @@ from jaxseg.inference.score import score
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.report import read_log
 from jaxseg.train import main, train
-
-ROOT = Path(__file__).parent.parent
-TINY = {
-    "steps": 6, "batch_size": 8, "data.size": "(16,16)", "data.shapes_train": 20, "data.shapes_val": 8,
-    "eval.every": 3, "eval.batch_size": 8, "checkpoint.every": 2, "log.every": 1, "log.images": 2,
-    "log.tensorboard": False, "model.args.widths": "(4,6)", "schedule.warmup": 1, "ema.decay": 0.9,
-    "augment.zoom": "(0.8,1.2)", "augment.brightness": 0.2,
-}  # fmt: skip
-
-
-def arguments(workdir, experiment="experiments/resunet.py", **changes):
-    values = TINY | {key.replace("__", "."): value for key, value in changes.items()}
-    return ["--config", experiment, "--workdir", str(workdir), *(f"--config.{k}={v}" for k, v in values.items())]
-
-
-def state_of(workdir):
-    """Every array of the newest checkpoint, by name."""
-    import orbax.checkpoint as ocp
-
-    with Checkpoints(Path(workdir) / "checkpoints") as checkpoints:
-        path = checkpoints.path(checkpoints.latest_step())
-    arrays = {}
-
-    def walk(prefix, node):
-        for name in node:
-            if isinstance(node[name], dict):
-                walk(f"{prefix}{name}/", node[name])
-            else:
-                arrays[prefix + name] = np.asarray(node[name])
-
-    with ocp.StandardCheckpointer() as reader:
-        item = next(p for p in path.iterdir() if p.is_dir() and (p / "_METADATA").exists())
-        walk("", reader.restore(item))
-    assert any("params" in name for name in arrays)
-    return arrays
-
-
-def assert_identical(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +71,12 @@ def start(workdir, **changes):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "jaxseg.train", *arguments(workdir, **changes)],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def read_until(process, pattern):
@@ -138,7 +101,7 @@ def test_killed_at_several_points_and_started_again_ends_in_the_same_bits(run, t
     process = start(workdir)
     out = process.communicate()[0]
     assert process.returncode == 0, out
-    assert re.search(r"going on after step [2345]", out)
+    assert re.search(r"resuming after step [2345]", out)
     assert_identical(state_of(run), state_of(workdir))
     strip = lambda path: [{k: v for k, v in r.items() if k != "images_per_second"} for r in read_log(path)]  # noqa: E731
     assert strip(workdir / "log.jsonl") == strip(run / "log.jsonl")
@@ -152,7 +115,7 @@ def test_sigterm_saves_and_leaves_cleanly_and_the_command_resumes(run, tmp_path)
     out = process.communicate()[0]
     assert process.returncode == 0, out
     assert "SIGTERM: finishing this step, then saving" in out
-    assert re.search(rf"Stopped after step \d as asked. To go on from there: python -m jaxseg.train .*{workdir}", out)
+    assert re.search(rf"Stopped after step \d as asked. To resume from there: python -m jaxseg.train .*{workdir}", out)
     assert main(arguments(workdir, checkpoint__every=100, eval__every=100)) == 0
     assert_identical(state_of(run), state_of(workdir))
 

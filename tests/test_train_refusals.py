@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from helpers.tiny_training import ROOT, arguments
 from PIL import Image
-from test_train import ROOT, arguments
 
 from jaxseg import build
 from jaxseg.config import command, update
 from jaxseg.errors import ConfigError
+from jaxseg.run.data import class_weights
 from jaxseg.train import main
 
 
@@ -27,7 +28,7 @@ def at_root(monkeypatch):
         ({"loss__terms": "cross_entropi"}, "Did you mean 'cross_entropy'"),
         ({"loss__class_weights": "median"}, "loss.class_weights must be"),
         ({"loss__aux_weights": (0.5, 0.25)}, "has 0 auxiliary outputs, but loss.aux_weights are (0.5, 0.25)"),
-        ({"loss__aux_weights": (-1.0,)}, "loss.aux_weights must be finite and at least 0"),
+        ({"loss__aux_weights": (-1.0,)}, "loss.aux_weights must be a tuple of numbers of at least 0"),
         ({"loss__class_weights": "1,2"}, "2 numbers, but there are 6 classes"),
         ({"optimizer__name": "adamv"}, "Did you mean 'adam"),
         ({"data__source": "shape"}, "Did you mean 'shapes'"),
@@ -37,7 +38,7 @@ def at_root(monkeypatch):
         ({"batch_size": 12}, "batch_size is 12, which 8 devices cannot share evenly"),
         ({"eval__batch_size": 4}, "eval.batch_size"),
         ({"accumulate": 2}, "batch_size / accumulate"),
-        ({"strategy": "xmap"}, "strategy is 'xmap'"),
+        ({"strategy": "xmap"}, "strategy must be one of 'jit', 'pmap', got 'xmap'"),
         ({"model__name": "attention_decoder", "model__args__num_heads": 5}, "num_heads 5 does not divide the width"),
         ({"experiment": "experiments/cnn.py", "model__args__hidden_kernel": 4}, "hidden_kernel must be odd"),
         ({"experiment": "experiments/cnn.py", "model__args__dropout": 1.5}, "Dropout needs a rate in [0, 1], got 1.5"),
@@ -52,15 +53,15 @@ def at_root(monkeypatch):
             "widths (4, 6) are too few for an encoder of",
         ),
         ({"model__args__widths__x": 3}, "model.args.widths.x cannot be set"),
-        ({"optimizer__args__b1": "foo"}, "optimizer.args.b1 must be a number like 0.9, got 'foo'"),
-        ({"optimizer__args__b1": 1.5}, "optimizer.args.b1 must lie in [0, 1)"),
+        ({"optimizer__args__b1": "foo"}, "optimizer.args.b1 must be a number in [0, 1), got 'foo'"),
+        ({"optimizer__args__b1": 1.5}, "optimizer.args.b1 must be a number in [0, 1), got 1.5"),
         ({"optimizer__args__nesterov": "foo"}, "optimizer.args.nesterov must be True or False, got 'foo'"),
         ({"optimizer__args__mu_dtype": "foo"}, "mu_dtype"),
-        ({"augment__brightness": 2.0}, "augment.brightness must lie in [0, 1]"),
-        ({"augment__zoom": "a,b"}, "augment.zoom must be numbers"),
+        ({"augment__brightness": 2.0}, "augment.brightness must be a number in [0, 1]"),
+        ({"augment__zoom": "a,b"}, "augment.zoom must be (low, high)"),
         ({"data__classes": "0,1"}, "data.classes names 2 classes (0, 1)"),
-        ({"seed": 2**70}, "seed must lie in 0 to 4294967295"),
-        ({"data__ignore": 70000}, "data.ignore must lie in -1 to 65535"),
+        ({"seed": 2**70}, "seed must be a whole number in [0, 4294967295]"),
+        ({"data__ignore": 70000}, "data.ignore must be a whole number in [-1, 65535]"),
     ],
     ids=str,
 )
@@ -77,7 +78,7 @@ def test_median_frequencies_of_nothing_labelled(monkeypatch):
     config = command.load_experiment("experiments/resunet.py")
     update(config, loss__class_weights="median_frequency")
     with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: "):
-        build.class_weights(config, 2, None)
+        class_weights(config, 2, None)
 
 
 def test_wrong_first_start_does_not_lock_the_workdir(tmp_path, capsys):

@@ -79,8 +79,10 @@ def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
     if primitive.torch is not None and importlib.util.find_spec("torch") is not None:
         forward["torch"], both["torch"] = torch_calls(primitive, np.array(x, np.float32), dtype)
     return {
-        "forward": interleave(forward, repeats), "step": interleave(both, repeats), "difference": difference,
-    }  # fmt: skip
+        "forward": interleave(forward, repeats),
+        "step": interleave(both, repeats),
+        "difference": difference,
+    }
 
 
 def largest_difference(ours: Any, naive: Any) -> float:

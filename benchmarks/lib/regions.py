@@ -19,8 +19,20 @@ from skimage import color, feature, filters, measure, segmentation
 from jaxseg.types import IGNORE
 
 FEATURES = (
-    "L", "a", "b", "spread of L", "gradient", "y", "x", "log area", "moment", "elongation", "fill", "outline", "border"
-)  # fmt: skip
+    "L",
+    "a",
+    "b",
+    "spread of L",
+    "gradient",
+    "y",
+    "x",
+    "log area",
+    "moment",
+    "elongation",
+    "fill",
+    "outline",
+    "border",
+)
 """What `describe` measures of a region, see there."""
 
 
@@ -167,11 +179,23 @@ def describe(view: View, regions: np.ndarray) -> np.ndarray:
     outline = np.bincount(flat, np.sum([side != regions for side in sides], axis=0).ravel())
     border = np.bincount(flat, np.sum([side == -1 for side in sides], axis=0).ravel())
     return np.stack(
-        [lightness, green, blue, np.sqrt(np.maximum(squares - lightness**2, 0)), slope, (my + 0.5) / h, (mx + 0.5) / w,
-         np.log(area / (h * w)), (yy + xx) / area, np.sqrt(np.maximum(yy + xx - spread, 0) / (yy + xx + spread)),
-         area / boxed, outline / np.sqrt(area), border / np.sqrt(area)],
+        [
+            lightness,
+            green,
+            blue,
+            np.sqrt(np.maximum(squares - lightness**2, 0)),
+            slope,
+            (my + 0.5) / h,
+            (mx + 0.5) / w,
+            np.log(area / (h * w)),
+            (yy + xx) / area,
+            np.sqrt(np.maximum(yy + xx - spread, 0) / (yy + xx + spread)),
+            area / boxed,
+            outline / np.sqrt(area),
+            border / np.sqrt(area),
+        ],
         axis=1,
-    ).astype(np.float32)  # fmt: skip
+    ).astype(np.float32)
 
 
 def majority(regions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

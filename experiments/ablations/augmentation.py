@@ -1,18 +1,18 @@
-"""Which augmentation helps when images are few?
+"""Which augmentation helps when there are few images?
 
     python -m jaxseg.sweep --config experiments/ablations/augmentation.py
 
-One U-Net, 1200 steps on 64 training images, 150 passes over each. "all" has mirroring, zoom, shear and changes of
-colour; each is left out in turn, and all of them.
+One U-Net, 1200 steps on 64 training images, which are 150 epochs. "all" has mirroring, zoom, shear and changes of
+colour. Each "no-" variant leaves one of them out; "none" leaves out all.
 
-Found on shapes: 5 seeds, after 1200 steps: all four give 51.11 ± 15.28 points of mIoU; without any the network learns
-the 64 images by heart and scores 35.92 ± 6.45, below by an interval of [-28.64, -1.75]. Left out alone, mirroring
-(41.68 ± 9.25), colour (45.01 ± 14.29), shear (47.20 ± 15.23) and zoom (50.78 ± 10.36) are not separable from all: the
-seeds differ by more. The whole table is `benchmarks/results/ablations/augmentation/table.md`.
+Found on shapes: 5 seeds, after 1200 steps: all four give 51.11 ± 15.28 points of mIoU. Without any the network learns
+the 64 images by heart and scores 35.92 ± 6.45; the difference has the interval [-28.64, -1.75]. Leaving out mirroring
+alone (41.68 ± 9.25), colour (45.01 ± 14.29), shear (47.20 ± 15.23) or zoom (50.78 ± 10.36) is not separable from all:
+the seeds differ by more. The whole table is `benchmarks/results/ablations/augmentation/table.md`.
 """
 
-from jaxseg.config import ConfigDict, default_config, parse_arg, update
-from jaxseg.config.recipes import for_ablation
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import ablation_recipe
 from jaxseg.sweep import Sweep
 
 OFF = {
@@ -25,12 +25,10 @@ OFF = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
-    parse_arg(arg, ("shapes",))
-    config = for_ablation(default_config())
-    update(
-        config,
-        model__name="unet",
-        model__args={"widths": (8, 16, 32, 64), "dropout": 0.0},
+    return ablation_recipe(
+        arg,
+        "unet",
+        {"widths": (8, 16, 32, 64), "dropout": 0.0},
         data__shapes_train=64,
         steps=1200,
         eval__every=300,
@@ -42,7 +40,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
         augment__contrast=0.2,
         augment__saturation=0.2,
     )
-    return config
 
 
 def sweep() -> Sweep:

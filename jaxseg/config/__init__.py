@@ -1,13 +1,13 @@
 """Configuration: what the keys are, how their values are set and checked, the command line, and recipes.
 
-`schema` lists every key with its default and meaning, `values` sets and checks them, `command` reads experiment files
-and the command line, and `recipes` has the settings with which a data set is usually trained.
+`schema` lists every key with its default, meaning and valid values, `config_dict` is the mapping that holds them,
+`values` sets and checks them, `command` reads experiment files and the command line, and `recipes` has the usual
+training settings of each data set.
 """
 
-from jaxseg.config.schema import CHOICES, FREE_FORM, FREE_KEYS, KEYS, RENAMED
+from jaxseg.config.config_dict import ConfigDict
+from jaxseg.config.schema import FREE_FORM, FREE_KEYS, KEYS, RENAMED
 from jaxseg.config.values import (
-    ELEMENTS,
-    ConfigDict,
     default_config,
     differences,
     flatten,
@@ -21,8 +21,6 @@ from jaxseg.config.values import (
 from jaxseg.errors import ConfigError
 
 __all__ = [
-    "CHOICES",
-    "ELEMENTS",
     "FREE_FORM",
     "FREE_KEYS",
     "KEYS",

@@ -7,15 +7,17 @@ import importlib.util
 import inspect
 import linecache
 import logging
-import re
 import sys
 import traceback
 import types
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxseg.config.values import ELEMENTS, FREE_FORM, KEYS, ConfigDict, default_config, flatten, set_key, validate
+from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
+from jaxseg.config.schema import FREE_FORM, KEYS, Key
+from jaxseg.config.values import default_config, flatten, set_key, validate
 from jaxseg.errors import ConfigError, JaxsegError, nearest
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 def _parse_value(key: str, text: str) -> Any:
     """Reads the text after `--config.KEY=` as the type of that key."""
-    kind = type(KEYS[key][0]) if key in KEYS else None
+    kind = KEYS[key].type if key in KEYS else None
     if kind is str:
         return text
     if kind in (bool, None) and text.lower() in ("true", "false"):  # None: an argument of a network, an XLA option
@@ -32,13 +34,14 @@ def _parse_value(key: str, text: str) -> Any:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    if key in ELEMENTS and ELEMENTS[key] is str:  # class names may look like numbers
+    if kind == tuple[str, ...]:  # class names may look like numbers
         if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
             return tuple(value)
         value = text.strip("()[]")
-    if kind is tuple and isinstance(value, str) and value:
+    is_tuple = typing.get_origin(kind) is tuple
+    if is_tuple and isinstance(value, str) and value:
         return tuple(part.strip() for part in value.removesuffix(",").split(","))
-    if kind is tuple and not isinstance(value, list | tuple):
+    if is_tuple and not isinstance(value, list | tuple):
         return () if value == "" else (value,)
     return value
 
@@ -47,7 +50,7 @@ def load_experiment(spec: str) -> ConfigDict:
     """Returns the configuration of `FILE[:ARG]`.
 
     Raises:
-        ConfigError: if the file is not there, is no Python file, fails, or has no `get_config(arg)` that returns a
+        ConfigError: if the file does not exist, is not a Python file, fails, or has no `get_config(arg)` that returns a
             configuration with every key, known and of the right type.
     """
     return load_file(spec)[1]
@@ -74,21 +77,24 @@ def load_file(spec: str) -> tuple[types.ModuleType, ConfigDict]:
             raise ConfigError(f"{path_text} defines no get_config(arg).")
         _check_signature(path_text, module.get_config)
         config = module.get_config(arg or None)
-    if not isinstance(config, ConfigDict):
+    if not isinstance(config, AnyConfigDict):
         raise ConfigError(f"get_config in {path_text} must return a ConfigDict, got {type(config).__name__}.")
     return module, _checked(f"get_config in {path_text}", config)
 
 
 @contextlib.contextmanager
 def blaming(path: str) -> Iterator[None]:
-    """Turns whatever goes wrong in the experiment file `path` into a ConfigError that names the line."""
+    """Turns any error in the experiment file `path` into a ConfigError that names the line."""
     try:
         yield
+    except KeyAccessError as error:
+        text = str(error)
+        raise ConfigError(f"{path}{_place(Path(path), error)}: {text[0].lower()}{text[1:]}") from error
     except ConfigError:
         raise
     except SyntaxError as error:
         raise ConfigError(f"{path} is not valid Python, line {error.lineno}: {error.msg}.") from error
-    except Exception as error:  # anything may go wrong in a file of the user's
+    except Exception as error:  # a user's file may raise anything
         raise ConfigError(f"{path}{_place(Path(path), error)}: {_reason(error)}") from error
 
 
@@ -110,25 +116,12 @@ def _place(path: Path, error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Returns one sentence; ml_collections adds the whole configuration to its own."""
-    text = str(error).strip("'\"\\")
-    of_config = "ml_collections" in traceback.extract_tb(error.__traceback__)[-1].filename
-    if of_config and isinstance(error, KeyError | AttributeError):
-        match = re.match(r"Key \"(\w+)\"|(\w+)\W*(?:\\n|$)", text)
-        if match:
-            word = match[1] or match[2]
-            parts = sorted({part for key in KEYS for part in key.split(".")})
-            return f"there is no config key {word!r}.{nearest(word, parts)}"
-    match = re.match(r"Could not override field '(\w+)' \(reference\)\. (.*) is of original type", text)
-    if match:
-        keys = {key.split(".")[-1]: default for key, (default, _) in KEYS.items()}
-        like = f" like {keys[match[1]]!r}" if match[1] in keys else ", a group of keys"
-        return f"the config key {match[1]!r} must be of another type{like}, got {match[2]}."
+    """Returns the type and the first line of an error as one sentence."""
     first = str(error).partition("\n")[0].rstrip(".")
     return f"{type(error).__name__}: {first}." if first else f"{type(error).__name__}."
 
 
-def _checked(origin: str, config: ConfigDict) -> ConfigDict:
+def _checked(origin: str, config: AnyConfigDict) -> ConfigDict:
     """Returns the config that `origin` gave once every key is there, known and of the right type; locks it."""
     flat, fresh = flatten(config), default_config()
     try:
@@ -141,14 +134,15 @@ def _checked(origin: str, config: ConfigDict) -> ConfigDict:
         raise ConfigError(f"{origin} must start from default_config(); it lacks the key {missing[0]}.")
     for key, value in flatten(fresh).items():
         if key in KEYS and key not in FREE_FORM and (flat[key] != value or type(flat[key]) is not type(value)):
-            set_key(config, key, value)  # the others stay as they are, references between keys included
-    return config.lock()
+            set_key(config, key, value)  # only where the type changes: references between keys stay
+    config.lock()
+    return config if isinstance(config, ConfigDict) else ConfigDict(config)
 
 
 def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
     """Applies `--config.KEY=VALUE` arguments (also `--config.KEY VALUE`) to `config`.
 
-    Where they name another encoder than `config` does, its `model.args.encoder_args` are dropped, with a note.
+    If they name another encoder than `config` does, its `model.args.encoder_args` are dropped, with a note.
     """
     _apply(config, _overrides(arguments))
 
@@ -159,7 +153,7 @@ def _apply(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
         set_key(config, key, value)
 
 
-def configure(experiment: str | Path | ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+def configure(experiment: str | Path | AnyConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     """Returns the valid configuration of an experiment with some keys changed, as the command line makes it.
 
     Args:
@@ -169,7 +163,7 @@ def configure(experiment: str | Path | ConfigDict, overrides: Mapping[str, Any])
     Raises:
         ConfigError: for anything wrong in the configuration.
     """
-    if isinstance(experiment, ConfigDict):
+    if isinstance(experiment, AnyConfigDict):
         config = _checked("The configuration", experiment.copy_and_resolve_references())
     elif isinstance(experiment, str | Path):
         config = load_experiment(str(experiment))
@@ -202,9 +196,9 @@ def _overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def _drop_encoder_args(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
-    """Drops the arguments of the encoder of `config` where the overrides `given` name another one.
+    """Drops the encoder arguments of `config` where the overrides `given` name another encoder.
 
-    They would mean something else to it, or nothing. Those that are given themselves are set afterwards.
+    Another encoder has other arguments, or gives these another meaning. Overrides of encoder arguments are set later.
     """
     args, keys = config.model.args, dict(given)
     named = keys["model.args.encoder"] if "model.args.encoder" in keys else None
@@ -214,23 +208,32 @@ def _drop_encoder_args(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> 
     left = args["encoder_args"]
     with args.unlocked():
         del args["encoder_args"]
-    if "model.args.encoder_args" in keys or not isinstance(left, ConfigDict):
+    if "model.args.encoder_args" in keys or not isinstance(left, GROUPS):
         return
     dropped = [f"{key}={value}" for key, value in left.items() if f"model.args.encoder_args.{key}" not in keys]
     if dropped:
         _LOG.warning(
             "model.args.encoder_args of the experiment (%s) belong to its encoder%s and are dropped for %s",
-            ", ".join(dropped), "" if own is None else f" {own}", named,
-        )  # fmt: skip
+            ", ".join(dropped),
+            "" if own is None else f" {own}",
+            named,
+        )
 
 
 def help_text() -> str:
-    """Returns the list of all keys with default and meaning, for `--help`."""
-    lines = [f"  --config.{key}={_show(default)}\n      {meaning}" for key, (default, meaning) in KEYS.items()]
+    """Returns the list of all keys with default, meaning and expected value, for `--help`."""
+    lines = [
+        f"  --config.{name}={_show_default(key.default)}\n      {key.meaning}{_show_expected(key)}"
+        for name, key in KEYS.items()
+    ]
     return "keys of the configuration, with their defaults (an experiment file changes some):\n" + "\n".join(lines)
 
 
-def _show(default: Any) -> str:
+def _show_expected(key: Key) -> str:
+    return "" if key.kind is None else f" [{key.expected}]"
+
+
+def _show_default(default: Any) -> str:
     if isinstance(default, tuple):
         return ",".join(str(v) for v in default) or "()"
     return str(default) if default != "" else "''"
@@ -252,12 +255,15 @@ def parse_command_line(
         ConfigError: for anything wrong in the configuration.
     """
     parser = argparse.ArgumentParser(
-        prog=program, description=description, epilog=help_text(), allow_abbrev=False,
+        prog=program,
+        description=description,
+        epilog=help_text(),
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--config", metavar="FILE[:ARG]", required=True, help="experiment file and its variant")
     if workdir:
-        parser.add_argument("--workdir", metavar="DIR", default="", help="where it is kept (default runs/EXPERIMENT)")
+        parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the run (default runs/EXPERIMENT)")
     if add_options is not None:
         add_options(parser)
     options, rest = parser.parse_known_args(argv)
@@ -269,10 +275,10 @@ def parse_command_line(
 
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
-    """Prints what jaxseg logs as "note: ...", once: other libraries' handlers would add it with a prefix of theirs."""
+    """Prints each log message of jaxseg once, as "note: ..."; handlers of other libraries do not print it too."""
     logger, handler = logging.getLogger("jaxseg"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
-    said: set[str] = set()  # the variants of a sweep say the same
+    said: set[str] = set()  # the variants of a sweep log the same messages
     handler.addFilter(lambda record: not ((text := record.getMessage()) in said or said.add(text)))
     logger.addHandler(handler)
     propagate, logger.propagate = logger.propagate, False

@@ -1,12 +1,65 @@
-"""What an experiment needs to know about a data set: sizes, augmentation, length of the run.
+"""Recipes: the sizes, augmentation and schedule with which a data set is usually trained.
 
-An experiment says which network it is about; `for_data` says how that data set is usually trained. Each value can still
-be changed after it, in the experiment or on the command line.
+An experiment names a network and calls `recipe`, or `ablation_recipe` for a short run. Each value can be changed
+afterwards, in the experiment or on the command line.
 """
 
-from jaxseg.config.values import ConfigDict, update
+from collections.abc import Mapping
+from typing import Any
+
+from jaxseg.config.values import ConfigDict, default_config, parse_arg, update
 
 VARIANTS = ("shapes", "camvid", "folder", "voc")
+
+
+def recipe(
+    arg: str | None,
+    network: str,
+    *,
+    shapes: Mapping[str, Any] | None = None,
+    full: Mapping[str, Any] | None = None,
+    shapes_keys: Mapping[str, Any] | None = None,
+    **keys: Any,
+) -> ConfigDict:
+    """Returns the configuration of an experiment: one network, on the data set that the variant names.
+
+    Args:
+        arg: the variant, one of `VARIANTS`, as it follows the colon in `--config experiments/NAME.py:VARIANT`;
+            None is the first, shapes.
+        network: `model.name`.
+        shapes: `model.args` for the 64x64 images of the shapes data.
+        full: `model.args` for the other variants.
+        shapes_keys: keys for the shapes data alone, with `__` for the dot. They replace those in `keys`.
+        keys: keys for all variants, with `__` for the dot: `optimizer__learning_rate=1e-4`.
+
+    Raises:
+        ConfigError: if there is no such variant, key or value.
+    """
+    variant = parse_arg(arg, VARIANTS)
+    config = for_data(default_config(), variant)
+    small = variant == "shapes"
+    update(config, model__name=network, model__args=dict((shapes if small else full) or {}), **keys)
+    if small:
+        update(config, **(shapes_keys or {}))
+    return config
+
+
+def ablation_recipe(arg: str | None, network: str, args: Mapping[str, Any], **keys: Any) -> ConfigDict:
+    """Returns the configuration that the variants of an ablation change: a short run on the shapes data.
+
+    Args:
+        arg: "shapes" or None; there is no other variant.
+        network: `model.name`.
+        args: `model.args`.
+        keys: further keys, with `__` for the dot.
+
+    Raises:
+        ConfigError: if there is no such variant, key or value.
+    """
+    parse_arg(arg, ("shapes",))
+    config = for_ablation(default_config())
+    update(config, model__name=network, model__args=dict(args), **keys)
+    return config
 
 
 def for_data(config: ConfigDict, variant: str) -> ConfigDict:
@@ -21,9 +74,9 @@ def for_data(config: ConfigDict, variant: str) -> ConfigDict:
 
 
 def for_ablation(config: ConfigDict) -> ConfigDict:
-    """Sets the keys of short runs on the shapes data, of which an ablation takes dozens; returns the same `config`.
+    """Sets the keys of a short run on the shapes data; returns the same `config`.
 
-    `benchmarks/results/ablations/*/timing.md` has the time of each.
+    An ablation trains dozens of such runs; `benchmarks/results/ablations/*/timing.md` has the time of each.
     """
     _shapes(config)
     update(
@@ -42,7 +95,7 @@ def for_ablation(config: ConfigDict) -> ConfigDict:
 
 
 def _shapes(config: ConfigDict) -> None:
-    """Built-in, 64x64: minutes on two CPU cores."""
+    """The built-in images of 64x64 pixels: minutes on two CPU cores."""
     update(
         config,
         data__source="shapes",
@@ -61,7 +114,7 @@ def _shapes(config: ConfigDict) -> None:
 
 
 def _camvid(config: ConfigDict) -> None:
-    """360x480 road scenes, 11 classes; needs a GPU for the whole of it."""
+    """Road scenes of 360x480 pixels, 11 classes; the whole run needs a GPU."""
     update(
         config,
         data__source="camvid",
@@ -88,7 +141,7 @@ def _camvid(config: ConfigDict) -> None:
 
 
 def _folder(config: ConfigDict) -> None:
-    """Anybody's images and masks, resized to 256x256."""
+    """A folder of your own images and masks, resized to 256x256."""
     update(
         config,
         data__source="folder",
@@ -111,7 +164,7 @@ def _folder(config: ConfigDict) -> None:
 
 
 def _voc(config: ConfigDict) -> None:
-    """Pascal VOC 2012, 21 classes, crops of 320x320 from images at native size; needs a GPU."""
+    """Pascal VOC 2012, 21 classes, in crops of 320x320 from images of their native size; needs a GPU."""
     update(
         config,
         data__source="voc2012",

@@ -1,144 +1,264 @@
-"""Every key of a configuration, with its default and its meaning; what its values may be."""
+"""The configuration keys: one row each, with the default, the meaning and what the value must be."""
 
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
-# Dotted key -> (default, meaning). The type of the default is the type of the key; `()` is a tuple of any length.
-KEYS: dict[str, tuple[Any, str]] = {
-    "seed": (0, "base seed: initialisation, data order, augmentation and dropout all derive from it"),
-    "steps": (1000, "optimiser steps of the whole run"),
-    "batch_size": (16, "images a step, over all hosts, devices and micro-batches"),
-    "accumulate": (1, "micro-batches a step; gradients are those of the whole batch"),
-    "strategy": ("jit", "how the step is compiled: jit (one program over a mesh of all devices) or pmap"),
-    "dtype": ("float32", "compute dtype: float32 or bfloat16 (parameters, logits and losses stay float32)"),
-    "compile.options": (
+from jaxseg.arguments import (
+    BelowOne,
+    Count,
+    Finite,
+    NotNegative,
+    Positive,
+    Share,
+    Where,
+    WholeNotNegative,
+    bare,
+    describe,
+    one_or_more,
+    within,
+)
+
+
+def _is_size(value: tuple[int, ...]) -> bool:
+    return len(value) == 2 and min(value) > 0
+
+
+# A size is checked as a whole: an invalid one may be set and then overridden, as any other value.
+Size = Annotated[tuple[int, ...], Where(_is_size, instead="(height, width) in whole pixels")]
+SizeOrNone = Annotated[
+    tuple[int, ...], Where(lambda v: not v or _is_size(v), instead="(height, width) in whole pixels, or empty")
+]
+Zoom = Annotated[
+    tuple[float, ...],
+    Where(lambda v: len(v) == 2 and 0 < v[0] <= v[1] < float("inf"), instead="(low, high) with 0 < low <= high"),
+]
+Color = Annotated[
+    tuple[int, int, int],
+    Where(lambda v: 0 <= min(v) <= max(v) < 256, instead="colours (red, green, blue) of whole numbers from 0 to 255"),
+]
+Numbers = Annotated[
+    tuple[float, ...], Where(lambda v: all(abs(x) < float("inf") for x in v), instead="a tuple of finite numbers")
+]
+PositiveNumbers = Annotated[
+    tuple[float, ...], Where(lambda v: all(0 < x < float("inf") for x in v), instead="a tuple of numbers above 0")
+]
+Widths = Annotated[tuple[Count, ...], one_or_more("whole numbers of at least 1")]
+
+
+class Key(NamedTuple):
+    """One configuration key.
+
+    Attributes:
+        default: its value where no experiment sets it.
+        meaning: what it does, for `--help`.
+        kind: annotation that says what its value must be (see `jaxseg.arguments`); None: any of the default's type.
+        free: whether a resumed run may change it: it changes no number of a run, or, as compile.options, no more than
+            another version of XLA does. (`remat` changes last bits.)
+    """
+
+    default: Any
+    meaning: str
+    kind: Any = None
+    free: bool = False
+
+    @property
+    def hint(self) -> Any:
+        """The annotation of its value."""
+        if self.kind is None:
+            return Finite if isinstance(self.default, float) else type(self.default)
+        return self.kind
+
+    @property
+    def type(self) -> Any:
+        """The type of its value: str, or tuple[str, ...]."""
+        return bare(self.hint)
+
+    @property
+    def expected(self) -> str:
+        """The words that complete "must be ..."."""
+        return describe(self.hint)
+
+
+KEYS: dict[str, Key] = {
+    "seed": Key(
+        0,
+        "base seed: initialisation, data order, augmentation and dropout all derive from it",
+        Annotated[int, within(0, 2**32 - 1)],
+    ),
+    "steps": Key(1000, "optimiser steps of the whole run", Count),
+    "batch_size": Key(16, "images a step, over all hosts, devices and micro-batches", Count),
+    "accumulate": Key(1, "micro-batches a step; gradients are those of the whole batch", Count),
+    "strategy": Key(
+        "jit", "how the step is compiled: jit (one program over a mesh of all devices) or pmap", Literal["jit", "pmap"]
+    ),
+    "dtype": Key(
+        "float32",
+        "compute dtype: float32 or bfloat16 (parameters, logits and losses stay float32)",
+        Literal["float32", "bfloat16"],
+    ),
+    "compile.options": Key(
         {},
-        "XLA options that differ from jaxseg.compiler.OPTIONS, for strategy=jit; None: XLA's own default",
+        "XLA options that differ from jaxseg.compiler.OPTIONS, for strategy=jit; None: the default of XLA",
+        free=True,
     ),
-    "compile.cache": (
+    "compile.cache": Key(
         "",
-        "folder where compiled programs are kept for the next run; empty: ~/.cache/jaxseg/xla; the word off: none are",
+        "folder that keeps compiled programs for the next run; empty: ~/.cache/jaxseg/xla; off: none is kept",
+        free=True,
     ),
-    "remat": (
+    "remat": Key(
         False,
-        "keep for the backward pass only what passes between the stages of the network, and compute the rest anew: "
+        "keep only the outputs of the stages of the network for the backward pass, and recompute the rest: "
         "less memory, up to a third more time",
     ),
-    "model.name": ("resunet", "architecture, see jaxseg/models"),
-    "model.num_classes": (0, "0: as many as the data has; 1: binary, one sigmoid logit"),
-    "model.args": ({}, "fields of the architecture that differ from its defaults"),
-    "model.weights": (
+    "model.name": Key("resunet", "architecture, see jaxseg/models"),
+    "model.num_classes": Key(0, "0: as many as the data has; 1: binary, one sigmoid logit", WholeNotNegative),
+    "model.args": Key({}, "fields of the architecture that differ from its defaults"),
+    "model.weights": Key(
         "",
-        "weights that the whole network starts from: a file (.safetensors, .pth, .npz), the workdir of a run, a name "
-        "or hf://OWNER/NAME[@REVISION]; a classifier for other classes is left out",
+        "weights that the whole network starts from: a file (.safetensors, .pth, .npz), the workdir of a run,"
+        " a name or hf://OWNER/NAME[@REVISION]; a classifier for other classes is left out",
     ),
-    "model.encoder_weights": (
+    "model.encoder_weights": Key(
         "",
-        "weights that the encoder starts from: imagenet, or as for model.weights; they expect the default data.mean "
-        "and data.std",
+        "weights that the encoder starts from: imagenet, or as for model.weights; they expect the default "
+        "data.mean and data.std",
     ),
-    "model.weights_skip": (
+    "model.weights_skip": Key(
         (),
-        "regular expressions of parameters that stay as made, and of names that the weights hold besides; each must be "
-        "found",
+        "regular expressions of parameters that keep their initial values, and of names in the weights that "
+        "are left out; each must match something",
+        tuple[str, ...],
     ),
-    "data.source": ("shapes", "shapes, folder, camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150"),
-    "data.dir": ("", "where the data is: the folder, or the raw download of a data set"),
-    "data.cache": ("", "where prepared TFDS data sets are kept; empty: ~/.cache/jaxseg/tfds"),
-    "data.train_split": ("train", "split to train on; TFDS slices such as train[:90%] work for TFDS sources"),
-    "data.val_split": ("val", "split that the evaluations during training score"),
-    "data.size": ((64, 64), "height and width of what the network sees in training, before augment.crop"),
-    "data.fit": (
+    "data.source": Key("shapes", "shapes, folder, camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150"),
+    "data.dir": Key("", "where the data is: the folder, or the raw download of a data set", free=True),
+    "data.cache": Key("", "folder that keeps prepared TFDS data sets; empty: ~/.cache/jaxseg/tfds", free=True),
+    "data.train_split": Key("train", "split to train on; TFDS slices such as train[:90%] work for TFDS sources"),
+    "data.val_split": Key("val", "split that the evaluations during training score"),
+    "data.size": Key((64, 64), "height and width of the images in training, before augment.crop", Size),
+    "data.fit": Key(
         "resize",
         "how an image gets data.size: resize (also in evaluation), or crop (evaluation at native size)",
+        Literal["resize", "crop"],
     ),
-    "data.channels": (3, "image channels that the network takes; files are converted to 1, 3 or 4"),
-    "data.mean": ((0.485, 0.456, 0.406), "subtracted from images in [0, 1]; one number, or one per channel"),
-    "data.std": ((0.229, 0.224, 0.225), "divides after the mean; one number, or one per channel"),
-    "data.classes": ((), "class names; empty: those of the data. Given and different: an error"),
-    "data.ignore": (-1, "raw mask value that counts nowhere, besides 255; -1: none"),
-    "data.palette": ((), "RGB colour of each class, for masks stored as colour: ((r, g, b), ...)"),
-    "data.val_fraction": (0.1, "share of a folder without splits that is held out for validation"),
-    "data.shapes_train": (2048, "images in the train split of the shapes data"),
-    "data.shapes_val": (256, "images in the val and test splits of the shapes data"),
-    "data.workers": (0, "worker processes that read and decode; 0: threads of this process"),
-    "data.prefetch": (2, "batches made ahead of the step"),
-    "augment.flip_horizontal": (0.5, "probability of mirroring left-right"),
-    "augment.flip_vertical": (0.0, "probability of mirroring top-bottom"),
-    "augment.zoom": ((1.0, 1.0), "range of the scale factor (above 1 magnifies)"),
-    "augment.shear": (0.0, "largest shear, as a tangent (0.2: up to 11 degrees either way)"),
-    "augment.rotate": (0.0, "largest rotation in degrees, either way"),
-    "augment.crop": ((), "random crop (height, width) taken after the geometry; empty: none"),
-    "augment.crop_max_share": (1.0, "a crop in which one class covers more than this share is drawn again"),
-    "augment.brightness": (0.0, "largest relative change of brightness"),
-    "augment.contrast": (0.0, "largest relative change of contrast"),
-    "augment.saturation": (0.0, "largest relative change of saturation (3-channel images)"),
-    "loss.terms": ("cross_entropy", 'weighted sum of losses, such as "cross_entropy + 0.5 * dice"'),
-    "loss.class_weights": ("", "empty: none; median_frequency: from the training data; or numbers: 1,2.5,1"),
-    "loss.label_smoothing": (0.0, "label smoothing of the cross-entropy, in [0, 1)"),
-    "loss.aux_weight": (0.4, "weight of each auxiliary head's loss"),
-    "loss.aux_weights": (
+    "data.channels": Key(
+        3, "image channels that the network takes; files are converted to 1, 3 or 4", Literal[1, 3, 4]
+    ),
+    "data.mean": Key(
+        (0.485, 0.456, 0.406), "subtracted from images in [0, 1]; one number, or one per channel", Numbers
+    ),
+    "data.std": Key((0.229, 0.224, 0.225), "divides after the mean; one number, or one per channel", PositiveNumbers),
+    "data.classes": Key(
+        (),
+        "class names; empty: those of the data. Names that differ from those of the data are an error",
+        tuple[str, ...],
+    ),
+    "data.ignore": Key(-1, "mask value that becomes ignore, besides 255; -1: none", Annotated[int, within(-1, 65535)]),
+    "data.palette": Key(
+        (), "RGB colour of each class, for masks stored as colour: ((r, g, b), ...)", tuple[Color, ...]
+    ),
+    "data.val_fraction": Key(
+        0.1,
+        "share of a folder without splits that is held out for validation",
+        Annotated[float, Where(lambda v: 0 < v < 1, "between 0 and 1")],
+    ),
+    "data.shapes_train": Key(2048, "images in the train split of the shapes data", Count),
+    "data.shapes_val": Key(256, "images in the val and test splits of the shapes data", Count),
+    "data.workers": Key(
+        0, "worker processes that read and decode; 0: threads of this process", WholeNotNegative, free=True
+    ),
+    "data.prefetch": Key(2, "batches prepared ahead of the step", WholeNotNegative, free=True),
+    "augment.flip_horizontal": Key(0.5, "probability of mirroring left-right", Share),
+    "augment.flip_vertical": Key(0.0, "probability of mirroring top-bottom", Share),
+    "augment.zoom": Key((1.0, 1.0), "range of the scale factor (above 1 magnifies)", Zoom),
+    "augment.shear": Key(0.0, "largest shear, as a tangent (0.2: up to 11 degrees either way)", NotNegative),
+    "augment.rotate": Key(0.0, "largest rotation in degrees, either way", NotNegative),
+    "augment.crop": Key((), "size (height, width) of a random crop, after the geometry; empty: none", SizeOrNone),
+    "augment.crop_max_share": Key(1.0, "a crop in which one class covers more than this share is drawn again", Share),
+    "augment.brightness": Key(0.0, "largest relative change of brightness", Share),
+    "augment.contrast": Key(0.0, "largest relative change of contrast", Share),
+    "augment.saturation": Key(0.0, "largest relative change of saturation (3-channel images)", Share),
+    "loss.terms": Key("cross_entropy", 'weighted sum of losses, such as "cross_entropy + 0.5 * dice"'),
+    "loss.class_weights": Key("", "empty: none; median_frequency: from the training data; or numbers: 1,2.5,1"),
+    "loss.label_smoothing": Key(0.0, "label smoothing of the cross-entropy, in [0, 1)", BelowOne),
+    "loss.aux_weight": Key(0.4, "weight of each auxiliary head's loss", NotNegative),
+    "loss.aux_weights": Key(
         (),
         "a weight for each auxiliary head, such as 0.5,0.25,0.125; empty: loss.aux_weight for all",
+        tuple[NotNegative, ...],
     ),
-    "loss.args": ({}, "arguments of single terms: {'dice': {'squared': False}}"),
-    "adversarial.weight": (0.0, "weight of the loss by a discriminator of label maps (0.01, say); 0: no discriminator"),
-    "adversarial.learning_rate": (1e-4, "peak learning rate of the discriminator's Adam, under the same schedule"),
-    "adversarial.widths": ((64, 128, 256, 512), "channels of the discriminator's convolutions, each of stride 2"),
-    "adversarial.image": (False, "the discriminator sees the image beside the label map"),
-    "adversarial.truth_scaling": (0.0, "true maps are predicted ones with the true class raised to this; 0: one-hot"),
-    "adversarial.unlabelled_weight": (0.0, "weight of that loss for images whose labels are all ignored (0.001, say)"),
-    "adversarial.semi_weight": (0.0, "weight of cross-entropy with the own classes of such images (0.1, say)"),
-    "adversarial.semi_threshold": (0.2, "where the discriminator's probability is above this, own classes teach"),
-    "adversarial.unlabelled_from": (0, "steps before such images teach (a quarter of the run, say)"),
-    "optimizer.name": ("adamw", "sgd (with momentum), adam, adamw, rmsprop, or any optimiser of optax by its name"),
-    "optimizer.learning_rate": (1e-3, "peak learning rate"),
-    "optimizer.weight_decay": (1e-4, "decoupled for adamw, L2 otherwise; never on norms and biases"),
-    "optimizer.momentum": (0.9, "momentum of sgd and rmsprop"),
-    "optimizer.clip": (0.0, "largest global norm of the gradient; 0: no clipping"),
-    "optimizer.encoder_rate": (
-        1.0,
-        "factor on the encoder's learning rate: 0.1 to fine-tune, 0 freezes its parameters",
+    "loss.args": Key({}, "arguments of single terms: {'dice': {'squared': False}}"),
+    "adversarial.weight": Key(
+        0.0, "weight of the loss by a discriminator of label maps (0.01, say); 0: no discriminator", NotNegative
     ),
-    "optimizer.args": ({}, "further arguments of the optax optimiser"),
-    "schedule.name": ("poly", "constant, poly, cosine or step"),
-    "schedule.power": (0.9, "exponent of poly"),
-    "schedule.warmup": (0, "steps of linear warm-up, part of `steps`"),
-    "schedule.end": (0.0, "final learning rate as a share of the peak (poly, cosine)"),
-    "schedule.boundaries": ((), "steps at which the step schedule multiplies by schedule.factor"),
-    "schedule.factor": (0.1, "factor of the step schedule"),
-    "ema.decay": (0.0, "decay of the moving average of the parameters that evaluation then uses; 0: none"),
-    "eval.every": (200, "steps between evaluations; the last step is always evaluated"),
-    "eval.batch_size": (16, "images an evaluation step, over all hosts and devices"),
-    "eval.multiple": (1, "data.fit=crop: native sizes are filled up to a multiple of this, so that fewer compile"),
-    "checkpoint.every": (200, "steps between checkpoints; the last step is always saved"),
-    "checkpoint.keep": (2, "newest checkpoints kept, besides the best by validation mIoU"),
-    "log.every": (20, "steps between log lines"),
-    "log.images": (4, "validation images drawn in predictions.png and TensorBoard"),
-    "log.tensorboard": (True, "write TensorBoard event files"),
-    "log.gradients": (
+    "adversarial.learning_rate": Key(
+        0.0001, "peak learning rate of the discriminator's Adam, under the same schedule", Positive
+    ),
+    "adversarial.widths": Key(
+        (64, 128, 256, 512), "channels of the discriminator's convolutions, each of stride 2", Widths
+    ),
+    "adversarial.image": Key(False, "the discriminator sees the image beside the label map"),
+    "adversarial.truth_scaling": Key(
+        0.0,
+        "the discriminator's true maps: predicted probabilities with the true class raised to at least this; "
+        "0: one-hot",
+        Share,
+    ),
+    "adversarial.unlabelled_weight": Key(
+        0.0, "weight of that loss for images whose labels are all ignored (0.001, say)", NotNegative
+    ),
+    "adversarial.semi_weight": Key(
+        0.0, "weight of the cross-entropy with the predicted classes of such images (0.1, say)", NotNegative
+    ),
+    "adversarial.semi_threshold": Key(
+        0.2, "the predicted classes count where the discriminator's probability is above this", Share
+    ),
+    "adversarial.unlabelled_from": Key(
+        0, "step from which such images count (a quarter of the run, say)", WholeNotNegative
+    ),
+    "optimizer.name": Key("adamw", "sgd (with momentum), adam, adamw, rmsprop, or any optimiser of optax by its name"),
+    "optimizer.learning_rate": Key(0.001, "peak learning rate", Positive),
+    "optimizer.weight_decay": Key(
+        0.0001, "decoupled for adamw, otherwise L2; norms and biases are left out", NotNegative
+    ),
+    "optimizer.momentum": Key(0.9, "momentum of sgd and rmsprop", BelowOne),
+    "optimizer.clip": Key(0.0, "largest global norm of the gradient; 0: no clipping", NotNegative),
+    "optimizer.encoder_rate": Key(
+        1.0, "factor on the encoder's learning rate: 0.1 to fine-tune, 0 freezes its parameters", NotNegative
+    ),
+    "optimizer.args": Key({}, "further arguments of the optax optimiser"),
+    "schedule.name": Key("poly", "constant, poly, cosine or step", Literal["constant", "poly", "cosine", "step"]),
+    "schedule.power": Key(0.9, "exponent of poly", Positive),
+    "schedule.warmup": Key(0, "steps of linear warm-up, part of `steps`", WholeNotNegative),
+    "schedule.end": Key(0.0, "final learning rate as a share of the peak (poly, cosine)", Share),
+    "schedule.boundaries": Key((), "steps at which the step schedule multiplies by schedule.factor", tuple[Count, ...]),
+    "schedule.factor": Key(0.1, "factor of the step schedule", Positive),
+    "ema.decay": Key(0.0, "decay of the moving average of the parameters that evaluation then uses; 0: none", BelowOne),
+    "eval.every": Key(200, "steps between evaluations; the last step is always evaluated", Count),
+    "eval.batch_size": Key(16, "images an evaluation step, over all hosts and devices", Count, free=True),
+    "eval.multiple": Key(
+        1, "data.fit=crop: native sizes are padded to a multiple of this, so that fewer sizes compile", Count
+    ),
+    "checkpoint.every": Key(200, "steps between checkpoints; the last step is always saved", Count),
+    "checkpoint.keep": Key(2, "newest checkpoints kept, besides the best by validation mIoU", Count, free=True),
+    "log.every": Key(20, "steps between log lines", Count, free=True),
+    "log.images": Key(4, "validation images drawn in predictions.png and TensorBoard", WholeNotNegative, free=True),
+    "log.tensorboard": Key(True, "write TensorBoard event files", free=True),
+    "log.gradients": Key(
         False,
-        "write the norm of each parameter's gradient at the first step and the log steps to gradients.jsonl, and draw "
-        "it by layer",
+        "write the norm of each parameter's gradient at the first step and the log steps to gradients.jsonl, "
+        "and draw it by layer",
     ),
 }
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "strategy": ("jit", "pmap"),
-    "dtype": ("float32", "bfloat16"),
-    "data.fit": ("resize", "crop"),
-    "schedule.name": ("constant", "poly", "cosine", "step"),
-}
+# Keys whose values are arguments of something else, and which hold any names.
+FREE_FORM = tuple(name for name, key in KEYS.items() if isinstance(key.default, dict))
 
-# Keys that change nothing about the numbers of a run, or (compile.options) no more than another version of XLA does: a
-# resumed run may differ in them. `remat` changes last bits.
-FREE_KEYS = ("compile.cache", "compile.options", "data.dir", "data.cache", "data.workers", "data.prefetch", "log.every",
-             "log.images", "log.tensorboard", "checkpoint.keep", "eval.batch_size")  # fmt: skip
+# Keys that a resumed run may change.
+FREE_KEYS = tuple(name for name, key in KEYS.items() if key.free)
 
-# What keys were called in configurations that are stored with runs.
+# Former names of keys in the configurations of stored runs.
 RENAMED = {
     "adversarial.soften": "adversarial.truth_scaling",
     "adversarial.taught_weight": "adversarial.semi_weight",
     "adversarial.threshold": "adversarial.semi_threshold",
 }
-
-FREE_FORM = ("model.args", "loss.args", "optimizer.args", "compile.options")

@@ -1,55 +1,34 @@
-"""The configuration: every key with its default and meaning, experiment files, overrides and validation.
+"""Sets and checks the values of a configuration, and reads and writes them as plain dictionaries.
 
-A configuration is an `ml_collections.ConfigDict`. An experiment file defines `get_config(arg) -> ConfigDict`, which
-starts from `default_config()` and changes what the experiment is about. Wrong keys and values raise `ConfigError`, one
-sentence that names the nearest right one, before anything compiles.
+A configuration is a `ConfigDict`. An experiment file defines `get_config(arg) -> ConfigDict`, which starts from
+`default_config()` and changes what the experiment is about. Wrong keys and values raise `ConfigError`, one sentence
+that names the nearest right one, before anything compiles.
 """
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import ml_collections
-
-from jaxseg.config.schema import CHOICES, FREE_FORM, FREE_KEYS, KEYS, RENAMED
-from jaxseg.errors import ConfigError, nearest
-
-ConfigDict = ml_collections.ConfigDict
-
-# What each element of a tuple is; a colour is (red, green, blue).
-_COLOR = tuple
-ELEMENTS: dict[str, type] = {
-    "data.size": int, "data.mean": float, "data.std": float, "data.classes": str, "data.palette": _COLOR,
-    "augment.zoom": float, "augment.crop": int, "loss.aux_weights": float, "schedule.boundaries": int,
-    "model.weights_skip": str, "adversarial.widths": int,
-}  # fmt: skip
-# Allowed from .. to, both included: JAX takes 32 bits of a seed, a stored mask has 8 or 16 bits.
-_RANGES = {"seed": (0, 2**32 - 1), "data.ignore": (-1, 65535)}
-_POSITIVE = ("steps", "batch_size", "accumulate", "data.channels", "data.shapes_train", "data.shapes_val",
-             "eval.every", "eval.batch_size", "eval.multiple", "checkpoint.every", "checkpoint.keep",
-             "log.every")  # fmt: skip
-_UNIT = ("augment.flip_horizontal", "augment.flip_vertical", "augment.crop_max_share", "adversarial.semi_threshold",
-         "adversarial.truth_scaling")  # fmt: skip
-_NOT_NEGATIVE = ("optimizer.clip", "optimizer.encoder_rate", "optimizer.weight_decay", "loss.aux_weight", "log.images",
-                 "data.workers", "data.prefetch", "augment.shear", "augment.rotate", "augment.brightness",
-                 "augment.contrast", "augment.saturation", "adversarial.weight", "adversarial.unlabelled_weight",
-                 "adversarial.semi_weight", "adversarial.unlabelled_from")  # fmt: skip
+from jaxseg.arguments import check_value
+from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict
+from jaxseg.config.schema import FREE_FORM, FREE_KEYS, KEYS, RENAMED
+from jaxseg.errors import ArgumentError, ConfigError, nearest
 
 
 def default_config() -> ConfigDict:
     """Returns a fresh configuration with every key at its default."""
     config = ConfigDict()
-    for key, (default, _) in KEYS.items():
-        *parents, leaf = key.split(".")
+    for name, key in KEYS.items():
+        *parents, leaf = name.split(".")
         node = config
         for parent in parents:
             if parent not in node:
                 node[parent] = ConfigDict()
             node = node[parent]
-        node[leaf] = ConfigDict(default) if isinstance(default, dict) else default
+        node[leaf] = key.default
     config.lock()
-    for key in FREE_FORM:  # an experiment may set config.model.args.widths
-        section, leaf = key.split(".")
+    for name in FREE_FORM:  # an experiment may set config.model.args.widths
+        section, leaf = name.split(".")
         config[section][leaf].unlock()
     return config
 
@@ -69,7 +48,7 @@ def update(config: ConfigDict, **values: Any) -> None:
         set_key(config, key.replace("__", "."), value)
 
 
-def set_key(config: ConfigDict, key: str, value: Any) -> None:
+def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
     """Sets one dotted key after checking its name and type.
 
     Raises:
@@ -85,51 +64,31 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
             with node.unlocked():
                 node[parent] = ConfigDict()
         node = node[parent]
-        if not isinstance(node, ConfigDict):
+        if not isinstance(node, AnyConfigDict):
             above = ".".join(parents[: depth + 1])
             raise ConfigError(f"{above} is {node!r}, which holds no arguments, so {key} cannot be set.")
     if free is None:
-        value = _coerce(key, value, KEYS[key][0])
+        value = _checked(key, value, type_only=True)
     else:
         _check_plain(key, value)
-        if key == free and not isinstance(value, dict | ConfigDict):
+        if key == free and not isinstance(value, GROUPS):
             raise ConfigError(f"{key} must be a dictionary of arguments, got {value!r}.")
-        value = ConfigDict(dict(value)) if isinstance(value, dict | ConfigDict) else value
+        value = ConfigDict(dict(value)) if isinstance(value, GROUPS) else value
     with node.unlocked(), node.ignore_type():
         node[leaf] = value
 
 
-def _coerce(key: str, value: Any, default: Any) -> Any:
-    """Returns `value` in the type of `default`, or raises."""
-    kind = type(default)
-    if kind is tuple and isinstance(value, list | tuple):
-        return tuple(_element(key, v, value) for v in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{key} must be {_kind(kind)} like {default!r}, got {value!r}.")
-    return value
-
-
-def _element(key: str, value: Any, whole: Sequence[Any]) -> Any:
-    """Returns one element of the tuple `whole` in the type that ELEMENTS asks for, or raises."""
-    kind = ELEMENTS[key]
-    if kind is _COLOR:
-        if isinstance(value, list | tuple) and len(value) == 3 and all(type(v) is int and 0 <= v < 256 for v in value):
-            return tuple(value)
-        expected = "colours (red, green, blue) of whole numbers from 0 to 255"
-    else:
-        if kind is float and type(value) is int:
-            return float(value)
-        if type(value) is kind:
-            return value
-        expected = {int: "whole numbers", float: "numbers", str: "text"}[kind]
-    raise ConfigError(f"{key} must be {expected}, got {value!r} in {tuple(whole)!r}.")
+def _checked(key: str, value: Any, *, type_only: bool = False) -> Any:
+    """Returns `value` in the type that the row of `key` in the schema names, or raises ConfigError."""
+    try:
+        return check_value(key, value, KEYS[key].hint, type_only=type_only)
+    except ArgumentError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _check_plain(key: str, value: Any) -> None:
     """Raises where an argument is something that config.json cannot hold."""
-    if isinstance(value, dict | ConfigDict):
+    if isinstance(value, GROUPS):
         for name in value:
             _check_plain(f"{key}.{name}", value[name])
     elif isinstance(value, list | tuple):
@@ -142,21 +101,16 @@ def _check_plain(key: str, value: Any) -> None:
         )
 
 
-def _kind(kind: type) -> str:
-    names = {int: "a whole number", float: "a number", bool: "True or False", str: "text", tuple: "a tuple"}
-    return names[kind]
-
-
-def flatten(config: ConfigDict) -> dict[str, Any]:
+def flatten(config: AnyConfigDict) -> dict[str, Any]:
     """Returns {dotted key: value} with every leaf, free-form arguments included."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, node: Any) -> None:
-        if isinstance(node, dict | ConfigDict) and (len(node) or prefix.rstrip(".") not in FREE_FORM):
+        if isinstance(node, GROUPS) and (len(node) or prefix.rstrip(".") not in FREE_FORM):
             for name in node:
                 walk(f"{prefix}{name}.", node[name])
         else:
-            flat[prefix.rstrip(".")] = {} if isinstance(node, dict | ConfigDict) else node
+            flat[prefix.rstrip(".")] = {} if isinstance(node, GROUPS) else node
 
     walk("", config)
     return flat
@@ -170,8 +124,8 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
 def from_dict(values: dict[str, Any]) -> ConfigDict:
     """Returns the configuration that `to_dict` wrote, after JSON has turned its tuples into lists.
 
-    A key that it lacks is younger than it and has its default, which means what was done before there was the key; one
-    that has another name by now (`keys.RENAMED`) is read under that.
+    A key that is newer than the stored configuration gets its default, which does what was done before the key existed;
+    a key that has another name now (`schema.RENAMED`) is read under that name.
 
     Raises:
         ConfigError: if it has keys that this version does not know, or none at all.
@@ -192,8 +146,11 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """Returns "key: old -> new" for each key that differs and matters to the numbers of a run."""
     a, b = flatten(old), flatten(new)
     keys = [key for key in sorted(a.keys() | b.keys()) if not key.startswith(FREE_KEYS)]
-    return [f"{k}: {a[k] if k in a else 'unset'} -> {b[k] if k in b else 'unset'}"
-            for k in keys if (k in a) != (k in b) or _tuples(a[k]) != _tuples(b[k])]  # fmt: skip
+    return [
+        f"{k}: {a[k] if k in a else 'unset'} -> {b[k] if k in b else 'unset'}"
+        for k in keys
+        if (k in a) != (k in b) or _tuples(a[k]) != _tuples(b[k])
+    ]
 
 
 def validate(config: ConfigDict) -> None:
@@ -202,81 +159,39 @@ def validate(config: ConfigDict) -> None:
     Raises:
         ConfigError: naming the key, what was given and what was expected.
     """
-    flat = flatten(config)
-    for key, choices in CHOICES.items():
-        if flat[key] not in choices:
-            raise ConfigError(
-                f"{key} is {flat[key]!r}; it must be one of {', '.join(choices)}.{nearest(flat[key], choices)}"
-            )
-    for key, (low, high) in _RANGES.items():
-        if not low <= flat[key] <= high:
-            raise ConfigError(f"{key} must lie in {low} to {high}, got {flat[key]}.")
-    for key in _POSITIVE:
-        if flat[key] < 1:
-            raise ConfigError(f"{key} must be at least 1, got {flat[key]}.")
-    for key in _UNIT:
-        if not 0.0 <= flat[key] <= 1.0:
-            raise ConfigError(f"{key} must lie in [0, 1], got {flat[key]}.")
-    for key, value in flat.items():
-        if isinstance(value, float) and not math.isfinite(value):
+    for key, value in flatten(config).items():
+        if key in KEYS and key not in FREE_FORM:
+            _checked(key, value)
+        elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key} must be finite, got {value}.")
-    _validate_shapes(config)
-    if not all(math.isfinite(weight) and weight >= 0 for weight in config.loss.aux_weights):
-        raise ConfigError(f"loss.aux_weights must be finite and at least 0, got {config.loss.aux_weights!r}.")
+    _validate_batches_and_steps(config)
+    _validate_images(config)
+    _validate_adversarial(config)
+
+
+def _validate_batches_and_steps(config: ConfigDict) -> None:
     if config.batch_size % config.accumulate:
         raise ConfigError(f"batch_size {config.batch_size} is not divisible by accumulate {config.accumulate}.")
-    if not 0.0 <= config.loss.label_smoothing < 1.0:
-        raise ConfigError(f"loss.label_smoothing must lie in [0, 1), got {config.loss.label_smoothing}.")
-    if not 0.0 <= config.ema.decay < 1.0:
-        raise ConfigError(f"ema.decay must lie in [0, 1), got {config.ema.decay}.")
-    if not 0.0 < config.data.val_fraction < 1.0:
-        raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {config.data.val_fraction}.")
-    for key in _NOT_NEGATIVE:
-        if flat[key] < 0:
-            raise ConfigError(f"{key} must not be negative, got {flat[key]}.")
-    if config.optimizer.learning_rate <= 0:
-        raise ConfigError(f"optimizer.learning_rate must be positive, got {config.optimizer.learning_rate}.")
-    _validate_adversarial(config)
-    if not 0 <= config.schedule.warmup < config.steps:
+    if config.schedule.warmup >= config.steps:
         raise ConfigError(
-            f"schedule.warmup is {config.schedule.warmup}, which must lie below steps={config.steps}; give "
+            f"schedule.warmup is {config.schedule.warmup}, which must be below steps={config.steps}; give "
             f"--config.schedule.warmup={config.steps // 10}, for instance."
         )
-    if config.model.num_classes < 0:
-        raise ConfigError(f"model.num_classes must be 0 (from the data) or more, got {config.model.num_classes}.")
 
 
-def _validate_adversarial(config: ConfigDict) -> None:
-    c = config.adversarial
-    if c.learning_rate <= 0:
-        raise ConfigError(f"adversarial.learning_rate must be positive, got {c.learning_rate}.")
-    if not c.widths or min(c.widths) < 1:
-        raise ConfigError(f"adversarial.widths must be one or more whole numbers above 0, got {c.widths!r}.")
-    for key, value in c.items():
-        if not c.weight and value != KEYS[f"adversarial.{key}"][0]:
-            raise ConfigError(f"adversarial.{key} needs a discriminator: set adversarial.weight above 0.")
-
-
-def _validate_shapes(config: ConfigDict) -> None:
-    for key, sizes in (("data.size", config.data.size), ("augment.crop", config.augment.crop)):
-        optional = key == "augment.crop" and len(sizes) == 0
-        if not optional and (len(sizes) != 2 or not all(s > 0 for s in sizes)):
-            raise ConfigError(f"{key} must be (height, width) in whole pixels, got {sizes!r}.")
+def _validate_images(config: ConfigDict) -> None:
     for given, size in zip(config.augment.crop, config.data.size):
         if given > size:
             raise ConfigError(f"augment.crop {config.augment.crop} is larger than data.size {config.data.size}.")
-    low, high = config.augment.zoom if len(config.augment.zoom) == 2 else (0.0, 0.0)
-    if not 0 < low <= high:
-        raise ConfigError(f"augment.zoom must be (low, high) with 0 < low <= high, got {config.augment.zoom!r}.")
-    if config.data.channels not in (1, 3, 4):
-        raise ConfigError(f"data.channels must be 1, 3 or 4, got {config.data.channels}.")
     for key, values in (("data.mean", config.data.mean), ("data.std", config.data.std)):
-        if not all(map(math.isfinite, values)):
-            raise ConfigError(f"{key} must be finite, got {values!r}.")
         if len(values) not in (1, config.data.channels):
             raise ConfigError(
                 f"{key} has {len(values)} numbers; with data.channels={config.data.channels} give "
                 f"--config.{key}=NUMBER, or {config.data.channels} numbers."
             )
-    if any(s <= 0 for s in config.data.std):
-        raise ConfigError(f"data.std must be positive, got {config.data.std!r}.")
+
+
+def _validate_adversarial(config: ConfigDict) -> None:
+    for name, value in config.adversarial.items():
+        if not config.adversarial.weight and value != KEYS[f"adversarial.{name}"].default:
+            raise ConfigError(f"adversarial.{name} needs a discriminator: set adversarial.weight above 0.")

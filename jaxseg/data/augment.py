@@ -8,13 +8,14 @@ a batch of them. Geometry moves image and label alike (see `jaxseg.data.geometry
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxseg.arguments import NotNegative, Share, Where, checked
 from jaxseg.data.geometry import (
     check_pair,
     flip_matrix,
@@ -25,10 +26,18 @@ from jaxseg.data.geometry import (
     warp_label,
     zoom_matrix,
 )
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.types import IGNORE, Array, Key
 
-Pair = tuple[jax.Array, jax.Array]
+Pair: TypeAlias = tuple[jax.Array, jax.Array]
+Zoom: TypeAlias = Annotated[
+    tuple[float, ...],
+    Where(lambda v: len(v) == 2 and 0 < v[0] <= v[1] < math.inf, instead="(low, high) with 0 < low <= high"),
+]
+Crop: TypeAlias = Annotated[
+    tuple[int, ...],
+    Where(lambda v: not v or (len(v) == 2 and min(v) > 0), instead="(height, width) in whole pixels, or empty"),
+]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _TRIES = 10  # windows from which a crop with a cap is chosen
@@ -156,41 +165,29 @@ def random_saturation(key: Key, image: Array, label: Array, limit: float) -> Pai
     return adjust_saturation(image, 1.0 + _within(jax.random.uniform(key), limit)), label
 
 
+@checked
 def make_augment(
     *,
-    flip_horizontal: float = 0.0,
-    flip_vertical: float = 0.0,
-    zoom: tuple[float, float] = (1.0, 1.0),
-    shear: float = 0.0,
-    rotate: float = 0.0,
-    crop: tuple[int, ...] = (),
-    crop_max_share: float = 1.0,
-    brightness: float = 0.0,
-    contrast: float = 0.0,
-    saturation: float = 0.0,
+    flip_horizontal: Share = 0.0,
+    flip_vertical: Share = 0.0,
+    zoom: Zoom = (1.0, 1.0),
+    shear: NotNegative = 0.0,
+    rotate: NotNegative = 0.0,
+    crop: Crop = (),
+    crop_max_share: Share = 1.0,
+    brightness: Share = 0.0,
+    contrast: Share = 0.0,
+    saturation: Share = 0.0,
 ) -> Callable[[Key, Array, Array], Pair]:
     """Returns augment(key, image f32[h,w,c] in [0, 1], label i[h,w]) -> (image, label) for one example.
 
-    The arguments are the keys of `config.augment`. In order: flips, zoom, shear, rotation, crop, brightness, contrast,
-    saturation. What is off costs nothing, and turning one step on leaves the random draws of the others as they are.
-    Without zoom, shear and rotation nothing is interpolated.
+    The arguments are the keys of `config.augment`. The order is flips, zoom, shear, rotation, crop, brightness,
+    contrast, saturation. A step that is off costs nothing, and turning one on does not change the random draws of the
+    others. Without zoom, shear and rotation nothing is interpolated.
 
     Raises:
-        ConfigError: for a value that cannot be.
+        ArgumentError: for an invalid value.
     """
-    shares = {"flip_horizontal": flip_horizontal, "flip_vertical": flip_vertical, "crop_max_share": crop_max_share,
-              "brightness": brightness, "contrast": contrast, "saturation": saturation}  # fmt: skip
-    for name, value in shares.items():
-        if not 0.0 <= value <= 1.0:
-            raise ConfigError(f"augment.{name} must lie in [0, 1], got {value}.")
-    for name, value in {"shear": shear, "rotate": rotate}.items():
-        if not 0.0 <= value < math.inf:
-            raise ConfigError(f"augment.{name} must be 0 or more, got {value}.")
-    if len(zoom) != 2 or not 0 < zoom[0] <= zoom[1] < math.inf:
-        raise ConfigError(f"augment.zoom must be (low, high) with 0 < low <= high, got {zoom!r}.")
-    if len(crop) not in (0, 2) or any(side < 1 for side in crop):
-        raise ConfigError(f"augment.crop must be (height, width) in whole pixels or empty, got {crop!r}.")
-    zoom, crop = tuple(zoom), tuple(crop)
     warps = zoom != (1.0, 1.0) or shear > 0 or rotate > 0
     flips = [(axis, share) for axis, share in enumerate((flip_vertical, flip_horizontal)) if share > 0]
 
@@ -234,8 +231,15 @@ def make_augment(
 
 
 def from_config(augment: Mapping[str, Any]) -> Callable[[Key, Array, Array], Pair]:
-    """Returns `make_augment` of the section `config.augment`."""
-    return make_augment(**{name: augment[name] for name in augment})
+    """Returns `make_augment` of the section `config.augment`.
+
+    Raises:
+        ConfigError: for an invalid value, naming the key.
+    """
+    try:
+        return make_augment(**{name: augment[name] for name in augment})
+    except ArgumentError as error:
+        raise ConfigError(f"augment.{error}") from error
 
 
 def _within(draw: Array, limit: float) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxseg import build, metrics, parallel, pictures
+from jaxseg import metrics, parallel, pictures
 from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError
@@ -20,7 +20,6 @@ from jaxseg.run.load import Run
 from jaxseg.run.provenance import package_versions
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_json
 from jaxseg.state import count_parameters
-from jaxseg.step import make_eval_step
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,18 +143,10 @@ def evaluate(run: Run, split: str = "val", *, boundary: float | bool | None = No
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
     source = make_source(config, split_of_data(run.config, split))
-    loss = build.make_loss(config, run.num_classes, run.class_weights)
     devices = jax.device_count()
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
-    eval_step = strategy.compile_eval(
-        make_eval_step(
-            run.model,
-            loss,
-            prepare=build.make_prepare(config),
-            measures={"calibration": metrics.calibration_stats},
-            maps=tolerance is not None,
-        )
-    )
+    measures = {"calibration": metrics.calibration_stats}
+    eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=tolerance is not None))
     boundaries = surface.SurfaceTotal(run.num_classes, None if tolerance is True else tolerance)
     # A batch that the devices of this machine can share; the padding examples count nowhere.
     batch_size = -(-config.eval.batch_size // devices) * devices
@@ -164,7 +155,9 @@ def evaluate(run: Run, split: str = "val", *, boundary: float | bool | None = No
     )
     state = strategy.put_state(run.state)
     with tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
-        result = score(eval_step, state, loader, loss=loss, strategy=strategy, progress=bar.update, see=boundaries.add)
+        result = score(
+            eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=bar.update, see=boundaries.add
+        )
     if tolerance is not None:
         result = result._replace(measures={**result.measures, "boundary": boundaries.sums})
     return Evaluation(run, split, result)

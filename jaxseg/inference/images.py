@@ -31,7 +31,7 @@ def predict_files(run: Run, names: dict[Path, str], out: Path, probabilities: bo
     Raises:
         ConfigError: if `out` cannot be written.
     """
-    segment, failed = make_segmenter(run.model, run.config), 0
+    segment, failed = make_segmenter(run.parts), 0
     variables = jax.device_put(run.variables)
     for path, name in tqdm(names.items(), desc="predict", unit="image", disable=None):
         try:
@@ -108,8 +108,8 @@ def _write_outputs(run: Run, image: np.ndarray, result: Segmentation, out: Path,
         write_whole(classes_file, lambda file: indices.save(file, format="PNG"))
         pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file)
         if result.probabilities is not None:
-            arrays = {"probabilities": result.probabilities, "classes": np.array(run.classes)}
-            write_whole(probabilities_file, lambda file: np.savez(file, **arrays))
+            shares, classes = result.probabilities, np.array(run.classes)
+            write_whole(probabilities_file, lambda file: np.savez(file, probabilities=shares, classes=classes))
     except OSError as error:
         raise ConfigError(f"The outputs of {name} cannot be written to {out}: {error.strerror or error}.") from error
 

@@ -1,15 +1,14 @@
 """Segmenting one image of any size with a trained network."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 
-from jaxseg import build, losses
+from jaxseg import losses
+from jaxseg.build import Parts
 from jaxseg.compiler import compiler_options
-from jaxseg.config import ConfigDict
 from jaxseg.data.transforms import fill_up, resize_image
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
@@ -30,7 +29,7 @@ class Segmentation(NamedTuple):
     probabilities: np.ndarray | None
 
 
-def make_segmenter(model: nn.Module, config: ConfigDict) -> Callable[..., Segmentation]:
+def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
     """Returns `segment(variables, image u8|u16|f32[h,w,c], probabilities=False)` at the image's own size.
 
     With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are brought
@@ -39,16 +38,16 @@ def make_segmenter(model: nn.Module, config: ConfigDict) -> Callable[..., Segmen
     size that it sees.
 
     Args:
-        model: the network, see `jaxseg.models`.
-        config: the configuration that it was trained with.
+        parts: those of the run that trained the network.
 
     Raises (from `segment`):
         ValueError: if the image has not as many channels as the network takes.
         MemoryError: if the image is too large for the device.
     """
-    prepare, channels = build.make_prepare(config), config.data.channels
+    config, model, prepare = parts.config, parts.model, parts.prepare
+    channels = config.data.channels
 
-    def network(variables: PyTree, image: jax.Array) -> jax.Array:
+    def network(variables: PyTree, image: Any) -> jax.Array:
         return model.apply(variables, prepare(image), train=False)[0]
 
     network = jax.jit(network, compiler_options=compiler_options(config.compile.options))

@@ -74,7 +74,7 @@ class TrainedRun(Run):
 
     @functools.cached_property
     def _segment(self) -> Callable[..., Segmentation]:
-        return make_segmenter(self.model, self.config)
+        return make_segmenter(self.parts)
 
     @functools.cached_property
     def _on_device(self) -> Any:

@@ -5,11 +5,12 @@ from functools import reduce
 import jax
 import jax.numpy as jnp
 
+from jaxseg.arguments import Count
 from jaxseg.losses.pixels import SumWeight, check, foreground, one_hot, probabilities, scored, valid
 from jaxseg.types import Array
 
 
-def boundary(logits: Array, labels: Array, *, max_distance: int = 32, include_background: bool = True) -> SumWeight:
+def boundary(logits: Array, labels: Array, *, max_distance: Count = 32, include_background: bool = True) -> SumWeight:
     """Boundary loss, f32[b,h,w,k] and i32[b,h,w] -> (Σ_pixels Σ_c φ_c p_c f32[], pixels · classes f32[]).
 
     φ_c is the signed distance map of class c in its image, in pixels: the distance to the nearest pixel of the class
@@ -66,7 +67,7 @@ def distance_to(mask: jax.Array, most: int) -> jax.Array:
 
 
 def boundary_f1(
-    logits: Array, labels: Array, *, width: int = 1, tolerance: int = 2, include_background: bool = True
+    logits: Array, labels: Array, *, width: Count = 1, tolerance: Count = 2, include_background: bool = True
 ) -> SumWeight:
     """Soft boundary F1 loss, f32[b,h,w,k] and i32[b,h,w] -> (Σ 1 - F1 f32[], number of (image, class) pairs f32[]).
 

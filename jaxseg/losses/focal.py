@@ -1,11 +1,10 @@
 """Focal loss: cross-entropy that turns away from the pixels which are right already."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
-from jaxseg.losses.pixels import SumWeight, check, one_hot, sum_pixels, weights_of_classes
+from jaxseg.arguments import NotNegative, Share
+from jaxseg.losses.pixels import ClassWeights, SumWeight, check, one_hot, sum_pixels, weights_of_classes
 from jaxseg.types import Array
 
 # 1 - p is at least this before it is raised: the slope of a power below 1 is infinite at 0.
@@ -16,10 +15,10 @@ def focal(
     logits: Array,
     labels: Array,
     *,
-    gamma: float = 2.0,
-    alpha: float | None = None,
+    gamma: NotNegative = 2.0,
+    alpha: Share | None = None,
     one_vs_rest: bool = False,
-    class_weights: Sequence[float] | Array | None = None,
+    class_weights: ClassWeights = None,
 ) -> SumWeight:
     """Focal loss, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 

@@ -1,11 +1,10 @@
 """Cross-entropies that look at the hardest alone: the hardest pixels of an image, the hardest classes of a pixel."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
-from jaxseg.losses.pixels import SumWeight, check, one_hot, sum_pixels, valid, weights_of_classes
+from jaxseg.arguments import BelowOne, Count, Share
+from jaxseg.losses.pixels import ClassWeights, SumWeight, check, one_hot, sum_pixels, valid, weights_of_classes
 from jaxseg.losses.terms import cross_entropy
 from jaxseg.types import IGNORE, Array
 
@@ -14,10 +13,10 @@ def ohem(
     logits: Array,
     labels: Array,
     *,
-    thresh: float = 0.7,
-    min_kept: float = 0.2,
-    class_weights: Sequence[float] | Array | None = None,
-    label_smoothing: float = 0.0,
+    thresh: Share = 0.7,
+    min_kept: Share = 0.2,
+    class_weights: ClassWeights = None,
+    label_smoothing: BelowOne = 0.0,
 ) -> SumWeight:
     """Cross-entropy of the hard pixels, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
@@ -55,7 +54,7 @@ def ohem(
 
 
 def sampled_cross_entropy(
-    logits: Array, labels: Array, *, samples: int = 20, class_weights: Sequence[float] | Array | None = None
+    logits: Array, labels: Array, *, samples: Count = 20, class_weights: ClassWeights = None
 ) -> SumWeight:
     """Softmax cross-entropy among few classes of many, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 

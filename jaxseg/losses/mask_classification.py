@@ -6,13 +6,14 @@ compared at all pixels of the masks' grid, where the papers' release draws 12,54
 share of each class in the labelled area it covers, and IGNORE has no part in it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxseg.arguments import NotNegative
 from jaxseg.losses.pixels import SumWeight, divide, one_hot, valid
 from jaxseg.types import Array
 
@@ -24,10 +25,10 @@ def mask_classification_stats(
     queries: tuple[Array, Array],
     labels: Array,
     *,
-    class_weight: float = CLASS,
-    mask_weight: float = MASK,
-    dice_weight: float = DICE,
-    no_object: float = NO_OBJECT,
+    class_weight: NotNegative = CLASS,
+    mask_weight: NotNegative = MASK,
+    dice_weight: NotNegative = DICE,
+    no_object: NotNegative = NO_OBJECT,
 ) -> dict[str, jax.Array]:
     """Sums over the images of a batch that add over batches; see `mask_classification_from_stats`.
 
@@ -65,9 +66,9 @@ def mask_classification_stats(
 def mask_classification_from_stats(
     stats: Mapping[str, jax.Array],
     *,
-    class_weight: float = CLASS,
-    mask_weight: float = MASK,
-    dice_weight: float = DICE,
+    class_weight: NotNegative = CLASS,
+    mask_weight: NotNegative = MASK,
+    dice_weight: NotNegative = DICE,
 ) -> SumWeight:
     """The loss of summed stats, (f32[], 1): over predictions, the class term plus mask and Dice terms a segment."""
     class_term = jnp.sum(divide(stats["class"][:, 0], stats["class"][:, 1]))
@@ -76,7 +77,7 @@ def mask_classification_from_stats(
     return class_weight * class_term + jnp.sum(divide(masks, segments)), jnp.float32(1.0)
 
 
-def class_areas(labels: Array, classes: int, size: tuple[int, int]) -> jax.Array:
+def class_areas(labels: Array, classes: int, size: Sequence[int]) -> jax.Array:
     """Labels i32[b,h,w] -> f32[b,y·x,k]: the share of each cell of a y by x grid that each class covers.
 
     IGNORE belongs to no class, so that a cell's shares may add to less than 1.

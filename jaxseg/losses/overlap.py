@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from jaxseg.arguments import NotNegative
 from jaxseg.losses.pixels import SumWeight, check, foreground, one_hot, probabilities, scored, valid
 from jaxseg.types import Array
 
@@ -56,7 +57,7 @@ def dice(
     *,
     squared: bool = True,
     per_image: bool = False,
-    smooth: float = 0.0,
+    smooth: NotNegative = 0.0,
     log: bool = False,
     include_background: bool = True,
 ) -> SumWeight:
@@ -87,7 +88,7 @@ def dice_stats(logits: Array, labels: Array, *, squared: bool = True, per_image:
 
 
 def dice_from_stats(
-    stats: Stats, *, smooth: float = 0.0, log: bool = False, include_background: bool = True
+    stats: Stats, *, smooth: NotNegative = 0.0, log: bool = False, include_background: bool = True
 ) -> SumWeight:
     """Forms (Σ_c 1 - score_c, number of classes) of `dice` from summed `dice_stats`."""
     below = stats["predicted"] + stats["truth"] + smooth
@@ -100,7 +101,7 @@ def jaccard(
     *,
     squared: bool = False,
     per_image: bool = False,
-    smooth: float = 0.0,
+    smooth: NotNegative = 0.0,
     log: bool = False,
     include_background: bool = True,
 ) -> SumWeight:
@@ -116,7 +117,7 @@ def jaccard(
 
 
 def jaccard_from_stats(
-    stats: Stats, *, smooth: float = 0.0, log: bool = False, include_background: bool = True
+    stats: Stats, *, smooth: NotNegative = 0.0, log: bool = False, include_background: bool = True
 ) -> SumWeight:
     """Forms (Σ_c 1 - score_c, number of classes) of `jaccard` from summed `overlap_stats`."""
     both = stats["intersection"]
@@ -130,10 +131,10 @@ def tversky(
     *,
     squared: bool = False,
     per_image: bool = False,
-    alpha: float = 0.3,
-    beta: float = 0.7,
-    gamma: float = 1.0,
-    smooth: float = 0.0,
+    alpha: NotNegative = 0.3,
+    beta: NotNegative = 0.7,
+    gamma: NotNegative = 1.0,
+    smooth: NotNegative = 0.0,
     include_background: bool = True,
 ) -> SumWeight:
     """(Focal) Tversky loss, f32[b,h,w,k] and i32[b,h,w] -> (Σ_c (1 - score_c)^γ f32[], number of classes f32[]).
@@ -155,10 +156,10 @@ def tversky(
 def tversky_from_stats(
     stats: Stats,
     *,
-    alpha: float = 0.3,
-    beta: float = 0.7,
-    gamma: float = 1.0,
-    smooth: float = 0.0,
+    alpha: NotNegative = 0.3,
+    beta: NotNegative = 0.7,
+    gamma: NotNegative = 1.0,
+    smooth: NotNegative = 0.0,
     include_background: bool = True,
 ) -> SumWeight:
     """Forms (Σ_c (1 - score_c)^γ, number of classes) of `tversky` from summed `overlap_stats`."""

@@ -1,13 +1,20 @@
 """What every loss is made of: checked arguments, one-hot truth, valid pixels, probabilities, and the one division."""
 
 from collections.abc import Sequence
+from typing import Annotated, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxseg.arguments import Where
+from jaxseg.errors import ArgumentError
 from jaxseg.types import IGNORE, Array
 
-SumWeight = tuple[jax.Array, jax.Array]
+SumWeight: TypeAlias = tuple[jax.Array, jax.Array]
+ClassWeights: TypeAlias = Annotated[
+    Sequence[float] | Array | None, Where(lambda weights: True, instead="one number for each class")
+]
 
 
 def probabilities(logits: Array) -> jax.Array:
@@ -64,13 +71,27 @@ def valid(labels: Array, classes: int) -> jax.Array:
     return jnp.where(labels == IGNORE, 0.0, jnp.where(inside, 1.0, jnp.nan))
 
 
-def weights_of_classes(weights: Sequence[float] | Array | None, classes: int) -> jax.Array | None:
+def weights_of_classes(weights: ClassWeights, classes: int) -> jax.Array | None:
     if weights is None:
         return None
     values = jnp.asarray(weights, jnp.float32)
     if values.shape != (classes,):
         raise ValueError(f"class_weights must be {classes} numbers, one per class, got shape {values.shape}.")
     return values
+
+
+def checked_weights(weights: Sequence[float] | Array, classes: int) -> tuple[float, ...]:
+    """Returns class weights as numbers.
+
+    Raises:
+        ArgumentError: if there is not one for each class, or they are negative, not finite or all 0.
+    """
+    values = np.asarray(weights, np.float64)
+    if values.shape != (classes,):
+        raise ArgumentError(f"class_weights must be {classes} numbers, one per class, got shape {values.shape}.")
+    if not np.isfinite(values).all() or (values < 0).any() or not values.any():
+        raise ArgumentError(f"class_weights must be at least 0, finite and not all 0, got {values.tolist()}.")
+    return tuple(values.tolist())
 
 
 def expand(vector: jax.Array, like: jax.Array) -> jax.Array:

@@ -1,12 +1,12 @@
 """Losses that are means over pixels: cross-entropies and the squared error, see `jaxseg.losses` for the conventions."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.arguments import BelowOne
 from jaxseg.losses.pixels import (
+    ClassWeights,
     SumWeight,
     check,
     expand,
@@ -20,7 +20,7 @@ from jaxseg.types import Array
 
 
 def cross_entropy(
-    logits: Array, labels: Array, *, class_weights: Sequence[float] | Array | None = None, label_smoothing: float = 0.0
+    logits: Array, labels: Array, *, class_weights: ClassWeights = None, label_smoothing: BelowOne = 0.0
 ) -> SumWeight:
     """Cross-entropy of softmax, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
@@ -74,7 +74,7 @@ def _shifted_cross_entropy(logits: jax.Array, target: jax.Array) -> tuple[jax.Ar
 
 
 def binary_cross_entropy(
-    logits: Array, labels: Array, *, class_weights: Sequence[float] | Array | None = None, label_smoothing: float = 0.0
+    logits: Array, labels: Array, *, class_weights: ClassWeights = None, label_smoothing: BelowOne = 0.0
 ) -> SumWeight:
     """Sigmoid cross-entropy, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
@@ -94,7 +94,7 @@ def binary_cross_entropy(
     return sum_pixels(pixel, labels, classes, truth, weights_of_classes(class_weights, classes))
 
 
-def mse(logits: Array, labels: Array, *, class_weights: Sequence[float] | Array | None = None) -> SumWeight:
+def mse(logits: Array, labels: Array, *, class_weights: ClassWeights = None) -> SumWeight:
     """Squared error of the probabilities, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
     A pixel adds w_y · Σ_c (p_c - onehot(y)_c)² / k to the sum and w_y to the weight, p = softmax(z) or, for k = 1, the

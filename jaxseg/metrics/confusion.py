@@ -145,7 +145,7 @@ def table(result: Scores, class_names: Sequence[str]) -> str:
     """
     _check_names(result, class_names)
     total = max(int(result.support.sum()), 1)
-    rows = [("class", "IoU", "precision", "recall", "F1", "pixels")]
+    rows: list[Sequence[str]] = [("class", "IoU", "precision", "recall", "F1", "pixels")]
     for i, name in enumerate(class_names):
         numbers = (_percent(getattr(result, field)[i]) for field in _PER_CLASS)
         rows.append((name.replace("|", "\\|"), *numbers, _percent(result.support[i] / total)))

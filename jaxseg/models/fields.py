@@ -1,12 +1,15 @@
 """Checks keyword arguments against the dataclass fields of a Linen module, before anything is traced."""
 
 import dataclasses
+import functools
+import operator
 import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from jaxseg.errors import nearest
+from jaxseg.arguments import Count, check_value, describe_many, one_or_more
+from jaxseg.errors import ArgumentError, nearest
 
 _OF_LINEN = ("parent", "name")
 
@@ -17,63 +20,29 @@ def field_names(cls: type) -> tuple[str, ...]:
 
 
 def checked(owner: str, cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `values` with lists turned into tuples, once every name and type agrees with a field of `cls`.
+    """Returns `values` in the types of the fields of `cls`: a list becomes a tuple.
 
-    Whole numbers are counts in a network, so they must be at least 1, and tuples of them not empty.
+    Whole numbers are counts in a network, so they must be at least 1, and tuples must not be empty.
 
     Raises:
-        ValueError: for a name that is no field (naming the nearest), a value of another type than the field's, or a
+        ArgumentError: for a name that is no field (naming the nearest), a value of another type than the field's, or a
             count below 1.
     """
     hints = {f.name: f.type for f in dataclasses.fields(cls) if f.name in field_names(cls)}
-    result = {}
-    for name, value in values.items():
+    for name in values:
         if name not in hints:
-            raise ValueError(f"{owner} has no field {name!r}.{nearest(name, hints)}")
-        value = _tuples(value)
-        if not _accepts(value, hints[name]):
-            raise ValueError(f"{owner}: {name} must be {_describe(hints[name])}, got {value!r}.")
-        counts = value if isinstance(value, tuple) else (value,)
-        if not counts:
-            raise ValueError(f"{owner}: {name} must not be empty.")
-        if any(isinstance(n, int) and not isinstance(n, bool) and n < 1 for n in counts):
-            raise ValueError(f"{owner}: {name} must be at least 1, got {value!r}.")
-        result[name] = value
-    return result
+            raise ArgumentError(f"{owner} has no field {name!r}.{nearest(name, hints)}")
+    return {name: check_value(f"{owner}: {name}", value, counted(hints[name])) for name, value in values.items()}
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def _accepts(value: Any, hint: Any) -> bool:
+def counted(hint: Any) -> Any:
+    """Returns the annotation `hint` with `Count` for every int, and with one or more elements in every tuple."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
+    if hint is int:
+        return Count
+    if origin is tuple and args[-1] is Ellipsis:
+        element = Count if args[0] is int else args[0]
+        return Annotated[tuple[element, ...], one_or_more(describe_many(element))]
     if origin in (typing.Union, types.UnionType):
-        return any(_accepts(value, arg) for arg in args)
-    if origin is typing.Literal:
-        return value in args
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_accepts(v, args[0]) for v in value)
-    if hint is None or hint is types.NoneType:
-        return value is None
-    if hint is Callable or origin is Callable:
-        return callable(value)
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float) if hint is float else isinstance(value, hint)
-
-
-def _describe(hint: Any) -> str:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    words = {int: "a whole number", float: "a number", bool: "True or False", str: "text", types.NoneType: "None"}
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(arg) for arg in args)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(repr(arg) for arg in args)
-    if origin is tuple:
-        return f"a tuple, each element {_describe(args[0])}"
-    if hint is Callable or origin is Callable:
-        return "a callable"
-    return words[hint] if hint in words else str(hint)
+        return functools.reduce(operator.or_, map(counted, args))
+    return hint

@@ -1,17 +1,33 @@
-"""Rules for torchvision's FCN, from the rules of its encoder."""
+"""FCN of torchvision, over the rules of its encoder."""
 
 from collections.abc import Iterable
 
+from jaxseg.pretrained.family import TORCHVISION, Family, NetworkFormat, PeerForm
 from jaxseg.pretrained.rules import Rule, layer, prefixed, sequence
 
 
 def torchvision(encoder: Iterable[Rule]) -> list[Rule]:
-    """`fcn_resnet50` and `fcn_resnet101` -> `jaxseg.models.fcn_head.FCNHead`; published files hold the auxiliary head.
+    """Rules of `fcn_resnet50` and `fcn_resnet101` for our `FCNHead`; published files hold the auxiliary head.
 
-    The encoder's rules are relative to it, as `jaxseg.pretrained.resnet.torchvision()` has them.
+    Args:
+        encoder: rules relative to the encoder, as `jaxseg.pretrained.resnet.torchvision()` returns them.
     """
     rules = prefixed(encoder, r"backbone\.", "encoder")
     for theirs, ours in (("classifier", ""), ("aux_classifier", "aux/")):
         rules += sequence(theirs, f"{ours}conv")
         rules += layer(rf"{theirs}\.4", f"{ours}head")
     return rules
+
+
+FAMILY = Family(
+    network_formats=(
+        NetworkFormat(
+            "fcn_head",
+            TORCHVISION,
+            torchvision,
+            takes=("encoder",),
+            form=PeerForm({"act": "relu", "encoder_args": {"output_stride": 8}}, sizes={"aux_width": 256}),
+        ),
+    ),
+    torchvision_files=("fcn_resnet50_coco-1167a1af", "fcn_resnet101_coco-7ecb50ca"),
+)

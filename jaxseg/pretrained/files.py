@@ -1,7 +1,7 @@
 """Reads a file of weights into named NumPy arrays: safetensors, NumPy's npz, and torch's pth, pt and bin.
 
-Nothing of the file is ever run, and torch is not needed. What holds the weights is found under its wrappers
-(`{"state_dict": ..., "epoch": 3}`) and freed of the prefix that data-parallel training leaves.
+Nothing in the file is ever run, and torch is not needed. The weights are found inside the dictionaries that wrap them
+(`{"state_dict": ..., "epoch": 3}`), and the prefix that data-parallel training adds to their names is removed.
 """
 
 import hashlib
@@ -18,16 +18,31 @@ from jaxseg.pretrained.torch_file import LEGACY_MAGIC, Tensor, bfloat16, is_zip_
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")
 _KINDS_OF_FILE = {
-    ".safetensors": "a file of safetensors", ".npz": "arrays of NumPy", ".pth": "a file of torch",
+    ".safetensors": "a file of safetensors",
+    ".npz": "arrays of NumPy",
+    ".pth": "a file of torch",
     ".pt": "a file of torch",
-}  # fmt: skip
-# Names under which checkpoints keep the weights, in this order; prefixes that training wrappers put before each name.
+}
+# Names under which checkpoints keep the weights, in the order of the search.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "weights", "net", "network")
+# Prefixes that training wrappers put before each name.
 _PREFIXES = ("module.", "_orig_mod.")
+# Type in a safetensors file -> NumPy type; bfloat16, which NumPy lacks, is read as its 16 bits.
 _SAFETENSORS = {
-    "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
-    "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?",
-}  # fmt: skip
+    "F64": "f8",
+    "F32": "f4",
+    "F16": "f2",
+    "BF16": "u2",
+    "I64": "i8",
+    "I32": "i4",
+    "I16": "i2",
+    "I8": "i1",
+    "U64": "u8",
+    "U32": "u4",
+    "U16": "u2",
+    "U8": "u1",
+    "BOOL": "?",
+}
 
 
 class WeightsFile(NamedTuple):
@@ -35,7 +50,7 @@ class WeightsFile(NamedTuple):
 
     Attributes:
         arrays: {name: array}; 16-bit floats as f32.
-        notes: what was unwrapped or left out on the way, one sentence each.
+        notes: what was unwrapped or left out while reading, a few words each.
         sha256: of the file.
     """
 
@@ -45,10 +60,10 @@ class WeightsFile(NamedTuple):
 
 
 def read(path: str | Path) -> WeightsFile:
-    """Reads a file of weights; its content decides how, whatever its name.
+    """Reads a file of weights. Its content decides the format, not its name.
 
     Raises:
-        WeightsError: if it is not there, of no format that is read here, damaged, or wants to run anything.
+        WeightsError: if the file does not exist, has no known format, is damaged, or asks to run anything.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -91,12 +106,12 @@ def _reader(path: Path) -> Callable[[Path, list[str]], dict[str, np.ndarray]]:
     if start[8:9] == b"{":
         return _read_safetensors
     if start.startswith(b"version https:"):
-        raise WeightsError(f"{path} is a pointer of git-lfs, not the weights: fetch them with `git lfs pull`.")
+        raise WeightsError(f"{path} is a git-lfs pointer, not the weights: fetch them with `git lfs pull`.")
     if path.suffix in _KINDS_OF_FILE:
         raise WeightsError(f"{path} is damaged, or not {_KINDS_OF_FILE[path.suffix]} as its ending says.")
     raise WeightsError(
-        f"{path} is no file of weights that is read here: .safetensors, .npz, or .pth, .pt and .bin of torch. Another "
-        "format is converted where its own library is installed, for instance with safetensors.numpy.save_file."
+        f"{path} is not a file of weights in a known format: .safetensors, .npz, or .pth, .pt and .bin of torch. "
+        "Convert another format with its own library, for instance with safetensors.numpy.save_file."
     )
 
 
@@ -111,7 +126,7 @@ def _read_safetensors(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
     for name, entry in entries:
         kind = entry["dtype"]
         if kind not in _SAFETENSORS:
-            raise WeightsError(f"{path}: the array {name!r} is of type {kind}, which NumPy has not.")
+            raise WeightsError(f"{path}: the array {name!r} is of type {kind}, which NumPy does not have.")
         array = np.frombuffer(entry["data"], np.dtype(_SAFETENSORS[kind]).newbyteorder("<")).reshape(entry["shape"])
         arrays[name] = bfloat16(array) if kind == "BF16" else array
     return arrays
@@ -125,7 +140,7 @@ def _read_npz(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
         raise WeightsError(f"{path} cannot be read as arrays of NumPy: {error}.") from error
     others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
     if others:
-        raise WeightsError(f"{path} holds {others[0]!r}, which is no array of NumPy.")
+        raise WeightsError(f"{path} holds {others[0]!r}, which is not an array of NumPy.")
     return arrays
 
 
@@ -134,14 +149,18 @@ def _read_torch(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
 
 
 def unwrap(tree: Any, notes: list[str]) -> dict[str, Tensor]:
-    """Returns the named tensors of a checkpoint, going into the dictionary that holds the weights.
+    """Returns the named tensors of a checkpoint, from the dictionary in it that holds the weights.
+
+    Args:
+        tree: the unpickled checkpoint.
+        notes: receives notes of what was unwrapped and left out.
 
     Raises:
         WeightsError: if no dictionary of tensors is found.
     """
     if not isinstance(tree, Mapping):
         raise WeightsError(f"it holds a {type(tree).__name__}, not a dictionary of named tensors (a state_dict)")
-    for name in _WRAPPERS:  # first, since beside the weights there may be other tensors, a loss
+    for name in _WRAPPERS:  # first, because other tensors, such as a loss, may lie beside the weights
         if name in tree and _holds_tensors(tree[name]):
             notes.append(f"took the weights under {name!r}")
             return unwrap(tree[name], notes)
@@ -149,7 +168,7 @@ def unwrap(tree: Any, notes: list[str]) -> dict[str, Tensor]:
     if tensors:
         others = [str(name) for name in tree if str(name) not in tensors]
         if others:
-            notes.append(f"left out {some(map(repr, others), 5)}, no tensors")
+            notes.append(f"left out {some(map(repr, others), 5)}, which are not tensors")
         return tensors
     inside = [str(name) for name in tree if _holds_tensors(tree[name])]
     if len(inside) == 1:

@@ -1,5 +1,6 @@
-"""timm's names of HRNet, which are the authors'; the classification head is left out."""
+"""HRNet of timm, which has the names of its authors; the classification head is left out."""
 
+from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Published
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, norm
 
 
@@ -15,11 +16,10 @@ def timm(modules: tuple[int, ...] = (1, 4, 3), blocks: int = 4, bottlenecks: int
         for m in range(count):
             theirs, ours = rf"stage{n}\.{m}", f"parallel{n}_{m + 1}"
             for k in range(blocks):
-                rules += _block(
-                    rf"{theirs}\.branches\.(\d+)\.{k}", f"{ours}/branch{{1}}_block{k + 1}", ("conv1", "conv2")
-                )
+                branch = rf"{theirs}\.branches\.(\d+)\.{k}"
+                rules += _block(branch, f"{ours}/branch{{1}}_block{k + 1}", ("conv1", "conv2"))
             fuse = rf"{theirs}\.fuse_layers\.(\d+)\.(\d+)"
-            # From a coarser branch: one convolution; from a finer one: a list of them, each with its norm.
+            # A coarser branch passes one convolution, a finer one several; each has its norm.
             rules += conv_norm(rf"{fuse}\.0", rf"{fuse}\.1", f"{ours}/fuse{{1}}_{{2}}")
             for k in range(n - 1):
                 rules += conv_norm(rf"{fuse}\.{k}\.0", rf"{fuse}\.{k}\.1", f"{ours}/fuse{{1}}_{{2}}_{k + 1}")
@@ -33,3 +33,13 @@ def _block(theirs: str, ours: str, parts: tuple[str, ...]) -> list[Rule]:
         rules += conv_norm(rf"{theirs}\.conv{i}", rf"{theirs}\.bn{i}", f"{ours}/{part}")
     rules += layer(rf"{theirs}\.downsample\.0", f"{ours}/shortcut")
     return rules + norm(rf"{theirs}\.downsample\.1", f"{ours}/shortcut_norm")
+
+
+FAMILY = Family(
+    encoder_weights=(
+        EncoderWeights("hrnet_w18", "imagenet", Published("timm/hrnet_w18.ms_aug_in1k")),
+        EncoderWeights("hrnet_w32", "imagenet", Published("timm/hrnet_w32.ms_in1k")),
+        EncoderWeights("hrnet_w48", "imagenet", Published("timm/hrnet_w48.ms_in1k")),
+    ),
+    encoder_formats=(EncoderFormat(("hrnet_w18", "hrnet_w32", "hrnet_w48"), timm),),
+)

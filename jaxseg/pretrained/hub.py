@@ -1,4 +1,4 @@
-"""Fetches published weights from the Hugging Face Hub, into its own cache, and checks that they came whole."""
+"""Fetches published weights from the Hugging Face Hub into its cache, and checks their digests."""
 
 import hashlib
 import re
@@ -6,39 +6,39 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.errors import WeightsError
-from jaxseg.pretrained.catalogue import Published
+from jaxseg.pretrained.family import Published
 from jaxseg.pretrained.files import file_sha256
 
-# Seconds that the Hub is waited for, the first time and the second, before it counts as out of reach.
-_PATIENCE = (10, 30)
+# Seconds to wait for an answer of the Hub, in the first attempt and in the second.
+_TIMEOUTS = (10, 30)
 _COMMIT = "[0-9a-f]{40}"
 
 
 def fetch(published: Published) -> Path:
-    """Returns the file in the Hub's cache, fetched where it is not there yet.
+    """Returns the file in the Hub's cache, which is fetched first if it is missing.
 
-    The Hub's client, before it gives up a Hub that is out of reach, tries again for half a minute and writes of every
-    try. So it is only asked to fetch once the Hub has answered, and else to look into its cache.
+    Without a network the Hub's client retries for half a minute and logs every attempt. So this function asks the
+    client to fetch only after the Hub has answered, and otherwise looks into the cache.
 
     Raises:
-        WeightsError: if it cannot be fetched (the message says which file to fetch by hand, and how to give it), the
-            repository has no such file or revision, or what came is damaged.
+        WeightsError: if the file cannot be fetched (the message says which file to fetch by hand, and how to give it),
+            the repository has no such file or revision, or the file is damaged.
     """
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     pinned = published.revision is not None and re.fullmatch(_COMMIT, published.revision) is not None
     try:
-        path = _look(published, local_files_only=True) if pinned else None
+        path = _locate(published, local_files_only=True) if pinned else None
         if path is None:
             error = _unreachable(published)
-            path = _look(published, local_files_only=error is not None)
+            path = _locate(published, local_files_only=error is not None)
             if path is None and error is not None:
                 raise error
     except RevisionNotFoundError as error:
         raise WeightsError(f"The repository {published.repository} has no revision {published.revision!r}.") from error
     except RepositoryNotFoundError as error:
         raise WeightsError(f"There is no repository {published.repository} on the Hub, or it is private.") from error
-    except Exception as error:  # of the network, of the server, of the disk: whatever its client lets through
+    except Exception as error:  # of the network, of the server or of the disk: whatever the client raises
         raise _offline(published, error) from error
     if path is None:
         raise WeightsError(f"The repository {published.repository} holds none of {', '.join(published.files)}.")
@@ -47,22 +47,22 @@ def fetch(published: Published) -> Path:
 
 
 def commit(path: Path) -> str | None:
-    """Returns the commit whose snapshot a file of the Hub's cache belongs to."""
+    """Returns the commit whose snapshot in the Hub's cache holds a file; None outside a snapshot."""
     match = re.search(f"/snapshots/({_COMMIT})/", path.as_posix())
     return None if match is None else match[1]
 
 
 def digest(path: Path) -> str | None:
-    """Returns the digest that names a file of the Hub's cache: in 64 digits its SHA-256, in 40 its SHA-1 as git has it.
+    """Returns the digest that names a file in the Hub's cache: 64 digits are its SHA-256, 40 are git's SHA-1 of it.
 
-    None where the cache keeps files under their own names alone (it does so on systems without links).
+    None if the cache keeps files only under their own names (as on systems without links).
     """
     name = path.resolve().name
     return name if re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", name) else None
 
 
-def _look(published: Published, *, local_files_only: bool) -> Path | None:
-    """Returns the first of the files that the repository, or the cache alone, holds; None where it holds none."""
+def _locate(published: Published, *, local_files_only: bool) -> Path | None:
+    """Returns the first of the files that exists in the repository or in the cache alone; None if none does."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -74,7 +74,7 @@ def _look(published: Published, *, local_files_only: bool) -> Path | None:
                 )
             )
         except LocalEntryNotFoundError:
-            if not local_files_only:  # lost on the way
+            if not local_files_only:  # the connection broke
                 raise
         except EntryNotFoundError:
             continue
@@ -82,18 +82,18 @@ def _look(published: Published, *, local_files_only: bool) -> Path | None:
 
 
 def _unreachable(published: Published) -> Exception | None:
-    """Returns why the Hub does not answer, or None where it does, be it with an error or slowly."""
+    """Returns why the Hub does not answer; None if it answers, even with an error or slowly."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
     address = huggingface_hub.hf_hub_url(published.repository, published.files[0], revision=published.revision)
     found = None
-    for seconds in _PATIENCE:
+    for seconds in _TIMEOUTS:
         try:
             huggingface_hub.get_hf_file_metadata(address, timeout=seconds)
         except HfHubHTTPError:
             return None
-        except Exception as error:  # its client has been built upon several libraries, each with errors of its own
+        except Exception as error:  # versions of the client use different libraries, each with its own errors
             if type(error).__name__ == "ReadTimeout":  # connected
                 return None
             found = error
@@ -103,7 +103,7 @@ def _unreachable(published: Published) -> Exception | None:
 
 
 def _check(path: Path) -> None:
-    """Compares the file with its digest: the SHA-256 that the Hub gave for it, or for a small one git's SHA-1."""
+    """Compares the file with its digest: the SHA-256 that the Hub gave for it, or git's SHA-1 for a small file."""
     expected = digest(path)
     if expected is None:
         return

@@ -1,17 +1,25 @@
-"""Rules for the decoders of transformers' Mask2Former (facebook/mask2former-*)."""
+"""Mask2Former of transformers (facebook/mask2former-*): its decoders."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from jaxseg.pretrained.family import TRANSFORMERS, Family, NetworkFormat
 from jaxseg.pretrained.rules import Rule, dense, layer, norm, prefixed
 
 _MOST_LAYERS = 12
+# Layers of a deformable attention -> ours.
+_ATTENTION = {
+    "sampling_offsets": "offsets",
+    "attention_weights": "weights",
+    "value_proj": "value",
+    "output_proj": "out",
+}
 
 
 def mask2former_transformers() -> list[Rule]:
-    """`Mask2FormerForUniversalSegmentation` but for its encoder (model.pixel_level_module.encoder) -> ours."""
+    """Rules of `Mask2FormerForUniversalSegmentation` without its encoder (model.pixel_level_module.encoder)."""
     rules = prefixed(_pixel_decoder(), r"model\.pixel_level_module\.decoder\.", "decoder")
     theirs = r"model\.transformer_module\."
     rules += [
@@ -35,10 +43,7 @@ def _pixel_decoder() -> list[Rule]:
     rules += layer(r"mask_projection", "mask")
     for i in range(_MOST_LAYERS):
         theirs, ours = rf"encoder\.layers\.{i}\.", f"layer{i + 1}"
-        for name, short in (
-            ("sampling_offsets", "offsets"), ("attention_weights", "weights"), ("value_proj", "value"),
-            ("output_proj", "out"),
-        ):  # fmt: skip
+        for name, short in _ATTENTION.items():
             rules += layer(theirs + rf"self_attn\.{name}", f"{ours}/attention/{short}", dense)
         rules += norm(theirs + r"self_attn_layer_norm", f"{ours}/attention_norm")
         rules += prefixed(_feed_forward(), theirs, f"{ours}/ffn")
@@ -64,3 +69,6 @@ def _query_layer() -> list[Rule]:
 
 def _thirds(transform: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], list[Any]]:
     return lambda x: [transform(part) for part in np.split(x, 3)]
+
+
+FAMILY = Family(network_formats=(NetworkFormat("mask2former", TRANSFORMERS, mask2former_transformers),))

@@ -1,24 +1,29 @@
-"""Rules for Mix Transformers (MiT) and SegFormer, of transformers and of segmentation_models.pytorch.
+"""Mix Transformers (MiT) and SegFormer, of transformers and of segmentation_models.pytorch.
 
-The files of the hub (nvidia/mit-b0, nvidia/segformer-b0-finetuned-ade-512-512, ...) have the names that transformers
-used before version 5 and still saves under; its modules have others by now. Both are known.
+Files on the Hub (nvidia/mit-b0, nvidia/segformer-b0-finetuned-ade-512-512, ...) have the names that transformers used
+before version 5, and that it still saves. Its modules have other names since then. The rules know both.
 """
 
 import numpy as np
 
-from jaxseg.pretrained.rules import Rule, conv, dense, layer, norm, prefixed
+from jaxseg.pretrained.family import (
+    TRANSFORMERS,
+    EncoderFormat,
+    EncoderWeights,
+    Family,
+    NetworkFormat,
+    NetworkWeights,
+    PeerForm,
+    Published,
+)
+from jaxseg.pretrained.rules import Rule, conv, dense, layer, norm, pointwise, prefixed
 
 _MOST_BLOCKS = 40  # of a stage: MiT-B5
 _STAGES = 4
 
 
-def linear(x: np.ndarray) -> np.ndarray:
-    """Linear weight f[o,c] -> kernel f[1,1,c,o] of a 1x1 convolution."""
-    return dense(x)[None, None]
-
-
 def mit_transformers() -> list[Rule]:
-    """`SegformerModel` of transformers, in the names of its files or of its modules -> our encoder."""
+    """Rules of `SegformerModel` of transformers, by the names of its files or of its modules."""
     rules = []
     for s in range(_STAGES):
         ours = f"stage{s}"
@@ -43,13 +48,13 @@ def _block_transformers() -> list[Rule]:
     rules += norm(r"attention\.(?:self|sequence_reduction)\.layer_norm", "attention/reduce_norm")
     rules += norm(r"(?:layer_norm_1|layernorm_before)", "norm1")
     rules += norm(r"(?:layer_norm_2|layernorm_after)", "norm2")
-    rules += layer(r"mlp\.(?:dense1|fc1)", "ffn/expand", linear)
+    rules += layer(r"mlp\.(?:dense1|fc1)", "ffn/expand", pointwise)
     rules += layer(r"mlp\.dwconv\.dwconv", "ffn/depthwise")
-    return rules + layer(r"mlp\.(?:dense2|fc2)", "ffn/reduce", linear)
+    return rules + layer(r"mlp\.(?:dense2|fc2)", "ffn/reduce", pointwise)
 
 
 def mit_smp() -> list[Rule]:
-    """The mit_b* encoders of segmentation_models.pytorch, which have the names of the authors' release -> ours.
+    """Rules of the mit_b* encoders of segmentation_models.pytorch, which have the names of the authors' release.
 
     Files of the classifiers hold "head" too, which is left out.
     """
@@ -71,20 +76,57 @@ def _block_smp() -> list[Rule]:
     rules += layer(r"attn\.proj", "attention/attention/out", dense)
     rules += layer(r"attn\.sr", "attention/reduce") + norm(r"attn\.norm", "attention/reduce_norm")
     rules += norm(r"norm1", "norm1") + norm(r"norm2", "norm2")
-    rules += layer(r"mlp\.fc1", "ffn/expand", linear) + layer(r"mlp\.dwconv\.dwconv", "ffn/depthwise")
-    return rules + layer(r"mlp\.fc2", "ffn/reduce", linear)
+    rules += layer(r"mlp\.fc1", "ffn/expand", pointwise) + layer(r"mlp\.dwconv\.dwconv", "ffn/depthwise")
+    return rules + layer(r"mlp\.fc2", "ffn/reduce", pointwise)
 
 
 def segformer_transformers() -> list[Rule]:
-    """`SegformerForSemanticSegmentation` of transformers, file or module names -> our SegFormer."""
+    """Rules of `SegformerForSemanticSegmentation` of transformers, by the names of its files or of its modules."""
     rules = prefixed(mit_transformers(), r"segformer\.", "encoder")
-    rules += layer(r"decode_head\.(?:linear_c|linear_projections)\.(\d+)\.proj", "decoder/project{1}", linear)
+    rules += layer(r"decode_head\.(?:linear_c|linear_projections)\.(\d+)\.proj", "decoder/project{1}", pointwise)
     rules.append(Rule(r"decode_head\.linear_fuse\.weight", "params/decoder/fuse/conv/kernel", conv))
     rules += norm(r"decode_head\.batch_norm", "decoder/fuse/norm")
     return rules + layer(r"decode_head\.classifier", "head")
 
 
 def mit_classifier() -> list[Rule]:
-    """The files of ImageNet classifiers (nvidia/mit-b0 to b5) and of SegFormers -> our encoder, without their heads."""
+    """Rules of files of ImageNet classifiers (nvidia/mit-b0 to b5) and of SegFormers, whose heads are left out."""
     inside = [rule._replace(pattern=r"segformer\." + rule.pattern) for rule in mit_transformers()]
     return [*inside, Rule(r"(?:classifier|decode_head)\..*", None)]
+
+
+# Weights of segmentation_models.pytorch: encoder -> the commit that it fetches.
+_COMMITS = {
+    "mit_b0": "9ce53d104d92d75aabb00aae70677aaab67e7c84",
+    "mit_b1": "a04bf4f13a549bce677cf79b04852e7510782817",
+    "mit_b2": "868ab6f13871dcf8c3d9f90ee4519403475b65ef",
+    "mit_b3": "32558d12a65f1daa0ebcf4f4053c4285e2c1cbda",
+    "mit_b4": "3a3454e900a4b4f11dd60eeb59101a9a1a36b017",
+    "mit_b5": "ced04d96c586b6297fd59a7a1e244fc78fdb6531",
+}
+_ENCODERS = tuple(_COMMITS)
+
+
+def _segformer_form(encoder: str | None) -> PeerForm:
+    return PeerForm({"act": "relu"}, sizes={"features": 256 if encoder in ("mit_b0", "mit_b1") else 768})
+
+
+FAMILY = Family(
+    encoder_weights=(
+        *(
+            EncoderWeights(name, "imagenet", Published(f"smp-hub/{name}.imagenet", revision=commit))
+            for name, commit in _COMMITS.items()
+        ),
+        *(EncoderWeights(f"mit_b{n}", "nvidia", Published(f"nvidia/mit-b{n}")) for n in range(6)),
+    ),
+    encoder_formats=tuple(EncoderFormat(_ENCODERS, rules) for rules in (mit_transformers, mit_classifier, mit_smp)),
+    network_weights=(
+        *(NetworkWeights("segformer", Published(f"nvidia/segformer-b{n}-finetuned-ade-512-512")) for n in range(5)),
+        NetworkWeights("segformer", Published("nvidia/segformer-b5-finetuned-ade-640-640")),
+        *(
+            NetworkWeights("segformer", Published(f"nvidia/segformer-b{n}-finetuned-cityscapes-1024-1024"))
+            for n in range(6)
+        ),
+    ),
+    network_formats=(NetworkFormat("segformer", TRANSFORMERS, segformer_transformers, form=_segformer_form),),
+)

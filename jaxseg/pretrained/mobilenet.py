@@ -1,14 +1,23 @@
-"""torchvision's names of MobileNetV2, MobileNetV3 and LR-ASPP, from `features.0` on; classifiers are left out."""
+"""MobileNetV2, MobileNetV3 and LR-ASPP of torchvision, from `features.0` on; classifiers are left out."""
 
 import re
 from collections.abc import Iterable
 
 from jaxseg.models.encoders.mobilenet import V2, V3, places
+from jaxseg.pretrained.family import (
+    TORCHVISION,
+    EncoderFormat,
+    EncoderWeights,
+    Family,
+    NetworkFormat,
+    PeerForm,
+    Published,
+)
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, prefixed, sequence
 
 
 def torchvision_v2(rows: tuple[tuple, ...] = V2, *, last: bool = True) -> list[Rule]:
-    """Rules of torchvision's `mobilenet_v2`; without `last` its last convolution is left out."""
+    """Rules of torchvision's `mobilenet_v2`; without `last` the last convolution is left out."""
     expansions = [1] + [t for t, _, n, _ in rows for _ in range(n)]
     strides = [1] + [s if i == 0 else 1 for _, _, n, s in rows for i in range(n)]
     rules = sequence(r"features\.0", "stem")
@@ -34,7 +43,7 @@ def torchvision_v3_small(*, last: bool = True) -> list[Rule]:
 
 
 def torchvision_v3(rows: tuple[tuple, ...], *, stem: int = 16, last: bool = True) -> list[Rule]:
-    """Rules of torchvision's `MobileNetV3` of these rows; without `last` its last convolution is left out."""
+    """Rules of torchvision's `MobileNetV3` with these rows; without `last` the last convolution is left out."""
     rules = sequence(r"features\.0", "stem")
     c = stem
     for i, (place, row) in enumerate(zip(places([row[5] for row in rows], 32), rows)):
@@ -46,7 +55,7 @@ def torchvision_v3(rows: tuple[tuple, ...], *, stem: int = 16, last: bool = True
 
 
 def torchvision_lraspp(encoder: Iterable[Rule]) -> list[Rule]:
-    """Rules of torchvision's `lraspp_mobilenet_v3_large`, from those of its encoder, `torchvision_v3_large()`."""
+    """Rules of torchvision's `lraspp_mobilenet_v3_large`, from those of its encoder (`torchvision_v3_large()`)."""
     bare = [
         rule._replace(pattern=rule.pattern.removeprefix(r"features\."))
         for rule in encoder
@@ -62,7 +71,7 @@ def torchvision_lraspp(encoder: Iterable[Rule]) -> list[Rule]:
 
 
 def inverted(theirs: str, ours: str, *, expand: bool, squeeze: bool) -> list[Rule]:
-    """Rules of the numbered layers of an inverted residual block with squeeze-and-excitation -> `InvertedResidual`."""
+    """Rules of the numbered layers of an inverted residual block, with squeeze-and-excitation if `squeeze` is set."""
     parts = ["expand"] * expand + ["depthwise"] + ["excite"] * squeeze + ["project"]
     rules = []
     for i, part in enumerate(parts):
@@ -75,5 +84,41 @@ def inverted(theirs: str, ours: str, *, expand: bool, squeeze: bool) -> list[Rul
 
 
 def ending(index: int, last: bool) -> list[Rule]:
-    """Rules of the last convolution, `features`.index."""
+    """Rules of the last convolution, features.`index`, which is left out without `last`."""
     return sequence(rf"features\.{index}", "last") if last else [Rule(rf"features\.{index}\..*", None)]
+
+
+FAMILY = Family(
+    encoder_weights=(
+        EncoderWeights(
+            "mobilenet_v2",
+            "imagenet",
+            Published("smp-hub/mobilenet_v2.imagenet", revision="e67aa804e17f7b404b629127eabbd224c4e0690b"),
+        ),
+    ),
+    encoder_formats=(
+        EncoderFormat(("mobilenet_v2",), torchvision_v2),
+        EncoderFormat(("mobilenet_v3_large",), torchvision_v3_large),
+        EncoderFormat(("mobilenet_v3_small",), torchvision_v3_small),
+    ),
+    network_formats=(
+        NetworkFormat(
+            "lraspp",
+            TORCHVISION,
+            torchvision_lraspp,
+            takes=("encoder",),
+            form=PeerForm(
+                {"act": "relu", "low_stride": 8, "encoder_args": {"output_stride": 16, "tap": "first"}},
+                sizes={"width": 128},
+            ),
+        ),
+    ),
+    torchvision_files=(
+        "mobilenet_v2-7ebf99e0",
+        "mobilenet_v2-b0353104",
+        "mobilenet_v3_large-5c1a4163",
+        "mobilenet_v3_large-8738ca79",
+        "mobilenet_v3_small-047dcff4",
+        "lraspp_mobilenet_v3_large-d234d4ea",
+    ),
+)

@@ -1,24 +1,22 @@
-"""Rules that rename the entries of a `state_dict` and lay their arrays out as ours.
+"""Rules that rename the entries of a foreign `state_dict` and lay their arrays out as ours.
 
 A rule is a regular expression for the whole foreign name, the path of our array ("params/encoder/stem/conv/kernel", in
-which {1}, {2} or {name} stand for groups of the match) and what to do with the array. A family is a list of rules:
-`convert` demands that each foreign name is met by one, and `merge` that each of our arrays is filled.
+which {1}, {2} or {name} stand for groups of the match) and a function of the array. `convert` applies a list of rules
+and requires one for each foreign name; `jaxseg.pretrained.merging.merge` requires an array for each of our paths.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from flax import traverse_util
 
 from jaxseg.errors import some
 
 Transform = Callable[[np.ndarray], Any]
 
 
-def keep(x: np.ndarray) -> np.ndarray:
+def unchanged(x: np.ndarray) -> np.ndarray:
     """The array as it is."""
     return x
 
@@ -38,19 +36,25 @@ def dense(x: np.ndarray) -> np.ndarray:
     return np.transpose(x)
 
 
+def pointwise(x: np.ndarray) -> np.ndarray:
+    """Linear weight f[o,c] -> kernel f[1,1,c,o] of a 1x1 convolution."""
+    return dense(x)[None, None]
+
+
 class Rule(NamedTuple):
-    """Where one kind of foreign entry goes.
+    """Our path for one kind of foreign entry.
 
     Attributes:
         pattern: regular expression that the whole name must match.
-        path: our path, a template over the groups of the match ("{1}" or "{name}"); a tuple of them where `transform`
-            returns as many arrays (a fused query-key-value weight); None: the entry has no counterpart and is left out.
+        path: our path, a template over the groups of the match ("{1}" or "{name}"). A tuple of them if `transform`
+            returns as many arrays (of a fused query-key-value weight). None if the entry has no counterpart here: it
+            is left out.
         transform: foreign array -> our array, or arrays.
     """
 
     pattern: str
     path: str | tuple[str, ...] | None
-    transform: Transform = keep
+    transform: Transform = unchanged
 
 
 def layer(pattern: str, path: str, weight: Transform = conv) -> list[Rule]:
@@ -62,7 +66,7 @@ def layer(pattern: str, path: str, weight: Transform = conv) -> list[Rule]:
 
 
 def norm(pattern: str, path: str) -> list[Rule]:
-    """Rules for a norm at `pattern`: scale and bias, and running statistics where it has any."""
+    """Rules for a norm at `pattern`: scale and bias, and running statistics if it has them."""
     return [
         Rule(rf"{pattern}\.weight", f"params/{path}/scale"),
         Rule(rf"{pattern}\.bias", f"params/{path}/bias"),
@@ -86,7 +90,7 @@ def prefixed(rules: Iterable[Rule], theirs: str, ours: str) -> list[Rule]:
     r"""Moves rules under prefixes: the regular expression `theirs` before each name, `ours` after "params/".
 
     `prefixed(rules, r"encoder\.", "encoder")` turns the rules of an encoder into those of a network that holds it. The
-    groups of `theirs` must be named or not captured, since {1} counts from the rule's own.
+    groups of `theirs` must be named or not captured, because {1} is the first group of the rule.
     """
 
     def move(path: str) -> str:
@@ -102,28 +106,30 @@ def prefixed(rules: Iterable[Rule], theirs: str, ours: str) -> list[Rule]:
 
 
 def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str, np.ndarray]:
-    """Returns {our path: array} for a foreign `state_dict`; the first rule that matches a name holds.
+    """Returns {our path: array} for a foreign `state_dict`; the first rule that matches a name is used.
 
     Raises:
-        ValueError: listing the names that no rule matches, and those whose arrays their rules cannot lay out; or a path
-            that two names lead to.
+        ValueError: if a name matches no rule, the array of a name has a shape that its rule cannot lay out, or two
+            names lead to one path. Lists the names.
     """
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     result: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
-    unknown, odd = [], []
+    unknown: list[str] = []
+    misshapen: list[str] = []
     for name, array in state.items():
-        match, rule = next(((m, r) for p, r in compiled if (m := p.fullmatch(name))), (None, None))
-        if match is None or rule is None:
+        found = next(((match, rule) for pattern, rule in compiled if (match := pattern.fullmatch(name))), None)
+        if found is None:
             unknown.append(name)
             continue
+        match, rule = found
         if rule.path is None:
             continue
         templates = (rule.path,) if isinstance(rule.path, str) else rule.path
         try:
             made = rule.transform(np.asarray(array))
         except (ValueError, IndexError):
-            odd.append(f"{name} ({'x'.join(map(str, np.shape(array))) or 'a single number'})")
+            misshapen.append(f"{name} ({'x'.join(map(str, np.shape(array))) or 'a single number'})")
             continue
         arrays: Sequence[np.ndarray] = (made,) if isinstance(rule.path, str) else made
         for template, value in zip(templates, arrays, strict=True):
@@ -132,61 +138,9 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
                 raise ValueError(f"Both {sources[path]!r} and {name!r} lead to {path!r}.")
             result[path], sources[path] = np.ascontiguousarray(value), name
     problems = [f"{len(unknown)} entries of the file are known to no rule: {some(unknown)}."] if unknown else []
-    if odd:
-        problems.append(f"{len(odd)} entries of the file have a shape that their layer cannot have: {some(odd)}.")
+    if misshapen:
+        listed = some(misshapen)
+        problems.append(f"{len(misshapen)} entries of the file have a shape that their layer cannot have: {listed}.")
     if problems:
         raise ValueError(" ".join(problems))
     return result
-
-
-def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """{"params": {"stem": {"kernel": x}}} -> {"params/stem/kernel": x}."""
-    return traverse_util.flatten_dict(dict(variables), sep="/")
-
-
-def merge(
-    variables: Mapping[str, Any], loaded: Mapping[str, np.ndarray], *, skip: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Returns `variables` with the arrays of `loaded` in place of its own, every name accounted for on both sides.
-
-    Args:
-        variables: {"params": ..., "batch_stats": ...}, arrays or shapes of a freshly initialised model.
-        loaded: {our path: array}, as `convert` gives it.
-        skip: regular expressions (found anywhere in a path) of what may be missing, or left unused, or differ in shape;
-            such entries of `variables` stay as they are.
-
-    Raises:
-        ValueError: listing what is missing, unexpected, of the wrong shape, whole numbers for floating-point ones (of a
-            quantised network), and not finite.
-    """
-    ours = flatten(variables)
-
-    def skipped(path: str) -> bool:
-        return any(re.search(pattern, path) for pattern in skip)
-
-    taking = {p: x for p, x in loaded.items() if p in ours and not skipped(p)}
-    missing = [p for p in ours if p not in loaded and not skipped(p)]
-    unexpected = [p for p in loaded if p not in ours and not skipped(p)]
-    wrong = [
-        f"{p} ({'x'.join(map(str, x.shape))} in the file, {'x'.join(map(str, ours[p].shape))} here)"
-        for p, x in taking.items()
-        if tuple(x.shape) != tuple(ours[p].shape)
-    ]
-    whole = [f"{p} ({x.dtype})" for p, x in taking.items() if _floating(ours[p]) and not _floating(x)]
-    infinite = [p for p, x in taking.items() if _floating(x) and not np.isfinite(x).all()]
-    problems = [
-        f"{len(names)} {what}: {some(names)}"
-        for what, names in (
-            ("missing", missing), ("unexpected", unexpected), ("of another shape", wrong),
-            ("of whole numbers", whole), ("with NaN or infinite numbers", infinite),
-        )
-        if names
-    ]  # fmt: skip
-    if problems:
-        raise ValueError("The weights do not fit the model. " + "; ".join(problems) + ".")
-    merged = {p: jax.numpy.asarray(taking[p], x.dtype) if p in taking else x for p, x in ours.items()}
-    return traverse_util.unflatten_dict(merged, sep="/")
-
-
-def _floating(x: Any) -> bool:
-    return jax.numpy.issubdtype(x.dtype, jax.numpy.floating)

@@ -1,16 +1,20 @@
-"""Rules for whole networks of segmentation_models_pytorch (0.5, 0.6), from the rules and strides of their encoder.
+"""Whole networks of segmentation_models.pytorch (0.5, 0.6), over the rules and strides of their encoder.
 
-`jaxseg.pretrained.forms` has the fields that give our networks the form of theirs; widths go from coarse to fine there
-and from fine to coarse here. The encoder's rules are relative to the encoder, as `jaxseg.pretrained.resnet.torchvision`
-has them. Stages of the encoder beyond the network's are left out: a shallower network of theirs keeps them unused.
+The encoder's rules are relative to the encoder, as `jaxseg.pretrained.resnet.torchvision()` returns them; `strides` are
+those of its levels. Stages of the encoder that the network does not use are left out: a network of theirs with a
+smaller `encoder_depth` keeps them in its files. Their decoders list widths from coarse to fine, ours from fine to
+coarse.
 
-Theirs refuse images whose sides are no multiples of the encoder's stride (but `Unet`); ours pads or resizes them.
+Theirs (except `Unet`) refuse images whose sides are not multiples of the encoder's stride; ours pad or resize them.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
+from jaxseg.models import encoders
+from jaxseg.pretrained.family import SMP, Family, NetworkFormat, PeerForm
 from jaxseg.pretrained.rules import Rule, conv, conv_transpose, layer, norm, prefixed, sequence
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -18,7 +22,7 @@ _STAGES = 4  # of a ResNet, after its stem, and of a MiT
 
 
 def unet(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES) -> list[Rule]:
-    """`Unet`; `strides` are those of the encoder's levels, of which those of the image's own size take no part."""
+    """Rules of `Unet`, which does not use levels of stride 1."""
     levels, added = _levels(strides)
     last = levels - 2 + added
     rules = _center()
@@ -29,7 +33,7 @@ def unet(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES) -> list[Rule
 
 
 def unetplusplus(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES) -> list[Rule]:
-    """`UnetPlusPlus`, whose x_{d}_{l} is the node X^{i,j} with i = levels - 2 - l and j = l - d + 1."""
+    """Rules of `UnetPlusPlus`, whose x_{d}_{l} is the node X^{i,j} with i = levels - 2 - l and j = l - d + 1."""
     levels, added = _levels(strides)
     bottom, rules = levels - 1, _center()
     for i in range(added):
@@ -42,7 +46,7 @@ def unetplusplus(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES) -> l
 
 
 def fpn(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES) -> list[Rule]:
-    """`FPN`: always four levels, p2 to p5."""
+    """Rules of `FPN`, which always has four levels, p2 to p5."""
     rules = layer(r"decoder\.p5", "decoder/lateral3")
     for i in range(4):
         rules += layer(rf"decoder\.p{i + 2}\.skip_conv", f"decoder/lateral{i}")
@@ -52,7 +56,7 @@ def fpn(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES) -> list[Rule]
 
 
 def linknet(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES) -> list[Rule]:
-    """`Linknet`."""
+    """Rules of `Linknet`."""
     levels, added = _levels(strides)
     last, rules = levels - 2 + added, []
     for b in range(last + 1):
@@ -65,7 +69,7 @@ def linknet(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES) -> list[R
 
 
 def pspnet(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES, bins: Sequence[int] = (1, 2, 3, 6)) -> list[Rule]:
-    """`PSPNet`. It reads the encoder's level of stride 8 by default, the third (encoder_depth=3)."""
+    """Rules of `PSPNet`. By default it reads the third level of the encoder, of stride 8 (encoder_depth=3)."""
     rules = []
     for i, side in enumerate(bins):
         rules += sequence(rf"decoder\.psp\.blocks\.{i}\.pool\.1", f"pyramid/bin{side}")
@@ -76,7 +80,7 @@ def pspnet(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES, bins: Sequ
 def upernet(
     encoder: Iterable[Rule], strides: Sequence[int] = STRIDES, bins: Sequence[int] = (1, 2, 3, 6)
 ) -> list[Rule]:
-    """`UPerNet`, which takes the encoder's levels of stride 4 and more."""
+    """Rules of `UPerNet`, which takes the encoder's levels of stride 4 and more."""
     levels = sum(stride >= 4 for stride in strides)
     rules = sequence(r"decoder\.psp\.out_conv", "decoder/bottleneck")
     for i, side in enumerate(bins):
@@ -91,16 +95,16 @@ def upernet(
 
 
 def _levels(strides: Sequence[int]) -> tuple[int, int]:
-    """Returns the number of levels that their decoders walk up, and of halvings between the finest and the image."""
+    """Returns the number of levels below the image's size, and how often the image is halved for the finest of them."""
     halved = [stride for stride in strides if stride > 1]
     return len(halved), halved[0].bit_length() - 1
 
 
 def _encoder(rules: Iterable[Rule], strides: Sequence[int]) -> list[Rule]:
-    levels = len(strides)  # a ResNet's are its stem and its stages, a MiT's are its stages
+    levels = len(strides)  # of a ResNet its stem and its stages, of a MiT its stages
     beyond = [Rule(rf"encoder\.layer{n}\..*", None) for n in range(levels, _STAGES + 1)]
     beyond += [Rule(rf"encoder\.(?:patch_embed|block|norm){n}\..*", None) for n in range(levels + 1, _STAGES + 1)]
-    return [*beyond, *prefixed(rules, r"encoder\.(?:model\.)?", "encoder")]  # "model" holds those of timm ("tu-...")
+    return [*beyond, *prefixed(rules, r"encoder\.(?:model\.)?", "encoder")]  # "model" of timm's ("tu-...")
 
 
 def _head() -> list[Rule]:
@@ -108,15 +112,63 @@ def _head() -> list[Rule]:
 
 
 def _convs(pattern: str, path: str) -> list[Rule]:
-    """conv1 and conv2 of a decoder block."""
+    """Rules of conv1 and conv2 of a decoder block."""
     return sequence(rf"{pattern}\.conv1", f"{path}/conv1") + sequence(rf"{pattern}\.conv2", f"{path}/conv2")
 
 
 def _center() -> list[Rule]:
-    """The convolutions at the bottom that theirs has for a VGG."""
+    """Rules of the convolutions at the bottom, which theirs has over a VGG."""
     return sequence(r"decoder\.center\.0", "center/conv1") + sequence(r"decoder\.center\.1", "center/conv2")
 
 
 def _halves_exchanged(x: np.ndarray) -> np.ndarray:
-    """Theirs puts the grids before the encoder's channels, of which there are as many; ours after them."""
+    """Convolution weight -> kernel. Theirs has the pooled grids before the encoder's channels, ours after them.
+
+    Both are half of the channels.
+    """
     return np.roll(conv(x), x.shape[1] // 2, axis=2)
+
+
+_UNET = {"act": "relu", "up": "nearest", "full_resolution": True, "head_kernel": 3}
+
+
+def _unet_form(encoder: str | None) -> PeerForm:
+    over_vgg = {"full_skip": False, "center": True} if _family(encoder) == "vgg" else {}
+    return PeerForm({**_UNET, **over_vgg}, sizes={"widths": (16, 32, 64, 128, 256)})
+
+
+def _pspnet_form(encoder: str | None) -> PeerForm:
+    fields = {"act": "relu", "fuse_kernel": 1, "head_kernel": 3, "norm_single": False, "align_corners": True}
+    sizes = {} if encoder is None else _without_stages_beyond_stride_8(encoder)
+    return PeerForm({**fields, "aux_width": None}, sizes)
+
+
+def _without_stages_beyond_stride_8(encoder: str) -> dict[str, Any]:
+    """Returns the fields of the encoder without its stages beyond stride 8, which their PSPNet does not use."""
+    built: Any = encoders.build(encoder)
+    if _family(encoder) == "resnet":
+        return {"encoder_args": {"depths": built.depths[:2], "widths": built.widths[:3]}}
+    return {"encoder_args": {"widths": built.widths[:2]}} if _family(encoder) == "mit" else {}
+
+
+def _family(encoder: str | None) -> str | None:
+    return None if encoder is None else encoders.family(encoder)
+
+
+_TAKES = ("encoder", "strides")
+_FPN = PeerForm({"act": "relu", "smooth": False, "align_corners": True}, sizes={})
+_LINKNET = PeerForm({"act": "relu", "finest": 2, "up_kernel": 4, "ending": "block"}, sizes={})
+_UPERNET = PeerForm(
+    {"act": "relu", "norm_features": True, "align_corners": True, "aux_width": None}, sizes={"width": 256}
+)
+
+FAMILY = Family(
+    network_formats=(
+        NetworkFormat("fpn", SMP, fpn, _TAKES, _FPN),
+        NetworkFormat("linknet", SMP, linknet, _TAKES, _LINKNET),
+        NetworkFormat("pspnet", SMP, pspnet, _TAKES, _pspnet_form),
+        NetworkFormat("unet", SMP, unet, _TAKES, _unet_form),
+        NetworkFormat("unetplusplus", SMP, unetplusplus, _TAKES, _unet_form),
+        NetworkFormat("upernet", SMP, upernet, _TAKES, _UPERNET),
+    ),
+)

@@ -1,8 +1,8 @@
 """Reads the arrays of a file that `torch.save` wrote, without torch and without running anything the file asks for.
 
 Such a file holds a pickle, which may name any function of any package to be called while it is read. Here a pickle may
-build dictionaries, lists, tuples, text, numbers and tensors; whatever else it names is refused by that name. Both
-layouts of torch are read: the zip archive (since torch 1.6) and the row of pickles before it.
+build dictionaries, lists, tuples, text, numbers and tensors; anything else is refused, and the error names it. Both
+layouts of torch are read: the zip archive (since torch 1.6) and the sequence of pickles before it.
 """
 
 import math
@@ -13,28 +13,50 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from jaxseg.errors import WeightsError
 
-# Bytes at the start of the row of pickles: protocol 2 of the number that torch calls magic.
+# Bytes at the start of the sequence of pickles: protocol 2, then the magic number of torch.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 # Storage class -> NumPy type; bfloat16, which NumPy lacks, is read as its 16 bits.
 _KINDS = {
-    "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "u2", "LongStorage": "i8",
-    "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
-}  # fmt: skip
-# What reading a file that was cut off, or made up, may raise.
+    "DoubleStorage": "f8",
+    "FloatStorage": "f4",
+    "HalfStorage": "f2",
+    "BFloat16Storage": "u2",
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+# Errors while reading a file that is cut off or forged.
 _DAMAGE = (
-    pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError, KeyError, IndexError,
-    AttributeError, RecursionError, OverflowError, StopIteration, RuntimeError, NotImplementedError, MemoryError,
-)  # fmt: skip
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    StopIteration,
+    RuntimeError,
+    NotImplementedError,
+    MemoryError,
+)
+_ByteOrder: TypeAlias = Literal["<", ">"]
 
 
 class Storage(NamedTuple):
-    """A run of numbers in the file: the class of its storage, its name there, how many numbers."""
+    """A block of numbers in the file: its storage class, its name in the file, and how many numbers it holds."""
 
     kind: str
     key: str
@@ -42,7 +64,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A tensor that is not read yet: where its first number is in a storage, its shape and its strides in numbers."""
+    """A tensor that is not read yet: the place of its first number in a storage, its shape, its strides in numbers."""
 
     storage: Storage
     offset: int
@@ -57,14 +79,14 @@ def is_zip_of_torch(file: BinaryIO) -> bool:
 
 
 def read_torch(path: Path, select: Callable[[Any], Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
-    """Returns {name: array} of the tensors that `select` takes out of what the file holds; no other is read.
+    """Returns {name: array} of the tensors that `select` takes from the content of the file; no others are read.
 
     Args:
         path: a file for which `is_zip_of_torch` holds, or that begins with LEGACY_MAGIC.
-        select: from the unpickled object, with a `Tensor` in place of each tensor, to named tensors.
+        select: returns the named tensors of the unpickled object, in which a `Tensor` stands for each tensor.
 
     Raises:
-        WeightsError: for a file that wants to run anything, is damaged, or holds numbers of a kind that NumPy lacks.
+        WeightsError: if the file asks to run anything, is damaged, or holds numbers of a type that NumPy lacks.
     """
     try:
         with path.open("rb") as file:
@@ -74,7 +96,7 @@ def read_torch(path: Path, select: Callable[[Any], Mapping[str, Tensor]]) -> dic
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except _DAMAGE as error:
-        raise WeightsError(f"{path} is damaged, or no file of torch: {error}.") from error
+        raise WeightsError(f"{path} is damaged, or not a file of torch: {error}.") from error
 
 
 def _read_zip(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
@@ -82,7 +104,8 @@ def _read_zip(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) -> 
         root = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")[: -len("data.pkl")]
         with archive.open(f"{root}data.pkl") as pickled:
             wanted = select(_Unpickler(pickled).load())
-        order = ">" if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") == b"big" else "<"
+        big = root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") == b"big"
+        order: _ByteOrder = ">" if big else "<"
 
         def numbers(storage: Storage) -> np.ndarray:
             return np.frombuffer(archive.read(f"{root}data/{storage.key}"), _dtype(storage, order))
@@ -91,8 +114,9 @@ def _read_zip(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) -> 
 
 
 def _read_legacy(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
-    _, _, system = (_Unpickler(file).load() for _ in range(3))  # magic number, version, the machine that wrote it
-    order = "<" if system["little_endian"] else ">"
+    # The magic number, the version, and properties of the machine that wrote the file.
+    _, _, system = (_Unpickler(file).load() for _ in range(3))
+    order: _ByteOrder = "<" if system["little_endian"] else ">"
     unpickler = _Unpickler(file)
     wanted = select(unpickler.load())
     places = {}
@@ -100,7 +124,7 @@ def _read_legacy(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) 
         storage = unpickler.storages[key]
         length = int.from_bytes(file.read(8), "little" if order == "<" else "big")
         if length != storage.numel:
-            raise WeightsError(f"the storage {key} has {length} numbers, {storage.numel} were announced")
+            raise WeightsError(f"the storage {key} has {length} numbers, but the file announces {storage.numel}")
         places[key] = file.tell()
         file.seek(length * _dtype(storage, order).itemsize, 1)
 
@@ -112,24 +136,25 @@ def _read_legacy(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) 
     return _arrays(wanted, numbers)
 
 
-def _dtype(storage: Storage, order: str) -> np.dtype:
+def _dtype(storage: Storage, order: _ByteOrder) -> np.dtype:
     if storage.kind not in _KINDS:
         raise WeightsError(f"numbers of torch.{storage.kind} cannot be read")
     return np.dtype(_KINDS[storage.kind]).newbyteorder(order)
 
 
 def _arrays(wanted: Mapping[str, Tensor], numbers: Callable[[Storage], np.ndarray]) -> dict[str, np.ndarray]:
-    """Reads each tensor; those that share a storage, one after another, read it once."""
-    result, last = {}, (None, None)
+    """Returns each tensor as an array; consecutive tensors of one storage read it once."""
+    result: dict[str, np.ndarray] = {}
+    last: tuple[Storage, np.ndarray] | None = None
     for name, tensor in wanted.items():
-        if last[0] != tensor.storage:
+        if last is None or last[0] != tensor.storage:
             last = (tensor.storage, numbers(tensor.storage))
         result[name] = _view(name, tensor, last[1])
     return result
 
 
 def _view(name: str, tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
-    """Returns a tensor as an array of its own, after checking that all of it lies within its storage."""
+    """Returns a copy of a tensor as an array, after checking that all of it lies within its storage."""
     shape, strides, count = tensor.shape, tensor.strides, math.prod(tensor.shape)
     last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     fits = min((tensor.offset, *strides, *shape)) >= 0 and (count == 0 or last < len(numbers) >= count)
@@ -146,12 +171,12 @@ def _view(name: str, tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
 
 
 def bfloat16(bits: np.ndarray) -> np.ndarray:
-    """u16 bits of bfloat16 -> the same numbers as f32."""
+    """u16, the bits of bfloat16 -> the same numbers in f32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 class _Call:
-    """Stands for a function of torch in a pickle; holds nothing that a pickle could change."""
+    """Stands for a function of torch in a pickle; has no attributes that a pickle could change."""
 
     __slots__ = ()
 
@@ -161,7 +186,7 @@ class _RebuildTensor(_Call):
 
     def __call__(self, storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
         if not isinstance(storage, Storage):
-            raise WeightsError("a tensor has something else for a storage; the file is damaged")
+            raise WeightsError("a tensor names no storage; the file is damaged")
         return Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
@@ -181,7 +206,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds plain containers and tensors; `storages` are those that the pickle named, by key."""
+    """Builds plain containers and tensors; `storages` maps keys to the storages that the pickle names."""
 
     def __init__(self, file: Any):
         super().__init__(file, encoding="utf-8")
@@ -191,17 +216,19 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         if module in ("torch", "torch.storage") and name.endswith("Storage"):
-            return ("storage", name)  # text: nothing that could be called or changed
+            return ("storage", name)  # text, which cannot be called or changed
         raise WeightsError(
-            f"the file wants to run {module}.{name}, which weights have no need of, so it is refused. If you trust "
-            "it, open it with torch where torch is installed and save the state_dict alone: "
+            f"the file wants to run {module}.{name}, which weights do not need, so it is refused. If you trust the "
+            "file, open it where torch is installed and save the state_dict alone: "
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
         )
 
     def persistent_load(self, pid: Any) -> Storage:
         _, (_, kind), key, _, numel, *view = pid
         if any(v is not None for v in view):
-            raise WeightsError("the file holds views of storages, as torch before 0.4 wrote them; save it anew")
+            raise WeightsError(
+                "the file holds views of storages, as torch before 0.4 wrote them; save it again with a newer torch"
+            )
         storage = Storage(sys.intern(kind), str(key), int(numel))
         self.storages[storage.key] = storage
         return storage

@@ -1,15 +1,17 @@
-"""Rules for UPerNet of transformers (`UperNetForSemanticSegmentation`), from the rules of its backbone."""
+"""UPerNet of transformers (`UperNetForSemanticSegmentation`), over the rules of its backbone."""
 
 from collections.abc import Iterable, Sequence
 
+from jaxseg.models import encoders
+from jaxseg.pretrained.family import TRANSFORMERS, Family, NetworkFormat, PeerForm
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, prefixed
 
 
 def transformers(encoder: Iterable[Rule], bins: Sequence[int] = (1, 2, 3, 6)) -> list[Rule]:
-    """Our `UPerNet`; `finest` and `encoder` must give the backbone's levels.
+    """Rules for our `UPerNet`, whose `finest` and `encoder` must give the backbone's levels.
 
     Args:
-        encoder: rules of the backbone, one of transformers or of timm, relative to it.
+        encoder: rules relative to the backbone, which is one of transformers or of timm.
         bins: `pool_scales` of its configuration.
     """
     rules = prefixed(encoder, r"backbone\.(?:_backbone\.)?", "encoder")
@@ -28,5 +30,15 @@ def transformers(encoder: Iterable[Rule], bins: Sequence[int] = (1, 2, 3, 6)) ->
 
 
 def _module(pattern: str, path: str) -> list[Rule]:
-    """A `UperNetConvModule`."""
+    """Rules of a `UperNetConvModule`."""
     return conv_norm(rf"{pattern}\.conv", rf"{pattern}\.batch_norm", path)
+
+
+def _form(encoder: str | None) -> PeerForm:
+    fields = {"act": "relu", "norm_features": False, "align_corners": False}
+    if encoder is not None and encoders.family(encoder) == "convnext":
+        fields["encoder_args"] = {"output_norm": True}
+    return PeerForm(fields, sizes={"width": 512, "aux_width": 256})
+
+
+FAMILY = Family(network_formats=(NetworkFormat("upernet", TRANSFORMERS, transformers, takes=("encoder",), form=_form),))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxseg import build
-from jaxseg.config import ConfigDict
+from jaxseg.build import Parts
 from jaxseg.files import write_whole
 from jaxseg.models import summary
 from jaxseg.run.report import GRADIENTS_FILE, read_log
@@ -24,14 +23,14 @@ _LINES = 5  # steps shown in one picture
 _NAMES = 40  # layers named in one picture
 
 
-def layers(config: ConfigDict, num_classes: int) -> tuple[str, ...]:
+def layers(parts: Parts) -> tuple[str, ...]:
     """Returns the paths of the network's kernels, one a layer, in the order in which an image meets them.
 
     Those that only training uses, such as auxiliary heads, come last.
     """
-    model, size = build.make_model(config, num_classes), build.input_size(config)
-    place = {row.path: i for i, row in enumerate(summary.modules(model, size, config.data.channels))}
-    variables, _ = summary.shapes(model, size, config.data.channels)
+    *size, channels = parts.image_shape
+    place = {row.path: i for i, row in enumerate(summary.modules(parts.model, tuple(size), channels))}
+    variables, _ = summary.shapes(parts.model, tuple(size), channels)
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     owners = [name.removesuffix("/kernel") for name in names if name.endswith("/kernel")]
@@ -44,14 +43,14 @@ def of_layers(norms: Mapping[str, float | None], names: Sequence[str]) -> list[f
     return [norm if norm else math.nan for norm in found]
 
 
-def draw_run(config: ConfigDict, num_classes: int, workdir: Path) -> None:
+def draw_run(parts: Parts, workdir: Path) -> None:
     """Draws the gradients of the run in `workdir` there, as `gradients.png`; nothing where it keeps none."""
-    if not config.log.gradients:
+    if not parts.config.log.gradients:
         return
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    records, names = read_log(workdir / GRADIENTS_FILE), layers(config, num_classes)
+    records, names = read_log(workdir / GRADIENTS_FILE), layers(parts)
     figure = Figure(figsize=(11.0, 5.2), dpi=110, layout="constrained")
     axis = figure.subplots()
     last = len(records) - 1

@@ -7,14 +7,14 @@ from pathlib import Path
 import jax
 from flax import linen as nn
 
-from jaxseg import build, optim
 from jaxseg.adversarial import segmenter_of
+from jaxseg.build import Parts, build_parts
 from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, ConfigDict, validate
 from jaxseg.config.command import parse_overrides
 from jaxseg.errors import CheckpointError, ConfigError, nearest
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, read_config, read_data
-from jaxseg.state import TrainState, init_state
+from jaxseg.state import TrainState
 from jaxseg.types import PyTree
 
 WHICH = ("best", "last")
@@ -26,25 +26,36 @@ class Run:
 
     Attributes:
         workdir: where the run is.
-        config: its configuration, with the overrides of today.
         classes: the class names of the data it was trained on.
         colors: the (r, g, b) of each class.
-        num_classes: logits of the network; 1 for a binary one, which has two classes.
         class_weights: the weights that its loss gives the classes, or None.
-        model: the Linen module, built for use outside `pmap`.
+        parts: the pure parts of the run; its configuration has the overrides given to `load_run`.
         state: the checkpoint; its optimiser state is left out.
         which: "best" (by validation mIoU) or "last".
     """
 
     workdir: Path
-    config: ConfigDict
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
-    num_classes: int
     class_weights: tuple[float, ...] | None
-    model: nn.Module
+    parts: Parts
     state: TrainState
     which: str
+
+    @property
+    def config(self) -> ConfigDict:
+        """The configuration, with the overrides given to `load_run`."""
+        return self.parts.config
+
+    @property
+    def num_classes(self) -> int:
+        """Logits of the network; 1 for a binary one, which has two classes."""
+        return self.parts.num_classes
+
+    @property
+    def model(self) -> nn.Module:
+        """The Linen module, built for use outside `pmap`."""
+        return self.parts.model
 
     @property
     def step(self) -> int:
@@ -75,9 +86,9 @@ def load_run(workdir: str | Path, which: str = "best", overrides: Sequence[str] 
     config = load_config(workdir)
     override_free(config, overrides)
     info = read_data(workdir)
-    model = build.make_model(config, info.num_classes)
-    state = _restore(workdir, config, model, which)
-    return Run(workdir, config, *info, model=model, state=state, which=which)
+    parts = build_parts(config, info.num_classes, info.class_weights)
+    state = _restore(workdir, parts, which)
+    return Run(workdir, info.classes, info.colors, info.class_weights, parts, state, which)
 
 
 def load_config(workdir: Path) -> ConfigDict:
@@ -111,13 +122,9 @@ def override_free(config: ConfigDict, overrides: Sequence[str]) -> None:
     validate(config)
 
 
-def _restore(workdir: Path, config: ConfigDict, model: nn.Module, which: str) -> TrainState:
-    tx, _ = optim.from_config(config)
-    shape = (*build.input_size(config), config.data.channels)
-    template = jax.eval_shape(
-        lambda key: init_state(build.make_learner(config, model), tx, key, shape, ema=config.ema.decay > 0),
-        jax.random.key(0),
-    )
+def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:
+    config = parts.config
+    template = jax.eval_shape(parts.init, jax.random.key(0))
     with Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep) as checkpoints:
         restored = checkpoints.restore(template, step="best" if which == "best" else None)
     if restored is None:

@@ -2,24 +2,24 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
 
-from jaxseg import build, pretrained
-from jaxseg.build import Weights
+from jaxseg import pretrained
+from jaxseg.build import Parts
 from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
 from jaxseg.models import encoders
 from jaxseg.models.fields import field_names
-from jaxseg.pretrained.fitting import fit, rename_encoder
+from jaxseg.pretrained.merging import adapt_and_merge
+from jaxseg.pretrained.renaming import rename_encoder
 from jaxseg.run import snapshot
 from jaxseg.run.load import load_run
 from jaxseg.state import TrainState
@@ -27,6 +27,30 @@ from jaxseg.types import Key
 
 _OF_THE_RUN = ("dtype", "axis_name")  # fields that come from it, not from model.args
 _UNREAD = "unread"  # what a process that cannot use the weights tells the others, in place of their SHA-256
+
+
+class Weights(NamedTuple):
+    """The weights that a configuration asks a fresh run to start from.
+
+    Attributes:
+        key: the configuration key that names them.
+        source: what it says: a name, a file, a repository or a workdir.
+        encoder: name of the network's encoder, or None.
+        model: name of the architecture for weights of the whole network, None for those of the encoder.
+        skip: patterns of the parameters that they may lack.
+    """
+
+    key: str
+    source: str
+    encoder: str | None
+    model: str | None
+    skip: tuple[str, ...]
+
+    @property
+    def workdir(self) -> Path | None:
+        """The workdir of a run, where the source is one; a folder that merely has the name of weights is none."""
+        path = Path(self.source).expanduser()
+        return path if path.is_dir() and ((path / "config.json").is_file() or "/" in self.source) else None
 
 
 class Origin(NamedTuple):
@@ -64,28 +88,61 @@ class Planned(NamedTuple):
     origin: Origin
 
 
-def plan_weights(config: ConfigDict, num_classes: int) -> Planned | None:
+def find_weights(config: ConfigDict, model: nn.Module) -> Weights | None:
+    """Returns the weights that the configuration names, after checking the names; None where it names none.
+
+    Raises:
+        ConfigError: for two sources, or an unknown name (naming the nearest).
+    """
+    whole, encoder_only, skip = config.model.weights, config.model.encoder_weights, tuple(config.model.weights_skip)
+    if not whole and not encoder_only:
+        if skip:
+            raise ConfigError("model.weights_skip is of no use without model.weights or model.encoder_weights.")
+        return None
+    if whole and encoder_only:
+        raise ConfigError("Give model.weights, which holds an encoder too, or model.encoder_weights, not both.")
+    encoder = _encoder_name(config, model)
+    key = "model.weights" if whole else "model.encoder_weights"
+    weights = Weights(key, whole or encoder_only, encoder, config.model.name if whole else None, skip)
+    if weights.workdir is None:
+        try:
+            pretrained.find(weights.source, encoder=encoder, model=weights.model, network=model)
+        except pretrained.WeightsError as error:
+            raise ConfigError(f"{key}: {error}") from error
+    return weights
+
+
+def _encoder_name(config: ConfigDict, model: nn.Module) -> str | None:
+    args = config.model.args.to_dict()
+    if "encoder" in args and isinstance(args["encoder"], str):
+        return args["encoder"]
+    encoder = model.encoder if hasattr(model, "encoder") else None
+    return None if encoder is None else encoders.name_of(encoder)
+
+
+def plan_weights(parts: Parts) -> Planned | None:
     """Reads the weights that the configuration names and compares them with the network; None where it names none.
 
     Nothing compiles, and nothing of the run is written yet: what does not fit leaves no workdir behind.
 
     Args:
-        config: a validated configuration.
-        num_classes: of the network.
+        parts: those of the run.
 
     Raises:
         ConfigError: if the weights cannot be had, read or fitted.
         CheckpointError: if they are another run's, which has no checkpoint that can be read.
     """
-    network = build.make_model(config, num_classes)
-    weights = build.find_weights(config, network)
+    config, network = parts.config, parts.model
+    weights = find_weights(config, network)
     if weights is None:
         return None
-    image = jax.ShapeDtypeStruct((1, *build.input_size(config), config.data.channels), np.float32)
+    image = jax.ShapeDtypeStruct((1, *parts.image_shape), np.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), image)
     variables = {"params": shapes["params"], "batch_stats": shapes["batch_stats"] if "batch_stats" in shapes else {}}
     try:
-        planned = read_weights(weights, network, variables, channels=config.data.channels, num_classes=num_classes)
+        planned = read_weights(
+            weights, network, variables, channels=config.data.channels, num_classes=parts.num_classes
+        )
     except pretrained.WeightsError as error:
         snapshot.all_processes(_UNREAD)  # lest the others wait
         raise ConfigError(f"{weights.key}: {error}") from error
@@ -98,18 +155,15 @@ def plan_weights(config: ConfigDict, num_classes: int) -> Planned | None:
     return planned
 
 
-def initial_state(
-    init: Callable[[Key], TrainState], tx: optax.GradientTransformation, key: Key, planned: Planned | None = None
-) -> tuple[TrainState, list[Origin]]:
+def initial_state(parts: Parts, key: Key, planned: Planned | None = None) -> tuple[TrainState, list[Origin]]:
     """Returns the state before the first step, and where its weights came from (empty where they are all new).
 
     Args:
-        init: key -> state with parameters drawn anew.
-        tx: the optimiser.
+        parts: those of the run.
         key: of the parameters.
         planned: the weights that take the place of those drawn, or None.
     """
-    state = jax.jit(init, compiler_options=options_for_once())(key)
+    state = jax.jit(parts.init, compiler_options=options_for_once())(key)
     if planned is None:
         return state, []
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
@@ -123,7 +177,7 @@ def initial_state(
     return state.replace(
         params=loaded["params"],
         batch_stats=loaded["batch_stats"],
-        opt_state=copied(jax.jit(tx.init)(loaded["params"])),
+        opt_state=copied(jax.jit(parts.optimiser.init)(loaded["params"])),
         ema_params=None if state.ema_params is None else copied(loaded["params"]),
     ), [planned.origin]
 
@@ -157,7 +211,7 @@ def read_weights(
             arrays = rename_encoder(arrays, (), notes)
         children = None if weights.model is not None else ("encoder",)
         notes += _other_form(run.model, network, encoder_only=weights.model is None)
-        result = fit(variables, arrays, children=children, notes=notes, **options)
+        result = adapt_and_merge(variables, arrays, children=children, notes=notes, **options)
     except pretrained.WeightsError as error:
         why = "; ".join(_reasons(run.model, network, encoder_only=weights.model is None))
         why = f"{why}. " if why else ""

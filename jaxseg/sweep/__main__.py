@@ -16,11 +16,11 @@ from pathlib import Path
 
 import jax
 
-from jaxseg import build
 from jaxseg.config.command import help_text, run_command
 from jaxseg.data import make_source
 from jaxseg.errors import ConfigError
 from jaxseg.inference.evaluation import split_of_data
+from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.workdir import default_workdir, prepare_workdir
 from jaxseg.sweep.plan import Run, load_plan, refuse_others, runs_of, write_plan
@@ -144,7 +144,7 @@ def _check(runs: Sequence[Run], split: str) -> None:
     """
     for run in {run.variant: run for run in runs}.values():
         try:
-            build.check(run.config)
+            check(run.config)
         except ConfigError as error:
             raise ConfigError(f"Variant {run.variant!r}: {error}") from error
         make_source(run.config, split_of_data(run.config, split))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jaxseg
-from jaxseg import build
+from jaxseg.build import build_parts
 from jaxseg.errors import ConfigError
 from jaxseg.models import summary
 from jaxseg.run import gradients
@@ -156,9 +156,10 @@ def _cost(variant: Path, folders: Iterable[Path]) -> Cost:
             return known._replace(layers=tuple(known.layers))
     except (OSError, ValueError, TypeError):
         pass
-    classes = read_data(begun[0]).num_classes
-    network = summary.modules(build.make_model(config, classes), build.input_size(config), config.data.channels)[0]
-    names = gradients.layers(config, classes) if config.log.gradients else ()
+    parts = build_parts(config, read_data(begun[0]).num_classes)
+    *size, channels = parts.image_shape
+    network = summary.modules(parts.model, tuple(size), channels)[0]
+    names = gradients.layers(parts) if config.log.gradients else ()
     cost = Cost(key, code, network.parameters, network.flops, names)
     write_json(variant / _COST_FILE, cost._asdict())
     return cost

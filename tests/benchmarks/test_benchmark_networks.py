@@ -136,10 +136,13 @@ def test_the_plain_flax_form_has_our_logits_and_statistics(name):
     shapes = jax.eval_shape(naive.init, jax.random.key(0), x)
     # Around one, so that variances and scales are positive; kernels as small as their many terms ask.
     variables = jax.tree.map(
-        lambda s: (1.0 + 0.1 * rng.normal(size=s.shape) if s.ndim == 1 else rng.normal(size=s.shape)
-                   / np.sqrt(np.prod(s.shape[:-1]))).astype(np.float32),
+        lambda s: (
+            1.0 + 0.1 * rng.normal(size=s.shape)
+            if s.ndim == 1
+            else rng.normal(size=s.shape) / np.sqrt(np.prod(s.shape[:-1]))
+        ).astype(np.float32),
         shapes,
-    )  # fmt: skip
+    )
     converted = pretrained.convert(pretrained.flatten(variables), flax_rules(name))
     mine = pretrained.merge(jax.eval_shape(ours.init, jax.random.key(0), x), converted)
 

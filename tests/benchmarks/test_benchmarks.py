@@ -31,8 +31,12 @@ def positive(times: dict) -> bool:
 def test_primitives(tmp_path):
     record = run("primitives", tmp_path / "p", "--only", "pool", "bilinear", "group")
     assert set(record["primitives"]) == {
-        "max pool 2x2", "max pool 3x3/2", "max pool and un-pool", "bilinear x2", "group norm",
-    }  # fmt: skip
+        "max pool 2x2",
+        "max pool 3x3/2",
+        "max pool and un-pool",
+        "bilinear x2",
+        "group norm",
+    }
     for times in record["primitives"].values():
         assert set(times) == {"forward", "step", "difference"} and times["difference"] <= record["allowed"]
         assert all(set(times[kind]) >= TIMES and positive(times[kind]) for kind in ("forward", "step"))
@@ -46,8 +50,14 @@ def test_throughput(tmp_path):
     # Forward, gradient by the image and by the kernels: at least the 6 operations a weight of one pixel.
     assert row["flops"] > 6 * row["parameters"] and row["memory_bytes"] > row["parameters"] * 4
     assert row["bytes"] > row["parameters"] * 4
-    numbers = ("train_images_per_second", "infer_images_per_second", "compile_seconds", "compile_seconds_cached",
-               "share_of_matmul", "share_of_bandwidth")  # fmt: skip
+    numbers = (
+        "train_images_per_second",
+        "infer_images_per_second",
+        "compile_seconds",
+        "compile_seconds_cached",
+        "share_of_matmul",
+        "share_of_bandwidth",
+    )
     assert positive({name: row[name] for name in numbers})
     assert positive(record["ceilings"]["float32"])
 
@@ -73,8 +83,13 @@ def test_operations(tmp_path):
     rows = record["networks"]["unet"]
     # The smallest U-Net has two levels: 2 x 2 convolutions down, 2 up, the head, and a norm after each but the head.
     counts = {kind: sum(row["count"] for row in rows if row["kind"] == kind) for kind in {row["kind"] for row in rows}}
-    assert counts == {"convolution": 6, "1x1 convolution": 1, "batch norm": 6, "max pooling": 1,
-                      "transposed convolution": 1}  # fmt: skip
+    assert counts == {
+        "convolution": 6,
+        "1x1 convolution": 1,
+        "batch norm": 6,
+        "max pooling": 1,
+        "transposed convolution": 1,
+    }
     for row in rows:
         assert all(set(row[kind]) == {"ours", "torch"} and positive(row[kind]) for kind in ("forward", "step"))
     excess = [row["excess"] for row in rows]

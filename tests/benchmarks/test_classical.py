@@ -129,8 +129,14 @@ def test_every_segmenter_gives_connected_regions_of_some_size_and_finds_a_plain_
 
 def test_scores_of_networks_come_from_a_workdir_or_a_table_and_must_be_of_the_split(classical, tmp_path):
     info = ShapesSource("val", 1).info
-    scores = {"split": "val", "images": 2, "parameters": 7, "mean_iou": 0.5, "pixel_accuracy": 0.75,
-              "classes": [{"name": name, "support": 3} for name in info.classes]}  # fmt: skip
+    scores = {
+        "split": "val",
+        "images": 2,
+        "parameters": 7,
+        "mean_iou": 0.5,
+        "pixel_accuracy": 0.75,
+        "classes": [{"name": name, "support": 3} for name in info.classes],
+    }
     workdir = tmp_path / "unet"
     workdir.mkdir()
     with pytest.raises(DataError, match=r"evaluate --workdir .*unet --split val"):

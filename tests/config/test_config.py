@@ -1,13 +1,17 @@
 """The configuration: types, unknown names, overrides, round trips through JSON."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 
 import pytest
 
+from jaxseg.arguments import check_value
 from jaxseg.config import (
     KEYS,
+    ConfigDict,
     command,
     default_config,
     differences,
@@ -26,7 +30,7 @@ from jaxseg.errors import ConfigError, JaxsegError
 def test_every_key_has_a_default_a_meaning_and_a_place():
     flat = flatten(default_config())
     assert set(flat) == set(KEYS)
-    assert all(meaning for _, meaning in KEYS.values())
+    assert all(key.meaning for key in KEYS.values())
     assert "--config.schedule.warmup=0" in command.help_text()
 
 
@@ -74,24 +78,31 @@ ENCODER = "--config.model.args.encoder"
         ([f"{ENCODER}=convnext_tiny"], None, "(blocks=2, widths=(24, 48, 96))"),
         ([f"{ENCODER}=mit_b0", f"{ENCODER}_args.widths=(4,6)"], {"widths": (4, 6)}, "(blocks=2)"),
         ([f"{ENCODER}_args.widths=(4,6)", ENCODER, "mit_b0"], {"widths": (4, 6)}, "(blocks=2)"),
-        ([f"{ENCODER}_args.widths=(4,)", f"{ENCODER}_args.blocks=1", f"{ENCODER}=plain"],
-         {"widths": (4,), "blocks": 1}, None),
+        (
+            [f"{ENCODER}_args.widths=(4,)", f"{ENCODER}_args.blocks=1", f"{ENCODER}=plain"],
+            {"widths": (4,), "blocks": 1},
+            None,
+        ),
         ([f"{ENCODER}=plain", ENCODER + "_args={'convs': 1}"], {"convs": 1}, None),
         ([f"{ENCODER}=residual"], {"widths": (24, 48, 96), "blocks": 2}, None),
         ([f"{ENCODER}=plain", f"{ENCODER}=residual"], {"widths": (24, 48, 96), "blocks": 2}, None),
         ([f"{ENCODER}_args.blocks=1"], {"widths": (24, 48, 96), "blocks": 1}, None),
     ],
-)  # fmt: skip
+)
 def test_another_encoder_drops_the_encoder_args_of_the_experiment(caplog, arguments, encoder_args, dropped):
     config = command.load_experiment("experiments/deeplabv3plus.py")
     command.parse_overrides(config, arguments)
     args = config.model.args.to_dict()
     assert (args["encoder_args"] if "encoder_args" in args else None) == encoder_args
     assert args["rates"] == (2, 4, 6)  # what is not the encoder's stays
-    said = [] if dropped is None else [
-        f"model.args.encoder_args of the experiment {dropped} belong to its encoder residual and are dropped for "
-        f"{args['encoder']}"
-    ]  # fmt: skip
+    said = (
+        []
+        if dropped is None
+        else [
+            f"model.args.encoder_args of the experiment {dropped} belong to its encoder residual and are dropped for "
+            f"{args['encoder']}"
+        ]
+    )
     assert caplog.messages == said
 
 
@@ -120,15 +131,21 @@ def test_a_note_is_printed_once(capsys):
         ("--stesp=3", "Unknown argument '--stesp=3'"),
         ("--config.model.args=3", "model.args must be a dictionary"),
         ("--config.model.args.=3", "no config key 'model.args.'"),
-        ("--config.augment.zoom=a,b", "augment.zoom must be numbers, got 'a'"),
-        ("--config.schedule.boundaries=a,b", "schedule.boundaries must be whole numbers, got 'a'"),
-        ("--config.schedule.boundaries=1.5,2", "schedule.boundaries must be whole numbers, got 1.5"),
-        ("--config.data.std=a", "data.std must be numbers"),
-        ("--config.remat=some", "remat must be True or False like False, got .some."),
-        ("--config.data.size=(True,2)", "data.size must be whole numbers"),
-        ("--config.data.palette=((0,0),)", "data.palette must be colours"),
-        ("--config.data.palette=((0,0,256),)", "data.palette must be colours"),
-        ("--config.data.palette=0,0,0", "data.palette must be colours"),
+        ("--config.augment.zoom=a,b", r"augment.zoom must be \(low, high\) with 0 < low <= high, got \('a', 'b'\)"),
+        (
+            "--config.schedule.boundaries=a,b",
+            r"schedule.boundaries must be a tuple of whole numbers of at least 1, got \('a', 'b'\)",
+        ),
+        (
+            "--config.schedule.boundaries=1.5,2",
+            r"schedule.boundaries must be a tuple of whole numbers of at least 1, got \(1.5, 2\)",
+        ),
+        ("--config.data.std=a", "data.std must be a tuple of numbers above 0"),
+        ("--config.remat=some", "remat must be True or False, got .some."),
+        ("--config.data.size=(True,2)", r"data.size must be \(height, width\) in whole pixels"),
+        ("--config.data.palette=((0,0),)", "data.palette must be a tuple of colours"),
+        ("--config.data.palette=((0,0,256),)", "data.palette must be a tuple of colours"),
+        ("--config.data.palette=0,0,0", "data.palette must be a tuple of colours"),
     ],
 )
 def test_wrong_key_or_type_is_one_sentence(argument, message):
@@ -141,24 +158,24 @@ def test_wrong_key_or_type_is_one_sentence(argument, message):
     [
         ("strategy", "jti", "Did you mean 'jit'"),
         ("schedule.name", "cosin", "Did you mean 'cosine'"),
-        ("steps", 0, "steps must be at least 1"),
+        ("steps", 0, "steps must be a whole number of at least 1"),
         ("data.size", (64,), r"data.size must be \(height, width\)"),
         ("augment.crop", (128, 128), "larger than data.size"),
         ("augment.zoom", (2.0, 1.0), "augment.zoom must be"),
         ("augment.zoom", (1.0,), "augment.zoom must be"),
-        ("data.channels", 2, "data.channels must be 1, 3 or 4"),
+        ("data.channels", 2, "data.channels must be one of 1, 3, 4"),
         ("data.mean", (0.1, 0.2), "data.mean has 2 numbers"),
-        ("data.std", (0.0,), "data.std must be positive"),
-        ("data.mean", (float("nan"),), "data.mean must be finite"),
-        ("seed", 2**70, "seed must lie in 0 to 4294967295"),
-        ("seed", -1, "seed must lie in"),
-        ("data.ignore", 70000, "data.ignore must lie in -1 to 65535"),
-        ("data.ignore", -5, "data.ignore must lie in -1 to 65535"),
-        ("augment.flip_horizontal", 1.5, r"must lie in \[0, 1\]"),
+        ("data.std", (0.0,), "data.std must be a tuple of numbers above 0"),
+        ("data.mean", (float("nan"),), "data.mean must be a tuple of finite numbers"),
+        ("seed", 2**70, r"seed must be a whole number in \[0, 4294967295\]"),
+        ("seed", -1, "seed must be a whole number in"),
+        ("data.ignore", 70000, r"data.ignore must be a whole number in \[-1, 65535\]"),
+        ("data.ignore", -5, r"data.ignore must be a whole number in \[-1, 65535\]"),
+        ("augment.flip_horizontal", 1.5, r"must be a number in \[0, 1\]"),
         ("loss.label_smoothing", 1.0, "label_smoothing"),
         ("ema.decay", 1.0, "ema.decay"),
-        ("optimizer.learning_rate", float("nan"), "must be finite"),
-        ("optimizer.learning_rate", 0.0, "learning_rate must be positive"),
+        ("optimizer.learning_rate", float("nan"), "must be a number above 0"),
+        ("optimizer.learning_rate", 0.0, "learning_rate must be a number above 0"),
         ("schedule.warmup", 1000, "schedule.warmup"),
         ("accumulate", 3, "not divisible by accumulate"),
         ("model.num_classes", -1, "model.num_classes"),
@@ -203,9 +220,12 @@ def get_config(arg=None):
         ("c.data.sise = (1, 2)", "no config key 'sise'. Did you mean 'size'?"),
         ("c.dta.size = (1, 2)", "no config key 'dta'. Did you mean 'data'?"),
         ("c['dta']['size'] = (1, 2)", "no config key 'dta'. Did you mean 'data'?"),
-        ("c.data.size = 64", "line 4 (c.data.size = 64): the config key 'size' must be of another type like (64, 64)"),
-        ("c.data = 64", "the config key 'data' must be of another type, a group of keys, got 64"),
-        ("c.data.size = ('a', 'b')", "data.size must be whole numbers"),
+        (
+            "c.data.size = 64",
+            "line 4 (c.data.size = 64): the config key 'size' must have a value like (64, 64), got 64.",
+        ),
+        ("c.data = 64", "the config key 'data' is a group of keys, got 64."),
+        ("c.data.size = ('a', 'b')", "data.size must be (height, width) in whole pixels, got ('a', 'b')"),
         ("c.unlock(); c.stepz = 3", "There is no config key 'stepz'. Did you mean 'steps'?"),
         ("c = ConfigDict({'steps': 3})", "must start from default_config(); it lacks the key seed"),
         (
@@ -254,12 +274,15 @@ class Known(JaxsegError):
     [
         (ConfigError("Wrong."), 1, "error: Wrong.\n"),
         (Known("Wrong."), 1, "error: Wrong.\n"),
-        (OSError(28, "No space left on device", "a.txt"), 1,
-         "error: a.txt could not be read or written: No space left on device.\n"),
+        (
+            OSError(28, "No space left on device", "a.txt"),
+            1,
+            "error: a.txt could not be read or written: No space left on device.\n",
+        ),
         (OSError("odd"), 1, "error: A file could not be read or written: odd.\n"),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
     ],
-)  # fmt: skip
+)
 def test_run_command_says_errors_in_one_line(capsys, error, status, text):
     def body():
         raise error
@@ -337,3 +360,48 @@ def test_help_lists_the_keys_without_loading_a_model():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--config.optimizer.learning_rate=0.001" in result.stdout
     assert "peak learning rate" in result.stdout
+
+
+def test_a_config_dict_of_another_origin_is_read(tmp_path):
+    path = tmp_path / "experiment.py"
+    path.write_text(
+        "import ml_collections\nfrom jaxseg.config import default_config\ndef get_config(arg=None):\n"
+        "    c = ml_collections.ConfigDict(default_config().to_dict())\n"
+        "    c.model.args = ml_collections.ConfigDict({'widths': (4, 8), 'encoder_args': {'blocks': 1}})\n"
+        "    return c\n"
+    )
+    config = command.load_experiment(str(path))
+    assert flatten(config)["model.args.encoder_args.blocks"] == 1
+    command.parse_overrides(config, ["--config.model.args.encoder_args.blocks=2", "--config.steps=7"])
+    assert (config.model.args.encoder_args.blocks, config.steps) == (2, 7)
+    with pytest.raises(ConfigError, match="Did you mean 'steps'"):
+        config.stesp = 3
+
+
+def test_a_configuration_answers_as_a_config_dict_and_a_mapping_do():
+    """`hasattr`, `get`, copies and the errors of plain ConfigDicts work, besides the sentences."""
+    config = default_config()
+    assert not hasattr(config, "stesp") and config.get("stesp", 3) == 3
+    with pytest.raises(KeyError, match=r"^There is no config key 'stesp'\. Did you mean 'steps'"):
+        config["stesp"]
+    with pytest.raises(AttributeError, match=r"no config key 'sise'\. Did you mean 'size'"):
+        config.data.sise = (1, 2)
+    with pytest.raises(TypeError, match=r"'size' must have a value like \(64, 64\), got 64"):
+        config.data.size = 64
+    for other in (copy.deepcopy(config), pickle.loads(pickle.dumps(config)), config.copy_and_resolve_references()):
+        assert to_dict(other) == to_dict(config) and other.is_locked
+    args = ConfigDict({"a": {"b": 1}})
+    assert isinstance(args.a, ConfigDict) and args["a.b"] == 1
+    with pytest.raises(ConfigError, match="no config key 'c'"):
+        args["a.c"]
+
+
+def test_help_says_what_a_value_must_be():
+    text = command.help_text()
+    assert "[one of 'jit', 'pmap']" in text and "[a number in [0, 1)]" in text
+
+
+def test_every_default_is_valid_by_itself():
+    for name, key in KEYS.items():
+        assert check_value(name, key.default, key.hint) == key.default
+    validate(default_config())

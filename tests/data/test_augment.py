@@ -10,14 +10,22 @@ from scipy import ndimage
 from jaxseg.config import default_config
 from jaxseg.data import augment as ops
 from jaxseg.data import geometry
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.types import IGNORE
 
 CHANNELS = (1, 3, 4)
 EVERYTHING = dict(
-    flip_horizontal=0.5, flip_vertical=0.5, zoom=(0.6, 1.7), shear=0.2, rotate=30.0, crop=(12, 10), crop_max_share=0.5,
-    brightness=0.3, contrast=0.3, saturation=0.3,
-)  # fmt: skip
+    flip_horizontal=0.5,
+    flip_vertical=0.5,
+    zoom=(0.6, 1.7),
+    shear=0.2,
+    rotate=30.0,
+    crop=(12, 10),
+    crop_max_share=0.5,
+    brightness=0.3,
+    contrast=0.3,
+    saturation=0.3,
+)
 SINGLE = {
     "flip": lambda key, image, label: ops.random_flip(key, image, label, 1),
     "zoom": lambda key, image, label: ops.random_zoom(key, image, label, 0.5, 2.0),
@@ -183,11 +191,17 @@ def test_image_and_mask_move_alike(name, key):
 def test_all_steps_together_move_image_and_mask_alike(key):
     image, label = blocks(32, 28)
     augment = ops.make_augment(
-        flip_horizontal=0.5, flip_vertical=0.5, zoom=(0.6, 1.7), shear=0.2, rotate=40.0, crop=(20, 18),
+        flip_horizontal=0.5,
+        flip_vertical=0.5,
+        zoom=(0.6, 1.7),
+        shear=0.2,
+        rotate=40.0,
+        crop=(20, 18),
         crop_max_share=0.6,
-    )  # fmt: skip
-    moved, moved_label = map(np.asarray, jax.jit(jax.vmap(augment, (0, None, None)))(
-        jax.random.split(key, 16), image, label))  # fmt: skip
+    )
+    moved, moved_label = map(
+        np.asarray, jax.jit(jax.vmap(augment, (0, None, None)))(jax.random.split(key, 16), image, label)
+    )
     inside = moved_label != IGNORE
     assert moved.shape == (16, 20, 18, 4) and 0.5 < inside.mean() < 1.0
     assert np.take_along_axis(moved, np.where(inside, moved_label, 0)[..., None], -1)[..., 0][inside].min() > 0.2499
@@ -381,14 +395,27 @@ def test_from_config_takes_the_section(key):
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(zoom=(0.0, 1.0)), dict(zoom=(2.0, 1.0)), dict(zoom=(1.0,)), dict(shear=-0.1), dict(rotate=-1.0),
-     dict(flip_horizontal=1.5), dict(brightness=-0.1), dict(contrast=2.0), dict(crop=(8,)), dict(crop=(0, 8)),
-     dict(crop_max_share=-1.0), dict(rotate=float("nan"))],
-)  # fmt: skip
+    [
+        dict(zoom=(0.0, 1.0)),
+        dict(zoom=(2.0, 1.0)),
+        dict(zoom=(1.0,)),
+        dict(shear=-0.1),
+        dict(rotate=-1.0),
+        dict(flip_horizontal=1.5),
+        dict(brightness=-0.1),
+        dict(contrast=2.0),
+        dict(crop=(8,)),
+        dict(crop=(0, 8)),
+        dict(crop_max_share=-1.0),
+        dict(rotate=float("nan")),
+    ],
+)
 def test_values_that_cannot_be_are_named(wrong):
     (name,) = wrong
-    with pytest.raises(ConfigError, match=f"augment.{name} must"):
+    with pytest.raises(ArgumentError, match=f"^{name} must be"):
         ops.make_augment(**wrong)
+    with pytest.raises(ConfigError, match=rf"^augment\.{name} must be"):
+        ops.from_config(wrong)
 
 
 def test_shapes_that_disagree_are_named(key):

@@ -71,8 +71,15 @@ def test_every_problem_is_listed_and_the_good_images_are_drawn(experiment, folde
     assert check.main(arguments) == 1
     out, err = capsys.readouterr()
     assert "7 problems:" in err
-    for text in ("03.png has no mask", "04.png has no image", "is 9 x 9", "holds the values 77", "cannot be read",
-                 "this file has ((9,9,9),)", "Every pixel of 09 (train) is ignored"):  # fmt: skip
+    for text in (
+        "03.png has no mask",
+        "04.png has no image",
+        "is 9 x 9",
+        "holds the values 77",
+        "cannot be read",
+        "this file has ((9,9,9),)",
+        "Every pixel of 09 (train) is ignored",
+    ):
         assert text in err
     assert "train: 3 images read" in out and "val: 3 images read" in out
     assert (tmp_path / "s.png").is_file()

@@ -236,9 +236,15 @@ def test_exif_orientation(tmp_path, orientation, suffix):
     stored[:8, :8] = 250
     stored[8:, :8] = 120
     turns = {
-        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
-        5: lambda a: a.T, 6: lambda a: a.T[:, ::-1], 7: lambda a: a[::-1, ::-1].T, 8: lambda a: a.T[::-1],
-    }  # fmt: skip
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.T,
+        6: lambda a: a.T[:, ::-1],
+        7: lambda a: a[::-1, ::-1].T,
+        8: lambda a: a.T[::-1],
+    }
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = write(tmp_path / f"i.{suffix}", stored, exif=exif)

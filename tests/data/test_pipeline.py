@@ -51,8 +51,15 @@ class JaxStarted(Numbers):
 
 
 def _train(source, **changes):
-    arguments = {"batch_size": 4, "size": (8, 8), "fit": "crop", "channels": 3, "seed": 0,
-                 "process_index": 0, "process_count": 1}  # fmt: skip
+    arguments = {
+        "batch_size": 4,
+        "size": (8, 8),
+        "fit": "crop",
+        "channels": 3,
+        "seed": 0,
+        "process_index": 0,
+        "process_count": 1,
+    }
     return make_train_loader(source, **(arguments | changes))
 
 
@@ -77,7 +84,10 @@ def _assert_same(batches, others):
 def test_batches_have_the_types_of_the_contract():
     batch = _take(_train(Numbers(10)), 1)[0]
     assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
-        "image": ((4, 8, 8, 3), np.uint8), "label": ((4, 8, 8), np.uint8), "index": ((4,), np.int32)}  # fmt: skip
+        "image": ((4, 8, 8, 3), np.uint8),
+        "label": ((4, 8, 8), np.uint8),
+        "index": ((4,), np.int32),
+    }
     assert (batch["image"][..., 0] == batch["index"][:, None, None]).all()
 
 
@@ -136,8 +146,10 @@ def test_a_state_of_another_loader_is_refused(change):
 @pytest.mark.parametrize(("count", "workers"), [(3, 0), (2, 1)])
 def test_processes_share_the_batch_of_one(count, workers):
     whole = _take(_train(Numbers(10), batch_size=6), 5)
-    shares = [_take(_train(Numbers(10), batch_size=6, workers=workers, process_index=p, process_count=count), 5)
-              for p in range(count)]  # fmt: skip
+    shares = [
+        _take(_train(Numbers(10), batch_size=6, workers=workers, process_index=p, process_count=count), 5)
+        for p in range(count)
+    ]
     _assert_same([{k: np.concatenate([s[k] for s in step]) for k in step[0]} for step in zip(*shares)], whole)
 
 

@@ -91,7 +91,7 @@ def test_info_needs_a_colour_for_each_class_and_no_more_classes_than_a_label_hol
 def test_every_source_of_the_help_text_is_known():
     from jaxseg.config import KEYS
 
-    assert all(name in KEYS["data.source"][1] for name in SOURCES)
+    assert all(name in KEYS["data.source"].meaning for name in SOURCES)
 
 
 def test_importing_the_data_package_and_making_shapes_loads_nothing_heavy():

@@ -157,7 +157,7 @@ def test_pets_split_their_training_images(tmp_path, cache):
 def test_cityscapes_keeps_its_19_classes(tmp_path, cache):
     masks = _cityscapes(tmp_path)
     source = TFDSSource("cityscapes", "val", str(tmp_path), cache)
-    (name, label), = _labels(source).items()  # fmt: skip
+    ((name, label),) = _labels(source).items()
     assert name == "bonn_000003_000019" and source.label_size(0) == (1024, 2048)
     raw_ids = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
     for raw in range(34):
@@ -310,12 +310,24 @@ def test_sources_pickle_and_load_in_workers(tmp_path, cache):
     np.testing.assert_array_equal(copy[3]["image"], source[3]["image"])
     batches = []
     for workers in (0, 1):
-        with make_train_loader(source, batch_size=2, size=(6, 8), fit="resize", channels=3, seed=0, workers=workers,
-                               process_index=0, process_count=1) as loader:  # fmt: skip
+        with make_train_loader(
+            source,
+            batch_size=2,
+            size=(6, 8),
+            fit="resize",
+            channels=3,
+            seed=0,
+            workers=workers,
+            process_index=0,
+            process_count=1,
+        ) as loader:
             batches.append(next(loader))
     np.testing.assert_array_equal(batches[0]["image"], batches[1]["image"])
-    seen = [i for b in make_eval_loader(source, batch_size=2, size=(6, 8), fit="crop", process_index=0,
-                                        process_count=1) for i in b["index"]]  # fmt: skip
+    seen = [
+        i
+        for b in make_eval_loader(source, batch_size=2, size=(6, 8), fit="crop", process_index=0, process_count=1)
+        for i in b["index"]
+    ]
     assert sorted(seen) == [-1, 0, 1, 2, 3, 4]
     of_class, where_present = pixel_counts(source)
     assert of_class.sum() == sum((source[i]["label"] != IGNORE).sum() for i in range(5))

@@ -213,9 +213,13 @@ def boundary_f1_64(z, y, width=1, tolerance=2, include_background=True):
 
 
 REFERENCES = {name: partial(overlap64, name) for name in OVERLAP} | {
-    "focal": focal64, "lovasz": lovasz64, "ohem": ohem64, "sampled_cross_entropy": sampled64,
-    "boundary": boundary64, "boundary_f1": boundary_f1_64,
-}  # fmt: skip
+    "focal": focal64,
+    "lovasz": lovasz64,
+    "ohem": ohem64,
+    "sampled_cross_entropy": sampled64,
+    "boundary": boundary64,
+    "boundary_f1": boundary_f1_64,
+}
 
 
 def smooth_batch(k, shape=(3, 6, 7), seed=0):

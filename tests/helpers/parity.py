@@ -203,3 +203,33 @@ def check_gradients(
     stats = pretrained.flatten(mutated)
     for path, theirs_ in moved.items():
         assert_close(stats[path], theirs_, relative)
+
+
+def taken(features, at):
+    """What torchvision's `features` give after the layers `at`."""
+
+    def run(x):
+        result = []
+        for i, layer in enumerate(features):
+            x = layer(x)
+            if i in at:
+                result.append(x)
+        return result
+
+    return run
+
+
+def check_pyramid(encoder, module, module_rules, at, sizes=((64, 96), (65, 79))):
+    """An encoder gives what torchvision's `features` give after the layers `at`."""
+    import torch
+
+    class Features(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, x):
+            return taken(module.features, at)(x)
+
+    moved = [rule._replace(pattern=r"inner\." + rule.pattern) for rule in module_rules]
+    check_eval(encoder, Features(), moved, sizes, ours=list, theirs=list)

@@ -1,5 +1,10 @@
 """Arguments that make every architecture and encoder tiny, for tests of what they all promise."""
 
+from flax import linen as nn
+
+from jaxseg import models
+from jaxseg.nn import Conv
+
 _VGG = {
     "encoder": "vgg11_bn",
     "encoder_args": {"channels": [4, 8], "depths": [1, 2], "use_bias": False},
@@ -101,3 +106,23 @@ ENCODERS = {
     "wide_resnet101_2": {"depths": [1, 1], "widths": [4, 8, 8]},
     "wide_resnet50_2": {"depths": [1, 1], "widths": [4, 8, 8]},
 }
+
+
+def tiny(name: str, num_classes: int = 5, **fields) -> nn.Module:
+    """Returns the tiny network of this name."""
+    return models.build(name, num_classes=num_classes, **TINY[name], **fields)
+
+
+class Backbone(nn.Module):
+    """A pyramid that starts at stride 2 and keeps its resolution once, as an atrous network does."""
+
+    strides = (2, 4, 4)
+    norm: object = None
+    act: object = None
+    dtype: object = None
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        one = Conv(4, stride=2, name="a")(x)
+        two = Conv(6, stride=2, name="b")(one)
+        return one, two, Conv(8, name="c")(two)

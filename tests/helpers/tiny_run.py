@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxseg import build, optim
+from jaxseg.build import build_parts
 from jaxseg.config import ConfigDict, default_config, update
 from jaxseg.data import make_source
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.workdir import data_record, prepare_workdir
-from jaxseg.state import TrainState, init_state
+from jaxseg.state import TrainState
 
 TINY = {"widths": (4,), "hidden": 8, "hidden_kernel": 3, "dropout": 0.0}
 
@@ -28,10 +28,7 @@ def tiny_config(**values: Any) -> ConfigDict:
 
 def tiny_state(config: ConfigDict, num_classes: int, seed: int) -> TrainState:
     """Returns a state whose predictions hold several classes."""
-    tx, _ = optim.from_config(config)
-    model = build.make_model(config, num_classes)
-    shape = (*build.input_size(config), config.data.channels)
-    state = init_state(model, tx, jax.random.key(seed), shape, ema=config.ema.decay > 0)
+    state = build_parts(config, num_classes).init(jax.random.key(seed))
     keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
 
     def shake(tree: Any) -> Any:

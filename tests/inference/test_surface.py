@@ -179,9 +179,13 @@ def test_the_default_tolerance_is_a_share_of_the_diagonal_and_at_least_a_pixel()
 def test_the_surface_table_and_dictionary():
     nan = np.nan
     result = surface.SurfaceScores(
-        np.array([0.5, nan]), np.array([0.25, nan]), np.array([2.0, nan]), np.array([1.0, nan]),
-        np.array([4, 0]), np.array([1, 0]),
-    )  # fmt: skip
+        np.array([0.5, nan]),
+        np.array([0.25, nan]),
+        np.array([2.0, nan]),
+        np.array([1.0, nan]),
+        np.array([4, 0]),
+        np.array([1, 0]),
+    )
     lines = surface.surface_table(result, ["a|b", "sky"]).splitlines()
     assert len({len(line) for line in lines}) == 1 and lines[2].startswith("| a\\|b")
     assert [c.strip() for c in lines[2].split("|")[3:-1]] == ["50.00", "25.00", "2.00", "1.00", "4", "1"]

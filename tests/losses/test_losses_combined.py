@@ -2,16 +2,20 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.loss_references import make, make_batch, reference, run, smooth_batch
 from helpers.tiny_models import TINY
-from models.test_models import shapes
+from helpers.variables import shapes
 
 from jaxseg import losses, models
-from jaxseg.losses import combine
+from jaxseg.arguments import Share
+from jaxseg.losses.definition import Definition
+from jaxseg.losses.table import LOSSES
 
 
 def test_median_frequency_weights_by_hand():
@@ -107,8 +111,8 @@ def test_terms_mix_in_one_sum_and_take_their_arguments():
 def test_every_term_is_public_and_in_the_readme():
     readme = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
     listed = re.search(r"Losses, and weighted sums of them: `([^`]+)`.*?of its own brings, `([^`]+)`", readme)
-    assert sorted(f"{listed[1]} {listed[2]}".split()) == sorted(combine._TERMS)
-    for name in combine._TERMS:
+    assert sorted(f"{listed[1]} {listed[2]}".split()) == sorted(LOSSES)
+    for name in LOSSES:
         assert name in losses.__all__ or {f"{name}_stats", f"{name}_from_stats"} <= set(losses.__all__)
     for name in losses.__all__:
         assert hasattr(losses, name)
@@ -126,7 +130,9 @@ def test_a_loss_of_another_network_names_its_own(term, network):
         _, logits, out = shapes(models.build(name, num_classes=3, **TINY[name]), (1, 8, 8, 3))
         return jax.eval_shape(loss.stats, logits, label, out)
 
-    with pytest.raises(ValueError, match=rf"The loss {term} reads .*, which this model has not; .*'{network}' has it"):
+    with pytest.raises(
+        ValueError, match=rf"The loss {term} reads .*, which this model does not have; .*'{network}' has it"
+    ):
         stats("unet")
     assert stats(network).keys() == {term}
 
@@ -134,9 +140,9 @@ def test_a_loss_of_another_network_names_its_own(term, network):
 @pytest.mark.parametrize(
     "name, options, words",
     [
-        ("focal", {"alpha": 1.5}, r"focal.alpha must lie in \[0, 1\]"),
+        ("focal", {"alpha": 1.5}, r"focal.alpha must be a number in \[0, 1\]"),
         ("focal", {"one_vs_rest": 1}, "True or False"),
-        ("ohem", {"min_kept": 100000}, r"ohem.min_kept must lie in \[0, 1\]"),
+        ("ohem", {"min_kept": 100000}, r"ohem.min_kept must be a number in \[0, 1\]"),
         ("tversky", {"aplha": 0.3}, "'alpha'"),
         ("tversky", {"alpha": "a"}, "number of at least 0"),
         ("boundary", {"max_distance": 2.5}, "whole number"),
@@ -147,3 +153,25 @@ def test_a_loss_of_another_network_names_its_own(term, network):
 def test_wrong_arguments_are_named(name, options, words):
     with pytest.raises(ValueError, match=words):
         make(name, options, 3)
+
+
+def test_a_loss_is_a_function_and_a_row_of_the_table(monkeypatch):
+    """What `make_loss` checks and passes on follows from the signature of the function alone."""
+
+    def squared_logits(logits, labels, *, factor: Share = 0.5, rounds: Literal[1, 2] = 1):
+        return factor * rounds * jnp.sum(jnp.square(logits)), jnp.float32(labels.size)
+
+    monkeypatch.setitem(LOSSES, "squared_logits", Definition(squared_logits))
+    logits, labels = make_batch(3)
+    loss = losses.make_loss(
+        "cross_entropy + 2 * squared_logits", num_classes=3, args={"squared_logits": {"factor": 1, "rounds": 2}}
+    )
+    values = loss.values(loss.stats(logits, labels))
+    np.testing.assert_allclose(values["squared_logits"], 2 * np.sum(np.square(logits)) / labels.size, rtol=1e-6)
+    for name, value, words in (
+        ("factr", 1, "The loss squared_logits has no argument 'factr'. Did you mean 'factor'?"),
+        ("factor", 2, "squared_logits.factor must be a number in [0, 1], got 2."),
+        ("rounds", 3, "squared_logits.rounds must be one of 1, 2, got 3."),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+            losses.make_loss("squared_logits", num_classes=3, args={"squared_logits": {name: value}})

@@ -100,13 +100,15 @@ def test_predicted_classes():
 
 
 # Truth in rows. Class 2 is absent from both; class 3 is predicted without being there; class 4 is missed altogether.
-BY_HAND = np.array([
-    [6, 2, 0, 0, 0],
-    [1, 3, 0, 1, 0],
-    [0, 0, 0, 0, 0],
-    [0, 0, 0, 0, 0],
-    [2, 0, 0, 0, 0],
-])  # fmt: skip
+BY_HAND = np.array(
+    [
+        [6, 2, 0, 0, 0],
+        [1, 3, 0, 1, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [2, 0, 0, 0, 0],
+    ]
+)
 
 
 def test_scores_by_hand():
@@ -176,15 +178,25 @@ def test_the_table_and_the_dictionary():
     lines = metrics.table(result, names).splitlines()
     assert len({len(line) for line in lines[:8]}) == 1  # aligned
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == [
-        "road", "54.55", "66.67", "75.00", "70.59", "53.33"
-    ]  # fmt: skip
+        "road",
+        "54.55",
+        "66.67",
+        "75.00",
+        "70.59",
+        "53.33",
+    ]
     assert lines[3].startswith("| side\\|walk |") and lines[4].split("|")[2].strip() == "-"
     assert lines[-1].startswith("mean IoU 24.35, pixel accuracy 60.00")
     values = json.loads(json.dumps(metrics.scores_dict(result, names), allow_nan=False))
     assert values["mean_iou"] == pytest.approx((6 / 11 + 3 / 7) / 4)
     assert values["classes"][2] == {
-        "name": "sky", "support": 0, "iou": None, "precision": None, "recall": None, "f1": None
-    }  # fmt: skip
+        "name": "sky",
+        "support": 0,
+        "iou": None,
+        "precision": None,
+        "recall": None,
+        "f1": None,
+    }
     for function in (metrics.table, metrics.scores_dict):
         with pytest.raises(ValueError, match="5 classes, got 2"):
             function(result, ["a", "b"])

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.test_models import drawn, paths, shapes, tiny
-from models.test_models_papers import compare, conv, count, normed
+from helpers.papers import compare, conv, count, normed
+from helpers.tiny_models import tiny
+from helpers.variables import drawn, paths, shapes
 
 from jaxseg import models
 

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from helpers.papers import Torch, conv, count, normed
 from helpers.parity import FAST_COMPILE
-from models.test_models import drawn, shapes
-from models.test_models_papers import Torch, conv, count, normed
+from helpers.variables import drawn, shapes
 
 from jaxseg import models
 from jaxseg.data import make_eval_loader

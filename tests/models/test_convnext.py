@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
-from models.test_mobilenet import check_pyramid, count
-from models.test_models import drawn
+from helpers.parity import check_pyramid
+from helpers.variables import count_parameters, drawn
 
 from jaxseg.models import encoders
 from jaxseg.models.encoders.convnext import ConvNeXt
@@ -53,7 +53,7 @@ def test_timms_weights_fit():
 def test_counts_are_the_published_ones(name, published):
     encoder = encoders.build(f"convnext_{name}")
     features = encoder.widths[-1]
-    assert count(encoder) + 2 * features + 1000 * features + 1000 == published
+    assert count_parameters(encoder) + 2 * features + 1000 * features + 1000 == published
 
 
 def test_convnext_tiny_takes_torchvisions_weights():

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
-from models.test_mobilenet import check_pyramid, count
-from models.test_models import drawn
+from helpers.parity import check_pyramid
+from helpers.variables import count_parameters, drawn
 
 from jaxseg.models import encoders
 from jaxseg.models.encoders.efficientnet import EfficientNet
@@ -40,7 +40,7 @@ def test_counts_are_the_published_ones(size):
     width, depth, published, features = SIZES[size]
     encoder = encoders.build(f"efficientnet_b{size}", last=True)
     assert (encoder.width, encoder.depth) == (width, depth) and encoder.widths[-1] == features
-    assert count(encoder) + 1000 * features + 1000 == published
+    assert count_parameters(encoder) + 1000 * features + 1000 == published
 
 
 @pytest.mark.parametrize("size", [2, 7])

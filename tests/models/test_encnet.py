@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.papers import compare, conv, count, normed
 from helpers.parity import images
+from helpers.tiny_models import tiny
+from helpers.variables import drawn, paths, shapes
 from jax.test_util import check_grads
-from models.test_models import drawn, paths, shapes, tiny
-from models.test_models_papers import compare, conv, count, normed
 
 from jaxseg import models
 from jaxseg.losses import make_loss

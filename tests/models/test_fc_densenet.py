@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.test_models import shapes
-from models.test_models_papers import compare, conv, count
+from helpers.papers import compare, conv, count
+from helpers.variables import shapes
 
 from jaxseg import models
 from jaxseg.models.fc_densenet import NETWORKS

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
-from models.test_mobilenet import count
-from models.test_models import drawn
-from models.test_models_papers import Torch, compare, conv, normed
+from helpers.papers import Torch, compare, conv, normed
+from helpers.variables import count_parameters, drawn
 
 from jaxseg import models
 from jaxseg.models import encoders
@@ -90,7 +89,7 @@ def test_published_member_takes_timms_weights():
 
 def test_counts_are_timms():
     assert encoders.build("hrnet_w48").widths == (48, 96, 192, 384)
-    assert count(encoders.build("hrnet_w32")) == SIZES[32]
+    assert count_parameters(encoders.build("hrnet_w32")) == SIZES[32]
 
 
 def test_forms_of_the_exchange_agree_on_shapes_alone():
@@ -114,7 +113,7 @@ def test_ocrnet_count():
     head += normed(1, 512, 256) + normed(1, 256, 256)  # key
     head += normed(1, 512, 256) + normed(1, 256, 512)  # value, out
     head += normed(1, 1024, 512) + conv(1, 512, 19)
-    total = count(models.build("ocrnet", num_classes=19))
+    total = count_parameters(models.build("ocrnet", num_classes=19))
     assert total == SIZES[48] + head
     assert round(total / 1e6, 1) == 70.4  # mmsegmentation gives 70.37 M for HRNetV2p-W48 with OCR.
 

@@ -7,44 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
+from helpers.parity import check_pyramid
+from helpers.variables import count_parameters
 
 from jaxseg import models
 from jaxseg.models import encoders
 from jaxseg.models.encoders.mobilenet import MobileNetV2, MobileNetV3, places
 from jaxseg.nn import InvertedResidual, make_norm, round_channels
 from jaxseg.pretrained import mobilenet as rules
-
-
-def count(model, channels: int = 3) -> int:
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, channels)))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
-
-
-def taken(features, at):
-    """What torchvision's `features` give after the layers `at`."""
-
-    def run(x):
-        result = []
-        for i, layer in enumerate(features):
-            x = layer(x)
-            if i in at:
-                result.append(x)
-        return result
-
-    return run
-
-
-def check_pyramid(encoder, module, module_rules, at, sizes=((64, 96), (65, 79))):
-    class Features(oracles.torch().nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = module
-
-        def forward(self, x):
-            return taken(module.features, at)(x)
-
-    moved = [rule._replace(pattern=r"inner\." + rule.pattern) for rule in module_rules]
-    parity.check_eval(encoder, Features(), moved, sizes, ours=list, theirs=list)
 
 
 def test_mobilenet_v2_is_torchvisions():
@@ -86,7 +56,7 @@ def test_big_members_take_torchvisions_weights():
         assert encoder.widths == widths and encoder.strides == (2, 4, 8, 16, 32)
         parity.load(encoder, module, mapping())
         published = {"mobilenet_v2": 3_504_872, "mobilenet_v3_large": 5_483_032, "mobilenet_v3_small": 2_542_856}
-        assert count(encoder) + head == published[name] == sum(p.numel() for p in module.parameters())
+        assert count_parameters(encoder) + head == published[name] == sum(p.numel() for p in module.parameters())
 
 
 def test_the_last_convolution_can_be_left_out():
@@ -152,7 +122,7 @@ def test_lraspp_is_torchvisions():
 
 def test_lraspp_count():
     # 3,221,538: torchvision's figure for its weights of 21 classes, running statistics not counted.
-    assert count(models.build("lraspp", num_classes=21)) == 3_221_538
+    assert count_parameters(models.build("lraspp", num_classes=21)) == 3_221_538
 
 
 def test_lraspp_takes_the_level_it_is_told():

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from helpers.parity import FAST_COMPILE
-from helpers.tiny_models import ENCODERS, TINY
+from helpers.tiny_models import ENCODERS, TINY, Backbone, tiny
+from helpers.variables import drawn, paths, shapes
 
 from jaxseg import models, pretrained
 from jaxseg.models import encoders
 from jaxseg.models.attention_decoder import pooling_factor
-from jaxseg.nn import Conv, make_norm
+from jaxseg.nn import make_norm
 
 # Where the classifier is not the one layer "head" (a sum of several scores).
 HEADS = {"deeplabv2": "head/branch0/score"}
@@ -24,40 +24,6 @@ READ_BY_LOSSES = ("semantic_encoding", "reconstruction")
 NORMS = ("batch", "instance", "group", "layer", "none")
 # Transformers have layer norms whatever `norm` says.
 LAYER_NORMS = ("mask2former", "segformer")
-
-
-def tiny(name: str, num_classes: int = 5, **fields):
-    return models.build(name, num_classes=num_classes, **TINY[name], **fields)
-
-
-def shapes(model: nn.Module, image: tuple[int, ...], train: bool = False):
-    """Returns (variables, logits, out) as shapes, without computing anything."""
-    x = jax.ShapeDtypeStruct(image, jnp.float32)
-    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    variables = jax.eval_shape(lambda x: model.init(rngs, x), x)
-    apply = functools.partial(model.apply, train=train, mutable=["batch_stats"], rngs=rngs)
-    (logits, out), _ = jax.eval_shape(apply, variables, x)
-    return variables, logits, out
-
-
-def drawn(module: nn.Module, *inputs):
-    """Variables with every leaf random, so that no scale of one or bias of zero hides a mistake."""
-    variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        name = path[-1].key
-        if name == "kernel":
-            return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
-        if name in ("scale", "var"):
-            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        return rng.normal(0, 0.3, leaf.shape).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, variables)
-
-
-def paths(tree) -> set[str]:
-    return {"/".join(p.key for p in path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def test_every_model_is_tested():
@@ -209,21 +175,6 @@ def test_attention_is_bounded_by_max_tokens():
     shapes(model, (1, 720, 960, 3), train=True)
 
 
-class Backbone(nn.Module):
-    """A pyramid that starts at stride 2 and keeps its resolution once, as an atrous network does."""
-
-    strides = (2, 4, 4)
-    norm: object = None
-    act: object = None
-    dtype: object = None
-
-    @nn.compact
-    def __call__(self, x, *, train=False):
-        one = Conv(4, stride=2, name="a")(x)
-        two = Conv(6, stride=2, name="b")(one)
-        return one, two, Conv(8, name="c")(two)
-
-
 @pytest.mark.parametrize("name", ["attention_decoder", "attention_unet", "autoencoder", "resunet", "unet"])
 def test_decoders_take_any_pyramid(name):
     for encoder in ("plain", "residual"):
@@ -258,10 +209,10 @@ def test_every_encoder_is_tested():
     [
         ("resnet", {}, "no model 'resnet'. Did you mean 'resunet'"),
         ("unet", {"width": [1]}, "'unet' has no field 'width'. Did you mean 'widths'"),
-        ("unet", {"widths": "64"}, "widths must be a tuple, each element a whole number, got '64'"),
-        ("unet", {"widths": [4, 0]}, "widths must be at least 1"),
-        ("unet", {"widths": []}, "widths must not be empty"),
-        ("unet", {"convs": 1.5}, "convs must be a whole number, got 1.5"),
+        ("unet", {"widths": "64"}, "widths must be a tuple of one or more whole numbers of at least 1, got '64'"),
+        ("unet", {"widths": [4, 0]}, "widths must be a tuple of one or more whole numbers of at least 1, got .4, 0."),
+        ("unet", {"widths": []}, "widths must be a tuple of one or more whole numbers of at least 1, got .."),
+        ("unet", {"convs": 1.5}, "convs must be a whole number of at least 1, got 1.5"),
         ("unet", {"convs": True}, "convs must be a whole number"),
         ("unet", {"dropout": "a"}, "dropout must be a number"),
         ("unet", {"padding": "full"}, "padding must be one of 'same', 'valid', got 'full'"),
@@ -270,7 +221,7 @@ def test_every_encoder_is_tested():
         ("unet", {"norm": "bach"}, "batch"),
         ("unet", {"act": "rleu"}, "no activation 'rleu'. Did you mean 'relu'"),
         ("unet", {"dtype": "float64"}, "float32, bfloat16"),
-        ("unet", {"num_classes": 0}, "num_classes must be at least 1"),
+        ("unet", {"num_classes": 0}, "num_classes must be a whole number of at least 1, got 0"),
         ("unet", {"encoder": "resdual"}, "no encoder 'resdual'. Did you mean 'residual'"),
         ("unet", {"encoder": "plain", "encoder_args": {"wdths": [1]}}, "'plain' has no field 'wdths'. Did you mean"),
         ("unet", {"encoder_args": {"widths": [1]}}, "encoder_args needs encoder"),

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
-from models.test_models import drawn
-from models.test_models_papers import conv
+from helpers.papers import conv
+from helpers.variables import drawn
 
 from jaxseg import pretrained
 from jaxseg.models import encoders

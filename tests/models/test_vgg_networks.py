@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
-from models.test_models import drawn, paths, shapes
-from models.test_models_papers import compare, conv, count, normed
+from helpers.papers import compare, conv, count, normed
+from helpers.variables import drawn, paths, shapes
 
 from jaxseg import models, pretrained
 from jaxseg.models import encoders
@@ -173,7 +173,7 @@ def test_fcn_holds_the_dense_layers_of_a_classifier(tmp_path):
     for fields, other in (({"norm": "batch"}, "fc6"), ({"hidden": 5}, "fc7")):
         model = models.build("fcn", num_classes=2, **{"hidden": 6, **fields}, **encoder)
         loaded = pretrained.load(shapes(model, (1, 64, 64, 3))[0], str(tmp_path / "x.pth"), encoder="vgg11")
-        assert len(loaded.notes) == 1 and loaded.notes[0].startswith("left fc6 and fc7 new: ")
+        assert len(loaded.notes) == 1 and loaded.notes[0].startswith("kept the initial values of fc6 and fc7: ")
         assert isinstance(loaded.variables["params"][other]["conv"]["kernel"], jax.ShapeDtypeStruct)
         assert not isinstance(loaded.variables["params"]["encoder"]["stage0"]["conv1"]["kernel"], jax.ShapeDtypeStruct)
 

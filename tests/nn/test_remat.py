@@ -7,14 +7,15 @@ import optax
 import pytest
 from helpers.tiny_models import ENCODERS, TINY
 from helpers.tiny_run import tiny_config
-from test_step import assert_same
+from helpers.tiny_step import assert_same
 
-from jaxseg import build, models, parallel, step, train
+from jaxseg import models, parallel, step, train
 from jaxseg.config import differences, update
 from jaxseg.losses import make_loss
 from jaxseg.models import encoders
 from jaxseg.nn import rematerialised
 from jaxseg.nn.remat import is_stage
+from jaxseg.run.check import check
 from jaxseg.state import init_state
 
 # A network each of the two U-shapes and one over a published encoder, with batch norm and dropout where they have it.
@@ -103,7 +104,7 @@ def test_the_key_reaches_the_step_that_is_checked_and_the_one_that_trains(monkey
     monkeypatch.setattr(parallel.JitStrategy, "compile_train", reached)
     config = tiny_config(remat=True)
     update(config, eval__batch_size=8)
-    build.check(config)
+    check(config)
     assert len(made) == 1
     with pytest.raises(Reached, match="remat=True"):
         train.train(config, tmp_path / "run", "the command")

@@ -5,13 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
+from helpers.peers import form_of, format_of
 from helpers.tiny_run import tiny_config
 
 from jaxseg import models, pretrained
+from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.errors import ConfigError
-from jaxseg.pretrained import catalogue, fitting, forms
-from jaxseg.pretrained.loading import formats
+from jaxseg.pretrained import catalogue, peer_form
+from jaxseg.pretrained.family import SMP, TORCHVISION, TRANSFORMERS
+from jaxseg.pretrained.loading import candidates
 from jaxseg.run.weights import plan_weights
 
 CLASSES = 3
@@ -26,14 +29,14 @@ def theirs(name, encoder, **arguments):
     smp = oracles.smp()
     import torch
 
-    # A MiT reads numbers off a tensor as it is made, which the meta device has not.
+    # A MiT reads numbers from a tensor while it is built, which the meta device does not have.
     with torch.device("cpu" if encoder.startswith("mit") else "meta"):
         return getattr(smp, CLASS_OF[name])(encoder, encoder_weights=None, classes=CLASSES, **arguments)
 
 
 def ours(name, encoder, **fields):
     """Our network in the form of theirs; `fields` come before its usual sizes."""
-    form = forms.of(f"smp:{name}", encoder)
+    form = form_of(name, SMP, encoder)
     return models.build(name, num_classes=CLASSES, encoder=encoder, **{**form.fields, **form.sizes, **fields})
 
 
@@ -66,12 +69,12 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "encoder", "arguments", "known", "fields"), CASES)
 def test_every_array_has_its_place(name, encoder, arguments, known, fields):
-    """On both sides, with the encoder's own levels and widths, in the form that `forms` names."""
+    """On both sides, with the encoder's own levels and widths, in the form of the peer."""
     state = theirs(name, encoder, **arguments).state_dict()
     state = {key: np.broadcast_to(np.float32(0), tuple(x.shape)) for key, x in state.items()}
     model = ours(name, known, **fields)
-    lists = [f.rules for f in formats(catalogue.network_rules(name), known, model)]
-    given, wanted = fitting.rename(state, lists), pretrained.flatten(shapes_of(model))
+    lists = [candidate.rules for candidate in candidates(catalogue.network_formats(name), known, model)]
+    given, wanted = pretrained.rename(state, lists), pretrained.flatten(shapes_of(model))
     assert {path: x.shape for path, x in given.items()} == {path: x.shape for path, x in wanted.items()}
 
 
@@ -112,25 +115,25 @@ def test_unet_over_a_vgg_has_the_logits_of_smp(tmp_path):
     assert_logits(module, model, tmp_path / "x.pth", "vgg11", [(64, 96), (65, 79)])
 
 
-def test_a_configuration_is_told_the_fields_that_it_lacks(unet_over_mit):
+def test_the_error_names_the_fields_that_a_configuration_lacks(unet_over_mit):
     changes = {"model__name": "unet", "model__num_classes": CLASSES, "model__weights": str(unet_over_mit[1])}
     config = tiny_config(**changes)
     update(config, model__args={"encoder": "mit_b0", "full_resolution": True, "widths": (4, 5, 6, 7, 8)})
     with pytest.raises(ConfigError) as raised:
-        plan_weights(config, CLASSES)
+        plan_weights(build_parts(config, CLASSES))
     assert str(raised.value).endswith(
         "The file has the names of segmentation_models.pytorch, whose network is ours with model.args.up=nearest, "
         "model.args.head_kernel=3 and by default model.args.widths=(16,32,64,128,256)."
     )
     update(config, model__args={"encoder": "mit_b0", "widths": (16, 32, 64, 128, 256), **UNET})
-    planned = plan_weights(config, CLASSES)
+    planned = plan_weights(build_parts(config, CLASSES))
     assert not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(planned.variables))
     assert planned.origin.notes == () and planned.origin.commit is None
     update(config, model__args={})
     with pytest.raises(
         ConfigError, match=r"the network 'unet' has its own encoder here.*model\.args\.encoder=resnet50"
     ):
-        plan_weights(config, CLASSES)
+        plan_weights(build_parts(config, CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -141,63 +144,62 @@ def test_a_configuration_is_told_the_fields_that_it_lacks(unet_over_mit):
         (("encoder.conv1.weight", "encoder.bn1.weight", "b"), "The file has the names of segmentation_models.pytorch"),
     ],
 )
-def test_the_format_of_a_file_is_told_by_most_of_its_names(tmp_path, names, hint):
+def test_the_format_of_a_file_is_the_one_that_knows_most_of_its_names(tmp_path, names, hint):
     np.savez(tmp_path / "x.npz", **dict.fromkeys(names, np.zeros((1, 1, 1, 1), np.float32)))
     config = tiny_config(model__name="unet", model__weights=str(tmp_path / "x.npz"))
     update(config, model__args={"encoder": "resnet18", "widths": (4, 4, 4, 4)})
     with pytest.raises(ConfigError, match="known to no rule") as raised:
-        plan_weights(config, CLASSES)
+        plan_weights(build_parts(config, CLASSES))
     said = str(raised.value)
     assert said.endswith(hint) if hint.startswith(" ") else hint in said
     assert bool(hint) == ("names of" in said)
 
 
 @pytest.mark.parametrize(
-    ("rules", "encoder", "fields", "lacking"),
+    ("name", "peer", "encoder", "fields", "lacking"),
     [
-        ("smp:fpn", "resnet18", {"smooth": False}, "model.args.align_corners=True"),
-        ("smp:fpn", "resnet18", {"smooth": False, "align_corners": True}, ""),
-        ("smp:unetplusplus", "vgg11", UNET | {"center": True}, "model.args.full_skip=False"),
-        ("deeplab:torchvision_deeplabv3", "resnet50", {"head_conv": True}, "model.args.encoder_args.output_stride=8"),
-        ("mit:segformer_transformers", "mit_b2", {}, ""),
-        ("mit:segformer_transformers", "mit_b2", {"act": "gelu"}, "model.args.act=relu"),
-        ("smp:pspnet", "resnet18", PSPNET | {"align_corners": False}, "model.args.align_corners=True"),
-        ("mobilenet:torchvision_lraspp", "mobilenet_v3_large", {}, "model.args.encoder_args.tap=first"),
-        ("mobilenet:torchvision_lraspp", "mobilenet_v3_large", {"encoder_args": {"tap": "first"}}, ""),
-        ("deeplab:torchvision_deeplabv3", "resnet50", TV | {"rates": (6, 12, 18)}, "model.args.rates=(12,24,36)"),
-        ("deeplab:torchvision_deeplabv3", "resnet50", TV, ""),
+        ("fpn", SMP, "resnet18", {"smooth": False}, "model.args.align_corners=True"),
+        ("fpn", SMP, "resnet18", {"smooth": False, "align_corners": True}, ""),
+        ("unetplusplus", SMP, "vgg11", UNET | {"center": True}, "model.args.full_skip=False"),
+        ("deeplabv3", TORCHVISION, "resnet50", {"head_conv": True}, "model.args.encoder_args.output_stride=8"),
+        ("segformer", TRANSFORMERS, "mit_b2", {}, ""),
+        ("segformer", TRANSFORMERS, "mit_b2", {"act": "gelu"}, "model.args.act=relu"),
+        ("pspnet", SMP, "resnet18", PSPNET | {"align_corners": False}, "model.args.align_corners=True"),
+        ("lraspp", TORCHVISION, "mobilenet_v3_large", {}, "model.args.encoder_args.tap=first"),
+        ("lraspp", TORCHVISION, "mobilenet_v3_large", {"encoder_args": {"tap": "first"}}, ""),
+        ("deeplabv3", TORCHVISION, "resnet50", TV | {"rates": (6, 12, 18)}, "model.args.rates=(12,24,36)"),
+        ("deeplabv3", TORCHVISION, "resnet50", TV, ""),
     ],
-)  # fmt: skip
-def test_a_network_that_computes_otherwise_is_told(rules, encoder, fields, lacking):
-    """Where every array fits, and the numbers would differ."""
-    names = {"deeplab": "deeplabv3", "mit": "segformer", "mobilenet": "lraspp"}
-    name = names.get(rules.partition(":")[0], rules.partition(":")[2])
+)
+def test_fields_that_change_the_numbers_and_not_the_shapes_are_noted(name, peer, encoder, fields, lacking):
     model = models.build(name, num_classes=2, encoder=encoder, **fields)
-    remark = forms.remark(forms.of(rules, encoder), model)
-    assert remark.rpartition(" with ")[2] == lacking and bool(remark) == bool(lacking)
+    remarks = peer_form.remarks(format_of(name, peer), encoder, model)
+    assert [remark.rpartition(" with ")[2] for remark in remarks] == ([lacking] if lacking else [])
 
 
 def test_sizes_follow_the_encoder():
-    assert forms.of("mit:segformer_transformers", "mit_b1").sizes == {"features": 256}
-    assert forms.of("mit:segformer_transformers", "mit_b3").sizes == {"features": 768}
-    depths = forms.of("smp:pspnet", "resnet34").sizes["encoder_args"]
+    assert form_of("segformer", TRANSFORMERS, "mit_b1").sizes == {"features": 256}
+    assert form_of("segformer", TRANSFORMERS, "mit_b3").sizes == {"features": 768}
+    depths = form_of("pspnet", SMP, "resnet34").sizes["encoder_args"]
     assert depths == {"depths": (3, 4), "widths": (64, 64, 128)}
-    assert forms.of("resnet:torchvision", "resnet18") is None
+    assert format_of("mask2former", TRANSFORMERS).form_over("resnet18") is None
 
 
-def test_every_form_is_of_rules_and_fields_that_there_are():
-    names = {rules: name for name, all_rules in catalogue.NETWORK_RULES.items() for rules in all_rules}
-    for rules in forms.FORMS:
-        encoder = "mobilenet_v3_large" if rules == "mobilenet:torchvision_lraspp" else "resnet18"
-        form = forms.of(rules, encoder)
-        models.build(names[rules], num_classes=2, encoder=encoder, **{**form.sizes, **form.fields})
+def test_every_form_names_fields_that_the_network_has():
+    formats = [known for family in catalogue.families() for known in family.network_formats]
+    for known in formats:
+        encoder = "mobilenet_v3_large" if known.model == "lraspp" else "resnet18"
+        form = known.form_over(encoder)
+        if form is not None:
+            models.build(known.model, num_classes=2, encoder=encoder, **{**form.sizes, **form.fields})
+    assert {known.model for known in formats if known.form is None} == {"mask2former"}
 
 
 def test_the_weights_of_smp_are_those_that_it_fetches():
     known = oracles.smp().encoders.encoders
-    rows = [row for row in catalogue.ENCODER_ROWS if row[2].startswith("smp-hub/")]
-    assert {row[2] for row in rows} == set(catalogue.REVISIONS)
-    for encoder, name, _ in rows:
-        theirs = known[encoder]["pretrained_settings"][name]
-        published = catalogue.encoder_weights(encoder)[name]
-        assert (published.repository, published.revision) == (theirs["repo_id"], theirs["revision"])
+    rows = [row for family in catalogue.families() for row in family.encoder_weights]
+    rows = [row for row in rows if row.published.repository.startswith("smp-hub/")]
+    assert len(rows) == 7
+    for row in rows:
+        theirs = known[row.encoder]["pretrained_settings"][row.name]
+        assert (row.published.repository, row.published.revision) == (theirs["repo_id"], theirs["revision"])

@@ -13,6 +13,7 @@ import pytest
 from flax import linen as nn
 
 from jaxseg import losses
+from jaxseg.build import build_parts
 from jaxseg.config import default_config, differences, update
 from jaxseg.errors import ConfigError
 from jaxseg.run import gradients
@@ -82,7 +83,7 @@ def tiny(**values: Any) -> Any:
 
 
 def test_layers_are_in_the_order_in_which_an_image_meets_them() -> None:
-    names = gradients.layers(tiny(), 3)
+    names = gradients.layers(build_parts(tiny(), 3))
     assert all(name.endswith("/kernel") for name in names)
     short = [name.removesuffix("/kernel") for name in names]
     stages = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in short))
@@ -96,13 +97,13 @@ def test_layers_are_in_the_order_in_which_an_image_meets_them() -> None:
 
 def test_a_run_is_drawn(tmp_path: Path) -> None:
     config = tiny()
-    gradients.draw_run(config, 3, tmp_path)
+    gradients.draw_run(build_parts(config, 3), tmp_path)
     assert not list(tmp_path.iterdir())
     update(config, log__gradients=True)
-    names = gradients.layers(config, 3)
+    names = gradients.layers(build_parts(config, 3))
     lines = [{"step": step, "norms": {name: step + i for i, name in enumerate(names)}} for step in (1, 5, 6)]
     (tmp_path / "gradients.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    gradients.draw_run(config, 3, tmp_path)
+    gradients.draw_run(build_parts(config, 3), tmp_path)
     assert (tmp_path / "gradients.png").read_bytes().startswith(b"\x89PNG")
 
 

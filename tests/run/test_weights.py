@@ -10,21 +10,22 @@ import numpy as np
 import pytest
 from helpers.fake_hub import fake_hub
 from helpers.tiny_run import make_run, tiny_config, tiny_state
+from helpers.tiny_training import arguments, assert_identical, state_of
 from helpers.tiny_weights import ENCODED, assert_equal, network, save
-from test_train import arguments, assert_identical, state_of
 
-from jaxseg import build, models, optim, pretrained
+from jaxseg import build, models, pretrained
+from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.errors import ConfigError
 from jaxseg.run import snapshot, weights
-from jaxseg.run.weights import initial_state, plan_weights
-from jaxseg.state import init_state
+from jaxseg.run.weights import find_weights, initial_state, plan_weights
 from jaxseg.train import main
 
 UNET = {
-    "experiment": "experiments/unet.py", "model__args__encoder": "residual",
+    "experiment": "experiments/unet.py",
+    "model__args__encoder": "residual",
     "model__args__encoder_args": {"widths": (4, 6, 8)},
-}  # fmt: skip
+}
 
 
 def start(workdir, **changes):
@@ -55,7 +56,7 @@ def test_a_run_starts_from_a_file_says_so_and_resumes_without_it(tmp_path, capsy
     shutil.rmtree(tmp_path / "b" / "checkpoints" / "6")
     file.unlink()
     assert start(tmp_path / "b", **changes) == 0
-    assert "going on after step" in "".join(capsys.readouterr())
+    assert "resuming after step" in "".join(capsys.readouterr())
     assert_identical(state, state_of(tmp_path / "b"))
     starts = json.loads((tmp_path / "b" / "run.json").read_text())["starts"]
     assert starts[0]["weights"] and starts[-1]["weights"] == []
@@ -67,10 +68,8 @@ def test_a_run_starts_from_a_file_says_so_and_resumes_without_it(tmp_path, capsy
 
 def initial(config, num_classes):
     """The state that a fresh run of `config` starts from, and where its weights came from."""
-    tx, _ = optim.from_config(config)
-    learner = build.make_learner(config, build.make_model(config, num_classes))
-    init = lambda key: init_state(learner, tx, key, (16, 16, 3), ema=config.ema.decay > 0)  # noqa: E731
-    return initial_state(init, tx, jax.random.key(0), plan_weights(config, num_classes))
+    parts = build_parts(config, num_classes)
+    return initial_state(parts, jax.random.key(0), plan_weights(parts))
 
 
 def test_a_run_starts_from_another_run(tmp_path):
@@ -93,7 +92,9 @@ def test_a_run_starts_from_another_run(tmp_path):
     assert len(set(pointers)) == len(pointers)  # all of it may be donated
 
     update(config, model__args=ENCODED | {"act": "elu", "norm": "batch", "dropout": 0.25})
-    assert plan_weights(config, 6).origin.notes == ("the run's network has other model.args for act, dropout",)
+    assert plan_weights(build_parts(config, 6)).origin.notes == (
+        "the run's network has other model.args for act, dropout",
+    )
     update(config, model__args=ENCODED | {"widths": (5, 6)})
     differs = r"model\.args\.widths is \(4, 6\) there and \(5, 6\) here\. The weights do not fit the model\. "
     with pytest.raises(
@@ -118,12 +119,18 @@ def test_a_run_starts_from_another_run(tmp_path):
     [
         ("fpn", {}, "the run's network is a UNet, this one a FPN."),
         ("unet", {"encoder": "plain"}, "model.args.encoder is residual there and plain here."),
-        ("unet", {"encoder_args": {"widths": (4, 6, 9)}},
-         "model.args.encoder_args.widths is (4, 6, 8) there and (4, 6, 9) here."),
-        ("unet", {"norm": "group", "act": "elu"},
-         "model.args.act is relu there and elu here; model.args.norm is BatchNorm there and GroupNorm here."),
+        (
+            "unet",
+            {"encoder_args": {"widths": (4, 6, 9)}},
+            "model.args.encoder_args.widths is (4, 6, 8) there and (4, 6, 9) here.",
+        ),
+        (
+            "unet",
+            {"norm": "group", "act": "elu"},
+            "model.args.act is relu there and elu here; model.args.norm is BatchNorm there and GroupNorm here.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_why_the_weights_of_another_run_do_not_fit_is_said_first(tmp_path, monkeypatch, name, fields, words):
     theirs = tiny_config(model__name="unet", model__args=ENCODED)
     (tmp_path / "config.json").write_text("{}")
@@ -132,7 +139,7 @@ def test_why_the_weights_of_another_run_do_not_fit_is_said_first(tmp_path, monke
     ours = {"width": 4} if name == "fpn" else ENCODED
     config = tiny_config(model__name=name, model__args=ours | fields, model__weights=str(tmp_path))
     with pytest.raises(ConfigError) as raised:
-        plan_weights(config, 6)
+        plan_weights(build_parts(config, 6))
     assert f"the run in {tmp_path}: {words} The weights do not fit the model. " in str(raised.value)
 
 
@@ -145,10 +152,10 @@ def test_processes_agree_on_what_they_read(tmp_path, monkeypatch, other, words):
     told = []
     monkeypatch.setattr(snapshot, "all_processes", lambda text: told.append(text) or [text, other])
     with pytest.raises(ConfigError, match=rf"model\.weights: .*{words}.* {tmp_path / 'x.npz'}"):
-        plan_weights(config, 6)
+        plan_weights(build_parts(config, 6))
     (tmp_path / "x.npz").unlink()
     with pytest.raises(ConfigError, match="There is no file of weights"):
-        plan_weights(config, 6)
+        plan_weights(build_parts(config, 6))
     assert len(told[0]) == 64 and told[1:] == ["unread"]  # nobody waits for this one
 
 
@@ -185,7 +192,7 @@ def test_wrong_weights_are_one_sentence_before_anything_compiles(tmp_path, capsy
 def test_a_network_without_an_encoder_names_those_with_one():
     config = tiny_config(model__encoder_weights="imagenet")
     with pytest.raises(ConfigError, match=r"networks that take others: .*\bfpn\b.*\bunet\b") as raised:
-        build.find_weights(config, build.make_model(config, 2))
+        find_weights(config, build.make_model(config, 2))
     named = str(raised.value).rpartition(": ")[2].removesuffix(".").split(", ")
     for name in models.names():
         assert (name in named) == hasattr(models.build(name, num_classes=2), "encoder"), name

@@ -38,8 +38,17 @@ def _network(name: str, args: str, size: tuple[int, int]) -> list[summary.Row]:
 
 
 def test_all_that_were_asked_for_are_there() -> None:
-    assert NAMES == ["attention", "augmentation", "data_size", "depth_width", "loss", "norm_batch", "residual", "skips",
-                     "upsampling"]  # fmt: skip
+    assert NAMES == [
+        "attention",
+        "augmentation",
+        "data_size",
+        "depth_width",
+        "loss",
+        "norm_batch",
+        "residual",
+        "skips",
+        "upsampling",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -142,9 +151,13 @@ def test_every_norm_takes_as_many_steps_at_each_batch() -> None:
     assert found == [(n, b, 400, r) for n in ("batch", "group", "instance", "layer") for b, r in rates.items()]
 
 
-@pytest.mark.parametrize(("name", "variant", "args"), [
-    ("residual", "learned", {"widths": (4, 6), "blocks": 1}), ("skips", "indices", {"widths": (4, 6)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "variant", "args"),
+    [
+        ("residual", "learned", {"widths": (4, 6), "blocks": 1}),
+        ("skips", "indices", {"widths": (4, 6)}),
+    ],
+)
 def test_a_shrunk_step(name: str, variant: str, args: dict[str, Any], tmp_path: Path) -> None:
     config = plan_of(name).config(variant, 0)
     update(config, model__args={**config.model.args.to_dict(), **args}, data__size=(16, 16), data__shapes_train=8)

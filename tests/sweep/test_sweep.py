@@ -277,13 +277,25 @@ def test_versions_that_are_mixed_are_told(
 def test_two_shards_at_once_give_the_table_of_one_process(ablation: Path, whole: Path, tmp_path: Path) -> None:
     shards = [
         subprocess.Popen(
-            [sys.executable, "-m", "jaxseg.sweep", "--config", str(ablation), "--workdir", str(tmp_path),
-             f"--shard={part}/2", "--jobs=2"],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [
+                sys.executable,
+                "-m",
+                "jaxseg.sweep",
+                "--config",
+                str(ablation),
+                "--workdir",
+                str(tmp_path),
+                f"--shard={part}/2",
+                "--jobs=2",
+            ],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
         for part in (1, 2)
-    ]  # fmt: skip
+    ]
     for process in shards:
         said = process.communicate()[0]
         assert process.returncode == 1 and "FAILED: jaxseg.train.NotFiniteError" in said, said
@@ -313,11 +325,24 @@ def start(ablation: Path, workdir: Path) -> subprocess.Popen[str]:
     """Starts a sweep of one long run in a process of its own."""
     values = {"steps": 100_000, "eval.every": 100_000, "checkpoint.every": 100_000, "log.every": 5}
     return subprocess.Popen(
-        [sys.executable, "-m", "jaxseg.sweep", "--config", str(ablation), "--workdir", str(workdir), "--only=narrow",
-         "--seeds=0", *(f"--config.{key}={value}" for key, value in values.items())],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [
+            sys.executable,
+            "-m",
+            "jaxseg.sweep",
+            "--config",
+            str(ablation),
+            "--workdir",
+            str(workdir),
+            "--only=narrow",
+            "--seeds=0",
+            *(f"--config.{key}={value}" for key, value in values.items()),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-    )  # fmt: skip
+    )
 
 
 def wait_for(condition: Any) -> None:
@@ -350,7 +375,7 @@ def test_a_run_saves_and_leaves_when_its_sweep_is_stopped_or_killed(ablation: Pa
     process.kill()
     process.communicate()
     wait_for(lambda: saved() > first)
-    assert f"going on after step {first}" in (run / "console.txt").read_text()
+    assert f"resuming after step {first}" in (run / "console.txt").read_text()
 
 
 def test_a_process_that_the_system_ends_is_a_failure(
@@ -539,10 +564,17 @@ def test_each_variant_can_have_its_own_baseline() -> None:
     plan = Plan("a/b.py", (), dict(sweep.variants), dict(sweep.baseline), (0, 1), (0, 1), "val")
     scores = ((0.1, 0.2), (0.2, 0.3), (0.5, 0.6), (0.4, 0.5), (0.9, 0.9))
     rows = [
-        Row(name, [Result(seed, {"mean_iou": value}, [], [], []) for seed, value in enumerate(own)], {}, spread(own),
-            None, Cost("01234567", "", size, 0), math.nan)
+        Row(
+            name,
+            [Result(seed, {"mean_iou": value}, [], [], []) for seed, value in enumerate(own)],
+            {},
+            spread(own),
+            None,
+            Cost("01234567", "", size, 0),
+            math.nan,
+        )
         for name, own, size in zip(names, scores, (100, 110, 200, 300, 9))
-    ]  # fmt: skip
+    ]
     rows = results.compare(plan, rows)
     assert [row.difference and round(100 * row.difference.mean, 6) for row in rows] == [None, 10.0, None, -10.0, None]
     assert [row.resized for row in rows] == [False, False, False, True, False]

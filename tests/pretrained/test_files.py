@@ -312,7 +312,7 @@ def test_zip_archives_that_cannot_be_read_say_why(said, members, suffix):
 
 def test_zip_archives_with_odd_members(tmp_path, said):
     assert "holds no arrays" in said("x.npz", in_zip())
-    assert "holds 'README.txt', which is no array" in said("x.npz", in_zip(**NPZ, **{"README.txt": b"text"}))
+    assert "holds 'README.txt', which is not an array" in said("x.npz", in_zip(**NPZ, **{"README.txt": b"text"}))
     assert "cannot be read as arrays of NumPy" in said("x.npz", in_zip(**{"a.npy": b"\x93NUMPY\x01\x00\x02\x00{}"}))
     objects = said("x.npz", in_zip(**{"a.npy": npy(np.array([{}], object))}))
     assert "cannot be read as arrays of NumPy" in objects and "allow_pickle" in objects
@@ -342,7 +342,7 @@ def test_safetensors_with_a_broken_header(said):
     assert "damaged" in said("x.safetensors", in_safetensors({"a": entry}, b"\0" * 7))
     assert "damaged" in said("x.safetensors", (2**63).to_bytes(8, "little") + b"{}")
     eighth = {"a": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}
-    assert "'a' is of type F8_E4M3, which NumPy has not" in said("x.safetensors", in_safetensors(eighth))
+    assert "'a' is of type F8_E4M3, which NumPy does not have" in said("x.safetensors", in_safetensors(eighth))
 
 
 def test_torch_is_not_imported(tmp_path):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 from helpers.parity import FAST_COMPILE
-from test_step import K, Tiny
+from helpers.tiny_step import K, Tiny
 
 from jaxseg import optim
 from jaxseg.adversarial import AdversarialLoss, Discriminator, Duel, without_discriminator
@@ -21,7 +21,7 @@ quick = functools.partial(jax.jit, compiler_options=FAST_COMPILE)
 SEMI = AdversarialLoss(LOSS, weight=0.3, unlabelled_weight=0.2, semi_weight=0.4, semi_threshold=0.45)
 
 
-def duel(axis_name=None, rate=0.0, image=False):
+def make_pair(axis_name=None, rate=0.0, image=False):
     return Duel(Tiny(rate=rate, axis_name=axis_name), Discriminator((4,)), image)
 
 
@@ -42,7 +42,7 @@ def make_batch():
 
 
 def start(tx, model=None):
-    state = init_state(model or duel(), tx, jax.random.key(1), (6, 5, 3))
+    state = init_state(model or make_pair(), tx, jax.random.key(1), (6, 5, 3))
     # Away from the near-zero start of both heads, where gradients through them vanish.
     rng = np.random.default_rng(1)
     return state.replace(
@@ -53,7 +53,7 @@ def start(tx, model=None):
 def one_step(batch, objective=SEMI, tx=None, model=None, **options):
     tx = tx or players()
     state = start(tx, model)
-    step = quick(make_train_step(model or duel(), tx, objective, prepare=to_float, aux_weight=0.0, **options))
+    step = quick(make_train_step(model or make_pair(), tx, objective, prepare=to_float, aux_weight=0.0, **options))
     return state, *step(state, batch, jax.random.key(2))
 
 

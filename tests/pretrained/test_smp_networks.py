@@ -19,11 +19,14 @@ from helpers.parity import (
     nchw,
     nhwc,
 )
-from models.test_models import Backbone, drawn, shapes
+from helpers.peers import form_of
+from helpers.tiny_models import Backbone
+from helpers.variables import drawn, shapes
 
 from jaxseg import models, pretrained
 from jaxseg.nn import adaptive_avg_pool
-from jaxseg.pretrained import forms, resnet, rules, smp, upernet
+from jaxseg.pretrained import resnet, rules, smp, upernet
+from jaxseg.pretrained.family import SMP, TRANSFORMERS
 
 CLASSES = 3
 WIDTHS = (4, 5, 6, 7, 8)  # ours, fine to coarse
@@ -49,8 +52,8 @@ CASES = {
 
 def form(name: str) -> dict:
     """The fields that give ours the form of theirs; their PSPNet cuts its encoder, which is left to the test."""
-    fields, sizes = forms.of(f"smp:{name}", "resnet18")[1:]
-    return {**fields, **({} if name == "pspnet" else sizes)}
+    form = form_of(name, SMP, "resnet18")
+    return {**form.fields, **({} if name == "pspnet" else form.sizes)}
 
 
 def ours(name: str, **fields):
@@ -144,7 +147,7 @@ def test_a_file_of_transformers_becomes_upernet_over_convnext(tmp_path):
     sizes = {"hidden_size": 8, "auxiliary_channels": 8, "auxiliary_in_channels": 24, "num_labels": CLASSES}
     config = transformers.UperNetConfig(backbone_config=backbone, **sizes)
     transformers.UperNetForSemanticSegmentation(config).save_pretrained(tmp_path)
-    form = forms.of("upernet:transformers", "convnext_tiny")
+    form = form_of("upernet", TRANSFORMERS, "convnext_tiny")
     encoder_args = {"widths": (8, 16, 24, 32), "depths": (1, 1, 2, 1), **form.fields["encoder_args"]}
     fields = {**form.fields, "width": 8, "aux_width": 8, "encoder": "convnext_tiny", "encoder_args": encoder_args}
 

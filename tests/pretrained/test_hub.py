@@ -12,11 +12,11 @@ from helpers.tiny_run import tiny_config
 from helpers.tiny_weights import ENCODED, network
 
 from jaxseg import pretrained
+from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.errors import WeightsError
-from jaxseg.pretrained import catalogue, hub
-from jaxseg.pretrained.catalogue import Published
-from jaxseg.pretrained.loading import find
+from jaxseg.pretrained import catalogue, find, hub
+from jaxseg.pretrained.family import HUB_FILES, EncoderWeights, Family, Published
 from jaxseg.run.weights import plan_weights
 
 REPOSITORY = "owner/residual.in1k"
@@ -25,7 +25,8 @@ REPOSITORY = "owner/residual.in1k"
 @pytest.fixture
 def published(monkeypatch):
     """A catalogue with one entry."""
-    monkeypatch.setattr(catalogue, "ENCODER_ROWS", (("residual", "imagenet", REPOSITORY),))
+    family = Family(encoder_weights=(EncoderWeights("residual", "imagenet", Published(REPOSITORY)),))
+    monkeypatch.setattr(catalogue, "families", lambda: (family,))
 
 
 @pytest.fixture
@@ -35,14 +36,14 @@ def server(monkeypatch, tmp_path):
 
 
 def test_find_knows_names_files_and_repositories(published, tmp_path):
-    assert find("imagenet", encoder="residual").published.repository == REPOSITORY
-    assert find("hf://a/b", encoder="residual").published == ("a/b", catalogue.HUB_FILES, None)
-    assert find("hf://a/b/c/d.bin", encoder="residual").published == ("a/b", ("c/d.bin",), None)
-    assert find("hf://a/b@v1", encoder="residual").published == ("a/b", catalogue.HUB_FILES, "v1")
-    assert find("hf://a/b@v1/c/d@2.bin", model="unet").published == ("a/b", ("c/d@2.bin",), "v1")
-    assert find("x.pth", model="unet").file == Path("x.pth")
+    assert find("imagenet", encoder="residual").place == Published(REPOSITORY)
+    assert find("hf://a/b", encoder="residual").place == Published("a/b", HUB_FILES, None)
+    assert find("hf://a/b/c/d.bin", encoder="residual").place == Published("a/b", ("c/d.bin",), None)
+    assert find("hf://a/b@v1", encoder="residual").place == Published("a/b", HUB_FILES, "v1")
+    assert find("hf://a/b@v1/c/d@2.bin", model="unet").place == Published("a/b", ("c/d@2.bin",), "v1")
+    assert find("x.pth", model="unet").place == Path("x.pth")
     (tmp_path / "run").mkdir()
-    assert find(str(tmp_path / "run"), model="unet").file == tmp_path / "run"
+    assert find(str(tmp_path / "run"), model="unet").place == tmp_path / "run"
     no_repository = r"names no repository, which is hf://OWNER/NAME .*@REVISION after NAME"
     for source, encoder, words in (
         ("imagnet", "residual", r"no published weights 'imagnet' for the encoder 'residual'\. Did you mean 'imagenet'"),
@@ -91,7 +92,7 @@ def test_a_revision_can_be_pinned_and_the_commit_is_kept(server):
 
     def planned(source):
         update(config, model__weights=source)
-        return plan_weights(config, 3)
+        return plan_weights(build_parts(config, 3))
 
     for source, variables, commit in (
         ("@v1", old, OTHER_COMMIT),
@@ -163,7 +164,7 @@ def test_without_a_network_the_cache_serves_and_nothing_else_is_said(server, mon
 def test_a_slow_hub_is_waited_for(server, monkeypatch):
     server.files[REPOSITORY, "main", "model.safetensors"] = b"x"
     server.delay = [0.5]
-    monkeypatch.setattr(hub, "_PATIENCE", (0.1, 0.1))
+    monkeypatch.setattr(hub, "_TIMEOUTS", (0.1, 0.1))
     assert hub.fetch(Published(REPOSITORY)).read_bytes() == b"x"
 
 
@@ -172,7 +173,7 @@ def test_offline_mode_is_named(published, server, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match=r"is not in the cache .* could not be fetched \(.*HF_HUB_OFFLINE"):
-        hub.fetch(find("imagenet", encoder="residual").published)
+        hub.fetch(find("imagenet", encoder="residual").place)
     assert server.asked == []
 
 

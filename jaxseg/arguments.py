@@ -1,0 +1,246 @@
+"""Checks arguments by signature and annotation, before anything is computed.
+
+An annotation says all that a value has to be: `Annotated[int, at_least(1)]` is "a whole number of at least 1",
+`Literal["jit", "pmap"]` is "one of 'jit', 'pmap'". An invalid value gives one sentence, "X must be ..., got ...", with
+the nearest right word where there is one. `checked` decorates a function, `check` takes names and annotations.
+"""
+
+import collections.abc
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+from jaxseg.errors import ArgumentError, nearest
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Where:
+    """A condition on a value, for `Annotated[type, Where(...)]`.
+
+    Attributes:
+        holds: whether a value of the type meets it.
+        words: what follows the words of the type: "of at least 1" after "a whole number".
+        instead: words that replace those of the type: "(height, width) in whole pixels".
+    """
+
+    holds: Callable[[Any], bool]
+    words: str = ""
+    instead: str = ""
+
+
+def at_least(low: float) -> Where:
+    """Returns the condition low <= value < inf."""
+    return Where(lambda value: low <= value < math.inf, f"of at least {low}")
+
+
+def above(low: float) -> Where:
+    """Returns the condition low < value < inf."""
+    return Where(lambda value: low < value < math.inf, f"above {low}")
+
+
+def within(low: float, high: float) -> Where:
+    """Returns the condition low <= value <= high."""
+    return Where(lambda value: low <= value <= high, f"in [{low}, {high}]")
+
+
+def from_to_below(low: float, high: float) -> Where:
+    """Returns the condition low <= value < high."""
+    return Where(lambda value: low <= value < high, f"in [{low}, {high})")
+
+
+def one_or_more(words: str) -> Where:
+    """Returns the condition that a tuple is not empty; `words` name its elements."""
+    return Where(lambda value: len(value) > 0, instead=f"a tuple of one or more {words}")
+
+
+Count = Annotated[int, at_least(1)]
+WholeNotNegative = Annotated[int, at_least(0)]
+NotNegative = Annotated[float, at_least(0)]
+Positive = Annotated[float, above(0)]
+Finite = Annotated[float, Where(math.isfinite, instead="a finite number")]
+Share = Annotated[float, within(0, 1)]
+BelowOne = Annotated[float, from_to_below(0, 1)]
+
+
+def annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    """Returns {name: annotation} of the keyword-only arguments of a function, in its order."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def check(owner: str, values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns `values` in the types of `hints`: a list becomes a tuple, a whole number a float.
+
+    Args:
+        owner: what takes the arguments, for the message: "The loss dice".
+        values: {name: value}.
+        hints: {name: annotation} of every argument that `owner` takes.
+        prefix: stands before the name of an invalid value in the message: "dice.".
+
+    Raises:
+        ArgumentError: for a name that `owner` does not take (naming the nearest), or an invalid value.
+    """
+    for name in values:
+        if name not in hints:
+            raise ArgumentError(f"{owner} has no argument {name!r}.{nearest(name, hints)}")
+    return {name: check_value(f"{prefix}{name}", value, hints[name]) for name, value in values.items()}
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Returns `function` with all its arguments checked against their annotations at each call.
+
+    The result raises TypeError for a missing or unknown argument, as Python does, and ArgumentError for an invalid
+    value.
+    """
+    signature = inspect.signature(function)
+    hints = typing.get_type_hints(function, include_extras=True)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            bound.arguments[name] = check_value(name, value, hints[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def check_value(name: str, value: Any, hint: Any, *, type_only: bool = False) -> Any:
+    """Returns `value` in the type of the annotation `hint`.
+
+    Args:
+        name: what the message calls the value.
+        value: any value.
+        hint: an annotation: a type, `Literal`, `Annotated` with `Where`, a union, a tuple of any of these, or `Any`.
+        type_only: leaves out the conditions and choices of the value itself (its elements are checked in full).
+
+    Raises:
+        ArgumentError: for an invalid value.
+    """
+    result = _convert(value, bare(hint) if type_only else hint)
+    if result is _INVALID:
+        choices = [choice for choice in typing.get_args(hint) if isinstance(choice, str)] if _is_literal(hint) else []
+        near = nearest(value, choices, listing=False) if isinstance(value, str) else ""
+        raise ArgumentError(f"{name} must be {describe(hint)}, got {value!r}.{near}")
+    return result
+
+
+def bare(hint: Any) -> Any:
+    """Returns the type of an annotation, without its own conditions and choices."""
+    if typing.get_origin(hint) is Annotated:
+        return bare(typing.get_args(hint)[0])
+    return type(typing.get_args(hint)[0]) if _is_literal(hint) else hint
+
+
+_INVALID = object()
+_UNIONS = (typing.Union, types.UnionType)
+
+
+def _is_literal(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Literal
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """Returns `value` in the type of `hint`, or _INVALID."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return _tuples(value)
+    if hint is tuple:
+        return _tuples(value) if isinstance(value, list | tuple) else _INVALID
+    if origin is Annotated:
+        result = _convert(value, args[0])
+        holds = result is not _INVALID and all(w.holds(result) for w in args[1:] if isinstance(w, Where))
+        return result if holds else _INVALID
+    if origin in _UNIONS:
+        results = [result for arg in args if (result := _convert(value, arg)) is not _INVALID]
+        same = [result for result in results if type(result) is type(value)]
+        return (same or results or [_INVALID])[0]
+    if origin is typing.Literal:
+        return value if any(type(value) is type(arg) and value == arg for arg in args) else _INVALID
+    if origin is tuple:
+        return _convert_tuple(value, args)
+    if hint is None:
+        return value if value is None else _INVALID
+    if hint is float:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _INVALID
+    if hint is int:
+        return value if isinstance(value, int) and not isinstance(value, bool) else _INVALID
+    if hint is Callable or origin is collections.abc.Callable:
+        return value if callable(value) else _INVALID
+    return value if isinstance(value, origin or hint) else _INVALID
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _convert_tuple(value: Any, args: tuple[Any, ...]) -> Any:
+    if not isinstance(value, list | tuple):
+        return _INVALID
+    hints = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+    if len(hints) != len(value):
+        return _INVALID
+    result = tuple(_convert(element, hint) for element, hint in zip(value, hints))
+    return _INVALID if any(element is _INVALID for element in result) else result
+
+
+_ONE = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "text",
+    dict: "a dictionary",
+    tuple: "a tuple",
+    collections.abc.Sequence: "a sequence",
+    collections.abc.Mapping: "a mapping",
+    collections.abc.Callable: "a callable",
+    types.NoneType: "None",
+    None: "None",
+    Any: "anything",
+}
+_MANY = _ONE | {
+    int: "whole numbers",
+    float: "numbers",
+    str: "words",
+    tuple: "tuples",
+    collections.abc.Callable: "callables",
+}
+
+
+def describe(hint: Any) -> str:
+    """Returns the words that complete "X must be ..." for an annotation: "a whole number of at least 1"."""
+    return _describe(hint, many=False)
+
+
+def describe_many(hint: Any) -> str:
+    """Returns the words for several values of an annotation: "whole numbers of at least 1"."""
+    return _describe(hint, many=True)
+
+
+def _describe(hint: Any, many: bool) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    words = _MANY if many else _ONE
+    if origin is Annotated:
+        conditions = [w for w in args[1:] if isinstance(w, Where)]
+        text = next((w.instead for w in reversed(conditions) if w.instead), _describe(args[0], many))
+        return " ".join([text, *(w.words for w in conditions if w.words)])
+    if origin in _UNIONS:
+        return " or ".join(_describe(arg, many) for arg in args)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, args))
+    if origin is tuple:
+        each, number = _describe(args[0], many=True), "" if args[-1] is Ellipsis else f"{len(args)} "
+        return f"{'tuples' if many else 'a tuple'} of {number}{each}"
+    kind = origin or (collections.abc.Callable if hint is Callable else hint)
+    if kind in words:
+        return words[kind]
+    return f"of type {kind.__name__ if isinstance(kind, type) else kind}"

@@ -1,0 +1,60 @@
+"""What a loss is: two functions, one that adds over a batch and one that turns the total into (sum, weight)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxseg.arguments import annotations
+from jaxseg.losses.pixels import SumWeight
+from jaxseg.types import PyTree
+
+
+def unchanged(stats: SumWeight) -> SumWeight:
+    """Returns the (sum, weight) of a loss whose sum and weight add as they are."""
+    return stats
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A loss in two halves, so that there is one division after all reductions.
+
+    The options of the loss are the keyword-only arguments of both functions; their annotations say what each may be
+    (see `jaxseg.arguments`). With the option `per_image` the sums of each image are finished at once, and what adds
+    over images is the finished (sum, weight).
+
+    Attributes:
+        sums: (logits, labels, *, options) -> pytree of f32 that adds over pixels, examples, devices, micro-batches.
+        ratio: (total of `sums`, *, options) -> (sum, weight); by default `sums` gives these itself.
+        reads: the output of the model that `sums` takes in place of the logits; empty: the logits.
+        network: the model of `jaxseg.models` that has this output.
+        compares_images: `sums` takes the pixels that belong to the images, bool[b,y,x] or None, in place of labels.
+    """
+
+    sums: Callable[..., PyTree]
+    ratio: Callable[..., SumWeight] = unchanged
+    reads: str = ""
+    network: str = ""
+    compares_images: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """{name: annotation} of every option."""
+        return annotations(self.sums) | annotations(self.ratio)
+
+    def stats(self, source: Any, target: Any, options: Mapping[str, Any]) -> PyTree:
+        """Returns what adds: the sums of `source` (logits, or the output that it reads) against `target`."""
+        added = self.sums(source, target, **_of(self.sums, options))
+        return self.ratio(added, **_of(self.ratio, options)) if _per_image(options) else added
+
+    def finish(self, stats: PyTree, options: Mapping[str, Any]) -> SumWeight:
+        """Returns (sum, weight) of the total of `stats`."""
+        return stats if _per_image(options) else self.ratio(stats, **_of(self.ratio, options))
+
+
+def _of(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    known = annotations(function)
+    return {name: value for name, value in options.items() if name in known}
+
+
+def _per_image(options: Mapping[str, Any]) -> bool:
+    return "per_image" in options and options["per_image"]

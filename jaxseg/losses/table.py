@@ -1,0 +1,40 @@
+"""The losses by name, as `make_loss` and the configuration spell them: a new loss is one file and one row here."""
+
+from jaxseg.losses.boundary import boundary, boundary_f1
+from jaxseg.losses.definition import Definition
+from jaxseg.losses.focal import focal
+from jaxseg.losses.hard import ohem, sampled_cross_entropy
+from jaxseg.losses.lovasz import lovasz
+from jaxseg.losses.mask_classification import mask_classification_from_stats, mask_classification_stats
+from jaxseg.losses.overlap import (
+    dice_from_stats,
+    dice_stats,
+    generalised_dice_from_stats,
+    jaccard_from_stats,
+    overlap_stats,
+    tversky_from_stats,
+)
+from jaxseg.losses.reconstruction import reconstruction
+from jaxseg.losses.semantic_encoding import semantic_encoding
+from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
+
+LOSSES = {
+    "binary_cross_entropy": Definition(binary_cross_entropy),
+    "boundary": Definition(boundary),
+    "boundary_f1": Definition(boundary_f1),
+    "cross_entropy": Definition(cross_entropy),
+    "dice": Definition(dice_stats, dice_from_stats),
+    "focal": Definition(focal),
+    "generalised_dice": Definition(overlap_stats, generalised_dice_from_stats),
+    "jaccard": Definition(overlap_stats, jaccard_from_stats),
+    "lovasz": Definition(lovasz),
+    "mask_classification": Definition(
+        mask_classification_stats, mask_classification_from_stats, reads="queries", network="mask2former"
+    ),
+    "mse": Definition(mse),
+    "ohem": Definition(ohem),
+    "reconstruction": Definition(reconstruction, reads="reconstruction", network="autoencoder", compares_images=True),
+    "sampled_cross_entropy": Definition(sampled_cross_entropy),
+    "semantic_encoding": Definition(semantic_encoding, reads="semantic_encoding", network="encnet"),
+    "tversky": Definition(overlap_stats, tversky_from_stats),
+}

@@ -1,0 +1,33 @@
+"""Between an image's native size, at which it is scored, and the size at which the network sees it."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.nn import resize_to_sizes
+
+
+def to_native_sizes(logits: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:
+    """Brings each image's logits to its own native size, in the top left of a canvas that holds the largest."""
+    if logits.shape[1:3] != tuple(canvas):
+        return resize_to_sizes(logits, sizes, tuple(canvas))
+    same = jnp.all(sizes == jnp.array(canvas)[None])
+    return jax.lax.cond(same, lambda: logits, lambda: resize_to_sizes(logits, sizes, tuple(canvas)))
+
+
+def to_image_size(labels: jax.Array, sizes: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Brings labels i32[b,y,x] of native sizes, in the top left of their canvas, to the image's grid (nearest)."""
+
+    def one(label: jax.Array, native: jax.Array) -> jax.Array:
+        for axis in (0, 1):
+            middle = (jnp.arange(size[axis], dtype=jnp.float32) + 0.5) / size[axis]
+            place = jnp.floor(middle * native[axis].astype(jnp.float32)).astype(jnp.int32)
+            label = jnp.take(label, place, axis=axis, mode="clip")
+        return label
+
+    return jax.vmap(one)(labels, sizes)
+
+
+def inside_mask(sizes: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """i32[b,2] -> bool[b,y,x]: the pixels in the top left that are each image's own."""
+    row, column = (jnp.arange(n).reshape(1, n) < sizes[:, axis : axis + 1] for axis, n in enumerate(size))
+    return row[:, :, None] & column[:, None, :]

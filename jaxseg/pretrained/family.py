@@ -1,0 +1,132 @@
+"""What the file of a family holds: the form of its published weights, file formats and whole networks.
+
+Each family (`resnet`, `vgg`, `deeplab`, ...) has one file in this folder: the functions that return its rules, and one
+`Family` with its addresses and formats. `catalogue` collects the families.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxseg.pretrained.rules import Rule
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # tried in this order
+
+# Peers, as messages name them.
+SMP, TORCHVISION, TRANSFORMERS = "segmentation_models.pytorch", "torchvision", "transformers"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights on the Hugging Face Hub.
+
+    Attributes:
+        repository: OWNER/NAME.
+        files: names in the repository; the first that exists is fetched.
+        revision: branch, tag or commit. With None the newest is fetched, and a run records which commit that was.
+    """
+
+    repository: str
+    files: tuple[str, ...] = HUB_FILES
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class EncoderWeights:
+    """Published weights of an encoder.
+
+    Attributes:
+        encoder: name of the encoder, one of `jaxseg.models.encoders.names()`.
+        name: name of the weights, as in `model.encoder_weights`.
+        published: where they are.
+    """
+
+    encoder: str
+    name: str
+    published: Published
+
+
+@dataclass(frozen=True)
+class NetworkWeights:
+    """Published weights of a whole network; their name is that of the repository.
+
+    Attributes:
+        model: our architecture, one of `jaxseg.models.names()`.
+        published: where they are.
+    """
+
+    model: str
+    published: Published
+
+
+@dataclass(frozen=True)
+class EncoderFormat:
+    """A format in which files of encoders come.
+
+    Attributes:
+        encoders: names of the encoders.
+        rules: returns the rules, relative to the encoder.
+    """
+
+    encoders: tuple[str, ...]
+    rules: Callable[[], list[Rule]]
+
+
+@dataclass(frozen=True)
+class PeerForm:
+    """The fields that give our network the form of a peer's, so that the peer's weights lead to the peer's numbers.
+
+    Fields of the encoder are under "encoder_args", as in `model.args`.
+
+    Attributes:
+        fields: what every network of the peer has.
+        sizes: what a user of the peer may choose, here with the peer's defaults; the shapes of the arrays show it.
+    """
+
+    fields: Mapping[str, Any]
+    sizes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NetworkFormat:
+    """A format in which files of a whole network come.
+
+    Attributes:
+        model: our architecture, one of `jaxseg.models.names()`.
+        peer: the library whose network it is.
+        rules: returns the rules for the whole network.
+        takes: the arguments of `rules`: the rules of the encoder (a peer that joins any encoder to a decoder), and the
+            strides of the encoder's levels.
+        form: the fields that our network needs, or a function that returns them for the name of the encoder; None
+            where they are not listed.
+    """
+
+    model: str
+    peer: str
+    rules: Callable[..., list[Rule]]
+    takes: tuple[Literal["encoder", "strides"], ...] = ()
+    form: PeerForm | Callable[[str | None], PeerForm] | None = None
+
+    def form_over(self, encoder: str | None) -> PeerForm | None:
+        """Returns the form of the networks over `encoder`."""
+        return self.form(encoder) if callable(self.form) else self.form
+
+
+@dataclass(frozen=True)
+class Family:
+    """Everything that a file of this folder knows about published weights.
+
+    Attributes:
+        encoder_weights: published weights of encoders.
+        encoder_formats: formats of encoders; those of one encoder are tried in this order.
+        network_weights: published weights of whole networks.
+        network_formats: formats of whole networks; those of one architecture are tried in this order.
+        torchvision_files: names, without ".pth", of files that torchvision publishes at
+            https://download.pytorch.org/models/NAME.pth. Each ends in the first digits of its SHA-256.
+    """
+
+    encoder_weights: tuple[EncoderWeights, ...] = ()
+    encoder_formats: tuple[EncoderFormat, ...] = ()
+    network_weights: tuple[NetworkWeights, ...] = ()
+    network_formats: tuple[NetworkFormat, ...] = ()
+    torchvision_files: tuple[str, ...] = ()

@@ -1,0 +1,107 @@
+"""Renames the arrays of a file to our paths: finds the list of rules that knows its names, and the encoder inside."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from jaxseg.errors import WeightsError, some
+from jaxseg.pretrained.rules import Rule, convert
+
+# Prefixes under which foreign networks keep their encoder.
+_ENCODER_PREFIXES = ("encoder.", "backbone.")
+
+
+def is_ours(names: Iterable[str]) -> bool:
+    """Returns whether the names are paths of our own ("params/...", "batch_stats/...")."""
+    return all(name.startswith(("params/", "batch_stats/")) for name in names)
+
+
+def rename(arrays: Mapping[str, np.ndarray], lists: Sequence[Sequence[Rule]]) -> dict[str, np.ndarray]:
+    """Returns the arrays under our paths, by the list of rules that knows most of their names.
+
+    Args:
+        arrays: {foreign name: array}. Arrays under our paths are returned as they are.
+        lists: one list of rules for each format that the file may have.
+
+    Raises:
+        WeightsError: if `lists` is empty, the best list does not know a name, or two names lead to one path.
+    """
+    if is_ours(arrays):
+        return dict(arrays)
+    if not lists:
+        raise WeightsError(
+            f"no rules are known that rename its entries ({', '.join(list(arrays)[:3])}, ...); rename them to our "
+            "paths (params/...) first."
+        )
+    best = min(lists, key=lambda rules: len(unknown_names(arrays, rules)))
+    try:
+        return convert(arrays, best)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+
+
+def unknown_names(names: Iterable[str], rules: Sequence[Rule]) -> list[str]:
+    """Returns the names that no rule matches."""
+    patterns = [re.compile(rule.pattern) for rule in rules]
+    return [name for name in names if not any(pattern.fullmatch(name) for pattern in patterns)]
+
+
+def found_in(patterns: Iterable[str], name: str) -> bool:
+    """Returns whether one of the regular expressions is found anywhere in the name."""
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def drop_skipped(
+    arrays: Mapping[str, np.ndarray], lists: Sequence[Sequence[Rule]], skip: Sequence[str], notes: list[str]
+) -> dict[str, np.ndarray]:
+    """Returns the arrays without those that `skip` names and no rule knows.
+
+    Args:
+        arrays: {name in the file: array}.
+        lists: one list of rules for each format that the file may have. A name that one of them knows stays, because
+            `skip` then applies to our path of it.
+        skip: regular expressions, found anywhere in a name.
+        notes: receives a note of what is left out.
+    """
+    patterns = [re.compile(rule.pattern) for rules in lists for rule in rules]
+
+    def known(name: str) -> bool:
+        inside = [name, *(name.removeprefix(prefix) for prefix in _ENCODER_PREFIXES)]
+        return is_ours([name]) or any(pattern.fullmatch(n) for pattern in patterns for n in inside)
+
+    dropped = [name for name in arrays if found_in(skip, name) and not known(name)]
+    if dropped:
+        notes.append(f"left out as asked: {some(dropped)}")
+    return {name: x for name, x in arrays.items() if name not in dropped}
+
+
+def rename_encoder(
+    arrays: Mapping[str, np.ndarray], lists: Sequence[Sequence[Rule]], notes: list[str]
+) -> dict[str, np.ndarray]:
+    """Returns the encoder's arrays as "params/encoder/...", from a file of the encoder or of a whole network.
+
+    Args:
+        arrays: {foreign name or our path: array}.
+        lists: one list of rules, relative to the encoder, for each format that the file may have.
+        notes: receives a note of where the encoder was found.
+
+    Raises:
+        WeightsError: as `rename`.
+    """
+    if is_ours(arrays):
+        inside = {name: x for name, x in arrays.items() if name.split("/")[1] == "encoder"}
+        if inside:
+            notes.append("took the encoder out of the network")
+            return inside
+        return _under_encoder(arrays)
+    for prefix in _ENCODER_PREFIXES:
+        inside = {name.removeprefix(prefix): x for name, x in arrays.items() if name.startswith(prefix)}
+        if inside and any(not unknown_names(inside, rules) for rules in lists):
+            notes.append(f"took the encoder under {prefix!r}")
+            return _under_encoder(rename(inside, lists))
+    return _under_encoder(rename(arrays, lists))
+
+
+def _under_encoder(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.replace("/", "/encoder/", 1): x for name, x in arrays.items()}

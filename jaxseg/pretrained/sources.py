@@ -1,0 +1,110 @@
+"""Finds where weights are: published under a name, in a file, or in a repository of the Hugging Face Hub."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from flax import linen as nn
+
+from jaxseg import models
+from jaxseg.errors import WeightsError, nearest
+from jaxseg.models import encoders
+from jaxseg.pretrained import catalogue, files
+from jaxseg.pretrained.family import HUB_FILES, EncoderFormat, NetworkFormat, Published
+
+_HUB = "hf://"
+_ADDRESS = re.compile(r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.*[^/]))?")
+
+
+class Source(NamedTuple):
+    """Where weights are.
+
+    Attributes:
+        place: a file, or weights on the Hub.
+        formats: the formats that the file may have, in the order in which they are tried.
+    """
+
+    place: Path | Published
+    formats: tuple[EncoderFormat, ...] | tuple[NetworkFormat, ...]
+
+
+def find(
+    source: str, *, encoder: str | None = None, model: str | None = None, network: nn.Module | None = None
+) -> Source:
+    """Returns where `source` is. Reads and fetches nothing.
+
+    Args:
+        source: the name of published weights of the encoder or network ("imagenet"); a file; or a repository of the
+            Hugging Face Hub, hf://OWNER/NAME or hf://OWNER/NAME/FILE, with @REVISION (a commit, a tag or a branch)
+            after NAME for another revision than the newest.
+        encoder: name of the encoder that the weights belong to.
+        model: name of the architecture, for weights of the whole network.
+        network: the network itself; the error then says which encoders it takes.
+
+    Raises:
+        WeightsError: if the encoder or the name of the weights is unknown (names the nearest), a path does not exist,
+            or the network's encoder has no published weights.
+    """
+    if encoder is not None and encoder not in encoders.names():
+        raise WeightsError(f"There is no encoder {encoder!r}.{nearest(encoder, encoders.names())}")
+    owner, names, formats = _known(encoder, model)
+    if source in names:
+        return Source(names[source], formats)
+    if source.startswith(_HUB):
+        return Source(_repository(source), formats)
+    path = Path(source).expanduser()
+    if path.suffix in files.SUFFIXES or path.exists():
+        return Source(path, formats)
+    if _is_path(source):
+        raise WeightsError(f"There is no file or folder {source!r}.")
+    if encoder is None and model is None and network is not None:
+        raise WeightsError(no_published_encoder(network))
+    hint = nearest(source, names) if names else " None are known by name."
+    raise WeightsError(
+        f"There are no published weights {source!r} for {owner}.{hint} A file can be given too (.safetensors, .pth, "
+        ".npz), the workdir of a run, or a repository: hf://OWNER/NAME."
+    )
+
+
+def _known(
+    encoder: str | None, model: str | None
+) -> tuple[str, dict[str, Published], tuple[EncoderFormat, ...] | tuple[NetworkFormat, ...]]:
+    """Returns whose weights are looked for, {name: where they are} of the published ones, and their formats."""
+    if model is not None:
+        return f"the network {model!r}", catalogue.network_weights(model), catalogue.network_formats(model)
+    if encoder is not None:
+        return f"the encoder {encoder!r}", catalogue.encoder_weights(encoder), catalogue.encoder_formats(encoder)
+    return "an encoder without a name", {}, ()
+
+
+def _repository(source: str) -> Published:
+    """Returns what hf://OWNER/NAME[@REVISION][/FILE] names."""
+    address = _ADDRESS.fullmatch(source.removeprefix(_HUB))
+    if address is None:
+        raise WeightsError(
+            f"{source!r} names no repository, which is hf://OWNER/NAME or hf://OWNER/NAME/FILE, with @REVISION "
+            "after NAME for a commit, a tag or a branch without slashes."
+        )
+    wanted = HUB_FILES if address["file"] is None else (address["file"],)
+    return Published(address["repository"], wanted, address["revision"])
+
+
+def _is_path(source: str) -> bool:
+    """Returns whether a source that does not exist is meant as a path; a name may have the form OWNER/NAME too."""
+    if "/" not in source or "://" in source:
+        return False
+    return source.startswith(("/", "~", ".")) or source.count("/") > 1 or Path(source).parent.is_dir()
+
+
+def no_published_encoder(network: nn.Module) -> str:
+    """Returns why no published weights can start the encoder of a network, and what the user can do."""
+    name = type(network).__module__.rpartition(".")[2]
+    if hasattr(network, "encoder"):
+        return (
+            f"the network {name!r} has its own encoder here, for which no weights are published; give it another, such "
+            "as model.args.encoder=resnet50."
+        )
+    return (
+        f"the network {name!r} takes no encoder but its own, for which no weights are published; networks that take "
+        f"others: {', '.join(models.with_encoder())}."
+    )

@@ -1,0 +1,59 @@
+"""The data of a run: its training and validation split, its number of classes, and their weights in the loss."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxseg import build, losses, metrics
+from jaxseg.config import ConfigDict
+from jaxseg.data import pipeline, sources
+from jaxseg.data.base import Source
+from jaxseg.errors import ConfigError
+
+
+class Problem(NamedTuple):
+    """The data of a run and what follows from it.
+
+    Attributes:
+        train: the training split.
+        val: the split that evaluations during training score.
+        num_classes: channels of the logits; 1 for a binary problem with one sigmoid logit.
+    """
+
+    train: Source
+    val: Source
+    num_classes: int
+
+
+def class_weights(config: ConfigDict, num_classes: int, train: Source) -> np.ndarray | None:
+    """Returns the weights f32[k] that `loss.class_weights` asks for, or None; median frequencies count `train`.
+
+    Raises:
+        ConfigError: if it is neither a known name nor one number a class.
+    """
+    text = config.loss.class_weights
+    if not text:
+        return None
+    if text == "median_frequency":
+        counts = pipeline.pixel_counts(train)
+        try:
+            return losses.median_frequency_weights(*counts)
+        except ValueError as error:
+            raise ConfigError(f"loss.class_weights=median_frequency: {error}") from error
+    weights = build.parse_class_weights(text)
+    if len(weights) != metrics.num_confusion_classes(num_classes):
+        raise ConfigError(
+            f"loss.class_weights has {len(weights)} numbers, but there are {len(train.info.classes)} classes."
+        )
+    return weights
+
+
+def load_problem(config: ConfigDict) -> Problem:
+    """Opens the training and validation data.
+
+    Raises:
+        DataError: if they cannot be opened, a split is empty, or their classes are not those of the config.
+    """
+    train = sources.make_source(config, config.data.train_split)
+    val = sources.make_source(config, config.data.val_split)
+    return Problem(train, val, config.model.num_classes or len(train.info.classes))

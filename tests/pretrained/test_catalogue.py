@@ -1,0 +1,88 @@
+"""The catalogue: every entry names an encoder, a network or a file that exists, and its rules fit the peer's."""
+
+import importlib
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import oracles
+
+from jaxseg import models, pretrained
+from jaxseg.errors import WeightsError
+from jaxseg.models import encoders
+from jaxseg.pretrained import catalogue
+
+
+def test_files_of_torchvision_are_checked_by_their_names():
+    catalogue.check_torchvision_digest("resnet18-f37072fd", "f37072fd" + "0" * 56)
+    catalogue.check_torchvision_digest("mine-f37072fe", "0" * 64)
+    with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth is damaged"):
+        catalogue.check_torchvision_digest("resnet18-f37072fd", "f37072fe" + "0" * 56)
+
+
+def test_catalogue_names_what_is_there():
+    families = catalogue.families()
+    rows = [row for family in families for row in family.encoder_weights]
+    for row in rows:
+        assert row.encoder in encoders.names() and row.published.repository.count("/") == 1
+        assert catalogue.encoder_formats(row.encoder)
+    assert len({(row.encoder, row.name) for row in rows}) == len(rows) > 50
+    for row in [row for family in families for row in family.network_weights]:
+        assert row.model in models.names() and row.published.repository.count("/") == 1
+        assert catalogue.network_formats(row.model)
+    assert {name for known in catalogue.encoder_formats() for name in known.encoders} <= set(encoders.names())
+    assert {known.model for family in families for known in family.network_formats} <= set(models.names())
+    networks = ("deeplabv3_resnet", "fcn_resnet", "lraspp_mobilenet_v3_large")
+    files = [stem for family in families for stem in family.torchvision_files]
+    assert all(stem.startswith((*encoders.names(), *networks)) for stem in files)
+    assert len(set(files)) == len(files) > 40
+
+
+def test_every_family_of_encoders_with_a_peer_has_a_format():
+    without = {name for name in encoders.names() if not catalogue.encoder_formats(name)}
+    assert without == {"plain", "residual"}
+
+
+def test_every_file_of_rules_is_collected():
+    """A family that `catalogue.families` does not name would never be found."""
+    files = Path(catalogue.__file__).parent.glob("*.py")
+    named = {file.stem for file in files if re.search(r"^FAMILY = ", file.read_text(encoding="utf-8"), re.MULTILINE)}
+    modules = [importlib.import_module(f"jaxseg.pretrained.{name}") for name in sorted(named)]
+    assert sorted(map(id, catalogue.families())) == sorted(id(module.FAMILY) for module in modules)
+
+
+def peer_of(repository: str):
+    """The model whose weights the repository holds, made without them."""
+    owner, name = repository.split("/")
+    if owner == "timm":
+        return oracles.timm().create_model(name.partition(".")[0], pretrained=False)
+    if owner == "smp-hub":
+        return oracles.smp().encoders.get_encoder(name.removesuffix(".imagenet"), weights=None)
+    transformers = oracles.transformers()
+    return transformers.SegformerForImageClassification(transformers.SegformerConfig())
+
+
+@pytest.mark.parametrize(
+    "encoder", ["resnet18", "resnet50d", "vgg11", "vgg11_bn", "convnext_tiny", "hrnet_w18", "mobilenet_v2", "mit_b0"]
+)
+def test_published_encoders_fit_ours(encoder):
+    """Every entry of the peer's `state_dict` has its place in our encoder, and ours are all filled."""
+    model = encoders.build(encoder)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    lists = [known.rules() for known in catalogue.encoder_formats(encoder)]
+    for published in catalogue.encoder_weights(encoder).values():
+        state = {name: x.numpy() for name, x in peer_of(published.repository).state_dict().items()}
+        if encoder == "mit_b0":  # files of these names may hold heads: the authors' classifiers, and SegFormers
+            theirs = published.repository.startswith("smp-hub/")
+            state["head.weight" if theirs else "decode_head.classifier.weight"] = np.ones(9)
+        pretrained.merge(shapes, pretrained.rename(state, lists))
+
+
+@pytest.mark.parametrize("name", encoders.names())
+def test_every_encoder_is_known_by_what_makes_it(name):
+    assert encoders.name_of(encoders.factory(name)) == name
+    assert encoders.name_of(encoders.factory(name, axis_name="batch")) == name
+    assert encoders.name_of(type(encoders.build("plain"))) == "plain"

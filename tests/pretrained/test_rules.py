@@ -1,0 +1,40 @@
+"""Rules rename the entries of a foreign file and lay their arrays out as ours."""
+
+import numpy as np
+import pytest
+
+from jaxseg import pretrained
+from jaxseg.pretrained import Rule, layer
+
+
+def test_rules_rename_and_list_the_names_that_they_do_not_know():
+    rules = [
+        *pretrained.prefixed(
+            [*pretrained.layer(r"layer(\d+)\.conv", "stage{1}/conv"), *pretrained.norm(r"bn(?P<n>\d)", "norm{n}")],
+            r"(?:net|model)\.",
+            "encoder",
+        ),
+        Rule(r"net\.qkv", ("params/q", "params/k"), lambda x: np.split(x, 2)),
+        Rule(r"fc\..*", None),
+    ]
+    state = {
+        "net.layer2.conv.weight": np.arange(24.0).reshape(1, 2, 3, 4), "model.bn1.running_var": np.ones(2),
+        "net.bn1.num_batches_tracked": np.array(3), "fc.bias": np.ones(1), "net.qkv": np.arange(4),
+    }  # fmt: skip
+    given = pretrained.convert(state, rules)
+    assert set(given) == {
+        "params/encoder/stage2/conv/kernel", "batch_stats/encoder/norm1/var", "params/q", "params/k",
+    }  # fmt: skip
+    kernel = given["params/encoder/stage2/conv/kernel"]
+    assert kernel.shape == (3, 4, 2, 1) and kernel[1, 2, 1, 0] == state["net.layer2.conv.weight"][0, 1, 1, 2]
+    assert given["params/k"].tolist() == [2, 3]
+    with pytest.raises(ValueError, match=r"1 entries of the file are known to no rule: net\.layerx\.conv\.weight"):
+        pretrained.convert({**state, "net.layerx.conv.weight": np.ones(1)}, rules)
+    with pytest.raises(ValueError, match=r"Both 'model\.bn1\.running_var' and 'net\.bn1\.running_var' lead to"):
+        pretrained.convert({**state, "net.bn1.running_var": np.ones(2)}, rules)
+
+
+def test_arrays_with_another_number_of_axes_are_listed():
+    state = {"a.weight": np.zeros((3, 4)), "b.weight": np.zeros(()), "c.weight": np.zeros((2, 1, 3, 3))}
+    with pytest.raises(ValueError, match=r"^2 entries .* their layer cannot have: a.weight \(3x4\), b.weight \(a s"):
+        pretrained.convert(state, layer(r"(\w)", "{1}"))
