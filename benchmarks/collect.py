@@ -62,7 +62,7 @@ def describe(workdir: Path, split: str) -> dict[str, Any]:
     config, command = last["config"], last["command"]
     # Earlier versions wrote a list, which began with the file's name.
     words = ["python", "-m", "jaxseg.train", *command[1:]] if isinstance(command, list) else shlex.split(command)
-    program = 3 if words[1:2] == ["-m"] else 2
+    program = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     return {
         "run": workdir.name,
         "model": config["model"]["name"],

@@ -36,23 +36,22 @@ from jaxseg.run.provenance import end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import Planned, initial_state, plan_weights
-from jaxseg.run.workdir import CHECKPOINTS, RunData, data_record, holds_checkpoint, prepare_workdir
+from jaxseg.run.workdir import CHECKPOINTS, RunData, data_record, default_workdir, holds_checkpoint, prepare_workdir
+from jaxseg.start import TrainModule
 from jaxseg.state import TrainState
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.train") -> int:
+    """Runs the command line; returns the exit status. `program` is how the command is called."""
     argv = list(sys.argv[1:] if argv is None else argv)
 
     def body() -> int:
-        options, config = command.parse_command_line(
-            argv, "python -m jaxseg.train", "Train a segmentation network.", _add_options
-        )
+        options, config = command.parse_command_line(argv, program, "Train a segmentation network.", _add_options)
         parallel.join_hosts(options.coordinator, options.processes, options.process)
         compiler.keep_programs(config.compile.cache)
         check(config)
         workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
-        train(config, workdir, f"python -m jaxseg.train {shlex.join(argv)}")
+        train(config, workdir, f"{program} {shlex.join(argv)}")
         return 0
 
     return command.run_command(body)
@@ -68,12 +67,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, metavar="N", help="how many processes there are, without auto")
     parser.add_argument("--process", type=int, metavar="I", help="which of them this is, 0 to N-1, without auto")
-
-
-def default_workdir(experiment: str) -> Path:
-    """Returns runs/NAME or runs/NAME-VARIANT for the experiment `PATH/NAME.py[:VARIANT]`."""
-    path, _, variant = experiment.partition(":")
-    return Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
 
 
 @dataclass(frozen=True)
@@ -325,6 +318,8 @@ def drawing(reporter: Reporter) -> Iterator[None]:
     except (OSError, MemoryError) as error:
         reporter.message(f"warning: a picture could not be made: {error}.")
 
+
+sys.modules[__name__].__class__ = TrainModule  # jaxseg.train(...) works, as the module and its functions do
 
 if __name__ == "__main__":
     sys.exit(main())

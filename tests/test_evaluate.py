@@ -9,11 +9,12 @@ import pytest
 from helpers.tiny_run import TINY, make_folder, make_run, tiny_config
 from PIL import Image
 
-from jaxseg import evaluate, parallel, train
+from jaxseg import parallel, train
 from jaxseg.config import update
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import CheckpointError, ConfigError, DataError
-from jaxseg.inference import load_run, make_segmenter, score, surface
+from jaxseg.evaluate import main
+from jaxseg.inference import evaluate, load_run, make_segmenter, score, surface
 from jaxseg.step import make_eval_step
 from jaxseg.types import IGNORE
 
@@ -42,7 +43,7 @@ def folder_run(tmp_path_factory):
 
 def test_the_score_is_that_of_all_pixels_of_the_split(shapes_run):
     run = load_run(shapes_run)
-    result = evaluate.evaluate(run, "val")
+    result = evaluate(run, "val")
     source, logits, labels = make_source(run.config, "val"), [], []
     for i in range(len(source)):
         image = run.parts.prepare(source[i]["image"][None])
@@ -67,7 +68,7 @@ def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run
     source, segment = make_source(run.config, "val"), make_segmenter(run.parts)
     examples = [source[i] for i in range(len(source))]
     expected = sum(count(e["label"], segment(run.variables, e["image"]).classes, 3) for e in examples)
-    result = evaluate.evaluate(run, "val")
+    result = evaluate(run, "val")
     np.testing.assert_array_equal(result.confusion, expected)
     assert result.confusion.sum() == sum(h * w for h, w in SIZES) - (len(SIZES) - 1)
     assert result.images == len(SIZES)
@@ -98,7 +99,7 @@ def test_evaluation_repeats_the_numbers_of_training_to_the_last_digit(tmp_path, 
     update(config, steps=2, batch_size=8, eval__batch_size=8, ema__decay=0.5, augment__crop=(12, 8), log__images=1)
     trained = train.train(config, tmp_path / "run", "tiny.py")
     run = load_run(tmp_path / "run", "last")
-    result = evaluate.evaluate(run, "val")
+    result = evaluate(run, "val")
     assert run.step == 2 and len(run.class_weights) == len(run.classes)
     np.testing.assert_array_equal(result.confusion, trained.confusion)
     assert result.loss == pytest.approx(trained.loss, rel=1e-6)
@@ -110,7 +111,7 @@ def test_scoring_nothing_is_an_error():
 
 
 def test_the_command_prints_the_table_and_writes_json_and_picture(shapes_run, capsys):
-    assert evaluate.main(["--workdir", str(shapes_run), "--split", "test"]) == 0
+    assert main(["--workdir", str(shapes_run), "--split", "test"]) == 0
     out = capsys.readouterr().out
     report = json.loads((shapes_run / "evaluate-test.json").read_text())
     for word in ("evaluate-test.json", "confusion-test.png", "5 images"):
@@ -154,8 +155,8 @@ def test_moved_data(folder_run, tmp_path, capsys):
     shutil.copytree(load_run(folder_run).config.data.dir, moved)
     run = load_run(folder_run, overrides=[f"--config.data.dir={moved}", "--config.eval.batch_size=2"])
     assert run.config.data.dir == str(moved)
-    assert evaluate.evaluate(run, "val").images == len(SIZES)
-    assert evaluate.main(["--workdir", str(folder_run), "--config.data.dir", str(tmp_path / "gone")]) == 1
+    assert evaluate(run, "val").images == len(SIZES)
+    assert main(["--workdir", str(folder_run), "--config.data.dir", str(tmp_path / "gone")]) == 1
     assert str(tmp_path / "gone") in capsys.readouterr().err
 
 
@@ -164,9 +165,9 @@ def test_any_split_that_a_folder_has(folder_run, tmp_path, capsys):
     shutil.copytree(load_run(folder_run).config.data.dir, data)
     make_folder(data, [(8, 8)] * 3, split="night")
     arguments = ["--workdir", str(folder_run), f"--config.data.dir={data}", "--split"]
-    assert evaluate.main([*arguments, "night"]) == 0
+    assert main([*arguments, "night"]) == 0
     assert "3 images" in capsys.readouterr().out
-    assert evaluate.main([*arguments, "nihgt"]) == 1
+    assert main([*arguments, "nihgt"]) == 1
     assert "'nihgt'" in (error := capsys.readouterr().err) and "night" in error
 
 
@@ -175,7 +176,7 @@ def test_a_damaged_image_is_named(folder_run, tmp_path, capsys):
     shutil.copytree(load_run(folder_run).config.data.dir, data)
     path = data / "val" / "images" / "5.png"
     path.write_bytes(path.read_bytes()[:-2000])
-    assert evaluate.main(["--workdir", str(folder_run), f"--config.data.dir={data}"]) == 1
+    assert main(["--workdir", str(folder_run), f"--config.data.dir={data}"]) == 1
     error = capsys.readouterr().err
     assert str(path) in error and "error: " in error and "Traceback" not in error
 
@@ -186,7 +187,7 @@ def test_data_with_other_classes_is_refused(folder_run, tmp_path):
     (data / "classes.json").write_text(json.dumps({"classes": names}))
     run = load_run(folder_run, overrides=[f"--config.data.dir={data}"])
     with pytest.raises((DataError, ConfigError), match="classes"):
-        evaluate.evaluate(run, "val")
+        evaluate(run, "val")
 
 
 def test_a_split_without_labelled_pixels_has_no_score(folder_run, tmp_path, capsys):
@@ -195,7 +196,7 @@ def test_a_split_without_labelled_pixels_has_no_score(folder_run, tmp_path, caps
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save(data / "val" / "masks" / "0.png")
     workdir = tmp_path / "run"
     shutil.copytree(folder_run, workdir)
-    assert evaluate.main(["--workdir", str(workdir), f"--config.data.dir={data}"]) == 0
+    assert main(["--workdir", str(workdir), f"--config.data.dir={data}"]) == 0
     assert "no labelled pixel" in capsys.readouterr().out
     report = json.loads((workdir / "evaluate-val.json").read_text())
     assert report["mean_iou"] is None and report["loss"] is None
@@ -215,7 +216,7 @@ def test_a_split_without_labelled_pixels_has_no_score(folder_run, tmp_path, caps
     ],
 )
 def test_wrong_arguments_are_one_sentence(shapes_run, capsys, arguments, words):
-    assert evaluate.main(["--workdir", str(shapes_run), *arguments]) == 1
+    assert main(["--workdir", str(shapes_run), *arguments]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert all(word in error for word in words)
@@ -237,10 +238,10 @@ def test_boundaries_and_calibration_are_those_of_single_predictions(folder_run, 
     workdir = tmp_path / "run"
     shutil.copytree(folder_run, workdir)
     run = load_run(workdir)
-    assert evaluate.main(["--workdir", str(workdir)]) == 0
+    assert main(["--workdir", str(workdir)]) == 0
     assert "boundary" not in json.loads((workdir / "evaluate-val.json").read_text())
     assert "calibration error" in (printed := capsys.readouterr().out) and "boundary F1" not in printed
-    assert evaluate.main(["--workdir", str(workdir), "--boundary", "2"]) == 0
+    assert main(["--workdir", str(workdir), "--boundary", "2"]) == 0
     assert "| boundary F1" in capsys.readouterr().out
     report = json.loads((workdir / "evaluate-val.json").read_text())
 
@@ -261,7 +262,7 @@ def test_boundaries_and_calibration_are_those_of_single_predictions(folder_run, 
     assert right == pytest.approx(np.trace(report["confusion"]))
     for wrong in ("-1", "near"):
         with pytest.raises(SystemExit):
-            evaluate.main(["--workdir", str(workdir), "--boundary", wrong])
+            main(["--workdir", str(workdir), "--boundary", wrong])
 
 
 def test_run_without_checkpoint(shapes_run, tmp_path, capsys):
@@ -275,7 +276,7 @@ def test_run_without_checkpoint(shapes_run, tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"data\.json is not what training wrote"):
         load_run(workdir)
     (workdir / "data.json").unlink()
-    assert evaluate.main(["--workdir", str(workdir)]) == 1
+    assert main(["--workdir", str(workdir)]) == 1
     assert "data.json" in capsys.readouterr().err
 
 

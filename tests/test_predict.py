@@ -8,11 +8,13 @@ import pytest
 from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
 
-from jaxseg import build, predict
+from jaxseg import build
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError
 from jaxseg.inference import load_run, make_segmenter
+from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.nn import resize
+from jaxseg.predict import main
 
 EXIF_ORIENTATION = 0x0112
 
@@ -41,7 +43,7 @@ def segment_with(run):
 
 
 def run_predict(workdir, out, *words):
-    return predict.main(["--workdir", str(workdir), *map(str, words), "--out", str(out)])
+    return main(["--workdir", str(workdir), *map(str, words), "--out", str(out)])
 
 
 @pytest.mark.parametrize("fit", ["resize", "crop"])
@@ -165,7 +167,7 @@ def test_files_folders_and_globs(tmp_path):
     odd.write_bytes(a.read_bytes())
 
     def find(*words):
-        return predict.find_images([str(w) for w in words])
+        return find_images([str(w) for w in words])
 
     assert find(tmp_path / "x") == ([a, b], [])
     assert find(b, a, tmp_path / "x", a) == ([b, a], [])
@@ -175,13 +177,13 @@ def test_files_folders_and_globs(tmp_path):
     paths, problems = find(a, tmp_path / "x" / "q.png", tmp_path / "*.gif", tmp_path / "x" / "y" / ".." / "z", odd)
     assert paths == [a, odd] and len(problems) == 3
     (tmp_path / "empty").mkdir()
-    assert find(tmp_path / "empty")[1][0].endswith("right in it.")
+    assert find(tmp_path / "empty")[1][0].endswith("directly in it.")
     assert "Did you mean" in find(tmp_path / "x" / "aa.png")[1][0]
 
 
 def test_names_never_collide(tmp_path):
     paths = [tmp_path / n for n in ("a.png", "a.jpg", "b/A.png", "a-2.png", "a-overlay.png", "c.png")]
-    names = predict.name_outputs(paths, tmp_path / "out")
+    names = name_outputs(paths, tmp_path / "out")
     assert names[paths[0]] == "a" and names[paths[1]] == "a-2" and names[paths[5]] == "c"
     files = [f"{name}{end}".lower() for name in names.values() for end in (".png", "-overlay.png", ".npz")]
     assert len(set(files)) == len(files) == 18
@@ -195,7 +197,7 @@ def test_an_image_is_never_overwritten(workdirs, tmp_path, capsys):
     assert image.read_bytes() == before
     assert run_predict(workdirs["crop"], tmp_path, save(tmp_path / "b.jpg", picture(6, 6))) == 0
     with pytest.raises(ConfigError, match="another --out"):
-        predict.name_outputs([tmp_path / "b.jpg", tmp_path / "b-overlay.png"], tmp_path)
+        name_outputs([tmp_path / "b.jpg", tmp_path / "b-overlay.png"], tmp_path)
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(workdirs, tmp_path, capsys):

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from jaxseg.config import command
 from jaxseg.inference.score import score
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.report import read_log
-from jaxseg.train import default_workdir, main, train
+from jaxseg.train import main, train
 
 
 @pytest.fixture(scope="module")
@@ -237,11 +236,6 @@ def test_disk_full_while_saving_is_one_sentence_and_keeps_the_checkpoint_before(
         assert checkpoints.steps() == [2]
     monkeypatch.undo()
     assert main(arguments(workdir)) == 0
-
-
-def test_default_workdir():
-    assert default_workdir("experiments/resunet.py") == Path("runs/resunet")
-    assert default_workdir("experiments/resunet.py:camvid") == Path("runs/resunet-camvid")
 
 
 def test_training_outside_the_main_thread(tmp_path):

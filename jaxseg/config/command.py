@@ -11,7 +11,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def load_file(spec: str) -> tuple[types.ModuleType, ConfigDict]:
         config = module.get_config(arg or None)
     if not isinstance(config, AnyConfigDict):
         raise ConfigError(f"get_config in {path_text} must return a ConfigDict, got {type(config).__name__}.")
-    return module, _checked(path_text, config)
+    return module, _checked(f"get_config in {path_text}", config)
 
 
 @contextlib.contextmanager
@@ -121,17 +121,17 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first}." if first else f"{type(error).__name__}."
 
 
-def _checked(path: str, config: AnyConfigDict) -> ConfigDict:
-    """Returns the config of an experiment once every key is there, known and of the right type; locks it."""
+def _checked(origin: str, config: AnyConfigDict) -> ConfigDict:
+    """Returns the config that `origin` gave once every key is there, known and of the right type; locks it."""
     flat, fresh = flatten(config), default_config()
     try:
         for key, value in flat.items():
             set_key(fresh, key, value)
     except ConfigError as error:
-        raise ConfigError(f"get_config in {path}: {error}") from error
+        raise ConfigError(f"{origin}: {error}") from error
     missing = [key for key in KEYS if key not in flat and key not in FREE_FORM]
     if missing:
-        raise ConfigError(f"get_config in {path} must start from default_config(); it lacks the key {missing[0]}.")
+        raise ConfigError(f"{origin} must start from default_config(); it lacks the key {missing[0]}.")
     for key, value in flatten(fresh).items():
         if key in KEYS and key not in FREE_FORM and (flat[key] != value or type(flat[key]) is not type(value)):
             set_key(config, key, value)  # only where the type changes: references between keys stay
@@ -144,10 +144,37 @@ def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
 
     If they name another encoder than `config` does, its `model.args.encoder_args` are dropped, with a note.
     """
-    given = _overrides(arguments)
+    _apply(config, _overrides(arguments))
+
+
+def _apply(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
     _drop_encoder_args(config, given)
     for key, value in given:
         set_key(config, key, value)
+
+
+def configure(experiment: str | Path | AnyConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    """Returns the valid configuration of an experiment with some keys changed, as the command line makes it.
+
+    Args:
+        experiment: `FILE[:ARG]`, or a configuration, which is copied.
+        overrides: {key: value}; `__` can stand for the dot of a key, and text is read as on the command line.
+
+    Raises:
+        ConfigError: for anything wrong in the configuration.
+    """
+    if isinstance(experiment, AnyConfigDict):
+        config = _checked("The configuration", experiment.copy_and_resolve_references())
+    elif isinstance(experiment, str | Path):
+        config = load_experiment(str(experiment))
+    else:
+        raise ConfigError(
+            f"An experiment is FILE.py, FILE.py:ARG or a ConfigDict, got an object of type {type(experiment).__name__}."
+        )
+    named = [(name.replace("__", "."), value) for name, value in overrides.items()]
+    _apply(config, [(key, _parse_value(key, value) if isinstance(value, str) else value) for key, value in named])
+    validate(config)
+    return config
 
 
 def _overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
@@ -262,20 +289,16 @@ def _notes() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def run_command(function: Callable[[], int], *errors: type[Exception]) -> int:
-    """Runs the body of a command and returns its exit status; an error that users cause is one sentence on stderr.
-
-    Args:
-        function: returns the exit status.
-        *errors: exceptions, besides those of `jaxseg.errors`, whose message is a sentence for the user.
+def run_command(function: Callable[[], int]) -> int:
+    """Runs the body of a command line and prints a `JaxsegError` as one sentence on stderr.
 
     Returns:
-        What `function` returns; 1 after an error, 130 after Ctrl-C, as in shells.
+        The exit status: what `function` returns, 1 after an error, 130 after Ctrl-C as shells have it.
     """
     try:
         with _notes():
             return function()
-    except (JaxsegError, *errors) as error:
+    except JaxsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, most likely

@@ -141,15 +141,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=12, metavar="N", help="examples in the picture (default 12)")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code, 0 where nothing is wrong and 1 otherwise."""
-    return run_command(lambda: _check(sys.argv[1:] if argv is None else argv))
+def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.data.check") -> int:
+    """Runs the command line; returns the exit status, 0 where nothing is wrong and 1 otherwise.
+
+    `program` is how the command is called.
+    """
+    return run_command(lambda: _check(sys.argv[1:] if argv is None else argv, program))
 
 
-def _check(argv: Sequence[str]) -> int:
-    options, config = parse_command_line(
-        argv, "python -m jaxseg.data.check", __doc__.splitlines()[0], _add_options, workdir=False
-    )
+def _check(argv: Sequence[str], program: str) -> int:
+    options, config = parse_command_line(argv, program, __doc__.splitlines()[0], _add_options, workdir=False)
     splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
     reports = [check_split(config, split) for split in dict.fromkeys(splits)]
     for report in reports:

@@ -27,6 +27,7 @@ _BROKEN = (
 )
 _ORIENTATION = 0x0112  # the EXIF tag
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's convert("L")
+_MARGIN = 1e-3  # by which a float may leave [0, 1]: interpolation overshoots
 
 
 class Header(NamedTuple):
@@ -88,26 +89,62 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
         DataError: if the file is missing, damaged, or holds numbers that are no 8- or 16-bit intensities.
     """
     with _opened(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            return to_channels(_whole_numbers(path, image)[..., None], channels)
-        if image.mode not in ("L", "LA", "RGB", "RGBA"):
-            transparent = image.mode in ("PA", "La", "RGBa") or "transparency" in image.info
-            image = image.convert("L" if image.mode == "1" else "RGBA" if transparent else "RGB")
-        array = np.array(image)
+        return from_pillow(image, channels, path)
+
+
+def from_pillow(image: Image.Image, channels: int = 3, name: str | Path = "The image") -> np.ndarray:
+    """Returns the image u8|u16[h,w,c] of an open Pillow image, see `read_image`; `name` is for the message of errors.
+
+    Raises:
+        DataError: if it holds numbers that are no 8- or 16-bit intensities.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return to_channels(_whole_numbers(name, image)[..., None], channels)
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        transparent = image.mode in ("PA", "La", "RGBa") or "transparency" in image.info
+        image = image.convert("L" if image.mode == "1" else "RGBA" if transparent else "RGB")
+    array = np.array(image)
     return to_channels(array[..., None] if array.ndim == 2 else array, channels)
 
 
+def from_array(array: np.ndarray, channels: int = 3) -> np.ndarray:
+    """Returns the image u8|u16|f32[h,w,c] of an array [h,w] or [h,w,1..4], its channels converted as `read_image` does.
+
+    Args:
+        array: uint8, uint16, or any float in [0, 1].
+        channels: 1, 3 or 4.
+
+    Raises:
+        DataError: for another shape or type, or floats outside [0, 1].
+    """
+    image = array[..., None] if array.ndim == 2 else array
+    if image.ndim != 3 or image.shape[-1] not in (1, 2, 3, 4) or not image.size:
+        hint = "; the channels come last: use transpose(1, 2, 0)" if array.ndim == 3 and len(array) in (1, 3, 4) else ""
+        hint = "; give a list of images for several" if array.ndim == 4 else hint
+        raise DataError(f"An image has the shape [h,w] or [h,w,c] with 1 to 4 channels, got {array.shape}{hint}.")
+    if np.issubdtype(image.dtype, np.floating):
+        low, high = float(image.min()), float(image.max())
+        if not -_MARGIN <= low <= high <= 1 + _MARGIN:
+            raise DataError(
+                f"An image of floats lies in [0, 1] and is not normalised yet, got values from {low:g} to {high:g}."
+            )
+        image = image.astype(np.float32)
+    elif image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"An image is uint8, uint16 or floats in [0, 1], got {image.dtype}.")
+    return to_channels(image, channels)
+
+
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Returns u8 or u16 [h,w,channels] of an image [h,w,1..4]: grey, grey and alpha, colour, or colour and alpha."""
-    given = image.shape[-1]
+    """Returns [h,w,channels] of an image u8|u16|f32[h,w,1..4]: grey, grey and alpha, colour, or colour and alpha."""
+    given, exact = image.shape[-1], image.dtype.kind == "f"
     if given == channels:
         return np.ascontiguousarray(image)
-    opaque = np.iinfo(image.dtype).max
+    opaque = 1.0 if exact else np.iinfo(image.dtype).max
     color, alpha = (image[..., :-1], image[..., -1:]) if given in (2, 4) else (image, None)
     if channels == 1:
         if color.shape[-1] == 3:
-            color = (color.astype(np.float32) @ _LUMA + 0.5).astype(image.dtype)[..., None]
+            color = (color.astype(np.float32) @ _LUMA + (0.0 if exact else 0.5)).astype(image.dtype)[..., None]
         return np.ascontiguousarray(color)
     if color.shape[-1] == 1:
         color = np.repeat(color, 3, axis=-1)

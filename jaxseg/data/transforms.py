@@ -33,7 +33,7 @@ def fit_example(example: Example, size: Size, fit: str, rng: np.random.Generator
 
 
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
-    """Resizes u8|u16[h,w,c] bilinearly to [y,x,c] of the same type, averaging over the covered area when it shrinks.
+    """Resizes u8|u16|f32[h,w,c] bilinearly to [y,x,c] of the same type; shrinking averages over the covered area.
 
     Channels are independent of one another: a fourth channel is data, not an opacity to multiply the others with.
     """
@@ -47,10 +47,12 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _resize_plane(plane: np.ndarray, target: tuple[int, int]) -> np.ndarray:
-    """Resizes [h,w] to `target` (width, height): 8 bit directly, 16 bit through float32."""
+    """Resizes [h,w] to `target` (width, height): 8 bit and float32 directly, 16 bit through float32."""
     if plane.dtype == np.uint8:
         return np.asarray(Image.fromarray(plane).resize(target, Image.Resampling.BILINEAR))
     resized = np.asarray(Image.fromarray(plane.astype(np.float32)).resize(target, Image.Resampling.BILINEAR))
+    if plane.dtype == np.float32:
+        return resized
     limits = np.iinfo(plane.dtype)
     return np.clip(np.rint(resized), limits.min, limits.max).astype(plane.dtype)
 

@@ -1,7 +1,20 @@
 """What is done with a trained network: load a run, score a split, segment an image of any size."""
 
+from jaxseg.inference.evaluation import Evaluation, evaluate
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.inference.trained import TrainedRun, load
 from jaxseg.run.load import Run, load_run
 
-__all__ = ["Result", "Run", "Segmentation", "load_run", "make_segmenter", "score"]
+__all__ = [
+    "Evaluation",
+    "Result",
+    "Run",
+    "Segmentation",
+    "TrainedRun",
+    "evaluate",
+    "load",
+    "load_run",
+    "make_segmenter",
+    "score",
+]

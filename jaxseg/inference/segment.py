@@ -1,7 +1,7 @@
 """Segmenting one image of any size with a trained network."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ class Segmentation(NamedTuple):
 
 
 def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
-    """Returns `segment(variables, image u8|u16[h,w,c], probabilities=False) -> Segmentation` at the image's own size.
+    """Returns `segment(variables, image u8|u16|f32[h,w,c], probabilities=False)` at the image's own size.
 
     With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are brought
     back to the image's size bilinearly, before the softmax and the argmax: what `jaxseg.evaluate` scores. With "crop"
@@ -47,7 +47,7 @@ def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
     config, model, prepare = parts.config, parts.model, parts.prepare
     channels = config.data.channels
 
-    def network(variables: PyTree, image: jax.Array) -> jax.Array:
+    def network(variables: PyTree, image: Any) -> jax.Array:
         return model.apply(variables, prepare(image), train=False)[0]
 
     network = jax.jit(network, compiler_options=compiler_options(config.compile.options))

@@ -68,7 +68,7 @@ def _to(edges: np.ndarray, sampling: np.ndarray) -> np.ndarray:
     """Distance of every pixel to the nearest of `edges`, infinite if there is none."""
     if not edges.any():
         return np.full(edges.shape, np.inf)
-    return ndimage.distance_transform_edt(~edges, sampling=sampling)
+    return np.asarray(ndimage.distance_transform_edt(~edges, sampling=sampling))
 
 
 def boundary_f1(distances: Distances, tolerance: float) -> float:
@@ -184,7 +184,7 @@ def surface_scores(sums: Mapping[str, np.ndarray]) -> SurfaceScores:
 
 def surface_table(result: SurfaceScores, class_names: Sequence[str]) -> str:
     """A Markdown table with a line a class and their mean: shares in percent, distances in pixels, "-" for NaN."""
-    rows = [("class", "boundary F1", "surface Dice", "HD95", "distance", "images", "one-sided")]
+    rows: list[tuple[str, ...]] = [("class", "boundary F1", "surface Dice", "HD95", "distance", "images", "one-sided")]
     numbers = np.array([getattr(result, name) * (100 if name in _MEANS[:2] else 1) for name in _MEANS])
     for i, name in enumerate(class_names):
         counts = (str(result.images[i]), str(result.one_sided[i]))

@@ -21,7 +21,7 @@ from jaxseg.models.fields import checked, field_names
 from jaxseg.nn import make_norm
 from jaxseg.types import NormFactory
 
-__all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names", "with_encoder"]
+__all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names", "network_class", "with_encoder"]
 
 # File in this folder (and name in a config) -> class.
 _CLASSES = {
@@ -69,6 +69,18 @@ def with_encoder() -> dict[str, str | None]:
     """
     own = {name: _class(name).encoder for name in MODELS if "encoder" in field_names(_class(name))}
     return {name: None if encoder is None else encoders.name_of(encoder) for name, encoder in own.items()}
+
+
+def network_class(name: str) -> type[nn.Module]:
+    """Returns the class of a network by the name of the class, such as "UNet".
+
+    Raises:
+        ValueError: for an unknown name, with the nearest right one.
+    """
+    files = {cls: file for file, cls in _CLASSES.items()}
+    if name not in files:
+        raise ValueError(f"There is no network class {name!r}.{nearest(name, files)}")
+    return _class(files[name])
 
 
 def _class(name: str) -> type:

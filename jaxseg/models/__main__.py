@@ -15,13 +15,13 @@ from jaxseg.errors import ConfigError, nearest
 from jaxseg.models import encoders, summary
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    return run_command(lambda: _run(_parser().parse_args(argv)))
+def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.models") -> int:
+    """Runs the command line; returns the exit status. `program` is how the command is called."""
+    return run_command(lambda: _run(_parser(program).parse_args(argv), program))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m jaxseg.models", description=__doc__.partition(":")[0] + ".")
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=__doc__.partition(":")[0] + ".")
     parser.add_argument("name", nargs="?", help="a network, or an encoder; without it all of them are listed")
     parser.add_argument("--encoder", metavar="NAME", help="the encoder of the network")
     parser.add_argument("--num-classes", type=int, default=21, metavar="K", help="classes (default 21)")
@@ -40,13 +40,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, program: str) -> int:
     if options.name is None:
         if options.encoder is not None or options.arg:
             raise ConfigError("--encoder and --arg belong to a network: name it first.")
         print("networks, and of those that take any encoder (--encoder NAME) the default:", *_networks(), sep="\n  ")
         print("encoders:", *encoders.names(), sep="\n  ")
-        print("\npython -m jaxseg.models NAME shows the modules, parameters, operations and memory of one.")
+        print(f"\n{program} NAME shows the modules, parameters, operations and memory of one.")
         return 0
     size = _size(options.size)
     for name in ("num_classes", "channels", "batch"):

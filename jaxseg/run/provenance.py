@@ -119,9 +119,12 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
 
 def _command_line() -> str:
     """Returns what this process was started with, as one would type it; "" where that was no file or module."""
+    # The console script `jaxseg` is a file of the Python environment, which another machine has elsewhere.
     program, *arguments = sys.argv or [""]
     spec = sys.modules["__main__"].__spec__
-    if spec is not None and spec.origin == program:
+    if Path(program).name in ("jaxseg", "jaxseg.exe"):
+        words = ["-m", "jaxseg"]
+    elif spec is not None and spec.origin == program:
         words = ["-m", spec.name.removesuffix(".__main__")]
     elif Path(program).is_file():
         words = [program]

@@ -140,7 +140,9 @@ def plan_weights(parts: Parts) -> Planned | None:
     shapes = jax.eval_shape(network.init, jax.random.key(0), image)
     variables = {"params": shapes["params"], "batch_stats": shapes["batch_stats"] if "batch_stats" in shapes else {}}
     try:
-        planned = _read(config, weights, network, variables, parts.num_classes)
+        planned = read_weights(
+            weights, network, variables, channels=config.data.channels, num_classes=parts.num_classes
+        )
     except pretrained.WeightsError as error:
         snapshot.all_processes(_UNREAD)  # lest the others wait
         raise ConfigError(f"{weights.key}: {error}") from error
@@ -180,11 +182,22 @@ def initial_state(parts: Parts, key: Key, planned: Planned | None = None) -> tup
     ), [planned.origin]
 
 
-def _read(
-    config: ConfigDict, weights: Weights, network: nn.Module, variables: Mapping[str, Any], num_classes: int
+def read_weights(
+    weights: Weights, network: nn.Module, variables: Mapping[str, Any], *, channels: int, num_classes: int
 ) -> Planned:
-    """Returns `variables` (shapes) with the weights in it, and where these came from."""
-    options = {"skip": weights.skip, "channels": config.data.channels, "num_classes": num_classes}
+    """Returns `variables` (arrays or shapes) of a network with the weights in it, and where these came from.
+
+    Args:
+        weights: which, and for what part of the network.
+        network: the network itself.
+        variables: {"params": ..., "batch_stats": ...}.
+        channels: of the network's images; the first convolution of RGB weights is adapted to another number.
+        num_classes: of the network.
+
+    Raises:
+        WeightsError: if the weights cannot be read or do not fit.
+    """
+    options = {"skip": weights.skip, "channels": channels, "num_classes": num_classes}
     if weights.workdir is None:
         loaded = pretrained.load(
             variables, weights.source, encoder=weights.encoder, model=weights.model, network=network, **options

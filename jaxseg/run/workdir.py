@@ -34,6 +34,12 @@ class RunData(NamedTuple):
     class_weights: tuple[float, ...] | None
 
 
+def default_workdir(experiment: str) -> Path:
+    """Returns runs/NAME or runs/NAME-VARIANT for the experiment `PATH/NAME.py[:VARIANT]`."""
+    path, _, variant = experiment.partition(":")
+    return Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all. NaN and infinity are refused: they are not JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -19,30 +19,32 @@ import jax
 from jaxseg.config.command import help_text, run_command
 from jaxseg.data import make_source
 from jaxseg.errors import ConfigError
-from jaxseg.evaluate import split_of_data
+from jaxseg.inference.evaluation import split_of_data
 from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
-from jaxseg.run.workdir import prepare_workdir
+from jaxseg.run.workdir import default_workdir, prepare_workdir
 from jaxseg.sweep.plan import Run, load_plan, refuse_others, runs_of, write_plan
 from jaxseg.sweep.pool import places, run_all
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_scores
 from jaxseg.sweep.report import write_report
-from jaxseg.train import default_workdir
 
 COMPILED = "compiled"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 1 if a run failed, 128 + the signal's number if one stopped it."""
+def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.sweep") -> int:
+    """Runs the command line; returns the exit status: 1 if a run failed, 128 + the signal's number if one stopped it.
+
+    `program` is how the command is called, for the usage line.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
-    options, overrides = _parser().parse_known_args(argv)
+    options, overrides = _parser(program).parse_known_args(argv)
     return run_command(lambda: _sweep(options, overrides, argv))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m jaxseg.sweep", description=__doc__.partition("\n")[0], epilog=help_text(), allow_abbrev=False,
+        prog=program, description=__doc__.partition("\n")[0], epilog=help_text(), allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--config", metavar="FILE[:ARG]", help="ablation file and the variant of its get_config")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.config import differences, from_dict
-from jaxseg.evaluate import scores_file
+from jaxseg.inference.evaluation import scores_file
 from jaxseg.run.workdir import read_config, write_json
 
 FAILURE_FILE = "failure.json"

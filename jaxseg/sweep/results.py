@@ -33,7 +33,7 @@ class Result(NamedTuple):
 
     Attributes:
         seed: its seed.
-        scores: what `sweep-SPLIT.json` says, see `jaxseg.evaluate.report`.
+        scores: what `sweep-SPLIT.json` says, see `inference.evaluation.Evaluation.to_dict`.
         log: the lines of its `log.jsonl`.
         gradients: those of its `gradients.jsonl`; none without `log.gradients`.
         starts: those in its `run.json`.

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxseg.compiler import keep_programs
-from jaxseg.evaluate import evaluate, report, write_report
+from jaxseg.inference.evaluation import evaluate
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.load import Run, load_run
 from jaxseg.run.workdir import CHECKPOINTS, read_config, write_json
@@ -47,11 +47,11 @@ def run(workdir: Path, split: str) -> int:
             trained = _trained(workdir)
             if trained is None:
                 return STOPPED
-            result = evaluate(trained, split)
-            if not result.confusion.sum():
+            evaluation = evaluate(trained, split)
+            if not evaluation.confusion.sum():
                 raise ValueError(f"the split {split} has no labelled pixel, so there is nothing to score")
-            write_report(trained, split, result)
-            write_json(own_scores_file(workdir, split), report(trained, split, result))  # the last: now it has ended
+            evaluation.write_report()
+            write_json(own_scores_file(workdir, split), evaluation.to_dict())  # the last: now it has ended
         except (KeyboardInterrupt, SystemExit):
             return STOPPED
         except Exception as error:  # whatever it is, the other runs go on

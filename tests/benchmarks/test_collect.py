@@ -24,7 +24,7 @@ def test_a_run_and_those_of_an_earlier_table(
     for name, score in (("a", 0.25), ("b", 0.5)):
         workdir = prepare_workdir(tmp_path / "runs" / name, config)
         words = [
-            "jaxseg.train",
+            *(["jaxseg.train"] if name == "a" else ["/env/bin/jaxseg", "train"]),
             "--config",
             "experiments/unet.py",
             "--workdir",
@@ -43,7 +43,11 @@ def test_a_run_and_those_of_an_earlier_table(
     assert text.startswith("A note.\n") and text in capsys.readouterr().out
     assert text.index("| b | ") < text.index("| a | "), "best first"
     assert "| 1,234 | 8 |" in text and "| 50.0 | 75.0 | 1.5 |" in text
-    command = "python -m jaxseg.train --config experiments/unet.py --workdir runs/b --config.data.dir=PATH"
-    assert f"\n    {command} '--config.model.args.widths=(4, 8)'\n" in text
+    for command in (
+        "jaxseg.train --config experiments/unet.py --workdir runs/a",
+        "jaxseg train --config experiments/unet.py --workdir runs/b",
+    ):
+        expected = f"python -m {command} --config.data.dir=PATH '--config.model.args.widths=(4, 8)'"
+        assert f"\n    {expected}\n" in text
     assert collect.main([str(tmp_path / "runs" / "a"), "--out", str(tmp_path / "none")]) == 1
     assert "--split test" in capsys.readouterr().err and not (tmp_path / "none.json").exists()

@@ -24,7 +24,7 @@ from jaxseg.config import (
     validate,
 )
 from jaxseg.config.schema import RENAMED
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, JaxsegError
 
 
 def test_every_key_has_a_default_a_meaning_and_a_place():
@@ -265,7 +265,7 @@ def test_experiment_without_argument_or_with_numbers_of_another_type(tmp_path):
     assert config.eval.every == 7  # references outlive the check
 
 
-class Known(Exception):
+class Known(JaxsegError):
     pass
 
 
@@ -287,7 +287,7 @@ def test_run_command_says_errors_in_one_line(capsys, error, status, text):
     def body():
         raise error
 
-    assert command.run_command(body, Known) == status
+    assert command.run_command(body) == status
     assert capsys.readouterr().err == text
 
 

@@ -103,11 +103,18 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         workdir.prepare_workdir(tmp_path, default_config())
 
 
+def test_default_workdir() -> None:
+    assert workdir.default_workdir("experiments/resunet.py") == Path("runs/resunet")
+    assert workdir.default_workdir("experiments/resunet.py:camvid") == Path("runs/resunet-camvid")
+
+
 @pytest.mark.parametrize(
     ("argv", "module", "command"),
     [
         (["FILE", "--config", "my runs/a.py"], "jaxseg.train", "python -m jaxseg.train --config 'my runs/a.py'"),
         (["FILE", "--report"], "jaxseg.sweep.__main__", "python -m jaxseg.sweep --report"),
+        (["FILE", "train", "--config", "a.py"], "jaxseg.__main__", "python -m jaxseg train --config a.py"),
+        (["/env/bin/jaxseg", "train", "--config", "a.py"], None, "python -m jaxseg train --config a.py"),
         (["jaxseg.sweep", "--jobs", "2"], "jaxseg.sweep.worker", "python -m jaxseg.sweep --jobs 2"),
         (["FILE", "-x"], None, "python FILE -x"),
         (["FILE", "-x"], "cProfile", "python FILE -x"),

@@ -1,0 +1,211 @@
+"""A network with its variables in one call, for use without configurations, and lists of what there is."""
+
+import fnmatch
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from jaxseg import models, pretrained
+from jaxseg.compiler import options_for_once
+from jaxseg.errors import ConfigError, WeightsError, nearest
+from jaxseg.models import encoders
+from jaxseg.run.weights import Origin, Weights, read_weights
+from jaxseg.state import TrainState, count_parameters
+from jaxseg.types import Array, PyTree
+
+_SIDE = 64  # height and width of the image that the variables are made with, whose shapes do not depend on it
+
+
+@struct.dataclass
+class SegmentationModel:
+    """A network and its variables: `logits, out = model(image)`. It is a pytree, whose leaves are the variables.
+
+    Attributes:
+        variables: {"params": ..., "batch_stats": ...}.
+        module: the Linen module.
+        in_channels: of the images.
+        origin: where the weights come from; None where all parameters are drawn.
+    """
+
+    variables: dict[str, PyTree]
+    module: nn.Module = struct.field(pytree_node=False)
+    in_channels: int = struct.field(pytree_node=False)
+    origin: Origin | None = struct.field(pytree_node=False)
+
+    def __call__(
+        self, image: Array, *, train: bool = False, rngs: Mapping[str, jax.Array] | None = None
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Returns (logits f32[b,h,w,k], the named stages and auxiliary logits) of normalised images f32[b,h,w,c].
+
+        It is compiled once for each shape.
+
+        Args:
+            image: of any height and width.
+            train: normalise by the statistics of the batch and apply dropout. The updated statistics are dropped here;
+                `apply` with `mutable=["batch_stats"]` returns them.
+            rngs: {"dropout": key}, where `train` is set and the network has dropout.
+        """
+        return _forward(self.module, self.variables, image, train, rngs)
+
+    def apply(self, variables: PyTree, image: Array, **options: Any) -> Any:
+        """Calls `module.apply`: `(logits, out)`, or `((logits, out), updates)` with `mutable=["batch_stats"]`."""
+        return self.module.apply(variables, image, **options)
+
+    def train_state(self, optimiser: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
+        """Returns the state that training starts from, for `jaxseg.step.make_train_step(model.module, ...)`."""
+        params = self.variables["params"]
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=self.variables["batch_stats"],
+            opt_state=optimiser.init(params),
+            ema_params=jax.tree.map(jnp.array, params) if ema else None,
+        )
+
+    def __repr__(self) -> str:
+        parameters = count_parameters(self.variables["params"])
+        origin = "no weights read" if self.origin is None else str(self.origin)
+        return f"{type(self.module).__name__} of {self.in_channels} channels, {parameters:,} parameters; {origin}"
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _forward(module: nn.Module, variables: PyTree, image: Array, train: bool, rngs: Any) -> Any:
+    mutable = ["batch_stats"] if train else False
+    result = module.apply(variables, image, train=train, rngs=rngs, mutable=mutable)
+    return result[0] if train else result
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    encoder: str | None = None,
+    weights: str | Path | None = None,
+    encoder_weights: str | Path | None = None,
+    in_channels: int = 3,
+    seed: int = 0,
+    **fields: Any,
+) -> SegmentationModel:
+    """Returns a network with its variables: drawn, or read from published weights, a file or a run.
+
+    Published weights expect images in [0, 1], minus (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225). Where
+    `in_channels` is not 3, the first convolution of RGB weights is adapted, see `jaxseg.pretrained.adapt_input`.
+
+    Args:
+        name: of the network, one of `list_models()`.
+        num_classes: channels of the logits; 1 for a binary network with one sigmoid logit.
+        encoder: name of its encoder, one of `list_encoders()`, for networks that take one; None: the network's default.
+        weights: a published name such as "imagenet" fills the encoder, or the whole network where it is a network's
+            name; a file (.safetensors, .pth, .npz), hf://OWNER/NAME[@REVISION] or the workdir of a run fills the whole
+            network, but for a classifier of other classes. What is not filled is drawn.
+        encoder_weights: the same sources, for the encoder alone.
+        in_channels: of the images.
+        seed: of the parameters; they are those that a run with this `seed` starts from.
+        **fields: fields of the network, see `jaxseg.models.build`: norm, act, dtype, encoder_args and its own.
+
+    Raises:
+        ConfigError: for an unknown name, field or value, with the nearest right one.
+        WeightsError: if the weights are unknown, cannot be read or do not fit.
+    """
+    if encoder is not None:
+        _check_takes_encoder(name)
+        fields["encoder"] = encoder
+    if type(in_channels) is not int or in_channels < 1:
+        raise ConfigError(f"in_channels must be a whole number of at least 1, got {in_channels!r}.")
+    try:
+        module = models.build(name, num_classes=num_classes, **fields)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    wanted = _wanted(weights, encoder_weights, name, encoder, module)
+    variables, origin = _draw(module, in_channels, seed), None
+    if wanted is not None:
+        try:
+            read = read_weights(wanted, module, variables, channels=in_channels, num_classes=num_classes)
+        except WeightsError as error:
+            raise WeightsError(f"{wanted.key}: {error}") from error
+        variables, origin = jax.tree.map(jnp.asarray, read.variables), read.origin
+    return SegmentationModel(variables, module, in_channels, origin)
+
+
+def _check_takes_encoder(name: str) -> None:
+    if name not in models.names():
+        raise ConfigError(f"There is no model {name!r}.{nearest(name, models.names())}")
+    taking = models.with_encoder()
+    if name not in taking:
+        raise ConfigError(
+            f"The network {name!r} takes no named encoder; networks that take one are {', '.join(taking)}."
+        )
+
+
+def _wanted(
+    weights: str | Path | None, encoder_weights: str | Path | None, name: str, encoder: str | None, module: nn.Module
+) -> Weights | None:
+    """Returns which weights are to be read, after checking their name; None where all parameters are drawn."""
+    if weights is None and encoder_weights is None:
+        return None
+    if weights is not None and encoder_weights is not None:
+        raise ConfigError("Give weights or encoder_weights, not both.")
+    if encoder is None and hasattr(module, "encoder") and module.encoder is not None:
+        encoder = encoders.name_of(module.encoder)
+    source = str(encoder_weights if weights is None else weights)
+    whole = weights is not None and not _is_encoders(source, encoder)
+    key = "encoder_weights" if weights is None else "weights"
+    wanted = Weights(key, source, encoder, name if whole else None, ())
+    if wanted.workdir is None:
+        try:
+            pretrained.find(source, encoder=encoder, model=wanted.model, network=module)
+        except WeightsError as error:
+            raise WeightsError(f"{key}: {_unknown(error, source, encoder, module)}") from error
+    return wanted
+
+
+def _is_encoders(source: str, encoder: str | None) -> bool:
+    """Returns whether these are published weights of the encoder, by their name."""
+    if encoder is None or source.startswith("hf://"):
+        return False
+    try:
+        return not isinstance(pretrained.find(source, encoder=encoder).place, Path)
+    except WeightsError:
+        return False
+
+
+def _unknown(error: WeightsError, source: str, encoder: str | None, module: nn.Module) -> WeightsError:
+    """Returns what is said of an unknown source: a name without a slash is meant for the encoder's."""
+    if "/" in source:
+        return error
+    try:
+        pretrained.find(source, encoder=encoder, network=module)
+    except WeightsError as of_encoder:
+        return of_encoder
+    return error
+
+
+def _draw(module: nn.Module, in_channels: int, seed: int) -> dict[str, PyTree]:
+    """Returns {"params": ..., "batch_stats": ...} as a run with this seed starts from."""
+    key = jax.random.split(jax.random.key(seed))[0]
+
+    def init(key: jax.Array) -> PyTree:
+        return module.init({"params": key}, jnp.zeros((1, _SIDE, _SIDE, in_channels), jnp.float32), train=False)
+
+    variables = jax.jit(init, compiler_options=options_for_once())(key)
+    return {
+        "params": variables["params"],
+        "batch_stats": variables["batch_stats"] if "batch_stats" in variables else {},
+    }
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Returns the names of the networks that match a pattern with the wildcards * and ?, sorted."""
+    return sorted(fnmatch.filter(models.names(), pattern))
+
+
+def list_encoders(pattern: str = "*") -> list[str]:
+    """Returns the names of the encoders that match a pattern with the wildcards * and ?, sorted."""
+    return sorted(fnmatch.filter(encoders.names(), pattern))

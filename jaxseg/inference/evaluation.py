@@ -1,0 +1,187 @@
+"""Scoring a split of the data with a trained run: the numbers, their table, and the files that keep them."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from jaxseg import metrics, parallel, pictures
+from jaxseg.config import ConfigDict, set_key, to_dict
+from jaxseg.data import make_eval_loader, make_source
+from jaxseg.errors import ConfigError
+from jaxseg.inference import surface
+from jaxseg.inference.score import Result, score
+from jaxseg.run.load import Run
+from jaxseg.run.provenance import package_versions
+from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_json
+from jaxseg.state import count_parameters
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation:
+    """The scores of a run on a split; printed, it is the table of classes.
+
+    Attributes:
+        run: the run that was scored.
+        split: the split, as it was asked for.
+        result: the sums over the split that every number here comes from.
+    """
+
+    run: Run
+    split: str
+    result: Result
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """The pixels i64[k,k] of each true class (row) that were predicted as each class (column)."""
+        return self.result.confusion
+
+    @property
+    def images(self) -> int:
+        """How many images were scored."""
+        return self.result.images
+
+    @property
+    def loss(self) -> float:
+        """The loss of the configuration over the whole split; NaN where no pixel is labelled."""
+        return self.result.loss
+
+    @property
+    def scores(self) -> metrics.Scores:
+        """IoU, precision, recall and F1 of each class, and their means; shares of 1."""
+        return metrics.scores(self.confusion)
+
+    @property
+    def mean_iou(self) -> float:
+        """The mean IoU over the classes that occur in the truth or the prediction, in [0, 1]; NaN where none does."""
+        return self.scores.mean_iou
+
+    @property
+    def calibration(self) -> metrics.Calibration:
+        """How well the predicted probabilities agree with how often they are right."""
+        return metrics.calibration(self.result.measures["calibration"])
+
+    @property
+    def boundary(self) -> surface.SurfaceScores | None:
+        """How far apart predicted and true boundaries are; None where this was not asked for."""
+        measures = self.result.measures
+        return surface.surface_scores(measures["boundary"]) if "boundary" in measures else None
+
+    def __str__(self) -> str:
+        run, lines = self.run, [metrics.table(self.scores, self.run.classes)]
+        if self.boundary is not None:
+            lines += ["", surface.surface_table(self.boundary, run.classes)]
+        lines += [
+            "",
+            f"{run.config.model.name} after {run.step} steps ({run.which} checkpoint), split {self.split}:",
+            f"{self.images} images, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %",
+        ]
+        if self.confusion.sum():
+            lines.append(f"expected calibration error {100 * self.calibration.error:.2f} %")
+        else:
+            lines.append("The split has no labelled pixel, so there is nothing to score.")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what evaluate-SPLIT.json holds; shares are of 1, None stands for a number that no pixel decides."""
+        boundary, classes = self.boundary, self.run.classes
+        return {
+            "split": self.split,
+            "step": self.run.step,
+            "which": self.run.which,
+            "images": self.images,
+            "parameters": count_parameters(self.run.state.params),
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            **metrics.scores_dict(self.scores, classes),
+            "calibration": metrics.calibration_dict(self.calibration),
+            **({} if boundary is None else {"boundary": surface.surface_dict(boundary, classes)}),
+            "confusion": self.confusion.tolist(),
+            "config": to_dict(self.run.config),
+            "config_source": [CONFIG_FILE, INFO_FILE],
+            "device": {"platform": jax.default_backend(), "count": jax.device_count()},
+            "versions": package_versions(),
+        }
+
+    def write_report(self) -> dict[str, Path]:
+        """Writes evaluate-SPLIT.json and confusion-SPLIT.png into the run's workdir; returns {what: path}.
+
+        Raises:
+            ConfigError: if the workdir cannot be written.
+        """
+        workdir = self.run.workdir
+        scores, picture = scores_file(workdir, self.split), workdir / f"confusion-{_file_name(self.split)}.png"
+        if jax.process_index() == 0:
+            try:
+                write_json(scores, self.to_dict())
+                pictures.confusion_picture(self.confusion, self.run.classes, picture)
+            except OSError as error:
+                raise ConfigError(f"The scores cannot be written to {workdir}: {error.strerror or error}.") from error
+        return {"scores": scores, "confusion": picture}
+
+
+def evaluate(run: Run, split: str = "val", *, boundary: float | bool | None = None) -> Evaluation:
+    """Returns the scores of a run on a split, each image at its native size, as training evaluates it.
+
+    Args:
+        run: from `load_run`.
+        split: "train", "val" or "test"; for TFDS data also a slice, for a folder any split with images and masks.
+        boundary: scores boundaries too: those that lie within this many pixels of each other match; True: within
+            `surface.TOLERANCE` of the image's diagonal.
+
+    Raises:
+        ConfigError: if `boundary` is negative or not a number.
+        DataError: if the data is missing or empty, has no such split, or its classes are not those of the run.
+    """
+    tolerance = _tolerance(boundary)
+    config = run.config.copy_and_resolve_references()
+    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
+    source = make_source(config, split_of_data(run.config, split))
+    devices = jax.device_count()
+    strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
+    measures = {"calibration": metrics.calibration_stats}
+    eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=tolerance is not None))
+    boundaries = surface.SurfaceTotal(run.num_classes, None if tolerance is True else tolerance)
+    # A batch that the devices of this machine can share; the padding examples count nowhere.
+    batch_size = -(-config.eval.batch_size // devices) * devices
+    loader = make_eval_loader(
+        source, batch_size=batch_size, size=config.data.size, fit=config.data.fit, multiple=config.eval.multiple
+    )
+    state = strategy.put_state(run.state)
+    with tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
+        result = score(
+            eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=bar.update, see=boundaries.add
+        )
+    if tolerance is not None:
+        result = result._replace(measures={**result.measures, "boundary": boundaries.sums})
+    return Evaluation(run, split, result)
+
+
+def _tolerance(boundary: float | bool | None) -> float | bool | None:
+    """Returns None for no boundaries, True for the share of the diagonal, or a number of pixels."""
+    if boundary is None or isinstance(boundary, bool):
+        return boundary or None
+    if not isinstance(boundary, int | float) or not 0 <= boundary < math.inf:
+        raise ConfigError(f"boundary must be True or a number of pixels of at least 0, got {boundary!r}.")
+    return float(boundary)
+
+
+def scores_file(workdir: Path, split: str) -> Path:
+    """Returns the path of evaluate-SPLIT.json, with a name that every file system accepts."""
+    return workdir / f"evaluate-{_file_name(split)}.json"
+
+
+def _file_name(split: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", split)
+
+
+def split_of_data(config: ConfigDict, split: str) -> str:
+    """Returns the data set's name for a split: "train" and "val" are those that a run of `config` is trained with."""
+    known = {"train": config.data.train_split, "val": config.data.val_split}
+    return known[split] if split in known else split

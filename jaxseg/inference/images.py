@@ -1,0 +1,124 @@
+"""Segmenting image files: which files are meant, what their outputs are called, and writing these."""
+
+import difflib
+import glob
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from jaxseg import pictures
+from jaxseg.data.images import SUFFIXES, read_image
+from jaxseg.errors import ConfigError, DataError
+from jaxseg.files import write_whole
+from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.run.load import Run
+
+
+def predict_files(run: Run, names: dict[Path, str], out: Path, probabilities: bool = False) -> int:
+    """Segments image files and writes the outputs of each; prints which cannot be segmented, and returns how many.
+
+    Args:
+        run: from `load_run`.
+        names: {image: the NAME of its outputs}, from `name_outputs`.
+        out: the folder of the outputs; it is made where it does not exist.
+        probabilities: also write NAME.npz.
+
+    Raises:
+        ConfigError: if `out` cannot be written.
+    """
+    segment, failed = make_segmenter(run.parts), 0
+    variables = jax.device_put(run.variables)
+    for path, name in tqdm(names.items(), desc="predict", unit="image", disable=None):
+        try:
+            image = read_image(path, run.config.data.channels)
+            result = segment(variables, image, probabilities)
+        except (DataError, MemoryError) as error:
+            failed += 1
+            text = str(error) if isinstance(error, DataError) else f"{path} cannot be segmented: {error}."
+            tqdm.write(f"error: {text}", file=sys.stderr)
+        else:
+            _write_outputs(run, image, result, out, name)
+    return failed
+
+
+def find_images(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Returns (the images that files, folders and globs name, each once, and a sentence for each that names none).
+
+    A folder stands for the image files directly in it, a glob for the image files that it matches; `**` matches
+    folders at any depth.
+    """
+    found: dict[Path, Path] = {}
+    problems = []
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            paths = [p for p in path.iterdir() if _is_image(p)]
+            problem = f"The folder {word} has no images ({', '.join(SUFFIXES)}) directly in it."
+        elif path.exists() or not glob.has_magic(word):
+            paths = [path] if path.exists() else []
+            problem = f"There is no file {word}.{_nearest_file(path)}"
+        else:
+            paths = [p for p in map(Path, glob.glob(word, recursive=True)) if _is_image(p)]
+            problem = f"The glob {word!r} matches no images ({', '.join(SUFFIXES)})."
+        if not paths:
+            problems.append(problem)
+        for p in sorted(paths):
+            found.setdefault(p.resolve(), p)
+    return list(found.values()), problems
+
+
+def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, str]:
+    """Returns {image: NAME}: its stem, or STEM-2, STEM-3, ... where the outputs of another image have that name.
+
+    Raises:
+        ConfigError: if an output would replace an image to segment.
+    """
+    inputs = {path.resolve() for path in paths}
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 1
+        while any(file.lower() in taken for file in _files(name)):
+            number += 1
+            name = f"{path.stem}-{number}"
+        for file in _files(name):
+            if (out / file).resolve() in inputs:
+                raise ConfigError(f"The output {out / file} would replace an image to segment; give another --out.")
+            taken.add(file.lower())
+        names[path] = name
+    return names
+
+
+def _files(name: str) -> tuple[str, str, str]:
+    return f"{name}.png", f"{name}-overlay.png", f"{name}.npz"
+
+
+def _write_outputs(run: Run, image: np.ndarray, result: Segmentation, out: Path, name: str) -> None:
+    """Writes the outputs of one image, each file atomically."""
+    classes_file, overlay_file, probabilities_file = (out / file for file in _files(name))
+    indices = Image.fromarray(result.classes, "P")
+    indices.putpalette(np.asarray(run.colors, np.uint8).tobytes())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(classes_file, lambda file: indices.save(file, format="PNG"))
+        pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file)
+        if result.probabilities is not None:
+            shares, classes = result.probabilities, np.array(run.classes)
+            write_whole(probabilities_file, lambda file: np.savez(file, probabilities=shares, classes=classes))
+    except OSError as error:
+        raise ConfigError(f"The outputs of {name} cannot be written to {out}: {error.strerror or error}.") from error
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _nearest_file(path: Path) -> str:
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.75)
+    return f" Did you mean {path.parent / near[0]}?" if near else ""

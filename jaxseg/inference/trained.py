@@ -1,0 +1,113 @@
+"""A trained run as Python code uses it: `run = load("runs/camvid")`, `run.predict(image)`, `run.evaluate("test")`."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias, overload
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxseg.data.images import from_array, from_pillow, read_image
+from jaxseg.errors import DataError
+from jaxseg.inference.evaluation import Evaluation, evaluate
+from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.run.load import Run, load_run
+
+# A file, a Pillow image, or an array u8|u16[h,w], u8|u16[h,w,c] or of floats in [0, 1], RGB where it has colour.
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class TrainedRun(Run):
+    """A trained network that predicts and is scored; see `Run` for its attributes."""
+
+    @overload
+    def predict(self, image: ImageLike, *, probabilities: bool = False) -> Segmentation: ...
+
+    @overload
+    def predict(
+        self, image: list[ImageLike] | tuple[ImageLike, ...], *, probabilities: bool = False
+    ) -> list[Segmentation]: ...
+
+    def predict(self, image: Any, *, probabilities: bool = False) -> Segmentation | list[Segmentation]:
+        """Returns the classes u8[h,w] of an image at its own size; for a list of images, a list.
+
+        The network is compiled once for each size that it sees.
+
+        Args:
+            image: a file, a Pillow image, or an array u8|u16[h,w], u8|u16[h,w,c] or of floats in [0, 1], RGB where it
+                has colour; it is converted to the channels of the network and normalised here.
+            probabilities: also return f32[h,w,k], those of every class.
+
+        Raises:
+            DataError: if the file cannot be read, or the array has another shape, type or range.
+            MemoryError: if the image is too large for the device.
+        """
+        if isinstance(image, list | tuple):
+            return [self._segment_one(one, probabilities) for one in image]
+        return self._segment_one(image, probabilities)
+
+    def evaluate(self, split: str = "val", *, boundary: float | bool | None = None) -> Evaluation:
+        """Returns the scores on a split of the data, which print as a table; see `jaxseg.inference.evaluate`.
+
+        Args:
+            split: "train", "val" or "test"; for TFDS data also a slice, for a folder any split with images and masks.
+            boundary: scores boundaries too: those that lie within this many pixels of each other match; True: within
+                0.75 % of the image's diagonal.
+
+        Raises:
+            DataError: if the data is missing or empty, has no such split, or its classes are not those of the run.
+        """
+        return evaluate(self, split, boundary=boundary)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.config.model.name} after {self.step} steps ({self.which} checkpoint of {str(self.workdir)!r}), "
+            f"{len(self.classes)} classes: {', '.join(self.classes)}"
+        )
+
+    def _segment_one(self, image: Any, probabilities: bool) -> Segmentation:
+        return self._segment(self._on_device, _read(image, self.config.data.channels), probabilities)
+
+    @functools.cached_property
+    def _segment(self) -> Callable[..., Segmentation]:
+        return make_segmenter(self.parts)
+
+    @functools.cached_property
+    def _on_device(self) -> Any:
+        return jax.device_put(self.variables)
+
+
+def load(workdir: str | Path, which: str = "best", **overrides: Any) -> TrainedRun:
+    """Returns the run in a workdir, ready to predict and to be scored.
+
+    Args:
+        workdir: the workdir of the training run.
+        which: "best" by validation mIoU (the last, where nothing was evaluated yet) or "last".
+        **overrides: keys of `jaxseg.config.FREE_KEYS`, for data in another place: `**{"data.dir": PATH}`, or
+            `data__dir=PATH`.
+
+    Raises:
+        ConfigError: if the workdir holds no run, its files cannot be read, or a key is unknown or not free.
+        CheckpointError: if there is no checkpoint, or it belongs to another model.
+    """
+    words = [f"--config.{key.replace('__', '.')}={value}" for key, value in overrides.items()]
+    run = load_run(Path(workdir).expanduser(), which, words)
+    return TrainedRun(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)})
+
+
+def _read(image: Any, channels: int) -> np.ndarray:
+    """Returns u8|u16|f32[h,w,channels] of whatever `TrainedRun.predict` takes."""
+    if isinstance(image, str | Path):
+        return read_image(Path(image).expanduser(), channels)
+    if isinstance(image, Image.Image):
+        return from_pillow(image, channels)
+    array = np.asarray(image)
+    if array.dtype == object or array.dtype.kind in "US":
+        raise DataError(
+            f"An image is a file, a Pillow image or an array, got an object of type {type(image).__name__}."
+        )
+    return from_array(array, channels)
