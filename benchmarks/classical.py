@@ -1,14 +1,15 @@
 """Segmentation without networks: `python benchmarks/classical.py --source shapes --out benchmarks/results/NAME`.
 
-Edges, texture and colour cut each image into regions (`regions.py`), which get classes in two ways, scored apart:
+Edges, texture and colour divide each image into regions (`lib/regions.py`). The regions get classes in two ways, which
+are scored separately:
 
-- by statistics: the vote of the nearest training regions, each labelled by its majority: a prediction;
-- by an oracle: the commonest true label in the region: no labels of such regions have more pixels right. More regions
-  allow more, so their number stands beside.
+- by statistics: the vote of the nearest training regions, each labelled by its majority. This is a prediction.
+- by an oracle: the most frequent true label in the region. No other labels of these regions have more pixels right.
+  More regions allow a higher score, so the table gives their number too.
 
-Scores are jaxseg's own. `--networks` puts trained networks into the table: workdirs that `jaxseg.evaluate` scored on
-the same split, or a JSON file of `collect.py`. The data are those of `jaxseg.data`: with `--source camvid` also
-`--data-dir PATH`.
+The scores are computed by `jaxseg.metrics`. `--networks` adds trained networks to the table: workdirs that
+`jaxseg.evaluate` scored on the same split, or a JSON file of `collect.py`. The data come from `jaxseg.data`; `--source
+camvid` also needs `--data-dir PATH`.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--picture", type=at_least(0), default=3, metavar="N", help="images in the picture (default 3; 0: none)"
     )
     parser.add_argument("--out", type=Path, metavar="NAME", help="NAME.json, NAME.md and NAME.png are written")
-    parser.add_argument("--smallest", action="store_true", help="three images of 64x64: to see that it runs")
+    parser.add_argument("--smallest", action="store_true", help="three images of 64x64, to see that it works")
     options = parser.parse_args(argv)
     if options.smallest:
         options.source, options.train, options.limit, options.picture = "shapes", 2, 1, 1

@@ -1,6 +1,6 @@
 """Gathers finished runs into one table: `python benchmarks/collect.py WORKDIR... --out benchmarks/results/NAME`.
 
-Each WORKDIR was made by `jaxseg.train`, and scored by `jaxseg.evaluate` on the split given here. Writes NAME.json (with
+`jaxseg.train` made each WORKDIR, and `jaxseg.evaluate` scored it on the split given here. Writes NAME.json (with
 command, versions, device, commit and the scores of each class) and NAME.md.
 """
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Arguments that may name a file or folder of this machine; of those under data.dir not even the name is told.
+# Arguments that may name a file or folder of this machine. The results hold no name from under data.dir.
 _PATHS = ("--config", "--workdir", "--config.model.weights", "--config.model.encoder_weights")
 COLUMNS = ("run", "model", "parameters", "steps", "batch", "size", "mIoU", "pixel accuracy", "minutes", "device")
 

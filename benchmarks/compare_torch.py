@@ -1,11 +1,11 @@
 """The same network, batch and optimiser in jaxseg and in PyTorch: `python benchmarks/compare_torch.py --out NAME`.
 
-All forms are timed in one process on one device, one after the other in every round: the step that `jaxseg.train`
-compiles; of some networks the same in plain Flax under `jax.jit` as it comes; PyTorch eager and `torch.compile`,
-channels-last, with bfloat16 autocast where ours computes in bfloat16, and a fused optimiser. The networks are the same
-functions (see `networks.py`) with the same number of parameters, which is checked. Ratios are the other's time over
-ours: above 1, jaxseg is quicker. Our step also counts the confusion matrix and norms of gradient and parameters.
-`python benchmarks/operations.py` says which layers hold a network back.
+Four programs are timed in one process on one device, one after the other in every round: the step that `jaxseg.train`
+compiles; for some networks the same step in plain Flax under `jax.jit` with its default options; PyTorch eager; and
+`torch.compile`. PyTorch runs channels-last, with a fused optimiser, and with bfloat16 autocast where jaxseg computes in
+bfloat16. The networks are the same functions (see `lib/networks.py`), and the number of parameters is checked. A ratio
+is the other program's time divided by jaxseg's: above 1, jaxseg is quicker. The step of jaxseg also counts the
+confusion matrix and computes the norms of gradient and parameters. `benchmarks/operations.py` times single layers.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from lib.forms import KINDS, flax_form, our_form, torch_form
+from lib.network_programs import KINDS, flax_programs, jaxseg_programs, torch_programs
 from lib.networks import NETWORKS, Network
 from lib.timing import (
     at_least,
@@ -92,37 +92,41 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(network: Network, options: argparse.Namespace, device: str) -> dict[str, Any]:
-    """Returns {"parameters", "train": {form: seconds}, "infer", "memory_bytes", "compile_seconds", "left_out"}."""
+    """Returns {"parameters", "train": {program: seconds}, "infer", "memory_bytes", "compile_seconds", "left_out"}."""
     rng = np.random.default_rng(0)
     shape = (options.batch, options.size, options.size)
     image = rng.normal(size=(*shape, 3)).astype(np.float32)
     label = rng.integers(0, network.num_classes, shape).astype(np.uint8)
-    forms, left_out = {"jaxseg": our_form(network, image, label, options.dtype)}, {}
+    programs, left_out = {"jaxseg": jaxseg_programs(network, image, label, options.dtype)}, {}
     if network.flax:
-        forms["flax naive"] = flax_form(network, image, label, options.dtype)
+        programs["flax naive"] = flax_programs(network, image, label, options.dtype)
     for name in OTHERS[1:]:
         mode = None if name == "torch eager" else "max-autotune" if options.max_autotune else "default"
         reason = why_no_compile(options, device) if mode else ""
         if not reason:
             try:
-                forms[name] = torch_form(network, image, label, options.dtype, device, mode)
+                programs[name] = torch_programs(network, image, label, options.dtype, device, mode)
             except (ImportError, RuntimeError) as error:  # whatever torch.compile cannot do shows at its first call
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
         if reason:
             left_out[name] = reason
             print(f"{name} is left out: {reason}", file=sys.stderr)
-    ours = forms["jaxseg"].parameters
-    for name, form in forms.items():
-        if form.parameters != ours:
-            raise ValueError(f"jaxseg has {ours:,} parameters, {name} {form.parameters:,}: these are two networks.")
+    ours = programs["jaxseg"].parameters
+    for name, each in programs.items():
+        if each.parameters != ours:
+            raise ValueError(
+                f"jaxseg has {ours:,} parameters, {name} {each.parameters:,}: these are different networks."
+            )
     times = {
-        kind: interleave({name: form.calls[kind] for name, form in forms.items()}, options.repeats) for kind in KINDS
+        kind: interleave({name: each.calls[kind] for name, each in programs.items()}, options.repeats) for kind in KINDS
     }
     return {
         "parameters": ours,
         **times,
-        "memory_bytes": {kind: {name: form.memory[kind] for name, form in forms.items()} for kind in KINDS},
-        "compile_seconds": {kind: {name: form.compile_seconds[kind] for name, form in forms.items()} for kind in KINDS},
+        "memory_bytes": {kind: {name: each.memory[kind] for name, each in programs.items()} for kind in KINDS},
+        "compile_seconds": {
+            kind: {name: each.compile_seconds[kind] for name, each in programs.items()} for kind in KINDS
+        },
         "left_out": left_out,
     }
 

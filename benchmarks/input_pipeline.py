@@ -1,7 +1,7 @@
-"""How quick the data are: `python benchmarks/input_pipeline.py --out NAME [--config experiments/X.py:folder ...]`.
+"""How quickly data arrive: `python benchmarks/input_pipeline.py --out NAME [--config experiments/X.py:folder ...]`.
 
-Images/s of reading, decoding and resizing for each number of workers, alone; then the share of the time of training
-that the step spends waiting for its batch. Without --config it makes a folder of PNG files of 512x512 pixels.
+First images/s of reading, decoding and resizing without training, for each number of workers; then the share of the
+training time that the step waits for its batch. Without --config it makes a folder of PNG files of 512x512 pixels.
 """
 
 import sys
@@ -90,7 +90,7 @@ def make_loader(config: ConfigDict, problem: Problem, workers: int) -> Any:
 
 
 def read(config: ConfigDict, problem: Problem, workers: int, batches: int) -> float:
-    """Returns images/s of reading alone, once the loader is under way."""
+    """Returns images/s of reading without training, once the loader runs."""
     with make_loader(config, problem, workers) as loader:
         next(loader)
         begin = time.perf_counter()

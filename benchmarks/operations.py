@@ -1,10 +1,10 @@
-"""Which layers hold a network back: `python benchmarks/operations.py --networks deeplabv3plus --out NAME`.
+"""Which layers make a network slow: `python benchmarks/operations.py --networks deeplabv3plus --out NAME`.
 
-Every distinct layer of a network (convolution, norm, pooling, up-sampling, dense layer, attention) is timed alone, as
-jaxseg and as PyTorch have it, forward and with its gradients, and multiplied by how often the network has it. Layers
-are sorted by the excess, our time less PyTorch's: what is at the top is what to make quicker. The sum is not the time
-of the network: activations, additions and concatenations are in neither column, and XLA fuses those, and norms, with
-their neighbours. All is in one dtype, without biases, and with the gradient of the image, which training does not need.
+Every distinct layer of a network (convolution, norm, pooling, up-sampling, dense layer, attention) is timed by itself,
+in jaxseg and in PyTorch, forward and with its gradients. The time is multiplied by how often the network has the layer.
+Layers are sorted by the excess, jaxseg's time minus PyTorch's: improve the first ones. The sum is not the time of the
+network: neither column has activations, additions and concatenations, and XLA fuses those, and norms, with their
+neighbours. All layers have one dtype, no bias, and the gradient of the image too, which training does not need.
 """
 
 import collections
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from lib.alone import Primitive, batch_norm, channels_last, measure
 from lib.networks import NETWORKS, Network
+from lib.primitive import Primitive, batch_norm, channels_last, measure
 from lib.timing import at_least, bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
 
 from jaxseg import nn as ours
@@ -151,7 +151,7 @@ def _one(value: Any) -> Any:
 
 
 def primitive(layer: Layer) -> Primitive:
-    """Returns both forms of a layer, without a bias."""
+    """Returns both implementations of a layer, without a bias."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: rng.normal(0, 0.1, shape).astype(np.float32)  # noqa: E731
     same = lambda *p: p  # noqa: E731
@@ -283,7 +283,7 @@ def describe(record: dict[str, Any]) -> str:
             forward = _ms(row["forward"]["ours"], row["forward"]["torch"])
             rows.append((name, f"{row['kind']}, {row['layer']}", row["count"], *numbers, *forward))
     shape = f"batch {record['batch']} of {record['size']}x{record['size']}, {record['dtype']}"
-    note = f"Time of a network's layers, each alone and times their number, {shape}; step: result and gradients."
+    note = f"Time of a network's layers, each by itself, multiplied by its number, {shape}; step: result and gradients."
     return table(columns, rows, record, note)
 
 

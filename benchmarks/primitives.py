@@ -1,10 +1,10 @@
-"""Times each primitive of `jaxseg.nn` against its naive form, and against torch's operation where torch is installed.
+"""Times each primitive of `jaxseg.nn` against a naive implementation, and against torch's where torch is installed.
 
     python benchmarks/primitives.py --out benchmarks/results/primitives-cpu
 
-The naive form is what Flax or jax.lax offers for the same function. The columns are ratios to the time of ours, above 1
-where ours is quicker: of one call (`forward`), and of one call and the pull-back of a cotangent to input and parameters
-(`step`).
+The naive implementation is what Flax or jax.lax offers for the same function. The columns are ratios of its time to
+jaxseg's, above 1 where jaxseg is quicker: for one call (`forward`), and for one call and its gradients with respect to
+the input and the parameters (`step`).
 """
 
 import functools
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from lib.alone import ALLOWED, Primitive, batch_norm, channels_last, measure
+from lib.primitive import ALLOWED, Primitive, batch_norm, channels_last, measure
 from lib.timing import at_least, bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
 
 from jaxseg import nn as ours
@@ -201,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     wrong = [name for name, times in record["primitives"].items() if not times["difference"] <= record["allowed"]]
     if wrong:
-        print(f"error: the two forms give different numbers: {', '.join(wrong)}.", file=sys.stderr)
+        print(f"error: the two implementations give different numbers: {', '.join(wrong)}.", file=sys.stderr)
     return int(bool(wrong))
 
 

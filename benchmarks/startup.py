@@ -1,7 +1,7 @@
 """How long the first step takes: `python benchmarks/startup.py --out NAME [--config experiments/X.py]`.
 
-Seconds from the start of `python -m jaxseg.train` to the end of its first step, with nothing compiled before (cold) and
-with the programs that a run before left on disk (warm).
+Seconds from the start of `python -m jaxseg.train` to the end of its first step, without compiled programs
+(cold) and with the programs that an earlier run left on disk (warm).
 """
 
 import json

@@ -1,8 +1,8 @@
 """All benchmarks in one call: `python benchmarks/suite.py --out benchmarks/results/DEVICE [--minutes 8]`.
 
 First it checks the device: one training step must agree with the CPU's float32 result. Then each benchmark runs in
-turn, in a process of its own, with its share of the time that is left; one that is cut off has written what it measured
-until then, and what no longer fits, or needs packages that are not installed, is said, not run.
+turn, in its own process, with its share of the remaining time. A benchmark that is stopped has written what it measured
+until then. One that no longer fits, or needs packages that are not installed, is reported and does not run.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from jaxseg.step import make_train_step
 
 HERE = Path(__file__).resolve().parent
 # One training step on this device against the CPU's: the largest relative difference of the loss and of the gradient's
-# norm. GPUs and TPUs multiply float32 matrices with fewer bits unless told otherwise.
+# norm. GPUs and TPUs multiply float32 matrices with fewer bits by default.
 TOLERANCE = {"cpu": 1e-5, "gpu": 2e-2, "tpu": 5e-2}
 # Parts of the time; what one leaves goes to those after it.
 SHARES = {"compare_torch": 4, "throughput": 2, "primitives": 1, "operations": 2, "input_pipeline": 1, "startup": 1}
@@ -155,9 +155,9 @@ def check_device() -> float:
     with jax.default_device(host):
         state = jax.device_get(jax.jit(lambda key: init_state(model, tx, key, (32, 32, 3)))(jax.random.key(0)))
     # The reference is XLA's CPU code as it comes, the other what is compiled for training.
-    for device, told in ((host, {}), (jax.devices()[0], compiler_options())):
+    for device, options in ((host, {}), (jax.devices()[0], compiler_options())):
         with jax.default_device(device):
-            program = jax.jit(step, compiler_options=told)
+            program = jax.jit(step, compiler_options=options)
             _, metrics = program(state, batch, jax.random.key(1))
             results.append({name: float(metrics[name]) for name in ("loss", "grad_norm")})
     cpu, device_ = results

@@ -1,9 +1,9 @@
 """Throughput of models over batch, size, precision and strategy: `python benchmarks/throughput.py --out NAME`.
 
 For each combination: images/s and seconds of a training step and of inference, seconds to compile without and with the
-persistent cache, memory of the training step as XLA plans it, operations and bytes as XLA counts them, and the share of
-the device's measured rates (matrix products, copying) that they make. Bytes are those that operations ask for: what
-caches keep from memory takes their share over the rate of memory.
+persistent cache, memory of the training step as XLA plans it, operations and bytes as XLA counts them, and their share
+of the device's measured rates (matrix products, copying). Bytes are those that operations request: where caches serve
+some of them, the share can be above the rate of the memory.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         nargs="+",
         choices=("off", "on"),
         default=["off"],
-        help="whether the backward pass computes stages anew, for less memory",
+        help="whether the backward pass computes stages again, which takes less memory",
     )
     parser.add_argument("--num-classes", type=at_least(1), default=21, help="(default 21)")
     options = parser.parse_args(argv)

@@ -1,8 +1,8 @@
 """Makes the table of the networks: `python benchmarks/zoo.py --out benchmarks/results/zoo [--results FILE.json]`.
 
 For each experiment: parameters and operations of the full-size network (its `voc` variant: 21 classes, RGB) at 512x512
-pixels, as XLA counts those of the lowered inference program, and what its `shapes` variant scored, from a file that
-`collect.py` made of finished runs. Nothing is compiled or run.
+pixels, as XLA counts them in the lowered inference program; and the score of its `shapes` variant, from a file
+that `collect.py` made from finished runs. Nothing is compiled or run.
 """
 
 import argparse

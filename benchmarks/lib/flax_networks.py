@@ -1,7 +1,7 @@
-"""U-Net and ResUNet as one writes them in plain Flax: the third party of `compare_torch.py`.
+"""U-Net and ResUNet in plain Flax, as a user would write them, for `compare_torch.py`.
 
-Layers are those of `flax.linen`, and `jax.image.resize`; nothing of `jaxseg.nn` takes part. f[b,h,w,3] -> f32[b,h,w,k]
-for h and w that the poolings divide.
+They use layers of `flax.linen` and `jax.image.resize`, and nothing of `jaxseg.nn`. f[b,h,w,3] -> f32[b,h,w,k] for h and
+w that the poolings divide.
 """
 
 import functools

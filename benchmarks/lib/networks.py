@@ -1,7 +1,7 @@
-"""The networks of `compare_torch.py` and `operations.py`: ours, the same in PyTorch and, of some, in plain Flax.
+"""The networks of `compare_torch.py` and `operations.py`: in jaxseg, in PyTorch and, for some, in plain Flax.
 
-`tests/test_benchmark_networks.py` holds that they are the same functions. There is no dropout or stochastic depth and
-no auxiliary head on any side.
+`tests/benchmarks/test_benchmark_networks.py` checks that they are the same functions. None has dropout, stochastic
+depth or an auxiliary head.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
-"""Classical segmentation of an image into regions, through scikit-image, and the classes that regions are given.
+"""Classical segmentation of an image into regions, through scikit-image, and the classes of regions.
 
 A segmenter takes a `View` and returns i32[h,w], the region of each pixel, 0 to n - 1. All of them end in `tidy`, so a
-region is one 4-connected piece of at least `least_area` pixels. They learn nothing, and their parameters, the same for
-all data, were set by hand on training images; `Neighbours` gives a region the class of the training regions most like
-it.
+region is one 4-connected piece of at least `least_area` pixels. They learn nothing. Their
+parameters were set by hand on training images and are the same for all data. `Neighbours` gives a region the class of
+the most similar training regions.
 """
 
 import dataclasses
@@ -33,11 +33,11 @@ FEATURES = (
     "outline",
     "border",
 )
-"""What `describe` measures of a region, see there."""
+"""Number of measurements that `describe` makes of a region."""
 
 
 class View(NamedTuple):
-    """An image, looked at once for all segmenters.
+    """An image with what all segmenters need of it, computed once.
 
     image: u8[h,w,3]. lab: its L*a*b*, f32[h,w,3]. smooth: the same under a Gaussian of one pixel. slope: Sobel's
     gradient of `smooth`, over the three channels together, f32[h,w].

@@ -1,7 +1,7 @@
-"""What the benchmarks share: interleaved timings, the device's measured ceilings, the record and how it is written.
+"""Shared by the benchmarks: interleaved timings, the device's measured rates, and writing the record.
 
-The machines that run these are noisy, so no number stands alone: what is compared runs in one process, one after the
-other in every round, and the median over the rounds is taken.
+Machines are noisy. Programs that are compared therefore run in one process, one after the other in every round, and the
+result is the median over the rounds.
 """
 
 import argparse
@@ -39,7 +39,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--repeats", type=at_least(1), default=7, help="rounds; the median is reported (default 7)")
     parser.add_argument(
-        "--smallest", action="store_true", help="the smallest size, once, whatever else is said: to see that it runs"
+        "--smallest",
+        action="store_true",
+        help="one run of the smallest size, whatever the other options: to see that it works",
     )
     return parser
 
@@ -103,7 +105,7 @@ def cores() -> int:
 def prepare_torch(device: str) -> dict[str, Any]:
     """Sets torch up for speed on "cpu" or "cuda", with the precision of JAX's defaults; returns what was set.
 
-    On a GPU JAX multiplies float32 in TensorFloat-32 unless told otherwise, so torch may as well.
+    On a GPU JAX multiplies float32 in TensorFloat-32 by default, so torch is allowed to do the same.
     """
     import torch
 

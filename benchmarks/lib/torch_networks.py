@@ -1,7 +1,7 @@
 """The convolutional networks of `networks.py` in PyTorch: f[b,3,h,w] -> logits f32[b,k,h,w].
 
 Children of DeepLabV3+ have the names that segmentation_models.pytorch gives them, so that the rules of
-`jaxseg.pretrained` know them. Logits become float32 before they are enlarged, as ours do.
+`jaxseg.pretrained` apply. Logits become float32 before up-sampling, as in jaxseg.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """SegFormer of `networks.py` in PyTorch: f[b,3,h,w] -> logits f32[b,k,h,w].
 
-Children have the names of transformers' modules, so that the rules of `jaxseg.pretrained` know them.
+Children have the names of transformers' modules, so that the rules of `jaxseg.pretrained` apply.
 """
 
 import itertools

@@ -68,10 +68,10 @@ def test_compare_torch(tmp_path):
     assert record["torch"]["memory_format"] == "channels_last" and record["torch"]["autocast"] is None
     network = record["networks"]["unet"]
     assert network["parameters"] > 0 and set(network["left_out"]) == {"torch compile"}
-    forms = {"jaxseg", "flax naive", "torch eager"}
+    programs = {"jaxseg", "flax naive", "torch eager"}
     for kind in ("train", "infer"):
-        assert set(network[kind]) == forms and positive(network[kind])
-        assert set(network["compile_seconds"][kind]) == forms and positive(network["compile_seconds"][kind])
+        assert set(network[kind]) == programs and positive(network[kind])
+        assert set(network["compile_seconds"][kind]) == programs and positive(network["compile_seconds"][kind])
         memory = network["memory_bytes"][kind]
         assert memory["jaxseg"] > 0 and memory["flax naive"] > 0
         assert memory["torch eager"] is None  # torch counts that of a GPU alone

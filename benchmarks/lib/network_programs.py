@@ -1,6 +1,6 @@
-"""One network as the programs that `compare_torch.py` times: of jaxseg, of plain Flax and of PyTorch.
+"""One network as the programs that `compare_torch.py` times: in jaxseg, in plain Flax and in PyTorch.
 
-All take one batch that lies on the device, cross entropy over it, and SGD with momentum.
+All train on one batch that lies on the device, with cross-entropy and SGD with momentum.
 """
 
 import time
@@ -23,15 +23,15 @@ LEARNING_RATE, MOMENTUM = 0.01, 0.9
 KINDS = ("train", "infer")
 
 
-class Form(NamedTuple):
-    """One network in one framework.
+class NetworkPrograms(NamedTuple):
+    """The training step and the inference of one network in one framework.
 
     Attributes:
         calls: {"train": one training step, "infer": one inference}, each returning arrays that may not be ready yet.
-        parameters: their number.
-        memory: device memory at most, of either call with all that it needs: as XLA plans it, or as torch's allocator
-            counts it; None where it is not known.
-        compile_seconds: until each program was compiled; of torch, its first call.
+        parameters: number of parameters.
+        memory: peak device memory in bytes of each call, with its inputs: what XLA plans, or what torch's allocator
+            counts; None where it is not known.
+        compile_seconds: time to compile each program; for torch, time of its first call.
     """
 
     calls: dict[str, Callable[[], Any]]
@@ -40,8 +40,8 @@ class Form(NamedTuple):
     compile_seconds: dict[str, float]
 
 
-def our_form(network: Network, image: np.ndarray, label: np.ndarray, dtype: str) -> Form:
-    """Our training step and inference, compiled as `jaxseg.train` does it."""
+def jaxseg_programs(network: Network, image: np.ndarray, label: np.ndarray, dtype: str) -> NetworkPrograms:
+    """jaxseg's training step and inference, compiled as `jaxseg.train` compiles them."""
     strategy = parallel.make_strategy("jit", {"--batch": len(image)}, jax.devices()[:1])
     model, tx = network.ours(dtype), optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
     loss = losses.make_loss("cross_entropy", num_classes=network.num_classes)
@@ -61,7 +61,7 @@ def our_form(network: Network, image: np.ndarray, label: np.ndarray, dtype: str)
         state, metrics = step(state, batch, key)
         return metrics["loss"]
 
-    return Form(
+    return NetworkPrograms(
         {"train": train, "infer": lambda: forward(variables, x)},
         count_parameters(variables["params"]),
         {"train": peak_bytes(step), "infer": peak_bytes(forward)},
@@ -69,8 +69,8 @@ def our_form(network: Network, image: np.ndarray, label: np.ndarray, dtype: str)
     )
 
 
-def flax_form(network: Network, image: np.ndarray, label: np.ndarray, dtype: str) -> Form:
-    """The plain Flax form under `jax.jit` without options."""
+def flax_programs(network: Network, image: np.ndarray, label: np.ndarray, dtype: str) -> NetworkPrograms:
+    """A network in plain Flax under `jax.jit` without options."""
     model, tx = network.naive(dtype), optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
     variables = jax.jit(model.init)(jax.random.key(0), image[:1])
     x, target = jnp.asarray(image), jnp.asarray(label, jnp.int32)
@@ -94,7 +94,7 @@ def flax_form(network: Network, image: np.ndarray, label: np.ndarray, dtype: str
         state, value = step(*state, x, target)
         return value
 
-    return Form(
+    return NetworkPrograms(
         {"train": train, "infer": lambda: forward(variables, x)},
         count_parameters(variables["params"]),
         {"train": peak_bytes(step), "infer": peak_bytes(forward)},
@@ -109,12 +109,12 @@ def compiled(function: Any, *args: Any) -> tuple[Any, float]:
     return program, time.perf_counter() - begin
 
 
-def torch_form(
+def torch_programs(
     network: Network, image: np.ndarray, label: np.ndarray, dtype: str, device: str, mode: str | None
-) -> Form:
-    """PyTorch's training step and inference; `mode` is that of torch.compile, None for eager.
+) -> NetworkPrograms:
+    """PyTorch's training step and inference; `mode` is the mode of torch.compile, None for eager.
 
-    Autocast leaves layer norms, and so the sums of SegFormer's blocks, in float32, where ours are in bfloat16.
+    Autocast keeps layer norms, and so the sums of SegFormer's blocks, in float32; jaxseg has them in bfloat16.
     """
     import torch
 
@@ -152,7 +152,7 @@ def torch_form(
             return forward_(x)
 
     calls, memory, seconds = {"train": train, "infer": infer}, {}, {}
-    for kind in reversed(KINDS):  # inference first, which needs no gradients and moments
+    for kind in reversed(KINDS):  # inference first, because it needs no gradients and moments
         begin = time.perf_counter()
         wait(calls[kind]())
         seconds[kind] = time.perf_counter() - begin
@@ -161,4 +161,4 @@ def torch_form(
             torch.cuda.reset_peak_memory_stats()
             wait(calls[kind]())
             memory[kind] = torch.cuda.max_memory_allocated() - before
-    return Form(calls, sum(p.numel() for p in module.parameters()), memory, seconds)
+    return NetworkPrograms(calls, sum(p.numel() for p in module.parameters()), memory, seconds)

@@ -1,4 +1,4 @@
-"""Times one function of an image alone: as jaxseg has it, in a naive form, and in torch."""
+"""Times one function of an image by itself: jaxseg's implementation, a naive one, and torch's."""
 
 import functools
 import importlib.util
@@ -13,17 +13,19 @@ from lib.timing import compile_jit, interleave, torch_device
 
 from jaxseg import nn as ours
 
-# The largest difference of two forms of one function, as a share of the largest value. TensorFloat-32 has 10 bits.
+# The largest difference between two implementations of one function, as a share of the largest value. TensorFloat-32
+# has 10 bits.
 ALLOWED = {"float32": 2e-3, "bfloat16": 2e-2}
 
 
 class Primitive(NamedTuple):
-    """One function in up to three forms.
+    """One function in up to three implementations.
 
     Attributes:
         ours: (parameters, x) -> y.
-        naive: the same function of the same parameters; None where there is nothing to compare with.
-        torch: (torch, parameters as tensors laid out for torch, x f[b,c,h,w]) -> y; None where torch has none.
+        naive: the same function of the same parameters; None where there is no naive implementation.
+        torch: (torch, parameters as tensors in torch's layout, x f[b,c,h,w]) -> y; None where torch has no such
+            function.
         parameters: arrays.
         to_torch: parameters -> parameters for torch.
         shape: of x, f[b,h,w,c].
@@ -50,10 +52,10 @@ def batch_norm(layer: nn.Module, scale: jax.Array, bias: jax.Array, x: jax.Array
 
 
 def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
-    """Returns {"forward": {form: median seconds}, "step": {...}, "difference": ...}.
+    """Returns {"forward": {implementation: median seconds}, "step": {...}, "difference": ...}.
 
-    The difference is the largest one between ours and the naive form, of results and gradients, as a share of the
-    largest value; None where there is no naive form.
+    The difference is the largest one between ours and the naive implementation, of results and gradients, as a share of
+    the largest value; None where there is no naive implementation.
     """
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.normal(size=primitive.shape), dtype)
@@ -61,18 +63,18 @@ def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
     y = jax.eval_shape(primitive.ours, *parameters, x)
     cotangent = jnp.asarray(rng.normal(size=y.shape), y.dtype)
 
-    def step(form: Callable[..., jax.Array]) -> Callable[..., Any]:
+    def step(function: Callable[..., jax.Array]) -> Callable[..., Any]:
         def result_and_gradients(cotangent: jax.Array, *args: jax.Array) -> Any:
-            y, pull_back = jax.vjp(form, *args)
+            y, pull_back = jax.vjp(function, *args)
             return y, pull_back(cotangent.astype(y.dtype))
 
         return result_and_gradients
 
     forward, both = {}, {}
-    for name, form in (("ours", primitive.ours), ("naive", primitive.naive)):
-        if form is not None:
-            program, _ = compile_jit(form, *parameters, x)
-            gradient, _ = compile_jit(step(form), cotangent, *parameters, x)
+    for name, function in (("ours", primitive.ours), ("naive", primitive.naive)):
+        if function is not None:
+            program, _ = compile_jit(function, *parameters, x)
+            gradient, _ = compile_jit(step(function), cotangent, *parameters, x)
             forward[name] = functools.partial(program, *parameters, x)
             both[name] = functools.partial(gradient, cotangent, *parameters, x)
     difference = None if primitive.naive is None else largest_difference(both["ours"](), both["naive"]())
@@ -86,7 +88,7 @@ def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
 
 
 def largest_difference(ours: Any, naive: Any) -> float:
-    """The largest difference of two trees of arrays, as a share of the largest value of its array."""
+    """Returns the largest difference between two trees of arrays, each as a share of the largest value of its array."""
     result = 0.0
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(naive), strict=True):
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
@@ -95,7 +97,7 @@ def largest_difference(ours: Any, naive: Any) -> float:
 
 
 def torch_calls(primitive: Primitive, x: np.ndarray, dtype: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Torch's forward call, and the one with gradients, of x f[b,h,w,c], channels-last."""
+    """Returns torch's forward call, and its call with gradients, for x f[b,h,w,c] in channels-last memory."""
     import torch
 
     place = {"device": torch_device(), "dtype": torch.bfloat16 if dtype == jnp.bfloat16 else torch.float32}
