@@ -3,8 +3,8 @@
     python -m jaxseg.sweep --config experiments/ablations/residual.py [--workdir DIR] [--config.KEY=VALUE ...]
     python -m jaxseg.sweep --workdir DIR --report
 
-Starting the same command again goes on where it was cut off: runs that have ended are not repeated, one that was under
-way goes on from its checkpoint. A run is kept in DIR/VARIANT/seed-N, as jaxseg.train keeps it.
+The same command resumes an interrupted sweep: it does not repeat finished runs, and resumes an unfinished run from its
+checkpoint. The workdir of a run is DIR/VARIANT/seed-N, as jaxseg.train writes it.
 """
 
 import argparse
@@ -48,16 +48,18 @@ def _parser(program: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--config", metavar="FILE[:ARG]", help="ablation file and the variant of its get_config")
-    parser.add_argument("--workdir", metavar="DIR", default="", help="where all is kept (default runs/ABLATION)")
-    parser.add_argument("--only", metavar="VARIANT,...", type=_words, default=(), help="run these variants alone")
+    parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the sweep (default runs/ABLATION)")
+    parser.add_argument("--only", metavar="VARIANT,...", type=_words, default=(), help="run only these variants")
     parser.add_argument("--seeds", metavar="N,...", type=_numbers, help="seeds in place of the file's")
     parser.add_argument("--split", metavar="SPLIT", help="the split to score (default val)")
     parser.add_argument(
-        "--shard", metavar="I/N", type=_shard,
-        help="run the I-th of N parts, I from 1: one a job of a cluster, all with the same workdir",
-    )  # fmt: skip
-    parser.add_argument("--jobs", metavar="N", type=_count, help="runs at a time (default: one a GPU, else one alone)")
-    parser.add_argument("--report", action="store_true", help="run nothing; report what is there")
+        "--shard",
+        metavar="I/N",
+        type=_shard,
+        help="run the I-th of N parts, I from 1: one part a job of a cluster, all with the same workdir",
+    )
+    parser.add_argument("--jobs", metavar="N", type=_count, help="runs at a time (default: one a GPU, or one)")
+    parser.add_argument("--report", action="store_true", help="run nothing; report the finished runs")
     return parser
 
 
@@ -90,7 +92,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence[str]) -> int:
-    # The runs have the devices; what this process computes, shapes alone, it computes beside them.
+    # The devices are for the runs; this process only computes shapes, on the CPU.
     jax.config.update("jax_platforms", "cpu")
     if options.report:
         others = (options.config, options.only, options.seeds, options.split, options.shard, options.jobs, overrides)
@@ -106,7 +108,7 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
     waiting = [run for run in runs if read_scores(run.workdir, plan.split) is None]
     _check(waiting, plan.split)
     environments = [{**_cache(workdir), **place} for place in places(options.jobs)] if waiting else []
-    # What can be refused has been: only now is anything written.
+    # Every check is done before anything is written.
     for run in runs:
         prepare_workdir(run.workdir, run.config)
     write_plan(plan, workdir)
@@ -119,7 +121,7 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
         failed = run_all(waiting, plan.split, argv, environments, progress, stop)
     _report(workdir)
     if stop.signal is not None:
-        print("Stopped as asked; the same command goes on from there.", file=sys.stderr)
+        print("Stopped as asked; the same command resumes the sweep.", file=sys.stderr)
         return 128 + stop.signal
     if failed:
         print(f"error: {len(failed)} of {len(runs)} runs failed; the report names them.", file=sys.stderr)
@@ -127,7 +129,7 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
 
 
 def _cache(workdir: Path) -> dict[str, str]:
-    """Returns the environment in which what one seed of a variant compiles serves the others, as far as it is unset."""
+    """Returns the environment variables that let the seeds of a variant share compiled programs, without those set."""
     wanted = {
         "JAX_COMPILATION_CACHE_DIR": str(workdir / COMPILED),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
@@ -136,11 +138,11 @@ def _cache(workdir: Path) -> dict[str, str]:
 
 
 def _check(runs: Sequence[Run], split: str) -> None:
-    """Checks one run of each variant as training would, so that what is wrong is said before the first of them runs.
+    """Checks one run of each variant as training would, so that errors come before the first run.
 
     Raises:
         ConfigError: naming the variant.
-        DataError: if its data are missing or have no such split.
+        DataError: if the data are missing or have no such split.
     """
     for run in {run.variant: run for run in runs}.values():
         try:

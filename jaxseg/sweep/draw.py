@@ -1,4 +1,4 @@
-"""The pictures of a sweep: curves with their band, and differences with their interval."""
+"""Draws the pictures of a sweep: curves with their deviation, and differences with their interval."""
 
 import math
 from collections import defaultdict
@@ -24,10 +24,10 @@ def curves(
 
     Args:
         logs: for each variant, the lines of `log.jsonl` of each of its runs.
-        differences: of each variant that is compared, in mIoU of 1.
-        baselines: what each of them is compared with; where that is several, each with those compared with it has a
-            line of its own kind.
-        split: what the differences were scored on.
+        differences: for each compared variant, the difference of mIoU (of 1, not in per cent).
+        baselines: for each compared variant, its baseline. With several baselines, variants of one baseline share a
+            line style.
+        split: the split that the differences were scored on.
         path: the PNG file.
     """
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def curves(
             axis.text(0.5, 0.5, "nothing yet", ha="center", va="center", transform=axis.transAxes, color="grey")
     if axes[1].lines and len(styles) <= 6:
         axes[1].legend(frameon=False, fontsize=8)
-    elif axes[1].lines:  # below, where it hides no curve; a column for each baseline
+    elif axes[1].lines:  # below the curves; a column for each baseline
         handles, ncols = axes[1].get_legend_handles_labels()[0], max(len(others), 3)
         figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize=8, ncols=ncols)
     known = {name: difference for name, difference in differences.items() if difference.n}
@@ -75,8 +75,8 @@ def gradients(norms: Mapping[str, tuple[Sequence[float], Sequence[float]]], path
     """Draws the norm of each layer's gradient over the depth.
 
     Args:
-        norms: for each variant those at initialisation and at the last step, from the image to the logits; empty for a
-            variant without runs.
+        norms: for each variant the norms at initialisation and at the last step, from the image to the logits; empty
+            for a variant without runs.
         path: the PNG file.
     """
     from matplotlib.figure import Figure
@@ -92,7 +92,7 @@ def gradients(norms: Mapping[str, tuple[Sequence[float], Sequence[float]]], path
 
 
 def _styles(names: Iterable[str], baselines: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
-    """Returns the colour and the line of each variant; by `baselines`, the kind of line is that of its baseline."""
+    """Returns the colour and the line style of each variant; with `baselines`, each baseline has one line style."""
     lines = ("-", "--", ":", "-.")
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:

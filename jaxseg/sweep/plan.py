@@ -1,4 +1,4 @@
-"""What a sweep consists of: a run for each variant and seed, and where each is kept."""
+"""Plans a sweep: a run for each variant and seed, and the workdir of each."""
 
 import contextlib
 import fcntl
@@ -16,9 +16,19 @@ from jaxseg.errors import ConfigError, nearest
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
 
 PLAN_FILE = "sweep.json"
-RESERVED = ("compiled", PLAN_FILE, "results.jsonl", "plot.png", "table.md", "table.csv", "timing.md", "timing.csv",
-            "gradients.png", "gradients.csv")  # fmt: skip
-"""What a sweep keeps beside its variants, which are folders."""
+RESERVED = (
+    "compiled",
+    PLAN_FILE,
+    "results.jsonl",
+    "plot.png",
+    "table.md",
+    "table.csv",
+    "timing.md",
+    "timing.csv",
+    "gradients.png",
+    "gradients.csv",
+)
+"""Names that a sweep uses in its folder beside those of its variants."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +36,15 @@ class Sweep:
     """What `sweep()` of an ablation file returns.
 
     Attributes:
-        variants: for each, by name and in the order of the table, the keys that it changes in the experiment's
-            configuration, spelled as for `jaxseg.config.update`: {"plain": {"model__args__shortcut": "none"}}. The name
-            is that of a folder too.
-        baseline: the variant that all others are compared with; or, where not all have the same, for each that is
-            compared the one it is compared with: {"group-2": "batch-2", "group-8": "batch-8"}.
+        variants: {name: changed keys}, in the order of the table. The keys are spelled as for `jaxseg.config.update`:
+            {"plain": {"model__args__shortcut": "none"}}. The name is also that of a folder.
+        baseline: the variant that all others are compared with; or {variant: baseline} for several baselines:
+            {"group-2": "batch-2", "group-8": "batch-8"}.
         seeds: values of the key `seed`; each variant is trained once with each.
 
     Raises:
-        ConfigError: if a name cannot be a folder, a baseline is no variant or compared with itself, or the seeds are
-            not whole numbers, each given once.
+        ConfigError: if a name cannot be a folder, a baseline is not a variant or is compared with itself, or the seeds
+            are not whole numbers, each given once.
     """
 
     variants: Mapping[str, Mapping[str, Any]]
@@ -47,7 +56,7 @@ class Sweep:
             if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name):
                 raise ConfigError(f"A variant has a name of letters, digits and any of _.+-, got {name!r}.")
             if name in RESERVED:
-                raise ConfigError(f"A variant cannot have the name {name!r}: the sweep keeps something else there.")
+                raise ConfigError(f"A variant cannot have the name {name!r}: the sweep writes another file there.")
             if "seed" in changes:
                 raise ConfigError(f"The variant {name!r} sets the seed; the sweep's seeds are for that.")
         if not self.baseline or not isinstance(self.baseline, str | Mapping):
@@ -77,17 +86,18 @@ class Run(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A sweep as it was asked for; `sweep.json` holds it.
+    """A sweep as the user asked for it; `sweep.json` holds it.
 
     Attributes:
         experiment: FILE[:ARG] of the ablation.
-        overrides: `--config.KEY=VALUE` arguments, which hold for all variants and come last.
+        overrides: `--config.KEY=VALUE` arguments, which apply to all variants and come last.
         variants: {name: {dotted key: value}}.
         baseline: name of the variant that the others are compared with, or {variant: name}.
-        own_seeds: those that the file names.
-        seeds: those that were asked for, earlier ones that have folders among them.
+        own_seeds: the seeds in the file.
+        seeds: the seeds that the user asked for, with those of earlier calls that have folders.
         split: the split that the runs are scored on.
-        configs: the values of each variant's configuration, whatever its seed; none as an earlier version wrote it.
+        configs: {variant: values of its configuration, without regard to the seed}; None in the file of an earlier
+            version.
     """
 
     experiment: str
@@ -101,13 +111,13 @@ class Plan(NamedTuple):
 
     @property
     def baselines(self) -> dict[str, str]:
-        """What each variant that is compared is compared with."""
+        """{compared variant: its baseline}."""
         if isinstance(self.baseline, str):
             return {name: self.baseline for name in self.variants if name != self.baseline}
         return self.baseline
 
     def baseline_of(self, variant: str) -> str:
-        """Returns what a variant is compared with: itself, if with no other."""
+        """Returns the baseline of a variant; the variant itself if it has none."""
         return self.baselines[variant] if variant in self.baselines else variant
 
     def is_baseline(self, variant: str) -> bool:
@@ -116,7 +126,7 @@ class Plan(NamedTuple):
 
     @property
     def command(self) -> str:
-        """The command that makes these runs, in any workdir."""
+        """The command that trains these runs, in any workdir."""
         seeds = [] if self.seeds == self.own_seeds else [f"--seeds={','.join(map(str, self.seeds))}"]
         split = [] if self.split == "val" else [f"--split={self.split}"]
         return f"python -m jaxseg.sweep --config {shlex.join([self.experiment, *split, *seeds, *self.overrides])}"
@@ -150,11 +160,11 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
     Args:
         experiment: FILE[:ARG].
         overrides: `--config.KEY=VALUE` arguments for all variants.
-        seeds: in place of the file's, or None.
+        seeds: seeds in place of those in the file, or None.
         split: the split to score.
 
     Raises:
-        ConfigError: if the file is no ablation, a configuration is wrong, or two variants are the same.
+        ConfigError: if the file is not an ablation, a configuration is wrong, or two variants are the same.
     """
     module, _ = command.load_file(experiment)
     if not hasattr(module, "sweep"):
@@ -187,13 +197,13 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
 
 
 def digest(config: ConfigDict) -> str:
-    """Returns the SHA-256 of all keys that matter to the numbers of a run, but the seed."""
+    """Returns the SHA-256 of all keys that change the numbers of a run, without the seed."""
     flat = {key: value for key, value in flatten(config).items() if key != "seed" and not key.startswith(FREE_KEYS)}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
 
 def folder(workdir: Path, variant: str, seed: int) -> Path:
-    """Returns where a run of the sweep in `workdir` is kept."""
+    """Returns the workdir of a run of the sweep in `workdir`."""
     return workdir / variant / f"seed-{seed}"
 
 
@@ -202,9 +212,9 @@ def runs_of(plan: Plan, workdir: Path, only: Collection[str] = (), shard: tuple[
 
     Args:
         plan: the plan.
-        workdir: that of the sweep.
-        only: names of variants; empty: all.
-        shard: (i, n): the i-th of n parts, from 1; together the n parts have each run once.
+        workdir: the folder of the sweep.
+        only: names of variants; all if empty.
+        shard: (i, n): the i-th of n parts, from 1. Each run is in one of the n parts.
 
     Raises:
         ConfigError: for an unknown variant.
@@ -222,10 +232,10 @@ def runs_of(plan: Plan, workdir: Path, only: Collection[str] = (), shard: tuple[
 
 @contextlib.contextmanager
 def alone(workdir: Path) -> Iterator[None]:
-    """Waits until no other process, such as another shard, writes into the folder of the sweep.
+    """Locks the folder of the sweep: waits until no other process, such as another shard, writes into it.
 
     Raises:
-        ConfigError: if the folder cannot be made or written.
+        ConfigError: if the folder cannot be created or written.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -238,7 +248,7 @@ def alone(workdir: Path) -> Iterator[None]:
 
 
 def write_plan(plan: Plan, workdir: Path) -> None:
-    """Writes `sweep.json`, with the seeds of earlier calls that have folders beside those of this one.
+    """Writes `sweep.json`, with the seeds of this call and those of earlier calls that have folders.
 
     Raises:
         ConfigError: as `refuse_others` does, or if `workdir` cannot be written.
@@ -247,20 +257,20 @@ def write_plan(plan: Plan, workdir: Path) -> None:
         refuse_others(plan, workdir)
         if (workdir / PLAN_FILE).exists():
             before = read_plan(workdir)
-            begun = {seed for seed in before.seeds for name in plan.variants if folder(workdir, name, seed).exists()}
-            plan = plan._replace(seeds=tuple(sorted({*begun, *plan.seeds})))
+            started = {seed for seed in before.seeds for name in plan.variants if folder(workdir, name, seed).exists()}
+            plan = plan._replace(seeds=tuple(sorted({*started, *plan.seeds})))
         try:
             write_json(workdir / PLAN_FILE, plan._asdict())
         except OSError as error:
-            raise ConfigError(f"The sweep cannot be kept in {workdir}: {error.strerror or error}.") from error
+            raise ConfigError(f"The sweep cannot be written in {workdir}: {error.strerror or error}.") from error
 
 
 def refuse_others(plan: Plan, workdir: Path) -> None:
-    """Leaves everything as it is.
+    """Checks that `workdir` can hold the plan; changes nothing.
 
     Raises:
-        ConfigError: if `workdir` holds another ablation, runs of a variant with another configuration, or something
-            else in the place of the plan.
+        ConfigError: if `workdir` holds another ablation, runs of a variant with another configuration, or a file that
+            is not a plan in its place.
     """
     if (workdir / PLAN_FILE).exists():
         before = read_plan(workdir)
@@ -278,7 +288,9 @@ def refuse_others(plan: Plan, workdir: Path) -> None:
 
 
 def differing_keys(plan: Plan, variant: str, workdir: Path) -> list[str]:
-    """Returns what a run that was begun there has otherwise than the plan, its seed aside; [] where nothing is known.
+    """Returns the keys, without the seed, in which a run that was started in `workdir` differs from the plan.
+
+    Returns [] if the workdir has no checkpoint or the plan has no configurations.
 
     Raises:
         ConfigError: if its configuration cannot be read.
@@ -304,4 +316,4 @@ def read_plan(workdir: Path) -> Plan:
     except FileNotFoundError as error:
         raise ConfigError(f"{workdir} holds no sweep: there is no {PLAN_FILE} in it.") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{file} is not what a sweep wrote: {error!r}.") from error
+        raise ConfigError(f"{file} is not a plan that a sweep wrote: {error!r}.") from error

@@ -1,4 +1,4 @@
-"""Running the runs of a sweep, each in a process of its own, one a device."""
+"""Runs the runs of a sweep, each in its own process, with one process a device."""
 
 import json
 import os
@@ -26,13 +26,13 @@ import json, jax
 devices = jax.local_devices()
 print(json.dumps([devices[0].platform, devices[0].client.platform_version.lower(), len(devices)]))
 """
-_PAUSE = 0.2  # seconds between two looks at the processes
+_PAUSE = 0.2  # seconds between two polls of the processes
 
 Environment = dict[str, str]
 
 
 class _Process(NamedTuple):
-    """A run that is under way: its process, and its place among those of `places`."""
+    """A run in progress: its process, and its index among those of `places`."""
 
     run: Run
     place: int
@@ -40,13 +40,13 @@ class _Process(NamedTuple):
 
 
 def places(jobs: int | None) -> list[Environment]:
-    """Returns what to add to the environment of each of the processes that may run at a time.
+    """Returns, for each process that may run at a time, the variables to add to its environment.
 
-    GPUs are given out one to a process, several processes to one where there are more jobs than GPUs. Elsewhere each
-    process has all local devices, and there is one process unless `jobs` says otherwise.
+    Each process gets one GPU; with more jobs than GPUs several processes share one. Without GPUs each process has all
+    local devices, and there is one process unless `jobs` sets another number.
 
     Raises:
-        ConfigError: if the devices cannot be asked for, or cannot be shared.
+        ConfigError: if JAX finds no device, or the devices cannot be shared.
     """
     kind, count = _devices()
     if kind == "tpu" and (jobs or 1) > 1:
@@ -63,7 +63,7 @@ def places(jobs: int | None) -> list[Environment]:
 
 
 def _devices() -> tuple[str, int]:
-    """Returns the kind of the local devices and their number, asked by another process: this one leaves them free."""
+    """Returns the kind and number of the local devices. Another process asks for them, so that this one holds none."""
     if "JAX_PLATFORMS" in os.environ and os.environ["JAX_PLATFORMS"] == "cpu":
         return "cpu", 1
     done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
@@ -84,16 +84,16 @@ def run_all(
     progress: Progress,
     stop: StopRequest,
 ) -> list[Run]:
-    """Trains and scores the runs; returns those that failed. One failure keeps no other run from going on.
+    """Trains and scores the runs; returns those that failed. A failure does not stop the other runs.
 
-    Once `stop.requested`, what is under way is asked to save, and nothing more is begun.
+    Once `stop.requested` is set, the runs in progress are asked to save, and no run is started.
 
     Args:
-        runs: in the order in which they are begun; their workdirs are there, with `config.json`.
+        runs: in the order in which they start; their workdirs exist and hold `config.json`.
         split: the split to score.
-        arguments: those of the sweep's command line, for the records of the runs.
-        environments: what `places` returned.
-        progress: is told what happens.
+        arguments: of the sweep's command line, for the records of the runs.
+        environments: the result of `places`.
+        progress: shows the progress.
         stop: from `stop_on_signal`.
     """
     waiting, active, failed = list(reversed(runs)), {}, []
@@ -124,28 +124,31 @@ def run_all(
 
 
 def _start(run: Run, split: str, arguments: Sequence[str], environment: Environment) -> subprocess.Popen[bytes]:
-    """Starts the process of a run, in a session of its own: Ctrl-C comes to this process alone, which passes it on."""
+    """Starts the process of a run in its own session: Ctrl-C reaches only this process, which passes it on."""
     root = str(Path(jaxseg.__file__).resolve().parent.parent)
     paths = [root, *([os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else [])]
     with (run.workdir / CONSOLE_FILE).open("ab") as console:
         return subprocess.Popen(
             [sys.executable, "-m", "jaxseg.sweep.worker", str(run.workdir), split, *arguments],
             env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.PIPE, stdout=console, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def _error(one: _Process, split: str) -> str:
-    """Returns the last line of what ended a run before its end, and records it; empty where it came to its end."""
+    """Returns the last line of the error that ended a run, and records it; empty for a run that finished."""
     status = one.process.returncode
     if status == FINISHED and read_scores(one.run.workdir, split) is not None:
         return ""
     error = read_failure(one.run.workdir)
     if error is None:
         if status == STOPPED or -status in (signal.SIGTERM, signal.SIGINT):
-            error = "The run was stopped from outside; start the sweep again to go on with it."
+            error = "The run was stopped from outside; start the sweep again to resume it."
         elif status < 0:
-            error = f"The process was killed by {signal.Signals(-status).name}, for want of memory perhaps."
+            error = f"The process was killed by {signal.Signals(-status).name}, perhaps because memory ran out."
         else:
             error = f"The process ended with status {status}; see {CONSOLE_FILE}."
         write_failure(one.run.workdir, error)
@@ -154,7 +157,7 @@ def _error(one: _Process, split: str) -> str:
 
 @contextmanager
 def _killing(active: dict[int, _Process]) -> Iterator[None]:
-    """Leaves no process behind, whatever goes wrong: those that are still there save and leave."""
+    """Ends all processes on leaving, after an error too: those still running save and exit."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What a sweep shows: a line for the whole and a line for each run under way."""
+"""Shows the progress of a sweep: a line for the whole and a line for each run in progress."""
 
 import sys
 import time
@@ -12,20 +12,20 @@ from jaxseg.run.workdir import CHECKPOINTS
 from jaxseg.sweep.plan import Run
 from jaxseg.sweep.records import read_scores
 
-_EVERY = 30.0  # seconds between two lines where there is no terminal
+_EVERY = 30.0  # seconds between two lines without a terminal
 
 
 class Progress:
-    """Bars on a terminal, else lines; a context manager."""
+    """Shows bars on a terminal, lines elsewhere; a context manager."""
 
     def __init__(self, name: str, split: str, total: int, finished: int, places: int, stream: TextIO | None = None):
         """Args:
         name: of the sweep.
         split: the split that is scored.
-        total: runs of this call.
-        finished: how many of them had ended before.
-        places: how many may be under way at a time.
-        stream: where to write, standard error by default.
+        total: number of runs of this call.
+        finished: how many of them had finished before.
+        places: how many may run at a time.
+        stream: the stream to write to, standard error by default.
         """
         self._stream = sys.stderr if stream is None else stream
         self._name, self._split, self._total = name, split, total
@@ -47,14 +47,14 @@ class Progress:
             bar.close()
 
     def begin(self, place: int, run: Run) -> None:
-        """A run is begun in one of the places."""
+        """Shows that a run starts in one of the places."""
         self._runs[place] = (run, time.monotonic())
         if self._bars:
             self._bars[place + 1].reset(total=run.config.steps)
             self._bars[place + 1].set_description(run.name)
 
     def look(self) -> None:
-        """Shows how far the runs under way have come."""
+        """Shows the steps of the runs in progress."""
         quiet = time.monotonic() - self._said < _EVERY
         if not self._bars and quiet:
             return
@@ -72,7 +72,7 @@ class Progress:
             self.message(f"[{self._done}/{self._total}] {'; '.join(shown)}")
 
     def end(self, place: int, run: Run, error: str) -> None:
-        """A run has ended: well, or with the error's last line."""
+        """Shows that a run has ended; `error` is empty, or the last line of what ended it."""
         seconds = time.monotonic() - self._runs.pop(place)[1]
         self._done += 1
         self._failed += bool(error)
@@ -87,14 +87,14 @@ class Progress:
                 self._bars[0].set_postfix({"failed": self._failed})
 
     def stop(self, place: int, run: Run) -> None:
-        """A run has saved and left as asked."""
+        """Shows that a run has saved and stopped as asked."""
         del self._runs[place]
         saved = Checkpoints(run.workdir / CHECKPOINTS).latest_step()
         where = "before its first checkpoint" if saved is None else f"and saved at step {saved}/{run.config.steps}"
         self.message(f"{run.name}: stopped {where}")
 
     def message(self, text: str) -> None:
-        """Prints a line, above the bars where there are some."""
+        """Prints a line, above the bars if there are any."""
         if self._bars:
             self._bars[0].write(text, file=self._stream)
         else:
@@ -102,7 +102,7 @@ class Progress:
 
 
 def _state(run: Run) -> tuple[int, str]:
-    """Returns the last logged step of a run, and its newest numbers in words."""
+    """Returns the last logged step of a run, and its newest loss and mIoU as text."""
     try:
         records = read_log(run.workdir / LOG_FILE)
     except OSError:

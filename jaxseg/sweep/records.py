@@ -1,4 +1,4 @@
-"""What a run of a sweep left behind: its scores once it has ended, or the error that ended it."""
+"""Reads and writes the result of a run: its scores once it has finished, or the error that ended it."""
 
 import json
 from pathlib import Path
@@ -10,19 +10,19 @@ from jaxseg.run.workdir import read_config, write_json
 
 FAILURE_FILE = "failure.json"
 WHICH = "last"
-"""The checkpoint that is scored: the last, which no validation score has chosen."""
+"""The checkpoint that is scored: the last, which is not chosen by a validation score."""
 
 
 def own_scores_file(workdir: Path, split: str) -> Path:
-    """Returns the path of sweep-SPLIT.json, which `python -m jaxseg.evaluate` does not write anew."""
+    """Returns the path of sweep-SPLIT.json, which `python -m jaxseg.evaluate` does not overwrite."""
     file = scores_file(workdir, split)
     return file.with_name(f"sweep{file.name.removeprefix('evaluate')}")
 
 
 def read_scores(workdir: Path, split: str) -> dict[str, Any] | None:
-    """Returns what `sweep-SPLIT.json` says of the last step of a run; None where the run has not come so far.
+    """Returns the scores of a run at its last step, from `sweep-SPLIT.json`; None if the run has not finished.
 
-    Scores of another checkpoint or of another configuration than that of `config.json` are nobody's.
+    Scores of another checkpoint, or of another configuration than that in `config.json`, do not count.
     """
     try:
         scores = json.loads(own_scores_file(workdir, split).read_text(encoding="utf-8"))
@@ -34,7 +34,7 @@ def read_scores(workdir: Path, split: str) -> dict[str, Any] | None:
 
 
 def read_failure(workdir: Path) -> str | None:
-    """Returns the last line of the error that ended a run; None where there is none."""
+    """Returns the last line of the error that ended a run; None if no error is recorded."""
     try:
         return str(json.loads((workdir / FAILURE_FILE).read_text(encoding="utf-8"))["error"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -42,7 +42,7 @@ def read_failure(workdir: Path) -> str | None:
 
 
 def write_failure(workdir: Path, error: str) -> None:
-    """Records what ended a run; an empty `error` takes the record away."""
+    """Records the error that ended a run; an empty `error` removes the record."""
     if error:
         write_json(workdir / FAILURE_FILE, {"error": error})
     else:

@@ -1,7 +1,7 @@
-"""The report of a sweep, made of what its runs left behind, of a part of them too.
+"""Writes the report of a sweep from the files of its runs, finished or not.
 
-`table.md`, `table.csv`, `results.jsonl` and the pictures hold nothing that a second run would change on the same
-machine; times are in `timing.md` and `timing.csv`.
+`table.md`, `table.csv`, `results.jsonl` and the pictures are the same after a second sweep on the same machine; times
+are in `timing.md` and `timing.csv`.
 """
 
 import csv
@@ -21,13 +21,13 @@ from jaxseg.sweep.statistics import LEVEL, Difference, Spread
 
 
 def write_report(workdir: Path) -> dict[str, Path]:
-    """Writes the report of the sweep in `workdir` there; returns {what: path}.
+    """Writes the report of the sweep in `workdir` into it; returns {what: path}.
 
     Raises:
         ConfigError: if it holds no sweep.
         OSError: if it cannot be written.
     """
-    read_plan(workdir)  # a folder that holds no sweep is left as it is
+    read_plan(workdir)  # raises before the folder of something else is locked
     with alone(workdir):
         return _write_report(read_plan(workdir), workdir)
 
@@ -47,8 +47,10 @@ def _write_report(plan: Plan, workdir: Path) -> dict[str, Path]:
     draw.curves(
         {row.name: [result.log for result in row.results] for row in rows},
         {row.name: row.difference for row in rows if row.difference is not None},
-        plan.baselines, plan.split, workdir / "plot.png",
-    )  # fmt: skip
+        plan.baselines,
+        plan.split,
+        workdir / "plot.png",
+    )
     files["plot"] = workdir / "plot.png"
     if any(result.gradients for row in rows for result in row.results):
         files["gradients"] = workdir / "gradients.png"
@@ -109,10 +111,10 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _mean(own: Spread) -> str:
-    if not own.n:
+def _mean(scores: Spread) -> str:
+    if not scores.n:
         return ""
-    return f"{100 * own.mean:.2f}" + (f" ± {100 * own.deviation:.2f}" if own.n > 1 else "")
+    return f"{100 * scores.mean:.2f}" + (f" ± {100 * scores.deviation:.2f}" if scores.n > 1 else "")
 
 
 def _interval(difference: Difference | None, other: str, runs: int) -> str:
@@ -135,14 +137,24 @@ def _changes(changes: Mapping[str, Any]) -> str:
 
 
 def _csv(plan: Plan, rows: Sequence[Row]) -> str:
-    names = ("variant", "baseline", "runs", "planned", "mean_iou", "deviation", "difference", "low", "high", "paired",
-             "parameters", "flops", "resized", "config")  # fmt: skip
+    names = ("variant", "baseline", "runs", "planned", "mean_iou", "deviation")
+    names += ("difference", "low", "high", "paired", "parameters", "flops", "resized", "config")
     lines = [
-        (row.name, plan.baseline_of(row.name), row.spread.n, len(plan.seeds), row.spread.mean, row.spread.deviation,
-         *(row.difference or ("", "", "", "")), row.cost.parameters or "", row.cost.flops or "", row.resized,
-         row.cost.config)
+        (
+            row.name,
+            plan.baseline_of(row.name),
+            row.spread.n,
+            len(plan.seeds),
+            row.spread.mean,
+            row.spread.deviation,
+            *(row.difference or ("", "", "", "")),
+            row.cost.parameters or "",
+            row.cost.flops or "",
+            row.resized,
+            row.cost.config,
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
     return _to_csv([names, *lines])
 
 
@@ -156,11 +168,17 @@ def _to_csv(lines: Iterable[Sequence[Any]]) -> str:
 
 
 def _results(plan: Plan, rows: Sequence[Row]) -> str:
-    """Returns a line of JSON a run: what it is, and its scores or its error."""
+    """Returns one line of JSON for each run: its variant, and its scores or its error."""
     lines = []
     for row in rows:
-        about = {"variant": row.name, "baseline": plan.baseline_of(row.name), "split": plan.split,
-                 "config": row.cost.config, "parameters": row.cost.parameters, "flops": row.cost.flops}  # fmt: skip
+        about = {
+            "variant": row.name,
+            "baseline": plan.baseline_of(row.name),
+            "split": plan.split,
+            "config": row.cost.config,
+            "parameters": row.cost.parameters,
+            "flops": row.cost.flops,
+        }
         for result in row.results:
             kept = ("step", "images", "loss", "mean_iou", "pixel_accuracy", "classes", "device", "versions")
             about_run = {"seed": result.seed, "git": result.starts[-1]["git"] if result.starts else None}
@@ -191,9 +209,10 @@ def timing(plan: Plan, rows: Sequence[Row]) -> str:
 def _gradients_csv(norms: Mapping[str, tuple[list[float], list[float]]], layers: Mapping[str, Sequence[str]]) -> str:
     lines = [
         (name, number, layer, *means)
-        for name, both in norms.items() if all(both)
+        for name, both in norms.items()
+        if all(both)
         for number, (layer, *means) in enumerate(zip(layers[name], *both))
-    ]  # fmt: skip
+    ]
     return _to_csv([("variant", "depth", "layer", "at_initialisation", "at_the_last_step"), *lines])
 
 

@@ -1,4 +1,4 @@
-"""What there is of a sweep: the runs that have ended, what each variant costs, and how the variants compare."""
+"""Gathers the results of a sweep: the finished runs, the cost of each variant, and how the variants compare."""
 
 import functools
 import hashlib
@@ -23,21 +23,21 @@ from jaxseg.sweep.records import read_failure, read_scores
 from jaxseg.sweep.statistics import Difference, Spread, paired_difference, spread
 
 MUCH = 0.1
-"""A variant whose parameters differ from the baseline's by more than this share of them is marked."""
+"""A variant is marked if its number of parameters differs from the baseline's by more than this share."""
 
 _COST_FILE = "cost.json"
 
 
 class Result(NamedTuple):
-    """One run that has ended.
+    """A finished run.
 
-    Attributes:
-        seed: its seed.
-        scores: what `sweep-SPLIT.json` says, see `inference.evaluation.Evaluation.to_dict`.
-        log: the lines of its `log.jsonl`.
-        gradients: those of its `gradients.jsonl`; none without `log.gradients`.
-        starts: those in its `run.json`.
-    """
+        Attributes:
+            seed: its seed.
+                scores: what `sweep-SPLIT.json` says, see `inference.evaluation.Evaluation.to_dict`.
+            log: the records in its `log.jsonl`.
+            gradients: the records in its `gradients.jsonl`; none without `log.gradients`.
+            starts: the starts in its `run.json`.
+        """
 
     seed: int
     scores: dict[str, Any]
@@ -47,13 +47,13 @@ class Result(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a variant is and costs, whatever the seed; empty and 0 before its first run.
+    """The size and cost of a variant, the same for every seed; empty and 0 before its first run.
 
     Attributes:
         config: digest of its configuration without the seed.
-        code: digest of the sources that this was worked out with.
-        parameters: how many numbers the network learns.
-        flops: of its convolutions and matrix products for one image of the training size, two for a multiply-add.
+        code: digest of the sources that computed this.
+        parameters: number of the network's parameters.
+        flops: of its convolutions and matrix products for one image of the training size; a multiply-add counts two.
         layers: see `jaxseg.run.gradients.layers`.
     """
 
@@ -69,12 +69,12 @@ class Row(NamedTuple):
 
     Attributes:
         name: its name.
-        results: its runs that have ended, by seed.
-        failures: {seed: last line of the error} of those that failed.
+        results: its finished runs, by seed.
+        failures: {seed: last line of the error} of the runs that failed.
         spread: of the mIoU over the seeds.
-        difference: to its baseline, paired by seed; None for a variant that is compared with none.
+        difference: to its baseline, paired by seed; None for a variant without a baseline.
         cost: what it costs.
-        larger: by what share its parameters are more than the baseline's, NaN where that is not known.
+        larger: (parameters - the baseline's) / the baseline's; NaN where one is not known.
     """
 
     name: str
@@ -87,12 +87,12 @@ class Row(NamedTuple):
 
     @property
     def resized(self) -> bool:
-        """Whether the comparison is one of size too."""
-        return abs(self.larger) > MUCH + 1e-9  # which 1100 of 1000, in floating point, is not
+        """Whether the comparison is also one of size."""
+        return abs(self.larger) > MUCH + 1e-9  # 1100 of 1000 is 10 % despite rounding
 
 
 def gather(plan: Plan, workdir: Path) -> list[Row]:
-    """Returns the variants in the order of the plan, with what there is of their runs."""
+    """Returns the variants in the order of the plan, with the results that exist."""
     rows: list[Row] = []
     for name in plan.variants:
         folders = {seed: folder(workdir, name, seed) for seed in plan.seeds}
@@ -112,10 +112,10 @@ def gather(plan: Plan, workdir: Path) -> list[Row]:
         errors |= dict.fromkeys(other, f"{CONFIG_FILE} is not that of this variant; the run is not counted.")
         failures = {seed: error.replace(f"{workdir}{os.sep}", "") for seed, error in errors.items() if error}
         cost = _cost(workdir / name, [path for seed, path in folders.items() if seed not in other])
-        if results:  # what was trained, whatever the code of today would make of the configuration
+        if results:  # of the trained network; the code may have changed since then
             cost = cost._replace(parameters=results[0].scores["parameters"])
-        own = spread([scores["mean_iou"] for scores in ended.values()])
-        rows.append(Row(name, results, failures, own, None, cost, math.nan))
+        scores_spread = spread([scores["mean_iou"] for scores in ended.values()])
+        rows.append(Row(name, results, failures, scores_spread, None, cost, math.nan))
     return compare(plan, rows)
 
 
@@ -133,7 +133,7 @@ def compare(plan: Plan, rows: Sequence[Row]) -> list[Row]:
 
 
 def _is_other(plan: Plan, variant: str, workdir: Path) -> bool:
-    """Whether a run was begun with another configuration than the plan's, or one that cannot be read."""
+    """Returns whether a run was started with another configuration than the plan's, or one that cannot be read."""
     try:
         return bool(differing_keys(plan, variant, workdir))
     except ConfigError:
@@ -145,18 +145,18 @@ def _gradients(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _cost(variant: Path, folders: Iterable[Path]) -> Cost:
-    """Returns the cost of a variant, which is kept in its folder for as long as the sources stay the same."""
-    begun = [path for path in folders if (path / INFO_FILE).is_file()]
-    if not begun:
+    """Returns the cost of a variant; a file in its folder keeps it until the sources change."""
+    started = [path for path in folders if (path / INFO_FILE).is_file()]
+    if not started:
         return Cost()
-    config, key, code = read_config(begun[0]), digest(read_config(begun[0])), _code()
+    config, key, code = read_config(started[0]), digest(read_config(started[0])), _code()
     try:
         known = Cost(**json.loads((variant / _COST_FILE).read_text(encoding="utf-8")))
         if (known.config, known.code) == (key, code):
             return known._replace(layers=tuple(known.layers))
     except (OSError, ValueError, TypeError):
         pass
-    parts = build_parts(config, read_data(begun[0]).num_classes)
+    parts = build_parts(config, read_data(started[0]).num_classes)
     *size, channels = parts.image_shape
     network = summary.modules(parts.model, tuple(size), channels)[0]
     names = gradients.layers(parts) if config.log.gradients else ()
@@ -171,7 +171,7 @@ def mean_gradients(
     """Returns the norm of each layer's gradient at initialisation and at the last step: geometric means over seeds.
 
     Args:
-        runs: the lines of `gradients.jsonl` of each run.
+        runs: for each run the records in its `gradients.jsonl`.
         layers: see `jaxseg.run.gradients.layers`.
     """
 
@@ -197,13 +197,13 @@ def step_seconds(result: Result) -> float:
 
 
 def minutes(result: Result) -> float:
-    """Returns the minutes of a run that was trained at one go, compilation included; NaN where it was resumed."""
+    """Returns the minutes of a run with its compilation; NaN for a resumed run."""
     one = len(result.starts) == 1 and "end" in result.starts[0]
     return result.starts[0]["end"]["seconds"] / 60 if one else math.nan
 
 
 def environments(rows: Sequence[Row]) -> list[str]:
-    """Returns a line for each kind of machine, versions and commit that a run which has ended was started with."""
+    """Returns a line for each combination of machine, versions and commit on which a finished run was started."""
     lines = set()
     for start in (start for row in rows for result in row.results for start in result.starts):
         device, git = start["device"], start["git"]

@@ -10,7 +10,7 @@ LEVEL = 0.95
 
 
 class Spread(NamedTuple):
-    """Mean and standard deviation (with n - 1) of n numbers; NaN where they are too few."""
+    """Mean and standard deviation (with n - 1) of n numbers; NaN if there are too few."""
 
     mean: float
     deviation: float
@@ -18,7 +18,7 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean of n differences and the ends of its interval; NaN where they are too few."""
+    """Mean of n differences and the ends of its interval; NaN if there are too few."""
 
     mean: float
     low: float
@@ -39,13 +39,13 @@ def spread(values: Sequence[float]) -> Spread:
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> Difference:
     """Returns the mean of a - b over the seeds that both have, with its t interval of `level`.
 
-    The seed gives both the order of the data and, where their parameters are the same, the initialisation, so the
-    difference is taken seed by seed: d ± t_{n-1} s / √n with d and s the mean and the standard deviation of the n
-    differences, which are taken to be normal.
+    The seed sets the order of the data and, for equal parameters, the initialisation, so the difference is taken seed
+    by seed: d ± t_{n-1} s / √n, where d and s are the mean and the standard deviation of the n differences. They are
+    assumed to be normal.
 
     Args:
         a: {seed: score}.
-        b: {seed: score} of what it is compared with.
+        b: {seed: score} of the baseline.
         level: probability that the interval holds the true difference.
     """
     mean, deviation, n = spread([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])

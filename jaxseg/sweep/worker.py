@@ -1,9 +1,9 @@
-"""One run of a sweep, in a process of its own: `python -m jaxseg.sweep.worker RUN_WORKDIR SPLIT ARGUMENT...`.
+"""Runs one run of a sweep in its own process: `python -m jaxseg.sweep.worker RUN_WORKDIR SPLIT ARGUMENT...`.
 
-Trains what `config.json` in the workdir says, or goes on with it, and scores it on the split. The arguments are those
-of the sweep, for the record of the run. A process that ends by itself takes its devices' memory and any leak along, and
-one that the system kills takes no other run along. It lives as long as its standard input is open: once the sweep that
-started it has ended, however that came, it saves and leaves.
+Trains, or resumes, the configuration in `config.json` of the workdir, and scores it on the split. The arguments are
+those of the sweep, for the record of the run. When the process ends, its devices' memory and any leak are freed; when
+the system kills it, the other runs are not affected. It runs as long as its standard input is open: when the sweep that
+started it ends for any reason, it saves and exits.
 """
 
 import fcntl
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(workdir: Path, split: str) -> int:
     """Trains and scores one run; returns FINISHED, STOPPED, or FAILED with the error's last line in `failure.json`."""
     with (workdir / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another sweep may have this run under way: it is waited for, not disturbed
+        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for another sweep that runs this run
         if read_scores(workdir, split) is not None:
             return FINISHED
         try:
@@ -54,7 +54,7 @@ def run(workdir: Path, split: str) -> int:
             write_json(own_scores_file(workdir, split), evaluation.to_dict())  # the last: now it has ended
         except (KeyboardInterrupt, SystemExit):
             return STOPPED
-        except Exception as error:  # whatever it is, the other runs go on
+        except Exception as error:  # any error: the other runs continue
             traceback.print_exc()
             write_failure(workdir, "".join(traceback.format_exception_only(error)).strip().splitlines()[-1])
             return FAILED
@@ -62,13 +62,13 @@ def run(workdir: Path, split: str) -> int:
 
 
 def _trained(workdir: Path) -> Run | None:
-    """Returns the run after its last step, which it is trained to unless it is there; None if a signal stopped it."""
+    """Returns the run at its last step, after training if it is not there yet; None if a signal stopped it."""
     config = read_config(workdir)
     keep_programs(config.compile.cache)
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        there = checkpoints.latest_step() == config.steps
-    trained = load_run(workdir, WHICH) if there else None
-    if trained is None or trained.step != config.steps:  # or else the last checkpoint is damaged
+        finished = checkpoints.latest_step() == config.steps
+    trained = load_run(workdir, WHICH) if finished else None
+    if trained is None or trained.step != config.steps:  # not finished, or the last checkpoint is damaged
         if train(config, workdir, f"python -m {shlex.join(sys.argv)}") is None:
             return None
         trained = load_run(workdir, WHICH)
@@ -76,8 +76,8 @@ def _trained(workdir: Path) -> Run | None:
 
 
 def _leave_with_parent() -> None:
-    """Waits for the end of standard input, then asks this process to save and leave."""
-    while os.read(0, 1):  # not sys.stdin, which a thread that waits for it would keep Python from closing
+    """Waits for the end of standard input, then asks this process to save and exit."""
+    while os.read(0, 1):  # not sys.stdin: Python cannot close it while a thread reads it
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

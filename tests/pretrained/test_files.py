@@ -210,10 +210,18 @@ def made_up(path, **changes):
 def test_made_up_tensors_stay_within_their_storage(tmp_path):
     assert read(made_up(tmp_path / "x.pth")).arrays["a"].tolist() == [1, 2]
     for changes in (
-        {"offset": 1}, {"offset": -1}, {"size": (3,)}, {"stride": (2,)}, {"stride": (-1,), "offset": 1},
-        {"size": (10**9, 10**9), "stride": (0, 0)}, {"size": (-2,)}, {"size": (1, 2), "stride": (1,)},
-        {"kind": "QInt8Storage"}, {"kind": "UntypedStorage"}, {"state": {"__call__": 1}},
-    ):  # fmt: skip
+        {"offset": 1},
+        {"offset": -1},
+        {"size": (3,)},
+        {"stride": (2,)},
+        {"stride": (-1,), "offset": 1},
+        {"size": (10**9, 10**9), "stride": (0, 0)},
+        {"size": (-2,)},
+        {"size": (1, 2), "stride": (1,)},
+        {"kind": "QInt8Storage"},
+        {"kind": "UntypedStorage"},
+        {"state": {"__call__": 1}},
+    ):
         with pytest.raises(WeightsError, match=str(tmp_path)):
             read(made_up(tmp_path / "x.pth", **changes))
 
@@ -334,10 +342,18 @@ def in_safetensors(header, data=b"\0" * 8):
 def test_safetensors_with_a_broken_header(said):
     entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     for header in (
-        b"{", b"{not json}", b'{"a": 1}', b"{}" + b"\xff", {"a": {}}, {"a": entry | {"dtype": "F33"}},
-        {"a": entry | {"shape": [3]}}, {"a": entry | {"shape": [-2]}}, {"a": entry | {"data_offsets": [0, 80]}},
-        {"a": entry | {"data_offsets": [8, 0]}}, {"a": entry, "b": entry},
-    ):  # fmt: skip
+        b"{",
+        b"{not json}",
+        b'{"a": 1}',
+        b"{}" + b"\xff",
+        {"a": {}},
+        {"a": entry | {"dtype": "F33"}},
+        {"a": entry | {"shape": [3]}},
+        {"a": entry | {"shape": [-2]}},
+        {"a": entry | {"data_offsets": [0, 80]}},
+        {"a": entry | {"data_offsets": [8, 0]}},
+        {"a": entry, "b": entry},
+    ):
         assert "damaged" in said("x.safetensors", in_safetensors(header))
     assert "damaged" in said("x.safetensors", in_safetensors({"a": entry}, b"\0" * 7))
     assert "damaged" in said("x.safetensors", (2**63).to_bytes(8, "little") + b"{}")

@@ -53,9 +53,13 @@ def test_first_convolution_is_adapted_as_smp_does(channels):
 
 def test_only_classifiers_keep_their_initial_values():
     ours = {
-        "params/head/kernel": (1, 1, 8, 5), "params/head/bias": (5,), "params/aux_head/kernel": (1, 1, 4, 5),
-        "params/decoder/head/kernel": (1, 1, 8, 5), "params/decoder/kernel": (1, 1, 8, 5), "params/head/conv": (8, 8),
-    }  # fmt: skip
+        "params/head/kernel": (1, 1, 8, 5),
+        "params/head/bias": (5,),
+        "params/aux_head/kernel": (1, 1, 4, 5),
+        "params/decoder/head/kernel": (1, 1, 8, 5),
+        "params/decoder/kernel": (1, 1, 8, 5),
+        "params/head/conv": (8, 8),
+    }
     shapes = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in ours.items()}
     theirs = {path: np.zeros((*shape[:-1], 21 if shape[-1] == 5 else 8)) for path, shape in ours.items()}
     replaced = pretrained.new_classifiers(theirs, shapes, 5)

@@ -18,13 +18,19 @@ def test_rules_rename_and_list_the_names_that_they_do_not_know():
         Rule(r"fc\..*", None),
     ]
     state = {
-        "net.layer2.conv.weight": np.arange(24.0).reshape(1, 2, 3, 4), "model.bn1.running_var": np.ones(2),
-        "net.bn1.num_batches_tracked": np.array(3), "fc.bias": np.ones(1), "net.qkv": np.arange(4),
-    }  # fmt: skip
+        "net.layer2.conv.weight": np.arange(24.0).reshape(1, 2, 3, 4),
+        "model.bn1.running_var": np.ones(2),
+        "net.bn1.num_batches_tracked": np.array(3),
+        "fc.bias": np.ones(1),
+        "net.qkv": np.arange(4),
+    }
     given = pretrained.convert(state, rules)
     assert set(given) == {
-        "params/encoder/stage2/conv/kernel", "batch_stats/encoder/norm1/var", "params/q", "params/k",
-    }  # fmt: skip
+        "params/encoder/stage2/conv/kernel",
+        "batch_stats/encoder/norm1/var",
+        "params/q",
+        "params/k",
+    }
     kernel = given["params/encoder/stage2/conv/kernel"]
     assert kernel.shape == (3, 4, 2, 1) and kernel[1, 2, 1, 0] == state["net.layer2.conv.weight"][0, 1, 1, 2]
     assert given["params/k"].tolist() == [2, 3]

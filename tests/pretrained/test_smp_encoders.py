@@ -19,9 +19,13 @@ from jaxseg.run.weights import plan_weights
 
 CLASSES = 3
 CLASS_OF = {
-    "fpn": "FPN", "linknet": "Linknet", "pspnet": "PSPNet", "unet": "Unet", "unetplusplus": "UnetPlusPlus",
+    "fpn": "FPN",
+    "linknet": "Linknet",
+    "pspnet": "PSPNet",
+    "unet": "Unet",
+    "unetplusplus": "UnetPlusPlus",
     "upernet": "UPerNet",
-}  # fmt: skip
+}
 
 
 def theirs(name, encoder, **arguments):
@@ -60,11 +64,13 @@ CASES = [
     ("unet", "mobilenet_v2", {}, "mobilenet_v2", {}),
     *((name, "mit_b0", {}, "mit_b0", {}) for name in ("fpn", "pspnet", "unet", "upernet")),
     *((name, "tu-convnext_tiny", THEIR_CONVNEXT, "convnext_tiny", CONVNEXT) for name in ALL),
-    *((name, "resnet18", THEIR_CUT | {"decoder_channels": (8, 7, 6, 5)}, "resnet18", CUT | {"widths": (5, 6, 7, 8)})
-      for name in UNETS),
+    *(
+        (name, "resnet18", THEIR_CUT | {"decoder_channels": (8, 7, 6, 5)}, "resnet18", CUT | {"widths": (5, 6, 7, 8)})
+        for name in UNETS
+    ),
     ("linknet", "resnet18", THEIR_CUT, "resnet18", CUT),
     ("pspnet", "resnet18", {"aux_params": {"classes": 2}}, "resnet18", {}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "encoder", "arguments", "known", "fields"), CASES)

@@ -92,7 +92,9 @@ def whole(ablation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "_start", lambda run, split, *_: Here(worker.run(run.workdir, split)))
         patch.setattr(pool, "_PAUSE", 0.0)
-        patch.setattr("jaxseg.run.workdir.git_state", lambda: None)  # somebody may commit while the tests run
+        patch.setattr(
+            "jaxseg.run.provenance.git_state", lambda: None
+        )  # a commit during the tests must not change the report
         assert sweep(ablation, workdir) == 1, "a variant failed, so the status is 1"
     return workdir
 
@@ -119,7 +121,7 @@ def test_a_second_run_that_is_stopped_and_resumed_gives_the_same_bytes(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Reporter, "evaluation", stop_once)
-    monkeypatch.setattr("jaxseg.run.workdir.git_state", lambda: None)
+    monkeypatch.setattr("jaxseg.run.provenance.git_state", lambda: None)
     assert sweep(ablation, tmp_path, "--only=narrow,wide", "--seeds=0") == 1
     assert stopped == [2] and in_process == ["narrow seed 0", "wide seed 0"]
     assert "stopped from outside" in read_failure(tmp_path / "wide" / "seed-0")
@@ -265,7 +267,9 @@ def test_versions_that_are_mixed_are_told(
     ablation: Path, in_process: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed, commit in enumerate("ab"):
-        monkeypatch.setattr("jaxseg.run.workdir.git_state", lambda name=commit: {"commit": 40 * name, "changed": False})
+        monkeypatch.setattr(
+            "jaxseg.run.provenance.git_state", lambda name=commit: {"commit": 40 * name, "changed": False}
+        )
         assert sweep(ablation, tmp_path, "--only=narrow", f"--seeds={seed}") == 0
         mixed = "Run on 2 kinds of machine or versions" in (tmp_path / "table.md").read_text()
         assert mixed == (commit == "b")
@@ -384,7 +388,7 @@ def test_a_process_that_the_system_ends_is_a_failure(
     monkeypatch.setattr(pool, "_start", lambda run, *_: Here(-9))
     monkeypatch.setattr(pool, "_PAUSE", 0.0)
     assert sweep(ablation, tmp_path, "--only=narrow") == 1
-    assert "killed by SIGKILL, for want of memory" in (tmp_path / "table.md").read_text()
+    assert "killed by SIGKILL, perhaps because memory ran out" in (tmp_path / "table.md").read_text()
 
 
 def test_shards_cover_every_run_once(ablation: Path, tmp_path: Path) -> None:
