@@ -1,38 +1,107 @@
-"""The README's code runs as it stands, and the table of benchmark results names no folder of a machine."""
+"""The README is short, its commands and code run as they stand, and what it names is there."""
 
 import re
-import runpy
+import shlex
 from pathlib import Path
 
+import jax
+import numpy as np
+import pytest
+from helpers.fake_hub import fake_hub
+from helpers.tiny_run import make_folder, make_run, tiny_config
+from PIL import Image
+
+import jaxseg
+from jaxseg import pretrained
+from jaxseg.models import encoders
+
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CREATE, LOAD, TRAIN = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+# `experiments/resunet.py` as the snippet names it, with sizes that a test can afford.
+SMALL_EXPERIMENT = f"""
+import runpy
+from jaxseg.config import update
+
+def get_config(arg=None):
+    config = runpy.run_path({str(ROOT / "experiments" / "resunet.py")!r})["get_config"](arg)
+    update(config, data__size=(16, 16), model__args={{"widths": (4, 8), "norm": "batch"}}, steps=2, batch_size=8)
+    update(config, schedule__warmup=0, eval__every=2, eval__batch_size=8, checkpoint__every=2, log__tensorboard=False)
+    return config
+"""
 
 
-def test_the_library_example_runs_as_written(tmp_path):
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "example.py").write_text(code)
-    names = runpy.run_path(str(tmp_path / "example.py"))
-    assert int(names["train_state"].step) == 1 and float(names["metrics"]["loss"]) > 0
+def test_the_readme_is_short_and_shows_a_picture():
+    assert len(README.splitlines()) <= 150
+    [picture] = re.findall(r"!\[.+?\]\((.+?)\)", README)
+    with Image.open(ROOT / picture) as image:
+        assert image.width > 400
 
 
-def test_every_file_that_the_readme_names_is_there():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in re.findall(r"(?:experiments|benchmarks|jaxseg)/[\w/-]+\.(?:py|md|json)", text):
-        assert (ROOT / name).is_file(), name
+def test_each_of_the_two_commands_is_one_line():
+    commands = re.findall(r"^    (pip install .+)$", README, re.MULTILINE)
+    first, tests = (shlex.split(command, comments=True) for command in commands)
+    assert first == shlex.split("pip install -e . && python -m jaxseg.train --config experiments/resunet.py")
+    assert tests == shlex.split("pip install -e .[test] && pytest -n 2 --dist loadfile")
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("pytest -n 2 --dist loadfile")
 
 
-def test_result_tables_leave_the_folders_of_a_machine_out():
-    collect = runpy.run_path(str(ROOT / "benchmarks" / "collect.py"))
-    given = ["--config", "/home/me/p/experiments/unet.py:camvid", "--workdir=/data/runs/a"]
-    given += ["--config.data.dir", "/secret", "--config.data.cache=/c", "--config.steps=3", "--config.seed", "4"]
-    given += ["--config.model.encoder_weights=/data/runs/ae"]
-    expected = [
-        "--config",
-        "experiments/unet.py:camvid",
-        "--workdir",
-        "runs/a",
-        "--config.data.dir=PATH",
-        "--config.steps=3",
-        "--config.seed=4",
-        "--config.model.encoder_weights=runs/ae",
-    ]
-    assert collect["public"](given) == expected
+def test_the_snippet_that_makes_a_network_runs_as_written(monkeypatch, tmp_path):
+    """Published weights come from a Hub on this machine, under the names of jaxseg."""
+    from safetensors.numpy import save
+
+    monkeypatch.chdir(tmp_path)
+    encoder = encoders.build("resnet50")
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32))
+    arrays = {name: np.full(x.shape, 0.01, np.float32) for name, x in pretrained.flatten(shapes).items()}
+    with fake_hub(monkeypatch, tmp_path / "cache") as hub:
+        repository = pretrained.find("imagenet", encoder="resnet50").published.repository
+        hub.files[repository, "main", "model.safetensors"] = save(arrays)
+        names = run(CREATE)
+    logits, model = names["logits"], names["model"]
+    assert logits.shape == (1, 120, 160, 3) and logits.dtype == np.float32
+    inner = pretrained.flatten({"params": model.variables["params"]["encoder"]})
+    assert inner and all(np.all(x == np.float32(0.01)) for x in inner.values())
+
+
+def test_the_snippet_that_loads_a_run_runs_as_written(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "runs" / "camvid", tiny_config())
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)).save("street.jpg")
+    names = run("import jaxseg\n" + LOAD)
+    assert names["result"].classes.shape == (20, 30) and names["result"].classes.dtype == np.uint8
+    assert "mean IoU" in str(names["scores"])
+    pixels = np.asarray(Image.open("street.jpg"))
+    for image in (pixels, Image.fromarray(pixels)):
+        np.testing.assert_array_equal(names["run"].predict(image).classes, names["result"].classes)
+
+
+def test_the_snippet_that_trains_runs_as_written(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "resunet.py").write_text(SMALL_EXPERIMENT)
+    for split in ("train", "val"):
+        make_folder(tmp_path / "MY_FOLDER", [(16, 16)] * 8, split=split)
+    run("import jaxseg\n" + TRAIN)
+    assert jaxseg.load("runs/mine").step == 2
+
+
+def run(code: str) -> dict[str, object]:
+    """Runs code of the README and returns its names."""
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+def test_the_folder_of_the_readme_is_checked_and_trained_by_its_commands():
+    commands = re.findall(r"^    python -m jaxseg\.([\w.]+) +(.+)$", README, re.MULTILINE)
+    assert [name for name, _ in commands] == ["data.check", "train", "evaluate", "predict"]
+    assert {re.search(r"--workdir (\S+)", words)[1] for name, words in commands if name != "data.check"} == {
+        "runs/mine"
+    }
+
+
+@pytest.mark.parametrize("name", ["list_models", "list_encoders"])
+def test_the_lists_are_there(name):
+    assert f"jaxseg.{name}()" in README and len(getattr(jaxseg, name)()) > 20

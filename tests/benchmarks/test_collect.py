@@ -51,3 +51,14 @@ def test_a_run_and_those_of_an_earlier_table(
         assert f"\n    {expected}\n" in text
     assert collect.main([str(tmp_path / "runs" / "a"), "--out", str(tmp_path / "none")]) == 1
     assert "--split test" in capsys.readouterr().err and not (tmp_path / "none.json").exists()
+
+
+def test_result_tables_leave_the_folders_of_a_machine_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    collect = importlib.import_module("collect")
+    given = ["--config", "/home/me/p/experiments/unet.py:camvid", "--workdir=/data/runs/a"]
+    given += ["--config.data.dir", "/secret", "--config.data.cache=/c", "--config.steps=3", "--config.seed", "4"]
+    given += ["--config.model.encoder_weights=/data/runs/ae"]
+    expected = ["--config", "experiments/unet.py:camvid", "--workdir", "runs/a", "--config.data.dir=PATH"]
+    expected += ["--config.steps=3", "--config.seed=4", "--config.model.encoder_weights=runs/ae"]
+    assert collect.public(given) == expected

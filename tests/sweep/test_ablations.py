@@ -79,18 +79,25 @@ def test_docstrings_ask_a_question_and_give_the_command(name: str) -> None:
     assert numbers and all(number in table.read_text() for number in numbers), "each number is one of the table"
 
 
-def test_the_readme_shows_the_numbers_of_the_residual_table() -> None:
+def test_the_ablations_page_shows_the_numbers_of_the_residual_table() -> None:
     table = (ROOT / "benchmarks" / "results" / "ablations" / "residual" / "table.md").read_text()
     rows = {}
     for line in table.splitlines():
         if line.startswith("| `"):
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             rows[cells[0].split("`")[1]] = (cells[2], cells[3], cells[4].split()[0])
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "ablations.md").read_text()
     for variant in plan_of("residual").variants:
-        [line] = [line for line in readme.splitlines() if line.startswith(f"| `{variant}`")]
+        [line] = [line for line in page.splitlines() if line.startswith(f"| `{variant}`")]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert (cells[1], cells[2], cells[3].split()[0]) == rows[variant], variant
+
+
+def test_every_score_on_the_ablations_page_is_in_a_table() -> None:
+    page = (ROOT / "docs" / "ablations.md").read_text()
+    tables = "".join(path.read_text() for path in (ROOT / "benchmarks" / "results" / "ablations").glob("*/table.md"))
+    numbers = re.findall(r"\d+\.\d\d ± \d+\.\d\d|\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]", page)
+    assert len(numbers) > 30 and all(number in tables for number in numbers)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,45 @@
+"""Builds the documentation: `sphinx-build -W --keep-going -b html docs docs/_build/html`."""
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # reading docstrings needs no accelerator
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
+
+project = "jaxseg"
+version = release = importlib.metadata.version("jaxseg")
+copyright = "the jaxseg authors"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "plain_docstrings", "generated_tables"]
+exclude_patterns = ["_build", "extensions", "notebooks"]
+html_theme = "furo"
+html_title = f"jaxseg {version}"
+html_copy_source = False
+
+# Links. A link to a heading that does not exist is a warning, and so is a reference to an unknown name of jaxseg.
+myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
+suppress_warnings = ["toc.empty_glob"]
+nitpicky = True
+nitpick_ignore_regex = [
+    # Names of Python and of third-party packages, whose documentation is not part of this build.
+    ("py:.*", r"(?!jaxseg).*"),
+    # Types in signatures that are private, or of files without a page.
+    ("py:class", r"jaxseg\..*\._\w+"),
+    ("py:class", r"jaxseg\.(data\.datasets|pretrained)\..*"),
+]
+
+# API pages. Only what has a docstring is shown, in the order of the source.
+autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+add_module_names = False
+python_maximum_signature_line_length = 100
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True

@@ -1,0 +1,84 @@
+"""Tables that are made at build time from the code and from benchmarks/results, so that they cannot fall behind.
+
+Two directives: `config-keys` lists every configuration key, `network-numbers` the measured numbers of each network.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from jaxseg.config import CHOICES, FREE_KEYS, KEYS
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Adds the directives."""
+    app.add_directive("config-keys", ConfigKeys)
+    app.add_directive("network-numbers", NetworkNumbers)
+    return {"parallel_read_safe": True}
+
+
+def config_keys() -> str:
+    """Returns a Markdown section for each group of keys, with a table of key, default and meaning."""
+    groups: dict[str, list[str]] = {}
+    for key, (default, meaning) in KEYS.items():
+        group = key.split(".")[0] if "." in key else "the run"
+        free = " Free." if key.startswith(FREE_KEYS) else ""
+        choices = f" One of {', '.join(f'`{choice}`' for choice in CHOICES[key])}." if key in CHOICES else ""
+        text = meaning.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+        row = f"| `{key}` | `{json.dumps(default) if isinstance(default, str) else default}` | {text}.{choices}{free} |"
+        groups.setdefault(group, []).append(row)
+    head = "| key | default | meaning |\n|---|---|---|"
+    return "\n\n".join(f"**{group}**\n\n{head}\n" + "\n".join(rows) for group, rows in groups.items()) + "\n"
+
+
+def network_numbers() -> str:
+    """Returns a Markdown table with a row a network: the full-size network, then the shapes variant."""
+    full = {row["experiment"]: row for row in _read("zoo.json")["networks"]}
+    shapes = {row["run"]: row for row in _read("shapes-cpu.json")["runs"]}
+    lines = [
+        "| experiment | full size: parameters | full size: GFLOPs at 512x512 | shapes variant: parameters "
+        "| shapes variant: validation mIoU |",
+        "|---|---|---|---|---|",
+    ]
+    for name in sorted(full.keys() | shapes.keys()):
+        big = (f"{full[name]['parameters'] / 1e6:.2f} M", f"{full[name]['gflops']:.0f}") if name in full else ("", "")
+        small = (
+            (f"{shapes[name]['parameters']:,}", f"{shapes[name]['mean_iou']:.3f}"[1:]) if name in shapes else ("", "")
+        )
+        lines.append(f"| `{name}` | {' | '.join((*big, *small))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+class _Generated(SphinxDirective):
+    """Parses the Markdown of `text` in place of the directive."""
+
+    text = staticmethod(lambda: "")
+
+    def run(self) -> list[nodes.Node]:
+        node = nodes.container()
+        lines = self.text().splitlines()
+        self.state.nested_parse(StringList(lines, source=self.get_source_info()[0]), self.content_offset, node)
+        return node.children
+
+
+class ConfigKeys(_Generated):
+    """Every configuration key."""
+
+    text = staticmethod(config_keys)
+
+
+class NetworkNumbers(_Generated):
+    """The measured numbers of each network."""
+
+    text = staticmethod(network_numbers)
