@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from jaxseg.nn.conv import ConvNormAct, check_image
 from jaxseg.nn.norm import several_values
-from jaxseg.nn.pooling import global_avg_pool
+from jaxseg.nn.ops.pooling import global_avg_pool
 from jaxseg.types import Activation, NormFactory
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from flax import linen as nn
 
 from jaxseg.nn.conv import Conv, Initializer, check_image
-from jaxseg.nn.dot_product import dot_product_attention
-from jaxseg.nn.pooling import global_avg_pool
-from jaxseg.nn.resize import resize
+from jaxseg.nn.ops.dot_product import dot_product_attention
+from jaxseg.nn.ops.pooling import global_avg_pool
+from jaxseg.nn.ops.resize import resize
 from jaxseg.types import Activation
 
 

@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from jaxseg.nn.conv import ConvNormAct, check_image
 from jaxseg.nn.norm import several_values
-from jaxseg.nn.pooling import adaptive_avg_pool
-from jaxseg.nn.resize import resize
+from jaxseg.nn.ops.pooling import adaptive_avg_pool
+from jaxseg.nn.ops.resize import resize
 from jaxseg.types import Activation, NormFactory
 
 

@@ -25,7 +25,7 @@ from flax import linen as nn
 from jaxseg.nn.attention import SqueezeExcite
 from jaxseg.nn.conv import Conv, ConvNormAct, check_image
 from jaxseg.nn.norm import is_identity
-from jaxseg.nn.pooling import avg_pool
+from jaxseg.nn.ops.pooling import avg_pool
 from jaxseg.types import Activation, NormFactory
 
 SHORTCUTS = ("auto", "identity", "projection", "learned", "none")

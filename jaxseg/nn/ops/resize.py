@@ -4,16 +4,11 @@ The numbers are those of torch's `F.interpolate` without antialiasing, which are
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax import lax
-
-from jaxseg.nn.conv import ConvNormAct, depth_to_space
-from jaxseg.types import Activation, NormFactory
 
 
 def resize(x: jax.Array, size: tuple[int, int], method: str = "bilinear", *, align_corners: bool = False) -> jax.Array:
@@ -150,29 +145,6 @@ def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> 
         return image
 
     return jax.vmap(one)(x, jnp.asarray(sizes))
-
-
-class SubPixelUp(nn.Module):
-    """Sub-pixel up-sampling f[b,h,w,c] -> f[b,h*factor,w*factor,features] (Shi 2016, eq. 4): convolve, then unfold.
-
-    The norm and the activation stand before the unfolding, where they cost the same and see features * factor^2
-    channels. Child: "expand" (a `ConvNormAct`).
-    """
-
-    features: int
-    factor: int = 2
-    kernel_size: int = 3
-    norm: NormFactory | None = None
-    act: Activation | None = None
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        y = ConvNormAct(
-            self.features * self.factor**2, self.kernel_size, norm=self.norm, act=self.act, dtype=self.dtype,
-            name="expand",
-        )(x, train=train)  # fmt: skip
-        return depth_to_space(y, self.factor)
 
 
 def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "constant") -> tuple[jax.Array, tuple[int, int]]:

@@ -11,7 +11,7 @@ from jax import lax
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def unstrided_conv2d(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
+def conv2d_stride1(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
     """Convolves f[b,h,w,c] with f[u,v,c,o], zero-padded by `padding` on every side -> f[b,y,x,o]."""
     return _convolve(x, kernel, dilation, padding)
 
@@ -48,6 +48,6 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, size: int, dilation: int, paddi
     return taps[::-1, ::-1].swapaxes(2, 3)
 
 
-unstrided_conv2d.defvjp(
+conv2d_stride1.defvjp(
     lambda x, kernel, dilation, padding: (_convolve(x, kernel, dilation, padding), (x, kernel)), _backward
 )
