@@ -1,7 +1,7 @@
 """The blocks that networks are built of: convolutions, norms, residual blocks, attention, pooling and resizing.
 
-All take and give f[b,h,w,c] of any height and width, or the tokens of attention, and know nothing of configs, data or
-files.
+All take and return f[b,h,w,c] of any height and width, or the tokens of attention. The functions of arrays lie in
+`jaxseg.nn.ops`, the layers over them here.
 """
 
 from jaxseg.nn.atrous import ASPP, rates_at
@@ -11,7 +11,8 @@ from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
 from jaxseg.nn.inverted import InvertedResidual, round_channels
 from jaxseg.nn.large_fov import LargeFOV
-from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, is_identity, make_norm
+from jaxseg.nn.layers import BARE, Layers
+from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, NormSpec, is_identity, make_norm
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d, depth_to_space, space_to_depth
 from jaxseg.nn.ops.deformable import deformable_attention
 from jaxseg.nn.ops.dot_product import dot_product_attention
@@ -32,6 +33,7 @@ from jaxseg.nn.subpixel import SubPixelUp
 
 __all__ = [
     "ASPP",
+    "BARE",
     "SHORTCUTS",
     "AttentionGate",
     "BasicBlock",
@@ -48,7 +50,9 @@ __all__ = [
     "InvertedResidual",
     "LargeFOV",
     "LayerNorm",
+    "Layers",
     "MultiHeadAttention",
+    "NormSpec",
     "PreActBlock",
     "PyramidPooling",
     "ResidualBlock",

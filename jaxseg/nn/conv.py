@@ -1,8 +1,8 @@
-"""Convolutions and transposed convolutions, alone and with norm and activation.
+"""Convolutions and transposed convolutions, without and with norm and activation.
 
-All take f[b,h,w,c] of any height and width. Parameters are float32 and the compute dtype is the field `dtype` (None:
-that of the input and the parameters together). Padding is symmetric and explicit, as torch's, so that an even size
-under a stride of two gives the numbers a ported network expects.
+All take f[b,h,w,c] of any height and width. Parameters are float32; the compute dtype is the field `dtype` (None: the
+dtype that the input and the parameters promote to). Padding is explicit and the same on every side, as in torch, so
+that a ported network gives the same numbers for an even size at stride 2.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
+from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d
-from jaxseg.types import Activation, NormFactory
 
 Initializer = Callable[..., jax.Array]
 
-# He et al. 2015, eq. 10, with the truncation that keeps the variance at 2 / fan_in.
+# He et al. 2015, eq. 10, from a truncated normal distribution of variance 2 / fan_in.
 he_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 
-# For the weights of a class head: training begins from even class probabilities however large the features are.
+# For the kernel of a class head: training starts from almost equal class probabilities, however large the features.
 near_zero: Initializer = nn.initializers.normal(0.01)
 
 
@@ -36,14 +37,14 @@ class Conv(nn.Module):
         kernel_size: side of the square kernel.
         stride: step between output pixels.
         dilation: step between the kernel's taps (the atrous rate).
-        groups: blocks of channels that do not see each other; c makes the convolution depthwise.
-        use_bias: adds a bias per feature.
-        padding: p, zeros on every side; None is dilation * (kernel_size - 1) // 2, which keeps the size of an odd
-            kernel at stride 1; 0 is the "valid" convolution.
+        groups: number of channel groups, each of which is convolved separately; c makes the convolution depthwise.
+        use_bias: whether a bias is added to each feature.
+        padding: p, zeros on every side. None is dilation * (kernel_size - 1) // 2, which keeps the size at stride 1
+            where kernel_size is odd; 0 is the "valid" convolution.
         dtype: compute dtype.
 
     Raises:
-        ValueError: if `groups` divides not both c and `features`, or the kernel does not fit into the padded input.
+        ValueError: if `groups` does not divide both c and `features`, or the kernel is larger than the padded input.
     """
 
     features: int
@@ -72,7 +73,7 @@ class Conv(nn.Module):
             )
         kernel = self.param("kernel", self.kernel_init, (k, k, c // self.groups, self.features), jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv2d(x, kernel, stride=self.stride, dilation=self.dilation, groups=self.groups, padding=padding)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
@@ -81,13 +82,12 @@ class ConvNormAct(nn.Module):
     """Convolution, norm, activation: f[b,h,w,c] -> f[b,h/stride,w/stride,features] (sizes rounded up).
 
     Children: "conv" (or "depthwise" and "pointwise" where `separable`, as in Chollet 2017) and "norm". The convolution
-    has a bias only where no norm follows it.
+    has a bias only where no norm follows.
 
     Attributes:
-        features, kernel_size, stride, dilation, groups, padding, dtype: as in `Conv`.
-        separable: a depthwise convolution followed by a 1x1 convolution, in place of one convolution.
-        norm: factory of the norm layer, see `jaxseg.nn.make_norm`; None for none.
-        act: activation; None for none.
+        features, kernel_size, stride, dilation, groups, padding: as in `Conv`.
+        separable: a depthwise convolution followed by a 1x1 convolution replaces the one convolution.
+        common: norm, activation and dtype.
     """
 
     features: int
@@ -96,26 +96,23 @@ class ConvNormAct(nn.Module):
     dilation: int = 1
     groups: int = 1
     separable: bool = False
-    norm: NormFactory | None = None
-    act: Activation | None = nn.relu
     padding: int | None = None
-    dtype: Any = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        bias = is_identity(self.norm)
-        space = dict(kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation, padding=self.padding)
+        bias, dtype = is_identity(self.common.norm), self.common.dtype
+        space: dict[str, Any] = {"kernel_size": self.kernel_size, "stride": self.stride}
+        space |= {"dilation": self.dilation, "padding": self.padding}
         if self.separable:
             if self.groups != 1:
                 raise ValueError(f"A separable ConvNormAct is depthwise already; groups must be 1, got {self.groups}.")
             c = x.shape[-1]
-            x = Conv(c, **space, groups=c, use_bias=False, dtype=self.dtype, name="depthwise")(x)
-            x = Conv(self.features, kernel_size=1, use_bias=bias, dtype=self.dtype, name="pointwise")(x)
+            x = Conv(c, **space, groups=c, use_bias=False, dtype=dtype, name="depthwise")(x)
+            x = Conv(self.features, kernel_size=1, use_bias=bias, dtype=dtype, name="pointwise")(x)
         else:
-            x = Conv(self.features, **space, groups=self.groups, use_bias=bias, dtype=self.dtype, name="conv")(x)
-        if self.norm is not None:
-            x = self.norm(name="norm")(x, train=train)
-        return x if self.act is None else self.act(x)
+            x = Conv(self.features, **space, groups=self.groups, use_bias=bias, dtype=dtype, name="conv")(x)
+        return self.common.activate(self.common.normalise(x, "norm", train=train))
 
 
 class ConvTranspose(nn.Module):
@@ -144,7 +141,7 @@ class ConvTranspose(nn.Module):
         init = self.kernel_init or nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
         kernel = self.param("kernel", init, (k, k, c, self.features), jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv_transpose2d(x, kernel, stride=self.stride)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
@@ -155,28 +152,24 @@ class ConvTransposeNormAct(nn.Module):
     Children: "up", "norm".
 
     Attributes:
-        features, kernel_size, stride, dtype: as in `ConvTranspose`.
-        use_bias: a bias before the norm too; without a norm there always is one.
-        norm: factory of the norm layer; None for none.
+        features, kernel_size, stride: as in `ConvTranspose`.
+        use_bias: whether there is a bias before a norm too; without a norm there always is one.
+        common: norm, activation and dtype.
     """
 
     features: int
     kernel_size: int = 3
     stride: int = 2
     use_bias: bool = False
-    norm: NormFactory | None = None
-    act: Activation = nn.relu
-    dtype: Any = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        bias = self.use_bias or is_identity(self.norm)
-        x = ConvTranspose(
-            self.features, self.kernel_size, self.stride, use_bias=bias, dtype=self.dtype, name="up"
-        )(x)  # fmt: skip
-        if self.norm is not None:
-            x = self.norm(name="norm")(x, train=train)
-        return self.act(x)
+        bias = self.use_bias or is_identity(self.common.norm)
+        up = ConvTranspose(
+            self.features, self.kernel_size, self.stride, use_bias=bias, dtype=self.common.dtype, name="up"
+        )
+        return self.common.activate(self.common.normalise(up(x), "norm", train=train))
 
 
 def check_image(x: jax.Array, name: str) -> None:
@@ -193,10 +186,10 @@ def classifier(
     dtype: Any = None,
     name: str = "head",
 ) -> Conv:
-    """Returns the convolution f[b,h,w,c] -> f[b,h,w,num_classes] that ends a network, 1x1 unless told otherwise.
+    """Returns the convolution f[b,h,w,c] -> f[b,h,w,num_classes] that ends a network, 1x1 by default.
 
-    Normalised features, in which most networks end, want a start of their own scale: from `near_zero` they may stay at
-    the most frequent class for hundreds of steps. `near_zero` is for sums that no norm bounds, such as ResUNet's, where
-    training then begins from even class probabilities, and for networks whose papers say so.
+    Over normalised features, as most networks have them, keep `he_normal`: from `near_zero` such a network may predict
+    the most frequent class alone for hundreds of steps. `near_zero` is for sums that no norm bounds, such as ResUNet's,
+    and for networks whose papers start from it.
     """
     return Conv(num_classes, kernel_size=kernel_size, dtype=dtype, kernel_init=kernel_init, name=name)

@@ -13,15 +13,15 @@ from jaxseg.nn.ops.deformable import deformable_attention
 
 
 class DeformableAttention(nn.Module):
-    """Each token of a pyramid looks at a few learned places of each of its levels (eq. 3): f[b,t,c] -> f[b,t,c].
+    """Each token of a pyramid attends to a few learned points of each level (eq. 3): f[b,t,c] -> f[b,t,c].
 
-    The tokens are the pixels of the levels one after another; a token's places are around its own pixel's centre.
-    Positions, residual connection and norm are the caller's. Children: "offsets", "weights", "value", "out".
+    The tokens are the pixels of the levels, one level after another; the points of a token lie around the centre of its
+    pixel. The caller adds positions, residual connection and norm. Children: "offsets", "weights", "value", "out".
 
     Attributes:
         num_heads: n; must divide c.
-        points: places a head looks at in each level.
-        dtype: compute dtype; places and weights are float32.
+        points: the number of points to which a head attends in each level.
+        dtype: compute dtype; points and weights are float32.
     """
 
     num_heads: int = 8
@@ -29,8 +29,8 @@ class DeformableAttention(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, position: jax.Array, sizes: Sequence[tuple[int, int]]) -> jax.Array:
-        """`position` f[b,t,c] is added for the places and weights; `sizes` are (h, w) of each level."""
+    def __call__(self, x: jax.Array, position: jax.Array, sizes: Sequence[tuple[int, ...]]) -> jax.Array:
+        """Adds `position` f[b,t,c] to x to place and weight the points; `sizes` are (h, w) of each level."""
         b, t, c = x.shape
         n, p, levels = self.num_heads, self.points, len(sizes)
         if c % n or t != sum(h * w for h, w in sizes):
@@ -47,19 +47,19 @@ class DeformableAttention(nn.Module):
         values = [v.reshape(b, h, w, n, c // n) for v, (h, w) in zip(jnp.split(value, ends, axis=1), sizes)]
         scale = np.array([(w, h) for h, w in sizes], np.float32).reshape(1, 1, 1, levels, 1, 2)
         locations = _centres(sizes).reshape(1, t, 1, 1, 1, 2) + offsets / scale
-        # The samples are many and quickly made again: nothing of them is kept for the gradient.
+        # The samples are many and cheap, so they are computed again for the gradient.
         y = jax.checkpoint(deformable_attention)(values, locations, weights)
         return nn.Dense(c, kernel_init=init, dtype=self.dtype, name="out")(y.reshape(b, t, c))
 
 
-def _centres(sizes: Sequence[tuple[int, int]]) -> np.ndarray:
-    """x and y of the centre of each pixel of each level, f32[t,2] in [0, 1]."""
+def _centres(sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Returns x and y of the centre of each pixel of each level, f32[t,2] in [0, 1]."""
     grids = [np.meshgrid((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h) for h, w in sizes]
     return np.concatenate([np.stack(grid, -1).reshape(-1, 2) for grid in grids]).astype(np.float32)
 
 
 def _star(n: int, levels: int, points: int) -> nn.initializers.Initializer:
-    """Each head begins to look in a direction of its own, at 1, 2, ... pixels (appendix A.4)."""
+    """Returns the initialiser by which each head starts with points in one direction, at 1, 2, ... pixels (A.4)."""
     angle = np.arange(n) * (2 * math.pi / n)
     direction = np.stack([np.cos(angle), np.sin(angle)], -1)
     direction /= np.abs(direction).max(-1, keepdims=True)

@@ -1,7 +1,8 @@
-"""Batch, instance, group and layer normalisation, chosen by name and injected into models as a factory.
+"""Batch, instance, group and layer normalisation, chosen by name.
 
-Every norm is called as `norm(name="norm1")(x, train=train)`. Scale and bias are float32, statistics are computed in
-float32 whatever the dtype of the input, and the output has the input's dtype unless `dtype` says otherwise.
+A network takes a norm as a `NormSpec`, which builds a layer at each place: `norm(name="norm1")(x, train=train)`. Scale
+and bias are float32. Statistics are computed in float32, whatever the dtype of the input. The output has the dtype of
+the input, or `dtype` if that is set.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from jaxseg.types import NormFactory
 
 
 class _Norm(nn.Module):
-    """The parameters that all norms share."""
+    """The fields and parameters that all norms share."""
 
     dtype: Any = None
     epsilon: float = 1e-5
@@ -33,13 +34,13 @@ class _Norm(nn.Module):
 class BatchNorm(_Norm):
     """Batch normalisation of f[...,c] over all axes but the last (Ioffe & Szegedy 2015, Algorithm 1).
 
-    Training uses the statistics of the batch and moves the running ones (collection "batch_stats": mean and biased
-    variance, f32[c]) by 1 - momentum; otherwise the running ones are used. Under one `jit` over a sharded batch the
-    statistics are those of the global batch already; under `pmap` or `vmap`, `axis_name` makes them so.
+    Training uses the statistics of the batch and moves the running statistics (collection "batch_stats": mean and
+    biased variance, f32[c]) towards them by 1 - momentum; evaluation uses the running statistics. Under one `jit` over
+    a sharded batch, the statistics are those of the global batch; under `pmap` or `vmap`, `axis_name` makes them so.
 
     Attributes:
         axis_name: mapped axis (or axes) to average the statistics over.
-        momentum: share of the running statistics that stays at each step (torch's momentum .1 is .9 here).
+        momentum: share of the running statistics that is kept at each step (torch's momentum .1 is .9 here).
         epsilon: added to the variance.
     """
 
@@ -53,7 +54,7 @@ class BatchNorm(_Norm):
         mean_ = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         var_ = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
         if train:
-            # The running mean is a good guess of the mean; around it the one-pass variance loses no digits.
+            # The running mean is close to the mean; around it the one-pass variance loses no digits.
             centre = lax.stop_gradient(mean_.value)
             axis_name = None if self.is_initializing() else self.axis_name
             mean, var = _moments(x, centre, axis_name)
@@ -82,8 +83,8 @@ class GroupNorm(_Norm):
     """Group normalisation of f[b,...,c] over the space and channels of each group (Wu & He 2018, eq. 7).
 
     Attributes:
-        num_groups: groups of consecutive channels; where it does not divide c, the greatest common divisor is taken.
-            0 makes every channel its own group, which is instance normalisation (Ulyanov 2016).
+        num_groups: groups of consecutive channels; where it does not divide c, the greatest common divisor of the two
+            replaces it. 0 puts every channel into its own group, which is instance normalisation (Ulyanov 2016).
         epsilon: added to the variance.
     """
 
@@ -121,34 +122,51 @@ class Identity(nn.Module):
         return x
 
 
-@dataclasses.dataclass(frozen=True)
-class _Factory:
-    """Builds a norm layer; equal and of equal hash for equal arguments, so that equal models share a compilation."""
+_LAYERS: dict[str, type[nn.Module]] = {
+    "batch": BatchNorm,
+    "instance": GroupNorm,
+    "group": GroupNorm,
+    "layer": LayerNorm,
+    "none": Identity,
+}
 
-    layer: type[nn.Module]
-    arguments: tuple[tuple[str, Any], ...] = ()
+
+@dataclasses.dataclass(frozen=True)
+class NormSpec:
+    """A norm by its name, and fields of its layer: `spec(name="norm1")` builds the layer.
+
+    Specs are equal, and of equal hash, if name and fields are, so that equal networks share a compilation.
+
+    Attributes:
+        name: "batch", "instance", "group", "layer" or "none".
+        fields: pairs of a field of the layer and its value, sorted.
+    """
+
+    name: str
+    fields: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, *, name: str | None = None, **defaults: Any) -> nn.Module:
-        """Builds the layer; `defaults` (epsilon, momentum) hold where it has such a field and nothing else was said."""
-        known = {f.name for f in dataclasses.fields(self.layer)}
-        fields = {key: value for key, value in defaults.items() if key in known}
-        return self.layer(**(fields | dict(self.arguments)), name=name)
+        """Builds the layer, with those of `defaults` (epsilon, momentum) that `with_defaults` takes."""
+        return _LAYERS[self.name](**dict(self.with_defaults(**defaults).fields), name=name)
+
+    def with_defaults(self, **defaults: Any) -> "NormSpec":
+        """Returns the spec with those of `defaults` that the layer has as fields and `fields` does not set."""
+        known = {f.name for f in dataclasses.fields(_LAYERS[self.name])}
+        fields = {key: value for key, value in defaults.items() if key in known} | dict(self.fields)
+        return NormSpec(self.name, tuple(sorted(fields.items())))
 
 
-_LAYERS = {"batch": BatchNorm, "instance": GroupNorm, "group": GroupNorm, "layer": LayerNorm, "none": Identity}
+def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: Any) -> NormSpec:
+    """Returns what builds a norm layer: `norm(name="norm1")(x, train=train)`.
 
-
-def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: Any) -> NormFactory:
-    """Returns the factory of a norm layer, to be used as `norm(name="norm1")(x, train=train)`.
-
-    A network whose paper has an epsilon or momentum of its own asks `norm(name="norm1", epsilon=1e-3)`, which norms
-    without such a field pass over and an explicit argument here overrides.
+    A network whose paper has its own epsilon or momentum passes `norm(name="norm1", epsilon=1e-3)`. Norms without such
+    a field ignore it, and an argument that is given here has precedence.
 
     Args:
         name: "batch" (over batch and space), "instance", "group" (8 groups by default), "layer" (over the channels of
             each pixel) or "none".
-        axis_name: mapped axis over which batch statistics are synchronised; the other norms need none.
-        dtype: dtype of the output; None keeps the input's.
+        axis_name: mapped axis over which batch statistics are synchronised; the other norms ignore it.
+        dtype: dtype of the output; None keeps the dtype of the input.
         **kwargs: further fields of the layer: epsilon, momentum (batch), num_groups (group).
 
     Raises:
@@ -156,11 +174,7 @@ def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: 
     """
     if name not in _LAYERS:
         raise ValueError(f"There is no norm {name!r}.{nearest(name, _LAYERS)}")
-    layer = _LAYERS[name]
-    if name == "none":
-        known: set[str] = set()
-    else:
-        known = {f.name for f in dataclasses.fields(layer)} - {"parent", "name", "dtype", "axis_name"}
+    known = {f.name for f in dataclasses.fields(_LAYERS[name])} - {"parent", "name", "dtype", "axis_name"}
     if name == "instance":
         known -= {"num_groups"}
     for key in kwargs:
@@ -173,14 +187,21 @@ def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: 
         fields["num_groups"] = 0
     if name != "none":
         fields["dtype"] = dtype
-    return _Factory(layer, tuple(sorted(fields.items())))
+    return NormSpec(name, tuple(sorted(fields.items())))
+
+
+def with_defaults(norm: NormFactory | None, **defaults: Any) -> NormFactory | None:
+    """Returns `norm` with a default epsilon, momentum, ... for every layer that it builds; None stays None."""
+    if norm is None or isinstance(norm, NormSpec):
+        return norm if norm is None else norm.with_defaults(**defaults)
+    return functools.partial(norm, **defaults)
 
 
 def several_values(x: jax.Array, axis_name: str | None) -> bool:
-    """Whether the batch of f[b,h,w,c], over the mapped axis too, has more than one value a channel to normalise.
+    """Whether the batch of f[b,h,w,c], over the mapped axis too, has more than one value per channel to normalise.
 
-    Batch norm turns a single one into its bias, and its running variance into zero: the caller then asks for the
-    running statistics (`train=False`).
+    For a single value, batch norm would return its bias and move its running variance to zero; the caller then passes
+    `train=False`, so that the running statistics are used.
     """
     parts = 1 if axis_name is None else lax.axis_size(axis_name)
     return x.shape[0] * x.shape[1] * x.shape[2] * parts > 1
@@ -190,4 +211,4 @@ def is_identity(norm: NormFactory | None) -> bool:
     """Whether `norm` normalises nothing, so that the convolution before it needs a bias."""
     if isinstance(norm, functools.partial):
         norm = norm.func
-    return norm is None or norm is Identity or (isinstance(norm, _Factory) and norm.layer is Identity)
+    return norm is None or norm is Identity or (isinstance(norm, NormSpec) and norm.name == "none")

@@ -101,7 +101,7 @@ def _to_stride_8(encoder: str) -> dict[str, Any]:
     return {"encoder_args": {"widths": built.widths[:2]}} if family == "mit" else {}
 
 
-def differences(wanted: Mapping[str, Any], network: nn.Module) -> list[str]:
+def differences(wanted: Mapping[str, Any], network: Any) -> list[str]:
     """Returns "model.args.KEY=VALUE" for what `wanted` has and the network has otherwise."""
     flat = {key: value for key, value in wanted.items() if key != "encoder_args"}
     other = [f"model.args.{key}={_show(value)}" for key, value in flat.items() if _field(network, key, wanted) != value]
@@ -113,11 +113,12 @@ def differences(wanted: Mapping[str, Any], network: nn.Module) -> list[str]:
     return other
 
 
-def _field(network: nn.Module, key: str, wanted: Mapping[str, Any]) -> Any:
+def _field(network: Any, key: str, wanted: Mapping[str, Any]) -> Any:
     """Returns a field as `wanted` has it: the name of the activation, and the rates that follow the output stride."""
-    value = getattr(network, key)
     if key == "act":
-        return next((name for name in models.ACTIVATIONS if getattr(jax.nn, name) is value), value)
+        act = network.common.act
+        return next((name for name in models.ACTIVATIONS if getattr(jax.nn, name) is act), act)
+    value = getattr(network, key)
     if key == "rates" and value is None:
         return rates_at(wanted["encoder_args"]["output_stride"])
     return value

@@ -121,7 +121,7 @@ def test_a_run_starts_from_another_run(tmp_path):
         ("unet", {"encoder_args": {"widths": (4, 6, 9)}},
          "model.args.encoder_args.widths is (4, 6, 8) there and (4, 6, 9) here."),
         ("unet", {"norm": "group", "act": "elu"},
-         "model.args.act is relu there and elu here; model.args.norm is BatchNorm there and GroupNorm here."),
+         "model.args.act is relu there and elu here; model.args.norm is batch there and group here."),
     ],
 )  # fmt: skip
 def test_why_the_weights_of_another_run_do_not_fit_is_said_first(tmp_path, monkeypatch, name, fields, words):

@@ -13,7 +13,7 @@ def conv2d(
 ) -> jax.Array:
     """Convolves f[b,h,w,c] with f[u,v,c/groups,o], zero-padded by `padding` on every side -> f[b,y,x,o]."""
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == 0:
-        # As one product of matrices: its kernel gradient is twice as fast as that of a product over b, h and w.
+        # One product of two matrices: its kernel gradient takes half the time of that of a product over b, h and w.
         x = x[:, ::stride, ::stride]
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups == x.shape[-1] == kernel.shape[-1] > 1:
@@ -21,15 +21,23 @@ def conv2d(
     if stride == groups == 1:
         return conv2d_stride1(x, kernel, dilation, padding)
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
-    )  # fmt: skip
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
 
 
 def conv_transpose2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
-    """Transposed convolution of f[b,h,w,c] with f[k,k,c,o] -> f[b,h*stride,w*stride,o]; see `ConvTranspose`."""
-    # The stride^2 pixels that an input pixel grows into are features of one ordinary convolution, whose kernel holds
-    # the taps t = stride e + u - low for output phase u and shift e. XLA's gradients of the dilated form are slow.
+    """Transposed convolution of f[b,h,w,c] with f[k,k,c,o] -> f[b,h*stride,w*stride,o].
+
+    y[stride i - p + u] += x[i] kernel[u] with p = ceil((k - stride) / 2), as in `jaxseg.nn.ConvTranspose`.
+    """
+    # The stride^2 output pixels of an input pixel are features of one ordinary convolution, whose kernel holds the taps
+    # t = stride e + u - low for output phase u and shift e. XLA's gradients of the dilated form are slow.
     k, c, o = kernel.shape[0], *kernel.shape[2:]
     p = max(0, -(-(k - stride) // 2))
     before = -(-p // stride)
@@ -49,7 +57,7 @@ def conv_transpose2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Arr
 def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
     """Unfolds channels into space: f[b,h,w,r*r*c] -> f[b,h*r,w*r,c], r = factor.
 
-    Channel (u r + v) c + i goes to channel i of pixel (u, v) of its block. (torch's PixelShuffle counts its channels
+    Channel (u r + v) c + i becomes channel i of pixel (u, v) of its block. (torch's PixelShuffle orders its channels
     as i r r + u r + v.)
     """
     c = x.shape[-1]
@@ -74,7 +82,7 @@ def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
     return tiles.reshape(b, h // factor, w // factor, factor * factor * c)
 
 
-# The same as the automatic gradient, but in an order of axes that the products behind it take without a copy.
+# Equal to the automatic gradient, but in an order of axes that the products after it can read without a copy.
 _depth_to_space = jax.custom_vjp(_unfold, nondiff_argnums=(1,))
 _depth_to_space.defvjp(
     lambda x, factor: (_unfold(x, factor), None), lambda factor, _, dy: (space_to_depth(dy, factor),)

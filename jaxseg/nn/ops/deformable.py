@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention (Zhu et al. 2021, "Deformable DETR", section 4.1, eq. 3), by gathers alone."""
+"""The sampling of multi-scale deformable attention (Zhu et al. 2021, "Deformable DETR", section 4.1, eq. 3)."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ import numpy as np
 
 
 def deformable_attention(values: Sequence[jax.Array], locations: jax.Array, weights: jax.Array) -> jax.Array:
-    """Weighted sum of bilinear samples -> f[b,q,n,d].
+    """Returns the weighted sum of bilinear samples, f[b,q,n,d].
 
     Args:
         values: f[b,h,w,n,d] of each level, of any sizes.
-        locations: f[b,q,n,levels,p,2], x and y of each sample in units of the image, [0, 1]. Outside there are zeros.
+        locations: f[b,q,n,levels,p,2], x and y of each sample in units of the image, [0, 1]; outside the values are 0.
         weights: f[b,q,n,levels,p].
     """
     total = jnp.zeros((*weights.shape[:3], values[0].shape[-1]), jnp.float32)
@@ -36,7 +36,7 @@ def _sample(value: jax.Array, locations: jax.Array, weights: jax.Array) -> jax.A
             x, y = low[..., 0] + right, low[..., 1] + down
             inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
             part = (share[..., 0] if right else 1 - share[..., 0]) * (share[..., 1] if down else 1 - share[..., 1])
-            # Clipped before the conversion: a diverging offset must not wrap around.
+            # Clipped before the conversion to integers, where a huge offset would wrap around.
             index = jnp.clip(y, 0, h - 1).astype(jnp.int32) * w + jnp.clip(x, 0, w - 1).astype(jnp.int32)
             index = index.transpose(0, 2, 1, 3).reshape(b, n, q * p, 1)
             corner = jnp.take_along_axis(flat, index, axis=2).reshape(b, n, q, p, d)

@@ -1,19 +1,16 @@
 """Group normalisation of arrays, with its gradient written out."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float = 1e-5) -> jax.Array:
     """Normalises f[b,...,c] over space and each of `groups` groups of channels, times f32[c] plus f32[c].
 
-    One pass over x for the sums, one for a multiply-add; the gradient is written out and takes two passes as well.
+    It takes one pass over x for the sums and one for a multiply-add; the gradient is written out and also takes two.
     """
-    return _group_norm_fwd(x, scale, bias, groups, epsilon)[0]
+    return _group_norm(x, scale, bias, groups, epsilon)
 
 
 def _group_norm_fwd(
@@ -21,7 +18,7 @@ def _group_norm_fwd(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     c = x.shape[-1]
     x32 = x.astype(jnp.float32).reshape(x.shape[0], -1, c)
-    # Around one of the channel's own pixels the sum of squares loses no digits, however far the mean is from zero.
+    # Around one pixel of the channel the sum of squares loses no digits, however far the mean is from zero.
     centre = x32[:, :1]
     first, second = jnp.mean(x32 - centre, 1), jnp.mean(jnp.square(x32 - centre), 1)
     channel_mean = first + centre[:, 0]
@@ -56,4 +53,7 @@ def _group_norm_bwd(groups: int, epsilon: float, saved: tuple[jax.Array, ...], d
     return dx.astype(x.dtype).reshape(x.shape), sum_dyz.sum(0), sum_dy.sum(0)
 
 
-group_norm.defvjp(_group_norm_fwd, _group_norm_bwd)
+_group_norm = jax.custom_vjp(
+    lambda x, scale, bias, groups, epsilon: _group_norm_fwd(x, scale, bias, groups, epsilon)[0], nondiff_argnums=(3, 4)
+)
+_group_norm.defvjp(_group_norm_fwd, _group_norm_bwd)
