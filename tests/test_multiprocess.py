@@ -51,7 +51,9 @@ def train(strategy: Strategy) -> tuple[TrainState, dict[str, np.ndarray]]:
     numbers = jax.device_get(strategy.first({"train": metrics, "eval": evaluate(state, place(2))}))
     one = strategy.get_state(state)
     # A single process may work with its copy alone: the pictures of predictions are drawn by the first.
-    logits, _ = jax.jit(model.clone(axis_name=None).apply)(one.variables, global_batch(2)["image"][:1])
+    logits, _ = jax.jit(model.clone(common=model.common.replace(axis_name=None)).apply)(
+        one.variables, global_batch(2)["image"][:1]
+    )
     named = {"state": one, "numbers": numbers, "logits": logits}
     return one, {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(named)}
 

@@ -1,12 +1,11 @@
-"""The architectures, one a file; none is imported until it is asked for.
+"""The architectures, one in each file; a file is imported when its model is built.
 
 A model is a Linen module: `logits, out = model.apply(variables, image, train=False)` with image f[b,h,w,c] and logits
 f32[b,h,w,k] at the image's own size, for any h and w. `out["aux"]` is a tuple of auxiliary logits; the other entries
-of `out` are the named stages ("encoder/stage0", "decoder/stage0", ...). Parameters have the same names: stage i is
-level i of the pyramid, 0 the finest, in the encoder and the decoder alike.
+of `out` are the named stages ("encoder/stage0", "decoder/stage0", ...). Parameters have the same names. In the encoder
+and in the decoder, stage i is level i of the pyramid, and stage 0 is the finest.
 """
 
-import functools
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +17,7 @@ from flax import linen as nn
 from jaxseg.errors import nearest
 from jaxseg.models import encoders
 from jaxseg.models.fields import checked, field_names
-from jaxseg.nn import make_norm
+from jaxseg.nn import Layers, make_norm
 from jaxseg.types import NormFactory
 
 __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names", "network_class", "with_encoder"]
@@ -65,10 +64,10 @@ def names() -> tuple[str, ...]:
 def with_encoder() -> dict[str, str | None]:
     """Returns the networks that take any encoder, in their field `encoder`, each with the name of its default.
 
-    The name is None for an encoder that is the network's own. Imports all networks.
+    The name is None where the default belongs to the network and has no name. This imports all networks.
     """
-    own = {name: _class(name).encoder for name in MODELS if "encoder" in field_names(_class(name))}
-    return {name: None if encoder is None else encoders.name_of(encoder) for name, encoder in own.items()}
+    defaults = {name: _default_encoder(_class(name)) for name in MODELS if "encoder" in field_names(_class(name))}
+    return {name: None if encoder is None else encoders.name_of(encoder) for name, encoder in defaults.items()}
 
 
 def network_class(name: str) -> type[nn.Module]:
@@ -83,7 +82,11 @@ def network_class(name: str) -> type[nn.Module]:
     return _class(files[name])
 
 
-def _class(name: str) -> type:
+def _default_encoder(cls: Any) -> encoders.EncoderFactory | None:
+    return cls.encoder
+
+
+def _class(name: str) -> type[nn.Module]:
     return getattr(importlib.import_module(f"jaxseg.models.{name}"), _CLASSES[name])
 
 
@@ -100,14 +103,14 @@ def build(
 
     Args:
         name: one of `names()`.
-        norm: a name for `jaxseg.nn.make_norm` ("batch", "instance", "group", "layer", "none"), or a norm factory.
+        norm: a name for `jaxseg.nn.make_norm` ("batch", "instance", "group", "layer", "none"), or what it returns.
         act: one of ACTIVATIONS, functions of `jax.nn`.
         dtype: compute dtype, one of DTYPES; parameters and logits are float32 in any case.
-        axis_name: the mapped axis (of `pmap`, or of micro-batches) over which batch norm is synchronised and dropout
-            drawn.
-        **fields: fields of the model; lists stand for tuples. A model with an `encoder` field takes the name of an
-            encoder there (`encoders.names()`), with that encoder's own fields in the dictionary `encoder_args`. The
-            output stride of the network's own encoder holds for it too.
+        axis_name: the mapped axis (of `pmap`, or of micro-batches) over which batch norm is synchronised and along
+            which dropout is drawn.
+        **fields: fields of the model; lists become tuples. The field `encoder` may be the name of an encoder
+            (`encoders.names()`), with fields of that encoder in the dictionary `encoder_args`. The output stride of the
+            network's default encoder holds for it too.
 
     Raises:
         ValueError: for an unknown name, field or choice (naming the nearest right one), or a value of the wrong type.
@@ -121,37 +124,38 @@ def build(
     if dtype not in DTYPES:
         raise ValueError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     cls = _class(name)
-    values = checked(f"Model {name!r}", cls, _with_encoder(name, cls, fields, axis_name))
+    values = _with_encoder(name, cls, fields)
+    for key in values:
+        if key not in field_names(cls):
+            known = (*field_names(cls), "norm", "act")
+            raise ValueError(f"Model {name!r} has no field {key!r}.{nearest(key, known)}")
+    values = checked(f"Model {name!r}", cls, values)
     if "num_classes" not in values:
         raise ValueError(f"Model {name!r} needs num_classes, the number of classes (1: binary).")
     compute = jnp.dtype(dtype).type
     if isinstance(norm, str):
         norm = make_norm(norm, axis_name=axis_name, dtype=compute)
-    values |= {"norm": norm, "act": getattr(jax.nn, act), "dtype": compute}
-    if "axis_name" in field_names(cls):
-        values["axis_name"] = axis_name
-    return cls(**values)
+    return cls(**values, common=Layers(norm, getattr(jax.nn, act), compute, axis_name))
 
 
-def _with_encoder(name: str, cls: type, fields: Mapping[str, Any], axis_name: str | None) -> dict[str, Any]:
-    """Replaces `encoder="name", encoder_args={...}` by a checked encoder factory.
+def _with_encoder(name: str, cls: type[nn.Module], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Replaces `encoder="name", encoder_args={...}` by a checked `EncoderSpec`.
 
-    The output stride of the network's own encoder (`encoders.LAYOUT`) holds for a named one too, so that a DeepLab over
-    ResNet-50 is atrous as that over ResNet-101 is; `encoder_args` alone changes the network's own.
+    The output stride of the network's default encoder (`encoders.LAYOUT`) holds for a named encoder too: a DeepLab over
+    ResNet-50 dilates as that over ResNet-101 does. `encoder_args` without a name changes the default encoder.
     """
     fields = dict(fields)
     if "encoder" not in field_names(cls):
         return fields
     arguments = dict(fields.pop("encoder_args")) if "encoder_args" in fields else {}
-    own = cls.encoder if isinstance(cls.encoder, functools.partial) else None
+    default = _default_encoder(cls)
     if "encoder" in fields and isinstance(fields["encoder"], str):
         named = fields["encoder"]
-        if own is not None:
-            arguments = encoders.layout_of(own, named) | arguments
-        fields["encoder"] = encoders.factory(named, axis_name=axis_name, **arguments)
-    elif "encoder" in fields or (own is None and arguments):
-        if arguments:
+        if isinstance(default, encoders.EncoderSpec):
+            arguments = encoders.layout_of(default, named) | arguments
+        fields["encoder"] = encoders.factory(named, **arguments)
+    elif arguments:
+        if "encoder" in fields or not isinstance(default, encoders.EncoderSpec):
             raise ValueError(f"Model {name!r}: encoder_args needs encoder, the name of an encoder.")
-    elif own is not None and (arguments or axis_name is not None):
-        fields["encoder"] = encoders.changed(own, axis_name=axis_name, **arguments)
+        fields["encoder"] = default.replace(**arguments)
     return fields

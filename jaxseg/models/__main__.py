@@ -1,4 +1,4 @@
-"""Lists the networks, and shows what one costs: `python -m jaxseg.models [NAME [--encoder NAME] [--size 512x512]]`."""
+"""Lists the networks, and shows the cost of one: `python -m jaxseg.models [NAME [--encoder NAME] [--size 512x512]]`."""
 
 import argparse
 import ast
@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.mod
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=program, description=__doc__.partition(":")[0] + ".")
+    what = (__doc__ or "").partition(":")[0]
+    parser = argparse.ArgumentParser(prog=program, description=f"{what}.")
     parser.add_argument("name", nargs="?", help="a network, or an encoder; without it all of them are listed")
     parser.add_argument("--encoder", metavar="NAME", help="the encoder of the network")
     parser.add_argument("--num-classes", type=int, default=21, metavar="K", help="classes (default 21)")
@@ -34,17 +35,20 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--depth", type=int, default=2, metavar="D", help="levels of modules shown (default 2)")
     parser.add_argument(
-        "--arg", action="append", default=[], metavar="KEY=VALUE",
+        "--arg",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
         help="a field of the network, such as widths=(16,32); encoder_args.KEY=VALUE for its encoder's",
-    )  # fmt: skip
+    )
     return parser
 
 
 def _run(options: argparse.Namespace, program: str) -> int:
     if options.name is None:
         if options.encoder is not None or options.arg:
-            raise ConfigError("--encoder and --arg belong to a network: name it first.")
-        print("networks, and of those that take any encoder (--encoder NAME) the default:", *_networks(), sep="\n  ")
+            raise ConfigError("--encoder and --arg need the name of a network.")
+        print("networks, with the default encoder of those that take any (--encoder NAME):", *_networks(), sep="\n  ")
         print("encoders:", *encoders.names(), sep="\n  ")
         print(f"\n{program} NAME shows the modules, parameters, operations and memory of one.")
         return 0
@@ -65,7 +69,7 @@ def _run(options: argparse.Namespace, program: str) -> int:
 
 
 def _networks() -> list[str]:
-    """Returns a line for each network: its name, and the encoder it has by default where it takes others."""
+    """Returns a line for each network: its name, and its default encoder if it takes others."""
     default = models.with_encoder()
     width = max(map(len, models.names()))
     return [f"{name:{width}}  {default[name] or 'its own'}" if name in default else name for name in models.names()]
@@ -76,7 +80,7 @@ def _build(options: argparse.Namespace) -> Any:
     for text in options.arg:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--arg is written KEY=VALUE, got {text!r}.")
+            raise ConfigError(f"--arg must be KEY=VALUE, got {text!r}.")
         *parents, leaf = key.split(".")
         node = fields
         for parent in parents:
@@ -84,7 +88,7 @@ def _build(options: argparse.Namespace) -> Any:
         node[leaf] = _value(value)
     if options.name in encoders.names() and options.name not in models.names():
         if options.encoder is not None:
-            raise ConfigError(f"{options.name} is an encoder itself; --encoder belongs to a network.")
+            raise ConfigError(f"{options.name} is an encoder itself; --encoder is an option of networks.")
         return encoders.build(options.name, **fields)
     if options.name not in models.names():
         known = (*models.names(), *encoders.names())
@@ -118,7 +122,7 @@ def table(rows: Sequence[summary.Row], depth: int) -> str:
 
     Args:
         rows: of `summary.modules`.
-        depth: 0 for the network alone.
+        depth: 0 for the network without its modules.
     """
     lines = [("module", "class", "output", "parameters", "GFLOPs")]
     for row in rows:
@@ -135,7 +139,7 @@ def table(rows: Sequence[summary.Row], depth: int) -> str:
     )
 
 
-def describe(totals: summary.Totals, products: int, size: tuple[int, int], batch: int) -> str:
+def describe(totals: summary.Totals, products: int, size: tuple[int, ...], batch: int) -> str:
     """Returns the totals as text.
 
     Args:
@@ -145,12 +149,12 @@ def describe(totals: summary.Totals, products: int, size: tuple[int, int], batch
         batch: images in a batch.
     """
     return (
-        f"parameters: {totals.parameters:,} ({totals.statistics:,} running statistics besides)\n"
+        f"parameters: {totals.parameters:,} (and {totals.statistics:,} running statistics)\n"
         f"GFLOPs for an image of {size[0]} x {size[1]}: {products / 1e9:.3f} in the table, which counts convolutions "
-        f"and matrix products, padding included; {totals.flops / 1e9:.3f} by XLA, which counts every operation but "
-        "those on padding\n"
-        f"memory, about, with batches of {batch}: {totals.inference_bytes / 2**30:.2f} GiB in evaluation, "
-        f"{totals.training_bytes / 2**30:.2f} GiB in training with Adam (XLA's fusion needs less, float32)"
+        f"and matrix products, padding included; {totals.flops / 1e9:.3f} by XLA, which counts every operation "
+        "except those on padding\n"
+        f"memory, estimated, with batches of {batch}: {totals.inference_bytes / 2**30:.2f} GiB in evaluation, "
+        f"{totals.training_bytes / 2**30:.2f} GiB in training with Adam (float32; XLA's fusion needs less)"
     )
 
 

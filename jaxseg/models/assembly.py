@@ -1,9 +1,9 @@
-"""What every architecture does around its own idea: make the encoder, walk up a pyramid, end in logits, name stages.
+"""The parts that all architectures share: make the encoder, walk up a pyramid, end in logits, name the stages.
 
-Each function is called inside the compact `__call__` of a model, whose children it makes.
+Call these functions inside the compact `__call__` of a model: the modules that they make are its children.
 """
 
-import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,23 +12,20 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.models.fields import field_names
-from jaxseg.nn import ConvNormAct, Dropout, classifier, crop_to, resize
+from jaxseg.nn import BARE, ConvNormAct, Dropout, Layers, classifier, crop_to, resize
 from jaxseg.nn.conv import Initializer, he_normal
-from jaxseg.types import Activation, NormFactory
 
 
-def make_encoder(encoder: EncoderFactory, **layers: Any) -> nn.Module:
-    """Returns the encoder as the child "encoder", with those of `layers` (norm, act, dtype) that it has.
+def make_encoder(encoder: EncoderFactory, common: Layers) -> Any:
+    """Returns the encoder as the child "encoder".
 
-    A network with an encoder of its own passes `self.encoder or` a factory of that one, with its fields set.
-
-    A family whose published weights belong to one activation (ResNet's ReLU, MobileNetV3's hard swish) has no field
-    `act` and keeps its own.
+    A family whose published weights belong to one activation (ResNet's ReLU, MobileNetV3's hard swish) keeps it,
+    whatever the activation in `common`. A third-party factory gets those of common, norm, act and dtype that are
+    parameters of it.
     """
-    cls = encoder.func if isinstance(encoder, functools.partial) else encoder
-    known = field_names(cls)
-    return encoder(**{name: value for name, value in layers.items() if name in known}, name="encoder")
+    offered = {"common": common, "norm": common.norm, "act": common.act, "dtype": common.dtype}
+    parameters = inspect.signature(encoder).parameters
+    return encoder(**{name: value for name, value in offered.items() if name in parameters}, name="encoder")
 
 
 def check_widths(owner: str, widths: Sequence[int], levels: int) -> None:
@@ -55,23 +52,23 @@ def walk_up(
 def decoder_levels(
     pyramid: Sequence[jax.Array],
     strides: Sequence[int],
-    size: tuple[int, int],
+    size: tuple[int, ...],
     *,
     full_resolution: bool,
     full_skip: bool,
 ) -> tuple[tuple[jax.Array, ...], tuple[int, ...], int]:
-    """Fits a pyramid to a decoder that shall end at the image's resolution, though the encoder has no skip there.
+    """Extends a pyramid for a decoder that ends at the image's resolution, where the encoder has no level.
 
     Args:
         pyramid: features of the encoder, finest first.
         strides: its strides.
         size: height and width of the image.
-        full_resolution: puts levels without channels before a pyramid of stride 2 or more, one for each halving down
-            to stride 1.
-        full_skip: False leaves the features of stride 1 out.
+        full_resolution: whether levels without channels are put before a pyramid that starts at stride 2 or more, one
+            for each power of two down to stride 1.
+        full_skip: False removes the level of stride 1.
 
     Returns:
-        The pyramid, its strides, and how many levels were put before it.
+        The pyramid, its strides, and the number of levels that were put before it.
     """
     if not full_skip and strides[0] == 1:
         pyramid, strides = pyramid[1:], strides[1:]
@@ -91,43 +88,40 @@ def coarse_levels(
     """
     kept = [i for i, stride in enumerate(strides) if stride >= finest]
     if not kept:
-        raise ValueError(f"{owner}: finest={finest} leaves nothing of an encoder of strides {tuple(strides)}.")
+        raise ValueError(f"{owner}: finest={finest} leaves no level of an encoder of strides {tuple(strides)}.")
     return tuple(pyramid[i] for i in kept), tuple(strides[i] for i in kept)
 
 
 class AuxiliaryHead(nn.Module):
-    """f[b,y,x,c] -> f32[b,*size,k]: the head that an auxiliary loss is put on (Zhao 2017, section 3.3 and Fig. 4).
+    """f[b,y,x,c] -> f32[b,*size,k]: the head of an auxiliary loss (Zhao 2017, section 3.3 and Fig. 4).
 
-    A 3x3 convolution, norm, activation, dropout, the 1x1 classifier and bilinear up-sampling. Children: "conv", "head".
+    3x3 convolution, norm, activation, dropout, 1x1 classifier and bilinear up-sampling. Children: "conv", "head".
 
     Attributes:
         num_classes: k.
         features: channels of the convolution.
         dropout: rate at which channels are dropped.
         align_corners: of the up-sampling.
-        axis_name: mapped axis over which dropout is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
     features: int = 256
     dropout: float = 0.1
     align_corners: bool = False
-    norm: NormFactory | None = None
-    act: Activation = nn.relu
-    dtype: Any = None
-    axis_name: str | None = None
+    common: Layers = BARE
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: tuple[int, int], *, train: bool = False) -> jax.Array:
-        x = ConvNormAct(self.features, norm=self.norm, act=self.act, dtype=self.dtype, name="conv")(x, train=train)
-        x = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(x, train=train)
-        return to_logits(x, self.num_classes, size, align_corners=self.align_corners, dtype=self.dtype)
+    def __call__(self, x: jax.Array, size: tuple[int, ...], *, train: bool = False) -> jax.Array:
+        x = ConvNormAct(self.features, common=self.common, name="conv")(x, train=train)
+        x = Dropout(self.dropout, axis_name=self.common.axis_name, spatial=True, name="dropout")(x, train=train)
+        return to_logits(x, self.num_classes, size, align_corners=self.align_corners, dtype=self.common.dtype)
 
 
 def auxiliary_logits(
-    model: nn.Module,
+    model: Any,
     pyramid: Sequence[jax.Array],
-    size: tuple[int, int],
+    size: tuple[int, ...],
     width: int | None,
     dropout: float,
     align_corners: bool = False,
@@ -136,25 +130,24 @@ def auxiliary_logits(
 ) -> tuple[jax.Array, ...]:
     """Returns (f32[b,*size,k],) of an `AuxiliaryHead`, the child "aux", on the second coarsest level of a pyramid.
 
-    The tuple is empty in evaluation, without a width, and over an encoder of one level.
+    The tuple is empty in evaluation, if `width` is None, and over an encoder of one level.
 
     Args:
-        model: the network, which gives the head num_classes, norm, act, dtype and axis_name.
+        model: the network, whose fields num_classes and common the head gets.
         size: height and width of the image.
-        width, dropout, align_corners: the head's fields; a width of None: no head.
+        width, dropout, align_corners: fields of the head; a width of None means no head.
     """
     if width is None or len(pyramid) < 2 or not (train or model.is_initializing()):
         return ()
-    layers = {"norm": model.norm, "act": model.act, "dtype": model.dtype, "axis_name": model.axis_name}
-    head = AuxiliaryHead(model.num_classes, width, dropout, align_corners, **layers, name="aux")
+    head = AuxiliaryHead(model.num_classes, width, dropout, align_corners, common=model.common, name="aux")
     return (head(pyramid[-2], size, train=train),)
 
 
 def to_logits(
     x: jax.Array,
     num_classes: int,
-    padded: tuple[int, int],
-    size: tuple[int, int] | None = None,
+    padded: tuple[int, ...],
+    size: tuple[int, ...] | None = None,
     *,
     kernel_size: int = 1,
     align_corners: bool = False,
@@ -165,8 +158,8 @@ def to_logits(
     """f[b,y,x,c] -> f32[b,*size,k]: the classifier, bilinear up-sampling to `padded`, the crop to `size`.
 
     Args:
-        padded: height and width of what the encoder saw.
-        size: those of the image, where it was padded; None: the same.
+        padded: height and width of the encoder's input.
+        size: height and width of the image before padding; None: no crop.
         kernel_size: side of the classifier's kernel.
         align_corners: of the up-sampling, see `jaxseg.nn.resize`.
         kernel_init: of the classifier, see `jaxseg.nn.conv.classifier`.

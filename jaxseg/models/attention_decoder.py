@@ -1,11 +1,11 @@
 """An encoder-decoder whose decoder attends to itself.
 
-The decoder is one stage applied recursively from the coarsest feature E_n up, x_n = E_n and
+The decoder applies one kind of stage recursively, from the coarsest feature E_n up: x_n = E_n and
     x_i = act(norm(conv(attend(concat(up(x_{i+1}), E_i))))),
 where attend is multi-head self-attention over the h·w positions of the map (Vaswani et al. 2017, "Attention Is All You
 Need", equation 1 and section 3.2.2) in residual form, z = x + attention(norm(x)) (Wang et al. 2018, "Non-local Neural
-Networks", equation 6), whose last projection starts at zero, so that the stage at first is what it is without attention
-(their section 3.3). The softmax over classes is the loss's: the model returns logits.
+Networks", equation 6). Its last projection starts at zero, so that before training a stage computes what it would
+without attention (their section 3.3). The model returns logits; the loss applies the softmax over classes.
 """
 
 import functools
@@ -18,16 +18,7 @@ from flax import linen as nn
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import (
-    AttentionGate,
-    ConvNormAct,
-    SelfAttention2D,
-    avg_pool,
-    make_norm,
-    pad_to_multiple,
-    resize,
-)
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import AttentionGate, ConvNormAct, Layers, SelfAttention2D, avg_pool, pad_to_multiple, resize
 
 Position = Literal["sincos", "learned", "none"]
 Kind = Literal["self", "gate"]
@@ -36,10 +27,10 @@ Kind = Literal["self", "gate"]
 class AttentionStage(nn.Module):
     """(f[b,h,w,c], skip f[b,H,W,s]) -> f[b,H,W,features]: up-sample, concatenate, self-attention, conv, activation.
 
-    The cost of attention is quadratic in the positions. A map of more than max_tokens positions is averaged over
-    squares of a power of two until it has at most that many, and what attention adds is interpolated back (the
-    sub-sampling of Wang et al. 2018, section 3.3, applied to queries too), so that memory is bounded for any image.
-    With kind="gate" the skip is weighed before the concatenation instead (Oktay et al. 2018).
+    The cost of attention is quadratic in the number of positions. A map of more than max_tokens positions is averaged
+    over squares, whose side is the smallest power of two that leaves at most max_tokens, and the result of attention is
+    interpolated back (the sub-sampling of Wang et al. 2018, section 3.3, here for queries too). This bounds the memory
+    for any image. With kind="gate", a gate weights the skip before the concatenation instead (Oktay et al. 2018).
     """
 
     features: int
@@ -49,31 +40,29 @@ class AttentionStage(nn.Module):
     attention: bool = True
     kind: Kind = "self"
     sow_attention: bool = False
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
         if self.attention and self.kind == "gate":
-            skip, _ = AttentionGate(act=self.act, dtype=self.dtype, name="gate")(skip, x)
+            skip, _ = AttentionGate(common=self.common, name="gate")(skip, x)
         x = jnp.concatenate([resize(x, skip.shape[1:3]), skip], axis=-1)
         if self.attention and self.kind == "self":
             h, w = x.shape[1:3]
             factor = pooling_factor(h, w, self.max_tokens)
-            y = self.norm(name="attention_norm")(x, train=train)
+            y = self.common.normalise(x, "attention_norm", train=train)
             y = y if factor == 1 else avg_pool(y, factor, ceil_mode=True)
             y = SelfAttention2D(
                 num_heads=self.num_heads,
                 qkv_features=self.features,
                 position=self.position,
-                dtype=self.dtype,
+                dtype=self.common.dtype,
                 sow_weights=self.sow_attention,
                 out_init=jax.nn.initializers.zeros,
                 name="attention",
             )(y)
             x = x + (y if factor == 1 else resize(y, (h, w)))
-        return ConvNormAct(self.features, norm=self.norm, act=self.act, dtype=self.dtype, name="conv")(x, train=train)
+        return ConvNormAct(self.features, common=self.common, name="conv")(x, train=train)
 
 
 class RecursiveDecoder(nn.Module):
@@ -92,9 +81,7 @@ class RecursiveDecoder(nn.Module):
     kind: Kind = "self"
     levels: int | None = None
     sow_attention: bool = False
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
@@ -109,9 +96,7 @@ class RecursiveDecoder(nn.Module):
                 self.attention and i >= stages - (self.levels or stages),
                 self.kind,
                 self.sow_attention,
-                norm=self.norm,
-                act=self.act,
-                dtype=self.dtype,
+                common=self.common,
                 name=f"stage{i}",
             )
             return block(x, skip, train=train)
@@ -128,14 +113,14 @@ class AttentionDecoder(nn.Module):
         convs: 3x3 convolutions of each encoder level.
         num_heads: attention heads; must divide every width of the decoder.
         position: position encoding of the tokens, "sincos", "learned" or "none".
-        max_tokens: most positions that attend to each other in one stage; larger maps are averaged first.
-        attention: False leaves attention out, for comparison.
+        max_tokens: the largest number of positions that attend to each other in one stage; larger maps are averaged.
+        attention: False removes attention, for comparison.
         kind: "self": self-attention. "gate": the gate of Attention U-Net on the skip, for comparison
             (`jaxseg.nn.AttentionGate`).
-        levels: how many of the decoder's levels attend, the coarsest first; None: all.
-        sow_attention: keep the attention weights in the collection "intermediates".
-        encoder: another encoder under the same decoder (an `EncoderFactory`); None: `PlainEncoder`. `widths` then are
-            those of the decoder's levels, finest first, one fewer than the encoder's.
+        levels: the number of the decoder's levels with attention, from the coarsest; None: all.
+        sow_attention: whether the attention weights are stored in the collection "intermediates".
+        encoder: another encoder under the same decoder (an `EncoderFactory`); None: `PlainEncoder`. With another
+            encoder, `widths` are those of the decoder's levels, finest first, one fewer than the encoder's.
     """
 
     num_classes: int
@@ -149,14 +134,11 @@ class AttentionDecoder(nn.Module):
     levels: int | None = None
     sow_attention: bool = False
     encoder: EncoderFactory | None = None
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        encoder = make_encoder(self.encoder or functools.partial(PlainEncoder, self.widths, self.convs), **layers)
+        encoder = make_encoder(self.encoder or functools.partial(PlainEncoder, self.widths, self.convs), self.common)
         self._check(len(encoder.strides))
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
@@ -169,11 +151,11 @@ class AttentionDecoder(nn.Module):
             self.kind,
             self.levels,
             self.sow_attention,
-            **layers,
+            common=self.common,
             name="decoder",
         )(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
-        logits = to_logits(top, self.num_classes, x.shape[1:3], size, dtype=self.dtype)
+        logits = to_logits(top, self.num_classes, x.shape[1:3], size, dtype=self.common.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
 
     def _check(self, levels: int) -> None:

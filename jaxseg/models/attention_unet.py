@@ -1,9 +1,9 @@
 """Attention U-Net (Oktay et al. 2018, "Attention U-Net: Learning Where to Look for the Pancreas").
 
-A U-Net whose skips are gated: before the concatenation, a skip is weighed pixel by pixel with what the coarser decoder
-level makes of it (equations 1-2, Fig. 1 and 2; `jaxseg.nn.AttentionGate`). The finest skip has no gate in the paper,
-where its features are too few to tell what matters (section 2.2); `gate_finest` adds one. The convolutions
-and up-convolutions around the gates are our U-Net's, in two dimensions.
+A U-Net with gated skips: before the concatenation, each pixel of a skip is multiplied by a weight that depends on the
+coarser decoder level (equations 1-2, Fig. 1 and 2; `jaxseg.nn.AttentionGate`). The paper has no gate on the finest
+skip, which represents the input in a space of low dimension (section 2.2); `gate_finest` adds one. The convolutions and
+up-convolutions around the gates are those of our U-Net, in two dimensions.
 """
 
 import functools
@@ -17,8 +17,7 @@ from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_l
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder
 from jaxseg.models.unet import UNetStage
-from jaxseg.nn import AttentionGate, make_norm, pad_to_multiple
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import AttentionGate, Layers, pad_to_multiple
 
 Supervision = Literal["aux", "fused", "none"]
 
@@ -38,22 +37,21 @@ class GatedDecoder(nn.Module):
     strides: tuple[int, ...]
     convs: int = 2
     gate_finest: bool = False
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(
         self, pyramid: tuple[jax.Array, ...], *, train: bool = False
     ) -> tuple[tuple[jax.Array, ...], dict[str, jax.Array]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         gates = {}
 
         def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
             if i > 0 or self.gate_finest:
-                skip, gates[f"gate/stage{i}"] = AttentionGate(act=self.act, dtype=self.dtype, name=f"gate{i}")(skip, x)
+                skip, gates[f"gate/stage{i}"] = AttentionGate(common=self.common, name=f"gate{i}")(skip, x)
             factor = self.strides[i + 1] // self.strides[i]
-            return UNetStage(self.widths[i], factor, self.convs, **layers, name=f"stage{i}")(x, skip, train=train)
+            return UNetStage(self.widths[i], factor, self.convs, common=self.common, name=f"stage{i}")(
+                x, skip, train=train
+            )
 
         return walk_up(stage, pyramid), gates
 
@@ -66,12 +64,12 @@ class AttentionUNet(nn.Module):
         widths: channels of each level, finest first; the last is the bottom of the U.
         convs: 3x3 convolutions of each level, on either path.
         gate_finest: gates the finest skip too.
-        deep_supervision: how the coarser decoder levels learn to tell classes by themselves (section 2.2, after Lee et
-            al. 2015, "Deeply-Supervised Nets"). "aux": each has a 1x1 classifier and a loss of its own, with the weight
-            of the auxiliary heads. "fused": the form of the authors' release, where the classifiers' scores of all
-            levels are concatenated at the image's size and mixed by a 1x1 convolution. "none": neither.
-        encoder: another encoder under the same decoder (an `EncoderFactory`); None: U-Net's contracting path. `widths`
-            then are those of the decoder's levels, finest first, one fewer than the encoder's.
+        deep_supervision: how the coarser decoder levels learn to predict classes (section 2.2, after Lee et al. 2015,
+            "Deeply-Supervised Nets"). "aux": each has its own 1x1 classifier and loss, with the weight of the auxiliary
+            heads. "fused": the form of the authors' release: the classifiers' scores of all levels are concatenated at
+            the image's size and mixed by a 1x1 convolution. "none": neither.
+        encoder: another encoder under the same decoder (an `EncoderFactory`); None: U-Net's contracting path. With
+            another encoder, `widths` are those of the decoder's levels, finest first, one fewer than the encoder's.
     """
 
     num_classes: int
@@ -80,24 +78,21 @@ class AttentionUNet(nn.Module):
     gate_finest: bool = False
     deep_supervision: Supervision = "aux"
     encoder: EncoderFactory | None = None
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        encoder = make_encoder(self.encoder or functools.partial(PlainEncoder, self.widths, self.convs), **layers)
+        encoder = make_encoder(self.encoder or functools.partial(PlainEncoder, self.widths, self.convs), self.common)
         levels = len(encoder.strides)
         check_widths("AttentionUNet", self.widths, levels)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
         decoded, gates = GatedDecoder(
-            self.widths[: levels - 1], encoder.strides, self.convs, self.gate_finest, **layers, name="decoder"
+            self.widths[: levels - 1], encoder.strides, self.convs, self.gate_finest, common=self.common, name="decoder"
         )(pyramid, train=train)
 
-        def classify(feature: jax.Array, name: str, crop: tuple[int, int] | None = None) -> jax.Array:
-            return to_logits(feature, self.num_classes, x.shape[1:3], crop, dtype=self.dtype, name=name)
+        def classify(feature: jax.Array, name: str, crop: tuple[int, ...] | None = None) -> jax.Array:
+            return to_logits(feature, self.num_classes, x.shape[1:3], crop, dtype=self.common.dtype, name=name)
 
         tops = decoded or pyramid
         aux: tuple[jax.Array, ...] = ()

@@ -1,25 +1,23 @@
 """DeepLab-LargeFOV (Chen, Papandreou, Kokkinos, Murphy and Yuille 2015, "Semantic Image Segmentation with Deep ...").
 
-The full title goes on "... Convolutional Nets and Fully Connected CRFs". VGG-16 keeps its size at the last two
-poolings and convolves with holes after them, so that scores are at stride 8 (section 3.1); its dense layers become a
-3x3 convolution of rate 12 and a 1x1 convolution of 1024 channels (section 5.2, DeepLab-CRF-LargeFOV); scores are
-up-sampled bilinearly. The dense CRF of the paper works on the network's result and is not part of it. The paper has no
-normalisation: `norm="none"` is its network. The authors' release pools over 3x3 windows; ours over 2x2 where the size
-halves, as the published VGG does.
+The full title ends "... Convolutional Nets and Fully Connected CRFs". The last two poolings of VGG-16 keep the size and
+the convolutions after them are atrous, so that the scores are at stride 8 (section 3.1). A 3x3 convolution of rate 12
+and a 1x1 convolution, of 1024 channels each, replace its dense layers (section 5.2, DeepLab-CRF-LargeFOV), and the
+scores are up-sampled bilinearly. The dense CRF of the paper works on the network's result and is not part of it. The
+paper has no normalisation: `norm="none"` is its network. The authors' release pools over 3x3 windows; ours over 2x2
+windows where the size halves, as the published VGG does.
 """
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import LargeFOV, make_norm, pad_to_multiple
+from jaxseg.nn import LargeFOV, Layers, pad_to_multiple
 from jaxseg.nn.conv import near_zero
-from jaxseg.types import Activation, NormFactory
 
 
 class DeepLabV1(nn.Module):
@@ -33,7 +31,7 @@ class DeepLabV1(nn.Module):
         rate: atrous rate of "fc6".
         dropout: rate after each of them.
         encoder: any encoder; its last level is scored.
-        axis_name: mapped axis over which dropout is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -41,19 +39,13 @@ class DeepLabV1(nn.Module):
     rate: int = 12
     dropout: float = 0.5
     encoder: EncoderFactory = encoders.factory("vgg16", output_stride=8)
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        encoder = make_encoder(self.encoder, **layers)
+        encoder = make_encoder(self.encoder, self.common)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
-        y = LargeFOV(self.hidden, self.rate, self.dropout, axis_name=self.axis_name, **layers, name="fov")(
-            pyramid[-1], train=train
-        )
-        logits = to_logits(y, self.num_classes, x.shape[1:3], size, kernel_init=near_zero, dtype=self.dtype)
+        y = LargeFOV(self.hidden, self.rate, self.dropout, common=self.common, name="fov")(pyramid[-1], train=train)
+        logits = to_logits(y, self.num_classes, x.shape[1:3], size, kernel_init=near_zero, dtype=self.common.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid), "hidden": y}

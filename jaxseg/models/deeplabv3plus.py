@@ -1,8 +1,8 @@
 """DeepLabV3+ (Chen, Zhu, Papandreou, Schroff and Adam 2018, "Encoder-Decoder with Atrous Separable Convolution").
 
 DeepLabV3 as the encoder, and a decoder that joins its features with those of stride 4 (Fig. 2). The default encoder is
-ResNet-101 at output stride 16 with the multi-grid (1, 2, 4) of DeepLabV3, which the paper studies the decoder with
-(section 4.1); separable convolutions are those of its final model (sections 3.1 and 4.3), without a norm between
+ResNet-101 at output stride 16 with the multi-grid (1, 2, 4) of DeepLabV3, over which the paper studies the decoder
+(section 4.1). Separable convolutions are those of its final model (sections 3.1 and 4.3), without a norm between
 depthwise and pointwise convolution, as in Chollet 2017 and segmentation_models.pytorch.
 
 The form of segmentation_models.pytorch's `DeepLabV3Plus` is `rates=(12, 24, 36)`, `head_conv=True`, `decoder_convs=1`,
@@ -19,8 +19,7 @@ from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.deeplabv3 import atrous_features
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import ConvNormAct, make_norm, resize
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import ConvNormAct, Layers, resize
 
 
 class DeepLabV3Plus(nn.Module):
@@ -31,14 +30,15 @@ class DeepLabV3Plus(nn.Module):
         width: channels of the pyramid pooling and of the decoder.
         rates: atrous rates of the pyramid pooling; None: 6, 12, 18 at output stride 16, 12, 24, 36 at 8.
         separable: whether the 3x3 convolutions of pyramid pooling and decoder are separable.
-        head_conv: whether a 3x3 convolution stands between pyramid pooling and decoder (segmentation_models.pytorch).
+        head_conv: whether there is a 3x3 convolution between pyramid pooling and decoder, as in
+            segmentation_models.pytorch.
         low_stride: the decoder joins the coarsest level of at most this stride, or the finest if there is none.
-        low_width: channels that this level is reduced to (Table 1: 48).
+        low_width: channels to which this level is reduced (Table 1: 48).
         decoder_convs: 3x3 convolutions after the join (Table 2: 2).
         align_corners: of both up-samplings.
         dropout: rate after the pyramid pooling: .1 in the authors' release.
         encoder: an `EncoderFactory`; its last stride sets the rates.
-        axis_name: mapped axis over which dropout is drawn and batch norm synchronised.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -52,23 +52,22 @@ class DeepLabV3Plus(nn.Module):
     align_corners: bool = False
     dropout: float = 0.1
     encoder: EncoderFactory = encoders.factory("resnet101", output_stride=16, multi_grid=(1, 2, 4), first_dilated=True)
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        encoder = make_encoder(self.encoder, **layers)
+        encoder = make_encoder(self.encoder, self.common)
         pyramid = encoder(image, train=train)
         stride = encoder.strides[-1]
         context, x = atrous_features(self, pyramid[-1], stride, separable_conv=self.separable, train=train)
         low = pyramid[max(0, sum(stride <= self.low_stride for stride in encoder.strides) - 1)]
-        low = ConvNormAct(self.low_width, 1, **layers, name="low")(low, train=train)
+        low = ConvNormAct(self.low_width, 1, common=self.common, name="low")(low, train=train)
         x = jnp.concatenate([resize(x, low.shape[1:3], align_corners=self.align_corners), low], axis=-1)
         for i in range(self.decoder_convs):
-            x = ConvNormAct(self.width, separable=self.separable, **layers, name=f"fuse{i + 1}")(x, train=train)
-        # Not from normal(.01) as in the authors' release: on shapes that stays below a third of the mIoU.
-        logits = to_logits(x, self.num_classes, image.shape[1:3], align_corners=self.align_corners, dtype=self.dtype)
+            conv = ConvNormAct(self.width, separable=self.separable, common=self.common, name=f"fuse{i + 1}")
+            x = conv(x, train=train)
+        # Not from normal(.01), as in the authors' release: on shapes that reaches less than a third of the mIoU.
+        logits = to_logits(
+            x, self.num_classes, image.shape[1:3], align_corners=self.align_corners, dtype=self.common.dtype
+        )
         return logits, {"aux": (), "aspp": context, **name_stages(encoder=pyramid, decoder=(x,))}

@@ -1,11 +1,12 @@
 """EncNet (Zhang et al. 2018, "Context Encoding for Semantic Segmentation").
 
-An encoding layer sums up what an image holds: residuals of its features to learned codewords, softly assigned (section
-3, equation 1). From that context come gates for the channels of the feature map (section 3.1, featuremap attention) and
-the presence of each class, which the semantic encoding loss teaches (`jaxseg.losses.semantic_encoding`).
+An encoding layer sums up the content of an image: residuals of its features to learned codewords, softly assigned
+(section 3, equation 1). This context gives gates for the channels of the feature map (section 3.1, featuremap
+attention) and the presence of each class, which the semantic encoding loss trains
+(`jaxseg.losses.semantic_encoding`).
 
-Three details follow the authors' release where the paper is silent or differs: the norm of the encoded residuals is one
-of each codeword, they are averaged over codewords (not summed), and the gates multiply as 1 + γ.
+Three details follow the authors' release where the paper does not specify them or differs: the encoded residuals have
+one norm for each codeword, they are averaged over codewords (not summed), and the gates multiply as 1 + γ.
 """
 
 import functools
@@ -15,11 +16,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.models.encoders.resnet import ResNet
-from jaxseg.nn import ConvNormAct, Dropout, make_norm
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import ConvNormAct, Dropout, Layers
 
 Aggregate = Literal["sum", "mean"]
 
@@ -50,10 +50,12 @@ class Encoding(nn.Module):
         d = self.param("codewords", uniform, (q, c), jnp.float32)
         s = self.param("scale", nn.initializers.uniform(1.0), (q,), jnp.float32)
         x = x.astype(jnp.float32).reshape(b, h * w, c)
-        # |x - d|² and the residuals are expanded: an array [b,h*w,q,c] would not fit anywhere.
+        # |x - d|² and the residuals are expanded: an array [b,h*w,q,c] would need too much memory.
         product = functools.partial(jnp.einsum, precision="highest")
-        far = jnp.sum(x * x, -1, keepdims=True) - 2.0 * product("bnc,qc->bnq", x, d) + jnp.sum(d * d, -1)[None, None]
-        share = jax.nn.softmax(-s.reshape(1, 1, q) * far, axis=-1)
+        distance = (
+            jnp.sum(x * x, -1, keepdims=True) - 2.0 * product("bnc,qc->bnq", x, d) + jnp.sum(d * d, -1)[None, None]
+        )
+        share = jax.nn.softmax(-s.reshape(1, 1, q) * distance, axis=-1)
         total = product("bnq,bnc->bqc", share, x) - jnp.sum(share, 1)[..., None] * d[None]
         return total if self.aggregate == "sum" else total / (h * w)
 
@@ -66,17 +68,15 @@ class ContextEncoding(nn.Module):
 
     codewords: int = 32
     aggregate: Aggregate = "sum"
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
         c = x.shape[-1]
-        y = ConvNormAct(c, 1, norm=self.norm, act=self.act, dtype=self.dtype, name="reduce")(x, train=train)
+        y = ConvNormAct(c, 1, common=self.common, name="reduce")(x, train=train)
         encoded = Encoding(self.codewords, self.aggregate, name="encoding")(y)
-        encoded = self.norm(name="norm")(encoded.swapaxes(1, 2), train=train)  # over [b,c,q]: q are the channels
-        context = jnp.mean(self.act(encoded).astype(jnp.float32), axis=-1)
+        encoded = self.common.normalise(encoded.swapaxes(1, 2), "norm", train=train)  # over [b,c,q]: q are the channels
+        context = jnp.mean(self.common.activate(encoded).astype(jnp.float32), axis=-1)
         gate = nn.sigmoid(nn.Dense(c, name="gate")(context))
         return x * (1.0 + gate.reshape(-1, 1, 1, c)).astype(x.dtype), context
 
@@ -91,13 +91,12 @@ class EncNet(nn.Module):
         num_classes: k.
         width: channels of the features that are encoded (section 4: 512).
         codewords: of the encoding layer (section 4: 32).
-        aggregate: over the pixels; the paper's "sum", or "mean" where images are of other sizes than in training.
-        dropout: rate before the classifiers, of whole channels, as in the authors' release.
+        aggregate: over the pixels; the paper's "sum", or "mean" for images of other sizes than in training.
+        dropout: rate at which whole channels are dropped before the classifiers, as in the authors' release.
         aux: an auxiliary head on the second coarsest level, in training (section 4.1, after Zhao et al. 2017): the
-            `AuxiliaryHead` of the other networks with a quarter of the level's channels, which is the head of the
-            authors' release.
+            `AuxiliaryHead` with a quarter of the level's channels, as in the authors' release.
         encoder: the backbone; by default ResNet-50 with dilated stages at output stride 8 (section 3.2).
-        axis_name: mapped axis over which dropout is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -106,22 +105,18 @@ class EncNet(nn.Module):
     aggregate: Aggregate = "sum"
     dropout: float = 0.1
     aux: bool = True
-    encoder: EncoderFactory = functools.partial(ResNet, output_stride=8)
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    encoder: EncoderFactory = encoders.factory("resnet50", output_stride=8)
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        pyramid = make_encoder(self.encoder, **layers)(image, train=train)
+        pyramid = make_encoder(self.encoder, self.common)(image, train=train)
         size = image.shape[1:3]
-        x = ConvNormAct(self.width, **layers, name="neck")(pyramid[-1], train=train)
-        x, context = ContextEncoding(self.codewords, self.aggregate, **layers, name="context")(x, train=train)
+        x = ConvNormAct(self.width, common=self.common, name="neck")(pyramid[-1], train=train)
+        x, context = ContextEncoding(self.codewords, self.aggregate, common=self.common, name="context")(x, train=train)
         presence = nn.Dense(self.num_classes, name="presence")(context)
-        dropped = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(x, train=train)
-        logits = to_logits(dropped, self.num_classes, size, dtype=self.dtype)
+        dropped = Dropout(self.dropout, axis_name=self.common.axis_name, spatial=True, name="dropout")(x, train=train)
+        logits = to_logits(dropped, self.num_classes, size, dtype=self.common.dtype)
         width = max(1, pyramid[-2].shape[-1] // 4) if self.aux and len(pyramid) > 1 else None
         aux = auxiliary_logits(self, pyramid, size, width, self.dropout, train=train)
         return logits, {

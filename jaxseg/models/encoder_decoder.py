@@ -1,4 +1,4 @@
-"""The plain convolutional encoder-decoder: no skips, no residuals, the baseline of the project's tables.
+"""The plain convolutional encoder-decoder without skips and residuals, the baseline of the project's tables.
 
 Encoder: convolution 64, pooling, convolution 128, pooling. Decoder: stride-2 transposed convolutions back to the
 image's size, the learned up-sampling of Noh et al. (2015, "Learning Deconvolution Network", section 3.2.2). The decoder
@@ -8,13 +8,11 @@ mirrors the encoder: at each resolution both have the same number of channels.
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models.assembly import name_stages, to_logits
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import ConvTransposeNormAct, make_norm, max_pool, pad_to_multiple
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import ConvTransposeNormAct, Layers, max_pool, pad_to_multiple
 
 
 class TransposedDecoder(nn.Module):
@@ -25,16 +23,14 @@ class TransposedDecoder(nn.Module):
 
     widths: tuple[int, ...]
     kernel_size: int = 3
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         features = []
         for i in reversed(range(len(self.widths))):
-            x = ConvTransposeNormAct(self.widths[i], self.kernel_size, 2, **layers, name=f"stage{i}")(x, train=train)
+            up = ConvTransposeNormAct(self.widths[i], self.kernel_size, 2, common=self.common, name=f"stage{i}")
+            x = up(x, train=train)
             features.insert(0, x)
         return tuple(features)
 
@@ -53,16 +49,13 @@ class EncoderDecoder(nn.Module):
     widths: tuple[int, ...] = (64, 128)
     convs: int = 1
     up_kernel: Literal[2, 3, 4] = 3
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         x, size = pad_to_multiple(image, 2 ** len(self.widths))
-        pyramid = PlainEncoder(self.widths, self.convs, **layers, name="encoder")(x, train=train)
+        pyramid = PlainEncoder(self.widths, self.convs, common=self.common, name="encoder")(x, train=train)
         bottom = max_pool(pyramid[-1], 2)
-        decoded = TransposedDecoder(self.widths, self.up_kernel, **layers, name="decoder")(bottom, train=train)
-        logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, dtype=self.dtype)
+        decoded = TransposedDecoder(self.widths, self.up_kernel, self.common, name="decoder")(bottom, train=train)
+        logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, dtype=self.common.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}

@@ -1,11 +1,11 @@
 """FC-DenseNet (Jegou et al. 2017, "The One Hundred Layers Tiramisu: Fully Convolutional DenseNets").
 
-A U of dense blocks: each layer of a block sees the features of all layers before it (equation 2), a transition down
+A U of dense blocks: each layer of a block reads the features of all layers before it (equation 2), a transition down
 follows each block of the encoder, a transition up precedes each block of the decoder, and skips join blocks of the same
-resolution (Fig. 1). On the way up only what a block has added is passed on, not what it was given (section 3.1).
+resolution (Fig. 1). On the way up, a block passes on the features that it has added, not its input (section 3.1).
 
-The layers follow Table 1 and the networks section 3.3 and Table 2. Of the last block the classifier sees everything, as
-Table 2 has it (m = 256) and the authors' release. Parameters with three channels and 11 classes:
+The layers follow Table 1; the networks follow section 3.3 and Table 2. The classifier reads all features of the last
+block, as in Table 2 (m = 256) and the authors' release. Parameters with three channels and 11 classes:
 
 | network | growth | layers | parameters | published |
 |---|---|---|---|---|
@@ -13,8 +13,8 @@ Table 2 has it (m = 256) and the authors' release. Parameters with three channel
 | 67 | 16 | 11 blocks of 5 | 3,460,875 | 3.5 M |
 | 103 | 16 | 4 5 7 10 12 15 12 10 7 5 4 | 9,318,859 | 9.4 M |
 
-The published numbers of the last two come out with the norms' running statistics counted (3.50 and 9.42 M; 1.40 M for
-the first). Convolutions have no bias: every reader normalises, or has a bias of its own. The release has them.
+The published numbers of the last two include the norms' running statistics (3.50 and 9.42 M; 1.40 M for the first).
+Convolutions have no bias, since every layer after them normalises or has a bias of its own; those of the release have.
 """
 
 from typing import Any, Literal
@@ -24,8 +24,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models.assembly import name_stages, to_logits, walk_up
-from jaxseg.nn import Conv, ConvTranspose, Dropout, is_identity, make_norm, max_pool, pad_to_multiple
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import Conv, ConvTranspose, Dropout, Layers, is_identity, max_pool, pad_to_multiple
 
 # Depth -> (growth rate, layers of each block from the first of the encoder to the last of the decoder).
 NETWORKS: dict[int, tuple[int, tuple[int, ...]]] = {
@@ -33,11 +32,6 @@ NETWORKS: dict[int, tuple[int, tuple[int, ...]]] = {
     67: (16, (5,) * 11),
     103: (16, (4, 5, 7, 10, 12, 15, 12, 10, 7, 5, 4)),
 }
-
-
-def shared(module: nn.Module) -> dict[str, Any]:
-    """Returns the fields that every part of the network hands on to those inside it."""
-    return {name: getattr(module, name) for name in ("dropout", "norm", "act", "dtype", "axis_name")}
 
 
 class DenseLayer(nn.Module):
@@ -49,17 +43,14 @@ class DenseLayer(nn.Module):
     features: int
     kernel_size: int = 3
     dropout: float = 0.2
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        x = self.act(self.norm(name="norm")(x, train=train))
-        bias = is_identity(self.norm)
-        x = Conv(self.features, self.kernel_size, use_bias=bias, dtype=self.dtype, name="conv")(x)
-        return Dropout(self.dropout, axis_name=self.axis_name)(x, train=train)
+        x = self.common.activate(self.common.normalise(x, "norm", train=train))
+        bias = is_identity(self.common.norm)
+        x = Conv(self.features, self.kernel_size, use_bias=bias, dtype=self.common.dtype, name="conv")(x)
+        return Dropout(self.dropout, axis_name=self.common.axis_name)(x, train=train)
 
 
 class DenseBlock(nn.Module):
@@ -71,16 +62,13 @@ class DenseBlock(nn.Module):
     num_layers: int
     growth: int
     dropout: float = 0.2
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
         new = []
         for i in range(self.num_layers):
-            new.append(DenseLayer(self.growth, **shared(self), name=f"layer{i + 1}")(x, train=train))
+            new.append(DenseLayer(self.growth, 3, self.dropout, self.common, name=f"layer{i + 1}")(x, train=train))
             x = jnp.concatenate([x, new[-1]], axis=-1)
         return x, jnp.concatenate(new, axis=-1)
 
@@ -88,8 +76,8 @@ class DenseBlock(nn.Module):
 class DenseEncoder(nn.Module):
     """f[b,h,w,c] -> features f[b,h/2^i,w/2^i,widths[i]], finest first: the downsampling path and the bottleneck.
 
-    Levels but the last are the skips, all features of a block; the last is what the bottleneck has added. Children:
-    "stem", "stage{i}" (a block) and "down{i}" (the transition down before it).
+    Each level but the last is a skip, all features of a block; the last has the features that the bottleneck has added.
+    Children: "stem", "stage{i}" (a block) and "down{i}" (the transition down before it).
 
     Attributes:
         layers: dense layers of each block, finest first; the last block is the bottleneck.
@@ -101,10 +89,7 @@ class DenseEncoder(nn.Module):
     growth: int = 16
     stem: int = 48
     dropout: float = 0.2
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -119,13 +104,13 @@ class DenseEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-        x = Conv(self.stem, use_bias=is_identity(self.norm), dtype=self.dtype, name="stem")(x)
+        x = Conv(self.stem, use_bias=is_identity(self.common.norm), dtype=self.common.dtype, name="stem")(x)
         pyramid = []
         for i, num_layers in enumerate(self.layers):
             if i > 0:
-                x = DenseLayer(x.shape[-1], kernel_size=1, **shared(self), name=f"down{i}")(x, train=train)
+                x = DenseLayer(x.shape[-1], 1, self.dropout, self.common, name=f"down{i}")(x, train=train)
                 x = max_pool(x, 2, ceil_mode=True)
-            x, new = DenseBlock(num_layers, self.growth, **shared(self), name=f"stage{i}")(x, train=train)
+            x, new = DenseBlock(num_layers, self.growth, self.dropout, self.common, name=f"stage{i}")(x, train=train)
             pyramid.append(new if i == len(self.layers) - 1 else x)
         return tuple(pyramid)
 
@@ -140,16 +125,13 @@ class DenseUpStage(nn.Module):
     growth: int
     everything: bool = False
     dropout: float = 0.2
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
-        x = ConvTranspose(x.shape[-1], kernel_size=3, stride=2, dtype=self.dtype, name="up")(x)
+        x = ConvTranspose(x.shape[-1], kernel_size=3, stride=2, dtype=self.common.dtype, name="up")(x)
         x = jnp.concatenate([x, skip], axis=-1)
-        whole, new = DenseBlock(self.num_layers, self.growth, **shared(self), name="block")(x, train=train)
+        whole, new = DenseBlock(self.num_layers, self.growth, self.dropout, self.common, name="block")(x, train=train)
         return whole if self.everything else new
 
 
@@ -164,15 +146,19 @@ class DenseDecoder(nn.Module):
     layers: tuple[int, ...]
     growth: int = 16
     dropout: float = 0.2
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
         def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
-            block = DenseUpStage(self.layers[i], self.growth, everything=i == 0, **shared(self), name=f"stage{i}")
+            block = DenseUpStage(
+                self.layers[i],
+                self.growth,
+                everything=i == 0,
+                dropout=self.dropout,
+                common=self.common,
+                name=f"stage{i}",
+            )
             return block(x, skip, train=train)
 
         return walk_up(stage, pyramid)
@@ -184,12 +170,12 @@ class FCDenseNet(nn.Module):
     Attributes:
         num_classes: k.
         depth: the paper's network, by its number of layers: 56, 67 or 103.
-        layers: dense layers of each block in place of the depth's, from the first of the encoder over the bottleneck
-            to the last of the decoder: an odd number of blocks, at least three.
-        growth: features that a layer adds; None: the depth's.
+        layers: dense layers of each block, from the first of the encoder over the bottleneck to the last of the
+            decoder: an odd number of blocks, at least three. None: those of the depth.
+        growth: features that a layer adds; None: that of the depth.
         stem: features of the first convolution (Table 2: 48).
         dropout: rate after each convolution of a layer or transition down (section 3.1: .2).
-        axis_name: mapped axis over which dropout is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -198,10 +184,7 @@ class FCDenseNet(nn.Module):
     growth: int | None = None
     stem: int = 48
     dropout: float = 0.2
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
@@ -212,9 +195,11 @@ class FCDenseNet(nn.Module):
                 f"FCDenseNet: layers must be an odd number of blocks, at least 3 (down, bottleneck, up), got {layers}."
             )
         down = len(layers) // 2 + 1
-        encoder = DenseEncoder(layers[:down], growth, self.stem, **shared(self), name="encoder")
+        encoder = DenseEncoder(layers[:down], growth, self.stem, self.dropout, self.common, name="encoder")
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
-        decoded = DenseDecoder(layers[: down - 1 : -1], growth, **shared(self), name="decoder")(pyramid, train=train)
-        logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, dtype=self.dtype)
+        decoded = DenseDecoder(layers[: down - 1 : -1], growth, self.dropout, self.common, name="decoder")(
+            pyramid, train=train
+        )
+        logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, dtype=self.common.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}

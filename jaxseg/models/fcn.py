@@ -1,11 +1,11 @@
 """FCN-32s, 16s and 8s (Long, Shelhamer and Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation").
 
-A classifier made convolutional (section 3.1): the dense layers of VGG-16 become a 7x7 and a 1x1 convolution, "fc6" and
-"fc7", and a 1x1 convolution scores each coarse pixel. Finer levels are scored by 1x1 convolutions of their own and
-added to the coarser scores, which transposed convolutions double (section 4.2, Fig. 3); these begin as bilinear
-interpolation and are learned, while the last step, to the image, stays bilinear as the authors have it. The paper has
-no normalisation: `norm="none"` is its network, whose "fc6" and "fc7" a VGG's weights start too. Its convolutions pad
-the image by 100 pixels so that the 7x7 kernel fits; ours pad "fc6" itself.
+A classifier in convolutional form (section 3.1): a 7x7 and a 1x1 convolution, "fc6" and "fc7", replace the dense layers
+of VGG-16, and a 1x1 convolution scores each coarse pixel. Finer levels have their own 1x1 convolutions, whose scores
+are added to the coarser scores after a transposed convolution of stride 2 (section 4.2, Fig. 3). The transposed
+convolutions start as bilinear interpolation and are learned; the last up-sampling, to the image, stays bilinear, as in
+the authors' network. The paper has no normalisation: `norm="none"` is its network, in which the weights of a VGG also
+initialise "fc6" and "fc7". The authors pad the image by 100 pixels so that the 7x7 kernel fits; here "fc6" is padded.
 """
 
 from typing import Any, Literal
@@ -18,9 +18,8 @@ from flax import linen as nn
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import ConvNormAct, ConvTranspose, Dropout, classifier, crop_to, make_norm, pad_to_multiple, resize
+from jaxseg.nn import ConvNormAct, ConvTranspose, Dropout, Layers, classifier, crop_to, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
-from jaxseg.types import Activation, NormFactory
 
 
 def bilinear(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -28,7 +27,7 @@ def bilinear(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -
     del key
     side = shape[0]
     tent = 1 - np.abs((np.arange(side) + 0.5) / (side / 2) - 1)
-    return jnp.asarray(tent[:, None, None, None] * tent[:, None, None] * np.eye(*shape[2:]), dtype)
+    return jnp.asarray(tent[:, None, None, None] * tent[:, None, None] * np.eye(shape[2], shape[3]), dtype)
 
 
 class FCN(nn.Module):
@@ -39,16 +38,16 @@ class FCN(nn.Module):
 
     Attributes:
         num_classes: k.
-        stride: image pixels a score pixel before the last up-sampling: FCN-32s, 16s or 8s, or finer. Every resolution
-            of the encoder from its coarsest to this one is scored.
+        stride: image pixels per score pixel before the last up-sampling: FCN-32s, 16s or 8s, or finer. Every resolution
+            of the encoder, from its coarsest to this one, is scored.
         hidden: channels of "fc6" and "fc7".
         hidden_kernel: side of the kernel of "fc6", odd.
         dropout: rate after "fc6" and "fc7".
-        last_up: "fixed": the scores reach the image's size by bilinear interpolation. "learned": by a transposed
-            convolution that begins as one.
+        last_up: "fixed": bilinear interpolation brings the scores to the image's size. "learned": a transposed
+            convolution that starts as bilinear interpolation.
         encoder: any encoder that has a level at `stride`. The default is VGG-16 with the result of each pooling as a
             level, since the paper scores pool3 and pool4; other encoders give the last features of each stride.
-        axis_name: mapped axis over which dropout is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -58,17 +57,13 @@ class FCN(nn.Module):
     dropout: float = 0.5
     last_up: Literal["fixed", "learned"] = "fixed"
     encoder: EncoderFactory = encoders.factory("vgg16", levels="pooled")
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         if self.hidden_kernel % 2 == 0:
             raise ValueError(f"FCN: hidden_kernel must be odd, got {self.hidden_kernel}.")
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        encoder = make_encoder(self.encoder, **layers)
+        encoder = make_encoder(self.encoder, self.common)
         levels = {stride: i for i, stride in enumerate(encoder.strides)}  # the last level of each stride
         if self.stride not in levels:
             raise ValueError(f"FCN: the encoder has no level of stride {self.stride}, only {tuple(levels)}.")
@@ -77,14 +72,17 @@ class FCN(nn.Module):
 
         y = pyramid[-1]
         for name, kernel in (("fc6", self.hidden_kernel), ("fc7", 1)):
-            y = ConvNormAct(self.hidden, kernel, **layers, name=name)(y, train=train)
-            y = Dropout(self.dropout, axis_name=self.axis_name, name=f"dropout_{name}")(y, train=train)
-        scores = [classifier(self.num_classes, kernel_init=near_zero, dtype=self.dtype)(y).astype(jnp.float32)]
+            y = ConvNormAct(self.hidden, kernel, common=self.common, name=name)(y, train=train)
+            y = Dropout(self.dropout, axis_name=self.common.axis_name, name=f"dropout_{name}")(y, train=train)
+        scores = [classifier(self.num_classes, kernel_init=near_zero, dtype=self.common.dtype)(y).astype(jnp.float32)]
         coarse = encoder.strides[-1]
         for stride in sorted((s for s in levels if self.stride <= s < coarse), reverse=True):
             # Zero at first, so that the network starts from the coarser one's predictions (section 4.2).
             skip = classifier(
-                self.num_classes, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name=f"score{stride}"
+                self.num_classes,
+                kernel_init=nn.initializers.zeros_init(),
+                dtype=self.common.dtype,
+                name=f"score{stride}",
             )(pyramid[levels[stride]])
             scores.append(self._up(coarse // stride, f"up{stride}", scores[-1]) + skip.astype(jnp.float32))
             coarse = stride

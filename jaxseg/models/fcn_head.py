@@ -1,22 +1,20 @@
-"""FCN as torchvision builds it: the last features of an atrous ResNet, one 3x3 convolution, scores, bilinear up.
+"""FCN as torchvision builds it: the last features of an atrous ResNet, a 3x3 convolution, scores, bilinear up-sampling.
 
-What became the usual "FCN" baseline beside the network of Long et al. (2015): no levels are added, since the encoder
-keeps its resolution at stride 8 by holes (Chen et al. 2017, "Rethinking Atrous Convolution", section 3.1), and an
-auxiliary head of the same form is put on the stage before the last (Zhao et al. 2017, "PSPNet", section 3.3). The
-defaults are torchvision's `fcn_resnet50` with its auxiliary head: 35,322,218 parameters for 21 classes.
+The usual "FCN" baseline, which differs from the network of Long et al. (2015): no levels are added, as dilation keeps
+the encoder's resolution at stride 8 (Chen et al. 2017, "Rethinking Atrous Convolution", section 3.1), and the stage
+before the last has an auxiliary head of the same form (Zhao et al. 2017, "PSPNet", section 3.3). The defaults are
+torchvision's `fcn_resnet50` with its auxiliary head: 35,322,218 parameters for 21 classes.
 """
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import ConvNormAct, Dropout, make_norm
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import ConvNormAct, Dropout, Layers
 
 
 class FCNHead(nn.Module):
@@ -26,10 +24,10 @@ class FCNHead(nn.Module):
         num_classes: k.
         width: channels of the head's convolution; None: a quarter of the encoder's.
         dropout: rate after it.
-        aux_width: channels of the auxiliary head on the level before the last; None: no such head. It drops whole
-            channels, where torchvision's drops single entries.
+        aux_width: channels of the auxiliary head on the level before the last; None: no such head. The head drops whole
+            channels; torchvision's drops single entries.
         encoder: any encoder; its last level is scored.
-        axis_name: mapped axis over which dropout is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -37,19 +35,15 @@ class FCNHead(nn.Module):
     dropout: float = 0.1
     aux_width: int | None = 256
     encoder: EncoderFactory = encoders.factory("resnet50", output_stride=8)
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         size = image.shape[1:3]
-        pyramid = make_encoder(self.encoder, **layers)(image, train=train)
+        pyramid = make_encoder(self.encoder, self.common)(image, train=train)
         width = self.width or max(1, pyramid[-1].shape[-1] // 4)
-        hidden = ConvNormAct(width, **layers, name="conv")(pyramid[-1], train=train)
-        y = Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(hidden, train=train)
-        logits = to_logits(y, self.num_classes, size, dtype=self.dtype)
+        hidden = ConvNormAct(width, common=self.common, name="conv")(pyramid[-1], train=train)
+        y = Dropout(self.dropout, axis_name=self.common.axis_name, name="dropout")(hidden, train=train)
+        logits = to_logits(y, self.num_classes, size, dtype=self.common.dtype)
         aux = auxiliary_logits(self, pyramid, size, self.aux_width, self.dropout, train=train)
         return logits, {"aux": aux, **name_stages(encoder=pyramid), "hidden": hidden}

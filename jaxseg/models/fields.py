@@ -11,12 +11,13 @@ from typing import Annotated, Any
 from jaxseg.arguments import Count, check_value, describe_many, one_or_more
 from jaxseg.errors import ArgumentError, nearest
 
-_OF_LINEN = ("parent", "name")
+# Fields that a user does not set by name: those of Linen, and the `Layers` that `models.build` makes.
+_NOT_SET = ("parent", "name", "common")
 
 
 def field_names(cls: type) -> tuple[str, ...]:
     """Returns the names of the fields that a user may set."""
-    return tuple(f.name for f in dataclasses.fields(cls) if f.init and f.name not in _OF_LINEN)
+    return tuple(f.name for f in dataclasses.fields(cls) if f.init and f.name not in _NOT_SET)
 
 
 def checked(owner: str, cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Mask2Former (Cheng et al. 2022, "Masked-attention Mask Transformer for Universal Image Segmentation").
 
-A set of queries each answers with a class (or "no object") and a mask. The pixel decoder (section 3.2.1; section 4.1)
-lets the three coarsest levels of the pyramid attend to each other by multi-scale deformable attention and carries the
-result up to the masks' resolution; the transformer decoder (section 3.2, Fig. 2 right) reads one of the three levels a
-layer, coarsest first, each query only within the mask that it predicted last. A pixel's score for a class is the sum
-over queries of class probability times mask probability (Cheng et al. 2021, MaskFormer, section 3.4). It is trained by
-the loss `mask_classification`, with ResNet-50 or a Swin transformer below in the paper.
+Each query of a set predicts a class (or "no object") and a mask. In the pixel decoder (section 3.2.1; section 4.1) the
+three coarsest levels of the pyramid attend to each other by multi-scale deformable attention, and the result is brought
+to the masks' resolution. Each layer of the transformer decoder (section 3.2, Fig. 2 right) reads one of the three
+levels, coarsest first, and each query reads only the pixels within the mask that it predicted last. A pixel's score for
+a class is the sum over queries of class probability times mask probability (Cheng et al. 2021, MaskFormer, section
+3.4). Train it with the loss `mask_classification`; the paper's encoders are ResNet-50 and Swin transformers.
 """
 
 import functools
@@ -20,16 +20,7 @@ from flax import linen as nn
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import (
-    Conv,
-    DeformableAttention,
-    GroupNorm,
-    LayerNorm,
-    MultiHeadAttention,
-    make_norm,
-    resize,
-)
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import Conv, DeformableAttention, GroupNorm, LayerNorm, Layers, MultiHeadAttention, resize
 
 
 def sine_position(h: int, w: int, c: int) -> np.ndarray:
@@ -70,7 +61,7 @@ class PixelLayer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, position: jax.Array, sizes: tuple[tuple[int, int], ...]) -> jax.Array:
+    def __call__(self, x: jax.Array, position: jax.Array, sizes: tuple[tuple[int, ...], ...]) -> jax.Array:
         y = DeformableAttention(self.num_heads, dtype=self.dtype, name="attention")(x, position, sizes)
         x = LayerNorm(dtype=self.dtype, name="attention_norm")(x + y)
         return FeedForward(self.hidden, self.dtype, name="ffn")(x)
@@ -103,7 +94,8 @@ class PixelDecoder(nn.Module):
         for i, x in enumerate(coarse):
             x = group(name=f"project_norm{i}")(conv(name=f"project{i}")(x))
             tokens.append(x.reshape(x.shape[0], -1, self.features))
-            where = sine_position(*sizes[i], self.features).reshape(1, -1, self.features)
+            h, w = sizes[i]
+            where = sine_position(h, w, self.features).reshape(1, -1, self.features)
             positions.append((where + levels[i].reshape(1, 1, -1)).astype(self.dtype))
         x, position = jnp.concatenate(tokens, 1), jnp.concatenate(positions, 1)
         for i in range(self.layers):
@@ -155,8 +147,8 @@ class MaskHead(nn.Module):
         return jnp.einsum("byxc,bqc->byxq", pixels, x, preferred_element_type=jnp.float32)
 
 
-def attention_mask(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Mask logits f32[b,y,x,q] -> bool[b,1,q,h·w] (eq. 3): where a query may look; everywhere if its mask is empty."""
+def attention_mask(logits: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Mask logits f32[b,y,x,q] -> bool[b,1,q,h·w] (eq. 3): where a query attends; everywhere if its mask is empty."""
     inside = resize(jax.lax.stop_gradient(logits), size) >= 0
     inside = inside.reshape(inside.shape[0], -1, inside.shape[-1]).swapaxes(1, 2)[:, None]
     return inside | ~inside.any(-1, keepdims=True)
@@ -166,24 +158,25 @@ class Mask2Former(nn.Module):
     """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w.
 
     The logits are log(sum over queries of softmax(class)[..., :-1] · sigmoid(mask)), whose largest is the class that
-    the authors choose, and whose softmax are the scores divided by their sum. `out["queries"]` holds what the loss
-    `mask_classification` reads: class logits f32[layers+1,b,q,k+1], the last for "no object", and mask logits
-    f32[layers+1,b,y,x,q] of the queries before and after each layer (auxiliary losses, section 3.3). One class (k = 1)
-    means two kinds of queries, background and foreground, and a logit that is the difference of the two.
+    the authors choose, and whose softmax is the scores divided by their sum. `out["queries"]` has the inputs of the
+    loss `mask_classification`: class logits f32[layers+1,b,q,k+1], the last for "no object", and mask logits
+    f32[layers+1,b,y,x,q] of the queries before and after each layer (auxiliary losses, section 3.3). With one class
+    (k = 1) queries are of two kinds, background and foreground, and the logit is the difference of the two.
 
     Attributes:
         num_classes: k.
         features: channels of the decoders and the masks.
-        queries: q; more than an image has classes.
+        queries: q; more than the number of classes in an image.
         layers: of the transformer decoder, 9 (three rounds over three levels).
         pixel_layers: of the pixel decoder, 6.
         num_heads: of all attention.
         hidden: inner width of the feed-forwards of the transformer decoder.
         pixel_hidden: that of the pixel decoder.
-        scales: levels of the pyramid that attend and are attended to, the coarsest ones.
-        mask_stride: the masks are made at the finest level with at least this stride; finer levels are not used.
+        scales: the number of levels with attention, from the coarsest.
+        mask_stride: the masks have the resolution of the finest level with at least this stride; finer levels are not
+            used.
         encoder: an encoder (an `EncoderFactory`); the paper's are ResNets and Swin transformers.
-        axis_name: mapped axis over which the default encoder's stochastic depth is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -197,20 +190,23 @@ class Mask2Former(nn.Module):
     scales: int = 3
     mask_stride: int = 4
     encoder: EncoderFactory = encoders.factory("resnet50")
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        encoder = make_encoder(self.encoder, norm=self.norm, act=self.act, dtype=self.dtype)
+        encoder = make_encoder(self.encoder, self.common)
         pyramid = encoder(image, train=train)
         used = tuple(x for x, stride in zip(pyramid, encoder.strides) if stride >= self.mask_stride)
         if not used:
             raise ValueError(f"Mask2Former: the encoder's strides {encoder.strides} are all below mask_stride.")
         attended, pixels = PixelDecoder(
-            self.features, self.pixel_layers, self.num_heads, self.pixel_hidden, self.scales, self.dtype, name="decoder"
+            self.features,
+            self.pixel_layers,
+            self.num_heads,
+            self.pixel_hidden,
+            self.scales,
+            self.common.dtype,
+            name="decoder",
         )(used)
         classes, masks = self._queries(attended, pixels)
         logits = semantic_logits(classes[-1], resize(masks[-1], image.shape[1:3]), self.num_classes)
@@ -221,23 +217,27 @@ class Mask2Former(nn.Module):
         """Class and mask logits of the queries before and after each layer."""
         b, normal = pixels.shape[0], nn.initializers.normal(1.0)
         level = self.param("level", normal, (len(attended), self.features), jnp.float32)
+        shape = (self.queries, self.features)
         first, position = (
-            jnp.broadcast_to(self.param(name, normal, (1, self.queries, self.features), jnp.float32),
-                             (b, self.queries, self.features)).astype(self.dtype)
+            jnp.broadcast_to(self.param(name, normal, (1, *shape), jnp.float32), (b, *shape)).astype(self.common.dtype)
             for name in ("query", "query_position")
-        )  # fmt: skip
+        )
         tokens, places = [], []
         for i, x in enumerate(attended):
             tokens.append((x + level[i].reshape(1, 1, 1, -1).astype(x.dtype)).reshape(b, -1, self.features))
-            where = sine_position(*x.shape[1:3], self.features).reshape(1, -1, self.features)
-            places.append(jnp.asarray(where, self.dtype))
-        norm, mask_head = LayerNorm(dtype=self.dtype, name="query_norm"), MaskHead(self.dtype, name="mask_head")
-        head = nn.Dense(max(self.num_classes, 2) + 1, dtype=self.dtype, name="head")
+            h, w = x.shape[1:3]
+            where = sine_position(h, w, self.features).reshape(1, -1, self.features)
+            places.append(jnp.asarray(where, self.common.dtype))
+        norm, mask_head = (
+            LayerNorm(dtype=self.common.dtype, name="query_norm"),
+            MaskHead(self.common.dtype, name="mask_head"),
+        )
+        head = nn.Dense(max(self.num_classes, 2) + 1, dtype=self.common.dtype, name="head")
         x, classes, masks = first, [], []
         for i in range(self.layers + 1):
             if i > 0:
                 n = (i - 1) % len(attended)
-                x = QueryLayer(self.num_heads, self.hidden, self.dtype, name=f"layer{i}")(
+                x = QueryLayer(self.num_heads, self.hidden, self.common.dtype, name=f"layer{i}")(
                     x, position, tokens[n], places[n], attention_mask(masks[-1], attended[n].shape[1:3])
                 )
             y = norm(x)

@@ -1,22 +1,20 @@
 """OCRNet (Yuan, Chen and Wang 2020, "Object-Contextual Representations for Semantic Segmentation", Fig. 3, section 3).
 
-A first guess of the classes (the soft object regions) says which pixels make up an object; each pixel then attends to
-the objects' representations, not to the other pixels. Layers as in the authors' release over HRNet, without the biases
-before its norms. The auxiliary logits are the first guess, with a loss weight of .4 in the paper.
+A first prediction of the classes (the soft object regions) assigns pixels to objects; each pixel then attends to the
+objects' representations, not to the other pixels. The layers are those of the authors' release over HRNet, without its
+biases before norms. The auxiliary logits are the first prediction, with a loss weight of .4 in the paper.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.models.encoders.hrnet import HRNet
-from jaxseg.nn import ConvNormAct, Dropout, classifier, dot_product_attention, make_norm, resize
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import ConvNormAct, Dropout, Layers, classifier, dot_product_attention, resize
 
 
 def gather_objects(x: jax.Array, regions: jax.Array) -> jax.Array:
@@ -39,9 +37,7 @@ class ObjectAttention(nn.Module):
     """
 
     width: int = 256
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, objects: jax.Array, *, train: bool = False) -> jax.Array:
@@ -50,14 +46,14 @@ class ObjectAttention(nn.Module):
         def projected(v: jax.Array, *names: str) -> jax.Array:
             """The 1x1 convolutions `names` of v f[b,y,x,c], as f[b,y*x,width]."""
             for name in names:
-                layer = ConvNormAct(self.width, 1, norm=self.norm, act=self.act, dtype=self.dtype, name=name)
+                layer = ConvNormAct(self.width, 1, common=self.common, name=name)
                 v = layer(v, train=train)
             return v.reshape(b, -1, self.width)
 
         query = projected(x, "query1", "query2")
         key, value = projected(objects, "key1", "key2"), projected(objects, "value")
         context = dot_product_attention(*(v[:, :, None] for v in (query, key, value))).reshape(b, h, w, self.width)
-        return ConvNormAct(c, 1, norm=self.norm, act=self.act, dtype=self.dtype, name="out")(context, train=train)
+        return ConvNormAct(c, 1, common=self.common, name="out")(context, train=train)
 
 
 class OCRNet(nn.Module):
@@ -72,34 +68,30 @@ class OCRNet(nn.Module):
         dropout: rate at which whole channels are dropped before the head.
         encoder: an `EncoderFactory`, all of whose levels are up-sampled to the finest and concatenated; HRNet-W48 by
             default, with which the network has about 70.4 million parameters.
-        axis_name: mapped axis over which dropout is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
     width: int = 512
     key_width: int = 256
     dropout: float = 0.05
-    encoder: EncoderFactory = functools.partial(HRNet, width=48, upsample="bilinear")
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    encoder: EncoderFactory = encoders.factory("hrnet_w48", upsample="bilinear")
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        pyramid = make_encoder(self.encoder, **layers)(image, train=train)
+        pyramid = make_encoder(self.encoder, self.common)(image, train=train)
         size, image_size = pyramid[0].shape[1:3], image.shape[1:3]
         x = jnp.concatenate([resize(level, size) for level in pyramid], axis=-1)
-        guess = ConvNormAct(x.shape[-1], 1, **layers, name="aux_project")(x, train=train)
-        regions = classifier(self.num_classes, dtype=self.dtype, name="aux_head")(guess)
-        x = ConvNormAct(self.width, **layers, name="project")(x, train=train)
+        guess = ConvNormAct(x.shape[-1], 1, common=self.common, name="aux_project")(x, train=train)
+        regions = classifier(self.num_classes, dtype=self.common.dtype, name="aux_head")(guess)
+        x = ConvNormAct(self.width, common=self.common, name="project")(x, train=train)
         objects = gather_objects(x, regions)
-        context = ObjectAttention(self.key_width, **layers, name="attention")(x, objects, train=train)
+        context = ObjectAttention(self.key_width, common=self.common, name="attention")(x, objects, train=train)
         x = jnp.concatenate([context, x], axis=-1)
-        x = ConvNormAct(self.width, 1, **layers, name="fuse")(x, train=train)
-        x = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(x, train=train)
-        logits = to_logits(x, self.num_classes, image_size, dtype=self.dtype)
+        x = ConvNormAct(self.width, 1, common=self.common, name="fuse")(x, train=train)
+        x = Dropout(self.dropout, axis_name=self.common.axis_name, spatial=True, name="dropout")(x, train=train)
+        logits = to_logits(x, self.num_classes, image_size, dtype=self.common.dtype)
         wanted = train or self.is_initializing()
         aux = (resize(regions.astype(jnp.float32), image_size),) if wanted else ()
         return logits, {"aux": aux, "objects": objects, **name_stages(encoder=pyramid, decoder=(x,))}

@@ -1,8 +1,8 @@
 """PSPNet (Zhao, Shi, Qi, Wang and Jia 2017, "Pyramid Scene Parsing Network", arXiv 1612.01105).
 
-The last features of a dilated ResNet (output stride 8) beside their means over grids of 1, 2, 3 and 6 windows a side
-(section 3.2, Fig. 3), a 3x3 convolution, and the classes; an auxiliary head on the stage before the last (section 3.3).
-Widths, dropout and the up-sampling with kept corners are those of the authors' code.
+The last features of a dilated ResNet (output stride 8) are concatenated with their means over grids of side 1, 2, 3 and
+6 (section 3.2, Fig. 3); a 3x3 convolution and the classifier follow. The stage before the last has an auxiliary head
+(section 3.3). Widths, dropout and the up-sampling with aligned corners are those of the authors' code.
 
 The form of segmentation_models_pytorch's `PSPNet` is `fuse_kernel=1`, `head_kernel=3`, `norm_single=False`,
 `dropout=.2`, `aux_width=None`.
@@ -11,14 +11,12 @@ The form of segmentation_models_pytorch's `PSPNet` is `fuse_kernel=1`, `head_ker
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import ConvNormAct, Dropout, PyramidPooling, make_norm
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import ConvNormAct, Dropout, Layers, PyramidPooling
 
 
 class PSPNet(nn.Module):
@@ -31,12 +29,12 @@ class PSPNet(nn.Module):
         fuse_kernel: side of the kernel that fuses the grids.
         head_kernel: side of the last convolution's kernel.
         norm_single: whether the mean over the whole image is normalised like the other grids.
-        align_corners: of every up-sampling; the authors' code keeps the corners.
+        align_corners: of every up-sampling; True in the authors' code.
         dropout: rate at which channels are dropped before the logits, also in the auxiliary head.
-        aux_width: channels of the auxiliary head on the second coarsest level, whose loss the paper weighs .4; None: no
-            such head.
+        aux_width: channels of the auxiliary head on the second coarsest level, with a loss weight of .4 in the paper;
+            None: no such head.
         encoder: an `EncoderFactory`; the paper's is ResNet-50 or deeper at output stride 8.
-        axis_name: mapped axis over which dropout is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -49,30 +47,26 @@ class PSPNet(nn.Module):
     dropout: float = 0.1
     aux_width: int | None = 256
     encoder: EncoderFactory = encoders.factory("resnet50", output_stride=8)
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        encoder = make_encoder(self.encoder, **layers)
+        encoder = make_encoder(self.encoder, self.common)
         size = image.shape[1:3]
         pyramid = encoder(image, train=train)
         share = max(1, pyramid[-1].shape[-1] // len(self.bins))
-        x = PyramidPooling(
-            share, self.bins, self.norm_single, self.align_corners, **layers, axis_name=self.axis_name, name="pyramid"
-        )(pyramid[-1], train=train)
-        fused = ConvNormAct(self.width, self.fuse_kernel, **layers, name="fuse")(x, train=train)
-        x = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(fused, train=train)
+        x = PyramidPooling(share, self.bins, self.norm_single, self.align_corners, common=self.common, name="pyramid")(
+            pyramid[-1], train=train
+        )
+        fused = ConvNormAct(self.width, self.fuse_kernel, common=self.common, name="fuse")(x, train=train)
+        x = Dropout(self.dropout, axis_name=self.common.axis_name, spatial=True, name="dropout")(fused, train=train)
         logits = to_logits(
             x,
             self.num_classes,
             size,
             kernel_size=self.head_kernel,
             align_corners=self.align_corners,
-            dtype=self.dtype,
+            dtype=self.common.dtype,
         )
         aux = auxiliary_logits(self, pyramid, size, self.aux_width, self.dropout, self.align_corners, train=train)
         return logits, {"aux": aux, **name_stages(encoder=pyramid, decoder=(fused,))}

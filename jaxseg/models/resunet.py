@@ -1,10 +1,10 @@
 """ResUNet (Zhang, Liu and Wang 2018, "Road Extraction by Deep Residual U-Net", arXiv 1711.10684).
 
 A U-Net of pre-activation residual units (Fig. 1b; He et al. 2016, "Identity Mappings"), in the three parts of Fig. 2:
-encoding and bridge (`ResidualEncoder`, whose last level is the bridge), and decoding. The 3x3 and the final 1x1
-convolutions of Table I have 7,780,097 parameters for RGB and one class without biases but the last, the 7.8 million of
-the paper; ours has more by the norms, the biases of each unit's second convolution, and the 1x1 projections that the
-shortcuts need where channels or resolution change.
+encoding and bridge (`ResidualEncoder`, whose last level is the bridge), and decoding. The 3x3 convolutions of Table I
+and the final 1x1 convolution have 7,780,097 parameters for RGB and one class (with the last bias only), the 7.8 million
+of the paper. Ours also has norms, a bias in each unit's second convolution, and the 1x1 projections that the shortcuts
+need where channels or resolution change.
 """
 
 import functools
@@ -17,9 +17,8 @@ from flax import linen as nn
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut, Unit, residual_unit
-from jaxseg.nn import ConvTranspose, make_norm, pad_to_multiple, resize
+from jaxseg.nn import ConvTranspose, Layers, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
-from jaxseg.types import Activation, NormFactory
 
 Up = Literal["nearest", "bilinear", "transposed"]
 
@@ -36,20 +35,21 @@ class ResUNetStage(nn.Module):
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
         if self.factor > 1 and self.up == "transposed":
-            x = ConvTranspose(x.shape[-1], kernel_size=self.factor, stride=self.factor, dtype=self.dtype, name="up")(x)
+            x = ConvTranspose(
+                x.shape[-1], kernel_size=self.factor, stride=self.factor, dtype=self.common.dtype, name="up"
+            )(x)
         elif self.factor > 1:
             x = resize(x, skip.shape[1:3], method=self.up)
         x = jnp.concatenate([x, skip], axis=-1)
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         for i in range(self.blocks):
-            unit = residual_unit(self.unit, self.features, shortcut=self.shortcut, **layers, name=f"block{i + 1}")
+            unit = residual_unit(
+                self.unit, self.features, shortcut=self.shortcut, common=self.common, name=f"block{i + 1}"
+            )
             x = unit(x, train=train)
         return x
 
@@ -69,18 +69,22 @@ class ResUNetDecoder(nn.Module):
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
 
         def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
             factor = self.strides[i + 1] // self.strides[i]
             block = ResUNetStage(
-                self.widths[i], factor, self.blocks, self.up, self.shortcut, self.unit, **layers, name=f"stage{i}"
+                self.widths[i],
+                factor,
+                self.blocks,
+                self.up,
+                self.shortcut,
+                self.unit,
+                common=self.common,
+                name=f"stage{i}",
             )
             return block(x, skip, train=train)
 
@@ -94,14 +98,14 @@ class ResUNet(nn.Module):
         num_classes: k (the paper: 1).
         widths: channels of each level, finest first (Table I); the last is the bridge.
         blocks: residual units of each level, on either path (Table I: 1).
-        up: the up-sampling before each decoder level, which the paper does not specify further: nearest, bilinear, or a
+        up: the up-sampling before each decoder level, which the paper does not specify: nearest, bilinear, or a
             transposed convolution with kernel and stride 2.
         shortcut: form of y = g(W_c x + W_r h(x)): "auto" (identity where the shape allows, else a 1x1 projection),
             "projection" (always 1x1), "learned" (1x1 on both paths) or "none" (the plain network of the ablation).
-        unit: where norm and activation stand: "preact", before each convolution, as in the paper; or "basic", after it,
-            and the activation g after the sum (He et al. 2015).
-        encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. `widths` then are
-            those of the decoder's levels, finest first, one fewer than the encoder's.
+        unit: the place of norm and activation: "preact", before each convolution, as in the paper; or "basic", after
+            it, with the activation g after the sum (He et al. 2015).
+        encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. With another encoder,
+            `widths` are those of the decoder's levels, finest first, one fewer than the encoder's.
     """
 
     num_classes: int
@@ -111,24 +115,20 @@ class ResUNet(nn.Module):
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
     encoder: EncoderFactory | None = None
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        own = functools.partial(ResidualEncoder, self.widths, self.blocks, self.shortcut, self.unit)
-        encoder = make_encoder(self.encoder or own, **layers)
+        default = functools.partial(ResidualEncoder, self.widths, self.blocks, self.shortcut, self.unit)
+        encoder = make_encoder(self.encoder or default, self.common)
         levels = len(encoder.strides)
         check_widths("ResUNet", self.widths, levels)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
-        decoded = ResUNetDecoder(
-            self.widths[: levels - 1], encoder.strides, self.blocks, self.up, self.shortcut, self.unit,
-            **layers, name="decoder",
-        )(pyramid, train=train)  # fmt: skip
+        form = (self.blocks, self.up, self.shortcut, self.unit)
+        decoder = ResUNetDecoder(self.widths[: levels - 1], encoder.strides, *form, self.common, name="decoder")
+        decoded = decoder(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
         # As in Fig. 2, the sum of the last unit goes to the 1x1 convolution without norm or activation.
-        logits = to_logits(top, self.num_classes, x.shape[1:3], size, kernel_init=near_zero, dtype=self.dtype)
+        logits = to_logits(top, self.num_classes, x.shape[1:3], size, kernel_init=near_zero, dtype=self.common.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}

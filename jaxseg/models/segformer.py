@@ -14,8 +14,7 @@ from flax import linen as nn
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import Conv, ConvNormAct, Dropout, make_norm, resize
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import Conv, ConvNormAct, Dropout, Layers, resize
 
 
 class MLPDecoder(nn.Module):
@@ -25,21 +24,17 @@ class MLPDecoder(nn.Module):
     """
 
     features: int
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> jax.Array:
         size = pyramid[0].shape[1:3]
         levels = [
-            resize(Conv(self.features, 1, dtype=self.dtype, name=f"project{i}")(feature), size)
+            resize(Conv(self.features, 1, dtype=self.common.dtype, name=f"project{i}")(feature), size)
             for i, feature in enumerate(pyramid)
         ]
         x = jnp.concatenate(levels[::-1], axis=-1)
-        return ConvNormAct(self.features, 1, norm=self.norm, act=self.act, dtype=self.dtype, name="fuse")(
-            x, train=train
-        )
+        return ConvNormAct(self.features, 1, common=self.common, name="fuse")(x, train=train)
 
 
 class SegFormer(nn.Module):
@@ -50,23 +45,19 @@ class SegFormer(nn.Module):
         features: channels of the decoder: 256 under MiT-B0 and B1, 768 under B2 to B5 (Table 6).
         dropout: rate before the classifier, of whole channels, as in the authors' release.
         encoder: an encoder (an `EncoderFactory`).
-        axis_name: mapped axis over which dropout and stochastic depth are drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
     features: int = 256
     dropout: float = 0.1
     encoder: EncoderFactory = encoders.factory("mit_b0")
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        pyramid = make_encoder(self.encoder, **layers)(image, train=train)
-        top = MLPDecoder(self.features, **layers, name="decoder")(pyramid, train=train)
-        x = Dropout(self.dropout, self.axis_name, spatial=True, name="dropout")(top, train=train)
-        logits = to_logits(x, self.num_classes, image.shape[1:3], dtype=self.dtype)
+        pyramid = make_encoder(self.encoder, self.common)(image, train=train)
+        top = MLPDecoder(self.features, common=self.common, name="decoder")(pyramid, train=train)
+        x = Dropout(self.dropout, self.common.axis_name, spatial=True, name="dropout")(top, train=train)
+        logits = to_logits(x, self.num_classes, image.shape[1:3], dtype=self.common.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=(top,))}

@@ -1,9 +1,9 @@
 """SegNet (Badrinarayanan, Kendall and Cipolla 2017, "SegNet: A Deep Convolutional Encoder-Decoder Architecture").
 
-The encoder is VGG-16 without its dense layers; each decoder stage puts its input back to the places where the encoder's
-max-pooling found its maxima, zeros elsewhere, and makes the result dense by convolutions (section 3, Figs. 2 and 3).
-Dropout between the deepest stages makes it Bayesian SegNet (Kendall, Badrinarayanan and Cipolla 2017, section 3):
-averaging predictions under it estimates their uncertainty.
+The encoder is VGG-16 without its dense layers. Each decoder stage puts its input to the places of the maxima of the
+encoder's max-pooling, with zeros elsewhere, and applies convolutions to the result (section 3, Figs. 2 and 3). Dropout
+between the deepest stages makes it Bayesian SegNet (Kendall, Badrinarayanan and Cipolla 2017, section 3): predictions
+under dropout are averaged, and their spread estimates the uncertainty.
 """
 
 import functools
@@ -11,50 +11,36 @@ import itertools
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.vgg import VGG
-from jaxseg.nn import (
-    Conv,
-    ConvNormAct,
-    Dropout,
-    make_norm,
-    max_pool_with_indices,
-    max_unpool,
-    pad_to_multiple,
-)
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import Conv, ConvNormAct, Dropout, Layers, max_pool_with_indices, max_unpool, pad_to_multiple
 
 
 class SegNetStage(nn.Module):
-    """(f[b,h/2,w/2,c], level f[b,h,w,s]) -> f[b,h,w,widths[-1]]: un-pooling where level has its maxima, convolutions.
+    """(f[b,h/2,w/2,c], level f[b,h,w,s]) -> f[b,h,w,widths[-1]]: un-pooling to the maxima of level, convolutions.
 
-    Where both have one size (an atrous encoder) nothing is un-pooled; where they differ in channels a 1x1 convolution
-    "match" comes first. Children: "conv1", "conv2", ...
+    If both have the same size (an atrous encoder), there is no un-pooling; if their numbers of channels differ, the 1x1
+    convolution "match" comes first. Children: "conv1", "conv2", ...
     """
 
     widths: tuple[int, ...]
     kernel_size: int = 3
     dropout: float = 0.0
-    norm: NormFactory = make_norm("batch")
-    act: Activation | None = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, level: jax.Array, *, train: bool = False) -> jax.Array:
         if x.shape[-1] != level.shape[-1]:
-            x = Conv(level.shape[-1], 1, dtype=self.dtype, name="match")(x)
+            x = Conv(level.shape[-1], 1, dtype=self.common.dtype, name="match")(x)
         if x.shape != level.shape:
             _, indices = max_pool_with_indices(level)
             x = max_unpool(x, indices, level.shape[1:3])
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         for i, features in enumerate(self.widths, start=1):
-            x = ConvNormAct(features, self.kernel_size, **layers, name=f"conv{i}")(x, train=train)
-        return Dropout(self.dropout, axis_name=self.axis_name, name="dropout")(x, train=train)
+            x = ConvNormAct(features, self.kernel_size, common=self.common, name=f"conv{i}")(x, train=train)
+        return Dropout(self.dropout, axis_name=self.common.axis_name, name="dropout")(x, train=train)
 
 
 class SegNetDecoder(nn.Module):
@@ -70,10 +56,7 @@ class SegNetDecoder(nn.Module):
     depths: tuple[int, ...]
     kernel_size: int = 3
     dropout: float = 0.0
-    norm: NormFactory = make_norm("batch")
-    act: Activation | None = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
@@ -84,10 +67,7 @@ class SegNetDecoder(nn.Module):
                 (self.widths[i],) * (self.depths[i] - 1) + following,
                 self.kernel_size,
                 self.dropout if i >= (len(pyramid) - 1) // 2 else 0.0,
-                norm=self.norm,
-                act=self.act,
-                dtype=self.dtype,
-                axis_name=self.axis_name,
+                common=self.common,
                 name=f"stage{i}",
             )
             return block(x, level, train=train)
@@ -105,9 +85,9 @@ class SegNet(nn.Module):
         depths: convolutions of each decoder stage, finest first, of the form "full"; the last convolution of a stage
             has the channels of the stage after it, and the last of the finest is the classifier.
         dropout: rate after the deeper half of the encoder's and of the decoder's stages; .5 is Bayesian SegNet.
-        encoder: another encoder, whose levels differ by factors of two; None: that of the form. `dropout` is then the
-            decoder's alone.
-        axis_name: mapped axis over which dropout is drawn.
+        encoder: another encoder, whose levels differ by factors of two; None: that of the form. `dropout` has no effect
+            on another encoder.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -115,10 +95,7 @@ class SegNet(nn.Module):
     depths: tuple[int, ...] = (2, 2, 3, 3, 3)
     dropout: float = 0.0
     encoder: EncoderFactory | None = None
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
@@ -131,27 +108,18 @@ class SegNet(nn.Module):
 
         # In the form "full" the finest stage's last convolution is the classifier.
         depths = (1,) * len(strides) if basic else (self.depths[0] - 1, *self.depths[1:])
-        decoder = SegNetDecoder(
-            encoder.widths,
-            depths,
-            7 if basic else 3,
-            self.dropout,
-            norm=self.norm,
-            act=None if basic else self.act,
-            dtype=self.dtype,
-            axis_name=self.axis_name,
-            name="decoder",
-        )
+        common = self.common.replace(act=None) if basic else self.common
+        decoder = SegNetDecoder(encoder.widths, depths, 7 if basic else 3, self.dropout, common, name="decoder")
         x, size = pad_to_multiple(image, strides[-1])
         pyramid = encoder(x, train=train)
         decoded = decoder(pyramid, train=train)
         y = decoded[0] if decoded else pyramid[0]
         kernel = 1 if basic else 3
-        logits = to_logits(y, self.num_classes, x.shape[1:3], size, kernel_size=kernel, dtype=self.dtype)
+        logits = to_logits(y, self.num_classes, x.shape[1:3], size, kernel_size=kernel, dtype=self.common.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
 
     def _encoder(self) -> nn.Module:
-        own = functools.partial(VGG, use_norm=True, dropout=self.dropout, axis_name=self.axis_name)
+        default = functools.partial(VGG, use_norm=True, dropout=self.dropout)
         if self.form == "basic":
-            own = functools.partial(own, channels=(64,) * 4, depths=(1,) * 4, kernel_size=7, use_bias=False)
-        return make_encoder(self.encoder or own, norm=self.norm, act=self.act, dtype=self.dtype)
+            default = functools.partial(default, channels=(64,) * 4, depths=(1,) * 4, kernel_size=7, use_bias=False)
+        return make_encoder(self.encoder or default, self.common)

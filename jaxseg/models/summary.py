@@ -1,4 +1,4 @@
-"""What a network costs, module by module, without running or compiling it: shapes, parameters, operations, memory."""
+"""The cost of a network, module by module, without running or compiling it: shapes, parameters, operations, memory."""
 
 import itertools
 import math
@@ -13,14 +13,14 @@ from jax.extend.core import Var
 
 
 class Row(NamedTuple):
-    """One module, with all that lies inside it.
+    """One module, together with the modules inside it.
 
     Attributes:
         path: names from the network down, with "/" between; empty for the network itself.
         kind: name of its class.
-        shape: of its first output, without the batch; None where it returns no array.
-        parameters: how many numbers are learned in it.
-        flops: of its convolutions and matrix products for one image, 2 for a multiply-add, zeros of padding included.
+        shape: of its first output, without the batch; None if it returns no array.
+        parameters: the number of its parameters.
+        flops: of its convolutions and matrix products for one image: 2 for a multiply-add, also for zeros of padding.
     """
 
     path: str
@@ -34,12 +34,13 @@ class Totals(NamedTuple):
     """The whole network.
 
     Attributes:
-        parameters: how many numbers are learned.
-        statistics: running statistics of the norms.
+        parameters: the number of parameters.
+        statistics: the number of running statistics of the norms.
         flops: of one image in evaluation, as XLA estimates them for the lowered program: every operation counts
-            (norms, activations, resizing too), but none on the zeros of padding.
-        inference_bytes: parameters and the most that is alive at one time, for a batch in evaluation.
-        training_bytes: parameters, gradients and two moments, and what a batch leaves behind for the backward pass.
+            (norms, activations and resizing too), except those on zeros of padding.
+        inference_bytes: of the parameters, and of the intermediate results of a batch in evaluation at their peak.
+        training_bytes: of the parameters, gradients and two moments, and of the results of a batch that are kept for
+            the backward pass.
     """
 
     parameters: int
@@ -49,8 +50,8 @@ class Totals(NamedTuple):
     training_bytes: int
 
 
-def modules(model: nn.Module, size: tuple[int, int], channels: int = 3) -> list[Row]:
-    """Returns a row for each module that is called in evaluation, the network first, in the order of the calls.
+def modules(model: nn.Module, size: tuple[int, ...], channels: int = 3) -> list[Row]:
+    """Returns a row for each module that evaluation calls, the network first, in the order of the calls.
 
     Args:
         model: a network, or an encoder.
@@ -64,7 +65,7 @@ def modules(model: nn.Module, size: tuple[int, int], channels: int = 3) -> list[
         if context.method_name != "__call__":
             return call(*args, **kwargs)
         path = context.module.path
-        seen.setdefault(path, (type(context.module).__name__, None))  # its place comes before those inside it
+        seen.setdefault(path, (type(context.module).__name__, None))  # before the modules inside it
         result = call(*args, **kwargs)
         outputs = [leaf for leaf in jax.tree.leaves(result) if hasattr(leaf, "shape") and leaf.ndim]
         seen[path] = (type(context.module).__name__, tuple(outputs[0].shape[1:]) if outputs else None)
@@ -83,8 +84,8 @@ def modules(model: nn.Module, size: tuple[int, int], channels: int = 3) -> list[
     return [Row("/".join(path), kind, shape, parameters[path], flops[path]) for path, (kind, shape) in seen.items()]
 
 
-def totals(model: nn.Module, size: tuple[int, int], channels: int = 3, batch: int = 1) -> Totals:
-    """Returns the costs of the whole network for images of `size`, `batch` of them at a time."""
+def totals(model: nn.Module, size: tuple[int, ...], channels: int = 3, batch: int = 1) -> Totals:
+    """Returns the costs of the whole network for batches of `batch` images of `size`."""
     variables, image = shapes(model, size, channels)
     images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), image.dtype)
 
@@ -104,6 +105,7 @@ def totals(model: nn.Module, size: tuple[int, int], channels: int = 3, batch: in
     kept = jax.make_jaxpr(backward)(variables["params"], rest, images).jaxpr
     residuals = {v for v in kept.outvars if isinstance(v, Var)} - set(kept.invars)
     cost = jax.jit(evaluate).lower(variables, image).cost_analysis()
+    assert cost is not None
     learned, fixed = _bytes(variables["params"]), _bytes(rest)
     program = jax.make_jaxpr(evaluate)(variables, images)
     return Totals(
@@ -115,19 +117,19 @@ def totals(model: nn.Module, size: tuple[int, int], channels: int = 3, batch: in
     )
 
 
-def shapes(model: nn.Module, size: tuple[int, int], channels: int) -> tuple[Any, jax.ShapeDtypeStruct]:
+def shapes(model: nn.Module, size: tuple[int, ...], channels: int) -> tuple[Any, jax.ShapeDtypeStruct]:
     """Returns the shapes of the variables and of one image."""
     image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
     return jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), image), image
 
 
 def matrix_flops(program: Any, scope: tuple[str, ...] = (), times: int = 1) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Yields (names of the modules around it, operations) for each convolution and matrix product of a jaxpr."""
+    """Yields (names of the enclosing modules, operations) for each convolution and matrix product of a jaxpr."""
     for equation in program.eqns:
         names = scope
         for part in filter(None, str(equation.source_info.name_stack).split("/")):
             name, _, method = part.partition(".")
-            if not method or names[-1:] != (name,):  # "UNet.decode" right inside "UNet" is the module itself
+            if not method or names[-1:] != (name,):  # "UNet.decode" directly inside "UNet" is the same module
                 names = (*names, name)
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
@@ -143,15 +145,15 @@ def matrix_flops(program: Any, scope: tuple[str, ...] = (), times: int = 1) -> I
 
 
 def _taps(equation: Any) -> int:
-    """Returns the output numbers of a convolution; of one with a dilated input, the share that meets a number."""
+    """Returns the size of a convolution's output; for a dilated input, the share that is not computed from zeros."""
     return equation.outvars[0].aval.size // math.prod(equation.params["lhs_dilation"])
 
 
 def _programs(equation: Any) -> list[Any]:
-    """Returns the jaxprs inside an equation; of branches one, and never the rule of a derivative.
+    """Returns the jaxprs inside an equation: one of its branches, and no rule of a derivative.
 
-    Of the branches for several platforms that is one with the most operations: a convolution, where others are sums of
-    products.
+    Of branches for several platforms it takes the one with the most operations in matrix products: others may express a
+    convolution as sums of products.
     """
     if equation.primitive.name == "cond":
         branches = [branch.jaxpr for branch in equation.params["branches"]]
@@ -164,9 +166,9 @@ def _programs(equation: Any) -> list[Any]:
 
 
 def peak_bytes(program: Any) -> int:
-    """Returns the most bytes of intermediate results that are alive at one time, if each is made as it is written.
+    """Returns the most bytes of intermediate results that are alive at one time, if the program runs line by line.
 
-    An upper bound on what XLA needs beside the arguments, since it fuses elementwise operations.
+    It is an upper bound on the memory that XLA needs in addition to the arguments, since XLA fuses operations.
     """
     last = {}
     for place, equation in enumerate(program.eqns):
@@ -190,7 +192,7 @@ def peak_bytes(program: Any) -> int:
 
 
 def _by_prefix(entries: Iterable[tuple[tuple[str, ...], int]], skip: int = 0) -> dict[tuple[str, ...], int]:
-    """Returns {path: sum over all that lies at or under it}; `skip` names at the front are left out."""
+    """Returns {path: sum of the entries at or under it}, without the first `skip` names of each path."""
     sums: dict[tuple[str, ...], int] = defaultdict(int)
     for path, value in entries:
         for end in range(len(path) - skip + 1):

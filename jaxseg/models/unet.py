@@ -24,14 +24,13 @@ from jaxseg.models.encoders.plain import ConvStage, Padding, PlainEncoder, conv_
 from jaxseg.nn import (
     Conv,
     ConvTranspose,
+    Layers,
     SubPixelUp,
-    make_norm,
     max_pool_with_indices,
     max_unpool,
     pad_to_multiple,
     resize,
 )
-from jaxseg.types import Activation, NormFactory
 
 Up = Literal["transposed", "subpixel", "nearest", "bilinear"]
 Skip = Literal["concat", "add", "indices", "none"]
@@ -40,9 +39,9 @@ Skip = Literal["concat", "add", "indices", "none"]
 class UNetStage(nn.Module):
     """(f[b,h,w,c], skip f[b,H,W,s]) -> f[b,H,W,features]: up-convolution, concatenation, convolutions (Fig. 1 right).
 
-    `factor` is the ratio of the resolutions; a skip of no channels only gives the size. With padding="valid" the middle
-    of the skip is taken ("copy and crop"). Children: "up" (where it has parameters), "match" (a 1x1 convolution to the
-    skip's channels where skip="add" or "indices" finds others), "conv1", "conv2", ...
+    `factor` is the ratio of the resolutions; a skip without channels only gives the size. With padding="valid" the
+    middle of the skip is used ("copy and crop"). Children: "up" (where it has parameters), "match" (a 1x1 convolution
+    to the skip's channels, for skip="add" or "indices" if the numbers of channels differ), "conv1", "conv2", ...
     """
 
     features: int
@@ -51,9 +50,7 @@ class UNetStage(nn.Module):
     up: Up = "transposed"
     padding: Padding = "same"
     skip: Skip = "concat"
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
@@ -65,21 +62,20 @@ class UNetStage(nn.Module):
             x = jnp.concatenate([x, crop_middle(skip, x.shape[1:3])], axis=-1)
         elif self.skip == "add" and skip.shape[-1]:
             x = self._match(x, skip) + crop_middle(skip, x.shape[1:3])
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        return conv_layers(x, self.features, self.convs, self.padding, layers, train=train)
+        return conv_layers(x, self.features, self.convs, self.padding, self.common, train=train)
 
-    def _upsample(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    def _upsample(self, x: jax.Array, size: tuple[int, ...]) -> jax.Array:
         if self.up in ("nearest", "bilinear"):
             return resize(x, size, self.up)
         if self.factor == 1:
-            return Conv(self.features, kernel_size=1, dtype=self.dtype, name="up")(x)
+            return Conv(self.features, kernel_size=1, dtype=self.common.dtype, name="up")(x)
         if self.up == "subpixel":
-            return SubPixelUp(self.features, self.factor, dtype=self.dtype, name="up")(x)
-        return ConvTranspose(self.features, self.factor, self.factor, dtype=self.dtype, name="up")(x)
+            return SubPixelUp(self.features, self.factor, common=self.common.replace(norm=None, act=None), name="up")(x)
+        return ConvTranspose(self.features, self.factor, self.factor, dtype=self.common.dtype, name="up")(x)
 
     def _match(self, x: jax.Array, skip: jax.Array) -> jax.Array:
         same = x.shape[-1] == skip.shape[-1]
-        return x if same else Conv(skip.shape[-1], kernel_size=1, dtype=self.dtype, name="match")(x)
+        return x if same else Conv(skip.shape[-1], kernel_size=1, dtype=self.common.dtype, name="match")(x)
 
 
 class UNetDecoder(nn.Module):
@@ -88,7 +84,8 @@ class UNetDecoder(nn.Module):
     Attributes:
         widths: channels of each level of the result, finest first.
         strides: those of the pyramid, one more than widths.
-        added: how many levels, the finest, are no levels of the encoder; their stages are named "full0", "full1", ...
+        added: the number of levels, from the finest, that the encoder does not have; their stages are named "full0",
+            "full1", ...
     """
 
     widths: tuple[int, ...]
@@ -98,18 +95,16 @@ class UNetDecoder(nn.Module):
     up: Up = "transposed"
     padding: Padding = "same"
     skip: Skip = "concat"
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, pyramid: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
 
         def stage(i: int, x: jax.Array, skip: jax.Array) -> jax.Array:
             factor = self.strides[i + 1] // self.strides[i]
             name = f"full{i}" if i < self.added else f"stage{i - self.added}"
-            block = UNetStage(self.widths[i], factor, self.convs, self.up, self.padding, self.skip, **layers, name=name)
+            form = (self.convs, self.up, self.padding, self.skip)
+            block = UNetStage(self.widths[i], factor, *form, self.common, name=name)
             return block(x, skip, train=train)
 
         return walk_up(stage, pyramid)
@@ -123,25 +118,25 @@ class UNet(nn.Module):
         widths: channels of each level, finest first; the last is the bottom of the U.
         convs: 3x3 convolutions of each level, on either path.
         dropout: rate at the end of the contracting path (section 3.1); .5 at the two deepest levels in the authors'
-            release. It belongs to the paper's own encoder.
+            release. It has no effect on another encoder.
         padding: "same": the image is padded with zeros at the bottom and right to a multiple of the coarsest stride,
-            and every convolution keeps its size. "valid": the paper's form; the context that the convolutions take is
-            made by mirroring the image at its borders (Fig. 2), with the whole image as one tile.
+            and every convolution keeps its size. "valid": the paper's form, in which the image is mirrored at its
+            borders to give the convolutions their context (Fig. 2); the whole image is one tile.
         up: "transposed": the paper's up-convolution; "subpixel": a 3x3 convolution whose features become pixels (Shi et
-            al. 2016); or "nearest" or "bilinear" interpolation without parameters, for which no image is padded: each
-            level is brought to the size of the next.
-        skip: what a level of the decoder takes from that of the encoder: "concat": the features, beside its own, as in
-            the paper; "add": their sum; "indices": the places of the maxima alone, to which its own are put back in
-            place of `up` (SegNet's un-pooling); "none": nothing.
-        full_resolution: whether the decoder goes on to the image's resolution over an encoder that starts at a stride
+            al. 2016); or "nearest" or "bilinear" interpolation to the size of the next level, for which the image is
+            not padded.
+        skip: how a level of the decoder uses that of the encoder: "concat": concatenates both, as in the paper; "add":
+            adds both; "indices": puts the decoder's features to the places of the encoder's maxima, which replaces `up`
+            (SegNet's un-pooling); "none": not at all.
+        full_resolution: whether the decoder continues to the image's resolution over an encoder that starts at a stride
             of 2 or more, in stages without a skip; `widths` then has one more for each. False: the logits are
             up-sampled.
-        full_skip: whether the features of stride 1, where the encoder has them, take part.
-        center: whether the convolutions of a level also stand at the bottom, before the expanding path.
+        full_skip: whether features of stride 1 are used as a skip, if the encoder has them.
+        center: whether there are convolutions at the bottom too, before the expanding path.
         head_kernel: side of the last convolution's kernel.
-        encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. `widths` then are
-            those of the decoder's levels, finest first, one fewer than the encoder's.
-        axis_name: mapped axis over which dropout is drawn.
+        encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. With another encoder,
+            `widths` are those of the decoder's levels, finest first, one fewer than the encoder's.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -156,22 +151,16 @@ class UNet(nn.Module):
     center: bool = False
     head_kernel: Literal[1, 3] = 1
     encoder: EncoderFactory | None = None
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
         if self.encoder is not None and self.padding == "valid":
             raise ValueError(
                 "UNet: padding='valid' is a form of the paper's own encoder; another encoder needs 'same'."
             )
-        own = functools.partial(
-            PlainEncoder, self.widths, self.convs, self.dropout, self.padding, axis_name=self.axis_name
-        )
-        encoder = make_encoder(self.encoder or own, **layers)
+        default = functools.partial(PlainEncoder, self.widths, self.convs, self.dropout, self.padding)
+        encoder = make_encoder(self.encoder or default, self.common)
         if self.padding == "valid":
             x, size = pad_for_valid(image, len(encoder.strides), self.convs), image.shape[1:3]
         else:
@@ -189,20 +178,19 @@ class UNet(nn.Module):
                 f"strides 1, 2, 4, ..., here they are {strides}."
             )
         if self.center:
-            stage = ConvStage(skips[-1].shape[-1], self.convs, self.padding, **layers, name="center")
+            stage = ConvStage(skips[-1].shape[-1], self.convs, self.padding, common=self.common, name="center")
             skips = (*skips[:-1], stage(skips[-1], train=train))
-        decoded = UNetDecoder(
-            self.widths[: len(skips) - 1], strides, added, self.convs, self.up, self.padding, self.skip, **layers,
-            name="decoder",
-        )(skips, train=train)  # fmt: skip
+        form = (self.convs, self.up, self.padding, self.skip)
+        decoder = UNetDecoder(self.widths[: len(skips) - 1], strides, added, *form, self.common, name="decoder")
+        decoded = decoder(skips, train=train)
         top = decoded[0] if decoded else skips[0]
         whole = top.shape[1:3] if strides[0] == 1 else x.shape[1:3]
-        logits = to_logits(top, self.num_classes, whole, size, kernel_size=self.head_kernel, dtype=self.dtype)
+        logits = to_logits(top, self.num_classes, whole, size, kernel_size=self.head_kernel, dtype=self.common.dtype)
         full = {f"decoder/full{i}": x for i, x in enumerate(decoded[:added])}
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded[added:]), **full}
 
 
-def crop_middle(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def crop_middle(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """f[b,h,w,c] -> f[b,*size,c], the middle of x."""
     top, left = ((have - want) // 2 for have, want in zip(x.shape[1:3], size))
     return x[:, top : top + size[0], left : left + size[1]]
@@ -211,8 +199,8 @@ def crop_middle(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 def valid_size(size: int, levels: int, convs: int = 2) -> tuple[int, int]:
     """Returns (input, output) of the smallest U-Net without padding whose output covers `size` pixels.
 
-    The bottom decides: an input of n there is 2n + 2·convs one level up, and all the poolings are even. For levels=5:
-    valid_size(388, 5) == (572, 388), the numbers of Fig. 1.
+    It tries sizes of the bottom level: an input of n there is 2n + 2·convs one level up, so that every pooling halves
+    an even size. valid_size(388, 5) == (572, 388), the numbers of Fig. 1.
     """
     lost = 2 * convs
     bottom = 0
@@ -229,7 +217,7 @@ def pad_for_valid(image: jax.Array, levels: int, convs: int = 2) -> jax.Array:
     """f[b,h,w,c] -> f[b,H,W,c] with the image mirrored at its borders, for a U-Net without padding.
 
     Output pixel (0, 0) of that network is image pixel (0, 0). The mirroring repeats where the image is smaller than
-    the margin, so that one pixel is enough.
+    the margin, so that any image of at least one pixel works.
     """
     for axis in (1, 2):
         size = image.shape[axis]

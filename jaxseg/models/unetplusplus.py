@@ -1,6 +1,6 @@
 """UNet++ (Zhou, Siddiquee, Tajbakhsh and Liang 2018, "UNet++: A Nested U-Net Architecture", arXiv 1807.10165).
 
-Node X^{i,j} of Fig. 1a stands at level i of the pyramid and is the j-th along its skip pathway: X^{i,0} are the
+Node X^{i,j} of Fig. 1a is at level i of the pyramid and is the j-th along its skip pathway: X^{i,0} are the
 encoder's features, and X^{i,j} = H([X^{i,0}, ..., X^{i,j-1}, U(X^{i+1,j-1})]) (section 3.1), with up-sampling U and two
 3x3 convolutions H. The paper's network has 9.04 million parameters (Table 2); ours counts as many with `norm="none"`.
 
@@ -9,7 +9,7 @@ The form of segmentation_models_pytorch's `UnetPlusPlus` over a pre-trained enco
 """
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,7 @@ from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, n
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import ConvStage, PlainEncoder
 from jaxseg.models.unet import UNetStage, Up
-from jaxseg.nn import make_norm, pad_to_multiple
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import Layers, pad_to_multiple
 
 Node = tuple[int, int]
 
@@ -34,8 +33,9 @@ class UNetPlusPlusDecoder(nn.Module):
     Attributes:
         widths: channels of the last node of each level, finest first.
         strides: those of the pyramid, one more than widths.
-        added: how many levels, the finest, are no levels of the encoder: one node each, after the last X^{0,j}.
-        depth: the j of the last X^{0,j} to be computed; None: that of the whole network.
+        added: the number of levels, from the finest, that the encoder does not have: one node each, after the last
+            X^{0,j}.
+        depth: the j of the last X^{0,j} that is computed; None: that of the whole network.
         convs, up: as in `UNetPlusPlus`.
     """
 
@@ -45,9 +45,7 @@ class UNetPlusPlusDecoder(nn.Module):
     depth: int | None = None
     convs: int = 2
     up: Up = "transposed"
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(
@@ -72,8 +70,7 @@ class UNetPlusPlusDecoder(nn.Module):
 
     def _stage(self, i: int, features: int, name: str) -> UNetStage:
         factor = self.strides[i + 1] // self.strides[i]
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        return UNetStage(features, factor, self.convs, self.up, **layers, name=name)
+        return UNetStage(features, factor, self.convs, self.up, common=self.common, name=name)
 
 
 class UNetPlusPlus(nn.Module):
@@ -85,18 +82,18 @@ class UNetPlusPlus(nn.Module):
         convs: 3x3 convolutions of each node.
         deep_supervision: whether X^{0,1}, X^{0,2}, ... each end in logits (section 3.2). In training those before the
             last are auxiliary outputs; the paper weighs them like the last, which is an aux_weight of 1.
-        branch: of deep supervision, in evaluation. None, the paper's accurate mode: the mean of all logits (the paper
-            averages probabilities). j, its fast mode: the logits of X^{0,j}, from a network pruned to the nodes that
-            they need, UNet++ L^j.
+        branch: the form of evaluation with deep supervision. None, the paper's accurate mode: the mean of all logits
+            (the paper averages probabilities). j, its fast mode: the logits of X^{0,j}, computed by those nodes alone
+            on which they depend, UNet++ L^j.
         up: "transposed" convolution, or "nearest" or "bilinear" interpolation.
-        full_resolution: whether the decoder goes on to the image's resolution over an encoder that starts at a stride
+        full_resolution: whether the decoder continues to the image's resolution over an encoder that starts at a stride
             of 2 or more, in stages without a skip; `widths` then has one more for each.
-        full_skip: whether the features of stride 1, where the encoder has them, take part.
-        center: whether the convolutions of a node also stand at the bottom, before the decoder.
+        full_skip: whether features of stride 1 are used as a skip, if the encoder has them.
+        center: whether the convolutions of a node are also applied to the bottom, before the decoder.
         head_kernel: side of the last convolutions' kernels.
-        encoder: another encoder under the same decoder; None: convolutions and max-pooling. `widths` then are those of
-            the last node of each level, finest first, one fewer than the levels.
-        axis_name: mapped axis over which dropout is drawn.
+        encoder: another encoder under the same decoder; None: convolutions and max-pooling. With another encoder,
+            `widths` are those of the last node of each level, finest first, one fewer than the encoder's levels.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -110,16 +107,12 @@ class UNetPlusPlus(nn.Module):
     center: bool = False
     head_kernel: Literal[1, 3] = 1
     encoder: EncoderFactory | None = None
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        own = functools.partial(PlainEncoder, self.widths, self.convs, axis_name=self.axis_name)
-        encoder = make_encoder(self.encoder or own, **layers)
+        default = functools.partial(PlainEncoder, self.widths, self.convs)
+        encoder = make_encoder(self.encoder or default, self.common)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid, strides = encoder(x, train=train), encoder.strides
         skips, strides, added = decoder_levels(
@@ -130,10 +123,17 @@ class UNetPlusPlus(nn.Module):
         every = train or self.is_initializing()
         depth = self._depth(bottom, every=every)
         if self.center:
-            stage = ConvStage(skips[-1].shape[-1], self.convs, **layers, name="center")
+            stage = ConvStage(skips[-1].shape[-1], self.convs, common=self.common, name="center")
             skips = (*skips[:-1], stage(skips[-1], train=train))
         nodes, full = UNetPlusPlusDecoder(
-            self.widths[: len(skips) - 1], strides, added, depth, self.convs, self.up, **layers, name="decoder"
+            self.widths[: len(skips) - 1],
+            strides,
+            added,
+            depth,
+            self.convs,
+            self.up,
+            common=self.common,
+            name="decoder",
         )(skips, train=train)
 
         def logits_of(j: int) -> jax.Array:
@@ -143,14 +143,14 @@ class UNetPlusPlus(nn.Module):
                 x.shape[1:3],
                 size,
                 kernel_size=self.head_kernel,
-                dtype=self.dtype,
+                dtype=self.common.dtype,
                 name="head" if j == bottom else f"head{j}",
             )
 
         fast = self.branch is not None and not every
         first = 1 if self.deep_supervision and bottom and not fast else depth
         heads = [logits_of(j) for j in range(first, depth + 1)]
-        logits = heads[-1] if train else sum(heads) / len(heads)
+        logits = heads[-1] if train else cast(jax.Array, sum(heads)) / len(heads)
         stages = name_stages(encoder=pyramid, decoder=[nodes[i, depth - i] for i in range(depth)])
         full_stages = {f"decoder/full{i}": x for i, x in enumerate(full)}
         return logits, {"aux": tuple(heads[:-1]) if every else (), **stages, **full_stages}

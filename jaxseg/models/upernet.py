@@ -1,8 +1,8 @@
 """UPerNet (Xiao, Liu, Zhou, Jiang and Sun 2018, "Unified Perceptual Parsing for Scene Understanding", 1807.10221).
 
-The part of the paper that parses scenes: pyramid pooling on the coarsest level, a feature pyramid over all of them,
-and a convolution over the levels side by side (section 3.2, Fig. 4). Widths, and the auxiliary head on the second
-coarsest level, are those of the implementations in common use (mmsegmentation, transformers).
+The part of the paper that parses scenes: pyramid pooling on the coarsest level, a feature pyramid over all levels, and
+a convolution over the concatenated levels (section 3.2, Fig. 4). Widths, and the auxiliary head on the second coarsest
+level, are those of the common implementations (mmsegmentation, transformers).
 
 The form of segmentation_models_pytorch's `UPerNet` is `norm_features=True`, `align_corners=True`, `width=256`,
 `aux_width=None`.
@@ -18,8 +18,7 @@ from flax import linen as nn
 from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, coarse_levels, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import ConvNormAct, Dropout, LayerNorm, PyramidPooling, make_norm, resize
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import ConvNormAct, Dropout, LayerNorm, Layers, PyramidPooling, resize
 
 
 class UPerDecoder(nn.Module):
@@ -32,23 +31,17 @@ class UPerDecoder(nn.Module):
     features: int
     bins: tuple[int, ...] = (1, 2, 3, 6)
     norm_features: bool = False
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, pyramid: Sequence[jax.Array], *, train: bool = False) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
 
         def block(name: str, x: jax.Array, kernel_size: int = 3) -> jax.Array:
-            return ConvNormAct(self.features, kernel_size, **layers, name=name)(x, train=train)
+            return ConvNormAct(self.features, kernel_size, common=self.common, name=name)(x, train=train)
 
         if self.norm_features:
-            pyramid = [LayerNorm(self.dtype, 1e-6, name=f"norm{i}")(x) for i, x in enumerate(pyramid)]
-        pooled = PyramidPooling(self.features, self.bins, **layers, axis_name=self.axis_name, name="pyramid")(
-            pyramid[-1], train=train
-        )
+            pyramid = [LayerNorm(self.common.dtype, 1e-6, name=f"norm{i}")(x) for i, x in enumerate(pyramid)]
+        pooled = PyramidPooling(self.features, self.bins, common=self.common, name="pyramid")(pyramid[-1], train=train)
         sums = [block("bottleneck", pooled)]
         for i in reversed(range(len(pyramid) - 1)):
             sums.insert(0, block(f"lateral{i}", pyramid[i], 1) + resize(sums[0], pyramid[i].shape[1:3]))
@@ -65,12 +58,13 @@ class UPerNet(nn.Module):
         width: channels of the feature pyramid and after the fusion.
         bins: sides of the grids of the pyramid pooling.
         finest: the smallest stride whose level takes part.
-        norm_features: whether a layer norm stands on each level of the encoder.
+        norm_features: whether each level of the encoder passes a layer norm.
         align_corners: of the last up-sampling, to the image's size.
         dropout: rate at which channels are dropped before the logits, also in the auxiliary head.
-        aux_width: channels of the auxiliary head on the second coarsest level, usually weighed .4; None: no head.
+        aux_width: channels of the auxiliary head on the second coarsest level, usually with a loss weight of .4; None:
+            no head.
         encoder: an `EncoderFactory`; the paper's is ResNet-50.
-        axis_name: mapped axis over which dropout is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     num_classes: int
@@ -82,22 +76,18 @@ class UPerNet(nn.Module):
     dropout: float = 0.0
     aux_width: int | None = 256
     encoder: EncoderFactory = encoders.factory("resnet50")
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        encoder = make_encoder(self.encoder, **layers)
+        encoder = make_encoder(self.encoder, self.common)
         size = image.shape[1:3]
         pyramid = encoder(image, train=train)
         taken, _ = coarse_levels("UPerNet", pyramid, encoder.strides, self.finest)
-        x, levels = UPerDecoder(
-            self.width, self.bins, self.norm_features, **layers, axis_name=self.axis_name, name="decoder"
-        )(taken, train=train)
-        dropped = Dropout(self.dropout, axis_name=self.axis_name, spatial=True, name="dropout")(x, train=train)
-        logits = to_logits(dropped, self.num_classes, size, align_corners=self.align_corners, dtype=self.dtype)
+        x, levels = UPerDecoder(self.width, self.bins, self.norm_features, common=self.common, name="decoder")(
+            taken, train=train
+        )
+        dropped = Dropout(self.dropout, axis_name=self.common.axis_name, spatial=True, name="dropout")(x, train=train)
+        logits = to_logits(dropped, self.num_classes, size, align_corners=self.align_corners, dtype=self.common.dtype)
         aux = auxiliary_logits(self, taken, size, self.aux_width, self.dropout, train=train)
         return logits, {"aux": aux, **name_stages(encoder=pyramid, decoder=levels), "decoder/fused": x}

@@ -8,14 +8,12 @@ is that of the foreground, whose probability is its sigmoid.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import ConvNormAct, make_norm, pad_to_multiple
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import ConvNormAct, Layers, pad_to_multiple
 
 
 class VGGHead(nn.Module):
@@ -30,18 +28,15 @@ class VGGHead(nn.Module):
     num_classes: int
     widths: tuple[int, ...] = (32, 16)
     encoder: EncoderFactory = encoders.factory("vgg16")
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        encoder = make_encoder(self.encoder, **layers)
+        encoder = make_encoder(self.encoder, self.common)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
         y = pyramid[-1]
         for i, features in enumerate(self.widths, start=1):
-            y = ConvNormAct(features, **layers, name=f"conv{i}")(y, train=train)
-        logits = to_logits(y, self.num_classes, x.shape[1:3], size, dtype=self.dtype)
+            y = ConvNormAct(features, common=self.common, name=f"conv{i}")(y, train=train)
+        logits = to_logits(y, self.num_classes, x.shape[1:3], size, dtype=self.common.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid), "hidden": y}

@@ -1,30 +1,23 @@
 """The blocks that networks are built of: convolutions, norms, residual blocks, attention, pooling and resizing.
 
-All take and give f[b,h,w,c] of any height and width, or the tokens of attention, and know nothing of configs, data or
-files.
+All take and return f[b,h,w,c] of any height and width, or the tokens of attention. The functions of arrays lie in
+`jaxseg.nn.ops`, the layers over them here.
 """
 
 from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
-from jaxseg.nn.conv import (
-    Conv,
-    ConvNormAct,
-    ConvTranspose,
-    ConvTransposeNormAct,
-    classifier,
-    conv2d,
-    conv_transpose2d,
-    depth_to_space,
-    he_normal,
-    space_to_depth,
-)
-from jaxseg.nn.deformable import DeformableAttention, deformable_attention
-from jaxseg.nn.dot_product import dot_product_attention
+from jaxseg.nn.conv import Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier, he_normal
+from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
 from jaxseg.nn.inverted import InvertedResidual, round_channels
 from jaxseg.nn.large_fov import LargeFOV
-from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, group_norm, is_identity, make_norm
-from jaxseg.nn.pooling import (
+from jaxseg.nn.layers import BARE, Layers
+from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, NormSpec, is_identity, make_norm
+from jaxseg.nn.ops.conv import conv2d, conv_transpose2d, depth_to_space, space_to_depth
+from jaxseg.nn.ops.deformable import deformable_attention
+from jaxseg.nn.ops.dot_product import dot_product_attention
+from jaxseg.nn.ops.group_norm import group_norm
+from jaxseg.nn.ops.pooling import (
     adaptive_avg_pool,
     avg_pool,
     global_avg_pool,
@@ -32,13 +25,15 @@ from jaxseg.nn.pooling import (
     max_pool_with_indices,
     max_unpool,
 )
+from jaxseg.nn.ops.resize import crop_to, pad_to_multiple, resize, resize_to_sizes, upsample
 from jaxseg.nn.pyramid import PyramidPooling
 from jaxseg.nn.remat import rematerialised
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
-from jaxseg.nn.resize import SubPixelUp, crop_to, pad_to_multiple, resize, resize_to_sizes, upsample
+from jaxseg.nn.subpixel import SubPixelUp
 
 __all__ = [
     "ASPP",
+    "BARE",
     "SHORTCUTS",
     "AttentionGate",
     "BasicBlock",
@@ -55,7 +50,9 @@ __all__ = [
     "InvertedResidual",
     "LargeFOV",
     "LayerNorm",
+    "Layers",
     "MultiHeadAttention",
+    "NormSpec",
     "PreActBlock",
     "PyramidPooling",
     "ResidualBlock",

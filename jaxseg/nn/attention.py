@@ -6,22 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from jaxseg.nn.conv import Conv, Initializer, check_image
-from jaxseg.nn.dot_product import dot_product_attention
-from jaxseg.nn.pooling import global_avg_pool
-from jaxseg.nn.resize import resize
+from jaxseg.nn.layers import BARE, Layers
+from jaxseg.nn.ops.dot_product import dot_product_attention
+from jaxseg.nn.ops.pooling import global_avg_pool
+from jaxseg.nn.ops.resize import resize
 from jaxseg.types import Activation
 
 
 class MultiHeadAttention(nn.Module):
     """Multi-head attention (Vaswani 2017, section 3.2.2): query f[b,q,c], key and value f[b,t,e] -> f[b,q,c].
 
-    Positions, residual connection and norm are the caller's. Children: "query", "key", "value", "out".
+    The caller adds positions, residual connection and norm. Children: "query", "key", "value", "out".
 
     Attributes:
         num_heads: n; must divide c.
-        kernel_init: of all four projections.
+        kernel_init: initialiser of the kernels of all four projections.
         dtype: compute dtype; the softmax is float32.
 
     Raises:
@@ -34,16 +36,19 @@ class MultiHeadAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, query: jax.Array, key: jax.Array | None = None, value: jax.Array | None = None,
+        self,
+        query: jax.Array,
+        key: jax.Array | None = None,
+        value: jax.Array | None = None,
         mask: jax.Array | None = None,
-    ) -> jax.Array:  # fmt: skip
-        """Without a key the query is the key, without a value the key is the value.
+    ) -> jax.Array:
+        """Attends; the key defaults to the query, the value to the key.
 
         Args:
             query: f[b,q,c].
             key: f[b,t,e].
             value: f[b,t,v].
-            mask: bool[b,n,q,t] or bool[b,1,q,t], False where a query must not look.
+            mask: bool[b,n,q,t] or bool[b,1,q,t], False where a query must not attend.
         """
         key = query if key is None else key
         value = key if value is None else value
@@ -63,17 +68,18 @@ class MultiHeadAttention(nn.Module):
 class SelfAttention2D(nn.Module):
     """Multi-head self-attention over the t = h w pixels (Vaswani 2017, eq. 1): f[b,h,w,c] -> f[b,h,w,c].
 
-    Residual connection and norm are the caller's. Children: "query", "key", "value", "out".
+    The caller adds residual connection and norm. Children: "query", "key", "value", "out".
 
     Attributes:
         num_heads: n.
         qkv_features: n d, the width of queries, keys and values together; None is c.
-        position: what is added to the input to say where a pixel is. "sincos": half the channels encode the row and
-            half the column (Vaswani 2017, section 3.5, an axis each). "learned": a table f32[*table_size,c], resized
-            bilinearly to h x w. "none": the layer does not know.
+        position: encoding of a pixel's position that is added to the input. "sincos": half of the channels encode the
+            row and half the column (Vaswani 2017, section 3.5, for each axis). "learned": a table f32[*table_size,c],
+            resized bilinearly to h x w. "none": no encoding.
         table_size: rows and columns of the learned table.
-        sow_weights: sows the weights f32[b,n,t,t] into "intermediates" as "attention" (a second computation of them).
-        out_init: initialiser of the kernel of "out"; zeros let a residual block start as the identity.
+        sow_weights: stores the attention weights f32[b,n,t,t] in the collection "intermediates" as "attention"; this
+            computes them a second time.
+        out_init: initialiser of the kernel of "out"; with zeros a residual block starts as the identity.
         dtype: compute dtype; the softmax is float32.
 
     Raises:
@@ -95,7 +101,7 @@ class SelfAttention2D(nn.Module):
         width = self.qkv_features or c
         if width % self.num_heads:
             raise ValueError(f"SelfAttention2D of {width} features cannot have {self.num_heads} heads of equal width.")
-        (x,) = nn.dtypes.promote_dtype(x, dtype=self.dtype)
+        (x,) = promote_dtype(x, dtype=self.dtype)
         tokens = (x + self._position(h, w, c).astype(x.dtype)).reshape(b, h * w, c)
 
         def project(name: str) -> jax.Array:
@@ -123,9 +129,9 @@ class SelfAttention2D(nn.Module):
 
 
 def sincos_position(h: int, w: int, c: int, temperature: float = 10000.0) -> np.ndarray:
-    """Sines and cosines of row and column at c / 4 geometric frequencies -> f32[h,w,c] (Vaswani 2017, section 3.5).
+    """Returns sines and cosines of row and column at c / 4 geometric frequencies, f32[h,w,c] (Vaswani 2017, sec. 3.5).
 
-    Channels are (sin row, cos row, sin column, cos column), interleaved so that any c is a prefix of a whole set.
+    Channels repeat (sin row, cos row, sin column, cos column); where 4 does not divide c, the last group is cut.
     """
     quarter = -(-c // 4)
     frequency = temperature ** (-np.arange(quarter) / quarter)
@@ -136,7 +142,7 @@ def sincos_position(h: int, w: int, c: int, temperature: float = 10000.0) -> np.
 
 
 class AttentionGate(nn.Module):
-    """Weighs a skip by a coarser gate (Oktay 2018, eqs. 1-2): f[b,h,w,c], f[b,y,x,g] -> (f[b,h,w,c], f[b,h,w,1]).
+    """Weights a skip by a coarser gate (Oktay 2018, eqs. 1-2): f[b,h,w,c], f[b,y,x,g] -> (f[b,h,w,c], f[b,h,w,1]).
 
     alpha = sigmoid(psi(relu(theta(skip) + phi(gate)))) on the gate's grid, resized bilinearly to the skip's, and
     multiplied with it; alpha is the second result. Children: "theta" (kernel = stride = the ratio of the sizes), "phi"
@@ -144,13 +150,11 @@ class AttentionGate(nn.Module):
 
     Attributes:
         inter_features: channels of theta and phi; None is c / 2.
-        act: the activation between them.
-        dtype: compute dtype.
+        common: gives the activation between them and the dtype.
     """
 
     inter_features: int | None = None
-    act: Activation = nn.relu
-    dtype: Any = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, skip: jax.Array, gate: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
@@ -160,9 +164,10 @@ class AttentionGate(nn.Module):
         h, w, c = skip.shape[1:]
         features = self.inter_features or max(1, c // 2)
         ratio = min(max(1, round(h / gate.shape[1])), h, w)
-        theta = Conv(features, ratio, stride=ratio, padding=0, use_bias=False, dtype=self.dtype, name="theta")(skip)
-        phi = Conv(features, 1, dtype=self.dtype, name="phi")(gate)
-        score = Conv(1, 1, dtype=self.dtype, name="psi")(self.act(theta + resize(phi, theta.shape[1:3])))
+        dtype = self.common.dtype
+        theta = Conv(features, ratio, stride=ratio, padding=0, use_bias=False, dtype=dtype, name="theta")(skip)
+        phi = Conv(features, 1, dtype=dtype, name="phi")(gate)
+        score = Conv(1, 1, dtype=dtype, name="psi")(self.common.activate(theta + resize(phi, theta.shape[1:3])))
         alpha = resize(nn.sigmoid(score), (h, w)).astype(skip.dtype)
         return skip * alpha, alpha
 
@@ -171,10 +176,10 @@ class SqueezeExcite(nn.Module):
     """Channel gates from the image's mean (Hu 2018, eqs. 2-4): f[b,h,w,c] -> f[b,h,w,c]. Children: "reduce", "expand".
 
     Attributes:
-        ratio: c / ratio features between the two dense layers, at least 1.
-        features: their number itself, in place of a ratio.
-        act: the activation between them.
-        gate: the one after them, which gives the gates.
+        ratio: the layer between the two convolutions has c / ratio features, at least 1.
+        features: the number of these features itself; it replaces the ratio.
+        act: the activation between the convolutions.
+        gate: the activation after them, whose results multiply the channels.
         dtype: compute dtype.
     """
 

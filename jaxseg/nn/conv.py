@@ -1,8 +1,8 @@
-"""Convolutions and transposed convolutions, alone and with norm and activation.
+"""Convolutions and transposed convolutions, without and with norm and activation.
 
-All take f[b,h,w,c] of any height and width. Parameters are float32 and the compute dtype is the field `dtype` (None:
-that of the input and the parameters together). Padding is symmetric and explicit, as torch's, so that an even size
-under a stride of two gives the numbers a ported network expects.
+All take f[b,h,w,c] of any height and width. Parameters are float32; the compute dtype is the field `dtype` (None: the
+dtype that the input and the parameters promote to). Padding is explicit and the same on every side, as in torch, so
+that a ported network gives the same numbers for an even size at stride 2.
 """
 
 from collections.abc import Callable
@@ -11,20 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
+from flax.linen.dtypes import promote_dtype
 
-from jaxseg.nn.depthwise import depthwise_conv2d
+from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
-from jaxseg.nn.unstrided import unstrided_conv2d
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn.ops.conv import conv2d, conv_transpose2d
 
 Initializer = Callable[..., jax.Array]
 
-# He et al. 2015, eq. 10, with the truncation that keeps the variance at 2 / fan_in.
+# He et al. 2015, eq. 10, from a truncated normal distribution of variance 2 / fan_in.
 he_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 
-# For the weights of a class head: training begins from even class probabilities however large the features are.
+# For the kernel of a class head: training starts from almost equal class probabilities, however large the features.
 near_zero: Initializer = nn.initializers.normal(0.01)
 
 
@@ -38,14 +37,14 @@ class Conv(nn.Module):
         kernel_size: side of the square kernel.
         stride: step between output pixels.
         dilation: step between the kernel's taps (the atrous rate).
-        groups: blocks of channels that do not see each other; c makes the convolution depthwise.
-        use_bias: adds a bias per feature.
-        padding: p, zeros on every side; None is dilation * (kernel_size - 1) // 2, which keeps the size of an odd
-            kernel at stride 1; 0 is the "valid" convolution.
+        groups: number of channel groups, each of which is convolved separately; c makes the convolution depthwise.
+        use_bias: whether a bias is added to each feature.
+        padding: p, zeros on every side. None is dilation * (kernel_size - 1) // 2, which keeps the size at stride 1
+            where kernel_size is odd; 0 is the "valid" convolution.
         dtype: compute dtype.
 
     Raises:
-        ValueError: if `groups` divides not both c and `features`, or the kernel does not fit into the padded input.
+        ValueError: if `groups` does not divide both c and `features`, or the kernel is larger than the padded input.
     """
 
     features: int
@@ -74,40 +73,21 @@ class Conv(nn.Module):
             )
         kernel = self.param("kernel", self.kernel_init, (k, k, c // self.groups, self.features), jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv2d(x, kernel, stride=self.stride, dilation=self.dilation, groups=self.groups, padding=padding)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
-
-
-def conv2d(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, groups: int = 1, padding: int = 0
-) -> jax.Array:
-    """Convolves f[b,h,w,c] with f[u,v,c/groups,o], zero-padded by `padding` on every side -> f[b,y,x,o]."""
-    if kernel.shape[:2] == (1, 1) and groups == 1 and padding == 0:
-        # As one product of matrices: its kernel gradient is twice as fast as that of a product over b, h and w.
-        x = x[:, ::stride, ::stride]
-        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
-    if groups == x.shape[-1] == kernel.shape[-1] > 1:
-        return depthwise_conv2d(x, kernel, stride, dilation, padding)
-    if stride == groups == 1:
-        return unstrided_conv2d(x, kernel, dilation, padding)
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
-    )  # fmt: skip
 
 
 class ConvNormAct(nn.Module):
     """Convolution, norm, activation: f[b,h,w,c] -> f[b,h/stride,w/stride,features] (sizes rounded up).
 
     Children: "conv" (or "depthwise" and "pointwise" where `separable`, as in Chollet 2017) and "norm". The convolution
-    has a bias only where no norm follows it.
+    has a bias only where no norm follows.
 
     Attributes:
-        features, kernel_size, stride, dilation, groups, padding, dtype: as in `Conv`.
-        separable: a depthwise convolution followed by a 1x1 convolution, in place of one convolution.
-        norm: factory of the norm layer, see `jaxseg.nn.make_norm`; None for none.
-        act: activation; None for none.
+        features, kernel_size, stride, dilation, groups, padding: as in `Conv`.
+        separable: a depthwise convolution followed by a 1x1 convolution replaces the one convolution.
+        common: norm, activation and dtype.
     """
 
     features: int
@@ -116,26 +96,23 @@ class ConvNormAct(nn.Module):
     dilation: int = 1
     groups: int = 1
     separable: bool = False
-    norm: NormFactory | None = None
-    act: Activation | None = nn.relu
     padding: int | None = None
-    dtype: Any = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        bias = is_identity(self.norm)
-        space = dict(kernel_size=self.kernel_size, stride=self.stride, dilation=self.dilation, padding=self.padding)
+        bias, dtype = is_identity(self.common.norm), self.common.dtype
+        space: dict[str, Any] = {"kernel_size": self.kernel_size, "stride": self.stride}
+        space |= {"dilation": self.dilation, "padding": self.padding}
         if self.separable:
             if self.groups != 1:
                 raise ValueError(f"A separable ConvNormAct is depthwise already; groups must be 1, got {self.groups}.")
             c = x.shape[-1]
-            x = Conv(c, **space, groups=c, use_bias=False, dtype=self.dtype, name="depthwise")(x)
-            x = Conv(self.features, kernel_size=1, use_bias=bias, dtype=self.dtype, name="pointwise")(x)
+            x = Conv(c, **space, groups=c, use_bias=False, dtype=dtype, name="depthwise")(x)
+            x = Conv(self.features, kernel_size=1, use_bias=bias, dtype=dtype, name="pointwise")(x)
         else:
-            x = Conv(self.features, **space, groups=self.groups, use_bias=bias, dtype=self.dtype, name="conv")(x)
-        if self.norm is not None:
-            x = self.norm(name="norm")(x, train=train)
-        return x if self.act is None else self.act(x)
+            x = Conv(self.features, **space, groups=self.groups, use_bias=bias, dtype=dtype, name="conv")(x)
+        return self.common.activate(self.common.normalise(x, "norm", train=train))
 
 
 class ConvTranspose(nn.Module):
@@ -164,7 +141,7 @@ class ConvTranspose(nn.Module):
         init = self.kernel_init or nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
         kernel = self.param("kernel", init, (k, k, c, self.features), jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv_transpose2d(x, kernel, stride=self.stride)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
@@ -175,83 +152,24 @@ class ConvTransposeNormAct(nn.Module):
     Children: "up", "norm".
 
     Attributes:
-        features, kernel_size, stride, dtype: as in `ConvTranspose`.
-        use_bias: a bias before the norm too; without a norm there always is one.
-        norm: factory of the norm layer; None for none.
+        features, kernel_size, stride: as in `ConvTranspose`.
+        use_bias: whether there is a bias before a norm too; without a norm there always is one.
+        common: norm, activation and dtype.
     """
 
     features: int
     kernel_size: int = 3
     stride: int = 2
     use_bias: bool = False
-    norm: NormFactory | None = None
-    act: Activation = nn.relu
-    dtype: Any = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        bias = self.use_bias or is_identity(self.norm)
-        x = ConvTranspose(
-            self.features, self.kernel_size, self.stride, use_bias=bias, dtype=self.dtype, name="up"
-        )(x)  # fmt: skip
-        if self.norm is not None:
-            x = self.norm(name="norm")(x, train=train)
-        return self.act(x)
-
-
-def conv_transpose2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
-    """Transposed convolution of f[b,h,w,c] with f[k,k,c,o] -> f[b,h*stride,w*stride,o]; see `ConvTranspose`."""
-    # The stride^2 pixels that an input pixel grows into are features of one ordinary convolution, whose kernel holds
-    # the taps t = stride e + u - low for output phase u and shift e. XLA's gradients of the dilated form are slow.
-    k, c, o = kernel.shape[0], *kernel.shape[2:]
-    p = max(0, -(-(k - stride) // 2))
-    before = -(-p // stride)
-    low = stride * before - p
-    side = -(-(low + k) // stride)
-    high = stride * side - low - k
-    taps = jnp.pad(kernel, ((low, high), (low, high), (0, 0), (0, 0))).reshape(side, stride, side, stride, c, o)
-    taps = taps[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5).reshape(side, side, c, stride * stride * o)
-    if side == 1:
-        return depth_to_space(conv2d(x, taps), stride)
-    y = lax.conv_general_dilated(
-        x, taps, (1, 1), [(side - 1 - before, before)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    return depth_to_space(y, stride)
-
-
-def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
-    """Unfolds channels into space: f[b,h,w,r*r*c] -> f[b,h*r,w*r,c], r = factor.
-
-    Channel (u r + v) c + i goes to channel i of pixel (u, v) of its block. (torch's PixelShuffle counts its channels
-    as i r r + u r + v.)
-    """
-    c = x.shape[-1]
-    if c % factor**2:
-        raise ValueError(f"depth_to_space by {factor} needs a multiple of {factor**2} channels, got {c}.")
-    return _depth_to_space(x, factor)
-
-
-def _unfold(x: jax.Array, factor: int) -> jax.Array:
-    b, h, w, c = x.shape
-    o = c // factor**2
-    tiles = x.reshape(b, h, w, factor, factor, o).transpose(0, 1, 3, 2, 4, 5)
-    return tiles.reshape(b, h * factor, w * factor, o)
-
-
-def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
-    """The inverse of `depth_to_space`: f[b,h,w,c] -> f[b,h/r,w/r,r*r*c]; h and w must be multiples of r = factor."""
-    b, h, w, c = x.shape
-    if h % factor or w % factor:
-        raise ValueError(f"space_to_depth by {factor} needs multiples of {factor} pixels, got {h}x{w}.")
-    tiles = x.reshape(b, h // factor, factor, w // factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
-    return tiles.reshape(b, h // factor, w // factor, factor * factor * c)
-
-
-# The same as the automatic gradient, but in an order of axes that the products behind it take without a copy.
-_depth_to_space = jax.custom_vjp(_unfold, nondiff_argnums=(1,))
-_depth_to_space.defvjp(
-    lambda x, factor: (_unfold(x, factor), None), lambda factor, _, dy: (space_to_depth(dy, factor),)
-)
+        bias = self.use_bias or is_identity(self.common.norm)
+        up = ConvTranspose(
+            self.features, self.kernel_size, self.stride, use_bias=bias, dtype=self.common.dtype, name="up"
+        )
+        return self.common.activate(self.common.normalise(up(x), "norm", train=train))
 
 
 def check_image(x: jax.Array, name: str) -> None:
@@ -268,10 +186,10 @@ def classifier(
     dtype: Any = None,
     name: str = "head",
 ) -> Conv:
-    """Returns the convolution f[b,h,w,c] -> f[b,h,w,num_classes] that ends a network, 1x1 unless told otherwise.
+    """Returns the convolution f[b,h,w,c] -> f[b,h,w,num_classes] that ends a network, 1x1 by default.
 
-    Normalised features, in which most networks end, want a start of their own scale: from `near_zero` they may stay at
-    the most frequent class for hundreds of steps. `near_zero` is for sums that no norm bounds, such as ResUNet's, where
-    training then begins from even class probabilities, and for networks whose papers say so.
+    Over normalised features, as most networks have them, keep `he_normal`: from `near_zero` such a network may predict
+    the most frequent class alone for hundreds of steps. `near_zero` is for sums that no norm bounds, such as ResUNet's,
+    and for networks whose papers start from it.
     """
     return Conv(num_classes, kernel_size=kernel_size, dtype=dtype, kernel_init=kernel_init, name=name)

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention (Zhu et al. 2021, "Deformable DETR", section 4.1, eq. 3), by gathers alone."""
+"""Multi-scale deformable attention (Zhu et al. 2021, "Deformable DETR", section 4.1, eq. 3)."""
 
 import math
 from collections.abc import Sequence
@@ -9,55 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-
-def deformable_attention(values: Sequence[jax.Array], locations: jax.Array, weights: jax.Array) -> jax.Array:
-    """Weighted sum of bilinear samples -> f[b,q,n,d].
-
-    Args:
-        values: f[b,h,w,n,d] of each level, of any sizes.
-        locations: f[b,q,n,levels,p,2], x and y of each sample in units of the image, [0, 1]. Outside there are zeros.
-        weights: f[b,q,n,levels,p].
-    """
-    total = jnp.zeros((*weights.shape[:3], values[0].shape[-1]), jnp.float32)
-    for i, value in enumerate(values):
-        total = total + _sample(value, locations[:, :, :, i], weights[:, :, :, i])
-    return total.astype(values[0].dtype)
-
-
-def _sample(value: jax.Array, locations: jax.Array, weights: jax.Array) -> jax.Array:
-    """One level: f[b,h,w,n,d], f[b,q,n,p,2], f[b,q,n,p] -> f32[b,q,n,d]."""
-    b, h, w, n, d = value.shape
-    q, p = locations.shape[1], locations.shape[3]
-    size = np.array([w, h], np.float32).reshape(1, 1, 1, 1, 2)
-    position = locations.astype(jnp.float32) * size - 0.5
-    low = jnp.floor(position)
-    share = position - low
-    flat = value.transpose(0, 3, 1, 2, 4).reshape(b, n, h * w, d)
-    total = jnp.zeros((b, q, n, d), jnp.float32)
-    for right in (0, 1):
-        for down in (0, 1):
-            x, y = low[..., 0] + right, low[..., 1] + down
-            inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
-            part = (share[..., 0] if right else 1 - share[..., 0]) * (share[..., 1] if down else 1 - share[..., 1])
-            # Clipped before the conversion: a diverging offset must not wrap around.
-            index = jnp.clip(y, 0, h - 1).astype(jnp.int32) * w + jnp.clip(x, 0, w - 1).astype(jnp.int32)
-            index = index.transpose(0, 2, 1, 3).reshape(b, n, q * p, 1)
-            corner = jnp.take_along_axis(flat, index, axis=2).reshape(b, n, q, p, d)
-            weight = jnp.where(inside, part * weights, 0.0)
-            total = total + jnp.einsum("bnqpd,bqnp->bqnd", corner, weight, preferred_element_type=jnp.float32)
-    return total
+from jaxseg.nn.ops.deformable import deformable_attention
 
 
 class DeformableAttention(nn.Module):
-    """Each token of a pyramid looks at a few learned places of each of its levels (eq. 3): f[b,t,c] -> f[b,t,c].
+    """Each token of a pyramid attends to a few learned points of each level (eq. 3): f[b,t,c] -> f[b,t,c].
 
-    The tokens are the pixels of the levels one after another; a token's places are around its own pixel's centre.
-    Positions, residual connection and norm are the caller's. Children: "offsets", "weights", "value", "out".
+    The tokens are the pixels of the levels, one level after another; the points of a token lie around the centre of its
+    pixel. The caller adds positions, residual connection and norm. Children: "offsets", "weights", "value", "out".
 
     Attributes:
         num_heads: n; must divide c.
-        points: places a head looks at in each level.
-        dtype: compute dtype; places and weights are float32.
+        points: the number of points to which a head attends in each level.
+        dtype: compute dtype; points and weights are float32.
     """
 
     num_heads: int = 8
@@ -65,8 +29,8 @@ class DeformableAttention(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, position: jax.Array, sizes: Sequence[tuple[int, int]]) -> jax.Array:
-        """`position` f[b,t,c] is added for the places and weights; `sizes` are (h, w) of each level."""
+    def __call__(self, x: jax.Array, position: jax.Array, sizes: Sequence[tuple[int, ...]]) -> jax.Array:
+        """Adds `position` f[b,t,c] to x to place and weight the points; `sizes` are (h, w) of each level."""
         b, t, c = x.shape
         n, p, levels = self.num_heads, self.points, len(sizes)
         if c % n or t != sum(h * w for h, w in sizes):
@@ -83,19 +47,19 @@ class DeformableAttention(nn.Module):
         values = [v.reshape(b, h, w, n, c // n) for v, (h, w) in zip(jnp.split(value, ends, axis=1), sizes)]
         scale = np.array([(w, h) for h, w in sizes], np.float32).reshape(1, 1, 1, levels, 1, 2)
         locations = _centres(sizes).reshape(1, t, 1, 1, 1, 2) + offsets / scale
-        # The samples are many and quickly made again: nothing of them is kept for the gradient.
+        # The samples are many and cheap, so they are computed again for the gradient.
         y = jax.checkpoint(deformable_attention)(values, locations, weights)
         return nn.Dense(c, kernel_init=init, dtype=self.dtype, name="out")(y.reshape(b, t, c))
 
 
-def _centres(sizes: Sequence[tuple[int, int]]) -> np.ndarray:
-    """x and y of the centre of each pixel of each level, f32[t,2] in [0, 1]."""
+def _centres(sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Returns x and y of the centre of each pixel of each level, f32[t,2] in [0, 1]."""
     grids = [np.meshgrid((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h) for h, w in sizes]
     return np.concatenate([np.stack(grid, -1).reshape(-1, 2) for grid in grids]).astype(np.float32)
 
 
 def _star(n: int, levels: int, points: int) -> nn.initializers.Initializer:
-    """Each head begins to look in a direction of its own, at 1, 2, ... pixels (appendix A.4)."""
+    """Returns the initialiser by which each head starts with points in one direction, at 1, 2, ... pixels (A.4)."""
     angle = np.arange(n) * (2 * math.pi / n)
     direction = np.stack([np.cos(angle), np.sin(angle)], -1)
     direction /= np.abs(direction).max(-1, keepdims=True)

@@ -1,7 +1,7 @@
 """Dropout of entries, of channels and of whole residual branches.
 
-The mask of an example depends on the "dropout" key and on the example's place in the global batch alone, so one program
-over the whole batch and one replica a device (`axis_name` of the `pmap`) draw the same masks.
+The mask of an example depends only on the "dropout" key and on the index of the example in the global batch. One
+program over the whole batch, and one replica per device (with the `axis_name` of the `pmap`), draw the same masks.
 """
 
 import itertools
@@ -19,7 +19,7 @@ class Dropout(nn.Module):
     Attributes:
         rate: probability of dropping, in [0, 1].
         axis_name: the mapped axis that the batch is split over, if any.
-        spatial: drops whole channels (Tompson 2015) in place of single entries.
+        spatial: whether whole channels are dropped (Tompson 2015), not single entries.
     """
 
     rate: float
@@ -35,8 +35,8 @@ class Dropout(nn.Module):
 class StochasticDepth(nn.Module):
     """Drops the residual branch f[b,...] of whole examples with probability `rate` when `train` (Huang 2016).
 
-    What stays is scaled by 1 / (1 - rate), so that nothing changes in evaluation. To be called on the branch, before it
-    is added: `x + StochasticDepth(rate, name="drop")(branch, train=train)`.
+    A branch that is kept is scaled by 1 / (1 - rate), so that evaluation needs no scale. Call it on the branch, before
+    the sum: `x + StochasticDepth(rate, name="drop")(branch, train=train)`.
 
     Attributes:
         rate: probability of dropping, in [0, 1].
@@ -52,7 +52,7 @@ class StochasticDepth(nn.Module):
 
 
 def _drop(module: Dropout | StochasticDepth, x: jax.Array, shape: tuple[int, ...], *, train: bool) -> jax.Array:
-    """f[b,...] -> f[b,...]: each example under a mask of its own, whose `shape` broadcasts to the example's."""
+    """f[b,...] -> f[b,...]: each example has its own mask, of a `shape` that broadcasts to that of the example."""
     rate = module.rate
     if not 0.0 <= rate <= 1.0:
         raise ValueError(f"{type(module).__name__} needs a rate in [0, 1], got {rate}.")

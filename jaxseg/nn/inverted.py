@@ -1,10 +1,8 @@
 """The inverted residual block of the mobile networks (Sandler et al. 2018, "MobileNetV2", Fig. 3b and Table 1).
 
-MobileNetV3 adds squeeze-and-excitation after the depthwise convolution (Howard et al. 2019, Fig. 4), and EfficientNet
-drops the branch by chance; its authors call the block MBConv (Tan and Le 2019, section 4).
+MobileNetV3 adds squeeze-and-excitation after the depthwise convolution (Howard et al. 2019, Fig. 4). EfficientNet adds
+stochastic depth; its authors call the block MBConv (Tan and Le 2019, section 4).
 """
-
-from typing import Any
 
 import jax
 from flax import linen as nn
@@ -12,7 +10,8 @@ from flax import linen as nn
 from jaxseg.nn.attention import SqueezeExcite
 from jaxseg.nn.conv import ConvNormAct, check_image
 from jaxseg.nn.dropout import StochasticDepth
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn.layers import BARE, Layers
+from jaxseg.types import Activation
 
 
 class InvertedResidual(nn.Module):
@@ -25,13 +24,13 @@ class InvertedResidual(nn.Module):
         features: channels of the result.
         expanded: channels of the depthwise convolution.
         kernel_size, stride, dilation: of the depthwise convolution.
-        residual: adds the input. A block that shrinks the image in the undilated network has no shortcut, so a stride
-            of 1 is not enough to tell.
+        residual: whether the input is added. It does not follow from the stride: a block whose stride dilation has
+            replaced has stride 1 and no shortcut.
         squeeze: features between the two layers of the squeeze-and-excitation, 0 for none.
         squeeze_act: the activation between them.
         gate: the activation that ends them.
         drop: rate of the stochastic depth.
-        axis_name: mapped axis over which it is drawn.
+        common: norm, dtype, mapped axis, and the activation after "expand" and "depthwise".
     """
 
     features: int
@@ -44,10 +43,7 @@ class InvertedResidual(nn.Module):
     squeeze_act: Activation = nn.relu
     gate: Activation = nn.sigmoid
     drop: float = 0.0
-    norm: NormFactory | None = None
-    act: Activation = nn.relu6
-    dtype: Any = None
-    axis_name: str | None = None
+    common: Layers = BARE.replace(act=nn.relu6)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -56,29 +52,33 @@ class InvertedResidual(nn.Module):
             raise ValueError(
                 f"InvertedResidual cannot add {x.shape[-1]} channels to {self.features} at stride {self.stride}."
             )
-        layers = {"norm": self.norm, "dtype": self.dtype}
         h = x
         if self.expanded != x.shape[-1]:
-            h = ConvNormAct(self.expanded, 1, act=self.act, **layers, name="expand")(h, train=train)
+            h = ConvNormAct(self.expanded, 1, common=self.common, name="expand")(h, train=train)
         h = ConvNormAct(
-            self.expanded, self.kernel_size, stride=self.stride, dilation=self.dilation, groups=self.expanded,
-            act=self.act, **layers, name="depthwise",
-        )(h, train=train)  # fmt: skip
+            self.expanded,
+            self.kernel_size,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.expanded,
+            common=self.common,
+            name="depthwise",
+        )(h, train=train)
         if self.squeeze:
             h = SqueezeExcite(
-                features=self.squeeze, act=self.squeeze_act, gate=self.gate, dtype=self.dtype, name="excite"
+                features=self.squeeze, act=self.squeeze_act, gate=self.gate, dtype=self.common.dtype, name="excite"
             )(h)
-        h = ConvNormAct(self.features, 1, act=None, **layers, name="project")(h, train=train)
+        h = ConvNormAct(self.features, 1, common=self.common.replace(act=None), name="project")(h, train=train)
         if not self.residual:
             return h
-        return x + StochasticDepth(self.drop, axis_name=self.axis_name, name="drop")(h, train=train)
+        return x + StochasticDepth(self.drop, axis_name=self.common.axis_name, name="drop")(h, train=train)
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` nearest to `channels`, at least `divisor`, and the next one if that loses over 10 %.
+    """Returns the nearest multiple of `divisor`, at least `divisor`, or the next one if that loses more than 10 %.
 
-    So the reference networks scale their widths: round_channels(35) == 32 is not more than a tenth below, but
-    round_channels(11) == 16, since 8 would be.
+    The reference networks scale their widths in this way: round_channels(35) == 32, which is less than a tenth below
+    35, but round_channels(11) == 16, since 8 is more than a tenth below 11.
     """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded

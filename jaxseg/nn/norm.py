@@ -1,7 +1,8 @@
-"""Batch, instance, group and layer normalisation, chosen by name and injected into models as a factory.
+"""Batch, instance, group and layer normalisation, chosen by name.
 
-Every norm is called as `norm(name="norm1")(x, train=train)`. Scale and bias are float32, statistics are computed in
-float32 whatever the dtype of the input, and the output has the input's dtype unless `dtype` says otherwise.
+A network takes a norm as a `NormSpec`, which builds a layer at each place: `norm(name="norm1")(x, train=train)`. Scale
+and bias are float32. Statistics are computed in float32, whatever the dtype of the input. The output has the dtype of
+the input, or `dtype` if that is set.
 """
 
 import dataclasses
@@ -15,11 +16,12 @@ from flax import linen as nn
 from jax import lax
 
 from jaxseg.errors import nearest
+from jaxseg.nn.ops.group_norm import group_norm
 from jaxseg.types import NormFactory
 
 
 class _Norm(nn.Module):
-    """The parameters that all norms share."""
+    """The fields and parameters that all norms share."""
 
     dtype: Any = None
     epsilon: float = 1e-5
@@ -32,13 +34,13 @@ class _Norm(nn.Module):
 class BatchNorm(_Norm):
     """Batch normalisation of f[...,c] over all axes but the last (Ioffe & Szegedy 2015, Algorithm 1).
 
-    Training uses the statistics of the batch and moves the running ones (collection "batch_stats": mean and biased
-    variance, f32[c]) by 1 - momentum; otherwise the running ones are used. Under one `jit` over a sharded batch the
-    statistics are those of the global batch already; under `pmap` or `vmap`, `axis_name` makes them so.
+    Training uses the statistics of the batch and moves the running statistics (collection "batch_stats": mean and
+    biased variance, f32[c]) towards them by 1 - momentum; evaluation uses the running statistics. Under one `jit` over
+    a sharded batch, the statistics are those of the global batch; under `pmap` or `vmap`, `axis_name` makes them so.
 
     Attributes:
         axis_name: mapped axis (or axes) to average the statistics over.
-        momentum: share of the running statistics that stays at each step (torch's momentum .1 is .9 here).
+        momentum: share of the running statistics that is kept at each step (torch's momentum .1 is .9 here).
         epsilon: added to the variance.
     """
 
@@ -52,7 +54,7 @@ class BatchNorm(_Norm):
         mean_ = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         var_ = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
         if train:
-            # The running mean is a good guess of the mean; around it the one-pass variance loses no digits.
+            # The running mean is close to the mean; around it the one-pass variance loses no digits.
             centre = lax.stop_gradient(mean_.value)
             axis_name = None if self.is_initializing() else self.axis_name
             mean, var = _moments(x, centre, axis_name)
@@ -81,8 +83,8 @@ class GroupNorm(_Norm):
     """Group normalisation of f[b,...,c] over the space and channels of each group (Wu & He 2018, eq. 7).
 
     Attributes:
-        num_groups: groups of consecutive channels; where it does not divide c, the greatest common divisor is taken.
-            0 makes every channel its own group, which is instance normalisation (Ulyanov 2016).
+        num_groups: groups of consecutive channels; where it does not divide c, the greatest common divisor of the two
+            replaces it. 0 puts every channel into its own group, which is instance normalisation (Ulyanov 2016).
         epsilon: added to the variance.
     """
 
@@ -95,58 +97,6 @@ class GroupNorm(_Norm):
         scale, bias = self._affine(c)
         groups = math.gcd(self.num_groups, c)  # gcd(0, c) = c
         return group_norm(x, scale, bias, groups, self.epsilon).astype(self.dtype or x.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float = 1e-5) -> jax.Array:
-    """Normalises f[b,...,c] over space and each of `groups` groups of channels, times f32[c] plus f32[c].
-
-    One pass over x for the sums, one for a multiply-add; the gradient is written out and takes two passes as well.
-    """
-    return _group_norm_fwd(x, scale, bias, groups, epsilon)[0]
-
-
-def _group_norm_fwd(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    c = x.shape[-1]
-    x32 = x.astype(jnp.float32).reshape(x.shape[0], -1, c)
-    # Around one of the channel's own pixels the sum of squares loses no digits, however far the mean is from zero.
-    centre = x32[:, :1]
-    first, second = jnp.mean(x32 - centre, 1), jnp.mean(jnp.square(x32 - centre), 1)
-    channel_mean = first + centre[:, 0]
-    mean = _group_mean(channel_mean, groups)
-    spread = jnp.maximum(second - first * first, 0.0) + jnp.square(channel_mean - mean)
-    inverse = lax.rsqrt(_group_mean(spread, groups) + epsilon)
-    multiplier = (inverse * scale.reshape(1, c))[:, None]
-    y = (x32 - mean[:, None]) * multiplier + bias.reshape(1, 1, c)
-    return y.astype(x.dtype).reshape(x.shape), (x, scale, mean, inverse)
-
-
-def _group_mean(v: jax.Array, groups: int) -> jax.Array:
-    """Mean over the channels of each group, repeated for each: f32[b,c] -> f32[b,c]."""
-    b, c = v.shape
-    mean = v.reshape(b, groups, c // groups).mean(2, keepdims=True)
-    return jnp.broadcast_to(mean, (b, groups, c // groups)).reshape(b, c)
-
-
-def _group_norm_bwd(groups: int, epsilon: float, saved: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, ...]:
-    """With z = (x - mean) inverse: dx = inverse (s dy - mean(s dy) - z mean(s dy z)), the means over the group."""
-    del epsilon
-    x, scale, mean, inverse = saved
-    b, c = x.shape[0], x.shape[-1]
-    centred = x.astype(jnp.float32).reshape(b, -1, c) - mean[:, None]
-    dy32 = dy.astype(jnp.float32).reshape(centred.shape)
-    pixels = centred.shape[1]
-    sum_dy, sum_dyz = dy32.sum(1), (dy32 * centred).sum(1) * inverse
-    scale = scale.reshape(1, c)
-    offset = inverse * _group_mean(sum_dy * scale, groups) / pixels
-    slope = inverse * inverse * _group_mean(sum_dyz * scale, groups) / pixels
-    dx = dy32 * (inverse * scale)[:, None] - offset[:, None] - centred * slope[:, None]
-    return dx.astype(x.dtype).reshape(x.shape), sum_dyz.sum(0), sum_dy.sum(0)
-
-
-group_norm.defvjp(_group_norm_fwd, _group_norm_bwd)
 
 
 class LayerNorm(_Norm):
@@ -172,34 +122,51 @@ class Identity(nn.Module):
         return x
 
 
-@dataclasses.dataclass(frozen=True)
-class _Factory:
-    """Builds a norm layer; equal and of equal hash for equal arguments, so that equal models share a compilation."""
+_LAYERS: dict[str, type[nn.Module]] = {
+    "batch": BatchNorm,
+    "instance": GroupNorm,
+    "group": GroupNorm,
+    "layer": LayerNorm,
+    "none": Identity,
+}
 
-    layer: type[nn.Module]
-    arguments: tuple[tuple[str, Any], ...] = ()
+
+@dataclasses.dataclass(frozen=True)
+class NormSpec:
+    """A norm by its name, and fields of its layer: `spec(name="norm1")` builds the layer.
+
+    Specs are equal, and of equal hash, if name and fields are, so that equal networks share a compilation.
+
+    Attributes:
+        name: "batch", "instance", "group", "layer" or "none".
+        fields: pairs of a field of the layer and its value, sorted.
+    """
+
+    name: str
+    fields: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, *, name: str | None = None, **defaults: Any) -> nn.Module:
-        """Builds the layer; `defaults` (epsilon, momentum) hold where it has such a field and nothing else was said."""
-        known = {f.name for f in dataclasses.fields(self.layer)}
-        fields = {key: value for key, value in defaults.items() if key in known}
-        return self.layer(**(fields | dict(self.arguments)), name=name)
+        """Builds the layer, with those of `defaults` (epsilon, momentum) that `with_defaults` takes."""
+        return _LAYERS[self.name](**dict(self.with_defaults(**defaults).fields), name=name)
+
+    def with_defaults(self, **defaults: Any) -> "NormSpec":
+        """Returns the spec with those of `defaults` that the layer has as fields and `fields` does not set."""
+        known = {f.name for f in dataclasses.fields(_LAYERS[self.name])}
+        fields = {key: value for key, value in defaults.items() if key in known} | dict(self.fields)
+        return NormSpec(self.name, tuple(sorted(fields.items())))
 
 
-_LAYERS = {"batch": BatchNorm, "instance": GroupNorm, "group": GroupNorm, "layer": LayerNorm, "none": Identity}
+def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: Any) -> NormSpec:
+    """Returns what builds a norm layer: `norm(name="norm1")(x, train=train)`.
 
-
-def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: Any) -> NormFactory:
-    """Returns the factory of a norm layer, to be used as `norm(name="norm1")(x, train=train)`.
-
-    A network whose paper has an epsilon or momentum of its own asks `norm(name="norm1", epsilon=1e-3)`, which norms
-    without such a field pass over and an explicit argument here overrides.
+    A network whose paper has its own epsilon or momentum passes `norm(name="norm1", epsilon=1e-3)`. Norms without such
+    a field ignore it, and an argument that is given here has precedence.
 
     Args:
         name: "batch" (over batch and space), "instance", "group" (8 groups by default), "layer" (over the channels of
             each pixel) or "none".
-        axis_name: mapped axis over which batch statistics are synchronised; the other norms need none.
-        dtype: dtype of the output; None keeps the input's.
+        axis_name: mapped axis over which batch statistics are synchronised; the other norms ignore it.
+        dtype: dtype of the output; None keeps the dtype of the input.
         **kwargs: further fields of the layer: epsilon, momentum (batch), num_groups (group).
 
     Raises:
@@ -207,11 +174,7 @@ def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: 
     """
     if name not in _LAYERS:
         raise ValueError(f"There is no norm {name!r}.{nearest(name, _LAYERS)}")
-    layer = _LAYERS[name]
-    if name == "none":
-        known: set[str] = set()
-    else:
-        known = {f.name for f in dataclasses.fields(layer)} - {"parent", "name", "dtype", "axis_name"}
+    known = {f.name for f in dataclasses.fields(_LAYERS[name])} - {"parent", "name", "dtype", "axis_name"}
     if name == "instance":
         known -= {"num_groups"}
     for key in kwargs:
@@ -224,14 +187,21 @@ def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: 
         fields["num_groups"] = 0
     if name != "none":
         fields["dtype"] = dtype
-    return _Factory(layer, tuple(sorted(fields.items())))
+    return NormSpec(name, tuple(sorted(fields.items())))
+
+
+def with_defaults(norm: NormFactory | None, **defaults: Any) -> NormFactory | None:
+    """Returns `norm` with a default epsilon, momentum, ... for every layer that it builds; None stays None."""
+    if norm is None or isinstance(norm, NormSpec):
+        return norm if norm is None else norm.with_defaults(**defaults)
+    return functools.partial(norm, **defaults)
 
 
 def several_values(x: jax.Array, axis_name: str | None) -> bool:
-    """Whether the batch of f[b,h,w,c], over the mapped axis too, has more than one value a channel to normalise.
+    """Whether the batch of f[b,h,w,c], over the mapped axis too, has more than one value per channel to normalise.
 
-    Batch norm turns a single one into its bias, and its running variance into zero: the caller then asks for the
-    running statistics (`train=False`).
+    For a single value, batch norm would return its bias and move its running variance to zero; the caller then passes
+    `train=False`, so that the running statistics are used.
     """
     parts = 1 if axis_name is None else lax.axis_size(axis_name)
     return x.shape[0] * x.shape[1] * x.shape[2] * parts > 1
@@ -241,4 +211,4 @@ def is_identity(norm: NormFactory | None) -> bool:
     """Whether `norm` normalises nothing, so that the convolution before it needs a bias."""
     if isinstance(norm, functools.partial):
         norm = norm.func
-    return norm is None or norm is Identity or (isinstance(norm, _Factory) and norm.layer is Identity)
+    return norm is None or norm is Identity or (isinstance(norm, NormSpec) and norm.name == "none")

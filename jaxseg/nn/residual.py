@@ -5,18 +5,17 @@
 - "identity": W_c = W_r = 1 (He 2016); the branch must keep the shape;
 - "projection": W_c is a strided 1x1 convolution, W_r = 1;
 - "learned": W_c and W_r are both 1x1 convolutions, whatever the shapes;
-- "none": W_c = 0, W_r = 1, the plain block that an ablation compares with;
+- "none": W_c = 0, W_r = 1, the plain block, for comparison in an ablation;
 - "auto": identity where the shape allows, else projection.
 
 Children: "shortcut" is W_c (with "shortcut_norm" after it where the block is post-activation), "weight" is W_r.
 
-`shortcut_pool` is the side of the window of the average pooling that carries the shortcut's stride in place of W_c
-(He 2019, "Bag of Tricks", Fig. 2c: 2); 1: no pooling. `squeeze_ratio` ends the branch in squeeze-and-excitation gates
+`shortcut_pool` is the side of the window of an average pooling that has the shortcut's stride; W_c then has stride 1
+(He 2019, "Bag of Tricks", Fig. 2c: 2). 1: no pooling. `squeeze_ratio` ends the branch in squeeze-and-excitation gates
 (Hu 2018, Fig. 3), child "squeeze"; None: no gates.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +23,9 @@ from flax import linen as nn
 
 from jaxseg.nn.attention import SqueezeExcite
 from jaxseg.nn.conv import Conv, ConvNormAct, check_image
+from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
-from jaxseg.nn.pooling import avg_pool
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn.ops.pooling import avg_pool
 
 SHORTCUTS = ("auto", "identity", "projection", "learned", "none")
 
@@ -37,12 +36,11 @@ def _combine(
     *,
     shortcut: str,
     stride: int,
-    norm: NormFactory | None,
-    dtype: Any,
+    common: Layers,
     train: bool,
     pool: int = 1,
 ) -> jax.Array:
-    """W_c x + W_r branch; x f[b,h,w,c], branch f[b,y,x,o] -> f[b,y,x,o]. To be called within a compact method."""
+    """W_c x + W_r branch; x f[b,h,w,c], branch f[b,y,x,o] -> f[b,y,x,o]. Call it within a compact method."""
     if shortcut not in SHORTCUTS:
         raise ValueError(f"A shortcut is one of {', '.join(SHORTCUTS)}; got {shortcut!r}.")
     same = x.shape == branch.shape
@@ -60,12 +58,11 @@ def _combine(
     features = branch.shape[-1]
     if pool > 1:
         x, stride = _mean_around(x, pool, stride), 1
-    # The branch ends in a bias or in a norm that has one; a second bias would add nothing.
-    x = Conv(features, 1, stride=stride, use_bias=False, dtype=dtype, name="shortcut")(x)
-    if norm is not None:
-        x = norm(name="shortcut_norm")(x, train=train)
+    # The branch ends in a bias or in a norm that has one, so the shortcut needs no bias.
+    x = Conv(features, 1, stride=stride, use_bias=False, dtype=common.dtype, name="shortcut")(x)
+    x = common.normalise(x, "shortcut_norm", train=train)
     if shortcut == "learned":
-        branch = Conv(features, 1, use_bias=False, dtype=dtype, name="weight")(branch)
+        branch = Conv(features, 1, use_bias=False, dtype=common.dtype, name="weight")(branch)
     if x.shape != branch.shape:
         raise ValueError(
             f"The shortcut gives {x.shape[1:]} and the branch {branch.shape[1:]}; is stride={stride} right?"
@@ -74,10 +71,10 @@ def _combine(
 
 
 def _mean_around(x: jax.Array, window: int, stride: int) -> jax.Array:
-    """f[b,h,w,c] -> f[b,h/stride,w/stride,c] (rounded up): means of windows of the image's own pixels.
+    """f[b,h,w,c] -> f[b,h/stride,w/stride,c] (rounded up): means of windows; padding is not counted.
 
-    At stride 1, where dilation took the stride's place, zeros at the bottom and right stand for the missing ones, as in
-    timm.
+    At stride 1, where dilation replaces the stride, the input is padded with zeros at the bottom and right, which are
+    counted, as in timm.
     """
     if stride > 1:
         return avg_pool(x, window, stride, ceil_mode=True)
@@ -90,11 +87,9 @@ class ResidualBlock(nn.Module):
 
     Attributes:
         branch: builds h: `branch(name="branch")(x, train=train)`.
-        stride: by how much h shrinks the image; the shortcut does the same.
+        stride: the factor by which h reduces height and width; the shortcut has the same stride.
         shortcut: see the module.
-        act: g; None is the identity.
-        norm: factory of the norm after W_c, None for none.
-        dtype: compute dtype of W_c and W_r.
+        common: gives g (act; None is the identity), the norm after W_c, and the dtype of W_c and W_r.
 
     Raises:
         ValueError: for an unknown shortcut, or an identity where the branch changes the shape.
@@ -103,18 +98,14 @@ class ResidualBlock(nn.Module):
     branch: Callable[..., nn.Module]
     stride: int = 1
     shortcut: str = "auto"
-    act: Activation | None = nn.relu
-    norm: NormFactory | None = None
-    dtype: Any = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         check_image(x, "ResidualBlock")
         h = self.branch(name="branch")(x, train=train)
-        y = _combine(
-            x, h, shortcut=self.shortcut, stride=self.stride, norm=self.norm, dtype=self.dtype, train=train
-        )  # fmt: skip
-        return y if self.act is None else self.act(y)
+        y = _combine(x, h, shortcut=self.shortcut, stride=self.stride, common=self.common, train=train)
+        return self.common.activate(y)
 
 
 class BasicBlock(nn.Module):
@@ -124,7 +115,7 @@ class BasicBlock(nn.Module):
 
     Attributes:
         dilation: of both convolutions.
-        first_dilation: of the first one where it differs.
+        first_dilation: of the first convolution, if it differs.
     """
 
     features: int
@@ -134,19 +125,16 @@ class BasicBlock(nn.Module):
     shortcut: str = "auto"
     shortcut_pool: int = 1
     squeeze_ratio: int | None = None
-    norm: NormFactory | None = None
-    act: Activation = nn.relu
-    dtype: Any = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         check_image(x, "BasicBlock")
-        common = dict(norm=self.norm, dtype=self.dtype)
         first = self.first_dilation or self.dilation
-        h = ConvNormAct(self.features, stride=self.stride, dilation=first, act=self.act, **common, name="conv1")(
-            x, train=train
-        )
-        h = ConvNormAct(self.features, dilation=self.dilation, act=None, **common, name="conv2")(h, train=train)
+        conv1 = ConvNormAct(self.features, stride=self.stride, dilation=first, common=self.common, name="conv1")
+        last = self.common.replace(act=None)
+        conv2 = ConvNormAct(self.features, dilation=self.dilation, common=last, name="conv2")
+        h = conv2(conv1(x, train=train), train=train)
         return _finish(self, x, h, train=train)
 
 
@@ -165,44 +153,39 @@ class BottleneckBlock(nn.Module):
     shortcut: str = "auto"
     shortcut_pool: int = 1
     squeeze_ratio: int | None = None
-    norm: NormFactory | None = None
-    act: Activation = nn.relu
-    dtype: Any = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         check_image(x, "BottleneckBlock")
         width = max(1, self.features // self.ratio)
-        common = dict(norm=self.norm, dtype=self.dtype)
-        h = ConvNormAct(width, 1, act=self.act, **common, name="reduce")(x, train=train)
+        h = ConvNormAct(width, 1, common=self.common, name="reduce")(x, train=train)
         h = ConvNormAct(
-            width, stride=self.stride, dilation=self.dilation, groups=self.groups, act=self.act, **common, name="conv"
+            width, stride=self.stride, dilation=self.dilation, groups=self.groups, common=self.common, name="conv"
         )(h, train=train)
-        h = ConvNormAct(self.features, 1, act=None, **common, name="expand")(h, train=train)
+        h = ConvNormAct(self.features, 1, common=self.common.replace(act=None), name="expand")(h, train=train)
         return _finish(self, x, h, train=train)
 
 
 def _finish(block: BasicBlock | BottleneckBlock, x: jax.Array, h: jax.Array, *, train: bool) -> jax.Array:
-    """What both blocks end in: gates, the sum with the shortcut, the activation."""
+    """The end of both blocks: gates, the sum with the shortcut, the activation."""
+    common = block.common
     if block.squeeze_ratio is not None:
-        h = SqueezeExcite(block.squeeze_ratio, dtype=block.dtype, name="squeeze")(h)
-    return block.act(
-        _combine(
-            x, h, shortcut=block.shortcut, stride=block.stride, norm=block.norm, dtype=block.dtype, train=train,
-            pool=block.shortcut_pool,
-        )
-    )  # fmt: skip
+        h = SqueezeExcite(block.squeeze_ratio, dtype=common.dtype, name="squeeze")(h)
+    pool = block.shortcut_pool
+    y = _combine(x, h, shortcut=block.shortcut, stride=block.stride, common=common, train=train, pool=pool)
+    return common.activate(y)
 
 
 class PreActBlock(nn.Module):
     """norm-act-conv twice, then add (He 2016b, Fig. 4e; Zhang 2018, Fig. 1b): f[b,h,w,c] -> f[b,h/s,w/s,features].
 
-    Nothing follows the sum, so that an identity shortcut is a clear path through the network; a projection has neither
-    norm nor activation. The stride s is the first convolution's. Children: "norm1", "conv1", "norm2", "conv2", and
+    Nothing follows the sum, so that an identity shortcut passes the input on unchanged; a projection has neither norm
+    nor activation. The stride s is the first convolution's. Children: "norm1", "conv1", "norm2", "conv2", and
     those of the shortcut, see the module.
 
     Attributes:
-        first_preact: whether norm1 and its activation stand before conv1. False for the first block of a network, whose
+        first_preact: whether norm1 and an activation come before conv1. False for the first block of a network, whose
             input is the image (Zhang 2018, Table 1).
     """
 
@@ -211,23 +194,17 @@ class PreActBlock(nn.Module):
     dilation: int = 1
     shortcut: str = "auto"
     first_preact: bool = True
-    norm: NormFactory | None = None
-    act: Activation = nn.relu
-    dtype: Any = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         check_image(x, "PreActBlock")
-        h = x
-        if self.first_preact:
-            if self.norm is not None:
-                h = self.norm(name="norm1")(h, train=train)
-            h = self.act(h)
-        common = dict(dilation=self.dilation, dtype=self.dtype)
-        h = Conv(
-            self.features, stride=self.stride, use_bias=is_identity(self.norm), **common, name="conv1"
-        )(h)  # fmt: skip
-        if self.norm is not None:
-            h = self.norm(name="norm2")(h, train=train)
-        h = Conv(self.features, use_bias=True, **common, name="conv2")(self.act(h))
-        return _combine(x, h, shortcut=self.shortcut, stride=self.stride, norm=None, dtype=self.dtype, train=train)
+        common = self.common
+        h = common.activate(common.normalise(x, "norm1", train=train)) if self.first_preact else x
+        space = {"dilation": self.dilation, "dtype": common.dtype}
+        bias = is_identity(common.norm)
+        h = Conv(self.features, stride=self.stride, use_bias=bias, **space, name="conv1")(h)
+        h = common.activate(common.normalise(h, "norm2", train=train))
+        h = Conv(self.features, use_bias=True, **space, name="conv2")(h)
+        last = common.replace(norm=None)
+        return _combine(x, h, shortcut=self.shortcut, stride=self.stride, common=last, train=train)

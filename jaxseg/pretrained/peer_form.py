@@ -78,7 +78,7 @@ def _field(network: nn.Module, key: str, wanted: Mapping[str, Any]) -> Any:
 
 def _activation_name(network: Any) -> Any:
     """Returns the name of the network's activation, or the function itself if it is not in `models.ACTIVATIONS`."""
-    function = network.act
+    function = network.common.act
     return next((name for name in models.ACTIVATIONS if getattr(jax.nn, name) is function), function)
 
 

@@ -1,6 +1,5 @@
 """What a fresh run starts from: parameters drawn anew, and in their place the weights of a file or of another run."""
 
-import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,9 @@ from jaxseg.build import Parts
 from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
-from jaxseg.models import encoders
+from jaxseg.models.encoders import EncoderSpec
 from jaxseg.models.fields import field_names
+from jaxseg.nn import NormSpec
 from jaxseg.pretrained.merging import adapt_and_merge
 from jaxseg.pretrained.renaming import rename_encoder
 from jaxseg.run import snapshot
@@ -25,7 +25,7 @@ from jaxseg.run.load import load_run
 from jaxseg.state import TrainState
 from jaxseg.types import Key
 
-_OF_THE_RUN = ("dtype", "axis_name")  # fields that come from it, not from model.args
+_OF_THE_RUN = ("dtype", "axis_name")  # fields of a norm that model.args does not set
 _UNREAD = "unread"  # what a process that cannot use the weights tells the others, in place of their SHA-256
 
 
@@ -234,14 +234,14 @@ def _reasons(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[
         return [_other_class(theirs, ours)]
     reasons = []
     for name in _other_fields(theirs, ours, encoder_only=encoder_only):
-        key, there, here = f"model.args.{name}", getattr(theirs, name), getattr(ours, name)
-        if name in ("encoder", "norm") and _name(there) == _name(here):  # the same module, made otherwise
+        key, there, here = f"model.args.{name}", _setting(theirs, name), _setting(ours, name)
+        if isinstance(there, EncoderSpec) and isinstance(here, EncoderSpec) and there.name == here.name:
             there, here = there(), here()
-            fields = [field for field in field_names(type(there)) if field not in _OF_THE_RUN]
+            fields = [field for field in field_names(type(there)) if getattr(there, field) != getattr(here, field)]
             values = [(f"{key}_args.{field}", getattr(there, field), getattr(here, field)) for field in fields]
         else:
             values = [(key, there, here)]
-        reasons += [f"{k} is {_name(a)} there and {_name(b)} here" for k, a, b in values if a != b]
+        reasons += [f"{k} is {_name(a)} there and {_name(b)} here" for k, a, b in values]
     return reasons
 
 
@@ -250,30 +250,29 @@ def _other_class(theirs: nn.Module, ours: nn.Module) -> str:
 
 
 def _other_fields(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
-    """Returns the names of the fields, of those that both have, in which they differ."""
-    names = set(field_names(type(theirs))) & set(field_names(type(ours)))
-    names = names & {"encoder", "norm", "act"} if encoder_only else names - {"num_classes", *_OF_THE_RUN}
+    """Returns the keys of model.args, of those that both networks have, in which they differ."""
+    names = {"norm", "act", *set(field_names(type(theirs))) & set(field_names(type(ours)))}
+    names = names & {"encoder", "norm", "act"} if encoder_only else names - {"num_classes"}
     return [name for name in sorted(names) if _setting(theirs, name) != _setting(ours, name)]
 
 
 def _name(value: Any) -> str:
-    """Returns a field's value in words: of what makes a module the encoder's name or the class."""
-    if isinstance(value, functools.partial):
-        return encoders.name_of(value) or value.func.__name__
-    if callable(value):
-        return value.__name__ if hasattr(value, "__name__") else type(value()).__name__
-    return repr(value)
+    """Returns a setting in words: the name of an encoder, of a norm, of a function; else the value."""
+    if isinstance(value, EncoderSpec | NormSpec):
+        return value.name
+    return value.__name__ if callable(value) and hasattr(value, "__name__") else repr(value)
 
 
-def _setting(network: nn.Module, name: str) -> Any:
-    """Returns a field, and of one that makes modules what it makes, but for the dtype and the mapped axis."""
-    value = getattr(network, name)
-    if name == "norm":
-        layer = value()
-        return type(layer), {key: getattr(layer, key) for key in field_names(type(layer)) if key not in _OF_THE_RUN}
-    if isinstance(value, functools.partial):
-        return value.func, {key: x for key, x in value.keywords.items() if key not in _OF_THE_RUN}
-    return value
+def _setting(network: Any, name: str) -> Any:
+    """Returns the value of a key of model.args; of a norm without its dtype and mapped axis."""
+    if name == "act":
+        return network.common.act
+    if name != "norm":
+        return getattr(network, name)
+    norm = network.common.norm
+    if isinstance(norm, NormSpec):
+        return NormSpec(norm.name, tuple((key, value) for key, value in norm.fields if key not in _OF_THE_RUN))
+    return norm
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

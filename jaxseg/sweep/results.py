@@ -31,13 +31,13 @@ _COST_FILE = "cost.json"
 class Result(NamedTuple):
     """A finished run.
 
-        Attributes:
-            seed: its seed.
-                scores: what `sweep-SPLIT.json` says, see `inference.evaluation.Evaluation.to_dict`.
-            log: the records in its `log.jsonl`.
-            gradients: the records in its `gradients.jsonl`; none without `log.gradients`.
-            starts: the starts in its `run.json`.
-        """
+    Attributes:
+        seed: its seed.
+            scores: what `sweep-SPLIT.json` says, see `inference.evaluation.Evaluation.to_dict`.
+        log: the records in its `log.jsonl`.
+        gradients: the records in its `gradients.jsonl`; none without `log.gradients`.
+        starts: the starts in its `run.json`.
+    """
 
     seed: int
     scores: dict[str, Any]

@@ -193,7 +193,7 @@ def test_decoder_joins_the_level_of_the_stride_asked_for(name):
 
 def test_image_pooling_of_one_image_keeps_its_statistics():
     """A batch norm of one value would forget the image, and its running variance would go to zero."""
-    aspp = jnn.ASPP(4, (1, 2), norm=jnn.make_norm("batch"))
+    aspp = jnn.ASPP(4, (1, 2), common=jnn.BARE.replace(norm=jnn.make_norm("batch")))
     image = jnp.asarray(parity.images(6, 5, channels=3, batch=1))
     variables = jax.jit(aspp.init)(jax.random.key(0), image)
     train = jax.jit(functools.partial(aspp.apply, train=True, mutable=["batch_stats"]))
@@ -206,8 +206,10 @@ def test_image_pooling_of_one_image_keeps_its_statistics():
 
 def test_image_pooling_counts_the_images_of_every_device():
     batch = jnp.asarray(parity.images(6, 5, channels=3, batch=4))
-    whole = jnn.ASPP(4, (1, 2), norm=jnn.make_norm("batch"))
-    split = jnn.ASPP(4, (1, 2), norm=jnn.make_norm("batch", axis_name="devices"), axis_name="devices")
+    whole = jnn.ASPP(4, (1, 2), common=jnn.BARE.replace(norm=jnn.make_norm("batch")))
+    split = jnn.ASPP(
+        4, (1, 2), common=jnn.BARE.replace(norm=jnn.make_norm("batch", axis_name="devices"), axis_name="devices")
+    )
     variables = jax.jit(whole.init)(jax.random.key(0), batch)
     expected, stats = jax.jit(functools.partial(whole.apply, train=True, mutable=["batch_stats"]))(variables, batch)
     apply = functools.partial(split.apply, variables, train=True, mutable=["batch_stats"])

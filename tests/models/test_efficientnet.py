@@ -12,7 +12,7 @@ from helpers.variables import count_parameters, drawn
 
 from jaxseg.models import encoders
 from jaxseg.models.encoders.efficientnet import EfficientNet
-from jaxseg.nn import make_norm
+from jaxseg.nn import Layers, make_norm
 from jaxseg.pretrained import efficientnet as rules
 
 # Width, depth, parameters with the classifier, features before it.
@@ -69,7 +69,8 @@ def test_a_dilated_stage_keeps_its_size():
 
 def test_blocks_are_dropped_in_training_alone():
     """The second and third of three residual blocks may go; which, depends on the key and the example."""
-    encoder = EfficientNet(rows=((1, 3, 4, 1, 1), (2, 3, 4, 3, 1)), stem=4, divisor=4, drop=0.9, norm=make_norm("none"))
+    common = Layers(make_norm("none"))
+    encoder = EfficientNet(rows=((1, 3, 4, 1, 1), (2, 3, 4, 3, 1)), stem=4, divisor=4, drop=0.9, common=common)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 3)), jnp.float32).repeat(8, axis=0)
     variables = drawn(encoder, x)
 

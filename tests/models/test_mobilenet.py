@@ -13,7 +13,7 @@ from helpers.variables import count_parameters
 from jaxseg import models
 from jaxseg.models import encoders
 from jaxseg.models.encoders.mobilenet import MobileNetV2, MobileNetV3, places
-from jaxseg.nn import InvertedResidual, make_norm, round_channels
+from jaxseg.nn import InvertedResidual, Layers, make_norm, round_channels
 from jaxseg.pretrained import mobilenet as rules
 
 
@@ -104,7 +104,7 @@ def test_a_norms_own_epsilon_holds():
     encoder = MobileNetV3(rows=rows, divisor=4)
     variables = encoder.init(jax.random.key(0), x)
     a, b, c = (
-        MobileNetV3(rows=rows, divisor=4, norm=norm).apply(variables, x)[-1]
+        MobileNetV3(rows=rows, divisor=4, common=Layers(norm)).apply(variables, x)[-1]
         for norm in (make_norm("batch"), make_norm("batch", epsilon=1e-3), make_norm("batch", epsilon=0.5))
     )
     np.testing.assert_array_equal(a, b)

@@ -15,7 +15,7 @@ from helpers.variables import drawn, paths, shapes
 from jaxseg import models, pretrained
 from jaxseg.models import encoders
 from jaxseg.models.attention_decoder import pooling_factor
-from jaxseg.nn import make_norm
+from jaxseg.nn import StochasticDepth, make_norm
 
 # Where the classifier is not the one layer "head" (a sum of several scores).
 HEADS = {"deeplabv2": "head/branch0/score"}
@@ -250,7 +250,18 @@ def test_a_named_encoder_keeps_the_layout_that_the_network_wants(name, encoder, 
 
 
 def test_an_encoder_of_the_networks_own_draws_over_the_mapped_axis():
-    assert models.build("segformer", num_classes=2, axis_name="data").encoder().axis_name == "data"
+    """Its layers get the network's settings."""
+    model = models.build("segformer", num_classes=2, axis_name="data")
+    found = []
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, StochasticDepth):
+            found.append(context.module.axis_name)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        shapes(model, (1, 32, 32, 3))
+    assert found and set(found) == {"data"}
 
 
 @pytest.mark.parametrize("name", ["pspnet", "upernet"])

@@ -15,6 +15,7 @@ from jaxseg.nn import (
     AttentionGate,
     BasicBlock,
     Conv,
+    Layers,
     PreActBlock,
     SubPixelUp,
     make_norm,
@@ -22,7 +23,7 @@ from jaxseg.nn import (
     max_unpool,
 )
 
-NONE = make_norm("none")
+NONE = Layers(make_norm("none"))
 
 
 def parameters(name: str, **fields: Any) -> dict[str, tuple[int, ...]]:
@@ -34,7 +35,7 @@ def parameters(name: str, **fields: Any) -> dict[str, tuple[int, ...]]:
 
 def stage(key: jax.Array, x: jax.Array, level: jax.Array, **fields: Any) -> tuple[dict[str, Any], jax.Array]:
     """Parameters and result of a decoder stage of U-Net without norms."""
-    module = UNetStage(4, norm=NONE, **fields)
+    module = UNetStage(4, common=NONE, **fields)
     params = module.init(key, x, level)["params"]
     return params, module.apply({"params": params}, x, level)
 
@@ -42,7 +43,7 @@ def stage(key: jax.Array, x: jax.Array, level: jax.Array, **fields: Any) -> tupl
 def convolutions(params: dict[str, Any], x: jax.Array) -> jax.Array:
     """The convolutions of a stage applied to what they are given: the stage without a skip at its own resolution."""
     own = {name: value for name, value in params.items() if name.startswith("conv")}
-    return UNetStage(4, norm=NONE, skip="none", up="nearest").apply({"params": own}, x, x)
+    return UNetStage(4, common=NONE, skip="none", up="nearest").apply({"params": own}, x, x)
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_no_skip_sees_nothing_of_it(key: jax.Array, pair: tuple[jax.Array, jax.A
     x, skip = pair
     params, found = stage(key, x, skip, skip="none")
     assert params.keys() == {"up", "conv1", "conv2"}
-    same(found, UNetStage(4, norm=NONE, skip="none").apply({"params": params}, x, 9 * skip))
+    same(found, UNetStage(4, common=NONE, skip="none").apply({"params": params}, x, 9 * skip))
 
 
 def test_sub_pixel_up_sampling(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
@@ -105,7 +106,7 @@ def test_indices_need_poolings_to_undo(form: dict[str, Any]) -> None:
 
 def test_the_gate_weighs_the_skip_before_the_concatenation(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
     x, skip = pair
-    gated, plain = AttentionStage(4, kind="gate", norm=NONE), AttentionStage(4, attention=False, norm=NONE)
+    gated, plain = AttentionStage(4, kind="gate", common=NONE), AttentionStage(4, attention=False, common=NONE)
     params = gated.init(key, x, skip)["params"]
     assert params.keys() == {"gate", "conv"}
     weighed, _ = AttentionGate().apply({"params": params["gate"]}, skip, x)
@@ -114,7 +115,7 @@ def test_the_gate_weighs_the_skip_before_the_concatenation(key: jax.Array, pair:
 
 
 def test_self_attention_starts_as_the_identity(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
-    attends, plain = AttentionStage(4, num_heads=2, norm=NONE), AttentionStage(4, attention=False, norm=NONE)
+    attends, plain = AttentionStage(4, num_heads=2, common=NONE), AttentionStage(4, attention=False, common=NONE)
     params = attends.init(key, *pair)["params"]
     same(attends.apply({"params": params}, *pair), plain.apply({"params": {"conv": params["conv"]}}, *pair))
     grads = jax.grad(lambda params: attends.apply({"params": params}, *pair).sum())(params)["attention"]

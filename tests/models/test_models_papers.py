@@ -10,7 +10,7 @@ from helpers.variables import drawn
 from jaxseg import models
 from jaxseg.models.attention_decoder import AttentionStage
 from jaxseg.models.unet import mirrored, pad_for_valid, valid_size
-from jaxseg.nn import make_norm
+from jaxseg.nn import Layers, make_norm
 
 
 def test_unet_count():
@@ -174,7 +174,7 @@ def test_cnn_holds_the_dense_classifier():
 
 def test_attention_stage_is_its_equation():
     """act(conv(z)), z = x + softmax(q k^T / sqrt(d)) v W_o, x = concat(up(coarse), skip), in float64 NumPy."""
-    stage = AttentionStage(4, num_heads=2, position="none", norm=make_norm("none"))
+    stage = AttentionStage(4, num_heads=2, position="none", common=Layers(make_norm("none")))
     rng = np.random.default_rng(3)
     coarse, skip = rng.normal(size=(1, 2, 3, 4)), rng.normal(size=(1, 2, 3, 2))  # the same size: nothing to up-sample
     inputs = [jnp.asarray(v, jnp.float32) for v in (coarse, skip)]

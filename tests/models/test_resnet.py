@@ -144,7 +144,7 @@ def convolutions_of(jaxpr):
 
 def rates(name, **fields):
     """{(stage, block): atrous rates of its 3x3 convolutions}, where they are not 1."""
-    encoder = encoders.build(name, norm=jnn.make_norm("none"), **fields)
+    encoder = encoders.build(name, common=jnn.Layers(jnn.make_norm("none")), **fields)
     found = {}
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     jaxpr = jax.make_jaxpr(lambda x: encoder.init_with_output(jax.random.key(0), x)[0])(x)

@@ -15,7 +15,7 @@ from jaxseg.models import encoders
 from jaxseg.models.assembly import AuxiliaryHead
 from jaxseg.models.fcn import bilinear
 from jaxseg.models.segnet import SegNetStage
-from jaxseg.nn import ConvTranspose, make_norm, resize
+from jaxseg.nn import BARE, ConvTranspose, Layers, make_norm, resize
 from jaxseg.pretrained import fcn as fcn_rules
 from jaxseg.pretrained import resnet as resnet_rules
 from jaxseg.pretrained import vgg as vgg_rules
@@ -246,7 +246,7 @@ def test_segnet_basic_has_no_activation_in_the_decoder():
 
 
 def test_unpooling_puts_values_where_the_maxima_were():
-    stage = SegNetStage(widths=(), norm=make_norm("none"))
+    stage = SegNetStage(widths=(), common=Layers(make_norm("none")))
     level, x = parity.images(6, 8, 4), parity.images(3, 4, 4)
     y = np.asarray(stage.apply({}, x, jnp.asarray(level)))
     tiles, values = (a.reshape(2, 3, 2, 4, 2, 4).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 4) for a in (level, y))
@@ -371,7 +371,7 @@ def test_fcn_head_is_torchvisions():
     model = models.build("fcn_head", num_classes=5, **encoder)
     variables = parity.load(model, theirs, fcn_rules.torchvision(resnet_rules.torchvision()))
     # Evaluation leaves the auxiliary head out, so it is applied to the level that it stands on.
-    head = AuxiliaryHead(5, 256, norm=make_norm("batch"))
+    head = AuxiliaryHead(5, 256, common=BARE.replace(norm=make_norm("batch")))
     of_head = {collection: tree["aux"] for collection, tree in variables.items()}
 
     @functools.partial(jax.jit, compiler_options=parity.FAST_COMPILE)

@@ -10,6 +10,8 @@ import pytest
 from jaxseg import nn as jnn
 
 GROUP = jnn.make_norm("group", num_groups=2)
+WITH_GROUP = jnn.BARE.replace(norm=GROUP)
+HALF = WITH_GROUP.replace(dtype=jnp.bfloat16)
 BLOCKS = [jnn.BasicBlock, jnn.BottleneckBlock, jnn.PreActBlock]
 
 
@@ -43,7 +45,7 @@ def parameters(module, *inputs):
 )
 def test_basic_block_is_its_equation(key, stride, features, shortcut):
     x = draw(2, 5, 6, 4)
-    block = jnn.BasicBlock(features, stride=stride, shortcut=shortcut, norm=GROUP)
+    block = jnn.BasicBlock(features, stride=stride, shortcut=shortcut, common=WITH_GROUP)
     p = parameters(block, x)
     h = jax.nn.relu(norm(p["conv1"]["norm"], conv(p["conv1"]["conv"], x, stride)))
     h = norm(p["conv2"]["norm"], conv(p["conv2"]["conv"], h))
@@ -59,7 +61,7 @@ def test_basic_block_is_its_equation(key, stride, features, shortcut):
 @pytest.mark.parametrize(("stride", "features", "first"), [(1, 4, True), (2, 6, True), (1, 6, False)])
 def test_pre_activation_block_is_its_equation(key, stride, features, first):
     x = draw(2, 5, 6, 4)
-    block = jnn.PreActBlock(features, stride=stride, norm=GROUP, first_preact=first)
+    block = jnn.PreActBlock(features, stride=stride, common=WITH_GROUP, first_preact=first)
     p = parameters(block, x)
     h = jax.nn.relu(norm(p["norm1"], x)) if first else x
     h = conv(p["conv2"], jax.nn.relu(norm(p["norm2"], conv(p["conv1"], h, stride))))
@@ -71,7 +73,7 @@ def test_pre_activation_block_is_its_equation(key, stride, features, first):
 
 def test_bottleneck_block_is_its_equation(key):
     x = draw(2, 5, 6, 4)
-    block = jnn.BottleneckBlock(8, stride=2, norm=GROUP)
+    block = jnn.BottleneckBlock(8, stride=2, common=WITH_GROUP)
     p = parameters(block, x)
     assert p["conv"]["conv"]["kernel"].shape == (3, 3, 2, 2)
     h = jax.nn.relu(norm(p["reduce"]["norm"], conv(p["reduce"]["conv"], x)))
@@ -87,20 +89,22 @@ def test_bottleneck_block_is_its_equation(key):
 def test_any_size_and_stride(key, block, size, shortcut):
     x = jax.ShapeDtypeStruct((2, *size, 6), jnp.float32)
     for stride, dilation in ((1, 1), (2, 1), (1, 3)):
-        module = block(8, stride=stride, dilation=dilation, shortcut=shortcut, norm=jnn.make_norm("batch"))
+        module = block(
+            8, stride=stride, dilation=dilation, shortcut=shortcut, common=jnn.BARE.replace(norm=jnn.make_norm("batch"))
+        )
         y, _ = jax.eval_shape(functools.partial(module.init_with_output, train=True), key, x)
         assert y.shape == (2, -(-size[0] // stride), -(-size[1] // stride), 8)
 
 
 def test_the_general_form_takes_any_branch(key):
     x = draw(2, 5, 6, 4)
-    branch = functools.partial(jnn.ConvNormAct, 4, act=jnp.tanh)
-    block = jnn.ResidualBlock(branch, shortcut="learned", act=jnp.abs)
+    branch = functools.partial(jnn.ConvNormAct, 4, common=jnn.BARE.replace(act=jnp.tanh))
+    block = jnn.ResidualBlock(branch, shortcut="learned", common=jnn.BARE.replace(act=jnp.abs))
     p = parameters(block, x)
     expected = jnp.abs(conv(p["shortcut"], x) + conv(p["weight"], jnp.tanh(conv(p["branch"]["conv"], x))))
     np.testing.assert_allclose(jax.jit(block.apply)({"params": p}, x), expected, rtol=1e-4, atol=1e-5)
     zero = jax.tree.map(jnp.zeros_like, p)
-    identity = jnn.ResidualBlock(branch, shortcut="identity", act=None)
+    identity = jnn.ResidualBlock(branch, shortcut="identity", common=jnn.BARE.replace(act=None))
     np.testing.assert_array_equal(identity.apply({"params": {"branch": zero["branch"]}}, x), x)
 
 
@@ -115,9 +119,9 @@ def test_shortcut_mistakes(key):
 
 
 MODULES = {
-    "basic": jnn.BasicBlock(8, norm=GROUP, shortcut="learned", dtype=jnp.bfloat16),
-    "bottleneck": jnn.BottleneckBlock(8, norm=GROUP, dtype=jnp.bfloat16),
-    "preact": jnn.PreActBlock(8, norm=GROUP, dtype=jnp.bfloat16),
+    "basic": jnn.BasicBlock(8, shortcut="learned", common=HALF),
+    "bottleneck": jnn.BottleneckBlock(8, common=HALF),
+    "preact": jnn.PreActBlock(8, common=HALF),
     "attention": jnn.SelfAttention2D(2, position="learned", table_size=(3, 3), dtype=jnp.bfloat16),
     "excite": jnn.SqueezeExcite(2, dtype=jnp.bfloat16),
 }
@@ -126,7 +130,9 @@ MODULES = {
 @pytest.mark.parametrize("name", MODULES)
 def test_gradients_reach_every_parameter_in_either_dtype(key, name):
     x, half = draw(2, 4, 5, 4), MODULES[name]
-    full = half.clone(dtype=jnp.float32)
+    full = half.clone(
+        **({"common": WITH_GROUP.replace(dtype=jnp.float32)} if hasattr(half, "common") else {"dtype": jnp.float32})
+    )
     variables = full.init(key, x)
 
     def f(params, module):

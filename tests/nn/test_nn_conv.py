@@ -151,11 +151,11 @@ def test_compute_dtype_leaves_parameters_float32(key):
 def test_conv_norm_act_has_a_bias_only_without_a_norm(key):
     x = draw(2, 5, 7, 4)
     norm = jnn.make_norm("batch")
-    variables = jnn.ConvNormAct(6, stride=2, norm=norm).init(key, x)
+    variables = jnn.ConvNormAct(6, stride=2, common=jnn.Layers(norm)).init(key, x)
     assert {k: set(v) for k, v in variables["params"].items()} == {"conv": {"kernel"}, "norm": {"scale", "bias"}}
     for none in (None, jnn.make_norm("none"), jnn.Identity):
-        assert set(jnn.ConvNormAct(6, norm=none).init(key, x)["params"]["conv"]) == {"kernel", "bias"}
-    separable = jnn.ConvNormAct(6, separable=True, norm=norm)
+        assert set(jnn.ConvNormAct(6, common=jnn.Layers(none)).init(key, x)["params"]["conv"]) == {"kernel", "bias"}
+    separable = jnn.ConvNormAct(6, separable=True, common=jnn.Layers(norm))
     y, variables = separable.init_with_output(key, x)
     assert y.shape == (2, 5, 7, 6) and float(y.min()) >= 0.0
     shapes = jax.tree.map(jnp.shape, variables["params"])
@@ -259,3 +259,10 @@ def test_depthwise_convolution_is_the_grouped_one(size, dilation, padding, key):
     dy = jax.random.normal(jax.random.key(8), expected.shape)
     for a, b in zip((given, *our_pull(dy)), (expected, *pull(dy))):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_sub_pixel_up(key):
+    x = draw(2, 1, 5, 4)
+    y, variables = jnn.SubPixelUp(3, common=jnn.Layers(jnn.make_norm("group"))).init_with_output(key, x)
+    assert y.shape == (2, 2, 10, 3) and float(y.min()) >= 0
+    assert variables["params"]["expand"]["conv"]["kernel"].shape == (3, 3, 4, 12)

@@ -127,7 +127,7 @@ def test_a_run_starts_from_another_run(tmp_path):
         (
             "unet",
             {"norm": "group", "act": "elu"},
-            "model.args.act is relu there and elu here; model.args.norm is BatchNorm there and GroupNorm here.",
+            "model.args.act is relu there and elu here; model.args.norm is batch there and group here.",
         ),
     ],
 )

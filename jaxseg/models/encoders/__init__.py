@@ -1,13 +1,12 @@
 """Encoders (backbones), one family a file: each turns an image into a pyramid of features.
 
-`encoder(x, train=train)` takes f[b,h,w,c], say with h and w multiples of `encoder.strides[-1]`, and returns a tuple of
-features, finest first: level i is f[b, h/strides[i], w/strides[i], widths[i]]. `strides` and `widths` depend on the
-fields alone, so a decoder can be laid out before anything is traced. Other heights and widths work too; the sizes of
-the levels are then rounded (up, unless the family says otherwise), and a decoder takes them from the features.
+`encoder(x, train=train)` takes f[b,h,w,c] and returns a tuple of features, finest first: level i is
+f[b, h/strides[i], w/strides[i], widths[i]]. `strides` and `widths` depend on the fields alone, so that a decoder can be
+built before anything is traced. If `encoder.strides[-1]` does not divide h or w, the sizes of the levels are rounded
+(up, unless the family says otherwise); a decoder reads them from the features.
 """
 
 import dataclasses
-import functools
 import importlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -16,13 +15,14 @@ from flax import linen as nn
 
 from jaxseg.errors import nearest
 from jaxseg.models.fields import checked, field_names
+from jaxseg.nn import Layers
 
 __all__ = [
     "ENCODERS",
     "LAYOUT",
     "EncoderFactory",
+    "EncoderSpec",
     "build",
-    "changed",
     "factory",
     "family",
     "layout_of",
@@ -30,7 +30,7 @@ __all__ = [
     "names",
 ]
 
-# Builds an encoder: `encoder(norm=norm, act=act, dtype=dtype, name="encoder")`. An encoder class is one.
+# Builds an encoder: `encoder(common=Layers(), name="encoder")`. An `EncoderSpec` does, and so does the class of one.
 EncoderFactory: TypeAlias = Callable[..., nn.Module]
 
 # Convolutions of the five stages (Simonyan and Zisserman 2015, Table 1: configurations A, B, D, E).
@@ -96,8 +96,37 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "wide_resnet50_2": ("resnet", "ResNet", {"ratio": 2}),
 }
 ENCODERS = tuple(_CLASSES)
-# Fields of its own encoder that a network asks of a named one too.
+# Fields of a network's default encoder that hold for another encoder in its place too.
 LAYOUT = ("output_stride",)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSpec:
+    """An encoder by its name and the fields that were set: `spec(common=Layers(), name="encoder")` builds the module.
+
+    Specs are equal, and of equal hash, if name and fields are, so that equal networks share a compilation. Make one
+    with `factory`, which checks name and fields.
+
+    Attributes:
+        name: one of `names()`.
+        fields: pairs of a field of the encoder and its value, sorted.
+    """
+
+    name: str
+    fields: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, *, common: Layers | None = None, name: str | None = None) -> nn.Module:
+        """Builds the encoder, as the child `name`, with `common` for all of its layers."""
+        return _class(self.name)(**self.settings, common=Layers() if common is None else common, name=name)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields that the name fixes and those that were set, which have precedence."""
+        return _CLASSES[self.name][2] | dict(self.fields)
+
+    def replace(self, **fields: Any) -> "EncoderSpec":
+        """Returns the spec with `fields` set too; raises as `factory` does."""
+        return factory(self.name, **(dict(self.fields) | fields))
 
 
 def names() -> tuple[str, ...]:
@@ -105,12 +134,11 @@ def names() -> tuple[str, ...]:
     return ENCODERS
 
 
-def factory(name: str, *, axis_name: str | None = None, **fields: Any) -> EncoderFactory:
-    """Returns the encoder class `name` with `fields` set, to be called with norm, act, dtype and name.
+def factory(name: str, **fields: Any) -> EncoderSpec:
+    """Returns the encoder `name` with `fields` set, to be called with the network's `common` and a name for the child.
 
     Args:
         name: one of `names()`.
-        axis_name: the mapped axis over which encoders that drop something draw it.
         **fields: fields of the encoder that differ from its defaults.
 
     Raises:
@@ -118,41 +146,22 @@ def factory(name: str, *, axis_name: str | None = None, **fields: Any) -> Encode
     """
     if name not in ENCODERS:
         raise ValueError(f"There is no encoder {name!r}.{nearest(name, ENCODERS)}")
-    file, class_name, fixed = _CLASSES[name]
-    cls = getattr(importlib.import_module(f"jaxseg.models.encoders.{file}"), class_name)
-    fields = fixed | checked(f"Encoder {name!r}", cls, fields)
-    if "axis_name" in field_names(cls):
-        fields["axis_name"] = axis_name
-    return functools.partial(cls, **fields)
+    return EncoderSpec(name, tuple(sorted(checked(f"Encoder {name!r}", _class(name), fields).items())))
 
 
-def changed(encoder: functools.partial, *, axis_name: str | None = None, **fields: Any) -> EncoderFactory:
-    """Returns the factory `encoder` with `fields` set anew; raises as `factory` does."""
-    cls = encoder.func
-    fields = checked(f"Encoder {cls.__name__!r}", cls, fields)
-    if "axis_name" in field_names(cls):
-        fields["axis_name"] = axis_name
-    return functools.partial(cls, **(encoder.keywords | fields))
-
-
-def layout_of(encoder: functools.partial, name: str) -> dict[str, Any]:
-    """Returns the fields of LAYOUT that `encoder` sets and the encoder `name` has and does not fix itself.
+def layout_of(encoder: EncoderSpec, name: str) -> dict[str, Any]:
+    """Returns the fields of LAYOUT that `encoder` sets and the encoder `name` has.
 
     Raises:
         ValueError: for an unknown name (naming the nearest right one).
     """
-    target = factory(name)
-    known = field_names(target.func)
-    return {
-        key: value
-        for key, value in encoder.keywords.items()
-        if key in LAYOUT and key in known and key not in target.keywords
-    }
+    known = field_names(_class(factory(name).name))
+    return {key: value for key, value in encoder.fields if key in LAYOUT and key in known}
 
 
-def build(name: str, **fields: Any) -> nn.Module:
-    """Returns the encoder `name`; raises as `factory` does."""
-    return factory(name, **fields)()
+def build(name: str, *, common: Layers | None = None, **fields: Any) -> nn.Module:
+    """Returns the encoder `name` with `common` for all of its layers; raises as `factory` does."""
+    return factory(name, **fields)(common=common)
 
 
 def family(name: str) -> str:
@@ -161,13 +170,10 @@ def family(name: str) -> str:
 
 
 def name_of(encoder: EncoderFactory) -> str | None:
-    """Returns the name under which `factory` makes `encoder`; None for a class, or fields, of no name here."""
-    cls, fields = (encoder.func, encoder.keywords) if isinstance(encoder, functools.partial) else (encoder, {})
-    values = {f.name: f.default for f in dataclasses.fields(cls)} | fields
-    fitting = [
-        (len(fixed), name)
-        for name, (file, class_name, fixed) in _CLASSES.items()
-        if (cls.__module__, cls.__name__) == (f"{__name__}.{file}", class_name)
-        and all(values[key] == value for key, value in fixed.items())
-    ]
-    return max(fitting)[1] if fitting else None
+    """Returns the name of an `EncoderSpec`, None for another factory."""
+    return encoder.name if isinstance(encoder, EncoderSpec) else None
+
+
+def _class(name: str) -> type[nn.Module]:
+    file, class_name, _ = _CLASSES[name]
+    return getattr(importlib.import_module(f"jaxseg.models.encoders.{file}"), class_name)

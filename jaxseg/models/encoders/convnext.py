@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn import Conv, LayerNorm, StochasticDepth, drop_rates, pad_to_multiple
+from jaxseg.nn import BARE, Conv, LayerNorm, Layers, StochasticDepth, drop_rates, pad_to_multiple
 
 Rounding = Literal["up", "down"]
 # Section A.1: a truncated normal distribution.
@@ -24,27 +24,26 @@ class ConvNeXtBlock(nn.Module):
     Children: "depthwise", "norm", "expand", "project", "drop"; parameter "scale" f32[c], the layer scale.
 
     Attributes:
-        layer_scale: what the layer scale starts from.
+        layer_scale: initial value of the layer scale.
         drop: rate of the stochastic depth.
-        axis_name: mapped axis over which it is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     layer_scale: float = 1e-6
     drop: float = 0.0
-    dtype: Any = None
-    axis_name: str | None = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         c = x.shape[-1]
-        layers = {"dtype": self.dtype, "kernel_init": _init}
+        layers = {"dtype": self.common.dtype, "kernel_init": _init}
         h = Conv(c, 7, groups=c, **layers, name="depthwise")(x)
-        h = LayerNorm(dtype=self.dtype, epsilon=1e-6, name="norm")(h)
+        h = LayerNorm(dtype=self.common.dtype, epsilon=1e-6, name="norm")(h)
         h = jax.nn.gelu(Conv(4 * c, 1, **layers, name="expand")(h), approximate=False)
         h = Conv(c, 1, **layers, name="project")(h)
         scale = self.param("scale", nn.initializers.constant(self.layer_scale), (c,), jnp.float32)
         h = h * scale.astype(h.dtype).reshape(1, 1, 1, -1)
-        return x + StochasticDepth(self.drop, axis_name=self.axis_name, name="drop")(h, train=train)
+        return x + StochasticDepth(self.drop, axis_name=self.common.axis_name, name="drop")(h, train=train)
 
 
 class ConvNeXtStage(nn.Module):
@@ -55,8 +54,9 @@ class ConvNeXtStage(nn.Module):
     Attributes:
         features: channels; those of the input in the first stage.
         drops: rate of the stochastic depth of each block.
-        first: whether the stem has made the resolution already.
-        rounding, layer_scale, axis_name: as in `ConvNeXt`.
+        first: whether it is the first stage, at the resolution of the stem.
+        rounding, layer_scale: as in `ConvNeXt`.
+        common: gives the dtype and the mapped axis.
     """
 
     features: int
@@ -64,23 +64,20 @@ class ConvNeXtStage(nn.Module):
     first: bool = False
     rounding: Rounding = "up"
     layer_scale: float = 1e-6
-    dtype: Any = None
-    axis_name: str | None = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         if not self.first:
-            x = LayerNorm(dtype=self.dtype, epsilon=1e-6, name="norm")(x)
-            x = reduce(self.features, 2, self.dtype, "reduce")(rounded(x, 2, self.rounding))
+            x = LayerNorm(dtype=self.common.dtype, epsilon=1e-6, name="norm")(x)
+            x = reduce(self.features, 2, self.common.dtype, "reduce")(rounded(x, 2, self.rounding))
         for i, drop in enumerate(self.drops):
-            x = ConvNeXtBlock(
-                self.layer_scale, drop, dtype=self.dtype, axis_name=self.axis_name, name=f"block{i + 1}"
-            )(x, train=train)  # fmt: skip
+            x = ConvNeXtBlock(self.layer_scale, drop, self.common, name=f"block{i + 1}")(x, train=train)
         return x
 
 
 def reduce(features: int, factor: int, dtype: Any, name: str) -> Conv:
-    """Returns the convolution f[b,h,w,c] -> f[b,h/factor,w/factor,features] over tiles side by side."""
+    """Returns the convolution f[b,h,w,c] -> f[b,h/factor,w/factor,features] over tiles that do not overlap."""
     return Conv(features, factor, stride=factor, padding=0, dtype=dtype, kernel_init=_init, name=name)
 
 
@@ -99,12 +96,12 @@ class ConvNeXt(nn.Module):
         depths: blocks of each stage.
         drop: greatest rate of stochastic depth, which grows linearly from 0 at the first block; the paper's are .1 for
             tiny, .4 for small, .5 for base and large (Table 5).
-        layer_scale: what the layer scales start from.
-        output_norm: a layer norm on each level, as segmentation networks over ConvNeXt have it (transformers'
+        layer_scale: initial value of the layer scales.
+        output_norm: whether each level ends in a layer norm, as in segmentation networks over ConvNeXt (transformers'
             `ConvNextBackbone`).
-        rounding: of sizes that the strides do not divide: "up" pads with zeros at the bottom and right, "down" leaves
-            the last rows and columns out, as torch does (then an image needs as many pixels as the largest stride).
-        axis_name: mapped axis over which stochastic depth is drawn.
+        rounding: of sizes that the strides do not divide: "up" pads with zeros at the bottom and right, "down" omits
+            the last rows and columns, as torch does (then an image needs as many pixels as the largest stride).
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     widths: tuple[int, ...] = (96, 192, 384, 768)
@@ -113,8 +110,7 @@ class ConvNeXt(nn.Module):
     layer_scale: float = 1e-6
     output_norm: bool = False
     rounding: Rounding = "up"
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -125,13 +121,12 @@ class ConvNeXt(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
         if len(self.depths) != len(self.widths):
             raise ValueError(f"ConvNeXt: depths {self.depths} must be as many as widths {self.widths}.")
-        norm = functools.partial(LayerNorm, dtype=self.dtype, epsilon=1e-6)
-        x = reduce(self.widths[0], 4, self.dtype, "stem")(rounded(x, 4, self.rounding))
+        norm = functools.partial(LayerNorm, dtype=self.common.dtype, epsilon=1e-6)
+        x = reduce(self.widths[0], 4, self.common.dtype, "stem")(rounded(x, 4, self.rounding))
         x = norm(name="stem_norm")(x)
         pyramid = []
         for i, (features, drops) in enumerate(zip(self.widths, drop_rates(self.drop, self.depths))):
-            x = ConvNeXtStage(
-                features, drops, i == 0, self.rounding, self.layer_scale, self.dtype, self.axis_name, name=f"stage{i}"
-            )(x, train=train)
+            form = (self.rounding, self.layer_scale, self.common)
+            x = ConvNeXtStage(features, drops, i == 0, *form, name=f"stage{i}")(x, train=train)
             pyramid.append(norm(name=f"norm{i}")(x) if self.output_norm else x)
         return tuple(pyramid)

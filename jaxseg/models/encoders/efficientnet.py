@@ -7,21 +7,25 @@ parameters with classifiers of 1000 classes.
 
 import functools
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models.encoders.mobilenet import level_strides, places, walk_down
-from jaxseg.nn import ConvNormAct, InvertedResidual, make_norm, round_channels
-from jaxseg.types import NormFactory
+from jaxseg.nn import ConvNormAct, InvertedResidual, Layers, round_channels
+from jaxseg.nn.norm import with_defaults
 
 # (expansion, kernel, channels, blocks, stride) of each row of Table 1.
 B0 = (
-    (1, 3, 16, 1, 1), (6, 3, 24, 2, 2), (6, 5, 40, 2, 2), (6, 3, 80, 3, 2), (6, 5, 112, 3, 1), (6, 5, 192, 4, 2),
+    (1, 3, 16, 1, 1),
+    (6, 3, 24, 2, 2),
+    (6, 5, 40, 2, 2),
+    (6, 3, 80, 3, 2),
+    (6, 5, 112, 3, 1),
+    (6, 5, 192, 4, 2),
     (6, 3, 320, 1, 1),
-)  # fmt: skip
+)
 
 
 class EfficientNet(nn.Module):
@@ -31,13 +35,13 @@ class EfficientNet(nn.Module):
         width, depth: multipliers of the channels and of the blocks of each row, the latter rounded up.
         rows: (expansion, kernel, channels, blocks, stride) of each row of the table.
         stem: channels of the stem before multiplication.
-        last: whether the last 1x1 convolution, to four times the channels, ends the coarsest level. A classifier's
-            features, which decoders do without.
+        last: whether the last 1x1 convolution, to four times the channels, ends the coarsest level. It gives the
+            features of a classifier; decoders do not need it.
         drop: greatest rate of stochastic depth: block i of n has drop * i / n (section 5.2, after Huang 2016).
         epsilon: the batch norm's; torchvision's weights of B5 to B7 have 1e-3.
         divisor: channels are multiples of it.
-        output_stride: 16 or 8 dilate the blocks that would shrink the image further.
-        axis_name: mapped axis over which stochastic depth is drawn.
+        output_stride: with 16 or 8, dilation replaces the strides beyond it.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     width: float = 1.0
@@ -49,9 +53,7 @@ class EfficientNet(nn.Module):
     epsilon: float = 1e-5
     divisor: int = 8
     output_stride: Literal[8, 16, 32] = 32
-    norm: NormFactory = make_norm("batch")
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     def _wide(self, channels: float) -> int:
         return round_channels(channels * self.width, self.divisor)
@@ -82,21 +84,29 @@ class EfficientNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
         # The momentum is the paper's (section 5.2).
-        norm = functools.partial(self.norm, epsilon=self.epsilon, momentum=0.99)
-        layers = {"norm": norm, "act": jax.nn.silu, "dtype": self.dtype}
+        norm = with_defaults(self.common.norm, epsilon=self.epsilon, momentum=0.99)
+        common = self.common.replace(norm=norm, act=jax.nn.silu)
         c = self._wide(self.stem)
-        x = ConvNormAct(c, stride=2, **layers, name="stem")(x, train=train)
+        x = ConvNormAct(c, stride=2, common=common, name="stem")(x, train=train)
         blocks, total = [], len(self._blocks)
         where = places([block[3] for block in self._blocks], self.output_stride)
         for i, (place, (expansion, kernel, features, stride)) in enumerate(zip(where, self._blocks)):
             block = functools.partial(
-                InvertedResidual, features, round_channels(c * expansion, self.divisor), kernel, stride=place.stride,
-                dilation=place.dilation, residual=stride == 1 and c == features, squeeze=max(1, c // 4),
-                squeeze_act=jax.nn.silu, drop=self.drop * i / total, axis_name=self.axis_name, **layers,
-            )  # fmt: skip
+                InvertedResidual,
+                features,
+                round_channels(c * expansion, self.divisor),
+                kernel,
+                stride=place.stride,
+                dilation=place.dilation,
+                residual=stride == 1 and c == features,
+                squeeze=max(1, c // 4),
+                squeeze_act=jax.nn.silu,
+                drop=self.drop * i / total,
+                common=common,
+            )
             blocks.append((place, block))
             c = features
         pyramid = [level[-1] for level in walk_down(x, blocks, train=train)]
         if self.last:
-            pyramid[-1] = ConvNormAct(4 * c, 1, **layers, name="last")(pyramid[-1], train=train)
+            pyramid[-1] = ConvNormAct(4 * c, 1, common=common, name="last")(pyramid[-1], train=train)
         return tuple(pyramid)

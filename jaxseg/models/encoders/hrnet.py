@@ -1,17 +1,15 @@
 """HRNet (Wang et al. 2020, "Deep High-Resolution Representation Learning for Visual Recognition", Figs. 2 and 3).
 
-Branches of several resolutions run side by side and exchange what they know; the finest is never left. timm's
-hrnet_w18, w32 and w48 have 9,562,260, 29,305,536 and 65,325,120 parameters before their classification heads.
+Branches of several resolutions run in parallel and exchange their features; the finest branch goes from the stem to
+the end. timm's hrnet_w18, w32 and w48 have 9,562,260, 29,305,536 and 65,325,120 parameters before their classifiers.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn import BasicBlock, BottleneckBlock, ConvNormAct, make_norm, resize
-from jaxseg.types import NormFactory
+from jaxseg.nn import BARE, BasicBlock, BottleneckBlock, ConvNormAct, Layers, resize
 
 Upsample = Literal["nearest", "bilinear"]
 
@@ -27,34 +25,31 @@ class ParallelBlocks(nn.Module):
     widths: tuple[int, ...]
     blocks: int = 4
     upsample: Upsample = "nearest"
-    norm: NormFactory | None = None
-    dtype: Any = None
+    common: Layers = BARE
 
     @nn.compact
     def __call__(self, branches: tuple[jax.Array, ...], *, train: bool = False) -> tuple[jax.Array, ...]:
-        layers = {"norm": self.norm, "dtype": self.dtype}
         inner = []
         for i, (x, features) in enumerate(zip(branches, self.widths, strict=True)):
             for k in range(self.blocks):
-                x = BasicBlock(features, **layers, name=f"branch{i}_block{k + 1}")(x, train=train)
+                x = BasicBlock(features, common=self.common, name=f"branch{i}_block{k + 1}")(x, train=train)
             inner.append(x)
         return tuple(
-            jax.nn.relu(sum(self._moved(inner, j, i, layers, train=train) for j in range(len(inner))))
+            jax.nn.relu(sum(self._moved(inner, j, i, train=train) for j in range(len(inner))))
             for i in range(len(inner))
         )
 
-    def _moved(
-        self, branches: list[jax.Array], source: int, target: int, layers: dict[str, Any], *, train: bool
-    ) -> jax.Array:
+    def _moved(self, branches: list[jax.Array], source: int, target: int, *, train: bool) -> jax.Array:
         """Branch `source` at the resolution and with the channels of branch `target`."""
         x, name = branches[source], f"fuse{target}_{source}"
+        linear = self.common.replace(act=None)
         if source > target:
-            x = ConvNormAct(self.widths[target], 1, act=None, **layers, name=name)(x, train=train)
+            x = ConvNormAct(self.widths[target], 1, common=linear, name=name)(x, train=train)
             return resize(x, branches[target].shape[1:3], self.upsample)
         for k in range(source, target):
             last = k == target - 1
-            features, act = (self.widths[target], None) if last else (self.widths[source], jax.nn.relu)
-            conv = ConvNormAct(features, stride=2, act=act, **layers, name=f"{name}_{k - source + 1}")
+            features, common = (self.widths[target], linear) if last else (self.widths[source], self.common)
+            conv = ConvNormAct(features, stride=2, common=common, name=f"{name}_{k - source + 1}")
             x = conv(x, train=train)
         return x
 
@@ -71,7 +66,7 @@ class HRNet(nn.Module):
         bottlenecks: their number.
         modules: number of `ParallelBlocks` over two branches, over three, and so on; one more branch than entries.
         blocks: residual blocks of each branch in each of them.
-        stem_stride: 2 or 1 keep more of the resolution in the stem, for small images: s = stem_stride 2^i.
+        stem_stride: of the stem; 2 or 1 for small images: s = stem_stride 2^i.
         upsample: of the exchange: "nearest" is timm's, and that of the ImageNet weights; "bilinear" that of the
             authors' segmentation networks.
     """
@@ -83,8 +78,7 @@ class HRNet(nn.Module):
     blocks: int = 4
     stem_stride: Literal[1, 2, 4] = 4
     upsample: Upsample = "nearest"
-    norm: NormFactory = make_norm("batch")
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -98,20 +92,20 @@ class HRNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-        layers = {"norm": self.norm, "dtype": self.dtype}
+        common = self.common.replace(act=jax.nn.relu)
         for i, stride in enumerate({1: (1, 1), 2: (2, 1), 4: (2, 2)}[self.stem_stride]):
-            x = ConvNormAct(self.stem, stride=stride, **layers, name=f"stem{i + 1}")(x, train=train)
+            x = ConvNormAct(self.stem, stride=stride, common=common, name=f"stem{i + 1}")(x, train=train)
         for k in range(self.bottlenecks):
-            x = BottleneckBlock(4 * self.stem, **layers, name=f"block{k + 1}")(x, train=train)
-        conv = ConvNormAct(self.width, **layers, name="transition2_0")
+            x = BottleneckBlock(4 * self.stem, common=common, name=f"block{k + 1}")(x, train=train)
+        conv = ConvNormAct(self.width, common=common, name="transition2_0")
         branches: tuple[jax.Array, ...] = (conv(x, train=train),)
         coarsest = x
         for n, modules in enumerate(self.modules, start=2):
-            down = ConvNormAct(self.widths[n - 1], stride=2, **layers, name=f"transition{n}_{n - 1}")
+            down = ConvNormAct(self.widths[n - 1], stride=2, common=common, name=f"transition{n}_{n - 1}")
             branches = (*branches, down(coarsest, train=train))
             for m in range(modules):
                 branches = ParallelBlocks(
-                    self.widths[:n], self.blocks, self.upsample, **layers, name=f"parallel{n}_{m + 1}"
+                    self.widths[:n], self.blocks, self.upsample, common=common, name=f"parallel{n}_{m + 1}"
                 )(branches, train=train)
             coarsest = branches[-1]
         return branches

@@ -1,10 +1,10 @@
-"""Mix Transformer encoders MiT-B0 to B5 (Xie et al. 2021, "SegFormer: Simple and Efficient Design for Semantic
-Segmentation with Transformers", section 3.1 and Table 6).
+"""Mix Transformer encoders MiT-B0 to B5 (Xie et al. 2021, "SegFormer: Simple and Efficient Design for Semantic ...").
 
-There are no position embeddings: the 3x3 convolution inside each Mix-FFN tells a token where it is, so that any image
-size will do. As in the authors' release (and in transformers and segmentation_models.pytorch) the hidden layers of the
-Mix-FFN are 4 times as wide in every stage, where Table 6 has 8, 8, 4, 4. Encoder parameters, in millions: B0 3.3, B1
-13.2, B2 24.2, B3 44.1, B4 60.8, B5 81.4.
+The full title ends "... Segmentation with Transformers"; see its section 3.1 and Table 6. There are no position
+embeddings: the 3x3 convolution in each Mix-FFN gives position information, so that images of any size work. As in the
+authors' release (and in transformers and segmentation_models.pytorch) the hidden layers of the Mix-FFN are 4 times as
+wide in every stage, where Table 6 has 8, 8, 4, 4. Encoder parameters, in millions: B0 3.3, B1 13.2, B2 24.2, B3 44.1,
+B4 60.8, B5 81.4.
 """
 
 import functools
@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxseg.nn import Conv, LayerNorm, MultiHeadAttention, StochasticDepth, drop_rates
+from jaxseg.nn import Conv, LayerNorm, Layers, MultiHeadAttention, StochasticDepth, drop_rates
 
 dense_init = nn.initializers.truncated_normal(0.02)
-# By what a pixel feeds: the release's normal(0, sqrt(2 / fan_out)).
+# As in the authors' release: normal(0, sqrt(2 / fan_out)).
 patch_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _gelu = functools.partial(jax.nn.gelu, approximate=False)
 
@@ -26,8 +26,8 @@ _gelu = functools.partial(jax.nn.gelu, approximate=False)
 class EfficientAttention(nn.Module):
     """Self-attention with keys and values from a coarser grid (section 3.1, eq. 2): f[b,h,w,c] -> f[b,h,w,c].
 
-    A convolution of kernel and stride `reduction` makes one key of that many squared pixels; the pixels at the bottom
-    and right that fill no window are left out, and an image smaller than one window is filled up with zeros. Children:
+    A convolution with kernel and stride r = `reduction` reduces r² pixels to one key. Pixels at the bottom and right
+    that do not fill a window are left out; an image smaller than one window is padded with zeros. Children:
     "attention", and with reduction > 1 "reduce" and "reduce_norm".
     """
 
@@ -76,16 +76,17 @@ class MixBlock(nn.Module):
     reduction: int = 1
     mlp_ratio: int = 4
     drop_path: float = 0.0
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        norm = functools.partial(LayerNorm, epsilon=1e-6, dtype=self.dtype)
-        drop = functools.partial(StochasticDepth, self.drop_path, self.axis_name)
-        y = EfficientAttention(self.num_heads, self.reduction, self.dtype, name="attention")(norm(name="norm1")(x))
+        norm = functools.partial(LayerNorm, epsilon=1e-6, dtype=self.common.dtype)
+        drop = functools.partial(StochasticDepth, self.drop_path, self.common.axis_name)
+        y = EfficientAttention(self.num_heads, self.reduction, self.common.dtype, name="attention")(
+            norm(name="norm1")(x)
+        )
         x = x + drop(name="drop1")(y, train=train)
-        y = MixFFN(self.mlp_ratio, self.dtype, name="ffn")(norm(name="norm2")(x))
+        y = MixFFN(self.mlp_ratio, self.common.dtype, name="ffn")(norm(name="norm2")(x))
         return x + drop(name="drop2")(y, train=train)
 
 
@@ -102,20 +103,23 @@ class MixStage(nn.Module):
     reduction: int
     mlp_ratio: int
     drop_path: tuple[float, ...]
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         x = Conv(
-            self.features, self.kernel_size, stride=self.stride, kernel_init=patch_init, dtype=self.dtype, name="patch"
+            self.features,
+            self.kernel_size,
+            stride=self.stride,
+            kernel_init=patch_init,
+            dtype=self.common.dtype,
+            name="patch",
         )(x)
-        x = LayerNorm(dtype=self.dtype, name="patch_norm")(x)
+        x = LayerNorm(dtype=self.common.dtype, name="patch_norm")(x)
         for i, rate in enumerate(self.drop_path):
-            x = MixBlock(
-                self.num_heads, self.reduction, self.mlp_ratio, rate, self.axis_name, self.dtype, name=f"block{i + 1}"
-            )(x, train=train)
-        return LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+            form = (self.num_heads, self.reduction, self.mlp_ratio)
+            x = MixBlock(*form, rate, self.common, name=f"block{i + 1}")(x, train=train)
+        return LayerNorm(epsilon=1e-6, dtype=self.common.dtype, name="norm")(x)
 
 
 class MixTransformer(nn.Module):
@@ -125,12 +129,12 @@ class MixTransformer(nn.Module):
         widths: channels of each stage.
         depths: blocks of each stage.
         heads: attention heads of each stage; each must divide its width.
-        reductions: R of eq. 2, by which keys and values are coarser, of each stage.
+        reductions: R of eq. 2 of each stage, the factor by which the grid of keys and values is coarser.
         kernels: side of each stage's patches.
-        steps: by how much each stage shrinks its input.
+        steps: stride of each stage.
         mlp_ratio: hidden over outer width of the Mix-FFN.
         drop_path: rate of stochastic depth of the last block; it grows linearly from 0 at the first.
-        axis_name: mapped axis over which that is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     widths: tuple[int, ...] = (32, 64, 160, 256)
@@ -141,8 +145,7 @@ class MixTransformer(nn.Module):
     steps: tuple[int, ...] = (4, 2, 2, 2)
     mlp_ratio: int = 4
     drop_path: float = 0.1
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -165,8 +168,7 @@ class MixTransformer(nn.Module):
                 self.reductions[i],
                 self.mlp_ratio,
                 rates,
-                axis_name=self.axis_name,
-                dtype=self.dtype,
+                common=self.common,
                 name=f"stage{i}",
             )(x, train=train)
             pyramid.append(x)

@@ -3,7 +3,7 @@
 Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", Table 2; Howard et al. 2019, "Searching
 for MobileNetV3", Tables 1 and 2. Channels are rounded, and the batch norm's epsilon and momentum set, as torchvision
 does. With the classifiers of 1000 classes its networks have 3,504,872 (V2), 5,483,032 (V3 large) and 2,542,856 (V3
-small) parameters; what is here are the convolutions before the classifier.
+small) parameters; the encoders are the convolutions before the classifier.
 """
 
 import functools
@@ -11,37 +11,57 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn import ConvNormAct, InvertedResidual, make_norm, round_channels
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import ConvNormAct, InvertedResidual, Layers, round_channels
+from jaxseg.nn.norm import with_defaults
+from jaxseg.types import Activation
 
 # (expansion, channels, blocks, stride) of each row of Table 2.
 V2 = (
-    (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
-)  # fmt: skip
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 # (kernel, expanded, channels, squeeze-and-excitation, activation, stride) of each row of Tables 1 and 2.
 _V3_LARGE = (
     (3, 16, 16, False, "relu", 1),
-    (3, 64, 24, False, "relu", 2), (3, 72, 24, False, "relu", 1),
-    (5, 72, 40, True, "relu", 2), (5, 120, 40, True, "relu", 1), (5, 120, 40, True, "relu", 1),
-    (3, 240, 80, False, "hard_swish", 2), (3, 200, 80, False, "hard_swish", 1), (3, 184, 80, False, "hard_swish", 1),
-    (3, 184, 80, False, "hard_swish", 1), (3, 480, 112, True, "hard_swish", 1), (3, 672, 112, True, "hard_swish", 1),
-    (5, 672, 160, True, "hard_swish", 2), (5, 960, 160, True, "hard_swish", 1), (5, 960, 160, True, "hard_swish", 1),
-)  # fmt: skip
+    (3, 64, 24, False, "relu", 2),
+    (3, 72, 24, False, "relu", 1),
+    (5, 72, 40, True, "relu", 2),
+    (5, 120, 40, True, "relu", 1),
+    (5, 120, 40, True, "relu", 1),
+    (3, 240, 80, False, "hard_swish", 2),
+    (3, 200, 80, False, "hard_swish", 1),
+    (3, 184, 80, False, "hard_swish", 1),
+    (3, 184, 80, False, "hard_swish", 1),
+    (3, 480, 112, True, "hard_swish", 1),
+    (3, 672, 112, True, "hard_swish", 1),
+    (5, 672, 160, True, "hard_swish", 2),
+    (5, 960, 160, True, "hard_swish", 1),
+    (5, 960, 160, True, "hard_swish", 1),
+)
 _V3_SMALL = (
     (3, 16, 16, True, "relu", 2),
-    (3, 72, 24, False, "relu", 2), (3, 88, 24, False, "relu", 1),
-    (5, 96, 40, True, "hard_swish", 2), (5, 240, 40, True, "hard_swish", 1), (5, 240, 40, True, "hard_swish", 1),
-    (5, 120, 48, True, "hard_swish", 1), (5, 144, 48, True, "hard_swish", 1),
-    (5, 288, 96, True, "hard_swish", 2), (5, 576, 96, True, "hard_swish", 1), (5, 576, 96, True, "hard_swish", 1),
-)  # fmt: skip
+    (3, 72, 24, False, "relu", 2),
+    (3, 88, 24, False, "relu", 1),
+    (5, 96, 40, True, "hard_swish", 2),
+    (5, 240, 40, True, "hard_swish", 1),
+    (5, 240, 40, True, "hard_swish", 1),
+    (5, 120, 48, True, "hard_swish", 1),
+    (5, 144, 48, True, "hard_swish", 1),
+    (5, 288, 96, True, "hard_swish", 2),
+    (5, 576, 96, True, "hard_swish", 1),
+    (5, 576, 96, True, "hard_swish", 1),
+)
 V3 = {"large": _V3_LARGE, "small": _V3_SMALL}
 
 
 class Place(NamedTuple):
-    """Where a block stands: its level of the pyramid, its number there from 1, its stride and dilation."""
+    """The place of a block: its level of the pyramid, its number in the level from 1, its stride and dilation."""
 
     level: int
     number: int
@@ -50,10 +70,10 @@ class Place(NamedTuple):
 
 
 def places(strides: Iterable[int], output_stride: int, stem_stride: int = 2) -> list[Place]:
-    """Places blocks of the given strides after a stem: each block with a stride begins a level.
+    """Returns the places of blocks of the given strides after a stem; each block with a stride starts a level.
 
-    Where the image would shrink below 1 / output_stride the stride becomes a dilation of that block and all after it
-    (torchvision's `dilated` and segmentation_models.pytorch have it so).
+    A stride beyond output_stride is replaced by a dilation of that block and of all blocks after it, as in torchvision
+    (`dilated`) and segmentation_models.pytorch.
     """
     result = []
     level, number, total = 0, 0, stem_stride
@@ -77,7 +97,7 @@ def level_strides(strides: Iterable[int], output_stride: int, stem_stride: int =
 
 
 class Blocks(nn.Module):
-    """The blocks of one level: f[b,h,w,c] -> (what the first gives, what the last gives). Children: "block1", ..."""
+    """The blocks of one level: f[b,h,w,c] -> (output of the first, output of the last). Children: "block1", ..."""
 
     blocks: tuple[Any, ...]
 
@@ -93,7 +113,7 @@ class Blocks(nn.Module):
 def walk_down(x: jax.Array, blocks: Sequence[tuple[Place, Any]], *, train: bool) -> list[tuple[jax.Array, jax.Array]]:
     """The stem's output through `blocks`, (place, factory of the block): the first and last output of each level.
 
-    To be called inside a compact method, whose children "stage0", "stage1", ... it makes.
+    Call it inside a compact method, whose children "stage0", "stage1", ... it makes.
     """
     levels: list[list[Any]] = [[] for _ in range(blocks[-1][0].level + 1)]
     for place, block in blocks:
@@ -109,13 +129,13 @@ class MobileNetV2(nn.Module):
     """f[b,h,w,c] -> features f[b,h/s,w/s,widths[i]] at s = 2, 4, 8, 16, 32, finest first (Sandler 2018, Table 2).
 
     Attributes:
-        width: multiplier of all channels, 1.4, 1, .75, .5 or .35 in the paper. The last convolution never gets
-            narrower than at 1.
+        width: multiplier of all channels, 1.4, 1, .75, .5 or .35 in the paper. The last convolution has at least as
+            many channels as with 1.
         rows: (expansion, channels, blocks, stride) of each row of the table after the first bottleneck.
         stem: channels of the stem before multiplication; the first bottleneck has half of them.
-        last: channels of the last 1x1 convolution before multiplication; None leaves it out.
+        last: channels of the last 1x1 convolution before multiplication; None: no such convolution.
         divisor: channels are multiples of it.
-        output_stride: 16 or 8 dilate the blocks that would shrink the image further.
+        output_stride: with 16 or 8, dilation replaces the strides beyond it.
     """
 
     width: float = 1.0
@@ -124,8 +144,7 @@ class MobileNetV2(nn.Module):
     last: int | None = 1280
     divisor: int = 8
     output_stride: Literal[8, 16, 32] = 32
-    norm: NormFactory = make_norm("batch")
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @property
     def _blocks(self) -> list[tuple[int, int, int]]:
@@ -152,22 +171,27 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-        layers = {"norm": self.norm, "act": jax.nn.relu6, "dtype": self.dtype}
+        common = self.common.replace(act=jax.nn.relu6)
         c = self._wide(self.stem)
-        x = ConvNormAct(c, stride=2, **layers, name="stem")(x, train=train)
+        x = ConvNormAct(c, stride=2, common=common, name="stem")(x, train=train)
         blocks = []
         for place, (expansion, features, stride) in zip(
             places([s for _, _, s in self._blocks], self.output_stride), self._blocks
         ):
             block = functools.partial(
-                InvertedResidual, features, c * expansion, stride=place.stride, dilation=place.dilation,
-                residual=stride == 1 and c == features, **layers,
-            )  # fmt: skip
+                InvertedResidual,
+                features,
+                c * expansion,
+                stride=place.stride,
+                dilation=place.dilation,
+                residual=stride == 1 and c == features,
+                common=common,
+            )
             blocks.append((place, block))
             c = features
         pyramid = [level[-1] for level in walk_down(x, blocks, train=train)]
         if self.last is not None:
-            pyramid[-1] = ConvNormAct(self.widths[-1], 1, **layers, name="last")(pyramid[-1], train=train)
+            pyramid[-1] = ConvNormAct(self.widths[-1], 1, common=common, name="last")(pyramid[-1], train=train)
         return tuple(pyramid)
 
 
@@ -177,15 +201,15 @@ class MobileNetV3(nn.Module):
     Attributes:
         width: multiplier of all channels.
         variant: "large" or "small", Table 1 or 2.
-        rows: (kernel, expanded, channels, squeeze-and-excitation, "relu" or "hard_swish", stride) of each block, in
-            place of a table's.
+        rows: (kernel, expanded, channels, squeeze-and-excitation, "relu" or "hard_swish", stride) of each block; None:
+            those of the variant.
         stem: channels of the stem before multiplication.
         last: whether the last 1x1 convolution, to six times the channels, ends the coarsest level.
-        tap: where a level is taken, after its "last" block, or after its "first", as torchvision's LR-ASPP does (the
-            coarsest is always taken at the end).
+        tap: the block of a level whose output the pyramid has: the "last", or the "first", as in torchvision's LR-ASPP
+            (for the coarsest level always the last).
         divisor: channels are multiples of it.
         stem_stride: 1 keeps the image's resolution in the stem, for small images: s = 1, 2, 4, 8, 16.
-        output_stride: 16 or 8 dilate the blocks that would shrink the image further.
+        output_stride: with 16 or 8, dilation replaces the strides beyond it.
     """
 
     width: float = 1.0
@@ -197,8 +221,7 @@ class MobileNetV3(nn.Module):
     divisor: int = 8
     stem_stride: Literal[1, 2] = 2
     output_stride: Literal[8, 16, 32] = 32
-    norm: NormFactory = make_norm("batch")
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     def _wide(self, channels: int) -> int:
         return round_channels(channels * self.width, self.divisor)
@@ -229,25 +252,31 @@ class MobileNetV3(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-        norm = functools.partial(self.norm, epsilon=1e-3, momentum=0.99)
-        layers = {"norm": norm, "dtype": self.dtype}
+        norm = with_defaults(self.common.norm, epsilon=1e-3, momentum=0.99)
+        common = self.common.replace(norm=norm, act=jax.nn.hard_swish)
         c = self._wide(self.stem)
-        x = ConvNormAct(c, stride=self.stem_stride, act=jax.nn.hard_swish, **layers, name="stem")(x, train=train)
+        x = ConvNormAct(c, stride=self.stem_stride, common=common, name="stem")(x, train=train)
         blocks = []
         for place, (kernel, expanded, features, squeeze, act, stride) in zip(self._places(), self._blocks):
             expanded, features = self._wide(expanded), self._wide(features)
             block = functools.partial(
-                InvertedResidual, features, expanded, kernel, stride=place.stride, dilation=place.dilation,
+                InvertedResidual,
+                features,
+                expanded,
+                kernel,
+                stride=place.stride,
+                dilation=place.dilation,
                 residual=stride == 1 and c == features,
                 squeeze=round_channels(expanded // 4, self.divisor) if squeeze else 0,
-                gate=jax.nn.hard_sigmoid, act=activation(act), **layers,
-            )  # fmt: skip
+                gate=jax.nn.hard_sigmoid,
+                common=common.replace(act=activation(act)),
+            )
             blocks.append((place, block))
             c = features
         outputs = walk_down(x, blocks, train=train)
         pyramid = [output[0 if self.tap == "first" else 1] for output in outputs[:-1]] + [outputs[-1][1]]
         if self.last:
-            last = ConvNormAct(6 * c, 1, act=jax.nn.hard_swish, **layers, name="last")
+            last = ConvNormAct(6 * c, 1, common=common, name="last")
             pyramid[-1] = last(pyramid[-1], train=train)
         return tuple(pyramid)
 

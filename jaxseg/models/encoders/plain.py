@@ -1,13 +1,11 @@
 """The contracting path of U-Net: convolutions and max-pooling (Ronneberger et al. 2015, "U-Net", Fig. 1 left)."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn import ConvNormAct, Dropout, make_norm, max_pool
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import ConvNormAct, Dropout, Layers, max_pool
 
 Padding = Literal["same", "valid"]
 
@@ -15,30 +13,25 @@ Padding = Literal["same", "valid"]
 class ConvStage(nn.Module):
     """f[b,h,w,c] -> f[b,h,w,features]: a 3x3 convolution, norm and activation, `convs` times.
 
-    With padding="valid" every convolution takes one pixel off each side: f[b,h-2n,w-2n,features] for n convolutions.
+    With padding="valid" every convolution removes one pixel on each side: f[b,h-2n,w-2n,features] for n convolutions.
     Children: "conv1", "conv2", ...
     """
 
     features: int
     convs: int = 2
     padding: Padding = "same"
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        layers = {"norm": self.norm, "act": self.act, "dtype": self.dtype}
-        return conv_layers(x, self.features, self.convs, self.padding, layers, train=train)
+        return conv_layers(x, self.features, self.convs, self.padding, self.common, train=train)
 
 
-def conv_layers(
-    x: jax.Array, features: int, convs: int, padding: Padding, layers: dict[str, Any], *, train: bool
-) -> jax.Array:
+def conv_layers(x: jax.Array, features: int, convs: int, padding: Padding, common: Layers, *, train: bool) -> jax.Array:
     """The layers of a `ConvStage`, as children "conv1", "conv2", ... of the compact module that calls this."""
     margin = 0 if padding == "valid" else None
     for i in range(convs):
-        x = ConvNormAct(features, padding=margin, **layers, name=f"conv{i + 1}")(x, train=train)
+        x = ConvNormAct(features, padding=margin, common=common, name=f"conv{i + 1}")(x, train=train)
     return x
 
 
@@ -52,17 +45,14 @@ class PlainEncoder(nn.Module):
         convs: 3x3 convolutions of each stage.
         dropout: rate of the dropout that ends the two deepest stages (section 3.1).
         padding: "same", or the paper's "valid".
-        axis_name: mapped axis over which dropout is drawn, see `jaxseg.nn.Dropout`.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
     convs: int = 2
     dropout: float = 0.0
     padding: Padding = "same"
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -75,10 +65,8 @@ class PlainEncoder(nn.Module):
         for i, features in enumerate(self.widths):
             if i > 0:
                 x = max_pool(x, 2, ceil_mode=True)
-            x = ConvStage(
-                features, self.convs, self.padding, norm=self.norm, act=self.act, dtype=self.dtype, name=f"stage{i}"
-            )(x, train=train)
+            x = ConvStage(features, self.convs, self.padding, common=self.common, name=f"stage{i}")(x, train=train)
             if i >= len(self.widths) - 2:
-                x = Dropout(self.dropout, axis_name=self.axis_name, name=f"dropout{i}")(x, train=train)
+                x = Dropout(self.dropout, axis_name=self.common.axis_name, name=f"dropout{i}")(x, train=train)
             pyramid.append(x)
         return tuple(pyramid)

@@ -3,11 +3,9 @@
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn import BasicBlock, PreActBlock, make_norm
-from jaxseg.types import Activation, NormFactory
+from jaxseg.nn import BasicBlock, Layers, PreActBlock
 
 Shortcut = Literal["auto", "projection", "learned", "none"]
 Unit = Literal["preact", "basic"]
@@ -17,7 +15,7 @@ def residual_unit(kind: Unit, features: int, *, first_preact: bool = True, **fie
     """Returns the unit f[b,h,w,c] -> f[b,h/stride,w/stride,features] of a kind.
 
     "preact" is that of the paper, norm and activation before each convolution and nothing after the sum; "basic" is
-    He et al. 2015's, with an activation after the sum (`first_preact` then says nothing).
+    He et al. 2015's, with an activation after the sum, which ignores `first_preact`.
     """
     if kind == "basic":
         return BasicBlock(features, **fields)
@@ -37,9 +35,7 @@ class ResidualStage(nn.Module):
     first_preact: bool = True
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -50,9 +46,7 @@ class ResidualStage(nn.Module):
                 stride=self.stride if i == 0 else 1,
                 first_preact=self.first_preact or i > 0,
                 shortcut=self.shortcut,
-                norm=self.norm,
-                act=self.act,
-                dtype=self.dtype,
+                common=self.common,
                 name=f"block{i + 1}",
             )(x, train=train)
         return x
@@ -76,9 +70,7 @@ class ResidualEncoder(nn.Module):
     blocks: int = 1
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
-    norm: NormFactory = make_norm("batch")
-    act: Activation = jax.nn.relu
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -96,9 +88,7 @@ class ResidualEncoder(nn.Module):
                 first_preact=i > 0,
                 shortcut=self.shortcut,
                 unit=self.unit,
-                norm=self.norm,
-                act=self.act,
-                dtype=self.dtype,
+                common=self.common,
                 name=f"stage{i}",
             )(x, train=train)
             pyramid.append(x)

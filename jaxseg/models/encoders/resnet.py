@@ -11,11 +11,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn import BasicBlock, BottleneckBlock, ConvNormAct, make_norm, max_pool
-from jaxseg.types import NormFactory
+from jaxseg.nn import BasicBlock, BottleneckBlock, ConvNormAct, Layers, max_pool
 
 _SQUEEZE_RATIO = 16  # Hu 2018, section 6.1
 
@@ -75,16 +73,16 @@ class ResNet(nn.Module):
         block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1).
         groups: of the 3x3 convolution of a bottleneck (ResNeXt's cardinality).
         ratio: channels of a bottleneck's output over those of its 3x3 convolution.
-        deep_stem: three 3x3 convolutions in place of the 7x7 one; the first two have half the width (-C and -D).
-        average_shortcut: average pooling carries the stride of the projections (-D).
-        squeeze_excite: squeeze-and-excitation gates end every branch.
-        output_stride: stages beyond it dilate instead of striding.
+        deep_stem: whether three 3x3 convolutions replace the 7x7 one; the first two have half the width (-C and -D).
+        average_shortcut: whether an average pooling has the stride of the projections (-D).
+        squeeze_excite: whether every branch ends in squeeze-and-excitation gates.
+        output_stride: dilation replaces the strides of stages beyond it.
         multi_grid: factors of the rates of the last stage's blocks, repeated where the stage has more (Chen 2017,
             section 4.2.1).
         first_dilated: whether the first 3x3 convolution of a dilated stage has the rate of its stage, as in Chen 2017
-            (whose strides end stages in place of starting them) and segmentation_models.pytorch, or, where it
-            replaces a stride, the rate of the stage before it, as in torchvision and timm. The latter computes what
-            the network with strides has at every second pixel, and the same between (but for poolings at the border).
+            (where a stride is at the end of a stage) and segmentation_models.pytorch. False: where dilation replaces a
+            stride, that convolution has the rate of the stage before, as in torchvision and timm; every second pixel
+            then has the value that it has in the network with strides (except for poolings at the border).
     """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
@@ -98,8 +96,7 @@ class ResNet(nn.Module):
     output_stride: Literal[8, 16, 32] = 32
     multi_grid: tuple[int, ...] = (1, 1, 1)
     first_dilated: bool = False
-    norm: NormFactory = make_norm("batch")
-    dtype: Any = jnp.float32
+    common: Layers = Layers()
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -138,22 +135,24 @@ class ResNet(nn.Module):
             before = rate
         return tuple(pyramid)
 
+    @property
+    def _common(self) -> Layers:
+        """The published networks have ReLU, whatever the activation of the decoder."""
+        return self.common.replace(act=jax.nn.relu)
+
     def _stem(self, x: jax.Array, *, train: bool) -> jax.Array:
-        layers = {"norm": self.norm, "dtype": self.dtype}
         width = self.widths[0]
         if not self.deep_stem:
-            return ConvNormAct(width, 7, stride=2, **layers, name="stem")(x, train=train)
+            return ConvNormAct(width, 7, stride=2, common=self._common, name="stem")(x, train=train)
         half = max(1, width // 2)
-        x = ConvNormAct(half, stride=2, **layers, name="stem1")(x, train=train)
-        x = ConvNormAct(half, **layers, name="stem2")(x, train=train)
-        return ConvNormAct(width, **layers, name="stem")(x, train=train)
+        x = ConvNormAct(half, stride=2, common=self._common, name="stem1")(x, train=train)
+        x = ConvNormAct(half, common=self._common, name="stem2")(x, train=train)
+        return ConvNormAct(width, common=self._common, name="stem")(x, train=train)
 
     def _block(self) -> Callable[..., nn.Module]:
-        layers = {
-            "norm": self.norm,
-            "dtype": self.dtype,
-            "squeeze_ratio": _SQUEEZE_RATIO if self.squeeze_excite else None,
-        }
+        squeeze_ratio = _SQUEEZE_RATIO if self.squeeze_excite else None
         if self.block == "basic":
-            return functools.partial(_basic, **layers)
-        return functools.partial(_bottleneck, groups=self.groups, ratio=self.ratio, **layers)
+            return functools.partial(_basic, squeeze_ratio=squeeze_ratio, common=self._common)
+        return functools.partial(
+            _bottleneck, groups=self.groups, ratio=self.ratio, squeeze_ratio=squeeze_ratio, common=self._common
+        )

@@ -1,17 +1,15 @@
 """VGG (Simonyan and Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image Recognition", Table 1).
 
 Configurations A, B, D and E of the paper are VGG-11, 13, 16 and 19: stages of 3x3 convolutions and ReLU, each ended by
-2x2 max-pooling. The three dense layers after them are not part of the encoder (FCN and DeepLab bring their own).
+2x2 max-pooling. The three dense layers after them are not part of the encoder (FCN and DeepLab have their own).
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn import Conv, Dropout, is_identity, make_norm, max_pool
-from jaxseg.types import NormFactory
+from jaxseg.nn import Conv, Dropout, Layers, is_identity, max_pool
 
 
 class VGGStage(nn.Module):
@@ -25,8 +23,7 @@ class VGGStage(nn.Module):
     kernel_size: int = 3
     dilation: int = 1
     use_bias: bool = True
-    norm: NormFactory | None = None
-    dtype: Any = jnp.float32
+    common: Layers = Layers(norm=None)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -35,12 +32,11 @@ class VGGStage(nn.Module):
                 self.features,
                 self.kernel_size,
                 dilation=self.dilation,
-                use_bias=self.use_bias or is_identity(self.norm),
-                dtype=self.dtype,
+                use_bias=self.use_bias or is_identity(self.common.norm),
+                dtype=self.common.dtype,
                 name=f"conv{i}",
             )(x)
-            if self.norm is not None:
-                x = self.norm(name=f"norm{i}")(x, train=train)
+            x = self.common.normalise(x, f"norm{i}", train=train)
             x = jax.nn.relu(x)
         return x
 
@@ -53,8 +49,9 @@ class VGG(nn.Module):
         depths: convolutions of each stage; (1, 1, 2, 2, 2) is VGG-11, (2, 2, 2, 2, 2) 13, (2, 2, 3, 3, 3) 16 and
             (2, 2, 4, 4, 4) 19. Their convolutions have 9,220,480, 9,404,992, 14,714,688 and 20,024,384 parameters.
         kernel_size: side of every convolution, odd.
-        use_norm: a norm after each convolution, which the paper does not have (the names that end in "_bn").
-        use_bias: biases before a norm too, as in the published weights; without a norm there always are.
+        use_norm: whether a norm follows each convolution, in the encoders whose names end in "_bn"; not in the paper.
+        use_bias: whether there is a bias before a norm too, as in the published weights; without a norm there always
+            is one.
         levels: "convolved": each level is the end of a stage, at strides 1, 2, 4, ..., and the last the pooling after
             them all, as in segmentation_models.pytorch. "pooled": the result of each pooling, at strides 2, 4, 8, ...
         output_stride: poolings beyond it keep the size (3x3 windows, stride 1) and the stages after them dilate, as in
@@ -62,7 +59,7 @@ class VGG(nn.Module):
         rounding: of the sizes that a 2x2 pooling halves. "floor", as torch does, needs an image of output_stride
             pixels at least.
         dropout: rate after the deeper half of the poolings (Kendall et al. 2017, "Bayesian SegNet", section 3).
-        axis_name: mapped axis over which dropout is drawn.
+        common: norm, activation, dtype and mapped axis of every layer.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 512, 512)
@@ -74,9 +71,7 @@ class VGG(nn.Module):
     output_stride: Literal[2, 4, 8, 16, 32] = 32
     rounding: Literal["ceil", "floor"] = "ceil"
     dropout: float = 0.0
-    norm: NormFactory = make_norm("batch")
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+    common: Layers = Layers()
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -103,8 +98,7 @@ class VGG(nn.Module):
                 self.kernel_size,
                 dilation=max(1, 2**i // self.output_stride),
                 use_bias=self.use_bias,
-                norm=self.norm if self.use_norm else None,
-                dtype=self.dtype,
+                common=self.common if self.use_norm else self.common.replace(norm=None),
                 name=f"stage{i}",
             )(x, train=train)
             convolved.append(x)
@@ -113,6 +107,6 @@ class VGG(nn.Module):
             else:
                 x = max_pool(x, 2, ceil_mode=self.rounding == "ceil")
             if i >= len(self.channels) // 2:
-                x = Dropout(self.dropout, axis_name=self.axis_name, name=f"dropout{i}")(x, train=train)
+                x = Dropout(self.dropout, axis_name=self.common.axis_name, name=f"dropout{i}")(x, train=train)
             pooled.append(x)
         return tuple(pooled) if self.levels == "pooled" else (*convolved, x)

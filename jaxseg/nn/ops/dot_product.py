@@ -1,7 +1,7 @@
 """Scaled dot-product attention, in the form that XLA computes fastest on the device at hand.
 
-On CPUs heads come before tokens, so that the products are of matrices as they lie in memory, and the gradient is
-written out; `benchmarks/primitives.py` measures it against the usual formulas. On other devices, and with a mask, it is
+On CPUs heads come before tokens, so that the products read matrices in their order in memory, and the gradient is
+written out; `benchmarks/primitives.py` compares it with the usual formulas. On other devices, and with a mask, it is
 `jax.nn.dot_product_attention`.
 """
 
@@ -24,10 +24,10 @@ def dot_product_attention(
         query: f[b,q,n,d].
         key: f[b,t,n,d], of the same dtype.
         value: f[b,t,n,e], of the same dtype; e is d with a mask.
-        mask: bool[b,n,q,t] or bool[b,1,q,t], False where a query must not look.
+        mask: bool[b,n,q,t] or bool[b,1,q,t], False where a query must not attend.
 
     Raises:
-        ValueError: if the shapes or dtypes do not fit together, or there is no key.
+        ValueError: if the shapes or dtypes do not agree, or there is no key.
     """
     b, _, n, d = query.shape
     t = key.shape[1]
@@ -42,7 +42,7 @@ def dot_product_attention(
         )
     if mask is not None:
         return jax.nn.dot_product_attention(query, key, value, mask=mask)
-    # jax.nn's takes values of the keys' width only.
+    # That of jax.nn requires values of the keys' width.
     default = jax.nn.dot_product_attention if value.shape[-1] == d else _attend
     return lax.platform_dependent(query, key, value, cpu=_attend, default=default)
 
@@ -59,9 +59,9 @@ def _backward(saved: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, .
     q, k, v, weights, y = saved
     heads, scale = dy.shape[2], 1 / math.sqrt(q.shape[-1])
     dy = _split(dy)
-    # Of the softmax: weights (dweights - sum(weights dweights)), and the sum is that of y dy.
-    own = (dy.astype(jnp.float32) * y).sum(-1, keepdims=True)
-    dscores = (weights * (_product("hqe,hte->hqt", dy, v) - own)).astype(q.dtype)
+    # The gradient of the softmax is weights (dweights - sum(weights dweights)), and that sum equals the sum of y dy.
+    sums = (dy.astype(jnp.float32) * y).sum(-1, keepdims=True)
+    dscores = (weights * (_product("hqe,hte->hqt", dy, v) - sums)).astype(q.dtype)
     gradients = (
         _product("hqt,htd->hqd", dscores, k) * scale,
         _product("hqt,hqd->htd", dscores, q) * scale,

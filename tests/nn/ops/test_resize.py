@@ -1,4 +1,4 @@
-"""Resizing against torch's F.interpolate, values and gradients; sub-pixel up-sampling, padding, cropping."""
+"""Resizing against torch's F.interpolate, values and gradients; padding, cropping."""
 
 import jax
 import jax.numpy as jnp
@@ -114,13 +114,6 @@ def test_depth_to_space_is_pixel_shuffle_with_the_channel_last():
         jnn.depth_to_space(x[..., :3], 2)
     with pytest.raises(ValueError, match="multiples of 2 pixels"):
         jnn.space_to_depth(x, 2)
-
-
-def test_sub_pixel_up(key):
-    x = draw(2, 1, 5, 4)
-    y, variables = jnn.SubPixelUp(3, norm=jnn.make_norm("group"), act=jax.nn.relu).init_with_output(key, x)
-    assert y.shape == (2, 2, 10, 3) and float(y.min()) >= 0
-    assert variables["params"]["expand"]["conv"]["kernel"].shape == (3, 3, 4, 12)
 
 
 @pytest.mark.parametrize("mode", ["constant", "edge"])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxseg.nn.unstrided import kernel_gradient, unstrided_conv2d
+from jaxseg.nn.ops.conv_stride1 import conv2d_stride1, kernel_gradient
 
 
 def draw(*shape, seed=0):
@@ -32,7 +32,7 @@ def test_it_is_the_sum_over_images_and_pixels(channels, case):
 
     @jax.jit
     def both(x, kernel, dy):
-        y, pull = jax.vjp(lambda x, kernel: unstrided_conv2d(x, kernel, dilation, padding), x, kernel)
+        y, pull = jax.vjp(lambda x, kernel: conv2d_stride1(x, kernel, dilation, padding), x, kernel)
         return y, pull(dy), kernel_gradient(x, dy, size, dilation, padding)
 
     reach = dilation * (size - 1)

@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxseg.nn import conv2d
-from jaxseg.nn.depthwise import depthwise_conv2d
+from jaxseg.nn.ops.depthwise import depthwise_conv2d
 
 # Height, width, kernel, stride, dilation, padding.
 CASES = (

@@ -1,10 +1,11 @@
 """Max and average pooling, un-pooling with indices, and global average pooling of f[b,h,w,c], any h and w.
 
-Sizes are torch's: (h + 2 padding - window) // stride + 1, or that rounded up in `ceil_mode`, where a last window that
-would start in the padding on the right is left out.
+Output sizes are torch's: (h + 2 padding - window) // stride + 1. With `ceil_mode` the quotient is rounded up, but a
+last window that would start in the padding at the bottom or right is left out.
 """
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +16,14 @@ from jax import lax
 def max_pool(
     x: jax.Array, window: int = 2, stride: int | None = None, padding: int = 0, *, ceil_mode: bool = False
 ) -> jax.Array:
-    """Largest value of each window: f[b,h,w,c] -> f[b,y,x,c]. The gradient of a tie goes to its first pixel.
+    """Largest value of each window: f[b,h,w,c] -> f[b,y,x,c]. The first of equal maxima gets the gradient.
 
     Args:
         x: images.
         window: side of the square window.
         stride: step between windows; None is `window`.
         padding: cells of -inf on every side, at most half the window.
-        ceil_mode: keeps the pixels of an incomplete last window.
+        ceil_mode: whether an incomplete last window counts.
 
     Raises:
         ValueError: if no window fits, or the padding is more than half the window.
@@ -35,7 +36,8 @@ def max_pool(
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
 
 
-# XLA's own gradient of a window maximum is many times slower than comparisons, of which there are window^2 a pixel.
+# Up to this side of the window, the maximum and its gradient are window^2 comparisons per pixel, which are many times
+# faster than XLA's gradient of a window maximum.
 _SMALL = 3
 
 
@@ -69,17 +71,16 @@ def _winner(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 
 def _max_of_windows_bwd(window: int, stride: int, winner: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    # Pixels in the same place of a stride^2 tile are in the same places of their windows: pixel (stride q + u) is tap
-    # u + stride e of window q - e.
+    # Pixel (stride q + u) is tap u + stride e of window q - e, for every tile q alike.
     b, y, x, c = dy.shape
     shifts = -(-window // stride)
     pad = ((0, 0), (0, shifts - 1), (0, shifts - 1), (0, 0))
 
     def from_tap(i: int, j: int) -> jax.Array:
-        """What tap (i, j) of each window gives its pixel, on the grid of tiles."""
-        given = jnp.where(winner == jnp.int8(i * window + j), dy, jnp.zeros((), dy.dtype))
+        """The gradient that each window gives to its tap (i, j), on the grid of tiles."""
+        part = jnp.where(winner == jnp.int8(i * window + j), dy, jnp.zeros((), dy.dtype))
         low, left = i // stride, j // stride
-        return jnp.pad(given, (pad[0], (low, shifts - 1 - low), (left, shifts - 1 - left), pad[3]))
+        return jnp.pad(part, (pad[0], (low, shifts - 1 - low), (left, shifts - 1 - left), pad[3]))
 
     rows = []
     for u in range(stride):
@@ -102,7 +103,7 @@ _max_of_windows.defvjp(
 def avg_pool(
     x: jax.Array, window: int = 2, stride: int | None = None, padding: int = 0, *, ceil_mode: bool = False
 ) -> jax.Array:
-    """Mean of the image's own pixels in each window (padding is not counted): f[b,h,w,c] -> f[b,y,x,c].
+    """Mean of the pixels of each window, without padding: f[b,h,w,c] -> f[b,y,x,c].
 
     Arguments and errors as in `max_pool`; torch's count_include_pad=False.
     """
@@ -111,7 +112,7 @@ def avg_pool(
     dims, strides = (1, window, window, 1), (1, stride, stride, 1)
     x = _crop(x, pads)
     if window == stride and not any(map(any, pads)):
-        total = sum(tap.astype(jnp.float32) for tap in _taps(x, window, stride))
+        total = cast(jax.Array, sum(tap.astype(jnp.float32) for tap in _taps(x, window, stride)))
         return (total / window**2).astype(x.dtype)
     total = lax.reduce_window(x.astype(jnp.float32), 0.0, lax.add, dims, strides, pads)
     count = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1), jnp.float32), 0.0, lax.add, dims, strides, pads)
@@ -119,14 +120,14 @@ def avg_pool(
 
 
 def _crop(x: jax.Array, pads: list[tuple[int, int]]) -> jax.Array:
-    """Cuts off the pixels at the bottom and right that no window reaches; their padding becomes zero."""
+    """Cuts off the pixels at the bottom and right that no window reaches; negative pads become zero."""
     sizes = [size + min(0, high) for size, (_, high) in zip(x.shape, pads)]
     pads[:] = [(low, max(0, high)) for low, high in pads]
     return x[:, : sizes[1], : sizes[2]]
 
 
 def _pads(x: jax.Array, window: int, stride: int, padding: int, ceil_mode: bool, name: str) -> list[tuple[int, int]]:
-    """Padding of each axis that gives torch's output size; negative where pixels are left over."""
+    """Returns the padding of each axis that gives torch's output size; it is negative where pixels are left over."""
     if x.ndim != 4:
         raise ValueError(f"{name} takes an array [b,h,w,c], got shape {x.shape}.")
     if not 0 <= padding <= window // 2:
@@ -144,10 +145,10 @@ def _pads(x: jax.Array, window: int, stride: int, padding: int, ceil_mode: bool,
 
 
 def max_pool_with_indices(x: jax.Array, window: int = 2) -> tuple[jax.Array, jax.Array]:
-    """Max pooling that remembers where: f[b,h,w,c] -> (f[b,y,x,c], i32[b,y,x,c]), windows side by side.
+    """Max pooling with the places of the maxima: f[b,h,w,c] -> (f[b,y,x,c], i32[b,y,x,c]); windows do not overlap.
 
-    The index is row * w + column of the (first) maximum in its own channel, as torch's return_indices.
-    Rows and columns that fill no window are left out.
+    The index is row * w + column of the (first) maximum in its channel, as with torch's return_indices. Rows and
+    columns that do not fill a window are left out.
     """
     b, h, w, c = x.shape
     y, z = h // window, w // window
@@ -165,8 +166,8 @@ def max_pool_with_indices(x: jax.Array, window: int = 2) -> tuple[jax.Array, jax
     return pooled, row * w + column
 
 
-def max_unpool(y: jax.Array, indices: jax.Array, size: tuple[int, int], window: int = 2) -> jax.Array:
-    """Puts f[b,y,x,c] back where `max_pool_with_indices` found it, zeros elsewhere -> f[b,h,w,c], (h, w) = size.
+def max_unpool(y: jax.Array, indices: jax.Array, size: tuple[int, ...], window: int = 2) -> jax.Array:
+    """Puts f[b,y,x,c] at the places that `max_pool_with_indices` gave, zeros elsewhere -> f[b,h,w,c], (h, w) = size.
 
     Raises:
         ValueError: if `size` does not pool to the shape of `y`.
@@ -191,12 +192,12 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32).mean((1, 2), keepdims=True).astype(x.dtype)
 
 
-def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def adaptive_avg_pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """Means over a grid of `size` windows that cover the image: f[b,h,w,c] -> f[b,*size,c].
 
     Window i of n spans the pixels floor(i h / n) to ceil((i + 1) h / n) - 1, as torch's AdaptiveAvgPool2d; windows
-    overlap where n does not divide h, and repeat pixels where n is larger. It is two products with constant matrices,
-    summed in float32.
+    overlap where n does not divide h, and repeat pixels where n is larger than h. It is computed as two products with
+    constant matrices, summed in float32.
 
     Raises:
         ValueError: for a size below 1 or an image without pixels.
@@ -211,7 +212,7 @@ def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def _window_means(size: int, windows: int) -> np.ndarray:
-    """The matrix f32[windows,size] that takes the mean of each window."""
+    """Returns the matrix f32[windows,size] that takes the mean of each window."""
     matrix = np.zeros((windows, size), np.float32)
     for i in range(windows):
         low, high = i * size // windows, -(-(i + 1) * size // windows)

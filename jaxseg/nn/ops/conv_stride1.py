@@ -1,7 +1,8 @@
 """Convolution of stride 1, with the gradient of its kernel in the form that XLA computes fastest on CPUs.
 
-That gradient is itself a convolution. Of the ways to say it, the one that automatic differentiation gives takes longest
-there; the others take an eighth to two fifths less time. On other devices it is left to XLA.
+That gradient is itself a convolution, which can be written in several ways. On CPUs the way of automatic
+differentiation is the slowest; the others take an eighth to two fifths less time. On other devices the automatic
+gradient is kept.
 """
 
 import functools
@@ -11,36 +12,41 @@ from jax import lax
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def unstrided_conv2d(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
+def conv2d_stride1(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
     """Convolves f[b,h,w,c] with f[u,v,c,o], zero-padded by `padding` on every side -> f[b,y,x,o]."""
     return _convolve(x, kernel, dilation, padding)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
+        x,
+        kernel,
+        (1, 1),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
+    )
 
 
 def _backward(
-    dilation: int, padding: int, kept: tuple[jax.Array, jax.Array], dy: jax.Array
+    dilation: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
+    x, kernel = saved
     (dx,) = jax.vjp(lambda x: _convolve(x, kernel, dilation, padding), x)[1](dy)
 
     def automatic(x: jax.Array, dy: jax.Array) -> jax.Array:
         return jax.vjp(lambda kernel: _convolve(x, kernel, dilation, padding), kernel)[1](dy)[0]
 
-    def quick(x: jax.Array, dy: jax.Array) -> jax.Array:
+    def fast(x: jax.Array, dy: jax.Array) -> jax.Array:
         return kernel_gradient(x, dy, kernel.shape[0], dilation, padding)
 
-    return dx, lax.platform_dependent(x, dy, cpu=quick, default=automatic)
+    return dx, lax.platform_dependent(x, dy, cpu=fast, default=automatic)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, size: int, dilation: int, padding: int) -> jax.Array:
     """Sums x[h + dilation u - padding] dy[h] over images and pixels: f[b,h,w,c], f[b,y,x,o] -> f[size,size,c,o]."""
-    # Channels take the place of images, of which XLA makes a copy for each tap: so let it be the fewer channels.
+    # The channels of the left-hand side take the place of the images, and XLA copies that side for each tap: the array
+    # with fewer channels is on the left.
     axes, step, before = ("CHWN", "IHWO", "HWNC"), (dilation, dilation), dilation * (size - 1) - padding
     if x.shape[-1] <= dy.shape[-1] or before < 0:
         return lax.conv_general_dilated(x, dy, step, [(padding, padding)] * 2, dimension_numbers=axes)
@@ -48,6 +54,6 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, size: int, dilation: int, paddi
     return taps[::-1, ::-1].swapaxes(2, 3)
 
 
-unstrided_conv2d.defvjp(
+conv2d_stride1.defvjp(
     lambda x, kernel, dilation, padding: (_convolve(x, kernel, dilation, padding), (x, kernel)), _backward
 )

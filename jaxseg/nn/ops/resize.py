@@ -1,30 +1,27 @@
-"""Nearest and bilinear resizing with both corner conventions, sub-pixel up-sampling, padding and cropping.
+"""Nearest and bilinear resizing with both corner conventions, padding and cropping.
 
-The numbers are those of torch's `F.interpolate` without antialiasing, which are not those of `jax.image.resize`.
+The numbers are those of torch's `F.interpolate` without antialiasing; those of `jax.image.resize` differ.
 """
 
 import functools
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax import lax
 
-from jaxseg.nn.conv import ConvNormAct, depth_to_space
-from jaxseg.types import Activation, NormFactory
 
-
-def resize(x: jax.Array, size: tuple[int, int], method: str = "bilinear", *, align_corners: bool = False) -> jax.Array:
+def resize(x: jax.Array, size: tuple[int, ...], method: str = "bilinear", *, align_corners: bool = False) -> jax.Array:
     """Resizes f[b,h,w,c] to f[b,*size,c].
 
     Args:
         x: images.
         size: output height and width.
         method: "bilinear", or "nearest" (the pixel at floor(i * in / out), torch's "nearest").
-        align_corners: bilinear only. False: pixels are areas, the sample is at (i + .5) in / out - .5, clipped at the
-            border. True: pixels are points and the corners are kept, the sample is at i (in - 1) / (out - 1).
+        align_corners: for "bilinear". False: pixels are areas, and sample i lies at (i + .5) in / out - .5, clipped at
+            the border. True: pixels are points, the corners keep their place, and sample i lies at
+            i (in - 1) / (out - 1).
 
     Raises:
         ValueError: for an unknown method, a size below 1, or align_corners with "nearest".
@@ -39,7 +36,7 @@ def resize(x: jax.Array, size: tuple[int, int], method: str = "bilinear", *, ali
         return _nearest_axis(_nearest_axis(x, 1, size[0]), 2, size[1])
     if method != "bilinear":
         raise ValueError(f"resize knows the methods 'bilinear' and 'nearest', got {method!r}.")
-    # The axis that shrinks most goes first: less to do for the second.
+    # The axis that shrinks more goes first, so that the second has less to do.
     axes = sorted((1, 2), key=lambda axis: size[axis - 1] / x.shape[axis])
     for axis in axes:
         x = _bilinear_axis(x, axis, size[axis - 1], align_corners)
@@ -57,13 +54,13 @@ def _nearest_axis(x: jax.Array, axis: int, out: int) -> jax.Array:
         return x
     if out % size == 0:
         return jnp.repeat(x, out // size, axis=axis)
-    # In float32, as torch has it: where i * in / out is whole, rounding decides.
+    # In float32, as in torch: where i * in / out is whole, its rounding decides.
     index = np.floor(np.arange(out, dtype=np.float32) * (np.float32(size) / np.float32(out))).astype(np.int32)
     return jnp.take(x, np.minimum(index, size - 1), axis=axis)
 
 
 def _positions(size: int, out: int, align_corners: bool) -> np.ndarray:
-    """Where in [0, size - 1] each output sample lies."""
+    """Returns where in [0, size - 1] each output sample lies."""
     if align_corners:
         return np.arange(out) * ((size - 1) / max(out - 1, 1))
     return np.clip((np.arange(out) + 0.5) * (size / out) - 0.5, 0.0, size - 1.0)
@@ -86,7 +83,7 @@ def _bilinear_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> ja
 
 
 def _blend_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
-    """A whole factor: each of the `factor` phases is one blend of a pixel with a neighbour; no gather, no product."""
+    """Enlarges by a whole factor: each of the `factor` phases blends a pixel with one neighbour, without any gather."""
     size = x.shape[axis]
     x32 = x.astype(jnp.float32)
     before = jnp.concatenate(
@@ -101,39 +98,41 @@ def _blend_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
 
 
 def _offsets(factor: int) -> list[float]:
-    """Where each of the pixels that a pixel grows into samples, from its centre, in pixels of the smaller image."""
+    """Returns where the `factor` output pixels of a pixel sample, from its centre, in pixels of the smaller image."""
     return [(u + 0.5) / factor - 0.5 for u in range(factor)]
 
 
 def _reduce_axis(axis: int, factor: int, _: None, dy: jax.Array) -> tuple[jax.Array]:
-    """The gradient of `_blend_axis`; XLA takes longer for the automatic one, see `benchmarks/primitives.py`."""
+    """The gradient of `_blend_axis`; the automatic one takes longer, see `benchmarks/primitives.py`."""
     size = dy.shape[axis] // factor
     phases = dy.astype(jnp.float32).reshape(*dy.shape[:axis], size, factor, *dy.shape[axis + 1 :])
-    own, low, high = 0.0, 0.0, 0.0  # of the pixel itself, of the one before it, of the one after it
+    centre, low, high = 0.0, 0.0, 0.0  # for the pixel itself, the one before it, the one after it
     for u, offset in enumerate(_offsets(factor)):
         phase = lax.index_in_dim(phases, u, axis + 1, keepdims=False)
-        own += (1 - abs(offset)) * phase
+        centre += (1 - abs(offset)) * phase
         if offset < 0:
             low += abs(offset) * phase
         else:
             high += offset * phase
-    # Each goes to its neighbour; at the border, where there is none, to the pixel itself, which is the free place.
+    # Each sum moves to the neighbour; at the border, where there is no neighbour, it stays at the pixel itself.
     cut = functools.partial(lax.slice_in_dim, axis=axis)
+    low, high = cast(jax.Array, low), cast(jax.Array, high)  # of two phases or more
     low, high = (
         jnp.concatenate([cut(low, 1, size), cut(high, size - 1, size)], axis),
         jnp.concatenate([cut(low, 0, 1), cut(high, 0, size - 1)], axis),
     )
-    return ((own + low + high).astype(dy.dtype),)
+    return ((centre + low + high).astype(dy.dtype),)
 
 
 _enlarge_axis = jax.custom_vjp(_blend_axis, nondiff_argnums=(1, 2))
 _enlarge_axis.defvjp(lambda x, axis, factor: (_blend_axis(x, axis, factor), None), _reduce_axis)
 
 
-def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:
-    """Resizes each of f[b,h,w,k] bilinearly to its own (height, width) i32[b,2] in the top left of f[b,*canvas,k].
+def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, ...]) -> jax.Array:
+    """Resizes example i of f[b,h,w,k] bilinearly to (height, width) sizes[i], in the top left of f[b,*canvas,k].
 
-    Sizes may be traced; what lies outside an example's size is arbitrary. As `resize` with align_corners=False.
+    `sizes` i32[b,2] may be traced. The values outside an example's size are arbitrary. It samples as `resize` does with
+    align_corners=False.
     """
 
     def one(image: jax.Array, size: jax.Array) -> jax.Array:
@@ -152,35 +151,12 @@ def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> 
     return jax.vmap(one)(x, jnp.asarray(sizes))
 
 
-class SubPixelUp(nn.Module):
-    """Sub-pixel up-sampling f[b,h,w,c] -> f[b,h*factor,w*factor,features] (Shi 2016, eq. 4): convolve, then unfold.
-
-    The norm and the activation stand before the unfolding, where they cost the same and see features * factor^2
-    channels. Child: "expand" (a `ConvNormAct`).
-    """
-
-    features: int
-    factor: int = 2
-    kernel_size: int = 3
-    norm: NormFactory | None = None
-    act: Activation | None = None
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        y = ConvNormAct(
-            self.features * self.factor**2, self.kernel_size, norm=self.norm, act=self.act, dtype=self.dtype,
-            name="expand",
-        )(x, train=train)  # fmt: skip
-        return depth_to_space(y, self.factor)
-
-
 def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "constant") -> tuple[jax.Array, tuple[int, int]]:
-    """Pads f[b,h,w,c] at the bottom and right to multiples of `multiple`; returns it and the old (h, w).
+    """Pads f[b,h,w,c] at the bottom and right to multiples of `multiple`; returns it and the former (h, w).
 
     Args:
-        x: normalised images: a zero is the mean.
-        multiple: what height and width shall be divisible by.
+        x: normalised images, in which zero is the mean.
+        multiple: the number that divides the new height and width.
         mode: "constant" (zeros) or "edge" (repeats the border).
     """
     if multiple < 1:
@@ -194,8 +170,8 @@ def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "constant") -> tupl
     return x, (h, w)
 
 
-def crop_to(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """The top left (h, w) = size of f[b,y,x,c] -> f[b,h,w,c]; undoes `pad_to_multiple`."""
+def crop_to(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Returns the top left (h, w) = size of f[b,y,x,c] -> f[b,h,w,c]; it undoes `pad_to_multiple`."""
     h, w = size
     if h > x.shape[1] or w > x.shape[2]:
         raise ValueError(f"crop_to {size} is larger than the image, {x.shape[1:3]}.")

@@ -1,7 +1,7 @@
-"""Depthwise convolution, in which each channel is filtered by a kernel of its own.
+"""Depthwise convolution, in which each channel has its own kernel.
 
-XLA has no fast form of it for CPUs: there it is written as a sum of shifted products, one for each tap. On other
-devices it is XLA's convolution. `benchmarks/primitives.py` measures the one against the other.
+XLA's depthwise convolution is slow on CPUs: there it is a sum of shifted products, one for each tap. On other devices
+it is XLA's convolution. `benchmarks/primitives.py` compares the two.
 """
 
 import functools
@@ -50,19 +50,24 @@ depthwise_conv2d.defvjp(_forward, _backward)
 
 def _convolution(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1],
-    )  # fmt: skip
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
 
 
 def _shifted(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> jax.Array:
-    """The sum over the kernel's taps of the image that each sees, times its weight; summed in float32."""
-    size = [_steps(n, k, stride, dilation, padding) for n, k in zip(x.shape[1:3], kernel.shape)]
+    """The sum over the kernel's taps of the pixels that each tap reads, times its weight; summed in float32."""
+    size = [_output_size(n, k, stride, dilation, padding) for n, k in zip(x.shape[1:3], kernel.shape)]
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     total = jnp.zeros((x.shape[0], *size, x.shape[-1]), jnp.float32)
     for u in range(kernel.shape[0]):
         for v in range(kernel.shape[1]):
-            tap = _seen(x, u * dilation, v * dilation, size, stride).astype(jnp.float32)
+            tap = _window(x, u * dilation, v * dilation, size, stride).astype(jnp.float32)
             total = total + tap * kernel[u, v].astype(jnp.float32).reshape(1, 1, 1, -1)
     return total.astype(x.dtype)
 
@@ -70,7 +75,7 @@ def _shifted(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, paddin
 def _shifted_gradients(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, dilation: int, padding: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Of the image: dy, spread by the stride, under the mirrored kernel. Of a tap: the image it sees times dy."""
+    """That of x is dy dilated by the stride under the mirrored kernel; that of a tap the pixels it reads times dy."""
     pads = [(0, 0, 0)]
     for n, k, m in zip(x.shape[1:3], kernel.shape, dy.shape[1:3]):
         low = (k - 1) * dilation - padding
@@ -83,11 +88,11 @@ def _shifted_gradients(
 
 
 def _kernel_gradient(
-    x: jax.Array, dy: jax.Array, size: tuple[int, int], stride: int, dilation: int, padding: int
+    x: jax.Array, dy: jax.Array, size: tuple[int, ...], stride: int, dilation: int, padding: int
 ) -> jax.Array:
-    """Sums, for each tap, the image that it sees times dy: f[b,h,w,c], f[b,y,x,c] -> f32[u v,c].
+    """Sums, for each tap, the pixels that it reads times dy: f[b,h,w,c], f[b,y,x,c] -> f32[u v,c].
 
-    Row by row: each pixel is read once for all taps, and what is added to is small beside whole images.
+    It goes row by row, so that each pixel is loaded once for all taps and the running sums stay small.
     """
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     b, h, w, c = dy.shape
@@ -96,22 +101,22 @@ def _kernel_gradient(
         return lax.dynamic_slice_in_dim(image, i, 1, axis=1).astype(jnp.float32)
 
     def add(i: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        own = row(dy, i)
+        gradient = row(dy, i)
         rows = [row(x, i * stride + u * dilation) for u in range(size[0])]
-        taps = [_seen(seen, 0, v * dilation, (1, w), stride) for seen in rows for v in range(size[1])]
-        return tuple(total + tap * own for total, tap in zip(sums, taps, strict=True))
+        taps = [_window(pixels, 0, v * dilation, (1, w), stride) for pixels in rows for v in range(size[1])]
+        return tuple(total + tap * gradient for total, tap in zip(sums, taps, strict=True))
 
     zeros = jnp.zeros((b, 1, w, c), jnp.float32)
     sums = lax.fori_loop(0, h, add, (zeros,) * (size[0] * size[1]))
     return jnp.stack([total.sum((0, 1, 2)) for total in sums])
 
 
-def _steps(size: int, taps: int, stride: int, dilation: int, padding: int) -> int:
+def _output_size(size: int, taps: int, stride: int, dilation: int, padding: int) -> int:
     return (size + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
 
 
-def _seen(x: jax.Array, top: int, left: int, size: tuple[int, ...] | list[int], stride: int) -> jax.Array:
-    """The pixels of f[b,h,w,c] that one tap sees: every `stride`-th from (top, left) on -> f[b,*size,c]."""
+def _window(x: jax.Array, top: int, left: int, size: tuple[int, ...] | list[int], stride: int) -> jax.Array:
+    """The pixels of f[b,h,w,c] that one tap reads: every `stride`-th from (top, left) on -> f[b,*size,c]."""
     b, _, _, c = x.shape
     bottom, right = top + (size[0] - 1) * stride + 1, left + (size[1] - 1) * stride + 1
     return lax.slice(x, (0, top, left, 0), (b, bottom, right, c), (1, stride, stride, 1))

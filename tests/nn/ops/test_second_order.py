@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxseg import nn as jnn
-from jaxseg.nn.depthwise import depthwise_conv2d
+from jaxseg.nn.ops.depthwise import depthwise_conv2d
 
 KERNEL = np.random.default_rng(1).normal(size=(3, 3, 2, 2)).astype(np.float32)
 LAYERS = {

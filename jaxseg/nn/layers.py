@@ -1,0 +1,47 @@
+"""What the layers of a network have in common: the norm, the activation, the compute dtype and the mapped axis."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.nn.norm import make_norm
+from jaxseg.types import Activation, NormFactory
+
+_BATCH_NORM = make_norm("batch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Four settings that a network hands down unchanged to every layer, in the field `common` of each module.
+
+    Layers are equal, and of equal hash, if their four fields are, so that equal networks share a compilation.
+
+    Attributes:
+        norm: builds a norm layer, `norm(name="norm1")(x, train=train)`; see `make_norm`. None: no norm.
+        act: the activation. None: no activation.
+        dtype: compute dtype; parameters are float32. None: the dtype of the input and the parameters together.
+        axis_name: the mapped axis that the batch is split over, along which dropout is drawn. `norm` has its own.
+    """
+
+    norm: NormFactory | None = _BATCH_NORM
+    act: Activation | None = jax.nn.relu
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    def replace(self, **changes: Any) -> "Layers":
+        """Returns the same settings with `changes`."""
+        return dataclasses.replace(self, **changes)
+
+    def normalise(self, x: jax.Array, name: str, *, train: bool) -> jax.Array:
+        """Applies a norm layer, the child `name` of the compact module that calls this: f[...,c] -> f[...,c]."""
+        return x if self.norm is None else self.norm(name=name)(x, train=train)
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """Applies the activation, if there is one: f[...] -> f[...]."""
+        return x if self.act is None else self.act(x)
+
+
+BARE = Layers(norm=None, dtype=None)
+"""The default of the blocks of `jaxseg.nn`: no norm, and the dtype of the input."""

@@ -1,0 +1,89 @@
+"""Convolution, transposed convolution, and the exchange of channels and space, of arrays f[b,h,w,c]."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
+from jaxseg.nn.ops.depthwise import depthwise_conv2d
+
+
+def conv2d(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, groups: int = 1, padding: int = 0
+) -> jax.Array:
+    """Convolves f[b,h,w,c] with f[u,v,c/groups,o], zero-padded by `padding` on every side -> f[b,y,x,o]."""
+    if kernel.shape[:2] == (1, 1) and groups == 1 and padding == 0:
+        # One product of two matrices: its kernel gradient takes half the time of that of a product over b, h and w.
+        x = x[:, ::stride, ::stride]
+        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
+    if groups == x.shape[-1] == kernel.shape[-1] > 1:
+        return depthwise_conv2d(x, kernel, stride, dilation, padding)
+    if stride == groups == 1:
+        return conv2d_stride1(x, kernel, dilation, padding)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def conv_transpose2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
+    """Transposed convolution of f[b,h,w,c] with f[k,k,c,o] -> f[b,h*stride,w*stride,o].
+
+    y[stride i - p + u] += x[i] kernel[u] with p = ceil((k - stride) / 2), as in `jaxseg.nn.ConvTranspose`.
+    """
+    # The stride^2 output pixels of an input pixel are features of one ordinary convolution, whose kernel holds the taps
+    # t = stride e + u - low for output phase u and shift e. XLA's gradients of the dilated form are slow.
+    k, c, o = kernel.shape[0], *kernel.shape[2:]
+    p = max(0, -(-(k - stride) // 2))
+    before = -(-p // stride)
+    low = stride * before - p
+    side = -(-(low + k) // stride)
+    high = stride * side - low - k
+    taps = jnp.pad(kernel, ((low, high), (low, high), (0, 0), (0, 0))).reshape(side, stride, side, stride, c, o)
+    taps = taps[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5).reshape(side, side, c, stride * stride * o)
+    if side == 1:
+        return depth_to_space(conv2d(x, taps), stride)
+    y = lax.conv_general_dilated(
+        x, taps, (1, 1), [(side - 1 - before, before)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return depth_to_space(y, stride)
+
+
+def depth_to_space(x: jax.Array, factor: int) -> jax.Array:
+    """Unfolds channels into space: f[b,h,w,r*r*c] -> f[b,h*r,w*r,c], r = factor.
+
+    Channel (u r + v) c + i becomes channel i of pixel (u, v) of its block. (torch's PixelShuffle orders its channels
+    as i r r + u r + v.)
+    """
+    c = x.shape[-1]
+    if c % factor**2:
+        raise ValueError(f"depth_to_space by {factor} needs a multiple of {factor**2} channels, got {c}.")
+    return _depth_to_space(x, factor)
+
+
+def _unfold(x: jax.Array, factor: int) -> jax.Array:
+    b, h, w, c = x.shape
+    o = c // factor**2
+    tiles = x.reshape(b, h, w, factor, factor, o).transpose(0, 1, 3, 2, 4, 5)
+    return tiles.reshape(b, h * factor, w * factor, o)
+
+
+def space_to_depth(x: jax.Array, factor: int) -> jax.Array:
+    """The inverse of `depth_to_space`: f[b,h,w,c] -> f[b,h/r,w/r,r*r*c]; h and w must be multiples of r = factor."""
+    b, h, w, c = x.shape
+    if h % factor or w % factor:
+        raise ValueError(f"space_to_depth by {factor} needs multiples of {factor} pixels, got {h}x{w}.")
+    tiles = x.reshape(b, h // factor, factor, w // factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
+    return tiles.reshape(b, h // factor, w // factor, factor * factor * c)
+
+
+# Equal to the automatic gradient, but in an order of axes that the products after it can read without a copy.
+_depth_to_space = jax.custom_vjp(_unfold, nondiff_argnums=(1,))
+_depth_to_space.defvjp(
+    lambda x, factor: (_unfold(x, factor), None), lambda factor, _, dy: (space_to_depth(dy, factor),)
+)
