@@ -130,9 +130,13 @@ def draw(report: Report, path: str | Path, count: int) -> None:
     examples = [report.source[i] for i in indices]
     info = report.source.info
     overlay_sheet(
-        [e["image"] for e in examples], [e["label"] for e in examples], info.colors, info.classes, path,
+        [e["image"] for e in examples],
+        [e["label"] for e in examples],
+        info.colors,
+        info.classes,
+        path,
         names=[f"{report.split}: {report.source.name(i)}" for i in indices],
-    )  # fmt: skip
+    )
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(argv: Sequence[str]) -> int:
     options, config = parse_command_line(
-        argv, "python -m jaxseg.data.check", __doc__.splitlines()[0], _add_options, workdir=False
+        argv, "python -m jaxseg.data.check", (__doc__ or "").partition("\n")[0], _add_options, workdir=False
     )
     splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
     reports = [check_split(config, split) for split in dict.fromkeys(splits)]
