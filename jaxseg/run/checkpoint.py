@@ -7,10 +7,8 @@ log has not yet written and the configuration, under a digest of its own. Readin
 damaged checkpoint from one of another model.
 """
 
-import errno
 import json
 import math
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxseg.errors import CheckpointError
-from jaxseg.run import snapshot
+from jaxseg.run import failures, snapshot
 from jaxseg.run.orbax_logging import quieten_orbax
 from jaxseg.types import PyTree
 
@@ -246,7 +244,7 @@ class Checkpoints:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
                 arrays = snapshot.flat(reader.restore(self.path(step) / "state", args=ocp.args.PyTreeRestore()))
         except Exception as error:
-            raise _Damaged(_first_line(error)) from error
+            raise _Damaged(failures.one_line(error)) from error
         for name, (shape, dtype) in stored.items():
             if 0 in shape:
                 arrays[name] = np.zeros(shape, dtype)
@@ -265,7 +263,7 @@ class Checkpoints:
         try:
             return snapshot.unseal(json.loads((self.path(step) / "about" / "metadata").read_bytes()))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _Damaged(f"its description cannot be read: {_first_line(error)}") from error
+            raise _Damaged(f"its description cannot be read: {failures.one_line(error)}") from error
 
     def _ranked(self) -> list[int]:
         """Returns the evaluated steps, best first."""
@@ -299,13 +297,13 @@ class Checkpoints:
             step, self._pending = self._pending, None
             self._written.pop(step, None)
             self._checkpointer = None  # whatever state it is in; the next save makes another
+            reason = failures.reason_of_a_failed_save(error, self.directory)  # before removal makes room on the disk
             if _primary():
                 self._remove_leftovers()
             steps = ", ".join(map(str, self.steps()))
             intact = f"the older ones are intact (steps {steps})" if steps else "there is none before it"
             raise CheckpointError(
-                f"The checkpoint of step {step} could not be saved in {self.directory} ({_first_line(error)}); "
-                f"{intact}."
+                f"The checkpoint of step {step} could not be saved in {self.directory} ({reason}); {intact}."
             ) from error
 
     def _prune(self, step: int) -> None:
@@ -336,13 +334,3 @@ class Checkpoints:
 
 def _primary() -> bool:
     return jax.process_index() == 0
-
-
-def _first_line(error: BaseException) -> str:
-    """Returns what an error says, in one line: a full disk by that name, its type where it says nothing."""
-    text = str(error).strip()
-    full = os.strerror(errno.ENOSPC)
-    if full in text:
-        return full
-    line = text.splitlines()[0] if text else type(error).__name__
-    return line.rstrip(".") if len(line) <= 300 else line[:300] + "…"

@@ -1,4 +1,4 @@
-"""Keeps from the console what Orbax says there and no user needs."""
+"""Keeps messages of Orbax that no user needs off the console."""
 
 import logging
 import sys
@@ -9,8 +9,8 @@ from typing import Any
 def quieten_orbax() -> None:
     """Drops Orbax's log lines and the tracebacks of its read and write threads; more calls do nothing.
 
-    When one of several reads or writes fails, Orbax raises (and `jaxseg.run.checkpoint` tells the user); the others
-    then find their event loop closed and say so on standard error from threads of their own, where nobody can catch it.
+    When one of several reads or writes fails, Orbax raises, and `jaxseg.run.checkpoint` reports it. The threads of the
+    others then find their event loop closed and print a traceback, which no caller can catch.
     """
     logger = logging.getLogger("absl")
     if _not_orbax not in logger.filters:
