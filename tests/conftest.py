@@ -4,7 +4,7 @@ import os
 
 from helpers.xla_flags import quick_flags
 
-os.environ["XLA_FLAGS"] = quick_flags(devices=8)
+os.environ["XLA_FLAGS"] = quick_flags(devices=8, given=os.environ.get("XLA_FLAGS", ""))
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/jaxseg/test-xla"))

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from helpers.xla_flags import quick_flags
 
 from jaxseg import losses, models
 from jaxseg.errors import ConfigError
@@ -80,7 +81,7 @@ def free_port() -> int:
 
 def run_together(commands: list[list[str]]) -> list[str]:
     """Runs Python commands side by side, with two devices each, and returns what each printed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": quick_flags(devices=2)}
     processes = [
         subprocess.Popen(
             [sys.executable, *command],

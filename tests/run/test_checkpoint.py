@@ -18,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 from flax import struct
+from helpers.xla_flags import quick_flags
 
 from jaxseg.errors import CheckpointError
 from jaxseg.run import snapshot
@@ -385,7 +386,7 @@ def test_directory_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def python(code: str, *arguments: Any) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick_flags(devices=1)}
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
