@@ -1,6 +1,7 @@
 """The house rules of the package: who may import whom, what importing costs, how long a file may be."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -206,19 +207,30 @@ def test_no_lookup_with_a_silent_default(path):
             assert gather, f"{path.name}:{node.lineno} hides a missing key behind .get("
 
 
-@pytest.mark.parametrize(
-    "module", ["jaxseg", "jaxseg.config", "jaxseg.data", "jaxseg.models", "jaxseg.pretrained", "jaxseg.step"]
-)
-def test_importing_is_light(module):
+LIGHT = ("jaxseg", "jaxseg.config", "jaxseg.data", "jaxseg.models", "jaxseg.pretrained", "jaxseg.step")
+
+
+@pytest.fixture(scope="module")
+def loaded_by():
+    """{module: heavy modules that are loaded once it and those of LIGHT before it are}, from one process."""
     heavy = ("tensorflow_datasets", "tensorflow", "matplotlib", "grain", "torch", "safetensors", "huggingface_hub")
     code = (
-        f"import sys, {module}\n"
-        "loaded = set(sys.modules)\n"
+        "import importlib, json, sys\n"
+        "loaded = {}\n"
+        f"for module in {LIGHT!r}:\n"
+        "    importlib.import_module(module)\n"
+        "    loaded[module] = set(sys.modules)\n"
         "from jaxseg.models import MODELS\n"
-        f"print(sorted(loaded & {{*{heavy!r}, *(f'jaxseg.models.{{name}}' for name in MODELS)}}))"
+        f"heavy = {{*{heavy!r}, *(f'jaxseg.models.{{name}}' for name in MODELS)}}\n"
+        "print(json.dumps({module: sorted(names & heavy) for module, names in loaded.items()}))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_is_light(module, loaded_by):
+    assert loaded_by[module] == []
 
 
 def test_the_rules_are_able_to_fail(tmp_path, monkeypatch):
