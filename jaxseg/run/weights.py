@@ -15,6 +15,7 @@ from jaxseg.build import Parts
 from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
+from jaxseg.models import encoders
 from jaxseg.models.encoders import EncoderSpec
 from jaxseg.models.fields import field_names
 from jaxseg.nn import NormSpec

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_models import ENCODERS, TINY, Backbone, tiny
 from helpers.variables import drawn, paths, shapes
