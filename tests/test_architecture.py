@@ -7,36 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.floors import ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "jaxseg"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# The floors of docs/architecture.md, lowest first, with the parts of jaxseg/ that stand on each. A file may import from
-# floors below its own, and a file of a package also from that package, without a circle.
-# `data.check` and `models.__main__` are commands that live in data/ and models/; `presets` is a former name.
-ROWS = (
-    ("types", "errors", "files"),  # 0
-    ("arguments",),  # 0
-    ("config",),  # 1
-    ("nn.ops",),  # 1
-    ("nn",),  # 2
-    ("losses", "metrics"),  # 2
-    ("models",),  # 3
-    ("pretrained", "pictures"),  # 4
-    ("data",),  # 4
-    ("compiler",),  # 5
-    ("optim", "state", "parallel"),  # 5
-    ("step", "adversarial"),  # 5
-    ("build",),  # 6
-    ("run",),  # 7
-    ("inference",),  # 7
-    ("create", "start"),  # 7
-    ("train", "evaluate", "predict", "data.check", "models.__main__"),  # 8
-    ("sweep",),  # 9
-    ("cli",),  # 10
-    ("", "presets", "__main__"),  # 11, the front door
-)
 FLOORS = {part: number for number, row in enumerate(ROWS) for part in row}
 # These work in anybody's script: nothing of ours but each other, nothing of others but these.
 PURE = {"nn.ops", "nn", "models", "losses", "metrics", "state", "step", "adversarial"}
@@ -124,7 +100,7 @@ def each_file() -> pytest.MarkDecorator:
 @each_file()
 def test_every_file_has_a_floor_and_imports_only_from_floors_below(path):
     part = part_of(module_of(path))
-    assert part in FLOORS, f"{path.name} stands on no floor: add it to ROWS and to docs/architecture.md"
+    assert part in FLOORS, f"{path.name} stands on no floor: tests/helpers/floors.py and docs/architecture.md list them"
     for other in own_imports(path) - {part}:
         assert FLOORS[other] < FLOORS[part], f"{module_of(path)} imports {other}, which does not lie below it"
 
