@@ -100,7 +100,7 @@ def each_file() -> pytest.MarkDecorator:
 @each_file()
 def test_every_file_has_a_floor_and_imports_only_from_floors_below(path):
     part = part_of(module_of(path))
-    assert part in FLOORS, f"{path.name} stands on no floor: add it to tests/helpers/floors.py and to docs/architecture.md"
+    assert part in FLOORS, f"{path.name} stands on no floor: tests/helpers/floors.py and docs/architecture.md list them"
     for other in own_imports(path) - {part}:
         assert FLOORS[other] < FLOORS[part], f"{module_of(path)} imports {other}, which does not lie below it"
 

@@ -26,8 +26,8 @@ from jaxseg.config import default_config, update
 def get_config(arg=None):
     assert arg == "folder"
     config = default_config()
-    update(config, data__source=arg, data__size=(16, 16), model__name="cnn", model__args={TINY!r}, steps=2, batch_size=8)
-    update(config, eval__batch_size=8, log__images=1, log__tensorboard=False)
+    update(config, data__source=arg, data__size=(16, 16), model__name="cnn", model__args={TINY!r})
+    update(config, steps=2, batch_size=8, eval__batch_size=8, log__images=1, log__tensorboard=False)
     return config
 """
 
