@@ -4,7 +4,7 @@ A second network, the discriminator D, learns to tell true label maps from those
 taken for true (Luc et al. 2016, "Semantic Segmentation using Adversarial Networks"). D judges every pixel, and images
 without labels can then teach too (Hung et al. 2018, "Adversarial Learning for Semi-Supervised Semantic Segmentation").
 
-A training step needs nothing new for it. A `Duel` is a model and an `AdversarialLoss` a loss for `make_train_step`:
+A training step needs nothing new for it. A `SegmenterWithDiscriminator` is a model and an `AdversarialLoss` a loss for `make_train_step`:
 
 - The parameters of D are a child "discriminator" beside the segmenter's own, so that one `TrainState` holds both
   networks, and a checkpoint everything; an optimiser for each is chosen by that name. Evaluation, which applies the
@@ -16,7 +16,7 @@ A training step needs nothing new for it. A `Duel` is a model and an `Adversaria
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from jaxseg.metrics import predict_classes
 from jaxseg.nn import Conv, crop_to, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
 from jaxseg.state import TrainState
-from jaxseg.types import DISCRIMINATOR, IGNORE, Array, PyTree
+from jaxseg.types import DISCRIMINATOR, IGNORE, Array, Key, PyTree
 
 
 class Discriminator(nn.Module):
@@ -47,16 +47,16 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, maps: jax.Array) -> jax.Array:
         x, size = pad_to_multiple(maps, 2 ** (len(self.widths) + 1))
-        padded = x.shape[1:3]
+        height, width = x.shape[1:3]
         for i, features in enumerate(self.widths):
             x = Conv(features, 4, stride=2, padding=1, dtype=self.dtype, name=f"conv{i + 1}")(x)
             x = jax.nn.leaky_relu(x, 0.2)
         x = Conv(1, 4, stride=2, padding=1, kernel_init=near_zero, dtype=self.dtype, name="head")(x)
-        return crop_to(resize(x.astype(jnp.float32), padded), size)[..., 0]
+        return crop_to(resize(x.astype(jnp.float32), (height, width)), size)[..., 0]
 
 
 @dataclasses.dataclass(frozen=True)
-class Duel:
+class SegmenterWithDiscriminator:
     """A segmenter and the discriminator of its maps, with the `init` and `apply` of one model: a `state.Learner`.
 
     `out["discriminator"]` judges label maps: `judge(maps f32[b,h,w,c], frozen) -> f32[b,h,w]`; `frozen` takes D's
@@ -72,7 +72,7 @@ class Duel:
     discriminator: nn.Module
     sees_image: bool = False
 
-    def init(self, rngs: Mapping[str, jax.Array], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
+    def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
         """The segmenter's variables, with D's parameters under params/discriminator."""
         variables = self.segmenter.init(rngs, image, **arguments)
         logits, _ = jax.eval_shape(lambda: self.segmenter.apply(variables, image, train=False))
@@ -87,7 +87,7 @@ class Duel:
 
         def judge(maps: jax.Array, frozen: bool) -> jax.Array:
             params = jax.lax.stop_gradient(mine) if frozen else mine
-            return self.discriminator.apply({"params": params}, self._shown(maps, image))
+            return cast(jax.Array, self.discriminator.apply({"params": params}, self._shown(maps, image)))
 
         return (logits, {**out, DISCRIMINATOR: judge}), changed
 
@@ -107,12 +107,12 @@ def segmenter_of(state: TrainState) -> TrainState:
     def drop(params: PyTree) -> PyTree:
         return None if params is None else without_discriminator({"params": params})["params"]
 
-    return state.replace(params=drop(state.params), ema_params=drop(state.ema_params))
+    return dataclasses.replace(state, params=drop(state.params), ema_params=drop(state.ema_params))
 
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialLoss:
-    """The loss of a `Duel`, a `step.Objective`: S's pixel loss and what D makes of S, and the loss of D.
+    """The loss of a `SegmenterWithDiscriminator`, a `step.Objective`: S's pixel loss and what D makes of S, and the loss of D.
 
     With y the true maps and p those of S, all but the first term means over labelled pixels (over all pixels of the
     unlabelled images where it says so; an image is unlabelled if all its labels are IGNORE):

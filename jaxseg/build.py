@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 
 from jaxseg import losses, models, optim, parallel
-from jaxseg.adversarial import AdversarialLoss, Discriminator, Duel
+from jaxseg.adversarial import AdversarialLoss, Discriminator, SegmenterWithDiscriminator
 from jaxseg.config import ConfigDict
 from jaxseg.data import augment
 from jaxseg.errors import ConfigError
@@ -197,7 +197,7 @@ def make_learner(config: ConfigDict, model: nn.Module) -> Learner:
     c = config.adversarial
     if not c.weight:
         return model
-    return Duel(model, Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type), c.image)
+    return SegmenterWithDiscriminator(model, Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type), c.image)
 
 
 def make_objective(config: ConfigDict, loss: losses.Loss) -> Objective:
@@ -206,9 +206,14 @@ def make_objective(config: ConfigDict, loss: losses.Loss) -> Objective:
     if not c.weight:
         return loss
     return AdversarialLoss(
-        loss, weight=c.weight, unlabelled_weight=c.unlabelled_weight, semi_weight=c.semi_weight,
-        semi_threshold=c.semi_threshold, unlabelled_from=c.unlabelled_from, truth_scaling=c.truth_scaling,
-    )  # fmt: skip
+        loss,
+        weight=c.weight,
+        unlabelled_weight=c.unlabelled_weight,
+        semi_weight=c.semi_weight,
+        semi_threshold=c.semi_threshold,
+        unlabelled_from=c.unlabelled_from,
+        truth_scaling=c.truth_scaling,
+    )
 
 
 def input_size(config: ConfigDict) -> tuple[int, int]:

@@ -33,6 +33,7 @@ _REMAT: dict[str, dict[str, Any]] = {"cpu": {"xla_disable_hlo_passes": "cse_barr
 _ONCE: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 1}}
 
 NO_CACHE = "off"
+_CACHE_FOLDER = "jax_compilation_cache_dir"
 # The least recently used programs go when there are more bytes; a training step takes a few million.
 _CACHE_BYTES = 4 * 2**30
 _CACHE_SECONDS = 0.1  # what compiles faster is not kept
@@ -108,8 +109,9 @@ def keep_programs(folder: str = "") -> Path | None:
         The folder that is used, a part of `folder` for this backend (and kind of processor, for the CPU's programs may
         use instructions that another has not); None where nothing is kept.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
-        return Path(jax.config.jax_compilation_cache_dir)
+    chosen = getattr(jax.config, _CACHE_FOLDER)
+    if chosen is not None:
+        return Path(chosen)
     if folder == NO_CACHE:
         return None
     path = Path(folder or "~/.cache/jaxseg/xla").expanduser().absolute() / _machine()
@@ -120,7 +122,7 @@ def keep_programs(folder: str = "") -> Path | None:
     except OSError as error:
         _logger.warning("compiled programs are not kept: %s: %s.", path, error.strerror or error)
         return None
-    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update(_CACHE_FOLDER, str(path))
     jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_SECONDS)
     return path

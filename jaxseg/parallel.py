@@ -7,7 +7,7 @@ concerns devices (shardings, replication, donation) is in this file, what the co
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -17,37 +17,48 @@ from jaxseg.compiler import compiler_options
 from jaxseg.errors import ConfigError
 from jaxseg.types import Key, PyTree
 
+Device: TypeAlias = Any  # a `jax.Device`, which jax defines in a way that type checkers cannot read
 _logger = logging.getLogger("jaxseg")
 
 
 class Strategy(Protocol):
     """How a step meets the devices. `axis_name` is what the model's norms and the step reduce over."""
 
-    axis_name: str | None
+    @property
+    def axis_name(self) -> str | None:
+        """The axis of `pmap`; None under `jit`."""
+        ...
 
     def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
         """Compiles `step(state, batch, key) -> (state, metrics)`; the old state's memory is given to the new one.
 
         `remat` is that of `make_train_step`.
         """
+        ...
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Compiles `step(state, batch) -> sums`."""
+        ...
 
     def put_state(self, state: PyTree) -> PyTree:
         """Places one copy of a state, in host or device memory, on all devices."""
+        ...
 
     def get_state(self, state: PyTree) -> PyTree:
         """Returns one copy of a placed state, for checkpoints and `model.apply`."""
+        ...
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> PyTree:
         """Spreads this process's part of a batch over its devices."""
+        ...
 
     def put_key(self, key: Key) -> Key:
         """Places a random key on all devices."""
+        ...
 
     def first(self, tree: PyTree) -> PyTree:
         """Returns one copy of an output that is equal on all devices, such as metrics."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class JitStrategy:
 class PmapStrategy:
     """Data parallelism by `pmap`: every array has a leading axis of local devices, reductions are explicit."""
 
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Device, ...]
     axis_name: str = "data"
 
     @property
@@ -147,7 +158,7 @@ class PmapStrategy:
     def first(self, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), tree)
 
-    def _global_devices(self) -> list[jax.Device] | None:
+    def _global_devices(self) -> list[Device] | None:
         return list(self.devices) if jax.process_count() == 1 else None
 
 
@@ -180,7 +191,7 @@ def join_hosts(coordinator: str, processes: int | None = None, process: int | No
 def make_strategy(
     name: str,
     batch_sizes: Mapping[str, int],
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Strategy:
     """Returns the strategy `name` ("jit" or "pmap") over `devices` (default: all).

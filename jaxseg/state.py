@@ -12,13 +12,15 @@ from jaxseg.types import Key, PyTree
 
 
 class Learner(Protocol):
-    """What learns: a model of `jaxseg.models`, or several networks with the calls of one (`adversarial.Duel`)."""
+    """What learns: a model of `jaxseg.models`, or several networks with the calls of one (`adversarial.SegmenterWithDiscriminator`)."""
 
-    def init(self, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
+    def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
         """f32[b,h,w,c] -> variables."""
+        ...
 
     def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:
         """f32[b,h,w,c] -> (logits, out), or with `mutable` ((logits, out), changed variables)."""
+        ...
 
 
 @struct.dataclass

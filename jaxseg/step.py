@@ -40,12 +40,15 @@ class Objective(Protocol):
     @property
     def of_logits(self) -> Loss:
         """The loss of an auxiliary head."""
+        ...
 
     def stats(self, logits: jax.Array, labels: jax.Array, out: Mapping[str, Any]) -> PyTree:
         """f32[b,h,w,k], i32[b,h,w] -> sums; `out` is the learner's, with the step i32[] added as "step"."""
+        ...
 
     def value(self, stats: PyTree) -> jax.Array:
         """Summed stats -> f32[]."""
+        ...
 
 
 def as_given(image: jax.Array) -> jax.Array:
@@ -296,11 +299,13 @@ def make_eval_step(
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> dict[str, PyTree]:
         image, label = prepare(batch["image"]), batch["label"].astype(jnp.int32)
         logits, out = model.apply(state.variables, image, train=False)
+        height, width = image.shape[1:3]
+        rows, columns = label.shape[1:]
         seen = label
-        inside = inside_mask(batch["inside"], image.shape[1:3]) if "inside" in batch else None
+        inside = inside_mask(batch["inside"], (height, width)) if "inside" in batch else None
         if "size" in batch:
-            seen = to_image_size(label, batch["size"], image.shape[1:3])
-            logits = to_native_sizes(logits, batch["size"], label.shape[1:])
+            seen = to_image_size(label, batch["size"], (height, width))
+            logits = to_native_sizes(logits, batch["size"], (rows, columns))
         predicted = predict_classes(logits)
         sums = {
             "confusion": confusion_matrix(predicted, label, num_confusion_classes(logits.shape[-1])),
@@ -309,16 +314,17 @@ def make_eval_step(
         }
         if not maps:
             return _sum_over(axis_name, sums)
-        size = batch["size"] if "size" in batch else jnp.broadcast_to(jnp.array([label.shape[1:]]), (len(label), 2))
+        size = batch["size"] if "size" in batch else jnp.broadcast_to(jnp.array([(rows, columns)]), (len(label), 2))
         bytes_ = {"prediction": predicted.astype(jnp.uint8), "label": label.astype(jnp.uint8)}
         return {**_sum_over(axis_name, sums), "maps": {**bytes_, "size": size}}
 
     return step
 
 
-def resize_logits(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+def resize_logits(logits: jax.Array, size: Sequence[int]) -> jax.Array:
     """Returns logits f32[b,h,w,k] at another height and width, bilinearly; unchanged where they have it already."""
-    return logits if logits.shape[1:3] == tuple(size) else resize(logits, tuple(size), method="bilinear")
+    height, width = size
+    return logits if logits.shape[1:3] == (height, width) else resize(logits, (height, width), method="bilinear")
 
 
 def _aux_weights(weights: float | Sequence[float], outputs: int) -> tuple[float, ...]:

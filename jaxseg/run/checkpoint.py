@@ -161,7 +161,7 @@ class Checkpoints:
             }
         )
         self._pending = step
-        self._guard(lambda: self._start(step, arrays, about))
+        self._guard(step, lambda: self._start(step, arrays, about))
         self._written[step] = metrics
         if wait:
             self.wait()
@@ -173,10 +173,10 @@ class Checkpoints:
         Raises:
             CheckpointError: if that save failed.
         """
-        if self._pending is None:
+        step, writer = self._pending, self._checkpointer
+        if step is None or writer is None:
             return
-        step = self._pending
-        self._guard(self._checkpointer.wait_until_finished)
+        self._guard(step, writer.wait_until_finished)
         self._pending = None
         if _primary():
             self._prune(step)
@@ -291,12 +291,12 @@ class Checkpoints:
         items = {"state": ocp.args.PyTreeSave(snapshot.nested(filled)), "about": ocp.args.JsonSave(about)}
         self._checkpointer.save(self.path(step), args=ocp.args.Composite(**items))
 
-    def _guard(self, action: Callable[[], None]) -> None:
+    def _guard(self, step: int, action: Callable[[], None]) -> None:
         """Runs a part of saving; turns what goes wrong into a `CheckpointError` and clears what was half written."""
         try:
             action()
         except Exception as error:
-            step, self._pending = self._pending, None
+            self._pending = None
             self._written.pop(step, None)
             self._checkpointer = None  # whatever state it is in; the next save makes another
             if _primary():

@@ -28,9 +28,9 @@ def layers(parts: Parts) -> tuple[str, ...]:
 
     Those that only training uses, such as auxiliary heads, come last.
     """
-    *size, channels = parts.image_shape
-    place = {row.path: i for i, row in enumerate(summary.modules(parts.model, tuple(size), channels))}
-    variables, _ = summary.shapes(parts.model, tuple(size), channels)
+    height, width, channels = parts.image_shape
+    place = {row.path: i for i, row in enumerate(summary.modules(parts.model, (height, width), channels))}
+    variables, _ = summary.shapes(parts.model, (height, width), channels)
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     owners = [name.removesuffix("/kernel") for name in names if name.endswith("/kernel")]

@@ -1,7 +1,7 @@
 """Loading a run from its workdir: the network as it was trained, and what its classes are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -132,4 +132,4 @@ def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:
             f"The run in {str(workdir)!r} has no checkpoint yet; the first is written at step "
             f"{min(config.checkpoint.every, config.eval.every, config.steps)}, or when the run is stopped."
         )
-    return segmenter_of(restored.state).replace(opt_state=())
+    return replace(segmenter_of(restored.state), opt_state=())
