@@ -214,7 +214,7 @@ def test_pictures_that_cannot_be_written_cost_a_message_not_the_run(tmp_path, ca
     monkeypatch.setattr(pictures, "curves", full)
     assert main(arguments(tmp_path / "run", steps=2)) == 0
     out = "".join(capsys.readouterr())
-    assert out.count("warning: a picture could not be made: [Errno 28] No space left on device.") == 2
+    assert out.count("warning: a picture cannot be drawn: [Errno 28] No space left on device.") == 2
     assert "curves:" not in out and "checkpoints:" in out
 
 
