@@ -31,7 +31,7 @@ from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.data import Problem, class_weights, load_problem
 from jaxseg.run.due import asked_to_stop, what_is_due
 from jaxseg.run.finite import require_finite, require_finite_loss
-from jaxseg.run.messages import closing_words, opening_words
+from jaxseg.run.messages import closing_message, opening_message
 from jaxseg.run.provenance import end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
@@ -247,7 +247,7 @@ def start_or_resume(session: Session, planned: Planned | None) -> tuple[TrainSta
     key = strategy.put_key(step_key)
     run_record(session.workdir, parts.config, step=start, weights=[origin._asdict() for origin in origins])
     reporter.start(start, parts.config.steps, window)
-    reporter.message(opening_words(parts.config, session.problem, strategy.get_state(state), start))
+    reporter.message(opening_message(parts.config, session.problem, strategy.get_state(state), start))
     for origin in origins:
         reporter.message(str(origin))
     if start < parts.config.steps:
@@ -297,7 +297,7 @@ def close(session: Session, state: TrainState, start: int, result: Result | None
             f"This run had ended before, after {start} steps; this start only scored it again. A run of more steps "
             "needs another --workdir, since its learning rates differ from the first step on.\n"
         )
-    reporter.message(closing_words(config, session.workdir))
+    reporter.message(closing_message(config, session.workdir))
     return result
 
 

@@ -158,7 +158,7 @@ def test_signal_in_the_last_evaluation_says_that_the_run_ends(tmp_path, capfd, m
     monkeypatch.setattr(training, "score", signalled)
     assert main(arguments(tmp_path / "run", steps=1, schedule__warmup=0)) == 0
     error = capfd.readouterr().err
-    assert "SIGINT: this was the last step; it is scored and saved, which ends the run; once more to" in error
+    assert "SIGINT: the last step is done; scoring and saving it, then the run ends; once more to" in error
     assert "finishing" not in error and "Scores of the last step, 1" in error
     assert not (tmp_path / "run" / "predictions.png").exists()
 
