@@ -110,4 +110,4 @@ def test_resuming_on_data_with_other_classes_is_refused(tmp_path, capsys):
 def test_workdir_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert main(arguments(tmp_path / "file" / "run")) == 1
-    assert "The run cannot be kept in" in capsys.readouterr().err
+    assert f"The workdir {tmp_path / 'file' / 'run'} cannot be written" in capsys.readouterr().err
