@@ -177,7 +177,7 @@ def test_wrong_hosts_are_one_sentence(arguments: tuple, message: str) -> None:
 def test_a_cluster_that_is_not_there() -> None:
     command = [sys.executable, "-m", "jaxseg.train", "--config", "experiments/cnn.py", "--coordinator", "auto"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and done.stderr.startswith("error: --coordinator auto knows no cluster here")
+    assert done.returncode == 1 and done.stderr.startswith("error: --coordinator auto finds no known cluster")
 
 
 if __name__ == "__main__":
