@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.errors import nearest
+from jaxseg.errors import ArgumentError, nearest
 from jaxseg.models import encoders
 from jaxseg.models.fields import checked, field_names
 from jaxseg.nn import Layers, make_norm
@@ -74,11 +74,11 @@ def network_class(name: str) -> type[nn.Module]:
     """Returns the class of a network by the name of the class, such as "UNet".
 
     Raises:
-        ValueError: for an unknown name, with the nearest right one.
+        ArgumentError: for an unknown name, with the nearest right one.
     """
     files = {cls: file for file, cls in _CLASSES.items()}
     if name not in files:
-        raise ValueError(f"There is no network class {name!r}.{nearest(name, files)}")
+        raise ArgumentError(f"There is no network class {name!r}.{nearest(name, files)}")
     return _class(files[name])
 
 
@@ -113,25 +113,26 @@ def build(
             network's default encoder holds for it too.
 
     Raises:
-        ValueError: for an unknown name, field or choice (naming the nearest right one), or a value of the wrong type.
+        ArgumentError: for an unknown name, field or choice (naming the nearest right one), or a value of the wrong
+            type.
     """
     if name not in MODELS:
-        raise ValueError(f"There is no model {name!r}.{nearest(name, MODELS)}")
+        raise ArgumentError(f"There is no model {name!r}.{nearest(name, MODELS)}")
     if act not in ACTIVATIONS:
-        raise ValueError(f"There is no activation {act!r}.{nearest(act, ACTIVATIONS)}")
+        raise ArgumentError(f"There is no activation {act!r}.{nearest(act, ACTIVATIONS)}")
     if not isinstance(norm, str) and not callable(norm):
-        raise ValueError(f"norm must be the name of a norm, got {norm!r}.")
+        raise ArgumentError(f"norm must be the name of a norm, got {norm!r}.")
     if dtype not in DTYPES:
-        raise ValueError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+        raise ArgumentError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     cls = _class(name)
     values = _with_encoder(name, cls, fields)
     for key in values:
         if key not in field_names(cls):
             known = (*field_names(cls), "norm", "act")
-            raise ValueError(f"Model {name!r} has no field {key!r}.{nearest(key, known)}")
+            raise ArgumentError(f"Model {name!r} has no field {key!r}.{nearest(key, known)}")
     values = checked(f"Model {name!r}", cls, values)
     if "num_classes" not in values:
-        raise ValueError(f"Model {name!r} needs num_classes, the number of classes (1: binary).")
+        raise ArgumentError(f"Model {name!r} needs num_classes, the number of classes (1: binary).")
     compute = jnp.dtype(dtype).type
     if isinstance(norm, str):
         norm = make_norm(norm, axis_name=axis_name, dtype=compute)
@@ -156,6 +157,6 @@ def _with_encoder(name: str, cls: type[nn.Module], fields: Mapping[str, Any]) ->
         fields["encoder"] = encoders.factory(named, **arguments)
     elif arguments:
         if "encoder" in fields or not isinstance(default, encoders.EncoderSpec):
-            raise ValueError(f"Model {name!r}: encoder_args needs encoder, the name of an encoder.")
+            raise ArgumentError(f"Model {name!r}: encoder_args needs encoder, the name of an encoder.")
         fields["encoder"] = default.replace(**arguments)
     return fields

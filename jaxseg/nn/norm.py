@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jaxseg.errors import nearest
+from jaxseg.errors import ArgumentError, nearest
 from jaxseg.nn.ops.group_norm import group_norm
 from jaxseg.types import NormFactory
 
@@ -170,16 +170,16 @@ def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: 
         **kwargs: further fields of the layer: epsilon, momentum (batch), num_groups (group).
 
     Raises:
-        ValueError: for an unknown name or argument, naming the nearest known one.
+        ArgumentError: for an unknown name or argument, naming the nearest known one.
     """
     if name not in _LAYERS:
-        raise ValueError(f"There is no norm {name!r}.{nearest(name, _LAYERS)}")
+        raise ArgumentError(f"There is no norm {name!r}.{nearest(name, _LAYERS)}")
     known = {f.name for f in dataclasses.fields(_LAYERS[name])} - {"parent", "name", "dtype", "axis_name"}
     if name == "instance":
         known -= {"num_groups"}
     for key in kwargs:
         if key not in known:
-            raise ValueError(f"Norm {name!r} takes no argument {key!r}.{nearest(key, known)}")
+            raise ArgumentError(f"Norm {name!r} takes no argument {key!r}.{nearest(key, known)}")
     fields = dict(kwargs)
     if name == "batch":
         fields["axis_name"] = axis_name

@@ -15,8 +15,7 @@ from jaxseg.build import Parts
 from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
-from jaxseg.models import encoders
-from jaxseg.models.encoders import EncoderSpec
+from jaxseg.models.encoders import EncoderSpec, name_of
 from jaxseg.models.fields import field_names
 from jaxseg.nn import NormSpec
 from jaxseg.pretrained.merging import adapt_and_merge
@@ -118,7 +117,7 @@ def _encoder_name(config: ConfigDict, model: nn.Module) -> str | None:
     if "encoder" in args and isinstance(args["encoder"], str):
         return args["encoder"]
     encoder = model.encoder if hasattr(model, "encoder") else None
-    return None if encoder is None else encoders.name_of(encoder)
+    return None if encoder is None else name_of(encoder)
 
 
 def plan_weights(parts: Parts) -> Planned | None:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from flax import linen as nn
 
-from jaxseg.errors import nearest
+from jaxseg.errors import ArgumentError, nearest
 from jaxseg.models.fields import checked, field_names
 from jaxseg.nn import Layers
 
@@ -142,10 +142,10 @@ def factory(name: str, **fields: Any) -> EncoderSpec:
         **fields: fields of the encoder that differ from its defaults.
 
     Raises:
-        ValueError: for an unknown name or field (naming the nearest right one), or a value of the wrong type.
+        ArgumentError: for an unknown name or field (naming the nearest right one), or a value of the wrong type.
     """
     if name not in ENCODERS:
-        raise ValueError(f"There is no encoder {name!r}.{nearest(name, ENCODERS)}")
+        raise ArgumentError(f"There is no encoder {name!r}.{nearest(name, ENCODERS)}")
     return EncoderSpec(name, tuple(sorted(checked(f"Encoder {name!r}", _class(name), fields).items())))
 
 
@@ -153,7 +153,7 @@ def layout_of(encoder: EncoderSpec, name: str) -> dict[str, Any]:
     """Returns the fields of LAYOUT that `encoder` sets and the encoder `name` has.
 
     Raises:
-        ValueError: for an unknown name (naming the nearest right one).
+        ArgumentError: for an unknown name (naming the nearest right one).
     """
     known = field_names(_class(factory(name).name))
     return {key: value for key, value in encoder.fields if key in LAYOUT and key in known}
