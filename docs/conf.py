@@ -22,14 +22,11 @@ html_copy_source = False
 # Links. A link to a heading that does not exist is a warning, and so is a reference to an unknown name of jaxseg.
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
-suppress_warnings = ["toc.empty_glob"]
 nitpicky = True
 nitpick_ignore_regex = [
-    # Names of Python and of third-party packages, whose documentation is not part of this build.
-    ("py:.*", r"(?!jaxseg).*"),
-    # Types in signatures that are private, or of files without a page.
-    ("py:class", r"jaxseg\..*\._\w+"),
-    ("py:class", r"jaxseg\.(data\.datasets|pretrained)\..*"),
+    # Types in signatures: of Python, of third-party packages, private ones, and those of files without a page. A name
+    # without a page is shown as text.
+    ("py:(class|exc|data|obj)", ".*"),
 ]
 
 # API pages. Only what has a docstring is shown, in the order of the source.

@@ -1,4 +1,4 @@
-"""From a configuration to the pure parts of a run: model, loss, optimiser, augmentation and steps, built once."""
+"""Builds the pure parts of a run from its configuration, once: model, loss, optimiser, augmentation and steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 
 from jaxseg import losses, models, optim, parallel
-from jaxseg.adversarial import AdversarialLoss, Discriminator, Duel
+from jaxseg.adversarial import AdversarialLoss, Discriminator, SegmenterWithDiscriminator
 from jaxseg.config import ConfigDict
 from jaxseg.data import augment
 from jaxseg.errors import ConfigError
@@ -32,21 +32,21 @@ from jaxseg.types import Key
 class Parts:
     """The pure parts of a run, built once from its configuration by `build_parts`.
 
-    Checking, training, restoring, evaluating, predicting and sweeping all use these, so that they agree.
+    The configuration check, training, loading, evaluation, prediction and sweeps all use them.
 
     Attributes:
         config: a validated configuration.
         num_classes: k, the channels of the logits; 1 for a binary problem with one sigmoid logit.
-        model: the Linen module, outside any `pmap`.
-        learner: what the training step applies: the model under the strategy's axis, with a discriminator where the
+        model: the Linen module, for use outside `pmap`.
+        learner: what the training step applies: the model with the strategy's axis, and the discriminator if the
             configuration has one.
-        loss: what evaluation reports.
-        objective: what training minimises: the loss, with the adversarial terms of the configuration.
+        loss: the loss that evaluation reports.
+        objective: what training minimises: the loss and the adversarial terms of the configuration.
         optimiser: the optax chain.
         schedule: step -> learning rate.
-        prepare: raw images [b,h,w,c] -> network input, in evaluation and prediction.
-        augment: (key, raw image [h,w,c], label i32[h,w]) -> (network input, label) of one example, in training.
-        axis_name: the axis of `pmap` that a step reduces over; None under `jit`.
+        prepare: raw images [b,h,w,c] -> network input, for evaluation and prediction.
+        augment: (key, raw image [h,w,c], label i32[h,w]) -> (network input, label) of one example, for training.
+        axis_name: the `pmap` axis that a step reduces over; None under `jit`.
     """
 
     config: ConfigDict
@@ -63,16 +63,16 @@ class Parts:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """The (height, width, channels) of what the network sees in training."""
+        """The (height, width, channels) of the network input in training."""
         return (*input_size(self.config), self.config.data.channels)
 
     def with_class_weights(self, weights: Sequence[float] | np.ndarray | None) -> "Parts":
-        """Returns the parts with a loss that weighs the classes by `weights` f32[max(k, 2)], or not at all for None."""
+        """Returns the parts with the class weights `weights` f32[max(k, 2)] in the loss; None: all classes weigh 1."""
         loss = make_loss(self.config, self.num_classes, weights)
         return replace(self, loss=loss, objective=make_objective(self.config, loss))
 
     def init(self, key: Key) -> TrainState:
-        """Returns the state before the first step, with parameters drawn from `key`; pure."""
+        """Returns the initial state, with parameters drawn from `key`; pure."""
         learner = make_learner(self.config, self.model)
         return init_state(learner, self.optimiser, key, self.image_shape, ema=self.config.ema.decay > 0)
 
@@ -111,21 +111,21 @@ def build_parts(
     Args:
         config: a validated configuration.
         num_classes: channels of the logits.
-        class_weights: of the loss, f32[max(num_classes, 2)], or None.
+        class_weights: weights of the classes in the loss, f32[max(num_classes, 2)], or None.
         axis_name: the strategy's axis.
 
     Raises:
-        ConfigError: naming the key and the nearest right value.
+        ConfigError: for an invalid value; the message names the key and the nearest valid value.
     """
     model = make_model(config, num_classes)
     loss = make_loss(config, num_classes, class_weights)
-    mapped = model if axis_name is None else make_model(config, num_classes, axis_name)
+    trained = model if axis_name is None else make_model(config, num_classes, axis_name)
     optimiser, schedule = optim.from_config(config)
     return Parts(
         config=config,
         num_classes=num_classes,
         model=model,
-        learner=make_learner(config, mapped),
+        learner=make_learner(config, trained),
         loss=loss,
         objective=make_objective(config, loss),
         optimiser=optimiser,
@@ -137,7 +137,7 @@ def build_parts(
 
 
 def make_strategy(config: ConfigDict) -> parallel.Strategy:
-    """Returns the strategy of the config, after checking that the devices can share its batches evenly."""
+    """Returns the strategy of the configuration; raises ConfigError if the devices cannot split its batches evenly."""
     sizes = {"batch_size": config.batch_size, "eval.batch_size": config.eval.batch_size}
     if config.accumulate > 1:
         sizes["batch_size / accumulate"] = config.batch_size // config.accumulate
@@ -145,7 +145,7 @@ def make_strategy(config: ConfigDict) -> parallel.Strategy:
 
 
 def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> nn.Module:
-    """Returns the model of the config; `axis_name` is the strategy's, None outside a `pmap`."""
+    """Returns the model of the configuration; `axis_name` is the strategy's, None outside `pmap`."""
     try:
         return models.build(
             config.model.name,
@@ -159,7 +159,7 @@ def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = Non
 
 
 def make_loss(config: ConfigDict, num_classes: int, weights: Sequence[float] | np.ndarray | None = None) -> losses.Loss:
-    """Returns the loss of the config, with the `class_weights` that it was given or None."""
+    """Returns the loss of the configuration, with the class weights `weights` f32[max(k, 2)] or None."""
     try:
         return losses.make_loss(
             config.loss.terms,
@@ -173,51 +173,56 @@ def make_loss(config: ConfigDict, num_classes: int, weights: Sequence[float] | n
 
 
 def parse_class_weights(text: str) -> np.ndarray:
-    """Reads `loss.class_weights` where it lists numbers; raises ConfigError where it does not."""
+    """Returns the numbers that `loss.class_weights` lists, f32[k]; raises ConfigError if it is no list of numbers."""
     try:
         return np.array([float(part) for part in text.split(",")], np.float32)
     except ValueError as error:
         raise ConfigError(
-            f"loss.class_weights must be empty, median_frequency or numbers with commas, got {text!r}."
+            f"loss.class_weights must be empty, median_frequency or numbers separated by commas, got {text!r}."
         ) from error
 
 
 def aux_weight(config: ConfigDict) -> float | tuple[float, ...]:
-    """Returns the weights of the auxiliary heads' losses: one for all, or one for each where the config lists them.
+    """Returns the weights of the auxiliary heads' losses: one for all, or one for each if the configuration lists them.
 
-    nnU-Net's deep supervision gives output i the share 2^-i / Σ 2^-i, the logits being i = 0. With three heads that is
-    loss.aux_weights=(0.5, 0.25, 0.125), and loss.terms="0.5333 * cross_entropy" for the common factor 1 / 1.875, since
-    the heads have the terms of the logits.
+    nnU-Net's deep supervision gives output i the weight 2^-i / Σ 2^-i, where the logits are i = 0. With three heads
+    that is loss.aux_weights=(0.5, 0.25, 0.125), and loss.terms="0.5333 * cross_entropy" for the common factor
+    1 / 1.875, since logits and heads have the same terms.
     """
     return tuple(config.loss.aux_weights) or config.loss.aux_weight
 
 
 def make_learner(config: ConfigDict, model: nn.Module) -> Learner:
-    """Returns what learns: the model, with its discriminator where the config has one."""
+    """Returns what the training step applies: the model, with a discriminator if the configuration has one."""
     c = config.adversarial
     if not c.weight:
         return model
-    return Duel(model, Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type), c.image)
+    return SegmenterWithDiscriminator(model, Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type), c.image)
 
 
 def make_objective(config: ConfigDict, loss: losses.Loss) -> Objective:
-    """Returns what training minimises: the loss that evaluation reports, with the adversarial terms of the config."""
+    """Returns what training minimises: the loss that evaluation reports, and the configuration's adversarial terms."""
     c = config.adversarial
     if not c.weight:
         return loss
     return AdversarialLoss(
-        loss, weight=c.weight, unlabelled_weight=c.unlabelled_weight, semi_weight=c.semi_weight,
-        semi_threshold=c.semi_threshold, unlabelled_from=c.unlabelled_from, truth_scaling=c.truth_scaling,
-    )  # fmt: skip
+        loss,
+        weight=c.weight,
+        unlabelled_weight=c.unlabelled_weight,
+        semi_weight=c.semi_weight,
+        semi_threshold=c.semi_threshold,
+        unlabelled_from=c.unlabelled_from,
+        truth_scaling=c.truth_scaling,
+    )
 
 
 def input_size(config: ConfigDict) -> tuple[int, int]:
-    """Returns the (height, width) of what the network sees in training."""
+    """Returns the (height, width) of the network input in training."""
     return tuple(config.augment.crop) or tuple(config.data.size)
 
 
 def make_prepare(config: ConfigDict) -> Prepare:
-    """Returns raw images [b,h,w,c] -> network input, as evaluation and prediction use it."""
+    """Returns the function raw images [b,h,w,c] -> network input, for evaluation and prediction."""
 
     def prepare(image: jax.Array) -> jax.Array:
         return augment.normalize(augment.to_float(image), config.data.mean, config.data.std)
@@ -226,11 +231,11 @@ def make_prepare(config: ConfigDict) -> Prepare:
 
 
 def make_augment(config: ConfigDict) -> Augment:
-    """Returns (key, raw image, label) -> (network input, label) for one example, as training uses it."""
-    augment_unit = augment.from_config(config.augment)
+    """Returns the function (key, raw image, label) -> (network input, label) of one example, for training."""
+    augment_unnormalised = augment.from_config(config.augment)
 
     def augment_example(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        image, label = augment_unit(key, augment.to_float(image), label)
+        image, label = augment_unnormalised(key, augment.to_float(image), label)
         return augment.normalize(image, config.data.mean, config.data.std), label
 
     return augment_example

@@ -1,4 +1,4 @@
-"""What XLA is told: its options on each backend, and where compiled programs are kept from one run to the next."""
+"""Settings of the XLA compiler: its options on each backend, and the folder that keeps compiled programs."""
 
 import contextlib
 import functools
@@ -15,51 +15,52 @@ import jax
 
 from jaxseg.errors import ConfigError
 
-# What differs from XLA's own defaults because it measured faster, by backend. `compile.options` changes it for a run.
+# Options by backend that differ from XLA's defaults because they measured faster; `compile.options` changes them.
 OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {
-        # XLA hands convolutions to a library fusion that is slower than its own code; this keeps the library for dot
-        # products and reductions only.
+        # By default XLA compiles convolutions into calls of a library that is slower than XLA's own code. This value
+        # uses the library for dot products and reductions only.
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
     },
     "gpu": {},
     "tpu": {},
 }
 
-# Without it XLA takes the barriers of `jax.checkpoint` away on CPUs and then finds what is computed twice; measured, a
-# step with rematerialised stages needs as much memory there as one without.
+# Without this option, XLA on CPUs removes the barriers of `jax.checkpoint` and then merges the two computations of a
+# stage: a step with rematerialised stages measured as much memory as one without.
 _REMAT: dict[str, dict[str, Any]] = {"cpu": {"xla_disable_hlo_passes": "cse_barrier_expander"}}
-# Quicker to compile, and the same bits: for a program that runs once, such as the initialisation.
+# Shorter compilation with the same bits, for a program that runs once, such as the initialisation.
 _ONCE: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 1}}
 
 NO_CACHE = "off"
-# The least recently used programs go when there are more bytes; a training step takes a few million.
+_CACHE_FOLDER = "jax_compilation_cache_dir"
+# JAX removes the least recently used programs above this size; one training step takes a few million bytes.
 _CACHE_BYTES = 4 * 2**30
-_CACHE_SECONDS = 0.1  # what compiles faster is not kept
+_CACHE_SECONDS = 0.1  # programs that compile in less time are not kept
 
 _logger = logging.getLogger("jaxseg")
 
 
 def compiler_options(changes: Mapping[str, Any] | None = None, *, remat: bool = False) -> dict[str, Any]:
-    """Returns the options for `jax.jit(..., compiler_options=)`: `OPTIONS` of this backend, changed by `changes`.
+    """Returns the options for `jax.jit(..., compiler_options=)`: `OPTIONS` of this backend, updated with `changes`.
 
-    Those of `OPTIONS` that this version of XLA does not know are left out.
+    Entries of `OPTIONS` that this version of XLA does not know are left out.
 
     Args:
-        changes: {name of an XLA option: value}; None as the value leaves an option to XLA's own default.
-        remat: whether they are for a step with rematerialised stages, see `step.make_train_step`.
+        changes: {name of an XLA option: value}; the value None means XLA's own default.
+        remat: whether the options are for a step with rematerialised stages, see `step.make_train_step`.
 
     Raises:
-        ConfigError: if XLA does not know an option of `changes`, or not with this value.
+        ConfigError: if XLA refuses an option of `changes` or its value.
     """
     changes, usual = dict(changes or {}), _known_options() | (_remat_options() if remat else {})
     options = {name: value for name, value in (usual | changes).items() if value is not None}
     try:
         if changes:
             _try(options)
-    except Exception as error:  # there is no narrower class that all versions raise
+    except Exception as error:  # versions of JAX raise different classes
         first = str(error).partition("\n")[0].rstrip(".")
-        raise ConfigError(f"compile.options={changes}: XLA on {jax.default_backend()} says: {first}.") from error
+        raise ConfigError(f"compile.options={changes}: XLA on {jax.default_backend()} refuses it: {first}.") from error
     return options
 
 
@@ -69,7 +70,7 @@ def _remat_options() -> dict[str, Any]:
 
 
 def options_for_once() -> dict[str, Any]:
-    """Returns the options for a program that runs once, and whose compilation is most of its time."""
+    """Returns the options for a program that runs once and takes longer to compile than to run."""
     return _known(_ONCE)
 
 
@@ -79,37 +80,38 @@ def _known_options() -> dict[str, Any]:
 
 
 def _known(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns those for this backend that this version of XLA knows."""
+    """Returns the options for this backend that this version of XLA knows."""
     known = {}
     backend = jax.default_backend()
     for name, value in options[backend].items() if backend in options else ():
-        with contextlib.suppress(Exception):  # unknown to this version, see above
+        with contextlib.suppress(Exception):  # this version does not know the option
             _try({name: value})
             known[name] = value
     return known
 
 
 def _try(options: Mapping[str, Any]) -> None:
-    """Compiles next to nothing, which fails where an option does."""
+    """Compiles a trivial program with the options; raises the compiler's error if it refuses one."""
     if options:
         jax.jit(lambda x: x + 1, compiler_options=dict(options)).lower(0.0).compile()
 
 
 def keep_programs(folder: str = "") -> Path | None:
-    """Has every program that this process compiles from now on kept on disk, for the next that needs the same.
+    """Turns on JAX's cache of compiled programs on disk, so that later processes need not compile them again.
 
-    A setting of the user's own (JAX_COMPILATION_CACHE_DIR) is left as it is. Call it once the devices are known, after
-    `parallel.join_hosts`.
+    If the user has set JAX_COMPILATION_CACHE_DIR, this setting stays. Call this function after `parallel.join_hosts`,
+    when the devices are known.
 
     Args:
-        folder: where; "" is ~/.cache/jaxseg/xla, "off" keeps nothing.
+        folder: the folder; "": ~/.cache/jaxseg/xla; "off": no cache.
 
     Returns:
-        The folder that is used, a part of `folder` for this backend (and kind of processor, for the CPU's programs may
-        use instructions that another has not); None where nothing is kept.
+        The folder in use; None if there is no cache. It is a subfolder of `folder` for this backend, and on CPUs for
+        this model of processor, since compiled programs may use instructions that other processors do not have.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
-        return Path(jax.config.jax_compilation_cache_dir)
+    chosen = getattr(jax.config, _CACHE_FOLDER)
+    if chosen is not None:
+        return Path(chosen)
     if folder == NO_CACHE:
         return None
     path = Path(folder or "~/.cache/jaxseg/xla").expanduser().absolute() / _machine()
@@ -120,28 +122,28 @@ def keep_programs(folder: str = "") -> Path | None:
     except OSError as error:
         _logger.warning("compiled programs are not kept: %s: %s.", path, error.strerror or error)
         return None
-    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update(_CACHE_FOLDER, str(path))
     jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_SECONDS)
     return path
 
 
 def _machine() -> str:
-    """Returns "gpu", "tpu" or "cpu-" and a digest of what the processor can do."""
+    """Returns "gpu", "tpu", or "cpu-" and a digest of the processor's name and instruction sets."""
     backend = jax.default_backend()
     if backend != "cpu":
         return backend
-    abilities = f"{platform.machine()} {cpu_name()} {_cpu_info('flags') or _cpu_info('Features')}"
-    return f"cpu-{hashlib.sha256(abilities.encode()).hexdigest()[:12]}"
+    processor = f"{platform.machine()} {cpu_name()} {_cpu_info('flags') or _cpu_info('Features')}"
+    return f"cpu-{hashlib.sha256(processor.encode()).hexdigest()[:12]}"
 
 
 def cpu_name() -> str:
-    """Returns what the processor is called: its instructions decide how sums are rounded."""
+    """Returns the name of the processor; a run records it, since processors round sums differently."""
     return _cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def _cpu_info(field: str) -> str:
-    """Returns what Linux says of the first processor; "" where it says nothing."""
+    """Returns a field of the first processor in Linux's /proc/cpuinfo; "" if there is none."""
     with contextlib.suppress(OSError):
         found = re.search(rf"^{field}\s*: (.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
         return found[1].strip() if found else ""

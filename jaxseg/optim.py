@@ -156,7 +156,9 @@ def make_optimizer(
     function = getattr(optax, name)
     ours = _own_arguments(name, schedule, weight_decay, momentum)
     args = _checked_args(name, ours, args or {})
-    chain = [optax.masked(optax.set_to_zero(), _is_encoder)] if encoder_rate == 0 else []
+    chain: list[optax.GradientTransformation] = (
+        [optax.masked(optax.set_to_zero(), _is_encoder)] if encoder_rate == 0 else []
+    )
     if clip:
         chain.append(optax.clip_by_global_norm(clip))
     if weight_decay and not ours.keys() & _MASKS:

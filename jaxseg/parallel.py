@@ -1,13 +1,13 @@
-"""Compiling a step for the devices at hand: one program over a mesh (`jit`), or one copy a device (`pmap`).
+"""Compiles a step for the available devices: one program over a mesh (`jit`), or one copy for each device (`pmap`).
 
-Both strategies take the same pure step, the same host batches and the same state, and give the same numbers. All that
-concerns devices (shardings, replication, donation) is in this file, what the compiler is told in `compiler`.
+Both strategies take the same pure step, the same host batches and the same state, and give the same numbers. This file
+holds everything that concerns devices (shardings, replication, donation); `compiler` holds the compiler options.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -17,44 +17,58 @@ from jaxseg.compiler import compiler_options
 from jaxseg.errors import ConfigError
 from jaxseg.types import Key, PyTree
 
+Device: TypeAlias = Any  # a `jax.Device`, which jax defines in a way that type checkers cannot read
 _logger = logging.getLogger("jaxseg")
 
 
 class Strategy(Protocol):
-    """How a step meets the devices. `axis_name` is what the model's norms and the step reduce over."""
+    """How steps are compiled for the devices, and how states and batches are placed on them."""
 
-    axis_name: str | None
+    @property
+    def axis_name(self) -> str | None:
+        """The `pmap` axis that the model's norms and the step reduce over; None under `jit`."""
+        ...
 
     def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
-        """Compiles `step(state, batch, key) -> (state, metrics)`; the old state's memory is given to the new one.
+        """Compiles `step(state, batch, key) -> (state, metrics)`; the new state reuses the memory of the old one.
 
-        `remat` is that of `make_train_step`.
+        `remat` is the argument that `make_train_step` had.
         """
+        ...
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Compiles `step(state, batch) -> sums`."""
+        ...
 
     def put_state(self, state: PyTree) -> PyTree:
-        """Places one copy of a state, in host or device memory, on all devices."""
+        """Copies a state, which is in host or device memory, to all devices."""
+        ...
 
     def get_state(self, state: PyTree) -> PyTree:
         """Returns one copy of a placed state, for checkpoints and `model.apply`."""
+        ...
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> PyTree:
-        """Spreads this process's part of a batch over its devices."""
+        """Splits this process's part of a batch over its devices."""
+        ...
 
     def put_key(self, key: Key) -> Key:
-        """Places a random key on all devices."""
+        """Copies a PRNG key to all devices."""
+        ...
 
     def first(self, tree: PyTree) -> PyTree:
-        """Returns one copy of an output that is equal on all devices, such as metrics."""
+        """Returns one copy of an output that is the same on all devices, such as metrics."""
+        ...
 
 
 @dataclass(frozen=True)
 class JitStrategy:
-    """Data parallelism by sharding: the batch is split over the mesh axis `data`, the state is on every device.
+    """Data parallelism by sharding: the batch is split over the mesh axis `data`, every device holds the state.
 
-    `changes` are those of `compiler.compiler_options`.
+    Attributes:
+        mesh: the devices.
+        axis_name: None; `jit` needs no axis.
+        changes: changes to the compiler options, see `compiler.compiler_options`.
     """
 
     mesh: Mesh
@@ -87,7 +101,7 @@ class JitStrategy:
         )
 
     def put_state(self, state: PyTree) -> PyTree:
-        # A copy of its own: the compiled step donates it, and must not take the caller's arrays along.
+        # Copied, since the compiled step donates the state and the caller's arrays must stay valid.
         return jax.device_put(jax.tree.map(np.array, state), self.replicated)
 
     def get_state(self, state: PyTree) -> PyTree:
@@ -97,30 +111,35 @@ class JitStrategy:
         return {name: jax.make_array_from_process_local_data(self.sharded, x) for name, x in batch.items()}
 
     def put_key(self, key: Key) -> Key:
-        # By way of the host: an array on one device cannot be put on those of other processes.
+        # Through the host: an array on one device cannot be copied to devices of other processes.
         data = jax.device_put(np.array(jax.random.key_data(key)), self.replicated)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
     def first(self, tree: PyTree) -> PyTree:
-        # Under several processes the copy that this one has: nothing but the compiled steps may need the others.
+        # Under several processes, this process's copy: only the compiled steps communicate with other processes.
         return jax.tree.map(lambda x: x if x.is_fully_addressable else x.addressable_data(0), tree)
 
 
 @dataclass(frozen=True)
 class PmapStrategy:
-    """Data parallelism by `pmap`: every array has a leading axis of local devices, reductions are explicit."""
+    """Data parallelism by `pmap`: every array has a leading axis of local devices, and reductions are explicit.
 
-    devices: tuple[jax.Device, ...]
+    Attributes:
+        devices: the devices of this process.
+        axis_name: the axis that steps and norms reduce over.
+    """
+
+    devices: tuple[Device, ...]
     axis_name: str = "data"
 
     @property
     def mesh(self) -> Mesh:
-        # Named as `pmap` names that of its results: a state that came over another would have the second step compiled.
+        # The axis has the name that `pmap` gives the mesh of its results: with another, the second step compiles again.
         return Mesh(np.array(self.devices), (self.axis_name,))
 
     def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
-        if remat and jax.default_backend() == "cpu":  # it would need a compiler option
-            _logger.warning("remat saves no memory on a CPU under strategy=pmap; strategy=jit does.")
+        if remat and jax.default_backend() == "cpu":  # remat needs a compiler option there, and `pmap` takes none
+            _logger.warning("remat saves no memory on a CPU under strategy=pmap; use strategy=jit.")
         return jax.pmap(
             step, axis_name=self.axis_name, in_axes=(0, 0, None), donate_argnums=0, devices=self._global_devices()
         )
@@ -147,20 +166,21 @@ class PmapStrategy:
     def first(self, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), tree)
 
-    def _global_devices(self) -> list[jax.Device] | None:
+    def _global_devices(self) -> list[Device] | None:
         return list(self.devices) if jax.process_count() == 1 else None
 
 
 def join_hosts(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
-    """Connects this process with those of the other hosts, before anything else uses a device; no-op for "".
+    """Connects this process with the processes on other hosts. Call it before anything uses a device.
 
     Args:
-        coordinator: "HOST:PORT" where process 0 listens; "auto" where the cluster says all three; "" for one process.
-        processes: how many there are.
-        process: which one this is, from 0.
+        coordinator: "HOST:PORT", the address where process 0 listens; "auto": the cluster's environment gives all
+            three arguments; "": there is one process, and the call does nothing.
+        processes: number of processes.
+        process: index of this process, from 0.
 
     Raises:
-        ConfigError: if the three do not go together, or "auto" finds no cluster that it knows.
+        ConfigError: if the arguments contradict each other, or "auto" finds no known cluster.
     """
     if not coordinator:
         if processes is not None or process is not None:
@@ -170,7 +190,7 @@ def join_hosts(coordinator: str, processes: int | None = None, process: int | No
         try:
             jax.distributed.initialize()
         except ValueError as error:
-            raise ConfigError(f"--coordinator auto knows no cluster here ({error}); give HOST:PORT.") from error
+            raise ConfigError(f"--coordinator auto finds no known cluster ({error}); give HOST:PORT.") from error
         return
     if processes is None or process is None or not 0 <= process < processes:
         raise ConfigError("--coordinator HOST:PORT needs --processes N and --process I, 0 <= I < N.")
@@ -180,19 +200,19 @@ def join_hosts(coordinator: str, processes: int | None = None, process: int | No
 def make_strategy(
     name: str,
     batch_sizes: Mapping[str, int],
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Strategy:
-    """Returns the strategy `name` ("jit" or "pmap") over `devices` (default: all).
+    """Returns the strategy `name` over `devices`.
 
     Args:
         name: "jit" or "pmap".
-        batch_sizes: {config key: global batch size} that will be used, to check before anything compiles.
-        devices: devices to use.
-        options: changes to the compiler options, see `compiler.compiler_options`; only "jit" takes any.
+        batch_sizes: {config key: global batch size} of all batches that the run uses, to check them at once.
+        devices: the devices to use; None: all.
+        options: changes to the compiler options, see `compiler.compiler_options`; for "jit" alone.
 
     Raises:
-        ConfigError: for an unknown name or option, or a batch size that the devices cannot share evenly.
+        ConfigError: for an unknown name or option, or a batch size that the number of devices does not divide.
     """
     devices = list(jax.devices() if devices is None else devices)
     n = len(devices)
@@ -200,16 +220,16 @@ def make_strategy(
         if size % n:
             near = sorted({max(n, size // n * n), (size // n + 1) * n})
             raise ConfigError(
-                f"{key} is {size}, which {n} devices cannot share evenly; the nearest that works is "
+                f"{key} is {size}, which is not divisible by the number of devices, {n}; the nearest valid value is "
                 f"{' or '.join(map(str, near))}."
             )
     if name == "jit":
         mesh = jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
         if options:
-            compiler_options(options)  # so that a wrong one is told here
+            compiler_options(options)  # raises ConfigError here for an invalid option
         return JitStrategy(mesh, changes=dict(options or {}))
     if name == "pmap":
         if options:
-            raise ConfigError("compile.options needs strategy=jit: jax.pmap takes none; set XLA_FLAGS in its place.")
+            raise ConfigError("compile.options needs strategy=jit; for strategy=pmap, set XLA_FLAGS instead.")
         return PmapStrategy(tuple(d for d in devices if d.process_index == jax.process_index()))
     raise ConfigError(f"strategy must be jit or pmap, got {name!r}.")

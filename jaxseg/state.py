@@ -1,4 +1,4 @@
-"""The training state: one pytree that, with the data iterator, is all a run needs to go on."""
+"""The training state: one pytree that, with the state of the data iterator, is all a run needs to resume."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -12,25 +12,30 @@ from jaxseg.types import Key, PyTree
 
 
 class Learner(Protocol):
-    """What learns: a model of `jaxseg.models`, or several networks with the calls of one (`adversarial.Duel`)."""
+    """What a training step applies: a model of `jaxseg.models`, or several networks with the methods of one.
 
-    def init(self, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
+    An example of the second is `adversarial.SegmenterWithDiscriminator`.
+    """
+
+    def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
         """f32[b,h,w,c] -> variables."""
+        ...
 
     def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:
-        """f32[b,h,w,c] -> (logits, out), or with `mutable` ((logits, out), changed variables)."""
+        """f32[b,h,w,c] -> (logits, out); with `mutable`, ((logits, out), changed variables)."""
+        ...
 
 
 @struct.dataclass
 class TrainState:
-    """Everything that a step changes.
+    """Everything that a training step changes.
 
     Attributes:
-        step: i32[], how many optimiser steps have been taken.
-        params: float32 parameters of the model.
-        batch_stats: running statistics of the norm layers; an empty dictionary where the model has none.
+        step: i32[], the number of optimiser steps taken.
+        params: float32 parameters of the learner.
+        batch_stats: running statistics of the norm layers; an empty dictionary if the model has none.
         opt_state: state of the optax chain.
-        ema_params: moving average of `params`, or None where none is kept.
+        ema_params: exponential moving average (EMA) of `params`, or None if the run keeps none.
     """
 
     step: jax.Array
@@ -41,9 +46,9 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What `model.apply` takes in evaluation: the averaged parameters where there are any.
+        """The variables that `model.apply` takes in evaluation: the EMA parameters if there are any, and statistics.
 
-        The statistics of the norms are those of training, which are moving averages themselves.
+        The batch norm statistics are those of training, since they are moving averages already.
         """
         params = self.params if self.ema_params is None else self.ema_params
         return {"params": params, "batch_stats": self.batch_stats}
@@ -52,12 +57,12 @@ class TrainState:
 def init_state(
     model: Learner, tx: optax.GradientTransformation, key: Key, image_shape: Sequence[int], *, ema: bool = False
 ) -> TrainState:
-    """Initialises the state of `model` for images of `image_shape` (h, w, c); pure, so it works under `jax.eval_shape`.
+    """Returns the initial state of `model` for images of `image_shape`; pure, so it works under `jax.eval_shape`.
 
     Args:
-        model: a model of `jaxseg.models`, or any Linen module with the same call.
+        model: a model of `jaxseg.models`, or any Linen module with the same arguments.
         tx: the optimiser.
-        key: the base key of the parameters.
+        key: the PRNG key that the parameters are drawn from.
         image_shape: (h, w, c) of one image.
         ema: whether to keep a moving average of the parameters.
     """

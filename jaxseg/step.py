@@ -1,12 +1,13 @@
-"""The train and evaluation steps: pure functions that `jaxseg.parallel` compiles.
+"""The training and evaluation steps: pure functions that `jaxseg.parallel` compiles.
 
-The gradient is exact however the batch is cut. A loss is a pytree of sums over pixels (`Loss.stats`) and one function
-of the totals (`Loss.value`), so with S = sum_i S_i over devices and micro-batches i, the chain rule gives
+The gradient is exact for every division of the batch into devices and micro-batches. A loss is a pytree of sums over
+pixels (`Loss.stats`) and one function of the totals (`Loss.value`), so with S = sum_i S_i over devices and
+micro-batches i, the chain rule gives
 
     dL/dparams = sum_i  (dL/dS at the totals) . (dS_i/dparams).
 
 The step therefore reduces the sums first, differentiates the value once at the totals, and pulls that cotangent back
-through each part. Averaging the means of the parts, which weighs parts with few valid pixels too high, never happens.
+through each part. (The average of the parts' means would give parts with few labelled pixels too much weight.)
 """
 
 import functools
@@ -35,21 +36,24 @@ EvalStep: TypeAlias = Callable[[TrainState, Mapping[str, jax.Array]], dict[str, 
 
 
 class Objective(Protocol):
-    """What training minimises: a `losses.Loss`, or another pair of additive sums and one function of their totals."""
+    """What training minimises: additive sums and one function of their totals, such as a `losses.Loss`."""
 
     @property
     def of_logits(self) -> Loss:
         """The loss of an auxiliary head."""
+        ...
 
     def stats(self, logits: jax.Array, labels: jax.Array, out: Mapping[str, Any]) -> PyTree:
-        """f32[b,h,w,k], i32[b,h,w] -> sums; `out` is the learner's, with the step i32[] added as "step"."""
+        """f32[b,h,w,k], i32[b,h,w] -> sums; `out` is the learner's second output, with the step i32[] as "step"."""
+        ...
 
     def value(self, stats: PyTree) -> jax.Array:
         """Summed stats -> f32[]."""
+        ...
 
 
-def as_given(image: jax.Array) -> jax.Array:
-    """The `prepare` of images that are network input already."""
+def unchanged(image: jax.Array) -> jax.Array:
+    """f32[b,h,w,c] -> f32[b,h,w,c]: the `prepare` of images that are network input already."""
     return image
 
 
@@ -58,7 +62,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     loss: Objective,
     *,
-    prepare: Prepare = as_given,
+    prepare: Prepare = unchanged,
     augment: Augment | None = None,
     accumulate: int = 1,
     ema_decay: float = 0.0,
@@ -72,28 +76,28 @@ def make_train_step(
 
     Args:
         model: `model.apply(variables, image, train=True) -> (logits f32[b,h,w,k], {"aux": (logits, ...), ...})`.
-        tx: optimiser.
-        loss: sums over pixels and the value of their totals, see `jaxseg.losses.Loss`; or another `Objective`.
-        prepare: raw images [b,h,w,c] -> network input, where there is no `augment`; by default they are input already.
+        tx: the optimiser.
+        loss: sums over pixels and the value of their totals: a `jaxseg.losses.Loss` or another `Objective`.
+        prepare: raw images [b,h,w,c] -> network input; used if `augment` is None. Default: images are network input.
         augment: (key, raw image [h,w,c], label i32[h,w]) -> (network input f32[h,w,c], label), for one example.
-        accumulate: micro-batches; the batch size must be divisible by it. Gradients are those of the whole batch, up to
-            norms that look at the batch (batch norm sees one micro-batch at a time).
+        accumulate: number of micro-batches; the batch size must be divisible by it. Gradients are those of the whole
+            batch, except through batch norm, which normalises each micro-batch by itself.
         ema_decay: decay of the parameters' moving average, warmed up as min(decay, (1 + t) / (10 + t)).
         aux_weight: weight of the loss of each auxiliary output: one number for all, or one for each, in the order of
-            `out["aux"]`. Deep supervision as nnU-Net weighs it is (1/2, 1/4, 1/8, ...) beside the 1 of the logits.
-        schedule: learning rate by step, only to report it.
-        gradients: whether to report the norm of each parameter's gradient.
-        remat: whether the stages of the model are computed anew in the backward pass (`nn.rematerialised`): the memory
-            of their inner activations is saved, at the cost of up to another forward pass. On CPUs XLA undoes it
-            without `compiler.compiler_options(remat=True)`, which `Strategy.compile_train(step, remat=True)` adds.
-        axis_name: name of the `pmap` axis to reduce over; None under `jit`, where the batch is global already.
+            `out["aux"]`. nnU-Net's deep supervision has (1/2, 1/4, 1/8, ...), where the logits have weight 1.
+        schedule: step -> learning rate, for the metrics alone.
+        gradients: whether the metrics include the norm of each parameter's gradient.
+        remat: whether the backward pass computes the model's stages a second time (`nn.rematerialised`), to save the
+            memory of their inner activations; compile such a step with `Strategy.compile_train(step, remat=True)`.
+        axis_name: name of the `pmap` axis to reduce over; None under `jit`, where the batch is global.
 
     Returns:
-        A pure function. `metrics` holds loss f32[], grad_norm f32[] and confusion i32[k,k], all of the whole batch,
-        param_norm f32[], of parameters and statistics after the step, with a `schedule` learning_rate f32[], and with
-        `gradients` gradients, {path of the parameter, with "/" between: f32[]}, of those before the step.
-        Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the batch, so neither
-        the number of devices nor a restart changes them.
+        A pure function. `metrics` holds loss f32[], grad_norm f32[] and confusion i32[k,k] of the whole batch, and
+        param_norm f32[] of the parameters and statistics after the step; with a `schedule`, learning_rate f32[]; with
+        `gradients`, gradients {path of the parameter, joined by "/": norm f32[]}.
+        Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the batch, so that the
+        number of devices and a restart have no effect on them. Tracing raises ValueError if `accumulate` does not
+        divide the batch size, or `aux_weight` lists more or fewer numbers than there are auxiliary outputs.
     """
     recipe = _TrainRecipe(
         apply=rematerialised(model.apply) if remat else model.apply,
@@ -117,7 +121,7 @@ def make_train_step(
 
 @dataclass(frozen=True)
 class _TrainRecipe:
-    """What a training step is made of; the fields are the arguments of `make_train_step`."""
+    """The arguments of `make_train_step`."""
 
     apply: Callable[..., Any]
     optimiser: optax.GradientTransformation
@@ -133,7 +137,7 @@ class _TrainRecipe:
 
 
 class _Gradient(NamedTuple):
-    """The loss f32[] of the whole batch, and this device's part of what is summed over devices."""
+    """The loss f32[] of the whole batch, and this device's part of the gradient and the confusion matrix."""
 
     loss: jax.Array
     grads: PyTree
@@ -166,7 +170,7 @@ def _train_step(
 
 
 def _with_keys(recipe: _TrainRecipe, batch: Mapping[str, jax.Array], key: Key) -> dict[str, jax.Array]:
-    """Returns image and label, and for augmentation a key for each example by its place in the whole batch."""
+    """Returns image and label; if there is augmentation, also a key for each example by its place in the batch."""
     size = batch["image"].shape[0]
     if size % recipe.accumulate:
         raise ValueError(f"a batch of {size} (on this device) is not divisible by accumulate={recipe.accumulate}")
@@ -192,7 +196,7 @@ def _forward(
     if recipe.augment is None:
         image = recipe.prepare(image)
     else:
-        # The barrier keeps XLA from fusing the augmentation into every reader of the image, which repeats it.
+        # Without the barrier XLA fuses the augmentation into every operation that reads the image, and repeats it.
         image, label = jax.lax.optimization_barrier(jax.vmap(recipe.augment)(batch["keys"], image, label))
     variables = {"params": params, "batch_stats": batch_stats}
     (logits, out), mutated = recipe.apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
@@ -205,7 +209,7 @@ def _forward(
 
 
 def _value(recipe: _TrainRecipe, stats: list[PyTree]) -> jax.Array:
-    """L(S): the loss of the totals, auxiliary outputs weighed."""
+    """Returns L(S): the loss of the totals, with the weighted losses of the auxiliary outputs."""
     main, *aux = stats
     weighted = zip(_aux_weights(recipe.aux_weight, len(aux)), aux)
     terms = (weight * recipe.loss.of_logits.value(each) for weight, each in weighted)
@@ -229,7 +233,7 @@ def _gradient_at_once(recipe: _TrainRecipe, state: TrainState, batch: Mapping[st
 def _gradient_accumulated(
     recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key
 ) -> _Gradient:
-    """Two passes over the micro-batches: the first adds their stats, the second pulls dL/dS back through each."""
+    """Makes two passes over the micro-batches: the first adds their stats, the second pulls dL/dS back through each."""
     micro = {name: _split(array, recipe.accumulate) for name, array in batch.items()}
     keys = jax.random.split(key, recipe.accumulate)
     first = jax.tree.map(lambda x: x[0], (micro, keys))
@@ -257,7 +261,7 @@ def _gradient_accumulated(
 
 
 def _average(decay: float, state: TrainState, params: PyTree) -> PyTree | None:
-    """Returns the moving average of the parameters after a step; None where the state keeps none."""
+    """Returns the moving average of the parameters after a step; None if the state keeps none."""
     if state.ema_params is None:
         return None
     warmed_up = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
@@ -274,33 +278,34 @@ def make_eval_step(
     model: nn.Module,
     loss: Loss,
     *,
-    prepare: Prepare = as_given,
+    prepare: Prepare = unchanged,
     axis_name: str | None = None,
     measures: Mapping[str, Measure] | None = None,
     maps: bool = False,
 ) -> EvalStep:
     """Returns `step(state, batch) -> {"confusion": i32[k,k], "stats": sums of the loss}`, over the whole batch.
 
-    Logits are resized to the native size of each label (`batch["size"]`) before they are scored, and pixels that fill
-    an image up (outside `batch["inside"]`) count in no loss of images. The sums of several batches add; `loss.value` of
-    the total is the loss of the split.
+    The sums of several batches add; `loss.value` of the total is the loss of the split. Logits are resized to the
+    native size of each label (`batch["size"]`). Losses that compare images leave out padding (`batch["inside"]`).
 
     Args:
-        model, loss, prepare, axis_name: as in `make_train_step`.
+        model, loss, prepare, axis_name: as for `make_train_step`.
         measures: further sums by name, each a function of (logits, labels) such as `metrics.calibration_stats`.
-        maps: adds "maps": {"prediction" and "label": u8[b,h,w], "size": i32[b,2]} of the whole batch, which are no
-            sums; each image is the `size` (height, width) in the top left. Under `jit` alone.
+        maps: whether to add "maps": {"prediction" and "label": u8[b,h,w], "size": i32[b,2]} of the whole batch, which
+            are not sums; each image is the `size` (height, width) in the top left. Under `jit` alone.
     """
     measures = measures or {}
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> dict[str, PyTree]:
         image, label = prepare(batch["image"]), batch["label"].astype(jnp.int32)
         logits, out = model.apply(state.variables, image, train=False)
+        height, width = image.shape[1:3]
+        rows, columns = label.shape[1:]
         seen = label
-        inside = inside_mask(batch["inside"], image.shape[1:3]) if "inside" in batch else None
+        inside = inside_mask(batch["inside"], (height, width)) if "inside" in batch else None
         if "size" in batch:
-            seen = to_image_size(label, batch["size"], image.shape[1:3])
-            logits = to_native_sizes(logits, batch["size"], label.shape[1:])
+            seen = to_image_size(label, batch["size"], (height, width))
+            logits = to_native_sizes(logits, batch["size"], (rows, columns))
         predicted = predict_classes(logits)
         sums = {
             "confusion": confusion_matrix(predicted, label, num_confusion_classes(logits.shape[-1])),
@@ -309,16 +314,17 @@ def make_eval_step(
         }
         if not maps:
             return _sum_over(axis_name, sums)
-        size = batch["size"] if "size" in batch else jnp.broadcast_to(jnp.array([label.shape[1:]]), (len(label), 2))
+        size = batch["size"] if "size" in batch else jnp.broadcast_to(jnp.array([(rows, columns)]), (len(label), 2))
         bytes_ = {"prediction": predicted.astype(jnp.uint8), "label": label.astype(jnp.uint8)}
         return {**_sum_over(axis_name, sums), "maps": {**bytes_, "size": size}}
 
     return step
 
 
-def resize_logits(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Returns logits f32[b,h,w,k] at another height and width, bilinearly; unchanged where they have it already."""
-    return logits if logits.shape[1:3] == tuple(size) else resize(logits, tuple(size), method="bilinear")
+def resize_logits(logits: jax.Array, size: Sequence[int]) -> jax.Array:
+    """f32[b,h,w,k] -> logits at the height and width `size`, bilinear; unchanged if they have this size already."""
+    height, width = size
+    return logits if logits.shape[1:3] == (height, width) else resize(logits, (height, width), method="bilinear")
 
 
 def _aux_weights(weights: float | Sequence[float], outputs: int) -> tuple[float, ...]:
@@ -335,7 +341,7 @@ def _sum_over(axis_name: str | None, tree: PyTree) -> PyTree:
 
 
 def _split(array: jax.Array, parts: int) -> jax.Array:
-    """[b, ...] -> [parts, b / parts, ...], strided so that a batch sharded over devices needs no exchange."""
+    """[b, ...] -> [parts, b / parts, ...], strided so that each device splits its own part of the batch."""
     return array.reshape(array.shape[0] // parts, parts, *array.shape[1:]).swapaxes(0, 1)
 
 

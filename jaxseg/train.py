@@ -1,8 +1,8 @@
-"""Trains a segmentation network: the whole story, top to bottom.
+"""Trains a segmentation network.
 
     python -m jaxseg.train --config experiments/resunet.py [--workdir DIR] [--config.KEY=VALUE ...]
 
-Starting the same command again resumes the run where it was cut off, and ends in bit-for-bit the same parameters.
+The same command resumes a run that was stopped, and ends with bit-for-bit the same parameters as without the stop.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.data import Problem, class_weights, load_problem
 from jaxseg.run.due import asked_to_stop, what_is_due
 from jaxseg.run.finite import require_finite, require_finite_loss
-from jaxseg.run.messages import closing_words, opening_words
+from jaxseg.run.messages import closing_message, opening_message
 from jaxseg.run.provenance import end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
@@ -62,26 +62,26 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--coordinator",
         metavar="HOST:PORT",
         default="",
-        help="several hosts: where process 0 listens, or auto (Slurm, Open MPI, Kubernetes, Cloud TPU); start the same "
-        "command on each",
+        help="for several hosts: the address of process 0, or auto (Slurm, Open MPI, Kubernetes, Cloud TPU); start the "
+        "same command on each host",
     )
-    parser.add_argument("--processes", type=int, metavar="N", help="how many processes there are, without auto")
-    parser.add_argument("--process", type=int, metavar="I", help="which of them this is, 0 to N-1, without auto")
+    parser.add_argument("--processes", type=int, metavar="N", help="number of processes; auto needs none")
+    parser.add_argument("--process", type=int, metavar="I", help="index of this process, 0 to N-1; auto needs none")
 
 
 @dataclass(frozen=True)
 class Session:
-    """What stays the same from the first step of a start to its last: everything but the training state.
+    """Everything that the training loop uses and does not change: all but the training state.
 
     Attributes:
         parts: the pure parts of the run.
         problem: its data.
-        strategy: how its steps meet the devices.
+        strategy: how the steps are compiled and the arrays placed on devices.
         train_step, eval_step: the compiled steps.
-        segment: the network on one image of any size.
-        batches, validation: the loaders of training and of evaluation.
-        workdir: its directory.
-        checkpoints, reporter: what is written there.
+        segment: applies the network to one image of any size.
+        batches, validation: the data loaders of training and of evaluation.
+        workdir: the directory of the run.
+        checkpoints, reporter: write to this directory.
     """
 
     parts: Parts
@@ -106,20 +106,20 @@ class Session:
 
 
 def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
-    """Trains, evaluates and reports; returns the last evaluation, or None when a signal stopped the run before the end.
+    """Trains, evaluates and reports; returns the last evaluation, or None if a signal stopped the run before its end.
 
     Args:
         config: a validated configuration.
-        workdir: where the run is kept; a run that is there already is resumed.
-        resume: the command that starts this run, for the message of a run that was stopped.
+        workdir: the directory of the run; if it holds a run, this run is resumed.
+        resume: the command that starts this run; the message after a stop shows it.
 
     Raises:
-        ConfigError: if the workdir holds a run of another configuration, the data disagree with this one, or the
-            weights to start from do not fit.
+        ConfigError: if the workdir holds a run with another configuration, the data do not agree with the
+            configuration, or the weights to start from do not fit.
         DataError: if the data cannot be read.
         CheckpointError: if a checkpoint cannot be written, or belongs to another model.
-        NotFiniteError: if the loss or the gradient stops being finite.
-        SystemExit: by a signal before the first step or after the last is saved, when there is nothing to save.
+        NotFiniteError: if the loss, the gradient or a parameter is NaN or infinite.
+        SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
     began = time.monotonic()
     problem = load_problem(config)
@@ -137,17 +137,17 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
         stop.finishing = "finishing this step, then saving"
         for step in range(start + 1, config.steps + 1):
             batch = next(session.batches)
-            # On its way to the device while that is busy with the step before, which nothing has waited for yet.
+            # The copy to the device overlaps with the step before, which the host has not waited for.
             placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
             state, step_metrics = session.train_step(state, placed, key)
-            # Metrics are read one step late, while the device is busy with this one.
+            # The reporter returns the metrics of the step before, so that the device never waits for the host.
             done = session.reporter.train(step, strategy.first(step_metrics), config.batch_size)
             require_finite(done, session.checkpoints)
 
             due = what_is_due(config, step, stop)
             if not due.anything:
                 continue
-            require_finite(session.reporter.flush(), session.checkpoints)  # nothing that is not finite is ever saved
+            require_finite(session.reporter.flush(), session.checkpoints)  # before anything is saved
             if due.evaluation:
                 result = evaluate(session, state, step)
             stopping = due.stop or (due.evaluation and asked_to_stop(config, step, stop))
@@ -164,7 +164,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
 
 
 def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
-    """Writes what the data of the run are, or reads what they were when it began; returns it."""
+    """Records the classes of a new run's data; of a resumed run, returns its record after comparing the data."""
     info = problem.train.info
     return data_record(
         workdir,
@@ -178,7 +178,7 @@ def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
 def open_session(
     parts: Parts, problem: Problem, strategy: Strategy, workdir: Path, stack: contextlib.ExitStack
 ) -> Session:
-    """Compiles the steps for the devices, opens loaders, checkpoints and report; `stack` closes them."""
+    """Compiles the steps, and opens the data loaders, checkpoints and reporter; `stack` closes them."""
     config = parts.config
     batches = pipeline.make_train_loader(
         problem.train,
@@ -217,7 +217,7 @@ def open_session(
 
 
 def start_or_resume(session: Session, planned: Planned | None) -> tuple[TrainState, jax.Array, int]:
-    """Returns the state of the newest checkpoint, or a fresh one; the key of all steps; and the steps made before.
+    """Returns the state of the newest checkpoint or an initial one, the PRNG key of all steps, and the steps made.
 
     Data order, augmentation, dropout and initialisation all derive from one seed.
     """
@@ -232,7 +232,7 @@ def start_or_resume(session: Session, planned: Planned | None) -> tuple[TrainSta
         window = None
     else:
         host_state = restored.state
-        origins = []  # the parameters are no longer those of the weights that the run started from
+        origins = []  # the first start has recorded the weights
         start = restored.step
         window = restored.log
         session.batches.set_state(restored.iterator_state)
@@ -240,16 +240,16 @@ def start_or_resume(session: Session, planned: Planned | None) -> tuple[TrainSta
     key = strategy.put_key(step_key)
     run_record(session.workdir, parts.config, step=start, weights=[origin._asdict() for origin in origins])
     reporter.start(start, parts.config.steps, window)
-    reporter.message(opening_words(parts.config, session.problem, strategy.get_state(state), start))
+    reporter.message(opening_message(parts.config, session.problem, strategy.get_state(state), start))
     for origin in origins:
         reporter.message(str(origin))
     if start < parts.config.steps:
-        reporter.message("compiling the step, which takes longest where no earlier start has done it")
+        reporter.message("compiling the step; this takes a while unless an earlier run has compiled the same one")
     return state, key, start
 
 
 def evaluate(session: Session, state: TrainState, step: int) -> Result:
-    """Scores the validation split and reports it."""
+    """Scores the validation split and reports the scores."""
     result = session.evaluate(state)
     if result.confusion.any():
         require_finite_loss(result.loss, step, session.checkpoints)
@@ -258,7 +258,7 @@ def evaluate(session: Session, state: TrainState, step: int) -> Result:
 
 
 def save(session: Session, state: TrainState, step: int, result: Result | None) -> None:
-    """Saves state, data iterator and open log window; `result` is the evaluation of this step, where there was one."""
+    """Saves the state, the data iterator and the reporter's sums; `result` is the evaluation of this step, or None."""
     quality = None if result is None else {"mean_iou": metrics.scores(result.confusion).mean_iou}
     host_state = session.strategy.get_state(state)
     window = session.reporter.open_window()
@@ -266,10 +266,10 @@ def save(session: Session, state: TrainState, step: int, result: Result | None) 
 
 
 def close(session: Session, state: TrainState, start: int, result: Result | None, began: float) -> Result:
-    """Draws the curves, says what the run reached and where everything is; returns the last evaluation."""
+    """Draws the curves, reports the final scores and the files of the run; returns the last evaluation."""
     config = session.config
     reporter = session.reporter
-    if result is None:  # the run had ended before: score it again, to close with the same words
+    if result is None:  # the run had ended before; its last evaluation is repeated
         result = session.evaluate(state)
         draw_predictions(session, state, config.steps)
     if jax.process_index() == 0:
@@ -287,18 +287,18 @@ def close(session: Session, state: TrainState, start: int, result: Result | None
         reporter.message(f"{config.steps - start} steps in {seconds / 60:.1f} minutes, compilation included\n")
     else:
         reporter.message(
-            f"This run had ended before, after {start} steps: it was only scored again. A longer one has another "
-            "learning rate from its first step on: set steps and give another --workdir.\n"
+            f"This run had ended before, after {start} steps; this start only scored it again. A run of more steps "
+            "needs another --workdir, since its learning rates differ from the first step on.\n"
         )
-    reporter.message(closing_words(config, session.workdir))
+    reporter.message(closing_message(config, session.workdir))
     return result
 
 
 def draw_predictions(session: Session, state: TrainState, step: int) -> None:
-    """Draws the first validation images beside truth, prediction and error: predictions.png, and TensorBoard."""
+    """Draws the first validation images with truth, prediction and error, to predictions.png and TensorBoard."""
     source = session.problem.val
     examples = [source[index] for index in range(min(session.config.log.images, len(source)))]
-    if not examples or jax.process_count() > 1:  # one host alone cannot run a state that is spread over several
+    if not examples or jax.process_count() > 1:  # one process cannot apply a state of several
         return
     path = session.workdir / "predictions.png"
     variables = session.strategy.get_state(state).variables
@@ -312,11 +312,11 @@ def draw_predictions(session: Session, state: TrainState, step: int) -> None:
 
 @contextlib.contextmanager
 def drawing(reporter: Reporter) -> Iterator[None]:
-    """Around the drawing of a picture: one that cannot be made costs a message, never the run."""
+    """Reports an error in drawing a picture as a warning, so that it does not stop the run."""
     try:
         yield
     except (OSError, MemoryError) as error:
-        reporter.message(f"warning: a picture could not be made: {error}.")
+        reporter.message(f"warning: a picture cannot be drawn: {error}.")
 
 
 sys.modules[__name__].__class__ = TrainModule  # jaxseg.train(...) works, as the module and its functions do

@@ -2,13 +2,13 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-# Two fifths less time in the compiler, for the same arithmetic; programs are run too seldom here to gain from more.
-os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=1"
+from helpers.xla_flags import quick_flags
+
+os.environ["XLA_FLAGS"] = quick_flags(devices=8, given=os.environ.get("XLA_FLAGS", ""))
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/jaxseg/test-xla"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax

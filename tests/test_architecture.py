@@ -1,41 +1,18 @@
 """The house rules of the package: who may import whom, what importing costs, how long a file may be."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.floors import ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "jaxseg"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# The floors of docs/architecture.md, lowest first, with the parts of jaxseg/ that stand on each. A file may import from
-# floors below its own, and a file of a package also from that package, without a circle.
-# `data.check` and `models.__main__` are commands that live in data/ and models/; `presets` is a former name.
-ROWS = (
-    ("types", "errors", "files"),  # 0
-    ("arguments",),  # 0
-    ("config",),  # 1
-    ("nn.ops",),  # 1
-    ("nn",),  # 2
-    ("losses", "metrics"),  # 2
-    ("models",),  # 3
-    ("pretrained", "pictures"),  # 4
-    ("data",),  # 4
-    ("compiler",),  # 5
-    ("optim", "state", "parallel"),  # 5
-    ("step", "adversarial"),  # 5
-    ("build",),  # 6
-    ("run",),  # 7
-    ("inference",),  # 7
-    ("create", "start"),  # 7
-    ("train", "evaluate", "predict", "data.check", "models.__main__"),  # 8
-    ("sweep",),  # 9
-    ("cli",),  # 10
-    ("", "presets", "__main__"),  # 11, the front door
-)
 FLOORS = {part: number for number, row in enumerate(ROWS) for part in row}
 # These work in anybody's script: nothing of ours but each other, nothing of others but these.
 PURE = {"nn.ops", "nn", "models", "losses", "metrics", "state", "step", "adversarial"}
@@ -123,7 +100,7 @@ def each_file() -> pytest.MarkDecorator:
 @each_file()
 def test_every_file_has_a_floor_and_imports_only_from_floors_below(path):
     part = part_of(module_of(path))
-    assert part in FLOORS, f"{path.name} stands on no floor: add it to ROWS and to docs/architecture.md"
+    assert part in FLOORS, f"{path.name} stands on no floor: tests/helpers/floors.py and docs/architecture.md list them"
     for other in own_imports(path) - {part}:
         assert FLOORS[other] < FLOORS[part], f"{module_of(path)} imports {other}, which does not lie below it"
 
@@ -206,19 +183,30 @@ def test_no_lookup_with_a_silent_default(path):
             assert gather, f"{path.name}:{node.lineno} hides a missing key behind .get("
 
 
-@pytest.mark.parametrize(
-    "module", ["jaxseg", "jaxseg.config", "jaxseg.data", "jaxseg.models", "jaxseg.pretrained", "jaxseg.step"]
-)
-def test_importing_is_light(module):
+LIGHT = ("jaxseg", "jaxseg.config", "jaxseg.data", "jaxseg.models", "jaxseg.pretrained", "jaxseg.step")
+
+
+@pytest.fixture(scope="module")
+def loaded_by():
+    """{module: heavy modules that are loaded once it and those of LIGHT before it are}, from one process."""
     heavy = ("tensorflow_datasets", "tensorflow", "matplotlib", "grain", "torch", "safetensors", "huggingface_hub")
     code = (
-        f"import sys, {module}\n"
-        "loaded = set(sys.modules)\n"
+        "import importlib, json, sys\n"
+        "loaded = {}\n"
+        f"for module in {LIGHT!r}:\n"
+        "    importlib.import_module(module)\n"
+        "    loaded[module] = set(sys.modules)\n"
         "from jaxseg.models import MODELS\n"
-        f"print(sorted(loaded & {{*{heavy!r}, *(f'jaxseg.models.{{name}}' for name in MODELS)}}))"
+        f"heavy = {{*{heavy!r}, *(f'jaxseg.models.{{name}}' for name in MODELS)}}\n"
+        "print(json.dumps({module: sorted(names & heavy) for module, names in loaded.items()}))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_is_light(module, loaded_by):
+    assert loaded_by[module] == []
 
 
 def test_the_rules_are_able_to_fail(tmp_path, monkeypatch):

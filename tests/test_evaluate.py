@@ -273,7 +273,7 @@ def test_run_without_checkpoint(shapes_run, tmp_path, capsys):
         load_run(workdir)
     assert not (workdir / "checkpoints").exists(), "looking must not make folders"
     (workdir / "data.json").write_text('{"classes": ["a"]}')
-    with pytest.raises(ConfigError, match=r"data\.json is not what training wrote"):
+    with pytest.raises(ConfigError, match=r"data\.json is not a record that training wrote"):
         load_run(workdir)
     (workdir / "data.json").unlink()
     assert main(["--workdir", str(workdir)]) == 1

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from helpers.xla_flags import quick_flags
 
 from jaxseg import losses, models
 from jaxseg.errors import ConfigError
@@ -80,7 +81,7 @@ def free_port() -> int:
 
 def run_together(commands: list[list[str]]) -> list[str]:
     """Runs Python commands side by side, with two devices each, and returns what each printed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": quick_flags(devices=2)}
     processes = [
         subprocess.Popen(
             [sys.executable, *command],
@@ -176,7 +177,7 @@ def test_wrong_hosts_are_one_sentence(arguments: tuple, message: str) -> None:
 def test_a_cluster_that_is_not_there() -> None:
     command = [sys.executable, "-m", "jaxseg.train", "--config", "experiments/cnn.py", "--coordinator", "auto"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and done.stderr.startswith("error: --coordinator auto knows no cluster here")
+    assert done.returncode == 1 and done.stderr.startswith("error: --coordinator auto finds no known cluster")
 
 
 if __name__ == "__main__":

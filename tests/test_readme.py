@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.fake_hub import fake_hub
-from helpers.tiny_run import make_folder, make_run, tiny_config
+from helpers.tiny_run import TINY, make_folder, make_run, tiny_config
 from PIL import Image
 
 import jaxseg
@@ -19,15 +19,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CREATE, LOAD, TRAIN = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
-# `experiments/resunet.py` as the snippet names it, with sizes that a test can afford.
+# What stands in for `experiments/resunet.py`, with a network and sizes that a test can afford.
 SMALL_EXPERIMENT = f"""
-import runpy
-from jaxseg.config import update
+from jaxseg.config import default_config, update
 
 def get_config(arg=None):
-    config = runpy.run_path({str(ROOT / "experiments" / "resunet.py")!r})["get_config"](arg)
-    update(config, data__size=(16, 16), model__args={{"widths": (4, 8), "norm": "batch"}}, steps=2, batch_size=8)
-    update(config, schedule__warmup=0, eval__every=2, eval__batch_size=8, checkpoint__every=2, log__tensorboard=False)
+    assert arg == "folder"
+    config = default_config()
+    update(config, data__source=arg, data__size=(16, 16), model__name="cnn", model__args={TINY!r})
+    update(config, steps=2, batch_size=8, eval__batch_size=8, log__images=1, log__tensorboard=False)
     return config
 """
 
@@ -43,8 +43,8 @@ def test_each_of_the_two_commands_is_one_line():
     commands = re.findall(r"^    (pip install .+)$", README, re.MULTILINE)
     first, tests = (shlex.split(command, comments=True) for command in commands)
     assert first == shlex.split("pip install -e . && python -m jaxseg.train --config experiments/resunet.py")
-    assert tests == shlex.split("pip install -e .[test] && pytest -n 2 --dist loadfile")
-    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("pytest -n 2 --dist loadfile")
+    assert tests == shlex.split("pip install -e .[test] && pytest -n 2 --dist worksteal")
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("pytest -n 2 --dist worksteal")
 
 
 def test_the_snippet_that_makes_a_network_runs_as_written(monkeypatch, tmp_path):
@@ -56,7 +56,7 @@ def test_the_snippet_that_makes_a_network_runs_as_written(monkeypatch, tmp_path)
     shapes = jax.eval_shape(encoder.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32))
     arrays = {name: np.full(x.shape, 0.01, np.float32) for name, x in pretrained.flatten(shapes).items()}
     with fake_hub(monkeypatch, tmp_path / "cache") as hub:
-        repository = pretrained.find("imagenet", encoder="resnet50").published.repository
+        repository = pretrained.find("imagenet", encoder="resnet50").place.repository
         hub.files[repository, "main", "model.safetensors"] = save(arrays)
         names = run(CREATE)
     logits, model = names["logits"], names["model"]

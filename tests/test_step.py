@@ -278,7 +278,9 @@ def test_count_parameters():
 
 
 def test_strategy_errors():
-    with pytest.raises(ConfigError, match=r"batch_size is 12, which 8 devices.*8 or 16"):
+    with pytest.raises(
+        ConfigError, match=r"batch_size is 12, which is not divisible by the number of devices, 8;.*8 or 16"
+    ):
         make_strategy("jit", {"batch_size": 12})
     with pytest.raises(ConfigError, match="jit or pmap"):
         make_strategy("xmap", {})

@@ -136,7 +136,7 @@ def test_signal_where_nothing_is_unsaved_says_so_and_leaves(tmp_path, capfd, mon
             main(arguments(tmp_path / "run", steps=1, schedule__warmup=0))
         assert left.value.code == 128 + signal.SIGTERM
         error = capfd.readouterr().err
-        assert "SIGTERM: leaving; there is nothing to save." in error and "finishing" not in error
+        assert "SIGTERM: stopping; there is nothing to save." in error and "finishing" not in error
         return sorted(path.name for path in checkpoints.glob("*"))
 
     monkeypatch.setattr(training, "initial_state", signalled(initial_state))
@@ -157,7 +157,7 @@ def test_signal_in_the_last_evaluation_says_that_the_run_ends(tmp_path, capfd, m
     monkeypatch.setattr(training, "score", signalled)
     assert main(arguments(tmp_path / "run", steps=1, schedule__warmup=0)) == 0
     error = capfd.readouterr().err
-    assert "SIGINT: this was the last step; it is scored and saved, which ends the run; once more to" in error
+    assert "SIGINT: the last step is done; scoring and saving it, then the run ends; a second signal stops" in error
     assert "finishing" not in error and "Scores of the last step, 1" in error
     assert not (tmp_path / "run" / "predictions.png").exists()
 
@@ -213,7 +213,7 @@ def test_pictures_that_cannot_be_written_cost_a_message_not_the_run(tmp_path, ca
     monkeypatch.setattr(pictures, "curves", full)
     assert main(arguments(tmp_path / "run", steps=2)) == 0
     out = "".join(capsys.readouterr())
-    assert out.count("warning: a picture could not be made: [Errno 28] No space left on device.") == 2
+    assert out.count("warning: a picture cannot be drawn: [Errno 28] No space left on device.") == 2
     assert "curves:" not in out and "checkpoints:" in out
 
 

@@ -35,7 +35,7 @@ def at_root(monkeypatch):
         ({"data__source": "folder", "data__dir": "nowhere"}, "nowhere"),
         ({"data__classes": "a,b"}, "data.classes names 2 classes"),
         ({"model__num_classes": 3}, "model.num_classes is 3"),
-        ({"batch_size": 12}, "batch_size is 12, which 8 devices cannot share evenly"),
+        ({"batch_size": 12}, "batch_size is 12, which is not divisible by the number of devices, 8"),
         ({"eval__batch_size": 4}, "eval.batch_size"),
         ({"accumulate": 2}, "batch_size / accumulate"),
         ({"strategy": "xmap"}, "strategy must be one of 'jit', 'pmap', got 'xmap'"),
@@ -110,4 +110,4 @@ def test_resuming_on_data_with_other_classes_is_refused(tmp_path, capsys):
 def test_workdir_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert main(arguments(tmp_path / "file" / "run")) == 1
-    assert "The run cannot be kept in" in capsys.readouterr().err
+    assert f"The workdir {tmp_path / 'file' / 'run'} cannot be written" in capsys.readouterr().err

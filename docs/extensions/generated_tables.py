@@ -12,7 +12,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from jaxseg.config import CHOICES, FREE_KEYS, KEYS
+from jaxseg.config import KEYS
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
@@ -25,17 +25,21 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def config_keys() -> str:
-    """Returns a Markdown section for each group of keys, with a table of key, default and meaning."""
+    """Returns a Markdown section for each group of keys, with a table of key, default, meaning and valid values."""
     groups: dict[str, list[str]] = {}
-    for key, (default, meaning) in KEYS.items():
-        group = key.split(".")[0] if "." in key else "the run"
-        free = " Free." if key.startswith(FREE_KEYS) else ""
-        choices = f" One of {', '.join(f'`{choice}`' for choice in CHOICES[key])}." if key in CHOICES else ""
-        text = meaning.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
-        row = f"| `{key}` | `{json.dumps(default) if isinstance(default, str) else default}` | {text}.{choices}{free} |"
-        groups.setdefault(group, []).append(row)
+    for name, key in KEYS.items():
+        group = name.split(".")[0] if "." in name else "the run"
+        default = json.dumps(key.default) if isinstance(key.default, str) else key.default
+        expected = "" if key.kind is None else f" Must be {_plain(key.expected)}."
+        free = " Free." if key.free else ""
+        groups.setdefault(group, []).append(f"| `{name}` | `{default}` | {_plain(key.meaning)}.{expected}{free} |")
     head = "| key | default | meaning |\n|---|---|---|"
     return "\n\n".join(f"**{group}**\n\n{head}\n" + "\n".join(rows) for group, rows in groups.items()) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Returns text without the characters that Markdown and its tables read as markup."""
+    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;").replace("[", "\\[")
 
 
 def network_numbers() -> str:

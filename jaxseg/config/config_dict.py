@@ -1,6 +1,5 @@
 """The mapping that holds a configuration: an `ml_collections.ConfigDict` whose errors are sentences."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -25,7 +24,7 @@ class KeyAccessError(ConfigError, AttributeError, KeyError, TypeError):
 class ConfigDict(ml_collections.ConfigDict):
     """A ConfigDict that names the nearest key where one is unknown, and says what a value must be like."""
 
-    def __init__(self, initial_dictionary: Mapping[str, Any] | None = None, *args: Any, **kwargs: Any):
+    def __init__(self, initial_dictionary: Any = None, *args: Any, **kwargs: Any):
         if isinstance(initial_dictionary, dict):
             initial_dictionary = {
                 key: ConfigDict(value, *args, **kwargs) if isinstance(value, dict) else value

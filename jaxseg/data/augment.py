@@ -67,7 +67,9 @@ def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> jax.
     if wrong:
         raise ValueError(f"{' and '.join(wrong)}; {image.shape[-1]} channels need 1 or as many.")
     spread = (1,) * (image.ndim - 1) + (-1,)
-    return (image - np.asarray(mean, np.float32).reshape(spread)) / np.asarray(std, np.float32).reshape(spread)
+    return (jnp.asarray(image) - np.asarray(mean, np.float32).reshape(spread)) / np.asarray(std, np.float32).reshape(
+        spread
+    )
 
 
 def flip(image: Array, label: Array, axis: int) -> Pair:
@@ -102,7 +104,7 @@ def random_rotate(key: Key, image: Array, label: Array, limit: float) -> Pair:
 
 
 def random_crop(
-    key: Key, image: Array, label: Array, size: tuple[int, int], max_share: float = 1.0, tries: int = _TRIES
+    key: Key, image: Array, label: Array, size: tuple[int, ...], max_share: float = 1.0, tries: int = _TRIES
 ) -> Pair:
     """Cuts out a window of `size` (h, w) at a uniform place.
 
@@ -152,17 +154,17 @@ def adjust_saturation(image: Array, factor: Array | float) -> jax.Array:
 
 def random_brightness(key: Key, image: Array, label: Array, limit: float) -> Pair:
     """Changes the brightness by a factor uniform in [1 - limit, 1 + limit]."""
-    return adjust_brightness(image, 1.0 + _within(jax.random.uniform(key), limit)), label
+    return adjust_brightness(image, 1.0 + _within(jax.random.uniform(key), limit)), jnp.asarray(label)
 
 
 def random_contrast(key: Key, image: Array, label: Array, limit: float) -> Pair:
     """Changes the contrast by a factor uniform in [1 - limit, 1 + limit]."""
-    return adjust_contrast(image, 1.0 + _within(jax.random.uniform(key), limit)), label
+    return adjust_contrast(image, 1.0 + _within(jax.random.uniform(key), limit)), jnp.asarray(label)
 
 
 def random_saturation(key: Key, image: Array, label: Array, limit: float) -> Pair:
     """Changes the saturation by a factor uniform in [1 - limit, 1 + limit]."""
-    return adjust_saturation(image, 1.0 + _within(jax.random.uniform(key), limit)), label
+    return adjust_saturation(image, 1.0 + _within(jax.random.uniform(key), limit)), jnp.asarray(label)
 
 
 @checked
@@ -191,7 +193,7 @@ def make_augment(
     warps = zoom != (1.0, 1.0) or shear > 0 or rotate > 0
     flips = [(axis, share) for axis, share in enumerate((flip_vertical, flip_horizontal)) if share > 0]
 
-    def geometry(draw: Array, size: tuple[int, int]) -> jax.Array:
+    def geometry(draw: Array, size: tuple[int, ...]) -> jax.Array:
         """Returns f32[3,3], all steps in one. They map results to sources, so the first step stands leftmost."""
         steps = [flip_matrix(draw[axis] < share, axis, size) for axis, share in flips]
         if zoom != (1.0, 1.0):
@@ -244,10 +246,10 @@ def from_config(augment: Mapping[str, Any]) -> Callable[[Key, Array, Array], Pai
 
 def _within(draw: Array, limit: float) -> jax.Array:
     """Returns a draw of [0, 1) spread over [-limit, limit)."""
-    return (2.0 * draw - 1.0) * limit
+    return (2.0 * jnp.asarray(draw) - 1.0) * limit
 
 
-def _zoom(draw: Array, size: tuple[int, int], low: float, high: float) -> jax.Array:
+def _zoom(draw: Array, size: tuple[int, ...], low: float, high: float) -> jax.Array:
     factor = low * (high / low) ** draw[0]
     return zoom_matrix(factor, draw[1] * size[0] - 0.5, draw[2] * size[1] - 0.5)
 
@@ -256,12 +258,12 @@ def _flip_if(flipped: Array, image: Array, label: Array, axis: int) -> Pair:
     return jax.tree.map(functools.partial(jnp.where, flipped), flip(image, label, axis), (image, label))
 
 
-def _window(image: Array, label: Array, origin: Array, size: tuple[int, int]) -> Pair:
+def _window(image: Array, label: Array, origin: Array, size: tuple[int, ...]) -> Pair:
     window = lax.dynamic_slice(image, (*origin, 0), (*size, image.shape[2]))
     return window, lax.dynamic_slice(label, tuple(origin), size)
 
 
-def _crop_origin(draws: Array, label: Array, size: tuple[int, int], max_share: float) -> jax.Array:
+def _crop_origin(draws: Array, label: Array, size: tuple[int, ...], max_share: float) -> jax.Array:
     """Returns the (row, column) i32[2] of the window that `random_crop` takes, of the candidates f32[n,2] in [0, 1)."""
     room = [full - side + 1 for full, side in zip(label.shape, size)]
     if min(room) < 1:

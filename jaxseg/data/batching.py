@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import grain
 import numpy as np
@@ -32,7 +32,8 @@ def stack(examples: Sequence[dict[str, np.ndarray]]) -> Batch:
     batch = {key: [example[key] for example in examples] for key in examples[0]}
     if len({image.dtype for image in batch["image"]}) > 1:
         batch["image"] = [i.astype(np.uint16) * 257 if i.dtype == np.uint8 else i for i in batch["image"]]
-    return {key: np.stack(values) for key, values in batch.items()}
+    stacked = {key: np.stack(values) for key, values in batch.items()}
+    return cast(Batch, stacked)
 
 
 def rows_of(batch_size: int, index: int, count: int) -> range:
@@ -76,4 +77,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # The parent was killed: nobody is left to stop this process.
+        os._exit(1)  # The parent was killed: nothing else stops this process.

@@ -130,9 +130,13 @@ def draw(report: Report, path: str | Path, count: int) -> None:
     examples = [report.source[i] for i in indices]
     info = report.source.info
     overlay_sheet(
-        [e["image"] for e in examples], [e["label"] for e in examples], info.colors, info.classes, path,
+        [e["image"] for e in examples],
+        [e["label"] for e in examples],
+        info.colors,
+        info.classes,
+        path,
         names=[f"{report.split}: {report.source.name(i)}" for i in indices],
-    )  # fmt: skip
+    )
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +154,8 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.dat
 
 
 def _check(argv: Sequence[str], program: str) -> int:
-    options, config = parse_command_line(argv, program, __doc__.splitlines()[0], _add_options, workdir=False)
+    description = (__doc__ or "").partition("\n")[0]
+    options, config = parse_command_line(argv, program, description, _add_options, workdir=False)
     splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
     reports = [check_split(config, split) for split in dict.fromkeys(splits)]
     for report in reports:

@@ -141,7 +141,9 @@ def find_meaning(
         )
     binary = values == (0, 255)
     names = tuple(classes) or (("background", "foreground") if binary else tuple(f"class {v}" for v in values))
-    colors = tuple(tuple(palette[v]) for v in values) if len(palette) else default_colors(len(values))
+    colors = (
+        tuple((r, g, b) for r, g, b in (palette[v] for v in values)) if len(palette) else default_colors(len(values))
+    )
     return Meaning(DataInfo(names, colors, ignore if ignore >= 0 else None, channels), values)
 
 

@@ -134,8 +134,7 @@ class EvalLoader:
         if index < 0:
             image = np.zeros((*planned.image_size, self._source.info.channels), np.uint8)
             label = np.full(planned.canvas, IGNORE, np.uint8)
-            return {"image": image, "label": label, "size": np.int32(planned.canvas), "inside": np.int32((0, 0)),
-                    "index": np.int32(-1)}  # fmt: skip
+            return _row(image, label, planned.canvas, (0, 0), -1)
         example = self._source[index]
         check_example(self._source, index, example, self._source.info.channels)
         image, label = example["image"], example["label"]
@@ -144,8 +143,18 @@ class EvalLoader:
             image, scored, inside = fill_up(image, planned.image_size), planned.image_size, label.shape
         else:
             image = resize_image(image, planned.image_size)
-        return {"image": image, "label": pad_to(label, planned.canvas, IGNORE),
-                "size": np.int32(scored), "inside": np.int32(inside), "index": np.int32(index)}  # fmt: skip
+        return _row(image, pad_to(label, planned.canvas, IGNORE), scored, inside, index)
+
+
+def _row(image: np.ndarray, label: np.ndarray, size: Size, inside: Size, index: int) -> dict[str, np.ndarray]:
+    """Returns one row of a batch."""
+    return {
+        "image": image,
+        "label": label,
+        "size": np.array(size, np.int32),
+        "inside": np.array(inside, np.int32),
+        "index": np.array(index, np.int32),
+    }
 
 
 def label_sizes(source: Any) -> list[Size]:

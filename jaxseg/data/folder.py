@@ -116,7 +116,8 @@ class FolderSource:
         return self.pairs[index].name
 
     def label_size(self, index: int) -> tuple[int, int]:
-        return tuple(read_header(self.pairs[index].mask)[:2])
+        height, width = read_header(self.pairs[index].mask)[:2]
+        return height, width
 
     def _check_headers(self) -> None:
         with ThreadPoolExecutor() as pool:

@@ -2,11 +2,12 @@
 
 A matrix f32[3,3] takes (row, column, 1) of a pixel of the result to where it comes from; pixel centres are whole
 numbers, as in `scipy.ndimage.affine_transform`. Products of matrices make one map of several: in `a @ b` the step of
-`a` comes first. The image is resampled bilinearly and goes on with its edge outside; the label takes the nearest pixel,
+`a` comes first. The image is resampled bilinearly and repeats its edge outside; the label takes the nearest pixel,
 and IGNORE outside. The identity changes no bit.
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import numpy as np
 
 from jaxseg.types import IGNORE, Array
 
-Size = tuple[int, int]
+Size: TypeAlias = tuple[int, ...]  # (height, width), as the first two of an array's shape
 
 
 def rotation_matrix(degrees: Array | float, size: Size) -> jax.Array:
@@ -31,7 +32,7 @@ def shear_matrix(tangent: Array | float, size: Size) -> jax.Array:
 
 
 def zoom_matrix(factor: Array | float, row: Array | float, column: Array | float) -> jax.Array:
-    """Returns f32[3,3] that magnifies by `factor`, leaving the point (row, column) where it is."""
+    """Returns f32[3,3] that magnifies by `factor` about the point (row, column)."""
     return _about(((1.0 / factor, 0.0), (0.0, 1.0 / factor)), row, column)
 
 
@@ -54,11 +55,10 @@ def warp(image: Array, label: Array, matrix: Array) -> tuple[jax.Array, jax.Arra
 
 def warp_image(image: Array, matrix: Array, origin: Array | Size = (0, 0), size: Size | None = None) -> jax.Array:
     """Returns the window of `size` (default: all) at `origin` of the moved image f32[h,w,c]."""
-    size = image.shape[:2] if size is None else size
     height, width, channels = image.shape
-    y, x = _source(matrix, origin, size)
+    y, x = _source(matrix, origin, (height, width) if size is None else size)
     (i, down), (j, right) = _cell(y, height), _cell(x, width)
-    # Four gathers of whole pixels, three blends: on CPU the fastest form tried, half the time of map_coordinates.
+    # Four gathers of whole pixels, three blends: the fastest form measured on CPU, half the time of map_coordinates.
     pixels, corner = jnp.asarray(image).reshape(height * width, channels), i * width + j
 
     def take(row: int, column: int) -> jax.Array:
@@ -99,7 +99,7 @@ def _about(linear: Sequence[Sequence[Array | float]], row: Array | float, column
     return jnp.stack([jnp.asarray(e, jnp.float32) for e in (*entries, 0.0, 0.0, 1.0)]).reshape(3, 3)
 
 
-def _source(matrix: Array, origin: Array, size: Size) -> tuple[jax.Array, jax.Array]:
+def _source(matrix: Array, origin: Array | Size, size: Size) -> tuple[jax.Array, jax.Array]:
     """Returns the rows and columns f32[h,w] that the window of `size` at `origin` of the result comes from."""
     rows = (origin[0] + jnp.arange(size[0])).astype(jnp.float32)[:, None]
     columns = (origin[1] + jnp.arange(size[1])).astype(jnp.float32)[None, :]

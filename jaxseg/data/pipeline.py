@@ -88,7 +88,7 @@ class _TrainReader:
         check_example(self.source, index, example, self.channels)
         rng = np.random.default_rng((self.seed, 1, place))
         image, label = fit_example(example, self.size, self.fit, rng)
-        return {"image": image, "label": label, "index": np.int32(index)}
+        return {"image": image, "label": label, "index": np.array(index, np.int32)}
 
 
 @functools.lru_cache(maxsize=4)
@@ -118,8 +118,12 @@ class TrainLoader:
     def get_state(self) -> dict[str, int]:
         """Returns what a checkpoint needs, as JSON can hold it: the number of the next batch and what it depends on."""
         reader = self._reader
-        return {"next_batch": self._next_batch, "seed": reader.seed,
-                "batch_size": reader.batch_size, "length": len(reader.source)}  # fmt: skip
+        return {
+            "next_batch": self._next_batch,
+            "seed": reader.seed,
+            "batch_size": reader.batch_size,
+            "length": len(reader.source),
+        }
 
     def set_state(self, state: dict[str, int]) -> None:
         """Goes on from `get_state()` of this loader or of another one made alike (`workers` and threads may differ).

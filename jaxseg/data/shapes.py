@@ -58,7 +58,7 @@ class ShapesSource:
             raise DataError(f"The shapes data needs length and size of at least 1, got {length} and {size}.")
         if channels not in (1, 3, 4):
             raise DataError(f"The shapes data has 1, 3 or 4 channels, not {channels}.")
-        self.split, self.length, self.size, self.seed = split, length, tuple(size), seed
+        self.split, self.length, self.size, self.seed = split, length, (size[0], size[1]), seed
         self.info = DataInfo(CLASSES, COLORS, None, channels)
         # Images are painted once where all of them are small enough to keep.
         self._kept: dict[int, Example] | None = {} if length * size[0] * size[1] * (channels + 1) <= _KEEP else None
@@ -71,7 +71,7 @@ class ShapesSource:
         if not 0 <= index < self.length:
             raise IndexError(f"index {index} is outside the {self.length} images of the shapes {self.split} split")
         if self._kept is not None and index in self._kept:
-            return dict(self._kept[index])
+            return self._kept[index].copy()
         rng = _generator(self.seed, self.split, index)
         shapes, weights = _arrange(rng, self.size)
         image, label = _channels(_paint(rng, weights), self.info.channels), _label(shapes, weights)
@@ -79,7 +79,7 @@ class ShapesSource:
         example: Example = {"image": image, "label": label}
         if self._kept is not None:
             self._kept[index] = example
-        return dict(example)
+        return example.copy()
 
     def label_size(self, index: int) -> tuple[int, int]:
         return self.size
@@ -131,11 +131,11 @@ def _shares(owner: np.ndarray, layers: int) -> np.ndarray:
 def _rasterize(shape: Shape, grid: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
     """Returns the box of subsamples around a shape, and bool[box]: which of their centres lie inside it."""
     reach = 1.2 * shape.radius
-    slices = tuple(
+    rows, columns = (
         slice(max(0, math.floor((c - reach) * _GRID)), min(n, math.ceil((c + reach) * _GRID)))
         for c, n in zip((shape.y, shape.x), grid)
     )
-    row, column = (np.arange(s.start, s.stop, dtype=np.float32) for s in slices)
+    row, column = (np.arange(s.start, s.stop, dtype=np.float32) for s in (rows, columns))
     # Each row of subsamples lies a sixteenth of a pixel further right, and each column further down, so that the 16 of
     # a pixel have 16 different x and y: an upright edge is resolved to 1/16 and not to 1/4.
     y, x = (row + 0.5 / _GRID) / _GRID - shape.y, (column + 0.5 / _GRID) / _GRID - shape.x
@@ -143,7 +143,7 @@ def _rasterize(shape: Shape, grid: tuple[int, int]) -> tuple[tuple[slice, slice]
     cos, sin = np.float32(math.cos(shape.angle) / shape.radius), np.float32(math.sin(shape.angle) / shape.radius)
     u = (cos * x + sin * down)[None, :] + (cos * right + sin * y)[:, None]
     v = (cos * down - sin * x)[None, :] + (cos * y - sin * right)[:, None]
-    return slices, _inside(CLASSES[shape.kind], u, v)
+    return (rows, columns), _inside(CLASSES[shape.kind], u, v)
 
 
 def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -31,9 +31,15 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         from jaxseg.data.folder import FolderSource
 
         source = FolderSource(
-            data.dir, split, classes=data.classes, ignore=data.ignore, palette=data.palette,
-            val_fraction=data.val_fraction, channels=data.channels, strict=strict,
-        )  # fmt: skip
+            data.dir,
+            split,
+            classes=data.classes,
+            ignore=data.ignore,
+            palette=data.palette,
+            val_fraction=data.val_fraction,
+            channels=data.channels,
+            strict=strict,
+        )
     elif data.source in SOURCES:
         from jaxseg.data.tfds import TFDSSource
 

@@ -139,7 +139,8 @@ def _open_records(directory: str, dataset: Dataset, split: str) -> Any:
 
     keep = {dataset.image: tfds.decode.SkipDecoding(), dataset.mask: tfds.decode.SkipDecoding()}
     try:
-        return tfds.builder_from_directory(directory).as_data_source(split=split, decoders=keep)
+        builder: Any = tfds.builder_from_directory(directory)
+        return builder.as_data_source(split=split, decoders=keep)
     except Exception as error:  # TFDS raises many kinds, for a bad slice as for a file format without random access.
         raise DataError(f"TFDS cannot read the split {split!r} of {dataset.name} in {directory}: {error}") from error
 
@@ -179,7 +180,7 @@ def _without_files(dataset: Dataset, root: Path) -> Path:
 def _from_files(dataset: Dataset, folder: Path, root: Path) -> Path:
     import tensorflow_datasets as tfds
 
-    from jaxseg.data.datasets.own import reading_from
+    from jaxseg.data.datasets.offline_builders import reading_from
 
     if dataset.folders:
         files = sorted(f for name in dataset.folders for f in (folder / name).rglob("*") if f.is_file())

@@ -4,13 +4,15 @@ These run on NumPy arrays in the loading threads. Everything random about appear
 device (`augment.py`); the only draw made here is the corner of a crop.
 """
 
+from typing import TypeAlias
+
 import numpy as np
 from PIL import Image
 
 from jaxseg.data.base import Example
 from jaxseg.types import IGNORE
 
-Size = tuple[int, int]
+Size: TypeAlias = tuple[int, ...]  # (height, width), as the first two of an array's shape
 
 
 def fit_example(example: Example, size: Size, fit: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

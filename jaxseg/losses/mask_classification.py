@@ -99,9 +99,13 @@ def _overlap(pixels: int, cells: int) -> np.ndarray:
 
 
 def _image_stats(
-    classes: jax.Array, masks: jax.Array, area: jax.Array, present: jax.Array, costs: Mapping[str, float],
+    classes: jax.Array,
+    masks: jax.Array,
+    area: jax.Array,
+    present: jax.Array,
+    costs: Mapping[str, float],
     no_object: float,
-) -> dict[str, jax.Array]:  # fmt: skip
+) -> dict[str, jax.Array]:
     """One prediction of one image: f32[q,k+1], f32[p,q], f32[p,k], bool[k] -> sums over queries and segments."""
     k = area.shape[-1]
     log_p = jax.nn.log_softmax(classes)

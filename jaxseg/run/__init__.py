@@ -1,1 +1,1 @@
-"""A run's directory: its configuration, provenance, checkpoints, log, starting weights, and loading it again."""
+"""A run's workdir: its configuration, provenance, checkpoints and log, its starting weights, and how to load it."""

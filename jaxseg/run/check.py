@@ -1,4 +1,4 @@
-"""Checks a configuration before anything runs: every part is built and a training step is traced."""
+"""Checks a configuration before a run starts: builds every part and traces a training step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +17,10 @@ from jaxseg.run.weights import find_weights
 def check(config: ConfigDict) -> None:
     """Builds the parts and the strategy and traces a training step, so that an invalid value fails at once.
 
-    Nothing runs or compiles.
+    Nothing is compiled, and no data are read.
 
     Raises:
-        ConfigError: naming the key and the nearest right value.
+        ConfigError: for an invalid value; the message names the key and the nearest valid value.
     """
     parts = build_parts(config, config.model.num_classes or 2)
     find_weights(config, parts.model)
@@ -50,7 +50,7 @@ def _one(batch: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 
 def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Returns the shapes of what `function` returns, or says in one sentence why it cannot be."""
+    """Returns the shapes of the function's results; turns an error into a `ConfigError` that starts with `what`."""
     try:
         return jax.eval_shape(function, *args)
     except ConfigError:

@@ -1,16 +1,14 @@
 """Checkpoints of a run: the training state and the data iterator, written by Orbax in the background.
 
 A checkpoint is a directory named after its step. Orbax writes it under a temporary name and renames it when it is
-whole, so that a process killed at any moment leaves the checkpoints before it as they were. Beside the arrays lies the
-item "about": shape, type and CRC-32 of every array, the state of the data iterator, the validation metrics, what the
-log has not yet written and the configuration, under a digest of its own. Reading checks all of them, which tells a
-damaged checkpoint from one of another model.
+complete, so that earlier checkpoints stay intact if the process is killed at any moment. Besides the arrays, the
+checkpoint holds the item "about": shape, type and CRC-32 of every array, the state of the data iterator, the
+validation metrics, the sums that the log has not written yet, the configuration, and a digest of all these. Reading
+verifies them, which distinguishes a damaged checkpoint from a checkpoint of another model.
 """
 
-import errno
 import json
 import math
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,25 +20,25 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxseg.errors import CheckpointError
-from jaxseg.run import snapshot
+from jaxseg.run import failures, snapshot
 from jaxseg.run.orbax_logging import quieten_orbax
 from jaxseg.types import PyTree
 
 
 class CheckpointWarning(UserWarning):
-    """A damaged checkpoint was passed over, or an error came while another was under way."""
+    """A damaged checkpoint was skipped, or a save failed while another error was propagating."""
 
 
-# Made in the background, a directory that cannot be made would keep its writers waiting for minutes.
+# If Orbax makes directories in the background and fails, its writers wait for minutes.
 _ASYNC = ocp.options.AsyncOptions(create_directories_asynchronously=False)
 
 
 class _Damaged(Exception):
-    """This checkpoint is not what was written."""
+    """The content of a checkpoint differs from what was written."""
 
 
 class Restored(NamedTuple):
-    """A checkpoint as read: `state` has the structure of the template and NumPy arrays for leaves."""
+    """The content of a checkpoint; `state` has the structure of the template, with NumPy arrays as leaves."""
 
     step: int
     state: PyTree
@@ -54,39 +52,39 @@ class Restored(NamedTuple):
         """The state of this process's data iterator.
 
         Raises:
-            CheckpointError: if another number of processes wrote the checkpoint, as they split the data otherwise.
+            CheckpointError: if another number of processes wrote the checkpoint and so split the data differently.
         """
         if len(self.iterator_states) != jax.process_count():
             raise CheckpointError(
                 f"The checkpoint of step {self.step} holds the data iterators of {len(self.iterator_states)} "
-                f"processes, this run has {jax.process_count()}: resume with as many as it was started with."
+                f"processes, this run has {jax.process_count()}: resume with the number that it was started with."
             )
         return self.iterator_states[jax.process_index()]
 
 
 class Checkpoints:
-    """The checkpoints under one directory: the newest `keep` of them and the best by metrics["mean_iou"].
+    """The checkpoints in one directory: the newest `keep` of them and the best by metrics["mean_iou"].
 
-    Use it as a context manager: leaving waits for what is being written. Under several processes each of them calls
-    every method; the first writes. Nothing is created or removed before the first `save`, so that a reader may look at
-    a run that is still going.
+    Use it as a context manager: its end waits for the save in the background. With several processes, every process
+    calls every method, and process 0 writes. Before the first `save`, nothing is created or removed, so that a run can
+    be read while it trains.
     """
 
     def __init__(self, directory: str | Path, *, keep: int = 2, config: Mapping[str, Any] | None = None):
         """Args:
-        directory: where the checkpoints are; made when the first is saved.
-        keep: newest checkpoints kept, at least 1; the best one is kept besides.
-        config: what JSON can hold of the run's configuration; every checkpoint that is saved carries it.
+        directory: the directory of the checkpoints; the first `save` makes it.
+        keep: number of newest checkpoints to keep, at least 1; the best one is kept too.
+        config: the run's configuration as JSON values; every checkpoint includes it.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}.")
         quieten_orbax()
         self.directory = Path(directory).absolute()
         self._keep = keep
-        self._config = None if config is None else json.loads(json.dumps(config))  # a copy; fails now, not at a save
+        self._config = None if config is None else json.loads(json.dumps(config))  # a copy; raises now, not in `save`
         self._checkpointer: ocp.AsyncCheckpointer | None = None
         self._pending: int | None = None  # the step that is being written
-        self._written: dict[int, dict[str, float] | None] = {}  # by this object
+        self._written: dict[int, dict[str, float] | None] = {}  # step: metrics, of this object's saves
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -97,21 +95,21 @@ class Checkpoints:
         except CheckpointError as failure:
             if error is None:
                 raise
-            warnings.warn(str(failure), CheckpointWarning, stacklevel=2)  # never hides the error under way
+            warnings.warn(str(failure), CheckpointWarning, stacklevel=2)  # so that `error` propagates
 
     def steps(self) -> list[int]:
-        """Returns the steps of the whole checkpoints, oldest first."""
+        """Returns the steps of the complete checkpoints, oldest first."""
         if not self.directory.is_dir():
             return []
         return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdigit() and p.is_dir())
 
     def latest_step(self) -> int | None:
-        """Returns the newest step that is written, or None."""
+        """Returns the step of the newest checkpoint, or None if there is none."""
         steps = self.steps()
         return steps[-1] if steps else None
 
     def best_step(self) -> int | None:
-        """Returns the step with the highest metrics["mean_iou"] (the newest of equals); None where none has one."""
+        """Returns the step with the highest metrics["mean_iou"], the newest of equals; None if none was evaluated."""
         ranked = self._ranked()
         return ranked[0] if ranked else None
 
@@ -130,53 +128,52 @@ class Checkpoints:
     ) -> None:
         """Copies the state to the host and writes it in the background.
 
-        When it returns, the arrays of `state` may be donated or changed. A checkpoint of the same step is replaced,
-        and older runs' checkpoints of later steps are removed once this one is whole: the run goes another way from
-        here. Saving again what this object saved is free.
+        After it returns, the arrays of `state` may be donated or changed. A checkpoint of the same step is replaced.
+        Checkpoints of later steps, which an earlier start has written, are removed when this one is complete, since
+        training now repeats those steps. A second save of a step without new metrics does nothing.
 
         Args:
             step: the number of steps made so far.
-            state: pytree of arrays; JAX arrays must be replicated or wholly on this process.
-            iterator_state: of this process's data iterator: bytes, or what JSON can hold.
-            metrics: of the evaluation of this very state; `mean_iou` ranks the checkpoints.
-            wait: also wait until it is on the disk.
-            log: what the log has of the steps since its last line, see `Reporter.open_window`.
+            state: pytree of arrays; JAX arrays must be replicated or entirely on this process.
+            iterator_state: state of this process's data iterator: bytes or JSON values.
+            metrics: of the evaluation of this state; `mean_iou` ranks the checkpoints.
+            wait: whether to wait until the checkpoint is on the disk.
+            log: sums over the steps since the last line of the log, see `Reporter.open_window`.
 
         Raises:
-            CheckpointError: if this save, or the one before in the background, failed (disk full, for instance).
+            CheckpointError: if this save or the previous one in the background fails, for example on a full disk.
         """
         metrics = None if metrics is None else {name: float(value) for name, value in metrics.items()}
         if step in self._written and metrics in (None, self._written[step]):
             return self.wait() if wait else None
         self.wait()
         arrays = snapshot.host_arrays(state)
-        about = snapshot.seal(
-            {
-                "step": step,
-                "metrics": metrics,
-                "config": self._config,
-                "iterators": snapshot.all_processes(snapshot.encode(iterator_state)),
-                "log": log,
-                "arrays": snapshot.describe(arrays),
-            }
-        )
+        content = {
+            "step": step,
+            "metrics": metrics,
+            "config": self._config,
+            "iterators": snapshot.all_processes(snapshot.encode(iterator_state)),
+            "log": log,
+            "arrays": snapshot.describe(arrays),
+        }
+        about = snapshot.seal(content)
         self._pending = step
-        self._guard(lambda: self._start(step, arrays, about))
+        self._guard(step, lambda: self._start(step, arrays, about))
         self._written[step] = metrics
         if wait:
             self.wait()
         return None
 
     def wait(self) -> None:
-        """Waits for the save in the background, then removes the checkpoints that are no longer kept.
+        """Waits for the save in the background, then removes the checkpoints that are not kept.
 
         Raises:
-            CheckpointError: if that save failed.
+            CheckpointError: if the save fails.
         """
-        if self._pending is None:
+        step, writer = self._pending, self._checkpointer
+        if step is None or writer is None:
             return
-        step = self._pending
-        self._guard(self._checkpointer.wait_until_finished)
+        self._guard(step, writer.wait_until_finished)
         self._pending = None
         if _primary():
             self._prune(step)
@@ -185,7 +182,7 @@ class Checkpoints:
         """Waits as `wait` does and frees the writer; the object can still read and save.
 
         Raises:
-            CheckpointError: if the save in the background failed.
+            CheckpointError: if the save in the background fails.
         """
         try:
             self.wait()
@@ -195,15 +192,15 @@ class Checkpoints:
                 self._checkpointer = None
 
     def restore(self, template: PyTree, step: int | Literal["best"] | None = None) -> Restored | None:
-        """Reads a checkpoint; None where there is none.
+        """Reads a checkpoint; returns None if there is none.
 
-        Without a step the newest is read, and where that is damaged the one before, with a `CheckpointWarning`. "best"
-        goes by mean IoU in the same manner, or by age where no checkpoint was evaluated. A step given must be readable.
+        If the checkpoint is damaged, the next one in the order of age (newest first) or quality (best first) is read,
+        with a `CheckpointWarning`. A checkpoint given by its step has no substitute.
 
         Args:
             template: pytree of arrays or `jax.ShapeDtypeStruct` (from `jax.eval_shape`) that the state must match in
                 structure, shapes and types.
-            step: the step wanted, "best", or None for the newest.
+            step: the step; "best": the highest mean IoU, or the newest if none was evaluated; None: the newest.
 
         Raises:
             CheckpointError: if the checkpoint belongs to another model (the message lists the arrays that are missing,
@@ -217,7 +214,7 @@ class Checkpoints:
             candidates = self._ranked() + [s for s in candidates if s not in self._ranked()]
         if isinstance(step, int) and step not in steps:
             known = ", ".join(map(str, steps)) or "none"
-            raise CheckpointError(f"There is no checkpoint of step {step} in {self.directory}; those there: {known}.")
+            raise CheckpointError(f"There is no checkpoint of step {step} in {self.directory}; its steps: {known}.")
         for position, candidate in enumerate(candidates):
             try:
                 return self._read(candidate, template)
@@ -225,7 +222,7 @@ class Checkpoints:
                 rest = candidates[position + 1 :]
                 if not rest:
                     raise CheckpointError(
-                        f"The checkpoint {self.path(candidate)} is damaged ({damage}) and there is none left to fall "
+                        f"The checkpoint {self.path(candidate)} is damaged ({damage}) and there is no other to fall "
                         f"back to; remove {self.directory} to start over."
                     ) from damage.__cause__
                 warnings.warn(
@@ -246,26 +243,26 @@ class Checkpoints:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
                 arrays = snapshot.flat(reader.restore(self.path(step) / "state", args=ocp.args.PyTreeRestore()))
         except Exception as error:
-            raise _Damaged(_first_line(error)) from error
+            raise _Damaged(failures.one_line(error)) from error
         for name, (shape, dtype) in stored.items():
             if 0 in shape:
                 arrays[name] = np.zeros(shape, dtype)
         found = snapshot.describe({name: arrays[name] for name in stored if name in arrays})
         broken = [name for name in stored if name not in found or found[name] != about["arrays"][name]]
         if broken:
-            raise _Damaged(f"the array {broken[0]} is not what was written")
+            raise _Damaged(f"the array {broken[0]} differs from what was written")
         state = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
         iterators = tuple(snapshot.decode(text) for text in about["iterators"])
-        # Earlier versions wrote neither.
+        # Earlier versions of jaxseg wrote neither.
         config, log = (about[name] if name in about else None for name in ("config", "log"))
         return Restored(step, state, iterators, about["metrics"], config, log)
 
     def _about(self, step: int) -> dict[str, Any]:
-        """Reads and checks the description of a checkpoint."""
+        """Reads and verifies the item "about" of a checkpoint."""
         try:
             return snapshot.unseal(json.loads((self.path(step) / "about" / "metadata").read_bytes()))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _Damaged(f"its description cannot be read: {_first_line(error)}") from error
+            raise _Damaged(f"its description cannot be read: {failures.one_line(error)}") from error
 
     def _ranked(self) -> list[int]:
         """Returns the evaluated steps, best first."""
@@ -291,58 +288,48 @@ class Checkpoints:
         items = {"state": ocp.args.PyTreeSave(snapshot.nested(filled)), "about": ocp.args.JsonSave(about)}
         self._checkpointer.save(self.path(step), args=ocp.args.Composite(**items))
 
-    def _guard(self, action: Callable[[], None]) -> None:
-        """Runs a part of saving; turns what goes wrong into a `CheckpointError` and clears what was half written."""
+    def _guard(self, step: int, action: Callable[[], None]) -> None:
+        """Runs a part of a save; turns its errors into `CheckpointError` and removes what it has written."""
         try:
             action()
         except Exception as error:
-            step, self._pending = self._pending, None
+            self._pending = None
             self._written.pop(step, None)
-            self._checkpointer = None  # whatever state it is in; the next save makes another
+            self._checkpointer = None  # may be unusable after an error; the next save makes another
+            reason = failures.reason_of_a_failed_save(error, self.directory)  # before removal makes room on the disk
             if _primary():
                 self._remove_leftovers()
             steps = ", ".join(map(str, self.steps()))
-            intact = f"the older ones are intact (steps {steps})" if steps else "there is none before it"
+            intact = f"the older ones are intact (steps {steps})" if steps else "there is no older one"
             raise CheckpointError(
-                f"The checkpoint of step {step} could not be saved in {self.directory} ({_first_line(error)}); "
-                f"{intact}."
+                f"The checkpoint of step {step} could not be saved in {self.directory} ({reason}); {intact}."
             ) from error
 
     def _prune(self, step: int) -> None:
-        """Removes what is not kept, now that `step` is whole."""
+        """Removes the checkpoints that are not kept, when that of `step` is complete."""
         steps = [s for s in self.steps() if s <= step]
         kept = {*steps[-self._keep :], *[s for s in self._ranked() if s <= step][:1]}
         for old in self.steps():
             if old not in kept:
                 self._written.pop(old, None)
-                try:  # renamed first: half removed, it must not look whole
+                try:  # renamed first, so that a partly removed checkpoint has no valid name
                     self.path(old).rename(self.directory / f"{old}.deleting")
                 except OSError as error:
-                    text = f"The old checkpoint {self.path(old)} stays: {error}."
+                    text = f"The old checkpoint {self.path(old)} cannot be removed: {error}."
                     warnings.warn(text, CheckpointWarning, stacklevel=3)
         self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
-        """Clears what a killed process or a failed save left; only called while nothing is being written."""
+        """Removes the files that a killed process or a failed save left; only called while no save is running."""
         for path in self.directory.glob("*.*") if self.directory.is_dir() else ():
             step, _, suffix = path.name.partition(".")
             if not step.isdigit():
                 continue
             if suffix == "replaced" and not self.path(int(step)).exists():
-                path.rename(self.path(int(step)))  # what should have taken its place never became whole
+                path.rename(self.path(int(step)))  # the checkpoint that should replace it was not completed
             elif suffix in ("deleting", "replaced") or suffix.startswith("orbax-checkpoint-tmp"):
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def _primary() -> bool:
     return jax.process_index() == 0
-
-
-def _first_line(error: BaseException) -> str:
-    """Returns what an error says, in one line: a full disk by that name, its type where it says nothing."""
-    text = str(error).strip()
-    full = os.strerror(errno.ENOSPC)
-    if full in text:
-        return full
-    line = text.splitlines()[0] if text else type(error).__name__
-    return line.rstrip(".") if len(line) <= 300 else line[:300] + "…"

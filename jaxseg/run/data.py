@@ -1,4 +1,4 @@
-"""The data of a run: its training and validation split, its number of classes, and their weights in the loss."""
+"""The data of a run: the training and validation splits, the number of classes, and the class weights of the loss."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ from jaxseg.errors import ConfigError
 
 
 class Problem(NamedTuple):
-    """The data of a run and what follows from it.
+    """The data of a run.
 
     Attributes:
-        train: the training split.
-        val: the split that evaluations during training score.
+        train: the source of the training split.
+        val: the source of the split that training evaluates.
         num_classes: channels of the logits; 1 for a binary problem with one sigmoid logit.
     """
 
@@ -26,10 +26,12 @@ class Problem(NamedTuple):
 
 
 def class_weights(config: ConfigDict, num_classes: int, train: Source) -> np.ndarray | None:
-    """Returns the weights f32[k] that `loss.class_weights` asks for, or None; median frequencies count `train`.
+    """Returns the class weights f32[k] of the key `loss.class_weights`, or None if it is empty.
+
+    For "median_frequency" they come from the pixels of each class in `train`.
 
     Raises:
-        ConfigError: if it is neither a known name nor one number a class.
+        ConfigError: if the key is neither a known name nor one number for each class.
     """
     text = config.loss.class_weights
     if not text:
@@ -52,7 +54,7 @@ def load_problem(config: ConfigDict) -> Problem:
     """Opens the training and validation data.
 
     Raises:
-        DataError: if they cannot be opened, a split is empty, or their classes are not those of the config.
+        DataError: if they cannot be opened, a split is empty, or their classes are not those of the configuration.
     """
     train = sources.make_source(config, config.data.train_split)
     val = sources.make_source(config, config.data.val_split)

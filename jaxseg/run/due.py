@@ -1,4 +1,4 @@
-"""What follows a training step: an evaluation, a checkpoint, or the end that a signal asks for."""
+"""Decides what follows a training step: an evaluation, a checkpoint, or a stop after a signal."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,13 @@ from jaxseg.run.signals import StopRequest
 
 @dataclass(frozen=True)
 class Due:
-    """What follows a step: an evaluation, a checkpoint, the end as a signal asked."""
+    """What follows a step.
+
+    Attributes:
+        evaluation: whether to evaluate, which also saves a checkpoint.
+        checkpoint: whether to save a checkpoint.
+        stop: whether to stop, since a signal has come.
+    """
 
     evaluation: bool
     checkpoint: bool
@@ -25,7 +31,7 @@ def what_is_due(config: ConfigDict, step: int, stop: StopRequest) -> Due:
     """Returns what follows the step; the last one is always evaluated."""
     last = step == config.steps
     if last:
-        stop.finishing = "this was the last step; it is scored and saved, which ends the run"
+        stop.finishing = "the last step is done; scoring and saving it, then the run ends"
     return Due(
         evaluation=last or step % config.eval.every == 0,
         checkpoint=step % config.checkpoint.every == 0,
@@ -34,5 +40,5 @@ def what_is_due(config: ConfigDict, step: int, stop: StopRequest) -> Due:
 
 
 def asked_to_stop(config: ConfigDict, step: int, stop: StopRequest) -> bool:
-    """Returns whether a signal asks the run to stop; several hosts ask each other at the same steps alone."""
+    """Returns whether a signal has come; with several processes, they exchange this only at the log steps."""
     return (jax.process_count() == 1 or step % config.log.every == 0) and stop.agreed()

@@ -1,4 +1,4 @@
-"""Stops a run whose numbers are no longer finite, before anything of it is saved."""
+"""Stops a run whose loss, gradient or parameters are NaN or infinite, before they are saved."""
 
 import math
 
@@ -8,23 +8,25 @@ from jaxseg.run.report import StepMetrics
 
 
 def require_finite(done: StepMetrics | None, checkpoints: Checkpoints) -> None:
-    """Stops the run where the metrics of a step, or the parameters after it, are NaN or infinite."""
+    """Raises NotFiniteError if the loss or the gradient of a step, or the parameters after it, are NaN or infinite."""
     if done is not None and not done.finite:
-        what = f"loss {done.loss}, norm of the gradient {done.grad_norm}, norm of the parameters {done.param_norm}"
-        raise NotFiniteError(f"The training diverged at step {done.step} ({what}); {_what_to_try(checkpoints)}")
+        norms = f"norm of the gradient {done.grad_norm}, norm of the parameters {done.param_norm}"
+        raise NotFiniteError(
+            f"The training diverged at step {done.step} (loss {done.loss}, {norms}); {_advice(checkpoints)}"
+        )
 
 
 def require_finite_loss(loss: float, step: int, checkpoints: Checkpoints) -> None:
-    """Stops the run where the validation loss of labelled pixels is NaN or infinite."""
+    """Raises NotFiniteError if the validation loss is NaN or infinite."""
     if not math.isfinite(loss):
-        raise NotFiniteError(f"The validation loss is {loss} at step {step}; {_what_to_try(checkpoints)}")
+        raise NotFiniteError(f"The validation loss is {loss} at step {step}; {_advice(checkpoints)}")
 
 
-def _what_to_try(checkpoints: Checkpoints) -> str:
+def _advice(checkpoints: Checkpoints) -> str:
     checkpoints.wait()
     good = checkpoints.latest_step()
-    where = "there is no checkpoint yet" if good is None else f"the last good checkpoint is {checkpoints.path(good)}"
+    last = "there is no checkpoint yet" if good is None else f"the last good checkpoint is {checkpoints.path(good)}"
     return (
-        f"{where}. Try a lower optimizer.learning_rate, a longer schedule.warmup, optimizer.clip=1, or dtype=float32, "
+        f"{last}. Try a lower optimizer.learning_rate, a longer schedule.warmup, optimizer.clip=1, or dtype=float32, "
         "in a new workdir."
     )

@@ -1,6 +1,6 @@
-"""The norm of the gradient by layer: whether what the loss says comes through to the layers far from it.
+"""The norm of the gradient by layer: shows whether gradients vanish or explode on the way from the loss to the image.
 
-A run with `log.gradients` keeps the norms in `gradients.jsonl`, see `jaxseg.run.report`.
+A run with `log.gradients` writes the norms to `gradients.jsonl`, see `jaxseg.run.report`.
 """
 
 import math
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PICTURE = "gradients.png"
-_LINES = 5  # steps shown in one picture
-_NAMES = 40  # layers named in one picture
+_LINES = 5  # steps in one picture
+_NAMES = 40  # names of layers in one picture
 
 
 def layers(parts: Parts) -> tuple[str, ...]:
-    """Returns the paths of the network's kernels, one a layer, in the order in which an image meets them.
+    """Returns the paths of the network's kernels, one for each layer, in the order of the forward pass.
 
-    Those that only training uses, such as auxiliary heads, come last.
+    Layers that only training uses, such as auxiliary heads, come last.
     """
-    *size, channels = parts.image_shape
-    place = {row.path: i for i, row in enumerate(summary.modules(parts.model, tuple(size), channels))}
-    variables, _ = summary.shapes(parts.model, tuple(size), channels)
+    height, width, channels = parts.image_shape
+    place = {row.path: i for i, row in enumerate(summary.modules(parts.model, (height, width), channels))}
+    variables, _ = summary.shapes(parts.model, (height, width), channels)
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     owners = [name.removesuffix("/kernel") for name in names if name.endswith("/kernel")]
@@ -38,13 +38,13 @@ def layers(parts: Parts) -> tuple[str, ...]:
 
 
 def of_layers(norms: Mapping[str, float | None], names: Sequence[str]) -> list[float]:
-    """Returns the norms of the layers `names`; NaN, which no logarithm draws, where there is none above 0."""
+    """Returns the norms of the layers `names`; NaN for a layer without a norm above 0, which has no logarithm."""
     found = [norms[name] if name in norms else None for name in names]
     return [norm if norm else math.nan for norm in found]
 
 
 def draw_run(parts: Parts, workdir: Path) -> None:
-    """Draws the gradients of the run in `workdir` there, as `gradients.png`; nothing where it keeps none."""
+    """Draws the gradient norms of the run in `workdir` to its `gradients.png`; does nothing without log.gradients."""
     if not parts.config.log.gradients:
         return
     from matplotlib import colormaps
@@ -66,7 +66,7 @@ def draw_run(parts: Parts, workdir: Path) -> None:
 
 
 def draw_layers(axis: "Axes", norms: Sequence[float], label: str, *, whole: bool = False, **style: Any) -> None:
-    """Draws the norms of one network's layers over their number, or with `whole` over their share of the depth."""
+    """Draws the norms of one network's layers over their index, or with `whole` over their relative depth in [0, 1]."""
     places = [i / max(len(norms) - 1, 1) if whole else i for i in range(len(norms))]
     axis.plot(places, norms, marker=".", linewidth=1.2, label=label, **style)
     axis.set_yscale("log")

@@ -1,7 +1,7 @@
-"""Loading a run from its workdir: the network as it was trained, and what its classes are."""
+"""Loads a run from its workdir: the trained network and its classes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -25,12 +25,12 @@ class Run:
     """A trained network.
 
     Attributes:
-        workdir: where the run is.
-        classes: the class names of the data it was trained on.
+        workdir: the directory of the run.
+        classes: the class names of its data.
         colors: the (r, g, b) of each class.
-        class_weights: the weights that its loss gives the classes, or None.
-        parts: the pure parts of the run; its configuration has the overrides given to `load_run`.
-        state: the checkpoint; its optimiser state is left out.
+        class_weights: the class weights of its loss, or None.
+        parts: the pure parts of the run; their configuration includes the overrides of `load_run`.
+        state: the state in the checkpoint, without the optimiser state.
         which: "best" (by validation mIoU) or "last".
     """
 
@@ -44,27 +44,27 @@ class Run:
 
     @property
     def config(self) -> ConfigDict:
-        """The configuration, with the overrides given to `load_run`."""
+        """The configuration, including the overrides of `load_run`."""
         return self.parts.config
 
     @property
     def num_classes(self) -> int:
-        """Logits of the network; 1 for a binary one, which has two classes."""
+        """Channels of the logits; 1 for a binary problem, which has two classes."""
         return self.parts.num_classes
 
     @property
     def model(self) -> nn.Module:
-        """The Linen module, built for use outside `pmap`."""
+        """The Linen module, for use outside `pmap`."""
         return self.parts.model
 
     @property
     def step(self) -> int:
-        """Optimiser steps that the checkpoint has seen."""
+        """The number of optimiser steps before the checkpoint."""
         return int(self.state.step)
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What `model.apply` takes: the averaged parameters where the run keeps an average."""
+        """The variables that `model.apply` takes: the EMA parameters if the run keeps them, and statistics."""
         return self.state.variables
 
 
@@ -72,12 +72,12 @@ def load_run(workdir: str | Path, which: str = "best", overrides: Sequence[str] 
     """Returns the run in `workdir`.
 
     Args:
-        workdir: what `jaxseg.train` was given, or chose, as its workdir.
-        which: "best" by validation mIoU (the last, where nothing was evaluated yet) or "last".
-        overrides: `--config.KEY=VALUE` arguments, of `jaxseg.config.FREE_KEYS` alone.
+        workdir: the workdir of a training run.
+        which: "best" by validation mIoU (the last checkpoint if none was evaluated), or "last".
+        overrides: `--config.KEY=VALUE` arguments, for the keys in `jaxseg.config.FREE_KEYS` alone.
 
     Raises:
-        ConfigError: if the workdir holds no run, its files do not read, or an override is not free.
+        ConfigError: if the workdir holds no run, its files cannot be read, or an override has another key.
         CheckpointError: if there is no checkpoint, or it belongs to another model.
     """
     workdir = Path(workdir)
@@ -92,10 +92,10 @@ def load_run(workdir: str | Path, which: str = "best", overrides: Sequence[str] 
 
 
 def load_config(workdir: Path) -> ConfigDict:
-    """Returns the configuration that a run was started with.
+    """Returns the configuration of the run in `workdir`.
 
     Raises:
-        ConfigError: if there is no such folder, it holds no run, or its config.json does not read.
+        ConfigError: if there is no such folder, it holds no run, or its config.json cannot be read.
     """
     if not (workdir / CONFIG_FILE).is_file():
         what = f"holds no run (no {CONFIG_FILE})" if workdir.is_dir() else "does not exist"
@@ -107,17 +107,17 @@ def load_config(workdir: Path) -> ConfigDict:
 
 
 def override_free(config: ConfigDict, overrides: Sequence[str]) -> None:
-    """Applies `--config.KEY=VALUE` arguments that change nothing about what was trained.
+    """Applies `--config.KEY=VALUE` arguments to the configuration of a trained run.
 
     Raises:
-        ConfigError: for an unknown key, a key that the run is bound to, or a wrong value.
+        ConfigError: for an unknown key, a key that has an effect on the trained network, or an invalid value.
     """
     for word in overrides:
         key = word.removeprefix("--config.").partition("=")[0]
         known = key in KEYS or key.startswith(FREE_FORM)
         if word.startswith("--config.") and known and not key.startswith(FREE_KEYS):
             free = ", ".join(k for k in KEYS if k.startswith(FREE_KEYS))
-            raise ConfigError(f"{key} belongs to the trained run and cannot be changed here; these can: {free}.")
+            raise ConfigError(f"{key} belongs to the trained run and cannot be changed; these keys can: {free}.")
     parse_overrides(config, overrides)
     validate(config)
 
@@ -132,4 +132,4 @@ def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:
             f"The run in {str(workdir)!r} has no checkpoint yet; the first is written at step "
             f"{min(config.checkpoint.every, config.eval.every, config.steps)}, or when the run is stopped."
         )
-    return segmenter_of(restored.state).replace(opt_state=())
+    return replace(segmenter_of(restored.state), opt_state=())

@@ -1,4 +1,4 @@
-"""The first and the last words of a training run on the console."""
+"""The first and the last message of a training run on the console."""
 
 import shlex
 from pathlib import Path
@@ -13,8 +13,8 @@ from jaxseg.run.data import Problem
 from jaxseg.state import TrainState, count_parameters
 
 
-def opening_words(config: ConfigDict, problem: Problem, state: TrainState, start: int) -> str:
-    """Returns what this start trains, on what."""
+def opening_message(config: ConfigDict, problem: Problem, state: TrainState, start: int) -> str:
+    """Returns the line that describes the network, the data and the devices; `start` is the number of steps made."""
     parameters = count_parameters(segmenter_of(state).params)
     return (
         f"{config.model.name}: {parameters:,} parameters; "
@@ -24,8 +24,8 @@ def opening_words(config: ConfigDict, problem: Problem, state: TrainState, start
     )
 
 
-def closing_words(config: ConfigDict, workdir: Path) -> str:
-    """Where everything of a run that has ended is, and what to do next."""
+def closing_message(config: ConfigDict, workdir: Path) -> str:
+    """Returns the lines that list the files of a finished run and the commands to evaluate it and to predict."""
     workdir = workdir.relative_to(Path.cwd()) if workdir.is_relative_to(Path.cwd()) else workdir
     names = {"checkpoints": "checkpoints", "log": "log.jsonl", "curves": "curves.png", "predictions": "predictions.png"}
     lines = [f"{name + ':':<13}{workdir / file}" for name, file in names.items() if (workdir / file).exists()]
@@ -34,9 +34,9 @@ def closing_words(config: ConfigDict, workdir: Path) -> str:
         split = "test"
     except DataError:
         split = "val"
-    where = shlex.quote(str(workdir))
+    quoted = shlex.quote(str(workdir))
     lines += [
-        f"evaluate:    python -m jaxseg.evaluate --workdir {where} --split {split}  (the best checkpoint)",
-        f"predict:     python -m jaxseg.predict --workdir {where} IMAGES... --out preds/",
+        f"evaluate:    python -m jaxseg.evaluate --workdir {quoted} --split {split}  (the best checkpoint)",
+        f"predict:     python -m jaxseg.predict --workdir {quoted} IMAGES... --out preds/",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Keeps from the console what Orbax says there and no user needs."""
+"""Removes those messages of Orbax from the console that users do not need."""
 
 import logging
 import sys
@@ -7,15 +7,16 @@ from typing import Any
 
 
 def quieten_orbax() -> None:
-    """Drops Orbax's log lines and the tracebacks of its read and write threads; more calls do nothing.
+    """Drops Orbax's log lines and the tracebacks of its read and write threads; further calls do nothing.
 
-    When one of several reads or writes fails, Orbax raises (and `jaxseg.run.checkpoint` tells the user); the others
-    then find their event loop closed and say so on standard error from threads of their own, where nobody can catch it.
+    When one of several reads or writes fails, Orbax raises an error, which `jaxseg.run.checkpoint` reports. The others
+    then fail because their event loop is closed. They print this to standard error from their own threads, where it
+    cannot be caught.
     """
     logger = logging.getLogger("absl")
     if _not_orbax not in logger.filters:
         logger.addFilter(_not_orbax)
-        logging.getLogger("asyncio").addFilter(_not_a_lost_read)
+        logging.getLogger("asyncio").addFilter(_not_an_abandoned_read)
         sys.unraisablehook = _drop_closed_loops(sys.unraisablehook)
 
 
@@ -23,7 +24,7 @@ def _not_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
 
 
-def _not_a_lost_read(record: logging.LogRecord) -> bool:
+def _not_an_abandoned_read(record: logging.LogRecord) -> bool:
     return "OCDBT" not in record.getMessage()
 
 

@@ -1,4 +1,4 @@
-"""Where the numbers of a run come from: a record in `run.json` of every start, with all that may change them."""
+"""Records every start of a run in `run.json`, with everything that may have an effect on its numbers."""
 
 import contextlib
 import importlib.metadata
@@ -27,20 +27,20 @@ from jaxseg.run.workdir import write_or_refuse
 
 RECORD_FILE = "run.json"
 _PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
-# Variables of the environment that may change the numbers of a run.
+# Environment variables that may have an effect on the numbers of a run.
 _NUMERIC = re.compile(r"XLA_\w*FLAGS|JAX_(?!COMPILATION|PERSISTENT|PLATFORMS)\w+|NVIDIA_TF32_OVERRIDE|OMP_NUM_THREADS")
 
 
 def run_record(
     path: str | Path, config: ConfigDict, *, step: int = 0, weights: Iterable[Mapping[str, Any]] = ()
 ) -> None:
-    """Adds this start to `run.json`: the command line, and all that may change the numbers: configuration to commit.
+    """Adds this start to `run.json`: command line, configuration, commit, versions, device and compiler options.
 
     Args:
         path: the directory of the run.
         config: its configuration.
-        step: the step that this start goes on from.
-        weights: what a fresh run started from: source, file, digest.
+        step: the number of steps made before this start.
+        weights: the weights that a new run starts from: source, file, digest.
 
     Raises:
         ConfigError: if the file cannot be written.
@@ -51,12 +51,12 @@ def run_record(
 
 
 def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float) -> None:
-    """Adds to the newest start in `run.json` how it ended.
+    """Adds the end of the run to the newest start in `run.json`.
 
     Args:
         path: the directory of the run.
         step: the last step of the run.
-        seconds: wall time since the start, compilation included.
+        seconds: wall time since the start, including compilation.
         mean_iou: of the last evaluation, in [0, 1]; NaN is written as null.
 
     Raises:
@@ -75,14 +75,14 @@ def _now() -> str:
 
 
 def read_starts(path: str | Path) -> list[dict[str, Any]]:
-    """Returns the starts in `run.json` of the run in the directory `path`, oldest first; none where it has none."""
+    """Returns the starts in `run.json` of the run in the directory `path`, oldest first; [] if there is no file."""
     file = Path(path) / RECORD_FILE
     if not file.exists():
         return []
     try:
         return json.loads(file.read_text(encoding="utf-8"))["starts"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"{file} cannot be read ({error}) and is begun anew.", stacklevel=3)
+        warnings.warn(f"{file} cannot be read ({error}); its record starts again.", stacklevel=3)
         return []
 
 
@@ -106,7 +106,7 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
             "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "cpu": cpu_name(),
         },
-        # Those that the training step is compiled with.
+        # The options of the training step.
         "compiler_options": compiler_options(config.compile.options, remat=config.remat)
         if config.strategy == "jit"
         else {},
@@ -118,7 +118,7 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
 
 
 def _command_line() -> str:
-    """Returns what this process was started with, as one would type it; "" where that was no file or module."""
+    """Returns the shell command that started this process; "" if it runs neither a file nor a module."""
     # The console script `jaxseg` is a file of the Python environment, which another machine has elsewhere.
     program, *arguments = sys.argv or [""]
     spec = sys.modules["__main__"].__spec__
@@ -128,7 +128,7 @@ def _command_line() -> str:
         words = ["-m", spec.name.removesuffix(".__main__")]
     elif Path(program).is_file():
         words = [program]
-    elif importlib.util.find_spec(program.partition(".")[0] or "-"):  # `jaxseg.sweep.worker` puts its sweep's name here
+    elif importlib.util.find_spec(program.partition(".")[0] or "-"):  # `jaxseg.sweep.worker` sets argv[0] to its sweep
         words = ["-m", program]
     else:
         return ""
@@ -136,7 +136,7 @@ def _command_line() -> str:
 
 
 def package_versions() -> dict[str, str | None]:
-    """Returns the installed version of each package that the numbers of a run may depend on; None where it is not."""
+    """Returns the version of each package that the numbers of a run may depend on; None if it is not installed."""
     versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -145,7 +145,7 @@ def package_versions() -> dict[str, str | None]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Returns commit and whether tracked files differ from it; None where jaxseg runs from no repository of its own."""
+    """Returns the commit and whether tracked files differ from it; None if jaxseg is not in a repository of its own."""
     package = Path(jaxseg.__file__).parent
     try:
         _git(package, "ls-files", "--error-unmatch", "__init__.py")

@@ -228,7 +228,7 @@ class _Window:
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         self._means: dict[str, list[float]] = {"loss": [], "grad_norm": [], "param_norm": []}
         self._learning_rate = math.nan
-        self._confusion: np.ndarray | int = 0
+        self._confusion: np.ndarray = np.zeros((), np.int64)
         if state is not None:
             self._means |= {name: list(values) for name, values in state["means"].items()}
             self._confusion = np.asarray(state["confusion"], np.int64)

@@ -1,4 +1,4 @@
-"""Leaving a run cleanly: the first SIGTERM or SIGINT asks the loop to stop, the second ends the process."""
+"""Stops a run cleanly: the first SIGTERM or SIGINT asks the training loop to stop, the second ends the process."""
 
 import contextlib
 import os
@@ -14,12 +14,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether a signal has asked this run to stop, and what the run would finish first.
+    """Whether a signal has asked this run to stop, and what the run does before it stops.
 
     Attributes:
-        signal: the first that came, or None.
-        finishing: what is done before the run is left, in words for the user, such as "finishing this step, then
-            saving"; empty, as at the start: nothing, and the first signal ends the run where it is.
+        signal: the first signal that came, or None.
+        finishing: what the run does before it stops, for the message to the user, such as "finishing this step, then
+            saving". While it is empty, as at the start, the first signal ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -28,14 +28,14 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """True once a signal has come to this process."""
+        """Whether a signal has come to this process."""
         return self.signal is not None
 
     def agreed(self) -> bool:
-        """True once a signal has come to any process; all processes must ask at the same step.
+        """Returns whether a signal has come to any process; all processes must call this at the same step.
 
-        With one process this is `requested`. With several it exchanges one number, which waits for the device: ask at
-        the log steps, not at every step.
+        With one process this is `requested`. With several, it exchanges one number and so waits for the device: call
+        it at the log steps, not at every step.
         """
         if jax.process_count() == 1:
             return self.requested
@@ -46,13 +46,13 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turns the first SIGTERM or SIGINT into `stop.requested`; the second ends the process at once.
+    """Sets `stop.requested` at the first SIGTERM or SIGINT; the second ends the process at once.
 
-    While there is nothing to finish (see `StopRequest.finishing`) the first raises SystemExit, with the status that
-    shells give a process ended by that signal, so that files are closed and temporary ones removed.
+    While `StopRequest.finishing` is empty, the first signal raises SystemExit, so that files are closed and temporary
+    files removed. Its status is that which shells give a process that this signal ended.
 
-    The handlers of before come back at the end. Outside the main thread, where Python sets no handlers, nothing is
-    changed and `requested` stays False.
+    The end of the context restores the previous handlers. Outside the main thread, where Python allows no handlers,
+    the context does nothing and `requested` stays False.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -66,9 +66,9 @@ def stop_on_signal() -> Iterator[StopRequest]:
             return
         stop.signal = signal.Signals(number)
         if stop.finishing:
-            _say(f"\n{stop.signal.name}: {stop.finishing}; once more to leave at once.\n")
+            _print(f"\n{stop.signal.name}: {stop.finishing}; a second signal stops at once.\n")
             return
-        _say(f"\n{stop.signal.name}: leaving; there is nothing to save.\n")
+        _print(f"\n{stop.signal.name}: stopping; there is nothing to save.\n")
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
@@ -79,6 +79,6 @@ def stop_on_signal() -> Iterator[StopRequest]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError):  # not `print`, which fails if the signal comes during another `print`
         os.write(2, text.encode())

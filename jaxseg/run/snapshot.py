@@ -49,7 +49,7 @@ def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
     def one(array: np.ndarray) -> dict[str, Any]:
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return {"shape": list(array.shape), "dtype": str(array.dtype), "crc32": zlib.crc32(data)}
+        return {"shape": list(array.shape), "dtype": str(array.dtype), "crc32": zlib.crc32(data.data)}
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         return dict(zip(arrays, pool.map(one, arrays.values())))

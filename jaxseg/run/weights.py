@@ -280,5 +280,5 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for path in sorted(arrays):
         digest.update(f"{path} {arrays[path].dtype} {arrays[path].shape}\n".encode())
-        digest.update(np.ascontiguousarray(arrays[path]))
+        digest.update(np.ascontiguousarray(arrays[path]).data)
     return digest.hexdigest()

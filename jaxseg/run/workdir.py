@@ -1,4 +1,4 @@
-"""The directory of a run: its configuration and what its data are."""
+"""The directory of a run (workdir): its configuration and the record of its data."""
 
 import json
 import tempfile
@@ -19,13 +19,13 @@ CHECKPOINTS = "checkpoints"
 
 
 class RunData(NamedTuple):
-    """What a run knows of its data without opening them.
+    """The record of a run's data, for uses that do not open the data.
 
     Attributes:
         classes: the name of each class.
         colors: the (r, g, b) of each class.
-        num_classes: logits of the network; 1 for a binary one, which has two classes.
-        class_weights: the weights that the loss gives the classes, or None.
+        num_classes: channels of the logits; 1 for a binary problem, which has two classes.
+        class_weights: the weights of the classes in the loss, or None.
     """
 
     classes: tuple[str, ...]
@@ -41,20 +41,20 @@ def default_workdir(experiment: str) -> Path:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all. NaN and infinity are refused: they are not JSON."""
+    """Writes `value` atomically as indented JSON; raises ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def prepare_workdir(path: str | Path, config: ConfigDict) -> Path:
     """Makes the directory of a run and writes its configuration there; returns its absolute path.
 
-    A run that is there already goes on where the configuration is the same, apart from keys that change no numbers
-    (`config.FREE_KEYS`), which are then stored anew. One that ended before its first checkpoint binds nobody: its
-    configuration is replaced.
+    If the directory holds a run with checkpoints, the configuration must be the same, except for keys that have no
+    effect on numbers (`config.FREE_KEYS`), whose new values are written. Without a checkpoint there is nothing to
+    resume, and the configuration is replaced.
 
     Raises:
-        ConfigError: if the directory cannot be made or written, or holds a run whose configuration differs (the
-            message lists the keys), or a config.json that cannot be read.
+        ConfigError: if the directory cannot be made or written, holds a run with another configuration (the message
+            lists the keys), or holds a config.json that cannot be read.
     """
     path = Path(path).expanduser().absolute()
     try:
@@ -63,19 +63,20 @@ def prepare_workdir(path: str | Path, config: ConfigDict) -> Path:
             pass
     except OSError as error:
         raise ConfigError(
-            f"The run cannot be kept in {path}: {error.strerror or error}; give a directory that can be written "
-            "with --workdir."
+            f"The workdir {path} cannot be written: {error.strerror or error}; give a writable directory with "
+            "--workdir."
         ) from error
     file = path / CONFIG_FILE
     if file.exists():
-        differing = config_lib.differences(read_config(path), config)  # may be somebody else's file: refused, not lost
+        # `read_config` raises an error for a file of another program, so that it is not overwritten.
+        differing = config_lib.differences(read_config(path), config)
         if differing and holds_checkpoint(path):
             raise ConfigError(
                 f"{path} holds a run with another configuration; give the same one to resume it, or another --workdir. "
                 f"The keys that differ: {'; '.join(differing)}."
             )
     elif holds_checkpoint(path):
-        raise ConfigError(f"{path} holds checkpoints but no {CONFIG_FILE} that says of what; give another --workdir.")
+        raise ConfigError(f"{path} holds checkpoints but no {CONFIG_FILE} of their run; give another --workdir.")
     if jax.process_index() == 0:
         write_or_refuse(file, config_lib.to_dict(config))
     return path
@@ -85,7 +86,7 @@ def read_config(path: str | Path) -> ConfigDict:
     """Returns the configuration of the run in the directory `path`.
 
     Raises:
-        ConfigError: if there is none, it is no JSON, or another version wrote it.
+        ConfigError: if there is none, it is not JSON, or another version of jaxseg wrote it.
     """
     file = Path(path) / CONFIG_FILE
     try:
@@ -100,7 +101,7 @@ def read_config(path: str | Path) -> ConfigDict:
 
 
 def holds_checkpoint(path: str | Path) -> bool:
-    """Returns whether a checkpoint, be it whole, damaged or half written, is in the run in the directory `path`."""
+    """Returns whether the run in the directory `path` has a checkpoint, even a damaged or incomplete one."""
     directory = Path(path).expanduser() / CHECKPOINTS
     return directory.is_dir() and any(directory.iterdir())
 
@@ -113,31 +114,32 @@ def data_record(
     num_classes: int,
     weigh: Callable[[], Iterable[float] | None],
 ) -> RunData:
-    """Writes what the data of a run are to `data.json`; returns it.
+    """Writes the record of a run's data to `data.json`; returns it.
 
-    A run that is resumed must have the classes that it began with, and keeps their weights. Under several processes
-    each of them calls this, and the first writes.
+    A resumed run must have the same classes as before, and keeps its class weights. With several processes, every
+    process calls this function, and process 0 writes.
 
     Args:
         path: the directory of the run.
-        classes: the class names of today's data.
+        classes: the class names of the data.
         colors: the (r, g, b) of each class.
-        num_classes: logits of the network.
-        weigh: returns the weights of the classes, or None; called only where the run has no checkpoint yet, since
-            it may have to read every mask.
+        num_classes: channels of the logits.
+        weigh: returns the class weights, or None; called only if the run has no checkpoint, since it may read every
+            mask.
 
     Raises:
         ConfigError: if the run has checkpoints of a network for other classes, or the file cannot be read or written.
     """
     file = Path(path) / INFO_FILE
-    began = read_data(path) if holds_checkpoint(path) and file.exists() else None
-    if began is not None and (began.classes, began.num_classes) != (tuple(classes), num_classes):
-        then, now = _show_classes(began.classes, began.num_classes), _show_classes(classes, num_classes)
+    before = read_data(path) if holds_checkpoint(path) and file.exists() else None
+    if before is not None and (before.classes, before.num_classes) != (tuple(classes), num_classes):
+        then = _show_classes(before.classes, before.num_classes)
+        now = _show_classes(classes, num_classes)
         raise ConfigError(
-            f"The run in {path} was trained on {then}, but the data now have {now}; give the data it began with to "
-            "resume it, or another --workdir."
+            f"The run in {path} was trained on {then}, but the data now have {now}; give the same data to resume it, "
+            "or another --workdir."
         )
-    weights = weigh() if began is None else began.class_weights
+    weights = weigh() if before is None else before.class_weights
     about = RunData(
         tuple(map(str, classes)),
         tuple((int(r), int(g), int(b)) for r, g, b in colors),
@@ -150,10 +152,10 @@ def data_record(
 
 
 def read_data(path: str | Path) -> RunData:
-    """Returns what `data.json` of the run in the directory `path` says.
+    """Returns the record in `data.json` of the run in the directory `path`.
 
     Raises:
-        ConfigError: if there is none, or it is not what `data_record` wrote.
+        ConfigError: if there is none, or its content is not that of `data_record`.
     """
     file = Path(path) / INFO_FILE
     if not file.is_file():
@@ -165,7 +167,7 @@ def read_data(path: str | Path) -> RunData:
         weights = None if weights is None else tuple(map(float, weights))
         return RunData(tuple(values["classes"]), colors, int(values["num_classes"]), weights)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{file} is not what training wrote: {error!r}.") from error
+        raise ConfigError(f"{file} is not a record that training wrote: {error!r}.") from error
 
 
 def _show_classes(classes: Sequence[str], num_classes: int) -> str:
@@ -173,6 +175,7 @@ def _show_classes(classes: Sequence[str], num_classes: int) -> str:
 
 
 def write_or_refuse(file: Path, value: Any) -> None:
+    """Writes `value` as `write_json` does; raises ConfigError if the file cannot be written."""
     try:
         write_json(file, value)
     except OSError as error:

@@ -58,11 +58,28 @@ def test_docstrings_become_restructured_text():
     from plain_docstrings import restructured
 
     given = [
-        "Sum of a * b of `x_` in `a | b`s.", "", "    python -m jaxseg", "", "image: f32[b,h,w]", "    of a batch", "",
-        "Args:", "    x: an `array`.",
-    ]  # fmt: skip
+        "Sum of a * b of `x_` in `a | b`s.",
+        "",
+        "    python -m jaxseg",
+        "",
+        "image: f32[b,h,w]",
+        "    of a batch",
+        "",
+        "Args:",
+        "    x: an `array`.",
+    ]
     expected = [
-        r"Sum of a \* b of ``x_``\  in ``a | b``\ s.", "", "::", "", "    python -m jaxseg", "", "- image: f32[b,h,w]",
-        "  of a batch", "", "Args:", r"    x: an ``array``\ .", "",
-    ]  # fmt: skip
+        r"Sum of a \* b of ``x_``\  in ``a | b``\ s.",
+        "",
+        "::",
+        "",
+        "    python -m jaxseg",
+        "",
+        "- image: f32[b,h,w]",
+        "  of a batch",
+        "",
+        "Args:",
+        r"    x: an ``array``\ .",
+        "",
+    ]
     assert [line for line in restructured(given) if line] == [line for line in expected if line]

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_architecture import ROWS
+from helpers.floors import ROWS
 
 from jaxseg.config import KEYS, RENAMED, command
 from jaxseg.train import _add_options

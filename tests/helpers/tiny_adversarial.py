@@ -9,7 +9,7 @@ from helpers.parity import FAST_COMPILE
 from helpers.tiny_step import K, Tiny
 
 from jaxseg import optim
-from jaxseg.adversarial import AdversarialLoss, Discriminator, Duel, without_discriminator
+from jaxseg.adversarial import AdversarialLoss, Discriminator, SegmenterWithDiscriminator, without_discriminator
 from jaxseg.data.augment import to_float
 from jaxseg.losses import make_loss
 from jaxseg.state import init_state
@@ -22,7 +22,7 @@ SEMI = AdversarialLoss(LOSS, weight=0.3, unlabelled_weight=0.2, semi_weight=0.4,
 
 
 def make_pair(axis_name=None, rate=0.0, image=False):
-    return Duel(Tiny(rate=rate, axis_name=axis_name), Discriminator((4,)), image)
+    return SegmenterWithDiscriminator(Tiny(rate=rate, axis_name=axis_name), Discriminator((4,)), image)
 
 
 def players(segmenter=0.5, discriminator=0.5):

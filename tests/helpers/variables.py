@@ -10,12 +10,28 @@ from flax import linen as nn
 
 def shapes(model: nn.Module, image: tuple[int, ...], train: bool = False):
     """Returns (variables, logits, out) as shapes, without computing anything."""
+    variables = variable_shapes(model, image)
+    logits, out = jax.tree.map(lambda leaf: leaf, _output_shapes(model, image, train))
+    return jax.tree.map(lambda leaf: leaf, variables), logits, out
+
+
+@functools.cache
+def variable_shapes(model: nn.Module, image: tuple[int, ...]):
+    """The variables as shapes; traced once for each network and image of a test process."""
     x = jax.ShapeDtypeStruct(image, jnp.float32)
-    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    variables = jax.eval_shape(lambda x: model.init(rngs, x), x)
-    apply = functools.partial(model.apply, train=train, mutable=["batch_stats"], rngs=rngs)
-    (logits, out), _ = jax.eval_shape(apply, variables, x)
-    return variables, logits, out
+    return jax.eval_shape(lambda x: model.init(_rngs(), x), x)
+
+
+@functools.cache
+def _output_shapes(model: nn.Module, image: tuple[int, ...], train: bool):
+    x = jax.ShapeDtypeStruct(image, jnp.float32)
+    apply = functools.partial(model.apply, train=train, mutable=["batch_stats"], rngs=_rngs())
+    outputs, _ = jax.eval_shape(apply, variable_shapes(model, image), x)
+    return outputs
+
+
+def _rngs() -> dict[str, jax.Array]:
+    return {"params": jax.random.key(0), "dropout": jax.random.key(1)}
 
 
 def drawn(module: nn.Module, *inputs):

@@ -16,12 +16,19 @@ ALL = "cross_entropy + 0.5 * binary_cross_entropy + 2 * mse + 0.25 * dice"
 
 
 CASES = [
-    ("cross_entropy", {}), ("cross_entropy", {"class_weights": True}), ("cross_entropy", {"label_smoothing": 0.1}),
+    ("cross_entropy", {}),
+    ("cross_entropy", {"class_weights": True}),
+    ("cross_entropy", {"label_smoothing": 0.1}),
     ("cross_entropy", {"class_weights": True, "label_smoothing": 0.2}),
-    ("binary_cross_entropy", {}), ("binary_cross_entropy", {"class_weights": True, "label_smoothing": 0.1}),
-    ("mse", {}), ("mse", {"class_weights": True}),
-    ("dice", {}), ("dice", {"squared": False}), ("dice", {"smooth": 1.0}), ("dice", {"squared": False, "smooth": 0.5}),
-]  # fmt: skip
+    ("binary_cross_entropy", {}),
+    ("binary_cross_entropy", {"class_weights": True, "label_smoothing": 0.1}),
+    ("mse", {}),
+    ("mse", {"class_weights": True}),
+    ("dice", {}),
+    ("dice", {"squared": False}),
+    ("dice", {"smooth": 1.0}),
+    ("dice", {"squared": False, "smooth": 0.5}),
+]
 
 
 def both(name: str, options: dict, k: int):
@@ -68,9 +75,12 @@ def test_cross_entropy_is_torchs(k, smoothing, weighted):
     value, gradient = jax.jit(jax.value_and_grad(loss))(logits, labels)
     z = torch.tensor(logits).movedim(-1, 1).requires_grad_()
     expected = torch.nn.functional.cross_entropy(
-        z, torch.tensor(labels).long(), weight=None if weights is None else torch.tensor(weights),
-        ignore_index=IGNORE, label_smoothing=smoothing,
-    )  # fmt: skip
+        z,
+        torch.tensor(labels).long(),
+        weight=None if weights is None else torch.tensor(weights),
+        ignore_index=IGNORE,
+        label_smoothing=smoothing,
+    )
     expected.backward()
     np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
     np.testing.assert_allclose(gradient, z.grad.movedim(1, -1).numpy(), rtol=1e-5, atol=1e-8)

@@ -54,9 +54,12 @@ def test_terms_are_read(terms, expected):
 def test_arguments_reach_their_terms():
     logits, labels = make_batch(3)
     loss = losses.make_loss(
-        "cross_entropy + dice + mse", num_classes=3, class_weights=np.array([1, 2, 3]), label_smoothing=0.1,
+        "cross_entropy + dice + mse",
+        num_classes=3,
+        class_weights=np.array([1, 2, 3]),
+        label_smoothing=0.1,
         args={"dice": {"squared": False, "smooth": 1}, "cross_entropy": {"label_smoothing": 0.2}},
-    )  # fmt: skip
+    )
     values = jax.jit(lambda z, y: loss.values(loss.stats(z, y)))(logits, labels)
     for name, options in (
         ("cross_entropy", {"weights": [1, 2, 3], "smoothing": 0.2}),
@@ -100,10 +103,11 @@ def test_terms_mix_in_one_sum_and_take_their_arguments():
     args = {"tversky": {"alpha": 1, "beta": 0.2}, "dice": {"per_image": True, "log": True}}
     loss = losses.make_loss(text, num_classes=3, args=args)
     parts = [
-        (1, run("cross_entropy", logits, labels)), (0.5, run("lovasz", logits, labels)),
+        (1, run("cross_entropy", logits, labels)),
+        (0.5, run("lovasz", logits, labels)),
         (1, run("tversky", logits, labels, alpha=1, beta=0.2)),
         (2, run("dice", logits, labels, per_image=True, log=True)),
-    ]  # fmt: skip
+    ]
     np.testing.assert_allclose(jax.jit(loss)(logits, labels), sum(w * losses.divide(*p) for w, p in parts), rtol=1e-6)
     hash(loss)
 

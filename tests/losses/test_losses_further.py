@@ -12,24 +12,43 @@ from jaxseg import losses
 from jaxseg.types import IGNORE
 
 CASES = [
-    ("dice", {"per_image": True}), ("dice", {"log": True}), ("dice", {"include_background": False}),
-    ("jaccard", {}), ("jaccard", {"squared": True, "smooth": 1.0}), ("jaccard", {"per_image": True, "log": True}),
-    ("tversky", {}), ("tversky", {"alpha": 0.5, "beta": 0.9, "gamma": 0.75}),
+    ("dice", {"per_image": True}),
+    ("dice", {"log": True}),
+    ("dice", {"include_background": False}),
+    ("jaccard", {}),
+    ("jaccard", {"squared": True, "smooth": 1.0}),
+    ("jaccard", {"per_image": True, "log": True}),
+    ("tversky", {}),
+    ("tversky", {"alpha": 0.5, "beta": 0.9, "gamma": 0.75}),
     ("tversky", {"per_image": True, "gamma": 2.0, "include_background": False, "smooth": 0.1}),
-    ("generalised_dice", {}), ("generalised_dice", {"per_image": True}),
+    ("generalised_dice", {}),
+    ("generalised_dice", {"per_image": True}),
     ("generalised_dice", {"squared": True, "include_background": False}),
-    ("focal", {}), ("focal", {"gamma": 0.0}), ("focal", {"gamma": 0.5, "class_weights": True}),
-    ("focal", {"one_vs_rest": True, "alpha": 0.25}), ("focal", {"one_vs_rest": True, "class_weights": True}),
+    ("focal", {}),
+    ("focal", {"gamma": 0.0}),
+    ("focal", {"gamma": 0.5, "class_weights": True}),
+    ("focal", {"one_vs_rest": True, "alpha": 0.25}),
+    ("focal", {"one_vs_rest": True, "class_weights": True}),
     ("lovasz", {}),
-    ("ohem", {}), ("ohem", {"thresh": 0.0, "min_kept": 0.5}), ("ohem", {"thresh": 0.3, "min_kept": 0.0}),
+    ("ohem", {}),
+    ("ohem", {"thresh": 0.0, "min_kept": 0.5}),
+    ("ohem", {"thresh": 0.3, "min_kept": 0.0}),
     ("ohem", {"class_weights": True, "label_smoothing": 0.1}),
-    ("sampled_cross_entropy", {"samples": 1}), ("sampled_cross_entropy", {"samples": 2, "class_weights": True}),
-    ("boundary", {}), ("boundary", {"max_distance": 2}), ("boundary", {"include_background": False}),
-    ("boundary_f1", {}), ("boundary_f1", {"width": 2, "tolerance": 1}), ("boundary_f1", {"include_background": False}),
-]  # fmt: skip
+    ("sampled_cross_entropy", {"samples": 1}),
+    ("sampled_cross_entropy", {"samples": 2, "class_weights": True}),
+    ("boundary", {}),
+    ("boundary", {"max_distance": 2}),
+    ("boundary", {"include_background": False}),
+    ("boundary_f1", {}),
+    ("boundary_f1", {"width": 2, "tolerance": 1}),
+    ("boundary_f1", {"include_background": False}),
+]
 # Every loss of this file once, for what all must keep.
-EACH = [("dice", {"per_image": True}), ("tversky", {"gamma": 0.75}), *((n, {}) for n in REFERENCES if n not in (
-    "dice", "tversky"))]  # fmt: skip
+EACH = [
+    ("dice", {"per_image": True}),
+    ("tversky", {"gamma": 0.75}),
+    *((n, {}) for n in REFERENCES if n not in ("dice", "tversky")),
+]
 
 
 def takes(name, options, k):

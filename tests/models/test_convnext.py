@@ -31,9 +31,13 @@ def test_normed_pyramid_is_transformers():
     config = peers.ConvNextConfig(hidden_sizes=list(WIDTHS), depths=list(DEPTHS), out_features=names)
     encoder = ConvNeXt(WIDTHS, DEPTHS, rounding="down", output_norm=True)
     parity.check_eval(
-        encoder, peers.ConvNextBackbone(config), rules.transformers(), ((65, 79),), ours=list,
+        encoder,
+        peers.ConvNextBackbone(config),
+        rules.transformers(),
+        ((65, 79),),
+        ours=list,
         theirs=lambda result: list(result.feature_maps),
-    )  # fmt: skip
+    )
 
 
 def test_timms_weights_fit():

@@ -99,9 +99,13 @@ def test_gradients_of_both_heads_are_torchvisions():
 @pytest.mark.parametrize("stride", [8, 16])
 def test_logits_are_smps(stride):
     module = oracles.smp().DeepLabV3(
-        "resnet18", encoder_weights=None, classes=4, encoder_output_stride=stride, decoder_aspp_separable=stride == 16,
+        "resnet18",
+        encoder_weights=None,
+        classes=4,
+        encoder_output_stride=stride,
+        decoder_aspp_separable=stride == 16,
         upsampling=1,
-    )  # fmt: skip
+    )
     model = models.build(
         "deeplabv3",
         num_classes=4,

@@ -27,9 +27,13 @@ def small_timm():
     def stage(modules, branches):
         widths = tuple(4 * 2**i for i in range(branches))
         return dict(
-            num_modules=modules, num_branches=branches, block_type="BASIC", num_blocks=(1,) * branches,
-            num_channels=widths, fuse_method="SUM",
-        )  # fmt: skip
+            num_modules=modules,
+            num_branches=branches,
+            block_type="BASIC",
+            num_blocks=(1,) * branches,
+            num_channels=widths,
+            fuse_method="SUM",
+        )
 
     first = dict(
         num_modules=1, num_branches=1, block_type="BOTTLENECK", num_blocks=(1,), num_channels=(64,), fuse_method="SUM"

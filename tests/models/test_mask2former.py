@@ -47,9 +47,16 @@ def reference():
     import transformers.models.mask2former.modeling_mask2former as peer
 
     config = transformers.Mask2FormerConfig(
-        feature_size=64, mask_feature_size=64, hidden_dim=64, encoder_feedforward_dim=48, dim_feedforward=40,
-        encoder_layers=2, decoder_layers=5, num_attention_heads=4, num_queries=9,
-    )  # fmt: skip
+        feature_size=64,
+        mask_feature_size=64,
+        hidden_dim=64,
+        encoder_feedforward_dim=48,
+        dim_feedforward=40,
+        encoder_layers=2,
+        decoder_layers=5,
+        num_attention_heads=4,
+        num_queries=9,
+    )
 
     class Reference(torch.nn.Module):
         def __init__(self):
@@ -80,9 +87,12 @@ def reference():
 
 def ours(**fields):
     return models.build(
-        "mask2former", num_classes=5, mask_stride=2, encoder=Backbone,
+        "mask2former",
+        num_classes=5,
+        mask_stride=2,
+        encoder=Backbone,
         **(dict(features=64, queries=9, layers=4, pixel_layers=2, num_heads=4, hidden=40, pixel_hidden=48) | fields),
-    )  # fmt: skip
+    )
 
 
 RULES = [*layer(r"backbone\.(\d)", "encoder/conv{1}"), *mask2former_transformers()]

@@ -42,10 +42,18 @@ def naive_conv(x, kernel, stride, dilation, groups, padding):
 
 @pytest.mark.parametrize(
     ("size", "case"),
-    [((1, 1), (3, 1, 1, 1)), ((5, 7), (3, 2, 1, 1)), ((8, 6), (3, 2, 1, 1)), ((1, 6), (3, 1, 2, 1)),
-     ((5, 7), (3, 1, 1, 2)), ((8, 6), (3, 2, 3, 4)), ((5, 7), (1, 1, 1, 1)), ((5, 7), (1, 2, 1, 1)),
-     ((1, 1), (7, 2, 1, 1))],
-)  # fmt: skip
+    [
+        ((1, 1), (3, 1, 1, 1)),
+        ((5, 7), (3, 2, 1, 1)),
+        ((8, 6), (3, 2, 1, 1)),
+        ((1, 6), (3, 1, 2, 1)),
+        ((5, 7), (3, 1, 1, 2)),
+        ((8, 6), (3, 2, 3, 4)),
+        ((5, 7), (1, 1, 1, 1)),
+        ((5, 7), (1, 2, 1, 1)),
+        ((1, 1), (7, 2, 1, 1)),
+    ],
+)
 def test_conv_is_the_sum_over_taps(key, size, case):
     k, stride, dilation, groups = case
     x = draw(2, *size, 4)
@@ -247,9 +255,14 @@ def test_depthwise_convolution_is_the_grouped_one(size, dilation, padding, key):
 
     def grouped(x, kernel):
         return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4,
-        )  # fmt: skip
+            x,
+            kernel,
+            (1, 1),
+            [(padding, padding)] * 2,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+        )
 
     def ours(x, kernel):
         return jnn.conv2d(x, kernel, groups=4, dilation=dilation, padding=padding)

@@ -36,9 +36,16 @@ def reference(name, x, groups):
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (16, 16)])
 @pytest.mark.parametrize(
     ("name", "c", "fields", "groups"),
-    [("batch", 6, {}, 0), ("instance", 6, {}, 6), ("layer", 6, {}, 0), ("group", 16, {}, 8), ("group", 6, {}, 2),
-     ("group", 7, {}, 1), ("group", 12, {"num_groups": 3}, 3)],
-)  # fmt: skip
+    [
+        ("batch", 6, {}, 0),
+        ("instance", 6, {}, 6),
+        ("layer", 6, {}, 0),
+        ("group", 16, {}, 8),
+        ("group", 6, {}, 2),
+        ("group", 7, {}, 1),
+        ("group", 12, {"num_groups": 3}, 3),
+    ],
+)
 def test_norm_against_float64(size, name, c, fields, groups):
     x = draw(3, *size, c, mean=2.0, std=3.0)
     layer = jnn.make_norm(name, **fields)(name="norm")

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 from flax import struct
+from helpers.xla_flags import quick_flags
 
 from jaxseg.errors import CheckpointError
 from jaxseg.run import snapshot
@@ -264,10 +265,10 @@ def test_whole_directories_lost(tmp_path: Path) -> None:
     with pytest.warns(CheckpointWarning) as caught:
         assert Checkpoints(tmp_path).restore(template()).step == 1
     assert len(caught) == 2
-    with pytest.raises(CheckpointError, match=r"3 is damaged .* none left"):
+    with pytest.raises(CheckpointError, match=r"3 is damaged .* no other"):
         Checkpoints(tmp_path).restore(template(), step=3)
     subprocess.run(["rm", "-r", tmp_path / "1/state"], check=True)
-    with pytest.warns(CheckpointWarning), pytest.raises(CheckpointError, match="none left to fall back to"):
+    with pytest.warns(CheckpointWarning), pytest.raises(CheckpointError, match="no other to fall back to"):
         Checkpoints(tmp_path).restore(template())
 
 
@@ -380,12 +381,12 @@ def test_failed_replacement_leaves_the_old_one(tmp_path: Path, monkeypatch: pyte
 
 def test_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"step 1 could not be saved in .*file.*; there is none before it"):
+    with pytest.raises(CheckpointError, match=r"step 1 could not be saved in .*file.*; there is no older one"):
         Checkpoints(tmp_path / "file/checkpoints").save(1, make_state(1))
 
 
 def python(code: str, *arguments: Any) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick_flags(devices=1)}
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

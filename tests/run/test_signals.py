@@ -24,7 +24,7 @@ def test_first_signal_sets_the_flag(number: signal.Signals, capfd: pytest.Captur
         os.kill(os.getpid(), number)
         assert stop.requested and stop.agreed() and stop.signal == number
     assert signal.getsignal(number) is before
-    assert f"{number.name}: baking the bread; once more to leave at once." in capfd.readouterr().err
+    assert f"{number.name}: baking the bread; a second signal stops at once." in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -38,7 +38,7 @@ def test_first_signal_leaves_where_there_is_nothing_to_finish(
         finally:
             closed.append(True)
     assert left.value.code == 128 + number and closed and signal.getsignal(number) is before
-    assert f"{number.name}: leaving; there is nothing to save." in capfd.readouterr().err
+    assert f"{number.name}: stopping; there is nothing to save." in capfd.readouterr().err
 
 
 def test_handlers_come_back_after_an_error() -> None:

@@ -59,7 +59,9 @@ def test_keys_that_change_no_number_may_differ(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["file", "file/below", "/proc/nothing/here"])
 def test_directory_that_cannot_be_written(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"cannot be kept in .*(File exists|Not a directory|No such file).*--workdir"):
+    with pytest.raises(
+        ConfigError, match=r"The workdir .* cannot be written: (File exists|Not a directory|No such file).*--workdir"
+    ):
         workdir.prepare_workdir(tmp_path / path, default_config())
 
 
@@ -68,7 +70,7 @@ def test_read_only_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(workdir.tempfile, "TemporaryFile", refuse)  # the tests may run as root
-    with pytest.raises(ConfigError, match=r"cannot be kept in .*: Permission denied"):
+    with pytest.raises(ConfigError, match=r"The workdir .* cannot be written: Permission denied"):
         workdir.prepare_workdir(tmp_path, default_config())
 
 
@@ -150,7 +152,7 @@ def test_each_start_is_recorded(tmp_path: Path) -> None:
     assert not any("CACHE" in name for name in start["environment"]), "and nothing of the machine's folders"
     assert start["git"] is None or len(start["git"]["commit"]) == 40
     (tmp_path / "run.json").write_text("torn {")
-    with pytest.warns(UserWarning, match="begun anew"):
+    with pytest.warns(UserWarning, match="its record starts again"):
         provenance.run_record(tmp_path, config)
     assert len(json.loads((tmp_path / "run.json").read_text())["starts"]) == 1
 
@@ -190,7 +192,7 @@ def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -
         workdir.data_record(tmp_path, **DATA | {"num_classes": 1}, weigh=never)
     assert (tmp_path / "data.json").read_bytes() == before
     (tmp_path / "data.json").write_text("torn {")
-    with pytest.raises(ConfigError, match="is not what training wrote"):
+    with pytest.raises(ConfigError, match="is not a record that training wrote"):
         workdir.data_record(tmp_path, **DATA, weigh=never)
 
 

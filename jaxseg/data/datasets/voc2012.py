@@ -24,9 +24,29 @@ def palette(count: int) -> tuple[Color, ...]:
 
 DATASET = Dataset(
     name="voc2012",
-    classes=("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-             "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
-             "tvmonitor"),
+    classes=(
+        "background",
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    ),
     colors=palette(21),
     image="image",
     mask="mask",
@@ -38,7 +58,7 @@ DATASET = Dataset(
     folders=(),
     get_it="Download VOCtrainval_11-May-2012.tar from host.robots.ox.ac.uk/pascal/VOC/voc2012, unpack it and give the "
     "folder that holds VOCdevkit/VOC2012 (or VOC2012 itself) as data.dir.",
-)  # fmt: skip
+)
 
 
 class Builder(LocalBuilder, skip_registration=True):

@@ -13,10 +13,20 @@ from jaxseg.nn.ops.depthwise import depthwise_conv2d
 
 # Height, width, kernel, stride, dilation, padding.
 CASES = (
-    (7, 9, 3, 1, 1, 1), (8, 10, 3, 2, 1, 1), (7, 10, 3, 2, 1, 1), (6, 7, 5, 2, 1, 2), (9, 8, 5, 1, 2, 4),
-    (1, 1, 3, 2, 1, 1), (9, 11, 3, 1, 1, 0), (5, 6, 7, 1, 1, 3), (10, 11, 3, 3, 2, 0), (8, 8, 2, 2, 1, 0),
-    (7, 7, 1, 2, 1, 0), (4, 5, 3, 1, 1, 3), (6, 9, 3, 4, 1, 1),
-)  # fmt: skip
+    (7, 9, 3, 1, 1, 1),
+    (8, 10, 3, 2, 1, 1),
+    (7, 10, 3, 2, 1, 1),
+    (6, 7, 5, 2, 1, 2),
+    (9, 8, 5, 1, 2, 4),
+    (1, 1, 3, 2, 1, 1),
+    (9, 11, 3, 1, 1, 0),
+    (5, 6, 7, 1, 1, 3),
+    (10, 11, 3, 3, 2, 0),
+    (8, 8, 2, 2, 1, 0),
+    (7, 7, 1, 2, 1, 0),
+    (4, 5, 3, 1, 1, 3),
+    (6, 9, 3, 4, 1, 1),
+)
 
 
 def inputs(h: int, w: int, k: int):
@@ -59,9 +69,13 @@ def test_half_precision_sums_in_float32():
     x, kernel = (jnp.asarray(v, jnp.bfloat16) for v in inputs(9, 9, 5))
     found = jax.jit(lambda: depthwise_conv2d(x, kernel, 1, 1, 2))()
     exact = lax.conv_general_dilated(
-        x.astype(jnp.float32), kernel.astype(jnp.float32), (1, 1), [(2, 2)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3,
-    )  # fmt: skip
+        x.astype(jnp.float32),
+        kernel.astype(jnp.float32),
+        (1, 1),
+        [(2, 2)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=3,
+    )
     assert found.dtype == jnp.bfloat16
     np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))
     dx, dkernel = jax.jit(jax.grad(lambda x, k: depthwise_conv2d(x, k, 1, 1, 2).sum(), (0, 1)))(x, kernel)

@@ -23,9 +23,11 @@ def defined(q, k, v, dy):
     jacobian = np.einsum("bnqt,tu->bnqtu", p, np.eye(k.shape[1])) - np.einsum("bnqt,bnqu->bnqtu", p, p)
     ds = np.einsum("bnqtu,bnqu->bnqt", jacobian, dp) * scale
     return (
-        np.einsum("bnqt,btnd->bqnd", p, v), np.einsum("bnqt,btnd->bqnd", ds, k), np.einsum("bnqt,bqnd->btnd", ds, q),
+        np.einsum("bnqt,btnd->bqnd", p, v),
+        np.einsum("bnqt,btnd->bqnd", ds, k),
+        np.einsum("bnqt,bqnd->btnd", ds, q),
         np.einsum("bnqt,bqnd->btnd", p, dy),
-    )  # fmt: skip
+    )
 
 
 def both(q, k, v, dy):

@@ -23,9 +23,18 @@ def interpolate(torch, x, size, method, align_corners):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("size", "out"),
-    [((4, 6), (8, 12)), ((3, 5), (12, 5)), ((1, 1), (4, 2)), ((1, 4), (3, 1)), ((7, 9), (3, 4)), ((8, 8), (4, 2)),
-     ((5, 3), (7, 11)), ((2, 3), (6, 9)), ((6, 1), (12, 16))],
-)  # fmt: skip
+    [
+        ((4, 6), (8, 12)),
+        ((3, 5), (12, 5)),
+        ((1, 1), (4, 2)),
+        ((1, 4), (3, 1)),
+        ((7, 9), (3, 4)),
+        ((8, 8), (4, 2)),
+        ((5, 3), (7, 11)),
+        ((2, 3), (6, 9)),
+        ((6, 1), (12, 16)),
+    ],
+)
 def test_resize_and_its_gradient_are_torchs(size, out, method):
     torch = pytest.importorskip("torch")
     name, corners = method

@@ -1,8 +1,8 @@
-"""Lets TFDS's own builders prepare from an unpacked download on disk, without TensorFlow and without the network.
+"""Lets the builders of TFDS prepare from an unpacked download on disk, without TensorFlow and without the network.
 
 The builders of oxford_iiit_pet, cityscapes and scene_parse150 store files as they are; they ask TensorFlow only to list
 folders and to repair a dozen odd JPEGs, and TFDS's download manager asks it to unpack archives. While they prepare,
-`reading_from` gives them those few functions on the standard library and Pillow.
+`reading_from` replaces these functions by some of the standard library and Pillow.
 """
 
 import inspect
@@ -21,19 +21,20 @@ from PIL import Image
 
 @contextmanager
 def reading_from(folder: str, builder: Any) -> Iterator[None]:
-    """Inside, `builder` finds its downloads unpacked in `folder`, and needs no TensorFlow."""
-    # TFDS looks up its own source by a package (importlib_resources) that it does not always bring along.
+    """While the context is open, `builder` finds its downloads unpacked in `folder`, and needs no TensorFlow."""
+    # TFDS looks up its own source with importlib_resources, which it does not always install.
     type(builder).code_path = epath.Path(inspect.getfile(type(builder)))
     builder._make_download_manager = lambda **arguments: _Unpacked(folder)
     module = sys.modules[type(builder).__module__]
     if not hasattr(module, "tf"):
         yield
         return
-    lent, module.tf = module.tf, _TOOLS
+    theirs = vars(module)["tf"]
+    vars(module)["tf"] = _TOOLS
     try:
         yield
     finally:
-        module.tf = lent
+        vars(module)["tf"] = theirs
 
 
 class _Unpacked:

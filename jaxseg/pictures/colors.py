@@ -1,0 +1,48 @@
+"""Colours: a palette for any number of classes, and label maps in the colours of their classes."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from jaxseg.types import IGNORE
+
+Colors: TypeAlias = Sequence[Sequence[int]]
+
+IGNORE_COLOR = (200, 200, 200)
+RIGHT_COLOR = (255, 255, 255)
+WRONG_COLOR = (214, 39, 40)
+
+
+def default_colors(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+    """Returns `num_classes` (at most 500) colours, black first, each as different as possible from those before it."""
+    levels = np.arange(0, 256, 36)
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float64)
+    greys = np.ptp(candidates, axis=1) < 72  # kept for IGNORE and for shading
+    candidates = np.concatenate([np.zeros((1, 3)), candidates[~greys]])
+    if not 0 <= num_classes <= 500:
+        raise ValueError(f"default_colors gives 0 to 500 colours, got {num_classes}.")
+    # Rough weights of the eye: green counts most.
+    weighted = candidates * np.sqrt([2.0, 4.0, 3.0])
+    chosen, distance = [0], np.sum((weighted - weighted[0]) ** 2, axis=1)
+    while len(chosen) < num_classes:
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, np.sum((weighted - weighted[chosen[-1]]) ** 2, axis=1))
+    rows = [candidates[i].tolist() for i in chosen[:num_classes]]
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in rows)
+
+
+def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
+    """Returns u8[h,w,3]: the colour of each class of label i[h,w], IGNORE_COLOR where it is IGNORE.
+
+    Raises:
+        ValueError: if the label holds a class that has no colour.
+    """
+    label = np.asarray(label)
+    palette = np.full((256, 3), IGNORE_COLOR, np.uint8)
+    palette[: len(colors)] = np.asarray(colors, np.uint8).reshape(-1, 3)[:256]
+    palette[IGNORE] = IGNORE_COLOR
+    wrong = label[((label < 0) | (label >= len(colors))) & (label != IGNORE)]
+    if wrong.size:
+        raise ValueError(f"The label holds class {wrong.flat[0]}, but there are colours for {len(colors)} classes.")
+    return palette[label]

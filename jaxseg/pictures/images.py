@@ -1,0 +1,62 @@
+"""Pictures of single images: in RGB, with a label laid over them, with their errors, and as PNG files."""
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg.files import write_whole
+from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
+from jaxseg.types import IGNORE
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """Returns u8[h,w,3] of u8, u16 or f32 (in [0, 1]) [h,w] or [h,w,c]: grey for c < 3, else channels 0 to 2."""
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[:, :, None]
+    image = image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
+    if image.dtype == np.uint8:
+        return image
+    top = 65535.0 if image.dtype == np.uint16 else 1.0
+    return np.round(np.clip(image.astype(np.float32) / top, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float = 0.5) -> np.ndarray:
+    """Returns u8[h,w,3]: the image with the class colours laid over it, clear where the label is IGNORE.
+
+    The image under the colours is grey, which keeps the hues of the legend. Black classes (background) are clear too.
+
+    Args:
+        image: u8, u16 or f32 in [0, 1], [h,w,c].
+        label: i[h,w].
+        colors: one per class.
+        alpha: opacity of the colours, in [0, 1].
+
+    Raises:
+        ValueError: if image and label differ in size.
+    """
+    rgb = to_rgb(image).astype(np.float32)
+    if rgb.shape[:2] != np.shape(label):
+        raise ValueError(f"The image is {rgb.shape[:2]}, but the label is {np.shape(label)}.")
+    grey = rgb @ np.array([[0.299], [0.587], [0.114]], np.float32)  # luma, ITU-R BT.601
+    palette = colorize(label, colors)
+    blended = np.round((1.0 - alpha) * grey + alpha * palette)
+    clear = (np.asarray(label) == IGNORE) | ~palette.any(axis=2)
+    return np.where(clear[:, :, None], rgb, blended).astype(np.uint8)
+
+
+def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Returns u8[h,w,3]: white where the prediction is right, red where it is wrong, grey where the truth is IGNORE."""
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    picture = np.where(
+        (truth == prediction)[:, :, None], np.array(RIGHT_COLOR, np.uint8), np.array(WRONG_COLOR, np.uint8)
+    )
+    picture[truth == IGNORE] = IGNORE_COLOR
+    return picture
+
+
+def save_image(picture: np.ndarray, path: str | Path) -> None:
+    """Writes u8[h,w] or u8[h,w,3] as a PNG file, atomically."""
+    from PIL import Image
+
+    write_whole(path, lambda file: Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG"))

@@ -1,0 +1,54 @@
+"""The curves of a run: loss, mIoU and learning rate over the steps."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxseg.pictures.figure import DPI, save_figure
+
+
+def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """Draws loss, mIoU and learning rate over the steps, training and validation in one panel each.
+
+    Args:
+        records: the lines of `log.jsonl`: each has "step" and "split" ("train", or the evaluated split), and any of
+            "loss", "mean_iou" and "learning_rate"; other keys are ignored.
+        path: the PNG file.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator
+
+    records = list(records)
+    figure = Figure(figsize=(13.5, 3.9), dpi=DPI, layout="constrained")
+    panels = (("loss", "loss"), ("mean_iou", "mIoU"), ("learning_rate", "learning rate"))
+    splits = list(dict.fromkeys(record["split"] for record in records))
+    for axis, (name, label) in zip(figure.subplots(1, 3), panels):
+        for number, split in enumerate(splits):
+            points = [(r["step"], r[name]) for r in records if r["split"] == split and _finite(r, name)]
+            if points:
+                steps, values = zip(*points)
+                mark = "o" if len(points) == 1 or split != "train" else ""
+                axis.plot(steps, values, color=f"C{number}", label=split, marker=mark, markersize=3.5, linewidth=1.6)
+        axis.set(xlabel="step", ylabel=label, title=label)
+        axis.grid(alpha=0.3)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if not axis.lines:
+            axis.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axis.transAxes, color="grey")
+        elif name == "mean_iou":
+            axis.set_ylim(0.0, 1.0)
+        elif name == "learning_rate":
+            axis.set_ylim(bottom=0.0)
+            axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+        elif all(v > 0 for line in axis.lines for v in line.get_ydata()):
+            axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(9, 9)))
+            axis.yaxis.set_minor_formatter("")
+        if axis.lines and name != "learning_rate":
+            axis.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def _finite(record: Mapping[str, Any], name: str) -> bool:
+    return name in record and record[name] is not None and math.isfinite(record[name])

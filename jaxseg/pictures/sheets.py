@@ -1,0 +1,159 @@
+"""Sheets: rows of pictures with captions and a legend, of predictions beside their truth or of overlays."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg.pictures.colors import IGNORE_COLOR, WRONG_COLOR, Colors, colorize
+from jaxseg.pictures.figure import DPI, save_figure, shorten
+from jaxseg.pictures.images import error_map, overlay, to_rgb
+from jaxseg.types import IGNORE
+
+_CELL = 2.3  # inches, width of one picture of a sheet
+_LEGEND_LIMIT = 24  # with more classes than this a legend names only those that occur
+
+
+def prediction_sheet(
+    images: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    colors: Colors,
+    classes: Sequence[str],
+    path: str | Path,
+) -> None:
+    """Draws one row an example: image, truth, prediction and error, with a legend below; sizes may differ by row.
+
+    Args:
+        images: each u8, u16 or f32 in [0, 1], [h,w,c]; any size: each is drawn at the size of its truth.
+        truths: each i[h,w].
+        predictions: each i[h,w], the size of its truth.
+        colors: one per class.
+        classes: names, one per class.
+        path: the PNG file.
+
+    Raises:
+        ValueError: if the numbers of pictures differ or are 0, or a prediction differs in size from its truth.
+    """
+    if not len(images) == len(truths) == len(predictions) or not len(images):
+        raise ValueError(
+            f"A sheet needs as many images as truths and predictions, at least one of each: got {len(images)}, "
+            f"{len(truths)} and {len(predictions)}."
+        )
+    rows, captions = [], []
+    for image, truth, prediction in zip(images, truths, predictions):
+        if np.shape(truth) != np.shape(prediction):
+            raise ValueError(f"The truth is {np.shape(truth)}, but the prediction is {np.shape(prediction)}.")
+        rgb = to_rgb(image)
+        rows.append([rgb, colorize(truth, colors), colorize(prediction, colors), error_map(truth, prediction)])
+        valid = np.asarray(truth) != IGNORE
+        right = np.sum((np.asarray(truth) == np.asarray(prediction)) & valid) / max(np.sum(valid), 1)
+        captions.append(["", "", "", f"{100 * right:.1f} % right" if valid.any() else "all ignored"])
+    titles = ["image", "truth", "prediction", "error"]
+    extra: list[tuple[str, Sequence[int]]] = [("wrong", WRONG_COLOR), ("ignored", IGNORE_COLOR)]
+    _sheet(rows, titles, captions, _legend(classes, colors, [*truths, *predictions]) + extra, path)
+
+
+def overlay_sheet(
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    colors: Colors,
+    classes: Sequence[str],
+    path: str | Path,
+    names: Sequence[str] = (),
+    columns: int = 4,
+) -> None:
+    """Draws the images with their labels laid over them, `columns` a row, with names above and a legend below.
+
+    Args:
+        images: each u8, u16 or f32 in [0, 1], [h,w,c].
+        labels: each i[h,w], the size of its image.
+        colors: one per class.
+        classes: names, one per class.
+        path: the PNG file.
+        names: one per image, or none.
+        columns: pictures a row.
+
+    Raises:
+        ValueError: if there are no images, or an image and its label differ in size.
+    """
+    if not len(images) == len(labels) or not len(images):
+        raise ValueError(f"A sheet needs as many images as labels, at least one: got {len(images)} and {len(labels)}.")
+    columns = min(columns, len(images))
+    cells = [overlay(image, label, colors, 0.55) for image, label in zip(images, labels)]
+    captions = [shorten(str(name), 30) for name in names] or [""] * len(cells)
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    texts = [captions[i : i + columns] for i in range(0, len(cells), columns)]
+    _sheet(rows, [], texts, _legend(classes, colors, labels), path)
+
+
+def _legend(classes: Sequence[str], colors: Colors, labels: Sequence[np.ndarray]) -> list[tuple[str, Sequence[int]]]:
+    """Returns (name, colour) of every class, or of those in `labels` where the classes are many."""
+    chosen = range(len(classes))
+    if len(classes) > _LEGEND_LIMIT:
+        present = np.unique(np.concatenate([np.unique(label) for label in labels]))
+        chosen = [int(c) for c in present if c < len(classes)]
+    return [(shorten(str(classes[c]), 22), colors[c]) for c in chosen]
+
+
+def _sheet(
+    rows: list[list[np.ndarray]],
+    titles: list[str],
+    captions: list[list[str]],
+    legend: Sequence[tuple[str, Sequence[int]]],
+    path: str | Path,
+) -> None:
+    """Lays pictures out in rows under column titles, captions above each picture, and the legend below."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    columns = max(len(row) for row in rows)
+    # The last picture sets the height of a row, since it has the size of the label; the image may be resized.
+    aspects = [max(p.shape[0] / p.shape[1] for p in (row if not titles else row[-1:])) for row in rows]
+    heights = [_CELL * min(max(a, 0.05), 4.0) for a in aspects]
+    pad, caption = 0.08, 0.2 if any(any(texts) for texts in captions) else 0.0
+    top = 0.28 if titles else 0.06
+    width = columns * (_CELL + pad) + pad
+    longest = max((len(name) for name, _ in legend), default=1)
+    legend_columns = max(1, min(len(legend), int(width / (0.42 + 0.075 * longest))))
+    legend_height = 0.2 + 0.17 * math.ceil(len(legend) / legend_columns)
+    height = top + sum(heights) + len(rows) * (pad + caption) + legend_height
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    bottom = height - top
+    for row, texts, row_height in zip(rows, captions, heights):
+        bottom -= row_height + caption
+        for column, (picture, text) in enumerate(zip(row, texts)):
+            left = pad + column * (_CELL + pad)
+            axis = figure.add_axes((left / width, bottom / height, _CELL / width, row_height / height))
+            extent = row[-1].shape if titles else picture.shape
+            axis.set_anchor("N")
+            axis.imshow(picture, interpolation="nearest", extent=(0, extent[1], extent[0], 0))
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_color("0.75")
+            axis.set_title(text, fontsize=7.5, pad=2)
+        bottom -= pad
+    for column, title in enumerate(titles):
+        centre = (pad + column * (_CELL + pad) + _CELL / 2) / width
+        figure.text(centre, 1 - 0.09 / height, title, ha="center", va="top", fontsize=11)
+    patches = [Patch(facecolor=_unit(c), edgecolor="0.4", linewidth=0.6, label=n) for n, c in legend]
+    figure.legend(
+        handles=patches,
+        loc="lower center",
+        ncols=legend_columns,
+        fontsize=8,
+        frameon=False,
+        handlelength=1.2,
+        handleheight=1.0,
+        columnspacing=1.2,
+        labelspacing=0.35,
+        borderaxespad=0.2,
+        borderpad=0.2,
+    )
+    save_figure(figure, path)
+
+
+def _unit(color: Sequence[int]) -> tuple[float, float, float]:
+    """Returns the colour with its channels in [0, 1], as matplotlib takes it."""
+    red, green, blue = color
+    return red / 255.0, green / 255.0, blue / 255.0

@@ -1,0 +1,27 @@
+"""The floors of the package."""
+
+# The floors of docs/architecture.md, lowest first, with the parts of jaxseg/ that stand on each. A file may import from
+# floors below its own, and a file of a package also from that package, without a circle.
+# `data.check` and `models.__main__` are commands that live in data/ and models/; `presets` is a former name.
+ROWS = (
+    ("types", "errors", "files"),  # 0
+    ("arguments",),  # 0
+    ("config",),  # 1
+    ("nn.ops",),  # 1
+    ("nn",),  # 2
+    ("losses", "metrics"),  # 2
+    ("models",),  # 3
+    ("pretrained", "pictures"),  # 4
+    ("data",),  # 4
+    ("compiler",),  # 5
+    ("optim", "state", "parallel"),  # 5
+    ("step", "adversarial"),  # 5
+    ("build",),  # 6
+    ("run",),  # 7
+    ("inference",),  # 7
+    ("create", "start"),  # 7
+    ("train", "evaluate", "predict", "data.check", "models.__main__"),  # 8
+    ("sweep",),  # 9
+    ("cli",),  # 10
+    ("", "presets", "__main__"),  # 11, the front door
+)
