@@ -235,7 +235,7 @@ class Checkpoints:
 
     def _read(self, step: int, template: PyTree) -> Restored:
         about = self._about(step)
-        wanted = {name: snapshot.form(leaf) for name, leaf in snapshot.named(template).items()}
+        wanted = {name: snapshot.shape_and_type(leaf) for name, leaf in snapshot.named(template).items()}
         stored = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in about["arrays"].items()}
         if wanted != stored:
             raise CheckpointError(snapshot.mismatch(self.path(step), wanted, stored))

@@ -197,7 +197,7 @@ def test_full_disk_costs_lines_not_the_run(tmp_path: Path, monkeypatch: pytest.M
         reporter.flush()
         with monkeypatch.context() as patch:
             patch.setattr(report.os, "write", lambda handle, data: write(handle, data[:10]))
-            with pytest.warns(UserWarning, match="lacks lines from step 2 on: no room"):
+            with pytest.warns(UserWarning, match="lines are missing from step 2 on: no space"):
                 for step in (2, 3):
                     reporter.train(step, step_metrics(step), 8)
                 reporter.flush()

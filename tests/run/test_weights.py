@@ -144,7 +144,7 @@ def test_why_the_weights_of_another_run_do_not_fit_is_said_first(tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("other", "words"), [("unread", "another process .* could not use"), ("0" * 64, "different weights")]
+    ("other", "words"), [("unusable", "another process .* cannot use"), ("0" * 64, "different weights")]
 )
 def test_processes_agree_on_what_they_read(tmp_path, monkeypatch, other, words):
     _, theirs = network(num_classes=6)
@@ -168,7 +168,7 @@ CNN = OWN | {"experiment": "experiments/cnn.py"}
     [
         ({"model__encoder_weights": "imagenett"}, "There are no published weights 'imagenett' for the encoder"),
         ({"model__encoder_weights": "a.pth", "model__weights": "b.pth"}, "not both"),
-        ({"model__weights_skip": "head"}, "model.weights_skip is of no use without"),
+        ({"model__weights_skip": "head"}, "model.weights_skip needs model.weights"),
         ({"model__weights": "nowhere/x.pth"}, "There is no file of weights 'nowhere/x.pth'"),
         ({"model__weights": "hf://x"}, "hf://OWNER/NAME"),
         ({"optimizer__encoder_rate": -0.1}, "optimizer.encoder_rate must not be negative"),
