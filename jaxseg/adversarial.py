@@ -132,7 +132,7 @@ class AdversarialLoss:
         loss: the pixel loss of S.
         weight: λ_adv, weight of the adversarial term of labelled images (Hung: .01).
         unlabelled_weight: λ_adv, weight of the adversarial term of unlabelled images (Hung: .001).
-        semi_weight: λ_semi, weight of the cross-entropy with S's own classes, where D classifies them as true (.1).
+        semi_weight: λ_semi, weight of cross-entropy with S's own classes where D classifies them as true (Hung: .1).
         semi_threshold: T_semi, the probability above which D classifies them as true (Hung: .2).
         unlabelled_from: steps without the terms of unlabelled images (Hung: 5000 of 20,000).
         truth_scaling: 0: true label maps are one-hot. Above 0: they are S's own, with the true class raised to at least

@@ -1,4 +1,4 @@
-"""Adversarial training: both gradients, the discriminator, and who moves whom."""
+"""Adversarial training: both gradients, the discriminator, and which loss has an effect on which network."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def mean(values, where):
 
 
 def written_out(segmenter, discriminator, batch, objective, threshold):
-    """(loss of S, loss of D) as the papers have them, each by itself."""
+    """Returns (loss of S, loss of D), each written out as in the papers."""
     label = batch["label"].astype(np.int32)
     logits, _ = Tiny().apply({"params": segmenter}, to_float(jnp.asarray(batch["image"])), train=True)
     known = label != IGNORE
@@ -38,7 +38,7 @@ def written_out(segmenter, discriminator, batch, objective, threshold):
         return jax.nn.sigmoid(Discriminator((4,)).apply({"params": discriminator}, maps))
 
     d = judge(p)
-    taught = -jnp.max(jax.nn.log_softmax(logits), axis=-1)  # of the likeliest class
+    taught = -jnp.max(jax.nn.log_softmax(logits), axis=-1)  # of the most probable class
     of_s = (
         LOSS(logits, label)
         - objective.weight * mean(jnp.log(d), known)
@@ -115,7 +115,7 @@ def test_discriminator_takes_any_size():
 
 
 def test_neither_moves_the_other(batch):
-    """The gradient of D is the same whatever S is given to learn, and S's whatever D is taught."""
+    """The gradient of D does not depend on the terms of S, and that of S not on the terms of D."""
     before, after, _ = one_step(batch)
     _, of_d = moved(before, after)
     for objective in (AdversarialLoss(LOSS, weight=7.0), AdversarialLoss(make_loss("mse", num_classes=K), weight=0.0)):
@@ -136,7 +136,7 @@ def test_neither_moves_the_other(batch):
 
 
 def test_a_step_that_computes_stages_anew_is_the_same(batch):
-    """Of the segmenter; its discriminator is no part of the network."""
+    """Those of the segmenter; the discriminator is not part of the network."""
     assert_same(one_step(batch, remat=True)[1:], one_step(batch)[1:])
 
 
@@ -149,7 +149,7 @@ def test_the_image_may_be_shown(batch, image):
 
 
 def test_learning_is_a_contest(batch):
-    """D alone learns to tell; S alone, against a fixed D, to be taken for true."""
+    """D alone learns to distinguish the maps; S alone, with a fixed D, learns maps that D classifies as true."""
     objective = AdversarialLoss(LOSS, weight=5.0)
 
     def fooled(rates):

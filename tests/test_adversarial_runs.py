@@ -1,4 +1,4 @@
-"""Adversarial training on devices and by the command: exact sums, checkpoints, runs that resume."""
+"""Adversarial training on several devices and by the command: exact sums, checkpoints, resumed runs."""
 
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def test_a_run_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert [r["step"] for r in read_log(tmp_path / "run/log.jsonl") if r["split"] == "train"] == [1, 2]
     loaded = load_run(tmp_path / "run")
     assert "discriminator" not in loaded.variables["params"] and "discriminator" not in loaded.state.params
-    assert train(config, tmp_path / "run", "again").confusion.sum() > 0  # resumes, and finds the run ended
+    assert train(config, tmp_path / "run", "again").confusion.sum() > 0  # resumes a finished run
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_unlabelled_images_teach_the_segmenter_alone(batch):
 
 
 def test_unlabelled_images_begin_to_teach_at_their_step(batch):
-    """Step by step the losses without the terms of unlabelled images, and from `unlabelled_from` on those with them."""
+    """The terms of unlabelled images are zero before the step `unlabelled_from`."""
     later = dataclasses.replace(SEMI, unlabelled_from=2)
 
     def step_at(objective):
@@ -48,7 +48,7 @@ def test_unlabelled_images_begin_to_teach_at_their_step(batch):
 
 
 def test_void_pixels_of_labelled_images_change_nothing():
-    """What S says where a labelled image has no label must reach neither D nor the losses."""
+    """The output of S at ignored pixels of labelled images has no effect on D or the losses."""
     rng = np.random.default_rng(4)
     labels = rng.integers(0, K, (2, 4, 4))
     labels[0, 0] = IGNORE

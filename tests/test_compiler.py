@@ -1,4 +1,4 @@
-"""What XLA is told: options by backend and by configuration, and the programs that are kept on disk."""
+"""Compiler options by backend and by configuration, and the cache of compiled programs on disk."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SETTINGS = (
 
 @pytest.fixture
 def no_cache(monkeypatch):
-    """A process whose user has set no cache; everything is as before afterwards."""
+    """Clears the user's cache setting for one test."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()

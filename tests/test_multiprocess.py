@@ -1,4 +1,4 @@
-"""Training by several processes: two of them with two devices each end where one with four does.
+"""Training by several processes: two with two devices each give the results of one with four.
 
 Run as a program, this file is one of the two processes.
 """
@@ -31,7 +31,7 @@ BATCH = 8
 def global_batch(step: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(step)
     labels = rng.integers(0, 3, (BATCH, 8, 8)).astype(np.uint8)
-    labels[: BATCH // 2, :5] = 255  # one process has fewer valid pixels: a mean of means would show
+    labels[: BATCH // 2, :5] = 255  # one process has fewer labelled pixels, so that a mean of means is wrong
     return {"image": rng.normal(size=(BATCH, 8, 8, 3)).astype(np.float32), "label": labels}
 
 
@@ -80,7 +80,7 @@ def free_port() -> int:
 
 
 def run_together(commands: list[list[str]]) -> list[str]:
-    """Runs Python commands side by side, with two devices each, and returns what each printed."""
+    """Runs Python commands at the same time, with two devices each, and returns the output of each."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": quick_flags(devices=2)}
     processes = [
         subprocess.Popen(
@@ -152,7 +152,7 @@ def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str
         hosts = ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--workdir", str(tmp_path / "two")]
         first, second = run_together([[*command, *hosts, "--process", str(i)] for i in range(2)])
     assert "4 cpu device(s)" in first and "2 cpu device(s)" in alone
-    assert all(line.startswith("[Gloo]") for line in second.splitlines()), second  # the first speaks for both
+    assert all(line.startswith("[Gloo]") for line in second.splitlines()), second  # process 0 reports for both
     texts = [(tmp_path / name / "log.jsonl").read_text() for name in ("one", "two")]
     logs = [[json.loads(line) for line in text.splitlines()] for text in texts]
     assert len(logs[0]) == len(logs[1]) >= 6

@@ -1,4 +1,4 @@
-"""Resuming where most can go wrong: dropout, accumulated gradients and worker processes, killed twice."""
+"""Resuming a run with dropout, accumulated gradients and worker processes that is killed twice."""
 
 import os
 import re
@@ -57,7 +57,7 @@ def start(workdir: Path) -> subprocess.Popen[str]:
 
 
 def kill_at(process: subprocess.Popen[str], pattern: str) -> str:
-    """Kills the program and its workers, as a lost machine would, once a line of its output matches; returns that."""
+    """Kills the program and its workers when a line of its output matches; returns the output."""
     said = ""
     for line in process.stdout:
         said += line
@@ -72,7 +72,7 @@ def kill_at(process: subprocess.Popen[str], pattern: str) -> str:
 
 
 def arrays_of(workdir: Path) -> dict[str, np.ndarray]:
-    """Every array of the newest checkpoint, by name."""
+    """Returns {name: array} of the newest checkpoint."""
     import orbax.checkpoint as ocp
 
     with Checkpoints(workdir / "checkpoints") as checkpoints:

@@ -1,4 +1,4 @@
-"""The training loop once it runs: no step is compiled twice, and none waits for what was not put on the devices."""
+"""The training loop after its first steps: no compilation, and no implicit transfer to or from devices."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ BACKEND_COMPILE = "/jax/core/compile/backend_compile_duration"
 
 @pytest.fixture
 def compiled() -> Iterator[list[str]]:
-    """The names of all that XLA compiles, or would but for the cache of compilations on disk."""
+    """The names of the programs that XLA compiles or takes from the cache on disk."""
     names: list[str] = []
 
     def listen(event: str, seconds: float, **about: Any) -> None:
@@ -33,11 +33,11 @@ def compiled() -> Iterator[list[str]]:
 def test_nothing_compiles_twice_or_crosses_over_unasked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: list[str], strategy: type
 ) -> None:
-    """A whole run on eight devices, with three evaluations, checkpoints and pictures.
+    """A run on eight devices, with three evaluations, checkpoints and pictures.
 
-    The training and the evaluation step compile at their first call, inside it, and never again; from the end of the
-    first evaluation on, when the last of the loop's parts has run once, nothing does. After the first call neither
-    step, nor the placing of a batch, moves anything between host and devices but by an explicit `device_put`.
+    The training and the evaluation step compile in their first call and never again. After the first evaluation, when
+    every part of the loop has run once, nothing compiles. After the first call, neither step nor the placing of a batch
+    transfers anything between host and devices except by an explicit `device_put`.
     """
     inside: dict[str, list[int]] = {"train": [], "eval": []}
     before: list[int] = []  # compilations until each training step
@@ -49,7 +49,7 @@ def test_nothing_compiles_twice_or_crosses_over_unasked(
             def call(*arguments: Any) -> Any:
                 before.extend([len(compiled)] if kind == "train" else [])
                 so_far = len(compiled)
-                # Tracing and compiling make constants, so that the first call may; the others may not.
+                # The first call transfers constants when it traces and compiles; later calls must not.
                 with jax.transfer_guard("disallow" if inside[kind] else "allow"):
                     result = run(*arguments)
                 inside[kind].append(len(compiled) - so_far)

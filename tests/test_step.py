@@ -1,4 +1,4 @@
-"""The steps: exact gradients however the batch is cut, and the same numbers from every strategy."""
+"""The steps: exact gradients for every division of the batch, and the same numbers from every strategy."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jaxseg.types import IGNORE
 
 
 def jitter(key, image, label):
-    """An augmentation that depends on the example's own key alone."""
+    """An augmentation that depends on the example's key alone."""
     noise = jax.random.normal(key, image.shape) * 0.1
     flip = jax.random.bernoulli(jax.random.fold_in(key, 1))
     image = to_float(image) + noise
@@ -30,7 +30,7 @@ def jitter(key, image, label):
 def batch():
     rng = np.random.default_rng(0)
     label = rng.integers(0, K, (16, 6, 5)).astype(np.uint8)
-    # Valid pixels are spread very unevenly over the examples, which a mean of means would get wrong.
+    # Examples have very different numbers of labelled pixels, so that a mean of means is wrong.
     label[:7] = IGNORE
     label[8, :4] = IGNORE
     return {"image": rng.integers(0, 256, (16, 6, 5, 3)).astype(np.uint8), "label": label}
@@ -97,7 +97,7 @@ def test_same_numbers_however_the_batch_is_cut(batch, reference, how):
     assert_same(metrics, reference[1])
 
 
-# Batch norm alone has sums over the devices.
+# Only batch norm sums over devices.
 @pytest.mark.parametrize("norm", ["batch", *(pytest.param(n, marks=pytest.mark.slow) for n in ("instance", "layer"))])
 def test_pmap_equals_jit_with_every_norm_and_dropout(batch, norm):
     one = run(batch, norm=norm, rate=0.4)

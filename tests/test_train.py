@@ -1,4 +1,4 @@
-"""The training program as a user meets it: it ends well, and resumes bit for bit."""
+"""The training command: files, messages, signals and errors of a run, and bit-for-bit resuming."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from jaxseg.train import main, train
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A whole tiny run."""
-    os.chdir(ROOT)  # wherever the tests were started from
+    os.chdir(ROOT)  # for any directory that the tests are started from
     workdir = tmp_path_factory.mktemp("train") / "run"
     assert main(arguments(workdir)) == 0
     return workdir
@@ -49,7 +49,7 @@ def test_starting_a_finished_run_again_changes_nothing(run, capsys):
     out = "".join(capsys.readouterr())
     for word in ("mean IoU", "checkpoints:", "curves.png", "jaxseg.evaluate", "jaxseg.predict"):
         assert word in out
-    assert "python -m jaxseg.train" not in out  # there is nothing to go on with
+    assert "python -m jaxseg.train" not in out  # there is nothing to resume
 
 
 def test_pmap_run_gives_the_numbers_of_jit(run, tmp_path):
@@ -121,7 +121,7 @@ def test_sigterm_saves_and_leaves_cleanly_and_the_command_resumes(run, tmp_path)
 
 
 def test_signal_where_nothing_is_unsaved_says_so_and_leaves(tmp_path, capfd, monkeypatch):
-    """Before the first step, and when a run that has ended is drawn: not "finishing this step, then saving"."""
+    """Signals before the first step, and while a finished run draws its curves."""
     initial_state, checkpoints = training.initial_state, tmp_path / "run" / "checkpoints"
 
     def signalled(function):
@@ -179,7 +179,7 @@ def test_another_configuration_or_model_in_the_workdir_is_refused(run, capsys):
     assert main(arguments(run, seed=3, steps=7)) == 1
     error = capsys.readouterr().err
     assert "seed: 0 -> 3" in error and "steps: 6 -> 7" in error
-    assert main(arguments(run, log__every=5)) == 0  # changes no number
+    assert main(arguments(run, log__every=5)) == 0  # has no effect on numbers
     assert_identical(before, state_of(run))
 
 
@@ -239,7 +239,7 @@ def test_disk_full_while_saving_is_one_sentence_and_keeps_the_checkpoint_before(
 
 
 def test_training_outside_the_main_thread(tmp_path):
-    """Signals cannot be handled there; all else works."""
+    """Signals cannot be handled there; everything else works."""
     _, config = command.parse_command_line(arguments(tmp_path, steps=2), "x", "x")
     results = []
     thread = threading.Thread(target=lambda: results.append(train(config, tmp_path / "run", "x")))

@@ -84,6 +84,7 @@ class Checkpoints:
         self._config = None if config is None else json.loads(json.dumps(config))  # a copy; raises now, not in `save`
         self._checkpointer: ocp.AsyncCheckpointer | None = None
         self._pending: int | None = None  # the step that is being written
+        self._size = 0  # bytes of its arrays
         self._written: dict[int, dict[str, float] | None] = {}  # step: metrics, of this object's saves
 
     def __enter__(self) -> "Checkpoints":
@@ -158,6 +159,7 @@ class Checkpoints:
         }
         about = snapshot.seal(content)
         self._pending = step
+        self._size = sum(array.nbytes for array in arrays.values())
         self._guard(step, lambda: self._start(step, arrays, about))
         self._written[step] = metrics
         if wait:
@@ -235,7 +237,7 @@ class Checkpoints:
 
     def _read(self, step: int, template: PyTree) -> Restored:
         about = self._about(step)
-        wanted = {name: snapshot.form(leaf) for name, leaf in snapshot.named(template).items()}
+        wanted = {name: snapshot.shape_and_type(leaf) for name, leaf in snapshot.named(template).items()}
         stored = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in about["arrays"].items()}
         if wanted != stored:
             raise CheckpointError(snapshot.mismatch(self.path(step), wanted, stored))
@@ -296,7 +298,8 @@ class Checkpoints:
             self._pending = None
             self._written.pop(step, None)
             self._checkpointer = None  # may be unusable after an error; the next save makes another
-            reason = failures.reason_of_a_failed_save(error, self.directory)  # before removal makes room on the disk
+            # Before the removal of files, which frees space on the disk.
+            reason = failures.reason_of_a_failed_save(error, self.directory, self._size)
             if _primary():
                 self._remove_leftovers()
             steps = ", ".join(map(str, self.steps()))

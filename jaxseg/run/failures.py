@@ -1,15 +1,15 @@
-"""Why a checkpoint could not be written or read, in one line."""
+"""The reason why a checkpoint cannot be written or read, in one line."""
 
 import errno
 import os
 import shutil
 from pathlib import Path
 
-_LEAST_FREE = 1 << 20  # bytes: a disk with less is full
+_LEAST_FREE = 1 << 20  # bytes; a disk with less is full
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error in one line: that of the operating system, where this is the cause."""
+    """Returns an error's message in one line; if an error of the operating system caused it, the system's message."""
     system = _system_error(error)
     if system is not None:
         return os.strerror(system)
@@ -18,18 +18,20 @@ def one_line(error: BaseException) -> str:
     return line.rstrip(".") if len(line) <= 300 else line[:300] + "…"
 
 
-def reason_of_a_failed_save(error: BaseException, directory: Path) -> str:
-    """Returns why nothing could be written to `directory`.
+def reason_of_a_failed_save(error: BaseException, directory: Path, size: int) -> str:
+    """Returns why `size` bytes cannot be written to `directory`.
 
-    Orbax raises errors without a number for some failures of the disk, so the disk is asked whether it is full.
+    TensorStore, which writes the arrays for Orbax, raises errors without errno or cause. It removes its incomplete
+    files before that, so the disk counts as full if its free space is less than `size`.
     """
-    if _system_error(error) is None and directory.is_dir() and shutil.disk_usage(directory).free < _LEAST_FREE:
+    needed = max(size, _LEAST_FREE)
+    if _system_error(error) is None and directory.is_dir() and shutil.disk_usage(directory).free < needed:
         return os.strerror(errno.ENOSPC)
     return one_line(error)
 
 
 def _system_error(error: BaseException) -> int | None:
-    """Returns the number of the first OSError among an error and its causes, or None."""
+    """Returns the errno of the first OSError among an error and its causes, or None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno is not None:

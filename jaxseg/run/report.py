@@ -1,10 +1,10 @@
-"""What a run tells its user: a progress bar or plain lines, `log.jsonl`, and TensorBoard files where wanted.
+"""Reports a run: a progress bar or plain lines on the console, `log.jsonl`, and optional TensorBoard files.
 
-Metrics of a step are read when the next step has been handed to the device, so that the device never waits for the
-host. `log.jsonl` has one line a log step, {"step", "split": "train", "loss", "mean_iou", "grad_norm", "param_norm",
-"learning_rate", "images_per_second"}, over the steps since the line before, and one an evaluation, {"step",
-"split": "val", "loss", "mean_iou", "pixel_accuracy", ..., "iou"}. Steps that report gradients give `gradients.jsonl` a
-line {"step", "norms"} of the first step, whose gradient is that at initialisation, and of each log step.
+The metrics of a step are read after the next step is dispatched to the device, so that the device never waits for the
+host. `log.jsonl` has two kinds of line. A log step has {"step", "split": "train", "loss", "mean_iou", "grad_norm",
+"param_norm", "learning_rate", "images_per_second"} over the steps since the previous line. An evaluation has {"step",
+"split": "val", "loss", "mean_iou", "pixel_accuracy", ..., "iou"}. If the steps report gradients, `gradients.jsonl` has
+a line {"step", "norms"} for the first step, whose gradient is that at initialisation, and for each log step.
 """
 
 import json
@@ -41,12 +41,12 @@ class StepMetrics(NamedTuple):
 
     @property
     def finite(self) -> bool:
-        """False once loss, gradient or the norm of the new parameters is NaN or infinite: they are of no use."""
+        """Whether the loss and the norms of the gradient and of the new parameters are finite."""
         return all(map(math.isfinite, (self.loss, self.grad_norm, self.param_norm)))
 
 
 class Reporter:
-    """Console, `log.jsonl` and TensorBoard of one run; a context manager. Of several processes, the first reports."""
+    """Writes to the console, `log.jsonl` and TensorBoard of one run; a context manager. Only process 0 reports."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class Reporter:
         stream: TextIO | None = None,
     ):
         """Args:
-        workdir: directory of the run, which exists.
+        workdir: the directory of the run; it exists.
         every: steps between log lines.
-        tensorboard: also write TensorBoard files under workdir/tensorboard.
+        tensorboard: whether to write TensorBoard files to workdir/tensorboard.
         classes: class names for the IoU of each class.
-        stream: where the console output goes, standard error by default; a progress bar if it is a terminal.
+        stream: the console, standard error by default; a terminal has a progress bar.
         """
         self._workdir = Path(workdir)
         self._every = every
@@ -86,12 +86,13 @@ class Reporter:
         self.close()
 
     def start(self, step: int, total: int, window: Mapping[str, Any] | None = None) -> None:
-        """Begins at `step` of `total`; records of later steps, of a run that was killed, are dropped.
+        """Opens the log at `step` of `total`; removes its records of later steps, which this start repeats.
 
         Args:
             step: the number of steps made before.
             total: the steps of the whole run.
-            window: what `open_window` returned at `step`, so the next line is as without a pause, but for images/s.
+            window: the value of `open_window` at `step`: the next line then has the numbers of a run without a stop,
+                except for images/s.
         """
         self._total = total
         self._window = _Window(window)
@@ -110,9 +111,9 @@ class Reporter:
         """Takes the metrics of a step that was just dispatched; reads and returns those of the step before.
 
         Args:
-            step: the number of steps made, this one included.
-            metrics: what a step of `make_train_step` with a schedule returns.
-            images: images in this step's batch, over all processes.
+            step: the number of steps made, including this one.
+            metrics: the metrics of a step of `make_train_step` with a schedule.
+            images: images in the batch of this step, over all processes.
         """
         done = self._read()
         for leaf in jax.tree.leaves(dict(metrics)):
@@ -122,17 +123,17 @@ class Reporter:
         return done
 
     def flush(self) -> StepMetrics | None:
-        """Reads the step that is still pending (waits for the device) and stops the clock of images/s.
+        """Reads the metrics of the pending step (waits for the device) and stops the clock of images/s.
 
         Call it before an evaluation or a checkpoint, and at the end.
         """
-        self._clock = None  # the steps are timed from dispatch to dispatch, and none follows this one
+        self._clock = None  # times run from dispatch to dispatch, and no dispatch follows this step
         done = self._read()
         self._clock = None
         return done
 
     def open_window(self) -> dict[str, Any] | None:
-        """Returns the sums over the steps since the last log line, for JSON; None where there is no such step.
+        """Returns the sums over the steps since the last log line as JSON values; None if there is no such step.
 
         Call it after `flush`.
         """
@@ -154,13 +155,13 @@ class Reporter:
         )
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """Shows u8[h,w,3], or several as u8[n,h,w,3], in TensorBoard; nothing without it."""
+        """Writes an image u8[h,w,3], or several u8[n,h,w,3], to TensorBoard if this is on."""
         if self._writer is not None:
             images = image[None] if image.ndim == 3 else image
             self._writer.add_images(name, images, step, dataformats="NHWC")
 
     def message(self, text: str) -> None:
-        """Prints a line on the console without breaking the progress bar."""
+        """Prints a line on the console, above the progress bar if there is one."""
         if not self._active:
             return
         if self._bar is not None:
@@ -169,7 +170,7 @@ class Reporter:
             print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Reads what is pending and closes the files; more calls do nothing."""
+        """Reads the metrics of the pending step and closes the files; further calls do nothing."""
         try:
             self.flush()
         finally:
@@ -179,7 +180,7 @@ class Reporter:
             self._bar = self._writer = self._log = self._gradients = self._pending = None
 
     def _read(self) -> StepMetrics | None:
-        """Converts the metrics of the pending step, and reports when a log step is complete."""
+        """Reads the metrics of the pending step; if it is a log step, writes the line."""
         if self._pending is None:
             return None
         (step, metrics, images), self._pending = self._pending, None
@@ -241,13 +242,13 @@ class _Window:
             values.append(float(host[name]))
         self._learning_rate = float(host["learning_rate"])
         self._confusion = self._confusion + host["confusion"].astype(np.int64)
-        if seconds is not None:  # the first step after a pause has no beginning to measure from
+        if seconds is not None:  # None for the first step after a pause
             self._timed_images += images
             self._timed_steps += 1
             self._seconds += seconds
 
     def state(self) -> dict[str, Any] | None:
-        """Returns the sums, but not the times, which a pause interrupts; None where there is nothing to sum."""
+        """Returns the sums without the times, which a stop interrupts; None if there are no steps."""
         if not self._means["loss"]:
             return None
         return {
@@ -267,10 +268,10 @@ class _Window:
 
 
 class _Log:
-    """`log.jsonl`: whole lines or none. A full disk costs lines and a warning, never the run."""
+    """Appends records to a file of JSON lines; on a full disk, leaves out the line and warns once."""
 
     def __init__(self, path: Path, step: int):
-        """Opens the log of a run that goes on from `step`; later and torn lines are removed."""
+        """Opens the log at `step`; removes records of later steps and incomplete lines."""
         self._path = path
         if path.exists():
             kept = "".join(json.dumps(record) + "\n" for record in read_log(path) if record["step"] <= step)
@@ -284,11 +285,12 @@ class _Log:
         size = os.fstat(self._handle).st_size
         try:
             if os.write(self._handle, line) != len(line):
-                raise OSError("no room for a whole line")
+                raise OSError("no space for a complete line")
         except OSError as error:
             os.ftruncate(self._handle, size)
             if not self._warned:
-                warnings.warn(f"{self._path} lacks lines from step {record['step']} on: {error}.", stacklevel=5)
+                text = f"{self._path}: lines are missing from step {record['step']} on: {error}."
+                warnings.warn(text, stacklevel=5)
             self._warned = True
 
     def close(self) -> None:
@@ -296,7 +298,7 @@ class _Log:
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """Returns the records of a `log.jsonl`, oldest first; a torn last line is left out."""
+    """Returns the records of a `log.jsonl`, oldest first; incomplete lines are left out."""
     records = []
     for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -309,7 +311,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Returns the value as JSON has it: null for NaN and infinity."""
+    """Returns the value with None, which JSON writes as null, in place of NaN and infinity."""
     if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, list):
@@ -318,7 +320,7 @@ def _plain(value: Any) -> Any:
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds in words, "?" for NaN and infinity."""
+    """Returns a time in seconds as text such as "2 h 05 min" or "3 min 07 s"; "?" for NaN and infinity."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""A state as named host arrays: copied, described with digests, compared with what a model needs."""
+"""A state as named arrays on the host: copies, descriptions with checksums, and comparison with a model's state."""
 
 import base64
 import hashlib
@@ -17,16 +17,16 @@ from jaxseg.types import PyTree
 
 
 def named(tree: PyTree) -> dict[str, Any]:
-    """Returns {path: leaf} in the order of the leaves, such as "opt_state/0/mu/stem/kernel"."""
+    """Returns {path: leaf} in the order of the leaves, with paths such as "opt_state/0/mu/stem/kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     paths = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
     if len(paths) != len(leaves) or not paths:
-        raise ValueError("A state must have at least one array, and all of them different paths.")
+        raise ValueError("A state must have at least one array, and every array a path of its own.")
     return paths
 
 
 def host_arrays(state: PyTree) -> dict[str, np.ndarray]:
-    """Returns copies on the host that share no memory with the state (on the CPU `np.asarray` would)."""
+    """Returns {path: copy on the host}; the copies share no memory with the state, as `np.asarray` does on CPUs."""
     leaves = named(state)
     for name, leaf in leaves.items():
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
@@ -39,13 +39,13 @@ def host_arrays(state: PyTree) -> dict[str, np.ndarray]:
     return {name: np.array(leaf, copy=True, order="C") for name, leaf in leaves.items()}
 
 
-def form(leaf: Any) -> tuple[tuple[int, ...], str]:
+def shape_and_type(leaf: Any) -> tuple[tuple[int, ...], str]:
     """Returns shape and type of an array or `jax.ShapeDtypeStruct`."""
     return tuple(np.shape(leaf)), str(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
 
 
 def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """Returns shape, type and CRC-32 of each array (zlib lets go of the interpreter lock, so threads help)."""
+    """Returns shape, type and CRC-32 of each array; uses threads, since zlib releases the interpreter lock."""
 
     def one(array: np.ndarray) -> dict[str, Any]:
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -56,7 +56,7 @@ def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 
 def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the arrays as nested dictionaries, which any Orbax reader understands."""
+    """Returns the arrays as nested dictionaries, which any program can read with Orbax."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *parents, leaf = name.split("/")
@@ -68,19 +68,19 @@ def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Undoes `nested`."""
+    """Returns {path: array}, the inverse of `nested`."""
     return {name: np.asarray(leaf) for name, leaf in named(tree).items()}
 
 
 def seal(content: dict[str, Any]) -> dict[str, Any]:
-    """Returns JSON-able content under its digest."""
+    """Returns JSON values together with their digest."""
     return {"sha256": _digest(content), "content": content}
 
 
 def unseal(sealed: dict[str, Any]) -> dict[str, Any]:
-    """Undoes `seal`; raises ValueError if the content is not what was sealed."""
+    """Returns the content, the inverse of `seal`; raises ValueError if it does not match the digest."""
     if _digest(sealed["content"]) != sealed["sha256"]:
-        raise ValueError("it is not what was written")
+        raise ValueError("its content does not match its digest")
     return sealed["content"]
 
 
@@ -89,19 +89,19 @@ def _digest(content: Any) -> str:
 
 
 def encode(iterator_state: Any) -> str:
-    """Returns bytes, or anything JSON can hold, as text."""
+    """Returns bytes or JSON values as text."""
     if isinstance(iterator_state, bytes):
         return "b" + base64.b64encode(iterator_state).decode()
     return "j" + json.dumps(iterator_state)
 
 
 def decode(text: str) -> Any:
-    """Undoes `encode`."""
+    """Returns bytes or JSON values, the inverse of `encode`."""
     return base64.b64decode(text[1:]) if text[0] == "b" else json.loads(text[1:])
 
 
 def all_processes(text: str) -> list[str]:
-    """Returns the text of every process, in their order."""
+    """Returns the texts of all processes, in the order of the processes; all of them must call this function."""
     if jax.process_count() == 1:
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
@@ -113,7 +113,7 @@ def all_processes(text: str) -> list[str]:
 
 
 def mismatch(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> str:
-    """Returns the sentence that says how a checkpoint differs from the model asked for."""
+    """Returns the message that lists the differences between a checkpoint's arrays and the configured model's."""
     both = [name for name in wanted if name in stored and wanted[name] != stored[name]]
     changed = [f"{n} is {_show(stored[n])} there and {_show(wanted[n])} here" for n in both]
     kinds = {
@@ -123,13 +123,14 @@ def mismatch(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> str:
     }
     parts = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
     return (
-        f"The checkpoint {path} is of another model or optimiser than this configuration's ({'; '.join(parts)}); "
+        f"The checkpoint {path} belongs to another model or optimiser than this configuration ({'; '.join(parts)}); "
         "use the configuration that wrote it, or another --workdir."
     )
 
 
-def _show(form: tuple[tuple[int, ...], str]) -> str:
-    return f"{form[1]}[{','.join(map(str, form[0]))}]"
+def _show(array: tuple[tuple[int, ...], str]) -> str:
+    shape, dtype = array
+    return f"{dtype}[{','.join(map(str, shape))}]"
 
 
 def _some(names: list[str], count: int = 4) -> str:

@@ -1,4 +1,4 @@
-"""What a fresh run starts from: parameters drawn anew, and in their place the weights of a file or of another run."""
+"""The parameters that a new run starts from: random ones, replaced by the weights of a file or of another run."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,19 +25,19 @@ from jaxseg.run.load import load_run
 from jaxseg.state import TrainState
 from jaxseg.types import Key
 
-_OF_THE_RUN = ("dtype", "axis_name")  # fields of a norm that model.args does not set
-_UNREAD = "unread"  # what a process that cannot use the weights tells the others, in place of their SHA-256
+_RUN_FIELDS = ("dtype", "axis_name")  # fields of a norm that do not come from model.args
+_UNUSABLE = "unusable"  # sent to the other processes in place of the SHA-256 if a process cannot use the weights
 
 
 class Weights(NamedTuple):
-    """The weights that a configuration asks a fresh run to start from.
+    """The weights that a configuration names for the start of a new run.
 
     Attributes:
         key: the configuration key that names them.
-        source: what it says: a name, a file, a repository or a workdir.
+        source: its value: a name, a file, a repository or a workdir.
         encoder: name of the network's encoder, or None.
-        model: name of the architecture for weights of the whole network, None for those of the encoder.
-        skip: patterns of the parameters that they may lack.
+        model: name of the architecture for weights of the whole network; None for weights of the encoder.
+        skip: patterns of parameters that the weights need not have.
     """
 
     key: str
@@ -48,21 +48,21 @@ class Weights(NamedTuple):
 
     @property
     def workdir(self) -> Path | None:
-        """The workdir of a run, where the source is one; a folder that merely has the name of weights is none."""
+        """The workdir, if the source is one; None for a folder without a run that only has the name of weights."""
         path = Path(self.source).expanduser()
         return path if path.is_dir() and ((path / "config.json").is_file() or "/" in self.source) else None
 
 
 class Origin(NamedTuple):
-    """Where the weights of a run came from, as `run.json` records it.
+    """Where the weights of a run come from, for `run.json`.
 
     Attributes:
-        key: the configuration key that named them.
-        source: what it said.
-        file: what was read; for another run its workdir and step.
-        sha256: of the file; for another run, of its arrays.
-        commit: of the repository on the Hub that it came from, or None.
-        notes: what was done besides renaming.
+        key: the configuration key that names them.
+        source: its value.
+        file: the file; for another run, its workdir and step.
+        sha256: digest of the file; for another run, of its arrays.
+        commit: commit of the Hub repository that holds the file, or None.
+        notes: changes to the weights other than new names.
     """
 
     key: str
@@ -77,11 +77,11 @@ class Origin(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """Weights that were read and fit.
+    """Weights that were read and fit the network.
 
     Attributes:
-        variables: {"params": ..., "batch_stats": ...} of the network, with shapes in place of what stays as drawn.
-        origin: where they came from.
+        variables: {"params": ..., "batch_stats": ...} of the network; shapes stand for values that stay random.
+        origin: where they come from.
     """
 
     variables: dict[str, Any]
@@ -89,18 +89,18 @@ class Planned(NamedTuple):
 
 
 def find_weights(config: ConfigDict, model: nn.Module) -> Weights | None:
-    """Returns the weights that the configuration names, after checking the names; None where it names none.
+    """Returns the weights that the configuration names; None if it names none.
 
     Raises:
-        ConfigError: for two sources, or an unknown name (naming the nearest).
+        ConfigError: for two sources, or an unknown name (the message gives the nearest known name).
     """
     whole, encoder_only, skip = config.model.weights, config.model.encoder_weights, tuple(config.model.weights_skip)
     if not whole and not encoder_only:
         if skip:
-            raise ConfigError("model.weights_skip is of no use without model.weights or model.encoder_weights.")
+            raise ConfigError("model.weights_skip needs model.weights or model.encoder_weights.")
         return None
     if whole and encoder_only:
-        raise ConfigError("Give model.weights, which holds an encoder too, or model.encoder_weights, not both.")
+        raise ConfigError("Give model.weights, which includes an encoder, or model.encoder_weights, not both.")
     encoder = _encoder_name(config, model)
     key = "model.weights" if whole else "model.encoder_weights"
     weights = Weights(key, whole or encoder_only, encoder, config.model.name if whole else None, skip)
@@ -121,16 +121,16 @@ def _encoder_name(config: ConfigDict, model: nn.Module) -> str | None:
 
 
 def plan_weights(parts: Parts) -> Planned | None:
-    """Reads the weights that the configuration names and compares them with the network; None where it names none.
+    """Reads the weights that the configuration names and compares them with the network; None if it names none.
 
-    Nothing compiles, and nothing of the run is written yet: what does not fit leaves no workdir behind.
+    Nothing is compiled or written, so that weights that do not fit leave no workdir behind.
 
     Args:
-        parts: those of the run.
+        parts: the parts of the run.
 
     Raises:
-        ConfigError: if the weights cannot be had, read or fitted.
-        CheckpointError: if they are another run's, which has no checkpoint that can be read.
+        ConfigError: if the weights cannot be found, read or fitted to the network.
+        CheckpointError: if they are those of another run, which has no readable checkpoint.
     """
     config, network = parts.config, parts.model
     weights = find_weights(config, network)
@@ -144,34 +144,34 @@ def plan_weights(parts: Parts) -> Planned | None:
             weights, network, variables, channels=config.data.channels, num_classes=parts.num_classes
         )
     except pretrained.WeightsError as error:
-        snapshot.all_processes(_UNREAD)  # lest the others wait
+        snapshot.all_processes(_UNUSABLE)  # the other processes wait for this one's text
         raise ConfigError(f"{weights.key}: {error}") from error
     origin = planned.origin
     read = set(snapshot.all_processes(origin.sha256))
-    if _UNREAD in read:
-        raise ConfigError(f"{weights.key}: another process of this run could not use {origin.source}.")
+    if _UNUSABLE in read:
+        raise ConfigError(f"{weights.key}: another process of this run cannot use {origin.source}.")
     if len(read) > 1:
         raise ConfigError(f"{weights.key}: the processes of this run have read different weights from {origin.source}.")
     return planned
 
 
 def initial_state(parts: Parts, key: Key, planned: Planned | None = None) -> tuple[TrainState, list[Origin]]:
-    """Returns the state before the first step, and where its weights came from (empty where they are all new).
+    """Returns the initial state and the origins of its weights ([] if all parameters are random).
 
     Args:
-        parts: those of the run.
-        key: of the parameters.
-        planned: the weights that take the place of those drawn, or None.
+        parts: the parts of the run.
+        key: the PRNG key that the parameters are drawn from.
+        planned: the weights that replace random parameters, or None.
     """
     state = jax.jit(parts.init, compiler_options=options_for_once())(key)
     if planned is None:
         return state, []
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    # What the network does not hold, a discriminator, begins anew.
+    # A discriminator, which is not part of the network, keeps its random parameters.
     given = {name: jax.eval_shape(lambda x: x, tree) | planned.variables[name] for name, tree in fresh.items()}
     loaded = jax.tree.map(lambda new, old: old if isinstance(new, jax.ShapeDtypeStruct) else new, given, fresh)
 
-    def copied(tree: Any) -> Any:  # no two parts of a state may share memory: the step is given all of it
+    def copied(tree: Any) -> Any:  # no two parts of a state may share memory, since the step donates all of it
         return jax.tree.map(jnp.array, tree)
 
     return state.replace(
@@ -185,14 +185,14 @@ def initial_state(parts: Parts, key: Key, planned: Planned | None = None) -> tup
 def read_weights(
     weights: Weights, network: nn.Module, variables: Mapping[str, Any], *, channels: int, num_classes: int
 ) -> Planned:
-    """Returns `variables` (arrays or shapes) of a network with the weights in it, and where these came from.
+    """Returns the `variables` (arrays or shapes) of a network with the weights in their place, and the origin.
 
     Args:
-        weights: which, and for what part of the network.
-        network: the network itself.
+        weights: the weights, and the part of the network that they are for.
+        network: the network.
         variables: {"params": ..., "batch_stats": ...}.
-        channels: of the network's images; the first convolution of RGB weights is adapted to another number.
-        num_classes: of the network.
+        channels: channels of the images; the first convolution of RGB weights is adapted to another number.
+        num_classes: channels of the network's logits.
 
     Raises:
         WeightsError: if the weights cannot be read or do not fit.
@@ -210,7 +210,7 @@ def read_weights(
         if weights.model is None:
             arrays = rename_encoder(arrays, (), notes)
         children = None if weights.model is not None else ("encoder",)
-        notes += _other_form(run.model, network, encoder_only=weights.model is None)
+        notes += _differences(run.model, network, encoder_only=weights.model is None)
         result = adapt_and_merge(variables, arrays, children=children, notes=notes, **options)
     except pretrained.WeightsError as error:
         why = "; ".join(_reasons(run.model, network, encoder_only=weights.model is None))
@@ -220,8 +220,8 @@ def read_weights(
     return Planned(result, Origin(weights.key, weights.source, file, _digest(arrays), None, tuple(notes)))
 
 
-def _other_form(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
-    """Returns what to note where a run's network was made otherwise, which need not leave a mark in the arrays."""
+def _differences(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
+    """Returns notes on differences between a run's network and ours that may leave the arrays' shapes equal."""
     if type(theirs) is not type(ours) and not encoder_only:
         return [_other_class(theirs, ours)]
     other = _other_fields(theirs, ours, encoder_only=encoder_only)
@@ -229,7 +229,7 @@ def _other_form(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> li
 
 
 def _reasons(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
-    """Returns why a run's arrays may not fit: another class of network, or each field with both of its values."""
+    """Returns why a run's arrays may not fit: another class of network, or each differing field with both values."""
     if type(theirs) is not type(ours) and not encoder_only:
         return [_other_class(theirs, ours)]
     reasons = []
@@ -250,28 +250,28 @@ def _other_class(theirs: nn.Module, ours: nn.Module) -> str:
 
 
 def _other_fields(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
-    """Returns the keys of model.args, of those that both networks have, in which they differ."""
+    """Returns the keys of model.args that both networks have with different values."""
     names = {"norm", "act", *set(field_names(type(theirs))) & set(field_names(type(ours)))}
     names = names & {"encoder", "norm", "act"} if encoder_only else names - {"num_classes"}
     return [name for name in sorted(names) if _setting(theirs, name) != _setting(ours, name)]
 
 
 def _name(value: Any) -> str:
-    """Returns a setting in words: the name of an encoder, of a norm, of a function; else the value."""
+    """Returns a setting as text: the name of an encoder, norm or function, or the value."""
     if isinstance(value, EncoderSpec | NormSpec):
         return value.name
     return value.__name__ if callable(value) and hasattr(value, "__name__") else repr(value)
 
 
 def _setting(network: Any, name: str) -> Any:
-    """Returns the value of a key of model.args; of a norm without its dtype and mapped axis."""
+    """Returns the value of a key of model.args; a norm comes without its dtype and mapped axis."""
     if name == "act":
         return network.common.act
     if name != "norm":
         return getattr(network, name)
     norm = network.common.norm
     if isinstance(norm, NormSpec):
-        return NormSpec(norm.name, tuple((key, value) for key, value in norm.fields if key not in _OF_THE_RUN))
+        return NormSpec(norm.name, tuple((key, value) for key, value in norm.fields if key not in _RUN_FIELDS))
     return norm
 
 

@@ -1,4 +1,4 @@
-"""A tiny segmenter against a tiny discriminator, for the tests of adversarial training."""
+"""A tiny segmenter and a tiny discriminator, for the tests of adversarial training."""
 
 import functools
 
@@ -26,14 +26,14 @@ def make_pair(axis_name=None, rate=0.0, image=False):
 
 
 def players(segmenter=0.5, discriminator=0.5):
-    """Plain gradient steps of both, at a rate each."""
+    """Plain gradient steps of both networks, each with its own learning rate."""
     return optax.partition(
         {"segmenter": optax.sgd(segmenter), "discriminator": optax.sgd(discriminator)}, optim.players
     )
 
 
 def make_batch():
-    """Three images without labels, one with some, four with all."""
+    """Three images without labels, one with some labels, four with all."""
     rng = np.random.default_rng(0)
     label = rng.integers(0, K, (8, 6, 5)).astype(np.uint8)
     label[:3] = IGNORE  # unlabelled images

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, whole or not there at all, and readable errors for everything else."""
+"""Checkpoints: exact, written atomically, with clear errors."""
 
 import os
 import random
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @struct.dataclass
 class State:
-    """Stands for `jaxseg.state.TrainState`."""
+    """A small substitute for `jaxseg.state.TrainState`."""
 
     step: Any
     params: Any
@@ -98,7 +98,7 @@ def test_iterator_state_may_be_bytes_or_absent(tmp_path: Path) -> None:
 def test_carries_the_configuration(tmp_path: Path) -> None:
     config = {"steps": 3, "model": {"name": "unet", "args": {"widths": (4, 8)}}, "data": {"dir": None}}
     with Checkpoints(tmp_path, config=config) as checkpoints:
-        config["steps"] = 4  # too late: what the run began with counts
+        config["steps"] = 4  # later changes have no effect on the checkpoint
         checkpoints.save(1, {"a": np.arange(3)}, wait=True)
         assert checkpoints.restore({"a": np.arange(3)}).config["steps"] == 3
     with Checkpoints(tmp_path) as reader:
@@ -210,7 +210,7 @@ def test_saving_the_same_step_again(tmp_path: Path) -> None:
         checkpoints.save(1, {"a": np.zeros(2)}, wait=True)
         checkpoints.save(1, {"a": np.ones(2)})  # the same step of the same run: nothing to do
         assert checkpoints.restore({"a": np.ones(2)}).state["a"][0] == 0
-        checkpoints.save(1, {"a": np.ones(2)})  # but after a restore the run starts afresh
+        checkpoints.save(1, {"a": np.ones(2)})  # after a restore, the step is saved again
         assert checkpoints.restore({"a": np.ones(2)}).state["a"][0] == 1
         checkpoints.save(1, {"a": np.ones(2)}, metrics={"mean_iou": 0.5})
         assert checkpoints.restore({"a": np.ones(2)}).metrics == {"mean_iou": 0.5}
@@ -228,7 +228,7 @@ def test_another_way_from_an_older_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["truncated", "emptied", "deleted", "flipped"])
 def test_damage_to_any_file_is_found(tmp_path: Path, how: str) -> None:
-    """Each file of the newest checkpoint in turn; a file whose damage does no harm may of course still give step 2."""
+    """Damages each file of the newest checkpoint in turn; if the damage has no effect, step 2 may be restored."""
     filled(tmp_path / "whole")
     rng = random.Random(0)
     harmful = 0
@@ -413,25 +413,25 @@ def test_killed_at_any_moment_the_run_before_is_there(tmp_path: Path) -> None:
     for _ in range(6):
         process = python(SAVES, tmp_path)
         start = int(process.stdout.readline().split()[1])
-        assert start >= reached  # never behind what was there
+        assert start >= reached  # no progress is lost
         for _ in range(3):
-            process.stdout.readline()  # the save before this one is whole once the next has begun
+            process.stdout.readline()  # a save begins when the previous one is complete
         time.sleep(rng.uniform(0, 0.12))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # nothing half-written may even look like a damaged checkpoint
+            warnings.simplefilter("error")  # no incomplete checkpoint is read
             restored = Checkpoints(tmp_path).restore(like)
         assert restored.step >= start + 2
         assert (restored.state["a"] == restored.step).all() and restored.iterator_state == {"step": restored.step}
         reached = restored.step
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(reached + 1, like, wait=True)
-    assert os.listdir(tmp_path) == [str(reached + 1)]  # what the killed left behind is gone
+    assert os.listdir(tmp_path) == [str(reached + 1)]  # the files of killed processes are removed
 
 
 def test_disk_that_fills_up(tmp_path: Path) -> None:
-    """A real limit on file sizes stands for the full disk: the write fails in Orbax's own thread."""
+    """A limit on file sizes has the effect of a full disk: the write fails in Orbax's own thread."""
     code = """
         import resource, sys
         import numpy as np

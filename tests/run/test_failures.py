@@ -1,4 +1,4 @@
-"""Why a save or a read failed: the reason of the operating system, and a full disk where no error says so."""
+"""The reason of a failed save or read: that of the operating system, and a full disk for errors without errno."""
 
 import errno
 import os
@@ -30,12 +30,20 @@ def caused(cause: BaseException) -> BaseException:
 )
 def test_one_line(error, words, tmp_path):
     assert failures.one_line(error) == words
-    assert failures.reason_of_a_failed_save(error, tmp_path) == words
+    assert failures.reason_of_a_failed_save(error, tmp_path, 1) == words
 
 
-def test_the_disk_is_asked_where_the_error_has_no_number(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("free", "size"), [(1000, 1), (50_000_000, 60_000_000)])
+def test_a_disk_without_space_is_full_if_the_error_has_no_errno(tmp_path, monkeypatch, free, size):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    assert failures.reason_of_a_failed_save(ValueError("write failed"), tmp_path) == FULL
-    assert failures.reason_of_a_failed_save(caused(OSError(errno.EACCES, "no")), tmp_path) == os.strerror(errno.EACCES)
-    assert failures.reason_of_a_failed_save(ValueError("write failed"), tmp_path / "nowhere") == "write failed"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
+    reason = failures.reason_of_a_failed_save
+    assert reason(ValueError("write failed"), tmp_path, size) == FULL
+    assert reason(caused(OSError(errno.EACCES, "no")), tmp_path, size) == os.strerror(errno.EACCES)
+    assert reason(ValueError("write failed"), tmp_path / "nowhere", size) == "write failed"
+
+
+def test_a_disk_with_space_is_not_full(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=60_000_000))
+    assert failures.reason_of_a_failed_save(ValueError("write failed"), tmp_path, 50_000_000) == "write failed"

@@ -1,4 +1,4 @@
-"""Norms of gradients by parameter: right, kept from the first step on, in the order of the network, and drawn."""
+"""Norms of gradients by parameter: their values, `gradients.jsonl`, the order of layers, and the picture."""
 
 import io
 import json
@@ -72,7 +72,7 @@ def test_the_first_step_and_the_log_steps_are_kept_once(tmp_path: Path) -> None:
     file = tmp_path / "gradients.jsonl"
     assert [record["step"] for record in read_log(file)] == [1, 4, 8]
     assert json.loads(file.read_text().splitlines()[1]) == {"step": 4, "norms": {"a/kernel": 4.0, "b/bias": None}}
-    report(tmp_path, 3, 10)  # the run was killed, and goes on from a checkpoint
+    report(tmp_path, 3, 10)  # the run was killed and resumes from a checkpoint
     assert [record["step"] for record in read_log(file)] == [1, 4, 8, 10]
 
 
@@ -108,7 +108,7 @@ def test_a_run_is_drawn(tmp_path: Path) -> None:
 
 
 def test_the_key_belongs_to_the_run() -> None:
-    """The program that reports gradients is another one, so it is not promised to give the same bits."""
+    """The step that reports gradients is another program, so its results may differ in the last bits."""
     assert differences(tiny(), tiny(log__gradients=True)) == ["log.gradients: False -> True"]
     assert differences(tiny(), tiny(log__every=3)) == []
     with pytest.raises(ConfigError, match=r"log\.gradients belongs to the trained run"):

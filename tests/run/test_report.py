@@ -1,4 +1,4 @@
-"""Reports: the numbers are right, come one step late, and nothing is torn, doubled or imported in vain."""
+"""Reports: correct numbers, one step late; complete lines without repetitions; no needless imports."""
 
 import io
 import json
@@ -55,7 +55,7 @@ def test_reads_one_step_late(tmp_path: Path) -> None:
 
 def test_does_not_touch_a_value_before_the_next_step(tmp_path: Path) -> None:
     class Untouchable:
-        """Stands for an array that the device has not computed yet."""
+        """An array that the device has not computed yet."""
 
         ready = False
 
@@ -179,7 +179,7 @@ def test_resuming_drops_later_and_torn_lines(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     assert [record["step"] for record in read_log(log)] == [2, 4, 6, 8, 10]
     assert all(json.loads(line) for line in log.read_text().splitlines())
-    run(tmp_path, 0, 2, every=2)  # the run starts over, say because its checkpoints are gone
+    run(tmp_path, 0, 2, every=2)  # the run starts again, for example because its checkpoints were removed
     assert [record["step"] for record in read_log(log)] == [2]
 
 
@@ -197,7 +197,7 @@ def test_full_disk_costs_lines_not_the_run(tmp_path: Path, monkeypatch: pytest.M
         reporter.flush()
         with monkeypatch.context() as patch:
             patch.setattr(report.os, "write", lambda handle, data: write(handle, data[:10]))
-            with pytest.warns(UserWarning, match="lacks lines from step 2 on: no room"):
+            with pytest.warns(UserWarning, match="lines are missing from step 2 on: no space"):
                 for step in (2, 3):
                     reporter.train(step, step_metrics(step), 8)
                 reporter.flush()

@@ -1,4 +1,4 @@
-"""Signals: the first asks, the second ends the process, and afterwards everything is as before."""
+"""Signals: the first asks the run to stop, the second ends the process, and the handlers are restored."""
 
 import os
 import signal

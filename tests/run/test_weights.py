@@ -1,4 +1,4 @@
-"""Training that starts from weights: a file's, another run's, a repository's; and what is said where it cannot."""
+"""Training that starts from the weights of a file, a run or a repository, and the errors if it cannot."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ def test_a_run_starts_from_a_file_says_so_and_resumes_without_it(tmp_path, capsy
     assert origin["commit"] is None
     state = state_of(tmp_path / "a")
     frozen = pretrained.flatten({"params": theirs["params"]})
-    for name, x in frozen.items():  # a frozen encoder is what the file holds, the rest has moved
+    for name, x in frozen.items():  # a frozen encoder keeps the file's values, the other parameters change
         assert np.array_equal(state[name], x) == ("/encoder/" in name), name
         if "/encoder/" in name:
             np.testing.assert_array_equal(state[name.replace("params", "ema_params", 1)], x)
@@ -61,13 +61,13 @@ def test_a_run_starts_from_a_file_says_so_and_resumes_without_it(tmp_path, capsy
     starts = json.loads((tmp_path / "b" / "run.json").read_text())["starts"]
     assert starts[0]["weights"] and starts[-1]["weights"] == []
 
-    assert start(tmp_path / "c", **changes) == 1  # a fresh start needs the file
+    assert start(tmp_path / "c", **changes) == 1  # a new run needs the file
     assert f"model.encoder_weights: There is no file of weights '{file}'" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
 
 
 def initial(config, num_classes):
-    """The state that a fresh run of `config` starts from, and where its weights came from."""
+    """Returns the initial state of a new run of `config`, and the origins of its weights."""
     parts = build_parts(config, num_classes)
     return initial_state(parts, jax.random.key(0), plan_weights(parts))
 
@@ -84,7 +84,7 @@ def test_a_run_starts_from_another_run(tmp_path):
     state, [origin] = initial(config, 6)
     assert origin.file == f"{tmp_path / 'a'}, best checkpoint, step 10" and len(origin.sha256) == 64
     assert origin.notes == ()
-    assert_equal({"params": state.params}, {"params": theirs.ema_params})  # the averaged parameters are its result
+    assert_equal({"params": state.params}, {"params": theirs.ema_params})  # a run's result is its EMA parameters
     assert_equal({"params": state.ema_params}, {"params": theirs.ema_params})
     assert_equal({"batch_stats": state.batch_stats}, {"batch_stats": theirs.batch_stats})
     assert jax.tree.structure(state.opt_state) == jax.tree.structure(theirs.opt_state) and int(state.step) == 0
@@ -102,7 +102,7 @@ def test_a_run_starts_from_another_run(tmp_path):
     ):
         initial(config, 6)
     update(config, model__args=ENCODED, adversarial__weight=0.1, adversarial__widths=(4,))
-    dueling, _ = initial(config, 6)  # the discriminator, which no segmenter's file holds, begins anew
+    dueling, _ = initial(config, 6)  # the discriminator, which is not in the file, keeps its random parameters
     assert dueling.params.keys() == theirs.ema_params.keys() | {"discriminator"}
     assert_equal(dueling.params["encoder"], theirs.ema_params["encoder"])
     assert np.abs(dueling.params["discriminator"]["conv1"]["kernel"]).max() > 0
@@ -144,19 +144,19 @@ def test_why_the_weights_of_another_run_do_not_fit_is_said_first(tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("other", "words"), [("unread", "another process .* could not use"), ("0" * 64, "different weights")]
+    ("other", "words"), [("unusable", "another process .* cannot use"), ("0" * 64, "different weights")]
 )
 def test_processes_agree_on_what_they_read(tmp_path, monkeypatch, other, words):
     _, theirs = network(num_classes=6)
     config = tiny_config(model__name="unet", model__args=ENCODED, model__weights=save(tmp_path / "x.npz", theirs))
-    told = []
-    monkeypatch.setattr(snapshot, "all_processes", lambda text: told.append(text) or [text, other])
+    sent = []
+    monkeypatch.setattr(snapshot, "all_processes", lambda text: sent.append(text) or [text, other])
     with pytest.raises(ConfigError, match=rf"model\.weights: .*{words}.* {tmp_path / 'x.npz'}"):
         plan_weights(build_parts(config, 6))
     (tmp_path / "x.npz").unlink()
     with pytest.raises(ConfigError, match="There is no file of weights"):
         plan_weights(build_parts(config, 6))
-    assert len(told[0]) == 64 and told[1:] == ["unread"]  # nobody waits for this one
+    assert len(sent[0]) == 64 and sent[1:] == ["unusable"]  # no other process waits for this one
 
 
 OWN = {"model__args__encoder": None, "model__args__encoder_args": None}
@@ -168,7 +168,7 @@ CNN = OWN | {"experiment": "experiments/cnn.py"}
     [
         ({"model__encoder_weights": "imagenett"}, "There are no published weights 'imagenett' for the encoder"),
         ({"model__encoder_weights": "a.pth", "model__weights": "b.pth"}, "not both"),
-        ({"model__weights_skip": "head"}, "model.weights_skip is of no use without"),
+        ({"model__weights_skip": "head"}, "model.weights_skip needs model.weights"),
         ({"model__weights": "nowhere/x.pth"}, "There is no file of weights 'nowhere/x.pth'"),
         ({"model__weights": "hf://x"}, "hf://OWNER/NAME"),
         ({"optimizer__encoder_rate": -0.1}, "optimizer.encoder_rate must not be negative"),

@@ -1,4 +1,4 @@
-"""The directory of a run: written whole, refused where it is another run's."""
+"""The directory of a run: written atomically, and refused if it holds another run."""
 
 import importlib.machinery
 import json
@@ -27,7 +27,7 @@ def test_writes_the_config_and_takes_it_again(tmp_path: Path) -> None:
 def test_refuses_another_config_and_names_the_keys(tmp_path: Path) -> None:
     config = default_config()
     workdir.prepare_workdir(tmp_path, config)
-    (tmp_path / "checkpoints/10.orbax-checkpoint-tmp").mkdir(parents=True)  # half written counts as well
+    (tmp_path / "checkpoints/10.orbax-checkpoint-tmp").mkdir(parents=True)  # an incomplete checkpoint counts too
     set_key(config, "optimizer.learning_rate", 0.5)
     set_key(config, "steps", 7)
     before = (tmp_path / "config.json").read_bytes()
@@ -171,7 +171,7 @@ def test_data_of_a_run(tmp_path: Path) -> None:
     assert not workdir.holds_checkpoint(tmp_path)
     about = workdir.data_record(tmp_path, **DATA, weigh=lambda: np.array([0.1, 3.0], np.float32))
     assert about == workdir.read_data(tmp_path) == (*DATA.values(), (float(np.float32(0.1)), 3.0))
-    # No checkpoint yet: other data take the place of these.
+    # Without a checkpoint, other data replace these.
     about = workdir.data_record(tmp_path, **DATA | {"classes": ["sea"], "num_classes": 1}, weigh=lambda: None)
     assert about == workdir.read_data(tmp_path) == (("sea",), DATA["colors"], 1, None)
 
