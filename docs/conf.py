@@ -22,6 +22,7 @@ html_copy_source = False
 # Links. A link to a heading that does not exist is a warning, and so is a reference to an unknown name of jaxseg.
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
+suppress_warnings = ["ref.python"]  # two classes that share the name which a docstring gives alone
 nitpicky = True
 nitpick_ignore_regex = [
     # Types in signatures: of Python, of third-party packages, private ones, and those of files without a page. A name
