@@ -50,7 +50,7 @@ PAIR = Annotated[tuple[float, ...], Where(lambda v: len(v) == 2 and v[0] <= v[1]
         (Sequence[float], [1], [1]),
         (Annotated[int, within(0, 4)], 4, 4),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",  # hints hold functions, whose text has addresses
 )
 def test_valid_values_get_the_type_of_the_annotation(hint, value, expected):
     result = check_value("x", value, hint)
