@@ -44,9 +44,12 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.swe
 
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=program, description=__doc__.partition("\n")[0], epilog=help_text(), allow_abbrev=False,
+        prog=program,
+        description=(__doc__ or "").partition("\n")[0],
+        epilog=help_text(),
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--config", metavar="FILE[:ARG]", help="ablation file and the variant of its get_config")
     parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the sweep (default runs/ABLATION)")
     parser.add_argument("--only", metavar="VARIANT,...", type=_words, default=(), help="run only these variants")
