@@ -37,6 +37,8 @@ def test_a_run_starts_from_a_file_says_so_and_resumes_without_it(tmp_path, capsy
     file = tmp_path / "x.npz"
     save(file, theirs)
     changes = {"model__encoder_weights": str(file), "optimizer__encoder_rate": 0.0}
+    # Without optimisation the average of two equal numbers may differ from them in the last bit.
+    changes["compile__options__xla_backend_optimization_level"] = 1
     assert start(tmp_path / "a", **changes) == 0
     out = "".join(capsys.readouterr())
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -171,7 +173,7 @@ CNN = OWN | {"experiment": "experiments/cnn.py"}
         ({"model__weights_skip": "head"}, "model.weights_skip needs model.weights"),
         ({"model__weights": "nowhere/x.pth"}, "There is no file of weights 'nowhere/x.pth'"),
         ({"model__weights": "hf://x"}, "hf://OWNER/NAME"),
-        ({"optimizer__encoder_rate": -0.1}, "optimizer.encoder_rate must not be negative"),
+        ({"optimizer__encoder_rate": -0.1}, "optimizer.encoder_rate must be a number of at least 0"),
         (OWN | {"model__encoder_weights": "imagenet"}, "the network 'unet' has its own encoder here"),
         (CNN | {"model__encoder_weights": "imagenet"}, "the network 'cnn' takes no encoder but its own"),
     ],
