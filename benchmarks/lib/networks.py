@@ -50,12 +50,12 @@ class Network:
 
     def torch(self) -> Any:
         """Returns the `torch.nn.Module`: f[b,3,h,w] -> logits f[b,k,h,w]."""
-        build = getattr(importlib.import_module(self.file), self.model)
+        build = getattr(importlib.import_module(f"lib.{self.file}"), self.model)
         return build(num_classes=self.num_classes, **self.theirs)
 
     def naive(self, dtype: str = "float32") -> nn.Module:
         """Returns the plain Flax form: f[b,h,w,3] -> f32[b,h,w,k]."""
-        build = getattr(importlib.import_module("flax_networks"), self.model)
+        build = getattr(importlib.import_module("lib.flax_networks"), self.model)
         return build(num_classes=self.num_classes, dtype=dtype, **self.theirs)
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jaxseg.compiler import compiler_options
 from jaxseg.files import write_text
-from jaxseg.run.provenance import git_state
+from jaxseg.run.revision import git_state
 
 PAUSE = 0.05  # seconds
 VARIABLES = ("XLA_FLAGS", "XLA_PYTHON_CLIENT_PREALLOCATE")

@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -19,10 +18,10 @@ from typing import Any
 
 import jax
 
-import jaxseg
 from jaxseg import config as config_lib
 from jaxseg.compiler import compiler_options, cpu_name
 from jaxseg.config import ConfigDict
+from jaxseg.run.revision import git_state
 from jaxseg.run.workdir import write_or_refuse
 
 RECORD_FILE = "run.json"
@@ -142,18 +141,3 @@ def package_versions() -> dict[str, str | None]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
-
-
-def git_state() -> dict[str, Any] | None:
-    """Returns the commit and whether tracked files differ from it; None if jaxseg is not in a repository of its own."""
-    package = Path(jaxseg.__file__).parent
-    try:
-        _git(package, "ls-files", "--error-unmatch", "__init__.py")
-        return {"commit": _git(package, "rev-parse", "HEAD"), "changed": bool(_git(package, "status", "-s", "-uno"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(directory), *arguments], check=True, capture_output=True, timeout=10)
-    return done.stdout.decode(errors="replace").strip()

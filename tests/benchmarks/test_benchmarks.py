@@ -103,7 +103,7 @@ def test_those_without_data_need_no_library_of_data():
         "import sys\n"
         "sys.modules |= dict.fromkeys(('grain', 'tensorflow_datasets', 'ml_collections'))\n"
         f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
-        "import compare_torch, flax_networks, operations, primitives, suite, throughput\n"
+        "import compare_torch, lib.flax_networks, operations, primitives, suite, throughput\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"
         "[compare_torch.NETWORKS[name].ours() for name in compare_torch.NETWORKS]\n"

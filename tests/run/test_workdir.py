@@ -11,7 +11,7 @@ import pytest
 
 from jaxseg.config import default_config, flatten, set_key
 from jaxseg.errors import ConfigError
-from jaxseg.run import provenance, workdir
+from jaxseg.run import provenance, revision, workdir
 
 
 def test_writes_the_config_and_takes_it_again(tmp_path: Path) -> None:
@@ -158,10 +158,10 @@ def test_each_start_is_recorded(tmp_path: Path) -> None:
 
 
 def test_no_commit_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance.jaxseg, "__file__", str(tmp_path / "__init__.py"))
-    assert provenance.git_state() is None
+    monkeypatch.setattr(revision.jaxseg, "__file__", str(tmp_path / "__init__.py"))
+    assert revision.git_state() is None
     monkeypatch.setenv("PATH", "")
-    assert provenance.git_state() is None
+    assert revision.git_state() is None
 
 
 DATA = {"classes": ("sky", "tree"), "colors": ((0, 0, 0), (1, 2, 3)), "num_classes": 2}
