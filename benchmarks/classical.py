@@ -123,7 +123,7 @@ def measure(
     train: Source, learned: Sequence[int], scored: Source, chosen: Sequence[int], pictured: int
 ) -> tuple[list[dict[str, Any]], list[Drawn]]:
     """Learns from images of one source and scores images of another; returns rows of the table, and what to draw."""
-    import regions  # needs scikit-image
+    from lib import regions  # needs scikit-image
 
     k = len(scored.info.classes)
     samples: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in regions.SEGMENTERS}

@@ -23,7 +23,7 @@ LABELS = np.array([[1, 1, 2, 0], [1, 0, 0, 2], [2, 255, 255, 255], [255, 255, 25
 @pytest.fixture
 def regions(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("regions")
+    return importlib.import_module("lib.regions")
 
 
 @pytest.fixture
