@@ -302,5 +302,5 @@ def test_decoders_take_any_pyramid(name):
     _, logits, _ = shapes(models.build(name, num_classes=3, encoder=Backbone, **finest), (1, 13, 10, 3), train=True)
     assert logits.shape == (1, 13, 10, 3)
     if finest:
-        with pytest.raises(ValueError, match="finest=8 leaves nothing of an encoder of strides"):
+        with pytest.raises(ValueError, match="finest=8 leaves no level of an encoder of strides"):
             shapes(models.build(name, num_classes=3, encoder=Backbone, finest=8), (1, 13, 10, 3))
