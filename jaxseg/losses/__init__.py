@@ -1,15 +1,16 @@
-"""Losses: pure functions of logits and labels that give sums, divided once after every reduction.
+"""Losses: pure functions from logits and labels to sums, which are divided once, after all reductions.
 
-A pixel loss returns `(sum, weight)`; its value is `sum / weight`, formed after both have been added over pixels,
-examples, devices and micro-batches. A set loss (Dice, Jaccard, Tversky) adds its per-class intersections and
-cardinalities first and forms its ratio afterwards. What can only be said of whole images (Lovász, the hardest pixels,
-boundaries) is a sum over images. `semantic_encoding`, `mask_classification` and `reconstruction` read an output of
-their own networks in place of logits. `make_loss` puts weighted sums of all kinds behind two functions, `Loss.stats`,
-which adds, and `Loss.value`.
+A pixel loss returns `(sum, weight)`; its value is `sum / weight`, computed after both have been added over pixels,
+examples, devices and micro-batches. A set loss (Dice, Jaccard, Tversky) first adds its per-class intersections and
+cardinalities and then computes its ratio. A loss that is defined on whole images (Lovász, the hardest pixels,
+boundaries) is a sum over images. `semantic_encoding`, `mask_classification` and `reconstruction` read a particular
+output of their networks instead of the logits. `make_loss` offers weighted sums of all kinds through two functions:
+`Loss.stats` returns the sums, which add, and `Loss.value` turns their total into the loss.
 
-Labels are class indices or IGNORE, which counts in neither sum nor weight. Any other label outside the classes makes
-the loss NaN, so that a wrong mask never trains in silence. With one logit (k = 1) the classes are 0 and 1 and the
-probability of 1 is its sigmoid; with more it is their softmax. All arithmetic is float32.
+Labels are class indices or IGNORE. IGNORE pixels add to neither sum nor weight. Any other label outside the classes
+makes the loss NaN, so that training on a wrong mask is noticed. With one logit (k = 1) the classes are 0 and 1 and the
+probability of 1 is the sigmoid of the logit; with more logits the probabilities are their softmax. All arithmetic is
+float32.
 """
 
 from jaxseg.losses.boundary import boundary, boundary_f1

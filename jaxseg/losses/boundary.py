@@ -1,4 +1,4 @@
-"""Losses of boundaries: signed distance maps (Kervadec) and a soft boundary F1 (Bokhovkin)."""
+"""Boundary losses: signed distance maps (Kervadec) and a soft boundary F1 (Bokhovkin)."""
 
 from functools import reduce
 
@@ -13,23 +13,24 @@ from jaxseg.types import Array
 def boundary(logits: Array, labels: Array, *, max_distance: Count = 32, include_background: bool = True) -> SumWeight:
     """Boundary loss, f32[b,h,w,k] and i32[b,h,w] -> (Σ_pixels Σ_c φ_c p_c f32[], pixels · classes f32[]).
 
-    φ_c is the signed distance map of class c in its image, in pixels: the distance to the nearest pixel of the class
-    outside it, and inside it 1 minus the distance to the nearest valid pixel of another class, so that its inner rim
-    is 0: Kervadec et al., Boundary loss for highly unbalanced segmentation, 2019, with the rim of the authors' code. A
-    class that is absent from an image, or covers it, has no boundary there and a map of 0. The value is negative where
-    the truth is met, and says little alone: add it to a loss of regions, as the paper does.
+    φ_c is the signed distance map of class c in its image, in pixels. Outside the class it is the distance to the
+    nearest pixel of the class; inside it is 1 minus the distance to the nearest valid pixel of another class, so that
+    the class's outermost pixels have 0: Kervadec et al., Boundary loss for highly unbalanced segmentation, 2019, with
+    these pixels treated as in the authors' code. A class that is absent from an image, or covers all of it, has no
+    boundary there and a map of 0. The value is negative where the prediction is right, and is not meaningful on its
+    own: add it to a loss of regions, as the paper does.
 
-    The maps are computed on the device, exactly up to `max_distance`, at which they are cut off; what is further away
-    pulls no harder. The cost grows with it: 2 max_distance + 1 passes over f32[b,h,w,k].
+    The maps are computed on the device, exactly up to `max_distance`; larger distances are set to `max_distance`. The
+    cost grows with it: 2 max_distance + 1 passes over f32[b,h,w,k].
 
     Args:
         logits: f32[b,h,w,k].
         labels: integers i[b,h,w], 0..k-1 (0..1 for k = 1) or IGNORE.
-        max_distance: where the distances are cut off, in pixels.
+        max_distance: upper limit of the distances, in pixels.
         include_background: False leaves class 0 out, for k > 1.
 
     Raises:
-        ValueError: if the shapes disagree, labels are no integers, or k = 1 has no background to leave out.
+        ValueError: if the shapes disagree, labels are not integers, or `include_background` is False for k = 1.
     """
     logits, classes = _images(logits, labels)
     counts = valid(labels, classes)[..., None]
@@ -45,10 +46,10 @@ def boundary(logits: Array, labels: Array, *, max_distance: Count = 32, include_
 
 
 def distance_to(mask: jax.Array, most: int) -> jax.Array:
-    """Euclidean distance of every pixel to the nearest that is set, at most `most`: bool[b,h,w,c] -> f32[b,h,w,c].
+    """Euclidean distance of every pixel to the nearest True pixel, at most `most`: bool[b,h,w,c] -> f32[b,h,w,c].
 
-    Exact: the squared distance splits into a search along the columns, by two running minima, and one along the rows,
-    over the offsets that can matter.
+    The distances are exact: the squared distance is minimised first along the columns, by two running minima, and then
+    along the rows, over all offsets up to `most`.
     """
     far = jnp.float32(most)
     h, w = mask.shape[1:3]
@@ -73,18 +74,18 @@ def boundary_f1(
 
     F1 = 2 P R / (P + R) in each image and class, with boundaries b = max-pool(1 - m) - (1 - m) of the true and the
     predicted map m, precision P = Σ b_p B_y / Σ b_p and recall R = Σ b_y B_p / Σ b_y, B = max-pool(b): Bokhovkin and
-    Burnaev, Boundary Loss for Remote Sensing Imagery Semantic Segmentation, 2019. A class without a true
-    boundary in an image is in neither sum nor number. IGNORE pixels are no neighbours: they make no boundary.
+    Burnaev, Boundary Loss for Remote Sensing Imagery Semantic Segmentation, 2019. A class without a true boundary in an
+    image adds to neither sum nor number. IGNORE pixels do not count as neighbours and make no boundary.
 
     Args:
         logits: f32[b,h,w,k].
         labels: integers i[b,h,w], 0..k-1 (0..1 for k = 1) or IGNORE.
         width: of the boundary in pixels; the paper's θ0 = 3 is 2 width + 1.
-        tolerance: within which boundaries match, in pixels; the paper's θ = 5 is 2 tolerance + 1.
+        tolerance: distance within which boundaries match, in pixels; the paper's θ = 5 is 2 tolerance + 1.
         include_background: False leaves class 0 out, for k > 1.
 
     Raises:
-        ValueError: if the shapes disagree, labels are no integers, or k = 1 has no background to leave out.
+        ValueError: if the shapes disagree, labels are not integers, or `include_background` is False for k = 1.
     """
     logits, classes = _images(logits, labels)
     counts = valid(labels, classes)[..., None]
@@ -111,9 +112,9 @@ def boundary_f1(
 
 
 def _dilate(x: jax.Array, reach: int) -> jax.Array:
-    """Largest value within `reach` rows and columns, f32[b,h,w,c] -> f32[b,h,w,c] of values of at least 0.
+    """Largest value within `reach` rows and columns, f32[b,h,w,c] -> f32[b,h,w,c]; values are at least 0.
 
-    By shifts, one axis after the other: the gradient of a window maximum is many times slower.
+    Computed by shifts along one axis and then the other: the gradient of a window maximum is many times slower.
     """
     for axis in (1, 2):
         size = x.shape[axis]
@@ -129,5 +130,5 @@ def _images(logits: Array, labels: Array) -> tuple[jax.Array, int]:
 
 
 def _ratio(above: jax.Array, below: jax.Array) -> jax.Array:
-    """above / below, and 0 where there is nothing below the line."""
+    """above / below, and 0 where `below` is 0."""
     return jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), 0.0)

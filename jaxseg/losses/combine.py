@@ -32,10 +32,10 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """A weighted sum of losses in two halves, so that there is one division after all reductions. See `make_loss`.
+    """A weighted sum of losses in two halves, so that there is one division, after all reductions. See `make_loss`.
 
-    total = psum of `stats` over devices and micro-batches; then `value(total)` is the loss of the whole batch, and the
-    gradient of `value` at the total, pulled back through every `stats`, is the whole batch's gradient.
+    With total = the sum of `stats` over devices and micro-batches, `value(total)` is the loss of the whole batch. The
+    gradient of `value` at the total, propagated back through every `stats`, is the gradient of the whole batch.
     """
 
     terms: tuple[Term, ...]
@@ -54,13 +54,13 @@ class Loss:
         Args:
             logits: f32[b,h,w,k].
             labels: i32[b,h,w].
-            out: the model's further outputs, for the terms that read one of them instead of the logits.
-            out_labels: i32[b,y,x], the labels for those terms, where the logits were resized and no longer have the
-                image's size; None: `labels`.
+            out: the model's other outputs, for the terms that read one of them instead of the logits.
+            out_labels: i32[b,y,x], the labels for those terms, needed where the logits were resized and no longer have
+                the image's size; None: `labels`.
             inside: bool[b,y,x], False for pixels that pad an image, for the terms that compare images; None: all True.
 
         Raises:
-            ValueError: if the shapes disagree, k is not `num_classes`, or a term reads what `out` does not have.
+            ValueError: if the shapes disagree, k is not `num_classes`, or `out` lacks an output that a term reads.
         """
         if logits.shape[-1] != self.num_classes:
             raise ValueError(f"The loss is for {self.num_classes} classes, got logits of shape {logits.shape}.")
@@ -80,12 +80,12 @@ class Loss:
 
     @property
     def needs_labels(self) -> bool:
-        """False where a term compares images: images without a label then have a loss too."""
+        """False if a term compares images: images without a label then have a loss too."""
         return not any(term.definition.compares_images for term in self.terms)
 
     @property
     def of_logits(self) -> "Loss":
-        """The terms that read logits alone: the loss of an auxiliary head."""
+        """The terms that read only logits: the loss of an auxiliary head."""
         return dataclasses.replace(self, terms=tuple(term for term in self.terms if not term.definition.reads))
 
     def values(self, stats: PyTree) -> dict[str, jax.Array]:
@@ -98,7 +98,7 @@ class Loss:
         return sum((t.weight * values[t.name] for t in self.terms), jnp.float32(0.0))
 
     def __call__(self, logits: Array, labels: Array) -> jax.Array:
-        """f32[b,h,w,k], i32[b,h,w] -> f32[], the loss of one batch in one piece."""
+        """f32[b,h,w,k], i32[b,h,w] -> f32[], the loss of one undivided batch."""
         return self.value(self.stats(logits, labels))
 
 
@@ -110,18 +110,18 @@ def make_loss(
     label_smoothing: BelowOne = 0.0,
     args: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Loss:
-    """Returns the loss that `terms` spells, such as "cross_entropy + 0.5 * dice".
+    """Returns the loss described by `terms`, such as "cross_entropy + 0.5 * dice".
 
     Args:
-        terms: a sum of the losses of `jaxseg.losses` by name, each once and with a factor of its own.
+        terms: a sum of losses of `jaxseg.losses` by name, each at most once and with an optional factor.
         num_classes: k, the number of logits; 1 is binary.
         class_weights: k numbers (2 for k = 1), for the pixel losses among the terms.
         label_smoothing: in [0, 1), for the cross-entropies among the terms.
-        args: further arguments of single terms: {"tversky": {"alpha": 0.3, "beta": 0.7}}.
+        args: further arguments of individual terms: {"tversky": {"alpha": 0.3, "beta": 0.7}}.
 
     Raises:
-        ArgumentError: for an unknown term or argument (naming the nearest), terms that cannot be read, class weights
-            of a wrong number or sign, or weights or smoothing that no term takes.
+        ArgumentError: for an unknown term or argument (naming the nearest), terms that cannot be parsed, class weights
+            with a wrong count or sign, or weights or smoothing that no term takes.
     """
     if not 1 <= num_classes <= IGNORE:
         raise ArgumentError(f"num_classes must be in 1..{IGNORE} (label {IGNORE} means ignore), got {num_classes}.")
@@ -147,7 +147,7 @@ def make_loss(
 
 
 def _checked_options(name: str, values: Mapping[str, Any], classes: int) -> dict[str, Any]:
-    """Returns the options of one term in the types of its annotations."""
+    """Returns the options of one term, converted to the types of their annotations."""
     hints = LOSSES[name].options
     options = check(f"The loss {name}", values, hints, prefix=f"{name}.")
     weights = [key for key, value in options.items() if hints[key] == ClassWeights and value is not None]
@@ -159,7 +159,7 @@ _TERM = re.compile(rf"\s*(?:(?P<weight>{_NUMBER})\s*\*\s*)?(?P<name>[A-Za-z_]\w*
 
 
 def _parse_terms(text: str) -> dict[str, float]:
-    """Reads "a + 0.5 * b" as {a: 1.0, b: 0.5}."""
+    """Parses "a + 0.5 * b" as {a: 1.0, b: 0.5}."""
     weights: dict[str, float] = {}
     position, more = 0, True
     while more:

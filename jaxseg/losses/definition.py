@@ -1,4 +1,4 @@
-"""What a loss is: two functions, one that adds over a batch and one that turns the total into (sum, weight)."""
+"""The definition of a loss: one function for sums over a batch, and one that turns their total into (sum, weight)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from jaxseg.types import PyTree
 
 
 def unchanged(stats: SumWeight) -> SumWeight:
-    """Returns the (sum, weight) of a loss whose sum and weight add as they are."""
+    """Returns (sum, weight) unchanged, for a loss whose sums already are its sum and weight."""
     return stats
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A loss in two halves, so that there is one division after all reductions.
+    """A loss in two halves, so that there is one division, after all reductions.
 
-    The options of the loss are the keyword-only arguments of both functions; their annotations say what each may be
-    (see `jaxseg.arguments`). With the option `per_image` the sums of each image are finished at once, and what adds
-    over images is the finished (sum, weight).
+    The options of the loss are the keyword-only arguments of both functions; their annotations define the valid values
+    (see `jaxseg.arguments`). With the option `per_image`, `ratio` is applied to the sums of each image, and the
+    resulting (sum, weight) is added over images.
 
     Attributes:
         sums: (logits, labels, *, options) -> pytree of f32 that adds over pixels, examples, devices, micro-batches.
-        ratio: (total of `sums`, *, options) -> (sum, weight); by default `sums` gives these itself.
-        reads: the output of the model that `sums` takes in place of the logits; empty: the logits.
+        ratio: (total of `sums`, *, options) -> (sum, weight); by default `sums` itself returns (sum, weight).
+        reads: the output of the model that `sums` takes instead of the logits; empty: the logits.
         network: the model of `jaxseg.models` that has this output.
-        compares_images: `sums` takes the pixels that belong to the images, bool[b,y,x] or None, in place of labels.
+        compares_images: `sums` takes the mask of the pixels inside the images, bool[b,y,x] or None, instead of labels.
     """
 
     sums: Callable[..., PyTree]
@@ -42,7 +42,7 @@ class Definition:
         return annotations(self.sums) | annotations(self.ratio)
 
     def stats(self, source: Any, target: Any, options: Mapping[str, Any]) -> PyTree:
-        """Returns what adds: the sums of `source` (logits, or the output that it reads) against `target`."""
+        """Returns the sums of `source` (logits, or the output that the loss reads) against `target`; they add."""
         added = self.sums(source, target, **_of(self.sums, options))
         return self.ratio(added, **_of(self.ratio, options)) if _per_image(options) else added
 

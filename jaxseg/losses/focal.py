@@ -1,4 +1,4 @@
-"""Focal loss: cross-entropy that turns away from the pixels which are right already."""
+"""Focal loss: cross-entropy with lower weights for the pixels that are already right."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jaxseg.arguments import NotNegative, Share
 from jaxseg.losses.pixels import ClassWeights, SumWeight, check, one_hot, sum_pixels, weights_of_classes
 from jaxseg.types import Array
 
-# 1 - p is at least this before it is raised: the slope of a power below 1 is infinite at 0.
+# Lower bound of 1 - p before it is raised to a power: a power below 1 has an infinite slope at 0.
 _LEAST = 1e-12
 
 
@@ -22,22 +22,22 @@ def focal(
 ) -> SumWeight:
     """Focal loss, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
-    A pixel adds -w_y (1 - p_y)^γ log p_y to the sum and w_y to the weight, p the softmax (sigmoid for k = 1): Lin et
-    al., Focal Loss for Dense Object Detection, 2017, eq. 5, whose α_t is w_y / Σw here, since the value is a mean. With
-    `one_vs_rest` each class is a sigmoid of its own against all others, and a pixel adds the mean of the k binary
-    losses: the form of segmentation_models.pytorch and, for detection, of the paper.
+    A pixel adds -w_y (1 - p_y)^γ log p_y to the sum and w_y to the weight, where p is the softmax (sigmoid for k = 1):
+    Lin et al., Focal Loss for Dense Object Detection, 2017, eq. 5. Its α_t is w_y / Σw here, since the value is a mean.
+    With `one_vs_rest` each class has its own sigmoid against all other classes, and a pixel adds the mean of the k
+    binary losses: the form of segmentation_models.pytorch and, for detection, of the paper.
 
     Args:
         logits: f32[b,h,w,k], or any leading shape.
         labels: integers of the leading shape, 0..k-1 (0..1 for k = 1) or IGNORE.
-        gamma: γ; 0 is the cross-entropy.
-        alpha: the paper's α: the positive side of a sigmoid counts α, the negative 1 - α, in the sum alone. By default
-            both count 1. For k = 1 and `one_vs_rest`.
-        one_vs_rest: a sigmoid a class instead of one softmax, for k > 1.
+        gamma: γ; 0 gives the cross-entropy.
+        alpha: the paper's α: in the sum (not in the weight) the positive side of a sigmoid counts α and the negative
+            side 1 - α. By default both count 1. For k = 1 and `one_vs_rest`.
+        one_vs_rest: one sigmoid per class instead of one softmax, for k > 1.
         class_weights: f32[k] (f32[2] for k = 1), by default all 1.
 
     Raises:
-        ValueError: if the shapes disagree, labels are no integers, or alpha is given for a softmax of several.
+        ValueError: if the shapes disagree, labels are not integers, or alpha is given for a softmax of several classes.
     """
     logits, classes = check(logits, labels)
     several = logits.shape[-1] > 1
@@ -59,7 +59,7 @@ def focal(
 
 
 def _modulated(log_p: jax.Array, gamma: float) -> jax.Array:
-    """-(1 - p)^γ log p, with 1 - p from log p so that no digit is lost where p is near 1."""
+    """-(1 - p)^γ log p; 1 - p is computed from log p, which keeps full precision where p is near 1."""
     if gamma == 0.0:
         return -log_p
     return -(jnp.maximum(-jnp.expm1(log_p), _LEAST) ** gamma) * log_p

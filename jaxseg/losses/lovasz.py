@@ -10,19 +10,19 @@ from jaxseg.types import Array
 def lovasz(logits: Array, labels: Array) -> SumWeight:
     """Lovász-softmax of each image, f32[b,h,w,k] and i32[b,h,w] -> (sum over images f32[], number of images f32[]).
 
-    The mean over the classes present in the image of the Lovász extension of 1 - IoU_c at the errors |y_c - p_c|; for
-    k = 1 the Lovász hinge, at the errors 1 - z (2y - 1) above 0: Berman et al., The Lovász-Softmax loss, 2018, with
-    the gradient of its algorithm 1. An image of IGNORE alone is in neither sum nor number.
+    The loss of an image is the mean, over the classes present in it, of the Lovász extension of 1 - IoU_c at the errors
+    |y_c - p_c|. For k = 1 it is the Lovász hinge, at the errors 1 - z (2y - 1) above 0: Berman et al., The
+    Lovász-Softmax loss, 2018, with the gradient of its algorithm 1. An image of IGNORE pixels only adds to neither.
 
-    The images are sorted one by one. The form that sorts the pixels of the whole batch together is no sum over its
-    parts: its value and gradient would change with the number of devices and micro-batches.
+    The pixels of each image are sorted separately. The form that sorts the pixels of the whole batch together is not a
+    sum over parts of the batch: its value and gradient would change with the number of devices and micro-batches.
 
     Args:
         logits: f32[b,h,w,k], or f32[b,...,k].
         labels: integers i[b,h,w], 0..k-1 (0..1 for k = 1) or IGNORE.
 
     Raises:
-        ValueError: if the shapes disagree or labels are no integers.
+        ValueError: if the shapes disagree or labels are not integers.
     """
     logits, classes = check(logits, labels)
     b, k = labels.shape[0], logits.shape[-1]
@@ -44,10 +44,10 @@ def lovasz(logits: Array, labels: Array) -> SumWeight:
 
 
 def _slopes(errors: jax.Array, truth: jax.Array, counts: jax.Array) -> jax.Array:
-    """Derivative of the extension by the error of each pixel f32[b,k,n]: the fall of the IoU as its turn comes.
+    """Derivative of the extension by the error of each pixel f32[b,k,n]: the decrease of the IoU when it is added.
 
-    The pixels are sorted by falling error, those that are left out last, and the results sorted back: a sort is much
-    faster than a scatter. NaN in `counts` makes all of an image's slopes NaN.
+    The pixels are sorted by decreasing error, with IGNORE pixels last, and the results are sorted back: a sort is much
+    faster than a scatter. NaN in `counts` makes all slopes of the image NaN.
     """
     shape, axis = errors.shape, len(errors.shape) - 1
     inside = jnp.broadcast_to(counts == 1.0, shape)

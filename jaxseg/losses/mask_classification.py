@@ -1,9 +1,9 @@
 """The set loss of mask classification (Cheng et al. 2021, MaskFormer, section 3.2; Cheng et al. 2022, Mask2Former).
 
-An image's segments are the classes that its label has. Each is matched with one query by the Hungarian algorithm, on
-the device; a matched query learns the segment's class and mask, every other query learns "no object". Masks are
-compared at all pixels of the masks' grid, where the papers' release draws 12,544 points: a cell of the grid holds the
-share of each class in the labelled area it covers, and IGNORE has no part in it.
+The segments of an image are the classes in its label. Each segment is matched with one query by the Hungarian
+algorithm, on the device; a matched query learns the segment's class and mask, every other query learns "no object".
+Masks are compared at all cells of their grid (the papers' code samples 12,544 points): the target of a cell is the
+share of each class in the area that it covers. IGNORE pixels belong to no class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,15 +33,15 @@ def mask_classification_stats(
     """Sums over the images of a batch that add over batches; see `mask_classification_from_stats`.
 
     Args:
-        queries: class logits f32[l,b,q,k+1], the last for "no object", and mask logits f32[l,b,y,x,q], of l predictions
-            that are matched and scored one by one and added.
-        labels: i32[b,h,w], 0..k-1 or IGNORE. An image that is IGNORE alone counts nowhere.
-        class_weight, mask_weight, dice_weight: of the terms in the cost of a match.
+        queries: of l predictions, class logits f32[l,b,q,k+1], the last for "no object", and mask logits
+            f32[l,b,y,x,q]. Each prediction is matched and scored separately; their losses are added.
+        labels: i32[b,h,w], 0..k-1 or IGNORE. An image of IGNORE pixels only is left out.
+        class_weight, mask_weight, dice_weight: weights of the terms in the cost of a match.
         no_object: weight of "no object" in the class term.
 
     Returns:
         "class" f32[l,2], sum and weight over queries; "mask" and "dice", f32[l], sums over segments; "segments" f32[],
-        their number, NaN if a label is outside the classes.
+        the number of segments, NaN if a label is outside the classes.
     """
     classes, masks = (jnp.asarray(x, jnp.float32) for x in queries)
     if labels.ndim != 3 or masks.ndim != 5 or masks.shape[1] != labels.shape[0] or classes.ndim != 4:
@@ -70,7 +70,7 @@ def mask_classification_from_stats(
     mask_weight: NotNegative = MASK,
     dice_weight: NotNegative = DICE,
 ) -> SumWeight:
-    """The loss of summed stats, (f32[], 1): over predictions, the class term plus mask and Dice terms a segment."""
+    """The loss of summed stats, (f32[], 1): over predictions, the class term plus mask and Dice terms per segment."""
     class_term = jnp.sum(divide(stats["class"][:, 0], stats["class"][:, 1]))
     segments = jnp.broadcast_to(stats["segments"], stats["mask"].shape)
     masks = mask_weight * stats["mask"] + dice_weight * stats["dice"]
@@ -80,7 +80,7 @@ def mask_classification_from_stats(
 def class_areas(labels: Array, classes: int, size: Sequence[int]) -> jax.Array:
     """Labels i32[b,h,w] -> f32[b,y·x,k]: the share of each cell of a y by x grid that each class covers.
 
-    IGNORE belongs to no class, so that a cell's shares may add to less than 1.
+    IGNORE belongs to no class, so the shares of a cell may add to less than 1.
     """
     truth = one_hot(labels, classes).astype(jnp.float32)
     rows, columns = (_overlap(n, cells) for n, cells in zip(labels.shape[1:], size))
@@ -90,7 +90,7 @@ def class_areas(labels: Array, classes: int, size: Sequence[int]) -> jax.Array:
 
 
 def _overlap(pixels: int, cells: int) -> np.ndarray:
-    """How much of each of `cells` equal parts of a line each of its `pixels` equal parts covers: f32[cells,pixels]."""
+    """The share of each cell that each pixel covers, of a line of equal cells and equal pixels: f32[cells,pixels]."""
     cell = np.arange(cells + 1) / cells
     pixel = np.arange(pixels + 1) / pixels
     shared = np.minimum(cell[1:, None], pixel[None, 1:]) - np.maximum(cell[:-1, None], pixel[None, :-1])
@@ -125,7 +125,7 @@ def _image_stats(
 def _pairwise(masks: jax.Array, area: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean cross-entropy and Dice loss of each mask with each class, f32[p,q], f32[p,k] -> f32[q,k] twice.
 
-    A pixel counts by its labelled share. Dice has the release's smoothing by 1 on either side of the line.
+    A pixel is weighted by its labelled share. Dice adds 1 to numerator and denominator, as the papers' code does.
     """
     valid = jnp.sum(area, axis=1)
     total = jnp.maximum(jnp.sum(valid), 1e-6)
@@ -141,12 +141,12 @@ def _pairwise(masks: jax.Array, area: jax.Array) -> tuple[jax.Array, jax.Array]:
 def match(cost: jax.Array, present: jax.Array) -> jax.Array:
     """The cheapest matching of present classes with queries, f32[q,k], bool[k] -> bool[q,k].
 
-    Each present class has one query, and a query at most one class; where there are fewer queries than present classes,
-    each query has one. What is absent costs every query the same, so that it cannot change who is matched.
+    Each present class gets one query, and a query at most one class; if there are fewer queries than present classes,
+    each query gets one class. An absent class costs every query the same and therefore does not affect the matching.
     """
     q, k = cost.shape
     cost = jnp.nan_to_num(cost, nan=0.0, posinf=1e6, neginf=-1e6)
-    # Dear enough that no present class is given up for an absent one.
+    # High enough that an absent class never takes the query of a present one.
     absent = 0.0 if q >= k else min(q, k) * (jnp.max(cost) - jnp.min(cost) + 1.0)
     rows, columns = optax.assignment.hungarian_algorithm(jnp.where(present.reshape(1, -1), cost, absent))
     pairs = jnp.zeros((q, k), bool).at[rows, columns].set(True)

@@ -1,12 +1,12 @@
 """Losses that compare whole sets of pixels, class by class: Dice, Jaccard, Tversky, generalised Dice.
 
-All four are ratios of three sums a class c, the intersection I = Σ p_c y_c, the predicted P = Σ p_c (Σ p_c² if
-`squared`) and the true T = Σ y_c. `overlap_stats` gives the sums, which add over pixels, examples, devices and
-micro-batches; a `*_from_stats` function forms the ratio of the totals. With `per_image` each image keeps sums of its
-own, and what adds over images is the finished (sum, weight); an image of IGNORE alone is in neither.
+All four are ratios of three sums per class c: the intersection I = Σ p_c y_c, the predicted P = Σ p_c (Σ p_c² if
+`squared`) and the true T = Σ y_c. `overlap_stats` returns the sums, which add over pixels, examples, devices and
+micro-batches; a `*_from_stats` function computes the ratio of the totals. With `per_image` the ratio is computed for
+each image, and the resulting (sum, weight) is added over images; an image of IGNORE pixels only adds to neither.
 
-A class without true pixels adds 0 to the sum and 1 to the number of classes (generalised Dice aside): it has no overlap
-to gain, and its false positives are the losses of other classes. For k = 1 the one class is the foreground.
+Except in generalised Dice, a class without true pixels adds 0 to the sum and 1 to the number of classes: it has no
+overlap to gain, and its false positives raise the losses of other classes. For k = 1 the one class is the foreground.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from jaxseg.types import Array
 
 Stats = Mapping[str, jax.Array]
 
-# What a score is at least before its logarithm, or its loss before a power.
+# Lower bound of a score before its logarithm, and of a loss before it is raised to a power.
 _LEAST = 1e-7
 
 
@@ -32,11 +32,11 @@ def overlap_stats(
     Args:
         logits: f32[b,h,w,k], or any leading shape.
         labels: integers of the leading shape, 0..k-1 (0..1 for k = 1) or IGNORE.
-        squared: squares p in the predicted.
+        squared: squares p in the predicted sum.
         per_image: keeps the first axis.
 
     Raises:
-        ValueError: if the shapes disagree or labels are no integers.
+        ValueError: if the shapes disagree or labels are not integers.
     """
     logits, classes = check(logits, labels)
     counts = valid(labels, classes)[..., None]
@@ -63,34 +63,34 @@ def dice(
 ) -> SumWeight:
     """Dice loss, f32[b,h,w,k] and i32[b,h,w] -> (Σ_c 1 - score_c f32[], number of classes f32[]).
 
-    score_c = (2 Σ p_c y_c + smooth) / (Σ p_c² + Σ y_c² + smooth), sums over all pixels of the batch: Milletari et al.,
-    V-Net, 2016, eq. 2 (`squared`), or with Σ p_c + Σ y_c below the line.
+    score_c = (2 Σ p_c y_c + smooth) / (Σ p_c² + Σ y_c² + smooth), with sums over all pixels of the batch: Milletari et
+    al., V-Net, 2016, eq. 2 (`squared`). Without `squared` the denominator is Σ p_c + Σ y_c + smooth.
 
     Args:
         logits: f32[b,h,w,k], or any leading shape.
         labels: integers of the leading shape, 0..k-1 (0..1 for k = 1) or IGNORE.
         squared: squares p in the cardinality.
-        per_image: a score of each image, instead of one of the batch.
-        smooth: added above and below the line.
-        log: -log(score_c) in place of 1 - score_c.
+        per_image: one score for each image instead of one for the batch.
+        smooth: added to the numerator and the denominator.
+        log: -log(score_c) instead of 1 - score_c.
         include_background: False leaves class 0 out of sum and number, for k > 1.
 
     Raises:
-        ValueError: if the shapes disagree, labels are no integers, or k = 1 has no background to leave out.
+        ValueError: if the shapes disagree, labels are not integers, or `include_background` is False for k = 1.
     """
     stats = dice_stats(logits, labels, squared=squared, per_image=per_image)
     return dice_from_stats(stats, smooth=smooth, log=log, include_background=include_background)
 
 
 def dice_stats(logits: Array, labels: Array, *, squared: bool = True, per_image: bool = False) -> dict[str, jax.Array]:
-    """The sums that `dice` divides, `overlap_stats` with the squares of V-Net by default."""
+    """The sums that `dice` divides: `overlap_stats`, with the squares of V-Net by default."""
     return overlap_stats(logits, labels, squared=squared, per_image=per_image)
 
 
 def dice_from_stats(
     stats: Stats, *, smooth: NotNegative = 0.0, log: bool = False, include_background: bool = True
 ) -> SumWeight:
-    """Forms (Σ_c 1 - score_c, number of classes) of `dice` from summed `dice_stats`."""
+    """Computes (Σ_c 1 - score_c, number of classes) of `dice` from summed `dice_stats`."""
     below = stats["predicted"] + stats["truth"] + smooth
     return _finish(stats, _score(stats, 2.0 * stats["intersection"] + smooth, below), log, include_background)
 
@@ -119,7 +119,7 @@ def jaccard(
 def jaccard_from_stats(
     stats: Stats, *, smooth: NotNegative = 0.0, log: bool = False, include_background: bool = True
 ) -> SumWeight:
-    """Forms (Σ_c 1 - score_c, number of classes) of `jaccard` from summed `overlap_stats`."""
+    """Computes (Σ_c 1 - score_c, number of classes) of `jaccard` from summed `overlap_stats`."""
     both = stats["intersection"]
     below = stats["predicted"] + stats["truth"] - both + smooth
     return _finish(stats, _score(stats, both + smooth, below), log, include_background)
@@ -140,10 +140,10 @@ def tversky(
     """(Focal) Tversky loss, f32[b,h,w,k] and i32[b,h,w] -> (Σ_c (1 - score_c)^γ f32[], number of classes f32[]).
 
     score_c = (I + smooth) / (I + α FP + β FN + smooth) with FP = P - I and FN = T - I: Salehi et al., Tversky loss
-    function, 2017, whose best α and β are the defaults. α = β = .5 is Dice without squares, α = β = 1 Jaccard.
-    γ is the exponent itself: the focal Tversky loss of Abraham and Khan, 2018, writes it 1/γ, and its 4/3 is
-    .75 here. Each class is raised before the mean; segmentation_models.pytorch raises the mean, which is equal for
-    one class or γ = 1.
+    function, 2017; the defaults are its best α and β. α = β = .5 is Dice without squares, α = β = 1 is Jaccard.
+    γ is the exponent itself: the focal Tversky loss of Abraham and Khan, 2018, writes the exponent as 1/γ, so its
+    γ = 4/3 is .75 here. The loss of each class is raised to γ before the mean; segmentation_models.pytorch raises the
+    mean, which gives the same for one class or γ = 1.
 
     Args and Raises: as `dice`.
     """
@@ -162,7 +162,7 @@ def tversky_from_stats(
     smooth: NotNegative = 0.0,
     include_background: bool = True,
 ) -> SumWeight:
-    """Forms (Σ_c (1 - score_c)^γ, number of classes) of `tversky` from summed `overlap_stats`."""
+    """Computes (Σ_c (1 - score_c)^γ, number of classes) of `tversky` from summed `overlap_stats`."""
     both = stats["intersection"]
     below = both + alpha * (stats["predicted"] - both) + beta * (stats["truth"] - both) + smooth
     return _finish(stats, _score(stats, both + smooth, below), False, include_background, gamma)
@@ -171,11 +171,11 @@ def tversky_from_stats(
 def generalised_dice(
     logits: Array, labels: Array, *, squared: bool = False, per_image: bool = False, include_background: bool = True
 ) -> SumWeight:
-    """Generalised Dice loss, f32[b,h,w,k] and i32[b,h,w] -> (1 - score f32[], 1), or sums over images `per_image`.
+    """Generalised Dice loss, f32[b,h,w,k] and i32[b,h,w] -> (1 - score f32[], 1); sums over images if `per_image`.
 
     score = 2 Σ_c w_c I_c / Σ_c w_c (P_c + T_c) with w_c = 1 / T_c²: Sudre et al., Generalised Dice overlap, 2017,
     section 2.1. A class without true pixels gets the largest weight of the others, as in MONAI, so that predicting it
-    costs; with no true pixel in any class the loss is 0.
+    raises the loss; without a true pixel in any class the loss is 0.
 
     Args and Raises: as `dice`.
     """
@@ -184,14 +184,14 @@ def generalised_dice(
 
 
 def generalised_dice_from_stats(stats: Stats, *, include_background: bool = True) -> SumWeight:
-    """Forms (1 - score, 1), summed over images, of `generalised_dice` from summed `overlap_stats`."""
+    """Computes (1 - score, 1), summed over images, of `generalised_dice` from summed `overlap_stats`."""
     both, predicted, truth = (
         foreground(stats[name], include_background) for name in ("intersection", "predicted", "truth")
     )
     absent = truth == 0
     rarest = jnp.min(jnp.where(absent, jnp.inf, truth), axis=-1, keepdims=True)
     nothing = jnp.all(absent, axis=-1)
-    # Each weight over that of the rarest class, which keeps them in 0..1 and leaves the ratio as it is.
+    # Each weight is divided by that of the rarest class, which keeps it in 0..1 and does not change the ratio.
     weight = jnp.where(absent, 1.0, jnp.square(rarest / jnp.where(absent, 1.0, truth)))
     below = jnp.where(nothing, 1.0, jnp.sum(weight * (predicted + truth), axis=-1))
     loss = 1.0 - 2.0 * jnp.sum(weight * both, axis=-1) / below
@@ -199,13 +199,13 @@ def generalised_dice_from_stats(stats: Stats, *, include_background: bool = True
 
 
 def _score(stats: Stats, above: jax.Array, below: jax.Array) -> jax.Array:
-    """above / below, 1 for a class without true pixels."""
+    """above / below, and 1 for a class without true pixels."""
     absent = stats["truth"] == 0  # False for the NaN of a label outside the classes
     return jnp.where(absent, 1.0, above / jnp.where(absent, 1.0, below))
 
 
 def _finish(stats: Stats, score: jax.Array, log: bool, include_background: bool, gamma: float = 1.0) -> SumWeight:
-    """Scores f32[k] or f32[b,k] -> (Σ loss, number of classes, in each image that has a valid pixel)."""
+    """Scores f32[k] or f32[b,k] -> (Σ loss, number of classes); with b, over the images that have a valid pixel."""
     score = foreground(score, include_background)
     loss = -jnp.log(jnp.maximum(score, _LEAST)) if log else 1.0 - score
     if gamma != 1.0:

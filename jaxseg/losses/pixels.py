@@ -1,4 +1,4 @@
-"""What every loss is made of: checked arguments, one-hot truth, valid pixels, probabilities, and the one division."""
+"""Parts that all losses share: checked arguments, one-hot truth, valid pixels, probabilities, and the division."""
 
 from collections.abc import Sequence
 from typing import Annotated, TypeAlias
@@ -24,13 +24,13 @@ def probabilities(logits: Array) -> jax.Array:
 
 
 def divide(sum_: jax.Array, weight: jax.Array) -> jax.Array:
-    """sum / weight, and 0 with a zero gradient where the weight is 0: a batch of IGNORE alone teaches nothing."""
+    """sum / weight, and 0 with a zero gradient where the weight is 0: a batch of IGNORE pixels only has no effect."""
     empty = weight == 0
     return jnp.where(empty, 0.0, sum_ / jnp.where(empty, 1.0, weight))
 
 
 def check(logits: Array, labels: Array) -> tuple[jax.Array, int]:
-    """Returns float32 logits and the number of classes that labels may name."""
+    """Returns float32 logits and the number of classes that labels may have."""
     if logits.ndim < 1 or logits.shape[:-1] != labels.shape:
         raise ValueError(
             f"Labels need the shape of the logits without the class axis, got {labels.shape} for logits {logits.shape}."
@@ -40,13 +40,13 @@ def check(logits: Array, labels: Array) -> tuple[jax.Array, int]:
 
 
 def check_integers(labels: Array) -> None:
-    """Raises ValueError for labels of another type."""
+    """Raises ValueError if the labels are not integers."""
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"Labels must be integers, got {labels.dtype}.")
 
 
 def one_hot(labels: Array, classes: int) -> jax.Array:
-    """bool[..., classes]; a comparison, since XLA's gather and its scatter gradient are slow."""
+    """bool[..., classes]; computed by a comparison, since XLA's gather and its scatter gradient are slow."""
     return jnp.asarray(labels, jnp.int32)[..., None] == jnp.arange(classes).reshape((1,) * labels.ndim + (classes,))
 
 
@@ -84,7 +84,7 @@ def checked_weights(weights: Sequence[float] | Array, classes: int) -> tuple[flo
     """Returns class weights as numbers.
 
     Raises:
-        ArgumentError: if there is not one for each class, or they are negative, not finite or all 0.
+        ArgumentError: if their number differs from that of the classes, any is negative or not finite, or all are 0.
     """
     values = np.asarray(weights, np.float64)
     if values.shape != (classes,):
@@ -106,7 +106,7 @@ def sum_pixels(
     weights: jax.Array | None,
     averaged_weight: bool = False,
 ) -> SumWeight:
-    """Sums a loss per pixel; `averaged_weight` says that it has the class weights in it already."""
+    """Sums a loss per pixel; `averaged_weight` means that the loss already includes the class weights."""
     counts = valid(labels, classes)
     if weights is None:
         return jnp.sum(counts * pixel), jnp.sum(counts)

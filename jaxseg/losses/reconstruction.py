@@ -11,12 +11,12 @@ from jaxseg.types import Array
 def reconstruction(pair: Mapping[str, Array], inside: Array | None = None) -> SumWeight:
     """Squared error of images, {"prediction", "target"} f32[b,h,w,c] each -> (sum f32[], weight f32[]).
 
-    A pixel adds its mean square over the channels to the sum and 1 to the weight. Labels have no part in it: the target
-    is the image, and images without labels count as all others.
+    A pixel adds its mean squared error over the channels to the sum and 1 to the weight. Labels are not used: the
+    target is the image, and images without labels count like all others.
 
     Args:
         pair: the images.
-        inside: bool[b,h,w], False for pixels that fill an image up and are in neither; None: all count.
+        inside: bool[b,h,w], False for pixels that pad an image, which add to neither; None: all count.
 
     Raises:
         ValueError: if the shapes disagree.

@@ -1,4 +1,4 @@
-"""The losses by name, as `make_loss` and the configuration spell them: a new loss is one file and one row here."""
+"""The losses by the names used in `make_loss` and in configurations. A new loss needs one file and one row here."""
 
 from jaxseg.losses.boundary import boundary, boundary_f1
 from jaxseg.losses.definition import Definition

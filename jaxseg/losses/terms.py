@@ -1,4 +1,4 @@
-"""Losses that are means over pixels: cross-entropies and the squared error, see `jaxseg.losses` for the conventions."""
+"""Losses that are means over pixels: cross-entropies and squared error; see `jaxseg.losses` for the conventions."""
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,8 @@ def cross_entropy(
     """Cross-entropy of softmax, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
     With target distribution q = (1 - s)·onehot(y) + s/k, a pixel adds -Σ_c w_c q_c log p_c to the sum and w_y to the
-    weight (1 without class weights): the convention of torch's `cross_entropy`. One logit z stands for the two logits
-    (0, z).
+    weight (1 without class weights): the convention of torch's `cross_entropy`. A single logit z is treated as the two
+    logits (0, z).
 
     Args:
         logits: f32[b,h,w,k], or any leading shape.
@@ -35,7 +35,7 @@ def cross_entropy(
         label_smoothing: s in [0, 1).
 
     Raises:
-        ValueError: if the shapes disagree or labels are no integers.
+        ValueError: if the shapes disagree or labels are not integers.
     """
     logits, classes = check(logits, labels)
     if logits.shape[-1] == 1:
@@ -49,17 +49,17 @@ def cross_entropy(
 
 @jax.custom_jvp
 def _target_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """-Σ_c target_c log softmax(logits)_c, f32[...,k] and f32[...,k] -> f32[...], for targets of any sum A.
+    """-Σ_c target_c log softmax(logits)_c, f32[...,k] and f32[...,k] -> f32[...], for targets with any sum A.
 
-    Equal to A·lse(z) - Σ_c target_c z_c, with z shifted by its maximum so that nothing large cancels. The derivative
-    A·softmax(z) - target is written out because the automatic one passes over the logits twice as often.
+    Equal to A·lse(z) - Σ_c target_c z_c, with z shifted by its maximum so that no large numbers cancel. The derivative
+    A·softmax(z) - target is written out because automatic differentiation reads the logits twice as often.
     """
     return _shifted_cross_entropy(logits, target)[0]
 
 
 @_target_cross_entropy.defjvp
 def _target_cross_entropy_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    logits, target = primals  # the target comes of labels and has no tangent
+    logits, target = primals  # the target comes from labels and has no tangent
     value, log_p = _shifted_cross_entropy(logits, target)
     slope = jnp.exp(log_p) * jnp.sum(target, axis=-1, keepdims=True) - target
     return value, jnp.sum(slope * tangents[0], axis=-1)
@@ -69,7 +69,7 @@ def _shifted_cross_entropy(logits: jax.Array, target: jax.Array) -> tuple[jax.Ar
     """The cross-entropy and log softmax(logits)."""
     shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     log_sum = jnp.log(jnp.sum(jnp.exp(shifted), axis=-1))
-    right = jnp.sum(jnp.where(target == 0, 0.0, target * shifted), axis=-1)  # a class ruled out by -inf adds nothing
+    right = jnp.sum(jnp.where(target == 0, 0.0, target * shifted), axis=-1)  # a class with a logit of -inf adds nothing
     return jnp.sum(target, axis=-1) * log_sum - right, shifted - log_sum[..., None]
 
 
@@ -78,7 +78,7 @@ def binary_cross_entropy(
 ) -> SumWeight:
     """Sigmoid cross-entropy, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
-    With k = 1 this is `cross_entropy`. With more logits each class is told from all others: a pixel adds
+    With k = 1 this is `cross_entropy`. With more logits each class has a binary loss against all others: a pixel adds
     w_y · Σ_c BCE(σ(z_c), t_c) / k with t = (1 - s)·onehot(y) + s/2 to the sum and w_y to the weight, so that without
     weights the value is the mean over pixels and classes.
 
@@ -97,8 +97,8 @@ def binary_cross_entropy(
 def mse(logits: Array, labels: Array, *, class_weights: ClassWeights = None) -> SumWeight:
     """Squared error of the probabilities, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
-    A pixel adds w_y · Σ_c (p_c - onehot(y)_c)² / k to the sum and w_y to the weight, p = softmax(z) or, for k = 1, the
-    single probability σ(z) against y: the mean over pixels and classes of the Brier score.
+    A pixel adds w_y · Σ_c (p_c - onehot(y)_c)² / k to the sum and w_y to the weight, with p = softmax(z) or, for k = 1,
+    the single probability σ(z) compared with y: the mean over pixels and classes of the Brier score.
 
     Args and Raises: as `cross_entropy`.
     """
@@ -113,7 +113,7 @@ def median_frequency_weights(counts: Array, present: Array) -> np.ndarray:
     """Class weights that balance rare classes, i64[k] and i64[k] -> f32[k].
 
     w_c = median(f) / f_c with f_c = counts_c / present_c: Eigen and Fergus, Predicting Depth, Surface Normals and
-    Semantic Labels, 2015, section 6.3.2. A class that never occurs gets 0 and stays out of the median.
+    Semantic Labels, 2015, section 6.3.2. A class that never occurs gets 0 and is left out of the median.
 
     Args:
         counts: pixels of each class over the training data.
