@@ -1,8 +1,8 @@
-"""Metrics: sums on the device that add over pixels, examples, devices and batches, and numbers made of them once.
+"""Metrics: sums on the device that add over pixels, examples, devices and batches, and numbers computed from the total.
 
-`confusion` has the integer matrix that IoU and its like come from, `calibration` the bins that tell whether
-probabilities can be believed. Distances between boundaries need whole images on the host and files' libraries: see
-`jaxseg.inference.surface`.
+`confusion` has the integer matrix from which IoU and related metrics are computed, `calibration` the bins that show
+whether probabilities match accuracies. Distances between boundaries need whole images on the host and further
+libraries: see `jaxseg.inference.surface`.
 """
 
 from jaxseg.metrics.calibration import Calibration, calibration, calibration_dict, calibration_stats

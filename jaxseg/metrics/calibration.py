@@ -16,17 +16,17 @@ from jaxseg.types import Array
 def calibration_stats(logits: Array, labels: Array, bins: int = 15) -> dict[str, jax.Array]:
     """Sums over pixels by confidence: count i32[bins], correct i32[bins] and confidence f32[bins].
 
-    The confidence of a pixel is the probability of its predicted class, and bin m (from 0) holds those in
-    (m / bins, (m + 1) / bins]. The sums add over batches; add them as int64 and float64 on the host. Labels outside
-    0..k-1, IGNORE among them, are left out.
+    The confidence of a pixel is the probability of its predicted class. Bin m (from 0) holds the pixels with confidence
+    in (m / bins, (m + 1) / bins]. The sums add over batches; add them as int64 and float64 on the host. Pixels with
+    labels outside 0..k-1, including IGNORE, are left out.
 
     Args:
         logits: f[b,h,w,k], softmax for k > 1 and sigmoid for k = 1.
         labels: i[b,h,w].
-        bins: of equal width.
+        bins: number of bins of equal width.
 
     Raises:
-        ValueError: if the shapes disagree or labels are no integers.
+        ValueError: if the shapes disagree or labels are not integers.
     """
     logits = jnp.asarray(logits, jnp.float32)
     if logits.shape[:-1] != labels.shape or not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -49,13 +49,13 @@ def calibration_stats(logits: Array, labels: Array, bins: int = 15) -> dict[str,
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calibration:
-    """Numbers of the summed bins; per-bin arrays are f64[bins], NaN in an empty bin. All NaN if no pixel counts.
+    """Numbers of the summed bins; per-bin arrays are f64[bins], NaN in an empty bin. All are NaN if no pixel counts.
 
     error: expected calibration error, Σ_m n_m/n |accuracy_m - confidence_m|: Guo et al., On Calibration of Modern
         Neural Networks, 2017, eq. 3.
-    largest_error: max_m |accuracy_m - confidence_m|, its eq. 5.
-    confidence, accuracy: the mean over the pixels of each bin: together the reliability diagram.
-    count: i64[bins].
+    largest_error: max_m |accuracy_m - confidence_m|, eq. 5 of the same paper.
+    confidence, accuracy: the means over the pixels of each bin; plotted together they give the reliability diagram.
+    count: i64[bins], the pixels of each bin.
     """
 
     error: float
@@ -79,7 +79,7 @@ def calibration(stats: Mapping[str, Array]) -> Calibration:
 
 
 def calibration_dict(result: Calibration) -> dict[str, Any]:
-    """The numbers as JSON can hold them, None for NaN; `bins` lists one dictionary a bin."""
+    """The numbers in the types of JSON, with None for NaN; `bins` lists one dictionary per bin."""
     columns = zip(result.count, result.confidence, result.accuracy)
     return {
         "error": plain(result.error),

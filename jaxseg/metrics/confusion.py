@@ -1,4 +1,4 @@
-"""Metrics of segmentation: an integer confusion matrix summed on the device, turned into numbers once on the host."""
+"""Segmentation metrics: an integer confusion matrix summed on the device, and scores computed from it on the host."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ import numpy as np
 from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
 from jaxseg.types import Array
 
-# Pixels whose one-hot matrices are multiplied at a time: bounds their memory, and float32 counts them exactly.
+# Pixels whose one-hot matrices are multiplied at a time. This limits their memory, and float32 counts them exactly.
 _BLOCK = 1 << 18
 
 
 def num_confusion_classes(num_classes: int) -> int:
-    """The rows of the confusion matrix of a model with k logits: k, and 2 for the single logit of a binary model."""
+    """The number of rows of the confusion matrix of a model with k logits: k, or 2 for a binary model with k = 1."""
     return max(num_classes, 2)
 
 
 def predict_classes(logits: Array) -> jax.Array:
-    """The likeliest class, f[b,h,w,k] -> i32[b,h,w]; ties go to the first; for k = 1 it is logit > 0."""
+    """The most probable class, f[b,h,w,k] -> i32[b,h,w]: the first of equals; for k = 1 it is logit > 0."""
     logits = jnp.asarray(logits)
     if logits.shape[-1] == 1:
         return (logits[..., 0] > 0).astype(jnp.int32)
@@ -32,7 +32,8 @@ def predict_classes(logits: Array) -> jax.Array:
 def confusion_matrix(predictions: Array, labels: Array, num_classes: int) -> jax.Array:
     """Counts pixels by (truth, prediction), i[b,h,w] and i[b,h,w] -> i32[k,k], rows truth, columns prediction.
 
-    IGNORE, like any other label outside 0..k-1, is left out. Exact below 2^31 pixels; sum batches as int64 on the host.
+    Pixels with IGNORE or any other label outside 0..k-1 are left out. Counts are exact below 2^31 pixels; sum batches
+    as int64 on the host.
 
     Args:
         predictions: integers, any shape.
@@ -40,14 +41,14 @@ def confusion_matrix(predictions: Array, labels: Array, num_classes: int) -> jax
         num_classes: k, see `num_confusion_classes`.
 
     Raises:
-        ValueError: if the shapes differ or either is no integer array.
+        ValueError: if the shapes differ or either is not an integer array.
     """
     if predictions.shape != labels.shape:
         raise ValueError(f"Predictions and labels need one shape, got {predictions.shape} and {labels.shape}.")
     for name, array in (("Predictions", predictions), ("Labels", labels)):
         if not jnp.issubdtype(array.dtype, jnp.integer):
             raise ValueError(f"{name} must be integers, got {array.dtype}.")
-    # The leading axis stays whole: it may be sharded over devices, which then count their own examples.
+    # The leading axis is not merged with the others: it may be sharded over devices, each counting its own examples.
     rows = labels.shape[0] if labels.ndim > 1 else 1
     truth = jnp.asarray(labels, jnp.int32).reshape(rows, -1)
     prediction = jnp.asarray(predictions, jnp.int32).reshape(rows, -1)
@@ -57,14 +58,14 @@ def confusion_matrix(predictions: Array, labels: Array, num_classes: int) -> jax
 
 
 def _count_cells(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.Array:
-    """Adds 1 to the cell of each pixel: a nanosecond a pixel on a CPU, but colliding atomics on a GPU."""
+    """Adds 1 to the cell of each pixel: about 1 ns per pixel on a CPU, but slow on a GPU, where atomic adds collide."""
     counted = (truth >= 0) & (truth < k) & (prediction >= 0) & (prediction < k)
     cell = jnp.where(counted, truth * k + prediction, k * k)
     return jnp.zeros(k * k + 1, jnp.int32).at[cell].add(1)[:-1].reshape(k, k)
 
 
 def _count_products(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.Array:
-    """Multiplies one-hot matrices, in blocks of pixels so that they stay small and float32 counts exact."""
+    """Multiplies one-hot matrices, in blocks of pixels to keep them small and the counts exact in float32."""
     total = jnp.zeros((k, k), jnp.int32)
     columns = max(1, _BLOCK // truth.shape[0])
     for start in range(0, truth.shape[1], columns):
@@ -76,14 +77,15 @@ def _count_products(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.A
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
-    """Numbers of one confusion matrix; per-class arrays are f64[k]. NaN where a ratio has nothing below the line.
+    """Numbers of one confusion matrix; per-class arrays are f64[k]. A ratio is NaN where its denominator is 0.
 
-    iou TP/(TP+FP+FN) and f1 2TP/(2TP+FP+FN) are NaN for a class absent from both truth and prediction, precision for
-    one never predicted, recall for one without true pixels; the means leave NaN out. All are NaN if no pixel counts.
+    iou TP/(TP+FP+FN) and f1 2TP/(2TP+FP+FN) are NaN for a class absent from both truth and prediction, precision for a
+    class that is never predicted, recall for a class without true pixels; the means leave NaN out. All are NaN if no
+    pixel counts.
 
     pixel_accuracy: share of pixels that are right.
     mean_accuracy: mean recall.
-    mean_iou, mean_f1: means over classes; of the whole split's matrix, not of images.
+    mean_iou, mean_f1: means over classes, computed from the matrix of the whole split and not image by image.
     frequency_weighted_iou: IoU weighted by each class's share of true pixels.
     support: i64[k], true pixels of each class.
     """
@@ -138,10 +140,10 @@ def scores(confusion: Array) -> Scores:
 
 
 def table(result: Scores, class_names: Sequence[str]) -> str:
-    """A Markdown table with a line a class and the summary numbers under it, in percent; "-" stands for NaN.
+    """A Markdown table with one line per class and the summary numbers under it, in percent; "-" stands for NaN.
 
     Raises:
-        ValueError: if there are not as many names as classes.
+        ValueError: if the number of names differs from that of the classes.
     """
     _check_names(result, class_names)
     total = max(int(result.support.sum()), 1)
@@ -155,10 +157,10 @@ def table(result: Scores, class_names: Sequence[str]) -> str:
 
 
 def scores_dict(result: Scores, class_names: Sequence[str]) -> dict[str, Any]:
-    """The scores as shares of 1 that JSON can hold, None for NaN; `classes` lists one dictionary a class.
+    """The scores in 0..1 in the types of JSON, with None for NaN; `classes` lists one dictionary per class.
 
     Raises:
-        ValueError: if there are not as many names as classes.
+        ValueError: if the number of names differs from that of the classes.
     """
     _check_names(result, class_names)
     classes = [

@@ -1,4 +1,4 @@
-"""What scores have in common when they are shown: means that leave NaN out, numbers for JSON, Markdown tables."""
+"""Shared formatting of scores: means that leave NaN out, numbers for JSON, Markdown tables."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 def nan_mean(values: np.ndarray) -> float:
-    """The mean of the numbers among f64[n], NaN where there are none, without a warning."""
+    """The mean of the values of f64[n] that are not NaN; NaN if there are none, without a warning."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if len(present) else float("nan")
 
 
 def plain(value: float) -> float | None:
-    """The number as JSON can hold it: None for NaN."""
+    """The number for JSON: None for NaN."""
     return None if np.isnan(value) else float(value)
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table, header first; the first column is aligned left, the others right."""
+    """The lines of a Markdown table, header first; the first column is left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) + " |"

@@ -1,4 +1,4 @@
-"""Between an image's native size, at which it is scored, and the size at which the network sees it."""
+"""Conversions between the native size of an image, at which it is scored, and the size that the network sees."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jaxseg.nn import resize_to_sizes
 
 
 def to_native_sizes(logits: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:
-    """Brings each image's logits to its own native size, in the top left of a canvas that holds the largest."""
+    """Resizes each image's logits to its native size, in the top left of a canvas that holds the largest image."""
     if logits.shape[1:3] != tuple(canvas):
         return resize_to_sizes(logits, sizes, tuple(canvas))
     same = jnp.all(sizes == jnp.array(canvas)[None])
@@ -15,7 +15,7 @@ def to_native_sizes(logits: jax.Array, sizes: jax.Array, canvas: tuple[int, int]
 
 
 def to_image_size(labels: jax.Array, sizes: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Brings labels i32[b,y,x] of native sizes, in the top left of their canvas, to the image's grid (nearest)."""
+    """Resizes labels i32[b,y,x] of native sizes, in the top left of their canvas, to the image's grid (nearest)."""
 
     def one(label: jax.Array, native: jax.Array) -> jax.Array:
         for axis in (0, 1):
@@ -28,6 +28,6 @@ def to_image_size(labels: jax.Array, sizes: jax.Array, size: tuple[int, int]) ->
 
 
 def inside_mask(sizes: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """i32[b,2] -> bool[b,y,x]: the pixels in the top left that are each image's own."""
+    """Sizes i32[b,2] -> bool[b,y,x]: True for the pixels in the top left that belong to each image."""
     row, column = (jnp.arange(n).reshape(1, n) < sizes[:, axis : axis + 1] for axis, n in enumerate(size))
     return row[:, :, None] & column[:, None, :]
