@@ -15,14 +15,14 @@ WRONG_COLOR = (214, 39, 40)
 
 
 def default_colors(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """Returns `num_classes` (at most 500) colours, black first, each as different as possible from those before it."""
+    """Returns `num_classes` (at most 500) colours: black, then each as different as possible from all before it."""
     levels = np.arange(0, 256, 36)
     candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.float64)
-    greys = np.ptp(candidates, axis=1) < 72  # kept for IGNORE and for shading
+    greys = np.ptp(candidates, axis=1) < 72  # reserved for IGNORE and for shading
     candidates = np.concatenate([np.zeros((1, 3)), candidates[~greys]])
     if not 0 <= num_classes <= 500:
         raise ValueError(f"default_colors gives 0 to 500 colours, got {num_classes}.")
-    # Rough weights of the eye: green counts most.
+    # Approximate sensitivity of the eye: highest for green.
     weighted = candidates * np.sqrt([2.0, 4.0, 3.0])
     chosen, distance = [0], np.sum((weighted - weighted[0]) ** 2, axis=1)
     while len(chosen) < num_classes:

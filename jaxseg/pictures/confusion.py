@@ -56,7 +56,7 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: str |
 
 
 def _absent(row: int, k: int) -> Any:
-    """A hatched strip over the row of a class without a true pixel."""
+    """A hatched strip over the row of a class without true pixels."""
     from matplotlib.patches import Rectangle
 
     return Rectangle((-0.5, row - 0.5), k, 1, facecolor="0.95", edgecolor="0.8", hatch="////", linewidth=0)

@@ -1,4 +1,4 @@
-"""What the matplotlib figures share: resolution, short names, and writing to PNG files atomically."""
+"""Shared parts of the matplotlib figures: resolution, short names, and writing PNG files atomically."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -10,7 +10,7 @@ from jaxseg.types import IGNORE
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """Returns u8[h,w,3] of u8, u16 or f32 (in [0, 1]) [h,w] or [h,w,c]: grey for c < 3, else channels 0 to 2."""
+    """Returns u8[h,w,3] from u8, u16 or f32 (in [0, 1]) [h,w] or [h,w,c]: grey for c < 3, else channels 0 to 2."""
     image = np.asarray(image)
     if image.ndim == 2:
         image = image[:, :, None]
@@ -22,9 +22,10 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float = 0.5) -> np.ndarray:
-    """Returns u8[h,w,3]: the image with the class colours laid over it, clear where the label is IGNORE.
+    """Returns u8[h,w,3]: the image with the class colours laid over it, transparent where the label is IGNORE.
 
-    The image under the colours is grey, which keeps the hues of the legend. Black classes (background) are clear too.
+    The image under the colours is grey, so that the hues match the legend. Black classes (background) are transparent
+    too.
 
     Args:
         image: u8, u16 or f32 in [0, 1], [h,w,c].

@@ -9,7 +9,7 @@ from jaxseg.pictures.figure import DPI, save_figure
 
 
 def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
-    """Draws loss, mIoU and learning rate over the steps, training and validation in one panel each.
+    """Draws loss, mIoU and learning rate over the steps, one panel each; training and validation share a panel.
 
     Args:
         records: the lines of `log.jsonl`: each has "step" and "split" ("train", or the evaluated split), and any of

@@ -1,4 +1,4 @@
-"""Sheets: rows of pictures with captions and a legend, of predictions beside their truth or of overlays."""
+"""Sheets: rows of pictures with captions and a legend, showing predictions beside their truth, or overlays."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from jaxseg.pictures.images import error_map, overlay, to_rgb
 from jaxseg.types import IGNORE
 
 _CELL = 2.3  # inches, width of one picture of a sheet
-_LEGEND_LIMIT = 24  # with more classes than this a legend names only those that occur
+_LEGEND_LIMIT = 24  # with more classes than this, a legend names only those that occur
 
 
 def prediction_sheet(
@@ -23,12 +23,12 @@ def prediction_sheet(
     classes: Sequence[str],
     path: str | Path,
 ) -> None:
-    """Draws one row an example: image, truth, prediction and error, with a legend below; sizes may differ by row.
+    """Draws one row per example: image, truth, prediction and error, with a legend below; sizes may differ by row.
 
     Args:
-        images: each u8, u16 or f32 in [0, 1], [h,w,c]; any size: each is drawn at the size of its truth.
+        images: each u8, u16 or f32 in [0, 1], [h,w,c] of any size; drawn at the size of its truth.
         truths: each i[h,w].
-        predictions: each i[h,w], the size of its truth.
+        predictions: each i[h,w], of the size of its truth.
         colors: one per class.
         classes: names, one per class.
         path: the PNG file.
@@ -64,16 +64,16 @@ def overlay_sheet(
     names: Sequence[str] = (),
     columns: int = 4,
 ) -> None:
-    """Draws the images with their labels laid over them, `columns` a row, with names above and a legend below.
+    """Draws the images with their labels laid over them, `columns` per row, with names above and a legend below.
 
     Args:
         images: each u8, u16 or f32 in [0, 1], [h,w,c].
-        labels: each i[h,w], the size of its image.
+        labels: each i[h,w], of the size of its image.
         colors: one per class.
         classes: names, one per class.
         path: the PNG file.
         names: one per image, or none.
-        columns: pictures a row.
+        columns: pictures per row.
 
     Raises:
         ValueError: if there are no images, or an image and its label differ in size.
@@ -89,7 +89,7 @@ def overlay_sheet(
 
 
 def _legend(classes: Sequence[str], colors: Colors, labels: Sequence[np.ndarray]) -> list[tuple[str, Sequence[int]]]:
-    """Returns (name, colour) of every class, or of those in `labels` where the classes are many."""
+    """Returns (name, colour) of every class, or only of those in `labels` if there are many classes."""
     chosen = range(len(classes))
     if len(classes) > _LEGEND_LIMIT:
         present = np.unique(np.concatenate([np.unique(label) for label in labels]))
@@ -109,7 +109,7 @@ def _sheet(
     from matplotlib.patches import Patch
 
     columns = max(len(row) for row in rows)
-    # The last picture sets the height of a row, since it has the size of the label; the image may be resized.
+    # The last picture decides the height of a row, since it has the size of the label; the image may be resized.
     aspects = [max(p.shape[0] / p.shape[1] for p in (row if not titles else row[-1:])) for row in rows]
     heights = [_CELL * min(max(a, 0.05), 4.0) for a in aspects]
     pad, caption = 0.08, 0.2 if any(any(texts) for texts in captions) else 0.0
@@ -154,6 +154,6 @@ def _sheet(
 
 
 def _unit(color: Sequence[int]) -> tuple[float, float, float]:
-    """Returns the colour with its channels in [0, 1], as matplotlib takes it."""
+    """Returns the colour with its channels in [0, 1], as matplotlib expects."""
     red, green, blue = color
     return red / 255.0, green / 255.0, blue / 255.0
