@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def _parse_value(key: str, text: str) -> Any:
-    """Reads the text after `--config.KEY=` as the type of that key."""
+    """Parses the text after `--config.KEY=` as the type of that key."""
     kind = KEYS[key].type if key in KEYS else None
     if kind is str:
         return text
@@ -50,8 +50,8 @@ def load_experiment(spec: str) -> ConfigDict:
     """Returns the configuration of `FILE[:ARG]`.
 
     Raises:
-        ConfigError: if the file does not exist, is not a Python file, fails, or has no `get_config(arg)` that returns a
-            configuration with every key, known and of the right type.
+        ConfigError: if the file does not exist, is not a Python file, raises an error, or has no `get_config(arg)` that
+            returns a configuration with exactly the known keys and values of the right types.
     """
     return load_file(spec)[1]
 
@@ -106,7 +106,7 @@ def _check_signature(path: str, get_config: Any) -> None:
 
 
 def _place(path: Path, error: Exception) -> str:
-    """Returns ", line N (the source)" for the last line of the file that led to `error`; empty where none did."""
+    """Returns ", line N (the source)" for the last line of the file that led to `error`; empty if there is none."""
     lines = [
         f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()
     ]
@@ -122,7 +122,7 @@ def _reason(error: Exception) -> str:
 
 
 def _checked(origin: str, config: AnyConfigDict) -> ConfigDict:
-    """Returns the config that `origin` gave once every key is there, known and of the right type; locks it."""
+    """Checks that the config of `origin` has exactly the known keys, with the right types; locks and returns it."""
     flat, fresh = flatten(config), default_config()
     try:
         for key, value in flat.items():
@@ -134,7 +134,7 @@ def _checked(origin: str, config: AnyConfigDict) -> ConfigDict:
         raise ConfigError(f"{origin} must start from default_config(); it lacks the key {missing[0]}.")
     for key, value in flatten(fresh).items():
         if key in KEYS and key not in FREE_FORM and (flat[key] != value or type(flat[key]) is not type(value)):
-            set_key(config, key, value)  # only where the type changes: references between keys stay
+            set_key(config, key, value)  # only where the type changes, to keep references between keys
     config.lock()
     return config if isinstance(config, ConfigDict) else ConfigDict(config)
 
@@ -142,7 +142,7 @@ def _checked(origin: str, config: AnyConfigDict) -> ConfigDict:
 def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
     """Applies `--config.KEY=VALUE` arguments (also `--config.KEY VALUE`) to `config`.
 
-    If they name another encoder than `config` does, its `model.args.encoder_args` are dropped, with a note.
+    If they select a different encoder than `config`, its `model.args.encoder_args` are dropped, with a note.
     """
     _apply(config, _overrides(arguments))
 
@@ -154,11 +154,11 @@ def _apply(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
 
 
 def configure(experiment: str | Path | AnyConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
-    """Returns the valid configuration of an experiment with some keys changed, as the command line makes it.
+    """Returns the valid configuration of an experiment with some keys changed, as the command line does.
 
     Args:
         experiment: `FILE[:ARG]`, or a configuration, which is copied.
-        overrides: {key: value}; `__` can stand for the dot of a key, and text is read as on the command line.
+        overrides: {key: value}; `__` can replace the dot of a key, and text is parsed as on the command line.
 
     Raises:
         ConfigError: for anything wrong in the configuration.
@@ -178,7 +178,7 @@ def configure(experiment: str | Path | AnyConfigDict, overrides: Mapping[str, An
 
 
 def _overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
-    """Returns (key, value) for each of the arguments, in their order."""
+    """Returns (key, value) for each argument, in order."""
     rest, given = list(arguments), []
     while rest:
         word = rest.pop(0)
@@ -196,9 +196,10 @@ def _overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def _drop_encoder_args(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
-    """Drops the encoder arguments of `config` where the overrides `given` name another encoder.
+    """Drops the encoder arguments of `config` if the overrides `given` select another encoder.
 
-    Another encoder has other arguments, or gives these another meaning. Overrides of encoder arguments are set later.
+    Another encoder has different arguments, or uses the same names differently. Overrides of encoder arguments are set
+    later.
     """
     args, keys = config.model.args, dict(given)
     named = keys["model.args.encoder"] if "model.args.encoder" in keys else None
@@ -221,7 +222,7 @@ def _drop_encoder_args(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> 
 
 
 def help_text() -> str:
-    """Returns the list of all keys with default, meaning and expected value, for `--help`."""
+    """Returns the list of all keys with default, meaning and expected values, for `--help`."""
     lines = [
         f"  --config.{name}={_show_default(key.default)}\n      {key.meaning}{_show_expected(key)}"
         for name, key in KEYS.items()
@@ -242,13 +243,13 @@ def _show_default(default: Any) -> str:
 def parse_command_line(
     argv: Sequence[str], program: str, description: str, add_options: Any = None, *, workdir: bool = True
 ) -> tuple[argparse.Namespace, ConfigDict]:
-    """Reads `--config FILE[:ARG]`, `--workdir DIR` and `--config.KEY=VALUE`; returns the options and a valid config.
+    """Parses `--config FILE[:ARG]`, `--workdir DIR` and `--config.KEY=VALUE`; returns the options and a valid config.
 
     Args:
         argv: the arguments after the program's name.
         program: how the program is called, for the usage line.
         description: one sentence for `--help`.
-        add_options: called with the parser to add options of its own.
+        add_options: called with the parser to add the command's own options.
         workdir: whether the command has a workdir.
 
     Raises:
@@ -275,7 +276,7 @@ def parse_command_line(
 
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
-    """Prints each log message of jaxseg once, as "note: ..."; handlers of other libraries do not print it too."""
+    """Prints each log message of jaxseg once, as "note: ..."; other libraries' handlers do not repeat it."""
     logger, handler = logging.getLogger("jaxseg"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
     said: set[str] = set()  # the variants of a sweep log the same messages
@@ -293,7 +294,7 @@ def run_command(function: Callable[[], int]) -> int:
     """Runs the body of a command line and prints a `JaxsegError` as one sentence on stderr.
 
     Returns:
-        The exit status: what `function` returns, 1 after an error, 130 after Ctrl-C as shells have it.
+        The exit status: what `function` returns, 1 after an error, 130 after Ctrl-C as in shells.
     """
     try:
         with _notes():
@@ -301,7 +302,7 @@ def run_command(function: Callable[[], int]) -> int:
     except JaxsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except OSError as error:  # a full disk, most likely
+    except OSError as error:  # most likely a full disk
         name, reason = error.filename or "A file", error.strerror or error
         print(f"error: {name} could not be read or written: {reason}.", file=sys.stderr)
         return 1

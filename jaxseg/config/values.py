@@ -1,8 +1,8 @@
 """Sets and checks the values of a configuration, and reads and writes them as plain dictionaries.
 
 A configuration is a `ConfigDict`. An experiment file defines `get_config(arg) -> ConfigDict`, which starts from
-`default_config()` and changes what the experiment is about. Wrong keys and values raise `ConfigError`, one sentence
-that names the nearest right one, before anything compiles.
+`default_config()` and changes the keys that the experiment needs. Wrong keys and values raise `ConfigError` before
+anything compiles; its message is one sentence that names the nearest valid key or value.
 """
 
 import math
@@ -16,7 +16,7 @@ from jaxseg.errors import ArgumentError, ConfigError, nearest
 
 
 def default_config() -> ConfigDict:
-    """Returns a fresh configuration with every key at its default."""
+    """Returns a new configuration with every key at its default."""
     config = ConfigDict()
     for name, key in KEYS.items():
         *parents, leaf = name.split(".")
@@ -34,7 +34,7 @@ def default_config() -> ConfigDict:
 
 
 def parse_arg(arg: str | None, choices: Sequence[str]) -> str:
-    """Returns the variant that follows the colon of `--config FILE:ARG`; the first of `choices` when there is none."""
+    """Returns the variant after the colon of `--config FILE:ARG`; without one, the first of `choices`."""
     if not arg:
         return choices[0]
     if arg not in choices:
@@ -43,16 +43,16 @@ def parse_arg(arg: str | None, choices: Sequence[str]) -> str:
 
 
 def update(config: ConfigDict, **values: Any) -> None:
-    """Sets dotted keys, spelled with `__` for the dot: `update(config, data__size=(64, 64))`."""
+    """Sets dotted keys, written with `__` instead of the dot: `update(config, data__size=(64, 64))`."""
     for key, value in values.items():
         set_key(config, key.replace("__", "."), value)
 
 
 def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
-    """Sets one dotted key after checking its name and type.
+    """Sets one dotted key after checking its name and the type of the value.
 
     Raises:
-        ConfigError: for an unknown key (naming the nearest) or a value of another type than the default's.
+        ConfigError: for an unknown key (naming the nearest) or a value whose type differs from the default's.
     """
     free = next((parent for parent in FREE_FORM if key == parent or key.startswith(parent + ".")), None)
     *parents, leaf = key.split(".")
@@ -79,7 +79,7 @@ def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
 
 
 def _checked(key: str, value: Any, *, type_only: bool = False) -> Any:
-    """Returns `value` in the type that the row of `key` in the schema names, or raises ConfigError."""
+    """Returns `value` in the type that the schema gives for `key`, or raises ConfigError."""
     try:
         return check_value(key, value, KEYS[key].hint, type_only=type_only)
     except ArgumentError as error:
@@ -87,7 +87,7 @@ def _checked(key: str, value: Any, *, type_only: bool = False) -> Any:
 
 
 def _check_plain(key: str, value: Any) -> None:
-    """Raises where an argument is something that config.json cannot hold."""
+    """Raises if an argument cannot be stored in config.json."""
     if isinstance(value, GROUPS):
         for name in value:
             _check_plain(f"{key}.{name}", value[name])
@@ -102,7 +102,7 @@ def _check_plain(key: str, value: Any) -> None:
 
 
 def flatten(config: AnyConfigDict) -> dict[str, Any]:
-    """Returns {dotted key: value} with every leaf, free-form arguments included."""
+    """Returns {dotted key: value} with every leaf, including free-form arguments."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, node: Any) -> None:
@@ -117,18 +117,18 @@ def flatten(config: AnyConfigDict) -> dict[str, Any]:
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:
-    """Returns the configuration as nested plain dictionaries that JSON can hold."""
+    """Returns the configuration as nested plain dictionaries that can be written as JSON."""
     return config.to_dict()
 
 
 def from_dict(values: dict[str, Any]) -> ConfigDict:
-    """Returns the configuration that `to_dict` wrote, after JSON has turned its tuples into lists.
+    """Returns the configuration from the dictionaries of `to_dict`, in which JSON has turned tuples into lists.
 
-    A key that is newer than the stored configuration gets its default, which does what was done before the key existed;
-    a key that has another name now (`schema.RENAMED`) is read under that name.
+    A key that the stored configuration does not have yet gets its default, which keeps the behaviour from before the
+    key existed; a key that has been renamed (`schema.RENAMED`) is read under its new name.
 
     Raises:
-        ConfigError: if it has keys that this version does not know, or none at all.
+        ConfigError: if `values` has unknown keys or no keys.
     """
     config = default_config()
     if not values:
@@ -143,7 +143,7 @@ def _tuples(value: Any) -> Any:
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """Returns "key: old -> new" for each key that differs and matters to the numbers of a run."""
+    """Returns "key: old -> new" for each key that differs and affects the numbers of a run."""
     a, b = flatten(old), flatten(new)
     keys = [key for key in sorted(a.keys() | b.keys()) if not key.startswith(FREE_KEYS)]
     return [
@@ -157,7 +157,7 @@ def validate(config: ConfigDict) -> None:
     """Checks every value that can be checked without data, model or device.
 
     Raises:
-        ConfigError: naming the key, what was given and what was expected.
+        ConfigError: naming the key, the given value and what is expected.
     """
     for key, value in flatten(config).items():
         if key in KEYS and key not in FREE_FORM:
