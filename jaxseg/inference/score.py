@@ -1,4 +1,4 @@
-"""Scoring a split: the one loop that training and `jaxseg.evaluate` share, so that their numbers are the same."""
+"""Scores a split. Training and `jaxseg.evaluate` share this loop, so their numbers are the same."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ class Result(NamedTuple):
 
     Attributes:
         confusion: i64[k,k], rows are the truth, columns the prediction.
-        loss: the loss of the totals, NaN where no pixel is labelled, unless a term of it compares images.
-        images: how many images were scored, padding examples left out.
-        measures: the sums of the step's further measures, by name.
+        loss: the loss of the totals; NaN if no pixel is labelled, unless a term of the loss compares images.
+        images: number of scored images, without padding examples.
+        measures: the sums of the other measures of the step, by name.
     """
 
     confusion: np.ndarray
@@ -39,20 +39,20 @@ def score(
 ) -> Result:
     """Scores a split, each image once.
 
-    The confusion matrices add in int64 and the sums of the loss in float64 on the host. Each result is read only after
-    the next batch has been handed to the device, so neither waits for the other.
+    The confusion matrices are added in int64 and the sums of the loss in float64, on the host. Each result is read only
+    after the next batch has been handed to the device, so that host and device work at the same time.
 
     Args:
-        eval_step: what `strategy.compile_eval(make_eval_step(...))` returned.
+        eval_step: the result of `strategy.compile_eval(make_eval_step(...))`.
         state: the training state, placed by `strategy.put_state`.
         batches: the evaluation loader; `index` is -1 for padding examples.
         loss: the loss whose sums the step returns.
         strategy: the strategy that compiled the step.
-        progress: called with the number of images of each batch, of this process.
-        see: called with the "maps" of each batch, where the step returns some, while the device has the next.
+        progress: called with the number of this process's images in each batch.
+        see: called with the "maps" of each batch, if the step returns any, while the device computes the next batch.
 
     Raises:
-        ValueError: if there is no batch.
+        ValueError: if there are no batches.
     """
     totals: dict[str, PyTree] | None = None
     pending: dict[str, PyTree] | None = None
@@ -77,7 +77,7 @@ def score(
 def _add(
     totals: dict[str, PyTree] | None, sums: dict[str, PyTree] | None, see: Callable[[dict[str, np.ndarray]], Any]
 ) -> dict[str, PyTree] | None:
-    """Adds a batch's sums, still on the device, to the totals on the host, and shows its maps."""
+    """Adds a batch's sums, still on the device, to the totals on the host, and passes its maps to `see`."""
     if sums is None:
         return totals
     host = dict(jax.device_get(sums))

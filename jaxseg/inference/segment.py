@@ -1,4 +1,4 @@
-"""Segmenting one image of any size with a trained network."""
+"""Segments one image of any size with a trained network."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,15 +14,15 @@ from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
 from jaxseg.types import PyTree
 
-_CANVAS = 64  # sizes that share a multiple of this share a compiled resize
+_CANVAS = 64  # sizes that round up to the same multiple of this share a compiled resize
 
 
 class Segmentation(NamedTuple):
-    """What a network says of one image.
+    """The prediction of a network for one image.
 
     Attributes:
-        classes: u8[h,w], the likeliest class of each pixel.
-        probabilities: f32[h,w,k], or None where they were not asked for; k is 1 (that of class 1) for a binary network.
+        classes: u8[h,w], the most probable class of each pixel.
+        probabilities: f32[h,w,k], or None if not requested; k is 1 (the probability of class 1) for a binary network.
     """
 
     classes: np.ndarray
@@ -30,18 +30,18 @@ class Segmentation(NamedTuple):
 
 
 def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
-    """Returns `segment(variables, image u8|u16|f32[h,w,c], probabilities=False)` at the image's own size.
+    """Returns `segment(variables, image u8|u16|f32[h,w,c], probabilities=False)`; its result has the image's size.
 
-    With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are brought
+    With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are resized
     back to the image's size bilinearly, before the softmax and the argmax: what `jaxseg.evaluate` scores. With "crop"
-    the network sees the image as it is, its sides filled up to `eval.multiple`. The network is compiled once for each
-    size that it sees.
+    the network sees the image at its own size, with its sides extended to multiples of `eval.multiple`. The network is
+    compiled once for each size that it sees.
 
     Args:
-        parts: those of the run that trained the network.
+        parts: the parts of the run that trained the network.
 
     Raises (from `segment`):
-        ValueError: if the image has not as many channels as the network takes.
+        ValueError: if the number of channels differs from what the network takes.
         MemoryError: if the image is too large for the device.
     """
     config, model, prepare = parts.config, parts.model, parts.prepare

@@ -1,11 +1,12 @@
-"""How far apart boundaries are: boundary F1, surface Dice, Hausdorff and average distance, image by image on the host.
+"""Distances between boundaries, image by image on the host: boundary F1, surface Dice, Hausdorff and average distance.
 
-The edge of a mask is its pixels with one of their four neighbours outside the mask or outside the image. IGNORE pixels
-belong to no mask, neither the truth's nor the prediction's; where a region ends at them, both have an edge there.
+The edge of a mask is the set of its pixels that have at least one of their four neighbours outside the mask or outside
+the image. IGNORE pixels belong to no mask of the truth or the prediction; a region that ends at them has an edge there.
 
-With both masks empty every number is NaN; with one empty the distances are infinite, and the shares 0, as in MONAI
-(whose percentile of infinite distances is NaN). A class's number for a split is the mean over the images that have it
-in truth or prediction; the distances leave out the images with it in one of the two alone, and count them beside.
+If both masks are empty every number is NaN; if one is empty the distances are infinite and the shares 0, as in MONAI
+(whose percentile of infinite distances is NaN). The number of a class for a split is the mean over the images with the
+class in truth or prediction; the means of the distances leave out the images with the class in only one of the two,
+which are counted separately (`one_sided`).
 """
 
 import dataclasses
@@ -19,18 +20,18 @@ from jaxseg.metrics import num_confusion_classes
 from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
 from jaxseg.types import IGNORE, Array
 
-# Share of the diagonal within which boundaries match by default: Csurka et al., 2013, section 4.
+# Default distance within which boundaries match, as a share of the diagonal: Csurka et al., 2013, section 4.
 TOLERANCE = 0.0075
 
 _MEANS = ("boundary_f1", "surface_dice", "hausdorff_95", "surface_distance")
 
 
 class Distances(NamedTuple):
-    """From each edge pixel of one mask to the nearest edge pixel of the other, infinite where that has none.
+    """From each edge pixel of one mask to the nearest edge pixel of the other, infinite if the other has none.
 
     Attributes:
-        of_prediction: f64[n], of the prediction's edge to the truth's.
-        of_truth: f64[m], of the truth's edge to the prediction's.
+        of_prediction: f64[n], from the prediction's edge pixels to the truth's edge.
+        of_truth: f64[m], from the truth's edge pixels to the prediction's edge.
     """
 
     of_prediction: np.ndarray
@@ -38,12 +39,12 @@ class Distances(NamedTuple):
 
 
 def surface_distances(prediction: Array, truth: Array, spacing: float | Sequence[float] = 1.0) -> Distances:
-    """The distances between two edges, bool[h,w] and bool[h,w]; masks of any number of dimensions.
+    """The distances between the edges of two masks, bool[h,w] and bool[h,w], or of any other number of dimensions.
 
     Args:
         prediction: mask of a class.
         truth: mask of the same shape.
-        spacing: size of a pixel, one number or one for each axis; distances are in its unit.
+        spacing: size of a pixel, one number or one per axis; distances are in its unit.
 
     Raises:
         ValueError: if the shapes differ.
@@ -60,20 +61,20 @@ def surface_distances(prediction: Array, truth: Array, spacing: float | Sequence
 
 
 def mask_edges(mask: np.ndarray) -> np.ndarray:
-    """The pixels of a mask that an erosion by the cross takes away, bool[h,w] -> bool[h,w]."""
+    """The pixels of a mask that an erosion with a cross removes, bool[h,w] -> bool[h,w]."""
     return mask & ~ndimage.binary_erosion(mask)
 
 
 def _to(edges: np.ndarray, sampling: np.ndarray) -> np.ndarray:
-    """Distance of every pixel to the nearest of `edges`, infinite if there is none."""
+    """Distance of every pixel to the nearest pixel of `edges`, infinite if there is none."""
     if not edges.any():
         return np.full(edges.shape, np.inf)
     return np.asarray(ndimage.distance_transform_edt(~edges, sampling=sampling))
 
 
 def boundary_f1(distances: Distances, tolerance: float) -> float:
-    """F1 of the shares of the predicted and of the true edge that lie within `tolerance` of the other: Csurka et al.,
-    What is a good evaluation measure for semantic segmentation?, 2013, section 3."""
+    """F1 of two shares: of the predicted edge within `tolerance` of the true one, and vice versa. Source: Csurka et
+    al., What is a good evaluation measure for semantic segmentation?, 2013, section 3."""
     precision, recall = (float(np.mean(d <= tolerance)) if len(d) else 0.0 for d in distances)
     if not (len(distances.of_prediction) or len(distances.of_truth)):
         return float("nan")
@@ -81,14 +82,14 @@ def boundary_f1(distances: Distances, tolerance: float) -> float:
 
 
 def surface_dice(distances: Distances, tolerance: float) -> float:
-    """Share of both edges together that lies within `tolerance` of the other: Nikolov et al., Deep learning to achieve
-    clinically applicable segmentation, 2018 (normalised surface Dice), each edge pixel counting 1."""
+    """Share of the pixels of both edges that lie within `tolerance` of the other edge: Nikolov et al., Deep learning to
+    achieve clinically applicable segmentation, 2018 (normalised surface Dice), where each edge pixel counts 1."""
     both = np.concatenate(distances)
     return float(np.mean(both <= tolerance)) if len(both) else float("nan")
 
 
 def hausdorff(distances: Distances, percentile: float = 100.0) -> float:
-    """The larger of the two directed distances, each the maximum, or a percentile of it such as 95."""
+    """The larger of the two directed distances; each is the maximum, or a percentile such as 95, over its pixels."""
     empty = [len(d) == 0 for d in distances]
     if any(empty):
         return float("nan") if all(empty) else float("inf")
@@ -96,7 +97,7 @@ def hausdorff(distances: Distances, percentile: float = 100.0) -> float:
 
 
 def average_surface_distance(distances: Distances, symmetric: bool = True) -> float:
-    """Mean over the pixels of both edges, or of the prediction's alone, of the distance to the other."""
+    """Mean distance to the other edge, over the pixels of both edges or of the prediction's edge only."""
     both = np.concatenate(distances) if symmetric else distances.of_prediction
     if any(len(d) == 0 for d in distances):
         return float("nan") if all(len(d) == 0 for d in distances) else float("inf")
@@ -117,8 +118,8 @@ def surface_sums(
         prediction: classes 0..k-1.
         label: classes, or IGNORE.
         num_classes: k; 1 means 2.
-        tolerance: within which boundaries match, in the unit of `spacing`; by default TOLERANCE of the image's
-            diagonal, and at least one pixel.
+        tolerance: distance within which boundaries match, in the unit of `spacing`; by default TOLERANCE times the
+            image's diagonal, and at least one pixel.
         spacing: size of a pixel, one number or (height, width).
     """
     prediction, label = np.asarray(prediction), np.asarray(label)
@@ -142,7 +143,7 @@ def surface_sums(
 
 
 class SurfaceTotal:
-    """Adds `surface_sums` over the maps that an evaluation step returns; `sums` is the total so far."""
+    """Adds `surface_sums` of the maps that an evaluation step returns; `sums` is the total so far."""
 
     def __init__(self, num_classes: int, tolerance: float | None = None):
         self.num_classes, self.tolerance = num_classes, tolerance
@@ -150,7 +151,7 @@ class SurfaceTotal:
         self.sums = {name: np.zeros(classes) for name in (*_MEANS, "images", "one_sided")}
 
     def add(self, maps: Mapping[str, np.ndarray]) -> None:
-        """Adds a batch: prediction and label u8[b,h,w], and size i[b,2], the height and width of each image in it."""
+        """Adds a batch: prediction and label u8[b,h,w], and size i[b,2], the height and width of each image."""
         for prediction, label, (h, w) in zip(maps["prediction"], maps["label"], maps["size"]):
             image = surface_sums(prediction[:h, :w], label[:h, :w], self.num_classes, tolerance=self.tolerance)
             self.sums = {name: self.sums[name] + image[name] for name in image}
@@ -158,12 +159,12 @@ class SurfaceTotal:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SurfaceScores:
-    """Means over images of each class, f64[k]; NaN for a class without any.
+    """Means over images for each class, f64[k]; NaN for a class without images.
 
     boundary_f1, surface_dice: over the images with the class in truth or prediction.
-    hausdorff_95, surface_distance: over those with it in both, in pixels or the unit of the spacing.
-    images: i64[k], images with the class in truth or prediction.
-    one_sided: i64[k], those of them with it in one alone, where the distances are infinite.
+    hausdorff_95, surface_distance: over the images with the class in both, in pixels or the unit of the spacing.
+    images: i64[k], number of images with the class in truth or prediction.
+    one_sided: i64[k], number of images with the class in only one of the two, where the distances are infinite.
     """
 
     boundary_f1: np.ndarray
@@ -183,7 +184,7 @@ def surface_scores(sums: Mapping[str, np.ndarray]) -> SurfaceScores:
 
 
 def surface_table(result: SurfaceScores, class_names: Sequence[str]) -> str:
-    """A Markdown table with a line a class and their mean: shares in percent, distances in pixels, "-" for NaN."""
+    """A Markdown table with one line per class and their mean: shares in percent, distances in pixels, "-" for NaN."""
     rows: list[tuple[str, ...]] = [("class", "boundary F1", "surface Dice", "HD95", "distance", "images", "one-sided")]
     numbers = np.array([getattr(result, name) * (100 if name in _MEANS[:2] else 1) for name in _MEANS])
     for i, name in enumerate(class_names):
@@ -194,7 +195,7 @@ def surface_table(result: SurfaceScores, class_names: Sequence[str]) -> str:
 
 
 def surface_dict(result: SurfaceScores, class_names: Sequence[str]) -> dict[str, Any]:
-    """The scores as JSON can hold them: means over classes, and one dictionary a class; None for NaN."""
+    """The scores in the types of JSON: means over classes, and one dictionary per class; None for NaN."""
     classes = [
         {"name": name, "images": int(result.images[i]), "one_sided": int(result.one_sided[i])}
         | {field: plain(getattr(result, field)[i]) for field in _MEANS}
