@@ -1,7 +1,7 @@
 """The public data sets, one file each: its classes, its raw mask values, its splits, and how to get it.
 
-`describe(name)` imports the one that is asked for. A new data set is one new file with a `DATASET`, and its name in
-`jaxseg.data.sources.SOURCES`; if TFDS does not have it, the file also has a `Builder`, see `local.py`.
+`describe(name)` imports the file of one data set. To add a data set, write a new file with a `DATASET` and add its name
+to `jaxseg.data.sources.SOURCES`; if TFDS does not have it, the file also needs a `Builder`, see `local.py`.
 """
 
 import importlib
@@ -17,21 +17,21 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the TFDS adapter must know of a data set.
+    """The description of a data set that the TFDS adapter needs.
 
     Attributes:
         name: the name in TFDS, or of the builder beside this file.
         classes: class names in label order.
         colors: the usual (r, g, b) of each class.
         image: name of the image feature.
-        mask: name of the mask feature; of several channels the first counts.
-        file_name: name of the feature with the file's name; None where there is none.
+        mask: name of the mask feature; if it has several channels, the first is used.
+        file_name: name of the feature with the file's name; None if there is none.
         labels: raw mask value -> label, or IGNORE.
         others_ignored: whether raw values outside `labels` are IGNORE; otherwise they are an error.
-        ignore: the one raw value that stands for "no class", None where 255 is the only one or there are several.
+        ignore: the one raw value that means "no class"; None if only 255 does, or several values do.
         splits: "train", "val", "test" -> the split in TFDS; a split without public masks is left out.
-        folders: the folders of the unpacked download that TFDS's own builder reads; empty for a builder of ours.
-        get_it: a sentence: what to download and where to put it.
+        folders: the folders of the unpacked download that TFDS's own builder reads; empty for a builder of jaxseg.
+        get_it: a sentence that says what to download and where to put it.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """CamVid, 11 classes, 360 x 480: 367 training, 101 validation and 233 test frames.
 
-G. Brostow, J. Fauqueur, R. Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; the form
+G. Brostow, J. Fauqueur, R. Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; the version
 with 11 classes and this split comes with the SegNet tutorial (Badrinarayanan, Kendall, Cipolla, PAMI 2017). Raw value
 11 is void.
 """

@@ -1,12 +1,12 @@
 """Cityscapes, fine annotations: 2975 training and 500 validation images of 1024 x 2048, 19 classes.
 
 M. Cordts et al., "The Cityscapes dataset for semantic urban scene understanding", CVPR 2016. Of the 34 raw ids the 19
-evaluated ones become 0..18 in their order; all others count nowhere. The masks of the test images are not public.
+evaluated ones become 0..18 in their order; all others are ignored. The masks of the test images are not public.
 """
 
 from jaxseg.data.datasets import Dataset
 
-# Raw id, name, colour of the evaluated classes.
+# Raw id, name and colour of the evaluated classes.
 _CLASSES = (
     (7, "road", (128, 64, 128)),
     (8, "sidewalk", (244, 35, 232)),

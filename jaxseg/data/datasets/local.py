@@ -1,7 +1,7 @@
 """TFDS builders for data sets that the user has as files on disk.
 
-They hand the *paths* of the files to TFDS, which then stores the files as they are: so neither preparing nor reading
-needs TensorFlow.
+They pass the *paths* of the files to TFDS, which then stores the files unchanged. Preparing and reading therefore do
+not need TensorFlow.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class LocalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     HOMEPAGE = ""
-    # TFDS looks for this by a package (importlib_resources) that it does not always bring along.
+    # TFDS looks this up with a package (importlib_resources) that it does not always install.
     code_path = epath.Path(__file__)
 
     def __init__(self, *, pairs: dict[str, list[Pair]], **arguments: Any):
@@ -50,7 +50,7 @@ class LocalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def pair_folders(images: Path, masks: Path) -> list[Pair]:
-    """Pairs the files of two folders by stem, in order of their names.
+    """Pairs the files of two folders by name without suffix, in order of their names.
 
     Raises:
         DataError: if a folder is missing or empty, or an image or a mask has no partner.

@@ -1,8 +1,8 @@
 """Lets the builders of TFDS prepare from an unpacked download on disk, without TensorFlow and without the network.
 
-The builders of oxford_iiit_pet, cityscapes and scene_parse150 store files as they are; they ask TensorFlow only to list
-folders and to repair a dozen odd JPEGs, and TFDS's download manager asks it to unpack archives. While they prepare,
-`reading_from` replaces these functions by some of the standard library and Pillow.
+The builders of oxford_iiit_pet, cityscapes and scene_parse150 store files unchanged; they use TensorFlow only to list
+folders and to repair about a dozen unusual JPEGs, and TFDS's download manager uses it to unpack archives. During the
+preparation, `reading_from` replaces these functions by functions that use the standard library and Pillow.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from PIL import Image
 
 @contextmanager
 def reading_from(folder: str, builder: Any) -> Iterator[None]:
-    """While the context is open, `builder` finds its downloads unpacked in `folder`, and needs no TensorFlow."""
+    """Within this context, `builder` finds its downloads unpacked in `folder` and does not need TensorFlow."""
     # TFDS looks up its own source with importlib_resources, which it does not always install.
     type(builder).code_path = epath.Path(inspect.getfile(type(builder)))
     builder._make_download_manager = lambda **arguments: _Unpacked(folder)
@@ -38,7 +38,7 @@ def reading_from(folder: str, builder: Any) -> Iterator[None]:
 
 
 class _Unpacked:
-    """The part of TFDS's download manager that builders use, where everything lies unpacked in one folder."""
+    """The part of TFDS's download manager that builders use, for downloads that are unpacked in one folder."""
 
     downloaded_size = 0
 
@@ -53,7 +53,7 @@ class _Unpacked:
 
 
 def _decode_image(data: bytes) -> np.ndarray:
-    """Decodes a file to u8[h,w,c]; of an animation the first frame."""
+    """Decodes a file to u8[h,w,c]; for an animation, the first frame."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGBA" if image.mode in ("P", "RGBA", "LA") else "RGB"))
 
@@ -66,7 +66,7 @@ def _encode_jpeg(image: np.ndarray) -> SimpleNamespace:
 
 _TOOLS = SimpleNamespace(
     io=SimpleNamespace(
-        # Cityscapes asks whether its archives exist; here they are unpacked, and the folders have been checked.
+        # Cityscapes checks that its archives exist; here they are unpacked, and the folders are checked already.
         gfile=SimpleNamespace(listdir=lambda path: sorted(os.listdir(path)), exists=lambda path: True),
         encode_jpeg=_encode_jpeg,
     ),

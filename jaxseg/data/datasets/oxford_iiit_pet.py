@@ -1,8 +1,8 @@
 """Oxford-IIIT Pet trimaps: pet, background and the border between them (raw 1, 2, 3).
 
-O. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and dogs", CVPR 2012. TFDS has the splits train (3680) and
-test (3669) only: here "train" is the first 90 % of TFDS's train and "val" its last 10 %. A slice such as "train[:50%]"
-is one of TFDS's own split.
+O. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and dogs", CVPR 2012. TFDS has only the splits train (3680)
+and test (3669): here "train" is the first 90 % of TFDS's train and "val" its last 10 %. A slice such as "train[:50%]"
+is a slice of TFDS's own split.
 """
 
 from jaxseg.data.datasets import Dataset

@@ -1,10 +1,11 @@
-"""ADE20K as TFDS has it (scene_parse150): the 100 kinds of things of the Places challenge 2017.
+"""ADE20K as TFDS provides it (scene_parse150): the 100 object classes of the Places challenge 2017.
 
 B. Zhou et al., "Semantic understanding of scenes through the ADE20K dataset", IJCV 2019. Despite its name, TFDS builds
-this data set from the challenge's *instance* annotations: the red channel is one of 100 classes of countable things,
-numbered from 1 as in the challenge's instanceInfo100 list, green the instance; walls, sky and other surfaces are 0,
-which counts nowhere here. (For the 150 classes of scene parsing, lay ADEChallengeData2016 out for data.source=folder.)
-TFDS calls the official validation images "test": they are both "val" and "test" here, as is usual for ADE20K.
+this data set from the challenge's *instance* annotations: the red channel is one of 100 classes of countable objects,
+numbered from 1 as in the challenge's instanceInfo100 list, and the green channel the instance; walls, sky and other
+surfaces are 0, which is ignored here. (For the 150 classes of scene parsing, arrange ADEChallengeData2016 as a folder
+for data.source=folder.) TFDS calls the official validation images "test": here they are both "val" and "test", as is
+usual for ADE20K.
 """
 
 from jaxseg.data.datasets import Dataset

@@ -1,7 +1,7 @@
 """Pascal VOC 2012 segmentation: 20 classes and background, 1464 training and 1449 validation images.
 
 M. Everingham et al., "The Pascal visual object classes challenge: a retrospective", IJCV 2015. Masks are palette
-images of class indices; 255, the outline of objects, counts nowhere. The masks of the test images are not public.
+images of class indices; 255, the outline of objects, is ignored. The masks of the test images are not public.
 """
 
 from pathlib import Path
@@ -12,7 +12,8 @@ from jaxseg.errors import DataError
 
 
 def palette(count: int) -> tuple[Color, ...]:
-    """Returns the first `count` colours of VOC's palette: the bits of the index, dealt out to r, g, b from the top."""
+    """Returns the first `count` colours of VOC's palette: three bits of the index at a time set one bit each of r, g
+    and b, from the highest bit of the colours down."""
     colors = []
     for index in range(count):
         channels = [0, 0, 0]
@@ -69,10 +70,10 @@ class Builder(LocalBuilder, skip_registration=True):
 
 
 def find_pairs(root: Path) -> dict[str, list[Pair]]:
-    """Returns {split: pairs} by the lists in ImageSets/Segmentation.
+    """Returns {split: pairs} from the lists in ImageSets/Segmentation.
 
     Raises:
-        DataError: if `root` does not hold VOC 2012, or an image or a mask of a list is missing.
+        DataError: if `root` does not hold VOC 2012, or an image or a mask from a list is missing.
     """
     places = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
     lists = Path("ImageSets", "Segmentation")
