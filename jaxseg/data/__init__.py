@@ -1,6 +1,6 @@
 """Data: sources (index -> image and mask), host transforms, the Grain pipeline, and augmentation on the device.
 
-Names are imported when first used, so that `import jaxseg.data` loads neither Grain nor TFDS nor Pillow.
+Names are imported at their first use, so that `import jaxseg.data` does not load Grain, TFDS or Pillow.
 """
 
 import importlib

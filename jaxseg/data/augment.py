@@ -1,8 +1,9 @@
 """Augmentation on the device, inside the compiled step: pure functions, key first, one example at a time.
 
-Every `random_*` takes (key, image f32[h,w,c] in [0, 1], label i[h,w], ...) and returns (image, label); `jax.vmap` gives
-a batch of them. Geometry moves image and label alike (see `jaxseg.data.geometry`), colour leaves the label as it is.
-`make_augment` multiplies the matrices of all geometric steps, so a pixel is interpolated once whatever is on.
+Every `random_*` takes (key, image f32[h,w,c] in [0, 1], label i[h,w], ...) and returns (image, label); use `jax.vmap`
+for a batch. Geometric steps move image and label in the same way (see `jaxseg.data.geometry`); colour steps do not
+change the label. `make_augment` multiplies the matrices of all geometric steps, so each pixel is interpolated once,
+however many steps are on.
 """
 
 import functools
@@ -40,14 +41,14 @@ Crop: TypeAlias = Annotated[
 ]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_TRIES = 10  # windows from which a crop with a cap is chosen
+_TRIES = 10  # candidate windows for a crop with `max_share` below 1
 
 
 def to_float(image: Array) -> jax.Array:
     """Returns f32 in [0, 1] of an image u8, u16 or (unchanged) f32 of any shape.
 
     Raises:
-        ValueError: for another dtype.
+        ValueError: for any other dtype.
     """
     tops = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
     name = jnp.dtype(image.dtype).name
@@ -60,7 +61,7 @@ def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> jax.
     """Returns (image - mean) / std of f32[...,c]; mean and std have 1 or c numbers.
 
     Raises:
-        ValueError: if they have another count.
+        ValueError: if they have any other count.
     """
     counts = {"mean": len(mean), "std": len(std)}
     wrong = [f"{name} has {count} numbers" for name, count in counts.items() if count not in (1, image.shape[-1])]
@@ -87,8 +88,8 @@ def random_flip(key: Key, image: Array, label: Array, axis: int, probability: fl
 def random_zoom(key: Key, image: Array, label: Array, low: float, high: float) -> Pair:
     """Magnifies by a factor in [low, high], uniform in its logarithm, about a uniform random point of the image.
 
-    So a factor above 1 shows a random window of the image, one below 1 puts the whole image at a random place.
-    Shrinking has no antialiasing filter.
+    A factor above 1 shows a random window of the image; a factor below 1 places the whole image at random. Shrinking
+    uses no antialiasing filter.
     """
     return warp(image, label, _zoom(jax.random.uniform(key, (3,)), image.shape[:2], low, high))
 
@@ -99,17 +100,18 @@ def random_shear(key: Key, image: Array, label: Array, limit: float) -> Pair:
 
 
 def random_rotate(key: Key, image: Array, label: Array, limit: float) -> Pair:
-    """Turns about the centre by degrees uniform in [-limit, limit]."""
+    """Rotates about the centre by an angle uniform in [-limit, limit] degrees."""
     return warp(image, label, rotation_matrix(_within(jax.random.uniform(key), limit), image.shape[:2]))
 
 
 def random_crop(
     key: Key, image: Array, label: Array, size: tuple[int, ...], max_share: float = 1.0, tries: int = _TRIES
 ) -> Pair:
-    """Cuts out a window of `size` (h, w) at a uniform place.
+    """Cuts out a window of `size` (h, w) at a uniform random position.
 
     Of `tries` windows it takes the first in which no class covers more than `max_share` of the pixels that are not
-    IGNORE, or, where there is none, the one with the lowest such share. A window of IGNORE alone counts as share 1.
+    IGNORE. If there is none, it takes the window whose largest class has the smallest share. A window with only IGNORE
+    pixels counts as share 1.
 
     Raises:
         ValueError: if the window is larger than the image, or image and label differ in size.
@@ -120,22 +122,22 @@ def random_crop(
 
 
 def adjust_brightness(image: Array, factor: Array | float) -> jax.Array:
-    """Returns the colours of image f32[h,w,c] times `factor`, within [0, 1]. A fourth channel (alpha) stays."""
+    """Returns the colours of image f32[h,w,c] times `factor`, clipped to [0, 1]. A fourth channel (alpha) is kept."""
     return _on_colors(image, lambda colors: colors * factor)
 
 
 def adjust_contrast(image: Array, factor: Array | float) -> jax.Array:
-    """Returns the colours of image f32[h,w,c] drawn away from the mean of them all by `factor`, within [0, 1].
+    """Returns image f32[h,w,c] with the distance of its colours from their common mean times `factor`, within [0, 1].
 
-    A fourth channel (alpha) stays.
+    A fourth channel (alpha) is kept.
     """
     return _on_colors(image, lambda colors: jnp.mean(colors) + (colors - jnp.mean(colors)) * factor)
 
 
 def adjust_saturation(image: Array, factor: Array | float) -> jax.Array:
-    """Returns the colours of image f32[h,w,c] drawn away from their luma (BT.601) by `factor`, within [0, 1].
+    """Returns image f32[h,w,c] with the distance of its colours from their luma (BT.601) times `factor`, within [0, 1].
 
-    A grey image (c = 1) and a fourth channel (alpha) stay.
+    A grey image (c = 1) and a fourth channel (alpha) are kept.
 
     Raises:
         ValueError: unless c is 1, 3 or 4.
@@ -183,9 +185,9 @@ def make_augment(
 ) -> Callable[[Key, Array, Array], Pair]:
     """Returns augment(key, image f32[h,w,c] in [0, 1], label i[h,w]) -> (image, label) for one example.
 
-    The arguments are the keys of `config.augment`. The order is flips, zoom, shear, rotation, crop, brightness,
-    contrast, saturation. A step that is off costs nothing, and turning one on does not change the random draws of the
-    others. Without zoom, shear and rotation nothing is interpolated.
+    The arguments are the keys of `config.augment`. The steps are applied in the order flips, zoom, shear, rotation,
+    crop, brightness, contrast, saturation. A step that is off costs nothing, and turning a step on does not change the
+    random draws of the others. Without zoom, shear and rotation nothing is interpolated.
 
     Raises:
         ArgumentError: for an invalid value.
@@ -194,7 +196,7 @@ def make_augment(
     flips = [(axis, share) for axis, share in enumerate((flip_vertical, flip_horizontal)) if share > 0]
 
     def geometry(draw: Array, size: tuple[int, ...]) -> jax.Array:
-        """Returns f32[3,3], all steps in one. They map results to sources, so the first step stands leftmost."""
+        """Returns f32[3,3] of all geometric steps. They map results to sources, so the first step is leftmost."""
         steps = [flip_matrix(draw[axis] < share, axis, size) for axis, share in flips]
         if zoom != (1.0, 1.0):
             steps.append(_zoom(draw[2:5], size, *zoom))
@@ -207,11 +209,11 @@ def make_augment(
     def augment(key: Key, image: Array, label: Array) -> Pair:
         check_pair(image, label)
         image, label = jnp.asarray(image), jnp.asarray(label)
-        draw = jax.random.uniform(key, (10 + 2 * _TRIES,))  # at once: each call of a generator takes long to compile
+        draw = jax.random.uniform(key, (10 + 2 * _TRIES,))  # one call: each takes long to compile
         if warps:
             matrix, origin = geometry(draw, label.shape), (0, 0)
             label = warp_label(label, matrix)
-            if crop:  # chosen on the warped label; the image is then interpolated in that window alone
+            if crop:  # chosen on the warped label; only this window of the image is interpolated
                 origin = _crop_origin(draw[10:].reshape(-1, 2), label, crop, crop_max_share)
                 label = lax.dynamic_slice(label, tuple(origin), crop)
             image = warp_image(image, matrix, origin, label.shape)
@@ -233,7 +235,7 @@ def make_augment(
 
 
 def from_config(augment: Mapping[str, Any]) -> Callable[[Key, Array, Array], Pair]:
-    """Returns `make_augment` of the section `config.augment`.
+    """Returns the function of `make_augment` for the section `config.augment`.
 
     Raises:
         ConfigError: for an invalid value, naming the key.
@@ -245,7 +247,7 @@ def from_config(augment: Mapping[str, Any]) -> Callable[[Key, Array, Array], Pai
 
 
 def _within(draw: Array, limit: float) -> jax.Array:
-    """Returns a draw of [0, 1) spread over [-limit, limit)."""
+    """Maps a draw in [0, 1) to [-limit, limit)."""
     return (2.0 * jnp.asarray(draw) - 1.0) * limit
 
 
@@ -264,7 +266,7 @@ def _window(image: Array, label: Array, origin: Array, size: tuple[int, ...]) ->
 
 
 def _crop_origin(draws: Array, label: Array, size: tuple[int, ...], max_share: float) -> jax.Array:
-    """Returns the (row, column) i32[2] of the window that `random_crop` takes, of the candidates f32[n,2] in [0, 1)."""
+    """Returns (row, column) i32[2] of the window of `random_crop`, chosen from the candidates f32[n,2] in [0, 1)."""
     room = [full - side + 1 for full, side in zip(label.shape, size)]
     if min(room) < 1:
         raise ValueError(f"A crop of {tuple(size)} does not fit an image of {label.shape}.")
@@ -278,12 +280,12 @@ def _crop_origin(draws: Array, label: Array, size: tuple[int, ...], max_share: f
         valid = jnp.sum(counts)
         return jnp.where(valid > 0, jnp.max(counts) / jnp.maximum(valid, 1), 1.0)
 
-    shares = lax.map(share, origins)  # one window after the other: the memory of one
+    shares = lax.map(share, origins)  # one window at a time, to save memory
     fits = shares <= max_share
     return origins[jnp.where(jnp.any(fits), jnp.argmax(fits), jnp.argmin(shares))]
 
 
 def _on_colors(image: Array, change: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """Applies `change` to all channels but the fourth of four, and limits the result to [0, 1]."""
+    """Applies `change` to all channels except a fourth one (alpha), and clips the result to [0, 1]."""
     colors, rest = (image[:, :, :3], image[:, :, 3:]) if image.shape[2] == 4 else (image, image[:, :, :0])
     return jnp.concatenate([jnp.clip(change(jnp.asarray(colors)), 0.0, 1.0), rest], axis=2)

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of jaxseg: a length, examples by index, and what its classes are."""
+"""The interface of a data set: a length, examples by index, and the description of its classes."""
 
 from dataclasses import dataclass
 from typing import Protocol, TypedDict
@@ -22,8 +22,8 @@ class DataInfo:
     Attributes:
         classes: the name of each class, in the order of the label values.
         colors: the (r, g, b) in 0..255 in which each class is drawn.
-        ignore: the value in the stored masks that counts nowhere, besides 255; None when there is none.
-        channels: image channels of every example.
+        ignore: the value in the stored masks that is ignored, besides 255; None if there is none.
+        channels: number of image channels of every example.
     """
 
     classes: tuple[str, ...]
@@ -39,10 +39,10 @@ class DataInfo:
 
 
 class Source(Protocol):
-    """A data set: `len(source)`, `source[i]`, and two facts about an example that need no decoding.
+    """A data set: `len(source)`, `source[i]`, and two properties of an example that are available without decoding.
 
     `name(i)` is its file name, for messages and outputs; `label_size(i)` is the (height, width) of its mask. The same
-    index gives the same example, in any process. A source pickles, so that worker processes can read it.
+    index gives the same example in every process. A source can be pickled, so that worker processes can read it.
     """
 
     info: DataInfo

@@ -1,4 +1,4 @@
-"""What the training and the evaluation loader share: rows of a process, stacking, reading ahead, worker set-up."""
+"""Shared parts of the training and the evaluation loader: rows of a process, stacking, prefetching, worker set-up."""
 
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ def check_example(source: Any, index: int, example: dict[str, np.ndarray], chann
 
 
 def stack(examples: Sequence[dict[str, np.ndarray]]) -> Batch:
-    """Stacks examples; 8-bit images among 16-bit ones are widened so that white stays white."""
+    """Stacks examples; 8-bit images among 16-bit ones are scaled to 16 bits so that white stays white."""
     batch = {key: [example[key] for example in examples] for key in examples[0]}
     if len({image.dtype for image in batch["image"]}) > 1:
         batch["image"] = [i.astype(np.uint16) * 257 if i.dtype == np.uint8 else i for i in batch["image"]]
@@ -37,7 +37,7 @@ def stack(examples: Sequence[dict[str, np.ndarray]]) -> Batch:
 
 
 def rows_of(batch_size: int, index: int, count: int) -> range:
-    """Returns the rows of a global batch that process `index` of `count` holds."""
+    """Returns the rows of a global batch that belong to process `index` of `count`."""
     if batch_size % count:
         raise ValueError(f"A batch of {batch_size} is not divisible by {count} processes.")
     rows = batch_size // count
@@ -45,10 +45,10 @@ def rows_of(batch_size: int, index: int, count: int) -> range:
 
 
 def processes(index: int | None, count: int | None) -> tuple[int, int]:
-    """Returns (process index, process count), from JAX where they are not given together."""
+    """Returns (process index, process count), from JAX unless both are given."""
     if index is not None and count is not None:
         return index, count
-    import jax  # Only here: asking for the process starts JAX's devices, which a worker must not.
+    import jax  # Only here: asking for the process starts JAX's devices, which a worker must not do.
 
     return jax.process_index(), jax.process_count()
 
@@ -58,16 +58,16 @@ def cores() -> int:
 
 
 def read_options(elements: int) -> grain.ReadOptions:
-    """Returns options that read `elements` ahead with half the cores: the compiled step needs the others."""
+    """Returns options that prefetch `elements` with half of the cores; the compiled step needs the other half."""
     threads = min(_MAX_THREADS, max(1, cores() // 2), elements)
     return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=elements)
 
 
 def init_worker(worker: int, workers: int) -> None:
-    """Runs first in each worker process: it takes no accelerator, leaves signals to its parent and ends with it."""
+    """Runs first in each worker process: the worker uses no accelerator, ignores signals and ends with its parent."""
     del worker, workers
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # The parent saves and stops in order when it is asked to; a worker that dies first would spoil that.
+    # On a signal the parent saves a checkpoint and stops; it needs its workers until then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -77,4 +77,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # The parent was killed: nothing else stops this process.
+        os._exit(1)  # The parent was killed, and nothing else stops this process.

@@ -1,8 +1,8 @@
-"""Looks a whole data set over: `python -m jaxseg.data.check --config FILE[:ARG] [--config.data.dir=DIR]`.
+"""Checks a whole data set: `python -m jaxseg.data.check --config FILE[:ARG] [--config.data.dir=DIR]`.
 
-It reads every example of the training and validation split, prints what is wrong (files without a partner, masks of
-another size, values that are no class, unreadable files), the sizes and the share of each class, and draws masks over
-images in `check.png` to look at. The exit code is 1 where anything is wrong.
+It reads every example of the training and validation split and prints what is wrong (files without a partner, masks of
+another size, values outside the classes, unreadable files), the image sizes and the share of each class. It also draws
+masks over images in `check.png`, for a visual check. The exit code is 1 if anything is wrong.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from jaxseg.types import IGNORE
 
 @dataclass
 class Report:
-    """What a split holds.
+    """The contents of a split.
 
     Attributes:
         split: its name.
@@ -37,7 +37,7 @@ class Report:
         pixels: i64[256], pixels of each label value; IGNORE at 255.
         present: i64[256], images in which each label value occurs.
         readable: indices of the examples that could be read.
-        source: the split itself; None where it could not be opened.
+        source: the split itself; None if it could not be opened.
     """
 
     split: str
@@ -51,7 +51,7 @@ class Report:
 
 
 def check_split(config: ConfigDict, split: str) -> Report:
-    """Reads one split of the data of `config` from end to end."""
+    """Reads all examples of one split of the data of `config`."""
     report = Report(split)
     try:
         source = report.source = make_source(config, split, strict=False)
@@ -105,9 +105,9 @@ def describe(report: Report) -> str:
 
 
 def group(problems: Sequence[str], shown: int = 3) -> list[str]:
-    """Returns the problems sorted by cause, `shown` of each and how many more there are.
+    """Returns the problems grouped by cause: `shown` of each group and how many more there are.
 
-    Sentences of one cause differ in the files and numbers that they name.
+    Sentences with the same cause differ only in the files and numbers that they name.
     """
     causes: dict[str, list[str]] = {}
     for problem in problems:
@@ -146,7 +146,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.data.check") -> int:
-    """Runs the command line; returns the exit status, 0 where nothing is wrong and 1 otherwise.
+    """Runs the command line; returns the exit status, 0 if nothing is wrong and 1 otherwise.
 
     `program` is how the command is called.
     """

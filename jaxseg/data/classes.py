@@ -1,4 +1,4 @@
-"""What the values in the masks of a folder mean: from `classes.json`, from the configuration, or from the masks."""
+"""The meaning of the values in a folder's masks, from `classes.json`, the configuration, or the masks themselves."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 @functools.cache
 def _note(sentence: str) -> None:
-    """Logs a sentence the first time that it is said: every split says the same."""
+    """Logs a sentence only the first time: every split gives the same notes."""
     _LOG.warning(sentence)
 
 
@@ -29,7 +29,7 @@ _EXAMPLE = '{"classes": [{"index": 0, "name": "sky", "colour": [70, 130, 180]}, 
 
 
 class Meaning(NamedTuple):
-    """info: the classes. values: the value of each class in the stored masks."""
+    """info: description of the classes. values: the value of each class in the stored masks."""
 
     info: DataInfo
     values: tuple[int, ...]
@@ -47,7 +47,7 @@ class Labeller:
             self._table[meaning.info.ignore] = IGNORE
 
     def __call__(self, mask: np.ndarray, path: str | Path) -> np.ndarray:
-        """Returns u8[h,w] of a mask u8[h,w] or u16[h,w]; `path` is for the message.
+        """Returns the label u8[h,w] of a mask u8[h,w] or u16[h,w]; `path` is used in error messages.
 
         Raises:
             DataError: if the mask holds a value that belongs to no class.
@@ -65,10 +65,10 @@ class Labeller:
 
 
 def check_palette(palette: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
-    """Returns `config.data.palette` as it should be: different colours (red, green, blue), or none.
+    """Returns `config.data.palette` as a tuple of different colours (red, green, blue), empty if there are none.
 
     Raises:
-        DataError: otherwise.
+        DataError: if an entry is not such a colour, a colour occurs twice, or there are more than 256.
     """
     for color in palette:
         _check_color(color, "config.data.palette")
@@ -83,9 +83,9 @@ def check_palette(palette: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int
 
 
 def json_palette(directory: Path) -> tuple[tuple[int, int, int], ...]:
-    """Returns the colours of `classes.json` by index, where it gives each of the indices 0, 1, ... a colour of its own.
+    """Returns the colours of `classes.json` by index, if it gives each of the indices 0, 1, ... a different colour.
 
-    Otherwise, or where there is no such file or it cannot be read, which `find_meaning` tells, it is empty.
+    Otherwise the result is empty, also if the file is missing or invalid; `find_meaning` reports an invalid file.
     """
     try:
         entries = json.loads((directory / "classes.json").read_text(encoding="utf-8"))["classes"]
@@ -112,22 +112,22 @@ def find_meaning(
 ) -> Meaning:
     """Returns the meaning of the masks of a folder.
 
-    `classes.json` in the folder says it where there is one. Otherwise every position of the palette is a class; or
-    every value from 0 to the largest in the masks, except the ignored ones; masks that hold nothing but 0 and 255 have
-    two classes.
+    If the folder has a `classes.json`, it defines the meaning. Otherwise every position of the palette is a class; or,
+    without a palette, every value from 0 to the largest in the masks, except the ignored ones. Masks with only the
+    values 0 and 255 have two classes.
 
     Args:
         directory: the folder.
-        masks: the masks of all its splits, read only when nothing else tells the classes.
+        masks: the masks of all its splits, read only if nothing else defines the classes.
         classes: names, `config.data.classes`.
-        ignore: stored value that counts nowhere, besides 255; -1 for none.
+        ignore: stored value that is ignored, besides 255; -1 for none.
         palette: the colour of each value, for masks that store colours; see `check_palette`.
-        keep_indices: the palette is that of classes.json (`json_palette`), which says nothing about index masks.
+        keep_indices: the palette is that of classes.json (`json_palette`), which does not apply to index masks.
         channels: image channels, passed on to the info.
-        strict: a mask that cannot be read is an error; otherwise it is left out as long as others can be.
+        strict: a mask that cannot be read is an error; otherwise it is left out, if other masks can be read.
 
     Raises:
-        DataError: if `classes.json` is wrong, or these sources disagree.
+        DataError: if `classes.json` is invalid, or these sources disagree.
     """
     path = directory / "classes.json"
     if path.is_file():
@@ -152,7 +152,7 @@ def _from_palette(palette: Sequence[Sequence[int]], ignore: int) -> tuple[int, .
 
 
 def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool) -> tuple[int, ...]:
-    """Returns the values that are classes: as many as are named, or all up to the largest that occurs."""
+    """Returns the values that are classes: as many as there are names, or all values up to the largest that occurs."""
     where = stored_values(masks, strict)
     found = sorted(v for v in where if v not in (ignore, IGNORE))
     if found == [0] and IGNORE in where and ignore != IGNORE and named in (0, 2):
@@ -171,9 +171,9 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool) ->
             )
         return values[:named]
     if len(found) < 2 or largest + 1 > 2 * len(found) + 2:
-        dense = next((i for i, v in enumerate(found) if v != values[i]), len(found))  # found[:dense] have no gap
+        dense = next((i for i, v in enumerate(found) if v != values[i]), len(found))  # found[:dense] has no gap
         if not strict and dense > 1:
-            return values[:dense]  # each mask that holds another value is then a problem of its own
+            return values[:dense]  # each mask with another value is then reported as a problem
         stray = found[dense] if dense < len(found) else None
         example = masks[0] if stray is None else where[stray]
         ignored = f" A value that counts nowhere is given as --config.data.ignore={stray}." if stray is not None else ""
@@ -186,7 +186,7 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool) ->
 
 
 def stored_values(masks: Sequence[Path], strict: bool = True) -> dict[int, str]:
-    """Returns {value: a mask that holds it} over all masks; reads them all, but once while the files stay the same."""
+    """Returns {value: a mask that holds it} over all masks; reads them again only if the files have changed."""
     stats = [(str(path), path.stat()) for path in masks]
     where, errors = _stored_values(tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats))
     if errors and (strict or not where):
@@ -217,7 +217,7 @@ def _values_in(path: str) -> list[int] | DataError:
 
 
 def _from_json(path: Path, masks: Sequence[Path], ignore: int, palette: Any, channels: int, strict: bool) -> Meaning:
-    """Reads `classes.json`: {"classes": [{"index", "name", "colour"}], "ignore_index"}; index and colour may miss."""
+    """Reads `classes.json`: {"classes": [{"index", "name", "colour"}], "ignore_index"}; only the names are required."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         entries = [e if isinstance(e, dict) else {"name": e} for e in content["classes"]]
@@ -262,7 +262,7 @@ def _from_json(path: Path, masks: Sequence[Path], ignore: int, palette: Any, cha
 def _only_0_and_255(masks: Sequence[Path], strict: bool) -> bool:
     try:
         return set(stored_values(masks, strict)) == {0, IGNORE}
-    except DataError:  # masks of colour, or damaged ones, which reading them will tell
+    except DataError:  # masks of colours, or damaged masks, which are reported when they are read
         return False
 
 
@@ -276,7 +276,7 @@ def _check_color(color: Any, where: str) -> None:
 
 
 def _show(values: Sequence[int], most: int = 10) -> str:
-    """Returns "0 to 4" for a run of values, otherwise a list that breaks off."""
+    """Returns "0 to 4" for consecutive values, otherwise a list of at most `most` values."""
     values = list(values)
     if len(values) > 2 and values == list(range(values[0], values[-1] + 1)):
         return f"{values[0]} to {values[-1]}"

@@ -1,4 +1,4 @@
-"""Evaluation batches: every example exactly once, at its native size, in few different shapes."""
+"""Evaluation batches: every example exactly once, at its native size, in a small number of shapes."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,31 +27,31 @@ def make_eval_loader(
     divisor: int | None = None,
     prefetch: int = 2,
 ) -> "EvalLoader":
-    """Returns an iterable, as often as wanted, of batches that hold every example of `source` exactly once.
+    """Returns a reusable iterable of batches that hold every example of `source` exactly once.
 
     Each batch is {image [b,y,x,c], label u8[b,Y,X], size i32[b,2], inside i32[b,2], index i32[b]}, see `types.Batch`.
     Labels keep their native size and are padded with IGNORE at the bottom and right to the canvas (Y, X). With
-    fit="resize" images have `size`; with "crop" they are native, and only images of one size share a batch; with
-    `multiple` above 1 both sides are first filled up to a multiple of it (`fill_up`), which makes few sizes of many.
-    Missing rows of a batch are padding examples: a black image, IGNORE everywhere, nothing inside, index -1. All
-    processes make the same number of batches of the same shapes.
+    fit="resize" images have `size`. With "crop" images keep their native size, and only images of the same size share a
+    batch; with `multiple` above 1 both sides are first extended to a multiple of it (`fill_up`), which reduces the
+    number of sizes. Missing rows of a batch are padding examples: a black image, IGNORE everywhere, nothing inside,
+    index -1. All processes make the same number of batches of the same shapes.
 
-    The canvas is the common size of the labels where the whole split, or the batch, has only one that fits the image;
-    otherwise the largest of the batch rounded up to `canvas_multiple`, and examples are ordered by their canvas, so
-    that few shapes are compiled. Where nothing differs the order is that of the source.
+    The canvas is the common size of the labels if the whole split, or the batch, has only one that fits the image.
+    Otherwise it is the largest size of the batch, rounded up to `canvas_multiple`, and examples are ordered by their
+    canvas, so that few shapes are compiled. If all sizes are the same, the order is that of the source.
 
     Args:
         source: see `jaxseg.data.base.Source`.
-        batch_size: images a batch, over all processes.
+        batch_size: images per batch, over all processes.
         size: (y, x) of the image for fit="resize".
         fit: "resize" or "crop".
-        process_index: this process among `process_count`; both default to JAX's.
-        process_count: processes that share each batch.
-        multiple: of the sides of native images; 1 leaves them as they are.
-        canvas_multiple: what the sides of a canvas are rounded up to.
-        divisor: a batch with missing rows is padded up to a multiple of this (such as the number of devices) only;
+        process_index: index of this process among `process_count`; both default to JAX's values.
+        process_count: number of processes that share each batch.
+        multiple: the sides of native images are extended to a multiple of this; 1 leaves them unchanged.
+        canvas_multiple: the sides of a canvas are rounded up to a multiple of this.
+        divisor: a batch with missing rows is padded only up to a multiple of this (such as the number of devices);
             None: up to `batch_size`.
-        prefetch: batches made ahead.
+        prefetch: number of batches prepared ahead.
 
     Raises:
         DataError: if the source is empty.
@@ -72,7 +72,7 @@ def make_eval_loader(
 
 @dataclass(frozen=True)
 class _PlannedBatch:
-    """One global batch: the examples, -1 for padding, and the sizes of its images and of its label canvas."""
+    """One global batch: the indices of its examples, -1 for padding, and the sizes of its images and label canvas."""
 
     indices: tuple[int, ...]
     image_size: Size
@@ -82,7 +82,7 @@ class _PlannedBatch:
 def _plan(
     sizes: Sequence[Size], batch_size: int, image_size: Size | None, multiple: int, divisor: int
 ) -> list[_PlannedBatch]:
-    """Groups all examples into global batches; `image_size` None means native images, one size a batch."""
+    """Groups all examples into global batches; `image_size` None means native images, one size per batch."""
     one_size = len(set(sizes)) == 1
 
     def canvas_of(group: Sequence[int]) -> Size:

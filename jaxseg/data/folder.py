@@ -4,7 +4,7 @@
     DIR/train/images/a.jpg  DIR/train/masks/a.png  DIR/val/...  DIR/test/...       a folder for each split
     DIR/classes.json                                       optional: names, values and colours of the classes
 
-An image and its mask have the same name up to the suffix; sub-folders are part of the name.
+An image and its mask have the same name except for the suffix; sub-folders are part of the name.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _COLOR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 class Pair(NamedTuple):
-    """The files of one example, under the name they share."""
+    """The files of one example, and the name that they share."""
 
     name: str
     image: Path
@@ -33,18 +33,18 @@ class Pair(NamedTuple):
 class FolderSource:
     """One split of a folder; see the module's docstring for the layouts.
 
-    Opening it reads the header of every file; an image is decoded and its labels are checked when it is asked for.
+    Opening it reads the header of every file; an image is decoded and its mask checked when the example is read.
 
     Args:
         directory: the folder DIR.
-        split: the name of a split folder; "train" or "val" (the images held out) of a set without split folders.
+        split: the name of a split folder; without split folders "train" or "val" (the held-out images).
         classes: names of the classes; empty: from `classes.json`, or from the values in the masks.
-        ignore: value in the masks that counts nowhere, besides 255; -1: none.
+        ignore: value in the masks that is ignored, besides 255; -1: none.
         palette: RGB colour of each mask value, for masks that store colours.
-        val_fraction: share that is held out where there are no split folders, chosen by a hash of the names.
+        val_fraction: share of the images that is held out if there are no split folders, chosen by a hash of the names.
         channels: 1, 3 or 4; images are converted.
-        strict: raise at the first thing wrong with the files. Otherwise `problems` lists the files without a partner,
-            and what is wrong inside a file comes up when its example is read.
+        strict: raise at the first error in the files. Otherwise `problems` lists the files without a partner, and an
+            error inside a file is raised when its example is read.
 
     Raises:
         DataError: for a folder, split, file or class list that cannot be used.
@@ -63,7 +63,7 @@ class FolderSource:
         strict: bool = True,
     ):
         self.directory, self.split = _existing(directory), split
-        # Without a palette, the colours of classes.json tell what masks of colour mean; palette files stay indices.
+        # Without a palette, the colours of classes.json define masks of colours; palette files are read as indices.
         self.palette, self._keep_indices = check_palette(palette), not len(palette)
         self.palette = self.palette or json_palette(self.directory)
         folders = _find_folders(self.directory, split)
@@ -132,7 +132,7 @@ class FolderSource:
             if pair.mask.suffix.lower() in (".jpg", ".jpeg"):
                 raise DataError(f"The mask {pair.mask} is a JPEG file. JPEG changes values: masks must be PNG.")
             if mask.mode in _COLOR_MODES and not self.palette:
-                read_mask(pair.mask)  # raises with the colours that it finds
+                read_mask(pair.mask)  # raises an error that names the colours
         except DataError as error:
             return error
         return None
@@ -158,7 +158,7 @@ def _existing(directory: str | Path) -> Path:
 
 
 def _find_folders(directory: Path, split: str) -> dict[str, Path]:
-    """Returns {split: folder with images/ and masks/}; only the asked split where one folder holds them all."""
+    """Returns {split: folder with images/ and masks/}; only the requested split if one folder holds all splits."""
     if (directory / "images").is_dir() or (directory / "masks").is_dir():
         if split not in ("train", "val"):
             raise DataError(
@@ -186,7 +186,7 @@ def _complete(folder: Path) -> Path:
 
 
 def _match(folder: Path) -> tuple[list[Pair], tuple[str, ...]]:
-    """Returns the pairs of a folder by name, and a sentence for each file that is in no pair."""
+    """Returns the pairs of a folder by name, and a sentence for each file without a partner."""
     images, problems = _list(folder / "images")
     masks, more = _list(folder / "masks")
     problems += more
@@ -212,7 +212,7 @@ def _list(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def _hold_out(pairs: list[Pair], split: str, fraction: float) -> list[Pair]:
-    """Returns the train or the held-out part: the names with the smallest hashes, at least one of each."""
+    """Returns the train or the held-out pairs. The smallest hashes are held out; each part has at least one pair."""
     ranked = sorted(pairs, key=lambda p: hashlib.blake2b(p.name.encode(), digest_size=8).digest())
     count = round(len(pairs) * fraction)
     if 0 < fraction < 1 and len(pairs) > 1:

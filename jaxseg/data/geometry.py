@@ -1,9 +1,9 @@
 """Affine maps of an image and its label: the matrices, and the resampling of both.
 
-A matrix f32[3,3] takes (row, column, 1) of a pixel of the result to where it comes from; pixel centres are whole
-numbers, as in `scipy.ndimage.affine_transform`. Products of matrices make one map of several: in `a @ b` the step of
-`a` comes first. The image is resampled bilinearly and repeats its edge outside; the label takes the nearest pixel,
-and IGNORE outside. The identity changes no bit.
+A matrix f32[3,3] maps (row, column, 1) of a pixel of the result to the position in the input that it comes from; pixel
+centres are whole numbers, as in `scipy.ndimage.affine_transform`. A product of matrices combines several maps into one:
+in `a @ b` the step of `a` comes first. The image is resampled bilinearly and extended by its edge pixels; the label
+takes the nearest pixel, and IGNORE outside the input. The identity returns image and label bit for bit unchanged.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ Size: TypeAlias = tuple[int, ...]  # (height, width), as the first two of an arr
 
 
 def rotation_matrix(degrees: Array | float, size: Size) -> jax.Array:
-    """Returns f32[3,3] that turns an image of `size` (h, w) counter-clockwise about its centre."""
+    """Returns f32[3,3] that rotates an image of `size` (h, w) counter-clockwise about its centre."""
     turn = jnp.asarray(degrees, jnp.float32) / 180.0
-    # The cosine as a sine: exact at 90 degrees, where the cosine itself is 4e-8 off.
+    # The cosine is computed as a sine: this is exact at 90 degrees, where the cosine itself has an error of 4e-8.
     cos, sin = jnp.sin(jnp.pi * (0.5 - jnp.abs(turn))), jnp.sin(jnp.pi * turn)
     return _about(((cos, sin), (-sin, cos)), *_centre(size))
 
 
 def shear_matrix(tangent: Array | float, size: Size) -> jax.Array:
-    """Returns f32[3,3] that pushes the rows of an image of `size` (h, w) sideways about its centre."""
+    """Returns f32[3,3] that shears an image of `size` (h, w) about its centre, moving its rows sideways."""
     return _about(((1.0, 0.0), (tangent, 1.0)), *_centre(size))
 
 
@@ -44,7 +44,7 @@ def flip_matrix(flipped: Array | bool, axis: int, size: Size) -> jax.Array:
 
 
 def warp(image: Array, label: Array, matrix: Array) -> tuple[jax.Array, jax.Array]:
-    """Returns image f32[h,w,c] and label i[h,w] moved by matrix f32[3,3].
+    """Returns image f32[h,w,c] and label i[h,w] transformed by matrix f32[3,3].
 
     Raises:
         ValueError: if image and label differ in size.
@@ -54,11 +54,12 @@ def warp(image: Array, label: Array, matrix: Array) -> tuple[jax.Array, jax.Arra
 
 
 def warp_image(image: Array, matrix: Array, origin: Array | Size = (0, 0), size: Size | None = None) -> jax.Array:
-    """Returns the window of `size` (default: all) at `origin` of the moved image f32[h,w,c]."""
+    """Returns the window of `size` (default: the whole image) at `origin` of the transformed image f32[h,w,c]."""
     height, width, channels = image.shape
     y, x = _source(matrix, origin, (height, width) if size is None else size)
     (i, down), (j, right) = _cell(y, height), _cell(x, width)
-    # Four gathers of whole pixels, three blends: the fastest form measured on CPU, half the time of map_coordinates.
+    # Four gathers of whole pixels and three blends: the fastest form measured on CPU, in half the time of
+    # map_coordinates.
     pixels, corner = jnp.asarray(image).reshape(height * width, channels), i * width + j
 
     def take(row: int, column: int) -> jax.Array:
@@ -72,7 +73,7 @@ def warp_image(image: Array, matrix: Array, origin: Array | Size = (0, 0), size:
 
 
 def warp_label(label: Array, matrix: Array) -> jax.Array:
-    """Returns the moved label i[h,w]."""
+    """Returns the transformed label i[h,w]."""
     height, width = label.shape
     y, x = (jnp.floor(at + 0.5) for at in _source(matrix, (0, 0), label.shape))
     inside = (y >= 0) & (y <= height - 1) & (x >= 0) & (x <= width - 1)
@@ -92,7 +93,7 @@ def _centre(size: Size) -> tuple[float, float]:
 
 
 def _about(linear: Sequence[Sequence[Array | float]], row: Array | float, column: Array | float) -> jax.Array:
-    """Returns f32[3,3] of the map p + linear (x - p), p = (row, column)."""
+    """Returns f32[3,3] of the map p + linear (x - p), with p = (row, column)."""
     entries = []
     for (a, b), p in zip(linear, (row, column)):
         entries += [a, b, p - (a * row + b * column)]
@@ -100,7 +101,7 @@ def _about(linear: Sequence[Sequence[Array | float]], row: Array | float, column
 
 
 def _source(matrix: Array, origin: Array | Size, size: Size) -> tuple[jax.Array, jax.Array]:
-    """Returns the rows and columns f32[h,w] that the window of `size` at `origin` of the result comes from."""
+    """Returns the input rows and columns f32[h,w] from which the window of `size` at `origin` of the result comes."""
     rows = (origin[0] + jnp.arange(size[0])).astype(jnp.float32)[:, None]
     columns = (origin[1] + jnp.arange(size[1])).astype(jnp.float32)[None, :]
     y, x = (matrix[i, 0] * rows + matrix[i, 1] * columns + matrix[i, 2] for i in range(2))

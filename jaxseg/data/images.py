@@ -1,4 +1,4 @@
-"""Reading image and mask files into arrays, whatever their mode; every failure is a DataError that names the file."""
+"""Reads image and mask files of any mode into arrays; every failure is a DataError that names the file."""
 
 import struct
 import zlib
@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from jaxseg.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-"""The files that count as images, in lower or upper case."""
+"""The suffixes of files that count as images, in lower or upper case."""
 
 _BROKEN = (
     OSError,
@@ -27,11 +27,11 @@ _BROKEN = (
 )
 _ORIENTATION = 0x0112  # the EXIF tag
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's convert("L")
-_MARGIN = 1e-3  # by which a float may leave [0, 1]: interpolation overshoots
+_MARGIN = 1e-3  # how far a float may be outside [0, 1]: interpolation overshoots
 
 
 class Header(NamedTuple):
-    """What a file says about itself before it is decoded: the upright height and width, and Pillow's mode."""
+    """The properties of a file that are read without decoding: the upright height and width, and Pillow's mode."""
 
     height: int
     width: int
@@ -40,9 +40,9 @@ class Header(NamedTuple):
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """Opens an image; turns every way in which Pillow fails on a file into a DataError."""
+    """Opens an image; turns every error of Pillow into a DataError."""
     try:
-        # Pillow maps a file that it opens by name into memory, and then scrambles rotated TIFF files.
+        # If Pillow opens a file by name it maps the file into memory, and then corrupts rotated TIFF files.
         with open(path, "rb") as file, Image.open(file) as image:
             yield image
     except DataError:
@@ -59,44 +59,45 @@ def read_header(path: str | Path) -> Header:
     """Returns the size (after the EXIF orientation) and mode of an image without decoding it.
 
     Raises:
-        DataError: if there is no such file or it is no image.
+        DataError: if the file does not exist or is not an image.
     """
     with _opened(path) as image:
         width, height = image.size
-        # Pillow gives TIFF files their upright size itself.
+        # For TIFF files Pillow already reports the upright size.
         if image.format != "TIFF" and _turned(image):
             width, height = height, width
         return Header(height, width, image.mode)
 
 
 def _turned(image: Image.Image) -> bool:
-    """Whether the file asks to be shown with height and width exchanged."""
+    """Whether the EXIF orientation exchanges height and width."""
     exif = image.getexif()
     return _ORIENTATION in exif and exif[_ORIENTATION] in (5, 6, 7, 8)
 
 
 def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
-    """Returns the image u8[h,w,c], or u16[h,w,c] for a file of one 16-bit channel, upright as its EXIF tag says.
+    """Returns the image u8[h,w,c], or u16[h,w,c] for a file of one 16-bit channel, turned upright by its EXIF tag.
 
-    Palettes are looked up. One channel is repeated to make colour, and colour becomes one channel by its luma; alpha is
-    dropped, or added as opaque where `channels` is 4. 16-bit colour comes as 8 bits, which is all that Pillow gives.
+    Palette indices are replaced by their colours. One channel is repeated to make colour, and colour becomes one
+    channel by its luma; alpha is dropped, or added as opaque if `channels` is 4. 16-bit colour is returned as 8 bits,
+    because Pillow decodes no more.
 
     Args:
         path: any file that Pillow reads.
         channels: 1, 3 or 4.
 
     Raises:
-        DataError: if the file is missing, damaged, or holds numbers that are no 8- or 16-bit intensities.
+        DataError: if the file is missing or damaged, or its values are not 8- or 16-bit intensities.
     """
     with _opened(path) as image:
         return from_pillow(image, channels, path)
 
 
 def from_pillow(image: Image.Image, channels: int = 3, name: str | Path = "The image") -> np.ndarray:
-    """Returns the image u8|u16[h,w,c] of an open Pillow image, see `read_image`; `name` is for the message of errors.
+    """Returns the image u8|u16[h,w,c] of an open Pillow image, see `read_image`; `name` is used in error messages.
 
     Raises:
-        DataError: if it holds numbers that are no 8- or 16-bit intensities.
+        DataError: if its values are not 8- or 16-bit intensities.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
@@ -109,14 +110,14 @@ def from_pillow(image: Image.Image, channels: int = 3, name: str | Path = "The i
 
 
 def from_array(array: np.ndarray, channels: int = 3) -> np.ndarray:
-    """Returns the image u8|u16|f32[h,w,c] of an array [h,w] or [h,w,1..4], its channels converted as `read_image` does.
+    """Returns the image u8|u16|f32[h,w,c] of an array [h,w] or [h,w,1..4], with channels converted as by `read_image`.
 
     Args:
         array: uint8, uint16, or any float in [0, 1].
         channels: 1, 3 or 4.
 
     Raises:
-        DataError: for another shape or type, or floats outside [0, 1].
+        DataError: for any other shape or type, or floats outside [0, 1].
     """
     image = array[..., None] if array.ndim == 2 else array
     if image.ndim != 3 or image.shape[-1] not in (1, 2, 3, 4) or not image.size:
@@ -156,12 +157,12 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
 def read_mask(path: str | Path, palette: Sequence[Sequence[int]] = (), *, keep_indices: bool = False) -> np.ndarray:
     """Returns the values stored in a mask, u8[h,w] or u16[h,w].
 
-    A mask of colours gives the position of each colour in `palette`. A palette file (mode P) gives its own indices
-    where there is no `palette` or with `keep_indices`, otherwise it is read as the colours it shows.
+    For a mask of colours, a value is the position of the colour in `palette`. For a palette file (mode P) the values
+    are its own indices if there is no `palette` or with `keep_indices`; otherwise it is read as a mask of colours.
 
     Raises:
-        DataError: if the file is missing or damaged; if it holds colours and there is no palette, or a colour that
-            the palette lacks; if its values are no whole numbers from 0 to 65535.
+        DataError: if the file is missing or damaged; if it holds colours and there is no palette, or a colour that is
+            not in the palette; if its values are not whole numbers from 0 to 65535.
     """
     with _opened(path) as image:
         image = ImageOps.exif_transpose(image)
@@ -178,7 +179,7 @@ def read_mask(path: str | Path, palette: Sequence[Sequence[int]] = (), *, keep_i
 
 
 def _whole_numbers(path: str | Path, image: Image.Image) -> np.ndarray:
-    """Returns u16[h,w] of a file of 16 or more bits a pixel."""
+    """Returns u16[h,w] of a file with 16 or more bits per pixel."""
     values = np.array(image)
     if values.dtype != np.uint16 and not np.all((values >= 0) & (values <= 65535) & (values == np.floor(values))):
         raise DataError(

@@ -1,8 +1,8 @@
-"""Batches from a source: shuffled without end for training, each image exactly once for evaluation.
+"""Batches from a source: shuffled and endless for training, each image exactly once for evaluation.
 
-Grain does the reading ahead, in threads or worker processes. What a batch holds is a pure function of (seed, number of
-the batch), so the whole state of the training loader is one number, and it stays right whatever the number of workers
-or threads. With several processes each one reads its own consecutive rows of the same global batch.
+Grain prefetches, in threads or worker processes. The contents of a batch are a pure function of (seed, number of the
+batch), so the whole state of the training loader is one number, which is valid for any number of workers or threads.
+With several processes, each process reads its own consecutive rows of the same global batch.
 """
 
 import functools
@@ -39,24 +39,24 @@ def make_train_loader(
 ) -> "TrainLoader":
     """Returns an endless iterator of batches {image u8|u16[b,y,x,c], label u8[b,y,x], index i32[b]}.
 
-    Each epoch visits every example once, in an order of its own; batches run across the ends of epochs, so none is
-    short. b is this process's share: the rows of all processes, one after another, are the batch that a single
-    process would make.
+    Each epoch visits every example once, in a new order; a batch may contain the end of one epoch and the start of the
+    next, so all batches are full. b is the number of rows of this process: the rows of all processes, one after
+    another, are the batch that a single process would make.
 
     Args:
         source: see `jaxseg.data.base.Source`.
-        batch_size: images a batch, over all processes.
+        batch_size: images per batch, over all processes.
         size: (y, x) of image and label.
         fit: "resize" or "crop", see `fit_example`.
-        channels: the image channels expected.
+        channels: the expected number of image channels.
         seed: decides the orders and the crops.
         workers: worker processes; 0: threads of this process, half as many as there are cores.
-        prefetch: batches made ahead; 0: none, each is made when it is asked for.
-        process_index: this process among `process_count`; both default to JAX's.
-        process_count: processes that share each batch.
+        prefetch: number of batches prepared ahead; 0: each batch is made when it is requested.
+        process_index: index of this process among `process_count`; both default to JAX's values.
+        process_count: number of processes that share each batch.
 
     Raises:
-        DataError: if the source is empty, or, while iterating, for an example that does not fit the rest.
+        DataError: if the source is empty, or, while iterating, if an example is not of the expected form.
         ValueError: if `batch_size` is not divisible by the number of processes.
     """
     if len(source) == 0:
@@ -116,7 +116,7 @@ class TrainLoader:
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """Returns what a checkpoint needs, as JSON can hold it: the number of the next batch and what it depends on."""
+        """Returns the state for a checkpoint, in the types of JSON: the next batch's number and what it depends on."""
         reader = self._reader
         return {
             "next_batch": self._next_batch,
@@ -126,10 +126,10 @@ class TrainLoader:
         }
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes on from `get_state()` of this loader or of another one made alike (`workers` and threads may differ).
+        """Resumes from `get_state()` of this loader or one with the same settings (`workers` and threads may differ).
 
         Raises:
-            DataError: if the state is of a loader with another seed, batch size or number of examples.
+            DataError: if the state comes from a loader with another seed, batch size or number of examples.
         """
         for key, value in self.get_state().items():
             if key not in state:
@@ -161,8 +161,8 @@ class TrainLoader:
         if self._workers == 0:
             return iter(examples.to_iter_dataset(read_options(self._prefetch * rows)).batch(rows, batch_fn=stack))
         if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain asks absl's flags for its own, and nothing here parses them.
-        # Worker i makes every batch n with n % workers == i whole, so that batches are those of the threads.
+            flags.FLAGS.mark_as_parsed()  # Grain reads its flags through absl, and nothing here parses them.
+        # Worker i makes all of each batch n with n % workers == i, so the batches are the same as with threads.
         batches = examples.batch(rows, batch_fn=stack).to_iter_dataset(grain.ReadOptions(1, 1))
         ahead = max(1, self._prefetch // self._workers)
         options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=ahead)
@@ -172,8 +172,8 @@ class TrainLoader:
 def pixel_counts(source: Any) -> tuple[np.ndarray, np.ndarray]:
     """Counts the pixels of each class: (of the class i64[k], in the images where the class is present i64[k]).
 
-    These are the two numbers of median-frequency balancing (Eigen & Fergus 2015, section 6.3.2). IGNORE pixels are in
-    neither.
+    These are the two numbers of median-frequency balancing (Eigen & Fergus 2015, section 6.3.2). Neither includes
+    IGNORE pixels.
     """
     classes = len(source.info.classes)
 

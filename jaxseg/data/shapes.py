@@ -1,10 +1,11 @@
 """Images of overlapping shapes made from (seed, split, index): a data set that needs no download.
 
-Five shapes lie on a textured background. The colours of every surface are drawn alike, so a pixel's colour says next to
-nothing about its class: the outline has to be seen whole. Shapes overlap, are cut by the border, and are drawn
-with exact coverage at their edges; light falls off across the image and the sensor is noisy.
+There are five kinds of shapes on a textured background. The colours of all surfaces come from the same distribution, so
+the colour of a pixel says almost nothing about its class: a network has to see the whole outline. Shapes overlap, are
+cut by the border, and are drawn with partial coverage at their edges; brightness varies across the image, and noise
+is added.
 
-Only NumPy is used, and an image of 64x64 takes about a millisecond, so the data is made anew whenever it is read.
+Only NumPy is used. An image of 64x64 takes about a millisecond, so images are made when they are read.
 """
 
 import math
@@ -21,10 +22,10 @@ COLORS = ((32, 32, 32), (66, 135, 245), (240, 90, 70), (250, 190, 60), (60, 180,
 SPLITS = ("train", "val", "test")
 
 _GRID = 4  # subsamples along each side of a pixel
-_LAYERS = 8  # the most there are of them, background included
-_TILT = 0.3  # largest rotation either way, in radians
-_KEPT = 0.75  # share of a shape's area that the shapes above it leave to be seen
-_KEEP = 2**28  # most bytes of painted images that a source keeps
+_LAYERS = 8  # largest number of layers, including the background
+_TILT = 0.3  # largest rotation in either direction, in radians
+_KEPT = 0.75  # share of a shape's area that shapes above it must leave visible
+_KEEP = 2**28  # largest size in bytes of the painted images that a source keeps
 
 
 class Shape(NamedTuple):
@@ -44,7 +45,8 @@ class ShapesSource:
         split: "train", "val" or "test": three disjoint streams of images.
         length: number of images.
         size: (height, width) in pixels; shapes scale with the smaller side.
-        seed: another seed is another data set. It is not the seed of the run: runs are compared on the same images.
+        seed: a different seed gives a different data set. It is not the seed of the run, so that runs with different
+            seeds are compared on the same images.
         channels: 1 (luma), 3, or 4 (opaque alpha).
 
     Raises:
@@ -60,7 +62,7 @@ class ShapesSource:
             raise DataError(f"The shapes data has 1, 3 or 4 channels, not {channels}.")
         self.split, self.length, self.size, self.seed = split, length, (size[0], size[1]), seed
         self.info = DataInfo(CLASSES, COLORS, None, channels)
-        # Images are painted once where all of them are small enough to keep.
+        # Images are painted once and kept if all of them fit into _KEEP bytes.
         self._kept: dict[int, Example] | None = {} if length * size[0] * size[1] * (channels + 1) <= _KEEP else None
 
     def __len__(self) -> int:
@@ -95,10 +97,10 @@ def _generator(seed: int, split: str, index: int) -> np.random.Generator:
 
 
 def _arrange(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[Shape], np.ndarray]:
-    """Draws shapes from back to front; returns them with the share f32[1+n,h,w] of each pixel that each layer shows."""
+    """Draws shapes from back to front; returns them with f32[1+n,h,w], the share of each pixel where a layer shows."""
     h, w = size
     side = min(h, w)
-    owner = np.zeros((h * _GRID, w * _GRID), np.uint8)  # the layer seen at each subsample
+    owner = np.zeros((h * _GRID, w * _GRID), np.uint8)  # the visible layer at each subsample
     crowd = 1 + max(h, w) // side
     wanted = min(int(rng.integers(crowd, 2 * crowd + 1)), _LAYERS - 1)
     shapes: list[Shape] = []
@@ -121,7 +123,7 @@ def _arrange(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[Shap
 
 
 def _shares(owner: np.ndarray, layers: int) -> np.ndarray:
-    """Returns f32[n,h,w], the share of a pixel's subsamples in each of the layers, of u8[4h,4w]."""
+    """Returns f32[n,h,w], the share of a pixel's subsamples in each layer, from u8[4h,4w]."""
     seen = (owner == np.arange(layers, dtype=np.uint8)[:, None, None]).view(np.uint8)
     rows = seen[:, 0::_GRID] + seen[:, 1::_GRID] + seen[:, 2::_GRID] + seen[:, 3::_GRID]
     counts = rows[..., 0::_GRID] + rows[..., 1::_GRID] + rows[..., 2::_GRID] + rows[..., 3::_GRID]
@@ -136,8 +138,8 @@ def _rasterize(shape: Shape, grid: tuple[int, int]) -> tuple[tuple[slice, slice]
         for c, n in zip((shape.y, shape.x), grid)
     )
     row, column = (np.arange(s.start, s.stop, dtype=np.float32) for s in (rows, columns))
-    # Each row of subsamples lies a sixteenth of a pixel further right, and each column further down, so that the 16 of
-    # a pixel have 16 different x and y: an upright edge is resolved to 1/16 and not to 1/4.
+    # Each row of subsamples is shifted right by 1/16 pixel, and each column down by 1/16 pixel, so that the 16
+    # subsamples of a pixel have 16 different x and y: a vertical edge is resolved to 1/16 instead of 1/4 pixel.
     y, x = (row + 0.5 / _GRID) / _GRID - shape.y, (column + 0.5 / _GRID) / _GRID - shape.x
     right, down = row % _GRID / _GRID**2, column % _GRID / _GRID**2
     cos, sin = np.float32(math.cos(shape.angle) / shape.radius), np.float32(math.sin(shape.angle) / shape.radius)
@@ -147,7 +149,7 @@ def _rasterize(shape: Shape, grid: tuple[int, int]) -> tuple[tuple[slice, slice]
 
 
 def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Returns whether each point lies in the shape of radius 1 around 0; areas are within 0.45 and 0.8 of pi."""
+    """Returns whether each point lies in the shape of radius 1 around 0; areas are 0.45 to 0.8 times pi."""
     if kind == "disc":
         return u * u + v * v < 0.81
     if kind == "square":
@@ -162,7 +164,7 @@ def _inside(kind: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _label(shapes: list[Shape], weights: np.ndarray) -> np.ndarray:
-    """Returns u8[h,w]: the class that shows on more than half of the pixel (where none does, on most of it)."""
+    """Returns u8[h,w]: the class that covers more than half of the pixel, or, if none does, the largest part of it."""
     shares = np.zeros((len(CLASSES), *weights.shape[1:]), np.float32)
     for kind, weight in zip([0, *(s.kind for s in shapes)], weights):
         shares[kind] += weight
@@ -170,7 +172,7 @@ def _label(shapes: list[Shape], weights: np.ndarray) -> np.ndarray:
 
 
 def _paint(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
-    """Fills each layer with a texture of its own, lights the scene and adds noise; returns u8[h,w,3]."""
+    """Fills each layer with its own texture, varies the brightness and adds noise; returns u8[h,w,3]."""
     layers, h, w = weights.shape
     y, x = np.linspace(-1, 1, h, dtype=np.float32)[:, None], np.linspace(-1, 1, w, dtype=np.float32)[None, :]
     bases = _colors(rng, layers)
@@ -189,7 +191,7 @@ def _paint(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
 
 
 def _colors(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Returns f32[n,3]: colours from one distribution, none near another."""
+    """Returns f32[n,3]: colours from one distribution, any two at least 0.5 apart if the draws allow it."""
     colors = rng.uniform(0.12, 0.88, (count, 3)).astype(np.float32)
     for i in range(1, count):
         choices = rng.uniform(0.12, 0.88, (8, 3)).astype(np.float32)

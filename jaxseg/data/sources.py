@@ -1,4 +1,4 @@
-"""From `config.data` to one split of a data set: the table of names, and the checks against the configuration."""
+"""Makes one split of a data set from `config.data`: the table of names, and the checks against the configuration."""
 
 from jaxseg.config import ConfigDict
 from jaxseg.data.base import Source
@@ -14,11 +14,11 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
     Args:
         config: the whole configuration.
         split: "train", "val" or "test"; for TFDS data sets also a slice such as "train[:90%]".
-        strict: a folder with anything wrong in it raises; otherwise its `problems` tell, for `jaxseg.data.check`.
+        strict: raise if anything in a folder is wrong; otherwise list it in `problems`, for `jaxseg.data.check`.
 
     Raises:
         ConfigError: if there is no data set `config.data.source`.
-        DataError: if the data is missing, damaged, empty, or disagrees with `config.data.classes` or
+        DataError: if the data is missing, damaged or empty, or does not match `config.data.classes` or
             `config.model.num_classes`.
     """
     data = config.data
@@ -51,7 +51,7 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
 
 
 def check_source(source: Source, config: ConfigDict, split: str) -> None:
-    """Raises DataError if `source` is empty or its classes are not those of `config`."""
+    """Raises DataError if `source` is empty or its classes differ from those of `config`."""
     what = f"the {config.data.source} data" + (f" in {config.data.dir!r}" if config.data.dir else "")
     classes = source.info.classes
     if len(source) == 0:

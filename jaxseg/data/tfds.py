@@ -1,7 +1,7 @@
-"""Data sets through TFDS, without TensorFlow: prepared once as array records, then read at random.
+"""Data sets through TFDS, without TensorFlow: prepared once as array records, then read by index.
 
-CamVid and VOC 2012 have builders here (`jaxseg/data/datasets`); those of `oxford_iiit_pet`, `cityscapes` and
-`scene_parse150` are TFDS's own. All of them prepare from an unpacked download in `data.dir`.
+CamVid and VOC 2012 have builders here (`jaxseg/data/datasets`); `oxford_iiit_pet`, `cityscapes` and `scene_parse150`
+use the builders of TFDS. All of them prepare the data from an unpacked download in `data.dir`.
 """
 
 import functools
@@ -29,19 +29,19 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 class TFDSSource:
     """One split of a TFDS data set: `source[i] -> {image u8[h,w,c], label u8[h,w]}`, see `jaxseg.data.base.Source`.
 
-    The order of the examples is TFDS's, a fixed shuffle of the files.
+    The examples are in the order of TFDS, a fixed shuffle of the files.
 
     Args:
         name: camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150.
-        split: "train", "val", "test", or a slice or sum of splits: "train[:90%]", "train+val". Slices of a name
-            that is a part of a TFDS split itself (pets: train) are slices of the TFDS split of that name.
-        data_dir: where the raw data is; empty: it is prepared already, or TFDS downloads it.
-        cache: where prepared data sets are kept; empty: `DEFAULT_CACHE`.
+        split: "train", "val", "test", or a slice or sum of splits: "train[:90%]", "train+val". If a split here is only
+            a part of the TFDS split of the same name (pets: train), a slice of it is a slice of the TFDS split.
+        data_dir: where the raw data is; empty: the data is already prepared, or TFDS downloads it.
+        cache: where prepared data sets are stored; empty: `DEFAULT_CACHE`.
         channels: 1, 3 or 4; images are converted.
 
     Raises:
-        DataError: if the data is not there (saying what to download and where to put it), cannot be prepared, or has
-            no such split.
+        DataError: if the data is missing (saying what to download and where to put it), cannot be prepared, or has no
+            such split.
     """
 
     def __init__(self, name: str, split: str, data_dir: str = "", cache: str = "", channels: int = 3):
@@ -66,7 +66,7 @@ class TFDSSource:
         return {"image": image, "label": self._label(mask, name)}
 
     def name(self, index: int) -> str:
-        """Returns the file name of an example, or its number where the data set stores none."""
+        """Returns the file name of an example, or its number if the data set stores no names."""
         return self._name(self._open()[index], index)
 
     def label_size(self, index: int) -> tuple[int, int]:
@@ -112,7 +112,7 @@ def _decode(data: bytes, name: str) -> Image.Image:
 
 
 def tfds_split(dataset: Dataset, split: str) -> str:
-    """Returns the TFDS spelling of `split`: "val" is what the data set calls it, slices and sums stay.
+    """Returns the TFDS name of `split`: "val" becomes the data set's name for it; slices and sums are kept.
 
     Raises:
         DataError: if the data set has no such split with public masks.
@@ -141,16 +141,16 @@ def _open_records(directory: str, dataset: Dataset, split: str) -> Any:
     try:
         builder: Any = tfds.builder_from_directory(directory)
         return builder.as_data_source(split=split, decoders=keep)
-    except Exception as error:  # TFDS raises many kinds, for a bad slice as for a file format without random access.
+    except Exception as error:  # TFDS raises many types, e.g. for a bad slice or a file format without random access.
         raise DataError(f"TFDS cannot read the split {split!r} of {dataset.name} in {directory}: {error}") from error
 
 
 def prepare(dataset: Dataset, data_dir: str, cache: str) -> Path:
-    """Prepares `dataset` in the cache, unless that has happened, and returns the directory of its records.
+    """Prepares `dataset` in the cache, unless it is prepared already, and returns the directory of its records.
 
-    What is made from `data_dir` is kept under a digest of the names, sizes and times of its files, so that another
-    folder, or changed files, are prepared anew and never mixed up. With an empty `data_dir` the cache must hold exactly
-    one prepared copy, or TFDS has to download.
+    Records made from `data_dir` are stored under a digest of the names, sizes and times of its files, so another folder
+    or changed files are prepared again and never confused with the old ones. With an empty `data_dir` the cache must
+    hold exactly one prepared copy, or TFDS has to download the data.
 
     Raises:
         DataError: if the data is missing or cannot be prepared.
@@ -166,7 +166,7 @@ def prepare(dataset: Dataset, data_dir: str, cache: str) -> Path:
 
 
 def _without_files(dataset: Dataset, root: Path) -> Path:
-    """Returns the one prepared copy in the cache, or lets TFDS download its own data set."""
+    """Returns the only prepared copy in the cache, or lets TFDS download a data set of its own."""
     prepared = [f.parent for f in sorted(root.glob(f"{dataset.name}-*/{dataset.name}/**/dataset_info.json"))]
     if len(prepared) == 1:
         return prepared[0]
@@ -198,13 +198,13 @@ def _from_files(dataset: Dataset, folder: Path, root: Path) -> Path:
 def _run(
     dataset: Dataset, where: Path, make_builder: Callable[..., Any], around: Callable[[Any], Any] = nullcontext
 ) -> Path:
-    """Prepares with a builder in `where`, inside `around(builder)`, unless that was done; returns its directory."""
+    """Prepares with a builder in `where`, inside `around(builder)`, unless it is prepared; returns its directory."""
     try:
         builder = make_builder(data_dir=str(where), file_format="array_record")
         if not (Path(builder.data_path) / "dataset_info.json").is_file():
             with around(builder):
                 builder.download_and_prepare()
-    except Exception as error:  # Whatever TFDS could not do, the user must know what to provide.
+    except Exception as error:  # Whatever failed in TFDS, the message says what the user must provide.
         raise DataError(
             f"TFDS could not prepare {dataset.name} in {where} (data.cache): {type(error).__name__}: {error}. "
             f"{dataset.get_it}"

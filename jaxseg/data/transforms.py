@@ -1,7 +1,7 @@
-"""Host transforms: image and mask brought to one size together, the image by area-aware interpolation, the mask never.
+"""Host transforms: bring image and mask to one size; the image by area-aware interpolation, the mask by nearest pixels.
 
-These run on NumPy arrays in the loading threads. Everything random about appearance and geometry happens later on the
-device (`augment.py`); the only draw made here is the corner of a crop.
+They run on NumPy arrays in the loading threads. Random changes of appearance and geometry happen later, on the device
+(`augment.py`); the only random draw here is the corner of a crop.
 """
 
 from typing import TypeAlias
@@ -19,13 +19,13 @@ def fit_example(example: Example, size: Size, fit: str, rng: np.random.Generator
     """Brings {image u8|u16[h,w,c], label u8[h,w]} to `size`; returns (image [y,x,c], label u8[y,x]).
 
     Args:
-        example: what a source gives.
+        example: an example of a source.
         size: (y, x), the height and width that the network sees.
-        fit: "resize" squeezes the whole image into `size`; "crop" cuts a window of that size at its native scale.
-        rng: draws the corner of a crop; untouched by "resize".
+        fit: "resize" resizes the whole image to `size`; "crop" cuts a window of that size at the native scale.
+        rng: draws the corner of a crop; not used by "resize".
 
     Raises:
-        ValueError: for another `fit`.
+        ValueError: for any other `fit`.
     """
     if fit == "resize":
         return resize_image(example["image"], size), resize_label(example["label"], size)
@@ -37,7 +37,7 @@ def fit_example(example: Example, size: Size, fit: str, rng: np.random.Generator
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     """Resizes u8|u16|f32[h,w,c] bilinearly to [y,x,c] of the same type; shrinking averages over the covered area.
 
-    Channels are independent of one another: a fourth channel is data, not an opacity to multiply the others with.
+    Channels are resized independently: a fourth channel is treated as data, not as an opacity.
     """
     if image.shape[:2] == tuple(size):
         return image
@@ -60,7 +60,7 @@ def _resize_plane(plane: np.ndarray, target: tuple[int, int]) -> np.ndarray:
 
 
 def resize_label(label: np.ndarray, size: Size) -> np.ndarray:
-    """Resizes u8[h,w] to u8[y,x] by the nearest pixel centre: no class appears that was not there."""
+    """Resizes u8[h,w] to u8[y,x] by the nearest pixel centre, so the result holds only values of the input."""
     if label.shape == tuple(size):
         return label
     return np.asarray(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))
@@ -69,7 +69,7 @@ def resize_label(label: np.ndarray, size: Size) -> np.ndarray:
 def random_crop(
     image: np.ndarray, label: np.ndarray, size: Size, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts the same random window of `size` out of [h,w,c] and u8[h,w].
+    """Cuts the same random window of `size` from [h,w,c] and u8[h,w].
 
     A side shorter than the window is padded at the bottom or right: the image with 0, the label with IGNORE.
     """
