@@ -12,7 +12,8 @@ def lovasz(logits: Array, labels: Array) -> SumWeight:
 
     The loss of an image is the mean, over the classes present in it, of the Lovász extension of 1 - IoU_c at the errors
     |y_c - p_c|. For k = 1 it is the Lovász hinge, at the errors 1 - z (2y - 1) above 0: Berman et al., The
-    Lovász-Softmax loss, 2018, with the gradient of its algorithm 1. An image of IGNORE pixels only adds to neither.
+    Lovász-Softmax loss, 2018, with the gradient of its algorithm 1. An image with only IGNORE pixels adds to neither
+    sum nor number.
 
     The pixels of each image are sorted separately. The form that sorts the pixels of the whole batch together is not a
     sum over parts of the batch: its value and gradient would change with the number of devices and micro-batches.

@@ -35,7 +35,7 @@ def mask_classification_stats(
     Args:
         queries: of l predictions, class logits f32[l,b,q,k+1], the last for "no object", and mask logits
             f32[l,b,y,x,q]. Each prediction is matched and scored separately; their losses are added.
-        labels: i32[b,h,w], 0..k-1 or IGNORE. An image of IGNORE pixels only is left out.
+        labels: i32[b,h,w], 0..k-1 or IGNORE. An image with only IGNORE pixels is left out.
         class_weight, mask_weight, dice_weight: weights of the terms in the cost of a match.
         no_object: weight of "no object" in the class term.
 

@@ -3,7 +3,7 @@
 All four are ratios of three sums per class c: the intersection I = Σ p_c y_c, the predicted P = Σ p_c (Σ p_c² if
 `squared`) and the true T = Σ y_c. `overlap_stats` returns the sums, which add over pixels, examples, devices and
 micro-batches; a `*_from_stats` function computes the ratio of the totals. With `per_image` the ratio is computed for
-each image, and the resulting (sum, weight) is added over images; an image of IGNORE pixels only adds to neither.
+each image, and the resulting (sum, weight) is added over images; an image with only IGNORE pixels adds to neither.
 
 Except in generalised Dice, a class without true pixels adds 0 to the sum and 1 to the number of classes: it has no
 overlap to gain, and its false positives raise the losses of other classes. For k = 1 the one class is the foreground.

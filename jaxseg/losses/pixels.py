@@ -24,7 +24,7 @@ def probabilities(logits: Array) -> jax.Array:
 
 
 def divide(sum_: jax.Array, weight: jax.Array) -> jax.Array:
-    """sum / weight, and 0 with a zero gradient where the weight is 0: a batch of IGNORE pixels only has no effect."""
+    """sum / weight, and 0 with a zero gradient where the weight is 0: a batch with only IGNORE pixels has no effect."""
     empty = weight == 0
     return jnp.where(empty, 0.0, sum_ / jnp.where(empty, 1.0, weight))
 

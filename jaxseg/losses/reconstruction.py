@@ -16,7 +16,7 @@ def reconstruction(pair: Mapping[str, Array], inside: Array | None = None) -> Su
 
     Args:
         pair: the images.
-        inside: bool[b,h,w], False for pixels that pad an image, which add to neither; None: all count.
+        inside: bool[b,h,w], False for pixels that pad an image, which add to neither sum nor weight; None: all count.
 
     Raises:
         ValueError: if the shapes disagree.
