@@ -2,7 +2,7 @@
 
 import fnmatch
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from flax import linen as nn
 from flax import struct
 
 from jaxseg import models, pretrained
+from jaxseg.arguments import Count, check_value
 from jaxseg.compiler import options_for_once
-from jaxseg.errors import ConfigError, WeightsError, nearest
+from jaxseg.config import KEYS
+from jaxseg.errors import ArgumentError, ConfigError, WeightsError, nearest
 from jaxseg.models import encoders
 from jaxseg.run.weights import Origin, Weights, read_weights
 from jaxseg.state import TrainState, count_parameters
@@ -46,12 +48,21 @@ class SegmentationModel:
 
         It is compiled once for each shape.
 
+        Raises:
+            ArgumentError: if the images have another shape, number of channels or type.
+
         Args:
             image: of any height and width.
             train: normalise by the statistics of the batch and apply dropout. The updated statistics are dropped here;
                 `apply` with `mutable=["batch_stats"]` returns them.
             rngs: {"dropout": key}, where `train` is set and the network has dropout.
         """
+        if jnp.ndim(image) != 4 or jnp.shape(image)[-1] != self.in_channels:
+            raise ArgumentError(f"The network takes images [b,h,w,{self.in_channels}], got {list(jnp.shape(image))}.")
+        if not jnp.issubdtype(jnp.asarray(image).dtype, jnp.floating):
+            raise ArgumentError(
+                f"The network takes normalised images of floating-point numbers, got {jnp.asarray(image).dtype}."
+            )
         return _forward(self.module, self.variables, image, train, rngs)
 
     def apply(self, variables: PyTree, image: Array, **options: Any) -> Any:
@@ -60,11 +71,12 @@ class SegmentationModel:
 
     def train_state(self, optimiser: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
         """Returns the state that training starts from, for `jaxseg.step.make_train_step(model.module, ...)`."""
-        params = self.variables["params"]
+        # A copy: a compiled step may donate the memory of its state, which must not be that of this model.
+        params = jax.tree.map(jnp.array, self.variables["params"])
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            batch_stats=self.variables["batch_stats"],
+            batch_stats=jax.tree.map(jnp.array, self.variables["batch_stats"]),
             opt_state=optimiser.init(params),
             ema_params=jax.tree.map(jnp.array, params) if ema else None,
         )
@@ -111,18 +123,20 @@ def create_model(
         **fields: fields of the network, see `jaxseg.models.build`: norm, act, dtype, encoder_args and its own.
 
     Raises:
-        ConfigError: for an unknown name, field or value, with the nearest right one.
+        ConfigError: for an unknown name, field or value, with the nearest right one; or a workdir that holds no run.
         WeightsError: if the weights are unknown, cannot be read or do not fit.
+        CheckpointError: if the weights are those of a run without a readable checkpoint.
     """
     if encoder is not None:
         _check_takes_encoder(name)
         fields["encoder"] = encoder
-    if type(in_channels) is not int or in_channels < 1:
-        raise ConfigError(f"in_channels must be a whole number of at least 1, got {in_channels!r}.")
     try:
+        in_channels = check_value("in_channels", in_channels, Count)
+        seed = check_value("seed", seed, KEYS["seed"].kind)
         module = models.build(name, num_classes=num_classes, **fields)
+        jax.eval_shape(_initialiser(module, in_channels), jax.random.key(seed))
     except (TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(str(error).partition("\n")[0]) from error
     wanted = _wanted(weights, encoder_weights, name, encoder, module)
     variables, origin = _draw(module, in_channels, seed), None
     if wanted is not None:
@@ -190,15 +204,18 @@ def _unknown(error: WeightsError, source: str, encoder: str | None, module: nn.M
 def _draw(module: nn.Module, in_channels: int, seed: int) -> dict[str, PyTree]:
     """Returns {"params": ..., "batch_stats": ...} as a run with this seed starts from."""
     key = jax.random.split(jax.random.key(seed))[0]
-
-    def init(key: jax.Array) -> PyTree:
-        return module.init({"params": key}, jnp.zeros((1, _SIDE, _SIDE, in_channels), jnp.float32), train=False)
-
-    variables = jax.jit(init, compiler_options=options_for_once())(key)
+    variables = jax.jit(_initialiser(module, in_channels), compiler_options=options_for_once())(key)
     return {
         "params": variables["params"],
         "batch_stats": variables["batch_stats"] if "batch_stats" in variables else {},
     }
+
+
+def _initialiser(module: nn.Module, in_channels: int) -> Callable[[jax.Array], PyTree]:
+    def init(key: jax.Array) -> PyTree:
+        return module.init({"params": key}, jnp.zeros((1, _SIDE, _SIDE, in_channels), jnp.float32), train=False)
+
+    return init
 
 
 def list_models(pattern: str = "*") -> list[str]:

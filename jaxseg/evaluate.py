@@ -9,6 +9,7 @@ evaluate-SPLIT.json and confusion-SPLIT.png into the workdir.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 
@@ -50,8 +51,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _pixels(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number of pixels of at least 0, got {text}")
     return value
 

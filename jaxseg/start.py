@@ -28,8 +28,6 @@ class TrainModule(types.ModuleType):
     ) -> TrainedRun:
         """Trains or resumes as the command line does; returns the run with its best checkpoint, ready to predict.
 
-        A run that a signal stops is returned with what it has saved.
-
         Args:
             experiment: `FILE.py[:ARG]`, or a configuration that starts from `jaxseg.config.default_config()`.
             workdir: where the run is kept; None: runs/EXPERIMENT.
@@ -37,6 +35,7 @@ class TrainModule(types.ModuleType):
 
         Raises:
             JaxsegError: whatever the command line prints as an error.
+            KeyboardInterrupt: if a signal stopped the run, which is saved; the same call resumes it.
         """
         config = command.configure(experiment, overrides)
         if workdir is None and isinstance(experiment, AnyConfigDict):
@@ -44,5 +43,7 @@ class TrainModule(types.ModuleType):
         directory = default_workdir(str(experiment)) if workdir is None else Path(workdir).expanduser()
         compiler.keep_programs(config.compile.cache)
         check(config)
-        self.train(config, directory, "call jaxseg.train with the same arguments")
+        result = self.train(config, directory, "call jaxseg.train with the same arguments")
+        if result is None:
+            raise KeyboardInterrupt(f"A signal stopped the run in {directory}; the same call resumes it.")
         return load(directory)

@@ -144,6 +144,8 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
             done = session.reporter.train(step, strategy.first(step_metrics), config.batch_size)
             require_finite(done, session.checkpoints)
 
+            if step == config.steps:
+                stop.finishing = "the last step is done; scoring and saving it, then the run ends"
             due = what_is_due(config, step, stop)
             if not due.anything:
                 continue

@@ -29,11 +29,8 @@ class Due:
 
 def what_is_due(config: ConfigDict, step: int, stop: StopRequest) -> Due:
     """Returns what follows the step; the last one is always evaluated."""
-    last = step == config.steps
-    if last:
-        stop.finishing = "the last step is done; scoring and saving it, then the run ends"
     return Due(
-        evaluation=last or step % config.eval.every == 0,
+        evaluation=step == config.steps or step % config.eval.every == 0,
         checkpoint=step % config.checkpoint.every == 0,
         stop=asked_to_stop(config, step, stop),
     )

@@ -102,7 +102,7 @@ def load_config(workdir: Path) -> ConfigDict:
         inside = workdir if workdir.is_dir() else workdir.parent
         runs = sorted(str(p.parent) for p in inside.glob(f"*/{CONFIG_FILE}"))
         hint = nearest(str(workdir), runs) if runs else ""
-        raise ConfigError(f"The workdir {str(workdir)!r} {what}; give the --workdir of a training run.{hint}")
+        raise ConfigError(f"The workdir {str(workdir)!r} {what}; give the workdir of a training run.{hint}")
     return read_config(workdir)
 
 

@@ -14,7 +14,7 @@ from jaxseg import pretrained
 from jaxseg.build import Parts
 from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, JaxsegError, WeightsError
 from jaxseg.models.encoders import EncoderSpec, name_of
 from jaxseg.models.fields import field_names
 from jaxseg.nn import NormSpec
@@ -143,9 +143,11 @@ def plan_weights(parts: Parts) -> Planned | None:
         planned = read_weights(
             weights, network, variables, channels=config.data.channels, num_classes=parts.num_classes
         )
-    except pretrained.WeightsError as error:
+    except JaxsegError as error:
         snapshot.all_processes(_UNUSABLE)  # the other processes wait for this one's text
-        raise ConfigError(f"{weights.key}: {error}") from error
+        if isinstance(error, WeightsError):
+            raise ConfigError(f"{weights.key}: {error}") from error
+        raise
     origin = planned.origin
     read = set(snapshot.all_processes(origin.sha256))
     if _UNUSABLE in read:
