@@ -105,7 +105,7 @@ def test_a_failing_variant_is_told_and_keeps_no_other_from_its_end(whole: Path) 
         for variant in ("narrow", "wide"):
             assert read_scores(whole / variant / f"seed-{seed}", "val")["step"] == 4
     table = (whole / "table.md").read_text()
-    assert "- `broken` seed 1: jaxseg.train.NotFiniteError: The training diverged" in table
+    assert "- `broken` seed 1: jaxseg.errors.NotFiniteError: The training diverged" in table
     assert "Partial: 4 of 6 runs have scores, 2 failed." in table and "| `broken` | 0 of 2, 2 failed |  |  |" in table
 
 
@@ -302,7 +302,7 @@ def test_two_shards_at_once_give_the_table_of_one_process(ablation: Path, whole:
     ]
     for process in shards:
         said = process.communicate()[0]
-        assert process.returncode == 1 and "FAILED: jaxseg.train.NotFiniteError" in said, said
+        assert process.returncode == 1 and "FAILED: jaxseg.errors.NotFiniteError" in said, said
     # The fixture knows no commit; all else is the same, to the last digit.
     of = [
         [json.loads(line) for line in (path / "results.jsonl").read_text().splitlines()] for path in (tmp_path, whole)
