@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 TOLERANCE = {"cpu": 1e-5, "gpu": 2e-2, "tpu": 5e-2}
 # Parts of the time; what one leaves goes to those after it.
 SHARES = {"compare_torch": 4, "throughput": 2, "primitives": 1, "operations": 2, "input_pipeline": 1, "startup": 1}
-LEAST = 20.0  # seconds, under which a benchmark is not begun
+LEAST = 20.0  # seconds; a benchmark with less time left is not started
 DATA = ("grain", "tensorflow_datasets", "ml_collections", "PIL")
 NEEDS = {
     "compare_torch": ("torch",),

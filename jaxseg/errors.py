@@ -1,4 +1,4 @@
-"""The errors of jaxseg, one family, and the words that their messages share.
+"""The exception classes of jaxseg, and functions that write parts of their messages.
 
 The message of each is one sentence for the user: what was given, what was expected, and the file or key it came from.
 `except jaxseg.errors.JaxsegError` catches them all; the commands print the sentence and end with exit status 1.

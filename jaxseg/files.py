@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writes files atomically."""
 
 import os
 import uuid

@@ -1,4 +1,4 @@
-"""Learning-rate schedules and optimisers: small factories over optax, by name, with weight decay for kernels alone."""
+"""Learning-rate schedules and optimisers: small factories over optax, by name, with weight decay only for kernels."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -109,7 +109,7 @@ def encoder_labels(params: PyTree) -> PyTree:
 
 
 def optimizers() -> tuple[str, ...]:
-    """The names that `make_optimizer` takes: the optimisers of optax that gradients alone can drive."""
+    """The names that `make_optimizer` takes: the optimisers of optax that need only gradients."""
     functions = {name: value for name, value in vars(optax).items() if inspect.isfunction(value)}
     return tuple(
         name
@@ -133,7 +133,7 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns the optax optimiser `name`: gradients are clipped, then decayed, then turned into an update.
 
-    Weight decay applies to the parameters of `decay_mask` alone. It is decoupled where the optax optimiser takes decay
+    Weight decay applies only to the parameters of `decay_mask`. It is decoupled where the optax optimiser takes decay
     with a mask (adamw, lamb, lion, ...: Loshchilov and Hutter, Decoupled Weight Decay, 2019), else L2, weight_decay·θ
     added to the clipped gradient.
 

@@ -209,7 +209,7 @@ def make_strategy(
         name: "jit" or "pmap".
         batch_sizes: {config key: global batch size} of all batches that the run uses, to check them at once.
         devices: the devices to use; None: all.
-        options: changes to the compiler options, see `compiler.compiler_options`; for "jit" alone.
+        options: changes to the compiler options, see `compiler.compiler_options`; only for "jit".
 
     Raises:
         ConfigError: for an unknown name or option, or a batch size that the number of devices does not divide.

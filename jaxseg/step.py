@@ -85,7 +85,7 @@ def make_train_step(
         ema_decay: decay of the parameters' moving average, warmed up as min(decay, (1 + t) / (10 + t)).
         aux_weight: weight of the loss of each auxiliary output: one number for all, or one for each, in the order of
             `out["aux"]`. nnU-Net's deep supervision has (1/2, 1/4, 1/8, ...), where the logits have weight 1.
-        schedule: step -> learning rate, for the metrics alone.
+        schedule: step -> learning rate, only for the metrics.
         gradients: whether the metrics include the norm of each parameter's gradient.
         remat: whether the backward pass computes the model's stages a second time (`nn.rematerialised`), to save the
             memory of their inner activations; compile such a step with `Strategy.compile_train(step, remat=True)`.
@@ -292,7 +292,7 @@ def make_eval_step(
         model, loss, prepare, axis_name: as for `make_train_step`.
         measures: further sums by name, each a function of (logits, labels) such as `metrics.calibration_stats`.
         maps: whether to add "maps": {"prediction" and "label": u8[b,h,w], "size": i32[b,2]} of the whole batch, which
-            are not sums; each image is the `size` (height, width) in the top left. Under `jit` alone.
+            are not sums; each image is the `size` (height, width) in the top left. Only under `jit`.
     """
     measures = measures or {}
 

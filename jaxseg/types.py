@@ -1,4 +1,4 @@
-"""Array aliases and the words that every other file uses.
+"""Array aliases and constants that all other modules share.
 
 Shapes are written with fixed letters: b batch, h height, w width, c channels, k classes, t tokens, n heads, d head
 width.

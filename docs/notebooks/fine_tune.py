@@ -2,8 +2,11 @@
 # # Fine-tune a pretrained encoder
 #
 # A network that has learned one task is a start for another. This notebook needs no download: it trains a small U-Net
-# on the built-in shapes data, then fine-tunes its encoder on other images. With published weights, set
-# `model.args.encoder=resnet50` and `model.encoder_weights=imagenet` instead.
+# on the built-in shapes data, then fine-tunes its encoder on other images. With network access, published
+# weights are the start of a training with `model.args.encoder=resnet50` and `model.encoder_weights=imagenet`, and of a
+# network of your own with
+#
+#     model = jaxseg.create_model("unet", encoder="resnet50", weights="imagenet", num_classes=3)
 
 # %%
 import json
@@ -13,18 +16,15 @@ import numpy as np
 
 import jaxseg
 from jaxseg import pretrained
-from jaxseg.inference import load_run
-from jaxseg.train import main as train
 
 EXPERIMENT = Path(jaxseg.__file__).parents[1] / "experiments" / "unet.py"
-SMALL = [
-    f"--config={EXPERIMENT}",
-    "--config.data.size=32,32",
-    "--config.model.args.widths=(8,16,32)",
-    "--config.schedule.warmup=10",
-    "--config.data.shapes_val=32",
-    "--config.optimizer.learning_rate=1e-2",
-]
+SMALL = {
+    "data.size": (32, 32),
+    "model.args.widths": (8, 16, 32),
+    "schedule.warmup": 10,
+    "data.shapes_val": 32,
+    "optimizer.learning_rate": 1e-2,
+}
 
 
 def mean_iou(workdir: str) -> float:
@@ -39,8 +39,8 @@ def mean_iou(workdir: str) -> float:
 # Many images, and classes that are known.
 
 # %%
-PRETRAINING = ["--config.data.shapes_train=512", "--config.steps=300", "--config.eval.every=300"]
-assert train([*SMALL, *PRETRAINING, "--workdir=runs/pretrained"]) == 0
+PRETRAINING = {"data.shapes_train": 512, "steps": 300, "eval.every": 300}
+jaxseg.train(EXPERIMENT, workdir="runs/pretrained", **SMALL, **PRETRAINING)
 print(f"pretrained: validation mIoU {mean_iou('runs/pretrained'):.3f}")
 
 # %% [markdown]
@@ -50,10 +50,10 @@ print(f"pretrained: validation mIoU {mean_iou('runs/pretrained'):.3f}")
 # or a repository. `optimizer.encoder_rate` is a factor on the encoder's learning rate; 0 freezes its parameters.
 
 # %%
-FEW = ["--config.data.shapes_train=32", "--config.steps=40", "--config.eval.every=40", "--config.seed=1"]
-assert train([*SMALL, *FEW, "--workdir=runs/scratch"]) == 0
-started = ["--config.model.encoder_weights=runs/pretrained", "--config.optimizer.encoder_rate=0.1"]
-assert train([*SMALL, *FEW, *started, "--workdir=runs/fine_tuned"]) == 0
+FEW = {"data.shapes_train": 32, "steps": 40, "eval.every": 40, "seed": 1}
+jaxseg.train(EXPERIMENT, workdir="runs/scratch", **SMALL, **FEW)
+START = {"model.encoder_weights": "runs/pretrained", "optimizer.encoder_rate": 0.1}
+jaxseg.train(EXPERIMENT, workdir="runs/fine_tuned", **SMALL, **FEW, **START)
 for name in ("scratch", "fine_tuned"):
     print(f"{name}: validation mIoU {mean_iou(f'runs/{name}'):.3f}")
 
@@ -71,7 +71,7 @@ print(json.dumps(starts, indent=2)[:2000])
 # `pretrained.flatten` makes of the variables.
 
 # %%
-run = load_run("runs/pretrained", "last")
+run = jaxseg.load("runs/pretrained", "last")
 np.savez("unet.npz", **{path: np.asarray(x) for path, x in pretrained.flatten(run.variables).items()})
-assert train([*SMALL, *FEW, "--config.model.weights=unet.npz", "--workdir=runs/whole"]) == 0
+jaxseg.train(EXPERIMENT, workdir="runs/whole", **SMALL, **FEW, **{"model.weights": "unet.npz"})
 print(f"whole network: validation mIoU {mean_iou('runs/whole'):.3f}")

@@ -5,7 +5,6 @@
 # segments a new image. Replace the first cell by the path of your own folder.
 
 # %%
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,6 @@ from PIL import Image
 
 import jaxseg
 from jaxseg.data.check import main as check
-from jaxseg.evaluate import main as evaluate
-from jaxseg.predict import main as predict
-from jaxseg.train import main as train
 
 EXPERIMENT = Path(jaxseg.__file__).parents[1] / "experiments" / "resunet.py"
 FOLDER = Path("my_folder")
@@ -54,37 +50,38 @@ for split, count in (("train", 24), ("val", 6), ("test", 6)):
 # settings are those of the recipe `folder`, shortened for this notebook.
 
 # %%
-SETTINGS = [
-    f"--config={EXPERIMENT}:folder",
-    f"--config.data.dir={FOLDER}",
-    "--config.data.size=48,64",
-    "--config.model.args.widths=(8,16,32)",
-    "--config.steps=60",
-    "--config.schedule.warmup=10",
-    "--config.eval.every=30",
-    "--config.optimizer.learning_rate=3e-3",
-]
-assert check(SETTINGS) == 0
+SETTINGS = {
+    "data.dir": str(FOLDER),
+    "data.size": (48, 64),
+    "model.args.widths": (8, 16, 32),
+    "steps": 60,
+    "schedule.warmup": 10,
+    "eval.every": 30,
+    "optimizer.learning_rate": 3e-3,
+}
+# On the command line: jaxseg check --config experiments/resunet.py:folder --config.data.dir=my_folder
+assert check([f"--config={EXPERIMENT}:folder", *(f"--config.{key}={value}" for key, value in SETTINGS.items())]) == 0
 
 # %% [markdown]
-# Train. The same call again resumes the run, or says that it is finished.
+# Train. The result is the run with its best checkpoint. The same call again resumes the run, or says that it is
+# finished.
 
 # %%
-assert train([*SETTINGS, "--workdir=runs/my_folder"]) == 0
+run = jaxseg.train(f"{EXPERIMENT}:folder", workdir="runs/my_folder", **SETTINGS)
 
 # %% [markdown]
-# Score the test split, which no choice has used.
+# Score the test split, which no choice has used. `jaxseg.load` opens the run in another program.
 
 # %%
-assert evaluate(["--workdir=runs/my_folder", "--split=test"]) == 0
-scores = json.loads(Path("runs/my_folder/evaluate-test.json").read_text())
+run = jaxseg.load("runs/my_folder")
+scores = run.evaluate("test")
+print(scores)
 
 # %% [markdown]
-# Segment a new image. `prediction` holds the class index of every pixel.
+# Segment a new image. `classes` holds the class index of every pixel.
 
 # %%
 draw(Path("new"), "image")
-assert predict(["--workdir=runs/my_folder", "new/images/image.png", "--out=preds"]) == 0
-prediction = np.asarray(Image.open("preds/image.png"))
+prediction = run.predict("new/images/image.png").classes
 truth = np.asarray(Image.open("new/masks/image.png"))
 print(f"{100 * np.mean(prediction == truth):.1f} % of the pixels are right.")

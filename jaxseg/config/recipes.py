@@ -29,7 +29,7 @@ def recipe(
         network: `model.name`.
         shapes: `model.args` for the 64x64 images of the shapes data.
         full: `model.args` for the other variants.
-        shapes_keys: keys for the shapes data alone, with `__` for the dot. They replace those in `keys`.
+        shapes_keys: keys only for the shapes data, with `__` for the dot. They replace those in `keys`.
         keys: keys for all variants, with `__` for the dot: `optimizer__learning_rate=1e-4`.
 
     Raises:

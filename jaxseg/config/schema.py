@@ -204,21 +204,30 @@ KEYS: dict[str, Key] = {
         Share,
     ),
     "adversarial.unlabelled_weight": Key(
-        0.0, "weight of that loss for images whose labels are all ignored (0.001, say)", NotNegative
+        0.0,
+        "weight of the discriminator's loss for images whose labels are all ignored (0.001, say)",
+        NotNegative,
     ),
     "adversarial.semi_weight": Key(
-        0.0, "weight of the cross-entropy with the predicted classes of such images (0.1, say)", NotNegative
+        0.0,
+        "weight of the cross-entropy with the predicted classes, for images whose labels are all ignored (0.1, say)",
+        NotNegative,
     ),
     "adversarial.semi_threshold": Key(
         0.2, "the predicted classes count where the discriminator's probability is above this", Share
     ),
     "adversarial.unlabelled_from": Key(
-        0, "step from which such images count (a quarter of the run, say)", WholeNotNegative
+        0,
+        "step from which images whose labels are all ignored count (a quarter of the run, say)",
+        WholeNotNegative,
     ),
     "optimizer.name": Key("adamw", "sgd (with momentum), adam, adamw, rmsprop, or any optimiser of optax by its name"),
     "optimizer.learning_rate": Key(0.001, "peak learning rate", Positive),
     "optimizer.weight_decay": Key(
-        0.0001, "decoupled for adamw, otherwise L2; norms and biases are left out", NotNegative
+        0.0001,
+        "decoupled where the optimiser has decay with a mask (adamw, lamb, lion), else L2; "
+        "norms and biases are left out",
+        NotNegative,
     ),
     "optimizer.momentum": Key(0.9, "momentum of sgd and rmsprop", BelowOne),
     "optimizer.clip": Key(0.0, "largest global norm of the gradient; 0: no clipping", NotNegative),

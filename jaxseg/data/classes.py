@@ -77,7 +77,7 @@ def check_palette(palette: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int
         raise DataError("config.data.palette has the same colour twice; each class needs its own.")
     if len(colors) > 256:
         raise DataError(
-            f"config.data.palette has {len(colors)} colours; at most 255 classes and one ignored can be told."
+            f"config.data.palette has {len(colors)} colours; the limit is 255 classes and one ignored colour."
         )
     return colors
 
@@ -176,7 +176,7 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool) ->
             return values[:dense]  # each mask with another value is then reported as a problem
         stray = found[dense] if dense < len(found) else None
         example = masks[0] if stray is None else where[stray]
-        ignored = f" A value that counts nowhere is given as --config.data.ignore={stray}." if stray is not None else ""
+        ignored = f" To ignore a value, give --config.data.ignore={stray}." if stray is not None else ""
         raise DataError(
             f"The masks, such as {example}, hold the values {_show(sorted(where))}, where class indices 0, 1, 2, ... "
             f"were expected; if these are the classes, say so in a classes.json beside the folders: {_EXAMPLE}."
@@ -197,7 +197,7 @@ def stored_values(masks: Sequence[Path], strict: bool = True) -> dict[int, str]:
 @functools.lru_cache(maxsize=4)
 def _stored_values(files: tuple[tuple[str, int, int], ...]) -> tuple[dict[int, str], list[DataError]]:
     if len(files) > 5000:
-        _LOG.warning("Reading %d masks to find the classes; a classes.json beside the folders spares this.", len(files))
+        _LOG.warning("Reading %d masks to find the classes; a classes.json beside the folders avoids this.", len(files))
     where: dict[int, str] = {}
     errors = []
     with ThreadPoolExecutor() as pool:

@@ -148,7 +148,7 @@ def evaluate(run: Run, split: str = "val", *, boundary: float | bool | None = No
     measures = {"calibration": metrics.calibration_stats}
     eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=tolerance is not None))
     boundaries = surface.SurfaceTotal(run.num_classes, None if tolerance is True else tolerance)
-    # A batch that the devices of this machine can share; the padding examples count nowhere.
+    # A batch that the devices of this machine can share; the padding examples do not count.
     batch_size = -(-config.eval.batch_size // devices) * devices
     loader = make_eval_loader(
         source, batch_size=batch_size, size=config.data.size, fit=config.data.fit, multiple=config.eval.multiple

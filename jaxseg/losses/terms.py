@@ -52,7 +52,7 @@ def _target_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """-Σ_c target_c log softmax(logits)_c, f32[...,k] and f32[...,k] -> f32[...], for targets with any sum A.
 
     Equal to A·lse(z) - Σ_c target_c z_c, with z shifted by its maximum so that no large numbers cancel. The derivative
-    A·softmax(z) - target is written out because automatic differentiation reads the logits twice as often.
+    A·softmax(z) - target is written out because automatic differentiation would read the logits twice as many times.
     """
     return _shifted_cross_entropy(logits, target)[0]
 

@@ -62,7 +62,7 @@ def digest(path: Path) -> str | None:
 
 
 def _locate(published: Published, *, local_files_only: bool) -> Path | None:
-    """Returns the first of the files that exists in the repository or in the cache alone; None if none does."""
+    """Returns the first of the files that exists in the repository, or only in the cache; None if none does."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 

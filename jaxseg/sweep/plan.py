@@ -282,8 +282,8 @@ def refuse_others(plan: Plan, workdir: Path) -> None:
             differing = differing_keys(plan, name, file.parent)
             if differing:
                 raise ConfigError(
-                    f"{file.parent} holds a run of another configuration of {name!r}, which one table cannot hold "
-                    f"beside these; give another --workdir. The keys that differ: {'; '.join(differing)}."
+                    f"{file.parent} holds a run of another configuration of {name!r}; runs of two configurations "
+                    f"cannot be in one table; give another --workdir. The keys that differ: {'; '.join(differing)}."
                 )
 
 

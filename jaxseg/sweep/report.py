@@ -95,7 +95,7 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
         lines += [
             "",
             f"† More than {MUCH:.0%} more or fewer parameters than {'its' if several else 'the'} baseline: the "
-            "comparison is of size too.",
+            "variants also differ in size.",
         ]
     ended, wanted = sum(row.spread.n for row in rows), len(rows) * len(plan.seeds)
     if ended < wanted:
@@ -106,7 +106,7 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
     lines += ["", f"    {plan.command}", "", "What the variants change:", ""]
     lines += [f"- `{name}`: {_changes(changes)}" for name, changes in plan.variants.items()]
     where = environments(rows)
-    mixed = f"Run on {len(where)} kinds of machine or versions, which the differences then hold too:"
+    mixed = f"Run on {len(where)} kinds of machine or versions, so the differences include that of the machines:"
     lines += ["", mixed if len(where) > 1 else "Run on:", "", *(f"- {line}" for line in where)] if ended else []
     return "\n".join(lines) + "\n"
 

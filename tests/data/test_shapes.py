@@ -41,7 +41,7 @@ def test_a_longer_data_set_begins_with_the_shorter_one():
 
 
 def test_pinned_image():
-    """These numbers change only when the data is changed on purpose; published scores then have to be measured anew."""
+    """These numbers change only when the data is changed on purpose; published scores then need a new measurement."""
     example = ShapesSource("train", 1)[0]
     np.testing.assert_array_equal(np.bincount(example["label"].ravel(), minlength=6), [2291, 0, 0, 597, 1208, 0])
     assert abs(example["image"].mean() - 127.959) < 0.01
@@ -67,7 +67,7 @@ def test_the_weights_of_a_pixel_sum_to_one():
 
 @pytest.mark.parametrize("index", range(6))
 def test_the_label_is_the_class_seen_on_more_than_half_of_the_pixel(index):
-    """Painted anew, back to front, at 16 x 16 points a pixel in float64."""
+    """Painted again, back to front, at 16 x 16 points a pixel in float64."""
     source = ShapesSource("train", 6, (48, 40))
     shapes, _ = arrangement(source, index)
     fine = 16

@@ -127,7 +127,7 @@ def test_every_term_is_public_and_on_its_page():
     [("semantic_encoding", "encnet"), ("mask_classification", "mask2former"), ("reconstruction", "autoencoder")],
 )
 def test_a_loss_of_another_network_names_its_own(term, network):
-    """What `unet` is told is true: the network that the message names has the output."""
+    """The message for `unet` is right: the network that it names has the output."""
     loss, label = losses.make_loss(term, num_classes=3), np.zeros((1, 8, 8), np.int32)
 
     def stats(name):

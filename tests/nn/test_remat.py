@@ -77,9 +77,9 @@ def test_a_step_needs_less_memory_and_ends_in_the_same_state(name):
     init = jax.jit(lambda key: init_state(model, tx, key, (64, 64, 3)))(jax.random.key(1))
     memory, ends = [], []
     for remat in (False, True):
-        anew = step.make_train_step(model, tx, make_loss("cross_entropy", num_classes=3), remat=remat)
+        compiled_step = step.make_train_step(model, tx, make_loss("cross_entropy", num_classes=3), remat=remat)
         given = strategy.put_state(init), strategy.put_batch(batch), strategy.put_key(jax.random.key(2))
-        program = strategy.compile_train(anew, remat=remat).lower(*given).compile()
+        program = strategy.compile_train(compiled_step, remat=remat).lower(*given).compile()
         memory.append(program.memory_analysis().temp_size_in_bytes)
         ends.append(jax.device_get(program(*given)))
     assert_same(ends[1], ends[0], rtol=1e-4)

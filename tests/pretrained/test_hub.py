@@ -82,7 +82,7 @@ def test_published_weights_are_fetched_checked_and_loaded(published, server):
 
 
 def test_a_revision_can_be_pinned_and_the_commit_is_kept(server):
-    """A commit, once fetched, needs no network; a branch is asked for anew, and its commit is what a run records."""
+    """A fetched commit needs no network; a branch is asked for each time, and a run records its commit."""
     old, new = (network(seed=seed)[1] for seed in (1, 2))
     server.files = {
         (REPOSITORY, revision, "model.safetensors"): to_bytes(variables)
@@ -118,7 +118,7 @@ def test_small_files_have_the_digest_of_git(server):
         hub.fetch(Published(REPOSITORY))
 
 
-def test_a_file_without_a_digest_is_told(published, server):
+def test_a_file_without_a_digest_is_noted(published, server):
     _, ours = network()
     server.etag = lambda content: "a-name-of-the-mirror"
     server.files[REPOSITORY, "main", "model.safetensors"] = to_bytes(ours)

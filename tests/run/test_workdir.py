@@ -37,7 +37,7 @@ def test_refuses_another_config_and_names_the_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("empty", [False, True])
-def test_a_start_that_saved_nothing_binds_nobody(tmp_path: Path, empty: bool) -> None:
+def test_a_start_that_saved_nothing_has_no_effect_on_later_starts(tmp_path: Path, empty: bool) -> None:
     config = default_config()
     workdir.prepare_workdir(tmp_path, config)
     if empty:

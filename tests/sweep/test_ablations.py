@@ -72,7 +72,7 @@ def test_docstrings_ask_a_question_and_give_the_command(name: str) -> None:
     text = (ROOT / "experiments" / "ablations" / f"{name}.py").read_text().split('"""')[1]
     assert text.partition("\n")[0].endswith("?")
     assert f"\n    python -m jaxseg.sweep --config experiments/ablations/{name}.py\n" in text
-    # Never a number that nobody saw: whoever runs an ablation writes in what it found.
+    # Only measured numbers: the author of an ablation adds what it found after running it.
     found = " ".join(text.partition("\nFound on shapes: ")[2].split())
     table = ROOT / "benchmarks" / "results" / "ablations" / name / "table.md"
     numbers = re.findall(r"\d+\.\d\d ± \d+\.\d\d|\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]", found)

@@ -1,4 +1,4 @@
-"""Sweeps: the same table twice, what ended is not repeated, what was cut off goes on, what fails is told."""
+"""Sweeps: equal tables from equal runs, no run repeated, interrupted runs resumed, failures reported."""
 
 import itertools
 import json
@@ -69,16 +69,16 @@ def ablation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Makes the runs in this process, without the start of one each; returns the names of those begun."""
-    begun: list[str] = []
+    """Makes the runs in this process instead of one process each; returns the names of the started runs."""
+    started: list[str] = []
 
     def start(run: Any, split: str, arguments: Any, environment: Any) -> Here:
-        begun.append(run.name)
+        started.append(run.name)
         return Here(worker.run(run.workdir, split))
 
     monkeypatch.setattr(pool, "_start", start)
     monkeypatch.setattr(pool, "_PAUSE", 0.0)
-    return begun
+    return started
 
 
 def sweep(ablation: Path, workdir: Path, *more: str) -> int:
@@ -135,7 +135,7 @@ def test_a_second_run_that_is_stopped_and_resumed_gives_the_same_bytes(
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_what_has_ended_is_not_repeated_and_the_report_is_made_anew(
+def test_what_has_ended_is_not_repeated_and_the_report_is_written_again(
     ablation: Path, whole: Path, in_process: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {name: (whole / name).read_bytes() for name in REPEATED}
@@ -195,7 +195,7 @@ def test_one_table_is_of_one_configuration_and_one_ablation(
     other = tmp_path / "other.py"
     other.write_text(ABLATION)
     for path, more, message in (
-        (ablation, ("--seeds=2", "--config.steps=6"), "of 'narrow', which one table cannot"),
+        (ablation, ("--seeds=2", "--config.steps=6"), "of 'narrow'; runs of two configurations cannot"),
         (ablation, ("--seeds=2", "--config.steps=6"), "The keys that differ: steps: 4 -> 6."),
         (changed, ("--only=wide",), "another configuration of 'narrow'"),
         (other, (), "holds the sweep of"),
