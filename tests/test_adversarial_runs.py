@@ -107,7 +107,10 @@ def test_a_run_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     [
         ({"adversarial__weight": -0.1}, "adversarial.weight must be a number of at least 0"),
         ({"adversarial__semi_weight": 0.1}, "semi_weight needs a discriminator"),
-        ({"adversarial__weight": 0.1, "adversarial__unlabelled_from": -1}, "unlabelled_from must be a whole number of at least 0"),
+        (
+            {"adversarial__weight": 0.1, "adversarial__unlabelled_from": -1},
+            "unlabelled_from must be a whole number",
+        ),
         ({"adversarial__weight": 0.1, "adversarial__learning_rate": 0.0}, "learning_rate must be a number above 0"),
         ({"adversarial__widths": ()}, "adversarial.widths must be"),
         ({"adversarial__semi_threshold": 1.5}, r"adversarial.semi_threshold must be a number in \[0, 1\]"),

@@ -17,6 +17,7 @@ from PIL import Image
 
 import jaxseg
 from jaxseg import build, create, losses, models, pretrained, state, step
+from jaxseg.compiler import options_for_once
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import CheckpointError, ConfigError, DataError, JaxsegError, WeightsError
 from jaxseg.inference import load_run, make_segmenter
@@ -104,7 +105,11 @@ def tiny_model(**fields):
 def test_a_model_has_the_variables_that_a_run_of_its_seed_starts_from(channels):
     model = tiny_model(in_channels=channels, seed=5)
     key = jax.random.split(jax.random.key(5))[0]
-    fresh = jax.jit(lambda key: state.init_state(model.module, optax.sgd(1.0), key, (16, 16, channels)))(key)
+
+    def init(key):
+        return state.init_state(model.module, optax.sgd(1.0), key, (16, 16, channels))
+
+    fresh = jax.jit(init, compiler_options=options_for_once())(key)  # as `run.weights.initial_state` compiles it
     tiny_weights.assert_equal(model.variables, {"params": fresh.params, "batch_stats": fresh.batch_stats})
     image = np.random.default_rng(0).normal(size=(2, 13, 22, channels)).astype(np.float32)
     logits, out = model(image)
