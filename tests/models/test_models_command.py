@@ -144,7 +144,7 @@ def test_both_counts_of_operations_are_told_apart():
     totals = summary.Totals(7, 0, flops=2_500_000_000, inference_bytes=0, training_bytes=0)
     [line] = [line for line in describe(totals, 3_125_000_000, (33, 48), 8).splitlines() if "GFLOPs" in line]
     assert line.startswith("GFLOPs for an image of 33 x 48: 3.125 in the table, which counts convolutions and matrix")
-    assert "; 2.500 by XLA, which counts every operation but those on padding" in line
+    assert "; 2.500 by XLA, which counts every operation except those on padding" in line
 
 
 @pytest.mark.parametrize(
