@@ -19,7 +19,9 @@ from jaxseg.errors import JaxsegError, nearest
 # What type checkers and editors see, which do not run `__getattr__` below.
 if TYPE_CHECKING:
     from jaxseg import losses, metrics, models, nn
-    from jaxseg.create import SegmentationModel, create_model, list_encoders, list_models
+    from jaxseg.api.create import SegmentationModel, create_model
+    from jaxseg.api.lists import list_encoders, list_models
+    from jaxseg.api.start import TrainModule
     from jaxseg.inference import Evaluation, Segmentation, TrainedRun, load
     from jaxseg.models.attention_decoder import AttentionDecoder
     from jaxseg.models.attention_unet import AttentionUNet
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
     from jaxseg.models.unetplusplus import UNetPlusPlus
     from jaxseg.models.upernet import UPerNet
     from jaxseg.models.vgg_head import VGGHead
-    from jaxseg.start import TrainModule
 
     train: TrainModule
 
@@ -102,11 +103,11 @@ _MODULES = ("losses", "metrics", "models", "nn", "train")
 _PLACES = {
     "Evaluation": "inference",
     "Segmentation": "inference",
-    "SegmentationModel": "create",
+    "SegmentationModel": "api.create",
     "TrainedRun": "inference",
-    "create_model": "create",
-    "list_encoders": "create",
-    "list_models": "create",
+    "create_model": "api.create",
+    "list_encoders": "api.lists",
+    "list_models": "api.lists",
     "load": "inference",
 }
 

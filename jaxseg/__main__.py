@@ -1,8 +1,58 @@
-"""`python -m jaxseg COMMAND` is the command `jaxseg COMMAND`."""
+"""The command `jaxseg`, also `python -m jaxseg`: one word for each program that `python -m jaxseg.X` starts too.
 
+A further command is one line in `COMMANDS`. Its module has `main(argv, program) -> exit status`, where `program` is how
+it is called, for its usage line; it is imported when it is asked for, so that `--help` and `--version` answer at once.
+"""
+
+import argparse
+import importlib
 import sys
+from collections.abc import Sequence
 
-from jaxseg.cli import main
+from jaxseg import __version__
+from jaxseg.errors import nearest
+
+# Name -> (module, what it does).
+COMMANDS = {
+    "train": ("jaxseg.train", "train a network from an experiment file, or resume its run"),
+    "evaluate": ("jaxseg.evaluate", "score a split of the data with a trained network"),
+    "predict": ("jaxseg.predict", "segment images with a trained network"),
+    "sweep": ("jaxseg.sweep.__main__", "train and compare the variants of an ablation"),
+    "models": ("jaxseg.models.__main__", "list the networks and encoders, or show what one costs"),
+    "check": ("jaxseg.data.check", "read a whole data set and report what is wrong in it"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: that of the command, 2 where there is no such command."""
+    parser = _parser()
+    # Options after the command belong to it: they are not parsed here.
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    name, *rest = arguments
+    if name.startswith("-"):
+        parser.parse_args([name])  # --help or --version, which end here, or an error
+    if name not in COMMANDS:
+        print(f"error: There is no command {name!r}.{nearest(name, COMMANDS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(COMMANDS[name][0]).main(rest, f"jaxseg {name}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="jaxseg",
+        usage="jaxseg COMMAND [ARGUMENT ...]",
+        description="Semantic image segmentation in JAX and Flax.",
+        epilog="\n".join(["commands:", *lines, "", "jaxseg COMMAND --help describes a command."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"jaxseg {__version__}")
+    return parser
+
 
 if __name__ == "__main__":
     sys.exit(main())

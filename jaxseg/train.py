@@ -18,6 +18,7 @@ from typing import Any
 import jax
 
 from jaxseg import build, compiler, metrics, parallel, pictures
+from jaxseg.api.start import TrainModule
 from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, command, to_dict
 from jaxseg.data import pipeline
@@ -29,15 +30,13 @@ from jaxseg.run import gradients
 from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.data import Problem, class_weights, load_problem
-from jaxseg.run.due import asked_to_stop, what_is_due
-from jaxseg.run.finite import require_finite, require_finite_loss
+from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
 from jaxseg.run.messages import closing_message, opening_message
 from jaxseg.run.provenance import end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import CHECKPOINTS, RunData, data_record, default_workdir, holds_checkpoint, prepare_workdir
-from jaxseg.start import TrainModule
 from jaxseg.state import TrainState
 
 

@@ -12,7 +12,7 @@ import pytest
 from helpers.tiny_run import make_run, tiny_config
 
 import jaxseg
-from jaxseg import cli
+from jaxseg import __main__ as cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,7 +65,7 @@ def test_every_command_says_how_it_was_called(capsys, name):
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["trian"]])
 def test_it_answers_without_importing_jax(arguments):
     code = (
-        "import sys\nfrom jaxseg.cli import main\n"
+        "import sys\nfrom jaxseg.__main__ import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
         "print(sorted({'jax', 'numpy', 'ml_collections'} & set(sys.modules)))"
     )
@@ -77,7 +77,7 @@ def test_the_version_is_written_once_and_told_by_the_program():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" not in project["project"] and project["project"]["dynamic"] == ["version"]
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "jaxseg.__version__"}
-    assert project["project"]["scripts"] == {"jaxseg": "jaxseg.cli:main"}
+    assert project["project"]["scripts"] == {"jaxseg": "jaxseg.__main__:main"}
     run = [sys.executable, "-m", "jaxseg", "--version"]
     assert subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout == (
         f"jaxseg {jaxseg.__version__}\n"

@@ -16,7 +16,8 @@ from helpers.tiny_run import TINY, make_folder, make_run, tiny_config
 from PIL import Image
 
 import jaxseg
-from jaxseg import build, create, losses, models, pretrained, state, step
+from jaxseg import build, losses, models, pretrained, state, step
+from jaxseg.api import create
 from jaxseg.compiler import options_for_once
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import CheckpointError, ConfigError, DataError, JaxsegError, WeightsError

@@ -20,8 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxseg.errors import CheckpointError
-from jaxseg.run import failures, snapshot
-from jaxseg.run.orbax_logging import quieten_orbax
+from jaxseg.run import orbax_errors, snapshot
 from jaxseg.types import PyTree
 
 
@@ -78,7 +77,7 @@ class Checkpoints:
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}.")
-        quieten_orbax()
+        orbax_errors.quieten_orbax()
         self.directory = Path(directory).absolute()
         self._keep = keep
         self._config = None if config is None else json.loads(json.dumps(config))  # a copy; raises now, not in `save`
@@ -245,7 +244,7 @@ class Checkpoints:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
                 arrays = snapshot.flat(reader.restore(self.path(step) / "state", args=ocp.args.PyTreeRestore()))
         except Exception as error:
-            raise _Damaged(failures.one_line(error)) from error
+            raise _Damaged(orbax_errors.one_line(error)) from error
         for name, (shape, dtype) in stored.items():
             if 0 in shape:
                 arrays[name] = np.zeros(shape, dtype)
@@ -264,7 +263,7 @@ class Checkpoints:
         try:
             return snapshot.unseal(json.loads((self.path(step) / "about" / "metadata").read_bytes()))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _Damaged(f"its description cannot be read: {failures.one_line(error)}") from error
+            raise _Damaged(f"its description cannot be read: {orbax_errors.one_line(error)}") from error
 
     def _ranked(self) -> list[int]:
         """Returns the evaluated steps, best first."""
@@ -299,7 +298,7 @@ class Checkpoints:
             self._written.pop(step, None)
             self._checkpointer = None  # may be unusable after an error; the next save makes another
             # Before the removal of files, which frees space on the disk.
-            reason = failures.reason_of_a_failed_save(error, self.directory, self._size)
+            reason = orbax_errors.reason_of_a_failed_save(error, self.directory, self._size)
             if _primary():
                 self._remove_leftovers()
             steps = ", ".join(map(str, self.steps()))

@@ -19,9 +19,9 @@ ROWS = (
     ("build",),  # 6
     ("run",),  # 7
     ("inference",),  # 7
-    ("create", "start"),  # 7
+    ("api",),  # 7
     ("train", "evaluate", "predict", "data.check", "models.__main__"),  # 8
     ("sweep",),  # 9
-    ("cli",),  # 10
-    ("", "presets", "__main__"),  # 11, the front door
+    ("__main__",),  # 10
+    ("", "presets"),  # 11, the front door
 )

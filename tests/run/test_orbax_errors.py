@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from jaxseg.run import failures
+from jaxseg.run import orbax_errors
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -29,15 +29,15 @@ def caused(cause: BaseException) -> BaseException:
     ],
 )
 def test_one_line(error, words, tmp_path):
-    assert failures.one_line(error) == words
-    assert failures.reason_of_a_failed_save(error, tmp_path, 1) == words
+    assert orbax_errors.one_line(error) == words
+    assert orbax_errors.reason_of_a_failed_save(error, tmp_path, 1) == words
 
 
 @pytest.mark.parametrize(("free", "size"), [(1000, 1), (50_000_000, 60_000_000)])
 def test_a_disk_without_space_is_full_if_the_error_has_no_errno(tmp_path, monkeypatch, free, size):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
-    reason = failures.reason_of_a_failed_save
+    reason = orbax_errors.reason_of_a_failed_save
     assert reason(ValueError("write failed"), tmp_path, size) == FULL
     assert reason(caused(OSError(errno.EACCES, "no")), tmp_path, size) == os.strerror(errno.EACCES)
     assert reason(ValueError("write failed"), tmp_path / "nowhere", size) == "write failed"
@@ -46,4 +46,4 @@ def test_a_disk_without_space_is_full_if_the_error_has_no_errno(tmp_path, monkey
 def test_a_disk_with_space_is_not_full(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=60_000_000))
-    assert failures.reason_of_a_failed_save(ValueError("write failed"), tmp_path, 50_000_000) == "write failed"
+    assert orbax_errors.reason_of_a_failed_save(ValueError("write failed"), tmp_path, 50_000_000) == "write failed"

@@ -1,6 +1,5 @@
-"""A network with its variables in one call, for use without configurations, and lists of what there is."""
+"""A network with its variables in one call, for use without configurations."""
 
-import fnmatch
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -216,13 +215,3 @@ def _initialiser(module: nn.Module, in_channels: int) -> Callable[[jax.Array], P
         return module.init({"params": key}, jnp.zeros((1, _SIDE, _SIDE, in_channels), jnp.float32), train=False)
 
     return init
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Returns the names of the networks that match a pattern with the wildcards * and ?, sorted."""
-    return sorted(fnmatch.filter(models.names(), pattern))
-
-
-def list_encoders(pattern: str = "*") -> list[str]:
-    """Returns the names of the encoders that match a pattern with the wildcards * and ?, sorted."""
-    return sorted(fnmatch.filter(encoders.names(), pattern))

@@ -1,10 +1,48 @@
-"""Stops a run whose loss, gradient or parameters are NaN or infinite, before they are saved."""
+"""What the training loop asks after a step: what is due, whether to stop, and whether the numbers are finite."""
 
 import math
+from dataclasses import dataclass
 
+import jax
+
+from jaxseg.config import ConfigDict
 from jaxseg.errors import NotFiniteError
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.report import StepMetrics
+from jaxseg.run.signals import StopRequest
+
+
+@dataclass(frozen=True)
+class Due:
+    """What follows a step.
+
+    Attributes:
+        evaluation: whether to evaluate, which also saves a checkpoint.
+        checkpoint: whether to save a checkpoint.
+        stop: whether to stop, since a signal has come.
+    """
+
+    evaluation: bool
+    checkpoint: bool
+    stop: bool
+
+    @property
+    def anything(self) -> bool:
+        return self.evaluation or self.checkpoint or self.stop
+
+
+def what_is_due(config: ConfigDict, step: int, stop: StopRequest) -> Due:
+    """Returns what follows the step; the last one is always evaluated."""
+    return Due(
+        evaluation=step == config.steps or step % config.eval.every == 0,
+        checkpoint=step % config.checkpoint.every == 0,
+        stop=asked_to_stop(config, step, stop),
+    )
+
+
+def asked_to_stop(config: ConfigDict, step: int, stop: StopRequest) -> bool:
+    """Returns whether a signal has come; with several processes, they exchange this only at the log steps."""
+    return (jax.process_count() == 1 or step % config.log.every == 0) and stop.agreed()
 
 
 def require_finite(done: StepMetrics | None, checkpoints: Checkpoints) -> None:
