@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 from jaxseg.errors import ArgumentError, nearest
 
@@ -69,6 +69,26 @@ Finite = Annotated[float, Where(math.isfinite, instead="a finite number")]
 Share = Annotated[float, within(0, 1)]
 BelowOne = Annotated[float, from_to_below(0, 1)]
 
+# What configuration keys and the functions that take their values share.
+StrategyName = Literal["jit", "pmap"]
+ScheduleName = Literal["constant", "poly", "cosine", "step"]
+Boundaries = Annotated[
+    tuple[Count, ...],
+    Where(lambda steps: list(steps) == sorted(set(steps)), instead="ascending whole numbers of at least 1"),
+]
+Size = Annotated[tuple[int, ...], Where(lambda v: _is_size(v), instead="(height, width) in whole pixels")]
+SizeOrNone = Annotated[
+    tuple[int, ...], Where(lambda v: not v or _is_size(v), instead="(height, width) in whole pixels, or empty")
+]
+Zoom = Annotated[
+    tuple[float, ...],
+    Where(lambda v: len(v) == 2 and 0 < v[0] <= v[1] < math.inf, instead="(low, high) with 0 < low <= high"),
+]
+
+
+def _is_size(value: tuple[int, ...]) -> bool:
+    return len(value) == 2 and min(value) > 0
+
 
 def annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """Returns {name: annotation} of the keyword-only arguments of a function, in its order."""
@@ -81,17 +101,17 @@ def check(owner: str, values: Mapping[str, Any], hints: Mapping[str, Any], prefi
     """Returns `values` in the types of `hints`: a list becomes a tuple, a whole number a float.
 
     Args:
-        owner: what takes the arguments, for the message: "The loss dice".
+        owner: what takes the arguments, for the message: "the loss dice".
         values: {name: value}.
         hints: {name: annotation} of every argument that `owner` takes.
-        prefix: stands before the name of an invalid value in the message: "dice.".
+        prefix: stands before each name in a message: "dice.".
 
     Raises:
         ArgumentError: for a name that `owner` does not take (naming the nearest), or an invalid value.
     """
     for name in values:
         if name not in hints:
-            raise ArgumentError(f"{owner} has no argument {name!r}.{nearest(name, hints)}")
+            raise ArgumentError(f"{prefix}{name} is not an argument of {owner}.{nearest(name, hints)}")
     return {name: check_value(f"{prefix}{name}", value, hints[name]) for name, value in values.items()}
 
 
@@ -153,9 +173,9 @@ def _convert(value: Any, hint: Any) -> Any:
     """Returns `value` in the type of `hint`, or _INVALID."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
-        return _tuples(value)
+        return as_tuples(value)
     if hint is tuple:
-        return _tuples(value) if isinstance(value, list | tuple) else _INVALID
+        return as_tuples(value) if isinstance(value, list | tuple) else _INVALID
     if origin is Annotated:
         result = _convert(value, args[0])
         holds = result is not _INVALID and all(w.holds(result) for w in args[1:] if isinstance(w, Where))
@@ -179,8 +199,9 @@ def _convert(value: Any, hint: Any) -> Any:
     return value if isinstance(value, origin or hint) else _INVALID
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+def as_tuples(value: Any) -> Any:
+    """Returns `value` with a tuple for every list, at any depth of lists and tuples."""
+    return tuple(as_tuples(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _convert_tuple(value: Any, args: tuple[Any, ...]) -> Any:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,14 @@ import optax
 
 from jaxseg.arguments import (
     BelowOne,
+    Boundaries,
     Count,
     NotNegative,
     Positive,
+    ScheduleName,
     Share,
-    Where,
     WholeNotNegative,
-    check_value,
+    check,
     checked,
 )
 from jaxseg.config import ConfigDict
@@ -27,15 +28,11 @@ from jaxseg.types import DISCRIMINATOR, PyTree
 # The first two need the value of the loss at each update, the others take no schedule.
 _EXCLUDED = ("lbfgs", "polyak_sgd", "optimistic_adam", "rprop", "sm3")
 
-Boundaries = Annotated[
-    tuple[Count, ...], Where(lambda steps: list(steps) == sorted(set(steps)), instead="ascending steps of at least 1")
-]
-
 
 @checked
 def make_schedule(
     *,
-    name: Literal["constant", "poly", "cosine", "step"],
+    name: ScheduleName,
     learning_rate: Positive,
     steps: Count,
     power: Positive = 0.9,
@@ -98,11 +95,11 @@ def encoder_labels(params: PyTree) -> PyTree:
     """Returns "encoder" for the parameters of the child "encoder" of a network and "rest" for the others.
 
     Raises:
-        ConfigError: for a network without an encoder.
+        ArgumentError: for a network without an encoder.
     """
-    if "encoder" not in params:  # raised when the parameters exist, after `from_config` has returned
-        raise ConfigError(
-            f"optimizer.encoder_rate needs a network with an encoder; this one has {', '.join(params)}. Leave it at 1."
+    if "encoder" not in params:
+        raise ArgumentError(
+            f"encoder_rate needs a network with an encoder; this one has {', '.join(params)}. Leave it at 1."
         )
     labels = {name: "encoder" if name == "encoder" else "rest" for name in params}
     return {name: jax.tree.map(lambda _, label=label: label, params[name]) for name, label in labels.items()}
@@ -148,7 +145,8 @@ def make_optimizer(
         args: further arguments of the optax function, such as {"nesterov": True} or {"b2": 0.95}.
 
     Raises:
-        ArgumentError: for an unknown name or argument (naming the nearest), or an invalid value.
+        ArgumentError: for an unknown name or argument (naming the nearest), or an invalid value. The result's `init`
+            raises it for a network without an encoder, if encoder_rate is not 1.
     """
     known = optimizers()
     if name not in known:
@@ -198,20 +196,22 @@ def _checked_args(name: str, ours: Mapping[str, Any], args: Mapping[str, Any]) -
 
     optax takes some invalid values, which then fail when the step compiles or give NaN.
     """
+    taken = next((key for key in args if key in ours), None)
+    if taken is not None:
+        raise ArgumentError(f"args.{taken} is set already" + ("." if taken in _MASKS else f"; set {taken} itself."))
     parameters = inspect.signature(getattr(optax, name)).parameters
-    for key, value in args.items():
-        if key in ours:
-            instead = f"; set optimizer.{key} instead" if key not in _MASKS else ""
-            raise ArgumentError(f"args.{key} is set already{instead}.")
-        if key not in parameters:
-            others = set(parameters) - set(ours)
-            raise ArgumentError(f"args.{key} is not an argument of the optimiser {name}.{nearest(key, others)}")
-        kind = type(parameters[key].default)
-        if kind is bool:
-            check_value(f"args.{key}", value, bool)
-        elif kind in (int, float):
-            check_value(f"args.{key}", value, BelowOne if key in ("b1", "b2", "decay") else float)
+    hints = {key: _hint(key, parameter.default) for key, parameter in parameters.items() if key not in ours}
+    check(f"the optimiser {name}", args, hints, prefix="args.")
     return dict(args)
+
+
+def _hint(argument: str, default: Any) -> Any:
+    """Returns the annotation of an argument of an optax function, by its default."""
+    if isinstance(default, bool):
+        return bool
+    if isinstance(default, int | float):
+        return BelowOne if argument in ("b1", "b2", "decay") else float
+    return Any
 
 
 def _is_encoder(params: PyTree) -> PyTree:
@@ -239,12 +239,23 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
             encoder_rate=o.encoder_rate,
             args=o.args.to_dict(),
         )
+    tx = _naming_keys(tx)
     if config.adversarial.weight:
         adam = make_optimizer(
             name="adam", schedule=_schedule(config, config.adversarial.learning_rate), args={"b2": 0.99}
         )
         tx = optax.partition({"segmenter": tx, DISCRIMINATOR: adam}, players)
     return tx, schedule
+
+
+def _naming_keys(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns `tx` whose `init` raises ConfigError that names the key, where the parameters do not suit it."""
+
+    def init(params: PyTree) -> PyTree:
+        with _naming("optimizer"):
+            return tx.init(params)
+
+    return tx._replace(init=init)
 
 
 def _schedule(config: ConfigDict, peak: float) -> optax.Schedule:

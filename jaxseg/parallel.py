@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxseg.arguments import StrategyName, check_value
 from jaxseg.compiler import compiler_options
 from jaxseg.errors import ConfigError
 from jaxseg.types import Key, PyTree
@@ -198,7 +199,7 @@ def join_hosts(coordinator: str, processes: int | None = None, process: int | No
 
 
 def make_strategy(
-    name: str,
+    name: StrategyName,
     batch_sizes: Mapping[str, int],
     devices: Sequence[Device] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -212,8 +213,10 @@ def make_strategy(
         options: changes to the compiler options, see `compiler.compiler_options`; only for "jit".
 
     Raises:
-        ConfigError: for an unknown name or option, or a batch size that the number of devices does not divide.
+        ArgumentError: for an unknown name.
+        ConfigError: for an unknown option, or a batch size that the number of devices does not divide.
     """
+    check_value("strategy", name, StrategyName)
     devices = list(jax.devices() if devices is None else devices)
     n = len(devices)
     for key, size in batch_sizes.items():
@@ -228,8 +231,6 @@ def make_strategy(
         if options:
             compiler_options(options)  # raises ConfigError here for an invalid option
         return JitStrategy(mesh, changes=dict(options or {}))
-    if name == "pmap":
-        if options:
-            raise ConfigError("compile.options needs strategy=jit; for strategy=pmap, set XLA_FLAGS instead.")
-        return PmapStrategy(tuple(d for d in devices if d.process_index == jax.process_index()))
-    raise ConfigError(f"strategy must be jit or pmap, got {name!r}.")
+    if options:
+        raise ConfigError("compile.options needs strategy=jit; for strategy=pmap, set XLA_FLAGS instead.")
+    return PmapStrategy(tuple(d for d in devices if d.process_index == jax.process_index()))

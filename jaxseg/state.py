@@ -77,6 +77,12 @@ def init_state(
     )
 
 
+def by_path(tree: PyTree) -> dict[str, Any]:
+    """Returns {path: leaf} in the order of the leaves, with paths such as "params/stem/kernel"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
 def count_parameters(params: PyTree) -> int:
     """Returns the number of parameters in a pytree of arrays or shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -20,11 +20,12 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from jaxseg.errors import ArgumentError
 from jaxseg.losses import Loss
 from jaxseg.metrics import confusion_matrix, num_confusion_classes, predict_classes
 from jaxseg.metrics.native_size import inside_mask, to_image_size, to_native_sizes
 from jaxseg.nn import rematerialised, resize
-from jaxseg.state import Learner, TrainState
+from jaxseg.state import Learner, TrainState, by_path
 from jaxseg.types import Key, PyTree
 
 Prepare: TypeAlias = Callable[[jax.Array], jax.Array]
@@ -96,8 +97,8 @@ def make_train_step(
         param_norm f32[] of the parameters and statistics after the step; with a `schedule`, learning_rate f32[]; with
         `gradients`, gradients {path of the parameter, joined by "/": norm f32[]}.
         Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the batch, so that the
-        number of devices and a restart have no effect on them. Tracing raises ValueError if `accumulate` does not
-        divide the batch size, or `aux_weight` lists more or fewer numbers than there are auxiliary outputs.
+        number of devices and a restart have no effect on them. Tracing raises ArgumentError if `accumulate` does not
+        divide the batch size, or `aux_weight` has more or fewer numbers than there are auxiliary outputs.
     """
     recipe = _TrainRecipe(
         apply=rematerialised(model.apply) if remat else model.apply,
@@ -173,7 +174,7 @@ def _with_keys(recipe: _TrainRecipe, batch: Mapping[str, jax.Array], key: Key) -
     """Returns image and label; if there is augmentation, also a key for each example by its place in the batch."""
     size = batch["image"].shape[0]
     if size % recipe.accumulate:
-        raise ValueError(f"a batch of {size} (on this device) is not divisible by accumulate={recipe.accumulate}")
+        raise ArgumentError(f"accumulate={recipe.accumulate} does not divide the batch of {size} on this device.")
     place = jnp.arange(size)
     if recipe.axis_name is not None:
         place = place + size * jax.lax.axis_index(recipe.axis_name)
@@ -270,8 +271,7 @@ def _average(decay: float, state: TrainState, params: PyTree) -> PyTree | None:
 
 def _norms(grads: PyTree) -> dict[str, jax.Array]:
     """Returns {path of the parameter: norm f32[] of its gradient}."""
-    paths = jax.tree_util.tree_leaves_with_path(grads)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): optax.tree.norm(leaf) for path, leaf in paths}
+    return {path: optax.tree.norm(gradient) for path, gradient in by_path(grads).items()}
 
 
 def make_eval_step(
@@ -332,7 +332,7 @@ def _aux_weights(weights: float | Sequence[float], outputs: int) -> tuple[float,
         return (weights,) * outputs
     if len(weights) != outputs:
         has = f"{outputs} auxiliary output{'s' * (outputs != 1)}"
-        raise ValueError(f"the model has {has}, but loss.aux_weights are {tuple(weights)}")
+        raise ArgumentError(f"aux_weight has {len(weights)} numbers, {tuple(weights)}, but the model has {has}.")
     return tuple(weights)
 
 

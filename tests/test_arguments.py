@@ -132,8 +132,8 @@ def test_a_checked_function_converts_and_refuses():
 def test_options_of_a_function_by_name():
     hints = annotations(example)
     assert list(hints) == ["size", "name"]
-    assert check("Example", {"size": [1]}, hints) == {"size": (1,)}
-    with pytest.raises(ArgumentError, match=r"Example has no argument 'sise'\. Did you mean 'size'\?"):
-        check("Example", {"sise": [1]}, hints)
+    assert check("example", {"size": [1]}, hints) == {"size": (1,)}
+    with pytest.raises(ArgumentError, match=r"^part\.sise is not an argument of example\. Did you mean 'size'\?$"):
+        check("example", {"sise": [1]}, hints, prefix="part.")
     with pytest.raises(ArgumentError, match=r"part\.name must be one of"):
-        check("Example", {"name": 3}, hints, prefix="part.")
+        check("example", {"name": 3}, hints, prefix="part.")

@@ -20,7 +20,7 @@ from jaxseg import build, losses, models, pretrained, state, step
 from jaxseg.api import create
 from jaxseg.compiler import options_for_once
 from jaxseg.data.transforms import resize_image
-from jaxseg.errors import CheckpointError, ConfigError, DataError, JaxsegError, WeightsError
+from jaxseg.errors import ArgumentError, CheckpointError, ConfigError, DataError, JaxsegError, WeightsError
 from jaxseg.inference import load_run, make_segmenter
 
 ROOT = Path(__file__).parent.parent
@@ -294,7 +294,7 @@ def test_boundaries_are_scored_where_they_are_asked_for(run):
     assert "boundary F1" in str(near) and "boundary" in near.to_dict()
     assert run.evaluate(boundary=True).boundary is not None and run.evaluate(boundary=False).boundary is None
     for wrong in (-1, float("nan"), "near"):
-        with pytest.raises(ConfigError, match="boundary must be True or a number of pixels"):
+        with pytest.raises(ArgumentError, match="boundary must be True or a number of pixels"):
             run.evaluate(boundary=wrong)
 
 

@@ -172,8 +172,8 @@ def test_every_optimiser_by_name_takes_a_step(name):
         ({"clip": float("nan")}, "^clip must be"),
         ({"momentum": 1.0}, r"^momentum must be a number in \[0, 1\)"),
         ({"args": {"nestrov": True}}, "'nesterov'"),
-        ({"args": {"momentum": 0.5}}, "set optimizer.momentum instead"),
-        ({"args": {"learning_rate": 0.5}}, "set optimizer.learning_rate instead"),
+        ({"args": {"momentum": 0.5}}, "^args.momentum is set already; set momentum itself"),
+        ({"args": {"learning_rate": 0.5}}, "^args.learning_rate is set already"),
         ({"name": "adamw", "args": {"mask": None}}, "^args.mask is set already"),
     ],
 )
@@ -221,10 +221,18 @@ def test_encoder_rate_0_freezes_it_and_leaves_it_out_of_the_norm():
     np.testing.assert_allclose(updates["decoder"]["kernel"], -0.2, rtol=1e-6)  # the gradient and 0.1 of decay
     adam = optim.make_optimizer(name="adam", schedule=optax.constant_schedule(1.0), encoder_rate=0.0)
     assert not any(leaf.shape == (2, 2) for leaf in jax.tree.leaves(adam.init(tree())))  # no moments are kept
-    with pytest.raises(ConfigError, match="needs a network with an encoder; this one has kernel"):
+    with pytest.raises(ArgumentError, match=r"^encoder_rate needs a network with an encoder; this one has kernel"):
         tx.init({"kernel": jnp.ones((2, 2))})
     with pytest.raises(ArgumentError, match=r"encoder_rate must be a number of at least 0, got -1\.0"):
         optim.make_optimizer(name="sgd", schedule=optax.constant_schedule(1.0), encoder_rate=-1.0)
+
+
+def test_a_network_without_an_encoder_has_no_encoder_rate():
+    config = default_config()
+    update(config, optimizer__encoder_rate=0.1)
+    tx, _ = optim.from_config(config)
+    with pytest.raises(ConfigError, match=r"^optimizer\.encoder_rate needs a network with an encoder"):
+        tx.init({"kernel": jnp.ones((2, 2))})
 
 
 def test_from_config():

@@ -27,7 +27,10 @@ def at_root(monkeypatch):
         ({"model__args__width": "(1,2)"}, "Did you mean 'widths'"),
         ({"loss__terms": "cross_entropi"}, "Did you mean 'cross_entropy'"),
         ({"loss__class_weights": "median"}, "loss.class_weights must be"),
-        ({"loss__aux_weights": (0.5, 0.25)}, "has 0 auxiliary outputs, but loss.aux_weights are (0.5, 0.25)"),
+        (
+            {"loss__aux_weights": (0.5, 0.25)},
+            "(0.5, 0.25), but the model has 0 auxiliary outputs",
+        ),
         ({"loss__aux_weights": (-1.0,)}, "loss.aux_weights must be a tuple of numbers of at least 0"),
         ({"loss__class_weights": "1,2"}, "2 numbers, but there are 6 classes"),
         ({"optimizer__name": "adamv"}, "Did you mean 'adam"),

@@ -92,6 +92,8 @@ def blaming(path: str) -> Iterator[None]:
         raise ConfigError(f"{path}{_place(Path(path), error)}: {text[0].lower()}{text[1:]}") from error
     except ConfigError:
         raise
+    except JaxsegError as error:
+        raise ConfigError(f"{path}{_place(Path(path), error)}: {error}") from error
     except SyntaxError as error:
         raise ConfigError(f"{path} is not valid Python, line {error.lineno}: {error.msg}.") from error
     except Exception as error:  # a user's file may raise anything

@@ -4,33 +4,26 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from jaxseg.arguments import (
     BelowOne,
+    Boundaries,
     Count,
     Finite,
     NotNegative,
     Positive,
+    ScheduleName,
     Share,
+    Size,
+    SizeOrNone,
+    StrategyName,
     Where,
     WholeNotNegative,
+    Zoom,
     bare,
     describe,
     one_or_more,
     within,
 )
 
-
-def _is_size(value: tuple[int, ...]) -> bool:
-    return len(value) == 2 and min(value) > 0
-
-
-# A size is checked as a whole: an invalid one may be set and then overridden, as any other value.
-Size = Annotated[tuple[int, ...], Where(_is_size, instead="(height, width) in whole pixels")]
-SizeOrNone = Annotated[
-    tuple[int, ...], Where(lambda v: not v or _is_size(v), instead="(height, width) in whole pixels, or empty")
-]
-Zoom = Annotated[
-    tuple[float, ...],
-    Where(lambda v: len(v) == 2 and 0 < v[0] <= v[1] < float("inf"), instead="(low, high) with 0 < low <= high"),
-]
+# A tuple such as a size is checked as a whole: an invalid one may be set and then overridden, as any other value.
 Color = Annotated[
     tuple[int, int, int],
     Where(lambda v: 0 <= min(v) <= max(v) < 256, instead="colours (red, green, blue) of whole numbers from 0 to 255"),
@@ -88,7 +81,7 @@ KEYS: dict[str, Key] = {
     "batch_size": Key(16, "images a step, over all hosts, devices and micro-batches", Count),
     "accumulate": Key(1, "micro-batches a step; gradients are those of the whole batch", Count),
     "strategy": Key(
-        "jit", "how the step is compiled: jit (one program over a mesh of all devices) or pmap", Literal["jit", "pmap"]
+        "jit", "how the step is compiled: jit (one program over a mesh of all devices) or pmap", StrategyName
     ),
     "dtype": Key(
         "float32",
@@ -235,11 +228,11 @@ KEYS: dict[str, Key] = {
         1.0, "factor on the encoder's learning rate: 0.1 to fine-tune, 0 freezes its parameters", NotNegative
     ),
     "optimizer.args": Key({}, "further arguments of the optax optimiser"),
-    "schedule.name": Key("poly", "constant, poly, cosine or step", Literal["constant", "poly", "cosine", "step"]),
+    "schedule.name": Key("poly", "constant, poly, cosine or step", ScheduleName),
     "schedule.power": Key(0.9, "exponent of poly", Positive),
     "schedule.warmup": Key(0, "steps of linear warm-up, part of `steps`", WholeNotNegative),
     "schedule.end": Key(0.0, "final learning rate as a share of the peak (poly, cosine)", Share),
-    "schedule.boundaries": Key((), "steps at which the step schedule multiplies by schedule.factor", tuple[Count, ...]),
+    "schedule.boundaries": Key((), "steps at which the step schedule multiplies by schedule.factor", Boundaries),
     "schedule.factor": Key(0.1, "factor of the step schedule", Positive),
     "ema.decay": Key(0.0, "decay of the moving average of the parameters that evaluation then uses; 0: none", BelowOne),
     "eval.every": Key(200, "steps between evaluations; the last step is always evaluated", Count),

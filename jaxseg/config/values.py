@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxseg.arguments import check_value
+from jaxseg.arguments import as_tuples, check_value
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict
 from jaxseg.config.schema import FREE_FORM, FREE_KEYS, KEYS, RENAMED
 from jaxseg.errors import ArgumentError, ConfigError, nearest
@@ -134,12 +134,8 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     if not values:
         raise ConfigError("The stored configuration is empty.")
     for key, value in flatten(ConfigDict(values)).items():
-        set_key(config, RENAMED[key] if key in RENAMED else key, _tuples(value))
+        set_key(config, RENAMED[key] if key in RENAMED else key, as_tuples(value))
     return config
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
@@ -149,7 +145,7 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     return [
         f"{k}: {a[k] if k in a else 'unset'} -> {b[k] if k in b else 'unset'}"
         for k in keys
-        if (k in a) != (k in b) or _tuples(a[k]) != _tuples(b[k])
+        if (k in a) != (k in b) or as_tuples(a[k]) != as_tuples(b[k])
     ]
 
 

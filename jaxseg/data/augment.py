@@ -7,16 +7,15 @@ however many steps are on.
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxseg.arguments import NotNegative, Share, Where, checked
+from jaxseg.arguments import NotNegative, Share, SizeOrNone, Zoom, checked
 from jaxseg.data.geometry import (
     check_pair,
     flip_matrix,
@@ -31,14 +30,6 @@ from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.types import IGNORE, Array, Key
 
 Pair: TypeAlias = tuple[jax.Array, jax.Array]
-Zoom: TypeAlias = Annotated[
-    tuple[float, ...],
-    Where(lambda v: len(v) == 2 and 0 < v[0] <= v[1] < math.inf, instead="(low, high) with 0 < low <= high"),
-]
-Crop: TypeAlias = Annotated[
-    tuple[int, ...],
-    Where(lambda v: not v or (len(v) == 2 and min(v) > 0), instead="(height, width) in whole pixels, or empty"),
-]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _TRIES = 10  # candidate windows for a crop with `max_share` below 1
@@ -177,7 +168,7 @@ def make_augment(
     zoom: Zoom = (1.0, 1.0),
     shear: NotNegative = 0.0,
     rotate: NotNegative = 0.0,
-    crop: Crop = (),
+    crop: SizeOrNone = (),
     crop_max_share: Share = 1.0,
     brightness: Share = 0.0,
     contrast: Share = 0.0,

@@ -65,20 +65,18 @@ class Labeller:
 
 
 def check_palette(palette: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
-    """Returns `config.data.palette` as a tuple of different colours (red, green, blue), empty if there are none.
+    """Returns `data.palette` as a tuple of different colours (red, green, blue), empty if there are none.
 
     Raises:
         DataError: if an entry is not such a colour, a colour occurs twice, or there are more than 256.
     """
     for color in palette:
-        _check_color(color, "config.data.palette")
+        _check_color(color, "data.palette")
     colors = tuple((int(r), int(g), int(b)) for r, g, b in palette)
     if len(set(colors)) < len(colors):
-        raise DataError("config.data.palette has the same colour twice; each class needs its own.")
+        raise DataError("data.palette has the same colour twice; each class needs its own.")
     if len(colors) > 256:
-        raise DataError(
-            f"config.data.palette has {len(colors)} colours; the limit is 255 classes and one ignored colour."
-        )
+        raise DataError(f"data.palette has {len(colors)} colours; the limit is 255 classes and one ignored colour.")
     return colors
 
 
@@ -119,7 +117,7 @@ def find_meaning(
     Args:
         directory: the folder.
         masks: the masks of all its splits, read only if nothing else defines the classes.
-        classes: names, `config.data.classes`.
+        classes: names, `data.classes`.
         ignore: stored value that is ignored, besides 255; -1 for none.
         palette: the colour of each value, for masks that store colours; see `check_palette`.
         keep_indices: the palette is that of classes.json (`json_palette`), which does not apply to index masks.
@@ -134,9 +132,9 @@ def find_meaning(
         return _from_json(path, masks, ignore, () if keep_indices else palette, channels, strict)
     values = _from_palette(palette, ignore) if len(palette) else _from_masks(masks, len(classes), ignore, strict)
     if len(classes) not in (0, len(values)):
-        where = "config.data.palette" if len(palette) else f"the masks in {directory}"
+        where = "data.palette" if len(palette) else f"the masks in {directory}"
         raise DataError(
-            f"config.data.classes names {len(classes)} classes ({', '.join(classes)}), but {where} have {len(values)} "
+            f"data.classes names {len(classes)} classes ({', '.join(classes)}), but {where} have {len(values)} "
             f"(values {_show(values)})."
         )
     binary = values == (0, 255)
@@ -166,7 +164,7 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool) ->
         outside = [v for v in found if v not in values[:named]]
         if outside:
             raise DataError(
-                f"config.data.classes names {named} classes (values {_show(values[:named])}), but {where[outside[0]]} "
+                f"data.classes names {named} classes (values {_show(values[:named])}), but {where[outside[0]]} "
                 f"holds {_show([v for v in outside if where[v] == where[outside[0]]])}.{_lossy(where[outside[0]])}"
             )
         return values[:named]
@@ -231,7 +229,7 @@ def _from_json(path: Path, masks: Sequence[Path], ignore: int, palette: Any, cha
             f"{path} has the ignore_index {stored!r}; a whole number from 0 to 65535, or null for none, was expected."
         )
     if ignore >= 0 and stored is not None and stored != ignore:
-        raise DataError(f"config.data.ignore is {ignore}, but {path} has ignore_index {stored}.")
+        raise DataError(f"data.ignore is {ignore}, but {path} has ignore_index {stored}.")
     ignore_value = stored if stored is not None else ignore if ignore >= 0 else None
     if not entries or len(set(values)) < len(values) or not all(0 <= v <= 65535 for v in values):
         raise DataError(f"{path} has the indices {_show(values)}; different ones from 0 to 65535 were expected.")
@@ -240,7 +238,7 @@ def _from_json(path: Path, masks: Sequence[Path], ignore: int, palette: Any, cha
             f"{path} gives the ignored index {ignore_value} to the class {names[values.index(ignore_value)]!r}."
         )
     if len(palette) and max(values) >= len(palette):
-        raise DataError(f"config.data.palette has {len(palette)} colours, but {path} has the index {max(values)}.")
+        raise DataError(f"data.palette has {len(palette)} colours, but {path} has the index {max(values)}.")
     if values == (0, 1) and ignore_value is None and not len(palette) and _only_0_and_255(masks, strict):
         _note(f"The masks hold nothing but 0 and 255: 255 is taken as the class {names[1]!r}.")
         values = (0, IGNORE)
@@ -252,7 +250,7 @@ def _from_json(path: Path, masks: Sequence[Path], ignore: int, palette: Any, cha
         _check_color(entry[key], str(path))
         if len(palette) and tuple(entry[key]) != tuple(palette[value]):
             raise DataError(
-                f"config.data.palette gives the index {value} the colour {tuple(palette[value])}, but {path} gives "
+                f"data.palette gives the index {value} the colour {tuple(palette[value])}, but {path} gives "
                 f"{entry['name']!r} (index {value}) the colour {tuple(entry[key])}."
             )
     colors = tuple(tuple(e[k]) if k is not None else c for e, k, c in zip(entries, keys, colors))

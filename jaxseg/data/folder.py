@@ -148,12 +148,12 @@ def _check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> N
 
 def _existing(directory: str | Path) -> Path:
     if not str(directory):
-        raise DataError(f"config.data.dir is empty; give the folder with --config.data.dir=DIR ({_EXPECTED}).")
+        raise DataError(f"data.dir is empty; give the folder with --config.data.dir=DIR ({_EXPECTED}).")
     path = Path(directory).expanduser()
     if not path.is_dir():
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         kind = "is a file, not a folder" if path.exists() else "does not exist"
-        raise DataError(f"config.data.dir={str(path)!r} {kind}.{nearest(path.name, siblings, listing=False)}")
+        raise DataError(f"data.dir={str(path)!r} {kind}.{nearest(path.name, siblings, listing=False)}")
     return path
 
 
@@ -170,7 +170,7 @@ def _find_folders(directory: Path, split: str) -> dict[str, Path]:
     if not splits:
         inside = sorted(p.name for p in directory.iterdir())
         holds = f"holds {', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''}" if inside else "is empty"
-        raise DataError(f"config.data.dir={str(directory)!r} {holds}; {_EXPECTED}.")
+        raise DataError(f"data.dir={str(directory)!r} {holds}; {_EXPECTED}.")
     if split not in splits:
         raise DataError(
             f"{directory} has the splits {', '.join(splits)}, but no folder {split!r}.{nearest(split, splits)}"

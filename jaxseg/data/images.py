@@ -196,7 +196,7 @@ def _positions(path: str | Path, colors: np.ndarray, palette: Sequence[Sequence[
         shown = _show_codes(np.unique(codes))
         raise DataError(
             f"{path} holds colours, where a mask of class indices was expected; if each colour is a class, say so with "
-            f"config.data.palette, in the order of the classes (this file has {shown}): "
+            f"data.palette, in the order of the classes (this file has {shown}): "
             "--config.data.palette='((r,g,b),(r,g,b),...)'."
         )
     known = np.asarray(palette, np.int32) @ np.array([65536, 256, 1], np.int32)
@@ -205,7 +205,7 @@ def _positions(path: str | Path, colors: np.ndarray, palette: Sequence[Sequence[
     strange = np.unique(codes[known[found] != codes])
     if strange.size:
         lossy = " JPEG changes colours: masks must be PNG." if Path(path).suffix.lower() in (".jpg", ".jpeg") else ""
-        raise DataError(f"{path} holds colours that config.data.palette lacks: {_show_codes(strange)}.{lossy}")
+        raise DataError(f"{path} holds colours that data.palette lacks: {_show_codes(strange)}.{lossy}")
     return found.astype(np.uint8)
 
 

@@ -5,7 +5,7 @@ from jaxseg.data.base import Source
 from jaxseg.errors import ConfigError, DataError, nearest
 
 SOURCES = ("shapes", "folder", "camvid", "voc2012", "oxford_iiit_pet", "cityscapes", "scene_parse150")
-"""The values of `config.data.source`."""
+"""The values of `data.source`."""
 
 
 def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Source:
@@ -17,9 +17,9 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         strict: raise if anything in a folder is wrong; otherwise list it in `problems`, for `jaxseg.data.check`.
 
     Raises:
-        ConfigError: if there is no data set `config.data.source`.
-        DataError: if the data is missing, damaged or empty, or does not match `config.data.classes` or
-            `config.model.num_classes`.
+        ConfigError: if there is no data set `data.source`.
+        DataError: if the data is missing, damaged or empty, or does not match `data.classes` or
+            `model.num_classes`.
     """
     data = config.data
     if data.source == "shapes":
@@ -59,7 +59,7 @@ def check_source(source: Source, config: ConfigDict, split: str) -> None:
     given = tuple(config.data.classes)
     if given and given != classes:
         raise DataError(
-            f"config.data.classes names {len(given)} classes ({', '.join(map(str, given))}), but {what} has "
+            f"data.classes names {len(given)} classes ({', '.join(map(str, given))}), but {what} has "
             f"{len(classes)} ({', '.join(classes)}); leave data.classes empty to take those of the data."
         )
     outputs = config.model.num_classes

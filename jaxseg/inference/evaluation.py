@@ -4,13 +4,14 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from jaxseg import metrics, parallel, pictures
+from jaxseg.arguments import Where, check_value
 from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError
@@ -20,6 +21,11 @@ from jaxseg.run.load import Run
 from jaxseg.run.provenance import package_versions
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_json
 from jaxseg.state import count_parameters
+
+Boundary: TypeAlias = Annotated[
+    float | bool | None,
+    Where(lambda v: v is None or 0 <= v < math.inf, instead="True or a number of pixels of at least 0"),
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,28 +132,29 @@ class Evaluation:
         return {"scores": scores, "confusion": picture}
 
 
-def evaluate(run: Run, split: str = "val", *, boundary: float | bool | None = None) -> Evaluation:
+def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Evaluation:
     """Returns the scores of a run on a split, each image at its native size, as training evaluates it.
 
     Args:
         run: from `load_run`.
         split: "train", "val" or "test"; for TFDS data also a slice, for a folder any split with images and masks.
         boundary: scores boundaries too: those that lie within this many pixels of each other match; True: within
-            `surface.TOLERANCE` of the image's diagonal.
+            `surface.TOLERANCE` of the image's diagonal; None or False: no boundaries.
 
     Raises:
-        ConfigError: if `boundary` is negative or not a number.
+        ArgumentError: for an invalid `boundary`.
         DataError: if the data is missing or empty, has no such split, or its classes are not those of the run.
     """
-    tolerance = _tolerance(boundary)
+    tolerance = check_value("boundary", boundary, Boundary)
+    with_boundary = tolerance is not None and tolerance is not False
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
     source = make_source(config, split_of_data(run.config, split))
     devices = jax.device_count()
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
     measures = {"calibration": metrics.calibration_stats}
-    eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=tolerance is not None))
-    boundaries = surface.SurfaceTotal(run.num_classes, None if tolerance is True else tolerance)
+    eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=with_boundary))
+    boundaries = surface.SurfaceTotal(run.num_classes, None if isinstance(tolerance, bool) else tolerance)
     # A batch that the devices of this machine can share; the padding examples do not count.
     batch_size = -(-config.eval.batch_size // devices) * devices
     loader = make_eval_loader(
@@ -158,18 +165,9 @@ def evaluate(run: Run, split: str = "val", *, boundary: float | bool | None = No
         result = score(
             eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=bar.update, see=boundaries.add
         )
-    if tolerance is not None:
+    if with_boundary:
         result = result._replace(measures={**result.measures, "boundary": boundaries.sums})
     return Evaluation(run, split, result)
-
-
-def _tolerance(boundary: float | bool | None) -> float | bool | None:
-    """Returns None for no boundaries, True for the share of the diagonal, or a number of pixels."""
-    if boundary is None or isinstance(boundary, bool):
-        return boundary or None
-    if not isinstance(boundary, int | float) or not 0 <= boundary < math.inf:
-        raise ConfigError(f"boundary must be True or a number of pixels of at least 0, got {boundary!r}.")
-    return float(boundary)
 
 
 def scores_file(workdir: Path, split: str) -> Path:

@@ -3,12 +3,12 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxseg.arguments import BelowOne, check, check_value
+from jaxseg.arguments import BelowOne, check, checked, within
 from jaxseg.errors import ArgumentError, nearest
 from jaxseg.losses.definition import Definition
 from jaxseg.losses.pixels import ClassWeights, checked_weights, divide
@@ -102,10 +102,11 @@ class Loss:
         return self.value(self.stats(logits, labels))
 
 
+@checked
 def make_loss(
     terms: str = "cross_entropy",
     *,
-    num_classes: int,
+    num_classes: Annotated[int, within(1, IGNORE)],
     class_weights: ClassWeights = None,
     label_smoothing: BelowOne = 0.0,
     args: Mapping[str, Mapping[str, Any]] | None = None,
@@ -114,7 +115,7 @@ def make_loss(
 
     Args:
         terms: a sum of losses of `jaxseg.losses` by name, each at most once and with an optional factor.
-        num_classes: k, the number of logits; 1 is binary.
+        num_classes: k, the number of logits; 1 is binary. The label IGNORE belongs to no class.
         class_weights: k numbers (2 for k = 1), for the pixel losses among the terms.
         label_smoothing: in [0, 1), for the cross-entropies among the terms.
         args: further arguments of individual terms: {"tversky": {"alpha": 0.3, "beta": 0.7}}.
@@ -123,14 +124,12 @@ def make_loss(
         ArgumentError: for an unknown term or argument (naming the nearest), terms that cannot be parsed, class weights
             with a wrong count or sign, or weights or smoothing that no term takes.
     """
-    if not 1 <= num_classes <= IGNORE:
-        raise ArgumentError(f"num_classes must be in 1..{IGNORE} (label {IGNORE} means ignore), got {num_classes}.")
     classes = max(num_classes, 2)
     common: dict[str, Any] = {}
     if class_weights is not None:
         common["class_weights"] = checked_weights(class_weights, classes)
-    if smoothing := check_value("label_smoothing", label_smoothing, BelowOne):
-        common["label_smoothing"] = smoothing
+    if label_smoothing:
+        common["label_smoothing"] = label_smoothing
     weights, args = _parse_terms(terms), args or {}
     for name in args:
         if name not in weights:
@@ -149,7 +148,7 @@ def make_loss(
 def _checked_options(name: str, values: Mapping[str, Any], classes: int) -> dict[str, Any]:
     """Returns the options of one term, converted to the types of their annotations."""
     hints = LOSSES[name].options
-    options = check(f"The loss {name}", values, hints, prefix=f"{name}.")
+    options = check(f"the loss {name}", values, hints, prefix=f"{name}.")
     weights = [key for key, value in options.items() if hints[key] == ClassWeights and value is not None]
     return options | {key: checked_weights(options[key], classes) for key in weights}
 

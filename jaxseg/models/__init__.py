@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import check
 from jaxseg.errors import ArgumentError, nearest
 from jaxseg.models import encoders
-from jaxseg.models.fields import checked, field_names
+from jaxseg.models.fields import field_hints, field_names
 from jaxseg.nn import Layers, make_norm
 from jaxseg.types import NormFactory
 
@@ -126,11 +127,8 @@ def build(
         raise ArgumentError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     cls = _class(name)
     values = _with_encoder(name, cls, fields)
-    for key in values:
-        if key not in field_names(cls):
-            known = (*field_names(cls), "norm", "act")
-            raise ArgumentError(f"Model {name!r} has no field {key!r}.{nearest(key, known)}")
-    values = checked(f"Model {name!r}", cls, values)
+    known = field_hints(cls) | {"norm": str, "act": str}
+    values = check(f"the model {name}", values, known, prefix=f"{name}.")
     if "num_classes" not in values:
         raise ArgumentError(f"Model {name!r} needs num_classes, the number of classes (1: binary).")
     compute = jnp.dtype(dtype).type

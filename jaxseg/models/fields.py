@@ -1,15 +1,13 @@
-"""Checks keyword arguments against the dataclass fields of a Linen module, before anything is traced."""
+"""The fields of a Linen module that a user may set, with the annotations that `jaxseg.arguments` checks."""
 
 import dataclasses
 import functools
 import operator
 import types
 import typing
-from collections.abc import Mapping
 from typing import Annotated, Any
 
-from jaxseg.arguments import Count, check_value, describe_many, one_or_more
-from jaxseg.errors import ArgumentError, nearest
+from jaxseg.arguments import Count, describe_many, one_or_more
 
 # Fields that a user does not set by name: those of Linen, and the `Layers` that `models.build` makes.
 _NOT_SET = ("parent", "name", "common")
@@ -20,20 +18,13 @@ def field_names(cls: type) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(cls) if f.init and f.name not in _NOT_SET)
 
 
-def checked(owner: str, cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `values` in the types of the fields of `cls`: a list becomes a tuple.
+def field_hints(cls: type) -> dict[str, Any]:
+    """Returns {name: annotation} of the fields that a user may set.
 
     Whole numbers are counts in a network, so they must be at least 1, and tuples must not be empty.
-
-    Raises:
-        ArgumentError: for a name that is no field (naming the nearest), a value of another type than the field's, or a
-            count below 1.
     """
-    hints = {f.name: f.type for f in dataclasses.fields(cls) if f.name in field_names(cls)}
-    for name in values:
-        if name not in hints:
-            raise ArgumentError(f"{owner} has no field {name!r}.{nearest(name, hints)}")
-    return {name: check_value(f"{owner}: {name}", value, counted(hints[name])) for name, value in values.items()}
+    names = field_names(cls)
+    return {f.name: counted(f.type) for f in dataclasses.fields(cls) if f.name in names}
 
 
 def counted(hint: Any) -> Any:

@@ -8,14 +8,14 @@ the input, or `dtype` if that is set.
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jaxseg.errors import ArgumentError, nearest
+from jaxseg.arguments import NotNegative, Share, WholeNotNegative, check, check_value
 from jaxseg.nn.ops.group_norm import group_norm
 from jaxseg.types import NormFactory
 
@@ -24,7 +24,7 @@ class _Norm(nn.Module):
     """The fields and parameters that all norms share."""
 
     dtype: Any = None
-    epsilon: float = 1e-5
+    epsilon: NotNegative = 1e-5
 
     def _affine(self, c: int) -> tuple[jax.Array, jax.Array]:
         scale = self.param("scale", nn.initializers.ones_init(), (c,), jnp.float32)
@@ -45,7 +45,7 @@ class BatchNorm(_Norm):
     """
 
     axis_name: Any = None
-    momentum: float = 0.9
+    momentum: Share = 0.9
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -88,7 +88,7 @@ class GroupNorm(_Norm):
         epsilon: added to the variance.
     """
 
-    num_groups: int = 8
+    num_groups: WholeNotNegative = 8
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -122,6 +122,7 @@ class Identity(nn.Module):
         return x
 
 
+NormName = Literal["batch", "instance", "group", "layer", "none"]
 _LAYERS: dict[str, type[nn.Module]] = {
     "batch": BatchNorm,
     "instance": GroupNorm,
@@ -170,17 +171,12 @@ def make_norm(name: str, *, axis_name: Any = None, dtype: Any = None, **kwargs: 
         **kwargs: further fields of the layer: epsilon, momentum (batch), num_groups (group).
 
     Raises:
-        ArgumentError: for an unknown name or argument, naming the nearest known one.
+        ArgumentError: for an unknown name or argument, naming the nearest known one, or an invalid value.
     """
-    if name not in _LAYERS:
-        raise ArgumentError(f"There is no norm {name!r}.{nearest(name, _LAYERS)}")
-    known = {f.name for f in dataclasses.fields(_LAYERS[name])} - {"parent", "name", "dtype", "axis_name"}
-    if name == "instance":
-        known -= {"num_groups"}
-    for key in kwargs:
-        if key not in known:
-            raise ArgumentError(f"Norm {name!r} takes no argument {key!r}.{nearest(key, known)}")
-    fields = dict(kwargs)
+    check_value("norm", name, NormName)
+    given = ("parent", "name", "dtype", "axis_name", *(("num_groups",) if name == "instance" else ()))
+    hints = {f.name: f.type for f in dataclasses.fields(_LAYERS[name]) if f.name not in given}
+    fields = check(f"the norm {name}", kwargs, hints)
     if name == "batch":
         fields["axis_name"] = axis_name
     if name == "instance":

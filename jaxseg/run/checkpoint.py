@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxseg.arguments import Count, WholeNotNegative, check_value
 from jaxseg.errors import CheckpointError
 from jaxseg.run import orbax_errors, snapshot
 from jaxseg.types import PyTree
@@ -74,12 +75,13 @@ class Checkpoints:
         directory: the directory of the checkpoints; the first `save` makes it.
         keep: number of newest checkpoints to keep, at least 1; the best one is kept too.
         config: the run's configuration as JSON values; every checkpoint includes it.
+
+        Raises:
+            ArgumentError: for an invalid `keep`.
         """
-        if keep < 1:
-            raise ValueError(f"keep must be at least 1, got {keep}.")
         orbax_errors.quieten_orbax()
         self.directory = Path(directory).absolute()
-        self._keep = keep
+        self._keep = check_value("keep", keep, Count)
         self._config = None if config is None else json.loads(json.dumps(config))  # a copy; raises now, not in `save`
         self._checkpointer: ocp.AsyncCheckpointer | None = None
         self._pending: int | None = None  # the step that is being written
@@ -141,8 +143,10 @@ class Checkpoints:
             log: sums over the steps since the last line of the log, see `Reporter.open_window`.
 
         Raises:
+            ArgumentError: for an invalid `step`.
             CheckpointError: if this save or the previous one in the background fails, for example on a full disk.
         """
+        step = check_value("step", step, WholeNotNegative)
         metrics = None if metrics is None else {name: float(value) for name, value in metrics.items()}
         if step in self._written and metrics in (None, self._written[step]):
             return self.wait() if wait else None
@@ -192,7 +196,7 @@ class Checkpoints:
                 self._checkpointer.close()
                 self._checkpointer = None
 
-    def restore(self, template: PyTree, step: int | Literal["best"] | None = None) -> Restored | None:
+    def restore(self, template: PyTree, step: WholeNotNegative | Literal["best"] | None = None) -> Restored | None:
         """Reads a checkpoint; returns None if there is none.
 
         If the checkpoint is damaged, the next one in the order of age (newest first) or quality (best first) is read,
@@ -204,9 +208,11 @@ class Checkpoints:
             step: the step; "best": the highest mean IoU, or the newest if none was evaluated; None: the newest.
 
         Raises:
+            ArgumentError: for an invalid `step`.
             CheckpointError: if the checkpoint belongs to another model (the message lists the arrays that are missing,
                 unexpected or of another shape), if every checkpoint is damaged, or if there is none of that step.
         """
+        step = check_value("step", step, WholeNotNegative | Literal["best"] | None)
         self.wait()
         self._written.clear()
         steps = self.steps()

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
-
 from jaxseg.build import Parts
 from jaxseg.files import write_whole
 from jaxseg.models import summary
 from jaxseg.run.report import GRADIENTS_FILE, read_log
+from jaxseg.state import by_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,9 +30,7 @@ def layers(parts: Parts) -> tuple[str, ...]:
     height, width, channels = parts.image_shape
     place = {row.path: i for i, row in enumerate(summary.modules(parts.model, (height, width), channels))}
     variables, _ = summary.shapes(parts.model, (height, width), channels)
-    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    owners = [name.removesuffix("/kernel") for name in names if name.endswith("/kernel")]
+    owners = [name.removesuffix("/kernel") for name in by_path(variables["params"]) if name.endswith("/kernel")]
     return tuple(f"{name}/kernel" for name in sorted(owners, key=lambda n: place[n] if n in place else len(place)))
 
 

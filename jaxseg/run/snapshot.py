@@ -13,14 +13,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxseg.errors import some
+from jaxseg.state import by_path
 from jaxseg.types import PyTree
 
 
 def named(tree: PyTree) -> dict[str, Any]:
     """Returns {path: leaf} in the order of the leaves, with paths such as "opt_state/0/mu/stem/kernel"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    paths = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    if len(paths) != len(leaves) or not paths:
+    paths = by_path(tree)
+    if len(paths) != len(jax.tree.leaves(tree)) or not paths:
         raise ValueError("A state must have at least one array, and every array a path of its own.")
     return paths
 
@@ -121,7 +122,7 @@ def mismatch(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> str:
         "unexpected in it": [name for name in stored if name not in wanted],
         "of another shape or type": changed,
     }
-    parts = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    parts = [f"{len(names)} {kind}: {some(names, 4)}" for kind, names in kinds.items() if names]
     return (
         f"The checkpoint {path} belongs to another model or optimiser than this configuration ({'; '.join(parts)}); "
         "use the configuration that wrote it, or another --workdir."
@@ -131,7 +132,3 @@ def mismatch(path: Path, wanted: dict[str, Any], stored: dict[str, Any]) -> str:
 def _show(array: tuple[tuple[int, ...], str]) -> str:
     shape, dtype = array
     return f"{dtype}[{','.join(map(str, shape))}]"
-
-
-def _some(names: list[str], count: int = 4) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

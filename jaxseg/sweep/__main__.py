@@ -9,13 +9,14 @@ checkpoint. The workdir of a run is DIR/VARIANT/seed-N, as jaxseg.train writes i
 
 import argparse
 import os
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 import jax
 
+from jaxseg.arguments import Count, Where, check_value, describe, one_or_more
 from jaxseg.config.command import help_text, run_command
 from jaxseg.data import make_source
 from jaxseg.errors import ConfigError
@@ -23,7 +24,7 @@ from jaxseg.inference.evaluation import split_of_data
 from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.workdir import default_workdir, prepare_workdir
-from jaxseg.sweep.plan import Run, load_plan, refuse_others, runs_of, write_plan
+from jaxseg.sweep.plan import PlannedRun, Seeds, load_plan, refuse_others, runs_of, write_plan
 from jaxseg.sweep.pool import places, run_all
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_scores
@@ -52,46 +53,54 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE[:ARG]", help="ablation file and the variant of its get_config")
     parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the sweep (default runs/ABLATION)")
-    parser.add_argument("--only", metavar="VARIANT,...", type=_words, default=(), help="run only these variants")
-    parser.add_argument("--seeds", metavar="N,...", type=_numbers, help="seeds in place of the file's")
+    parser.add_argument(
+        "--only", metavar="VARIANT,...", type=_option(_Names, _split), default=(), help="run only these variants"
+    )
+    parser.add_argument(
+        "--seeds", metavar="N,...", type=_option(Seeds, _split_numbers), help="seeds in place of the file's"
+    )
     parser.add_argument("--split", metavar="SPLIT", help="the split to score (default val)")
     parser.add_argument(
         "--shard",
         metavar="I/N",
-        type=_shard,
+        type=_option(_Shard, _split_shard),
         help="run the I-th of N parts, I from 1: one part a job of a cluster, all with the same workdir",
     )
-    parser.add_argument("--jobs", metavar="N", type=_count, help="runs at a time (default: one a GPU, or one)")
+    parser.add_argument(
+        "--jobs", metavar="N", type=_option(Count, int), help="runs at a time (default: one a GPU, or one)"
+    )
     parser.add_argument("--report", action="store_true", help="run nothing; report the finished runs")
     return parser
 
 
-def _words(text: str) -> tuple[str, ...]:
-    words = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not words:
-        raise argparse.ArgumentTypeError("names nothing")
-    return words
+_Names = Annotated[tuple[str, ...], one_or_more("names, with commas between them")]
+_Shard = Annotated[
+    tuple[int, ...], Where(lambda v: len(v) == 2 and 1 <= v[0] <= v[1], instead="I/N with I from 1 to N")
+]
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(map(int, _words(text)))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be whole numbers with commas between them, got {text}") from error
+def _option(hint: Any, parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Returns the `type` of an option of argparse: its text as `parse` reads it, checked against an annotation."""
+
+    def convert(text: str) -> Any:
+        try:
+            return check_value("The option", parse(text), hint)
+        except ValueError as error:  # ArgumentError is one too
+            raise argparse.ArgumentTypeError(f"must be {describe(hint)}, got {text!r}") from error
+
+    return convert
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return int(text)
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _shard(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= part <= parts:
-        raise argparse.ArgumentTypeError(f"must be I/N with I from 1 to N, got {text}")
-    return part, parts
+def _split_numbers(text: str) -> list[int]:
+    return [int(part) for part in _split(text)]
+
+
+def _split_shard(text: str) -> list[int]:
+    return [int(part) for part in text.split("/")]
 
 
 def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence[str]) -> int:
@@ -140,7 +149,7 @@ def _cache(workdir: Path) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
-def _check(runs: Sequence[Run], split: str) -> None:
+def _check(runs: Sequence[PlannedRun], split: str) -> None:
     """Checks one run of each variant as training would, so that errors come before the first run.
 
     Raises:

@@ -9,13 +9,22 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from jaxseg.arguments import Where, check_value
 from jaxseg.config import FREE_KEYS, ConfigDict, command, differences, flatten, from_dict, to_dict, update, validate
-from jaxseg.errors import ConfigError, nearest
+from jaxseg.errors import ArgumentError, ConfigError, nearest
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
 
 PLAN_FILE = "sweep.json"
+Seeds = Annotated[tuple[int, ...], Where(lambda v: len(set(v)) == len(v) > 0, instead="whole numbers, each given once")]
+_VariantName = Annotated[
+    str, Where(lambda v: bool(re.fullmatch(r"\w[\w.+-]*", v)), instead="of letters, digits and any of _.+-")
+]
+_Baseline = Annotated[
+    str | Mapping[str, str],
+    Where(lambda v: len(v) > 0, instead="the name of a variant, or {variant: name of its baseline}"),
+]
 RESERVED = (
     "compiled",
     PLAN_FILE,
@@ -43,8 +52,8 @@ class Sweep:
         seeds: values of the key `seed`; each variant is trained once with each.
 
     Raises:
-        ConfigError: if a name cannot be a folder, a baseline is not a variant or is compared with itself, or the seeds
-            are not whole numbers, each given once.
+        ArgumentError: if a name cannot be a folder, a baseline is not a variant or is compared with itself, or the
+            seeds are not whole numbers, each given once.
     """
 
     variants: Mapping[str, Mapping[str, Any]]
@@ -52,27 +61,25 @@ class Sweep:
     seeds: Sequence[int] = (0, 1, 2, 3, 4)
 
     def __post_init__(self) -> None:
-        for name, changes in self.variants.items():
-            if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name):
-                raise ConfigError(f"A variant has a name of letters, digits and any of _.+-, got {name!r}.")
+        for name, changes in check_value("variants", self.variants, Mapping[str, Mapping[str, Any]]).items():
+            check_value("The name of a variant", name, _VariantName)
             if name in RESERVED:
-                raise ConfigError(f"A variant cannot have the name {name!r}: the sweep writes another file there.")
+                raise ArgumentError(f"A variant cannot have the name {name!r}: the sweep writes another file there.")
             if "seed" in changes:
-                raise ConfigError(f"The variant {name!r} sets the seed; the sweep's seeds are for that.")
-        if not self.baseline or not isinstance(self.baseline, str | Mapping):
-            raise ConfigError(f"The baseline is a variant's name, or {{variant: baseline}}, got {self.baseline!r}.")
-        pairs = self.baseline.items() if isinstance(self.baseline, Mapping) else [(None, self.baseline)]
+                raise ArgumentError(f"The variant {name!r} sets the seed; the sweep's seeds are for that.")
+        baseline = check_value("baseline", self.baseline, _Baseline)
+        pairs = baseline.items() if isinstance(baseline, Mapping) else [(None, baseline)]
         for name, other in pairs:
             if name == other:
-                raise ConfigError(f"The variant {name!r} is compared with itself.")
+                raise ArgumentError(f"The variant {name!r} is compared with itself.")
             if name is not None and name not in self.variants:
-                raise ConfigError(f"There is no variant {name!r} to compare.{nearest(str(name), self.variants)}")
+                raise ArgumentError(f"There is no variant {name!r} to compare.{nearest(str(name), self.variants)}")
             if other not in self.variants:
-                raise ConfigError(f"The baseline {other!r} is no variant.{nearest(str(other), self.variants)}")
+                raise ArgumentError(f"The baseline {other!r} is no variant.{nearest(str(other), self.variants)}")
         check_seeds(self.seeds)
 
 
-class Run(NamedTuple):
+class PlannedRun(NamedTuple):
     """One training of a sweep."""
 
     variant: str
@@ -148,10 +155,9 @@ class Plan(NamedTuple):
         return config
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises ConfigError unless the seeds are whole numbers, each given once."""
-    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int for seed in seeds):
-        raise ConfigError(f"The seeds of a sweep are whole numbers, each given once, got {tuple(seeds)}.")
+def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Returns the seeds, a `range` too, as a tuple; raises ArgumentError unless they are `Seeds`."""
+    return check_value("seeds", tuple(seeds) if isinstance(seeds, Sequence) else seeds, Seeds)
 
 
 def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | None, split: str) -> Plan:
@@ -164,6 +170,7 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
         split: the split to score.
 
     Raises:
+        ArgumentError: for invalid seeds.
         ConfigError: if the file is not an ablation, a configuration is wrong, or two variants are the same.
     """
     module, _ = command.load_file(experiment)
@@ -175,15 +182,14 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
         raise ConfigError(f"sweep() in {experiment} must return a jaxseg.sweep.Sweep, got {type(sweep).__name__}.")
     if any(word.partition("=")[0] == "--config.seed" for word in overrides):
         raise ConfigError("A sweep sets the seed of each run; give --seeds in place of --config.seed.")
-    seeds = tuple(sweep.seeds if seeds is None else seeds)
-    check_seeds(seeds)
+    chosen = check_seeds(sweep.seeds if seeds is None else seeds)
     variants = {
         name: {key.replace("__", "."): value for key, value in changes.items()}
         for name, changes in sweep.variants.items()
     }
     baseline = sweep.baseline if isinstance(sweep.baseline, str) else dict(sweep.baseline)
-    plan = Plan(experiment, tuple(overrides), variants, baseline, tuple(sweep.seeds), seeds, split)
-    configs = {name: plan.config(name, seeds[0]) for name in variants}
+    plan = Plan(experiment, tuple(overrides), variants, baseline, tuple(sweep.seeds), chosen, split)
+    configs = {name: plan.config(name, chosen[0]) for name in variants}
     seen: dict[str, str] = {}
     for name, config in configs.items():
         key = digest(config)
@@ -207,7 +213,7 @@ def folder(workdir: Path, variant: str, seed: int) -> Path:
     return workdir / variant / f"seed-{seed}"
 
 
-def runs_of(plan: Plan, workdir: Path, only: Collection[str] = (), shard: tuple[int, int] = (1, 1)) -> list[Run]:
+def runs_of(plan: Plan, workdir: Path, only: Collection[str] = (), shard: tuple[int, int] = (1, 1)) -> list[PlannedRun]:
     """Returns the runs of a plan: all variants with the first seed, then with the second, and so on.
 
     Args:
@@ -225,13 +231,13 @@ def runs_of(plan: Plan, workdir: Path, only: Collection[str] = (), shard: tuple[
     chosen = [(name, seed) for seed in plan.seeds for name in plan.variants if not only or name in only]
     part, parts = shard
     return [
-        Run(name, seed, folder(workdir, name, seed), plan.config(name, seed))
+        PlannedRun(name, seed, folder(workdir, name, seed), plan.config(name, seed))
         for name, seed in chosen[part - 1 :: parts]
     ]
 
 
 @contextlib.contextmanager
-def alone(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path) -> Iterator[None]:
     """Locks the folder of the sweep: waits until no other process, such as another shard, writes into it.
 
     Raises:
@@ -253,7 +259,7 @@ def write_plan(plan: Plan, workdir: Path) -> None:
     Raises:
         ConfigError: as `refuse_others` does, or if `workdir` cannot be written.
     """
-    with alone(workdir):
+    with locked(workdir):
         refuse_others(plan, workdir)
         if (workdir / PLAN_FILE).exists():
             before = read_plan(workdir)

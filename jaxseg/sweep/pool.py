@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jaxseg
 from jaxseg.errors import ConfigError
 from jaxseg.run.signals import StopRequest
-from jaxseg.sweep.plan import Run
+from jaxseg.sweep.plan import PlannedRun
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_failure, read_scores, write_failure
 from jaxseg.sweep.worker import FINISHED, STOPPED
@@ -34,7 +34,7 @@ Environment = dict[str, str]
 class _Process(NamedTuple):
     """A run in progress: its process, and its index among those of `places`."""
 
-    run: Run
+    run: PlannedRun
     place: int
     process: subprocess.Popen[bytes]
 
@@ -77,13 +77,13 @@ def _devices() -> tuple[str, int]:
 
 
 def run_all(
-    runs: Sequence[Run],
+    runs: Sequence[PlannedRun],
     split: str,
     arguments: Sequence[str],
     environments: Sequence[Environment],
     progress: Progress,
     stop: StopRequest,
-) -> list[Run]:
+) -> list[PlannedRun]:
     """Trains and scores the runs; returns those that failed. A failure does not stop the other runs.
 
     Once `stop.requested` is set, the runs in progress are asked to save, and no run is started.
@@ -123,7 +123,7 @@ def run_all(
     return failed
 
 
-def _start(run: Run, split: str, arguments: Sequence[str], environment: Environment) -> subprocess.Popen[bytes]:
+def _start(run: PlannedRun, split: str, arguments: Sequence[str], environment: Environment) -> subprocess.Popen[bytes]:
     """Starts the process of a run in its own session: Ctrl-C reaches only this process, which passes it on."""
     root = str(Path(jaxseg.__file__).resolve().parent.parent)
     paths = [root, *([os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else [])]

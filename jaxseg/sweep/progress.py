@@ -9,7 +9,7 @@ from tqdm import tqdm
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.report import LOG_FILE, duration, read_log
 from jaxseg.run.workdir import CHECKPOINTS
-from jaxseg.sweep.plan import Run
+from jaxseg.sweep.plan import PlannedRun
 from jaxseg.sweep.records import read_scores
 
 _EVERY = 30.0  # seconds between two lines without a terminal
@@ -32,7 +32,7 @@ class Progress:
         self._done = self._before = finished
         self._failed = 0
         self._began = self._said = time.monotonic()
-        self._runs: dict[int, tuple[Run, float]] = {}
+        self._runs: dict[int, tuple[PlannedRun, float]] = {}
         self._bars: list[tqdm] = []
         if self._stream.isatty():
             common: dict[str, Any] = {"file": self._stream, "dynamic_ncols": True}
@@ -46,7 +46,7 @@ class Progress:
         for bar in reversed(self._bars):
             bar.close()
 
-    def begin(self, place: int, run: Run) -> None:
+    def begin(self, place: int, run: PlannedRun) -> None:
         """Shows that a run starts in one of the places."""
         self._runs[place] = (run, time.monotonic())
         if self._bars:
@@ -71,7 +71,7 @@ class Progress:
         if not self._bars and shown:
             self.message(f"[{self._done}/{self._total}] {'; '.join(shown)}")
 
-    def end(self, place: int, run: Run, error: str) -> None:
+    def end(self, place: int, run: PlannedRun, error: str) -> None:
         """Shows that a run has ended; `error` is empty, or the last line of what ended it."""
         seconds = time.monotonic() - self._runs.pop(place)[1]
         self._done += 1
@@ -86,7 +86,7 @@ class Progress:
             if self._failed:
                 self._bars[0].set_postfix({"failed": self._failed})
 
-    def stop(self, place: int, run: Run) -> None:
+    def stop(self, place: int, run: PlannedRun) -> None:
         """Shows that a run has saved and stopped as asked."""
         del self._runs[place]
         saved = Checkpoints(run.workdir / CHECKPOINTS).latest_step()
@@ -101,7 +101,7 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
 
-def _state(run: Run) -> tuple[int, str]:
+def _state(run: PlannedRun) -> tuple[int, str]:
     """Returns the last logged step of a run, and its newest loss and mIoU as text."""
     try:
         records = read_log(run.workdir / LOG_FILE)

@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxseg.files import write_text
 from jaxseg.sweep import draw
-from jaxseg.sweep.plan import Plan, alone, read_plan
+from jaxseg.sweep.plan import Plan, locked, read_plan
 from jaxseg.sweep.results import MUCH, Row, environments, gather, mean_gradients, minutes, step_seconds
 from jaxseg.sweep.statistics import LEVEL, Difference, Spread
 
@@ -28,7 +28,7 @@ def write_report(workdir: Path) -> dict[str, Path]:
         OSError: if it cannot be written.
     """
     read_plan(workdir)  # raises before the folder of something else is locked
-    with alone(workdir):
+    with locked(workdir):
         return _write_report(read_plan(workdir), workdir)
 
 

@@ -134,11 +134,11 @@ def test_a_note_is_printed_once(capsys):
         ("--config.augment.zoom=a,b", r"augment.zoom must be \(low, high\) with 0 < low <= high, got \('a', 'b'\)"),
         (
             "--config.schedule.boundaries=a,b",
-            r"schedule.boundaries must be a tuple of whole numbers of at least 1, got \('a', 'b'\)",
+            r"schedule.boundaries must be ascending whole numbers of at least 1, got \('a', 'b'\)",
         ),
         (
             "--config.schedule.boundaries=1.5,2",
-            r"schedule.boundaries must be a tuple of whole numbers of at least 1, got \(1.5, 2\)",
+            r"schedule.boundaries must be ascending whole numbers of at least 1, got \(1.5, 2\)",
         ),
         ("--config.data.std=a", "data.std must be a tuple of numbers above 0"),
         ("--config.remat=some", "remat must be True or False, got .some."),

@@ -281,11 +281,11 @@ def test_to_channels_of_two_and_four():
 
 def test_missing_directory_names_its_neighbour(tmp_path):
     (tmp_path / "my_data").mkdir()
-    with pytest.raises(DataError, match=r"config\.data\.dir='.*my_dat' does not exist\. Did you mean 'my_data'"):
+    with pytest.raises(DataError, match=r"data\.dir='.*my_dat' does not exist\. Did you mean 'my_data'"):
         FolderSource(tmp_path / "my_dat", "train")
-    with pytest.raises(DataError, match=r"config\.data\.dir is empty; give the folder with --config\.data\.dir"):
+    with pytest.raises(DataError, match=r"data\.dir is empty; give the folder with --config\.data\.dir"):
         FolderSource("", "train")
-    with pytest.raises(DataError, match=r"config\.data\.dir='.*/unlike' does not exist\.$"):
+    with pytest.raises(DataError, match=r"data\.dir='.*/unlike' does not exist\.$"):
         FolderSource(tmp_path / "unlike", "train")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file, not a folder"):
@@ -412,7 +412,7 @@ def test_colour_that_the_palette_lacks(tmp_path):
     for name in "abc":
         write(tmp_path / "masks" / f"{name}.png", np.array([(0, 0, 0), (128, 0, 64)], np.uint8)[mask_of(0, 1)])
     source = everything(tmp_path, palette=((0, 0, 0), (1, 1, 1)))
-    with pytest.raises(DataError, match=r"holds colours that config\.data\.palette lacks: \(\(128,0,64\),\)"):
+    with pytest.raises(DataError, match=r"holds colours that data\.palette lacks: \(\(128,0,64\),\)"):
         source[0]
 
 
@@ -420,8 +420,8 @@ def test_colour_that_the_palette_lacks(tmp_path):
     "palette, message",
     [
         (((0, 0, 0), (0, 0, 0)), "same colour twice"),
-        (((0, 0, 0), (0, 0, 256)), r"config\.data\.palette has \(0, 0, 256\)"),
-        (((0, 0, 0), 7), r"config\.data\.palette has 7"),
+        (((0, 0, 0), (0, 0, 256)), r"data\.palette has \(0, 0, 256\)"),
+        (((0, 0, 0), 7), r"data\.palette has 7"),
     ],
 )
 def test_wrong_palette(tmp_path, palette, message):
@@ -449,11 +449,11 @@ def test_classes_that_disagree_with_the_data(tmp_path):
     (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"]}')
     config = default_config()
     update(config, data__source="folder", data__dir=str(tmp_path), data__classes=("x", "y"), data__val_fraction=0.0)
-    with pytest.raises(DataError, match=r"config\.data\.classes names 2 classes \(x, y\).*has 3 \(x, y, z\)"):
+    with pytest.raises(DataError, match=r"data\.classes names 2 classes \(x, y\).*has 3 \(x, y, z\)"):
         make_source(config, "train")
     update(config, data__classes=())
     assert make_source(config, "train").info.classes == ("x", "y", "z")
-    with pytest.raises(DataError, match=r"names 2 classes \(x, y\), but config\.data\.palette have 3"):
+    with pytest.raises(DataError, match=r"names 2 classes \(x, y\), but data\.palette have 3"):
         everything(make_folder(tmp_path / "other"), classes=("x", "y"), palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)))
 
 
@@ -526,6 +526,6 @@ def test_wrong_classes_file(tmp_path, text, message):
 def test_two_ignored_values_disagree(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "classes.json").write_text('{"classes": ["a", "b"], "ignore_index": 2}')
-    with pytest.raises(DataError, match=r"config\.data\.ignore is 3, but .*classes\.json has ignore_index 2"):
+    with pytest.raises(DataError, match=r"data\.ignore is 3, but .*classes\.json has ignore_index 2"):
         everything(tmp_path, ignore=3)
     assert everything(tmp_path, ignore=2).info.ignore == 2

@@ -173,7 +173,7 @@ def test_a_loss_is_a_function_and_a_row_of_the_table(monkeypatch):
     values = loss.values(loss.stats(logits, labels))
     np.testing.assert_allclose(values["squared_logits"], 2 * np.sum(np.square(logits)) / labels.size, rtol=1e-6)
     for name, value, words in (
-        ("factr", 1, "The loss squared_logits has no argument 'factr'. Did you mean 'factor'?"),
+        ("factr", 1, "squared_logits.factr is not an argument of the loss squared_logits. Did you mean 'factor'?"),
         ("factor", 2, "squared_logits.factor must be a number in [0, 1], got 2."),
         ("rounds", 3, "squared_logits.rounds must be one of 1, 2, got 3."),
     ):

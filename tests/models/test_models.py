@@ -209,7 +209,7 @@ def test_every_encoder_is_tested():
     ("name", "fields", "message"),
     [
         ("resnet", {}, "no model 'resnet'. Did you mean 'resunet'"),
-        ("unet", {"width": [1]}, "'unet' has no field 'width'. Did you mean 'widths'"),
+        ("unet", {"width": [1]}, "unet.width is not an argument of the model unet. Did you mean 'widths'"),
         ("unet", {"widths": "64"}, "widths must be a tuple of one or more whole numbers of at least 1, got '64'"),
         ("unet", {"widths": [4, 0]}, "widths must be a tuple of one or more whole numbers of at least 1, got .4, 0."),
         ("unet", {"widths": []}, "widths must be a tuple of one or more whole numbers of at least 1, got .."),
@@ -224,9 +224,13 @@ def test_every_encoder_is_tested():
         ("unet", {"dtype": "float64"}, "float32, bfloat16"),
         ("unet", {"num_classes": 0}, "num_classes must be a whole number of at least 1, got 0"),
         ("unet", {"encoder": "resdual"}, "no encoder 'resdual'. Did you mean 'residual'"),
-        ("unet", {"encoder": "plain", "encoder_args": {"wdths": [1]}}, "'plain' has no field 'wdths'. Did you mean"),
+        (
+            "unet",
+            {"encoder": "plain", "encoder_args": {"wdths": [1]}},
+            "wdths is not an argument of the encoder plain",
+        ),
         ("unet", {"encoder_args": {"widths": [1]}}, "encoder_args needs encoder"),
-        ("cnn", {"encoder": "plain"}, "'cnn' has no field 'encoder'"),
+        ("cnn", {"encoder": "plain"}, "cnn.encoder is not an argument of the model cnn."),
         ("encoder_decoder", {"up_kernel": 5}, "up_kernel must be one of 2, 3, 4"),
     ],
 )

@@ -215,7 +215,13 @@ def test_factories_compare_by_value_and_name_mistakes(key):
         jnn.make_norm("bacth")
     with pytest.raises(ValueError, match="Did you mean 'num_groups'"):
         jnn.make_norm("group", groups=3)
-    with pytest.raises(ValueError, match="takes no argument"):
+    with pytest.raises(ValueError, match="epsilon is not an argument of the norm none"):
         jnn.make_norm("none", epsilon=1e-3)
+    with pytest.raises(ValueError, match="num_groups is not an argument of the norm instance"):
+        jnn.make_norm("instance", num_groups=2)
+    with pytest.raises(ValueError, match="epsilon must be a number of at least 0, got 'x'"):
+        jnn.make_norm("batch", epsilon="x")
+    with pytest.raises(ValueError, match=r"num_groups must be a whole number of at least 0, got 2\.5"):
+        jnn.make_norm("group", num_groups=2.5)
     x = draw(1, 2, 2, 3)
     np.testing.assert_array_equal(jnn.make_norm("none")().apply({}, x, train=True), x)

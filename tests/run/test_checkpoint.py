@@ -20,7 +20,7 @@ import pytest
 from flax import struct
 from helpers.xla_flags import quick_flags
 
-from jaxseg.errors import CheckpointError
+from jaxseg.errors import ArgumentError, CheckpointError
 from jaxseg.run import snapshot
 from jaxseg.run.checkpoint import Checkpoints, CheckpointWarning
 
@@ -93,6 +93,17 @@ def test_iterator_state_may_be_bytes_or_absent(tmp_path: Path) -> None:
         assert checkpoints.restore({"a": np.arange(3)}).iterator_state == b"\x00\xff\x80"
         checkpoints.save(2, {"a": np.arange(3)})
         assert checkpoints.restore({"a": np.arange(3)}).iterator_state is None
+
+
+def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="keep must be a whole number of at least 1, got 0"):
+        Checkpoints(tmp_path, keep=0)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(ArgumentError, match="step must be a whole number of at least 0 or one of 'best' or None"):
+            checkpoints.restore({"a": np.arange(3)}, step="last")
+        with pytest.raises(ArgumentError, match="step must be a whole number of at least 0, got -1"):
+            checkpoints.save(-1, {"a": np.arange(3)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_carries_the_configuration(tmp_path: Path) -> None:
@@ -496,7 +507,5 @@ def test_reading_leaves_no_trace(tmp_path: Path) -> None:
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="keep must be at least 1"):
-        Checkpoints(tmp_path, keep=0)
     with pytest.raises(ValueError, match="at least one array"):
         Checkpoints(tmp_path).save(1, {})

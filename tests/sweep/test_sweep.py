@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import scipy.stats
 
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.evaluate import main as evaluate_main
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.report import Reporter, read_log
@@ -439,10 +439,10 @@ def test_the_digest_is_of_what_matters(ablation: Path) -> None:
         ),
         ('baseline="narrow"', 'baseline={"wid": "narrow"}', "no variant 'wid' to compare. Did you mean 'wide'?"),
         ('baseline="narrow"', 'baseline={"wide": "wide"}', "The variant 'wide' is compared with itself."),
-        ('baseline="narrow"', "baseline={}", "a variant's name, or {variant: baseline}, got {}"),
+        ('baseline="narrow"', "baseline={}", "the name of a variant, or {variant: name of its baseline}, got {}"),
         ("model__args__hidden", "modle__args__hidden", "Variant 'wide' of"),
         ('{"model__args__hidden": 12}', '{"model__args__hidden": 8}', "'narrow' and 'wide' of"),
-        ('"wide"', '"../wide"', "A variant has a name of letters"),
+        ('"wide"', '"../wide"', "The name of a variant must be of letters, digits"),
         ('"wide"', '"table.md"', "cannot have the name 'table.md'"),
         ('{"model__args__hidden": 12}', '{"seed": 12}', "sets the seed"),
         ("seeds=(0, 1)", "seeds=(0, 0)", "whole numbers, each given once"),
@@ -490,8 +490,10 @@ def test_wrong_calls(
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--seeds=a", "whole numbers with commas"),
-        ("--only=", "names nothing"),
+        ("--seeds=a", "must be whole numbers, each given once, got 'a'"),
+        ("--seeds=1,1", "whole numbers, each given once"),
+        ("--only=", "one or more names, with commas between them"),
+        ("--shard=3/2", "I/N with I from 1 to N"),
         ("--jobs=x", "a whole number of at least 1"),
     ],
 )
@@ -593,7 +595,7 @@ def test_each_variant_can_have_its_own_baseline() -> None:
 
 
 def test_seeds_that_are_no_numbers() -> None:
-    with pytest.raises(ConfigError, match="whole numbers"):
+    with pytest.raises(ArgumentError, match="seeds must be whole numbers, each given once, got"):
         Sweep({"a": {}}, "a", seeds=(0.5,))
 
 

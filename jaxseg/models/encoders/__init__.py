@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 from flax import linen as nn
 
+from jaxseg.arguments import check
 from jaxseg.errors import ArgumentError, nearest
-from jaxseg.models.fields import checked, field_names
+from jaxseg.models.fields import field_hints, field_names
 from jaxseg.nn import Layers
 
 __all__ = [
@@ -146,7 +147,8 @@ def factory(name: str, **fields: Any) -> EncoderSpec:
     """
     if name not in ENCODERS:
         raise ArgumentError(f"There is no encoder {name!r}.{nearest(name, ENCODERS)}")
-    return EncoderSpec(name, tuple(sorted(checked(f"Encoder {name!r}", _class(name), fields).items())))
+    values = check(f"the encoder {name}", fields, field_hints(_class(name)), prefix=f"{name}.")
+    return EncoderSpec(name, tuple(sorted(values.items())))
 
 
 def layout_of(encoder: EncoderSpec, name: str) -> dict[str, Any]:
