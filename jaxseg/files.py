@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def write_whole(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
     """Calls `write` with a file beside `path`, and moves it there once it is on the disk; creates the folder.
 
     Whatever happens meanwhile, a full disk or a killed process, what was at `path` before stays as it was.
@@ -30,5 +30,5 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text as `write_whole` does."""
-    write_whole(path, lambda file: file.write(text.encode()))
+    """Writes UTF-8 text as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(text.encode()))

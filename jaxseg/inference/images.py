@@ -14,7 +14,7 @@ from tqdm import tqdm
 from jaxseg import pictures
 from jaxseg.data.images import SUFFIXES, read_image
 from jaxseg.errors import ConfigError, DataError
-from jaxseg.files import write_whole
+from jaxseg.files import write_atomically
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.run.load import Run
 
@@ -105,11 +105,11 @@ def _write_outputs(run: Run, image: np.ndarray, result: Segmentation, out: Path,
     indices.putpalette(np.asarray(run.colors, np.uint8).tobytes())
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(classes_file, lambda file: indices.save(file, format="PNG"))
+        write_atomically(classes_file, lambda file: indices.save(file, format="PNG"))
         pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file)
         if result.probabilities is not None:
             shares, classes = result.probabilities, np.array(run.classes)
-            write_whole(probabilities_file, lambda file: np.savez(file, probabilities=shares, classes=classes))
+            write_atomically(probabilities_file, lambda file: np.savez(file, probabilities=shares, classes=classes))
     except OSError as error:
         raise ConfigError(f"The outputs of {name} cannot be written to {out}: {error.strerror or error}.") from error
 

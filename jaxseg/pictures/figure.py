@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxseg.files import write_whole
+from jaxseg.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,4 +18,4 @@ def shorten(text: str, length: int) -> str:
 
 def save_figure(figure: "Figure", path: str | Path, **options: Any) -> None:
     """Writes a figure as a PNG file, atomically."""
-    write_whole(path, lambda file: figure.savefig(file, format="png", **options))
+    write_atomically(path, lambda file: figure.savefig(file, format="png", **options))

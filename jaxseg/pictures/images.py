@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.files import write_whole
+from jaxseg.files import write_atomically
 from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
 from jaxseg.types import IGNORE
 
@@ -60,4 +60,4 @@ def save_image(picture: np.ndarray, path: str | Path) -> None:
     """Writes u8[h,w] or u8[h,w,3] as a PNG file, atomically."""
     from PIL import Image
 
-    write_whole(path, lambda file: Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG"))
+    write_atomically(path, lambda file: Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG"))
