@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import socket
 import time
 from pathlib import Path
 
@@ -190,3 +191,15 @@ def test_what_breaks_on_the_way_is_one_sentence(server, monkeypatch, error):
     with pytest.raises(WeightsError, match=r"could not be fetched \(") as raised:
         hub.fetch(Published(REPOSITORY))
     assert "\n" not in str(raised.value)
+
+
+def test_a_slow_server_is_reachable(monkeypatch):
+    """A server that accepts a connection and sends nothing is reachable; a port without a server is not."""
+    import huggingface_hub
+
+    monkeypatch.setattr(hub, "_TIMEOUTS", (0.3,))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/file"
+        monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda *args, **kwargs: address)
+        assert hub._unreachable(Published(REPOSITORY)) is None
+    assert hub._unreachable(Published(REPOSITORY)) is not None
