@@ -37,7 +37,7 @@ from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import CHECKPOINTS, RunData, data_record, default_workdir, holds_checkpoint, prepare_workdir
-from jaxseg.state import TrainState
+from jaxseg.state import TrainState, keys_of_seed
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.train") -> int:
@@ -225,7 +225,7 @@ def start_or_resume(session: Session, planned: Planned | None) -> tuple[TrainSta
     parts = session.parts
     strategy = session.strategy
     reporter = session.reporter
-    init_key, step_key = jax.random.split(jax.random.key(parts.config.seed))
+    init_key, step_key = keys_of_seed(parts.config.seed)
     restored = session.checkpoints.restore(jax.eval_shape(parts.init, init_key))
     if restored is None:
         host_state, origins = initial_state(parts, init_key, planned or plan_weights(parts))

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,12 @@ import jaxseg
 from jaxseg import build, losses, models, pretrained, state, step
 from jaxseg.api import create
 from jaxseg.compiler import options_for_once
+from jaxseg.config import default_config, update
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import CheckpointError, ConfigError, DataError, JaxsegError, WeightsError
 from jaxseg.inference import load_run, make_segmenter
+from jaxseg.run.weights import find_weights
+from jaxseg.run.weights_source import resolve
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = f"""
@@ -175,8 +179,10 @@ def test_a_published_name_says_what_it_fills(name, weights, whole, tmp_path, mon
     (tmp_path / "imagenet").mkdir()  # a folder of the data, not of weights
     fields = {"encoder": "resnet18"} if name == "unet" else {}
     module = models.build(name, num_classes=3, **fields)
-    wanted = create._wanted(weights, None, name, fields.get("encoder"), module)
+    wanted = resolve(module, name, weights=weights, encoder_weights=None)
     assert (wanted.model is not None) == whole and wanted.workdir is None
+    update(config := default_config(), model__name=name, model__args=fields, model__weights=weights)
+    assert find_weights(config, module) == wanted._replace(key="model.weights")
 
 
 @pytest.mark.parametrize(
@@ -200,6 +206,59 @@ def test_wrong_models_are_refused_in_one_sentence(arguments, error, words):
     with pytest.raises(error) as raised:
         jaxseg.create_model(**({"name": "unet", "num_classes": 3} | arguments))
     assert words in str(raised.value) and isinstance(raised.value, JaxsegError)
+
+
+UNET_18 = {"encoder": "resnet18"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"weights": "imagnet"} | UNET_18, "weights: There are no published weights 'imagnet' for the encoder"),
+        ({"encoder_weights": "imagnet"} | UNET_18, "encoder_weights: There are no published weights"),
+        ({"weights": "imagenet"}, "weights: the network 'unet' has its own encoder here, for which no weights are"),
+        ({"encoder_weights": "nowhere.pth"}, "encoder_weights: There is no file of weights 'nowhere.pth'."),
+        ({"weights": "no/such/folder"}, "weights: There is no file or folder 'no/such/folder'."),
+        (
+            {"weights": "some/folder"},
+            "weights: The folder 'some/folder' holds no run (no config.json); give the",
+        ),
+        ({"weights": "encoder.npz"} | UNET_18, "These are names of an encoder: load them as weights of the encoder."),
+        ({"weights": "other.npz"} | tiny_weights.ENCODED, "The weights do not fit the model."),
+    ],
+)
+def test_wrong_weights_are_refused_before_anything_is_drawn(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some" / "folder").mkdir(parents=True)
+    ones = np.ones((1, 1, 1, 1), np.float32)
+    np.savez("encoder.npz", **{"conv1.weight": ones, "bn1.weight": ones})
+    tiny_weights.save("other.npz", tiny_weights.network(widths=(4, 7))[1])
+    monkeypatch.setattr(create, "_draw", lambda *_: pytest.fail("the network was drawn"))
+    with pytest.raises((ConfigError, WeightsError)) as raised:
+        jaxseg.create_model("unet", num_classes=3, **arguments)
+    said = str(raised.value)
+    assert words in said and not re.search(r"model\.(args|weights|encoder_weights)|--config", said)
+
+
+def test_weights_of_the_whole_network_leave_nothing_to_draw(tmp_path, monkeypatch):
+    _, variables = tiny_weights.network(seed=3)
+    file = tiny_weights.save(tmp_path / "w.npz", variables)
+    monkeypatch.setattr(create, "_draw", lambda *_: pytest.fail("the network was drawn"))
+    tiny_weights.assert_equal(tiny_model(weights=file).variables, variables)
+
+
+def test_a_model_imports_only_its_own_network_and_nothing_that_reads_data():
+    heavy = ("orbax", "tensorstore", "grain", "tensorflow_datasets", "tensorboardX", "matplotlib", "PIL")
+    code = f"""
+import sys, jaxseg
+from jaxseg.api import create
+create._draw = lambda *_: {{"params": {{}}, "batch_stats": {{}}}}
+jaxseg.list_models(), jaxseg.list_encoders()
+jaxseg.create_model("fpn", encoder="plain", num_classes=2)
+loaded = set(sys.modules)
+print(sorted(loaded & {{*{heavy}}}), [n for n in jaxseg.models.names() if f"jaxseg.models.{{n}}" in loaded])
+"""
+    assert in_python(code) == "[] ['fpn']"
 
 
 # load.
