@@ -62,6 +62,18 @@ def test_every_command_says_how_it_was_called(capsys, name):
         assert end.value.code == 0 and capsys.readouterr().out.startswith(f"usage: {program} [-h]")
 
 
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [(["help"], "usage: jaxseg COMMAND"), (["help", "predict"], "usage: jaxseg predict [-h]")],
+)
+def test_help_is_a_word_too(capsys, words, first):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 0 and capsys.readouterr().out.startswith(first)
+    assert cli.main(["help", "predicts"]) == 2
+    assert "Did you mean 'predict'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["trian"]])
 def test_it_answers_without_importing_jax(arguments):
     code = (

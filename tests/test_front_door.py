@@ -19,10 +19,11 @@ from PIL import Image
 import jaxseg
 from jaxseg import build, losses, models, pretrained, state, step
 from jaxseg.api import create
+from jaxseg.api.create import SegmentationModel
 from jaxseg.compiler import options_for_once
 from jaxseg.config import default_config, update
 from jaxseg.data.transforms import resize_image
-from jaxseg.errors import CheckpointError, ConfigError, DataError, JaxsegError, WeightsError
+from jaxseg.errors import ArgumentError, CheckpointError, ConfigError, DataError, JaxsegError, WeightsError
 from jaxseg.inference import load_run, make_segmenter
 from jaxseg.run.weights import find_weights
 from jaxseg.run.weights_source import resolve
@@ -252,6 +253,7 @@ def test_a_model_imports_only_its_own_network_and_nothing_that_reads_data():
     code = f"""
 import sys, jaxseg
 from jaxseg.api import create
+from jaxseg.api.create import SegmentationModel
 create._draw = lambda *_: {{"params": {{}}, "batch_stats": {{}}}}
 jaxseg.list_models(), jaxseg.list_encoders()
 jaxseg.create_model("fpn", encoder="plain", num_classes=2)
@@ -298,7 +300,8 @@ def test_channels_are_converted_as_those_of_files(run):
     grey = np.random.default_rng(0).integers(0, 256, (9, 12), np.uint8)
     expected = run.predict(np.repeat(grey[..., None], 3, -1)).classes
     opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
-    for image in (grey, grey[..., None], opaque, Image.fromarray(grey), Image.fromarray(opaque)):
+    pictures = [Image.fromarray(x) for x in (grey, opaque, np.dstack([grey, opaque[..., 3]]))]
+    for image in (grey, grey[..., None], opaque, *pictures):
         np.testing.assert_array_equal(run.predict(image).classes, expected)
     floats = np.repeat((grey / 255)[..., None], 3, -1)
     np.testing.assert_array_equal(run.predict(grey / 255).classes, run.predict(floats).classes)
@@ -325,11 +328,37 @@ def test_the_network_is_compiled_once_for_each_size(tmp_path, monkeypatch):
         (np.full((8, 8, 3), np.nan), "values from nan"),
         (None, "an object of type NoneType"),
         ("nowhere.png", "There is no file nowhere.png"),
+        (
+            np.array(["a"]),
+            "The array of an image holds numbers, got objects of type str_; give",
+        ),
+        (np.zeros((8, 8, 2), np.uint8), "got (8, 8, 2); of grey and alpha give the grey, image[..., 0]"),
+        ([[1, 2]], "an object of type list"),
+        ("docs", "give its files: run.predict(sorted(Path('docs').glob(\"*.png\")))"),
+        ("README.md", "README.md cannot be read as an image: it is damaged, cut short or of another type."),
     ],
 )
-def test_what_is_no_image_is_refused_in_one_sentence(run, image, words):
+def test_what_is_no_image_is_refused_in_one_sentence(run, image, words, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(DataError) as error:
         run.predict(image)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ([[1, 2]], "an object of type list"),
+        ("x.jpg", "an object of type str; files are read by the `predict` of a run"),
+        (np.zeros((8, 8, 3), np.float32), "The network takes images [b,h,w,3], got [8, 8, 3]."),
+        (np.zeros((1, 8, 8, 2), np.float32), "got [1, 8, 8, 2]"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "floating-point numbers, got uint8"),
+    ],
+)
+def test_a_model_refuses_what_is_no_batch_of_images(image, words):
+    model = SegmentationModel({"params": {}, "batch_stats": {}}, models.build("cnn", num_classes=2), 3, None)
+    with pytest.raises(ArgumentError) as error:
+        model(image)
     assert words in str(error.value)
 
 
@@ -343,7 +372,7 @@ def test_a_run_is_scored_and_the_scores_print(run):
     assert not list(run.workdir.glob("evaluate-*")), "asking writes nothing"
     files = evaluation.write_report()
     assert all(file.is_file() and file.parent == run.workdir for file in files.values())
-    with pytest.raises(DataError, match="no split 'tset'"):
+    with pytest.raises(DataError, match=r"no split 'tset'\. Did you mean 'test'\?"):
         run.evaluate("tset")
 
 
@@ -379,14 +408,24 @@ def test_keys_that_change_nothing_can_be_given(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "error"), [("none", ConfigError), ("which", ConfigError), ("empty", CheckpointError)]
+    ("change", "error", "words"),
+    [
+        ("none", ConfigError, "holds no run (no config.json); give the workdir of a training run."),
+        ("which", ArgumentError, "which must be one of 'best', 'last', got 'bset'. Did you mean 'best'?"),
+        ("empty", CheckpointError, "has no checkpoint yet"),
+        ("no path", ArgumentError, "workdir must be a path, as text or pathlib.Path, got None."),
+        ("a file", ConfigError, "config.json' is a file; give the workdir of a training run."),
+        ("missing", ConfigError, "does not exist; give the workdir"),
+    ],
 )
-def test_what_is_no_run_is_refused(run, tmp_path, change, error):
+def test_what_is_no_run_is_refused(run, tmp_path, change, error, words):
     if change == "empty":
         for name in ("config.json", "data.json"):
             (tmp_path / name).write_bytes((run.workdir / name).read_bytes())
-    with pytest.raises(error):
-        jaxseg.load(run.workdir if change == "which" else tmp_path, "bset" if change == "which" else "best")
+    places = {"which": run.workdir, "no path": None, "a file": run.workdir / "config.json", "missing": tmp_path / "a"}
+    with pytest.raises(error) as raised:
+        jaxseg.load(places[change] if change in places else tmp_path, "bset" if change == "which" else "best")
+    assert words in str(raised.value)
 
 
 # train.

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
@@ -55,12 +56,15 @@ class SegmentationModel:
                 `apply` with `mutable=["batch_stats"]` returns them.
             rngs: {"dropout": key}, where `train` is set and the network has dropout.
         """
-        if jnp.ndim(image) != 4 or jnp.shape(image)[-1] != self.in_channels:
-            raise ArgumentError(f"The network takes images [b,h,w,{self.in_channels}], got {list(jnp.shape(image))}.")
-        if not jnp.issubdtype(jnp.asarray(image).dtype, jnp.floating):
+        if not isinstance(image, np.ndarray | jax.Array):
             raise ArgumentError(
-                f"The network takes normalised images of floating-point numbers, got {jnp.asarray(image).dtype}."
+                f"The network takes an array of images [b,h,w,{self.in_channels}], got an object of type "
+                f"{type(image).__name__}; files are read by the `predict` of a run, see `jaxseg.load`."
             )
+        if image.ndim != 4 or image.shape[-1] != self.in_channels:
+            raise ArgumentError(f"The network takes images [b,h,w,{self.in_channels}], got {list(image.shape)}.")
+        if not jnp.issubdtype(image.dtype, jnp.floating):
+            raise ArgumentError(f"The network takes normalised images of floating-point numbers, got {image.dtype}.")
         return _forward(self.module, self.variables, image, train, rngs)
 
     def apply(self, variables: PyTree, image: Array, **options: Any) -> Any:
