@@ -1,6 +1,7 @@
 """`import jaxseg`: what it offers, that it is light, and the four things people come for, wrong ways too."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -443,7 +444,12 @@ def test_training_returns_the_run_and_resumes_it(experiment, tmp_path, capsys):
     assert run.workdir == Path("runs/tiny") and run.step == 3 and run.config.optimizer.learning_rate == 0.01
     assert run.predict(np.zeros((5, 6, 3), np.uint8)).classes.shape == (5, 6)
     again = jaxseg.train(Path(experiment), tmp_path / "runs" / "tiny", steps="3", optimizer__learning_rate=0.01)
-    assert "had ended before" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "had ended before" in said and "jaxseg.evaluate" not in said
+    assert "evaluate:    run = jaxseg.load('runs/tiny'); run.evaluate('test')  (the best checkpoint)\n" in said
+    first, second = (start["command"] for start in json.loads(Path("runs/tiny/run.json").read_text())["starts"])
+    assert first == "jaxseg.train('tiny.py', steps=3, data__workers=0, **{'optimizer.learning_rate': '1e-2'})"
+    assert second.startswith(f"jaxseg.train('tiny.py', workdir='{tmp_path}/runs/tiny', steps='3', ")
     tiny_weights.assert_equal(run.variables, again.variables)
 
 
