@@ -96,6 +96,12 @@ def test_the_version_is_written_once_and_told_by_the_program():
     )
 
 
+def test_an_editable_install_puts_the_checkout_on_the_path():
+    """Only then `import jaxseg` finds the package in the folder that contains a checkout named jaxseg."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["setuptools"]["package-dir"] == {"": "."}
+
+
 def test_the_types_travel_with_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["tool"]["setuptools"]["package-data"]["jaxseg"] == ["py.typed"]
