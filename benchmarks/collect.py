@@ -5,14 +5,15 @@ command, versions, device, commit and the scores of each class) and NAME.md.
 """
 
 import argparse
+import ast
 import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-# Arguments that may name a file or folder of this machine. The results hold no name from under data.dir.
-_PATHS = ("--config", "--workdir", "--config.model.weights", "--config.model.encoder_weights")
+# Options and keys that may name a file or folder of this machine. The results hold no name from under data.dir.
+_PATHS = ("config", "workdir", "model.weights", "model.encoder_weights")
 COLUMNS = ("run", "model", "parameters", "steps", "batch", "size", "mIoU", "pixel accuracy", "minutes", "device")
 
 
@@ -59,10 +60,7 @@ def describe(workdir: Path, split: str) -> dict[str, Any]:
     if not ends:
         raise KeyError("the end of training in run.json")
     last = starts[-1]
-    config, command = last["config"], last["command"]
-    # Earlier versions wrote a list, which began with the file's name.
-    words = ["python", "-m", "jaxseg.train", *command[1:]] if isinstance(command, list) else shlex.split(command)
-    program = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    config = last["config"]
     return {
         "run": workdir.name,
         "model": config["model"]["name"],
@@ -80,12 +78,51 @@ def describe(workdir: Path, split: str) -> dict[str, Any]:
         "seconds": ends[-1]["seconds"] if len(starts) == 1 else None,
         "starts": len(starts),
         "date": last["time"],
-        "command": shlex.join([*words[:program], *public(words[program:])]),
+        "command": public_command(last["command"]),
         "device": last["device"],
         "python": last["python"],
         "packages": last["packages"],
         "commit": last["git"]["commit"] if last["git"] else None,
     }
+
+
+def public_command(command: str | list[str]) -> str:
+    """Returns the command, or call of `jaxseg.train`, of a run's record with the folders of this machine left out."""
+    if isinstance(command, str) and command.startswith("jaxseg.train("):
+        return public_call(command)
+    # Earlier versions wrote a list, which began with the file's name.
+    words = ["python", "-m", "jaxseg.train", *command[1:]] if isinstance(command, list) else shlex.split(command)
+    program = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    return shlex.join([*map(shortened, words[:program]), *public(words[program:])])
+
+
+def public_call(call: str) -> str:
+    """Returns a call of `jaxseg.train` as `run.json` holds it, with the folders of this machine left out."""
+    tree: Any = ast.parse(call, mode="eval").body
+
+    def cleaned(key: str, node: ast.expr) -> ast.expr:
+        text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        return ast.Constant(public_value(key, node.value)) if text else node
+
+    tree.args = [cleaned("config", node) for node in tree.args]
+    tree.keywords = [word for word in tree.keywords if word.arg != "data__cache"]
+    for word in tree.keywords:
+        if word.arg is not None:
+            word.value = cleaned(word.arg.replace("__", "."), word.value)
+        else:  # **{"data.dir": ...}
+            pairs = [(k, v) for k, v in zip(word.value.keys, word.value.values) if k.value != "data.cache"]
+            word.value = ast.Dict([k for k, _ in pairs], [cleaned(k.value, v) for k, v in pairs])
+    return ast.unparse(tree)
+
+
+def public_value(key: str, value: str) -> str:
+    """Returns the value of an option or key with the folders of this machine left out."""
+    return "PATH" if key == "data.dir" else shortened(value) if key in _PATHS else value
+
+
+def shortened(path: str) -> str:
+    """Returns the last two parts of an absolute path; other text as it is."""
+    return "/".join(Path(path).parts[-2:]) if Path(path).is_absolute() else path
 
 
 def public(arguments: list[str]) -> list[str]:
@@ -101,10 +138,7 @@ def public(arguments: list[str]) -> list[str]:
         key, _, value = argument.partition("=")
         if key == "--config.data.cache":
             continue
-        if key == "--config.data.dir":
-            value = "PATH"
-        elif key in _PATHS and Path(value).is_absolute():
-            value = "/".join(Path(value).parts[-2:])
+        value = public_value(key.removeprefix("--").removeprefix("config."), value)
         kept += [key, value] if key in ("--config", "--workdir") else [f"{key}={value}"]
     return kept
 

@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     name, *rest = arguments
+    if name == "help":
+        name, *rest = [*rest, "--help"]
     if name.startswith("-"):
         parser.parse_args([name])  # --help or --version, which end here, or an error
     if name not in COMMANDS:

@@ -12,12 +12,13 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 from jaxseg import compiler
 from jaxseg.config.command import run_command
 from jaxseg.inference import surface
 from jaxseg.inference.evaluation import evaluate
-from jaxseg.run.load import WHICH, load_run
+from jaxseg.run.load import Which, load_run
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.evaluate") -> int:
@@ -37,7 +38,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--split", default="val", help="train, val or test; also another split of the data, such as test[:100] of TFDS"
     )
-    parser.add_argument("--which", choices=WHICH, default="best", help="checkpoint: best by validation mIoU, or last")
+    parser.add_argument(
+        "--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last"
+    )
     parser.add_argument(
         "--boundary",
         metavar="PIXELS",

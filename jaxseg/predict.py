@@ -11,11 +11,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from jaxseg import compiler
 from jaxseg.config.command import run_command
 from jaxseg.inference.images import find_images, name_outputs, predict_files
-from jaxseg.run.load import WHICH, load_run
+from jaxseg.run.load import Which, load_run
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.predict") -> int:
@@ -30,7 +31,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="files, folders and globs")
     parser.add_argument("--out", metavar="DIR", default="preds", help="where the pictures are written (default preds)")
     parser.add_argument("--probabilities", action="store_true", help="also write NAME.npz with those of every class")
-    parser.add_argument("--which", choices=WHICH, default="best", help="checkpoint: best by validation mIoU, or last")
+    parser.add_argument(
+        "--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last"
+    )
     options = parser.parse_intermixed_args(argv)
     return run_command(lambda: _predict(options))
 

@@ -66,7 +66,17 @@ def init_state(
         image_shape: (h, w, c) of one image.
         ema: whether to keep a moving average of the parameters.
     """
-    variables = model.init({"params": key}, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    return first_state(model.init({"params": key}, jnp.zeros((1, *image_shape), jnp.float32), train=False), tx, ema=ema)
+
+
+def first_state(variables: Mapping[str, PyTree], tx: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
+    """Returns the state before the first step of a network with these variables.
+
+    Args:
+        variables: {"params": ..., "batch_stats": ...}; the second may be absent.
+        tx: the optimiser.
+        ema: whether to keep a moving average of the parameters.
+    """
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -81,6 +91,12 @@ def by_path(tree: PyTree) -> dict[str, Any]:
     """Returns {path: leaf} in the order of the leaves, with paths such as "params/stem/kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def keys_of_seed(seed: int) -> tuple[Key, Key]:
+    """Returns the two PRNG keys of a run: that of its parameters, and that of all its steps."""
+    parameters, steps = jax.random.split(jax.random.key(seed))
+    return parameters, steps
 
 
 def count_parameters(params: PyTree) -> int:

@@ -31,16 +31,16 @@ from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.data import Problem, class_weights, load_problem
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
-from jaxseg.run.messages import closing_message, opening_message
-from jaxseg.run.provenance import end_record, run_record
+from jaxseg.run.messages import FROM_PYTHON, PROGRAM, closing_message, opening_message
+from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import CHECKPOINTS, RunData, data_record, default_workdir, holds_checkpoint, prepare_workdir
-from jaxseg.state import TrainState
+from jaxseg.state import TrainState, keys_of_seed
 
 
-def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.train") -> int:
+def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line; returns the exit status. `program` is how the command is called."""
     argv = list(sys.argv[1:] if argv is None else argv)
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.tra
         compiler.keep_programs(config.compile.cache)
         check(config)
         workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
-        train(config, workdir, f"{program} {shlex.join(argv)}")
+        train(config, workdir, f"{program} {shlex.join(argv)}", program)
         return 0
 
     return command.run_command(body)
@@ -104,13 +104,14 @@ class Session:
         return score(self.eval_step, state, self.validation, loss=self.parts.loss, strategy=self.strategy)
 
 
-def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
+def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM) -> Result | None:
     """Trains, evaluates and reports; returns the last evaluation, or None if a signal stopped the run before its end.
 
     Args:
         config: a validated configuration.
         workdir: the directory of the run; if it holds a run, this run is resumed.
-        resume: the command that starts this run; the message after a stop shows it.
+        resume: the command or call that starts this run; the message after a stop shows it.
+        program: how the training was called, such as "jaxseg train"; the last message names commands of this form.
 
     Raises:
         ConfigError: if the workdir holds a run with another configuration, the data do not agree with the
@@ -131,7 +132,8 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
     with contextlib.ExitStack() as stack:
         session = open_session(parts, problem, strategy, workdir, stack)
         stop = stack.enter_context(stop_on_signal())
-        state, key, start = start_or_resume(session, planned)
+        command = resume if program == FROM_PYTHON else command_line() or resume
+        state, key, start = start_or_resume(session, planned, command)
         result = None
         stop.finishing = "finishing this step, then saving"
         for step in range(start + 1, config.steps + 1):
@@ -161,7 +163,7 @@ def train(config: ConfigDict, workdir: Path, resume: str) -> Result | None:
                 return None
         session.checkpoints.wait()
         stop.finishing = ""
-        return close(session, state, start, result, began)
+        return close(session, state, start, result, began, program)
 
 
 def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
@@ -217,15 +219,15 @@ def open_session(
     )
 
 
-def start_or_resume(session: Session, planned: Planned | None) -> tuple[TrainState, jax.Array, int]:
+def start_or_resume(session: Session, planned: Planned | None, command: str) -> tuple[TrainState, jax.Array, int]:
     """Returns the state of the newest checkpoint or an initial one, the PRNG key of all steps, and the steps made.
 
-    Data order, augmentation, dropout and initialisation all derive from one seed.
+    Data order, augmentation, dropout and initialisation all derive from one seed. `run.json` records the command.
     """
     parts = session.parts
     strategy = session.strategy
     reporter = session.reporter
-    init_key, step_key = jax.random.split(jax.random.key(parts.config.seed))
+    init_key, step_key = keys_of_seed(parts.config.seed)
     restored = session.checkpoints.restore(jax.eval_shape(parts.init, init_key))
     if restored is None:
         host_state, origins = initial_state(parts, init_key, planned or plan_weights(parts))
@@ -239,7 +241,8 @@ def start_or_resume(session: Session, planned: Planned | None) -> tuple[TrainSta
         session.batches.set_state(restored.iterator_state)
     state = strategy.put_state(host_state)
     key = strategy.put_key(step_key)
-    run_record(session.workdir, parts.config, step=start, weights=[origin._asdict() for origin in origins])
+    weights = [origin._asdict() for origin in origins]
+    run_record(session.workdir, parts.config, step=start, weights=weights, command=command)
     reporter.start(start, parts.config.steps, window)
     reporter.message(opening_message(parts.config, session.problem, strategy.get_state(state), start))
     for origin in origins:
@@ -266,7 +269,7 @@ def save(session: Session, state: TrainState, step: int, result: Result | None) 
     session.checkpoints.save(step, host_state, session.batches.get_state(), quality, log=window)
 
 
-def close(session: Session, state: TrainState, start: int, result: Result | None, began: float) -> Result:
+def close(session: Session, state: TrainState, start: int, result: Result | None, began: float, program: str) -> Result:
     """Draws the curves, reports the final scores and the files of the run; returns the last evaluation."""
     config = session.config
     reporter = session.reporter
@@ -291,7 +294,7 @@ def close(session: Session, state: TrainState, start: int, result: Result | None
             f"This run had ended before, after {start} steps; this start only scored it again. A run of more steps "
             "needs another --workdir, since its learning rates differ from the first step on.\n"
         )
-    reporter.message(closing_message(config, session.workdir))
+    reporter.message(closing_message(config, session.workdir, program))
     return result
 
 

@@ -105,6 +105,14 @@ def test_every_file_has_a_floor_and_imports_only_from_floors_below(path):
         assert FLOORS[other] < FLOORS[part], f"{module_of(path)} imports {other}, which does not lie below it"
 
 
+def test_commands_are_no_libraries_but_for_the_training():
+    commands = ("evaluate", "predict", "data.check", "models.__main__", "sweep.__main__", "__main__")
+    for path in FILES:
+        for imported in imports_of(path):
+            module = imported.removeprefix("jaxseg.")
+            assert not any(module == c or module.startswith(f"{c}.") for c in commands), f"{path.name}: {imported}"
+
+
 def test_no_circle_of_files_inside_a_package():
     modules = {module_of(path): path for path in FILES}
     arrows = {}

@@ -62,6 +62,18 @@ def test_every_command_says_how_it_was_called(capsys, name):
         assert end.value.code == 0 and capsys.readouterr().out.startswith(f"usage: {program} [-h]")
 
 
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [(["help"], "usage: jaxseg COMMAND"), (["help", "predict"], "usage: jaxseg predict [-h]")],
+)
+def test_help_is_a_word_too(capsys, words, first):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 0 and capsys.readouterr().out.startswith(first)
+    assert cli.main(["help", "predicts"]) == 2
+    assert "Did you mean 'predict'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["trian"]])
 def test_it_answers_without_importing_jax(arguments):
     code = (
@@ -82,6 +94,12 @@ def test_the_version_is_written_once_and_told_by_the_program():
     assert subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout == (
         f"jaxseg {jaxseg.__version__}\n"
     )
+
+
+def test_an_editable_install_puts_the_checkout_on_the_path():
+    """Only then `import jaxseg` finds the package in the folder that contains a checkout named jaxseg."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["setuptools"]["package-dir"] == {"": "."}
 
 
 def test_the_types_travel_with_the_package():

@@ -1,7 +1,9 @@
 """`import jaxseg`: what it offers, that it is light, and the four things people come for, wrong ways too."""
 
 import ast
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +20,14 @@ from PIL import Image
 import jaxseg
 from jaxseg import build, losses, models, pretrained, state, step
 from jaxseg.api import create
+from jaxseg.api.create import SegmentationModel
 from jaxseg.compiler import options_for_once
+from jaxseg.config import default_config, update
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ArgumentError, CheckpointError, ConfigError, DataError, JaxsegError, WeightsError
 from jaxseg.inference import load_run, make_segmenter
+from jaxseg.run.weights import find_weights
+from jaxseg.run.weights_source import resolve
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = f"""
@@ -175,8 +181,10 @@ def test_a_published_name_says_what_it_fills(name, weights, whole, tmp_path, mon
     (tmp_path / "imagenet").mkdir()  # a folder of the data, not of weights
     fields = {"encoder": "resnet18"} if name == "unet" else {}
     module = models.build(name, num_classes=3, **fields)
-    wanted = create._wanted(weights, None, name, fields.get("encoder"), module)
+    wanted = resolve(module, name, weights=weights, encoder_weights=None)
     assert (wanted.model is not None) == whole and wanted.workdir is None
+    update(config := default_config(), model__name=name, model__args=fields, model__weights=weights)
+    assert find_weights(config, module) == wanted._replace(key="model.weights")
 
 
 @pytest.mark.parametrize(
@@ -200,6 +208,60 @@ def test_wrong_models_are_refused_in_one_sentence(arguments, error, words):
     with pytest.raises(error) as raised:
         jaxseg.create_model(**({"name": "unet", "num_classes": 3} | arguments))
     assert words in str(raised.value) and isinstance(raised.value, JaxsegError)
+
+
+UNET_18 = {"encoder": "resnet18"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"weights": "imagnet"} | UNET_18, "weights: There are no published weights 'imagnet' for the encoder"),
+        ({"encoder_weights": "imagnet"} | UNET_18, "encoder_weights: There are no published weights"),
+        ({"weights": "imagenet"}, "weights: the network 'unet' has its own encoder here, for which no weights are"),
+        ({"encoder_weights": "nowhere.pth"}, "encoder_weights: There is no file of weights 'nowhere.pth'."),
+        ({"weights": "no/such/folder"}, "weights: There is no file or folder 'no/such/folder'."),
+        (
+            {"weights": "some/folder"},
+            "weights: The folder 'some/folder' holds no run (no config.json); give the",
+        ),
+        ({"weights": "encoder.npz"} | UNET_18, "These are names of an encoder: load them as weights of the encoder."),
+        ({"weights": "other.npz"} | tiny_weights.ENCODED, "The weights do not fit the model."),
+    ],
+)
+def test_wrong_weights_are_refused_before_anything_is_drawn(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some" / "folder").mkdir(parents=True)
+    ones = np.ones((1, 1, 1, 1), np.float32)
+    np.savez("encoder.npz", **{"conv1.weight": ones, "bn1.weight": ones})
+    tiny_weights.save("other.npz", tiny_weights.network(widths=(4, 7))[1])
+    monkeypatch.setattr(create, "_draw", lambda *_: pytest.fail("the network was drawn"))
+    with pytest.raises((ConfigError, WeightsError)) as raised:
+        jaxseg.create_model("unet", num_classes=3, **arguments)
+    said = str(raised.value)
+    assert words in said and not re.search(r"model\.(args|weights|encoder_weights)|--config", said)
+
+
+def test_weights_of_the_whole_network_leave_nothing_to_draw(tmp_path, monkeypatch):
+    _, variables = tiny_weights.network(seed=3)
+    file = tiny_weights.save(tmp_path / "w.npz", variables)
+    monkeypatch.setattr(create, "_draw", lambda *_: pytest.fail("the network was drawn"))
+    tiny_weights.assert_equal(tiny_model(weights=file).variables, variables)
+
+
+def test_a_model_imports_only_its_own_network_and_nothing_that_reads_data():
+    heavy = ("orbax", "tensorstore", "grain", "tensorflow_datasets", "tensorboardX", "matplotlib", "PIL")
+    code = f"""
+import sys, jaxseg
+from jaxseg.api import create
+from jaxseg.api.create import SegmentationModel
+create._draw = lambda *_: {{"params": {{}}, "batch_stats": {{}}}}
+jaxseg.list_models(), jaxseg.list_encoders()
+jaxseg.create_model("fpn", encoder="plain", num_classes=2)
+loaded = set(sys.modules)
+print(sorted(loaded & {{*{heavy}}}), [n for n in jaxseg.models.names() if f"jaxseg.models.{{n}}" in loaded])
+"""
+    assert in_python(code) == "[] ['fpn']"
 
 
 # load.
@@ -239,7 +301,8 @@ def test_channels_are_converted_as_those_of_files(run):
     grey = np.random.default_rng(0).integers(0, 256, (9, 12), np.uint8)
     expected = run.predict(np.repeat(grey[..., None], 3, -1)).classes
     opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
-    for image in (grey, grey[..., None], opaque, Image.fromarray(grey), Image.fromarray(opaque)):
+    pictures = [Image.fromarray(x) for x in (grey, opaque, np.dstack([grey, opaque[..., 3]]))]
+    for image in (grey, grey[..., None], opaque, *pictures):
         np.testing.assert_array_equal(run.predict(image).classes, expected)
     floats = np.repeat((grey / 255)[..., None], 3, -1)
     np.testing.assert_array_equal(run.predict(grey / 255).classes, run.predict(floats).classes)
@@ -266,11 +329,37 @@ def test_the_network_is_compiled_once_for_each_size(tmp_path, monkeypatch):
         (np.full((8, 8, 3), np.nan), "values from nan"),
         (None, "an object of type NoneType"),
         ("nowhere.png", "There is no file nowhere.png"),
+        (
+            np.array(["a"]),
+            "The array of an image holds numbers, got objects of type str_; give",
+        ),
+        (np.zeros((8, 8, 2), np.uint8), "got (8, 8, 2); of grey and alpha give the grey, image[..., 0]"),
+        ([[1, 2]], "an object of type list"),
+        ("docs", "give its files: run.predict(sorted(Path('docs').glob(\"*.png\")))"),
+        ("README.md", "README.md cannot be read as an image: it is damaged, cut short or of another type."),
     ],
 )
-def test_what_is_no_image_is_refused_in_one_sentence(run, image, words):
+def test_what_is_no_image_is_refused_in_one_sentence(run, image, words, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(DataError) as error:
         run.predict(image)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ([[1, 2]], "an object of type list"),
+        ("x.jpg", "an object of type str; files are read by the `predict` of a run"),
+        (np.zeros((8, 8, 3), np.float32), "The network takes images [b,h,w,3], got [8, 8, 3]."),
+        (np.zeros((1, 8, 8, 2), np.float32), "got [1, 8, 8, 2]"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "floating-point numbers, got uint8"),
+    ],
+)
+def test_a_model_refuses_what_is_no_batch_of_images(image, words):
+    model = SegmentationModel({"params": {}, "batch_stats": {}}, models.build("cnn", num_classes=2), 3, None)
+    with pytest.raises(ArgumentError) as error:
+        model(image)
     assert words in str(error.value)
 
 
@@ -284,7 +373,7 @@ def test_a_run_is_scored_and_the_scores_print(run):
     assert not list(run.workdir.glob("evaluate-*")), "asking writes nothing"
     files = evaluation.write_report()
     assert all(file.is_file() and file.parent == run.workdir for file in files.values())
-    with pytest.raises(DataError, match="no split 'tset'"):
+    with pytest.raises(DataError, match=r"no split 'tset'\. Did you mean 'test'\?"):
         run.evaluate("tset")
 
 
@@ -320,14 +409,24 @@ def test_keys_that_change_nothing_can_be_given(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "error"), [("none", ConfigError), ("which", ConfigError), ("empty", CheckpointError)]
+    ("change", "error", "words"),
+    [
+        ("none", ConfigError, "holds no run (no config.json); give the workdir of a training run."),
+        ("which", ArgumentError, "which must be one of 'best', 'last', got 'bset'. Did you mean 'best'?"),
+        ("empty", CheckpointError, "has no checkpoint yet"),
+        ("no path", ArgumentError, "workdir must be a path, as text or pathlib.Path, got None."),
+        ("a file", ConfigError, "config.json' is a file; give the workdir of a training run."),
+        ("missing", ConfigError, "does not exist; give the workdir"),
+    ],
 )
-def test_what_is_no_run_is_refused(run, tmp_path, change, error):
+def test_what_is_no_run_is_refused(run, tmp_path, change, error, words):
     if change == "empty":
         for name in ("config.json", "data.json"):
             (tmp_path / name).write_bytes((run.workdir / name).read_bytes())
-    with pytest.raises(error):
-        jaxseg.load(run.workdir if change == "which" else tmp_path, "bset" if change == "which" else "best")
+    places = {"which": run.workdir, "no path": None, "a file": run.workdir / "config.json", "missing": tmp_path / "a"}
+    with pytest.raises(error) as raised:
+        jaxseg.load(places[change] if change in places else tmp_path, "bset" if change == "which" else "best")
+    assert words in str(raised.value)
 
 
 # train.
@@ -345,7 +444,12 @@ def test_training_returns_the_run_and_resumes_it(experiment, tmp_path, capsys):
     assert run.workdir == Path("runs/tiny") and run.step == 3 and run.config.optimizer.learning_rate == 0.01
     assert run.predict(np.zeros((5, 6, 3), np.uint8)).classes.shape == (5, 6)
     again = jaxseg.train(Path(experiment), tmp_path / "runs" / "tiny", steps="3", optimizer__learning_rate=0.01)
-    assert "had ended before" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "had ended before" in said and "jaxseg.evaluate" not in said
+    assert "evaluate:    run = jaxseg.load('runs/tiny'); run.evaluate('test')  (the best checkpoint)\n" in said
+    first, second = (start["command"] for start in json.loads(Path("runs/tiny/run.json").read_text())["starts"])
+    assert first == "jaxseg.train('tiny.py', steps=3, data__workers=0, **{'optimizer.learning_rate': '1e-2'})"
+    assert second.startswith(f"jaxseg.train('tiny.py', workdir='{tmp_path}/runs/tiny', steps='3', ")
     tiny_weights.assert_equal(run.variables, again.variables)
 
 

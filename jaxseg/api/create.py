@@ -7,18 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
 
-from jaxseg import models, pretrained
+from jaxseg import models
 from jaxseg.arguments import Count, check_value
 from jaxseg.compiler import options_for_once
 from jaxseg.config import KEYS
-from jaxseg.errors import ArgumentError, ConfigError, WeightsError, nearest
-from jaxseg.models import encoders
-from jaxseg.run.weights import Origin, Weights, read_weights
-from jaxseg.state import TrainState, count_parameters
+from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.run.weights_source import Origin, read_weights, resolve
+from jaxseg.state import TrainState, count_parameters, first_state, keys_of_seed
 from jaxseg.types import Array, PyTree
 
 _SIDE = 64  # height and width of the image that the variables are made with, whose shapes do not depend on it
@@ -56,12 +56,15 @@ class SegmentationModel:
                 `apply` with `mutable=["batch_stats"]` returns them.
             rngs: {"dropout": key}, where `train` is set and the network has dropout.
         """
-        if jnp.ndim(image) != 4 or jnp.shape(image)[-1] != self.in_channels:
-            raise ArgumentError(f"The network takes images [b,h,w,{self.in_channels}], got {list(jnp.shape(image))}.")
-        if not jnp.issubdtype(jnp.asarray(image).dtype, jnp.floating):
+        if not isinstance(image, np.ndarray | jax.Array):
             raise ArgumentError(
-                f"The network takes normalised images of floating-point numbers, got {jnp.asarray(image).dtype}."
+                f"The network takes an array of images [b,h,w,{self.in_channels}], got an object of type "
+                f"{type(image).__name__}; files are read by the `predict` of a run, see `jaxseg.load`."
             )
+        if image.ndim != 4 or image.shape[-1] != self.in_channels:
+            raise ArgumentError(f"The network takes images [b,h,w,{self.in_channels}], got {list(image.shape)}.")
+        if not jnp.issubdtype(image.dtype, jnp.floating):
+            raise ArgumentError(f"The network takes normalised images of floating-point numbers, got {image.dtype}.")
         return _forward(self.module, self.variables, image, train, rngs)
 
     def apply(self, variables: PyTree, image: Array, **options: Any) -> Any:
@@ -71,14 +74,7 @@ class SegmentationModel:
     def train_state(self, optimiser: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
         """Returns the state that training starts from, for `jaxseg.step.make_train_step(model.module, ...)`."""
         # A copy: a compiled step may donate the memory of its state, which must not be that of this model.
-        params = jax.tree.map(jnp.array, self.variables["params"])
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            batch_stats=jax.tree.map(jnp.array, self.variables["batch_stats"]),
-            opt_state=optimiser.init(params),
-            ema_params=jax.tree.map(jnp.array, params) if ema else None,
-        )
+        return first_state(jax.tree.map(jnp.array, self.variables), optimiser, ema=ema)
 
     def __repr__(self) -> str:
         parameters = count_parameters(self.variables["params"])
@@ -127,87 +123,27 @@ def create_model(
         CheckpointError: if the weights are those of a run without a readable checkpoint.
     """
     if encoder is not None:
-        _check_takes_encoder(name)
         fields["encoder"] = encoder
     try:
         in_channels = check_value("in_channels", in_channels, Count)
         seed = check_value("seed", seed, KEYS["seed"].kind)
         module = models.build(name, num_classes=num_classes, **fields)
-        jax.eval_shape(_initialiser(module, in_channels), jax.random.key(seed))
+        shapes = _with_statistics(jax.eval_shape(_initialiser(module, in_channels), jax.random.key(seed)))
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error).partition("\n")[0]) from error
-    wanted = _wanted(weights, encoder_weights, name, encoder, module)
-    variables, origin = _draw(module, in_channels, seed), None
-    if wanted is not None:
-        try:
-            read = read_weights(wanted, module, variables, channels=in_channels, num_classes=num_classes)
-        except WeightsError as error:
-            raise WeightsError(f"{wanted.key}: {error}") from error
-        variables, origin = jax.tree.map(jnp.asarray, read.variables), read.origin
-    return SegmentationModel(variables, module, in_channels, origin)
-
-
-def _check_takes_encoder(name: str) -> None:
-    if name not in models.names():
-        raise ConfigError(f"There is no model {name!r}.{nearest(name, models.names())}")
-    taking = models.with_encoder()
-    if name not in taking:
-        raise ConfigError(
-            f"The network {name!r} takes no named encoder; networks that take one are {', '.join(taking)}."
-        )
-
-
-def _wanted(
-    weights: str | Path | None, encoder_weights: str | Path | None, name: str, encoder: str | None, module: nn.Module
-) -> Weights | None:
-    """Returns which weights are to be read, after checking their name; None where all parameters are drawn."""
-    if weights is None and encoder_weights is None:
-        return None
-    if weights is not None and encoder_weights is not None:
-        raise ConfigError("Give weights or encoder_weights, not both.")
-    if encoder is None and hasattr(module, "encoder") and module.encoder is not None:
-        encoder = encoders.name_of(module.encoder)
-    source = str(encoder_weights if weights is None else weights)
-    whole = weights is not None and not _is_encoders(source, encoder)
-    key = "encoder_weights" if weights is None else "weights"
-    wanted = Weights(key, source, encoder, name if whole else None, ())
-    if wanted.workdir is None:
-        try:
-            pretrained.find(source, encoder=encoder, model=wanted.model, network=module)
-        except WeightsError as error:
-            raise WeightsError(f"{key}: {_unknown(error, source, encoder, module)}") from error
-    return wanted
-
-
-def _is_encoders(source: str, encoder: str | None) -> bool:
-    """Returns whether these are published weights of the encoder, by their name."""
-    if encoder is None or source.startswith("hf://"):
-        return False
-    try:
-        return not isinstance(pretrained.find(source, encoder=encoder).place, Path)
-    except WeightsError:
-        return False
-
-
-def _unknown(error: WeightsError, source: str, encoder: str | None, module: nn.Module) -> WeightsError:
-    """Returns what is said of an unknown source: a name without a slash is meant for the encoder's."""
-    if "/" in source:
-        return error
-    try:
-        pretrained.find(source, encoder=encoder, network=module)
-    except WeightsError as of_encoder:
-        return of_encoder
-    return error
+    wanted = resolve(module, name, weights=weights, encoder_weights=encoder_weights)
+    if wanted is None:
+        return SegmentationModel(_draw(module, in_channels, seed), module, in_channels, None)
+    # The weights are read before anything is compiled: their errors come at once.
+    planned = read_weights(wanted, module, shapes, channels=in_channels, num_classes=num_classes)
+    variables = planned.variables if planned.complete else planned.fill(_draw(module, in_channels, seed))
+    return SegmentationModel(jax.tree.map(jnp.asarray, variables), module, in_channels, planned.origin)
 
 
 def _draw(module: nn.Module, in_channels: int, seed: int) -> dict[str, PyTree]:
     """Returns {"params": ..., "batch_stats": ...} as a run with this seed starts from."""
-    key = jax.random.split(jax.random.key(seed))[0]
-    variables = jax.jit(_initialiser(module, in_channels), compiler_options=options_for_once())(key)
-    return {
-        "params": variables["params"],
-        "batch_stats": variables["batch_stats"] if "batch_stats" in variables else {},
-    }
+    draw = jax.jit(_initialiser(module, in_channels), compiler_options=options_for_once())
+    return _with_statistics(draw(keys_of_seed(seed)[0]))
 
 
 def _initialiser(module: nn.Module, in_channels: int) -> Callable[[jax.Array], PyTree]:
@@ -215,3 +151,8 @@ def _initialiser(module: nn.Module, in_channels: int) -> Callable[[jax.Array], P
         return module.init({"params": key}, jnp.zeros((1, _SIDE, _SIDE, in_channels), jnp.float32), train=False)
 
     return init
+
+
+def _with_statistics(variables: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    statistics = variables["batch_stats"] if "batch_stats" in variables else {}
+    return {"params": variables["params"], "batch_stats": statistics}

@@ -11,6 +11,7 @@ from jaxseg.config.config_dict import AnyConfigDict
 from jaxseg.errors import ConfigError
 from jaxseg.inference.trained import TrainedRun, load
 from jaxseg.run.check import check
+from jaxseg.run.messages import FROM_PYTHON, python_call
 from jaxseg.run.workdir import default_workdir
 
 
@@ -43,7 +44,7 @@ class TrainModule(types.ModuleType):
         directory = default_workdir(str(experiment)) if workdir is None else Path(workdir).expanduser()
         compiler.keep_programs(config.compile.cache)
         check(config)
-        result = self.train(config, directory, "call jaxseg.train with the same arguments")
+        result = self.train(config, directory, python_call(experiment, workdir, overrides), FROM_PYTHON)
         if result is None:
             raise KeyboardInterrupt(f"A signal stopped the run in {directory}; the same call resumes it.")
         return load(directory)

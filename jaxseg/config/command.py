@@ -146,10 +146,11 @@ def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
 
     If they select a different encoder than `config`, its `model.args.encoder_args` are dropped, with a note.
     """
-    _apply(config, _overrides(arguments))
+    apply_overrides(config, read_overrides(arguments))
 
 
-def _apply(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
+def apply_overrides(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
+    """Sets each (key, value) in `config`; see `parse_overrides` for the encoder's arguments."""
     _drop_encoder_args(config, given)
     for key, value in given:
         set_key(config, key, value)
@@ -173,15 +174,25 @@ def configure(experiment: str | Path | AnyConfigDict, overrides: Mapping[str, An
         raise ConfigError(
             f"An experiment is FILE.py, FILE.py:ARG or a ConfigDict, got an object of type {type(experiment).__name__}."
         )
-    named = [(name.replace("__", "."), value) for name, value in overrides.items()]
-    _apply(config, [(key, _parse_value(key, value) if isinstance(value, str) else value) for key, value in named])
+    apply_overrides(config, read_overrides(overrides))
     validate(config)
     return config
 
 
-def _overrides(arguments: Sequence[str]) -> list[tuple[str, Any]]:
-    """Returns (key, value) for each argument, in order."""
-    rest, given = list(arguments), []
+def read_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Returns (key, value) for each override, in order; text is parsed as the type of its key.
+
+    Args:
+        overrides: `--config.KEY=VALUE` arguments; or {key: value}, in which `__` can replace the dot of a key.
+
+    Raises:
+        ConfigError: for an argument of another form, or with an unknown key.
+    """
+    if isinstance(overrides, Mapping):
+        named = [(name.replace("__", "."), value) for name, value in overrides.items()]
+        texts = [(key, str(value) if isinstance(value, Path) else value) for key, value in named]
+        return [(key, _parse_value(key, value) if isinstance(value, str) else value) for key, value in texts]
+    rest, given = list(overrides), []
     while rest:
         word = rest.pop(0)
         if not word.startswith("--config."):

@@ -164,6 +164,7 @@ def _find_folders(directory: Path, split: str) -> dict[str, Path]:
             raise DataError(
                 f"{directory} has no split folders, so its images are divided into train and val; for a split "
                 f"{split!r} sort them into folders train/, val/, test/ with images/ and masks/ each."
+                f"{nearest(split, ('train', 'val'), listing=False)}"
             )
         return {split: _complete(directory)}
     splits = sorted(p.name for p in directory.iterdir() if (p / "images").is_dir() or (p / "masks").is_dir())
@@ -192,9 +193,18 @@ def _match(folder: Path) -> tuple[list[Pair], tuple[str, ...]]:
     problems += more
     if not images and not masks:
         return [], (f"{folder} has no images: no {', '.join(SUFFIXES)} file in images/ and masks/.",)
-    problems += [f"The image {images[n]} has no mask {folder / 'masks' / n}.*." for n in images if n not in masks]
+    problems += [_no_mask(images[n], folder / "masks" / n) for n in images if n not in masks]
     problems += [f"The mask {masks[n]} has no image {folder / 'images' / n}.*." for n in masks if n not in images]
     return [Pair(n, images[n], masks[n]) for n in images if n in masks], tuple(problems)
+
+
+def _no_mask(image: Path, mask: Path) -> str:
+    """Returns the sentence for an image without a mask, which says too if the image itself cannot be read."""
+    try:
+        read_header(image)
+    except DataError as error:
+        return f"The image {image} has no mask {mask}.*, and {error}"
+    return f"The image {image} has no mask {mask}.*."
 
 
 def _list(folder: Path) -> tuple[dict[str, Path], list[str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jaxseg.errors import DataError
 
@@ -47,11 +47,17 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             yield image
     except DataError:
         raise
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder, where an image file was expected.") from None
+    except PermissionError:
+        raise DataError(f"{path} cannot be read: this user lacks the permission.") from None
     except _BROKEN as error:
+        # Pillow's text for a file that is no image holds only Python's name of the open file.
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
         raise DataError(
-            f"{path} cannot be read as an image: it is damaged, cut short or of another type ({error})."
+            f"{path} cannot be read as an image: it is damaged, cut short or of another type{reason}."
         ) from error
 
 
@@ -110,7 +116,9 @@ def from_pillow(image: Image.Image, channels: int = 3, name: str | Path = "The i
 
 
 def from_array(array: np.ndarray, channels: int = 3) -> np.ndarray:
-    """Returns the image u8|u16|f32[h,w,c] of an array [h,w] or [h,w,1..4], with channels converted as by `read_image`.
+    """Returns the image u8|u16|f32[h,w,c] of an array [h,w] or [h,w,1|3|4], with channels converted as by `read_image`.
+
+    Two channels are refused: in an array, they may be grey and alpha or anything else.
 
     Args:
         array: uint8, uint16, or any float in [0, 1].
@@ -120,10 +128,12 @@ def from_array(array: np.ndarray, channels: int = 3) -> np.ndarray:
         DataError: for any other shape or type, or floats outside [0, 1].
     """
     image = array[..., None] if array.ndim == 2 else array
-    if image.ndim != 3 or image.shape[-1] not in (1, 2, 3, 4) or not image.size:
+    if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or not image.size:
         hint = "; the channels come last: use transpose(1, 2, 0)" if array.ndim == 3 and len(array) in (1, 3, 4) else ""
         hint = "; give a list of images for several" if array.ndim == 4 else hint
-        raise DataError(f"An image has the shape [h,w] or [h,w,c] with 1 to 4 channels, got {array.shape}{hint}.")
+        if array.ndim == 3 and array.shape[-1] == 2:
+            hint = "; of grey and alpha give the grey, image[..., 0], or a Pillow image of mode LA"
+        raise DataError(f"An image has the shape [h,w] or [h,w,c] with 1, 3 or 4 channels, got {array.shape}{hint}.")
     if np.issubdtype(image.dtype, np.floating):
         low, high = float(image.min()), float(image.max())
         if not -_MARGIN <= low <= high <= 1 + _MARGIN:

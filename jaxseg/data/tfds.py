@@ -20,7 +20,7 @@ from PIL import Image
 
 from jaxseg.data.base import DataInfo, Example
 from jaxseg.data.datasets import Dataset, describe
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, nearest
 
 DEFAULT_CACHE = "~/.cache/jaxseg/tfds"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -129,6 +129,7 @@ def tfds_split(dataset: Dataset, split: str) -> str:
             raise DataError(
                 f"{dataset.name} has no split {part.strip()!r} with public masks; it has "
                 f"{', '.join(dataset.splits)}, and slices of them such as train[:90%]."
+                f"{nearest(base, dataset.splits, listing=False)}"
             )
         parts.append(whole + (piece or ""))
     return "+".join(parts)

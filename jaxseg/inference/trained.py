@@ -14,7 +14,7 @@ from jaxseg.data.images import from_array, from_pillow, read_image
 from jaxseg.errors import DataError
 from jaxseg.inference.evaluation import Evaluation, evaluate
 from jaxseg.inference.segment import Segmentation, make_segmenter
-from jaxseg.run.load import Run, load_run
+from jaxseg.run.load import Run, Which, load_run
 
 # A file, a Pillow image, or an array u8|u16[h,w], u8|u16[h,w,c] or of floats in [0, 1], RGB where it has colour.
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | jax.Array
@@ -81,7 +81,7 @@ class TrainedRun(Run):
         return jax.device_put(self.variables)
 
 
-def load(workdir: str | Path, which: str = "best", **overrides: Any) -> TrainedRun:
+def load(workdir: str | Path, which: Which = "best", **overrides: Any) -> TrainedRun:
     """Returns the run in a workdir, ready to predict and to be scored.
 
     Args:
@@ -91,23 +91,32 @@ def load(workdir: str | Path, which: str = "best", **overrides: Any) -> TrainedR
             `data__dir=PATH`.
 
     Raises:
+        ArgumentError: if `workdir` is no path, or `which` neither "best" nor "last".
         ConfigError: if the workdir holds no run, its files cannot be read, or a key is unknown or not free.
         CheckpointError: if there is no checkpoint, or it belongs to another model.
     """
-    words = [f"--config.{key.replace('__', '.')}={value}" for key, value in overrides.items()]
-    run = load_run(Path(workdir).expanduser(), which, words)
+    run = load_run(workdir, which, overrides)
     return TrainedRun(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)})
 
 
 def _read(image: Any, channels: int) -> np.ndarray:
     """Returns u8|u16|f32[h,w,channels] of whatever `TrainedRun.predict` takes."""
     if isinstance(image, str | Path):
-        return read_image(Path(image).expanduser(), channels)
+        path = Path(image).expanduser()
+        if path.is_dir():
+            files = f'run.predict(sorted(Path({str(image)!r}).glob("*.png")))'
+            raise DataError(f"{path} is a folder; give its files: {files}.")
+        return read_image(path, channels)
     if isinstance(image, Image.Image):
         return from_pillow(image, channels)
-    array = np.asarray(image)
-    if array.dtype == object or array.dtype.kind in "US":
+    if not hasattr(image, "__array__"):  # an array of NumPy, JAX or another library
         raise DataError(
             f"An image is a file, a Pillow image or an array, got an object of type {type(image).__name__}."
+        )
+    array = np.asarray(image)
+    if array.dtype.kind in "OSU":
+        raise DataError(
+            f"The array of an image holds numbers, got objects of type {array.dtype.type.__name__}; give several files "
+            "as a list."
         )
     return from_array(array, channels)

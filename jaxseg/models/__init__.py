@@ -145,6 +145,11 @@ def _with_encoder(name: str, cls: type[nn.Module], fields: Mapping[str, Any]) ->
     """
     fields = dict(fields)
     if "encoder" not in field_names(cls):
+        if "encoder" in fields:
+            raise ArgumentError(
+                f"Model {name!r} has no field 'encoder': it takes no named encoder; networks that take one are "
+                f"{', '.join(with_encoder())}."
+            )
         return fields
     arguments = dict(fields.pop("encoder_args")) if "encoder_args" in fields else {}
     default = _default_encoder(cls)

@@ -94,11 +94,6 @@ def _build(options: argparse.Namespace) -> Any:
         known = (*models.names(), *encoders.names())
         raise ConfigError(f"There is no network or encoder {options.name!r}.{nearest(options.name, known)}")
     if options.encoder is not None:
-        taking = models.with_encoder()
-        if options.name not in taking:
-            raise ConfigError(
-                f"The network {options.name!r} takes no named encoder; networks that take one are {', '.join(taking)}."
-            )
         fields["encoder"] = options.encoder
     return models.build(options.name, num_classes=options.num_classes, **fields)
 

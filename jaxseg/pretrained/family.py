@@ -37,7 +37,7 @@ class EncoderWeights:
 
     Attributes:
         encoder: name of the encoder, one of `jaxseg.models.encoders.names()`.
-        name: name of the weights, as in `model.encoder_weights`.
+        name: name of the weights, such as "imagenet".
         published: where they are.
     """
 
@@ -76,7 +76,7 @@ class EncoderFormat:
 class PeerForm:
     """The fields that give our network the form of a peer's, so that the peer's weights lead to the peer's numbers.
 
-    Fields of the encoder are under "encoder_args", as in `model.args`.
+    Fields of the encoder are under "encoder_args", as `jaxseg.models.build` takes them.
 
     Attributes:
         fields: what every network of the peer has.

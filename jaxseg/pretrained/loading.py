@@ -177,4 +177,4 @@ def _hint(names: Collection[str], best: Candidate | None, encoder: str | None, n
     if is_ours(names) or _best(names, candidates(catalogue.encoder_formats(), None)) is None:
         return ""
     takes_one = network is None or hasattr(network, "encoder")
-    return f" These are names of an encoder{': use model.encoder_weights' if takes_one else ''}."
+    return f" These are names of an encoder{': load them as weights of the encoder' if takes_one else ''}."

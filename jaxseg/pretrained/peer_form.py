@@ -52,9 +52,9 @@ def remarks(known: NetworkFormat, encoder: str | None, network: nn.Module) -> li
 
 
 def differing_fields(wanted: Mapping[str, Any], network: nn.Module) -> list[str]:
-    """Returns "model.args.KEY=VALUE" for each field of `wanted` for which the network has another value."""
+    """Returns "FIELD=VALUE" for each field of `wanted` for which the network has another value."""
     differing = [
-        f"model.args.{key}={_written(value)}"
+        f"{key}={_written(value)}"
         for key, value in wanted.items()
         if key != "encoder_args" and _field(network, key, wanted) != value
     ]
@@ -62,7 +62,7 @@ def differing_fields(wanted: Mapping[str, Any], network: nn.Module) -> list[str]
         encoder = encoder_of(network)
         for key, value in wanted["encoder_args"].items():
             if hasattr(encoder, key) and getattr(encoder, key) != value:
-                differing.append(f"model.args.encoder_args.{key}={_written(value)}")
+                differing.append(f"encoder_args.{key}={_written(value)}")
     return differing
 
 

@@ -101,8 +101,8 @@ def no_published_encoder(network: nn.Module) -> str:
     name = type(network).__module__.rpartition(".")[2]
     if hasattr(network, "encoder"):
         return (
-            f"the network {name!r} has its own encoder here, for which no weights are published; give it another, such "
-            "as model.args.encoder=resnet50."
+            f"the network {name!r} has its own encoder here, for which no weights are published; give the network "
+            "another encoder, such as resnet50."
         )
     return (
         f"the network {name!r} takes no encoder but its own, for which no weights are published; networks that take "

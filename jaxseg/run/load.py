@@ -1,23 +1,26 @@
 """Loads a run from its workdir: the trained network and its classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
 
 import jax
 from flax import linen as nn
 
 from jaxseg.adversarial import segmenter_of
+from jaxseg.arguments import Where, check_value
 from jaxseg.build import Parts, build_parts
 from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, ConfigDict, validate
-from jaxseg.config.command import parse_overrides
+from jaxseg.config.command import apply_overrides, read_overrides
 from jaxseg.errors import CheckpointError, ConfigError, nearest
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, read_config, read_data
 from jaxseg.state import TrainState
 from jaxseg.types import PyTree
 
-WHICH = ("best", "last")
+Which: TypeAlias = Literal["best", "last"]
+_PATH = Annotated[str | Path, Where(lambda _: True, instead="a path, as text or pathlib.Path")]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Run:
     class_weights: tuple[float, ...] | None
     parts: Parts
     state: TrainState
-    which: str
+    which: Which
 
     @property
     def config(self) -> ConfigDict:
@@ -68,21 +71,21 @@ class Run:
         return self.state.variables
 
 
-def load_run(workdir: str | Path, which: str = "best", overrides: Sequence[str] = ()) -> Run:
+def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str] | Mapping[str, Any] = ()) -> Run:
     """Returns the run in `workdir`.
 
     Args:
         workdir: the workdir of a training run.
         which: "best" by validation mIoU (the last checkpoint if none was evaluated), or "last".
-        overrides: `--config.KEY=VALUE` arguments, for the keys in `jaxseg.config.FREE_KEYS` alone.
+        overrides: `--config.KEY=VALUE` arguments or {key: value}, for the keys in `jaxseg.config.FREE_KEYS` alone.
 
     Raises:
+        ArgumentError: if `workdir` is no path, or `which` neither "best" nor "last".
         ConfigError: if the workdir holds no run, its files cannot be read, or an override has another key.
         CheckpointError: if there is no checkpoint, or it belongs to another model.
     """
-    workdir = Path(workdir)
-    if which not in WHICH:
-        raise ConfigError(f"which must be best or last, got {which!r}.{nearest(which, WHICH)}")
+    workdir = Path(check_value("workdir", workdir, _PATH)).expanduser()
+    which = check_value("which", which, Which)
     config = load_config(workdir)
     override_free(config, overrides)
     info = read_data(workdir)
@@ -98,7 +101,8 @@ def load_config(workdir: Path) -> ConfigDict:
         ConfigError: if there is no such folder, it holds no run, or its config.json cannot be read.
     """
     if not (workdir / CONFIG_FILE).is_file():
-        what = f"holds no run (no {CONFIG_FILE})" if workdir.is_dir() else "does not exist"
+        missing = "is a file" if workdir.exists() else "does not exist"
+        what = f"holds no run (no {CONFIG_FILE})" if workdir.is_dir() else missing
         inside = workdir if workdir.is_dir() else workdir.parent
         runs = sorted(str(p.parent) for p in inside.glob(f"*/{CONFIG_FILE}"))
         hint = nearest(str(workdir), runs) if runs else ""
@@ -106,19 +110,19 @@ def load_config(workdir: Path) -> ConfigDict:
     return read_config(workdir)
 
 
-def override_free(config: ConfigDict, overrides: Sequence[str]) -> None:
-    """Applies `--config.KEY=VALUE` arguments to the configuration of a trained run.
+def override_free(config: ConfigDict, overrides: Sequence[str] | Mapping[str, Any]) -> None:
+    """Applies `--config.KEY=VALUE` arguments or {key: value} to the configuration of a trained run.
 
     Raises:
         ConfigError: for an unknown key, a key that has an effect on the trained network, or an invalid value.
     """
-    for word in overrides:
-        key = word.removeprefix("--config.").partition("=")[0]
+    given = read_overrides(overrides)
+    for key, _ in given:
         known = key in KEYS or key.startswith(FREE_FORM)
-        if word.startswith("--config.") and known and not key.startswith(FREE_KEYS):
+        if known and not key.startswith(FREE_KEYS):
             free = ", ".join(k for k in KEYS if k.startswith(FREE_KEYS))
             raise ConfigError(f"{key} belongs to the trained run and cannot be changed; these keys can: {free}.")
-    parse_overrides(config, overrides)
+    apply_overrides(config, given)
     validate(config)
 
 

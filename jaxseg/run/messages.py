@@ -2,15 +2,33 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from jaxseg.adversarial import segmenter_of
 from jaxseg.config import ConfigDict
+from jaxseg.config.config_dict import AnyConfigDict
 from jaxseg.data import sources
 from jaxseg.errors import DataError
 from jaxseg.run.data import Problem
 from jaxseg.state import TrainState, count_parameters
+
+PROGRAM = "python -m jaxseg.train"
+"""How the training is called from a shell, unless its caller says otherwise."""
+
+FROM_PYTHON = "jaxseg.train"
+"""How it is called from Python."""
+
+
+def python_call(experiment: str | Path | AnyConfigDict, workdir: str | Path | None, overrides: dict[str, Any]) -> str:
+    """Returns the call `jaxseg.train(...)` with these arguments as text; a configuration is called `config` there."""
+    values = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
+    words = ["config" if isinstance(experiment, AnyConfigDict) else repr(str(experiment))]
+    words += [] if workdir is None else [f"workdir={str(workdir)!r}"]
+    words += [f"{key}={value!r}" for key, value in values.items() if key.isidentifier()]
+    dotted = {key: value for key, value in values.items() if not key.isidentifier()}
+    return f"{FROM_PYTHON}({', '.join([*words, f'**{dotted}'] if dotted else words)})"
 
 
 def opening_message(config: ConfigDict, problem: Problem, state: TrainState, start: int) -> str:
@@ -24,8 +42,14 @@ def opening_message(config: ConfigDict, problem: Problem, state: TrainState, sta
     )
 
 
-def closing_message(config: ConfigDict, workdir: Path) -> str:
-    """Returns the lines that list the files of a finished run and the commands to evaluate it and to predict."""
+def closing_message(config: ConfigDict, workdir: Path, program: str = PROGRAM) -> str:
+    """Returns the lines that list the files of a finished run and say how to evaluate it and to predict.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        program: how the training was called, such as "jaxseg train"; the commands have the same form.
+    """
     workdir = workdir.relative_to(Path.cwd()) if workdir.is_relative_to(Path.cwd()) else workdir
     names = {"checkpoints": "checkpoints", "log": "log.jsonl", "curves": "curves.png", "predictions": "predictions.png"}
     lines = [f"{name + ':':<13}{workdir / file}" for name, file in names.items() if (workdir / file).exists()]
@@ -34,9 +58,11 @@ def closing_message(config: ConfigDict, workdir: Path) -> str:
         split = "test"
     except DataError:
         split = "val"
-    quoted = shlex.quote(str(workdir))
-    lines += [
-        f"evaluate:    python -m jaxseg.evaluate --workdir {quoted} --split {split}  (the best checkpoint)",
-        f"predict:     python -m jaxseg.predict --workdir {quoted} IMAGES... --out preds/",
-    ]
-    return "\n".join(lines)
+    if program == FROM_PYTHON:
+        evaluate = f"run = jaxseg.load({str(workdir)!r}); run.evaluate({split!r})"
+        predict = "run.predict('IMAGE')"
+    else:
+        start, quoted = program.removesuffix("train"), shlex.quote(str(workdir))
+        evaluate = f"{start}evaluate --workdir {quoted} --split {split}"
+        predict = f"{start}predict --workdir {quoted} IMAGES... --out preds/"
+    return "\n".join([*lines, f"evaluate:    {evaluate}  (the best checkpoint)", f"predict:     {predict}"])

@@ -31,7 +31,12 @@ _NUMERIC = re.compile(r"XLA_\w*FLAGS|JAX_(?!COMPILATION|PERSISTENT|PLATFORMS)\w+
 
 
 def run_record(
-    path: str | Path, config: ConfigDict, *, step: int = 0, weights: Iterable[Mapping[str, Any]] = ()
+    path: str | Path,
+    config: ConfigDict,
+    *,
+    step: int = 0,
+    weights: Iterable[Mapping[str, Any]] = (),
+    command: str | None = None,
 ) -> None:
     """Adds this start to `run.json`: command line, configuration, commit, versions, device and compiler options.
 
@@ -40,12 +45,14 @@ def run_record(
         config: its configuration.
         step: the number of steps made before this start.
         weights: the weights that a new run starts from: source, file, digest.
+        command: what started the run; None: the shell command of this process.
 
     Raises:
         ConfigError: if the file cannot be written.
     """
     if jax.process_index() == 0:
-        start = {**_describe_start(config, step), "weights": [dict(origin) for origin in weights]}
+        command = command_line() if command is None else command
+        start = {**_describe_start(config, step, command), "weights": [dict(origin) for origin in weights]}
         _write_starts(path, [*read_starts(path), start])
 
 
@@ -89,12 +96,12 @@ def _write_starts(path: str | Path, starts: list[dict[str, Any]]) -> None:
     write_or_refuse(Path(path) / RECORD_FILE, {"starts": starts})
 
 
-def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
+def _describe_start(config: ConfigDict, step: int, command: str) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "time": _now(),
         "step": step,
-        "command": _command_line(),
+        "command": command,
         "git": git_state(),
         "device": {
             "platform": device.platform,
@@ -116,8 +123,14 @@ def _describe_start(config: ConfigDict, step: int) -> dict[str, Any]:
     }
 
 
-def _command_line() -> str:
-    """Returns the shell command that started this process; "" if it runs neither a file nor a module."""
+def command_line() -> str:
+    """Returns the shell command that started this process.
+
+    It is "" if the process runs neither a file nor a module, or a session of IPython or Jupyter, whose command says
+    nothing about the run.
+    """
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        return ""
     # The console script `jaxseg` is a file of the Python environment, which another machine has elsewhere.
     program, *arguments = sys.argv or [""]
     spec = sys.modules["__main__"].__spec__

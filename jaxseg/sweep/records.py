@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jaxseg.config import differences, from_dict
 from jaxseg.inference.evaluation import scores_file
 from jaxseg.run.workdir import read_config, write_json
 
 FAILURE_FILE = "failure.json"
-WHICH = "last"
+WHICH: Final = "last"
 """The checkpoint that is scored: the last, which is not chosen by a validation score."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxseg.config import default_config, update
+from jaxseg.run.messages import python_call
 from jaxseg.run.provenance import end_record, run_record
 from jaxseg.run.workdir import prepare_workdir
 
@@ -62,3 +63,16 @@ def test_result_tables_leave_the_folders_of_a_machine_out(monkeypatch: pytest.Mo
     expected = ["--config", "experiments/unet.py:camvid", "--workdir", "runs/a", "--config.data.dir=PATH"]
     expected += ["--config.steps=3", "--config.seed=4", "--config.model.encoder_weights=runs/ae"]
     assert collect.public(given) == expected
+    command = "python /home/me/own.py -f /home/me/kernel.json"
+    assert collect.public_command(command) == "python me/own.py -f me/kernel.json"
+
+
+def test_calls_from_python_leave_them_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    collect = importlib.import_module("collect")
+    overrides = {"data.dir": Path("/secret"), "data.cache": "/c", "steps": 3, "data__size": (4, 8)}
+    call = python_call("/home/me/p/experiments/unet.py:camvid", Path("/data/runs/a"), overrides)
+    expected = "jaxseg.train('experiments/unet.py:camvid', workdir='runs/a', steps=3, data__size=(4, 8), "
+    assert collect.public_command(call) == expected + "**{'data.dir': 'PATH'})"
+    call = python_call(default_config(), "runs/a", {"data__dir": "/secret", "data__cache": "/c"})
+    assert collect.public_command(call) == "jaxseg.train(config, workdir='runs/a', data__dir='PATH')"

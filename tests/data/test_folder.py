@@ -49,6 +49,8 @@ def test_one_set_is_divided_by_name_and_nothing_is_lost(tmp_path):
     train, val = (FolderSource(tmp_path, s, val_fraction=0.25) for s in ("train", "val"))
     assert len(train) == 30 and len(val) == 10
     assert sorted([p.name for p in train.pairs] + [p.name for p in val.pairs]) == names
+    with pytest.raises(DataError, match=r"for a split 'trian' sort them .* Did you mean 'train'\?"):
+        FolderSource(tmp_path, "trian")
     with pytest.raises(DataError, match="divided into train and val; for a split 'test' sort them into folders"):
         FolderSource(tmp_path, "test")
     assert [p.name for p in val.pairs] != names[:10]
@@ -343,6 +345,9 @@ def test_image_without_mask_and_mask_without_image(tmp_path):
     tolerant = everything(tmp_path, strict=False)
     assert len(tolerant) == 1
     assert any("The mask" in p and "c.png has no image" in p for p in tolerant.problems)
+    (tmp_path / "images" / "b.png").write_text("no image")
+    with pytest.raises(DataError, match=r"b\.png has no mask .*, and .*b\.png cannot be read as an image: .* type\."):
+        everything(tmp_path)
 
 
 def test_two_files_of_one_name(tmp_path):

@@ -138,6 +138,8 @@ def test_voc_reads_palette_masks_as_indices(tmp_path, cache):
     assert {source.label_size(i) for i in range(3)} == {(12, 16), (13, 16), (14, 16)}
     assert len(TFDSSource("voc2012", "val", str(tmp_path), cache)) == 2
     assert source.info.colors[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
+    with pytest.raises(DataError, match=r"no split 'trian\[:5\]' with public masks.* Did you mean 'train'\?"):
+        TFDSSource("voc2012", "trian[:5]", str(tmp_path), cache)
     with pytest.raises(DataError, match="no split 'test' with public masks; it has train, val"):
         TFDSSource("voc2012", "test", str(tmp_path), cache)
 

@@ -128,8 +128,8 @@ def test_the_error_names_the_fields_that_a_configuration_lacks(unet_over_mit):
     with pytest.raises(ConfigError) as raised:
         plan_weights(build_parts(config, CLASSES))
     assert str(raised.value).endswith(
-        "The file has the names of segmentation_models.pytorch, whose network is ours with model.args.up=nearest, "
-        "model.args.head_kernel=3 and by default model.args.widths=(16,32,64,128,256)."
+        "The file has the names of segmentation_models.pytorch, whose network is ours with up=nearest, "
+        "head_kernel=3 and by default widths=(16,32,64,128,256)."
     )
     update(config, model__args={"encoder": "mit_b0", "widths": (16, 32, 64, 128, 256), **UNET})
     planned = plan_weights(build_parts(config, CLASSES))
@@ -137,7 +137,8 @@ def test_the_error_names_the_fields_that_a_configuration_lacks(unet_over_mit):
     assert planned.origin.notes == () and planned.origin.commit is None
     update(config, model__args={})
     with pytest.raises(
-        ConfigError, match=r"the network 'unet' has its own encoder here.*model\.args\.encoder=resnet50"
+        ConfigError,
+        match=r"the network 'unet' has its own encoder here.*another encoder, such as resnet50",
     ):
         plan_weights(build_parts(config, CLASSES))
 
@@ -145,7 +146,7 @@ def test_the_error_names_the_fields_that_a_configuration_lacks(unet_over_mit):
 @pytest.mark.parametrize(
     ("names", "hint"),
     [
-        (("conv1.weight", "bn1.weight"), " These are names of an encoder: use model.encoder_weights."),
+        (("conv1.weight", "bn1.weight"), " These are names of an encoder: load them as weights of the encoder."),
         (("encoder.conv1.weight", "a", "b"), ""),  # a third of the names is no format
         (("encoder.conv1.weight", "encoder.bn1.weight", "b"), "The file has the names of segmentation_models.pytorch"),
     ],
@@ -164,16 +165,16 @@ def test_the_format_of_a_file_is_the_one_that_knows_most_of_its_names(tmp_path, 
 @pytest.mark.parametrize(
     ("name", "peer", "encoder", "fields", "lacking"),
     [
-        ("fpn", SMP, "resnet18", {"smooth": False}, "model.args.align_corners=True"),
+        ("fpn", SMP, "resnet18", {"smooth": False}, "align_corners=True"),
         ("fpn", SMP, "resnet18", {"smooth": False, "align_corners": True}, ""),
-        ("unetplusplus", SMP, "vgg11", UNET | {"center": True}, "model.args.full_skip=False"),
-        ("deeplabv3", TORCHVISION, "resnet50", {"head_conv": True}, "model.args.encoder_args.output_stride=8"),
+        ("unetplusplus", SMP, "vgg11", UNET | {"center": True}, "full_skip=False"),
+        ("deeplabv3", TORCHVISION, "resnet50", {"head_conv": True}, "encoder_args.output_stride=8"),
         ("segformer", TRANSFORMERS, "mit_b2", {}, ""),
-        ("segformer", TRANSFORMERS, "mit_b2", {"act": "gelu"}, "model.args.act=relu"),
-        ("pspnet", SMP, "resnet18", PSPNET | {"align_corners": False}, "model.args.align_corners=True"),
-        ("lraspp", TORCHVISION, "mobilenet_v3_large", {}, "model.args.encoder_args.tap=first"),
+        ("segformer", TRANSFORMERS, "mit_b2", {"act": "gelu"}, "act=relu"),
+        ("pspnet", SMP, "resnet18", PSPNET | {"align_corners": False}, "align_corners=True"),
+        ("lraspp", TORCHVISION, "mobilenet_v3_large", {}, "encoder_args.tap=first"),
         ("lraspp", TORCHVISION, "mobilenet_v3_large", {"encoder_args": {"tap": "first"}}, ""),
-        ("deeplabv3", TORCHVISION, "resnet50", TV | {"rates": (6, 12, 18)}, "model.args.rates=(12,24,36)"),
+        ("deeplabv3", TORCHVISION, "resnet50", TV | {"rates": (6, 12, 18)}, "rates=(12,24,36)"),
         ("deeplabv3", TORCHVISION, "resnet50", TV, ""),
     ],
 )

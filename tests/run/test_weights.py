@@ -17,7 +17,7 @@ from jaxseg import build, models, pretrained
 from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.errors import ConfigError
-from jaxseg.run import snapshot, weights
+from jaxseg.run import load, snapshot
 from jaxseg.run.weights import find_weights, initial_state, plan_weights
 from jaxseg.train import main
 
@@ -94,11 +94,9 @@ def test_a_run_starts_from_another_run(tmp_path):
     assert len(set(pointers)) == len(pointers)  # all of it may be donated
 
     update(config, model__args=ENCODED | {"act": "elu", "norm": "batch", "dropout": 0.25})
-    assert plan_weights(build_parts(config, 6)).origin.notes == (
-        "the run's network has other model.args for act, dropout",
-    )
+    assert plan_weights(build_parts(config, 6)).origin.notes == ("the run's network has other values of act, dropout",)
     update(config, model__args=ENCODED | {"widths": (5, 6)})
-    differs = r"model\.args\.widths is \(4, 6\) there and \(5, 6\) here\. The weights do not fit the model\. "
+    differs = r"widths is \(4, 6\) there and \(5, 6\) here\. The weights do not fit the model\. "
     with pytest.raises(
         ConfigError, match=rf"model\.weights: the run in {tmp_path / 'a'}: {differs}\d+ of another shape"
     ):
@@ -120,16 +118,16 @@ def test_a_run_starts_from_another_run(tmp_path):
     ("name", "fields", "words"),
     [
         ("fpn", {}, "the run's network is a UNet, this one a FPN."),
-        ("unet", {"encoder": "plain"}, "model.args.encoder is residual there and plain here."),
+        ("unet", {"encoder": "plain"}, "encoder is residual there and plain here."),
         (
             "unet",
             {"encoder_args": {"widths": (4, 6, 9)}},
-            "model.args.encoder_args.widths is (4, 6, 8) there and (4, 6, 9) here.",
+            "encoder_args.widths is (4, 6, 8) there and (4, 6, 9) here.",
         ),
         (
             "unet",
             {"norm": "group", "act": "elu"},
-            "model.args.act is relu there and elu here; model.args.norm is batch there and group here.",
+            "act is relu there and elu here; norm is batch there and group here.",
         ),
     ],
 )
@@ -137,7 +135,7 @@ def test_why_the_weights_of_another_run_do_not_fit_is_said_first(tmp_path, monke
     theirs = tiny_config(model__name="unet", model__args=ENCODED)
     (tmp_path / "config.json").write_text("{}")
     run = SimpleNamespace(model=build.make_model(theirs, 6), variables=network(num_classes=6)[1])
-    monkeypatch.setattr(weights, "load_run", lambda _: run)
+    monkeypatch.setattr(load, "load_run", lambda _: run)
     ours = {"width": 4} if name == "fpn" else ENCODED
     config = tiny_config(model__name=name, model__args=ours | fields, model__weights=str(tmp_path))
     with pytest.raises(ConfigError) as raised:

@@ -5,13 +5,14 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jaxseg.config import default_config, flatten, set_key
 from jaxseg.errors import ConfigError
-from jaxseg.run import provenance, revision, workdir
+from jaxseg.run import messages, provenance, revision, workdir
 
 
 def test_writes_the_config_and_takes_it_again(tmp_path: Path) -> None:
@@ -135,6 +136,26 @@ def test_command_is_recorded_as_one_types_it(argv, module, command, monkeypatch,
     provenance.run_record(tmp_path, default_config())
     (start,) = json.loads((tmp_path / "run.json").read_text())["starts"]
     assert start["command"] == command.replace("FILE", str(file))
+
+
+def test_a_notebook_has_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [__file__, "-f", "/home/me/kernel.json"])
+    for session, command in ((None, f"python {__file__} -f /home/me/kernel.json"), ("a session", "")):
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda session=session: session))
+        assert provenance.command_line() == command
+
+
+@pytest.mark.parametrize(
+    ("program", "evaluate", "predict"),
+    [
+        ("jaxseg train", "jaxseg evaluate --workdir 'a b' --split test", "jaxseg predict --workdir 'a b' IMAGES"),
+        (messages.PROGRAM, "python -m jaxseg.evaluate --workdir 'a b' --sp", "python -m jaxseg.predict --workdir"),
+        (messages.FROM_PYTHON, "run = jaxseg.load('a b'); run.evaluate('test')", "run.predict('IMAGE')"),
+    ],
+)
+def test_the_last_message_has_the_form_that_the_user_called(program: str, evaluate: str, predict: str) -> None:
+    lines = messages.closing_message(default_config(), Path("a b"), program).splitlines()
+    assert lines[-2].startswith(f"evaluate:    {evaluate}") and lines[-1].startswith(f"predict:     {predict}")
 
 
 def test_each_start_is_recorded(tmp_path: Path) -> None:

@@ -1,0 +1,274 @@
+"""The weights that a network starts from: which part of it a source fills, and the arrays that it holds.
+
+`create_model` and the configuration of a run both name weights in two arguments, `weights` and `encoder_weights`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxseg import pretrained
+from jaxseg.errors import ConfigError, WeightsError
+from jaxseg.models.encoders import EncoderSpec, name_of
+from jaxseg.models.fields import field_names
+from jaxseg.nn import NormSpec
+from jaxseg.pretrained import catalogue
+from jaxseg.pretrained.merging import adapt_and_merge
+from jaxseg.pretrained.renaming import rename_encoder
+from jaxseg.run.workdir import CONFIG_FILE
+
+_RUN_FIELDS = ("dtype", "axis_name")  # fields of a norm that are no settings of the network
+
+
+class Weights(NamedTuple):
+    """The weights that a network starts from, as they are named.
+
+    Attributes:
+        key: the argument or configuration key that names them.
+        source: its value: a name, a file, a repository or a workdir.
+        encoder: name of the network's encoder, or None.
+        model: name of the architecture for weights of the whole network; None for weights of the encoder.
+        skip: patterns of parameters that the weights need not have.
+    """
+
+    key: str
+    source: str
+    encoder: str | None
+    model: str | None
+    skip: tuple[str, ...]
+
+    @property
+    def workdir(self) -> Path | None:
+        """The workdir, if the source is one; None for a folder without a run that only has the name of weights."""
+        path = Path(self.source).expanduser()
+        return path if path.is_dir() and ((path / "config.json").is_file() or "/" in self.source) else None
+
+
+class Origin(NamedTuple):
+    """Where weights come from, for `run.json`.
+
+    Attributes:
+        key: the argument or configuration key that names them.
+        source: its value.
+        file: the file; for another run, its workdir and step.
+        sha256: digest of the file; for another run, of its arrays.
+        commit: commit of the Hub repository that holds the file, or None.
+        notes: changes to the weights other than new names.
+    """
+
+    key: str
+    source: str
+    file: str
+    sha256: str
+    commit: str | None
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.key}: {'; '.join((self.file, f'SHA-256 {self.sha256[:12]}', *self.notes))}"
+
+
+class Planned(NamedTuple):
+    """Weights that were read and fit the network.
+
+    Attributes:
+        variables: {"params": ..., "batch_stats": ...} of the network; shapes stand for values that stay random.
+        origin: where they come from.
+    """
+
+    variables: dict[str, Any]
+    origin: Origin
+
+    @property
+    def complete(self) -> bool:
+        """Whether the weights fill the whole network, so that nothing has to be drawn."""
+        return not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(self.variables))
+
+    def fill(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the variables `drawn` with the weights in their place.
+
+        A discriminator, which is not part of the network, keeps what was drawn.
+        """
+        given = {name: jax.eval_shape(lambda x: x, tree) | self.variables[name] for name, tree in drawn.items()}
+        return jax.tree.map(lambda new, old: old if isinstance(new, jax.ShapeDtypeStruct) else new, given, dict(drawn))
+
+
+def resolve(
+    network: nn.Module,
+    name: str,
+    *,
+    weights: str | Path | None,
+    encoder_weights: str | Path | None,
+    skip: tuple[str, ...] = (),
+    group: str = "",
+) -> Weights | None:
+    """Returns the weights that the two arguments name, after checking this name; None if both are empty.
+
+    Nothing is read or fetched.
+
+    Args:
+        network: the network.
+        name: of the network.
+        weights: fill the whole network; the name of published weights of its encoder fills the encoder alone.
+        encoder_weights: fill the encoder.
+        skip: patterns of parameters that the weights need not have.
+        group: stands before the two names in messages: "model." for the keys of a configuration.
+
+    Raises:
+        ConfigError: if both are given.
+        WeightsError: for an unknown name; the message gives the nearest known one.
+    """
+    if not weights and not encoder_weights:
+        return None
+    if weights and encoder_weights:
+        raise ConfigError(f"Give {group}weights, which includes an encoder, or {group}encoder_weights, not both.")
+    key, source = (f"{group}weights", weights) if weights else (f"{group}encoder_weights", encoder_weights)
+    encoder = _encoder_name(network)
+    found = Weights(key, str(source), encoder, name if weights else None, skip)
+    if found.workdir is not None:
+        return found
+    if encoder is not None and found.source in catalogue.encoder_weights(encoder):
+        return found._replace(model=None)
+    try:
+        _check_name(found, network)
+    except WeightsError as error:
+        raise WeightsError(f"{key}: {error}") from error
+    return found
+
+
+def _encoder_name(network: nn.Module) -> str | None:
+    encoder = network.encoder if hasattr(network, "encoder") else None
+    return None if encoder is None else name_of(encoder)
+
+
+def _check_name(weights: Weights, network: nn.Module) -> None:
+    """Raises WeightsError for an unknown source; a word without a slash is taken for a name of the encoder's."""
+    try:
+        pretrained.find(weights.source, encoder=weights.encoder, model=weights.model, network=network)
+    except WeightsError:
+        if "/" not in weights.source:
+            pretrained.find(weights.source, encoder=weights.encoder, network=network)
+        raise
+
+
+def read_weights(
+    weights: Weights, network: nn.Module, variables: Mapping[str, Any], *, channels: int, num_classes: int
+) -> Planned:
+    """Returns the `variables` (arrays or shapes) of a network with the weights in their place, and the origin.
+
+    Args:
+        weights: the weights, and the part of the network that they are for.
+        network: the network.
+        variables: {"params": ..., "batch_stats": ...}.
+        channels: channels of the images; the first convolution of RGB weights is adapted to another number.
+        num_classes: channels of the network's logits.
+
+    Raises:
+        WeightsError: if the weights cannot be read or do not fit.
+        ConfigError: if they are a folder that holds no run, or a run whose files cannot be read.
+        CheckpointError: if they are those of a run without a readable checkpoint.
+    """
+    options = {"skip": weights.skip, "channels": channels, "num_classes": num_classes}
+    try:
+        if weights.workdir is not None:
+            return _read_run(weights, weights.workdir, network, variables, options)
+        loaded = pretrained.load(
+            variables, weights.source, encoder=weights.encoder, model=weights.model, network=network, **options
+        )
+    except WeightsError as error:
+        raise WeightsError(f"{weights.key}: {error}") from error
+    return Planned(loaded.variables, Origin(weights.key, weights.source, *loaded[1:]))
+
+
+def _read_run(
+    weights: Weights, workdir: Path, network: nn.Module, variables: Mapping[str, Any], options: dict[str, Any]
+) -> Planned:
+    if not (workdir / CONFIG_FILE).is_file():
+        raise ConfigError(
+            f"{weights.key}: The folder {str(workdir)!r} holds no run (no {CONFIG_FILE}); give the workdir of a "
+            "training run, or a file of weights."
+        )
+    from jaxseg.run.load import load_run  # imports Orbax, which only checkpoints need
+
+    run = load_run(workdir)
+    whole = weights.model is not None
+    arrays = {path: np.asarray(x) for path, x in pretrained.flatten(run.variables).items()}
+    notes: list[str] = []
+    try:
+        if not whole:
+            arrays = rename_encoder(arrays, (), notes)
+        notes += _differences(run.model, network, encoder_only=not whole)
+        result = adapt_and_merge(variables, arrays, children=None if whole else ("encoder",), notes=notes, **options)
+    except WeightsError as error:
+        why = "; ".join(_reasons(run.model, network, encoder_only=not whole))
+        why = f"{why}. " if why else ""
+        raise WeightsError(f"the run in {workdir}: {why}{error}") from error
+    file = f"{workdir.absolute()}, {run.which} checkpoint, step {run.step}"
+    return Planned(result, Origin(weights.key, weights.source, file, _digest(arrays), None, tuple(notes)))
+
+
+def _differences(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
+    """Returns notes on differences between a run's network and ours that may leave the arrays' shapes equal."""
+    if type(theirs) is not type(ours) and not encoder_only:
+        return [_other_class(theirs, ours)]
+    other = _other_fields(theirs, ours, encoder_only=encoder_only)
+    return [f"the run's network has other values of {', '.join(other)}"] if other else []
+
+
+def _reasons(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
+    """Returns why a run's arrays may not fit: another class of network, or each differing field with both values."""
+    if type(theirs) is not type(ours) and not encoder_only:
+        return [_other_class(theirs, ours)]
+    reasons = []
+    for name in _other_fields(theirs, ours, encoder_only=encoder_only):
+        there, here = _setting(theirs, name), _setting(ours, name)
+        if isinstance(there, EncoderSpec) and isinstance(here, EncoderSpec) and there.name == here.name:
+            there, here = there(), here()
+            fields = [field for field in field_names(type(there)) if getattr(there, field) != getattr(here, field)]
+            values = [(f"{name}_args.{field}", getattr(there, field), getattr(here, field)) for field in fields]
+        else:
+            values = [(name, there, here)]
+        reasons += [f"{k} is {_name(a)} there and {_name(b)} here" for k, a, b in values]
+    return reasons
+
+
+def _other_class(theirs: nn.Module, ours: nn.Module) -> str:
+    return f"the run's network is a {type(theirs).__name__}, this one a {type(ours).__name__}"
+
+
+def _other_fields(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
+    """Returns the fields that both networks have with different values, `norm` and `act` among them."""
+    names = {"norm", "act", *set(field_names(type(theirs))) & set(field_names(type(ours)))}
+    names = names & {"encoder", "norm", "act"} if encoder_only else names - {"num_classes"}
+    return [name for name in sorted(names) if _setting(theirs, name) != _setting(ours, name)]
+
+
+def _name(value: Any) -> str:
+    """Returns a setting as text: the name of an encoder, norm or function, or the value."""
+    if isinstance(value, EncoderSpec | NormSpec):
+        return value.name
+    return value.__name__ if callable(value) and hasattr(value, "__name__") else repr(value)
+
+
+def _setting(network: Any, name: str) -> Any:
+    """Returns the value of a field, of `norm` or of `act`; a norm comes without its dtype and mapped axis."""
+    if name == "act":
+        return network.common.act
+    if name != "norm":
+        return getattr(network, name)
+    norm = network.common.norm
+    if isinstance(norm, NormSpec):
+        return NormSpec(norm.name, tuple((key, value) for key, value in norm.fields if key not in _RUN_FIELDS))
+    return norm
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(arrays):
+        digest.update(f"{path} {arrays[path].dtype} {arrays[path].shape}\n".encode())
+        digest.update(np.ascontiguousarray(arrays[path]).data)
+    return digest.hexdigest()
