@@ -17,7 +17,7 @@ SMALL = {
     "hidden_kernel": 3,
     "dropout": 0.1,
     "encoder": "vgg13_bn",
-    "encoder_args": {"channels": (32, 64, 96, 128), "depths": (2, 2, 2, 1)},
+    "encoder_args": {"channels": (32, 64, 96, 128), "depths": (2, 2, 2, 1), "levels": "convolved"},
 }
 
 

@@ -264,3 +264,15 @@ RENAMED = {
     "adversarial.taught_weight": "adversarial.semi_weight",
     "adversarial.threshold": "adversarial.semi_threshold",
 }
+
+# The number of the form in which configurations are stored. 1: before a network's needs of its encoder (its holes,
+# levels, taps and up-sampling) held for an encoder that is given by name.
+FORMAT = 2
+# Network -> (part of the names of the encoders that have the fields, what these were for an encoder by name in form 1).
+ENCODER_FIELDS_OF_FORM_1 = {
+    "deeplabv3": ("resn", {"multi_grid": (1, 1, 1), "first_dilated": False}),
+    "deeplabv3plus": ("resn", {"multi_grid": (1, 1, 1), "first_dilated": False}),
+    "fcn": ("vgg", {"levels": "convolved"}),
+    "lraspp": ("mobilenet_v3", {"tap": "last"}),
+    "ocrnet": ("hrnet", {"upsample": "nearest"}),
+}

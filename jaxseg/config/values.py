@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxseg.arguments import as_tuples, check_value
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict
-from jaxseg.config.schema import FREE_FORM, FREE_KEYS, KEYS, RENAMED
+from jaxseg.config.schema import ENCODER_FIELDS_OF_FORM_1, FORMAT, FREE_FORM, FREE_KEYS, KEYS, RENAMED
 from jaxseg.errors import ArgumentError, ConfigError, nearest
 
 
@@ -118,24 +118,44 @@ def flatten(config: AnyConfigDict) -> dict[str, Any]:
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:
     """Returns the configuration as nested plain dictionaries that can be written as JSON."""
-    return config.to_dict()
+    return {"format": FORMAT, **config.to_dict()}
 
 
 def from_dict(values: dict[str, Any]) -> ConfigDict:
     """Returns the configuration from the dictionaries of `to_dict`, in which JSON has turned tuples into lists.
 
     A key that the stored configuration does not have yet gets its default, which keeps the behaviour from before the
-    key existed; a key that has been renamed (`schema.RENAMED`) is read under its new name.
+    key existed; a key that has been renamed (`schema.RENAMED`) is read under its new name. What an earlier version did
+    without a key, and this one does otherwise, is written out, so that the stored run stays what it was.
 
     Raises:
-        ConfigError: if `values` has unknown keys or no keys.
+        ConfigError: if `values` has unknown keys or no keys, or a newer version of jaxseg wrote them.
     """
     config = default_config()
     if not values:
         raise ConfigError("The stored configuration is empty.")
-    for key, value in flatten(ConfigDict(values)).items():
+    form = values["format"] if "format" in values else 1
+    if not isinstance(form, int) or form > FORMAT:
+        raise ConfigError(f"The stored configuration has the form {form!r}; this jaxseg reads the forms 1 to {FORMAT}.")
+    keys = {name: value for name, value in values.items() if name != "format"}
+    for key, value in flatten(ConfigDict(keys)).items():
         set_key(config, RENAMED[key] if key in RENAMED else key, as_tuples(value))
+    if form < 2:
+        _write_out_encoder_fields(config)
     return config
+
+
+def _write_out_encoder_fields(config: ConfigDict) -> None:
+    """Sets the arguments that an encoder by name had in stored configurations of form 1."""
+    args = config.model.args
+    encoder = args["encoder"] if "encoder" in args else None
+    if config.model.name not in ENCODER_FIELDS_OF_FORM_1 or not isinstance(encoder, str):
+        return
+    names, fields = ENCODER_FIELDS_OF_FORM_1[config.model.name]
+    given = args["encoder_args"] if "encoder_args" in args else {}
+    for field, value in fields.items():
+        if names in encoder and field not in given:
+            set_key(config, f"model.args.encoder_args.{field}", value)
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -110,8 +110,8 @@ def build(
         axis_name: the mapped axis (of `pmap`, or of micro-batches) over which batch norm is synchronised and along
             which dropout is drawn.
         **fields: fields of the model; lists become tuples. The field `encoder` may be the name of an encoder
-            (`encoders.names()`), with fields of that encoder in the dictionary `encoder_args`. The output stride of the
-            network's default encoder holds for it too.
+            (`encoders.names()`), with fields of that encoder in the dictionary `encoder_args`. What the network
+            needs of its default encoder, such as its output stride, holds for it too (`encoders.needs_of`).
 
     Raises:
         ArgumentError: for an unknown name, field or choice (naming the nearest right one), or a value of the wrong
@@ -140,15 +140,16 @@ def build(
 def _with_encoder(name: str, cls: type[nn.Module], fields: Mapping[str, Any]) -> dict[str, Any]:
     """Replaces `encoder="name", encoder_args={...}` by a checked `EncoderSpec`.
 
-    The output stride of the network's default encoder (`encoders.LAYOUT`) holds for a named encoder too: a DeepLab over
-    ResNet-50 dilates as that over ResNet-101 does. `encoder_args` without a name changes the default encoder.
+    What the network needs of its default encoder (`encoders.needs_of`) holds for a named encoder too: a DeepLabV3 over
+    ResNet-50 has the output stride and the multi-grid of that over ResNet-101. `encoder_args` has precedence; without a
+    name it changes the default encoder.
     """
     fields = dict(fields)
     if "encoder" not in field_names(cls):
         if "encoder" in fields:
             raise ArgumentError(
-                f"Model {name!r} has no field 'encoder': it takes no named encoder; networks that take one are "
-                f"{', '.join(with_encoder())}."
+                f"{name}.encoder is not an argument of the model {name}, which takes no named encoder; networks that take "
+                f"one are {', '.join(with_encoder())}."
             )
         return fields
     arguments = dict(fields.pop("encoder_args")) if "encoder_args" in fields else {}
@@ -156,7 +157,7 @@ def _with_encoder(name: str, cls: type[nn.Module], fields: Mapping[str, Any]) ->
     if "encoder" in fields and isinstance(fields["encoder"], str):
         named = fields["encoder"]
         if isinstance(default, encoders.EncoderSpec):
-            arguments = encoders.layout_of(default, named) | arguments
+            arguments = encoders.needs_of(default, named) | arguments
         fields["encoder"] = encoders.factory(named, **arguments)
     elif arguments:
         if "encoder" in fields or not isinstance(default, encoders.EncoderSpec):

@@ -5,8 +5,12 @@ the classifier (Fig. 5). The default encoder is the paper's ResNet-101 at output
 (section 4.2.1). To evaluate at output stride 8, as in section 4.2.2, build a model with that stride and give it the
 same parameters.
 
-torchvision's `deeplabv3_resnet50` is `encoder="resnet50"` at output stride 8, `head_conv=True`, `dropout=.5`, and
-`aux_width=256` where it has the auxiliary head: 42,004,074 parameters for 21 classes.
+The output stride, the multi-grid and the rate of the first convolution in a dilated stage hold for any encoder that has
+these fields; `encoder_args` changes them.
+
+torchvision's `deeplabv3_resnet50` is `encoder="resnet50"` with `encoder_args={"output_stride": 8, "multi_grid":
+(1, 1, 1), "first_dilated": False}`, `head_conv=True`, `dropout=.5`, and `aux_width=256` where it has the auxiliary
+head: 42,004,074 parameters for 21 classes.
 """
 
 from typing import Any

@@ -6,7 +6,8 @@ ResNet-101 at output stride 16 with the multi-grid (1, 2, 4) of DeepLabV3, over 
 depthwise and pointwise convolution, as in Chollet 2017 and segmentation_models.pytorch.
 
 The form of segmentation_models.pytorch's `DeepLabV3Plus` is `rates=(12, 24, 36)`, `head_conv=True`, `decoder_convs=1`,
-`align_corners=True`, `dropout=.5` over an encoder at output stride 16 with `first_dilated=True`.
+`align_corners=True`, `dropout=.5` over an encoder at output stride 16 with
+`first_dilated=True` and `multi_grid=(1, 1, 1)`.
 """
 
 from typing import Any

@@ -46,7 +46,8 @@ class FCN(nn.Module):
         last_up: "fixed": bilinear interpolation brings the scores to the image's size. "learned": a transposed
             convolution that starts as bilinear interpolation.
         encoder: any encoder that has a level at `stride`. The default is VGG-16 with the result of each pooling as a
-            level, since the paper scores pool3 and pool4; other encoders give the last features of each stride.
+            level, since the paper scores pool3 and pool4; any VGG has these levels, and at `stride` 1, which no pooling
+            has, needs encoder_args={"levels": "convolved"}. Other encoders give the last features of each stride.
         common: norm, activation, dtype and mapped axis of every layer.
     """
 

@@ -48,6 +48,8 @@ def _separable(conv: str, norm: str, path: str) -> list[Rule]:
     return [*conv_norm(conv, norm, path), *halves]
 
 
+# Our default encoders have the multi-grid of the paper, which these networks do not have.
+_ONE_GRID = {"multi_grid": (1, 1, 1)}
 _DEEPLAB_OF_SMP = {"act": "relu", "rates": (12, 24, 36), "head_conv": True, "align_corners": True}
 
 FAMILY = Family(
@@ -63,7 +65,7 @@ FAMILY = Family(
                     "rates": (12, 24, 36),
                     "head_conv": True,
                     "align_corners": False,
-                    "encoder_args": {"output_stride": 8},
+                    "encoder_args": {"output_stride": 8, "first_dilated": False, **_ONE_GRID},
                 },
                 sizes={"aux_width": 256},
             ),
@@ -74,7 +76,7 @@ FAMILY = Family(
             smp_deeplabv3,
             takes=("encoder",),
             form=PeerForm(
-                {**_DEEPLAB_OF_SMP, "encoder_args": {"output_stride": 8, "first_dilated": True}},
+                {**_DEEPLAB_OF_SMP, "encoder_args": {"output_stride": 8, "first_dilated": True, **_ONE_GRID}},
                 sizes={"aux_width": None},
             ),
         ),
@@ -87,7 +89,7 @@ FAMILY = Family(
                 {
                     **_DEEPLAB_OF_SMP,
                     "decoder_convs": 1,
-                    "encoder_args": {"output_stride": 16, "first_dilated": True},
+                    "encoder_args": {"output_stride": 16, "first_dilated": True, **_ONE_GRID},
                 },
                 sizes={},
             ),

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from jaxseg import models
 from jaxseg.arguments import check_value
 from jaxseg.config import (
     KEYS,
@@ -328,6 +329,40 @@ def test_keys_of_stored_runs_that_have_other_names_by_now():
         stored[section][old.split(".")[1]] = value
         update(config, **{new.replace(".", "__"): value})
     assert to_dict(from_dict(stored)) == to_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "given", "written"),
+    [
+        ("deeplabv3", "resnet50", {"output_stride": 8}, {"multi_grid": (1, 1, 1), "first_dilated": False}),
+        ("deeplabv3plus", "seresnet50", {"multi_grid": (1, 2, 4)}, {"first_dilated": False}),
+        ("deeplabv3", "mit_b0", None, None),
+        ("fcn", "vgg13_bn", {"levels": "pooled"}, {}),
+        ("fcn", "vgg16", None, {"levels": "convolved"}),
+        ("lraspp", "mobilenet_v3_small", None, {"tap": "last"}),
+        ("ocrnet", "hrnet_w18", None, {"upsample": "nearest"}),
+        ("ocrnet", None, {"upsample": "nearest"}, {}),
+        ("unet", "resnet50", None, None),
+    ],
+)
+def test_a_stored_run_keeps_the_encoder_that_it_had(name, encoder, given, written):
+    """Before form 2 a network's needs of its encoder held for its default only."""
+    args = ({} if encoder is None else {"encoder": encoder}) | ({} if given is None else {"encoder_args": given})
+    config = default_config()
+    update(config, model__name=name, model__args=args)
+    stored = json.loads(json.dumps(to_dict(config)))
+    assert differences(from_dict(stored), config) == []
+    del stored["format"]
+    expected = None if given is None and written is None else (given or {}) | (written or {})
+    read = from_dict(stored).model.args
+    assert (read.encoder_args.to_dict() if "encoder_args" in read else None) == expected
+    validate(from_dict(stored))
+    models.build(name, num_classes=2, **read.to_dict())  # the fields are those of the encoder
+
+
+def test_a_configuration_of_a_newer_form_is_refused():
+    with pytest.raises(ConfigError, match="has the form 3; this jaxseg reads the forms 1 to 2"):
+        from_dict(to_dict(default_config()) | {"format": 3})
 
 
 def test_variant_and_experiment_files(tmp_path):

@@ -15,7 +15,8 @@ from jaxseg.pretrained import deeplab, resnet
 
 DEPTHS = (1, 1, 2, 2)
 EPSILON = 0.1
-DILATED = {"depths": DEPTHS, "output_stride": 8}
+PLAIN_GRID = {"multi_grid": (1, 1, 1), "first_dilated": False}  # of torchvision
+DILATED = {"depths": DEPTHS, "output_stride": 8, **PLAIN_GRID}
 TORCHVISION = {"encoder": "resnet50", "head_conv": True, "aux_width": 256}
 
 
@@ -110,7 +111,7 @@ def test_logits_are_smps(stride):
         "deeplabv3",
         num_classes=4,
         encoder="resnet18",
-        encoder_args={"output_stride": stride, "first_dilated": True},
+        encoder_args={"output_stride": stride, "first_dilated": True, "multi_grid": (1, 1, 1)},
         rates=(12, 24, 36),
         separable=stride == 16,
         head_conv=True,
@@ -126,7 +127,7 @@ def test_logits_of_the_decoder_are_smps():
         "deeplabv3plus",
         num_classes=4,
         encoder="resnet18",
-        encoder_args={"output_stride": 16, "first_dilated": True},
+        encoder_args={"output_stride": 16, "first_dilated": True, "multi_grid": (1, 1, 1)},
         rates=(12, 24, 36),
         head_conv=True,
         decoder_convs=1,

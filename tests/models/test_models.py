@@ -230,7 +230,7 @@ def test_every_encoder_is_tested():
             "wdths is not an argument of the encoder plain",
         ),
         ("unet", {"encoder_args": {"widths": [1]}}, "encoder_args needs encoder"),
-        ("cnn", {"encoder": "plain"}, "cnn.encoder is not an argument of the model cnn."),
+        ("cnn", {"encoder": "plain"}, "cnn.encoder is not an argument of the model cnn, which takes no named encoder"),
         ("encoder_decoder", {"up_kernel": 5}, "up_kernel must be one of 2, 3, 4"),
     ],
 )
@@ -239,19 +239,80 @@ def test_wrong_arguments_are_named(name, fields, message):
         models.build(name, **({"num_classes": 3} | fields))
 
 
+WITH_DEFAULT = {name: default for name, default in models.with_encoder().items() if default is not None}
+
+
+@pytest.mark.parametrize("name", WITH_DEFAULT)
+def test_the_default_encoder_by_name_is_the_default(name):
+    by_name = models.build(name, num_classes=3, encoder=WITH_DEFAULT[name])
+    assert by_name == models.build(name, num_classes=3)
+    assert by_name.encoder() == models.build(name, num_classes=3).encoder()  # field by field
+
+
+@pytest.mark.parametrize("name", WITH_DEFAULT)
+def test_the_needs_of_a_network_hold_for_every_encoder_that_has_the_field(name):
+    needs = dict(models.build(name, num_classes=3).encoder.fields)
+    for encoder in encoders.names():
+        built = models.build(name, num_classes=3, encoder=encoder).encoder()
+        had = {field: getattr(built, field) for field in needs if hasattr(built, field)}
+        assert had == {field: needs[field] for field in had}, encoder
+    for field in needs:
+        other = models.build(name, num_classes=3, encoder_args={field: CHANGED[field]})
+        assert getattr(other.encoder(), field) == CHANGED[field]
+        named = models.build(name, num_classes=3, encoder=WITH_DEFAULT[name], encoder_args={field: CHANGED[field]})
+        assert named == other
+
+
+CHANGED = {
+    "output_stride": 32,
+    "multi_grid": (1, 1),
+    "first_dilated": False,
+    "levels": "convolved",
+    "tap": "last",
+    "upsample": "nearest",
+}
+
+
+def dilations(model):
+    """Returns the atrous rates of the 3x3 convolutions of a network in the order of the compiled program."""
+    image = jnp.zeros((1, 64, 64, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    program = jax.make_jaxpr(lambda v: model.apply(v, image)[0])(variables)
+    return [rate for rate in _rates(program.jaxpr) if rate > 1]
+
+
+def _rates(jaxpr):
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            yield equation.params["rhs_dilation"][0]
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner, "eqns"):
+                    yield from _rates(inner)
+                elif hasattr(inner, "jaxpr"):
+                    yield from _rates(inner.jaxpr)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3", "deeplabv3plus"])
+@pytest.mark.parametrize("encoder", ["resnet101", "resnet50", "seresnet50"])
+def test_the_holes_of_the_program_are_those_of_the_paper(name, encoder):
+    """The last stage at output stride 16 has rates 2·(1, 2, 4), the pyramid pooling 6, 12, 18 (Chen 2017)."""
+    tiny_stages = {"depths": (1, 1, 1, 3), "widths": (8, 8, 8, 8, 8)}
+    model = models.build(name, num_classes=2, width=16, encoder=encoder, encoder_args=tiny_stages)
+    assert dilations(model) == [2, 4, 8, 6, 12, 18]
+    plain = tiny_stages | {"multi_grid": (1, 1, 1), "first_dilated": False}
+    model = models.build(name, num_classes=2, width=16, encoder=encoder, encoder_args=plain)
+    assert dilations(model) == [2, 2, 6, 12, 18]
+
+
 @pytest.mark.parametrize(
     ("name", "encoder", "stride"),
-    [
-        ("deeplabv3plus", "resnet50", 16),
-        ("deeplabv2", "resnet101", 8),
-        ("pspnet", "vgg16", 8),
-        ("deeplabv3", "mit_b0", 32),
-    ],
+    [("deeplabv2", "resnet101", 8), ("pspnet", "vgg16", 8), ("deeplabv3", "mit_b0", 32), ("fcn", "vgg16", 32)],
 )
-def test_a_named_encoder_keeps_the_layout_that_the_network_wants(name, encoder, stride):
-    assert models.build(name, num_classes=2, encoder=encoder).encoder().strides[-1] == stride
-    own = models.build(name, num_classes=2, encoder_args={"output_stride": 32}).encoder()
-    assert own.strides[-1] == 32 and type(own) is type(models.build(name, num_classes=2).encoder())
+def test_a_named_encoder_has_the_strides_that_the_network_wants(name, encoder, stride):
+    strides = models.build(name, num_classes=2, encoder=encoder).encoder().strides
+    assert strides[-1] == stride
+    assert name != "fcn" or strides == (2, 4, 8, 16, 32)
 
 
 def test_an_encoder_of_the_networks_own_draws_over_the_mapped_axis():

@@ -50,7 +50,7 @@ def shapes_of(model):
 
 UNET = {"up": "nearest", "full_resolution": True, "head_kernel": 3}
 PSPNET = {"fuse_kernel": 1, "head_kernel": 3, "norm_single": False, "aux_width": None}
-TV = {"head_conv": True, "encoder_args": {"output_stride": 8}}
+TV = {"head_conv": True, "encoder_args": {"output_stride": 8, "multi_grid": (1, 1, 1), "first_dilated": False}}
 TINY = {"depths": (1, 1, 2, 1)}
 THEIR_CONVNEXT = {"dims": (8, 16, 24, 32), **TINY}
 CONVNEXT = {"encoder_args": {"widths": (8, 16, 24, 32), **TINY}}
@@ -168,12 +168,24 @@ def test_the_format_of_a_file_is_the_one_that_knows_most_of_its_names(tmp_path, 
         ("fpn", SMP, "resnet18", {"smooth": False}, "align_corners=True"),
         ("fpn", SMP, "resnet18", {"smooth": False, "align_corners": True}, ""),
         ("unetplusplus", SMP, "vgg11", UNET | {"center": True}, "full_skip=False"),
-        ("deeplabv3", TORCHVISION, "resnet50", {"head_conv": True}, "encoder_args.output_stride=8"),
+        (
+            "deeplabv3",
+            TORCHVISION,
+            "resnet50",
+            TV | {"encoder_args": TV["encoder_args"] | {"output_stride": 16}},
+            "encoder_args.output_stride=8",
+        ),
         ("segformer", TRANSFORMERS, "mit_b2", {}, ""),
         ("segformer", TRANSFORMERS, "mit_b2", {"act": "gelu"}, "act=relu"),
         ("pspnet", SMP, "resnet18", PSPNET | {"align_corners": False}, "align_corners=True"),
-        ("lraspp", TORCHVISION, "mobilenet_v3_large", {}, "encoder_args.tap=first"),
-        ("lraspp", TORCHVISION, "mobilenet_v3_large", {"encoder_args": {"tap": "first"}}, ""),
+        ("lraspp", TORCHVISION, "mobilenet_v3_large", {}, ""),
+        (
+            "lraspp",
+            TORCHVISION,
+            "mobilenet_v3_large",
+            {"encoder_args": {"tap": "last"}},
+            "encoder_args.tap=first",
+        ),
         ("deeplabv3", TORCHVISION, "resnet50", TV | {"rates": (6, 12, 18)}, "rates=(12,24,36)"),
         ("deeplabv3", TORCHVISION, "resnet50", TV, ""),
     ],

@@ -20,15 +20,14 @@ from jaxseg.nn import Layers
 
 __all__ = [
     "ENCODERS",
-    "LAYOUT",
     "EncoderFactory",
     "EncoderSpec",
     "build",
     "factory",
     "family",
-    "layout_of",
     "name_of",
     "names",
+    "needs_of",
 ]
 
 # Builds an encoder: `encoder(common=Layers(), name="encoder")`. An `EncoderSpec` does, and so does the class of one.
@@ -97,8 +96,6 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "wide_resnet50_2": ("resnet", "ResNet", {"ratio": 2}),
 }
 ENCODERS = tuple(_CLASSES)
-# Fields of a network's default encoder that hold for another encoder in its place too.
-LAYOUT = ("output_stride",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,14 +148,17 @@ def factory(name: str, **fields: Any) -> EncoderSpec:
     return EncoderSpec(name, tuple(sorted(values.items())))
 
 
-def layout_of(encoder: EncoderSpec, name: str) -> dict[str, Any]:
-    """Returns the fields of LAYOUT that `encoder` sets and the encoder `name` has.
+def needs_of(default: EncoderSpec, name: str) -> dict[str, Any]:
+    """Returns what a network needs of its encoder: those fields of `default` that `name` has too.
+
+    A network's default encoder sets what the network's paper says of any encoder: its dilation, which features are its
+    levels, how it is up-sampled. The name itself fixes what belongs to the encoder: its depths and widths.
 
     Raises:
         ArgumentError: for an unknown name (naming the nearest right one).
     """
     known = field_names(_class(factory(name).name))
-    return {key: value for key, value in encoder.fields if key in LAYOUT and key in known}
+    return {key: value for key, value in default.fields if key in known}
 
 
 def build(name: str, *, common: Layers | None = None, **fields: Any) -> nn.Module:
