@@ -108,7 +108,7 @@ def tiny_model(**fields):
     return jaxseg.create_model("unet", **({"num_classes": 3, **tiny_weights.ENCODED} | fields))
 
 
-@pytest.mark.parametrize("channels", [1, 3, 7])
+@pytest.mark.parametrize("channels", [1, 3, pytest.param(7, marks=pytest.mark.slow)])
 def test_a_model_has_the_variables_that_a_run_of_its_seed_starts_from(channels):
     model = tiny_model(in_channels=channels, seed=5)
     key = jax.random.split(jax.random.key(5))[0]
@@ -484,8 +484,13 @@ def test_training_refuses_as_the_command_line_does(experiment, tmp_path, experim
     "order",
     [
         "import jaxseg; first = jaxseg.train; import jaxseg.train; second = jaxseg.train",
-        "import jaxseg.train; first = jaxseg.train; second = jaxseg.train",
-        "from jaxseg import train as first; import jaxseg; second = jaxseg.train",
+        *(
+            pytest.param(order, marks=pytest.mark.slow)
+            for order in (
+                "import jaxseg.train; first = jaxseg.train; second = jaxseg.train",
+                "from jaxseg import train as first; import jaxseg; second = jaxseg.train",
+            )
+        ),
         "from jaxseg.train import main; import jaxseg; first = second = jaxseg.train",
     ],
 )

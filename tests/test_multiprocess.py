@@ -126,8 +126,11 @@ def test_two_processes_end_where_one_does(two_processes: Path, name: str) -> Non
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
-def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "starts"),
+    [("jit", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("jit", 2), ("pmap", 2)))],
+)
+def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str, starts: int) -> None:
     """`jaxseg.train --coordinator` with two processes of two devices against one process with two."""
     values = {
         "strategy": strategy,
@@ -148,7 +151,7 @@ def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str
     options = [f"--config.{key}={value}" for key, value in values.items()]
     command = ["-m", "jaxseg.train", "--config", "experiments/cnn.py", *options]
     (alone,) = run_together([[*command, "--workdir", str(tmp_path / "one")]])
-    for _ in range(2):  # the second start finds a finished run, whose checkpoint both processes read
+    for _ in range(starts):  # a second start finds a finished run, whose checkpoint both processes read
         hosts = ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--workdir", str(tmp_path / "two")]
         first, second = run_together([[*command, *hosts, "--process", str(i)] for i in range(2)])
     assert "4 cpu device(s)" in first and "2 cpu device(s)" in alone

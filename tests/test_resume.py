@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.report import read_log
 from jaxseg.run.snapshot import flat
+from jaxseg.train import main
 
 ROOT = Path(__file__).resolve().parent.parent
 HARD = {
@@ -26,7 +28,6 @@ HARD = {
     "data.size": "(16,16)",
     "data.shapes_train": 40,
     "data.shapes_val": 8,
-    "data.workers": 2,
     "model.name": "cnn",
     "model.args.widths": "(4,6)",
     "model.args.hidden": 8,
@@ -42,11 +43,15 @@ HARD = {
 }
 
 
-def start(workdir: Path) -> subprocess.Popen[str]:
+def arguments(workdir: Path, workers: int) -> list[str]:
+    values = [f"--config.{key}={value}" for key, value in (HARD | {"data.workers": workers}).items()]
+    return ["--config", "experiments/cnn.py", "--workdir", str(workdir), *values]
+
+
+def start(workdir: Path, workers: int) -> subprocess.Popen[str]:
     """Starts the training program, in a session of its own with its worker processes."""
-    values = [f"--config.{key}={value}" for key, value in HARD.items()]
     return subprocess.Popen(
-        [sys.executable, "-m", "jaxseg.train", "--config", "experiments/cnn.py", "--workdir", str(workdir), *values],
+        [sys.executable, "-m", "jaxseg.train", *arguments(workdir, workers)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -85,14 +90,16 @@ def log_of(workdir: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in r.items() if k != "images_per_second"} for r in read_log(workdir / "log.jsonl")]
 
 
-def test_killed_twice_with_dropout_accumulation_and_workers_ends_in_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_twice_with_dropout_accumulation_and_workers_ends_in_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(whole)
-    out = process.communicate()[0]
-    assert process.returncode == 0, out
-    kill_at(start(killed), r"^step 4/6")  # saving step 3 has waited for the checkpoint of step 2
-    again = kill_at(start(killed), r"^step 5/6")
-    process = start(killed)
+    monkeypatch.chdir(ROOT)
+    assert main(arguments(whole, workers)) == 0
+    kill_at(start(killed, workers), r"^step 4/6")  # saving step 3 has waited for the checkpoint of step 2
+    again = kill_at(start(killed, workers), r"^step 5/6")
+    process = start(killed, workers)
     last = process.communicate()[0]
     assert process.returncode == 0, last
     assert re.search(r"resuming after step [23]", again) and re.search(r"resuming after step [2345]", last)

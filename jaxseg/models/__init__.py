@@ -148,8 +148,8 @@ def _with_encoder(name: str, cls: type[nn.Module], fields: Mapping[str, Any]) ->
     if "encoder" not in field_names(cls):
         if "encoder" in fields:
             raise ArgumentError(
-                f"{name}.encoder is not an argument of the model {name}, which takes no named encoder; networks that take "
-                f"one are {', '.join(with_encoder())}."
+                f"{name}.encoder is not an argument of the model {name}, which takes no named encoder; networks that "
+                f"take one are {', '.join(with_encoder())}."
             )
         return fields
     arguments = dict(fields.pop("encoder_args")) if "encoder_args" in fields else {}

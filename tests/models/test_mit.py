@@ -80,7 +80,10 @@ def test_mit_b0_has_the_features_of_smp():
     )
 
 
-@pytest.mark.parametrize("name", sorted(SIZES))
+# b3 and b4 have the widths of b2 and b5, and other depths.
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("b3", "b4"))) for n in sorted(SIZES)]
+)
 def test_every_size_has_the_weights_of_transformers(name):
     torch, transformers = oracles.torch(), oracles.transformers()
     with torch.device("meta"):

@@ -154,7 +154,7 @@ def test_both_counts_of_operations_are_told_apart():
         ("unet --encoder residul", "There is no encoder 'residul'. Did you mean 'residual'?"),
         (
             "cnn --encoder resnet18",
-            "cnn.encoder is not an argument of the model cnn, which takes no named encoder; networks that take one are atten",
+            "cnn.encoder is not an argument of the model cnn, which takes no named encoder; networks that take one are",
         ),
         ("residual --encoder plain", "residual is an encoder itself"),
         ("--encoder plain", "--encoder and --arg need the name of a network."),

@@ -74,7 +74,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+# "wide" has the blocks of resnet50 and the ratio of "grouped".
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c == "wide")) for c in CASES])
 def test_features_are_torchvisions(case):
     block, layers, theirs, ours = CASES[case]
     module = torchvision_resnet(block, layers, **theirs)
@@ -92,7 +93,7 @@ def test_features_are_torchvisions(case):
 @pytest.mark.parametrize(
     ("name", "rules", "fields"),
     [
-        ("resnet18d", resnet.timm_d("basic"), {}),
+        pytest.param("resnet18d", resnet.timm_d("basic"), {}, marks=pytest.mark.slow),
         ("resnet18d", resnet.timm_d("basic"), {"output_stride": 8}),
         ("seresnet50", resnet.torchvision(), {"output_stride": 16}),
     ],

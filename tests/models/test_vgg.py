@@ -54,7 +54,7 @@ def test_every_weight_of_torchvision_has_a_place(name):
     assert {path: x.shape for path, x in loaded.items()} == {path: x.shape for path, x in ours.items()}
 
 
-@pytest.mark.parametrize("name", ["vgg11", "vgg11_bn"])
+@pytest.mark.parametrize("name", [pytest.param("vgg11", marks=pytest.mark.slow), "vgg11_bn"])
 def test_features_are_torchvisions(name):
     torchvision = oracles.torchvision()
     import torch
