@@ -12,7 +12,7 @@ from PIL import Image
 from jaxseg import parallel, train
 from jaxseg.config import update
 from jaxseg.data import make_eval_loader, make_source
-from jaxseg.errors import CheckpointError, ConfigError, DataError
+from jaxseg.errors import ArgumentError, CheckpointError, ConfigError, DataError
 from jaxseg.evaluate import main
 from jaxseg.inference import evaluate, load_run, make_segmenter, score, surface
 from jaxseg.step import make_eval_step
@@ -146,7 +146,7 @@ def test_the_moving_average_is_what_is_scored(tmp_path):
 
 @pytest.mark.parametrize("which", ["bset", "latest"])
 def test_unknown_checkpoint_name(shapes_run, which):
-    with pytest.raises(ConfigError, match="best or last"):
+    with pytest.raises(ArgumentError, match="which must be one of 'best', 'last'"):
         load_run(shapes_run, which)
 
 
