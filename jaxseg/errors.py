@@ -4,8 +4,9 @@ The message of each is one sentence for the user: what was given, what was expec
 `except jaxseg.errors.JaxsegError` catches them all; the commands print the sentence and end with exit status 1.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class JaxsegError(Exception):
@@ -34,6 +35,33 @@ class CheckpointError(JaxsegError, RuntimeError):
 
 class NotFiniteError(JaxsegError, RuntimeError):
     """The loss or the gradient is NaN or infinite."""
+
+
+class OutOfMemoryError(JaxsegError, MemoryError):
+    """The memory of the device or of the machine does not hold what was asked for."""
+
+
+# What the errors of the backends say, in lower case: XLA on every backend, cuDNN and cuBLAS, the allocator of CUDA.
+_NO_MEMORY = ("resource_exhausted", "out of memory", "alloc_failed", "failed to allocate", "out_of_memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory is full; JAX has no type or status code for it, only a text."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
+
+
+@contextlib.contextmanager
+def naming_lack_of_memory(what: str, advice: str) -> Iterator[None]:
+    """Raises OutOfMemoryError, "WHAT does not fit into memory: ADVICE.", if the body ends for lack of memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, JaxsegError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"{what} does not fit into the device's memory: {advice}.") from error
 
 
 def nearest(word: object, known: Iterable[str], *, listing: bool = True) -> str:

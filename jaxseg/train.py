@@ -23,6 +23,7 @@ from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, command, to_dict
 from jaxseg.data import pipeline
 from jaxseg.data.images import read_image
+from jaxseg.errors import naming_lack_of_memory
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.parallel import Strategy
@@ -66,6 +67,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, metavar="N", help="number of processes; auto needs none")
     parser.add_argument("--process", type=int, metavar="I", help="index of this process, 0 to N-1; auto needs none")
+
+
+LESS_MEMORY = (
+    "try accumulate=2 (the batch in two parts), remat=true or dtype=bfloat16, which keep the batch; or a smaller "
+    "batch_size, eval.batch_size or data.size"
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM
         DataError: if the data cannot be read.
         CheckpointError: if a checkpoint cannot be written, or belongs to another model.
         NotFiniteError: if the loss, the gradient or a parameter is NaN or infinite.
+        OutOfMemoryError: if a step or an evaluation does not fit into the device's memory.
         SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
     began = time.monotonic()
@@ -129,7 +137,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM
     workdir = prepare_workdir(workdir, config)
     parts = parts.with_class_weights(record_data(workdir, config, problem).class_weights)
 
-    with contextlib.ExitStack() as stack:
+    with naming_lack_of_memory("A training step or its evaluation", LESS_MEMORY), contextlib.ExitStack() as stack:
         session = open_session(parts, problem, strategy, workdir, stack)
         stop = stack.enter_context(stop_on_signal())
         command = resume if program == FROM_PYTHON else command_line() or resume

@@ -110,6 +110,18 @@ def test_scoring_nothing_is_an_error():
         score(None, None, [], loss=None, strategy=None)
 
 
+def test_a_batch_without_memory_says_what_to_change(shapes_run, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr("jaxseg.inference.evaluation.score", fail)
+    assert main(["--workdir", str(shapes_run)]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == (
+        "error: A batch of the evaluation does not fit into the device's memory: give a smaller eval.batch_size."
+    )
+
+
 def test_the_command_prints_the_table_and_writes_json_and_picture(shapes_run, capsys):
     assert main(["--workdir", str(shapes_run), "--split", "test"]) == 0
     out = capsys.readouterr().out

@@ -8,7 +8,7 @@ import pytest
 from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
 
-from jaxseg import build
+from jaxseg import build, pictures
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError
 from jaxseg.inference import load_run, make_segmenter
@@ -86,6 +86,22 @@ def test_too_large_for_memory_is_a_sentence(workdirs, monkeypatch, tmp_path, cap
         segment_with(load_run(workdirs["crop"]))(picture(8, 9))
     assert run_predict(workdirs["crop"], tmp_path / "out", save(tmp_path / "a.png", picture(8, 9))) == 1
     assert "a.png cannot be segmented: an image of 8x9 pixels" in capsys.readouterr().err
+
+
+def test_an_overlay_without_memory_leaves_the_other_images(workdirs, monkeypatch, tmp_path, capsys):
+    paths = [save(tmp_path / name, picture(8, 9)) for name in ("a.png", "b.png")]
+    overlay, seen = pictures.overlay, []
+
+    def full(*arguments):
+        seen.append(arguments)
+        if len(seen) == 1:
+            raise MemoryError
+        return overlay(*arguments)
+
+    monkeypatch.setattr(pictures, "overlay", full)
+    assert run_predict(workdirs["crop"], tmp_path / "out", *paths) == 1
+    assert "a.png cannot be segmented: the machine has too little memory for it." in capsys.readouterr().err
+    assert (tmp_path / "out" / "b-overlay.png").is_file()
 
 
 def test_outputs_of_the_command(workdirs, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from helpers.tiny_training import ROOT, arguments
@@ -9,7 +10,7 @@ from PIL import Image
 
 from jaxseg.config import command, update
 from jaxseg.data import pipeline
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, OutOfMemoryError, is_out_of_memory, naming_lack_of_memory
 from jaxseg.run.data import class_weights
 from jaxseg.train import main
 
@@ -73,6 +74,48 @@ def test_wrong_input_is_one_sentence_and_leaves_no_run(tmp_path, capsys, change,
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+FULL = (
+    "RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.",
+    "INTERNAL: Failed to allocate 3 bytes for new constant",
+    "INTERNAL: CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+)
+
+
+@pytest.mark.parametrize("text", FULL)
+def test_every_backends_words_for_a_full_memory_are_known(text, capsys):
+    error = jax.errors.JaxRuntimeError(text)
+    assert is_out_of_memory(error) and is_out_of_memory(MemoryError())
+    with pytest.raises(OutOfMemoryError, match=r"A does not fit into the device.s memory: b\."):  # noqa: SIM117
+        with naming_lack_of_memory("A", "b"):
+            raise error
+
+    def body():
+        raise error
+
+    assert command.run_command(body) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: There is too little memory") and text in said and said.count("\n") == 1
+
+
+def test_other_errors_of_the_backend_stay_what_they_are():
+    error = jax.errors.JaxRuntimeError("INTERNAL: something else")
+    assert not is_out_of_memory(error) and not is_out_of_memory(ValueError("out of memory"))
+    with pytest.raises(jax.errors.JaxRuntimeError), naming_lack_of_memory("A", "b"):
+        raise error
+
+
+def test_a_step_or_a_scoring_without_memory_says_what_to_change(tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise jax.errors.JaxRuntimeError(FULL[0])
+
+    monkeypatch.setattr("jaxseg.train.score", fail)
+    assert main(arguments(tmp_path / "run", steps=1, log__images=0)) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: A training step or its evaluation does not fit into the device's memory: try accum")
+    assert all(key in said for key in ("remat=true", "dtype=bfloat16", "eval.batch_size", "data.size"))
 
 
 def test_median_frequencies_of_nothing_labelled(monkeypatch):

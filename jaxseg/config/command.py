@@ -18,7 +18,7 @@ from typing import Any
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
 from jaxseg.config.schema import FREE_FORM, KEYS, Key
 from jaxseg.config.values import default_config, flatten, set_key, validate
-from jaxseg.errors import ConfigError, JaxsegError, nearest
+from jaxseg.errors import ConfigError, JaxsegError, is_out_of_memory, nearest
 
 _LOG = logging.getLogger(__name__)
 
@@ -318,6 +318,12 @@ def run_command(function: Callable[[], int]) -> int:
     except OSError as error:  # most likely a full disk
         name, reason = error.filename or "A file", error.strerror or error
         print(f"error: {name} could not be read or written: {reason}.", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        print(f"error: There is too little memory ({first}); give smaller images or batches.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

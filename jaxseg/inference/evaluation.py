@@ -14,7 +14,7 @@ from jaxseg import metrics, parallel, pictures
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_eval_loader, make_source
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.score import Result, score
 from jaxseg.run.load import Run
@@ -144,6 +144,7 @@ def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Eval
     Raises:
         ArgumentError: for an invalid `boundary`.
         DataError: if the data is missing or empty, has no such split, or its classes are not those of the run.
+        OutOfMemoryError: if a batch does not fit into the device's memory.
     """
     tolerance = check_value("boundary", boundary, Boundary)
     with_boundary = tolerance is not None and tolerance is not False
@@ -161,7 +162,9 @@ def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Eval
         source, batch_size=batch_size, size=config.data.size, fit=config.data.fit, multiple=config.eval.multiple
     )
     state = strategy.put_state(run.state)
-    with tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
+    advice = "give a smaller eval.batch_size" + ("" if config.data.fit == "resize" else ", or images of fewer pixels")
+    lacking = naming_lack_of_memory("A batch of the evaluation", advice)
+    with lacking, tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
         result = score(
             eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=bar.update, see=boundaries.add
         )

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from jaxseg import pictures
 from jaxseg.data.images import SUFFIXES, read_image
-from jaxseg.errors import ConfigError, DataError
+from jaxseg.errors import ConfigError, DataError, OutOfMemoryError
 from jaxseg.files import write_atomically
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.run.load import Run
@@ -37,13 +37,16 @@ def predict_files(run: Run, names: dict[Path, str], out: Path, probabilities: bo
         try:
             image = read_image(path, run.config.data.channels)
             result = segment(variables, image, probabilities)
-        except (DataError, MemoryError) as error:
-            failed += 1
-            text = str(error) if isinstance(error, DataError) else f"{path} cannot be segmented: {error}."
-            tqdm.write(f"error: {text}", file=sys.stderr)
-        else:
             _write_outputs(run, image, result, out, name)
+        except (DataError, MemoryError) as error:  # an overlay, which numpy makes, may lack memory too
+            failed += 1
+            text = str(error) if isinstance(error, DataError) else f"{path} cannot be segmented: {_lack(error)}."
+            tqdm.write(f"error: {text}", file=sys.stderr)
     return failed
+
+
+def _lack(error: MemoryError) -> str:
+    return str(error) if isinstance(error, OutOfMemoryError) else "the machine has too little memory for it"
 
 
 def find_images(words: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -10,6 +10,7 @@ from jaxseg import losses
 from jaxseg.build import Parts
 from jaxseg.compiler import compiler_options
 from jaxseg.data.transforms import fill_up, resize_image
+from jaxseg.errors import OutOfMemoryError, is_out_of_memory
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
 from jaxseg.types import PyTree
@@ -42,7 +43,7 @@ def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
 
     Raises (from `segment`):
         ValueError: if the number of channels differs from what the network takes.
-        MemoryError: if the image is too large for the device.
+        OutOfMemoryError: if the image is too large for the device.
     """
     config, model, prepare = parts.config, parts.model, parts.prepare
     channels = config.data.channels
@@ -70,10 +71,10 @@ def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
                 logits = native(logits, np.array([[h, w]], np.int32), canvas)
             classes = np.asarray(likeliest(logits), np.uint8)[0, :h, :w]
             shares = np.asarray(share(logits))[0, :h, :w] if probabilities else None
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
-            raise MemoryError(f"an image of {h}x{w} pixels does not fit into the device's memory") from error
+            raise OutOfMemoryError(f"an image of {h}x{w} pixels does not fit into the device's memory") from error
         return Segmentation(classes, shares)
 
     return segment

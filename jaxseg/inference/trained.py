@@ -44,7 +44,7 @@ class TrainedRun(Run):
 
         Raises:
             DataError: if the file cannot be read, or the array has another shape, type or range.
-            MemoryError: if the image is too large for the device.
+            OutOfMemoryError: if the image is too large for the device.
         """
         if isinstance(image, list | tuple):
             return [self._segment_one(one, probabilities) for one in image]
