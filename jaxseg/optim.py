@@ -21,7 +21,7 @@ from jaxseg.arguments import (
     check,
     checked,
 )
-from jaxseg.config import ConfigDict
+from jaxseg.config import KEYS, ConfigDict
 from jaxseg.errors import ArgumentError, ConfigError, nearest
 from jaxseg.types import DISCRIMINATOR, PyTree
 
@@ -46,15 +46,16 @@ def make_schedule(
     The first `warmup` steps rise linearly, (t + 1) / (warmup + 1) of the peak, so that no step has rate 0. With u the
     share of the remaining steps that have passed, the rate is then the peak times
     poly: end + (1 - end)·(1 - u)^power; cosine: end + (1 - end)·(1 + cos πu) / 2 (Loshchilov and Hutter, SGDR, 2017,
-    eq. 5); step: factor^(boundaries reached, counted in steps from the start); constant: 1.
+    eq. 5); exponential: end^u, the same factor at each step; step: factor^(boundaries reached, counted in steps from
+    the start); constant: 1.
 
     Args:
-        name: constant, poly, cosine or step.
+        name: constant, poly, cosine, exponential or step.
         learning_rate: the peak.
         steps: steps of the whole run, warm-up included.
         power: exponent of poly.
         warmup: steps of linear warm-up.
-        end: final rate as a share of the peak, for poly and cosine.
+        end: final rate as a share of the peak, for poly, cosine and exponential, which needs one above 0.
         boundaries: steps at which the step schedule multiplies by `factor`, ascending.
         factor: see boundaries.
 
@@ -65,10 +66,13 @@ def make_schedule(
         raise ArgumentError(f"warmup must be below steps={steps}, got {warmup}.")
     if name == "step" and not boundaries:
         raise ArgumentError("boundaries must not be empty for the schedule 'step'; give steps such as 600,800.")
+    if name == "exponential" and not end:
+        raise ArgumentError("end must be above 0 for the schedule 'exponential', which never reaches 0; give .01, say.")
     shapes: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
         "constant": lambda step, u: jnp.ones_like(u),
         "poly": lambda step, u: end + (1.0 - end) * (1.0 - u) ** power,
         "cosine": lambda step, u: end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * u)),
+        "exponential": lambda step, u: end**u,
         "step": lambda step, u: jnp.prod(jnp.where(step >= jnp.asarray(boundaries, jnp.float32), factor, 1.0)),
     }
 
@@ -138,7 +142,7 @@ def make_optimizer(
         name: sgd, adam, adamw, rmsprop, or any of `optimizers()`.
         schedule: step -> learning rate.
         weight_decay: 0 for none.
-        momentum: of sgd and rmsprop; 0 for none.
+        momentum: of sgd; 0 for none. RMSprop has none (as in optax, torch and Keras) unless `args` sets it.
         clip: largest global norm of the gradient; 0 for no clipping.
         encoder_rate: factor on the learning rate of the child "encoder"; 0 leaves its parameters unchanged, and its
             gradients out of the norm that is clipped.
@@ -181,7 +185,7 @@ def _own_arguments(name: str, schedule: optax.Schedule, weight_decay: float, mom
     """Returns the arguments of the optax function `name` that follow from those of `make_optimizer`."""
     parameters = inspect.signature(getattr(optax, name)).parameters
     ours: dict[str, Any] = {"learning_rate": schedule}
-    if name in ("sgd", "rmsprop"):
+    if name == "sgd":
         ours["momentum"] = momentum or None
     mask = next((argument for argument in _MASKS if argument in parameters), None)
     if "weight_decay" in parameters:
@@ -209,6 +213,9 @@ def _hint(argument: str, default: Any) -> Any:
     """Returns the annotation of an argument of an optax function, by its default."""
     if isinstance(default, bool):
         return bool
+    below_one: Any = BelowOne
+    if argument == "momentum":
+        return below_one | None
     if isinstance(default, int | float):
         return BelowOne if argument in ("b1", "b2", "decay") else float
     return Any
@@ -229,6 +236,11 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
     """
     schedule = _schedule(config, config.optimizer.learning_rate)
     o = config.optimizer
+    if o.name == "rmsprop" and o.momentum != KEYS["optimizer.momentum"].default:
+        raise ConfigError(
+            "optimizer.momentum is that of sgd; rmsprop has none unless optimizer.args.momentum sets it: give "
+            f"--config.optimizer.args.momentum={o.momentum}."
+        )
     with _naming("optimizer"):
         tx = make_optimizer(
             name=o.name,

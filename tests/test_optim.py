@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxseg import optim
-from jaxseg.config import default_config, set_key, update
+from jaxseg.config import default_config, from_dict, set_key, to_dict, update
 from jaxseg.errors import ArgumentError, ConfigError
 
 
@@ -38,13 +38,15 @@ def test_cosine_constant_step_and_the_floor():
     assert rates(name="cosine", end=0.1)[-1] == pytest.approx(0.05)
     assert rates(name="poly", end=0.2, power=2.0)[5] == pytest.approx(0.5 * (0.2 + 0.8 * 0.25))
     np.testing.assert_allclose(rates(name="constant"), 0.5)
+    np.testing.assert_allclose(rates(name="exponential", end=0.01)[:11], 0.5 * 0.01 ** (np.arange(11) / 10), rtol=1e-5)
     steps = rates(name="step", boundaries=(3, 6), factor=0.1)
     np.testing.assert_allclose(steps, [0.5] * 3 + [0.05] * 3 + [0.005] * 7, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["constant", "poly", "cosine", "step"])
+@pytest.mark.parametrize("name", ["constant", "poly", "cosine", "exponential", "step"])
 def test_warm_up_rises_to_the_peak_and_the_rest_decays_over_what_is_left(name):
-    options = {"boundaries": (7,)} if name == "step" else {}
+    options = {"step": {"boundaries": (7,)}, "exponential": {"end": 0.1}}
+    options = options[name] if name in options else {}
     warm = rates(name=name, warmup=4, **options)
     np.testing.assert_allclose(warm[:5], 0.5 * np.array([0.2, 0.4, 0.6, 0.8, 1.0]), rtol=1e-6)
     if name in ("poly", "cosine"):
@@ -58,6 +60,7 @@ def test_warm_up_rises_to_the_peak_and_the_rest_decays_over_what_is_left(name):
         ({"name": "polly"}, "'poly'"),
         ({"warmup": 10}, "warmup"),
         ({"name": "step"}, "boundaries"),
+        ({"name": "exponential"}, "end must be above 0"),
         ({"name": "step", "boundaries": (5, 3)}, "ascending"),
         ({"end": 2.0}, "end"),
         ({"power": 0.0}, "power"),
@@ -103,7 +106,7 @@ TORCH = [
     ("adam", {}, "Adam", {}),
     ("adam", {"args": {"b1": 0.8, "b2": 0.99}}, "Adam", {"betas": (0.8, 0.99)}),
     ("adamw", {}, "AdamW", {}),
-    ("rmsprop", {"momentum": 0.0, "args": {"decay": 0.99, "eps_in_sqrt": False}}, "RMSprop", {"alpha": 0.99}),
+    ("rmsprop", {"args": {"decay": 0.99, "eps_in_sqrt": False}}, "RMSprop", {"alpha": 0.99}),
 ]
 
 
@@ -263,3 +266,33 @@ def test_the_configuration_names_the_key(changes, words):
     update(config, **changes)
     with pytest.raises(ConfigError, match=f"^{re.escape(words)}"):
         optim.from_config(config)
+
+
+def test_rmsprop_has_no_momentum_unless_its_arguments_set_it():
+    """Thirty equal gradients: without momentum each step is at most the learning rate over the root of the average."""
+    gradients = {"w": jnp.ones(3)}
+
+    def moved(**arguments):
+        tx = optim.make_optimizer(name="rmsprop", schedule=lambda _: 1e-3, **arguments)
+        params, state = {"w": jnp.zeros(3)}, tx.init(gradients)
+        for _ in range(30):
+            updates, state = tx.update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
+        return float(params["w"][0])
+
+    average = 1.0 - 0.9 ** np.arange(1, 31)  # of the squared gradients, with optax's decay of .9
+    np.testing.assert_allclose(moved(), -1e-3 * np.sum(average**-0.5), rtol=1e-5)
+    assert moved(momentum=0.5) == moved()
+    assert moved(args={"momentum": 0.9}) < 4 * moved()
+
+
+def test_the_momentum_of_rmsprop_is_asked_for_by_its_own_key():
+    config = default_config()
+    update(config, optimizer__name="rmsprop", optimizer__momentum=0.5)
+    with pytest.raises(ConfigError, match=r"give --config\.optimizer\.args\.momentum=0\.5"):
+        optim.from_config(config)
+    stored = to_dict(config)
+    del stored["format"]
+    read = from_dict(stored)  # rmsprop had this momentum then
+    assert read.optimizer.args.to_dict() == {"momentum": 0.5} and read.optimizer.momentum == 0.9
+    optim.from_config(read)

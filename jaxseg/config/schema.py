@@ -222,16 +222,16 @@ KEYS: dict[str, Key] = {
         "norms and biases are left out",
         NotNegative,
     ),
-    "optimizer.momentum": Key(0.9, "momentum of sgd and rmsprop", BelowOne),
+    "optimizer.momentum": Key(0.9, "momentum of sgd (of rmsprop: optimizer.args.momentum, default 0)", BelowOne),
     "optimizer.clip": Key(0.0, "largest global norm of the gradient; 0: no clipping", NotNegative),
     "optimizer.encoder_rate": Key(
         1.0, "factor on the encoder's learning rate: 0.1 to fine-tune, 0 freezes its parameters", NotNegative
     ),
     "optimizer.args": Key({}, "further arguments of the optax optimiser"),
-    "schedule.name": Key("poly", "constant, poly, cosine or step", ScheduleName),
+    "schedule.name": Key("poly", "constant, poly, cosine, exponential or step", ScheduleName),
     "schedule.power": Key(0.9, "exponent of poly", Positive),
     "schedule.warmup": Key(0, "steps of linear warm-up, part of `steps`", WholeNotNegative),
-    "schedule.end": Key(0.0, "final learning rate as a share of the peak (poly, cosine)", Share),
+    "schedule.end": Key(0.0, "final learning rate as a share of the peak (poly, cosine, exponential)", Share),
     "schedule.boundaries": Key((), "steps at which the step schedule multiplies by schedule.factor", Boundaries),
     "schedule.factor": Key(0.1, "factor of the step schedule", Positive),
     "ema.decay": Key(0.0, "decay of the moving average of the parameters that evaluation then uses; 0: none", BelowOne),
@@ -266,7 +266,7 @@ RENAMED = {
 }
 
 # The number of the form in which configurations are stored. 1: before a network's needs of its encoder (its holes,
-# levels, taps and up-sampling) held for an encoder that is given by name.
+# levels, taps and up-sampling) held for an encoder that is given by name, and with the momentum of sgd for rmsprop.
 FORMAT = 2
 # Network -> (part of the names of the encoders that have the fields, what these were for an encoder by name in form 1).
 ENCODER_FIELDS_OF_FORM_1 = {

@@ -142,6 +142,7 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
         set_key(config, RENAMED[key] if key in RENAMED else key, as_tuples(value))
     if form < 2:
         _write_out_encoder_fields(config)
+        _write_out_momentum(config)
     return config
 
 
@@ -156,6 +157,15 @@ def _write_out_encoder_fields(config: ConfigDict) -> None:
     for field, value in fields.items():
         if names in encoder and field not in given:
             set_key(config, f"model.args.encoder_args.{field}", value)
+
+
+def _write_out_momentum(config: ConfigDict) -> None:
+    """Gives rmsprop the momentum of `optimizer.momentum`, which it had in stored configurations of form 1."""
+    optimizer = config.optimizer
+    if optimizer.name == "rmsprop":
+        if optimizer.momentum:
+            set_key(config, "optimizer.args.momentum", optimizer.momentum)
+        set_key(config, "optimizer.momentum", KEYS["optimizer.momentum"].default)
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -53,7 +53,20 @@ _CLASSES = {
     "vgg_head": "VGGHead",
 }
 MODELS = tuple(_CLASSES)
-ACTIVATIONS = ("relu", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "hard_swish", "softplus", "tanh")
+ACTIVATIONS = (
+    "relu",
+    "sigmoid",
+    "leaky_relu",
+    "relu6",
+    "elu",
+    "selu",
+    "celu",
+    "gelu",
+    "silu",
+    "hard_swish",
+    "softplus",
+    "tanh",
+)
 DTYPES = ("float32", "bfloat16", "float16")
 
 

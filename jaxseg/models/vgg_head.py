@@ -3,6 +3,10 @@
 The simplest use of a published classifier for segmentation: its last features (Simonyan and Zisserman 2015, Table 1,
 configuration D) are reduced to 32 and then 16 channels and scored pixel by pixel. With num_classes=1 the single logit
 is that of the foreground, whose probability is its sigmoid.
+
+The usual form of this network, with the classifier's features before its last pooling and convolutions without padding,
+has 16x16 features for an image of 256x256 and shrinks them to 14x14 and 12x12. Here the features are those after that
+pooling (8x8, half the resolution), the convolutions are padded, and each has a norm.
 """
 
 from typing import Any

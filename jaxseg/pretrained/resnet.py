@@ -1,6 +1,7 @@
 """ResNet, ResNeXt and wide ResNet of torchvision, timm and segmentation_models.pytorch, which name their layers alike.
 
-The encoders resnet18d ... seresnet101 have the form of timm's. Paths are relative to our encoder.
+The encoders resnet18d ... resnet152d and seresnet18 ... seresnet152 have the form of timm's. Paths are relative to our
+encoder.
 """
 
 import functools
@@ -64,6 +65,7 @@ FAMILY = Family(
         _imagenet("resnet34d", "ra2"),
         _imagenet("resnet50d", "ra2"),
         _imagenet("resnet101d", "ra2"),
+        _imagenet("resnet152d", "ra2"),
         _imagenet("resnext50_32x4d", "tv"),
         _imagenet("resnext101_32x8d", "tv"),
         _imagenet("wide_resnet50_2", "tv"),
@@ -84,9 +86,9 @@ FAMILY = Family(
         _imagenet("resnext50_32x4d", "a1", "imagenet_a1"),
     ),
     encoder_formats=(
-        EncoderFormat(("resnet18", "resnet34"), functools.partial(torchvision, "basic")),
+        EncoderFormat(("resnet18", "resnet34", "seresnet18", "seresnet34"), functools.partial(torchvision, "basic")),
         EncoderFormat(("resnet18d", "resnet34d"), functools.partial(timm_d, "basic")),
-        EncoderFormat(("resnet50d", "resnet101d"), timm_d),
+        EncoderFormat(("resnet50d", "resnet101d", "resnet152d"), timm_d),
         EncoderFormat(
             (
                 "resnet50",
@@ -96,6 +98,7 @@ FAMILY = Family(
                 "resnext101_32x8d",
                 "seresnet50",
                 "seresnet101",
+                "seresnet152",
                 "wide_resnet50_2",
                 "wide_resnet101_2",
             ),

@@ -77,6 +77,7 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnet101": ("resnet", "ResNet", {"depths": (3, 4, 23, 3)}),
     "resnet101d": ("resnet", "ResNet", _D | {"depths": (3, 4, 23, 3)}),
     "resnet152": ("resnet", "ResNet", {"depths": (3, 8, 36, 3)}),
+    "resnet152d": ("resnet", "ResNet", _D | {"depths": (3, 8, 36, 3)}),
     "resnet18": ("resnet", "ResNet", _BASIC | {"depths": (2, 2, 2, 2)}),
     "resnet18d": ("resnet", "ResNet", _BASIC | _D | {"depths": (2, 2, 2, 2)}),
     "resnet34": ("resnet", "ResNet", _BASIC),
@@ -86,6 +87,9 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnext101_32x8d": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "groups": 32, "ratio": 1}),
     "resnext50_32x4d": ("resnet", "ResNet", {"groups": 32, "ratio": 2}),
     "seresnet101": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "squeeze_excite": True}),
+    "seresnet152": ("resnet", "ResNet", {"depths": (3, 8, 36, 3), "squeeze_excite": True}),
+    "seresnet18": ("resnet", "ResNet", _BASIC | {"depths": (2, 2, 2, 2), "squeeze_excite": True}),
+    "seresnet34": ("resnet", "ResNet", _BASIC | {"squeeze_excite": True}),
     "seresnet50": ("resnet", "ResNet", {"squeeze_excite": True}),
     **{
         f"vgg{layers}{norm}": ("vgg", "VGG", {"depths": depths, "use_norm": norm == "_bn"})
