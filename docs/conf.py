@@ -25,9 +25,12 @@ myst_enable_extensions = ["dollarmath"]
 suppress_warnings = ["ref.python"]  # two classes that share the name which a docstring gives alone
 nitpicky = True
 nitpick_ignore_regex = [
-    # Types in signatures: of Python, of third-party packages, private ones, and those of files without a page. A name
-    # without a page is shown as text.
-    ("py:(class|exc|data|obj)", ".*"),
+    # Types of Python and of third-party packages, which are shown as text.
+    ("py:(class|exc|data|obj)", r"(?!jaxseg\.).*"),
+    # Types in signatures that have no page: parts of other objects, type variables, private classes.
+    ("py:class", r"jaxseg\.(pretrained\.family|run\.weights_source|losses\.definition)\.\w+"),
+    ("py:(class|obj)", r"jaxseg\.(run\.data\.Problem|data\.datasets\.Dataset|arguments\.[PR])"),
+    ("py:class", r"jaxseg\.[\w.]+\._\w+"),
 ]
 
 # API pages. Only what has a docstring is shown, in the order of the source.

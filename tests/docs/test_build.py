@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs" / "extensions"))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("myst_parser") is None, reason="pip install -e '.[docs]'")
 def test_the_documentation_builds_without_a_warning(tmp_path):
     command = [
