@@ -62,7 +62,15 @@ class Network:
 NETWORKS = {
     "unet": Network("unet", {"widths": WIDTHS, "dropout": 0.0}, {"widths": WIDTHS}, flax=True),
     "resunet": Network("resunet", {"widths": WIDTHS}, {"widths": WIDTHS}, flax=True),
-    "deeplabv3plus": Network("deeplabv3plus", {"encoder": "resnet50", "dropout": 0.0}),
+    # Over a ResNet without the paper's multi-grid, as torchvision's, which the other frameworks' networks here have.
+    "deeplabv3plus": Network(
+        "deeplabv3plus",
+        {
+            "encoder": "resnet50",
+            "encoder_args": {"multi_grid": (1, 1, 1), "first_dilated": False},
+            "dropout": 0.0,
+        },
+    ),
     "segformer": Network(
         "segformer",
         {"dropout": 0.0, "encoder": "mit_b0", "encoder_args": {"drop_path": 0.0}},
