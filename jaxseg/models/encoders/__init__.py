@@ -88,8 +88,6 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnext50_32x4d": ("resnet", "ResNet", {"groups": 32, "ratio": 2}),
     "seresnet101": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "squeeze_excite": True}),
     "seresnet152": ("resnet", "ResNet", {"depths": (3, 8, 36, 3), "squeeze_excite": True}),
-    "seresnet18": ("resnet", "ResNet", _BASIC | {"depths": (2, 2, 2, 2), "squeeze_excite": True}),
-    "seresnet34": ("resnet", "ResNet", _BASIC | {"squeeze_excite": True}),
     "seresnet50": ("resnet", "ResNet", {"squeeze_excite": True}),
     **{
         f"vgg{layers}{norm}": ("vgg", "VGG", {"depths": depths, "use_norm": norm == "_bn"})
