@@ -17,6 +17,8 @@ PyTree: TypeAlias = Any
 # Builds a norm layer: `norm(name="norm1")(x, train=train)`. See `jaxseg.nn.make_norm`.
 NormFactory: TypeAlias = Callable[..., Any]
 Activation: TypeAlias = Callable[[jax.Array], jax.Array]
+# Draws a parameter: `init(key, shape, dtype)`. See `jax.nn.initializers`.
+Initializer: TypeAlias = Callable[..., jax.Array]
 
 IGNORE = 255
 """The label of a pixel that counts in no loss and no metric."""

@@ -13,7 +13,8 @@ from flax import linen as nn
 
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import BARE, ConvNormAct, Dropout, Layers, classifier, crop_to, resize
-from jaxseg.nn.conv import Initializer, he_normal
+from jaxseg.nn.conv import he_normal
+from jaxseg.types import Initializer
 
 
 def make_encoder(encoder: EncoderFactory, common: Layers) -> Any:

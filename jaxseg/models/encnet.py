@@ -19,7 +19,7 @@ from flax import linen as nn
 from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import ConvNormAct, Dropout, Layers
+from jaxseg.nn import ConvNormAct, Dense, Dropout, Layers, parameter
 
 Aggregate = Literal["sum", "mean"]
 
@@ -47,8 +47,8 @@ class Encoding(nn.Module):
         def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-        d = self.param("codewords", uniform, (q, c), jnp.float32)
-        s = self.param("scale", nn.initializers.uniform(1.0), (q,), jnp.float32)
+        d = parameter(self, "codewords", uniform, (q, c))
+        s = parameter(self, "scale", nn.initializers.uniform(1.0), (q,))
         x = x.astype(jnp.float32).reshape(b, h * w, c)
         # |x - d|² and the residuals are expanded: an array [b,h*w,q,c] would need too much memory.
         product = functools.partial(jnp.einsum, precision="highest")
@@ -77,7 +77,7 @@ class ContextEncoding(nn.Module):
         encoded = Encoding(self.codewords, self.aggregate, name="encoding")(y)
         encoded = self.common.normalise(encoded.swapaxes(1, 2), "norm", train=train)  # over [b,c,q]: q are the channels
         context = jnp.mean(self.common.activate(encoded).astype(jnp.float32), axis=-1)
-        gate = nn.sigmoid(nn.Dense(c, name="gate")(context))
+        gate = nn.sigmoid(Dense(c, name="gate")(context))
         return x * (1.0 + gate.reshape(-1, 1, 1, c)).astype(x.dtype), context
 
 
@@ -114,7 +114,7 @@ class EncNet(nn.Module):
         size = image.shape[1:3]
         x = ConvNormAct(self.width, common=self.common, name="neck")(pyramid[-1], train=train)
         x, context = ContextEncoding(self.codewords, self.aggregate, common=self.common, name="context")(x, train=train)
-        presence = nn.Dense(self.num_classes, name="presence")(context)
+        presence = Dense(self.num_classes, name="presence")(context)
         dropped = Dropout(self.dropout, axis_name=self.common.axis_name, spatial=True, name="dropout")(x, train=train)
         logits = to_logits(dropped, self.num_classes, size, dtype=self.common.dtype)
         width = max(1, pyramid[-2].shape[-1] // 4) if self.aux and len(pyramid) > 1 else None

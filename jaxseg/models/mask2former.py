@@ -20,7 +20,17 @@ from flax import linen as nn
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import Conv, DeformableAttention, GroupNorm, LayerNorm, Layers, MultiHeadAttention, resize
+from jaxseg.nn import (
+    Conv,
+    DeformableAttention,
+    Dense,
+    GroupNorm,
+    LayerNorm,
+    Layers,
+    MultiHeadAttention,
+    parameter,
+    resize,
+)
 
 
 def sine_position(h: int, w: int, c: int) -> np.ndarray:
@@ -45,8 +55,8 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.xavier_uniform()
-        y = jax.nn.relu(nn.Dense(self.hidden, kernel_init=init, dtype=self.dtype, name="expand")(x))
-        y = nn.Dense(x.shape[-1], kernel_init=init, dtype=self.dtype, name="reduce")(y)
+        y = jax.nn.relu(Dense(self.hidden, kernel_init=init, dtype=self.dtype, name="expand")(x))
+        y = Dense(x.shape[-1], kernel_init=init, dtype=self.dtype, name="reduce")(y)
         return LayerNorm(dtype=self.dtype, name="norm")(x + y)
 
 
@@ -89,7 +99,7 @@ class PixelDecoder(nn.Module):
         conv = functools.partial(Conv, self.features, 1, dtype=self.dtype)
         coarse = pyramid[::-1][: self.scales]
         sizes = tuple(x.shape[1:3] for x in coarse)
-        levels = self.param("level", nn.initializers.normal(1.0), (len(coarse), self.features), jnp.float32)
+        levels = parameter(self, "level", nn.initializers.normal(1.0), (len(coarse), self.features))
         tokens, positions = [], []
         for i, x in enumerate(coarse):
             x = group(name=f"project_norm{i}")(conv(name=f"project{i}")(x))
@@ -142,7 +152,7 @@ class MaskHead(nn.Module):
     def __call__(self, queries: jax.Array, pixels: jax.Array) -> jax.Array:
         x = queries
         for i in range(3):
-            x = nn.Dense(pixels.shape[-1], dtype=self.dtype, name=f"dense{i + 1}")(x)
+            x = Dense(pixels.shape[-1], dtype=self.dtype, name=f"dense{i + 1}")(x)
             x = jax.nn.relu(x) if i < 2 else x
         return jnp.einsum("byxc,bqc->byxq", pixels, x, preferred_element_type=jnp.float32)
 
@@ -216,10 +226,10 @@ class Mask2Former(nn.Module):
     def _queries(self, attended: tuple[jax.Array, ...], pixels: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         """Class and mask logits of the queries before and after each layer."""
         b, normal = pixels.shape[0], nn.initializers.normal(1.0)
-        level = self.param("level", normal, (len(attended), self.features), jnp.float32)
+        level = parameter(self, "level", normal, (len(attended), self.features))
         shape = (self.queries, self.features)
         first, position = (
-            jnp.broadcast_to(self.param(name, normal, (1, *shape), jnp.float32), (b, *shape)).astype(self.common.dtype)
+            jnp.broadcast_to(parameter(self, name, normal, (1, *shape)), (b, *shape)).astype(self.common.dtype)
             for name in ("query", "query_position")
         )
         tokens, places = [], []
@@ -232,7 +242,7 @@ class Mask2Former(nn.Module):
             LayerNorm(dtype=self.common.dtype, name="query_norm"),
             MaskHead(self.common.dtype, name="mask_head"),
         )
-        head = nn.Dense(max(self.num_classes, 2) + 1, dtype=self.common.dtype, name="head")
+        head = Dense(max(self.num_classes, 2) + 1, dtype=self.common.dtype, name="head")
         x, classes, masks = first, [], []
         for i in range(self.layers + 1):
             if i > 0:

@@ -8,6 +8,7 @@ from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier, he_normal
 from jaxseg.nn.deformable import DeformableAttention
+from jaxseg.nn.dense import Dense, parameter
 from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
 from jaxseg.nn.inverted import InvertedResidual, round_channels
 from jaxseg.nn.large_fov import LargeFOV
@@ -44,6 +45,7 @@ __all__ = [
     "ConvTranspose",
     "ConvTransposeNormAct",
     "DeformableAttention",
+    "Dense",
     "Dropout",
     "GroupNorm",
     "Identity",
@@ -79,6 +81,7 @@ __all__ = [
     "max_pool_with_indices",
     "max_unpool",
     "pad_to_multiple",
+    "parameter",
     "rates_at",
     "rematerialised",
     "resize",

@@ -8,12 +8,13 @@ import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
-from jaxseg.nn.conv import Conv, Initializer, check_image
+from jaxseg.nn.conv import Conv, check_image
+from jaxseg.nn.dense import Dense, parameter
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.ops.dot_product import dot_product_attention
 from jaxseg.nn.ops.pooling import global_avg_pool
 from jaxseg.nn.ops.resize import resize
-from jaxseg.types import Activation
+from jaxseg.types import Activation, Initializer
 
 
 class MultiHeadAttention(nn.Module):
@@ -57,12 +58,12 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"MultiHeadAttention of {width} features cannot have {self.num_heads} heads.")
 
         def project(x: jax.Array, name: str) -> jax.Array:
-            y = nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(x)
+            y = Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(x)
             return y.reshape(*x.shape[:2], self.num_heads, width // self.num_heads)
 
         q, k, v = project(query, "query"), project(key, "key"), project(value, "value")
         y = dot_product_attention(q, k, v, mask=mask).reshape(query.shape)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name="out")(y)
+        return Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name="out")(y)
 
 
 class SelfAttention2D(nn.Module):
@@ -91,7 +92,7 @@ class SelfAttention2D(nn.Module):
     position: str = "sincos"
     table_size: tuple[int, int] = (16, 16)
     sow_weights: bool = False
-    out_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    out_init: Initializer = nn.initializers.lecun_normal()
     dtype: Any = None
 
     @nn.compact
@@ -106,7 +107,7 @@ class SelfAttention2D(nn.Module):
 
         def project(name: str) -> jax.Array:
             init = nn.initializers.xavier_uniform()
-            y = nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)(tokens)
+            y = Dense(width, dtype=self.dtype, kernel_init=init, name=name)(tokens)
             return y.reshape(b, h * w, self.num_heads, width // self.num_heads)
 
         query, key, value = project("query"), project("key"), project("value")
@@ -114,14 +115,14 @@ class SelfAttention2D(nn.Module):
         if self.sow_weights:
             scores = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
             self.sow("intermediates", "attention", jax.nn.softmax(scores / np.sqrt(width // self.num_heads), axis=-1))
-        return nn.Dense(c, dtype=self.dtype, kernel_init=self.out_init, name="out")(y).reshape(b, h, w, c)
+        return Dense(c, dtype=self.dtype, kernel_init=self.out_init, name="out")(y).reshape(b, h, w, c)
 
     def _position(self, h: int, w: int, c: int) -> jax.Array:
         if self.position == "sincos":
             return jnp.asarray(sincos_position(h, w, c))[None]
         if self.position == "learned":
             init = nn.initializers.normal(0.02)
-            table = self.param("position", init, (*self.table_size, c), jnp.float32)
+            table = parameter(self, "position", init, (*self.table_size, c))
             return resize(table[None], (h, w))
         if self.position == "none":
             return jnp.zeros((1, 1, 1, 1), jnp.float32)

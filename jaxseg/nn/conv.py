@@ -5,19 +5,17 @@ dtype that the input and the parameters promote to). Padding is explicit and the
 that a ported network gives the same numbers for an even size at stride 2.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
+from jaxseg.nn.dense import parameter
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d
-
-Initializer = Callable[..., jax.Array]
+from jaxseg.types import Initializer
 
 # He et al. 2015, eq. 10, from a truncated normal distribution of variance 2 / fan_in.
 he_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
@@ -71,8 +69,8 @@ class Conv(nn.Module):
                 f"Conv with kernel_size={k}, dilation={self.dilation} and padding={padding} needs an input of at least "
                 f"{reach - 2 * padding} pixels a side, got {x.shape[1]}x{x.shape[2]}."
             )
-        kernel = self.param("kernel", self.kernel_init, (k, k, c // self.groups, self.features), jnp.float32)
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        kernel = parameter(self, "kernel", self.kernel_init, (k, k, c // self.groups, self.features))
+        bias = parameter(self, "bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv2d(x, kernel, stride=self.stride, dilation=self.dilation, groups=self.groups, padding=padding)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
@@ -139,8 +137,8 @@ class ConvTranspose(nn.Module):
         # An output pixel sums about (k / stride)^2 taps of every channel, not the k^2 that fan_in counts.
         scale = 2.0 * min(k, self.stride) ** 2
         init = self.kernel_init or nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
-        kernel = self.param("kernel", init, (k, k, c, self.features), jnp.float32)
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        kernel = parameter(self, "kernel", init, (k, k, c, self.features))
+        bias = parameter(self, "bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv_transpose2d(x, kernel, stride=self.stride)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxseg.nn.dense import Dense
 from jaxseg.nn.ops.deformable import deformable_attention
+from jaxseg.types import Initializer
 
 
 class DeformableAttention(nn.Module):
@@ -36,20 +38,20 @@ class DeformableAttention(nn.Module):
         if c % n or t != sum(h * w for h, w in sizes):
             raise ValueError(f"DeformableAttention: {n} heads over {c} features, {t} tokens of levels {list(sizes)}.")
         query = (x + position).astype(jnp.float32)
-        offsets = nn.Dense(
+        offsets = Dense(
             n * levels * p * 2, kernel_init=nn.initializers.zeros_init(), bias_init=_star(n, levels, p), name="offsets"
         )(query).reshape(b, t, n, levels, p, 2)
-        weights = nn.Dense(n * levels * p, kernel_init=nn.initializers.zeros_init(), name="weights")(query)
+        weights = Dense(n * levels * p, kernel_init=nn.initializers.zeros_init(), name="weights")(query)
         weights = jax.nn.softmax(weights.reshape(b, t, n, levels * p), axis=-1).reshape(b, t, n, levels, p)
         init = nn.initializers.xavier_uniform()
-        value = nn.Dense(c, kernel_init=init, dtype=self.dtype, name="value")(x)
+        value = Dense(c, kernel_init=init, dtype=self.dtype, name="value")(x)
         ends = np.cumsum([h * w for h, w in sizes])[:-1]
         values = [v.reshape(b, h, w, n, c // n) for v, (h, w) in zip(jnp.split(value, ends, axis=1), sizes)]
         scale = np.array([(w, h) for h, w in sizes], np.float32).reshape(1, 1, 1, levels, 1, 2)
         locations = _centres(sizes).reshape(1, t, 1, 1, 1, 2) + offsets / scale
         # The samples are many and cheap, so they are computed again for the gradient.
         y = jax.checkpoint(deformable_attention)(values, locations, weights)
-        return nn.Dense(c, kernel_init=init, dtype=self.dtype, name="out")(y.reshape(b, t, c))
+        return Dense(c, kernel_init=init, dtype=self.dtype, name="out")(y.reshape(b, t, c))
 
 
 def _centres(sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
@@ -58,7 +60,7 @@ def _centres(sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
     return np.concatenate([np.stack(grid, -1).reshape(-1, 2) for grid in grids]).astype(np.float32)
 
 
-def _star(n: int, levels: int, points: int) -> nn.initializers.Initializer:
+def _star(n: int, levels: int, points: int) -> Initializer:
     """Returns the initialiser by which each head starts with points in one direction, at 1, 2, ... pixels (A.4)."""
     angle = np.arange(n) * (2 * math.pi / n)
     direction = np.stack([np.cos(angle), np.sin(angle)], -1)

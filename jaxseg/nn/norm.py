@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxseg.arguments import NotNegative, Share, WholeNotNegative, check, check_value
+from jaxseg.nn.dense import parameter
 from jaxseg.nn.ops.group_norm import group_norm
 from jaxseg.types import NormFactory
 
@@ -27,8 +28,8 @@ class _Norm(nn.Module):
     epsilon: NotNegative = 1e-5
 
     def _affine(self, c: int) -> tuple[jax.Array, jax.Array]:
-        scale = self.param("scale", nn.initializers.ones_init(), (c,), jnp.float32)
-        return scale, self.param("bias", nn.initializers.zeros_init(), (c,), jnp.float32)
+        scale = parameter(self, "scale", nn.initializers.ones_init(), (c,))
+        return scale, parameter(self, "bias", nn.initializers.zeros_init(), (c,))
 
 
 class BatchNorm(_Norm):

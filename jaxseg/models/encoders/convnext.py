@@ -8,10 +8,9 @@ import functools
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn import BARE, Conv, LayerNorm, Layers, StochasticDepth, drop_rates, pad_to_multiple
+from jaxseg.nn import BARE, Conv, LayerNorm, Layers, StochasticDepth, drop_rates, pad_to_multiple, parameter
 
 Rounding = Literal["up", "down"]
 # Section A.1: a truncated normal distribution.
@@ -41,7 +40,7 @@ class ConvNeXtBlock(nn.Module):
         h = LayerNorm(dtype=self.common.dtype, epsilon=1e-6, name="norm")(h)
         h = jax.nn.gelu(Conv(4 * c, 1, **layers, name="expand")(h), approximate=False)
         h = Conv(c, 1, **layers, name="project")(h)
-        scale = self.param("scale", nn.initializers.constant(self.layer_scale), (c,), jnp.float32)
+        scale = parameter(self, "scale", nn.initializers.constant(self.layer_scale), (c,))
         h = h * scale.astype(h.dtype).reshape(1, 1, 1, -1)
         return x + StochasticDepth(self.drop, axis_name=self.common.axis_name, name="drop")(h, train=train)
 
