@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from jaxseg.errors import WeightsError, some
-from jaxseg.pretrained.rules import Rule, convert
+from jaxseg.pretrained.rules import Rule, convert, finder
 
 # Prefixes under which foreign networks keep their encoder.
 _ENCODER_PREFIXES = ("encoder.", "backbone.")
@@ -43,8 +43,8 @@ def rename(arrays: Mapping[str, np.ndarray], lists: Sequence[Sequence[Rule]]) ->
 
 def unknown_names(names: Iterable[str], rules: Sequence[Rule]) -> list[str]:
     """Returns the names that no rule matches."""
-    patterns = [re.compile(rule.pattern) for rule in rules]
-    return [name for name in names if not any(pattern.fullmatch(name) for pattern in patterns)]
+    find = finder(rules)
+    return [name for name in names if find(name) is None]
 
 
 def found_in(patterns: Iterable[str], name: str) -> bool:
@@ -64,11 +64,13 @@ def drop_skipped(
         skip: regular expressions, found anywhere in a name.
         notes: receives a note of what is left out.
     """
-    patterns = [re.compile(rule.pattern) for rules in lists for rule in rules]
+    if not skip:
+        return dict(arrays)
+    find = finder(rule for rules in lists for rule in rules)
 
     def known(name: str) -> bool:
         inside = [name, *(name.removeprefix(prefix) for prefix in _ENCODER_PREFIXES)]
-        return is_ours([name]) or any(pattern.fullmatch(n) for pattern in patterns for n in inside)
+        return is_ours([name]) or any(find(n) is not None for n in inside)
 
     dropped = [name for name in arrays if found_in(skip, name) and not known(name)]
     if dropped:

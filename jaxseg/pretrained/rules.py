@@ -5,6 +5,7 @@ which {1}, {2} or {name} stand for groups of the match) and a function of the ar
 and requires one for each foreign name; `jaxseg.pretrained.merging.merge` requires an array for each of our paths.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -105,6 +106,45 @@ def prefixed(rules: Iterable[Rule], theirs: str, ours: str) -> list[Rule]:
     return [rule._replace(pattern=theirs + rule.pattern, path=moved(rule.path)) for rule in rules]
 
 
+Find = Callable[[str], "tuple[re.Match[str], Rule] | None"]
+
+
+def finder(rules: Iterable[Rule]) -> Find:
+    """Returns the function that gives the first rule which matches a name, and the match; None where none does.
+
+    A rule for a single name is looked up. Without this, each of a thousand names would be compared with a thousand
+    rules.
+    """
+    single: dict[str, int] = {}
+    patterns: list[tuple[int, re.Pattern[str]]] = []
+    ordered = list(rules)
+    for i, rule in enumerate(ordered):
+        if _SINGLE_NAME.fullmatch(rule.pattern):
+            single.setdefault(rule.pattern.replace(r"\.", "."), i)
+        else:
+            patterns.append((i, _compiled(rule.pattern)))
+
+    def find(name: str) -> tuple[re.Match[str], Rule] | None:
+        place = single[name] if name in single else len(ordered)
+        for i, pattern in patterns:
+            if i > place:
+                break
+            if match := pattern.fullmatch(name):
+                return match, ordered[i]
+        if place == len(ordered):
+            return None
+        match = _compiled(ordered[place].pattern).fullmatch(name)
+        return None if match is None else (match, ordered[place])
+
+    return find
+
+
+# A regular expression that matches one name: letters and digits, and dots with a backslash.
+_SINGLE_NAME = re.compile(r"(?:\w|\\\.)*", re.ASCII)
+# `re` keeps 512 expressions, fewer than the rules of one network.
+_compiled = functools.cache(re.compile)
+
+
 def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str, np.ndarray]:
     """Returns {our path: array} for a foreign `state_dict`; the first rule that matches a name is used.
 
@@ -112,13 +152,13 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
         ValueError: if a name matches no rule, the array of a name has a shape that its rule cannot lay out, or two
             names lead to one path. Lists the names.
     """
-    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
+    find = finder(rules)
     result: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
     unknown: list[str] = []
     misshapen: list[str] = []
     for name, array in state.items():
-        found = next(((match, rule) for pattern, rule in compiled if (match := pattern.fullmatch(name))), None)
+        found = find(name)
         if found is None:
             unknown.append(name)
             continue

@@ -1,10 +1,13 @@
 """Rules rename the entries of a foreign file and lay their arrays out as ours."""
 
+import re
+
 import numpy as np
 import pytest
 
 from jaxseg import pretrained
 from jaxseg.pretrained import Rule, layer
+from jaxseg.pretrained.rules import finder
 
 
 def test_rules_rename_and_list_the_names_that_they_do_not_know():
@@ -44,3 +47,18 @@ def test_arrays_with_another_number_of_axes_are_listed():
     state = {"a.weight": np.zeros((3, 4)), "b.weight": np.zeros(()), "c.weight": np.zeros((2, 1, 3, 3))}
     with pytest.raises(ValueError, match=r"^2 entries .* their layer cannot have: a.weight \(3x4\), b.weight \(a s"):
         pretrained.convert(state, layer(r"(\w)", "{1}"))
+
+
+def test_the_first_rule_that_matches_is_found_among_names_and_patterns():
+    listed = [
+        Rule(r"b\.w", "params/0"),
+        Rule(r"(a|b)\.(\w)", "params/1"),
+        Rule(r"a\.w", "params/2"),
+        Rule(r"bxw", None),
+    ]
+    find = finder(listed)
+    for name, place in (("b.w", 0), ("a.w", 1), ("b.x", 1), ("bxw", 3), ("c.w", None), ("b.w.", None), ("", None)):
+        found = find(name)
+        assert (None if found is None else listed.index(found[1])) == place, name
+        expected = next(((re.fullmatch(r.pattern, name), r) for r in listed if re.fullmatch(r.pattern, name)), None)
+        assert (found and (found[0].groups(), found[1])) == (expected and (expected[0].groups(), expected[1]))
