@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import os
 import platform
 import re
 import tempfile
@@ -80,10 +81,13 @@ def _known_options() -> dict[str, Any]:
 
 
 def _known(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the options for this backend that this version of XLA knows."""
+    """Returns the options for this backend that this version of XLA knows and the variable XLA_FLAGS does not set."""
     known = {}
     backend = jax.default_backend()
+    flags = {flag.partition("=")[0].lstrip("-") for flag in os.environ.get("XLA_FLAGS", "").split()}
     for name, value in options[backend].items() if backend in options else ():
+        if name in flags:
+            continue
         with contextlib.suppress(Exception):  # this version does not know the option
             _try({name: value})
             known[name] = value

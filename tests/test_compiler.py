@@ -39,7 +39,9 @@ def test_options_are_those_of_the_backend():
     assert compiler.compiler_options() == compiler.OPTIONS["cpu"]
 
 
-def test_a_program_that_runs_once_has_the_same_bits():
+def test_a_program_that_runs_once_has_the_same_bits(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS")  # which sets the option for all programs of the tests
+
     def draw(key):
         keys = jax.random.split(key)
         return jax.random.truncated_normal(keys[0], -2.0, 2.0, (3, 3, 4, 8)), jax.random.normal(keys[1], (7, 5))
@@ -50,6 +52,13 @@ def test_a_program_that_runs_once_has_the_same_bits():
     usually = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 3})(key)
     for quick, usual in zip(once, usually, strict=True):
         np.testing.assert_array_equal(quick, usual)
+
+
+def test_what_xla_flags_sets_has_precedence(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/tmp/x --xla_backend_optimization_level=2")
+    assert compiler.options_for_once() == {}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/tmp/xla_backend_optimization_level")
+    assert compiler.options_for_once() == {"xla_backend_optimization_level": 1}
 
 
 def test_changes_replace_add_and_drop_options():
