@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_training import ROOT
 
@@ -126,12 +127,13 @@ def plain_weights(monkeypatch):
 
 
 # One of each kind; tests of their own train the others, and tests/test_models.py has the gradients of every network.
-QUICK = ("adversarial", "autoencoder", "cnn", "encnet", "resunet", "unet")
+QUICK = ("adversarial", "autoencoder", "cnn", "resunet")
 SLOW = [(name, "shapes") for name in EXPERIMENTS if name not in QUICK]
 SLOW += [("resunet", variant) for variant in ("camvid", "folder", "voc")]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+# Where a step is trained below, it is traced there.
+@pytest.mark.parametrize("name", some_slow(EXPERIMENTS, QUICK))
 def test_every_experiment_has_a_step_that_can_be_traced(name):
     check(shrunk_run(name, "shapes"))
 

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import tiny_weights
+from helpers.marks import some_slow
 from helpers.tiny_run import TINY, make_folder, make_run, tiny_config
 from PIL import Image
 
@@ -108,7 +109,7 @@ def tiny_model(**fields):
     return jaxseg.create_model("unet", **({"num_classes": 3, **tiny_weights.ENCODED} | fields))
 
 
-@pytest.mark.parametrize("channels", [1, 3, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("channels", some_slow((1, 3, 7), (1, 7)))
 def test_a_model_has_the_variables_that_a_run_of_its_seed_starts_from(channels):
     model = tiny_model(in_channels=channels, seed=5)
     key = jax.random.split(jax.random.key(5))[0]

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.marks import some_slow
 from PIL import Image
 
 from jaxseg import pictures
@@ -166,7 +167,7 @@ def test_curves_of_a_run_of_one_record_and_of_none(tmp_path):
     assert all((drawn == color).all(axis=-1).any() for color in (blue, orange))
 
 
-@pytest.mark.parametrize("k", [1, 2, 11, 40, 150])
+@pytest.mark.parametrize("k", some_slow((1, 2, 11, 40, 150), (1, 40)))
 def test_confusion_picture(tmp_path, k):
     confusion = np.diag(np.full(k, 90)) + np.random.default_rng(0).integers(0, 2, (k, k))
     confusion[k // 2] = 0

@@ -52,6 +52,7 @@ def test_starting_a_finished_run_again_changes_nothing(run, capsys):
     assert "python -m jaxseg.train" not in out  # there is nothing to resume
 
 
+@pytest.mark.slow  # tests/test_step.py and tests/test_steady_loop.py do the same with the step and the loop
 def test_pmap_run_gives_the_numbers_of_jit(run, tmp_path):
     assert main(arguments(tmp_path / "pmap", strategy="pmap")) == 0
     jit, pmap = state_of(run), state_of(tmp_path / "pmap")

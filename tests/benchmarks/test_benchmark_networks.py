@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import oracles
+from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE, assert_close, draw, images, load, nchw, nhwc, state_of
 
 from jaxseg import pretrained
@@ -76,7 +77,7 @@ def both(model, variables, x):
     return trained, moved, model.apply(variables, x)[0]
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", some_slow(RULES, ("deeplabv3plus", "segformer")))
 def test_the_torch_form_is_the_same_function(name):
     torch = oracles.torch()
     network, rules, x = NETWORKS[name], RULES[name](), images(32, 48, batch=4)

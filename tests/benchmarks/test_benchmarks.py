@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,7 @@ def test_compare_torch(tmp_path):
         assert memory["torch eager"] is None  # torch counts that of a GPU alone
 
 
+@pytest.mark.slow  # `primitives` and `compare_torch` go through the same measurement
 def test_operations(tmp_path):
     pytest.importorskip("torch")
     record = run("operations", tmp_path / "o")
@@ -121,6 +123,7 @@ def test_input_pipeline(tmp_path):
     assert 0 <= record["training"]["share_waiting"] < 1
 
 
+@pytest.mark.slow  # it starts trainings in processes of their own
 def test_startup(tmp_path):
     record = run("startup", tmp_path / "s", "--config", "experiments/encoder_decoder.py")
     assert set(record["seconds"]) == {"cold", "warm"} and positive(record["seconds"])

@@ -52,7 +52,12 @@ def test_timms_weights_fit():
 
 @pytest.mark.parametrize(
     ("name", "published"),
-    [("tiny", 28_589_128), ("small", 50_223_688), ("base", 88_591_464), ("large", 197_767_336)],
+    [
+        ("tiny", 28_589_128),
+        ("small", 50_223_688),
+        pytest.param("base", 88_591_464, marks=pytest.mark.slow),
+        pytest.param("large", 197_767_336, marks=pytest.mark.slow),
+    ],
 )
 def test_counts_are_the_published_ones(name, published):
     encoder = encoders.build(f"convnext_{name}")

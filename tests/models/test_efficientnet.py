@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
+from helpers.marks import some_slow
 from helpers.parity import check_pyramid
 from helpers.variables import count_parameters, drawn
 
@@ -41,7 +42,7 @@ def test_b0_ends_before_the_classifiers_features():
 
 
 # The sizes between follow the same rounding of widths and depths.
-@pytest.mark.parametrize("size", [0, 3, 7, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 4, 5, 6))])
+@pytest.mark.parametrize("size", some_slow(range(8), (1, 2, 4, 5, 6, 7)))
 def test_counts_are_the_published_ones(size):
     width, depth, published, features = SIZES[size]
     encoder = encoders.build(f"efficientnet_b{size}", last=True)
@@ -49,7 +50,7 @@ def test_counts_are_the_published_ones(size):
     assert count_parameters(encoder) + 1000 * features + 1000 == published
 
 
-@pytest.mark.parametrize("size", [2, 7])
+@pytest.mark.parametrize("size", some_slow((2, 7), (7,)))
 def test_big_members_take_torchvisions_weights(size):
     torch = oracles.torch()
     module = getattr(oracles.torchvision().models, f"efficientnet_b{size}")

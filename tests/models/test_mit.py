@@ -82,7 +82,7 @@ def test_mit_b0_has_the_features_of_smp():
 
 # b3 and b4 have the widths of b2 and b5, and other depths.
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("b3", "b4"))) for n in sorted(SIZES)]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("b2", "b3", "b4", "b5"))) for n in sorted(SIZES)]
 )
 def test_every_size_has_the_weights_of_transformers(name):
     torch, transformers = oracles.torch(), oracles.transformers()
@@ -99,7 +99,15 @@ def test_every_size_has_the_weights_of_transformers(name):
 
 @pytest.mark.parametrize(
     ("name", "features", "published"),
-    [("b0", 256, 3.8), ("b1", 256, 13.7), ("b2", 768, 27.5), ("b3", 768, 47.3), ("b4", 768, 64.1), ("b5", 768, 84.7)],
+    [
+        ("b0", 256, 3.8),
+        ("b1", 256, 13.7),
+        ("b2", 768, 27.5),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (("b3", 768, 47.3), ("b4", 768, 64.1), ("b5", 768, 84.7))
+        ),
+    ],
 )
 def test_parameters_are_the_papers(name, features, published):
     """Xie et al. 2021, Table 1, in millions for the 150 classes of ADE20K."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_models import ENCODERS, TINY, Backbone, tiny
 from helpers.variables import drawn, paths, shapes
@@ -32,7 +33,10 @@ def test_every_model_is_tested():
 
 
 @pytest.mark.parametrize("name", models.names())
-@pytest.mark.parametrize(("image", "classes"), [((2, 33, 47, 3), 5), ((1, 1, 1, 1), 1), ((1, 7, 64, 4), 2)])
+@pytest.mark.parametrize(
+    ("image", "classes"),
+    [((2, 33, 47, 3), 5), ((1, 1, 1, 1), 1), pytest.param((1, 7, 64, 4), 2, marks=pytest.mark.slow)],
+)
 def test_logits_have_the_image_size(name, image, classes):
     for train in (False, True):
         _, logits, out = shapes(tiny(name, classes), image, train)
@@ -57,7 +61,7 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
     assert {out[stage].dtype for stage in inner} == {jnp.dtype("bfloat16")}
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", some_slow(NORMS, ("instance", "layer")))
 @pytest.mark.parametrize("name", models.names())
 def test_every_norm_fits_every_model(name, norm):
     variables, _, _ = shapes(tiny(name, norm=norm), (2, 9, 9, 3), train=True)
@@ -294,7 +298,7 @@ def _rates(jaxpr):
 
 
 @pytest.mark.parametrize("name", ["deeplabv3", "deeplabv3plus"])
-@pytest.mark.parametrize("encoder", ["resnet101", "resnet50", "seresnet50"])
+@pytest.mark.parametrize("encoder", some_slow(("resnet101", "resnet50", "seresnet50"), ("seresnet50", "resnet101")))
 def test_the_holes_of_the_program_are_those_of_the_paper(name, encoder):
     """The last stage at output stride 16 has rates 2·(1, 2, 4), the pyramid pooling 6, 12, 18 (Chen 2017)."""
     tiny_stages = {"depths": (1, 1, 1, 3), "widths": (8, 8, 8, 8, 8)}

@@ -1,0 +1,11 @@
+"""Marks of tests."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def some_slow(values: Iterable[Any], slow: Collection[Any]) -> list[Any]:
+    """Returns the parameters of a test, those in `slow` with the mark: the others run the same code in less time."""
+    return [pytest.param(value, marks=pytest.mark.slow) if value in slow else value for value in values]
