@@ -48,13 +48,19 @@ def write_json(path: str | Path, value: Any) -> None:
 def prepare_workdir(path: str | Path, config: ConfigDict) -> Path:
     """Makes the directory of a run and writes its configuration there; returns its absolute path.
 
-    If the directory holds a run with checkpoints, the configuration must be the same, except for keys that have no
-    effect on numbers (`config.FREE_KEYS`), whose new values are written. Without a checkpoint there is nothing to
-    resume, and the configuration is replaced.
+    Raises:
+        ConfigError: as `make_workdir` and `write_config` do.
+    """
+    path = make_workdir(path)
+    write_config(path, config)
+    return path
+
+
+def make_workdir(path: str | Path) -> Path:
+    """Makes the directory of a run; returns its absolute path.
 
     Raises:
-        ConfigError: if the directory cannot be made or written, holds a run with another configuration (the message
-            lists the keys), or holds a config.json that cannot be read.
+        ConfigError: if it cannot be made or written.
     """
     path = Path(path).expanduser().absolute()
     try:
@@ -66,6 +72,20 @@ def prepare_workdir(path: str | Path, config: ConfigDict) -> Path:
             f"The workdir {path} cannot be written: {error.strerror or error}; give a writable directory with "
             "--workdir."
         ) from error
+    return path
+
+
+def write_config(path: Path, config: ConfigDict) -> None:
+    """Writes the configuration of a run into its directory.
+
+    If the directory holds a run with checkpoints, the configuration must be the same, except for keys that have no
+    effect on numbers (`config.FREE_KEYS`), whose new values are written. Without a checkpoint there is nothing to
+    resume, and the configuration is replaced.
+
+    Raises:
+        ConfigError: if it cannot be written, the directory holds a run with another configuration (the message lists
+            the keys), or holds a config.json that cannot be read.
+    """
     file = path / CONFIG_FILE
     if file.exists():
         # `read_config` raises an error for a file of another program, so that it is not overwritten.
@@ -79,7 +99,6 @@ def prepare_workdir(path: str | Path, config: ConfigDict) -> Path:
         raise ConfigError(f"{path} holds checkpoints but no {CONFIG_FILE} of their run; give another --workdir.")
     if jax.process_index() == 0:
         write_or_refuse(file, config_lib.to_dict(config))
-    return path
 
 
 def read_config(path: str | Path) -> ConfigDict:
