@@ -10,10 +10,10 @@ with --probabilities NAME.npz: `probabilities` f32[h,w,k] (k is 1, that of class
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from jaxseg import compiler
+from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.inference.images import find_images, name_outputs, predict_files
 from jaxseg.run.load import Which, load_run
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
 
 
 def _predict(options: argparse.Namespace) -> int:
-    out = Path(options.out)
+    out = expanded(options.out)
     paths, problems = find_images(options.images)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

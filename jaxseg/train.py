@@ -19,6 +19,7 @@ import jax
 
 from jaxseg import build, compiler, metrics, parallel, pictures
 from jaxseg.api.start import TrainModule
+from jaxseg.arguments import expanded
 from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, command, to_dict
 from jaxseg.data import pipeline
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         parallel.join_hosts(options.coordinator, options.processes, options.process)
         compiler.keep_programs(config.compile.cache)
         check(config)
-        workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
+        workdir = expanded(options.workdir) if options.workdir else default_workdir(options.config)
         train(config, workdir, f"{program} {shlex.join(argv)}", program)
         return 0
 

@@ -179,3 +179,23 @@ def test_confusion_picture(tmp_path, k):
 def test_confusion_picture_names_what_disagrees(tmp_path):
     with pytest.raises(ValueError, match=r"\(2, 2\), but there are 3 classes"):
         pictures.confusion_picture(np.eye(2), CLASSES, tmp_path / "c.png")
+
+
+NAMES = ("a$b_$", "\x1b[31m", "caf\u00e9 \udce9")
+
+
+def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
+    """A name with two dollars is no formula; control characters and broken bytes are written out."""
+    import matplotlib.text
+
+    drawn = set()
+    draw = matplotlib.text.Text.draw
+    monkeypatch.setattr(
+        matplotlib.text.Text, "draw", lambda self, *args: (drawn.add(self.get_text()), draw(self, *args))[1]
+    )
+    image, truth, prediction = example()
+    pictures.prediction_sheet([image], [truth], [prediction], COLORS, NAMES, tmp_path / "sheet.png")
+    pictures.overlay_sheet([image], [truth], COLORS, NAMES, tmp_path / "overlay.png", ["$5_to_$10.png"])
+    pictures.confusion_picture(np.eye(3, dtype=int), NAMES, tmp_path / "confusion.png")
+    pictures.curves([{"step": 1, "split": "$va_l$", "loss": 1.0}], tmp_path / "curves.png")
+    assert {"a$b_$", r"\x1b[31m", "caf\u00e9 \\udce9", "$5_to_$10.png", "$va_l$"} <= drawn

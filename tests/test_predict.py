@@ -104,6 +104,25 @@ def test_an_overlay_without_memory_leaves_the_other_images(workdirs, monkeypatch
     assert (tmp_path / "out" / "b-overlay.png").is_file()
 
 
+def test_home_folders_and_names_that_are_no_plain_text(workdirs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").symlink_to(workdirs["crop"])
+    for name in ("a.png", "~b.png", "$5_to_$10\udce9.png"):  # the byte e9 alone is no UTF-8
+        save(tmp_path / "in" / name, picture(8, 9))
+    (tmp_path / "in" / "\x1b[31m.png").write_text("no image")
+    assert run_predict("~/run", "~/out", "~/in/a.png", "~/in") == 1
+    assert {p.name for p in (tmp_path / "out").glob("*y.png")} == {
+        "a-overlay.png",
+        "~b-overlay.png",
+        "$5_to_$10\udce9-overlay.png",
+    }
+    assert r"\x1b[31m.png cannot be read as an image" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path / "in")
+    assert run_predict("~/run", "out", "~b.png") == 0  # what a shell makes of *b.png
+    assert not list(tmp_path.rglob("~"))
+
+
 def test_outputs_of_the_command(workdirs, tmp_path, capsys):
     paths = [save(tmp_path / "in" / f"{h}x{w}.png", picture(h, w)) for h, w in ((33, 47), (1, 1), (64, 20))]
     out = tmp_path / "new" / "preds"

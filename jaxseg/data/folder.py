@@ -8,11 +8,13 @@ An image and its mask have the same name except for the suffix; sub-folders are 
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxseg.arguments import expanded, located
 from jaxseg.data.base import Example
 from jaxseg.data.classes import Labeller, check_palette, find_meaning, json_palette
 from jaxseg.data.images import SUFFIXES, read_header, read_image, read_mask
@@ -149,11 +151,11 @@ def _check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> N
 def _existing(directory: str | Path) -> Path:
     if not str(directory):
         raise DataError(f"data.dir is empty; give the folder with --config.data.dir=DIR ({_EXPECTED}).")
-    path = Path(directory).expanduser()
+    path = expanded(directory)
     if not path.is_dir():
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         kind = "is a file, not a folder" if path.exists() else "does not exist"
-        raise DataError(f"data.dir={str(path)!r} {kind}.{nearest(path.name, siblings, listing=False)}")
+        raise DataError(f"data.dir={located(path)} {kind}.{nearest(path.name, siblings, listing=False)}")
     return path
 
 
@@ -223,7 +225,7 @@ def _list(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 def _hold_out(pairs: list[Pair], split: str, fraction: float) -> list[Pair]:
     """Returns the train or the held-out pairs. The smallest hashes are held out; each part has at least one pair."""
-    ranked = sorted(pairs, key=lambda p: hashlib.blake2b(p.name.encode(), digest_size=8).digest())
+    ranked = sorted(pairs, key=lambda p: hashlib.blake2b(os.fsencode(p.name), digest_size=8).digest())
     count = round(len(pairs) * fraction)
     if 0 < fraction < 1 and len(pairs) > 1:
         count = min(max(count, 1), len(pairs) - 1)

@@ -1,5 +1,6 @@
 """Scoring a split of the data with a trained run: the numbers, their table, and the files that keep them."""
 
+import logging
 import math
 import re
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ from jaxseg import metrics, parallel, pictures
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_eval_loader, make_source
-from jaxseg.errors import ConfigError, naming_lack_of_memory
+from jaxseg.errors import naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.score import Result, score
 from jaxseg.run.load import Run
 from jaxseg.run.provenance import package_versions
-from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_json
+from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_or_refuse
 from jaxseg.state import count_parameters
+
+_LOG = logging.getLogger(__name__)
 
 Boundary: TypeAlias = Annotated[
     float | bool | None,
@@ -118,18 +121,22 @@ class Evaluation:
     def write_report(self) -> dict[str, Path]:
         """Writes evaluate-SPLIT.json and confusion-SPLIT.png into the run's workdir; returns {what: path}.
 
+        A picture that cannot be drawn is a warning, and no part of the result.
+
         Raises:
-            ConfigError: if the workdir cannot be written.
+            ConfigError: if the scores cannot be written.
         """
         workdir = self.run.workdir
-        scores, picture = scores_file(workdir, self.split), workdir / f"confusion-{_file_name(self.split)}.png"
+        files = {"scores": scores_file(workdir, self.split)}
+        picture = workdir / f"confusion-{_file_name(self.split)}.png"
         if jax.process_index() == 0:
+            write_or_refuse(files["scores"], self.to_dict())
             try:
-                write_json(scores, self.to_dict())
                 pictures.confusion_picture(self.confusion, self.run.classes, picture)
-            except OSError as error:
-                raise ConfigError(f"The scores cannot be written to {workdir}: {error.strerror or error}.") from error
-        return {"scores": scores, "confusion": picture}
+                files["confusion"] = picture
+            except Exception as error:  # whatever a drawing library raises
+                _LOG.warning("the picture %s cannot be drawn: %s.", picture, str(error).rstrip("."))
+        return files
 
 
 def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Evaluation:

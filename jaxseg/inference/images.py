@@ -12,8 +12,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from jaxseg import pictures
+from jaxseg.arguments import expanded, located
 from jaxseg.data.images import SUFFIXES, read_image
-from jaxseg.errors import ConfigError, DataError, OutOfMemoryError
+from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, printable
 from jaxseg.files import write_atomically
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.run.load import Run
@@ -41,7 +42,7 @@ def predict_files(run: Run, names: dict[Path, str], out: Path, probabilities: bo
         except (DataError, MemoryError) as error:  # an overlay, which numpy makes, may lack memory too
             failed += 1
             text = str(error) if isinstance(error, DataError) else f"{path} cannot be segmented: {_lack(error)}."
-            tqdm.write(f"error: {text}", file=sys.stderr)
+            tqdm.write(f"error: {printable(text)}", file=sys.stderr)
     return failed
 
 
@@ -58,15 +59,15 @@ def find_images(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     found: dict[Path, Path] = {}
     problems = []
     for word in words:
-        path = Path(word)
+        path = expanded(word)
         if path.is_dir():
             paths = [p for p in path.iterdir() if _is_image(p)]
             problem = f"The folder {word} has no images ({', '.join(SUFFIXES)}) directly in it."
         elif path.exists() or not glob.has_magic(word):
             paths = [path] if path.exists() else []
-            problem = f"There is no file {word}.{_nearest_file(path)}"
+            problem = f"There is no file {located(path)}.{_nearest_file(path)}"
         else:
-            paths = [p for p in map(Path, glob.glob(word, recursive=True)) if _is_image(p)]
+            paths = [p for p in map(Path, glob.glob(str(path), recursive=True)) if _is_image(p)]
             problem = f"The glob {word!r} matches no images ({', '.join(SUFFIXES)})."
         if not paths:
             problems.append(problem)

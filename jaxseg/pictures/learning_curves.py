@@ -46,7 +46,8 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
             axis.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(9, 9)))
             axis.yaxis.set_minor_formatter("")
         if axis.lines and name != "learning_rate":
-            axis.legend(frameon=False)
+            for text in axis.legend(frameon=False).get_texts():
+                text.set_parse_math(False)  # a split may have any name
     save_figure(figure, path)
 
 

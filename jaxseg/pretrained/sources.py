@@ -7,6 +7,7 @@ from typing import NamedTuple
 from flax import linen as nn
 
 from jaxseg import models
+from jaxseg.arguments import expanded, located
 from jaxseg.errors import WeightsError, nearest
 from jaxseg.models import encoders
 from jaxseg.pretrained import catalogue, files
@@ -52,11 +53,11 @@ def find(
         return Source(names[source], formats)
     if source.startswith(_HUB):
         return Source(_repository(source), formats)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.suffix in files.SUFFIXES or path.exists():
         return Source(path, formats)
     if _is_path(source):
-        raise WeightsError(f"There is no file or folder {source!r}.")
+        raise WeightsError(f"There is no file or folder {located(path)}.")
     if encoder is None and model is None and network is not None:
         raise WeightsError(no_published_encoder(network))
     hint = nearest(source, names) if names else " None are known by name."

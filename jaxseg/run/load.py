@@ -9,7 +9,7 @@ import jax
 from flax import linen as nn
 
 from jaxseg.adversarial import segmenter_of
-from jaxseg.arguments import Where, check_value
+from jaxseg.arguments import Where, check_value, expanded, located
 from jaxseg.build import Parts, build_parts
 from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, ConfigDict, validate
 from jaxseg.config.command import apply_overrides, read_overrides
@@ -84,7 +84,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
         ConfigError: if the workdir holds no run, its files cannot be read, or an override has another key.
         CheckpointError: if there is no checkpoint, or it belongs to another model.
     """
-    workdir = Path(check_value("workdir", workdir, _PATH)).expanduser()
+    workdir = expanded(check_value("workdir", workdir, _PATH))
     which = check_value("which", which, Which)
     config = load_config(workdir)
     override_free(config, overrides)
@@ -106,7 +106,7 @@ def load_config(workdir: Path) -> ConfigDict:
         inside = workdir if workdir.is_dir() else workdir.parent
         runs = sorted(str(p.parent) for p in inside.glob(f"*/{CONFIG_FILE}"))
         hint = nearest(str(workdir), runs) if runs else ""
-        raise ConfigError(f"The workdir {str(workdir)!r} {what}; give the workdir of a training run.{hint}")
+        raise ConfigError(f"The workdir {located(workdir)} {what}; give the workdir of a training run.{hint}")
     return read_config(workdir)
 
 

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jaxseg.errors import printable
 from jaxseg.files import write_text
 from jaxseg.metrics import Scores, scores
 from jaxseg.types import Array
@@ -147,7 +148,7 @@ class Reporter:
         scalars = dict(record)
         record["iou"] = [float(value) for value in result.iou]
         if len(self._classes) == len(result.iou):
-            scalars |= {f"iou/{name}": value for name, value in zip(self._classes, result.iou)}
+            scalars |= {f"iou/{printable(name)}": value for name, value in zip(self._classes, result.iou)}
         self._record(record, scalars)
         self.message(
             f"step {step}/{self._total}  {split}: mIoU {result.mean_iou:.4f}  "

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxseg import pretrained
+from jaxseg.arguments import expanded
 from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.models.encoders import EncoderSpec, name_of
 from jaxseg.models.fields import field_names
@@ -45,7 +46,7 @@ class Weights(NamedTuple):
     @property
     def workdir(self) -> Path | None:
         """The workdir, if the source is one; None for a folder without a run that only has the name of weights."""
-        path = Path(self.source).expanduser()
+        path = expanded(self.source)
         return path if path.is_dir() and ((path / "config.json").is_file() or "/" in self.source) else None
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxseg import config as config_lib
+from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
 from jaxseg.files import write_text
@@ -62,7 +63,7 @@ def make_workdir(path: str | Path) -> Path:
     Raises:
         ConfigError: if it cannot be made or written.
     """
-    path = Path(path).expanduser().absolute()
+    path = expanded(path).absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -121,7 +122,7 @@ def read_config(path: str | Path) -> ConfigDict:
 
 def holds_checkpoint(path: str | Path) -> bool:
     """Returns whether the run in the directory `path` has a checkpoint, even a damaged or incomplete one."""
-    directory = Path(path).expanduser() / CHECKPOINTS
+    directory = expanded(path) / CHECKPOINTS
     return directory.is_dir() and any(directory.iterdir())
 
 
