@@ -77,10 +77,9 @@ def read(path: str | Path) -> WeightsFile:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not arrays:
         raise WeightsError(f"{path} holds no arrays.")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in arrays):
-            arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
-            notes.append(f"took the prefix {prefix!r} off every name")
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in arrays)), ""):
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+        notes.append(f"took the prefix {prefix!r} off every name")
     return WeightsFile({name: _single(array) for name, array in arrays.items()}, tuple(notes), sha256)
 
 

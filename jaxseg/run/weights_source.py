@@ -21,7 +21,7 @@ from jaxseg.nn import NormSpec
 from jaxseg.pretrained import catalogue
 from jaxseg.pretrained.merging import adapt_and_merge
 from jaxseg.pretrained.renaming import rename_encoder
-from jaxseg.run.workdir import CONFIG_FILE
+from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config
 
 _RUN_FIELDS = ("dtype", "axis_name")  # fields of a norm that are no settings of the network
 
@@ -47,6 +47,8 @@ class Weights(NamedTuple):
     def workdir(self) -> Path | None:
         """The workdir, if the source is one; None for a folder without a run that only has the name of weights."""
         path = expanded(self.source)
+        if path.is_dir() and not holds_checkpoint(path) and pretrained.file_in(path) is not None:
+            return None  # a copy of a repository of the Hub, which has a config.json too
         return path if path.is_dir() and ((path / "config.json").is_file() or "/" in self.source) else None
 
 
@@ -193,6 +195,14 @@ def _read_run(
             f"{weights.key}: The folder {str(workdir)!r} holds no run (no {CONFIG_FILE}); give the workdir of a "
             "training run, or a file of weights."
         )
+    if not holds_checkpoint(workdir):
+        try:
+            read_config(workdir)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{weights.key}: The {CONFIG_FILE} in {str(workdir)!r} is not that of a run, and there is no file of "
+                f"weights beside it ({', '.join(pretrained.HUB_FILES)}); give the file of weights itself."
+            ) from error
     from jaxseg.run.load import load_run  # imports Orbax, which only checkpoints need
 
     run = load_run(workdir)
