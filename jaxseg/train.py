@@ -195,6 +195,7 @@ def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
         classes=info.classes,
         colors=info.colors,
         num_classes=problem.num_classes,
+        values=info.values,
         weigh=lambda: class_weights(config, problem.num_classes, problem.train),
     )
 

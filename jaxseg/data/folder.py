@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,7 +98,7 @@ class FolderSource:
             channels=channels,
             strict=strict,
         )
-        self.info, self._labeller = meaning.info, Labeller(meaning)
+        self.info, self._labeller = replace(meaning.info, values=tuple(meaning.values)), Labeller(meaning)
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -51,7 +51,8 @@ class TFDSSource:
         self._table = self._dataset.label_table()
         self._directory = str(prepare(self._dataset, data_dir, cache))
         self._split = tfds_split(self._dataset, split)
-        self.info = DataInfo(self._dataset.classes, self._dataset.colors, self._dataset.ignore, channels)
+        dataset = self._dataset
+        self.info = DataInfo(dataset.classes, dataset.colors, dataset.ignore, channels, dataset.values)
         self._lock = threading.Lock()
         self._records: Any = None
         self._length = len(self._open())

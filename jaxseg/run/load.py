@@ -35,6 +35,7 @@ class Run:
         parts: the pure parts of the run; their configuration includes the overrides of `load_run`.
         state: the state in the checkpoint, without the optimiser state.
         which: "best" (by validation mIoU) or "last".
+        values: the value of each class in the masks that it was trained on; () if an earlier version trained it.
     """
 
     workdir: Path
@@ -44,6 +45,7 @@ class Run:
     parts: Parts
     state: TrainState
     which: Which
+    values: tuple[int, ...] = ()
 
     @property
     def config(self) -> ConfigDict:
@@ -91,7 +93,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     info = read_data(workdir)
     parts = build_parts(config, info.num_classes, info.class_weights)
     state = _restore(workdir, parts, which)
-    return Run(workdir, info.classes, info.colors, info.class_weights, parts, state, which)
+    return Run(workdir, info.classes, info.colors, info.class_weights, parts, state, which, info.values)
 
 
 def load_config(workdir: Path) -> ConfigDict:

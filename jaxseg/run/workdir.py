@@ -27,12 +27,14 @@ class RunData(NamedTuple):
         colors: the (r, g, b) of each class.
         num_classes: channels of the logits; 1 for a binary problem, which has two classes.
         class_weights: the weights of the classes in the loss, or None.
+        values: the value of each class in the stored masks; () in the record of an earlier version, which lacks them.
     """
 
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     num_classes: int
     class_weights: tuple[float, ...] | None
+    values: tuple[int, ...] = ()
 
 
 def default_workdir(experiment: str) -> Path:
@@ -132,6 +134,7 @@ def data_record(
     classes: Sequence[str],
     colors: Iterable[Sequence[int]],
     num_classes: int,
+    values: Sequence[int] = (),
     weigh: Callable[[], Iterable[float] | None],
 ) -> RunData:
     """Writes the record of a run's data to `data.json`; returns it.
@@ -144,6 +147,7 @@ def data_record(
         classes: the class names of the data.
         colors: the (r, g, b) of each class.
         num_classes: channels of the logits.
+        values: the value of each class in the stored masks; empty: 0, 1, 2, ...
         weigh: returns the class weights, or None; called only if the run has no checkpoint, since it may read every
             mask.
 
@@ -165,6 +169,7 @@ def data_record(
         tuple((int(r), int(g), int(b)) for r, g, b in colors),
         int(num_classes),
         None if weights is None else tuple(map(float, weights)),
+        tuple(map(int, values or range(len(classes)))),
     )
     if jax.process_index() == 0:
         write_or_refuse(file, about._asdict())
@@ -185,7 +190,8 @@ def read_data(path: str | Path) -> RunData:
         colors = tuple((int(r), int(g), int(b)) for r, g, b in values["colors"])
         weights = values["class_weights"]
         weights = None if weights is None else tuple(map(float, weights))
-        return RunData(tuple(values["classes"]), colors, int(values["num_classes"]), weights)
+        stored = tuple(map(int, values["values"])) if "values" in values else ()
+        return RunData(tuple(values["classes"]), colors, int(values["num_classes"]), weights, stored)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{file} is not a record that training wrote: {error!r}.") from error
 

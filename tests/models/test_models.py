@@ -39,6 +39,8 @@ def test_every_model_is_tested():
 )
 def test_logits_have_the_image_size(name, image, classes):
     for train in (False, True):
+        if train and image[:3] == (1, 1, 1):  # batch norm refuses a single value
+            image = (2, *image[1:])
         _, logits, out = shapes(tiny(name, classes), image, train)
         assert logits.shape == (*image[:3], classes) and logits.dtype == jnp.float32
         assert all(aux.shape == logits.shape and aux.dtype == jnp.float32 for aux in out["aux"])
