@@ -35,7 +35,7 @@ from jaxseg.run.data import Problem, class_weights, load_problem
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
-from jaxseg.run.messages import FROM_PYTHON, PROGRAM, closing_message, opening_message
+from jaxseg.run.messages import FROM_PYTHON, LESS_MEMORY, PROGRAM, closing_message, opening_message, quicker
 from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
@@ -78,12 +78,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, metavar="N", help="number of processes; auto needs none")
     parser.add_argument("--process", type=int, metavar="I", help="index of this process, 0 to N-1; auto needs none")
-
-
-LESS_MEMORY = (
-    "try accumulate=2 (the batch in two parts), remat=true or dtype=bfloat16, which keep the batch; or a smaller "
-    "batch_size, eval.batch_size or data.size"
-)
 
 
 @dataclass(frozen=True)
@@ -161,7 +155,10 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM
             batch = next(session.batches)
             # The copy to the device overlaps with the step before, which the host has not waited for.
             placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
+            called = time.monotonic()
             state, step_metrics = session.train_step(state, placed, key)
+            if step == start + 1:
+                session.reporter.message(f"compiled the step in {time.monotonic() - called:.1f} s")
             # The reporter returns the metrics of the step before, so that the device never waits for the host.
             done = session.reporter.train(step, strategy.first(step_metrics), config.batch_size)
             require_finite(done, session.checkpoints)
@@ -224,7 +221,11 @@ def open_session(
     )
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep, config=to_dict(config))
     reporter = Reporter(
-        workdir, every=config.log.every, tensorboard=config.log.tensorboard, classes=problem.train.info.classes
+        workdir,
+        every=config.log.every,
+        tensorboard=config.log.tensorboard,
+        classes=problem.train.info.classes,
+        advice=quicker(config),
     )
     return Session(
         parts=parts,
