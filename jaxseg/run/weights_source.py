@@ -21,7 +21,7 @@ from jaxseg.nn import NormSpec
 from jaxseg.pretrained import catalogue
 from jaxseg.pretrained.merging import adapt_and_merge
 from jaxseg.pretrained.renaming import rename_encoder
-from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config
+from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint
 
 _RUN_FIELDS = ("dtype", "axis_name")  # fields of a norm that are no settings of the network
 
@@ -195,17 +195,17 @@ def _read_run(
             f"{weights.key}: The folder {str(workdir)!r} holds no run (no {CONFIG_FILE}); give the workdir of a "
             "training run, or a file of weights."
         )
-    if not holds_checkpoint(workdir):
-        try:
-            read_config(workdir)
-        except ConfigError as error:
-            raise ConfigError(
-                f"{weights.key}: The {CONFIG_FILE} in {str(workdir)!r} is not that of a run, and there is no file of "
-                f"weights beside it ({', '.join(pretrained.HUB_FILES)}); give the file of weights itself."
-            ) from error
     from jaxseg.run.load import load_run  # imports Orbax, which only checkpoints need
 
-    run = load_run(workdir)
+    try:
+        run = load_run(workdir)
+    except ConfigError as error:
+        if holds_checkpoint(workdir):
+            raise
+        raise ConfigError(
+            f"{weights.key}: The folder {str(workdir)!r} holds neither a run ({str(error).rstrip('.')}) nor a file of "
+            f"weights ({', '.join(pretrained.HUB_FILES)}); give the workdir of a run, or the file of weights itself."
+        ) from error
     whole = weights.model is not None
     arrays = {path: np.asarray(x) for path, x in pretrained.flatten(run.variables).items()}
     notes: list[str] = []
