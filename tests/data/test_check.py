@@ -146,7 +146,7 @@ def test_names_that_are_no_plain_text_and_a_home_folder(experiment, folder, tmp_
     monkeypatch.setattr("jaxseg.pictures.overlay_sheet", lambda *_, **__: 1 / 0)
     assert check.main([*arguments, "--out=~/s.png"]) == 0
     said = capsys.readouterr()
-    assert "s.png cannot be drawn: division by zero." in said.err and "Nothing is wrong." in said.out
+    assert "s.png cannot be drawn: division by zero." in said.err and "dog" in said.out
     monkeypatch.chdir(folder)
     assert check.main([*arguments, "--out=~/s.png"]) == 1
     assert f"data.dir='{folder.name}' (relative to {folder}, the folder of this command)" in capsys.readouterr().err
