@@ -15,7 +15,7 @@ from jaxseg import metrics, parallel, pictures
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_eval_loader, make_source
-from jaxseg.errors import naming_lack_of_memory
+from jaxseg.errors import ConfigError, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.score import Result, score
 from jaxseg.run.load import Run
@@ -121,10 +121,10 @@ class Evaluation:
     def write_report(self) -> dict[str, Path]:
         """Writes evaluate-SPLIT.json and confusion-SPLIT.png into the run's workdir; returns {what: path}.
 
-        A picture that cannot be drawn is a warning, and no part of the result.
+        A picture that cannot be drawn (not: written) is a warning, and no part of the result.
 
         Raises:
-            ConfigError: if the scores cannot be written.
+            ConfigError: if a file cannot be written.
         """
         workdir = self.run.workdir
         files = {"scores": scores_file(workdir, self.split)}
@@ -134,6 +134,8 @@ class Evaluation:
             try:
                 pictures.confusion_picture(self.confusion, self.run.classes, picture)
                 files["confusion"] = picture
+            except OSError as error:
+                raise ConfigError(f"{picture} cannot be written: {error.strerror or error}.") from error
             except Exception as error:  # whatever a drawing library raises
                 _LOG.warning("the picture %s cannot be drawn: %s.", picture, str(error).rstrip("."))
         return files
