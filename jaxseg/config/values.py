@@ -143,6 +143,8 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     if form < 2:
         _write_out_encoder_fields(config)
         _write_out_momentum(config)
+    if form < 3 and config.data.source == "folder":
+        set_key(config, "data.division", "former")
     return config
 
 

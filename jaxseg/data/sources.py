@@ -37,6 +37,7 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
             ignore=data.ignore,
             palette=data.palette,
             val_fraction=data.val_fraction,
+            division=data.division,
             channels=data.channels,
             strict=strict,
         )

@@ -12,7 +12,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from jaxseg import pictures
-from jaxseg.data.images import SUFFIXES, read_image
+from jaxseg.data.images import read_image
+from jaxseg.data.listing import SUFFIXES
 from jaxseg.errors import ConfigError, DataError, OutOfMemoryError
 from jaxseg.files import write_atomically
 from jaxseg.inference.segment import Segmentation, make_segmenter

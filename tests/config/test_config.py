@@ -24,7 +24,7 @@ from jaxseg.config import (
     update,
     validate,
 )
-from jaxseg.config.schema import RENAMED
+from jaxseg.config.schema import FORMAT, RENAMED
 from jaxseg.errors import ConfigError, JaxsegError
 
 
@@ -361,8 +361,20 @@ def test_a_stored_run_keeps_the_encoder_that_it_had(name, encoder, given, writte
 
 
 def test_a_configuration_of_a_newer_form_is_refused():
-    with pytest.raises(ConfigError, match="has the form 3; this jaxseg reads the forms 1 to 2"):
-        from_dict(to_dict(default_config()) | {"format": 3})
+    with pytest.raises(ConfigError, match=f"has the form {FORMAT + 1}; this jaxseg reads the forms 1 to {FORMAT}"):
+        from_dict(to_dict(default_config()) | {"format": FORMAT + 1})
+
+
+@pytest.mark.parametrize(
+    "form, source, division", [(2, "folder", "former"), (2, "shapes", "stable"), (3, "folder", "stable")]
+)
+def test_a_stored_run_keeps_the_division_of_its_folder(form, source, division):
+    config = default_config()
+    update(config, data__source=source)
+    stored = json.loads(json.dumps(to_dict(config)))
+    if form < 3:
+        del stored["data"]["division"]
+    assert from_dict(stored | {"format": form}).data.division == division
 
 
 def test_variant_and_experiment_files(tmp_path):
