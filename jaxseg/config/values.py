@@ -181,8 +181,10 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     ]
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: ConfigDict, *, trained: bool = False) -> None:
     """Checks every value that can be checked without data, model or device.
+
+    `trained`: the configuration is that of a trained run, which keeps a normalisation that a new run may not have.
 
     Raises:
         ConfigError: naming the key, the given value and what is expected.
@@ -194,6 +196,8 @@ def validate(config: ConfigDict) -> None:
             raise ConfigError(f"{key} must be finite, got {value}.")
     _validate_batches_and_steps(config)
     _validate_images(config)
+    if not trained:
+        _validate_normalisation(config)
     _validate_adversarial(config)
 
 
@@ -217,6 +221,22 @@ def _validate_images(config: ConfigDict) -> None:
                 f"{key} has {len(values)} numbers; with data.channels={config.data.channels} give "
                 f"--config.{key}=NUMBER, or {config.data.channels} numbers."
             )
+
+
+def _validate_normalisation(config: ConfigDict) -> None:
+    """Raises if data.mean or data.std are those of images in [0, 255], since images are in [0, 1] here."""
+    wrong = [v for v in config.data.mean if not 0 <= v <= 1]
+    if wrong:
+        raise ConfigError(
+            f"data.mean has {wrong[0]:g}, but images are in [0, 1] before they are normalised, so a mean lies in [0, "
+            f"1]; divide the means of 8-bit values by 255: {wrong[0]:g} becomes {wrong[0] / 255:.3f}."
+        )
+    wrong = [v for v in config.data.std if v > 1]
+    if wrong:
+        raise ConfigError(
+            f"data.std has {wrong[0]:g}, but images are in [0, 1] before they are normalised, so a standard "
+            f"deviation is at most 1; divide those of 8-bit values by 255: {wrong[0]:g} becomes {wrong[0] / 255:.3f}."
+        )
 
 
 def _validate_adversarial(config: ConfigDict) -> None:

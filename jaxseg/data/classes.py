@@ -1,7 +1,5 @@
 """The meaning of the values in a folder's masks, from `classes.json`, the configuration, or the masks themselves."""
 
-import functools
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,17 +11,10 @@ from jaxseg.data.classes_file import EXAMPLE, ClassesFile
 from jaxseg.data.contents import read_contents
 from jaxseg.data.images import read_header
 from jaxseg.data.masks import Palette
+from jaxseg.data.notes import note
 from jaxseg.errors import DataError
 from jaxseg.pictures import default_colors
 from jaxseg.types import IGNORE
-
-_LOG = logging.getLogger(__name__)
-
-
-@functools.cache
-def note(sentence: str) -> None:
-    """Logs a sentence only the first time: every split gives the same notes."""
-    _LOG.warning(sentence)
 
 
 class Meaning(NamedTuple):

@@ -4,7 +4,7 @@
      "ignore_index": 255, "ignore_colour": [0, 0, 0]}
 
 `classes` is a list. An entry is an object, of which only the name is required, or the name alone. Without an index the
-classes are counted from 0. Everything that is not understood is an error.
+classes are counted from 0. Whatever may be meant as one of these keys and is not understood is an error.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxseg.data.masks import Color, Palette, check_color
+from jaxseg.data.notes import note
 from jaxseg.errors import DataError, nearest
 from jaxseg.types import IGNORE
 
@@ -149,10 +150,19 @@ def _color(entry: dict[str, Any], key: str, other: str, where: str) -> Color | N
 
 
 def _check_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in entry:
-        if key not in known:
-            british = [name for name in known if not name.endswith("color")]
-            raise DataError(f"{where} has the unknown key {key!r}.{nearest(key, british)}")
+    """Raises DataError for an unknown key that may be meant as a known one: by its name, or by a value such as theirs.
+
+    A key that cannot be meant so, such as a share of the pixels or a description, is left out with a warning.
+    """
+    british = [name for name in known if not name.endswith("color")]
+    for key, value in entry.items():
+        if key in known:
+            continue
+        hint = nearest(key, british)
+        if type(value) is int or isinstance(value, list) or "Did you mean" in hint:
+            raise DataError(f"{where} has the unknown key {key!r}.{hint}")
+        file, _, _ = where.partition(",")
+        note(f"{file} has the key {key!r}, which is not used. The keys of classes.json are: {', '.join(british)}.")
 
 
 def _check_different(path: Path, what: str, values: Any, names: Any) -> None:

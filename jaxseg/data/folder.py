@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jaxseg.data.base import Example
-from jaxseg.data.classes import Labeller, find_meaning, note
+from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
 from jaxseg.data.contents import compare_palettes, lossy_mask, read_contents, sample
 from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.layout import choose, existing, find_layout
 from jaxseg.data.masks import check_palette
+from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair, match
 from jaxseg.errors import DataError
 
@@ -127,16 +128,17 @@ class FolderSource:
         height, width = read_header(self.pairs[index].mask)[:2]
         return height, width
 
+    def turned(self) -> list[str]:
+        """Returns the names of the images that an EXIF orientation turns while their masks have none."""
+        return [p.name for p in self.pairs if _orientation(p.image) != 1 and _orientation(p.mask) == 1]
+
     def _check_headers(self) -> None:
         with ThreadPoolExecutor() as pool:
             list(pool.map(self._check_header, self.pairs))  # raises the first error
 
     def _check_header(self, pair: Pair) -> None:
-        image, mask = read_header(pair.image), read_header(pair.mask)
-        _check_sizes(pair, image[:2], mask[:2])
-        if mask.lossy:
-            raise DataError(lossy_mask(pair.mask, mask.lossy))
-        if mask.mode in _COLOR_MODES and self.palette is None:
+        mode = _check_headers_of(pair)
+        if mode in _COLOR_MODES and self.palette is None:
             read_mask(pair.mask)  # raises an error that names the colours
 
     def _check_masks(self, every: Sequence[Path]) -> None:
@@ -167,6 +169,39 @@ class FolderSource:
             for path, content in contents.items():
                 if path not in others.values():
                     self._labeller.check(content.values, path)
+
+
+def find_faults(directory: str | Path, split: str, *, former: bool = False) -> list[str]:
+    """Returns a sentence for each file that cannot be used, for a folder that `FolderSource` cannot open.
+
+    It looks at the names and headers of the files of one split; a folder without a known layout has none.
+    """
+    try:
+        pairs, problems = match(choose(find_layout(existing(directory), former=former), split, Path(directory)))
+    except DataError:
+        return []
+    for pair in pairs:
+        try:
+            _check_headers_of(pair)
+        except DataError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_headers_of(pair: Pair) -> str:
+    """Returns the mode of the mask; raises DataError if the files of a pair do not fit or the mask is lossy."""
+    image, mask = read_header(pair.image), read_header(pair.mask)
+    _check_sizes(pair, image[:2], mask[:2])
+    if mask.lossy:
+        raise DataError(lossy_mask(pair.mask, mask.lossy))
+    return mask.mode
+
+
+def _orientation(path: Path) -> int:
+    try:
+        return read_header(path).orientation
+    except DataError:
+        return 1
 
 
 def _raise_first(problems: Sequence[str]) -> None:

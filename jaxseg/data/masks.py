@@ -38,11 +38,12 @@ def lossy(image: Image.Image) -> str:
     """Returns the name of the lossy compression of an open image, by its content; "" if there is none."""
     if image.format in _JPEG_FORMATS:
         return _JPEG_FORMATS[image.format]
-    if image.format == "WEBP" and image.fp is not None:
-        place = image.fp.tell()
-        image.fp.seek(0)
-        start = image.fp.read(65536)
-        image.fp.seek(place)
+    file = getattr(image, "fp", None)
+    if image.format == "WEBP" and file is not None:
+        place = file.tell()
+        file.seek(0)
+        start = file.read(65536)
+        file.seek(place)
         return "lossy WebP" if b"VP8 " in start and b"VP8L" not in start else ""
     if image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})

@@ -63,6 +63,11 @@ def check_source(source: Source, config: ConfigDict, split: str) -> None:
             f"data.classes names {len(given)} classes ({', '.join(map(str, given))}), but {what} has "
             f"{len(classes)} ({', '.join(classes)}); leave data.classes empty to take those of the data."
         )
+    if len(classes) == 1:
+        raise DataError(
+            f"{what[0].upper()}{what[1:]} has the one class {classes[0]!r}, so there is nothing to distinguish: "
+            "give what is around it a class of its own (such as background), or ignore fewer values."
+        )
     outputs = config.model.num_classes
     if outputs == 1 and len(classes) != 2:
         raise DataError(f"model.num_classes=1 is for two classes, but {what} has {len(classes)} classes.")

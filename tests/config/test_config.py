@@ -167,6 +167,9 @@ def test_wrong_key_or_type_is_one_sentence(argument, message):
         ("data.channels", 2, "data.channels must be one of 1, 3, 4"),
         ("data.mean", (0.1, 0.2), "data.mean has 2 numbers"),
         ("data.std", (0.0,), "data.std must be a tuple of numbers above 0"),
+        ("data.mean", (123.675, 116.28, 103.53), r"data.mean has 123.675.*123.675 becomes 0.485"),
+        ("data.mean", (-0.1,), "data.mean has -0.1"),
+        ("data.std", (58.395, 57.12, 57.375), r"data.std has 58.395.*58.395 becomes 0.229"),
         ("data.mean", (float("nan"),), "data.mean must be a tuple of finite numbers"),
         ("seed", 2**70, r"seed must be a whole number in \[0, 4294967295\]"),
         ("seed", -1, "seed must be a whole number in"),
@@ -257,11 +260,11 @@ def test_experiment_without_argument_or_with_numbers_of_another_type(tmp_path):
         command.load_experiment(str(path))
     path.write_text(
         EXPERIMENT.replace(
-            "{}", "c.data.mean = [0, 1, 2]; c.model.args.widths = (1, 2); c.eval.every = c.get_ref('steps')"
+            "{}", "c.data.mean = [0, 1, 0.5]; c.model.args.widths = (1, 2); c.eval.every = c.get_ref('steps')"
         )
     )
     config = command.load_experiment(str(path))
-    assert config.data.mean == (0.0, 1.0, 2.0) and config.model.args.widths == (1, 2)
+    assert config.data.mean == (0.0, 1.0, 0.5) and config.model.args.widths == (1, 2)
     set_key(config, "steps", 7)
     assert config.eval.every == 7  # references outlive the check
 

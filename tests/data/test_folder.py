@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxseg.config import default_config, update
-from jaxseg.data import FolderSource, classes, make_source
+from jaxseg.data import FolderSource, make_source, notes
 from jaxseg.data.folder import hold_out
 from jaxseg.data.images import read_header, read_image, read_mask, to_channels
 from jaxseg.data.pairs import Pair
@@ -146,7 +146,7 @@ def test_ignored_zero_moves_the_other_classes_down(tmp_path):
 
 
 def test_masks_of_0_and_255_have_two_classes(tmp_path, caplog):
-    classes.note.cache_clear()
+    notes.note.cache_clear()
     source = everything(make_folder(tmp_path, values=(0, 255)))
     assert source.info.classes == ("background", "foreground")
     np.testing.assert_array_equal(source[0]["label"], mask_of(0, 1))
@@ -542,6 +542,8 @@ def test_file_that_is_no_image(tmp_path):
         ('{"classes": [7]}', "entry 0 of 'classes', has 7, where a name or an object"),
         ('{"classes": [{"id": 2, "name": "sky"}]}', r"has the unknown key 'id'\. Did you mean 'index'"),
         ('{"classes": ["a"], "ignore": 255}', r"has the unknown key 'ignore'\. Did you mean 'ignore_index'"),
+        ('{"classes": ["a"], "void": 0}', "has the unknown key 'void'"),
+        ('{"classes": [{"name": "a", "rgb": [0, 0, 0]}]}', "has the unknown key 'rgb'"),
         ('{"classes": ["a"], "classes": ["b"]}', "the key 'classes' occurs twice"),
         ('{"classes": [{"name": 7}]}', "has the name 7; a text was expected"),
         ('{"classes": [{"name": " "}]}', "has the name ' '; a text was expected"),
@@ -563,6 +565,16 @@ def test_wrong_classes_file(tmp_path, text, message):
     (tmp_path / "classes.json").write_text(text)
     with pytest.raises(DataError, match=message):
         everything(tmp_path)
+
+
+def test_keys_of_classes_file_that_mean_nothing_here_are_named(tmp_path, caplog):
+    notes.note.cache_clear()
+    make_folder(tmp_path)
+    content = '{"source": "mine", "classes": [{"name": "a", "share": 0.2}, {"name": "b", "share": 0.8}, "c"]}'
+    (tmp_path / "classes.json").write_text(content)
+    assert everything(tmp_path).info.classes == ("a", "b", "c")
+    assert caplog.text.count("classes.json has the key 'share', which is not used") == 1
+    assert "has the key 'source', which is not used" in caplog.text
 
 
 def test_classes_file_of_an_editor_on_windows(tmp_path):
