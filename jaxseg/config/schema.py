@@ -160,6 +160,11 @@ KEYS: dict[str, Key] = {
         "moves none), or former (exactly data.val_fraction, as before 0.2, which took splits inside images/ for names)",
         Literal["stable", "former"],
     ),
+    "data.unlabelled": Key(
+        "",
+        "folder of images without masks, inside data.dir or elsewhere, that training also reads: for "
+        "adversarial.semi_weight, adversarial.unlabelled_weight and the loss term reconstruction; empty: none",
+    ),
     "data.shapes_train": Key(2048, "images in the train split of the shapes data", Count),
     "data.shapes_val": Key(256, "images in the val and test splits of the shapes data", Count),
     "data.workers": Key(

@@ -199,6 +199,7 @@ def validate(config: ConfigDict, *, trained: bool = False) -> None:
     if not trained:
         _validate_normalisation(config)
     _validate_adversarial(config)
+    _validate_unlabelled(config)
 
 
 def _validate_batches_and_steps(config: ConfigDict) -> None:
@@ -221,6 +222,19 @@ def _validate_images(config: ConfigDict) -> None:
                 f"{key} has {len(values)} numbers; with data.channels={config.data.channels} give "
                 f"--config.{key}=NUMBER, or {config.data.channels} numbers."
             )
+
+
+def _validate_unlabelled(config: ConfigDict) -> None:
+    if not config.data.unlabelled:
+        return
+    if config.data.source != "folder":
+        raise ConfigError(f"data.unlabelled needs data.source=folder, got data.source={config.data.source}.")
+    adversarial = config.adversarial.semi_weight or config.adversarial.unlabelled_weight
+    if not adversarial and "reconstruction" not in config.loss.terms:
+        raise ConfigError(
+            "data.unlabelled needs a term that images without labels have: set adversarial.weight and "
+            "adversarial.semi_weight or adversarial.unlabelled_weight above 0, or use the loss term reconstruction."
+        )
 
 
 def _validate_normalisation(config: ConfigDict) -> None:

@@ -32,6 +32,8 @@ def describe(report: Report, config: ConfigDict) -> str:
     largest = ", ".join(f"{value} of {2**bits - 1}" for bits, value in report.largest.items())
     given = f"data.mean {_numbers(config.data.mean)}, data.std {_numbers(config.data.std)}"
     lines.append(f"  images in [0, 1]: mean {mean}; std {std}; largest value {largest} ({given})")
+    if report.unlabelled:
+        lines.append(f"  {len(report.unlabelled)} of them have no labels")
     assert report.source is not None
     names = [*report.source.info.classes, "(ignored)"]
     values = [*range(len(names) - 1), IGNORE]

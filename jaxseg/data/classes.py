@@ -46,6 +46,10 @@ class Labeller:
             self.check(np.unique(mask).tolist(), path)
         return label.astype(np.uint8)
 
+    def ignores(self, values: Iterable[int]) -> bool:
+        """Returns whether every one of the values is ignored."""
+        return all(self._table[v] == IGNORE for v in values)
+
     def check(self, values: Iterable[int], path: str | Path) -> None:
         """Raises DataError if one of the values of the mask `path` belongs to no class and is not ignored."""
         strange = [v for v in values if self._table[v] < 0]
@@ -66,6 +70,7 @@ def find_meaning(
     classes: Sequence[str] = (),
     ignore: int = -1,
     palette: Palette | None = None,
+    unlabelled: bool = False,
     channels: int = 3,
     strict: bool = True,
 ) -> Meaning:
@@ -82,6 +87,7 @@ def find_meaning(
         classes: names, `data.classes`.
         ignore: stored value that is ignored, besides 255; -1 for none.
         palette: `data.palette`, the colour of each value, for masks that store colours.
+        unlabelled: masks that hold nothing but 255 are of use; if all do, two classes are assumed.
         channels: image channels, passed on to the info.
         strict: a mask that cannot be read is an error; otherwise it is left out, if other masks can be read.
 
@@ -93,7 +99,7 @@ def find_meaning(
         raise DataError(f"data.classes gives the name {repeated!r} to two classes; each class needs its own.")
     if file is not None:
         return _from_file(file, masks, ignore, palette, channels, strict)
-    values = _from_palette(palette, ignore) if palette else _from_masks(masks, len(classes), ignore, strict)
+    values = _from_palette(palette, ignore) if palette else _from_masks(masks, len(classes), ignore, strict, unlabelled)
     if len(classes) not in (0, len(values)):
         where = "data.palette" if palette else f"the masks in {directory}"
         raise DataError(
@@ -110,7 +116,7 @@ def _from_palette(palette: Palette, ignore: int) -> tuple[int, ...]:
     return tuple(v for v in palette.values if v != ignore)
 
 
-def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool) -> tuple[int, ...]:
+def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool, unlabelled: bool) -> tuple[int, ...]:
     """Returns the values that are classes: as many as there are names, or all values up to the largest that occurs."""
     where = stored_values(masks, strict)
     found = sorted(v for v in where if v not in (ignore, IGNORE))
@@ -129,6 +135,9 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool) ->
                 f"holds {_show([v for v in outside if where[v] == where[outside[0]]])}.{_lossy(where[outside[0]])}"
             )
         return values[:named]
+    if unlabelled and not found:
+        note("No mask holds a class: two classes are assumed, which no pixel has. data.classes names others.")
+        return values[:2]
     if len(found) < 2 or largest + 1 > 2 * len(found) + 2:
         dense = next((i for i, v in enumerate(found) if v != values[i]), len(found))  # found[:dense] has no gap
         if not strict and dense > 1:

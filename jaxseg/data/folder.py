@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from jaxseg.data.base import Example
 from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
@@ -21,8 +23,9 @@ from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.layout import choose, existing, find_layout
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
-from jaxseg.data.pairs import Pair, match
+from jaxseg.data.pairs import Pair, match, without_masks
 from jaxseg.errors import DataError
+from jaxseg.types import IGNORE
 
 _COLOR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 
@@ -43,6 +46,10 @@ class FolderSource:
         division: which images these are. "stable": those whose hash is below the share, so that an image stays where it
             is when others are added; about the share. "former": exactly the share, as before 0.2, which also knew no
             splits inside images/, and did not follow links to folders.
+        unlabelled: images whose masks are ignored everywhere are of use to the training: without split folders none of
+            them is held out (except by division="former").
+        unlabelled_dir: a folder of images without masks, which this split also has; relative to `directory`. Their
+            labels are IGNORE everywhere.
         channels: 1, 3 or 4; images are converted.
         strict: raise at the first error in the files. Otherwise `problems` lists the files without a partner, and
             palettes that contradict each other, and an error inside a file is raised when its example is read.
@@ -61,6 +68,8 @@ class FolderSource:
         palette: Sequence[Sequence[int]] = (),
         val_fraction: float = 0.1,
         division: str = "stable",
+        unlabelled: bool = False,
+        unlabelled_dir: str = "",
         channels: int = 3,
         strict: bool = True,
     ):
@@ -68,8 +77,11 @@ class FolderSource:
         former = division == "former"
         layout = find_layout(self.directory, former=former)
         folders = choose(layout, split, self.directory)
-        self.pairs, problems = match(folders, former=former)
-        self.problems = tuple(problems)
+        every_pair, problems = match(folders, former=former)
+        without, more = (
+            without_masks(self.directory / Path(unlabelled_dir).expanduser()) if unlabelled_dir else ([], [])
+        )
+        self.pairs, self.problems = every_pair, (*problems, *more)
         if strict:
             _raise_first(self.problems)
         total = len(self.pairs)
@@ -87,10 +99,11 @@ class FolderSource:
         # Without a palette, the colours of classes.json define masks of colours; palette files are read as indices.
         self._keep_indices = given is None
         self.palette = given or (self._file.palette() if self._file is not None else None)
+        self.pairs = self.pairs + without
         if strict:
             self._check_headers()
         every = [folders] if layout.undivided is not None else [f for f in layout.splits.values() if f.exist]
-        masks = [pair.mask for parts in every for pair in match(parts, former=former)[0]]
+        masks = [pair.mask for parts in every for pair in match(parts, former=former)[0] if pair.mask is not None]
         meaning = find_meaning(
             self.directory,
             masks,
@@ -98,10 +111,15 @@ class FolderSource:
             classes=classes,
             ignore=ignore,
             palette=given,
+            unlabelled=unlabelled,
             channels=channels,
             strict=strict,
         )
         self.info, self._labeller = meaning.info, Labeller(meaning)
+        if unlabelled and layout.undivided is not None and not former:
+            self.pairs = self._hold_out_labelled(every_pair, val_fraction) + without
+            if strict:
+                self._check_headers()
         self._check_masks(masks)
 
     def __len__(self) -> int:
@@ -117,6 +135,8 @@ class FolderSource:
         if not self._strict:  # else every header was checked at the start
             self._check_header(pair)
         image = read_image(pair.image, self.info.channels)
+        if pair.mask is None:
+            return {"image": image, "label": np.full(image.shape[:2], IGNORE, np.uint8)}
         mask = read_mask(pair.mask, self.palette, keep_indices=self._keep_indices)
         _check_sizes(pair, image.shape[:2], mask.shape)
         return {"image": image, "label": self._labeller(mask, pair.mask)}
@@ -125,12 +145,25 @@ class FolderSource:
         return self.pairs[index].name
 
     def label_size(self, index: int) -> tuple[int, int]:
-        height, width = read_header(self.pairs[index].mask)[:2]
+        pair = self.pairs[index]
+        height, width = read_header(pair.image if pair.mask is None else pair.mask)[:2]
         return height, width
+
+    def _hold_out_labelled(self, pairs: list[Pair], fraction: float) -> list[Pair]:
+        """Returns the train or the held-out pairs, and holds out none without a label if others have one."""
+        masks = [pair.mask for pair in pairs if pair.mask is not None]
+        contents = read_contents(masks, self.palette, keep_indices=self._keep_indices)
+        void = {m for m, c in zip(masks, contents) if not isinstance(c, DataError) and self._labeller.ignores(c.values)}
+        labelled = [pair for pair in pairs if pair.mask not in void] or pairs
+        chosen = set(hold_out(labelled, self.split, fraction))
+        if self.split == "train":
+            chosen |= set(pairs) - set(labelled)
+        return [pair for pair in pairs if pair in chosen]
 
     def turned(self) -> list[str]:
         """Returns the names of the images that an EXIF orientation turns while their masks have none."""
-        return [p.name for p in self.pairs if _orientation(p.image) != 1 and _orientation(p.mask) == 1]
+        labelled = [(p, p.mask) for p in self.pairs if p.mask is not None]
+        return [p.name for p, mask in labelled if _orientation(p.image) != 1 and _orientation(mask) == 1]
 
     def _check_headers(self) -> None:
         with ThreadPoolExecutor() as pool:
@@ -138,7 +171,7 @@ class FolderSource:
 
     def _check_header(self, pair: Pair) -> None:
         mode = _check_headers_of(pair)
-        if mode in _COLOR_MODES and self.palette is None:
+        if pair.mask is not None and mode in _COLOR_MODES and self.palette is None:
             read_mask(pair.mask)  # raises an error that names the colours
 
     def _check_masks(self, every: Sequence[Path]) -> None:
@@ -147,7 +180,7 @@ class FolderSource:
         Only some of many masks are read, and with them one of each other split; the others are checked when they are
         needed. Where not `strict` all are read, and the values are checked when the examples are.
         """
-        own = [pair.mask for pair in self.pairs]
+        own = [pair.mask for pair in self.pairs if pair.mask is not None]
         chosen = sample(own) if self._strict else own
         if len(chosen) < len(own):
             note(
@@ -190,7 +223,10 @@ def find_faults(directory: str | Path, split: str, *, former: bool = False) -> l
 
 def _check_headers_of(pair: Pair) -> str:
     """Returns the mode of the mask; raises DataError if the files of a pair do not fit or the mask is lossy."""
-    image, mask = read_header(pair.image), read_header(pair.mask)
+    image = read_header(pair.image)
+    if pair.mask is None:
+        return ""
+    mask = read_header(pair.mask)
     _check_sizes(pair, image[:2], mask[:2])
     if mask.lossy:
         raise DataError(lossy_mask(pair.mask, mask.lossy))

@@ -10,11 +10,11 @@ from jaxseg.errors import DataError
 
 
 class Pair(NamedTuple):
-    """The files of one example, and the name that they share."""
+    """The files of one example, and the name that they share; `mask` is None for an image without labels."""
 
     name: str
     image: Path
-    mask: Path
+    mask: Path | None
 
 
 def match(folders: Folders, *, former: bool = False) -> tuple[list[Pair], list[str]]:
@@ -37,6 +37,21 @@ def match(folders: Folders, *, former: bool = False) -> tuple[list[Pair], list[s
     if former:
         pairs = [p._replace(name=p.image.relative_to(folders.images).with_suffix("").as_posix()) for p in pairs]
     return pairs, problems
+
+
+def without_masks(folder: Path) -> tuple[list[Pair], list[str]]:
+    """Returns the images of a folder, or of images/ in it, as pairs without a mask, named after the folder.
+
+    Raises:
+        DataError: if there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder} (data.unlabelled), which should hold images without masks.")
+    inside = folder / "images" if (folder / "images").is_dir() else folder
+    files, problems = _by_name(inside, False)
+    if not files:
+        raise DataError(f"{inside} (data.unlabelled) has no images: no {', '.join(SUFFIXES)} file.")
+    return [Pair(f"{folder.name}/{name}", path, None) for name, path in files.items()], problems
 
 
 def _by_name(folder: Path, former: bool) -> tuple[dict[str, Path], list[str]]:

@@ -38,6 +38,8 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
             palette=data.palette,
             val_fraction=data.val_fraction,
             division=data.division,
+            unlabelled=learns_without_labels(config),
+            unlabelled_dir=data.unlabelled if split == data.train_split else "",
             channels=data.channels,
             strict=strict,
         )
@@ -49,6 +51,11 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         raise ConfigError(f"There is no data set data.source={data.source!r}.{nearest(data.source, SOURCES)}")
     check_source(source, config, split)
     return source
+
+
+def learns_without_labels(config: ConfigDict) -> bool:
+    """Returns whether images whose labels are all ignored can teach the network of a configuration anything."""
+    return config.adversarial.weight > 0 or "reconstruction" in config.loss.terms
 
 
 def check_source(source: Source, config: ConfigDict, split: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxseg.config import ConfigDict
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
-from jaxseg.data.sources import make_source
+from jaxseg.data.sources import learns_without_labels, make_source
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
@@ -51,6 +51,7 @@ class Report:
         pixels: i64[256], pixels of each label value; IGNORE at 255.
         present: i64[256], images in which each label value occurs.
         readable: indices of the examples that could be read.
+        unlabelled: names of the examples of which every pixel is ignored.
         largest: {8 or 16 bits: the largest value in images of so many bits}.
         mean, square: f64[c], sums over images of the means of the values in [0, 1] and of their squares.
         source: the split itself; None if it could not be opened.
@@ -64,6 +65,7 @@ class Report:
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     present: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     readable: list[int] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
     largest: dict[int, int] = field(default_factory=dict)
     mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
     square: np.ndarray = field(default_factory=lambda: np.zeros(1))
@@ -96,9 +98,10 @@ def survey(config: ConfigDict, split: str) -> Report:
                 continue
             _add(report, index, example)
             if example.pixels[IGNORE] == example.pixels.sum():
-                report.problems.append(f"Every pixel of {source.name(index)} ({split}) is ignored.")
+                report.unlabelled.append(source.name(index))
     report.images = len(report.readable)
     report.remarks += _about_images(report)
+    _judge_unlabelled(report, config)
     return report
 
 
@@ -123,6 +126,22 @@ def _add(report: Report, index: int, example: Example) -> None:
     report.square = report.square + example.square
     before = report.largest[example.bits] if example.bits in report.largest else 0
     report.largest[example.bits] = max(before, example.largest)
+
+
+def _judge_unlabelled(report: Report, config: ConfigDict) -> None:
+    """Adds images without labels to the problems, unless the training learns from them; says so if it does not yet."""
+    reconstructs = "reconstruction" in config.loss.terms
+    used = learns_without_labels(config) and (report.split == config.data.train_split or reconstructs)
+    if not used:
+        where = "" if not learns_without_labels(config) else " Move it to the training split: here it scores nothing."
+        report.problems += [f"Every pixel of {name} ({report.split}) is ignored.{where}" for name in report.unlabelled]
+    elif report.unlabelled and not (
+        reconstructs or config.adversarial.semi_weight or config.adversarial.unlabelled_weight
+    ):
+        report.remarks.append(
+            f"{len(report.unlabelled)} images of {report.split} have no labels; they teach something only with "
+            "adversarial.semi_weight or adversarial.unlabelled_weight above 0."
+        )
 
 
 def _about_images(report: Report) -> list[str]:
@@ -153,7 +172,7 @@ def about_classes(reports: Sequence[Report]) -> list[str]:
     names = opened[0].source.info.classes
     pixels = np.sum([r.pixels for r in opened], axis=0)[: len(names)]
     total = max(pixels.sum(), 1)
-    absent = [name for name, count in zip(names, pixels) if not count]
+    absent = [name for name, count in zip(names, pixels) if not count] if pixels.any() else []
     rare = [
         f"{name} ({count} pixels, {count / total:.4%})"
         for name, count in zip(names, pixels)
