@@ -177,7 +177,7 @@ class FolderSource:
     def _check_masks(self, every: Sequence[Path]) -> None:
         """Compares the palettes of masks, and, if `strict`, the values with the classes, before anything is trained.
 
-        Only some of many masks are read, and with them one of each other split; the others are checked when they are
+        Only some of many masks are read, and with them two of the other splits; the others are checked when they are
         needed. Where not `strict` all are read, and the values are checked when the examples are.
         """
         own = [pair.mask for pair in self.pairs if pair.mask is not None]
@@ -187,20 +187,22 @@ class FolderSource:
                 f"The values in {len(chosen)} of the {len(own)} masks of {self.split} are checked now, the others when "
                 "they are read; python -m jaxseg.data.check reads all."
             )
-        others = {path.parent: path for path in every if path not in set(own)}
-        chosen += [path for path in others.values()]
+        known = set(own)
+        others = [path for path in every if path not in known]
+        others = others[:1] + others[1:][-1:]
+        chosen = chosen + others
         contents = {}
         for path, content in zip(chosen, read_contents(chosen, self.palette, keep_indices=self._keep_indices)):
             if not isinstance(content, DataError):
                 contents[path] = content
-            elif self._strict and path not in others.values():
+            elif self._strict and path not in others:
                 raise content
         problems, self.remarks = compare_palettes(contents if self._keep_indices else {}, self._file)
         self.problems += tuple(problems)
         if self._strict:
             _raise_first(problems)
             for path, content in contents.items():
-                if path not in others.values():
+                if path not in others:
                     self._labeller.check(content.values, path)
 
 
