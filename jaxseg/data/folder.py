@@ -20,7 +20,7 @@ from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
 from jaxseg.data.contents import compare_palettes, lossy_mask, read_contents, sample
 from jaxseg.data.images import read_header, read_image, read_mask
-from jaxseg.data.layout import choose, existing, find_layout
+from jaxseg.data.layout import choose, existing, find_layout, unread_lists
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair, match, without_masks
@@ -82,6 +82,7 @@ class FolderSource:
             without_masks(self.directory / Path(unlabelled_dir).expanduser()) if unlabelled_dir else ([], [])
         )
         self.pairs, self.problems = every_pair, (*problems, *more)
+        self.remarks = _about_lists(self.directory) if layout.undivided is not None else ()
         if strict:
             _raise_first(self.problems)
         total = len(self.pairs)
@@ -161,9 +162,9 @@ class FolderSource:
         return [pair for pair in pairs if pair in chosen]
 
     def turned(self) -> list[str]:
-        """Returns the names of the images that an EXIF orientation turns while their masks have none."""
+        """Returns the names of the images whose EXIF orientation is another than that of their masks."""
         labelled = [(p, p.mask) for p in self.pairs if p.mask is not None]
-        return [p.name for p, mask in labelled if _orientation(p.image) != 1 and _orientation(mask) == 1]
+        return [p.name for p, mask in labelled if _orientation(p.image) != _orientation(mask)]
 
     def _check_headers(self) -> None:
         with ThreadPoolExecutor() as pool:
@@ -197,13 +198,26 @@ class FolderSource:
                 contents[path] = content
             elif self._strict and path not in others:
                 raise content
-        problems, self.remarks = compare_palettes(contents if self._keep_indices else {}, self._file)
+        problems, remarks = compare_palettes(contents if self._keep_indices else {}, self._file)
         self.problems += tuple(problems)
+        self.remarks += tuple(remarks)
         if self._strict:
             _raise_first(problems)
             for path, content in contents.items():
                 if path not in others:
                     self._labeller.check(content.values, path)
+
+
+def _about_lists(directory: Path) -> tuple[str, ...]:
+    lists = unread_lists(directory)
+    if not lists:
+        return ()
+    sentence = (
+        f"{directory} holds {', '.join(lists)}, which are not read: the images are divided into train and val by their "
+        "names. For the splits of these lists sort the images and masks into folders train/, val/, test/."
+    )
+    note(sentence)
+    return (sentence,)
 
 
 def find_faults(directory: str | Path, split: str, *, former: bool = False) -> list[str]:

@@ -1,5 +1,6 @@
 """The layouts of a folder of images and masks, and the splits that a layout has."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ EXPECTED = (
     "expected DIR/images and DIR/masks; or for splits of your own DIR/train/images, DIR/train/masks, DIR/val/images, "
     "DIR/val/masks, or DIR/images/train, DIR/masks/train, DIR/images/val, DIR/masks/val"
 )
-_SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
+# Also with a year or number, as in train2017.
+_SPLIT_NAME = re.compile(r"(train|training|val|valid|validation|test|testing)[-_ ]?\d*", re.IGNORECASE)
 
 
 class Folders(NamedTuple):
@@ -104,9 +106,19 @@ def choose(layout: Layout, split: str, directory: Path) -> Folders:
 
 
 def _hint(split: str, layout: Layout) -> str:
-    """Returns how to name the validation split, if the folder has one under another name."""
-    other = next((name for name in layout.splits if name.lower() in ("val", "valid", "validation")), None)
-    return f" Give --config.data.val_split={other}." if split == "val" and other is not None else ""
+    """Returns how to name the training or validation split, if the folder has one under another name."""
+    if split not in ("train", "val"):
+        return ""
+    other = next((name for name in layout.splits if name.lower().startswith(split)), None)
+    return f" Give --config.data.{split}_split={other}." if other is not None else ""
+
+
+def unread_lists(directory: Path) -> list[str]:
+    """Returns the names of files such as train.txt, which list the images of a split and are not read."""
+    files = sorted(
+        p for p in directory.iterdir() if p.suffix.lower() in (".txt", ".csv", ".json", ".lst") and p.is_file()
+    )
+    return [p.name for p in files if _is_split_name(p.stem)]
 
 
 def _holds_parts(folder: Path) -> bool:
@@ -114,7 +126,7 @@ def _holds_parts(folder: Path) -> bool:
 
 
 def _is_split_name(name: str) -> bool:
-    return name.lower() in _SPLIT_NAMES
+    return _SPLIT_NAME.fullmatch(name) is not None
 
 
 def _inner_splits(whole: Folders) -> list[str]:

@@ -45,6 +45,27 @@ def test_splits_inside_images_are_those_around(tmp_path, inside, val):
             FolderSource(tmp_path, "val")
 
 
+def test_splits_with_a_year_are_named_by_the_user(tmp_path):
+    for split in ("train2017", "val2017"):
+        add(tmp_path, split, "ab" if split == "val2017" else "cde")
+    with pytest.raises(DataError, match=r"no folder 'train'.*Give --config\.data\.train_split=train2017"):
+        FolderSource(tmp_path, "train")
+    with pytest.raises(DataError, match=r"no folder 'val'.*Give --config\.data\.val_split=val2017"):
+        FolderSource(tmp_path, "val")
+    assert names(FolderSource(tmp_path, "val2017")) == ["a", "b"]
+
+
+def test_lists_of_splits_that_are_not_read_are_named(tmp_path, caplog):
+    add(tmp_path, "")
+    for name in ("train.txt", "val.txt", "readme.txt"):
+        (tmp_path / name).write_text("a")
+    assert "holds train.txt, val.txt, which are not read" in FolderSource(tmp_path, "train").remarks[0]
+    assert "train.txt" in caplog.text
+    add(tmp_path / "split", "train")
+    (tmp_path / "split" / "train.txt").write_text("a")
+    assert FolderSource(tmp_path / "split", "train").remarks == ()
+
+
 def test_sub_folders_inside_a_split_are_part_of_the_name(tmp_path):
     for split in ("train/x", "train/y", "val/x"):
         add(tmp_path, split)

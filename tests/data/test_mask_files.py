@@ -119,7 +119,7 @@ def test_greys_and_unused_colours_of_a_palette_say_nothing(tmp_path):
     save(tmp_path / "masks" / "a.png", indexed(labels(0, 1, 2), [*RGB, (1, 2, 3)]))
     save(tmp_path / "masks" / "b.png", indexed(labels(0, 1, 255), [*RGB[:2], *[(9, 9, 9)] * 254]))
     save(tmp_path / "masks" / "c.png", indexed(labels(0, 1, 2), [(i, i, i) for i in range(256)]))
-    assert everything(tmp_path).remarks == []
+    assert everything(tmp_path).remarks == ()
     describe(tmp_path, *({"name": str(i), "colour": [i, 9, 9]} for i in range(3)))
     source = everything(tmp_path)
     assert len(source.remarks) == 1 and "the index counts, not the colour" in source.remarks[0]
