@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxseg.data.listing import is_hidden, list_images, sub_folders
+from jaxseg.data.notes import note
 from jaxseg.errors import DataError, nearest
 
 EXPECTED = (
@@ -71,6 +72,12 @@ def find_layout(directory: Path, *, former: bool = False) -> Layout:
         return Layout({name: Folders(directory / name / "images", directory / name / "masks") for name in outer}, None)
     whole = Folders(directory / "images", directory / "masks")
     if former:
+        named = [name for name in sub_folders(whole.images) if _is_split_name(name)] if whole.images.is_dir() else []
+        if named:
+            note(
+                f"data.division=former: {', '.join(named)} in {whole.images} are no splits but part of the names, so "
+                "the images of all of them are divided into train and val."
+            )
         return Layout({}, whole)
     beside = [name for name in outer if _is_split_name(name)]
     if beside:

@@ -158,8 +158,8 @@ def _about_images(report: Report) -> list[str]:
     if turned:
         remarks.append(
             f"{len(turned)} of {len(report.source or ())} images of {report.split}, such as {turned[0]}, are turned by "
-            "their EXIF orientation in another way than their masks, if these have the tag at all. Look at the picture: "
-            "the mask must fit the upright image."
+            "their EXIF orientation in another way than their masks, if these have the tag at all. Look at the "
+            "picture: the mask must fit the upright image."
         )
     return remarks
 

@@ -9,6 +9,7 @@ from jaxseg import build, losses, metrics
 from jaxseg.config import KEYS, ConfigDict, from_dict, set_key, to_dict
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
+from jaxseg.data.notes import note
 from jaxseg.errors import ConfigError
 from jaxseg.run.workdir import holds_checkpoint, read_config
 
@@ -66,6 +67,7 @@ def with_stored_division(config: ConfigDict, workdir: Path) -> ConfigDict:
         return config
     if stored == default:
         return config
+    note(f"The run in {workdir} keeps data.division={stored}, with which it was started.")
     kept = from_dict(to_dict(config))
     set_key(kept, "data.division", stored)
     return kept
