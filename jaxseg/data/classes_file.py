@@ -7,7 +7,9 @@
 classes are counted from 0. Whatever may be meant as one of these keys and is not understood is an error.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,16 +67,17 @@ def read_classes_file(directory: Path) -> ClassesFile | None:
     content = _load(path)
     if not isinstance(content, dict):
         raise DataError(f"{path} holds {_kind(content)}, where an object was expected: {EXAMPLE}.")
-    _check_keys(content, _KEYS, str(path))
-    if "classes" not in content:
-        raise DataError(f"{path} has no key 'classes'; {EXAMPLE} was expected.")
-    entries = content["classes"]
-    if not isinstance(entries, list) or not entries:
-        raise DataError(
-            f"{path} has {_kind(entries)} as 'classes', where a list with an entry for each class was expected: "
-            f"{EXAMPLE}."
-        )
-    listed = [_entry(path, position, entry) for position, entry in enumerate(entries)]
+    wrong: list[str] = []
+    with _collected(wrong):
+        _check_keys(content, _KEYS, str(path))
+    listed: list[dict[str, Any]] = []
+    with _collected(wrong):
+        entries = _entries(path, content)
+        for position, entry in enumerate(entries):
+            with _collected(wrong):
+                listed.append(_entry(path, position, entry))
+    if wrong:
+        raise DataError(" ".join(wrong))
     names, given = tuple(e["name"] for e in listed), [e["index"] if "index" in e else None for e in listed]
     values = tuple(position if index is None else index for position, index in enumerate(given))
     if None in given and any(index not in (None, position) for position, index in enumerate(given)):
@@ -85,6 +88,28 @@ def read_classes_file(directory: Path) -> ClassesFile | None:
     colors = tuple(_color(e, "colour", "color", f"{path}, in the class {e['name']!r},") for e in listed)
     ignore, ignore_color = _ignored(path, content, names, values)
     return ClassesFile(path, names, values, colors, ignore, ignore_color)
+
+
+@contextlib.contextmanager
+def _collected(wrong: list[str]) -> Iterator[None]:
+    """Adds the message of a DataError of the body to `wrong`, so that all of a file's mistakes are named at once."""
+    try:
+        yield
+    except DataError as error:
+        wrong.append(str(error))
+
+
+def _entries(path: Path, content: dict[str, Any]) -> list[Any]:
+    """Returns the list of classes."""
+    if "classes" not in content:
+        raise DataError(f"{path} has no key 'classes'; {EXAMPLE} was expected.")
+    entries = content["classes"]
+    if not isinstance(entries, list) or not entries:
+        raise DataError(
+            f"{path} has {_kind(entries)} as 'classes', where a list with an entry for each class was expected: "
+            f"{EXAMPLE}."
+        )
+    return entries
 
 
 def _load(path: Path) -> Any:

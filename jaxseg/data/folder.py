@@ -82,6 +82,9 @@ class FolderSource:
             without_masks(self.directory / Path(unlabelled_dir).expanduser()) if unlabelled_dir else ([], [])
         )
         self.pairs, self.problems = every_pair, (*problems, *more)
+        if unlabelled:
+            own_folder = " Images without masks belong into a folder of their own, which data.unlabelled names."
+            self.problems = tuple(p + own_folder * ("has no mask" in p) for p in self.problems)
         self.remarks = _about_lists(self.directory) if layout.undivided is not None else ()
         if strict:
             _raise_first(self.problems)

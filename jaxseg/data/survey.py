@@ -112,8 +112,9 @@ def _read(source: Source, index: int) -> Example | DataError:
         return error
     image, label = example["image"], example["label"]
     bits = 16 if image.dtype == np.uint16 else 8
-    values = image.reshape(-1, image.shape[-1]) / np.float32(2**bits - 1)
-    mean, square = values.mean(0, dtype=np.float64), np.square(values).mean(0, dtype=np.float64)
+    top, values = 2**bits - 1, image.reshape(-1, image.shape[-1])
+    mean = values.mean(0, dtype=np.float64) / top
+    square = np.einsum("pc,pc->c", values, values, dtype=np.float64) / (len(values) * top**2)
     return Example(label.shape, np.bincount(label.ravel(), minlength=256), mean, square, int(image.max()), bits)
 
 

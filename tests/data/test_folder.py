@@ -539,6 +539,7 @@ def test_file_that_is_no_image(tmp_path):
         ('{"classes": []}', "has a list of 0 entries as 'classes', where a list with an entry"),
         ('{"classes": {"sky": 2, "road": 0}}', r"has an object \(a map\) as 'classes', where a list"),
         ('{"classes": "sky, road"}', "has 'sky, road' as 'classes', where a list"),
+        ('{"classes": [7, {"nam": "a"}], "ignore": 1}', r"key 'ignore'\..*entry 0 .* has 7, .*entry 1 .*key 'nam'\."),
         ('{"classes": [7]}', "entry 0 of 'classes', has 7, where a name or an object"),
         ('{"classes": [{"id": 2, "name": "sky"}]}', r"has the unknown key 'id'\. Did you mean 'index'"),
         ('{"classes": ["a"], "ignore": 255}', r"has the unknown key 'ignore'\. Did you mean 'ignore_index'"),

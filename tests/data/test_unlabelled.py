@@ -87,6 +87,12 @@ def test_an_autoencoder_needs_no_labels_at_all(folder):
         make_source(config_of(folder), "train")
 
 
+def test_an_image_without_a_mask_beside_the_others_is_sent_to_the_folder(folder):
+    (folder / "masks" / "03.png").unlink()
+    with pytest.raises(DataError, match=r"03\.png has no mask .* a folder of their own, which data\.unlabelled names"):
+        make_source(config_of(folder, **ADVERSARIAL), "train")
+
+
 def test_a_folder_of_unlabelled_images_that_is_missing_or_empty(folder):
     with pytest.raises(DataError, match=r"There is no folder .*nothing \(data\.unlabelled\)"):
         make_source(config_of(folder, data__unlabelled="nothing", **ADVERSARIAL), "train")
