@@ -8,11 +8,11 @@ import pytest
 from helpers.tiny_training import ROOT, arguments
 from PIL import Image
 
-from jaxseg.config import command, update
+from jaxseg.config import command, default_config, to_dict, update
 from jaxseg.data import pipeline
 from jaxseg.errors import ConfigError, OutOfMemoryError, is_out_of_memory, naming_lack_of_memory
 from jaxseg.run.data import class_weights
-from jaxseg.train import main
+from jaxseg.train import main, train
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +157,25 @@ def test_workdir_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert main(arguments(tmp_path / "file" / "run")) == 1
     assert f"The workdir {tmp_path / 'file' / 'run'} cannot be written" in capsys.readouterr().err
+
+
+def test_a_resumed_run_reads_the_images_of_its_own_division(tmp_path, monkeypatch):
+    """A run of form 2, from before data.division, resumed by the same command."""
+    seen = []
+
+    def load(config):
+        seen.append(config.data.division)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("jaxseg.train.load_problem", load)
+    config = default_config()
+    update(config, data__source="folder")
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    for form in (2, 3):
+        stored = to_dict(config) | {"format": form}
+        if form == 2:
+            del stored["data"]["division"]
+        (tmp_path / "config.json").write_text(json.dumps(stored))
+        with pytest.raises(ConfigError, match="far enough"):
+            train(config, tmp_path, "resume")
+    assert seen == ["former", "stable"]
