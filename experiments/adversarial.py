@@ -4,7 +4,8 @@
     python -m jaxseg.train --config experiments/adversarial.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/adversarial.py:folder --config.data.dir=MY_FOLDER
 
-Images whose masks are 255 everywhere count as unlabelled. To learn from them too, as Hung et al. do, give
+Images whose masks are 255 everywhere count as unlabelled, and so do those of a folder without masks that
+--config.data.unlabelled=FOLDER names. To learn from them too, as Hung et al. do, give
 --config.adversarial.unlabelled_weight=0.001 --config.adversarial.semi_weight=0.1. They teach after a quarter of the
 steps, as in the paper; adversarial.unlabelled_from changes that.
 

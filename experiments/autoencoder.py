@@ -4,7 +4,8 @@
     python -m jaxseg.train --config experiments/unet.py --config.model.encoder_weights=runs/autoencoder
 
 The encoder and the decoder learn from the images alone (squared error). The cross-entropy trains only a linear
-classifier of their features; its mIoU says how much these features know about the classes. Masks may be 255 everywhere.
+classifier of their features; its mIoU says how much these features know about the classes. Masks may be 255 everywhere,
+and --config.data.unlabelled=FOLDER adds images without masks.
 
 On the shapes data, with all 8,192 images labelled, the second command reaches .873 and .895 with seeds 0 and 1, and
 the U-Net from random weights .916 and .928: there this start makes the result worse.

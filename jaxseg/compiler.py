@@ -85,7 +85,8 @@ def _known(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the options for this backend that this version of XLA knows and the variable XLA_FLAGS does not set."""
     known = {}
     backend = jax.default_backend()
-    flags = {flag.partition("=")[0].lstrip("-") for flag in os.environ.get("XLA_FLAGS", "").split()}
+    given = os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else ""
+    flags = {flag.partition("=")[0].lstrip("-") for flag in given.split()}
     for name, value in options[backend].items() if backend in options else ():
         if name in flags:
             continue

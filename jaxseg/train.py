@@ -31,7 +31,7 @@ from jaxseg.parallel import Strategy
 from jaxseg.run import gradients
 from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
-from jaxseg.run.data import Problem, class_weights, load_problem
+from jaxseg.run.data import Problem, class_weights, load_problem, with_stored_division
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
@@ -135,6 +135,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM
         SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
     began = time.monotonic()
+    config = with_stored_division(config, workdir)
     problem = load_problem(config)
     strategy = build.make_strategy(config)
     parts = build.build_parts(config, problem.num_classes, axis_name=strategy.axis_name)

@@ -8,12 +8,12 @@ import pytest
 from helpers.tiny_training import ROOT, arguments
 from PIL import Image
 
-from jaxseg.config import command, update
+from jaxseg.config import command, default_config, to_dict, update
 from jaxseg.data import pipeline
 from jaxseg.errors import ConfigError, OutOfMemoryError, is_out_of_memory, naming_lack_of_memory
 from jaxseg.run.check import check
 from jaxseg.run.data import class_weights
-from jaxseg.train import main
+from jaxseg.train import main, train
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +174,25 @@ def test_batch_norm_of_a_single_value_is_refused_before_anything_compiles(monkey
         check(config)
     update(config, accumulate=1)
     check(config)
+
+
+def test_a_resumed_run_reads_the_images_of_its_own_division(tmp_path, monkeypatch):
+    """A run of form 2, from before data.division, resumed by the same command."""
+    seen = []
+
+    def load(config):
+        seen.append(config.data.division)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("jaxseg.train.load_problem", load)
+    config = default_config()
+    update(config, data__source="folder")
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    for form in (2, 3):
+        stored = to_dict(config) | {"format": form}
+        if form == 2:
+            del stored["data"]["division"]
+        (tmp_path / "config.json").write_text(json.dumps(stored))
+        with pytest.raises(ConfigError, match="far enough"):
+            train(config, tmp_path, "resume")
+    assert seen == ["former", "stable"]

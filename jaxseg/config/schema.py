@@ -154,6 +154,17 @@ KEYS: dict[str, Key] = {
         "share of a folder without splits that is held out for validation",
         Annotated[float, Where(lambda v: 0 < v < 1, "between 0 and 1")],
     ),
+    "data.division": Key(
+        "stable",
+        "which images of a folder without splits are held out: stable (about data.val_fraction, by name; adding images "
+        "moves none), or former (exactly data.val_fraction, as before 0.2, which took splits inside images/ for names)",
+        Literal["stable", "former"],
+    ),
+    "data.unlabelled": Key(
+        "",
+        "folder of images without masks, inside data.dir or elsewhere, that training also reads: for "
+        "adversarial.semi_weight, adversarial.unlabelled_weight and the loss term reconstruction; empty: none",
+    ),
     "data.shapes_train": Key(2048, "images in the train split of the shapes data", Count),
     "data.shapes_val": Key(256, "images in the val and test splits of the shapes data", Count),
     "data.workers": Key(
@@ -267,7 +278,8 @@ RENAMED = {
 
 # The number of the form in which configurations are stored. 1: before a network's needs of its encoder (its holes,
 # levels, taps and up-sampling) held for an encoder that is given by name, and with the momentum of sgd for rmsprop.
-FORMAT = 2
+# 2: before data.division, when folders were divided as by its value "former".
+FORMAT = 3
 # Network -> (part of the names of the encoders that have the fields, what these were for an encoder by name in form 1).
 ENCODER_FIELDS_OF_FORM_1 = {
     "deeplabv3": ("resn", {"multi_grid": (1, 1, 1), "first_dilated": False}),

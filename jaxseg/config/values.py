@@ -143,6 +143,8 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     if form < 2:
         _write_out_encoder_fields(config)
         _write_out_momentum(config)
+    if form < 3 and config.data.source == "folder":
+        set_key(config, "data.division", "former")
     return config
 
 
@@ -179,8 +181,10 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     ]
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: ConfigDict, *, trained: bool = False) -> None:
     """Checks every value that can be checked without data, model or device.
+
+    `trained`: the configuration is that of a trained run, which keeps a normalisation that a new run may not have.
 
     Raises:
         ConfigError: naming the key, the given value and what is expected.
@@ -192,7 +196,10 @@ def validate(config: ConfigDict) -> None:
             raise ConfigError(f"{key} must be finite, got {value}.")
     _validate_batches_and_steps(config)
     _validate_images(config)
+    if not trained:
+        _validate_normalisation(config)
     _validate_adversarial(config)
+    _validate_unlabelled(config)
 
 
 def _validate_batches_and_steps(config: ConfigDict) -> None:
@@ -215,6 +222,35 @@ def _validate_images(config: ConfigDict) -> None:
                 f"{key} has {len(values)} numbers; with data.channels={config.data.channels} give "
                 f"--config.{key}=NUMBER, or {config.data.channels} numbers."
             )
+
+
+def _validate_unlabelled(config: ConfigDict) -> None:
+    if not config.data.unlabelled:
+        return
+    if config.data.source != "folder":
+        raise ConfigError(f"data.unlabelled needs data.source=folder, got data.source={config.data.source}.")
+    adversarial = config.adversarial.semi_weight or config.adversarial.unlabelled_weight
+    if not adversarial and "reconstruction" not in config.loss.terms:
+        raise ConfigError(
+            "data.unlabelled needs a term that images without labels have: set adversarial.weight and "
+            "adversarial.semi_weight or adversarial.unlabelled_weight above 0, or use the loss term reconstruction."
+        )
+
+
+def _validate_normalisation(config: ConfigDict) -> None:
+    """Raises if data.mean or data.std are those of images in [0, 255], since images are in [0, 1] here."""
+    wrong = [v for v in config.data.mean if not 0 <= v <= 1]
+    if wrong:
+        raise ConfigError(
+            f"data.mean has {wrong[0]:g}, but images are in [0, 1] before they are normalised, so a mean lies in [0, "
+            f"1]; divide the means of 8-bit values by 255: {wrong[0]:g} becomes {wrong[0] / 255:.3f}."
+        )
+    wrong = [v for v in config.data.std if v > 1]
+    if wrong:
+        raise ConfigError(
+            f"data.std has {wrong[0]:g}, but images are in [0, 1] before they are normalised, so a standard "
+            f"deviation is at most 1; divide those of 8-bit values by 255: {wrong[0]:g} becomes {wrong[0] / 255:.3f}."
+        )
 
 
 def _validate_adversarial(config: ConfigDict) -> None:

@@ -2,6 +2,7 @@
 
     DIR/images/a.jpg  DIR/masks/a.png                      one set: a share of it is held out for validation
     DIR/train/images/a.jpg  DIR/train/masks/a.png  DIR/val/...  DIR/test/...       a folder for each split
+    DIR/images/train/a.jpg  DIR/masks/train/a.png  DIR/images/val/...              the same, the other way round
     DIR/classes.json                                       optional: names, values and colours of the classes
 
 An image and its mask have the same name except for the suffix; sub-folders are part of the name.
@@ -13,30 +14,30 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-from jaxseg.arguments import expanded, located
+import numpy as np
+
+from jaxseg.arguments import expanded
 from jaxseg.data.base import Example
-from jaxseg.data.classes import Labeller, check_palette, find_meaning, json_palette
-from jaxseg.data.images import SUFFIXES, read_header, read_image, read_mask
-from jaxseg.errors import DataError, nearest
+from jaxseg.data.classes import Labeller, find_meaning
+from jaxseg.data.classes_file import read_classes_file
+from jaxseg.data.contents import compare_palettes, lossy_mask, read_contents, sample
+from jaxseg.data.images import read_header, read_image, read_mask
+from jaxseg.data.layout import choose, existing, find_layout, unread_lists
+from jaxseg.data.masks import check_palette
+from jaxseg.data.notes import note
+from jaxseg.data.pairs import Pair, match, without_masks
+from jaxseg.errors import DataError
+from jaxseg.types import IGNORE
 
-_EXPECTED = "expected DIR/images and DIR/masks, or DIR/train/images, DIR/train/masks, DIR/val/images, DIR/val/masks"
 _COLOR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
-
-
-class Pair(NamedTuple):
-    """The files of one example, and the name that they share."""
-
-    name: str
-    image: Path
-    mask: Path
 
 
 class FolderSource:
     """One split of a folder; see the module's docstring for the layouts.
 
-    Opening it reads the header of every file; an image is decoded and its mask checked when the example is read.
+    Opening it reads the header of every file, and the values in some hundred masks; an image is decoded, and its mask
+    checked, when the example is read.
 
     Args:
         directory: the folder DIR.
@@ -45,9 +46,16 @@ class FolderSource:
         ignore: value in the masks that is ignored, besides 255; -1: none.
         palette: RGB colour of each mask value, for masks that store colours.
         val_fraction: share of the images that is held out if there are no split folders, chosen by a hash of the names.
+        division: which images these are. "stable": those whose hash is below the share, so that an image stays where it
+            is when others are added; about the share. "former": exactly the share, as before 0.2, which also knew no
+            splits inside images/, and did not follow links to folders.
+        unlabelled: images whose masks are ignored everywhere are of use to the training: without split folders none of
+            them is held out (except by division="former").
+        unlabelled_dir: a folder of images without masks, which this split also has; relative to `directory`. Their
+            labels are IGNORE everywhere.
         channels: 1, 3 or 4; images are converted.
-        strict: raise at the first error in the files. Otherwise `problems` lists the files without a partner, and an
-            error inside a file is raised when its example is read.
+        strict: raise at the first error in the files. Otherwise `problems` lists the files without a partner, and
+            palettes that contradict each other, and an error inside a file is raised when its example is read.
 
     Raises:
         DataError: for a folder, split, file or class list that cannot be used.
@@ -62,43 +70,62 @@ class FolderSource:
         ignore: int = -1,
         palette: Sequence[Sequence[int]] = (),
         val_fraction: float = 0.1,
+        division: str = "stable",
+        unlabelled: bool = False,
+        unlabelled_dir: str = "",
         channels: int = 3,
         strict: bool = True,
     ):
-        self.directory, self.split = _existing(directory), split
-        # Without a palette, the colours of classes.json define masks of colours; palette files are read as indices.
-        self.palette, self._keep_indices = check_palette(palette), not len(palette)
-        self.palette = self.palette or json_palette(self.directory)
-        folders = _find_folders(self.directory, split)
-        self.pairs, self.problems = _match(folders[split])
-        if strict and self.problems:
-            more = f" ({len(self.problems) - 1} more such; python -m jaxseg.data.check lists them)"
-            raise DataError(self.problems[0] + (more if len(self.problems) > 1 else ""))
+        self.directory, self.split, self._strict = existing(directory), split, strict
+        former = division == "former"
+        layout = find_layout(self.directory, former=former)
+        folders = choose(layout, split, self.directory)
+        every_pair, problems = match(folders, former=former)
+        without, more = without_masks(self.directory / expanded(unlabelled_dir)) if unlabelled_dir else ([], [])
+        self.pairs, self.problems = every_pair, (*problems, *more)
+        if unlabelled:
+            own_folder = " Images without masks belong into a folder of their own, which data.unlabelled names."
+            self.problems = tuple(p + own_folder * ("has no mask" in p) for p in self.problems)
+        self.remarks = _about_lists(self.directory) if layout.undivided is not None else ()
+        if strict:
+            _raise_first(self.problems)
         total = len(self.pairs)
-        undivided = folders[split] == self.directory
-        if undivided:
-            self.pairs = _hold_out(self.pairs, split, val_fraction)
+        if layout.undivided is not None:
+            self.pairs = hold_out(self.pairs, split, val_fraction, former=former)
         if not self.pairs and self.problems:
             raise DataError(f"{self.problems[0]} No image of {self.directory} ({split}) has a mask of its name.")
         if not self.pairs:
-            held_out = (
-                f"; it has {total} in all and data.val_fraction={val_fraction} holds some out" if undivided else ""
+            held_out = f"; it has {total} in all and data.val_fraction={val_fraction} holds some out"
+            raise DataError(
+                f"The split {split!r} of {self.directory} has no images with masks"
+                f"{held_out if layout.undivided is not None else ''}."
             )
-            raise DataError(f"The split {split!r} of {self.directory} has no images with masks{held_out}.")
+        given, self._file = check_palette(palette), read_classes_file(self.directory)
+        # Without a palette, the colours of classes.json define masks of colours; palette files are read as indices.
+        self._keep_indices = given is None
+        self.palette = given or (self._file.palette() if self._file is not None else None)
+        self.pairs = self.pairs + without
         if strict:
             self._check_headers()
-        masks = [pair.mask for folder in folders.values() for pair in _match(folder)[0]]
+        every = [folders] if layout.undivided is not None else [f for f in layout.splits.values() if f.exist]
+        masks = [pair.mask for parts in every for pair in match(parts, former=former)[0] if pair.mask is not None]
         meaning = find_meaning(
             self.directory,
             masks,
+            file=self._file,
             classes=classes,
             ignore=ignore,
-            palette=self.palette,
-            keep_indices=self._keep_indices,
+            palette=given,
+            unlabelled=unlabelled,
             channels=channels,
             strict=strict,
         )
         self.info, self._labeller = replace(meaning.info, values=tuple(meaning.values)), Labeller(meaning)
+        if unlabelled and layout.undivided is not None and not former:
+            self.pairs = self._hold_out_labelled(every_pair, val_fraction) + without
+            if strict:
+                self._check_headers()
+        self._check_masks(masks)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -110,7 +137,11 @@ class FolderSource:
                 f"index {index} is outside the {len(self.pairs)} images of {self.directory} ({self.split})"
             )
         pair = self.pairs[index]
+        if not self._strict:  # else every header was checked at the start
+            self._check_header(pair)
         image = read_image(pair.image, self.info.channels)
+        if pair.mask is None:
+            return {"image": image, "label": np.full(image.shape[:2], IGNORE, np.uint8)}
         mask = read_mask(pair.mask, self.palette, keep_indices=self._keep_indices)
         _check_sizes(pair, image.shape[:2], mask.shape)
         return {"image": image, "label": self._labeller(mask, pair.mask)}
@@ -119,26 +150,120 @@ class FolderSource:
         return self.pairs[index].name
 
     def label_size(self, index: int) -> tuple[int, int]:
-        height, width = read_header(self.pairs[index].mask)[:2]
+        pair = self.pairs[index]
+        height, width = read_header(pair.image if pair.mask is None else pair.mask)[:2]
         return height, width
+
+    def _hold_out_labelled(self, pairs: list[Pair], fraction: float) -> list[Pair]:
+        """Returns the train or the held-out pairs, and holds out none without a label if others have one."""
+        masks = [pair.mask for pair in pairs if pair.mask is not None]
+        contents = read_contents(masks, self.palette, keep_indices=self._keep_indices)
+        void = {m for m, c in zip(masks, contents) if not isinstance(c, DataError) and self._labeller.ignores(c.values)}
+        labelled = [pair for pair in pairs if pair.mask not in void] or pairs
+        chosen = set(hold_out(labelled, self.split, fraction))
+        if self.split == "train":
+            chosen |= set(pairs) - set(labelled)
+        return [pair for pair in pairs if pair in chosen]
+
+    def turned(self) -> list[str]:
+        """Returns the names of the images whose EXIF orientation is another than that of their masks."""
+        labelled = [(p, p.mask) for p in self.pairs if p.mask is not None]
+        return [p.name for p, mask in labelled if _orientation(p.image) != _orientation(mask)]
 
     def _check_headers(self) -> None:
         with ThreadPoolExecutor() as pool:
-            for error in pool.map(self._header_error, self.pairs):
-                if error is not None:
-                    raise error
+            list(pool.map(self._check_header, self.pairs))  # raises the first error
 
-    def _header_error(self, pair: Pair) -> DataError | None:
+    def _check_header(self, pair: Pair) -> None:
+        mode = _check_headers_of(pair)
+        if pair.mask is not None and mode in _COLOR_MODES and self.palette is None:
+            read_mask(pair.mask)  # raises an error that names the colours
+
+    def _check_masks(self, every: Sequence[Path]) -> None:
+        """Compares the palettes of masks, and, if `strict`, the values with the classes, before anything is trained.
+
+        Only some of many masks are read, and with them two of the other splits; the others are checked when they are
+        needed. Where not `strict` all are read, and the values are checked when the examples are.
+        """
+        own = [pair.mask for pair in self.pairs if pair.mask is not None]
+        chosen = sample(own) if self._strict else own
+        if len(chosen) < len(own):
+            note(
+                f"The values in {len(chosen)} of the {len(own)} masks of {self.split} are checked now, the others when "
+                "they are read; python -m jaxseg.data.check reads all."
+            )
+        known = set(own)
+        others = [path for path in every if path not in known]
+        others = others[:1] + others[1:][-1:]
+        chosen = chosen + others
+        contents = {}
+        for path, content in zip(chosen, read_contents(chosen, self.palette, keep_indices=self._keep_indices)):
+            if not isinstance(content, DataError):
+                contents[path] = content
+            elif self._strict and path not in others:
+                raise content
+        problems, remarks = compare_palettes(contents if self._keep_indices else {}, self._file)
+        self.problems += tuple(problems)
+        self.remarks += tuple(remarks)
+        if self._strict:
+            _raise_first(problems)
+            for path, content in contents.items():
+                if path not in others:
+                    self._labeller.check(content.values, path)
+
+
+def _about_lists(directory: Path) -> tuple[str, ...]:
+    lists = unread_lists(directory)
+    if not lists:
+        return ()
+    sentence = (
+        f"{directory} holds {', '.join(lists)}, which are not read: the images are divided into train and val by their "
+        "names. For the splits of these lists sort the images and masks into folders train/, val/, test/."
+    )
+    note(sentence)
+    return (sentence,)
+
+
+def find_faults(directory: str | Path, split: str, *, former: bool = False) -> list[str]:
+    """Returns a sentence for each file that cannot be used, for a folder that `FolderSource` cannot open.
+
+    It looks at the names and headers of the files of one split; a folder without a known layout has none.
+    """
+    try:
+        pairs, problems = match(choose(find_layout(existing(directory), former=former), split, Path(directory)))
+    except DataError:
+        return []
+    for pair in pairs:
         try:
-            image, mask = read_header(pair.image), read_header(pair.mask)
-            _check_sizes(pair, image[:2], mask[:2])
-            if pair.mask.suffix.lower() in (".jpg", ".jpeg"):
-                raise DataError(f"The mask {pair.mask} is a JPEG file. JPEG changes values: masks must be PNG.")
-            if mask.mode in _COLOR_MODES and not self.palette:
-                read_mask(pair.mask)  # raises an error that names the colours
+            _check_headers_of(pair)
         except DataError as error:
-            return error
-        return None
+            problems.append(str(error))
+    return problems
+
+
+def _check_headers_of(pair: Pair) -> str:
+    """Returns the mode of the mask; raises DataError if the files of a pair do not fit or the mask is lossy."""
+    image = read_header(pair.image)
+    if pair.mask is None:
+        return ""
+    mask = read_header(pair.mask)
+    _check_sizes(pair, image[:2], mask[:2])
+    if mask.lossy:
+        raise DataError(lossy_mask(pair.mask, mask.lossy))
+    return mask.mode
+
+
+def _orientation(path: Path) -> int:
+    try:
+        return read_header(path).orientation
+    except DataError:
+        return 1
+
+
+def _raise_first(problems: Sequence[str]) -> None:
+    if problems:
+        more = f" ({len(problems) - 1} more such; python -m jaxseg.data.check lists them)"
+        raise DataError(problems[0] + (more if len(problems) > 1 else ""))
 
 
 def _check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
@@ -149,85 +274,17 @@ def _check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> N
         )
 
 
-def _existing(directory: str | Path) -> Path:
-    if not str(directory):
-        raise DataError(f"data.dir is empty; give the folder with --config.data.dir=DIR ({_EXPECTED}).")
-    path = expanded(directory)
-    if not path.is_dir():
-        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-        kind = "is a file, not a folder" if path.exists() else "does not exist"
-        raise DataError(f"data.dir={located(path)} {kind}.{nearest(path.name, siblings, listing=False)}")
-    return path
+def hold_out(pairs: list[Pair], split: str, fraction: float, *, former: bool = False) -> list[Pair]:
+    """Returns the train or the held-out pairs; each part has at least one pair, if there are two.
 
-
-def _find_folders(directory: Path, split: str) -> dict[str, Path]:
-    """Returns {split: folder with images/ and masks/}; only the requested split if one folder holds all splits."""
-    if (directory / "images").is_dir() or (directory / "masks").is_dir():
-        if split not in ("train", "val"):
-            raise DataError(
-                f"{directory} has no split folders, so its images are divided into train and val; for a split "
-                f"{split!r} sort them into folders train/, val/, test/ with images/ and masks/ each."
-                f"{nearest(split, ('train', 'val'), listing=False)}"
-            )
-        return {split: _complete(directory)}
-    splits = sorted(p.name for p in directory.iterdir() if (p / "images").is_dir() or (p / "masks").is_dir())
-    if not splits:
-        inside = sorted(p.name for p in directory.iterdir())
-        holds = f"holds {', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''}" if inside else "is empty"
-        raise DataError(f"data.dir={str(directory)!r} {holds}; {_EXPECTED}.")
-    if split not in splits:
-        raise DataError(
-            f"{directory} has the splits {', '.join(splits)}, but no folder {split!r}.{nearest(split, splits)}"
-        )
-    return {name: _complete(directory / name) for name in splits}
-
-
-def _complete(folder: Path) -> Path:
-    for part in ("images", "masks"):
-        if not (folder / part).is_dir():
-            raise DataError(f"{folder} has no folder {part!r}; {_EXPECTED}.")
-    return folder
-
-
-def _match(folder: Path) -> tuple[list[Pair], tuple[str, ...]]:
-    """Returns the pairs of a folder by name, and a sentence for each file without a partner."""
-    images, problems = _list(folder / "images")
-    masks, more = _list(folder / "masks")
-    problems += more
-    if not images and not masks:
-        return [], (f"{folder} has no images: no {', '.join(SUFFIXES)} file in images/ and masks/.",)
-    problems += [_no_mask(images[n], folder / "masks" / n) for n in images if n not in masks]
-    problems += [f"The mask {masks[n]} has no image {folder / 'images' / n}.*." for n in masks if n not in images]
-    return [Pair(n, images[n], masks[n]) for n in images if n in masks], tuple(problems)
-
-
-def _no_mask(image: Path, mask: Path) -> str:
-    """Returns the sentence for an image without a mask, which says too if the image itself cannot be read."""
-    try:
-        read_header(image)
-    except DataError as error:
-        return f"The image {image} has no mask {mask}.*, and {error}"
-    return f"The image {image} has no mask {mask}.*."
-
-
-def _list(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Returns {name without suffix: file}, sorted, and a sentence for each name that two files share."""
-    files: dict[str, Path] = {}
-    problems = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in files:
-            problems.append(f"{files[name]} and {path} have the same name up to the suffix; keep one of them.")
-        files.setdefault(name, path)
-    return files, problems
-
-
-def _hold_out(pairs: list[Pair], split: str, fraction: float) -> list[Pair]:
-    """Returns the train or the held-out pairs. The smallest hashes are held out; each part has at least one pair."""
-    ranked = sorted(pairs, key=lambda p: hashlib.blake2b(os.fsencode(p.name), digest_size=8).digest())
+    The names whose hash, as a share of the largest, is below `fraction` are held out, so that pairs which are added or
+    removed do not move others. `former`: the smallest hashes are held out, exactly `fraction` of the pairs.
+    """
+    hashes = {p.name: hashlib.blake2b(os.fsencode(p.name), digest_size=8).digest() for p in pairs}
+    ranked = sorted(pairs, key=lambda p: hashes[p.name])
     count = round(len(pairs) * fraction)
+    if not former:
+        count = sum(int.from_bytes(value, "big") < fraction * 2**64 for value in hashes.values())
     if 0 < fraction < 1 and len(pairs) > 1:
         count = min(max(count, 1), len(pairs) - 1)
     held_out = {p.name for p in ranked[:count]}

@@ -3,7 +3,7 @@
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jaxseg.data import bands
+from jaxseg.data import bands, masks
+from jaxseg.data.masks import Color, Palette
 from jaxseg.errors import DataError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-"""The suffixes of files that count as images, in lower or upper case."""
 
 MAX_PIXELS = "JAXSEG_MAX_PIXELS"
 """Name of the environment variable that sets the largest number of pixels of an image; 0: no limit."""
@@ -27,11 +25,20 @@ _MARGIN = 1e-3  # how far a float may be outside [0, 1]: interpolation overshoot
 
 
 class Header(NamedTuple):
-    """The properties of a file that are read without decoding: the upright height and width, and Pillow's mode."""
+    """The properties of a file that are read without decoding.
+
+    Attributes:
+        height, width: the upright size, after the EXIF orientation.
+        mode: Pillow's mode.
+        lossy: the name of the compression if it changes values, else "".
+        orientation: the EXIF orientation, 1 to 8; 1 is upright.
+    """
 
     height: int
     width: int
     mode: str
+    lossy: str = ""
+    orientation: int = 1
 
 
 class _UnidentifiedError(DataError):
@@ -105,16 +112,12 @@ def read_header(path: str | Path) -> Header:
 def _read_header(path: str | Path) -> Header:
     with _opened(path) as image:
         width, height = image.size
+        exif = image.getexif()
+        orientation = exif[_ORIENTATION] if _ORIENTATION in exif else 1
         # For TIFF files Pillow already reports the upright size.
-        if image.format != "TIFF" and _turned(image):
+        if image.format != "TIFF" and orientation in (5, 6, 7, 8):
             width, height = height, width
-        return Header(height, width, image.mode)
-
-
-def _turned(image: Image.Image) -> bool:
-    """Whether the EXIF orientation exchanges height and width."""
-    exif = image.getexif()
-    return _ORIENTATION in exif and exif[_ORIENTATION] in (5, 6, 7, 8)
+        return Header(height, width, image.mode, masks.lossy(image), orientation)
 
 
 def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
@@ -216,31 +219,44 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return np.ascontiguousarray(color)
 
 
-def read_mask(path: str | Path, palette: Sequence[Sequence[int]] = (), *, keep_indices: bool = False) -> np.ndarray:
-    """Returns the values stored in a mask, u8[h,w] or u16[h,w].
+class Mask(NamedTuple):
+    """values: u8[h,w] or u16[h,w]. colors: those of the palette by index, or () if the file has none of its own."""
 
-    For a mask of colours, a value is the position of the colour in `palette`. For a palette file (mode P) the values
-    are its own indices if there is no `palette` or with `keep_indices`; otherwise it is read as a mask of colours.
+    values: np.ndarray
+    colors: tuple[Color, ...]
+
+
+def read_mask(path: str | Path, palette: Palette | None = None, *, keep_indices: bool = False) -> np.ndarray:
+    """Returns the values stored in a mask, u8[h,w] or u16[h,w]; see `read_mask_and_colors`."""
+    return read_mask_and_colors(path, palette, keep_indices=keep_indices).values
+
+
+def read_mask_and_colors(path: str | Path, palette: Palette | None = None, *, keep_indices: bool = False) -> Mask:
+    """Returns the values stored in a mask, and the colours in which its own palette shows them.
+
+    For a mask of colours, a value is what `palette` gives for the colour. For a palette file (mode P) the values are
+    its own indices if there is no `palette` or with `keep_indices`; otherwise it is read as a mask of colours.
 
     Raises:
         DataError: if the file is missing or damaged; if it holds colours and there is no palette, or a colour that is
             not in the palette; if its values are not whole numbers from 0 to 65535.
     """
     with _opened(path) as image:
-        form = bands.beyond_mode(image)
-        if form is not None:
-            raise DataError(f"The mask {path} holds {form}, of which Pillow drops a part; save it with one band.")
+        more = bands.beyond_mode(image)
+        if more is not None:
+            raise DataError(f"The mask {path} holds {more}, of which Pillow drops a part; save it with one band.")
+        form, compression = masks.stored_form(image), masks.lossy(image)
         image = ImageOps.exif_transpose(image)
-        if image.mode == "P" and len(palette) and not keep_indices:
+        if image.mode == "P" and palette is not None and not keep_indices:
             image = image.convert("RGB")
         if image.mode in ("1", "L", "P"):
-            return np.array(image).astype(np.uint8)
+            return Mask(masks.narrow(np.array(image).astype(np.uint8), form), masks.palette_colors(image))
         if image.mode in ("LA", "PA"):
-            return np.array(image)[..., 0]
+            return Mask(np.array(image)[..., 0], ())
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            return _whole_numbers(path, image)
+            return Mask(_whole_numbers(path, image), ())
         colors = np.array(image.convert("RGB"))
-    return _positions(path, colors, palette)
+    return Mask(masks.decode_colors(path, colors, palette, compression), ())
 
 
 def _whole_numbers(path: str | Path, image: Image.Image) -> np.ndarray:
@@ -252,28 +268,3 @@ def _whole_numbers(path: str | Path, image: Image.Image) -> np.ndarray:
             "whole numbers of 8 or 16 bits were expected."
         )
     return values.astype(np.uint16)
-
-
-def _positions(path: str | Path, colors: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """Returns u8[h,w], the position in `palette` of each colour of u8[h,w,3]."""
-    codes = colors.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
-    if not len(palette):
-        shown = _show_codes(np.unique(codes))
-        raise DataError(
-            f"{path} holds colours, where a mask of class indices was expected; if each colour is a class, say so with "
-            f"data.palette, in the order of the classes (this file has {shown}): "
-            "--config.data.palette='((r,g,b),(r,g,b),...)'."
-        )
-    known = np.asarray(palette, np.int32) @ np.array([65536, 256, 1], np.int32)
-    order = np.argsort(known)
-    found = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
-    strange = np.unique(codes[known[found] != codes])
-    if strange.size:
-        lossy = " JPEG changes colours: masks must be PNG." if Path(path).suffix.lower() in (".jpg", ".jpeg") else ""
-        raise DataError(f"{path} holds colours that data.palette lacks: {_show_codes(strange)}.{lossy}")
-    return found.astype(np.uint8)
-
-
-def _show_codes(codes: np.ndarray, most: int = 8) -> str:
-    shown = [f"({c >> 16},{c >> 8 & 255},{c & 255})" for c in codes[:most].tolist()]
-    return f"({','.join(shown)}{',...' if len(codes) > most else ',' if len(shown) == 1 else ''})"

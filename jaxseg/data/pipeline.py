@@ -24,6 +24,14 @@ from jaxseg.types import Batch
 __all__ = ["EvalLoader", "TrainLoader", "make_eval_loader", "make_train_loader", "pixel_counts"]
 
 
+_RESUME = {
+    "seed": "Resume with the seed that the run was started with, or give another workdir.",
+    "batch_size": "Resume with the batch size that the run was started with, or give another workdir.",
+    "length": "Images were added to the training split or taken from it: give it back the images that it had, or start "
+    "another run in another workdir.",
+}
+
+
 def make_train_loader(
     source: Any,
     *,
@@ -136,8 +144,8 @@ class TrainLoader:
                 raise DataError(f"The stored state of the data iterator lacks {key!r}: another version wrote it.")
             if key != "next_batch" and state[key] != value:
                 raise DataError(
-                    f"The stored data iterator has {key} {state[key]}, this run has {value}; "
-                    "the order of the data would not be the same."
+                    f"The stored data iterator has {key} {state[key]}, this run has {value}, so the order of the data "
+                    f"would not be the same. {_RESUME[key]}"
                 )
         self.close()
         self._next_batch = int(state["next_batch"])

@@ -37,6 +37,9 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
             ignore=data.ignore,
             palette=data.palette,
             val_fraction=data.val_fraction,
+            division=data.division,
+            unlabelled=learns_without_labels(config),
+            unlabelled_dir=data.unlabelled if split == data.train_split else "",
             channels=data.channels,
             strict=strict,
         )
@@ -50,6 +53,11 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
     return source
 
 
+def learns_without_labels(config: ConfigDict) -> bool:
+    """Returns whether images whose labels are all ignored can teach the network of a configuration anything."""
+    return config.adversarial.weight > 0 or "reconstruction" in config.loss.terms
+
+
 def check_source(source: Source, config: ConfigDict, split: str) -> None:
     """Raises DataError if `source` is empty or its classes differ from those of `config`."""
     what = f"the {config.data.source} data" + (f" in {config.data.dir!r}" if config.data.dir else "")
@@ -61,6 +69,11 @@ def check_source(source: Source, config: ConfigDict, split: str) -> None:
         raise DataError(
             f"data.classes names {len(given)} classes ({', '.join(map(str, given))}), but {what} has "
             f"{len(classes)} ({', '.join(classes)}); leave data.classes empty to take those of the data."
+        )
+    if len(classes) == 1:
+        raise DataError(
+            f"{what[0].upper()}{what[1:]} has the one class {classes[0]!r}, so there is nothing to distinguish: "
+            "give what is around it a class of its own (such as background), or ignore fewer values."
         )
     outputs = config.model.num_classes
     if outputs == 1 and len(classes) != 2:

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from jaxseg import pictures
 from jaxseg.arguments import expanded, located
-from jaxseg.data.images import SUFFIXES, read_image
+from jaxseg.data.images import read_image
+from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
 from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, printable
 from jaxseg.files import write_atomically
 from jaxseg.inference.segment import Segmentation, make_segmenter
@@ -60,20 +61,23 @@ def find_images(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Returns (the images that files, folders and globs name, each once, and a sentence for each that names none).
 
     A folder stands for the image files directly in it, a glob for the image files that it matches; `**` matches
-    folders at any depth.
+    folders at any depth. Hidden files are left out of both.
     """
     found: dict[Path, Path] = {}
     problems = []
     for word in words:
         path = expanded(word)
         if path.is_dir():
-            paths = [p for p in path.iterdir() if _is_image(p)]
+            paths, more = list_images(path, recursive=False)
+            problems += more
             problem = f"The folder {word} has no images ({', '.join(SUFFIXES)}) directly in it."
         elif path.exists() or not glob.has_magic(word):
             paths = [path] if path.exists() else []
             problem = f"There is no file {located(path)}.{_nearest_file(path)}"
         else:
-            paths = [p for p in map(Path, glob.glob(str(path), recursive=True)) if _is_image(p)]
+            matched = [Path(name) for name in glob.glob(str(path), recursive=True)]
+            paths = [p for p in matched if _is_image(p, path.parts)]
+            problems += [f"{p} is a link to a file that does not exist." for p in matched if leads_nowhere(p)]
             problem = f"The glob {word!r} matches no images ({', '.join(SUFFIXES)})."
         if not paths:
             problems.append(problem)
@@ -155,8 +159,10 @@ def _labels_file(classes: np.ndarray, colors: pictures.Colors, values: Sequence[
     return image
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+def _is_image(path: Path, named: Sequence[str]) -> bool:
+    """Returns whether a file that a glob matches counts; `named`, the parts of the glob, may name hidden folders."""
+    hidden = any(is_hidden(part) for part in path.parts if part not in (*named, "..", "."))
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not hidden
 
 
 def _nearest_file(path: Path) -> str:

@@ -1,14 +1,18 @@
 """The data of a run: the training and validation splits, the number of classes, and the class weights of the loss."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxseg import build, losses, metrics
-from jaxseg.config import ConfigDict
+from jaxseg.arguments import expanded
+from jaxseg.config import KEYS, ConfigDict, from_dict, set_key, to_dict
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
+from jaxseg.data.notes import note
 from jaxseg.errors import ConfigError
+from jaxseg.run.workdir import holds_checkpoint, read_config
 
 
 class Problem(NamedTuple):
@@ -48,6 +52,26 @@ def class_weights(config: ConfigDict, num_classes: int, train: Source) -> np.nda
             f"loss.class_weights has {len(weights)} numbers, but there are {len(train.info.classes)} classes."
         )
     return weights
+
+
+def with_stored_division(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """Returns the configuration with the `data.division` of the run in `workdir`, if `config` has the default.
+
+    The same command then resumes a run that was started before the key existed, on the images that it had.
+    """
+    default = KEYS["data.division"].default
+    if not holds_checkpoint(workdir) or config.data.division != default:
+        return config
+    try:
+        stored = read_config(expanded(workdir)).data.division
+    except ConfigError:  # `prepare_workdir` reports it
+        return config
+    if stored == default:
+        return config
+    note(f"The run in {workdir} keeps data.division={stored}, with which it was started.")
+    kept = from_dict(to_dict(config))
+    set_key(kept, "data.division", stored)
+    return kept
 
 
 def load_problem(config: ConfigDict) -> Problem:

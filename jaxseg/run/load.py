@@ -125,7 +125,7 @@ def override_free(config: ConfigDict, overrides: Sequence[str] | Mapping[str, An
             free = ", ".join(k for k in KEYS if k.startswith(FREE_KEYS))
             raise ConfigError(f"{key} belongs to the trained run and cannot be changed; these keys can: {free}.")
     apply_overrides(config, given)
-    validate(config)
+    validate(config, trained=True)
 
 
 def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:

@@ -25,7 +25,7 @@ from jaxseg.config import (
     update,
     validate,
 )
-from jaxseg.config.schema import RENAMED
+from jaxseg.config.schema import FORMAT, RENAMED
 from jaxseg.errors import ConfigError, JaxsegError
 
 
@@ -168,6 +168,9 @@ def test_wrong_key_or_type_is_one_sentence(argument, message):
         ("data.channels", 2, "data.channels must be one of 1, 3, 4"),
         ("data.mean", (0.1, 0.2), "data.mean has 2 numbers"),
         ("data.std", (0.0,), "data.std must be a tuple of numbers above 0"),
+        ("data.mean", (123.675, 116.28, 103.53), r"data.mean has 123.675.*123.675 becomes 0.485"),
+        ("data.mean", (-0.1,), "data.mean has -0.1"),
+        ("data.std", (58.395, 57.12, 57.375), r"data.std has 58.395.*58.395 becomes 0.229"),
         ("data.mean", (float("nan"),), "data.mean must be a tuple of finite numbers"),
         ("seed", 2**70, r"seed must be a whole number in \[0, 4294967295\]"),
         ("seed", -1, "seed must be a whole number in"),
@@ -258,11 +261,11 @@ def test_experiment_without_argument_or_with_numbers_of_another_type(tmp_path):
         command.load_experiment(str(path))
     path.write_text(
         EXPERIMENT.replace(
-            "{}", "c.data.mean = [0, 1, 2]; c.model.args.widths = (1, 2); c.eval.every = c.get_ref('steps')"
+            "{}", "c.data.mean = [0, 1, 0.5]; c.model.args.widths = (1, 2); c.eval.every = c.get_ref('steps')"
         )
     )
     config = command.load_experiment(str(path))
-    assert config.data.mean == (0.0, 1.0, 2.0) and config.model.args.widths == (1, 2)
+    assert config.data.mean == (0.0, 1.0, 0.5) and config.model.args.widths == (1, 2)
     set_key(config, "steps", 7)
     assert config.eval.every == 7  # references outlive the check
 
@@ -362,8 +365,20 @@ def test_a_stored_run_keeps_the_encoder_that_it_had(name, encoder, given, writte
 
 
 def test_a_configuration_of_a_newer_form_is_refused():
-    with pytest.raises(ConfigError, match="has the form 3; this jaxseg reads the forms 1 to 2"):
-        from_dict(to_dict(default_config()) | {"format": 3})
+    with pytest.raises(ConfigError, match=f"has the form {FORMAT + 1}; this jaxseg reads the forms 1 to {FORMAT}"):
+        from_dict(to_dict(default_config()) | {"format": FORMAT + 1})
+
+
+@pytest.mark.parametrize(
+    "form, source, division", [(2, "folder", "former"), (2, "shapes", "stable"), (3, "folder", "stable")]
+)
+def test_a_stored_run_keeps_the_division_of_its_folder(form, source, division):
+    config = default_config()
+    update(config, data__source=source)
+    stored = json.loads(json.dumps(to_dict(config)))
+    if form < 3:
+        del stored["data"]["division"]
+    assert from_dict(stored | {"format": form}).data.division == division
 
 
 def test_variant_and_experiment_files(tmp_path):

@@ -97,6 +97,60 @@ def test_a_stray_value_hides_no_other_problem(experiment, folder, tmp_path, caps
     assert "train: 7 images read" in out
 
 
+def test_what_may_be_wrong_is_named(experiment, tmp_path, capsys):
+    """Dark 16-bit images, a turned image, a gap and a class of a few pixels: no errors, but to look at."""
+    for i in range(3):
+        for kind in ("images", "masks"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+        image, mask = np.full((40, 50), 4000, np.uint16), np.zeros((40, 50), np.uint8)
+        image[:, 25:], mask[:, 25:], mask[0, 0] = 1000, 3, 2 * (i == 0)
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        Image.fromarray(image).save(tmp_path / "images" / f"{i}.png", **({"exif": exif} if i == 0 else {}))
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={tmp_path}", "--images", "0"]
+    assert check.main(arguments) == 0
+    out = capsys.readouterr().out
+    mean, std = 2500 / 65535, 1500 / 65535
+    assert f"mean {mean:.3f}, {mean:.3f}, {mean:.3f}; std {std:.3f}" in out and "data.mean 0.485, 0.456, 0.406" in out
+    assert "16-bit images of train is 4000 of 65535, which becomes 0.061 in [0, 1]" in out
+    assert "1 of " in out and "turned by their EXIF orientation" in out
+    assert "Classes that no mask of train and val holds: class 1. If" in out
+    assert "less than a thousandth of the labelled pixels of train and val: class 2 (1 pixels, 0.0167%)" in out
+    assert "Nothing is wrong" not in out and "look at the points above" in out
+
+
+def test_every_bad_file_is_listed_where_the_folder_cannot_be_opened(experiment, folder, tmp_path, capsys):
+    (folder / "classes.json").write_text('{"classes": ["a"], "ignore": 255}')
+    masks = folder / "train" / "masks"
+    (masks / "03.png").unlink()
+    Image.fromarray(np.zeros((16, 24), np.uint8)).save(masks / "04.png", format="JPEG")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(masks / "05.png")
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--out", str(tmp_path / "s.png")]
+    assert check.main(arguments) == 1
+    err = capsys.readouterr().err
+    assert "4 problems:" in err
+    for text in ("unknown key 'ignore'", "03.png has no mask", "04.png is a JPEG file", "is 9 x 9"):
+        assert text in err
+
+
+def test_palettes_links_and_one_class_are_problems(experiment, folder, tmp_path, capsys):
+    masks = folder / "train" / "masks"
+    for name, colors in (("03", [0, 0, 0, 9, 0, 0]), ("04", [0, 0, 0, 0, 9, 0])):
+        image = Image.fromarray(np.resize(np.array([0, 1], np.uint8), (16, 24)), "P")
+        image.putpalette(colors)
+        image.save(masks / f"{name}.png")
+    (masks / "99.png").symlink_to("/nowhere")
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--out", str(tmp_path / "s.png")]
+    assert check.main(arguments) == 1
+    err = capsys.readouterr().err
+    assert "2 problems:" in err and "99.png is a link to /nowhere" in err
+    assert "04.png shows the index 1 in (0, 9, 0), but that of" in err
+    (folder / "classes.json").write_text('{"classes": [{"index": 7, "name": "a"}]}')
+    assert check.main(arguments) == 1
+    assert "has the one class 'a', so there is nothing to distinguish" in capsys.readouterr().err
+
+
 def test_problems_of_one_cause_are_counted(experiment, folder, tmp_path, capsys):
     for name in range(3, 11):
         (folder / "train" / "masks" / f"{name:02d}.png").unlink()

@@ -301,7 +301,7 @@ def test_camvid_with_other_classes_is_refused(tmp_path, cache):
     with pytest.raises(DataError, match=r"use data\.source=folder"):
         TFDSSource("camvid", "train", str(tmp_path), cache)
     listing.write_text("{}")
-    with pytest.raises(DataError, match="is not a list of classes"):
+    with pytest.raises(DataError, match="has no key 'classes'"):
         TFDSSource("camvid", "train", str(tmp_path), cache)
 
 

@@ -80,7 +80,7 @@ def test_mit_b0_has_the_features_of_smp():
     )
 
 
-# b3 and b4 have the widths of b2 and b5, and other depths.
+# b2 to b5 have the widths of b1 and more blocks.
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("b2", "b3", "b4", "b5"))) for n in sorted(SIZES)]
 )

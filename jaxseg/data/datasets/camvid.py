@@ -5,9 +5,9 @@ with 11 classes and this split comes with the SegNet tutorial (Badrinarayanan, K
 11 is void.
 """
 
-import json
 from pathlib import Path
 
+from jaxseg.data.classes_file import read_classes_file
 from jaxseg.data.datasets import Dataset
 from jaxseg.data.datasets.local import LocalBuilder, Pair, pair_folders
 from jaxseg.errors import DataError
@@ -71,7 +71,7 @@ def find_pairs(root: Path) -> dict[str, list[Pair]]:
     own_layout = (root / "train" / "images").is_dir()
     if not own_layout and not (root / "trainannot").is_dir():
         raise DataError(f"{root} does not hold CamVid. {DATASET.get_it}")
-    _check_classes(root / "classes.json")
+    _check_classes(root)
     pairs = {}
     for folder, split in DATASET.splits.items():
         images, masks = root / folder, root / f"{folder}annot"
@@ -82,17 +82,13 @@ def find_pairs(root: Path) -> dict[str, list[Pair]]:
     return pairs
 
 
-def _check_classes(path: Path) -> None:
-    if not path.is_file():
+def _check_classes(root: Path) -> None:
+    file = read_classes_file(root)
+    if file is None:
         return
-    try:
-        stored = json.loads(path.read_text())
-        names = tuple(entry["name"] for entry in stored["classes"])
-        ignore = stored["ignore_index"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a list of classes with names and an ignore_index: {error!r}.") from error
-    if names != DATASET.classes or ignore != DATASET.ignore:
+    given = dict(zip(file.values, file.names))
+    if given != dict(enumerate(DATASET.classes)) or file.ignore != DATASET.ignore:
         raise DataError(
-            f"{path} names the classes {', '.join(names)} (ignored: {ignore}), CamVid has {', '.join(DATASET.classes)} "
-            f"(ignored: {DATASET.ignore}); for classes of your own use data.source=folder."
+            f"{file.path} names the classes {', '.join(file.names)} (ignored: {file.ignore}), CamVid has "
+            f"{', '.join(DATASET.classes)} (ignored: {DATASET.ignore}); for classes of your own use data.source=folder."
         )

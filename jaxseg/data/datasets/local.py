@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from jaxseg.data.listing import list_images, name_in
 from jaxseg.errors import DataError
 
 Pair = tuple[str, Path, Path]
@@ -59,7 +60,10 @@ def pair_folders(images: Path, masks: Path) -> list[Pair]:
     for folder in (images, masks):
         if not folder.is_dir():
             raise DataError(f"There is no folder {folder}; expected the {folder.name} of the data set there.")
-        found[folder] = {f.stem: f for f in sorted(folder.iterdir()) if f.suffix.lower() in SUFFIXES}
+        files, problems = list_images(folder, recursive=False, suffixes=SUFFIXES)
+        if problems:
+            raise DataError(problems[0])
+        found[folder] = {name_in(folder, f): f for f in files}
     alone = sorted(found[images].keys() ^ found[masks].keys())
     if alone:
         have, lack = (images, masks) if alone[0] in found[images] else (masks, images)

@@ -85,7 +85,7 @@ def find_pairs(root: Path) -> dict[str, list[Pair]]:
         listing = home / lists / f"{name}.txt"
         if not listing.is_file():
             raise DataError(f"There is no {listing}, the list of the {name} images.")
-        stems = listing.read_text().split()
+        stems = listing.read_text(encoding="utf-8-sig").split()
         pairs[split] = [
             (stem, home / "JPEGImages" / f"{stem}.jpg", home / "SegmentationClass" / f"{stem}.png") for stem in stems
         ]

@@ -1,0 +1,116 @@
+"""What mask files hold, each read once: their values, and the colours in which their own palettes show these."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxseg.data.classes_file import ClassesFile
+from jaxseg.data.images import read_header, read_mask_and_colors
+from jaxseg.data.masks import Color, Palette
+from jaxseg.errors import DataError
+from jaxseg.types import IGNORE
+
+_PIXELS = 2**28  # how many pixels of masks are read at the start of a run, for their values
+_MOST = 500
+
+
+class Content(NamedTuple):
+    """values: those that occur, sorted. colors: {value: its colour} of those, for a palette file with colours."""
+
+    values: tuple[int, ...]
+    colors: Mapping[int, Color]
+
+
+def read_contents(
+    masks: Sequence[Path], palette: Palette | None = None, *, keep_indices: bool = False
+) -> Iterator[Content | DataError]:
+    """Yields the content of each mask, or the error of a mask that cannot be used; see `images.read_mask`.
+
+    Files that have not changed since are not read again.
+    """
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(lambda path: _content(path, palette, keep_indices), masks)
+
+
+def _content(path: Path, palette: Palette | None, keep_indices: bool) -> Content | DataError:
+    try:
+        status = path.stat()
+    except OSError as error:
+        return DataError(f"{path} cannot be read: {error.strerror or error}.")
+    return _read(str(path), status.st_mtime_ns, status.st_size, palette, keep_indices)
+
+
+@functools.lru_cache(maxsize=2**17)
+def _read(path: str, _time: int, _size: int, palette: Palette | None, keep_indices: bool) -> Content | DataError:
+    try:
+        compression = read_header(path).lossy
+        if compression:
+            return DataError(lossy_mask(path, compression))
+        values, colors = read_mask_and_colors(path, palette, keep_indices=keep_indices)
+    except DataError as error:
+        return error
+    found = np.flatnonzero(np.bincount(values.ravel())).tolist()
+    return Content(tuple(found), {value: colors[value] for value in found if value < len(colors)})
+
+
+def lossy_mask(path: str | Path, compression: str) -> str:
+    """Returns the sentence about a mask of lossy content."""
+    return f"The mask {path} is a {compression} file. {compression} changes values: masks must be PNG."
+
+
+def sample(masks: Sequence[Path]) -> list[Path]:
+    """Returns masks, evenly spaced over `masks`, that are read in seconds: all of them if these are few."""
+    if not masks:
+        return []
+    try:
+        height, width, *_ = read_header(masks[0])
+    except DataError:
+        height = width = 1
+    count = min(len(masks), _MOST, max(16, _PIXELS // (height * width)))
+    places = np.linspace(0, len(masks) - 1, count).round().astype(int)
+    return [masks[i] for i in places]
+
+
+def compare_palettes(contents: Mapping[Path, Content], file: ClassesFile | None) -> tuple[list[str], list[str]]:
+    """Compares the palettes of palette files with each other and with the colours of `classes.json`.
+
+    Returns:
+        A sentence for each file whose colours contradict those of another file or of `classes.json`, where an index has
+        the colour of another class; and a sentence about the first file whose colours are merely others.
+    """
+    problems, remarks = [], []
+    first: dict[int, tuple[Color, Path]] = {}
+    names = dict(zip(file.values, file.names)) if file is not None else {}
+    given = dict(zip(file.values, file.colors)) if file is not None else {}
+    for path, content in contents.items():
+        problem = ""
+        for value, color in content.colors.items():
+            if value in (IGNORE, file.ignore if file is not None else None):
+                continue
+            own = given[value] if value in given else None
+            other = next((v for v, c in given.items() if c == color and v != value), None)
+            before, where = first.setdefault(value, (color, path))
+            if own is not None and color != own and other is not None and file is not None:
+                problem = problem or (
+                    f"The palette of {path} shows the index {value} in {color}, but {file.path} gives that colour to "
+                    f"{names[other]!r} (index {other})."
+                )
+            elif color != before:
+                problem = problem or (
+                    f"The palette of {path} shows the index {value} in {color}, but that of {where} in {before}."
+                )
+            elif own is not None and color != own and file is not None and not remarks:
+                remarks.append(
+                    f"The palette of {path} shows the index {value} in {color}, where {file.path} has {own} for "
+                    f"{names[value]!r}; the index counts, not the colour."
+                )
+        if problem:
+            problems.append(
+                f"{problem} If the colours are right, give them with data.palette; if the indices are right, save the "
+                "masks without a palette (grey, mode L)."
+            )
+    return problems, remarks

@@ -1,0 +1,160 @@
+"""The layouts of a folder of images and masks, and the splits that a layout has."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxseg.arguments import expanded, located
+from jaxseg.data.listing import is_hidden, list_images, sub_folders
+from jaxseg.data.notes import note
+from jaxseg.errors import DataError, nearest
+
+EXPECTED = (
+    "expected DIR/images and DIR/masks; or for splits of your own DIR/train/images, DIR/train/masks, DIR/val/images, "
+    "DIR/val/masks, or DIR/images/train, DIR/masks/train, DIR/images/val, DIR/masks/val"
+)
+# Also with a year or number, as in train2017.
+_SPLIT_NAME = re.compile(r"(train|training|val|valid|validation|test|testing)[-_ ]?\d*", re.IGNORECASE)
+
+
+class Folders(NamedTuple):
+    """The two folders of a split."""
+
+    images: Path
+    masks: Path
+
+    @property
+    def exist(self) -> bool:
+        return self.images.is_dir() and self.masks.is_dir()
+
+    def require(self) -> "Folders":
+        """Returns the folders; raises DataError if one of them does not exist."""
+        for folder in self:
+            if not folder.is_dir():
+                raise DataError(f"{folder.parent} has no folder {folder.name!r}; {EXPECTED}.")
+        return self
+
+
+class Layout(NamedTuple):
+    """splits: {name: folders}. undivided: the folders of a set without splits, which is divided; else None."""
+
+    splits: dict[str, Folders]
+    undivided: Folders | None
+
+
+def existing(directory: str | Path) -> Path:
+    """Returns `data.dir` as a path; raises DataError if there is no such folder."""
+    if not str(directory):
+        raise DataError(f"data.dir is empty; give the folder with --config.data.dir=DIR ({EXPECTED}).")
+    path = expanded(directory)
+    if not path.is_dir():
+        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        kind = "is a file, not a folder" if path.exists() else "does not exist"
+        raise DataError(f"data.dir={located(path)} {kind}.{nearest(path.name, siblings, listing=False)}")
+    return path
+
+
+def find_layout(directory: Path, *, former: bool = False) -> Layout:
+    """Returns the layout of a folder.
+
+    Args:
+        directory: the folder.
+        former: as before splits inside images/ were known: every sub-folder of images/ is part of the names.
+
+    Raises:
+        DataError: if the folder has none of the layouts, or two at once.
+    """
+    outer = [name for name in sub_folders(directory) if _holds_parts(directory / name)]
+    if not _holds_parts(directory):
+        if not outer:
+            inside = sorted(p.name for p in directory.iterdir() if not is_hidden(p.name))
+            holds = f"holds {', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''}" if inside else "is empty"
+            raise DataError(f"data.dir={str(directory)!r} {holds}; {EXPECTED}.")
+        return Layout({name: Folders(directory / name / "images", directory / name / "masks") for name in outer}, None)
+    whole = Folders(directory / "images", directory / "masks")
+    if former:
+        named = [name for name in sub_folders(whole.images) if _is_split_name(name)] if whole.images.is_dir() else []
+        if named:
+            note(
+                f"data.division=former: {', '.join(named)} in {whole.images} are no splits but part of the names, so "
+                "the images of all of them are divided into train and val."
+            )
+        return Layout({}, whole)
+    beside = [name for name in outer if _is_split_name(name)]
+    if beside:
+        raise DataError(
+            f"{directory} holds images or masks of its own and in {', '.join(beside)} too, so it is not clear which of "
+            f"them are meant: move {directory / 'images'} and {directory / 'masks'} into a folder of their split, such "
+            f"as train/, or move {', '.join(beside)} away."
+        )
+    inner = _inner_splits(whole)
+    return Layout({n: Folders(whole.images / n, whole.masks / n) for n in inner}, None if inner else whole)
+
+
+def choose(layout: Layout, split: str, directory: Path) -> Folders:
+    """Returns the folders of a split, which exist; for a set without splits, those of the set.
+
+    Raises:
+        DataError: if there is no such split, or one of its folders is missing.
+    """
+    if layout.undivided is not None:
+        if split not in ("train", "val"):
+            raise DataError(
+                f"{directory} has no split folders, so its images are divided into train and val; for a split "
+                f"{split!r} sort them into folders train/, val/, test/ with images/ and masks/ each."
+                f"{nearest(split, ('train', 'val'), listing=False)}"
+            )
+        return layout.undivided.require()
+    if split not in layout.splits:
+        raise DataError(
+            f"{directory} has the splits {', '.join(layout.splits)}, but no folder {split!r}."
+            f"{nearest(split, layout.splits)}{_hint(split, layout)}"
+        )
+    return layout.splits[split].require()
+
+
+def _hint(split: str, layout: Layout) -> str:
+    """Returns how to name the training or validation split, if the folder has one under another name."""
+    if split not in ("train", "val"):
+        return ""
+    other = next((name for name in layout.splits if name.lower().startswith(split)), None)
+    return f" Give --config.data.{split}_split={other}." if other is not None else ""
+
+
+def unread_lists(directory: Path) -> list[str]:
+    """Returns the names of files such as train.txt, which list the images of a split and are not read."""
+    files = sorted(
+        p for p in directory.iterdir() if p.suffix.lower() in (".txt", ".csv", ".json", ".lst") and p.is_file()
+    )
+    return [p.name for p in files if _is_split_name(p.stem)]
+
+
+def _holds_parts(folder: Path) -> bool:
+    return (folder / "images").is_dir() or (folder / "masks").is_dir()
+
+
+def _is_split_name(name: str) -> bool:
+    return _SPLIT_NAME.fullmatch(name) is not None
+
+
+def _inner_splits(whole: Folders) -> list[str]:
+    """Returns the splits that images/ and masks/ are divided into; [] if no sub-folder has the name of a split.
+
+    Raises:
+        DataError: if only some of the images or masks are in such sub-folders.
+    """
+    found = {folder: sub_folders(folder) for folder in whole if folder.is_dir()}
+    splits = sorted({name for names in found.values() for name in names if _is_split_name(name)})
+    if not splits:
+        return []
+    for folder, names in found.items():
+        strange = [f"the folder {name}" for name in names if not _is_split_name(name)]
+        strange += [path.name for path in list_images(folder, recursive=False).files[:1]]
+        if strange or not names:
+            holds = f"{folder} also holds {', '.join(strange)}" if strange else f"{folder} has no such folder"
+            raise DataError(
+                f"{whole.images.parent} has folders named as splits ({', '.join(splits)}) inside images/ or masks/, "
+                f"but {holds}. For splits, sort all images and all masks into such folders (train, val, test); if "
+                f"they are no splits, give {', '.join(splits)} other names."
+            )
+    return splits

@@ -1,0 +1,92 @@
+"""Which files in a folder count as images: one rule for training data, for prediction and for the TFDS builders."""
+
+import errno
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+"""The suffixes of files that count as images, in lower or upper case."""
+
+# Folders that archives and file servers add, and that no file browser shows.
+_ADDED = ("__MACOSX", "@eaDir")
+
+
+class Listing(NamedTuple):
+    """The image files of a folder, sorted, and a sentence for each link to nowhere and each unreadable folder."""
+
+    files: list[Path]
+    problems: list[str]
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or folder of this name is left out: its name starts with a dot, or the system added it."""
+    return name.startswith(".") or name in _ADDED
+
+
+def list_images(
+    folder: Path, *, recursive: bool = True, follow: bool = True, suffixes: Sequence[str] = SUFFIXES
+) -> Listing:
+    """Returns the image files of a folder that are not hidden.
+
+    Sub-folders that are links are entered, except where a link leads back to a folder that contains the link.
+
+    Args:
+        folder: the folder.
+        recursive: also list the sub-folders that are not hidden.
+        follow: enter sub-folders that are links.
+        suffixes: the suffixes of images, in lower case.
+    """
+    files: list[Path] = []
+    problems: list[str] = []
+
+    def visit(directory: Path, above: tuple[tuple[int, int], ...]) -> None:
+        try:
+            with os.scandir(directory) as entries:
+                visible = sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: e.name)
+            status = os.stat(directory)
+        except OSError as error:
+            problems.append(f"The folder {directory} cannot be read: {error.strerror or error}.")
+            return
+        here = status.st_dev, status.st_ino
+        if here in above:
+            return
+        for entry in visible:
+            path = directory / entry.name
+            if leads_nowhere(path):
+                if path.suffix.lower() in (*suffixes, ""):
+                    problems.append(f"{path} is a link to {os.readlink(path)}, which does not exist.")
+            elif entry.is_dir():
+                if recursive and (follow or not entry.is_symlink()):
+                    visit(path, (*above, here))
+            elif entry.is_file() and path.suffix.lower() in suffixes:
+                files.append(path)
+
+    visit(folder, tuple((s.st_dev, s.st_ino) for s in map(os.stat, folder.absolute().resolve().parents)))
+    return Listing(sorted(files), problems)
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Returns whether `path` is a link whose target does not exist."""
+    if not path.is_symlink():
+        return False
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
+    return False
+
+
+def sub_folders(folder: Path) -> list[str]:
+    """Returns the names of the sub-folders of a folder that are not hidden, sorted."""
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
+
+
+def name_in(folder: Path, path: Path) -> str:
+    """Returns the path of a file inside `folder` without its suffix, with "/" between folders, as Unicode NFC.
+
+    File systems and archives write an accented letter as one character or as two; both have the same name here.
+    """
+    return unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())

@@ -1,0 +1,131 @@
+"""The values that an open mask stores: indices, colours that stand for values, and the colours of a palette."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jaxseg.errors import DataError
+
+Color = tuple[int, int, int]
+
+# Pillow spreads grey values of 2 and 4 bits over 0 to 255: by the name of the stored form, one step of the values.
+_STEPS = {"L;2": 85, "L;4": 17}
+_JPEG_FORMATS = {"JPEG": "JPEG", "MPO": "JPEG", "AVIF": "AVIF", "HEIF": "HEIF"}
+_TIFF_COMPRESSION = 259  # the tag of TIFF; 6 and 7 are JPEG, 50001 is WebP
+_CODES = np.array([65536, 256, 1], np.int32)
+
+
+class Palette(NamedTuple):
+    """Colours that stand for values in masks of colours.
+
+    Attributes:
+        colors: different colours (red, green, blue) from 0 to 255.
+        values: the value that each colour stands for, from 0 to 65535.
+        origin: the key or the file that gives them, for messages.
+        remedy: what to do about a colour that is not among them.
+    """
+
+    colors: tuple[Color, ...]
+    values: tuple[int, ...]
+    origin: str = "data.palette"
+    remedy: str = ""
+
+
+def lossy(image: Image.Image) -> str:
+    """Returns the name of the lossy compression of an open image, by its content; "" if there is none."""
+    if image.format in _JPEG_FORMATS:
+        return _JPEG_FORMATS[image.format]
+    file = getattr(image, "fp", None)
+    if image.format == "WEBP" and file is not None:
+        place = file.tell()
+        file.seek(0)
+        start = file.read(65536)
+        file.seek(place)
+        return "lossy WebP" if b"VP8 " in start and b"VP8L" not in start else ""
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        compression = tags[_TIFF_COMPRESSION] if _TIFF_COMPRESSION in tags else 1
+        return "JPEG" if compression in (6, 7) else "lossy WebP" if compression == 50001 else ""
+    return ""
+
+
+def stored_form(image: Image.Image) -> str:
+    """Returns Pillow's name of the form in which an open image is stored, such as "L;2" for grey of 2 bits."""
+    for tile in getattr(image, "tile", ()):
+        form = tile[3]
+        return str(form[0] if isinstance(form, tuple) and form else form)
+    return image.mode
+
+
+def narrow(values: np.ndarray, form: str) -> np.ndarray:
+    """Returns the values u8[h,w] as stored, of grey values of 2 or 4 bits that Pillow has spread over 0 to 255."""
+    inverted = form.endswith("I")
+    form = form.removesuffix("I")
+    if form not in _STEPS:
+        return values
+    return (np.uint8(255) - values if inverted else values) // np.uint8(_STEPS[form])
+
+
+def palette_colors(image: Image.Image) -> tuple[Color, ...]:
+    """Returns the colours of a palette file (mode P); () for the greys (i, i, i), which say nothing about classes."""
+    flat = image.getpalette("RGB") if image.mode == "P" else None
+    colors = tuple(zip(flat[::3], flat[1::3], flat[2::3])) if flat else ()
+    return () if all(c == (i, i, i) for i, c in enumerate(colors)) else colors
+
+
+def decode_colors(path: str | Path, colors: np.ndarray, palette: Palette | None, compression: str) -> np.ndarray:
+    """Returns the value u8|u16[h,w] of each colour of u8[h,w,3].
+
+    Raises:
+        DataError: if there is no palette, or it lacks a colour.
+    """
+    codes = colors.astype(np.int32) @ _CODES
+    if palette is None:
+        shown = _show_codes(np.unique(codes))
+        raise DataError(
+            f"{path} holds colours, where a mask of class indices was expected; if each colour is a class, say so with "
+            f"data.palette, in the order of the classes (this file has {shown}): "
+            "--config.data.palette='((r,g,b),(r,g,b),...)', or give each class its colour in classes.json."
+        )
+    known = np.asarray(palette.colors, np.int32) @ _CODES
+    order = np.argsort(known)
+    found = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
+    strange = np.unique(codes[known[found] != codes])
+    if strange.size:
+        why = f" {compression} changes colours: masks must be PNG." if compression else palette.remedy
+        raise DataError(f"{path} holds colours that {palette.origin} lacks: {_show_codes(strange)}.{why}")
+    values = np.array(palette.values)
+    return values.astype(np.uint8 if values.max() < 256 else np.uint16)[found]
+
+
+def check_palette(palette: Sequence[Sequence[int]]) -> Palette | None:
+    """Returns `data.palette`, whose colours stand for 0, 1, 2, ...; None if it is empty.
+
+    Raises:
+        DataError: if an entry is no colour, a colour occurs twice, or there are more than 256.
+    """
+    for color in palette:
+        check_color(color, "data.palette")
+    colors = tuple((int(r), int(g), int(b)) for r, g, b in palette)
+    if len(set(colors)) < len(colors):
+        raise DataError("data.palette has the same colour twice; each class needs its own.")
+    if len(colors) > 256:
+        raise DataError(f"data.palette has {len(colors)} colours; the limit is 255 classes and one ignored colour.")
+    return Palette(colors, tuple(range(len(colors)))) if colors else None
+
+
+def check_color(color: object, where: str) -> Color:
+    """Returns a colour as a tuple; raises DataError if it is not three whole numbers from 0 to 255."""
+    if (
+        isinstance(color, list | tuple) and len(color) == 3 and all(type(v) is int and 0 <= v < 256 for v in color)
+    ):  # `type` and not isinstance: True is no number
+        return color[0], color[1], color[2]
+    raise DataError(f"{where} has {color!r}, where a colour (red, green, blue) of numbers from 0 to 255 was expected.")
+
+
+def _show_codes(codes: np.ndarray, most: int = 8) -> str:
+    shown = [f"({c >> 16},{c >> 8 & 255},{c & 255})" for c in codes[:most].tolist()]
+    return f"({','.join(shown)}{',...' if len(codes) > most else ',' if len(shown) == 1 else ''})"

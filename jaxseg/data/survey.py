@@ -1,0 +1,198 @@
+"""What a split holds: everything that is wrong in it, the shares of its classes, and the statistics of its images."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxseg.config import ConfigDict
+from jaxseg.data.base import Source
+from jaxseg.data.folder import FolderSource, find_faults
+from jaxseg.data.sources import learns_without_labels, make_source
+from jaxseg.errors import DataError
+from jaxseg.types import IGNORE
+
+_RARE = 1e-3  # a class with a smaller share of the pixels may come from noise
+_DARK = 0.25  # images whose largest value is a smaller share of what their type holds use a part of it alone
+
+
+class Example(NamedTuple):
+    """Numbers of one example, of the image in [0, 1].
+
+    Attributes:
+        size: (height, width).
+        pixels: i64[256], pixels of each label value.
+        mean, square: f64[c], means of the values and of their squares.
+        largest: the largest value as stored.
+        bits: 8 or 16, those of a stored value.
+    """
+
+    size: tuple[int, ...]
+    pixels: np.ndarray
+    mean: np.ndarray
+    square: np.ndarray
+    largest: int
+    bits: int
+
+
+@dataclass
+class Report:
+    """The contents of a split.
+
+    Attributes:
+        split: its name.
+        images: how many examples could be read.
+        problems: one sentence for each thing that is wrong.
+        remarks: one sentence for each thing that may be wrong.
+        sizes: how many images have each (height, width).
+        pixels: i64[256], pixels of each label value; IGNORE at 255.
+        present: i64[256], images in which each label value occurs.
+        readable: indices of the examples that could be read.
+        unlabelled: names of the examples of which every pixel is ignored.
+        largest: {8 or 16 bits: the largest value in images of so many bits}.
+        mean, square: f64[c], sums over images of the means of the values in [0, 1] and of their squares.
+        source: the split itself; None if it could not be opened.
+    """
+
+    split: str
+    images: int = 0
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    sizes: Counter = field(default_factory=Counter)
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    present: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    readable: list[int] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+    largest: dict[int, int] = field(default_factory=dict)
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    square: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    source: Source | None = None
+
+    @property
+    def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean and the standard deviation f64[c] of the images in [0, 1]; each image counts the same."""
+        mean = self.mean / self.images
+        return mean, np.sqrt(np.maximum(self.square / self.images - mean**2, 0))
+
+
+def survey(config: ConfigDict, split: str) -> Report:
+    """Reads all examples of one split of the data of `config`."""
+    report = Report(split)
+    try:
+        source = report.source = make_source(config, split, strict=False)
+    except DataError as error:
+        report.problems.append(str(error))
+        if config.data.source == "folder":
+            report.problems += find_faults(config.data.dir, split, former=config.data.division == "former")
+        return report
+    if isinstance(source, FolderSource):
+        report.problems.extend(source.problems)
+        report.remarks.extend(source.remarks)
+    with ThreadPoolExecutor() as pool:
+        for index, example in enumerate(pool.map(lambda i: _read(source, i), range(len(source)))):
+            if isinstance(example, DataError):
+                report.problems.append(str(example))
+                continue
+            _add(report, index, example)
+            if example.pixels[IGNORE] == example.pixels.sum():
+                report.unlabelled.append(source.name(index))
+    report.images = len(report.readable)
+    report.remarks += _about_images(report)
+    _judge_unlabelled(report, config)
+    return report
+
+
+def _read(source: Source, index: int) -> Example | DataError:
+    try:
+        example = source[index]
+    except DataError as error:
+        return error
+    image, label = example["image"], example["label"]
+    bits = 16 if image.dtype == np.uint16 else 8
+    top, values = 2**bits - 1, image.reshape(-1, image.shape[-1])
+    mean = values.mean(0, dtype=np.float64) / top
+    square = np.einsum("pc,pc->c", values, values, dtype=np.float64) / (len(values) * top**2)
+    return Example(label.shape, np.bincount(label.ravel(), minlength=256), mean, square, int(image.max()), bits)
+
+
+def _add(report: Report, index: int, example: Example) -> None:
+    report.readable.append(index)
+    report.sizes[example.size] += 1
+    report.pixels += example.pixels
+    report.present += example.pixels > 0
+    report.mean = report.mean + example.mean
+    report.square = report.square + example.square
+    before = report.largest[example.bits] if example.bits in report.largest else 0
+    report.largest[example.bits] = max(before, example.largest)
+
+
+def _judge_unlabelled(report: Report, config: ConfigDict) -> None:
+    """Adds images without labels to the problems, unless the training learns from them; says so if it does not yet."""
+    reconstructs = "reconstruction" in config.loss.terms
+    used = learns_without_labels(config) and (report.split == config.data.train_split or reconstructs)
+    if not used:
+        where = "" if not learns_without_labels(config) else " Move it to the training split: here it scores nothing."
+        report.problems += [f"Every pixel of {name} ({report.split}) is ignored.{where}" for name in report.unlabelled]
+    elif report.unlabelled and not (
+        reconstructs or config.adversarial.semi_weight or config.adversarial.unlabelled_weight
+    ):
+        report.remarks.append(
+            f"{len(report.unlabelled)} images of {report.split} have no labels; they teach something only with "
+            "adversarial.semi_weight or adversarial.unlabelled_weight above 0."
+        )
+
+
+def _about_images(report: Report) -> list[str]:
+    """Returns remarks about images that use a small part of their range, and about images that are turned."""
+    remarks = []
+    for bits, largest in report.largest.items():
+        if largest < _DARK * (2**bits - 1):
+            remarks.append(
+                f"The largest value in the {bits}-bit images of {report.split} is {largest} of {2**bits - 1}, which "
+                f"becomes {largest / (2**bits - 1):.3g} in [0, 1]: they are nearly black. Scale the files to the whole "
+                f"range, or give data.mean and data.std that fit (see the line 'images')."
+            )
+    turned = report.source.turned() if isinstance(report.source, FolderSource) else []
+    if turned:
+        remarks.append(
+            f"{len(turned)} of {len(report.source or ())} images of {report.split}, such as {turned[0]}, are turned by "
+            "their EXIF orientation in another way than their masks, if these have the tag at all. Look at the "
+            "picture: the mask must fit the upright image."
+        )
+    return remarks
+
+
+def about_classes(reports: Sequence[Report]) -> list[str]:
+    """Returns remarks about the classes that occur in no mask of all reports, or hardly."""
+    opened = [r for r in reports if r.source is not None and r.images]
+    if not opened or opened[0].source is None:
+        return []
+    names = opened[0].source.info.classes
+    pixels = np.sum([r.pixels for r in opened], axis=0)[: len(names)]
+    total = max(pixels.sum(), 1)
+    absent = [name for name, count in zip(names, pixels) if not count] if pixels.any() else []
+    rare = [
+        f"{name} ({count} pixels, {count / total:.4%})"
+        for name, count in zip(names, pixels)
+        if 0 < count < _RARE * total
+    ]
+    splits = " and ".join(r.split for r in opened)
+    remarks = []
+    if absent:
+        remarks.append(
+            f"Classes that no mask of {splits} holds: {_some(absent)}. If the values in the masks have gaps, the "
+            "numbers between them are no classes: list the classes in classes.json."
+        )
+    if rare:
+        remarks.append(
+            f"Classes with less than a thousandth of the labelled pixels of {splits}: {_some(rare)}. Values that an "
+            "image program or a lossy file has mixed into the masks look so."
+        )
+    return remarks
+
+
+def _some(words: Sequence[str], most: int = 8) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -1,0 +1,267 @@
+"""Masks whose values or colours are not what they seem, and files that are no images of a folder."""
+
+import json
+import os
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.config import default_config, update
+from jaxseg.data import FolderSource, make_source
+from jaxseg.data.datasets.local import pair_folders
+from jaxseg.data.images import read_header, read_mask
+from jaxseg.errors import DataError
+from jaxseg.inference.images import find_images
+from jaxseg.types import IGNORE
+
+RGB = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
+
+
+def labels(*values, size=(6, 8)):
+    """Returns u8[h,w] with the values in turn."""
+    return np.resize(np.array(values, np.uint8), size)
+
+
+def save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(path, **options)
+
+
+def make(root, names="abc", values=(0, 1, 2)):
+    for name in names:
+        save(root / "images" / f"{name}.png", np.zeros((6, 8, 3), np.uint8))
+        save(root / "masks" / f"{name}.png", labels(*values))
+    return root
+
+
+def indexed(values, colors):
+    """Returns a palette image that shows the value i in colors[i]."""
+    image = Image.fromarray(values, "P")
+    image.putpalette([v for color in colors for v in color])
+    return image
+
+
+def everything(root, **options):
+    return FolderSource(root, "train", val_fraction=0.0, **options)
+
+
+def describe(root, *entries, **keys):
+    (root / "classes.json").write_text(json.dumps({"classes": entries, **keys}))
+
+
+# Colours of classes.json
+
+
+def test_colours_of_any_indices_and_of_the_ignored_pixels(tmp_path):
+    make(tmp_path)
+    for name in "abc":
+        save(tmp_path / "masks" / f"{name}.png", np.array(RGB, np.uint8)[labels(0, 1, 2)])
+    red, green = ({"index": i, "name": n, "colour": list(RGB[c])} for i, n, c in ((300, "red", 1), (7, "green", 2)))
+    describe(tmp_path, red, green, ignore_index=0)
+    with pytest.raises(DataError, match=r"colours that .*classes\.json lacks: \(\(0,0,0\),\)\. Give .*ignore_colour"):
+        everything(tmp_path)
+    describe(tmp_path, red, green, ignore_index=0, ignore_colour=[0, 0, 0])
+    np.testing.assert_array_equal(everything(tmp_path)[0]["label"], labels(IGNORE, 0, 1))
+    describe(tmp_path, red, green, ignore_color=[0, 0, 0])
+    np.testing.assert_array_equal(everything(tmp_path)[0]["label"], labels(IGNORE, 0, 1))
+    describe(tmp_path, red, green | {"colour": red["colour"]}, ignore_colour=[0, 0, 0])
+    with pytest.raises(DataError, match="A colour that it gives to two classes stands for neither"):
+        everything(tmp_path)
+
+
+# Palettes
+
+
+def contradicting(root):
+    """Writes palette masks that all show the same picture, b with indices 1 and 2 exchanged."""
+    make(root)
+    for name, order in (("a", [0, 1, 2]), ("b", [0, 2, 1]), ("c", [0, 1, 2])):
+        save(
+            root / "masks" / f"{name}.png", indexed(np.array(order, np.uint8)[labels(0, 1, 2)], [RGB[i] for i in order])
+        )
+    return root
+
+
+def test_palettes_that_differ_between_files_are_refused(tmp_path):
+    root = contradicting(tmp_path)
+    with pytest.raises(
+        DataError, match=r"palette of .*b\.png shows the index 1 in \(0, 255, 0\), but that of .*a\.png"
+    ):
+        everything(root)
+    source = everything(root, strict=False)
+    assert len(source) == 3 and len(source.problems) == 1 and "b.png" in source.problems[0]
+    by_color = everything(root, palette=RGB)  # with data.palette the colours count
+    for i in range(3):
+        np.testing.assert_array_equal(by_color[i]["label"], labels(0, 1, 2))
+
+
+def test_a_palette_that_gives_an_index_the_colour_of_another_class_is_refused(tmp_path):
+    root = contradicting(tmp_path)
+    describe(root, *({"name": n, "colour": list(c)} for n, c in zip(("bg", "red", "green"), RGB)))
+    with pytest.raises(
+        DataError, match=r"b\.png shows the index 1 in \(0, 255, 0\), but .*json gives .* 'green' \(index 2"
+    ):
+        everything(root)
+    for split in ("train", "val"):  # one of them holds b, and is compared with a mask of the other
+        for name, image in (("images", np.zeros((6, 8, 3), np.uint8)), ("masks", indexed(labels(0, 1, 2), RGB))):
+            save(tmp_path / "two" / split / name / "a.png", image)
+    describe(tmp_path / "two", "bg", "red", "green")
+    FolderSource(tmp_path / "two", "train")
+    save(tmp_path / "two/val/masks/a.png", indexed(labels(0, 2, 1), (RGB[0], RGB[2], RGB[1])))
+    with pytest.raises(DataError, match=r"val/masks/a\.png in|train/masks/a\.png shows|val/masks/a\.png shows"):
+        FolderSource(tmp_path / "two", "val")
+
+
+def test_greys_and_unused_colours_of_a_palette_say_nothing(tmp_path):
+    make(tmp_path)
+    save(tmp_path / "masks" / "a.png", indexed(labels(0, 1, 2), [*RGB, (1, 2, 3)]))
+    save(tmp_path / "masks" / "b.png", indexed(labels(0, 1, 255), [*RGB[:2], *[(9, 9, 9)] * 254]))
+    save(tmp_path / "masks" / "c.png", indexed(labels(0, 1, 2), [(i, i, i) for i in range(256)]))
+    assert everything(tmp_path).remarks == ()
+    describe(tmp_path, *({"name": str(i), "colour": [i, 9, 9]} for i in range(3)))
+    source = everything(tmp_path)
+    assert len(source.remarks) == 1 and "the index counts, not the colour" in source.remarks[0]
+
+
+# Lossy content and few bits
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF"])
+def test_lossy_content_under_another_name_is_refused(tmp_path, form):
+    make(tmp_path, values=(0, 4, 8))
+    save(
+        tmp_path / "masks" / "b.png",
+        labels(0, 4, 8),
+        format=form,
+        **({"compression": "jpeg"} if form == "TIFF" else {}),
+    )
+    name = "lossy WebP" if form == "WEBP" else "JPEG"
+    with pytest.raises(
+        DataError, match=rf"The mask .*b\.png is a {name} file\. {name} changes values: masks must be PNG"
+    ):
+        everything(tmp_path)
+    describe(tmp_path, "x", {"name": "y"}, "z")
+    with pytest.raises(DataError, match=f"is a {name} file"):
+        everything(tmp_path, strict=False)[1]
+
+
+def test_lossless_webp_and_tiff_are_accepted(tmp_path):
+    save(tmp_path / "m.webp", np.array(RGB, np.uint8)[labels(0, 1, 2)], lossless=True)
+    save(tmp_path / "m.tif", labels(0, 1, 2), compression="tiff_lzw")
+    assert read_header(tmp_path / "m.webp").lossy == read_header(tmp_path / "m.tif").lossy == ""
+
+
+def png_of_bits(path, values, bits):
+    """Writes a grey PNG with `bits` bits a pixel; the width must fill whole bytes."""
+    import struct
+    import zlib
+
+    h, w = values.shape
+    packed = values.reshape(h, -1, 8 // bits).astype(np.uint8) @ (1 << np.arange(8 - bits, -1, -bits)).astype(np.uint8)
+    raw = b"".join(b"\0" + row.astype(np.uint8).tobytes() for row in packed)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", w, h, bits, 0, 0, 0, 0)), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_masks_of_few_bits_give_the_stored_values(tmp_path, bits):
+    values = labels(*range(2**bits), size=(4, 16))
+    png_of_bits(tmp_path / "m.png", values, bits)
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), values)
+
+
+def test_a_mask_whose_sixteen_bits_would_be_halved_is_refused(tmp_path):
+    import struct
+    import zlib
+
+    raw = b"".join(b"\0" + np.array([[1, 65535]] * 4, ">u2").tobytes() for _ in range(3))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 3, 16, 4, 0, 0, 0)), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    with pytest.raises(DataError, match="holds 2 bands of 16 bits, of which Pillow drops a part"):
+        read_mask(tmp_path / "m.png")
+
+
+# Values that belong to no class
+
+
+def test_values_are_checked_at_the_start_beside_classes_json(tmp_path, monkeypatch):
+    make(tmp_path, "abcdefgh")
+    describe(tmp_path, "x", "y", "z")
+    save(tmp_path / "masks" / "h.png", labels(0, 9))
+    with pytest.raises(DataError, match=r"h\.png holds the values 9, which belong to none"):
+        everything(tmp_path)
+    monkeypatch.setattr("jaxseg.data.contents._MOST", 2)  # of eight masks the first and the last
+    with pytest.raises(DataError, match=r"h\.png holds the values 9"):
+        everything(tmp_path)
+    (tmp_path / "masks" / "h.png").write_bytes((tmp_path / "masks" / "a.png").read_bytes())
+    save(tmp_path / "masks" / "d.png", labels(0, 9))
+    source = everything(tmp_path)
+    with pytest.raises(DataError, match=r"d\.png holds the values 9"):
+        source[3]
+
+
+def test_one_class_is_refused(tmp_path):
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(make(tmp_path, values=(0,))), data__classes=("bg",))
+    with pytest.raises(DataError, match="has the one class 'bg', so there is nothing to distinguish"):
+        make_source(config, "train")
+
+
+# Which files count
+
+
+def test_hidden_files_folders_and_links_to_nowhere(tmp_path):
+    root = make(tmp_path)
+    for hidden in (".ipynb_checkpoints/a.png", "__MACOSX/a.png", "x/@eaDir/a.png", "._a.png"):
+        save(root / "images" / hidden, np.zeros((2, 2), np.uint8))
+    (root / "images" / "y.png").mkdir()
+    assert len(everything(root)) == 3
+    assert pair_folders(root / "images", root / "masks") == [
+        (n, root / "images" / f"{n}.png", root / "masks" / f"{n}.png") for n in "abc"
+    ]
+    found, problems = find_images([str(root / "images"), str(root / "images" / ".*"), str(root / "images" / "**")])
+    assert [p.name for p in found] == ["a.png", "b.png", "c.png"]
+    assert len(problems) == 1 and "matches no images" in problems[0]
+    os.symlink("/nowhere", root / "masks" / "z.png")
+    os.symlink("/unmounted", root / "images" / "more")
+    os.symlink("/nothing", root / "images" / "notes.txt")
+    source = everything(root, strict=False)
+    assert len(source) == 3
+    assert [p.split("masks/")[-1] for p in source.problems if "z.png" in p] == [
+        "z.png is a link to /nowhere, which does not exist."
+    ]
+    assert len(source.problems) == 2 and "more is a link to /unmounted" in source.problems[0]
+    with pytest.raises(DataError, match="more is a link to /unmounted, which does not exist"):
+        everything(root)
+    with pytest.raises(DataError, match=r"z\.png is a link to /nowhere"):
+        pair_folders(root / "masks", root / "masks")
+    assert "z.png is a link to /nowhere" in find_images([str(root / "masks")])[1][0]
+
+
+@pytest.mark.parametrize("ending", ["gif", "npy"])
+def test_a_mask_of_another_type_is_named(tmp_path, ending):
+    root = make(tmp_path)
+    (root / "masks" / "b.png").rename(root / "masks" / f"b.{ending}")
+    (root / "images" / "c.png").rename(root / "images" / "c.heic")
+    (root / "masks" / "a.png").rename(root / "masks" / "A.png")
+    problems = " ".join(FolderSource(make(root, "d"), "train", val_fraction=0.0, strict=False).problems)
+    assert f"b.{ending} is there, but files of this type are not read: save it as PNG" in problems
+    assert "c.heic is there, but files of this type" in problems
+    assert "A.png is there, but its name differs in capital letters" in problems
+
+
+def test_names_in_two_forms_of_unicode_match(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Zürich/é") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    root = make(make(tmp_path), [composed])
+    save(root / "masks" / f"{decomposed}.png", labels(0, 1, 2))
+    (root / "masks" / f"{composed}.png").unlink()
+    source = everything(root)
+    assert sorted(source.name(i) for i in range(4)) == sorted(["a", "b", "c", composed])
+    save(root / "masks" / f"{composed}.png", labels(0, 1, 2))
+    with pytest.raises(DataError, match="have the same name up to the suffix"):
+        everything(root)
