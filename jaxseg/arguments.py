@@ -9,13 +9,15 @@ import collections.abc
 import functools
 import inspect
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
-from jaxseg.errors import ArgumentError, nearest
+from jaxseg.errors import ArgumentError, ConfigError, nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -265,3 +267,26 @@ def _describe(hint: Any, many: bool) -> str:
     if kind in words:
         return words[kind]
     return f"of type {kind.__name__ if isinstance(kind, type) else kind}"
+
+
+def expanded(path: str | Path) -> Path:
+    """Returns a path that a user gave, with `~` or `~NAME` at its start replaced by that home folder, as in a shell.
+
+    A `~NAME` that is no user stays: it may be a file.
+
+    Raises:
+        ConfigError: if this user has no home folder, as one of a container that has a number but no name.
+    """
+    path = Path(path)
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        if path.parts[0] != "~":
+            return path
+        raise ConfigError(f"{path} begins with ~, but this user has no home folder; give the whole path.") from error
+
+
+def located(path: str | Path) -> str:
+    """Returns a path in quotes; for a relative one also the folder that it starts from, for messages."""
+    place = "" if Path(path).is_absolute() else f" (relative to {os.getcwd()}, the folder of this command)"
+    return f"{str(path)!r}{place}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from jaxseg.arguments import expanded
 from jaxseg.errors import ConfigError
 
 # Options by backend that differ from XLA's defaults because they measured faster; `compile.options` changes them.
@@ -119,7 +120,11 @@ def keep_programs(folder: str = "") -> Path | None:
         return Path(chosen)
     if folder == NO_CACHE:
         return None
-    path = Path(folder or "~/.cache/jaxseg/xla").expanduser().absolute() / _machine()
+    try:
+        path = expanded(folder or "~/.cache/jaxseg/xla").absolute() / _machine()
+    except ConfigError:
+        _logger.warning("compiled programs are not kept: there is no home folder; compile.cache=DIR names another.")
+        return None
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

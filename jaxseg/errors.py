@@ -6,6 +6,7 @@ The message of each is one sentence for the user: what was given, what was expec
 
 import contextlib
 import difflib
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 
@@ -81,3 +82,11 @@ def some(names: Iterable[str], limit: int = 20) -> str:
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return (", ".join(names[:limit]) or "nothing") + more
+
+
+def printable(text: str) -> str:
+    r"""Returns text of a user, such as the name of a file or a class, with what no terminal or picture shows as \x1b.
+
+    These are control characters, and the surrogates that stand for bytes of a file's name outside UTF-8.
+    """
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)

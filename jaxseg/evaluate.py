@@ -67,9 +67,8 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     run = load_run(options.workdir, options.which, overrides)
     compiler.keep_programs(run.config.compile.cache)
     evaluation = evaluate(run, options.split, boundary=options.boundary)
-    files = evaluation.write_report()
-    print(evaluation)
-    for name, path in files.items():
+    print(evaluation, flush=True)  # first: the scores are not lost if they cannot be written
+    for name, path in evaluation.write_report().items():
         print(f"{name + ':':<12}{path}")
     return 0
 

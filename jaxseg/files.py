@@ -1,8 +1,10 @@
-"""Writes files atomically."""
+"""Writes files atomically, and locks what one process at a time may write."""
 
+import contextlib
+import fcntl
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,3 +34,44 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text as `write_atomically` does."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, *, wait: bool = True, note: str = "") -> Iterator[None]:
+    """Holds the lock file `path`, which one process at a time can; creates its folder, and removes the file at the end.
+
+    The system takes the lock from a process that ends for any reason. A file that a killed process left is no lock.
+
+    Args:
+        path: the lock file.
+        wait: whether to wait until another process gives the lock back.
+        note: text in the file while the lock is held, for other processes to read.
+
+    Raises:
+        BlockingIOError: if another process holds the lock and `wait` is not set.
+        OSError: if the file cannot be made, or its file system has no locks.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = path.open("a+", encoding="utf-8")
+            with contextlib.ExitStack() as attempt:
+                attempt.enter_context(file)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                # The process that held the lock before has removed the file that was opened here.
+                if _is_at(file.fileno(), path):
+                    stack.push(attempt.pop_all())
+                    break
+        stack.callback(path.unlink, missing_ok=True)
+        file.truncate(0)
+        file.write(note)
+        file.flush()
+        yield
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one that is at `path` now."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False

@@ -1,22 +1,25 @@
 """Segments images with a trained network.
 
-    python -m jaxseg.predict --workdir DIR IMAGES... [--out preds/] [--probabilities] [--which best|last]
+    python -m jaxseg.predict --workdir DIR IMAGES... [--out preds/] [--probabilities] [--values classes|masks]
+                             [--which best|last]
 
 IMAGES are files, folders and globs. Each image gives, at its own size and upright as its EXIF tag says, NAME.png (class
 indices, shown in the colours of the classes by its palette), NAME-overlay.png (those colours laid over the image) and
 with --probabilities NAME.npz: `probabilities` f32[h,w,k] (k is 1, that of class 1, for a binary network) and `classes`.
+With --values masks NAME.png holds the values that the classes have in the masks of the data set.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from jaxseg import compiler
+from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
+from jaxseg.errors import ConfigError, printable
 from jaxseg.inference.images import find_images, name_outputs, predict_files
-from jaxseg.run.load import Which, load_run
+from jaxseg.run.load import Run, Which, load_run
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.predict") -> int:
@@ -32,6 +35,12 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
     parser.add_argument("--out", metavar="DIR", default="preds", help="where the pictures are written (default preds)")
     parser.add_argument("--probabilities", action="store_true", help="also write NAME.npz with those of every class")
     parser.add_argument(
+        "--values",
+        choices=("classes", "masks"),
+        default="classes",
+        help="what NAME.png holds: class indices from 0, or the values of the classes in the masks of the data set",
+    )
+    parser.add_argument(
         "--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last"
     )
     options = parser.parse_intermixed_args(argv)
@@ -39,7 +48,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
 
 
 def _predict(options: argparse.Namespace) -> int:
-    out = Path(options.out)
+    out = expanded(options.out)
     paths, problems = find_images(options.images)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
@@ -51,15 +60,32 @@ def _predict(options: argparse.Namespace) -> int:
             print(f"{path} gives {name}.png, since another image is named {path.stem}.")
     run = load_run(options.workdir, options.which)
     compiler.keep_programs(run.config.compile.cache)
-    failed = predict_files(run, names, out, options.probabilities)
+    if options.values == "masks" and not run.values:
+        raise ConfigError(
+            f"--values masks: the run in {run.workdir} was trained by a version that did not keep the values of the "
+            "masks; its training command records them, in a moment if the run has finished."
+        )
+    values = run.values if options.values == "masks" else ()
+    failed = predict_files(run, names, out, options.probabilities, values)
     done = len(paths) - failed
     print(f"{done} of {len(paths)} images segmented by {run.config.model.name} after {run.step} steps.")
     if done:
-        print(f"classes:       {out / 'NAME.png'} (class indices, coloured by a palette)")
+        print(f"classes:       {out / 'NAME.png'} ({_meaning(run, options.values)})")
         print(f"overlays:      {out / 'NAME-overlay.png'}")
     if done and options.probabilities:
         print(f"probabilities: {out / 'NAME.npz'}")
     return 1 if failed or problems else 0
+
+
+def _meaning(run: Run, values: str) -> str:
+    """Returns what the numbers in the files of classes mean; each of them where the masks hold other numbers."""
+    if not run.values or run.values == tuple(range(len(run.classes))):
+        return "class indices, coloured by a palette"
+    pairs = list(zip(run.values, run.classes))
+    if values == "masks":
+        return "the values of the masks: " + ", ".join(f"{value} {printable(name)}" for value, name in pairs)
+    stand = ", ".join(f"{i} {printable(name)} ({value} in the masks)" for i, (value, name) in enumerate(pairs))
+    return f"class indices, coloured by a palette: {stand}; --values masks writes the values of the masks"
 
 
 if __name__ == "__main__":

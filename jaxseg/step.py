@@ -22,7 +22,7 @@ from flax import linen as nn
 
 from jaxseg.errors import ArgumentError
 from jaxseg.losses import Loss
-from jaxseg.metrics import confusion_matrix, num_confusion_classes, predict_classes
+from jaxseg.metrics import class_indices, confusion_matrix, num_confusion_classes, predict_classes
 from jaxseg.metrics.native_size import inside_mask, to_image_size, to_native_sizes
 from jaxseg.nn import rematerialised, resize
 from jaxseg.state import Learner, TrainState, by_path
@@ -193,7 +193,7 @@ def _forward(
     key: Key,
 ) -> tuple[list[PyTree], tuple[PyTree, jax.Array]]:
     """Returns the stats S_i of the logits and of each auxiliary output, and (new batch statistics, confusion)."""
-    image, label = batch["image"], batch["label"].astype(jnp.int32)
+    image, label = batch["image"], class_indices(batch["label"])
     if recipe.augment is None:
         image = recipe.prepare(image)
     else:
@@ -297,7 +297,7 @@ def make_eval_step(
     measures = measures or {}
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> dict[str, PyTree]:
-        image, label = prepare(batch["image"]), batch["label"].astype(jnp.int32)
+        image, label = prepare(batch["image"]), class_indices(batch["label"])
         logits, out = model.apply(state.variables, image, train=False)
         height, width = image.shape[1:3]
         rows, columns = label.shape[1:]

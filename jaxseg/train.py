@@ -10,7 +10,7 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import jax
 
 from jaxseg import build, compiler, metrics, parallel, pictures
 from jaxseg.api.start import TrainModule
+from jaxseg.arguments import expanded
 from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, command, to_dict
 from jaxseg.data import pipeline
@@ -31,13 +32,23 @@ from jaxseg.run import gradients
 from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.data import Problem, class_weights, load_problem, with_stored_division
+from jaxseg.run.drawing import drawing
+from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
-from jaxseg.run.messages import FROM_PYTHON, PROGRAM, closing_message, opening_message
+from jaxseg.run.messages import FROM_PYTHON, LESS_MEMORY, PROGRAM, closing_message, opening_message, quicker
 from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import Planned, initial_state, plan_weights
-from jaxseg.run.workdir import CHECKPOINTS, RunData, data_record, default_workdir, holds_checkpoint, prepare_workdir
+from jaxseg.run.workdir import (
+    CHECKPOINTS,
+    RunData,
+    data_record,
+    default_workdir,
+    holds_checkpoint,
+    make_workdir,
+    write_config,
+)
 from jaxseg.state import TrainState, keys_of_seed
 
 
@@ -50,7 +61,7 @@ def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         parallel.join_hosts(options.coordinator, options.processes, options.process)
         compiler.keep_programs(config.compile.cache)
         check(config)
-        workdir = Path(options.workdir) if options.workdir else default_workdir(options.config)
+        workdir = expanded(options.workdir) if options.workdir else default_workdir(options.config)
         train(config, workdir, f"{program} {shlex.join(argv)}", program)
         return 0
 
@@ -67,12 +78,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, metavar="N", help="number of processes; auto needs none")
     parser.add_argument("--process", type=int, metavar="I", help="index of this process, 0 to N-1; auto needs none")
-
-
-LESS_MEMORY = (
-    "try accumulate=2 (the batch in two parts), remat=true or dtype=bfloat16, which keep the batch; or a smaller "
-    "batch_size, eval.batch_size or data.size"
-)
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,8 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM
         program: how the training was called, such as "jaxseg train"; the last message names commands of this form.
 
     Raises:
-        ConfigError: if the workdir holds a run with another configuration, the data do not agree with the
-            configuration, or the weights to start from do not fit.
+        ConfigError: if another process trains in the workdir, it holds a run with another configuration, the data do
+            not agree with the configuration, or the weights to start from do not fit.
         DataError: if the data cannot be read.
         CheckpointError: if a checkpoint cannot be written, or belongs to another model.
         NotFiniteError: if the loss, the gradient or a parameter is NaN or infinite.
@@ -135,10 +140,12 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM
     strategy = build.make_strategy(config)
     parts = build.build_parts(config, problem.num_classes, axis_name=strategy.axis_name)
     planned = None if holds_checkpoint(workdir) else plan_weights(parts)
-    workdir = prepare_workdir(workdir, config)
-    parts = parts.with_class_weights(record_data(workdir, config, problem).class_weights)
+    workdir = make_workdir(workdir)
 
     with naming_lack_of_memory("A training step or its evaluation", LESS_MEMORY), contextlib.ExitStack() as stack:
+        stack.enter_context(training_lock(workdir))
+        write_config(workdir, config)
+        parts = parts.with_class_weights(record_data(workdir, config, problem).class_weights)
         session = open_session(parts, problem, strategy, workdir, stack)
         stop = stack.enter_context(stop_on_signal())
         command = resume if program == FROM_PYTHON else command_line() or resume
@@ -149,7 +156,10 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM
             batch = next(session.batches)
             # The copy to the device overlaps with the step before, which the host has not waited for.
             placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
+            called = time.monotonic()
             state, step_metrics = session.train_step(state, placed, key)
+            if step == start + 1:
+                session.reporter.message(f"compiled the step in {time.monotonic() - called:.1f} s")
             # The reporter returns the metrics of the step before, so that the device never waits for the host.
             done = session.reporter.train(step, strategy.first(step_metrics), config.batch_size)
             require_finite(done, session.checkpoints)
@@ -183,6 +193,7 @@ def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
         classes=info.classes,
         colors=info.colors,
         num_classes=problem.num_classes,
+        values=info.values,
         weigh=lambda: class_weights(config, problem.num_classes, problem.train),
     )
 
@@ -211,7 +222,11 @@ def open_session(
     )
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep, config=to_dict(config))
     reporter = Reporter(
-        workdir, every=config.log.every, tensorboard=config.log.tensorboard, classes=problem.train.info.classes
+        workdir,
+        every=config.log.every,
+        tensorboard=config.log.tensorboard,
+        classes=problem.train.info.classes,
+        advice=quicker(config),
     )
     return Session(
         parts=parts,
@@ -321,15 +336,6 @@ def draw_predictions(session: Session, state: TrainState, step: int) -> None:
         predictions = [session.segment(variables, image).classes for image in images]
         pictures.prediction_sheet(images, truths, predictions, source.info.colors, source.info.classes, path)
         session.reporter.picture(step, "predictions", read_image(path))
-
-
-@contextlib.contextmanager
-def drawing(reporter: Reporter) -> Iterator[None]:
-    """Reports an error in drawing a picture as a warning, so that it does not stop the run."""
-    try:
-        yield
-    except (OSError, MemoryError) as error:
-        reporter.message(f"warning: a picture cannot be drawn: {error}.")
 
 
 sys.modules[__name__].__class__ = TrainModule  # jaxseg.train(...) works, as the module and its functions do

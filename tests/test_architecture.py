@@ -171,7 +171,8 @@ def test_third_party_packages_are_declared():
         "PIL": "pillow",
         "absl": "absl-py",
     }
-    declared = {requirement.replace(">", "=").split("=")[0].strip() for requirement in project["dependencies"]}
+    required = [*project["dependencies"], *project["optional-dependencies"]["images"]]
+    declared = {requirement.replace(">", "=").split("=")[0].strip() for requirement in required}
     used = set().union(*(third_party(path) for path in FILES))
     assert {names[name] if name in names else name for name in used} <= declared
 

@@ -1,9 +1,12 @@
 """Arguments are checked against annotations: one sentence for an invalid value; lists and whole numbers convert."""
 
+import pwd
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+from helpers.tiny_training import ROOT
 
 from jaxseg.arguments import (
     BelowOne,
@@ -19,10 +22,12 @@ from jaxseg.arguments import (
     check_value,
     checked,
     describe,
+    expanded,
+    located,
     one_or_more,
     within,
 )
-from jaxseg.errors import ArgumentError, JaxsegError
+from jaxseg.errors import ArgumentError, ConfigError, JaxsegError, printable
 
 PAIR = Annotated[tuple[float, ...], Where(lambda v: len(v) == 2 and v[0] <= v[1], instead="(low, high)")]
 
@@ -137,3 +142,31 @@ def test_options_of_a_function_by_name():
         check("example", {"sise": [1]}, hints, prefix="part.")
     with pytest.raises(ArgumentError, match=r"part\.name must be one of"):
         check("example", {"name": 3}, hints, prefix="part.")
+
+
+def test_a_home_folder_is_found_or_missed_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/a/b") == tmp_path / "a/b" and expanded("a/~/b") == Path("a/~/b")
+    assert expanded("~no-such-user.png") == Path("~no-such-user.png")  # a file may have this name
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", dict[int, object]().__getitem__)  # as in a container run with --user 12345
+    with pytest.raises(ConfigError, match=r"~/a begins with ~, but this user has no home folder"):
+        expanded("~/a")
+
+
+def test_a_relative_path_is_named_with_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert located("a/b") == f"'a/b' (relative to {tmp_path}, the folder of this command)"
+    assert located(tmp_path / "a") == f"'{tmp_path}/a'"
+
+
+def test_paths_of_users_are_expanded_in_one_place():
+    found = [p for p in (ROOT / "jaxseg").rglob("*.py") if ".expanduser(" in p.read_text(encoding="utf-8")]
+    assert found == [ROOT / "jaxseg" / "arguments.py"]
+
+
+def test_text_without_control_characters():
+    assert (
+        printable("caf\u00e9 \u200d $a$ | \x1b[31m\n\udce9\u2028")
+        == "caf\u00e9 \u200d $a$ | \\x1b[31m\\n\\udce9\\u2028"
+    )

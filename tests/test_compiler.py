@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 from pathlib import Path
 
 import jax
@@ -161,6 +162,13 @@ def test_a_folder_that_cannot_be_written_costs_a_note(tmp_path, no_cache, caplog
     assert compiler.keep_programs(str(tmp_path / "file")) is None
     assert "compiled programs are not kept" in caplog.text
     assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_without_a_home_folder_nothing_is_kept_and_a_note_says_so(no_cache, monkeypatch, caplog):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert compiler.keep_programs() is None
+    assert "compiled programs are not kept: there is no home folder; compile.cache=DIR names another" in caplog.text
 
 
 def test_other_processors_have_folders_of_their_own(monkeypatch):

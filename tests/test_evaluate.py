@@ -9,7 +9,7 @@ import pytest
 from helpers.tiny_run import TINY, make_folder, make_run, tiny_config
 from PIL import Image
 
-from jaxseg import parallel, train
+from jaxseg import parallel, pictures, train
 from jaxseg.config import update
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ArgumentError, CheckpointError, ConfigError, DataError
@@ -137,6 +137,22 @@ def test_the_command_prints_the_table_and_writes_json_and_picture(shapes_run, ca
     assert report["images"] == 5 and report["loss"] > 0 and report["versions"]["jax"] == jax.__version__
     assert report["config"]["model"]["name"] == "cnn"
     assert Image.open(shapes_run / "confusion-test.png").size[0] > 100
+
+
+def test_the_table_is_printed_where_nothing_can_be_written(shapes_run, capsys, monkeypatch):
+    monkeypatch.setattr(pictures, "confusion_picture", lambda *_: 1 / 0)
+    assert main(["--workdir", str(shapes_run)]) == 0
+    said = capsys.readouterr()
+    assert "confusion-val.png cannot be drawn: division by zero." in said.err
+    assert "evaluate-val.json" in said.out and "confusion-val.png" not in said.out
+    file = shapes_run / "evaluate-val.json"
+    file.unlink()
+    file.mkdir()
+    assert main(["--workdir", str(shapes_run)]) == 1
+    said = capsys.readouterr()
+    file.rmdir()
+    assert "| mean" in said.out and said.err.count("error:") == 1
+    assert "evaluate-val.json cannot be written: Is a directory." in said.err
 
 
 @pytest.mark.parametrize(("which", "step"), [("best", 10), ("last", 30)])

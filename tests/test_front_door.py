@@ -220,8 +220,11 @@ UNET_18 = {"encoder": "resnet18"}
         ({"weights": "imagnet"} | UNET_18, "weights: There are no published weights 'imagnet' for the encoder"),
         ({"encoder_weights": "imagnet"} | UNET_18, "encoder_weights: There are no published weights"),
         ({"weights": "imagenet"}, "weights: the network 'unet' has its own encoder here, for which no weights are"),
-        ({"encoder_weights": "nowhere.pth"}, "encoder_weights: There is no file of weights 'nowhere.pth'."),
-        ({"weights": "no/such/folder"}, "weights: There is no file or folder 'no/such/folder'."),
+        (
+            {"encoder_weights": "nowhere.pth"},
+            "encoder_weights: There is no file of weights 'nowhere.pth' (relative to ",
+        ),
+        ({"weights": "no/such/folder"}, "weights: There is no file or folder 'no/such/folder' (relative to "),
         (
             {"weights": "some/folder"},
             "weights: The folder 'some/folder' holds no run (no config.json); give the",

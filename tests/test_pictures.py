@@ -179,3 +179,44 @@ def test_confusion_picture(tmp_path, k):
 def test_confusion_picture_names_what_disagrees(tmp_path):
     with pytest.raises(ValueError, match=r"\(2, 2\), but there are 3 classes"):
         pictures.confusion_picture(np.eye(2), CLASSES, tmp_path / "c.png")
+
+
+NAMES = ("a$b_$", "\x1b[31m", "caf\u00e9 \udce9")
+
+
+def test_names_are_drawn_as_they_are(tmp_path, monkeypatch):
+    """A name with two dollars is no formula; control characters and broken bytes are written out."""
+    import matplotlib.text
+
+    drawn = set()
+    draw = matplotlib.text.Text.draw
+    monkeypatch.setattr(
+        matplotlib.text.Text, "draw", lambda self, *args: (drawn.add(self.get_text()), draw(self, *args))[1]
+    )
+    image, truth, prediction = example()
+    pictures.prediction_sheet([image], [truth], [prediction], COLORS, NAMES, tmp_path / "sheet.png")
+    pictures.overlay_sheet([image], [truth], COLORS, NAMES, tmp_path / "overlay.png", ["$5_to_$10.png"])
+    pictures.confusion_picture(np.eye(3, dtype=int), NAMES, tmp_path / "confusion.png")
+    pictures.curves([{"step": 1, "split": "$va_l$", "loss": 1.0}], tmp_path / "curves.png")
+    assert {"a$b_$", r"\x1b[31m", "caf\u00e9 \\udce9", "$5_to_$10.png", "$va_l$"} <= drawn
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_an_overlay_in_rows_is_that_of_the_whole_and_needs_little_memory(monkeypatch, dtype):
+    import tracemalloc
+
+    from jaxseg.pictures import images
+
+    rng = np.random.default_rng(0)
+    image = rng.random((40, 30, 3)).astype(np.float32)
+    image = image if dtype == np.float32 else (image * np.iinfo(dtype).max).astype(dtype)
+    label = rng.choice([0, 1, 2, IGNORE], (40, 30))
+    whole = pictures.overlay(image, label, COLORS)
+    monkeypatch.setattr(images, "_PIXELS", 100)  # three rows, and one at the end
+    np.testing.assert_array_equal(pictures.overlay(image, label, COLORS), whole)
+    large, label = np.zeros((1000, 1000, 3), np.uint8), np.ones((1000, 1000), np.uint8)
+    tracemalloc.start()
+    pictures.overlay(large, label, COLORS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * large.nbytes  # the result itself

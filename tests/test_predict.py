@@ -1,6 +1,7 @@
 """Prediction: images of every size and kind, names of outputs, and input that cannot be read."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from jaxseg.inference import load_run, make_segmenter
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.nn import resize
 from jaxseg.predict import main
+from jaxseg.run.workdir import read_data
 
 EXIF_ORIENTATION = 0x0112
 
@@ -102,6 +104,76 @@ def test_an_overlay_without_memory_leaves_the_other_images(workdirs, monkeypatch
     assert run_predict(workdirs["crop"], tmp_path / "out", *paths) == 1
     assert "a.png cannot be segmented: the machine has too little memory for it." in capsys.readouterr().err
     assert (tmp_path / "out" / "b-overlay.png").is_file()
+
+
+def test_home_folders_and_names_that_are_no_plain_text(workdirs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").symlink_to(workdirs["crop"])
+    for name in ("a.png", "~b.png", "$5_to_$10\udce9.png"):  # the byte e9 alone is no UTF-8
+        save(tmp_path / "in" / name, picture(8, 9))
+    (tmp_path / "in" / "\x1b[31m.png").write_text("no image")
+    assert run_predict("~/run", "~/out", "~/in/a.png", "~/in") == 1
+    assert {p.name for p in (tmp_path / "out").glob("*y.png")} == {
+        "a-overlay.png",
+        "~b-overlay.png",
+        "$5_to_$10\udce9-overlay.png",
+    }
+    assert r"\x1b[31m.png cannot be read as an image" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path / "in")
+    assert run_predict("~/run", "out", "~b.png") == 0  # what a shell makes of *b.png
+    assert not list(tmp_path.rglob("~"))
+
+
+@pytest.mark.parametrize("values", [(10, 20, 30), (1, 2, 3000)])
+def test_the_values_of_the_masks_are_kept_said_and_written(tmp_path, capsys, values):
+    folder = make_folder(tmp_path / "data", [(16, 16), (9, 12)], split="train")
+    make_folder(tmp_path / "data", [(16, 16)])
+    table = np.full(256, 255, np.uint16)
+    table[: len(values)] = values
+    for mask in folder.rglob("masks/*.png"):
+        Image.fromarray(table[np.asarray(Image.open(mask))]).save(mask)
+    classes = [{"index": value, "name": name} for value, name in zip(values, ("sky", "road", "car"))]
+    (folder / "classes.json").write_text(json.dumps({"classes": classes}))
+    config = tiny_config(data__source="folder", data__dir=str(folder), data__fit="crop")
+    workdir, out = make_run(tmp_path / "run", config), tmp_path / "out"
+    assert read_data(workdir).values == values
+    image = save(tmp_path / "a.png", picture(16, 16))
+    assert run_predict(workdir, out, image) == 0
+    assert f"1 road ({values[1]} in the masks), 2 car ({values[2]} in the masks); --values masks writes" in (
+        capsys.readouterr().out
+    )
+    with Image.open(out / "a.png") as written:
+        indices = np.asarray(written)
+    assert run_predict(workdir, out, image, "--values", "masks") == 0
+    assert f"the values of the masks: {values[0]} sky, {values[1]} road, " in capsys.readouterr().out
+    with Image.open(out / "a.png") as written:
+        np.testing.assert_array_equal(np.asarray(written), np.array(values)[indices])
+        if max(values) < 256:
+            shown = np.array(load_run(workdir).colors)[indices]
+            np.testing.assert_array_equal(np.asarray(written.convert("RGB")), shown)
+    record = json.loads((workdir / "data.json").read_text())
+    del record["values"]
+    (workdir / "data.json").write_text(json.dumps(record))  # as an earlier version left it
+    assert run_predict(workdir, out, image) == 0
+    assert run_predict(workdir, out, image, "--values", "masks") == 1
+    assert "did not keep the values of the masks" in capsys.readouterr().err
+
+
+def test_masks_are_not_replaced_and_outputs_are(workdirs, tmp_path, capsys):
+    image, masks = save(tmp_path / "images/a.png", picture(8, 9)), tmp_path / "masks"
+    mask = save(masks / "a.png", picture(8, 9, 1))
+    before = mask.read_bytes()
+    assert run_predict(workdirs["crop"], masks, image) == 1
+    assert f"{mask} would replace a file that prediction did not write, such as a mask" in capsys.readouterr().err
+    assert mask.read_bytes() == before and len(list(masks.iterdir())) == 1
+    mask.unlink()
+    assert run_predict(workdirs["crop"], masks, image) == run_predict(workdirs["crop"], masks, image) == 0
+    with Image.open(mask) as written:
+        unmarked = written.copy()
+    unmarked.info.clear()
+    unmarked.save(mask)  # as an earlier version wrote it, beside its overlay
+    assert run_predict(workdirs["crop"], masks, image) == 0
 
 
 def test_outputs_of_the_command(workdirs, tmp_path, capsys):

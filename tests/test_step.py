@@ -235,6 +235,20 @@ def test_batch_that_micro_batches_cannot_share(batch):
         jax.eval_shape(step, state, batch, jax.random.key(0))
 
 
+def test_labels_of_floating_point_are_refused_and_not_cut(batch):
+    tx, loss = optax.sgd(0.1), make_loss("cross_entropy", num_classes=K)
+    state = jax.eval_shape(lambda key: init_state(Tiny(), tx, key, (6, 5, 3)), jax.random.key(1))
+    wrong = {**batch, "label": batch["label"].astype(np.float32) + 0.5}
+    train, evaluate = (
+        make_train_step(Tiny(), tx, loss, prepare=to_float),
+        make_eval_step(Tiny(), loss, prepare=to_float),
+    )
+    for step, key in ((train, [jax.random.key(0)]), (evaluate, [])):
+        jax.eval_shape(step, state, {**batch, "label": batch["label"].astype(np.int64)}, *key)
+        with pytest.raises(ArgumentError, match=r"^Labels must be integers, .*, got float32"):
+            jax.eval_shape(step, state, wrong, *key)
+
+
 @pytest.mark.parametrize("strategy", ["jit", "pmap"])
 def test_evaluation_sums_add_up_over_batches_and_devices(batch, strategy):
     loss = make_loss("cross_entropy + dice", num_classes=K)

@@ -49,7 +49,8 @@ def test_starting_a_finished_run_again_changes_nothing(run, capsys):
     out = "".join(capsys.readouterr())
     for word in ("mean IoU", "checkpoints:", "curves.png", "jaxseg.evaluate", "jaxseg.predict"):
         assert word in out
-    assert "python -m jaxseg.train" not in out  # there is nothing to resume
+    assert "To resume" not in out and "compiled the step" not in out  # there is nothing to resume
+    assert f"python -m jaxseg.train --config EXPERIMENT --workdir OTHER --config.model.weights={run}" in out
 
 
 @pytest.mark.slow  # tests/test_step.py and tests/test_steady_loop.py do the same with the step and the loop

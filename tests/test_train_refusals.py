@@ -11,6 +11,7 @@ from PIL import Image
 from jaxseg.config import command, default_config, to_dict, update
 from jaxseg.data import pipeline
 from jaxseg.errors import ConfigError, OutOfMemoryError, is_out_of_memory, naming_lack_of_memory
+from jaxseg.run.check import check
 from jaxseg.run.data import class_weights
 from jaxseg.train import main, train
 
@@ -157,6 +158,22 @@ def test_workdir_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert main(arguments(tmp_path / "file" / "run")) == 1
     assert f"The workdir {tmp_path / 'file' / 'run'} cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("changes", "fits"), [({}, False), ({"norm": "group"}, True), ({"blocks": 1}, False)])
+def test_batch_norm_of_a_single_value_is_refused_before_anything_compiles(monkeypatch, changes, fits):
+    monkeypatch.setattr("jaxseg.run.check.make_strategy", lambda config: None)  # which is for eight devices here
+    config = command.load_experiment("experiments/resunet.py")
+    update(config, batch_size=2, accumulate=2, data__size=(4, 4), model__args={"widths": (4, 6, 8), **changes})
+    if fits:
+        check(config)
+        return
+    with pytest.raises(
+        ConfigError, match=r"^the training step: The batch norm .* give norm=group, a larger data\.size"
+    ):
+        check(config)
+    update(config, accumulate=1)
+    check(config)
 
 
 def test_a_resumed_run_reads_the_images_of_its_own_division(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg import compiler
+from jaxseg.arguments import expanded
 from jaxseg.config import command
 from jaxseg.config.config_dict import AnyConfigDict
 from jaxseg.errors import ConfigError
@@ -41,7 +42,7 @@ class TrainModule(types.ModuleType):
         config = command.configure(experiment, overrides)
         if workdir is None and isinstance(experiment, AnyConfigDict):
             raise ConfigError("Give a workdir: a configuration has no file that the default could be named after.")
-        directory = default_workdir(str(experiment)) if workdir is None else Path(workdir).expanduser()
+        directory = default_workdir(str(experiment)) if workdir is None else expanded(workdir)
         compiler.keep_programs(config.compile.cache)
         check(config)
         result = self.train(config, directory, python_call(experiment, workdir, overrides), FROM_PYTHON)

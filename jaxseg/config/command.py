@@ -5,6 +5,7 @@ import ast
 import contextlib
 import importlib.util
 import inspect
+import io
 import linecache
 import logging
 import sys
@@ -15,10 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxseg.arguments import expanded
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
 from jaxseg.config.schema import FREE_FORM, KEYS, Key
 from jaxseg.config.values import default_config, flatten, set_key, validate
-from jaxseg.errors import ConfigError, JaxsegError, is_out_of_memory, nearest
+from jaxseg.errors import ConfigError, JaxsegError, is_out_of_memory, nearest, printable
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def load_experiment(spec: str) -> ConfigDict:
 def load_file(spec: str) -> tuple[types.ModuleType, ConfigDict]:
     """Returns the experiment file `FILE[:ARG]` as a module, and its configuration; raises as `load_experiment` does."""
     path_text, _, arg = spec.partition(":")
-    path = Path(path_text)
+    path = expanded(path_text)
     if not path.is_file():
         folders = {path.parent, Path("experiments")}
         near = [str(p) for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.py"))]
@@ -309,11 +311,15 @@ def run_command(function: Callable[[], int]) -> int:
     Returns:
         The exit status: what `function` returns, 1 after an error, 130 after Ctrl-C as in shells.
     """
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # names of classes and files may hold what the console's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _notes():
             return function()
     except JaxsegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join(map(printable, f"error: {error}".split("\n"))), file=sys.stderr)
         return 1
     except OSError as error:  # most likely a full disk
         name, reason = error.filename or "A file", error.strerror or error

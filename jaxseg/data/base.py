@@ -24,12 +24,19 @@ class DataInfo:
         colors: the (r, g, b) in 0..255 in which each class is drawn.
         ignore: the value in the stored masks that is ignored, besides 255; None if there is none.
         channels: number of image channels of every example.
+        values: the value of each class in the stored masks; () where they are 0, 1, 2, ...
     """
 
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     ignore: int | None
     channels: int
+    values: tuple[int, ...] = ()
+
+    @property
+    def stored_values(self) -> tuple[int, ...]:
+        """The value of each class in the stored masks."""
+        return self.values or tuple(range(len(self.classes)))
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.colors):

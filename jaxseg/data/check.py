@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.config.command import parse_command_line, run_command
 from jaxseg.data.survey import Report, about_classes, survey
+from jaxseg.errors import printable
 from jaxseg.types import IGNORE
 
 
@@ -35,7 +37,7 @@ def describe(report: Report, config: ConfigDict) -> str:
     if report.unlabelled:
         lines.append(f"  {len(report.unlabelled)} of them have no labels")
     assert report.source is not None
-    names = [*report.source.info.classes, "(ignored)"]
+    names = [*map(printable, report.source.info.classes), "(ignored)"]
     values = [*range(len(names) - 1), IGNORE]
     width = max(map(len, ["class", *names]))
     total = report.pixels.sum()
@@ -106,21 +108,24 @@ def _check(argv: Sequence[str], program: str) -> int:
     reports = [survey(config, split) for split in dict.fromkeys(splits)]
     for report in reports:
         print(describe(report, config))
+    out = expanded(options.out)
     drawn = next((report for report in reports if report.images), None)
     if drawn is not None and options.images > 0:
         try:
-            draw(drawn, options.out, options.images)
+            draw(drawn, out, options.images)
+            print(f"Masks over images of {drawn.split}, to look at: {out}")
         except OSError as error:
-            print(f"error: --out {options.out} cannot be written: {error}.", file=sys.stderr)
+            print(f"error: --out {out} cannot be written: {error}.", file=sys.stderr)
             return 1
-        print(f"Masks over images of {drawn.split}, to look at: {options.out}")
+        except Exception as error:  # whatever a drawing library raises; what was found wrong is still printed
+            print(f"note: the picture {out} cannot be drawn: {error}.", file=sys.stderr)
     remarks = list(dict.fromkeys([*(r for report in reports for r in report.remarks), *about_classes(reports)]))
     if remarks:
-        print("To look at:", *group(remarks), sep="\n  ")
+        print("To look at:", *map(printable, group(remarks)), sep="\n  ")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     if problems:
         word = "problem" if len(problems) == 1 else "problems"
-        print(f"{len(problems)} {word}:", *group(problems), sep="\n  ", file=sys.stderr)
+        print(f"{len(problems)} {word}:", *map(printable, group(problems)), sep="\n  ", file=sys.stderr)
         return 1
     print("Nothing is wrong." if not remarks else "Every file can be used; look at the points above before training.")
     return 0

@@ -9,12 +9,15 @@ An image and its mask have the same name except for the suffix; sub-folders are 
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from jaxseg.arguments import expanded
 from jaxseg.data.base import Example
 from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
@@ -78,9 +81,7 @@ class FolderSource:
         layout = find_layout(self.directory, former=former)
         folders = choose(layout, split, self.directory)
         every_pair, problems = match(folders, former=former)
-        without, more = (
-            without_masks(self.directory / Path(unlabelled_dir).expanduser()) if unlabelled_dir else ([], [])
-        )
+        without, more = without_masks(self.directory / expanded(unlabelled_dir)) if unlabelled_dir else ([], [])
         self.pairs, self.problems = every_pair, (*problems, *more)
         if unlabelled:
             own_folder = " Images without masks belong into a folder of their own, which data.unlabelled names."
@@ -119,7 +120,7 @@ class FolderSource:
             channels=channels,
             strict=strict,
         )
-        self.info, self._labeller = meaning.info, Labeller(meaning)
+        self.info, self._labeller = replace(meaning.info, values=tuple(meaning.values)), Labeller(meaning)
         if unlabelled and layout.undivided is not None and not former:
             self.pairs = self._hold_out_labelled(every_pair, val_fraction) + without
             if strict:
@@ -279,7 +280,7 @@ def hold_out(pairs: list[Pair], split: str, fraction: float, *, former: bool = F
     The names whose hash, as a share of the largest, is below `fraction` are held out, so that pairs which are added or
     removed do not move others. `former`: the smallest hashes are held out, exactly `fraction` of the pairs.
     """
-    hashes = {p.name: hashlib.blake2b(p.name.encode(), digest_size=8).digest() for p in pairs}
+    hashes = {p.name: hashlib.blake2b(os.fsencode(p.name), digest_size=8).digest() for p in pairs}
     ranked = sorted(pairs, key=lambda p: hashes[p.name])
     count = round(len(pairs) * fraction)
     if not former:

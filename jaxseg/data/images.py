@@ -1,5 +1,6 @@
 """Reads image and mask files of any mode into arrays; every failure is a DataError that names the file."""
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -10,20 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jaxseg.data import masks
+from jaxseg.data import bands, masks
 from jaxseg.data.masks import Color, Palette
 from jaxseg.errors import DataError
 
-_BROKEN = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+MAX_PIXELS = "JAXSEG_MAX_PIXELS"
+"""Name of the environment variable that sets the largest number of pixels of an image; 0: no limit."""
+
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error)
 _ORIENTATION = 0x0112  # the EXIF tag
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's convert("L")
 _MARGIN = 1e-3  # how far a float may be outside [0, 1]: interpolation overshoots
@@ -46,12 +41,18 @@ class Header(NamedTuple):
     orientation: int = 1
 
 
+class _UnidentifiedError(DataError):
+    """Pillow does not know the form of the file."""
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """Opens an image; turns every error of Pillow into a DataError."""
+    """Opens an image of one page; turns every error of Pillow into a DataError."""
     try:
+        _set_limit()
         # If Pillow opens a file by name it maps the file into memory, and then corrupts rotated TIFF files.
         with open(path, "rb") as file, Image.open(file) as image:
+            bands.check_pages(image, path)
             yield image
     except DataError:
         raise
@@ -61,12 +62,37 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise DataError(f"{path} is a folder, where an image file was expected.") from None
     except PermissionError:
         raise DataError(f"{path} cannot be read: this user lacks the permission.") from None
-    except _BROKEN as error:
-        # Pillow's text for a file that is no image holds only Python's name of the open file.
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+    except Image.DecompressionBombError as error:
         raise DataError(
-            f"{path} cannot be read as an image: it is damaged, cut short or of another type{reason}."
+            f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the limit that protects the memory "
+            f"from files made to fill it; if you trust the file, set the environment variable {MAX_PIXELS} to the "
+            "number of pixels that an image may have, or to 0 for no limit."
         ) from error
+    except UnidentifiedImageError as error:  # its text holds only Python's name of the open file
+        raise _UnidentifiedError(
+            f"{path} cannot be read as an image: it is damaged, cut short or of another type."
+        ) from error
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system; Pillow's own have no number
+            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise DataError(
+            f"{path} cannot be read as an image: it is damaged, cut short or of another type ({error})."
+        ) from error
+
+
+def _set_limit() -> None:
+    """Sets Pillow's limit of pixels to that of the environment; Pillow raises an error at twice its limit."""
+    if MAX_PIXELS in os.environ:
+        try:
+            most = int(os.environ[MAX_PIXELS])
+        except ValueError:
+            most = -1
+        if most < 0:
+            raise DataError(
+                f"The environment variable {MAX_PIXELS} must be a whole number of at least 0, got "
+                f"{os.environ[MAX_PIXELS]!r}."
+            )
+        Image.MAX_IMAGE_PIXELS = -(-most // 2) or None
 
 
 def read_header(path: str | Path) -> Header:
@@ -75,6 +101,15 @@ def read_header(path: str | Path) -> Header:
     Raises:
         DataError: if the file does not exist or is not an image.
     """
+    try:
+        return _read_header(path)
+    except _UnidentifiedError:
+        if not bands.is_tiff(path):
+            raise
+        return Header(*bands.tiff_size(path), "")
+
+
+def _read_header(path: str | Path) -> Header:
     with _opened(path) as image:
         width, height = image.size
         exif = image.getexif()
@@ -89,26 +124,42 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
     """Returns the image u8[h,w,c], or u16[h,w,c] for a file of one 16-bit channel, turned upright by its EXIF tag.
 
     Palette indices are replaced by their colours. One channel is repeated to make colour, and colour becomes one
-    channel by its luma; alpha is dropped, or added as opaque if `channels` is 4. 16-bit colour is returned as 8 bits,
-    because Pillow decodes no more.
+    channel by its luma; alpha is dropped, or added as opaque if `channels` is 4. 16-bit colour, and TIFF files with
+    bands that are neither colour nor alpha, need the packages of `jaxseg[images]`.
 
     Args:
         path: any file that Pillow reads.
         channels: 1, 3 or 4.
 
     Raises:
-        DataError: if the file is missing or damaged, or its values are not 8- or 16-bit intensities.
+        DataError: if the file is missing or damaged, its values are not 8- or 16-bit intensities, or it holds several
+            pages, or bands or bits that would be dropped.
     """
-    with _opened(path) as image:
-        return from_pillow(image, channels, path)
+    try:
+        with _opened(path) as image:
+            form = bands.beyond_mode(image)
+            if form is None:
+                return from_pillow(image, channels, path)
+            if image.format == "PNG":
+                exif = image.getexif()
+                orientation = exif[_ORIENTATION] if _ORIENTATION in exif else 1
+                return to_channels(bands.read_png(path, form, orientation), channels)
+    except _UnidentifiedError:
+        if not bands.is_tiff(path):
+            raise
+        form = None
+    return to_channels(bands.read_tiff(path, form, channels), channels)
 
 
 def from_pillow(image: Image.Image, channels: int = 3, name: str | Path = "The image") -> np.ndarray:
     """Returns the image u8|u16[h,w,c] of an open Pillow image, see `read_image`; `name` is used in error messages.
 
     Raises:
-        DataError: if its values are not 8- or 16-bit intensities.
+        DataError: if its values are not 8- or 16-bit intensities, or Pillow has dropped a part of them.
     """
+    form = bands.beyond_mode(image)
+    if form is not None:
+        raise DataError(f"{name} holds {form}, of which Pillow drops a part; give the file itself, as a path.")
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return to_channels(_whole_numbers(name, image)[..., None], channels)
@@ -191,9 +242,10 @@ def read_mask_and_colors(path: str | Path, palette: Palette | None = None, *, ke
             not in the palette; if its values are not whole numbers from 0 to 65535.
     """
     with _opened(path) as image:
+        more = bands.beyond_mode(image)
+        if more is not None:
+            raise DataError(f"The mask {path} holds {more}, of which Pillow drops a part; save it with one band.")
         form, compression = masks.stored_form(image), masks.lossy(image)
-        if masks.narrowed(form, image.mode):
-            raise DataError(f"The mask {path} has 16 bits a channel and several channels; save it with one channel.")
         image = ImageOps.exif_transpose(image)
         if image.mode == "P" and palette is not None and not keep_indices:
             image = image.convert("RGB")

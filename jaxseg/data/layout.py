@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxseg.arguments import expanded, located
 from jaxseg.data.listing import is_hidden, list_images, sub_folders
 from jaxseg.data.notes import note
 from jaxseg.errors import DataError, nearest
@@ -45,11 +46,11 @@ def existing(directory: str | Path) -> Path:
     """Returns `data.dir` as a path; raises DataError if there is no such folder."""
     if not str(directory):
         raise DataError(f"data.dir is empty; give the folder with --config.data.dir=DIR ({EXPECTED}).")
-    path = Path(directory).expanduser()
+    path = expanded(directory)
     if not path.is_dir():
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         kind = "is a file, not a folder" if path.exists() else "does not exist"
-        raise DataError(f"data.dir={str(path)!r} {kind}.{nearest(path.name, siblings, listing=False)}")
+        raise DataError(f"data.dir={located(path)} {kind}.{nearest(path.name, siblings, listing=False)}")
     return path
 
 

@@ -69,11 +69,6 @@ def narrow(values: np.ndarray, form: str) -> np.ndarray:
     return (np.uint8(255) - values if inverted else values) // np.uint8(_STEPS[form])
 
 
-def narrowed(form: str, mode: str) -> bool:
-    """Returns whether Pillow has dropped half of 16 bits of each value."""
-    return ";16" in form and not mode.startswith("I")
-
-
 def palette_colors(image: Image.Image) -> tuple[Color, ...]:
     """Returns the colours of a palette file (mode P); () for the greys (i, i, i), which say nothing about classes."""
     flat = image.getpalette("RGB") if image.mode == "P" else None

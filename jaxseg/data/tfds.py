@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib
 import io
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +19,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxseg.arguments import expanded, located
 from jaxseg.data.base import DataInfo, Example
 from jaxseg.data.datasets import Dataset, describe
-from jaxseg.errors import DataError, nearest
+from jaxseg.errors import ConfigError, DataError, nearest
 
 DEFAULT_CACHE = "~/.cache/jaxseg/tfds"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -49,7 +51,8 @@ class TFDSSource:
         self._table = self._dataset.label_table()
         self._directory = str(prepare(self._dataset, data_dir, cache))
         self._split = tfds_split(self._dataset, split)
-        self.info = DataInfo(self._dataset.classes, self._dataset.colors, self._dataset.ignore, channels)
+        dataset = self._dataset
+        self.info = DataInfo(dataset.classes, dataset.colors, dataset.ignore, channels, dataset.values)
         self._lock = threading.Lock()
         self._records: Any = None
         self._length = len(self._open())
@@ -156,13 +159,18 @@ def prepare(dataset: Dataset, data_dir: str, cache: str) -> Path:
     Raises:
         DataError: if the data is missing or cannot be prepared.
     """
-    root = Path(cache or DEFAULT_CACHE).expanduser()
+    try:
+        root = expanded(cache or DEFAULT_CACHE)
+    except ConfigError as error:
+        raise DataError(f"data.cache: {error} Prepared data need a folder: --config.data.cache=DIR.") from error
     if not data_dir:
         return _without_files(dataset, root)
-    folder = Path(data_dir).expanduser()
-    missing = [str(f) for f in (folder, *(folder / name for name in dataset.folders)) if not f.is_dir()]
+    folder = expanded(data_dir)
+    missing = [f for f in (folder, *(folder / name for name in dataset.folders)) if not f.is_dir()]
     if missing:
-        raise DataError(f"There is no folder {missing[0]}, so data.dir holds no {dataset.name}. {dataset.get_it}")
+        raise DataError(
+            f"There is no folder {located(missing[0])}, so data.dir holds no {dataset.name}. {dataset.get_it}"
+        )
     return _from_files(dataset, folder, root)
 
 
@@ -217,5 +225,5 @@ def _digest(files: Iterable[Path], folder: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()
-        digest.update(f"{file.relative_to(folder)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{file.relative_to(folder)}|{status.st_size}|{status.st_mtime_ns}\n"))
     return digest.hexdigest()[:12]

@@ -1,5 +1,6 @@
 """Scoring a split of the data with a trained run: the numbers, their table, and the files that keep them."""
 
+import logging
 import math
 import re
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from jaxseg.inference import surface
 from jaxseg.inference.score import Result, score
 from jaxseg.run.load import Run
 from jaxseg.run.provenance import package_versions
-from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_json
+from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_or_refuse
 from jaxseg.state import count_parameters
+
+_LOG = logging.getLogger(__name__)
 
 Boundary: TypeAlias = Annotated[
     float | bool | None,
@@ -118,18 +121,24 @@ class Evaluation:
     def write_report(self) -> dict[str, Path]:
         """Writes evaluate-SPLIT.json and confusion-SPLIT.png into the run's workdir; returns {what: path}.
 
+        A picture that cannot be drawn (not: written) is a warning, and no part of the result.
+
         Raises:
-            ConfigError: if the workdir cannot be written.
+            ConfigError: if a file cannot be written.
         """
         workdir = self.run.workdir
-        scores, picture = scores_file(workdir, self.split), workdir / f"confusion-{_file_name(self.split)}.png"
+        files = {"scores": scores_file(workdir, self.split)}
+        picture = workdir / f"confusion-{_file_name(self.split)}.png"
         if jax.process_index() == 0:
+            write_or_refuse(files["scores"], self.to_dict())
             try:
-                write_json(scores, self.to_dict())
                 pictures.confusion_picture(self.confusion, self.run.classes, picture)
+                files["confusion"] = picture
             except OSError as error:
-                raise ConfigError(f"The scores cannot be written to {workdir}: {error.strerror or error}.") from error
-        return {"scores": scores, "confusion": picture}
+                raise ConfigError(f"{picture} cannot be written: {error.strerror or error}.") from error
+            except Exception as error:  # whatever a drawing library raises
+                _LOG.warning("the picture %s cannot be drawn: %s.", picture, str(error).rstrip("."))
+        return files
 
 
 def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Evaluation:

@@ -9,18 +9,24 @@ from pathlib import Path
 import jax
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from jaxseg import pictures
+from jaxseg.arguments import expanded, located
 from jaxseg.data.images import read_image
 from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
-from jaxseg.errors import ConfigError, DataError, OutOfMemoryError
+from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, printable
 from jaxseg.files import write_atomically
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.run.load import Run
 
+_MARK = "jaxseg predict"  # in the files of classes, so that no other file is replaced
 
-def predict_files(run: Run, names: dict[Path, str], out: Path, probabilities: bool = False) -> int:
+
+def predict_files(
+    run: Run, names: dict[Path, str], out: Path, probabilities: bool = False, values: Sequence[int] = ()
+) -> int:
     """Segments image files and writes the outputs of each; prints which cannot be segmented, and returns how many.
 
     Args:
@@ -28,6 +34,7 @@ def predict_files(run: Run, names: dict[Path, str], out: Path, probabilities: bo
         names: {image: the NAME of its outputs}, from `name_outputs`.
         out: the folder of the outputs; it is made where it does not exist.
         probabilities: also write NAME.npz.
+        values: the value of each class in NAME.png; empty: its index.
 
     Raises:
         ConfigError: if `out` cannot be written.
@@ -38,11 +45,11 @@ def predict_files(run: Run, names: dict[Path, str], out: Path, probabilities: bo
         try:
             image = read_image(path, run.config.data.channels)
             result = segment(variables, image, probabilities)
-            _write_outputs(run, image, result, out, name)
+            _write_outputs(run, image, result, out, name, values)
         except (DataError, MemoryError) as error:  # an overlay, which numpy makes, may lack memory too
             failed += 1
             text = str(error) if isinstance(error, DataError) else f"{path} cannot be segmented: {_lack(error)}."
-            tqdm.write(f"error: {text}", file=sys.stderr)
+            tqdm.write(f"error: {printable(text)}", file=sys.stderr)
     return failed
 
 
@@ -59,17 +66,17 @@ def find_images(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     found: dict[Path, Path] = {}
     problems = []
     for word in words:
-        path = Path(word)
+        path = expanded(word)
         if path.is_dir():
             paths, more = list_images(path, recursive=False)
             problems += more
             problem = f"The folder {word} has no images ({', '.join(SUFFIXES)}) directly in it."
         elif path.exists() or not glob.has_magic(word):
             paths = [path] if path.exists() else []
-            problem = f"There is no file {word}.{_nearest_file(path)}"
+            problem = f"There is no file {located(path)}.{_nearest_file(path)}"
         else:
-            matched = [Path(name) for name in glob.glob(word, recursive=True)]
-            paths = [p for p in matched if _is_image(p, Path(word).parts)]
+            matched = [Path(name) for name in glob.glob(str(path), recursive=True)]
+            paths = [p for p in matched if _is_image(p, path.parts)]
             problems += [f"{p} is a link to a file that does not exist." for p in matched if leads_nowhere(p)]
             problem = f"The glob {word!r} matches no images ({', '.join(SUFFIXES)})."
         if not paths:
@@ -83,7 +90,8 @@ def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, str]:
     """Returns {image: NAME}: its stem, or STEM-2, STEM-3, ... where the outputs of another image have that name.
 
     Raises:
-        ConfigError: if an output would replace an image to segment.
+        ConfigError: if an output would replace an image to segment, or a file that prediction did not write, such as a
+            mask.
     """
     inputs = {path.resolve() for path in paths}
     names: dict[Path, str] = {}
@@ -97,28 +105,58 @@ def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, str]:
             if (out / file).resolve() in inputs:
                 raise ConfigError(f"The output {out / file} would replace an image to segment; give another --out.")
             taken.add(file.lower())
+        if (out / f"{name}.png").exists() and not _is_output(out / f"{name}.png"):
+            raise ConfigError(
+                f"The output {out / name}.png would replace a file that prediction did not write, such as a mask; "
+                "give another --out."
+            )
         names[path] = name
     return names
+
+
+def _is_output(file: Path) -> bool:
+    """Whether `_write_outputs` has written a file; an earlier version left no mark in it, but an overlay beside it."""
+    try:
+        with Image.open(file) as image:
+            if "Software" in image.info and image.info["Software"] == _MARK:
+                return True
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return file.with_name(f"{file.stem}-overlay.png").is_file()
 
 
 def _files(name: str) -> tuple[str, str, str]:
     return f"{name}.png", f"{name}-overlay.png", f"{name}.npz"
 
 
-def _write_outputs(run: Run, image: np.ndarray, result: Segmentation, out: Path, name: str) -> None:
+def _write_outputs(
+    run: Run, image: np.ndarray, result: Segmentation, out: Path, name: str, values: Sequence[int]
+) -> None:
     """Writes the outputs of one image, each file atomically."""
     classes_file, overlay_file, probabilities_file = (out / file for file in _files(name))
-    indices = Image.fromarray(result.classes, "P")
-    indices.putpalette(np.asarray(run.colors, np.uint8).tobytes())
+    indices = _labels_file(result.classes, run.colors, values or range(len(run.colors)))
+    mark = PngInfo()
+    mark.add_text("Software", _MARK)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(classes_file, lambda file: indices.save(file, format="PNG"))
+        write_atomically(classes_file, lambda file: indices.save(file, format="PNG", pnginfo=mark))
         pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file)
         if result.probabilities is not None:
             shares, classes = result.probabilities, np.array(run.classes)
             write_atomically(probabilities_file, lambda file: np.savez(file, probabilities=shares, classes=classes))
     except OSError as error:
         raise ConfigError(f"The outputs of {name} cannot be written to {out}: {error.strerror or error}.") from error
+
+
+def _labels_file(classes: np.ndarray, colors: pictures.Colors, values: Sequence[int]) -> Image.Image:
+    """Returns classes u8[h,w] as an image of the value of each class, with its colour where 8 bits hold all values."""
+    if max(values) > 255:
+        return Image.fromarray(np.array(values, np.uint16)[classes])
+    palette = np.zeros((max(values) + 1, 3), np.uint8)
+    palette[list(values)] = np.asarray(colors, np.uint8)
+    image = Image.fromarray(np.array(values, np.uint8)[classes], "P")
+    image.putpalette(palette.tobytes())
+    return image
 
 
 def _is_image(path: Path, named: Sequence[str]) -> bool:

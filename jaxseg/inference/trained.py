@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from jaxseg.arguments import expanded
 from jaxseg.data.images import from_array, from_pillow, read_image
 from jaxseg.errors import DataError
 from jaxseg.inference.evaluation import Evaluation, evaluate
@@ -102,7 +103,7 @@ def load(workdir: str | Path, which: Which = "best", **overrides: Any) -> Traine
 def _read(image: Any, channels: int) -> np.ndarray:
     """Returns u8|u16|f32[h,w,channels] of whatever `TrainedRun.predict` takes."""
     if isinstance(image, str | Path):
-        path = Path(image).expanduser()
+        path = expanded(image)
         if path.is_dir():
             files = f'run.predict(sorted(Path({str(image)!r}).glob("*.png")))'
             raise DataError(f"{path} is a folder; give its files: {files}.")

@@ -8,6 +8,7 @@ libraries: see `jaxseg.inference.surface`.
 from jaxseg.metrics.calibration import Calibration, calibration, calibration_dict, calibration_stats
 from jaxseg.metrics.confusion import (
     Scores,
+    class_indices,
     confusion_matrix,
     num_confusion_classes,
     predict_classes,
@@ -22,6 +23,7 @@ __all__ = [
     "calibration",
     "calibration_dict",
     "calibration_stats",
+    "class_indices",
     "confusion_matrix",
     "num_confusion_classes",
     "predict_classes",

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.errors import ArgumentError
 from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
-from jaxseg.types import Array
+from jaxseg.types import IGNORE, Array
 
 # Pixels whose one-hot matrices are multiplied at a time. This limits their memory, and float32 counts them exactly.
 _BLOCK = 1 << 18
@@ -27,6 +28,17 @@ def predict_classes(logits: Array) -> jax.Array:
     if logits.shape[-1] == 1:
         return (logits[..., 0] > 0).astype(jnp.int32)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def class_indices(labels: Array) -> jax.Array:
+    """Returns the labels of a batch as i32[b,h,w].
+
+    Raises:
+        ArgumentError: for floating point, whose fractions would be cut off.
+    """
+    if not (jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == bool):
+        raise ArgumentError(f"Labels must be integers, class indices or {IGNORE} (ignored), got {labels.dtype}.")
+    return jnp.asarray(labels, jnp.int32)
 
 
 def confusion_matrix(predictions: Array, labels: Array, num_classes: int) -> jax.Array:

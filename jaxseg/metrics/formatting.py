@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxseg.errors import printable
+
 
 def nan_mean(values: np.ndarray) -> float:
     """The mean of the values of f64[n] that are not NaN; NaN if there are none, without a warning."""
@@ -18,6 +20,7 @@ def plain(value: float) -> float | None:
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table, header first; the first column is left-aligned, the others right-aligned."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) + " |"

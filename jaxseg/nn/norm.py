@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxseg.arguments import NotNegative, Share, WholeNotNegative, check, check_value
+from jaxseg.errors import ArgumentError
 from jaxseg.nn.dense import parameter
 from jaxseg.nn.ops.group_norm import group_norm
 from jaxseg.types import NormFactory
@@ -43,6 +44,10 @@ class BatchNorm(_Norm):
         axis_name: mapped axis (or axes) to average the statistics over.
         momentum: share of the running statistics that is kept at each step (torch's momentum .1 is .9 here).
         epsilon: added to the variance.
+
+    Raises:
+        ArgumentError: in training on a single value a channel: it would return its bias, and its running variance
+            would go to 0, by which evaluation divides.
     """
 
     axis_name: Any = None
@@ -55,6 +60,12 @@ class BatchNorm(_Norm):
         mean_ = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         var_ = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
         if train:
+            if not self.is_initializing() and not several_values(x, self.axis_name):
+                raise ArgumentError(
+                    f"The batch norm {'/'.join(self.path)} would have a single value a channel in training (one image "
+                    "of 1x1 pixels there), whose variance is 0; give norm=group, a larger data.size, or more images in "
+                    "a micro-batch (batch_size / accumulate)."
+                )
             # The running mean is close to the mean; around it the one-pass variance loses no digits.
             centre = lax.stop_gradient(mean_.value)
             axis_name = None if self.is_initializing() else self.axis_name
@@ -194,14 +205,14 @@ def with_defaults(norm: NormFactory | None, **defaults: Any) -> NormFactory | No
     return functools.partial(norm, **defaults)
 
 
-def several_values(x: jax.Array, axis_name: str | None) -> bool:
-    """Whether the batch of f[b,h,w,c], over the mapped axis too, has more than one value per channel to normalise.
+def several_values(x: jax.Array, axis_name: Any) -> bool:
+    """Whether f[b,...,c], over the mapped axis (or axes) too, has more than one value per channel to normalise.
 
-    For a single value, batch norm would return its bias and move its running variance to zero; the caller then passes
-    `train=False`, so that the running statistics are used.
+    For a single value, batch norm would return its bias and move its running variance to zero, so it raises an error;
+    where a branch pools the image to one value, the caller passes `train=False` for the running statistics.
     """
     parts = 1 if axis_name is None else lax.axis_size(axis_name)
-    return x.shape[0] * x.shape[1] * x.shape[2] * parts > 1
+    return math.prod(x.shape[:-1]) * parts > 1
 
 
 def is_identity(norm: NormFactory | None) -> bool:

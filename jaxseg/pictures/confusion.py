@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.pictures.figure import DPI, save_figure, shorten
+from jaxseg.pictures.figure import DPI, plain_text, save_figure, shorten
 
 
+@plain_text()
 def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: str | Path) -> None:
     """Draws confusion i[k,k] (rows truth, columns prediction) as percentages of each row; k may be hundreds.
 

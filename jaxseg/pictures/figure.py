@@ -1,8 +1,11 @@
 """Shared parts of the matplotlib figures: resolution, short names, and writing PNG files atomically."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxseg.errors import printable
 from jaxseg.files import write_atomically
 
 if TYPE_CHECKING:
@@ -12,8 +15,18 @@ DPI = 110
 
 
 def shorten(text: str, length: int) -> str:
-    """Returns the text, cut to `length` characters with an ellipsis at the end."""
+    """Returns the text as `printable` gives it, cut to `length` characters with an ellipsis at the end."""
+    text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+@contextlib.contextmanager
+def plain_text() -> Iterator[None]:
+    """Makes matplotlib draw every text as it is, a name with two `$` too, which it would read as a formula."""
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+        yield
 
 
 def save_figure(figure: "Figure", path: str | Path, **options: Any) -> None:

@@ -8,6 +8,8 @@ from jaxseg.files import write_atomically
 from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
 from jaxseg.types import IGNORE
 
+_PIXELS = 2**18  # of the rows that an overlay is computed for at a time
+
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
     """Returns u8[h,w,3] from u8, u16 or f32 (in [0, 1]) [h,w] or [h,w,c]: grey for c < 3, else channels 0 to 2."""
@@ -36,13 +38,23 @@ def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float =
     Raises:
         ValueError: if image and label differ in size.
     """
+    image, label = np.asarray(image), np.asarray(label)
+    if image.shape[:2] != label.shape:
+        raise ValueError(f"The image is {image.shape[:2]}, but the label is {label.shape}.")
+    result = np.empty((*label.shape, 3), np.uint8)
+    height = max(1, _PIXELS // max(label.shape[1], 1))
+    for top in range(0, len(label), height):  # so that large images need little memory beside the result
+        rows = slice(top, top + height)
+        result[rows] = _overlay(image[rows], label[rows], colors, alpha)
+    return result
+
+
+def _overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float) -> np.ndarray:
     rgb = to_rgb(image).astype(np.float32)
-    if rgb.shape[:2] != np.shape(label):
-        raise ValueError(f"The image is {rgb.shape[:2]}, but the label is {np.shape(label)}.")
     grey = rgb @ np.array([[0.299], [0.587], [0.114]], np.float32)  # luma, ITU-R BT.601
     palette = colorize(label, colors)
     blended = np.round((1.0 - alpha) * grey + alpha * palette)
-    clear = (np.asarray(label) == IGNORE) | ~palette.any(axis=2)
+    clear = (label == IGNORE) | ~palette.any(axis=2)
     return np.where(clear[:, :, None], rgb, blended).astype(np.uint8)
 
 

@@ -21,11 +21,12 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
 
     records = list(records)
     figure = Figure(figsize=(13.5, 3.9), dpi=DPI, layout="constrained")
-    panels = (("loss", "loss"), ("mean_iou", "mIoU"), ("learning_rate", "learning rate"))
+    panels = (("loss", "loss"), ("mean_iou", "mIoU in per cent"), ("learning_rate", "learning rate"))
     splits = list(dict.fromkeys(record["split"] for record in records))
     for axis, (name, label) in zip(figure.subplots(1, 3), panels):
         for number, split in enumerate(splits):
-            points = [(r["step"], r[name]) for r in records if r["split"] == split and _finite(r, name)]
+            scale = 100 if name == "mean_iou" else 1
+            points = [(r["step"], scale * r[name]) for r in records if r["split"] == split and _finite(r, name)]
             if points:
                 steps, values = zip(*points)
                 mark = "o" if len(points) == 1 or split != "train" else ""
@@ -36,7 +37,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
         if not axis.lines:
             axis.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axis.transAxes, color="grey")
         elif name == "mean_iou":
-            axis.set_ylim(0.0, 1.0)
+            axis.set_ylim(0.0, 100.0)
         elif name == "learning_rate":
             axis.set_ylim(bottom=0.0)
             axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
@@ -46,7 +47,8 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
             axis.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(9, 9)))
             axis.yaxis.set_minor_formatter("")
         if axis.lines and name != "learning_rate":
-            axis.legend(frameon=False)
+            for text in axis.legend(frameon=False).get_texts():
+                text.set_parse_math(False)  # a split may have any name
     save_figure(figure, path)
 
 

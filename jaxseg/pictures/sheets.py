@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxseg.pictures.colors import IGNORE_COLOR, WRONG_COLOR, Colors, colorize
-from jaxseg.pictures.figure import DPI, save_figure, shorten
+from jaxseg.pictures.figure import DPI, plain_text, save_figure, shorten
 from jaxseg.pictures.images import error_map, overlay, to_rgb
 from jaxseg.types import IGNORE
 
@@ -97,6 +97,7 @@ def _legend(classes: Sequence[str], colors: Colors, labels: Sequence[np.ndarray]
     return [(shorten(str(classes[c]), 22), colors[c]) for c in chosen]
 
 
+@plain_text()
 def _sheet(
     rows: list[list[np.ndarray]],
     titles: list[str],

@@ -5,14 +5,16 @@ addresses and formats; `family` defines these objects and `catalogue` collects t
 """
 
 from jaxseg.errors import WeightsError
+from jaxseg.pretrained.family import HUB_FILES
 from jaxseg.pretrained.files import WeightsFile, read
 from jaxseg.pretrained.loading import Loaded, load
 from jaxseg.pretrained.merging import adapt_and_merge, adapt_input, flatten, merge, new_classifiers
 from jaxseg.pretrained.renaming import rename, rename_encoder
 from jaxseg.pretrained.rules import Rule, conv, conv_transpose, convert, dense, layer, norm, prefixed, unchanged
-from jaxseg.pretrained.sources import Source, find
+from jaxseg.pretrained.sources import Source, file_in, find
 
 __all__ = [
+    "HUB_FILES",
     "Loaded",
     "Rule",
     "Source",
@@ -24,6 +26,7 @@ __all__ = [
     "conv_transpose",
     "convert",
     "dense",
+    "file_in",
     "find",
     "flatten",
     "layer",

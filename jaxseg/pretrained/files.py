@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxseg.arguments import expanded, located
 from jaxseg.errors import WeightsError, some
 from jaxseg.pretrained.torch_file import LEGACY_MAGIC, Tensor, bfloat16, is_zip_of_torch, read_torch
 
@@ -65,9 +66,9 @@ def read(path: str | Path) -> WeightsFile:
     Raises:
         WeightsError: if the file does not exist, has no known format, is damaged, or asks to run anything.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
-        raise WeightsError(f"There is no file of weights {str(path)!r}.")
+        raise WeightsError(f"There is no file of weights {located(path)}.")
     notes: list[str] = []
     try:
         arrays = _reader(path)(path, notes)
@@ -76,10 +77,9 @@ def read(path: str | Path) -> WeightsFile:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not arrays:
         raise WeightsError(f"{path} holds no arrays.")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in arrays):
-            arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
-            notes.append(f"took the prefix {prefix!r} off every name")
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in arrays)), ""):
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+        notes.append(f"took the prefix {prefix!r} off every name")
     return WeightsFile({name: _single(array) for name, array in arrays.items()}, tuple(notes), sha256)
 
 

@@ -26,6 +26,11 @@ def fetch(published: Published) -> Path:
     """
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+    if str(_cache()).startswith("~"):  # the client would make a folder of the name ~
+        raise WeightsError(
+            f"{published.repository} cannot be kept: this user has no home folder; set the environment variable "
+            "HF_HOME to a folder for files of the Hub."
+        )
     pinned = published.revision is not None and re.fullmatch(_COMMIT, published.revision) is not None
     try:
         path = _locate(published, local_files_only=True) if pinned else None

@@ -11,7 +11,7 @@ from jaxseg.models import encoders
 from jaxseg.pretrained import catalogue, files, hub, peer_form, vgg
 from jaxseg.pretrained.family import EncoderFormat, NetworkFormat, Published
 from jaxseg.pretrained.merging import adapt_and_merge, check_patterns, flatten
-from jaxseg.pretrained.renaming import drop_skipped, is_ours, rename, rename_encoder, unknown_names
+from jaxseg.pretrained.renaming import drop_skipped, is_ours, rename, rename_encoder, unknown_names, unwrapped
 from jaxseg.pretrained.rules import Rule
 from jaxseg.pretrained.sources import find, no_published_encoder
 
@@ -95,18 +95,19 @@ def load(
             notes.append("not compared with the Hub's digest, which its cache does not keep here")
     known = candidates(found.formats, encoder, network) if rules is None else [Candidate(list(rules))]
     lists = [candidate.rules for candidate in known]
-    theirs = drop_skipped(file.arrays, lists, skip, notes)
-    best = None if model is None or is_ours(file.arrays) else _best(theirs, known)
+    given = unwrapped(file.arrays, lists, notes, encoder=model is None)
+    theirs = drop_skipped(given, lists, skip, notes)
+    best = None if model is None or is_ours(given) else _best(theirs, known)
     try:
         without_name = not known and encoder is None and (model is None or found.formats)
-        if network is not None and not is_ours(file.arrays) and without_name:
+        if network is not None and not is_ours(given) and without_name:
             raise WeightsError(f"its names are not ours, and {no_published_encoder(network)}")
         children = None
         if model is not None:
             arrays = rename(theirs, lists)
         else:
             arrays = rename_encoder(theirs, lists, notes)
-            dense = _dense_layers(file.arrays, variables, encoder, notes)
+            dense = _dense_layers(given, variables, encoder, notes)
             arrays, children = arrays | dense, ("encoder", *(vgg.DENSE if dense else ()))
         result = adapt_and_merge(
             variables,
@@ -116,10 +117,10 @@ def load(
             channels=channels,
             num_classes=num_classes,
             notes=notes,
-            dropped=file.arrays.keys() - theirs.keys(),
+            dropped=given.keys() - theirs.keys(),
         )
     except WeightsError as error:
-        hint = "" if model is None else _hint(file.arrays, best, encoder, network)
+        hint = "" if model is None else _hint(given, best, encoder, network)
         raise WeightsError(f"{path}: {error}{hint}") from error
     if best is not None and best.network is not None and network is not None:
         notes += peer_form.remarks(best.network, encoder, network)

@@ -12,6 +12,10 @@ from jaxseg.pretrained.rules import Rule, convert, finder
 _ENCODER_PREFIXES = ("encoder.", "backbone.")
 
 
+# Names that training wrappers, such as a LightningModule, give the network inside them.
+_WRAPPERS = ("model.", "net.", "network.", "module.", "_orig_mod.", "backbone.")
+
+
 def is_ours(names: Iterable[str]) -> bool:
     """Returns whether the names are paths of our own ("params/...", "batch_stats/...")."""
     return all(name.startswith(("params/", "batch_stats/")) for name in names)
@@ -76,6 +80,45 @@ def drop_skipped(
     if dropped:
         notes.append(f"left out as asked: {some(dropped)}")
     return {name: x for name, x in arrays.items() if name not in dropped}
+
+
+def unwrapped(
+    arrays: Mapping[str, np.ndarray], lists: Sequence[Sequence[Rule]], notes: list[str], *, encoder: bool
+) -> dict[str, np.ndarray]:
+    """Returns the arrays without a prefix that a training wrapper put before their names, if more are known then.
+
+    The prefix is one that wrappers use, or the first part of every name; several are taken off one after another.
+
+    Args:
+        arrays: {name in the file: array}.
+        lists: one list of rules for each format that the file may have.
+        notes: receives a note for each prefix.
+        encoder: whether the rules are relative to the encoder of a network that may be in the file.
+    """
+    result = dict(arrays)
+    unknown = _fewest_unknown(result, lists, encoder)
+    while unknown:
+        common = {name.partition(".")[0] for name in result}
+        for prefix in (*_WRAPPERS, *(f"{part}." for part in common if len(common) == 1)):
+            inside = {name.removeprefix(prefix): x for name, x in result.items()}
+            if len(inside) == len(result) and _fewest_unknown(inside, lists, encoder) < unknown:
+                notes.append(f"took the prefix {prefix!r} off {'every name' if len(common) == 1 else 'the names'}")
+                result, unknown = inside, _fewest_unknown(inside, lists, encoder)
+                break
+        else:
+            break
+    return result
+
+
+def _fewest_unknown(names: Iterable[str], lists: Sequence[Sequence[Rule]], encoder: bool) -> int:
+    """Returns how many names the best list does not know; of an encoder, also counted inside each place for it."""
+    names = list(names)
+    places = [names]
+    if encoder:
+        inside = ([n.removeprefix(p) for n in names if n.startswith(p)] for p in _ENCODER_PREFIXES)
+        places += [part for part in inside if part]
+    ours = bool(names) and is_ours(names)
+    return 0 if ours or not lists else min(len(unknown_names(part, rules)) for part in places for rules in lists)
 
 
 def rename_encoder(

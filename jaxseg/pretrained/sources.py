@@ -7,6 +7,7 @@ from typing import NamedTuple
 from flax import linen as nn
 
 from jaxseg import models
+from jaxseg.arguments import expanded, located
 from jaxseg.errors import WeightsError, nearest
 from jaxseg.models import encoders
 from jaxseg.pretrained import catalogue, files
@@ -34,9 +35,10 @@ def find(
     """Returns where `source` is. Reads and fetches nothing.
 
     Args:
-        source: the name of published weights of the encoder or network ("imagenet"); a file; or a repository of the
-            Hugging Face Hub, hf://OWNER/NAME or hf://OWNER/NAME/FILE, with @REVISION (a commit, a tag or a branch)
-            after NAME for another revision than the newest.
+        source: the name of published weights of the encoder or network ("imagenet"); a file; a folder that holds one
+            under a name of the Hub, such as model.safetensors; or a repository of the Hugging Face Hub, hf://OWNER/NAME
+            or hf://OWNER/NAME/FILE, with @REVISION (a commit, a tag or a branch) after NAME for another revision than
+            the newest.
         encoder: name of the encoder that the weights belong to.
         model: name of the architecture, for weights of the whole network.
         network: the network itself; the error then says which encoders it takes.
@@ -52,11 +54,11 @@ def find(
         return Source(names[source], formats)
     if source.startswith(_HUB):
         return Source(_repository(source), formats)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.suffix in files.SUFFIXES or path.exists():
-        return Source(path, formats)
+        return Source(file_in(path) or path, formats)
     if _is_path(source):
-        raise WeightsError(f"There is no file or folder {source!r}.")
+        raise WeightsError(f"There is no file or folder {located(path)}.")
     if encoder is None and model is None and network is not None:
         raise WeightsError(no_published_encoder(network))
     hint = nearest(source, names) if names else " None are known by name."
@@ -64,6 +66,11 @@ def find(
         f"There are no published weights {source!r} for {owner}.{hint} A file can be given too (.safetensors, .pth, "
         ".npz), the workdir of a run, or a repository: hf://OWNER/NAME."
     )
+
+
+def file_in(folder: Path) -> Path | None:
+    """Returns the file of weights in a folder that is a copy of a repository of the Hub; None if there is none."""
+    return next((folder / name for name in HUB_FILES if (folder / name).is_file()), None)
 
 
 def _known(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxseg import build, losses, metrics
+from jaxseg.arguments import expanded
 from jaxseg.config import KEYS, ConfigDict, from_dict, set_key, to_dict
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
@@ -62,7 +63,7 @@ def with_stored_division(config: ConfigDict, workdir: Path) -> ConfigDict:
     if not holds_checkpoint(workdir) or config.data.division != default:
         return config
     try:
-        stored = read_config(Path(workdir).expanduser()).data.division
+        stored = read_config(expanded(workdir)).data.division
     except ConfigError:  # `prepare_workdir` reports it
         return config
     if stored == default:

@@ -9,7 +9,7 @@ import jax
 from flax import linen as nn
 
 from jaxseg.adversarial import segmenter_of
-from jaxseg.arguments import Where, check_value
+from jaxseg.arguments import Where, check_value, expanded, located
 from jaxseg.build import Parts, build_parts
 from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, ConfigDict, validate
 from jaxseg.config.command import apply_overrides, read_overrides
@@ -35,6 +35,7 @@ class Run:
         parts: the pure parts of the run; their configuration includes the overrides of `load_run`.
         state: the state in the checkpoint, without the optimiser state.
         which: "best" (by validation mIoU) or "last".
+        values: the value of each class in the masks that it was trained on; () if an earlier version trained it.
     """
 
     workdir: Path
@@ -44,6 +45,7 @@ class Run:
     parts: Parts
     state: TrainState
     which: Which
+    values: tuple[int, ...] = ()
 
     @property
     def config(self) -> ConfigDict:
@@ -84,14 +86,14 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
         ConfigError: if the workdir holds no run, its files cannot be read, or an override has another key.
         CheckpointError: if there is no checkpoint, or it belongs to another model.
     """
-    workdir = Path(check_value("workdir", workdir, _PATH)).expanduser()
+    workdir = expanded(check_value("workdir", workdir, _PATH))
     which = check_value("which", which, Which)
     config = load_config(workdir)
     override_free(config, overrides)
     info = read_data(workdir)
     parts = build_parts(config, info.num_classes, info.class_weights)
     state = _restore(workdir, parts, which)
-    return Run(workdir, info.classes, info.colors, info.class_weights, parts, state, which)
+    return Run(workdir, info.classes, info.colors, info.class_weights, parts, state, which, info.values)
 
 
 def load_config(workdir: Path) -> ConfigDict:
@@ -106,7 +108,7 @@ def load_config(workdir: Path) -> ConfigDict:
         inside = workdir if workdir.is_dir() else workdir.parent
         runs = sorted(str(p.parent) for p in inside.glob(f"*/{CONFIG_FILE}"))
         hint = nearest(str(workdir), runs) if runs else ""
-        raise ConfigError(f"The workdir {str(workdir)!r} {what}; give the workdir of a training run.{hint}")
+        raise ConfigError(f"The workdir {located(workdir)} {what}; give the workdir of a training run.{hint}")
     return read_config(workdir)
 
 

@@ -17,6 +17,11 @@ from jaxseg.state import TrainState, count_parameters
 PROGRAM = "python -m jaxseg.train"
 """How the training is called from a shell, unless its caller says otherwise."""
 
+LESS_MEMORY = (
+    "try accumulate=2 (the batch in two parts), remat=true or dtype=bfloat16, which keep the batch; or a smaller "
+    "batch_size, eval.batch_size or data.size"
+)
+
 FROM_PYTHON = "jaxseg.train"
 """How it is called from Python."""
 
@@ -43,7 +48,7 @@ def opening_message(config: ConfigDict, problem: Problem, state: TrainState, sta
 
 
 def closing_message(config: ConfigDict, workdir: Path, program: str = PROGRAM) -> str:
-    """Returns the lines that list the files of a finished run and say how to evaluate it and to predict.
+    """Returns the lines that list the files of a finished run and say how to use it.
 
     Args:
         config: of the run.
@@ -59,10 +64,26 @@ def closing_message(config: ConfigDict, workdir: Path, program: str = PROGRAM) -
     except DataError:
         split = "val"
     if program == FROM_PYTHON:
+        more = f"jaxseg.train(EXPERIMENT, workdir=OTHER, **{{'model.weights': {str(workdir)!r}}})"
         evaluate = f"run = jaxseg.load({str(workdir)!r}); run.evaluate({split!r})"
         predict = "run.predict('IMAGE')"
     else:
         start, quoted = program.removesuffix("train"), shlex.quote(str(workdir))
+        more = f"{start}train --config EXPERIMENT --workdir OTHER --config.model.weights={quoted}"
         evaluate = f"{start}evaluate --workdir {quoted} --split {split}"
         predict = f"{start}predict --workdir {quoted} IMAGES... --out preds/"
+    lines.append(f"train more:  {more}  (a new run from the best checkpoint)")
     return "\n".join([*lines, f"evaluate:    {evaluate}  (the best checkpoint)", f"predict:     {predict}"])
+
+
+def quicker(config: ConfigDict) -> str:
+    """Returns what would make the steps of a run quicker on its devices; "" if nothing is known."""
+    device = jax.default_backend()
+    ways = [
+        ("a GPU", device == "cpu"),
+        ("dtype=bfloat16", device != "cpu" and config.dtype == "float32"),
+        ("remat=false, if the memory allows", config.remat),
+        ("accumulate=1, if the memory allows", config.accumulate > 1),
+        ("a smaller data.size", True),
+    ]
+    return " or ".join(way for way, applies in ways if applies)

@@ -21,8 +21,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jaxseg.errors import printable
 from jaxseg.files import write_text
 from jaxseg.metrics import Scores, scores
+from jaxseg.run.pace import Pace, duration
 from jaxseg.types import Array
 
 LOG_FILE = "log.jsonl"
@@ -56,6 +58,7 @@ class Reporter:
         tensorboard: bool = True,
         classes: Sequence[str] = (),
         stream: TextIO | None = None,
+        advice: str = "",
     ):
         """Args:
         workdir: the directory of the run; it exists.
@@ -63,6 +66,7 @@ class Reporter:
         tensorboard: whether to write TensorBoard files to workdir/tensorboard.
         classes: class names for the IoU of each class.
         stream: the console, standard error by default; a terminal has a progress bar.
+        advice: what would be quicker, for a run that takes long.
         """
         self._workdir = Path(workdir)
         self._every = every
@@ -78,6 +82,7 @@ class Reporter:
         self._window = _Window()
         self._clock: float | None = None
         self._total = 0
+        self._pace = Pace(0, advice)
 
     def __enter__(self) -> "Reporter":
         return self
@@ -95,6 +100,7 @@ class Reporter:
                 except for images/s.
         """
         self._total = total
+        self._pace = Pace(total, self._pace.advice)
         self._window = _Window(window)
         if not self._active:
             return
@@ -147,11 +153,11 @@ class Reporter:
         scalars = dict(record)
         record["iou"] = [float(value) for value in result.iou]
         if len(self._classes) == len(result.iou):
-            scalars |= {f"iou/{name}": value for name, value in zip(self._classes, result.iou)}
+            scalars |= {f"iou/{printable(name)}": value for name, value in zip(self._classes, result.iou)}
         self._record(record, scalars)
         self.message(
-            f"step {step}/{self._total}  {split}: mIoU {result.mean_iou:.4f}  "
-            f"pixel accuracy {result.pixel_accuracy:.4f}  loss {loss:.4f}"
+            f"step {step}/{self._total}  {split}: mIoU {100 * result.mean_iou:.2f} %  "
+            f"pixel accuracy {100 * result.pixel_accuracy:.2f} %  loss {loss:.4f}"
         )
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
@@ -186,8 +192,11 @@ class Reporter:
         (step, metrics, images), self._pending = self._pending, None
         host = jax.tree.map(np.asarray, dict(metrics))
         now = time.perf_counter()
-        self._window.add(host, images, None if self._clock is None else now - self._clock)
+        seconds = None if self._clock is None else now - self._clock
+        self._window.add(host, images, seconds)
         self._clock = now
+        if forecast := self._pace.add(step, seconds):
+            self.message(forecast)
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
         due = step % self._every == 0 or step == self._total
@@ -206,7 +215,7 @@ class Reporter:
             return
         self._record(record, record)
         rate = record["images_per_second"]
-        shown = {"loss": f"{record['loss']:.4f}", "mIoU": f"{record['mean_iou']:.4f}"}
+        shown = {"loss": f"{record['loss']:.4f}", "mIoU": f"{100 * record['mean_iou']:.2f} %"}
         shown["img/s"] = f"{rate:.4g}" if math.isfinite(rate) else "-"
         if self._bar is not None:
             self._bar.set_postfix(shown)
@@ -317,12 +326,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def duration(seconds: float) -> str:
-    """Returns a time in seconds as text such as "2 h 05 min" or "3 min 07 s"; "?" for NaN and infinity."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxseg import pretrained
+from jaxseg.arguments import expanded
 from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.models.encoders import EncoderSpec, name_of
 from jaxseg.models.fields import field_names
@@ -20,7 +21,7 @@ from jaxseg.nn import NormSpec
 from jaxseg.pretrained import catalogue
 from jaxseg.pretrained.merging import adapt_and_merge
 from jaxseg.pretrained.renaming import rename_encoder
-from jaxseg.run.workdir import CONFIG_FILE
+from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint
 
 _RUN_FIELDS = ("dtype", "axis_name")  # fields of a norm that are no settings of the network
 
@@ -45,7 +46,9 @@ class Weights(NamedTuple):
     @property
     def workdir(self) -> Path | None:
         """The workdir, if the source is one; None for a folder without a run that only has the name of weights."""
-        path = Path(self.source).expanduser()
+        path = expanded(self.source)
+        if path.is_dir() and not holds_checkpoint(path) and pretrained.file_in(path) is not None:
+            return None  # a copy of a repository of the Hub, which has a config.json too
         return path if path.is_dir() and ((path / "config.json").is_file() or "/" in self.source) else None
 
 
@@ -194,7 +197,15 @@ def _read_run(
         )
     from jaxseg.run.load import load_run  # imports Orbax, which only checkpoints need
 
-    run = load_run(workdir)
+    try:
+        run = load_run(workdir)
+    except ConfigError as error:
+        if holds_checkpoint(workdir):
+            raise
+        raise ConfigError(
+            f"{weights.key}: The folder {str(workdir)!r} holds neither a run ({str(error).rstrip('.')}) nor a file of "
+            f"weights ({', '.join(pretrained.HUB_FILES)}); give the workdir of a run, or the file of weights itself."
+        ) from error
     whole = weights.model is not None
     arrays = {path: np.asarray(x) for path, x in pretrained.flatten(run.variables).items()}
     notes: list[str] = []

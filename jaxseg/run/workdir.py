@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxseg import config as config_lib
+from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
 from jaxseg.files import write_text
@@ -26,12 +27,14 @@ class RunData(NamedTuple):
         colors: the (r, g, b) of each class.
         num_classes: channels of the logits; 1 for a binary problem, which has two classes.
         class_weights: the weights of the classes in the loss, or None.
+        values: the value of each class in the stored masks; () in the record of an earlier version, which lacks them.
     """
 
     classes: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     num_classes: int
     class_weights: tuple[float, ...] | None
+    values: tuple[int, ...] = ()
 
 
 def default_workdir(experiment: str) -> Path:
@@ -48,15 +51,21 @@ def write_json(path: str | Path, value: Any) -> None:
 def prepare_workdir(path: str | Path, config: ConfigDict) -> Path:
     """Makes the directory of a run and writes its configuration there; returns its absolute path.
 
-    If the directory holds a run with checkpoints, the configuration must be the same, except for keys that have no
-    effect on numbers (`config.FREE_KEYS`), whose new values are written. Without a checkpoint there is nothing to
-    resume, and the configuration is replaced.
+    Raises:
+        ConfigError: as `make_workdir` and `write_config` do.
+    """
+    path = make_workdir(path)
+    write_config(path, config)
+    return path
+
+
+def make_workdir(path: str | Path) -> Path:
+    """Makes the directory of a run; returns its absolute path.
 
     Raises:
-        ConfigError: if the directory cannot be made or written, holds a run with another configuration (the message
-            lists the keys), or holds a config.json that cannot be read.
+        ConfigError: if it cannot be made or written.
     """
-    path = Path(path).expanduser().absolute()
+    path = expanded(path).absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -66,6 +75,20 @@ def prepare_workdir(path: str | Path, config: ConfigDict) -> Path:
             f"The workdir {path} cannot be written: {error.strerror or error}; give a writable directory with "
             "--workdir."
         ) from error
+    return path
+
+
+def write_config(path: Path, config: ConfigDict) -> None:
+    """Writes the configuration of a run into its directory.
+
+    If the directory holds a run with checkpoints, the configuration must be the same, except for keys that have no
+    effect on numbers (`config.FREE_KEYS`), whose new values are written. Without a checkpoint there is nothing to
+    resume, and the configuration is replaced.
+
+    Raises:
+        ConfigError: if it cannot be written, the directory holds a run with another configuration (the message lists
+            the keys), or holds a config.json that cannot be read.
+    """
     file = path / CONFIG_FILE
     if file.exists():
         # `read_config` raises an error for a file of another program, so that it is not overwritten.
@@ -79,7 +102,6 @@ def prepare_workdir(path: str | Path, config: ConfigDict) -> Path:
         raise ConfigError(f"{path} holds checkpoints but no {CONFIG_FILE} of their run; give another --workdir.")
     if jax.process_index() == 0:
         write_or_refuse(file, config_lib.to_dict(config))
-    return path
 
 
 def read_config(path: str | Path) -> ConfigDict:
@@ -102,7 +124,7 @@ def read_config(path: str | Path) -> ConfigDict:
 
 def holds_checkpoint(path: str | Path) -> bool:
     """Returns whether the run in the directory `path` has a checkpoint, even a damaged or incomplete one."""
-    directory = Path(path).expanduser() / CHECKPOINTS
+    directory = expanded(path) / CHECKPOINTS
     return directory.is_dir() and any(directory.iterdir())
 
 
@@ -112,6 +134,7 @@ def data_record(
     classes: Sequence[str],
     colors: Iterable[Sequence[int]],
     num_classes: int,
+    values: Sequence[int] = (),
     weigh: Callable[[], Iterable[float] | None],
 ) -> RunData:
     """Writes the record of a run's data to `data.json`; returns it.
@@ -124,6 +147,7 @@ def data_record(
         classes: the class names of the data.
         colors: the (r, g, b) of each class.
         num_classes: channels of the logits.
+        values: the value of each class in the stored masks; empty: 0, 1, 2, ...
         weigh: returns the class weights, or None; called only if the run has no checkpoint, since it may read every
             mask.
 
@@ -145,6 +169,7 @@ def data_record(
         tuple((int(r), int(g), int(b)) for r, g, b in colors),
         int(num_classes),
         None if weights is None else tuple(map(float, weights)),
+        tuple(map(int, values or range(len(classes)))),
     )
     if jax.process_index() == 0:
         write_or_refuse(file, about._asdict())
@@ -165,7 +190,8 @@ def read_data(path: str | Path) -> RunData:
         colors = tuple((int(r), int(g), int(b)) for r, g, b in values["colors"])
         weights = values["class_weights"]
         weights = None if weights is None else tuple(map(float, weights))
-        return RunData(tuple(values["classes"]), colors, int(values["num_classes"]), weights)
+        stored = tuple(map(int, values["values"])) if "values" in values else ()
+        return RunData(tuple(values["classes"]), colors, int(values["num_classes"]), weights, stored)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{file} is not a record that training wrote: {error!r}.") from error
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import jax
 
-from jaxseg.arguments import Count, Where, check_value, describe, one_or_more
+from jaxseg.arguments import Count, Where, check_value, describe, expanded, one_or_more
 from jaxseg.config.command import help_text, run_command
 from jaxseg.data import make_source
 from jaxseg.errors import ConfigError
@@ -110,10 +110,10 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
         others = (options.config, options.only, options.seeds, options.split, options.shard, options.jobs, overrides)
         if not options.workdir or any(others):
             raise ConfigError("--report takes --workdir, the folder of the sweep, and nothing else.")
-        return _report(Path(options.workdir).expanduser().absolute())
+        return _report(expanded(options.workdir).absolute())
     if options.config is None:
         raise ConfigError("--config FILE is needed: the ablation to run; or --report, to report what --workdir holds.")
-    workdir = (Path(options.workdir) if options.workdir else default_workdir(options.config)).expanduser().absolute()
+    workdir = (expanded(options.workdir) if options.workdir else default_workdir(options.config)).absolute()
     plan = load_plan(options.config, overrides, options.seeds, options.split or "val")
     runs = runs_of(plan, workdir, options.only, options.shard or (1, 1))
     refuse_others(plan, workdir)

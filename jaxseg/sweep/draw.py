@@ -38,11 +38,13 @@ def curves(
     axes = figure.subplots(1, 3)
     others = list(dict.fromkeys(baselines.values()))
     styles = _styles(logs, baselines if len(others) > 1 else {})
-    panels = (("train", "loss", "training loss"), ("val", "mean_iou", "validation mIoU"))
+    panels = (("train", "loss", "training loss"), ("val", "mean_iou", "validation mIoU in per cent"))
     for axis, (part, key, label) in zip(axes, panels):
         for name, (color, line) in styles.items():
             steps, means, deviations = band(logs[name], part, key)
             if steps:
+                scale = 100 if key == "mean_iou" else 1
+                means, deviations = [scale * m for m in means], [scale * d for d in deviations]
                 axis.plot(steps, means, line, color=color, label=name, linewidth=1.6, marker=".")
                 low = [m - d for m, d in zip(means, deviations)]
                 high = [m + d for m, d in zip(means, deviations)]

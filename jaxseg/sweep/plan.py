@@ -1,7 +1,6 @@
 """Plans a sweep: a run for each variant and seed, and the workdir of each."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import re
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+from jaxseg import files
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import FREE_KEYS, ConfigDict, command, differences, flatten, from_dict, to_dict, update, validate
 from jaxseg.errors import ArgumentError, ConfigError, nearest
@@ -245,9 +245,7 @@ def locked(workdir: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((workdir / ".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(files.locked(workdir / ".lock"))
         except OSError as error:
             raise ConfigError(f"{workdir} cannot be locked for the sweep: {error.strerror or error}.") from error
         yield

@@ -7,7 +7,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from jaxseg.run.checkpoint import Checkpoints
-from jaxseg.run.report import LOG_FILE, duration, read_log
+from jaxseg.run.pace import duration
+from jaxseg.run.report import LOG_FILE, read_log
 from jaxseg.run.workdir import CHECKPOINTS
 from jaxseg.sweep.plan import PlannedRun
 from jaxseg.sweep.records import read_scores

@@ -6,7 +6,6 @@ the system kills it, the other runs are not affected. It runs as long as its sta
 started it ends for any reason, it saves and exits.
 """
 
-import fcntl
 import os
 import shlex
 import signal
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxseg.compiler import keep_programs
+from jaxseg.files import locked
 from jaxseg.inference.evaluation import evaluate
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.load import Run, load_run
@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(workdir: Path, split: str) -> int:
     """Trains and scores one run; returns FINISHED, STOPPED, or FAILED with the error's last line in `failure.json`."""
-    with (workdir / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for another sweep that runs this run
+    with locked(workdir / ".lock"):  # waits for another sweep that runs this run
         if read_scores(workdir, split) is not None:
             return FINISHED
         try:

@@ -1,6 +1,7 @@
 """The configuration: types, unknown names, overrides, round trips through JSON."""
 
 import copy
+import io
 import json
 import pickle
 import subprocess
@@ -455,3 +456,10 @@ def test_every_default_is_valid_by_itself():
     for name, key in KEYS.items():
         assert check_value(name, key.default, key.hint) == key.default
     validate(default_config())
+
+
+def test_a_console_without_the_letters_of_a_name_gets_their_codes(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert command.run_command(lambda: print("caf\u00e9 \udce9", flush=True) or 0) == 0
+    assert raw.getvalue() == b"caf\\xe9 \\udce9\n"

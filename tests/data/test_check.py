@@ -186,6 +186,26 @@ def test_a_wrong_configuration_is_one_sentence(experiment, capsys):
     assert error.startswith("error: ") and "Did you mean 'data.size'" in error and error.count("\n") == 1
 
 
+def test_names_that_are_no_plain_text_and_a_home_folder(experiment, folder, tmp_path, capsys, monkeypatch):
+    for kind in ("images", "masks"):
+        (file,) = (folder / "train" / kind).glob("05.*")
+        file.rename(file.with_name(f"$5_to_$10\udce9{file.suffix}"))
+    classes = folder / "classes.json"
+    classes.write_text(classes.read_text().replace('"sky"', '"a$b_$\\u001b[31m"'))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder.name}"]
+    assert check.main([*arguments, "--out=~/s.png"]) == 0
+    assert r"a$b_$\x1b[31m" in capsys.readouterr().out and (tmp_path / "s.png").is_file()
+    monkeypatch.setattr("jaxseg.pictures.overlay_sheet", lambda *_, **__: 1 / 0)
+    assert check.main([*arguments, "--out=~/s.png"]) == 0
+    said = capsys.readouterr()
+    assert "s.png cannot be drawn: division by zero." in said.err and "dog" in said.out
+    monkeypatch.chdir(folder)
+    assert check.main([*arguments, "--out=~/s.png"]) == 1
+    assert f"data.dir='{folder.name}' (relative to {folder}, the folder of this command)" in capsys.readouterr().err
+
+
 def test_a_picture_that_cannot_be_written(experiment, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert check.main(["--config", experiment, "--out", str(tmp_path / "file" / "sheet.png")]) == 1

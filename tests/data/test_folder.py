@@ -3,8 +3,6 @@
 import hashlib
 import json
 import pickle
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -219,15 +217,6 @@ def test_sixteen_bit_grey_keeps_its_bits(tmp_path, suffix, channels):
     np.testing.assert_array_equal(image[..., 0], array)
     if channels == 4:
         assert (image[..., 3] == 65535).all()
-
-
-def test_sixteen_bit_colour_comes_as_eight_bits(tmp_path):
-    array = np.random.default_rng(0).integers(0, 65536, (3, 5, 3))
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 5, 3, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
-    (tmp_path / "i.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    np.testing.assert_array_equal(read_image(tmp_path / "i.png"), array >> 8)
 
 
 def test_palette_and_one_bit_images(tmp_path):

@@ -250,11 +250,18 @@ def test_missing_data_says_what_to_get(tmp_path, cache):
         with pytest.raises(DataError, match=r"data.dir is empty .*data\.dir"):
             TFDSSource(name, "train", "", cache)
     for name in NAMES:
-        with pytest.raises(DataError, match=f"There is no folder {tmp_path}/nowhere.*as data.dir"):
+        with pytest.raises(DataError, match=f"There is no folder '{tmp_path}/nowhere.*as data.dir"):
             TFDSSource(name, "train", str(tmp_path / "nowhere"), cache)
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(DataError, match=r"(does not hold|There is no folder).* data\.dir"):
             TFDSSource(name, "train", str(tmp_path / "empty"), cache)
+
+
+def test_without_a_home_folder_the_message_names_the_key_to_set(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(DataError, match=r"^data\.cache: .* this user has no home folder; .*--config\.data\.cache=DIR"):
+        TFDSSource("camvid", "train", "raw", "")
 
 
 def test_damaged_raw_data_is_named(tmp_path, cache):

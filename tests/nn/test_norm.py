@@ -9,6 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxseg import nn as jnn
+from jaxseg.errors import ArgumentError
 
 EPS = 1e-5
 
@@ -206,6 +207,29 @@ def test_initialising_leaves_the_statistics_alone(key):
     stats = jnn.BatchNorm(axis_name="batch").init(key, draw(2, 3, 3, 4), train=True)["batch_stats"]
     np.testing.assert_array_equal(stats["mean"], 0)
     np.testing.assert_array_equal(stats["var"], 1)
+
+
+@pytest.mark.parametrize("axes", ["devices", ("devices", "parts")])
+def test_batch_norm_of_a_single_value_is_refused_in_training_alone(key, axes):
+    """Its variance is 0: the running variance would go to 0 too, by which evaluation divides."""
+    layer, x = jnn.make_norm("batch")(), jnp.ones((1, 1, 1, 4))
+    variables = layer.init(key, x, train=True)
+    assert layer.apply(variables, x, train=False).shape == x.shape
+
+    def train(layer, x):
+        return layer.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+    with pytest.raises(ArgumentError, match=r"a single value a channel in training .*; give norm=group, a larger data"):
+        jax.eval_shape(functools.partial(train, layer), x)
+    for shape in [(2, 1, 1, 4), (1, 2, 1, 4)]:
+        assert jax.eval_shape(functools.partial(train, layer), jnp.ones(shape)).shape == shape
+    synchronised = functools.partial(train, jnn.make_norm("batch", axis_name=axes)())
+    for name in axes if isinstance(axes, tuple) else (axes,):
+        synchronised = jax.vmap(synchronised, axis_name=name)
+    shape = (2, 2) if isinstance(axes, tuple) else (2,)
+    assert jax.eval_shape(synchronised, jnp.ones((*shape, 1, 1, 1, 4))).shape == (*shape, 1, 1, 1, 4)
+    with pytest.raises(ArgumentError):
+        jax.eval_shape(synchronised, jnp.ones((*(1 for _ in shape), 1, 1, 1, 4)))
 
 
 def test_factories_compare_by_value_and_name_mistakes(key):

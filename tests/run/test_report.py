@@ -110,10 +110,28 @@ def test_pauses_do_not_count_as_training(tmp_path: Path, monkeypatch: pytest.Mon
     assert [r["images_per_second"] for r in read_log(tmp_path / "log.jsonl")] == [4.0, 4.0]
 
 
+def test_the_first_steps_say_how_long_the_run_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = [0.0], {}
+    monkeypatch.setattr(report.time, "perf_counter", lambda: now[0])
+    for seconds in (0.01, 2.0, 10.0):
+        stream = io.StringIO()
+        with Reporter(tmp_path, every=100, tensorboard=False, stream=stream, advice="a GPU") as reporter:
+            reporter.start(0, 1000)
+            for step in range(1, 20):
+                now[0] += 500.0 if step == 1 else seconds  # compilation
+                reporter.train(step, step_metrics(step), 8)
+        said[seconds] = stream.getvalue()
+    assert said[0.01] == ""
+    assert said[2.0] == "about 33 min 08 s for the 994 steps left (2 s a step), evaluations not counted\n"
+    assert said[10.0] == (
+        "about 2 h 45 min for the 994 steps left (10 s a step), evaluations not counted; quicker: a GPU\n"
+    )
+
+
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     lines = run(tmp_path, 0, 8).splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("step 4/10  loss 2.5000  mIoU 0.7") and "img/s" in lines[0] and lines[0].endswith("left")
+    assert lines[0].startswith("step 4/10  loss 2.5000  mIoU 7") and "img/s" in lines[0] and lines[0].endswith("left")
 
 
 def test_no_rate_without_a_timed_step(tmp_path: Path) -> None:
@@ -134,7 +152,7 @@ def test_progress_bar_on_a_terminal(tmp_path: Path) -> None:
         reporter.evaluation(6, scores(np.eye(2, dtype=int)), 0.5)
     shown = stream.getvalue()
     assert "3/6" in shown and "6/6" in shown and "loss=" in shown and "mIoU=" in shown and "img/s=" in shown
-    assert "val: mIoU 1.0000" in shown
+    assert "val: mIoU 100.00 %" in shown
 
 
 def test_evaluation_record(tmp_path: Path) -> None:
@@ -148,7 +166,7 @@ def test_evaluation_record(tmp_path: Path) -> None:
     assert (record["step"], record["split"], record["loss"]) == (3, "val", 0.25)
     assert record["mean_iou"] == result.mean_iou and record["pixel_accuracy"] == 0.8
     assert record["iou"] == [pytest.approx(0.6), pytest.approx(5 / 7), None]
-    assert "step 3/8  val: mIoU 0.6571  pixel accuracy 0.8000  loss 0.2500" in stream.getvalue()
+    assert "step 3/8  val: mIoU 65.71 %  pixel accuracy 80.00 %  loss 0.2500" in stream.getvalue()
 
 
 def test_a_line_that_a_pause_divides_is_that_of_an_uninterrupted_run(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from helpers.fake_hub import fake_hub
 from helpers.tiny_run import make_run, tiny_config, tiny_state
 from helpers.tiny_training import arguments, assert_identical, state_of
 from helpers.tiny_weights import ENCODED, assert_equal, network, save
+from safetensors.numpy import save_file
 
 from jaxseg import build, models, pretrained
 from jaxseg.build import build_parts
@@ -157,6 +158,24 @@ def test_processes_agree_on_what_they_read(tmp_path, monkeypatch, other, words):
     with pytest.raises(ConfigError, match="There is no file of weights"):
         plan_weights(build_parts(config, 6))
     assert len(sent[0]) == 64 and sent[1:] == ["unusable"]  # no other process waits for this one
+
+
+def test_a_folder_as_the_hub_has_it_is_read_as_its_file(tmp_path):
+    _, ours = network()
+    (tmp_path / "config.json").write_text('{"architectures": []}')
+    config = tiny_config(model__name="unet", model__args=ENCODED, model__weights=str(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"model\.weights: .* neither a run \(.*architectures.*\) nor a file of weights"
+    ):
+        plan_weights(build_parts(config, 6))
+    flat = {name: np.asarray(x) for name, x in pretrained.flatten(ours).items()}
+    save_file(flat, tmp_path / "model.safetensors")
+    loaded = pretrained.load(ours, str(tmp_path), model="unet")
+    assert loaded.file == str(tmp_path / "model.safetensors")
+    _, six = network(num_classes=6)
+    save_file({name: np.asarray(x) for name, x in pretrained.flatten(six).items()}, tmp_path / "model.safetensors")
+    planned = plan_weights(build_parts(config, 6))
+    assert planned is not None and planned.origin.file == str(tmp_path / "model.safetensors")
 
 
 OWN = {"model__args__encoder": None, "model__args__encoder_args": None}

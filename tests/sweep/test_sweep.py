@@ -258,7 +258,7 @@ def test_a_run_has_ended_when_all_of_it_is_written(
         patch.setattr("jaxseg.pictures.confusion_picture", full)
         assert sweep(ablation, tmp_path, "--only=narrow", "--seeds=0") == 1
     said = (tmp_path / "table.md").read_text()
-    assert "ConfigError: The scores cannot be written" in said and "| 0 of 1, 1 failed |" in said
+    assert "confusion-val.png cannot be written: No space left" in said and "| 0 of 1, 1 failed |" in said
     assert sweep(ablation, tmp_path, "--only=narrow", "--seeds=0") == 0
     assert len(in_process) == 2 and "Failed" not in (tmp_path / "table.md").read_text()
 

@@ -47,6 +47,12 @@ class Dataset:
     folders: tuple[str, ...]
     get_it: str
 
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The raw mask value of each class, the smallest where a class has several."""
+        classes = range(len(self.classes))
+        return tuple(min(value for value, label in self.labels.items() if label == i) for i in classes)
+
     def label_table(self) -> np.ndarray:
         """Returns i16[256]: raw mask value -> label, IGNORE, or -1 for a value that must not occur."""
         table = np.full(256, IGNORE if self.others_ignored else -1, np.int16)

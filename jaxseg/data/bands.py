@@ -1,0 +1,189 @@
+"""Files that hold more than Pillow gives: 16-bit colour, further bands, several pages.
+
+Pillow drops what its modes cannot hold without a word. Such files are read with tifffile and imagecodecs, which
+`pip install 'jaxseg[images]'` installs, or refused.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jaxseg.errors import DataError
+
+_INSTALL = "pip install 'jaxseg[images]' installs a reader for it"
+_SUBFILE, _BITS, _SAMPLES = 254, 258, 277  # tags of TIFF
+_UNSPECIFIED, _ASSOCIATED = 0, 1  # extra samples of TIFF: neither, or alpha that the colours are multiplied by
+_PREVIEW = 1 | 4  # bits of _SUBFILE: a smaller copy of another page, or its transparency mask
+_PAGED = ("TIFF", "PNG", "WEBP", "GIF")  # not MPO: cameras add pictures of their own to a JPEG file
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of TIFF and BigTIFF
+_DEPTH = {"1": 1, "I": 32, "F": 32}  # bits of a band in Pillow's modes; 16 in those of the form I;16, 8 in the others
+_TURNS = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True)}
+_TURNS[8] = (1, False)  # EXIF orientation -> (quarter turns to the left, then whether to mirror)
+
+
+class Form(NamedTuple):
+    """How a file stores a pixel: the number of its bands, and the bits of each."""
+
+    bands: int
+    bits: int
+
+    def __str__(self) -> str:
+        return f"{self.bands} band{'s' if self.bands > 1 else ''} of {self.bits} bits"
+
+
+def is_tiff(path: str | Path) -> bool:
+    """Whether the file begins as a TIFF file does, also one that Pillow does not open."""
+    with Path(path).open("rb") as file:
+        return file.read(4) in _MAGIC
+
+
+def check_pages(image: Image.Image, path: str | Path) -> None:
+    """Raises DataError if an open file holds several images, of which Pillow reads the first."""
+    count = getattr(image, "n_frames", 1) if image.format in _PAGED else 1
+    if count > 1 and image.format == "TIFF":
+        count -= sum(_is_preview(image, page) for page in range(1, count))
+        image.seek(0)
+    if count > 1:
+        raise _too_many(path, count)
+
+
+def _is_preview(image: Any, page: int) -> bool:
+    image.seek(page)
+    tags = image.tag_v2
+    return _SUBFILE in tags and bool(tags[_SUBFILE] & _PREVIEW)
+
+
+def beyond_mode(image: Image.Image) -> Form | None:
+    """Returns the form of an open TIFF or PNG file if Pillow's mode holds less than the file does; else None."""
+    form = stored_form(image)
+    depth = 16 if image.mode.startswith("I;") else _DEPTH[image.mode] if image.mode in _DEPTH else 8
+    lost = form is not None and (form.bands > len(image.getbands()) or form.bits > depth)
+    return form if lost else None
+
+
+def stored_form(image: Image.Image) -> Form | None:
+    """Returns how an open TIFF or PNG file stores its pixels; None for other formats."""
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        bits = tags[_BITS] if _BITS in tags else (1,)
+        return Form(int(tags[_SAMPLES]) if _SAMPLES in tags else 1, max(bits) if isinstance(bits, tuple) else bits)
+    file: Any = getattr(image, "fp", None)  # None once the image is decoded
+    if image.format == "PNG" and file is not None:
+        place = file.tell()
+        file.seek(24)  # in the chunk IHDR, which is the first
+        depth, kind = file.read(2)
+        file.seek(place)
+        return Form({2: 3, 4: 2, 6: 4}[kind] if kind in (2, 4, 6) else 1, depth)
+    return None
+
+
+def read_png(path: str | Path, form: Form, orientation: int) -> np.ndarray:
+    """Returns u16[h,w,c] of a PNG file of 16-bit colour, upright.
+
+    Raises:
+        DataError: if it is damaged, or the reader is not installed.
+    """
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise DataError(
+            f"{path} holds {form}, of which Pillow keeps 8 bits; {_INSTALL}, or save the image with 8 bits."
+        ) from error
+    try:
+        image = imagecodecs.png_decode(Path(path).read_bytes())
+    except Exception as error:  # the classes are those of its decoders
+        raise _damaged(path, error) from error
+    return upright(image if image.ndim == 3 else image[..., None], orientation)
+
+
+def read_tiff(path: str | Path, form: Form | None, channels: int) -> np.ndarray:
+    """Returns u8|u16[h,w,c] of a TIFF file with up to four bands of 8 or 16 bits, upright.
+
+    Args:
+        path: the file.
+        form: of the file, if Pillow opens it.
+        channels: those that are asked for.
+
+    Raises:
+        DataError: if it is damaged or has another form, the reader is not installed, or a fourth band that is no alpha
+            channel would be dropped.
+    """
+    with _first_page(path, form) as page:
+        image, axes, extra = page.asarray(), page.axes, tuple(page.extrasamples)
+        orientation = page.tags.valueof(274, 1)
+    if axes not in ("YX", "YXS", "SYX"):
+        raise DataError(f"{path} holds an array with the axes {axes}, where an image [h,w,c] was expected.")
+    image = np.moveaxis(image, 0, -1) if axes == "SYX" else image if image.ndim == 3 else image[..., None]
+    bands = image.shape[-1]
+    alpha = bool(extra) and _UNSPECIFIED not in map(int, extra)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path} holds {image.dtype} numbers; whole numbers of 8 or 16 bits were expected.")
+    if bands > 4 or (bands == 2 and not alpha):
+        raise DataError(f"{path} holds {bands} bands; save those that you want to use in a file of 1, 3 or 4.")
+    if bands == 4 > channels and not alpha and np.any(image[..., 3] != np.iinfo(image.dtype).max):
+        raise DataError(
+            f"{path} holds 4 bands, of which data.channels={channels} would drop one; set data.channels=4, or save "
+            "the three of the colours in a file of their own."
+        )
+    return upright(_divided_by_alpha(image) if _ASSOCIATED in map(int, extra) else image, int(orientation))
+
+
+def _divided_by_alpha(image: np.ndarray) -> np.ndarray:
+    """Returns the image of colours that were multiplied by their alpha, with the colours themselves, as Pillow does."""
+    top, alpha = np.iinfo(image.dtype).max, image[..., -1:].astype(np.uint64)
+    colors = np.minimum(image[..., :-1].astype(np.uint64) * top // np.maximum(alpha, 1), top)
+    colors = np.where(alpha > 0, colors, image[..., :-1])
+    return np.concatenate([colors.astype(image.dtype), image[..., -1:]], axis=-1)
+
+
+def tiff_size(path: str | Path) -> tuple[int, int]:
+    """Returns the upright height and width of a TIFF file that Pillow does not open; errors as of `read_tiff`."""
+    with _first_page(path, None) as page:
+        height, width = page.imagelength, page.imagewidth
+        return (width, height) if page.tags.valueof(274, 1) in (5, 6, 7, 8) else (height, width)
+
+
+@contextlib.contextmanager
+def _first_page(path: str | Path, form: Form | None) -> Iterator[Any]:
+    """Opens the only page of a TIFF file with tifffile; turns every error of its own into a DataError."""
+    try:
+        import tifffile
+    except ImportError as error:
+        held = "bands in a form that Pillow does not read" if form is None else f"{form}, of which Pillow drops a part"
+        raise DataError(
+            f"{path} holds {held}; {_INSTALL}, or save the image with 8 bits and 1, 3 or 4 channels (RGBA)."
+        ) from error
+    try:
+        with tifffile.TiffFile(path) as file:
+            pages: Any = file.pages
+            count = sum(not page.subfiletype & _PREVIEW for page in pages)
+            if count > 1:
+                raise _too_many(path, count)
+            yield pages.first
+    except DataError:
+        raise
+    except Exception as error:  # the classes are those of its decoders
+        raise _damaged(path, error) from error
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns the image [h,w,c] turned by its EXIF orientation, 1 to 8."""
+    turns, mirrored = _TURNS[orientation] if orientation in _TURNS else (0, False)
+    turned = np.rot90(image, turns)
+    return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
+
+
+def _too_many(path: str | Path, count: int) -> DataError:
+    return DataError(
+        f"{path} holds {count} pages, where one image was expected; save each page that you want to use as a file of "
+        "its own."
+    )
+
+
+def _damaged(path: str | Path, error: Exception) -> DataError:
+    first = str(error).strip().partition("\n")[0].rstrip(".")
+    return DataError(f"{path} cannot be read as an image: it is damaged, cut short or of another type ({first}).")

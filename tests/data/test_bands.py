@@ -1,0 +1,201 @@
+"""Files that hold more than a mode of Pillow: every band and bit is read, or the file is refused with what to do."""
+
+import builtins
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.data.bands import upright
+from jaxseg.data.images import MAX_PIXELS, from_pillow, read_header, read_image, read_mask
+from jaxseg.errors import DataError
+
+tifffile = pytest.importorskip("tifffile")
+pytest.importorskip("imagecodecs")
+
+BYTES = np.random.default_rng(0).integers(0, 256, (3, 5, 4)).astype(np.uint8)
+WORDS = np.random.default_rng(1).integers(0, 65536, (3, 5, 4)).astype(np.uint16)
+
+
+def write_png(path: Path, array: np.ndarray, kind: int, extra: tuple[tuple[bytes, bytes], ...] = ()) -> Path:
+    """Writes u16[h,w,c] as a PNG file of 16 bits; `kind` is the colour type of the format."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    return path
+
+
+def write_tiff(path: Path, array: np.ndarray, **options: Any) -> Path:
+    tifffile.imwrite(path, array, **options)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "stored"), [(2, 3), (4, 2), (6, 4)])
+def test_png_of_sixteen_bit_colour_or_alpha_keeps_every_bit(tmp_path: Path, kind: int, stored: int) -> None:
+    image = read_image(write_png(tmp_path / "i.png", WORDS[..., :stored], kind), channels=4)
+    assert image.dtype == np.uint16
+    expected = WORDS[..., [0, 0, 0, 1]] if stored == 2 else WORDS.copy()
+    if stored == 3:
+        expected[..., 3] = 65535
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_png_of_sixteen_bits_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = write_png(tmp_path / "i.png", WORDS[..., :3], 2, ((b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")),))
+    np.testing.assert_array_equal(read_image(path), np.rot90(WORDS[..., :3], -1))
+    assert read_header(path)[:2] == (5, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "lzw", "predictor": True}, {"planarconfig": "separate"}])
+@pytest.mark.parametrize("form", ["rgb", "minisblack"])
+@pytest.mark.parametrize("array", [BYTES, WORDS])
+def test_tiff_keeps_four_bands_of_eight_or_sixteen_bits(
+    tmp_path: Path, array: np.ndarray, form: str, options: dict[str, Any]
+) -> None:
+    stored = np.moveaxis(array, -1, 0) if "planarconfig" in options else array
+    extras = ["unspecified"] * (1 if form == "rgb" else 3)
+    path = write_tiff(tmp_path / "i.tif", stored, photometric=form, extrasamples=extras, **options)
+    assert read_header(path)[:2] == (3, 5)
+    image = read_image(path, channels=4)
+    assert image.dtype == array.dtype
+    np.testing.assert_array_equal(image, array)
+    with pytest.raises(DataError, match=r"i\.tif holds 4 bands, .*set data.channels=4"):
+        read_image(path, channels=3)
+
+
+def test_tiff_of_sixteen_bit_colour(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "i.tif", WORDS[..., :3], photometric="rgb")
+    np.testing.assert_array_equal(read_image(path), WORDS[..., :3])
+    opaque = BYTES.copy()
+    opaque[..., 3] = 255
+    path = write_tiff(tmp_path / "o.tif", opaque, photometric="rgb", extrasamples=["unspecified"])
+    np.testing.assert_array_equal(read_image(path), BYTES[..., :3])  # nothing is lost
+    path = write_tiff(tmp_path / "r.tif", WORDS[..., :3], photometric="rgb", extratags=[(274, 3, 1, 6, True)])
+    np.testing.assert_array_equal(read_image(path), np.rot90(WORDS[..., :3], -1))
+    assert read_header(path)[:2] == (5, 3)
+
+
+def test_colours_that_are_multiplied_by_alpha_are_divided_by_it(tmp_path: Path) -> None:
+    colors = np.array([[[100, 50, 0], [10, 20, 30]]])
+    for dtype, scale in ((np.uint8, 1), (np.uint16, 257)):
+        alpha = np.array([[[128], [255]]]) * scale
+        stored = np.concatenate([colors * alpha // 255, alpha], -1).astype(dtype)
+        path = write_tiff(tmp_path / f"{scale}.tif", stored, photometric="rgb", extrasamples=["assocalpha"])
+        image = read_image(path, 4)
+        assert image.dtype == dtype
+        np.testing.assert_allclose(image[..., :3] / scale, colors, atol=1)
+
+
+def test_bands_that_are_no_image_are_refused(tmp_path: Path) -> None:
+    two = write_tiff(tmp_path / "two.tif", BYTES[..., :2], photometric="minisblack", extrasamples=["unspecified"])
+    with pytest.raises(DataError, match=r"two\.tif holds 2 bands; save those"):
+        read_image(two)
+    many = np.concatenate([BYTES, BYTES], -1)
+    path = write_tiff(tmp_path / "many.tif", many, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(DataError, match=r"many\.tif holds 8 bands"):
+        read_image(path)
+    path = write_tiff(tmp_path / "f.tif", BYTES[..., :3].astype(np.float32), photometric="rgb")
+    with pytest.raises(DataError, match=r"f\.tif holds float32 numbers"):
+        read_image(path)
+    with pytest.raises(DataError, match=r"The mask .*two\.tif holds 2 bands of 8 bits"):
+        read_mask(two)
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(
+        write_tiff(tmp_path / "i.tif", np.tile(WORDS, (9, 9, 1))[..., :3], photometric="rgb").read_bytes()[:-99]
+    )
+    with pytest.raises(DataError, match=r"cut\.tif cannot be read as an image"):
+        read_image(cut)
+
+
+def test_several_pages_are_refused_and_previews_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "pages.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(BYTES[..., :3], photometric="rgb")
+        file.write(BYTES[::2, ::2, :3], photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(read_image(path), BYTES[..., :3])
+    with tifffile.TiffWriter(path, append=True) as file:
+        file.write(BYTES[..., :3], photometric="rgb")
+    for read in (read_image, read_mask, read_header):
+        with pytest.raises(DataError, match=r"pages\.tif holds 2 pages, where one image was expected"):
+            read(path)
+    frames = [Image.fromarray(BYTES[..., :3]), Image.fromarray(BYTES[::-1, :, :3])]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    for name in ("a.webp", "a.png"):
+        with pytest.raises(DataError, match="holds 2 pages"):
+            read_image(tmp_path / name)
+
+
+def test_without_the_readers_the_message_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    true_import = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name in ("tifffile", "imagecodecs"):
+            raise ImportError(name)
+        return true_import(name, *args, **kwargs)
+
+    tiff = write_tiff(tmp_path / "i.tif", WORDS[..., :3], photometric="rgb")
+    bands = write_tiff(tmp_path / "b.tif", BYTES, photometric="minisblack", extrasamples=["unspecified"] * 3)
+    png = write_png(tmp_path / "i.png", WORDS[..., :3], 2)
+    monkeypatch.setattr(builtins, "__import__", without)
+    for path, held in (
+        (tiff, "3 bands of 16 bits"),
+        (png, "3 bands of 16 bits"),
+        (bands, "bands in a form that Pillow"),
+    ):
+        with pytest.raises(DataError, match=rf"holds {held}.*pip install 'jaxseg\[images\]'.*or save the image"):
+            read_image(path)
+    with (
+        Image.open(tiff) as image,
+        pytest.raises(DataError, match="of which Pillow drops a part; give the file itself"),
+    ):
+        from_pillow(image)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_the_limit_of_pixels_is_named_and_can_be_lifted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (40, 30)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(DataError, match=rf"large\.png has more than 1,000 pixels.* variable {MAX_PIXELS} "):
+        read_image(tmp_path / "large.png")
+    for most in ("0", "1200"):
+        monkeypatch.setenv(MAX_PIXELS, most)
+        assert read_image(tmp_path / "large.png").shape == (30, 40, 3)
+    monkeypatch.setenv(MAX_PIXELS, "all")
+    with pytest.raises(DataError, match="must be a whole number of at least 0, got 'all'"):
+        read_image(tmp_path / "large.png")
+
+
+def test_a_file_that_the_system_does_not_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "i.png"
+    for error, words in (
+        (PermissionError(13, "Permission denied"), "cannot be read: this user lacks the permission."),
+        (OSError(5, os.strerror(5)), "cannot be read: Input/output error."),
+    ):
+
+        def opened(*_: Any, error: OSError = error) -> None:
+            raise error
+
+        monkeypatch.setattr(builtins, "open", opened)
+        with pytest.raises(DataError, match=rf"i\.png {words}"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_is_what_pillow_does(orientation: int) -> None:
+    from PIL import ImageOps
+
+    image = Image.fromarray(BYTES[..., :3])
+    image.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(upright(BYTES[..., :3], orientation), ImageOps.exif_transpose(image))
