@@ -101,7 +101,9 @@ class ResUNet(nn.Module):
         up: the up-sampling before each decoder level, which the paper does not specify: nearest, bilinear, or a
             transposed convolution with kernel and stride 2.
         shortcut: form of y = g(W_c x + W_r h(x)): "auto" (identity where the shape allows, else a 1x1 projection),
-            "projection" (always 1x1), "learned" (1x1 on both paths) or "none" (the plain network of the ablation).
+            "projection" (always 1x1), "learned" (1x1 on both paths), "scaled" (as auto, with one learned factor of each
+            unit's branch, which starts at 0), "scaled_channels" (a factor for each channel) or "none" (the plain
+            network of the ablation).
         unit: the place of norm and activation: "preact", before each convolution, as in the paper; or "basic", after
             it, with the activation g after the sum (He et al. 2015).
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. With another encoder,

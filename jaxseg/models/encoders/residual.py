@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from jaxseg.nn import BasicBlock, Layers, PreActBlock
 
-Shortcut = Literal["auto", "projection", "learned", "none"]
+Shortcut = Literal["auto", "projection", "learned", "scaled", "scaled_channels", "none"]
 Unit = Literal["preact", "basic"]
 
 
@@ -62,7 +62,9 @@ class ResidualEncoder(nn.Module):
         widths: channels of each stage.
         blocks: residual units of each stage (the paper: 1).
         shortcut: "auto" (identity where the shape allows, else a 1x1 projection), "projection", "learned" (a 1x1
-            convolution on both paths, y = W_c x + W_r h(x)) or "none" (a plain network, for comparison).
+            convolution on both paths, y = W_c x + W_r h(x)), "scaled" (as auto, with one learned factor of each unit's
+            branch, which starts at 0), "scaled_channels" (a factor for each channel) or "none" (a plain network, for
+            comparison). See `jaxseg.nn.residual`.
         unit: "preact", or "basic" for He et al. 2015's, with an activation after the sum.
     """
 
