@@ -293,6 +293,22 @@ def test_boundaries_and_calibration_are_those_of_single_predictions(folder_run, 
             main(["--workdir", str(workdir), "--boundary", wrong])
 
 
+def test_a_run_with_one_sigmoid_a_class_is_read_so(tmp_path):
+    config = tiny_config(loss__terms="0.5 * dice + binary_cross_entropy")
+    run = load_run(make_run(tmp_path / "run", config))
+    source, segment = make_source(run.config, "val"), make_segmenter(run.parts)
+    images = [source[i] for i in range(len(source))]
+    results = [segment(run.variables, each["image"], probabilities=True) for each in images]
+    logits = [run.model.apply(run.variables, run.parts.prepare(e["image"][None]), train=False)[0][0] for e in images]
+    p = np.stack([result.probabilities for result in results])
+    np.testing.assert_allclose(p, 1 / (1 + np.exp(-np.stack(logits, dtype=np.float64))), atol=1e-4)
+    assert np.abs(p.sum(-1) - 1).max() > 0.1
+    right = np.stack([e["label"] for e in images]) == p.argmax(-1)
+    place = np.ceil(15 * p.max(-1)).astype(int) - 1
+    gaps = [abs(right[place == m].sum() - p.max(-1)[place == m].sum()) for m in range(15)]
+    assert evaluate(run, "val").calibration.error == pytest.approx(sum(gaps) / right.size, rel=1e-4)
+
+
 def test_run_without_checkpoint(shapes_run, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(shapes_run, workdir)

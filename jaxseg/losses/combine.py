@@ -84,6 +84,15 @@ class Loss:
         return not any(term.definition.compares_images for term in self.terms)
 
     @property
+    def one_vs_rest(self) -> bool:
+        """How `losses.probabilities` reads the logits that this loss trains: True: one sigmoid for each class.
+
+        One such term is enough: it fixes every logit, while a softmax beside it only fixes their differences.
+        """
+        of_logits = (term for term in self.terms if not term.definition.reads)
+        return any(term.definition.has_sigmoids(dict(term.options)) for term in of_logits)
+
+    @property
     def of_logits(self) -> "Loss":
         """The terms that read only logits: the loss of an auxiliary head."""
         return dataclasses.replace(self, terms=tuple(term for term in self.terms if not term.definition.reads))
