@@ -84,7 +84,7 @@ def sampled_cross_entropy(
     if logits.shape[-1] == 1:
         raise ValueError("sampled_cross_entropy chooses among several classes; with k = 1 use cross_entropy.")
     inside = jnp.clip(jnp.asarray(labels, jnp.int32), 0, classes - 1)  # the weights of pixels take care of the others
-    pixel = _sampled_cross_entropy(logits, inside, min(samples, classes - 1))
+    pixel: jax.Array = _sampled_cross_entropy(logits, inside, min(samples, classes - 1))
     truth = one_hot(labels, classes)
     return sum_pixels(pixel, labels, classes, truth, weights_of_classes(class_weights, classes))
 
