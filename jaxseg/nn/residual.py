@@ -23,7 +23,9 @@ norm, which undoes any gain.
 
 `shortcut_pool` is the side of the window of an average pooling that has the shortcut's stride; W_c then has stride 1
 (He 2019, "Bag of Tricks", Fig. 2c: 2). 1: no pooling. `squeeze_ratio` ends the branch in squeeze-and-excitation gates
-(Hu 2018, Fig. 3), child "squeeze"; None: no gates.
+(Hu 2018, Fig. 3), child "squeeze"; None: no gates. `drop_path` is the rate of the stochastic depth of the branch (Huang
+2016), child "drop". `dropout` is that of the dropout before the second convolution (Zagoruyko & Komodakis 2016, "Wide
+Residual Networks", section 2.4), child "dropout".
 """
 
 from collections.abc import Callable
@@ -35,6 +37,7 @@ from flax import linen as nn
 from jaxseg.nn.attention import SqueezeExcite
 from jaxseg.nn.conv import Conv, ConvNormAct, check_image, he_normal, identity_kernel, unit_gain
 from jaxseg.nn.dense import parameter
+from jaxseg.nn.dropout import Dropout, StochasticDepth
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.pooling import avg_pool
@@ -151,6 +154,8 @@ class BasicBlock(nn.Module):
     shortcut: str = "auto"
     shortcut_pool: int = 1
     squeeze_ratio: int | None = None
+    dropout: float = 0.0
+    drop_path: float = 0.0
     common: Layers = BARE
 
     @nn.compact
@@ -160,7 +165,7 @@ class BasicBlock(nn.Module):
         conv1 = ConvNormAct(self.features, stride=self.stride, dilation=first, common=self.common, name="conv1")
         last = self.common.replace(act=None)
         conv2 = ConvNormAct(self.features, dilation=self.dilation, common=last, name="conv2")
-        h = conv2(conv1(x, train=train), train=train)
+        h = conv2(_drop_entries(self, conv1(x, train=train), train=train), train=train)
         return _finish(self, x, h, train=train)
 
 
@@ -179,6 +184,7 @@ class BottleneckBlock(nn.Module):
     shortcut: str = "auto"
     shortcut_pool: int = 1
     squeeze_ratio: int | None = None
+    drop_path: float = 0.0
     common: Layers = BARE
 
     @nn.compact
@@ -194,13 +200,28 @@ class BottleneckBlock(nn.Module):
 
 
 def _finish(block: BasicBlock | BottleneckBlock, x: jax.Array, h: jax.Array, *, train: bool) -> jax.Array:
-    """The end of both blocks: gates, the sum with the shortcut, the activation."""
+    """The end of both blocks: gates, stochastic depth, the sum with the shortcut, the activation."""
     common = block.common
     if block.squeeze_ratio is not None:
         h = SqueezeExcite(block.squeeze_ratio, dtype=common.dtype, name="squeeze")(h)
+    h = _drop_branch(block, h, train=train)
     pool = block.shortcut_pool
     y = _combine(block, x, h, shortcut=block.shortcut, stride=block.stride, common=common, train=train, pool=pool)
     return common.activate(y)
+
+
+def _drop_entries(block: "BasicBlock | PreActBlock", h: jax.Array, *, train: bool) -> jax.Array:
+    if block.dropout == 0.0:
+        return h
+    return Dropout(block.dropout, axis_name=block.common.axis_name, name="dropout")(h, train=train)
+
+
+def _drop_branch(block: "BasicBlock | BottleneckBlock | PreActBlock", h: jax.Array, *, train: bool) -> jax.Array:
+    if block.drop_path == 0.0:
+        return h
+    if block.shortcut == "none":
+        raise ValueError("drop_path drops the branch of a residual unit, and shortcut='none' leaves nothing beside it.")
+    return StochasticDepth(block.drop_path, axis_name=block.common.axis_name, name="drop")(h, train=train)
 
 
 class PreActBlock(nn.Module):
@@ -220,6 +241,8 @@ class PreActBlock(nn.Module):
     dilation: int = 1
     shortcut: str = "auto"
     first_preact: bool = True
+    dropout: float = 0.0
+    drop_path: float = 0.0
     common: Layers = BARE
 
     @nn.compact
@@ -230,7 +253,7 @@ class PreActBlock(nn.Module):
         space = {"dilation": self.dilation, "dtype": common.dtype}
         bias = is_identity(common.norm)
         h = Conv(self.features, stride=self.stride, use_bias=bias, **space, name="conv1")(h)
-        h = common.activate(common.normalise(h, "norm2", train=train))
-        h = Conv(self.features, use_bias=True, **space, name="conv2")(h)
+        h = _drop_entries(self, common.activate(common.normalise(h, "norm2", train=train)), train=train)
+        h = _drop_branch(self, Conv(self.features, use_bias=True, **space, name="conv2")(h), train=train)
         last = common.replace(norm=None)
         return _combine(self, x, h, shortcut=self.shortcut, stride=self.stride, common=last, train=train)
