@@ -6,15 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from jaxseg import models, pretrained
+from jaxseg import build, models, pretrained
+from jaxseg.config import default_config
+from jaxseg.config.command import parse_overrides
+from jaxseg.errors import ConfigError
 from jaxseg.models.attention_decoder import AttentionStage
 from jaxseg.models.encoders.residual import residual_unit
 from jaxseg.models.unet import UNetStage
 from jaxseg.nn import (
     AttentionGate,
     BasicBlock,
+    BatchNorm,
     Conv,
+    GroupNorm,
     Layers,
     PreActBlock,
     SubPixelUp,
@@ -141,3 +147,59 @@ def test_the_unit_of_resunet() -> None:
     assert isinstance(residual_unit("basic", 4, stride=2), BasicBlock)
     unit = residual_unit("preact", 4, stride=2, first_preact=False, shortcut="none")
     assert unit == PreActBlock(4, stride=2, first_preact=False, shortcut="none")
+
+
+def norms_of(**fields: Any) -> list[nn.Module]:
+    """The norm layers of a small U-Net, as a pass through it makes them."""
+    found = []
+
+    def see(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, (BatchNorm, GroupNorm)):
+            found.append(context.module)
+        return call(*args, **kwargs)
+
+    model = models.build("unet", num_classes=3, widths=(8, 16), dropout=0.0, **fields)
+    with nn.intercept_methods(see):
+        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32))
+    return found
+
+
+def test_norm_args_are_those_of_every_norm() -> None:
+    assert {norm.num_groups for norm in norms_of(norm="group")} == {8}
+    groups = norms_of(norm="group", norm_args={"num_groups": 4, "epsilon": 0.25})
+    assert {(norm.num_groups, norm.epsilon) for norm in groups} == {(4, 0.25)}
+    batch = norms_of(norm_args={"momentum": 0.99})
+    assert {norm.momentum for norm in batch} == {0.99} and len(batch) == len(groups) > 4
+    # They have precedence over what a network sets for its encoder.
+    spec = models.build("deeplabv3", num_classes=3, encoder="mobilenet_v2", norm_args={"epsilon": 0.5}).common.norm
+    assert spec(epsilon=1e-3).epsilon == 0.5
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"norm_args": {"groups": 4}}, "groups is not an argument of the norm batch"),
+        ({"norm": "group", "norm_args": {"num_group": 4}}, "num_group is not .* Did you mean 'num_groups'"),
+        ({"norm_args": {"num_groups": 4}}, "num_groups is not an argument of the norm batch"),
+        ({"norm_args": {"epsilon": -1.0}}, "epsilon must be a number of at least 0"),
+        ({"norm_args": {"momentum": "much"}}, "momentum must be"),
+        ({"norm_args": {"dtype": "float16"}}, "norm_args.dtype is not a field of the norm batch"),
+        ({"norm_args": 4}, "norm_args must be a dictionary"),
+        ({"norm": make_norm("batch"), "norm_args": {"epsilon": 1.0}}, "norm_args needs the name of a norm"),
+        ({"norm_arg": {"epsilon": 1.0}}, "Did you mean 'norm_args'"),
+    ],
+)
+def test_wrong_norm_args_are_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.build("unet", num_classes=3, **fields)
+
+
+@pytest.mark.parametrize("word", ["norm_args={'num_groups': 4}", "norm_args.num_groups=4"])
+def test_norm_args_are_a_config_key(word: str) -> None:
+    config = default_config()
+    words = ["--config.model.name=unet", "--config.model.args.norm=group", f"--config.model.args.{word}"]
+    parse_overrides(config, words)
+    assert build.make_model(config, 3).common.norm(name="norm").num_groups == 4
+    parse_overrides(config, ["--config.model.args.norm_args={'groups': 4}"])
+    with pytest.raises(ConfigError, match="model: groups is not an argument of the norm group"):
+        build.make_model(config, 3)
