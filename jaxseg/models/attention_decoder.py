@@ -128,7 +128,8 @@ class AttentionDecoder(nn.Module):
         kind: "self": self-attention. "gate": the gate of Attention U-Net on the skip, for comparison
             (`jaxseg.nn.AttentionGate`).
         levels: the number of the decoder's levels with attention, from the coarsest; None: all.
-        sow_attention: whether the attention weights are stored in the collection "intermediates".
+        sow_attention: whether the attention weights are stored in the collection "intermediates", for
+            `model.apply(variables, image, train=False, mutable=["intermediates"])`. Commands do not read them.
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: `PlainEncoder`. With another
             encoder, `widths` are those of the decoder's levels, finest first, one fewer than the encoder's.
     """

@@ -1,5 +1,6 @@
 """The forms that ablations compare: what a decoder takes from the encoder, how it up-samples, what attends."""
 
+import functools
 from typing import Any
 
 import jax
@@ -192,6 +193,24 @@ def test_norm_args_are_those_of_every_norm() -> None:
 def test_wrong_norm_args_are_named(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         models.build("unet", num_classes=3, **fields)
+
+
+def test_attention_weights_are_read_from_python_and_commands_note_that_they_do_not(caplog) -> None:
+    config = default_config()
+    fields = ["--config.model.name=attention_decoder", "--config.model.args.widths=(4,8)"]
+    parse_overrides(config, [*fields, "--config.model.args.num_heads=2"])
+    model = build.build_parts(config, 3).model
+    assert not caplog.records
+    image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    read = functools.partial(model.clone(sow_attention=True).apply, train=False, mutable=["intermediates"])
+    (weights,) = jax.eval_shape(read, variables, image)[1]["intermediates"]["decoder"]["stage0"]["attention"][
+        "attention"
+    ]
+    assert weights.shape == (1, 2, 64, 64)
+    parse_overrides(config, ["--config.model.args.sow_attention=true"])
+    build.build_parts(config, 3)
+    assert "model.args.sow_attention=True has no effect in training" in caplog.text
 
 
 @pytest.mark.parametrize("word", ["norm_args={'num_groups': 4}", "norm_args.num_groups=4"])
