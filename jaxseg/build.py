@@ -15,12 +15,12 @@ from jaxseg.adversarial import AdversarialLoss, Discriminator, SegmenterWithDisc
 from jaxseg.config import ConfigDict
 from jaxseg.data import augment
 from jaxseg.errors import ConfigError
+from jaxseg.objective import Objective
 from jaxseg.state import Learner, TrainState, init_state
 from jaxseg.step import (
     Augment,
     EvalStep,
     Measure,
-    Objective,
     Prepare,
     TrainStep,
     make_eval_step,

@@ -106,6 +106,10 @@ class Loss:
         values = self.values(stats)
         return sum((t.weight * values[t.name] for t in self.terms), jnp.float32(0.0))
 
+    def report(self, stats: PyTree) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Summed stats -> (`value`, `values`): what training logs."""
+        return self.value(stats), self.values(stats)
+
     def __call__(self, logits: Array, labels: Array) -> jax.Array:
         """f32[b,h,w,k], i32[b,h,w] -> f32[], the loss of one undivided batch."""
         return self.value(self.stats(logits, labels))
