@@ -271,6 +271,9 @@ FREE_FORM = tuple(name for name, key in KEYS.items() if isinstance(key.default, 
 # Keys that a resumed run may change.
 FREE_KEYS = tuple(name for name, key in KEYS.items() if key.free)
 
+# Keys that an evaluation may change, if the parameters of the network stay the same: where its strides become dilation.
+LAYOUT_KEYS = ("model.args.encoder_args.output_stride", "model.args.rates")
+
 # Former names of keys in the configurations of stored runs.
 RENAMED = {
     "adversarial.soften": "adversarial.truth_scaling",
