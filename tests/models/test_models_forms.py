@@ -29,6 +29,7 @@ from jaxseg.nn import (
     max_pool_with_indices,
     max_unpool,
 )
+from jaxseg.state import by_path
 
 NONE = Layers(make_norm("none"))
 
@@ -151,15 +152,19 @@ def test_the_unit_of_resunet() -> None:
 
 
 def norms_of(**fields: Any) -> list[nn.Module]:
-    """The norm layers of a small U-Net, as a pass through it makes them."""
-    found = []
+    """The norm layers of a small U-Net."""
+    return list(norms_in(models.build("unet", num_classes=3, widths=(8, 16), dropout=0.0, **fields)).values())
+
+
+def norms_in(model: nn.Module) -> dict[str, nn.Module]:
+    """The norm layers of a network by path, as a pass through it makes them."""
+    found = {}
 
     def see(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if isinstance(context.module, (BatchNorm, GroupNorm)):
-            found.append(context.module)
+            found["/".join(context.module.path)] = context.module
         return call(*args, **kwargs)
 
-    model = models.build("unet", num_classes=3, widths=(8, 16), dropout=0.0, **fields)
     with nn.intercept_methods(see):
         jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32))
     return found
@@ -222,3 +227,26 @@ def test_norm_args_are_a_config_key(word: str) -> None:
     parse_overrides(config, ["--config.model.args.norm_args={'groups': 4}"])
     with pytest.raises(ConfigError, match="model: groups is not an argument of the norm group"):
         build.make_model(config, 3)
+
+
+@pytest.mark.parametrize(("branch_norm", "norm", "groups"), [("group", "batch", 32), ("same", "group", 8)])
+def test_the_norm_of_the_branches_of_fpn(branch_norm: str, norm: str, groups: int) -> None:
+    fields = {"norm": norm, "branch_norm": branch_norm, "encoder": "plain", "encoder_args": {"widths": (4, 6, 8)}}
+    model = models.build("fpn", num_classes=3, width=8, branch_width=4, finest=1, **fields)
+    found = norms_in(model)
+    branches = [module for path, module in found.items() if path.startswith("branch")]
+    assert branches and {module.num_groups for module in branches} == {groups}
+    model = models.build("fpn", num_classes=3, width=8, branch_width=4, finest=1, **(fields | {"norm": "batch"}))
+    kinds = {type(module) for path, module in norms_in(model).items() if path.startswith("branch")}
+    assert kinds == {GroupNorm if branch_norm == "group" else BatchNorm}
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_the_hidden_width_of_mix_transformers(ratio: int) -> None:
+    sizes = {"widths": (4, 6, 8, 8), "depths": (1, 1, 1, 1), "heads": (1, 2, 2, 4), "mlp_ratio": ratio}
+    encoder = models.encoders.build("mit_b0", **sizes)
+    params = jax.eval_shape(encoder.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+    kernels = [(path, leaf.shape) for path, leaf in by_path(params["params"]).items() if path.endswith("kernel")]
+    for i, width in enumerate(sizes["widths"]):
+        inside = [shape[-2:] for path, shape in kernels if f"stage{i}/" in path and "/ffn/" in path]
+        assert {(width, ratio * width), (ratio * width, width)} <= set(inside)
