@@ -10,7 +10,6 @@ from helpers.tiny_run import TINY, make_folder, make_run, tiny_config
 from PIL import Image
 
 from jaxseg import parallel, pictures, train
-from jaxseg import parallel, train
 from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.data import make_eval_loader, make_source
