@@ -53,11 +53,13 @@ def test_folder_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         return ShapesSource("val", 1, (8, 8))
 
     monkeypatch.setattr(folder, "FolderSource", open_folder)
-    config = configured(data__source="folder", data__dir="mine", data__ignore=9, data__val_fraction=0.25)
+    config = configured(
+        data__source="folder", data__dir="mine", data__ignore=9, data__val_fraction=0.25, data__division="former"
+    )
     update(config, data__palette=((1, 2, 3),), data__classes=ShapesSource("val", 1, (8, 8)).info.classes)
     make_source(config, "val")
-    names = ("directory", "split", "ignore", "palette", "val_fraction", "classes")
-    wanted = ("mine", "val", 9, ((1, 2, 3),), 0.25, config.data.classes)
+    names = ("directory", "split", "ignore", "palette", "val_fraction", "classes", "division")
+    wanted = ("mine", "val", 9, ((1, 2, 3),), 0.25, config.data.classes, "former")
     assert tuple(given[name] for name in names) == wanted
 
 
@@ -280,13 +282,17 @@ ASSERTED = {
     "data.classes": "data/test_sources.py::test_classes_of_the_configuration_that_disagree_with_the_data",
     "data.shapes_train": "data/test_sources.py::test_shapes_take_length_size_and_channels_from_the_configuration",
     "data.shapes_val": "config/test_keys.py::test_split_keys",
+    "data.unlabelled": "data/test_unlabelled.py::test_images_without_labels_are_never_held_out",
     "data.mean": "config/test_keys.py::test_step_keys",
     "data.std": "config/test_keys.py::test_step_keys",
     **{
         f"data.{name}": "config/test_keys.py::test_keys_of_the_session"
         for name in ("size", "fit", "workers", "prefetch")
     },
-    **{f"data.{name}": "config/test_keys.py::test_folder_keys" for name in ("ignore", "palette", "val_fraction")},
+    **{
+        f"data.{name}": "config/test_keys.py::test_folder_keys"
+        for name in ("ignore", "palette", "val_fraction", "division")
+    },
     "augment.crop_max_share": "config/test_keys.py::test_the_largest_share_of_a_class_in_a_crop",
     **{
         key: "config/test_keys.py::test_augment_keys"
