@@ -114,7 +114,7 @@ def segmenter_of(state: TrainState) -> TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialLoss:
-    """The loss of a `SegmenterWithDiscriminator` (a `step.Objective`): the losses of S and of D, added.
+    """The loss of a `SegmenterWithDiscriminator` (an `objective.Objective`): the losses of S and of D, added.
 
     With y the true label maps and p those of S:
 
@@ -187,11 +187,30 @@ class AdversarialLoss:
 
     def value(self, stats: Mapping[str, PyTree]) -> jax.Array:
         """Summed stats -> f32[], the sum of the losses of S and D."""
-        mean = {name: divide(*part) for name, part in stats.items() if name != "supervised"}
+        mean = self._means(stats)
+        return self._of_segmenter(stats, mean) + 0.5 * (mean["true"] + mean["false"])
+
+    def report(self, stats: Mapping[str, PyTree]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Summed stats -> the loss f32[] of S, and the value of each part.
+
+        The parts are the terms of the pixel loss, "adversarial" (the term with `weight`), "adversarial_unlabelled" and
+        "semi" where these have weights, and "discriminator", the loss of D.
+        """
+        mean = self._means(stats)
+        parts = {**self.loss.values(stats["supervised"]), "adversarial": mean["fool"]}
+        if "semi" in mean:
+            parts |= {"adversarial_unlabelled": mean["unlabelled"], "semi": mean["semi"]}
+        parts["discriminator"] = 0.5 * (mean["true"] + mean["false"])
+        return self._of_segmenter(stats, mean), parts
+
+    def _means(self, stats: Mapping[str, PyTree]) -> dict[str, jax.Array]:
+        return {name: divide(*part) for name, part in stats.items() if name != "supervised"}
+
+    def _of_segmenter(self, stats: Mapping[str, PyTree], mean: Mapping[str, jax.Array]) -> jax.Array:
         value = self.loss.value(stats["supervised"]) + self.weight * mean["fool"]
         if "semi" in mean:
             value += self.unlabelled_weight * mean["unlabelled"] + self.semi_weight * mean["semi"]
-        return value + 0.5 * (mean["true"] + mean["false"])
+        return value
 
 
 def label_maps(logits: Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Builds the pure parts of a run from its configuration, once: model, loss, optimiser, augmentation and steps."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,18 +15,20 @@ from jaxseg.adversarial import AdversarialLoss, Discriminator, SegmenterWithDisc
 from jaxseg.config import ConfigDict
 from jaxseg.data import augment
 from jaxseg.errors import ConfigError
+from jaxseg.objective import Objective
 from jaxseg.state import Learner, TrainState, init_state
 from jaxseg.step import (
     Augment,
     EvalStep,
     Measure,
-    Objective,
     Prepare,
     TrainStep,
     make_eval_step,
     make_train_step,
 )
 from jaxseg.types import Key
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ def build_parts(
     Raises:
         ConfigError: for an invalid value; the message names the key and the nearest valid value.
     """
+    _note_unused(config)
     model = make_model(config, num_classes)
     loss = make_loss(config, num_classes, class_weights)
     trained = model if axis_name is None else make_model(config, num_classes, axis_name)
@@ -134,6 +138,17 @@ def build_parts(
         augment=make_augment(config),
         axis_name=axis_name,
     )
+
+
+def _note_unused(config: ConfigDict) -> None:
+    """Logs a note for a field of the model that has no effect in any command."""
+    args = config.model.args
+    if "sow_attention" in args and args.sow_attention is True:
+        _LOG.warning(
+            "model.args.sow_attention=True has no effect in training, evaluation and prediction, and can be left out; "
+            "from Python, run.model.clone(sow_attention=True).apply(run.variables, image, train=False, "
+            "mutable=['intermediates']) gives the attention weights of any run."
+        )
 
 
 def make_strategy(config: ConfigDict) -> parallel.Strategy:

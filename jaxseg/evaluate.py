@@ -3,7 +3,9 @@
     python -m jaxseg.evaluate --workdir DIR [--split val|test|train] [--which best|last] [--boundary [PIXELS]]
                               [--config.data.dir=PATH]
 
-The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place or another machine. Prints the table of
+The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place or another machine. So can the output
+stride of the encoder and the atrous rates (`LAYOUT_KEYS`), where they change no parameter, to score a network at
+another output stride than it was trained at: --config.model.args.encoder_args.output_stride=8. Prints the table of
 classes and the calibration error, with --boundary also a table of distances between boundaries, and writes
 evaluate-SPLIT.json and confusion-SPLIT.png into the workdir.
 """

@@ -6,6 +6,7 @@
 IMAGES are files, folders and globs. Each image gives, at its own size and upright as its EXIF tag says, NAME.png (class
 indices, shown in the colours of the classes by its palette), NAME-overlay.png (those colours laid over the image) and
 with --probabilities NAME.npz: `probabilities` f32[h,w,k] (k is 1, that of class 1, for a binary network) and `classes`.
+The probabilities are those that the loss of the run trained: a softmax, or one sigmoid a class (binary_cross_entropy).
 With --values masks NAME.png holds the values that the classes have in the masks of the data set.
 """
 

@@ -13,7 +13,7 @@ through each part. (The average of the parts' means would give parts with few la
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from jaxseg.losses import Loss
 from jaxseg.metrics import class_indices, confusion_matrix, num_confusion_classes, predict_classes
 from jaxseg.metrics.native_size import inside_mask, to_image_size, to_native_sizes
 from jaxseg.nn import rematerialised, resize
+from jaxseg.objective import Objective, Report, value_and_report
 from jaxseg.state import Learner, TrainState, by_path
 from jaxseg.types import Key, PyTree
 
@@ -34,23 +35,6 @@ Measure: TypeAlias = Callable[[jax.Array, jax.Array], PyTree]
 Metrics: TypeAlias = dict[str, Any]
 TrainStep: TypeAlias = Callable[[TrainState, Mapping[str, jax.Array], Key], tuple[TrainState, Metrics]]
 EvalStep: TypeAlias = Callable[[TrainState, Mapping[str, jax.Array]], dict[str, PyTree]]
-
-
-class Objective(Protocol):
-    """What training minimises: additive sums and one function of their totals, such as a `losses.Loss`."""
-
-    @property
-    def of_logits(self) -> Loss:
-        """The loss of an auxiliary head."""
-        ...
-
-    def stats(self, logits: jax.Array, labels: jax.Array, out: Mapping[str, Any]) -> PyTree:
-        """f32[b,h,w,k], i32[b,h,w] -> sums; `out` is the learner's second output, with the step i32[] as "step"."""
-        ...
-
-    def value(self, stats: PyTree) -> jax.Array:
-        """Summed stats -> f32[]."""
-        ...
 
 
 def unchanged(image: jax.Array) -> jax.Array:
@@ -93,9 +77,10 @@ def make_train_step(
         axis_name: name of the `pmap` axis to reduce over; None under `jit`, where the batch is global.
 
     Returns:
-        A pure function. `metrics` holds loss f32[], grad_norm f32[] and confusion i32[k,k] of the whole batch, and
-        param_norm f32[] of the parameters and statistics after the step; with a `schedule`, learning_rate f32[]; with
-        `gradients`, gradients {path of the parameter, joined by "/": norm f32[]}.
+        A pure function. `metrics` holds loss f32[], terms {name of a part of the loss: f32[]}, grad_norm f32[] and
+        confusion i32[k,k] of the whole batch, and param_norm f32[] of the parameters and statistics after the step;
+        with a `schedule`, learning_rate f32[]; with `gradients`, gradients {path of the parameter, joined by "/": norm
+        f32[]}.
         Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the batch, so that the
         number of devices and a restart have no effect on them. Tracing raises ArgumentError if `accumulate` does not
         divide the batch size, or `aux_weight` has more or fewer numbers than there are auxiliary outputs.
@@ -138,9 +123,9 @@ class _TrainRecipe:
 
 
 class _Gradient(NamedTuple):
-    """The loss f32[] of the whole batch, and this device's part of the gradient and the confusion matrix."""
+    """What is logged of the whole batch's loss, and this device's part of the gradient and the confusion matrix."""
 
-    loss: jax.Array
+    report: Report
     grads: PyTree
     batch_stats: PyTree
     confusion: jax.Array
@@ -157,7 +142,8 @@ def _train_step(
     updates, opt_state = recipe.optimiser.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {
-        "loss": result.loss,
+        "loss": result.report.loss,
+        "terms": result.report.terms,
         "grad_norm": optax.tree.norm(grads),
         "param_norm": optax.tree.norm((params, result.batch_stats)),
         "confusion": confusion,
@@ -209,26 +195,20 @@ def _forward(
     return stats, (new_batch_stats, confusion)
 
 
-def _value(recipe: _TrainRecipe, stats: list[PyTree]) -> jax.Array:
-    """Returns L(S): the loss of the totals, with the weighted losses of the auxiliary outputs."""
-    main, *aux = stats
-    weighted = zip(_aux_weights(recipe.aux_weight, len(aux)), aux)
-    terms = (weight * recipe.loss.of_logits.value(each) for weight, each in weighted)
-    return recipe.loss.value(main) + sum(terms, start=jnp.zeros(()))
-
-
-def _value_and_cotangent(recipe: _TrainRecipe, stats: list[PyTree]) -> tuple[jax.Array, list[PyTree]]:
-    """Returns L and dL/dS at the totals over all devices."""
+def _report_and_cotangent(recipe: _TrainRecipe, stats: list[PyTree]) -> tuple[Report, list[PyTree]]:
+    """Returns what is logged of L, and dL/dS, at the totals over all devices."""
     totals = _sum_over(recipe.axis_name, stats)
-    return jax.value_and_grad(functools.partial(_value, recipe))(totals)
+    value = functools.partial(value_and_report, recipe.loss, recipe.aux_weight)
+    cotangent, report = jax.grad(value, has_aux=True)(totals)
+    return report, cotangent
 
 
 def _gradient_at_once(recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> _Gradient:
     stats, pull_back, (batch_stats, confusion) = jax.vjp(
         lambda params: _forward(recipe, params, state.batch_stats, state.step, batch, key), state.params, has_aux=True
     )
-    loss, cotangent = _value_and_cotangent(recipe, stats)
-    return _Gradient(loss, pull_back(cotangent)[0], batch_stats, confusion)
+    report, cotangent = _report_and_cotangent(recipe, stats)
+    return _Gradient(report, pull_back(cotangent)[0], batch_stats, confusion)
 
 
 def _gradient_accumulated(
@@ -255,10 +235,10 @@ def _gradient_accumulated(
 
     stats_shape, (_, confusion_shape) = jax.eval_shape(lambda: forward(state.params, state.batch_stats, first))
     totals, _ = jax.lax.scan(add_stats, _zeros(stats_shape), (micro, keys))
-    loss, cotangent = _value_and_cotangent(recipe, totals)
+    report, cotangent = _report_and_cotangent(recipe, totals)
     start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats, _zeros(confusion_shape))
     (grads, batch_stats, confusion), _ = jax.lax.scan(add_gradient, start, (micro, keys))
-    return _Gradient(loss, grads, batch_stats, confusion)
+    return _Gradient(report, grads, batch_stats, confusion)
 
 
 def _average(decay: float, state: TrainState, params: PyTree) -> PyTree | None:
@@ -325,15 +305,6 @@ def resize_logits(logits: jax.Array, size: Sequence[int]) -> jax.Array:
     """f32[b,h,w,k] -> logits at the height and width `size`, bilinear; unchanged if they have this size already."""
     height, width = size
     return logits if logits.shape[1:3] == (height, width) else resize(logits, (height, width), method="bilinear")
-
-
-def _aux_weights(weights: float | Sequence[float], outputs: int) -> tuple[float, ...]:
-    if not isinstance(weights, Sequence):
-        return (weights,) * outputs
-    if len(weights) != outputs:
-        has = f"{outputs} auxiliary output{'s' * (outputs != 1)}"
-        raise ArgumentError(f"aux_weight has {len(weights)} numbers, {tuple(weights)}, but the model has {has}.")
-    return tuple(weights)
 
 
 def _sum_over(axis_name: str | None, tree: PyTree) -> PyTree:

@@ -63,7 +63,15 @@ def test_both_gradients_are_those_of_the_two_losses_apart(batch):
         return of_s, jax.grad(lambda d: written_out(s, d, batch, SEMI, threshold)[1])(d)
 
     both = segmenter, discriminator
-    np.testing.assert_allclose(metrics["loss"], sum(losses(*both, SEMI.semi_threshold)), rtol=1e-5)
+    of_s, of_d = losses(*both, SEMI.semi_threshold)
+    np.testing.assert_allclose(metrics["loss"], of_s, rtol=1e-5)
+    terms = dict(metrics["terms"])
+    np.testing.assert_allclose(terms.pop("discriminator"), of_d, rtol=1e-5)
+    assert terms.pop("auxiliary1") > 0  # its weight is 0 here
+    weights = {"adversarial": SEMI.weight, "adversarial_unlabelled": SEMI.unlabelled_weight, "semi": SEMI.semi_weight}
+    weights |= {term.name: term.weight for term in SEMI.loss.terms}
+    np.testing.assert_allclose(sum(weights[name] * value for name, value in terms.items()), of_s, rtol=1e-5)
+    assert set(terms) == set(weights)
     assert_same(moved(before, after), gradients(*both, SEMI.semi_threshold), rtol=2e-4)
     # Finite differences along either gradient; with a threshold of 0, which no small step crosses.
     for which, gradient in enumerate(gradients(*both, 0.0)):

@@ -10,11 +10,13 @@ from helpers.tiny_run import TINY, make_folder, make_run, tiny_config
 from PIL import Image
 
 from jaxseg import parallel, pictures, train
+from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ArgumentError, CheckpointError, ConfigError, DataError
 from jaxseg.evaluate import main
 from jaxseg.inference import evaluate, load_run, make_segmenter, score, surface
+from jaxseg.run.load import require_same_parameters
 from jaxseg.step import make_eval_step
 from jaxseg.types import IGNORE
 
@@ -291,6 +293,56 @@ def test_boundaries_and_calibration_are_those_of_single_predictions(folder_run, 
     for wrong in ("-1", "near"):
         with pytest.raises(SystemExit):
             main(["--workdir", str(workdir), "--boundary", wrong])
+
+
+def test_a_run_with_one_sigmoid_a_class_is_read_so(tmp_path):
+    config = tiny_config(loss__terms="0.5 * dice + binary_cross_entropy")
+    run = load_run(make_run(tmp_path / "run", config))
+    source, segment = make_source(run.config, "val"), make_segmenter(run.parts)
+    images = [source[i] for i in range(len(source))]
+    results = [segment(run.variables, each["image"], probabilities=True) for each in images]
+    logits = [run.model.apply(run.variables, run.parts.prepare(e["image"][None]), train=False)[0][0] for e in images]
+    p = np.stack([result.probabilities for result in results])
+    np.testing.assert_allclose(p, 1 / (1 + np.exp(-np.stack(logits, dtype=np.float64))), atol=1e-4)
+    assert np.abs(p.sum(-1) - 1).max() > 0.1
+    right = np.stack([e["label"] for e in images]) == p.argmax(-1)
+    place = np.ceil(15 * p.max(-1)).astype(int) - 1
+    gaps = [abs(right[place == m].sum() - p.max(-1)[place == m].sum()) for m in range(15)]
+    assert evaluate(run, "val").calibration.error == pytest.approx(sum(gaps) / right.size, rel=1e-4)
+
+
+def test_a_network_is_scored_at_another_output_stride(tmp_path):
+    encoder = {"channels": (4, 8, 8), "depths": (1, 1, 1), "output_stride": 4}
+    config = tiny_config(
+        model__name="deeplabv1", model__args={"encoder": "vgg11", "hidden": 8, "encoder_args": encoder}
+    )
+    workdir = make_run(tmp_path / "run", config)
+    word = "--config.model.args.encoder_args.output_stride"
+    coarse, fine = load_run(workdir), load_run(workdir, overrides=[f"{word}=2"])
+    jax.tree.map(np.testing.assert_array_equal, fine.state.params, coarse.state.params)
+    stages = [
+        jax.eval_shape(run.model.apply, run.variables, np.zeros((1, 16, 16, 3), np.float32))[1]
+        for run in (coarse, fine)
+    ]
+    deepest = max(name for name in stages[0] if name.startswith("encoder/"))
+    assert [out[deepest].shape[1] for out in stages] == [4, 8]
+    assert fine.config.model.args.encoder_args.output_stride == 2
+    with pytest.raises(ConfigError, match="output_stride must be one of 2, 4, 8, 16, 32"):
+        load_run(workdir, overrides=[f"{word}=3"])
+    with pytest.raises(ConfigError, match=r"model\.args\.hidden belongs to the trained run .* model\.args\.rates"):
+        load_run(workdir, overrides=["--config.model.args.hidden=4"])
+
+
+def test_another_number_of_atrous_rates_is_another_network():
+    args = {"encoder": "vgg11", "encoder_args": {"channels": (4,), "depths": (1,)}, "hidden": 4, "rates": (1, 2)}
+    stored = build_parts(tiny_config(model__name="deeplabv2", model__args=args), 3)
+    for rates in ((2, 4), (2, 4, 6)):
+        changed = build_parts(tiny_config(model__name="deeplabv2", model__args=args | {"rates": rates}), 3)
+        if len(rates) == 2:
+            require_same_parameters(stored, changed)
+        else:
+            with pytest.raises(ConfigError, match=r"only where the network keeps its parameters.*head/branch2"):
+                require_same_parameters(stored, changed)
 
 
 def test_run_without_checkpoint(shapes_run, tmp_path, capsys):

@@ -128,6 +128,14 @@ def test_loss_and_gradient_are_those_of_the_plain_formula(batch):
         return total
 
     value, grads = jax.jit(jax.value_and_grad(plain))(state.params)
+    terms = metrics["terms"]
+    assert set(terms) == {"cross_entropy", "dice", "auxiliary1"}
+    logits, _ = model.apply({"params": state.params}, to_float(jnp.asarray(batch["image"])), train=True)
+    label = jnp.asarray(batch["label"], jnp.int32)
+    for name in ("cross_entropy", "dice"):
+        np.testing.assert_allclose(terms[name], make_loss(name, num_classes=K)(logits, label), rtol=1e-6)
+    parts = terms["cross_entropy"] + 0.5 * terms["dice"] + 0.4 * terms["auxiliary1"]
+    np.testing.assert_allclose(parts, metrics["loss"], rtol=1e-6)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
     taken = jax.tree.map(lambda a, b: (a - b) / lr, state.params, new.params)
     assert_same(taken, grads, rtol=1e-4)

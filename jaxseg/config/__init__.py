@@ -6,7 +6,7 @@ training settings of each data set.
 """
 
 from jaxseg.config.config_dict import ConfigDict
-from jaxseg.config.schema import FREE_FORM, FREE_KEYS, KEYS, RENAMED
+from jaxseg.config.schema import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, RENAMED
 from jaxseg.config.values import (
     default_config,
     differences,
@@ -24,6 +24,7 @@ __all__ = [
     "FREE_FORM",
     "FREE_KEYS",
     "KEYS",
+    "LAYOUT_KEYS",
     "RENAMED",
     "ConfigDict",
     "ConfigError",

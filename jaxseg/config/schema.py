@@ -105,7 +105,9 @@ KEYS: dict[str, Key] = {
     ),
     "model.name": Key("resunet", "architecture, see jaxseg/models"),
     "model.num_classes": Key(0, "0: as many as the data has; 1: binary, one sigmoid logit", WholeNotNegative),
-    "model.args": Key({}, "fields of the architecture that differ from its defaults"),
+    "model.args": Key(
+        {}, "fields of the architecture that differ from its defaults; also norm, norm_args, act and encoder_args"
+    ),
     "model.weights": Key(
         "",
         "weights that the whole network starts from: a file (.safetensors, .pth, .npz), the workdir of a run,"
@@ -268,6 +270,9 @@ FREE_FORM = tuple(name for name, key in KEYS.items() if isinstance(key.default, 
 
 # Keys that a resumed run may change.
 FREE_KEYS = tuple(name for name, key in KEYS.items() if key.free)
+
+# Keys that an evaluation may change, if the parameters of the network stay the same: where its strides become dilation.
+LAYOUT_KEYS = ("model.args.encoder_args.output_stride", "model.args.rates")
 
 # Former names of keys in the configurations of stored runs.
 RENAMED = {

@@ -71,13 +71,14 @@ def random_crop(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cuts the same random window of `size` from [h,w,c] and u8[h,w].
 
-    A side shorter than the window is padded at the bottom or right: the image with 0, the label with IGNORE.
+    A side shorter than the window is extended at the bottom or right: the image by its last row or column, as in
+    evaluation (`fill_up`), the label by IGNORE.
     """
     (h, w), (y, x) = label.shape, size
     top = int(rng.integers(h - y + 1)) if h > y else 0
     left = int(rng.integers(w - x + 1)) if w > x else 0
     window = np.s_[top : top + y, left : left + x]
-    return pad_to(image[window], size, 0), pad_to(label[window], size, IGNORE)
+    return fill_up(image[window], size), pad_to(label[window], size, IGNORE)
 
 
 def pad_to(array: np.ndarray, size: Size, value: int) -> np.ndarray:

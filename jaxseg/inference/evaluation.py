@@ -1,5 +1,6 @@
 """Scoring a split of the data with a trained run: the numbers, their table, and the files that keep them."""
 
+import functools
 import logging
 import math
 import re
@@ -162,7 +163,8 @@ def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Eval
     source = make_source(config, split_of_data(run.config, split))
     devices = jax.device_count()
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
-    measures = {"calibration": metrics.calibration_stats}
+    sigmoids = run.parts.loss.one_vs_rest
+    measures = {"calibration": functools.partial(metrics.calibration_stats, one_vs_rest=sigmoids)}
     eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=with_boundary))
     boundaries = surface.SurfaceTotal(run.num_classes, None if isinstance(tolerance, bool) else tolerance)
     # A batch that the devices of this machine can share; the padding examples do not count.

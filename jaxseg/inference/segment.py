@@ -1,5 +1,6 @@
 """Segments one image of any size with a trained network."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ class Segmentation(NamedTuple):
     Attributes:
         classes: u8[h,w], the most probable class of each pixel.
         probabilities: f32[h,w,k], or None if not requested; k is 1 (the probability of class 1) for a binary network.
+            They are the softmax of the logits, or one sigmoid for each class if the run was trained so
+            (`losses.Loss.one_vs_rest`).
     """
 
     classes: np.ndarray
@@ -34,9 +37,9 @@ def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
     """Returns `segment(variables, image u8|u16|f32[h,w,c], probabilities=False)`; its result has the image's size.
 
     With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are resized
-    back to the image's size bilinearly, before the softmax and the argmax: what `jaxseg.evaluate` scores. With "crop"
-    the network sees the image at its own size, with its sides extended to multiples of `eval.multiple`. The network is
-    compiled once for each size that it sees.
+    back to the image's size bilinearly, before the probabilities and the argmax: what `jaxseg.evaluate` scores. With
+    "crop" the network sees the image at its own size, with its sides extended to multiples of `eval.multiple`. The
+    network is compiled once for each size that it sees.
 
     Args:
         parts: the parts of the run that trained the network.
@@ -53,7 +56,8 @@ def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
 
     network = jax.jit(network, compiler_options=compiler_options(config.compile.options))
     native = jax.jit(resize_to_sizes, static_argnums=2)
-    likeliest, share = jax.jit(predict_classes), jax.jit(losses.probabilities)
+    likeliest = jax.jit(predict_classes)
+    share = jax.jit(functools.partial(losses.probabilities, one_vs_rest=parts.loss.one_vs_rest))
 
     def segment(variables: PyTree, image: np.ndarray, probabilities: bool = False) -> Segmentation:
         if image.ndim != 3 or image.shape[-1] != channels:

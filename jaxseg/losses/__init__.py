@@ -9,8 +9,8 @@ output of their networks instead of the logits. `make_loss` offers weighted sums
 
 Labels are class indices or IGNORE. IGNORE pixels add to neither sum nor weight. Any other label outside the classes
 makes the loss NaN, so that training on a wrong mask is noticed. With one logit (k = 1) the classes are 0 and 1 and the
-probability of 1 is the sigmoid of the logit; with more logits the probabilities are their softmax. All arithmetic is
-float32.
+probability of 1 is the sigmoid of the logit; with more logits the probabilities are their softmax, or one sigmoid each
+where a term of the loss trains them so (`Loss.one_vs_rest`). All arithmetic is float32.
 """
 
 from jaxseg.losses.boundary import boundary, boundary_f1

@@ -84,6 +84,15 @@ class Loss:
         return not any(term.definition.compares_images for term in self.terms)
 
     @property
+    def one_vs_rest(self) -> bool:
+        """How `losses.probabilities` reads the logits that this loss trains: True: one sigmoid for each class.
+
+        One such term is enough: it fixes every logit, while a softmax beside it only fixes their differences.
+        """
+        of_logits = (term for term in self.terms if not term.definition.reads)
+        return any(term.definition.has_sigmoids(dict(term.options)) for term in of_logits)
+
+    @property
     def of_logits(self) -> "Loss":
         """The terms that read only logits: the loss of an auxiliary head."""
         return dataclasses.replace(self, terms=tuple(term for term in self.terms if not term.definition.reads))
@@ -96,6 +105,10 @@ class Loss:
         """Summed stats -> f32[], the weighted sum of the terms; 0 with zero gradient if all pixels are IGNORE."""
         values = self.values(stats)
         return sum((t.weight * values[t.name] for t in self.terms), jnp.float32(0.0))
+
+    def report(self, stats: PyTree) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Summed stats -> (`value`, `values`): what training logs."""
+        return self.value(stats), self.values(stats)
 
     def __call__(self, logits: Array, labels: Array) -> jax.Array:
         """f32[b,h,w,k], i32[b,h,w] -> f32[], the loss of one undivided batch."""

@@ -27,6 +27,8 @@ class Definition:
         ratio: (total of `sums`, *, options) -> (sum, weight); by default `sums` itself returns (sum, weight).
         reads: the output of the model that `sums` takes instead of the logits; empty: the logits.
         network: the model of `jaxseg.models` that has this output.
+        one_vs_rest: each class has a sigmoid of its own against all others, where there are several classes; a loss
+            that has an option of this name is decided by that option. False: the probabilities are a softmax.
         compares_images: `sums` takes the mask of the pixels inside the images, bool[b,y,x] or None, instead of labels.
     """
 
@@ -34,12 +36,17 @@ class Definition:
     ratio: Callable[..., SumWeight] = unchanged
     reads: str = ""
     network: str = ""
+    one_vs_rest: bool = False
     compares_images: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
         """{name: annotation} of every option."""
         return annotations(self.sums) | annotations(self.ratio)
+
+    def has_sigmoids(self, options: Mapping[str, Any]) -> bool:
+        """Whether the loss with these options reads several logits as one sigmoid each."""
+        return bool(options["one_vs_rest"]) if "one_vs_rest" in options else self.one_vs_rest
 
     def stats(self, source: Any, target: Any, options: Mapping[str, Any]) -> PyTree:
         """Returns the sums of `source` (logits, or the output that the loss reads) against `target`; they add."""

@@ -1,5 +1,7 @@
 """Cross-entropies that use only the hardest pixels of an image, or only the hardest classes of a pixel."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -65,6 +67,10 @@ def sampled_cross_entropy(
     lower bound of `cross_entropy`: equal to it for samples >= k-1, and close to it where a few classes have most of the
     probability. Classes outside S get no gradient. For one sigmoid per class use `binary_cross_entropy`.
 
+    It is for training on the classes that a pixel is confused with, not for saving time: the network computes all k
+    logits, from which the hardest are found in `samples` passes, so that it takes longer than `cross_entropy`. Besides
+    the logits and their gradient it needs less memory (at 128x128 pixels and 150 classes 6 MB beside 20).
+
     Args:
         logits: f32[b,h,w,k], or any leading shape; k > 1.
         labels: integers of the leading shape, 0..k-1 or IGNORE.
@@ -77,10 +83,52 @@ def sampled_cross_entropy(
     logits, classes = check(logits, labels)
     if logits.shape[-1] == 1:
         raise ValueError("sampled_cross_entropy chooses among several classes; with k = 1 use cross_entropy.")
+    inside = jnp.clip(jnp.asarray(labels, jnp.int32), 0, classes - 1)  # the weights of pixels take care of the others
+    pixel: jax.Array = _sampled_cross_entropy(logits, inside, min(samples, classes - 1))
     truth = one_hot(labels, classes)
-    wrong = jnp.where(truth, -jnp.inf, jax.lax.stop_gradient(logits))
-    last = jax.lax.top_k(wrong, min(samples, classes - 1))[0][..., -1:]
-    among = truth | (wrong >= last)
-    right = jnp.sum(jnp.where(truth, logits, 0.0), axis=-1)
-    pixel = jax.nn.logsumexp(jnp.where(among, logits, -jnp.inf), axis=-1) - right
     return sum_pixels(pixel, labels, classes, truth, weights_of_classes(class_weights, classes))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _sampled_cross_entropy(logits: jax.Array, labels: jax.Array, samples: int) -> jax.Array:
+    """log(exp z_y + Σ_{c in S} exp z_c) - z_y, f32[...,k] and i32[...] in 0..k-1 -> f32[...], with |S| >= samples.
+
+    The gradient is one pass over the logits, written out: automatic differentiation would keep several arrays of all k.
+    """
+    value, _ = _sampled_forward(logits, labels, samples)
+    return value
+
+
+def _sampled_forward(logits: jax.Array, labels: jax.Array, samples: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    # S is found from its largest logit down, one pass for each: that keeps no copy of the logits, and a batch that is
+    # split over devices stays split, which it does not where XLA searches for the largest of an array (`top_k`).
+    truth = one_hot(labels, logits.shape[-1])
+    right = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    first = jnp.max(jnp.where(truth, -jnp.inf, logits), axis=-1)
+    most = jnp.maximum(first, right)
+
+    def add_next(_: int, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        last, count, total = carry
+        smaller = jnp.max(jnp.where(truth | (logits >= last[..., None]), -jnp.inf, logits), axis=-1)
+        equal = jnp.sum(~truth & (logits == smaller[..., None]), axis=-1)
+        more = count < samples
+        total = total + jnp.where(more, equal * jnp.exp(smaller - most), 0.0)
+        return jnp.where(more, smaller, last), jnp.where(more, count + equal, count), total
+
+    start = jnp.full_like(right, jnp.inf), jnp.zeros(right.shape, jnp.int32), jnp.exp(right - most)
+    last, _, total = jax.lax.fori_loop(0, samples, add_next, start)
+    log_sum = most + jnp.log(total)
+    return log_sum - right, (logits, labels, right, last, log_sum)
+
+
+def _sampled_backward(samples: int, kept: tuple[jax.Array, ...], cotangent: jax.Array) -> tuple[jax.Array, None]:
+    """cotangent · (softmax over S and y - onehot(y))."""
+    del samples
+    logits, labels, right, last, log_sum = kept
+    share = cotangent[..., None] * jnp.exp(logits - log_sum[..., None])
+    wrong = jnp.where(logits >= last[..., None], share, 0.0)
+    true = cotangent * jnp.expm1(right - log_sum)
+    return jnp.where(one_hot(labels, logits.shape[-1]), true[..., None], wrong), None
+
+
+_sampled_cross_entropy.defvjp(_sampled_forward, _sampled_backward)

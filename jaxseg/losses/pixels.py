@@ -17,10 +17,14 @@ ClassWeights: TypeAlias = Annotated[
 ]
 
 
-def probabilities(logits: Array) -> jax.Array:
-    """Softmax over classes, or the sigmoid of a single logit, f32[...,k] -> f32[...,k]."""
+def probabilities(logits: Array, one_vs_rest: bool = False) -> jax.Array:
+    """Softmax over classes, or the sigmoid of a single logit, f32[...,k] -> f32[...,k].
+
+    With `one_vs_rest` each class has the sigmoid of its logit, and the sum over classes may differ from 1: what the
+    logits mean of a network that was trained with one sigmoid a class (`Loss.one_vs_rest`).
+    """
     logits = jnp.asarray(logits, jnp.float32)
-    return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
+    return jax.nn.sigmoid(logits) if one_vs_rest or logits.shape[-1] == 1 else jax.nn.softmax(logits)
 
 
 def divide(sum_: jax.Array, weight: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ from jaxseg.losses.semantic_encoding import semantic_encoding
 from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 
 LOSSES = {
-    "binary_cross_entropy": Definition(binary_cross_entropy),
+    "binary_cross_entropy": Definition(binary_cross_entropy, one_vs_rest=True),
     "boundary": Definition(boundary),
     "boundary_f1": Definition(boundary_f1),
     "cross_entropy": Definition(cross_entropy),

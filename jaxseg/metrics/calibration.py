@@ -13,7 +13,9 @@ from jaxseg.metrics.formatting import plain
 from jaxseg.types import Array
 
 
-def calibration_stats(logits: Array, labels: Array, bins: int = 15) -> dict[str, jax.Array]:
+def calibration_stats(
+    logits: Array, labels: Array, bins: int = 15, *, one_vs_rest: bool = False
+) -> dict[str, jax.Array]:
     """Sums over pixels by confidence: count i32[bins], correct i32[bins] and confidence f32[bins].
 
     The confidence of a pixel is the probability of its predicted class. Bin m (from 0) holds the pixels with confidence
@@ -24,6 +26,7 @@ def calibration_stats(logits: Array, labels: Array, bins: int = 15) -> dict[str,
         logits: f[b,h,w,k], softmax for k > 1 and sigmoid for k = 1.
         labels: i[b,h,w].
         bins: number of bins of equal width.
+        one_vs_rest: the probability of a class is the sigmoid of its logit, for k > 1 too (`losses.probabilities`).
 
     Raises:
         ValueError: if the shapes disagree or labels are not integers.
@@ -35,7 +38,7 @@ def calibration_stats(logits: Array, labels: Array, bins: int = 15) -> dict[str,
     if logits.shape[-1] == 1:
         confidence = jax.nn.sigmoid(jnp.abs(logits[..., 0]))
     else:
-        confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
+        confidence = jnp.max(jax.nn.sigmoid(logits) if one_vs_rest else jax.nn.softmax(logits), axis=-1)
     valid = (labels >= 0) & (labels < k)
     place = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
     here = valid[..., None] & (place[..., None] == jnp.arange(bins).reshape((1,) * labels.ndim + (bins,)))

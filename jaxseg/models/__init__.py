@@ -108,6 +108,7 @@ def build(
     name: str,
     *,
     norm: str | NormFactory = "batch",
+    norm_args: Mapping[str, Any] | None = None,
     act: str = "relu",
     dtype: str = "float32",
     axis_name: str | None = None,
@@ -118,6 +119,8 @@ def build(
     Args:
         name: one of `names()`.
         norm: a name for `jaxseg.nn.make_norm` ("batch", "instance", "group", "layer", "none"), or what it returns.
+        norm_args: fields of the norm layers: epsilon; momentum of batch norm, the share of the running statistics that
+            a step keeps; num_groups of group norm. They have precedence over what the network's paper has.
         act: one of ACTIVATIONS, functions of `jax.nn`.
         dtype: compute dtype, one of DTYPES; parameters and logits are float32 in any case.
         axis_name: the mapped axis (of `pmap`, or of micro-batches) over which batch norm is synchronised and along
@@ -140,14 +143,26 @@ def build(
         raise ArgumentError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     cls = _class(name)
     values = _with_encoder(name, cls, fields)
-    known = field_hints(cls) | {"norm": str, "act": str}
+    known = field_hints(cls) | {"norm": str, "norm_args": dict, "act": str}
     values = check(f"the model {name}", values, known, prefix=f"{name}.")
     if "num_classes" not in values:
         raise ArgumentError(f"Model {name!r} needs num_classes, the number of classes (1: binary).")
     compute = jnp.dtype(dtype).type
     if isinstance(norm, str):
-        norm = make_norm(norm, axis_name=axis_name, dtype=compute)
+        norm = make_norm(norm, axis_name=axis_name, dtype=compute, **_checked_norm_args(norm, norm_args))
+    elif norm_args:
+        raise ArgumentError("norm_args needs the name of a norm; give the fields to jaxseg.nn.make_norm instead.")
     return cls(**values, common=Layers(norm, getattr(jax.nn, act), compute, axis_name))
+
+
+def _checked_norm_args(norm: str, values: Any) -> dict[str, Any]:
+    """Returns `norm_args` as a dictionary without the two arguments of `make_norm` that `build` sets itself."""
+    if values is not None and not isinstance(values, Mapping):
+        raise ArgumentError(f"norm_args must be a dictionary such as {{'epsilon': 0.001}}, got {values!r}.")
+    for name in ("axis_name", "dtype", "name"):
+        if values and name in values:
+            raise ArgumentError(f"norm_args.{name} is not a field of the norm {norm}; give {name} to the network.")
+    return dict(values or {})
 
 
 def _with_encoder(name: str, cls: type[nn.Module], fields: Mapping[str, Any]) -> dict[str, Any]:

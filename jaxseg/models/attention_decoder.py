@@ -18,7 +18,16 @@ from flax import linen as nn
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder
-from jaxseg.nn import AttentionGate, ConvNormAct, Layers, SelfAttention2D, avg_pool, pad_to_multiple, resize
+from jaxseg.nn import (
+    AttentionGate,
+    ConvNormAct,
+    Layers,
+    SelfAttention2D,
+    avg_pool,
+    pad_to_multiple,
+    resize,
+    resize_windows,
+)
 
 Position = Literal["sincos", "learned", "none"]
 Kind = Literal["self", "gate"]
@@ -29,8 +38,9 @@ class AttentionStage(nn.Module):
 
     The cost of attention is quadratic in the number of positions. A map of more than max_tokens positions is averaged
     over squares, whose side is the smallest power of two that leaves at most max_tokens, and the result of attention is
-    interpolated back (the sub-sampling of Wang et al. 2018, section 3.3, here for queries too). This bounds the memory
-    for any image. With kind="gate", a gate weights the skip before the concatenation instead (Oktay et al. 2018).
+    interpolated back between their centres (the sub-sampling of Wang et al. 2018, section 3.3, here for queries too).
+    This bounds the memory for any image. With kind="gate", a gate weights the skip before the concatenation instead
+    (Oktay et al. 2018).
     """
 
     features: int
@@ -61,7 +71,7 @@ class AttentionStage(nn.Module):
                 out_init=jax.nn.initializers.zeros,
                 name="attention",
             )(y)
-            x = x + (y if factor == 1 else resize(y, (h, w)))
+            x = x + (y if factor == 1 else resize_windows(y, (h, w), factor))
         return ConvNormAct(self.features, common=self.common, name="conv")(x, train=train)
 
 
@@ -118,7 +128,8 @@ class AttentionDecoder(nn.Module):
         kind: "self": self-attention. "gate": the gate of Attention U-Net on the skip, for comparison
             (`jaxseg.nn.AttentionGate`).
         levels: the number of the decoder's levels with attention, from the coarsest; None: all.
-        sow_attention: whether the attention weights are stored in the collection "intermediates".
+        sow_attention: whether the attention weights are stored in the collection "intermediates", for
+            `model.apply(variables, image, train=False, mutable=["intermediates"])`. Commands do not read them.
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: `PlainEncoder`. With another
             encoder, `widths` are those of the decoder's levels, finest first, one fewer than the encoder's.
     """

@@ -2,8 +2,9 @@
 
 An encoder whose last strides are replaced by dilation, atrous spatial pyramid pooling with image-level features, and
 the classifier (Fig. 5). The default encoder is the paper's ResNet-101 at output stride 16 with the multi-grid (1, 2, 4)
-(section 4.2.1). To evaluate at output stride 8, as in section 4.2.2, build a model with that stride and give it the
-same parameters.
+(section 4.2.1). To score a run at output stride 8, as in section 4.2.2, give
+`--config.model.args.encoder_args.output_stride=8` to `jaxseg.evaluate`, or to `jaxseg.load`: the parameters are the
+same, and the rates of the pyramid pooling follow the stride.
 
 The output stride, the multi-grid and the rate of the first convolution in a dilated stage hold for any encoder that has
 these fields; `encoder_args` changes them.

@@ -17,7 +17,7 @@ from flax import linen as nn
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut, Unit, residual_unit
-from jaxseg.nn import ConvTranspose, Layers, pad_to_multiple, resize
+from jaxseg.nn import ConvTranspose, Layers, drop_rates, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
 
 Up = Literal["nearest", "bilinear", "transposed"]
@@ -35,6 +35,8 @@ class ResUNetStage(nn.Module):
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
+    dropout: float = 0.0
+    drop_path: tuple[float, ...] = ()  # of each unit; empty: 0
     common: Layers = Layers()
 
     @nn.compact
@@ -48,7 +50,13 @@ class ResUNetStage(nn.Module):
         x = jnp.concatenate([x, skip], axis=-1)
         for i in range(self.blocks):
             unit = residual_unit(
-                self.unit, self.features, shortcut=self.shortcut, common=self.common, name=f"block{i + 1}"
+                self.unit,
+                self.features,
+                shortcut=self.shortcut,
+                dropout=self.dropout,
+                drop_path=self.drop_path[i] if self.drop_path else 0.0,
+                common=self.common,
+                name=f"block{i + 1}",
             )
             x = unit(x, train=train)
         return x
@@ -60,7 +68,9 @@ class ResUNetDecoder(nn.Module):
     Attributes:
         widths: channels of each level of the result, finest first.
         strides: those of the pyramid, one more than widths.
-        blocks, up, shortcut, unit: as in `ResUNet`.
+        blocks, up, shortcut, unit, dropout: as in `ResUNet`.
+        drop_path: rate of stochastic depth of each unit of each level, in the order of the forward pass, coarsest level
+            first; empty: 0.
     """
 
     widths: tuple[int, ...]
@@ -69,6 +79,8 @@ class ResUNetDecoder(nn.Module):
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
+    dropout: float = 0.0
+    drop_path: tuple[tuple[float, ...], ...] = ()
     common: Layers = Layers()
 
     @nn.compact
@@ -83,6 +95,8 @@ class ResUNetDecoder(nn.Module):
                 self.up,
                 self.shortcut,
                 self.unit,
+                self.dropout,
+                self.drop_path[len(self.widths) - 1 - i] if self.drop_path else (),
                 common=self.common,
                 name=f"stage{i}",
             )
@@ -101,9 +115,14 @@ class ResUNet(nn.Module):
         up: the up-sampling before each decoder level, which the paper does not specify: nearest, bilinear, or a
             transposed convolution with kernel and stride 2.
         shortcut: form of y = g(W_c x + W_r h(x)): "auto" (identity where the shape allows, else a 1x1 projection),
-            "projection" (always 1x1), "learned" (1x1 on both paths) or "none" (the plain network of the ablation).
+            "projection" (always 1x1), "learned" (1x1 on both paths), "scaled" (as auto, with one learned factor of each
+            unit's branch, which starts at 0), "scaled_channels" (a factor for each channel) or "none" (the plain
+            network of the ablation).
         unit: the place of norm and activation: "preact", before each convolution, as in the paper; or "basic", after
             it, with the activation g after the sum (He et al. 2015).
+        dropout: rate of the dropout before the second convolution of each unit.
+        drop_path: rate of stochastic depth of the decoder's last unit; it grows linearly from 0 at the first unit of
+            the network (of the decoder, over another encoder).
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. With another encoder,
             `widths` are those of the decoder's levels, finest first, one fewer than the encoder's.
     """
@@ -114,21 +133,40 @@ class ResUNet(nn.Module):
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
+    dropout: float = 0.0
+    drop_path: float = 0.0
     encoder: EncoderFactory | None = None
     common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        default = functools.partial(ResidualEncoder, self.widths, self.blocks, self.shortcut, self.unit)
-        encoder = make_encoder(self.encoder or default, self.common)
+        form = (self.shortcut, self.unit, self.dropout)
+        encoder = make_encoder(self.encoder or functools.partial(self._encoder, form), self.common)
         levels = len(encoder.strides)
         check_widths("ResUNet", self.widths, levels)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
-        form = (self.blocks, self.up, self.shortcut, self.unit)
-        decoder = ResUNetDecoder(self.widths[: levels - 1], encoder.strides, *form, self.common, name="decoder")
+        decoder = ResUNetDecoder(
+            self.widths[: levels - 1],
+            encoder.strides,
+            self.blocks,
+            self.up,
+            *form,
+            self._rates(levels - 1)[1:],
+            self.common,
+            name="decoder",
+        )
         decoded = decoder(pyramid, train=train)
         top = decoded[0] if decoded else pyramid[0]
         # As in Fig. 2, the sum of the last unit goes to the 1x1 convolution without norm or activation.
         logits = to_logits(top, self.num_classes, x.shape[1:3], size, kernel_init=near_zero, dtype=self.common.dtype)
         return logits, {"aux": (), **name_stages(encoder=pyramid, decoder=decoded)}
+
+    def _rates(self, levels: int) -> tuple[tuple[float, ...], ...]:
+        """The rates of stochastic depth: those of all units of the encoder, then of each of the decoder's levels."""
+        encoder = self.blocks * len(self.widths) if self.encoder is None else 0
+        return drop_rates(self.drop_path, (encoder, *(self.blocks,) * levels))
+
+    def _encoder(self, form: tuple[Shortcut, Unit, float], common: Layers, name: str) -> ResidualEncoder:
+        greatest = self._rates(len(self.widths) - 1)[0][-1]
+        return ResidualEncoder(self.widths, self.blocks, *form, greatest, common=common, name=name)

@@ -3,7 +3,7 @@
 The encoder is VGG-16 without its dense layers. Each decoder stage puts its input to the places of the maxima of the
 encoder's max-pooling, with zeros elsewhere, and applies convolutions to the result (section 3, Figs. 2 and 3). Dropout
 between the deepest stages makes it Bayesian SegNet (Kendall, Badrinarayanan and Cipolla 2017, section 3): predictions
-under dropout are averaged, and their spread estimates the uncertainty.
+under dropout are averaged, and their spread estimates the uncertainty (`jaxseg.nn.dropout` says how to ask for them).
 """
 
 import functools

@@ -26,7 +26,7 @@ from jaxseg.nn.ops.pooling import (
     max_pool_with_indices,
     max_unpool,
 )
-from jaxseg.nn.ops.resize import crop_to, pad_to_multiple, resize, resize_to_sizes, upsample
+from jaxseg.nn.ops.resize import crop_to, pad_to_multiple, resize, resize_to_sizes, resize_windows, upsample
 from jaxseg.nn.pyramid import PyramidPooling
 from jaxseg.nn.remat import rematerialised
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
@@ -86,6 +86,7 @@ __all__ = [
     "rematerialised",
     "resize",
     "resize_to_sizes",
+    "resize_windows",
     "round_channels",
     "sincos_position",
     "space_to_depth",

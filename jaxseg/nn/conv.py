@@ -8,6 +8,7 @@ that a ported network gives the same numbers for an even size at stride 2.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
@@ -15,14 +16,24 @@ from jaxseg.nn.dense import parameter
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d
-from jaxseg.types import Initializer
+from jaxseg.types import Initializer, Key
 
 # He et al. 2015, eq. 10, from a truncated normal distribution of variance 2 / fan_in.
 he_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
+# Keeps the mean square of its input, for a linear map: variance 1 / fan_in (LeCun et al. 1998, "Efficient BackProp",
+# eq. 16).
+unit_gain: Initializer = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 # For the kernel of a class head: training starts from almost equal class probabilities, however large the features.
 near_zero: Initializer = nn.initializers.normal(0.01)
+
+
+def identity_kernel(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Returns the kernel f[k,k,c,c], k odd, of a convolution that returns its input; it draws nothing from `key`."""
+    del key
+    side, _, c, features = shape
+    return jnp.zeros(shape, dtype).at[side // 2, side // 2].set(jnp.eye(c, features, dtype=dtype))
 
 
 class Conv(nn.Module):

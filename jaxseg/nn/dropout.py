@@ -2,6 +2,11 @@
 
 The mask of an example depends only on the "dropout" key and on the index of the example in the global batch. One
 program over the whole batch, and one replica per device (with the `axis_name` of the `pmap`), draw the same masks.
+
+Monte-Carlo dropout (Gal & Ghahramani 2016, "Dropout as a Bayesian Approximation", section 4) predicts with dropout, but
+with the running statistics of batch norm. A key of the stream `MONTE_CARLO` asks for it, whatever the network:
+
+    model.apply(variables, image, train=False, rngs={"monte_carlo": key})
 """
 
 import itertools
@@ -12,9 +17,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+MONTE_CARLO = "monte_carlo"
+"""The stream of keys that switches `Dropout` on where `train` is False."""
+
 
 class Dropout(nn.Module):
     """Zeroes entries with probability `rate` and scales the rest by 1 / (1 - rate) when `train` (Srivastava 2014).
+
+    It draws from the stream "dropout". Without `train` it draws from the stream `MONTE_CARLO` if `apply` is given a key
+    of it, and otherwise returns its input.
 
     Attributes:
         rate: probability of dropping, in [0, 1].
@@ -29,14 +40,15 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         shape = (*(1 for _ in x.shape[1:-1]), x.shape[-1]) if self.spatial else x.shape[1:]
-        return _drop(self, x, shape, train=train)
+        monte_carlo = not train and self.has_rng(MONTE_CARLO)
+        return _drop(self, x, shape, MONTE_CARLO if monte_carlo else "dropout" if train else None)
 
 
 class StochasticDepth(nn.Module):
     """Drops the residual branch f[b,...] of whole examples with probability `rate` when `train` (Huang 2016).
 
     A branch that is kept is scaled by 1 / (1 - rate), so that evaluation needs no scale. Call it on the branch, before
-    the sum: `x + StochasticDepth(rate, name="drop")(branch, train=train)`.
+    the sum: `x + StochasticDepth(rate, name="drop")(branch, train=train)`. Monte-Carlo dropout has no effect on it.
 
     Attributes:
         rate: probability of dropping, in [0, 1].
@@ -48,22 +60,25 @@ class StochasticDepth(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        return _drop(self, x, (1,) * (x.ndim - 1), train=train)
+        return _drop(self, x, (1,) * (x.ndim - 1), "dropout" if train else None)
 
 
-def _drop(module: Dropout | StochasticDepth, x: jax.Array, shape: tuple[int, ...], *, train: bool) -> jax.Array:
-    """f[b,...] -> f[b,...]: each example has its own mask, of a `shape` that broadcasts to that of the example."""
+def _drop(module: Dropout | StochasticDepth, x: jax.Array, shape: tuple[int, ...], stream: str | None) -> jax.Array:
+    """f[b,...] -> f[b,...]: each example has its own mask, of a `shape` that broadcasts to that of the example.
+
+    The masks are drawn from `stream`; None drops nothing.
+    """
     rate = module.rate
     if not 0.0 <= rate <= 1.0:
         raise ValueError(f"{type(module).__name__} needs a rate in [0, 1], got {rate}.")
-    if not train or rate == 0.0:
+    if stream is None or rate == 0.0:
         return x
     if rate == 1.0:
         return jnp.zeros_like(x)
     index = jnp.arange(x.shape[0])
     if module.axis_name is not None and not module.is_initializing():
         index = index + lax.axis_index(module.axis_name) * x.shape[0]
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(module.make_rng("dropout"), index)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(module.make_rng(stream), index)
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shape))(keys)
     return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), jnp.zeros_like(x))
 

@@ -5,14 +5,27 @@
 - "identity": W_c = W_r = 1 (He 2016); the branch must keep the shape;
 - "projection": W_c is a strided 1x1 convolution, W_r = 1;
 - "learned": W_c and W_r are both 1x1 convolutions, whatever the shapes;
+- "scaled": W_c = 1 where the shape allows, else a 1x1 convolution; W_r = α, one learned number that starts at 0
+  (Bachlechner 2020, "ReZero", equation 3; De & Smith 2020, "SkipInit", section 3);
+- "scaled_channels": the same with one such number for each channel;
 - "none": W_c = 0, W_r = 1, the plain block, for comparison in an ablation;
 - "auto": identity where the shape allows, else projection.
 
-Children: "shortcut" is W_c (with "shortcut_norm" after it where the block is post-activation), "weight" is W_r.
+Children: "shortcut" is W_c (with "shortcut_norm" after it where the block is post-activation), "weight" is W_r, and the
+parameter "branch_scale" f32[1] or f32[features] is α.
+
+Before training, "projection" and "learned" are the identity unit wherever the channels of x and h are equal: the
+kernels of W_c and W_r are identity matrices, so that a deep network starts with the variances and gradients of one with
+identity shortcuts, whatever its depth. Where the channels differ, W_c is drawn with gain 1, which keeps the mean square
+of a linear map (He's gain of 2 is for a map that a ReLU follows). Two kinds of W_c keep He's kernel: that of "auto", of
+which a network has one for each change of shape, however many units; and one that changes the channels in front of a
+norm, which undoes any gain.
 
 `shortcut_pool` is the side of the window of an average pooling that has the shortcut's stride; W_c then has stride 1
 (He 2019, "Bag of Tricks", Fig. 2c: 2). 1: no pooling. `squeeze_ratio` ends the branch in squeeze-and-excitation gates
-(Hu 2018, Fig. 3), child "squeeze"; None: no gates.
+(Hu 2018, Fig. 3), child "squeeze"; None: no gates. `drop_path` is the rate of the stochastic depth of the branch (Huang
+2016), child "drop". `dropout` is that of the dropout before the second convolution (Zagoruyko & Komodakis 2016, "Wide
+Residual Networks", section 2.4), child "dropout".
 """
 
 from collections.abc import Callable
@@ -22,15 +35,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.nn.attention import SqueezeExcite
-from jaxseg.nn.conv import Conv, ConvNormAct, check_image
+from jaxseg.nn.conv import Conv, ConvNormAct, check_image, he_normal, identity_kernel, unit_gain
+from jaxseg.nn.dense import parameter
+from jaxseg.nn.dropout import Dropout, StochasticDepth
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.pooling import avg_pool
+from jaxseg.types import Initializer
 
-SHORTCUTS = ("auto", "identity", "projection", "learned", "none")
+SHORTCUTS = ("auto", "identity", "projection", "learned", "scaled", "scaled_channels", "none")
 
 
 def _combine(
+    block: nn.Module,
     x: jax.Array,
     branch: jax.Array,
     *,
@@ -40,34 +57,46 @@ def _combine(
     train: bool,
     pool: int = 1,
 ) -> jax.Array:
-    """W_c x + W_r branch; x f[b,h,w,c], branch f[b,y,x,o] -> f[b,y,x,o]. Call it within a compact method."""
+    """W_c x + W_r branch; x f[b,h,w,c], branch f[b,y,x,o] -> f[b,y,x,o]. Call it in the compact method of `block`."""
     if shortcut not in SHORTCUTS:
         raise ValueError(f"A shortcut is one of {', '.join(SHORTCUTS)}; got {shortcut!r}.")
-    same = x.shape == branch.shape
-    if shortcut == "auto":
-        shortcut = "identity" if same else "projection"
+    same, features = x.shape == branch.shape, branch.shape[-1]
     if shortcut == "none":
         return branch
-    if shortcut == "identity":
-        if not same:
-            raise ValueError(
-                f"An identity shortcut needs a branch that keeps the shape {x.shape[1:]}, this one gives "
-                f"{branch.shape[1:]}; take shortcut='projection' or 'auto'."
-            )
+    if shortcut in ("scaled", "scaled_channels"):
+        size = 1 if shortcut == "scaled" else features
+        scale = parameter(block, "branch_scale", nn.initializers.zeros_init(), (size,))
+        branch = branch * scale.astype(branch.dtype).reshape(1, 1, 1, -1)
+    if shortcut == "identity" and not same:
+        raise ValueError(
+            f"An identity shortcut needs a branch that keeps the shape {x.shape[1:]}, this one gives "
+            f"{branch.shape[1:]}; take shortcut='projection' or 'auto'."
+        )
+    if same and shortcut not in ("projection", "learned"):
         return x + branch
-    features = branch.shape[-1]
     if pool > 1:
         x, stride = _mean_around(x, pool, stride), 1
     # The branch ends in a bias or in a norm that has one, so the shortcut needs no bias.
-    x = Conv(features, 1, stride=stride, use_bias=False, dtype=common.dtype, name="shortcut")(x)
+    init = _shortcut_init(shortcut, x.shape[-1], features, common)
+    x = Conv(features, 1, stride=stride, use_bias=False, dtype=common.dtype, kernel_init=init, name="shortcut")(x)
     x = common.normalise(x, "shortcut_norm", train=train)
     if shortcut == "learned":
-        branch = Conv(features, 1, use_bias=False, dtype=common.dtype, name="weight")(branch)
+        weight = Conv(features, 1, use_bias=False, dtype=common.dtype, kernel_init=identity_kernel, name="weight")
+        branch = weight(branch)
     if x.shape != branch.shape:
         raise ValueError(
             f"The shortcut gives {x.shape[1:]} and the branch {branch.shape[1:]}; is stride={stride} right?"
         )
     return x + branch
+
+
+def _shortcut_init(shortcut: str, c: int, features: int, common: Layers) -> Initializer:
+    """Returns the initialiser of W_c from c channels to `features`; see the module."""
+    if shortcut == "auto":
+        return he_normal
+    if c == features:
+        return identity_kernel
+    return unit_gain if is_identity(common.norm) else he_normal
 
 
 def _mean_around(x: jax.Array, window: int, stride: int) -> jax.Array:
@@ -104,7 +133,7 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         check_image(x, "ResidualBlock")
         h = self.branch(name="branch")(x, train=train)
-        y = _combine(x, h, shortcut=self.shortcut, stride=self.stride, common=self.common, train=train)
+        y = _combine(self, x, h, shortcut=self.shortcut, stride=self.stride, common=self.common, train=train)
         return self.common.activate(y)
 
 
@@ -125,6 +154,8 @@ class BasicBlock(nn.Module):
     shortcut: str = "auto"
     shortcut_pool: int = 1
     squeeze_ratio: int | None = None
+    dropout: float = 0.0
+    drop_path: float = 0.0
     common: Layers = BARE
 
     @nn.compact
@@ -134,7 +165,7 @@ class BasicBlock(nn.Module):
         conv1 = ConvNormAct(self.features, stride=self.stride, dilation=first, common=self.common, name="conv1")
         last = self.common.replace(act=None)
         conv2 = ConvNormAct(self.features, dilation=self.dilation, common=last, name="conv2")
-        h = conv2(conv1(x, train=train), train=train)
+        h = conv2(_drop_entries(self, conv1(x, train=train), train=train), train=train)
         return _finish(self, x, h, train=train)
 
 
@@ -153,6 +184,7 @@ class BottleneckBlock(nn.Module):
     shortcut: str = "auto"
     shortcut_pool: int = 1
     squeeze_ratio: int | None = None
+    drop_path: float = 0.0
     common: Layers = BARE
 
     @nn.compact
@@ -168,13 +200,28 @@ class BottleneckBlock(nn.Module):
 
 
 def _finish(block: BasicBlock | BottleneckBlock, x: jax.Array, h: jax.Array, *, train: bool) -> jax.Array:
-    """The end of both blocks: gates, the sum with the shortcut, the activation."""
+    """The end of both blocks: gates, stochastic depth, the sum with the shortcut, the activation."""
     common = block.common
     if block.squeeze_ratio is not None:
         h = SqueezeExcite(block.squeeze_ratio, dtype=common.dtype, name="squeeze")(h)
+    h = _drop_branch(block, h, train=train)
     pool = block.shortcut_pool
-    y = _combine(x, h, shortcut=block.shortcut, stride=block.stride, common=common, train=train, pool=pool)
+    y = _combine(block, x, h, shortcut=block.shortcut, stride=block.stride, common=common, train=train, pool=pool)
     return common.activate(y)
+
+
+def _drop_entries(block: "BasicBlock | PreActBlock", h: jax.Array, *, train: bool) -> jax.Array:
+    if block.dropout == 0.0:
+        return h
+    return Dropout(block.dropout, axis_name=block.common.axis_name, name="dropout")(h, train=train)
+
+
+def _drop_branch(block: "BasicBlock | BottleneckBlock | PreActBlock", h: jax.Array, *, train: bool) -> jax.Array:
+    if block.drop_path == 0.0:
+        return h
+    if block.shortcut == "none":
+        raise ValueError("drop_path drops the branch of a residual unit, and shortcut='none' leaves nothing beside it.")
+    return StochasticDepth(block.drop_path, axis_name=block.common.axis_name, name="drop")(h, train=train)
 
 
 class PreActBlock(nn.Module):
@@ -194,6 +241,8 @@ class PreActBlock(nn.Module):
     dilation: int = 1
     shortcut: str = "auto"
     first_preact: bool = True
+    dropout: float = 0.0
+    drop_path: float = 0.0
     common: Layers = BARE
 
     @nn.compact
@@ -204,7 +253,7 @@ class PreActBlock(nn.Module):
         space = {"dilation": self.dilation, "dtype": common.dtype}
         bias = is_identity(common.norm)
         h = Conv(self.features, stride=self.stride, use_bias=bias, **space, name="conv1")(h)
-        h = common.activate(common.normalise(h, "norm2", train=train))
-        h = Conv(self.features, use_bias=True, **space, name="conv2")(h)
+        h = _drop_entries(self, common.activate(common.normalise(h, "norm2", train=train)), train=train)
+        h = _drop_branch(self, Conv(self.features, use_bias=True, **space, name="conv2")(h), train=train)
         last = common.replace(norm=None)
-        return _combine(x, h, shortcut=self.shortcut, stride=self.stride, common=last, train=train)
+        return _combine(self, x, h, shortcut=self.shortcut, stride=self.stride, common=last, train=train)

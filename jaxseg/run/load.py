@@ -11,12 +11,12 @@ from flax import linen as nn
 from jaxseg.adversarial import segmenter_of
 from jaxseg.arguments import Where, check_value, expanded, located
 from jaxseg.build import Parts, build_parts
-from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, ConfigDict, validate
+from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, ConfigDict, validate
 from jaxseg.config.command import apply_overrides, read_overrides
 from jaxseg.errors import CheckpointError, ConfigError, nearest
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, read_config, read_data
-from jaxseg.state import TrainState
+from jaxseg.state import TrainState, by_path
 from jaxseg.types import PyTree
 
 Which: TypeAlias = Literal["best", "last"]
@@ -79,7 +79,8 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     Args:
         workdir: the workdir of a training run.
         which: "best" by validation mIoU (the last checkpoint if none was evaluated), or "last".
-        overrides: `--config.KEY=VALUE` arguments or {key: value}, for the keys in `jaxseg.config.FREE_KEYS` alone.
+        overrides: `--config.KEY=VALUE` arguments or {key: value}, for the keys in `jaxseg.config.FREE_KEYS`, and
+            for those in `LAYOUT_KEYS` where they change no parameter.
 
     Raises:
         ArgumentError: if `workdir` is no path, or `which` neither "best" nor "last".
@@ -89,9 +90,12 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     workdir = expanded(check_value("workdir", workdir, _PATH))
     which = check_value("which", which, Which)
     config = load_config(workdir)
+    stored = config.copy_and_resolve_references()
     override_free(config, overrides)
     info = read_data(workdir)
     parts = build_parts(config, info.num_classes, info.class_weights)
+    if any(key in LAYOUT_KEYS for key, _ in read_overrides(overrides)):
+        require_same_parameters(build_parts(stored, info.num_classes, info.class_weights), parts)
     state = _restore(workdir, parts, which)
     return Run(workdir, info.classes, info.colors, info.class_weights, parts, state, which, info.values)
 
@@ -115,17 +119,35 @@ def load_config(workdir: Path) -> ConfigDict:
 def override_free(config: ConfigDict, overrides: Sequence[str] | Mapping[str, Any]) -> None:
     """Applies `--config.KEY=VALUE` arguments or {key: value} to the configuration of a trained run.
 
+    They may set `FREE_KEYS` and `LAYOUT_KEYS`.
+
     Raises:
         ConfigError: for an unknown key, a key that has an effect on the trained network, or an invalid value.
     """
     given = read_overrides(overrides)
     for key, _ in given:
         known = key in KEYS or key.startswith(FREE_FORM)
-        if known and not key.startswith(FREE_KEYS):
-            free = ", ".join(k for k in KEYS if k.startswith(FREE_KEYS))
+        if known and key not in LAYOUT_KEYS and not key.startswith(FREE_KEYS):
+            free = ", ".join([*(k for k in KEYS if k.startswith(FREE_KEYS)), *LAYOUT_KEYS])
             raise ConfigError(f"{key} belongs to the trained run and cannot be changed; these keys can: {free}.")
     apply_overrides(config, given)
     validate(config, trained=True)
+
+
+def require_same_parameters(stored: Parts, parts: Parts) -> None:
+    """Raises ConfigError unless both networks have the same parameters and statistics, by path and shape."""
+
+    def shapes(each: Parts) -> dict[str, tuple[int, ...]]:
+        state = jax.eval_shape(each.init, jax.random.key(0))
+        return {path: leaf.shape for path, leaf in by_path((state.params, state.batch_stats)).items()}
+
+    before, after = shapes(stored), shapes(parts)
+    changed = sorted({path for path, _ in before.items() ^ after.items()})
+    if changed:
+        raise ConfigError(
+            f"{' and '.join(LAYOUT_KEYS)} may be changed only where the network keeps its parameters; "
+            f"with these values {len(changed)} differ, {changed[0]} for one."
+        )
 
 
 def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:

@@ -2,7 +2,8 @@
 
 The metrics of a step are read after the next step is dispatched to the device, so that the device never waits for the
 host. `log.jsonl` has two kinds of line. A log step has {"step", "split": "train", "loss", "mean_iou", "grad_norm",
-"param_norm", "learning_rate", "images_per_second"} over the steps since the previous line. An evaluation has {"step",
+"param_norm", "loss/TERM" for each part of the loss before its weight, "learning_rate", "images_per_second"} over the
+steps since the previous line. An evaluation has {"step",
 "split": "val", "loss", "mean_iou", "pixel_accuracy", ..., "iou"}. If the steps report gradients, `gradients.jsonl` has
 a line {"step", "norms"} for the first step, whose gradient is that at initialisation, and for each log step.
 """
@@ -246,9 +247,11 @@ class _Window:
         self._timed_steps = 0
         self._seconds = 0.0
 
-    def add(self, host: Mapping[str, np.ndarray], images: int, seconds: float | None) -> None:
-        for name, values in self._means.items():
-            values.append(float(host[name]))
+    def add(self, host: Mapping[str, Any], images: int, seconds: float | None) -> None:
+        terms = host["terms"] if "terms" in host else {}
+        numbers = {name: host[name] for name in ("loss", "grad_norm", "param_norm")}
+        for name, value in (numbers | {f"loss/{term}": value for term, value in terms.items()}).items():
+            self._means.setdefault(name, []).append(float(value))
         self._learning_rate = float(host["learning_rate"])
         self._confusion = self._confusion + host["confusion"].astype(np.int64)
         if seconds is not None:  # None for the first step after a pause

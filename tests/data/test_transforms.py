@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data.transforms import fit_example, pad_to, random_crop, resize_image, resize_label
+from jaxseg.data.transforms import fill_up, fit_example, pad_to, random_crop, resize_image, resize_label
 from jaxseg.types import IGNORE
 
 
@@ -69,14 +69,16 @@ def test_crop_cuts_the_same_window_of_both():
 
 
 @pytest.mark.parametrize("shape", [(5, 30), (30, 5), (5, 5), (1, 1)])
-def test_crop_pads_what_is_too_small_with_ignore(shape):
+def test_crop_extends_what_is_too_small_as_evaluation_does_and_ignores_it(shape):
     example = _example(*shape)
     image, label = fit_example(example, (16, 12), "crop", np.random.default_rng(0))
     assert image.shape == (16, 12, 3) and label.shape == (16, 12)
     h, w = min(shape[0], 16), min(shape[1], 12)
     assert (label[:h, :w] < 5).all()
     assert (label[h:] == IGNORE).all() and (label[:, w:] == IGNORE).all()
-    assert (image[h:] == 0).all() and (image[:, w:] == 0).all()
+    np.testing.assert_array_equal(image, fill_up(image[:h, :w], (16, 12)))
+    whole = _example(*shape)["image"]
+    assert any(np.array_equal(image[:h, :w], whole[i : i + h, j : j + w]) for i in range(15) for j in range(19))
 
 
 def test_crop_repeats_with_its_seed():

@@ -14,7 +14,7 @@ ROWS = (
     ("pretrained", "pictures"),  # 4
     ("data",),  # 4
     ("compiler",),  # 5
-    ("optim", "state", "parallel"),  # 5
+    ("optim", "objective", "state", "parallel"),  # 5
     ("step", "adversarial"),  # 5
     ("build",),  # 6
     ("run",),  # 7

@@ -217,6 +217,20 @@ def test_calibration_by_hand():
     assert values["bins"][1]["accuracy"] == pytest.approx(2 / 3)
 
 
+def test_calibration_of_one_sigmoid_a_class():
+    """The optimum of binary_cross_entropy on data drawn from its own probabilities is calibrated."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(5), 100000)
+    labels = (rng.random((100000, 1)) > p.cumsum(-1)).sum(-1).clip(0, 4).astype(np.int32)
+    logits = np.log(p / (1 - p)).astype(np.float32)
+    stats = partial(metrics.calibration_stats, logits, labels)
+    right = metrics.calibration(stats(one_vs_rest=True))
+    assert right.error < 0.01 and metrics.calibration(stats()).error == pytest.approx(0.087, abs=0.01)
+    np.testing.assert_allclose(stats(bins=1, one_vs_rest=True)["confidence"], [p.max(-1).sum()], rtol=1e-5)
+    softmax = metrics.calibration_stats(np.log(p).astype(np.float32), labels)
+    np.testing.assert_array_equal(right.count, softmax["count"])
+
+
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_calibration_is_the_definition_and_torchmetrics(k):
     logits, labels = confident(k)

@@ -3,8 +3,11 @@
 from functools import partial
 
 import numpy as np
+import pytest
 from helpers.loss_references import make_batch, run, smooth_batch, weights_of
 
+from jaxseg import losses
+from jaxseg.losses.table import LOSSES
 from jaxseg.types import IGNORE
 
 
@@ -80,3 +83,21 @@ def test_boundary_distances_by_hand():
     logits, labels = np.zeros((1, 1, 5, 1), np.float32), np.array([[[1, 1, 0, 0, 0]]])
     np.testing.assert_allclose(run("boundary", logits, labels), (0.5 * (-1 + 0 + 1 + 2 + 3), 5))
     np.testing.assert_allclose(run("boundary", logits, labels, max_distance=2), (0.5 * (-1 + 0 + 1 + 2 + 2), 5))
+
+
+def test_logits_are_read_as_the_loss_trains_them():
+    logits = np.array([[[[2.0, 2.0, -5.0]]]])
+    np.testing.assert_allclose(losses.probabilities(logits)[0, 0, 0], [0.4998, 0.4998, 0.0005], atol=1e-4)
+    sigmoids = losses.probabilities(logits, one_vs_rest=True)[0, 0, 0]
+    np.testing.assert_allclose(sigmoids, [0.8808, 0.8808, 0.0067], atol=1e-4)
+    one = np.array([[0.5], [-1.0]])
+    np.testing.assert_array_equal(losses.probabilities(one, one_vs_rest=True), losses.probabilities(one))
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_every_loss_says_how_its_logits_are_read(name):
+    assert losses.make_loss(name, num_classes=3).one_vs_rest == (name == "binary_cross_entropy")
+    beside = losses.make_loss(f"dice + {name}" if name != "dice" else name, num_classes=3)
+    assert beside.one_vs_rest == (name == "binary_cross_entropy")
+    if name == "focal":
+        assert losses.make_loss(name, num_classes=3, args={name: {"one_vs_rest": True}}).one_vs_rest

@@ -156,3 +156,43 @@ def test_an_alpha_for_a_softmax_is_refused():
     for name in ("boundary", "boundary_f1"):
         with pytest.raises(ValueError, match=r"\[b,h,w\]"):
             getattr(losses, name)(*make_batch(3, shape=(4, 5)))
+
+
+def test_sampled_cross_entropy_needs_less_memory_than_the_full_one():
+    def compiled(loss):
+        def mean(logits, labels):
+            return losses.divide(*loss(logits, labels))
+
+        shapes = jax.ShapeDtypeStruct((1, 128, 128, 150), jnp.float32), jax.ShapeDtypeStruct((1, 128, 128), jnp.int32)
+        return jax.jit(jax.value_and_grad(mean)).lower(*shapes).compile()
+
+    sampled, full = compiled(losses.sampled_cross_entropy), compiled(losses.cross_entropy)
+    assert sampled.memory_analysis().temp_size_in_bytes < 0.5 * full.memory_analysis().temp_size_in_bytes
+
+
+def test_sampled_cross_entropy_keeps_a_split_batch_split():
+    mesh = jax.make_mesh((8,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
+    shapes = (
+        jax.ShapeDtypeStruct((8, 4, 4, 30), jnp.float32, sharding=split),
+        jax.ShapeDtypeStruct((8, 4, 4), jnp.int32, sharding=split),
+    )
+    gradient = jax.grad(lambda z, y: losses.divide(*losses.sampled_cross_entropy(z, y))[()])
+    program = jax.jit(gradient, out_shardings=split).lower(*shapes).compile().as_text()
+    assert "all-gather" not in program
+
+
+def test_sampled_cross_entropy_of_equal_logits():
+    """Equal logits are all in S, wherever the true class is: of 3, 1, 1, 1, 0 the largest wrong one or all three."""
+    logits = jnp.array([[3.0, 1.0, 1.0, 1.0, 0.0]] * 5)
+    labels = jnp.arange(5)
+    e = np.exp(1.0)
+    one = [e**3 + 3 * e] + 3 * [e**3 + e] + [e**3 + 1]  # S for one sample
+    for samples, expected in ((1, one), (2, [e**3 + 3 * e] * 4 + [e**3 + 3 * e + 1])):
+        loss = partial(losses.sampled_cross_entropy, samples=samples)
+        values, gradients = jax.jit(jax.vmap(jax.value_and_grad(lambda z, y, loss=loss: loss(z, y)[0])))(logits, labels)
+        np.testing.assert_allclose(values, np.log(expected) - logits[labels, labels], rtol=1e-5)
+        exact = np.exp(logits) / np.reshape(expected, (5, 1)) - np.eye(5)
+        inside = np.isclose(gradients, exact, atol=1e-6)
+        assert np.all(inside | (np.asarray(gradients) == 0))
+        np.testing.assert_allclose(gradients.sum(-1), 0, atol=1e-6)

@@ -138,7 +138,7 @@ def test_one_class_is_the_difference_of_two():
     np.testing.assert_allclose(np.exp(two), scores, rtol=1e-4)
 
 
-def hand(classes, masks, labels):
+def hand(classes, masks, labels, class_weight=2, mask_weight=5, dice_weight=5, no_object=0.1):
     """The set loss in float64: block means of the labels, scipy's matching, one image and prediction at a time."""
     k, (cells_y, cells_x) = classes.shape[-1] - 1, masks.shape[2:4]
     total = 0.0
@@ -158,15 +158,18 @@ def hand(classes, masks, labels):
                     y = area[:, i]
                     cross[q, j] = -(y * np.log(p) + (v - y) * np.log(1 - p)).sum() / v.sum()
                     dice[q, j] = 1 - (2 * (p * y).sum() + 1) / ((v * p).sum() + y.sum() + 1)
-            rows, columns = linear_sum_assignment(-2 * softmax(c, -1)[:, there] + 5 * cross + 5 * dice)
+            rows, columns = linear_sum_assignment(
+                -class_weight * softmax(c, -1)[:, there] + mask_weight * cross + dice_weight * dice
+            )
             target = np.full(len(c), k)
             target[rows] = np.array(there)[columns]
-            w = np.where(target == k, 0.1, 1.0)
+            w = np.where(target == k, no_object, 1.0)
             nll += (-log_softmax(c, -1)[np.arange(len(c)), target] * w).sum()
             weight += w.sum()
             mask_sum, dice_sum = mask_sum + cross[rows, columns].sum(), dice_sum + dice[rows, columns].sum()
             segments += len(there)
-        total += 2 * nll / weight + 5 * mask_sum / segments + 5 * dice_sum / segments
+        total += class_weight * nll / weight
+        total += mask_weight * mask_sum / segments + dice_weight * dice_sum / segments
     return total
 
 
@@ -178,8 +181,8 @@ def example(queries=7, k=4, size=(3, 4), block=2, seed=0):
     return classes, masks, labels
 
 
-def value(classes, masks, labels, k=4):
-    loss = losses.make_loss("mask_classification", num_classes=k)
+def value(classes, masks, labels, k=4, **args):
+    loss = losses.make_loss("mask_classification", num_classes=k, args={"mask_classification": args})
     out = {"queries": (jnp.asarray(classes, jnp.float32), jnp.asarray(masks, jnp.float32))}
     logits = jnp.zeros((*labels.shape, k))
     return compiled(lambda out: loss.value(loss.stats(logits, jnp.asarray(labels), out)))(out)
@@ -190,6 +193,15 @@ def test_the_set_loss_is_the_sum_by_hand(queries, seed):
     """With fewer queries than classes, and with fewer than segments, too."""
     classes, masks, labels = example(queries, seed=seed)
     np.testing.assert_allclose(value(classes, masks, labels), hand(classes, masks, labels), rtol=1e-5)
+
+
+def test_the_weights_of_the_terms_are_arguments():
+    classes, masks, labels = example()
+    args = {"class_weight": 1.5, "mask_weight": 0.5, "dice_weight": 3.0, "no_object": 0.4}
+    np.testing.assert_allclose(value(classes, masks, labels, **args), hand(classes, masks, labels, **args), rtol=1e-5)
+    plain = hand(classes, masks, labels)
+    for name, each in args.items():
+        assert abs(hand(classes, masks, labels, **{name: each}) - plain) > 0.01, name
 
 
 def test_the_matching_is_scipys():

@@ -12,17 +12,19 @@ from flax import linen as nn
 from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_models import ENCODERS, TINY, Backbone, tiny
-from helpers.variables import drawn, paths, shapes
+from helpers.variables import drawn, paths, shapes, variable_shapes
 
 from jaxseg import models, pretrained
 from jaxseg.models import encoders
 from jaxseg.models.attention_decoder import pooling_factor
-from jaxseg.nn import StochasticDepth, make_norm
+from jaxseg.models.fields import field_names
+from jaxseg.nn import Dropout, StochasticDepth, make_norm
 
 # Where the classifier is not the one layer "head" (a sum of several scores).
 HEADS = {"deeplabv2": "head/branch0/score"}
 # Outputs that a loss term of the same name reads in place of the logits.
 READ_BY_LOSSES = ("semantic_encoding", "reconstruction")
+CLASSES = {name: type(tiny(name)) for name in models.names()}
 NORMS = ("batch", "instance", "group", "layer", "none")
 # Transformers have layer norms whatever `norm` says.
 LAYER_NORMS = ("mask2former", "segformer")
@@ -148,6 +150,38 @@ def test_dropout_needs_train_and_a_key():
     np.testing.assert_array_equal(run(keys[0], False), run(keys[1], False))
     np.testing.assert_array_equal(run(keys[0], True), run(keys[0], True))
     assert np.abs(run(keys[0], True) - run(keys[1], True)).max() > 0
+
+
+@pytest.mark.parametrize("name", [name for name, cls in CLASSES.items() if "dropout" in field_names(cls)])
+def test_monte_carlo_dropout_reaches_every_network(name):
+    """Every dropout is on, and batch norm changes no statistics: `apply` would raise, as they are not mutable."""
+    size, drops = (2, 33, 47, 3), []
+
+    def see(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        if isinstance(context.module, Dropout) and context.module.rate > 0:
+            drops.append(y is not args[0])
+        return y
+
+    apply = functools.partial(tiny(name, dropout=0.5).apply, train=False, rngs={"monte_carlo": jax.random.key(0)})
+    variables = variable_shapes(tiny(name), size)
+    with nn.intercept_methods(see):
+        jax.eval_shape(apply, variables, jax.ShapeDtypeStruct(size, jnp.float32))
+    assert drops and all(drops)
+
+
+def test_monte_carlo_dropout_uses_the_running_statistics():
+    model = tiny("segnet", dropout=0.5)
+    image = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 8, 3)), jnp.float32)
+    variables = drawn(model, image)
+    run = jax.jit(lambda image, rngs: model.apply(variables, image, train=False, rngs=rngs)[0])
+    one, again, other = (run(image, {"monte_carlo": jax.random.key(i)}) for i in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 0 and np.abs(one - run(image, {})).max() > 0
+    # The batch has no effect on its first image.
+    changed = run(image.at[1].set(0.0), {"monte_carlo": jax.random.key(1)})
+    np.testing.assert_allclose(changed[0], one[0], atol=1e-6)
+    assert np.abs(changed[1] - one[1]).max() > 0
 
 
 def test_shortcut_forms_of_resunet():

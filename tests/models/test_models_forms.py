@@ -1,20 +1,27 @@
 """The forms that ablations compare: what a decoder takes from the encoder, how it up-samples, what attends."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from jaxseg import models, pretrained
+from jaxseg import build, models, pretrained
+from jaxseg.config import default_config
+from jaxseg.config.command import parse_overrides
+from jaxseg.errors import ConfigError
 from jaxseg.models.attention_decoder import AttentionStage
 from jaxseg.models.encoders.residual import residual_unit
 from jaxseg.models.unet import UNetStage
 from jaxseg.nn import (
     AttentionGate,
     BasicBlock,
+    BatchNorm,
     Conv,
+    GroupNorm,
     Layers,
     PreActBlock,
     SubPixelUp,
@@ -22,6 +29,7 @@ from jaxseg.nn import (
     max_pool_with_indices,
     max_unpool,
 )
+from jaxseg.state import by_path
 
 NONE = Layers(make_norm("none"))
 
@@ -141,3 +149,104 @@ def test_the_unit_of_resunet() -> None:
     assert isinstance(residual_unit("basic", 4, stride=2), BasicBlock)
     unit = residual_unit("preact", 4, stride=2, first_preact=False, shortcut="none")
     assert unit == PreActBlock(4, stride=2, first_preact=False, shortcut="none")
+
+
+def norms_of(**fields: Any) -> list[nn.Module]:
+    """The norm layers of a small U-Net."""
+    return list(norms_in(models.build("unet", num_classes=3, widths=(8, 16), dropout=0.0, **fields)).values())
+
+
+def norms_in(model: nn.Module) -> dict[str, nn.Module]:
+    """The norm layers of a network by path, as a pass through it makes them."""
+    found = {}
+
+    def see(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, (BatchNorm, GroupNorm)):
+            found["/".join(context.module.path)] = context.module
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(see):
+        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32))
+    return found
+
+
+def test_norm_args_are_those_of_every_norm() -> None:
+    assert {norm.num_groups for norm in norms_of(norm="group")} == {8}
+    groups = norms_of(norm="group", norm_args={"num_groups": 4, "epsilon": 0.25})
+    assert {(norm.num_groups, norm.epsilon) for norm in groups} == {(4, 0.25)}
+    batch = norms_of(norm_args={"momentum": 0.99})
+    assert {norm.momentum for norm in batch} == {0.99} and len(batch) == len(groups) > 4
+    # They have precedence over what a network sets for its encoder.
+    spec = models.build("deeplabv3", num_classes=3, encoder="mobilenet_v2", norm_args={"epsilon": 0.5}).common.norm
+    assert spec(epsilon=1e-3).epsilon == 0.5
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"norm_args": {"groups": 4}}, "groups is not an argument of the norm batch"),
+        ({"norm": "group", "norm_args": {"num_group": 4}}, "num_group is not .* Did you mean 'num_groups'"),
+        ({"norm_args": {"num_groups": 4}}, "num_groups is not an argument of the norm batch"),
+        ({"norm_args": {"epsilon": -1.0}}, "epsilon must be a number of at least 0"),
+        ({"norm_args": {"momentum": "much"}}, "momentum must be"),
+        ({"norm_args": {"dtype": "float16"}}, "norm_args.dtype is not a field of the norm batch"),
+        ({"norm_args": 4}, "norm_args must be a dictionary"),
+        ({"norm": make_norm("batch"), "norm_args": {"epsilon": 1.0}}, "norm_args needs the name of a norm"),
+        ({"norm_arg": {"epsilon": 1.0}}, "Did you mean 'norm_args'"),
+    ],
+)
+def test_wrong_norm_args_are_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.build("unet", num_classes=3, **fields)
+
+
+def test_attention_weights_are_read_from_python_and_commands_note_that_they_do_not(caplog) -> None:
+    config = default_config()
+    fields = ["--config.model.name=attention_decoder", "--config.model.args.widths=(4,8)"]
+    parse_overrides(config, [*fields, "--config.model.args.num_heads=2"])
+    model = build.build_parts(config, 3).model
+    assert not caplog.records
+    image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    read = functools.partial(model.clone(sow_attention=True).apply, train=False, mutable=["intermediates"])
+    (weights,) = jax.eval_shape(read, variables, image)[1]["intermediates"]["decoder"]["stage0"]["attention"][
+        "attention"
+    ]
+    assert weights.shape == (1, 2, 64, 64)
+    parse_overrides(config, ["--config.model.args.sow_attention=true"])
+    build.build_parts(config, 3)
+    assert "model.args.sow_attention=True has no effect in training" in caplog.text
+
+
+@pytest.mark.parametrize("word", ["norm_args={'num_groups': 4}", "norm_args.num_groups=4"])
+def test_norm_args_are_a_config_key(word: str) -> None:
+    config = default_config()
+    words = ["--config.model.name=unet", "--config.model.args.norm=group", f"--config.model.args.{word}"]
+    parse_overrides(config, words)
+    assert build.make_model(config, 3).common.norm(name="norm").num_groups == 4
+    parse_overrides(config, ["--config.model.args.norm_args={'groups': 4}"])
+    with pytest.raises(ConfigError, match="model: groups is not an argument of the norm group"):
+        build.make_model(config, 3)
+
+
+@pytest.mark.parametrize(("branch_norm", "norm", "groups"), [("group", "batch", 32), ("same", "group", 8)])
+def test_the_norm_of_the_branches_of_fpn(branch_norm: str, norm: str, groups: int) -> None:
+    fields = {"norm": norm, "branch_norm": branch_norm, "encoder": "plain", "encoder_args": {"widths": (4, 6, 8)}}
+    model = models.build("fpn", num_classes=3, width=8, branch_width=4, finest=1, **fields)
+    found = norms_in(model)
+    branches = [module for path, module in found.items() if path.startswith("branch")]
+    assert branches and {module.num_groups for module in branches} == {groups}
+    model = models.build("fpn", num_classes=3, width=8, branch_width=4, finest=1, **(fields | {"norm": "batch"}))
+    kinds = {type(module) for path, module in norms_in(model).items() if path.startswith("branch")}
+    assert kinds == {GroupNorm if branch_norm == "group" else BatchNorm}
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_the_hidden_width_of_mix_transformers(ratio: int) -> None:
+    sizes = {"widths": (4, 6, 8, 8), "depths": (1, 1, 1, 1), "heads": (1, 2, 2, 4), "mlp_ratio": ratio}
+    encoder = models.encoders.build("mit_b0", **sizes)
+    params = jax.eval_shape(encoder.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+    kernels = [(path, leaf.shape) for path, leaf in by_path(params["params"]).items() if path.endswith("kernel")]
+    for i, width in enumerate(sizes["widths"]):
+        inside = [shape[-2:] for path, shape in kernels if f"stage{i}/" in path and "/ffn/" in path]
+        assert {(width, ratio * width), (ratio * width, width)} <= set(inside)

@@ -71,6 +71,20 @@ def test_pre_activation_block_is_its_equation(key, stride, features, first):
     np.testing.assert_allclose(jax.jit(block.apply)({"params": p}, x), s + h, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("shortcut", ["projection", "learned"])
+def test_pre_activation_block_with_linear_maps_is_its_equation(key, shortcut):
+    """Neither norm nor activation follows W_c and W_r, at stride 1 and with equal channels too."""
+    x = draw(2, 5, 6, 4)
+    block = jnn.PreActBlock(4, common=WITH_GROUP, shortcut=shortcut)
+    p = parameters(block, x)
+    h = conv(p["conv1"], jax.nn.relu(norm(p["norm1"], x)))
+    h = conv(p["conv2"], jax.nn.relu(norm(p["norm2"], h)))
+    h = conv(p["weight"], h) if shortcut == "learned" else h
+    assert ("weight" in p) == (shortcut == "learned") and "shortcut_norm" not in p
+    expected = conv(p["shortcut"], x) + h
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": p}, x), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_bottleneck_block_is_its_equation(key):
     x = draw(2, 5, 6, 4)
     block = jnn.BottleneckBlock(8, stride=2, common=WITH_GROUP)

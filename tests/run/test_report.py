@@ -96,6 +96,23 @@ def test_a_line_covers_the_steps_since_the_one_before(tmp_path: Path) -> None:
     assert second["images_per_second"] > 0
 
 
+def test_the_terms_of_the_loss_are_logged_by_name(tmp_path: Path) -> None:
+    """The means over the steps since the line before, also where a stop and a restart lie between them."""
+    window = None
+    for steps in ((1, 2, 3), (4,)):
+        with Reporter(tmp_path, every=4, tensorboard=True, stream=io.StringIO()) as reporter:
+            reporter.start(steps[0] - 1, 4, window)
+            for step in steps:
+                terms = {"dice": jnp.float32(step), "discriminator": jnp.float32(10 * step)}
+                reporter.train(step, {**step_metrics(step), "terms": terms}, 8)
+            reporter.flush()
+            window = json.loads(json.dumps(reporter.open_window()))
+    [record] = read_log(tmp_path / "log.jsonl")
+    assert (record["loss"], record["loss/dice"], record["loss/discriminator"]) == (2.5, 2.5, 25.0)
+    written = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert b"train/loss/dice" in written and b"train/loss/discriminator" in written
+
+
 def test_pauses_do_not_count_as_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(report.time, "perf_counter", lambda: now[0])

@@ -5,9 +5,9 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
-from jaxseg.nn import BasicBlock, Layers, PreActBlock
+from jaxseg.nn import BasicBlock, Layers, PreActBlock, drop_rates
 
-Shortcut = Literal["auto", "projection", "learned", "none"]
+Shortcut = Literal["auto", "projection", "learned", "scaled", "scaled_channels", "none"]
 Unit = Literal["preact", "basic"]
 
 
@@ -35,6 +35,8 @@ class ResidualStage(nn.Module):
     first_preact: bool = True
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
+    dropout: float = 0.0
+    drop_path: tuple[float, ...] = ()  # of each unit; empty: 0
     common: Layers = Layers()
 
     @nn.compact
@@ -46,6 +48,8 @@ class ResidualStage(nn.Module):
                 stride=self.stride if i == 0 else 1,
                 first_preact=self.first_preact or i > 0,
                 shortcut=self.shortcut,
+                dropout=self.dropout,
+                drop_path=self.drop_path[i] if self.drop_path else 0.0,
                 common=self.common,
                 name=f"block{i + 1}",
             )(x, train=train)
@@ -62,14 +66,20 @@ class ResidualEncoder(nn.Module):
         widths: channels of each stage.
         blocks: residual units of each stage (the paper: 1).
         shortcut: "auto" (identity where the shape allows, else a 1x1 projection), "projection", "learned" (a 1x1
-            convolution on both paths, y = W_c x + W_r h(x)) or "none" (a plain network, for comparison).
+            convolution on both paths, y = W_c x + W_r h(x)), "scaled" (as auto, with one learned factor of each unit's
+            branch, which starts at 0), "scaled_channels" (a factor for each channel) or "none" (a plain network, for
+            comparison). See `jaxseg.nn.residual`.
         unit: "preact", or "basic" for He et al. 2015's, with an activation after the sum.
+        dropout: rate of the dropout before the second convolution of each unit.
+        drop_path: rate of stochastic depth of the last unit; it grows linearly from 0 at the first.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
     blocks: int = 1
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
+    dropout: float = 0.0
+    drop_path: float = 0.0
     common: Layers = Layers()
 
     @property
@@ -80,6 +90,7 @@ class ResidualEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
         pyramid = []
+        rates = drop_rates(self.drop_path, (self.blocks,) * len(self.widths))
         for i, features in enumerate(self.widths):
             x = ResidualStage(
                 features,
@@ -88,6 +99,8 @@ class ResidualEncoder(nn.Module):
                 first_preact=i > 0,
                 shortcut=self.shortcut,
                 unit=self.unit,
+                dropout=self.dropout,
+                drop_path=rates[i],
                 common=self.common,
                 name=f"stage{i}",
             )(x, train=train)

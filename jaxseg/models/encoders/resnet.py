@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
-from jaxseg.nn import BasicBlock, BottleneckBlock, ConvNormAct, Layers, max_pool
+from jaxseg.nn import BasicBlock, BottleneckBlock, ConvNormAct, Layers, drop_rates, max_pool
 
 _SQUEEZE_RATIO = 16  # Hu 2018, section 6.1
 
@@ -29,6 +29,7 @@ class ResNetStage(nn.Module):
         dilations: atrous rate of each block; as many blocks as rates.
         first_dilation: that of the first convolution of the stage.
         shortcut_pool: window of the average pooling before the stage's projection; 1: no pooling.
+        drop_path: rate of stochastic depth of each block; empty: 0.
     """
 
     block: Callable[..., nn.Module]
@@ -38,6 +39,7 @@ class ResNetStage(nn.Module):
     dilations: tuple[int, ...] = (1, 1)
     first_dilation: int = 1
     shortcut_pool: int = 1
+    drop_path: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -47,6 +49,7 @@ class ResNetStage(nn.Module):
                 self.features,
                 rates=(dilation if i > 0 else self.first_dilation, dilation),
                 shortcut="projection" if i == 0 and self.project else "identity",
+                drop_path=self.drop_path[i] if self.drop_path else 0.0,
                 **first,
                 name=f"block{i + 1}",
             )(x, train=train)
@@ -83,6 +86,7 @@ class ResNet(nn.Module):
             (where a stride is at the end of a stage) and segmentation_models.pytorch. False: where dilation replaces a
             stride, that convolution has the rate of the stage before, as in torchvision and timm; every second pixel
             then has the value that it has in the network with strides (except for poolings at the border).
+        drop_path: rate of stochastic depth of the last block; it grows linearly from 0 at the first (Huang 2016).
     """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
@@ -96,6 +100,7 @@ class ResNet(nn.Module):
     output_stride: Literal[8, 16, 32] = 32
     multi_grid: tuple[int, ...] = (1, 1, 1)
     first_dilated: bool = False
+    drop_path: float = 0.0
     common: Layers = Layers()
 
     @property
@@ -115,7 +120,7 @@ class ResNet(nn.Module):
         x = self._stem(x, train=train)
         pyramid = [x]
         x = max_pool(x, 3, 2, padding=1)
-        before = 1
+        before, drops = 1, drop_rates(self.drop_path, self.depths)
         for i in range(1, len(self.widths)):
             rate = 2 ** (i + 1) // self.strides[i]
             stride = 1 if i == 1 else self.strides[i] // self.strides[i - 1]
@@ -129,6 +134,7 @@ class ResNet(nn.Module):
                 dilations=tuple(rate * grid[j % len(grid)] for j in range(self.depths[i - 1])),
                 first_dilation=(rate if self.first_dilated else before) * grid[0],
                 shortcut_pool=2 if self.average_shortcut and (stride > 1 or rate > 1) else 1,
+                drop_path=drops[i - 1],
                 name=f"stage{i}",
             )(x, train=train)
             pyramid.append(x)

@@ -43,6 +43,31 @@ def resize(x: jax.Array, size: tuple[int, ...], method: str = "bilinear", *, ali
     return x
 
 
+def resize_windows(x: jax.Array, size: tuple[int, ...], window: int) -> jax.Array:
+    """Undoes `avg_pool(x, window, ceil_mode=True)` of f[b,*size,c]: bilinear between the centres of the windows.
+
+    Equal to `resize` where `window` divides both sides. Where it does not, the last window of an axis is smaller, and
+    its centre is nearer to that of the window before: `resize`, which takes all windows to be of one size, would
+    displace the result.
+
+    Raises:
+        ValueError: if the height and width of x are not those of such a pooling.
+    """
+    if x.shape[1:3] != tuple(-(-side // window) for side in size):
+        raise ValueError(f"Windows of {window} on {tuple(size)} pixels are not {x.shape[1:3]} of them.")
+    if not any(side % window for side in size):
+        return resize(x, size)
+    for axis, side in zip((1, 2), size):
+        if side % window:
+            starts = np.arange(x.shape[axis]) * window
+            centres = (starts + np.minimum(starts + window, side) - 1) / 2
+            position = np.interp(np.arange(side), centres, np.arange(len(centres)))
+            x = _sample_axis(x, axis, position)
+        else:
+            x = _bilinear_axis(x, axis, side, align_corners=False)
+    return x
+
+
 def upsample(x: jax.Array, factor: int = 2, method: str = "bilinear", *, align_corners: bool = False) -> jax.Array:
     """Enlarges f[b,h,w,c] to f[b,h*factor,w*factor,c]; see `resize`."""
     return resize(x, (x.shape[1] * factor, x.shape[2] * factor), method, align_corners=align_corners)
@@ -72,7 +97,12 @@ def _bilinear_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> ja
         return x
     if out % size == 0 and not align_corners:
         return _enlarge_axis(x, axis, out // size)
-    position = _positions(size, out, align_corners)
+    return _sample_axis(x, axis, _positions(size, out, align_corners))
+
+
+def _sample_axis(x: jax.Array, axis: int, position: np.ndarray) -> jax.Array:
+    """Linear interpolation along axis 1 or 2 at each `position` in [0, size - 1]."""
+    size, out = x.shape[axis], len(position)
     low = np.minimum(np.floor(position).astype(np.int64), size - 1)
     high = np.minimum(low + 1, size - 1)
     matrix = np.zeros((out, size), np.float32)

@@ -137,3 +137,21 @@ def test_pad_and_crop(size, mode):
         jnn.crop_to(x, (size[0] + 1, size[1]))
     with pytest.raises(ValueError, match="'constant' and 'edge'"):
         jnn.pad_to_multiple(x, 8, "reflect")
+
+
+@pytest.mark.parametrize("size", [(250, 256), (256, 250), (1000, 8), (256, 256), (3, 20)])
+def test_averages_come_back_where_they_were(size):
+    """A ramp along either axis, averaged over windows of 8, is the same ramp between the centres of the windows."""
+    rows, columns = (np.arange(side, dtype=np.float32) for side in size)
+    ramps = jnp.stack(jnp.broadcast_arrays(rows[:, None], columns[None]), -1)[None]
+    means = jnn.avg_pool(ramps, 8, ceil_mode=True)
+    back = jnn.resize_windows(means, size, 8)
+    for axis, side in enumerate(size):
+        first, last = 3.5, (8 * ((side - 1) // 8) + side - 1) / 2
+        expected = np.clip(np.arange(side), min(first, last), last)
+        line = np.asarray(back[0, :, 0, 0] if axis == 0 else back[0, 0, :, 1])
+        np.testing.assert_allclose(line, expected, rtol=1e-5, atol=1e-4)
+    if not any(side % 8 for side in size):
+        np.testing.assert_array_equal(back, jnn.resize(means, size))
+    with pytest.raises(ValueError, match="Windows of 4"):
+        jnn.resize_windows(means, size, 4)

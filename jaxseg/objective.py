@@ -1,0 +1,74 @@
+"""What a training step minimises, and what it logs of it: sums of the logits and heads, and a value of their totals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.errors import ArgumentError
+from jaxseg.losses import Loss
+from jaxseg.types import PyTree
+
+
+class Report(NamedTuple):
+    """What is logged of a loss.
+
+    Attributes:
+        loss: the loss f32[] of the network. Less than what the step minimises if that has the loss of a second player.
+        terms: {name: f32[]}, the value of each part, before its weight.
+    """
+
+    loss: jax.Array
+    terms: dict[str, jax.Array]
+
+
+class Objective(Protocol):
+    """What training minimises: additive sums and one function of their totals, such as a `losses.Loss`."""
+
+    @property
+    def of_logits(self) -> Loss:
+        """The loss of an auxiliary head."""
+        ...
+
+    def stats(self, logits: jax.Array, labels: jax.Array, out: Mapping[str, Any]) -> PyTree:
+        """f32[b,h,w,k], i32[b,h,w] -> sums; `out` is the learner's second output, with the step i32[] as "step"."""
+        ...
+
+    def value(self, stats: PyTree) -> jax.Array:
+        """Summed stats -> f32[]."""
+        ...
+
+    def report(self, stats: PyTree) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Summed stats -> the loss f32[] that is logged, and the value f32[] of each part by its name."""
+        ...
+
+
+def value_and_report(
+    objective: Objective, aux_weight: float | Sequence[float], stats: Sequence[PyTree]
+) -> tuple[jax.Array, Report]:
+    """Returns L(S), with the weighted losses of the auxiliary heads, and what is logged of it.
+
+    Args:
+        objective: the objective.
+        aux_weight: as for `step.make_train_step`.
+        stats: the totals of the logits, then those of each auxiliary head.
+
+    Raises:
+        ArgumentError: if `aux_weight` has more or fewer numbers than there are auxiliary heads.
+    """
+    main, *aux = stats
+    heads = [objective.of_logits.value(each) for each in aux]
+    added = sum((w * head for w, head in zip(_weights(aux_weight, len(aux)), heads)), start=jnp.zeros(()))
+    loss, terms = objective.report(main)
+    named = {f"auxiliary{i}": head for i, head in enumerate(heads, start=1)}
+    return objective.value(main) + added, Report(loss + added, {**terms, **named})
+
+
+def _weights(weights: float | Sequence[float], outputs: int) -> tuple[float, ...]:
+    if not isinstance(weights, Sequence):
+        return (weights,) * outputs
+    if len(weights) != outputs:
+        has = f"{outputs} auxiliary output{'s' * (outputs != 1)}"
+        raise ArgumentError(f"aux_weight has {len(weights)} numbers, {tuple(weights)}, but the model has {has}.")
+    return tuple(weights)

@@ -1,0 +1,72 @@
+"""Dropout and stochastic depth of the residual networks: where they are, at which rates, and what they drop."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxseg import models
+from jaxseg.models import encoders
+from jaxseg.nn import Dropout, PreActBlock, StochasticDepth
+
+KEY = jax.random.key(0)
+
+
+def drops_of(model, size=(1, 32, 32, 3)):
+    """{path: rate} of every dropout and stochastic depth that a training step applies."""
+    found = {}
+
+    def see(call, args, kwargs, context):
+        if isinstance(context.module, (Dropout, StochasticDepth)):
+            found["/".join(context.module.path)] = context.module.rate
+        return call(*args, **kwargs)
+
+    image = jax.ShapeDtypeStruct(size, jnp.float32)
+    with nn.intercept_methods(see):
+        jax.eval_shape(functools.partial(model.init, train=True), {"params": KEY, "dropout": KEY}, image)
+    return found
+
+
+@pytest.mark.parametrize("unit", ["preact", "basic"])
+def test_stochastic_depth_and_dropout_of_resunet(unit):
+    build = functools.partial(models.build, "resunet", num_classes=3, widths=(4, 8), blocks=2, unit=unit)
+    assert drops_of(build()) == {}
+    found = drops_of(build(drop_path=0.5, dropout=0.25))
+    units = [f"encoder/stage{i}/block{j}" for i in (0, 1) for j in (1, 2)]
+    units += ["decoder/stage0/block1", "decoder/stage0/block2"]
+    assert {path for path in found if path.endswith("dropout")} == {f"{path}/dropout" for path in units}
+    assert [found[f"{path}/drop"] for path in units[1:]] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    encoder = drops_of(build(encoder="residual", encoder_args={"widths": (4, 8), "drop_path": 0.2, "dropout": 0.1}))
+    assert encoder["encoder/stage1/block1/drop"] == 0.2 and encoder["encoder/stage0/block1/dropout"] == 0.1
+    with pytest.raises(ValueError, match="leaves nothing beside it"):
+        drops_of(build(drop_path=0.5, shortcut="none"))
+
+
+def test_stochastic_depth_of_a_decoder_over_another_encoder():
+    model = models.build("resunet", num_classes=3, widths=(4, 8), blocks=2, encoder="plain", drop_path=0.3)
+    model = model.clone(encoder=model.encoder.replace(widths=(4, 6, 8)))
+    found = drops_of(model)
+    order = [f"decoder/stage{i}/block{j}/drop" for i in (1, 0) for j in (1, 2)]
+    assert [found[path] for path in order[1:]] == pytest.approx([0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_stochastic_depth_of_resnet(block):
+    encoder = encoders.build("resnet18", block=block, depths=[1, 2, 1], widths=[4, 4, 8, 8], drop_path=0.3)
+    found = drops_of(encoder)
+    order = ["stage2/block1/drop", "stage2/block2/drop", "stage3/block1/drop"]
+    assert [found[path] for path in order] == pytest.approx([0.1, 0.2, 0.3]) and len(found) == 3
+
+
+def test_stochastic_depth_drops_the_branch_of_whole_examples():
+    block = PreActBlock(4, drop_path=0.5)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(16, 2, 2, 4)), jnp.float32)
+    variables = jax.jit(block.init)(KEY, x)
+    run = jax.jit(functools.partial(block.apply, train=True))
+    whole, dropped = block.apply(variables, x), run(variables, x, rngs={"dropout": KEY})
+    kept = np.asarray(jnp.any(dropped != x, axis=(1, 2, 3)))
+    assert 0 < kept.sum() < 16
+    np.testing.assert_allclose(dropped[kept], (x + 2 * (whole - x))[kept], rtol=1e-4, atol=1e-5)
