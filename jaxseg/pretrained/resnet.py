@@ -1,6 +1,6 @@
 """ResNet, ResNeXt and wide ResNet of torchvision, timm and segmentation_models.pytorch, which name their layers alike.
 
-The encoders resnet18d ... resnet152d and seresnet50 ... seresnet152 have the form of timm's. Paths are relative to our
+The encoders resnet18d ... resnet152d and seresnet18 ... seresnet152 have the form of timm's. Paths are relative to our
 encoder.
 """
 
@@ -86,7 +86,7 @@ FAMILY = Family(
         _imagenet("resnext50_32x4d", "a1", "imagenet_a1"),
     ),
     encoder_formats=(
-        EncoderFormat(("resnet18", "resnet34"), functools.partial(torchvision, "basic")),
+        EncoderFormat(("resnet18", "resnet34", "seresnet18", "seresnet34"), functools.partial(torchvision, "basic")),
         EncoderFormat(("resnet18d", "resnet34d"), functools.partial(timm_d, "basic")),
         EncoderFormat(("resnet50d", "resnet101d", "resnet152d"), timm_d),
         EncoderFormat(

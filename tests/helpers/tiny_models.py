@@ -109,6 +109,8 @@ ENCODERS = {
     "resnext50_32x4d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
     "seresnet101": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet152": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "seresnet18": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "seresnet34": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet50": {"depths": [1, 1], "widths": [4, 8, 8]},
     **{f"vgg{n}": {"channels": [4, 6, 8], "depths": [1, 2, 1]} for n in (11, 13, 16, 19)},
     **{f"vgg{n}_bn": {"channels": [4, 6, 8], "depths": [1, 1, 2], "output_stride": 4} for n in (11, 13, 16, 19)},

@@ -36,6 +36,7 @@ EncoderFactory: TypeAlias = Callable[..., nn.Module]
 # Convolutions of the five stages (Simonyan and Zisserman 2015, Table 1: configurations A, B, D, E).
 _VGG_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _BASIC = {"block": "basic", "widths": (64, 64, 128, 256, 512)}  # ResNet-18 and 34
+_GATES_OF_8: dict[str, Any] = {"squeeze_excite": True, "squeeze_divisor": 8}
 _D = {"deep_stem": True, "average_shortcut": True}  # the -D form
 _MIT = {"widths": (64, 128, 320, 512), "heads": (1, 2, 5, 8)}
 # Name -> (file in this folder, class, fields that the name fixes).
@@ -88,6 +89,8 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnext50_32x4d": ("resnet", "ResNet", {"groups": 32, "ratio": 2}),
     "seresnet101": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "squeeze_excite": True}),
     "seresnet152": ("resnet", "ResNet", {"depths": (3, 8, 36, 3), "squeeze_excite": True}),
+    "seresnet18": ("resnet", "ResNet", _BASIC | _GATES_OF_8 | {"depths": (2, 2, 2, 2)}),
+    "seresnet34": ("resnet", "ResNet", _BASIC | _GATES_OF_8),
     "seresnet50": ("resnet", "ResNet", {"squeeze_excite": True}),
     **{
         f"vgg{layers}{norm}": ("vgg", "VGG", {"depths": depths, "use_norm": norm == "_bn"})

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
-from jaxseg.nn import BasicBlock, BottleneckBlock, ConvNormAct, Layers, drop_rates, max_pool
+from jaxseg.nn import BasicBlock, BottleneckBlock, ConvNormAct, Layers, drop_rates, max_pool, round_channels
 
 _SQUEEZE_RATIO = 16  # Hu 2018, section 6.1
 
@@ -79,6 +79,8 @@ class ResNet(nn.Module):
         deep_stem: whether three 3x3 convolutions replace the 7x7 one; the first two have half the width (-C and -D).
         average_shortcut: whether an average pooling has the stride of the projections (-D).
         squeeze_excite: whether every branch ends in squeeze-and-excitation gates.
+        squeeze_divisor: the inner layer of a gate has a sixteenth of the channels of its block, rounded by
+            `round_channels` to a multiple of this number. 1: no rounding. timm's SE-ResNet-18 and 34 have 8.
         output_stride: dilation replaces the strides of stages beyond it.
         multi_grid: factors of the rates of the last stage's blocks, repeated where the stage has more (Chen 2017,
             section 4.2.1).
@@ -97,6 +99,7 @@ class ResNet(nn.Module):
     deep_stem: bool = False
     average_shortcut: bool = False
     squeeze_excite: bool = False
+    squeeze_divisor: int = 1
     output_stride: Literal[8, 16, 32] = 32
     multi_grid: tuple[int, ...] = (1, 1, 1)
     first_dilated: bool = False
@@ -126,7 +129,7 @@ class ResNet(nn.Module):
             stride = 1 if i == 1 else self.strides[i] // self.strides[i - 1]
             grid = self.multi_grid if i == len(self.depths) else (1,)
             x = ResNetStage(
-                self._block(),
+                self._block(self.widths[i]),
                 self.widths[i],
                 stride,
                 # Whatever the output stride, so that the parameters are the same.
@@ -155,8 +158,10 @@ class ResNet(nn.Module):
         x = ConvNormAct(half, common=self._common, name="stem2")(x, train=train)
         return ConvNormAct(width, common=self._common, name="stem")(x, train=train)
 
-    def _block(self) -> Callable[..., nn.Module]:
+    def _block(self, features: int) -> Callable[..., nn.Module]:
         squeeze_ratio = _SQUEEZE_RATIO if self.squeeze_excite else None
+        if self.squeeze_excite and self.squeeze_divisor > 1:
+            squeeze_ratio = max(1, features // round_channels(features / _SQUEEZE_RATIO, self.squeeze_divisor))
         if self.block == "basic":
             return functools.partial(_basic, squeeze_ratio=squeeze_ratio, common=self._common)
         return functools.partial(
