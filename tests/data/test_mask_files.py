@@ -12,6 +12,8 @@ from jaxseg.config import default_config, update
 from jaxseg.data import FolderSource, make_source
 from jaxseg.data.datasets.local import pair_folders
 from jaxseg.data.images import read_header, read_mask
+from jaxseg.data.layout import Folders
+from jaxseg.data.pairs import match
 from jaxseg.errors import DataError
 from jaxseg.inference.images import find_images
 from jaxseg.types import IGNORE
@@ -265,3 +267,16 @@ def test_names_in_two_forms_of_unicode_match(tmp_path):
     save(root / "masks" / f"{composed}.png", labels(0, 1, 2))
     with pytest.raises(DataError, match="have the same name up to the suffix"):
         everything(root)
+
+
+def test_many_missing_masks_are_explained_quickly(tmp_path, monkeypatch):
+    """The folder of masks is listed a fixed number of times, and not once for each image."""
+    root = make(tmp_path, [f"{i:02d}" for i in range(30)])
+    for mask in (root / "masks").iterdir():
+        mask.rename(mask.with_suffix(".npy"))
+    listed = []
+    original = type(root).iterdir
+    monkeypatch.setattr(type(root), "iterdir", lambda self: (listed.append(self), original(self))[1])
+    _, problems = match(Folders(root / "images", root / "masks"))
+    assert len(problems) == 30 and all(".npy is there, but files of this type" in p for p in problems)
+    assert len(listed) == 1
