@@ -10,7 +10,7 @@ from jaxseg.data.base import DataInfo
 from jaxseg.data.classes_file import EXAMPLE, ClassesFile
 from jaxseg.data.contents import read_contents
 from jaxseg.data.images import read_header
-from jaxseg.data.masks import Palette
+from jaxseg.data.masks import Palette, what_it_changes
 from jaxseg.data.notes import note
 from jaxseg.errors import DataError
 from jaxseg.pictures import default_colors
@@ -215,4 +215,4 @@ def _lossy(path: str | Path) -> str:
         compression = read_header(path).lossy
     except DataError:
         return ""
-    return f" {compression} changes values: masks must be PNG." if compression else ""
+    return f" {what_it_changes(compression)}" if compression else ""

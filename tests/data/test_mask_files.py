@@ -13,6 +13,7 @@ from jaxseg.data import FolderSource, make_source
 from jaxseg.data.datasets.local import pair_folders
 from jaxseg.data.images import read_header, read_mask
 from jaxseg.data.layout import Folders
+from jaxseg.data.masks import Palette
 from jaxseg.data.pairs import match
 from jaxseg.errors import DataError
 from jaxseg.inference.images import find_images
@@ -127,21 +128,34 @@ def test_greys_and_unused_colours_of_a_palette_say_nothing(tmp_path):
     assert len(source.remarks) == 1 and "the index counts, not the colour" in source.remarks[0]
 
 
+def test_a_palette_of_the_greys_of_other_indices_is_named(tmp_path):
+    """As from a program that makes grey masks of 0 and 2 smaller; 0 and 255 are merely how a mask is shown."""
+    make(tmp_path)
+    save(tmp_path / "masks" / "b.png", indexed(labels(0, 1), [(0, 0, 0), (255, 255, 255)]))
+    assert everything(tmp_path).remarks == ()
+    save(tmp_path / "masks" / "b.png", indexed(labels(0, 1), [(0, 0, 0), (2, 2, 2)]))
+    (remark,) = everything(tmp_path).remarks
+    assert "b.png shows the index 1 in the grey of 2." in remark
+    describe(tmp_path, "x", {"name": "y"}, "z")
+    assert everything(tmp_path).remarks == (remark,)
+
+
 # Lossy content and few bits
 
 
-@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF", "JPEG2000"])
 def test_lossy_content_under_another_name_is_refused(tmp_path, form):
     make(tmp_path, values=(0, 4, 8))
     save(
         tmp_path / "masks" / "b.png",
         labels(0, 4, 8),
         format=form,
-        **({"compression": "jpeg"} if form == "TIFF" else {}),
+        **({"compression": "jpeg"} if form == "TIFF" else {"irreversible": True}),
     )
-    name = "lossy WebP" if form == "WEBP" else "JPEG"
+    name = {"WEBP": "lossy WebP", "JPEG2000": "lossy JPEG 2000"}.get(form, "JPEG")
     with pytest.raises(
-        DataError, match=rf"The mask .*b\.png is a {name} file\. {name} changes values: masks must be PNG"
+        DataError,
+        match=rf"The mask .*b\.png is a {name} file\. {name[0].upper()}{name[1:]} changes values: masks must be PNG",
     ):
         everything(tmp_path)
     describe(tmp_path, "x", {"name": "y"}, "z")
@@ -152,7 +166,20 @@ def test_lossy_content_under_another_name_is_refused(tmp_path, form):
 def test_lossless_webp_and_tiff_are_accepted(tmp_path):
     save(tmp_path / "m.webp", np.array(RGB, np.uint8)[labels(0, 1, 2)], lossless=True)
     save(tmp_path / "m.tif", labels(0, 1, 2), compression="tiff_lzw")
-    assert read_header(tmp_path / "m.webp").lossy == read_header(tmp_path / "m.tif").lossy == ""
+    save(tmp_path / "m.jp2", labels(0, 1, 2))
+    for ending in ("webp", "tif", "jp2"):
+        assert read_header(tmp_path / f"m.{ending}").lossy == ""
+        if ending != "tif":
+            np.testing.assert_array_equal(read_mask(tmp_path / f"m.{ending}", Palette(RGB, (0, 1, 2))), labels(0, 1, 2))
+
+
+def test_lossy_webp_behind_a_long_alpha_channel(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 4), np.uint8)
+    save(tmp_path / "m.webp", noise)
+    assert (tmp_path / "m.webp").read_bytes().find(b"VP8 ") > 65536
+    assert read_header(tmp_path / "m.webp").lossy == "lossy WebP"
+    save(tmp_path / "m.webp", noise, lossless=True)
+    assert read_header(tmp_path / "m.webp").lossy == ""
 
 
 def png_of_bits(path, values, bits):
