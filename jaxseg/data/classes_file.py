@@ -185,7 +185,7 @@ def _note_numbered(path: Path, names: tuple[str, ...]) -> None:
     if len(set(numbers)) == len(names) and numbers != list(range(len(names))):
         note(
             f"The names of the classes in {path} start with numbers, such as {names[0]!r}, which are not read: the "
-            "first name stands for the value 0, the second for 1, and so on. Give each class an 'index' for other values."
+            "first name stands for the value 0, the second for 1, and so on. For other values give each an 'index'."
         )
 
 

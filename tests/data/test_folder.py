@@ -565,8 +565,12 @@ def test_wrong_classes_file(tmp_path, text, message):
 def test_keys_of_classes_file_that_mean_nothing_here_are_named(tmp_path, caplog):
     notes.note.cache_clear()
     make_folder(tmp_path)
-    content = '{"source": "mine", "classes": [{"name": "a", "share": 0.2}, {"name": "b", "share": 0.8}, "c"], "info": {"year": 2017, "by": "me"}}'
-    (tmp_path / "classes.json").write_text(content)
+    content = {
+        "source": "mine",
+        "classes": [{"name": "a", "share": 0.2}, {"name": "b", "share": 0.8}, "c"],
+        "info": {"year": 2017, "by": "me"},
+    }
+    (tmp_path / "classes.json").write_text(json.dumps(content))
     assert everything(tmp_path).info.classes == ("a", "b", "c")
     assert caplog.text.count("classes.json has the key 'share', which is not used") == 1
     assert "has the key 'source', which is not used" in caplog.text
