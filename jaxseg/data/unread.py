@@ -45,6 +45,7 @@ def about_unread(
     inside = folders.images.parent == directory
     if inside:
         sentences += _other_folders(directory, unlabelled)
+    sentences += _splits_of_one_part(directory, layout, unlabelled)
     if layout.undivided is not None:
         sentences += [*_lists(directory), *_named_as_splits(directory, pairs), *_is_a_split_itself(directory)]
     return sentences
@@ -88,6 +89,22 @@ def _other_folders(directory: Path, unlabelled: str) -> list[str]:
     return [
         f"{directory} also has images or masks in {some(names, 6)}, which are not read: those directly in "
         f"{directory / 'images'} and {directory / 'masks'} are. For splits, sort all into folders train/, val/, test/."
+    ]
+
+
+def _splits_of_one_part(directory: Path, layout: Layout, unlabelled: str) -> list[str]:
+    """Returns a sentence about splits without images or without masks, except for tests, which often have no masks."""
+    read = (directory / expanded(unlabelled)).resolve() if unlabelled else None
+    names = [
+        name
+        for name, parts in layout.splits.items()
+        if not parts.exist and _kind(_words(name)) != "test" and (directory / name).resolve() != read
+    ]
+    if not names:
+        return []
+    return [
+        f"{directory} has images or masks of {some(names, 6)}, but not both, so these are not read. Images without "
+        "masks are of use only to some methods, which read the folder that data.unlabelled names."
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxseg.config import default_config, update
-from jaxseg.data import FolderSource, make_source
+from jaxseg.data import FolderSource, classes, make_source
 from jaxseg.data.datasets.local import pair_folders
 from jaxseg.data.images import read_header, read_mask
 from jaxseg.data.layout import Folders
@@ -307,3 +307,25 @@ def test_many_missing_masks_are_explained_quickly(tmp_path, monkeypatch):
     _, problems = match(Folders(root / "images", root / "masks"))
     assert len(problems) == 30 and all(".npy is there, but files of this type" in p for p in problems)
     assert len(listed) == 1
+
+
+def test_two_classes_of_classes_json_need_few_masks(tmp_path, monkeypatch):
+    """Whether 255 is the second class shows in all masks only if those of a sample hold nothing but 0 and 255."""
+    root = make(tmp_path, [f"{i:02d}" for i in range(20)], values=(0, 1))
+    describe(root, "a", "b")
+    read = []
+    original = classes.stored_values
+
+    def stored_values(masks, strict):
+        read.append(len(masks))
+        return original(masks, strict)
+
+    monkeypatch.setattr(classes, "stored_values", stored_values)
+    monkeypatch.setattr("jaxseg.data.contents._MOST", 4)
+    np.testing.assert_array_equal(everything(root)[0]["label"], labels(0, 1))
+    assert read == [4]
+    for mask in (root / "masks").iterdir():
+        save(mask, labels(0, 255))
+    np.testing.assert_array_equal(everything(root)[0]["label"], labels(0, 1))
+    save(root / "masks" / "01.png", labels(0, 1, 255))  # not in the sample: 255 is ignored in all
+    np.testing.assert_array_equal(everything(root)[0]["label"], labels(0, 255))

@@ -1,6 +1,7 @@
 """What lies in a folder and is not read is named, since its owner may expect that it is."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -133,6 +134,16 @@ def test_classes_json_inside_a_split(tmp_path):
         add(tmp_path / "data" / split, "ab")
     write(tmp_path / "data" / "val" / "classes.json")
     assert "data/val/classes.json" in remarks(tmp_path / "data")[0]
+
+
+@pytest.mark.parametrize("name, named", [("extra", True), ("test", False), ("unlabelled", False)])
+def test_splits_without_masks(tmp_path, name, named):
+    root = tmp_path / "data"
+    for split in ("train", "val", name):
+        add(root / split, "ab")
+    shutil.rmtree(root / name / "masks")
+    found = remarks(root, unlabelled=True, unlabelled_dir="unlabelled" if name == "unlabelled" else "")
+    assert [f"images or masks of {name}, but not both" in remark for remark in found] == [True] * named
 
 
 def test_each_remark_is_logged_once(tmp_path, caplog):
