@@ -6,6 +6,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+from helpers.png import GREY, GREY_AND_ALPHA, write_png
 from PIL import Image
 
 from jaxseg.config import default_config, update
@@ -182,34 +183,16 @@ def test_lossy_webp_behind_a_long_alpha_channel(tmp_path):
     assert read_header(tmp_path / "m.webp").lossy == ""
 
 
-def png_of_bits(path, values, bits):
-    """Writes a grey PNG with `bits` bits a pixel; the width must fill whole bytes."""
-    import struct
-    import zlib
-
-    h, w = values.shape
-    packed = values.reshape(h, -1, 8 // bits).astype(np.uint8) @ (1 << np.arange(8 - bits, -1, -bits)).astype(np.uint8)
-    raw = b"".join(b"\0" + row.astype(np.uint8).tobytes() for row in packed)
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", w, h, bits, 0, 0, 0, 0)), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
-    data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-
-
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_masks_of_few_bits_give_the_stored_values(tmp_path, bits):
     values = labels(*range(2**bits), size=(4, 16))
-    png_of_bits(tmp_path / "m.png", values, bits)
+    write_png(tmp_path / "m.png", values[..., None], GREY, bits=bits)
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), values)
 
 
 def test_a_mask_whose_sixteen_bits_would_be_halved_is_refused(tmp_path):
-    import struct
-    import zlib
-
-    raw = b"".join(b"\0" + np.array([[1, 65535]] * 4, ">u2").tobytes() for _ in range(3))
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 3, 16, 4, 0, 0, 0)), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
-    data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
-    (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    values = np.resize(np.array([1, 65535], np.uint16), (3, 4, 2))
+    write_png(tmp_path / "m.png", values, GREY_AND_ALPHA)
     with pytest.raises(DataError, match="holds 2 bands of 16 bits, of which Pillow drops a part"):
         read_mask(tmp_path / "m.png")
 
