@@ -21,7 +21,7 @@ from jaxseg import build, compiler, metrics, parallel, pictures
 from jaxseg.api.start import TrainModule
 from jaxseg.arguments import expanded
 from jaxseg.build import Parts
-from jaxseg.config import ConfigDict, command, to_dict
+from jaxseg.config import ConfigDict, command, to_dict, validate
 from jaxseg.data import pipeline
 from jaxseg.data.images import read_image
 from jaxseg.errors import naming_lack_of_memory
@@ -135,6 +135,8 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM
         SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
     began = time.monotonic()
+    if not holds_checkpoint(workdir):
+        validate(config)
     config = with_stored_division(config, workdir)
     problem = load_problem(config)
     strategy = build.make_strategy(config)

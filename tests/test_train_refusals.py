@@ -196,3 +196,19 @@ def test_a_resumed_run_reads_the_images_of_its_own_division(tmp_path, monkeypatc
         with pytest.raises(ConfigError, match="far enough"):
             train(config, tmp_path, "resume")
     assert seen == ["former", "stable"]
+
+
+def test_means_of_0_to_255_are_refused_in_a_new_run_and_kept_in_a_resumed_one(tmp_path, monkeypatch, capsys):
+    def load(config):
+        raise ConfigError(f"resumed with {config.data.mean}")
+
+    monkeypatch.setattr("jaxseg.train.load_problem", load)
+    words = [*arguments(tmp_path / "run"), "--config.data.mean=(123.0,)"]
+    assert main(words) == 1
+    assert "data.mean has 123, but images are in [0, 1]" in capsys.readouterr().err
+    (tmp_path / "run" / "checkpoints" / "10").mkdir(parents=True)
+    config = default_config()
+    update(config, data__mean=(123.0,))
+    (tmp_path / "run" / "config.json").write_text(json.dumps(to_dict(config)))
+    assert main(words) == 1
+    assert "resumed with (123.0,)" in capsys.readouterr().err

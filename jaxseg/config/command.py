@@ -161,6 +161,8 @@ def apply_overrides(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> Non
 def configure(experiment: str | Path | AnyConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     """Returns the valid configuration of an experiment with some keys changed, as the command line does.
 
+    A training refuses a normalisation of images in [0, 255] when it starts a run, and not when it resumes one.
+
     Args:
         experiment: `FILE[:ARG]`, or a configuration, which is copied.
         overrides: {key: value}; `__` can replace the dot of a key, and text is parsed as on the command line.
@@ -177,7 +179,7 @@ def configure(experiment: str | Path | AnyConfigDict, overrides: Mapping[str, An
             f"An experiment is FILE.py, FILE.py:ARG or a ConfigDict, got an object of type {type(experiment).__name__}."
         )
     apply_overrides(config, read_overrides(overrides))
-    validate(config)
+    validate(config, trained=True)
     return config
 
 
@@ -265,7 +267,8 @@ def parse_command_line(
         program: how the program is called, for the usage line.
         description: one sentence for `--help`.
         add_options: called with the parser to add the command's own options.
-        workdir: whether the command has a workdir.
+        workdir: whether the command has a workdir. The run in it may have a normalisation of images in [0, 255]; see
+            `configure`.
 
     Raises:
         ConfigError: for anything wrong in the configuration.
@@ -285,7 +288,7 @@ def parse_command_line(
     options, rest = parser.parse_known_args(argv)
     config = load_experiment(options.config)
     parse_overrides(config, rest)
-    validate(config)
+    validate(config, trained=workdir)
     return options, config
 
 

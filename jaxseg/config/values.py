@@ -184,7 +184,8 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
 def validate(config: ConfigDict, *, trained: bool = False) -> None:
     """Checks every value that can be checked without data, model or device.
 
-    `trained`: the configuration is that of a trained run, which keeps a normalisation that a new run may not have.
+    `trained`: the configuration is, or may be, that of a run in a workdir, which keeps a normalisation that a new run
+    may not have.
 
     Raises:
         ConfigError: naming the key, the given value and what is expected.

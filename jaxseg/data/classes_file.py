@@ -9,6 +9,7 @@ classes are counted from 0. Whatever may be meant as one of these keys and is no
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ FILE = "classes.json"
 EXAMPLE = '{"classes": [{"index": 0, "name": "sky", "colour": [70, 130, 180]}, ...], "ignore_index": 255}'
 _KEYS = ("classes", "ignore_index", "ignore_colour", "ignore_color")
 _CLASS_KEYS = ("index", "name", "colour", "color")
+_NUMBER_OR_COLOR = re.compile(r"\s*(\d+|\(?\d+[\s,;]+\d+[\s,;]+\d+\)?|#[0-9a-fA-F]{6})\s*")
 
 
 class ClassesFile(NamedTuple):
@@ -83,6 +85,8 @@ def read_classes_file(directory: Path) -> ClassesFile | None:
     if None in given and any(index not in (None, position) for position, index in enumerate(given)):
         name = names[given.index(None)]
         raise DataError(f"{path} gives some classes an 'index', but not {name!r}; give it to all of them, or to none.")
+    if not any(index is not None for index in given):
+        _note_numbered(path, names)
     _check_different(path, "name", names, names)
     _check_different(path, "index", values, names)
     colors = tuple(_color(e, "colour", "color", f"{path}, in the class {e['name']!r},") for e in listed)
@@ -174,6 +178,17 @@ def _color(entry: dict[str, Any], key: str, other: str, where: str) -> Color | N
     return None if color is None else check_color(color, where)
 
 
+def _note_numbered(path: Path, names: tuple[str, ...]) -> None:
+    """Logs a note if names without an index start with numbers, as "3: sky", that are not their places in the list."""
+    starts = [re.match(r"\s*(\d+)\b", name) for name in names]
+    numbers = [int(start[1]) for start in starts if start is not None]
+    if len(set(numbers)) == len(names) and numbers != list(range(len(names))):
+        note(
+            f"The names of the classes in {path} start with numbers, such as {names[0]!r}, which are not read: the "
+            "first name stands for the value 0, the second for 1, and so on. For other values give each an 'index'."
+        )
+
+
 def _check_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
     """Raises DataError for an unknown key that may be meant as a known one: by its name, or by a value such as theirs.
 
@@ -184,10 +199,19 @@ def _check_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> No
         if key in known:
             continue
         hint = nearest(key, british)
-        if type(value) is int or isinstance(value, list) or "Did you mean" in hint:
+        if _could_be_meant(value) or "Did you mean" in hint:
             raise DataError(f"{where} has the unknown key {key!r}.{hint}")
         file, _, _ = where.partition(",")
         note(f"{file} has the key {key!r}, which is not used. The keys of classes.json are: {', '.join(british)}.")
+
+
+def _could_be_meant(value: object) -> bool:
+    """Returns whether a value of JSON may be an index, a colour, a list of classes or a map to any of these."""
+    if isinstance(value, str):
+        return _NUMBER_OR_COLOR.fullmatch(value) is not None
+    if isinstance(value, dict) and value:
+        return all(_could_be_meant(v) for v in value.values()) or any(key.isdigit() for key in value)
+    return type(value) is int or isinstance(value, list)
 
 
 def _check_different(path: Path, what: str, values: Any, names: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxseg.data.classes_file import ClassesFile
 from jaxseg.data.images import read_header, read_mask_and_colors
-from jaxseg.data.masks import Color, Palette
+from jaxseg.data.masks import Color, Palette, what_it_changes
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
@@ -59,7 +59,7 @@ def _read(path: str, _time: int, _size: int, palette: Palette | None, keep_indic
 
 def lossy_mask(path: str | Path, compression: str) -> str:
     """Returns the sentence about a mask of lossy content."""
-    return f"The mask {path} is a {compression} file. {compression} changes values: masks must be PNG."
+    return f"The mask {path} is a {compression} file. {what_it_changes(compression)}"
 
 
 def sample(masks: Sequence[Path]) -> list[Path]:
@@ -80,9 +80,10 @@ def compare_palettes(contents: Mapping[Path, Content], file: ClassesFile | None)
 
     Returns:
         A sentence for each file whose colours contradict those of another file or of `classes.json`, where an index has
-        the colour of another class; and a sentence about the first file whose colours are merely others.
+        the colour of another class; and a sentence about the first file whose colours are merely others, or the greys
+        of other indices.
     """
-    problems, remarks = [], []
+    problems, remarks = [], _greys_of_other_classes(contents, file)
     first: dict[int, tuple[Color, Path]] = {}
     names = dict(zip(file.values, file.names)) if file is not None else {}
     given = dict(zip(file.values, file.colors)) if file is not None else {}
@@ -114,3 +115,21 @@ def compare_palettes(contents: Mapping[Path, Content], file: ClassesFile | None)
                 "masks without a palette (grey, mode L)."
             )
     return problems, remarks
+
+
+def _greys_of_other_classes(contents: Mapping[Path, Content], file: ClassesFile | None) -> list[str]:
+    """Returns a sentence about the first palette file that shows its indices in the greys (v, v, v) of other indices.
+
+    Programs that make files smaller turn grey masks into palette files, and give the greys that occur new indices.
+    """
+    found = {value for content in contents.values() for value in content.values}
+    known = {*(found if file is None else file.values), IGNORE}
+    for path, content in contents.items():
+        greys = {value: color[0] for value, color in content.colors.items() if len(set(color)) == 1}
+        other = next((value for value, grey in greys.items() if grey not in (value, IGNORE)), None)
+        if other is not None and len(greys) == len(content.values) and known.issuperset(greys.values()):
+            return [
+                f"The palette of {path} shows the index {other} in the grey of {greys[other]}. The index counts: if a "
+                "program has made a palette file of a grey mask, save the mask as grey again (mode L)."
+            ]
+    return []

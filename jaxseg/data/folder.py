@@ -23,10 +23,11 @@ from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
 from jaxseg.data.contents import compare_palettes, lossy_mask, read_contents, sample
 from jaxseg.data.images import read_header, read_image, read_mask
-from jaxseg.data.layout import choose, existing, find_layout, unread_lists
+from jaxseg.data.layout import choose, existing, find_layout
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
-from jaxseg.data.pairs import Pair, match, without_masks
+from jaxseg.data.pairs import Pair, match, require_others, without_masks
+from jaxseg.data.unread import about_unread
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
@@ -83,10 +84,14 @@ class FolderSource:
         every_pair, problems = match(folders, former=former)
         without, more = without_masks(self.directory / expanded(unlabelled_dir)) if unlabelled_dir else ([], [])
         self.pairs, self.problems = every_pair, (*problems, *more)
+        if without:
+            require_others(without, layout, self.directory)
         if unlabelled:
             own_folder = " Images without masks belong into a folder of their own, which data.unlabelled names."
             self.problems = tuple(p + own_folder * ("has no mask" in p) for p in self.problems)
-        self.remarks = _about_lists(self.directory) if layout.undivided is not None else ()
+        self.remarks = tuple(about_unread(self.directory, layout, folders, self.pairs, unlabelled_dir))
+        for remark in self.remarks:
+            note(remark)
         if strict:
             _raise_first(self.problems)
         total = len(self.pairs)
@@ -108,7 +113,8 @@ class FolderSource:
         if strict:
             self._check_headers()
         every = [folders] if layout.undivided is not None else [f for f in layout.splits.values() if f.exist]
-        masks = [pair.mask for parts in every for pair in match(parts, former=former)[0] if pair.mask is not None]
+        matched = [every_pair if parts == folders else match(parts, former=former)[0] for parts in every]
+        masks = [pair.mask for pairs in matched for pair in pairs if pair.mask is not None]
         meaning = find_meaning(
             self.directory,
             masks,
@@ -212,25 +218,14 @@ class FolderSource:
                     self._labeller.check(content.values, path)
 
 
-def _about_lists(directory: Path) -> tuple[str, ...]:
-    lists = unread_lists(directory)
-    if not lists:
-        return ()
-    sentence = (
-        f"{directory} holds {', '.join(lists)}, which are not read: the images are divided into train and val by their "
-        "names. For the splits of these lists sort the images and masks into folders train/, val/, test/."
-    )
-    note(sentence)
-    return (sentence,)
-
-
 def find_faults(directory: str | Path, split: str, *, former: bool = False) -> list[str]:
     """Returns a sentence for each file that cannot be used, for a folder that `FolderSource` cannot open.
 
     It looks at the names and headers of the files of one split; a folder without a known layout has none.
     """
     try:
-        pairs, problems = match(choose(find_layout(existing(directory), former=former), split, Path(directory)))
+        root = existing(directory)
+        pairs, problems = match(choose(find_layout(root, former=former), split, root), former=former)
     except DataError:
         return []
     for pair in pairs:

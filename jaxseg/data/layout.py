@@ -1,11 +1,12 @@
 """The layouts of a folder of images and masks, and the splits that a layout has."""
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxseg.arguments import expanded, located
-from jaxseg.data.listing import is_hidden, list_images, sub_folders
+from jaxseg.data.listing import is_hidden, leads_nowhere, list_images, sub_folders
 from jaxseg.data.notes import note
 from jaxseg.errors import DataError, nearest
 
@@ -31,7 +32,10 @@ class Folders(NamedTuple):
         """Returns the folders; raises DataError if one of them does not exist."""
         for folder in self:
             if not folder.is_dir():
-                raise DataError(f"{folder.parent} has no folder {folder.name!r}; {EXPECTED}.")
+                missing = folder if folder.parent.is_dir() else folder.parent
+                if leads_nowhere(missing):
+                    raise DataError(f"{missing} is a link to {os.readlink(missing)}, which does not exist.")
+                raise DataError(f"{missing.parent} has no folder {missing.name!r}; {EXPECTED}.")
         return self
 
 
@@ -64,8 +68,8 @@ def find_layout(directory: Path, *, former: bool = False) -> Layout:
     Raises:
         DataError: if the folder has none of the layouts, or two at once.
     """
-    outer = [name for name in sub_folders(directory) if _holds_parts(directory / name)]
-    if not _holds_parts(directory):
+    outer = [name for name in sub_folders(directory) if holds_parts(directory / name)]
+    if not holds_parts(directory):
         if not outer:
             inside = sorted(p.name for p in directory.iterdir() if not is_hidden(p.name))
             holds = f"holds {', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''}" if inside else "is empty"
@@ -73,14 +77,14 @@ def find_layout(directory: Path, *, former: bool = False) -> Layout:
         return Layout({name: Folders(directory / name / "images", directory / name / "masks") for name in outer}, None)
     whole = Folders(directory / "images", directory / "masks")
     if former:
-        named = [name for name in sub_folders(whole.images) if _is_split_name(name)] if whole.images.is_dir() else []
+        named = [name for name in sub_folders(whole.images) if is_split_name(name)] if whole.images.is_dir() else []
         if named:
             note(
                 f"data.division=former: {', '.join(named)} in {whole.images} are no splits but part of the names, so "
                 "the images of all of them are divided into train and val."
             )
         return Layout({}, whole)
-    beside = [name for name in outer if _is_split_name(name)]
+    beside = [name for name in outer if is_split_name(name)]
     if beside:
         raise DataError(
             f"{directory} holds images or masks of its own and in {', '.join(beside)} too, so it is not clear which of "
@@ -108,47 +112,57 @@ def choose(layout: Layout, split: str, directory: Path) -> Folders:
     if split not in layout.splits:
         raise DataError(
             f"{directory} has the splits {', '.join(layout.splits)}, but no folder {split!r}."
-            f"{nearest(split, layout.splits)}{_hint(split, layout)}"
+            f"{nearest(split, layout.splits, listing=False)}{_hint(split, layout, directory)}"
         )
     return layout.splits[split].require()
 
 
-def _hint(split: str, layout: Layout) -> str:
-    """Returns how to name the training or validation split, if the folder has one under another name."""
+def _hint(split: str, layout: Layout, directory: Path) -> str:
+    """Returns what to do about a missing training or validation split."""
     if split not in ("train", "val"):
         return ""
     other = next((name for name in layout.splits if name.lower().startswith(split)), None)
-    return f" Give --config.data.{split}_split={other}." if other is not None else ""
-
-
-def unread_lists(directory: Path) -> list[str]:
-    """Returns the names of files such as train.txt, which list the images of a split and are not read."""
-    files = sorted(
-        p for p in directory.iterdir() if p.suffix.lower() in (".txt", ".csv", ".json", ".lst") and p.is_file()
+    if other is not None:
+        return f" Give --config.data.{split}_split={other}."
+    inner = next(iter(layout.splits.values())).images.parent == directory / "images"
+    names = ", ".join(layout.splits)
+    return (
+        " Sort the images and masks of this split into a folder of that name, or name the split with "
+        f"data.{split}_split"
+        + (f"; if they are no splits, give the folders {names} in images/ and masks/ other names." if inner else ".")
     )
-    return [p.name for p in files if _is_split_name(p.stem)]
 
 
-def _holds_parts(folder: Path) -> bool:
+def holds_parts(folder: Path) -> bool:
+    """Returns whether a folder has images/ or masks/."""
     return (folder / "images").is_dir() or (folder / "masks").is_dir()
 
 
-def _is_split_name(name: str) -> bool:
+def is_split_name(name: str) -> bool:
+    """Returns whether a folder of this name inside images/ is a split."""
     return _SPLIT_NAME.fullmatch(name) is not None
 
 
 def _inner_splits(whole: Folders) -> list[str]:
     """Returns the splits that images/ and masks/ are divided into; [] if no sub-folder has the name of a split.
 
+    A folder train/ without one for validation or test is no division: it may hold pictures of trains.
+
     Raises:
         DataError: if only some of the images or masks are in such sub-folders.
     """
     found = {folder: sub_folders(folder) for folder in whole if folder.is_dir()}
-    splits = sorted({name for names in found.values() for name in names if _is_split_name(name)})
+    splits = sorted({name for names in found.values() for name in names if is_split_name(name)})
     if not splits:
         return []
+    if all(name.lower().startswith("train") for name in splits):
+        note(
+            f"{whole.images} has {', '.join(splits)}, but no folder of a validation or test split: all of its images "
+            "are divided into train and val."
+        )
+        return []
     for folder, names in found.items():
-        strange = [f"the folder {name}" for name in names if not _is_split_name(name)]
+        strange = [f"the folder {name}" for name in names if not is_split_name(name)]
         strange += [path.name for path in list_images(folder, recursive=False).files[:1]]
         if strange or not names:
             holds = f"{folder} also holds {', '.join(strange)}" if strange else f"{folder} has no such folder"

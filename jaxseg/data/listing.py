@@ -11,7 +11,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """The suffixes of files that count as images, in lower or upper case."""
 
 # Folders that archives and file servers add, and that no file browser shows.
-_ADDED = ("__MACOSX", "@eaDir")
+_ADDED = ("__MACOSX", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN")
 
 
 class Listing(NamedTuple):
@@ -27,7 +27,7 @@ def is_hidden(name: str) -> bool:
 
 
 def list_images(
-    folder: Path, *, recursive: bool = True, follow: bool = True, suffixes: Sequence[str] = SUFFIXES
+    folder: Path, *, recursive: bool = True, former: bool = False, suffixes: Sequence[str] = SUFFIXES
 ) -> Listing:
     """Returns the image files of a folder that are not hidden.
 
@@ -36,16 +36,19 @@ def list_images(
     Args:
         folder: the folder.
         recursive: also list the sub-folders that are not hidden.
-        follow: enter sub-folders that are links.
+        former: enter hidden sub-folders and no links to folders, as before 0.2.
         suffixes: the suffixes of images, in lower case.
     """
     files: list[Path] = []
     problems: list[str] = []
 
+    def counts(entry: os.DirEntry) -> bool:
+        return not is_hidden(entry.name) or (former and entry.is_dir())
+
     def visit(directory: Path, above: tuple[tuple[int, int], ...]) -> None:
         try:
             with os.scandir(directory) as entries:
-                visible = sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: e.name)
+                visible = sorted((e for e in entries if counts(e)), key=lambda e: e.name)
             status = os.stat(directory)
         except OSError as error:
             problems.append(f"The folder {directory} cannot be read: {error.strerror or error}.")
@@ -55,11 +58,11 @@ def list_images(
             return
         for entry in visible:
             path = directory / entry.name
-            if leads_nowhere(path):
+            if entry.is_symlink() and leads_nowhere(path):
                 if path.suffix.lower() in (*suffixes, ""):
                     problems.append(f"{path} is a link to {os.readlink(path)}, which does not exist.")
             elif entry.is_dir():
-                if recursive and (follow or not entry.is_symlink()):
+                if recursive and not (former and entry.is_symlink()):
                     visit(path, (*above, here))
             elif entry.is_file() and path.suffix.lower() in suffixes:
                 files.append(path)
@@ -81,7 +84,8 @@ def leads_nowhere(path: Path) -> bool:
 
 def sub_folders(folder: Path) -> list[str]:
     """Returns the names of the sub-folders of a folder that are not hidden, sorted."""
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if not is_hidden(e.name) and e.is_dir())
 
 
 def name_in(folder: Path, path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -39,17 +39,46 @@ def lossy(image: Image.Image) -> str:
     if image.format in _JPEG_FORMATS:
         return _JPEG_FORMATS[image.format]
     file = getattr(image, "fp", None)
-    if image.format == "WEBP" and file is not None:
+    if image.format in _LOSSY_OR_NOT and file is not None:
+        name, is_lossy = _LOSSY_OR_NOT[image.format]
         place = file.tell()
-        file.seek(0)
-        start = file.read(65536)
-        file.seek(place)
-        return "lossy WebP" if b"VP8 " in start and b"VP8L" not in start else ""
+        try:
+            return name if is_lossy(file) else ""
+        finally:
+            file.seek(place)
     if image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})
         compression = tags[_TIFF_COMPRESSION] if _TIFF_COMPRESSION in tags else 1
         return "JPEG" if compression in (6, 7) else "lossy WebP" if compression == 50001 else ""
     return ""
+
+
+def _is_lossy_webp(file: IO[bytes]) -> bool:
+    """Returns whether the first picture in a file of the form RIFF is of the lossy kind (chunk "VP8 ")."""
+    place = 12  # after "RIFF", the size and "WEBP"
+    while True:
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8 or head[:4] in (b"VP8 ", b"VP8L"):
+            return head[:4] == b"VP8 "
+        size = int.from_bytes(head[4:], "little")
+        place += 24 if head[:4] == b"ANMF" else 8 + size + size % 2  # a frame holds chunks of its own
+
+
+def _is_lossy_jpeg_2000(file: IO[bytes]) -> bool:
+    """Returns whether the wavelet of a JPEG 2000 file, in its segment COD, cannot be reversed (the 9-7 wavelet)."""
+    file.seek(0)
+    start = file.read(65536)
+    place = start.find(b"\xff\x52")
+    return start[place + 13 : place + 14] == b"\0" if place >= 0 else True
+
+
+_LOSSY_OR_NOT = {"WEBP": ("lossy WebP", _is_lossy_webp), "JPEG2000": ("lossy JPEG 2000", _is_lossy_jpeg_2000)}
+
+
+def what_it_changes(compression: str, changed: str = "values") -> str:
+    """Returns the sentence about a compression that `lossy` has named."""
+    return f"{compression[0].upper()}{compression[1:]} changes {changed}: masks must be PNG."
 
 
 def stored_form(image: Image.Image) -> str:
@@ -95,7 +124,7 @@ def decode_colors(path: str | Path, colors: np.ndarray, palette: Palette | None,
     found = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
     strange = np.unique(codes[known[found] != codes])
     if strange.size:
-        why = f" {compression} changes colours: masks must be PNG." if compression else palette.remedy
+        why = f" {what_it_changes(compression, 'colours')}" if compression else palette.remedy
         raise DataError(f"{path} holds colours that {palette.origin} lacks: {_show_codes(strange)}.{why}")
     values = np.array(palette.values)
     return values.astype(np.uint8 if values.max() < 256 else np.uint16)[found]

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxseg.data.images import read_header
-from jaxseg.data.layout import Folders
+from jaxseg.data.layout import Folders, Layout
 from jaxseg.data.listing import SUFFIXES, list_images, name_in
+from jaxseg.data.notes import note
 from jaxseg.errors import DataError
 
 
@@ -27,13 +28,16 @@ def match(folders: Folders, *, former: bool = False) -> tuple[list[Pair], list[s
     problems += more
     if not images and not masks and not problems:
         return [], [f"{folders.images.parent} has no images: no {', '.join(SUFFIXES)} file in images/ and masks/."]
-    problems += [_no_mask(images[n], folders.masks, n) for n in images if n not in masks]
-    problems += [
-        f"The mask {masks[n]} has no image {folders.images / n}.*.{_beside(folders.images, n)}"
-        for n in masks
-        if n not in images
-    ]
     pairs = [Pair(n, images[n], masks[n]) for n in images if n in masks]
+    if len(pairs) < max(len(images), len(masks)):
+        in_images, in_masks = _Neighbours(folders.images), _Neighbours(folders.masks)
+        problems += [_no_mask(images[n], folders.masks / n, in_masks.instead_of(n)) for n in images if n not in masks]
+        problems += [
+            f"The mask {masks[n]} has no image {folders.images / n}.*.{in_images.instead_of(n)}"
+            for n in masks
+            if n not in images
+        ]
+    pairs = _once(pairs, folders.images)
     if former:
         pairs = [p._replace(name=p.image.relative_to(folders.images).with_suffix("").as_posix()) for p in pairs]
     return pairs, problems
@@ -54,9 +58,46 @@ def without_masks(folder: Path) -> tuple[list[Pair], list[str]]:
     return [Pair(f"{folder.name}/{name}", path, None) for name, path in files.items()], problems
 
 
+def require_others(without: list[Pair], layout: Layout, directory: Path) -> None:
+    """Raises DataError if images without masks are among those with masks, of which some are for validation."""
+    parts = [*layout.splits.values(), *([layout.undivided] if layout.undivided is not None else [])]
+    labelled = [part.images.resolve() for part in parts if part.exist]
+    for pair in without:
+        folder = pair.image.parent.resolve()
+        if any(folder.is_relative_to(images) for images in labelled):
+            raise DataError(
+                f"data.unlabelled gives the image {pair.image}, which {directory} has with a mask; give a folder of "
+                "other images, so that no validation image is trained on."
+            )
+
+
+def _once(pairs: list[Pair], images: Path) -> list[Pair]:
+    """Returns the pairs without those that a link to a folder gives a second time, under another name.
+
+    One of two such pairs could be held out while the other is trained on.
+    """
+    folders = {file.parent for pair in pairs for file in (pair.image, pair.mask) if file is not None}
+    real = {folder: folder.resolve() for folder in folders}
+    if len(set(real.values())) == len(real):
+        return pairs
+    kept: dict[tuple[Path, ...], Pair] = {}
+    for pair in sorted(pairs, key=lambda p: _links(p.image, images)):
+        files = tuple(real[file.parent] / file.name for file in (pair.image, pair.mask) if file is not None)
+        kept.setdefault(files, pair)
+    once = set(kept.values())
+    if len(once) < len(pairs):
+        note(f"{len(pairs) - len(once)} images in {images} are there twice, by links to folders; each is read once.")
+    return [pair for pair in pairs if pair in once]
+
+
+def _links(file: Path, root: Path) -> int:
+    """Returns how many of the folders between `root` and a file are links."""
+    return sum((root / folder).is_symlink() for folder in file.relative_to(root).parents if folder.name)
+
+
 def _by_name(folder: Path, former: bool) -> tuple[dict[str, Path], list[str]]:
     """Returns {name without suffix: file}, sorted, and a sentence for each name that two files share."""
-    listing = list_images(folder, follow=not former)
+    listing = list_images(folder, former=former)
     files: dict[str, Path] = {}
     problems = listing.problems
     for path in listing.files:
@@ -67,25 +108,38 @@ def _by_name(folder: Path, former: bool) -> tuple[dict[str, Path], list[str]]:
     return files, problems
 
 
-def _no_mask(image: Path, masks: Path, name: str) -> str:
-    """Returns the sentence for an image without a mask, which says too if the image itself cannot be read."""
-    sentence = f"The image {image} has no mask {masks / name}.*"
+def _no_mask(image: Path, mask: Path, instead: str) -> str:
+    """Returns the sentence for an image without `mask`, which says too if the image itself cannot be read."""
+    sentence = f"The image {image} has no mask {mask}.*"
     try:
         read_header(image)
     except DataError as error:
         return f"{sentence}, and {error}"
-    return f"{sentence}.{_beside(masks, name)}"
+    return f"{sentence}.{instead}"
 
 
-def _beside(folder: Path, name: str) -> str:
-    """Returns what there is in place of a missing file: one of a type that is not read, or of other capital letters."""
-    wanted = folder / name
-    if not wanted.parent.is_dir():
+class _Neighbours:
+    """Finds what there is in place of a missing file; it lists each folder once, since many files may be missing."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._listed: dict[Path, dict[str, list[Path]]] = {}
+
+    def instead_of(self, name: str) -> str:
+        """Returns a sentence about a file of a type that is not read, or of other capital letters; "" for neither."""
+        for path in self._of_any_case(name):
+            same = name_in(self._folder, path) == name
+            if same and path.suffix.lower() not in SUFFIXES and path.is_file():
+                return f" {path} is there, but files of this type are not read: save it as PNG."
+            if not same and path.suffix.lower() in SUFFIXES:
+                return f" {path} is there, but its name differs in capital letters."
         return ""
-    for path in sorted(wanted.parent.iterdir()):
-        same = name_in(folder, path)
-        if same == name and path.suffix.lower() not in SUFFIXES and path.is_file():
-            return f" {path} is there, but files of this type are not read: save it as PNG."
-        if same != name and same.casefold() == name.casefold() and path.suffix.lower() in SUFFIXES:
-            return f" {path} is there, but its name differs in capital letters."
-    return ""
+
+    def _of_any_case(self, name: str) -> list[Path]:
+        parent = (self._folder / name).parent
+        if parent not in self._listed:
+            by_name = self._listed[parent] = {}
+            for path in sorted(parent.iterdir()) if parent.is_dir() else ():
+                by_name.setdefault(name_in(self._folder, path).casefold(), []).append(path)
+        found = self._listed[parent]
+        return found[name.casefold()] if name.casefold() in found else []

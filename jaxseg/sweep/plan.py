@@ -149,7 +149,7 @@ class Plan(NamedTuple):
             update(config, **self.variants[variant])
             command.parse_overrides(config, self.overrides)
             update(config, seed=seed)
-            validate(config)
+            validate(config, trained=True)  # `train` validates what it starts
         except ConfigError as error:
             raise ConfigError(f"Variant {variant!r} of {self.experiment}: {error}") from error
         return config

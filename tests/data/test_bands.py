@@ -2,13 +2,12 @@
 
 import builtins
 import os
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.png import write_png
 from PIL import Image
 
 from jaxseg.data.bands import upright
@@ -20,16 +19,6 @@ pytest.importorskip("imagecodecs")
 
 BYTES = np.random.default_rng(0).integers(0, 256, (3, 5, 4)).astype(np.uint8)
 WORDS = np.random.default_rng(1).integers(0, 65536, (3, 5, 4)).astype(np.uint16)
-
-
-def write_png(path: Path, array: np.ndarray, kind: int, extra: tuple[tuple[bytes, bytes], ...] = ()) -> Path:
-    """Writes u16[h,w,c] as a PNG file of 16 bits; `kind` is the colour type of the format."""
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, kind, 0, 0, 0)
-    chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    return path
 
 
 def write_tiff(path: Path, array: np.ndarray, **options: Any) -> Path:

@@ -534,6 +534,11 @@ def test_file_that_is_no_image(tmp_path):
         ('{"classes": ["a"], "ignore": 255}', r"has the unknown key 'ignore'\. Did you mean 'ignore_index'"),
         ('{"classes": ["a"], "void": 0}', "has the unknown key 'void'"),
         ('{"classes": [{"name": "a", "rgb": [0, 0, 0]}]}', "has the unknown key 'rgb'"),
+        ('{"classes": [{"name": "a", "rgb": "0, 0, 128"}]}', "has the unknown key 'rgb'"),
+        ('{"classes": [{"name": "a", "web": "#FF00aa"}]}', "has the unknown key 'web'"),
+        ('{"classes": [{"name": "a", "value": "7"}]}', "has the unknown key 'value'"),
+        ('{"classes": ["a"], "remap": {"0": "a"}}', "has the unknown key 'remap'"),
+        ('{"classes": ["a"], "values": {"a": 0, "b": 7}}', "has the unknown key 'values'"),
         ('{"classes": ["a"], "classes": ["b"]}', "the key 'classes' occurs twice"),
         ('{"classes": [{"name": 7}]}', "has the name 7; a text was expected"),
         ('{"classes": [{"name": " "}]}', "has the name ' '; a text was expected"),
@@ -560,11 +565,26 @@ def test_wrong_classes_file(tmp_path, text, message):
 def test_keys_of_classes_file_that_mean_nothing_here_are_named(tmp_path, caplog):
     notes.note.cache_clear()
     make_folder(tmp_path)
-    content = '{"source": "mine", "classes": [{"name": "a", "share": 0.2}, {"name": "b", "share": 0.8}, "c"]}'
-    (tmp_path / "classes.json").write_text(content)
+    content = {
+        "source": "mine",
+        "classes": [{"name": "a", "share": 0.2}, {"name": "b", "share": 0.8}, "c"],
+        "info": {"year": 2017, "by": "me"},
+    }
+    (tmp_path / "classes.json").write_text(json.dumps(content))
     assert everything(tmp_path).info.classes == ("a", "b", "c")
     assert caplog.text.count("classes.json has the key 'share', which is not used") == 1
     assert "has the key 'source', which is not used" in caplog.text
+    assert "has the key 'info', which is not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names, noted", [(("2: a", "0: b", "1: c"), 1), (("0 a", "1 b", "2 c"), 0), (("1a", "2b", "c"), 0)]
+)
+def test_numbers_in_names_that_are_no_indices_are_named(tmp_path, caplog, names, noted):
+    make_folder(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": names}))
+    assert everything(tmp_path).info.classes == names
+    assert caplog.text.count("start with numbers, such as '2: a', which are not read") == noted
 
 
 def test_classes_file_of_an_editor_on_windows(tmp_path):

@@ -61,9 +61,35 @@ def test_lists_of_splits_that_are_not_read_are_named(tmp_path, caplog):
         (tmp_path / name).write_text("a")
     assert "holds train.txt, val.txt, which are not read" in FolderSource(tmp_path, "train").remarks[0]
     assert "train.txt" in caplog.text
-    add(tmp_path / "split", "train")
+    add(add(tmp_path / "split", "train"), "val")
     (tmp_path / "split" / "train.txt").write_text("a")
     assert FolderSource(tmp_path / "split", "train").remarks == ()
+
+
+def test_one_folder_named_train_is_divided_as_before(tmp_path):
+    add(tmp_path, "train", "abcdefgh")
+    parts = [names(FolderSource(tmp_path, split, val_fraction=0.3)) for split in ("train", "val")]
+    assert sorted(parts[0] + parts[1]) == [f"train/{n}" for n in "abcdefgh"] and all(parts)
+    add(add(tmp_path, "boat", "z"), "training")
+    assert len(FolderSource(tmp_path, "train", val_fraction=0.0)) == 11
+    add(tmp_path, "test")
+    with pytest.raises(DataError, match="also holds the folder boat"):
+        FolderSource(tmp_path, "train")
+
+
+def test_a_missing_split_says_what_to_do(tmp_path):
+    add(add(tmp_path / "in", "test1"), "test2")
+    with pytest.raises(DataError, match=r"data\.train_split; if they are no splits, give the folders test1, test2 in"):
+        FolderSource(tmp_path / "in", "train")
+    add(add(tmp_path / "out", "train", inside=False), "more", inside=False)
+    with pytest.raises(DataError, match=r"no folder 'val'\. Sort .* into a folder of that name.*data\.val_split\.$"):
+        FolderSource(tmp_path / "out", "val")
+    shutil.rmtree(tmp_path / "in" / "masks")
+    with pytest.raises(DataError, match=r"/in has no folder 'masks'"):
+        FolderSource(tmp_path / "in", "test1")
+    os.symlink("/unmounted", tmp_path / "in" / "masks")
+    with pytest.raises(DataError, match=r"/in/masks is a link to /unmounted, which does not exist"):
+        FolderSource(tmp_path / "in", "test1")
 
 
 def test_sub_folders_inside_a_split_are_part_of_the_name(tmp_path):
@@ -179,3 +205,22 @@ def test_linked_sub_folders_are_read_once(tmp_path):
 
     assert names(everything()) == ["a", "b", "more/x", "more/y", "more/z"]
     assert names(everything(division="former")) == ["a", "b"]
+
+
+def test_images_that_a_link_gives_twice_are_read_once(tmp_path):
+    """Else one of the two names could be held out, and the same image trained on under the other."""
+    root = add(tmp_path, "2024")
+    for part in ("images", "masks"):
+        os.symlink(root / part / "2024", root / part / "1-latest")
+    source = FolderSource(root, "train", val_fraction=0.0)
+    assert names(source) == ["2024/a", "2024/b"] and source.problems == ()
+    (root / "masks" / "1-latest").unlink()  # the same images with other masks are other examples
+    shutil.copytree(root / "masks" / "2024", root / "masks" / "1-latest")
+    assert len(FolderSource(root, "train", val_fraction=0.0)) == 4
+
+
+def test_former_reads_hidden_folders_as_before(tmp_path):
+    root = add(add(tmp_path, "", "ab"), ".more", "cd")
+    assert names(FolderSource(root, "train", val_fraction=0.0)) == ["a", "b"]
+    former = FolderSource(root, "train", val_fraction=0.0, division="former")
+    assert names(former) == [".more/c", ".more/d", "a", "b"]

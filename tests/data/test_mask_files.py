@@ -6,12 +6,16 @@ import unicodedata
 
 import numpy as np
 import pytest
+from helpers.png import GREY, GREY_AND_ALPHA, write_png
 from PIL import Image
 
 from jaxseg.config import default_config, update
-from jaxseg.data import FolderSource, make_source
+from jaxseg.data import FolderSource, classes, make_source
 from jaxseg.data.datasets.local import pair_folders
 from jaxseg.data.images import read_header, read_mask
+from jaxseg.data.layout import Folders
+from jaxseg.data.masks import Palette
+from jaxseg.data.pairs import match
 from jaxseg.errors import DataError
 from jaxseg.inference.images import find_images
 from jaxseg.types import IGNORE
@@ -125,21 +129,34 @@ def test_greys_and_unused_colours_of_a_palette_say_nothing(tmp_path):
     assert len(source.remarks) == 1 and "the index counts, not the colour" in source.remarks[0]
 
 
+def test_a_palette_of_the_greys_of_other_indices_is_named(tmp_path):
+    """As from a program that makes grey masks of 0 and 2 smaller; 0 and 255 are merely how a mask is shown."""
+    make(tmp_path)
+    save(tmp_path / "masks" / "b.png", indexed(labels(0, 1), [(0, 0, 0), (255, 255, 255)]))
+    assert everything(tmp_path).remarks == ()
+    save(tmp_path / "masks" / "b.png", indexed(labels(0, 1), [(0, 0, 0), (2, 2, 2)]))
+    (remark,) = everything(tmp_path).remarks
+    assert "b.png shows the index 1 in the grey of 2." in remark
+    describe(tmp_path, "x", {"name": "y"}, "z")
+    assert everything(tmp_path).remarks == (remark,)
+
+
 # Lossy content and few bits
 
 
-@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF", "JPEG2000"])
 def test_lossy_content_under_another_name_is_refused(tmp_path, form):
     make(tmp_path, values=(0, 4, 8))
     save(
         tmp_path / "masks" / "b.png",
         labels(0, 4, 8),
         format=form,
-        **({"compression": "jpeg"} if form == "TIFF" else {}),
+        **({"compression": "jpeg"} if form == "TIFF" else {"irreversible": True}),
     )
-    name = "lossy WebP" if form == "WEBP" else "JPEG"
+    name = {"WEBP": "lossy WebP", "JPEG2000": "lossy JPEG 2000"}.get(form, "JPEG")
     with pytest.raises(
-        DataError, match=rf"The mask .*b\.png is a {name} file\. {name} changes values: masks must be PNG"
+        DataError,
+        match=rf"The mask .*b\.png is a {name} file\. {name[0].upper()}{name[1:]} changes values: masks must be PNG",
     ):
         everything(tmp_path)
     describe(tmp_path, "x", {"name": "y"}, "z")
@@ -150,37 +167,32 @@ def test_lossy_content_under_another_name_is_refused(tmp_path, form):
 def test_lossless_webp_and_tiff_are_accepted(tmp_path):
     save(tmp_path / "m.webp", np.array(RGB, np.uint8)[labels(0, 1, 2)], lossless=True)
     save(tmp_path / "m.tif", labels(0, 1, 2), compression="tiff_lzw")
-    assert read_header(tmp_path / "m.webp").lossy == read_header(tmp_path / "m.tif").lossy == ""
+    save(tmp_path / "m.jp2", labels(0, 1, 2))
+    for ending in ("webp", "tif", "jp2"):
+        assert read_header(tmp_path / f"m.{ending}").lossy == ""
+        if ending != "tif":
+            np.testing.assert_array_equal(read_mask(tmp_path / f"m.{ending}", Palette(RGB, (0, 1, 2))), labels(0, 1, 2))
 
 
-def png_of_bits(path, values, bits):
-    """Writes a grey PNG with `bits` bits a pixel; the width must fill whole bytes."""
-    import struct
-    import zlib
-
-    h, w = values.shape
-    packed = values.reshape(h, -1, 8 // bits).astype(np.uint8) @ (1 << np.arange(8 - bits, -1, -bits)).astype(np.uint8)
-    raw = b"".join(b"\0" + row.astype(np.uint8).tobytes() for row in packed)
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", w, h, bits, 0, 0, 0, 0)), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
-    data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+def test_lossy_webp_behind_a_long_alpha_channel(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 4), np.uint8)
+    save(tmp_path / "m.webp", noise)
+    assert (tmp_path / "m.webp").read_bytes().find(b"VP8 ") > 65536
+    assert read_header(tmp_path / "m.webp").lossy == "lossy WebP"
+    save(tmp_path / "m.webp", noise, lossless=True)
+    assert read_header(tmp_path / "m.webp").lossy == ""
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_masks_of_few_bits_give_the_stored_values(tmp_path, bits):
     values = labels(*range(2**bits), size=(4, 16))
-    png_of_bits(tmp_path / "m.png", values, bits)
+    write_png(tmp_path / "m.png", values[..., None], GREY, bits=bits)
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), values)
 
 
 def test_a_mask_whose_sixteen_bits_would_be_halved_is_refused(tmp_path):
-    import struct
-    import zlib
-
-    raw = b"".join(b"\0" + np.array([[1, 65535]] * 4, ">u2").tobytes() for _ in range(3))
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 3, 16, 4, 0, 0, 0)), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
-    data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
-    (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    values = np.resize(np.array([1, 65535], np.uint16), (3, 4, 2))
+    write_png(tmp_path / "m.png", values, GREY_AND_ALPHA)
     with pytest.raises(DataError, match="holds 2 bands of 16 bits, of which Pillow drops a part"):
         read_mask(tmp_path / "m.png")
 
@@ -265,3 +277,38 @@ def test_names_in_two_forms_of_unicode_match(tmp_path):
     save(root / "masks" / f"{composed}.png", labels(0, 1, 2))
     with pytest.raises(DataError, match="have the same name up to the suffix"):
         everything(root)
+
+
+def test_many_missing_masks_are_explained_quickly(tmp_path, monkeypatch):
+    """The folder of masks is listed a fixed number of times, and not once for each image."""
+    root = make(tmp_path, [f"{i:02d}" for i in range(30)])
+    for mask in (root / "masks").iterdir():
+        mask.rename(mask.with_suffix(".npy"))
+    listed = []
+    original = type(root).iterdir
+    monkeypatch.setattr(type(root), "iterdir", lambda self: (listed.append(self), original(self))[1])
+    _, problems = match(Folders(root / "images", root / "masks"))
+    assert len(problems) == 30 and all(".npy is there, but files of this type" in p for p in problems)
+    assert len(listed) == 1
+
+
+def test_two_classes_of_classes_json_need_few_masks(tmp_path, monkeypatch):
+    """Whether 255 is the second class shows in all masks only if those of a sample hold nothing but 0 and 255."""
+    root = make(tmp_path, [f"{i:02d}" for i in range(20)], values=(0, 1))
+    describe(root, "a", "b")
+    read = []
+    original = classes.stored_values
+
+    def stored_values(masks, strict):
+        read.append(len(masks))
+        return original(masks, strict)
+
+    monkeypatch.setattr(classes, "stored_values", stored_values)
+    monkeypatch.setattr("jaxseg.data.contents._MOST", 4)
+    np.testing.assert_array_equal(everything(root)[0]["label"], labels(0, 1))
+    assert read == [4]
+    for mask in (root / "masks").iterdir():
+        save(mask, labels(0, 255))
+    np.testing.assert_array_equal(everything(root)[0]["label"], labels(0, 1))
+    save(root / "masks" / "01.png", labels(0, 1, 255))  # not in the sample: 255 is ignored in all
+    np.testing.assert_array_equal(everything(root)[0]["label"], labels(0, 255))

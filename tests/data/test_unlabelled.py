@@ -93,6 +93,14 @@ def test_an_image_without_a_mask_beside_the_others_is_sent_to_the_folder(folder)
         make_source(config_of(folder, **ADVERSARIAL), "train")
 
 
+@pytest.mark.parametrize("name", ["images", ".", "link"])
+def test_images_with_masks_are_refused_as_unlabelled(folder, name):
+    """Else the validation images would be trained on."""
+    (folder / "link").symlink_to(folder / "images")
+    with pytest.raises(DataError, match=r"data\.unlabelled gives the image .*00\.png, which .* has with a mask"):
+        make_source(config_of(folder, data__unlabelled=name, **ADVERSARIAL), "train")
+
+
 def test_a_folder_of_unlabelled_images_that_is_missing_or_empty(folder):
     with pytest.raises(DataError, match=r"There is no folder .*nothing \(data\.unlabelled\)"):
         make_source(config_of(folder, data__unlabelled="nothing", **ADVERSARIAL), "train")
