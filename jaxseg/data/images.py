@@ -53,7 +53,7 @@ class _UnidentifiedError(DataError):
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """Opens an image of one page; turns every error of Pillow into a DataError."""
     try:
-        _set_limit()
+        set_limit()
         # If Pillow opens a file by name it maps the file into memory, and then corrupts rotated TIFF files.
         with open(path, "rb") as file, Image.open(file) as image:
             bands.check_pages(image, path)
@@ -84,7 +84,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _set_limit() -> None:
+def set_limit() -> None:
     """Sets Pillow's limit of pixels to that of the environment; Pillow raises an error at twice its limit."""
     if MAX_PIXELS in os.environ:
         try:
