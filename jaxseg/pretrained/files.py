@@ -68,6 +68,10 @@ def read(path: str | Path) -> WeightsFile:
         WeightsError: if the file does not exist, has no known format, is damaged, or asks to run anything.
     """
     path = expanded(path)
+    if path.is_dir():
+        raise WeightsError(
+            f"The folder {located(path)} holds no file of weights under a name of the Hub; give the file."
+        )
     if not path.is_file():
         raise WeightsError(f"There is no file of weights {located(path)}.")
     notes: list[str] = []
