@@ -58,7 +58,13 @@ def locked(path: str | Path, *, wait: bool = True, note: str = "") -> Iterator[N
             file = path.open("a+", encoding="utf-8")
             with contextlib.ExitStack() as attempt:
                 attempt.enter_context(file)
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                except BlockingIOError:
+                    raise
+                except OSError:  # no locks here: the file means nothing
+                    path.unlink(missing_ok=True)
+                    raise
                 # The process that held the lock before has removed the file that was opened here.
                 if _is_at(file.fileno(), path):
                     stack.push(attempt.pop_all())

@@ -220,3 +220,11 @@ def test_an_overlay_in_rows_is_that_of_the_whole_and_needs_little_memory(monkeyp
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.2 * large.nbytes  # the result itself
+
+
+def test_an_error_in_drawing_is_noted_and_one_in_writing_raised(tmp_path, caplog):
+    with pictures.noting_errors(tmp_path / "a.png"):
+        raise ValueError("\nParseException: Expected end.\n  ^")
+    assert caplog.messages == [f"the picture {tmp_path / 'a.png'} cannot be drawn: ParseException: Expected end."]
+    with pytest.raises(IsADirectoryError), pictures.noting_errors(tmp_path):
+        tmp_path.write_text("")

@@ -160,6 +160,19 @@ def test_the_values_of_the_masks_are_kept_said_and_written(tmp_path, capsys, val
     assert "did not keep the values of the masks" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_outputs_above_the_limit_of_pixels_are_replaced_where_it_is_lifted(workdirs, tmp_path, monkeypatch, capsys):
+    image = save(tmp_path / "a.png", picture(8, 9))
+    monkeypatch.setenv("JAXSEG_MAX_PIXELS", "0")
+    assert run_predict(workdirs["crop"], tmp_path / "out", image) == 0
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    assert run_predict(workdirs["crop"], tmp_path / "out", image) == 0
+    monkeypatch.delenv("JAXSEG_MAX_PIXELS")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    assert run_predict(workdirs["crop"], tmp_path / "out", image) == 1
+    assert "would replace a file" in capsys.readouterr().err
+
+
 def test_masks_are_not_replaced_and_outputs_are(workdirs, tmp_path, capsys):
     image, masks = save(tmp_path / "images/a.png", picture(8, 9)), tmp_path / "masks"
     mask = save(masks / "a.png", picture(8, 9, 1))

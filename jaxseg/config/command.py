@@ -314,9 +314,8 @@ def run_command(function: Callable[[], int]) -> int:
     Returns:
         The exit status: what `function` returns, 1 after an error, 130 after Ctrl-C as in shells.
     """
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # names of classes and files may hold what the console's encoding lacks
+    # Names of classes and files may hold what the console's encoding lacks.
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _notes():
@@ -326,7 +325,7 @@ def run_command(function: Callable[[], int]) -> int:
         return 1
     except OSError as error:  # most likely a full disk
         name, reason = error.filename or "A file", error.strerror or error
-        print(f"error: {name} could not be read or written: {reason}.", file=sys.stderr)
+        print(f"error: {printable(str(name))} could not be read or written: {reason}.", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

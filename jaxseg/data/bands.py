@@ -1,7 +1,7 @@
 """Files that hold more than Pillow gives: 16-bit colour, further bands, several pages.
 
-Pillow drops what its modes cannot hold without a word. Such files are read with tifffile and imagecodecs, which
-`pip install 'jaxseg[images]'` installs, or refused.
+Pillow drops what its modes cannot hold, and reports nothing. Such PNG and TIFF files are read with tifffile and
+imagecodecs, which `pip install 'jaxseg[images]'` installs; all others are refused.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from jaxseg.errors import DataError
 
 _INSTALL = "pip install 'jaxseg[images]' installs a reader for it"
 _SUBFILE, _BITS, _SAMPLES = 254, 258, 277  # tags of TIFF
+_GREY, _RGB = 1, 2  # values of the TIFF tag that says what the bands are (262)
 _UNSPECIFIED, _ASSOCIATED = 0, 1  # extra samples of TIFF: neither, or alpha that the colours are multiplied by
 _PREVIEW = 1 | 4  # bits of _SUBFILE: a smaller copy of another page, or its transparency mask
 _PAGED = ("TIFF", "PNG", "WEBP", "GIF")  # not MPO: cameras add pictures of their own to a JPEG file
@@ -58,7 +59,7 @@ def _is_preview(image: Any, page: int) -> bool:
 
 
 def beyond_mode(image: Image.Image) -> Form | None:
-    """Returns the form of an open TIFF or PNG file if Pillow's mode holds less than the file does; else None."""
+    """Returns the form of an open file if Pillow's mode is known to hold less than the file does; else None."""
     form = stored_form(image)
     depth = 16 if image.mode.startswith("I;") else _DEPTH[image.mode] if image.mode in _DEPTH else 8
     lost = form is not None and (form.bands > len(image.getbands()) or form.bits > depth)
@@ -66,7 +67,7 @@ def beyond_mode(image: Image.Image) -> Form | None:
 
 
 def stored_form(image: Image.Image) -> Form | None:
-    """Returns how an open TIFF or PNG file stores its pixels; None for other formats."""
+    """Returns how an open TIFF, PNG, PPM or JPEG 2000 file stores its pixels; None for other formats."""
     if image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})
         bits = tags[_BITS] if _BITS in tags else (1,)
@@ -78,6 +79,17 @@ def stored_form(image: Image.Image) -> Form | None:
         depth, kind = file.read(2)
         file.seek(place)
         return Form({2: 3, 4: 2, 6: 4}[kind] if kind in (2, 4, 6) else 1, depth)
+    if image.format == "PPM" and image.mode == "RGB":  # Pillow keeps every bit of grey
+        for tile in getattr(image, "tile", ()):
+            decoder, args = tile[0], tile[3]
+            return Form(3, 16 if decoder.startswith("ppm") and args[-1] > 255 else 8)
+    if image.format == "JPEG2000" and file is not None:
+        place = file.tell()
+        file.seek(0)
+        _, box, rest = file.read(256).partition(b"ihdr")  # height and width in 4 bytes each, the bands in 2, the bits
+        file.seek(place)
+        bits = (rest[10] & 127) + 1 if box and len(rest) > 10 else 8
+        return Form(len(image.getbands()), bits)
     return None
 
 
@@ -95,6 +107,8 @@ def read_png(path: str | Path, form: Form, orientation: int) -> np.ndarray:
         ) from error
     try:
         image = imagecodecs.png_decode(Path(path).read_bytes())
+    except MemoryError:
+        raise
     except Exception as error:  # the classes are those of its decoders
         raise _damaged(path, error) from error
     return upright(image if image.ndim == 3 else image[..., None], orientation)
@@ -114,7 +128,7 @@ def read_tiff(path: str | Path, form: Form | None, channels: int) -> np.ndarray:
     """
     with _first_page(path, form) as page:
         image, axes, extra = page.asarray(), page.axes, tuple(page.extrasamples)
-        orientation = page.tags.valueof(274, 1)
+        orientation, meaning = page.tags.valueof(274, 1), page.photometric
     if axes not in ("YX", "YXS", "SYX"):
         raise DataError(f"{path} holds an array with the axes {axes}, where an image [h,w,c] was expected.")
     image = np.moveaxis(image, 0, -1) if axes == "SYX" else image if image.ndim == 3 else image[..., None]
@@ -122,6 +136,8 @@ def read_tiff(path: str | Path, form: Form | None, channels: int) -> np.ndarray:
     alpha = bool(extra) and _UNSPECIFIED not in map(int, extra)
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path} holds {image.dtype} numbers; whole numbers of 8 or 16 bits were expected.")
+    if meaning not in (_GREY, _RGB):
+        raise DataError(f"{path} holds {bands} bands of the kind {meaning.name}; save the image as grey or RGB.")
     if bands > 4 or (bands == 2 and not alpha):
         raise DataError(f"{path} holds {bands} bands; save those that you want to use in a file of 1, 3 or 4.")
     if bands == 4 > channels and not alpha and np.any(image[..., 3] != np.iinfo(image.dtype).max):
@@ -130,6 +146,19 @@ def read_tiff(path: str | Path, form: Form | None, channels: int) -> np.ndarray:
             "the three of the colours in a file of their own."
         )
     return upright(_divided_by_alpha(image) if _ASSOCIATED in map(int, extra) else image, int(orientation))
+
+
+def read_tiff_values(path: str | Path) -> np.ndarray:
+    """Returns the numbers [h,w], upright, of a TIFF file of one band whose type Pillow does not read.
+
+    Raises:
+        DataError: if it is damaged or has several bands, or the reader is not installed.
+    """
+    with _first_page(path, None) as page:
+        values, orientation = page.asarray(), int(page.tags.valueof(274, 1))
+    if values.ndim != 2:
+        raise DataError(f"The mask {path} holds an array with the axes {page.axes}; save it with one band.")
+    return upright(values[..., None], orientation)[..., 0]
 
 
 def _divided_by_alpha(image: np.ndarray) -> np.ndarray:
@@ -164,7 +193,7 @@ def _first_page(path: str | Path, form: Form | None) -> Iterator[Any]:
             if count > 1:
                 raise _too_many(path, count)
             yield pages.first
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # the classes are those of its decoders
         raise _damaged(path, error) from error

@@ -19,6 +19,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.config.command import parse_command_line, run_command
 from jaxseg.data.survey import Report, about_classes, survey
 from jaxseg.errors import printable
+from jaxseg.pictures import noting_errors
 from jaxseg.types import IGNORE
 
 
@@ -112,13 +113,12 @@ def _check(argv: Sequence[str], program: str) -> int:
     drawn = next((report for report in reports if report.images), None)
     if drawn is not None and options.images > 0:
         try:
-            draw(drawn, out, options.images)
-            print(f"Masks over images of {drawn.split}, to look at: {out}")
+            with noting_errors(out):  # what was found wrong is still printed
+                draw(drawn, out, options.images)
+                print(f"Masks over images of {drawn.split}, to look at: {out}")
         except OSError as error:
             print(f"error: --out {out} cannot be written: {error}.", file=sys.stderr)
             return 1
-        except Exception as error:  # whatever a drawing library raises; what was found wrong is still printed
-            print(f"note: the picture {out} cannot be drawn: {error}.", file=sys.stderr)
     remarks = list(dict.fromkeys([*(r for report in reports for r in report.remarks), *about_classes(reports)]))
     if remarks:
         print("To look at:", *map(printable, group(remarks)), sep="\n  ")

@@ -9,7 +9,6 @@ An image and its mask have the same name except for the suffix; sub-folders are 
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -275,7 +274,7 @@ def hold_out(pairs: list[Pair], split: str, fraction: float, *, former: bool = F
     The names whose hash, as a share of the largest, is below `fraction` are held out, so that pairs which are added or
     removed do not move others. `former`: the smallest hashes are held out, exactly `fraction` of the pairs.
     """
-    hashes = {p.name: hashlib.blake2b(os.fsencode(p.name), digest_size=8).digest() for p in pairs}
+    hashes = {p.name: hashlib.blake2b(p.name.encode(errors="surrogateescape"), digest_size=8).digest() for p in pairs}
     ranked = sorted(pairs, key=lambda p: hashes[p.name])
     count = round(len(pairs) * fraction)
     if not former:

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from jaxseg.errors import DataError
 
 MAX_PIXELS = "JAXSEG_MAX_PIXELS"
 """Name of the environment variable that sets the largest number of pixels of an image; 0: no limit."""
+
+# Pillow warns from half its limit on; jaxseg knows the limit alone.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error)
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -49,7 +53,7 @@ class _UnidentifiedError(DataError):
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """Opens an image of one page; turns every error of Pillow into a DataError."""
     try:
-        _set_limit()
+        set_limit()
         # If Pillow opens a file by name it maps the file into memory, and then corrupts rotated TIFF files.
         with open(path, "rb") as file, Image.open(file) as image:
             bands.check_pages(image, path)
@@ -80,7 +84,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _set_limit() -> None:
+def set_limit() -> None:
     """Sets Pillow's limit of pixels to that of the environment; Pillow raises an error at twice its limit."""
     if MAX_PIXELS in os.environ:
         try:
@@ -144,6 +148,10 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
                 exif = image.getexif()
                 orientation = exif[_ORIENTATION] if _ORIENTATION in exif else 1
                 return to_channels(bands.read_png(path, form, orientation), channels)
+            if image.format != "TIFF":
+                raise DataError(
+                    f"{path} holds {form}, of which Pillow keeps 8 bits; save it as a PNG or TIFF file, or with 8 bits."
+                )
     except _UnidentifiedError:
         if not bands.is_tiff(path):
             raise
@@ -162,7 +170,7 @@ def from_pillow(image: Image.Image, channels: int = 3, name: str | Path = "The i
         raise DataError(f"{name} holds {form}, of which Pillow drops a part; give the file itself, as a path.")
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return to_channels(_whole_numbers(name, image)[..., None], channels)
+        return to_channels(_whole_numbers(name, np.array(image), f"mode {image.mode}")[..., None], channels)
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         transparent = image.mode in ("PA", "La", "RGBa") or "transparency" in image.info
         image = image.convert("L" if image.mode == "1" else "RGBA" if transparent else "RGB")
@@ -241,6 +249,16 @@ def read_mask_and_colors(path: str | Path, palette: Palette | None = None, *, ke
         DataError: if the file is missing or damaged; if it holds colours and there is no palette, or a colour that is
             not in the palette; if its values are not whole numbers from 0 to 65535.
     """
+    try:
+        return _read_mask(path, palette, keep_indices)
+    except _UnidentifiedError:
+        if not bands.is_tiff(path):
+            raise
+        values = bands.read_tiff_values(path)
+        return Mask(_whole_numbers(path, values, str(values.dtype)), ())
+
+
+def _read_mask(path: str | Path, palette: Palette | None, keep_indices: bool) -> Mask:
     with _opened(path) as image:
         more = bands.beyond_mode(image)
         if more is not None:
@@ -254,17 +272,16 @@ def read_mask_and_colors(path: str | Path, palette: Palette | None = None, *, ke
         if image.mode in ("LA", "PA"):
             return Mask(np.array(image)[..., 0], ())
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            return Mask(_whole_numbers(path, image), ())
+            return Mask(_whole_numbers(path, np.array(image), f"mode {image.mode}"), ())
         colors = np.array(image.convert("RGB"))
     return Mask(masks.decode_colors(path, colors, palette, compression), ())
 
 
-def _whole_numbers(path: str | Path, image: Image.Image) -> np.ndarray:
-    """Returns u16[h,w] of a file with 16 or more bits per pixel."""
-    values = np.array(image)
+def _whole_numbers(path: str | Path, values: np.ndarray, form: str) -> np.ndarray:
+    """Returns u16[h,w] of the values of a file with 16 or more bits per pixel; `form` is used in the error message."""
     if values.dtype != np.uint16 and not np.all((values >= 0) & (values <= 65535) & (values == np.floor(values))):
         raise DataError(
-            f"{path} holds numbers from {values.min()} to {values.max()} (mode {image.mode}); "
+            f"{path} holds numbers from {values.min()} to {values.max()} ({form}); "
             "whole numbers of 8 or 16 bits were expected."
         )
     return values.astype(np.uint16)

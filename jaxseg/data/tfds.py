@@ -8,7 +8,6 @@ import functools
 import hashlib
 import importlib
 import io
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -225,5 +224,6 @@ def _digest(files: Iterable[Path], folder: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()
-        digest.update(os.fsencode(f"{file.relative_to(folder)}|{status.st_size}|{status.st_mtime_ns}\n"))
+        line = f"{file.relative_to(folder)}|{status.st_size}|{status.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:12]

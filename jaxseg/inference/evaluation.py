@@ -1,7 +1,6 @@
 """Scoring a split of the data with a trained run: the numbers, their table, and the files that keep them."""
 
 import functools
-import logging
 import math
 import re
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from jaxseg.run.load import Run
 from jaxseg.run.provenance import package_versions
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_or_refuse
 from jaxseg.state import count_parameters
-
-_LOG = logging.getLogger(__name__)
 
 Boundary: TypeAlias = Annotated[
     float | bool | None,
@@ -133,12 +130,11 @@ class Evaluation:
         if jax.process_index() == 0:
             write_or_refuse(files["scores"], self.to_dict())
             try:
-                pictures.confusion_picture(self.confusion, self.run.classes, picture)
-                files["confusion"] = picture
+                with pictures.noting_errors(picture):
+                    pictures.confusion_picture(self.confusion, self.run.classes, picture)
+                    files["confusion"] = picture
             except OSError as error:
                 raise ConfigError(f"{picture} cannot be written: {error.strerror or error}.") from error
-            except Exception as error:  # whatever a drawing library raises
-                _LOG.warning("the picture %s cannot be drawn: %s.", picture, str(error).rstrip("."))
         return files
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from jaxseg import pictures
 from jaxseg.arguments import expanded, located
-from jaxseg.data.images import read_image
+from jaxseg.data.images import read_image, set_limit
 from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
 from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, printable
 from jaxseg.files import write_atomically
@@ -116,11 +116,12 @@ def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, str]:
 
 def _is_output(file: Path) -> bool:
     """Whether `_write_outputs` has written a file; an earlier version left no mark in it, but an overlay beside it."""
+    set_limit()
     try:
         with Image.open(file) as image:
             if "Software" in image.info and image.info["Software"] == _MARK:
                 return True
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
     return file.with_name(f"{file.stem}-overlay.png").is_file()
 

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -143,13 +144,16 @@ def describe(totals: summary.Totals, products: int, size: tuple[int, ...], batch
         size: height and width of the image.
         batch: images in a batch.
     """
+    training = f"{totals.training_bytes / 2**30:.2f} GiB in training with Adam (float32; XLA's fusion needs less)"
+    if math.isnan(totals.training_bytes):
+        training = "no training: a batch norm would have a single value a channel; give a larger --size or --batch"
     return (
         f"parameters: {totals.parameters:,} (and {totals.statistics:,} running statistics)\n"
         f"GFLOPs for an image of {size[0]} x {size[1]}: {products / 1e9:.3f} in the table, which counts convolutions "
         f"and matrix products, padding included; {totals.flops / 1e9:.3f} by XLA, which counts every operation "
         "except those on padding\n"
         f"memory, estimated, with batches of {batch}: {totals.inference_bytes / 2**30:.2f} GiB in evaluation, "
-        f"{totals.training_bytes / 2**30:.2f} GiB in training with Adam (float32; XLA's fusion needs less)"
+        + training
     )
 
 

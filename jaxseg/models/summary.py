@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend.core import Var
 
+from jaxseg.errors import ArgumentError
+
 
 class Row(NamedTuple):
     """One module, together with the modules inside it.
@@ -40,14 +42,14 @@ class Totals(NamedTuple):
             (norms, activations and resizing too), except those on zeros of padding.
         inference_bytes: of the parameters, and of the intermediate results of a batch in evaluation at their peak.
         training_bytes: of the parameters, gradients and two moments, and of the results of a batch that are kept for
-            the backward pass.
+            the backward pass; NaN where batch norm refuses to train, on a single value a channel.
     """
 
     parameters: int
     statistics: int
     flops: int
     inference_bytes: int
-    training_bytes: int
+    training_bytes: float
 
 
 def modules(model: nn.Module, size: tuple[int, ...], channels: int = 3) -> list[Row]:
@@ -102,18 +104,22 @@ def totals(model: nn.Module, size: tuple[int, ...], channels: int = 3, batch: in
         return jax.vjp(train, params)[1]
 
     rest = {name: tree for name, tree in variables.items() if name != "params"}
-    kept = jax.make_jaxpr(backward)(variables["params"], rest, images).jaxpr
-    residuals = {v for v in kept.outvars if isinstance(v, Var)} - set(kept.invars)
+    learned, fixed = _bytes(variables["params"]), _bytes(rest)
+    try:
+        kept = jax.make_jaxpr(backward)(variables["params"], rest, images).jaxpr
+        residuals = {v for v in kept.outvars if isinstance(v, Var)} - set(kept.invars)
+        training_bytes = 4 * learned + fixed + _bytes(images) + sum(_size(v.aval) for v in residuals)
+    except ArgumentError:  # evaluation accepts the network; training needs a larger image or batch
+        training_bytes = math.nan
     cost = jax.jit(evaluate).lower(variables, image).cost_analysis()
     assert cost is not None
-    learned, fixed = _bytes(variables["params"]), _bytes(rest)
     program = jax.make_jaxpr(evaluate)(variables, images)
     return Totals(
         parameters=_count(variables["params"]),
         statistics=_count(rest),
         flops=int(cost["flops"]),
         inference_bytes=learned + fixed + peak_bytes(program.jaxpr),
-        training_bytes=4 * learned + fixed + _bytes(images) + sum(_size(v.aval) for v in residuals),
+        training_bytes=training_bytes,
     )
 
 

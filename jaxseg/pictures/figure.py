@@ -1,6 +1,7 @@
 """Shared parts of the matplotlib figures: resolution, short names, and writing PNG files atomically."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
+_LOG = logging.getLogger(__name__)
 
 
 def shorten(text: str, length: int) -> str:
@@ -27,6 +29,18 @@ def plain_text() -> Iterator[None]:
 
     with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
         yield
+
+
+@contextlib.contextmanager
+def noting_errors(path: str | Path) -> Iterator[None]:
+    """Logs an error in drawing the picture `path`, so that it ends no command; an OSError, in writing it, is raised."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # whatever a drawing library raises
+        first = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        _LOG.warning("the picture %s cannot be drawn: %s.", path, first)
 
 
 def save_figure(figure: "Figure", path: str | Path, **options: Any) -> None:

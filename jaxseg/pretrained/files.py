@@ -26,8 +26,9 @@ _KINDS_OF_FILE = {
 }
 # Names under which checkpoints keep the weights, in the order of the search.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "weights", "net", "network")
-# Prefixes that training wrappers put before each name.
-_PREFIXES = ("module.", "_orig_mod.")
+# The prefix that data-parallel training puts before each name.
+_PREFIX = "module."
+_COMPILED = "_orig_mod"  # the part of a name that torch.compile adds, at any depth
 # Type in a safetensors file -> NumPy type; bfloat16, which NumPy lacks, is read as its 16 bits.
 _SAFETENSORS = {
     "F64": "f8",
@@ -67,6 +68,10 @@ def read(path: str | Path) -> WeightsFile:
         WeightsError: if the file does not exist, has no known format, is damaged, or asks to run anything.
     """
     path = expanded(path)
+    if path.is_dir():
+        raise WeightsError(
+            f"The folder {located(path)} holds no file of weights under a name of the Hub; give the file."
+        )
     if not path.is_file():
         raise WeightsError(f"There is no file of weights {located(path)}.")
     notes: list[str] = []
@@ -77,9 +82,13 @@ def read(path: str | Path) -> WeightsFile:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not arrays:
         raise WeightsError(f"{path} holds no arrays.")
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in arrays)), ""):
-        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
-        notes.append(f"took the prefix {prefix!r} off every name")
+    inner = {".".join(part for part in name.split(".") if part != _COMPILED): x for name, x in arrays.items()}
+    if len(inner) == len(arrays) and inner.keys() != arrays.keys():
+        arrays = inner
+        notes.append(f"took {_COMPILED!r} of torch.compile out of the names")
+    while all(name.startswith(_PREFIX) for name in arrays):
+        arrays = {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
+        notes.append(f"took the prefix {_PREFIX!r} off every name")
     return WeightsFile({name: _single(array) for name, array in arrays.items()}, tuple(notes), sha256)
 
 

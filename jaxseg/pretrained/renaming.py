@@ -1,7 +1,8 @@
 """Renames the arrays of a file to our paths: finds the list of rules that knows its names, and the encoder inside."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -10,10 +11,9 @@ from jaxseg.pretrained.rules import Rule, convert, finder
 
 # Prefixes under which foreign networks keep their encoder.
 _ENCODER_PREFIXES = ("encoder.", "backbone.")
-
-
 # Names that training wrappers, such as a LightningModule, give the network inside them.
-_WRAPPERS = ("model.", "net.", "network.", "module.", "_orig_mod.", "backbone.")
+_WRAPPERS = ("model.", "net.", "network.", "module.", "backbone.")
+_MOST_WRAPPERS = 4  # inside one another
 
 
 def is_ours(names: Iterable[str]) -> bool:
@@ -87,7 +87,7 @@ def unwrapped(
 ) -> dict[str, np.ndarray]:
     """Returns the arrays without a prefix that a training wrapper put before their names, if more are known then.
 
-    The prefix is one that wrappers use, or the first part of every name; several are taken off one after another.
+    The prefix is one that wrappers use, or the first part of most names; up to `_MOST_WRAPPERS` are taken off.
 
     Args:
         arrays: {name in the file: array}.
@@ -95,19 +95,31 @@ def unwrapped(
         notes: receives a note for each prefix.
         encoder: whether the rules are relative to the encoder of a network that may be in the file.
     """
-    result = dict(arrays)
-    unknown = _fewest_unknown(result, lists, encoder)
-    while unknown:
-        common = {name.partition(".")[0] for name in result}
-        for prefix in (*_WRAPPERS, *(f"{part}." for part in common if len(common) == 1)):
-            inside = {name.removeprefix(prefix): x for name, x in result.items()}
-            if len(inside) == len(result) and _fewest_unknown(inside, lists, encoder) < unknown:
-                notes.append(f"took the prefix {prefix!r} off {'every name' if len(common) == 1 else 'the names'}")
-                result, unknown = inside, _fewest_unknown(inside, lists, encoder)
-                break
-        else:
+    best: dict[str, np.ndarray] = dict(arrays)
+    off: tuple[str, ...] = ()
+    unknown = _fewest_unknown(best, lists, encoder)
+    stripped: list[tuple[dict[str, np.ndarray], tuple[str, ...]]] = [(best, off)]
+    for _ in range(_MOST_WRAPPERS):
+        if not unknown:
             break
-    return result
+        # A prefix may help only with those that follow it, as model. of the names model.network.conv1.weight.
+        stripped = [(inside, (*before, note)) for outer, before in stripped for inside, note in _without_prefix(outer)]
+        for inside, before in stripped:
+            found = _fewest_unknown(inside, lists, encoder)
+            if found < unknown:
+                best, off, unknown = inside, before, found
+    notes += off
+    return best
+
+
+def _without_prefix(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[dict[str, np.ndarray], str]]:
+    """Yields the arrays without each prefix that wrappers use, or that most of them share, and a note about it."""
+    shared, count = Counter(name.partition(".")[0] for name in arrays).most_common(1)[0]
+    for prefix in dict.fromkeys((*_WRAPPERS, *((f"{shared}.",) if 2 * count > len(arrays) else ()))):
+        inside = {name.removeprefix(prefix): x for name, x in arrays.items()}
+        if len(inside) == len(arrays) and inside.keys() != arrays.keys():
+            every = all(name.startswith(prefix) for name in arrays)
+            yield inside, f"took the prefix {prefix!r} off {'every name' if every else 'the names'}"
 
 
 def _fewest_unknown(names: Iterable[str], lists: Sequence[Sequence[Rule]], encoder: bool) -> int:

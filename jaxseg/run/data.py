@@ -64,7 +64,7 @@ def with_stored_division(config: ConfigDict, workdir: Path) -> ConfigDict:
         return config
     try:
         stored = read_config(expanded(workdir)).data.division
-    except ConfigError:  # `prepare_workdir` reports it
+    except ConfigError:  # `write_config` reports it
         return config
     if stored == default:
         return config

@@ -12,8 +12,10 @@ import jax
 
 from jaxseg.errors import ConfigError
 from jaxseg.files import locked
+from jaxseg.run.snapshot import all_processes
 
 LOCK_FILE = ".training.lock"
+_LOCKED = "locked"  # what process 0 sends to the others, or the text of its error
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
 _logger = logging.getLogger(__name__)
 
@@ -22,15 +24,22 @@ _logger = logging.getLogger(__name__)
 def training_lock(workdir: Path) -> Iterator[None]:
     """Keeps other processes from training in `workdir`, until this body or this process ends; they may read the run.
 
-    With several processes, process 0 holds the lock for all. On a file system without locks there is none; a note
-    says so.
+    With several processes, process 0 holds the lock for all, and every process calls this function. On a file system
+    without locks there is none; a note says so.
 
     Raises:
         ConfigError: if another process trains there; the message has its number and host.
     """
     with contextlib.ExitStack() as stack:
+        answer = _LOCKED
         if jax.process_index() == 0:
-            _lock(workdir, stack)
+            try:
+                _lock(workdir, stack)
+            except ConfigError as error:
+                answer = str(error)
+        answer = all_processes(answer)[0]
+        if answer != _LOCKED:
+            raise ConfigError(answer)
         yield
 
 

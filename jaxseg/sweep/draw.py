@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.files import write_atomically
+from jaxseg.pictures.figure import plain_text
 from jaxseg.run.gradients import draw_layers
 from jaxseg.sweep.statistics import Difference, spread
 
 Log = Sequence[Mapping[str, Any]]
 
 
+@plain_text()
 def curves(
     logs: Mapping[str, Sequence[Log]],
     differences: Mapping[str, Difference],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.files import write_text
+from jaxseg.pictures import noting_errors
 from jaxseg.sweep import draw
 from jaxseg.sweep.plan import Plan, locked, read_plan
 from jaxseg.sweep.results import MUCH, Row, environments, gather, mean_gradients, minutes, step_seconds
@@ -44,21 +45,23 @@ def _write_report(plan: Plan, workdir: Path) -> dict[str, Path]:
     files = {what: workdir / name for what, (name, _) in texts.items()}
     for name, text in texts.values():
         write_text(workdir / name, text)
-    draw.curves(
-        {row.name: [result.log for result in row.results] for row in rows},
-        {row.name: row.difference for row in rows if row.difference is not None},
-        plan.baselines,
-        plan.split,
-        workdir / "plot.png",
-    )
-    files["plot"] = workdir / "plot.png"
+    with noting_errors(workdir / "plot.png"):
+        draw.curves(
+            {row.name: [result.log for result in row.results] for row in rows},
+            {row.name: row.difference for row in rows if row.difference is not None},
+            plan.baselines,
+            plan.split,
+            workdir / "plot.png",
+        )
+        files["plot"] = workdir / "plot.png"
     if any(result.gradients for row in rows for result in row.results):
-        files["gradients"] = workdir / "gradients.png"
         files["gradient norms"] = workdir / "gradients.csv"
         norms = {
             row.name: mean_gradients([result.gradients for result in row.results], row.cost.layers) for row in rows
         }
-        draw.gradients(norms, files["gradients"])
+        with noting_errors(workdir / "gradients.png"):
+            draw.gradients(norms, workdir / "gradients.png")
+            files["gradients"] = workdir / "gradients.png"
         write_text(files["gradient norms"], _gradients_csv(norms, {row.name: row.cost.layers for row in rows}))
     return files
 

@@ -2,6 +2,8 @@
 
 import builtins
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,64 @@ def test_without_the_readers_the_message_says_how_to_get_them(tmp_path: Path, mo
         pytest.raises(DataError, match="of which Pillow drops a part; give the file itself"),
     ):
         from_pillow(image)
+
+
+def test_other_formats_of_sixteen_bit_colour_are_refused(tmp_path: Path) -> None:
+    import imagecodecs
+
+    (tmp_path / "i.ppm").write_bytes(b"P6 5 3 65535\n" + WORDS[..., :3].astype(">u2").tobytes())
+    (tmp_path / "i.jp2").write_bytes(imagecodecs.jpeg2k_encode(WORDS[..., :3].copy(), level=0, codecformat="jp2"))
+    for name in ("i.ppm", "i.jp2"):
+        with pytest.raises(DataError, match="holds 3 bands of 16 bits, of which Pillow keeps 8 bits; save it as a PNG"):
+            read_image(tmp_path / name)
+        Image.fromarray(BYTES[..., :3]).save(tmp_path / name)
+        assert read_image(tmp_path / name).shape == (3, 5, 3)
+    (tmp_path / "i.pgm").write_bytes(b"P5 5 3 65535\n" + WORDS[..., 0].astype(">u2").tobytes())
+    np.testing.assert_array_equal(read_image(tmp_path / "i.pgm", 1), WORDS[..., :1])
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_four_bands_of_inks_are_not_taken_for_colours_and_alpha(tmp_path: Path, channels: int) -> None:
+    path = write_tiff(tmp_path / "i.tif", WORDS, photometric="separated")
+    with pytest.raises(DataError, match=r"i\.tif holds 4 bands of the kind SEPARATED; save the image as grey or RGB"):
+        read_image(path, channels)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.float64, np.int32])
+def test_masks_of_types_that_pillow_does_not_read(tmp_path: Path, dtype: type) -> None:
+    values = np.array([[0, 1, 300], [2, 0, 65535]])
+    path = write_tiff(tmp_path / "m.tif", values.astype(dtype), extratags=[(274, 3, 1, 6, True)])
+    np.testing.assert_array_equal(read_mask(path), np.rot90(values, -1))
+    write_tiff(path, values.astype(dtype) + 1)
+    with pytest.raises(DataError, match=r"m\.tif holds numbers from 1.* to 65536.* \(.*; whole numbers of 8 or 16"):
+        read_mask(path)
+
+
+def test_a_lack_of_memory_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("imagecodecs.png_decode", full)
+    monkeypatch.setattr("tifffile.TiffPage.asarray", full)
+    for path in (
+        write_png(tmp_path / "i.png", WORDS[..., :3], 2),
+        write_tiff(tmp_path / "i.tif", WORDS[..., :3], photometric="rgb"),
+    ):
+        with pytest.raises(MemoryError):
+            read_image(path)
+
+
+def test_a_large_image_within_the_limit_is_no_warning(tmp_path: Path) -> None:
+    Image.new("1", (40, 30)).save(tmp_path / "large.png")
+    program = "import sys; from jaxseg.data.images import read_header; print(read_header(sys.argv[1])[:2])"
+    result = subprocess.run(  # a process of its own, since pytest replaces the filters of warnings
+        [sys.executable, "-c", program, str(tmp_path / "large.png")],
+        env={**os.environ, MAX_PIXELS: "1200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (result.stdout, result.stderr) == ("(30, 40)\n", "")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

@@ -68,19 +68,22 @@ def test_a_small_set_has_at_least_one_image_on_each_side(tmp_path):
     assert [len(FolderSource(tmp_path, s, val_fraction=f)) for f in (0.01, 0.99) for s in ("train", "val")] == [1] * 4
 
 
-def test_images_that_are_added_move_none(tmp_path):
+def test_images_that_are_added_move_none(tmp_path, monkeypatch):
     """The held-out names are those whose hash is below the share, here of 200, of 100 and of 50 names."""
+    monkeypatch.setattr("os.fsencode", lambda name: name.encode("latin-1"))  # the locale has no effect
 
     def digest(name):
         return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
 
-    pairs = [Pair(f"{i:03d}", tmp_path, tmp_path) for i in range(200)]
+    pairs = [Pair(f"\u00e9{i:03d}", tmp_path, tmp_path) for i in range(200)]
     for count in (200, 100, 50):
         val = [p.name for p in hold_out(pairs[:count], "val", 0.1)]
         assert val == [p.name for p in pairs[:count] if digest(p.name) < 0.1] and val
         assert len(hold_out(pairs[:count], "train", 0.1)) == count - len(val)
         former = [p.name for p in hold_out(pairs[:count], "val", 0.1, former=True)]
         assert sorted(former) == sorted(sorted((p.name for p in pairs[:count]), key=digest)[: count // 10])
+    broken = [Pair("\udce9", tmp_path, tmp_path)]  # a byte of a file's name outside UTF-8
+    assert hold_out(broken, "train", 0.0) == broken
 
 
 def test_split_folders_have_one_set_of_classes(tmp_path):

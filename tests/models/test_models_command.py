@@ -140,6 +140,15 @@ def test_the_table_of_a_network_and_of_an_encoder(capsys):
     assert re.search(r"^  stage2 +ConvStage +8 x 8 x 8 ", capsys.readouterr().out, re.MULTILINE)
 
 
+def test_a_batch_that_cannot_train_has_costs_in_evaluation(capsys):
+    command = ["unet", "--encoder", "residual", "--arg", "encoder_args.widths=(4,6,8)", "--arg", "widths=(4,6)"]
+    assert main([*command, "--size", "4x4", "--batch", "1"]) == 0  # 1x1 in the last stage: no variance
+    out = capsys.readouterr().out
+    assert "GiB in evaluation, no training: a batch norm would have a single value" in out
+    assert main([*command, "--size", "4x4", "--batch", "2"]) == 0
+    assert "GiB in training" in capsys.readouterr().out
+
+
 def test_both_counts_of_operations_are_told_apart():
     totals = summary.Totals(7, 0, flops=2_500_000_000, inference_bytes=0, training_bytes=0)
     [line] = [line for line in describe(totals, 3_125_000_000, (33, 48), 8).splitlines() if "GFLOPs" in line]

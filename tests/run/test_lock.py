@@ -1,6 +1,8 @@
 """One process trains in a workdir: the second is refused, and a killed one leaves no lock."""
 
+import contextlib
 import errno
+import fcntl
 import os
 import platform
 import signal
@@ -60,24 +62,29 @@ def test_a_second_process_is_refused_until_the_first_is_killed(
     assert not list(workdir.iterdir())
 
 
-def test_a_lock_goes_with_an_error_and_one_that_waits_gets_the_new_file(tmp_path: Path) -> None:
+def test_a_lock_goes_with_an_error(tmp_path: Path) -> None:
     path = tmp_path / "made" / "lock"
     with pytest.raises(ZeroDivisionError), files.locked(path):
         raise ZeroDivisionError
     assert not path.exists()
-    with files.locked(path):
-        waiting = subprocess.Popen(
-            [sys.executable, "-c", _HOLD, str(path)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert waiting.poll() is None
-    assert waiting.stdout is not None and waiting.stdout.readline() == "held\n"
-    with pytest.raises(BlockingIOError), files.locked(path, wait=False):  # not a second file of that name
+
+
+def test_one_that_waited_for_a_removed_file_locks_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, flock, waited = tmp_path / "lock", fcntl.flock, []
+
+    def removed_while_waiting(file: int, operation: int) -> None:
+        flock(file, operation)
+        if not waited:  # the process that held the lock before removes its file when it ends
+            path.unlink()
+        waited.append(operation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", removed_while_waiting)
+        stack = contextlib.ExitStack()
+        stack.enter_context(files.locked(path))
+    assert len(waited) == 2 and path.exists()
+    with stack, pytest.raises(BlockingIOError), files.locked(path, wait=False):
         pass
-    waiting.communicate("\n")
     assert not path.exists()
 
 
@@ -87,6 +94,18 @@ def test_other_processes_of_a_run_hold_no_lock(tmp_path: Path, monkeypatch: pyte
         with training_lock(tmp_path):
             pass
         assert (tmp_path / LOCK_FILE).exists()
+
+
+def test_all_processes_of_a_run_are_refused_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One alone would leave the others waiting for it."""
+    sent: list[str] = []
+    monkeypatch.setattr("jaxseg.run.lock.all_processes", lambda text: sent.append(text) or [sent[0], text])
+    with files.locked(tmp_path / LOCK_FILE, note="process 7"):
+        for index in (0, 1):
+            monkeypatch.setattr("jax.process_index", lambda index=index: index)
+            with pytest.raises(ConfigError, match=r"Another process \(process 7\) trains"), training_lock(tmp_path):
+                pass
+    assert len(sent) == 2 and sent[0].startswith("Another") and sent[1] == "locked"
 
 
 def test_a_file_system_without_locks_is_noted_and_does_not_stop_the_run(
@@ -99,4 +118,4 @@ def test_a_file_system_without_locks_is_noted_and_does_not_stop_the_run(
     with training_lock(tmp_path):
         pass
     assert "has no locks (No locks available)" in caplog.text
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.iterdir())

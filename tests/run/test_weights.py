@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from jaxseg import build, models, pretrained
 from jaxseg.build import build_parts
 from jaxseg.config import update
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.run import load, snapshot
 from jaxseg.run.weights import find_weights, initial_state, plan_weights
 from jaxseg.train import main
@@ -162,6 +162,8 @@ def test_processes_agree_on_what_they_read(tmp_path, monkeypatch, other, words):
 
 def test_a_folder_as_the_hub_has_it_is_read_as_its_file(tmp_path):
     _, ours = network()
+    with pytest.raises(WeightsError, match=r"^The folder .* holds no file of weights under a name of the Hub"):
+        pretrained.load(ours, str(tmp_path), model="unet")
     (tmp_path / "config.json").write_text('{"architectures": []}')
     config = tiny_config(model__name="unet", model__args=ENCODED, model__weights=str(tmp_path))
     with pytest.raises(
