@@ -67,7 +67,7 @@ def test_the_snippet_that_makes_a_network_runs_as_written(monkeypatch, tmp_path)
 
 def test_the_snippet_that_loads_a_run_runs_as_written(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    make_run(tmp_path / "runs" / "camvid", tiny_config())
+    make_run(tmp_path / "runs" / "mine", tiny_config())
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)).save("street.jpg")
     names = run("import jaxseg\n" + LOAD)
     assert names["result"].classes.shape == (20, 30) and names["result"].classes.dtype == np.uint8
