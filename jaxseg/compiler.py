@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from jaxseg.arguments import expanded
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, first_line
 
 # Options by backend that differ from XLA's defaults because they measured faster; `compile.options` changes them.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -61,8 +61,9 @@ def compiler_options(changes: Mapping[str, Any] | None = None, *, remat: bool = 
         if changes:
             _try(options)
     except Exception as error:  # versions of JAX raise different classes
-        first = str(error).partition("\n")[0].rstrip(".")
-        raise ConfigError(f"compile.options={changes}: XLA on {jax.default_backend()} refuses it: {first}.") from error
+        raise ConfigError(
+            f"compile.options={changes}: XLA on {jax.default_backend()} refuses it: {first_line(error)}."
+        ) from error
     return options
 
 

@@ -84,6 +84,11 @@ def some(names: Iterable[str], limit: int = 20) -> str:
     return (", ".join(names[:limit]) or "nothing") + more
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text without its full stop; the name of its type if it has no text."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
 def printable(text: str) -> str:
     r"""Returns text of a user, such as the name of a file or a class, with what no terminal or picture shows as \x1b.
 

@@ -20,7 +20,7 @@ from jaxseg.arguments import expanded
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
 from jaxseg.config.schema import FREE_FORM, KEYS, Key
 from jaxseg.config.values import default_config, flatten, set_key, validate
-from jaxseg.errors import ConfigError, JaxsegError, is_out_of_memory, nearest, printable
+from jaxseg.errors import ConfigError, JaxsegError, first_line, is_out_of_memory, nearest, printable
 
 _LOG = logging.getLogger(__name__)
 
@@ -121,8 +121,8 @@ def _place(path: Path, error: Exception) -> str:
 
 def _reason(error: Exception) -> str:
     """Returns the type and the first line of an error as one sentence."""
-    first = str(error).partition("\n")[0].rstrip(".")
-    return f"{type(error).__name__}: {first}." if first else f"{type(error).__name__}."
+    first, name = first_line(error), type(error).__name__
+    return f"{name}: {first}." if first != name else f"{name}."
 
 
 def _checked(origin: str, config: AnyConfigDict) -> ConfigDict:
@@ -330,8 +330,10 @@ def run_command(function: Callable[[], int]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        first = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        print(f"error: There is too little memory ({first}); give smaller images or batches.", file=sys.stderr)
+        print(
+            f"error: There is too little memory ({first_line(error)[:200]}); give smaller images or batches.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, first_line
 
 _INSTALL = "pip install 'jaxseg[images]' installs a reader for it"
 _SUBFILE, _BITS, _SAMPLES = 254, 258, 277  # tags of TIFF
@@ -214,5 +214,6 @@ def _too_many(path: str | Path, count: int) -> DataError:
 
 
 def _damaged(path: str | Path, error: Exception) -> DataError:
-    first = str(error).strip().partition("\n")[0].rstrip(".")
-    return DataError(f"{path} cannot be read as an image: it is damaged, cut short or of another type ({first}).")
+    return DataError(
+        f"{path} cannot be read as an image: it is damaged, cut short or of another type ({first_line(error)})."
+    )

@@ -30,6 +30,7 @@ from jaxseg.data.unread import about_unread
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
+_OWN_FOLDER = " Images without masks belong into a folder of their own, which data.unlabelled names."
 _COLOR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
@@ -80,14 +81,11 @@ class FolderSource:
         former = division == "former"
         layout = find_layout(self.directory, former=former)
         folders = choose(layout, split, self.directory)
-        every_pair, problems = match(folders, former=former)
+        every_pair, problems = match(folders, former=former, advice=_OWN_FOLDER if unlabelled else "")
         without, more = without_masks(self.directory / expanded(unlabelled_dir)) if unlabelled_dir else ([], [])
         self.pairs, self.problems = every_pair, (*problems, *more)
         if without:
             require_others(without, layout, self.directory)
-        if unlabelled:
-            own_folder = " Images without masks belong into a folder of their own, which data.unlabelled names."
-            self.problems = tuple(p + own_folder * ("has no mask" in p) for p in self.problems)
         self.remarks = tuple(about_unread(self.directory, layout, folders, self.pairs, unlabelled_dir))
         for remark in self.remarks:
             note(remark)

@@ -18,10 +18,13 @@ class Pair(NamedTuple):
     mask: Path | None
 
 
-def match(folders: Folders, *, former: bool = False) -> tuple[list[Pair], list[str]]:
+def match(folders: Folders, *, former: bool = False, advice: str = "") -> tuple[list[Pair], list[str]]:
     """Returns the pairs of two folders by name, and a sentence for each file without a partner.
 
-    `former`: links to folders are not followed, and names are those of the images as the file system has them.
+    Args:
+        folders: the folders of the images and of the masks.
+        former: links to folders are not followed, and names are those of the images as the file system has them.
+        advice: what else a user can do about an image without a mask; it ends the sentence of each.
     """
     images, problems = _by_name(folders.images, former)
     masks, more = _by_name(folders.masks, former)
@@ -31,7 +34,9 @@ def match(folders: Folders, *, former: bool = False) -> tuple[list[Pair], list[s
     pairs = [Pair(n, images[n], masks[n]) for n in images if n in masks]
     if len(pairs) < max(len(images), len(masks)):
         in_images, in_masks = _Neighbours(folders.images), _Neighbours(folders.masks)
-        problems += [_no_mask(images[n], folders.masks / n, in_masks.instead_of(n)) for n in images if n not in masks]
+        problems += [
+            _no_mask(images[n], folders.masks / n, in_masks.instead_of(n)) + advice for n in images if n not in masks
+        ]
         problems += [
             f"The mask {masks[n]} has no image {folders.images / n}.*.{in_images.instead_of(n)}"
             for n in masks

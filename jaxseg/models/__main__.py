@@ -12,7 +12,7 @@ from flax.errors import FlaxError
 
 from jaxseg import models
 from jaxseg.config.command import run_command
-from jaxseg.errors import ConfigError, nearest
+from jaxseg.errors import ConfigError, first_line, nearest
 from jaxseg.models import encoders, summary
 
 
@@ -62,8 +62,8 @@ def _run(options: argparse.Namespace, program: str) -> int:
         rows = summary.modules(model, size, options.channels)
         totals = summary.totals(model, size, options.channels, options.batch)
     except (ValueError, TypeError, FlaxError) as error:
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ConfigError(first if first.endswith((".", "?")) else f"{first}.") from error
+        first = first_line(error)
+        raise ConfigError(first if first.endswith("?") else f"{first}.") from error
     print(table(rows, options.depth))
     print(describe(totals, rows[0].flops, size, options.batch))
     return 0

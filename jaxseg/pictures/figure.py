@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxseg.errors import printable
+from jaxseg.errors import first_line, printable
 from jaxseg.files import write_atomically
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def noting_errors(path: str | Path) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:  # whatever a drawing library raises
-        first = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        _LOG.warning("the picture %s cannot be drawn: %s.", path, first)
+        _LOG.warning("the picture %s cannot be drawn: %s.", path, first_line(error))
 
 
 def save_figure(figure: "Figure", path: str | Path, **options: Any) -> None:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jaxseg.errors import WeightsError
+from jaxseg.errors import WeightsError, first_line
 from jaxseg.pretrained.family import Published
 from jaxseg.pretrained.files import file_sha256
 
@@ -125,9 +125,8 @@ def _git_sha1(path: Path) -> str:
 
 def _offline(published: Published, error: BaseException) -> WeightsError:
     address = f"https://huggingface.co/{published.repository}/resolve/{published.revision or 'main'}"
-    why = (str(error).strip() or type(error).__name__).partition("\n")[0].rstrip(".")
     return WeightsError(
-        f"{published.repository} is not in the cache {_cache()} and could not be fetched ({why}). Fetch "
+        f"{published.repository} is not in the cache {_cache()} and could not be fetched ({first_line(error)}). Fetch "
         f"{' or '.join(f'{address}/{name}' for name in published.files)} on another machine, and give the path of that "
         "file in place of the name; or copy the cache folder of a machine that has it."
     )

@@ -10,7 +10,7 @@ from flax.errors import FlaxError
 from jaxseg.build import Parts, build_parts, make_strategy, parse_class_weights
 from jaxseg.config import ConfigDict
 from jaxseg.data import sources
-from jaxseg.errors import ConfigError, nearest
+from jaxseg.errors import ConfigError, first_line, nearest
 from jaxseg.run.weights import find_weights
 
 
@@ -56,5 +56,4 @@ def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:
     except ConfigError:
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError, NotImplementedError, FlaxError) as error:
-        first = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        raise ConfigError(f"{what}: {first}.") from error
+        raise ConfigError(f"{what}: {first_line(error)}.") from error

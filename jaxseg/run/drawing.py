@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from jaxseg.errors import first_line
 from jaxseg.run.report import Reporter
 
 
@@ -12,5 +13,4 @@ def drawing(reporter: Reporter) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever a drawing library raises for names, sizes and fonts
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        reporter.message(f"warning: a picture cannot be drawn: {first.rstrip('.')}.")
+        reporter.message(f"warning: a picture cannot be drawn: {first_line(error)}.")
