@@ -12,14 +12,30 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import gc
+from collections.abc import Iterator
 
 import jax
 import pytest
+from helpers.figures import blank_figures, drawn_figures
 
 # Tracing makes many objects that live on, such as cached programs. Looking through all of them as often as Python does
 # by default takes a tenth of the time of the tests.
 gc.freeze()
 gc.set_threshold(200_000, 20, 100)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def figures() -> Iterator[None]:
+    """Leaves the figures of runs blank in tests without the fixture `drawn`."""
+    with blank_figures():
+        yield
+
+
+@pytest.fixture
+def drawn(figures: None) -> Iterator[None]:
+    """Draws the figures in this test."""
+    with drawn_figures():
+        yield
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_a_batch_without_memory_says_what_to_change(shapes_run, capsys, monkeypa
     )
 
 
-def test_the_command_prints_the_table_and_writes_json_and_picture(shapes_run, capsys):
+def test_the_command_prints_the_table_and_writes_json_and_picture(shapes_run, capsys, drawn):
     assert main(["--workdir", str(shapes_run), "--split", "test"]) == 0
     out = capsys.readouterr().out
     report = json.loads((shapes_run / "evaluate-test.json").read_text())

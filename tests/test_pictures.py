@@ -12,6 +12,7 @@ from PIL import Image
 from jaxseg import pictures
 from jaxseg.types import IGNORE
 
+pytestmark = pytest.mark.usefixtures("drawn")
 COLORS = ((0, 0, 0), (255, 0, 0), (0, 0, 255))
 CLASSES = ("background", "disc", "square")
 

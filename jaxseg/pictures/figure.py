@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jaxseg.errors import first_line, printable
 from jaxseg.files import write_atomically
@@ -44,4 +44,9 @@ def noting_errors(path: str | Path) -> Iterator[None]:
 
 def save_figure(figure: "Figure", path: str | Path, **options: Any) -> None:
     """Writes a figure as a PNG file, atomically."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", **options))
+    write_atomically(path, lambda file: draw(figure, file, **options))
+
+
+def draw(figure: "Figure", file: BinaryIO, **options: Any) -> None:
+    """Draws a figure into an open file as PNG."""
+    figure.savefig(file, format="png", **options)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxseg.build import Parts
-from jaxseg.files import write_atomically
 from jaxseg.models import summary
+from jaxseg.pictures.figure import save_figure
 from jaxseg.run.report import GRADIENTS_FILE, read_log
 from jaxseg.state import by_path
 
@@ -59,7 +59,7 @@ def draw_run(parts: Parts, workdir: Path) -> None:
     axis.set_xticks(range(0, len(names), stride), shown, rotation=90, fontsize=6)
     axis.set(title="gradient by layer, from the image to the logits", ylabel="norm of the gradient")
     axis.legend(frameon=False)
-    write_atomically(workdir / PICTURE, lambda file: figure.savefig(file, format="png"))
+    save_figure(figure, workdir / PICTURE)
 
 
 def draw_layers(axis: "Axes", norms: Sequence[float], label: str, *, whole: bool = False, **style: Any) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxseg.files import write_atomically
-from jaxseg.pictures.figure import plain_text
+from jaxseg.pictures.figure import plain_text, save_figure
 from jaxseg.run.gradients import draw_layers
 from jaxseg.sweep.statistics import Difference, spread
 
@@ -72,7 +71,7 @@ def curves(
     axes[2].set_ylim(max(len(known), 1) - 0.5, -0.5)
     axes[2].grid(axis="x", alpha=0.3)
     axes[2].set(xlabel="points of mIoU", title=f"difference to {base} on {split}, 95 % interval")
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    save_figure(figure, path)
 
 
 def gradients(norms: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path) -> None:
@@ -92,7 +91,7 @@ def gradients(norms: Mapping[str, tuple[Sequence[float], Sequence[float]]], path
                 draw_layers(axis, norms[name][place], name, whole=True, color=color, linestyle=line)
         axis.set(title=f"gradient by layer, {title}", xlabel="depth: 0 the image, 1 the logits", ylabel="norm")
         axis.legend(frameon=False, fontsize=8)
-    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+    save_figure(figure, path)
 
 
 def _styles(names: Iterable[str], baselines: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:

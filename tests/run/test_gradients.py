@@ -95,7 +95,7 @@ def test_layers_are_in_the_order_in_which_an_image_meets_them() -> None:
     )
 
 
-def test_a_run_is_drawn(tmp_path: Path) -> None:
+def test_a_run_is_drawn(tmp_path: Path, drawn: None) -> None:
     config = tiny()
     gradients.draw_run(build_parts(config, 3), tmp_path)
     assert not list(tmp_path.iterdir())

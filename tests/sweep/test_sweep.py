@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import scipy.stats
+from helpers.figures import blank_figures, drawn_figures
 
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.evaluate import main as evaluate_main
@@ -60,6 +61,12 @@ class Here:
         return self.returncode
 
 
+def run_here(run: Any, split: str) -> Here:
+    """Makes a run in this process; its pictures, not those of the sweep, are blank."""
+    with blank_figures():
+        return Here(worker.run(run.workdir, split))
+
+
 @pytest.fixture(scope="module")
 def ablation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ablation") / "hidden.py"
@@ -74,7 +81,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def start(run: Any, split: str, arguments: Any, environment: Any) -> Here:
         started.append(run.name)
-        return Here(worker.run(run.workdir, split))
+        return run_here(run, split)
 
     monkeypatch.setattr(pool, "_start", start)
     monkeypatch.setattr(pool, "_PAUSE", 0.0)
@@ -90,12 +97,13 @@ def whole(ablation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of the whole sweep, at one go."""
     workdir = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "_start", lambda run, split, *_: Here(worker.run(run.workdir, split)))
+        patch.setattr(pool, "_start", lambda run, split, *_: run_here(run, split))
         patch.setattr(pool, "_PAUSE", 0.0)
         patch.setattr(
             "jaxseg.run.provenance.git_state", lambda: None
         )  # a commit during the tests must not change the report
-        assert sweep(ablation, workdir) == 1, "a variant failed, so the status is 1"
+        with drawn_figures():
+            assert sweep(ablation, workdir) == 1, "a variant failed, so the status is 1"
     return workdir
 
 
@@ -110,7 +118,7 @@ def test_a_failing_variant_is_told_and_keeps_no_other_from_its_end(whole: Path) 
 
 
 def test_a_second_run_that_is_stopped_and_resumed_gives_the_same_bytes(
-    ablation: Path, whole: Path, in_process: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ablation: Path, whole: Path, in_process: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: None
 ) -> None:
     evaluation, stopped = Reporter.evaluation, []
 
@@ -136,7 +144,7 @@ def test_a_second_run_that_is_stopped_and_resumed_gives_the_same_bytes(
 
 
 def test_what_has_ended_is_not_repeated_and_the_report_is_written_again(
-    ablation: Path, whole: Path, in_process: list[str], capsys: pytest.CaptureFixture[str]
+    ablation: Path, whole: Path, in_process: list[str], capsys: pytest.CaptureFixture[str], drawn: None
 ) -> None:
     before = {name: (whole / name).read_bytes() for name in REPEATED}
     for name in REPEATED:

@@ -1,0 +1,35 @@
+"""Blank figures: drawing the pictures takes a quarter of the time of a tiny run, and few tests are about them."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import pytest
+from PIL import Image
+
+from jaxseg.pictures import figure
+
+_DRAW = figure.draw
+
+
+def _blank(_: Any, file: BinaryIO, **options: Any) -> None:
+    content = io.BytesIO()
+    Image.new("L", (1, 1)).save(content, format="PNG")
+    file.write(content.getvalue())
+
+
+@contextlib.contextmanager
+def blank_figures() -> Iterator[None]:
+    """Makes every figure a picture of one pixel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure, "draw", _blank)
+        yield
+
+
+@contextlib.contextmanager
+def drawn_figures() -> Iterator[None]:
+    """Draws figures, inside `blank_figures` too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure, "draw", _DRAW)
+        yield
