@@ -62,7 +62,7 @@ def test_the_snippet_that_makes_a_network_runs_as_written(monkeypatch, tmp_path)
     logits, model = names["logits"], names["model"]
     assert logits.shape == (1, 120, 160, 3) and logits.dtype == np.float32
     inner = pretrained.flatten({"params": model.variables["params"]["encoder"]})
-    assert inner and all(np.all(x == np.float32(0.01)) for x in inner.values())
+    assert inner and all(np.all(np.asarray(x) == np.float32(0.01)) for x in inner.values())
 
 
 def test_the_snippet_that_loads_a_run_runs_as_written(monkeypatch, tmp_path):

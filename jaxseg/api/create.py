@@ -19,7 +19,7 @@ from jaxseg.config import KEYS
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.run.weights_source import Origin, read_weights, resolve
 from jaxseg.state import TrainState, count_parameters, first_state, keys_of_seed
-from jaxseg.types import Array, PyTree
+from jaxseg.types import Array, Key, PyTree
 
 _SIDE = 64  # height and width of the image that the variables are made with, whose shapes do not depend on it
 
@@ -128,7 +128,7 @@ def create_model(
         in_channels = check_value("in_channels", in_channels, Count)
         seed = check_value("seed", seed, KEYS["seed"].kind)
         module = models.build(name, num_classes=num_classes, **fields)
-        shapes = _with_statistics(jax.eval_shape(_initialiser(module, in_channels), jax.random.key(seed)))
+        shapes = jax.eval_shape(_initialiser(module, in_channels), jax.random.key(seed))
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error).partition("\n")[0]) from error
     wanted = resolve(module, name, weights=weights, encoder_weights=encoder_weights)
@@ -136,23 +136,21 @@ def create_model(
         return SegmentationModel(_draw(module, in_channels, seed), module, in_channels, None)
     # The weights are read before anything is compiled: their errors come at once.
     planned = read_weights(wanted, module, shapes, channels=in_channels, num_classes=num_classes)
-    variables = planned.variables if planned.complete else planned.fill(_draw(module, in_channels, seed))
+    variables = planned.fill(_initialiser(module, in_channels), keys_of_seed(seed)[0])
     return SegmentationModel(jax.tree.map(jnp.asarray, variables), module, in_channels, planned.origin)
 
 
 def _draw(module: nn.Module, in_channels: int, seed: int) -> dict[str, PyTree]:
     """Returns {"params": ..., "batch_stats": ...} as a run with this seed starts from."""
     draw = jax.jit(_initialiser(module, in_channels), compiler_options=options_for_once())
-    return _with_statistics(draw(keys_of_seed(seed)[0]))
+    return draw(keys_of_seed(seed)[0])
 
 
-def _initialiser(module: nn.Module, in_channels: int) -> Callable[[jax.Array], PyTree]:
-    def init(key: jax.Array) -> PyTree:
-        return module.init({"params": key}, jnp.zeros((1, _SIDE, _SIDE, in_channels), jnp.float32), train=False)
+def _initialiser(module: nn.Module, in_channels: int) -> Callable[[Key], dict[str, PyTree]]:
+    def init(key: Key) -> dict[str, PyTree]:
+        image = jnp.zeros((1, _SIDE, _SIDE, in_channels), jnp.float32)
+        variables = module.init({"params": key}, image, train=False)
+        statistics = variables["batch_stats"] if "batch_stats" in variables else {}
+        return {"params": variables["params"], "batch_stats": statistics}
 
     return init
-
-
-def _with_statistics(variables: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    statistics = variables["batch_stats"] if "batch_stats" in variables else {}
-    return {"params": variables["params"], "batch_stats": statistics}

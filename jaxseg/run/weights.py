@@ -13,7 +13,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError, JaxsegError, WeightsError
 from jaxseg.run import snapshot
 from jaxseg.run.weights_source import Origin, Planned, Weights, read_weights, resolve
-from jaxseg.state import TrainState
+from jaxseg.state import TrainState, first_state
 from jaxseg.types import Key
 
 _UNUSABLE = "unusable"  # sent to the other processes in place of the SHA-256 if a process cannot use the weights
@@ -86,17 +86,18 @@ def initial_state(parts: Parts, key: Key, planned: Planned | None = None) -> tup
         key: the PRNG key that the parameters are drawn from.
         planned: the weights that replace random parameters, or None.
     """
-    state = jax.jit(parts.init, compiler_options=options_for_once())(key)
     if planned is None:
-        return state, []
-    loaded = planned.fill({"params": state.params, "batch_stats": state.batch_stats})
+        return jax.jit(parts.init, compiler_options=options_for_once())(key), []
+
+    def draw(key: Key) -> dict[str, Any]:
+        state = parts.init(key)
+        return {"params": state.params, "batch_stats": state.batch_stats}
+
+    loaded = planned.fill(draw, key)
 
     def copied(tree: Any) -> Any:  # no two parts of a state may share memory, since the step donates all of it
         return jax.tree.map(jnp.array, tree)
 
-    return state.replace(
-        params=loaded["params"],
-        batch_stats=loaded["batch_stats"],
-        opt_state=copied(jax.jit(parts.optimiser.init)(loaded["params"])),
-        ema_params=None if state.ema_params is None else copied(loaded["params"]),
-    ), [planned.origin]
+    ema = parts.config.ema.decay > 0
+    state = jax.jit(lambda variables: first_state(variables, parts.optimiser, ema=ema))(loaded)
+    return state.replace(opt_state=copied(state.opt_state), ema_params=copied(state.ema_params)), [planned.origin]

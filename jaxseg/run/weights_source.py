@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from jaxseg import pretrained
 from jaxseg.arguments import expanded
+from jaxseg.compiler import options_for_once
 from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.models.encoders import EncoderSpec, name_of
 from jaxseg.models.fields import field_names
@@ -22,6 +23,7 @@ from jaxseg.pretrained import catalogue
 from jaxseg.pretrained.merging import adapt_and_merge
 from jaxseg.pretrained.renaming import rename_encoder
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint
+from jaxseg.types import Key
 
 _RUN_FIELDS = ("dtype", "axis_name")  # fields of a norm that are no settings of the network
 
@@ -86,18 +88,29 @@ class Planned(NamedTuple):
     variables: dict[str, Any]
     origin: Origin
 
-    @property
-    def complete(self) -> bool:
-        """Whether the weights fill the whole network, so that nothing has to be drawn."""
-        return not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(self.variables))
+    def fill(self, draw: Callable[[Key], Mapping[str, Any]], key: Key) -> dict[str, Any]:
+        """Returns the variables `draw(key)` with the weights in their place.
 
-    def fill(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the variables `drawn` with the weights in their place.
+        Only what the weights do not have is computed: compiling the draws of a large encoder takes many seconds. A
+        discriminator, which is not part of the network, keeps what is drawn.
 
-        A discriminator, which is not part of the network, keeps what was drawn.
+        Args:
+            draw: key -> {"params": ..., "batch_stats": ...}; pure.
+            key: the PRNG key.
         """
-        given = {name: jax.eval_shape(lambda x: x, tree) | self.variables[name] for name, tree in drawn.items()}
-        return jax.tree.map(lambda new, old: old if isinstance(new, jax.ShapeDtypeStruct) else new, given, dict(drawn))
+        shapes = jax.eval_shape(draw, key)
+        given = {name: {**tree, **self.variables[name]} for name, tree in shapes.items()}
+        leaves, tree = jax.tree.flatten(given)
+        drawn = [place for place, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
+        if drawn:
+
+            def rest(key: Key) -> list[jax.Array]:
+                values = tree.flatten_up_to(dict(draw(key)))
+                return [values[place] for place in drawn]
+
+            for place, value in zip(drawn, jax.jit(rest, compiler_options=options_for_once())(key)):
+                leaves[place] = value
+        return jax.tree.unflatten(tree, leaves)
 
 
 def resolve(
