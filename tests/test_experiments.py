@@ -127,7 +127,7 @@ def plain_weights(monkeypatch):
 
 
 # One of each kind; tests of their own train the others, and tests/test_models.py has the gradients of every network.
-QUICK = ("adversarial", "autoencoder", "cnn", "resunet")
+QUICK = ("autoencoder", "resunet")
 SLOW = [(name, "shapes") for name in EXPERIMENTS if name not in QUICK]
 SLOW += [("resunet", variant) for variant in ("camvid", "folder", "voc")]
 

@@ -8,6 +8,7 @@ QUICK = {
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": "true",
     "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": "1",  # the tests themselves run on all cores
 }
 # Flag -> the version of jaxlib that no longer has it.
 REMOVED = {"xla_cpu_use_fusion_emitters": (0, 11)}
