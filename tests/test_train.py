@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_pmap_run_gives_the_numbers_of_jit(run, tmp_path):
 def test_same_seed_same_run_and_another_seed_another(run, tmp_path):
     assert main(arguments(tmp_path / "same")) == 0
     assert_identical(state_of(run), state_of(tmp_path / "same"))
-    assert main(arguments(tmp_path / "other", seed=1, steps=2)) == 0
+    assert main(arguments(tmp_path / "other", seed=1)) == 0
     assert read_log(tmp_path / "other" / "log.jsonl")[0]["loss"] != read_log(run / "log.jsonl")[0]["loss"]
 
 
@@ -165,8 +166,7 @@ def test_signal_in_the_last_evaluation_says_that_the_run_ends(tmp_path, capfd, m
 
 
 def test_damaged_newest_checkpoint_falls_back_to_the_one_before(run, tmp_path):
-    workdir = tmp_path / "damaged"
-    assert main(arguments(workdir)) == 0
+    workdir = shutil.copytree(run, tmp_path / "damaged")
     newest = workdir / "checkpoints" / "6"
     for file in newest.rglob("*"):
         if file.is_file() and file.stat().st_size > 200:
@@ -187,13 +187,11 @@ def test_another_configuration_or_model_in_the_workdir_is_refused(run, capsys):
 
 def test_checkpoint_of_another_model_is_refused(run, tmp_path, capsys):
     workdir = tmp_path / "other"
-    assert main(arguments(workdir, model__args__widths="(4,8)", steps=2)) == 0
-    capsys.readouterr()
-    import shutil
-
-    shutil.rmtree(workdir / "checkpoints")
-    shutil.copytree(run / "checkpoints", workdir / "checkpoints")
-    assert main(arguments(workdir, model__args__widths="(4,8)", steps=2)) == 1
+    shutil.copytree(run, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    config["model"]["args"]["widths"] = [4, 8]
+    (workdir / "config.json").write_text(json.dumps(config))
+    assert main(arguments(workdir, model__args__widths="(4,8)")) == 1
     assert re.search(r"error: .*(4, 6|6)", capsys.readouterr().err)
 
 
@@ -213,9 +211,10 @@ def test_pictures_that_cannot_be_written_cost_a_message_not_the_run(tmp_path, ca
 
     monkeypatch.setattr(pictures, "prediction_sheet", full)
     monkeypatch.setattr(pictures, "curves", full)
-    assert main(arguments(tmp_path / "run", steps=2)) == 0
+    assert main(arguments(tmp_path / "run")) == 0
     out = "".join(capsys.readouterr())
-    assert out.count("warning: a picture cannot be drawn: [Errno 28] No space left on device.") == 2
+    # Two sheets of predictions, and the curves.
+    assert out.count("warning: a picture cannot be drawn: [Errno 28] No space left on device.") == 3
     assert "curves:" not in out and "checkpoints:" in out
 
 
@@ -242,7 +241,7 @@ def test_disk_full_while_saving_is_one_sentence_and_keeps_the_checkpoint_before(
 
 def test_training_outside_the_main_thread(tmp_path):
     """Signals cannot be handled there; everything else works."""
-    _, config = command.parse_command_line(arguments(tmp_path, steps=2), "x", "x")
+    _, config = command.parse_command_line(arguments(tmp_path), "x", "x")
     results = []
     thread = threading.Thread(target=lambda: results.append(train(config, tmp_path / "run", "x")))
     thread.start()

@@ -129,8 +129,10 @@ def test_median_frequencies_of_nothing_labelled(monkeypatch):
 
 
 def test_wrong_first_start_does_not_lock_the_workdir(tmp_path, capsys):
-    assert main(arguments(tmp_path / "run", optimizer__learning_rate=1e38, optimizer__name="sgd", steps=2)) == 1
-    assert main(arguments(tmp_path / "run", steps=2)) == 0
+    assert (
+        main(arguments(tmp_path / "run", optimizer__learning_rate=1e38, optimizer__name="sgd", schedule__warmup=0)) == 1
+    )
+    assert main(arguments(tmp_path / "run")) == 0
 
 
 @pytest.mark.slow  # tests/test_workdir.py holds the refusal itself
