@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxseg.models.attention_unet import AttentionUNet
     from jaxseg.models.autoencoder import Autoencoder
     from jaxseg.models.cnn import CNN
+    from jaxseg.models.dcgan import DCGAN
     from jaxseg.models.deeplabv1 import DeepLabV1
     from jaxseg.models.deeplabv2 import DeepLabV2
     from jaxseg.models.deeplabv3 import DeepLabV3
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CNN",
+    "DCGAN",
     "FCN",
     "FPN",
     "LRASPP",

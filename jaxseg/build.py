@@ -122,6 +122,8 @@ def build_parts(
     """
     _note_unused(config)
     model = make_model(config, num_classes)
+    if models.can_generate(model):
+        _check_generator(config)
     loss = make_loss(config, num_classes, class_weights)
     trained = model if axis_name is None else make_model(config, num_classes, axis_name)
     optimiser, schedule = optim.from_config(config)
@@ -148,6 +150,21 @@ def _note_unused(config: ConfigDict) -> None:
             "model.args.sow_attention=True has no effect in training, evaluation and prediction, and can be left out; "
             "from Python, run.model.clone(sow_attention=True).apply(run.variables, image, train=False, "
             "mutable=['intermediates']) gives the attention weights of any run."
+        )
+
+
+def _check_generator(config: ConfigDict) -> None:
+    """Raises ConfigError if the images are not in [-1, 1] as those of a generator, or a second discriminator is set."""
+    for key, values in (("data.mean", config.data.mean), ("data.std", config.data.std)):
+        if any(value != 0.5 for value in values):
+            raise ConfigError(
+                f"{key} must be 0.5 for model.name={config.model.name}, whose generator makes images in [-1, 1]; got "
+                f"{', '.join(f'{value:g}' for value in values)}. Give --config.data.mean=0.5 --config.data.std=0.5."
+            )
+    if config.adversarial.weight:
+        raise ConfigError(
+            f"adversarial.weight adds a discriminator of label maps, but model.name={config.model.name} has one of "
+            "images, which learns by the loss term discriminator; leave adversarial.weight at 0."
         )
 
 

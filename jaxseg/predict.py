@@ -8,9 +8,14 @@ indices, shown in the colours of the classes by its palette), NAME-overlay.png (
 with --probabilities NAME.npz: `probabilities` f32[h,w,k] (k is 1, that of class 1, for a binary network) and `classes`.
 The probabilities are those that the loss of the run trained: a softmax, or one sigmoid a class (binary_cross_entropy).
 With --values masks NAME.png holds the values that the classes have in the masks of the data set.
+
+    python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
+
+makes N images from noise, sample-00.png, sample-01.png, ..., with a network that generates images (dcgan).
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from typing import get_args
@@ -20,6 +25,7 @@ from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.errors import ConfigError, printable
 from jaxseg.inference.images import find_images, name_outputs, predict_files
+from jaxseg.inference.samples import sample, write_samples
 from jaxseg.run.load import Run, Which, load_run
 
 
@@ -32,7 +38,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
         prog=program, description="Segment images with a trained network.", allow_abbrev=False
     )
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help="files, folders and globs")
+    parser.add_argument("images", metavar="IMAGES", nargs="*", help="files, folders and globs")
     parser.add_argument("--out", metavar="DIR", default="preds", help="where the pictures are written (default preds)")
     parser.add_argument("--probabilities", action="store_true", help="also write NAME.npz with those of every class")
     parser.add_argument(
@@ -41,11 +47,39 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
         default="classes",
         help="what NAME.png holds: class indices from 0, or the values of the classes in the masks of the data set",
     )
+    parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
+    parser.add_argument("--seed", metavar="SEED", type=int, help="of the noise of --samples (default 0)")
     parser.add_argument(
-        "--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last"
+        "--which",
+        choices=get_args(Which),
+        help="checkpoint: best by validation mIoU, or last (default best; of --samples: last)",
     )
     options = parser.parse_intermixed_args(argv)
-    return run_command(lambda: _predict(options))
+    if problem := _problem(options):
+        parser.error(problem)
+    return run_command(functools.partial(_sample if options.samples is not None else _predict, options))
+
+
+def _problem(options: argparse.Namespace) -> str:
+    """Returns what is wrong with the options together; "" if nothing is."""
+    if options.samples is None:
+        if options.seed is not None:
+            return "--seed is that of the noise of --samples; give --samples N too"
+        return "" if options.images else "the following arguments are required: IMAGES"
+    if options.images or options.probabilities or options.values != "classes":
+        return "--samples makes images from noise; it takes no IMAGES, --probabilities or --values"
+    if options.samples < 1:
+        return f"--samples must be at least 1, got {options.samples}"
+    return f"--seed must be at least 0, got {options.seed}" if (options.seed or 0) < 0 else ""
+
+
+def _sample(options: argparse.Namespace) -> int:
+    run = load_run(options.workdir, options.which or "last")
+    compiler.keep_programs(run.config.compile.cache)
+    files = write_samples(sample(run.parts, run.variables, options.samples, options.seed or 0), expanded(options.out))
+    many = f"{files[0]} ... {files[-1].name}" if len(files) > 1 else str(files[0])
+    print(f"{len(files)} images from noise by {run.config.model.name} after {run.step} steps: {many}")
+    return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -59,7 +93,7 @@ def _predict(options: argparse.Namespace) -> int:
     for path, name in names.items():
         if name != path.stem:
             print(f"{path} gives {name}.png, since another image is named {path.stem}.")
-    run = load_run(options.workdir, options.which)
+    run = load_run(options.workdir, options.which or "best")
     compiler.keep_programs(run.config.compile.cache)
     if options.values == "masks" and not run.values:
         raise ConfigError(

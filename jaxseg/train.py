@@ -25,6 +25,7 @@ from jaxseg.config import ConfigDict, command, to_dict, validate
 from jaxseg.data import pipeline
 from jaxseg.data.images import read_image
 from jaxseg.errors import naming_lack_of_memory
+from jaxseg.inference.samples import distances, draw_samples
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.parallel import Strategy
@@ -283,7 +284,8 @@ def evaluate(session: Session, state: TrainState, step: int) -> Result:
     result = session.evaluate(state)
     if result.confusion.any():
         require_finite_loss(result.loss, step, session.checkpoints)
-    session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss)
+    more = distances(session.parts, lambda: session.strategy.get_state(state).variables, session.problem)
+    session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, more=more)
     return result
 
 
@@ -325,16 +327,18 @@ def close(session: Session, state: TrainState, start: int, result: Result | None
 
 
 def draw_predictions(session: Session, state: TrainState, step: int) -> None:
-    """Draws the first validation images with truth, prediction and error, to predictions.png and TensorBoard."""
+    """Draws samples, and the first validation images with truth, prediction and error, to PNG files and TensorBoard."""
+    if jax.process_count() > 1:  # one process cannot apply a state of several
+        return
+    variables = session.strategy.get_state(state).variables
+    draw_samples(session.parts, variables, session.workdir, session.reporter, step)
     source = session.problem.val
     examples = [source[index] for index in range(min(session.config.log.images, len(source)))]
-    if not examples or jax.process_count() > 1:  # one process cannot apply a state of several
+    if not examples:
         return
     path = session.workdir / "predictions.png"
-    variables = session.strategy.get_state(state).variables
     with drawing(session.reporter):
-        images = [example["image"] for example in examples]
-        truths = [example["label"] for example in examples]
+        images, truths = ([example[name] for example in examples] for name in ("image", "label"))
         predictions = [session.segment(variables, image).classes for image in images]
         pictures.prediction_sheet(images, truths, predictions, source.info.colors, source.info.classes, path)
         session.reporter.picture(step, "predictions", read_image(path))

@@ -165,7 +165,8 @@ KEYS: dict[str, Key] = {
     "data.unlabelled": Key(
         "",
         "folder of images without masks, inside data.dir or elsewhere, that training also reads: for "
-        "adversarial.semi_weight, adversarial.unlabelled_weight and the loss term reconstruction; empty: none",
+        "adversarial.semi_weight, adversarial.unlabelled_weight and the loss terms reconstruction, generator and "
+        "discriminator; empty: none",
     ),
     "data.shapes_train": Key(2048, "images in the train split of the shapes data", Count),
     "data.shapes_val": Key(256, "images in the val and test splits of the shapes data", Count),

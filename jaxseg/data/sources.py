@@ -1,6 +1,6 @@
 """Makes one split of a data set from `config.data`: the table of names, and the checks against the configuration."""
 
-from jaxseg.config import ConfigDict
+from jaxseg.config import ConfigDict, compares_images
 from jaxseg.data.base import Source
 from jaxseg.errors import ConfigError, DataError, nearest
 
@@ -55,7 +55,7 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
 
 def learns_without_labels(config: ConfigDict) -> bool:
     """Returns whether images whose labels are all ignored can teach the network of a configuration anything."""
-    return config.adversarial.weight > 0 or "reconstruction" in config.loss.terms
+    return config.adversarial.weight > 0 or compares_images(config)
 
 
 def check_source(source: Source, config: ConfigDict, split: str) -> None:

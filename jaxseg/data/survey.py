@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.config import ConfigDict
+from jaxseg.config import ConfigDict, compares_images
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
 from jaxseg.data.sources import learns_without_labels, make_source
@@ -131,13 +131,13 @@ def _add(report: Report, index: int, example: Example) -> None:
 
 def _judge_unlabelled(report: Report, config: ConfigDict) -> None:
     """Adds images without labels to the problems, unless the training learns from them; says so if it does not yet."""
-    reconstructs = "reconstruction" in config.loss.terms
-    used = learns_without_labels(config) and (report.split == config.data.train_split or reconstructs)
+    from_images = compares_images(config)
+    used = learns_without_labels(config) and (report.split == config.data.train_split or from_images)
     if not used:
         where = "" if not learns_without_labels(config) else " Move it to the training split: here it scores nothing."
         report.problems += [f"Every pixel of {name} ({report.split}) is ignored.{where}" for name in report.unlabelled]
     elif report.unlabelled and not (
-        reconstructs or config.adversarial.semi_weight or config.adversarial.unlabelled_weight
+        from_images or config.adversarial.semi_weight or config.adversarial.unlabelled_weight
     ):
         report.remarks.append(
             f"{len(report.unlabelled)} images of {report.split} have no labels; they teach something only with "

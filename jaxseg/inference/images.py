@@ -105,7 +105,7 @@ def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, str]:
             if (out / file).resolve() in inputs:
                 raise ConfigError(f"The output {out / file} would replace an image to segment; give another --out.")
             taken.add(file.lower())
-        if (out / f"{name}.png").exists() and not _is_output(out / f"{name}.png"):
+        if (out / f"{name}.png").exists() and not is_output(out / f"{name}.png"):
             raise ConfigError(
                 f"The output {out / name}.png would replace a file that prediction did not write, such as a mask; "
                 "give another --out."
@@ -114,8 +114,8 @@ def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, str]:
     return names
 
 
-def _is_output(file: Path) -> bool:
-    """Whether `_write_outputs` has written a file; an earlier version left no mark in it, but an overlay beside it."""
+def is_output(file: Path) -> bool:
+    """Whether prediction has written a file; an earlier version left no mark in it, but an overlay beside it."""
     set_limit()
     try:
         with Image.open(file) as image:
@@ -124,6 +124,13 @@ def _is_output(file: Path) -> bool:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
     return file.with_name(f"{file.stem}-overlay.png").is_file()
+
+
+def mark() -> PngInfo:
+    """Returns what a PNG file holds by which `is_output` knows it."""
+    info = PngInfo()
+    info.add_text("Software", _MARK)
+    return info
 
 
 def _files(name: str) -> tuple[str, str, str]:
@@ -136,11 +143,9 @@ def _write_outputs(
     """Writes the outputs of one image, each file atomically."""
     classes_file, overlay_file, probabilities_file = (out / file for file in _files(name))
     indices = _labels_file(result.classes, run.colors, values or range(len(run.colors)))
-    mark = PngInfo()
-    mark.add_text("Software", _MARK)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(classes_file, lambda file: indices.save(file, format="PNG", pnginfo=mark))
+        write_atomically(classes_file, lambda file: indices.save(file, format="PNG", pnginfo=mark()))
         pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file)
         if result.probabilities is not None:
             shares, classes = result.probabilities, np.array(run.classes)

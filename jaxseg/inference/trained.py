@@ -14,6 +14,7 @@ from jaxseg.arguments import expanded
 from jaxseg.data.images import from_array, from_pillow, read_image
 from jaxseg.errors import DataError
 from jaxseg.inference.evaluation import Evaluation, evaluate
+from jaxseg.inference.samples import sample
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.run.load import Run, Which, load_run
 
@@ -50,6 +51,17 @@ class TrainedRun(Run):
         if isinstance(image, list | tuple):
             return [self._segment_one(one, probabilities) for one in image]
         return self._segment_one(image, probabilities)
+
+    def sample(self, count: int = 1, seed: int = 0) -> np.ndarray:
+        """Returns u8[count,h,w,c]: images that a network with a generator makes from the noise of `seed`.
+
+        Load such a run with which="last": "best" has the best classifier, which is not the best generator.
+
+        Raises:
+            ArgumentError: if `count` or `seed` is invalid.
+            ConfigError: if the network generates no images.
+        """
+        return sample(self.parts, self._on_device, count, seed)
 
     def evaluate(self, split: str = "val", *, boundary: float | bool | None = None) -> Evaluation:
         """Returns the scores on a split of the data, which print as a table; see `jaxseg.inference.evaluate`.

@@ -16,6 +16,7 @@ where a term of the loss trains them so (`Loss.one_vs_rest`). All arithmetic is 
 from jaxseg.losses.boundary import boundary, boundary_f1
 from jaxseg.losses.combine import Loss, Term, make_loss
 from jaxseg.losses.focal import focal
+from jaxseg.losses.generation import discriminator, generator
 from jaxseg.losses.hard import ohem, sampled_cross_entropy
 from jaxseg.losses.lovasz import lovasz
 from jaxseg.losses.mask_classification import mask_classification_from_stats, mask_classification_stats
@@ -47,10 +48,12 @@ __all__ = [
     "dice",
     "dice_from_stats",
     "dice_stats",
+    "discriminator",
     "divide",
     "focal",
     "generalised_dice",
     "generalised_dice_from_stats",
+    "generator",
     "jaccard",
     "jaccard_from_stats",
     "lovasz",

@@ -3,6 +3,7 @@
 from jaxseg.losses.boundary import boundary, boundary_f1
 from jaxseg.losses.definition import Definition
 from jaxseg.losses.focal import focal
+from jaxseg.losses.generation import discriminator, generator
 from jaxseg.losses.hard import ohem, sampled_cross_entropy
 from jaxseg.losses.lovasz import lovasz
 from jaxseg.losses.mask_classification import mask_classification_from_stats, mask_classification_stats
@@ -24,7 +25,9 @@ LOSSES = {
     "boundary_f1": Definition(boundary_f1),
     "cross_entropy": Definition(cross_entropy),
     "dice": Definition(dice_stats, dice_from_stats),
+    "discriminator": Definition(discriminator, reads="verdicts", network="dcgan", compares_images=True),
     "focal": Definition(focal),
+    "generator": Definition(generator, reads="verdicts", network="dcgan", compares_images=True),
     "generalised_dice": Definition(overlap_stats, generalised_dice_from_stats),
     "jaccard": Definition(overlap_stats, jaccard_from_stats),
     "lovasz": Definition(lovasz),

@@ -21,7 +21,7 @@ from jaxseg.models.fields import field_hints, field_names
 from jaxseg.nn import Layers, make_norm
 from jaxseg.types import NormFactory
 
-__all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "names", "network_class", "with_encoder"]
+__all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "can_generate", "names", "network_class", "with_encoder"]
 
 # File in this folder (and name in a config) -> class.
 _CLASSES = {
@@ -29,6 +29,7 @@ _CLASSES = {
     "attention_unet": "AttentionUNet",
     "autoencoder": "Autoencoder",
     "cnn": "CNN",
+    "dcgan": "DCGAN",
     "deeplabv1": "DeepLabV1",
     "deeplabv2": "DeepLabV2",
     "deeplabv3": "DeepLabV3",
@@ -94,6 +95,11 @@ def network_class(name: str) -> type[nn.Module]:
     if name not in files:
         raise ArgumentError(f"There is no network class {name!r}.{nearest(name, files)}")
     return _class(files[name])
+
+
+def can_generate(model: nn.Module) -> bool:
+    """Returns whether a network makes images from noise, by its method `generate(variables, noise)`."""
+    return hasattr(model, "generate")
 
 
 def _default_encoder(cls: Any) -> encoders.EncoderFactory | None:

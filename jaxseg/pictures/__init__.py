@@ -7,7 +7,7 @@ matplotlib are imported only where a picture is drawn.
 from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize, default_colors
 from jaxseg.pictures.confusion import confusion_picture
 from jaxseg.pictures.figure import noting_errors
-from jaxseg.pictures.images import error_map, overlay, save_image, to_rgb
+from jaxseg.pictures.images import error_map, grid, overlay, save_image, to_rgb
 from jaxseg.pictures.learning_curves import curves
 from jaxseg.pictures.sheets import overlay_sheet, prediction_sheet
 
@@ -21,6 +21,7 @@ __all__ = [
     "curves",
     "default_colors",
     "error_map",
+    "grid",
     "noting_errors",
     "overlay",
     "overlay_sheet",

@@ -1,5 +1,6 @@
 """Pictures of single images: in RGB, with a label laid over them, with their errors, and as PNG files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,27 @@ def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     )
     picture[truth == IGNORE] = IGNORE_COLOR
     return picture
+
+
+def grid(images: Sequence[np.ndarray], columns: int = 8, gap: int = 2, least: int = 64) -> np.ndarray:
+    """Returns u8[h,w,3]: images of one size, each [h,w,c] as for `to_rgb`, in rows of `columns` with white gaps.
+
+    Args:
+        images: at least one.
+        columns: images in a row.
+        gap: pixels between images.
+        least: images of fewer pixels a side are enlarged by a whole factor to at most this.
+    """
+    cells = [to_rgb(image) for image in images]
+    factor = max(1, least // max(cells[0].shape[:2]))
+    cells = [np.repeat(np.repeat(cell, factor, axis=0), factor, axis=1) for cell in cells]
+    height, width = (side + gap for side in cells[0].shape[:2])
+    columns = min(columns, len(cells))
+    sheet = np.full((-(-len(cells) // columns) * height + gap, columns * width + gap, 3), 255, np.uint8)
+    for i, cell in enumerate(cells):
+        top, left = i // columns * height + gap, i % columns * width + gap
+        sheet[top : top + height - gap, left : left + width - gap] = cell
+    return sheet
 
 
 def save_image(picture: np.ndarray, path: str | Path) -> None:

@@ -160,4 +160,5 @@ def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:
             f"The run in {str(workdir)!r} has no checkpoint yet; the first is written at step "
             f"{min(config.checkpoint.every, config.eval.every, config.steps)}, or when the run is stopped."
         )
-    return replace(segmenter_of(restored.state), opt_state=())
+    state = segmenter_of(restored.state) if config.adversarial.weight else restored.state
+    return replace(state, opt_state=())

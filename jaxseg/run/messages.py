@@ -38,7 +38,7 @@ def python_call(experiment: str | Path | AnyConfigDict, workdir: str | Path | No
 
 def opening_message(config: ConfigDict, problem: Problem, state: TrainState, start: int) -> str:
     """Returns the line that describes the network, the data and the devices; `start` is the number of steps made."""
-    parameters = count_parameters(segmenter_of(state).params)
+    parameters = count_parameters((segmenter_of(state) if config.adversarial.weight else state).params)
     return (
         f"{config.model.name}: {parameters:,} parameters; "
         f"{config.data.source}: {len(problem.train)} training and {len(problem.val)} validation images, "
@@ -57,6 +57,7 @@ def closing_message(config: ConfigDict, workdir: Path, program: str = PROGRAM) -
     """
     workdir = workdir.relative_to(Path.cwd()) if workdir.is_relative_to(Path.cwd()) else workdir
     names = {"checkpoints": "checkpoints", "log": "log.jsonl", "curves": "curves.png", "predictions": "predictions.png"}
+    names["samples"] = "samples.png"
     lines = [f"{name + ':':<13}{workdir / file}" for name, file in names.items() if (workdir / file).exists()]
     try:
         sources.make_source(config, "test")
@@ -66,13 +67,16 @@ def closing_message(config: ConfigDict, workdir: Path, program: str = PROGRAM) -
     if program == FROM_PYTHON:
         more = f"jaxseg.train(EXPERIMENT, workdir=OTHER, **{{'model.weights': {str(workdir)!r}}})"
         evaluate = f"run = jaxseg.load({str(workdir)!r}); run.evaluate({split!r})"
-        predict = "run.predict('IMAGE')"
+        predict, sample = "run.predict('IMAGE')", f"jaxseg.load({str(workdir)!r}, 'last').sample(64)"
     else:
         start, quoted = program.removesuffix("train"), shlex.quote(str(workdir))
         more = f"{start}train --config EXPERIMENT --workdir OTHER --config.model.weights={quoted}"
         evaluate = f"{start}evaluate --workdir {quoted} --split {split}"
         predict = f"{start}predict --workdir {quoted} IMAGES... --out preds/"
+        sample = f"{start}predict --workdir {quoted} --samples 64 --out samples/"
     lines.append(f"train more:  {more}  (a new run from the best checkpoint)")
+    if (workdir / "samples.png").exists():
+        lines.append(f"sample:      {sample}  (images from noise, by the last checkpoint)")
     return "\n".join([*lines, f"evaluate:    {evaluate}  (the best checkpoint)", f"predict:     {predict}"])
 
 

@@ -146,11 +146,13 @@ class Reporter:
         """
         return self._window.state()
 
-    def evaluation(self, step: int, result: Scores, loss: float, split: str = "val") -> None:
-        """Reports the scores of an evaluation."""
+    def evaluation(
+        self, step: int, result: Scores, loss: float, split: str = "val", more: Mapping[str, float] | None = None
+    ) -> None:
+        """Reports the scores of an evaluation, and `more` numbers by name."""
         self.flush()
         record = {"step": step, "split": split, "loss": loss}
-        record |= {name: getattr(result, name) for name in _SUMMARY}
+        record |= {name: getattr(result, name) for name in _SUMMARY} | dict(more or {})
         scalars = dict(record)
         record["iou"] = [float(value) for value in result.iou]
         if len(self._classes) == len(result.iou):
@@ -159,6 +161,7 @@ class Reporter:
         self.message(
             f"step {step}/{self._total}  {split}: mIoU {100 * result.mean_iou:.2f} %  "
             f"pixel accuracy {100 * result.pixel_accuracy:.2f} %  loss {loss:.4f}"
+            + "".join(f"  {name} {value:.4f}" for name, value in (more or {}).items())
         )
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:

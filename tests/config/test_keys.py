@@ -129,6 +129,7 @@ def test_keys_of_the_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setattr(train, "read_image", lambda path: None)
     fake = SimpleNamespace(
         problem=load_problem(config),
+        parts=build.build_parts(config, 6),
         workdir=tmp_path,
         strategy=SimpleNamespace(get_state=lambda state: SimpleNamespace(variables={})),
         segment=lambda variables, image: SimpleNamespace(classes=None),

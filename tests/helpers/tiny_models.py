@@ -18,6 +18,7 @@ TINY = {
     "attention_unet": {"widths": [4, 8, 8], "gate_finest": True},
     "autoencoder": {"widths": [4, 8, 8]},
     "cnn": {"widths": [4, 8], "hidden": 8, "hidden_kernel": 3},
+    "dcgan": {"size": 16, "width": 8, "latent": 5},
     "deeplabv1": {**_VGG, "hidden": 8},
     "deeplabv2": {**_VGG, "hidden": 8, "rates": [1, 2]},
     "deeplabv3": {

@@ -124,7 +124,13 @@ def test_every_term_is_public_and_on_its_page():
 
 @pytest.mark.parametrize(
     ("term", "network"),
-    [("semantic_encoding", "encnet"), ("mask_classification", "mask2former"), ("reconstruction", "autoencoder")],
+    [
+        ("semantic_encoding", "encnet"),
+        ("mask_classification", "mask2former"),
+        ("reconstruction", "autoencoder"),
+        ("generator", "dcgan"),
+        ("discriminator", "dcgan"),
+    ],
 )
 def test_a_loss_of_another_network_names_its_own(term, network):
     """The message for `unet` is right: the network that it names has the output."""

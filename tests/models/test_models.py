@@ -23,7 +23,7 @@ from jaxseg.nn import Dropout, StochasticDepth, make_norm
 # Where the classifier is not the one layer "head" (a sum of several scores).
 HEADS = {"deeplabv2": "head/branch0/score"}
 # Outputs that a loss term of the same name reads in place of the logits.
-READ_BY_LOSSES = ("semantic_encoding", "reconstruction")
+READ_BY_LOSSES = ("semantic_encoding", "reconstruction", "verdicts")
 CLASSES = {name: type(tiny(name)) for name in models.names()}
 NORMS = ("batch", "instance", "group", "layer", "none")
 # Transformers have layer norms whatever `norm` says.

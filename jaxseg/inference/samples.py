@@ -1,0 +1,133 @@
+"""Images that a network with a generator makes from noise: samples, their picture, and how far they are from real ones.
+
+Noise comes from a seed: the first samples of a seed are the same, however many are made.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from PIL import Image
+
+from jaxseg import models, pictures
+from jaxseg.arguments import Count, WholeNotNegative, check_value
+from jaxseg.build import Parts
+from jaxseg.data.base import Source
+from jaxseg.data.transforms import resize_image
+from jaxseg.errors import ConfigError, naming_lack_of_memory
+from jaxseg.files import write_atomically
+from jaxseg.inference.images import is_output, mark
+from jaxseg.metrics.frechet import SIDE, frechet_distance, thumbnails
+from jaxseg.run.data import Problem
+from jaxseg.run.drawing import drawing
+from jaxseg.run.report import Reporter
+from jaxseg.types import PyTree
+
+SHEET = "samples.png"  # in the workdir
+_ON_SHEET = 64
+_COMPARED = 1024  # images, at most
+_AT_ONCE = 64  # samples in one call of the network
+
+
+def sample(parts: Parts, variables: PyTree, count: int, seed: int = 0) -> np.ndarray:
+    """Returns u8[count,size,size,c]: images from the noise of `seed`.
+
+    Args:
+        parts: of a run of a network with a generator.
+        variables: of the network.
+        count: number of images.
+        seed: base of the noise; image i has the noise of (seed, i).
+
+    Raises:
+        ConfigError: if the network has no generator.
+        OutOfMemoryError: if 64 images do not fit into the device's memory.
+    """
+    count, seed = check_value("count", count, Count), check_value("seed", seed, WholeNotNegative)
+    if not models.can_generate(parts.model):
+        raise ConfigError(
+            f"Samples need a network that generates images, dcgan; {parts.config.model.name} segments images and "
+            "generates none."
+        )
+    batches = []
+    with naming_lack_of_memory("Sampling", "use a device with more memory"):
+        for start in range(0, count, _AT_ONCE):
+            places = np.arange(start, start + _AT_ONCE)
+            batches.append(np.asarray(_generate(parts.model, variables, jax.random.key(seed), places)))
+    mean, std = (np.asarray(values, np.float32) for values in (parts.config.data.mean, parts.config.data.std))
+    images = np.concatenate(batches)[:count] * std + mean
+    return np.round(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _generate(model: nn.Module, variables: PyTree, key: jax.Array, places: jax.Array) -> jax.Array:
+    """Returns f32[n,size,size,c] of the noise with these places in the stream of `key`."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
+    noise = jax.vmap(lambda key: jax.random.normal(key, (model.latent,), jnp.float32))(keys)
+    return model.generate(variables, noise)
+
+
+def distances(parts: Parts, variables: Callable[[], PyTree], problem: Problem) -> dict[str, float]:
+    """Returns how far samples are from validation images; an empty dictionary for a network without a generator.
+
+    Args:
+        parts, problem: the parts and the data of the run.
+        variables: returns those of the network.
+
+    Returns:
+        "frechet_distance" between as many samples as there are validation images, at most 1024, and these, all of the
+        samples' size; "frechet_distance_of_training" of as many training images, which is what perfect samples have.
+    """
+    count = min(len(problem.val), len(problem.train), _COMPARED)
+    if not models.can_generate(parts.model) or jax.process_count() > 1 or count < 2:
+        return {}
+    made = sample(parts, variables(), count)
+    size = made.shape[1:3]
+    real, other = _real_thumbnails(problem.val, count, size), _real_thumbnails(problem.train, count, size)
+    return {
+        "frechet_distance": frechet_distance(thumbnails(made), real),
+        "frechet_distance_of_training": frechet_distance(other, real),
+    }
+
+
+@functools.lru_cache(maxsize=2)
+def _real_thumbnails(source: Source, count: int, size: tuple[int, ...]) -> np.ndarray:
+    """Returns f64[count,SIDE·SIDE·c] of images spread over the source."""
+    places = np.linspace(0, len(source) - 1, count).round().astype(int)
+    return np.concatenate([thumbnails(resize_image(source[i]["image"], size)[None], SIDE) for i in places])
+
+
+def draw_samples(parts: Parts, variables: PyTree, workdir: Path, reporter: Reporter, step: int) -> None:
+    """Draws 64 samples to samples.png and TensorBoard, always from the same noise, if the network has a generator."""
+    if not models.can_generate(parts.model):
+        return
+    with drawing(reporter):
+        sheet = pictures.grid(list(sample(parts, variables, _ON_SHEET)))
+        pictures.save_image(sheet, workdir / SHEET)
+        reporter.picture(step, "samples", sheet)
+
+
+def write_samples(images: np.ndarray, out: Path) -> list[Path]:
+    """Writes u8[n,h,w,c] to sample-00.png, sample-01.png, ... in the folder `out`; returns the files.
+
+    Raises:
+        ConfigError: if they cannot be written, or would replace a file that prediction did not write.
+    """
+    digits = max(2, len(str(len(images) - 1)))
+    files = [out / f"sample-{i:0{digits}d}.png" for i in range(len(images))]
+    for file in files:
+        if file.exists() and not is_output(file):
+            raise ConfigError(
+                f"The sample {file} would replace a file that prediction did not write; give another --out."
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for image, file in zip(images, files):
+            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+            write_atomically(file, functools.partial(picture.save, format="PNG", pnginfo=mark()))
+    except OSError as error:
+        raise ConfigError(f"The samples cannot be written to {out}: {error.strerror or error}.") from error
+    return files
