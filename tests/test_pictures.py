@@ -10,6 +10,7 @@ from helpers.marks import some_slow
 from PIL import Image
 
 from jaxseg import pictures
+from jaxseg.pictures import learning_curves
 from jaxseg.types import IGNORE
 
 pytestmark = pytest.mark.usefixtures("drawn")
@@ -152,6 +153,18 @@ def test_sheets_name_what_disagrees(tmp_path):
     with pytest.raises(ValueError, match="the prediction is"):
         pictures.prediction_sheet([image], [truth], [prediction[1:]], COLORS, CLASSES, tmp_path / "p.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_curves_show_the_parts_of_a_loss_that_has_several(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(learning_curves, "save_figure", lambda figure, path: figures.append(figure))
+    one = [{"step": i, "split": "train", "loss": 3.0, "loss/dice": 1.0} for i in (1, 2)]
+    val = [{"step": 2, "split": "val", "loss": 2.5}]
+    for records in (one + val, [r | {"loss/generator": 2.0 * r["step"]} for r in one] + val):
+        pictures.curves(records, tmp_path / "curves.png")
+    labels = [[line.get_label() for line in figure.axes[0].lines] for figure in figures]
+    assert labels == [["train", "val"], ["train", "val", "dice", "generator"]]
+    np.testing.assert_array_equal(figures[1].axes[0].lines[3].get_xydata(), [[1, 2], [2, 4]])
 
 
 def test_curves_of_a_run_of_one_record_and_of_none(tmp_path):

@@ -234,8 +234,8 @@ def _validate_unlabelled(config: ConfigDict) -> None:
     if not adversarial and not compares_images(config):
         raise ConfigError(
             "data.unlabelled needs a term that images without labels have: set adversarial.weight and "
-            "adversarial.semi_weight or adversarial.unlabelled_weight above 0, or use the loss term reconstruction, or generator and "
-            "discriminator."
+            "adversarial.semi_weight or adversarial.unlabelled_weight above 0, or use the loss term reconstruction, "
+            "or generator and discriminator."
         )
 
 

@@ -29,7 +29,8 @@ class Definition:
         network: the model of `jaxseg.models` that has this output.
         one_vs_rest: each class has a sigmoid of its own against all others, where there are several classes; a loss
             that has an option of this name is decided by that option. False: the probabilities are a softmax.
-        compares_images: `sums` takes the mask of the pixels inside the images, bool[b,y,x] or None, instead of labels.
+        compares_images: `sums` compares or judges images: it takes the mask of the pixels inside the images,
+            bool[b,y,x] or None, instead of labels.
     """
 
     sums: Callable[..., PyTree]

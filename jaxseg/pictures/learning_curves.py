@@ -11,9 +11,11 @@ from jaxseg.pictures.figure import DPI, save_figure
 def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     """Draws loss, mIoU and learning rate over the steps, one panel each; training and validation share a panel.
 
+    Where the loss of the training has several parts, these are thin lines beside it.
+
     Args:
         records: the lines of `log.jsonl`: each has "step" and "split" ("train", or the evaluated split), and any of
-            "loss", "mean_iou" and "learning_rate"; other keys are ignored.
+            "loss", "loss/PART", "mean_iou" and "learning_rate"; other keys are ignored.
         path: the PNG file.
     """
     from matplotlib.figure import Figure
@@ -23,6 +25,8 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     figure = Figure(figsize=(13.5, 3.9), dpi=DPI, layout="constrained")
     panels = (("loss", "loss"), ("mean_iou", "mIoU in per cent"), ("learning_rate", "learning rate"))
     splits = list(dict.fromkeys(record["split"] for record in records))
+    parts = dict.fromkeys(key for r in records if r["split"] == "train" for key in r if key.startswith("loss/"))
+    parts = list(parts) if len(parts) > 1 else []
     for axis, (name, label) in zip(figure.subplots(1, 3), panels):
         for number, split in enumerate(splits):
             scale = 100 if name == "mean_iou" else 1
@@ -31,6 +35,11 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
                 steps, values = zip(*points)
                 mark = "o" if len(points) == 1 or split != "train" else ""
                 axis.plot(steps, values, color=f"C{number}", label=split, marker=mark, markersize=3.5, linewidth=1.6)
+        for number, part in enumerate(parts if name == "loss" else (), start=len(splits)):
+            points = [(r["step"], r[part]) for r in records if r["split"] == "train" and _finite(r, part)]
+            if points:
+                label_of_part = part.removeprefix("loss/")
+                axis.plot(*zip(*points), color=f"C{number}", label=label_of_part, linestyle=":", linewidth=1.2)
         axis.set(xlabel="step", ylabel=label, title=label)
         axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -4,8 +4,9 @@ The metrics of a step are read after the next step is dispatched to the device, 
 host. `log.jsonl` has two kinds of line. A log step has {"step", "split": "train", "loss", "mean_iou", "grad_norm",
 "param_norm", "loss/TERM" for each part of the loss before its weight, "learning_rate", "images_per_second"} over the
 steps since the previous line. An evaluation has {"step", "split": "val", "loss", "mean_iou", "pixel_accuracy", ...,
-"iou"}. If the steps report gradients, `gradients.jsonl` has a line {"step", "norms"} for the first step, whose gradient
-is that at initialisation, and for each log step.
+"iou"}, with "frechet_distance" and "frechet_distance_of_training" of a network that generates images. If the steps
+report gradients, `gradients.jsonl` has a line {"step", "norms"} for the first step, whose gradient is that at
+initialisation, and for each log step.
 """
 
 import json
