@@ -285,7 +285,7 @@ def evaluate(session: Session, state: TrainState, step: int) -> Result:
     if result.confusion.any():
         require_finite_loss(result.loss, step, session.checkpoints)
     more = distances(session.parts, lambda: session.strategy.get_state(state).variables, session.problem)
-    session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, more=more)
+    session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, "val", more)
     return result
 
 

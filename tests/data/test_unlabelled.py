@@ -40,7 +40,10 @@ def config_of(folder, **values):
 ADVERSARIAL = {"adversarial__weight": 0.01, "adversarial__semi_weight": 0.1}
 
 
-@pytest.mark.parametrize("method", [ADVERSARIAL, {"loss__terms": "reconstruction + cross_entropy"}])
+@pytest.mark.parametrize(
+    "method",
+    [ADVERSARIAL, {"loss__terms": "reconstruction + cross_entropy"}, {"loss__terms": "generator + discriminator"}],
+)
 def test_images_without_labels_are_never_held_out(folder, method):
     config = config_of(folder, data__unlabelled="unlabelled", **method)
     validate(config)
