@@ -1,8 +1,8 @@
 """A generator of images from noise: DCGAN (Goodfellow et al. 2014, Radford et al. 2016) on the images of a data set.
 
-python -m jaxseg.train --config experiments/generator.py
-python -m jaxseg.train --config experiments/generator.py:folder --config.data.dir=MY_FOLDER
-python -m jaxseg.predict --workdir runs/generator --samples 64 --out samples/
+    python -m jaxseg.train --config experiments/generator.py
+    python -m jaxseg.train --config experiments/generator.py:folder --config.data.dir=MY_FOLDER
+    python -m jaxseg.predict --workdir runs/generator --samples 64 --out samples/
 
 Samples are drawn to samples.png at each evaluation. The images are resized to those of the generator, 32x32 for the
 shapes data and 64x64 for the other variants. Masks may be 255 everywhere.
