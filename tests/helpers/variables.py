@@ -9,25 +9,30 @@ from flax import linen as nn
 
 
 def shapes(model: nn.Module, image: tuple[int, ...], train: bool = False):
-    """Returns (variables, logits, out) as shapes, without computing anything."""
-    variables = variable_shapes(model, image)
-    logits, out = jax.tree.map(lambda leaf: leaf, _output_shapes(model, image, train))
-    return jax.tree.map(lambda leaf: leaf, variables), logits, out
+    """Returns (variables, logits, out) as shapes, without computing anything.
+
+    One trace gives all three: the outputs are those of the call that makes the variables, auxiliary logits included.
+    """
+    (logits, out), variables = jax.tree.map(lambda leaf: leaf, initialised(model, (image,), train))
+    return variables, logits, out
 
 
-@functools.cache
-def variable_shapes(model: nn.Module, image: tuple[int, ...]):
-    """The variables as shapes; traced once for each network and image of a test process."""
-    x = jax.ShapeDtypeStruct(image, jnp.float32)
-    return jax.eval_shape(lambda x: model.init(_rngs(), x), x)
-
-
-@functools.cache
-def _output_shapes(model: nn.Module, image: tuple[int, ...], train: bool):
-    x = jax.ShapeDtypeStruct(image, jnp.float32)
+def applied_shapes(model: nn.Module, variables, image: tuple[int, ...], train: bool = False):
+    """Returns (logits, out) as shapes, of a call with these variables."""
     apply = functools.partial(model.apply, train=train, mutable=["batch_stats"], rngs=_rngs())
-    outputs, _ = jax.eval_shape(apply, variable_shapes(model, image), x)
-    return outputs
+    return jax.eval_shape(apply, variables, jax.ShapeDtypeStruct(image, jnp.float32))[0]
+
+
+def variable_shapes(model: nn.Module, image: tuple[int, ...]):
+    """Returns the variables as shapes."""
+    return jax.tree.map(lambda leaf: leaf, initialised(model, (image,))[1])
+
+
+@functools.cache
+def initialised(module: nn.Module, inputs: tuple[tuple[int, ...], ...], train: bool = False):
+    """Returns (outputs, variables) as shapes; equal modules and inputs of a test process are traced once."""
+    call = functools.partial(module.init_with_output, **({"train": True} if train else {}))
+    return jax.eval_shape(call, _rngs(), *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs))
 
 
 def _rngs() -> dict[str, jax.Array]:
@@ -36,7 +41,10 @@ def _rngs() -> dict[str, jax.Array]:
 
 def drawn(module: nn.Module, *inputs):
     """Variables with every leaf random, so that no scale of one or bias of zero hides a mistake."""
-    variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    if all(np.ndim(x) and x.dtype == jnp.float32 for x in inputs):
+        _, variables = initialised(module, tuple(x.shape for x in inputs))
+    else:
+        variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -57,5 +65,4 @@ def paths(tree) -> set[str]:
 
 def count_parameters(model: nn.Module, channels: int = 3) -> int:
     """Returns the number of parameters of a model or an encoder."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, channels)))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    return sum(leaf.size for leaf in jax.tree.leaves(variable_shapes(model, (1, 64, 64, channels))["params"]))

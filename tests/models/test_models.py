@@ -12,7 +12,7 @@ from flax import linen as nn
 from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_models import ENCODERS, TINY, Backbone, tiny
-from helpers.variables import drawn, paths, shapes, variable_shapes
+from helpers.variables import applied_shapes, drawn, initialised, paths, shapes, variable_shapes
 
 from jaxseg import models, pretrained
 from jaxseg.models import encoders
@@ -25,6 +25,9 @@ HEADS = {"deeplabv2": "head/branch0/score"}
 # Outputs that a loss term of the same name reads in place of the logits.
 READ_BY_LOSSES = ("semantic_encoding", "reconstruction", "verdicts")
 CLASSES = {name: type(tiny(name)) for name in models.names()}
+# The image of the tests that need the variables alone: they are traced once for all of them.
+IMAGE = (2, 33, 47, 3)
+TRAINED = (2, 7, 8, 3)
 NORMS = ("batch", "instance", "group", "layer", "none")
 # Transformers have layer norms whatever `norm` says.
 LAYER_NORMS = ("mask2former", "segformer")
@@ -36,17 +39,22 @@ def test_every_model_is_tested():
 
 @pytest.mark.parametrize("name", models.names())
 @pytest.mark.parametrize(
-    ("image", "classes"),
-    [((2, 33, 47, 3), 5), ((1, 1, 1, 1), 1), pytest.param((1, 7, 64, 4), 2, marks=pytest.mark.slow)],
+    ("image", "classes"), [(IMAGE, 5), ((1, 1, 1, 1), 1), pytest.param((1, 7, 64, 4), 2, marks=pytest.mark.slow)]
 )
 def test_logits_have_the_image_size(name, image, classes):
-    for train in (False, True):
-        if train and image[:3] == (1, 1, 1):  # batch norm refuses a single value
-            image = (2, *image[1:])
-        _, logits, out = shapes(tiny(name, classes), image, train)
-        assert logits.shape == (*image[:3], classes) and logits.dtype == jnp.float32
+    model = tiny(name, classes)
+    # Batch norm refuses a single value in training.
+    larger = (2, *image[1:]) if image[:3] == (1, 1, 1) else image
+    if image == IMAGE:
+        variables = variable_shapes(model, image)
+        trained = applied_shapes(model, variables, image, train=True)
+    else:
+        variables, *trained = shapes(model, larger, train=True)
+    evaluated = applied_shapes(model, variables, image)
+    for (b, h, w, _), (logits, out) in ((image, evaluated), (larger, trained)):
+        assert logits.shape == (b, h, w, classes) and logits.dtype == jnp.float32
         assert all(aux.shape == logits.shape and aux.dtype == jnp.float32 for aux in out["aux"])
-        assert train or out["aux"] == ()
+    assert evaluated[1]["aux"] == ()
 
 
 @pytest.mark.parametrize("image", [(1, 1, 1, 3), (1, 33, 47, 1)])
@@ -65,18 +73,40 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
     assert {out[stage].dtype for stage in inner} == {jnp.dtype("bfloat16")}
 
 
+# Smaller still: with a further level or unit of the same kind there are more operations to compile, no other ones.
+SHORT = {
+    **{name: {"widths": [4, 8]} for name in TINY if "widths" in TINY[name]},
+    **{name: {"encoder_args": {"widths": [4, 8]}} for name in ("deeplabv3plus", "encnet", "fpn", "upernet")},
+    "fc_densenet": {"layers": [1, 2, 1]},
+    "linknet": {"encoder_args": {"widths": [12, 24]}},
+    "lraspp": {"encoder_args": TINY["lraspp"]["encoder_args"] | {"rows": TINY["lraspp"]["encoder_args"]["rows"][::2]}},
+    "segformer": {"encoder_args": TINY["segformer"]["encoder_args"] | {"depths": [1, 1]}},
+}
+
+
+def trained_model(name):
+    """Returns the network whose gradients are looked at."""
+    return models.build(name, num_classes=5, norm="group", **TINY[name] | (SHORT[name] if name in SHORT else {}))
+
+
 @pytest.mark.parametrize("norm", some_slow(NORMS, ("instance", "layer")))
 @pytest.mark.parametrize("name", models.names())
 def test_every_norm_fits_every_model(name, norm):
-    variables, _, _ = shapes(tiny(name, norm=norm), (2, 9, 9, 3), train=True)
+    """Those with batch norm and with group norm are called in training above and below."""
+    if norm == "batch":
+        variables = variable_shapes(tiny(name), IMAGE)
+    elif norm == "group":
+        variables = variable_shapes(trained_model(name), TRAINED)
+    else:
+        variables, _, _ = shapes(tiny(name, norm=norm), IMAGE, train=True)
     assert ("batch_stats" in variables) == (norm == "batch")
     assert any("norm" in path for path in paths(variables["params"])) == (norm != "none" or name in LAYER_NORMS)
 
 
 @pytest.mark.parametrize("name", models.names())
 def test_no_bias_before_a_norm_and_a_bias_without(name):
-    with_norm = paths(shapes(tiny(name), (1, 8, 8, 3))[0]["params"])
-    without = paths(shapes(tiny(name, norm="none"), (1, 8, 8, 3))[0]["params"])
+    with_norm = paths(variable_shapes(tiny(name), IMAGE)["params"])
+    without = paths(shapes(tiny(name, norm="none"), IMAGE, train=True)[0]["params"])
     for path in with_norm:
         block, _, leaf = path.rpartition("/")
         if leaf == "kernel" and block.endswith("/conv"):
@@ -84,31 +114,28 @@ def test_no_bias_before_a_norm_and_a_bias_without(name):
 
 
 def test_parameter_names_are_stable():
-    resunet = paths(shapes(tiny("resunet"), (1, 8, 8, 3))[0]["params"])
+    resunet = paths(variable_shapes(tiny("resunet"), IMAGE)["params"])
     assert {"encoder/stage0/block1/conv1/kernel", "encoder/stage2/block1/norm1/scale", "head/kernel"} <= resunet
     assert {"encoder/stage1/block1/shortcut/kernel", "decoder/stage0/block1/conv2/kernel"} <= resunet
-    unet = paths(shapes(tiny("unet"), (1, 8, 8, 3))[0]["params"])
+    unet = paths(variable_shapes(tiny("unet"), IMAGE)["params"])
     assert {"encoder/stage2/conv2/conv/kernel", "decoder/stage1/up/kernel", "decoder/stage0/conv1/norm/scale"} <= unet
-    attention = paths(shapes(tiny("attention_decoder"), (1, 8, 8, 3))[0]["params"])
+    attention = paths(variable_shapes(tiny("attention_decoder"), IMAGE)["params"])
     assert {"decoder/stage1/attention/query/kernel", "decoder/stage0/conv/conv/kernel"} <= attention
     for name in models.names():
         head = HEADS[name] if name in HEADS else "head"
-        assert {f"{head}/kernel", f"{head}/bias"} <= paths(shapes(tiny(name), (1, 8, 8, 3))[0]["params"])
+        assert {f"{head}/kernel", f"{head}/bias"} <= paths(variable_shapes(tiny(name), IMAGE)["params"])
 
 
 def test_padding_of_unet_changes_no_parameter():
-    same, _, _ = shapes(tiny("unet"), (1, 16, 16, 3))
-    valid, _, _ = shapes(tiny("unet", padding="valid"), (1, 16, 16, 3))
+    same, valid = variable_shapes(tiny("unet"), IMAGE), variable_shapes(tiny("unet", padding="valid"), (1, 1, 1, 3))
     assert jax.tree.map(lambda a: a.shape, same) == jax.tree.map(lambda a: a.shape, valid)
 
 
 @pytest.mark.parametrize("name", models.names())
 def test_gradients_reach_every_parameter(name, key):
-    fields = {"widths": [4, 8]} if "widths" in TINY[name] else {}
-    model = models.build(name, num_classes=5, norm="group", **(TINY[name] | fields))
-    rng = np.random.default_rng(1)
-    image = jnp.asarray(rng.normal(size=(2, 7, 8, 3)), jnp.float32)
-    weight = jnp.asarray(rng.normal(size=(2, 7, 8, 5)), jnp.float32)
+    model, rng = trained_model(name), np.random.default_rng(1)
+    image = jnp.asarray(rng.normal(size=TRAINED), jnp.float32)
+    weight = jnp.asarray(rng.normal(size=(*TRAINED[:3], 5)), jnp.float32)
 
     @functools.partial(jax.jit, compiler_options=FAST_COMPILE)
     @jax.grad
@@ -155,7 +182,7 @@ def test_dropout_needs_train_and_a_key():
 @pytest.mark.parametrize("name", [name for name, cls in CLASSES.items() if "dropout" in field_names(cls)])
 def test_monte_carlo_dropout_reaches_every_network(name):
     """Every dropout is on, and batch norm changes no statistics: `apply` would raise, as they are not mutable."""
-    size, drops = (2, 33, 47, 3), []
+    drops = []
 
     def see(call, args, kwargs, context):
         y = call(*args, **kwargs)
@@ -164,9 +191,9 @@ def test_monte_carlo_dropout_reaches_every_network(name):
         return y
 
     apply = functools.partial(tiny(name, dropout=0.5).apply, train=False, rngs={"monte_carlo": jax.random.key(0)})
-    variables = variable_shapes(tiny(name), size)
+    variables = variable_shapes(tiny(name), IMAGE)
     with nn.intercept_methods(see):
-        jax.eval_shape(apply, variables, jax.ShapeDtypeStruct(size, jnp.float32))
+        jax.eval_shape(apply, variables, jax.ShapeDtypeStruct(IMAGE, jnp.float32))
     assert drops and all(drops)
 
 
@@ -236,8 +263,7 @@ def test_encoders_keep_their_promise(name):
     widths, strides = encoder.widths, encoder.strides
     assert len(widths) == len(strides) and list(strides) == sorted(strides)
     for h, w, c in ((strides[-1], 2 * strides[-1], 3), (strides[-1] + 1, 1, 4)):
-        x = jnp.zeros((2, h, w, c))
-        pyramid = jax.eval_shape(lambda k, x=x: encoder.init_with_output(k, x)[0], jax.random.key(0))
+        pyramid, _ = initialised(encoder, ((2, h, w, c),))  # some encoders of a family are equal when they are tiny
         assert [f.shape for f in pyramid] == [(2, -(-h // s), -(-w // s), n) for s, n in zip(strides, widths)]
 
 
@@ -372,11 +398,11 @@ def test_an_encoder_of_the_networks_own_draws_over_the_mapped_axis():
 
 @pytest.mark.parametrize("name", ["pspnet", "upernet"])
 def test_one_image_leaves_the_statistics_of_its_mean_alone(name, key):
-    model, image = tiny(name), jnp.ones((1, 16, 16, 3))
-    variables = jax.jit(lambda k: model.init({"params": k, "dropout": k}, image))(key)
-    _, moved = jax.jit(lambda v: model.apply(v, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]))(
-        variables
-    )
+    model = models.build(name, num_classes=5, **TINY[name] | {"encoder_args": {"widths": [4, 8]}})
+    image = jnp.ones((1, 16, 16, 3))
+    variables = drawn(model, image)
+    apply = functools.partial(model.apply, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+    _, moved = jax.jit(apply, compiler_options=FAST_COMPILE)(variables, image)
     before, after = (pretrained.flatten(tree["batch_stats"]) for tree in (variables, moved))
     kept = {path for path in before if np.array_equal(before[path], after[path])}
     assert {path for path in before if "/bin1/" in path} <= kept and len(kept) < len(before)
