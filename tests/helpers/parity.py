@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from helpers.variables import variable_shapes
 
 from jaxseg import pretrained
 
@@ -42,8 +43,7 @@ def state_of(module: Any) -> dict[str, np.ndarray]:
 
 def load(model: nn.Module, module: Any, rules: Iterable[pretrained.Rule], channels: int = 3) -> dict[str, Any]:
     """Our variables with the module's weights; every name must be accounted for on both sides."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, channels)))
-    return pretrained.merge(shapes, pretrained.convert(state_of(module), rules))
+    return pretrained.merge(variable_shapes(model, (1, 64, 64, channels)), pretrained.convert(state_of(module), rules))
 
 
 def images(height: int, width: int, channels: int = 3, batch: int = 2, seed: int = 0) -> np.ndarray:

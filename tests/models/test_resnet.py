@@ -1,6 +1,7 @@
 """ResNets have the numbers, gradients and parameters of torchvision's and timm's."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from helpers import oracles, parity
-from helpers.marks import some_slow
+from helpers.marks import at_each_size, some_slow
+from helpers.variables import drawn, variable_shapes
 
 from jaxseg import nn as jnn
 from jaxseg import pretrained
@@ -57,6 +59,7 @@ def torchvision_resnet(block, layers, **fields):
 
 DEPTHS = (1, 1, 1, 2)
 CASES = {
+    "basic": ("BasicBlock", [1, 1, 1, 2], {}, {"depths": (1, 1, 1, 2)}),
     "resnet18": ("BasicBlock", [2, 2, 2, 2], {}, {}),
     "resnet50": ("Bottleneck", [3, 4, 6, 3], {}, {}),
     "dilated": (
@@ -75,9 +78,10 @@ CASES = {
 }
 
 
-# "wide" has the blocks of resnet50 and the ratio of "grouped".
-@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c == "wide")) for c in CASES])
-def test_features_are_torchvisions(case):
+# "basic" has the blocks of resnet18, "grouped" and "dilated" those of resnet50; "wide" has the ratio of "grouped".
+@pytest.mark.parametrize("case", some_slow(CASES, ("resnet18", "resnet50", "wide")))
+@at_each_size
+def test_features_are_torchvisions(case, size):
     block, layers, theirs, ours = CASES[case]
     module = torchvision_resnet(block, layers, **theirs)
     name = "resnet18" if block == "BasicBlock" else "resnet50"
@@ -86,11 +90,13 @@ def test_features_are_torchvisions(case):
         as_model(name, **ours),
         module,
         inside(rules),
+        [size],
         ours=lambda result: result[1]["pyramid"],
         theirs=lambda result: result,
     )
 
 
+@at_each_size
 @pytest.mark.parametrize(
     ("name", "rules", "fields"),
     [
@@ -99,12 +105,13 @@ def test_features_are_torchvisions(case):
         ("seresnet50", resnet.torchvision(), {"output_stride": 16}),
     ],
 )
-def test_features_are_timms(name, rules, fields):
+def test_features_are_timms(name, rules, fields, size):
     module = oracles.timm().create_model(name, pretrained=False, features_only=True, layers=DEPTHS, **fields)
     parity.check_eval(
         as_model(name, depths=DEPTHS, **fields),
         module,
         inside(rules),
+        [size],
         ours=lambda result: result[1]["pyramid"],
         theirs=lambda result: result,
     )
@@ -175,9 +182,14 @@ def test_dilation_computes_the_features_between():
     fields = {"depths": (1, 2, 2, 2), "widths": (4, 8, 8, 12, 12)}
     image = jnp.asarray(parity.images(65, 79))
     encoder = encoders.build("resnet50", **fields)
-    variables = jax.jit(encoder.init)(jax.random.key(0), image)
-    coarse = jax.jit(encoder.apply)(variables, image)[-1]
-    fine = jax.jit(encoders.build("resnet50", output_stride=8, **fields).apply)(variables, image)[-1]
+    variables = drawn(encoder, image)
+    dilated = encoders.build("resnet50", output_stride=8, **fields)
+
+    @functools.partial(jax.jit, compiler_options=parity.FAST_COMPILE)
+    def run(variables, image):
+        return dilated.apply(variables, image)[-1], encoder.apply(variables, image)[-1]
+
+    fine, coarse = run(variables, image)
     parity.assert_close(fine[:, ::4, ::4], coarse, 1e-5)
 
 
@@ -189,8 +201,8 @@ def test_widths_and_depths_must_agree():
 
 
 # Parameters with the classifier of 1000 classes, as torchvision's and timm's documentation gives them.
-# They differ from the members of 50 layers in the number of units of a stage alone.
-DEEP = [n for n in encoders.names() if "101" in n or "152" in n]
+# They differ from the members of 18 and of 50 layers in the number of units of a stage alone.
+DEEP = [n for n in encoders.names() if "34" in n or "101" in n or "152" in n]
 PUBLISHED = {
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
@@ -205,8 +217,15 @@ PUBLISHED = {
 
 
 def shapes(name):
-    encoder = encoders.build(name)
-    return jax.eval_shape(encoder.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
+    return variable_shapes(encoders.build(name), (1, 64, 64, 3))
+
+
+def test_units_are_those_published():
+    """He et al. 2016, Table 1; the other forms have the same."""
+    units = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
+    for name in encoders.names():
+        if encoders._CLASSES[name][1] == "ResNet":
+            assert encoders.build(name).depths == units[re.search("[0-9]+", name)[0]], name
 
 
 @pytest.mark.parametrize("name", some_slow(PUBLISHED, DEEP))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles
+from helpers.marks import at_each_size, some_slow
 from helpers.parity import (
     FAST_COMPILE,
     assert_close,
@@ -56,28 +57,41 @@ def form(name: str) -> dict:
     return {**form.fields, **({} if name == "pspnet" else form.sizes)}
 
 
-def ours(name: str, **fields):
+def ours(name: str, units: int = 1, **fields):
+    """Our network over a ResNet-18 with `units` units a stage, of which it has 2."""
     fields = {"encoder": "resnet18", **form(name), **CASES[name][0], **fields}
-    return models.build(name, num_classes=CLASSES, **fields)
+    args = fields["encoder_args"] if "encoder_args" in fields else {}
+    return models.build(name, num_classes=CLASSES, **fields | {"encoder_args": {"depths": (units,) * 4, **args}})
 
 
-def theirs(name: str, **arguments):
+def theirs(name: str, units: int = 1, **arguments):
     _, cls, narrow = CASES[name]
     arguments = {"encoder_weights": None, "classes": CLASSES, **narrow, **arguments}
-    return getattr(oracles.smp(), cls)("resnet18", **arguments)
+    module = getattr(oracles.smp(), cls)("resnet18", **arguments)
+    shorten(module.encoder, units)
+    return module
+
+
+def shorten(encoder, units: int) -> None:
+    """Leaves `units` units of each stage of a ResNet."""
+    for i in range(1, 5):
+        setattr(encoder, f"layer{i}", getattr(encoder, f"layer{i}")[:units])
 
 
 def rules_of(name: str) -> list[rules.Rule]:
     return getattr(smp, name)(resnet.torchvision("basic"))
 
 
+# A second unit adds no code of these networks, and even levels need less of it than odd ones.
+@pytest.mark.parametrize("even", some_slow((False, True), (True,)))
+@pytest.mark.parametrize("units", some_slow((1, 2), (2,)))
 @pytest.mark.parametrize("name", ["fpn", "pspnet", "unet", "upernet"])
-def test_the_networks_are_those_of_smp(name):
+def test_the_networks_are_those_of_smp(name, units, even):
     # U-Net is the one that takes sides that are no multiples of the stride. UPerNet and PSPNet need not refuse them,
     # nor does FPN those whose halves after the second are even.
     odd = (61, 93) if name == "fpn" else (65, 79)
-    module = theirs(name) if name == "unet" else at_any_size(theirs(name, upsampling=1))
-    check_eval(ours(name), module, rules_of(name), [odd] if name == "pspnet" else [(64, 96), odd])
+    module = theirs(name, units) if name == "unet" else at_any_size(theirs(name, units, upsampling=1))
+    check_eval(ours(name, units), module, rules_of(name), [(64, 96) if even else odd])
 
 
 @pytest.mark.parametrize("name", ["linknet", "unetplusplus"])
@@ -96,14 +110,15 @@ def test_sizes_that_smp_refuses_are_padded_and_cropped(name):
     assert_close(apply(variables, x), expected)
 
 
-def test_gradients_of_unet_are_those_of_smp():
-    check_gradients(ours("unet"), theirs("unet"), rules_of("unet"))
+@pytest.mark.parametrize("units", some_slow((1, 2), (2,)))
+def test_gradients_of_unet_are_those_of_smp(units):
+    check_gradients(ours("unet", units), theirs("unet", units), rules_of("unet"))
 
 
 def test_pspnet_on_the_third_level_of_the_encoder():
     """The default of smp's PSPNet: the stages beyond stride 8 are neither used nor dilated, but are in the file."""
     module = theirs("pspnet", encoder_depth=3, upsampling=8)
-    model = ours("pspnet", encoder_args={"depths": [2, 2], "widths": [64, 64, 128]})
+    model = ours("pspnet", encoder_args={"depths": [1, 1], "widths": [64, 64, 128]})
     check_eval(model, module, smp.pspnet(resnet.torchvision("basic"), (2, 4, 8)), [(64, 96)])
 
 
@@ -127,16 +142,21 @@ def upernet_of_transformers():
     config = transformers.UperNetConfig(
         backbone_config=backbone, hidden_size=8, auxiliary_channels=8, num_labels=CLASSES
     )
-    return transformers.UperNetForSemanticSegmentation(config)
+    module = transformers.UperNetForSemanticSegmentation(config)
+    stages = module.backbone._backbone
+    for i in range(1, 5):
+        stages[f"layer{i}"] = stages[f"layer{i}"][:1]
+    return module
 
 
-UPERNET = {"width": 8, "aux_width": 8, "encoder": "resnet18"}
+UPERNET = {"width": 8, "aux_width": 8, "encoder": "resnet18", "encoder_args": {"depths": (1, 1, 1, 1)}}
 UPERNET_RULES = upernet.transformers(resnet.torchvision("basic"))
 
 
-def test_upernet_is_that_of_transformers():
+@at_each_size
+def test_upernet_is_that_of_transformers(size):
     model = models.build("upernet", num_classes=CLASSES, **UPERNET)
-    check_eval(model, upernet_of_transformers(), UPERNET_RULES, theirs=lambda result: [result.logits])
+    check_eval(model, upernet_of_transformers(), UPERNET_RULES, [size], theirs=lambda result: [result.logits])
 
 
 def test_a_file_of_transformers_becomes_upernet_over_convnext(tmp_path):
