@@ -1,11 +1,15 @@
 """Mix Transformers and SegFormer beside transformers and segmentation_models.pytorch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles
+from helpers.marks import at_each_size, some_slow
 from helpers.parity import check_eval, check_gradients, load, state_of
+from helpers.variables import count_parameters, variable_shapes
 
 from jaxseg import models, pretrained
 from jaxseg.models import encoders
@@ -21,11 +25,11 @@ SIZES = {
 }
 
 
-def config(name: str, **fields):
-    widths, depths, features = SIZES[name]
+def config(name: str, depths: tuple[int, ...] | None = None, **fields):
+    widths, published, features = SIZES[name]
     return oracles.transformers().SegformerConfig(
         hidden_sizes=widths,
-        depths=depths,
+        depths=depths or published,
         decoder_hidden_size=features,
         num_labels=7,
         classifier_dropout_prob=0.0,
@@ -51,46 +55,56 @@ def wrapped(module):
     return module
 
 
-@pytest.fixture(scope="module")
-def segformer_b0():
-    module = oracles.transformers().SegformerForSemanticSegmentation(config("b0"))
-    return wrapped(module)
+@functools.cache
+def segformer_b0(depths):
+    return wrapped(oracles.transformers().SegformerForSemanticSegmentation(config("b0", depths)))
 
 
-def ours(**fields):
-    return models.build("segformer", num_classes=7, dropout=0.0, encoder="mit_b0", encoder_args={"drop_path": 0.0})
+def ours(depths):
+    args = {"drop_path": 0.0, "depths": depths}
+    return models.build("segformer", num_classes=7, dropout=0.0, encoder="mit_b0", encoder_args=args)
 
 
-def test_segformer_b0_has_the_logits_of_transformers(segformer_b0):
-    check_eval(ours(), segformer_b0, mit.segformer_transformers())
+# One stage of two blocks has the code of four such stages, the published ones.
+each_depth = pytest.mark.parametrize("depths", some_slow(((1, 2, 1, 1), (2, 2, 2, 2)), ((2, 2, 2, 2),)))
 
 
-def test_segformer_b0_has_the_gradients_of_transformers(segformer_b0):
-    check_gradients(ours(), segformer_b0, mit.segformer_transformers())
+@each_depth
+@at_each_size
+def test_segformer_b0_has_the_logits_of_transformers(depths, size):
+    check_eval(ours(depths), segformer_b0(depths), mit.segformer_transformers(), [size])
 
 
-def test_mit_b0_has_the_features_of_smp():
+@each_depth
+def test_segformer_b0_has_the_gradients_of_transformers(depths):
+    check_gradients(ours(depths), segformer_b0(depths), mit.segformer_transformers())
+
+
+@each_depth
+@at_each_size
+def test_mit_b0_has_the_features_of_smp(depths, size):
     module = oracles.smp().encoders.get_encoder("mit_b0", weights=None)
+    for i, units in enumerate(depths, 1):
+        setattr(module, f"block{i}", getattr(module, f"block{i}")[:units])
     check_eval(
-        encoders.build("mit_b0"),
+        encoders.build("mit_b0", depths=depths),
         module,
         mit.mit_smp(),
+        [size],
         ours=lambda pyramid: pyramid,
         theirs=lambda features: features[2:],
     )
 
 
-# b2 to b5 have the widths of b1 and more blocks.
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("b2", "b3", "b4", "b5"))) for n in sorted(SIZES)]
-)
+# b1 is wider, as its number of parameters below says; b2 to b5 have its widths and more blocks.
+@pytest.mark.parametrize("name", some_slow(SIZES, [name for name in SIZES if name != "b0"]))
 def test_every_size_has_the_weights_of_transformers(name):
     torch, transformers = oracles.torch(), oracles.transformers()
     with torch.device("meta"):
         module = transformers.SegformerForSemanticSegmentation(config(name))
     state = {k: np.broadcast_to(np.float32(0), v.shape) for k, v in module.state_dict().items()}
     model = models.build("segformer", num_classes=7, features=SIZES[name][2], encoder=f"mit_{name}")
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    variables = variable_shapes(model, (1, 64, 64, 3))
     converted = pretrained.convert(state, mit.segformer_transformers())
     flat = pretrained.flatten(variables)
     assert {path: x.shape for path, x in converted.items()} == {path: x.shape for path, x in flat.items()}
@@ -112,8 +126,7 @@ def test_every_size_has_the_weights_of_transformers(name):
 def test_parameters_are_the_papers(name, features, published):
     """Xie et al. 2021, Table 1, in millions for the 150 classes of ADE20K."""
     model = models.build("segformer", num_classes=150, features=features, encoder=f"mit_{name}")
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    assert abs(sum(x.size for x in jax.tree.leaves(variables["params"])) / 1e6 - published) < 0.06
+    assert abs(count_parameters(model) / 1e6 - published) < 0.06
 
 
 def test_the_names_of_files_are_known(tmp_path):
