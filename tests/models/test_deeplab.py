@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from helpers import oracles, parity
+from helpers.marks import at_each_size, some_slow
+from helpers.variables import drawn, variable_shapes
 
 from jaxseg import models, pretrained
 from jaxseg import nn as jnn
@@ -55,10 +57,11 @@ def torchvision_deeplab_for_gradients():
     return module
 
 
-def test_logits_are_torchvisions():
+@at_each_size
+def test_logits_are_torchvisions(size):
     model = models.build("deeplabv3", num_classes=4, encoder_args=DILATED, **TORCHVISION)
     rules = deeplab.torchvision_deeplabv3(resnet.torchvision())
-    parity.check_eval(model, torchvision_deeplab(), rules, theirs=lambda result: [result["out"]])
+    parity.check_eval(model, torchvision_deeplab(), rules, [size], theirs=lambda result: [result["out"]])
 
 
 class WithAux(nn.Module):
@@ -97,8 +100,20 @@ def test_gradients_of_both_heads_are_torchvisions():
     )
 
 
+# A second unit of a stage adds no code of these networks.
+each_depth = pytest.mark.parametrize("units", some_slow((1, 2), (2,)))
+
+
+def shorten(module, units):
+    """Leaves `units` units of each stage of the encoder, a ResNet-18."""
+    for i in range(1, 5):
+        setattr(module.encoder, f"layer{i}", getattr(module.encoder, f"layer{i}")[:units])
+
+
+@each_depth
+@at_each_size
 @pytest.mark.parametrize("stride", [8, 16])
-def test_logits_are_smps(stride):
+def test_logits_are_smps(stride, size, units):
     module = oracles.smp().DeepLabV3(
         "resnet18",
         encoder_weights=None,
@@ -107,46 +122,54 @@ def test_logits_are_smps(stride):
         decoder_aspp_separable=stride == 16,
         upsampling=1,
     )
+    shorten(module, units)
     model = models.build(
         "deeplabv3",
         num_classes=4,
         encoder="resnet18",
-        encoder_args={"output_stride": stride, "first_dilated": True, "multi_grid": (1, 1, 1)},
+        encoder_args={"depths": (units,) * 4, "output_stride": stride, "first_dilated": True, "multi_grid": (1, 1, 1)},
         rates=(12, 24, 36),
         separable=stride == 16,
         head_conv=True,
         align_corners=True,
     )
     rules = deeplab.smp_deeplabv3(resnet.torchvision("basic"))
-    parity.check_eval(model, parity.at_any_size(module), rules, sizes=((64, 96), (65, 79)))
+    parity.check_eval(model, parity.at_any_size(module), rules, [size])
 
 
-def test_logits_of_the_decoder_are_smps():
+# Theirs enlarges by 4 what must then be of stride 4: of 61 and 79 pixels 16 and 20 are left there, 4 and 5 below.
+@each_depth
+@pytest.mark.parametrize("size", some_slow(((61, 79), (64, 96)), ((64, 96),)))
+def test_logits_of_the_decoder_are_smps(size, units):
     module = oracles.smp().DeepLabV3Plus("resnet18", encoder_weights=None, classes=4, upsampling=1)
+    shorten(module, units)
     model = models.build(
         "deeplabv3plus",
         num_classes=4,
         encoder="resnet18",
-        encoder_args={"output_stride": 16, "first_dilated": True, "multi_grid": (1, 1, 1)},
+        encoder_args={"depths": (units,) * 4, "output_stride": 16, "first_dilated": True, "multi_grid": (1, 1, 1)},
         rates=(12, 24, 36),
         head_conv=True,
         decoder_convs=1,
         align_corners=True,
     )
     rules = deeplab.smp_deeplabv3plus(resnet.torchvision("basic"))
-    # Theirs enlarges by 4 what must then be of stride 4: of 61 and 79 pixels 16 and 20 are left there, 4 and 5 below.
-    parity.check_eval(model, parity.at_any_size(module), rules, sizes=((64, 96), (61, 79)))
+    parity.check_eval(model, parity.at_any_size(module), rules, [size])
 
 
 def shapes(model):
-    return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
+    return variable_shapes(model, (1, 64, 64, 3))
 
 
 def count(variables):
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(variables["params"]))
 
 
-@pytest.mark.parametrize(("encoder", "published"), [("resnet50", 42_004_074), ("resnet101", 60_996_202)])
+# ResNet-101 has more units than ResNet-50 in one stage.
+@pytest.mark.parametrize(
+    ("encoder", "published"),
+    [("resnet50", 42_004_074), pytest.param("resnet101", 60_996_202, marks=pytest.mark.slow)],
+)
 def test_every_entry_of_torchvisions_files_has_its_place(encoder, published):
     """The published files have the auxiliary head."""
     segmentation = oracles.torchvision().models.segmentation
@@ -200,7 +223,7 @@ def test_image_pooling_of_one_image_keeps_its_statistics():
     """A batch norm of one value would forget the image, and its running variance would go to zero."""
     aspp = jnn.ASPP(4, (1, 2), common=jnn.BARE.replace(norm=jnn.make_norm("batch")))
     image = jnp.asarray(parity.images(6, 5, channels=3, batch=1))
-    variables = jax.jit(aspp.init)(jax.random.key(0), image)
+    variables = drawn(aspp, image)
     train = jax.jit(functools.partial(aspp.apply, train=True, mutable=["batch_stats"]))
     for batch, moves in ((image, False), (jnp.concatenate([image, 2 * image]), True)):
         _, mutated = train(variables, batch)
@@ -215,7 +238,7 @@ def test_image_pooling_counts_the_images_of_every_device():
     split = jnn.ASPP(
         4, (1, 2), common=jnn.BARE.replace(norm=jnn.make_norm("batch", axis_name="devices"), axis_name="devices")
     )
-    variables = jax.jit(whole.init)(jax.random.key(0), batch)
+    variables = drawn(whole, batch)
     expected, stats = jax.jit(functools.partial(whole.apply, train=True, mutable=["batch_stats"]))(variables, batch)
     apply = functools.partial(split.apply, variables, train=True, mutable=["batch_stats"])
     given, moved = jax.jit(jax.vmap(apply, axis_name="devices"))(batch[:, None])
