@@ -11,9 +11,10 @@ _declared: list = []
 
 
 def torch() -> ModuleType:
-    """Returns torch with a fixed seed and two threads, or skips the test."""
+    """Returns torch with a fixed seed and one thread, or skips the test: the processes of the tests share the cores."""
     module = pytest.importorskip("torch")
     module.manual_seed(0)
+    module.set_num_threads(1)
     return module
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.variables import drawn
+from helpers.variables import drawn, variable_shapes
 
 from jaxseg import models
 
@@ -12,9 +12,7 @@ from jaxseg import models
 def count(name: str, channels: int, **fields) -> int:
     """Returns the number of parameters of the architecture of this name."""
     model = models.build(name, **fields)
-    image = jax.ShapeDtypeStruct((1, 16, 16, channels), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    return sum(leaf.size for leaf in jax.tree.leaves(variable_shapes(model, (1, 16, 16, channels))["params"]))
 
 
 def conv(kernel: int, c: int, o: int, bias: bool = True) -> int:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
+from helpers.marks import at_each_size
 from helpers.papers import compare, conv, count, normed
 from helpers.variables import drawn, paths, shapes
 
@@ -121,7 +122,7 @@ def test_fcn_pads_other_sizes_with_zeros():
     image = parity.images(13, 17)
     variables = drawn(model, image)
     padded = np.pad(image, ((0, 0), (0, 3), (0, 7), (0, 0)))
-    run = jax.jit(lambda x: model.apply(variables, x)[0])
+    run = jax.jit(lambda x: model.apply(variables, x)[0], compiler_options=parity.FAST_COMPILE)
     np.testing.assert_allclose(run(image), run(padded)[:, :13, :17], rtol=1e-5, atol=1e-5)
 
 
@@ -345,7 +346,11 @@ def meta(name):
         return getattr(torchvision.models.segmentation, name)(weights=None, weights_backbone=None, aux_loss=True)
 
 
-@pytest.mark.parametrize(("name", "published"), [("fcn_resnet50", 35_322_218), ("fcn_resnet101", 54_314_346)])
+# ResNet-101 has more units than ResNet-50 in one stage.
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("fcn_resnet50", 35_322_218), pytest.param("fcn_resnet101", 54_314_346, marks=pytest.mark.slow)],
+)
 def test_every_weight_of_torchvisions_fcn_has_a_place(name, published):
     state = {key: np.broadcast_to(np.float32(0), x.shape) for key, x in meta(name).state_dict().items()}
     loaded = pretrained.convert(state, fcn_rules.torchvision(resnet_rules.torchvision()))
@@ -357,7 +362,8 @@ def test_every_weight_of_torchvisions_fcn_has_a_place(name, published):
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == published
 
 
-def test_fcn_head_is_torchvisions():
+@at_each_size
+def test_fcn_head_is_torchvisions(size):
     vision = oracles.torchvision().models
     import torch
 
@@ -379,9 +385,8 @@ def test_fcn_head_is_torchvisions():
         logits, out = model.apply(variables, x)
         return logits, head.apply(of_head, out["encoder/stage3"], x.shape[1:3])
 
-    for size in ((64, 96), (65, 79)):
-        x = parity.images(*size)
-        with torch.no_grad():
-            expected = theirs(parity.nchw(x))
-        for a, b in zip(ours(variables, x), (expected["out"], expected["aux"])):
-            parity.assert_close(a, parity.nhwc(b))
+    x = parity.images(*size)
+    with torch.no_grad():
+        expected = theirs(parity.nchw(x))
+    for a, b in zip(ours(variables, x), (expected["out"], expected["aux"])):
+        parity.assert_close(a, parity.nhwc(b))

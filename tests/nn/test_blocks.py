@@ -170,7 +170,7 @@ def test_self_attention_is_its_equation(key, size, position):
     x = draw(2, *size, 6)
     layer = jnn.SelfAttention2D(2, qkv_features=8, position=position, table_size=(4, 4), sow_weights=True)
     p = parameters(layer, x)
-    y, sown = layer.apply({"params": p}, x, mutable=["intermediates"])
+    y, sown = jax.jit(functools.partial(layer.apply, mutable=["intermediates"]))({"params": p}, x)
     where = {"sincos": jnn.sincos_position(*size, 6)[None], "none": np.zeros((1, *size, 6))}
     where = where[position] if position in where else jnn.resize(p["position"][None], size)
     t = size[0] * size[1]
@@ -192,10 +192,10 @@ def test_self_attention_with_a_position_knows_where_it_is(key):
     flipped = x[:, ::-1]
     for position, same in (("none", True), ("sincos", False)):
         layer = jnn.SelfAttention2D(2, position=position)
-        variables = layer.init(key, x)
-        back = layer.apply(variables, flipped)[:, ::-1]
-        assert np.allclose(back, layer.apply(variables, x), atol=1e-4) == same
-    assert "intermediates" not in layer.init(key, x)
+        variables, apply = layer.init(key, x), jax.jit(layer.apply)
+        back = apply(variables, flipped)[:, ::-1]
+        assert np.allclose(back, apply(variables, x), atol=1e-4) == same
+    assert "intermediates" not in variables
     codes = jnn.sincos_position(5, 7, 12).reshape(35, 12)
     assert len(np.unique(codes.round(5), axis=0)) == 35
     with pytest.raises(ValueError, match="3 heads"):
@@ -209,11 +209,13 @@ def test_self_attention_with_a_position_knows_where_it_is(key):
 )
 def test_attention_gate_of_any_sizes(key, size, gate):
     skip, signal = draw(2, *size, 4), draw(2, *gate, 6, seed=1)
-    (y, alpha), variables = jax.jit(jnn.AttentionGate().init_with_output)(key, skip, signal)
+    layer = jnn.AttentionGate()
+    p = parameters(layer, skip, signal)
+    y, alpha = jax.jit(layer.apply)({"params": p}, skip, signal)
     share = np.asarray(y) / skip
     assert y.shape == skip.shape and (share > 0).all() and (share < 1).all()
     np.testing.assert_allclose(share, np.broadcast_to(alpha, share.shape), rtol=1e-3)  # one gate a pixel
-    assert variables["params"]["theta"]["kernel"].shape[-1] == 2
+    assert p["theta"]["kernel"].shape[-1] == 2
 
 
 def test_attention_gate_is_its_equation(key):
