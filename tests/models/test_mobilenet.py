@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
+from helpers.marks import at_each_size, some_slow
 from helpers.parity import check_pyramid
 from helpers.variables import count_parameters
 
@@ -16,15 +17,30 @@ from jaxseg.models.encoders.mobilenet import MobileNetV2, MobileNetV3, places
 from jaxseg.nn import InvertedResidual, Layers, make_norm, round_channels
 from jaxseg.pretrained import mobilenet as rules
 
+# Rows of a MobileNetV2 with a second block in one of them, which has the code of further ones; and those published.
+SHORT = ((6, 24, 2, 2), (6, 32, 1, 2), (6, 64, 1, 2), (6, 96, 1, 1), (6, 160, 1, 2), (6, 320, 1, 1))
+each_depth = pytest.mark.parametrize("rows", some_slow((SHORT, rules.V2), (rules.V2,)))
 
-def test_mobilenet_v2_is_torchvisions():
-    module = oracles.torchvision().models.mobilenet_v2(width_mult=0.35)
-    check_pyramid(MobileNetV2(width=0.35), module, rules.torchvision_v2(), (1, 3, 6, 13, 18))
+
+def torchvision_v2(rows):
+    """Returns the network and the numbers of its layers at the ends of our levels."""
+    module = oracles.torchvision().models.mobilenet_v2(
+        width_mult=0.35, inverted_residual_setting=[(1, 16, 1, 1), *rows]
+    )
+    return module, (1, 3, 4, 6, 9) if rows == SHORT else (1, 3, 6, 13, 18)
 
 
-def test_mobilenet_v3_small_is_torchvisions():
+@each_depth
+@at_each_size
+def test_mobilenet_v2_is_torchvisions(rows, size):
+    module, at = torchvision_v2(rows)
+    check_pyramid(MobileNetV2(width=0.35, rows=rows), module, rules.torchvision_v2(rows), at, [size])
+
+
+@at_each_size
+def test_mobilenet_v3_small_is_torchvisions(size):
     module = oracles.torchvision().models.mobilenet_v3_small()
-    check_pyramid(MobileNetV3(variant="small"), module, rules.torchvision_v3_small(), (0, 1, 3, 8, 12))
+    check_pyramid(MobileNetV3(variant="small"), module, rules.torchvision_v3_small(), (0, 1, 3, 8, 12), [size])
 
 
 def dilate(module, output_stride: int, channels) -> None:
@@ -35,14 +51,16 @@ def dilate(module, output_stride: int, channels) -> None:
             replace(module=layer, dilation_rate=rate)
 
 
+@each_depth
 @pytest.mark.parametrize("output_stride", [16, 8])
-def test_dilated_mobilenet_v2_is_segmentation_models(output_stride):
-    module = oracles.torchvision().models.mobilenet_v2(width_mult=0.35)
-    stages = {16: [(module.features[14:], 2)], 8: [(module.features[7:14], 2), (module.features[14:], 4)]}
+def test_dilated_mobilenet_v2_is_segmentation_models(output_stride, rows):
+    module, at = torchvision_v2(rows)
+    two, three = at[2] + 1, at[3] + 1
+    stages = {16: [(module.features[three:], 2)], 8: [(module.features[two:three], 2), (module.features[three:], 4)]}
     dilate(module, output_stride, stages)
-    encoder = MobileNetV2(width=0.35, output_stride=output_stride)
+    encoder = MobileNetV2(width=0.35, rows=rows, output_stride=output_stride)
     assert encoder.strides == (2, 4, 8, output_stride, output_stride)
-    check_pyramid(encoder, module, rules.torchvision_v2(), (1, 3, 6, 13, 18), ((65, 79),))
+    check_pyramid(encoder, module, rules.torchvision_v2(rows), at, ((65, 79),))
 
 
 def test_big_members_take_torchvisions_weights():
@@ -111,13 +129,14 @@ def test_a_norms_own_epsilon_holds():
     assert np.abs(a - c).max() > 0
 
 
-def test_lraspp_is_torchvisions():
+@at_each_size
+def test_lraspp_is_torchvisions(size):
     module = oracles.torchvision().models.segmentation.lraspp_mobilenet_v3_large(
         weights=None, weights_backbone=None, num_classes=5
     )
     model = models.build("lraspp", num_classes=5)
     mapping = rules.torchvision_lraspp(rules.torchvision_v3_large())
-    parity.check_eval(model, module, mapping, ((64, 96), (65, 79)), theirs=lambda result: [result["out"]])
+    parity.check_eval(model, module, mapping, [size], theirs=lambda result: [result["out"]])
 
 
 def test_lraspp_count():
