@@ -32,7 +32,7 @@ from jaxseg.parallel import Strategy
 from jaxseg.run import gradients
 from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
-from jaxseg.run.data import Problem, class_weights, load_problem, with_stored_division
+from jaxseg.run.data import Problem, class_weights, load_problem, with_steps_of_epochs, with_stored_division
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
@@ -140,6 +140,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM
         validate(config)
     config = with_stored_division(config, workdir)
     problem = load_problem(config)
+    config = with_steps_of_epochs(config, len(problem.train), workdir)
     strategy = build.make_strategy(config)
     parts = build.build_parts(config, problem.num_classes, axis_name=strategy.axis_name)
     planned = None if holds_checkpoint(workdir) else plan_weights(parts)
@@ -251,9 +252,7 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
 
     Data order, augmentation, dropout and initialisation all derive from one seed. `run.json` records the command.
     """
-    parts = session.parts
-    strategy = session.strategy
-    reporter = session.reporter
+    parts, strategy, reporter = session.parts, session.strategy, session.reporter
     init_key, step_key = keys_of_seed(parts.config.seed)
     restored = session.checkpoints.restore(jax.eval_shape(parts.init, init_key))
     if restored is None:

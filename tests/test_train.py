@@ -63,10 +63,18 @@ def test_pmap_run_gives_the_numbers_of_jit(run, tmp_path):
         np.testing.assert_allclose(pmap[name], jit[name], rtol=2e-3, atol=2e-4, err_msg=name)
 
 
-def test_same_seed_same_run_and_another_seed_another(run, tmp_path):
+def test_same_seed_same_run_and_another_seed_another(run, tmp_path, capsys):
     assert main(arguments(tmp_path / "same")) == 0
     assert_identical(state_of(run), state_of(tmp_path / "same"))
-    assert main(arguments(tmp_path / "other", seed=1)) == 0
+    other = arguments(tmp_path / "other", seed=1, epochs=2.25)  # as many steps, so that nothing is compiled again
+    other.remove("--config.steps=6")
+    capsys.readouterr()
+    assert main(other) == 0
+    out = "".join(capsys.readouterr())
+    assert "2.25 epochs of 20 images in batches of 8 are 6 steps\n" in out and "last step, 6, on val" in out
+    assert main(other) == 0  # the same command reads the steps again
+    out = "".join(capsys.readouterr())
+    assert "This run had ended before, after 6 steps" in out and "2.25 epochs" not in out
     assert read_log(tmp_path / "other" / "log.jsonl")[0]["loss"] != read_log(run / "log.jsonl")[0]["loss"]
 
 

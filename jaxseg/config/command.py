@@ -152,7 +152,15 @@ def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
 
 
 def apply_overrides(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
-    """Sets each (key, value) in `config`; see `parse_overrides` for the encoder's arguments."""
+    """Sets each (key, value) in `config`; see `parse_overrides` for the encoder's arguments.
+
+    `epochs` replaces the steps of the experiment, and `steps` its epochs; both together raise ConfigError.
+    """
+    above_zero = {key for key, value in given if value}  # epochs=0 is none
+    if {"steps", "epochs"} <= above_zero:
+        raise ConfigError("steps and epochs are both given, and each is the length of the run; give one of them.")
+    if "steps" in above_zero:
+        set_key(config, "epochs", 0.0)
     _drop_encoder_args(config, given)
     for key, value in given:
         set_key(config, key, value)

@@ -78,6 +78,12 @@ KEYS: dict[str, Key] = {
         Annotated[int, within(0, 2**32 - 1)],
     ),
     "steps": Key(1000, "optimiser steps of the whole run", Count),
+    "epochs": Key(
+        0.0,
+        "length of the whole run in epochs, in place of `steps`: one is every training image once, images / batch_size "
+        "steps (12 and 0.5 are possible values); 0: `steps` holds",
+        NotNegative,
+    ),
     "batch_size": Key(16, "images a step, over all hosts, devices and micro-batches", Count),
     "accumulate": Key(1, "micro-batches a step; gradients are those of the whole batch", Count),
     "strategy": Key(

@@ -206,9 +206,15 @@ def validate(config: ConfigDict, *, trained: bool = False) -> None:
 def _validate_batches_and_steps(config: ConfigDict) -> None:
     if config.batch_size % config.accumulate:
         raise ConfigError(f"batch_size {config.batch_size} is not divisible by accumulate {config.accumulate}.")
+    if not config.epochs:  # else its steps are known with the data
+        require_short_warmup(config)
+
+
+def require_short_warmup(config: ConfigDict, origin: str = "") -> None:
+    """Raises ConfigError unless `schedule.warmup` is below `steps`; `origin` says where this number comes from."""
     if config.schedule.warmup >= config.steps:
         raise ConfigError(
-            f"schedule.warmup is {config.schedule.warmup}, which must be below steps={config.steps}; give "
+            f"schedule.warmup is {config.schedule.warmup}, which must be below steps={config.steps}{origin}; give "
             f"--config.schedule.warmup={config.steps // 10}, for instance."
         )
 

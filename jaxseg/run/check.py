@@ -8,7 +8,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from jaxseg.build import Parts, build_parts, make_strategy, parse_class_weights
-from jaxseg.config import ConfigDict
+from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
 from jaxseg.data import sources
 from jaxseg.errors import ConfigError, first_line, nearest
 from jaxseg.run.weights import find_weights
@@ -22,6 +22,9 @@ def check(config: ConfigDict) -> None:
     Raises:
         ConfigError: for an invalid value; the message names the key and the nearest valid value.
     """
+    if config.epochs:  # the steps are known once the data are open; here any number above the warm-up stands for them
+        config = from_dict(to_dict(config))
+        set_key(config, "steps", config.schedule.warmup + 1)
     parts = build_parts(config, config.model.num_classes or 2)
     find_weights(config, parts.model)
     if config.loss.class_weights not in ("", "median_frequency"):

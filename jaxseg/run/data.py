@@ -1,5 +1,8 @@
 """The data of a run: the training and validation splits, the number of classes, and the class weights of the loss."""
 
+import copy
+import math
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +10,7 @@ import numpy as np
 
 from jaxseg import build, losses, metrics
 from jaxseg.arguments import expanded
-from jaxseg.config import KEYS, ConfigDict, from_dict, set_key, to_dict
+from jaxseg.config import KEYS, ConfigDict, from_dict, require_short_warmup, set_key, to_dict
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
 from jaxseg.data.notes import note
@@ -72,6 +75,57 @@ def with_stored_division(config: ConfigDict, workdir: Path) -> ConfigDict:
     kept = from_dict(to_dict(config))
     set_key(kept, "data.division", stored)
     return kept
+
+
+def steps_of(epochs: float, images: int, batch_size: int) -> int:
+    """Returns the steps of a number of epochs, rounded up: epochs · images / batch_size."""
+    return math.ceil(Fraction(str(epochs)) * images / batch_size)  # exact: 0.1 is one tenth
+
+
+def with_steps_of_epochs(config: ConfigDict, images: int, workdir: Path | None = None) -> ConfigDict:
+    """Returns the configuration with the `steps` of its `epochs`; `config` itself if it has none.
+
+    A run that is resumed keeps the steps that it was started with, from which its learning rates follow.
+
+    Args:
+        config: a validated configuration.
+        images: how many images the training split has.
+        workdir: the directory of the run; None if nothing can be in it.
+
+    Raises:
+        ConfigError: if `schedule.warmup` is not below these steps.
+    """
+    if not config.epochs:
+        return config
+    steps = steps_of(config.epochs, images, config.batch_size)
+    kept = None if workdir is None else _stored_steps(config, workdir)
+    if kept not in (None, steps):
+        note(
+            f"The run in {workdir} keeps the {kept} steps that it was started with; there are {images} training images "
+            f"now, of which epochs={config.epochs:g} would be {steps} steps."
+        )
+    config = copy.deepcopy(config)  # keeps references between keys
+    set_key(config, "steps", kept or steps)
+    require_short_warmup(config, f" ({epochs_message(config, images)})")
+    return config
+
+
+def _stored_steps(config: ConfigDict, workdir: Path) -> int | None:
+    """Returns the steps of the run in `workdir` if it has the epochs and the batch size of `config`, else None."""
+    if not holds_checkpoint(workdir):
+        return None
+    try:
+        stored = read_config(expanded(workdir))
+    except ConfigError:  # `write_config` reports it
+        return None
+    same = (stored.epochs, stored.batch_size) == (config.epochs, config.batch_size)
+    return stored.steps if same else None
+
+
+def epochs_message(config: ConfigDict, images: int) -> str:
+    """Returns the words "12 epochs of 367 images in batches of 8 are 551 steps"."""
+    number, word = f"{config.epochs:g}", "epoch" if config.epochs == 1 else "epochs"
+    return f"{number} {word} of {images} images in batches of {config.batch_size} are {config.steps} steps"
 
 
 def load_problem(config: ConfigDict) -> Problem:

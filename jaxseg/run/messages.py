@@ -11,7 +11,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.config.config_dict import AnyConfigDict
 from jaxseg.data import sources
 from jaxseg.errors import DataError
-from jaxseg.run.data import Problem
+from jaxseg.run.data import Problem, epochs_message
 from jaxseg.state import TrainState, count_parameters
 
 PROGRAM = "python -m jaxseg.train"
@@ -37,13 +37,17 @@ def python_call(experiment: str | Path | AnyConfigDict, workdir: str | Path | No
 
 
 def opening_message(config: ConfigDict, problem: Problem, state: TrainState, start: int) -> str:
-    """Returns the line that describes the network, the data and the devices; `start` is the number of steps made."""
+    """Returns the line that describes the network, the data and the devices; `start` is the number of steps made.
+
+    For a new run of a number of epochs, a second line says how many steps these are.
+    """
     parameters = count_parameters((segmenter_of(state) if config.adversarial.weight else state).params)
+    length = f"\n{epochs_message(config, len(problem.train))}" if config.epochs and not start else ""
     return (
         f"{config.model.name}: {parameters:,} parameters; "
         f"{config.data.source}: {len(problem.train)} training and {len(problem.val)} validation images, "
         f"{len(problem.train.info.classes)} classes; {jax.device_count()} {jax.default_backend()} device(s), "
-        f"{config.strategy}" + (f"; resuming after step {start}" if start else "")
+        f"{config.strategy}" + (f"; resuming after step {start}" if start else "") + length
     )
 
 

@@ -12,8 +12,21 @@ from typing import Annotated, Any, NamedTuple
 
 from jaxseg import files
 from jaxseg.arguments import Where, check_value
-from jaxseg.config import FREE_KEYS, ConfigDict, command, differences, flatten, from_dict, to_dict, update, validate
+from jaxseg.config import (
+    FREE_KEYS,
+    ConfigDict,
+    command,
+    differences,
+    flatten,
+    from_dict,
+    set_key,
+    to_dict,
+    update,
+    validate,
+)
+from jaxseg.data import make_source
 from jaxseg.errors import ArgumentError, ConfigError, nearest
+from jaxseg.run.data import with_steps_of_epochs
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
 
 PLAN_FILE = "sweep.json"
@@ -150,9 +163,18 @@ class Plan(NamedTuple):
             command.parse_overrides(config, self.overrides)
             update(config, seed=seed)
             validate(config, trained=True)  # `train` validates what it starts
+            config = self._with_steps(config, variant)
         except ConfigError as error:
             raise ConfigError(f"Variant {variant!r} of {self.experiment}: {error}") from error
         return config
+
+    def _with_steps(self, config: ConfigDict, variant: str) -> ConfigDict:
+        """Returns the configuration with the steps of its epochs, as they are planned for all seeds of the variant."""
+        if config.epochs and self.configs is not None and variant in self.configs:
+            set_key(config, "steps", self.configs[variant]["steps"])
+            return config
+        images = len(make_source(config, config.data.train_split)) if config.epochs else 0
+        return with_steps_of_epochs(config, images)
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:

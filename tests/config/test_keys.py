@@ -261,6 +261,7 @@ def test_schedule_keys() -> None:
 ASSERTED = {
     "seed": "config/test_keys.py::test_keys_of_the_session",
     "steps": "config/test_keys.py::test_keys_of_the_loop",
+    "epochs": "config/test_epochs.py::test_epochs_become_steps_once_the_data_are_open",
     "batch_size": "config/test_keys.py::test_keys_of_the_session",
     "accumulate": "config/test_keys.py::test_step_keys",
     "strategy": "config/test_keys.py::test_step_keys",

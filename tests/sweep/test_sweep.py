@@ -443,6 +443,17 @@ def test_overrides_hold_for_all_variants_and_come_last(ablation: Path, tmp_path:
     assert plan.command == expected
 
 
+def test_epochs_are_steps_of_each_variant(ablation: Path, tmp_path: Path) -> None:
+    file = tmp_path / "length.py"
+    file.write_text(ablation.read_text().replace('"model__args__hidden": 12', '"data__shapes_train": 40'))
+    plan = load_plan(str(file), ["--config.epochs=2"], (0, 1), "val")
+    steps = {(run.variant, run.seed): run.config.steps for run in runs_of(plan, tmp_path)}
+    assert {name: steps[name, 0] for name in plan.variants} == {"narrow": 6, "wide": 10, "broken": 6}
+    assert all(steps[name, 0] == steps[name, 1] for name in plan.variants)
+    with pytest.raises(ConfigError, match=r"'narrow' and 'wide' of .* are the same configuration"):
+        load_plan(str(file), ["--config.epochs=2", "--config.data.shapes_train=24"], None, "val")
+
+
 def test_the_digest_is_of_what_matters(ablation: Path) -> None:
     def of(*overrides: str, seed: int = 0) -> str:
         return digest(load_plan(str(ablation), overrides, None, "val").config("narrow", seed))

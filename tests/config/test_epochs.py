@@ -1,0 +1,58 @@
+"""The length of a run in epochs: how many steps these are, and where they are kept."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.tiny_run import make_run, tiny_config
+
+from jaxseg import optim
+from jaxseg.config import ConfigDict, command, default_config, update, validate
+from jaxseg.errors import ConfigError
+from jaxseg.run.check import check
+from jaxseg.run.data import steps_of, with_steps_of_epochs
+from jaxseg.run.load import load_run
+from jaxseg.run.workdir import read_config
+
+
+def configured(**values: Any) -> ConfigDict:
+    config = default_config()
+    update(config, **values)
+    return config
+
+
+def test_epochs_become_steps_once_the_data_are_open(tmp_path: Path) -> None:
+    config = configured(epochs=12, batch_size=8, schedule__warmup=550)
+    config.eval.every = config.get_ref("steps")
+    resolved = with_steps_of_epochs(config, 367)
+    assert (resolved.steps, resolved.eval.every, config.steps) == (551, 551, 1000)  # 550.5, rounded up
+    assert np.asarray(optim.from_config(resolved)[1](550)) == pytest.approx(
+        1e-3
+    )  # the last step has the whole warm-up behind
+    assert steps_of(0.1, 30, 1) == 3 and steps_of(1e-9, 2, 16) == 1  # 0.1 * 30 is above 3 in binary
+    assert with_steps_of_epochs(configured(), 367) == configured()
+    told = r"below steps=10 \(1 epoch of 80 images in batches of 8 are 10 steps\); give --config.schedule.warmup=1,"
+    with pytest.raises(ConfigError, match=told):
+        with_steps_of_epochs(configured(epochs=1, batch_size=8, schedule__warmup=10), 80)
+    # A run that is resumed has the steps that it was started with, though its data have grown.
+    make_run(tmp_path, with_steps_of_epochs(tiny_config(epochs=3), 40))
+    assert with_steps_of_epochs(tiny_config(epochs=3), 80, tmp_path).steps == 8
+    assert with_steps_of_epochs(tiny_config(epochs=4), 80, tmp_path).steps == 20
+    assert read_config(tmp_path).steps == 8 and load_run(tmp_path).config.steps == 8
+
+
+def test_steps_or_epochs() -> None:
+    config = configured(schedule__warmup=1200)
+    with pytest.raises(ConfigError, match="below steps=1000; give"):
+        validate(config)
+    command.parse_overrides(config, ["--config.epochs=50"])
+    validate(config)  # the steps are not known yet
+    check(config)
+    command.parse_overrides(config, ["--config.steps=2000"])
+    assert (config.epochs, config.steps) == (0, 2000)
+    with pytest.raises(ConfigError, match=r"^steps and epochs are both given"):
+        command.parse_overrides(config, ["--config.steps=7", "--config.epochs=2"])
+    command.parse_overrides(config, ["--config.steps=7", "--config.epochs=0"])
+    with pytest.raises(ConfigError, match="epochs must be a number of at least 0, got -1"):
+        validate(configured(epochs=-1))
