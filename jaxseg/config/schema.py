@@ -112,7 +112,9 @@ KEYS: dict[str, Key] = {
     "model.name": Key("resunet", "architecture, see jaxseg/models"),
     "model.num_classes": Key(0, "0: as many as the data has; 1: binary, one sigmoid logit", WholeNotNegative),
     "model.args": Key(
-        {}, "fields of the architecture that differ from its defaults; also norm, norm_args, act and encoder_args"
+        {},
+        "fields of the architecture that differ from its defaults; also norm, norm_args, act, kernel_init and "
+        "encoder_args",
     ),
     "model.weights": Key(
         "",

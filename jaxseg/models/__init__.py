@@ -18,7 +18,7 @@ from jaxseg.arguments import check
 from jaxseg.errors import ArgumentError, nearest
 from jaxseg.models import encoders
 from jaxseg.models.fields import field_hints, field_names
-from jaxseg.nn import Layers, make_norm
+from jaxseg.nn import KERNEL_INITS, Layers, make_norm
 from jaxseg.types import NormFactory
 
 __all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "can_generate", "names", "network_class", "with_encoder"]
@@ -116,6 +116,7 @@ def build(
     norm: str | NormFactory = "batch",
     norm_args: Mapping[str, Any] | None = None,
     act: str = "relu",
+    kernel_init: str = "he_normal",
     dtype: str = "float32",
     axis_name: str | None = None,
     **fields: Any,
@@ -128,6 +129,8 @@ def build(
         norm_args: fields of the norm layers: epsilon; momentum of batch norm, the share of the running statistics that
             a step keeps; num_groups of group norm. They have precedence over what the network's paper has.
         act: one of ACTIVATIONS, functions of `jax.nn`.
+        kernel_init: he_normal or he_uniform, the distribution of the initial kernels of the convolutions that belong to
+            a norm or an activation (`jaxseg.nn.Layers`). Pretrained weights replace them.
         dtype: compute dtype, one of DTYPES; parameters and logits are float32 in any case.
         axis_name: the mapped axis (of `pmap`, or of micro-batches) over which batch norm is synchronised and along
             which dropout is drawn.
@@ -143,13 +146,15 @@ def build(
         raise ArgumentError(f"There is no model {name!r}.{nearest(name, MODELS)}")
     if act not in ACTIVATIONS:
         raise ArgumentError(f"There is no activation {act!r}.{nearest(act, ACTIVATIONS)}")
+    if kernel_init not in KERNEL_INITS:
+        raise ArgumentError(f"There is no kernel_init {kernel_init!r}.{nearest(kernel_init, KERNEL_INITS)}")
     if not isinstance(norm, str) and not callable(norm):
         raise ArgumentError(f"norm must be the name of a norm, got {norm!r}.")
     if dtype not in DTYPES:
         raise ArgumentError(f"The compute dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     cls = _class(name)
     values = _with_encoder(name, cls, fields)
-    known = field_hints(cls) | {"norm": str, "norm_args": dict, "act": str}
+    known = field_hints(cls) | {"norm": str, "norm_args": dict, "act": str, "kernel_init": str}
     values = check(f"the model {name}", values, known, prefix=f"{name}.")
     if "num_classes" not in values:
         raise ArgumentError(f"Model {name!r} needs num_classes, the number of classes (1: binary).")
@@ -158,7 +163,8 @@ def build(
         norm = make_norm(norm, axis_name=axis_name, dtype=compute, **_checked_norm_args(norm, norm_args))
     elif norm_args:
         raise ArgumentError("norm_args needs the name of a norm; give the fields to jaxseg.nn.make_norm instead.")
-    return cls(**values, common=Layers(norm, getattr(jax.nn, act), compute, axis_name))
+    common = Layers(norm, getattr(jax.nn, act), compute, axis_name, KERNEL_INITS[kernel_init])
+    return cls(**values, common=common)
 
 
 def _checked_norm_args(norm: str, values: Any) -> dict[str, Any]:

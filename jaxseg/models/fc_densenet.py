@@ -48,8 +48,9 @@ class DenseLayer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         x = self.common.activate(self.common.normalise(x, "norm", train=train))
+        common = {"dtype": self.common.dtype, "kernel_init": self.common.kernel_init}
         bias = is_identity(self.common.norm)
-        x = Conv(self.features, self.kernel_size, use_bias=bias, dtype=self.common.dtype, name="conv")(x)
+        x = Conv(self.features, self.kernel_size, use_bias=bias, **common, name="conv")(x)
         return Dropout(self.dropout, axis_name=self.common.axis_name)(x, train=train)
 
 
@@ -104,7 +105,8 @@ class DenseEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-        x = Conv(self.stem, use_bias=is_identity(self.common.norm), dtype=self.common.dtype, name="stem")(x)
+        common = {"dtype": self.common.dtype, "kernel_init": self.common.kernel_init}
+        x = Conv(self.stem, use_bias=is_identity(self.common.norm), **common, name="stem")(x)
         pyramid = []
         for i, num_layers in enumerate(self.layers):
             if i > 0:

@@ -6,10 +6,11 @@ All take and return f[b,h,w,c] of any height and width, or the tokens of attenti
 
 from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
-from jaxseg.nn.conv import Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier, he_normal
+from jaxseg.nn.conv import Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier
 from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dense import Dense, parameter
 from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
+from jaxseg.nn.initializers import KERNEL_INITS, he_normal, he_uniform
 from jaxseg.nn.inverted import InvertedResidual, round_channels
 from jaxseg.nn.large_fov import LargeFOV
 from jaxseg.nn.layers import BARE, Layers
@@ -35,6 +36,7 @@ from jaxseg.nn.subpixel import SubPixelUp
 __all__ = [
     "ASPP",
     "BARE",
+    "KERNEL_INITS",
     "SHORTCUTS",
     "AttentionGate",
     "BasicBlock",
@@ -75,6 +77,7 @@ __all__ = [
     "global_avg_pool",
     "group_norm",
     "he_normal",
+    "he_uniform",
     "is_identity",
     "make_norm",
     "max_pool",

@@ -13,13 +13,11 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from jaxseg.nn.dense import parameter
+from jaxseg.nn.initializers import he_normal
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d
 from jaxseg.types import Initializer, Key
-
-# He et al. 2015, eq. 10, from a truncated normal distribution of variance 2 / fan_in.
-he_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 # Keeps the mean square of its input, for a linear map: variance 1 / fan_in (LeCun et al. 1998, "Efficient BackProp",
 # eq. 16).
@@ -110,17 +108,18 @@ class ConvNormAct(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        bias, dtype = is_identity(self.common.norm), self.common.dtype
+        bias = is_identity(self.common.norm)
+        common: dict[str, Any] = {"dtype": self.common.dtype, "kernel_init": self.common.kernel_init}
         space: dict[str, Any] = {"kernel_size": self.kernel_size, "stride": self.stride}
         space |= {"dilation": self.dilation, "padding": self.padding}
         if self.separable:
             if self.groups != 1:
                 raise ValueError(f"A separable ConvNormAct is depthwise already; groups must be 1, got {self.groups}.")
             c = x.shape[-1]
-            x = Conv(c, **space, groups=c, use_bias=False, dtype=dtype, name="depthwise")(x)
-            x = Conv(self.features, kernel_size=1, use_bias=bias, dtype=dtype, name="pointwise")(x)
+            x = Conv(c, **space, groups=c, use_bias=False, **common, name="depthwise")(x)
+            x = Conv(self.features, kernel_size=1, use_bias=bias, **common, name="pointwise")(x)
         else:
-            x = Conv(self.features, **space, groups=self.groups, use_bias=bias, dtype=dtype, name="conv")(x)
+            x = Conv(self.features, **space, groups=self.groups, use_bias=bias, **common, name="conv")(x)
         return self.common.activate(self.common.normalise(x, "norm", train=train))
 
 

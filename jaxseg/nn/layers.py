@@ -1,4 +1,4 @@
-"""What the layers of a network have in common: the norm, the activation, the compute dtype and the mapped axis."""
+"""What the layers of a network have in common: norm, activation, compute dtype, mapped axis and initial kernels."""
 
 import dataclasses
 from typing import Any
@@ -6,29 +6,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxseg.nn.initializers import he_normal
 from jaxseg.nn.norm import make_norm
-from jaxseg.types import Activation, NormFactory
+from jaxseg.types import Activation, Initializer, NormFactory
 
 _BATCH_NORM = make_norm("batch")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """Four settings that a network hands down unchanged to every layer, in the field `common` of each module.
+    """Five settings that a network hands down unchanged to every layer, in the field `common` of each module.
 
-    Layers are equal, and of equal hash, if their four fields are, so that equal networks share a compilation.
+    Layers are equal, and of equal hash, if their five fields are, so that equal networks share a compilation.
 
     Attributes:
         norm: builds a norm layer, `norm(name="norm1")(x, train=train)`; see `make_norm`. None: no norm.
         act: the activation. None: no activation.
         dtype: compute dtype; parameters are float32. None: the dtype of the input and the parameters together.
         axis_name: the mapped axis that the batch is split over, along which dropout is drawn. `norm` has its own.
+        kernel_init: draws the kernels of the convolutions that belong to a norm or an activation, and of the shortcuts
+            around them. Other layers have their own: heads, transposed convolutions, transformers and ConvNeXt.
     """
 
     norm: NormFactory | None = _BATCH_NORM
     act: Activation | None = jax.nn.relu
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    kernel_init: Initializer = he_normal
 
     def replace(self, **changes: Any) -> "Layers":
         """Returns the same settings with `changes`."""

@@ -29,13 +29,14 @@ Residual Networks", section 2.4), child "dropout".
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.nn.attention import SqueezeExcite
-from jaxseg.nn.conv import Conv, ConvNormAct, check_image, he_normal, identity_kernel, unit_gain
+from jaxseg.nn.conv import Conv, ConvNormAct, check_image, identity_kernel, unit_gain
 from jaxseg.nn.dense import parameter
 from jaxseg.nn.dropout import Dropout, StochasticDepth
 from jaxseg.nn.layers import BARE, Layers
@@ -93,10 +94,10 @@ def _combine(
 def _shortcut_init(shortcut: str, c: int, features: int, common: Layers) -> Initializer:
     """Returns the initialiser of W_c from c channels to `features`; see the module."""
     if shortcut == "auto":
-        return he_normal
+        return common.kernel_init
     if c == features:
         return identity_kernel
-    return unit_gain if is_identity(common.norm) else he_normal
+    return unit_gain if is_identity(common.norm) else common.kernel_init
 
 
 def _mean_around(x: jax.Array, window: int, stride: int) -> jax.Array:
@@ -250,7 +251,7 @@ class PreActBlock(nn.Module):
         check_image(x, "PreActBlock")
         common = self.common
         h = common.activate(common.normalise(x, "norm1", train=train)) if self.first_preact else x
-        space = {"dilation": self.dilation, "dtype": common.dtype}
+        space: dict[str, Any] = {"dilation": self.dilation, "dtype": common.dtype, "kernel_init": common.kernel_init}
         bias = is_identity(common.norm)
         h = Conv(self.features, stride=self.stride, use_bias=bias, **space, name="conv1")(h)
         h = _drop_entries(self, common.activate(common.normalise(h, "norm2", train=train)), train=train)

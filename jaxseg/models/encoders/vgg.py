@@ -34,6 +34,7 @@ class VGGStage(nn.Module):
                 dilation=self.dilation,
                 use_bias=self.use_bias or is_identity(self.common.norm),
                 dtype=self.common.dtype,
+                kernel_init=self.common.kernel_init,
                 name=f"conv{i}",
             )(x)
             x = self.common.normalise(x, f"norm{i}", train=train)
