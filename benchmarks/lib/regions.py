@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+from lib.mean_shift import mean_shift
+from scipy import ndimage, signal
 from scipy.cluster.vq import kmeans2, vq
 from scipy.spatial import cKDTree
 from skimage import color, feature, filters, measure, segmentation
@@ -80,9 +81,33 @@ def texture_kmeans(view: View, clusters: int = 6, window: int = 11) -> np.ndarra
     return tidy(_kmeans(np.stack(shares, axis=-1), clusters), view.slope)
 
 
+def gabor_kmeans(view: View, clusters: int = 6) -> np.ndarray:
+    """K-means of the energy of Gabor filters of three octaves and four directions (Jain and Farrokhnia 1991).
+
+    A filter's energy is the absolute value of its response, averaged under a Gaussian of half a wavelength, and
+    measured in its standard deviation over the image.
+    """
+    energies = []
+    for frequency in (0.1, 0.2, 0.4):  # cycles a pixel
+        for quarter in range(4):
+            kernel = filters.gabor_kernel(frequency, quarter * np.pi / 4)
+            kernel -= kernel.mean()  # a plain surface has no energy
+            around = np.pad(view.lab[..., 0], [(side // 2, side // 2) for side in kernel.shape], mode="reflect")
+            response = np.abs(signal.oaconvolve(around, kernel, mode="valid"))
+            energies.append(filters.gaussian(response, 0.5 / frequency))
+    energy = np.stack(energies, axis=-1)
+    spread = energy.std(axis=(0, 1))
+    return tidy(_kmeans(energy / np.where(spread > 1e-6, spread, 1.0), clusters), view.slope)
+
+
 def colour_kmeans(view: View, clusters: int = 6) -> np.ndarray:
     """K-means of the colours in L*a*b*."""
     return tidy(_kmeans(view.smooth, clusters), view.slope)
+
+
+def colour_mean_shift(view: View, radius: float = 8.0) -> np.ndarray:
+    """Mean shift of the colours in L*a*b*, see `lib/mean_shift.py`."""
+    return tidy(mean_shift(view.smooth, radius), view.slope)
 
 
 def felzenszwalb(view: View, scale: float = 200.0) -> np.ndarray:
@@ -101,7 +126,9 @@ SEGMENTERS: dict[str, Segmenter] = {
     "Canny + watershed": canny_watershed,
     "Sobel + watershed": sobel_watershed,
     "LBP + k-means": texture_kmeans,
+    "Gabor + k-means": gabor_kmeans,
     "colour k-means": colour_kmeans,
+    "colour mean shift": colour_mean_shift,
     "Felzenszwalb": felzenszwalb,
     "SLIC + merging": slic_merging,
 }
