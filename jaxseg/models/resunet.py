@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut, Unit, residual_unit
+from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut, Unit, refuse_depth, residual_unit, residual_units
 from jaxseg.nn import ConvTranspose, Layers, drop_rates, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
 
@@ -37,6 +37,7 @@ class ResUNetStage(nn.Module):
     unit: Unit = "preact"
     dropout: float = 0.0
     drop_path: tuple[float, ...] = ()  # of each unit; empty: 0
+    shared: bool = False  # see `residual_units`
     common: Layers = Layers()
 
     @nn.compact
@@ -48,8 +49,9 @@ class ResUNetStage(nn.Module):
         elif self.factor > 1:
             x = resize(x, skip.shape[1:3], method=self.up)
         x = jnp.concatenate([x, skip], axis=-1)
-        for i in range(self.blocks):
-            unit = residual_unit(
+
+        def build(i: int) -> nn.Module:
+            return residual_unit(
                 self.unit,
                 self.features,
                 shortcut=self.shortcut,
@@ -58,8 +60,8 @@ class ResUNetStage(nn.Module):
                 common=self.common,
                 name=f"block{i + 1}",
             )
-            x = unit(x, train=train)
-        return x
+
+        return residual_units(build, self.blocks, x, shared=self.shared, train=train)
 
 
 class ResUNetDecoder(nn.Module):
@@ -68,7 +70,7 @@ class ResUNetDecoder(nn.Module):
     Attributes:
         widths: channels of each level of the result, finest first.
         strides: those of the pyramid, one more than widths.
-        blocks, up, shortcut, unit, dropout: as in `ResUNet`.
+        blocks, up, shortcut, unit, dropout, shared: as in `ResUNet`.
         drop_path: rate of stochastic depth of each unit of each level, in the order of the forward pass, coarsest level
             first; empty: 0.
     """
@@ -81,6 +83,7 @@ class ResUNetDecoder(nn.Module):
     unit: Unit = "preact"
     dropout: float = 0.0
     drop_path: tuple[tuple[float, ...], ...] = ()
+    shared: bool = False
     common: Layers = Layers()
 
     @nn.compact
@@ -97,6 +100,7 @@ class ResUNetDecoder(nn.Module):
                 self.unit,
                 self.dropout,
                 self.drop_path[len(self.widths) - 1 - i] if self.drop_path else (),
+                self.shared,
                 common=self.common,
                 name=f"stage{i}",
             )
@@ -116,13 +120,16 @@ class ResUNet(nn.Module):
             transposed convolution with kernel and stride 2.
         shortcut: form of y = g(W_c x + W_r h(x)): "auto" (identity where the shape allows, else a 1x1 projection),
             "projection" (always 1x1), "learned" (1x1 on both paths), "scaled" (as auto, with one learned factor of each
-            unit's branch, which starts at 0), "scaled_channels" (a factor for each channel) or "none" (the plain
-            network of the ablation).
+            unit's branch, which starts at 0), "scaled_channels" (a factor for each channel), "weighted" (as auto,
+            with a factor of the identity for each channel, which starts at 1) or "none" (the plain network of the
+            ablation).
         unit: the place of norm and activation: "preact", before each convolution, as in the paper; or "basic", after
             it, with the activation g after the sum (He et al. 2015).
         dropout: rate of the dropout before the second convolution of each unit.
         drop_path: rate of stochastic depth of the decoder's last unit; it grows linearly from 0 at the first unit of
             the network (of the decoder, over another encoder).
+        shared: the units of a stage after its first, which all keep the shape, have one set of parameters, as a
+            recurrent network has (`residual_units`; from three units on). The statistics of batch norm are each unit's.
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: the paper's. With another encoder,
             `widths` are those of the decoder's levels, finest first, one fewer than the encoder's.
     """
@@ -135,11 +142,13 @@ class ResUNet(nn.Module):
     unit: Unit = "preact"
     dropout: float = 0.0
     drop_path: float = 0.0
+    shared: bool = False
     encoder: EncoderFactory | None = None
     common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        refuse_depth(self.shared, self.drop_path)
         form = (self.shortcut, self.unit, self.dropout)
         encoder = make_encoder(self.encoder or functools.partial(self._encoder, form), self.common)
         levels = len(encoder.strides)
@@ -153,6 +162,7 @@ class ResUNet(nn.Module):
             self.up,
             *form,
             self._rates(levels - 1)[1:],
+            self.shared,
             self.common,
             name="decoder",
         )
@@ -169,4 +179,4 @@ class ResUNet(nn.Module):
 
     def _encoder(self, form: tuple[Shortcut, Unit, float], common: Layers, name: str) -> ResidualEncoder:
         greatest = self._rates(len(self.widths) - 1)[0][-1]
-        return ResidualEncoder(self.widths, self.blocks, *form, greatest, common=common, name=name)
+        return ResidualEncoder(self.widths, self.blocks, *form, greatest, self.shared, common=common, name=name)

@@ -8,11 +8,13 @@
 - "scaled": W_c = 1 where the shape allows, else a 1x1 convolution; W_r = α, one learned number that starts at 0
   (Bachlechner 2020, "ReZero", equation 3; De & Smith 2020, "SkipInit", section 3);
 - "scaled_channels": the same with one such number for each channel;
+- "weighted": W_c = diag(w), one learned number for each channel, which starts at 1, where the shape allows, else a 1x1
+  convolution; W_r = 1. The unit y = w ⊙ x + h(x);
 - "none": W_c = 0, W_r = 1, the plain block, for comparison in an ablation;
 - "auto": identity where the shape allows, else projection.
 
 Children: "shortcut" is W_c (with "shortcut_norm" after it where the block is post-activation), "weight" is W_r, and the
-parameter "branch_scale" f32[1] or f32[features] is α.
+parameters "branch_scale" f32[1] or f32[features] is α and "identity_scale" f32[features] is w.
 
 Before training, "projection" and "learned" are the identity unit wherever the channels of x and h are equal: the
 kernels of W_c and W_r are identity matrices, so that a deep network starts with the variances and gradients of one with
@@ -44,7 +46,7 @@ from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.pooling import avg_pool
 from jaxseg.types import Initializer
 
-SHORTCUTS = ("auto", "identity", "projection", "learned", "scaled", "scaled_channels", "none")
+SHORTCUTS = ("auto", "identity", "projection", "learned", "scaled", "scaled_channels", "weighted", "none")
 
 
 def _combine(
@@ -73,6 +75,9 @@ def _combine(
             f"An identity shortcut needs a branch that keeps the shape {x.shape[1:]}, this one gives "
             f"{branch.shape[1:]}; take shortcut='projection' or 'auto'."
         )
+    if same and shortcut == "weighted":
+        weight = parameter(block, "identity_scale", nn.initializers.ones_init(), (features,))
+        return x * weight.astype(x.dtype).reshape(1, 1, 1, -1) + branch
     if same and shortcut not in ("projection", "learned"):
         return x + branch
     if pool > 1:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.variables import drawn
 
 from jaxseg import losses, models
 from jaxseg import nn as jnn
@@ -69,6 +70,21 @@ def test_a_scaled_unit_starts_as_its_input_and_learns_the_scale(form):
     gradient = jax.grad(lambda scale: jnp.sum(apply(scale) * jnp.arange(1.0, 5.0).reshape(1, 1, 1, 4)))(scale)
     weighted = (h * np.arange(1.0, 5.0)).sum((0, 1, 2))
     np.testing.assert_allclose(gradient, weighted if scale.size > 1 else weighted.sum(keepdims=True), rtol=1e-4)
+
+
+def test_a_weighted_unit_starts_as_the_identity_unit_and_weighs_its_input():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 4))
+    weighted, identity, plain = (jnn.PreActBlock(4, shortcut=s, common=COMMON) for s in ("weighted", "auto", "none"))
+    variables = drawn(weighted, x)
+    variables["params"]["identity_scale"] = np.ones(4, np.float32)
+    rest = {**variables, "params": {k: v for k, v in variables["params"].items() if k != "identity_scale"}}
+    assert weighted.init(jax.random.key(1), x)["params"]["identity_scale"].tolist() == [1.0] * 4
+    np.testing.assert_array_equal(weighted.apply(variables, x), identity.apply(rest, x))
+    w = np.asarray([0.5, -1.0, 0.0, 2.0], np.float32)
+    changed = {**variables, "params": {**variables["params"], "identity_scale": w}}
+    np.testing.assert_allclose(
+        weighted.apply(changed, x), w * np.asarray(x) + plain.apply(rest, x), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_the_maps_before_training():
