@@ -64,7 +64,8 @@ def dice(
     """Dice loss, f32[b,h,w,k] and i32[b,h,w] -> (Σ_c 1 - score_c f32[], number of classes f32[]).
 
     score_c = (2 Σ p_c y_c + smooth) / (Σ p_c² + Σ y_c² + smooth), with sums over all pixels of the batch: Milletari et
-    al., V-Net, 2016, eq. 2 (`squared`). Without `squared` the denominator is Σ p_c + Σ y_c + smooth.
+    al., V-Net, 2016, eq. 2 (`squared`). Without `squared` the denominator is Σ p_c + Σ y_c + smooth. Some texts divide
+    by the union, with which a perfect prediction scores 2.
 
     Args:
         logits: f32[b,h,w,k], or any leading shape.

@@ -22,13 +22,19 @@ def probabilities(logits: Array, one_vs_rest: bool = False) -> jax.Array:
 
     With `one_vs_rest` each class has the sigmoid of its logit, and the sum over classes may differ from 1: what the
     logits mean of a network that was trained with one sigmoid a class (`Loss.one_vs_rest`).
+
+    Logits come from a linear layer: a ReLU before the softmax, as in some textbooks, would stop the gradient of every
+    class below 0. dp_c/dz_j = p_c (δ_cj - p_j), off the diagonal too.
     """
     logits = jnp.asarray(logits, jnp.float32)
     return jax.nn.sigmoid(logits) if one_vs_rest or logits.shape[-1] == 1 else jax.nn.softmax(logits)
 
 
 def divide(sum_: jax.Array, weight: jax.Array) -> jax.Array:
-    """sum / weight, and 0 with a zero gradient where the weight is 0: a batch with only IGNORE pixels has no effect."""
+    """sum / weight, and 0 with a zero gradient where the weight is 0: a batch with only IGNORE pixels has no effect.
+
+    The gradient of the mean has the factor 1 / weight, which textbooks often leave out: (p - t) / n for cross-entropy.
+    """
     empty = weight == 0
     return jnp.where(empty, 0.0, sum_ / jnp.where(empty, 1.0, weight))
 

@@ -128,8 +128,9 @@ class ConvTranspose(nn.Module):
 
     y[stride i - p + u] += x[i] kernel[u], which is torch's ConvTranspose2d with padding p = ceil((k - stride) / 2) and
     the output_padding that makes the size exactly h * stride: kernel 2, 3 and 4 at stride 2 have (p, output_padding) =
-    (0, 0), (1, 1) and (1, 0). Parameters: kernel f32[k,k,c,features] (torch's weight is its transpose to
-    [c,features,k,k]) and bias f32[features].
+    (0, 0), (1, 1) and (1, 0). Without output padding kernel 3 gives 2 h - 1, though texts often say that it doubles the
+    size (Dumoulin & Visin 2016, "A Guide to Convolution Arithmetic for Deep Learning"). Parameters: kernel
+    f32[k,k,c,features] (torch's weight is its transpose to [c,features,k,k]) and bias f32[features].
     """
 
     features: int

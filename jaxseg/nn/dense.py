@@ -29,7 +29,8 @@ def parameter(module: nn.Module, name: str, init: Initializer, shape: tuple[int,
 class Dense(nn.Module):
     """The affine map y = x W + b of the last axis: f[...,c] -> f[...,features].
 
-    Parameters: kernel f32[c,features] and bias f32[features].
+    Parameters: kernel f32[c,features] and bias f32[features]. For x [n,c] and g = dL/dy the gradients are dL/dW = xᵀ g,
+    dL/db = Σ_i g_i and dL/dx = g Wᵀ (Rumelhart et al. 1986); written without transposes they have no shape.
 
     Attributes:
         features: output channels.

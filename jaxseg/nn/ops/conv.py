@@ -11,7 +11,11 @@ from jaxseg.nn.ops.depthwise import depthwise_conv2d
 def conv2d(
     x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, groups: int = 1, padding: int = 0
 ) -> jax.Array:
-    """Convolves f[b,h,w,c] with f[u,v,c/groups,o], zero-padded by `padding` on every side -> f[b,y,x,o]."""
+    """Convolves f[b,h,w,c] with f[u,v,c/groups,o], zero-padded by `padding` on every side -> f[b,y,x,o].
+
+    As in all networks this is the correlation y_i = Σ_u x_(i+u) K_u, without mirroring the kernel. The gradient of K is
+    a correlation again, that of x the convolution Σ_u g_(j-u) K_u.
+    """
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == 0:
         # One product of two matrices: its kernel gradient takes half the time of that of a product over b, h and w.
         x = x[:, ::stride, ::stride]
