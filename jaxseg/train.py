@@ -36,7 +36,15 @@ from jaxseg.run.data import Problem, class_weights, load_problem, with_steps_of_
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
-from jaxseg.run.messages import FROM_PYTHON, LESS_MEMORY, PROGRAM, closing_message, opening_message, quicker
+from jaxseg.run.messages import (
+    FROM_PYTHON,
+    LESS_MEMORY,
+    PROGRAM,
+    closing_message,
+    opening_message,
+    quicker,
+    steps_message,
+)
 from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
@@ -252,7 +260,9 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
 
     Data order, augmentation, dropout and initialisation all derive from one seed. `run.json` records the command.
     """
-    parts, strategy, reporter = session.parts, session.strategy, session.reporter
+    parts = session.parts
+    strategy = session.strategy
+    reporter = session.reporter
     init_key, step_key = keys_of_seed(parts.config.seed)
     restored = session.checkpoints.restore(jax.eval_shape(parts.init, init_key))
     if restored is None:
@@ -314,13 +324,7 @@ def close(session: Session, state: TrainState, start: int, result: Result | None
         end_record(session.workdir, step=config.steps, seconds=seconds, mean_iou=scores.mean_iou)
     table = metrics.table(scores, session.problem.train.info.classes)
     reporter.message(f"Scores of the last step, {config.steps}, on {config.data.val_split}:\n{table}")
-    if start < config.steps:
-        reporter.message(f"{config.steps - start} steps in {seconds / 60:.1f} minutes, compilation included\n")
-    else:
-        reporter.message(
-            f"This run had ended before, after {start} steps; this start only scored it again. A run of more steps "
-            "needs another --workdir, since its learning rates differ from the first step on.\n"
-        )
+    reporter.message(steps_message(start, config.steps, seconds))
     reporter.message(closing_message(config, session.workdir, program))
     return result
 

@@ -51,6 +51,16 @@ def opening_message(config: ConfigDict, problem: Problem, state: TrainState, sta
     )
 
 
+def steps_message(start: int, steps: int, seconds: float) -> str:
+    """Returns what a start has done that came after `start` steps of a run of `steps`, in this time."""
+    if start < steps:
+        return f"{steps - start} steps in {seconds / 60:.1f} minutes, compilation included\n"
+    return (
+        f"This run had ended before, after {start} steps; this start only scored it again. A run of more steps needs "
+        "another --workdir, since its learning rates differ from the first step on.\n"
+    )
+
+
 def closing_message(config: ConfigDict, workdir: Path, program: str = PROGRAM) -> str:
     """Returns the lines that list the files of a finished run and say how to use it.
 
