@@ -29,22 +29,13 @@ from jaxseg.inference.samples import distances, draw_samples
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.parallel import Strategy
-from jaxseg.run import gradients
+from jaxseg.run import gradients, messages
 from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.data import Problem, class_weights, load_problem, with_steps_of_epochs, with_stored_division
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
-from jaxseg.run.messages import (
-    FROM_PYTHON,
-    LESS_MEMORY,
-    PROGRAM,
-    closing_message,
-    opening_message,
-    quicker,
-    steps_message,
-)
 from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
@@ -61,7 +52,7 @@ from jaxseg.run.workdir import (
 from jaxseg.state import TrainState, keys_of_seed
 
 
-def main(argv: Sequence[str] | None = None, program: str = PROGRAM) -> int:
+def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> int:
     """Runs the command line; returns the exit status. `program` is how the command is called."""
     argv = list(sys.argv[1:] if argv is None else argv)
 
@@ -125,7 +116,7 @@ class Session:
         return score(self.eval_step, state, self.validation, loss=self.parts.loss, strategy=self.strategy)
 
 
-def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM) -> Result | None:
+def train(config: ConfigDict, workdir: Path, resume: str, program: str = messages.PROGRAM) -> Result | None:
     """Trains, evaluates and reports; returns the last evaluation, or None if a signal stopped the run before its end.
 
     Args:
@@ -154,13 +145,16 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = PROGRAM
     planned = None if holds_checkpoint(workdir) else plan_weights(parts)
     workdir = make_workdir(workdir)
 
-    with naming_lack_of_memory("A training step or its evaluation", LESS_MEMORY), contextlib.ExitStack() as stack:
+    with (
+        naming_lack_of_memory("A training step or its evaluation", messages.LESS_MEMORY),
+        contextlib.ExitStack() as stack,
+    ):
         stack.enter_context(training_lock(workdir))
         write_config(workdir, config)
         parts = parts.with_class_weights(record_data(workdir, config, problem).class_weights)
         session = open_session(parts, problem, strategy, workdir, stack)
         stop = stack.enter_context(stop_on_signal())
-        command = resume if program == FROM_PYTHON else command_line() or resume
+        command = resume if program == messages.FROM_PYTHON else command_line() or resume
         state, key, start = start_or_resume(session, planned, command)
         result = None
         stop.finishing = "finishing this step, then saving"
@@ -238,7 +232,7 @@ def open_session(
         every=config.log.every,
         tensorboard=config.log.tensorboard,
         classes=problem.train.info.classes,
-        advice=quicker(config),
+        advice=messages.quicker(config),
     )
     return Session(
         parts=parts,
@@ -280,7 +274,7 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     weights = [origin._asdict() for origin in origins]
     run_record(session.workdir, parts.config, step=start, weights=weights, command=command)
     reporter.start(start, parts.config.steps, window)
-    reporter.message(opening_message(parts.config, session.problem, strategy.get_state(state), start))
+    reporter.message(messages.opening_message(parts.config, session.problem, strategy.get_state(state), start))
     for origin in origins:
         reporter.message(str(origin))
     if start < parts.config.steps:
@@ -324,8 +318,8 @@ def close(session: Session, state: TrainState, start: int, result: Result | None
         end_record(session.workdir, step=config.steps, seconds=seconds, mean_iou=scores.mean_iou)
     table = metrics.table(scores, session.problem.train.info.classes)
     reporter.message(f"Scores of the last step, {config.steps}, on {config.data.val_split}:\n{table}")
-    reporter.message(steps_message(start, config.steps, seconds))
-    reporter.message(closing_message(config, session.workdir, program))
+    reporter.message(messages.steps_message(start, config.steps, seconds))
+    reporter.message(messages.closing_message(config, session.workdir, program))
     return result
 
 
