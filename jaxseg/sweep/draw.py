@@ -85,12 +85,14 @@ def gradients(norms: Mapping[str, tuple[Sequence[float], Sequence[float]]], path
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13.0, 4.8), dpi=110, layout="constrained")
-    for axis, place, title in zip(figure.subplots(1, 2), (0, 1), ("at initialisation", "at the last step")):
+    axes = figure.subplots(1, 2)
+    for axis, place, title in zip(axes, (0, 1), ("at initialisation", "at the last step")):
         for name, (color, line) in _styles(norms).items():
             if norms[name][place]:
                 draw_layers(axis, norms[name][place], name, whole=True, color=color, linestyle=line)
         axis.set(title=f"gradient by layer, {title}", xlabel="depth: 0 the image, 1 the logits", ylabel="norm")
-        axis.legend(frameon=False, fontsize=8)
+    handles = max((axis.get_legend_handles_labels()[0] for axis in axes), key=len)
+    figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize=8, ncols=5)
     save_figure(figure, path)
 
 
