@@ -7,7 +7,7 @@ The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place 
 stride of the encoder and the atrous rates (`LAYOUT_KEYS`), where they change no parameter, to score a network at
 another output stride than it was trained at: --config.model.args.encoder_args.output_stride=8. Prints the table of
 classes and the calibration error, with --boundary also a table of distances between boundaries, and writes
-evaluate-SPLIT.json and confusion-SPLIT.png into the workdir.
+evaluate-SPLIT.json and confusion-SPLIT.png into the workdir; files of these names that it did not write are refused.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import get_args
 from jaxseg import compiler
 from jaxseg.config.command import run_command
 from jaxseg.inference import surface
-from jaxseg.inference.evaluation import evaluate
+from jaxseg.inference.evaluation import evaluate, require_own_report
 from jaxseg.run.load import Which, load_run
 
 
@@ -68,6 +68,7 @@ def _pixels(text: str) -> float:
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     run = load_run(options.workdir, options.which, overrides)
     compiler.keep_programs(run.config.compile.cache)
+    require_own_report(run.workdir, options.split)
     evaluation = evaluate(run, options.split, boundary=options.boundary)
     print(evaluation, flush=True)  # first: the scores are not lost if they cannot be written
     for name, path in evaluation.write_report().items():

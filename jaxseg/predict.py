@@ -89,7 +89,7 @@ def _predict(options: argparse.Namespace) -> int:
         print(f"error: {problem}", file=sys.stderr)
     if not paths:
         return 1
-    names = name_outputs(paths, out)
+    names = name_outputs(paths, out, options.probabilities)
     for path, name in names.items():
         if name != path.stem:
             print(f"{path} gives {name}.png, since another image is named {path.stem}.")

@@ -157,6 +157,19 @@ def test_the_table_is_printed_where_nothing_can_be_written(shapes_run, capsys, m
     assert "evaluate-val.json cannot be written: Is a directory." in said.err
 
 
+@pytest.mark.parametrize("name", ["evaluate-val.json", "confusion-val.png"])
+def test_a_report_replaces_no_file_of_someone_else(shapes_run, capsys, name):
+    file = shapes_run / name
+    kept = file.read_bytes() if file.exists() else None
+    file.write_bytes(b"[1, 2]")
+    assert main(["--workdir", str(shapes_run)]) == 1
+    assert f"{file} would replace a file that jaxseg did not write; move it" in capsys.readouterr().err
+    assert file.read_bytes() == b"[1, 2]"
+    file.unlink()
+    if kept is not None:
+        file.write_bytes(kept)
+
+
 @pytest.mark.parametrize(("which", "step"), [("best", 10), ("last", 30)])
 def test_which_checkpoint(shapes_run, which, step):
     run = load_run(shapes_run, which)

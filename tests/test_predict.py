@@ -182,11 +182,39 @@ def test_masks_are_not_replaced_and_outputs_are(workdirs, tmp_path, capsys):
     assert mask.read_bytes() == before and len(list(masks.iterdir())) == 1
     mask.unlink()
     assert run_predict(workdirs["crop"], masks, image) == run_predict(workdirs["crop"], masks, image) == 0
-    with Image.open(mask) as written:
+    edited = without_marks(mask)
+    assert run_predict(workdirs["crop"], masks, image) == 1, "a prediction that another program has changed"
+    assert f"{edited} would replace" in capsys.readouterr().err
+    without_marks(masks / "a-overlay.png")  # as an earlier version wrote both
+    assert run_predict(workdirs["crop"], masks, image) == 0
+
+
+def without_marks(path):
+    with Image.open(path) as written:
         unmarked = written.copy()
     unmarked.info.clear()
-    unmarked.save(mask)  # as an earlier version wrote it, beside its overlay
-    assert run_predict(workdirs["crop"], masks, image) == 0
+    unmarked.save(path)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["-overlay.png", ".npz"])
+def test_no_output_replaces_a_file_of_someone_else(workdirs, tmp_path, capsys, ending):
+    image, out = save(tmp_path / "a.png", picture(8, 9)), tmp_path / "out"
+    out.mkdir()
+    foreign = out / f"a{ending}"
+    if ending == ".npz":
+        np.savez(foreign, measured=np.ones(3))
+    else:
+        save(foreign, picture(8, 9))
+    before = foreign.read_bytes()
+    assert run_predict(workdirs["crop"], out, image, "--probabilities") == 1
+    assert f"{foreign} would replace a file that prediction did not write" in capsys.readouterr().err
+    assert foreign.read_bytes() == before and len(list(out.iterdir())) == 1
+    foreign.unlink()
+    assert run_predict(workdirs["crop"], out, image, "--probabilities") == 0
+    assert run_predict(workdirs["crop"], out, image, "--probabilities") == 0, "its own outputs are replaced"
+    without_marks(out / "a-overlay.png")
+    assert run_predict(workdirs["crop"], out, image) == 0, "as an earlier version wrote it"
 
 
 def test_outputs_of_the_command(workdirs, tmp_path, capsys):

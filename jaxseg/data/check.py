@@ -20,6 +20,7 @@ from jaxseg.config.command import parse_command_line, run_command
 from jaxseg.data.survey import Report, about_classes, survey
 from jaxseg.errors import printable
 from jaxseg.pictures import noting_errors
+from jaxseg.pictures.marks import require_own_figure
 from jaxseg.types import IGNORE
 
 
@@ -105,11 +106,13 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.dat
 def _check(argv: Sequence[str], program: str) -> int:
     description = (__doc__ or "").partition("\n")[0]
     options, config = parse_command_line(argv, program, description, _add_options, workdir=False)
+    out = expanded(options.out)
+    if options.images > 0:
+        require_own_figure(out, "give another file with --out")
     splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
     reports = [survey(config, split) for split in dict.fromkeys(splits)]
     for report in reports:
         print(describe(report, config))
-    out = expanded(options.out)
     drawn = next((report for report in reports if report.images), None)
     if drawn is not None and options.images > 0:
         try:

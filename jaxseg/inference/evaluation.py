@@ -1,6 +1,7 @@
 """Scoring a split of the data with a trained run: the numbers, their table, and the files that keep them."""
 
 import functools
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.score import Result, score
+from jaxseg.pictures import marks
 from jaxseg.run.load import Run
 from jaxseg.run.provenance import package_versions
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_or_refuse
@@ -122,12 +124,12 @@ class Evaluation:
         A picture that cannot be drawn (not: written) is a warning, and no part of the result.
 
         Raises:
-            ConfigError: if a file cannot be written.
+            ConfigError: if a file cannot be written, or would replace one that jaxseg did not write.
         """
         workdir = self.run.workdir
-        files = {"scores": scores_file(workdir, self.split)}
-        picture = workdir / f"confusion-{_file_name(self.split)}.png"
+        files, picture = {"scores": scores_file(workdir, self.split)}, picture_file(workdir, self.split)
         if jax.process_index() == 0:
+            require_own_report(workdir, self.split)
             write_or_refuse(files["scores"], self.to_dict())
             try:
                 with pictures.noting_errors(picture):
@@ -183,6 +185,25 @@ def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Eval
 def scores_file(workdir: Path, split: str) -> Path:
     """Returns the path of evaluate-SPLIT.json, with a name that every file system accepts."""
     return workdir / f"evaluate-{_file_name(split)}.json"
+
+
+def picture_file(workdir: Path, split: str) -> Path:
+    """Returns the path of confusion-SPLIT.png."""
+    return workdir / f"confusion-{_file_name(split)}.png"
+
+
+def require_own_report(workdir: Path, split: str) -> None:
+    """Raises ConfigError if a file of the name of a report's is no such file, so that it is not replaced."""
+    instead = "move it out of the workdir"
+    scores = scores_file(workdir, split)
+    if scores.is_file():
+        try:
+            content = json.loads(scores.read_bytes())
+        except (OSError, ValueError):
+            content = None
+        if not isinstance(content, dict) or not {"split", "which", "confusion"} <= content.keys():
+            raise marks.refusal(scores, instead)
+    marks.require_own_figure(picture_file(workdir, split), instead)
 
 
 def _file_name(split: str) -> str:

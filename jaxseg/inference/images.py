@@ -3,13 +3,13 @@
 import difflib
 import glob
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from jaxseg import pictures
@@ -19,9 +19,11 @@ from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
 from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, printable
 from jaxseg.files import write_atomically
 from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.pictures import marks
 from jaxseg.run.load import Run
 
-_MARK = "jaxseg predict"  # in the files of classes, so that no other file is replaced
+MARK = "jaxseg predict"  # under "Software" in the pictures, so that no other file is replaced
+_ARRAYS = {"probabilities", "classes"}  # those of NAME.npz
 
 
 def predict_files(
@@ -86,8 +88,13 @@ def find_images(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     return list(found.values()), problems
 
 
-def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, str]:
+def name_outputs(paths: Sequence[Path], out: Path, probabilities: bool = False) -> dict[Path, str]:
     """Returns {image: NAME}: its stem, or STEM-2, STEM-3, ... where the outputs of another image have that name.
+
+    Args:
+        paths: the images.
+        out: the folder of the outputs.
+        probabilities: whether NAME.npz is written too.
 
     Raises:
         ConfigError: if an output would replace an image to segment, or a file that prediction did not write, such as a
@@ -105,32 +112,54 @@ def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, str]:
             if (out / file).resolve() in inputs:
                 raise ConfigError(f"The output {out / file} would replace an image to segment; give another --out.")
             taken.add(file.lower())
-        if (out / f"{name}.png").exists() and not is_output(out / f"{name}.png"):
-            raise ConfigError(
-                f"The output {out / name}.png would replace a file that prediction did not write, such as a mask; "
-                "give another --out."
-            )
+        _require_own(out, name, probabilities)
         names[path] = name
     return names
 
 
-def is_output(file: Path) -> bool:
-    """Whether prediction has written a file; an earlier version left no mark in it, but an overlay beside it."""
+def _require_own(out: Path, name: str, probabilities: bool) -> None:
+    """Raises ConfigError if there is a file under the name of an output that `_write_outputs` has not written.
+
+    Earlier versions marked no overlay, and at first no picture of classes: two unmarked files count if they look as
+    those do, and an unmarked overlay beside a marked picture.
+    """
     set_limit()
+    classes, overlay, arrays = (out / file for file in _files(name))
+    own = {file for file in (classes, overlay) if is_output(file)}
+    if overlay not in own and _look_like_outputs(classes, overlay):
+        own |= {classes, overlay}
+    foreign = [file for file in (classes, overlay) if file.is_file() and file not in own]
+    if probabilities and arrays.is_file() and not _holds_probabilities(arrays):
+        foreign.append(arrays)
+    if foreign:
+        raise ConfigError(
+            f"The output {foreign[0]} would replace a file that prediction did not write, such as a mask; give another "
+            "--out."
+        )
+
+
+def _look_like_outputs(classes: Path, overlay: Path) -> bool:
+    """Returns whether two files are indices with a palette, or of 16 bits, and colours of the same size."""
     try:
-        with Image.open(file) as image:
-            if "Software" in image.info and image.info["Software"] == _MARK:
-                return True
+        with Image.open(classes) as indices, Image.open(overlay) as picture:
+            kinds = (indices.mode == "P" or indices.mode.startswith("I")) and picture.mode == "RGB"
+            return kinds and indices.size == picture.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
-    return file.with_name(f"{file.stem}-overlay.png").is_file()
 
 
-def mark() -> PngInfo:
-    """Returns what a PNG file holds by which `is_output` knows it."""
-    info = PngInfo()
-    info.add_text("Software", _MARK)
-    return info
+def _holds_probabilities(file: Path) -> bool:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return set(archive.files) == _ARRAYS
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):  # no file of npz
+        return False
+
+
+def is_output(file: Path) -> bool:
+    """Returns whether a picture has the mark of prediction."""
+    set_limit()
+    return file.is_file() and marks.software(file) == MARK
 
 
 def _files(name: str) -> tuple[str, str, str]:
@@ -145,8 +174,8 @@ def _write_outputs(
     indices = _labels_file(result.classes, run.colors, values or range(len(run.colors)))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(classes_file, lambda file: indices.save(file, format="PNG", pnginfo=mark()))
-        pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file)
+        pictures.save_image(indices, classes_file, software=MARK)
+        pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file, software=MARK)
         if result.probabilities is not None:
             shares, classes = result.probabilities, np.array(run.classes)
             write_atomically(probabilities_file, lambda file: np.savez(file, probabilities=shares, classes=classes))

@@ -19,8 +19,7 @@ from jaxseg.build import Parts
 from jaxseg.data.base import Source
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError, naming_lack_of_memory
-from jaxseg.files import write_atomically
-from jaxseg.inference.images import is_output, mark
+from jaxseg.inference.images import MARK, is_output
 from jaxseg.metrics.frechet import SIDE, frechet_distance, thumbnails
 from jaxseg.run.data import Problem
 from jaxseg.run.drawing import drawing
@@ -127,7 +126,7 @@ def write_samples(images: np.ndarray, out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         for image, file in zip(images, files):
             picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            write_atomically(file, functools.partial(picture.save, format="PNG", pnginfo=mark()))
+            pictures.save_image(picture, file, software=MARK)
     except OSError as error:
         raise ConfigError(f"The samples cannot be written to {out}: {error.strerror or error}.") from error
     return files

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jaxseg.errors import first_line, printable
 from jaxseg.files import write_atomically
+from jaxseg.pictures import marks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,10 +44,10 @@ def noting_errors(path: str | Path) -> Iterator[None]:
 
 
 def save_figure(figure: "Figure", path: str | Path, **options: Any) -> None:
-    """Writes a figure as a PNG file, atomically."""
+    """Writes a figure as a PNG file, atomically, with the mark of jaxseg."""
     write_atomically(path, lambda file: draw(figure, file, **options))
 
 
 def draw(figure: "Figure", file: BinaryIO, **options: Any) -> None:
-    """Draws a figure into an open file as PNG."""
-    figure.savefig(file, format="png", **options)
+    """Draws a figure into an open file as PNG, with the mark of jaxseg."""
+    figure.savefig(file, format="png", metadata={"Software": marks.FIGURE}, **options)

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxseg.files import write_atomically
 from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
 from jaxseg.types import IGNORE
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _PIXELS = 2**18  # of the rows that an overlay is computed for at a time
 
@@ -90,8 +94,18 @@ def grid(images: Sequence[np.ndarray], columns: int = 8, gap: int = 2, least: in
     return sheet
 
 
-def save_image(picture: np.ndarray, path: str | Path) -> None:
-    """Writes u8[h,w] or u8[h,w,3] as a PNG file, atomically."""
-    from PIL import Image
+def save_image(picture: "np.ndarray | Image.Image", path: str | Path, *, software: str = "") -> None:
+    """Writes u8[h,w] or u8[h,w,3], or an image of Pillow, as a PNG file, atomically.
 
-    write_atomically(path, lambda file: Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG"))
+    Args:
+        picture: the picture.
+        path: the file; one that is there is replaced.
+        software: text that the file has under "Software"; empty: none.
+    """
+    from PIL import Image, PngImagePlugin
+
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+    info = PngImagePlugin.PngInfo()
+    if software:
+        info.add_text("Software", software)
+    write_atomically(path, lambda file: image.save(file, format="PNG", pnginfo=info))

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from jaxseg.data import check
 
@@ -210,6 +210,23 @@ def test_a_picture_that_cannot_be_written(experiment, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert check.main(["--config", experiment, "--out", str(tmp_path / "file" / "sheet.png")]) == 1
     assert "sheet.png cannot be written" in capsys.readouterr().err
+
+
+def test_the_picture_replaces_no_other_file(experiment, tmp_path, capsys):
+    out, own = tmp_path / "a.png", tmp_path / "check.png"
+    arguments = ["--config", experiment, "--images", "1"]
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(out)
+    before = out.read_bytes()
+    assert check.main([*arguments, "--out", str(out)]) == 1
+    assert f"{out} would replace a file that jaxseg did not write" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert check.main([*arguments, "--out", str(own)]) == 0
+    with Image.open(own) as picture:
+        picture.load()
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", "Matplotlib version3.10.0, https://matplotlib.org/")  # as an earlier version left it
+    picture.save(own, pnginfo=info)
+    assert check.main([*arguments, "--out", str(own)]) == check.main([*arguments, "--out", str(own)]) == 0
 
 
 def test_the_command_line(experiment, tmp_path):

@@ -1,0 +1,37 @@
+"""The text in PNG files by which a command recognises its own outputs, so that it replaces no other file."""
+
+import re
+from pathlib import Path
+
+from jaxseg.errors import ConfigError
+
+FIGURE = "jaxseg"
+"""The text under "Software" in the figures that jaxseg draws."""
+
+# Figures of earlier versions have matplotlib's own text, and only these names were chosen by a command.
+_FORMER = re.compile(r"check\.png|confusion-[\w.-]+\.png")
+
+
+def software(path: str | Path) -> str:
+    """Returns the text under "Software" in an image file; "" if there is none or the file is no image."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return str(image.info["Software"]) if "Software" in image.info else ""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ""
+
+
+def require_own_figure(path: Path, instead: str) -> None:
+    """Raises ConfigError if there is a file that is no figure of jaxseg; `instead` says what to do, for the message."""
+    if path.is_dir() or not path.exists():
+        return
+    text = software(path)
+    if text != FIGURE and not (text.startswith("Matplotlib version") and _FORMER.fullmatch(path.name)):
+        raise refusal(path, instead)
+
+
+def refusal(path: Path, instead: str) -> ConfigError:
+    """Returns the error for an output that would replace a file of someone else."""
+    return ConfigError(f"The output {path} would replace a file that jaxseg did not write; {instead}.")
