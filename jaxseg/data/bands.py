@@ -15,8 +15,9 @@ from PIL import Image
 from jaxseg.errors import DataError, first_line
 
 _INSTALL = "pip install 'jaxseg[images]' installs a reader for it"
-_SUBFILE, _BITS, _SAMPLES = 254, 258, 277  # tags of TIFF
-_GREY, _RGB = 1, 2  # values of the TIFF tag that says what the bands are (262)
+_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 262, 277, 339  # tags of TIFF
+_FROM_WHITE, _GREY, _RGB = 0, 1, 2  # values of _PHOTOMETRIC, which says what the bands are
+_SIGNED = 2  # a value of _SAMPLE_FORMAT
 _UNSPECIFIED, _ASSOCIATED = 0, 1  # extra samples of TIFF: neither, or alpha that the colours are multiplied by
 _PREVIEW = 1 | 4  # bits of _SUBFILE: a smaller copy of another page, or its transparency mask
 _PAGED = ("TIFF", "PNG", "WEBP", "GIF")  # not MPO: cameras add pictures of their own to a JPEG file
@@ -67,7 +68,7 @@ def beyond_mode(image: Image.Image) -> Form | None:
 
 
 def stored_form(image: Image.Image) -> Form | None:
-    """Returns how an open TIFF, PNG, PPM or JPEG 2000 file stores its pixels; None for other formats."""
+    """Returns how an open TIFF, PNG, PPM, JPEG 2000 or AVIF file stores its pixels; None for other formats."""
     if image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})
         bits = tags[_BITS] if _BITS in tags else (1,)
@@ -90,7 +91,32 @@ def stored_form(image: Image.Image) -> Form | None:
         file.seek(place)
         bits = (rest[10] & 127) + 1 if box and len(rest) > 10 else 8
         return Form(len(image.getbands()), bits)
+    if image.format == "AVIF" and file is not None:
+        place = file.tell()
+        file.seek(0)
+        head, _, _ = file.read(65536).partition(b"mdat")
+        file.seek(place)
+        return Form(len(image.getbands()), max((_avif_bits(part) for part in head.split(b"av1C")[1:]), default=8))
     return None
+
+
+def _avif_bits(record: bytes) -> int:
+    """Returns the bits of a band, by the record av1C (AV1 in ISOBMFF 1.3, section 2.3.3), of which this is the rest."""
+    flags = record[2] if len(record) > 2 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+
+
+def counts_from_white(image: Image.Image) -> bool:
+    """Returns whether an open file is TIFF of which the value 0 is white (MINISWHITE)."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    return _PHOTOMETRIC in tags and tags[_PHOTOMETRIC] == _FROM_WHITE
+
+
+def has_signed_bytes(image: Image.Image) -> bool:
+    """Returns whether an open file is TIFF of numbers from -128 to 127, which Pillow reads as 0 to 255."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    formats = tags[_SAMPLE_FORMAT] if _SAMPLE_FORMAT in tags else ()
+    return image.mode == "L" and _SIGNED in (formats if isinstance(formats, tuple) else (formats,))
 
 
 def read_png(path: str | Path, form: Form, orientation: int) -> np.ndarray:

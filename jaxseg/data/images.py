@@ -168,13 +168,19 @@ def from_pillow(image: Image.Image, channels: int = 3, name: str | Path = "The i
     form = bands.beyond_mode(image)
     if form is not None:
         raise DataError(f"{name} holds {form}, of which Pillow drops a part; give the file itself, as a path.")
+    inverted, signed = bands.counts_from_white(image), bands.has_signed_bytes(image)
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return to_channels(_whole_numbers(name, np.array(image), f"mode {image.mode}")[..., None], channels)
+        values = _whole_numbers(name, np.array(image), f"mode {image.mode}")
+        if inverted and not image.mode.startswith("I;16"):
+            raise DataError(f"{name} holds {image.mode} numbers that count from white; save it with 0 for black.")
+        return to_channels((65535 - values if inverted else values)[..., None], channels)
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         transparent = image.mode in ("PA", "La", "RGBa") or "transparency" in image.info
         image = image.convert("L" if image.mode == "1" else "RGBA" if transparent else "RGB")
     array = np.array(image)
+    if signed:
+        _whole_numbers(name, array.view(np.int8), "int8")
     return to_channels(array[..., None] if array.ndim == 2 else array, channels)
 
 
@@ -263,12 +269,20 @@ def _read_mask(path: str | Path, palette: Palette | None, keep_indices: bool) ->
         more = bands.beyond_mode(image)
         if more is not None:
             raise DataError(f"The mask {path} holds {more}, of which Pillow drops a part; save it with one band.")
-        form, compression = masks.stored_form(image), masks.lossy(image)
+        form, compression, signed = masks.stored_form(image), masks.lossy(image), bands.has_signed_bytes(image)
+        if form.startswith("L;I"):
+            raise DataError(
+                f"The mask {path} counts from white (MINISWHITE), so that its values and the grey that they are shown "
+                "in are opposite, and it is not clear which is meant; save it with 0 for black."
+            )
         image = ImageOps.exif_transpose(image)
         if image.mode == "P" and palette is not None and not keep_indices:
             image = image.convert("RGB")
         if image.mode in ("1", "L", "P"):
-            return Mask(masks.narrow(np.array(image).astype(np.uint8), form), masks.palette_colors(image))
+            values = np.array(image).astype(np.uint8)
+            if signed:
+                _whole_numbers(path, values.view(np.int8), "int8")
+            return Mask(masks.narrow(values, form), masks.palette_colors(image))
         if image.mode in ("LA", "PA"):
             return Mask(np.array(image)[..., 0], ())
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
@@ -279,6 +293,8 @@ def _read_mask(path: str | Path, palette: Palette | None, keep_indices: bool) ->
 
 def _whole_numbers(path: str | Path, values: np.ndarray, form: str) -> np.ndarray:
     """Returns u16[h,w] of the values of a file with 16 or more bits per pixel; `form` is used in the error message."""
+    if values.dtype == np.float16:  # which does not hold 65535
+        values = values.astype(np.float32)
     if values.dtype != np.uint16 and not np.all((values >= 0) & (values <= 65535) & (values == np.floor(values))):
         raise DataError(
             f"{path} holds numbers from {values.min()} to {values.max()} ({form}); "

@@ -1,18 +1,20 @@
 """Files that hold more than a mode of Pillow: every band and bit is read, or the file is refused with what to do."""
 
 import builtins
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from helpers.png import write_png
 from PIL import Image
 
-from jaxseg.data.bands import upright
+from jaxseg.data.bands import beyond_mode, stored_form, upright
 from jaxseg.data.images import MAX_PIXELS, from_pillow, read_header, read_image, read_mask
 from jaxseg.errors import DataError
 
@@ -181,6 +183,58 @@ def test_masks_of_types_that_pillow_does_not_read(tmp_path: Path, dtype: type) -
     write_tiff(path, values.astype(dtype) + 1)
     with pytest.raises(DataError, match=r"m\.tif holds numbers from 1.* to 65536.* \(.*; whole numbers of 8 or 16"):
         read_mask(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint8])
+def test_images_that_count_from_white_are_turned_over_and_such_masks_of_bytes_refused(
+    tmp_path: Path, dtype: type
+) -> None:
+    values = np.array([[0, 1, 100], [2, 255, 250]], dtype)
+    path = write_tiff(tmp_path / "i.tif", values, photometric="miniswhite")
+    np.testing.assert_array_equal(read_image(path, 1)[..., 0], np.iinfo(dtype).max - values)
+    if dtype is np.uint16:
+        np.testing.assert_array_equal(read_mask(path), values)  # the stored numbers, which no program shows inverted
+    else:
+        with pytest.raises(DataError, match=r"The mask .*i\.tif counts from white .*; save it with 0 for black\."):
+            read_mask(path)
+    write_tiff(path, values.astype(np.float32), photometric="miniswhite")
+    with pytest.raises(DataError, match="count from white; save it with 0 for black"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_signed_bytes_are_read_where_none_is_negative(tmp_path: Path, read: Any) -> None:
+    values = np.array([[0, 1, 100], [2, 127, 50]], np.int8)
+    path = write_tiff(tmp_path / "i.tif", values)
+    image = read(path)
+    np.testing.assert_array_equal(image[..., 0] if image.ndim == 3 else image, values)
+    write_tiff(path, values - 3)
+    with pytest.raises(DataError, match=r"i\.tif holds numbers from -3 to 124 \(int8\); whole numbers of 8 or 16"):
+        read(path)
+
+
+def test_masks_of_half_precision_are_compared_without_overflow(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "m.tif", np.array([[0, 2000]], np.float16))
+    np.testing.assert_array_equal(read_mask(path), [[0, 2000]])
+
+
+@pytest.mark.parametrize(("flags", "bits"), [(0x0C, 8), (0x4C, 10), (0x6C, 12)])
+def test_the_bits_of_avif_are_those_of_its_header(flags: int, bits: int) -> None:
+    head = b"\0\0\0\x0cav1C\x81\x00\x0c\0" + b"\0\0\0\x0cav1C\x81\x20" + bytes([flags]) + b"\0" + b"mdatav1C\x81\0\x6c"
+    file = SimpleNamespace(format="AVIF", mode="RGB", fp=io.BytesIO(head), getbands=lambda: ("R", "G", "B"))
+    assert stored_form(cast(Image.Image, file)) == (3, bits)
+    assert beyond_mode(cast(Image.Image, file)) == (None if bits == 8 else (3, bits))
+
+
+def test_avif_of_ten_bits_is_refused(tmp_path: Path) -> None:
+    import imagecodecs
+
+    for bits in (8, 10):
+        image = np.full((16, 16, 3), 2**bits - 3, np.uint8 if bits == 8 else np.uint16)
+        (tmp_path / f"{bits}.png").write_bytes(imagecodecs.avif_encode(image, bitspersample=bits, level=100))
+    assert read_image(tmp_path / "8.png").shape == (16, 16, 3)
+    with pytest.raises(DataError, match=r"10\.png holds 3 bands of 10 bits, of which Pillow keeps 8 bits; save it as"):
+        read_image(tmp_path / "10.png")
 
 
 def test_a_lack_of_memory_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
