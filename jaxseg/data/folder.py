@@ -22,7 +22,7 @@ from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
 from jaxseg.data.contents import compare_palettes, lossy_mask, read_contents, sample
 from jaxseg.data.images import read_header, read_image, read_mask
-from jaxseg.data.layout import choose, existing, find_layout
+from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair, match, require_others, without_masks
@@ -82,36 +82,19 @@ class FolderSource:
         layout = find_layout(self.directory, former=former)
         folders = choose(layout, split, self.directory)
         every_pair, problems = match(folders, former=former, advice=_OWN_FOLDER if unlabelled else "")
-        without, more = without_masks(self.directory / expanded(unlabelled_dir)) if unlabelled_dir else ([], [])
-        self.pairs, self.problems = every_pair, (*problems, *more)
-        if without:
-            require_others(without, layout, self.directory)
-        self.remarks = tuple(about_unread(self.directory, layout, folders, self.pairs, unlabelled_dir))
-        for remark in self.remarks:
-            note(remark)
+        without, more = self._without_masks(unlabelled_dir, layout)
+        self.problems = (*problems, *more)
+        self.remarks = self._unread(layout, folders, every_pair, unlabelled_dir)
         if strict:
             _raise_first(self.problems)
-        total = len(self.pairs)
-        if layout.undivided is not None:
-            self.pairs = hold_out(self.pairs, split, val_fraction, former=former)
-        if not self.pairs and self.problems:
-            raise DataError(f"{self.problems[0]} No image of {self.directory} ({split}) has a mask of its name.")
-        if not self.pairs:
-            held_out = f"; it has {total} in all and data.val_fraction={val_fraction} holds some out"
-            raise DataError(
-                f"The split {split!r} of {self.directory} has no images with masks"
-                f"{held_out if layout.undivided is not None else ''}."
-            )
+        self.pairs = self._of_split(every_pair, layout, val_fraction, former) + without
         given, self._file = check_palette(palette), read_classes_file(self.directory)
         # Without a palette, the colours of classes.json define masks of colours; palette files are read as indices.
         self._keep_indices = given is None
         self.palette = given or (self._file.palette() if self._file is not None else None)
-        self.pairs = self.pairs + without
         if strict:
             self._check_headers()
-        every = [folders] if layout.undivided is not None else [f for f in layout.splits.values() if f.exist]
-        matched = [every_pair if parts == folders else match(parts, former=former)[0] for parts in every]
-        masks = [pair.mask for pairs in matched for pair in pairs if pair.mask is not None]
+        masks = _every_mask(layout, folders, every_pair, former)
         meaning = find_meaning(
             self.directory,
             masks,
@@ -129,6 +112,34 @@ class FolderSource:
             if strict:
                 self._check_headers()
         self._check_masks(masks)
+
+    def _without_masks(self, folder: str, layout: Layout) -> tuple[list[Pair], list[str]]:
+        """Returns the images of `data.unlabelled`, which are others than those with masks, and what is wrong there."""
+        if not folder:
+            return [], []
+        pairs, problems = without_masks(self.directory / expanded(folder))
+        require_others(pairs, layout, self.directory)
+        return pairs, problems
+
+    def _unread(self, layout: Layout, folders: Folders, pairs: list[Pair], unlabelled: str) -> tuple[str, ...]:
+        """Returns, and logs, a sentence for each kind of file or folder that may be meant to be read, and is not."""
+        remarks = tuple(about_unread(self.directory, layout, folders, pairs, unlabelled))
+        for remark in remarks:
+            note(remark)
+        return remarks
+
+    def _of_split(self, pairs: list[Pair], layout: Layout, fraction: float, former: bool) -> list[Pair]:
+        """Returns the pairs of the split, at least one: those in its folders, or its part of a set that is divided."""
+        chosen = pairs if layout.undivided is None else hold_out(pairs, self.split, fraction, former=former)
+        if not chosen and self.problems:
+            raise DataError(f"{self.problems[0]} No image of {self.directory} ({self.split}) has a mask of its name.")
+        if not chosen:
+            held_out = f"; it has {len(pairs)} in all and data.val_fraction={fraction} holds some out"
+            raise DataError(
+                f"The split {self.split!r} of {self.directory} has no images with masks"
+                f"{held_out if layout.undivided is not None else ''}."
+            )
+        return chosen
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -213,6 +224,13 @@ class FolderSource:
             for path, content in contents.items():
                 if path not in others:
                     self._labeller.check(content.values, path)
+
+
+def _every_mask(layout: Layout, folders: Folders, pairs: list[Pair], former: bool) -> list[Path]:
+    """Returns the masks of all splits; `pairs` are those of `folders`, which are not listed again."""
+    every = [folders] if layout.undivided is not None else [f for f in layout.splits.values() if f.exist]
+    matched = [pairs if parts == folders else match(parts, former=former)[0] for parts in every]
+    return [pair.mask for of_split in matched for pair in of_split if pair.mask is not None]
 
 
 def find_faults(directory: str | Path, split: str, *, former: bool = False) -> list[str]:

@@ -169,6 +169,18 @@ def _inner_splits(whole: Folders) -> list[str]:
             raise DataError(
                 f"{whole.images.parent} has folders named as splits ({', '.join(splits)}) inside images/ or masks/, "
                 f"but {holds}. For splits, sort all images and all masks into such folders (train, val, test); if "
-                f"they are no splits, give {', '.join(splits)} other names."
+                f"they are no splits, give {', '.join(splits)} other names.{_if_unlabelled(whole, folder, names)}"
             )
     return splits
+
+
+def _if_unlabelled(whole: Folders, folder: Path, names: list[str]) -> str:
+    """Returns what to do about sub-folders of images/ that have no counterpart in masks/; "" if there are none."""
+    alone = [name for name in names if not is_split_name(name) and not (whole.masks / name).is_dir()]
+    if folder != whole.images or not alone:
+        return ""
+    moved = whole.images.parent / alone[0]
+    return (
+        f" If {', '.join(alone)} holds images without masks, move it out of images/, to {moved}; data.unlabelled="
+        f"{alone[0]} then gives them to a training that learns from such images."
+    )

@@ -22,6 +22,7 @@ _CLASSES = re.compile(
     r"|(data|dataset)\.(ya?ml|json)|.*\.names|palette\.(json|txt|csv)",
     re.IGNORECASE,
 )
+_FOLD = re.compile(r"(k?-?folds?|cv|splits?|partitions?)[-_ ]?\d+", re.IGNORECASE)
 _KINDS = {
     **dict.fromkeys(("train", "training", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
@@ -47,7 +48,8 @@ def about_unread(
         sentences += _other_folders(directory, unlabelled)
     sentences += _splits_of_one_part(directory, layout, unlabelled)
     if layout.undivided is not None:
-        sentences += [*_lists(directory), *_named_as_splits(directory, pairs), *_is_a_split_itself(directory)]
+        sentences += [*_lists(directory), *_named_as_splits(directory, pairs), *_named_as_folds(directory, pairs)]
+        sentences += _is_a_split_itself(directory)
     return sentences
 
 
@@ -147,6 +149,18 @@ def _named_as_splits(directory: Path, pairs: Sequence[Pair]) -> list[str]:
         f"The names of images in {directory} are like those of splits, such as {' and '.join(kinds.values())}, but are "
         "not read as such: all images are divided into train and val. For splits, sort the images and masks into "
         "folders train/, val/, test/."
+    ]
+
+
+def _named_as_folds(directory: Path, pairs: Sequence[Pair]) -> list[str]:
+    """Returns a sentence if sub-folders have the names of the parts of a cross-validation."""
+    folders = sorted({part for pair in pairs for part in pair.name.split("/")[:-1] if _FOLD.fullmatch(part)})
+    if len(folders) < 2:
+        return []
+    return [
+        f"The folders {some(folders, 6)} in {directory / 'images'} are part of the names: the images of all of them "
+        "are divided into train and val. For a cross-validation, sort the images and masks of each of its rounds into "
+        "folders train/ and val/ (links to folders will do)."
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -114,6 +115,17 @@ def test_splits_inside_images_beside_something_else_are_refused(tmp_path, stray)
     )
     with pytest.raises(DataError, match=message):
         FolderSource(tmp_path, "train")
+
+
+def test_unlabelled_images_beside_splits_inside_images_get_their_place(tmp_path):
+    for split in ("train", "val"):
+        add(tmp_path, split)
+    add(tmp_path, "more", masks=False)
+    place = f"move it out of images/, to {tmp_path / 'more'}; data.unlabelled=more then"
+    with pytest.raises(DataError, match=re.escape(place)):
+        FolderSource(tmp_path, "train")
+    shutil.move(tmp_path / "images/more", tmp_path / "more")
+    assert len(FolderSource(tmp_path, "train", unlabelled=True, unlabelled_dir="more")) == 4
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])

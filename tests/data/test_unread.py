@@ -58,6 +58,16 @@ def test_names_that_say_nothing_about_splits(tmp_path, names):
     assert remarks(add(tmp_path / "data", names)) == ()
 
 
+@pytest.mark.parametrize("names", [("fold1/a", "fold2/b"), ("x/Fold_0/a", "x/Fold_1/b"), ("split-1/a", "split-2/b")])
+def test_folders_of_a_cross_validation(tmp_path, names):
+    (remark,) = remarks(add(tmp_path / "data", names))
+    first, second = (name.split("/")[-2] for name in names)
+    assert (
+        f"The folders {first}, {second} in " in remark and "sort the images and masks of each of its rounds" in remark
+    )
+    assert remarks(add(tmp_path / "one", ("fold1/a", "folder2/b", "manifold 3/c", "unfold_2/d"))) == ()
+
+
 def test_folders_beside_images_and_masks(tmp_path):
     root = add(tmp_path / "data", "ab")
     add(root / "holdout", "c")
