@@ -223,12 +223,14 @@ def _validate_images(config: ConfigDict) -> None:
     for given, size in zip(config.augment.crop, config.data.size):
         if given > size:
             raise ConfigError(f"augment.crop {config.augment.crop} is larger than data.size {config.data.size}.")
-    for key, values in (("data.mean", config.data.mean), ("data.std", config.data.std)):
-        if len(values) not in (1, config.data.channels):
-            raise ConfigError(
-                f"{key} has {len(values)} numbers; with data.channels={config.data.channels} give "
-                f"--config.{key}=NUMBER, or {config.data.channels} numbers."
-            )
+    given = {"data.mean": config.data.mean, "data.std": config.data.std}
+    wrong = [key for key, values in given.items() if len(values) not in (1, config.data.channels)]
+    if wrong:
+        raise ConfigError(
+            f"{' and '.join(f'{key} has {len(given[key])} numbers' for key in wrong)}; with "
+            f"data.channels={config.data.channels} give {' '.join(f'--config.{key}=NUMBER' for key in wrong)}, or "
+            f"{config.data.channels} numbers{' for each' if len(wrong) > 1 else ''}."
+        )
 
 
 def _validate_unlabelled(config: ConfigDict) -> None:
@@ -252,17 +254,18 @@ def compares_images(config: ConfigDict) -> bool:
 
 def _validate_normalisation(config: ConfigDict) -> None:
     """Raises if data.mean or data.std are those of images in [0, 255], since images are in [0, 1] here."""
-    wrong = [v for v in config.data.mean if not 0 <= v <= 1]
+    means = [v for v in config.data.mean if not 0 <= v <= 1]
+    spreads = [v for v in config.data.std if v > 1]
+    wrong = [*(("data.mean", v) for v in means[:1]), *(("data.std", v) for v in spreads[:1])]
     if wrong:
+        ranges = [
+            *(["a mean lies in [0, 1]"] if means else []),
+            *(["a standard deviation is at most 1"] if spreads else []),
+        ]
         raise ConfigError(
-            f"data.mean has {wrong[0]:g}, but images are in [0, 1] before they are normalised, so a mean lies in [0, "
-            f"1]; divide the means of 8-bit values by 255: {wrong[0]:g} becomes {wrong[0] / 255:.3f}."
-        )
-    wrong = [v for v in config.data.std if v > 1]
-    if wrong:
-        raise ConfigError(
-            f"data.std has {wrong[0]:g}, but images are in [0, 1] before they are normalised, so a standard "
-            f"deviation is at most 1; divide those of 8-bit values by 255: {wrong[0]:g} becomes {wrong[0] / 255:.3f}."
+            f"{' and '.join(f'{key} has {v:g}' for key, v in wrong)}, but images are in [0, 1] before they are "
+            f"normalised, so {' and '.join(ranges)}; divide those of 8-bit values by 255: "
+            f"{' and '.join(f'{v:g} becomes {v / 255:.3f}' for _, v in wrong)}."
         )
 
 

@@ -12,12 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.config.command import parse_command_line, run_command
-from jaxseg.data.survey import Report, about_classes, survey
+from jaxseg.data.notes import collected
+from jaxseg.data.survey import Report, about_classes, evenly_spaced, survey
 from jaxseg.errors import printable
 from jaxseg.pictures import noting_errors
 from jaxseg.pictures.marks import require_own_figure
@@ -27,7 +26,7 @@ from jaxseg.types import IGNORE
 def describe(report: Report, config: ConfigDict) -> str:
     """Returns the sizes, values and class shares of a split as text."""
     if not report.images:
-        return f"{report.split}: no image could be read"
+        return f"{report.split}: no image could be read."
     shown = report.sizes.most_common(5)
     sizes = ", ".join(f"{h} x {w} ({count})" for (h, w), count in shown)
     more = f" and {len(report.sizes) - len(shown)} other sizes" if len(report.sizes) > len(shown) else ""
@@ -75,9 +74,8 @@ def draw(report: Report, path: str | Path, count: int) -> None:
     from jaxseg.pictures import overlay_sheet
 
     assert report.source is not None
-    steps = np.linspace(0, report.images - 1, min(count, report.images)).round().astype(int)
-    indices = [report.readable[i] for i in steps]
-    examples = [report.source[i] for i in indices]
+    indices = [report.readable[i] for i in evenly_spaced(report.images, count)]
+    examples = [report.kept[i] if i in report.kept else report.source[i] for i in indices]
     info = report.source.info
     overlay_sheet(
         [e["image"] for e in examples],
@@ -110,9 +108,12 @@ def _check(argv: Sequence[str], program: str) -> int:
     if options.images > 0:
         require_own_figure(out, "give another file with --out")
     splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
-    reports = [survey(config, split) for split in dict.fromkeys(splits)]
+    with collected() as notes:
+        # The picture is of the first split that has images.
+        reports = [survey(config, s, 0 if i else options.images) for i, s in enumerate(dict.fromkeys(splits))]
     for report in reports:
-        print(describe(report, config))
+        if report.images:
+            print(describe(report, config))
     drawn = next((report for report in reports if report.images), None)
     if drawn is not None and options.images > 0:
         try:
@@ -122,13 +123,18 @@ def _check(argv: Sequence[str], program: str) -> int:
         except OSError as error:
             print(f"error: --out {out} cannot be written: {error}.", file=sys.stderr)
             return 1
-    remarks = list(dict.fromkeys([*(r for report in reports for r in report.remarks), *about_classes(reports)]))
+    found = [remark for report in reports for remark in report.remarks]
+    remarks = list(dict.fromkeys([*found, *notes, *about_classes(reports)]))
     if remarks:
         print("To look at:", *map(printable, group(remarks)), sep="\n  ")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     if problems:
         word = "problem" if len(problems) == 1 else "problems"
+        sys.stdout.flush()
         print(f"{len(problems)} {word}:", *map(printable, group(problems)), sep="\n  ", file=sys.stderr)
+        for report in reports:  # last, after their cause
+            if not report.images:
+                print(describe(report, config))
         return 1
     print("Nothing is wrong." if not remarks else "Every file can be used; look at the points above before training.")
     return 0

@@ -11,7 +11,7 @@ from jaxseg.data.classes_file import EXAMPLE, ClassesFile
 from jaxseg.data.contents import read_contents, sample
 from jaxseg.data.images import read_header
 from jaxseg.data.masks import Palette, what_it_changes
-from jaxseg.data.notes import note
+from jaxseg.data.notes import log_once, note
 from jaxseg.errors import DataError
 from jaxseg.pictures import default_colors
 from jaxseg.types import IGNORE
@@ -156,7 +156,7 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool, un
 def stored_values(masks: Sequence[Path], strict: bool = True) -> dict[int, str]:
     """Returns {value: a mask that holds it} over all masks of indices."""
     if len(masks) > 5000:
-        note(f"Reading {len(masks)} masks to find the classes; a classes.json beside the folders avoids this.")
+        log_once(f"Reading {len(masks)} masks to find the classes; a classes.json beside the folders avoids this.")
     where: dict[int, str] = {}
     errors = []
     for path, content in zip(masks, read_contents(masks)):

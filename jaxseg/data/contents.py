@@ -1,6 +1,6 @@
 """What mask files hold, each read once: their values, and the colours in which their own palettes show these."""
 
-import functools
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,13 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxseg.data.classes_file import ClassesFile
-from jaxseg.data.images import read_header, read_mask_and_colors
+from jaxseg.data.images import Mask, read_header, read_mask_and_colors
 from jaxseg.data.masks import Color, Palette, what_it_changes
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
 _PIXELS = 2**28  # how many pixels of masks are read at the start of a run, for their values
 _MOST = 500
+_KEPT = 2**17  # of how many masks the contents are kept
+_known: dict[tuple, "Content | DataError"] = {}
 
 
 class Content(NamedTuple):
@@ -38,23 +40,50 @@ def read_contents(
 
 def _content(path: Path, palette: Palette | None, keep_indices: bool) -> Content | DataError:
     try:
-        status = path.stat()
+        key = _key(path, palette, keep_indices)
     except OSError as error:
         return DataError(f"{path} cannot be read: {error.strerror or error}.")
-    return _read(str(path), status.st_mtime_ns, status.st_size, palette, keep_indices)
+    if key in _known:
+        return _known[key]
+    return _keep(key, _read(path, palette, keep_indices))
 
 
-@functools.lru_cache(maxsize=2**17)
-def _read(path: str, _time: int, _size: int, palette: Palette | None, keep_indices: bool) -> Content | DataError:
+def _key(path: Path, palette: Palette | None, keep_indices: bool) -> tuple:
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size, palette, keep_indices and palette is not None
+
+
+def _keep(key: tuple, content: Content | DataError) -> Content | DataError:
+    if len(_known) >= _KEPT:
+        _known.clear()
+    _known[key] = content
+    return content
+
+
+def _read(path: Path, palette: Palette | None, keep_indices: bool) -> Content | DataError:
     try:
         compression = read_header(path).lossy
         if compression:
             return DataError(lossy_mask(path, compression))
-        values, colors = read_mask_and_colors(path, palette, keep_indices=keep_indices)
+        return _content_of(read_mask_and_colors(path, palette, keep_indices=keep_indices))
     except DataError as error:
         return error
-    found = np.flatnonzero(np.bincount(values.ravel())).tolist()
-    return Content(tuple(found), {value: colors[value] for value in found if value < len(colors)})
+
+
+def _content_of(mask: Mask) -> Content:
+    found = np.flatnonzero(np.bincount(mask.values.ravel())).tolist()
+    return Content(tuple(found), {value: mask.colors[value] for value in found if value < len(mask.colors)})
+
+
+def read_and_keep(path: Path, palette: Palette | None = None, *, keep_indices: bool = False) -> np.ndarray:
+    """Returns the values of a mask as `images.read_mask`, and keeps its content, for which it is not read again.
+
+    The compression of the mask was checked before.
+    """
+    mask = read_mask_and_colors(path, palette, keep_indices=keep_indices)
+    with contextlib.suppress(OSError):  # it has just been removed
+        _keep(_key(path, palette, keep_indices), _content_of(mask))
+    return mask.values
 
 
 def lossy_mask(path: str | Path, compression: str) -> str:

@@ -8,7 +8,7 @@
 An image and its mask have the same name except for the suffix; sub-folders are part of the name.
 """
 
-import hashlib
+import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,12 +20,12 @@ from jaxseg.arguments import expanded
 from jaxseg.data.base import Example
 from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
-from jaxseg.data.contents import compare_palettes, lossy_mask, read_contents, sample
+from jaxseg.data.contents import Content, compare_palettes, lossy_mask, read_and_keep, read_contents, sample
 from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
-from jaxseg.data.pairs import Pair, match, require_others, without_masks
+from jaxseg.data.pairs import Pair, hold_out, match, require_others, without_masks
 from jaxseg.data.unread import about_unread
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
@@ -83,10 +83,10 @@ class FolderSource:
         folders = choose(layout, split, self.directory)
         every_pair, problems = match(folders, former=former, advice=_OWN_FOLDER if unlabelled else "")
         without, more = self._without_masks(unlabelled_dir, layout)
-        self.problems = (*problems, *more)
-        self.remarks = self._unread(layout, folders, every_pair, unlabelled_dir)
+        self._problems = (*problems, *more)
+        self._unread = self._about_unread(layout, folders, every_pair, unlabelled_dir)
         if strict:
-            _raise_first(self.problems)
+            _raise_first(self._problems)
         self.pairs = self._of_split(every_pair, layout, val_fraction, former) + without
         given, self._file = check_palette(palette), read_classes_file(self.directory)
         # Without a palette, the colours of classes.json define masks of colours; palette files are read as indices.
@@ -111,7 +111,24 @@ class FolderSource:
             self.pairs = self._hold_out_labelled(every_pair, val_fraction) + without
             if strict:
                 self._check_headers()
-        self._check_masks(masks)
+        own = {pair.mask for pair in self.pairs}
+        others = [mask for mask in masks if mask not in own]
+        self._others = others[:1] + others[1:][-1:]  # two masks of the other splits
+        if strict:
+            self._check_masks()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each file without a partner, and for each palette that contradicts another.
+
+        Where not `strict`, the masks are read at the first use, except those whose examples have been read before.
+        """
+        return (*self._problems, *self._compared[0])
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """A sentence for each thing in the folder that may not be as its owner expects; masks are read as above."""
+        return (*self._unread, *self._compared[1])
 
     def _without_masks(self, folder: str, layout: Layout) -> tuple[list[Pair], list[str]]:
         """Returns the images of `data.unlabelled`, which are others than those with masks, and what is wrong there."""
@@ -121,7 +138,7 @@ class FolderSource:
         require_others(pairs, layout, self.directory)
         return pairs, problems
 
-    def _unread(self, layout: Layout, folders: Folders, pairs: list[Pair], unlabelled: str) -> tuple[str, ...]:
+    def _about_unread(self, layout: Layout, folders: Folders, pairs: list[Pair], unlabelled: str) -> tuple[str, ...]:
         """Returns, and logs, a sentence for each kind of file or folder that may be meant to be read, and is not."""
         remarks = tuple(about_unread(self.directory, layout, folders, pairs, unlabelled))
         for remark in remarks:
@@ -131,8 +148,8 @@ class FolderSource:
     def _of_split(self, pairs: list[Pair], layout: Layout, fraction: float, former: bool) -> list[Pair]:
         """Returns the pairs of the split, at least one: those in its folders, or its part of a set that is divided."""
         chosen = pairs if layout.undivided is None else hold_out(pairs, self.split, fraction, former=former)
-        if not chosen and self.problems:
-            raise DataError(f"{self.problems[0]} No image of {self.directory} ({self.split}) has a mask of its name.")
+        if not chosen and self._problems:
+            raise DataError(f"{self._problems[0]} No image of {self.directory} ({self.split}) has a mask of its name.")
         if not chosen:
             held_out = f"; it has {len(pairs)} in all and data.val_fraction={fraction} holds some out"
             raise DataError(
@@ -156,7 +173,8 @@ class FolderSource:
         image = read_image(pair.image, self.info.channels)
         if pair.mask is None:
             return {"image": image, "label": np.full(image.shape[:2], IGNORE, np.uint8)}
-        mask = read_mask(pair.mask, self.palette, keep_indices=self._keep_indices)
+        read = read_mask if self._strict else read_and_keep
+        mask = read(pair.mask, self.palette, keep_indices=self._keep_indices)
         _check_sizes(pair, image.shape[:2], mask.shape)
         return {"image": image, "label": self._labeller(mask, pair.mask)}
 
@@ -193,11 +211,11 @@ class FolderSource:
         if pair.mask is not None and mode in _COLOR_MODES and self.palette is None:
             read_mask(pair.mask)  # raises an error that names the colours
 
-    def _check_masks(self, every: Sequence[Path]) -> None:
-        """Compares the palettes of masks, and, if `strict`, the values with the classes, before anything is trained.
+    @functools.cached_property
+    def _contents(self) -> dict[Path, Content]:
+        """The contents of masks and of two masks of other splits: of some hundred if `strict`, else of all.
 
-        Only some of many masks are read, and with them two of the other splits; the others are checked when they are
-        needed. Where not `strict` all are read, and the values are checked when the examples are.
+        An own mask that cannot be read is an error if `strict`; else it is left out.
         """
         own = [pair.mask for pair in self.pairs if pair.mask is not None]
         chosen = sample(own) if self._strict else own
@@ -206,24 +224,27 @@ class FolderSource:
                 f"The values in {len(chosen)} of the {len(own)} masks of {self.split} are checked now, the others when "
                 "they are read; python -m jaxseg.data.check reads all."
             )
-        known = set(own)
-        others = [path for path in every if path not in known]
-        others = others[:1] + others[1:][-1:]
-        chosen = chosen + others
         contents = {}
+        chosen = chosen + self._others
         for path, content in zip(chosen, read_contents(chosen, self.palette, keep_indices=self._keep_indices)):
             if not isinstance(content, DataError):
                 contents[path] = content
-            elif self._strict and path not in others:
+            elif self._strict and path not in self._others:
                 raise content
-        problems, remarks = compare_palettes(contents if self._keep_indices else {}, self._file)
-        self.problems += tuple(problems)
-        self.remarks += tuple(remarks)
-        if self._strict:
-            _raise_first(problems)
-            for path, content in contents.items():
-                if path not in others:
-                    self._labeller.check(content.values, path)
+        return contents
+
+    @functools.cached_property
+    def _compared(self) -> tuple[list[str], list[str]]:
+        """The problems and the remarks about the palettes of masks; see `compare_palettes`."""
+        return compare_palettes(self._contents if self._keep_indices else {}, self._file)
+
+    def _check_masks(self) -> None:
+        """Raises DataError for palettes that contradict each other, and values of no class, before a training."""
+        contents = self._contents
+        _raise_first(self._compared[0])
+        for path, content in contents.items():
+            if path not in self._others:
+                self._labeller.check(content.values, path)
 
 
 def _every_mask(layout: Layout, folders: Folders, pairs: list[Pair], former: bool) -> list[Path]:
@@ -282,20 +303,3 @@ def _check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> N
             f"The mask {pair.mask} is {mask[0]} x {mask[1]} (height x width), but its image {pair.image} is "
             f"{image[0]} x {image[1]} (after its EXIF orientation, if any); the same size was expected."
         )
-
-
-def hold_out(pairs: list[Pair], split: str, fraction: float, *, former: bool = False) -> list[Pair]:
-    """Returns the train or the held-out pairs; each part has at least one pair, if there are two.
-
-    The names whose hash, as a share of the largest, is below `fraction` are held out, so that pairs which are added or
-    removed do not move others. `former`: the smallest hashes are held out, exactly `fraction` of the pairs.
-    """
-    hashes = {p.name: hashlib.blake2b(p.name.encode(errors="surrogateescape"), digest_size=8).digest() for p in pairs}
-    ranked = sorted(pairs, key=lambda p: hashes[p.name])
-    count = round(len(pairs) * fraction)
-    if not former:
-        count = sum(int.from_bytes(value, "big") < fraction * 2**64 for value in hashes.values())
-    if 0 < fraction < 1 and len(pairs) > 1:
-        count = min(max(count, 1), len(pairs) - 1)
-    held_out = {p.name for p in ranked[:count]}
-    return [p for p in pairs if (p.name in held_out) == (split != "train")]

@@ -1,5 +1,6 @@
 """The images of a folder with their masks, matched by name, and a sentence for each file without a partner."""
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +75,23 @@ def require_others(without: list[Pair], layout: Layout, directory: Path) -> None
                 f"data.unlabelled gives the image {pair.image}, which {directory} has with a mask; give a folder of "
                 "other images, so that no validation image is trained on."
             )
+
+
+def hold_out(pairs: list[Pair], split: str, fraction: float, *, former: bool = False) -> list[Pair]:
+    """Returns the train or the held-out pairs; each part has at least one pair, if there are two.
+
+    The names whose hash, as a share of the largest, is below `fraction` are held out, so that pairs which are added or
+    removed do not move others. `former`: the smallest hashes are held out, exactly `fraction` of the pairs.
+    """
+    hashes = {p.name: hashlib.blake2b(p.name.encode(errors="surrogateescape"), digest_size=8).digest() for p in pairs}
+    ranked = sorted(pairs, key=lambda p: hashes[p.name])
+    count = round(len(pairs) * fraction)
+    if not former:
+        count = sum(int.from_bytes(value, "big") < fraction * 2**64 for value in hashes.values())
+    if 0 < fraction < 1 and len(pairs) > 1:
+        count = min(max(count, 1), len(pairs) - 1)
+    held_out = {p.name for p in ranked[:count]}
+    return [p for p in pairs if (p.name in held_out) == (split != "train")]
 
 
 def _once(pairs: list[Pair], images: Path) -> list[Pair]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxseg.config import ConfigDict, compares_images
+from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
 from jaxseg.data.sources import learns_without_labels, make_source
@@ -28,6 +29,7 @@ class Example(NamedTuple):
         mean, square: f64[c], means of the values and of their squares.
         largest: the largest value as stored.
         bits: 8 or 16, those of a stored value.
+        arrays: the example itself, if it is kept for the picture; else None.
     """
 
     size: tuple[int, ...]
@@ -36,6 +38,7 @@ class Example(NamedTuple):
     square: np.ndarray
     largest: int
     bits: int
+    arrays: base.Example | None
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Report:
         pixels: i64[256], pixels of each label value; IGNORE at 255.
         present: i64[256], images in which each label value occurs.
         readable: indices of the examples that could be read.
+        kept: {index: example} of some of these.
         unlabelled: names of the examples of which every pixel is ignored.
         largest: {8 or 16 bits: the largest value in images of so many bits}.
         mean, square: f64[c], sums over images of the means of the values in [0, 1] and of their squares.
@@ -65,6 +69,7 @@ class Report:
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     present: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     readable: list[int] = field(default_factory=list)
+    kept: dict[int, base.Example] = field(default_factory=dict)
     unlabelled: list[str] = field(default_factory=list)
     largest: dict[int, int] = field(default_factory=dict)
     mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
@@ -78,8 +83,8 @@ class Report:
         return mean, np.sqrt(np.maximum(self.square / self.images - mean**2, 0))
 
 
-def survey(config: ConfigDict, split: str) -> Report:
-    """Reads all examples of one split of the data of `config`."""
+def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
+    """Reads all examples of one split of the data of `config`, each once; keeps `keep` of them, evenly spaced."""
     report = Report(split)
     try:
         source = report.source = make_source(config, split, strict=False)
@@ -88,24 +93,31 @@ def survey(config: ConfigDict, split: str) -> Report:
         if config.data.source == "folder":
             report.problems += find_faults(config.data.dir, split, former=config.data.division == "former")
         return report
-    if isinstance(source, FolderSource):
-        report.problems.extend(source.problems)
-        report.remarks.extend(source.remarks)
+    kept, wrong = set(evenly_spaced(len(source), keep)), []
     with ThreadPoolExecutor() as pool:
-        for index, example in enumerate(pool.map(lambda i: _read(source, i), range(len(source)))):
+        for index, example in enumerate(pool.map(lambda i: _read(source, i, i in kept), range(len(source)))):
             if isinstance(example, DataError):
-                report.problems.append(str(example))
+                wrong.append(str(example))
                 continue
             _add(report, index, example)
             if example.pixels[IGNORE] == example.pixels.sum():
                 report.unlabelled.append(source.name(index))
+    if isinstance(source, FolderSource):  # asked after the examples, so that their masks are not read again
+        report.problems.extend(source.problems)
+        report.remarks.extend(source.remarks)
+    report.problems += wrong
     report.images = len(report.readable)
     report.remarks += _about_images(report)
     _judge_unlabelled(report, config)
     return report
 
 
-def _read(source: Source, index: int) -> Example | DataError:
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """Returns at most `count` indices below `length`, evenly spaced from the first to the last."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+
+
+def _read(source: Source, index: int, keep: bool) -> Example | DataError:
     try:
         example = source[index]
     except DataError as error:
@@ -115,11 +127,14 @@ def _read(source: Source, index: int) -> Example | DataError:
     top, values = 2**bits - 1, image.reshape(-1, image.shape[-1])
     mean = values.mean(0, dtype=np.float64) / top
     square = np.einsum("pc,pc->c", values, values, dtype=np.float64) / (len(values) * top**2)
-    return Example(label.shape, np.bincount(label.ravel(), minlength=256), mean, square, int(image.max()), bits)
+    pixels = np.bincount(label.ravel(), minlength=256)
+    return Example(label.shape, pixels, mean, square, int(image.max()), bits, example if keep else None)
 
 
 def _add(report: Report, index: int, example: Example) -> None:
     report.readable.append(index)
+    if example.arrays is not None:
+        report.kept[index] = example.arrays
     report.sizes[example.size] += 1
     report.pixels += example.pixels
     report.present += example.pixels > 0

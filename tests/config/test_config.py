@@ -167,6 +167,12 @@ def test_wrong_key_or_type_is_one_sentence(argument, message):
         ("augment.zoom", (1.0,), "augment.zoom must be"),
         ("data.channels", 2, "data.channels must be one of 1, 3, 4"),
         ("data.mean", (0.1, 0.2), "data.mean has 2 numbers"),
+        (
+            "data.channels",
+            4,
+            "data.mean has 3 numbers and data.std has 3 numbers; with data.channels=4 give --config.data.mean=NUMBER "
+            "--config.data.std=NUMBER, or 4 numbers for each",
+        ),
         ("data.std", (0.0,), "data.std must be a tuple of numbers above 0"),
         ("data.mean", (123.675, 116.28, 103.53), r"data.mean has 123.675.*123.675 becomes 0.485"),
         ("data.mean", (-0.1,), "data.mean has -0.1"),

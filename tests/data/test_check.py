@@ -1,5 +1,8 @@
 """`python -m jaxseg.data.check`, on good data and on bad."""
 
+import collections
+import contextlib
+import functools
 import subprocess
 import sys
 
@@ -7,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from jaxseg.data import check
+from jaxseg.data import check, contents
+from jaxseg.data import folder as folder_module
 
 EXPERIMENT = """
 from jaxseg.config import default_config, update
@@ -178,6 +182,49 @@ def test_a_folder_that_cannot_be_opened(experiment, tmp_path, capsys):
     assert check.main(arguments) == 1
     out, err = capsys.readouterr()
     assert "does not exist" in err and "train: no image could be read" in out
+
+
+def test_the_cause_is_printed_before_that_no_image_could_be_read(experiment, tmp_path, capfd):
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={tmp_path / 'none'}"]
+    with contextlib.redirect_stderr(sys.stdout):
+        assert check.main(arguments) == 1
+    said = capfd.readouterr().out
+    assert said.index("does not exist") < said.index("train: no image could be read.")
+
+
+def test_notes_are_among_what_to_look_at(experiment, folder, tmp_path, capsys, caplog):
+    """What a training only logs: names of classes that start with numbers, and masks of 0 and 255."""
+    for mask in folder.rglob("masks/*.png"):
+        Image.fromarray((np.asarray(Image.open(mask)) > 0).astype(np.uint8) * 255).save(mask)
+    (folder / "classes.json").write_text('{"classes": ["1: sky", "2: road"]}')
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--images", "0"]
+    assert check.main(arguments) == 0
+    said = capsys.readouterr().out.partition("To look at:")[2]
+    assert "start with numbers, such as '1: sky'" in said and "255 is taken as the class '2: road'" in said
+    assert said.count("start with numbers") == 1 and not caplog.text and "Nothing is wrong" not in said
+
+
+@pytest.mark.parametrize(("listed", "times"), [(True, 1), (False, 2)])
+def test_files_are_decoded_once_and_masks_again_where_they_define_the_classes(
+    experiment, folder, tmp_path, monkeypatch, listed, times
+):
+    decoded = collections.Counter()
+    for name in ("read_image", "read_mask", "read_mask_and_colors"):
+        for module in (folder_module, contents):
+            if hasattr(module, name):
+                original = getattr(module, name)
+                count = functools.partial(
+                    lambda f, path, *a, **k: (decoded.update([str(path)]), f(path, *a, **k))[1], original
+                )
+                monkeypatch.setattr(module, name, count)
+    if not listed:
+        (folder / "classes.json").unlink()
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--out", str(tmp_path / "s.png")]
+    assert check.main(arguments) == 0
+    kinds = {kind: [n for path, n in decoded.items() if f"/{kind}/" in path] for kind in ("images", "masks")}
+    assert kinds["images"] == [1] * 12 and len(kinds["masks"]) == 12
+    # Two masks of val are read with those of train, whose palettes are compared with theirs.
+    assert sum(kinds["masks"]) == times * 12 + 2 * listed and max(kinds["masks"]) == 2
 
 
 def test_a_wrong_configuration_is_one_sentence(experiment, capsys):

@@ -10,9 +10,8 @@ from PIL import Image
 
 from jaxseg.config import default_config, update
 from jaxseg.data import FolderSource, make_source, notes
-from jaxseg.data.folder import hold_out
 from jaxseg.data.images import read_header, read_image, read_mask, to_channels
-from jaxseg.data.pairs import Pair
+from jaxseg.data.pairs import Pair, hold_out
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
@@ -147,7 +146,7 @@ def test_ignored_zero_moves_the_other_classes_down(tmp_path):
 
 
 def test_masks_of_0_and_255_have_two_classes(tmp_path, caplog):
-    notes.note.cache_clear()
+    notes.log_once.cache_clear()
     source = everything(make_folder(tmp_path, values=(0, 255)))
     assert source.info.classes == ("background", "foreground")
     np.testing.assert_array_equal(source[0]["label"], mask_of(0, 1))
@@ -566,7 +565,7 @@ def test_wrong_classes_file(tmp_path, text, message):
 
 
 def test_keys_of_classes_file_that_mean_nothing_here_are_named(tmp_path, caplog):
-    notes.note.cache_clear()
+    notes.log_once.cache_clear()
     make_folder(tmp_path)
     content = {
         "source": "mine",
