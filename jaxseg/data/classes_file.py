@@ -70,14 +70,13 @@ def read_classes_file(directory: Path) -> ClassesFile | None:
     if not isinstance(content, dict):
         raise DataError(f"{path} holds {_kind(content)}, where an object was expected: {EXAMPLE}.")
     wrong: list[str] = []
-    with _collected(wrong):
-        _check_keys(content, _KEYS, str(path))
+    unknown = _unknown_key(content, _KEYS, path)
+    if unknown:
+        wrong.append(f"{path} {unknown}")
     listed: list[dict[str, Any]] = []
     with _collected(wrong):
-        entries = _entries(path, content)
-        for position, entry in enumerate(entries):
-            with _collected(wrong):
-                listed.append(_entry(path, position, entry))
+        listed = [{"name": entry} if isinstance(entry, str) else entry for entry in _entries(path, content)]
+        wrong += _wrong_entries(path, listed)
     if wrong:
         raise DataError(" ".join(wrong))
     names, given = tuple(e["name"] for e in listed), [e["index"] if "index" in e else None for e in listed]
@@ -136,21 +135,37 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _entry(path: Path, position: int, entry: Any) -> dict[str, Any]:
-    """Returns one entry of the list with a valid name and index."""
-    where = f"{path}, in entry {position} of 'classes',"
-    if isinstance(entry, str):
-        entry = {"name": entry}
+def _wrong_entries(path: Path, entries: list[Any]) -> list[str]:
+    """Returns a sentence for each thing that is wrong in the list, with the number of entries that have it."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for position, entry in enumerate(entries):
+        expected, said = _wrong_in(entry, path)
+        if said:
+            found.setdefault(expected or said, []).append((position, said))
+    sentences = []
+    for (position, said), *others in found.values():
+        more = f" (and {len(others)} other{'s' if len(others) > 1 else ''})" if others else ""
+        sentences.append(f"{path}, in entry {position}{more} of 'classes', {said}")
+    return sentences
+
+
+def _wrong_in(entry: Any, path: Path) -> tuple[str, str]:
+    """Returns what was expected, if other entries can have another value of the same kind, and what is wrong; or ""."""
     if not isinstance(entry, dict):
-        raise DataError(f"{where} has {_kind(entry)}, where a name or an object with a name was expected.")
-    _check_keys(entry, _CLASS_KEYS, where)
+        expected = "where a name or an object with a name was expected."
+        return expected, f"has {_kind(entry)}, {expected}"
+    unknown = _unknown_key(entry, _CLASS_KEYS, path)
+    if unknown:
+        return "", unknown
     if "name" not in entry:
-        raise DataError(f"{where} has no 'name'.")
+        return "", "has no 'name'."
     if not isinstance(entry["name"], str) or not entry["name"].strip():
-        raise DataError(f"{where} has the name {entry['name']!r}; a text was expected.")
+        expected = "a text was expected."
+        return expected, f"has the name {entry['name']!r}; {expected}"
     if "index" in entry and not _is_value(entry["index"]):
-        raise DataError(f"{where} has the index {entry['index']!r}; a whole number from 0 to 65535 was expected.")
-    return entry
+        expected = "a whole number from 0 to 65535 was expected."
+        return expected, f"has the index {entry['index']!r}; {expected}"
+    return "", ""
 
 
 def _ignored(
@@ -189,8 +204,8 @@ def _note_numbered(path: Path, names: tuple[str, ...]) -> None:
         )
 
 
-def _check_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    """Raises DataError for an unknown key that may be meant as a known one: by its name, or by a value such as theirs.
+def _unknown_key(entry: dict[str, Any], known: tuple[str, ...], path: Path) -> str:
+    """Returns what to say of an unknown key that may be meant as a known one, by its name or its value; or "".
 
     A key that cannot be meant so, such as a share of the pixels or a description, is left out with a warning.
     """
@@ -200,9 +215,9 @@ def _check_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> No
             continue
         hint = nearest(key, british)
         if _could_be_meant(value) or "Did you mean" in hint:
-            raise DataError(f"{where} has the unknown key {key!r}.{hint}")
-        file, _, _ = where.partition(",")
-        note(f"{file} has the key {key!r}, which is not used. The keys of classes.json are: {', '.join(british)}.")
+            return f"has the unknown key {key!r}.{hint}"
+        note(f"{path} has the key {key!r}, which is not used. The keys of classes.json are: {', '.join(british)}.")
+    return ""
 
 
 def _could_be_meant(value: object) -> bool:

@@ -531,6 +531,15 @@ def test_file_that_is_no_image(tmp_path):
         ('{"classes": {"sky": 2, "road": 0}}', r"has an object \(a map\) as 'classes', where a list"),
         ('{"classes": "sky, road"}', "has 'sky, road' as 'classes', where a list"),
         ('{"classes": [7, {"nam": "a"}], "ignore": 1}', r"key 'ignore'\..*entry 0 .* has 7, .*entry 1 .*key 'nam'\."),
+        (
+            '{"classes": ["z", {"id": 2, "name": "a"}, {"id": 0, "name": "b"}, {"id": 1, "name": "c"}, {"indx": 1}]}',
+            r"json, in entry 1 \(and 2 others\) of 'classes', has the unknown key 'id'\. Did you mean 'index'\? "
+            r"\S*json, in entry 4 of 'classes', has the unknown key 'indx'\. Did you mean 'index'\?$",
+        ),
+        (
+            '{"classes": [{"index": "0", "name": "a"}, {"index": "1", "name": "b"}]}',
+            r"in entry 0 \(and 1 other\) of 'classes', has the index '0'; a whole number from 0 to 65535 was\.",
+        ),
         ('{"classes": [7]}', "entry 0 of 'classes', has 7, where a name or an object"),
         ('{"classes": [{"id": 2, "name": "sky"}]}', r"has the unknown key 'id'\. Did you mean 'index'"),
         ('{"classes": ["a"], "ignore": 255}', r"has the unknown key 'ignore'\. Did you mean 'ignore_index'"),
