@@ -7,7 +7,7 @@ IMAGES are files, folders and globs. Each image gives, at its own size and uprig
 indices, shown in the colours of the classes by its palette), NAME-overlay.png (those colours laid over the image) and
 with --probabilities NAME.npz: `probabilities` f32[h,w,k] (k is 1, that of class 1, for a binary network) and `classes`.
 The probabilities are those that the loss of the run trained: a softmax, or one sigmoid a class (binary_cross_entropy).
-With --values masks NAME.png holds the values that the classes have in the masks of the data set.
+With --values masks NAME.png holds what the masks of the data set hold: the values of the classes, or their colours.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
         "--values",
         choices=("classes", "masks"),
         default="classes",
-        help="what NAME.png holds: class indices from 0, or the values of the classes in the masks of the data set",
+        help="what NAME.png holds: class indices from 0, or the values (or colours) of the masks of the data set",
     )
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
     parser.add_argument("--seed", metavar="SEED", type=int, help="of the noise of --samples (default 0)")
@@ -95,13 +95,14 @@ def _predict(options: argparse.Namespace) -> int:
             print(f"{path} gives {name}.png, since another image is named {path.stem}.")
     run = load_run(options.workdir, options.which or "best")
     compiler.keep_programs(run.config.compile.cache)
-    if options.values == "masks" and not run.values:
+    in_masks = options.values == "masks"
+    if in_masks and not run.values:
         raise ConfigError(
             f"--values masks: the run in {run.workdir} was trained by a version that did not keep the values of the "
             "masks; its training command records them, in a moment if the run has finished."
         )
-    values = run.values if options.values == "masks" else ()
-    failed = predict_files(run, names, out, options.probabilities, values)
+    values = run.values if in_masks and not run.color_masks else ()
+    failed = predict_files(run, names, out, options.probabilities, values, with_colors=in_masks and run.color_masks)
     done = len(paths) - failed
     print(f"{done} of {len(paths)} images segmented by {run.config.model.name} after {run.step} steps.")
     if done:
@@ -113,7 +114,13 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _meaning(run: Run, values: str) -> str:
-    """Returns what the numbers in the files of classes mean; each of them where the masks hold other numbers."""
+    """Returns what the files of classes hold; each class where the masks hold other numbers, or colours."""
+    if run.color_masks:
+        pairs = [(f"({','.join(map(str, color))})", printable(name)) for color, name in zip(run.colors, run.classes)]
+        if values == "masks":
+            return "the colours of the masks: " + ", ".join(f"{color} {name}" for color, name in pairs)
+        stand = ", ".join(f"{i} {name} ({color} in the masks)" for i, (color, name) in enumerate(pairs))
+        return f"class indices, coloured by a palette: {stand}; --values masks writes the colours of the masks"
     if not run.values or run.values == tuple(range(len(run.classes))):
         return "class indices, coloured by a palette"
     pairs = list(zip(run.values, run.classes))

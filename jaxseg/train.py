@@ -200,6 +200,7 @@ def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
         colors=info.colors,
         num_classes=problem.num_classes,
         values=info.values,
+        color_masks=info.color_masks,
         weigh=lambda: class_weights(config, problem.num_classes, problem.train),
     )
 

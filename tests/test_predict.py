@@ -160,6 +160,37 @@ def test_the_values_of_the_masks_are_kept_said_and_written(tmp_path, capsys, val
     assert "did not keep the values of the masks" in capsys.readouterr().err
 
 
+def test_the_colours_of_the_masks_are_kept_said_and_written(tmp_path, capsys):
+    folder = make_folder(tmp_path / "data", [(16, 16), (9, 12)], split="train")
+    make_folder(tmp_path / "data", [(16, 16)])
+    colors = np.array([(0, 0, 128), (90, 80, 70), (255, 0, 9)], np.uint8)
+    for mask in folder.rglob("masks/*.png"):
+        values = np.asarray(Image.open(mask))
+        Image.fromarray(colors[np.minimum(values, 2)]).save(mask)
+    classes = [
+        {"index": i, "name": n, "colour": c.tolist()} for i, n, c in zip((10, 20, 30), ("sky", "road", "car"), colors)
+    ]
+    (folder / "classes.json").write_text(json.dumps({"classes": classes}))
+    config = tiny_config(data__source="folder", data__dir=str(folder), data__fit="crop")
+    workdir, out = make_run(tmp_path / "run", config), tmp_path / "out"
+    image = save(tmp_path / "a.png", picture(16, 16))
+    assert run_predict(workdir, out, image) == 0
+    said = capsys.readouterr().out
+    assert "1 road ((90,80,70) in the masks), 2 car ((255,0,9) in the masks); --values masks writes the colours" in said
+    assert "20" not in said.partition("(class indices")[2]
+    indices = np.asarray(Image.open(out / "a.png"))
+    assert run_predict(workdir, out, image, "--values", "masks") == 0
+    assert "the colours of the masks: (0,0,128) sky, (90,80,70) road" in capsys.readouterr().out
+    with Image.open(out / "a.png") as written:
+        assert written.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(written), colors[indices])
+    assert run_predict(workdir, out, image) == 0
+    record = json.loads((workdir / "data.json").read_text())
+    assert record.pop("color_masks") is True
+    (workdir / "data.json").write_text(json.dumps(record))  # as an earlier version left it
+    assert run_predict(workdir, out, image) == 0 and "1 road (20 in the masks)" in capsys.readouterr().out
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_outputs_above_the_limit_of_pixels_are_replaced_where_it_is_lifted(workdirs, tmp_path, monkeypatch, capsys):
     image = save(tmp_path / "a.png", picture(8, 9))

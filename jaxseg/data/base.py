@@ -1,5 +1,6 @@
 """The interface of a data set: a length, examples by index, and the description of its classes."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
@@ -25,6 +26,7 @@ class DataInfo:
         ignore: the value in the stored masks that is ignored, besides 255; None if there is none.
         channels: number of image channels of every example.
         values: the value of each class in the stored masks; () where they are 0, 1, 2, ...
+        color_masks: whether the stored masks hold `colors` in place of values.
     """
 
     classes: tuple[str, ...]
@@ -32,6 +34,7 @@ class DataInfo:
     ignore: int | None
     channels: int
     values: tuple[int, ...] = ()
+    color_masks: bool = dataclasses.field(default=False, compare=False)
 
     @property
     def stored_values(self) -> tuple[int, ...]:

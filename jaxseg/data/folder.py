@@ -8,6 +8,7 @@
 An image and its mask have the same name except for the suffix; sub-folders are part of the name.
 """
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,7 +107,8 @@ class FolderSource:
             channels=channels,
             strict=strict,
         )
-        self.info, self._labeller = replace(meaning.info, values=tuple(meaning.values)), Labeller(meaning)
+        self._labeller = Labeller(meaning)
+        self.info = replace(meaning.info, values=tuple(meaning.values), color_masks=self._holds_colors(masks))
         if unlabelled and layout.undivided is not None and not former:
             self.pairs = self._hold_out_labelled(every_pair, val_fraction) + without
             if strict:
@@ -129,6 +131,16 @@ class FolderSource:
     def remarks(self) -> tuple[str, ...]:
         """A sentence for each thing in the folder that may not be as its owner expects; masks are read as above."""
         return (*self._unread, *self._compared[1])
+
+    def _holds_colors(self, masks: Sequence[Path]) -> bool:
+        """Returns whether the first mask that can be read is one of colours, which a palette turns into values."""
+        if self.palette is None:
+            return False
+        for mask in masks:
+            with contextlib.suppress(DataError):
+                mode = read_header(mask).mode
+                return mode in _COLOR_MODES or (mode == "P" and not self._keep_indices)
+        return False
 
     def _without_masks(self, folder: str, layout: Layout) -> tuple[list[Pair], list[str]]:
         """Returns the images of `data.unlabelled`, which are others than those with masks, and what is wrong there."""

@@ -27,7 +27,13 @@ _ARRAYS = {"probabilities", "classes"}  # those of NAME.npz
 
 
 def predict_files(
-    run: Run, names: dict[Path, str], out: Path, probabilities: bool = False, values: Sequence[int] = ()
+    run: Run,
+    names: dict[Path, str],
+    out: Path,
+    probabilities: bool = False,
+    values: Sequence[int] = (),
+    *,
+    with_colors: bool = False,
 ) -> int:
     """Segments image files and writes the outputs of each; prints which cannot be segmented, and returns how many.
 
@@ -37,6 +43,7 @@ def predict_files(
         out: the folder of the outputs; it is made where it does not exist.
         probabilities: also write NAME.npz.
         values: the value of each class in NAME.png; empty: its index.
+        with_colors: NAME.png holds the colour of each class, in place of an index with a palette.
 
     Raises:
         ConfigError: if `out` cannot be written.
@@ -47,7 +54,9 @@ def predict_files(
         try:
             image = read_image(path, run.config.data.channels)
             result = segment(variables, image, probabilities)
-            _write_outputs(run, image, result, out, name, values)
+            indices = _labels_file(result.classes, run.colors, values or range(len(run.colors)))
+            labels = indices.convert("RGB") if with_colors else indices
+            _write_outputs(run, image, result, out, name, labels)
         except (DataError, MemoryError) as error:  # an overlay, which numpy makes, may lack memory too
             failed += 1
             text = str(error) if isinstance(error, DataError) else f"{path} cannot be segmented: {_lack(error)}."
@@ -167,14 +176,13 @@ def _files(name: str) -> tuple[str, str, str]:
 
 
 def _write_outputs(
-    run: Run, image: np.ndarray, result: Segmentation, out: Path, name: str, values: Sequence[int]
+    run: Run, image: np.ndarray, result: Segmentation, out: Path, name: str, labels: Image.Image
 ) -> None:
-    """Writes the outputs of one image, each file atomically."""
+    """Writes the outputs of one image, each file atomically; `labels` is the picture of its classes."""
     classes_file, overlay_file, probabilities_file = (out / file for file in _files(name))
-    indices = _labels_file(result.classes, run.colors, values or range(len(run.colors)))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        pictures.save_image(indices, classes_file, software=MARK)
+        pictures.save_image(labels, classes_file, software=MARK)
         pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file, software=MARK)
         if result.probabilities is not None:
             shares, classes = result.probabilities, np.array(run.classes)

@@ -36,6 +36,7 @@ class Run:
         state: the state in the checkpoint, without the optimiser state.
         which: "best" (by validation mIoU) or "last".
         values: the value of each class in the masks that it was trained on; () if an earlier version trained it.
+        color_masks: whether these masks hold `colors` in place of values.
     """
 
     workdir: Path
@@ -46,6 +47,7 @@ class Run:
     state: TrainState
     which: Which
     values: tuple[int, ...] = ()
+    color_masks: bool = False
 
     @property
     def config(self) -> ConfigDict:
@@ -97,7 +99,17 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     if any(key in LAYOUT_KEYS for key, _ in read_overrides(overrides)):
         require_same_parameters(build_parts(stored, info.num_classes, info.class_weights), parts)
     state = _restore(workdir, parts, which)
-    return Run(workdir, info.classes, info.colors, info.class_weights, parts, state, which, info.values)
+    return Run(
+        workdir,
+        info.classes,
+        info.colors,
+        info.class_weights,
+        parts,
+        state,
+        which,
+        values=info.values,
+        color_masks=info.color_masks,
+    )
 
 
 def load_config(workdir: Path) -> ConfigDict:

@@ -28,6 +28,7 @@ class RunData(NamedTuple):
         num_classes: channels of the logits; 1 for a binary problem, which has two classes.
         class_weights: the weights of the classes in the loss, or None.
         values: the value of each class in the stored masks; () in the record of an earlier version, which lacks them.
+        color_masks: whether the stored masks hold `colors` in place of values.
     """
 
     classes: tuple[str, ...]
@@ -35,6 +36,7 @@ class RunData(NamedTuple):
     num_classes: int
     class_weights: tuple[float, ...] | None
     values: tuple[int, ...] = ()
+    color_masks: bool = False
 
 
 def default_workdir(experiment: str) -> Path:
@@ -135,6 +137,7 @@ def data_record(
     colors: Iterable[Sequence[int]],
     num_classes: int,
     values: Sequence[int] = (),
+    color_masks: bool = False,
     weigh: Callable[[], Iterable[float] | None],
 ) -> RunData:
     """Writes the record of a run's data to `data.json`; returns it.
@@ -148,6 +151,7 @@ def data_record(
         colors: the (r, g, b) of each class.
         num_classes: channels of the logits.
         values: the value of each class in the stored masks; empty: 0, 1, 2, ...
+        color_masks: whether the stored masks hold `colors` in place of values.
         weigh: returns the class weights, or None; called only if the run has no checkpoint, since it may read every
             mask.
 
@@ -170,6 +174,7 @@ def data_record(
         int(num_classes),
         None if weights is None else tuple(map(float, weights)),
         tuple(map(int, values or range(len(classes)))),
+        color_masks,
     )
     if jax.process_index() == 0:
         write_or_refuse(file, about._asdict())
@@ -191,7 +196,8 @@ def read_data(path: str | Path) -> RunData:
         weights = values["class_weights"]
         weights = None if weights is None else tuple(map(float, weights))
         stored = tuple(map(int, values["values"])) if "values" in values else ()
-        return RunData(tuple(values["classes"]), colors, int(values["num_classes"]), weights, stored)
+        color_masks = "color_masks" in values and bool(values["color_masks"])
+        return RunData(tuple(values["classes"]), colors, int(values["num_classes"]), weights, stored, color_masks)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{file} is not a record that training wrote: {error!r}.") from error
 

@@ -538,7 +538,7 @@ def test_file_that_is_no_image(tmp_path):
         ),
         (
             '{"classes": [{"index": "0", "name": "a"}, {"index": "1", "name": "b"}]}',
-            r"in entry 0 \(and 1 other\) of 'classes', has the index '0'; a whole number from 0 to 65535 was\.",
+            r"in entry 0 \(and 1 other\) of 'classes', has the index '0'; a whole number from 0 to 65535 was",
         ),
         ('{"classes": [7]}', "entry 0 of 'classes', has 7, where a name or an object"),
         ('{"classes": [{"id": 2, "name": "sky"}]}', r"has the unknown key 'id'\. Did you mean 'index'"),

@@ -44,8 +44,15 @@ def make_run(workdir: Path, config: ConfigDict, saved: dict[int, float | None] |
     prepare_workdir(workdir, config)
     info = make_source(config, config.data.train_split).info
     num_classes = config.model.num_classes or len(info.classes)
-    classes, colors, values = info.classes, info.colors, info.values
-    data_record(workdir, classes=classes, colors=colors, num_classes=num_classes, values=values, weigh=lambda: None)
+    data_record(
+        workdir,
+        classes=info.classes,
+        colors=info.colors,
+        num_classes=num_classes,
+        values=info.values,
+        color_masks=info.color_masks,
+        weigh=lambda: None,
+    )
     with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints:
         for step, mean_iou in (saved or {10: 0.5}).items():
             state = tiny_state(config, num_classes, seed=step).replace(step=jnp.int32(step))
