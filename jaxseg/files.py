@@ -1,12 +1,18 @@
 """Writes files atomically, and locks what one process at a time may write."""
 
 import contextlib
+import errno
 import fcntl
+import functools
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
+_logger = logging.getLogger(__name__)
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -37,7 +43,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: str | Path, *, wait: bool = True, note: str = "") -> Iterator[None]:
+def locked(path: str | Path, *, wait: bool = True, note: str = "", without: str = "") -> Iterator[None]:
     """Holds the lock file `path`, which one process at a time can; creates its folder, and removes the file at the end.
 
     The system takes the lock from a process that ends for any reason. A file that a killed process left is no lock.
@@ -46,10 +52,12 @@ def locked(path: str | Path, *, wait: bool = True, note: str = "") -> Iterator[N
         path: the lock file.
         wait: whether to wait until another process gives the lock back.
         note: text in the file while the lock is held, for other processes to read.
+        without: what the user has to take care of on a file system without locks, for a warning; the body then runs
+            without the lock. Empty: that is an error.
 
     Raises:
         BlockingIOError: if another process holds the lock and `wait` is not set.
-        OSError: if the file cannot be made, or its file system has no locks.
+        OSError: if the file cannot be made, or its file system has no locks and `without` is empty.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,18 +70,29 @@ def locked(path: str | Path, *, wait: bool = True, note: str = "") -> Iterator[N
                     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
                 except BlockingIOError:
                     raise
-                except OSError:  # no locks here: the file means nothing
+                except OSError as error:  # no locks here: the file means nothing
                     path.unlink(missing_ok=True)
-                    raise
+                    if not without or error.errno not in _NO_LOCKS:
+                        raise
+                    _warn(path.parent, error.strerror or str(error), without)
+                    file = None
+                    break
                 # The process that held the lock before has removed the file that was opened here.
                 if _is_at(file.fileno(), path):
                     stack.push(attempt.pop_all())
                     break
-        stack.callback(path.unlink, missing_ok=True)
-        file.truncate(0)
-        file.write(note)
-        file.flush()
+        if file is not None:
+            stack.callback(path.unlink, missing_ok=True)
+            file.truncate(0)
+            file.write(note)
+            file.flush()
         yield
+
+
+@functools.cache
+def _warn(folder: Path, reason: str, without: str) -> None:
+    """Says once for each folder that it has no locks: a sweep locks its own many times."""
+    _logger.warning("the file system of %s has no locks (%s): %s.", folder, reason, without)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -1,8 +1,6 @@
 """The lock of a workdir: one process at a time trains a run."""
 
 import contextlib
-import errno
-import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -16,8 +14,6 @@ from jaxseg.run.snapshot import all_processes
 
 LOCK_FILE = ".training.lock"
 _LOCKED = "locked"  # what process 0 sends to the others, or the text of its error
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
-_logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -44,9 +40,10 @@ def training_lock(workdir: Path) -> Iterator[None]:
 
 
 def _lock(workdir: Path, stack: contextlib.ExitStack) -> None:
-    file = workdir / LOCK_FILE
+    file, without = workdir / LOCK_FILE, "take care that no other process trains in this workdir"
+    holder = f"process {os.getpid()} on {platform.node()}"
     try:
-        stack.enter_context(locked(file, wait=False, note=f"process {os.getpid()} on {platform.node()}"))
+        stack.enter_context(locked(file, wait=False, note=holder, without=without))
     except BlockingIOError as error:
         named = ""
         with contextlib.suppress(OSError):  # it has just ended
@@ -57,10 +54,4 @@ def _lock(workdir: Path, stack: contextlib.ExitStack) -> None:
             "--workdir."
         ) from error
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise ConfigError(f"The workdir {workdir} cannot be locked: {error.strerror or error}.") from error
-        _logger.warning(
-            "the file system of %s has no locks (%s): take care that no other process trains in this workdir.",
-            workdir,
-            error.strerror or error,
-        )
+        raise ConfigError(f"The workdir {workdir} cannot be locked: {error.strerror or error}.") from error

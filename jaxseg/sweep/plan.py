@@ -258,16 +258,21 @@ def runs_of(plan: Plan, workdir: Path, only: Collection[str] = (), shard: tuple[
     ]
 
 
+WITHOUT_LOCKS = "take care that no other sweep or shard runs in this folder at the same time"
+
+
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Locks the folder of the sweep: waits until no other process, such as another shard, writes into it.
+
+    On a file system without locks there is none; a note says so, as for a single run.
 
     Raises:
         ConfigError: if the folder cannot be created or written.
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(files.locked(workdir / ".lock"))
+            stack.enter_context(files.locked(workdir / ".lock", without=WITHOUT_LOCKS))
         except OSError as error:
             raise ConfigError(f"{workdir} cannot be locked for the sweep: {error.strerror or error}.") from error
         yield

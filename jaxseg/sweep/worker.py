@@ -21,6 +21,7 @@ from jaxseg.inference.evaluation import evaluate
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.load import Run, load_run
 from jaxseg.run.workdir import CHECKPOINTS, read_config, write_json
+from jaxseg.sweep.plan import WITHOUT_LOCKS
 from jaxseg.sweep.records import WHICH, own_scores_file, read_scores, write_failure
 from jaxseg.train import train
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(workdir: Path, split: str) -> int:
     """Trains and scores one run; returns FINISHED, STOPPED, or FAILED with the error's last line in `failure.json`."""
-    with locked(workdir / ".lock"):  # waits for another sweep that runs this run
+    with locked(workdir / ".lock", without=WITHOUT_LOCKS):  # waits for another sweep that runs this run
         if read_scores(workdir, split) is not None:
             return FINISHED
         try:

@@ -1,5 +1,6 @@
 """Sweeps: equal tables from equal runs, no run repeated, interrupted runs resumed, failures reported."""
 
+import errno
 import itertools
 import json
 import math
@@ -424,6 +425,23 @@ def test_shards_cover_every_run_once(ablation: Path, tmp_path: Path) -> None:
         split = [[run.name for run in runs_of(plan, tmp_path, (), (part, parts))] for part in range(1, parts + 1)]
         assert sorted(itertools.chain(*split)) == sorted(names)
         assert max(map(len, split)) - min(map(len, split)) <= 1
+
+
+def test_a_sweep_runs_where_the_file_system_has_no_locks(
+    ablation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    plan = load_plan(str(ablation), (), (0,), "val")
+    write_plan(plan, tmp_path)
+    write_plan(plan, tmp_path)
+    assert (read_plan(tmp_path).seeds, [p.name for p in tmp_path.iterdir()]) == ((0,), ["sweep.json"])
+    monkeypatch.setattr(worker, "read_scores", lambda *_: {})  # the run has ended
+    assert worker.run(tmp_path / "narrow-0", "val") == worker.FINISHED
+    said = "has no locks (No locks available): take care that no other sweep or shard runs in this folder"
+    assert caplog.text.count(said) == 2, "once for each folder"
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b"])
