@@ -11,6 +11,8 @@ from typing import Any, Literal
 from jaxseg.pretrained.rules import Rule
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # tried in this order
+# The lists of the parts that weights in several files (shards) have in their place.
+SHARD_LISTS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 # Peers, as messages name them.
 SMP, TORCHVISION, TRANSFORMERS = "segmentation_models.pytorch", "torchvision", "transformers"

@@ -74,6 +74,8 @@ def read(path: str | Path) -> WeightsFile:
         )
     if not path.is_file():
         raise WeightsError(f"There is no file of weights {located(path)}.")
+    if path.name.endswith(".index.json"):
+        raise in_shards(str(path))
     notes: list[str] = []
     try:
         arrays = _reader(path)(path, notes)
@@ -90,6 +92,15 @@ def read(path: str | Path) -> WeightsFile:
         arrays = {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
         notes.append(f"took the prefix {_PREFIX!r} off every name")
     return WeightsFile({name: _single(array) for name, array in arrays.items()}, tuple(notes), sha256)
+
+
+def in_shards(index: str) -> WeightsError:
+    """Returns the error for weights that lie in several files; `index` is the file that lists these."""
+    return WeightsError(
+        f"The weights are in several files (shards), which {index} lists; a single file is read. Load them with the "
+        'library that wrote them and save them as one, for instance with save_pretrained(..., max_shard_size="100GB") '
+        "of transformers, and give that file."
+    )
 
 
 def file_sha256(path: Path) -> str:

@@ -1,13 +1,14 @@
 """Fetches published weights from the Hugging Face Hub into its cache, and checks their digests."""
 
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 from jaxseg.errors import WeightsError, first_line
-from jaxseg.pretrained.family import Published
-from jaxseg.pretrained.files import file_sha256
+from jaxseg.pretrained.family import HUB_FILES, SHARD_LISTS, Published
+from jaxseg.pretrained.files import file_sha256, in_shards
 
 # Seconds to wait for an answer of the Hub, in the first attempt and in the second.
 _TIMEOUTS = (10, 30)
@@ -32,12 +33,16 @@ def fetch(published: Published) -> Path:
             "HF_HOME to a folder for files of the Hub."
         )
     pinned = published.revision is not None and re.fullmatch(_COMMIT, published.revision) is not None
+    index = None
     try:
         path = _locate(published, local_files_only=True) if pinned else None
         if path is None:
             error = _unreachable(published)
             path = _locate(published, local_files_only=error is not None)
-            if path is None and error is not None:
+            if path is None and published.files == HUB_FILES:
+                lists = dataclasses.replace(published, files=SHARD_LISTS)
+                index = _locate(lists, local_files_only=error is not None)
+            if path is None and index is None and error is not None:
                 raise error
     except RevisionNotFoundError as error:
         raise WeightsError(f"The repository {published.repository} has no revision {published.revision!r}.") from error
@@ -46,6 +51,8 @@ def fetch(published: Published) -> Path:
     except Exception as error:  # of the network, of the server or of the disk: whatever the client raises
         raise _offline(published, error) from error
     if path is None:
+        if index is not None:
+            raise in_shards(f"{index.name} in the repository {published.repository}")
         raise WeightsError(f"The repository {published.repository} holds none of {', '.join(published.files)}.")
     _check(path)
     return path

@@ -11,7 +11,7 @@ from jaxseg.arguments import expanded, located
 from jaxseg.errors import WeightsError, nearest
 from jaxseg.models import encoders
 from jaxseg.pretrained import catalogue, files
-from jaxseg.pretrained.family import HUB_FILES, EncoderFormat, NetworkFormat, Published
+from jaxseg.pretrained.family import HUB_FILES, SHARD_LISTS, EncoderFormat, NetworkFormat, Published
 
 _HUB = "hf://"
 _ADDRESS = re.compile(r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.*[^/]))?")
@@ -69,8 +69,11 @@ def find(
 
 
 def file_in(folder: Path) -> Path | None:
-    """Returns the file of weights in a folder that is a copy of a repository of the Hub; None if there is none."""
-    return next((folder / name for name in HUB_FILES if (folder / name).is_file()), None)
+    """Returns the file of weights in a folder that is a copy of a repository of the Hub; None if there is none.
+
+    For weights in several files it is the list of these, which `files.read` refuses.
+    """
+    return next((folder / name for name in (*HUB_FILES, *SHARD_LISTS) if (folder / name).is_file()), None)
 
 
 def _known(

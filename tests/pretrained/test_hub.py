@@ -15,7 +15,7 @@ from helpers.tiny_weights import ENCODED, network
 from jaxseg import pretrained
 from jaxseg.build import build_parts
 from jaxseg.config import update
-from jaxseg.errors import WeightsError
+from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.pretrained import catalogue, find, hub
 from jaxseg.pretrained.family import HUB_FILES, EncoderWeights, Family, Published
 from jaxseg.run.weights import plan_weights
@@ -125,6 +125,24 @@ def test_a_file_without_a_digest_is_noted(published, server):
     server.files[REPOSITORY, "main", "model.safetensors"] = to_bytes(ours)
     loaded = pretrained.load(ours, "imagenet", encoder="residual")
     assert loaded.notes[0] == "not compared with the Hub's digest, which its cache does not keep here"
+
+
+def test_weights_in_several_files_are_refused(server, tmp_path):
+    server.files["owner/parts", "main", "model.safetensors.index.json"] = b'{"weight_map": {}}'
+    said = r"in several files \(shards\), which model\.safetensors\.index\.json in the repository owner/parts lists; a"
+    with pytest.raises(WeightsError, match=said):
+        hub.fetch(Published("owner/parts"))
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("config.json", "pytorch_model.bin.index.json"):
+        (folder / name).write_text("{}")
+    config = tiny_config(model__name="unet", model__args=ENCODED)
+    update(config, model__weights=str(folder))
+    with pytest.raises(
+        ConfigError,
+        match=r"^model\.weights: .*shards\), which .*copy/pytorch_model\.bin\.index\.json lists; a single file",
+    ):
+        plan_weights(build_parts(config, 3))
 
 
 def test_what_a_repository_lacks_is_named(server):
