@@ -46,7 +46,10 @@ def at_root(monkeypatch):
         ({"strategy": "xmap"}, "strategy must be one of 'jit', 'pmap', got 'xmap'"),
         ({"model__name": "attention_decoder", "model__args__num_heads": 5}, "num_heads 5 does not divide the width"),
         ({"experiment": "experiments/cnn.py", "model__args__hidden_kernel": 4}, "hidden_kernel must be odd"),
-        ({"experiment": "experiments/cnn.py", "model__args__dropout": 1.5}, "Dropout needs a rate in [0, 1], got 1.5"),
+        (
+            {"experiment": "experiments/cnn.py", "model__args__dropout": 1.5},
+            "Dropout.rate must be a number in [0, 1], got 1.5",
+        ),
         ({"model__args__norm": 3}, "norm must be the name of a norm"),
         ({"model__args__act": 3}, "There is no activation 3"),
         (

@@ -1,6 +1,6 @@
 """Attention over tokens and over pixels, the attention gate of skips, and squeeze-and-excitation."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
+from jaxseg.arguments import check_value
 from jaxseg.nn.conv import Conv, check_image
 from jaxseg.nn.dense import Dense, parameter
 from jaxseg.nn.layers import BARE, Layers
@@ -124,9 +125,8 @@ class SelfAttention2D(nn.Module):
             init = nn.initializers.normal(0.02)
             table = parameter(self, "position", init, (*self.table_size, c))
             return resize(table[None], (h, w))
-        if self.position == "none":
-            return jnp.zeros((1, 1, 1, 1), jnp.float32)
-        raise ValueError(f"SelfAttention2D knows position 'sincos', 'learned' and 'none', got {self.position!r}.")
+        check_value("SelfAttention2D.position", self.position, Literal["sincos", "learned", "none"])
+        return jnp.zeros((1, 1, 1, 1), jnp.float32)
 
 
 def sincos_position(h: int, w: int, c: int, temperature: float = 10000.0) -> np.ndarray:

@@ -14,8 +14,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
+
+from jaxseg.errors import ArgumentError
 
 MONTE_CARLO = "monte_carlo"
 """The stream of keys that switches `Dropout` on where `train` is False."""
@@ -69,8 +72,8 @@ def _drop(module: Dropout | StochasticDepth, x: jax.Array, shape: tuple[int, ...
     The masks are drawn from `stream`; None drops nothing.
     """
     rate = module.rate
-    if not 0.0 <= rate <= 1.0:
-        raise ValueError(f"{type(module).__name__} needs a rate in [0, 1], got {rate}.")
+    if not (isinstance(rate, int | float | np.number) and 0.0 <= rate <= 1.0):
+        raise ArgumentError(f"{type(module).__name__}.rate must be a number in [0, 1], got {rate!r}.")
     if stream is None or rate == 0.0:
         return x
     if rate == 1.0:

@@ -32,12 +32,13 @@ Residual Networks", section 2.4), child "dropout".
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import check_value
 from jaxseg.nn.attention import SqueezeExcite
 from jaxseg.nn.conv import Conv, ConvNormAct, check_image, identity_kernel, unit_gain
 from jaxseg.nn.dense import parameter
@@ -47,7 +48,8 @@ from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.pooling import avg_pool
 from jaxseg.types import Initializer
 
-SHORTCUTS = ("auto", "identity", "projection", "learned", "scaled", "scaled_channels", "weighted", "none")
+Shortcut = Literal["auto", "identity", "projection", "learned", "scaled", "scaled_channels", "weighted", "none"]
+SHORTCUTS: tuple[str, ...] = get_args(Shortcut)
 
 
 def _combine(
@@ -62,8 +64,8 @@ def _combine(
     pool: int = 1,
 ) -> jax.Array:
     """W_c x + W_r branch; x f[b,h,w,c], branch f[b,y,x,o] -> f[b,y,x,o]. Call it in the compact method of `block`."""
-    if shortcut not in SHORTCUTS:
-        raise ValueError(f"A shortcut is one of {', '.join(SHORTCUTS)}; got {shortcut!r}.")
+    if shortcut not in SHORTCUTS:  # raises an error that names them
+        check_value(f"{type(block).__name__}.shortcut", shortcut, Shortcut)
     same, features = x.shape == branch.shape, branch.shape[-1]
     if shortcut == "none":
         return branch
@@ -120,6 +122,8 @@ def _mean_around(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 class ResidualBlock(nn.Module):
     """The general residual form y = g(W_c x + W_r h(x)): f[b,h,w,c] -> f[b,y,x,o], for any branch h.
+
+    For units of your own; the networks of jaxseg use the three blocks below, which are this form with a fixed branch.
 
     Attributes:
         branch: builds h: `branch(name="branch")(x, train=train)`.

@@ -194,7 +194,7 @@ def test_dropout_keeps_the_mean_and_is_off_in_evaluation(key):
     np.testing.assert_array_equal(jnn.Dropout(0.25).apply({}, x), x)
     np.testing.assert_array_equal(dropout(x, key=key, rate=0.0), x)
     np.testing.assert_array_equal(dropout(x, key=key, rate=1.0), 0 * x)
-    with pytest.raises(ValueError, match=r"rate in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"Dropout\.rate must be a number in \[0, 1\], got 1\.5"):
         dropout(x, key=key, rate=1.5)
 
 
@@ -228,8 +228,8 @@ def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean(key):
     assert abs(examples.mean() - 1) < 0.03
     np.testing.assert_array_equal(drop(train=False), 1)
     assert not np.asarray(jnn.StochasticDepth(1.0).apply({}, jnp.ones((2, 3)), train=True)).any()
-    with pytest.raises(ValueError, match="needs a rate"):
-        jnn.StochasticDepth(1.5).apply({}, jnp.ones((2, 3)), train=True)
+    with pytest.raises(ValueError, match=r"StochasticDepth\.rate must be a number in \[0, 1\], got 'a'"):
+        jnn.StochasticDepth("a").apply({}, jnp.ones((2, 3)), train=True)
 
 
 def test_rates_of_stochastic_depth_grow_over_all_blocks():

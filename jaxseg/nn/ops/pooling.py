@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxseg.errors import ArgumentError
+
 
 def max_pool(
     x: jax.Array, window: int = 2, stride: int | None = None, padding: int = 0, *, ceil_mode: bool = False
@@ -131,7 +133,9 @@ def _pads(x: jax.Array, window: int, stride: int, padding: int, ceil_mode: bool,
     if x.ndim != 4:
         raise ValueError(f"{name} takes an array [b,h,w,c], got shape {x.shape}.")
     if not 0 <= padding <= window // 2:
-        raise ValueError(f"{name} needs 0 <= padding <= window // 2, got padding {padding} and window {window}.")
+        raise ArgumentError(
+            f"padding of {name} must be in [0, {window // 2}], half of the window {window}, got {padding!r}."
+        )
     pads = [(0, 0)]
     for size in x.shape[1:3]:
         span = size + 2 * padding - window
@@ -205,7 +209,7 @@ def adaptive_avg_pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     if x.ndim != 4 or 0 in x.shape[1:3]:
         raise ValueError(f"adaptive_avg_pool takes an array [b,h,w,c] with h, w >= 1, got shape {x.shape}.")
     if min(size) < 1:
-        raise ValueError(f"adaptive_avg_pool needs a size of at least 1x1, got {tuple(size)}.")
+        raise ArgumentError(f"size of adaptive_avg_pool must be at least 1x1, got {tuple(size)}.")
     rows, columns = (_window_means(have, want) for have, want in zip(x.shape[1:3], size))
     y = jnp.einsum("yh,bhwc->bywc", rows, x.astype(jnp.float32), precision="highest")
     return jnp.einsum("xw,bywc->byxc", columns, y, precision="highest").astype(x.dtype)

@@ -4,12 +4,17 @@ The numbers are those of torch's `F.interpolate` without antialiasing; those of 
 """
 
 import functools
-from typing import cast
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from jaxseg.arguments import check_value
+from jaxseg.errors import ArgumentError
+
+Method = Literal["bilinear", "nearest"]
 
 
 def resize(x: jax.Array, size: tuple[int, ...], method: str = "bilinear", *, align_corners: bool = False) -> jax.Array:
@@ -24,18 +29,18 @@ def resize(x: jax.Array, size: tuple[int, ...], method: str = "bilinear", *, ali
             i (in - 1) / (out - 1).
 
     Raises:
-        ValueError: for an unknown method, a size below 1, or align_corners with "nearest".
+        ArgumentError: for an unknown method, a size below 1, or align_corners with "nearest".
     """
     if x.ndim != 4 or 0 in x.shape[1:3]:
         raise ValueError(f"resize takes an array [b,h,w,c] with h, w >= 1, got shape {x.shape}.")
     if min(size) < 1:
-        raise ValueError(f"resize needs a size of at least 1x1, got {tuple(size)}.")
+        raise ArgumentError(f"size of resize must be at least 1x1, got {tuple(size)}.")
     if method == "nearest":
         if align_corners:
-            raise ValueError("resize with method 'nearest' has no align_corners.")
+            raise ArgumentError("align_corners of resize must be False with method='nearest', got True.")
         return _nearest_axis(_nearest_axis(x, 1, size[0]), 2, size[1])
     if method != "bilinear":
-        raise ValueError(f"resize knows the methods 'bilinear' and 'nearest', got {method!r}.")
+        check_value("method of resize", method, Method)
     # The axis that shrinks more goes first, so that the second has less to do.
     axes = sorted((1, 2), key=lambda axis: size[axis - 1] / x.shape[axis])
     for axis in axes:
@@ -69,7 +74,10 @@ def resize_windows(x: jax.Array, size: tuple[int, ...], window: int) -> jax.Arra
 
 
 def upsample(x: jax.Array, factor: int = 2, method: str = "bilinear", *, align_corners: bool = False) -> jax.Array:
-    """Enlarges f[b,h,w,c] to f[b,h*factor,w*factor,c]; see `resize`."""
+    """Enlarges f[b,h,w,c] to f[b,h*factor,w*factor,c]; see `resize`.
+
+    For networks of your own; those of jaxseg resize to the size of a skip, which a factor may miss by a pixel.
+    """
     return resize(x, (x.shape[1] * factor, x.shape[2] * factor), method, align_corners=align_corners)
 
 
@@ -190,9 +198,8 @@ def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "constant") -> tupl
         mode: "constant" (zeros) or "edge" (repeats the border).
     """
     if multiple < 1:
-        raise ValueError(f"pad_to_multiple needs a multiple of at least 1, got {multiple}.")
-    if mode not in ("constant", "edge"):
-        raise ValueError(f"pad_to_multiple knows the modes 'constant' and 'edge', got {mode!r}.")
+        raise ArgumentError(f"multiple of pad_to_multiple must be a whole number of at least 1, got {multiple!r}.")
+    check_value("mode of pad_to_multiple", mode, Literal["constant", "edge"])
     h, w = x.shape[1:3]
     bottom, right = -h % multiple, -w % multiple
     if bottom or right:
