@@ -45,7 +45,7 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-def test_shapes_are_in_order(experiment, tmp_path, capsys):
+def test_shapes_are_in_order(experiment, tmp_path, capsys, drawn):
     assert check.main(["--config", experiment, "--out", str(tmp_path / "sheet.png")]) == 0
     out = capsys.readouterr().out
     assert "train: 6 images read; height x width: 64 x 64 (6)" in out and "val: 3 images read" in out
@@ -259,7 +259,7 @@ def test_a_picture_that_cannot_be_written(experiment, tmp_path, capsys):
     assert "sheet.png cannot be written" in capsys.readouterr().err
 
 
-def test_the_picture_replaces_no_other_file(experiment, tmp_path, capsys):
+def test_the_picture_replaces_no_other_file(experiment, tmp_path, capsys, drawn):
     out, own = tmp_path / "a.png", tmp_path / "check.png"
     arguments = ["--config", experiment, "--images", "1"]
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(out)

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from jaxseg.pictures import figure
+from jaxseg.pictures import figure, marks
 
 _DRAW = figure.draw
 
 
 def _blank(_: Any, file: BinaryIO, **options: Any) -> None:
     content = io.BytesIO()
-    Image.new("L", (1, 1)).save(content, format="PNG")
+    mark = PngImagePlugin.PngInfo()
+    mark.add_text("Software", marks.FIGURE)
+    Image.new("L", (1, 1)).save(content, format="PNG", pnginfo=mark)
     file.write(content.getvalue())
 
 
