@@ -32,7 +32,7 @@ from jaxseg.parallel import Strategy
 from jaxseg.run import gradients, messages
 from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
-from jaxseg.run.data import Problem, class_weights, load_problem, with_steps_of_epochs, with_stored_division
+from jaxseg.run.data import Problem, load_problem, record_data, with_steps_of_epochs, with_stored_division
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
@@ -42,8 +42,6 @@ from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import (
     CHECKPOINTS,
-    RunData,
-    data_record,
     default_workdir,
     holds_checkpoint,
     make_workdir,
@@ -189,20 +187,6 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         session.checkpoints.wait()
         stop.finishing = ""
         return close(session, state, start, result, began, program)
-
-
-def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
-    """Records the classes of a new run's data; of a resumed run, returns its record after comparing the data."""
-    info = problem.train.info
-    return data_record(
-        workdir,
-        classes=info.classes,
-        colors=info.colors,
-        num_classes=problem.num_classes,
-        values=info.values,
-        color_masks=info.color_masks,
-        weigh=lambda: class_weights(config, problem.num_classes, problem.train),
-    )
 
 
 def open_session(

@@ -15,7 +15,7 @@ from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
 from jaxseg.data.notes import note
 from jaxseg.errors import ConfigError
-from jaxseg.run.workdir import holds_checkpoint, read_config
+from jaxseg.run.workdir import RunData, data_record, holds_checkpoint, read_config
 
 
 class Problem(NamedTuple):
@@ -137,3 +137,17 @@ def load_problem(config: ConfigDict) -> Problem:
     train = sources.make_source(config, config.data.train_split)
     val = sources.make_source(config, config.data.val_split)
     return Problem(train, val, config.model.num_classes or len(train.info.classes))
+
+
+def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
+    """Records the classes of a new run's data; of a resumed run, returns its record after comparing the data."""
+    info = problem.train.info
+    return data_record(
+        workdir,
+        classes=info.classes,
+        colors=info.colors,
+        num_classes=problem.num_classes,
+        values=info.values,
+        color_masks=info.color_masks,
+        weigh=lambda: class_weights(config, problem.num_classes, problem.train),
+    )
