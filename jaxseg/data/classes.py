@@ -27,7 +27,8 @@ class Meaning(NamedTuple):
 class Labeller:
     """Turns stored mask values into class indices and IGNORE."""
 
-    def __init__(self, meaning: Meaning):
+    def __init__(self, meaning: Meaning, advice: str = ""):
+        self._advice = advice  # what else a user can do about a value of no class
         self.values = meaning.values
         self._table = np.full(65536, -1, np.int16)
         self._table[IGNORE] = IGNORE
@@ -57,8 +58,8 @@ class Labeller:
             ignored = np.flatnonzero(self._table == IGNORE).tolist()
             raise DataError(
                 f"{path} holds the values {_show(strange)}, which belong to none of the {len(self.values)} classes "
-                f"(values {_show(self.values)}; ignored: {_show(ignored) or 'none'})."
-                f"{_lossy(path)}"
+                f"(values {_show(self.values)}; ignored: {_show(ignored) or 'none'}). Correct the mask, or give the "
+                f"value a class in classes.json, or ignore it with data.ignore.{self._advice}{_lossy(path)}"
             )
 
 

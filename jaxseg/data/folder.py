@@ -32,6 +32,7 @@ from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
 _OWN_FOLDER = " Images without masks belong into a folder of their own, which data.unlabelled names."
+_CHECK = " python -m jaxseg.data.check lists every mask with such a value."
 _COLOR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
@@ -107,7 +108,7 @@ class FolderSource:
             channels=channels,
             strict=strict,
         )
-        self._labeller = Labeller(meaning)
+        self._labeller = Labeller(meaning, _CHECK if strict else "")
         self.info = replace(meaning.info, values=tuple(meaning.values), color_masks=self._holds_colors(masks))
         if unlabelled and layout.undivided is not None and not former:
             self.pairs = self._hold_out_labelled(every_pair, val_fraction) + without

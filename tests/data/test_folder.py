@@ -12,6 +12,7 @@ from jaxseg.config import default_config, update
 from jaxseg.data import FolderSource, make_source, notes
 from jaxseg.data.images import read_header, read_image, read_mask, to_channels
 from jaxseg.data.pairs import Pair, hold_out
+from jaxseg.data.survey import survey
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
@@ -517,6 +518,20 @@ def test_file_that_is_no_image(tmp_path):
         everything(tmp_path)
     with pytest.raises(DataError, match=r"There is no file .*nothing\.png"):
         read_image(tmp_path / "nothing.png")
+
+
+def test_a_bad_mask_outside_the_sample_is_named_with_the_remedy_and_by_the_check(tmp_path, monkeypatch):
+    make_folder(tmp_path, "abcde")
+    (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"]}')
+    write(tmp_path / "masks/b.png", np.full((4, 6), 77, np.uint8))
+    monkeypatch.setattr("jaxseg.data.folder.sample", lambda masks: masks[:1])
+    remedy = r"b\.png holds the values 77, .* Correct the mask, or give .* python -m jaxseg\.data\.check lists every"
+    with pytest.raises(DataError, match=remedy):
+        everything(tmp_path)[1]
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(tmp_path), data__val_fraction=0.0)
+    problems = survey(config, "train").problems
+    assert len(problems) == 1 and "b.png holds the values 77" in problems[0] and "data.check" not in problems[0]
 
 
 @pytest.mark.parametrize(
