@@ -134,7 +134,7 @@ def test_classical(tmp_path):
     assert record["environment"]["packages"]["scikit-image"]
     assert record["images"] == 1 and record["training_images"] == 2
     floor, *methods = record["methods"]
-    assert floor["oracle"] is None and len(methods) == 6
+    assert floor["oracle"] is None and len(methods) == 8
     for row in methods:
         # By the oracle no pixel of a region can be less often right than by any other class of it.
         assert 0 < row["pixel_accuracy"] <= row["oracle"]["pixel_accuracy"] <= 1
