@@ -19,7 +19,7 @@ from typing import Any
 from jaxseg.arguments import expanded
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
 from jaxseg.config.schema import FREE_FORM, KEYS, Key
-from jaxseg.config.values import default_config, flatten, set_key, validate
+from jaxseg.config.values import choose_length, default_config, flatten, set_key, validate
 from jaxseg.errors import ConfigError, JaxsegError, first_line, is_out_of_memory, nearest, printable
 
 _LOG = logging.getLogger(__name__)
@@ -156,11 +156,7 @@ def apply_overrides(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> Non
 
     `epochs` replaces the steps of the experiment, and `steps` its epochs; both together raise ConfigError.
     """
-    above_zero = {key for key, value in given if value}  # epochs=0 is none
-    if {"steps", "epochs"} <= above_zero:
-        raise ConfigError("steps and epochs are both given, and each is the length of the run; give one of them.")
-    if "steps" in above_zero:
-        set_key(config, "epochs", 0.0)
+    choose_length(config, given)
     _drop_encoder_args(config, given)
     for key, value in given:
         set_key(config, key, value)

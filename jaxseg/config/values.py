@@ -6,7 +6,7 @@ anything compiles; its message is one sentence that names the nearest valid key 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxseg.arguments import as_tuples, check_value
@@ -76,6 +76,19 @@ def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
         value = ConfigDict(dict(value)) if isinstance(value, GROUPS) else value
     with node.unlocked(), node.ignore_type():
         node[leaf] = value
+
+
+def choose_length(config: ConfigDict, given: Iterable[tuple[str, Any]]) -> None:
+    """Sets the `epochs` of `config` to 0 if the changes `given`, which are made next, have `steps`.
+
+    Raises:
+        ConfigError: if they have both.
+    """
+    above_zero = {key for key, value in given if value}  # epochs=0 is none
+    if {"steps", "epochs"} <= above_zero:
+        raise ConfigError("steps and epochs are both given, and each is the length of the run; give one of them.")
+    if "steps" in above_zero:
+        set_key(config, "epochs", 0.0)
 
 
 def _checked(key: str, value: Any, *, type_only: bool = False) -> Any:

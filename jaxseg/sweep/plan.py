@@ -12,18 +12,8 @@ from typing import Annotated, Any, NamedTuple
 
 from jaxseg import files
 from jaxseg.arguments import Where, check_value
-from jaxseg.config import (
-    FREE_KEYS,
-    ConfigDict,
-    command,
-    differences,
-    flatten,
-    from_dict,
-    set_key,
-    to_dict,
-    update,
-    validate,
-)
+from jaxseg.config import FREE_KEYS, ConfigDict, command, differences, flatten, from_dict, to_dict, update, validate
+from jaxseg.config.values import choose_length
 from jaxseg.data import make_source
 from jaxseg.errors import ArgumentError, ConfigError, nearest
 from jaxseg.run.data import with_steps_of_epochs
@@ -159,6 +149,7 @@ class Plan(NamedTuple):
         """
         config = command.load_experiment(self.experiment)
         try:
+            choose_length(config, self.variants[variant].items())
             update(config, **self.variants[variant])
             command.parse_overrides(config, self.overrides)
             update(config, seed=seed)
@@ -171,7 +162,7 @@ class Plan(NamedTuple):
     def _with_steps(self, config: ConfigDict, variant: str) -> ConfigDict:
         """Returns the configuration with the steps of its epochs, as they are planned for all seeds of the variant."""
         if config.epochs and self.configs is not None and variant in self.configs:
-            set_key(config, "steps", self.configs[variant]["steps"])
+            update(config, steps=self.configs[variant]["steps"])
             return config
         images = len(make_source(config, config.data.train_split)) if config.epochs else 0
         return with_steps_of_epochs(config, images)

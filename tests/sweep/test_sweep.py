@@ -470,6 +470,11 @@ def test_epochs_are_steps_of_each_variant(ablation: Path, tmp_path: Path) -> Non
     assert all(steps[name, 0] == steps[name, 1] for name in plan.variants)
     with pytest.raises(ConfigError, match=r"'narrow' and 'wide' of .* are the same configuration"):
         load_plan(str(file), ["--config.epochs=2", "--config.data.shapes_train=24"], None, "val")
+    # The steps of a variant replace the epochs of the ablation.
+    file.write_text(
+        ablation.read_text().replace("steps=4", "epochs=2").replace('"model__args__hidden": 12', '"steps": 5')
+    )
+    assert [run.config.steps for run in runs_of(load_plan(str(file), [], (0,), "val"), tmp_path)] == [6, 5, 6]
 
 
 def test_the_digest_is_of_what_matters(ablation: Path) -> None:
