@@ -191,7 +191,8 @@ def _from_file(
     if values == (0, 1) and ignored is None and not palette and _only_0_and_255(masks, strict):
         note(f"The masks hold nothing but 0 and 255: 255 is taken as the class {file.names[1]!r}.")
         values = (0, IGNORE)
-    colors = tuple(d if c is None else c for c, d in zip(file.colors, default_colors(len(values))))
+    others = [palette.colors[value] for value in values] if palette else default_colors(len(values))
+    colors = tuple(other if color is None else color for color, other in zip(file.colors, others))
     return Meaning(DataInfo(file.names, colors, ignored, channels), values)
 
 

@@ -399,6 +399,11 @@ def test_colours_of_classes_json_decode_masks_of_colour(tmp_path):
                 np.testing.assert_array_equal(source[i]["label"], mask)
     with pytest.raises(DataError, match=r"gives the index 1 the colour \(30, 30, 200\), but .* 'disc'"):
         FolderSource(tmp_path, "train", palette=((0, 0, 0), (30, 30, 200), (200, 30, 30)))
+    # Without colours there, the classes have those of data.palette, which the masks hold.
+    names = [{"index": i, "name": n} for i, n in ((2, "box"), (0, "ground"), (1, "disc"))]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": names}))
+    colors = ((0, 0, 0), (200, 30, 30), (30, 30, 200))
+    assert everything(tmp_path, palette=colors).info.colors == (colors[2], colors[0], colors[1])
 
 
 def test_a_palette_file_keeps_its_indices_beside_classes_json(tmp_path):
