@@ -70,7 +70,8 @@ def _problem(options: argparse.Namespace) -> str:
         return "--samples makes images from noise; it takes no IMAGES, --probabilities or --values"
     if options.samples < 1:
         return f"--samples must be at least 1, got {options.samples}"
-    return f"--seed must be at least 0, got {options.seed}" if (options.seed or 0) < 0 else ""
+    seeds = 2**32  # those of a run
+    return "" if 0 <= (options.seed or 0) < seeds else f"--seed must be in [0, {seeds - 1}], got {options.seed}"
 
 
 def _sample(options: argparse.Namespace) -> int:
@@ -78,7 +79,8 @@ def _sample(options: argparse.Namespace) -> int:
     compiler.keep_programs(run.config.compile.cache)
     files = write_samples(sample(run.parts, run.variables, options.samples, options.seed or 0), expanded(options.out))
     many = f"{files[0]} ... {files[-1].name}" if len(files) > 1 else str(files[0])
-    print(f"{len(files)} images from noise by {run.config.model.name} after {run.step} steps: {many}")
+    number = "1 image" if len(files) == 1 else f"{len(files)} images"
+    print(f"{number} from noise by {run.config.model.name} after {run.step} steps: {many}")
     return 0
 
 

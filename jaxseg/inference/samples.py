@@ -14,8 +14,9 @@ from flax import linen as nn
 from PIL import Image
 
 from jaxseg import models, pictures
-from jaxseg.arguments import Count, WholeNotNegative, check_value
+from jaxseg.arguments import Count, check_value
 from jaxseg.build import Parts
+from jaxseg.config import KEYS
 from jaxseg.data.base import Source
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError, naming_lack_of_memory
@@ -39,13 +40,14 @@ def sample(parts: Parts, variables: PyTree, count: int, seed: int = 0) -> np.nda
         parts: of a run of a network with a generator.
         variables: of the network.
         count: number of images.
-        seed: base of the noise; image i has the noise of (seed, i).
+        seed: base of the noise, below 2^32; image i has the noise of (seed, i).
 
     Raises:
+        ArgumentError: if `count` or `seed` is invalid.
         ConfigError: if the network has no generator.
         OutOfMemoryError: if 64 images do not fit into the device's memory.
     """
-    count, seed = check_value("count", count, Count), check_value("seed", seed, WholeNotNegative)
+    count, seed = check_value("count", count, Count), check_value("seed", seed, KEYS["seed"].hint)
     if not models.can_generate(parts.model):
         raise ConfigError(
             f"Samples need a network that generates images, dcgan; {parts.config.model.name} segments images and "
@@ -112,6 +114,8 @@ def draw_samples(parts: Parts, variables: PyTree, workdir: Path, reporter: Repor
 def write_samples(images: np.ndarray, out: Path) -> list[Path]:
     """Writes u8[n,h,w,c] to sample-00.png, sample-01.png, ... in the folder `out`; returns the files.
 
+    One channel is written as grey, and of more than three the first three, as in other pictures (`pictures.to_rgb`).
+
     Raises:
         ConfigError: if they cannot be written, or would replace a file that prediction did not write.
     """
@@ -125,7 +129,7 @@ def write_samples(images: np.ndarray, out: Path) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for image, file in zip(images, files):
-            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else pictures.to_rgb(image))
             pictures.save_image(picture, file, software=MARK)
     except OSError as error:
         raise ConfigError(f"The samples cannot be written to {out}: {error.strerror or error}.") from error

@@ -95,6 +95,8 @@ def test_the_command_writes_samples(workdir, tmp_path, capsys):
     assert not np.array_equal(run.sample(3, seed=1), images)
     with pytest.raises(ArgumentError, match="count must be a whole number of at least 1, got 0"):
         run.sample(0)
+    with pytest.raises(ArgumentError, match=r"seed must be a whole number in \[0, 4294967295\], got 4294967296"):
+        run.sample(1, seed=2**32)
     Image.fromarray(images[0]).save(tmp_path / "sample-00.png")
     with pytest.raises(ConfigError, match=r"sample-00\.png would replace a file that prediction did not write"):
         write_samples(np.stack(images), tmp_path)
@@ -107,9 +109,10 @@ def test_the_classifier_segments_and_the_discriminator_is_loaded(workdir, tmp_pa
     assert run.predict(np.zeros((9, 7, 3), np.uint8)).classes.shape == (9, 7)
 
 
-def test_grey_samples_are_written(tmp_path):
-    [file] = write_samples(np.full((1, 8, 8, 1), 7, np.uint8), tmp_path)
-    assert np.asarray(Image.open(file)).shape == (8, 8)
+def test_samples_of_any_channels_are_written(tmp_path):
+    for channels, shape in ((1, (8, 8)), (2, (8, 8, 3)), (4, (8, 8, 3)), (5, (8, 8, 3))):
+        [file] = write_samples(np.full((1, 8, 8, channels), 7, np.uint8), tmp_path)
+        assert np.asarray(Image.open(file)).shape == shape
 
 
 def test_samples_are_the_generators_images_in_bytes():
@@ -136,7 +139,8 @@ def test_other_networks_refuse_samples(tmp_path: Path, capsys):
         (["--seed", "1", "a.png"], "--seed is that of the noise of --samples"),
         (["--samples", "2", "a.png"], "--samples makes images from noise; it takes no IMAGES"),
         (["--samples", "0"], "--samples must be at least 1, got 0"),
-        (["--samples", "1", "--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["--samples", "1", "--seed", "-1"], "--seed must be in [0, 4294967295], got -1"),
+        (["--samples", "1", "--seed", str(2**64)], "--seed must be in [0, 4294967295], got 18446744073709551616"),
     ],
 )
 def test_wrong_options_are_named(words, message, capsys):
