@@ -28,7 +28,13 @@ def require_own_figure(path: Path, instead: str) -> None:
     if path.is_dir() or not path.exists():
         return
     text = software(path)
-    if text != FIGURE and not (text.startswith("Matplotlib version") and _FORMER.fullmatch(path.name)):
+    of_matplotlib = text.startswith("Matplotlib version")
+    if of_matplotlib and not _FORMER.fullmatch(path.name):
+        raise ConfigError(
+            f"The output {path} would replace a figure of matplotlib without the mark of jaxseg; {instead}, or delete "
+            "it if an earlier version of jaxseg drew it."
+        )
+    if text != FIGURE and not of_matplotlib:
         raise refusal(path, instead)
 
 

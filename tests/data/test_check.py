@@ -274,6 +274,11 @@ def test_the_picture_replaces_no_other_file(experiment, tmp_path, capsys, drawn)
     info.add_text("Software", "Matplotlib version3.10.0, https://matplotlib.org/")  # as an earlier version left it
     picture.save(own, pnginfo=info)
     assert check.main([*arguments, "--out", str(own)]) == check.main([*arguments, "--out", str(own)]) == 0
+    picture.save(out, pnginfo=info)  # under another name it may be that of another program
+    assert check.main([*arguments, "--out", str(out)]) == 1
+    assert (
+        "give another file with --out, or delete it if an earlier version of jaxseg drew it" in capsys.readouterr().err
+    )
 
 
 def test_the_command_line(experiment, tmp_path):
