@@ -4,10 +4,10 @@
 
 One pre-activation ResUNet with six units a level. In "shared" the five units of a level after its first have one set of
 parameters, at the same depth, operations and number of norm statistics. "weighted" has a learned weight of the identity
-for each channel, y = w ⊙ x + h(x), and "shared-weighted" both: a recurrent network with a leak.
+for each channel, y = w ⊙ x + h(x), and "shared-weighted" has both.
 
 Not measured: this sweep has no report, and nothing is known about its question. Only shrunk networks (widths 4 and 8,
-three units a level, 16x16 pixels) were trained, to see that each variant does.
+three units a level, 16x16 pixels) were trained, to see that each variant can be.
 """
 
 from jaxseg.config import ConfigDict

@@ -181,6 +181,6 @@ def _if_unlabelled(whole: Folders, folder: Path, names: list[str]) -> str:
         return ""
     moved = whole.images.parent / alone[0]
     return (
-        f" If {', '.join(alone)} holds images without masks, move it out of images/, to {moved}; data.unlabelled="
+        f" If {' or '.join(alone)} has images without masks, move them out of images/, to {moved}; data.unlabelled="
         f"{alone[0]} then gives them to a training that learns from such images."
     )

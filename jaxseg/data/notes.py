@@ -22,7 +22,7 @@ def note(sentence: str) -> None:
 
 @functools.cache
 def log_once(sentence: str) -> None:
-    """Logs a sentence as a warning the first time; for what a user waits for, which no command may keep to its end."""
+    """Logs a sentence as a warning the first time; for the reason of a long wait, which has to be said before it."""
     _LOG.warning(sentence)
 
 

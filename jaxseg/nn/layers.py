@@ -25,7 +25,7 @@ class Layers:
         dtype: compute dtype; parameters are float32. None: the dtype of the input and the parameters together.
         axis_name: the mapped axis that the batch is split over, along which dropout is drawn. `norm` has its own.
         kernel_init: draws the kernels of the convolutions that belong to a norm or an activation, and of the shortcuts
-            around them. Other layers have their own: heads, transposed convolutions, transformers and ConvNeXt.
+            around them. Others have their own: heads, transposed convolutions, transformers, ConvNeXt and DCGAN.
     """
 
     norm: NormFactory | None = _BATCH_NORM

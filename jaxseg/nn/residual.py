@@ -9,8 +9,8 @@
   (Bachlechner 2020, "ReZero", equation 3; De & Smith 2020, "SkipInit", section 3);
 - "scaled_channels": the same with one such number for each channel;
 - "weighted": W_c = diag(w), one learned number for each channel, which starts at 1, where the shape allows, else a 1x1
-  convolution; W_r = 1. The unit is y = w ⊙ x + h(x), which code beside the general form often has: W_c then scales
-  the channels and mixes none;
+  convolution; W_r = 1. The unit is y = w ⊙ x + h(x), as code samples for the general form often have it: W_c scales
+  each channel and mixes none;
 - "none": W_c = 0, W_r = 1, the plain block, for comparison in an ablation;
 - "auto": identity where the shape allows, else projection.
 

@@ -121,7 +121,7 @@ def test_unlabelled_images_beside_splits_inside_images_get_their_place(tmp_path)
     for split in ("train", "val"):
         add(tmp_path, split)
     add(tmp_path, "more", masks=False)
-    place = f"move it out of images/, to {tmp_path / 'more'}; data.unlabelled=more then"
+    place = f"move them out of images/, to {tmp_path / 'more'}; data.unlabelled=more then"
     with pytest.raises(DataError, match=re.escape(place)):
         FolderSource(tmp_path, "train")
     shutil.move(tmp_path / "images/more", tmp_path / "more")
