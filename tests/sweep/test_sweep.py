@@ -1,5 +1,6 @@
 """Sweeps: equal tables from equal runs, no run repeated, interrupted runs resumed, failures reported."""
 
+import contextlib
 import errno
 import itertools
 import json
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,16 @@ def run_here(run: Any, split: str) -> Here:
         return Here(worker.run(run.workdir, split))
 
 
+@contextlib.contextmanager
+def runs_here(git: dict[str, Any] | None) -> Iterator[None]:
+    """Makes the runs in this process, at the commit `git`: one during the tests must not change the report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "_start", lambda run, split, *_: run_here(run, split))
+        patch.setattr(pool, "_PAUSE", 0.0)
+        patch.setattr("jaxseg.run.provenance.git_state", lambda: git)
+        yield
+
+
 @pytest.fixture(scope="module")
 def ablation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ablation") / "hidden.py"
@@ -94,10 +106,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def one_run(ablation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a sweep of one run, for `copied`."""
     workdir = tmp_path_factory.mktemp("one")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "_start", lambda run, split, *_: run_here(run, split))
-        patch.setattr(pool, "_PAUSE", 0.0)
-        patch.setattr("jaxseg.run.provenance.git_state", lambda: {"commit": 40 * "a", "changed": False})
+    with runs_here({"commit": 40 * "a", "changed": False}):
         assert sweep(ablation, workdir, "--only=narrow", "--seeds=0") == 0
     return workdir
 
@@ -116,14 +125,8 @@ def sweep(ablation: Path, workdir: Path, *more: str) -> int:
 def whole(ablation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of the whole sweep, at one go."""
     workdir = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "_start", lambda run, split, *_: run_here(run, split))
-        patch.setattr(pool, "_PAUSE", 0.0)
-        patch.setattr(
-            "jaxseg.run.provenance.git_state", lambda: None
-        )  # a commit during the tests must not change the report
-        with drawn_figures():
-            assert sweep(ablation, workdir) == 1, "a variant failed, so the status is 1"
+    with runs_here(None), drawn_figures():
+        assert sweep(ablation, workdir) == 1, "a variant failed, so the status is 1"
     return workdir
 
 
