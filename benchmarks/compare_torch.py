@@ -12,6 +12,7 @@ import argparse
 import gc
 import os
 import shutil
+import statistics
 import sys
 from typing import Any
 
@@ -23,12 +24,14 @@ from lib.timing import (
     bars,
     device_peak_bytes,
     environment,
-    interleave,
     make_parser,
+    measured_on,
     prepare_torch,
+    ratio_of,
+    rows_below,
     save,
     share_gpu,
-    table,
+    time_rounds,
     torch_device,
 )
 
@@ -49,6 +52,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=at_least(1), default=4, help="images (default 4)")
     parser.add_argument("--size", type=at_least(1), default=128, help="height and width (default 128)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=None, help="default: bfloat16 on a GPU")
+    parser.add_argument(
+        "--max-rounds",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="after --repeats rounds, up to N until half of the ratios lie within 2 %% of their median (default: off)",
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--max-autotune", action="store_true", help='torch.compile(mode="max-autotune")')
     options = parser.parse_args(argv)
@@ -92,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(network: Network, options: argparse.Namespace, device: str) -> dict[str, Any]:
-    """Returns {"parameters", "train": {program: seconds}, "infer", "memory_bytes", "compile_seconds", "left_out"}."""
+    """Returns {"parameters", "train": {program: median seconds}, "infer", "rounds", "memory_bytes", ...}."""
     rng = np.random.default_rng(0)
     shape = (options.batch, options.size, options.size)
     image = rng.normal(size=(*shape, 3)).astype(np.float32)
@@ -117,12 +127,18 @@ def measure(network: Network, options: argparse.Namespace, device: str) -> dict[
             raise ValueError(
                 f"jaxseg has {ours:,} parameters, {name} {each.parameters:,}: these are different networks."
             )
-    times = {
-        kind: interleave({name: each.calls[kind] for name, each in programs.items()}, options.repeats) for kind in KINDS
+    rounds = {
+        kind: time_rounds(
+            {name: each.calls[kind] for name, each in programs.items()},
+            options.repeats,
+            max_rounds=0 if options.smallest else options.max_rounds,
+        )
+        for kind in KINDS
     }
     return {
         "parameters": ours,
-        **times,
+        **{kind: {name: statistics.median(each) for name, each in rounds[kind].items()} for kind in KINDS},
+        "rounds": rounds,
         "memory_bytes": {kind: {name: each.memory[kind] for name, each in programs.items()} for kind in KINDS},
         "compile_seconds": {
             kind: {name: each.compile_seconds[kind] for name, each in programs.items()} for kind in KINDS
@@ -142,26 +158,53 @@ def why_no_compile(options: argparse.Namespace, device: str) -> str:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """Returns the table."""
+    """Returns a table of ratios, then a table of milliseconds and memory."""
+    networks = record["networks"].items()
+    forms = [form for form in OTHERS if any(form in result["train"] for _, result in networks)]
+    heads = [(kind, label, form) for kind, label in zip(KINDS, ("training", "inference")) for form in forms]
+    shape = f"batch {record['batch']} of {record['size']}x{record['size']}, {record['dtype']}"
+    note = (
+        f"The other's time divided by that of jaxseg, {shape}: above 1, jaxseg is quicker. Medians over rounds, in "
+        "brackets the middle half of the rounds, then the ratio of the shortest times. Bold: jaxseg is quicker in the "
+        "whole middle half."
+    )
+    if record["torch"]["device"] == "cuda" and record["dtype"] == "float32":
+        note += " float32 is multiplied as TensorFloat-32 in both."
+    ratios = rows_below(
+        ["network", *(f"{label}: {form}" for _, label, form in heads)],
+        [[name, *(_ratio_cell(result, kind, form) for kind, _, form in heads)] for name, result in networks],
+        note,
+    )
     columns = ["network", "parameters"]
-    for kind in ("train", "inference"):
-        columns += [f"{kind}: ours, ms", *(name.replace(" ", ", ") for name in OTHERS), "ours, MB", "torch eager, MB"]
+    for label in ("training", "inference"):
+        columns += [f"{label}: {form}, ms" for form in ("jaxseg", *forms)]
+        columns += [f"{label}: {form}, MB" for form in ("jaxseg", "torch eager")]
     rows = []
-    for name, result in record["networks"].items():
+    for name, result in networks:
         row = [name, f"{result['parameters']:,}"]
         for kind in KINDS:
             times, memory = result[kind], result["memory_bytes"][kind]
-            row.append(f"{1e3 * times['jaxseg']:.1f}")
-            row += [f"{times[form] / times['jaxseg']:.2f} x" if form in times else "" for form in OTHERS]
+            row += [f"{1e3 * times[form]:.1f}" if form in times else "" for form in ("jaxseg", *forms)]
             for form in ("jaxseg", "torch eager"):
                 known = form in memory and memory[form] is not None
                 row.append(f"{memory[form] / 1e6:.0f}" if known else "")
         rows.append(row)
-    shape = f"batch {record['batch']} of {record['size']}x{record['size']}, {record['dtype']}"
-    note = f"The other's time over ours (above 1: jaxseg is quicker), {shape}."
-    if record["torch"]["device"] == "cuda" and record["dtype"] == "float32":
-        note += " float32 is multiplied as TensorFloat-32 in both."
-    return table(columns, rows, record, note)
+    return (
+        ratios
+        + "\n"
+        + rows_below(columns, rows, "Median milliseconds, and peak memory.")
+        + f"\n{measured_on(record)}\n"
+    )
+
+
+def _ratio_cell(result: dict[str, Any], kind: str, form: str) -> str:
+    """Returns "1.19 (1.15-1.22), 1.18"; "" where the other program was left out."""
+    rounds = result["rounds"][kind]
+    if form not in rounds:
+        return ""
+    ratio = ratio_of(rounds[form], rounds["jaxseg"])
+    median = f"{ratio.median:.2f}"
+    return f"{f'**{median}**' if ratio.low > 1 else median} ({ratio.low:.2f}-{ratio.high:.2f}), {ratio.least:.2f}"
 
 
 def draw(figure: Any, record: dict[str, Any]) -> None:

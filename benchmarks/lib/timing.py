@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from jaxseg.files import write_text
 from jaxseg.run.revision import git_state
 
 PAUSE = 0.05  # seconds
+STEADY = 0.02  # half of the ratios lie within this share of their median
 VARIABLES = ("XLA_FLAGS", "XLA_PYTHON_CLIENT_PREALLOCATE")
 PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
@@ -61,11 +62,28 @@ def at_least(least: int) -> Callable[[str], int]:
 def interleave(
     cases: Mapping[str, Callable[[], Any]], repeats: int, *, warmup: int = 1, least: float = 0.02
 ) -> dict[str, float]:
-    """Returns {name: median seconds of one call}; every round calls each case in turn, and waits for its result.
+    """Returns {name: median seconds of one call} over the rounds of `time_rounds`, which explains the arguments."""
+    return {
+        name: statistics.median(values)
+        for name, values in time_rounds(cases, repeats, warmup=warmup, least=least).items()
+    }
+
+
+def time_rounds(
+    cases: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    *,
+    max_rounds: int = 0,
+    warmup: int = 1,
+    least: float = 0.02,
+) -> dict[str, list[float]]:
+    """Returns {name: seconds of one call in each round}; every round calls each case in turn and waits for its result.
 
     Args:
         cases: each returns arrays (or nothing) once called; calls are to be independent.
         repeats: rounds.
+        max_rounds: after `repeats` rounds, up to this number of rounds until the times are steady: until half of the
+            ratios of each case to the first lie within 2 % of their median.
         warmup: calls of each before the first round; compilation happens there.
         least: seconds that a measurement lasts at least; quicker cases are called several times in a row.
     """
@@ -77,7 +95,9 @@ def interleave(
         wait(case())
         calls[name] = max(1, round(least / max(time.perf_counter() - begin, 1e-7)))
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(repeats):
+    for number in range(max(repeats, max_rounds)):
+        if number >= repeats and _steady(seconds):
+            break
         # Each round begins with another case, and each case once the threads of the one before have gone to sleep:
         # those of OpenMP, which torch has, and of XLA wait for more work in a loop.
         names = list(cases)
@@ -89,7 +109,36 @@ def interleave(
                 case()
             wait(case())
             seconds[name].append((time.perf_counter() - begin) / calls[name])
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
+
+
+class Ratio(NamedTuple):
+    """How much longer than ours another program takes: the median over rounds, with the middle half of the rounds.
+
+    Attributes:
+        median: median over rounds of the other's time divided by ours in the same round; above 1, ours is quicker.
+        low, high: first and third quartile over rounds.
+        least: the other's shortest time divided by our shortest time.
+    """
+
+    median: float
+    low: float
+    high: float
+    least: float
+
+
+def ratio_of(other: Sequence[float], ours: Sequence[float]) -> Ratio:
+    """Compares the seconds of two programs in the same rounds."""
+    ratios = [a / b for a, b in zip(other, ours, strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    return Ratio(median, low, high, min(other) / min(ours))
+
+
+def _steady(seconds: Mapping[str, Sequence[float]]) -> bool:
+    """Whether the middle half of the ratios of each case to the first lies within 2 % of their median."""
+    ours, *others = seconds.values()
+    ratios = [ratio_of(other, ours) for other in others]
+    return all(max(each.high / each.median, each.median / each.low) <= 1 + STEADY for each in ratios)
 
 
 def share_gpu() -> None:
@@ -249,14 +298,23 @@ def save(
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], record: Mapping[str, Any], note: str = "") -> str:
     """Returns a Markdown table with what it was measured on below."""
+    return rows_below(columns, rows, note) + "\n" + measured_on(record) + "\n"
+
+
+def rows_below(columns: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> str:
+    """Returns a Markdown table below a note."""
     lines = [note, ""] if note else []
     lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def measured_on(record: Mapping[str, Any]) -> str:
+    """Returns date, device and versions of a record in one sentence."""
     where = record["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in where["packages"].items() if version)
     device = f"{where['devices']} x {where['device']}" if where["platform"] != "cpu" else f"{where['cpus']} CPU cores"
-    lines += ["", f"{where['date'][:10]}, {device}, Python {where['python']}, {versions}."]
-    return "\n".join(lines) + "\n"
+    return f"{where['date'][:10]}, {device}, Python {where['python']}, {versions}."
 
 
 def bars(

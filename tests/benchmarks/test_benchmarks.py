@@ -1,6 +1,7 @@
 """Each benchmark runs once at its smallest size and writes what it promises; no time is asserted."""
 
 import importlib
+import itertools
 import json
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from lib import timing
+from lib.timing import ratio_of, time_rounds
 
 from jaxseg.errors import ConfigError
 
@@ -72,10 +75,34 @@ def test_compare_torch(tmp_path):
     programs = {"jaxseg", "flax naive", "torch eager"}
     for kind in ("train", "infer"):
         assert set(network[kind]) == programs and positive(network[kind])
+        assert network["rounds"][kind] == {name: [seconds] for name, seconds in network[kind].items()}
         assert set(network["compile_seconds"][kind]) == programs and positive(network["compile_seconds"][kind])
         memory = network["memory_bytes"][kind]
         assert memory["jaxseg"] > 0 and memory["flax naive"] > 0
         assert memory["torch eager"] is None  # torch counts that of a GPU alone
+
+
+def test_a_ratio_is_the_median_of_the_rounds_with_its_middle_half():
+    assert ratio_of([2.0, 4.0, 6.0], [1.0, 1.0, 2.0]) == (3.0, 2.5, 3.5, 2.0)
+    assert ratio_of([3.0], [2.0]) == (1.5, 1.5, 1.5, 1.5)
+
+
+def test_rounds_go_on_until_the_ratios_are_steady(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+
+    def taking(*seconds):
+        left = itertools.chain(seconds, itertools.repeat(seconds[-1]))
+        return lambda: now.__setitem__(0, now[0] + next(left))
+
+    # The first two calls are not of a round. The ratios are 2, 3, 2, 2, 2: after five, the middle half is 2 to 2.
+    cases = {"ours": taking(1.0), "other": taking(2.0, 2.0, 2.0, 3.0, 2.0)}
+    assert time_rounds(cases, 2, max_rounds=9)["other"] == [2.0, 3.0, 2.0, 2.0, 2.0]
+    cases = {"ours": taking(1.0), "other": taking(2.0, 2.0, 2.0, 3.0, 2.0)}
+    assert time_rounds(cases, 2)["other"] == [2.0, 3.0]
+    cases = {"ours": taking(1.0), "other": taking(2.0, 2.0, *(2.0, 3.0) * 5)}
+    assert len(time_rounds(cases, 2, max_rounds=6)["ours"]) == 6
 
 
 @pytest.mark.slow  # `primitives` and `compare_torch` go through the same measurement
