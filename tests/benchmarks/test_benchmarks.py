@@ -156,6 +156,26 @@ def test_startup(tmp_path):
     assert set(record["seconds"]) == {"cold", "warm"} and positive(record["seconds"])
 
 
+@pytest.mark.slow  # it starts trainings in processes of their own
+def test_whole_run(tmp_path):
+    pytest.importorskip("torch")
+    record = run("whole_run", tmp_path / "w")
+    assert set(record["seconds"]) == {"jaxseg cold", "jaxseg warm", "torch eager"} and positive(record["seconds"])
+    assert record["mean_iou"]["jaxseg cold"] == record["mean_iou"]["jaxseg warm"]
+    assert all(0 <= score <= 1 for score in record["mean_iou"].values())
+
+
+@pytest.mark.slow  # it starts a process for each program
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_memory(tmp_path):
+    pytest.importorskip("torch")
+    record = run("memory", tmp_path / "m")
+    [ours], [theirs] = (record["networks"]["unet"][name] for name in ("jaxseg", "torch eager"))
+    # At the least the gradients of two levels, at the most a thousand times the batch.
+    assert 10_000 < ours["resident"] < 2**28 and 10_000 < theirs["resident"] < 2**28
+    assert ours["planned"] > 10_000 and theirs["planned"] is None
+
+
 def test_classical(tmp_path):
     record = run("classical", tmp_path / "k", "--networks", str(BENCHMARKS / "results" / "shapes-cpu.json"))
     assert record["environment"]["packages"]["scikit-image"]
