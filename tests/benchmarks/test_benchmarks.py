@@ -176,6 +176,13 @@ def test_memory(tmp_path):
     assert ours["planned"] > 10_000 and theirs["planned"] is None
 
 
+@pytest.mark.slow  # it starts a process for each network
+def test_compilation(tmp_path):
+    record = run("compilation", tmp_path / "x", "--names", "encoder_decoder")
+    assert set(record["networks"]["encoder_decoder"]) == {"trace", "lower", "compile"}
+    assert positive(record["networks"]["encoder_decoder"])
+
+
 def test_classical(tmp_path):
     record = run("classical", tmp_path / "k", "--networks", str(BENCHMARKS / "results" / "shapes-cpu.json"))
     assert record["environment"]["packages"]["scikit-image"]
