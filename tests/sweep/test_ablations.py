@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from helpers import variables
 
 from jaxseg import build, models, optim
 from jaxseg.config import ConfigDict, update
@@ -60,10 +61,11 @@ def test_every_variant_builds(name: str, tmp_path: Path) -> None:
     runs = [run for run in runs_of(plan_of(name), tmp_path) if run.seed == 0]
     assert len(plan_of(name).seeds) >= 5 and 3 <= len(runs) <= 12
     for run in runs:
-        size, args = tuple(run.config.data.size), run.config.model.args
+        size, args = tuple(run.config.data.size), run.config.model.args.to_dict()
         if name == "residual":  # six units of one kind say no more than two
-            args.blocks = 2
-        assert network(run.config)[0].shape == (*size, CLASSES), run.name
+            args["blocks"] = 2
+        model = models.build(run.config.model.name, num_classes=CLASSES, **args)
+        assert variables.shapes(model, (1, *size, 3))[1].shape == (1, *size, CLASSES), run.name
         loss, augment = build.make_loss(run.config, CLASSES), build.make_augment(run.config)
         optim.from_config(run.config)
         logits, labels = jax.ShapeDtypeStruct((2, *size, CLASSES), "float32"), jax.ShapeDtypeStruct((2, *size), "int32")
