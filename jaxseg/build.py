@@ -125,6 +125,8 @@ def build_parts(
     if models.can_generate(model):
         _check_generator(config)
     loss = make_loss(config, num_classes, class_weights)
+    if loss.class_samples is not None:
+        check_sampling(config)
     trained = model if axis_name is None else make_model(config, num_classes, axis_name)
     optimiser, schedule = optim.from_config(config)
     return Parts(
@@ -150,6 +152,21 @@ def _note_unused(config: ConfigDict) -> None:
             "model.args.sow_attention=True has no effect in training, evaluation and prediction, and can be left out; "
             "from Python, run.model.clone(sow_attention=True).apply(run.variables, image, train=False, "
             "mutable=['intermediates']) gives the attention weights of any run."
+        )
+
+
+def check_sampling(config: ConfigDict) -> None:
+    """Raises ConfigError if a part of the configuration needs the logits that a loss of sampled classes leaves out."""
+    if config.model.name in models.NEED_ALL_CLASSES:
+        able = ", ".join(name for name in models.names() if name not in models.NEED_ALL_CLASSES)
+        raise ConfigError(
+            f"loss.args: sampled_cross_entropy with sampling='uniform' needs a network that computes the logits of "
+            f"some classes alone, which model.name={config.model.name} cannot; networks that can are {able}."
+        )
+    if config.adversarial.weight:
+        raise ConfigError(
+            "adversarial.weight judges the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
+            "loss.args computes those of the sampled classes alone; leave one of the two out."
         )
 
 

@@ -1,5 +1,6 @@
 """What a training step minimises, and what it logs of it: sums of the logits and heads, and a value of their totals."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -7,8 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.errors import ArgumentError
-from jaxseg.losses import Loss
-from jaxseg.types import PyTree
+from jaxseg.losses import ClassSample, Loss, present_classes, sample_classes
+from jaxseg.types import Key, PyTree
+
+# The stream of a step's key for the sampled classes. Augmentation and dropout have `split(key)`, the streams 0 and 1.
+_SAMPLE_STREAM = 2
 
 
 class Report(NamedTuple):
@@ -63,6 +67,27 @@ def value_and_report(
     loss, terms = objective.report(main)
     named = {f"auxiliary{i}": head for i, head in enumerate(heads, start=1)}
     return objective.value(main) + added, Report(loss + added, {**terms, **named})
+
+
+def classes_of_step(objective: Objective, labels: jax.Array, key: Key, axis_name: str | None) -> ClassSample | None:
+    """Returns the classes that a step samples, one set for all devices and micro-batches; None if it takes all.
+
+    Args:
+        objective: the objective, whose `Loss.class_samples` is the number of classes.
+        labels: i[b,h,w] before augmentation, which adds no class.
+        key: of the step, equal on all devices.
+        axis_name: the mapped axis that the batch is split over, if any.
+    """
+    if not isinstance(objective, Loss) or objective.class_samples is None:
+        return None
+    present = present_classes(labels, objective.num_classes)
+    present = present if axis_name is None else jax.lax.psum(present, axis_name)
+    return sample_classes(jax.random.fold_in(key, _SAMPLE_STREAM), present, objective.class_samples)
+
+
+def with_classes(objective: Objective, chosen: ClassSample | None) -> Objective:
+    """Returns the objective for the logits of the classes `chosen`; None: of all classes."""
+    return dataclasses.replace(objective, chosen=chosen) if isinstance(objective, Loss) else objective
 
 
 def _weights(weights: float | Sequence[float], outputs: int) -> tuple[float, ...]:

@@ -21,11 +21,11 @@ import optax
 from flax import linen as nn
 
 from jaxseg.errors import ArgumentError
-from jaxseg.losses import Loss
+from jaxseg.losses import ClassSample, Loss
 from jaxseg.metrics import class_indices, confusion_matrix, num_confusion_classes, predict_classes
 from jaxseg.metrics.native_size import inside_mask, to_image_size, to_native_sizes
-from jaxseg.nn import rematerialised, resize
-from jaxseg.objective import Objective, Report, value_and_report
+from jaxseg.nn import of_classes, rematerialised, resize
+from jaxseg.objective import Objective, Report, classes_of_step, value_and_report, with_classes
 from jaxseg.state import Learner, TrainState, by_path
 from jaxseg.types import Key, PyTree
 
@@ -82,8 +82,10 @@ def make_train_step(
         with a `schedule`, learning_rate f32[]; with `gradients`, gradients {path of the parameter, joined by "/": norm
         f32[]}.
         Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the batch, so that the
-        number of devices and a restart have no effect on them. Tracing raises ArgumentError if `accumulate` does not
-        divide the batch size, or `aux_weight` has more or fewer numbers than there are auxiliary outputs.
+        number of devices and a restart have no effect on them. Classes that a loss samples (`Loss.class_samples`) are
+        drawn from the same key once for the whole batch; `confusion` then counts the most probable class among them.
+        Tracing raises ArgumentError if `accumulate` does not divide the batch size, or `aux_weight` has more or fewer
+        numbers than there are auxiliary outputs.
     """
     recipe = _TrainRecipe(
         apply=rematerialised(model.apply) if remat else model.apply,
@@ -122,6 +124,13 @@ class _TrainRecipe:
     axis_name: str | None
 
 
+class _Shared(NamedTuple):
+    """What all parts of a batch have in common: the number of the step, and the classes that it samples, if it does."""
+
+    step: jax.Array
+    chosen: ClassSample | None
+
+
 class _Gradient(NamedTuple):
     """What is logged of the whole batch's loss, and this device's part of the gradient and the confusion matrix."""
 
@@ -136,8 +145,9 @@ def _train_step(
 ) -> tuple[TrainState, Metrics]:
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     batch = _with_keys(recipe, batch, augment_key)
+    chosen = classes_of_step(recipe.loss, batch["label"], jax.random.fold_in(key, state.step), recipe.axis_name)
     gradient_of = _gradient_at_once if recipe.accumulate == 1 else _gradient_accumulated
-    result = gradient_of(recipe, state, batch, dropout_key)
+    result = gradient_of(recipe, state, batch, dropout_key, _Shared(state.step, chosen))
     grads, confusion = _sum_over(recipe.axis_name, (result.grads, result.confusion))
     updates, opt_state = recipe.optimiser.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -174,7 +184,7 @@ def _forward(
     recipe: _TrainRecipe,
     params: PyTree,
     batch_stats: PyTree,
-    step: jax.Array,
+    shared: _Shared,
     batch: Mapping[str, jax.Array],
     key: Key,
 ) -> tuple[list[PyTree], tuple[PyTree, jax.Array]]:
@@ -186,12 +196,18 @@ def _forward(
         # Without the barrier XLA fuses the augmentation into every operation that reads the image, and repeats it.
         image, label = jax.lax.optimization_barrier(jax.vmap(recipe.augment)(batch["keys"], image, label))
     variables = {"params": params, "batch_stats": batch_stats}
-    (logits, out), mutated = recipe.apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
-    loss = recipe.loss
+    chosen = shared.chosen
+    apply = recipe.apply if chosen is None else of_classes(recipe.apply, chosen.classes)
+    (logits, out), mutated = apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+    loss = with_classes(recipe.loss, chosen)
     aux = [resize_logits(head, label.shape[1:]) for head in out["aux"]]
-    stats = [loss.stats(logits, label, {**out, "step": step}), *(loss.of_logits.stats(each, label) for each in aux)]
+    stats = [loss.stats(logits, label, {**out, "step": shared.step})]
+    stats += [loss.of_logits.stats(each, label) for each in aux]
     new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats
-    confusion = confusion_matrix(predict_classes(logits), label, num_confusion_classes(logits.shape[-1]))
+    predicted, classes = predict_classes(logits), num_confusion_classes(logits.shape[-1])
+    if chosen is not None:  # the most probable of the sampled classes
+        predicted, classes = chosen.classes[predicted], chosen.place.shape[0]
+    confusion = confusion_matrix(predicted, label, classes)
     return stats, (new_batch_stats, confusion)
 
 
@@ -203,16 +219,18 @@ def _report_and_cotangent(recipe: _TrainRecipe, stats: list[PyTree]) -> tuple[Re
     return report, cotangent
 
 
-def _gradient_at_once(recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key) -> _Gradient:
+def _gradient_at_once(
+    recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key, shared: _Shared
+) -> _Gradient:
     stats, pull_back, (batch_stats, confusion) = jax.vjp(
-        lambda params: _forward(recipe, params, state.batch_stats, state.step, batch, key), state.params, has_aux=True
+        lambda params: _forward(recipe, params, state.batch_stats, shared, batch, key), state.params, has_aux=True
     )
     report, cotangent = _report_and_cotangent(recipe, stats)
     return _Gradient(report, pull_back(cotangent)[0], batch_stats, confusion)
 
 
 def _gradient_accumulated(
-    recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key
+    recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key, shared: _Shared
 ) -> _Gradient:
     """Makes two passes over the micro-batches: the first adds their stats, the second pulls dL/dS back through each."""
     micro = {name: _split(array, recipe.accumulate) for name, array in batch.items()}
@@ -220,7 +238,7 @@ def _gradient_accumulated(
     first = jax.tree.map(lambda x: x[0], (micro, keys))
 
     def forward(params: PyTree, batch_stats: PyTree, part: Any) -> Any:
-        return _forward(recipe, params, batch_stats, state.step, *part)
+        return _forward(recipe, params, batch_stats, shared, *part)
 
     def add_stats(total: PyTree, part: Any) -> tuple[PyTree, None]:
         stats, _ = forward(state.params, state.batch_stats, part)

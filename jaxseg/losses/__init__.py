@@ -15,6 +15,7 @@ where a term of the loss trains them so (`Loss.one_vs_rest`). All arithmetic is 
 """
 
 from jaxseg.losses.boundary import boundary, boundary_f1
+from jaxseg.losses.class_sample import ClassSample, present_classes, sample_classes
 from jaxseg.losses.combine import Loss, Term, make_loss
 from jaxseg.losses.focal import focal
 from jaxseg.losses.generation import discriminator, generator
@@ -39,6 +40,7 @@ from jaxseg.losses.semantic_encoding import semantic_encoding
 from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, median_frequency_weights, mse
 
 __all__ = [
+    "ClassSample",
     "Loss",
     "SumWeight",
     "Term",
@@ -65,8 +67,10 @@ __all__ = [
     "mse",
     "ohem",
     "overlap_stats",
+    "present_classes",
     "probabilities",
     "reconstruction",
+    "sample_classes",
     "sampled_cross_entropy",
     "semantic_encoding",
     "tversky",

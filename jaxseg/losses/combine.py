@@ -10,7 +10,9 @@ import jax.numpy as jnp
 
 from jaxseg.arguments import BelowOne, check, checked, within
 from jaxseg.errors import ArgumentError, nearest
+from jaxseg.losses.class_sample import ClassSample
 from jaxseg.losses.definition import Definition
+from jaxseg.losses.hard import SAMPLES
 from jaxseg.losses.pixels import ClassWeights, checked_weights, divide
 from jaxseg.losses.table import LOSSES
 from jaxseg.types import IGNORE, Array, PyTree
@@ -36,10 +38,17 @@ class Loss:
 
     With total = the sum of `stats` over devices and micro-batches, `value(total)` is the loss of the whole batch. The
     gradient of `value` at the total, propagated back through every `stats`, is the gradient of the whole batch.
+
+    Attributes:
+        terms: the parts of the sum.
+        num_classes: k.
+        chosen: the s classes that the logits f32[b,h,w,s] given to `stats` belong to, for a loss with `class_samples`;
+            None: the logits are those of all classes.
     """
 
     terms: tuple[Term, ...]
     num_classes: int
+    chosen: ClassSample | None = dataclasses.field(default=None, compare=False)
 
     def stats(
         self,
@@ -62,7 +71,12 @@ class Loss:
         Raises:
             ValueError: if the shapes disagree, k is not `num_classes`, or `out` lacks an output that a term reads.
         """
-        if logits.shape[-1] != self.num_classes:
+        if self.chosen is not None and logits.shape[-1] != len(self.chosen.classes):
+            raise ValueError(
+                f"The loss samples {len(self.chosen.classes)} classes, but the network gives logits of shape "
+                f"{logits.shape}: it cannot compute some classes alone."
+            )
+        if self.chosen is None and logits.shape[-1] != self.num_classes:
             raise ValueError(f"The loss is for {self.num_classes} classes, got logits of shape {logits.shape}.")
         out = out or {}
         stats = {}
@@ -75,7 +89,8 @@ class Loss:
                 )
             target = inside if loss.compares_images else out_labels if loss.reads and out_labels is not None else labels
             source = out[loss.reads] if loss.reads else logits
-            stats[term.name] = loss.stats(source, target, dict(term.options))
+            given = () if self.chosen is None or loss.reads else (self.chosen,)
+            stats[term.name] = loss.stats(source, target, dict(term.options), *given)
         return stats
 
     @property
@@ -91,6 +106,15 @@ class Loss:
         """
         of_logits = (term for term in self.terms if not term.definition.reads)
         return any(term.definition.has_sigmoids(dict(term.options)) for term in of_logits)
+
+    @property
+    def class_samples(self) -> int | None:
+        """The number of classes whose logits a training step computes (`sample_classes`); None: all classes."""
+        for term in self.terms:
+            options = {"samples": SAMPLES, **dict(term.options)}
+            if term.definition.samples_classes(options):
+                return min(options["samples"], self.num_classes)
+        return None
 
     @property
     def of_logits(self) -> "Loss":
@@ -155,7 +179,25 @@ def make_loss(
         shared = {key: value for key, value in common.items() if key in LOSSES[name].options}
         own = _checked_options(name, args[name], classes) if name in args else {}
         built.append(Term(name, weight, tuple((shared | own).items())))
-    return Loss(tuple(built), num_classes)
+    loss = Loss(tuple(built), num_classes)
+    if loss.class_samples is not None:
+        _check_sampling(loss)
+    return loss
+
+
+def _check_sampling(loss: Loss) -> None:
+    """Raises ArgumentError if a loss of sampled classes has too few of them, or a term that needs all logits."""
+    if loss.num_classes == 1 or loss.class_samples == 1:
+        raise ArgumentError(
+            "sampled_cross_entropy with sampling='uniform' needs at least two classes, and samples of at least 2; for "
+            "a binary problem use cross_entropy."
+        )
+    for term in loss.terms:
+        if not (term.definition.reads or term.definition.samples_classes(dict(term.options))):
+            raise ArgumentError(
+                f"sampled_cross_entropy with sampling='uniform' trains on the logits of the sampled classes alone, but "
+                f"the term {term.name} needs those of all classes; leave {term.name} out, or leave out sampling."
+            )
 
 
 def _checked_options(name: str, values: Mapping[str, Any], classes: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxseg.arguments import annotations
+from jaxseg.losses.class_sample import ClassSample
 from jaxseg.losses.pixels import SumWeight
 from jaxseg.types import PyTree
 
@@ -49,9 +50,16 @@ class Definition:
         """Whether the loss with these options reads several logits as one sigmoid each."""
         return bool(options["one_vs_rest"]) if "one_vs_rest" in options else self.one_vs_rest
 
-    def stats(self, source: Any, target: Any, options: Mapping[str, Any]) -> PyTree:
-        """Returns the sums of `source` (logits, or the output that the loss reads) against `target`; they add."""
-        added = self.sums(source, target, **_of(self.sums, options))
+    def samples_classes(self, options: Mapping[str, Any]) -> bool:
+        """Whether the loss with these options takes the logits of a `ClassSample` in training."""
+        return "sampling" in options and options["sampling"] == "uniform"
+
+    def stats(self, source: Any, target: Any, options: Mapping[str, Any], *chosen: ClassSample) -> PyTree:
+        """Returns the sums of `source` (logits, or the output that the loss reads) against `target`; they add.
+
+        `chosen` is for a loss that takes the logits of sampled classes: the classes that they belong to.
+        """
+        added = self.sums(source, target, *chosen, **_of(self.sums, options))
         return self.ratio(added, **_of(self.ratio, options)) if _per_image(options) else added
 
     def finish(self, stats: PyTree, options: Mapping[str, Any]) -> SumWeight:

@@ -1,11 +1,13 @@
 """Cross-entropies that use only the hardest pixels of an image, or only the hardest classes of a pixel."""
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from jaxseg.arguments import BelowOne, Count, Share
+from jaxseg.losses.class_sample import ClassSample
 from jaxseg.losses.pixels import ClassWeights, SumWeight, check, one_hot, sum_pixels, valid, weights_of_classes
 from jaxseg.losses.terms import cross_entropy
 from jaxseg.types import IGNORE, Array
@@ -56,8 +58,18 @@ def ohem(
     )
 
 
+SAMPLES = 20
+"""The default of `samples` in `sampled_cross_entropy`."""
+
+
 def sampled_cross_entropy(
-    logits: Array, labels: Array, *, samples: Count = 20, class_weights: ClassWeights = None
+    logits: Array,
+    labels: Array,
+    chosen: ClassSample | None = None,
+    *,
+    samples: Count = SAMPLES,
+    sampling: Literal["hardest", "uniform"] = "hardest",
+    class_weights: ClassWeights = None,
 ) -> SumWeight:
     """Softmax cross-entropy over a few of many classes, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
@@ -67,19 +79,41 @@ def sampled_cross_entropy(
     lower bound of `cross_entropy`: equal to it for samples >= k-1, and close to it where a few classes have most of the
     probability. Classes outside S get no gradient. For one sigmoid per class use `binary_cross_entropy`.
 
-    It is for training on the classes that a pixel is confused with, not for saving time: the network computes all k
+    This is for training on the classes that a pixel is confused with, not for saving time: the network computes all k
     logits, from which the hardest are found in `samples` passes, so that it takes longer than `cross_entropy`. Besides
     the logits and their gradient it needs less memory (at 128x128 pixels and 150 classes 6 MB beside 20).
 
+    For many classes, sampling="uniform" saves memory and time: one set C of `samples` classes for the whole batch holds
+    the true classes of its pixels and others at random (`sample_classes`), and the network computes the logits of C
+    alone. With `chosen`, which the training step draws, `logits` are those of C, and a pixel adds
+
+        -w_y log(exp z_y / Σ_{c in C} exp(z_c - log π_c))
+
+    where π_c is the probability that c is in C, 1 for the true classes. The sum over C has the expectation Σ_c exp z_c.
+    The expected loss is therefore at most `cross_entropy`, close to it for many samples, and equal to it for samples >=
+    k. If a batch has more than `samples` true classes, pixels whose class is not in C have no effect on the step.
+    Without `chosen`, as in evaluation, the logits are those of all classes and the loss is `cross_entropy`.
+
     Args:
-        logits: f32[b,h,w,k], or any leading shape; k > 1.
+        logits: f32[b,h,w,k], or any leading shape; k > 1. With `chosen`: f32[b,h,w,s].
         labels: integers of the leading shape, 0..k-1 or IGNORE.
-        samples: wrong classes per pixel, at least 1.
+        chosen: the classes that the logits belong to, for sampling="uniform".
+        samples: "hardest": wrong classes per pixel, at least 1. "uniform": the classes of C, at least 2.
+        sampling: "hardest" or "uniform".
         class_weights: f32[k], by default all 1.
 
     Raises:
         ValueError: if the shapes disagree, labels are not integers, or there are no classes to sample from.
     """
+    if sampling == "uniform":
+        if chosen is None:
+            return cross_entropy(logits, labels, class_weights=class_weights)
+        weights = weights_of_classes(class_weights, chosen.place.shape[0])
+        return cross_entropy(
+            logits + chosen.shift,
+            chosen.local_labels(labels),
+            class_weights=None if weights is None else weights[chosen.classes],
+        )
     logits, classes = check(logits, labels)
     if logits.shape[-1] == 1:
         raise ValueError("sampled_cross_entropy chooses among several classes; with k = 1 use cross_entropy.")

@@ -21,7 +21,17 @@ from jaxseg.models.fields import field_hints, field_names
 from jaxseg.nn import KERNEL_INITS, Layers, make_norm
 from jaxseg.types import NormFactory
 
-__all__ = ["ACTIVATIONS", "DTYPES", "MODELS", "build", "can_generate", "names", "network_class", "with_encoder"]
+__all__ = [
+    "ACTIVATIONS",
+    "DTYPES",
+    "MODELS",
+    "NEED_ALL_CLASSES",
+    "build",
+    "can_generate",
+    "names",
+    "network_class",
+    "with_encoder",
+]
 
 # File in this folder (and name in a config) -> class.
 _CLASSES = {
@@ -54,6 +64,9 @@ _CLASSES = {
     "vgg_head": "VGGHead",
 }
 MODELS = tuple(_CLASSES)
+NEED_ALL_CLASSES = ("fcn", "mask2former", "ocrnet")
+"""Networks that cannot compute the logits of some classes alone (`nn.of_classes`), which sampled classes need: their
+layers read the scores of all classes, or are masks with a class each. `build.check_sampling` refuses them."""
 ACTIVATIONS = (
     "relu",
     "sigmoid",

@@ -154,6 +154,7 @@ def to_logits(
     align_corners: bool = False,
     kernel_init: Initializer = he_normal,
     dtype: Any = None,
+    final: bool = True,
     name: str = "head",
 ) -> jax.Array:
     """f[b,y,x,c] -> f32[b,*size,k]: the classifier, bilinear up-sampling to `padded`, the crop to `size`.
@@ -163,9 +164,11 @@ def to_logits(
         size: height and width of the image before padding; None: no crop.
         kernel_size: side of the classifier's kernel.
         align_corners: of the up-sampling, see `jaxseg.nn.resize`.
-        kernel_init: of the classifier, see `jaxseg.nn.conv.classifier`.
+        kernel_init, final: of the classifier, see `jaxseg.nn.conv.classifier`.
     """
-    head = classifier(num_classes, kernel_size=kernel_size, kernel_init=kernel_init, dtype=dtype, name=name)
+    head = classifier(
+        num_classes, kernel_size=kernel_size, kernel_init=kernel_init, dtype=dtype, final=final, name=name
+    )
     logits = head(x).astype(jnp.float32)
     if logits.shape[1:3] != tuple(padded):
         logits = resize(logits, tuple(padded), align_corners=align_corners)

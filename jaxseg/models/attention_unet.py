@@ -91,13 +91,17 @@ class AttentionUNet(nn.Module):
             self.widths[: levels - 1], encoder.strides, self.convs, self.gate_finest, common=self.common, name="decoder"
         )(pyramid, train=train)
 
-        def classify(feature: jax.Array, name: str, crop: tuple[int, ...] | None = None) -> jax.Array:
-            return to_logits(feature, self.num_classes, x.shape[1:3], crop, dtype=self.common.dtype, name=name)
+        def classify(
+            feature: jax.Array, name: str, crop: tuple[int, ...] | None = None, final: bool = True
+        ) -> jax.Array:
+            return to_logits(
+                feature, self.num_classes, x.shape[1:3], crop, dtype=self.common.dtype, final=final, name=name
+            )
 
         tops = decoded or pyramid
         aux: tuple[jax.Array, ...] = ()
         if self.deep_supervision == "fused":
-            scores = [classify(feature, f"head{i}") for i, feature in enumerate(tops)]
+            scores = [classify(feature, f"head{i}", final=False) for i, feature in enumerate(tops)]
             logits = classify(jnp.concatenate(scores, axis=-1), "head", size)
         else:
             logits = classify(tops[0], "head", size)

@@ -16,7 +16,7 @@ from flax import linen as nn
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
-from jaxseg.nn import Conv, LargeFOV, Layers, classifier, crop_to, pad_to_multiple, resize
+from jaxseg.nn import ClassHead, LargeFOV, Layers, classifier, crop_to, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
 
 
@@ -33,7 +33,7 @@ class AtrousBranch(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         if self.hidden is None:
             fields = {"kernel_init": near_zero, "dtype": self.common.dtype}
-            return Conv(self.num_classes, 3, dilation=self.rate, **fields, name="score")(x)
+            return ClassHead(self.num_classes, 3, dilation=self.rate, **fields, name="score")(x)
         x = LargeFOV(self.hidden, self.rate, self.dropout, common=self.common, name="fov")(x, train=train)
         return classifier(self.num_classes, kernel_init=near_zero, dtype=self.common.dtype, name="score")(x)
 
@@ -49,11 +49,11 @@ class ScorePyramid(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        scores = jnp.zeros((*x.shape[:3], self.num_classes), jnp.float32)
+        scores: jax.Array | float = 0.0
         for i, rate in enumerate(self.rates):
             branch = AtrousBranch(self.num_classes, rate, self.hidden, self.dropout, self.common, name=f"branch{i}")
             scores += branch(x, train=train).astype(jnp.float32)
-        return scores
+        return jnp.asarray(scores)
 
 
 class DeepLabV2(nn.Module):

@@ -75,7 +75,8 @@ class FCN(nn.Module):
         for name, kernel in (("fc6", self.hidden_kernel), ("fc7", 1)):
             y = ConvNormAct(self.hidden, kernel, common=self.common, name=name)(y, train=train)
             y = Dropout(self.dropout, axis_name=self.common.axis_name, name=f"dropout_{name}")(y, train=train)
-        scores = [classifier(self.num_classes, kernel_init=near_zero, dtype=self.common.dtype)(y).astype(jnp.float32)]
+        score = classifier(self.num_classes, kernel_init=near_zero, dtype=self.common.dtype, final=False)
+        scores = [score(y).astype(jnp.float32)]
         coarse = encoder.strides[-1]
         for stride in sorted((s for s in levels if self.stride <= s < coarse), reverse=True):
             # Zero at first, so that the network starts from the coarser one's predictions (section 4.2).
@@ -83,6 +84,7 @@ class FCN(nn.Module):
                 self.num_classes,
                 kernel_init=nn.initializers.zeros_init(),
                 dtype=self.common.dtype,
+                final=False,
                 name=f"score{stride}",
             )(pyramid[levels[stride]])
             scores.append(self._up(coarse // stride, f"up{stride}", scores[-1]) + skip.astype(jnp.float32))

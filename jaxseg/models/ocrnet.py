@@ -84,7 +84,7 @@ class OCRNet(nn.Module):
         size, image_size = pyramid[0].shape[1:3], image.shape[1:3]
         x = jnp.concatenate([resize(level, size) for level in pyramid], axis=-1)
         guess = ConvNormAct(x.shape[-1], 1, common=self.common, name="aux_project")(x, train=train)
-        regions = classifier(self.num_classes, dtype=self.common.dtype, name="aux_head")(guess)
+        regions = classifier(self.num_classes, dtype=self.common.dtype, final=False, name="aux_head")(guess)
         x = ConvNormAct(self.width, common=self.common, name="project")(x, train=train)
         objects = gather_objects(x, regions)
         context = ObjectAttention(self.key_width, common=self.common, name="attention")(x, objects, train=train)

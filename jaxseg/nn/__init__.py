@@ -6,7 +6,7 @@ All take and return f[b,h,w,c] of any height and width, or the tokens of attenti
 
 from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
-from jaxseg.nn.conv import Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier
+from jaxseg.nn.conv import ClassHead, Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier, of_classes
 from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dense import Dense, parameter
 from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
@@ -42,6 +42,7 @@ __all__ = [
     "BasicBlock",
     "BatchNorm",
     "BottleneckBlock",
+    "ClassHead",
     "Conv",
     "ConvNormAct",
     "ConvTranspose",
@@ -83,6 +84,7 @@ __all__ = [
     "max_pool",
     "max_pool_with_indices",
     "max_unpool",
+    "of_classes",
     "pad_to_multiple",
     "parameter",
     "rates_at",

@@ -5,6 +5,8 @@ dtype that the input and the parameters promote to). Padding is explicit and the
 that a ported network gives the same numbers for an even size at stride 2.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -66,7 +68,8 @@ class Conv(nn.Module):
     bias_init: Initializer = nn.initializers.zeros_init()
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, outputs: jax.Array | None = None) -> jax.Array:
+        """f[b,h,w,c] -> f[b,y,x,features], or f[b,y,x,s] of the features `outputs` i32[s] alone (groups = 1)."""
         check_image(x, "Conv")
         c, k = x.shape[-1], self.kernel_size
         if c % self.groups or self.features % self.groups:
@@ -80,9 +83,37 @@ class Conv(nn.Module):
             )
         kernel = parameter(self, "kernel", self.kernel_init, (k, k, c // self.groups, self.features))
         bias = parameter(self, "bias", self.bias_init, (self.features,)) if self.use_bias else None
+        if outputs is not None:
+            kernel, bias = kernel[..., outputs], None if bias is None else bias[outputs]
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv2d(x, kernel, stride=self.stride, dilation=self.dilation, groups=self.groups, padding=padding)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+
+class ClassHead(Conv):
+    """The convolution f[b,h,w,c] -> f[b,y,x,k] whose features are the logits of a network, with nothing but linear maps
+    of each class by itself (sums, resizing, crops) after it. `of_classes` computes some of the classes alone."""
+
+
+def of_classes(apply: Callable[..., Any], classes: jax.Array) -> Callable[..., Any]:
+    """Returns the `apply` of a network that computes the logits of `classes` i32[s] alone, f32[b,h,w,s].
+
+    Each `ClassHead` of the network uses the columns of its kernel that belong to these classes, so that neither memory
+    nor time depend on the other classes, in the up-sampling after the head and in the gradient too. Parameters and
+    their paths stay. A network whose layers read the scores of all classes (`models.NEED_ALL_CLASSES`) does not follow.
+    """
+
+    @functools.wraps(apply)
+    def applied(*args: Any, **kwargs: Any) -> Any:
+        def interceptor(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+            if isinstance(context.module, ClassHead) and context.method_name == "__call__":
+                kwargs = {"outputs": classes, **kwargs}  # under `rematerialised` they are given already
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(interceptor):
+            return apply(*args, **kwargs)
+
+    return applied
 
 
 class ConvNormAct(nn.Module):
@@ -193,12 +224,16 @@ def classifier(
     kernel_size: int = 1,
     kernel_init: Initializer = he_normal,
     dtype: Any = None,
+    final: bool = True,
     name: str = "head",
 ) -> Conv:
     """Returns the convolution f[b,h,w,c] -> f[b,h,w,num_classes] that ends a network, 1x1 by default.
+
+    `final` is whether its features are logits (`ClassHead`), False where further layers of the network read them.
 
     Over normalised features, as most networks have them, keep `he_normal`: from `near_zero` such a network may predict
     the most frequent class alone for hundreds of steps. `near_zero` is for sums that no norm bounds, such as ResUNet's,
     and for networks whose papers start from it.
     """
-    return Conv(num_classes, kernel_size=kernel_size, dtype=dtype, kernel_init=kernel_init, name=name)
+    layer = ClassHead if final else Conv
+    return layer(num_classes, kernel_size=kernel_size, dtype=dtype, kernel_init=kernel_init, name=name)
