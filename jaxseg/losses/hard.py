@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxseg.arguments import BelowOne, Count, Share
 from jaxseg.losses.class_sample import ClassSample
-from jaxseg.losses.pixels import ClassWeights, SumWeight, check, one_hot, sum_pixels, valid, weights_of_classes
+from jaxseg.losses.pixels import ClassWeights, SumWeight, check, expand, one_hot, sum_pixels, valid, weights_of_classes
 from jaxseg.losses.terms import cross_entropy
 from jaxseg.types import IGNORE, Array
 
@@ -110,7 +110,7 @@ def sampled_cross_entropy(
             return cross_entropy(logits, labels, class_weights=class_weights)
         weights = weights_of_classes(class_weights, chosen.place.shape[0])
         return cross_entropy(
-            logits + chosen.shift,
+            logits + expand(chosen.shift, logits),
             chosen.local_labels(labels),
             class_weights=None if weights is None else weights[chosen.classes],
         )

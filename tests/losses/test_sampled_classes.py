@@ -17,6 +17,7 @@ from jaxseg.types import IGNORE
 UNIFORM = {"sampled_cross_entropy": {"sampling": "uniform", "samples": 4}}
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def draw(labels, classes, samples, seed=0):
     return losses.sample_classes(jax.random.key(seed), losses.present_classes(labels, classes), samples)
 
@@ -39,7 +40,7 @@ def test_more_true_classes_than_samples():
     labels = jnp.array([[[0, 1, 2, IGNORE, -1, 9]]])
     chosen = draw(labels, 9, 2)
     assert set(chosen.classes.tolist()) < {0, 1, 2} and not np.any(chosen.shift)
-    local = np.asarray(chosen.local_labels(labels))[0, 0]
+    local = np.asarray(jax.jit(losses.ClassSample.local_labels)(chosen, labels))[0, 0]
     np.testing.assert_array_equal(np.sort(local[:3]), [0, 1, IGNORE])
     np.testing.assert_array_equal(local[3:], [IGNORE, -1, -1])  # no class: the loss is NaN, as everywhere
 
@@ -56,7 +57,7 @@ def test_the_expected_sum_over_the_set_is_that_over_all_classes():
         chosen = draw(labels, 12, samples, seed)
         z = logits[:, chosen.classes]
         total, weight = losses.sampled_cross_entropy(z, labels, chosen, sampling="uniform")
-        return jnp.exp(z + chosen.shift).sum(-1), total / weight
+        return jnp.exp(z + chosen.shift[None]).sum(-1), total / weight
 
     full = losses.divide(*losses.cross_entropy(logits, labels))
     means = []
