@@ -110,7 +110,7 @@ def sampled_cross_entropy(
             return cross_entropy(logits, labels, class_weights=class_weights)
         weights = weights_of_classes(class_weights, chosen.place.shape[0])
         return cross_entropy(
-            logits + expand(chosen.shift, logits),
+            jnp.asarray(logits, jnp.float32) + expand(chosen.shift, jnp.asarray(logits)),
             chosen.local_labels(labels),
             class_weights=None if weights is None else weights[chosen.classes],
         )

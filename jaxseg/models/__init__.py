@@ -64,9 +64,10 @@ _CLASSES = {
     "vgg_head": "VGGHead",
 }
 MODELS = tuple(_CLASSES)
-NEED_ALL_CLASSES = ("fcn", "mask2former", "ocrnet")
+NEED_ALL_CLASSES = ("fcn", "linknet", "mask2former", "ocrnet")
 """Networks that cannot compute the logits of some classes alone (`nn.of_classes`), which sampled classes need: their
-layers read the scores of all classes, or are masks with a class each. `build.check_sampling` refuses them."""
+layers read the scores of all classes, end in a transposed convolution, or are masks with a class each. A configuration
+that asks it of them is refused by `build.check_sampling`."""
 ACTIVATIONS = (
     "relu",
     "sigmoid",
