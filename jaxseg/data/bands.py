@@ -112,6 +112,14 @@ def counts_from_white(image: Image.Image) -> bool:
     return _PHOTOMETRIC in tags and tags[_PHOTOMETRIC] == _FROM_WHITE
 
 
+def mask_from_white(path: str | Path) -> DataError:
+    """Returns the error for a mask that counts from white, of which programs give the stored value or its opposite."""
+    return DataError(
+        f"The mask {path} counts from white (MINISWHITE): some programs give its stored values and others their "
+        "opposites, so that it is not clear which are the classes; save it with 0 for black, or as PNG."
+    )
+
+
 def has_signed_bytes(image: Image.Image) -> bool:
     """Returns whether an open file is TIFF of numbers from -128 to 127, which Pillow reads as 0 to 255."""
     tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
@@ -178,10 +186,12 @@ def read_tiff_values(path: str | Path) -> np.ndarray:
     """Returns the numbers [h,w], upright, of a TIFF file of one band whose type Pillow does not read.
 
     Raises:
-        DataError: if it is damaged or has several bands, or the reader is not installed.
+        DataError: if it is damaged, has several bands or counts from white, or the reader is not installed.
     """
     with _first_page(path, None) as page:
-        values, orientation = page.asarray(), int(page.tags.valueof(274, 1))
+        values, orientation, meaning = page.asarray(), int(page.tags.valueof(274, 1)), page.photometric
+    if meaning == _FROM_WHITE:
+        raise mask_from_white(path)
     if values.ndim != 2:
         raise DataError(f"The mask {path} holds an array with the axes {page.axes}; save it with one band.")
     return upright(values[..., None], orientation)[..., 0]

@@ -270,11 +270,8 @@ def _read_mask(path: str | Path, palette: Palette | None, keep_indices: bool) ->
         if more is not None:
             raise DataError(f"The mask {path} holds {more}, of which Pillow drops a part; save it with one band.")
         form, compression, signed = masks.stored_form(image), masks.lossy(image), bands.has_signed_bytes(image)
-        if form.startswith("L;I"):
-            raise DataError(
-                f"The mask {path} counts from white (MINISWHITE), so that its values and the grey that they are shown "
-                "in are opposite, and it is not clear which is meant; save it with 0 for black."
-            )
+        if bands.counts_from_white(image):
+            raise bands.mask_from_white(path)
         image = ImageOps.exif_transpose(image)
         if image.mode == "P" and palette is not None and not keep_indices:
             image = image.convert("RGB")

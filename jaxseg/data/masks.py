@@ -91,11 +91,7 @@ def stored_form(image: Image.Image) -> str:
 
 def narrow(values: np.ndarray, form: str) -> np.ndarray:
     """Returns the values u8[h,w] as stored, of grey values of 2 or 4 bits that Pillow has spread over 0 to 255."""
-    inverted = form.endswith("I")
-    form = form.removesuffix("I")
-    if form not in _STEPS:
-        return values
-    return (np.uint8(255) - values if inverted else values) // np.uint8(_STEPS[form])
+    return values // np.uint8(_STEPS[form]) if form in _STEPS else values
 
 
 def palette_colors(image: Image.Image) -> tuple[Color, ...]:

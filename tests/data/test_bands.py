@@ -185,21 +185,25 @@ def test_masks_of_types_that_pillow_does_not_read(tmp_path: Path, dtype: type) -
         read_mask(path)
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.uint8])
-def test_images_that_count_from_white_are_turned_over_and_such_masks_of_bytes_refused(
-    tmp_path: Path, dtype: type
-) -> None:
-    values = np.array([[0, 1, 100], [2, 255, 250]], dtype)
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.uint16])
+def test_images_that_count_from_white_are_turned_over_and_such_masks_refused(tmp_path: Path, dtype: type) -> None:
+    values = np.array([[0, 1, 100], [2, 255, 0]]).astype(dtype)
     path = write_tiff(tmp_path / "i.tif", values, photometric="miniswhite")
-    np.testing.assert_array_equal(read_image(path, 1)[..., 0], np.iinfo(dtype).max - values)
-    if dtype is np.uint16:
-        np.testing.assert_array_equal(read_mask(path), values)  # the stored numbers, which no program shows inverted
-    else:
-        with pytest.raises(DataError, match=r"The mask .*i\.tif counts from white .*; save it with 0 for black\."):
-            read_mask(path)
-    write_tiff(path, values.astype(np.float32), photometric="miniswhite")
+    shown = np.where(values, 0, 255) if dtype is np.bool_ else np.iinfo(dtype).max - values
+    np.testing.assert_array_equal(read_image(path, 1)[..., 0], shown)
+    with pytest.raises(DataError, match=r"The mask .*i\.tif counts from white .*; save it with 0 for black"):
+        read_mask(path)
+    write_tiff(path, values, photometric="minisblack")
+    np.testing.assert_array_equal(read_mask(path), values)
+
+
+def test_numbers_that_count_from_white_are_refused(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "i.tif", np.zeros((2, 3), np.float32), photometric="miniswhite")
     with pytest.raises(DataError, match="count from white; save it with 0 for black"):
         read_image(path)
+    for dtype in (np.float32, np.int64):  # Pillow does not read the latter
+        with pytest.raises(DataError, match="counts from white"):
+            read_mask(write_tiff(path, np.zeros((2, 3), dtype), photometric="miniswhite"))
 
 
 @pytest.mark.parametrize("read", [read_image, read_mask])
