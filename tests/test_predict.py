@@ -248,6 +248,19 @@ def test_no_output_replaces_a_file_of_someone_else(workdirs, tmp_path, capsys, e
     assert run_predict(workdirs["crop"], out, image) == 0, "as an earlier version wrote it"
 
 
+def test_a_strange_pair_is_not_taken_for_outputs_of_an_earlier_version(workdirs, tmp_path, capsys):
+    image, out = save(tmp_path / "a.png", picture(8, 9)), tmp_path / "out"
+    out.mkdir()
+    indices = Image.fromarray(picture(8, 9, 1)[..., 0] % 3, "P")
+    indices.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
+    indices.save(out / "a.png")
+    save(out / "a-overlay.png", picture(8, 9, seed=1))
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    assert run_predict(workdirs["crop"], out, image) == 1
+    assert "would replace a file that prediction did not write" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
+
+
 def test_outputs_of_the_command(workdirs, tmp_path, capsys):
     paths = [save(tmp_path / "in" / f"{h}x{w}.png", picture(h, w)) for h, w in ((33, 47), (1, 1), (64, 20))]
     out = tmp_path / "new" / "preds"

@@ -121,21 +121,21 @@ def name_outputs(paths: Sequence[Path], out: Path, probabilities: bool = False) 
             if (out / file).resolve() in inputs:
                 raise ConfigError(f"The output {out / file} would replace an image to segment; give another --out.")
             taken.add(file.lower())
-        _require_own(out, name, probabilities)
+        _require_own(out, name, path, probabilities)
         names[path] = name
     return names
 
 
-def _require_own(out: Path, name: str, probabilities: bool) -> None:
+def _require_own(out: Path, name: str, image: Path, probabilities: bool) -> None:
     """Raises ConfigError if there is a file under the name of an output that `_write_outputs` has not written.
 
-    Earlier versions marked no overlay, and at first no picture of classes: two unmarked files count if they look as
-    those do, and an unmarked overlay beside a marked picture.
+    Earlier versions marked no overlay, and at first no picture of classes: such files count if they are the segments of
+    this image and these laid over it.
     """
     set_limit()
     classes, overlay, arrays = (out / file for file in _files(name))
     own = {file for file in (classes, overlay) if is_output(file)}
-    if overlay not in own and _look_like_outputs(classes, overlay):
+    if overlay not in own and overlay.is_file() and _are_outputs_of(image, classes, overlay):
         own |= {classes, overlay}
     foreign = [file for file in (classes, overlay) if file.is_file() and file not in own]
     if probabilities and arrays.is_file() and not _holds_probabilities(arrays):
@@ -147,13 +147,19 @@ def _require_own(out: Path, name: str, probabilities: bool) -> None:
         )
 
 
-def _look_like_outputs(classes: Path, overlay: Path) -> bool:
-    """Returns whether two files are indices with a palette, or of 16 bits, and colours of the same size."""
+def _are_outputs_of(image: Path, classes: Path, overlay: Path) -> bool:
+    """Returns whether `overlay` is the image with the classes laid over it, in the colours of their palette."""
     try:
         with Image.open(classes) as indices, Image.open(overlay) as picture:
-            kinds = (indices.mode == "P" or indices.mode.startswith("I")) and picture.mode == "RGB"
-            return kinds and indices.size == picture.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            colors = indices.getpalette() if indices.mode == "P" else None
+            if colors is None or picture.mode != "RGB" or picture.size != indices.size:
+                return False
+            labels, drawn = np.array(indices), np.array(picture).astype(int)
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(colors) // 3] = np.reshape(colors, (-1, 3))
+        laid = (pictures.overlay(read_image(image, channels), labels, table) for channels in (3, 1))
+        return any(np.abs(each - drawn).max() <= 1 for each in laid)  # earlier versions rounded otherwise
+    except (DataError, OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):
         return False
 
 

@@ -22,6 +22,7 @@ from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError, naming_lack_of_memory
 from jaxseg.inference.images import MARK, is_output
 from jaxseg.metrics.frechet import SIDE, frechet_distance, thumbnails
+from jaxseg.pictures.marks import FIGURE
 from jaxseg.run.data import Problem
 from jaxseg.run.drawing import drawing
 from jaxseg.run.report import Reporter
@@ -107,7 +108,7 @@ def draw_samples(parts: Parts, variables: PyTree, workdir: Path, reporter: Repor
         return
     with drawing(reporter):
         sheet = pictures.grid(list(sample(parts, variables, _ON_SHEET)))
-        pictures.save_image(sheet, workdir / SHEET)
+        pictures.save_image(sheet, workdir / SHEET, software=FIGURE)
         reporter.picture(step, "samples", sheet)
 
 

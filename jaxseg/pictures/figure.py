@@ -13,7 +13,7 @@ from jaxseg.pictures import marks
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 110
+DPI = marks.DPI
 _LOG = logging.getLogger(__name__)
 
 

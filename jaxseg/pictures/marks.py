@@ -8,28 +8,36 @@ from jaxseg.errors import ConfigError
 FIGURE = "jaxseg"
 """The text under "Software" in the figures that jaxseg draws."""
 
+DPI = 110
+"""The resolution of the figures that jaxseg draws."""
+
 # Figures of earlier versions have matplotlib's own text, and only these names were chosen by a command.
-_FORMER = re.compile(r"check\.png|confusion-[\w.-]+\.png")
+_FORMER = re.compile(r"(check|confusion-[\w.-]+|curves|predictions|gradients|plot)\.png")
 
 
 def software(path: str | Path) -> str:
     """Returns the text under "Software" in an image file; "" if there is none or the file is no image."""
+    return _software_and_dpi(path)[0]
+
+
+def _software_and_dpi(path: str | Path) -> tuple[str, int]:
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return str(image.info["Software"]) if "Software" in image.info else ""
+            text = str(image.info["Software"]) if "Software" in image.info else ""
+            return text, round(image.info["dpi"][0]) if "dpi" in image.info else 0
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ""
+        return "", 0
 
 
 def require_own_figure(path: Path, instead: str) -> None:
     """Raises ConfigError if there is a file that is no figure of jaxseg; `instead` says what to do, for the message."""
     if path.is_dir() or not path.exists():
         return
-    text = software(path)
+    text, dpi = _software_and_dpi(path)
     of_matplotlib = text.startswith("Matplotlib version")
-    if of_matplotlib and not _FORMER.fullmatch(path.name):
+    if of_matplotlib and not (_FORMER.fullmatch(path.name) and dpi == DPI):
         raise ConfigError(
             f"The output {path} would replace a figure of matplotlib without the mark of jaxseg; {instead}, or delete "
             "it if an earlier version of jaxseg drew it."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxseg.build import Parts
 from jaxseg.models import summary
-from jaxseg.pictures.figure import save_figure
+from jaxseg.pictures.figure import DPI, save_figure
 from jaxseg.run.report import GRADIENTS_FILE, read_log
 from jaxseg.state import by_path
 
@@ -48,7 +48,7 @@ def draw_run(parts: Parts, workdir: Path) -> None:
     from matplotlib.figure import Figure
 
     records, names = read_log(workdir / GRADIENTS_FILE), layers(parts)
-    figure = Figure(figsize=(11.0, 5.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(11.0, 5.2), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     last = len(records) - 1
     for number in sorted({round(i * last / (_LINES - 1)) for i in range(_LINES)}):

@@ -13,10 +13,13 @@ from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
 from jaxseg.files import write_text
+from jaxseg.pictures import marks
 
 CONFIG_FILE = "config.json"
 INFO_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
+_TEXTS = (INFO_FILE, "run.json", "log.jsonl", "gradients.jsonl")  # that training writes beside CONFIG_FILE
+_PICTURES = ("curves.png", "predictions.png", "samples.png", "gradients.png")
 
 
 class RunData(NamedTuple):
@@ -89,9 +92,10 @@ def write_config(path: Path, config: ConfigDict) -> None:
 
     Raises:
         ConfigError: if it cannot be written, the directory holds a run with another configuration (the message lists
-            the keys), or holds a config.json that cannot be read.
+            the keys), a config.json that cannot be read, or a file that training would replace and did not write.
     """
     file = path / CONFIG_FILE
+    _require_own_files(path)
     if file.exists():
         # `read_config` raises an error for a file of another program, so that it is not overwritten.
         differing = config_lib.differences(read_config(path), config)
@@ -104,6 +108,19 @@ def write_config(path: Path, config: ConfigDict) -> None:
         raise ConfigError(f"{path} holds checkpoints but no {CONFIG_FILE} of their run; give another --workdir.")
     if jax.process_index() == 0:
         write_or_refuse(file, config_lib.to_dict(config))
+
+
+def _require_own_files(path: Path) -> None:
+    """Raises ConfigError if a file of the name of an output is of someone else.
+
+    Text files are those of a run where its configuration, which is written first, is beside them; pictures have a mark.
+    """
+    instead = "give another --workdir, or move it out of this one"
+    texts = [path / name for name in _TEXTS if (path / name).exists()]
+    if texts and not (path / CONFIG_FILE).exists():  # asked in this order, for another process may begin the run now
+        raise marks.refusal(texts[0], instead)
+    for name in _PICTURES:
+        marks.require_own_figure(path / name, instead)
 
 
 def read_config(path: str | Path) -> ConfigDict:

@@ -272,9 +272,12 @@ def test_the_picture_replaces_no_other_file(experiment, tmp_path, capsys, drawn)
         picture.load()
     info = PngImagePlugin.PngInfo()
     info.add_text("Software", "Matplotlib version3.10.0, https://matplotlib.org/")  # as an earlier version left it
-    picture.save(own, pnginfo=info)
+    picture.save(own, pnginfo=info, dpi=picture.info["dpi"])
     assert check.main([*arguments, "--out", str(own)]) == check.main([*arguments, "--out", str(own)]) == 0
-    picture.save(out, pnginfo=info)  # under another name it may be that of another program
+    picture.save(own, pnginfo=info, dpi=(100, 100))  # by which matplotlib draws
+    assert check.main([*arguments, "--out", str(own)]) == 1
+    assert "would replace a figure of matplotlib without the mark" in capsys.readouterr().err
+    picture.save(out, pnginfo=info, dpi=picture.info["dpi"])  # under another name it may be that of another program
     assert check.main([*arguments, "--out", str(out)]) == 1
     assert (
         "give another file with --out, or delete it if an earlier version of jaxseg drew it" in capsys.readouterr().err

@@ -9,9 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image, PngImagePlugin
 
 from jaxseg.config import default_config, flatten, set_key
 from jaxseg.errors import ConfigError
+from jaxseg.pictures import save_image
+from jaxseg.pictures.marks import FIGURE
 from jaxseg.run import messages, provenance, revision, workdir
 
 
@@ -35,6 +38,34 @@ def test_refuses_another_config_and_names_the_keys(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"optimizer.learning_rate: 0.001 -> 0.5; steps: 1000 -> 7"):
         workdir.prepare_workdir(tmp_path, config)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "run.json", "data.json", "gradients.jsonl", "curves.png", "samples.png"])
+def test_a_run_replaces_no_file_of_someone_else(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    Image.new("L", (2, 2)).save(file, format="PNG")
+    before = file.read_bytes()
+    with pytest.raises(
+        ConfigError, match=rf"{name} would replace a file that jaxseg did not write; give another --work"
+    ):
+        workdir.prepare_workdir(tmp_path, default_config())
+    assert [p.name for p in tmp_path.iterdir()] == [name] and file.read_bytes() == before
+    file.unlink()
+    workdir.prepare_workdir(tmp_path, default_config())
+    save_image(np.zeros((2, 2), np.uint8), file, software=FIGURE)
+    workdir.prepare_workdir(tmp_path, default_config())  # its own files
+
+
+def test_a_figure_of_an_earlier_version_is_that_of_the_run(tmp_path: Path) -> None:
+    mark = PngImagePlugin.PngInfo()
+    mark.add_text("Software", "Matplotlib version3.10.0, https://matplotlib.org/")
+    Image.new("L", (2, 2)).save(tmp_path / "curves.png", pnginfo=mark, dpi=(110, 110))
+    workdir.prepare_workdir(tmp_path, default_config())
+    Image.new("L", (2, 2)).save(tmp_path / "curves.png", pnginfo=mark, dpi=(100, 100))
+    with pytest.raises(
+        ConfigError, match=r"curves\.png would replace a figure of matplotlib .*; give another --workdir"
+    ):
+        workdir.prepare_workdir(tmp_path, default_config())
 
 
 @pytest.mark.parametrize("empty", [False, True])
