@@ -20,7 +20,7 @@ from jaxseg.compiler import compiler_options
 from jaxseg.config import ConfigDict, command, default_config, update
 from jaxseg.config.recipes import for_data
 from jaxseg.data import pipeline
-from jaxseg.run.data import Problem, load_problem
+from jaxseg.run.data import Problem, load_problem, with_steps_of_epochs
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             rate = read(config, problem, workers, options.batches)
             record["workers"].append({"workers": workers, "images_per_second": rate})
             print(record["workers"][-1], file=sys.stderr)
-        record["training"] = train(config, problem, options.steps)
+        record["training"] = train(with_steps_of_epochs(config, len(problem.train)), problem, options.steps)
     save(options.out, record, describe(record))
     return 0
 

@@ -43,9 +43,17 @@ def parse_arg(arg: str | None, choices: Sequence[str]) -> str:
 
 
 def update(config: ConfigDict, **values: Any) -> None:
-    """Sets dotted keys, written with `__` instead of the dot: `update(config, data__size=(64, 64))`."""
-    for key, value in values.items():
-        set_key(config, key.replace("__", "."), value)
+    """Sets dotted keys, written with `__` instead of the dot: `update(config, data__size=(64, 64))`.
+
+    `steps` replaces the epochs of `config`, as on the command line.
+
+    Raises:
+        ConfigError: as `set_key` does, or if both `steps` and `epochs` are given.
+    """
+    given = [(key.replace("__", "."), value) for key, value in values.items()]
+    choose_length(config, given)
+    for key, value in given:
+        set_key(config, key, value)
 
 
 def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
@@ -78,7 +86,7 @@ def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
         node[leaf] = value
 
 
-def choose_length(config: ConfigDict, given: Iterable[tuple[str, Any]]) -> None:
+def choose_length(config: AnyConfigDict, given: Iterable[tuple[str, Any]]) -> None:
     """Sets the `epochs` of `config` to 0 if the changes `given`, which are made next, have `steps`.
 
     Raises:

@@ -98,7 +98,7 @@ def with_steps_of_epochs(config: ConfigDict, images: int, workdir: Path | None =
     if not config.epochs:
         return config
     steps = steps_of(config.epochs, images, config.batch_size)
-    kept = None if workdir is None else _stored_steps(config, workdir)
+    kept = None if workdir is None else stored_steps(config, workdir)
     if kept not in (None, steps):
         note(
             f"The run in {workdir} keeps the {kept} steps that it was started with; there are {images} training images "
@@ -110,7 +110,7 @@ def with_steps_of_epochs(config: ConfigDict, images: int, workdir: Path | None =
     return config
 
 
-def _stored_steps(config: ConfigDict, workdir: Path) -> int | None:
+def stored_steps(config: ConfigDict, workdir: Path) -> int | None:
     """Returns the steps of the run in `workdir` if it has the epochs and the batch size of `config`, else None."""
     if not holds_checkpoint(workdir):
         return None

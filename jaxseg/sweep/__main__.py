@@ -24,11 +24,19 @@ from jaxseg.inference.evaluation import split_of_data
 from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.workdir import default_workdir, prepare_workdir
-from jaxseg.sweep.plan import PlannedRun, Seeds, load_plan, refuse_others, runs_of, write_plan
+from jaxseg.sweep.plan import (
+    PlannedRun,
+    Seeds,
+    load_plan,
+    refuse_others,
+    runs_of,
+    write_plan,
+)
 from jaxseg.sweep.pool import places, run_all
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_scores
 from jaxseg.sweep.report import write_report
+from jaxseg.sweep.stored import stored_division, with_stored_steps
 
 COMPILED = "compiled"
 
@@ -114,7 +122,8 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
     if options.config is None:
         raise ConfigError("--config FILE is needed: the ablation to run; or --report, to report what --workdir holds.")
     workdir = (expanded(options.workdir) if options.workdir else default_workdir(options.config)).absolute()
-    plan = load_plan(options.config, overrides, options.seeds, options.split or "val")
+    overrides = stored_division(workdir, overrides)
+    plan = with_stored_steps(load_plan(options.config, overrides, options.seeds, options.split or "val"), workdir)
     runs = runs_of(plan, workdir, options.only, options.shard or (1, 1))
     refuse_others(plan, workdir)
     waiting = [run for run in runs if read_scores(run.workdir, plan.split) is None]

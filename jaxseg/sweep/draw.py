@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxseg.pictures.figure import plain_text, save_figure
+from jaxseg.pictures.figure import DPI, plain_text, save_figure
 from jaxseg.run.gradients import draw_layers
 from jaxseg.sweep.statistics import Difference, spread
 
@@ -35,7 +35,7 @@ def curves(
     from matplotlib.ticker import MaxNLocator
 
     rows = max(len(logs), 1)
-    figure = Figure(figsize=(15.0, max(4.2, 1.4 + 0.32 * rows)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(15.0, max(4.2, 1.4 + 0.32 * rows)), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, 3)
     others = list(dict.fromkeys(baselines.values()))
     styles = _styles(logs, baselines if len(others) > 1 else {})
@@ -84,7 +84,7 @@ def gradients(norms: Mapping[str, tuple[Sequence[float], Sequence[float]]], path
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13.0, 4.8), dpi=110, layout="constrained")
+    figure = Figure(figsize=(13.0, 4.8), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, place, title in zip(axes, (0, 1), ("at initialisation", "at the last step")):
         for name, (color, line) in _styles(norms).items():

@@ -12,14 +12,24 @@ from typing import Annotated, Any, NamedTuple
 
 from jaxseg import files
 from jaxseg.arguments import Where, check_value
-from jaxseg.config import FREE_KEYS, ConfigDict, command, differences, flatten, from_dict, to_dict, update, validate
-from jaxseg.config.values import choose_length
+from jaxseg.config import (
+    FREE_KEYS,
+    ConfigDict,
+    command,
+    differences,
+    flatten,
+    from_dict,
+    set_key,
+    to_dict,
+    update,
+    validate,
+)
 from jaxseg.data import make_source
 from jaxseg.errors import ArgumentError, ConfigError, nearest
 from jaxseg.run.data import with_steps_of_epochs
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
+from jaxseg.sweep.outputs import PLAN_FILE, RESERVED, require_own_report
 
-PLAN_FILE = "sweep.json"
 Seeds = Annotated[tuple[int, ...], Where(lambda v: len(set(v)) == len(v) > 0, instead="whole numbers, each given once")]
 _VariantName = Annotated[
     str, Where(lambda v: bool(re.fullmatch(r"\w[\w.+-]*", v)), instead="of letters, digits and any of _.+-")
@@ -28,19 +38,6 @@ _Baseline = Annotated[
     str | Mapping[str, str],
     Where(lambda v: len(v) > 0, instead="the name of a variant, or {variant: name of its baseline}"),
 ]
-RESERVED = (
-    "compiled",
-    PLAN_FILE,
-    "results.jsonl",
-    "plot.png",
-    "table.md",
-    "table.csv",
-    "timing.md",
-    "timing.csv",
-    "gradients.png",
-    "gradients.csv",
-)
-"""Names that a sweep uses in its folder beside those of its variants."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,6 @@ class Plan(NamedTuple):
         """
         config = command.load_experiment(self.experiment)
         try:
-            choose_length(config, self.variants[variant].items())
             update(config, **self.variants[variant])
             command.parse_overrides(config, self.overrides)
             update(config, seed=seed)
@@ -162,7 +158,7 @@ class Plan(NamedTuple):
     def _with_steps(self, config: ConfigDict, variant: str) -> ConfigDict:
         """Returns the configuration with the steps of its epochs, as they are planned for all seeds of the variant."""
         if config.epochs and self.configs is not None and variant in self.configs:
-            update(config, steps=self.configs[variant]["steps"])
+            set_key(config, "steps", self.configs[variant]["steps"])
             return config
         images = len(make_source(config, config.data.train_split)) if config.epochs else 0
         return with_steps_of_epochs(config, images)
@@ -291,9 +287,10 @@ def refuse_others(plan: Plan, workdir: Path) -> None:
     """Checks that `workdir` can hold the plan; changes nothing.
 
     Raises:
-        ConfigError: if `workdir` holds another ablation, runs of a variant with another configuration, or a file that
-            is not a plan in its place.
+        ConfigError: if `workdir` holds another ablation, runs of a variant with another configuration, a file that
+            is not a plan in its place, or a file of someone else that the report would replace.
     """
+    require_own_report(workdir)
     if (workdir / PLAN_FILE).exists():
         before = read_plan(workdir)
         names = [Path(each.experiment.partition(":")[0]).name for each in (before, plan)]

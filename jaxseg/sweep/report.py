@@ -16,6 +16,7 @@ from typing import Any
 from jaxseg.files import write_text
 from jaxseg.pictures import noting_errors
 from jaxseg.sweep import draw
+from jaxseg.sweep.outputs import require_own_report
 from jaxseg.sweep.plan import Plan, locked, read_plan
 from jaxseg.sweep.results import MUCH, Row, environments, gather, mean_gradients, minutes, step_seconds
 from jaxseg.sweep.statistics import LEVEL, Difference, Spread
@@ -25,10 +26,11 @@ def write_report(workdir: Path) -> dict[str, Path]:
     """Writes the report of the sweep in `workdir` into it; returns {what: path}.
 
     Raises:
-        ConfigError: if it holds no sweep.
+        ConfigError: if it holds no sweep, or a picture of someone else that the report would replace.
         OSError: if it cannot be written.
     """
     read_plan(workdir)  # raises before the folder of something else is locked
+    require_own_report(workdir)
     with locked(workdir):
         return _write_report(read_plan(workdir), workdir)
 

@@ -54,5 +54,12 @@ def test_steps_or_epochs() -> None:
     with pytest.raises(ConfigError, match=r"^steps and epochs are both given"):
         command.parse_overrides(config, ["--config.steps=7", "--config.epochs=2"])
     command.parse_overrides(config, ["--config.steps=7", "--config.epochs=0"])
+    update(config, epochs=3)
+    update(config, steps=9)  # the later one counts
+    assert (config.epochs, config.steps) == (0, 9)
+    with pytest.raises(ConfigError, match=r"^steps and epochs are both given"):
+        update(config, epochs=3, steps=9)
+    config = command.configure(configured(epochs=3), {"steps": 9, "schedule.warmup": 0})
+    assert (config.epochs, config.steps) == (0, 9)
     with pytest.raises(ConfigError, match="epochs must be a number of at least 0, got -1"):
         validate(configured(epochs=-1))

@@ -23,6 +23,7 @@ from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.evaluate import main as evaluate_main
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.report import Reporter, read_log
+from jaxseg.run.workdir import prepare_workdir
 from jaxseg.sweep import Sweep, draw, pool, report, results, worker
 from jaxseg.sweep.__main__ import main
 from jaxseg.sweep.plan import Plan, digest, load_plan, read_plan, runs_of, write_plan
@@ -30,6 +31,7 @@ from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_failure, read_scores
 from jaxseg.sweep.results import Cost, Result, Row
 from jaxseg.sweep.statistics import Difference, Spread, paired_difference, spread
+from jaxseg.sweep.stored import stored_division, with_stored_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 ABLATION = """
@@ -447,6 +449,24 @@ def test_a_sweep_runs_where_the_file_system_has_no_locks(
     assert caplog.text.count(said) == 2, "once for each folder"
 
 
+@pytest.mark.parametrize("name", ["table.md", "timing.csv", "results.jsonl", "plot.png", "gradients.png"])
+def test_a_report_replaces_no_file_of_someone_else(ablation: Path, tmp_path: Path, name: str) -> None:
+    plan = load_plan(str(ablation), (), (0,), "val")
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(
+        ConfigError, match=rf"{name} would replace a file that jaxseg did not write; give another --work"
+    ):
+        write_plan(plan, tmp_path)
+    (tmp_path / name).unlink()
+    write_plan(plan, tmp_path)
+    (tmp_path / name).write_text("| variant |")
+    if name.endswith(".png"):
+        with pytest.raises(ConfigError, match=rf"{name} would replace a file"):
+            report.write_report(tmp_path)
+    else:
+        write_plan(plan, tmp_path)  # the sweep's own
+
+
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b"])
 def test_wrong_shards(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
@@ -478,6 +498,48 @@ def test_epochs_are_steps_of_each_variant(ablation: Path, tmp_path: Path) -> Non
         ablation.read_text().replace("steps=4", "epochs=2").replace('"model__args__hidden": 12', '"steps": 5')
     )
     assert [run.config.steps for run in runs_of(load_plan(str(file), [], (0,), "val"), tmp_path)] == [6, 5, 6]
+
+
+def test_a_sweep_whose_data_grew_keeps_the_steps_of_its_runs(
+    ablation: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["--config.epochs=2"]
+    plan = load_plan(str(ablation), [*words, "--config.data.shapes_train=16"], (0,), "val")
+    (run, *_) = runs_of(plan, tmp_path)
+    prepare_workdir(run.workdir, run.config)
+    (run.workdir / "checkpoints" / "2").mkdir(parents=True)
+    # As if its data had been as many as those of the ablation are now.
+    now = load_plan(str(ablation), words, (0, 1), "val")
+    stored = json.loads((run.workdir / "config.json").read_text())
+    stored["data"]["shapes_train"] = 24
+    (run.workdir / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match="The keys that differ: steps: 4 -> 6"):
+        write_plan(now, tmp_path)
+    kept = with_stored_steps(now, tmp_path)
+    write_plan(kept, tmp_path)
+    steps = {planned.name: planned.config.steps for planned in runs_of(kept, tmp_path)}
+    assert (steps["narrow seed 0"], steps["narrow seed 1"], steps["wide seed 0"]) == (4, 4, 6)
+    assert "The runs of 'narrow' in" in caplog.text and "keep the 4 steps that they were started with" in caplog.text
+
+
+def test_a_sweep_from_before_the_key_keeps_the_division_of_its_runs(ablation: Path, tmp_path: Path) -> None:
+    folder = "--config.data.source=folder"
+    (run, *_) = runs_of(load_plan(str(ablation), [folder], (0,), "val"), tmp_path)
+    prepare_workdir(run.workdir, run.config)
+    assert stored_division(tmp_path, ["--config.steps=4"]) == ("--config.steps=4",)
+    stored = json.loads((run.workdir / "config.json").read_text()) | {"format": 2}
+    del stored["data"]["division"]
+    (run.workdir / "config.json").write_text(json.dumps(stored))
+    (run.workdir / "checkpoints" / "2").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"The keys that differ: data\.division: former -> stable"):
+        write_plan(load_plan(str(ablation), [folder], (0,), "val"), tmp_path)
+    words = stored_division(tmp_path, [folder])
+    assert words == (
+        folder,
+        "--config.data.division=former",
+    )
+    write_plan(load_plan(str(ablation), words, (0,), "val"), tmp_path)
+    assert stored_division(tmp_path, ["--config.data.division=stable"]) == ("--config.data.division=stable",)
 
 
 def test_the_digest_is_of_what_matters(ablation: Path) -> None:
