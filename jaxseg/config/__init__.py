@@ -8,7 +8,6 @@ training settings of each data set.
 from jaxseg.config.config_dict import ConfigDict
 from jaxseg.config.schema import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, RENAMED
 from jaxseg.config.values import (
-    compares_images,
     default_config,
     differences,
     flatten,
@@ -30,7 +29,6 @@ __all__ = [
     "RENAMED",
     "ConfigDict",
     "ConfigError",
-    "compares_images",
     "default_config",
     "differences",
     "flatten",

@@ -255,22 +255,8 @@ def _validate_images(config: ConfigDict) -> None:
 
 
 def _validate_unlabelled(config: ConfigDict) -> None:
-    if not config.data.unlabelled:
-        return
-    if config.data.source != "folder":
+    if config.data.unlabelled and config.data.source != "folder":
         raise ConfigError(f"data.unlabelled needs data.source=folder, got data.source={config.data.source}.")
-    adversarial = config.adversarial.semi_weight or config.adversarial.unlabelled_weight
-    if not adversarial and not compares_images(config):
-        raise ConfigError(
-            "data.unlabelled needs a term that images without labels have: set adversarial.weight and "
-            "adversarial.semi_weight or adversarial.unlabelled_weight above 0, or use the loss term reconstruction, "
-            "or generator and discriminator."
-        )
-
-
-def compares_images(config: ConfigDict) -> bool:
-    """Returns whether a term of the loss has images without labels too (`losses.Loss.needs_labels`)."""
-    return any(term in config.loss.terms for term in ("reconstruction", "generator", "discriminator"))
 
 
 def _validate_normalisation(config: ConfigDict) -> None:

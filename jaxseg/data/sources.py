@@ -1,6 +1,7 @@
 """Makes one split of a data set from `config.data`: the table of names, and the checks against the configuration."""
 
-from jaxseg.config import ConfigDict, compares_images
+from jaxseg import losses
+from jaxseg.config import ConfigDict
 from jaxseg.data.base import Source
 from jaxseg.errors import ConfigError, DataError, nearest
 
@@ -17,11 +18,12 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         strict: raise if anything in a folder is wrong; otherwise list it in `problems`, for `jaxseg.data.check`.
 
     Raises:
-        ConfigError: if there is no data set `data.source`.
+        ConfigError: if there is no data set `data.source`, or no term of the loss uses `data.unlabelled`.
         DataError: if the data is missing, damaged or empty, or does not match `data.classes` or
             `model.num_classes`.
     """
     data = config.data
+    require_use_of_unlabelled(config)
     if data.source == "shapes":
         from jaxseg.data.shapes import ShapesSource
 
@@ -51,6 +53,25 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         raise ConfigError(f"There is no data set data.source={data.source!r}.{nearest(data.source, SOURCES)}")
     check_source(source, config, split)
     return source
+
+
+def compares_images(config: ConfigDict) -> bool:
+    """Returns whether a term of the loss has images without labels too; raises ConfigError for an unknown term."""
+    try:
+        return not losses.make_loss(config.loss.terms, num_classes=2).needs_labels
+    except ValueError as error:
+        raise ConfigError(f"loss: {error}") from error
+
+
+def require_use_of_unlabelled(config: ConfigDict) -> None:
+    """Raises ConfigError if images without labels are named and nothing learns from them."""
+    adversarial = config.adversarial.semi_weight or config.adversarial.unlabelled_weight
+    if config.data.unlabelled and not adversarial and not compares_images(config):
+        raise ConfigError(
+            "data.unlabelled needs a term that images without labels have: set adversarial.weight and "
+            "adversarial.semi_weight or adversarial.unlabelled_weight above 0, or use the loss term reconstruction, "
+            "or generator and discriminator."
+        )
 
 
 def learns_without_labels(config: ConfigDict) -> bool:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.config import ConfigDict, compares_images
+from jaxseg.config import ConfigDict
 from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
-from jaxseg.data.sources import learns_without_labels, make_source
+from jaxseg.data.sources import compares_images, learns_without_labels, make_source
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 

@@ -4,6 +4,7 @@ Noise comes from a seed: the first samples of a seed are the same, however many 
 """
 
 import functools
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jaxseg.arguments import Count, check_value
 from jaxseg.build import Parts
 from jaxseg.config import KEYS
 from jaxseg.data.base import Source
+from jaxseg.data.notes import log_once
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError, naming_lack_of_memory
 from jaxseg.inference.images import MARK, is_output
@@ -82,9 +84,16 @@ def distances(parts: Parts, variables: Callable[[], PyTree], problem: Problem) -
     Returns:
         "frechet_distance" between as many samples as there are validation images, at most 1024, and these, all of the
         samples' size; "frechet_distance_of_training" of as many training images, which is what perfect samples have.
+        Neither in several processes, with a note.
     """
     count = min(len(problem.val), len(problem.train), _COMPARED)
-    if not models.can_generate(parts.model) or jax.process_count() > 1 or count < 2:
+    if not models.can_generate(parts.model) or count < 2:
+        return {}
+    if jax.process_count() > 1:
+        log_once(
+            "A training in several processes draws no samples and gives no Fréchet distance; python -m jaxseg.predict "
+            "--samples N makes images of its checkpoints, in one process."
+        )
         return {}
     made = sample(parts, variables(), count)
     size = made.shape[1:3]
@@ -95,11 +104,17 @@ def distances(parts: Parts, variables: Callable[[], PyTree], problem: Problem) -
     }
 
 
-@functools.lru_cache(maxsize=2)
+_THUMBNAILS: weakref.WeakKeyDictionary[Source, dict[tuple[int, ...], np.ndarray]] = weakref.WeakKeyDictionary()
+
+
 def _real_thumbnails(source: Source, count: int, size: tuple[int, ...]) -> np.ndarray:
-    """Returns f64[count,SIDE·SIDE·c] of images spread over the source."""
-    places = np.linspace(0, len(source) - 1, count).round().astype(int)
-    return np.concatenate([thumbnails(resize_image(source[i]["image"], size)[None], SIDE) for i in places])
+    """Returns f64[count,SIDE·SIDE·c] of images spread over the source; they are kept while the source is."""
+    known = _THUMBNAILS.setdefault(source, {})
+    if (count, *size) not in known:
+        places = np.linspace(0, len(source) - 1, count).round().astype(int)
+        images = [thumbnails(resize_image(source[i]["image"], size)[None], SIDE) for i in places]
+        known[count, *size] = np.concatenate(images)
+    return known[count, *size]
 
 
 def draw_samples(parts: Parts, variables: PyTree, workdir: Path, reporter: Reporter, step: int) -> None:

@@ -32,6 +32,7 @@ class Definition:
             that has an option of this name is decided by that option. False: the probabilities are a softmax.
         compares_images: `sums` compares or judges images: it takes the mask of the pixels inside the images,
             bool[b,y,x] or None, instead of labels.
+        trains_logits: the model makes its logits of the output that `sums` reads.
     """
 
     sums: Callable[..., PyTree]
@@ -40,6 +41,7 @@ class Definition:
     network: str = ""
     one_vs_rest: bool = False
     compares_images: bool = False
+    trains_logits: bool = False
 
     @property
     def options(self) -> dict[str, Any]:

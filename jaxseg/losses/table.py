@@ -32,7 +32,11 @@ LOSSES = {
     "jaccard": Definition(overlap_stats, jaccard_from_stats),
     "lovasz": Definition(lovasz),
     "mask_classification": Definition(
-        mask_classification_stats, mask_classification_from_stats, reads="queries", network="mask2former"
+        mask_classification_stats,
+        mask_classification_from_stats,
+        reads="queries",
+        network="mask2former",
+        trains_logits=True,
     ),
     "mse": Definition(mse),
     "ohem": Definition(ohem),

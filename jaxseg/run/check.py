@@ -1,5 +1,6 @@
 """Checks a configuration before a run starts: builds every part and traces a training step."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -7,11 +8,15 @@ import jax
 import numpy as np
 from flax.errors import FlaxError
 
+from jaxseg import models
 from jaxseg.build import Parts, build_parts, make_strategy, parse_class_weights
 from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
 from jaxseg.data import sources
 from jaxseg.errors import ConfigError, first_line, nearest
+from jaxseg.losses.table import LOSSES
 from jaxseg.run.weights import find_weights
+
+_LOG = logging.getLogger(__name__)
 
 
 def check(config: ConfigDict) -> None:
@@ -26,15 +31,48 @@ def check(config: ConfigDict) -> None:
         config = from_dict(to_dict(config))
         set_key(config, "steps", config.schedule.warmup + 1)
     parts = build_parts(config, config.model.num_classes or 2)
+    check_loss(parts)
     find_weights(config, parts.model)
-    if config.loss.class_weights not in ("", "median_frequency"):
-        parse_class_weights(config.loss.class_weights)
+    if config.loss.class_weights:
+        parts.with_class_weights(np.ones(max(parts.num_classes, 2)))  # raises if no term takes weights
+        if config.loss.class_weights != "median_frequency":
+            parse_class_weights(config.loss.class_weights)
+    sources.require_use_of_unlabelled(config)
     if config.data.source not in sources.SOURCES:
         raise ConfigError(
             f"There is no data set data.source={config.data.source!r}.{nearest(config.data.source, sources.SOURCES)}"
         )
     make_strategy(config)
     _trace_training(parts)
+
+
+def check_loss(parts: Parts) -> None:
+    """Raises ConfigError if the loss cannot teach the network; logs what of the network it does not teach."""
+    name, text = parts.config.model.name, parts.config.loss.terms
+    given = {term.name: term.definition for term in parts.loss.terms}
+    for term, definition in given.items():
+        if definition.network not in ("", name) and definition.network in models.MODELS and name in models.MODELS:
+            raise ConfigError(
+                f"loss.terms={text!r}: the term {term} reads the output {definition.reads!r} of "
+                f"model.name={definition.network}, which model.name={name} does not have; give another term or network."
+            )
+    own = [term for term, definition in LOSSES.items() if definition.network == name]
+    lacking = [term for term in own if term not in given]
+    if lacking and all(LOSSES[term].compares_images for term in own):
+        raise ConfigError(
+            f"loss.terms={text!r} lacks {' and '.join(lacking)}, by which alone model.name={name} learns; give "
+            f"--config.loss.terms={' + '.join([*own, 'cross_entropy'])!r}, whose last term trains its classifier."
+        )
+    if lacking:
+        _LOG.warning(
+            f"loss.terms={text!r} lacks {lacking[0]}, so that a part of model.name={name} does not learn; the loss of "
+            f"experiments/{name}.py has it."
+        )
+    if not any(definition.trains_logits or not definition.reads for definition in given.values()):
+        classes = f"loss.terms={text!r} has no term that trains the logits of model.name={name}"
+        if parts.loss.needs_labels:
+            raise ConfigError(f"{classes}; add one, such as cross_entropy.")
+        _LOG.warning(f"{classes}, so that its classes and mIoU mean nothing; cross_entropy trains them.")
 
 
 def _trace_training(parts: Parts) -> None:

@@ -65,7 +65,7 @@ def test_without_such_a_method_they_are_problems(folder):
     problems = [problem for split in ("train", "val") for problem in survey(config, split).problems]
     assert len(problems) == 12 and all("Every pixel of" in p for p in problems)
     with pytest.raises(ConfigError, match=r"data\.unlabelled needs a term that images without labels have"):
-        validate(config_of(folder, data__unlabelled="unlabelled"))
+        make_source(config_of(folder, data__unlabelled="unlabelled"), "train")
     with pytest.raises(ConfigError, match=r"data\.unlabelled needs data\.source=folder"):
         shapes = config_of(folder, data__unlabelled="unlabelled", **ADVERSARIAL)
         update(shapes, data__source="shapes")

@@ -1,0 +1,86 @@
+"""Pairs of network and loss: what cannot learn is refused before training, and what does not learn is said."""
+
+import gc
+import weakref
+
+import pytest
+from helpers.tiny_run import tiny_config
+
+from jaxseg.build import build_parts
+from jaxseg.config import update
+from jaxseg.data.shapes import ShapesSource
+from jaxseg.errors import ConfigError
+from jaxseg.inference import samples
+from jaxseg.run.check import check, check_loss
+
+
+def examine(network: str, terms: str, **values: object) -> None:
+    config = tiny_config()
+    update(config, model__name=network, loss__terms=terms)
+    update(config, model__args={}, data__mean=(0.5,), data__std=(0.5,), **values)
+    check_loss(build_parts(config, 3))
+
+
+@pytest.mark.parametrize(
+    ("network", "terms", "message"),
+    [
+        (
+            "unet",
+            "generator",
+            "the term generator reads the output 'verdicts' of model.name=dcgan, which model.name=unet",
+        ),
+        ("unet", "dice + mask_classification", "reads the output 'queries' of model.name=mask2former, which"),
+        (
+            "mask2former",
+            "reconstruction",
+            "of model.name=autoencoder, which model.name=mask2former does not have; give",
+        ),
+        ("dcgan", "cross_entropy", "lacks discriminator and generator, by which alone model.name=dcgan learns; give"),
+        ("dcgan", "generator + cross_entropy", "lacks discriminator, by which alone"),
+        ("autoencoder", "cross_entropy", r"give --config.loss.terms='reconstruction \+ cross_entropy'"),
+        ("encnet", "semantic_encoding", "has no term that trains the logits of model.name=encnet; add one, such as"),
+    ],
+)
+def test_a_loss_that_cannot_teach_the_network_is_refused(network: str, terms: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        examine(network, terms)
+
+
+@pytest.mark.parametrize(
+    ("network", "terms", "note"),
+    [
+        (
+            "mask2former",
+            "cross_entropy",
+            "lacks mask_classification, so that a part of model.name=mask2former does not",
+        ),
+        ("encnet", "cross_entropy + dice", "lacks semantic_encoding"),
+        ("dcgan", "generator + discriminator", "so that its classes and mIoU mean nothing; cross_entropy trains them"),
+        ("autoencoder", "reconstruction", "has no term that trains the logits of model.name=autoencoder"),
+        ("mask2former", "mask_classification", ""),
+        ("encnet", "cross_entropy + semantic_encoding", ""),
+        ("dcgan", "generator + discriminator + dice", ""),
+        ("unet", "dice", ""),
+    ],
+)
+def test_what_does_not_learn_is_said(network: str, terms: str, note: str, caplog: pytest.LogCaptureFixture) -> None:
+    examine(network, terms)
+    assert note in caplog.text if note else not caplog.text
+
+
+def test_class_weights_that_no_term_takes_are_refused_before_the_data_are_read() -> None:
+    config = tiny_config()
+    update(config, loss__terms="dice", loss__class_weights="median_frequency")
+    with pytest.raises(ConfigError, match="No term of the loss 'dice' takes class_weights"):
+        check(config)
+
+
+def test_thumbnails_are_kept_while_their_source_is() -> None:
+    source = ShapesSource("val", 3, (8, 8))
+    first = samples._real_thumbnails(source, 2, (8, 8))
+    assert samples._real_thumbnails(source, 2, (8, 8)) is first
+    assert samples._real_thumbnails(source, 3, (8, 8)).shape[0] == 3
+    seen = weakref.ref(source)
+    del source
+    gc.collect()
+    assert seen() is None
