@@ -145,6 +145,12 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool, un
             return values[:dense]  # each mask with another value is then reported as a problem
         stray = found[dense] if dense < len(found) else None
         example = masks[0] if stray is None else where[stray]
+        if len(found) == len(where) == 1:
+            raise DataError(
+                f"The masks, such as {example}, hold the value {found[0]} alone, so there is nothing to distinguish; "
+                f"give what is around it a value of its own. Class indices 0, 1, 2, ... were expected; values that "
+                f"these masks lack can be listed in a classes.json beside the folders: {EXAMPLE}.{_lossy(example)}"
+            )
         ignored = f" To ignore a value, give --config.data.ignore={stray}." if stray is not None else ""
         raise DataError(
             f"The masks, such as {example}, hold the values {_show(sorted(where))}, where class indices 0, 1, 2, ... "

@@ -18,6 +18,14 @@ EXPECTED = (
 _SPLIT_NAME = re.compile(r"(train|training|val|valid|validation|test|testing)[-_ ]?\d*", re.IGNORECASE)
 
 
+# Archives, and files that hold many images each, as other tools write them: webdataset, TFRecord, Parquet, LMDB, HDF5.
+_PACKED = re.compile(
+    r"\.(tar|tgz|tbz2?|txz|(tar\.)?(gz|bz2|xz|zst)|zip|7z|rar|mds|tfrecords?|parquet|arrow|lmdb|mdb|hdf5|h5|zarr|beton|npz"
+    r"|rec)$|\.tfrecord-\d+|-of-\d+$",
+    re.IGNORECASE,
+)
+
+
 class Folders(NamedTuple):
     """The two folders of a split."""
 
@@ -35,7 +43,9 @@ class Folders(NamedTuple):
                 missing = folder if folder.parent.is_dir() else folder.parent
                 if leads_nowhere(missing):
                     raise DataError(f"{missing} is a link to {os.readlink(missing)}, which does not exist.")
-                raise DataError(f"{missing.parent} has no folder {missing.name!r}; {EXPECTED}.")
+                raise DataError(
+                    f"{missing.parent} has no folder {missing.name!r}; {EXPECTED}.{_packed(missing.parent)}"
+                )
         return self
 
 
@@ -53,6 +63,8 @@ def existing(directory: str | Path) -> Path:
     path = expanded(directory)
     if not path.is_dir():
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        if path.is_file() and _PACKED.search(path.name):
+            raise DataError(f"data.dir={located(path)} is a file, not a folder.{_unpack(path.name)}")
         kind = "is a file, not a folder" if path.exists() else "does not exist"
         raise DataError(f"data.dir={located(path)} {kind}.{nearest(path.name, siblings, listing=False)}")
     return path
@@ -73,7 +85,7 @@ def find_layout(directory: Path, *, former: bool = False) -> Layout:
         if not outer:
             inside = sorted(p.name for p in directory.iterdir() if not is_hidden(p.name))
             holds = f"holds {', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''}" if inside else "is empty"
-            raise DataError(f"data.dir={str(directory)!r} {holds}; {EXPECTED}.")
+            raise DataError(f"data.dir={str(directory)!r} {holds}; {EXPECTED}.{_packed(directory)}")
         return Layout({name: Folders(directory / name / "images", directory / name / "masks") for name in outer}, None)
     whole = Folders(directory / "images", directory / "masks")
     if former:
@@ -115,6 +127,20 @@ def choose(layout: Layout, split: str, directory: Path) -> Folders:
             f"{nearest(split, layout.splits, listing=False)}{_hint(split, layout, directory)}"
         )
     return layout.splits[split].require()
+
+
+def _packed(directory: Path) -> str:
+    """Returns what to do about archives or shards in a folder or its sub-folders; "" if there are none."""
+    places = [directory, *(directory / name for name in sub_folders(directory))]
+    found = (path for place in places for path in sorted(place.iterdir()) if _PACKED.search(path.name))
+    return next((_unpack(str(path.relative_to(directory))) for path in found), "")
+
+
+def _unpack(name: str) -> str:
+    return (
+        f" Archives and shards, such as {name}, are not read: unpack their images and masks into these folders, one "
+        "file for each (masks as PNG)."
+    )
 
 
 def _hint(split: str, layout: Layout, directory: Path) -> str:

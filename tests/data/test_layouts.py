@@ -31,6 +31,24 @@ def names(source):
     return [source.name(i) for i in range(len(source))]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["train-000.tar", "a.tfrecord-00000-of-00002", "shards/0.tar", "data/train-00000.parquet", "x.h5", "b.tar.gz"],
+)
+def test_archives_and_shards_are_named_with_what_to_do(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"x")
+    told = rf"Archives and shards, such as {name}, are not read: unpack their images and masks into these folders"
+    with pytest.raises(DataError, match=told):
+        FolderSource(tmp_path, "train")
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match=rf"has no folder 'masks'; expected .*{told}"):
+        FolderSource(tmp_path, "train")
+    with pytest.raises(DataError, match=r"is a file, not a folder\. Archives and shards"):
+        FolderSource(file, "train")
+
+
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
 def test_splits_inside_images_are_those_around(tmp_path, inside, val):
