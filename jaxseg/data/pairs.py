@@ -1,6 +1,9 @@
 """The images of a folder with their masks, matched by name, and a sentence for each file without a partner."""
 
+import bisect
 import hashlib
+import re
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +37,7 @@ def match(folders: Folders, *, former: bool = False, advice: str = "") -> tuple[
         return [], [f"{folders.images.parent} has no images: no {', '.join(SUFFIXES)} file in images/ and masks/."]
     pairs = [Pair(n, images[n], masks[n]) for n in images if n in masks]
     if len(pairs) < max(len(images), len(masks)):
-        in_images, in_masks = _Neighbours(folders.images), _Neighbours(folders.masks)
+        in_images, in_masks = _Neighbours(folders.images, masks), _Neighbours(folders.masks, images)
         problems += [
             _no_mask(images[n], folders.masks / n, in_masks.instead_of(n)) + advice for n in images if n not in masks
         ]
@@ -144,25 +147,44 @@ def _no_mask(image: Path, mask: Path, instead: str) -> str:
 class _Neighbours:
     """Finds what there is in place of a missing file; it lists each folder once, since many files may be missing."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, partners: Container[str]):
+        """`partners`: the names of the files in the other folder, whose own partners are not meant."""
         self._folder = folder
+        self._partners = partners
         self._listed: dict[Path, dict[str, list[Path]]] = {}
 
     def instead_of(self, name: str) -> str:
-        """Returns a sentence about a file of a type that is not read, or of other capital letters; "" for neither."""
+        """Returns a sentence about a file of a type that is not read, or of nearly that name; "" for neither."""
         for path in self._of_any_case(name):
             same = name_in(self._folder, path) == name
             if same and path.suffix.lower() not in SUFFIXES and path.is_file():
                 return f" {path} is there, but files of this type are not read: save it as PNG."
             if not same and path.suffix.lower() in SUFFIXES:
                 return f" {path} is there, but its name differs in capital letters."
-        return ""
+        path = self._with_an_ending(name)
+        return f" {path} is there, but an image and its mask must have the same name up to the suffix." if path else ""
 
     def _of_any_case(self, name: str) -> list[Path]:
+        found = self._beside(name)
+        return found[name.casefold()] if name.casefold() in found else []
+
+    def _with_an_ending(self, name: str) -> Path | None:
+        """Returns a file as NAME_mask.png or NAME.jpg.png, or as NAME.png of the name NAME_mask; None without one."""
+        found, name = self._beside(name), name.casefold()
+        order = list(found)
+        longer = order[bisect.bisect_right(order, name) :][:8]
+        shorter = [name[: match.start()] for match in re.finditer(r"[-_. ]", name)][::-1]
+        near = [key for key in longer if re.match(r"[-_. ]", key[len(name) :]) and key.startswith(name)]
+        paths = [path for key in (*near, *(key for key in shorter if key in found)) for path in found[key]]
+        alone = (path for path in paths if name_in(self._folder, path) not in self._partners)
+        return next((path for path in alone if path.suffix.lower() in SUFFIXES), None)
+
+    def _beside(self, name: str) -> dict[str, list[Path]]:
+        """Returns {name without suffix, in lower case: files}, sorted, of the folder in which `name` is missing."""
         parent = (self._folder / name).parent
         if parent not in self._listed:
-            by_name = self._listed[parent] = {}
+            by_name: dict[str, list[Path]] = {}
             for path in sorted(parent.iterdir()) if parent.is_dir() else ():
                 by_name.setdefault(name_in(self._folder, path).casefold(), []).append(path)
-        found = self._listed[parent]
-        return found[name.casefold()] if name.casefold() in found else []
+            self._listed[parent] = dict(sorted(by_name.items()))
+        return self._listed[parent]

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import pickle
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -341,6 +343,18 @@ def test_zero_length_split_folder(tmp_path):
     (tmp_path / "val" / "masks").mkdir()
     with pytest.raises(DataError, match="val has no images"):
         FolderSource(tmp_path, "val")
+
+
+@pytest.mark.parametrize("ending", ["_mask", ".jpg", "-seg"])
+def test_masks_of_another_name_are_named(tmp_path, ending):
+    make_folder(tmp_path)
+    (tmp_path / "masks" / "b.png").rename(tmp_path / "masks" / f"b{ending}.png")
+    told = rf"b\.png has no mask .*masks/b{ending}\.png is there, but an image and its mask must have the same name"
+    problems = everything(tmp_path, strict=False).problems
+    assert any(re.search(told, p) for p in problems)
+    assert any(f"b{ending}.png has no image" in p and "images/b.png is there, but an image" in p for p in problems)
+    shutil.copy(tmp_path / "images" / "b.png", tmp_path / "images" / f"b{ending}.png")  # the mask has its image now
+    assert not any("masks/b.*" in p and "is there" in p for p in everything(tmp_path, strict=False).problems)
 
 
 def test_image_without_mask_and_mask_without_image(tmp_path):
