@@ -7,6 +7,7 @@ the input, or `dtype` if that is set.
 
 import dataclasses
 import functools
+import logging
 import math
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from jaxseg.errors import ArgumentError
 from jaxseg.nn.dense import parameter
 from jaxseg.nn.ops.group_norm import group_norm
 from jaxseg.types import NormFactory
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Norm(nn.Module):
@@ -104,10 +107,15 @@ class GroupNorm(_Norm):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        del train
         c = x.shape[-1]
         scale, bias = self._affine(c)
         groups = math.gcd(self.num_groups, c)  # gcd(0, c) = c
+        if train and not self.is_initializing() and math.prod(x.shape[1:-1]) * c == groups:
+            _LOG.warning(
+                "The norm %s has a single value a group and image in training (1x1 pixels there), so that it returns "
+                "its bias whatever its input is; give a larger data.size, or fewer groups (model.args.norm=group).",
+                "/".join(self.path),
+            )
         return group_norm(x, scale, bias, groups, self.epsilon).astype(self.dtype or x.dtype)
 
 

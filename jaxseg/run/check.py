@@ -10,13 +10,20 @@ from flax.errors import FlaxError
 
 from jaxseg import models
 from jaxseg.build import Parts, build_parts, make_strategy, parse_class_weights
-from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
+from jaxseg.config import KEYS, ConfigDict, flatten, from_dict, set_key, to_dict
 from jaxseg.data import sources
 from jaxseg.errors import ConfigError, first_line, nearest
 from jaxseg.losses.table import LOSSES
 from jaxseg.run.weights import find_weights
 
 _LOG = logging.getLogger(__name__)
+_READ_BY = {
+    **dict.fromkeys(("data.ignore", "data.palette", "data.val_fraction", "data.division"), ("data.source", "folder")),
+    "optimizer.momentum": ("optimizer.name", "sgd"),
+    "schedule.power": ("schedule.name", "poly"),
+    "schedule.boundaries": ("schedule.name", "step"),
+    "schedule.factor": ("schedule.name", "step"),
+}  # key: the one value of another key with which it is read
 
 
 def check(config: ConfigDict) -> None:
@@ -32,6 +39,7 @@ def check(config: ConfigDict) -> None:
         set_key(config, "steps", config.schedule.warmup + 1)
     parts = build_parts(config, config.model.num_classes or 2)
     check_loss(parts)
+    note_without_effect(config)
     find_weights(config, parts.model)
     if config.loss.class_weights:
         parts.with_class_weights(np.ones(max(parts.num_classes, 2)))  # raises if no term takes weights
@@ -44,6 +52,14 @@ def check(config: ConfigDict) -> None:
         )
     make_strategy(config)
     _trace_training(parts)
+
+
+def note_without_effect(config: ConfigDict) -> None:
+    """Logs the keys with another value than their default that the chosen data, optimiser or schedule do not read."""
+    flat = flatten(config)
+    for key, (chooser, choice) in _READ_BY.items():
+        if flat[chooser] != choice and flat[key] != KEYS[key].default:
+            _LOG.warning(f"{key} has no effect with {chooser}={flat[chooser]}; {chooser}={choice} reads it.")
 
 
 def check_loss(parts: Parts) -> None:

@@ -3,6 +3,8 @@
 import gc
 import weakref
 
+import jax
+import jax.numpy as jnp
 import pytest
 from helpers.tiny_run import tiny_config
 
@@ -11,7 +13,8 @@ from jaxseg.config import update
 from jaxseg.data.shapes import ShapesSource
 from jaxseg.errors import ConfigError
 from jaxseg.inference import samples
-from jaxseg.run.check import check, check_loss
+from jaxseg.nn.norm import make_norm
+from jaxseg.run.check import check, check_loss, note_without_effect
 
 
 def examine(network: str, terms: str, **values: object) -> None:
@@ -66,6 +69,24 @@ def test_a_loss_that_cannot_teach_the_network_is_refused(network: str, terms: st
 def test_what_does_not_learn_is_said(network: str, terms: str, note: str, caplog: pytest.LogCaptureFixture) -> None:
     examine(network, terms)
     assert note in caplog.text if note else not caplog.text
+
+
+def test_keys_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    config = tiny_config()
+    note_without_effect(config)
+    assert not caplog.text
+    update(config, data__palette=((0, 0, 0), (1, 1, 1)), optimizer__name="adam", optimizer__momentum=0.5)
+    note_without_effect(config)
+    assert "data.palette has no effect with data.source=shapes; data.source=folder reads it." in caplog.text
+    assert "optimizer.momentum has no effect with optimizer.name=adam" in caplog.text
+
+
+def test_an_instance_norm_of_single_values_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    for norm, pixels, said in (("instance", 1, True), ("instance", 2, False), ("group", 1, False)):
+        caplog.clear()
+        layer, x = make_norm(norm)(name=None), jnp.zeros((2, pixels, 1, 16))
+        jax.eval_shape(lambda v, x, m=layer: m.apply(v, x, train=True), layer.init(jax.random.key(0), x), x)
+        assert ("returns its bias whatever its input is" in caplog.text) == said
 
 
 def test_class_weights_that_no_term_takes_are_refused_before_the_data_are_read() -> None:
