@@ -54,7 +54,7 @@ class ClassesFile(NamedTuple):
         remedy = "" if self.ignore_color is not None else ' Give a colour that is to be ignored as "ignore_colour".'
         if len(known) < len(given):
             remedy = " A colour that it gives to two classes stands for neither of them."
-        return Palette(tuple(known), tuple(known.values()), str(self.path), remedy) if known else None
+        return Palette(tuple(known), tuple(known.values()), str(self.path), remedy) if given else None
 
 
 def read_classes_file(directory: Path) -> ClassesFile | None:

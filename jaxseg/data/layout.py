@@ -152,6 +152,8 @@ def _hint(split: str, layout: Layout, directory: Path) -> str:
         return f" Give --config.data.{split}_split={other}."
     inner = next(iter(layout.splits.values())).images.parent == directory / "images"
     names = ", ".join(layout.splits)
+    if not inner and len(layout.splits) == 1 and not is_split_name(names):
+        return f" If {directory / names} is the whole set, give --config.data.dir={directory / names}."
     return (
         " Sort the images and masks of this split into a folder of that name, or name the split with "
         f"data.{split}_split"

@@ -115,7 +115,7 @@ def decode_colors(path: str | Path, colors: np.ndarray, palette: Palette | None,
             f"data.palette, in the order of the classes (this file has {shown}): "
             "--config.data.palette='((r,g,b),(r,g,b),...)', or give each class its colour in classes.json."
         )
-    known = np.asarray(palette.colors, np.int32) @ _CODES
+    known = np.asarray(palette.colors or ((-1, -1, -1),), np.int32) @ _CODES  # without colours, none is equal
     order = np.argsort(known)
     found = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
     strange = np.unique(codes[known[found] != codes])

@@ -24,9 +24,9 @@ _CLASSES = re.compile(
 )
 _FOLD = re.compile(r"(k?-?folds?|cv|splits?|partitions?)[-_ ]?\d+", re.IGNORECASE)
 _KINDS = {
-    **dict.fromkeys(("train", "training", "trainval"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("train", "training", "trainval", "tr", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation", "vl"), "val"),
+    **dict.fromkeys(("test", "testing", "te", "tst"), "test"),
 }
 
 

@@ -155,8 +155,7 @@ def _are_outputs_of(image: Path, classes: Path, overlay: Path) -> bool:
             if colors is None or picture.mode != "RGB" or picture.size != indices.size:
                 return False
             labels, drawn = np.array(indices), np.array(picture).astype(int)
-        table = np.zeros((256, 3), np.uint8)
-        table[: len(colors) // 3] = np.reshape(colors, (-1, 3))
+        table = [*zip(colors[::3], colors[1::3], colors[2::3]), *[(0, 0, 0)] * (256 - len(colors) // 3)]
         laid = (pictures.overlay(read_image(image, channels), labels, table) for channels in (3, 1))
         return any(np.abs(each - drawn).max() <= 1 for each in laid)  # earlier versions rounded otherwise
     except (DataError, OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):

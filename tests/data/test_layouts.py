@@ -49,6 +49,14 @@ def test_archives_and_shards_are_named_with_what_to_do(tmp_path, name):
         FolderSource(file, "train")
 
 
+def test_a_folder_above_the_data_is_told_from_a_split(tmp_path):
+    add(tmp_path / "data", "", "abc")
+    with pytest.raises(
+        DataError, match=rf"If {tmp_path}/data is the whole set, give --config\.data\.dir={tmp_path}/data"
+    ):
+        FolderSource(tmp_path, "train")
+
+
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
 def test_splits_inside_images_are_those_around(tmp_path, inside, val):

@@ -73,6 +73,9 @@ def test_colours_of_any_indices_and_of_the_ignored_pixels(tmp_path):
     describe(tmp_path, red, green | {"colour": red["colour"]}, ignore_colour=[0, 0, 0])
     with pytest.raises(DataError, match="A colour that it gives to two classes stands for neither"):
         everything(tmp_path)
+    describe(tmp_path, red, green | {"colour": red["colour"]})  # so that no colour is left
+    with pytest.raises(DataError, match=r"colours that .*classes\.json lacks: .* stands for neither"):
+        everything(tmp_path)
 
 
 # Palettes

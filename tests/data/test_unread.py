@@ -36,6 +36,7 @@ def remarks(root, split="train", **options):
         ("city/train/a", "city/val/a"),
         ("train_001", "val_001"),
         ("train1/a", "dev_set/a", "x"),
+        ("te/a", "tr/a"),
     ],
 )
 def test_names_like_those_of_splits(tmp_path, names):
