@@ -23,7 +23,7 @@ import optax
 from lib.timing import share_gpu
 
 from jaxseg import losses, models
-from jaxseg.compiler import compiler_options
+from jaxseg.compiler import compiler_options, jit
 from jaxseg.state import init_state
 from jaxseg.step import make_train_step
 
@@ -157,7 +157,7 @@ def check_device() -> float:
     # The reference is XLA's CPU code as it comes, the other what is compiled for training.
     for device, options in ((host, {}), (jax.devices()[0], compiler_options())):
         with jax.default_device(device):
-            program = jax.jit(step, compiler_options=options)
+            program = jit(step, options)
             _, metrics = program(state, batch, jax.random.key(1))
             results.append({name: float(metrics[name]) for name in ("loss", "grad_norm")})
     cpu, device_ = results

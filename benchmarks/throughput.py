@@ -35,7 +35,7 @@ from lib.timing import (
 )
 
 from jaxseg import losses, models, parallel
-from jaxseg.compiler import compiler_options
+from jaxseg.compiler import compiler_options, jit
 from jaxseg.state import count_parameters, init_state
 from jaxseg.step import make_train_step
 
@@ -125,10 +125,7 @@ def measure(
     del fresh
     parameters = count_parameters(strategy.get_state(state).params)
     program, cold, warm = compile_twice(strategy.compile_train(train_step, remat=remat == "on"), state, placed, key)
-    infer = jax.jit(
-        lambda variables, image: whole.apply(variables, image, train=False)[0],
-        compiler_options=compiler_options(),
-    )
+    infer = jit(lambda variables, image: whole.apply(variables, image, train=False)[0], compiler_options())
     variables = jax.device_put(jax.device_get(strategy.get_state(state).variables))
     image = jnp.asarray(host["image"])
 

@@ -1,4 +1,7 @@
-"""Settings of the XLA compiler: its options on each backend, and the folder that keeps compiled programs."""
+"""Settings of the XLA compiler: its options on each backend, and the folder that keeps compiled programs.
+
+`jit` compiles a function with options, and lets `nn.ops` know while it is traced which forms of convolutions suit them.
+"""
 
 import contextlib
 import functools
@@ -8,22 +11,29 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxseg.arguments import expanded
+from jaxseg.backend import Forms, traced_for
 from jaxseg.errors import ConfigError, first_line
+
+# Compiles convolutions on CPUs into calls of oneDNN. jaxlib 0.10 takes the option without having the library. A program
+# with such calls cannot be stored: jaxlib 0.12 fails to serialise it, so that every process compiles it again.
+ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+
+# By default XLA compiles convolutions into calls of a library that is slower than XLA's own code. This value uses the
+# library for dot products and reductions only.
+_YNN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 # Options by backend that differ from XLA's defaults because they measured faster; `compile.options` changes them.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "cpu": {
-        # By default XLA compiles convolutions into calls of a library that is slower than XLA's own code. This value
-        # uses the library for dot products and reductions only.
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
-    },
+    "cpu": {**_YNN, ONEDNN: True},
     "gpu": {},
     "tpu": {},
 }
@@ -43,19 +53,26 @@ _CACHE_SECONDS = 0.1  # programs that compile in less time are not kept
 _logger = logging.getLogger("jaxseg")
 
 
-def compiler_options(changes: Mapping[str, Any] | None = None, *, remat: bool = False) -> dict[str, Any]:
+def compiler_options(
+    changes: Mapping[str, Any] | None = None, *, remat: bool = False, stored: bool = False
+) -> dict[str, Any]:
     """Returns the options for `jax.jit(..., compiler_options=)`: `OPTIONS` of this backend, updated with `changes`.
 
-    Entries of `OPTIONS` that this version of XLA does not know are left out.
+    Entries of `OPTIONS` that have no effect in this version of XLA are left out: those that it does not know, and
+    `ONEDNN` where jaxlib does not have the library.
 
     Args:
         changes: {name of an XLA option: value}; the value None means XLA's own default.
         remat: whether the options are for a step with rematerialised stages, see `step.make_train_step`.
+        stored: whether the program runs so briefly that it must be stored to be worth its compilation: without
+            `ONEDNN`, unless `changes` has it.
 
     Raises:
         ConfigError: if XLA refuses an option of `changes` or its value.
     """
     changes, usual = dict(changes or {}), _known_options() | (_remat_options() if remat else {})
+    if stored:
+        usual.pop(ONEDNN, None)
     options = {name: value for name, value in (usual | changes).items() if value is not None}
     try:
         if changes:
@@ -65,6 +82,62 @@ def compiler_options(changes: Mapping[str, Any] | None = None, *, remat: bool = 
             f"compile.options={changes}: XLA on {jax.default_backend()} refuses it: {first_line(error)}."
         ) from error
     return options
+
+
+def jit(function: Callable[..., Any], options: Mapping[str, Any], **arguments: Any) -> Any:
+    """Returns `jax.jit(function, compiler_options=options, **arguments)`, with the forms that suit these options.
+
+    Args:
+        function: as of `jax.jit`; whatever of `jaxseg.nn` it calls takes its convolutions in the form that is fastest
+            under the options.
+        options: the result of `compiler_options`.
+        arguments: further arguments of `jax.jit`.
+    """
+    forms = forms_for(options)
+
+    @functools.wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        with traced_for(forms):
+            return function(*args, **kwargs)
+
+    return jax.jit(traced, compiler_options=dict(options), **arguments)
+
+
+def forms_for(options: Mapping[str, Any]) -> Forms:
+    """Returns the forms of convolutions that suit a program with these options, see `backend`.
+
+    jaxlib without oneDNN (0.10) keeps the forms, and so the numbers, that it always had.
+    """
+    if calls_onednn(options):
+        return "onednn"
+    return "strips" if _has_onednn() else "usual"
+
+
+def calls_onednn(options: Mapping[str, Any]) -> bool:
+    """Returns whether a program compiled with these options (and those in XLA_FLAGS) calls oneDNN's convolutions.
+
+    It compiles a tiny convolution, which takes about 25 ms, once for each set of options in a process.
+    """
+    return jax.default_backend() == "cpu" and _calls_onednn(tuple(sorted(options.items())))
+
+
+@functools.cache
+def _has_onednn() -> bool:
+    """Whether jaxlib has oneDNN, whatever XLA_FLAGS says."""
+    with contextlib.suppress(Exception):  # this version does not know the option
+        return calls_onednn({ONEDNN: True, **_YNN})
+    return False
+
+
+@functools.cache
+def _calls_onednn(options: tuple[tuple[str, Any], ...]) -> bool:
+    image, kernel = jax.ShapeDtypeStruct((1, 4, 4, 8), jnp.float32), jax.ShapeDtypeStruct((3, 3, 8, 8), jnp.float32)
+
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    program = jax.jit(convolve, compiler_options=dict(options)).lower(image, kernel).compile()
+    return "__onednn$convolution" in (program.as_text() or "")
 
 
 @functools.cache
@@ -79,7 +152,10 @@ def options_for_once() -> dict[str, Any]:
 
 @functools.cache
 def _known_options() -> dict[str, Any]:
-    return _known(OPTIONS)
+    known = _known(OPTIONS)
+    if ONEDNN in known and not calls_onednn(known):
+        del known[ONEDNN]
+    return known
 
 
 def _known(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -133,6 +209,8 @@ def keep_programs(folder: str = "") -> Path | None:
     except OSError as error:
         _logger.warning("compiled programs are not kept: %s: %s.", path, error.strerror or error)
         return None
+    # Said for each program that calls oneDNN; `ONEDNN` says why it is not stored.
+    warnings.filterwarnings("ignore", r"Error writing persistent compilation cache entry.*bad_alloc", UserWarning)
     jax.config.update(_CACHE_FOLDER, str(path))
     jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_SECONDS)

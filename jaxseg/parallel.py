@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxseg.arguments import StrategyName, check_value
-from jaxseg.compiler import compiler_options
+from jaxseg.compiler import compiler_options, jit
 from jaxseg.errors import ConfigError
 from jaxseg.types import Key, PyTree
 
@@ -85,20 +85,20 @@ class JitStrategy:
         return NamedSharding(self.mesh, PartitionSpec("data"))
 
     def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
-        return jax.jit(
+        return jit(
             step,
+            compiler_options(self.changes, remat=remat),
             donate_argnums=0,
             in_shardings=(self.replicated, self.sharded, self.replicated),
             out_shardings=self.replicated,
-            compiler_options=compiler_options(self.changes, remat=remat),
         )
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(
+        return jit(
             step,
+            compiler_options(self.changes),
             in_shardings=(self.replicated, self.sharded),
             out_shardings=self.replicated,
-            compiler_options=compiler_options(self.changes),
         )
 
     def put_state(self, state: PyTree) -> PyTree:

@@ -1,9 +1,11 @@
 """Compiler options by backend and by configuration, and the cache of compiled programs on disk."""
 
+import functools
 import json
 import os
 import pwd
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ import pytest
 from jax._src import compilation_cache
 
 from jaxseg import compiler, parallel
+from jaxseg.backend import convolution_forms
 from jaxseg.config import default_config, update, validate
 from jaxseg.errors import ConfigError
 from jaxseg.run.provenance import read_starts, run_record
@@ -36,8 +39,54 @@ def no_cache(monkeypatch):
     compilation_cache.reset_cache()
 
 
+@functools.cache
+def usual() -> dict[str, Any]:
+    """The options of a CPU; that of oneDNN only where this jaxlib turns a convolution into a call of it."""
+    options = dict(compiler.OPTIONS["cpu"])
+    images, kernel = jnp.zeros((2, 9, 9, 16)), jnp.zeros((3, 3, 16, 16))
+    convolve = functools.partial(jax.lax.conv, window_strides=(1, 1), padding="SAME")
+    text = jax.jit(convolve, compiler_options=options).lower(images.swapaxes(1, 3), kernel.T).compile().as_text()
+    if "__onednn" not in text:
+        del options[compiler.ONEDNN]
+    return options
+
+
 def test_options_are_those_of_the_backend():
-    assert compiler.compiler_options() == compiler.OPTIONS["cpu"]
+    assert compiler.compiler_options() == usual()
+    assert compiler.calls_onednn(usual()) == (compiler.ONEDNN in usual())
+    assert not compiler.calls_onednn({})
+    assert compiler.ONEDNN not in compiler.compiler_options(stored=True)
+    assert compiler.ONEDNN in compiler.compiler_options({compiler.ONEDNN: True}, stored=True)
+
+
+def test_onednn_comes_with_jax_0_12():
+    version = tuple(int(part) for part in jax.__version__.split(".")[:2])
+    if version in ((0, 10), (0, 12)):
+        assert compiler.calls_onednn(compiler.compiler_options()) == (version == (0, 12))
+
+
+def test_a_flag_of_the_user_decides_about_onednn(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", f"--{compiler.ONEDNN}=false")
+    assert compiler.ONEDNN not in compiler._known(compiler.OPTIONS)
+    assert compiler.ONEDNN not in compiler.compiler_options({compiler.ONEDNN: None})
+
+
+@pytest.mark.parametrize(
+    ("called", "installed", "forms"),
+    [(False, False, "usual"), (False, True, "strips"), (True, True, "onednn")],
+)
+def test_a_function_is_traced_for_its_options(monkeypatch, called, installed, forms):
+    monkeypatch.setattr(compiler, "calls_onednn", lambda options: called)
+    monkeypatch.setattr(compiler, "_has_onednn", lambda: installed)
+    traced = []
+
+    def double(x, *, times):
+        traced.append(convolution_forms())
+        return times * x
+
+    assert compiler.jit(double, {}, static_argnames="times")(3.0, times=2) == 6.0
+    assert traced == [forms]
+    assert convolution_forms() == "usual"
 
 
 def test_a_program_that_runs_once_has_the_same_bits(monkeypatch):
@@ -63,18 +112,17 @@ def test_what_xla_flags_sets_has_precedence(monkeypatch):
 
 
 def test_changes_replace_add_and_drop_options():
-    (name,) = compiler.OPTIONS["cpu"]
-    assert compiler.compiler_options({name: None}) == {}
-    changed = compiler.compiler_options({name: "LIBRARY_FUSION_TYPE_REDUCE", "xla_cpu_enable_fast_min_max": True})
-    assert changed == {name: "LIBRARY_FUSION_TYPE_REDUCE", "xla_cpu_enable_fast_min_max": True}
+    name = "xla_cpu_experimental_ynn_fusion_type"
+    assert compiler.compiler_options({name: None, compiler.ONEDNN: None}) == {}
+    given = {name: "LIBRARY_FUSION_TYPE_REDUCE", "xla_cpu_enable_fast_min_max": True}
+    assert compiler.compiler_options(given) == usual() | given
 
 
 def test_an_option_unknown_to_this_version_is_left_out(monkeypatch):
-    (name,) = compiler.OPTIONS["cpu"]
     monkeypatch.setitem(compiler.OPTIONS, "cpu", compiler.OPTIONS["cpu"] | {"xla_of_the_future": 1})
     compiler._known_options.cache_clear()
     try:
-        assert list(compiler.compiler_options()) == [name]
+        assert compiler.compiler_options() == usual()
     finally:
         compiler._known_options.cache_clear()
 
@@ -90,13 +138,14 @@ def test_the_strategy_compiles_with_its_options(monkeypatch):
     strategy = parallel.make_strategy("jit", {}, options={"xla_cpu_enable_fast_min_max": True})
     given = [compiler.compiler_options(remat=True)]
     monkeypatch.setattr(compiler, "_try", lambda options: None)
+    monkeypatch.setattr(compiler, "calls_onednn", lambda options: False)
     monkeypatch.setattr(jax, "jit", lambda function, *, compiler_options, **_: given.append(compiler_options))
     strategy.compile_train(None)
     strategy.compile_train(None, remat=True)
     strategy.compile_eval(None)
-    changed = compiler.OPTIONS["cpu"] | {"xla_cpu_enable_fast_min_max": True}
+    changed = usual() | {"xla_cpu_enable_fast_min_max": True}
     assert given[1:] == [changed, given[0] | changed, changed]
-    assert given[0] == compiler.OPTIONS["cpu"] | compiler._REMAT["cpu"]
+    assert given[0] == usual() | compiler._REMAT["cpu"]
 
 
 def test_pmap_says_that_remat_saves_nothing(caplog):
@@ -117,8 +166,10 @@ def test_the_record_of_a_run_holds_its_options(tmp_path, strategy):
         update(config, compile__options={"xla_cpu_enable_fast_min_max": True})
     validate(config)
     run_record(prepare_workdir(tmp_path, config), config)
-    expected = {**compiler.OPTIONS["cpu"], "xla_cpu_enable_fast_min_max": True} if strategy == "jit" else {}
-    assert read_starts(tmp_path)[-1]["compiler_options"] == expected
+    expected = {**usual(), "xla_cpu_enable_fast_min_max": True} if strategy == "jit" else {}
+    start = read_starts(tmp_path)[-1]
+    assert start["compiler_options"] == expected
+    assert start["convolutions"] == (compiler.forms_for(expected) if expected else "usual")
 
 
 def test_a_setting_of_the_users_own_is_kept(tmp_path, no_cache):

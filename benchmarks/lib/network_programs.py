@@ -15,7 +15,7 @@ from lib.networks import Network
 from lib.timing import peak_bytes, wait
 
 from jaxseg import losses, parallel
-from jaxseg.compiler import compiler_options
+from jaxseg.compiler import compiler_options, jit
 from jaxseg.state import count_parameters, init_state
 from jaxseg.step import make_train_step
 
@@ -50,10 +50,7 @@ def jaxseg_programs(network: Network, image: np.ndarray, label: np.ndarray, dtyp
     batch, x = strategy.put_batch({"image": image, "label": label}), jnp.asarray(image)
     variables = jax.device_put(jax.device_get(state.variables))
     step, step_seconds = compiled(strategy.compile_train(make_train_step(model, tx, loss)), state, batch, key)
-    forward = jax.jit(
-        lambda variables, image: model.apply(variables, image, train=False)[0],
-        compiler_options=compiler_options(),
-    )
+    forward = jit(lambda variables, image: model.apply(variables, image, train=False)[0], compiler_options())
     forward, forward_seconds = compiled(forward, variables, x)
 
     def train() -> Any:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxseg.compiler import compiler_options
+from jaxseg.compiler import compiler_options, forms_for, jit
 from jaxseg.files import write_text
 from jaxseg.run.revision import git_state
 
@@ -190,7 +190,7 @@ def wait(result: Any) -> None:
 def compile_jit(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, float]:
     """Compiles `function` for the shapes of `args` as the library does; returns (the program, seconds)."""
     begin = time.perf_counter()
-    program = jax.jit(function, compiler_options=compiler_options(), **options).lower(*args).compile()
+    program = jit(function, compiler_options(), **options).lower(*args).compile()
     return program, time.perf_counter() - begin
 
 
@@ -269,6 +269,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions,
         "compiler_options": compiler_options(),
+        "convolutions": forms_for(compiler_options()),
         **{name.lower(): os.environ[name] if name in os.environ else "" for name in VARIABLES},
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxseg import losses
 from jaxseg.build import Parts
-from jaxseg.compiler import compiler_options
+from jaxseg.compiler import compiler_options, jit
 from jaxseg.data.transforms import fill_up, resize_image
 from jaxseg.errors import OutOfMemoryError, is_out_of_memory
 from jaxseg.metrics import predict_classes
@@ -54,7 +54,7 @@ def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
     def network(variables: PyTree, image: Any) -> jax.Array:
         return model.apply(variables, prepare(image), train=False)[0]
 
-    network = jax.jit(network, compiler_options=compiler_options(config.compile.options))
+    network = jit(network, compiler_options(config.compile.options, stored=True))
     native = jax.jit(resize_to_sizes, static_argnums=2)
     likeliest = jax.jit(predict_classes)
     share = jax.jit(functools.partial(losses.probabilities, one_vs_rest=parts.loss.one_vs_rest))

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from jaxseg import config as config_lib
-from jaxseg.compiler import compiler_options, cpu_name
+from jaxseg.compiler import compiler_options, cpu_name, forms_for
 from jaxseg.config import ConfigDict
 from jaxseg.run.revision import git_state
 from jaxseg.run.workdir import write_or_refuse
@@ -98,6 +98,8 @@ def _write_starts(path: str | Path, starts: list[dict[str, Any]]) -> None:
 
 def _describe_start(config: ConfigDict, step: int, command: str) -> dict[str, Any]:
     device = jax.devices()[0]
+    by_jit = config.strategy == "jit"
+    options = compiler_options(config.compile.options, remat=config.remat) if by_jit else {}
     return {
         "time": _now(),
         "step": step,
@@ -112,10 +114,9 @@ def _describe_start(config: ConfigDict, step: int, command: str) -> dict[str, An
             "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "cpu": cpu_name(),
         },
-        # The options of the training step.
-        "compiler_options": compiler_options(config.compile.options, remat=config.remat)
-        if config.strategy == "jit"
-        else {},
+        # Of the training step. The forms of its convolutions sum in different orders.
+        "compiler_options": options,
+        "convolutions": forms_for(options) if by_jit else "usual",
         "python": platform.python_version(),
         "packages": package_versions(),
         "environment": {name: os.environ[name] for name in sorted(os.environ) if _NUMERIC.fullmatch(name)},

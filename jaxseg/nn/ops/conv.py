@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.backend import convolution_forms
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
+from jaxseg.nn.ops.conv_strips import Geometry, conv2d_strips
 from jaxseg.nn.ops.depthwise import depthwise_conv2d
 
 
@@ -22,6 +24,8 @@ def conv2d(
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups == x.shape[-1] == kernel.shape[-1] > 1:
         return depthwise_conv2d(x, kernel, stride, dilation, padding)
+    if convolution_forms() != "usual":
+        return conv2d_strips(x, kernel, Geometry(kernel.shape[0], stride, dilation, groups, padding))
     if stride == groups == 1:
         return conv2d_stride1(x, kernel, dilation, padding)
     return lax.conv_general_dilated(
@@ -52,6 +56,9 @@ def conv_transpose2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Arr
     taps = taps[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5).reshape(side, side, c, stride * stride * o)
     if side == 1:
         return depth_to_space(conv2d(x, taps), stride)
+    if convolution_forms() != "usual":
+        pads = (side - 1 - before, before)
+        return depth_to_space(conv2d(jnp.pad(x, ((0, 0), pads, pads, (0, 0))), taps), stride)
     y = lax.conv_general_dilated(
         x, taps, (1, 1), [(side - 1 - before, before)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )

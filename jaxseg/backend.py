@@ -1,0 +1,37 @@
+"""Says, while a program is traced, how it will be compiled: `nn.ops` chooses the forms of its convolutions by it.
+
+A function of `nn.ops` cannot see the compiler options of the program that it becomes part of. `compiler.jit`, which
+gives the options, traces the program inside `traced_for`. Any form gives the right numbers under any options; only the
+time depends on the choice.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+# "usual": the forms for any device, with those of `nn.ops.conv_stride1` on a CPU. "strips": those of
+# `nn.ops.conv_strips`, measured on CPUs with jax 0.12. "onednn": the same, and XLA calls oneDNN where that is faster.
+Forms: TypeAlias = Literal["usual", "strips", "onednn"]
+
+
+class _Tracing(threading.local):
+    forms: Forms = "usual"
+
+
+_tracing = _Tracing()
+
+
+def convolution_forms() -> Forms:
+    """Returns the forms that the convolutions of the program that is being traced are to take; "usual" by default."""
+    return _tracing.forms
+
+
+@contextlib.contextmanager
+def traced_for(forms: Forms) -> Iterator[None]:
+    """Sets what `convolution_forms` returns inside the `with` block, in this thread."""
+    before, _tracing.forms = _tracing.forms, forms
+    try:
+        yield
+    finally:
+        _tracing.forms = before
