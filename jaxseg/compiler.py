@@ -192,6 +192,8 @@ def keep_programs(folder: str = "") -> Path | None:
         The folder in use; None if there is no cache. It is a subfolder of `folder` for this backend, and on CPUs for
         this model of processor, since compiled programs may use instructions that other processors do not have.
     """
+    # JAX says it for each program that calls oneDNN; `ONEDNN` says why it is not stored.
+    warnings.filterwarnings("ignore", r"Error writing persistent compilation cache entry.*bad_alloc", UserWarning)
     chosen = getattr(jax.config, _CACHE_FOLDER)
     if chosen is not None:
         return Path(chosen)
@@ -209,8 +211,6 @@ def keep_programs(folder: str = "") -> Path | None:
     except OSError as error:
         _logger.warning("compiled programs are not kept: %s: %s.", path, error.strerror or error)
         return None
-    # Said for each program that calls oneDNN; `ONEDNN` says why it is not stored.
-    warnings.filterwarnings("ignore", r"Error writing persistent compilation cache entry.*bad_alloc", UserWarning)
     jax.config.update(_CACHE_FOLDER, str(path))
     jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_SECONDS)
