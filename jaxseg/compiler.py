@@ -108,9 +108,9 @@ def forms_for(options: Mapping[str, Any]) -> Forms:
 
     jaxlib without oneDNN (0.10) keeps the forms, and so the numbers, that it always had.
     """
-    if calls_onednn(options):
-        return "onednn"
-    return "strips" if _has_onednn() else "usual"
+    if not _has_onednn():
+        return "usual"
+    return "onednn" if calls_onednn(options) else "strips"
 
 
 def calls_onednn(options: Mapping[str, Any]) -> bool:
@@ -152,10 +152,7 @@ def options_for_once() -> dict[str, Any]:
 
 @functools.cache
 def _known_options() -> dict[str, Any]:
-    known = _known(OPTIONS)
-    if ONEDNN in known and not calls_onednn(known):
-        del known[ONEDNN]
-    return known
+    return _known(OPTIONS)
 
 
 def _known(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -165,10 +162,11 @@ def _known(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     given = os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else ""
     flags = {flag.partition("=")[0].lstrip("-") for flag in given.split()}
     for name, value in options[backend].items() if backend in options else ():
-        if name in flags:
+        if name in flags or (name == ONEDNN and not _has_onednn()):
             continue
         with contextlib.suppress(Exception):  # this version does not know the option
-            _try({name: value})
+            if name != ONEDNN:
+                _try({name: value})
             known[name] = value
     return known
 

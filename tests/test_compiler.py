@@ -133,7 +133,7 @@ def test_the_strategy_compiles_with_its_options(monkeypatch):
     strategy = parallel.make_strategy("jit", {}, options={"xla_cpu_enable_fast_min_max": True})
     given = [compiler.compiler_options(remat=True)]
     monkeypatch.setattr(compiler, "_try", lambda options: None)
-    monkeypatch.setattr(compiler, "calls_onednn", lambda options: False)
+    monkeypatch.setattr(compiler, "forms_for", lambda options: "usual")
     monkeypatch.setattr(jax, "jit", lambda function, *, compiler_options, **_: given.append(compiler_options))
     strategy.compile_train(None)
     strategy.compile_train(None, remat=True)
