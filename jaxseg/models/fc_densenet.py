@@ -70,7 +70,9 @@ class DenseBlock(nn.Module):
         new = []
         for i in range(self.num_layers):
             new.append(DenseLayer(self.growth, 3, self.dropout, self.common, name=f"layer{i + 1}")(x, train=train))
-            x = jnp.concatenate([x, new[-1]], axis=-1)
+            # All later layers read these features. Without the barrier XLA fuses the sum of their gradients into each of
+            # its readers, and repeats it there.
+            x = jax.lax.optimization_barrier(jnp.concatenate([x, new[-1]], axis=-1))
         return x, jnp.concatenate(new, axis=-1)
 
 
