@@ -31,16 +31,17 @@ ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 # library for dot products and reductions only.
 _YNN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
+# By default XLA on CPUs (jaxlib 0.10) removes optimisation barriers before it fuses operations. It then merges the two
+# computations of a rematerialised stage, and repeats operations that a barrier is to keep in one place.
+_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
 # Options by backend that differ from XLA's defaults because they measured faster; `compile.options` changes them.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "cpu": {**_YNN, ONEDNN: True},
+    "cpu": {**_YNN, **_BARRIERS, ONEDNN: True},
     "gpu": {},
     "tpu": {},
 }
 
-# Without this option, XLA on CPUs removes the barriers of `jax.checkpoint` and then merges the two computations of a
-# stage: a step with rematerialised stages measured as much memory as one without.
-_REMAT: dict[str, dict[str, Any]] = {"cpu": {"xla_disable_hlo_passes": "cse_barrier_expander"}}
 # Shorter compilation with the same bits, for a program that runs once, such as the initialisation.
 _ONCE: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 1}}
 
@@ -53,9 +54,7 @@ _CACHE_SECONDS = 0.1  # programs that compile in less time are not kept
 _logger = logging.getLogger("jaxseg")
 
 
-def compiler_options(
-    changes: Mapping[str, Any] | None = None, *, remat: bool = False, stored: bool = False
-) -> dict[str, Any]:
+def compiler_options(changes: Mapping[str, Any] | None = None, *, stored: bool = False) -> dict[str, Any]:
     """Returns the options for `jax.jit(..., compiler_options=)`: `OPTIONS` of this backend, updated with `changes`.
 
     Entries of `OPTIONS` that have no effect in this version of XLA are left out: those that it does not know, and
@@ -63,14 +62,13 @@ def compiler_options(
 
     Args:
         changes: {name of an XLA option: value}; the value None means XLA's own default.
-        remat: whether the options are for a step with rematerialised stages, see `step.make_train_step`.
         stored: whether the program runs so briefly that it must be stored to be worth its compilation: without
             `ONEDNN`, unless `changes` has it.
 
     Raises:
         ConfigError: if XLA refuses an option of `changes` or its value.
     """
-    changes, usual = dict(changes or {}), _known_options() | (_remat_options() if remat else {})
+    changes, usual = dict(changes or {}), dict(_known_options())
     if stored:
         usual.pop(ONEDNN, None)
     options = {name: value for name, value in (usual | changes).items() if value is not None}
@@ -138,11 +136,6 @@ def _calls_onednn(options: tuple[tuple[str, Any], ...]) -> bool:
 
     program = jax.jit(convolve, compiler_options=dict(options)).lower(image, kernel).compile()
     return "__onednn$convolution" in (program.as_text() or "")
-
-
-@functools.cache
-def _remat_options() -> dict[str, Any]:
-    return _known(_REMAT)
 
 
 def options_for_once() -> dict[str, Any]:

@@ -87,7 +87,7 @@ class JitStrategy:
     def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
         return jit(
             step,
-            compiler_options(self.changes, remat=remat),
+            compiler_options(self.changes),
             donate_argnums=0,
             in_shardings=(self.replicated, self.sharded, self.replicated),
             out_shardings=self.replicated,

@@ -70,8 +70,8 @@ class DenseBlock(nn.Module):
         new = []
         for i in range(self.num_layers):
             new.append(DenseLayer(self.growth, 3, self.dropout, self.common, name=f"layer{i + 1}")(x, train=train))
-            # All later layers read these features. Without the barrier XLA fuses the sum of their gradients into each of
-            # its readers, and repeats it there.
+            # All later layers read these features. Without the barrier XLA repeats the sum of their gradients in each
+            # operation that reads it, which makes compilation and training slower.
             x = jax.lax.optimization_barrier(jnp.concatenate([x, new[-1]], axis=-1))
         return x, jnp.concatenate(new, axis=-1)
 

@@ -1,5 +1,7 @@
 """FC-DenseNet against its paper: Tables 1 and 2, and the same function written out in torch."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from helpers.papers import compare, conv, count
 from helpers.variables import shapes
 
 from jaxseg import models
+from jaxseg.compiler import compiler_options
 from jaxseg.models.fc_densenet import NETWORKS
 
 # Table 2: channels after each block of FC-DenseNet103. (The table has 578 for the third block up, where 160 + 304 + 112
@@ -95,6 +98,26 @@ def test_is_its_tables():
         return t.conv(x, "head")
 
     compare(models.build("fc_densenet", num_classes=2, layers=[2, 1, 3, 2, 2], growth=3, stem=4), network)
+
+
+def largest_fusion(layers: int) -> int:
+    """The operations of the largest fusion in the gradient of a network with a block of so many layers."""
+    model = models.build("fc_densenet", num_classes=2, layers=[layers, 1, 1], growth=2, stem=2, dropout=0.0)
+    image = jax.ShapeDtypeStruct((1, 4, 4, 3), jnp.float32)
+    variables = shapes(model, image.shape)[0]
+
+    def total(params, stats, image):
+        variables = {"params": params, "batch_stats": stats}
+        return model.apply(variables, image, train=True, mutable=["batch_stats"])[0][0].sum()
+
+    program = jax.jit(jax.grad(total), compiler_options=compiler_options())
+    text = program.lower(variables["params"], variables["batch_stats"], image).compile().as_text()
+    return max(body.count(" = ") for body in re.findall(r"^%?fused_computation.*?^}", text, re.DOTALL | re.MULTILINE))
+
+
+def test_the_sums_of_gradients_are_made_once():
+    """XLA would repeat the sum over all later layers in each layer of a block: fusions as large as the block."""
+    assert largest_fusion(layers=5) <= largest_fusion(layers=3)
 
 
 @pytest.mark.slow
