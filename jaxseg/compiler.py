@@ -24,7 +24,8 @@ from jaxseg.backend import Forms, traced_for
 from jaxseg.errors import ConfigError, first_line
 
 # Compiles convolutions on CPUs into calls of oneDNN. jaxlib 0.10 takes the option without having the library. A program
-# with such calls cannot be stored: jaxlib 0.12 fails to serialise it, so that every process compiles it again.
+# with such calls cannot be stored: jaxlib 0.12 fails to serialise it, so that every process compiles it again. For that
+# reason it is not among `OPTIONS`; a long run may set it in `compile.options`.
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"
 
 # By default XLA compiles convolutions into calls of a library that is slower than XLA's own code. This value uses the
@@ -37,7 +38,7 @@ _BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 # Options by backend that differ from XLA's defaults because they measured faster; `compile.options` changes them.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "cpu": {**_YNN, **_BARRIERS, ONEDNN: True},
+    "cpu": {**_YNN, **_BARRIERS},
     "gpu": {},
     "tpu": {},
 }
@@ -54,24 +55,19 @@ _CACHE_SECONDS = 0.1  # programs that compile in less time are not kept
 _logger = logging.getLogger("jaxseg")
 
 
-def compiler_options(changes: Mapping[str, Any] | None = None, *, stored: bool = False) -> dict[str, Any]:
+def compiler_options(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Returns the options for `jax.jit(..., compiler_options=)`: `OPTIONS` of this backend, updated with `changes`.
 
-    Entries of `OPTIONS` that have no effect in this version of XLA are left out: those that it does not know, and
-    `ONEDNN` where jaxlib does not have the library.
+    Entries of `OPTIONS` that this version of XLA does not know are left out.
 
     Args:
         changes: {name of an XLA option: value}; the value None means XLA's own default.
-        stored: whether the program runs so briefly that it must be stored to be worth its compilation: without
-            `ONEDNN`, unless `changes` has it.
 
     Raises:
         ConfigError: if XLA refuses an option of `changes` or its value.
     """
-    changes, usual = dict(changes or {}), dict(_known_options())
-    if stored:
-        usual.pop(ONEDNN, None)
-    options = {name: value for name, value in (usual | changes).items() if value is not None}
+    changes = dict(changes or {})
+    options = {name: value for name, value in (_known_options() | changes).items() if value is not None}
     try:
         if changes:
             _try(options)
@@ -155,11 +151,10 @@ def _known(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     given = os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else ""
     flags = {flag.partition("=")[0].lstrip("-") for flag in given.split()}
     for name, value in options[backend].items() if backend in options else ():
-        if name in flags or (name == ONEDNN and not _has_onednn()):
+        if name in flags:
             continue
         with contextlib.suppress(Exception):  # this version does not know the option
-            if name != ONEDNN:
-                _try({name: value})
+            _try({name: value})
             known[name] = value
     return known
 

@@ -4,7 +4,6 @@ import json
 import os
 import pwd
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,31 +37,20 @@ def no_cache(monkeypatch):
     compilation_cache.reset_cache()
 
 
-def usual() -> dict[str, Any]:
-    """The options of a CPU where XLA_FLAGS decides about oneDNN, as in the tests."""
-    return {name: value for name, value in compiler.OPTIONS["cpu"].items() if name != compiler.ONEDNN}
-
-
 def test_options_are_those_of_the_backend():
-    assert compiler.compiler_options() == usual()
-    assert not compiler.calls_onednn(usual())
+    assert compiler.compiler_options() == compiler.OPTIONS["cpu"]
+    assert not compiler.calls_onednn(compiler.OPTIONS["cpu"])
 
 
-def test_onednn_comes_with_jax_0_12(monkeypatch):
-    has = compiler.calls_onednn(compiler.OPTIONS["cpu"])
+def test_onednn_comes_with_jax_0_12_for_those_who_ask():
+    asked = compiler.compiler_options({compiler.ONEDNN: True})
+    assert asked == compiler.OPTIONS["cpu"] | {compiler.ONEDNN: True}
+    has = compiler.calls_onednn(asked)
     version = tuple(int(part) for part in jax.__version__.split(".")[:2])
     if version in ((0, 10), (0, 12)):
         assert has == (version == (0, 12))
-    assert compiler.forms_for(usual()) == ("strips" if has else "usual")
-    monkeypatch.setenv("XLA_FLAGS", "")
-    compiler._known_options.cache_clear()
-    try:
-        assert compiler.compiler_options() == (compiler.OPTIONS["cpu"] if has else usual())
-        assert compiler.compiler_options(stored=True) == compiler.compiler_options({compiler.ONEDNN: None}) == usual()
-    finally:
-        monkeypatch.undo()
-        compiler._known_options.cache_clear()
-    assert compiler.compiler_options({compiler.ONEDNN: True}, stored=True) == compiler.OPTIONS["cpu"]
+    assert compiler.forms_for(compiler.OPTIONS["cpu"]) == ("strips" if has else "usual")
+    assert compiler.forms_for(asked) == ("onednn" if has else "usual")
 
 
 @pytest.mark.parametrize(
@@ -109,11 +97,11 @@ def test_changes_replace_add_and_drop_options():
     name = "xla_cpu_experimental_ynn_fusion_type"
     assert compiler.compiler_options({each: None for each in compiler.OPTIONS["cpu"]}) == {}
     given = {name: "LIBRARY_FUSION_TYPE_REDUCE", "xla_cpu_enable_fast_min_max": True}
-    assert compiler.compiler_options(given) == usual() | given
+    assert compiler.compiler_options(given) == compiler.OPTIONS["cpu"] | given
 
 
 def test_an_option_unknown_to_this_version_is_left_out(monkeypatch):
-    known = usual()
+    known = compiler.OPTIONS["cpu"]
     monkeypatch.setitem(compiler.OPTIONS, "cpu", compiler.OPTIONS["cpu"] | {"xla_of_the_future": 1})
     compiler._known_options.cache_clear()
     try:
@@ -137,7 +125,7 @@ def test_the_strategy_compiles_with_its_options(monkeypatch):
     monkeypatch.setattr(jax, "jit", lambda function, *, compiler_options, **_: given.append(compiler_options))
     strategy.compile_train(None)
     strategy.compile_eval(None)
-    assert given == [usual() | {"xla_cpu_enable_fast_min_max": True}] * 2
+    assert given == [compiler.OPTIONS["cpu"] | {"xla_cpu_enable_fast_min_max": True}] * 2
 
 
 def test_pmap_says_that_remat_saves_nothing(caplog):
@@ -158,7 +146,7 @@ def test_the_record_of_a_run_holds_its_options(tmp_path, strategy):
         update(config, compile__options={"xla_cpu_enable_fast_min_max": True})
     validate(config)
     run_record(prepare_workdir(tmp_path, config), config)
-    expected = {**usual(), "xla_cpu_enable_fast_min_max": True} if strategy == "jit" else {}
+    expected = {**compiler.OPTIONS["cpu"], "xla_cpu_enable_fast_min_max": True} if strategy == "jit" else {}
     start = read_starts(tmp_path)[-1]
     assert start["compiler_options"] == expected
     assert start["convolutions"] == (compiler.forms_for(expected) if expected else "usual")

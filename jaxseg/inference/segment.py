@@ -54,7 +54,7 @@ def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
     def network(variables: PyTree, image: Any) -> jax.Array:
         return model.apply(variables, prepare(image), train=False)[0]
 
-    network = jit(network, compiler_options(config.compile.options, stored=True))
+    network = jit(network, compiler_options(config.compile.options))
     native = jax.jit(resize_to_sizes, static_argnums=2)
     likeliest = jax.jit(predict_classes)
     share = jax.jit(functools.partial(losses.probabilities, one_vs_rest=parts.loss.one_vs_rest))

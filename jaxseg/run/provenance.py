@@ -99,7 +99,7 @@ def _write_starts(path: str | Path, starts: list[dict[str, Any]]) -> None:
 def _describe_start(config: ConfigDict, step: int, command: str) -> dict[str, Any]:
     device = jax.devices()[0]
     by_jit = config.strategy == "jit"
-    options = compiler_options(config.compile.options, remat=config.remat) if by_jit else {}
+    options = compiler_options(config.compile.options) if by_jit else {}
     return {
         "time": _now(),
         "step": step,

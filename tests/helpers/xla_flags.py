@@ -9,7 +9,6 @@ QUICK = {
     "xla_llvm_disable_expensive_passes": "true",
     "xla_cpu_use_fusion_emitters": "false",
     "xla_cpu_parallel_codegen_split_count": "1",  # the tests themselves run on all cores
-    "xla_cpu_experimental_onednn_custom_call": "false",  # a program with such calls cannot be stored for the next test
 }
 # Flag -> the version of jaxlib that no longer has it.
 REMOVED = {"xla_cpu_use_fusion_emitters": (0, 11)}
