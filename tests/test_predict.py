@@ -261,6 +261,22 @@ def test_a_strange_pair_is_not_taken_for_outputs_of_an_earlier_version(workdirs,
     assert {file: file.read_bytes() for file in out.iterdir()} == before
 
 
+@pytest.mark.parametrize("values", [(0, 1), (0, 255), (7, 3)])
+def test_outputs_of_an_earlier_version_are_recognised_by_their_image(tmp_path, values):
+    image, out, colors = picture(8, 9), tmp_path / "out", np.array([(0, 0, 0), (200, 10, 20)], np.uint8)
+    path, classes = save(tmp_path / "a.png", image), picture(8, 9, 1, seed=1)[..., 0] % 2
+    save(out / "a-overlay.png", pictures.overlay(image, classes, colors))
+    palette = np.zeros((max(values) + 1, 3), np.uint8)
+    palette[list(values)] = colors
+    labels = Image.fromarray(np.array(values, np.uint8)[classes], "P")
+    labels.putpalette(palette.tobytes())
+    labels.save(out / "a.png")
+    assert name_outputs([path], out) == {path: "a"}
+    save(out / "a-overlay.png", pictures.overlay(image, 1 - classes, colors))
+    with pytest.raises(ConfigError, match="would replace a file that prediction did not write"):
+        name_outputs([path], out)
+
+
 def test_outputs_of_the_command(workdirs, tmp_path, capsys):
     paths = [save(tmp_path / "in" / f"{h}x{w}.png", picture(h, w)) for h, w in ((33, 47), (1, 1), (64, 20))]
     out = tmp_path / "new" / "preds"

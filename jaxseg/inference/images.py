@@ -155,7 +155,9 @@ def _are_outputs_of(image: Path, classes: Path, overlay: Path) -> bool:
             if colors is None or picture.mode != "RGB" or picture.size != indices.size:
                 return False
             labels, drawn = np.array(indices), np.array(picture).astype(int)
-        table = [*zip(colors[::3], colors[1::3], colors[2::3]), *[(0, 0, 0)] * (256 - len(colors) // 3)]
+        values, places = np.unique(labels, return_inverse=True)  # a class may have the value 255, which is not ignored
+        table = [tuple(colors[3 * value : 3 * value + 3]) or (0, 0, 0) for value in values.tolist()]
+        labels = places.reshape(labels.shape).astype(np.uint8)
         laid = (pictures.overlay(read_image(image, channels), labels, table) for channels in (3, 1))
         return any(np.abs(each - drawn).max() <= 1 for each in laid)  # earlier versions rounded otherwise
     except (DataError, OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):

@@ -113,13 +113,16 @@ def write_config(path: Path, config: ConfigDict) -> None:
 def _require_own_files(path: Path) -> None:
     """Raises ConfigError if a file of the name of an output is of someone else.
 
-    Text files are those of a run where its configuration, which is written first, is beside them; pictures have a mark.
+    Text files are those of a run where its configuration, which is written first, is beside them; pictures have a mark,
+    except samples.png of earlier versions, which was drawn after a checkpoint.
     """
     instead = "give another --workdir, or move it out of this one"
     texts = [path / name for name in _TEXTS if (path / name).exists()]
     if texts and not (path / CONFIG_FILE).exists():  # asked in this order, for another process may begin the run now
         raise marks.refusal(texts[0], instead)
     for name in _PICTURES:
+        if name == "samples.png" and holds_checkpoint(path):
+            continue
         marks.require_own_figure(path / name, instead)
 
 

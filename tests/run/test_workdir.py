@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from jaxseg.config import default_config, flatten, set_key
+from jaxseg.config import default_config, flatten, set_key, to_dict
 from jaxseg.errors import ConfigError
 from jaxseg.pictures import save_image
 from jaxseg.pictures.marks import FIGURE
@@ -66,6 +66,15 @@ def test_a_figure_of_an_earlier_version_is_that_of_the_run(tmp_path: Path) -> No
         ConfigError, match=r"curves\.png would replace a figure of matplotlib .*; give another --workdir"
     ):
         workdir.prepare_workdir(tmp_path, default_config())
+
+
+def test_samples_of_an_earlier_version_are_those_of_the_run(tmp_path: Path) -> None:
+    save_image(np.zeros((2, 2), np.uint8), tmp_path / "samples.png")
+    with pytest.raises(ConfigError, match=r"samples\.png would replace a file"):
+        workdir.prepare_workdir(tmp_path, default_config())
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(default_config())))
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    workdir.prepare_workdir(tmp_path, default_config())
 
 
 @pytest.mark.parametrize("empty", [False, True])
