@@ -24,14 +24,7 @@ from jaxseg.inference.evaluation import split_of_data
 from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.workdir import default_workdir, prepare_workdir
-from jaxseg.sweep.plan import (
-    PlannedRun,
-    Seeds,
-    load_plan,
-    refuse_others,
-    runs_of,
-    write_plan,
-)
+from jaxseg.sweep.plan import PlannedRun, Seeds, load_plan, refuse_others, runs_of, write_plan
 from jaxseg.sweep.pool import places, run_all
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_scores

@@ -6,7 +6,8 @@ from pathlib import Path
 from jaxseg.data.notes import note
 from jaxseg.run.data import stored_steps
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config
-from jaxseg.sweep.plan import Plan
+from jaxseg.sweep.outputs import PLAN_FILE
+from jaxseg.sweep.plan import Plan, read_plan
 
 
 def with_stored_steps(plan: Plan, workdir: Path) -> Plan:
@@ -29,12 +30,17 @@ def with_stored_steps(plan: Plan, workdir: Path) -> Plan:
 
 
 def stored_division(workdir: Path, overrides: Sequence[str]) -> tuple[str, ...]:
-    """Returns the overrides with the `data.division` of the runs in `workdir`, unless one is among them.
+    """Returns the overrides with the `data.division` of the runs in `workdir`, unless these or a variant set it.
 
     The same command then resumes a sweep that was started before the key existed, on the images that it had.
+
+    Raises:
+        ConfigError: if there is a file that is not a plan in its place, or a configuration cannot be read.
     """
     key = "--config.data.division"
-    if any(word.partition("=")[0] == key for word in overrides):
+    if any(word.partition("=")[0] == key for word in overrides) or not (workdir / PLAN_FILE).exists():
+        return tuple(overrides)
+    if any("data.division" in changes for changes in read_plan(workdir).variants.values()):
         return tuple(overrides)
     for file in sorted(workdir.glob(f"*/seed-*/{CONFIG_FILE}")):
         if holds_checkpoint(file.parent) and (stored := read_config(file.parent).data.division) == "former":

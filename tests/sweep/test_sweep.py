@@ -524,8 +524,10 @@ def test_a_sweep_whose_data_grew_keeps_the_steps_of_its_runs(
 
 def test_a_sweep_from_before_the_key_keeps_the_division_of_its_runs(ablation: Path, tmp_path: Path) -> None:
     folder = "--config.data.source=folder"
-    (run, *_) = runs_of(load_plan(str(ablation), [folder], (0,), "val"), tmp_path)
+    plan = load_plan(str(ablation), [folder], (0,), "val")
+    (run, *_) = runs_of(plan, tmp_path)
     prepare_workdir(run.workdir, run.config)
+    write_plan(plan, tmp_path)
     assert stored_division(tmp_path, ["--config.steps=4"]) == ("--config.steps=4",)
     stored = json.loads((run.workdir / "config.json").read_text()) | {"format": 2}
     del stored["data"]["division"]
@@ -534,12 +536,13 @@ def test_a_sweep_from_before_the_key_keeps_the_division_of_its_runs(ablation: Pa
     with pytest.raises(ConfigError, match=r"The keys that differ: data\.division: former -> stable"):
         write_plan(load_plan(str(ablation), [folder], (0,), "val"), tmp_path)
     words = stored_division(tmp_path, [folder])
-    assert words == (
-        folder,
-        "--config.data.division=former",
-    )
+    assert words == (folder, "--config.data.division=former")
     write_plan(load_plan(str(ablation), words, (0,), "val"), tmp_path)
     assert stored_division(tmp_path, ["--config.data.division=stable"]) == ("--config.data.division=stable",)
+    kept = json.loads((tmp_path / "sweep.json").read_text())
+    kept["variants"]["wide"]["data.division"] = "former"  # an ablation of the key itself
+    (tmp_path / "sweep.json").write_text(json.dumps(kept))
+    assert stored_division(tmp_path, [folder]) == (folder,)
 
 
 def test_the_digest_is_of_what_matters(ablation: Path) -> None:
