@@ -94,6 +94,16 @@ def _moments(x: jax.Array, centre: jax.Array, axis_name: Any) -> tuple[jax.Array
     return first + centre, jnp.maximum(second - first * first, 0.0)
 
 
+@functools.cache  # a training traces its step several times
+def _note_single_values(path: str) -> None:
+    _LOG.warning(
+        "The norm %s has a single value in each group of an image in training (1x1 pixels there), so that it returns "
+        "its bias whatever its input is; give fewer groups (model.args.norm=group), or a larger data.size where the "
+        "pixels grow with it.",
+        path,
+    )
+
+
 class GroupNorm(_Norm):
     """Group normalisation of f[b,...,c] over the space and channels of each group (Wu & He 2018, eq. 7).
 
@@ -111,11 +121,7 @@ class GroupNorm(_Norm):
         scale, bias = self._affine(c)
         groups = math.gcd(self.num_groups, c)  # gcd(0, c) = c
         if train and not self.is_initializing() and math.prod(x.shape[1:-1]) * c == groups:
-            _LOG.warning(
-                "The norm %s has a single value a group and image in training (1x1 pixels there), so that it returns "
-                "its bias whatever its input is; give a larger data.size, or fewer groups (model.args.norm=group).",
-                "/".join(self.path),
-            )
+            _note_single_values("/".join(self.path))
         return group_norm(x, scale, bias, groups, self.epsilon).astype(self.dtype or x.dtype)
 
 
