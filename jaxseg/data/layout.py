@@ -20,7 +20,7 @@ _SPLIT_NAME = re.compile(r"(train|training|val|valid|validation|test|testing)[-_
 
 # Archives, and files that hold many images each, as other tools write them: webdataset, TFRecord, Parquet, LMDB, HDF5.
 _PACKED = re.compile(
-    r"\.(tar|tgz|tbz2?|txz|(tar\.)?(gz|bz2|xz|zst)|zip|7z|rar|mds|tfrecords?|parquet|arrow|lmdb|mdb|hdf5|h5|zarr|beton|npz"
+    r"(?<!\.nii)\.(tar|tgz|tbz2?|txz|(tar\.)?(gz|bz2|xz|zst)|zip|7z|rar|mds|tfrecords?|parquet|arrow|lmdb|mdb|hdf5|h5|zarr|beton|npz"
     r"|rec)$|\.tfrecord-\d+|-of-\d+$",
     re.IGNORECASE,
 )

@@ -49,6 +49,12 @@ def test_archives_and_shards_are_named_with_what_to_do(tmp_path, name):
         FolderSource(file, "train")
 
 
+def test_a_volume_is_no_archive(tmp_path):
+    (tmp_path / "scan.nii.gz").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"holds scan\.nii\.gz; expected .*DIR/masks/val\.$"):
+        FolderSource(tmp_path, "train")
+
+
 def test_a_folder_above_the_data_is_told_from_a_split(tmp_path):
     add(tmp_path / "data", "", "abc")
     with pytest.raises(
