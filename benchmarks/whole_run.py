@@ -3,8 +3,9 @@
 Wall time from the start of the command to its end, with start-up, compilation, reading, every evaluation and checkpoint
 and the pictures: `python -m jaxseg.train` without compiled programs (cold) and with those of an earlier run (warm),
 beside a plain PyTorch loop with a DataLoader (`lib/torch_run.py`) that trains the same network on the same images with
-the same batches, loss, optimiser and schedule. The experiment's network must be `resunet`. Both mirror images and do
-nothing else to them, and the learning rate is a cosine: the experiment's other augmentations and schedule are replaced.
+batches of the same size and the same loss, optimiser and schedule. The experiment's network, loss and optimiser must be
+those of `experiments/resunet.py`. Both mirror images and do nothing else to them, and the learning rate is a cosine:
+the experiment's other augmentations and schedule are replaced.
 """
 
 import argparse
@@ -20,12 +21,13 @@ from typing import Any
 
 from lib.timing import at_least, cores, environment, make_parser, save, table
 
-from jaxseg.config import ConfigDict, command
+from jaxseg.config import ConfigDict, command, flatten
 from jaxseg.errors import ConfigError
 from jaxseg.run.data import load_problem, with_steps_of_epochs
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("jaxseg cold", "jaxseg warm", "torch eager")
+NEEDED = {"model.name": "resunet", "loss.terms": "cross_entropy + dice", "optimizer.name": "adamw"}  # of `torch_run`
 PLAIN = {  # what both programs have
     "schedule.name": "cosine",
     "schedule.end": "0.0",
@@ -64,8 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     words = [*(f"--config.{key}={value}" for key, value in keys.items()), *overrides]
     config = command.load_experiment(options.config)
     command.parse_overrides(config, words)
-    if config.model.name != "resunet":
-        raise ConfigError(f"model.name={config.model.name}: the PyTorch loop has only the network resunet.")
+    for key, value in NEEDED.items():
+        if (given := flatten(config)[key]) != value:
+            raise ConfigError(f"{key} is {given!r}, but the PyTorch loop has {value!r} alone.")
     seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
     scores: dict[str, float] = {}
     for _ in range(1 if options.smallest else options.repeats):

@@ -84,12 +84,13 @@ def train(config: ConfigDict, workdir: Path, workers: int) -> dict[str, Any]:
     validation = DataLoader(Images(config, "val"), config.eval.batch_size, **settings)
     model = ResUNet(config.model.args.widths, classes).to(memory_format=torch.channels_last)
     rate, warmup = config.optimizer.learning_rate, config.schedule.warmup
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=config.optimizer.weight_decay, fused=True)
+    kernels, others = ([p for p in model.parameters() if (p.ndim > 1) == decays] for decays in (True, False))
+    groups = [{"params": kernels, "weight_decay": config.optimizer.weight_decay}, {"params": others}]
+    optimizer = torch.optim.AdamW(groups, rate, weight_decay=0.0, fused=True)
 
     def factor(step: int) -> float:
-        if step < warmup:
-            return step / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (config.steps - warmup)))
+        passed = max(step - warmup, 0) / (config.steps - warmup)
+        return min((step + 1) / (warmup + 1), 1.0) * 0.5 * (1 + math.cos(math.pi * passed))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     log: list[dict[str, float]] = []

@@ -161,6 +161,13 @@ def test_startup(tmp_path):
     assert set(record["seconds"]) == {"cold", "warm"} and positive(record["seconds"])
 
 
+@pytest.mark.parametrize("key", ["model.name=unet", "loss.terms=dice", "optimizer.name=adam"])
+def test_whole_run_compares_no_other_training(key, tmp_path):
+    pytest.importorskip("torch")
+    with pytest.raises(ConfigError, match=r"is '\w+', but the PyTorch loop has '.*' alone"):
+        importlib.import_module("whole_run").main(["--out", str(tmp_path / "w"), f"--config.{key}"])
+
+
 @pytest.mark.slow  # it starts trainings in processes of their own
 def test_whole_run(tmp_path):
     pytest.importorskip("torch")
