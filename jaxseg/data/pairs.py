@@ -151,7 +151,7 @@ class _Neighbours:
         """`partners`: the names of the files in the other folder, whose own partners are not meant."""
         self._folder = folder
         self._partners = partners
-        self._listed: dict[Path, dict[str, list[Path]]] = {}
+        self._listed: dict[Path, tuple[dict[str, list[Path]], list[str]]] = {}
 
     def instead_of(self, name: str) -> str:
         """Returns a sentence about a file of a type that is not read, or of nearly that name; "" for neither."""
@@ -165,13 +165,12 @@ class _Neighbours:
         return f" {path} is there, but an image and its mask must have the same name up to the suffix." if path else ""
 
     def _of_any_case(self, name: str) -> list[Path]:
-        found = self._beside(name)
+        found, _ = self._beside(name)
         return found[name.casefold()] if name.casefold() in found else []
 
     def _with_an_ending(self, name: str) -> Path | None:
         """Returns a file as NAME_mask.png or NAME.jpg.png, or as NAME.png of the name NAME_mask; None without one."""
-        found, name = self._beside(name), name.casefold()
-        order = list(found)
+        (found, order), name = self._beside(name), name.casefold()
         longer = order[bisect.bisect_right(order, name) :][:8]
         shorter = [name[: match.start()] for match in re.finditer(r"[-_. ]", name)][::-1]
         near = [key for key in longer if re.match(r"[-_. ]", key[len(name) :]) and key.startswith(name)]
@@ -179,12 +178,12 @@ class _Neighbours:
         alone = (path for path in paths if name_in(self._folder, path) not in self._partners)
         return next((path for path in alone if path.suffix.lower() in SUFFIXES), None)
 
-    def _beside(self, name: str) -> dict[str, list[Path]]:
-        """Returns {name without suffix, in lower case: files}, sorted, of the folder in which `name` is missing."""
+    def _beside(self, name: str) -> tuple[dict[str, list[Path]], list[str]]:
+        """Returns {name without suffix, in lower case: files} of the folder that lacks `name`, and its sorted keys."""
         parent = (self._folder / name).parent
         if parent not in self._listed:
             by_name: dict[str, list[Path]] = {}
             for path in sorted(parent.iterdir()) if parent.is_dir() else ():
                 by_name.setdefault(name_in(self._folder, path).casefold(), []).append(path)
-            self._listed[parent] = dict(sorted(by_name.items()))
+            self._listed[parent] = by_name, sorted(by_name)
         return self._listed[parent]
