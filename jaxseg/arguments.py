@@ -78,7 +78,9 @@ Boundaries = Annotated[
     tuple[Count, ...],
     Where(lambda steps: list(steps) == sorted(set(steps)), instead="ascending whole numbers of at least 1"),
 ]
-Size = Annotated[tuple[int, ...], Where(lambda v: _is_size(v), instead="(height, width) in whole pixels")]
+Size = Annotated[
+    tuple[int, ...], Where(lambda v: _is_size(v), instead="(height, width) in whole pixels, such as (64, 64)")
+]
 SizeOrNone = Annotated[
     tuple[int, ...], Where(lambda v: not v or _is_size(v), instead="(height, width) in whole pixels, or empty")
 ]

@@ -70,6 +70,14 @@ def test_to_rgb_of_every_kind():
     np.testing.assert_array_equal(pictures.to_rgb(np.concatenate([byte, byte[:, :, :1]], axis=2)), byte)
 
 
+def test_overlay_leaves_what_a_class_in_nearly_black_covers():
+    image = np.array([[[200, 100, 0], [0, 50, 250]]], np.uint8)
+    dark = [(32, 32, 32), (0, 40, 41)]
+    got = pictures.overlay(image, np.array([[0, 1]]), dark, alpha=0.5)
+    grey = 0.587 * 50 + 0.114 * 250
+    np.testing.assert_array_equal(got, [[[200, 100, 0], np.round([grey / 2, grey / 2 + 20, grey / 2 + 20.5])]])
+
+
 def test_overlay_blends_and_leaves_ignored_pixels():
     image = np.full((1, 3, 3), 100, np.uint8)
     got = pictures.overlay(image, np.array([[0, 1, IGNORE]]), COLORS, alpha=0.5)

@@ -14,6 +14,9 @@ from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict
 from jaxseg.config.schema import ENCODER_FIELDS_OF_FORM_1, FORMAT, FREE_FORM, FREE_KEYS, KEYS, RENAMED
 from jaxseg.errors import ArgumentError, ConfigError, nearest
 
+# What other libraries call a part of a key -> our name for it, for the advice after an unknown key.
+ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size"}
+
 
 def default_config() -> ConfigDict:
     """Returns a new configuration with every key at its default."""
@@ -65,7 +68,8 @@ def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
     free = next((parent for parent in FREE_FORM if key == parent or key.startswith(parent + ".")), None)
     *parents, leaf = key.split(".")
     if (free is None and key not in KEYS) or not all((*parents, leaf)):
-        raise ConfigError(f"There is no config key {key!r}.{nearest(key, KEYS)}")
+        usual = ".".join((*parents, ABBREVIATIONS[leaf])) if leaf in ABBREVIATIONS else key
+        raise ConfigError(f"There is no config key {key!r}.{nearest(usual, KEYS)}")
     node = config
     for depth, parent in enumerate(parents):
         if parent not in node:

@@ -164,7 +164,10 @@ class FolderSource:
         if not chosen and self._problems:
             raise DataError(f"{self._problems[0]} No image of {self.directory} ({self.split}) has a mask of its name.")
         if not chosen:
-            held_out = f"; it has {len(pairs)} in all and data.val_fraction={fraction} holds some out"
+            held_out = (
+                f"; it has {len(pairs)} in all and data.val_fraction={fraction} holds some out; add images, or divide "
+                "them yourself into folders named train and val"
+            )
             raise DataError(
                 f"The split {self.split!r} of {self.directory} has no images with masks"
                 f"{held_out if layout.undivided is not None else ''}."

@@ -13,6 +13,7 @@ from jaxseg.types import IGNORE
 if TYPE_CHECKING:
     from PIL import Image
 
+DARK = 40  # of 255: colours below are those of backgrounds, which overlays leave as they are
 _PIXELS = 2**18  # of the rows that an overlay is computed for at a time
 
 
@@ -31,8 +32,8 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float = 0.5) -> np.ndarray:
     """Returns u8[h,w,3]: the image with the class colours laid over it, transparent where the label is IGNORE.
 
-    The image under the colours is grey, so that the hues match the legend. Black classes (background) are transparent
-    too.
+    The image under the colours is grey, so that the hues match the legend. Classes in black or nearly black, as the
+    background often is, are transparent too: those with no channel above `DARK`.
 
     Args:
         image: u8, u16 or f32 in [0, 1], [h,w,c].
@@ -59,7 +60,7 @@ def _overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float)
     grey = rgb @ np.array([[0.299], [0.587], [0.114]], np.float32)  # luma, ITU-R BT.601
     palette = colorize(label, colors)
     blended = np.round((1.0 - alpha) * grey + alpha * palette)
-    clear = (label == IGNORE) | ~palette.any(axis=2)
+    clear = (label == IGNORE) | (palette.max(axis=2) <= DARK)
     return np.where(clear[:, :, None], rgb, blended).astype(np.uint8)
 
 

@@ -42,7 +42,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
                 axis.plot(*zip(*points), color=f"C{number}", label=label_of_part, linestyle=":", linewidth=1.2)
         axis.set(xlabel="step", ylabel=label, title=label)
         axis.grid(alpha=0.3)
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if not axis.lines:
             axis.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axis.transAxes, color="grey")
         elif name == "mean_iou":

@@ -51,7 +51,9 @@ def prediction_sheet(
         right = np.sum((np.asarray(truth) == np.asarray(prediction)) & valid) / max(np.sum(valid), 1)
         captions.append(["", "", "", f"{100 * right:.1f} % right" if valid.any() else "all ignored"])
     titles = ["image", "truth", "prediction", "error"]
-    extra: list[tuple[str, Sequence[int]]] = [("wrong", WRONG_COLOR), ("ignored", IGNORE_COLOR)]
+    extra: list[tuple[str, Sequence[int]]] = [("wrong", WRONG_COLOR)]
+    if any(np.any(np.asarray(truth) == IGNORE) for truth in truths):
+        extra.append(("ignored", IGNORE_COLOR))
     _sheet(rows, titles, captions, _legend(classes, colors, [*truths, *predictions]) + extra, path)
 
 

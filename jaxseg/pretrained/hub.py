@@ -44,12 +44,13 @@ def fetch(published: Published) -> Path:
                 index = _locate(lists, local_files_only=error is not None)
             if path is None and index is None and error is not None:
                 raise error
-    except RevisionNotFoundError as error:
-        raise WeightsError(f"The repository {published.repository} has no revision {published.revision!r}.") from error
-    except RepositoryNotFoundError as error:
-        raise WeightsError(f"There is no repository {published.repository} on the Hub, or it is private.") from error
+    except RevisionNotFoundError:
+        raise WeightsError(f"The repository {published.repository} has no revision {published.revision!r}.") from None
+    except RepositoryNotFoundError:
+        raise WeightsError(f"There is no repository {published.repository} on the Hub, or it is private.") from None
     except Exception as error:  # of the network, of the server or of the disk: whatever the client raises
-        raise _offline(published, error) from error
+        # The client's own errors, dozens of lines of connections that failed, would hide the sentence.
+        raise _offline(published, error) from None
     if path is None:
         if index is not None:
             raise in_shards(f"{index.name} in the repository {published.repository}")

@@ -52,7 +52,7 @@ def curves(
                 axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axis.set(xlabel="step", ylabel=label, title=f"{label}, mean ± standard deviation")
         axis.grid(alpha=0.3)
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if not axis.lines:
             axis.text(0.5, 0.5, "nothing yet", ha="center", va="center", transform=axis.transAxes, color="grey")
     if axes[1].lines and len(styles) <= 6:

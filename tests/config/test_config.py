@@ -129,6 +129,7 @@ def test_a_note_is_printed_once(capsys):
         ("--config.seed=1.5", "seed must be a whole number"),
         ("--config.log.tensorboard=maybe", "must be True or False"),
         ("--config.data=3", "no config key 'data'"),
+        ("--config.optimizer.lr=0.1", "no config key 'optimizer.lr'. Did you mean 'optimizer.learning_rate'?"),
         ("--config.seed", "needs a value"),
         ("--stesp=3", "Unknown argument '--stesp=3'"),
         ("--config.model.args=3", "model.args must be a dictionary"),
@@ -236,7 +237,10 @@ def get_config(arg=None):
             "line 4 (c.data.size = 64): the config key 'size' must have a value like (64, 64), got 64.",
         ),
         ("c.data = 64", "the config key 'data' is a group of keys, got 64."),
-        ("c.data.size = ('a', 'b')", "data.size must be (height, width) in whole pixels, got ('a', 'b')"),
+        (
+            "c.data.size = ('a', 'b')",
+            "in whole pixels, such as (64, 64), got ('a', 'b')",
+        ),
         ("c.unlock(); c.stepz = 3", "There is no config key 'stepz'. Did you mean 'steps'?"),
         ("c = ConfigDict({'steps': 3})", "must start from default_config(); it lacks the key seed"),
         (
