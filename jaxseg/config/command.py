@@ -19,7 +19,7 @@ from typing import Any
 from jaxseg.arguments import expanded
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
 from jaxseg.config.schema import FREE_FORM, KEYS, Key
-from jaxseg.config.values import choose_length, default_config, flatten, set_key, validate
+from jaxseg.config.values import choose_length, default_config, flatten, set_key, unknown_key, validate
 from jaxseg.errors import ConfigError, JaxsegError, first_line, is_out_of_memory, nearest, printable
 
 _LOG = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ def read_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[s
                 raise ConfigError(f"--config.{key} needs a value: --config.{key}=VALUE.")
             text = rest.pop(0)
         if key not in KEYS and not key.startswith(tuple(f + "." for f in FREE_FORM)):
-            raise ConfigError(f"There is no config key {key!r}.{nearest(key, KEYS)}")
+            raise unknown_key(key)
         given.append((key, _parse_value(key, text)))
     return given
 

@@ -14,8 +14,8 @@ from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict
 from jaxseg.config.schema import ENCODER_FIELDS_OF_FORM_1, FORMAT, FREE_FORM, FREE_KEYS, KEYS, RENAMED
 from jaxseg.errors import ArgumentError, ConfigError, nearest
 
-# What other libraries call a part of a key -> our name for it, for the advice after an unknown key.
-ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size"}
+# What other libraries call a part of a key -> its name here, for the advice after an unknown key.
+_ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size"}
 
 
 def default_config() -> ConfigDict:
@@ -68,8 +68,7 @@ def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
     free = next((parent for parent in FREE_FORM if key == parent or key.startswith(parent + ".")), None)
     *parents, leaf = key.split(".")
     if (free is None and key not in KEYS) or not all((*parents, leaf)):
-        usual = ".".join((*parents, ABBREVIATIONS[leaf])) if leaf in ABBREVIATIONS else key
-        raise ConfigError(f"There is no config key {key!r}.{nearest(usual, KEYS)}")
+        raise unknown_key(key)
     node = config
     for depth, parent in enumerate(parents):
         if parent not in node:
@@ -88,6 +87,13 @@ def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
         value = ConfigDict(dict(value)) if isinstance(value, GROUPS) else value
     with node.unlocked(), node.ignore_type():
         node[leaf] = value
+
+
+def unknown_key(key: str) -> ConfigError:
+    """Returns the error for a key that is not in the schema; it names the nearest."""
+    *parents, leaf = key.split(".")
+    usual = ".".join((*parents, _ABBREVIATIONS[leaf])) if leaf in _ABBREVIATIONS else key
+    return ConfigError(f"There is no config key {key!r}.{nearest(usual, KEYS)}")
 
 
 def choose_length(config: AnyConfigDict, given: Iterable[tuple[str, Any]]) -> None:
