@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.arguments import expanded
-from jaxseg.backend import Forms, traced_for
 from jaxseg.errors import ConfigError, first_line
+from jaxseg.nn.ops.forms import Forms, traced_for
 
 # Compiles convolutions on CPUs into calls of oneDNN. jaxlib 0.10 takes the option without having the library. A program
 # with such calls cannot be stored: jaxlib 0.12 fails to serialise it, so that every process compiles it again. For that
@@ -98,7 +98,7 @@ def jit(function: Callable[..., Any], options: Mapping[str, Any], **arguments: A
 
 
 def forms_for(options: Mapping[str, Any]) -> Forms:
-    """Returns the forms of convolutions that suit a program with these options, see `backend`.
+    """Returns the forms of convolutions that suit a program with these options, see `nn.ops.forms`.
 
     jaxlib without oneDNN (0.10) keeps the forms, and so the numbers, that it always had.
     """

@@ -12,9 +12,9 @@ import pytest
 from jax._src import compilation_cache
 
 from jaxseg import compiler, parallel
-from jaxseg.backend import convolution_forms
 from jaxseg.config import default_config, update, validate
 from jaxseg.errors import ConfigError
+from jaxseg.nn.ops.forms import convolution_forms
 from jaxseg.run.provenance import read_starts, run_record
 from jaxseg.run.workdir import prepare_workdir
 

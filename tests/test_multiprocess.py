@@ -5,6 +5,7 @@ Run as a program, this file is one of the two processes.
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -155,7 +156,9 @@ def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str
         hosts = ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--workdir", str(tmp_path / "two")]
         first, second = run_together([[*command, *hosts, "--process", str(i)] for i in range(2)])
     assert "4 cpu device(s)" in first and "2 cpu device(s)" in alone
-    assert all(line.startswith("[Gloo]") for line in second.splitlines()), second  # process 0 reports for both
+    # Process 0 reports for both. The lines of Gloo, which several threads write, may be mixed.
+    gloo = r"\[Gloo\] Rank \d+| is connected to \d+ peer ranks\. Expected number of connected peer ranks is : \d+"
+    assert not re.sub(gloo, "", second).strip(), second
     texts = [(tmp_path / name / "log.jsonl").read_text() for name in ("one", "two")]
     logs = [[json.loads(line) for line in text.splitlines()] for text in texts]
     assert len(logs[0]) == len(logs[1]) >= 6

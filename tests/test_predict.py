@@ -15,6 +15,7 @@ from jaxseg.errors import ConfigError
 from jaxseg.inference import load_run, make_segmenter
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.nn import resize
+from jaxseg.pictures.images import DARK
 from jaxseg.predict import main
 from jaxseg.run.workdir import read_data
 
@@ -293,7 +294,7 @@ def test_outputs_of_the_command(workdirs, tmp_path, capsys):
         overlay = np.asarray(Image.open(out / f"{path.stem}-overlay.png"))
         grey = (image @ np.array([0.299, 0.587, 0.114]))[:, :, None]
         palette = np.array(run.colors)[expected.classes]
-        mixed = np.where(palette.any(axis=2, keepdims=True), 0.5 * grey + 0.5 * palette, image)
+        mixed = np.where(palette.max(axis=2, keepdims=True) > DARK, 0.5 * grey + 0.5 * palette, image)
         np.testing.assert_allclose(overlay, mixed, atol=1)
         with np.load(out / f"{path.stem}.npz") as arrays:
             assert tuple(arrays["classes"]) == run.classes

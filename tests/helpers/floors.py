@@ -4,7 +4,7 @@
 # floors below its own, and a file of a package also from that package, without a circle.
 # `data.check` and `models.__main__` are commands that live in data/ and models/; `presets` is a former name.
 ROWS = (
-    ("types", "errors", "files", "backend"),  # 0
+    ("types", "errors", "files"),  # 0
     ("arguments",),  # 0
     ("config",),  # 1
     ("nn.ops",),  # 1

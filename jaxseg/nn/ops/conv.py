@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxseg.backend import convolution_forms
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
 from jaxseg.nn.ops.conv_strips import Geometry, conv2d_strips
 from jaxseg.nn.ops.depthwise import depthwise_conv2d
+from jaxseg.nn.ops.forms import convolution_forms
 
 
 def conv2d(

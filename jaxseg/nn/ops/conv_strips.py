@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxseg.backend import convolution_forms
+from jaxseg.nn.ops.forms import convolution_forms
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxseg.backend import traced_for
 from jaxseg.compiler import ONEDNN, calls_onednn, compiler_options, jit
 from jaxseg.nn import conv2d, conv_transpose2d
 from jaxseg.nn.ops.conv_strips import Forms, Geometry, choose, conv2d_strips, kernel_gradient_in_strips
+from jaxseg.nn.ops.forms import traced_for
 
 
 def draw(*shape, seed=0):
