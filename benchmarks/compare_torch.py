@@ -213,7 +213,9 @@ def draw(figure: Any, record: dict[str, Any]) -> None:
     for kind in KINDS:
         for form in OTHERS:
             groups[f"{kind}, {form}"] = [
-                result[kind][form] / result[kind]["jaxseg"] if form in result[kind] else float("nan")
+                ratio_of(result["rounds"][kind][form], result["rounds"][kind]["jaxseg"]).median
+                if form in result[kind]
+                else float("nan")
                 for result in record["networks"].values()
             ]
     bars(figure, list(record["networks"]), groups, "time, jaxseg = 1", ratios=True)
