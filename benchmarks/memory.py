@@ -114,8 +114,9 @@ def describe(record: dict[str, Any]) -> str:
         rows.append((name, f"{ours / 1e6:.0f}", f"{theirs / 1e6:.0f}", f"{ours / theirs:.2f}", f"{planned / 1e6:.0f}"))
     shape = f"batch {record['batch']} of {record['size']}x{record['size']}, float32"
     note = (
-        f"Resident memory that a training step adds to what lies in memory between steps, {shape}: three steps' peak, "
-        "medians of processes. The last column is the step's memory by XLA's plan, with parameters, moments and batch."
+        f"Resident memory that a training step adds to what lies in memory between steps, {shape}: the peak over three "
+        "steps, medians of processes. The last column is the step's memory by XLA's plan, with parameters, moments and "
+        "the batch."
     )
     columns = ("network", "jaxseg, MB", "torch eager, MB", "jaxseg's over PyTorch's", "planned by XLA, MB")
     return table(columns, rows, record, note)

@@ -143,9 +143,10 @@ class _Gradient(NamedTuple):
 def _train_step(
     recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key
 ) -> tuple[TrainState, Metrics]:
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    key = jax.random.fold_in(key, state.step)
+    augment_key, dropout_key = jax.random.split(key)
     batch = _with_keys(recipe, batch, augment_key)
-    chosen = classes_of_step(recipe.loss, batch["label"], jax.random.fold_in(key, state.step), recipe.axis_name)
+    chosen = classes_of_step(recipe.loss, batch["label"], key, recipe.axis_name)
     gradient_of = _gradient_at_once if recipe.accumulate == 1 else _gradient_accumulated
     result = gradient_of(recipe, state, batch, dropout_key, _Shared(state.step, chosen))
     grads, confusion = _sum_over(recipe.axis_name, (result.grads, result.confusion))

@@ -2,7 +2,7 @@
 
 The gradient of the kernel is a convolution whose "kernel" is as large as an image; cutting the images into strips makes
 it smaller. The gradient of the input is computed for each phase of the stride. Where the program calls oneDNN
-(`backend.convolution_forms`), the forward pass and the gradient of the input are calls of it, and the gradient of the
+(`forms.convolution_forms`), the forward pass and the gradient of the input are calls of it, and the gradient of the
 kernel is kept away from it: oneDNN is made for small kernels. `choose` holds the choice and its measurements.
 """
 
