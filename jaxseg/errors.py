@@ -84,6 +84,18 @@ def some(names: Iterable[str], limit: int = 20) -> str:
     return (", ".join(names[:limit]) or "nothing") + more
 
 
+def counted(number: int | float, word: str) -> str:
+    """Returns a number with its word in the singular or the plural: "1 class", "0 classes", "2.5 epochs"."""
+    shown = f"{number:g}" if isinstance(number, float) else str(number)
+    return f"{shown} {word if number == 1 else _plural(word)}"
+
+
+def _plural(word: str) -> str:
+    if word.endswith(("s", "x", "tch", "sh")):
+        return f"{word}es"
+    return f"{word[:-1]}ies" if word.endswith("y") and word[-2:-1] not in "aeiou" else f"{word}s"
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's text without its full stop; the name of its type if it has no text."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

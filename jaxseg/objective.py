@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxseg.errors import ArgumentError
+from jaxseg.errors import ArgumentError, counted
 from jaxseg.losses import ClassSample, Loss, present_classes, sample_classes
 from jaxseg.types import Key, PyTree
 
@@ -94,6 +94,8 @@ def _weights(weights: float | Sequence[float], outputs: int) -> tuple[float, ...
     if not isinstance(weights, Sequence):
         return (weights,) * outputs
     if len(weights) != outputs:
-        has = f"{outputs} auxiliary output{'s' * (outputs != 1)}"
-        raise ArgumentError(f"aux_weight has {len(weights)} numbers, {tuple(weights)}, but the model has {has}.")
+        has = f"{counted(outputs, 'auxiliary output')}"
+        raise ArgumentError(
+            f"aux_weight has {counted(len(weights), 'number')}, {tuple(weights)}, but the model has {has}."
+        )
     return tuple(weights)

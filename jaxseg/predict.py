@@ -23,7 +23,7 @@ from typing import get_args
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
-from jaxseg.errors import ConfigError, printable
+from jaxseg.errors import ConfigError, counted, printable
 from jaxseg.inference.images import find_images, name_outputs, predict_files
 from jaxseg.inference.samples import sample, write_samples
 from jaxseg.run.load import Run, Which, load_run
@@ -79,8 +79,7 @@ def _sample(options: argparse.Namespace) -> int:
     compiler.keep_programs(run.config.compile.cache)
     files = write_samples(sample(run.parts, run.variables, options.samples, options.seed or 0), expanded(options.out))
     many = f"{files[0]} ... {files[-1].name}" if len(files) > 1 else str(files[0])
-    number = "1 image" if len(files) == 1 else f"{len(files)} images"
-    print(f"{number} from noise by {run.config.model.name} after {run.step} steps: {many}")
+    print(f"{counted(len(files), 'image')} from noise by {_network(run)}: {many}")
     return 0
 
 
@@ -106,13 +105,17 @@ def _predict(options: argparse.Namespace) -> int:
     values = run.values if in_masks and not run.color_masks else ()
     failed = predict_files(run, names, out, options.probabilities, values, with_colors=in_masks and run.color_masks)
     done = len(paths) - failed
-    print(f"{done} of {len(paths)} images segmented by {run.config.model.name} after {run.step} steps.")
+    print(f"{done} of {counted(len(paths), 'image')} segmented by {_network(run)}.")
     if done:
         print(f"classes:       {out / 'NAME.png'} ({_meaning(run, options.values)})")
         print(f"overlays:      {out / 'NAME-overlay.png'}")
     if done and options.probabilities:
         print(f"probabilities: {out / 'NAME.npz'}")
     return 1 if failed or problems else 0
+
+
+def _network(run: Run) -> str:
+    return f"{run.config.model.name} after {counted(run.step, 'step')}"
 
 
 def _meaning(run: Run, values: str) -> str:

@@ -16,7 +16,7 @@ from jaxseg import models
 from jaxseg.arguments import Count, check_value
 from jaxseg.compiler import options_for_once
 from jaxseg.config import KEYS
-from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.errors import ArgumentError, ConfigError, counted
 from jaxseg.run.weights_source import Origin, read_weights, resolve
 from jaxseg.state import TrainState, count_parameters, first_state, keys_of_seed
 from jaxseg.types import Array, Key, PyTree
@@ -79,7 +79,8 @@ class SegmentationModel:
     def __repr__(self) -> str:
         parameters = count_parameters(self.variables["params"])
         origin = "no weights read" if self.origin is None else str(self.origin)
-        return f"{type(self.module).__name__} of {self.in_channels} channels, {parameters:,} parameters; {origin}"
+        channels = counted(self.in_channels, "channel")
+        return f"{type(self.module).__name__} of {channels}, {parameters:,} parameters; {origin}"
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

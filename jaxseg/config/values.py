@@ -12,7 +12,7 @@ from typing import Any
 from jaxseg.arguments import as_tuples, check_value
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict
 from jaxseg.config.schema import ENCODER_FIELDS_OF_FORM_1, FORMAT, FREE_FORM, FREE_KEYS, KEYS, RENAMED
-from jaxseg.errors import ArgumentError, ConfigError, nearest
+from jaxseg.errors import ArgumentError, ConfigError, counted, nearest
 
 # What other libraries call a part of a key -> its name here, for the advice after an unknown key.
 _ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size"}
@@ -256,11 +256,12 @@ def _validate_images(config: ConfigDict) -> None:
             raise ConfigError(f"augment.crop {config.augment.crop} is larger than data.size {config.data.size}.")
     given = {"data.mean": config.data.mean, "data.std": config.data.std}
     wrong = [key for key, values in given.items() if len(values) not in (1, config.data.channels)]
+    lengths = [f"{key} has {counted(len(given[key]), 'number')}" for key in wrong]
     if wrong:
         raise ConfigError(
-            f"{' and '.join(f'{key} has {len(given[key])} numbers' for key in wrong)}; with "
+            f"{' and '.join(lengths)}; with "
             f"data.channels={config.data.channels} give {' '.join(f'--config.{key}=NUMBER' for key in wrong)}, or "
-            f"{config.data.channels} numbers{' for each' if len(wrong) > 1 else ''}."
+            f"{counted(config.data.channels, 'number')}{' for each' if len(wrong) > 1 else ''}."
         )
 
 

@@ -26,7 +26,7 @@ from jaxseg.data.geometry import (
     warp_label,
     zoom_matrix,
 )
-from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.errors import ArgumentError, ConfigError, counted
 from jaxseg.types import IGNORE, Array, Key
 
 Pair: TypeAlias = tuple[jax.Array, jax.Array]
@@ -57,7 +57,9 @@ def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> jax.
     counts = {"mean": len(mean), "std": len(std)}
     wrong = [f"{name} has {count} numbers" for name, count in counts.items() if count not in (1, image.shape[-1])]
     if wrong:
-        raise ValueError(f"{' and '.join(wrong)}; {image.shape[-1]} channels need 1 or as many.")
+        raise ValueError(
+            f"{' and '.join(wrong)}; {counted(image.shape[-1], 'channel')}: give 1 number, or one for each channel."
+        )
     spread = (1,) * (image.ndim - 1) + (-1,)
     return (jnp.asarray(image) - np.asarray(mean, np.float32).reshape(spread)) / np.asarray(std, np.float32).reshape(
         spread

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxseg.errors import DataError, first_line
+from jaxseg.errors import DataError, counted, first_line
 
 _INSTALL = "pip install 'jaxseg[images]' installs a reader for it"
 _SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 262, 277, 339  # tags of TIFF
@@ -34,7 +34,7 @@ class Form(NamedTuple):
     bits: int
 
     def __str__(self) -> str:
-        return f"{self.bands} band{'s' if self.bands > 1 else ''} of {self.bits} bits"
+        return f"{counted(self.bands, 'band')} of {self.bits} bits"
 
 
 def is_tiff(path: str | Path) -> bool:
@@ -171,7 +171,9 @@ def read_tiff(path: str | Path, form: Form | None, channels: int) -> np.ndarray:
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path} holds {image.dtype} numbers; whole numbers of 8 or 16 bits were expected.")
     if meaning not in (_GREY, _RGB):
-        raise DataError(f"{path} holds {bands} bands of the kind {meaning.name}; save the image as grey or RGB.")
+        raise DataError(
+            f"{path} holds {counted(bands, 'band')} of the kind {meaning.name}; save the image as grey or RGB."
+        )
     if bands > 4 or (bands == 2 and not alpha):
         raise DataError(f"{path} holds {bands} bands; save those that you want to use in a file of 1, 3 or 4.")
     if bands == 4 > channels and not alpha and np.any(image[..., 3] != np.iinfo(image.dtype).max):

@@ -6,7 +6,7 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 
 
 class Example(TypedDict):
@@ -43,9 +43,14 @@ class DataInfo:
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.colors):
-            raise DataError(f"There are {len(self.classes)} class names but {len(self.colors)} class colours.")
+            raise DataError(
+                f"{counted(len(self.classes), 'class name')} and {counted(len(self.colors), 'class colour')} are "
+                "given; each class needs both."
+            )
         if not 1 <= len(self.classes) <= 255:
-            raise DataError(f"There are {len(self.classes)} classes; 8-bit labels hold 1 to 255 (255 is ignored).")
+            raise DataError(
+                f"{counted(len(self.classes), 'class')} are given; 8-bit labels hold 1 to 255 (255 is ignored)."
+            )
 
 
 class Source(Protocol):

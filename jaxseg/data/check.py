@@ -17,7 +17,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.config.command import parse_command_line, run_command
 from jaxseg.data.notes import collected
 from jaxseg.data.survey import Report, about_classes, evenly_spaced, survey
-from jaxseg.errors import printable
+from jaxseg.errors import counted, printable
 from jaxseg.pictures import noting_errors
 from jaxseg.pictures.marks import require_own_figure
 from jaxseg.types import IGNORE
@@ -29,14 +29,14 @@ def describe(report: Report, config: ConfigDict) -> str:
         return f"{report.split}: no image could be read."
     shown = report.sizes.most_common(5)
     sizes = ", ".join(f"{h} x {w} ({count})" for (h, w), count in shown)
-    more = f" and {len(report.sizes) - len(shown)} other sizes" if len(report.sizes) > len(shown) else ""
-    lines = [f"{report.split}: {report.images} images read; height x width: {sizes}{more}"]
+    more = f" and {counted(len(report.sizes) - len(shown), 'other size')}" if len(report.sizes) > len(shown) else ""
+    lines = [f"{report.split}: {counted(report.images, 'image')} read; height x width: {sizes}{more}"]
     mean, std = (", ".join(f"{v:.3f}" for v in values) for values in report.mean_and_std)
     largest = ", ".join(f"{value} of {2**bits - 1}" for bits, value in report.largest.items())
     given = f"data.mean {_numbers(config.data.mean)}, data.std {_numbers(config.data.std)}"
     lines.append(f"  images in [0, 1]: mean {mean}; std {std}; largest value {largest} ({given})")
     if report.unlabelled:
-        lines.append(f"  {len(report.unlabelled)} of them have no labels")
+        lines.append(f"  {len(report.unlabelled)} of them without labels")
     assert report.source is not None
     names = [*map(printable, report.source.info.classes), "(ignored)"]
     values = [*range(len(names) - 1), IGNORE]
@@ -129,9 +129,8 @@ def _check(argv: Sequence[str], program: str) -> int:
         print("To look at:", *map(printable, group(remarks)), sep="\n  ")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     if problems:
-        word = "problem" if len(problems) == 1 else "problems"
         sys.stdout.flush()
-        print(f"{len(problems)} {word}:", *map(printable, group(problems)), sep="\n  ", file=sys.stderr)
+        print(f"{counted(len(problems), 'problem')}:", *map(printable, group(problems)), sep="\n  ", file=sys.stderr)
         for report in reports:  # last, after their cause
             if not report.images:
                 print(describe(report, config))

@@ -12,7 +12,7 @@ from jaxseg.data.contents import read_contents, sample
 from jaxseg.data.images import read_header
 from jaxseg.data.masks import Palette, what_it_changes
 from jaxseg.data.notes import log_once, note
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 from jaxseg.pictures import default_colors
 from jaxseg.types import IGNORE
 
@@ -57,9 +57,10 @@ class Labeller:
         if strange:
             ignored = np.flatnonzero(self._table == IGNORE).tolist()
             raise DataError(
-                f"{path} holds the values {_show(strange)}, which belong to none of the {len(self.values)} classes "
-                f"(values {_show(self.values)}; ignored: {_show(ignored) or 'none'}). Correct the mask, or give the "
-                f"value a class in classes.json, or ignore it with data.ignore.{self._advice}{_lossy(path)}"
+                f"{path} holds the values {_show(strange)}, which belong to none of the "
+                f"{counted(len(self.values), 'class')} (values {_show(self.values)}; ignored: "
+                f"{_show(ignored) or 'none'}). Correct the mask, or give the value a class in "
+                f"classes.json, or ignore it with data.ignore.{self._advice}{_lossy(path)}"
             )
 
 
@@ -104,8 +105,8 @@ def find_meaning(
     if len(classes) not in (0, len(values)):
         where = "data.palette" if palette else f"the masks in {directory}"
         raise DataError(
-            f"data.classes names {len(classes)} classes ({', '.join(classes)}), but {where} have {len(values)} "
-            f"(values {_show(values)})."
+            f"data.classes names {counted(len(classes), 'class')} ({', '.join(classes)}), but {where} have "
+            f"{len(values)} (values {_show(values)})."
         )
     binary = values == (0, 255)
     names = tuple(classes) or (("background", "foreground") if binary else tuple(f"class {v}" for v in values))
@@ -132,8 +133,9 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool, un
         outside = [v for v in found if v not in values[:named]]
         if outside:
             raise DataError(
-                f"data.classes names {named} classes (values {_show(values[:named])}), but {where[outside[0]]} "
-                f"holds {_show([v for v in outside if where[v] == where[outside[0]]])}.{_lossy(where[outside[0]])}"
+                f"data.classes names {counted(named, 'class')} (values {_show(values[:named])}), but "
+                f"{where[outside[0]]} holds "
+                f"{_show([v for v in outside if where[v] == where[outside[0]]])}.{_lossy(where[outside[0]])}"
             )
         return values[:named]
     if unlabelled and not found:
@@ -163,7 +165,9 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool, un
 def stored_values(masks: Sequence[Path], strict: bool = True) -> dict[int, str]:
     """Returns {value: a mask that holds it} over all masks of indices."""
     if len(masks) > 5000:
-        log_once(f"Reading {len(masks)} masks to find the classes; a classes.json beside the folders avoids this.")
+        log_once(
+            f"Reading {counted(len(masks), 'mask')} to find the classes; a classes.json beside the folders avoids this."
+        )
     where: dict[int, str] = {}
     errors = []
     for path, content in zip(masks, read_contents(masks)):
@@ -187,7 +191,9 @@ def _from_file(
     if ignored in values:
         raise DataError(f"data.ignore is {ignored}, which {path} gives to {file.names[values.index(ignored)]!r}.")
     if palette and max(values) >= len(palette.colors):
-        raise DataError(f"data.palette has {len(palette.colors)} colours, but {path} has the index {max(values)}.")
+        raise DataError(
+            f"data.palette has {counted(len(palette.colors), 'colour')}, but {path} has the index {max(values)}."
+        )
     for value, name, color in zip(values, file.names, file.colors):
         if palette and color is not None and color != palette.colors[value]:
             raise DataError(

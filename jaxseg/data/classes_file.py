@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from jaxseg.data.masks import Color, Palette, check_color
 from jaxseg.data.notes import note
-from jaxseg.errors import DataError, nearest
+from jaxseg.errors import DataError, counted, nearest
 from jaxseg.types import IGNORE
 
 FILE = "classes.json"
@@ -144,7 +144,7 @@ def _wrong_entries(path: Path, entries: list[Any]) -> list[str]:
             found.setdefault(expected or said, []).append((position, said))
     sentences = []
     for (position, said), *others in found.values():
-        more = f" (and {len(others)} other{'s' if len(others) > 1 else ''})" if others else ""
+        more = f" (and {counted(len(others), 'other')})" if others else ""
         sentences.append(f"{path}, in entry {position}{more} of 'classes', {said}")
     return sentences
 
@@ -247,5 +247,5 @@ def _kind(value: object) -> str:
     if isinstance(value, dict):
         return "an object (a map)"
     if isinstance(value, list):
-        return f"a list of {len(value)} entries"
+        return f"a list of {counted(len(value), 'entry')}"
     return "null" if value is None else f"{value!r}"

@@ -28,7 +28,7 @@ from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair, hold_out, match, require_others, without_masks
 from jaxseg.data.unread import about_unread
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 from jaxseg.types import IGNORE
 
 _OWN_FOLDER = " Images without masks belong into a folder of their own, which data.unlabelled names."
@@ -181,7 +181,7 @@ class FolderSource:
         """Returns image u8[h,w,c] or u16[h,w,c] and label u8[h,w]."""
         if not 0 <= index < len(self.pairs):
             raise IndexError(
-                f"index {index} is outside the {len(self.pairs)} images of {self.directory} ({self.split})"
+                f"index {index} is outside the {counted(len(self.pairs), 'image')} of {self.directory} ({self.split})"
             )
         pair = self.pairs[index]
         if not self._strict:  # else every header was checked at the start
@@ -237,8 +237,8 @@ class FolderSource:
         chosen = sample(own) if self._strict else own
         if len(chosen) < len(own):
             note(
-                f"The values in {len(chosen)} of the {len(own)} masks of {self.split} are checked now, the others when "
-                "they are read; python -m jaxseg.data.check reads all."
+                f"The values in {len(chosen)} of the {counted(len(own), 'mask')} of {self.split} are checked now, "
+                "the others when they are read; python -m jaxseg.data.check reads all."
             )
         contents = {}
         chosen = chosen + self._others

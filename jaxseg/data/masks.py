@@ -7,7 +7,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 
 Color = tuple[int, int, int]
 
@@ -138,7 +138,9 @@ def check_palette(palette: Sequence[Sequence[int]]) -> Palette | None:
     if len(set(colors)) < len(colors):
         raise DataError("data.palette has the same colour twice; each class needs its own.")
     if len(colors) > 256:
-        raise DataError(f"data.palette has {len(colors)} colours; the limit is 255 classes and one ignored colour.")
+        raise DataError(
+            f"data.palette has {counted(len(colors), 'colour')}; the limit is 255 classes and one ignored colour."
+        )
     return Palette(colors, tuple(range(len(colors)))) if colors else None
 
 

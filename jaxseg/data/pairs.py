@@ -11,7 +11,7 @@ from jaxseg.data.images import read_header
 from jaxseg.data.layout import Folders, Layout
 from jaxseg.data.listing import SUFFIXES, list_images, name_in
 from jaxseg.data.notes import note
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 
 
 class Pair(NamedTuple):
@@ -112,7 +112,8 @@ def _once(pairs: list[Pair], images: Path) -> list[Pair]:
         kept.setdefault(files, pair)
     once = set(kept.values())
     if len(once) < len(pairs):
-        note(f"{len(pairs) - len(once)} images in {images} are there twice, by links to folders; each is read once.")
+        twice = counted(len(pairs) - len(once), "image")
+        note(f"Links to folders lead a second time to {twice} in {images}; each is read once.")
     return [pair for pair in pairs if pair in once]
 
 

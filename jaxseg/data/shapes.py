@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxseg.data.base import DataInfo, Example
-from jaxseg.errors import DataError, nearest
+from jaxseg.errors import DataError, counted, nearest
 
 CLASSES = ("background", "disc", "square", "triangle", "ring", "cross")
 COLORS = ((32, 32, 32), (66, 135, 245), (240, 90, 70), (250, 190, 60), (60, 180, 120), (170, 100, 220))
@@ -71,7 +71,9 @@ class ShapesSource:
     def __getitem__(self, index: int) -> Example:
         """Returns image u8[h,w,c] and label u8[h,w]."""
         if not 0 <= index < self.length:
-            raise IndexError(f"index {index} is outside the {self.length} images of the shapes {self.split} split")
+            raise IndexError(
+                f"index {index} is outside the {counted(self.length, 'image')} of the shapes {self.split} split"
+            )
         if self._kept is not None and index in self._kept:
             return self._kept[index].copy()
         rng = _generator(self.seed, self.split, index)

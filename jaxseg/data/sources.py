@@ -3,7 +3,7 @@
 from jaxseg import losses
 from jaxseg.config import ConfigDict
 from jaxseg.data.base import Source
-from jaxseg.errors import ConfigError, DataError, nearest
+from jaxseg.errors import ConfigError, DataError, counted, nearest
 
 SOURCES = ("shapes", "folder", "camvid", "voc2012", "oxford_iiit_pet", "cityscapes", "scene_parse150")
 """The values of `data.source`."""
@@ -88,7 +88,7 @@ def check_source(source: Source, config: ConfigDict, split: str) -> None:
     given = tuple(config.data.classes)
     if given and given != classes:
         raise DataError(
-            f"data.classes names {len(given)} classes ({', '.join(map(str, given))}), but {what} has "
+            f"data.classes names {counted(len(given), 'class')} ({', '.join(map(str, given))}), but {what} has "
             f"{len(classes)} ({', '.join(classes)}); leave data.classes empty to take those of the data."
         )
     if len(classes) == 1:
@@ -98,8 +98,9 @@ def check_source(source: Source, config: ConfigDict, split: str) -> None:
         )
     outputs = config.model.num_classes
     if outputs == 1 and len(classes) != 2:
-        raise DataError(f"model.num_classes=1 is for two classes, but {what} has {len(classes)} classes.")
+        raise DataError(f"model.num_classes=1 is for two classes, but {what} has {counted(len(classes), 'class')}.")
     if outputs > 1 and outputs != len(classes):
         raise DataError(
-            f"model.num_classes is {outputs}, but {what} has {len(classes)} classes; 0 takes as many as the data has."
+            f"model.num_classes is {outputs}, but {what} has {counted(len(classes), 'class')}; 0 takes as "
+            "many as the data has."
         )

@@ -13,7 +13,7 @@ from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
 from jaxseg.data.sources import compares_images, learns_without_labels, make_source
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 from jaxseg.types import IGNORE
 
 _RARE = 1e-3  # a class with a smaller share of the pixels may come from noise
@@ -155,7 +155,7 @@ def _judge_unlabelled(report: Report, config: ConfigDict) -> None:
         from_images or config.adversarial.semi_weight or config.adversarial.unlabelled_weight
     ):
         report.remarks.append(
-            f"{len(report.unlabelled)} images of {report.split} have no labels; they teach something only with "
+            f"{report.split} has {counted(len(report.unlabelled), 'image')} without labels, of use only with "
             "adversarial.semi_weight or adversarial.unlabelled_weight above 0."
         )
 
@@ -173,9 +173,9 @@ def _about_images(report: Report) -> list[str]:
     turned = report.source.turned() if isinstance(report.source, FolderSource) else []
     if turned:
         remarks.append(
-            f"{len(turned)} of {len(report.source or ())} images of {report.split}, such as {turned[0]}, are turned by "
-            "their EXIF orientation in another way than their masks, if these have the tag at all. Look at the "
-            "picture: the mask must fit the upright image."
+            f"The EXIF orientation of {len(turned)} of {counted(len(report.source or ()), 'image')} of {report.split}, "
+            f"such as {turned[0]}, turns another way than that of the mask, if the mask has the tag at all. Look at "
+            "the picture: the mask must fit the upright image."
         )
     return remarks
 
@@ -190,7 +190,7 @@ def about_classes(reports: Sequence[Report]) -> list[str]:
     total = max(pixels.sum(), 1)
     absent = [name for name, count in zip(names, pixels) if not count] if pixels.any() else []
     rare = [
-        f"{name} ({count} pixels, {count / total:.4%})"
+        f"{name} ({counted(count, 'pixel')}, {count / total:.4%})"
         for name, count in zip(names, pixels)
         if 0 < count < _RARE * total
     ]

@@ -21,7 +21,7 @@ from PIL import Image
 from jaxseg.arguments import expanded, located
 from jaxseg.data.base import DataInfo, Example
 from jaxseg.data.datasets import Dataset, describe
-from jaxseg.errors import ConfigError, DataError, nearest
+from jaxseg.errors import ConfigError, DataError, counted, nearest
 
 DEFAULT_CACHE = "~/.cache/jaxseg/tfds"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -179,7 +179,9 @@ def _without_files(dataset: Dataset, root: Path) -> Path:
     if len(prepared) == 1:
         return prepared[0]
     if prepared or not dataset.folders:
-        raise DataError(f"data.dir is empty and {root} holds {len(prepared)} prepared copies. {dataset.get_it}")
+        raise DataError(
+            f"data.dir is empty and {root} holds {counted(len(prepared), 'prepared copy')}. {dataset.get_it}"
+        )
     import tensorflow_datasets as tfds
 
     return _run(dataset, root, functools.partial(tfds.builder, dataset.name))

@@ -16,7 +16,7 @@ from jaxseg import metrics, parallel, pictures
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_eval_loader, make_source
-from jaxseg.errors import ConfigError, naming_lack_of_memory
+from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.score import Result, score
 from jaxseg.pictures import marks
@@ -87,8 +87,8 @@ class Evaluation:
             lines += ["", surface.surface_table(self.boundary, run.classes)]
         lines += [
             "",
-            f"{run.config.model.name} after {run.step} steps ({run.which} checkpoint), split {self.split}:",
-            f"{self.images} images, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %",
+            f"{run.config.model.name} after {counted(run.step, 'step')} ({run.which} checkpoint), split {self.split}:",
+            f"{counted(self.images, 'image')}, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %",
         ]
         if self.confusion.sum():
             lines.append(f"expected calibration error {100 * self.calibration.error:.2f} %")

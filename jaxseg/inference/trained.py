@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxseg.arguments import expanded
 from jaxseg.data.images import from_array, from_pillow, read_image
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 from jaxseg.inference.evaluation import Evaluation, evaluate
 from jaxseg.inference.samples import sample
 from jaxseg.inference.segment import Segmentation, make_segmenter
@@ -78,8 +78,9 @@ class TrainedRun(Run):
 
     def __repr__(self) -> str:
         return (
-            f"{self.config.model.name} after {self.step} steps ({self.which} checkpoint of {str(self.workdir)!r}), "
-            f"{len(self.classes)} classes: {', '.join(self.classes)}"
+            f"{self.config.model.name} after {counted(self.step, 'step')} ({self.which} checkpoint of "
+            f"{str(self.workdir)!r}), "
+            f"{counted(len(self.classes), 'class')}: {', '.join(self.classes)}"
         )
 
     def _segment_one(self, image: Any, probabilities: bool) -> Segmentation:

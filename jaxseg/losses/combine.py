@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.arguments import BelowOne, check, checked, within
-from jaxseg.errors import ArgumentError, nearest
+from jaxseg.errors import ArgumentError, counted, nearest
 from jaxseg.losses.class_sample import ClassSample
 from jaxseg.losses.definition import Definition
 from jaxseg.losses.hard import SAMPLES
@@ -73,11 +73,13 @@ class Loss:
         """
         if self.chosen is not None and logits.shape[-1] != len(self.chosen.classes):
             raise ValueError(
-                f"The loss samples {len(self.chosen.classes)} classes, but the network gives logits of shape "
+                f"The loss samples {counted(len(self.chosen.classes), 'class')}, but the network gives logits of shape "
                 f"{logits.shape}: it cannot compute some classes alone."
             )
         if self.chosen is None and logits.shape[-1] != self.num_classes:
-            raise ValueError(f"The loss is for {self.num_classes} classes, got logits of shape {logits.shape}.")
+            raise ValueError(
+                f"The loss is for {counted(self.num_classes, 'class')}, got logits of shape {logits.shape}."
+            )
         out = out or {}
         stats = {}
         for term in self.terms:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.errors import ArgumentError
+from jaxseg.errors import ArgumentError, counted
 from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
 from jaxseg.types import IGNORE, Array
 
@@ -185,7 +185,9 @@ def scores_dict(result: Scores, class_names: Sequence[str]) -> dict[str, Any]:
 
 def _check_names(result: Scores, class_names: Sequence[str]) -> None:
     if len(class_names) != len(result.support):
-        raise ValueError(f"The scores are of {len(result.support)} classes, got {len(class_names)} class names.")
+        raise ValueError(
+            f"The scores are of {counted(len(result.support), 'class')}, got {counted(len(class_names), 'class name')}."
+        )
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.errors import counted
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import BARE, ConvNormAct, Dropout, Layers, classifier, crop_to, resize
 from jaxseg.nn.conv import he_normal
@@ -32,7 +33,7 @@ def make_encoder(encoder: EncoderFactory, common: Layers) -> Any:
 def check_widths(owner: str, widths: Sequence[int], levels: int) -> None:
     """Raises ValueError unless there is a width for each of the decoder's levels, one fewer than the encoder's."""
     if len(widths) < levels - 1:
-        raise ValueError(f"{owner}: widths {tuple(widths)} are too few for an encoder of {levels} levels.")
+        raise ValueError(f"{owner}: widths {tuple(widths)} are too few for an encoder of {counted(levels, 'level')}.")
 
 
 def walk_up(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.errors import counted
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.vgg import VGG
@@ -104,7 +105,9 @@ class SegNet(nn.Module):
         if any(below not in (above, 2 * above) for above, below in itertools.pairwise(strides)):
             raise ValueError(f"SegNet: un-pooling doubles the size, so an encoder of strides {strides} does not fit.")
         if not basic and len(self.depths) < len(strides) - 1:
-            raise ValueError(f"SegNet: depths {self.depths} are too few for an encoder of {len(strides)} levels.")
+            raise ValueError(
+                f"SegNet: depths {self.depths} are too few for an encoder of {counted(len(strides), 'level')}."
+            )
 
         # In the form "full" the finest stage's last convolution is the classifier.
         depths = (1,) * len(strides) if basic else (self.depths[0] - 1, *self.depths[1:])

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
+from jaxseg.errors import counted
 from jaxseg.nn.dense import parameter
 from jaxseg.nn.initializers import he_normal
 from jaxseg.nn.layers import BARE, Layers
@@ -73,7 +74,10 @@ class Conv(nn.Module):
         check_image(x, "Conv")
         c, k = x.shape[-1], self.kernel_size
         if c % self.groups or self.features % self.groups:
-            raise ValueError(f"Conv with groups={self.groups} cannot take {c} channels to {self.features} features.")
+            raise ValueError(
+                f"Conv with groups={self.groups} cannot take {counted(c, 'channel')} to "
+                f"{counted(self.features, 'feature')}."
+            )
         padding = self.dilation * (k - 1) // 2 if self.padding is None else self.padding
         reach = self.dilation * (k - 1) + 1
         if min(x.shape[1:3]) + 2 * padding < reach:

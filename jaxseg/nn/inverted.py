@@ -7,6 +7,7 @@ stochastic depth; its authors call the block MBConv (Tan and Le 2019, section 4)
 import jax
 from flax import linen as nn
 
+from jaxseg.errors import counted
 from jaxseg.nn.attention import SqueezeExcite
 from jaxseg.nn.conv import ConvNormAct, check_image
 from jaxseg.nn.dropout import StochasticDepth
@@ -50,7 +51,8 @@ class InvertedResidual(nn.Module):
         check_image(x, "InvertedResidual")
         if self.residual and (self.stride != 1 or x.shape[-1] != self.features):
             raise ValueError(
-                f"InvertedResidual cannot add {x.shape[-1]} channels to {self.features} at stride {self.stride}."
+                f"InvertedResidual cannot add {counted(x.shape[-1], 'channel')} to {self.features} at stride "
+                f"{self.stride}."
             )
         h = x
         if self.expanded != x.shape[-1]:

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from jaxseg.errors import counted
 from jaxseg.types import IGNORE
 
 Colors: TypeAlias = Sequence[Sequence[int]]
@@ -44,5 +45,7 @@ def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
     palette[IGNORE] = IGNORE_COLOR
     wrong = label[((label < 0) | (label >= len(colors))) & (label != IGNORE)]
     if wrong.size:
-        raise ValueError(f"The label holds class {wrong.flat[0]}, but there are colours for {len(colors)} classes.")
+        raise ValueError(
+            f"The label holds class {wrong.flat[0]}, but there are colours for {counted(len(colors), 'class')}."
+        )
     return palette[label]

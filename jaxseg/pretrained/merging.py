@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from jaxseg.errors import WeightsError, some
+from jaxseg.errors import WeightsError, counted, some
 from jaxseg.pretrained.renaming import found_in
 
 # Modules of a network that hold a classifier.
@@ -98,7 +98,7 @@ def adapt_and_merge(
     arrays = adapt_input(arrays, ours, channels, notes)
     replaced = new_classifiers(arrays, ours, num_classes) if children is None else []
     if replaced:
-        notes.append(f"kept the initial classifier, for {num_classes} classes: {', '.join(replaced)}")
+        notes.append(f"kept the initial classifier, for {counted(num_classes, 'class')}: {', '.join(replaced)}")
     skipped = [path for path in ours if found_in(skip, path)]
     if skipped:
         notes.append(f"kept the initial values as asked: {some(skipped)}")
@@ -141,7 +141,7 @@ def adapt_input(
         if tuple(ours[path].shape) == (*x.shape[:2], channels, x.shape[3]):
             repeated = x[:, :, np.arange(channels) % 3] * np.float32(3.0 / channels)
             adapted[path] = x.sum(axis=2, keepdims=True) if channels == 1 else repeated
-            notes.append(f"adapted {path} from 3 to {channels} channels")
+            notes.append(f"adapted {path} from 3 to {counted(channels, 'channel')}")
     return adapted
 
 

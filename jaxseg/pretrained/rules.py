@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg.errors import some
+from jaxseg.errors import counted, some
 
 Transform = Callable[[np.ndarray], Any]
 
@@ -177,10 +177,10 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
             if path in result:
                 raise ValueError(f"Both {sources[path]!r} and {name!r} lead to {path!r}.")
             result[path], sources[path] = np.ascontiguousarray(value), name
-    problems = [f"{len(unknown)} entries of the file are known to no rule: {some(unknown)}."] if unknown else []
+    problems = [f"No rule knows {counted(len(unknown), 'entry')} of the file: {some(unknown)}."] if unknown else []
     if misshapen:
         listed = some(misshapen)
-        problems.append(f"{len(misshapen)} entries of the file have a shape that their layer cannot have: {listed}.")
+        problems.append(f"The layer cannot have the shape of {counted(len(misshapen), 'entry')} of the file: {listed}.")
     if problems:
         raise ValueError(" ".join(problems))
     return result

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxseg.arguments import Count, WholeNotNegative, check_value
-from jaxseg.errors import CheckpointError
+from jaxseg.errors import CheckpointError, counted
 from jaxseg.run import orbax_errors, snapshot
 from jaxseg.types import PyTree
 
@@ -56,8 +56,9 @@ class Restored(NamedTuple):
         """
         if len(self.iterator_states) != jax.process_count():
             raise CheckpointError(
-                f"The checkpoint of step {self.step} holds the data iterators of {len(self.iterator_states)} "
-                f"processes, this run has {jax.process_count()}: resume with the number that it was started with."
+                f"The checkpoint of step {self.step} holds the data iterators of "
+                f"{counted(len(self.iterator_states), 'process')}, this run has {jax.process_count()}: "
+                "resume with the number that it was started with."
             )
         return self.iterator_states[jax.process_index()]
 

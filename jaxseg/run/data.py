@@ -14,7 +14,7 @@ from jaxseg.config import KEYS, ConfigDict, from_dict, require_short_warmup, set
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
 from jaxseg.data.notes import note
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, counted
 from jaxseg.run.workdir import RunData, data_record, holds_checkpoint, read_config
 
 
@@ -52,7 +52,8 @@ def class_weights(config: ConfigDict, num_classes: int, train: Source) -> np.nda
     weights = build.parse_class_weights(text)
     if len(weights) != metrics.num_confusion_classes(num_classes):
         raise ConfigError(
-            f"loss.class_weights has {len(weights)} numbers, but there are {len(train.info.classes)} classes."
+            f"loss.class_weights has {counted(len(weights), 'number')}, but there are "
+            f"{counted(len(train.info.classes), 'class')}."
         )
     return weights
 
@@ -101,8 +102,9 @@ def with_steps_of_epochs(config: ConfigDict, images: int, workdir: Path | None =
     kept = None if workdir is None else stored_steps(config, workdir)
     if kept not in (None, steps):
         note(
-            f"The run in {workdir} keeps the {kept} steps that it was started with; there are {images} training images "
-            f"now, of which epochs={config.epochs:g} would be {steps} steps."
+            f"The run in {workdir} keeps the {counted(kept or 0, 'step')} that it was started with; of the "
+            f"{counted(images, 'training image')} that there are now, epochs={config.epochs:g} would be "
+            f"{counted(steps, 'step')}."
         )
     config = copy.deepcopy(config)  # keeps references between keys
     set_key(config, "steps", kept or steps)
@@ -124,8 +126,9 @@ def stored_steps(config: ConfigDict, workdir: Path) -> int | None:
 
 def epochs_message(config: ConfigDict, images: int) -> str:
     """Returns the words "12 epochs of 367 images in batches of 8 are 551 steps"."""
-    number, word = f"{config.epochs:g}", "epoch" if config.epochs == 1 else "epochs"
-    return f"{number} {word} of {images} images in batches of {config.batch_size} are {config.steps} steps"
+    epochs, verb = counted(config.epochs, "epoch"), "is" if config.epochs == 1 else "are"
+    of_images = f"of {counted(images, 'image')} in batches of {config.batch_size}"
+    return f"{epochs} {of_images} {verb} {counted(config.steps, 'step')}"
 
 
 def load_problem(config: ConfigDict) -> Problem:

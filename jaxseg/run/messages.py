@@ -10,7 +10,7 @@ from jaxseg.adversarial import segmenter_of
 from jaxseg.config import ConfigDict
 from jaxseg.config.config_dict import AnyConfigDict
 from jaxseg.data import sources
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 from jaxseg.run.data import Problem, epochs_message
 from jaxseg.state import TrainState, count_parameters
 
@@ -45,8 +45,9 @@ def opening_message(config: ConfigDict, problem: Problem, state: TrainState, sta
     length = f"\n{epochs_message(config, len(problem.train))}" if config.epochs and not start else ""
     return (
         f"{config.model.name}: {parameters:,} parameters; "
-        f"{config.data.source}: {len(problem.train)} training and {len(problem.val)} validation images, "
-        f"{len(problem.train.info.classes)} classes; {jax.device_count()} {jax.default_backend()} device(s), "
+        f"{config.data.source}: {len(problem.train)} training and {counted(len(problem.val), 'validation image')}, "
+        f"{counted(len(problem.train.info.classes), 'class')}; "
+        f"{counted(jax.device_count(), f'{jax.default_backend()} device')}, "
         f"{config.strategy}" + (f"; resuming after step {start}" if start else "") + length
     )
 
@@ -54,10 +55,10 @@ def opening_message(config: ConfigDict, problem: Problem, state: TrainState, sta
 def steps_message(start: int, steps: int, seconds: float) -> str:
     """Returns what a start has done that came after `start` steps of a run of `steps`, in this time."""
     if start < steps:
-        return f"{steps - start} steps in {seconds / 60:.1f} minutes, compilation included\n"
+        return f"{counted(steps - start, 'step')} in {seconds / 60:.1f} minutes, compilation included\n"
     return (
-        f"This run had ended before, after {start} steps; this start only scored it again. A run of more steps needs "
-        "another --workdir, since its learning rates differ from the first step on.\n"
+        f"This run had ended before, after {counted(start, 'step')}; this start only scored it again. A run of more "
+        "steps needs another --workdir, since its learning rates differ from the first step on.\n"
     )
 
 

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from jaxseg.errors import counted
+
 _STEPS = 5  # that are timed; the first step of all is not, since it compiles
 _LEAST = 60.0  # seconds; a run that ends sooner needs no forecast
 _LONG = 3600.0  # seconds, from which it is said what would be quicker
@@ -48,5 +50,6 @@ class Pace:
             return ""
         quicker = f"; quicker: {self.advice}" if self.advice and left >= _LONG else ""
         return (
-            f"about {duration(left)} for the {steps} steps left ({mean:.2g} s a step), evaluations not counted{quicker}"
+            f"about {duration(left)} for the {counted(steps, 'step')} left ({mean:.2g} s a step), evaluations not "
+            f"counted{quicker}"
         )

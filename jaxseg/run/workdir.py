@@ -11,7 +11,7 @@ import jax
 from jaxseg import config as config_lib
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, counted
 from jaxseg.files import write_text
 from jaxseg.pictures import marks
 
@@ -223,7 +223,7 @@ def read_data(path: str | Path) -> RunData:
 
 
 def _show_classes(classes: Sequence[str], num_classes: int) -> str:
-    return f"{len(classes)} classes ({', '.join(classes)}; {num_classes} {'logit' if num_classes == 1 else 'logits'})"
+    return f"{counted(len(classes), 'class')} ({', '.join(classes)}; {counted(num_classes, 'logit')})"
 
 
 def write_or_refuse(file: Path, value: Any) -> None:

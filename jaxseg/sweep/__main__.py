@@ -19,7 +19,7 @@ import jax
 from jaxseg.arguments import Count, Where, check_value, describe, expanded, one_or_more
 from jaxseg.config.command import help_text, run_command
 from jaxseg.data import make_source
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
@@ -138,7 +138,7 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
         print("Stopped as asked; the same command resumes the sweep.", file=sys.stderr)
         return 128 + stop.signal
     if failed:
-        print(f"error: {len(failed)} of {len(runs)} runs failed; the report names them.", file=sys.stderr)
+        print(f"error: {len(failed)} of {counted(len(runs), 'run')} failed; the report says why.", file=sys.stderr)
     return int(bool(failed))
 
 

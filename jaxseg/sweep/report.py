@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxseg.errors import counted
 from jaxseg.files import write_text
 from jaxseg.pictures import noting_errors
 from jaxseg.sweep import draw
@@ -105,13 +106,16 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
     ended, wanted = sum(row.spread.n for row in rows), len(rows) * len(plan.seeds)
     if ended < wanted:
         broken = sum(len(row.failures) for row in rows)
-        lines += ["", f"Partial: {ended} of {wanted} runs have scores" + (f", {broken} failed." if broken else ".")]
+        scored = f"{ended} of {counted(wanted, 'run')} {'has' if ended == 1 else 'have'} scores"
+        lines += ["", f"Partial: {scored}" + (f", {broken} failed." if broken else ".")]
     failures = [f"- `{row.name}` seed {seed}: {error}" for row in rows for seed, error in row.failures.items()]
     lines += ["", "Failed:", "", *failures] if failures else []
     lines += ["", f"    {plan.command}", "", "What the variants change:", ""]
     lines += [f"- `{name}`: {_changes(changes)}" for name, changes in plan.variants.items()]
     where = environments(rows)
-    mixed = f"Run on {len(where)} kinds of machine or versions, so the differences include that of the machines:"
+    mixed = (
+        f"Run on {counted(len(where), 'kind')} of machine or versions, so the differences include that of the machines:"
+    )
     lines += ["", mixed if len(where) > 1 else "Run on:", "", *(f"- {line}" for line in where)] if ended else []
     return "\n".join(lines) + "\n"
 
@@ -127,7 +131,7 @@ def _interval(difference: Difference | None, other: str, runs: int) -> str:
         return ""
     mean, low, high = (100 * value for value in difference[:3])
     interval = f" [{low:+.2f}, {high:+.2f}]" if difference.n > 1 else ""
-    paired = f" over {difference.n} seed{'s' * (difference.n > 1)}" if difference.n < runs else ""
+    paired = f" over {counted(difference.n, 'seed')}" if difference.n < runs else ""
     return f"{mean:+.2f}{interval}{paired}" + (f" to `{other}`" if other else "")
 
 
@@ -196,7 +200,7 @@ def timing(plan: Plan, rows: Sequence[Row]) -> str:
     """Returns `timing.md`: medians over the runs of a variant."""
     lines = ["Medians over the runs of each variant, with whatever else the machine did at the time.", ""]
     spent = [minutes(result) for row in rows for result in row.results]
-    total = f"{math.fsum(spent):.0f} minutes" if spent and not any(map(math.isnan, spent)) else ""
+    total = counted(round(math.fsum(spent)), "minute") if spent and not any(map(math.isnan, spent)) else ""
     lines += ["| variant | runs | ms a step | images/s | minutes a run |", "|---|---|---|---|---|"]
     for row in rows:
         if row.results:
@@ -207,7 +211,7 @@ def timing(plan: Plan, rows: Sequence[Row]) -> str:
             rate = ("", "") if math.isnan(seconds) else (f"{1000 * seconds:.1f}", f"{batch / seconds:.1f}")
             cells = (f"`{row.name}`", len(row.results), *rate, took)
             lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", f"Training of the {len(spent)} runs that have ended: {total}, one after the other."] if total else []
+    lines += ["", f"Training of {counted(len(spent), 'ended run')}: {total}, one after the other."] if total else []
     return "\n".join([*lines, "", f"    {plan.command}", "", *(f"- {line}" for line in environments(rows))]) + "\n"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxseg.data.notes import note
+from jaxseg.errors import counted
 from jaxseg.run.data import stored_steps
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config
 from jaxseg.sweep.outputs import PLAN_FILE
@@ -22,8 +23,9 @@ def with_stored_steps(plan: Plan, workdir: Path) -> Plan:
         kept = next(filter(None, (stored_steps(config, run) for run in runs if config.epochs)), config.steps)
         if kept != config.steps:
             note(
-                f"The runs of {name!r} in {workdir} keep the {kept} steps that they were started with; epochs="
-                f"{config.epochs:g} of the training images that there are now would be {config.steps} steps."
+                f"The runs of {name!r} in {workdir} keep the {counted(kept, 'step')} that they were started with; "
+                f"epochs={config.epochs:g} of the training images that there are now would be "
+                f"{counted(config.steps, 'step')}."
             )
             configs[name] = {**configs[name], "steps": kept}
     return plan._replace(configs=configs)

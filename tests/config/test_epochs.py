@@ -32,7 +32,7 @@ def test_epochs_become_steps_once_the_data_are_open(tmp_path: Path) -> None:
     )  # the last step has the whole warm-up behind
     assert steps_of(0.1, 30, 1) == 3 and steps_of(1e-9, 2, 16) == 1  # 0.1 * 30 is above 3 in binary
     assert with_steps_of_epochs(configured(), 367) == configured()
-    told = r"below steps=10 \(1 epoch of 80 images in batches of 8 are 10 steps\); give --config.schedule.warmup=1,"
+    told = r"below steps=10 \(1 epoch of 80 images in batches of 8 is 10 steps\); give --config.schedule.warmup=1,"
     with pytest.raises(ConfigError, match=told):
         with_steps_of_epochs(configured(epochs=1, batch_size=8, schedule__warmup=10), 80)
     # A run that is resumed has the steps that it was started with, though its data have grown.

@@ -118,9 +118,9 @@ def test_what_may_be_wrong_is_named(experiment, tmp_path, capsys):
     mean, std = 2500 / 65535, 1500 / 65535
     assert f"mean {mean:.3f}, {mean:.3f}, {mean:.3f}; std {std:.3f}" in out and "data.mean 0.485, 0.456, 0.406" in out
     assert "16-bit images of train is 4000 of 65535, which becomes 0.061 in [0, 1]" in out
-    assert "1 of " in out and "turned by their EXIF orientation" in out
+    assert "The EXIF orientation of 1 of 2 images of train" in out
     assert "Classes that no mask of train and val holds: class 1. If" in out
-    assert "less than a thousandth of the labelled pixels of train and val: class 2 (1 pixels, 0.0167%)" in out
+    assert "less than a thousandth of the labelled pixels of train and val: class 2 (1 pixel, 0.0167%)" in out
     assert "Nothing is wrong" not in out and "look at the points above" in out
 
 

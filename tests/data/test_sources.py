@@ -80,7 +80,7 @@ def test_zero_length_split():
 
 
 def test_info_needs_a_colour_for_each_class_and_no_more_classes_than_a_label_holds():
-    with pytest.raises(DataError, match="2 class names but 1 class colours"):
+    with pytest.raises(DataError, match="2 class names and 1 class colour are given"):
         DataInfo(("a", "b"), ((0, 0, 0),), None, 3)
     with pytest.raises(DataError, match="256 classes"):
         DataInfo(("a",) * 256, ((0, 0, 0),) * 256, None, 3)

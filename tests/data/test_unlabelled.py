@@ -76,7 +76,7 @@ def test_the_adversarial_experiment_accepts_them(folder, capsys):
     arguments = ["--config", "experiments/adversarial.py:folder", f"--config.data.dir={folder}", "--images", "0"]
     assert check.main(arguments) == 0
     out = capsys.readouterr().out
-    assert "of them have no labels" in out and "adversarial.semi_weight or adversarial.unlabelled_weight above 0" in out
+    assert "of them without labels" in out and "adversarial.semi_weight or adversarial.unlabelled_weight above 0" in out
 
 
 def test_an_autoencoder_needs_no_labels_at_all(folder):

@@ -37,7 +37,7 @@ def test_rules_rename_and_list_the_names_that_they_do_not_know():
     kernel = given["params/encoder/stage2/conv/kernel"]
     assert kernel.shape == (3, 4, 2, 1) and kernel[1, 2, 1, 0] == state["net.layer2.conv.weight"][0, 1, 1, 2]
     assert given["params/k"].tolist() == [2, 3]
-    with pytest.raises(ValueError, match=r"1 entries of the file are known to no rule: net\.layerx\.conv\.weight"):
+    with pytest.raises(ValueError, match=r"No rule knows 1 entry of the file: net\.layerx\.conv\.weight"):
         pretrained.convert({**state, "net.layerx.conv.weight": np.ones(1)}, rules)
     with pytest.raises(ValueError, match=r"Both 'model\.bn1\.running_var' and 'net\.bn1\.running_var' lead to"):
         pretrained.convert({**state, "net.bn1.running_var": np.ones(2)}, rules)
@@ -45,7 +45,7 @@ def test_rules_rename_and_list_the_names_that_they_do_not_know():
 
 def test_arrays_with_another_number_of_axes_are_listed():
     state = {"a.weight": np.zeros((3, 4)), "b.weight": np.zeros(()), "c.weight": np.zeros((2, 1, 3, 3))}
-    with pytest.raises(ValueError, match=r"^2 entries .* their layer cannot have: a.weight \(3x4\), b.weight \(a s"):
+    with pytest.raises(ValueError, match=r"^The layer cannot have the shape of 2 entries .*: a.weight \(3x4\), b.weight \(a s"):
         pretrained.convert(state, layer(r"(\w)", "{1}"))
 
 

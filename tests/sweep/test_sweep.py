@@ -158,7 +158,7 @@ def test_a_second_run_that_is_stopped_and_resumed_gives_the_same_bytes(
     assert sweep(ablation, tmp_path, "--only=narrow,wide", "--seeds=0") == 1
     assert stopped == [2] and in_process == ["narrow seed 0", "wide seed 0"]
     assert "stopped from outside" in read_failure(tmp_path / "wide" / "seed-0")
-    assert "Partial: 1 of 3 runs have scores, 1 failed." in (tmp_path / "table.md").read_text()
+    assert "Partial: 1 of 3 runs has scores, 1 failed." in (tmp_path / "table.md").read_text()
     in_process.clear()
     for variant in ("narrow", "wide"):  # as another shard has made them
         shutil.copytree(whole / variant / "seed-1", tmp_path / variant / "seed-1")

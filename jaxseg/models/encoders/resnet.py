@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.errors import counted
 from jaxseg.nn import BasicBlock, BottleneckBlock, ConvNormAct, Layers, drop_rates, max_pool, round_channels
 
 _SQUEEZE_RATIO = 16  # Hu 2018, section 6.1
@@ -115,8 +116,8 @@ class ResNet(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
         if len(self.depths) != len(self.widths) - 1:
             raise ValueError(
-                f"ResNet: widths {self.widths} must be those of the stem and of the {len(self.depths)} stages of "
-                f"depths {self.depths}."
+                f"ResNet: widths {self.widths} must be those of the stem and of the "
+                f"{counted(len(self.depths), 'stage')} of depths {self.depths}."
             )
         if self.block == "basic" and (self.groups, self.ratio) != (1, 4):
             raise ValueError("ResNet: groups and ratio are fields of the block 'bottleneck'.")

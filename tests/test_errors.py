@@ -1,0 +1,42 @@
+"""Parts of messages."""
+
+import ast
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+import jaxseg
+from jaxseg.errors import counted
+
+
+@pytest.mark.parametrize(
+    ("number", "word", "expected"),
+    [
+        (1, "image", "1 image"),
+        (0, "image", "0 images"),
+        (3, "other size", "3 other sizes"),
+        (1, "class", "1 class"),
+        (2, "class", "2 classes"),
+        (2, "entry", "2 entries"),
+        (1.0, "epoch", "1 epoch"),
+        (2.5, "epoch", "2.5 epochs"),
+    ],
+)
+def test_a_number_and_its_word_agree(number: float, word: str, expected: str) -> None:
+    assert counted(number, word) == expected
+
+
+def test_no_message_has_a_length_before_a_plural() -> None:
+    """`{len(names)} classes` reads "1 classes" for one of them; `counted` writes both numbers right."""
+    plural = re.compile(r" ([a-z]+ )?(?!(is|has|was|as|less)\b)[a-z]+s\b")
+    wrong = []
+    for file in sorted(Path(jaxseg.__file__).parent.rglob("*.py")):
+        texts = [n for n in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(n, ast.JoinedStr)]
+        for value, text in (pair for node in texts for pair in itertools.pairwise(node.values)):
+            follows = str(text.value) if isinstance(text, ast.Constant) else ""
+            shown = ast.unparse(value.value) if isinstance(value, ast.FormattedValue) else ""
+            if shown.startswith("len(") and plural.match(follows):
+                wrong.append(f"{file.name}: {{{shown}}}{follows}")
+    assert wrong == []
