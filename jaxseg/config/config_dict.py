@@ -22,7 +22,11 @@ class KeyAccessError(ConfigError, AttributeError, KeyError, TypeError):
 
 
 class ConfigDict(ml_collections.ConfigDict):
-    """A ConfigDict that names the nearest key where one is unknown, and says what a value must be like."""
+    """A ConfigDict that names the nearest key where one is unknown, and says what a value must be like.
+
+    Of the two keys for the length of a run, `steps` and `epochs`, the one that is set later counts: `config.steps = 7`
+    sets the epochs to 0.
+    """
 
     def __init__(self, initial_dictionary: Any = None, *args: Any, **kwargs: Any):
         if isinstance(initial_dictionary, dict):
@@ -52,12 +56,23 @@ class ConfigDict(ml_collections.ConfigDict):
     def __setitem__(self, key: str, value: Any) -> None:
         if self.is_locked and key not in self:
             raise self._unknown(key)
+        is_length = key == "steps" and not isinstance(value, ml_collections.FieldReference)  # `get_ref` sets one
+        replaces_epochs = is_length and key in self and "epochs" in self and bool(self["epochs"])  # not in a new copy
         try:
             super().__setitem__(key, ConfigDict(value) if isinstance(value, dict) else value)
         except TypeError as error:
             old = self[key]
             like = "is a group of keys" if isinstance(old, GROUPS) else f"must have a value like {old!r}"
             raise KeyAccessError(f"The config key {key!r} {like}, got {value!r}.") from error
+        if replaces_epochs:
+            super().__setitem__("epochs", 0.0)
+
+    def update(self, *other: Any, **kwargs: Any) -> None:
+        """Sets several keys; where there are both `steps` and `epochs` among them, the epochs count."""
+        super().update(*other, **kwargs)
+        for values in (*other, kwargs):
+            if "steps" in values and "epochs" in values and values["epochs"]:
+                self["epochs"] = values["epochs"]
 
     def _unknown(self, key: str) -> KeyAccessError:
         return KeyAccessError(f"There is no config key {key!r}.{nearest(key, map(str, self.keys()))}")

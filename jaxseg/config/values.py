@@ -86,7 +86,7 @@ def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
             raise ConfigError(f"{key} must be a dictionary of arguments, got {value!r}.")
         value = ConfigDict(dict(value)) if isinstance(value, GROUPS) else value
     with node.unlocked(), node.ignore_type():
-        node[leaf] = value
+        AnyConfigDict.__setitem__(node, leaf, value)  # that of `ConfigDict` sets the epochs to 0 with the steps
 
 
 def unknown_key(key: str) -> ConfigError:

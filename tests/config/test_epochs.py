@@ -1,5 +1,6 @@
 """The length of a run in epochs: how many steps these are, and where they are kept."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from helpers.tiny_run import make_run, tiny_config
 
 from jaxseg import optim
-from jaxseg.config import ConfigDict, command, default_config, update, validate
+from jaxseg.config import ConfigDict, command, default_config, from_dict, to_dict, update, validate
 from jaxseg.errors import ConfigError
 from jaxseg.run.check import check
 from jaxseg.run.data import steps_of, with_steps_of_epochs
@@ -63,3 +64,21 @@ def test_steps_or_epochs() -> None:
     assert (config.epochs, config.steps) == (0, 9)
     with pytest.raises(ConfigError, match="epochs must be a number of at least 0, got -1"):
         validate(configured(epochs=-1))
+
+
+def test_the_length_that_is_set_later_counts() -> None:
+    """By a plain attribute too, as on the command line; copies and stored runs keep both numbers."""
+    config = configured(epochs=12)
+    config.steps = 1000
+    assert (config.steps, config.epochs) == (1000, 0.0)
+    config.epochs = 3
+    assert config.epochs == 3.0
+    resolved = with_steps_of_epochs(config, 367)
+    assert resolved.epochs == 3.0 and from_dict(to_dict(resolved)) == resolved
+    for copied in (copy.deepcopy(resolved), resolved.copy_and_resolve_references(), type(resolved)(resolved)):
+        assert (copied.steps, copied.epochs) == (resolved.steps, 3.0)
+    other = configured()
+    other.update(resolved)
+    assert (other.steps, other.epochs) == (resolved.steps, 3.0)
+    other.update(steps=7)
+    assert (other.steps, other.epochs) == (7, 0.0)
