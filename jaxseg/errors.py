@@ -7,7 +7,7 @@ The message of each is one sentence for the user: what was given, what was expec
 import contextlib
 import difflib
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 
 class JaxsegError(Exception):
@@ -40,6 +40,21 @@ class NotFiniteError(JaxsegError, RuntimeError):
 
 class OutOfMemoryError(JaxsegError, MemoryError):
     """The memory of the device or of the machine does not hold what was asked for."""
+
+
+def raise_together(*checks: Callable[[], object]) -> None:
+    """Makes every check; raises one ConfigError with a line for each different error that they raise.
+
+    A user with several wrong values sees them all, and the first does not hide a more basic one.
+    """
+    wrong: dict[str, ConfigError] = {}
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            wrong.setdefault(str(error), error)
+    if wrong:
+        raise ConfigError("\n".join(wrong)) from next(iter(wrong.values()))
 
 
 # What the errors of the backends say, in lower case: XLA on every backend, cuDNN and cuBLAS, the allocator of CUDA.

@@ -22,7 +22,7 @@ from jaxseg.arguments import (
     checked,
 )
 from jaxseg.config import KEYS, ConfigDict
-from jaxseg.errors import ArgumentError, ConfigError, nearest
+from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
 from jaxseg.types import DISCRIMINATOR, PyTree
 
 # The first two need the value of the loss at each update, the others take no schedule.
@@ -234,7 +234,23 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
     Raises:
         ConfigError: for an invalid value, naming the key.
     """
-    schedule = _schedule(config, config.optimizer.learning_rate)
+    rate = config.optimizer.learning_rate
+    raise_together(
+        lambda: _optimiser(config, optax.constant_schedule(rate)),  # also where the schedule is wrong
+        lambda: _schedule(config, rate),
+    )
+    schedule = _schedule(config, rate)
+    tx = _naming_keys(_optimiser(config, schedule))
+    if config.adversarial.weight:
+        adam = make_optimizer(
+            name="adam", schedule=_schedule(config, config.adversarial.learning_rate), args={"b2": 0.99}
+        )
+        tx = optax.partition({"segmenter": tx, DISCRIMINATOR: adam}, players)
+    return tx, schedule
+
+
+def _optimiser(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Returns the optimiser of the optimizer.* keys with a schedule."""
     o = config.optimizer
     if o.name == "rmsprop" and o.momentum != KEYS["optimizer.momentum"].default:
         raise ConfigError(
@@ -242,7 +258,7 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
             f"--config.optimizer.args.momentum={o.momentum}."
         )
     with _naming("optimizer"):
-        tx = make_optimizer(
+        return make_optimizer(
             name=o.name,
             schedule=schedule,
             weight_decay=o.weight_decay,
@@ -251,13 +267,6 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
             encoder_rate=o.encoder_rate,
             args=o.args.to_dict(),
         )
-    tx = _naming_keys(tx)
-    if config.adversarial.weight:
-        adam = make_optimizer(
-            name="adam", schedule=_schedule(config, config.adversarial.learning_rate), args={"b2": 0.99}
-        )
-        tx = optax.partition({"segmenter": tx, DISCRIMINATOR: adam}, players)
-    return tx, schedule
 
 
 def _naming_keys(tx: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -5,6 +5,7 @@ A configuration is a `ConfigDict`. An experiment file defines `get_config(arg) -
 anything compiles; its message is one sentence that names the nearest valid key or value.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from jaxseg.arguments import as_tuples, check_value
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict
 from jaxseg.config.schema import ENCODER_FIELDS_OF_FORM_1, FORMAT, FREE_FORM, FREE_KEYS, KEYS, RENAMED
-from jaxseg.errors import ArgumentError, ConfigError, counted, nearest
+from jaxseg.errors import ArgumentError, ConfigError, counted, nearest, raise_together
 
 # What other libraries call a part of a key -> its name here, for the advice after an unknown key.
 _ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size"}
@@ -216,27 +217,33 @@ def validate(config: ConfigDict, *, trained: bool = False) -> None:
     """Checks every value that can be checked without data, model or device.
 
     `trained`: the configuration is, or may be, that of a run in a workdir, which keeps a normalisation that a new run
-    may not have.
+    may not have. Its warm-up is not compared with its steps here: `jaxseg.run.check` does that, beside the checks of
+    names that need more than the configuration.
 
     Raises:
-        ConfigError: naming the key, the given value and what is expected.
+        ConfigError: naming the key, the given value and what is expected; a line for each that is wrong by itself, or
+            if none is, a line for each pair of keys that do not agree.
     """
-    for key, value in flatten(config).items():
-        if key in KEYS and key not in FREE_FORM:
-            _checked(key, value)
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{key} must be finite, got {value}.")
-    _validate_batches_and_steps(config)
-    _validate_images(config)
+    raise_together(*(functools.partial(_validate_value, key, value) for key, value in flatten(config).items()))
+    rules = [_validate_batches, _validate_images, _validate_adversarial, _validate_unlabelled]
     if not trained:
-        _validate_normalisation(config)
-    _validate_adversarial(config)
-    _validate_unlabelled(config)
+        rules += [_validate_normalisation, _validate_warmup]
+    raise_together(*(functools.partial(rule, config) for rule in rules))
 
 
-def _validate_batches_and_steps(config: ConfigDict) -> None:
+def _validate_value(key: str, value: Any) -> None:
+    if key in KEYS and key not in FREE_FORM:
+        _checked(key, value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key} must be finite, got {value}.")
+
+
+def _validate_batches(config: ConfigDict) -> None:
     if config.batch_size % config.accumulate:
         raise ConfigError(f"batch_size {config.batch_size} is not divisible by accumulate {config.accumulate}.")
+
+
+def _validate_warmup(config: ConfigDict) -> None:
     if not config.epochs:  # else its steps are known with the data
         require_short_warmup(config)
 

@@ -1,5 +1,6 @@
 """Checks a configuration before a run starts: builds every part and traces a training step."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +9,11 @@ import jax
 import numpy as np
 from flax.errors import FlaxError
 
-from jaxseg import models
-from jaxseg.build import Parts, build_parts, make_strategy, parse_class_weights
-from jaxseg.config import KEYS, ConfigDict, flatten, from_dict, set_key, to_dict
+from jaxseg import models, optim
+from jaxseg.build import Parts, build_parts, make_loss, make_model, make_strategy, parse_class_weights
+from jaxseg.config import KEYS, ConfigDict, flatten, from_dict, require_short_warmup, set_key, to_dict
 from jaxseg.data import sources
-from jaxseg.errors import ConfigError, first_line, nearest
+from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
 from jaxseg.run.weights import find_weights
 
@@ -34,9 +35,8 @@ def check(config: ConfigDict) -> None:
     Raises:
         ConfigError: for an invalid value; the message names the key and the nearest valid value.
     """
-    if config.epochs:  # the steps are known once the data are open; here any number above the warm-up stands for them
-        config = from_dict(to_dict(config))
-        set_key(config, "steps", config.schedule.warmup + 1)
+    raise_together(*(functools.partial(each, config) for each in _INDEPENDENT))
+    config = _with_steps_above_warmup(config)
     parts = build_parts(config, config.model.num_classes or 2)
     check_loss(parts)
     note_without_effect(config)
@@ -46,12 +46,45 @@ def check(config: ConfigDict) -> None:
         if config.loss.class_weights != "median_frequency":
             parse_class_weights(config.loss.class_weights)
     sources.require_use_of_unlabelled(config)
+    make_strategy(config)
+    _trace_training(parts)
+
+
+def _with_steps_above_warmup(config: ConfigDict) -> ConfigDict:
+    """Returns a configuration of epochs, whose steps are known once the data are open, with some steps."""
+    if not config.epochs and config.schedule.warmup < config.steps:
+        return config
+    config = from_dict(to_dict(config))
+    set_key(config, "steps", config.schedule.warmup + 1)
+    return config
+
+
+def _check_model(config: ConfigDict) -> None:
+    make_model(config, config.model.num_classes or 2)
+
+
+def _check_loss_terms(config: ConfigDict) -> None:
+    make_loss(config, config.model.num_classes or 2)
+
+
+def _check_optimiser(config: ConfigDict) -> None:
+    optim.from_config(_with_steps_above_warmup(config))
+
+
+def _check_source(config: ConfigDict) -> None:
     if config.data.source not in sources.SOURCES:
         raise ConfigError(
             f"There is no data set data.source={config.data.source!r}.{nearest(config.data.source, sources.SOURCES)}"
         )
-    make_strategy(config)
-    _trace_training(parts)
+
+
+def _check_warmup(config: ConfigDict) -> None:
+    if not config.epochs:
+        require_short_warmup(config)
+
+
+# What can be checked without the other parts, so that a user with several wrong keys reads of all of them.
+_INDEPENDENT = (_check_source, _check_model, _check_loss_terms, _check_optimiser, _check_warmup)
 
 
 def note_without_effect(config: ConfigDict) -> None:

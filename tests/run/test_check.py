@@ -9,7 +9,7 @@ import pytest
 from helpers.tiny_run import tiny_config
 
 from jaxseg.build import build_parts
-from jaxseg.config import update
+from jaxseg.config import default_config, set_key, update, validate
 from jaxseg.data.shapes import ShapesSource
 from jaxseg.errors import ConfigError
 from jaxseg.inference import samples
@@ -108,3 +108,28 @@ def test_thumbnails_are_kept_while_their_source_is() -> None:
     del source
     gc.collect()
     assert seen() is None
+
+
+def test_several_wrong_keys_are_all_named() -> None:
+    """The warm-up, which has to agree with the steps, hides none of the values that are wrong by themselves."""
+    changes = {
+        "steps": 5,
+        "schedule.warmup": 50,
+        "schedule.name": "exponential",
+        "model.name": "unett",
+        "optimizer.name": "adamm",
+        "data.source": "foldr",
+    }
+    config = default_config()
+    for key, value in changes.items():
+        set_key(config, key, value)
+    validate(config, trained=True)
+    with pytest.raises(ConfigError) as raised:
+        check(config)
+    lines = str(raised.value).split("\n")
+    starts = ("There is no data set data.source='foldr'", "model: ", "optimizer.name must be", "schedule.end must be")
+    assert len(lines) == 5 and all(line.startswith(s) for line, s in zip(lines, (*starts, "schedule.warmup is 50")))
+    set_key(config, "batch_size", 0)
+    set_key(config, "schedule.power", -1.0)
+    with pytest.raises(ConfigError, match=r"^batch_size must be .*\nschedule.power must be [^\n]*$"):
+        validate(config)
