@@ -24,6 +24,7 @@ from jaxseg.types import NormFactory
 __all__ = [
     "ACTIVATIONS",
     "DTYPES",
+    "GENERATORS",
     "MODELS",
     "NEED_ALL_CLASSES",
     "build",
@@ -64,6 +65,8 @@ _CLASSES = {
     "vgg_head": "VGGHead",
 }
 MODELS = tuple(_CLASSES)
+GENERATORS = ("dcgan",)
+"""Networks that make images from noise; see `can_generate`."""
 NEED_ALL_CLASSES = ("fcn", "linknet", "mask2former", "ocrnet")
 """Networks that cannot compute the logits of some classes alone (`nn.of_classes`), which sampled classes need: their
 layers read the scores of all classes, end in a transposed convolution, or are masks with a class each. A configuration

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxseg import config as config_lib
+from jaxseg import models
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError, counted
@@ -18,8 +19,7 @@ from jaxseg.pictures import marks
 CONFIG_FILE = "config.json"
 INFO_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
-_TEXTS = (INFO_FILE, "run.json", "log.jsonl", "gradients.jsonl")  # that training writes beside CONFIG_FILE
-_PICTURES = ("curves.png", "predictions.png", "samples.png", "gradients.png")
+_TEXTS = (INFO_FILE, "run.json", "log.jsonl")  # that training writes beside CONFIG_FILE
 
 
 class RunData(NamedTuple):
@@ -95,7 +95,7 @@ def write_config(path: Path, config: ConfigDict) -> None:
             the keys), a config.json that cannot be read, or a file that training would replace and did not write.
     """
     file = path / CONFIG_FILE
-    _require_own_files(path)
+    _require_own_files(path, config)
     if file.exists():
         # `read_config` raises an error for a file of another program, so that it is not overwritten.
         differing = config_lib.differences(read_config(path), config)
@@ -110,19 +110,25 @@ def write_config(path: Path, config: ConfigDict) -> None:
         write_or_refuse(file, config_lib.to_dict(config))
 
 
-def _require_own_files(path: Path) -> None:
-    """Raises ConfigError if a file of the name of an output is of someone else.
+def _require_own_files(path: Path, config: ConfigDict) -> None:
+    """Raises ConfigError if a file of the name of an output of this run is of someone else.
 
     Text files are those of a run where its configuration, which is written first, is beside them; pictures have a mark,
     except samples.png of earlier versions, which was drawn after a checkpoint.
     """
     instead = "give another --workdir, or move it out of this one"
-    texts = [path / name for name in _TEXTS if (path / name).exists()]
+    gradients = config.log.gradients
+    written = (*_TEXTS, *(["gradients.jsonl"] if gradients else []))
+    texts = [path / name for name in written if (path / name).exists()]
     if texts and not (path / CONFIG_FILE).exists():  # asked in this order, for another process may begin the run now
         raise marks.refusal(texts[0], instead)
-    for name in _PICTURES:
-        if name == "samples.png" and holds_checkpoint(path):
-            continue
+    pictures = {
+        "curves.png": True,
+        "predictions.png": config.log.images > 0,
+        "samples.png": config.model.name in models.GENERATORS and not holds_checkpoint(path),
+        "gradients.png": gradients,
+    }
+    for name in (name for name, drawn in pictures.items() if drawn):
         marks.require_own_figure(path / name, instead)
 
 

@@ -201,3 +201,7 @@ def test_same_numbers_under_jit_and_pmap():
 def test_wrong_fields_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         models.build("dcgan", num_classes=2, **fields)
+
+
+def test_the_networks_that_generate_are_known_by_name() -> None:
+    assert tuple(n for n in models.MODELS if hasattr(models._class(n), "generate")) == models.GENERATORS

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from jaxseg.config import default_config, flatten, set_key, to_dict
+from jaxseg.config import default_config, flatten, set_key, to_dict, update
 from jaxseg.errors import ConfigError
 from jaxseg.pictures import save_image
 from jaxseg.pictures.marks import FIGURE
@@ -45,15 +45,26 @@ def test_a_run_replaces_no_file_of_someone_else(tmp_path: Path, name: str) -> No
     file = tmp_path / name
     Image.new("L", (2, 2)).save(file, format="PNG")
     before = file.read_bytes()
+    config = default_config()
+    update(config, log__gradients=True, model__name="dcgan")
     with pytest.raises(
         ConfigError, match=rf"{name} would replace a file that jaxseg did not write; give another --work"
     ):
-        workdir.prepare_workdir(tmp_path, default_config())
+        workdir.prepare_workdir(tmp_path, config)
     assert [p.name for p in tmp_path.iterdir()] == [name] and file.read_bytes() == before
     file.unlink()
-    workdir.prepare_workdir(tmp_path, default_config())
+    workdir.prepare_workdir(tmp_path, config)
     save_image(np.zeros((2, 2), np.uint8), file, software=FIGURE)
-    workdir.prepare_workdir(tmp_path, default_config())  # its own files
+    workdir.prepare_workdir(tmp_path, config)  # its own files
+
+
+@pytest.mark.parametrize("name", ["gradients.jsonl", "gradients.png", "samples.png", "predictions.png"])
+def test_a_file_of_someone_else_that_the_run_does_not_write_may_stay(tmp_path: Path, name: str) -> None:
+    Image.new("L", (2, 2)).save(tmp_path / name, format="PNG")
+    config = default_config()
+    update(config, log__images=0)
+    workdir.prepare_workdir(tmp_path, config)
+    assert (tmp_path / "config.json").exists()
 
 
 def test_a_figure_of_an_earlier_version_is_that_of_the_run(tmp_path: Path) -> None:
@@ -70,11 +81,13 @@ def test_a_figure_of_an_earlier_version_is_that_of_the_run(tmp_path: Path) -> No
 
 def test_samples_of_an_earlier_version_are_those_of_the_run(tmp_path: Path) -> None:
     save_image(np.zeros((2, 2), np.uint8), tmp_path / "samples.png")
+    config = default_config()
+    update(config, model__name="dcgan")
     with pytest.raises(ConfigError, match=r"samples\.png would replace a file"):
-        workdir.prepare_workdir(tmp_path, default_config())
-    (tmp_path / "config.json").write_text(json.dumps(to_dict(default_config())))
+        workdir.prepare_workdir(tmp_path, config)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
-    workdir.prepare_workdir(tmp_path, default_config())
+    workdir.prepare_workdir(tmp_path, config)
 
 
 @pytest.mark.parametrize("empty", [False, True])
