@@ -131,12 +131,13 @@ class Plan(NamedTuple):
         """Whether others are compared with this variant."""
         return variant == self.baseline or variant in self.baselines.values()
 
-    @property
-    def command(self) -> str:
-        """The command that trains these runs, in any workdir."""
+    def command(self, workdir: Path) -> str:
+        """Returns the command that trains these runs in `workdir`, a path from the current folder if it lies there."""
+        workdir = workdir.relative_to(Path.cwd()) if workdir.is_relative_to(Path.cwd()) else workdir
         seeds = [] if self.seeds == self.own_seeds else [f"--seeds={','.join(map(str, self.seeds))}"]
         split = [] if self.split == "val" else [f"--split={self.split}"]
-        return f"python -m jaxseg.sweep --config {shlex.join([self.experiment, *split, *seeds, *self.overrides])}"
+        words = [self.experiment, "--workdir", str(workdir), *split, *seeds, *self.overrides]
+        return f"python -m jaxseg.sweep --config {shlex.join(words)}"
 
     def config(self, variant: str, seed: int) -> ConfigDict:
         """Returns the valid configuration of one run.
@@ -290,7 +291,7 @@ def refuse_others(plan: Plan, workdir: Path) -> None:
         ConfigError: if `workdir` holds another ablation, runs of a variant with another configuration, a file that
             is not a plan in its place, or a file of someone else that the report would replace.
     """
-    require_own_report(workdir)
+    require_own_report(workdir, any(values["log"]["gradients"] for values in (plan.configs or {}).values()))
     if (workdir / PLAN_FILE).exists():
         before = read_plan(workdir)
         names = [Path(each.experiment.partition(":")[0]).name for each in (before, plan)]

@@ -32,6 +32,7 @@ class Progress:
         self._name, self._split, self._total = name, split, total
         self._done = self._before = finished
         self._failed = 0
+        self._line = ""
         self._began = self._said = time.monotonic()
         self._runs: dict[int, tuple[PlannedRun, float]] = {}
         self._bars: list[tqdm] = []
@@ -69,8 +70,10 @@ class Progress:
                 bar.set_postfix_str(numbers.strip(), refresh=False)
                 bar.n = step
                 bar.refresh()
-        if not self._bars and shown:
-            self.message(f"[{self._done}/{self._total}] {'; '.join(shown)}")
+        line = f"[{self._done}/{self._total}] {'; '.join(shown)}"
+        if not self._bars and shown and line != self._line:  # a run logs some of its steps
+            self._line = line
+            self.message(line)
 
     def end(self, place: int, run: PlannedRun, error: str) -> None:
         """Shows that a run has ended; `error` is empty, or the last line of what ended it."""
@@ -109,10 +112,10 @@ def _state(run: PlannedRun) -> tuple[int, str]:
     except OSError:
         return 0, ""
     newest = {record["split"]: record for record in records}
-    shown = [("train", "loss", "loss"), ("val", "mean_iou", "mIoU")]
+    shown = [("train", "loss", "loss {:.4f}", 1), ("val", "mean_iou", "mIoU {:.2f} %", 100)]
     words = [
-        f"  {word} {newest[split][name]:.4f}"
-        for split, name, word in shown
+        f"  {form.format(scale * newest[split][name])}"
+        for split, name, form, scale in shown
         if split in newest and newest[split][name] is not None
     ]
     return max((record["step"] for record in records), default=0), "".join(words)

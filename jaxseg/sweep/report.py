@@ -1,7 +1,7 @@
 """Writes the report of a sweep from the files of its runs, finished or not.
 
-`table.md`, `table.csv`, `results.jsonl` and the pictures are the same after a second sweep on the same machine; times
-are in `timing.md` and `timing.csv`.
+`table.md`, `table.csv`, `results.jsonl` and the pictures are the same after a second sweep into a folder of the same
+name on the same machine; times are in `timing.md` and `timing.csv`.
 """
 
 import csv
@@ -39,10 +39,10 @@ def write_report(workdir: Path) -> dict[str, Path]:
 def _write_report(plan: Plan, workdir: Path) -> dict[str, Path]:
     rows = gather(plan, workdir)
     texts = {
-        "table": ("table.md", table(plan, rows)),
+        "table": ("table.md", table(plan, rows, workdir)),
         "numbers": ("table.csv", _csv(plan, rows)),
         "runs": ("results.jsonl", _results(plan, rows)),
-        "times": ("timing.md", timing(plan, rows)),
+        "times": ("timing.md", timing(plan, rows, workdir)),
         "run times": ("timing.csv", _timing_csv(rows)),
     }
     files = {what: workdir / name for what, (name, _) in texts.items()}
@@ -69,8 +69,8 @@ def _write_report(plan: Plan, workdir: Path) -> dict[str, Path]:
     return files
 
 
-def table(plan: Plan, rows: Sequence[Row]) -> str:
-    """Returns `table.md`."""
+def table(plan: Plan, rows: Sequence[Row], workdir: Path) -> str:
+    """Returns `table.md` of the sweep in `workdir`."""
     several = not isinstance(plan.baseline, str)
     other = "the variant named after it" if several else f"`{plan.baseline}`"
     lines = [
@@ -110,7 +110,7 @@ def table(plan: Plan, rows: Sequence[Row]) -> str:
         lines += ["", f"Partial: {scored}" + (f", {broken} failed." if broken else ".")]
     failures = [f"- `{row.name}` seed {seed}: {error}" for row in rows for seed, error in row.failures.items()]
     lines += ["", "Failed:", "", *failures] if failures else []
-    lines += ["", f"    {plan.command}", "", "What the variants change:", ""]
+    lines += ["", f"    {plan.command(workdir)}", "", "What the variants change:", ""]
     lines += [f"- `{name}`: {_changes(changes)}" for name, changes in plan.variants.items()]
     where = environments(rows)
     mixed = (
@@ -196,7 +196,7 @@ def _results(plan: Plan, rows: Sequence[Row]) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-def timing(plan: Plan, rows: Sequence[Row]) -> str:
+def timing(plan: Plan, rows: Sequence[Row], workdir: Path) -> str:
     """Returns `timing.md`: medians over the runs of a variant."""
     lines = ["Medians over the runs of each variant, with whatever else the machine did at the time.", ""]
     spent = [minutes(result) for row in rows for result in row.results]
@@ -212,7 +212,10 @@ def timing(plan: Plan, rows: Sequence[Row]) -> str:
             cells = (f"`{row.name}`", len(row.results), *rate, took)
             lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += ["", f"Training of {counted(len(spent), 'ended run')}: {total}, one after the other."] if total else []
-    return "\n".join([*lines, "", f"    {plan.command}", "", *(f"- {line}" for line in environments(rows))]) + "\n"
+    return (
+        "\n".join([*lines, "", f"    {plan.command(workdir)}", "", *(f"- {line}" for line in environments(rows))])
+        + "\n"
+    )
 
 
 def _gradients_csv(norms: Mapping[str, tuple[list[float], list[float]]], layers: Mapping[str, Sequence[str]]) -> str:
