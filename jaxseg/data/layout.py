@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxseg.arguments import expanded, located
-from jaxseg.data.listing import is_hidden, leads_nowhere, list_images, sub_folders
+from jaxseg.data.listing import entries_of, is_folder, is_hidden, leads_nowhere, list_images, reading, sub_folders
 from jaxseg.data.notes import note
 from jaxseg.errors import DataError, nearest
 
@@ -61,7 +61,9 @@ def existing(directory: str | Path) -> Path:
     if not str(directory):
         raise DataError(f"data.dir is empty; give the folder with --config.data.dir=DIR ({EXPECTED}).")
     path = expanded(directory)
-    if not path.is_dir():
+    with reading(path):
+        found = is_folder(path)
+    if not found:
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         if path.is_file() and _PACKED.search(path.name):
             raise DataError(f"data.dir={located(path)} is a file, not a folder.{_unpack(path.name)}")
@@ -83,7 +85,7 @@ def find_layout(directory: Path, *, former: bool = False) -> Layout:
     outer = [name for name in sub_folders(directory) if holds_parts(directory / name)]
     if not holds_parts(directory):
         if not outer:
-            inside = sorted(p.name for p in directory.iterdir() if not is_hidden(p.name))
+            inside = [p.name for p in entries_of(directory) if not is_hidden(p.name)]
             holds = f"holds {', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''}" if inside else "is empty"
             raise DataError(f"data.dir={str(directory)!r} {holds}; {EXPECTED}.{_packed(directory)}")
         return Layout({name: Folders(directory / name / "images", directory / name / "masks") for name in outer}, None)
@@ -132,7 +134,7 @@ def choose(layout: Layout, split: str, directory: Path) -> Folders:
 def _packed(directory: Path) -> str:
     """Returns what to do about archives or shards in a folder or its sub-folders; "" if there are none."""
     places = [directory, *(directory / name for name in sub_folders(directory))]
-    found = (path for place in places for path in sorted(place.iterdir()) if _PACKED.search(path.name))
+    found = (path for place in places for path in entries_of(place) if _PACKED.search(path.name))
     return next((_unpack(str(path.relative_to(directory))) for path in found), "")
 
 
@@ -162,8 +164,9 @@ def _hint(split: str, layout: Layout, directory: Path) -> str:
 
 
 def holds_parts(folder: Path) -> bool:
-    """Returns whether a folder has images/ or masks/."""
-    return (folder / "images").is_dir() or (folder / "masks").is_dir()
+    """Returns whether a folder has images/ or masks/; raises DataError if it cannot be read."""
+    with reading(folder):
+        return is_folder(folder / "images") or is_folder(folder / "masks")
 
 
 def is_split_name(name: str) -> bool:

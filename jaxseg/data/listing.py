@@ -1,11 +1,15 @@
 """Which files in a folder count as images: one rule for training data, for prediction and for the TFDS builders."""
 
+import contextlib
 import errno
 import os
+import stat
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from jaxseg.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """The suffixes of files that count as images, in lower or upper case."""
@@ -51,7 +55,7 @@ def list_images(
                 visible = sorted((e for e in entries if counts(e)), key=lambda e: e.name)
             status = os.stat(directory)
         except OSError as error:
-            problems.append(f"The folder {directory} cannot be read: {error.strerror or error}.")
+            problems.append(unreadable(directory, error))
             return
         here = status.st_dev, status.st_ino
         if here in above:
@@ -82,10 +86,45 @@ def leads_nowhere(path: Path) -> bool:
     return False
 
 
+def unreadable(folder: Path, error: OSError) -> str:
+    """Returns the sentence about a folder that cannot be read."""
+    more = f"; allow it with chmod u+rx {folder}, or move it away" if isinstance(error, PermissionError) else ""
+    return f"The folder {folder} cannot be read: {error.strerror or error}{more}."
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raises DataError, which names the folder, if the body cannot read it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(unreadable(folder, error)) from error
+
+
+def is_folder(path: Path) -> bool:
+    """Returns whether there is a folder; raises PermissionError, unlike newer `Path.is_dir`, if this is not known."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        raise
+    except OSError:
+        return False
+
+
 def sub_folders(folder: Path) -> list[str]:
-    """Returns the names of the sub-folders of a folder that are not hidden, sorted."""
-    with os.scandir(folder) as entries:
+    """Returns the names of the sub-folders of a folder that are not hidden, sorted.
+
+    Raises:
+        DataError: if the folder cannot be read.
+    """
+    with reading(folder), os.scandir(folder) as entries:
         return sorted(e.name for e in entries if not is_hidden(e.name) and e.is_dir())
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """Returns all files and folders directly in a folder, sorted; raises DataError if the folder cannot be read."""
+    with reading(folder), os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries)
 
 
 def name_in(folder: Path, path: Path) -> str:

@@ -1,6 +1,7 @@
 """The images of a folder with their masks, matched by name, and a sentence for each file without a partner."""
 
 import bisect
+import contextlib
 import hashlib
 import re
 from collections.abc import Container
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from jaxseg.data.images import read_header
 from jaxseg.data.layout import Folders, Layout
-from jaxseg.data.listing import SUFFIXES, list_images, name_in
+from jaxseg.data.listing import SUFFIXES, entries_of, is_folder, list_images, name_in, reading
 from jaxseg.data.notes import note
 from jaxseg.errors import DataError, counted
 
@@ -60,7 +61,8 @@ def without_masks(folder: Path) -> tuple[list[Pair], list[str]]:
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder} (data.unlabelled), which should hold images without masks.")
-    inside = folder / "images" if (folder / "images").is_dir() else folder
+    with reading(folder):
+        inside = folder / "images" if is_folder(folder / "images") else folder
     files, problems = _by_name(inside, False)
     if not files:
         raise DataError(f"{inside} (data.unlabelled) has no images: no {', '.join(SUFFIXES)} file.")
@@ -184,7 +186,8 @@ class _Neighbours:
         parent = (self._folder / name).parent
         if parent not in self._listed:
             by_name: dict[str, list[Path]] = {}
-            for path in sorted(parent.iterdir()) if parent.is_dir() else ():
-                by_name.setdefault(name_in(self._folder, path).casefold(), []).append(path)
+            with contextlib.suppress(DataError):  # the listing of this folder has said that it cannot be read
+                for path in entries_of(parent) if parent.is_dir() else ():
+                    by_name.setdefault(name_in(self._folder, path).casefold(), []).append(path)
             self._listed[parent] = by_name, sorted(by_name)
         return self._listed[parent]

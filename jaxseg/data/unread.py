@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxseg.arguments import expanded
 from jaxseg.data.classes_file import FILE
 from jaxseg.data.layout import Folders, Layout, holds_parts, is_split_name
-from jaxseg.data.listing import is_hidden, list_images, sub_folders
+from jaxseg.data.listing import entries_of, is_hidden, list_images, sub_folders
 from jaxseg.data.pairs import Pair
 from jaxseg.errors import some
 
@@ -74,7 +74,7 @@ def _class_lists(directory: Path, layout: Layout) -> list[str]:
     found = [
         path
         for place in places
-        for path in sorted(place.iterdir())
+        for path in entries_of(place)
         if path != own and _CLASSES.fullmatch(path.name) and path.is_file()
     ]
     if not found:
@@ -117,7 +117,7 @@ def _lists(directory: Path) -> list[str]:
     files = [
         str(path.relative_to(directory))
         for place in places
-        for path in sorted(place.iterdir())
+        for path in entries_of(place)
         if path.suffix.lower() in _LISTS and not is_hidden(path.name) and _lists_a_split(path.stem) and path.is_file()
     ]
     if not files:

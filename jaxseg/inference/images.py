@@ -77,24 +77,31 @@ def find_images(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     found: dict[Path, Path] = {}
     problems = []
     for word in words:
-        path = expanded(word)
-        if path.is_dir():
-            paths, more = list_images(path, recursive=False)
-            problems += more
-            problem = f"The folder {word} has no images ({', '.join(SUFFIXES)}) directly in it."
-        elif path.exists() or not glob.has_magic(word):
-            paths = [path] if path.exists() else []
-            problem = f"There is no file {located(path)}.{_nearest_file(path)}"
-        else:
-            matched = [Path(name) for name in glob.glob(str(path), recursive=True)]
-            paths = [p for p in matched if _is_image(p, path.parts)]
-            problems += [f"{p} is a link to a file that does not exist." for p in matched if leads_nowhere(p)]
-            problem = f"The glob {word!r} matches no images ({', '.join(SUFFIXES)})."
-        if not paths:
-            problems.append(problem)
+        try:
+            paths, wrong = _images_of(word)
+        except OSError as error:
+            paths, wrong = [], [f"{error.filename or word} cannot be read: {error.strerror or error}."]
+        problems += wrong
         for p in sorted(paths):
             found.setdefault(p.resolve(), p)
     return list(found.values()), problems
+
+
+def _images_of(word: str) -> tuple[list[Path], list[str]]:
+    """Returns the images that one file, folder or glob names, and a sentence for each thing that is wrong there."""
+    path, problems = expanded(word), []
+    if path.is_dir():
+        paths, problems = list_images(path, recursive=False)
+        problem = f"The folder {word} has no images ({', '.join(SUFFIXES)}) directly in it."
+    elif path.exists() or not glob.has_magic(word):
+        paths = [path] if path.exists() else []
+        problem = f"There is no file {located(path)}.{_nearest_file(path)}"
+    else:
+        matched = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        paths = [p for p in matched if _is_image(p, path.parts)]
+        problems = [f"{p} is a link to a file that does not exist." for p in matched if leads_nowhere(p)]
+        problem = f"The glob {word!r} matches no images ({', '.join(SUFFIXES)})."
+    return paths, problems if paths else [*problems, problem]
 
 
 def name_outputs(paths: Sequence[Path], out: Path, probabilities: bool = False) -> dict[Path, str]:

@@ -1,9 +1,13 @@
 """The layouts of a folder: splits outside and inside images/, and folders that are nearly one of these."""
 
+import errno
 import json
 import os
 import re
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -268,3 +272,36 @@ def test_former_reads_hidden_folders_as_before(tmp_path):
     assert names(FolderSource(root, "train", val_fraction=0.0)) == ["a", "b"]
     former = FolderSource(root, "train", val_fraction=0.0, division="former")
     assert names(former) == [".more/c", ".more/d", "a", "b"]
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders in this list cannot be read, as by chmod 000, which has no effect on the root of a container."""
+    folders: list[Path] = []
+
+    def refusing(function: Callable[..., Any], inside: bool) -> Callable[..., Any]:
+        def call(path: Any = ".", *args: Any, **kwargs: Any) -> Any:
+            place = Path(os.fspath(path)) if not isinstance(path, int) else Path()
+            if any(folder in ((*place.parents,) if inside else (place, *place.parents)) for folder in folders):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, False))
+    monkeypatch.setattr(os, "stat", refusing(os.stat, True))
+    return folders
+
+
+@pytest.mark.parametrize("name", ["notes", "images", "masks", "images/a", "masks/a", "."])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, locked: list[Path], name: str) -> None:
+    for part in ("images", "masks"):
+        for file in ("1.png", "2.png", "a/3.png"):
+            (tmp_path / part / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / part / file)
+    (tmp_path / "notes").mkdir()
+    locked.append(tmp_path / name)
+    with pytest.raises(
+        DataError, match=rf"The folder {re.escape(str(tmp_path / name))} cannot be read: Permission .*chmod"
+    ):
+        FolderSource(tmp_path, "train")
