@@ -51,7 +51,9 @@ class ClassesFile(NamedTuple):
         given = [(c, v) for c, v in zip((*self.colors, self.ignore_color), (*self.values, ignored)) if c is not None]
         colors = [color for color, _ in given]
         known = {color: value for color, value in given if colors.count(color) == 1}
-        remedy = "" if self.ignore_color is not None else ' Give a colour that is to be ignored as "ignore_colour".'
+        remedy = ' If a class is missing, give it an entry with its "colour" in "classes".'
+        if self.ignore_color is None:
+            remedy += ' Give a colour that is to be ignored as "ignore_colour".'
         if len(known) < len(given):
             remedy = " A colour that it gives to two classes stands for neither of them."
         return Palette(tuple(known), tuple(known.values()), str(self.path), remedy) if given else None

@@ -31,7 +31,7 @@ class Palette(NamedTuple):
     colors: tuple[Color, ...]
     values: tuple[int, ...]
     origin: str = "data.palette"
-    remedy: str = ""
+    remedy: str = " If it is the colour of a class, a class is missing there."
 
 
 def lossy(image: Image.Image) -> str:
@@ -118,10 +118,13 @@ def decode_colors(path: str | Path, colors: np.ndarray, palette: Palette | None,
     known = np.asarray(palette.colors or ((-1, -1, -1),), np.int32) @ _CODES  # without colours, none is equal
     order = np.argsort(known)
     found = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
-    strange = np.unique(codes[known[found] != codes])
+    strange, counts = np.unique(codes[known[found] != codes], return_counts=True)
     if strange.size:
+        order = np.argsort(-counts, kind="stable")  # the most frequent first
+        shares = [_share(count / codes.size) for count in counts[order][:_SHOWN]]
+        held = f"{_show_codes(strange[order])}, {', '.join(shares)} of its pixels"
         why = f" {what_it_changes(compression, 'colours')}" if compression else palette.remedy
-        raise DataError(f"{path} holds colours that {palette.origin} lacks: {_show_codes(strange)}.{why}")
+        raise DataError(f"{path} holds colours that {palette.origin} lacks: {held}.{why}")
     values = np.array(palette.values)
     return values.astype(np.uint8 if values.max() < 256 else np.uint16)[found]
 
@@ -153,6 +156,13 @@ def check_color(color: object, where: str) -> Color:
     raise DataError(f"{where} has {color!r}, where a colour (red, green, blue) of numbers from 0 to 255 was expected.")
 
 
-def _show_codes(codes: np.ndarray, most: int = 8) -> str:
+_SHOWN = 8  # colours in a message
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.0005 else "less than 0.1 %"
+
+
+def _show_codes(codes: np.ndarray, most: int = _SHOWN) -> str:
     shown = [f"({c >> 16},{c >> 8 & 255},{c & 255})" for c in codes[:most].tolist()]
     return f"({','.join(shown)}{',...' if len(codes) > most else ',' if len(shown) == 1 else ''})"

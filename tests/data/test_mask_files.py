@@ -64,7 +64,9 @@ def test_colours_of_any_indices_and_of_the_ignored_pixels(tmp_path):
         save(tmp_path / "masks" / f"{name}.png", np.array(RGB, np.uint8)[labels(0, 1, 2)])
     red, green = ({"index": i, "name": n, "colour": list(RGB[c])} for i, n, c in ((300, "red", 1), (7, "green", 2)))
     describe(tmp_path, red, green, ignore_index=0)
-    with pytest.raises(DataError, match=r"colours that .*classes\.json lacks: \(\(0,0,0\),\)\. Give .*ignore_colour"):
+    share = rf"{100 * np.mean(labels(0, 1, 2) == 0):.1f} % of its pixels"
+    told = rf"colours that .*classes\.json lacks: \(\(0,0,0\),\), {share}\. If a class is missing, .*ignore_colour"
+    with pytest.raises(DataError, match=told):
         everything(tmp_path)
     describe(tmp_path, red, green, ignore_index=0, ignore_colour=[0, 0, 0])
     np.testing.assert_array_equal(everything(tmp_path)[0]["label"], labels(IGNORE, 0, 1))
