@@ -27,6 +27,7 @@ from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair, hold_out, match, require_others, without_masks
+from jaxseg.data.swapped import are_swapped, require_not_swapped
 from jaxseg.data.unread import about_unread
 from jaxseg.errors import DataError, counted
 from jaxseg.types import IGNORE
@@ -94,6 +95,7 @@ class FolderSource:
         # Without a palette, the colours of classes.json define masks of colours; palette files are read as indices.
         self._keep_indices = given is None
         self.palette = given or (self._file.palette() if self._file is not None else None)
+        require_not_swapped(folders, every_pair, self.palette)
         if strict:
             self._check_headers()
         masks = _every_mask(layout, folders, every_pair, former)
@@ -162,7 +164,7 @@ class FolderSource:
         """Returns the pairs of the split, at least one: those in its folders, or its part of a set that is divided."""
         chosen = pairs if layout.undivided is None else hold_out(pairs, self.split, fraction, former=former)
         if not chosen and self._problems:
-            raise DataError(f"{self._problems[0]} No image of {self.directory} ({self.split}) has a mask of its name.")
+            raise DataError(self._problems[0])  # a name without a partner, or a folder that cannot be read
         if not chosen:
             held_out = (
                 f"; it has {len(pairs)} in all and data.val_fraction={fraction} holds some out; add images, or divide "
@@ -280,6 +282,10 @@ def find_faults(directory: str | Path, split: str, *, former: bool = False) -> l
         pairs, problems = match(choose(find_layout(root, former=former), split, root), former=former)
     except DataError:
         return []
+    with contextlib.suppress(DataError):
+        file = read_classes_file(root)
+        if are_swapped(pairs, None if file is None else file.palette()):
+            return []  # the error of `FolderSource` says it
     for pair in pairs:
         try:
             _check_headers_of(pair)

@@ -4,15 +4,16 @@ import bisect
 import contextlib
 import hashlib
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxseg.data.images import read_header
 from jaxseg.data.layout import Folders, Layout
 from jaxseg.data.listing import SUFFIXES, entries_of, is_folder, list_images, name_in, reading
+from jaxseg.data.naming import find_renaming
 from jaxseg.data.notes import note
-from jaxseg.errors import DataError, counted
+from jaxseg.errors import DataError, counted, some
 
 
 class Pair(NamedTuple):
@@ -38,15 +39,7 @@ def match(folders: Folders, *, former: bool = False, advice: str = "") -> tuple[
         return [], [f"{folders.images.parent} has no images: no {', '.join(SUFFIXES)} file in images/ and masks/."]
     pairs = [Pair(n, images[n], masks[n]) for n in images if n in masks]
     if len(pairs) < max(len(images), len(masks)):
-        in_images, in_masks = _Neighbours(folders.images, masks), _Neighbours(folders.masks, images)
-        problems += [
-            _no_mask(images[n], folders.masks / n, in_masks.instead_of(n)) + advice for n in images if n not in masks
-        ]
-        problems += [
-            f"The mask {masks[n]} has no image {folders.images / n}.*.{in_images.instead_of(n)}"
-            for n in masks
-            if n not in images
-        ]
+        problems += _without_partner(folders, images, masks, advice)
     pairs = _once(pairs, folders.images)
     if former:
         pairs = [p._replace(name=p.image.relative_to(folders.images).with_suffix("").as_posix()) for p in pairs]
@@ -135,6 +128,32 @@ def _by_name(folder: Path, former: bool) -> tuple[dict[str, Path], list[str]]:
             problems.append(f"{files[name]} and {path} have the same name up to the suffix; keep one of them.")
         files.setdefault(name, path)
     return files, problems
+
+
+def _without_partner(folders: Folders, images: Mapping[str, Path], masks: Mapping[str, Path], advice: str) -> list[str]:
+    """Returns a sentence for each image without a mask and each mask without an image.
+
+    Where one rule leads from the names of images to those of masks, one sentence stands for all of them.
+    """
+    no_mask, no_image = [n for n in images if n not in masks], [n for n in masks if n not in images]
+    problems = []
+    if renaming := find_renaming(no_mask, no_image):
+        rule, found = renaming
+        no_mask, mapped = [n for n in no_mask if n not in found], set(found.values())
+        no_image = [n for n in no_image if n not in mapped]
+        examples = [
+            f"{images[n].relative_to(folders.images)} and {masks[m].relative_to(folders.masks)}"
+            for n, m in found.items()
+        ]
+        problems.append(
+            f"{len(found)} of {counted(len(images), 'image')} in {folders.images} have a mask of another name in "
+            f"{folders.masks} ({some(examples, 3)}): {rule}. An image and its mask must have the same name up to the "
+            "suffix; rename the files of one of the two folders."
+        )
+    in_images, in_masks = _Neighbours(folders.images, masks), _Neighbours(folders.masks, images)
+    problems += [_no_mask(images[n], folders.masks / n, in_masks.instead_of(n)) + advice for n in no_mask]
+    problems += [f"The mask {masks[n]} has no image {folders.images / n}.*.{in_images.instead_of(n)}" for n in no_image]
+    return problems
 
 
 def _no_mask(image: Path, mask: Path, instead: str) -> str:

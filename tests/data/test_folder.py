@@ -438,7 +438,7 @@ def test_no_mask_with_the_name_of_its_image_is_told_as_such(tmp_path):
     make_folder(tmp_path)
     for path in list((tmp_path / "masks").iterdir()):
         path.rename(path.with_name(f"{path.stem}_mask{path.suffix}"))
-    with pytest.raises(DataError, match="has no mask"):
+    with pytest.raises(DataError, match="have a mask of another name"):
         FolderSource(tmp_path, "train", strict=False)
 
 

@@ -1,0 +1,50 @@
+"""Recognises a folder whose images lie under masks/ and whose masks lie under images/."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxseg.data.images import read_header, read_image
+from jaxseg.data.layout import Folders
+from jaxseg.data.masks import Palette
+from jaxseg.data.pairs import Pair
+from jaxseg.errors import DataError
+
+_LOOKED_AT = 3  # pairs, evenly spaced
+_PIXELS = 2**16  # of a file that are counted, evenly spaced
+_FEW, _MANY = 32, 128  # different colours in a mask at most, and in a photograph at least
+
+
+def require_not_swapped(folders: Folders, pairs: Sequence[Pair], palette: Palette | None) -> None:
+    """Raises DataError if the images and the masks of a split seem to be in each other's folder."""
+    if are_swapped(pairs, palette):
+        raise DataError(
+            f"{folders.masks} holds photographs, such as {pairs[0].mask}, and {folders.images} pictures of a few "
+            f"values as masks have, such as {pairs[0].image}: the two folders seem to be swapped. Give each the name "
+            "of the other."
+        )
+
+
+def are_swapped(pairs: Sequence[Pair], palette: Palette | None) -> bool:
+    """Returns whether the masks hold more colours than masks do, as photographs, and the images as few as masks do.
+
+    Of most folders one mask is decoded, which has few colours.
+    """
+    least = max(_MANY, 1 + len(palette.colors if palette is not None else ()))
+    chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(_LOOKED_AT, len(pairs))).round().astype(int)]
+    try:
+        return bool(chosen) and all(
+            p.mask is not None
+            and (read_header(p.mask).lossy or read_header(p.mask).mode in ("RGB", "L"))
+            and _colors(p.mask) >= least
+            and _colors(p.image) <= _FEW
+            for p in chosen
+        )
+    except DataError:
+        return False
+
+
+def _colors(path: object) -> int:
+    """Returns the number of different colours in a picture, counted in some of its pixels."""
+    pixels = read_image(str(path), 3).reshape(-1, 3)
+    return len(np.unique(pixels[:: max(1, len(pixels) // _PIXELS)], axis=0))

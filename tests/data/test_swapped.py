@@ -1,0 +1,43 @@
+"""Images under masks/ and masks under images/."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.config import default_config, update
+from jaxseg.data import FolderSource
+from jaxseg.data.survey import survey
+from jaxseg.errors import DataError
+
+
+def make(root: Path, photo: str, mode: str, images: str, masks: str) -> Path:
+    random = np.random.default_rng(0)
+    for number in range(4):
+        picture = random.integers(0, 256, (24, 24, 3), np.uint8)
+        mask = (np.arange(24 * 24).reshape(24, 24) // 200 % 3).astype(np.uint8)
+        for folder, array, suffix in ((images, picture, photo), (masks, mask, "png")):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(array)
+            (image.convert(mode) if folder == images else image).save(root / folder / f"{number}.{suffix}")
+    return root
+
+
+@pytest.mark.parametrize(("photo", "mode"), [("jpg", "RGB"), ("png", "RGB"), ("png", "L")])
+def test_swapped_folders_are_recognised(tmp_path: Path, photo: str, mode: str) -> None:
+    make(tmp_path, photo, mode, "masks", "images")
+    with pytest.raises(
+        DataError, match=r"masks holds photographs, such as .*masks/\d.* to be swapped\. Give each"
+    ):
+        FolderSource(tmp_path, "train")
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(tmp_path))
+    assert len(survey(config, "train").problems) == 1
+    (tmp_path / "classes.json").write_text('{"classes": [{"name": "a", "colour": [0, 0, 0]}, "b", "c"]}')
+    assert ["swapped" in problem for problem in survey(config, "train").problems] == [True]
+
+
+@pytest.mark.parametrize(("photo", "mode"), [("jpg", "RGB"), ("png", "RGB"), ("png", "L")])
+def test_folders_in_their_places_are_not(tmp_path: Path, photo: str, mode: str) -> None:
+    assert len(FolderSource(make(tmp_path, photo, mode, "images", "masks"), "train")) == 3
