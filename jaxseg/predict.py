@@ -25,7 +25,7 @@ from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.errors import ConfigError, counted, printable
 from jaxseg.inference.images import find_images, name_outputs, predict_files
-from jaxseg.inference.samples import sample, write_samples
+from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
 from jaxseg.run.load import Run, Which, load_run
 
 
@@ -80,6 +80,8 @@ def _sample(options: argparse.Namespace) -> int:
     files = write_samples(sample(run.parts, run.variables, options.samples, options.seed or 0), expanded(options.out))
     many = f"{files[0]} ... {files[-1].name}" if len(files) > 1 else str(files[0])
     print(f"{counted(len(files), 'image')} from noise by {_network(run)}: {many}")
+    if earlier := samples_of_earlier_calls(files):
+        print(f"The folder also has {counted(len(earlier), 'picture')} of earlier calls, such as {earlier[0]}.")
     return 0
 
 

@@ -242,9 +242,14 @@ def test_no_output_replaces_a_file_of_someone_else(workdirs, tmp_path, capsys, e
     assert run_predict(workdirs["crop"], out, image, "--probabilities") == 1
     assert f"{foreign} would replace a file that prediction did not write" in capsys.readouterr().err
     assert foreign.read_bytes() == before and len(list(out.iterdir())) == 1
+    if ending == ".npz":
+        assert run_predict(workdirs["crop"], out, image) == 0 and foreign.read_bytes() == before, "not removed either"
     foreign.unlink()
     assert run_predict(workdirs["crop"], out, image, "--probabilities") == 0
     assert run_predict(workdirs["crop"], out, image, "--probabilities") == 0, "its own outputs are replaced"
+    capsys.readouterr()
+    assert run_predict(workdirs["crop"], out, image) == 0
+    assert "1 file NAME.npz of an earlier call removed" in capsys.readouterr().out and not (out / "a.npz").exists()
     without_marks(out / "a-overlay.png")
     assert run_predict(workdirs["crop"], out, image) == 0, "as an earlier version wrote it"
 
@@ -404,6 +409,9 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(workdirs, tmp_path, c
     assert said.err.count("error: ") == 3
     assert "1 of 3 images" in said.out
     assert {p.name for p in out.iterdir()} == {"good.png", "good-overlay.png"}
+    cut.rename(good)
+    assert run_predict(workdirs["resize"], out, good) == 1
+    assert f"The files of 1 of 1 failed image in {out} are those of an earlier call." in capsys.readouterr().out
 
 
 def test_nothing_to_do_and_nowhere_to_write(workdirs, tmp_path, capsys):

@@ -16,7 +16,7 @@ from jaxseg import pictures
 from jaxseg.arguments import expanded, located
 from jaxseg.data.images import read_image, set_limit
 from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
-from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, printable
+from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, counted, printable
 from jaxseg.files import write_atomically
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.pictures import marks
@@ -37,6 +37,9 @@ def predict_files(
 ) -> int:
     """Segments image files and writes the outputs of each; prints which cannot be segmented, and returns how many.
 
+    NAME.npz of an earlier call is removed where this call writes none, since it would not belong to the new pictures;
+    a line says so, and another if pictures of an earlier call stay beside the name of an image that fails.
+
     Args:
         run: from `load_run`.
         names: {image: the NAME of its outputs}, from `name_outputs`.
@@ -48,7 +51,7 @@ def predict_files(
     Raises:
         ConfigError: if `out` cannot be written.
     """
-    segment, failed = make_segmenter(run.parts), 0
+    segment, failed, removed, old = make_segmenter(run.parts), 0, 0, 0
     variables = jax.device_put(run.variables)
     for path, name in tqdm(names.items(), desc="predict", unit="image", disable=None):
         try:
@@ -56,11 +59,18 @@ def predict_files(
             result = segment(variables, image, probabilities)
             indices = _labels_file(result.classes, run.colors, values or range(len(run.colors)))
             labels = indices.convert("RGB") if with_colors else indices
-            _write_outputs(run, image, result, out, name, labels)
+            removed += _write_outputs(run, image, result, out, name, labels)
         except (DataError, MemoryError) as error:  # an overlay, which numpy makes, may lack memory too
             failed += 1
+            old += is_output(out / _files(name)[0])
             text = str(error) if isinstance(error, DataError) else f"{path} cannot be segmented: {_lack(error)}."
             tqdm.write(f"error: {printable(text)}", file=sys.stderr)
+    if removed:
+        print(
+            f"{counted(removed, 'file')} NAME.npz of an earlier call removed: --probabilities writes the present ones."
+        )
+    if old:
+        print(f"The files of {old} of {counted(failed, 'failed image')} in {out} are those of an earlier call.")
     return failed
 
 
@@ -191,16 +201,24 @@ def _files(name: str) -> tuple[str, str, str]:
 
 def _write_outputs(
     run: Run, image: np.ndarray, result: Segmentation, out: Path, name: str, labels: Image.Image
-) -> None:
-    """Writes the outputs of one image, each file atomically; `labels` is the picture of its classes."""
+) -> bool:
+    """Writes the outputs of one image, each file atomically; `labels` is the picture of its classes.
+
+    Returns whether the probabilities of an earlier call were removed: those beside its picture of classes.
+    """
     classes_file, overlay_file, probabilities_file = (out / file for file in _files(name))
     try:
+        earlier = result.probabilities is None and probabilities_file.is_file() and is_output(classes_file)
+        stale = earlier and _holds_probabilities(probabilities_file)
         out.mkdir(parents=True, exist_ok=True)
         pictures.save_image(labels, classes_file, software=MARK)
         pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file, software=MARK)
         if result.probabilities is not None:
             shares, classes = result.probabilities, np.array(run.classes)
             write_atomically(probabilities_file, lambda file: np.savez(file, probabilities=shares, classes=classes))
+        if stale:
+            probabilities_file.unlink()
+        return stale
     except OSError as error:
         raise ConfigError(f"The outputs of {name} cannot be written to {out}: {error.strerror or error}.") from error
 

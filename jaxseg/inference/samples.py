@@ -4,8 +4,9 @@ Noise comes from a seed: the first samples of a seed are the same, however many 
 """
 
 import functools
+import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -125,6 +126,12 @@ def draw_samples(parts: Parts, variables: PyTree, workdir: Path, reporter: Repor
         sheet = pictures.grid(list(sample(parts, variables, _ON_SHEET)))
         pictures.save_image(sheet, workdir / SHEET, software=FIGURE)
         reporter.picture(step, "samples", sheet)
+
+
+def samples_of_earlier_calls(files: Sequence[Path]) -> list[Path]:
+    """Returns the pictures beside `files`, the samples of a call, that prediction wrote under the name of a sample."""
+    beside = sorted(files[0].parent.glob("sample-*.png"))
+    return [file for file in beside if file not in files and re.fullmatch(r"sample-\d+", file.stem) and is_output(file)]
 
 
 def write_samples(images: np.ndarray, out: Path) -> list[Path]:

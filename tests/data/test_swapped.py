@@ -27,9 +27,7 @@ def make(root: Path, photo: str, mode: str, images: str, masks: str) -> Path:
 @pytest.mark.parametrize(("photo", "mode"), [("jpg", "RGB"), ("png", "RGB"), ("png", "L")])
 def test_swapped_folders_are_recognised(tmp_path: Path, photo: str, mode: str) -> None:
     make(tmp_path, photo, mode, "masks", "images")
-    with pytest.raises(
-        DataError, match=r"masks holds photographs, such as .*masks/\d.* to be swapped\. Give each"
-    ):
+    with pytest.raises(DataError, match=r"masks holds photographs, such as .*masks/\d.* to be swapped\. Give each"):
         FolderSource(tmp_path, "train")
     config = default_config()
     update(config, data__source="folder", data__dir=str(tmp_path))

@@ -87,6 +87,8 @@ def test_the_command_writes_samples(workdir, tmp_path, capsys):
     assert predict(["--workdir", str(workdir), "--samples", "3", "--out", str(tmp_path / "some")]) == 0
     said = capsys.readouterr().out
     assert said.startswith("3 images from noise by dcgan after 4 steps: ") and "sample-02.png" in said
+    assert predict(["--workdir", str(workdir), "--samples", "1", "--out", str(tmp_path / "some")]) == 0
+    assert "also has 2 pictures of earlier calls, such as " in capsys.readouterr().out
     images = [np.asarray(Image.open(tmp_path / "some" / f"sample-0{i}.png")) for i in range(3)]
     assert images[0].shape == (8, 8, 3) and len({image.tobytes() for image in images}) == 3
     run = load(workdir, "last")
