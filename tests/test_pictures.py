@@ -10,7 +10,7 @@ from helpers.marks import some_slow
 from PIL import Image
 
 from jaxseg import pictures
-from jaxseg.pictures import learning_curves
+from jaxseg.pictures import learning_curves, sheets
 from jaxseg.types import IGNORE
 
 pytestmark = pytest.mark.usefixtures("drawn")
@@ -94,10 +94,20 @@ def test_overlay_blends_and_leaves_ignored_pixels():
         pictures.overlay(image, np.zeros((2, 2), int), COLORS)
 
 
-def test_error_map_is_red_where_wrong_and_grey_where_ignored():
+def test_error_map_is_black_where_wrong_and_grey_where_ignored():
     got = pictures.error_map(np.array([[0, 1, IGNORE]]), np.array([[0, 2, 1]]))
     np.testing.assert_array_equal(got, [[pictures.RIGHT_COLOR, pictures.WRONG_COLOR, pictures.IGNORE_COLOR]])
     assert got.dtype == np.uint8
+    assert all(len(set(color)) == 1 for color in got[0].tolist()), "a hue could be that of a class"
+
+
+def test_the_error_map_has_a_legend_of_its_own(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(sheets, "save_figure", lambda figure, path: figures.append(figure))
+    image, truth, prediction = example()
+    pictures.prediction_sheet([image], [truth], [prediction], COLORS, CLASSES, tmp_path / "p.png")
+    named = [[text.get_text() for text in legend.get_texts()] for legend in figures[0].legends]
+    assert named == [[*CLASSES, *(["ignored"] if (truth == IGNORE).any() else [])], ["right", "wrong"]]
 
 
 def test_save_image_keeps_every_pixel(tmp_path):
@@ -173,6 +183,22 @@ def test_curves_show_the_parts_of_a_loss_that_has_several(tmp_path, monkeypatch)
     labels = [[line.get_label() for line in figure.axes[0].lines] for figure in figures]
     assert labels == [["train", "val"], ["train", "val", "dice", "generator"]]
     np.testing.assert_array_equal(figures[1].axes[0].lines[3].get_xydata(), [[1, 2], [2, 4]])
+    named = [[text.get_text() for text in figure.legends[0].get_texts()] for figure in figures]
+    assert named == labels, "below the panels, where no curve is"
+    assert all(axis.get_legend() is None for figure in figures for axis in figure.axes)
+
+
+@pytest.mark.parametrize("largest", [0.31, 0.9, 2.9, 3.1, 40.0])
+def test_the_axis_of_the_loss_has_labels(tmp_path, monkeypatch, largest):
+    figures = []
+    monkeypatch.setattr(learning_curves, "save_figure", lambda figure, path: figures.append(figure))
+    pictures.curves(
+        [{"step": i, "split": "train", "loss": loss} for i, loss in enumerate((largest, 0.3))], tmp_path / "curves.png"
+    )
+    axis = figures[0].axes[0]
+    low, high = axis.get_ylim()
+    assert axis.get_yscale() == ("log" if largest > 3 else "linear")
+    assert sum(low <= tick <= high for tick in axis.get_yticks()) >= 3
 
 
 def test_curves_of_a_run_of_one_record_and_of_none(tmp_path):

@@ -12,7 +12,7 @@ Colors: TypeAlias = Sequence[Sequence[int]]
 
 IGNORE_COLOR = (200, 200, 200)
 RIGHT_COLOR = (255, 255, 255)
-WRONG_COLOR = (214, 39, 40)
+WRONG_COLOR = (0, 0, 0)  # no hue, and shown with a legend of its own: a class may have any colour
 
 
 def default_colors(num_classes: int) -> tuple[tuple[int, int, int], ...]:

@@ -65,7 +65,7 @@ def _overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float)
 
 
 def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Returns u8[h,w,3]: white where the prediction is right, red where it is wrong, grey where the truth is IGNORE."""
+    """Returns u8[h,w,3]: white where the prediction is right, black where it is wrong, grey where nothing counts."""
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     picture = np.where(
         (truth == prediction)[:, :, None], np.array(RIGHT_COLOR, np.uint8), np.array(WRONG_COLOR, np.uint8)

@@ -1,7 +1,7 @@
 """The curves of a run: loss, mIoU and learning rate over the steps."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
         path: the PNG file.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator
 
     records = list(records)
     figure = Figure(figsize=(13.5, 3.9), dpi=DPI, layout="constrained")
@@ -27,6 +27,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     splits = list(dict.fromkeys(record["split"] for record in records))
     parts = dict.fromkeys(key for r in records if r["split"] == "train" for key in r if key.startswith("loss/"))
     parts = list(parts) if len(parts) > 1 else []
+    named: dict[str, Any] = {}  # lines by label; a label has the same colour in each panel
     for axis, (name, label) in zip(figure.subplots(1, 3), panels):
         for number, split in enumerate(splits):
             scale = 100 if name == "mean_iou" else 1
@@ -40,7 +41,7 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
             if points:
                 label_of_part = part.removeprefix("loss/")
                 axis.plot(*zip(*points), color=f"C{number}", label=label_of_part, linestyle=":", linewidth=1.2)
-        axis.set(xlabel="step", ylabel=label, title=label)
+        axis.set(xlabel="step", title=label)
         axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if not axis.lines:
@@ -50,15 +51,23 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
         elif name == "learning_rate":
             axis.set_ylim(bottom=0.0)
             axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-        elif all(v > 0 for line in axis.lines for v in line.get_ydata()):
+        elif _spans_decades([float(v) for line in axis.lines for v in line.get_ydata()]):
             axis.set_yscale("log")
             axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axis.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(9, 9)))
+            axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
             axis.yaxis.set_minor_formatter("")
-        if axis.lines and name != "learning_rate":
-            for text in axis.legend(frameon=False).get_texts():
-                text.set_parse_math(False)  # a split may have any name
+        named = {str(line.get_label()): line for line in axis.lines} | named
+    if named:  # below the panels, where no curve is
+        order = [label for label in (*splits, *(part.removeprefix("loss/") for part in parts)) if label in named]
+        handles, columns = [named[label] for label in order], min(len(order), 8)
+        for text in figure.legend(handles, order, loc="outside lower center", frameon=False, ncols=columns).get_texts():
+            text.set_parse_math(False)  # a split may have any name
     save_figure(figure, path)
+
+
+def _spans_decades(values: Sequence[float]) -> bool:
+    """Returns whether values are above 0 and a logarithmic axis of them has three labels or more (1, 2, 5, 10, ...)."""
+    return min(values) > 0 and max(values) >= 10 * min(values)
 
 
 def _finite(record: Mapping[str, Any], name: str) -> bool:

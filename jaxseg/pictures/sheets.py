@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.pictures.colors import IGNORE_COLOR, WRONG_COLOR, Colors, colorize
+from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
 from jaxseg.pictures.figure import DPI, plain_text, save_figure, shorten
 from jaxseg.pictures.images import error_map, overlay, to_rgb
 from jaxseg.types import IGNORE
@@ -51,10 +51,10 @@ def prediction_sheet(
         right = np.sum((np.asarray(truth) == np.asarray(prediction)) & valid) / max(np.sum(valid), 1)
         captions.append(["", "", "", f"{100 * right:.1f} % right" if valid.any() else "all ignored"])
     titles = ["image", "truth", "prediction", "error"]
-    extra: list[tuple[str, Sequence[int]]] = [("wrong", WRONG_COLOR)]
+    legend = _legend(classes, colors, [*truths, *predictions])
     if any(np.any(np.asarray(truth) == IGNORE) for truth in truths):
-        extra.append(("ignored", IGNORE_COLOR))
-    _sheet(rows, titles, captions, _legend(classes, colors, [*truths, *predictions]) + extra, path)
+        legend.append(("ignored", IGNORE_COLOR))
+    _sheet(rows, titles, captions, legend, path, [("right", RIGHT_COLOR), ("wrong", WRONG_COLOR)])
 
 
 def overlay_sheet(
@@ -106,8 +106,12 @@ def _sheet(
     captions: list[list[str]],
     legend: Sequence[tuple[str, Sequence[int]]],
     path: str | Path,
+    legend_of_last: Sequence[tuple[str, Sequence[int]]] = (),
 ) -> None:
-    """Lays pictures out in rows under column titles, captions above each picture, and the legend below."""
+    """Lays pictures out in rows under column titles, captions above each picture, and the legend below.
+
+    The last column may have a legend of its own, below it.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -119,7 +123,8 @@ def _sheet(
     top = 0.28 if titles else 0.06
     width = columns * (_CELL + pad) + pad
     longest = max((len(name) for name, _ in legend), default=1)
-    legend_columns = max(1, min(len(legend), int(width / (0.42 + 0.075 * longest))))
+    legend_width = width - (_CELL + pad if legend_of_last else 0.0)
+    legend_columns = max(1, min(len(legend), int(legend_width / (0.42 + 0.075 * longest))))
     legend_height = 0.2 + 0.17 * math.ceil(len(legend) / legend_columns)
     height = top + sum(heights) + len(rows) * (pad + caption) + legend_height
     figure = Figure(figsize=(width, height), dpi=DPI)
@@ -139,20 +144,26 @@ def _sheet(
     for column, title in enumerate(titles):
         centre = (pad + column * (_CELL + pad) + _CELL / 2) / width
         figure.text(centre, 1 - 0.09 / height, title, ha="center", va="top", fontsize=11)
-    patches = [Patch(facecolor=_unit(c), edgecolor="0.4", linewidth=0.6, label=n) for n, c in legend]
-    figure.legend(
-        handles=patches,
-        loc="lower center",
-        ncols=legend_columns,
-        fontsize=8,
-        frameon=False,
-        handlelength=1.2,
-        handleheight=1.0,
-        columnspacing=1.2,
-        labelspacing=0.35,
-        borderaxespad=0.2,
-        borderpad=0.2,
-    )
+    share = legend_width / width
+    for entries, left, part, ncols in (
+        (legend, 0.0, share, legend_columns),
+        (legend_of_last, share, 1.0 - share, len(legend_of_last)),
+    ):
+        if entries:
+            figure.legend(
+                handles=[Patch(facecolor=_unit(c), edgecolor="0.4", linewidth=0.6, label=n) for n, c in entries],
+                loc="upper center",
+                bbox_to_anchor=(left, 0.0, part, legend_height / height),
+                ncols=ncols,
+                fontsize=8,
+                frameon=False,
+                handlelength=1.2,
+                handleheight=1.0,
+                columnspacing=1.2,
+                labelspacing=0.35,
+                borderaxespad=0.2,
+                borderpad=0.2,
+            )
     save_figure(figure, path)
 
 

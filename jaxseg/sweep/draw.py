@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxseg.pictures.figure import DPI, plain_text, save_figure
+from jaxseg.pictures.figure import DPI, plain_text, save_figure, shorten
 from jaxseg.run.gradients import draw_layers
 from jaxseg.sweep.statistics import Difference, spread
 
@@ -40,6 +40,8 @@ def curves(
     others = list(dict.fromkeys(baselines.values()))
     styles = _styles(logs, baselines if len(others) > 1 else {})
     panels = (("train", "loss", "training loss"), ("val", "mean_iou", "validation mIoU in per cent"))
+    several = any(len(runs) > 1 for runs in logs.values())
+    shown = "mean ± standard deviation over the seeds" if several else "one run of each variant"
     for axis, (part, key, label) in zip(axes, panels):
         for name, (color, line) in styles.items():
             steps, means, deviations = band(logs[name], part, key)
@@ -50,15 +52,14 @@ def curves(
                 low = [m - d for m, d in zip(means, deviations)]
                 high = [m + d for m, d in zip(means, deviations)]
                 axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-        axis.set(xlabel="step", ylabel=label, title=f"{label}, mean ± standard deviation")
+        axis.set(xlabel="step", title=f"{label}\n{shown}")
         axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if not axis.lines:
             axis.text(0.5, 0.5, "nothing yet", ha="center", va="center", transform=axis.transAxes, color="grey")
-    if axes[1].lines and len(styles) <= 6:
-        axes[1].legend(frameon=False, fontsize=8)
-    elif axes[1].lines:  # below the curves; a column for each baseline
-        handles, ncols = axes[1].get_legend_handles_labels()[0], max(len(others), 3)
+    if axes[1].lines:  # below the curves; with many variants a column for each baseline
+        handles = axes[1].get_legend_handles_labels()[0]
+        ncols = len(handles) if len(styles) <= 6 else max(len(others), 3)
         figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize=8, ncols=ncols)
     known = {name: difference for name, difference in differences.items() if difference.n}
     for place, (name, (mean, low, high, _)) in enumerate(known.items()):
@@ -70,7 +71,9 @@ def curves(
     axes[2].set_yticks(range(len(known)), names)
     axes[2].set_ylim(max(len(known), 1) - 0.5, -0.5)
     axes[2].grid(axis="x", alpha=0.3)
-    axes[2].set(xlabel="points of mIoU", title=f"difference to {base} on {split}, 95 % interval")
+    bars = "95 % interval" if any(difference.n > 1 for difference in known.values()) else "one seed, no interval"
+    title = f"difference to {shorten(base, 30)} on {shorten(split, 20)}\n{bars if known else 'nothing yet'}"
+    axes[2].set(xlabel="points of mIoU", title=title)
     save_figure(figure, path)
 
 

@@ -115,8 +115,11 @@ def one_run(ablation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(one_run: Path, tmp_path: Path) -> Path:
-    """A copy of `one_run` that a test may change."""
-    return Path(shutil.copytree(one_run, tmp_path / "copied"))
+    """A copy of `one_run` that a test may change; its table names the folder of the copy in the command."""
+    copy = Path(shutil.copytree(one_run, tmp_path / "copied"))
+    table = copy / "table.md"
+    table.write_text(table.read_text().replace(str(one_run), str(copy)))
+    return copy
 
 
 def sweep(ablation: Path, workdir: Path, *more: str) -> int:
@@ -767,3 +770,18 @@ def test_progress_on_a_terminal_and_in_lines(ablation: Path, whole: Path, monkey
             "a line that says the same is left out"
         )
         assert f"  mIoU {mean:.2f} %" in said, "a number as in the tables"
+
+
+@pytest.mark.parametrize(("runs", "expected"), [(1, "one run of each"), (2, "mean ± standard deviation")])
+def test_the_plot_names_the_spread_that_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: int, expected: str
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(draw, "save_figure", lambda figure, path: figures.append(figure))
+    log = [{"step": 1, "split": "train", "loss": 1.0}, {"step": 1, "split": "val", "mean_iou": 0.5}]
+    difference = paired_difference({i: 0.5 + i for i in range(runs)}, dict.fromkeys(range(runs), 0.5))
+    draw.curves({"a": [log] * runs, "b": [log] * runs}, {"b": difference}, {"b": "a"}, "val", tmp_path / "plot.png")
+    titles = [axis.get_title() for axis in figures[0].axes]
+    assert expected in titles[0] and expected in titles[1]
+    assert ("95 % interval" in titles[2]) == (runs > 1) and ("no interval" in titles[2]) == (runs == 1)
+    assert max(len(line) for title in titles for line in title.split("\n")) < 50, "titles do not touch"
