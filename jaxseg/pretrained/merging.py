@@ -98,7 +98,7 @@ def adapt_and_merge(
     arrays = adapt_input(arrays, ours, channels, notes)
     replaced = new_classifiers(arrays, ours, num_classes) if children is None else []
     if replaced:
-        notes.append(f"kept the initial classifier, for {counted(num_classes, 'class')}: {', '.join(replaced)}")
+        notes.append(f"kept the initial classifier, for {counted(num_classes or 0, 'class')}: {', '.join(replaced)}")
     skipped = [path for path in ours if found_in(skip, path)]
     if skipped:
         notes.append(f"kept the initial values as asked: {some(skipped)}")
