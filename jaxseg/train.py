@@ -38,7 +38,7 @@ from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
 from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
-from jaxseg.run.signals import StopRequest, stop_on_signal
+from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import (
     CHECKPOINTS,
@@ -51,10 +51,7 @@ from jaxseg.state import TrainState, keys_of_seed
 
 
 def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> int:
-    """Runs the command line; returns the exit status: 128 + the signal's number if one stopped the run before its end.
-
-    `program` is how the command is called.
-    """
+    """Runs the command line; returns the exit status. `program` is how the command is called."""
     argv = list(sys.argv[1:] if argv is None else argv)
 
     def body() -> int:
@@ -63,9 +60,8 @@ def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> 
         compiler.keep_programs(config.compile.cache)
         check(config)
         workdir = expanded(options.workdir) if options.workdir else default_workdir(options.config)
-        stop = StopRequest()
-        result = train(config, workdir, f"{program} {shlex.join(argv)}", program, stop)
-        return stop.status if result is None else 0
+        train(config, workdir, f"{program} {shlex.join(argv)}", program)
+        return 0
 
     return command.run_command(body)
 
@@ -118,13 +114,7 @@ class Session:
         return score(self.eval_step, state, self.validation, loss=self.parts.loss, strategy=self.strategy)
 
 
-def train(
-    config: ConfigDict,
-    workdir: Path,
-    resume: str,
-    program: str = messages.PROGRAM,
-    stop: StopRequest | None = None,
-) -> Result | None:
+def train(config: ConfigDict, workdir: Path, resume: str, program: str = messages.PROGRAM) -> Result | None:
     """Trains, evaluates and reports; returns the last evaluation, or None if a signal stopped the run before its end.
 
     Args:
@@ -132,7 +122,6 @@ def train(
         workdir: the directory of the run; if it holds a run, this run is resumed.
         resume: the command or call that starts this run; the message after a stop shows it.
         program: how the training was called, such as "jaxseg train"; the last message names commands of this form.
-        stop: what a signal sets, for a caller that asks afterwards which signal it was.
 
     Raises:
         ConfigError: if another process trains in the workdir, it holds a run with another configuration, the data do
@@ -162,7 +151,7 @@ def train(
         write_config(workdir, config)
         parts = parts.with_class_weights(record_data(workdir, config, problem).class_weights)
         session = open_session(parts, problem, strategy, workdir, stack)
-        stop = stack.enter_context(stop_on_signal(stop))
+        stop = stack.enter_context(stop_on_signal())
         command = resume if program == messages.FROM_PYTHON else command_line() or resume
         state, key, start = start_or_resume(session, planned, command)
         result = None

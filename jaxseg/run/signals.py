@@ -27,14 +27,6 @@ class StopRequest:
         self.finishing = ""
 
     @property
-    def status(self) -> int:
-        """The exit status of a command that stopped as asked, that which shells give a process ended by the signal.
-
-        With several processes one of the others may have been asked: then as by SIGTERM.
-        """
-        return 128 + (self.signal or signal.SIGTERM)
-
-    @property
     def requested(self) -> bool:
         """Whether a signal has come to this process."""
         return self.signal is not None
@@ -53,10 +45,8 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_on_signal(stop: StopRequest | None = None) -> Iterator[StopRequest]:
+def stop_on_signal() -> Iterator[StopRequest]:
     """Sets `stop.requested` at the first SIGTERM or SIGINT; the second ends the process at once.
-
-    `stop` is the request to use, for a caller that reads it afterwards; None: a new one.
 
     While `StopRequest.finishing` is empty, the first signal raises SystemExit, so that files are closed and temporary
     files removed. Its status is that which shells give a process that this signal ended.
@@ -64,7 +54,7 @@ def stop_on_signal(stop: StopRequest | None = None) -> Iterator[StopRequest]:
     The end of the context restores the previous handlers. Outside the main thread, where Python allows no handlers,
     the context does nothing and `requested` stays False.
     """
-    stop = StopRequest() if stop is None else stop
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -79,7 +69,7 @@ def stop_on_signal(stop: StopRequest | None = None) -> Iterator[StopRequest]:
             _print(f"\n{stop.signal.name}: {stop.finishing}; a second signal stops at once.\n")
             return
         _print(f"\n{stop.signal.name}: stopping; there is nothing to save.\n")
-        raise SystemExit(stop.status)
+        raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:

@@ -136,7 +136,7 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
     _report(workdir)
     if stop.signal is not None:
         print("Stopped as asked; the same command resumes the sweep.", file=sys.stderr)
-        return stop.status
+        return 128 + stop.signal
     if failed:
         print(f"error: {len(failed)} of {counted(len(runs), 'run')} failed; the report says why.", file=sys.stderr)
     return int(bool(failed))
