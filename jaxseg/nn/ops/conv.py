@@ -6,6 +6,7 @@ from jax import lax
 
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
 from jaxseg.nn.ops.conv_strips import Geometry, conv2d_strips
+from jaxseg.nn.ops.conv_taps import LARGEST_SHARE, conv2d_taps, live_share, outer_taps
 from jaxseg.nn.ops.depthwise import depthwise_conv2d
 from jaxseg.nn.ops.forms import convolution_forms
 
@@ -18,12 +19,17 @@ def conv2d(
     As in all networks this is the correlation y_i = Σ_u x_(i+u) K_u, without mirroring the kernel. The gradient of K is
     a correlation again, that of x the convolution Σ_u g_(j-u) K_u.
     """
+    outer = outer_taps(x.shape, kernel.shape[0], stride, dilation, padding)
+    if outer:
+        kernel, padding = kernel[outer:-outer, outer:-outer], padding - outer * dilation
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == 0:
         # One product of two matrices: its kernel gradient takes half the time of that of a product over b, h and w.
         x = x[:, ::stride, ::stride]
         return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups == x.shape[-1] == kernel.shape[-1] > 1:
         return depthwise_conv2d(x, kernel, stride, dilation, padding)
+    if stride == groups == 1 and live_share(x.shape, kernel.shape[0], dilation, padding) <= LARGEST_SHARE:
+        return conv2d_taps(x, kernel, dilation, padding)
     if convolution_forms() != "usual":
         return conv2d_strips(x, kernel, Geometry(kernel.shape[0], stride, dilation, groups, padding))
     if stride == groups == 1:
