@@ -32,6 +32,10 @@ from jaxseg.nn import (
     resize,
 )
 
+# Variance 1 / (3 c), as in the authors' release: the first mask logits then have a deviation of about 1 at 256 features.
+# Variance 1 / c would make it 9, where the sigmoid is saturated.
+SMALL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
 
 def sine_position(h: int, w: int, c: int) -> np.ndarray:
     """Position of each pixel as c / 2 sines and cosines of the row, then of the column, scaled to 2 pi: f32[h,w,c]."""
@@ -152,7 +156,7 @@ class MaskHead(nn.Module):
     def __call__(self, queries: jax.Array, pixels: jax.Array) -> jax.Array:
         x = queries
         for i in range(3):
-            x = Dense(pixels.shape[-1], dtype=self.dtype, name=f"dense{i + 1}")(x)
+            x = Dense(pixels.shape[-1], kernel_init=SMALL, dtype=self.dtype, name=f"dense{i + 1}")(x)
             x = jax.nn.relu(x) if i < 2 else x
         return jnp.einsum("byxc,bqc->byxq", pixels, x, preferred_element_type=jnp.float32)
 

@@ -16,7 +16,7 @@ from scipy.special import expit, log_softmax, softmax
 
 from jaxseg import losses, models
 from jaxseg.losses.mask_classification import class_areas, mask_classification_stats, match
-from jaxseg.models.mask2former import attention_mask, semantic_logits
+from jaxseg.models.mask2former import MaskHead, attention_mask, semantic_logits
 from jaxseg.nn import Conv, deformable_attention
 from jaxseg.pretrained.mask2former import mask2former_transformers
 from jaxseg.pretrained.rules import layer
@@ -132,6 +132,14 @@ def test_deformable_attention_samples_as_grid_sample():
 def test_attention_mask_is_the_mask_or_everything():
     logits = jnp.asarray([[[[1.0, -1.0], [-1.0, -1.0]]]])  # two pixels; query 0 owns the first, query 1 owns none
     np.testing.assert_array_equal(attention_mask(logits, (1, 2))[0, 0], [[True, False], [True, True]])
+
+
+def test_mask_logits_start_small():
+    """A variance of 1 / (3 c) in each of three layers, halved by each ReLU, leaves c / 108 after the inner product."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    queries, pixels = jax.random.normal(keys[0], (4, 50, 256)), jax.random.normal(keys[1], (4, 8, 8, 256))
+    logits, _ = MaskHead().init_with_output(keys[2], queries, pixels)
+    assert float(jnp.std(logits)) == pytest.approx((256 / 108) ** 0.5, rel=0.1)
 
 
 def test_one_class_is_the_difference_of_two():
