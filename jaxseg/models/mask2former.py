@@ -32,7 +32,7 @@ from jaxseg.nn import (
     resize,
 )
 
-# Variance 1 / (3 c), as in the authors' release: the first mask logits then have a deviation of about 1 at 256 features.
+# Variance 1 / (3 c), as in the authors' release: the first mask logits have a deviation of about 1 at 256 features.
 # Variance 1 / c would make it 9, where the sigmoid is saturated.
 SMALL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
