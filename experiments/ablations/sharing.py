@@ -6,8 +6,10 @@ One pre-activation ResUNet with six units a level. In "shared" the five units of
 parameters, at the same depth, operations and number of norm statistics. "weighted" has a learned weight of the identity
 for each channel, y = w ⊙ x + h(x), and "shared-weighted" has both.
 
-Not measured: this sweep has no report, and nothing is known about its question. Only shrunk networks (widths 4 and 8,
-three units a level, 16x16 pixels) were trained, to see that each variant can be.
+Found on shapes: 5 seeds, after 800 steps: separate units score 86.20 ± 1.34 points of mIoU, and units that share
+80.06 ± 2.64 with a third of the parameters; the difference has the interval [-8.86, -3.42]. A weight on the identity is
+not separable from none: with separate units 86.84 ± 0.91, by [-0.43, +1.70]; with shared ones 81.99 ± 1.84, which is
+1.9 points more than without it, from -1.2 to +5.0 (95 % interval from `results.jsonl`).
 """
 
 from jaxseg.config import ConfigDict
