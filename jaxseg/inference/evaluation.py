@@ -88,11 +88,12 @@ class Evaluation:
         lines += [
             "",
             f"{run.config.model.name} after {run.step} steps ({run.which} checkpoint), split {self.split}:",
-            f"{self.images} images, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %",
         ]
         if self.confusion.sum():
+            lines.append(f"{self.images} images, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %")
             lines.append(f"expected calibration error {100 * self.calibration.error:.2f} %")
         else:
+            lines.append(f"{self.images} images" + (f", loss {self.loss:.4f}" if math.isfinite(self.loss) else ""))
             lines.append("The split has no labelled pixel, so there is nothing to score.")
         return "\n".join(lines)
 
