@@ -177,7 +177,12 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
             if path in result:
                 raise ValueError(f"Both {sources[path]!r} and {name!r} lead to {path!r}.")
             result[path], sources[path] = np.ascontiguousarray(value), name
-    problems = [f"{len(unknown)} entries of the file are known to no rule: {some(unknown)}."] if unknown else []
+    problems = []
+    if unknown:
+        problems.append(
+            f"{len(unknown)} entries of the file are known to no rule: {some(unknown)}. Patterns in model.weights_skip "
+            "(from Python: skip) leave out what is no part of the network, such as a loss or a second network."
+        )
     if misshapen:
         listed = some(misshapen)
         problems.append(f"{len(misshapen)} entries of the file have a shape that their layer cannot have: {listed}.")
