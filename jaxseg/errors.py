@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
+_DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))  # text of any script needs none
+
 
 class JaxsegError(Exception):
     """An error that a user can cause and correct."""
@@ -121,6 +123,8 @@ def first_line(error: BaseException) -> str:
 def printable(text: str) -> str:
     r"""Returns text of a user, such as the name of a file or a class, with what no terminal or picture shows as \x1b.
 
-    These are control characters, and the surrogates that stand for bytes of a file's name outside UTF-8.
+    These are control characters, those that reverse the direction of what follows, and the surrogates that stand for
+    bytes of a file's name outside UTF-8.
     """
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+    hidden = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in hidden or c in _DIRECTIONS else c for c in text)
