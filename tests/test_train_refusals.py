@@ -49,7 +49,7 @@ def at_root(monkeypatch):
         ({"experiment": "experiments/cnn.py", "model__args__hidden_kernel": 4}, "hidden_kernel must be odd"),
         (
             {"experiment": "experiments/cnn.py", "model__args__dropout": 1.5},
-            "Dropout.rate must be a number in [0, 1], got 1.5",
+            "cnn.dropout must be a number in [0, 1], got 1.5",
         ),
         ({"model__args__norm": 3}, "norm must be the name of a norm"),
         ({"model__args__act": 3}, "There is no activation 3"),
