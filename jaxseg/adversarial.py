@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.losses import Loss, SumWeight, cross_entropy, divide, probabilities
+from jaxseg.losses import Loss, SumWeight, binary_cross_entropy, cross_entropy, divide, probabilities
 from jaxseg.losses.pixels import one_hot
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import Conv, crop_to, pad_to_multiple, resize
@@ -132,7 +132,8 @@ class AdversarialLoss:
         loss: the pixel loss of S.
         weight: λ_adv, weight of the adversarial term of labelled images (Hung: .01).
         unlabelled_weight: λ_adv, weight of the adversarial term of unlabelled images (Hung: .001).
-        semi_weight: λ_semi, weight of cross-entropy with S's own classes where D classifies them as true (Hung: .1).
+        semi_weight: λ_semi, weight of cross-entropy with S's own classes where D classifies them as true (Hung: .1);
+            of binary cross-entropy if `loss` trains one sigmoid for each class.
         semi_threshold: T_semi, the probability above which D classifies them as true (Hung: .2).
         unlabelled_from: steps without the terms of unlabelled images (Hung: 5000 of 20,000).
         truth_scaling: 0: true label maps are one-hot. Above 0: they are S's own, with the true class raised to at least
@@ -166,7 +167,7 @@ class AdversarialLoss:
         labelled = (labels != IGNORE).astype(jnp.float32)
         empty = jnp.max(labelled, axis=(1, 2), keepdims=True) == 0
         visible = jnp.where(empty, 1.0, labelled)[..., None]
-        predicted = label_maps(logits)
+        predicted = label_maps(logits, self.loss.one_vs_rest)
         fixed = jax.lax.stop_gradient(predicted)
         verdict = judge(predicted * visible, True)
         stats = {
@@ -182,7 +183,8 @@ class AdversarialLoss:
             trusted = unlabelled & (jax.nn.sigmoid(verdict) > self.semi_threshold)
             pseudo_labels = jnp.where(trusted, predict_classes(logits), IGNORE)
             stats["unlabelled"] = _mean_bce(verdict, True, unlabelled.astype(jnp.float32))
-            stats["semi"] = cross_entropy(logits, pseudo_labels)
+            taught = binary_cross_entropy if self.loss.one_vs_rest else cross_entropy
+            stats["semi"] = taught(logits, pseudo_labels)
         return stats
 
     def value(self, stats: Mapping[str, PyTree]) -> jax.Array:
@@ -213,9 +215,12 @@ class AdversarialLoss:
         return value
 
 
-def label_maps(logits: Array) -> jax.Array:
-    """f32[b,h,w,k] -> f32[b,h,w,c], the probabilities of the c = max(k, 2) classes: the label maps of S."""
-    p = probabilities(logits)
+def label_maps(logits: Array, one_vs_rest: bool = False) -> jax.Array:
+    """f32[b,h,w,k] -> f32[b,h,w,c], the probabilities of the c = max(k, 2) classes: the label maps of S.
+
+    With `one_vs_rest` they are one sigmoid for each class, as `losses.probabilities` says.
+    """
+    p = probabilities(logits, one_vs_rest)
     return jnp.concatenate([1.0 - p, p], axis=-1) if p.shape[-1] == 1 else p
 
 

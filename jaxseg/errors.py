@@ -6,8 +6,12 @@ The message of each is one sentence for the user: what was given, what was expec
 
 import contextlib
 import difflib
+import errno
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+
+_DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))  # text of any script needs none
 
 
 class JaxsegError(Exception):
@@ -57,15 +61,32 @@ def raise_together(*checks: Callable[[], object]) -> None:
         raise ConfigError("\n".join(wrong)) from next(iter(wrong.values()))
 
 
-# What the errors of the backends say, in lower case: XLA on every backend, cuDNN and cuBLAS, the allocator of CUDA.
-_NO_MEMORY = ("resource_exhausted", "out of memory", "alloc_failed", "failed to allocate", "out_of_memory")
+# What errors say, in lower case and without spaces, `_` and `-`: XLA on every backend, cuDNN and cuBLAS, the allocators
+# of CUDA, ROCm and Metal, the C++ library, and the operating system.
+_NO_MEMORY = (
+    "resourceexhausted",
+    "outofmemory",
+    "allocfailed",
+    "allocationfailed",
+    "allocationfailure",
+    "failedtoalloc",
+    "unabletoallocate",
+    "cannotallocatememory",
+    "can'tallocatememory",
+    "badalloc",
+    "notenoughmemory",
+    "insufficientmemory",
+    "insufficientsystemmemory",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether an error says that memory is full; JAX has no type or status code for it, only a text."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    text = str(error).lower()
+    text = re.sub(r"[\s_-]", "", str(error).lower())
+    if isinstance(error, ValueError):  # some calls of jaxlib raise it, with the code of the status
+        return text.startswith("resourceexhausted:")
     return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
 
 
@@ -74,10 +95,20 @@ def naming_lack_of_memory(what: str, advice: str) -> Iterator[None]:
     """Raises OutOfMemoryError, "WHAT does not fit into memory: ADVICE.", if the body ends for lack of memory."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if isinstance(error, JaxsegError) or not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(f"{what} does not fit into the device's memory: {advice}.") from error
+
+
+def about_the_machine(error: BaseException) -> str | None:
+    """Returns a sentence about an error of the machine, its memory or its files; None for any other error."""
+    if is_out_of_memory(error):
+        return f"There is too little memory ({first_line(error)[:200]}); give smaller images or batches."
+    if isinstance(error, OSError):  # most likely a full disk
+        name, reason = error.filename or "A file", error.strerror or error
+        return f"{printable(str(name))} could not be read or written: {reason}."
+    return None
 
 
 def nearest(word: object, known: Iterable[str], *, listing: bool = True) -> str:
@@ -119,6 +150,8 @@ def first_line(error: BaseException) -> str:
 def printable(text: str) -> str:
     r"""Returns text of a user, such as the name of a file or a class, with what no terminal or picture shows as \x1b.
 
-    These are control characters, and the surrogates that stand for bytes of a file's name outside UTF-8.
+    These are control characters, those that reverse the direction of what follows, and the surrogates that stand for
+    bytes of a file's name outside UTF-8.
     """
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+    hidden = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in hidden or c in _DIRECTIONS else c for c in text)

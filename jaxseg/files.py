@@ -26,7 +26,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Processes of several machines, in containers even of one number, may write to one file system.
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    part = path.with_name(f".{path.name[:20]}.{uuid.uuid4().hex[:12]}.part")  # the name itself may be of full length
     try:
         with part.open("wb") as file:
             write(file)

@@ -25,8 +25,10 @@ from jaxseg.config import KEYS, ConfigDict
 from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
 from jaxseg.types import DISCRIMINATOR, PyTree
 
-# The first two need the value of the loss at each update, the others take no schedule.
-_EXCLUDED = ("lbfgs", "polyak_sgd", "optimistic_adam", "rprop", "sm3")
+_EXCLUDED = {
+    **dict.fromkeys(("lbfgs", "polyak_sgd"), "needs the value of the loss at each update"),
+    **dict.fromkeys(("optimistic_adam", "rprop", "sm3"), "takes no schedule of learning rates"),
+}  # optimiser of optax: why a training step here cannot use it
 
 
 @checked
@@ -153,6 +155,8 @@ def make_optimizer(
             raises it for a network without an encoder, if encoder_rate is not 1.
     """
     known = optimizers()
+    if name in _EXCLUDED:
+        raise ArgumentError(f"name={name} is not possible: this optimiser of optax {_EXCLUDED[name]}; take another.")
     if name not in known:
         raise ArgumentError(f"name must be that of an optimiser of optax, got {name!r}.{nearest(name, known)}")
     function = getattr(optax, name)

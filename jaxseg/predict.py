@@ -95,7 +95,9 @@ def _predict(options: argparse.Namespace) -> int:
     names = name_outputs(paths, out, options.probabilities)
     for path, name in names.items():
         if name != path.stem:
-            print(f"{path} gives {name}.png, since another image is named {path.stem}.")
+            short = path.stem.startswith(name)
+            reason = "its own name is too long" if short else f"another image is named {path.stem}"
+            print(f"{path} gives {name}.png, since {reason}.")
     run = load_run(options.workdir, options.which or "best")
     compiler.keep_programs(run.config.compile.cache)
     in_masks = options.values == "masks"

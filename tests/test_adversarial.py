@@ -85,6 +85,25 @@ def test_both_gradients_are_those_of_the_two_losses_apart(batch):
         np.testing.assert_allclose((at(1e-2) - at(-1e-2)) / 2e-2, norm, rtol=1e-2)
 
 
+def test_the_label_maps_of_one_sigmoid_a_class():
+    """A segmenter that learns with one sigmoid for each class shows D these, and learns from its own classes so."""
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4, K)), jnp.float32)
+    np.testing.assert_allclose(label_maps(logits, True), 1 / (1 + np.exp(-np.asarray(logits))), rtol=1e-5)
+    labels = jnp.full((2, 3, 4), IGNORE).at[0].set(1)
+    seen = []
+
+    def judge(maps, frozen):
+        seen.append(maps)
+        return jnp.ones(maps.shape[:-1])
+
+    objective = AdversarialLoss(make_loss("binary_cross_entropy", num_classes=K), weight=0.3, semi_weight=0.4)
+    stats = objective.stats(logits, labels, {"discriminator": judge})
+    np.testing.assert_allclose(seen[0], label_maps(logits, True), rtol=1e-6)
+    own = jnp.where(labels == IGNORE, jnp.argmax(logits, -1), IGNORE)
+    expected = make_loss("binary_cross_entropy", num_classes=K)(logits, own)
+    np.testing.assert_allclose(stats["semi"][0] / stats["semi"][1], expected, rtol=1e-6)
+
+
 def test_discriminator_is_its_layers_in_torch():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(3)

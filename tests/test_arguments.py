@@ -167,6 +167,6 @@ def test_paths_of_users_are_expanded_in_one_place():
 
 def test_text_without_control_characters():
     assert (
-        printable("caf\u00e9 \u200d $a$ | \x1b[31m\n\udce9\u2028")
-        == "caf\u00e9 \u200d $a$ | \\x1b[31m\\n\\udce9\\u2028"
+        printable("caf\u00e9 \u200d $a$ | \x1b[31m\n\udce9\u2028 \u0641\u202eb")
+        == "caf\u00e9 \u200d $a$ | \\x1b[31m\\n\\udce9\\u2028 \u0641\\u202eb"
     )

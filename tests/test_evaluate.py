@@ -240,7 +240,11 @@ def test_a_split_without_labelled_pixels_has_no_score(folder_run, tmp_path, caps
     workdir = tmp_path / "run"
     shutil.copytree(folder_run, workdir)
     assert main(["--workdir", str(workdir), f"--config.data.dir={data}"]) == 0
-    assert "no labelled pixel" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert (
+        "1 images\nThe split has no labelled pixel, so there is nothing to score." in said.out and "nan" not in said.out
+    )
+    assert "Every pixel of the 1 masks of val that were read now is ignored" in said.err
     report = json.loads((workdir / "evaluate-val.json").read_text())
     assert report["mean_iou"] is None and report["loss"] is None
 
@@ -340,6 +344,7 @@ def test_a_network_is_scored_at_another_output_stride(tmp_path):
     deepest = max(name for name in stages[0] if name.startswith("encoder/"))
     assert [out[deepest].shape[1] for out in stages] == [4, 8]
     assert fine.config.model.args.encoder_args.output_stride == 2
+    assert load_run(workdir, overrides=["--config.model.args.rate=3"]).model.rate == 3
     with pytest.raises(ConfigError, match="output_stride must be one of 2, 4, 8, 16, 32"):
         load_run(workdir, overrides=[f"{word}=3"])
     with pytest.raises(ConfigError, match=r"model\.args\.hidden belongs to the trained run .* model\.args\.rates"):

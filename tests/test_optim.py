@@ -170,7 +170,9 @@ def test_every_optimiser_by_name_takes_a_step(name):
     "options, words",
     [
         ({"name": "adamm"}, "'adamw?'"),
-        ({"name": "lbfgs"}, "an optimiser of optax, got 'lbfgs'"),
+        ({"name": "lbfgs"}, "^name=lbfgs is not possible: this optimiser of optax needs the value of the loss"),
+        ({"name": "sm3"}, "^name=sm3 is not possible: this optimiser of optax takes no schedule"),
+        ({"name": "lbfgss"}, "an optimiser of optax, got 'lbfgss'"),
         ({"weight_decay": -1.0}, "^weight_decay must be a number of at least 0"),
         ({"clip": float("nan")}, "^clip must be"),
         ({"momentum": 1.0}, r"^momentum must be a number in \[0, 1\)"),

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -276,3 +277,11 @@ def test_an_error_in_drawing_is_noted_and_one_in_writing_raised(tmp_path, caplog
     assert caplog.messages == [f"the picture {tmp_path / 'a.png'} cannot be drawn: ParseException: Expected end."]
     with pytest.raises(IsADirectoryError), pictures.noting_errors(tmp_path):
         tmp_path.write_text("")
+
+
+def test_letters_that_the_font_lacks_are_one_note(tmp_path, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            pictures.confusion_picture(np.eye(2, dtype=int), ("\u4e00", "b"), tmp_path / "c.png")
+    assert caplog.text.count("lacks the letters \u4e00, and boxes stand for them") == 1

@@ -10,6 +10,7 @@ from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
 
 from jaxseg import build, pictures
+from jaxseg.data import images
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError
 from jaxseg.inference import load_run, make_segmenter
@@ -104,6 +105,33 @@ def test_an_overlay_without_memory_leaves_the_other_images(workdirs, monkeypatch
     monkeypatch.setattr(pictures, "overlay", full)
     assert run_predict(workdirs["crop"], tmp_path / "out", *paths) == 1
     assert "a.png cannot be segmented: the machine has too little memory for it." in capsys.readouterr().err
+    assert (tmp_path / "out" / "b-overlay.png").is_file()
+
+
+def test_names_as_long_as_the_file_system_allows(workdirs, tmp_path, capsys):
+    names = ["x" * 251, "x" * 250 + "y", "ü" * 125, "z"]
+    paths = [save(tmp_path / f"{name}.png", picture(8, 9)) for name in names]
+    for _ in range(2):  # the second time the outputs are there
+        assert run_predict(workdirs["crop"], tmp_path / "out", "--probabilities", *paths) == 0
+    said = capsys.readouterr().out
+    assert said.count("since its own name is too long.") == 4 and "4 of 4 images segmented" in said
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert len(files) == 12 and {"x" * 238 + "-2.npz", "ü" * 119 + "-overlay.png", "z.png"} <= files
+
+
+def test_an_image_that_memory_does_not_hold_is_named_and_leaves_the_others(workdirs, monkeypatch, tmp_path, capsys):
+    paths = [save(tmp_path / name, picture(8, 9)) for name in ("a.png", "b.png")]
+    decode, seen = images.from_pillow, []
+
+    def full(*arguments):
+        seen.append(arguments)
+        if len(seen) == 1:
+            raise MemoryError
+        return decode(*arguments)
+
+    monkeypatch.setattr(images, "from_pillow", full)
+    assert run_predict(workdirs["crop"], tmp_path / "out", *paths) == 1
+    assert f"error: {paths[0]} does not fit into the memory of this machine." in capsys.readouterr().err
     assert (tmp_path / "out" / "b-overlay.png").is_file()
 
 

@@ -1,5 +1,6 @@
 """What the training program refuses: each in one sentence, and without leaving a run."""
 
+import errno
 import json
 
 import jax
@@ -48,7 +49,7 @@ def at_root(monkeypatch):
         ({"experiment": "experiments/cnn.py", "model__args__hidden_kernel": 4}, "hidden_kernel must be odd"),
         (
             {"experiment": "experiments/cnn.py", "model__args__dropout": 1.5},
-            "Dropout.rate must be a number in [0, 1], got 1.5",
+            "cnn.dropout must be a number in [0, 1], got 1.5",
         ),
         ({"model__args__norm": 3}, "norm must be the name of a norm"),
         ({"model__args__act": 3}, "There is no activation 3"),
@@ -85,6 +86,10 @@ FULL = (
     "INTERNAL: Failed to allocate 3 bytes for new constant",
     "INTERNAL: CUDNN_STATUS_ALLOC_FAILED",
     "CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+    "INTERNAL: hipErrorOutOfMemory",
+    "INTERNAL: std::bad_alloc",
+    "UNKNOWN: Not enough memory resources are available to process this command.",
+    "Unable to allocate 5.00 GiB for an array",
 )
 
 
@@ -92,6 +97,8 @@ FULL = (
 def test_every_backends_words_for_a_full_memory_are_known(text, capsys):
     error = jax.errors.JaxRuntimeError(text)
     assert is_out_of_memory(error) and is_out_of_memory(MemoryError())
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert is_out_of_memory(ValueError("RESOURCE_EXHAUSTED: Out of memory"))  # of some calls of jaxlib
     with pytest.raises(OutOfMemoryError, match=r"A does not fit into the device.s memory: b\."):  # noqa: SIM117
         with naming_lack_of_memory("A", "b"):
             raise error

@@ -20,7 +20,7 @@ from jaxseg.arguments import expanded
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
 from jaxseg.config.schema import FREE_FORM, KEYS, Key
 from jaxseg.config.values import choose_length, default_config, flatten, set_key, unknown_key, validate
-from jaxseg.errors import ConfigError, JaxsegError, first_line, is_out_of_memory, nearest, printable
+from jaxseg.errors import ConfigError, JaxsegError, about_the_machine, first_line, nearest, printable
 
 _LOG = logging.getLogger(__name__)
 
@@ -327,17 +327,11 @@ def run_command(function: Callable[[], int]) -> int:
     except JaxsegError as error:
         print("\n".join(map(printable, f"error: {error}".split("\n"))), file=sys.stderr)
         return 1
-    except OSError as error:  # most likely a full disk
-        name, reason = error.filename or "A file", error.strerror or error
-        print(f"error: {printable(str(name))} could not be read or written: {reason}.", file=sys.stderr)
-        return 1
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        sentence = about_the_machine(error)
+        if sentence is None:
             raise
-        print(
-            f"error: There is too little memory ({first_line(error)[:200]}); give smaller images or batches.",
-            file=sys.stderr,
-        )
+        print(f"error: {sentence}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

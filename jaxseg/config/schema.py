@@ -281,7 +281,12 @@ FREE_FORM = tuple(name for name, key in KEYS.items() if isinstance(key.default, 
 FREE_KEYS = tuple(name for name, key in KEYS.items() if key.free)
 
 # Keys that an evaluation may change, if the parameters of the network stay the same: where its strides become dilation.
-LAYOUT_KEYS = ("model.args.encoder_args.output_stride", "model.args.rates")
+LAYOUT_KEYS = (
+    "model.args.encoder_args.output_stride",
+    "model.args.encoder_args.multi_grid",
+    "model.args.rates",
+    "model.args.rate",
+)
 
 # Former names of keys in the configurations of stored runs.
 RENAMED = {

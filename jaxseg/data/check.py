@@ -22,6 +22,8 @@ from jaxseg.pictures import noting_errors
 from jaxseg.pictures.marks import require_own_figure
 from jaxseg.types import IGNORE
 
+PICTURE = "check.png"
+
 
 def describe(report: Report, config: ConfigDict) -> str:
     """Returns the sizes, values and class shares of a split as text."""
@@ -89,7 +91,9 @@ def draw(report: Report, path: str | Path, count: int) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", default="", metavar="A,B", help="splits to read (default: training and validation)")
-    parser.add_argument("--out", default="check.png", metavar="FILE", help="the picture (default check.png)")
+    parser.add_argument(
+        "--out", default=PICTURE, metavar="FILE", help=f"the picture, or its folder (default {PICTURE})"
+    )
     parser.add_argument("--images", type=int, default=12, metavar="N", help="examples in the picture (default 12)")
 
 
@@ -105,6 +109,8 @@ def _check(argv: Sequence[str], program: str) -> int:
     description = (__doc__ or "").partition("\n")[0]
     options, config = parse_command_line(argv, program, description, _add_options, workdir=False)
     out = expanded(options.out)
+    if out.is_dir() or options.out.endswith("/"):
+        out = out / PICTURE
     if options.images > 0:
         require_own_figure(out, "give another file with --out")
     splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
@@ -121,7 +127,7 @@ def _check(argv: Sequence[str], program: str) -> int:
                 draw(drawn, out, options.images)
                 print(f"Masks over images of {drawn.split}, to look at: {out}")
         except OSError as error:
-            print(f"error: --out {out} cannot be written: {error}.", file=sys.stderr)
+            print(f"error: --out {out} cannot be written: {error.strerror or error}.", file=sys.stderr)
             return 1
     found = [remark for report in reports for remark in report.remarks]
     remarks = list(dict.fromkeys([*found, *notes, *about_classes(reports)]))

@@ -120,7 +120,7 @@ class FolderSource:
         others = [mask for mask in masks if mask not in own]
         self._others = others[:1] + others[1:][-1:]  # two masks of the other splits
         if strict:
-            self._check_masks()
+            self._check_masks(unlabelled)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -256,13 +256,21 @@ class FolderSource:
         """The problems and the remarks about the palettes of masks; see `compare_palettes`."""
         return compare_palettes(self._contents if self._keep_indices else {}, self._file)
 
-    def _check_masks(self) -> None:
-        """Raises DataError for palettes that contradict each other, and values of no class, before a training."""
+    def _check_masks(self, unlabelled: bool) -> None:
+        """Raises DataError for palettes that contradict each other, and values of no class, before a training.
+
+        Logs a note if all masks are ignored everywhere, unless these are of use (`unlabelled`).
+        """
         contents = self._contents
         _raise_first(self._compared[0])
-        for path, content in contents.items():
-            if path not in self._others:
-                self._labeller.check(content.values, path)
+        own = {path: content for path, content in contents.items() if path not in self._others}
+        for path, content in own.items():
+            self._labeller.check(content.values, path)
+        if own and not unlabelled and all(self._labeller.ignores(content.values) for content in own.values()):
+            note(
+                f"Every pixel of the {len(own)} masks of {self.split} that were read now is ignored: nothing can be "
+                "learnt from them or scored on them."
+            )
 
 
 def _every_mask(layout: Layout, folders: Folders, pairs: list[Pair], former: bool) -> list[Path]:

@@ -1,4 +1,7 @@
-"""Reads image and mask files of any mode into arrays; every failure is a DataError that names the file."""
+"""Reads image and mask files of any mode into arrays; every failure is an error that names the file.
+
+It is a DataError, or an OutOfMemoryError for a file that does not fit into the memory of the machine.
+"""
 
 import os
 import struct
@@ -14,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jaxseg.data import bands, masks
 from jaxseg.data.masks import Color, Palette
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, OutOfMemoryError
 
 MAX_PIXELS = "JAXSEG_MAX_PIXELS"
 """Name of the environment variable that sets the largest number of pixels of an image; 0: no limit."""
@@ -60,6 +63,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             yield image
     except DataError:
         raise
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{path} does not fit into the memory of this machine.") from error
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except IsADirectoryError:

@@ -13,7 +13,7 @@ from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
 from jaxseg.data.sources import compares_images, learns_without_labels, make_source
-from jaxseg.errors import DataError, counted
+from jaxseg.errors import DataError, OutOfMemoryError, counted
 from jaxseg.types import IGNORE
 
 _RARE = 1e-3  # a class with a smaller share of the pixels may come from noise
@@ -96,7 +96,7 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
     kept, wrong = set(evenly_spaced(len(source), keep)), []
     with ThreadPoolExecutor() as pool:
         for index, example in enumerate(pool.map(lambda i: _read(source, i, i in kept), range(len(source)))):
-            if isinstance(example, DataError):
+            if isinstance(example, Exception):
                 wrong.append(str(example))
                 continue
             _add(report, index, example)
@@ -117,11 +117,16 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
 
 
-def _read(source: Source, index: int, keep: bool) -> Example | DataError:
+def _read(source: Source, index: int, keep: bool) -> Example | Exception:
     try:
-        example = source[index]
-    except DataError as error:
+        return _example(source[index], keep)
+    except (DataError, OutOfMemoryError) as error:
         return error
+    except MemoryError:
+        return OutOfMemoryError(f"{source.name(index)} does not fit into the memory of this machine.")
+
+
+def _example(example: base.Example, keep: bool) -> Example:
     image, label = example["image"], example["label"]
     bits = 16 if image.dtype == np.uint16 else 8
     top, values = 2**bits - 1, image.reshape(-1, image.shape[-1])

@@ -88,11 +88,14 @@ class Evaluation:
         lines += [
             "",
             f"{run.config.model.name} after {counted(run.step, 'step')} ({run.which} checkpoint), split {self.split}:",
-            f"{counted(self.images, 'image')}, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %",
         ]
         if self.confusion.sum():
+            lines.append(f"{counted(self.images, 'image')}, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %")
             lines.append(f"expected calibration error {100 * self.calibration.error:.2f} %")
         else:
+            lines.append(
+                counted(self.images, "image") + (f", loss {self.loss:.4f}" if math.isfinite(self.loss) else "")
+            )
             lines.append("The split has no labelled pixel, so there is nothing to score.")
         return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 import difflib
 import glob
+import os
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from jaxseg.run.load import Run
 
 MARK = "jaxseg predict"  # under "Software" in the pictures, so that no other file is replaced
 _ARRAYS = {"probabilities", "classes"}  # those of NAME.npz
+_LONGEST_STEM = 255 - len("-1234-overlay.png")  # bytes; file systems allow names of 255
 
 
 def predict_files(
@@ -63,7 +65,8 @@ def predict_files(
         except (DataError, MemoryError) as error:  # an overlay, which numpy makes, may lack memory too
             failed += 1
             old += is_output(out / _files(name)[0])
-            text = str(error) if isinstance(error, DataError) else f"{path} cannot be segmented: {_lack(error)}."
+            names_it = isinstance(error, DataError) or str(path) in str(error)
+            text = str(error) if names_it else f"{path} cannot be segmented: {_reason(error)}."
             tqdm.write(f"error: {printable(text)}", file=sys.stderr)
     if removed:
         print(
@@ -74,7 +77,7 @@ def predict_files(
     return failed
 
 
-def _lack(error: MemoryError) -> str:
+def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, OutOfMemoryError) else "the machine has too little memory for it"
 
 
@@ -117,6 +120,8 @@ def _images_of(word: str) -> tuple[list[Path], list[str]]:
 def name_outputs(paths: Sequence[Path], out: Path, probabilities: bool = False) -> dict[Path, str]:
     """Returns {image: NAME}: its stem, or STEM-2, STEM-3, ... where the outputs of another image have that name.
 
+    A stem is cut where the names of its outputs would be longer than file systems allow.
+
     Args:
         paths: the images.
         out: the folder of the outputs.
@@ -130,10 +135,10 @@ def name_outputs(paths: Sequence[Path], out: Path, probabilities: bool = False) 
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
-        name, number = path.stem, 1
+        name, number = (stem := _cut(path.stem)), 1
         while any(file.lower() in taken for file in _files(name)):
             number += 1
-            name = f"{path.stem}-{number}"
+            name = f"{stem}-{number}"
         for file in _files(name):
             if (out / file).resolve() in inputs:
                 raise ConfigError(f"The output {out / file} would replace an image to segment; give another --out.")
@@ -193,6 +198,11 @@ def is_output(file: Path) -> bool:
     """Returns whether a picture has the mark of prediction."""
     set_limit()
     return file.is_file() and marks.software(file) == MARK
+
+
+def _cut(stem: str) -> str:
+    encoded = os.fsencode(stem)
+    return stem if len(encoded) <= _LONGEST_STEM else encoded[:_LONGEST_STEM].decode(errors="ignore")
 
 
 def _files(name: str) -> tuple[str, str, str]:

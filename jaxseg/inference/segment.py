@@ -75,7 +75,7 @@ def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
                 logits = native(logits, np.array([[h, w]], np.int32), canvas)
             classes = np.asarray(likeliest(logits), np.uint8)[0, :h, :w]
             shares = np.asarray(share(logits))[0, :h, :w] if probabilities else None
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(f"an image of {h}x{w} pixels does not fit into the device's memory") from error

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.errors import counted
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import BARE, ConvNormAct, Dropout, Layers, classifier, crop_to, resize
@@ -109,7 +110,7 @@ class AuxiliaryHead(nn.Module):
 
     num_classes: int
     features: int = 256
-    dropout: float = 0.1
+    dropout: Share = 0.1
     align_corners: bool = False
     common: Layers = BARE
 

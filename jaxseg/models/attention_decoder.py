@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder
@@ -130,6 +131,8 @@ class AttentionDecoder(nn.Module):
         levels: the number of the decoder's levels with attention, from the coarsest; None: all.
         sow_attention: whether the attention weights are stored in the collection "intermediates", for
             `model.apply(variables, image, train=False, mutable=["intermediates"])`. Commands do not read them.
+        dropout: rate of the dropout that ends the two deepest stages of the own encoder, as in U-Net's; another encoder
+            has its own field, if any.
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: `PlainEncoder`. With another
             encoder, `widths` are those of the decoder's levels, finest first, one fewer than the encoder's.
     """
@@ -144,12 +147,15 @@ class AttentionDecoder(nn.Module):
     kind: Kind = "self"
     levels: int | None = None
     sow_attention: bool = False
+    dropout: Share = 0.0
     encoder: EncoderFactory | None = None
     common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        encoder = make_encoder(self.encoder or functools.partial(PlainEncoder, self.widths, self.convs), self.common)
+        encoder = make_encoder(
+            self.encoder or functools.partial(PlainEncoder, self.widths, self.convs, self.dropout), self.common
+        )
         self._check(len(encoder.strides))
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)

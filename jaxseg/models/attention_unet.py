@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import PlainEncoder
@@ -68,6 +69,8 @@ class AttentionUNet(nn.Module):
             "Deeply-Supervised Nets"). "aux": each has its own 1x1 classifier and loss, with the weight of the auxiliary
             heads. "fused": the form of the authors' release: the classifiers' scores of all levels are concatenated at
             the image's size and mixed by a 1x1 convolution. "none": neither.
+        dropout: rate of the dropout that ends the two deepest stages of the own encoder, as in U-Net's; another encoder
+            has its own field, if any.
         encoder: another encoder under the same decoder (an `EncoderFactory`); None: U-Net's contracting path. With
             another encoder, `widths` are those of the decoder's levels, finest first, one fewer than the encoder's.
     """
@@ -77,12 +80,15 @@ class AttentionUNet(nn.Module):
     convs: int = 2
     gate_finest: bool = False
     deep_supervision: Supervision = "aux"
+    dropout: Share = 0.0
     encoder: EncoderFactory | None = None
     common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        encoder = make_encoder(self.encoder or functools.partial(PlainEncoder, self.widths, self.convs), self.common)
+        encoder = make_encoder(
+            self.encoder or functools.partial(PlainEncoder, self.widths, self.convs, self.dropout), self.common
+        )
         levels = len(encoder.strides)
         check_widths("AttentionUNet", self.widths, levels)
         x, size = pad_to_multiple(image, encoder.strides[-1])

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models.assembly import name_stages, to_logits
 from jaxseg.models.encoders.plain import PlainEncoder
 from jaxseg.nn import ConvNormAct, Dropout, Layers, max_pool, pad_to_multiple
@@ -31,7 +32,7 @@ class CNN(nn.Module):
 
     num_classes: int
     widths: tuple[int, ...] = (32, 64)
-    dropout: float = 0.5
+    dropout: Share = 0.5
     hidden: int = 128
     hidden_kernel: int = 7
     common: Layers = Layers()

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -37,7 +38,7 @@ class DeepLabV1(nn.Module):
     num_classes: int
     hidden: int = 1024
     rate: int = 12
-    dropout: float = 0.5
+    dropout: Share = 0.5
     encoder: EncoderFactory = encoders.factory("vgg16", output_stride=8)
     common: Layers = Layers()
 

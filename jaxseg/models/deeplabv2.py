@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
@@ -26,7 +27,7 @@ class AtrousBranch(nn.Module):
     num_classes: int
     rate: int
     hidden: int | None = 1024
-    dropout: float = 0.5
+    dropout: Share = 0.5
     common: Layers = Layers()
 
     @nn.compact
@@ -44,7 +45,7 @@ class ScorePyramid(nn.Module):
     num_classes: int
     rates: tuple[int, ...] = (6, 12, 18, 24)
     hidden: int | None = 1024
-    dropout: float = 0.5
+    dropout: Share = 0.5
     common: Layers = Layers()
 
     @nn.compact
@@ -72,7 +73,7 @@ class DeepLabV2(nn.Module):
     num_classes: int
     rates: tuple[int, ...] = (6, 12, 18, 24)
     hidden: int | None = 1024
-    dropout: float = 0.5
+    dropout: Share = 0.5
     encoder: EncoderFactory = encoders.factory("vgg16", output_stride=8)
     common: Layers = Layers()
 

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -68,9 +69,9 @@ class DeepLabV3(nn.Module):
     separable: bool = False
     head_conv: bool = False
     align_corners: bool = False
-    dropout: float = 0.1
+    dropout: Share = 0.1
     aux_width: int | None = None
-    aux_dropout: float = 0.1
+    aux_dropout: Share = 0.1
     encoder: EncoderFactory = encoders.factory("resnet101", output_stride=16, multi_grid=(1, 2, 4), first_dilated=True)
     common: Layers = Layers()
 

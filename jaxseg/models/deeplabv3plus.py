@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.deeplabv3 import atrous_features
@@ -51,7 +52,7 @@ class DeepLabV3Plus(nn.Module):
     low_width: int = 48
     decoder_convs: int = 2
     align_corners: bool = False
-    dropout: float = 0.1
+    dropout: Share = 0.1
     encoder: EncoderFactory = encoders.factory("resnet101", output_stride=16, multi_grid=(1, 2, 4), first_dilated=True)
     common: Layers = Layers()
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -103,7 +104,7 @@ class EncNet(nn.Module):
     width: int = 512
     codewords: int = 32
     aggregate: Aggregate = "sum"
-    dropout: float = 0.1
+    dropout: Share = 0.1
     aux: bool = True
     encoder: EncoderFactory = encoders.factory("resnet50", output_stride=8)
     common: Layers = Layers()

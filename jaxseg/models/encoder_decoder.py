@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models.assembly import name_stages, to_logits
 from jaxseg.models.encoders.plain import PlainEncoder
 from jaxseg.nn import ConvTransposeNormAct, Layers, max_pool, pad_to_multiple
@@ -43,18 +44,21 @@ class EncoderDecoder(nn.Module):
         widths: channels of the encoder's convolutions, each followed by 2x2 max-pooling; the decoder's mirror them.
         convs: convolutions of each encoder stage.
         up_kernel: side of the transposed convolutions: 2, 3 or 4.
+        dropout: rate of the dropout that ends the two deepest stages of the encoder, as in U-Net's.
     """
 
     num_classes: int
     widths: tuple[int, ...] = (64, 128)
     convs: int = 1
     up_kernel: Literal[2, 3, 4] = 3
+    dropout: Share = 0.0
     common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         x, size = pad_to_multiple(image, 2 ** len(self.widths))
-        pyramid = PlainEncoder(self.widths, self.convs, common=self.common, name="encoder")(x, train=train)
+        encoder = PlainEncoder(self.widths, self.convs, self.dropout, common=self.common, name="encoder")
+        pyramid = encoder(x, train=train)
         bottom = max_pool(pyramid[-1], 2)
         decoded = TransposedDecoder(self.widths, self.up_kernel, self.common, name="decoder")(bottom, train=train)
         logits = to_logits(decoded[0], self.num_classes, x.shape[1:3], size, dtype=self.common.dtype)

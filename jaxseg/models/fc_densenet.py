@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models.assembly import name_stages, to_logits, walk_up
 from jaxseg.nn import Conv, ConvTranspose, Dropout, Layers, is_identity, max_pool, pad_to_multiple
 
@@ -42,7 +43,7 @@ class DenseLayer(nn.Module):
 
     features: int
     kernel_size: int = 3
-    dropout: float = 0.2
+    dropout: Share = 0.2
     common: Layers = Layers()
 
     @nn.compact
@@ -62,7 +63,7 @@ class DenseBlock(nn.Module):
 
     num_layers: int
     growth: int
-    dropout: float = 0.2
+    dropout: Share = 0.2
     common: Layers = Layers()
 
     @nn.compact
@@ -91,7 +92,7 @@ class DenseEncoder(nn.Module):
     layers: tuple[int, ...] = (4, 5, 7, 10, 12, 15)
     growth: int = 16
     stem: int = 48
-    dropout: float = 0.2
+    dropout: Share = 0.2
     common: Layers = Layers()
 
     @property
@@ -128,7 +129,7 @@ class DenseUpStage(nn.Module):
     num_layers: int
     growth: int
     everything: bool = False
-    dropout: float = 0.2
+    dropout: Share = 0.2
     common: Layers = Layers()
 
     @nn.compact
@@ -149,7 +150,7 @@ class DenseDecoder(nn.Module):
 
     layers: tuple[int, ...]
     growth: int = 16
-    dropout: float = 0.2
+    dropout: Share = 0.2
     common: Layers = Layers()
 
     @nn.compact
@@ -187,7 +188,7 @@ class FCDenseNet(nn.Module):
     layers: tuple[int, ...] | None = None
     growth: int | None = None
     stem: int = 48
-    dropout: float = 0.2
+    dropout: Share = 0.2
     common: Layers = Layers()
 
     @nn.compact

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
@@ -55,7 +56,7 @@ class FCN(nn.Module):
     stride: Literal[1, 2, 4, 8, 16, 32] = 8
     hidden: int = 4096
     hidden_kernel: int = 7
-    dropout: float = 0.5
+    dropout: Share = 0.5
     last_up: Literal["fixed", "learned"] = "fixed"
     encoder: EncoderFactory = encoders.factory("vgg16", levels="pooled")
     common: Layers = Layers()

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -32,7 +33,7 @@ class FCNHead(nn.Module):
 
     num_classes: int
     width: int | None = None
-    dropout: float = 0.1
+    dropout: Share = 0.1
     aux_width: int | None = 256
     encoder: EncoderFactory = encoders.factory("resnet50", output_stride=8)
     common: Layers = Layers()

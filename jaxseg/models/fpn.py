@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import coarse_levels, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -91,7 +92,7 @@ class FPN(nn.Module):
     merge: Literal["add", "concat"] = "add"
     branch_norm: Literal["group", "same"] = "group"
     align_corners: bool = False
-    dropout: float = 0.0
+    dropout: Share = 0.0
     encoder: EncoderFactory = encoders.factory("resnet50")
     common: Layers = Layers()
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -74,7 +75,7 @@ class OCRNet(nn.Module):
     num_classes: int
     width: int = 512
     key_width: int = 256
-    dropout: float = 0.05
+    dropout: Share = 0.05
     encoder: EncoderFactory = encoders.factory("hrnet_w48", upsample="bilinear")
     common: Layers = Layers()
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -44,7 +45,7 @@ class PSPNet(nn.Module):
     head_kernel: Literal[1, 3] = 1
     norm_single: bool = True
     align_corners: bool = True
-    dropout: float = 0.1
+    dropout: Share = 0.1
     aux_width: int | None = 256
     encoder: EncoderFactory = encoders.factory("resnet50", output_stride=8)
     common: Layers = Layers()

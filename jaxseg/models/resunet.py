@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut, Unit, refuse_depth, residual_unit, residual_units
@@ -35,7 +36,7 @@ class ResUNetStage(nn.Module):
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
-    dropout: float = 0.0
+    dropout: Share = 0.0
     drop_path: tuple[float, ...] = ()  # of each unit; empty: 0
     shared: bool = False  # see `residual_units`
     common: Layers = Layers()
@@ -81,7 +82,7 @@ class ResUNetDecoder(nn.Module):
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
-    dropout: float = 0.0
+    dropout: Share = 0.0
     drop_path: tuple[tuple[float, ...], ...] = ()
     shared: bool = False
     common: Layers = Layers()
@@ -140,8 +141,8 @@ class ResUNet(nn.Module):
     up: Up = "nearest"
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    dropout: Share = 0.0
+    drop_path: Share = 0.0
     shared: bool = False
     encoder: EncoderFactory | None = None
     common: Layers = Layers()

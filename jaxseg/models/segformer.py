@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -50,7 +51,7 @@ class SegFormer(nn.Module):
 
     num_classes: int
     features: int = 256
-    dropout: float = 0.1
+    dropout: Share = 0.1
     encoder: EncoderFactory = encoders.factory("mit_b0")
     common: Layers = Layers()
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.errors import counted
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
@@ -29,7 +30,7 @@ class SegNetStage(nn.Module):
 
     widths: tuple[int, ...]
     kernel_size: int = 3
-    dropout: float = 0.0
+    dropout: Share = 0.0
     common: Layers = Layers()
 
     @nn.compact
@@ -56,7 +57,7 @@ class SegNetDecoder(nn.Module):
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     kernel_size: int = 3
-    dropout: float = 0.0
+    dropout: Share = 0.0
     common: Layers = Layers()
 
     @nn.compact
@@ -94,7 +95,7 @@ class SegNet(nn.Module):
     num_classes: int
     form: Literal["full", "basic"] = "full"
     depths: tuple[int, ...] = (2, 2, 3, 3, 3)
-    dropout: float = 0.0
+    dropout: Share = 0.0
     encoder: EncoderFactory | None = None
     common: Layers = Layers()
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import ConvStage, Padding, PlainEncoder, conv_layers
@@ -142,7 +143,7 @@ class UNet(nn.Module):
     num_classes: int
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
     convs: int = 2
-    dropout: float = 0.5
+    dropout: Share = 0.5
     padding: Padding = "same"
     up: Up = "transposed"
     skip: Skip = "concat"

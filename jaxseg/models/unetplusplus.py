@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import ConvStage, PlainEncoder
@@ -91,6 +92,8 @@ class UNetPlusPlus(nn.Module):
         full_skip: whether features of stride 1 are used as a skip, if the encoder has them.
         center: whether the convolutions of a node are also applied to the bottom, before the decoder.
         head_kernel: side of the last convolutions' kernels.
+        dropout: rate of the dropout that ends the two deepest stages of the own encoder, as in U-Net's; another encoder
+            has its own field, if any.
         encoder: another encoder under the same decoder; None: convolutions and max-pooling. With another encoder,
             `widths` are those of the last node of each level, finest first, one fewer than the encoder's levels.
         common: norm, activation, dtype and mapped axis of every layer.
@@ -106,12 +109,13 @@ class UNetPlusPlus(nn.Module):
     full_skip: bool = True
     center: bool = False
     head_kernel: Literal[1, 3] = 1
+    dropout: Share = 0.0
     encoder: EncoderFactory | None = None
     common: Layers = Layers()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        default = functools.partial(PlainEncoder, self.widths, self.convs)
+        default = functools.partial(PlainEncoder, self.widths, self.convs, self.dropout)
         encoder = make_encoder(self.encoder or default, self.common)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid, strides = encoder(x, train=train), encoder.strides

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import auxiliary_logits, coarse_levels, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -73,7 +74,7 @@ class UPerNet(nn.Module):
     finest: int = 4
     norm_features: bool = False
     align_corners: bool = False
-    dropout: float = 0.0
+    dropout: Share = 0.0
     aux_width: int | None = 256
     encoder: EncoderFactory = encoders.factory("resnet50")
     common: Layers = Layers()

@@ -166,10 +166,14 @@ class AttentionGate(nn.Module):
         features = self.inter_features or max(1, c // 2)
         ratio = min(max(1, round(h / gate.shape[1])), h, w)
         dtype = self.common.dtype
-        theta = Conv(features, ratio, stride=ratio, padding=0, use_bias=False, dtype=dtype, name="theta")(skip)
+        # Windows that cover the map, extended at its end: alpha, enlarged by their ratio, then lies where they do.
+        bottom, right = -h % ratio, -w % ratio
+        whole = jnp.pad(skip, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else skip
+        theta = Conv(features, ratio, stride=ratio, padding=0, use_bias=False, dtype=dtype, name="theta")(whole)
         phi = Conv(features, 1, dtype=dtype, name="phi")(gate)
         score = Conv(1, 1, dtype=dtype, name="psi")(self.common.activate(theta + resize(phi, theta.shape[1:3])))
-        alpha = resize(nn.sigmoid(score), (h, w)).astype(skip.dtype)
+        alpha = resize(nn.sigmoid(score), (h + bottom, w + right)).astype(skip.dtype)
+        alpha = alpha[:, :h, :w] if bottom or right else alpha
         return skip * alpha, alpha
 
 

@@ -12,6 +12,7 @@ from jaxseg.nn.attention import SqueezeExcite
 from jaxseg.nn.conv import ConvNormAct, check_image
 from jaxseg.nn.dropout import StochasticDepth
 from jaxseg.nn.layers import BARE, Layers
+from jaxseg.nn.norm import is_identity
 from jaxseg.types import Activation
 
 
@@ -70,7 +71,10 @@ class InvertedResidual(nn.Module):
             h = SqueezeExcite(
                 features=self.squeeze, act=self.squeeze_act, gate=self.gate, dtype=self.common.dtype, name="excite"
             )(h)
-        h = ConvNormAct(self.features, 1, common=self.common.replace(act=None), name="project")(h, train=train)
+        last = self.common.replace(act=None)
+        if self.residual and self.common.norm is not None and is_identity(self.common.norm):  # see `residual`
+            last = last.replace(kernel_init=nn.initializers.zeros_init())
+        h = ConvNormAct(self.features, 1, common=last, name="project")(h, train=train)
         if not self.residual:
             return h
         return x + StochasticDepth(self.drop, axis_name=self.common.axis_name, name="drop")(h, train=train)

@@ -24,6 +24,10 @@ of a linear map (He's gain of 2 is for a map that a ReLU follows). Two kinds of 
 which a network has one for each change of shape, however many units; and one that changes the channels in front of a
 norm, which undoes any gain.
 
+In a network without norms (`make_norm("none")`) the last convolution of a branch starts at 0, so that a unit starts as
+its shortcut (Zhang 2019, "Fixup", section 3): with any other start the variance doubles at each unit. The plain block,
+and those whose α starts at 0, keep their kernels.
+
 `shortcut_pool` is the side of the window of an average pooling that has the shortcut's stride; W_c then has stride 1
 (He 2019, "Bag of Tricks", Fig. 2c: 2). 1: no pooling. `squeeze_ratio` ends the branch in squeeze-and-excitation gates
 (Hu 2018, Fig. 3), child "squeeze"; None: no gates. `drop_path` is the rate of the stochastic depth of the branch (Huang
@@ -108,6 +112,13 @@ def _shortcut_init(shortcut: str, c: int, features: int, common: Layers) -> Init
     return unit_gain if is_identity(common.norm) else common.kernel_init
 
 
+def _last_of_branch(common: Layers, shortcut: str) -> Layers:
+    """Returns `common` with the initialiser of the last convolution of a branch; see the module."""
+    if common.norm is None or not is_identity(common.norm) or shortcut in ("scaled", "scaled_channels", "none"):
+        return common
+    return common.replace(kernel_init=nn.initializers.zeros_init())
+
+
 def _mean_around(x: jax.Array, window: int, stride: int) -> jax.Array:
     """f[b,h,w,c] -> f[b,h/stride,w/stride,c] (rounded up): means of windows; padding is not counted.
 
@@ -174,7 +185,7 @@ class BasicBlock(nn.Module):
         check_image(x, "BasicBlock")
         first = self.first_dilation or self.dilation
         conv1 = ConvNormAct(self.features, stride=self.stride, dilation=first, common=self.common, name="conv1")
-        last = self.common.replace(act=None)
+        last = _last_of_branch(self.common, self.shortcut).replace(act=None)
         conv2 = ConvNormAct(self.features, dilation=self.dilation, common=last, name="conv2")
         h = conv2(_drop_entries(self, conv1(x, train=train), train=train), train=train)
         return _finish(self, x, h, train=train)
@@ -206,7 +217,8 @@ class BottleneckBlock(nn.Module):
         h = ConvNormAct(
             width, stride=self.stride, dilation=self.dilation, groups=self.groups, common=self.common, name="conv"
         )(h, train=train)
-        h = ConvNormAct(self.features, 1, common=self.common.replace(act=None), name="expand")(h, train=train)
+        last = _last_of_branch(self.common, self.shortcut).replace(act=None)
+        h = ConvNormAct(self.features, 1, common=last, name="expand")(h, train=train)
         return _finish(self, x, h, train=train)
 
 
@@ -261,10 +273,12 @@ class PreActBlock(nn.Module):
         check_image(x, "PreActBlock")
         common = self.common
         h = common.activate(common.normalise(x, "norm1", train=train)) if self.first_preact else x
-        space: dict[str, Any] = {"dilation": self.dilation, "dtype": common.dtype, "kernel_init": common.kernel_init}
-        bias = is_identity(common.norm)
-        h = Conv(self.features, stride=self.stride, use_bias=bias, **space, name="conv1")(h)
+        space: dict[str, Any] = {"dilation": self.dilation, "dtype": common.dtype}
+        bias, first = is_identity(common.norm), common.kernel_init
+        h = Conv(self.features, stride=self.stride, use_bias=bias, kernel_init=first, **space, name="conv1")(h)
         h = _drop_entries(self, common.activate(common.normalise(h, "norm2", train=train)), train=train)
-        h = _drop_branch(self, Conv(self.features, use_bias=True, **space, name="conv2")(h), train=train)
-        last = common.replace(norm=None)
-        return _combine(self, x, h, shortcut=self.shortcut, stride=self.stride, common=last, train=train)
+        last = _last_of_branch(common, self.shortcut).kernel_init
+        h = Conv(self.features, use_bias=True, kernel_init=last, **space, name="conv2")(h)
+        h = _drop_branch(self, h, train=train)
+        linear = common.replace(norm=None)
+        return _combine(self, x, h, shortcut=self.shortcut, stride=self.stride, common=linear, train=train)

@@ -1,7 +1,10 @@
 """Shared parts of the matplotlib figures: resolution, short names, and writing PNG files atomically."""
 
 import contextlib
+import functools
 import logging
+import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -49,5 +52,26 @@ def save_figure(figure: "Figure", path: str | Path, **options: Any) -> None:
 
 
 def draw(figure: "Figure", file: BinaryIO, **options: Any) -> None:
-    """Draws a figure into an open file as PNG, with the mark of jaxseg."""
-    figure.savefig(file, format="png", metadata={"Software": marks.FIGURE}, **options)
+    """Draws a figure into an open file as PNG, with the mark of jaxseg; logs which letters its font does not have."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(file, format="png", metadata={"Software": marks.FIGURE}, **options)
+    lacking = set()
+    for warning in caught:
+        glyph = re.match(r"Glyph (\d+) .*missing from", str(warning.message))
+        if glyph:
+            lacking.add(chr(int(glyph[1])))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if lacking:
+        _note_letters("".join(sorted(lacking)))
+
+
+@functools.cache
+def _note_letters(letters: str) -> None:
+    """Says once for the same letters that pictures show boxes in their place."""
+    _LOG.warning(
+        "the font of the pictures lacks the letters %s, and boxes stand for them; font.family in the file matplotlibrc "
+        "names a font that has them.",
+        shorten(letters, 20),
+    )

@@ -28,6 +28,7 @@ _KINDS_OF_FILE = {
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "weights", "net", "network")
 # The prefix that data-parallel training puts before each name.
 _PREFIX = "module."
+_AVERAGED = "n_averaged"  # what torch.optim.swa_utils.AveragedModel keeps beside the weights
 _COMPILED = "_orig_mod"  # the part of a name that torch.compile adds, at any depth
 # Type in a safetensors file -> NumPy type; bfloat16, which NumPy lacks, is read as its 16 bits.
 _SAFETENSORS = {
@@ -84,6 +85,10 @@ def read(path: str | Path) -> WeightsFile:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not arrays:
         raise WeightsError(f"{path} holds no arrays.")
+    counters = [name for name in arrays if name.rpartition(".")[2] == _AVERAGED]
+    if counters and len(counters) < len(arrays):
+        arrays = {name: array for name, array in arrays.items() if name not in counters}
+        notes.append(f"left out {_AVERAGED!r}, the number of networks that torch's AveragedModel is the mean of")
     inner = {".".join(part for part in name.split(".") if part != _COMPILED): x for name, x in arrays.items()}
     if len(inner) == len(arrays) and inner.keys() != arrays.keys():
         arrays = inner
@@ -195,6 +200,11 @@ def unwrap(tree: Any, notes: list[str]) -> dict[str, Tensor]:
         notes.append(f"took the weights under {inside[0]!r}")
         return unwrap(tree[inside[0]], notes)
     held = some((repr(str(name)) for name in tree), 5)
+    if inside:
+        raise WeightsError(
+            f"it holds several dictionaries of tensors, {some(map(repr, inside), 5)}; save the one to load in a file "
+            f"of its own, with torch.save(torch.load(FILE)[{inside[0]!r}], NEW_FILE)"
+        )
     raise WeightsError(f"no dictionary of named tensors (a state_dict) is in it; it holds {held}")
 
 

@@ -177,7 +177,13 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
             if path in result:
                 raise ValueError(f"Both {sources[path]!r} and {name!r} lead to {path!r}.")
             result[path], sources[path] = np.ascontiguousarray(value), name
-    problems = [f"No rule knows {counted(len(unknown), 'entry')} of the file: {some(unknown)}."] if unknown else []
+    problems = []
+    if unknown:
+        problems.append(
+            f"No rule knows {counted(len(unknown), 'entry')} of the file: {some(unknown)}. Patterns in "
+            "model.weights_skip (from Python: skip) leave out what is no part of the network, such as a loss or a "
+            "second network."
+        )
     if misshapen:
         listed = some(misshapen)
         problems.append(f"The layer cannot have the shape of {counted(len(misshapen), 'entry')} of the file: {listed}.")

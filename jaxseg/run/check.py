@@ -25,6 +25,19 @@ _READ_BY = {
     "schedule.boundaries": ("schedule.name", "step"),
     "schedule.factor": ("schedule.name", "step"),
 }  # key: the one value of another key with which it is read
+_DROP_IN_OWN_ENCODER = ("attention_decoder", "attention_unet", "unet", "unetplusplus")
+_NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
+    "data.dir": ("another data.source than shapes, such as folder", lambda c: c.data.source != "shapes"),
+    "data.cache": ("a data.source that TFDS prepares", lambda c: c.data.source not in ("shapes", "folder")),
+    "augment.crop_max_share": ("augment.crop", lambda c: c.augment.crop),
+    "augment.saturation": ("images of three channels", lambda c: c.data.channels == 3),
+    "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),
+    "schedule.end": (
+        "schedule.name=poly, cosine or exponential",
+        lambda c: c.schedule.name in ("poly", "cosine", "exponential"),
+    ),
+    "eval.multiple": ("data.fit=crop", lambda c: c.data.fit == "crop"),
+}  # key: (words for what reads it, whether the configuration has that)
 
 
 def check(config: ConfigDict) -> None:
@@ -88,11 +101,20 @@ _INDEPENDENT = (_check_source, _check_model, _check_loss_terms, _check_optimiser
 
 
 def note_without_effect(config: ConfigDict) -> None:
-    """Logs the keys with another value than their default that the chosen data, optimiser or schedule do not read."""
+    """Logs the keys with another value than their default that nothing in the configuration reads."""
     flat = flatten(config)
     for key, (chooser, choice) in _READ_BY.items():
         if flat[chooser] != choice and flat[key] != KEYS[key].default:
             _LOG.warning(f"{key} has no effect with {chooser}={flat[chooser]}; {chooser}={choice} reads it.")
+    for key, (needed, has_it) in _NEEDS.items():
+        if flat[key] != KEYS[key].default and not has_it(config):
+            _LOG.warning(f"{key} has no effect here: it needs {needed}.")
+    args = config.model.args
+    if config.model.name in _DROP_IN_OWN_ENCODER and "dropout" in args and "encoder" in args:
+        _LOG.warning(
+            f"model.args.dropout has no effect here: it is that of the own encoder of model.name={config.model.name}; "
+            "model.args.encoder_args.dropout is that of the encoders vgg, plain and residual."
+        )
 
 
 def check_loss(parts: Parts) -> None:
@@ -132,7 +154,10 @@ def _trace_training(parts: Parts) -> None:
     state = _trace("model.args", parts.init, key)
     _trace("optimizer.args", parts.optimiser.update, state.params, state.opt_state, state.params)
     _trace("augment", parts.augment, key, _one(image), _one(label))
-    _trace("the training step", parts.train_step(), state, {"image": image, "label": label}, key)
+    _, metrics = _trace("the training step", parts.train_step(), state, {"image": image, "label": label}, key)
+    default = KEYS["loss.aux_weight"].default
+    if config.loss.aux_weight != default and not any(name.startswith("auxiliary") for name in metrics["terms"]):
+        _LOG.warning(f"loss.aux_weight has no effect here: model.name={config.model.name} has no auxiliary head.")
 
 
 def _one(batch: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -227,6 +227,8 @@ class Checkpoints:
             try:
                 return self._read(candidate, template)
             except _Damaged as damage:
+                if not isinstance(step, int) and not self.path(candidate).exists() and self.steps():
+                    return self.restore(template, step)  # a training has just replaced it by newer ones
                 rest = candidates[position + 1 :]
                 if not rest:
                     raise CheckpointError(

@@ -157,8 +157,8 @@ def require_same_parameters(stored: Parts, parts: Parts) -> None:
     changed = sorted({path for path, _ in before.items() ^ after.items()})
     if changed:
         raise ConfigError(
-            f"{' and '.join(LAYOUT_KEYS)} may be changed only where the network keeps its parameters; "
-            f"with these values {len(changed)} differ, {changed[0]} for one."
+            f"{', '.join(LAYOUT_KEYS[:-1])} and {LAYOUT_KEYS[-1]} may be changed only where the network keeps its "
+            f"parameters; with these values {len(changed)} differ, {changed[0]} for one."
         )
 
 

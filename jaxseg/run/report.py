@@ -159,9 +159,13 @@ class Reporter:
         if len(self._classes) == len(result.iou):
             scalars |= {f"iou/{printable(name)}": value for name, value in zip(self._classes, result.iou)}
         self._record(record, scalars)
+        if math.isnan(result.pixel_accuracy):
+            scores = "no labelled pixel, so nothing to score" + ("" if math.isnan(loss) else f"  loss {loss:.4f}")
+        else:
+            scores = f"mIoU {100 * result.mean_iou:.2f} %  pixel accuracy {100 * result.pixel_accuracy:.2f} %  "
+            scores += f"loss {loss:.4f}"
         self.message(
-            f"step {step}/{self._total}  {split}: mIoU {100 * result.mean_iou:.2f} %  "
-            f"pixel accuracy {100 * result.pixel_accuracy:.2f} %  loss {loss:.4f}"
+            f"step {step}/{self._total}  {split}: {scores}"
             + "".join(f"  {name} {value:.4f}" for name, value in (more or {}).items())
         )
 

@@ -259,6 +259,29 @@ def test_a_picture_that_cannot_be_written(experiment, tmp_path, capsys):
     assert "sheet.png cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("out", ["there", "new/"])
+def test_the_picture_may_be_put_into_a_folder(experiment, folder, tmp_path, drawn, out):
+    (tmp_path / "there").mkdir()
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--images", "1"]
+    assert check.main([*arguments, f"--out={tmp_path}/{out}"]) == 0
+    assert (tmp_path / out / "check.png").is_file()
+
+
+def test_an_image_that_memory_does_not_hold_is_a_problem_that_names_it(experiment, folder, monkeypatch, capsys):
+    read = folder_module.read_image
+
+    def full(path, channels):
+        if path.stem == "05":
+            raise MemoryError
+        return read(path, channels)
+
+    monkeypatch.setattr(folder_module, "read_image", full)
+    assert check.main(["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--images", "0"]) == 1
+    said = capsys.readouterr()
+    assert "1 problem:\n  05 does not fit into the memory of this machine." in said.err
+    assert "train: 8 images read" in said.out
+
+
 def test_the_picture_replaces_no_other_file(experiment, tmp_path, capsys, drawn):
     out, own = tmp_path / "a.png", tmp_path / "check.png"
     arguments = ["--config", experiment, "--images", "1"]

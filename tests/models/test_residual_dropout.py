@@ -9,7 +9,9 @@ import pytest
 from flax import linen as nn
 
 from jaxseg import models
+from jaxseg.errors import ArgumentError
 from jaxseg.models import encoders
+from jaxseg.models.fields import field_names
 from jaxseg.nn import Dropout, PreActBlock, StochasticDepth
 
 KEY = jax.random.key(0)
@@ -70,3 +72,34 @@ def test_stochastic_depth_drops_the_branch_of_whole_examples():
     kept = np.asarray(jnp.any(dropped != x, axis=(1, 2, 3)))
     assert 0 < kept.sum() < 16
     np.testing.assert_allclose(dropped[kept], (x + 2 * (whole - x))[kept], rtol=1e-4, atol=1e-5)
+
+
+def test_stochastic_depth_of_the_other_residual_encoders():
+    small = {"width": 4, "stem": 4, "bottlenecks": 2, "modules": (1, 1), "blocks": 1}
+    found = drops_of(encoders.build("hrnet_w18", **small, drop_path=0.3))
+    expected = {"block2/drop": 0.1, **dict.fromkeys([f"parallel2_1/branch{i}_block1/drop" for i in (0, 1)], 0.2)}
+    expected |= dict.fromkeys([f"parallel3_1/branch{i}_block1/drop" for i in (0, 1, 2)], 0.3)
+    assert found == pytest.approx(expected)
+    rows = ((3, 16, 16, False, "relu", 1), (3, 16, 16, False, "relu", 1))
+    found = drops_of(encoders.build("mobilenet_v3_small", rows=rows, drop_path=0.3))
+    assert found == pytest.approx({"stage0/block1/drop": 0.0, "stage0/block2/drop": 0.3})
+    found = drops_of(encoders.build("mobilenet_v2", stem=16, rows=((1, 8, 2, 1),), last=None, drop_path=0.3))
+    assert found == pytest.approx({"stage0/block2/drop": 0.15, "stage0/block3/drop": 0.3})
+
+
+@pytest.mark.parametrize("name", ["attention_decoder", "attention_unet", "encoder_decoder", "unetplusplus"])
+def test_dropout_of_the_own_encoder(name):
+    found = drops_of(models.build(name, num_classes=3, widths=(4, 4, 4), dropout=0.25))
+    assert found == {"encoder/dropout1": 0.25, "encoder/dropout2": 0.25}
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan"), "x"])
+def test_a_wrong_rate_is_refused_by_the_name_of_its_field(value):
+    known = [(functools.partial(models.build, n, num_classes=3), n, models._class(n)) for n in models.names()]
+    of_families = ("convnext_tiny", "efficientnet_b0", "hrnet_w18", "mit_b0", "mobilenet_v2", "plain", "residual")
+    of_families += ("resnet18", "vgg11")
+    known += [(functools.partial(encoders.factory, n), n, encoders._class(n)) for n in of_families]
+    for build, name, cls in known:
+        for field in [field for field in field_names(cls) if "drop" in field]:
+            with pytest.raises(ArgumentError, match=rf"^{name}\.{field} must be a number in \[0, 1\], got"):
+                build(**{field: value})

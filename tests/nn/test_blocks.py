@@ -220,6 +220,17 @@ def test_attention_gate_of_any_sizes(key, size, gate):
     assert p["theta"]["kernel"].shape[-1] == 2
 
 
+def test_attention_gate_weights_a_pixel_by_its_own_place(key):
+    """Over a ramp, alpha is the ramp: also where the ratio of the sizes does not divide them."""
+    ramp = np.zeros((1, 9, 7, 1), np.float32) + 0.01 * np.arange(9, dtype=np.float32)[None, :, None, None]
+    layer = jnn.AttentionGate(inter_features=1)
+    p = jax.tree.map(np.zeros_like, parameters(layer, ramp, np.zeros((1, 5, 4, 1), np.float32)))
+    p["theta"]["kernel"] += 0.25
+    p["psi"]["kernel"] += 1
+    _, alpha = layer.apply({"params": p}, ramp, np.zeros((1, 5, 4, 1), np.float32))
+    np.testing.assert_allclose(alpha[:, 1:7], jax.nn.sigmoid(ramp)[:, 1:7], rtol=1e-5)
+
+
 def test_attention_gate_is_its_equation(key):
     skip, signal = draw(2, 4, 6, 4), draw(2, 4, 6, 3, seed=1)
     layer = jnn.AttentionGate(inter_features=5)

@@ -43,6 +43,20 @@ def test_fifty_units_keep_the_variance_and_the_loss_at_the_start(unit, form):
     assert losses.make_loss(num_classes=CLASSES)(logits, labels) == pytest.approx(np.log(CLASSES), abs=0.1)
 
 
+@pytest.mark.parametrize("form", ["identity", "projection", "learned", "weighted", "scaled"])
+@pytest.mark.parametrize("unit", BLOCKS)
+def test_without_norms_a_unit_starts_as_its_input(unit, form):
+    x = jax.random.uniform(jax.random.key(0), (2, 4, 4, WIDTH))  # what an activation after the sum leaves
+    common = jnn.BARE.replace(norm=jnn.make_norm("none"))
+    block = BLOCKS[unit](WIDTH, shortcut=form, common=common)
+    params = jax.jit(block.init)(jax.random.key(1), x)["params"]
+    y, gradient = jax.jit(jax.value_and_grad(lambda p: jnp.sum(x * block.apply({"params": p}, x))))(params)
+    np.testing.assert_allclose(y, jnp.sum(x * x), rtol=1e-5)
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(gradient))  # it learns
+    plain = BLOCKS[unit](WIDTH, shortcut="none", common=common)
+    assert np.asarray(plain.apply(jax.jit(plain.init)(jax.random.key(1), x), x)).any()
+
+
 @pytest.mark.parametrize("form", ["projection", "learned"])
 def test_the_pre_activation_unit_starts_as_the_identity_unit(form):
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, WIDTH))

@@ -87,6 +87,15 @@ def test_checkpoints_are_unwrapped_and_say_so(tmp_path, wrapper, new):
     assert file.notes == (f"took the weights under {wrapper!r}", "took the prefix 'module.' off every name")
 
 
+def test_the_mean_of_networks_of_torch(tmp_path):
+    torch = oracles.torch()
+    layer = torch.nn.Linear(2, 3)
+    torch.save(torch.optim.swa_utils.AveragedModel(layer).state_dict(), tmp_path / "x.pth")
+    file = read(tmp_path / "x.pth")
+    assert_same(torch, file.arrays, layer.state_dict())
+    assert file.notes[0].startswith("left out 'n_averaged'")
+
+
 def test_tensors_beside_the_weights_are_not_taken_for_them(tmp_path):
     torch = oracles.torch()
     torch.save({"loss": torch.tensor(0.5), "state_dict": {"a": torch.ones(2)}}, tmp_path / "x.pth")
@@ -270,7 +279,7 @@ def test_files_that_are_no_weights_are_one_sentence(tmp_path, said):
     torch.save([torch.ones(2)], tmp_path / "list.pth")
     assert "holds a list, not a dictionary" in said("list.pth")
     torch.save({"epoch": 3, "one": {"a": torch.ones(1)}, "two": {"a": torch.ones(1)}}, tmp_path / "two.pth")
-    assert "it holds 'epoch', 'one', 'two'" in said("two.pth")
+    assert "it holds several dictionaries of tensors, 'one', 'two'; save the one to load in a file" in said("two.pth")
     zipped(tmp_path / "deep.pth", b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
     said("deep.pth")
 

@@ -14,7 +14,7 @@ from jaxseg.data.shapes import ShapesSource
 from jaxseg.errors import ConfigError
 from jaxseg.inference import samples
 from jaxseg.nn.norm import _note_single_values, make_norm
-from jaxseg.run.check import check, check_loss, note_without_effect
+from jaxseg.run.check import _NEEDS, check, check_loss, note_without_effect
 
 
 def examine(network: str, terms: str, **values: object) -> None:
@@ -79,6 +79,32 @@ def test_keys_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
     note_without_effect(config)
     assert "data.palette has no effect with data.source=shapes; data.source=folder reads it." in caplog.text
     assert "optimizer.momentum has no effect with optimizer.name=adam" in caplog.text
+    for values in (
+        {"data__dir": "somewhere"},
+        {"data__cache": "somewhere"},
+        {"augment__crop_max_share": 0.5},
+        {"augment__saturation": 0.5, "data__channels": 1},
+        {"adversarial__weight": 0.1, "adversarial__semi_threshold": 0.5},
+        {"schedule__name": "constant", "schedule__end": 0.1},
+        {"eval__multiple": 8},
+    ):
+        caplog.clear()
+        update(config := default_config(), **values)
+        note_without_effect(config)
+        keys = [key.replace("__", ".") for key in values if key.replace("__", ".") in _NEEDS]
+        assert keys and all(f"{key} has no effect here: it needs " in caplog.text for key in keys)
+        assert caplog.text.count("has no effect") == len(keys)
+    caplog.clear()
+    update(config, data__fit="crop", model__name="unet", model__args={"encoder": "resnet18", "dropout": 0.1})
+    note_without_effect(config)
+    assert caplog.messages[0].startswith("model.args.dropout has no effect here") and len(caplog.messages) == 1
+
+
+def test_a_weight_of_auxiliary_heads_that_there_are_not_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    config = tiny_config(batch_size=8, loss__aux_weight=0.5)
+    update(config, eval__batch_size=8)
+    check(config)
+    assert caplog.messages == ["loss.aux_weight has no effect here: model.name=cnn has no auxiliary head."]
 
 
 def test_an_instance_norm_of_single_values_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -212,6 +212,25 @@ def test_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["60", "70"]
 
 
+def test_a_checkpoint_that_a_training_replaces_meanwhile_is_no_damage(tmp_path: Path, monkeypatch: Any) -> None:
+    old, new = {"a": np.zeros(2)}, {"a": np.ones(2)}
+    with Checkpoints(tmp_path, keep=1) as training, Checkpoints(tmp_path) as reader:
+        training.save(1, old, metrics={"mean_iou": 0.1}, wait=True)
+        steps = reader.steps
+
+        def late() -> list[int]:  # the training saves between the list of the steps and the reading
+            found = steps()
+            if found == [1]:
+                training.save(2, new, metrics={"mean_iou": 0.2}, wait=True)
+            return found
+
+        monkeypatch.setattr(reader, "steps", late)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            restored = reader.restore(old)
+        assert restored is not None and restored.step == 2 and restored.state["a"].tolist() == [1, 1]
+
+
 def test_best_without_any_evaluation_is_the_newest(tmp_path: Path) -> None:
     assert Checkpoints(filled(tmp_path)).restore(template(), "best").step == 2
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -179,8 +180,10 @@ def test_evaluation_record(tmp_path: Path) -> None:
         reporter.start(0, 8)
         reporter.train(3, step_metrics(3), 8)
         reporter.evaluation(3, result, 0.25)
-    [record] = read_log(tmp_path / "log.jsonl")
+        reporter.evaluation(3, scores(np.zeros((3, 3), int)), math.nan, "test")
+    record, _ = read_log(tmp_path / "log.jsonl")
     assert (record["step"], record["split"], record["loss"]) == (3, "val", 0.25)
+    assert "step 3/8  test: no labelled pixel, so nothing to score\n" in stream.getvalue()
     assert record["mean_iou"] == result.mean_iou and record["pixel_accuracy"] == 0.8
     assert record["iou"] == [pytest.approx(0.6), pytest.approx(5 / 7), None]
     assert "step 3/8  val: mIoU 65.71 %  pixel accuracy 80.00 %  loss 0.2500" in stream.getvalue()

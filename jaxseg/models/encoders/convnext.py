@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.nn import BARE, Conv, LayerNorm, Layers, StochasticDepth, drop_rates, pad_to_multiple, parameter
 
 Rounding = Literal["up", "down"]
@@ -29,7 +30,7 @@ class ConvNeXtBlock(nn.Module):
     """
 
     layer_scale: float = 1e-6
-    drop: float = 0.0
+    drop: Share = 0.0
     common: Layers = BARE
 
     @nn.compact
@@ -105,7 +106,7 @@ class ConvNeXt(nn.Module):
 
     widths: tuple[int, ...] = (96, 192, 384, 768)
     depths: tuple[int, ...] = (3, 3, 9, 3)
-    drop: float = 0.1
+    drop: Share = 0.1
     layer_scale: float = 1e-6
     output_norm: bool = False
     rounding: Rounding = "up"

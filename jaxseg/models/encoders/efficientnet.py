@@ -12,6 +12,7 @@ from typing import Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models.encoders.mobilenet import level_strides, places, walk_down
 from jaxseg.nn import ConvNormAct, InvertedResidual, Layers, round_channels
 from jaxseg.nn.norm import with_defaults
@@ -49,7 +50,7 @@ class EfficientNet(nn.Module):
     rows: tuple[tuple, ...] = B0
     stem: int = 32
     last: bool = False
-    drop: float = 0.2
+    drop: Share = 0.2
     epsilon: float = 1e-5
     divisor: int = 8
     output_stride: Literal[8, 16, 32] = 32

@@ -9,7 +9,8 @@ from typing import Literal
 import jax
 from flax import linen as nn
 
-from jaxseg.nn import BARE, BasicBlock, BottleneckBlock, ConvNormAct, Layers, resize
+from jaxseg.arguments import Share
+from jaxseg.nn import BARE, BasicBlock, BottleneckBlock, ConvNormAct, Layers, drop_rates, resize
 
 Upsample = Literal["nearest", "bilinear"]
 
@@ -20,11 +21,15 @@ class ParallelBlocks(nn.Module):
     Result i is the rectified sum over the branches j: j coarser is projected by a 1x1 convolution and up-sampled, j
     finer shrunk by i - j convolutions of stride 2. Children: "branch0_block1", ...; "fuse0_1" (to 0 from 1), and
     "fuse2_0_1", "fuse2_0_2", ... for the convolutions from a finer branch.
+
+    Attributes:
+        drop_path: rate of stochastic depth of each block of a branch; empty: 0.
     """
 
     widths: tuple[int, ...]
     blocks: int = 4
     upsample: Upsample = "nearest"
+    drop_path: tuple[float, ...] = ()
     common: Layers = BARE
 
     @nn.compact
@@ -32,7 +37,8 @@ class ParallelBlocks(nn.Module):
         inner = []
         for i, (x, features) in enumerate(zip(branches, self.widths, strict=True)):
             for k in range(self.blocks):
-                x = BasicBlock(features, common=self.common, name=f"branch{i}_block{k + 1}")(x, train=train)
+                rate, name = self.drop_path[k] if self.drop_path else 0.0, f"branch{i}_block{k + 1}"
+                x = BasicBlock(features, drop_path=rate, common=self.common, name=name)(x, train=train)
             inner.append(x)
         return tuple(
             jax.nn.relu(sum(self._moved(inner, j, i, train=train) for j in range(len(inner))))
@@ -69,6 +75,8 @@ class HRNet(nn.Module):
         stem_stride: of the stem; 2 or 1 for small images: s = stem_stride 2^i.
         upsample: of the exchange: "nearest" is timm's, and that of the ImageNet weights; "bilinear" that of the
             authors' segmentation networks.
+        drop_path: rate of stochastic depth of the last block of each branch; it grows linearly from 0 at the first
+            bottleneck (Huang 2016).
     """
 
     width: int = 18
@@ -78,6 +86,7 @@ class HRNet(nn.Module):
     blocks: int = 4
     stem_stride: Literal[1, 2, 4] = 4
     upsample: Upsample = "nearest"
+    drop_path: Share = 0.0
     common: Layers = Layers()
 
     @property
@@ -95,8 +104,10 @@ class HRNet(nn.Module):
         common = self.common.replace(act=jax.nn.relu)
         for i, stride in enumerate({1: (1, 1), 2: (2, 1), 4: (2, 2)}[self.stem_stride]):
             x = ConvNormAct(self.stem, stride=stride, common=common, name=f"stem{i + 1}")(x, train=train)
+        first, *others = drop_rates(self.drop_path, (self.bottlenecks, *(self.blocks,) * sum(self.modules)))
         for k in range(self.bottlenecks):
-            x = BottleneckBlock(4 * self.stem, common=common, name=f"block{k + 1}")(x, train=train)
+            block = BottleneckBlock(4 * self.stem, drop_path=first[k], common=common, name=f"block{k + 1}")
+            x = block(x, train=train)
         conv = ConvNormAct(self.width, common=common, name="transition2_0")
         branches: tuple[jax.Array, ...] = (conv(x, train=train),)
         coarsest = x
@@ -105,7 +116,12 @@ class HRNet(nn.Module):
             branches = (*branches, down(coarsest, train=train))
             for m in range(modules):
                 branches = ParallelBlocks(
-                    self.widths[:n], self.blocks, self.upsample, common=common, name=f"parallel{n}_{m + 1}"
+                    self.widths[:n],
+                    self.blocks,
+                    self.upsample,
+                    others.pop(0),
+                    common=common,
+                    name=f"parallel{n}_{m + 1}",
                 )(branches, train=train)
             coarsest = branches[-1]
         return branches

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.nn import Conv, LayerNorm, Layers, MultiHeadAttention, StochasticDepth, drop_rates
 
 dense_init = nn.initializers.truncated_normal(0.02)
@@ -75,7 +76,7 @@ class MixBlock(nn.Module):
     num_heads: int
     reduction: int = 1
     mlp_ratio: int = 4
-    drop_path: float = 0.0
+    drop_path: Share = 0.0
     common: Layers = Layers()
 
     @nn.compact
@@ -144,7 +145,7 @@ class MixTransformer(nn.Module):
     kernels: tuple[int, ...] = (7, 3, 3, 3)
     steps: tuple[int, ...] = (4, 2, 2, 2)
     mlp_ratio: int = 4
-    drop_path: float = 0.1
+    drop_path: Share = 0.1
     common: Layers = Layers()
 
     @property

@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 from flax import linen as nn
 
-from jaxseg.nn import ConvNormAct, InvertedResidual, Layers, round_channels
+from jaxseg.arguments import Share
+from jaxseg.nn import ConvNormAct, InvertedResidual, Layers, drop_rates, round_channels
 from jaxseg.nn.norm import with_defaults
 from jaxseg.types import Activation
 
@@ -136,6 +137,7 @@ class MobileNetV2(nn.Module):
         last: channels of the last 1x1 convolution before multiplication; None: no such convolution.
         divisor: channels are multiples of it.
         output_stride: with 16 or 8, dilation replaces the strides beyond it.
+        drop_path: rate of stochastic depth of the last block; it grows linearly from 0 at the first (Huang 2016).
     """
 
     width: float = 1.0
@@ -144,6 +146,7 @@ class MobileNetV2(nn.Module):
     last: int | None = 1280
     divisor: int = 8
     output_stride: Literal[8, 16, 32] = 32
+    drop_path: Share = 0.0
     common: Layers = Layers()
 
     @property
@@ -174,10 +177,9 @@ class MobileNetV2(nn.Module):
         common = self.common.replace(act=jax.nn.relu6)
         c = self._wide(self.stem)
         x = ConvNormAct(c, stride=2, common=common, name="stem")(x, train=train)
-        blocks = []
-        for place, (expansion, features, stride) in zip(
-            places([s for _, _, s in self._blocks], self.output_stride), self._blocks
-        ):
+        blocks, (rates,) = [], drop_rates(self.drop_path, (len(self._blocks),))
+        where = places([s for _, _, s in self._blocks], self.output_stride)
+        for place, rate, (expansion, features, stride) in zip(where, rates, self._blocks):
             block = functools.partial(
                 InvertedResidual,
                 features,
@@ -185,6 +187,7 @@ class MobileNetV2(nn.Module):
                 stride=place.stride,
                 dilation=place.dilation,
                 residual=stride == 1 and c == features,
+                drop=rate,
                 common=common,
             )
             blocks.append((place, block))
@@ -210,6 +213,7 @@ class MobileNetV3(nn.Module):
         divisor: channels are multiples of it.
         stem_stride: 1 keeps the image's resolution in the stem, for small images: s = 1, 2, 4, 8, 16.
         output_stride: with 16 or 8, dilation replaces the strides beyond it.
+        drop_path: rate of stochastic depth of the last block; it grows linearly from 0 at the first (Huang 2016).
     """
 
     width: float = 1.0
@@ -221,6 +225,7 @@ class MobileNetV3(nn.Module):
     divisor: int = 8
     stem_stride: Literal[1, 2] = 2
     output_stride: Literal[8, 16, 32] = 32
+    drop_path: Share = 0.0
     common: Layers = Layers()
 
     def _wide(self, channels: int) -> int:
@@ -256,8 +261,9 @@ class MobileNetV3(nn.Module):
         common = self.common.replace(norm=norm, act=jax.nn.hard_swish)
         c = self._wide(self.stem)
         x = ConvNormAct(c, stride=self.stem_stride, common=common, name="stem")(x, train=train)
-        blocks = []
-        for place, (kernel, expanded, features, squeeze, act, stride) in zip(self._places(), self._blocks):
+        blocks, (rates,) = [], drop_rates(self.drop_path, (len(self._blocks),))
+        for place, rate, row in zip(self._places(), rates, self._blocks):
+            kernel, expanded, features, squeeze, act, stride = row
             expanded, features = self._wide(expanded), self._wide(features)
             block = functools.partial(
                 InvertedResidual,
@@ -269,6 +275,7 @@ class MobileNetV3(nn.Module):
                 residual=stride == 1 and c == features,
                 squeeze=round_channels(expanded // 4, self.divisor) if squeeze else 0,
                 gate=jax.nn.hard_sigmoid,
+                drop=rate,
                 common=common.replace(act=activation(act)),
             )
             blocks.append((place, block))

@@ -5,6 +5,7 @@ from typing import Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.nn import ConvNormAct, Dropout, Layers, max_pool
 
 Padding = Literal["same", "valid"]
@@ -50,7 +51,7 @@ class PlainEncoder(nn.Module):
 
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
     convs: int = 2
-    dropout: float = 0.0
+    dropout: Share = 0.0
     padding: Padding = "same"
     common: Layers = Layers()
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.nn import BasicBlock, Layers, PreActBlock, drop_rates
 from jaxseg.nn.dropout import MONTE_CARLO
 
@@ -82,7 +83,7 @@ class ResidualStage(nn.Module):
     first_preact: bool = True
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
-    dropout: float = 0.0
+    dropout: Share = 0.0
     drop_path: tuple[float, ...] = ()  # of each unit; empty: 0
     shared: bool = False  # see `residual_units`
     common: Layers = Layers()
@@ -130,8 +131,8 @@ class ResidualEncoder(nn.Module):
     blocks: int = 1
     shortcut: Shortcut = "auto"
     unit: Unit = "preact"
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    dropout: Share = 0.0
+    drop_path: Share = 0.0
     shared: bool = False
     common: Layers = Layers()
 

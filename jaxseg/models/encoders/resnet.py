@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.errors import counted
 from jaxseg.nn import BasicBlock, BottleneckBlock, ConvNormAct, Layers, drop_rates, max_pool, round_channels
 
@@ -104,7 +105,7 @@ class ResNet(nn.Module):
     output_stride: Literal[8, 16, 32] = 32
     multi_grid: tuple[int, ...] = (1, 1, 1)
     first_dilated: bool = False
-    drop_path: float = 0.0
+    drop_path: Share = 0.0
     common: Layers = Layers()
 
     @property

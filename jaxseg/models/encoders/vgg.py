@@ -9,6 +9,7 @@ from typing import Literal
 import jax
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.nn import Conv, Dropout, Layers, is_identity, max_pool
 
 
@@ -71,7 +72,7 @@ class VGG(nn.Module):
     levels: Literal["convolved", "pooled"] = "convolved"
     output_stride: Literal[2, 4, 8, 16, 32] = 32
     rounding: Literal["ceil", "floor"] = "ceil"
-    dropout: float = 0.0
+    dropout: Share = 0.0
     common: Layers = Layers()
 
     @property
