@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, use_abstract_mesh
 
 from jaxseg.arguments import expanded
 from jaxseg.errors import ConfigError, first_line
@@ -78,20 +79,22 @@ def compiler_options(changes: Mapping[str, Any] | None = None) -> dict[str, Any]
     return options
 
 
-def jit(function: Callable[..., Any], options: Mapping[str, Any], **arguments: Any) -> Any:
+def jit(function: Callable[..., Any], options: Mapping[str, Any], mesh: Mesh | None = None, **arguments: Any) -> Any:
     """Returns `jax.jit(function, compiler_options=options, **arguments)`, with the forms that suit these options.
 
     Args:
         function: as of `jax.jit`; whatever of `jaxseg.nn` it calls takes its convolutions in the form that is fastest
             under the options.
         options: the result of `compiler_options`.
+        mesh: the devices that the batch is split over, if there are several; `nn.ops.by_device` reads it.
         arguments: further arguments of `jax.jit`.
     """
     forms = forms_for(options)
+    devices = mesh.abstract_mesh if mesh is not None and mesh.size > 1 else None
 
     @functools.wraps(function)
     def traced(*args: Any, **kwargs: Any) -> Any:
-        with traced_for(forms):
+        with traced_for(forms), contextlib.nullcontext() if devices is None else use_abstract_mesh(devices):
             return function(*args, **kwargs)
 
     return jax.jit(traced, compiler_options=dict(options), **arguments)

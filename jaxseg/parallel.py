@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxseg.arguments import StrategyName, check_value
 from jaxseg.compiler import compiler_options, jit
 from jaxseg.errors import ConfigError
+from jaxseg.nn.ops.by_device import BATCH_AXIS
 from jaxseg.types import Key, PyTree
 
 Device: TypeAlias = Any  # a `jax.Device`, which jax defines in a way that type checkers cannot read
@@ -82,12 +83,13 @@ class JitStrategy:
 
     @property
     def sharded(self) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec("data"))
+        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXIS))
 
     def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
         return jit(
             step,
             compiler_options(self.changes),
+            self.mesh,
             donate_argnums=0,
             in_shardings=(self.replicated, self.sharded, self.replicated),
             out_shardings=self.replicated,
@@ -97,6 +99,7 @@ class JitStrategy:
         return jit(
             step,
             compiler_options(self.changes),
+            self.mesh,
             in_shardings=(self.replicated, self.sharded),
             out_shardings=self.replicated,
         )
@@ -227,7 +230,7 @@ def make_strategy(
                 f"{' or '.join(map(str, near))}."
             )
     if name == "jit":
-        mesh = jax.make_mesh((n,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+        mesh = jax.make_mesh((n,), (BATCH_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
         if options:
             compiler_options(options)  # raises ConfigError here for an invalid option
         return JitStrategy(mesh, changes=dict(options or {}))

@@ -15,6 +15,7 @@ import optax
 
 from jaxseg.arguments import NotNegative
 from jaxseg.losses.pixels import SumWeight, divide, one_hot, valid
+from jaxseg.nn.ops.by_device import by_device
 from jaxseg.types import Array
 
 # Weights of the terms, in the loss and in the cost of a match (Mask2Former, section 4.1).
@@ -58,7 +59,9 @@ def mask_classification_stats(
     def image(classes: jax.Array, masks: jax.Array, area: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
         return _image_stats(classes, masks.reshape(-1, masks.shape[-1]), area, present, costs, no_object)
 
-    of_images = jax.vmap(jax.vmap(image), in_axes=(0, 0, None, None))(classes, masks, area, present)
+    each = jax.vmap(jax.vmap(image), in_axes=(0, 0, None, None))
+    # The loops of the matching end when those of all images in them do: each device waits for its own images alone.
+    of_images = by_device(each, classes, masks, area, present, axes=(1, 1, 0, 0), out=1)
     stats = {name: jnp.sum(value, axis=1) for name, value in of_images.items()}
     return stats | {"segments": jnp.where(wrong, jnp.nan, jnp.sum(present, dtype=jnp.float32))}
 

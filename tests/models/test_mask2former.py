@@ -9,15 +9,19 @@ import optax
 import pytest
 from flax import linen as nn
 from helpers import oracles
+from helpers.collectives import assert_only_sums
 from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE, assert_close, check_eval, check_gradients
+from jax.sharding import NamedSharding, PartitionSpec
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit, log_softmax, softmax
 
 from jaxseg import losses, models
+from jaxseg.compiler import jit
 from jaxseg.losses.mask_classification import class_areas, mask_classification_stats, match
 from jaxseg.models.mask2former import MaskHead, attention_mask, semantic_logits
 from jaxseg.nn import Conv, deformable_attention
+from jaxseg.parallel import make_strategy
 from jaxseg.pretrained.mask2former import mask2former_transformers
 from jaxseg.pretrained.rules import layer
 from jaxseg.state import init_state
@@ -239,6 +243,28 @@ def test_stats_add_over_the_parts_of_a_batch():
 
     parts = jax.tree.map(jnp.add, stats(slice(0, 1)), stats(slice(1, 3)))
     np.testing.assert_allclose(loss.value(parts), value(classes, masks, labels), rtol=1e-6)
+
+
+def test_no_device_waits_for_the_matching_of_another():
+    """The loops of the matching are as long as the images need; over eight devices they exchange nothing."""
+    rng = np.random.default_rng(0)
+    classes, masks = rng.normal(size=(2, 8, 3, 3)), rng.normal(size=(2, 8, 2, 2, 3))
+    labels = rng.integers(0, 2, (8, 4, 4))
+    strategy = make_strategy("jit", {"batch_size": 8})
+    images = NamedSharding(strategy.mesh, PartitionSpec(None, "data"))
+    queries = jax.device_put((jnp.asarray(classes, jnp.float32), jnp.asarray(masks, jnp.float32)), images)
+    loss = losses.make_loss("mask_classification", num_classes=2)
+
+    def step(queries, labels):
+        return loss.value(loss.stats(jnp.zeros((*labels.shape, 2)), labels, {"queries": queries}))
+
+    given = queries, jax.device_put(labels, strategy.sharded)
+    program = jit(jax.value_and_grad(step), FAST_COMPILE, strategy.mesh).lower(*given).compile()
+    assert_only_sums(program, 100)
+    loss_of_eight, slope = program(*given)
+    np.testing.assert_allclose(loss_of_eight, hand(classes, masks, labels), rtol=1e-5)
+    expected = compiled(jax.grad(step))(jax.tree.map(np.asarray, queries), labels)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), slope, expected)
 
 
 def test_ignored_images_teach_nothing_and_wrong_labels_show():

@@ -1,9 +1,12 @@
 """Convolution, transposed convolution, and the exchange of channels and space, of arrays f[b,h,w,c]."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.ops.by_device import by_device
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
 from jaxseg.nn.ops.conv_strips import Geometry, conv2d_strips
 from jaxseg.nn.ops.conv_taps import LARGEST_SHARE, conv2d_taps, live_share, outer_taps
@@ -30,8 +33,16 @@ def conv2d(
         return depthwise_conv2d(x, kernel, stride, dilation, padding)
     if stride == groups == 1 and live_share(x.shape, kernel.shape[0], dilation, padding) <= LARGEST_SHARE:
         return conv2d_taps(x, kernel, dilation, padding)
+    geometry = Geometry(kernel.shape[0], stride, dilation, groups, padding)
+    if groups > 1:
+        return by_device(functools.partial(_convolve, geometry=geometry), x, kernel, axes=(0, None))
+    return _convolve(x, kernel, geometry)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    _, stride, dilation, groups, padding = geometry
     if convolution_forms() != "usual":
-        return conv2d_strips(x, kernel, Geometry(kernel.shape[0], stride, dilation, groups, padding))
+        return conv2d_strips(x, kernel, geometry)
     if stride == groups == 1:
         return conv2d_stride1(x, kernel, dilation, padding)
     return lax.conv_general_dilated(

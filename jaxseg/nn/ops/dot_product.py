@@ -1,16 +1,20 @@
 """Scaled dot-product attention, in the form that XLA computes fastest on the device at hand.
 
 On CPUs heads come before tokens, so that the products read matrices in their order in memory, and the gradient is
-written out; `benchmarks/primitives.py` compares it with the usual formulas. On other devices, and with a mask, it is
-`jax.nn.dot_product_attention`.
+written out; `benchmarks/primitives.py` compares it with the usual formulas. With a mask it is
+`jax.nn.dot_product_attention`. On other devices it is `jax.nn.dot_product_attention` in float32, and in half precision
+the written-out gradient, with a mask too: the automatic one multiplies matrices of float32, as large as the scores.
 """
 
 import functools
 import math
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+_NEVER = -1e30  # the score of a key that a query must not attend to
 
 
 def dot_product_attention(
@@ -40,37 +44,54 @@ def dot_product_attention(
         raise ValueError(
             f"dot_product_attention takes arrays of one dtype, got {query.dtype}, {key.dtype} and {value.dtype}."
         )
-    if mask is not None:
-        return jax.nn.dot_product_attention(query, key, value, mask=mask)
-    # That of jax.nn requires values of the keys' width.
-    default = jax.nn.dot_product_attention if value.shape[-1] == d else _attend
-    return lax.platform_dependent(query, key, value, cpu=_attend, default=default)
+    half = query.dtype != jnp.float32
+    if mask is None:
+        # That of jax.nn requires values of the keys' width.
+        default = _attend if half or value.shape[-1] != d else jax.nn.dot_product_attention
+        return lax.platform_dependent(query, key, value, cpu=_attend, default=default)
+    if not half:
+        return _masked(query, key, value, mask)
+    return lax.platform_dependent(query, key, value, mask, cpu=_masked, default=_attend)
 
 
-def _forward(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def _masked(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
+    return jax.nn.dot_product_attention(query, key, value, mask=mask)
+
+
+_Saved: TypeAlias = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
+
+
+def _forward(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
+) -> tuple[jax.Array, _Saved]:
     q, k, v = (_split(x) for x in (query, key, value))
     scores = _product("hqd,htd->hqt", q, k) * (1 / math.sqrt(q.shape[-1]))
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (query.shape[0], query.shape[2], *scores.shape[1:])).reshape(scores.shape)
+        scores = jnp.where(mask, scores, _NEVER)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     y = _product("hqt,hte->hqe", weights, v)
-    return _merge(y.astype(query.dtype), query.shape[2]), (q, k, v, weights, y)
+    return _merge(y.astype(query.dtype), query.shape[2]), (q, k, v, weights, y, mask)
 
 
-def _backward(saved: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, ...]:
-    q, k, v, weights, y = saved
+def _backward(saved: _Saved, dy: jax.Array) -> tuple[jax.Array | None, ...]:
+    q, k, v, weights, y, mask = saved
     heads, scale = dy.shape[2], 1 / math.sqrt(q.shape[-1])
     dy = _split(dy)
     # The gradient of the softmax is weights (dweights - sum(weights dweights)), and that sum equals the sum of y dy.
     sums = (dy.astype(jnp.float32) * y).sum(-1, keepdims=True)
     dscores = (weights * (_product("hqe,hte->hqt", dy, v) - sums)).astype(q.dtype)
+    if mask is not None:  # of a query that attends to no key, all weights are equal
+        dscores = jnp.where(mask, dscores, jnp.zeros((), dscores.dtype))
     gradients = (
         _product("hqt,htd->hqd", dscores, k) * scale,
         _product("hqt,hqd->htd", dscores, q) * scale,
         _product("hqt,hqe->hte", weights, dy),
     )
-    return tuple(_merge(gradient.astype(q.dtype), heads) for gradient in gradients)
+    return *(_merge(gradient.astype(q.dtype), heads) for gradient in gradients), None
 
 
-_attend = jax.custom_vjp(lambda query, key, value: _forward(query, key, value)[0])
+_attend = jax.custom_vjp(lambda query, key, value, mask=None: _forward(query, key, value, mask)[0])
 _attend.defvjp(_forward, _backward)
 
 _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.lowered import products
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxseg.nn import dot_product_attention
+from jaxseg.nn.ops.dot_product import _attend
 
 
 def draw(*shape, seed=0):
@@ -88,6 +90,31 @@ def test_masked_keys_are_not_seen():
     mask[..., 2:] = False
     found = dot_product_attention(q, k, v, jnp.asarray(mask))
     np.testing.assert_allclose(found, dot_product_attention(q, k[:, :2], v[:, :2]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_the_written_out_gradient_takes_a_mask(heads):
+    """Also of a query that attends to no key: its weights are equal, and its scores get no gradient."""
+    q, k, v, dy = (draw(2, 4, 2, 3, seed=i) for i in range(4))
+    mask = np.random.default_rng(0).random((2, heads, 4, 4)) < 0.6
+    mask[:, :, 1] = False
+
+    def gradients(attend):
+        y, pullback = jax.vjp(lambda q, k, v: attend(q, k, v, mask=jnp.asarray(mask)), q, k, v)
+        return y, *pullback(dy)
+
+    for a, b in zip(gradients(_attend), gradients(jax.nn.dot_product_attention), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_other_devices_multiply_in_half_precision(masked):
+    """The automatic gradient would multiply the scores' gradient in float32 with keys and queries."""
+    q = jnp.zeros((2, 5, 3, 4), jnp.bfloat16)
+    mask = jnp.ones((2, 1, 5, 5), bool) if masked else None
+    gradient = jax.jit(jax.grad(lambda q, k, v: dot_product_attention(q, k, v, mask).sum(), (0, 1, 2)))
+    program = gradient.trace(q, q, q).lower(lowering_platforms=("cuda",)).as_text()
+    assert products(program) == [("bf16", "bf16")] * 6
 
 
 def test_what_does_not_fit_is_told():
