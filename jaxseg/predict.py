@@ -95,8 +95,8 @@ def _predict(options: argparse.Namespace) -> int:
     names = name_outputs(paths, out, options.probabilities)
     for path, name in names.items():
         if name != path.stem:
-            short = path.stem.startswith(name)
-            reason = "its own name is too long" if short else f"another image is named {path.stem}"
+            numbered = name.startswith(path.stem)
+            reason = f"another image is named {path.stem}" if numbered else "its own name is too long"
             print(f"{path} gives {name}.png, since {reason}.")
     run = load_run(options.workdir, options.which or "best")
     compiler.keep_programs(run.config.compile.cache)

@@ -268,8 +268,8 @@ class FolderSource:
             self._labeller.check(content.values, path)
         if own and not unlabelled and all(self._labeller.ignores(content.values) for content in own.values()):
             note(
-                f"Every pixel of the {len(own)} masks of {self.split} that were read now is ignored: nothing can be "
-                "learnt from them or scored on them."
+                f"Every pixel of {counted(len(own), 'mask')} of {self.split}, all that were read now, is ignored: "
+                "nothing can be learnt from them or scored on them."
             )
 
 

@@ -41,7 +41,8 @@ class Renaming(NamedTuple):
 def find_renaming(images: Iterable[str], masks: Iterable[str]) -> tuple[Renaming, dict[str, str]] | None:
     """Returns the rule that gives most of the images a mask, and {image: mask}; None if there is no such rule.
 
-    A rule must give at least two images and half of them a mask.
+    A rule must give at least two images and half of them a mask. Digits that a rule replaces may be those that tell one
+    image from another, as in 001 and 101, so no rule does more with digits alone than to lead all of them with zeros.
 
     Args:
         images: names without suffix of the images without a mask.
@@ -52,8 +53,11 @@ def find_renaming(images: Iterable[str], masks: Iterable[str]) -> tuple[Renaming
     best: tuple[Renaming, dict[str, str]] | None = None
     for rule in sorted(rules):
         found = {name: mask for name in images if (mask := rule(name)) in masks}
-        only_digits = (rule.image + rule.mask).isdigit()  # 1 and 11 may be two images
-        enough = len(found) == len(images) == len(masks) if only_digits else 2 * len(found) >= len(images)
+        if (rule.image + rule.mask).isdigit():
+            zeros = rule.at_start and not (rule.image + rule.mask).strip("0")
+            enough = zeros and len(found) == len(images) == len(masks)
+        else:
+            enough = 2 * len(found) >= len(images)
         if len(found) > 1 and enough and (best is None or len(found) > len(best[1])):
             best = rule, found
     return best

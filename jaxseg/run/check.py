@@ -110,7 +110,7 @@ def note_without_effect(config: ConfigDict) -> None:
         if flat[key] != KEYS[key].default and not has_it(config):
             _LOG.warning(f"{key} has no effect here: it needs {needed}.")
     args = config.model.args
-    if config.model.name in _DROP_IN_OWN_ENCODER and "dropout" in args and "encoder" in args:
+    if config.model.name in _DROP_IN_OWN_ENCODER and "dropout" in args and "encoder" in args and args.encoder:
         _LOG.warning(
             f"model.args.dropout has no effect here: it is that of the own encoder of model.name={config.model.name}; "
             "model.args.encoder_args.dropout is that of the encoders vgg, plain and residual."

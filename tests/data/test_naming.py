@@ -22,6 +22,10 @@ from jaxseg.errors import DataError
         ("1 2 3 4", "01 02 03 04", Renaming("", "0", True)),
         ("a b c d", "b_mask c_mask extra", Renaming("", "_mask", False)),
         ("1 2 3 4", "11 12 31 99", None),
+        ("000 001 002", "100 101 102", None),  # of two splits, not of one
+        ("2020-1 2020-2 2020-3", "2021-1 2021-2 2021-3", None),
+        ("10 20 30", "11 21 31", None),
+        ("1 2 3", "10 20 30", None),
         ("a b c", "x y z", None),
         ("a", "a_mask", None),
         ("a", "", None),

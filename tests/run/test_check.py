@@ -98,6 +98,10 @@ def test_keys_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
     update(config, data__fit="crop", model__name="unet", model__args={"encoder": "resnet18", "dropout": 0.1})
     note_without_effect(config)
     assert caplog.messages[0].startswith("model.args.dropout has no effect here") and len(caplog.messages) == 1
+    caplog.clear()
+    update(config, model__args={"encoder": None, "dropout": 0.1})  # its own
+    note_without_effect(config)
+    assert not caplog.messages
 
 
 def test_a_weight_of_auxiliary_heads_that_there_are_not_is_said(caplog: pytest.LogCaptureFixture) -> None:
