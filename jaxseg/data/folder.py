@@ -95,7 +95,8 @@ class FolderSource:
         # Without a palette, the colours of classes.json define masks of colours; palette files are read as indices.
         self._keep_indices = given is None
         self.palette = given or (self._file.palette() if self._file is not None else None)
-        require_not_swapped(folders, every_pair, self.palette)
+        names = classes or (self._file.names if self._file is not None else ())
+        require_not_swapped(folders, every_pair, self.palette, len(names))
         if strict:
             self._check_headers()
         masks = _every_mask(layout, folders, every_pair, former)
@@ -292,7 +293,7 @@ def find_faults(directory: str | Path, split: str, *, former: bool = False) -> l
         return []
     with contextlib.suppress(DataError):
         file = read_classes_file(root)
-        if are_swapped(pairs, None if file is None else file.palette()):
+        if are_swapped(pairs, *((None, 0) if file is None else (file.palette(), len(file.names)))):
             return []  # the error of `FolderSource` says it
     for pair in pairs:
         try:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxseg.data.classes_file import FILE
 from jaxseg.data.images import read_header, read_image
 from jaxseg.data.layout import Folders
 from jaxseg.data.masks import Palette
@@ -15,22 +16,23 @@ _PIXELS = 2**16  # of a file that are counted, evenly spaced
 _FEW, _MANY = 32, 128  # different colours in a mask at most, and in a photograph at least
 
 
-def require_not_swapped(folders: Folders, pairs: Sequence[Pair], palette: Palette | None) -> None:
+def require_not_swapped(folders: Folders, pairs: Sequence[Pair], palette: Palette | None, named: int) -> None:
     """Raises DataError if the images and the masks of a split seem to be in each other's folder."""
-    if are_swapped(pairs, palette):
+    if are_swapped(pairs, palette, named):
         raise DataError(
             f"{folders.masks} holds photographs, such as {pairs[0].mask}, and {folders.images} pictures of a few "
             f"values as masks have, such as {pairs[0].image}: the two folders seem to be swapped. Give each the name "
-            "of the other."
+            f"of the other. If the masks do hold that many classes, name them in a {FILE}."
         )
 
 
-def are_swapped(pairs: Sequence[Pair], palette: Palette | None) -> bool:
+def are_swapped(pairs: Sequence[Pair], palette: Palette | None, named: int) -> bool:
     """Returns whether the masks hold more colours than masks do, as photographs, and the images as few as masks do.
 
-    Of most folders one mask is decoded, which has few colours.
+    Of most folders one mask is decoded, which has few colours. `named` is the number of classes that the user has
+    named; masks of a value for each of these, and of an ignored one, are no photographs.
     """
-    least = max(_MANY, 1 + len(palette.colors if palette is not None else ()))
+    least = max(_MANY, 1 + len(palette.colors if palette is not None else ()), 2 + named)
     chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(_LOOKED_AT, len(pairs))).round().astype(int)]
     try:
         return bool(chosen) and all(

@@ -1,5 +1,6 @@
 """Images under masks/ and masks under images/."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +40,15 @@ def test_swapped_folders_are_recognised(tmp_path: Path, photo: str, mode: str) -
 @pytest.mark.parametrize(("photo", "mode"), [("jpg", "RGB"), ("png", "RGB"), ("png", "L")])
 def test_folders_in_their_places_are_not(tmp_path: Path, photo: str, mode: str) -> None:
     assert len(FolderSource(make(tmp_path, photo, mode, "images", "masks"), "train")) == 3
+
+
+def test_masks_of_many_classes_beside_plain_images_are_in_their_places_if_the_classes_are_named(tmp_path: Path) -> None:
+    for number in range(3):
+        for folder, array in (("images", np.zeros((24, 24))), ("masks", np.arange(24 * 24).reshape(24, 24) % 200)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(tmp_path / folder / f"{number}.png")
+    with pytest.raises(DataError, match=r"seem to be swapped\. .* that many classes, name them in a classes\.json"):
+        FolderSource(tmp_path, "train")
+    assert len(FolderSource(tmp_path, "train", classes=[f"class {i}" for i in range(200)]).info.classes) == 200
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": [str(i) for i in range(200)]}))
+    assert len(FolderSource(tmp_path, "train").info.classes) == 200
