@@ -15,7 +15,15 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """The suffixes of files that count as images, in lower or upper case."""
 
 # Folders that archives and file servers add, and that no file browser shows.
-_ADDED = ("__MACOSX", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN")
+_ADDED = (
+    "__MACOSX",
+    "@eaDir",
+    "#recycle",
+    "@Recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+)
 
 
 class Listing(NamedTuple):

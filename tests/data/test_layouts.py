@@ -305,3 +305,12 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, locked: list[Path
         DataError, match=rf"The folder {re.escape(str(tmp_path / name))} cannot be read: Permission .*chmod"
     ):
         FolderSource(tmp_path, "train")
+
+
+def test_a_folder_of_the_system_that_cannot_be_read_is_left_out(tmp_path: Path, locked: list[Path]) -> None:
+    for part in ("images", "masks", "lost+found"):
+        (tmp_path / part).mkdir()
+        for file in ("1.png", "2.png"):
+            Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / part / file)
+    locked.append(tmp_path / "lost+found")
+    assert len(FolderSource(tmp_path, "train", val_fraction=0.0)) == 2
