@@ -186,7 +186,8 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
         )
     if misshapen:
         listed = some(misshapen)
-        problems.append(f"The layer cannot have the shape of {counted(len(misshapen), 'entry')} of the file: {listed}.")
+        entries = counted(len(misshapen), "entry")
+        problems.append(f"The shape of {entries} of the file does not fit the kind of the layer: {listed}.")
     if problems:
         raise ValueError(" ".join(problems))
     return result
