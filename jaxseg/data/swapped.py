@@ -13,7 +13,7 @@ from jaxseg.errors import DataError
 
 _LOOKED_AT = 3  # pairs, evenly spaced
 _PIXELS = 2**16  # of a file that are counted, evenly spaced
-_FEW, _MANY = 32, 128  # different colours in a mask at most, and in a photograph at least
+_FEW, _MANY = 32, 128  # different colours in a mask at most, and in one of the photographs at least
 
 
 def require_not_swapped(folders: Folders, pairs: Sequence[Pair], palette: Palette | None, named: int) -> None:
@@ -29,19 +29,22 @@ def require_not_swapped(folders: Folders, pairs: Sequence[Pair], palette: Palett
 def are_swapped(pairs: Sequence[Pair], palette: Palette | None, named: int) -> bool:
     """Returns whether the masks hold more colours than masks do, as photographs, and the images as few as masks do.
 
-    Of most folders one mask is decoded, which has few colours. `named` is the number of classes that the user has
+    A dark grey photograph has few colours too, so each of those looked at must have more than a mask, and one of them
+    many. Of most folders one mask is decoded, which has few colours. `named` is the number of classes that the user has
     named; masks of a value for each of these, and of an ignored one, are no photographs.
     """
-    least = max(_MANY, 1 + len(palette.colors if palette is not None else ()), 2 + named)
+    known = max(_FEW, len(palette.colors if palette is not None else ()), 1 + named)
     chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(_LOOKED_AT, len(pairs))).round().astype(int)]
     try:
-        return bool(chosen) and all(
-            p.mask is not None
-            and (read_header(p.mask).lossy or read_header(p.mask).mode in ("RGB", "L"))
-            and _colors(p.mask) >= least
-            and _colors(p.image) <= _FEW
-            for p in chosen
-        )
+        most = 0
+        for pair in chosen:
+            if pair.mask is None or not (read_header(pair.mask).lossy or read_header(pair.mask).mode in ("RGB", "L")):
+                return False
+            colors = _colors(pair.mask)
+            if colors <= known or _colors(pair.image) > _FEW:
+                return False
+            most = max(most, colors)
+        return most >= _MANY
     except DataError:
         return False
 

@@ -52,3 +52,12 @@ def test_masks_of_many_classes_beside_plain_images_are_in_their_places_if_the_cl
     assert len(FolderSource(tmp_path, "train", classes=[f"class {i}" for i in range(200)]).info.classes) == 200
     (tmp_path / "classes.json").write_text(json.dumps({"classes": [str(i) for i in range(200)]}))
     assert len(FolderSource(tmp_path, "train").info.classes) == 200
+
+
+def test_dark_photographs_among_others_are_recognised(tmp_path: Path) -> None:
+    make(tmp_path, "png", "RGB", "masks", "images")
+    dark = np.arange(24 * 24, dtype=np.uint8).reshape(24, 24) % 50  # 50 grey values, as in a microscope's image
+    for number in (0, 3):
+        Image.fromarray(np.stack([dark] * 3, -1)).save(tmp_path / "masks" / f"{number}.png")
+    with pytest.raises(DataError, match="the two folders seem to be swapped"):
+        FolderSource(tmp_path, "train")
