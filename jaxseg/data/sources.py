@@ -94,7 +94,8 @@ def check_source(source: Source, config: ConfigDict, split: str) -> None:
     if len(classes) == 1:
         raise DataError(
             f"{what[0].upper()}{what[1:]} has the one class {classes[0]!r}, so there is nothing to distinguish: "
-            "give what is around it a class of its own (such as background), or ignore fewer values."
+            "name the others too, in classes.json or data.classes, or ignore fewer values. If the masks hold no other, "
+            "give what is around this class a value of its own."
         )
     outputs = config.model.num_classes
     if outputs == 1 and len(classes) != 2:
