@@ -3,6 +3,7 @@
 import argparse
 import ast
 import contextlib
+import functools
 import importlib.util
 import inspect
 import io
@@ -20,7 +21,7 @@ from jaxseg.arguments import expanded
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
 from jaxseg.config.schema import FREE_FORM, KEYS, Key
 from jaxseg.config.values import choose_length, default_config, flatten, set_key, unknown_key, validate
-from jaxseg.errors import ConfigError, JaxsegError, about_the_machine, first_line, nearest, printable
+from jaxseg.errors import ConfigError, JaxsegError, about_the_machine, first_line, nearest, printable, raise_together
 
 _LOG = logging.getLogger(__name__)
 
@@ -154,12 +155,12 @@ def parse_overrides(config: ConfigDict, arguments: Sequence[str]) -> None:
 def apply_overrides(config: ConfigDict, given: Sequence[tuple[str, Any]]) -> None:
     """Sets each (key, value) in `config`; see `parse_overrides` for the encoder's arguments.
 
-    `epochs` replaces the steps of the experiment, and `steps` its epochs; both together raise ConfigError.
+    `epochs` replaces the steps of the experiment, and `steps` its epochs; both together raise ConfigError, and so do
+    values of wrong types, with a line for each.
     """
     choose_length(config, given)
     _drop_encoder_args(config, given)
-    for key, value in given:
-        set_key(config, key, value)
+    raise_together(*(functools.partial(set_key, config, key, value) for key, value in given))
 
 
 def configure(experiment: str | Path | AnyConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
@@ -194,13 +195,13 @@ def read_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[s
         overrides: `--config.KEY=VALUE` arguments; or {key: value}, in which `__` can replace the dot of a key.
 
     Raises:
-        ConfigError: for an argument of another form, or with an unknown key.
+        ConfigError: for an argument of another form, or with a line for each unknown key.
     """
     if isinstance(overrides, Mapping):
         named = [(name.replace("__", "."), value) for name, value in overrides.items()]
         texts = [(key, str(value) if isinstance(value, Path) else value) for key, value in named]
         return [(key, _parse_value(key, value) if isinstance(value, str) else value) for key, value in texts]
-    rest, given = list(overrides), []
+    rest, given, unknown = list(overrides), [], []
     while rest:
         word = rest.pop(0)
         if not word.startswith("--config."):
@@ -211,8 +212,10 @@ def read_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[s
                 raise ConfigError(f"--config.{key} needs a value: --config.{key}=VALUE.")
             text = rest.pop(0)
         if key not in KEYS and not key.startswith(tuple(f + "." for f in FREE_FORM)):
-            raise unknown_key(key)
+            unknown.append(unknown_key(key))
         given.append((key, _parse_value(key, text)))
+    if unknown:
+        raise ConfigError("\n".join(dict.fromkeys(map(str, unknown))))
     return given
 
 

@@ -157,6 +157,19 @@ def test_wrong_key_or_type_is_one_sentence(argument, message):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (("--config.sed=1", "--config.model.nam=unet"), ("no config key 'sed'", "no config key 'model.nam'")),
+        (("--config.seed=a", "--config.remat=some"), ("seed must be a whole", "remat must be True or False")),
+    ],
+)
+def test_several_wrong_keys_or_types_give_one_line_each(arguments, lines):
+    with pytest.raises(ConfigError) as caught:
+        command.parse_overrides(default_config(), arguments)
+    assert [part in line for part, line in zip(lines, str(caught.value).split("\n"), strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("strategy", "jti", "Did you mean 'jit'"),
