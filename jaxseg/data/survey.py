@@ -17,6 +17,7 @@ from jaxseg.errors import DataError, OutOfMemoryError, counted
 from jaxseg.types import IGNORE
 
 _RARE = 1e-3  # a class with a smaller share of the pixels may come from noise
+_OBJECTS = 12  # so many classes, each in at most as many images as the one before it, may be numbers of objects
 _DARK = 0.25  # images whose largest value is a smaller share of what their type holds use a part of it alone
 
 
@@ -186,7 +187,7 @@ def _about_images(report: Report) -> list[str]:
 
 
 def about_classes(reports: Sequence[Report]) -> list[str]:
-    """Returns remarks about the classes that occur in no mask of all reports, or hardly."""
+    """Returns remarks about the classes that occur in no mask of all reports, or hardly, or may count objects."""
     opened = [r for r in reports if r.source is not None and r.images]
     if not opened or opened[0].source is None:
         return []
@@ -201,6 +202,14 @@ def about_classes(reports: Sequence[Report]) -> list[str]:
     ]
     splits = " and ".join(r.split for r in opened)
     remarks = []
+    present = np.sum([r.present for r in opened], axis=0)[: len(names)]
+    unnamed = all(name == f"class {i}" for i, name in enumerate(names))  # by classes.json
+    if unnamed and len(names) > _OBJECTS and (np.diff(present) <= 0).all() and 2 * present[-1] <= present[0]:
+        remarks.append(
+            f"Of the {len(names)} classes, each occurs in at most as many images as the one before it, as when the "
+            "masks number the objects of each image 1, 2, 3, ... (instance masks). A class is a kind of object: if "
+            "these are numbers of objects, save masks with one value for each kind."
+        )
     if absent:
         remarks.append(
             f"Classes that no mask of {splits} holds: {_some(absent)}. If the values in the masks have gaps, the "

@@ -155,6 +155,17 @@ def test_palettes_links_and_one_class_are_problems(experiment, folder, tmp_path,
     assert "has the one class 'a', so there is nothing to distinguish" in capsys.readouterr().err
 
 
+def test_masks_that_number_objects_are_remarked(experiment, folder, tmp_path, capsys):
+    (folder / "classes.json").unlink()
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--images", "0"]
+    for count, said in ((lambda i: 16, False), (lambda i: 16 if i < 5 else 6, True)):
+        for mask in folder.glob("*/masks/*.png"):
+            values = np.arange(16 * 24).reshape(16, 24) % count(int(mask.stem))
+            Image.fromarray(values.astype(np.uint8)).save(mask)
+        assert check.main(arguments) == 0
+        assert ("Of the 16 classes, each occurs in at most" in capsys.readouterr().out) is said
+
+
 def test_problems_of_one_cause_are_counted(experiment, folder, tmp_path, capsys):
     for name in range(3, 11):
         (folder / "train" / "masks" / f"{name:02d}.png").unlink()
