@@ -189,6 +189,15 @@ def test_curves_show_the_parts_of_a_loss_that_has_several(tmp_path, monkeypatch)
     assert all(axis.get_legend() is None for figure in figures for axis in figure.axes)
 
 
+def test_curves_of_one_log_step_show_every_part_and_the_colour_of_training(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(learning_curves, "save_figure", lambda figure, path: figures.append(figure))
+    train = {"step": 2, "split": "train", "loss": 3.0, "loss/dice": 1.0, "loss/focal": 2.0}
+    pictures.curves([{"step": 1, "split": "val", "loss": 2.5}, train], tmp_path / "curves.png")
+    lines = {line.get_label(): (line.get_marker(), line.get_color()) for line in figures[0].axes[0].lines}
+    assert lines == {"train": ("o", "C0"), "val": ("o", "C1"), "dice": ("o", "C2"), "focal": ("o", "C3")}
+
+
 @pytest.mark.parametrize("largest", [0.31, 0.9, 2.9, 3.1, 40.0])
 def test_the_axis_of_the_loss_has_labels(tmp_path, monkeypatch, largest):
     figures = []

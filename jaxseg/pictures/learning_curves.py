@@ -24,7 +24,8 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     records = list(records)
     figure = Figure(figsize=(13.5, 3.9), dpi=DPI, layout="constrained")
     panels = (("loss", "loss"), ("mean_iou", "mIoU in per cent"), ("learning_rate", "learning rate"))
-    splits = list(dict.fromkeys(record["split"] for record in records))
+    # Training first, so that it has the same colour in every run, also where an evaluation is logged first.
+    splits = sorted(dict.fromkeys(record["split"] for record in records), key=lambda split: split != "train")
     parts = dict.fromkeys(key for r in records if r["split"] == "train" for key in r if key.startswith("loss/"))
     parts = list(parts) if len(parts) > 1 else []
     named: dict[str, Any] = {}  # lines by label; a label has the same colour in each panel
@@ -39,8 +40,9 @@ def curves(records: Iterable[Mapping[str, Any]], path: str | Path) -> None:
         for number, part in enumerate(parts if name == "loss" else (), start=len(splits)):
             points = [(r["step"], r[part]) for r in records if r["split"] == "train" and _finite(r, part)]
             if points:
+                style = ":o" if len(points) == 1 else ":"
                 label_of_part = part.removeprefix("loss/")
-                axis.plot(*zip(*points), color=f"C{number}", label=label_of_part, linestyle=":", linewidth=1.2)
+                axis.plot(*zip(*points), style, color=f"C{number}", label=label_of_part, markersize=2.5, linewidth=1.2)
         axis.set(xlabel="step", title=label)
         axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
