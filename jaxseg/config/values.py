@@ -94,7 +94,8 @@ def unknown_key(key: str) -> ConfigError:
     """Returns the error for a key that is not in the schema; it names the nearest."""
     *parents, leaf = key.split(".")
     usual = ".".join((*parents, _ABBREVIATIONS[leaf])) if leaf in _ABBREVIATIONS else key
-    return ConfigError(f"There is no config key {key!r}.{nearest(usual, KEYS)}")
+    hint = " Arguments of the network are set as model.args.NAME." if parents == ["model"] else ""
+    return ConfigError(f"There is no config key {key!r}.{nearest(usual, KEYS)}{hint}")
 
 
 def choose_length(config: AnyConfigDict, given: Iterable[tuple[str, Any]]) -> None:

@@ -130,6 +130,7 @@ def test_a_note_is_printed_once(capsys):
         ("--config.log.tensorboard=maybe", "must be True or False"),
         ("--config.data=3", "no config key 'data'"),
         ("--config.optimizer.lr=0.1", "no config key 'optimizer.lr'. Did you mean 'optimizer.learning_rate'?"),
+        ("--config.model.encoder=vgg16", r"no config key 'model.encoder'\..* are set as model.args.NAME\.$"),
         ("--config.seed", "needs a value"),
         ("--stesp=3", "Unknown argument '--stesp=3'"),
         ("--config.model.args=3", "model.args must be a dictionary"),
