@@ -8,11 +8,11 @@ Samples are drawn to samples.png at each evaluation. The images are resized to t
 shapes data and 64x64 for the other variants. Masks may be 255 everywhere.
 
 On the shapes data the samples have patches of the right kinds of colour, and no outlines: after 2,000 steps the
-discriminator is almost never wrong (its loss is .41, of which .33 is due to the smoothing). The Fréchet distance of
-4x4-pixel thumbnails to the validation images is 1.60 after 250 steps, at best .30 after 1,250 and .52 at the end
-(training images: .09). Without the smoothing, without the EMA and on 32x32 images it is .60 at the end.
+discriminator is almost never wrong (its loss is .40, of which .33 is due to the smoothing). The Fréchet distance of
+4x4-pixel thumbnails to the validation images is 1.58 after 500 steps, .43 after 1,000, .57 after 1,500 and .44 at the
+end (training images: .09). An earlier run, scored every 250 steps, had .30 after 1,250 and .52 at the end.
 
-Shapes validation mIoU: .140 (23.5 minutes on two cores, with many other programs running; one seed), that of a linear
+Shapes validation mIoU: .148 (8.2 minutes on one core, with other programs running; one seed), that of a linear
 classifier of the discriminator's features.
 """
 
