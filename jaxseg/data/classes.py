@@ -57,8 +57,8 @@ class Labeller:
         if strange:
             ignored = np.flatnonzero(self._table == IGNORE).tolist()
             raise DataError(
-                f"{path} holds the values {_show(strange)}, which belong to none of the "
-                f"{counted(len(self.values), 'class')} (values {_show(self.values)}; ignored: "
+                f"{path} holds the values {_show(strange)}, which no class has "
+                f"(values of {counted(len(self.values), 'class')}: {_show(self.values)}; ignored: "
                 f"{_show(ignored) or 'none'}). Correct the mask, or give the value a class in "
                 f"classes.json, or ignore it with data.ignore.{self._advice}{_lossy(path)}"
             )

@@ -474,7 +474,7 @@ def test_labels_outside_the_classes(tmp_path):
     with pytest.raises(DataError, match=r"names 3 classes \(values 0 to 2\), but .*b\.png holds 4, 9"):
         everything(tmp_path, classes=("x", "y", "z"))
     (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"]}')
-    strange = r"b\.png holds the values 4, 9, which belong to none of the 3 classes \(values 0 to 2; ignored: 255"
+    strange = r"b\.png holds the values 4, 9, which no class has \(values of 3 classes: 0 to 2; ignored: 255"
     with pytest.raises(DataError, match=strange):
         everything(tmp_path)
     source = everything(tmp_path, strict=False)
