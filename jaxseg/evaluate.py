@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from typing import get_args
 
 from jaxseg import compiler
-from jaxseg.config.command import run_command
+from jaxseg.config import LAYOUT_KEYS
+from jaxseg.config.command import read_overrides, run_command
 from jaxseg.inference import surface
 from jaxseg.inference.evaluation import evaluate, require_own_report
 from jaxseg.run.load import Which, load_run
@@ -70,10 +71,16 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     compiler.keep_programs(run.config.compile.cache)
     require_own_report(run.workdir, options.split)
     evaluation = evaluate(run, options.split, boundary=options.boundary)
-    print(evaluation, flush=True)  # first: the scores are not lost if they cannot be written
+    print(f"{evaluation}{_changed(overrides)}", flush=True)  # first: the scores are not lost if they cannot be written
     for name, path in evaluation.write_report().items():
         print(f"{name + ':':<12}{path}")
     return 0
+
+
+def _changed(overrides: Sequence[str]) -> str:
+    """A line that says in what the scored network is not the trained one, or nothing."""
+    layout = [f"{key}={value}" for key, value in read_overrides(overrides) if key in LAYOUT_KEYS]
+    return f"\nscored with {', '.join(layout)}, not as it was trained" if layout else ""
 
 
 if __name__ == "__main__":

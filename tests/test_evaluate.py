@@ -14,7 +14,7 @@ from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ArgumentError, CheckpointError, ConfigError, DataError
-from jaxseg.evaluate import main
+from jaxseg.evaluate import _changed, main
 from jaxseg.inference import evaluate, load_run, make_segmenter, score, surface
 from jaxseg.run.load import require_same_parameters
 from jaxseg.step import make_eval_step
@@ -344,6 +344,9 @@ def test_a_network_is_scored_at_another_output_stride(tmp_path):
     assert [out[deepest].shape[1] for out in stages] == [4, 8]
     assert fine.config.model.args.encoder_args.output_stride == 2
     assert load_run(workdir, overrides=["--config.model.args.rate=3"]).model.rate == 3
+    scored = _changed([f"{word}=2", "--config.eval.batch_size=2"])
+    assert scored == "\nscored with model.args.encoder_args.output_stride=2, not as it was trained"
+    assert not _changed(["--config.eval.batch_size=2"])
     with pytest.raises(ConfigError, match="output_stride must be one of 2, 4, 8, 16, 32"):
         load_run(workdir, overrides=[f"{word}=3"])
     with pytest.raises(ConfigError, match=r"model\.args\.hidden belongs to the trained run .* model\.args\.rates"):
