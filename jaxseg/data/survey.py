@@ -206,8 +206,8 @@ def about_classes(reports: Sequence[Report]) -> list[str]:
     unnamed = all(name == f"class {i}" for i, name in enumerate(names))  # by classes.json
     if unnamed and len(names) > _OBJECTS and (np.diff(present) <= 0).all() and 2 * present[-1] <= present[0]:
         remarks.append(
-            f"Of the {len(names)} classes, each occurs in at most as many images as the one before it, as when the "
-            "masks number the objects of each image 1, 2, 3, ... (instance masks). A class is a kind of object: if "
+            f"Of {counted(len(names), 'class')}, each occurs in at most as many images as the one before it, as when "
+            "the masks number the objects of each image 1, 2, 3, ... (instance masks). A class is a kind of object: if "
             "these are numbers of objects, save masks with one value for each kind."
         )
     if absent:

@@ -180,9 +180,8 @@ def convert(state: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str,
     problems = []
     if unknown:
         problems.append(
-            f"No rule knows {counted(len(unknown), 'entry')} of the file: {some(unknown)}. Patterns in "
-            "model.weights_skip (from Python: skip) leave out what is no part of the network, such as a loss or a "
-            "second network."
+            f"No rule knows {counted(len(unknown), 'entry')} of the file: {some(unknown)}. Patterns in weights_skip "
+            "(in Python: skip) leave out what is no part of the network, such as a loss or a second network."
         )
     if misshapen:
         listed = some(misshapen)

@@ -163,7 +163,7 @@ def test_masks_that_number_objects_are_remarked(experiment, folder, tmp_path, ca
             values = np.arange(16 * 24).reshape(16, 24) % count(int(mask.stem))
             Image.fromarray(values.astype(np.uint8)).save(mask)
         assert check.main(arguments) == 0
-        assert ("Of the 16 classes, each occurs in at most" in capsys.readouterr().out) is said
+        assert ("Of 16 classes, each occurs in at most" in capsys.readouterr().out) is said
 
 
 def test_problems_of_one_cause_are_counted(experiment, folder, tmp_path, capsys):

@@ -155,7 +155,7 @@ def rates(name, **fields):
     """{(stage, block): atrous rates of its 3x3 convolutions}, where they are not 1."""
     encoder = encoders.build(name, common=jnn.Layers(jnn.make_norm("none")), **fields)
     found = {}
-    x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, 1024, 1024, 3), jnp.float32)  # so large that every tap meets pixels
     jaxpr = jax.make_jaxpr(lambda x: encoder.init_with_output(jax.random.key(0), x)[0])(x)
     convolutions = convolutions_of(jaxpr.jaxpr)[1:]
     each = 2 if encoder.block == "basic" else 1
