@@ -1,8 +1,9 @@
 """Depthwise convolution, in which each channel has its own kernel.
 
-XLA's depthwise convolution is slow on CPUs: there it is a sum of products, one for each tap. At stride 1 each tap of a
-small kernel reads the pixels that it has, and no padded copy of the image is made; otherwise each tap reads a window of
-the padded image. On other devices it is XLA's convolution. `benchmarks/primitives.py` compares the two.
+XLA's depthwise convolution is slow on CPUs: there it is a sum of shifted products, one for each tap, which reads a
+window of the padded image. At an atrous rate that is large beside the image each tap reads the pixels that it has, and
+no padded copy of the image is made. On other devices it is XLA's convolution. `benchmarks/primitives.py` compares the
+two.
 
 oneDNN is not used: it takes 0.6 to 1.2 times as long for single layers of up to 640 channels, but half as long again
 for the whole of SegFormer-B0, 40 times as long at an atrous rate of 6, and 70 times for the gradient of the input at
@@ -15,12 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxseg.nn.ops.conv_taps import Span, add_at, inputs_of, live_taps, outputs_of
+from jaxseg.nn.ops.conv_taps import LARGEST_SHARE, Span, add_at, inputs_of, live_share, live_taps, outputs_of
 
 # With more taps than these, windows of the padded image are read. Forward and both gradients on two cores, float32,
-# minima in milliseconds of 12 interleaved rounds while other programs ran: windows / taps. Kernels of 3x3: 3.7 / 2.0 at
-# 4 images of 32x32x128, 6.0 / 3.5 at 2 of 64x64x96, 23 / 0.8 at 4 of 8x8x2048 and rate 12, 217 / 42 at 4 of 32x32x512
-# and rate 18, where the workspace is 78 / 1.5 MB. Kernels of 7x7: 20 / 88 at 4 of 32x32x96, 8 / 20 at 4 of 8x8x384.
+# minima in milliseconds of 12 interleaved rounds while other programs ran: windows / taps. Kernels of 3x3: 23 / 0.8 at
+# 4 images of 8x8x2048 and rate 12, 217 / 42 at 4 of 32x32x512 and rate 18, where the workspace is 78 / 1.5 MB. Kernels
+# of 7x7: 20 / 88 at 4 of 32x32x96, 8 / 20 at 4 of 8x8x384. At rate 1 a 3x3 layer alone is faster by taps too (3.7 / 2.0
+# at 4 of 32x32x128), but a training step of SegFormer-B0 then needs 226 MB in place of 164, and is not faster.
 MOST_TAPS = 9
 
 
@@ -76,7 +78,9 @@ def _convolution(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
 
 
 def _goes_by_taps(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> bool:
-    return stride == 1 and len(live_taps(x.shape, kernel.shape, dilation, padding)) <= MOST_TAPS
+    if stride > 1 or dilation == 1 or len(live_taps(x.shape, kernel.shape, dilation, padding)) > MOST_TAPS:
+        return False
+    return live_share(x.shape, len(kernel), dilation, padding) <= LARGEST_SHARE
 
 
 def _on_cpu(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> jax.Array:
