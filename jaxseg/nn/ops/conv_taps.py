@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
+
 # Above this share of products that are not with padding, a convolution takes the forms of other convolutions. Times on
 # two cores, float32, 3x3, forward and both gradients: minima in milliseconds of 12 interleaved rounds while other
 # programs ran, so compare inside a row only. PyTorch is 2.13.
@@ -81,18 +83,7 @@ def conv2d_taps(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) ->
         x,
         kernel,
         cpu=lambda x, kernel: _by_taps(x, kernel, dilation, padding),
-        default=lambda x, kernel: _convolution(x, kernel, dilation, padding),
-    )
-
-
-def _convolution(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        [(padding, padding)] * 2,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        default=lambda x, kernel: conv2d_stride1(x, kernel, dilation, padding),
     )
 
 
@@ -111,7 +102,7 @@ def _backward(
     dilation: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     def default(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vjp(lambda x, kernel: _convolution(x, kernel, dilation, padding), x, kernel)[1](dy)
+        return jax.vjp(lambda x, kernel: conv2d_stride1(x, kernel, dilation, padding), x, kernel)[1](dy)
 
     def cpu(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
         return _gradients_by_taps(x, kernel, dy, dilation, padding)
