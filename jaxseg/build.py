@@ -95,11 +95,15 @@ class Parts:
             axis_name=self.axis_name,
         )
 
-    def eval_step(self, measures: Mapping[str, Measure] | None = None, *, maps: bool = False) -> EvalStep:
-        """Returns the pure step(state, batch) -> sums, for `Strategy.compile_eval`; see `step.make_eval_step`."""
-        return make_eval_step(
-            self.model, self.loss, prepare=self.prepare, axis_name=self.axis_name, measures=measures, maps=maps
-        )
+    def eval_step(
+        self, measures: Mapping[str, Measure] | None = None, *, maps: bool = False, model: Learner | None = None
+    ) -> EvalStep:
+        """Returns the pure step(state, batch) -> sums, for `Strategy.compile_eval`; see `step.make_eval_step`.
+
+        `model` replaces the model of the parts, in a form of it that computes the same.
+        """
+        model, axis_name = self.model if model is None else model, self.axis_name
+        return make_eval_step(model, self.loss, prepare=self.prepare, axis_name=axis_name, measures=measures, maps=maps)
 
 
 def build_parts(

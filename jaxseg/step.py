@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from jaxseg.errors import ArgumentError
 from jaxseg.losses import ClassSample, Loss
@@ -274,7 +273,7 @@ def _norms(grads: PyTree) -> dict[str, jax.Array]:
 
 
 def make_eval_step(
-    model: nn.Module,
+    model: Learner,
     loss: Loss,
     *,
     prepare: Prepare = unchanged,

@@ -28,6 +28,7 @@ from jaxseg.config import default_config, update
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ArgumentError, CheckpointError, ConfigError, DataError, JaxsegError, WeightsError
 from jaxseg.inference import load_run, make_segmenter
+from jaxseg.inference.folded import fold_run
 from jaxseg.run.weights import find_weights
 from jaxseg.run.weights_source import resolve
 
@@ -277,7 +278,10 @@ print(sorted(loaded & {{*{heavy}}}), [n for n in jaxseg.models.names() if f"jaxs
 def test_a_run_predicts_arrays_pictures_and_files_alike(run, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (20, 33, 3), np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
-    expected = make_segmenter(run.parts)(run.variables, image, True)
+    model, state = fold_run(run)
+    segment = functools.partial(make_segmenter(run.parts, model), state.variables)
+    expected, unfolded = segment(image, True), make_segmenter(run.parts)(run.variables, image, True)
+    np.testing.assert_allclose(expected.probabilities, unfolded.probabilities, rtol=1e-4, atol=1e-6)
     forms = [image, Image.fromarray(image), tmp_path / "a.png", str(tmp_path / "a.png"), jnp.asarray(image)]
     results = run.predict(forms, probabilities=True)
     assert isinstance(results, list) and run.predict(image).probabilities is None
@@ -285,7 +289,7 @@ def test_a_run_predicts_arrays_pictures_and_files_alike(run, tmp_path):
         np.testing.assert_array_equal(result.classes, expected.classes)
         np.testing.assert_array_equal(result.probabilities, expected.probabilities)
     single = (image / 255).astype(np.float32)
-    expected = make_segmenter(run.parts)(run.variables, single, True)
+    expected = segment(single, True)
     for result in run.predict([image / 255, single], probabilities=True):
         np.testing.assert_array_equal(result.probabilities, expected.probabilities)
     assert run.predict([]) == []

@@ -18,6 +18,7 @@ from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
+from jaxseg.inference.folded import fold_run
 from jaxseg.inference.score import Result, score
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run
@@ -146,6 +147,9 @@ class Evaluation:
 def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Evaluation:
     """Returns the scores of a run on a split, each image at its native size, as training evaluates it.
 
+    The network has its batch norms folded into its convolutions, so that a logit may differ from that of training's
+    evaluation in its last digits.
+
     Args:
         run: from `load_run`.
         split: "train", "val" or "test"; for TFDS data also a slice, for a folder any split with images and masks.
@@ -166,14 +170,15 @@ def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Eval
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
     sigmoids = run.parts.loss.one_vs_rest
     measures = {"calibration": functools.partial(metrics.calibration_stats, one_vs_rest=sigmoids)}
-    eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=with_boundary))
+    model, state = fold_run(run)
+    eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=with_boundary, model=model))
     boundaries = surface.SurfaceTotal(run.num_classes, None if isinstance(tolerance, bool) else tolerance)
     # A batch that the devices of this machine can share; the padding examples do not count.
     batch_size = -(-config.eval.batch_size // devices) * devices
     loader = make_eval_loader(
         source, batch_size=batch_size, size=config.data.size, fit=config.data.fit, multiple=config.eval.multiple
     )
-    state = strategy.put_state(run.state)
+    state = strategy.put_state(state)
     advice = "give a smaller eval.batch_size" + ("" if config.data.fit == "resize" else ", or images of fewer pixels")
     lacking = naming_lack_of_memory("A batch of the evaluation", advice)
     with lacking, tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:

@@ -19,6 +19,7 @@ from jaxseg.data.images import read_image, set_limit
 from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
 from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, counted, printable
 from jaxseg.files import write_atomically
+from jaxseg.inference.folded import fold_run
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run
@@ -53,8 +54,9 @@ def predict_files(
     Raises:
         ConfigError: if `out` cannot be written.
     """
-    segment, failed, removed, old = make_segmenter(run.parts), 0, 0, 0
-    variables = jax.device_put(run.variables)
+    model, state = fold_run(run)
+    segment, failed, removed, old = make_segmenter(run.parts, model), 0, 0, 0
+    variables = jax.device_put(state.variables)
     for path, name in tqdm(names.items(), desc="predict", unit="image", disable=None):
         try:
             image = read_image(path, run.config.data.channels)

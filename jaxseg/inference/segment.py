@@ -14,6 +14,7 @@ from jaxseg.data.transforms import fill_up, resize_image
 from jaxseg.errors import OutOfMemoryError, is_out_of_memory
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
+from jaxseg.state import Learner
 from jaxseg.types import PyTree
 
 _CANVAS = 64  # sizes that round up to the same multiple of this share a compiled resize
@@ -33,7 +34,7 @@ class Segmentation(NamedTuple):
     probabilities: np.ndarray | None
 
 
-def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
+def make_segmenter(parts: Parts, model: Learner | None = None) -> Callable[..., Segmentation]:
     """Returns `segment(variables, image u8|u16|f32[h,w,c], probabilities=False)`; its result has the image's size.
 
     With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are resized
@@ -43,12 +44,13 @@ def make_segmenter(parts: Parts) -> Callable[..., Segmentation]:
 
     Args:
         parts: the parts of the run that trained the network.
+        model: replaces the model of the parts, in a form of it that computes the same, such as `folded.FoldedModel`.
 
     Raises (from `segment`):
         ValueError: if the number of channels differs from what the network takes.
         OutOfMemoryError: if the image is too large for the device.
     """
-    config, model, prepare = parts.config, parts.model, parts.prepare
+    config, model, prepare = parts.config, parts.model if model is None else model, parts.prepare
     channels = config.data.channels
 
     def network(variables: PyTree, image: Any) -> jax.Array:

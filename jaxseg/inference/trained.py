@@ -14,6 +14,7 @@ from jaxseg.arguments import expanded
 from jaxseg.data.images import from_array, from_pillow, read_image
 from jaxseg.errors import DataError, counted
 from jaxseg.inference.evaluation import Evaluation, evaluate
+from jaxseg.inference.folded import fold_run
 from jaxseg.inference.samples import sample
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.run.load import Run, Which, load_run
@@ -84,11 +85,12 @@ class TrainedRun(Run):
         )
 
     def _segment_one(self, image: Any, probabilities: bool) -> Segmentation:
-        return self._segment(self._on_device, _read(image, self.config.data.channels), probabilities)
+        return self._segment(_read(image, self.config.data.channels), probabilities)
 
     @functools.cached_property
     def _segment(self) -> Callable[..., Segmentation]:
-        return make_segmenter(self.parts)
+        model, state = fold_run(self)
+        return functools.partial(make_segmenter(self.parts, model), jax.device_put(state.variables))
 
     @functools.cached_property
     def _on_device(self) -> Any:
