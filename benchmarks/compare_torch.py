@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from lib.network_programs import KINDS, flax_programs, jaxseg_programs, torch_programs
-from lib.networks import NETWORKS, Network
+from lib.networks import NETWORKS, WIDTHS, Network
 from lib.timing import (
     at_least,
     bars,
@@ -48,6 +48,13 @@ def main(argv: list[str] | None = None) -> int:
         default=list(NETWORKS),
         metavar="NAME",
         help=f"of {', '.join(NETWORKS)} (default: all)",
+    )
+    parser.add_argument(
+        "--widths",
+        nargs="+",
+        type=at_least(1),
+        metavar="N",
+        help=f"of unet and resunet (default {' '.join(map(str, WIDTHS))})",
     )
     parser.add_argument("--batch", type=at_least(1), default=4, help="images (default 4)")
     parser.add_argument("--size", type=at_least(1), default=128, help="height and width (default 128)")
@@ -85,10 +92,13 @@ def main(argv: list[str] | None = None) -> int:
         "batch": options.batch,
         "size": options.size,
         "dtype": options.dtype,
+        "widths": options.widths or WIDTHS,
         "networks": {},
     }
     for name in options.networks:
         network = NETWORKS[name].smallest() if options.smallest else NETWORKS[name]
+        if options.widths:
+            network = network.with_widths(tuple(options.widths))
         record["networks"][name] = measure(network, options, device)
         record["jax_peak_bytes"] = device_peak_bytes()
         print(name, record["networks"][name], file=sys.stderr)
@@ -168,6 +178,8 @@ def describe(record: dict[str, Any]) -> str:
         "brackets the middle half of the rounds, then the ratio of the shortest times. Bold: jaxseg is quicker in the "
         "whole middle half."
     )
+    if tuple(record["widths"]) != WIDTHS:
+        note += f" Widths of the U-Nets: {', '.join(map(str, record['widths']))}."
     if record["torch"]["device"] == "cuda" and record["dtype"] == "float32":
         note += " float32 is multiplied as TensorFloat-32 in both."
     ratios = rows_below(

@@ -16,6 +16,7 @@ from lib.timing import peak_bytes, wait
 
 from jaxseg import losses, parallel
 from jaxseg.compiler import compiler_options, jit
+from jaxseg.nn.folding import find_pairs, fold, folded
 from jaxseg.state import count_parameters, init_state
 from jaxseg.step import make_train_step
 
@@ -41,16 +42,18 @@ class NetworkPrograms(NamedTuple):
 
 
 def jaxseg_programs(network: Network, image: np.ndarray, label: np.ndarray, dtype: str) -> NetworkPrograms:
-    """jaxseg's training step and inference, compiled as `jaxseg.train` compiles them."""
+    """jaxseg's training step and inference, compiled as `jaxseg.train` and `jaxseg.predict` compile them."""
     strategy = parallel.make_strategy("jit", {"--batch": len(image)}, jax.devices()[:1])
     model, tx = network.ours(dtype), optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
     loss = losses.make_loss("cross_entropy", num_classes=network.num_classes)
     init = jax.jit(lambda key: init_state(model, tx, key, image.shape[1:]))
     state, key = strategy.put_state(init(jax.random.key(0))), strategy.put_key(jax.random.key(1))
     batch, x = strategy.put_batch({"image": image, "label": label}), jnp.asarray(image)
-    variables = jax.device_put(jax.device_get(state.variables))
     step, step_seconds = compiled(strategy.compile_train(make_train_step(model, tx, loss)), state, batch, key)
-    forward = jit(lambda variables, image: model.apply(variables, image, train=False)[0], compiler_options())
+    pairs = find_pairs(lambda variables, image: model.apply(variables, image, train=False), state.variables, x)
+    variables = jax.device_put(jax.device_get(fold(state.variables, pairs)))
+    apply = folded(model.apply, pairs)
+    forward = jit(lambda variables, image: apply(variables, image, train=False)[0], compiler_options())
     forward, forward_seconds = compiled(forward, variables, x)
 
     def train() -> Any:

@@ -38,11 +38,16 @@ class Network:
     def smallest(self) -> "Network":
         """Returns a network of the same kind that is quick to compile."""
         if "widths" in self.fields:
-            narrow = {"widths": (4, 8)}
-            return dataclasses.replace(self, fields=self.fields | narrow, theirs=narrow)
+            return self.with_widths((4, 8))
         depths = {"depths": (1, 1, 1, 1)}
         arguments = depths | (self.fields["encoder_args"] if "encoder_args" in self.fields else {})
         return dataclasses.replace(self, fields=self.fields | {"encoder_args": arguments}, theirs=depths)
+
+    def with_widths(self, widths: tuple[int, ...]) -> "Network":
+        """Returns the network with these widths of its levels, if it has such a field, else itself."""
+        if "widths" not in self.fields:
+            return self
+        return dataclasses.replace(self, fields=self.fields | {"widths": widths}, theirs={"widths": widths})
 
     def ours(self, dtype: str = "float32") -> nn.Module:
         """Returns our model: f[b,h,w,3] -> (f32[b,h,w,k], stages)."""
