@@ -19,6 +19,7 @@ from jax import lax
 from jaxseg.arguments import NotNegative, Share, WholeNotNegative, check, check_value
 from jaxseg.errors import ArgumentError
 from jaxseg.nn.dense import parameter
+from jaxseg.nn.ops.batch_norm import batch_norm
 from jaxseg.nn.ops.group_norm import group_norm
 from jaxseg.types import NormFactory
 
@@ -72,26 +73,15 @@ class BatchNorm(_Norm):
             # The running mean is close to the mean; around it the one-pass variance loses no digits.
             centre = lax.stop_gradient(mean_.value)
             axis_name = None if self.is_initializing() else self.axis_name
-            mean, var = _moments(x, centre, axis_name)
+            y, mean, var = batch_norm(x, scale, bias, centre, self.epsilon, axis_name, self.dtype)
             if not self.is_initializing():
                 mean_.value = self.momentum * mean_.value + (1 - self.momentum) * mean
                 var_.value = self.momentum * var_.value + (1 - self.momentum) * var
-        else:
-            mean, var = mean_.value, var_.value
-        multiplier = lax.rsqrt(var + self.epsilon) * scale
+            return y
+        multiplier = lax.rsqrt(var_.value + self.epsilon) * scale
         shape = (1,) * (x.ndim - 1) + (c,)
-        y = (x.astype(jnp.float32) - mean.reshape(shape)) * multiplier.reshape(shape) + bias.reshape(shape)
+        y = (x.astype(jnp.float32) - mean_.value.reshape(shape)) * multiplier.reshape(shape) + bias.reshape(shape)
         return y.astype(self.dtype or x.dtype)
-
-
-def _moments(x: jax.Array, centre: jax.Array, axis_name: Any) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of f[...,c] over all axes but the last, in one pass around `centre` f32[c]."""
-    axes = tuple(range(x.ndim - 1))
-    shifted = x.astype(jnp.float32) - centre.reshape((1,) * len(axes) + (-1,))
-    first, second = jnp.mean(shifted, axes), jnp.mean(shifted * shifted, axes)
-    if axis_name is not None:
-        first, second = lax.pmean((first, second), axis_name)
-    return first + centre, jnp.maximum(second - first * first, 0.0)
 
 
 @functools.cache  # a training traces its step several times
