@@ -60,8 +60,11 @@ def _backward(
     x, scale, mean, inverse = saved
     dy, d_mean, d_variance = gradients
     axes, n = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
-    centred, dy32 = x.astype(jnp.float32) - _in_front(mean, x), dy.astype(jnp.float32)
-    sum_dy, sum_centred = dy32.sum(axes), (dy32 * centred).sum(axes)
+    dy32 = dy.astype(jnp.float32)
+    # Without the barrier XLA takes x - mean of the forward pass, and keeps it until now.
+    mean, sum_dy = lax.optimization_barrier((mean, dy32.sum(axes)))
+    centred = x.astype(jnp.float32) - _in_front(mean, x)
+    sum_centred = (dy32 * centred).sum(axes)
     multiplier = inverse * scale
     d_mean = d_mean - multiplier * sum_dy
     d_variance = d_variance - 0.5 * multiplier * inverse * inverse * sum_centred

@@ -1,6 +1,7 @@
 """Convolution, transposed convolution, and the exchange of channels and space, of arrays f[b,h,w,c]."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,10 @@ def conv2d(
     As in all networks this is the correlation y_i = Σ_u x_(i+u) K_u, without mirroring the kernel. The gradient of K is
     a correlation again, that of x the convolution Σ_u g_(j-u) K_u.
     """
+    return _with_late_kernel(x, kernel, (stride, dilation, groups, padding))
+
+
+def _conv2d(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, groups: int, padding: int) -> jax.Array:
     outer = outer_taps(x.shape, kernel.shape[0], stride, dilation, padding)
     if outer:
         kernel, padding = kernel[outer:-outer, outer:-outer], padding - outer * dilation
@@ -37,6 +42,20 @@ def conv2d(
     if groups > 1:
         return by_device(functools.partial(_convolve, geometry=geometry), x, kernel, axes=(0, None))
     return _convolve(x, kernel, geometry)
+
+
+# The backward pass reads the kernel transposed. XLA computes that where it finds the kernel, at the start of the program,
+# and keeps it until then: it looks like a second copy of the parameters. The barrier makes it wait for the gradient.
+_with_late_kernel = jax.custom_vjp(lambda x, kernel, fields: _conv2d(x, kernel, *fields), nondiff_argnums=(2,))
+
+
+def _late_backward(fields: tuple[int, ...], saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> Any:
+    x, kernel = saved
+    kernel, dy = lax.optimization_barrier((kernel, dy))
+    return jax.vjp(lambda x, kernel: _conv2d(x, kernel, *fields), x, kernel)[1](dy)
+
+
+_with_late_kernel.defvjp(lambda x, kernel, fields: (_conv2d(x, kernel, *fields), (x, kernel)), _late_backward)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
