@@ -16,6 +16,7 @@ import optax
 from jaxseg.arguments import NotNegative
 from jaxseg.losses.pixels import SumWeight, divide, one_hot, valid
 from jaxseg.nn.ops.by_device import by_device
+from jaxseg.nn.ops.product import along_axis
 from jaxseg.types import Array
 
 # Weights of the terms, in the loss and in the cost of a match (Mask2Former, section 4.1).
@@ -87,8 +88,7 @@ def class_areas(labels: Array, classes: int, size: Sequence[int]) -> jax.Array:
     """
     truth = one_hot(labels, classes).astype(jnp.float32)
     rows, columns = (_overlap(n, cells) for n, cells in zip(labels.shape[1:], size))
-    area = jnp.einsum("yh,bhwk->bywk", rows, truth, precision="highest")
-    area = jnp.einsum("xw,bywk->byxk", columns, area, precision="highest")
+    area = along_axis(columns, along_axis(rows, truth, axis=1), axis=2)
     return area.reshape(labels.shape[0], -1, classes)
 
 
