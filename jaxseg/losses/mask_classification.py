@@ -6,6 +6,7 @@ Masks are compared at all cells of their grid (the papers' code samples 12,544 p
 share of each class in the area that it covers. IGNORE pixels belong to no class.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -133,11 +134,13 @@ def _pairwise(masks: jax.Array, area: jax.Array) -> tuple[jax.Array, jax.Array]:
     valid = jnp.sum(area, axis=1)
     total = jnp.maximum(jnp.sum(valid), 1e-6)
     # Σ -y log σ(z) - (v-y) log(1-σ(z)) = Σ v softplus(z) - y z
+    # A GPU multiplies float32 with 10 bits by default, and large sums are subtracted here.
+    multiply = functools.partial(jnp.matmul, precision="highest")
     product = jnp.einsum("pq,pk->qk", masks, area, precision="highest")
-    cross = ((valid[None] @ jax.nn.softplus(masks)).reshape(-1, 1) - product) / total
+    cross = (multiply(valid[None], jax.nn.softplus(masks)).reshape(-1, 1) - product) / total
     p = jax.nn.sigmoid(masks)
     both = jnp.einsum("pq,pk->qk", p, area, precision="highest")
-    sizes = (valid[None] @ p).reshape(-1, 1) + jnp.sum(area, axis=0).reshape(1, -1)
+    sizes = multiply(valid[None], p).reshape(-1, 1) + jnp.sum(area, axis=0).reshape(1, -1)
     return cross, 1.0 - (2.0 * both + 1.0) / (sizes + 1.0)
 
 
