@@ -236,6 +236,57 @@ def test_suite(tmp_path):
         assert fates[name].startswith("done") and (tmp_path / f"s-{name}.json").is_file()
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_the_suite_gives_arguments_that_the_benchmarks_have(platform, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    suite = importlib.import_module("suite")
+
+    class Parsed(Exception):
+        pass
+
+    def stopping(parse):
+        def parsed(argv):
+            parse(argv)
+            raise Parsed
+
+        return parsed
+
+    for name, planned in suite.plan(platform).items():
+        module = importlib.import_module(name)
+        method = "parse_known_args" if name in ("input_pipeline", "startup") else "parse_args"  # keys may follow
+
+        def make_parser(description, method=method):
+            parser = timing.make_parser(description)
+            setattr(parser, method, stopping(getattr(parser, method)))
+            return parser
+
+        monkeypatch.setattr(module, "make_parser", make_parser)
+        with pytest.raises(Parsed):
+            module.main([*planned.arguments, "--out", "x"])
+
+
+def test_the_last_benchmarks_of_the_suite_get_what_is_left(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    suite = importlib.import_module("suite")
+    now, limits = [0.0], {}
+
+    def run(name, arguments, out, limit):
+        limits[name] = limit
+        now[0] += limit
+        return "done"
+
+    monkeypatch.setattr(suite, "run", run)
+    monkeypatch.setattr(suite, "check_device", lambda: 0.0)
+    monkeypatch.setattr(suite.time, "monotonic", lambda: now[0])
+    plan = {name: suite.Planned(share, []) for name, share in (("a", 3), ("b", 5), ("c", 1), ("d", 1))}
+    monkeypatch.setattr(suite, "plan", lambda platform: plan)
+    assert suite.main(["--minutes", "1.5", "--out", str(tmp_path / "s")]) == 0
+    # A fifth of the time would be too short for c, and nothing is left for d, which `run` leaves out.
+    assert limits == pytest.approx({"a": 27.0, "b": 45.0, "c": 18.0, "d": 0.0})
+    fates = json.loads((tmp_path / "s-check.json").read_text())["benchmarks"]
+    assert fates == dict.fromkeys("abcd", "done")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
