@@ -10,18 +10,21 @@ confusion matrix and computes the norms of gradient and parameters. `benchmarks/
 
 import argparse
 import gc
+import math
 import os
 import shutil
 import statistics
 import sys
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from lib.network_programs import KINDS, flax_programs, jaxseg_programs, torch_programs
 from lib.networks import NETWORKS, WIDTHS, Network
 from lib.timing import (
     at_least,
     bars,
+    ceilings,
     device_peak_bytes,
     environment,
     make_parser,
@@ -36,6 +39,10 @@ from lib.timing import (
 )
 
 OTHERS = ("flax naive", "torch eager", "torch compile")
+PLAIN = (
+    "Median milliseconds, peak memory, and the operations a second of the training step, as XLA counts them, beside "
+    "those of a large product of matrices in the same dtype."
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         help="after --repeats rounds, up to N until half of the ratios lie within 2 %% of their median (default: off)",
     )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--no-flax", action="store_true", help="leave plain Flax out")
     parser.add_argument("--max-autotune", action="store_true", help='torch.compile(mode="max-autotune")')
     options = parser.parse_args(argv)
     share_gpu()
@@ -93,6 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         "size": options.size,
         "dtype": options.dtype,
         "widths": options.widths or WIDTHS,
+        "ceilings": ceilings(jnp.dtype(options.dtype).type, smallest=options.smallest),
         "networks": {},
     }
     for name in options.networks:
@@ -118,7 +127,7 @@ def measure(network: Network, options: argparse.Namespace, device: str) -> dict[
     image = rng.normal(size=(*shape, 3)).astype(np.float32)
     label = rng.integers(0, network.num_classes, shape).astype(np.uint8)
     programs, left_out = {"jaxseg": jaxseg_programs(network, image, label, options.dtype)}, {}
-    if network.flax:
+    if network.flax and not options.no_flax:
         programs["flax naive"] = flax_programs(network, image, label, options.dtype)
     for name in OTHERS[1:]:
         mode = None if name == "torch eager" else "max-autotune" if options.max_autotune else "default"
@@ -147,6 +156,7 @@ def measure(network: Network, options: argparse.Namespace, device: str) -> dict[
     }
     return {
         "parameters": ours,
+        "flops": programs["jaxseg"].flops,
         **{kind: {name: statistics.median(each) for name, each in rounds[kind].items()} for kind in KINDS},
         "rounds": rounds,
         "memory_bytes": {kind: {name: each.memory[kind] for name, each in programs.items()} for kind in KINDS},
@@ -191,6 +201,7 @@ def describe(record: dict[str, Any]) -> str:
     for label in ("training", "inference"):
         columns += [f"{label}: {form}, ms" for form in ("jaxseg", *forms)]
         columns += [f"{label}: {form}, MB" for form in ("jaxseg", "torch eager")]
+    columns.append("training: jaxseg, of matmul")
     rows = []
     for name, result in networks:
         row = [name, f"{result['parameters']:,}"]
@@ -200,13 +211,9 @@ def describe(record: dict[str, Any]) -> str:
             for form in ("jaxseg", "torch eager"):
                 known = form in memory and memory[form] is not None
                 row.append(f"{memory[form] / 1e6:.0f}" if known else "")
-        rows.append(row)
-    return (
-        ratios
-        + "\n"
-        + rows_below(columns, rows, "Median milliseconds, and peak memory.")
-        + f"\n{measured_on(record)}\n"
-    )
+        share = result["flops"] / result["train"]["jaxseg"] / record["ceilings"]["matmul_flops"]
+        rows.append([*row, "" if math.isnan(share) else f"{share:.0%}"])
+    return ratios + "\n" + rows_below(columns, rows, PLAIN) + f"\n{measured_on(record)}\n"
 
 
 def _ratio_cell(result: dict[str, Any], kind: str, form: str) -> str:

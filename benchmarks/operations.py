@@ -9,7 +9,7 @@ neighbours. All layers have one dtype, no bias, and the gradient of the image to
 
 import collections
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -83,14 +83,16 @@ def main(argv: list[str] | None = None) -> int:
     }
     for name in options.networks:
         network = NETWORKS[name].smallest() if options.smallest else NETWORKS[name]
-        record["networks"][name] = break_down(network, options, jnp.dtype(dtype).type)
+        for rows in break_down(network, options, jnp.dtype(dtype).type):
+            record["networks"][name] = rows
+            save(options.out, record, describe(record), quiet=True)
         last = name == options.networks[-1]
         save(options.out, record, describe(record), lambda figure: draw(figure, record), quiet=not last)
     return 0
 
 
-def break_down(network: Network, options: Any, dtype: Any) -> list[dict[str, Any]]:
-    """Returns one row for each distinct layer, the one with the largest excess first."""
+def break_down(network: Network, options: Any, dtype: Any) -> Iterator[list[dict[str, Any]]]:
+    """Yields, after each distinct layer, one row for each so far, the one with the largest excess first."""
     rows = []
     for layer, count in layers_of(network, options.batch, options.size).items():
         times = measure(primitive(layer), options.repeats, dtype)
@@ -98,8 +100,9 @@ def break_down(network: Network, options: Any, dtype: Any) -> list[dict[str, Any
         for kind in ("forward", "step"):
             row[kind] = {form: count * times[kind][form] for form in ("ours", "torch")}
         rows.append(row | {"excess": row["step"]["ours"] - row["step"]["torch"]})
+        rows.sort(key=lambda row: -row["excess"])
         print(row, file=sys.stderr)
-    return sorted(rows, key=lambda row: -row["excess"])
+        yield rows
 
 
 def layers_of(network: Network, batch: int, size: int) -> dict[Layer, int]:

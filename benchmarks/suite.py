@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,10 +31,8 @@ HERE = Path(__file__).resolve().parent
 # One training step on this device against the CPU's: the largest relative difference of the loss and of the gradient's
 # norm. GPUs and TPUs multiply float32 matrices with fewer bits by default.
 TOLERANCE = {"cpu": 1e-5, "gpu": 2e-2, "tpu": 5e-2}
-# Parts of the time; what one leaves goes to those after it.
-SHARES = {"compare_torch": 4, "throughput": 2, "primitives": 1, "operations": 2, "input_pipeline": 1, "startup": 1}
-LEAST = 20.0  # seconds; a benchmark with less time left is not started
-DATA = ("grain", "tensorflow_datasets", "ml_collections", "PIL")
+LEAST = 20.0  # seconds; a benchmark gets at least these, and with less time left it is not started
+DATA = ("grain", "ml_collections", "PIL")
 NEEDS = {
     "compare_torch": ("torch",),
     "operations": ("torch",),
@@ -58,20 +56,22 @@ def main(argv: list[str] | None = None) -> int:
     if not error <= TOLERANCE[platform]:
         print("error: this device gives wrong numbers; nothing is measured on it.", file=sys.stderr)
         return 1
-    fates = {name: f"left out, it needs {missing}" for name in SHARES if (missing := missing_for(name))}
-    waiting = [name for name in plan(platform) if name not in fates]
+    planned = plan(platform)
+    fates = {name: f"left out, it needs {missing}" for name in planned if (missing := missing_for(name))}
+    record = {"platform": platform, "difference_from_cpu": error, "allowed": TOLERANCE[platform]}
+    record |= {"minutes": options.minutes, "benchmarks": fates}
+    waiting = [name for name in planned if name not in fates]
     while waiting:
         left = 60 * options.minutes - (time.monotonic() - begin)
-        limit = left * SHARES[waiting[0]] / sum(SHARES[name] for name in waiting)
+        share = planned[waiting[0]].share / sum(planned[name].share for name in waiting)
         name = waiting.pop(0)
-        fates[name] = run(name, ["--smallest"] if options.smallest else plan(platform)[name], options.out, limit)
+        arguments = ["--smallest"] if options.smallest else planned[name].arguments
+        fates[name] = run(name, arguments, options.out, min(left, max(LEAST, left * share)))
+        if options.out:  # after each, so that nothing is lost when the suite itself is stopped
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            Path(f"{options.out}-check.json").write_text(json.dumps(record, indent=1) + "\n")
     for name, fate in fates.items():
         print(f"{name}: {fate}")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        record = {"platform": platform, "difference_from_cpu": error, "allowed": TOLERANCE[platform]}
-        record |= {"minutes": options.minutes, "benchmarks": fates}
-        Path(f"{options.out}-check.json").write_text(json.dumps(record, indent=1) + "\n")
     if not any(fate.startswith("done") for fate in fates.values()):
         print(f"error: no benchmark came to its end in {options.minutes:g} minutes.", file=sys.stderr)
         return 1
@@ -120,24 +120,39 @@ def missing_for(name: str) -> str:
     return " and ".join(package for package in needs if importlib.util.find_spec(package) is None)
 
 
-def plan(platform: str) -> dict[str, list[str]]:
-    """Returns {benchmark: arguments} for a device, the most telling first."""
+class Planned(NamedTuple):
+    """One benchmark: its part of the time, of which it leaves to the next ones what it does not need; its arguments."""
+
+    share: float
+    arguments: list[str]
+
+
+def plan(platform: str) -> dict[str, Planned]:
+    """Returns the benchmarks for a device, the most telling first."""
     if platform == "cpu":
         return {
-            "compare_torch": ["--no-compile", "--repeats", "5"],
-            "primitives": ["--repeats", "5"],
-            "throughput": ["--strategies", "jit", "pmap", "--repeats", "3"],
-            "operations": ["--repeats", "3"],
-            "input_pipeline": [],
-            "startup": ["--repeats", "1"],
+            "compare_torch": Planned(4, ["--no-compile", "--repeats", "5"]),
+            "primitives": Planned(1, ["--repeats", "5"]),
+            "throughput": Planned(2, ["--strategies", "jit", "pmap", "--repeats", "3"]),
+            "operations": Planned(2, ["--repeats", "3"]),
+            "input_pipeline": Planned(1, []),
+            "startup": Planned(1, ["--repeats", "1"]),
         }
+    # Compilation takes most of the time: plain Flax and float32 are left out, and the networks whose kind differs most
+    # come first.
+    networks, large = (
+        ["--networks", "resunet", "segformer", "deeplabv3plus", "unet"],
+        ["--batch", "32", "--size", "512"],
+    )
+    throughput = ["--models", "resunet-small", "--batches", "32", "--sizes", "512", "--dtypes", "bfloat16"]
     return {
-        "compare_torch": ["--batch", "32", "--size", "512"],
-        "throughput": ["--batches", "32", "--sizes", "512", "--dtypes", "bfloat16", "float32"],
-        "primitives": ["--batch", "16", "--size", "256", "--dtype", "bfloat16"],
-        "operations": ["--networks", "deeplabv3plus", "segformer", "--batch", "32", "--size", "512"],
-        "input_pipeline": ["--workers", "0", "4", "8"],
-        "startup": ["--repeats", "1"],
+        "device": Planned(3, []),
+        "compare_torch": Planned(12, [*networks, *large, "--no-flax", "--repeats", "5"]),
+        "operations": Planned(2, ["--networks", "resunet", "segformer", *large, "--repeats", "3"]),
+        "primitives": Planned(1, ["--batch", "16", "--size", "256", "--dtype", "bfloat16", "--repeats", "3"]),
+        "throughput": Planned(1, throughput),
+        "input_pipeline": Planned(0.5, ["--workers", "0", "4", "8"]),
+        "startup": Planned(0.5, ["--repeats", "1"]),
     }
 
 

@@ -149,8 +149,8 @@ def _train_step(
     gradient_of = _gradient_at_once if recipe.accumulate == 1 else _gradient_accumulated
     result = gradient_of(recipe, state, batch, dropout_key, _Shared(state.step, chosen))
     grads, confusion = _sum_over(recipe.axis_name, (result.grads, result.confusion))
-    # The new parameters take the place of the old ones in memory. Without the barrier XLA copies these at the start of the
-    # step, because it does not see that the gradients are the last to read them.
+    # The new parameters take the place of the old ones in memory. Without the barrier XLA copies these at the start of
+    # the step, because it does not see that the gradients are the last to read them.
     before, grads = jax.lax.optimization_barrier((state.params, grads))
     updates, opt_state = recipe.optimiser.update(grads, state.opt_state, before)
     params = optax.apply_updates(before, updates)

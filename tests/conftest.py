@@ -13,10 +13,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import gc
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import jax
 import pytest
 from helpers.figures import blank_figures, drawn_figures
+
+# These import TFDS. The other tests also run on a machine without it.
+collect_ignore = [] if find_spec("tensorflow_datasets") else ["data/test_mask_files.py", "data/test_tfds.py"]
 
 # Tracing makes many objects that live on, such as cached programs. Looking through all of them as often as Python does
 # by default takes a tenth of the time of the tests.

@@ -1,12 +1,18 @@
 """What the devices exchange in the compiled steps of every network and encoder: sums, never images or features."""
 
+import contextlib
+import dataclasses
+
 import jax
 import optax
 import pytest
 from helpers.collectives import assert_only_sums, forms_of_gpus
+from helpers.marks import some_slow
+from helpers.tiny_adversarial import SEMI, players
 from helpers.tiny_models import ENCODERS, tiny
 
 from jaxseg import losses, models
+from jaxseg.adversarial import Discriminator, SegmenterWithDiscriminator
 from jaxseg.parallel import make_strategy
 from jaxseg.state import init_state
 from jaxseg.step import make_eval_step, make_train_step
@@ -66,3 +72,18 @@ def test_networks_exchange_sums_alone(name, monkeypatch):
 def test_encoders_exchange_sums_alone(name, monkeypatch):
     model = models.build("fcn_head", num_classes=5, width=8, encoder=name, encoder_args=ENCODERS[name])
     check(model, "cross_entropy", monkeypatch)
+
+
+@pytest.mark.parametrize("form", some_slow(("gpu", "cpu"), {"cpu"}))
+def test_the_adversarial_step_exchanges_sums_alone(form, monkeypatch):
+    """With every term, and a discriminator that sees the image; evaluation applies the segmenter alone."""
+    model = SegmenterWithDiscriminator(tiny("cnn", 3), Discriminator((4, 8)), sees_image=True)
+    loss, tx = dataclasses.replace(SEMI, unlabelled_from=3, truth_scaling=0.9), players()
+    strategy, key = make_strategy("jit", {"batch_size": 8}), jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(lambda key: init_state(model, tx, key, (16, 16, 3)), key)
+    image, label = jax.ShapeDtypeStruct((8, 16, 16, 3), "float32"), jax.ShapeDtypeStruct((8, 16, 16), "uint8")
+    with forms_of_gpus(monkeypatch) if form == "gpu" else contextlib.nullcontext():
+        step = strategy.compile_train(make_train_step(model, tx, loss))
+        program = step.lower(state, {"image": image, "label": label}, key).compile()
+    # The discriminator's gradients are those of true and of predicted maps.
+    assert_only_sums(program, 2 * sum(leaf.size for leaf in jax.tree.leaves(state.params)))

@@ -3,6 +3,7 @@
 All train on one batch that lies on the device, with cross-entropy and SGD with momentum.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from lib.networks import Network
-from lib.timing import peak_bytes, wait
+from lib.timing import flops_of, peak_bytes, wait
 
 from jaxseg import losses, parallel
 from jaxseg.compiler import compiler_options, jit
@@ -33,12 +34,14 @@ class NetworkPrograms(NamedTuple):
         memory: peak device memory in bytes of each call, with its inputs: what XLA plans, or what torch's allocator
             counts; None where it is not known.
         compile_seconds: time to compile each program; for torch, time of its first call.
+        flops: operations of a training step, as XLA counts them; NaN for the other frameworks.
     """
 
     calls: dict[str, Callable[[], Any]]
     parameters: int
     memory: dict[str, int | None]
     compile_seconds: dict[str, float]
+    flops: float = math.nan
 
 
 def jaxseg_programs(network: Network, image: np.ndarray, label: np.ndarray, dtype: str) -> NetworkPrograms:
@@ -49,7 +52,8 @@ def jaxseg_programs(network: Network, image: np.ndarray, label: np.ndarray, dtyp
     init = jax.jit(lambda key: init_state(model, tx, key, image.shape[1:]))
     state, key = strategy.put_state(init(jax.random.key(0))), strategy.put_key(jax.random.key(1))
     batch, x = strategy.put_batch({"image": image, "label": label}), jnp.asarray(image)
-    step, step_seconds = compiled(strategy.compile_train(make_train_step(model, tx, loss)), state, batch, key)
+    pure_step = make_train_step(model, tx, loss)
+    step, step_seconds = compiled(strategy.compile_train(pure_step), state, batch, key)
     pairs = find_pairs(lambda variables, image: model.apply(variables, image, train=False), state.variables, x)
     variables = jax.device_put(jax.device_get(fold(state.variables, pairs)))
     apply = folded(model.apply, pairs)
@@ -66,6 +70,7 @@ def jaxseg_programs(network: Network, image: np.ndarray, label: np.ndarray, dtyp
         count_parameters(variables["params"]),
         {"train": peak_bytes(step), "infer": peak_bytes(forward)},
         {"train": step_seconds, "infer": forward_seconds},
+        flops_of(pure_step, state, batch, key),
     )
 
 

@@ -58,10 +58,11 @@ def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
     the largest value; None where there is no naive implementation.
     """
     rng = np.random.default_rng(1)
-    x = jnp.asarray(rng.normal(size=primitive.shape), dtype)
+    image = rng.standard_normal(primitive.shape, np.float32)
+    x = jnp.asarray(image, dtype)
     parameters = tuple(jnp.asarray(p, dtype) for p in primitive.parameters)
     y = jax.eval_shape(primitive.ours, *parameters, x)
-    cotangent = jnp.asarray(rng.normal(size=y.shape), y.dtype)
+    cotangent = jnp.asarray(rng.standard_normal(y.shape, np.float32), y.dtype)
 
     def step(function: Callable[..., jax.Array]) -> Callable[..., Any]:
         def result_and_gradients(cotangent: jax.Array, *args: jax.Array) -> Any:
@@ -77,9 +78,9 @@ def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
             gradient, _ = compile_jit(step(function), cotangent, *parameters, x)
             forward[name] = functools.partial(program, *parameters, x)
             both[name] = functools.partial(gradient, cotangent, *parameters, x)
-    difference = None if primitive.naive is None else largest_difference(both["ours"](), both["naive"]())
+    difference = None if primitive.naive is None else float(largest_difference(both["ours"](), both["naive"]()))
     if primitive.torch is not None and importlib.util.find_spec("torch") is not None:
-        forward["torch"], both["torch"] = torch_calls(primitive, np.array(x, np.float32), dtype)
+        forward["torch"], both["torch"] = torch_calls(primitive, image, dtype)
     return {
         "forward": interleave(forward, repeats),
         "step": interleave(both, repeats),
@@ -87,13 +88,14 @@ def measure(primitive: Primitive, repeats: int, dtype: Any) -> dict[str, Any]:
     }
 
 
-def largest_difference(ours: Any, naive: Any) -> float:
-    """Returns the largest difference between two trees of arrays, each as a share of the largest value of its array."""
-    result = 0.0
+@jax.jit  # on the device: a GPU's arrays are large, and the host is slow
+def largest_difference(ours: Any, naive: Any) -> jax.Array:
+    """The largest difference between two trees of arrays, each as a share of the largest value of its array: f32[]."""
+    shares = []
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(naive), strict=True):
-        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-        result = max(result, float(np.abs(a - b).max() / np.abs(b).max()))
-    return result
+        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+        shares.append(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
+    return jnp.max(jnp.stack(shares))
 
 
 def torch_calls(primitive: Primitive, x: np.ndarray, dtype: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:

@@ -6,6 +6,7 @@ Masks are compared at all cells of their grid (the papers' code samples 12,544 p
 share of each class in the area that it covers. IGNORE pixels belong to no class.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -16,6 +17,7 @@ import optax
 from jaxseg.arguments import NotNegative
 from jaxseg.losses.pixels import SumWeight, divide, one_hot, valid
 from jaxseg.nn.ops.by_device import by_device
+from jaxseg.nn.ops.product import along_axis
 from jaxseg.types import Array
 
 # Weights of the terms, in the loss and in the cost of a match (Mask2Former, section 4.1).
@@ -87,8 +89,7 @@ def class_areas(labels: Array, classes: int, size: Sequence[int]) -> jax.Array:
     """
     truth = one_hot(labels, classes).astype(jnp.float32)
     rows, columns = (_overlap(n, cells) for n, cells in zip(labels.shape[1:], size))
-    area = jnp.einsum("yh,bhwk->bywk", rows, truth, precision="highest")
-    area = jnp.einsum("xw,bywk->byxk", columns, area, precision="highest")
+    area = along_axis(columns, along_axis(rows, truth, axis=1), axis=2)
     return area.reshape(labels.shape[0], -1, classes)
 
 
@@ -133,11 +134,13 @@ def _pairwise(masks: jax.Array, area: jax.Array) -> tuple[jax.Array, jax.Array]:
     valid = jnp.sum(area, axis=1)
     total = jnp.maximum(jnp.sum(valid), 1e-6)
     # Σ -y log σ(z) - (v-y) log(1-σ(z)) = Σ v softplus(z) - y z
+    # A GPU multiplies float32 with 10 bits by default, and large sums are subtracted here.
+    multiply = functools.partial(jnp.matmul, precision="highest")
     product = jnp.einsum("pq,pk->qk", masks, area, precision="highest")
-    cross = ((valid[None] @ jax.nn.softplus(masks)).reshape(-1, 1) - product) / total
+    cross = (multiply(valid[None], jax.nn.softplus(masks)).reshape(-1, 1) - product) / total
     p = jax.nn.sigmoid(masks)
     both = jnp.einsum("pq,pk->qk", p, area, precision="highest")
-    sizes = (valid[None] @ p).reshape(-1, 1) + jnp.sum(area, axis=0).reshape(1, -1)
+    sizes = multiply(valid[None], p).reshape(-1, 1) + jnp.sum(area, axis=0).reshape(1, -1)
     return cross, 1.0 - (2.0 * both + 1.0) / (sizes + 1.0)
 
 

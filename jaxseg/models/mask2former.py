@@ -31,6 +31,7 @@ from jaxseg.nn import (
     parameter,
     resize,
 )
+from jaxseg.nn.ops.product import product
 
 # Variance 1 / (3 c), as in the authors' release: the first mask logits have a deviation of about 1 at 256 features.
 # Variance 1 / c would make it 9, where the sigmoid is saturated.
@@ -158,7 +159,7 @@ class MaskHead(nn.Module):
         for i in range(3):
             x = Dense(pixels.shape[-1], kernel_init=SMALL, dtype=self.dtype, name=f"dense{i + 1}")(x)
             x = jax.nn.relu(x) if i < 2 else x
-        return jnp.einsum("byxc,bqc->byxq", pixels, x, preferred_element_type=jnp.float32)
+        return product("byxc,bqc->byxq", pixels, x)
 
 
 def attention_mask(logits: jax.Array, size: tuple[int, ...]) -> jax.Array:

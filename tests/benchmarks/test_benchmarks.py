@@ -52,6 +52,16 @@ def test_primitives(tmp_path):
     assert (tmp_path / "p.png").is_file()
 
 
+def test_device(tmp_path, monkeypatch, capsys):
+    record = run("device", tmp_path / "d")
+    assert record["differences"].keys() == {"conv 1x1", "loss: cross_entropy"}
+    assert record["differences"]["conv 1x1"]["float32"] < 1e-6 < record["differences"]["conv 1x1"]["bfloat16"] < 0.01
+    device = importlib.import_module("device")
+    monkeypatch.setattr(device, "compare", lambda cases, dtypes: {name: {"float32": float("nan")} for name in cases})
+    assert device.main(["--smallest"]) == 1
+    assert "the device's numbers are not the CPU's: conv 1x1, loss: cross_entropy" in capsys.readouterr().err
+
+
 def test_throughput(tmp_path):
     record = run("throughput", tmp_path / "t", "--remat", "on", alone=True)
     (row,) = record["runs"]
@@ -85,6 +95,10 @@ def test_compare_torch(tmp_path):
         memory = network["memory_bytes"][kind]
         assert memory["jaxseg"] > 0 and memory["flax naive"] > 0
         assert memory["torch eager"] is None  # torch counts that of a GPU alone
+    # Forward, gradient by the image and by the kernels: at least the 6 operations a weight of one pixel.
+    assert network["flops"] > 6 * network["parameters"] and record["ceilings"]["matmul_flops"] > 0
+    share = network["flops"] / network["train"]["jaxseg"] / record["ceilings"]["matmul_flops"]
+    assert (tmp_path / "c.md").read_text().count(f" {share:.0%} |") == 1
 
 
 def test_a_ratio_is_the_median_of_the_rounds_with_its_middle_half():
@@ -137,7 +151,7 @@ def test_those_without_data_need_no_library_of_data():
         "import sys\n"
         "sys.modules |= dict.fromkeys(('grain', 'tensorflow_datasets', 'ml_collections'))\n"
         f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
-        "import compare_torch, lib.flax_networks, operations, primitives, suite, throughput\n"
+        "import compare_torch, device, lib.flax_networks, operations, primitives, suite, throughput\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"
         "[compare_torch.NETWORKS[name].ours() for name in compare_torch.NETWORKS]\n"
@@ -146,7 +160,7 @@ def test_those_without_data_need_no_library_of_data():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "grain and tensorflow_datasets and ml_collections |"
+    assert done.stdout.strip() == "grain and ml_collections |"
 
 
 def test_input_pipeline(tmp_path):
@@ -220,6 +234,57 @@ def test_suite(tmp_path):
     fates = json.loads((tmp_path / "s-check.json").read_text())["benchmarks"]
     for name in ("primitives", "throughput", "input_pipeline"):
         assert fates[name].startswith("done") and (tmp_path / f"s-{name}.json").is_file()
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_the_suite_gives_arguments_that_the_benchmarks_have(platform, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    suite = importlib.import_module("suite")
+
+    class Parsed(Exception):
+        pass
+
+    def stopping(parse):
+        def parsed(argv):
+            parse(argv)
+            raise Parsed
+
+        return parsed
+
+    for name, planned in suite.plan(platform).items():
+        module = importlib.import_module(name)
+        method = "parse_known_args" if name in ("input_pipeline", "startup") else "parse_args"  # keys may follow
+
+        def make_parser(description, method=method):
+            parser = timing.make_parser(description)
+            setattr(parser, method, stopping(getattr(parser, method)))
+            return parser
+
+        monkeypatch.setattr(module, "make_parser", make_parser)
+        with pytest.raises(Parsed):
+            module.main([*planned.arguments, "--out", "x"])
+
+
+def test_the_last_benchmarks_of_the_suite_get_what_is_left(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    suite = importlib.import_module("suite")
+    now, limits = [0.0], {}
+
+    def run(name, arguments, out, limit):
+        limits[name] = limit
+        now[0] += limit
+        return "done"
+
+    monkeypatch.setattr(suite, "run", run)
+    monkeypatch.setattr(suite, "check_device", lambda: 0.0)
+    monkeypatch.setattr(suite.time, "monotonic", lambda: now[0])
+    plan = {name: suite.Planned(share, []) for name, share in (("a", 3), ("b", 5), ("c", 1), ("d", 1))}
+    monkeypatch.setattr(suite, "plan", lambda platform: plan)
+    assert suite.main(["--minutes", "1.5", "--out", str(tmp_path / "s")]) == 0
+    # A fifth of the time would be too short for c, and nothing is left for d, which `run` leaves out.
+    assert limits == pytest.approx({"a": 27.0, "b": 45.0, "c": 18.0, "d": 0.0})
+    fates = json.loads((tmp_path / "s-check.json").read_text())["benchmarks"]
+    assert fates == dict.fromkeys("abcd", "done")
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ def _conv2d(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, groups:
     return _convolve(x, kernel, geometry)
 
 
-# The backward pass reads the kernel transposed. XLA computes that where it finds the kernel, at the start of the program,
-# and keeps it until then: it looks like a second copy of the parameters. The barrier makes it wait for the gradient.
+# The backward pass reads the kernel transposed. XLA transposes it where it finds it, at the start of the program, and
+# keeps the result until then, like a second copy of the parameters. The barrier makes it wait for the gradient.
 _with_late_kernel = jax.custom_vjp(lambda x, kernel, fields: _conv2d(x, kernel, *fields), nondiff_argnums=(2,))
 
 

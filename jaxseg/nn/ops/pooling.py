@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxseg.errors import ArgumentError
+from jaxseg.nn.ops.product import along_axis
 
 
 def max_pool(
@@ -201,7 +202,7 @@ def adaptive_avg_pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
 
     Window i of n spans the pixels floor(i h / n) to ceil((i + 1) h / n) - 1, as torch's AdaptiveAvgPool2d; windows
     overlap where n does not divide h, and repeat pixels where n is larger than h. It is computed as two products with
-    constant matrices, summed in float32.
+    constant matrices, each summed in float32.
 
     Raises:
         ValueError: for a size below 1 or an image without pixels.
@@ -211,8 +212,7 @@ def adaptive_avg_pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     if min(size) < 1:
         raise ArgumentError(f"size of adaptive_avg_pool must be at least 1x1, got {tuple(size)}.")
     rows, columns = (_window_means(have, want) for have, want in zip(x.shape[1:3], size))
-    y = jnp.einsum("yh,bhwc->bywc", rows, x.astype(jnp.float32), precision="highest")
-    return jnp.einsum("xw,bywc->byxc", columns, y, precision="highest").astype(x.dtype)
+    return along_axis(columns, along_axis(rows, x, axis=1), axis=2)
 
 
 def _window_means(size: int, windows: int) -> np.ndarray:

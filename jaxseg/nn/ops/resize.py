@@ -13,6 +13,7 @@ from jax import lax
 
 from jaxseg.arguments import check_value
 from jaxseg.errors import ArgumentError
+from jaxseg.nn.ops.product import along_axis
 
 Method = Literal["bilinear", "nearest"]
 
@@ -116,8 +117,7 @@ def _sample_axis(x: jax.Array, axis: int, position: np.ndarray) -> jax.Array:
     matrix = np.zeros((out, size), np.float32)
     np.add.at(matrix, (np.arange(out), low), 1.0 - (position - low))
     np.add.at(matrix, (np.arange(out), high), position - low)
-    pattern = "yh,bhwc->bywc" if axis == 1 else "xw,bhwc->bhxc"
-    return jnp.einsum(pattern, matrix, x.astype(jnp.float32), precision="highest").astype(x.dtype)
+    return along_axis(matrix, x, axis)
 
 
 def _blend_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
