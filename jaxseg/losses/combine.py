@@ -14,6 +14,8 @@ from jaxseg.losses.class_sample import ClassSample
 from jaxseg.losses.definition import Definition
 from jaxseg.losses.hard import SAMPLES
 from jaxseg.losses.pixels import ClassWeights, checked_weights, divide
+from jaxseg.losses.pixels import check as check_labels
+from jaxseg.losses.strips import MANY_CLASSES, Sums, add_in_strips
 from jaxseg.losses.table import LOSSES
 from jaxseg.types import IGNORE, Array, PyTree
 
@@ -81,6 +83,7 @@ class Loss:
                 f"The loss is for {counted(self.num_classes, 'class')}, got logits of shape {logits.shape}."
             )
         out = out or {}
+        strips = self._in_strips if labels.ndim > 1 else ()
         stats = {}
         for term in self.terms:
             loss = term.definition
@@ -89,11 +92,23 @@ class Loss:
                     f"The loss {term.name} reads the output {loss.reads!r}, which this model does not have; "
                     f"the model {loss.network!r} has it."
                 )
+            if term in strips:
+                continue
             target = inside if loss.compares_images else out_labels if loss.reads and out_labels is not None else labels
             source = out[loss.reads] if loss.reads else logits
             given = () if self.chosen is None or loss.reads else (self.chosen,)
             stats[term.name] = loss.stats(source, target, dict(term.options), *given)
+        if strips:
+            check_labels(logits, labels)
+            stats |= add_in_strips(_sums_of(strips), jnp.asarray(logits), jnp.asarray(labels))
         return stats
+
+    @property
+    def _in_strips(self) -> tuple[Term, ...]:
+        """The terms whose sums are added in strips of pixels: those of many classes that add over pixels."""
+        if self.num_classes < MANY_CLASSES or self.chosen is not None:
+            return ()
+        return tuple(term for term in self.terms if term.definition.adds_pixels(dict(term.options)))
 
     @property
     def needs_labels(self) -> bool:
@@ -139,6 +154,15 @@ class Loss:
     def __call__(self, logits: Array, labels: Array) -> jax.Array:
         """f32[b,h,w,k], i32[b,h,w] -> f32[], the loss of one undivided batch."""
         return self.value(self.stats(logits, labels))
+
+
+def _sums_of(terms: tuple[Term, ...]) -> Sums:
+    """Returns the function (logits, labels) -> {term: its sums}."""
+
+    def sums(logits: jax.Array, labels: jax.Array) -> PyTree:
+        return {term.name: term.definition.stats(logits, labels, dict(term.options)) for term in terms}
+
+    return sums
 
 
 @checked

@@ -33,6 +33,8 @@ class Definition:
         compares_images: `sums` compares or judges images: it takes the mask of the pixels inside the images,
             bool[b,y,x] or None, instead of labels.
         trains_logits: the model makes its logits of the output that `sums` reads.
+        by_pixel: `sums` adds over pixels, whichever image they belong to, so that it may be computed for some at a
+            time.
     """
 
     sums: Callable[..., PyTree]
@@ -42,6 +44,7 @@ class Definition:
     one_vs_rest: bool = False
     compares_images: bool = False
     trains_logits: bool = False
+    by_pixel: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -55,6 +58,10 @@ class Definition:
     def samples_classes(self, options: Mapping[str, Any]) -> bool:
         """Whether the loss with these options takes the logits of a `ClassSample` in training."""
         return "sampling" in options and options["sampling"] == "uniform"
+
+    def adds_pixels(self, options: Mapping[str, Any]) -> bool:
+        """Whether `stats` with these options adds over pixels, whichever image they belong to."""
+        return self.by_pixel and not _per_image(options)
 
     def stats(self, source: Any, target: Any, options: Mapping[str, Any], *chosen: ClassSample) -> PyTree:
         """Returns the sums of `source` (logits, or the output that the loss reads) against `target`; they add.

@@ -20,16 +20,16 @@ from jaxseg.losses.semantic_encoding import semantic_encoding
 from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 
 LOSSES = {
-    "binary_cross_entropy": Definition(binary_cross_entropy, one_vs_rest=True),
+    "binary_cross_entropy": Definition(binary_cross_entropy, one_vs_rest=True, by_pixel=True),
     "boundary": Definition(boundary),
     "boundary_f1": Definition(boundary_f1),
-    "cross_entropy": Definition(cross_entropy),
-    "dice": Definition(dice_stats, dice_from_stats),
+    "cross_entropy": Definition(cross_entropy, by_pixel=True),
+    "dice": Definition(dice_stats, dice_from_stats, by_pixel=True),
     "discriminator": Definition(discriminator, reads="verdicts", network="dcgan", compares_images=True),
-    "focal": Definition(focal),
+    "focal": Definition(focal, by_pixel=True),
     "generator": Definition(generator, reads="verdicts", network="dcgan", compares_images=True),
-    "generalised_dice": Definition(overlap_stats, generalised_dice_from_stats),
-    "jaccard": Definition(overlap_stats, jaccard_from_stats),
+    "generalised_dice": Definition(overlap_stats, generalised_dice_from_stats, by_pixel=True),
+    "jaccard": Definition(overlap_stats, jaccard_from_stats, by_pixel=True),
     "lovasz": Definition(lovasz),
     "mask_classification": Definition(
         mask_classification_stats,
@@ -38,10 +38,10 @@ LOSSES = {
         network="mask2former",
         trains_logits=True,
     ),
-    "mse": Definition(mse),
+    "mse": Definition(mse, by_pixel=True),
     "ohem": Definition(ohem),
     "reconstruction": Definition(reconstruction, reads="reconstruction", network="autoencoder", compares_images=True),
     "sampled_cross_entropy": Definition(sampled_cross_entropy),
     "semantic_encoding": Definition(semantic_encoding, reads="semantic_encoding", network="encnet"),
-    "tversky": Definition(overlap_stats, tversky_from_stats),
+    "tversky": Definition(overlap_stats, tversky_from_stats, by_pixel=True),
 }

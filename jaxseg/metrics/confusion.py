@@ -13,8 +13,10 @@ from jaxseg.errors import ArgumentError, counted
 from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
 from jaxseg.types import IGNORE, Array
 
-# Pixels whose one-hot matrices are multiplied at a time. This limits their memory, and float32 counts them exactly.
+# Pixels whose one-hot matrices are multiplied at a time: float32 counts them exactly. Of more than 128 classes fewer
+# pixels, so that a matrix has at most 134 MB.
 _BLOCK = 1 << 18
+_ELEMENTS = 1 << 25
 
 
 def num_confusion_classes(num_classes: int) -> int:
@@ -79,7 +81,7 @@ def _count_cells(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.Arra
 def _count_products(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.Array:
     """Multiplies one-hot matrices, which bfloat16 holds exactly, in blocks of pixels."""
     total = jnp.zeros((k, k), jnp.int32)
-    columns = max(1, _BLOCK // truth.shape[0])
+    columns = max(1, min(_BLOCK, _ELEMENTS // k) // truth.shape[0])
     for start in range(0, truth.shape[1], columns):
         block = slice(start, start + columns)
         a, b = ((x[:, block, None] == jnp.arange(k)[None, None, :]).astype(jnp.bfloat16) for x in (truth, prediction))

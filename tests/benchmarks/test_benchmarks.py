@@ -1,5 +1,6 @@
 """Each benchmark runs once at its smallest size and writes what it promises; no time is asserted."""
 
+import argparse
 import importlib
 import itertools
 import json
@@ -200,6 +201,48 @@ def test_memory(tmp_path):
     # At the least the gradients of two levels, at the most a thousand times the batch.
     assert 10_000 < ours["resident"] < 2**28 and 10_000 < theirs["resident"] < 2**28
     assert ours["planned"] > 10_000 and theirs["planned"] is None
+
+
+def test_growth(tmp_path):
+    record = run("growth", tmp_path / "g")
+    assert set(record["axes"]) == {"batch", "size", "width", "classes", "seeds"}
+    for axis, found in record["axes"].items():
+        (row,) = found["points"]
+        assert row["value"] == row[axis] and row["memory_bytes"] > 10_000 and row["seconds"] > 0
+        assert row["images_per_second"] == pytest.approx(row["batch"] * row["seeds"] / row["seconds"])
+    parts = record["axes"]["classes"]["points"][0]["parts"]
+    assert set(parts) == {"network", "loss", "confusion"}  # the U-Net's logits have the size of the image
+    assert positive({part: found["seconds"] for part, found in parts.items()})
+    assert (tmp_path / "g.png").is_file()
+
+
+def test_growth_leaves_out_what_lacks_time_or_memory(monkeypatch):
+    growth = importlib.import_module("growth")
+    points = growth.points_of("size", smallest=False)[::2]  # of the U-Net
+    now, seen = [0.0], []
+
+    def step(self, point):
+        seen.append(point.size)
+        now[0] += 10.0
+        if point.size == 128:
+            return {"left_out": "no memory: it needs 9.9 GB"}
+        return {"seconds": 1.0, "images_per_second": 1.0, "memory_bytes": 8}
+
+    monkeypatch.setattr(growth.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(growth.Measurements, "_step", step)
+    measure = growth.Measurements(argparse.Namespace(loss="cross_entropy", repeats=1), 200.0)
+    measure.begin_axis(2)
+    rows = [measure.point("size", point) for point in points]
+    # 100 s for this axis: 10 s; no memory, 10 s; 10 + 5 (16 - 1) s are too many, as is all that is larger.
+    assert seen == [64, 128]
+    assert [row["left_out"] for row in rows if "left_out" in row] == [
+        "no memory: it needs 9.9 GB",
+        "no time: it would take about 85 s",
+        "no time: it would take about 325 s",
+        "no time: it would take about 1285 s",
+    ]
+    record = {"environment": timing.environment(), "loss": "x", "axes": {"size": {"power": 2, "points": rows}}}
+    assert "| left out, no time: it would take about 85 s |" in growth.describe(record)
 
 
 @pytest.mark.slow  # it starts a process for each network

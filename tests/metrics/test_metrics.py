@@ -44,6 +44,10 @@ def test_the_formulation_of_accelerators_counts_the_same(monkeypatch):
     for block in (1, 50, 1 << 18):
         monkeypatch.setattr(counting, "_BLOCK", block)
         np.testing.assert_array_equal(counting._count_products(predictions, labels, k=5), expected)
+    monkeypatch.setattr(counting, "_ELEMENTS", 5 * 8)  # one pixel of each of the 8 rows at a time
+    jaxpr = str(jax.make_jaxpr(lambda p, y: counting._count_products(p, y, k=5))(predictions, labels))
+    assert jaxpr.count("dot_general") == predictions.shape[1]
+    np.testing.assert_array_equal(counting._count_products(predictions, labels, k=5), expected)
 
 
 def test_labels_of_one_byte_and_values_outside_the_classes():
