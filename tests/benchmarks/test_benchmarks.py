@@ -191,7 +191,7 @@ def test_memory(tmp_path):
 @pytest.mark.slow  # it starts a process for each network
 def test_compilation(tmp_path):
     record = run("compilation", tmp_path / "x", "--names", "encoder_decoder")
-    assert set(record["networks"]["encoder_decoder"]) == {"trace", "lower", "compile"}
+    assert set(record["networks"]["encoder_decoder"]) == {"trace", "lower", "compile", "cpu"}
     assert positive(record["networks"]["encoder_decoder"])
 
 
