@@ -2,7 +2,8 @@
 
 The training step of every experiment's full-size network (its `voc` variant: 21 classes), compiled with an empty cache
 for the shapes alone: no image is read and nothing runs. Each network has a process of its own, which is ended after
-`--limit` seconds.
+`--limit` seconds. The CPU time, the sum over all cores, depends less on other programs that run at the same time. The
+files are written after each network.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from jaxseg.config import command, update
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = 21
+PARTS = ("trace", "lower", "compile")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in options.names or sorted(path.stem for path in (ROOT / "experiments").glob("*.py")):
         record["networks"][name] = in_its_own_process(name, options)
         print(name, record["networks"][name], file=sys.stderr)
+        save(options.out, record, describe(record), quiet=True)
     save(options.out, record, describe(record))
     return 0
 
@@ -68,7 +71,7 @@ def in_its_own_process(name: str, options: argparse.Namespace) -> dict[str, Any]
 
 
 def compile_step(name: str, batch: int, size: int) -> dict[str, float]:
-    """Returns the seconds of tracing, of lowering and of compiling the training step of an experiment."""
+    """Returns the seconds of tracing, lowering and compiling the training step of an experiment, and their CPU time."""
     config = command.load_experiment(str(ROOT / "experiments" / f"{name}.py") + ":voc")
     update(config, data__size=(size, size), batch_size=batch)
     if config.augment.crop:
@@ -84,6 +87,7 @@ def compile_step(name: str, batch: int, size: int) -> dict[str, float]:
         "label": jax.ShapeDtypeStruct(shape, "uint8"),
     }
     seconds = {}
+    before = time.process_time()
     begin = time.perf_counter()
     traced = program.trace(state, images, key)
     seconds["trace"] = time.perf_counter() - begin
@@ -93,6 +97,7 @@ def compile_step(name: str, batch: int, size: int) -> dict[str, float]:
     begin = time.perf_counter()
     lowered.compile()
     seconds["compile"] = time.perf_counter() - begin
+    seconds["cpu"] = time.process_time() - before
     return seconds
 
 
@@ -100,21 +105,22 @@ def describe(record: dict[str, Any]) -> str:
     """Returns the table, the network that takes longest first."""
     found = sorted(record["networks"].items(), key=lambda item: -total(item[1]))
     rows = [
-        (f"`{name}`", each["error"], "", "", "")
+        (f"`{name}`", each["error"], "", "", "", "")
         if "error" in each
-        else (f"`{name}`", f"{total(each):.1f}", *(f"{each[part]:.1f}" for part in ("trace", "lower", "compile")))
+        else (f"`{name}`", f"{total(each):.1f}", *(f"{each[part]:.1f}" for part in PARTS), f"{each['cpu']:.1f}")
         for name, each in found
     ]
     note = (
         "Seconds until the training step of each experiment's full-size network is compiled, with an empty cache, "
         f"{record['batch']} images of {record['size']}x{record['size']}."
     )
-    return table(("experiment", "all, s", "tracing", "lowering", "compiling"), rows, record, note)
+    columns = ("experiment", "all, s", "tracing", "lowering", "compiling", "CPU time, s")
+    return table(columns, rows, record, note)
 
 
 def total(times: dict[str, Any]) -> float:
     """Returns the sum of the seconds; infinity if they were not measured."""
-    return float("inf") if "error" in times else sum(times.values())
+    return float("inf") if "error" in times else sum(times[part] for part in PARTS)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,13 @@ class Strategy(Protocol):
         """Copies a PRNG key to all devices."""
         ...
 
+    def placed_shapes(self, state: PyTree, batch: PyTree, key: Key) -> tuple[PyTree, PyTree, Key]:
+        """Shapes of a state, a global batch and a key -> those of the arrays that the other methods place.
+
+        A program that is traced with them has the trace that its call needs.
+        """
+        ...
+
     def first(self, tree: PyTree) -> PyTree:
         """Returns one copy of an output that is the same on all devices, such as metrics."""
         ...
@@ -119,6 +126,9 @@ class JitStrategy:
         data = jax.device_put(np.array(jax.random.key_data(key)), self.replicated)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
+    def placed_shapes(self, state: PyTree, batch: PyTree, key: Key) -> tuple[PyTree, PyTree, Key]:
+        return _placed(state, self.replicated), _placed(batch, self.sharded), _placed(key, self.replicated)
+
     def first(self, tree: PyTree) -> PyTree:
         # Under several processes, this process's copy: only the compiled steps communicate with other processes.
         return jax.tree.map(lambda x: x if x.is_fully_addressable else x.addressable_data(0), tree)
@@ -167,11 +177,18 @@ class PmapStrategy:
     def put_key(self, key: Key) -> Key:
         return jax.device_put(key, NamedSharding(self.mesh, PartitionSpec()))
 
+    def placed_shapes(self, state: PyTree, batch: PyTree, key: Key) -> tuple[PyTree, PyTree, Key]:
+        raise NotImplementedError("A program of `pmap` is traced when it is called.")
+
     def first(self, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), tree)
 
     def _global_devices(self) -> list[Device] | None:
         return list(self.devices) if jax.process_count() == 1 else None
+
+
+def _placed(shapes: PyTree, sharding: NamedSharding) -> PyTree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def join_hosts(coordinator: str, processes: int | None = None, process: int | None = None) -> None:

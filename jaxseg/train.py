@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from jaxseg.run.data import Problem, load_problem, record_data, with_steps_of_ep
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
+from jaxseg.run.programs import Programs, make_programs
 from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> 
         options, config = command.parse_command_line(argv, program, "Train a segmentation network.", _add_options)
         parallel.join_hosts(options.coordinator, options.processes, options.process)
         compiler.keep_programs(config.compile.cache)
-        check(config)
+        check(config, before_training=True)
         workdir = expanded(options.workdir) if options.workdir else default_workdir(options.config)
         train(config, workdir, f"{program} {shlex.join(argv)}", program)
         return 0
@@ -86,7 +87,8 @@ class Session:
         parts: the pure parts of the run.
         problem: its data.
         strategy: how the steps are compiled and the arrays placed on devices.
-        train_step, eval_step: the compiled steps.
+        programs: the initialisation and the training step.
+        eval_step: the compiled step of evaluation.
         segment: applies the network to one image of any size.
         batches, validation: the data loaders of training and of evaluation.
         workdir: the directory of the run.
@@ -96,7 +98,7 @@ class Session:
     parts: Parts
     problem: Problem
     strategy: Strategy
-    train_step: Callable[..., Any]
+    programs: Programs
     eval_step: Callable[..., Any]
     segment: Callable[..., Segmentation]
     batches: Any
@@ -141,6 +143,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
     strategy = build.make_strategy(config)
     parts = build.build_parts(config, problem.num_classes, axis_name=strategy.axis_name)
     planned = None if holds_checkpoint(workdir) else plan_weights(parts)
+    programs = make_programs(parts, strategy)
     workdir = make_workdir(workdir)
 
     with (
@@ -149,8 +152,11 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
     ):
         stack.enter_context(training_lock(workdir))
         write_config(workdir, config)
-        parts = parts.with_class_weights(record_data(workdir, config, problem).class_weights)
-        session = open_session(parts, problem, strategy, workdir, stack)
+        class_weights = record_data(workdir, config, problem).class_weights
+        if class_weights is not None:
+            parts = parts.with_class_weights(class_weights)
+            programs = replace(programs, train_step=strategy.compile_train(parts.train_step(), remat=config.remat))
+        session = open_session(parts, problem, strategy, programs, workdir, stack)
         stop = stack.enter_context(stop_on_signal())
         command = resume if program == messages.FROM_PYTHON else command_line() or resume
         state, key, start = start_or_resume(session, planned, command)
@@ -161,7 +167,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
             # The copy to the device overlaps with the step before, which the host has not waited for.
             placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
             called = time.monotonic()
-            state, step_metrics = session.train_step(state, placed, key)
+            state, step_metrics = session.programs.train_step(state, placed, key)
             if step == start + 1:
                 session.reporter.message(f"compiled the step in {time.monotonic() - called:.1f} s")
             # The reporter returns the metrics of the step before, so that the device never waits for the host.
@@ -190,9 +196,14 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
 
 
 def open_session(
-    parts: Parts, problem: Problem, strategy: Strategy, workdir: Path, stack: contextlib.ExitStack
+    parts: Parts,
+    problem: Problem,
+    strategy: Strategy,
+    programs: Programs,
+    workdir: Path,
+    stack: contextlib.ExitStack,
 ) -> Session:
-    """Compiles the steps, and opens the data loaders, checkpoints and reporter; `stack` closes them."""
+    """Compiles the evaluation, and opens the data loaders, checkpoints and reporter; `stack` closes them."""
     config = parts.config
     batches = pipeline.make_train_loader(
         problem.train,
@@ -223,7 +234,7 @@ def open_session(
         parts=parts,
         problem=problem,
         strategy=strategy,
-        train_step=strategy.compile_train(parts.train_step(), remat=config.remat),
+        programs=programs,
         eval_step=strategy.compile_eval(parts.eval_step()),
         segment=make_segmenter(parts),
         checkpoints=stack.enter_context(checkpoints),
@@ -243,9 +254,9 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     strategy = session.strategy
     reporter = session.reporter
     init_key, step_key = keys_of_seed(parts.config.seed)
-    restored = session.checkpoints.restore(jax.eval_shape(parts.init, init_key))
+    restored = session.checkpoints.restore(session.programs.state)
     if restored is None:
-        host_state, origins = initial_state(parts, init_key, planned or plan_weights(parts))
+        host_state, origins = initial_state(parts, init_key, planned or plan_weights(parts), session.programs.init)
         start = 0
         window = None
     else:

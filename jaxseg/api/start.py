@@ -44,7 +44,7 @@ class TrainModule(types.ModuleType):
             raise ConfigError("Give a workdir: a configuration has no file that the default could be named after.")
         directory = default_workdir(str(experiment)) if workdir is None else expanded(workdir)
         compiler.keep_programs(config.compile.cache)
-        check(config)
+        check(config, before_training=True)
         result = self.train(config, directory, python_call(experiment, workdir, overrides), FROM_PYTHON)
         if result is None:
             raise KeyboardInterrupt(f"A signal stopped the run in {directory}; the same call resumes it.")

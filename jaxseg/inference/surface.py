@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from jaxseg.metrics import num_confusion_classes
 from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
@@ -52,7 +51,7 @@ def surface_distances(prediction: Array, truth: Array, spacing: float | Sequence
     prediction, truth = np.asarray(prediction, bool), np.asarray(truth, bool)
     if prediction.shape != truth.shape:
         raise ValueError(f"The two masks need one shape, got {prediction.shape} and {truth.shape}.")
-    box = ndimage.find_objects((prediction | truth).astype(np.int8))
+    box = _ndimage().find_objects((prediction | truth).astype(np.int8))
     if not box:
         return Distances(np.zeros(0), np.zeros(0))
     ours, theirs = mask_edges(prediction[box[0]]), mask_edges(truth[box[0]])
@@ -60,16 +59,23 @@ def surface_distances(prediction: Array, truth: Array, spacing: float | Sequence
     return Distances(_to(theirs, sampling)[ours], _to(ours, sampling)[theirs])
 
 
+def _ndimage() -> Any:
+    """Returns `scipy.ndimage`; its import takes a tenth of that of the whole program, and training does not need it."""
+    from scipy import ndimage
+
+    return ndimage
+
+
 def mask_edges(mask: np.ndarray) -> np.ndarray:
     """The pixels of a mask that an erosion with a cross removes, bool[h,w] -> bool[h,w]."""
-    return mask & ~ndimage.binary_erosion(mask)
+    return mask & ~_ndimage().binary_erosion(mask)
 
 
 def _to(edges: np.ndarray, sampling: np.ndarray) -> np.ndarray:
     """Distance of every pixel to the nearest pixel of `edges`, infinite if there is none."""
     if not edges.any():
         return np.full(edges.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(~edges, sampling=sampling))
+    return np.asarray(_ndimage().distance_transform_edt(~edges, sampling=sampling))
 
 
 def boundary_f1(distances: Distances, tolerance: float) -> float:

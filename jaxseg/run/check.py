@@ -16,6 +16,7 @@ from jaxseg.data import sources
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
 from jaxseg.run.weights import find_weights
+from jaxseg.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 _READ_BY = {
@@ -40,10 +41,15 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
 }  # key: (words for what reads it, whether the configuration has that)
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, *, before_training: bool = False) -> None:
     """Builds the parts and the strategy and traces a training step, so that an invalid value fails at once.
 
     Nothing is compiled, and no data are read.
+
+    Args:
+        config: the configuration.
+        before_training: whether `train` follows. With strategy=jit it traces the step of the data's own classes
+            (`run.programs`), and none is traced here: a trace takes seconds.
 
     Raises:
         ConfigError: for an invalid value; the message names the key and the nearest valid value.
@@ -60,7 +66,8 @@ def check(config: ConfigDict) -> None:
             parse_class_weights(config.loss.class_weights)
     sources.require_use_of_unlabelled(config)
     make_strategy(config)
-    _trace_training(parts)
+    if not before_training or config.strategy != "jit":
+        trace_training(parts, functools.partial(jax.eval_shape, parts.init), functools.partial(_shapes, parts))
 
 
 def _with_steps_above_warmup(config: ConfigDict) -> ConfigDict:
@@ -146,28 +153,46 @@ def check_loss(parts: Parts) -> None:
         _LOG.warning(f"{classes}, so that its classes and mIoU mean nothing; cross_entropy trains them.")
 
 
-def _trace_training(parts: Parts) -> None:
+def _shapes(parts: Parts, *arguments: Any) -> Any:
+    return jax.eval_shape(parts.train_step(), *arguments)
+
+
+def trace_training(parts: Parts, init: Callable[..., Any], step: Callable[..., Any]) -> TrainState:
+    """Traces the initialisation and a training step; returns the shapes of the state.
+
+    Args:
+        parts: the parts of the run.
+        init: key -> shapes of the initial state.
+        step: shapes of (state, batch, key) -> shapes of (state, metrics).
+
+    Raises:
+        ConfigError: for an invalid value; the message names the key.
+    """
     config, key = parts.config, jax.eval_shape(jax.random.key, 0)
     height, width = config.data.size
     image = jax.ShapeDtypeStruct((config.batch_size, height, width, config.data.channels), np.uint8)
     label = jax.ShapeDtypeStruct((config.batch_size, height, width), np.uint8)
-    state = _trace("model.args", parts.init, key)
-    _trace("optimizer.args", parts.optimiser.update, state.params, state.opt_state, state.params)
-    _trace("augment", parts.augment, key, _one(image), _one(label))
-    _, metrics = _trace("the training step", parts.train_step(), state, {"image": image, "label": label}, key)
+    state = _trace("model.args", init, key)
+    try:
+        _, metrics = _trace("the training step", step, state, {"image": image, "label": label}, key)
+    except ConfigError:  # the part that is wrong has a key
+        _trace("optimizer.args", jax.eval_shape, parts.optimiser.update, state.params, state.opt_state, state.params)
+        _trace("augment", jax.eval_shape, parts.augment, key, _one(image), _one(label))
+        raise
     default = KEYS["loss.aux_weight"].default
     if config.loss.aux_weight != default and not any(name.startswith("auxiliary") for name in metrics["terms"]):
         _LOG.warning(f"loss.aux_weight has no effect here: model.name={config.model.name} has no auxiliary head.")
+    return state
 
 
 def _one(batch: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(batch.shape[1:], batch.dtype)
 
 
-def _trace(what: str, function: Callable[..., Any], *args: Any) -> Any:
-    """Returns the shapes of the function's results; turns an error into a `ConfigError` that starts with `what`."""
+def _trace(what: str, trace: Callable[..., Any], *args: Any) -> Any:
+    """Returns `trace(*args)`; turns an error into a `ConfigError` that starts with `what`."""
     try:
-        return jax.eval_shape(function, *args)
+        return trace(*args)
     except ConfigError:
         raise
     except (TypeError, ValueError, ArithmeticError, LookupError, NotImplementedError, FlaxError) as error:

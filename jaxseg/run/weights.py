@@ -1,5 +1,6 @@
 """The parameters that a new run starts from: random ones, replaced by the weights that its configuration names."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -78,16 +79,20 @@ def plan_weights(parts: Parts) -> Planned | None:
     return planned
 
 
-def initial_state(parts: Parts, key: Key, planned: Planned | None = None) -> tuple[TrainState, list[Origin]]:
+def initial_state(
+    parts: Parts, key: Key, planned: Planned | None = None, init: Callable[..., TrainState] | None = None
+) -> tuple[TrainState, list[Origin]]:
     """Returns the initial state and the origins of its weights ([] if all parameters are random).
 
     Args:
         parts: the parts of the run.
         key: the PRNG key that the parameters are drawn from.
         planned: the weights that replace random parameters, or None.
+        init: `parts.init` as a program, see `run.programs`; None: it is made here.
     """
     if planned is None:
-        return jax.jit(parts.init, compiler_options=options_for_once())(key), []
+        init = init or jax.jit(parts.init, compiler_options=options_for_once())
+        return init(key), []
 
     def draw(key: Key) -> dict[str, Any]:
         state = parts.init(key)

@@ -248,7 +248,7 @@ def test_growth_leaves_out_what_lacks_time_or_memory(monkeypatch):
 @pytest.mark.slow  # it starts a process for each network
 def test_compilation(tmp_path):
     record = run("compilation", tmp_path / "x", "--names", "encoder_decoder")
-    assert set(record["networks"]["encoder_decoder"]) == {"trace", "lower", "compile"}
+    assert set(record["networks"]["encoder_decoder"]) == {"trace", "lower", "compile", "cpu"}
     assert positive(record["networks"]["encoder_decoder"])
 
 

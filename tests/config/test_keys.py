@@ -19,6 +19,7 @@ from jaxseg.data.shapes import ShapesSource
 from jaxseg.errors import ArgumentError, ConfigError, DataError
 from jaxseg.run.data import load_problem
 from jaxseg.run.loop import what_is_due
+from jaxseg.run.programs import Programs
 from jaxseg.run.weights import plan_weights
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -70,7 +71,7 @@ def test_compile_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         assert dict(build.make_strategy(configured(compile__options=options))) == options
     folders: list[str] = []
     monkeypatch.setattr(compiler, "keep_programs", folders.append)
-    monkeypatch.setattr(train, "check", lambda config: None)
+    monkeypatch.setattr(train, "check", lambda config, before_training: None)
     monkeypatch.setattr(train, "train", lambda *args: None)
     assert train.main(["--config", "experiments/cnn.py", "--config.compile.cache=mine"]) == 0
     assert folders == ["mine"]
@@ -111,7 +112,8 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     update(config, log__every=13, log__tensorboard=False, data__mean=(0.5,), data__std=(0.5,))
     strategy = parallel.make_strategy("jit", {})
     with contextlib.ExitStack() as stack:
-        train.open_session(build.build_parts(config, 6), load_problem(config), strategy, tmp_path, stack)
+        programs = Programs(init=abs, state=None, train_step=abs)
+        train.open_session(build.build_parts(config, 6), load_problem(config), strategy, programs, tmp_path, stack)
     wanted = {"batch_size": 3, "seed": 7, "workers": 5, "prefetch": 9, "channels": 4, "size": (8, 9), "fit": "crop"}
     assert given["train"] == wanted
     assert given["eval"] == {"batch_size": 6, "multiple": 2, "size": (8, 9), "fit": "crop"}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as flax_nn
 from jax import lax
 from jax.test_util import check_grads
 
@@ -196,6 +197,16 @@ def test_dropout_keeps_the_mean_and_is_off_in_evaluation(key):
     np.testing.assert_array_equal(dropout(x, key=key, rate=1.0), 0 * x)
     with pytest.raises(ValueError, match=r"Dropout\.rate must be a number in \[0, 1\], got 1\.5"):
         dropout(x, key=key, rate=1.5)
+
+
+def test_dropout_draws_the_bits_of_each_example_in_one_row(key):
+    """Of the shape of the example, XLA on CPUs unrolls the generator over the channels, and compiles for seconds."""
+    x = jnp.ones((3, 5, 4, 6))
+    drawn = flax_nn.apply(lambda layer: layer.make_rng("dropout"), jnn.Dropout(0.25))({}, rngs={"dropout": key})
+    keep = [jax.random.bernoulli(jax.random.fold_in(drawn, i), 0.75, x.shape[1:]) for i in range(3)]
+    np.testing.assert_array_equal(dropout(x, key=key, rate=0.25) > 0, np.stack(keep))
+    text = jax.jit(lambda a, k: dropout(a, key=k, rate=0.25)).lower(x, key).as_text()
+    assert "3x120xui32" in text and "3x5x4x6xui32" not in text
 
 
 def test_spatial_dropout_drops_whole_channels(key):
