@@ -80,6 +80,6 @@ def test_a_training_step_copies_no_parameter_and_keeps_two_maps_a_layer():
     depth, image = 8, (2, 64, 64, 16)
     program = compiled_step(Stack(depth), image)
     assert not re.findall(r"copy\(%?state_params\S*kernel", program.as_text())
-    # The outputs of each convolution and of each activation, one of which jax 0.12 keeps padded in strips (a seventh more);
-    # 3 maps for what the layer at work needs.
+    # The outputs of each convolution and of each activation, one of which jax 0.12 keeps padded in strips (a seventh
+    # more); 3 maps for what the layer at work needs.
     assert program.memory_analysis().temp_size_in_bytes < (2.5 * depth + 3) * 4 * np.prod(image)
