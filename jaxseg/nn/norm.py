@@ -21,6 +21,7 @@ from jaxseg.errors import ArgumentError
 from jaxseg.nn.dense import parameter
 from jaxseg.nn.ops.batch_norm import batch_norm
 from jaxseg.nn.ops.group_norm import group_norm
+from jaxseg.nn.ops.layer_norm import layer_norm
 from jaxseg.types import NormFactory
 
 _LOG = logging.getLogger(__name__)
@@ -122,12 +123,7 @@ class LayerNorm(_Norm):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         del train
         scale, bias = self._affine(x.shape[-1])
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        x32 = x.astype(jnp.float32)
-        x32 = x32 - x32.mean(-1, keepdims=True)
-        var = jnp.square(x32).mean(-1, keepdims=True)
-        y = x32 * lax.rsqrt(var + self.epsilon) * scale.reshape(shape) + bias.reshape(shape)
-        return y.astype(self.dtype or x.dtype)
+        return layer_norm(x, scale, bias, self.epsilon, self.dtype)
 
 
 class Identity(nn.Module):

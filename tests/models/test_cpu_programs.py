@@ -12,7 +12,7 @@ from helpers.tiny_models import tiny
 
 from jaxseg import losses, parallel
 from jaxseg.compiler import compiler_options, jit
-from jaxseg.nn import ConvNormAct, Layers, classifier
+from jaxseg.nn import ConvNormAct, Layers, classifier, make_norm
 from jaxseg.state import init_state
 from jaxseg.step import make_train_step
 
@@ -68,17 +68,19 @@ class Stack(nn.Module):
     """Convolutions, norms and activations, which keep the size."""
 
     depth: int
+    norm: str
 
     @nn.compact
     def __call__(self, x, *, train=False):
         for i in range(self.depth):
-            x = ConvNormAct(16, common=Layers(), name=f"layer{i}")(x, train=train)
+            x = ConvNormAct(16, common=Layers(norm=make_norm(self.norm)), name=f"layer{i}")(x, train=train)
         return classifier(3)(x), {"aux": ()}
 
 
-def test_a_training_step_copies_no_parameter_and_keeps_two_maps_a_layer():
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_training_step_copies_no_parameter_and_keeps_two_maps_a_layer(norm):
     depth, image = 8, (2, 64, 64, 16)
-    program = compiled_step(Stack(depth), image)
+    program = compiled_step(Stack(depth, norm), image)
     assert not re.findall(r"copy\(%?state_params\S*kernel", program.as_text())
     # The outputs of each convolution and of each activation, one of which jax 0.12 keeps padded in strips (a seventh
     # more); 3 maps for what the layer at work needs.

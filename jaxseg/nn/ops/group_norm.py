@@ -42,10 +42,12 @@ def _group_norm_bwd(groups: int, epsilon: float, saved: tuple[jax.Array, ...], d
     del epsilon
     x, scale, mean, inverse = saved
     b, c = x.shape[0], x.shape[-1]
+    dy32 = dy.astype(jnp.float32).reshape(b, -1, c)
+    pixels = dy32.shape[1]
+    # Without the barrier XLA takes x - mean of the forward pass, and keeps it until now.
+    mean, sum_dy = lax.optimization_barrier((mean, dy32.sum(1)))
     centred = x.astype(jnp.float32).reshape(b, -1, c) - mean[:, None]
-    dy32 = dy.astype(jnp.float32).reshape(centred.shape)
-    pixels = centred.shape[1]
-    sum_dy, sum_dyz = dy32.sum(1), (dy32 * centred).sum(1) * inverse
+    sum_dyz = (dy32 * centred).sum(1) * inverse
     scale = scale.reshape(1, c)
     offset = inverse * _group_mean(sum_dy * scale, groups) / pixels
     slope = inverse * inverse * _group_mean(sum_dyz * scale, groups) / pixels
