@@ -11,7 +11,7 @@ from jax import lax
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5, dtype: Any = None) -> jax.Array:
-    """Normalises f[...,c] over its last axis, times f32[c] plus f32[c]; the result has `dtype`, by default that of x."""
+    """Normalises f[...,c] over its last axis, times f32[c] plus f32[c]; the result has `dtype`, or that of x."""
     return _layer_norm(x, scale, bias, epsilon, jnp.dtype(dtype or x.dtype).name)
 
 
