@@ -4,8 +4,10 @@ Four programs are timed in one process on one device, one after the other in eve
 compiles; for some networks the same step in plain Flax under `jax.jit` with its default options; PyTorch eager; and
 `torch.compile`. PyTorch runs channels-last, with a fused optimiser, and with bfloat16 autocast where jaxseg computes in
 bfloat16. The networks are the same functions (see `lib/networks.py`), and the number of parameters is checked. A ratio
-is the other program's time divided by jaxseg's: above 1, jaxseg is quicker. The step of jaxseg also counts the
-confusion matrix and computes the norms of gradient and parameters. `benchmarks/operations.py` times single layers.
+is the other program's time divided by jaxseg's: above 1, jaxseg is quicker. In inference jaxseg folds batch norms into
+the convolutions, as `jaxseg.predict` does; PyTorch applies them, as a model in `eval()` does. The step of jaxseg also
+counts the confusion matrix and computes the norms of gradient and parameters. `benchmarks/operations.py` times single
+layers.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.data import augment
 from jaxseg.errors import ConfigError
 from jaxseg.objective import Objective
-from jaxseg.state import Learner, TrainState, init_state
+from jaxseg.state import Learner, Network, TrainState, init_state
 from jaxseg.step import (
     Augment,
     EvalStep,
@@ -96,7 +96,7 @@ class Parts:
         )
 
     def eval_step(
-        self, measures: Mapping[str, Measure] | None = None, *, maps: bool = False, model: Learner | None = None
+        self, measures: Mapping[str, Measure] | None = None, *, maps: bool = False, model: Network | None = None
     ) -> EvalStep:
         """Returns the pure step(state, batch) -> sums, for `Strategy.compile_eval`; see `step.make_eval_step`.
 

@@ -11,7 +11,15 @@ from flax import struct
 from jaxseg.types import Key, PyTree
 
 
-class Learner(Protocol):
+class Network(Protocol):
+    """What evaluation applies."""
+
+    def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:
+        """f32[b,h,w,c] -> (logits, out); with `mutable`, ((logits, out), changed variables)."""
+        ...
+
+
+class Learner(Network, Protocol):
     """What a training step applies: a model of `jaxseg.models`, or several networks with the methods of one.
 
     An example of the second is `adversarial.SegmenterWithDiscriminator`.
@@ -19,10 +27,6 @@ class Learner(Protocol):
 
     def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
         """f32[b,h,w,c] -> variables."""
-        ...
-
-    def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:
-        """f32[b,h,w,c] -> (logits, out); with `mutable`, ((logits, out), changed variables)."""
         ...
 
 

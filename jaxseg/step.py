@@ -24,8 +24,9 @@ from jaxseg.losses import ClassSample, Loss
 from jaxseg.metrics import class_indices, confusion_matrix, num_confusion_classes, predict_classes
 from jaxseg.metrics.native_size import inside_mask, to_image_size, to_native_sizes
 from jaxseg.nn import of_classes, rematerialised, resize
+from jaxseg.nn.ops.barrier import after_all
 from jaxseg.objective import Objective, Report, classes_of_step, value_and_report, with_classes
-from jaxseg.state import Learner, TrainState, by_path
+from jaxseg.state import Learner, Network, TrainState, by_path
 from jaxseg.types import Key, PyTree
 
 Prepare: TypeAlias = Callable[[jax.Array], jax.Array]
@@ -149,9 +150,9 @@ def _train_step(
     gradient_of = _gradient_at_once if recipe.accumulate == 1 else _gradient_accumulated
     result = gradient_of(recipe, state, batch, dropout_key, _Shared(state.step, chosen))
     grads, confusion = _sum_over(recipe.axis_name, (result.grads, result.confusion))
-    # The new parameters take the place of the old ones in memory. Without the barrier XLA copies these at the start of
+    # The new parameters take the place of the old ones in memory. Without `after_all` XLA copies these at the start of
     # the step, because it does not see that the gradients are the last to read them.
-    before, grads = jax.lax.optimization_barrier((state.params, grads))
+    before, grads = after_all(state.params, grads)
     updates, opt_state = recipe.optimiser.update(grads, state.opt_state, before)
     params = optax.apply_updates(before, updates)
     metrics = {
@@ -276,7 +277,7 @@ def _norms(grads: PyTree) -> dict[str, jax.Array]:
 
 
 def make_eval_step(
-    model: Learner,
+    model: Network,
     loss: Loss,
     *,
     prepare: Prepare = unchanged,

@@ -22,6 +22,12 @@ from helpers.figures import blank_figures, drawn_figures
 # These import TFDS. The other tests also run on a machine without it.
 collect_ignore = [] if find_spec("tensorflow_datasets") else ["data/test_mask_files.py", "data/test_tfds.py"]
 
+
+def pytest_report_header() -> str | None:
+    """Says which tests are left out."""
+    return f"left out without tensorflow_datasets: {', '.join(collect_ignore)}" if collect_ignore else None
+
+
 # Tracing makes many objects that live on, such as cached programs. Looking through all of them as often as Python does
 # by default takes a tenth of the time of the tests.
 gc.freeze()

@@ -1,7 +1,6 @@
 """A trained network with its batch norms folded into its convolutions, which predicts and is scored faster."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.compiler import options_for_once
 from jaxseg.nn.folding import Pair, find_pairs, fold, folded
 from jaxseg.run.load import Run
 from jaxseg.state import TrainState
-from jaxseg.types import Key, PyTree
+from jaxseg.types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +25,6 @@ class FoldedModel:
 
     model: nn.Module
     pairs: tuple[Pair, ...]
-
-    def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
-        """f32[b,h,w,c] -> variables of the first values that the model draws, folded."""
-        return fold(self.model.init(rngs, image, **arguments), self.pairs)
 
     def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:
         """f32[b,h,w,c] -> (logits, out)."""
@@ -46,6 +40,5 @@ def fold_run(run: Run) -> tuple[FoldedModel, TrainState]:
     image = jax.ShapeDtypeStruct((1, *run.parts.image_shape), jnp.float32)
     shapes = jax.eval_shape(lambda: variables)
     pairs = find_pairs(lambda variables, image: model.apply(variables, image, train=False), shapes, image)
-    fold_once = jax.jit(functools.partial(fold, pairs=pairs), compiler_options=options_for_once())
-    params = fold_once(variables)["params"]
+    params = fold(variables, pairs)["params"]
     return FoldedModel(model, pairs), dataclasses.replace(run.state, params=params, ema_params=None)

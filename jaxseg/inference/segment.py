@@ -14,7 +14,7 @@ from jaxseg.data.transforms import fill_up, resize_image
 from jaxseg.errors import OutOfMemoryError, is_out_of_memory
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
-from jaxseg.state import Learner
+from jaxseg.state import Network
 from jaxseg.types import PyTree
 
 _CANVAS = 64  # sizes that round up to the same multiple of this share a compiled resize
@@ -34,7 +34,7 @@ class Segmentation(NamedTuple):
     probabilities: np.ndarray | None
 
 
-def make_segmenter(parts: Parts, model: Learner | None = None) -> Callable[..., Segmentation]:
+def make_segmenter(parts: Parts, model: Network | None = None) -> Callable[..., Segmentation]:
     """Returns `segment(variables, image u8|u16|f32[h,w,c], probabilities=False)`; its result has the image's size.
 
     With `data.fit` "resize" the image is resized to `data.size` as for training, and the network's logits are resized

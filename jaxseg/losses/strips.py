@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxseg.types import IGNORE, PyTree
 
 MANY_CLASSES = 100
-"""From this number of classes on the sums are added in strips; with fewer that saves less."""
+"""From this number of classes on the sums are added in strips. Cross-entropy with Dice of 150 classes takes a third of
+the time so; cross-entropy alone gains with several images, or with several hundred classes."""
 
 _ELEMENTS = 1 << 17  # logits of a strip; their arrays fit into the cache, and are large enough for several cores
 _LEAST = 16  # pixels of each image in a strip
@@ -26,20 +27,24 @@ Sums = Callable[[jax.Array, jax.Array], PyTree]
 def add_in_strips(sums: Sums, logits: jax.Array, labels: jax.Array) -> PyTree:
     """sums(logits f[b,...,k], labels i[b,...]) -> pytree of f32, computed in strips on a CPU and at once elsewhere.
 
-    The result differs from `sums(logits, labels)` in the order of the additions alone. It has a gradient, but no
-    forward-mode derivative.
+    The result differs from `sums(logits, labels)` in the order of the additions alone. It has a gradient, whose
+    derivatives have both modes, but no forward-mode derivative itself.
 
     Args:
         sums: adds over pixels, and a pixel with the label IGNORE adds nothing.
         logits: any number of axes between the first and the last.
         labels: their classes.
     """
+    return _add(sums, logits, labels)
+
+
+def _add(sums: Sums, logits: jax.Array, labels: jax.Array) -> PyTree:
     strips = functools.partial(_sums_of_strips, sums)
     return jax.lax.platform_dependent(logits, labels, cpu=strips, default=sums)
 
 
 def _forward(sums: Sums, logits: jax.Array, labels: jax.Array) -> tuple[PyTree, tuple[jax.Array, jax.Array]]:
-    return add_in_strips(sums, logits, labels), (logits, labels)
+    return _add(sums, logits, labels), (logits, labels)
 
 
 def _backward(sums: Sums, kept: tuple[jax.Array, jax.Array], cotangent: PyTree) -> tuple[jax.Array, None]:
@@ -95,7 +100,7 @@ def _flat(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, i
     """f[b,...,k], i[b,...] -> f[b,n,k], i[b,n] and the pixels of each image in a strip."""
     b, k = logits.shape[0], logits.shape[-1]
     y = jnp.asarray(labels, jnp.int32).reshape(b, -1)
-    return logits.reshape(b, -1, k), y, min(y.shape[1], max(_LEAST, _ELEMENTS // (b * k)))
+    return logits.reshape(b, -1, k), y, min(y.shape[1], max(_LEAST, _ELEMENTS // max(1, b * k)))
 
 
 def _cut(x: jax.Array, i: jax.Array | int, width: int) -> jax.Array:

@@ -14,7 +14,7 @@ from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
 from jaxseg.types import IGNORE, Array
 
 # Pixels whose one-hot matrices are multiplied at a time: float32 counts them exactly. Of more than 128 classes fewer
-# pixels, so that a matrix has at most 134 MB.
+# pixels, so that the two matrices have at most 67 MB each.
 _BLOCK = 1 << 18
 _ELEMENTS = 1 << 25
 

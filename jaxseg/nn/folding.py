@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxseg.nn.conv import Conv, ConvTranspose
@@ -39,7 +39,7 @@ class Pair(NamedTuple):
 def find_pairs(apply: Callable[..., Any], *args: Any) -> tuple[Pair, ...]:
     """Returns the batch norms of a network that can be folded. It traces the network and computes nothing.
 
-    A layer that is called several times, such as one with shared weights, is in no pair.
+    A layer that is called several times or in a loop, such as one with shared weights, is in no pair.
 
     Args:
         apply: the forward pass in inference, such as `lambda variables, image: model.apply(variables, image)`.
@@ -65,7 +65,7 @@ def find_pairs(apply: Callable[..., Any], *args: Any) -> tuple[Pair, ...]:
 
     calls: Counter[str] = Counter()
     found: list[tuple[str, str]] = []
-    for jaxpr in _with_inner(jax.make_jaxpr(forward)(*args).jaxpr):
+    for jaxpr, times in _with_inner(jax.make_jaxpr(forward)(*args).jaxpr):
         readers = Counter(map(id, jaxpr.outvars))
         makers: dict[int, str] = {}
         for equation in jaxpr.eqns:
@@ -74,7 +74,7 @@ def find_pairs(apply: Callable[..., Any], *args: Any) -> tuple[Pair, ...]:
             name = equation.params["name"] if equation.primitive.name == "name" else None
             if name not in paths:
                 continue
-            calls[name] += 1
+            calls[name] += times
             source = id(equation.invars[0])
             if paths[name] not in epsilons:
                 makers[id(equation.outvars[0])] = name
@@ -87,17 +87,21 @@ def find_pairs(apply: Callable[..., Any], *args: Any) -> tuple[Pair, ...]:
 def fold(variables: PyTree, pairs: Sequence[Pair]) -> PyTree:
     """Returns the variables with which `folded(apply, pairs)` computes what `apply` computes with `variables`.
 
-    The kernels (and biases) of the convolutions are multiplied by m, and the biases of the batch norms become s.
+    The kernels (and biases) of the convolutions are multiplied by m, and the biases of the batch norms become s. This
+    is computed in NumPy: compiling a program for it would take longer.
     """
     params = _by_path(variables["params"])
     stats = _by_path(variables["batch_stats"]) if pairs else {}
     for conv, norm, epsilon in pairs:
-        multiplier = params[*norm, "scale"] * lax.rsqrt(stats[*norm, "var"] + epsilon)
-        params[*norm, "bias"] = params[*norm, "bias"] - stats[*norm, "mean"] * multiplier
+        mean, var, scale, bias = (
+            np.asarray(values[*norm, name])
+            for values, name in ((stats, "mean"), (stats, "var"), (params, "scale"), (params, "bias"))
+        )
+        multiplier = scale / np.sqrt(var + np.float32(epsilon))
+        params[*norm, "bias"] = bias - mean * multiplier
         for name in ("kernel", "bias"):
             if (*conv, name) in params:
-                value = params[*conv, name]  # the last axis is that of the features
-                params[*conv, name] = value * multiplier.reshape((1,) * (value.ndim - 1) + (-1,))
+                params[*conv, name] = np.asarray(params[*conv, name]) * multiplier  # the last axis: the features
     return {**variables, "params": unflatten_dict(params)}
 
 
@@ -125,12 +129,13 @@ def _by_path(tree: PyTree) -> dict[Path, Any]:
     return cast(dict[Path, Any], flatten_dict(tree))
 
 
-def _with_inner(jaxpr: Any) -> Iterator[Any]:
-    """Yields a jaxpr and all that its equations call."""
-    yield jaxpr
+def _with_inner(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """Yields a jaxpr and all that its equations call, each with how often it runs: 2 stands for a loop."""
+    yield jaxpr, times
     for equation in jaxpr.eqns:
+        inside = 2 if equation.primitive.name in ("scan", "while") else times
         for value in equation.params.values():
             for each in value if isinstance(value, tuple | list) else (value,):
                 inner = each.jaxpr if hasattr(each, "jaxpr") else each
                 if hasattr(inner, "eqns"):
-                    yield from _with_inner(inner)
+                    yield from _with_inner(inner, inside)

@@ -240,6 +240,18 @@ def test_eight_devices_equal_one():
     np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-8)
 
 
+def test_losses_of_many_classes_have_second_derivatives():
+    loss = losses.make_loss("cross_entropy + dice", num_classes=120)
+    logits, labels = make_batch(120, shape=(2, 5, 5))
+    gradient = jax.jit(jax.grad(loss))
+    direction = np.random.default_rng(2).normal(size=logits.shape).astype(np.float32)
+    curve = jax.jit(lambda z, d: jax.jvp(lambda z: gradient(z, labels), (z,), (d,))[1])(logits, direction)
+    step = np.float32(1e-1) * direction
+    difference = (gradient(logits + step, labels) - gradient(logits - step, labels)) / 2e-1
+    assert np.abs(difference).max() > 1e-3
+    np.testing.assert_allclose(curve, difference, rtol=0.02, atol=2e-5)
+
+
 def test_vmap_second_and_forward_derivatives():
     loss = losses.make_loss("cross_entropy + dice", num_classes=3, label_smoothing=0.1)
     logits, labels = make_batch(3)

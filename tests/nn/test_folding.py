@@ -11,6 +11,7 @@ from helpers.tiny_models import TINY, tiny
 from helpers.variables import drawn, initialised, paths
 
 from jaxseg import models
+from jaxseg.models.encoders.residual import ResidualStage
 from jaxseg.nn import Conv, ConvNormAct, Layers, make_norm
 from jaxseg.nn.folding import find_pairs, fold, folded
 
@@ -67,6 +68,13 @@ def test_a_convolution_with_another_reader_or_another_call_keeps_its_norm(read):
     assert jax.tree.all(jax.tree.map(np.array_equal, fold(variables, ()), variables))
 
 
+def test_a_layer_in_a_loop_keeps_its_norm():
+    stage = ResidualStage(4, 4, shared=True)
+    x = jnp.ones((1, 5, 5, 4))
+    variables = drawn(stage, x)
+    assert {pair.norm[0] for pair in pairs_of(stage, variables, x)} == {"block1"}
+
+
 def test_the_dtype_of_the_output_stays():
     x = jnp.ones((1, 5, 5, 3), jnp.bfloat16)
     unit = Unit(dtype=jnp.bfloat16)
@@ -99,9 +107,9 @@ def test_a_folded_network_computes_the_same(name):
     pairs = pairs_of(model, variables, x)
     apply = functools.partial(model.apply, train=False)
 
-    def both(variables, x):
-        return apply(variables, x)[0], folded(apply, pairs)(fold(variables, pairs), x)[0]
+    def both(variables, changed, x):
+        return apply(variables, x)[0], folded(apply, pairs)(changed, x)[0]
 
-    expected, got = jax.jit(both)(variables, x)
+    expected, got = jax.jit(both)(variables, fold(variables, pairs), x)
     assert pairs and float(jnp.abs(expected).max()) > 0.01
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * float(jnp.abs(expected).max()))

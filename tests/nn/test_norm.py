@@ -10,6 +10,7 @@ from jax.test_util import check_grads
 
 from jaxseg import nn as jnn
 from jaxseg.errors import ArgumentError
+from jaxseg.nn.ops.batch_norm import batch_norm
 
 EPS = 1e-5
 
@@ -64,6 +65,42 @@ def test_group_norm_keeps_its_digits_far_from_zero(mean, atol):
     x = draw(2, 32, 32, 16, std=1.0) + np.float32(mean)
     y = jnn.group_norm(x, jnp.ones(16), jnp.zeros(16), 4)
     np.testing.assert_allclose(y, reference("group", x, 4), atol=atol)
+
+
+def automatic_batch_norm(x, scale, bias, centre):
+    """The definition, for automatic differentiation."""
+    shifted = x.astype(jnp.float32) - centre
+    first, second = shifted.mean((0, 1, 2)), jnp.square(shifted).mean((0, 1, 2))
+    mean, variance = first + centre, jnp.maximum(second - first * first, 0.0)
+    y = (x.astype(jnp.float32) - mean) * (jax.lax.rsqrt(variance + 1e-5) * scale) + bias
+    return y.astype(x.dtype), mean, variance
+
+
+@pytest.mark.parametrize(
+    ("offset", "dtype", "rtol"), [(0.0, "float32", 1e-5), (1.0, "bfloat16", 0.02), (1e4, "float32", 0.0)]
+)
+@jax.numpy_rank_promotion("allow")
+def test_the_gradient_of_batch_norm_is_the_automatic_one(offset, dtype, rtol):
+    """With gradients of the statistics too. Far from 0 and from the centre rounding makes the variance 0 or less."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(offset, 1, (3, 5, 7, 4)), dtype)
+    scale, bias, centre = rng.uniform(0.5, 1.5, (3, 4)).astype(np.float32)
+    weights = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (x.shape, (4,), (4,))]
+
+    def pull(function):
+        results, vjp = jax.vjp(lambda x, scale, bias: function(x, scale, bias, centre), x, scale, bias)
+        return results, vjp(tuple(w.astype(r.dtype) for w, r in zip(weights, results)))
+
+    (results, got), (expected_results, expected) = jax.jit(lambda: (pull(batch_norm), pull(automatic_batch_norm)))()
+    if offset == 1e4:
+        clamped = np.asarray(expected_results[2]) == 0
+        assert clamped.any()
+        np.testing.assert_allclose(got[0][..., clamped], expected[0][..., clamped], rtol=1e-3)
+        return
+    for a, b in zip((*results, *got), (*expected_results, *expected)):
+        assert a.dtype == b.dtype
+        a, b = np.float32(a), np.float32(b)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
 
 
 def test_batch_norm_keeps_its_digits_once_it_knows_the_mean():

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.ops.barrier import after_all
+
 
 def batch_norm(
     x: jax.Array,
@@ -43,10 +45,11 @@ def _forward(
     first, second = jnp.mean(shifted, axes), jnp.mean(shifted * shifted, axes)
     if axis_name is not None:
         first, second = lax.pmean((first, second), axis_name)
-    mean, variance = first + centre, jnp.maximum(second - first * first, 0.0)
+    mean, raw = first + centre, second - first * first
+    variance = jnp.maximum(raw, 0.0)
     inverse = lax.rsqrt(variance + epsilon)
     y = (x32 - _in_front(mean, x)) * _in_front(inverse * scale, x) + _in_front(bias, x)
-    return (y.astype(dtype), mean, variance), (x, scale, mean, inverse)
+    return (y.astype(dtype), mean, variance), (x, scale, mean, inverse, raw > 0)
 
 
 def _backward(
@@ -55,23 +58,26 @@ def _backward(
     """With i = (variance + epsilon)^-1/2 and n values: dx = scale i dy + (d_mean + 2 (x - mean) d_variance) / n, where
 
     d_mean = -scale i Σ dy and d_variance = -scale i^3 Σ dy (x - mean) / 2, plus the gradients of the two as results.
+    Where rounding made the variance 0, it has no gradient.
     """
     del epsilon, dtype
-    x, scale, mean, inverse = saved
+    x, scale, mean, inverse, positive = saved
     dy, d_mean, d_variance = gradients
     axes, n = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
     dy32 = dy.astype(jnp.float32)
-    # Without the barrier XLA takes x - mean of the forward pass, and keeps it until now.
-    mean, sum_dy = lax.optimization_barrier((mean, dy32.sum(axes)))
+    # Without `after_all` XLA takes x - mean of the forward pass, and keeps it until now.
+    mean, sum_dy = after_all(mean, dy32.sum(axes))
     centred = x.astype(jnp.float32) - _in_front(mean, x)
     sum_centred = (dy32 * centred).sum(axes)
     multiplier = inverse * scale
     d_mean = d_mean - multiplier * sum_dy
     d_variance = d_variance - 0.5 * multiplier * inverse * inverse * sum_centred
+    d_variance = jnp.where(positive, d_variance, 0.0)
     if axis_name is not None:
         d_mean, d_variance = lax.pmean((d_mean, d_variance), axis_name)
     dx = dy32 * _in_front(multiplier, x) + _in_front(d_mean / n, x) + centred * _in_front(2 * d_variance / n, x)
-    return dx.astype(x.dtype), inverse * sum_centred, sum_dy, jnp.zeros_like(mean)
+    d_scale = inverse * sum_centred
+    return dx.astype(x.dtype), d_scale.astype(scale.dtype), sum_dy.astype(scale.dtype), jnp.zeros_like(mean)
 
 
 def _in_front(values: jax.Array, x: jax.Array) -> jax.Array:

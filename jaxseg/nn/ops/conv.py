@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.ops.barrier import after_all
 from jaxseg.nn.ops.by_device import by_device
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
 from jaxseg.nn.ops.conv_strips import Geometry, conv2d_strips
@@ -45,13 +46,13 @@ def _conv2d(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, groups:
 
 
 # The backward pass reads the kernel transposed. XLA transposes it where it finds it, at the start of the program, and
-# keeps the result until then, like a second copy of the parameters. The barrier makes it wait for the gradient.
+# keeps the result until then, like a second copy of the parameters. `after_all` makes it wait for the gradient.
 _with_late_kernel = jax.custom_vjp(lambda x, kernel, fields: _conv2d(x, kernel, *fields), nondiff_argnums=(2,))
 
 
 def _late_backward(fields: tuple[int, ...], saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> Any:
     x, kernel = saved
-    kernel, dy = lax.optimization_barrier((kernel, dy))
+    kernel, dy = after_all(kernel, dy)
     return jax.vjp(lambda x, kernel: _conv2d(x, kernel, *fields), x, kernel)[1](dy)
 
 

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.ops.barrier import after_all
+
 
 def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float = 1e-5) -> jax.Array:
     """Normalises f[b,...,c] over space and each of `groups` groups of channels, times f32[c] plus f32[c].
@@ -44,8 +46,8 @@ def _group_norm_bwd(groups: int, epsilon: float, saved: tuple[jax.Array, ...], d
     b, c = x.shape[0], x.shape[-1]
     dy32 = dy.astype(jnp.float32).reshape(b, -1, c)
     pixels = dy32.shape[1]
-    # Without the barrier XLA takes x - mean of the forward pass, and keeps it until now.
-    mean, sum_dy = lax.optimization_barrier((mean, dy32.sum(1)))
+    # Without `after_all` XLA takes x - mean of the forward pass, and keeps it until now.
+    mean, sum_dy = after_all(mean, dy32.sum(1))
     centred = x.astype(jnp.float32).reshape(b, -1, c) - mean[:, None]
     sum_dyz = (dy32 * centred).sum(1) * inverse
     scale = scale.reshape(1, c)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.ops.barrier import after_all
+
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5, dtype: Any = None) -> jax.Array:
     """Normalises f[...,c] over its last axis, times f32[c] plus f32[c]; the result has `dtype`, or that of x."""
@@ -34,12 +36,13 @@ def _backward(epsilon: float, dtype: str, saved: tuple[jax.Array, ...], dy: jax.
     axes, c = tuple(range(x.ndim - 1)), x.shape[-1]
     dy32 = dy.astype(jnp.float32)
     scaled = dy32 * scale.reshape((1,) * len(axes) + (-1,))
-    # Without the barrier XLA takes x - mean of the forward pass, and keeps it until now.
-    mean, offset = lax.optimization_barrier((mean, scaled.sum(-1, keepdims=True) / c))
+    # Without `after_all` XLA takes x - mean of the forward pass, and keeps it until now.
+    mean, offset = after_all(mean, scaled.sum(-1, keepdims=True) / c)
     z = (x.astype(jnp.float32) - mean) * inverse
     slope = (scaled * z).sum(-1, keepdims=True) / c
     dx = inverse * (scaled - offset - z * slope)
-    return dx.astype(x.dtype), (dy32 * z).sum(axes), dy32.sum(axes)
+    d_scale, d_bias = (dy32 * z).sum(axes), dy32.sum(axes)
+    return dx.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(scale.dtype)
 
 
 _layer_norm = jax.custom_vjp(
