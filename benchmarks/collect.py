@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lib.timing import result_file
+
 # Options and keys that may name a file or folder of this machine. The results hold no name from under data.dir.
 _PATHS = ("config", "workdir", "model.weights", "model.encoder_weights")
 COLUMNS = ("run", "model", "parameters", "steps", "batch", "size", "mIoU", "pixel accuracy", "minutes", "device")
@@ -41,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         names = {row["run"] for row in rows}
         rows += [row for row in json.loads(options.keep.read_text())["runs"] if row["run"] not in names]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.with_suffix(".json").write_text(json.dumps({"note": options.note, "runs": rows}, indent=1) + "\n")
-    options.out.with_suffix(".md").write_text(markdown(rows, options.split, options.note))
+    result_file(options.out, ".json").write_text(json.dumps({"note": options.note, "runs": rows}, indent=1) + "\n")
+    result_file(options.out, ".md").write_text(markdown(rows, options.split, options.note))
     print(markdown(rows, options.split, options.note), end="")
     return 0
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from lib.timing import at_least
+from lib.timing import at_least, result_file
 
 from jaxseg import build
 from jaxseg.config import command
@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         record = {"size": options.size, "jax": jax.__version__, "networks": rows}
-        options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-        options.out.with_suffix(".md").write_text(markdown(rows, options.size))
+        result_file(options.out, ".json").write_text(json.dumps(record, indent=1) + "\n")
+        result_file(options.out, ".md").write_text(markdown(rows, options.size))
     return 0
 
 

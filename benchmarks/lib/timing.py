@@ -274,6 +274,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def result_file(out: Path, suffix: str) -> Path:
+    """Returns NAME.json, NAME.md or NAME.png; NAME may have dots, such as in jax-0.12."""
+    return out.with_name(out.name + suffix)
+
+
 def save(
     out: Path | None,
     record: Mapping[str, Any],
@@ -287,14 +292,14 @@ def save(
         print(text, end="", flush=True)
     if out is None:
         return
-    write_text(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    write_text(out.with_suffix(".md"), text)
+    write_text(result_file(out, ".json"), json.dumps(record, indent=1) + "\n")
+    write_text(result_file(out, ".md"), text)
     if draw is not None:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
         draw(figure)
-        figure.savefig(out.with_suffix(".png"))
+        figure.savefig(result_file(out, ".png"))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], record: Mapping[str, Any], note: str = "") -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from lib import timing
-from lib.timing import ratio_of, time_rounds
+from lib.timing import ratio_of, result_file, time_rounds
 
 from jaxseg.errors import ConfigError
 
@@ -27,8 +27,8 @@ def run(name: str, out: Path, *arguments: str, alone: bool = False) -> dict:
         assert done.returncode == 0, done.stderr
     else:
         assert importlib.import_module(name).main(words) == 0
-    assert out.with_suffix(".md").read_text().count("|") > 10
-    record = json.loads(out.with_suffix(".json").read_text())
+    assert result_file(out, ".md").read_text().count("|") > 10
+    record = json.loads(result_file(out, ".json").read_text())
     assert record["environment"]["packages"]["jax"] and record["environment"]["date"].startswith("20")
     return record
 
@@ -38,7 +38,7 @@ def positive(times: dict) -> bool:
 
 
 def test_primitives(tmp_path):
-    record = run("primitives", tmp_path / "p", "--only", "pool", "bilinear", "group")
+    record = run("primitives", tmp_path / "p-0.1", "--only", "pool", "bilinear", "group")
     assert set(record["primitives"]) == {
         "max pool 2x2",
         "max pool 3x3/2",
@@ -49,7 +49,7 @@ def test_primitives(tmp_path):
     for times in record["primitives"].values():
         assert set(times) == {"forward", "step", "difference"} and times["difference"] <= record["allowed"]
         assert all(set(times[kind]) >= TIMES and positive(times[kind]) for kind in ("forward", "step"))
-    assert (tmp_path / "p.png").is_file()
+    assert (tmp_path / "p-0.1.png").is_file()
 
 
 def test_device(tmp_path, monkeypatch, capsys):
