@@ -8,8 +8,10 @@ from jax import lax
 def after_all(*values: Any) -> tuple[Any, ...]:
     """Returns the pytrees of arrays unchanged; on a CPU, what reads one of them is computed after all of them.
 
-    A barrier also keeps XLA from merging an operation that reads a result with an equal one that reads the value.
-    Other devices fuse more, and what a barrier does there was not measured: there is none.
+    The backward pass of a convolution reads the kernel transposed, for example. XLA transposes it where it finds it, at
+    the start of the program, and keeps the result until then, like a second copy of the parameters. A barrier also
+    keeps XLA from merging an operation that reads a result with an equal one that reads the value. Other devices fuse
+    more, and what a barrier does there was not measured: there is none.
     """
     return lax.platform_dependent(
         *values, cpu=lambda *values: lax.optimization_barrier(values), default=lambda *values: values

@@ -1,7 +1,6 @@
 """Convolution, transposed convolution, and the exchange of channels and space, of arrays f[b,h,w,c]."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +23,13 @@ def conv2d(
     As in all networks this is the correlation y_i = Σ_u x_(i+u) K_u, without mirroring the kernel. The gradient of K is
     a correlation again, that of x the convolution Σ_u g_(j-u) K_u.
     """
-    return _with_late_kernel(x, kernel, (stride, dilation, groups, padding))
-
-
-def _conv2d(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, groups: int, padding: int) -> jax.Array:
     outer = outer_taps(x.shape, kernel.shape[0], stride, dilation, padding)
     if outer:
         kernel, padding = kernel[outer:-outer, outer:-outer], padding - outer * dilation
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == 0:
         # One product of two matrices: its kernel gradient takes half the time of that of a product over b, h and w.
         x = x[:, ::stride, ::stride]
-        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
+        return _product(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups == x.shape[-1] == kernel.shape[-1] > 1:
         return depthwise_conv2d(x, kernel, stride, dilation, padding)
     if stride == groups == 1 and live_share(x.shape, kernel.shape[0], dilation, padding) <= LARGEST_SHARE:
@@ -45,18 +40,19 @@ def _conv2d(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, groups:
     return _convolve(x, kernel, geometry)
 
 
-# The backward pass reads the kernel transposed. XLA transposes it where it finds it, at the start of the program, and
-# keeps the result until then, like a second copy of the parameters. `after_all` makes it wait for the gradient.
-_with_late_kernel = jax.custom_vjp(lambda x, kernel, fields: _conv2d(x, kernel, *fields), nondiff_argnums=(2,))
+@jax.custom_vjp
+def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """f[n,c], f[c,o] -> f[n,o]."""
+    return x @ matrix
 
 
-def _late_backward(fields: tuple[int, ...], saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> Any:
-    x, kernel = saved
-    kernel, dy = after_all(kernel, dy)
-    return jax.vjp(lambda x, kernel: _conv2d(x, kernel, *fields), x, kernel)[1](dy)
+def _product_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, matrix = saved
+    matrix, dy = after_all(matrix, dy)
+    return jax.vjp(jnp.matmul, x, matrix)[1](dy)
 
 
-_with_late_kernel.defvjp(lambda x, kernel, fields: (_conv2d(x, kernel, *fields), (x, kernel)), _late_backward)
+_product.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _product_backward)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:

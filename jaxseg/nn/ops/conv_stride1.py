@@ -10,6 +10,8 @@ import functools
 import jax
 from jax import lax
 
+from jaxseg.nn.ops.barrier import after_all
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv2d_stride1(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
@@ -32,6 +34,7 @@ def _backward(
     dilation: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
+    kernel, dy = after_all(kernel, dy)
     (dx,) = jax.vjp(lambda x: _convolve(x, kernel, dilation, padding), x)[1](dy)
 
     def automatic(x: jax.Array, dy: jax.Array) -> jax.Array:

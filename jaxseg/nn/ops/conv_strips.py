@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.ops.barrier import after_all
 from jaxseg.nn.ops.forms import convolution_forms
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -121,6 +122,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 def _backward(geometry: Geometry, saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
+    kernel, dy = after_all(kernel, dy)
     forms = choose(x.shape, dy.shape, geometry)
     if forms.phases:
         dx = input_gradient_by_phase(kernel, dy, x.shape, geometry)

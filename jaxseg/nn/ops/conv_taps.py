@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.ops.barrier import after_all
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
 
 # Above this share of products that are not with padding, a convolution takes the forms of other convolutions. Times on
@@ -107,7 +108,9 @@ def _backward(
     def cpu(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
         return _gradients_by_taps(x, kernel, dy, dilation, padding)
 
-    return lax.platform_dependent(*saved, dy, cpu=cpu, default=default)
+    x, kernel = saved
+    kernel, dy = after_all(kernel, dy)
+    return lax.platform_dependent(x, kernel, dy, cpu=cpu, default=default)
 
 
 def _gradients_by_taps(
