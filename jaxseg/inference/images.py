@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -19,8 +18,8 @@ from jaxseg.data.images import read_image, set_limit
 from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
 from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, counted, printable
 from jaxseg.files import write_atomically
-from jaxseg.inference.folded import fold_run
-from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.inference.folded import segmenter_of
+from jaxseg.inference.segment import Segmentation
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run
 
@@ -54,13 +53,11 @@ def predict_files(
     Raises:
         ConfigError: if `out` cannot be written.
     """
-    model, state = fold_run(run)
-    segment, failed, removed, old = make_segmenter(run.parts, model), 0, 0, 0
-    variables = jax.device_put(state.variables)
+    segment, failed, removed, old = segmenter_of(run), 0, 0, 0
     for path, name in tqdm(names.items(), desc="predict", unit="image", disable=None):
         try:
             image = read_image(path, run.config.data.channels)
-            result = segment(variables, image, probabilities)
+            result = segment(image, probabilities)
             indices = _labels_file(result.classes, run.colors, values or range(len(run.colors)))
             labels = indices.convert("RGB") if with_colors else indices
             removed += _write_outputs(run, image, result, out, name, labels)

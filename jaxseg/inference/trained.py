@@ -14,9 +14,9 @@ from jaxseg.arguments import expanded
 from jaxseg.data.images import from_array, from_pillow, read_image
 from jaxseg.errors import DataError, counted
 from jaxseg.inference.evaluation import Evaluation, evaluate
-from jaxseg.inference.folded import fold_run
+from jaxseg.inference.folded import segmenter_of
 from jaxseg.inference.samples import sample
-from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.inference.segment import Segmentation
 from jaxseg.run.load import Run, Which, load_run
 
 # A file, a Pillow image, or an array u8|u16[h,w], u8|u16[h,w,c] or of floats in [0, 1], RGB where it has colour.
@@ -89,8 +89,7 @@ class TrainedRun(Run):
 
     @functools.cached_property
     def _segment(self) -> Callable[..., Segmentation]:
-        model, state = fold_run(self)
-        return functools.partial(make_segmenter(self.parts, model), jax.device_put(state.variables))
+        return segmenter_of(self)
 
     @functools.cached_property
     def _on_device(self) -> Any:

@@ -47,12 +47,11 @@ def kept(apply, variables, image):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in residuals)
 
 
-def assert_keeps_less(model):
+def assert_keeps_less(model, share=0.5):
     image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     variables = variable_shapes(model, image.shape)
     less = kept(rematerialised(model.apply), variables, image)
-    # A norm keeps its input alone, with and without `remat`; before that, half was enough for all.
-    assert less < 0.53 * kept(model.apply, variables, image)
+    assert less < share * kept(model.apply, variables, image)
 
 
 # The children of these are like those of another network: a U-shape's (unet, resunet), or layers between an encoder and
@@ -63,7 +62,8 @@ ALIKE += ("fcn_head", "lraspp", "ocrnet", "pspnet", "segnet", "vgg_head")
 
 @pytest.mark.parametrize("name", some_slow(models.names(), ALIKE))
 def test_every_network_keeps_less_for_the_backward_pass(name):
-    assert_keeps_less(models.build(name, num_classes=3, **TINY[name]))
+    share = 0.53 if name == "dcgan" else 0.5  # DCGAN keeps little without it too: a norm keeps its input alone
+    assert_keeps_less(models.build(name, num_classes=3, **TINY[name]), share)
 
 
 @pytest.mark.parametrize("name", {encoders.family(name): name for name in encoders.names()}.values())

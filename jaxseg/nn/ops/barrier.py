@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.core import Tracer
 
 
 def after_all(*values: Any) -> tuple[Any, ...]:
@@ -14,7 +15,7 @@ def after_all(*values: Any) -> tuple[Any, ...]:
     keeps XLA from merging an operation that reads a result with an equal one that reads the value. Other devices fuse
     more, and what a barrier does there was not measured: there is none.
     """
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values)):
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values)):
         return values  # without `jit`, operations are computed one by one
     return lax.platform_dependent(
         *values, cpu=lambda *values: lax.optimization_barrier(values), default=lambda *values: values

@@ -29,7 +29,7 @@ def conv2d(
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == 0:
         # One product of two matrices: its kernel gradient takes half the time of that of a product over b, h and w.
         x = x[:, ::stride, ::stride]
-        return _product(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:3], -1)
+        return _pointwise(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups == x.shape[-1] == kernel.shape[-1] > 1:
         return depthwise_conv2d(x, kernel, stride, dilation, padding)
     if stride == groups == 1 and live_share(x.shape, kernel.shape[0], dilation, padding) <= LARGEST_SHARE:
@@ -41,18 +41,18 @@ def conv2d(
 
 
 @jax.custom_vjp
-def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+def _pointwise(x: jax.Array, matrix: jax.Array) -> jax.Array:
     """f[n,c], f[c,o] -> f[n,o]."""
     return x @ matrix
 
 
-def _product_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _pointwise_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, matrix = saved
     matrix, dy = after_all(matrix, dy)
     return jax.vjp(jnp.matmul, x, matrix)[1](dy)
 
 
-_product.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _product_backward)
+_pointwise.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _pointwise_backward)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
