@@ -231,6 +231,8 @@ def _table_of_parts(rows: list[dict[str, Any]]) -> str:
 
 def draw(figure: Any, record: dict[str, Any]) -> None:
     """One plot for each axis, and one of the parts by classes; dashed, what grows with the number of operations."""
+    from matplotlib.ticker import LogLocator
+
     figure.set_size_inches(11, 6.5)
     axes = record["axes"]
     with_parts = "classes" in axes and any("parts" in row for row in axes["classes"]["points"])
@@ -251,7 +253,12 @@ def draw(figure: Any, record: dict[str, Any]) -> None:
         plot.set(xlabel="classes", ylabel="alone, ms", title=f"parts of {rows[-1]['network']}")
     for plot in plots[:count]:
         plot.set(xscale="log", yscale="log")
-        plot.grid(alpha=0.3, which="both")
+        measured = sorted({value for line in plot.lines for value in line.get_xdata()})
+        plot.set_xticks(measured, [f"{value:g}" for value in measured])
+        plot.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        plot.yaxis.set_major_formatter("{x:g}")
+        plot.minorticks_off()
+        plot.grid(alpha=0.3)
         plot.legend(frameon=False, fontsize=7)
 
 
