@@ -161,27 +161,78 @@ def read_tiff(path: str | Path, form: Form | None, channels: int) -> np.ndarray:
             channel would be dropped.
     """
     with _first_page(path, form) as page:
-        image, axes, extra = page.asarray(), page.axes, tuple(page.extrasamples)
-        orientation, meaning = page.tags.valueof(274, 1), page.photometric
-    if axes not in ("YX", "YXS", "SYX"):
-        raise DataError(f"{path} holds an array with the axes {axes}, where an image [h,w,c] was expected.")
-    image = np.moveaxis(image, 0, -1) if axes == "SYX" else image if image.ndim == 3 else image[..., None]
-    bands = image.shape[-1]
-    alpha = bool(extra) and _UNSPECIFIED not in map(int, extra)
-    if image.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path} holds {image.dtype} numbers; whole numbers of 8 or 16 bits were expected.")
-    if meaning not in (_GREY, _RGB):
-        raise DataError(
-            f"{path} holds {counted(bands, 'band')} of the kind {meaning.name}; save the image as grey or RGB."
-        )
-    if bands > 4 or (bands == 2 and not alpha):
-        raise DataError(f"{path} holds {bands} bands; save those that you want to use in a file of 1, 3 or 4.")
-    if bands == 4 > channels and not alpha and np.any(image[..., 3] != np.iinfo(image.dtype).max):
+        image, held = page.asarray(), _checked_page(page, path)
+    image = np.moveaxis(image, 0, -1) if held.axes == "SYX" else image if image.ndim == 3 else image[..., None]
+    if held.bands == 4 > channels and not held.alpha and np.any(image[..., 3] != np.iinfo(image.dtype).max):
         raise DataError(
             f"{path} holds 4 bands, of which data.channels={channels} would drop one; set data.channels=4, or save "
             "the three of the colours in a file of their own."
         )
-    return upright(_divided_by_alpha(image) if _ASSOCIATED in map(int, extra) else image, int(orientation))
+    return upright(_divided_by_alpha(image) if held.associated else image, held.orientation)
+
+
+class TiffForm(NamedTuple):
+    """How a TIFF file stores its image.
+
+    Attributes:
+        height, width: as stored, before it is turned upright.
+        bands: the number of bands.
+        dtype: uint8 or uint16.
+        axes: the order of the stored array: "YX", "YXS" or "SYX".
+        alpha: whether the last band is an opacity.
+        associated: whether the colours are multiplied by it.
+        orientation: the tag, 1 to 8; 1 is upright.
+    """
+
+    height: int
+    width: int
+    bands: int
+    dtype: np.dtype
+    axes: str
+    alpha: bool
+    associated: bool
+    orientation: int
+
+
+def _checked_page(page: Any, path: str | Path) -> TiffForm:
+    """Returns the form of an open page; raises DataError if it is no image of one to four bands of 8 or 16 bits."""
+    axes, extra = page.axes, tuple(map(int, page.extrasamples))
+    if axes not in ("YX", "YXS", "SYX"):
+        raise DataError(f"{path} holds an array with the axes {axes}, where an image [h,w,c] was expected.")
+    bands, dtype = page.samplesperpixel, np.dtype(page.dtype)
+    alpha = bool(extra) and _UNSPECIFIED not in extra
+    if dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path} holds {dtype} numbers; whole numbers of 8 or 16 bits were expected.")
+    if page.photometric not in (_GREY, _RGB):
+        raise DataError(
+            f"{path} holds {counted(bands, 'band')} of the kind {page.photometric.name}; save the image as grey or RGB."
+        )
+    if bands > 4 or (bands == 2 and not alpha):
+        raise DataError(f"{path} holds {bands} bands; save those that you want to use in a file of 1, 3 or 4.")
+    orientation = int(page.tags.valueof(274, 1))
+    return TiffForm(page.imagelength, page.imagewidth, bands, dtype, axes, alpha, _ASSOCIATED in extra, orientation)
+
+
+def read_tiff_form(path: str | Path, channels: int) -> TiffForm:
+    """Returns how a TIFF file stores its image, if parts of it can be read by themselves.
+
+    Raises:
+        DataError: as `read_tiff`, and if the image is turned, its colours are multiplied by their opacity, or it has a
+            band that `channels` would drop.
+    """
+    with _first_page(path, None) as page:
+        form = _checked_page(page, path)
+    if form.orientation != 1 or form.associated:
+        what = (
+            "is turned by its orientation tag" if form.orientation != 1 else "has colours multiplied by their opacity"
+        )
+        raise DataError(f"{path} {what}, so that it cannot be read by parts; save it upright and without opacity.")
+    if form.bands == 4 > channels and not form.alpha:
+        raise DataError(
+            f"{path} holds 4 bands, of which data.channels={channels} would drop one; set data.channels=4, or save "
+            "the three of the colours in a file of their own."
+        )
+    return form
 
 
 def read_tiff_values(path: str | Path) -> np.ndarray:

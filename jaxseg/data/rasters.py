@@ -1,0 +1,162 @@
+"""TIFF files of any size, read and written by parts: BigTIFF, tiled, in strips, pyramidal, georeferenced.
+
+tifffile reads and writes them, and zarr finds the tiles of a part; `pip install 'jaxseg[images]'` installs both.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from jaxseg.data.bands import read_tiff_form
+from jaxseg.data.images import to_channels
+from jaxseg.errors import DataError, first_line
+
+_INSTALL = "pip install 'jaxseg[images]' installs what reads and writes TIFF files by parts (tifffile and zarr)"
+# Tags that say where on the earth an image lies: ModelPixelScale, ModelTiepoint, ModelTransformation, and the three
+# directories of keys of GeoTIFF 1.1.
+_GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737)
+_TILE = 512  # side of the tiles that are written
+
+
+@dataclass(frozen=True, eq=False)
+class TiffRaster:
+    """A TIFF file of one image that is read by parts; make it with `open_raster`.
+
+    Attributes:
+        path: the file.
+        shape: (h, w, c), with the channels that were asked for.
+        dtype: uint8 or uint16.
+        tags: (code, type, count, value) of the tags that say where on the earth the image lies.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    tags: tuple[tuple[int, int, int, Any], ...]
+    _pixels: Any = field(repr=False)
+    _axes: str = "YXS"
+
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        """Returns u8|u16[rows,columns,c].
+
+        Raises:
+            DataError: if a part of the file is damaged.
+        """
+        try:
+            if self._axes == "SYX":
+                part = np.moveaxis(np.asarray(self._pixels[:, rows, columns]), 0, -1)
+            else:
+                part = np.asarray(self._pixels[rows, columns])
+        except MemoryError:
+            raise
+        except Exception as error:  # the classes are those of its decoders
+            raise DataError(
+                f"{self.path} cannot be read in rows {rows.start} to {rows.stop}: it is damaged or cut short "
+                f"({first_line(error)})."
+            ) from error
+        return to_channels(part if part.ndim == 3 else part[..., None], self.shape[-1])
+
+
+@contextlib.contextmanager
+def open_raster(path: Path, channels: int) -> Iterator[TiffRaster]:
+    """Opens a TIFF file of one image of 8 or 16 bits in one to four bands, to read parts of it.
+
+    Args:
+        path: the file.
+        channels: 1, 3 or 4; the bands are converted as by `images.read_image`.
+
+    Raises:
+        DataError: if the file is damaged, cut short, turned by its orientation tag or of another form, or the reader is
+            not installed.
+    """
+    try:
+        import tifffile
+        import zarr
+    except ImportError as error:
+        raise DataError(f"{path} is too large to be read at once; {_INSTALL}.") from error
+    form = read_tiff_form(path, channels)
+    try:
+        with tifffile.TiffFile(path) as file:
+            page: Any = file.pages.first
+            _require_whole(path, page)
+            tags = tuple((t.code, int(t.dtype), t.count, t.value) for t in page.tags.values() if t.code in _GEOGRAPHIC)
+            with page.aszarr() as store:
+                pixels = zarr.open(store, mode="r")
+                yield TiffRaster(path, (form.height, form.width, channels), form.dtype, tags, pixels, form.axes)
+    except (DataError, MemoryError):
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _require_whole(path: Path, page: Any) -> None:
+    """Raises DataError if a part of the image lies beyond the end of the file, of which the reader says nothing."""
+    size = os.path.getsize(path)
+    ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts)]
+    missing = sum(end > size for end in ends)
+    if missing:
+        raise DataError(
+            f"{path} is cut short: {missing} of the {len(ends)} parts of its image lie beyond its end; copy the file "
+            "again."
+        )
+
+
+def write_labels(
+    file: BinaryIO,
+    labels: np.ndarray,
+    colors: Sequence[Sequence[int]] | None = None,
+    *,
+    values: Sequence[int] = (),
+    tags: Sequence[Any] = (),
+    software: str = "",
+) -> None:
+    """Writes u8[h,w] as a TIFF file in compressed tiles, a BigTIFF where it may pass 4 GB.
+
+    Args:
+        file: an open binary file.
+        labels: the pixels; a memory-mapped array is read a tile at a time.
+        colors: the (r, g, b) of each label, for a palette where values have 8 bits; None: grey.
+        values: what stands in the file for each label; empty: the label itself.
+        tags: further tags, as of `TiffRaster.tags`.
+        software: the value of the tag Software.
+
+    Raises:
+        DataError: if the writer is not installed.
+        OSError: if the file cannot be written.
+    """
+    try:
+        import tifffile
+    except ImportError as error:
+        raise DataError(f"A TIFF file cannot be written; {_INSTALL}.") from error
+    stored = np.arange(256) if len(values) == 0 else np.asarray(values)
+    stored = stored.astype(np.uint8 if stored.max() < 256 else np.uint16)
+    options: dict[str, Any] = {"photometric": "minisblack"}
+    if colors is not None and stored.dtype == np.uint8:
+        table = np.zeros((3, 256), np.uint16)
+        table[:, stored[: len(colors)]] = 257 * np.asarray(colors, np.uint16).T
+        options = {"photometric": "palette", "colormap": table}
+    with tifffile.TiffWriter(file, bigtiff=labels.size * stored.itemsize > 2**31) as writer:
+        writer.write(
+            _tiles(labels, stored),
+            shape=labels.shape,
+            dtype=stored.dtype,
+            tile=(_TILE, _TILE),
+            compression="zlib",
+            extratags=[(code, kind, count, value, True) for code, kind, count, value in tags],
+            software=software or None,
+            metadata=None,
+            **options,
+        )
+
+
+def _tiles(labels: np.ndarray, stored: np.ndarray) -> Iterator[np.ndarray]:
+    h, w = labels.shape
+    for top in range(0, h, _TILE):
+        for left in range(0, w, _TILE):
+            part = stored[labels[top : top + _TILE, left : left + _TILE]]
+            yield np.pad(part, ((0, _TILE - part.shape[0]), (0, _TILE - part.shape[1])))

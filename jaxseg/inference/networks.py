@@ -1,0 +1,259 @@
+"""What one or several networks say of images, each seen in one or several views: the sums behind every prediction."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxseg import losses
+from jaxseg.build import Parts
+from jaxseg.compiler import compiler_options, jit
+from jaxseg.data.transforms import Size, fill_up, resize_image
+from jaxseg.errors import ConfigError
+from jaxseg.inference.views import ONE_VIEW, Flip, Views
+from jaxseg.metrics import predict_classes
+from jaxseg.nn import resize_to_sizes
+from jaxseg.nn.ops.by_device import BATCH_AXIS
+from jaxseg.state import Network
+from jaxseg.types import PyTree
+
+_CANVAS = 64  # sizes that round up to the same multiple of this share a compiled resize
+
+
+class Scores(NamedTuple):
+    """Scores of the classes, f32[b,h,w,k] or, of images of several sizes, a list of f32[h,w,k].
+
+    They are the logits of the one network in its one view, or else the mean of probabilities.
+    """
+
+    values: Any
+    are_logits: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A network that takes part in a prediction.
+
+    Attributes:
+        parts: the parts of the run that trained it.
+        model: the model, or a form of it that computes the same, such as `folded.FoldedModel`.
+    """
+
+    parts: Parts
+    model: Network
+
+    def fitted(self, image: np.ndarray, scale: float, whole: bool) -> tuple[np.ndarray, Size]:
+        """Returns what the network sees of an image [h,w,c], [y,x,c], and the (y, x) in it that the image fills.
+
+        Args:
+            image: u8|u16|f32[h,w,c].
+            scale: the factor of a view.
+            whole: the image is a whole one, which `data.fit` fits; else a tile, which the network sees as it is.
+        """
+        config, (h, w) = self.parts.config, image.shape[:2]
+        if whole and config.data.fit == "resize":
+            size = _scaled(tuple(config.data.size), scale)
+            return resize_image(image, size), size
+        size = _scaled((h, w), scale)
+        image = resize_image(image, size)
+        return (fill_up(image, _extended(size, config.eval.multiple)) if whole else image), size
+
+    def network_size(self, size: Size, scale: float = 1.0) -> Size:
+        """Returns the (y, x) of what the network sees of a whole image of a size."""
+        config = self.parts.config
+        if config.data.fit == "resize":
+            return _scaled(tuple(config.data.size), scale)
+        return _extended(_scaled(size, scale), config.eval.multiple)
+
+
+def _scaled(size: Size, scale: float) -> Size:
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _extended(size: Size, multiple: int) -> Size:
+    return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """One network, or several whose probabilities are averaged, and the views in which they see an image.
+
+    The variables of the networks are arguments of its methods, one for each member. Members of the same architecture
+    share one compiled program, which takes the variables of each in turn.
+
+    Attributes:
+        members: the networks.
+        views: the views of an image.
+        mesh: the devices that a batch is split over, where its size allows it; None: the first device alone.
+    """
+
+    members: tuple[Member, ...]
+    views: Views = ONE_VIEW
+    mesh: Mesh | None = None
+    _programs: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        first = self.members[0].parts
+        for member in self.members[1:]:
+            for name, value, other in (
+                ("outputs", first.num_classes, member.parts.num_classes),
+                ("channels", first.config.data.channels, member.parts.config.data.channels),
+            ):
+                if value != other:
+                    raise ConfigError(
+                        f"Networks can be averaged if they have the same number of {name}; got {value} and {other}."
+                    )
+
+    @property
+    def channels(self) -> int:
+        """The channels of the images that the networks take."""
+        return self.members[0].parts.config.data.channels
+
+    @property
+    def num_classes(self) -> int:
+        """The channels of the logits."""
+        return self.members[0].parts.num_classes
+
+    @property
+    def single(self) -> bool:
+        """Whether there is one network and one view, so that nothing is averaged."""
+        return len(self.members) * len(self.views) == 1
+
+    def scores(self, variables: Sequence[PyTree], images: Sequence[np.ndarray] | np.ndarray, whole: bool) -> Scores:
+        """Returns the scores of images at their own sizes: the logits if there is one view, or mean probabilities.
+
+        Args:
+            variables: of each member.
+            images: [b,h,w,c] or a list of [h,w,c], which the network sees at one size.
+            whole: see `Member.fitted`.
+        """
+        if self.single:
+            return Scores(next(self.logits(variables, images, whole))[1], True)
+        total, share = None, np.float32(1 / (len(self.members) * len(self.views)))
+        for member, logits in self.logits(variables, images, whole):
+            total = _add_share(total, logits, share, member.parts.loss.one_vs_rest)
+        return Scores(total, False)
+
+    def logits(
+        self, variables: Sequence[PyTree], images: Sequence[np.ndarray] | np.ndarray, whole: bool
+    ) -> Iterator[tuple[Member, Any]]:
+        """Yields (member, its logits) for each view of each member, as `scores` takes and gives them."""
+        sizes = [image.shape[:2] for image in images]
+        for member, values in zip(self.members, variables):
+            for scale in self.views.scales:
+                fitted = [member.fitted(image, scale, whole) for image in images]
+                seen, inside = np.stack([image for image, _ in fitted]), fitted[0][1]
+                for flip in self.views.flips:
+                    network = self.program(member, seen.shape, seen.dtype, values)
+                    logits = network(values, self._place_images(_flip(seen, flip)))
+                    yield member, _at_sizes(logits, flip, inside, sizes)
+
+    def program(self, member: Member, shape: Sequence[int], dtype: Any, values: PyTree) -> Any:
+        """Returns the compiled network of a member for images of a shape [b,y,x,c]: (variables, image) -> logits."""
+        network = self._network(member, shape[0])
+        key = (network, tuple(shape), np.dtype(dtype))
+        if key not in self._programs:
+            image = jax.ShapeDtypeStruct(tuple(shape), dtype)
+            self._programs[key] = network.lower(jax.eval_shape(lambda: values), image).compile()
+        return self._programs[key]
+
+    def place(self, variables: PyTree) -> PyTree:
+        """Copies the variables of a member to the devices."""
+        return jax.device_put(variables, None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec()))
+
+    def _place_images(self, images: np.ndarray) -> jax.Array:
+        return jax.device_put(images, self._sharding(len(images)))
+
+    def _sharding(self, count: int) -> NamedSharding | None:
+        """How `count` images lie on the devices: split where their number allows it, else copied to each."""
+        if self.mesh is None:
+            return None
+        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXIS) if count % self.mesh.size == 0 else PartitionSpec())
+
+    def _network(self, member: Member, count: int) -> Any:
+        """Returns the function to compile, one for all members that compute the same with other variables."""
+        config, sharding = member.parts.config, self._sharding(count)
+        options = compiler_options(config.compile.options)
+        placed = None if sharding is None else str(sharding.spec)
+        key = (member.model, tuple(config.data.mean), tuple(config.data.std), str(options), placed)
+        if key not in self._programs:
+            model, prepare, arguments = member.model, member.parts.prepare, {}
+
+            def network(variables: PyTree, image: Any) -> jax.Array:
+                return model.apply(variables, prepare(image), train=False)[0]
+
+            if sharding is not None:
+                whole = NamedSharding(sharding.mesh, PartitionSpec())
+                arguments = {"in_shardings": (whole, sharding), "out_shardings": sharding}
+            self._programs[key] = jit(network, options, self.mesh, **arguments)
+        return self._programs[key]
+
+
+def to_classes(scores: Scores) -> jax.Array:
+    """Scores f32[b,h,w,k] -> the most probable class i32[b,h,w]; for k = 1 it is a probability above a half."""
+    return _classes(scores.values, scores.are_logits)
+
+
+def to_probabilities(scores: Scores, one_vs_rest: bool) -> jax.Array:
+    """Scores f32[b,h,w,k] -> probabilities f32[b,h,w,k]; see `losses.probabilities` for logits."""
+    return _shares(scores.values, one_vs_rest) if scores.are_logits else scores.values
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _classes(values: jax.Array, are_logits: bool) -> jax.Array:
+    binary = values.shape[-1] == 1
+    return predict_classes(values - 0.5 if binary and not are_logits else values)
+
+
+_shares = jax.jit(losses.probabilities, static_argnums=1)
+_native = jax.jit(resize_to_sizes, static_argnums=2)
+
+
+def _flip(images: np.ndarray, flip: Flip) -> np.ndarray:
+    """Mirrors [b,y,x,c] upside down and left to right, as `flip` says."""
+    return np.ascontiguousarray(images[:, :: -1 if flip[0] else 1, :: -1 if flip[1] else 1])
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _upright(logits: jax.Array, flip: Flip, inside: Size) -> jax.Array:
+    """Takes a flip of [b,y,x,k] back, and leaves out what lies beyond `inside`."""
+    return logits[:, :: -1 if flip[0] else 1, :: -1 if flip[1] else 1][:, : inside[0], : inside[1]]
+
+
+def _at_sizes(logits: jax.Array, flip: Flip, inside: Size, sizes: Sequence[Size]) -> Any:
+    """Returns logits [b,y,x,k] of a view as those of the images: upright, without what extends them, at their sizes."""
+    if any(flip) or logits.shape[1:3] != tuple(inside):
+        logits = _upright(logits, flip, tuple(inside))
+    if all(size == sizes[0] for size in sizes):
+        return _resized(logits, sizes[0])
+    return [_resized(each[None], size)[0] for each, size in zip(logits, sizes)]
+
+
+def _resized(logits: jax.Array, size: Size) -> jax.Array:
+    if logits.shape[1:3] == tuple(size):
+        return logits
+    canvas = (-(-size[0] // _CANVAS) * _CANVAS, -(-size[1] // _CANVAS) * _CANVAS)
+    native = _native(logits, np.tile(np.array([size], np.int32), (len(logits), 1)), canvas)
+    return native[:, : size[0], : size[1]]
+
+
+def _add_share(total: Any, logits: Any, share: np.float32, one_vs_rest: bool) -> Any:
+    """Adds the probabilities of logits, times `share`, to a total; each is an array or a list of arrays."""
+    if isinstance(logits, list):
+        totals = [None] * len(logits) if total is None else total
+        return [_add_share(one, each, share, one_vs_rest) for one, each in zip(totals, logits)]
+    return _first(logits, share, one_vs_rest) if total is None else _more(total, logits, share, one_vs_rest)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _first(logits: jax.Array, share: jax.Array, one_vs_rest: bool) -> jax.Array:
+    return share * losses.probabilities(logits, one_vs_rest)
+
+
+@functools.partial(jax.jit, static_argnums=3, donate_argnums=0)
+def _more(total: jax.Array, logits: jax.Array, share: jax.Array, one_vs_rest: bool) -> jax.Array:
+    return total + share * losses.probabilities(logits, one_vs_rest)

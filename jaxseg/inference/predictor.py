@@ -1,0 +1,320 @@
+"""Segments images of any size with one or several networks: whole or in tiles, in one view or averaged over several."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+
+from jaxseg.data.transforms import Size
+from jaxseg.errors import ConfigError, JaxsegError, OutOfMemoryError, counted, is_out_of_memory
+from jaxseg.inference import tiles as tiling
+from jaxseg.inference.folded import fold_run
+from jaxseg.inference.memory import free_memory, program_memory
+from jaxseg.inference.networks import Member, Networks, Scores, to_classes, to_probabilities
+from jaxseg.inference.segment import Segmentation
+from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Raster, TilesLike
+from jaxseg.inference.views import ONE_VIEW, Views, parse_views
+from jaxseg.nn.ops.by_device import BATCH_AXIS
+from jaxseg.run.load import Run
+from jaxseg.types import PyTree
+
+_SMALLEST, _USUAL = 64, 512  # sides of the tiles that are chosen: no smaller, and no larger unless trained so
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How large images are cut into tiles.
+
+    Attributes:
+        tiles: (y, x) of a tile; "auto": an image is segmented whole where it fits into memory, and else in tiles of a
+            chosen size; None: always whole.
+        overlap: the share of a tile's side that it has in common with the next, in [0, 1).
+        blending: how overlapping tiles are averaged, see `tiles.make_grid`.
+        dtype: what their scores are added in, "float32" or "float16".
+        memory: the bytes that prediction may take; None: what is free.
+    """
+
+    tiles: Size | Literal["auto"] | None = None
+    overlap: float = 0.5
+    blending: Blending = "gaussian"
+    dtype: Literal["float32", "float16"] = "float32"
+    memory: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Segments images; make it with `make_predictor`.
+
+    Attributes:
+        networks: the networks and the views.
+        variables: of each network, on the devices.
+        tiling: whether and how images are cut into tiles.
+    """
+
+    networks: Networks
+    variables: tuple[PyTree, ...]
+    tiling: Tiling = Tiling()
+    _strides: dict[Any, int] = field(default_factory=dict, repr=False)
+
+    def __call__(self, image: np.ndarray, probabilities: bool = False) -> Segmentation:
+        """u8|u16|f32[h,w,c] -> the classes u8[h,w] of an image, and with `probabilities` also those, f32[h,w,k].
+
+        Raises:
+            ValueError: if the number of channels differs from what the networks take.
+            OutOfMemoryError: if the image does not fit into memory.
+        """
+        grid = self.grid_for(image)
+        if grid is None:
+            with self._naming(image):
+                scores = self.scores(image)
+                classes = np.asarray(to_classes(scores), np.uint8)[0]
+                shares = np.asarray(self._shares(scores))[0] if probabilities else None
+            return Segmentation(classes, shares)
+        h, w, k = *grid.size, self.networks.num_classes
+        classes = np.empty((h, w), np.uint8)
+        shares = np.empty((h, w, k), np.float32) if probabilities else None
+        for block, found, share in self.blocks(ArrayRaster(image), grid, probabilities):
+            place = np.s_[block.top : block.top + found.shape[0], block.left : block.left + found.shape[1]]
+            classes[place] = found
+            if shares is not None:
+                shares[place] = share
+        return Segmentation(classes, shares)
+
+    def scores(self, image: np.ndarray) -> Scores:
+        """u8|u16|f32[h,w,c] -> the scores f32[1,h,w,k] of an image, on the device; see `Networks.scores`."""
+        grid = self.grid_for(image)
+        if grid is None:
+            return self.networks.scores(self.variables, image[None], whole=True)
+        blocks = list(self._blend(ArrayRaster(image), grid))
+        rows: dict[int, list[jax.Array]] = {}
+        for block in blocks:
+            rows.setdefault(block.top, []).append(block.scores)
+        values = jnp.concatenate([jnp.concatenate(parts, axis=1) for _, parts in sorted(rows.items())], axis=0)
+        return Scores(values[None], self.networks.single)
+
+    def blocks(
+        self,
+        raster: Raster,
+        grid: Grid,
+        probabilities: bool = False,
+        *,
+        columns: int | None = None,
+        done: int = 0,
+        progress: Callable[[int], object] = lambda tiles: None,
+    ) -> Iterator[tuple[Block, np.ndarray, np.ndarray | None]]:
+        """Yields (block, its classes u8[y,x], its probabilities f32[y,x,k] or None) of an image that is read by parts.
+
+        Args:
+            raster: the image.
+            grid: its tiles, from `grid_for`.
+            probabilities: whether to give them.
+            columns: the columns of a strip; None: as many as memory holds, see `Predictor.columns`.
+            done, progress: see `tiles.blend`.
+        """
+        waiting: tuple[Block, Any, Any] | None = None
+        with self._naming(raster):
+            for block in self._blend(raster, grid, columns, done, progress):
+                scores = Scores(block.scores[None], self.networks.single)
+                launched = block, to_classes(scores), self._shares(scores) if probabilities else None
+                if waiting is not None:
+                    yield _fetched(*waiting)
+                waiting = launched
+            if waiting is not None:
+                yield _fetched(*waiting)
+
+    def with_variables(self, *variables: PyTree) -> "Predictor":
+        """Returns the predictor with other variables of its networks; compiled programs are shared."""
+        return dataclasses.replace(self, variables=tuple(self.networks.place(each) for each in variables))
+
+    def grid_for(self, image: np.ndarray | Raster, whole: bool = True) -> Grid | None:
+        """Returns the tiles that an image is cut into; None: it is segmented whole, if `whole` allows it.
+
+        Raises:
+            ValueError: if the number of channels differs from what the networks take.
+            ArgumentError: if the tiles are smaller than the stride of a network, or the overlap is invalid.
+        """
+        shape = tuple(image.shape)
+        if len(shape) != 3 or shape[-1] != self.networks.channels:
+            raise ValueError(f"the network takes images [h,w,{self.networks.channels}], got one of shape {shape}")
+        choice, size = self.tiling.tiles, (shape[0], shape[1])
+        if whole and (choice is None or (choice == "auto" and self._fits_whole(size, image.dtype))):
+            return None
+        resizing = [member.parts.config for member in self.networks.members if member.parts.config.data.fit == "resize"]
+        if (choice is None or choice == "auto") and resizing:
+            seen = "x".join(map(str, resizing[0].data.size))
+            raise OutOfMemoryError(
+                f"an image of {size[0]}x{size[1]} pixels does not fit into memory, and the network was trained on "
+                f"whole images resized to {seen} (data.fit=resize); tiles={seen} segments it in tiles of that size, in "
+                "which objects have another scale than in training"
+            )
+        tile = self._auto_tile() if choice is None or choice == "auto" else choice
+        return tiling.make_grid(size, tile, self.tiling.overlap, self.stride, self.tiling.blending)
+
+    @property
+    def stride(self) -> int:
+        """How many pixels of the image a pixel of the coarsest stage of the networks covers, in each direction."""
+        if not self._strides:
+            for member, values in zip(self.networks.members, self.variables):
+                self._strides[member] = _stride(member, values)
+        return max(math.lcm(*self._strides.values()), 1)
+
+    def columns(self, grid: Grid) -> int:
+        """Returns the columns of a strip (`tiles.strips`) of which memory holds the sums."""
+        room = self._memory() // 4  # twice the sums while they move, and as much for the rest
+        return max(grid.tile[1], room // (8 * grid.tile[0] * self.networks.num_classes))
+
+    def _blend(
+        self,
+        raster: Raster,
+        grid: Grid,
+        columns: int | None = None,
+        done: int = 0,
+        progress: Callable[[int], object] = lambda tiles: None,
+    ) -> Iterator[Block]:
+
+        def score(images: np.ndarray) -> jax.Array:
+            return self.networks.scores(self.variables, images, whole=False).values
+
+        yield from tiling.blend(
+            raster,
+            score,
+            grid,
+            batch=self._batch(grid),
+            most_columns=self.columns(grid) if columns is None else columns,
+            dtype=self.tiling.dtype,
+            done=done,
+            progress=progress,
+        )
+
+    def _batch(self, grid: Grid) -> int:
+        """Returns how many tiles the networks take at once: on CPUs one a device, else `eval.batch_size` or fewer."""
+        devices = 1 if self.networks.mesh is None else self.networks.mesh.size
+        first = self.networks.members[0].parts.config
+        wanted = devices if jax.default_backend() == "cpu" else max(devices, first.eval.batch_size)
+        within = -(-len(grid.lefts) // devices) * devices
+        return min(-(-wanted // devices) * devices, within)
+
+    def _memory(self) -> int:
+        return free_memory() if self.tiling.memory is None else self.tiling.memory
+
+    def _fits_whole(self, size: Size, dtype: Any) -> bool:
+        """Returns whether memory holds the prediction of a whole image, by what the compiled programs say they take."""
+        free, k = self._memory(), self.networks.num_classes
+        logits = 4 * k * math.prod(size)
+        needed = 3 * logits  # at the image's size, as probabilities, and in one copy
+        for member, values in zip(self.networks.members, self.variables):
+            seen = member.network_size(size, max(self.networks.views.scales))
+            if needed + 4 * k * math.prod(seen) > free:  # not worth compiling
+                return False
+            shape = (1, *seen, self.networks.channels)
+            if needed + program_memory(self.networks.program(member, shape, dtype, values)) > free:
+                return False
+        return True
+
+    def _auto_tile(self) -> Size:
+        """Returns the (y, x) of tiles: the size in training, at least 512, and less where memory is short."""
+        sides = [max(_USUAL, *(m.parts.config.data.size[axis] for m in self.networks.members)) for axis in (0, 1)]
+        while max(sides) > _SMALLEST:
+            needed = 0
+            for member, values in zip(self.networks.members, self.variables):
+                seen = [round(side * max(self.networks.views.scales)) for side in sides]
+                program = self.networks.program(member, (1, *seen, self.networks.channels), np.uint8, values)
+                needed = max(needed, program_memory(program))
+            if needed <= self._memory() // 2:
+                break
+            sides = [max(_SMALLEST, side // 2) for side in sides]
+        return sides[0], sides[1]
+
+    def _shares(self, scores: Scores) -> jax.Array:
+        return to_probabilities(scores, self.networks.members[0].parts.loss.one_vs_rest)
+
+    def _naming(self, image: np.ndarray | Raster) -> "_NamingMemory":
+        return _NamingMemory(f"an image of {image.shape[0]}x{image.shape[1]} pixels", self.tiling.tiles)
+
+
+class _NamingMemory:
+    """Turns an error for lack of memory into a sentence about the image."""
+
+    def __init__(self, what: str, tiles: Any):
+        self._what, self._tiles = what, tiles
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, JaxsegError) or not is_out_of_memory(error):
+            return
+        hint = "" if self._tiles == "auto" else "; tiles=auto segments it in parts" if self._tiles is None else ""
+        raise OutOfMemoryError(f"{self._what} does not fit into the device's memory{hint}") from error
+
+
+def _fetched(block: Block, classes: Any, shares: Any) -> tuple[Block, np.ndarray, np.ndarray | None]:
+    return block, np.asarray(classes, np.uint8)[0], None if shares is None else np.asarray(shares)[0]
+
+
+def _stride(member: Member, variables: PyTree) -> int:
+    """Returns the least number of pixels that the sides of an image are divided by, over the stages of a network."""
+    side = 1024
+    config = member.parts.config
+    image = jax.ShapeDtypeStruct((1, side, side, config.data.channels), jnp.float32)
+    shapes = jax.eval_shape(functools.partial(member.model.apply, train=False), variables, image)[1]
+    maps = [leaf for leaf in jax.tree.leaves(shapes) if len(leaf.shape) == 4 and leaf.shape[1] == leaf.shape[2]]
+    smallest = min((leaf.shape[1] for leaf in maps if leaf.shape[1] > 8), default=side)
+    return max(1, side // smallest)
+
+
+def make_predictor(
+    runs: Sequence[Run],
+    *,
+    tiles: TilesLike = None,
+    overlap: float = 0.5,
+    blending: Blending = "gaussian",
+    dtype: Literal["float32", "float16"] = "float32",
+    average: str | Views = ONE_VIEW,
+    memory: int | None = None,
+) -> Predictor:
+    """Returns a predictor with one or several runs, whose batch norms are folded into their convolutions.
+
+    Args:
+        runs: from `load_run`; of several the probabilities are averaged.
+        tiles: "auto", (y, x), "256x512", 256, or None for whole images; see `Tiling`.
+        overlap, blending, dtype, memory: see `Tiling`.
+        average: the views of an image whose probabilities are averaged, see `views.parse_views`.
+
+    Raises:
+        ArgumentError: for an invalid value.
+        ConfigError: if the classes of the runs differ.
+    """
+    require_same_classes(runs)
+    size = tiling.parse_tiles(tiles)
+    views = parse_views(average) if isinstance(average, str) else average
+    tiling.make_grid((1, 1), (1, 1), overlap, 1, blending)  # checks them before anything is computed
+    folds = [fold_run(run) for run in runs]
+    members = tuple(Member(run.parts, model) for run, (model, _) in zip(runs, folds))
+    devices = jax.local_devices()
+    mesh = None
+    if size is not None and len(devices) > 1:
+        mesh = jax.make_mesh((len(devices),), (BATCH_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    networks = Networks(members, views, mesh)
+    variables = tuple(networks.place(state.variables) for _, state in folds)
+    return Predictor(networks, variables, Tiling(size, overlap, blending, dtype, memory))
+
+
+def require_same_classes(runs: Sequence[Run]) -> None:
+    """Raises ConfigError unless all runs have the same classes, in the same order."""
+    first = runs[0]
+    for run in runs[1:]:
+        if run.classes != first.classes:
+            differing = sorted(set(run.classes) ^ set(first.classes))
+            what = f"such as {differing[0]!r}" if differing else "in another order"
+            raise ConfigError(
+                f"Runs are averaged if they have the same classes: {run.workdir} has "
+                f"{counted(len(run.classes), 'class')} and {first.workdir} {len(first.classes)}, {what}."
+            )
