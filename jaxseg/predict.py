@@ -1,6 +1,8 @@
-"""Segments images with a trained network.
+"""Segments images with a trained network, or with several.
 
-    python -m jaxseg.predict --workdir DIR IMAGES... [--out preds/] [--probabilities] [--values classes|masks]
+    python -m jaxseg.predict --workdir DIR [DIR ...] IMAGES... [--out preds/] [--format png|color|tiff|npz]
+                             [--tiles auto|none|HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
+                             [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
                              [--which best|last]
 
 IMAGES are files, folders and globs. Each image gives, at its own size and upright as its EXIF tag says, NAME.png (class
@@ -8,6 +10,13 @@ indices, shown in the colours of the classes by its palette), NAME-overlay.png (
 with --probabilities NAME.npz: `probabilities` f32[h,w,k] (k is 1, that of class 1, for a binary network) and `classes`.
 The probabilities are those that the loss of the run trained: a softmax, or one sigmoid a class (binary_cross_entropy).
 With --values masks NAME.png holds what the masks of the data set hold: the values of the classes, or their colours.
+--format writes the classes as colours, as a TIFF file or as an array instead. predictions.csv lists the images, with
+the share of each class.
+
+An image that does not fit into memory is cut into overlapping tiles, whose predictions are blended (--tiles,
+--overlap); a TIFF file of 64 million pixels or more is read and written by parts, and a call that was cut off continues
+where it was. --average takes the mean of the probabilities of mirrored and resized images, and several DIRs that of
+several runs.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -18,15 +27,23 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import get_args
+
+import jax
 
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
-from jaxseg.errors import ConfigError, counted, printable
-from jaxseg.inference.images import find_images, name_outputs, predict_files
+from jaxseg.errors import ArgumentError, ConfigError, counted, printable
+from jaxseg.inference.folder import FolderPrediction, require_own_table
+from jaxseg.inference.images import find_images, name_outputs
+from jaxseg.inference.options import add_options, predictor_of, split_workdirs
+from jaxseg.inference.outputs import FORMATS, Outputs
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
 from jaxseg.run.load import Run, Which, load_run
+
+_SUFFIX = {"png": "png", "color": "png", "tiff": "tif", "npz": "npz"}
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.predict") -> int:
@@ -34,12 +51,34 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
 
     `program` is how the command is called, for the usage line.
     """
+    parser = _parser(program)
+    options = parser.parse_intermixed_args(argv)
+    options.workdir, options.images = split_workdirs(options.workdir, options.images)
+    if problem := _problem(options):
+        parser.error(problem)
+    return run_command(functools.partial(_sample if options.samples is not None else _predict, options))
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program, description="Segment images with a trained network.", allow_abbrev=False
     )
-    parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
+    parser.add_argument(
+        "--workdir",
+        metavar="DIR",
+        nargs="+",
+        required=True,
+        help="the workdir of the training run; of several runs the probabilities are averaged",
+    )
     parser.add_argument("images", metavar="IMAGES", nargs="*", help="files, folders and globs")
     parser.add_argument("--out", metavar="DIR", default="preds", help="where the pictures are written (default preds)")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="png",
+        help="of the classes: png, indices with a palette (the default); color, their colours; tiff, indices in "
+        "compressed tiles; npz, an array",
+    )
     parser.add_argument("--probabilities", action="store_true", help="also write NAME.npz with those of every class")
     parser.add_argument(
         "--values",
@@ -47,6 +86,12 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
         default="classes",
         help="what NAME.png holds: class indices from 0, or the values (or colours) of the masks of the data set",
     )
+    parser.add_argument("--no-overlay", action="store_true", help="do not write NAME-overlay.png")
+    parser.add_argument("--recursive", action="store_true", help="enter sub-folders, and keep them in the outputs")
+    parser.add_argument(
+        "--skip-existing", action="store_true", help="leave out images whose outputs an earlier call has written"
+    )
+    add_options(parser, tiles="auto")
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
     parser.add_argument("--seed", metavar="SEED", type=int, help="of the noise of --samples (default 0)")
     parser.add_argument(
@@ -54,10 +99,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
         choices=get_args(Which),
         help="checkpoint: best by validation mIoU, or last (default best; of --samples: last)",
     )
-    options = parser.parse_intermixed_args(argv)
-    if problem := _problem(options):
-        parser.error(problem)
-    return run_command(functools.partial(_sample if options.samples is not None else _predict, options))
+    return parser
 
 
 def _problem(options: argparse.Namespace) -> str:
@@ -66,6 +108,8 @@ def _problem(options: argparse.Namespace) -> str:
         if options.seed is not None:
             return "--seed is that of the noise of --samples; give --samples N too"
         return "" if options.images else "the following arguments are required: IMAGES"
+    if len(options.workdir) > 1:
+        return "--samples takes one workdir"
     if options.images or options.probabilities or options.values != "classes":
         return "--samples makes images from noise; it takes no IMAGES, --probabilities or --values"
     if options.samples < 1:
@@ -75,7 +119,7 @@ def _problem(options: argparse.Namespace) -> str:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    run = load_run(options.workdir, options.which or "last")
+    run = load_run(options.workdir[0], options.which or "last")
     compiler.keep_programs(run.config.compile.cache)
     files = write_samples(sample(run.parts, run.variables, options.samples, options.seed or 0), expanded(options.out))
     many = f"{files[0]} ... {files[-1].name}" if len(files) > 1 else str(files[0])
@@ -87,43 +131,84 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     out = expanded(options.out)
-    paths, problems = find_images(options.images)
-    for problem in problems:
+    found = find_images(options.images, options.recursive, out)
+    for problem in found.problems:
         print(f"error: {problem}", file=sys.stderr)
-    if not paths:
+    if not found.paths:
         return 1
-    names = name_outputs(paths, out, options.probabilities)
-    for path, name in names.items():
-        if name != path.stem:
-            numbered = name.startswith(path.stem)
-            reason = f"another image is named {path.stem}" if numbered else "its own name is too long"
-            print(f"{path} gives {name}.png, since {reason}.")
-    run = load_run(options.workdir, options.which or "best")
+    runs = [load_run(workdir, options.which or "best") for workdir in options.workdir]
+    run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
-    in_masks = options.values == "masks"
+    outputs = _outputs(run, options, out)
+    names = name_outputs(found.paths, outputs, found.roots)
+    require_own_table(out)
+    for path, name in names.items():
+        short = Path(name).name
+        if short != path.stem:
+            reason = (
+                f"another image is named {path.stem}" if short.startswith(path.stem) else "its own name is too long"
+            )
+            print(f"{path} gives {name}.{_SUFFIX[options.format]}, since {reason}.")
+    kept = {path: name for path, name in names.items() if options.skip_existing and outputs.exists(name)}
+    predictor = predictor_of(runs, options)
+    batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size
+    identity = str([(str(each.workdir), each.step, each.which) for each in runs])
+    prediction = FolderPrediction(predictor, outputs, batch=batch, identity=identity)
+    summary = prediction({path: name for path, name in names.items() if path not in kept}, kept)
+    skipped = f" {counted(len(kept), 'image')} left out, which an earlier call has segmented." if kept else ""
+    several = f" and {counted(len(runs) - 1, 'other run')}" if len(runs) > 1 else ""
+    total = len(names) - len(kept)
+    print(f"{summary.done} of {counted(total, 'image')} segmented by {_network(run)}{several}.{skipped}")
+    if done := summary.done - summary.large:
+        files = outputs.files("NAME")
+        print(f"classes:       {files['classes']} ({_meaning(run, options.values, options.format)})")
+        if "overlay" in files:
+            print(f"overlays:      {files['overlay']}")
+        if "probabilities" in files:
+            print(f"probabilities: {files['probabilities']}")
+    if summary.large:
+        print(f"by parts:      {out / 'NAME.tif'} ({counted(summary.large, 'large image')})")
+    if done or summary.large:
+        for file in summary.files:
+            print(f"table:         {file}")
+    return 1 if summary.failed or found.problems else 0
+
+
+def _outputs(run: Run, options: argparse.Namespace, out: Path) -> Outputs:
+    """Returns what is written for each image; raises ConfigError where the run does not know what its masks hold."""
+    in_masks, form = options.values == "masks", options.format
     if in_masks and not run.values:
         raise ConfigError(
             f"--values masks: the run in {run.workdir} was trained by a version that did not keep the values of the "
             "masks; its training command records them, in a moment if the run has finished."
         )
-    values = run.values if in_masks and not run.color_masks else ()
-    failed = predict_files(run, names, out, options.probabilities, values, with_colors=in_masks and run.color_masks)
-    done = len(paths) - failed
-    print(f"{done} of {counted(len(paths), 'image')} segmented by {_network(run)}.")
-    if done:
-        print(f"classes:       {out / 'NAME.png'} ({_meaning(run, options.values)})")
-        print(f"overlays:      {out / 'NAME-overlay.png'}")
-    if done and options.probabilities:
-        print(f"probabilities: {out / 'NAME.npz'}")
-    return 1 if failed or problems else 0
+    if in_masks and run.color_masks and form != "color":
+        if form != "png":
+            raise ArgumentError(
+                f"--values masks: the masks of the run hold colours, which --format {form} does not; give --format "
+                "color."
+            )
+        form = "color"
+    return Outputs(
+        out,
+        run.classes,
+        run.colors,
+        form=form,
+        overlay=not options.no_overlay,
+        probabilities=options.probabilities,
+        values=tuple(run.values) if in_masks and form != "color" else (),
+    )
 
 
 def _network(run: Run) -> str:
     return f"{run.config.model.name} after {counted(run.step, 'step')}"
 
 
-def _meaning(run: Run, values: str) -> str:
+def _meaning(run: Run, values: str, form: str) -> str:
     """Returns what the files of classes hold; each class where the masks hold other numbers, or colours."""
+    if form != "png" and values != "masks":
+        kinds = {"color": "the colours of the classes", "tiff": "class indices, coloured by a palette"}
+        return kinds[form] if form in kinds else "the array `labels` of class indices"
     if run.color_masks:
         pairs = [(f"({','.join(map(str, color))})", printable(name)) for color, name in zip(run.colors, run.classes)]
         if values == "masks":

@@ -15,6 +15,7 @@ from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError
 from jaxseg.inference import load_run, make_segmenter
 from jaxseg.inference.images import find_images, name_outputs
+from jaxseg.inference.outputs import Outputs
 from jaxseg.nn import resize
 from jaxseg.pictures.images import DARK
 from jaxseg.predict import main
@@ -93,14 +94,13 @@ def test_too_large_for_memory_is_a_sentence(workdirs, monkeypatch, tmp_path, cap
 
 
 def test_an_overlay_without_memory_leaves_the_other_images(workdirs, monkeypatch, tmp_path, capsys):
-    paths = [save(tmp_path / name, picture(8, 9)) for name in ("a.png", "b.png")]
-    overlay, seen = pictures.overlay, []
+    paths = [save(tmp_path / "a.png", picture(8, 9)), save(tmp_path / "b.png", picture(9, 9))]
+    overlay = pictures.overlay
 
-    def full(*arguments):
-        seen.append(arguments)
-        if len(seen) == 1:
+    def full(image, *arguments):
+        if len(image) == 8:
             raise MemoryError
-        return overlay(*arguments)
+        return overlay(image, *arguments)
 
     monkeypatch.setattr(pictures, "overlay", full)
     assert run_predict(workdirs["crop"], tmp_path / "out", *paths) == 1
@@ -116,7 +116,9 @@ def test_names_as_long_as_the_file_system_allows(workdirs, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("since its own name is too long.") == 6 and "4 of 4 images segmented" in said
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert len(files) == 12 and {"x" * 238 + "-2.npz", "ü" * 119 + "-overlay.png", "z.png"} <= files
+    assert (
+        len(files - {"predictions.csv"}) == 12 and {"x" * 238 + "-2.npz", "ü" * 119 + "-overlay.png", "z.png"} <= files
+    )
 
 
 def test_an_image_that_memory_does_not_hold_is_named_and_leaves_the_others(workdirs, monkeypatch, tmp_path, capsys):
@@ -305,10 +307,11 @@ def test_outputs_of_an_earlier_version_are_recognised_by_their_image(tmp_path, v
     labels = Image.fromarray(np.array(values, np.uint8)[classes], "P")
     labels.putpalette(palette.tobytes())
     labels.save(out / "a.png")
-    assert name_outputs([path], out) == {path: "a"}
+    outputs = Outputs(out, ("a", "b"), ((0, 0, 0), (200, 10, 20)))
+    assert name_outputs([path], outputs) == {path: "a"}
     save(out / "a-overlay.png", pictures.overlay(image, 1 - classes, colors))
     with pytest.raises(ConfigError, match="would replace a file that prediction did not write"):
-        name_outputs([path], out)
+        name_outputs([path], outputs)
 
 
 def test_outputs_of_the_command(workdirs, tmp_path, capsys):
@@ -334,7 +337,7 @@ def test_outputs_of_the_command(workdirs, tmp_path, capsys):
             assert arrays["probabilities"].dtype == np.float32
             np.testing.assert_allclose(arrays["probabilities"].sum(-1), 1, atol=1e-5)
             np.testing.assert_array_equal(arrays["probabilities"].argmax(-1), expected.classes)
-    names = {f"{p.stem}{end}" for p in paths for end in (".png", "-overlay.png", ".npz")}
+    names = {f"{p.stem}{end}" for p in paths for end in (".png", "-overlay.png", ".npz")} | {"predictions.csv"}
     assert {p.name for p in out.iterdir()} == names, "nothing half-written stays"
 
 
@@ -390,7 +393,7 @@ def test_files_folders_and_globs(tmp_path):
     odd.write_bytes(a.read_bytes())
 
     def find(*words):
-        return find_images([str(w) for w in words])
+        return find_images([str(w) for w in words])[:2]
 
     assert find(tmp_path / "x") == ([a, b], [])
     assert find(b, a, tmp_path / "x", a) == ([b, a], [])
@@ -400,13 +403,13 @@ def test_files_folders_and_globs(tmp_path):
     paths, problems = find(a, tmp_path / "x" / "q.png", tmp_path / "*.gif", tmp_path / "x" / "y" / ".." / "z", odd)
     assert paths == [a, odd] and len(problems) == 3
     (tmp_path / "empty").mkdir()
-    assert find(tmp_path / "empty")[1][0].endswith("directly in it.")
+    assert find(tmp_path / "empty")[1][0].endswith("directly in it; --recursive enters its sub-folders.")
     assert "Did you mean" in find(tmp_path / "x" / "aa.png")[1][0]
 
 
 def test_names_never_collide(tmp_path):
     paths = [tmp_path / n for n in ("a.png", "a.jpg", "b/A.png", "a-2.png", "a-overlay.png", "c.png")]
-    names = name_outputs(paths, tmp_path / "out")
+    names = name_outputs(paths, Outputs(tmp_path / "out", ("a",), ((0, 0, 0),)))
     assert names[paths[0]] == "a" and names[paths[1]] == "a-2" and names[paths[5]] == "c"
     files = [f"{name}{end}".lower() for name in names.values() for end in (".png", "-overlay.png", ".npz")]
     assert len(set(files)) == len(files) == 18
@@ -420,7 +423,7 @@ def test_an_image_is_never_overwritten(workdirs, tmp_path, capsys):
     assert image.read_bytes() == before
     assert run_predict(workdirs["crop"], tmp_path, save(tmp_path / "b.jpg", picture(6, 6))) == 0
     with pytest.raises(ConfigError, match="another --out"):
-        name_outputs([tmp_path / "b.jpg", tmp_path / "b-overlay.png"], tmp_path)
+        name_outputs([tmp_path / "b.jpg", tmp_path / "b-overlay.png"], Outputs(tmp_path, ("a",), ((0, 0, 0),)))
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(workdirs, tmp_path, capsys):
@@ -436,7 +439,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(workdirs, tmp_path, c
     assert all(str(path) in said.err for path in (cut, text, missing)) and str(good) not in said.err
     assert said.err.count("error: ") == 3
     assert "1 of 3 images" in said.out
-    assert {p.name for p in out.iterdir()} == {"good.png", "good-overlay.png"}
+    assert {p.name for p in out.iterdir()} == {"good.png", "good-overlay.png", "predictions.csv"}
     cut.rename(good)
     assert run_predict(workdirs["resize"], out, good) == 1
     assert f"The files of 1 of 1 failed image in {out} are those of an earlier call." in capsys.readouterr().out

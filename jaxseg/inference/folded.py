@@ -1,15 +1,13 @@
 """A trained network with its batch norms folded into its convolutions, which predicts and is scored faster."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.nn.folding import Pair, find_pairs, fold, folded
 from jaxseg.run.load import Run
 from jaxseg.state import TrainState
@@ -31,15 +29,6 @@ class FoldedModel:
     def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:
         """f32[b,h,w,c] -> (logits, out)."""
         return folded(self.model.apply, self.pairs)(variables, image, **arguments)
-
-
-def segmenter_of(run: Run) -> Callable[..., Segmentation]:
-    """Returns `segment(image u8|u16|f32[h,w,c], probabilities=False)` with the folded network of a run.
-
-    See `segment.make_segmenter`, which also says what it raises.
-    """
-    model, state = fold_run(run)
-    return functools.partial(make_segmenter(run.parts, model), jax.device_put(state.variables))
 
 
 def fold_run(run: Run) -> tuple[FoldedModel, TrainState]:

@@ -1,110 +1,67 @@
-"""Segmenting image files: which files are meant, what their outputs are called, and writing these."""
+"""Which image files are meant, and what their outputs are called."""
 
 import difflib
 import glob
 import os
-import sys
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
-
-from jaxseg import pictures
 from jaxseg.arguments import expanded, located
-from jaxseg.data.images import read_image, set_limit
 from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
-from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, counted, printable
-from jaxseg.files import write_atomically
-from jaxseg.inference.folded import segmenter_of
-from jaxseg.inference.segment import Segmentation
-from jaxseg.pictures import marks
-from jaxseg.run.load import Run
+from jaxseg.errors import ConfigError
+from jaxseg.inference.outputs import Outputs
 
-MARK = "jaxseg predict"  # under "Software" in the pictures, so that no other file is replaced
-_ARRAYS = {"probabilities", "classes"}  # those of NAME.npz
 _LONGEST_STEM = 255 - len("-1234-overlay.png")  # bytes; file systems allow names of 255
 
 
-def predict_files(
-    run: Run,
-    names: dict[Path, str],
-    out: Path,
-    probabilities: bool = False,
-    values: Sequence[int] = (),
-    *,
-    with_colors: bool = False,
-) -> int:
-    """Segments image files and writes the outputs of each; prints which cannot be segmented, and returns how many.
+class Found(NamedTuple):
+    """The images that are meant.
 
-    NAME.npz of an earlier call is removed where this call writes none, since it would not belong to the new pictures;
-    a line says so, and another if pictures of an earlier call stay beside the name of an image that fails.
-
-    Args:
-        run: from `load_run`.
-        names: {image: the NAME of its outputs}, from `name_outputs`.
-        out: the folder of the outputs; it is made where it does not exist.
-        probabilities: also write NAME.npz.
-        values: the value of each class in NAME.png; empty: its index.
-        with_colors: NAME.png holds the colour of each class, in place of an index with a palette.
-
-    Raises:
-        ConfigError: if `out` cannot be written.
+    Attributes:
+        paths: each image once.
+        problems: a sentence for each word that names none, and for each file that cannot be read.
+        roots: {image: folder} of those that were found in a folder that was entered with its sub-folders.
     """
-    segment, failed, removed, old = segmenter_of(run), 0, 0, 0
-    for path, name in tqdm(names.items(), desc="predict", unit="image", disable=None):
-        try:
-            image = read_image(path, run.config.data.channels)
-            result = segment(image, probabilities)
-            indices = _labels_file(result.classes, run.colors, values or range(len(run.colors)))
-            labels = indices.convert("RGB") if with_colors else indices
-            removed += _write_outputs(run, image, result, out, name, labels)
-        except (DataError, MemoryError) as error:  # an overlay, which numpy makes, may lack memory too
-            failed += 1
-            old += is_output(out / _files(name)[0])
-            names_it = isinstance(error, DataError) or str(path) in str(error)
-            text = str(error) if names_it else f"{path} cannot be segmented: {_reason(error)}."
-            tqdm.write(f"error: {printable(text)}", file=sys.stderr)
-    if removed:
-        print(
-            f"{counted(removed, 'file')} NAME.npz of an earlier call removed: --probabilities writes the present ones."
-        )
-    if old:
-        print(f"The files of {old} of {counted(failed, 'failed image')} in {out} are those of an earlier call.")
-    return failed
+
+    paths: list[Path]
+    problems: list[str]
+    roots: dict[Path, Path]
 
 
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, OutOfMemoryError) else "the machine has too little memory for it"
+def find_images(words: Sequence[str], recursive: bool = False, without: Path | None = None) -> Found:
+    """Returns the images that files, folders and globs name.
 
-
-def find_images(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Returns (the images that files, folders and globs name, each once, and a sentence for each that names none).
-
-    A folder stands for the image files directly in it, a glob for the image files that it matches; `**` matches
-    folders at any depth. Hidden files are left out of both.
+    A folder stands for the image files directly in it, with `recursive` also for those in its sub-folders; a glob for
+    the image files that it matches, where `**` matches folders at any depth. Hidden files are left out of both.
+    Files in the folder `without`, that of the outputs, are left out of the sub-folders.
     """
     found: dict[Path, Path] = {}
-    problems = []
+    roots: dict[Path, Path] = {}
+    problems: list[str] = []
     for word in words:
         try:
-            paths, wrong = _images_of(word)
+            paths, wrong = _images_of(word, recursive)
         except OSError as error:
             paths, wrong = [], [f"{error.filename or word} cannot be read: {error.strerror or error}."]
         problems += wrong
+        entered = recursive and expanded(word).is_dir()
         for p in sorted(paths):
+            if entered and without is not None and without.resolve() in p.resolve().parents:
+                continue
+            if entered and p.resolve() not in found:
+                roots[p] = expanded(word)
             found.setdefault(p.resolve(), p)
-    return list(found.values()), problems
+    return Found(list(found.values()), problems, roots)
 
 
-def _images_of(word: str) -> tuple[list[Path], list[str]]:
+def _images_of(word: str, recursive: bool) -> tuple[list[Path], list[str]]:
     """Returns the images that one file, folder or glob names, and a sentence for each thing that is wrong there."""
     path, problems = expanded(word), []
     if path.is_dir():
-        paths, problems = list_images(path, recursive=False)
-        problem = f"The folder {word} has no images ({', '.join(SUFFIXES)}) directly in it."
+        paths, problems = list_images(path, recursive=recursive)
+        where = "in it or its sub-folders." if recursive else "directly in it; --recursive enters its sub-folders."
+        problem = f"The folder {word} has no images ({', '.join(SUFFIXES)}) {where}"
     elif path.exists() or not glob.has_magic(word):
         paths = [path] if path.exists() else []
         problem = f"There is no file {located(path)}.{_nearest_file(path)}"
@@ -116,15 +73,18 @@ def _images_of(word: str) -> tuple[list[Path], list[str]]:
     return paths, problems if paths else [*problems, problem]
 
 
-def name_outputs(paths: Sequence[Path], out: Path, probabilities: bool = False) -> dict[Path, str]:
+def name_outputs(
+    paths: Sequence[Path], outputs: Outputs, roots: Mapping[Path, Path] | None = None, suffixes: Sequence[str] = ()
+) -> dict[Path, str]:
     """Returns {image: NAME}: its stem, or STEM-2, STEM-3, ... where the outputs of another image have that name.
 
     A stem is cut where the names of its outputs would be longer than file systems allow.
 
     Args:
         paths: the images.
-        out: the folder of the outputs.
-        probabilities: whether NAME.npz is written too.
+        outputs: what is written for each.
+        roots: {image: folder} of the images whose NAME begins with the folders between that folder and the image.
+        suffixes: what follows NAME in further files.
 
     Raises:
         ConfigError: if an output would replace an image to segment, or a file that prediction did not write, such as a
@@ -133,114 +93,32 @@ def name_outputs(paths: Sequence[Path], out: Path, probabilities: bool = False) 
     inputs = {path.resolve() for path in paths}
     names: dict[Path, str] = {}
     taken: set[str] = set()
+
+    def files(name: str) -> list[str]:
+        every = [f"{name}.png", f"{name}-overlay.png", f"{name}.npz", *(f"{name}{suffix}" for suffix in suffixes)]
+        return [*every, *(str(file.relative_to(outputs.out)) for file in outputs.files(name).values())]
+
     for path in paths:
-        name, number = (stem := _cut(path.stem)), 1
-        while any(file.lower() in taken for file in _files(name)):
+        within = path.parent.relative_to(roots[path]) if roots and path in roots else Path()
+        stem = str(within / _cut(path.stem))
+        name, number = stem, 1
+        while any(file.lower() in taken for file in files(name)):
             number += 1
             name = f"{stem}-{number}"
-        for file in _files(name):
-            if (out / file).resolve() in inputs:
-                raise ConfigError(f"The output {out / file} would replace an image to segment; give another --out.")
+        for file in files(name):
+            if (outputs.out / file).resolve() in inputs:
+                raise ConfigError(
+                    f"The output {outputs.out / file} would replace an image to segment; give another --out."
+                )
             taken.add(file.lower())
-        _require_own(out, name, path, probabilities)
+        outputs.require_own(name, path)
         names[path] = name
     return names
-
-
-def _require_own(out: Path, name: str, image: Path, probabilities: bool) -> None:
-    """Raises ConfigError if there is a file under the name of an output that `_write_outputs` has not written.
-
-    Earlier versions marked no overlay, and at first no picture of classes: such files count if they are the segments of
-    this image and these laid over it.
-    """
-    set_limit()
-    classes, overlay, arrays = (out / file for file in _files(name))
-    own = {file for file in (classes, overlay) if is_output(file)}
-    if overlay not in own and overlay.is_file() and _are_outputs_of(image, classes, overlay):
-        own |= {classes, overlay}
-    foreign = [file for file in (classes, overlay) if file.is_file() and file not in own]
-    if probabilities and arrays.is_file() and not _holds_probabilities(arrays):
-        foreign.append(arrays)
-    if foreign:
-        raise ConfigError(
-            f"The output {foreign[0]} would replace a file that prediction did not write, such as a mask; give another "
-            "--out."
-        )
-
-
-def _are_outputs_of(image: Path, classes: Path, overlay: Path) -> bool:
-    """Returns whether `overlay` is the image with the classes laid over it, in the colours of their palette."""
-    try:
-        with Image.open(classes) as indices, Image.open(overlay) as picture:
-            colors = indices.getpalette() if indices.mode == "P" else None
-            if colors is None or picture.mode != "RGB" or picture.size != indices.size:
-                return False
-            labels, drawn = np.array(indices), np.array(picture).astype(int)
-        values, places = np.unique(labels, return_inverse=True)  # a class may have the value 255, which is not ignored
-        table = [tuple(colors[3 * value : 3 * value + 3]) or (0, 0, 0) for value in values.tolist()]
-        labels = places.reshape(labels.shape).astype(np.uint8)
-        laid = (pictures.overlay(read_image(image, channels), labels, table) for channels in (3, 1))
-        return any(np.abs(each - drawn).max() <= 1 for each in laid)  # earlier versions rounded otherwise
-    except (DataError, OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):
-        return False
-
-
-def _holds_probabilities(file: Path) -> bool:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return set(archive.files) == _ARRAYS
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):  # no file of npz
-        return False
-
-
-def is_output(file: Path) -> bool:
-    """Returns whether a picture has the mark of prediction."""
-    set_limit()
-    return file.is_file() and marks.software(file) == MARK
 
 
 def _cut(stem: str) -> str:
     encoded = os.fsencode(stem)
     return stem if len(encoded) <= _LONGEST_STEM else encoded[:_LONGEST_STEM].decode(errors="ignore")
-
-
-def _files(name: str) -> tuple[str, str, str]:
-    return f"{name}.png", f"{name}-overlay.png", f"{name}.npz"
-
-
-def _write_outputs(
-    run: Run, image: np.ndarray, result: Segmentation, out: Path, name: str, labels: Image.Image
-) -> bool:
-    """Writes the outputs of one image, each file atomically; `labels` is the picture of its classes.
-
-    Returns whether the probabilities of an earlier call were removed: those beside its picture of classes.
-    """
-    classes_file, overlay_file, probabilities_file = (out / file for file in _files(name))
-    try:
-        earlier = result.probabilities is None and probabilities_file.is_file() and is_output(classes_file)
-        stale = earlier and _holds_probabilities(probabilities_file)
-        out.mkdir(parents=True, exist_ok=True)
-        pictures.save_image(labels, classes_file, software=MARK)
-        pictures.save_image(pictures.overlay(image, result.classes, run.colors), overlay_file, software=MARK)
-        if result.probabilities is not None:
-            shares, classes = result.probabilities, np.array(run.classes)
-            write_atomically(probabilities_file, lambda file: np.savez(file, probabilities=shares, classes=classes))
-        if stale:
-            probabilities_file.unlink()
-        return stale
-    except OSError as error:
-        raise ConfigError(f"The outputs of {name} cannot be written to {out}: {error.strerror or error}.") from error
-
-
-def _labels_file(classes: np.ndarray, colors: pictures.Colors, values: Sequence[int]) -> Image.Image:
-    """Returns classes u8[h,w] as an image of the value of each class, with its colour where 8 bits hold all values."""
-    if max(values) > 255:
-        return Image.fromarray(np.array(values, np.uint16)[classes])
-    palette = np.zeros((max(values) + 1, 3), np.uint8)
-    palette[list(values)] = np.asarray(colors, np.uint8)
-    image = Image.fromarray(np.array(values, np.uint8)[classes], "P")
-    image.putpalette(palette.tobytes())
-    return image
 
 
 def _is_image(path: Path, named: Sequence[str]) -> bool:

@@ -30,12 +30,14 @@ class LargeResult:
     """What was found in a large image.
 
     Attributes:
+        size: (h, w) of the image.
         counts: i64[k], the pixels of each class.
         resumed: the share of the image in [0, 1] that an earlier call had finished.
         preview: u8[y,x,c] of the image, reduced so that its longer side is at most 2048 pixels.
         preview_classes: u8[y,x] of the classes there.
     """
 
+    size: tuple[int, int]
     counts: np.ndarray
     resumed: float
     preview: np.ndarray
@@ -131,7 +133,7 @@ def _segment(
     )
     part.remove()
     classes = max(2, predictor.networks.num_classes)
-    return LargeResult(counts[:classes], resumed, preview, small)
+    return LargeResult((grid.size[0], grid.size[1]), counts[:classes], resumed, preview, small)
 
 
 def _reduced(raster: TiffRaster, step: int, rows: int) -> np.ndarray:

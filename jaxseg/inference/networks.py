@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -25,13 +26,17 @@ _CANVAS = 64  # sizes that round up to the same multiple of this share a compile
 
 
 class Scores(NamedTuple):
-    """Scores of the classes, f32[b,h,w,k] or, of images of several sizes, a list of f32[h,w,k].
+    """Scores of the classes of a batch of images: the logits of one network in one view, or else mean probabilities.
 
-    They are the logits of the one network in its one view, or else the mean of probabilities.
+    Attributes:
+        values: f32[b,y,x,k]; image i is the `sizes[i]` in the top left, and what lies outside is arbitrary.
+        are_logits: whether they are logits.
+        sizes: (h, w) of each image.
     """
 
-    values: Any
+    values: jax.Array
     are_logits: bool
+    sizes: tuple[Size, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +124,11 @@ class Networks:
         return self.members[0].parts.num_classes
 
     @property
+    def one_vs_rest(self) -> bool:
+        """Whether the probability of a class is the sigmoid of its logit, see `losses.probabilities`."""
+        return self.members[0].parts.loss.one_vs_rest
+
+    @property
     def single(self) -> bool:
         """Whether there is one network and one view, so that nothing is averaged."""
         return len(self.members) * len(self.views) == 1
@@ -128,45 +138,60 @@ class Networks:
 
         Args:
             variables: of each member.
-            images: [b,h,w,c] or a list of [h,w,c], which the network sees at one size.
+            images: [b,h,w,c] or a list of [h,w,c], which the networks see at one size.
             whole: see `Member.fitted`.
         """
+        sizes = tuple((image.shape[0], image.shape[1]) for image in images)
         if self.single:
-            return Scores(next(self.logits(variables, images, whole))[1], True)
+            return Scores(next(self.logits(variables, images, whole))[1], True, sizes)
         total, share = None, np.float32(1 / (len(self.members) * len(self.views)))
         for member, logits in self.logits(variables, images, whole):
-            total = _add_share(total, logits, share, member.parts.loss.one_vs_rest)
-        return Scores(total, False)
+            one_vs_rest = member.parts.loss.one_vs_rest
+            total = _first(logits, share, one_vs_rest) if total is None else _more(total, logits, share, one_vs_rest)
+        assert total is not None
+        return Scores(total, False, sizes)
 
     def logits(
         self, variables: Sequence[PyTree], images: Sequence[np.ndarray] | np.ndarray, whole: bool
-    ) -> Iterator[tuple[Member, Any]]:
-        """Yields (member, its logits) for each view of each member, as `scores` takes and gives them."""
-        sizes = [image.shape[:2] for image in images]
+    ) -> Iterator[tuple[Member, jax.Array]]:
+        """Yields (member, its logits f32[b,y,x,k], laid out as in `Scores`) for each view of each member."""
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
+        canvas = self._canvas(sizes, whole)
         for member, values in zip(self.members, variables):
             for scale in self.views.scales:
                 fitted = [member.fitted(image, scale, whole) for image in images]
-                seen, inside = np.stack([image for image, _ in fitted]), fitted[0][1]
+                seen, inside = np.stack([image for image, _ in fitted]), [size for _, size in fitted]
                 for flip in self.views.flips:
                     network = self.program(member, seen.shape, seen.dtype, values)
                     logits = network(values, self._place_images(_flip(seen, flip)))
-                    yield member, _at_sizes(logits, flip, inside, sizes)
+                    yield member, _at_sizes(logits, flip, inside, sizes, canvas)
+
+    def _canvas(self, sizes: Sequence[Size], whole: bool) -> Size:
+        """Returns the (y, x) of the scores of images: their size if the networks give it, else a rounded one.
+
+        Sizes that are rounded to the same share the compiled functions that follow the network.
+        """
+        largest = max(h for h, _ in sizes), max(w for _, w in sizes)
+        one = self.views.scales == (1.0,) and all(size == largest for size in sizes)
+        if not whole or (one and all(member.network_size(largest) == largest for member in self.members)):
+            return largest
+        return -(-largest[0] // _CANVAS) * _CANVAS, -(-largest[1] // _CANVAS) * _CANVAS
 
     def program(self, member: Member, shape: Sequence[int], dtype: Any, values: PyTree) -> Any:
         """Returns the compiled network of a member for images of a shape [b,y,x,c]: (variables, image) -> logits."""
-        network = self._network(member, shape[0])
-        key = (network, tuple(shape), np.dtype(dtype))
+        network, first = self._network(member, shape[0]), next(iter(jax.tree.leaves(values)))
+        key = (network, tuple(shape), np.dtype(dtype), getattr(first, "sharding", None))
         if key not in self._programs:
             image = jax.ShapeDtypeStruct(tuple(shape), dtype)
-            self._programs[key] = network.lower(jax.eval_shape(lambda: values), image).compile()
+            self._programs[key] = network.lower(values, image).compile()
         return self._programs[key]
 
     def place(self, variables: PyTree) -> PyTree:
         """Copies the variables of a member to the devices."""
         return jax.device_put(variables, None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec()))
 
-    def _place_images(self, images: np.ndarray) -> jax.Array:
-        return jax.device_put(images, self._sharding(len(images)))
+    def _place_images(self, images: np.ndarray) -> Any:
+        return images if self.mesh is None else jax.device_put(images, self._sharding(len(images)))
 
     def _sharding(self, count: int) -> NamedSharding | None:
         """How `count` images lie on the devices: split where their number allows it, else copied to each."""
@@ -218,35 +243,41 @@ def _flip(images: np.ndarray, flip: Flip) -> np.ndarray:
     return np.ascontiguousarray(images[:, :: -1 if flip[0] else 1, :: -1 if flip[1] else 1])
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _upright(logits: jax.Array, flip: Flip, inside: Size) -> jax.Array:
-    """Takes a flip of [b,y,x,k] back, and leaves out what lies beyond `inside`."""
-    return logits[:, :: -1 if flip[0] else 1, :: -1 if flip[1] else 1][:, : inside[0], : inside[1]]
+def _at_sizes(logits: jax.Array, flip: Flip, inside: Sequence[Size], sizes: Sequence[Size], canvas: Size) -> jax.Array:
+    """Returns the logits [b,y,x,k] of a view at the sizes of the images, each in the top left of a canvas.
+
+    Args:
+        logits: of a view.
+        flip: of the view; it is taken back.
+        inside: (y, x) that each image fills in the view.
+        sizes: (h, w) of the images.
+        canvas: (y, x) of the result.
+    """
+    if any(flip):
+        logits = _upright(logits, flip)
+    if list(inside) == list(sizes):
+        return logits if logits.shape[1:3] == canvas else _onto(logits, canvas)
+    if all(size == inside[0] for size in inside):
+        if logits.shape[1:3] != inside[0]:
+            logits = _onto(logits, inside[0])
+        return _native(logits, np.array(sizes, np.int32), canvas)
+    parts = [_onto(each[None], size) for each, size in zip(logits, inside)]
+    resized = [_native(part, np.array([size], np.int32), canvas) for part, size in zip(parts, sizes)]
+    return jnp.concatenate(resized)
 
 
-def _at_sizes(logits: jax.Array, flip: Flip, inside: Size, sizes: Sequence[Size]) -> Any:
-    """Returns logits [b,y,x,k] of a view as those of the images: upright, without what extends them, at their sizes."""
-    if any(flip) or logits.shape[1:3] != tuple(inside):
-        logits = _upright(logits, flip, tuple(inside))
-    if all(size == sizes[0] for size in sizes):
-        return _resized(logits, sizes[0])
-    return [_resized(each[None], size)[0] for each, size in zip(logits, sizes)]
+@functools.partial(jax.jit, static_argnums=1)
+def _upright(logits: jax.Array, flip: Flip) -> jax.Array:
+    """Takes the flip of [b,y,x,k] back; what extends an image lies at its bottom and right again."""
+    return logits[:, :: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
 
 
-def _resized(logits: jax.Array, size: Size) -> jax.Array:
-    if logits.shape[1:3] == tuple(size):
-        return logits
-    canvas = (-(-size[0] // _CANVAS) * _CANVAS, -(-size[1] // _CANVAS) * _CANVAS)
-    native = _native(logits, np.tile(np.array([size], np.int32), (len(logits), 1)), canvas)
-    return native[:, : size[0], : size[1]]
-
-
-def _add_share(total: Any, logits: Any, share: np.float32, one_vs_rest: bool) -> Any:
-    """Adds the probabilities of logits, times `share`, to a total; each is an array or a list of arrays."""
-    if isinstance(logits, list):
-        totals = [None] * len(logits) if total is None else total
-        return [_add_share(one, each, share, one_vs_rest) for one, each in zip(totals, logits)]
-    return _first(logits, share, one_vs_rest) if total is None else _more(total, logits, share, one_vs_rest)
+@functools.partial(jax.jit, static_argnums=1)
+def _onto(logits: jax.Array, canvas: Size) -> jax.Array:
+    """Cuts [b,y,x,k] off, or extends it by zeros, at the bottom and right."""
+    logits = logits[:, : canvas[0], : canvas[1]]
+    rest = [(0, length - have) for length, have in zip(canvas, logits.shape[1:3])]
+    return jnp.pad(logits, ((0, 0), *rest, (0, 0)))
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -13,12 +13,12 @@ import numpy as np
 from jax.sharding import AxisType
 
 from jaxseg.data.transforms import Size
-from jaxseg.errors import ConfigError, JaxsegError, OutOfMemoryError, counted, is_out_of_memory
+from jaxseg.errors import ConfigError, OutOfMemoryError, counted
 from jaxseg.inference import tiles as tiling
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.memory import free_memory, program_memory
 from jaxseg.inference.networks import Member, Networks, Scores, to_classes, to_probabilities
-from jaxseg.inference.segment import Segmentation
+from jaxseg.inference.segment import Segmentation, launch, naming_image, require_image
 from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Raster, TilesLike
 from jaxseg.inference.views import ONE_VIEW, Views, parse_views
 from jaxseg.nn.ops.by_device import BATCH_AXIS
@@ -72,11 +72,7 @@ class Predictor:
         """
         grid = self.grid_for(image)
         if grid is None:
-            with self._naming(image):
-                scores = self.scores(image)
-                classes = np.asarray(to_classes(scores), np.uint8)[0]
-                shares = np.asarray(self._shares(scores))[0] if probabilities else None
-            return Segmentation(classes, shares)
+            return launch(self.networks, self.variables, [image], probabilities)()[0]
         h, w, k = *grid.size, self.networks.num_classes
         classes = np.empty((h, w), np.uint8)
         shares = np.empty((h, w, k), np.float32) if probabilities else None
@@ -87,17 +83,41 @@ class Predictor:
                 shares[place] = share
         return Segmentation(classes, shares)
 
+    def launch(self, images: Sequence[np.ndarray], probabilities: bool = False) -> Callable[[], list[Segmentation]]:
+        """Starts to segment images of one `batch_key`; returns the function that waits for the results.
+
+        The device works while the caller does something else: reads the next images, or writes those before. An image
+        that is cut into tiles is segmented when the function is called.
+        """
+        if self.batch_key(images[0]) is None:
+            return lambda: [self(image, probabilities) for image in images]
+        wait = launch(self.networks, self.variables, self._filled_up(images), probabilities)
+        return lambda: wait()[: len(images)]
+
+    def batch_key(self, image: np.ndarray) -> Any:
+        """Returns what images that the networks see in one batch have in common; None: the image is cut into tiles."""
+        if self.grid_for(image) is not None:
+            return None
+        size = (image.shape[0], image.shape[1])
+        scales = self.networks.views.scales
+        return image.dtype, tuple(m.network_size(size, scale) for m in self.networks.members for scale in scales)
+
+    def _filled_up(self, images: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """Returns the images, and the last again where the devices need as many to divide the batch."""
+        devices = 1 if self.networks.mesh is None else self.networks.mesh.size
+        return [*images, *[images[-1]] * (-len(images) % devices)] if len(images) > 1 else images
+
     def scores(self, image: np.ndarray) -> Scores:
-        """u8|u16|f32[h,w,c] -> the scores f32[1,h,w,k] of an image, on the device; see `Networks.scores`."""
+        """u8|u16|f32[h,w,c] -> the scores of an image, on the device; see `Networks.scores`."""
         grid = self.grid_for(image)
         if grid is None:
-            return self.networks.scores(self.variables, image[None], whole=True)
+            return self.networks.scores(self.variables, [image], whole=True)
         blocks = list(self._blend(ArrayRaster(image), grid))
         rows: dict[int, list[jax.Array]] = {}
         for block in blocks:
             rows.setdefault(block.top, []).append(block.scores)
         values = jnp.concatenate([jnp.concatenate(parts, axis=1) for _, parts in sorted(rows.items())], axis=0)
-        return Scores(values[None], self.networks.single)
+        return Scores(values[None], self.networks.single, (grid.size,))
 
     def blocks(
         self,
@@ -119,9 +139,10 @@ class Predictor:
             done, progress: see `tiles.blend`.
         """
         waiting: tuple[Block, Any, Any] | None = None
-        with self._naming(raster):
+        with naming_image(f"a tile of an image of {raster.shape[0]}x{raster.shape[1]} pixels"):
             for block in self._blend(raster, grid, columns, done, progress):
-                scores = Scores(block.scores[None], self.networks.single)
+                size = (block.scores.shape[0], block.scores.shape[1])
+                scores = Scores(block.scores[None], self.networks.single, (size,))
                 launched = block, to_classes(scores), self._shares(scores) if probabilities else None
                 if waiting is not None:
                     yield _fetched(*waiting)
@@ -141,11 +162,13 @@ class Predictor:
             ArgumentError: if the tiles are smaller than the stride of a network, or the overlap is invalid.
         """
         shape = tuple(image.shape)
-        if len(shape) != 3 or shape[-1] != self.networks.channels:
-            raise ValueError(f"the network takes images [h,w,{self.networks.channels}], got one of shape {shape}")
+        require_image(shape, self.networks.channels)
         choice, size = self.tiling.tiles, (shape[0], shape[1])
-        if whole and (choice is None or (choice == "auto" and self._fits_whole(size, image.dtype))):
+        if whole and choice is None:
             return None
+        with naming_image(f"an image of {size[0]}x{size[1]} pixels"):
+            if whole and choice == "auto" and self._fits_whole(size, image.dtype):
+                return None
         resizing = [member.parts.config for member in self.networks.members if member.parts.config.data.fit == "resize"]
         if (choice is None or choice == "auto") and resizing:
             seen = "x".join(map(str, resizing[0].data.size))
@@ -233,26 +256,7 @@ class Predictor:
         return sides[0], sides[1]
 
     def _shares(self, scores: Scores) -> jax.Array:
-        return to_probabilities(scores, self.networks.members[0].parts.loss.one_vs_rest)
-
-    def _naming(self, image: np.ndarray | Raster) -> "_NamingMemory":
-        return _NamingMemory(f"an image of {image.shape[0]}x{image.shape[1]} pixels", self.tiling.tiles)
-
-
-class _NamingMemory:
-    """Turns an error for lack of memory into a sentence about the image."""
-
-    def __init__(self, what: str, tiles: Any):
-        self._what, self._tiles = what, tiles
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, JaxsegError) or not is_out_of_memory(error):
-            return
-        hint = "" if self._tiles == "auto" else "; tiles=auto segments it in parts" if self._tiles is None else ""
-        raise OutOfMemoryError(f"{self._what} does not fit into the device's memory{hint}") from error
+        return to_probabilities(scores, self.networks.one_vs_rest)
 
 
 def _fetched(block: Block, classes: Any, shares: Any) -> tuple[Block, np.ndarray, np.ndarray | None]:

@@ -23,7 +23,7 @@ from jaxseg.data.base import Source
 from jaxseg.data.notes import log_once
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError, naming_lack_of_memory
-from jaxseg.inference.images import MARK, is_output
+from jaxseg.inference.outputs import MARK, is_output
 from jaxseg.metrics.frechet import SIDE, frechet_distance, thumbnails
 from jaxseg.pictures.marks import FIGURE
 from jaxseg.run.data import Problem

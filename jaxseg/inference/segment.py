@@ -1,27 +1,20 @@
-"""Segments one image of any size with a trained network."""
+"""Segments images with networks: what training draws with, and what every prediction goes through."""
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from jaxseg import losses
 from jaxseg.build import Parts
-from jaxseg.compiler import compiler_options, jit
-from jaxseg.data.transforms import fill_up, resize_image
-from jaxseg.errors import OutOfMemoryError, is_out_of_memory
-from jaxseg.metrics import predict_classes
-from jaxseg.nn import resize_to_sizes
+from jaxseg.errors import JaxsegError, OutOfMemoryError, is_out_of_memory
+from jaxseg.inference.networks import Member, Networks, to_classes, to_probabilities
 from jaxseg.state import Network
 from jaxseg.types import PyTree
 
-_CANVAS = 64  # sizes that round up to the same multiple of this share a compiled resize
-
 
 class Segmentation(NamedTuple):
-    """The prediction of a network for one image.
+    """The prediction of a network, or of several, for one image.
 
     Attributes:
         classes: u8[h,w], the most probable class of each pixel.
@@ -50,37 +43,60 @@ def make_segmenter(parts: Parts, model: Network | None = None) -> Callable[..., 
         ValueError: if the number of channels differs from what the network takes.
         OutOfMemoryError: if the image is too large for the device.
     """
-    config, model, prepare = parts.config, parts.model if model is None else model, parts.prepare
-    channels = config.data.channels
-
-    def network(variables: PyTree, image: Any) -> jax.Array:
-        return model.apply(variables, prepare(image), train=False)[0]
-
-    network = jit(network, compiler_options(config.compile.options))
-    native = jax.jit(resize_to_sizes, static_argnums=2)
-    likeliest = jax.jit(predict_classes)
-    share = jax.jit(functools.partial(losses.probabilities, one_vs_rest=parts.loss.one_vs_rest))
+    networks = Networks((Member(parts, parts.model if model is None else model),))
 
     def segment(variables: PyTree, image: np.ndarray, probabilities: bool = False) -> Segmentation:
-        if image.ndim != 3 or image.shape[-1] != channels:
-            raise ValueError(f"the network takes images [h,w,{channels}], got one of shape {image.shape}")
-        h, w = image.shape[:2]
-        if config.data.fit == "resize":
-            image = resize_image(image, tuple(config.data.size))
-        else:
-            multiple = config.eval.multiple
-            image = fill_up(image, (-(-h // multiple) * multiple, -(-w // multiple) * multiple))
-        try:
-            logits = network(variables, image[None])
-            if config.data.fit == "resize" and logits.shape[1:3] != (h, w):
-                canvas = (-(-h // _CANVAS) * _CANVAS, -(-w // _CANVAS) * _CANVAS)
-                logits = native(logits, np.array([[h, w]], np.int32), canvas)
-            classes = np.asarray(likeliest(logits), np.uint8)[0, :h, :w]
-            shares = np.asarray(share(logits))[0, :h, :w] if probabilities else None
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(f"an image of {h}x{w} pixels does not fit into the device's memory") from error
-        return Segmentation(classes, shares)
+        require_image(image.shape, networks.channels)
+        return launch(networks, [variables], [image], probabilities)()[0]
 
     return segment
+
+
+def launch(
+    networks: Networks, variables: Sequence[PyTree], images: Sequence[np.ndarray], probabilities: bool = False
+) -> Callable[[], list[Segmentation]]:
+    """Starts to segment whole images that the networks see at one size; returns the function that waits for it.
+
+    Args:
+        networks: the networks and the views.
+        variables: of each network.
+        images: u8|u16|f32[h,w,c] each.
+        probabilities: whether to give them.
+
+    Raises (also from the function that waits):
+        OutOfMemoryError: if the images are too large for the device.
+    """
+    h, w = images[0].shape[:2]
+    what = f"an image of {h}x{w} pixels" if len(images) == 1 else f"a batch of {len(images)} images of {h}x{w} pixels"
+    with naming_image(what):
+        scores = networks.scores(variables, images, whole=True)
+        classes = to_classes(scores)
+        shares = to_probabilities(scores, networks.one_vs_rest) if probabilities else None
+
+    def wait() -> list[Segmentation]:
+        with naming_image(what):
+            found = np.asarray(classes).astype(np.uint8)
+            given = None if shares is None else np.asarray(shares)
+        return [
+            Segmentation(found[i, :h, :w], None if given is None else given[i, :h, :w])
+            for i, (h, w) in enumerate(scores.sizes)
+        ]
+
+    return wait
+
+
+def require_image(shape: Sequence[int], channels: int) -> None:
+    """Raises ValueError unless the shape is that of an image [h,w,channels]."""
+    if len(shape) != 3 or shape[-1] != channels:
+        raise ValueError(f"the network takes images [h,w,{channels}], got one of shape {tuple(shape)}")
+
+
+@contextlib.contextmanager
+def naming_image(what: str) -> Iterator[None]:
+    """Turns an error for lack of memory in its body into OutOfMemoryError, "WHAT does not fit into ..."."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, JaxsegError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"{what} does not fit into the device's memory") from error

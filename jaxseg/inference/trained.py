@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -14,9 +13,11 @@ from jaxseg.arguments import expanded
 from jaxseg.data.images import from_array, from_pillow, read_image
 from jaxseg.errors import DataError, counted
 from jaxseg.inference.evaluation import Evaluation, evaluate
-from jaxseg.inference.folded import segmenter_of
+from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.samples import sample
 from jaxseg.inference.segment import Segmentation
+from jaxseg.inference.tiles import TilesLike, parse_tiles
+from jaxseg.inference.views import parse_views
 from jaxseg.run.load import Run, Which, load_run
 
 # A file, a Pillow image, or an array u8|u16[h,w], u8|u16[h,w,c] or of floats in [0, 1], RGB where it has colour.
@@ -28,14 +29,36 @@ class TrainedRun(Run):
     """A trained network that predicts and is scored; see `Run` for its attributes."""
 
     @overload
-    def predict(self, image: ImageLike, *, probabilities: bool = False) -> Segmentation: ...
+    def predict(
+        self,
+        image: ImageLike,
+        *,
+        probabilities: bool = False,
+        tiles: TilesLike = "auto",
+        overlap: float = 0.5,
+        average: str = "",
+    ) -> Segmentation: ...
 
     @overload
     def predict(
-        self, image: list[ImageLike] | tuple[ImageLike, ...], *, probabilities: bool = False
+        self,
+        image: list[ImageLike] | tuple[ImageLike, ...],
+        *,
+        probabilities: bool = False,
+        tiles: TilesLike = "auto",
+        overlap: float = 0.5,
+        average: str = "",
     ) -> list[Segmentation]: ...
 
-    def predict(self, image: Any, *, probabilities: bool = False) -> Segmentation | list[Segmentation]:
+    def predict(
+        self,
+        image: Any,
+        *,
+        probabilities: bool = False,
+        tiles: TilesLike = "auto",
+        overlap: float = 0.5,
+        average: str = "",
+    ) -> Segmentation | list[Segmentation]:
         """Returns the classes u8[h,w] of an image at its own size; for a list of images, a list.
 
         The network is compiled once for each size that it sees.
@@ -44,14 +67,22 @@ class TrainedRun(Run):
             image: a file, a Pillow image, or an array u8|u16[h,w], u8|u16[h,w,c] or of floats in [0, 1], RGB where it
                 has colour; it is converted to the channels of the network and normalised here.
             probabilities: also return f32[h,w,k], those of every class.
+            tiles: "auto": an image that does not fit into memory is cut into overlapping tiles; (height, width), a
+                number or "256x512": every image is, into tiles of this size; None: none is.
+            overlap: the share of a tile's side that is in the next too, in [0, 1).
+            average: the views of an image whose probabilities are averaged: "flips", "flips:hv", "scales:.75-1-1.25" or
+                both with a comma; "": the image alone.
 
         Raises:
+            ArgumentError: for an invalid `tiles`, `overlap` or `average`.
             DataError: if the file cannot be read, or the array has another shape, type or range.
             OutOfMemoryError: if the image is too large for the device.
         """
+        segment = self._predictor(tiles, overlap, average)
+        channels = self.config.data.channels
         if isinstance(image, list | tuple):
-            return [self._segment_one(one, probabilities) for one in image]
-        return self._segment_one(image, probabilities)
+            return [segment(_read(one, channels), probabilities) for one in image]
+        return segment(_read(image, channels), probabilities)
 
     def sample(self, count: int = 1, seed: int = 0) -> np.ndarray:
         """Returns u8[count,h,w,c]: images that a network with a generator makes from the noise of `seed`.
@@ -84,12 +115,16 @@ class TrainedRun(Run):
             f"{counted(len(self.classes), 'class')}: {', '.join(self.classes)}"
         )
 
-    def _segment_one(self, image: Any, probabilities: bool) -> Segmentation:
-        return self._segment(_read(image, self.config.data.channels), probabilities)
+    def _predictor(self, tiles: TilesLike, overlap: float, average: str) -> Predictor:
+        """Returns the predictor for some options; predictors of the same views share their compiled programs."""
+        key = (parse_tiles(tiles), overlap, parse_views(average))
+        if key not in self._predictors:
+            self._predictors[key] = make_predictor([self], tiles=tiles, overlap=overlap, average=average)
+        return self._predictors[key]
 
     @functools.cached_property
-    def _segment(self) -> Callable[..., Segmentation]:
-        return segmenter_of(self)
+    def _predictors(self) -> dict[Any, Predictor]:
+        return {}
 
     @functools.cached_property
     def _on_device(self) -> Any:

@@ -8,6 +8,8 @@ from jaxseg.errors import ConfigError
 FIGURE = "jaxseg"
 """The text under "Software" in the figures that jaxseg draws."""
 
+_SOFTWARE = 305  # the tag of TIFF
+
 DPI = 110
 """The resolution of the figures that jaxseg draws."""
 
@@ -25,10 +27,24 @@ def _software_and_dpi(path: str | Path) -> tuple[str, int]:
 
     try:
         with Image.open(path) as image:
-            text = str(image.info["Software"]) if "Software" in image.info else ""
-            return text, round(image.info["dpi"][0]) if "dpi" in image.info else 0
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            info, tags = image.info, getattr(image, "tag_v2", {})
+            text = str(info["Software"]) if "Software" in info else str(tags[_SOFTWARE]) if _SOFTWARE in tags else ""
+            return text, round(info["dpi"][0]) if "dpi" in info else 0
+    except Image.DecompressionBombError:  # larger than Pillow opens
+        return _software_of_tiff(path), 0
+    except (OSError, ValueError, SyntaxError):
         return "", 0
+
+
+def _software_of_tiff(path: str | Path) -> str:
+    try:
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            text = file.pages.first.tags.valueof(_SOFTWARE)
+            return text if isinstance(text, str) else ""
+    except Exception:  # tifffile is absent, or the file is no TIFF; the classes are those of its decoders
+        return ""
 
 
 def require_own_figure(path: Path, instead: str) -> None:

@@ -1,0 +1,346 @@
+"""Segments many image files: reading, the device and writing work at the same time."""
+
+import collections
+import csv
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxseg import pictures
+from jaxseg.data.batching import cores
+from jaxseg.data.images import read_image
+from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, counted, printable
+from jaxseg.files import write_atomically
+from jaxseg.inference.large import is_large, segment_large
+from jaxseg.inference.outputs import MARK, Extra, Outputs, cannot_write, is_output
+from jaxseg.inference.predictor import Predictor
+from jaxseg.inference.segment import Segmentation
+
+TABLE = "predictions.csv"
+_COLUMNS = ("image", "output", "height", "width", "problem")
+
+Refine = Callable[[np.ndarray, Segmentation], Segmentation]
+"""Changes a prediction before it is written: (image u8|u16[h,w,c], prediction) -> prediction."""
+
+
+@dataclass
+class Summary:
+    """What a call has done.
+
+    Attributes:
+        done: the number of images that were segmented.
+        failed: the number of images that could not be.
+        large: those of `done` that were segmented by parts, and have a TIFF file of classes.
+        files: the files of the whole call.
+    """
+
+    done: int = 0
+    failed: int = 0
+    large: int = 0
+    files: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class FolderPrediction:
+    """Segments image files and writes the outputs of each.
+
+    Attributes:
+        predictor: segments the images.
+        outputs: what is written.
+        refine: changes each prediction before it is written, one after another; they have probabilities where
+            `probabilities` asks for them.
+        extras: further files of each image.
+        probabilities: whether `refine` needs them.
+        batch: the largest number of images that the networks see at once.
+        identity: says which networks are used, see `large.segment_large`.
+    """
+
+    predictor: Predictor
+    outputs: Outputs
+    refine: Sequence[Refine] = ()
+    extras: Sequence[Extra] = ()
+    probabilities: bool = False
+    batch: int = 1
+    identity: str = ""
+
+    def __call__(self, names: Mapping[Path, str], kept: Mapping[Path, str] | None = None) -> Summary:
+        """Segments the images of `names`, {image: the NAME of its outputs}, and says which cannot be segmented.
+
+        NAME.npz of an earlier call is removed where this call writes none, since it would not belong to the new
+        pictures; a line says so, and another if pictures of an earlier call stay beside the name of an image that
+        fails. `predictions.csv` lists the images, also those of `kept`, which an earlier call has segmented.
+
+        Raises:
+            ConfigError: if the outputs cannot be written.
+        """
+        table = _Table(self.outputs, {} if kept is None else kept)
+        summary, removed, old = Summary(), 0, 0
+        with tqdm(total=len(names), desc="predict", unit="image", disable=None) as bar:
+            for path, outcome in self._results(names, bar):
+                bar.update()
+                if isinstance(outcome, Exception):
+                    summary.failed += 1
+                    old += is_output(self.outputs.files(names[path])["classes"])
+                    text = _sentence(path, outcome)
+                    tqdm.write(f"error: {printable(text)}", file=sys.stderr)
+                    table.add(path, names[path], problem=text)
+                else:
+                    summary.done += 1
+                    summary.large += outcome.large
+                    removed += outcome.stale
+                    table.add(path, names[path], outcome)
+        if removed:
+            print(
+                f"{counted(removed, 'file')} NAME.npz of an earlier call removed: --probabilities writes the present "
+                "ones."
+            )
+        if old:
+            failed = counted(summary.failed, "failed image")
+            print(f"The files of {old} of {failed} in {self.outputs.out} are those of an earlier call.")
+        for extra in self.extras:
+            summary.files += extra.finish(self.outputs.out)
+        summary.files.append(table.write())
+        return summary
+
+    def _results(self, names: Mapping[Path, str], bar: Any) -> Iterator[tuple[Path, "_Written | Exception"]]:
+        """Yields (image, what was written or why it failed), in the order of `names`."""
+        workers = max(2, min(4, cores()))
+        with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
+            written: collections.deque[tuple[Path, Future[_Written] | Exception]] = collections.deque()
+            try:
+                for path, image, result in self._segmented(names, readers, 2 * max(workers, self.batch), bar):
+                    if isinstance(result, Segmentation):
+                        written.append((path, writers.submit(self._write, path, names[path], image, result)))
+                    else:
+                        written.append((path, result))
+                    while written and (len(written) > 2 * workers or _is_done(written[0][1])):
+                        yield _outcome(*written.popleft())
+                while written:
+                    yield _outcome(*written.popleft())
+            finally:  # where writing fails, what is not begun is left
+                for pool in (readers, writers):
+                    pool.shutdown(wait=True, cancel_futures=True)
+
+    def _segmented(
+        self, names: Mapping[Path, str], readers: ThreadPoolExecutor, ahead: int, bar: Any
+    ) -> Iterator[tuple[Path, Any, Any]]:
+        """Yields (path, image, prediction or error or what was written), in the order of `names`."""
+        pending: collections.deque[tuple[list[tuple[Path, np.ndarray]], Any]] = collections.deque()
+        group: list[tuple[Path, np.ndarray]] = []
+        key: Any = None
+
+        def start() -> None:
+            nonlocal group
+            if group:
+                pending.append((group, self._launch([image for _, image in group])))
+                group = []
+
+        for path, image in self._images(list(names), readers, ahead):
+            if isinstance(image, np.ndarray):
+                try:
+                    found = self.predictor.batch_key(image)
+                except OutOfMemoryError as error:
+                    image = error
+                else:
+                    if group and (found is None or found != key or len(group) == self.batch):
+                        start()
+                    group, key = [*group, (path, image)], found
+                    while len(pending) > 1:  # the device has the next batch already
+                        yield from _waited(*pending.popleft())
+                    continue
+            start()
+            while pending:
+                yield from _waited(*pending.popleft())
+            yield path, None, self._segment_by_parts(path, names[path], bar) if image is None else image
+        start()
+        while pending:
+            yield from _waited(*pending.popleft())
+
+    def _images(
+        self, paths: Sequence[Path], readers: ThreadPoolExecutor, ahead: int
+    ) -> Iterator[tuple[Path, np.ndarray | Exception | None]]:
+        """Yields (path, the image, the error of reading it, or None for one that is read by parts)."""
+        reading: collections.deque[tuple[Path, Future[Any]]] = collections.deque()
+        waiting = iter(paths)
+        while True:
+            while len(reading) < ahead and (path := next(waiting, None)) is not None:
+                reading.append((path, readers.submit(self._read, path)))
+            if not reading:
+                return
+            path, future = reading.popleft()
+            try:
+                yield path, future.result()
+            except (DataError, MemoryError) as error:
+                yield path, error
+
+    def _read(self, path: Path) -> np.ndarray | None:
+        if self._by_parts and is_large(path):
+            return None
+        return read_image(path, self.predictor.networks.channels)
+
+    @property
+    def _by_parts(self) -> bool:
+        """Whether large images are read by parts: those that are cut into tiles, and whose files need no more."""
+        tiles = self.predictor.tiling.tiles
+        resized = any(m.parts.config.data.fit == "resize" for m in self.predictor.networks.members)
+        return tiles is not None and not (tiles == "auto" and resized)
+
+    def _launch(self, images: list[np.ndarray]) -> Callable[[], list[Any]]:
+        wanted = self.outputs.probabilities or self.probabilities or any(e.needs_probabilities for e in self.extras)
+        try:
+            wait = self.predictor.launch(images, wanted)
+        except (DataError, MemoryError) as error:
+            return lambda error=error: [error] * len(images)
+
+        def results() -> list[Any]:
+            try:
+                return wait()
+            except (DataError, MemoryError) as error:
+                return [error] * len(images)
+
+        return results
+
+    def _write(self, path: Path, name: str, image: np.ndarray, result: Segmentation) -> "_Written":
+        for refine in self.refine:
+            result = refine(image, result)
+        stale = self.outputs.write(name, image, result)
+        for extra in self.extras:
+            try:
+                extra.write(path, self.outputs.out / name, image, result)
+            except OSError as error:
+                raise cannot_write(name, self.outputs.out, error) from error
+        counts = np.bincount(result.classes.ravel(), minlength=len(self.outputs.classes))
+        return _Written(result.classes.shape[0], result.classes.shape[1], counts, stale)
+
+    def _segment_by_parts(self, path: Path, name: str, bar: Any) -> "_Written | Exception":
+        """Segments a TIFF file by parts; writes NAME.tif and the overlay of a reduced image."""
+        file = self.outputs.out / f"{name}.tif"
+        if self.outputs.probabilities or self.refine or self.extras:
+            return DataError(
+                f"{path} is so large that it is segmented by parts, which gives its classes alone; leave out "
+                "--probabilities and what changes or measures the classes, or cut the image."
+            )
+        with tqdm(desc=path.name, unit="tile", disable=bar.disable, leave=False) as tiles:
+
+            def progress(done: int, total: int) -> None:
+                tiles.total = total
+                tiles.update(done - tiles.n)
+
+            try:
+                result = segment_large(
+                    self.predictor,
+                    path,
+                    file,
+                    colors=self.outputs.colors,
+                    values=self.outputs.values,
+                    software=MARK,
+                    identity=self.identity,
+                    progress=progress,
+                )
+                if self.outputs.overlay:
+                    small = pictures.overlay(result.preview, result.preview_classes, self.outputs.colors)
+                    pictures.save_image(small, self.outputs.out / f"{name}-overlay.png", software=MARK)
+            except OSError as error:
+                raise cannot_write(name, self.outputs.out, error) from error
+            except (DataError, OutOfMemoryError) as error:
+                return error
+        if result.resumed:
+            tqdm.write(f"{path}: {100 * result.resumed:.0f} % was finished by an earlier call.")
+        return _Written(*result.size, result.counts, False, large=True)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The size of an image, the pixels of each class, and whether probabilities of an earlier call were removed."""
+
+    height: int
+    width: int
+    counts: np.ndarray
+    stale: bool
+    large: bool = False
+
+
+class _Table:
+    """The rows of predictions.csv: each image, its output and its size, and the percentage of each class."""
+
+    def __init__(self, outputs: Outputs, kept: Mapping[Path, str]):
+        self._outputs = outputs
+        self._file = outputs.out / TABLE
+        self._header = [*_COLUMNS[:4], *(f"{name} %" for name in outputs.classes), _COLUMNS[4]]
+        earlier = {row[0]: row for row in self._earlier()}
+        self._rows = [earlier[str(path)] for path in kept if str(path) in earlier]
+
+    def add(self, path: Path, name: str, written: _Written | None = None, problem: str = "") -> None:
+        if written is None:
+            self._rows.append([str(path), "", "", "", *[""] * len(self._outputs.classes), problem])
+            return
+        file = self._outputs.out / f"{name}.tif" if written.large else self._outputs.files(name)["classes"]
+        shares = 100 * written.counts[: len(self._outputs.classes)] / max(1, written.counts.sum())
+        size = [str(written.height), str(written.width)]
+        output = os.path.relpath(file, self._outputs.out)
+        self._rows.append([str(path), output, *size, *(f"{share:.4f}" for share in shares), problem])
+
+    def write(self) -> Path:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([self._header, *self._rows])
+        try:
+            data = text.getvalue().encode("utf-8", "surrogateescape")  # names may be no UTF-8
+            write_atomically(self._file, lambda file: file.write(data))
+        except OSError as error:
+            raise ConfigError(f"{self._file} cannot be written: {error.strerror or error}.") from error
+        return self._file
+
+    def _earlier(self) -> list[list[str]]:
+        try:
+            with self._file.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                header, *rows = csv.reader(file)
+        except (OSError, ValueError, csv.Error):
+            return []
+        return rows if header == self._header else []
+
+
+def require_own_table(out: Path) -> None:
+    """Raises ConfigError if `out` has a predictions.csv that prediction did not write."""
+    file = out / TABLE
+    if not file.is_file():
+        return
+    try:
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+            header = next(csv.reader(lines), [])
+    except (OSError, ValueError, csv.Error):
+        header = []
+    if tuple(header[:4]) != _COLUMNS[:4] or header[-1:] != [_COLUMNS[4]]:
+        raise ConfigError(f"The output {file} would replace a file that prediction did not write; give another --out.")
+
+
+def _waited(group: list[tuple[Path, np.ndarray]], results: Callable[[], list[Any]]) -> Iterator[tuple[Path, Any, Any]]:
+    for (path, image), result in zip(group, results()):
+        yield path, image, result
+
+
+def _is_done(outcome: Any) -> bool:
+    return not isinstance(outcome, Future) or outcome.done()
+
+
+def _outcome(path: Path, outcome: Any) -> tuple[Path, Any]:
+    if not isinstance(outcome, Future):
+        return path, outcome
+    try:
+        return path, outcome.result()
+    except (DataError, MemoryError) as error:  # an overlay, which NumPy makes, may lack memory too
+        return path, error
+
+
+def _sentence(path: Path, error: Exception) -> str:
+    if isinstance(error, DataError) or str(path) in str(error):
+        return str(error)
+    reason = str(error) if isinstance(error, OutOfMemoryError) else "the machine has too little memory for it"
+    return f"{path} cannot be segmented: {reason}."

@@ -1,0 +1,62 @@
+"""The options with which commands choose how networks see images: in tiles, in several views, several networks."""
+
+import argparse
+from collections.abc import Sequence
+
+from jaxseg.arguments import expanded
+from jaxseg.inference.predictor import Predictor, make_predictor
+from jaxseg.run.load import Run
+from jaxseg.run.workdir import CONFIG_FILE
+
+
+def add_options(parser: argparse.ArgumentParser, tiles: str) -> None:
+    """Adds --tiles (whose default is `tiles`), --overlap, --blending, --accumulate and --average."""
+    parser.add_argument(
+        "--tiles",
+        metavar="auto|none|HxW",
+        default=tiles,
+        help="auto: cut images that do not fit into memory into overlapping tiles; none: never; HxW: cut every image "
+        f"into tiles of this height and width (default {tiles})",
+    )
+    parser.add_argument(
+        "--overlap", type=float, default=0.5, help="the share of a tile's side that is in the next too (default .5)"
+    )
+    parser.add_argument(
+        "--blending",
+        choices=("gaussian", "nearest"),
+        default="gaussian",
+        help="gaussian: overlapping tiles are averaged, with most weight at their centres; nearest: each pixel is that "
+        "of the nearest tile",
+    )
+    parser.add_argument(
+        "--accumulate",
+        choices=("float32", "float16"),
+        default="float32",
+        help="what the scores of tiles are added in; float16 takes half of the memory",
+    )
+    parser.add_argument(
+        "--average",
+        metavar="VIEWS",
+        default="",
+        help="average the probabilities of several views of an image: flips, flips:v, flips:hv, scales:.75-1-1.25, or "
+        "both with a comma",
+    )
+
+
+def predictor_of(runs: Sequence[Run], options: argparse.Namespace) -> Predictor:
+    """Returns the predictor of runs with the options of a command."""
+    return make_predictor(
+        runs,
+        tiles=options.tiles,
+        overlap=options.overlap,
+        blending=options.blending,
+        dtype=options.accumulate,
+        average=options.average,
+    )
+
+
+def split_workdirs(workdirs: Sequence[str], images: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns (workdirs, images) of the words after --workdir: all but the first may be images too."""
+    first, *rest = workdirs
+    runs = [word for word in rest if (expanded(word) / CONFIG_FILE).is_file()]
+    return [first, *runs], [*(word for word in rest if word not in runs), *images]

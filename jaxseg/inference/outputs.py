@@ -1,0 +1,184 @@
+"""What prediction writes for each image: its classes in one of four formats, the overlay, and probabilities."""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, get_args
+
+import numpy as np
+from PIL import Image
+
+from jaxseg import pictures
+from jaxseg.data.images import set_limit
+from jaxseg.data.rasters import write_labels
+from jaxseg.errors import ConfigError
+from jaxseg.files import write_atomically
+from jaxseg.inference.segment import Segmentation
+from jaxseg.pictures import marks
+
+MARK = "jaxseg predict"
+"""The text under "Software" in the pictures, by which a later call knows that it may replace them."""
+
+Format: TypeAlias = Literal["png", "color", "tiff", "npz"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+_SUFFIXES: dict[str, str] = {"png": ".png", "color": ".png", "tiff": ".tif", "npz": ".npz"}
+_ARRAYS = {"probabilities", "labels", "classes"}  # those that NAME.npz may hold
+
+
+class Extra(Protocol):
+    """Further files of each image, such as a table of its regions; methods are called by several threads."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What follows NAME in the names of its files, such as "-regions.json"."""
+        ...
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether `write` needs `Segmentation.probabilities`."""
+        ...
+
+    def write(self, path: Path, stem: Path, image: np.ndarray, result: Segmentation) -> None:
+        """Writes the files of one image: `path` is the image, `stem` the path of its outputs without a suffix."""
+        ...
+
+    def finish(self, out: Path) -> Sequence[Path]:
+        """Writes the files of the whole call; returns them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written for each image.
+
+    Attributes:
+        out: the folder.
+        classes: the names of the classes.
+        colors: the (r, g, b) of each class.
+        form: of the classes: "png", their indices with a palette; "color", their colours; "tiff", indices with a
+            palette in compressed tiles; "npz", an array `labels` u8[h,w].
+        overlay: whether to write NAME-overlay.png.
+        probabilities: whether to write NAME.npz with `probabilities` f32[h,w,k].
+        values: what stands for each class in place of its index; (): the index.
+    """
+
+    out: Path
+    classes: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    form: Format = "png"
+    overlay: bool = True
+    probabilities: bool = False
+    values: tuple[int, ...] = ()
+
+    def files(self, name: str) -> dict[str, Path]:
+        """Returns {what: path} of the files of one image."""
+        files = {"classes": self.out / f"{name}{_SUFFIXES[self.form]}"}
+        if self.overlay:
+            files["overlay"] = self.out / f"{name}-overlay.png"
+        if self.probabilities:
+            files["probabilities"] = self.out / f"{name}.npz"
+        return files
+
+    def write(self, name: str, image: np.ndarray, result: Segmentation) -> bool:
+        """Writes the files of one image, each atomically.
+
+        Returns whether the probabilities of an earlier call were removed: those beside its picture of classes.
+
+        Raises:
+            ConfigError: if a file cannot be written.
+        """
+        files, arrays = self.files(name), self.out / f"{name}.npz"
+        try:
+            earlier = not self.probabilities and self.form != "npz" and arrays.is_file() and is_output(files["classes"])
+            stale = earlier and holds_own_arrays(arrays)
+            files["classes"].parent.mkdir(parents=True, exist_ok=True)
+            if self.form in ("png", "color"):
+                picture = labels_picture(result.classes, self.colors, self.values or range(len(self.colors)))
+                picture = picture.convert("RGB") if self.form == "color" else picture
+                pictures.save_image(picture, files["classes"], software=MARK)
+            elif self.form == "tiff":
+                labels, colors, values = result.classes, self.colors, self.values
+                write_atomically(
+                    files["classes"], lambda file: write_labels(file, labels, colors, values=values, software=MARK)
+                )
+            if self.overlay:
+                overlay = pictures.overlay(image, result.classes, self.colors)
+                pictures.save_image(overlay, files["overlay"], software=MARK)
+            stored: dict[str, Any] = {}
+            if self.form == "npz":
+                stored["labels"] = np.asarray(self.values)[result.classes] if self.values else result.classes
+            if self.probabilities:
+                stored["probabilities"] = result.probabilities
+            if stored:
+                write_atomically(arrays, lambda file: np.savez(file, **stored, classes=np.array(self.classes)))
+            if stale:
+                arrays.unlink()
+            return stale
+        except OSError as error:
+            raise cannot_write(name, self.out, error) from error
+
+    def require_own(self, name: str, image: Path) -> None:
+        """Raises ConfigError if there is a file under the name of an output that prediction has not written.
+
+        Earlier versions marked no overlay, and at first no picture of classes: such files count if they are the
+        segments of this image and these laid over it.
+        """
+        set_limit()
+        files = self.files(name)
+        pictured = {file for what, file in files.items() if what != "probabilities" and file.suffix != ".npz"}
+        own = {file for file in pictured if is_output(file)}
+        overlay = self.out / f"{name}-overlay.png"
+        if self.form in ("png", "color") and overlay not in own and overlay.is_file():
+            from jaxseg.inference.former import are_outputs_of
+
+            if are_outputs_of(image, files["classes"], overlay):
+                own |= {files["classes"], overlay}
+        foreign = [file for file in files.values() if file in pictured and file.is_file() and file not in own]
+        arrays = self.out / f"{name}.npz"
+        if (self.probabilities or self.form == "npz") and arrays.is_file() and not holds_own_arrays(arrays):
+            foreign.append(arrays)
+        if foreign:
+            raise ConfigError(
+                f"The output {foreign[0]} would replace a file that prediction did not write, such as a mask; give "
+                "another --out."
+            )
+
+    def exists(self, name: str) -> bool:
+        """Returns whether an earlier call has written all files of one image."""
+        written = [
+            holds_own_arrays(file) if file.suffix == ".npz" else is_output(file) for file in self.files(name).values()
+        ]
+        return all(written)
+
+
+def cannot_write(name: str, out: Path, error: OSError) -> ConfigError:
+    """Returns the error for outputs that the system does not let be written."""
+    return ConfigError(f"The outputs of {name} cannot be written to {out}: {error.strerror or error}.")
+
+
+def is_output(file: Path) -> bool:
+    """Returns whether a picture has the mark of prediction."""
+    set_limit()
+    return file.is_file() and marks.software(file) == MARK
+
+
+def holds_own_arrays(file: Path) -> bool:
+    """Returns whether a file holds the arrays of NAME.npz."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            names = set(archive.files)
+            return "classes" in names and len(names) > 1 and names <= _ARRAYS
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):  # no file of npz
+        return False
+
+
+def labels_picture(classes: np.ndarray, colors: pictures.Colors, values: Sequence[int]) -> Image.Image:
+    """Returns classes u8[h,w] as an image of the value of each class, with its colour where 8 bits hold all values."""
+    if max(values) > 255:
+        return Image.fromarray(np.array(values, np.uint16)[classes])
+    palette = np.zeros((max(values) + 1, 3), np.uint8)
+    palette[list(values)] = np.asarray(colors, np.uint8)
+    image = Image.fromarray(np.array(values, np.uint8)[classes], "P")
+    image.putpalette(palette.tobytes())
+    return image
