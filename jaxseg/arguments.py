@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -83,6 +84,13 @@ Size = Annotated[
 ]
 SizeOrNone = Annotated[
     tuple[int, ...], Where(lambda v: not v or _is_size(v), instead="(height, width) in whole pixels, or empty")
+]
+Tiles = Annotated[
+    str,
+    Where(
+        lambda v: not v or re.fullmatch(r"[1-9]\d*x[1-9]\d*", v) is not None,
+        instead="the height and width of a tile in pixels, such as 256x512, or empty",
+    ),
 ]
 Zoom = Annotated[
     tuple[float, ...],

@@ -1,6 +1,7 @@
 """Scores a split of the data with a trained network, each image at its native size.
 
-    python -m jaxseg.evaluate --workdir DIR [--split val|test|train] [--which best|last] [--boundary [PIXELS]]
+    python -m jaxseg.evaluate --workdir DIR [DIR ...] [--split val|test|train] [--which best|last]
+                              [--boundary [PIXELS]] [--tiles HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
                               [--config.data.dir=PATH]
 
 The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place or another machine. So can the output
@@ -8,6 +9,9 @@ stride of the encoder and the atrous rates (`LAYOUT_KEYS`), where they change no
 another output stride than it was trained at: --config.model.args.encoder_args.output_stride=8. Prints the table of
 classes and the calibration error, with --boundary also a table of distances between boundaries, and writes
 evaluate-SPLIT.json and confusion-SPLIT.png into the workdir; files of these names that it did not write are refused.
+
+--tiles, --average and several DIRs segment the images as `jaxseg.predict` does with the same options. What is averaged
+is compared with each run alone, in its mean IoU and its time. The files then are evaluate-SPLIT-average.json and so on.
 """
 
 import argparse
@@ -20,7 +24,8 @@ from jaxseg import compiler
 from jaxseg.config import LAYOUT_KEYS
 from jaxseg.config.command import read_overrides, run_command
 from jaxseg.inference import surface
-from jaxseg.inference.evaluation import evaluate, require_own_report
+from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
+from jaxseg.inference.options import add_options, predictor_of
 from jaxseg.run.load import Which, load_run
 
 
@@ -37,7 +42,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
         allow_abbrev=False,
     )
-    parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
+    parser.add_argument(
+        "--workdir",
+        metavar="DIR",
+        nargs="+",
+        required=True,
+        help="the workdir of the training run; of several runs the probabilities are averaged",
+    )
     parser.add_argument(
         "--split", default="val", help="train, val or test; also another split of the data, such as test[:100] of TFDS"
     )
@@ -53,6 +64,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="score boundaries too: F1, surface Dice, Hausdorff 95; PIXELS: how far apart they match, by default "
         f"{100 * surface.TOLERANCE:g} %% of the diagonal",
     )
+    add_options(parser, tiles="none")
     return parser
 
 
@@ -67,10 +79,14 @@ def _pixels(text: str) -> float:
 
 
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    run = load_run(options.workdir, options.which, overrides)
+    runs = [load_run(workdir, options.which, overrides) for workdir in options.workdir]
+    run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
-    require_own_report(run.workdir, options.split)
-    evaluation = evaluate(run, options.split, boundary=options.boundary)
+    asked = len(runs) > 1 or options.average or options.tiles != "none"
+    predictor = predictor_of(runs, options) if asked else None
+    suffix = suffix_of(predictor) if predictor is not None else ""
+    require_own_report(run.workdir, options.split + suffix)
+    evaluation = evaluate(run, options.split, boundary=options.boundary, predictor=predictor)
     print(f"{evaluation}{_changed(overrides)}", flush=True)  # first: the scores are not lost if they cannot be written
     for name, path in evaluation.write_report().items():
         print(f"{name + ':':<12}{path}")

@@ -25,8 +25,10 @@ from jaxseg.config import ConfigDict, command, to_dict, validate
 from jaxseg.data import pipeline
 from jaxseg.data.images import read_image
 from jaxseg.errors import naming_lack_of_memory
+from jaxseg.inference.predictor import Predictor, tiled_predictor
 from jaxseg.inference.samples import distances, draw_samples
 from jaxseg.inference.score import Result, score
+from jaxseg.inference.score_images import score_images
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.parallel import Strategy
 from jaxseg.run import gradients, messages
@@ -89,7 +91,7 @@ class Session:
         strategy: how the steps are compiled and the arrays placed on devices.
         programs: the initialisation and the training step.
         eval_step: the compiled step of evaluation.
-        segment: applies the network to one image of any size.
+        segment, tiled: apply the network to one image of any size; `tiled` in tiles, where `eval.tiles` is set.
         batches, validation: the data loaders of training and of evaluation.
         workdir: the directory of the run.
         checkpoints, reporter: write to this directory.
@@ -101,6 +103,7 @@ class Session:
     programs: Programs
     eval_step: Callable[..., Any]
     segment: Callable[..., Segmentation]
+    tiled: Predictor | None
     batches: Any
     validation: Any
     workdir: Path
@@ -113,6 +116,9 @@ class Session:
 
     def evaluate(self, state: TrainState) -> Result:
         """Scores the validation split."""
+        if self.tiled is not None:
+            tiled = self.tiled.with_variables(self.strategy.get_state(state).variables)
+            return score_images(self.problem.val, tiled.scores, self.parts.loss).result
         return score(self.eval_step, state, self.validation, loss=self.parts.loss, strategy=self.strategy)
 
 
@@ -237,6 +243,7 @@ def open_session(
         programs=programs,
         eval_step=strategy.compile_eval(parts.eval_step()),
         segment=make_segmenter(parts),
+        tiled=tiled_predictor(parts) if config.eval.tiles else None,
         checkpoints=stack.enter_context(checkpoints),
         reporter=stack.enter_context(reporter),
         batches=stack.enter_context(batches),

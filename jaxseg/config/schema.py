@@ -14,6 +14,7 @@ from jaxseg.arguments import (
     Size,
     SizeOrNone,
     StrategyName,
+    Tiles,
     Where,
     WholeNotNegative,
     Zoom,
@@ -261,6 +262,15 @@ KEYS: dict[str, Key] = {
     "eval.batch_size": Key(16, "images an evaluation step, over all hosts and devices", Count, free=True),
     "eval.multiple": Key(
         1, "data.fit=crop: native sizes are padded to a multiple of this, so that fewer sizes compile", Count
+    ),
+    "eval.tiles": Key(
+        "",
+        "HxW: images are scored in overlapping tiles of this height and width, at their own scale; empty: whole",
+        Tiles,
+        free=True,
+    ),
+    "eval.overlap": Key(
+        0.5, "the share of the side of a tile of eval.tiles that is in the next too", BelowOne, free=True
     ),
     "checkpoint.every": Key(200, "steps between checkpoints; the last step is always saved", Count),
     "checkpoint.keep": Key(2, "newest checkpoints kept, besides the best by validation mIoU", Count, free=True),

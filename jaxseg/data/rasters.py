@@ -80,18 +80,15 @@ def open_raster(path: Path, channels: int) -> Iterator[TiffRaster]:
     except ImportError as error:
         raise DataError(f"{path} is too large to be read at once; {_INSTALL}.") from error
     form = read_tiff_form(path, channels)
-    try:
-        with tifffile.TiffFile(path) as file:
-            page: Any = file.pages.first
+    with contextlib.ExitStack() as stack:
+        try:
+            page: Any = stack.enter_context(tifffile.TiffFile(path)).pages.first
             _require_whole(path, page)
             tags = tuple((t.code, int(t.dtype), t.count, t.value) for t in page.tags.values() if t.code in _GEOGRAPHIC)
-            with page.aszarr() as store:
-                pixels = zarr.open(store, mode="r")
-                yield TiffRaster(path, (form.height, form.width, channels), form.dtype, tags, pixels, form.axes)
-    except (DataError, MemoryError):
-        raise
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+            pixels = zarr.open(stack.enter_context(page.aszarr()), mode="r")
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        yield TiffRaster(path, (form.height, form.width, channels), form.dtype, tags, pixels, form.axes)
 
 
 def _require_whole(path: Path, page: Any) -> None:

@@ -4,9 +4,10 @@ import functools
 import json
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -19,17 +20,28 @@ from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.folded import fold_run
+from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.score import Result, score
+from jaxseg.inference.score_images import Timed, score_images
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run
 from jaxseg.run.provenance import package_versions
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_or_refuse
 from jaxseg.state import count_parameters
+from jaxseg.step import Measure
 
 Boundary: TypeAlias = Annotated[
     float | bool | None,
     Where(lambda v: v is None or 0 <= v < math.inf, instead="True or a number of pixels of at least 0"),
 ]
+
+
+class Alone(NamedTuple):
+    """What one run scores in one view: the mean IoU in [0, 1], and the median seconds of an image."""
+
+    workdir: str
+    mean_iou: float
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,11 +52,18 @@ class Evaluation:
         run: the run that was scored.
         split: the split, as it was asked for.
         result: the sums over the split that every number here comes from.
+        predictor: how images were segmented where this was asked for: in tiles, views, or by several runs; None: in
+            batches, as training evaluates.
+        seconds: the median time of an image with `predictor`; NaN without one.
+        alone: what each run scores alone, in one view, where several predictions were averaged.
     """
 
     run: Run
     split: str
     result: Result
+    predictor: Predictor | None = None
+    seconds: float = math.nan
+    alone: tuple["Alone", ...] = ()
 
     @property
     def confusion(self) -> np.ndarray:
@@ -98,6 +117,14 @@ class Evaluation:
                 counted(self.images, "image") + (f", loss {self.loss:.4f}" if math.isfinite(self.loss) else "")
             )
             lines.append("The split has no labelled pixel, so there is nothing to score.")
+        if self.predictor is not None:
+            lines.append(f"segmented {self.predictor}")
+        for each in self.alone:
+            gain, times = 100 * (self.mean_iou - each.mean_iou), self.seconds / each.seconds
+            lines.append(
+                f"{each.workdir} alone, in one view: mIoU {100 * each.mean_iou:.2f} %; averaging changes it by "
+                f"{gain:+.2f} points and takes {times:.1f} times as long"
+            )
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -116,11 +143,34 @@ class Evaluation:
             "calibration": metrics.calibration_dict(self.calibration),
             **({} if boundary is None else {"boundary": surface.surface_dict(boundary, classes)}),
             "confusion": self.confusion.tolist(),
+            **self._prediction(),
             "config": to_dict(self.run.config),
             "config_source": [CONFIG_FILE, INFO_FILE],
             "device": {"platform": jax.default_backend(), "count": jax.device_count()},
             "versions": package_versions(),
         }
+
+    def _prediction(self) -> dict[str, Any]:
+        """Returns the part of `to_dict` about the predictor."""
+        if self.predictor is None:
+            return {}
+        networks, tiling = self.predictor.networks, self.predictor.tiling
+        tiles = "" if tiling.tiles is None else tiling.tiles if tiling.tiles == "auto" else list(tiling.tiles)
+        return {
+            "tiles": tiles,
+            "overlap": tiling.overlap if tiles else None,
+            "average": "" if len(networks.views) == 1 else str(networks.views),
+            "runs": len(networks.members),
+            "seconds_per_image": self.seconds,
+            "alone": [each._asdict() for each in self.alone],
+        }
+
+    @property
+    def _name(self) -> str:
+        """The split in the names of the report's files, and how its images were segmented."""
+        if self.predictor is None:
+            return self.split
+        return self.split + suffix_of(self.predictor)
 
     def write_report(self) -> dict[str, Path]:
         """Writes evaluate-SPLIT.json and confusion-SPLIT.png into the run's workdir; returns {what: path}.
@@ -131,9 +181,9 @@ class Evaluation:
             ConfigError: if a file cannot be written, or would replace one that jaxseg did not write.
         """
         workdir = self.run.workdir
-        files, picture = {"scores": scores_file(workdir, self.split)}, picture_file(workdir, self.split)
+        files, picture = {"scores": scores_file(workdir, self._name)}, picture_file(workdir, self._name)
         if jax.process_index() == 0:
-            require_own_report(workdir, self.split)
+            require_own_report(workdir, self._name)
             write_or_refuse(files["scores"], self.to_dict())
             try:
                 with pictures.noting_errors(picture):
@@ -144,7 +194,9 @@ class Evaluation:
         return files
 
 
-def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Evaluation:
+def evaluate(
+    run: Run, split: str = "val", *, boundary: Boundary = None, predictor: Predictor | None = None
+) -> Evaluation:
     """Returns the scores of a run on a split, each image at its native size, as training evaluates it.
 
     The network has its batch norms folded into its convolutions, so that a logit may differ from that of training's
@@ -155,6 +207,8 @@ def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Eval
         split: "train", "val" or "test"; for TFDS data also a slice, for a folder any split with images and masks.
         boundary: scores boundaries too: those that lie within this many pixels of each other match; True: within
             `surface.TOLERANCE` of the image's diagonal; None or False: no boundaries.
+        predictor: segments the images, one at a time, in place of the run's network in batches; where it averages, each
+            of its networks is scored alone too. None: that of `eval.tiles`, or the run's network.
 
     Raises:
         ArgumentError: for an invalid `boundary`.
@@ -166,28 +220,85 @@ def evaluate(run: Run, split: str = "val", *, boundary: Boundary = None) -> Eval
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
     source = make_source(config, split_of_data(run.config, split))
-    devices = jax.device_count()
-    strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
     sigmoids = run.parts.loss.one_vs_rest
     measures = {"calibration": functools.partial(metrics.calibration_stats, one_vs_rest=sigmoids)}
-    model, state = fold_run(run)
-    eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=with_boundary, model=model))
     boundaries = surface.SurfaceTotal(run.num_classes, None if isinstance(tolerance, bool) else tolerance)
+    see = boundaries.add if with_boundary else lambda maps: None
+    if predictor is None and config.eval.tiles:
+        predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
+    advice = "give a smaller eval.batch_size" + ("" if config.data.fit == "resize" else ", or images of fewer pixels")
+    lacking = naming_lack_of_memory("A batch of the evaluation", advice)
+    seconds, alone = math.nan, ()
+    with lacking, tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
+        if predictor is None:
+            result = _score_in_batches(run, config, source, measures, with_boundary, see, bar.update)
+        else:
+            result, seconds = _score_with(predictor, run, source, measures, see, bar.update)
+            alone = _alone(predictor, run, source)
+    if with_boundary:
+        result = result._replace(measures={**result.measures, "boundary": boundaries.sums})
+    return Evaluation(run, split, result, predictor, seconds, alone)
+
+
+def _score_in_batches(
+    run: Run,
+    config: ConfigDict,
+    source: Any,
+    measures: Mapping[str, Measure],
+    maps: bool,
+    see: Callable[[dict[str, np.ndarray]], object],
+    progress: Callable[[int], object],
+) -> Result:
+    devices = jax.device_count()
+    strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
+    model, state = fold_run(run)
+    eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=maps, model=model))
     # A batch that the devices of this machine can share; the padding examples do not count.
     batch_size = -(-config.eval.batch_size // devices) * devices
     loader = make_eval_loader(
         source, batch_size=batch_size, size=config.data.size, fit=config.data.fit, multiple=config.eval.multiple
     )
     state = strategy.put_state(state)
-    advice = "give a smaller eval.batch_size" + ("" if config.data.fit == "resize" else ", or images of fewer pixels")
-    lacking = naming_lack_of_memory("A batch of the evaluation", advice)
-    with lacking, tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
-        result = score(
-            eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=bar.update, see=boundaries.add
-        )
-    if with_boundary:
-        result = result._replace(measures={**result.measures, "boundary": boundaries.sums})
-    return Evaluation(run, split, result)
+    return score(eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=progress, see=see)
+
+
+def _score_with(
+    predictor: Predictor,
+    run: Run,
+    source: Any,
+    measures: Mapping[str, Measure],
+    see: Callable[[dict[str, np.ndarray]], object],
+    progress: Callable[[int], object],
+) -> Timed:
+    return score_images(
+        source,
+        predictor.scores,
+        run.parts.loss,
+        measures=measures,
+        see=see,
+        progress=progress,
+    )
+
+
+def _alone(predictor: Predictor, run: Run, source: Any) -> tuple[Alone, ...]:
+    """Returns the scores of each network of a predictor in one view, if it averages."""
+    if predictor.networks.single:
+        return ()
+    found = []
+    for name, single in predictor.alone():
+        result, seconds = _score_with(single, run, source, {}, lambda maps: None, lambda images: None)
+        found.append(Alone(name, metrics.scores(result.confusion).mean_iou, seconds))
+    return tuple(found)
+
+
+def suffix_of(predictor: Predictor) -> str:
+    """Returns what follows the split in the names of the report's files: how its images were segmented."""
+    parts = [
+        ("tiles", predictor.tiling.tiles is not None),
+        ("average", len(predictor.networks.views) > 1),
+        ("runs", len(predictor.networks.members) > 1),
+    ]
+    return "".join(f"-{name}" for name, holds in parts if holds)
 
 
 def scores_file(workdir: Path, split: str) -> Path:

@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
 
+from jaxseg.build import Parts
 from jaxseg.data.transforms import Size
 from jaxseg.errors import ConfigError, OutOfMemoryError, counted
 from jaxseg.inference import tiles as tiling
+from jaxseg.inference.fitting import auto_tile, fits_whole
 from jaxseg.inference.folded import fold_run
-from jaxseg.inference.memory import free_memory, program_memory
+from jaxseg.inference.memory import free_memory
 from jaxseg.inference.networks import Member, Networks, Scores, to_classes, to_probabilities
 from jaxseg.inference.segment import Segmentation, launch, naming_image, require_image
 from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Raster, TilesLike
@@ -24,8 +26,6 @@ from jaxseg.inference.views import ONE_VIEW, Views, parse_views
 from jaxseg.nn.ops.by_device import BATCH_AXIS
 from jaxseg.run.load import Run
 from jaxseg.types import PyTree
-
-_SMALLEST, _USUAL = 64, 512  # sides of the tiles that are chosen: no smaller, and no larger unless trained so
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,13 @@ class Predictor:
         networks: the networks and the views.
         variables: of each network, on the devices.
         tiling: whether and how images are cut into tiles.
+        names: of the runs that the networks come from.
     """
 
     networks: Networks
     variables: tuple[PyTree, ...]
     tiling: Tiling = Tiling()
+    names: tuple[str, ...] = ()
     _strides: dict[Any, int] = field(default_factory=dict, repr=False)
 
     def __call__(self, image: np.ndarray, probabilities: bool = False) -> Segmentation:
@@ -150,6 +152,34 @@ class Predictor:
             if waiting is not None:
                 yield _fetched(*waiting)
 
+    def alone(self) -> list[tuple[str, "Predictor"]]:
+        """Returns (name, predictor) of each network by itself in one view, with the same tiles."""
+        networks = self.networks
+        return [
+            (
+                name,
+                dataclasses.replace(
+                    self,
+                    networks=dataclasses.replace(networks, members=(member,), views=ONE_VIEW),
+                    variables=(variables,),
+                    names=(name,),
+                ),
+            )
+            for name, member, variables in zip(self.names, networks.members, self.variables)
+        ]
+
+    def __str__(self) -> str:
+        tiles, views = self.tiling.tiles, self.networks.views
+        parts = []
+        if tiles is not None:
+            size = tiles if tiles == "auto" else "x".join(map(str, tiles))
+            parts.append(f"in tiles ({size}, overlap {self.tiling.overlap:g})")
+        if len(views) > 1:
+            parts.append(f"in {len(views)} views ({views})")
+        if len(self.networks.members) > 1:
+            parts.append(f"by {len(self.networks.members)} networks")
+        return ", ".join(parts) or "whole"
+
     def with_variables(self, *variables: PyTree) -> "Predictor":
         """Returns the predictor with other variables of its networks; compiled programs are shared."""
         return dataclasses.replace(self, variables=tuple(self.networks.place(each) for each in variables))
@@ -167,7 +197,11 @@ class Predictor:
         if whole and choice is None:
             return None
         with naming_image(f"an image of {size[0]}x{size[1]} pixels"):
-            if whole and choice == "auto" and self._fits_whole(size, image.dtype):
+            if (
+                whole
+                and choice == "auto"
+                and fits_whole(self.networks, self.variables, size, image.dtype, self._memory())
+            ):
                 return None
         resizing = [member.parts.config for member in self.networks.members if member.parts.config.data.fit == "resize"]
         if (choice is None or choice == "auto") and resizing:
@@ -177,7 +211,11 @@ class Predictor:
                 f"whole images resized to {seen} (data.fit=resize); tiles={seen} segments it in tiles of that size, in "
                 "which objects have another scale than in training"
             )
-        tile = self._auto_tile() if choice is None or choice == "auto" else choice
+        tile = (
+            auto_tile(self.networks, self.variables, self._memory() // 2)
+            if choice is None or choice == "auto"
+            else choice
+        )
         return tiling.make_grid(size, tile, self.tiling.overlap, self.stride, self.tiling.blending)
 
     @property
@@ -226,34 +264,6 @@ class Predictor:
 
     def _memory(self) -> int:
         return free_memory() if self.tiling.memory is None else self.tiling.memory
-
-    def _fits_whole(self, size: Size, dtype: Any) -> bool:
-        """Returns whether memory holds the prediction of a whole image, by what the compiled programs say they take."""
-        free, k = self._memory(), self.networks.num_classes
-        logits = 4 * k * math.prod(size)
-        needed = 3 * logits  # at the image's size, as probabilities, and in one copy
-        for member, values in zip(self.networks.members, self.variables):
-            seen = member.network_size(size, max(self.networks.views.scales))
-            if needed + 4 * k * math.prod(seen) > free:  # not worth compiling
-                return False
-            shape = (1, *seen, self.networks.channels)
-            if needed + program_memory(self.networks.program(member, shape, dtype, values)) > free:
-                return False
-        return True
-
-    def _auto_tile(self) -> Size:
-        """Returns the (y, x) of tiles: the size in training, at least 512, and less where memory is short."""
-        sides = [max(_USUAL, *(m.parts.config.data.size[axis] for m in self.networks.members)) for axis in (0, 1)]
-        while max(sides) > _SMALLEST:
-            needed = 0
-            for member, values in zip(self.networks.members, self.variables):
-                seen = [round(side * max(self.networks.views.scales)) for side in sides]
-                program = self.networks.program(member, (1, *seen, self.networks.channels), np.uint8, values)
-                needed = max(needed, program_memory(program))
-            if needed <= self._memory() // 2:
-                break
-            sides = [max(_SMALLEST, side // 2) for side in sides]
-        return sides[0], sides[1]
 
     def _shares(self, scores: Scores) -> jax.Array:
         return to_probabilities(scores, self.networks.one_vs_rest)
@@ -308,7 +318,19 @@ def make_predictor(
         mesh = jax.make_mesh((len(devices),), (BATCH_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     networks = Networks(members, views, mesh)
     variables = tuple(networks.place(state.variables) for _, state in folds)
-    return Predictor(networks, variables, Tiling(size, overlap, blending, dtype, memory))
+    names = tuple(str(run.workdir) for run in runs)
+    return Predictor(networks, variables, Tiling(size, overlap, blending, dtype, memory), names)
+
+
+def tiled_predictor(parts: Parts) -> Predictor:
+    """Returns a predictor that scores images in tiles, as `eval.tiles` and `eval.overlap` say; it has no variables yet.
+
+    Give it those of a state by `Predictor.with_variables`.
+    """
+    size = tiling.parse_tiles(parts.config.eval.tiles)
+    assert size is not None and size != "auto"
+    networks = Networks((Member(parts, parts.model),))
+    return Predictor(networks, (), Tiling(size, parts.config.eval.overlap))
 
 
 def require_same_classes(runs: Sequence[Run]) -> None:

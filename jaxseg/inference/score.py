@@ -1,4 +1,4 @@
-"""Scores a split. Training and `jaxseg.evaluate` share this loop, so their numbers are the same."""
+"""Scores a split, in batches or an image at a time. Training and `jaxseg.evaluate` share these loops."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple

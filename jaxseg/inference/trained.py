@@ -95,18 +95,30 @@ class TrainedRun(Run):
         """
         return sample(self.parts, self._on_device, count, seed)
 
-    def evaluate(self, split: str = "val", *, boundary: float | bool | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        split: str = "val",
+        *,
+        boundary: float | bool | None = None,
+        tiles: TilesLike = None,
+        overlap: float = 0.5,
+        average: str = "",
+    ) -> Evaluation:
         """Returns the scores on a split of the data, which print as a table; see `jaxseg.inference.evaluate`.
 
         Args:
             split: "train", "val" or "test"; for TFDS data also a slice, for a folder any split with images and masks.
             boundary: scores boundaries too: those that lie within this many pixels of each other match; True: within
                 0.75 % of the image's diagonal.
+            tiles, overlap, average: as of `predict`; what is averaged is compared with one view.
 
         Raises:
+            ArgumentError: for an invalid argument.
             DataError: if the data is missing or empty, has no such split, or its classes are not those of the run.
         """
-        return evaluate(self, split, boundary=boundary)
+        asked = parse_tiles(tiles) is not None or len(parse_views(average)) > 1
+        predictor = self._predictor(tiles, overlap, average) if asked else None
+        return evaluate(self, split, boundary=boundary, predictor=predictor)
 
     def __repr__(self) -> str:
         return (

@@ -109,14 +109,18 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(train, "Reporter", record("reporter"))
     config = configured(model__name="cnn", seed=7, batch_size=3, data__workers=5, data__prefetch=9, data__channels=4)
     update(config, data__size=(8, 9), data__fit="crop", eval__batch_size=6, eval__multiple=2, checkpoint__keep=11)
+    update(config, eval__tiles="8x12", eval__overlap=0.25)
     update(config, log__every=13, log__tensorboard=False, data__mean=(0.5,), data__std=(0.5,))
     strategy = parallel.make_strategy("jit", {})
     with contextlib.ExitStack() as stack:
         programs = Programs(init=abs, state=None, train_step=abs)
-        train.open_session(build.build_parts(config, 6), load_problem(config), strategy, programs, tmp_path, stack)
+        parts, problem = build.build_parts(config, 6), load_problem(config)
+        session = train.open_session(parts, problem, strategy, programs, tmp_path, stack)
     wanted = {"batch_size": 3, "seed": 7, "workers": 5, "prefetch": 9, "channels": 4, "size": (8, 9), "fit": "crop"}
     assert given["train"] == wanted
     assert given["eval"] == {"batch_size": 6, "multiple": 2, "size": (8, 9), "fit": "crop"}
+    assert session.tiled is not None
+    assert (session.tiled.tiling.tiles, session.tiled.tiling.overlap) == ((8, 12), 0.25)
     assert given["checkpoints"]["keep"] == 11
     assert (given["reporter"]["every"], given["reporter"]["tensorboard"]) == (13, False)
 
@@ -315,6 +319,8 @@ ASSERTED = {
     "eval.every": "config/test_keys.py::test_keys_of_the_loop",
     "eval.batch_size": "config/test_keys.py::test_keys_of_the_session",
     "eval.multiple": "config/test_keys.py::test_keys_of_the_session",
+    "eval.tiles": "config/test_keys.py::test_keys_of_the_session",
+    "eval.overlap": "config/test_keys.py::test_keys_of_the_session",
     "checkpoint.every": "config/test_keys.py::test_keys_of_the_loop",
     "checkpoint.keep": "config/test_keys.py::test_keys_of_the_session",
     "log.every": "config/test_keys.py::test_keys_of_the_session",

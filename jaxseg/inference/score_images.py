@@ -1,0 +1,130 @@
+"""Scores a split an image at a time, with whatever segments one: in tiles, in several views, with several networks."""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.data.batching import check_example
+from jaxseg.data.transforms import pad_to
+from jaxseg.inference.networks import Scores
+from jaxseg.inference.score import Result
+from jaxseg.losses import Loss
+from jaxseg.metrics import confusion_matrix, num_confusion_classes, predict_classes
+from jaxseg.step import Measure
+from jaxseg.types import IGNORE, PyTree
+
+_TINY = 1e-30  # below a probability's rounding: its logarithm is finite
+
+
+class Timed(NamedTuple):
+    """The sums over a split, and the median seconds that an image took."""
+
+    result: Result
+    seconds: float
+
+
+def score_images(
+    source: Any,
+    segment: Callable[[np.ndarray], Scores],
+    loss: Loss,
+    *,
+    measures: Mapping[str, Measure] | None = None,
+    progress: Callable[[int], object] = lambda images: None,
+    see: Callable[[dict[str, np.ndarray]], object] = lambda maps: None,
+) -> Timed:
+    """Scores a split, each image once and at its own size; several processes share the images.
+
+    Mean probabilities p are scored as the logits log p, or log p - log(1 - p) where a class has a sigmoid, which have
+    the same probabilities. The loss is NaN where one of its terms reads more than the logits.
+
+    Args:
+        source: the images and their labels, see `jaxseg.data.base.Source`.
+        segment: u8|u16[h,w,c] -> the scores of one image, such as `Predictor.scores`.
+        loss: the loss whose value is reported.
+        measures: further sums by name, each a function of (logits, labels).
+        progress: called with the number of this process's images after each.
+        see: called with the maps of each image, as of `step.make_eval_step`.
+
+    Raises:
+        ValueError: if there is no image.
+    """
+    if len(source) == 0:
+        raise ValueError("there is no image to score: the split is empty")
+    has_loss = not any(term.definition.reads for term in loss.terms)
+    count = _counter(loss, has_loss, measures or {})
+    totals: PyTree = None
+    seconds: list[float] = []
+    processes, index = jax.process_count(), jax.process_index()
+    shares = range(-(-len(source) // processes) * processes)  # all processes take part in the same sums
+    for i in shares[index::processes]:
+        example = source[min(i, len(source) - 1)]
+        check_example(source, i, example, source.info.channels)
+        image, label = example["image"], example["label"]
+        began = time.perf_counter()
+        scores = segment(image)
+        jax.block_until_ready(scores.values)
+        seconds.append(time.perf_counter() - began)
+        label = label if i < len(source) else np.full_like(label, IGNORE)
+        canvas = pad_to(label, scores.values.shape[1:3], IGNORE)
+        host = jax.device_get(count(scores.values, scores.are_logits, canvas[None]))
+        h, w = label.shape
+        if i < len(source):
+            size = np.array([(h, w)], np.int32)
+            see({"prediction": host.pop("classes")[:, :h, :w], "label": label[None], "size": size})
+        host.pop("classes", None)
+        wide = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), host)
+        totals = wide if totals is None else jax.tree.map(np.add, totals, wide)
+        progress(int(i < len(source)))
+    totals = _over_processes(totals)
+    confusion = totals.pop("confusion")
+    value = float("nan")
+    if has_loss:
+        stats = totals.pop("stats")
+        value = float(loss.value(jax.tree.map(np.float32, stats))) if confusion.sum() else value
+    return Timed(Result(confusion, value, len(source), totals), statistics.median(seconds))
+
+
+def _counter(loss: Loss, has_loss: bool, measures: Mapping[str, Measure]) -> Callable[..., dict[str, PyTree]]:
+    """Returns the compiled (scores f32[1,y,x,k], are they logits, labels u8[1,y,x]) -> the sums of one image."""
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def count(values: jax.Array, are_logits: bool, labels: jax.Array) -> dict[str, PyTree]:
+        logits = values if are_logits else logits_of(values, loss.one_vs_rest)
+        labels = jnp.asarray(labels, jnp.int32)
+        predicted = predict_classes(logits)
+        sums: dict[str, PyTree] = {
+            "confusion": confusion_matrix(predicted, labels, num_confusion_classes(logits.shape[-1])),
+            "classes": predicted.astype(jnp.uint8),
+            **{name: measure(logits, labels) for name, measure in measures.items()},
+        }
+        return {**sums, "stats": loss.stats(logits, labels)} if has_loss else sums
+
+    return count
+
+
+def logits_of(probabilities: jax.Array, one_vs_rest: bool) -> jax.Array:
+    """f32[b,h,w,k] -> logits of which `losses.probabilities` gives these probabilities back."""
+    logs = jnp.log(jnp.maximum(probabilities, _TINY))
+    if one_vs_rest or probabilities.shape[-1] == 1:
+        return logs - jnp.log(jnp.maximum(1 - probabilities, _TINY))
+    return logs
+
+
+def _over_processes(sums: PyTree) -> PyTree:
+    """Adds the sums of all processes."""
+    if jax.process_count() == 1:
+        return sums
+    from jax.experimental import multihost_utils
+
+    def gathered(x: np.ndarray) -> np.ndarray:
+        # As bytes: JAX would gather 32 bits of a number, and counts may have more.
+        every = multihost_utils.process_allgather(np.frombuffer(x.tobytes(), np.uint8))
+        return np.asarray(every, np.uint8).reshape(jax.process_count(), -1).view(x.dtype).sum(axis=0).reshape(x.shape)
+
+    return jax.tree.map(gathered, sums)

@@ -1,0 +1,174 @@
+"""The command on folders: formats, sub-folders, what earlier calls left, and the table of predictions."""
+
+import csv
+
+import numpy as np
+import pytest
+from helpers.tiny_run import make_run, tiny_config
+from PIL import Image
+
+from jaxseg.errors import DataError
+from jaxseg.inference import folder, load
+from jaxseg.inference.folder import FolderPrediction
+from jaxseg.inference.outputs import Outputs
+from jaxseg.inference.predictor import make_predictor
+from jaxseg.predict import main
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return {fit: load(make_run(root / fit, tiny_config(data__fit=fit))) for fit in ("resize", "crop")}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder of images in sub-folders."""
+    for number, name in enumerate(("a.png", "x/a.png", "x/y/b.png")):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (12 + number, 16, 3), np.uint8)).save(path)
+    return tmp_path / "in"
+
+
+def predict(run, *words):
+    return main(["--workdir", str(run.workdir), *map(str, words)])
+
+
+def rows(out):
+    with (out / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_formats_hold_the_same_classes(runs, tree, tmp_path):
+    run, image = runs["resize"], np.asarray(Image.open(tree / "a.png"))
+    expected, out = run.predict(image).classes, tmp_path / "out"
+    for form, file in (("png", "a.png"), ("color", "a.png"), ("tiff", "a.tif"), ("npz", "a.npz")):
+        for _ in range(2):  # a later call may replace what an earlier one wrote
+            assert predict(run, tree / "a.png", "--out", out, "--format", form, "--no-overlay") == 0
+        if form == "npz":
+            with np.load(out / file) as arrays:
+                np.testing.assert_array_equal(arrays["labels"], expected)
+                assert tuple(arrays["classes"]) == run.classes
+            continue
+        with Image.open(out / file) as picture:
+            assert picture.mode == ("RGB" if form == "color" else "P")
+            stored = np.asarray(picture)
+        np.testing.assert_array_equal(stored, np.array(run.colors)[expected] if form == "color" else expected)
+    assert not list(out.glob("*-overlay.png"))
+
+
+def test_sub_folders_are_kept(runs, tree, capsys):
+    out = tree / "preds"  # inside the folder of the images
+    for _ in range(2):
+        assert predict(runs["resize"], tree, "--out", out, "--recursive") == 0
+        assert "3 of 3 images segmented" in capsys.readouterr().out
+    written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    names = {"a", "x/a", "x/y/b"}
+    assert written == {f"{name}{end}" for name in names for end in (".png", "-overlay.png")} | {"predictions.csv"}
+    assert [row["output"] for row in rows(out)] == ["a.png", "x/a.png", "x/y/b.png"]
+
+
+def test_what_an_earlier_call_has_written_is_left_out(runs, tree, tmp_path, capsys):
+    run, out = runs["resize"], tmp_path / "out"
+    assert predict(run, tree, "--out", out) == 0
+    before, table = (out / "a.png").stat().st_mtime_ns, rows(out)
+    assert predict(run, tree, tree / "x", "--out", out, "--skip-existing") == 0
+    assert "1 of 1 image segmented" in (said := capsys.readouterr().out) and "1 image left out" in said
+    assert (out / "a.png").stat().st_mtime_ns == before and (out / "a-2.png").is_file()
+    assert rows(out)[0] == table[0] and len(rows(out)) == 2
+    (out / "a-overlay.png").unlink()  # half of the outputs are not all
+    assert predict(run, tree, "--out", out, "--skip-existing") == 0
+    assert "1 of 1 image segmented" in capsys.readouterr().out
+
+
+def test_the_table_has_the_share_of_each_class_and_each_problem(runs, tree, tmp_path):
+    run, out = runs["resize"], tmp_path / "out"
+    (tree / "bad.png").write_text("no image")
+    assert predict(run, tree, "--out", out) == 1
+    good, bad = rows(out)
+    classes = np.asarray(Image.open(out / "a.png"))
+    for index, name in enumerate(run.classes):
+        assert float(good[f"{name} %"]) == pytest.approx(100 * np.mean(classes == index), abs=1e-4)
+    assert (good["height"], good["width"], good["problem"]) == ("12", "16", "")
+    assert bad["output"] == "" and "bad.png cannot be read as an image" in bad["problem"]
+
+
+def test_a_table_of_another_program_is_not_replaced(runs, tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "predictions.csv").write_text("id,class\n1,cat\n")
+    assert predict(runs["resize"], tree, "--out", out) == 1
+    assert "predictions.csv would replace a file that prediction did not write" in capsys.readouterr().err
+    assert (out / "predictions.csv").read_text() == "id,class\n1,cat\n" and not (out / "a.png").exists()
+
+
+@pytest.mark.parametrize(("fit", "batch"), [("resize", 3), ("crop", 2)])
+def test_images_of_like_size_are_batched_and_come_in_order(runs, tmp_path, fit, batch):
+    run, sizes = runs[fit], [(12, 16), (12, 16), (20, 16), (12, 16), (9, 30)]
+    names = {}
+    for number, (h, w) in enumerate(sizes):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (h, w, 3), np.uint8)).save(path)
+        names[path] = str(number)
+    (tmp_path / "7.png").write_text("no image")
+    names[tmp_path / "7.png"] = "7"
+    predictor, seen = make_predictor([run], tiles="auto"), []
+    launch = predictor.launch
+    object.__setattr__(predictor, "launch", lambda images, shares: seen.append(len(images)) or launch(images, shares))
+    order = []
+    outputs = Outputs(tmp_path / "out", run.classes, run.colors)
+    prediction = FolderPrediction(
+        predictor,
+        outputs,
+        refine=[lambda image, result: order.append(image.shape[:2]) or result],
+        batch=batch,
+    )
+    summary = prediction(names)
+    assert (summary.done, summary.failed) == (5, 1)
+    assert seen == ([3, 2] if fit == "resize" else [2, 1, 1, 1])
+    for path, name in names.items():
+        if name != "7":
+            expected = run.predict(path).classes
+            np.testing.assert_array_equal(Image.open(tmp_path / "out" / f"{name}.png"), expected)
+    assert [row["image"] for row in rows(tmp_path / "out")] == list(map(str, names))
+    assert sorted(order) == sorted(sizes)
+
+
+def test_an_extra_that_fails_for_one_image_leaves_the_others(runs, tree, tmp_path):
+    class Extra:
+        suffixes = ("-note.txt",)
+        needs_probabilities = True
+
+        def write(self, path, stem, image, result):
+            assert result.probabilities is not None
+            if path.name == "b.png":
+                raise DataError(f"{path} has no note.")
+            stem.with_name(stem.name + "-note.txt").write_text("note")
+
+        def finish(self, out):
+            return [out / "notes.csv"]
+
+    run = runs["crop"]
+    outputs = Outputs(tmp_path / "out", run.classes, run.colors)
+    prediction = FolderPrediction(make_predictor([run], tiles="auto"), outputs, extras=[Extra()])
+    summary = prediction({tree / "a.png": "a", tree / "x" / "y" / "b.png": "b"})
+    assert (summary.done, summary.failed) == (1, 1)
+    assert summary.files == [tmp_path / "out" / "notes.csv", tmp_path / "out" / folder.TABLE]
+    assert (tmp_path / "out" / "a-note.txt").read_text() == "note"
+
+
+def test_further_words_after_the_workdir_are_images_or_runs(runs, tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    a, b = (runs[fit].workdir for fit in ("resize", "crop"))
+    assert main(["--workdir", str(a), str(b), str(tree / "a.png"), "--out", str(out), "--average", "flips"]) == 0
+    assert "1 of 1 image segmented by cnn after 10 steps and 1 other run." in capsys.readouterr().out
+    expected = make_predictor([runs["resize"], runs["crop"]], average="flips")
+    np.testing.assert_array_equal(Image.open(out / "a.png"), expected(np.asarray(Image.open(tree / "a.png"))).classes)
+    for words, said in (
+        (["--overlap", "1"], "overlap must be at least 0 and below 1"),
+        (["--tiles", "big"], "tiles must be auto, or the height and width"),
+        (["--average", "turns"], "'turns' is no way to view an image"),
+    ):
+        assert predict(runs["resize"], tree / "a.png", "--out", out, *words) == 1
+        assert said in capsys.readouterr().err

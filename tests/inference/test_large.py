@@ -1,0 +1,161 @@
+"""TIFF files that are read, segmented and written by parts: their form, what a kill leaves, and what is refused."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+from helpers.tiny_run import make_run, tiny_config
+from PIL import Image
+
+from jaxseg.data.rasters import open_raster, write_labels
+from jaxseg.errors import ConfigError, DataError
+from jaxseg.files import locked
+from jaxseg.inference import large, load
+from jaxseg.inference.predictor import make_predictor
+from jaxseg.predict import main
+
+tifffile = pytest.importorskip("tifffile")
+pytest.importorskip("zarr")
+GEOGRAPHIC = [
+    (33550, 12, 3, (2.0, 2.0, 0.0), True),
+    (33922, 12, 6, (0.0, 0.0, 0.0, 440720.0, 3751320.0, 0.0), True),
+    (34735, 3, 4, (1, 1, 0, 0), True),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return load(make_run(tmp_path_factory.mktemp("runs") / "crop", tiny_config(data__fit="crop")))
+
+
+def picture(h, w):
+    coarse = np.random.default_rng(0).integers(0, 255, (h // 5 + 1, w // 5 + 1, 3), np.uint8)
+    return np.repeat(np.repeat(coarse, 5, 0), 5, 1)[:h, :w]
+
+
+def save(path, image, **options):
+    tifffile.imwrite(path, image, photometric="rgb", **options)
+    return path
+
+
+FORMS = {
+    "tiles": {"tile": (16, 16), "compression": "zlib"},
+    "strips": {"rowsperstrip": 7},
+    "planes": {"planarconfig": "separate", "tile": (16, 32)},
+    "bigtiff": {"bigtiff": True, "tile": (16, 16), "byteorder": ">"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_parts_of_a_file_are_those_of_its_image(tmp_path, form):
+    image = picture(45, 52)
+    stored = np.moveaxis(image, -1, 0) if form == "planes" else image
+    path = save(tmp_path / "a.tif", stored, **FORMS[form])
+    with open_raster(path, 3) as raster:
+        assert raster.shape == (45, 52, 3) and raster.dtype == np.uint8
+        np.testing.assert_array_equal(raster.read(slice(3, 40), slice(10, 52)), image[3:40, 10:52])
+    with open_raster(path, 1) as raster:  # one channel of a file of three: its luma
+        expected = np.asarray(Image.fromarray(image).convert("L"), int)
+        assert np.abs(raster.read(slice(0, 45), slice(0, 52))[..., 0] - expected).max() <= 1
+
+
+def test_labels_are_written_in_tiles_with_values_and_colours(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 3, (600, 530), np.uint8)
+    colors = ((1, 2, 3), (40, 50, 60), (255, 0, 9))
+    for values, dtype in (((), np.uint8), ((10, 20, 30), np.uint8), ((1, 2, 3000), np.uint16)):
+        with (tmp_path / "a.tif").open("wb") as file:
+            write_labels(file, labels, colors, values=values, tags=[tag[:4] for tag in GEOGRAPHIC], software="me")
+        with tifffile.TiffFile(tmp_path / "a.tif") as file:
+            page = file.pages.first
+            np.testing.assert_array_equal(page.asarray(), np.array(values)[labels] if values else labels)
+            assert page.dtype == dtype and page.is_tiled and page.compression == 8
+            assert page.tags.valueof(33922)[3] == 440720.0 and page.tags.valueof(305) == "me"
+        with Image.open(tmp_path / "a.tif") as shown:
+            if dtype == np.uint8:
+                np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), np.array(colors, np.uint8)[labels])
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("memory", [None, 60_000])
+def test_a_killed_call_continues_and_gives_the_classes_of_the_image(run, tmp_path, monkeypatch, memory):
+    image = picture(90, 70)
+    path = save(tmp_path / "in.tif", image, tile=(32, 32), compression="zlib", extratags=GEOGRAPHIC)
+    predictor, out = make_predictor([run], tiles=32, memory=memory), tmp_path / "out" / "in.tif"
+    expected = make_predictor([run], tiles=32)(image).classes
+    monkeypatch.setattr(large, "_SAVE_EVERY", 0.0)
+
+    def kill(done, total):
+        if done > total // 2:
+            raise Killed
+
+    for identity in ("one", "two"):
+        with pytest.raises(Killed):
+            large.segment_large(predictor, path, out, colors=run.colors, identity=identity, progress=kill)
+        assert not out.exists()
+        result = large.segment_large(predictor, path, out, colors=run.colors, identity="two")
+        # What another network has begun is not continued.
+        assert result.resumed == 0 if identity == "one" else 0 < result.resumed < 1
+        with tifffile.TiffFile(out) as file:
+            np.testing.assert_array_equal(file.pages.first.asarray(), expected)
+            assert file.pages.first.tags.valueof(33550) == (2.0, 2.0, 0.0)
+        np.testing.assert_array_equal(result.counts, np.bincount(expected.ravel(), minlength=6))
+        assert os.listdir(out.parent) == ["in.tif"], "nothing half-written stays"
+        out.unlink()
+
+
+def test_the_command_segments_large_files_by_parts(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(large, "LARGE", 4000)
+    image = picture(90, 70)
+    paths = [save(tmp_path / "big.tif", image, tile=(32, 32)), save(tmp_path / "small.tif", image[:20, :30])]
+    arguments = ["--workdir", str(run.workdir), *map(str, paths), "--out", str(tmp_path / "out"), "--tiles", "32x32"]
+    for _ in range(2):  # the second time the outputs are there
+        assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 images segmented" in said and "NAME.tif (1 large image)" in said
+    expected = make_predictor([run], tiles=32)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "big.tif"), expected(image).classes)
+    np.testing.assert_array_equal(Image.open(tmp_path / "out" / "small.png"), expected(image[:20, :30]).classes)
+    table = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
+    assert table[1].startswith(f"{paths[0]},big.tif,90,70,") and table[2].startswith(f"{paths[1]},small.png,20,30,")
+    assert main([*arguments, "--probabilities"]) == 1
+    assert "big.tif is so large that it is segmented by parts" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_or_written_is_a_sentence(run, tmp_path, monkeypatch):
+    image, predictor = picture(90, 70), make_predictor([run], tiles=32)
+    path = save(tmp_path / "in.tif", image, tile=(32, 32))
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+    def segment(path, out="out.tif"):
+        return large.segment_large(predictor, path, tmp_path / out, colors=run.colors)
+
+    with pytest.raises(DataError, match=r"cut.tif (is cut short|cannot be read)"):
+        segment(cut)
+    turned = save(tmp_path / "turned.tif", image, tile=(32, 32), extratags=[(274, 3, 1, 6, True)])
+    with pytest.raises(DataError, match=r"turned.tif is turned by its orientation tag"):
+        segment(turned)
+    floats = tmp_path / "floats.tif"
+    tifffile.imwrite(floats, image.astype(np.float32), photometric="rgb")
+    with pytest.raises(DataError, match="holds float32 numbers"):
+        segment(floats)
+    part = next(iter(_hidden(predictor, path, tmp_path / "busy.tif")))
+    with locked(part, wait=False), pytest.raises(ConfigError, match="Another process writes"):
+        segment(path, "busy.tif")
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        segment(path)
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".classes")]
+
+
+def _hidden(predictor, path, out):
+    grid = predictor.grid_for(np.zeros((90, 70, 3), np.uint8))
+    yield large._Part.beside(out, grid, "").lock
