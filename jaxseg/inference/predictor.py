@@ -28,6 +28,9 @@ from jaxseg.run.load import Run
 from jaxseg.types import PyTree
 
 
+_MOST_SUMS = 2**29  # bytes for the sums of a strip: wider strips save little
+
+
 @dataclass(frozen=True)
 class Tiling:
     """How large images are cut into tiles.
@@ -228,7 +231,7 @@ class Predictor:
 
     def columns(self, grid: Grid) -> int:
         """Returns the columns of a strip (`tiles.strips`) of which memory holds the sums."""
-        room = self._memory() // 4  # twice the sums while they move, and as much for the rest
+        room = min(self._memory() // 4, _MOST_SUMS)  # twice the sums while they move, and as much for the rest
         return max(grid.tile[1], room // (8 * grid.tile[0] * self.networks.num_classes))
 
     def _blend(

@@ -297,3 +297,9 @@ def test_what_is_missing_is_named(arguments, words, monkeypatch):
     name, *rest = arguments.split()
     with pytest.raises(ConfigError, match=words):
         importlib.import_module(name).main(rest)
+
+
+def test_predicting_a_folder(tmp_path):
+    record = run("predict_folder", tmp_path / "f")
+    assert record["seconds"].keys() == {"predict", "loop", "network"}
+    assert all(positive(dict(enumerate(times))) and len(times) == 1 for times in record["seconds"].values())
