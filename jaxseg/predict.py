@@ -16,7 +16,8 @@ the share of each class.
 An image that does not fit into memory is cut into overlapping tiles, whose predictions are blended (--tiles,
 --overlap); a TIFF file of 64 million pixels or more is read and written by parts, and a call that was cut off continues
 where it was. --average takes the mean of the probabilities of mirrored and resized images, and several DIRs that of
-several runs.
+several runs. A video among IMAGES gives NAME-overlay.mp4, and --video 25 makes a video of the overlays of images that
+are its frames.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -25,21 +26,25 @@ makes N images from noise, sample-00.png, sample-01.png, ..., with a network tha
 
 import argparse
 import functools
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import jax
+from tqdm import tqdm
 
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
-from jaxseg.errors import ArgumentError, ConfigError, counted, printable
+from jaxseg.errors import ArgumentError, ConfigError, DataError, OutOfMemoryError, counted, printable
+from jaxseg.inference import video
 from jaxseg.inference.folder import FolderPrediction, require_own_table
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.options import add_options, predictor_of, split_workdirs
-from jaxseg.inference.outputs import FORMATS, Outputs
+from jaxseg.inference.outputs import FORMATS, Extra, Outputs
+from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
 from jaxseg.run.load import Run, Which, load_run
 
@@ -92,6 +97,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--skip-existing", action="store_true", help="leave out images whose outputs an earlier call has written"
     )
     add_options(parser, tiles="auto")
+    parser.add_argument(
+        "--video",
+        metavar="FPS",
+        type=_rate,
+        help="also write the overlays as a video, overlays.mp4, of this many frames a second: the images in order",
+    )
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
     parser.add_argument("--seed", metavar="SEED", type=int, help="of the noise of --samples (default 0)")
     parser.add_argument(
@@ -100,6 +111,16 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="checkpoint: best by validation mIoU, or last (default best; of --samples: last)",
     )
     return parser
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"must be a number of frames a second above 0, got {text}")
+    return value
 
 
 def _problem(options: argparse.Namespace) -> str:
@@ -140,6 +161,8 @@ def _predict(options: argparse.Namespace) -> int:
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
     outputs = _outputs(run, options, out)
+    videos = [path for path in found.paths if path.suffix.lower() in video.SUFFIXES]
+    found = found._replace(paths=[path for path in found.paths if path not in videos])
     names = name_outputs(found.paths, outputs, found.roots)
     require_own_table(out)
     for path, name in names.items():
@@ -153,8 +176,15 @@ def _predict(options: argparse.Namespace) -> int:
     predictor = predictor_of(runs, options)
     batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size
     identity = str([(str(each.workdir), each.step, each.which) for each in runs])
-    prediction = FolderPrediction(predictor, outputs, batch=batch, identity=identity)
-    summary = prediction({path: name for path, name in names.items() if path not in kept}, kept)
+    todo = {path: name for path, name in names.items() if path not in kept}
+    extras: list[Extra] = []
+    if options.video is not None:
+        extras.append(video.VideoOfFrames(out / "overlays.mp4", options.video, list(todo), run.colors))
+    prediction = FolderPrediction(predictor, outputs, extras=extras, batch=batch, identity=identity)
+    failed = _segment_videos(predictor, videos, out, run)
+    if not names:
+        return 1 if failed or found.problems else 0
+    summary = prediction(todo, kept)
     skipped = f" {counted(len(kept), 'image')} left out, which an earlier call has segmented." if kept else ""
     several = f" and {counted(len(runs) - 1, 'other run')}" if len(runs) > 1 else ""
     total = len(names) - len(kept)
@@ -171,7 +201,27 @@ def _predict(options: argparse.Namespace) -> int:
     if done or summary.large:
         for file in summary.files:
             print(f"table:         {file}")
-    return 1 if summary.failed or found.problems else 0
+    return 1 if summary.failed or found.problems or failed else 0
+
+
+def _segment_videos(predictor: Predictor, videos: Sequence[Path], out: Path, run: Run) -> int:
+    """Writes NAME-overlay.mp4 for each video; prints which cannot be read, and returns how many."""
+    failed = 0
+    for path in videos:
+        file = out / f"{path.stem}-overlay.mp4"
+        try:
+            with tqdm(desc=path.name, unit="frame", disable=None) as bar:
+
+                def progress(done: int, total: int, bar: tqdm = bar) -> None:
+                    bar.total = max(done, total)
+                    bar.update(done - bar.n)
+
+                frames = video.segment_video(predictor, path, file, run.colors, progress=progress)
+            print(f"{counted(frames, 'frame')} of {path} segmented by {_network(run)}: {file}")
+        except (DataError, OutOfMemoryError) as error:
+            failed += 1
+            print(f"error: {printable(str(error))}", file=sys.stderr)
+    return failed
 
 
 def _outputs(run: Run, options: argparse.Namespace, out: Path) -> Outputs:

@@ -92,6 +92,8 @@ class FolderPrediction:
                     text = _sentence(path, outcome)
                     tqdm.write(f"error: {printable(text)}", file=sys.stderr)
                     table.add(path, names[path], problem=text)
+                    for extra in self.extras:
+                        extra.leave_out(path)
                 else:
                     summary.done += 1
                     summary.large += outcome.large

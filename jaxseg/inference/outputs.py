@@ -43,6 +43,10 @@ class Extra(Protocol):
         """Writes the files of one image: `path` is the image, `stem` the path of its outputs without a suffix."""
         ...
 
+    def leave_out(self, path: Path) -> None:
+        """Learns of an image that could not be segmented."""
+        ...
+
     def finish(self, out: Path) -> Sequence[Path]:
         """Writes the files of the whole call; returns them."""
         ...

@@ -136,6 +136,8 @@ def test_images_of_like_size_are_batched_and_come_in_order(runs, tmp_path, fit, 
 
 
 def test_an_extra_that_fails_for_one_image_leaves_the_others(runs, tree, tmp_path):
+    left_out = []
+
     class Extra:
         suffixes = ("-note.txt",)
         needs_probabilities = True
@@ -146,6 +148,9 @@ def test_an_extra_that_fails_for_one_image_leaves_the_others(runs, tree, tmp_pat
                 raise DataError(f"{path} has no note.")
             stem.with_name(stem.name + "-note.txt").write_text("note")
 
+        def leave_out(self, path):
+            left_out.append(path.name)
+
         def finish(self, out):
             return [out / "notes.csv"]
 
@@ -153,7 +158,7 @@ def test_an_extra_that_fails_for_one_image_leaves_the_others(runs, tree, tmp_pat
     outputs = Outputs(tmp_path / "out", run.classes, run.colors)
     prediction = FolderPrediction(make_predictor([run], tiles="auto"), outputs, extras=[Extra()])
     summary = prediction({tree / "a.png": "a", tree / "x" / "y" / "b.png": "b"})
-    assert (summary.done, summary.failed) == (1, 1)
+    assert (summary.done, summary.failed) == (1, 1) and left_out == ["b.png"]
     assert summary.files == [tmp_path / "out" / "notes.csv", tmp_path / "out" / folder.TABLE]
     assert (tmp_path / "out" / "a-note.txt").read_text() == "note"
 
