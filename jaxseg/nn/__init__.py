@@ -17,6 +17,7 @@ from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, NormSpec, is_identity, make_norm
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d, depth_to_space, space_to_depth
 from jaxseg.nn.ops.deformable import deformable_attention
+from jaxseg.nn.ops.dense_crf import dense_crf
 from jaxseg.nn.ops.dot_product import dot_product_attention
 from jaxseg.nn.ops.group_norm import group_norm
 from jaxseg.nn.ops.pooling import (
@@ -72,6 +73,7 @@ __all__ = [
     "conv_transpose2d",
     "crop_to",
     "deformable_attention",
+    "dense_crf",
     "depth_to_space",
     "dot_product_attention",
     "drop_rates",
