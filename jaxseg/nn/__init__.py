@@ -7,6 +7,7 @@ All take and return f[b,h,w,c] of any height and width, or the tokens of attenti
 from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import ClassHead, Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier, of_classes
+from jaxseg.nn.crf import CRF, CRF_PRESETS, DenseCRF, LayerCRF, WithCRF, without_crf
 from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dense import Dense, parameter
 from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
@@ -37,6 +38,8 @@ from jaxseg.nn.subpixel import SubPixelUp
 __all__ = [
     "ASPP",
     "BARE",
+    "CRF",
+    "CRF_PRESETS",
     "KERNEL_INITS",
     "SHORTCUTS",
     "AttentionGate",
@@ -50,11 +53,13 @@ __all__ = [
     "ConvTransposeNormAct",
     "DeformableAttention",
     "Dense",
+    "DenseCRF",
     "Dropout",
     "GroupNorm",
     "Identity",
     "InvertedResidual",
     "LargeFOV",
+    "LayerCRF",
     "LayerNorm",
     "Layers",
     "MultiHeadAttention",
@@ -66,6 +71,7 @@ __all__ = [
     "SqueezeExcite",
     "StochasticDepth",
     "SubPixelUp",
+    "WithCRF",
     "adaptive_avg_pool",
     "avg_pool",
     "classifier",
@@ -98,4 +104,5 @@ __all__ = [
     "sincos_position",
     "space_to_depth",
     "upsample",
+    "without_crf",
 ]
