@@ -93,12 +93,17 @@ def _splat_blur_slice(vertex: jax.Array, weight: jax.Array, neighbour: jax.Array
 
     # A loop: XLA on CPUs would compute the first directions again for each row of the later ones.
     def blur(rows: jax.Array, sides: jax.Array) -> tuple[jax.Array, None]:
-        before, after = (rows.at[side].get(mode="promise_in_bounds") for side in sides)
+        before, after = (_read(rows, side) for side in sides)
         return 0.5 * rows + 0.25 * (before + after), None
 
     rows, _ = lax.scan(blur, rows, neighbour)
-    y = sum(shares[:, i] * rows.at[flat[:, i]].get(mode="promise_in_bounds") for i in range(corners))
+    y = sum(shares[:, i] * _read(rows, flat[:, i]) for i in range(corners))
     return (_gain(corners - 1) * jnp.asarray(y)).reshape(b, n, k)
+
+
+def _read(table: jax.Array, index: jax.Array) -> jax.Array:
+    """The rows i32[m] of f[r,k] -> f[m,k], all of which are there."""
+    return table.at[index].get(mode="promise_in_bounds")
 
 
 def _splat(vertex: jax.Array, weight: jax.Array, x: jax.Array, rows: int) -> jax.Array:

@@ -1,5 +1,6 @@
 """The mean field of a dense CRF against NumPy in float64, and the fast filter against the exact one."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,7 @@ def reference(logits: np.ndarray, image: np.ndarray, mu: np.ndarray, iterations:
 
 
 def probabilities(logits: Any) -> np.ndarray:
-    return np.asarray(jax.nn.softmax(jnp.asarray(logits)))
+    return np.asarray(jax.nn.softmax(np.asarray(logits, np.float32)))
 
 
 @pytest.mark.parametrize("normalization", ["after", "symmetric", "none"])
@@ -63,7 +64,7 @@ def test_the_exact_mean_field_is_that_of_numpy(normalization: str) -> None:
     logits, image = scene(7, 11, 3, images=2)
     mu = np.abs(np.random.default_rng(1).normal(size=(3, 3)))
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jaxseg.nn.ops.dense_crf._PAIRS", 77 * 20)
+        patch.setattr(importlib.import_module("jaxseg.nn.ops.dense_crf"), "_PAIRS", 77 * 20)
         options = {"iterations": 3, "normalization": normalization, "method": "exact", **NUMBERS}
         ours = compiled(lambda mu: dense_crf(jnp.asarray(logits), jnp.asarray(image), compatibility=mu, **options))(mu)
         potts = dense_crf(jnp.asarray(logits), jnp.asarray(image), **options)
