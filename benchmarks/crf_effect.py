@@ -25,7 +25,7 @@ from jaxseg.data import make_source
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.inference import refine
 from jaxseg.inference.evaluation import split_of_data
-from jaxseg.inference.folded import segmenter_of
+from jaxseg.inference.predictor import make_predictor
 from jaxseg.inference.surface import SurfaceTotal, surface_scores
 from jaxseg.metrics.formatting import nan_mean
 from jaxseg.nn import CRF
@@ -81,7 +81,7 @@ def measure(
     set_key(config, "data.classes", run.classes)
     source = make_source(config, split_of_data(run.config, options.split))
     count = min(options.limit or len(source), len(source))
-    segment, k = segmenter_of(run), metrics.num_confusion_classes(run.num_classes)
+    segment, k = make_predictor([run]), metrics.num_confusion_classes(run.num_classes)
     names = ("none", *settings)
     confusions = {name: np.zeros((k, k), np.int64) for name in names}
     boundaries = {name: SurfaceTotal(run.num_classes) for name in names}

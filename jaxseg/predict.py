@@ -3,7 +3,7 @@
     python -m jaxseg.predict --workdir DIR [DIR ...] IMAGES... [--out preds/] [--format png|color|tiff|npz]
                              [--tiles auto|none|HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
                              [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
-                             [--which best|last]
+                             [--crf [CRF]] [--which best|last]
 
 IMAGES are files, folders and globs. Each image gives, at its own size and upright as its EXIF tag says, NAME.png (class
 indices, shown in the colours of the classes by its palette), NAME-overlay.png (those colours laid over the image) and
@@ -16,7 +16,8 @@ the share of each class.
 An image that does not fit into memory is cut into overlapping tiles, whose predictions are blended (--tiles,
 --overlap); a TIFF file of 64 million pixels or more is read and written by parts, and a call that was cut off continues
 where it was. --average takes the mean of the probabilities of mirrored and resized images, and several DIRs that of
-several runs.
+several runs. --crf refines the probabilities by a dense CRF over the image: the name of a preset (default deeplab-v1),
+or NAME=VALUE,...; without a value it stands after the IMAGES.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -36,11 +37,13 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.errors import ArgumentError, ConfigError, counted, printable
+from jaxseg.inference.crf import refinement
 from jaxseg.inference.folder import FolderPrediction, require_own_table
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.options import add_options, predictor_of, split_workdirs
 from jaxseg.inference.outputs import FORMATS, Outputs
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
+from jaxseg.nn.crf import CRF, CRF_PRESETS
 from jaxseg.run.load import Run, Which, load_run
 
 _SUFFIX = {"png": "png", "color": "png", "tiff": "tif", "npz": "npz"}
@@ -92,6 +95,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--skip-existing", action="store_true", help="leave out images whose outputs an earlier call has written"
     )
     add_options(parser, tiles="auto")
+    parser.add_argument(
+        "--crf",
+        metavar="CRF",
+        nargs="?",
+        const="deeplab-v1",
+        help=f"refine by a dense CRF: {', '.join(CRF_PRESETS)}, or NAME=VALUE,... (default deeplab-v1)",
+    )
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
     parser.add_argument("--seed", metavar="SEED", type=int, help="of the noise of --samples (default 0)")
     parser.add_argument(
@@ -131,6 +141,7 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     out = expanded(options.out)
+    refine = [refinement(CRF.parse(options.crf))] if options.crf else []
     found = find_images(options.images, options.recursive, out)
     for problem in found.problems:
         print(f"error: {problem}", file=sys.stderr)
@@ -153,7 +164,9 @@ def _predict(options: argparse.Namespace) -> int:
     predictor = predictor_of(runs, options)
     batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size
     identity = str([(str(each.workdir), each.step, each.which) for each in runs])
-    prediction = FolderPrediction(predictor, outputs, batch=batch, identity=identity)
+    prediction = FolderPrediction(
+        predictor, outputs, refine=refine, probabilities=bool(refine), batch=batch, identity=identity
+    )
     summary = prediction({path: name for path, name in names.items() if path not in kept}, kept)
     skipped = f" {counted(len(kept), 'image')} left out, which an earlier call has segmented." if kept else ""
     several = f" and {counted(len(runs) - 1, 'other run')}" if len(runs) > 1 else ""

@@ -2,16 +2,18 @@
 
 import functools
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.compiler import compiler_options, jit
 from jaxseg.errors import ArgumentError, OutOfMemoryError, counted
+from jaxseg.inference.memory import free_memory
+from jaxseg.inference.networks import Scores, to_probabilities
+from jaxseg.inference.segment import Segmentation
 from jaxseg.nn.crf import CRF, of_two_classes
 from jaxseg.nn.ops.dense_crf import dense_crf, kernel_radius, pixel_features
 from jaxseg.nn.ops.permutohedral import count_vertices
@@ -153,15 +155,31 @@ def require_memory(shape: Sequence[int], num_classes: int, crf: CRF, vertices: i
         )
 
 
-def free_memory() -> float:
-    """Returns the bytes of memory that a program may take on the device; infinity where nothing says it."""
-    if jax.default_backend() != "cpu":
-        stats = jax.local_devices()[0].memory_stats()
-        known = stats is not None and {"bytes_limit", "bytes_in_use"} <= stats.keys()
-        return stats["bytes_limit"] - stats["bytes_in_use"] if known else math.inf
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        known = "SC_AVPHYS_PAGES" in os.sysconf_names
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if known else math.inf
+def refinement(crf: CRF) -> Callable[[np.ndarray, Segmentation], Segmentation]:
+    """Returns (image u8|u16[h,w,c], prediction with probabilities) -> prediction, for `FolderPrediction.refine`."""
+
+    def refined(image: np.ndarray, found: Segmentation) -> Segmentation:
+        assert found.probabilities is not None
+        shares = refine(image, found.probabilities, crf)
+        likeliest = shares[..., 0] > 0.5 if shares.shape[-1] == 1 else shares.argmax(-1)
+        return Segmentation(likeliest.astype(np.uint8), shares)
+
+    return refined
+
+
+def refined_scores(segment: Callable[[np.ndarray], Scores], crf: CRF, one_vs_rest: bool) -> Callable[..., Scores]:
+    """Returns `segment`, u8|u16[h,w,c] -> the scores of one image, with its probabilities refined.
+
+    Args:
+        segment: such as `Predictor.scores`.
+        crf: the settings.
+        one_vs_rest: whether the probability of a class is the sigmoid of its logit.
+    """
+
+    def refined(image: np.ndarray) -> Scores:
+        scores = segment(image)
+        h, w = scores.sizes[0]
+        shares = np.asarray(to_probabilities(scores, one_vs_rest))[:, :h, :w]
+        return Scores(jnp.asarray(refine(image[None], shares, crf)), False, ((h, w),))
+
+    return refined

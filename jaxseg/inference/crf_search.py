@@ -18,7 +18,7 @@ from jaxseg.data import make_source
 from jaxseg.errors import ArgumentError, counted, nearest
 from jaxseg.inference.crf import colors, numbers, refiner, to_logits
 from jaxseg.inference.evaluation import scores_file, split_of_data
-from jaxseg.inference.folded import segmenter_of
+from jaxseg.inference.predictor import make_predictor
 from jaxseg.metrics.formatting import markdown_table
 from jaxseg.nn.crf import CRF
 from jaxseg.nn.ops.dense_crf import kernel_radius
@@ -146,7 +146,7 @@ def search_crf(
     set_key(config, "data.classes", run.classes)
     source = make_source(config, split_of_data(run.config, split))
     chosen = sorted({i * len(source) // images for i in range(images)})
-    segment, k = segmenter_of(run), metrics.num_confusion_classes(run.num_classes)
+    segment, k = make_predictor([run]), metrics.num_confusion_classes(run.num_classes)
     totals = np.zeros((1 + len(settings), k, k), np.int64)
     for index in tqdm(chosen, desc=f"CRF on {split}", unit="image", disable=None):
         example = source[index]

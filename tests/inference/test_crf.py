@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_run import make_run, tiny_config
+from PIL import Image
 
 from jaxseg import crf as command
-from jaxseg import metrics
+from jaxseg import metrics, predict
 from jaxseg.data import make_source
 from jaxseg.errors import ArgumentError, OutOfMemoryError
 from jaxseg.inference import crf as inference
 from jaxseg.inference import refine
 from jaxseg.inference.crf_search import CRFSearch, Trial, grid_settings, parse_grid
-from jaxseg.inference.folded import segmenter_of
+from jaxseg.inference.predictor import make_predictor
 from jaxseg.nn import CRF, dense_crf
 from jaxseg.nn.ops.dense_crf import pixel_features
 from jaxseg.nn.ops.permutohedral import count_vertices
@@ -97,16 +98,40 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) ->
         refine(**(usual | arguments))
 
 
-def test_the_settings_with_the_best_score_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("crf") / "run", tiny_config(data__fit="crop"))
+
+
+def test_predictions_are_refined(workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Classes and probabilities of the command; and the scores that an evaluation reads."""
+    run = load_run(workdir)
+    image = make_source(run.config, "val")[0]["image"]
+    Image.fromarray(image).save(tmp_path / "i.png")
+    words = ["--workdir", str(workdir), str(tmp_path / "i.png"), "--out", str(tmp_path / "out"), "--probabilities"]
+    assert predict.main([*words, "--crf", EXACT]) == 0
+    predictor = make_predictor([run])
+    wanted = refine(image, np.asarray(predictor(image, probabilities=True).probabilities), EXACT)
+    with np.load(tmp_path / "out" / "i.npz") as arrays:
+        np.testing.assert_allclose(arrays["probabilities"], wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "i.png")), wanted.argmax(-1))
+    scores = inference.refined_scores(predictor.scores, CRF.parse(EXACT), one_vs_rest=False)(image)
+    np.testing.assert_allclose(scores.values[0], wanted, rtol=1e-4, atol=1e-6)
+    assert not scores.are_logits and scores.sizes == (image.shape[:2],)
+    capsys.readouterr()
+    assert predict.main([*words, "--crf", "deeplab"]) == 1
+    assert "There is no preset 'deeplab' of a CRF" in capsys.readouterr().err
+
+
+def test_the_settings_with_the_best_score_are_found(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Against the same scores, image by image; the table is printed, and kept in the workdir."""
-    workdir = make_run(tmp_path / "run", tiny_config(data__fit="crop"))
     grid = "appearance_weight=0-3"
     start = f"{EXACT},smooth_weight=1"
     assert command.main(["--workdir", str(workdir), "--grid", grid, "--start", start, "--images", "2"]) == 0
     printed = capsys.readouterr().out
     kept = json.loads((workdir / "crf-val.json").read_text())
     run = load_run(workdir)
-    segment, source = segmenter_of(run), make_source(run.config, "val")
+    segment, source = make_predictor([run]), make_source(run.config, "val")
     wanted = {}
     for text in (None, f"{start},appearance_weight=0", f"{start},appearance_weight=3"):
         confusion = np.zeros((6, 6), np.int64)
