@@ -16,8 +16,10 @@ from PIL import Image
 
 from jaxseg import crf as command
 from jaxseg import metrics, predict
+from jaxseg.build import build_parts
+from jaxseg.config import update
 from jaxseg.data import make_source
-from jaxseg.errors import ArgumentError, OutOfMemoryError
+from jaxseg.errors import ArgumentError, ConfigError, OutOfMemoryError
 from jaxseg.inference import crf as inference
 from jaxseg.inference import refine
 from jaxseg.inference.crf_search import CRFSearch, Trial, grid_settings, parse_grid
@@ -26,6 +28,7 @@ from jaxseg.nn import CRF, dense_crf
 from jaxseg.nn.ops.dense_crf import pixel_features
 from jaxseg.nn.ops.permutohedral import count_vertices
 from jaxseg.run.load import load_run
+from jaxseg.run.weights import plan_weights
 
 EXACT = "smooth_xy=1.5,appearance_xy=4,appearance_rgb=30,iterations=2,method=exact"
 
@@ -166,3 +169,17 @@ def test_a_grid_is_every_combination() -> None:
         parse_grid("appearance_xy")
     with pytest.raises(ArgumentError, match=r"smoth_xy is no number of a CRF. Did you mean 'smooth_xy'"):
         grid_settings(CRF(), {"smoth_xy": (1.0,)})
+
+
+def test_a_run_without_a_crf_starts_one_with_it(workdir: Path) -> None:
+    """As docs/crf.md has it: the network's parameters come from the run, and those of the CRF keep their start."""
+    config = tiny_config(model__crf="crf-as-rnn", model__weights=str(workdir))
+    with pytest.raises(ConfigError, match="crf"):
+        plan_weights(build_parts(config, 6))
+    update(config, model__weights_skip=("crf",))
+    planned = plan_weights(build_parts(config, 6))
+    assert planned is not None
+    run, params = load_run(workdir), planned.variables["params"]
+    assert isinstance(params["crf"]["compatibility"], jax.ShapeDtypeStruct)  # drawn when the training starts
+    trained = {name: value for name, value in params.items() if name != "crf"}
+    jax.tree.map(np.testing.assert_array_equal, trained, dict(run.variables["params"]))
