@@ -42,7 +42,7 @@ from jaxseg.nn.ops.dense_crf import (
 from jaxseg.nn.ops.permutohedral import lattice, lattice_filter
 
 SIZES = ((250, 250, 21), (500, 500, 2), (500, 500, 21), (500, 500, 60), (1000, 1000, 21))
-CLOSE = ((96, 96, 21), 3)  # size of the images that are compared with the exact sums, and their number
+CLOSE = ((64, 64, 21), 3)  # size of the images that are compared with the exact sums, and their number
 SETTINGS = "deeplab-v2-resnet101"
 PRESETS = ("deeplab-v1", SETTINGS, "krahenbuhl")
 

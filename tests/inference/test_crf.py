@@ -183,3 +183,17 @@ def test_a_run_without_a_crf_starts_one_with_it(workdir: Path) -> None:
     assert isinstance(params["crf"]["compatibility"], jax.ShapeDtypeStruct)  # drawn when the training starts
     trained = {name: value for name, value in params.items() if name != "crf"}
     jax.tree.map(np.testing.assert_array_equal, trained, dict(run.variables["params"]))
+
+
+def test_a_run_with_a_crf_inside_predicts(tmp_path: Path) -> None:
+    """Its batch norms are folded as those of any network; the CRF sees colours."""
+    run = load_run(make_run(tmp_path / "run", tiny_config(data__fit="crop", model__crf=EXACT)))
+    assert "crf" in run.variables["params"]
+    predictor = make_predictor([run])
+    assert predictor.networks.members[0].model.pairs
+    image = make_source(run.config, "val")[0]["image"]
+    logits, _ = jax.jit(functools.partial(run.model.apply, train=False), compiler_options=FAST_COMPILE)(
+        run.variables, run.parts.prepare(image[None])
+    )
+    found = predictor(image, probabilities=True).probabilities
+    np.testing.assert_allclose(found, jax.nn.softmax(logits)[0], rtol=1e-3, atol=1e-5)

@@ -93,7 +93,7 @@ def dense_crf(
         smooth, appearance, theta, theta_xy, theta_rgb, *mu = numbers
         shape = (*logits.shape[:3], 1)
         features = pixel_features(image.astype(logits.dtype), theta_xy, theta_rgb)
-        filters = [functools.partial(smooth_filter, theta=theta, radius=radius)]
+        filters: list[Filter] = [functools.partial(smooth_filter, theta=theta, radius=radius)]
         filters.append(exact_filter(features) if method == "exact" else fast_filter(features, capacity))
         filters = [normalized(each, shape, logits.dtype, normalization) for each in filters]
         return mean_field(logits, filters, (smooth, appearance), mu[0] if mu else None, iterations)
