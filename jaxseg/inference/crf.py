@@ -1,5 +1,6 @@
 """Refining the probabilities of a network by a dense CRF over the image."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from jaxseg.compiler import compiler_options, jit
 from jaxseg.errors import ArgumentError, OutOfMemoryError, counted
 from jaxseg.inference.memory import free_memory
 from jaxseg.inference.networks import Scores, to_probabilities
+from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
 from jaxseg.nn.crf import CRF, of_two_classes
 from jaxseg.nn.ops.dense_crf import dense_crf, kernel_radius, pixel_features
@@ -183,3 +185,32 @@ def refined_scores(segment: Callable[[np.ndarray], Scores], crf: CRF, one_vs_res
         return Scores(jnp.asarray(refine(image[None], shares, crf)), False, ((h, w),))
 
     return refined
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RefinedPredictor(Predictor):
+    """A predictor whose `scores` are refined by a dense CRF; make it with `with_crf`.
+
+    Attributes:
+        crf: the settings.
+    """
+
+    crf: CRF = dataclasses.field(default_factory=CRF)
+
+    def scores(self, image: np.ndarray) -> Scores:
+        """u8|u16|f32[h,w,c] -> the refined probabilities of an image."""
+        return refined_scores(super().scores, self.crf, self.networks.one_vs_rest)(image)
+
+    def alone(self) -> list[tuple[str, Predictor]]:
+        """Returns (name, predictor) of each network by itself in one view, without the CRF."""
+        fields = [field.name for field in dataclasses.fields(Predictor)]
+        return [(name, Predictor(**{f: getattr(each, f) for f in fields})) for name, each in super().alone()]
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, refined by a dense CRF ({self.crf})"
+
+
+def with_crf(predictor: Predictor, crf: CRF) -> RefinedPredictor:
+    """Returns a predictor with a dense CRF after it."""
+    values = {field.name: getattr(predictor, field.name) for field in dataclasses.fields(predictor)}
+    return RefinedPredictor(**values, crf=crf)

@@ -15,7 +15,7 @@ from helpers.tiny_run import make_run, tiny_config
 from PIL import Image
 
 from jaxseg import crf as command
-from jaxseg import metrics, predict
+from jaxseg import evaluate, metrics, predict
 from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.data import make_source
@@ -121,6 +121,14 @@ def test_predictions_are_refined(workdir: Path, tmp_path: Path, capsys: pytest.C
     scores = inference.refined_scores(predictor.scores, CRF.parse(EXACT), one_vs_rest=False)(image)
     np.testing.assert_allclose(scores.values[0], wanted, rtol=1e-4, atol=1e-6)
     assert not scores.are_logits and scores.sizes == (image.shape[:2],)
+    assert evaluate.main(["--workdir", str(workdir), "--crf", EXACT]) == 0
+    report, confusion = json.loads((workdir / "evaluate-val-crf.json").read_text()), np.zeros((6, 6), np.int64)
+    for example in make_source(run.config, "val"):
+        shares = np.asarray(predictor(example["image"], probabilities=True).probabilities)
+        classes = refine(example["image"], shares, EXACT).argmax(-1)
+        confusion += np.asarray(metrics.confusion_matrix(classes[None], example["label"][None], 6))
+    assert report["confusion"] == confusion.tolist() and report["crf"] == str(CRF.parse(EXACT))
+    assert len(report["alone"]) == 1
     capsys.readouterr()
     assert predict.main([*words, "--crf", "deeplab"]) == 1
     assert "There is no preset 'deeplab' of a CRF" in capsys.readouterr().err
