@@ -12,8 +12,8 @@ classes and the calibration error, with --boundary also a table of distances bet
 evaluate-SPLIT.json and confusion-SPLIT.png into the workdir; files of these names that it did not write are refused.
 
 --tiles, --average and several DIRs segment the images as `jaxseg.predict` does with the same options, and --crf refines
-them by a dense CRF. What is averaged or refined is compared with each run alone, in its mean IoU and its time. The files
-then are evaluate-SPLIT-average.json, evaluate-SPLIT-crf.json and so on.
+them by a dense CRF. What is averaged or refined is compared with each run alone, in its mean IoU and its time. The
+files then are evaluate-SPLIT-average.json, evaluate-SPLIT-crf.json and so on.
 """
 
 import argparse
