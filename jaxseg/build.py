@@ -14,7 +14,8 @@ from jaxseg import losses, models, optim, parallel
 from jaxseg.adversarial import AdversarialLoss, Discriminator, SegmenterWithDiscriminator
 from jaxseg.config import ConfigDict
 from jaxseg.data import augment
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.nn import LayerCRF, WithCRF
 from jaxseg.objective import Objective
 from jaxseg.state import Learner, Network, TrainState, init_state
 from jaxseg.step import (
@@ -167,6 +168,11 @@ def check_sampling(config: ConfigDict) -> None:
             f"loss.args: sampled_cross_entropy with sampling='uniform' needs a network that computes the logits of "
             f"some classes alone, which model.name={config.model.name} cannot; networks that can are {able}."
         )
+    if config.model.crf:
+        raise ConfigError(
+            "model.crf compares the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
+            "loss.args computes those of the sampled classes alone; leave one of the two out."
+        )
     if config.adversarial.weight:
         raise ConfigError(
             "adversarial.weight judges the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
@@ -200,7 +206,7 @@ def make_strategy(config: ConfigDict) -> parallel.Strategy:
 def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> nn.Module:
     """Returns the model of the configuration; `axis_name` is the strategy's, None outside `pmap`."""
     try:
-        return models.build(
+        network = models.build(
             config.model.name,
             num_classes=num_classes,
             dtype=config.dtype,
@@ -209,6 +215,17 @@ def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = Non
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
+    if not config.model.crf:
+        return network
+    if models.can_generate(network):
+        raise ConfigError(
+            f"model.crf refines classes, but model.name={config.model.name} makes images; leave it empty."
+        )
+    try:
+        crf = LayerCRF.parse(config.model.crf)
+    except ArgumentError as error:
+        raise ConfigError(f"model.crf: {error}") from error
+    return WithCRF(network, crf, tuple(config.data.mean), tuple(config.data.std))
 
 
 def make_loss(config: ConfigDict, num_classes: int, weights: Sequence[float] | np.ndarray | None = None) -> losses.Loss:

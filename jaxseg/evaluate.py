@@ -2,6 +2,7 @@
 
     python -m jaxseg.evaluate --workdir DIR [DIR ...] [--split val|test|train] [--which best|last]
                               [--boundary [PIXELS]] [--tiles HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
+                              [--crf [CRF]]
                               [--config.data.dir=PATH]
 
 The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place or another machine. So can the output
@@ -10,8 +11,9 @@ another output stride than it was trained at: --config.model.args.encoder_args.o
 classes and the calibration error, with --boundary also a table of distances between boundaries, and writes
 evaluate-SPLIT.json and confusion-SPLIT.png into the workdir; files of these names that it did not write are refused.
 
---tiles, --average and several DIRs segment the images as `jaxseg.predict` does with the same options. What is averaged
-is compared with each run alone, in its mean IoU and its time. The files then are evaluate-SPLIT-average.json and so on.
+--tiles, --average and several DIRs segment the images as `jaxseg.predict` does with the same options, and --crf refines
+them by a dense CRF. What is averaged or refined is compared with each run alone, in its mean IoU and its time. The
+files then are evaluate-SPLIT-average.json, evaluate-SPLIT-crf.json and so on.
 """
 
 import argparse
@@ -24,8 +26,10 @@ from jaxseg import compiler
 from jaxseg.config import LAYOUT_KEYS
 from jaxseg.config.command import read_overrides, run_command
 from jaxseg.inference import surface
+from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
 from jaxseg.inference.options import add_options, predictor_of
+from jaxseg.nn.crf import CRF
 from jaxseg.run.load import Which, load_run
 
 
@@ -65,6 +69,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         f"{100 * surface.TOLERANCE:g} %% of the diagonal",
     )
     add_options(parser, tiles="none")
+    parser.add_argument(
+        "--crf",
+        metavar="CRF",
+        nargs="?",
+        const="deeplab-v1",
+        help="score the probabilities refined by a dense CRF: a preset or NAME=VALUE,... (default deeplab-v1)",
+    )
     return parser
 
 
@@ -79,11 +90,14 @@ def _pixels(text: str) -> float:
 
 
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    crf = CRF.parse(options.crf) if options.crf else None
     runs = [load_run(workdir, options.which, overrides) for workdir in options.workdir]
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
-    asked = len(runs) > 1 or options.average or options.tiles != "none"
+    asked = len(runs) > 1 or options.average or options.tiles != "none" or crf is not None
     predictor = predictor_of(runs, options) if asked else None
+    if predictor is not None and crf is not None:
+        predictor = with_crf(predictor, crf)
     suffix = suffix_of(predictor) if predictor is not None else ""
     require_own_report(run.workdir, options.split + suffix)
     evaluation = evaluate(run, options.split, boundary=options.boundary, predictor=predictor)

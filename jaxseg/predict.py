@@ -3,7 +3,7 @@
     python -m jaxseg.predict --workdir DIR [DIR ...] IMAGES... [--out preds/] [--format png|color|tiff|npz]
                              [--tiles auto|none|HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
                              [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
-                             [--which best|last]
+                             [--crf [CRF]] [--which best|last]
 
 IMAGES are files, folders and globs. Each image gives, at its own size and upright as its EXIF tag says, NAME.png (class
 indices, shown in the colours of the classes by its palette), NAME-overlay.png (those colours laid over the image) and
@@ -16,8 +16,9 @@ the share of each class.
 An image that does not fit into memory is cut into overlapping tiles, whose predictions are blended (--tiles,
 --overlap); a TIFF file of 64 million pixels or more is read and written by parts, and a call that was cut off continues
 where it was. --average takes the mean of the probabilities of mirrored and resized images, and several DIRs that of
-several runs. A video among IMAGES gives NAME-overlay.mp4, and --video 25 makes a video of the overlays of images that
-are its frames.
+several runs. --crf refines the probabilities by a dense CRF over the image: the name of a preset (default deeplab-v1),
+or NAME=VALUE,...; without a value it stands after the IMAGES. A video among IMAGES gives NAME-overlay.mp4, and --video
+25 makes a video of the overlays of images that are its frames.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -40,12 +41,14 @@ from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.errors import ArgumentError, ConfigError, DataError, OutOfMemoryError, counted, printable
 from jaxseg.inference import video
+from jaxseg.inference.crf import refinement
 from jaxseg.inference.folder import FolderPrediction, require_own_table
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.options import add_options, predictor_of, split_workdirs
 from jaxseg.inference.outputs import FORMATS, Extra, Outputs
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
+from jaxseg.nn.crf import CRF, CRF_PRESETS
 from jaxseg.run.load import Run, Which, load_run
 
 _SUFFIX = {"png": "png", "color": "png", "tiff": "tif", "npz": "npz"}
@@ -97,6 +100,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--skip-existing", action="store_true", help="leave out images whose outputs an earlier call has written"
     )
     add_options(parser, tiles="auto")
+    parser.add_argument(
+        "--crf",
+        metavar="CRF",
+        nargs="?",
+        const="deeplab-v1",
+        help=f"refine by a dense CRF: {', '.join(CRF_PRESETS)}, or NAME=VALUE,... (default deeplab-v1)",
+    )
     parser.add_argument(
         "--video",
         metavar="FPS",
@@ -152,6 +162,7 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     out = expanded(options.out)
+    refine = [refinement(CRF.parse(options.crf))] if options.crf else []
     found = find_images(options.images, options.recursive, out)
     for problem in found.problems:
         print(f"error: {problem}", file=sys.stderr)
@@ -180,7 +191,15 @@ def _predict(options: argparse.Namespace) -> int:
     extras: list[Extra] = []
     if options.video is not None:
         extras.append(video.VideoOfFrames(out / "overlays.mp4", options.video, list(todo), run.colors))
-    prediction = FolderPrediction(predictor, outputs, extras=extras, batch=batch, identity=identity)
+    prediction = FolderPrediction(
+        predictor,
+        outputs,
+        refine=refine,
+        extras=extras,
+        probabilities=bool(refine),
+        batch=batch,
+        identity=identity,
+    )
     failed = _segment_videos(predictor, videos, out, run)
     if not names:
         return 1 if failed or found.problems else 0

@@ -117,6 +117,11 @@ KEYS: dict[str, Key] = {
         "fields of the architecture that differ from its defaults; also norm, norm_args, act, kernel_init and "
         "encoder_args",
     ),
+    "model.crf": Key(
+        "",
+        "a dense CRF that refines the logits inside the network and learns with it (nn.DenseCRF): a preset "
+        "(nn.CRF_PRESETS), fields such as appearance_weight=5,learn=false, or a preset and fields; empty: none",
+    ),
     "model.weights": Key(
         "",
         "weights that the whole network starts from: a file (.safetensors, .pth, .npz), the workdir of a run,"

@@ -1,5 +1,7 @@
 """What is done with a trained network: load a run, score a split, segment an image of any size."""
 
+from jaxseg.inference.crf import refine
+from jaxseg.inference.crf_search import CRFSearch, search_crf
 from jaxseg.inference.evaluation import Evaluation, evaluate
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.segment import Segmentation, make_segmenter
@@ -7,6 +9,7 @@ from jaxseg.inference.trained import TrainedRun, load
 from jaxseg.run.load import Run, load_run
 
 __all__ = [
+    "CRFSearch",
     "Evaluation",
     "Result",
     "Run",
@@ -16,5 +19,7 @@ __all__ = [
     "load",
     "load_run",
     "make_segmenter",
+    "refine",
     "score",
+    "search_crf",
 ]

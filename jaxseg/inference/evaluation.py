@@ -19,6 +19,7 @@ from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
+from jaxseg.inference.crf import RefinedPredictor
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.score import Result, score
@@ -161,6 +162,7 @@ class Evaluation:
             "overlap": tiling.overlap if tiles else None,
             "average": "" if len(networks.views) == 1 else str(networks.views),
             "runs": len(networks.members),
+            "crf": str(self.predictor.crf) if isinstance(self.predictor, RefinedPredictor) else "",
             "seconds_per_image": self.seconds,
             "alone": [each._asdict() for each in self.alone],
         }
@@ -282,7 +284,7 @@ def _score_with(
 
 def _alone(predictor: Predictor, run: Run, source: Any) -> tuple[Alone, ...]:
     """Returns the scores of each network of a predictor in one view, if it averages."""
-    if predictor.networks.single:
+    if predictor.networks.single and not isinstance(predictor, RefinedPredictor):
         return ()
     found = []
     for name, single in predictor.alone():
@@ -297,6 +299,7 @@ def suffix_of(predictor: Predictor) -> str:
         ("tiles", predictor.tiling.tiles is not None),
         ("average", len(predictor.networks.views) > 1),
         ("runs", len(predictor.networks.members) > 1),
+        ("crf", isinstance(predictor, RefinedPredictor)),
     ]
     return "".join(f"-{name}" for name, holds in parts if holds)
 

@@ -3,9 +3,9 @@
 The full title ends "... Convolutional Nets and Fully Connected CRFs". The last two poolings of VGG-16 keep the size and
 the convolutions after them are atrous, so that the scores are at stride 8 (section 3.1). A 3x3 convolution of rate 12
 and a 1x1 convolution, of 1024 channels each, replace its dense layers (section 5.2, DeepLab-CRF-LargeFOV), and the
-scores are up-sampled bilinearly. The dense CRF of the paper works on the network's result and is not part of it. The
-paper has no normalisation: `norm="none"` is its network. The authors' release pools over 3x3 windows; ours over 2x2
-windows where the size halves, as the published VGG does.
+scores are up-sampled bilinearly. The dense CRF of the paper works on the network's result and is not part of it
+(`jaxseg.inference.refine`). The paper has no normalisation: `norm="none"` is its network. The authors' release pools
+over 3x3 windows; ours over 2x2 windows where the size halves, as the published VGG does.
 """
 
 from typing import Any

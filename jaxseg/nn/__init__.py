@@ -7,6 +7,7 @@ All take and return f[b,h,w,c] of any height and width, or the tokens of attenti
 from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import ClassHead, Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier, of_classes
+from jaxseg.nn.crf import CRF, CRF_PRESETS, DenseCRF, LayerCRF, WithCRF, without_crf
 from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dense import Dense, parameter
 from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
@@ -17,6 +18,7 @@ from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, NormSpec, is_identity, make_norm
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d, depth_to_space, space_to_depth
 from jaxseg.nn.ops.deformable import deformable_attention
+from jaxseg.nn.ops.dense_crf import dense_crf
 from jaxseg.nn.ops.dot_product import dot_product_attention
 from jaxseg.nn.ops.group_norm import group_norm
 from jaxseg.nn.ops.pooling import (
@@ -36,6 +38,8 @@ from jaxseg.nn.subpixel import SubPixelUp
 __all__ = [
     "ASPP",
     "BARE",
+    "CRF",
+    "CRF_PRESETS",
     "KERNEL_INITS",
     "SHORTCUTS",
     "AttentionGate",
@@ -49,11 +53,13 @@ __all__ = [
     "ConvTransposeNormAct",
     "DeformableAttention",
     "Dense",
+    "DenseCRF",
     "Dropout",
     "GroupNorm",
     "Identity",
     "InvertedResidual",
     "LargeFOV",
+    "LayerCRF",
     "LayerNorm",
     "Layers",
     "MultiHeadAttention",
@@ -65,6 +71,7 @@ __all__ = [
     "SqueezeExcite",
     "StochasticDepth",
     "SubPixelUp",
+    "WithCRF",
     "adaptive_avg_pool",
     "avg_pool",
     "classifier",
@@ -72,6 +79,7 @@ __all__ = [
     "conv_transpose2d",
     "crop_to",
     "deformable_attention",
+    "dense_crf",
     "depth_to_space",
     "dot_product_attention",
     "drop_rates",
@@ -96,4 +104,5 @@ __all__ = [
     "sincos_position",
     "space_to_depth",
     "upsample",
+    "without_crf",
 ]

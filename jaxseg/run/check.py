@@ -15,6 +15,7 @@ from jaxseg.config import KEYS, ConfigDict, flatten, from_dict, require_short_wa
 from jaxseg.data import sources
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
+from jaxseg.nn import without_crf
 from jaxseg.run.weights import find_weights
 from jaxseg.state import TrainState
 
@@ -59,7 +60,7 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
     parts = build_parts(config, config.model.num_classes or 2)
     check_loss(parts)
     note_without_effect(config)
-    find_weights(config, parts.model)
+    find_weights(config, without_crf(parts.model))
     if config.loss.class_weights:
         parts.with_class_weights(np.ones(max(parts.num_classes, 2)))  # raises if no term takes weights
         if config.loss.class_weights != "median_frequency":

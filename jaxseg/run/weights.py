@@ -12,6 +12,7 @@ from jaxseg.build import Parts
 from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError, JaxsegError, WeightsError
+from jaxseg.nn import without_crf
 from jaxseg.run import snapshot
 from jaxseg.run.weights_source import Origin, Planned, Weights, read_weights, resolve
 from jaxseg.state import TrainState, first_state
@@ -54,12 +55,12 @@ def plan_weights(parts: Parts) -> Planned | None:
         ConfigError: if the weights cannot be found, read or fitted to the network.
         CheckpointError: if they are those of another run, which has no readable checkpoint.
     """
-    config, network = parts.config, parts.model
+    config, network = parts.config, without_crf(parts.model)
     weights = find_weights(config, network)
     if weights is None:
         return None
     image = jax.ShapeDtypeStruct((1, *parts.image_shape), np.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), image)
+    shapes = jax.eval_shape(parts.model.init, jax.random.key(0), image)
     variables = {"params": shapes["params"], "batch_stats": shapes["batch_stats"] if "batch_stats" in shapes else {}}
     try:
         planned = read_weights(

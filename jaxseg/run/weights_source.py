@@ -18,7 +18,7 @@ from jaxseg.compiler import options_for_once
 from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.models.encoders import EncoderSpec, name_of
 from jaxseg.models.fields import field_names
-from jaxseg.nn import NormSpec
+from jaxseg.nn import NormSpec, without_crf
 from jaxseg.pretrained import catalogue
 from jaxseg.pretrained.merging import adapt_and_merge
 from jaxseg.pretrained.renaming import rename_encoder
@@ -225,10 +225,10 @@ def _read_run(
     try:
         if not whole:
             arrays = rename_encoder(arrays, (), notes)
-        notes += _differences(run.model, network, encoder_only=not whole)
+        notes += _differences(without_crf(run.model), network, encoder_only=not whole)
         result = adapt_and_merge(variables, arrays, children=None if whole else ("encoder",), notes=notes, **options)
     except WeightsError as error:
-        why = "; ".join(_reasons(run.model, network, encoder_only=not whole))
+        why = "; ".join(_reasons(without_crf(run.model), network, encoder_only=not whole))
         why = f"{why}. " if why else ""
         raise WeightsError(f"the run in {workdir}: {why}{error}") from error
     file = f"{workdir.absolute()}, {run.which} checkpoint, step {run.step}"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.tiny_run import make_run, tiny_config
 from lib import timing
 from lib.timing import ratio_of, result_file, time_rounds
 
@@ -50,6 +51,27 @@ def test_primitives(tmp_path):
         assert set(times) == {"forward", "step", "difference"} and times["difference"] <= record["allowed"]
         assert all(set(times[kind]) >= TIMES and positive(times[kind]) for kind in ("forward", "step"))
     assert (tmp_path / "p-0.1.png").is_file()
+
+
+@pytest.mark.slow  # its parts are tested in tests/nn/ops/test_dense_crf.py
+def test_crf(tmp_path):
+    record = run("crf", tmp_path / "c")
+    assert positive(record["parts"]) and positive({"seconds": record["sizes"][0]["seconds"]})
+    [preset] = record["presets"]
+    assert preset["preset"] == "deeplab-v1" and preset["field"] < 0.05
+
+
+@pytest.mark.slow  # its parts are tested in tests/inference
+def test_crf_effect(tmp_path):
+    workdir = make_run(tmp_path / "run", tiny_config())
+    effect, picture = importlib.import_module("crf_effect"), tmp_path / "p.png"
+    words = ["--workdir", str(workdir), "--crf", "smooth_xy=1,appearance_xy=4,appearance_rgb=9,iterations=1"]
+    assert effect.main([*words, "--limit", "2", "--picture", str(picture), "--out", str(tmp_path / "e")]) == 0
+    rows = json.loads((tmp_path / "e.json").read_text())["rows"]
+    alone, refined = rows
+    assert alone["crf"] == "none" and alone["better"] == alone["worse"] == 0 and picture.is_file()
+    assert refined["images"] == 2 and 0 <= refined["mean_iou"] <= 1
+    assert effect.main([*words[:2], "--crf", "deeplab"]) == 1
 
 
 def test_device(tmp_path, monkeypatch, capsys):

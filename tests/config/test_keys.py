@@ -278,6 +278,7 @@ ASSERTED = {
     "model.name": "config/test_keys.py::test_model_keys",
     "model.num_classes": "config/test_keys.py::test_model_keys",
     "model.args": "config/test_keys.py::test_model_keys",
+    "model.crf": "nn/test_crf.py::test_the_key_wraps_any_network_and_keeps_its_parameters",
     "model.weights": "run/test_weights.py::test_a_run_starts_from_another_run",
     "model.encoder_weights": "run/test_weights.py::test_a_run_starts_from_a_file_says_so_and_resumes_without_it",
     "model.weights_skip": "config/test_keys.py::test_weights_keys",

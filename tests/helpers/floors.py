@@ -20,7 +20,7 @@ ROWS = (
     ("run",),  # 7
     ("inference",),  # 7
     ("api",),  # 7
-    ("train", "evaluate", "predict", "data.check", "models.__main__"),  # 8
+    ("train", "evaluate", "predict", "crf", "data.check", "models.__main__"),  # 8
     ("sweep",),  # 9
     ("__main__",),  # 10
     ("", "presets"),  # 11, the front door

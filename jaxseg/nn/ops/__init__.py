@@ -6,6 +6,7 @@ They know no layer and no parameter. The layers of `jaxseg.nn` call them, and `j
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d, depth_to_space, space_to_depth
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
 from jaxseg.nn.ops.deformable import deformable_attention
+from jaxseg.nn.ops.dense_crf import dense_crf
 from jaxseg.nn.ops.depthwise import depthwise_conv2d
 from jaxseg.nn.ops.dot_product import dot_product_attention
 from jaxseg.nn.ops.group_norm import group_norm
@@ -27,6 +28,7 @@ __all__ = [
     "conv_transpose2d",
     "crop_to",
     "deformable_attention",
+    "dense_crf",
     "depth_to_space",
     "depthwise_conv2d",
     "dot_product_attention",
