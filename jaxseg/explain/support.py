@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxseg.explain import tape
 from jaxseg.types import PyTree
 
-SIDES = (256, 2048)
+SIDES = (256, 1024)
 """The sides of the images on which `field_size` looks for the border of a receptive field."""
 _THIN = 32  # their other side
 
