@@ -118,7 +118,8 @@ def _list_layers(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     out = expanded(options.out)
-    paths, problems = find_images(options.images)
+    found = find_images(options.images)
+    paths, problems = found.paths, found.problems
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if options.images and not paths:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxseg.compiler import options_for_once
 from jaxseg.explain import tape
 from jaxseg.types import PyTree
 
@@ -55,7 +56,8 @@ def receptive_field(model: nn.Module, variables: PyTree, size: tuple[int, int, i
         seed = jnp.zeros(closed.out_avals[0].shape, jnp.float32).at[:, row, column].set(1.0)
         return tape.backwards(recorded, seed)[0].max(-1) > 0
 
-    return np.asarray(jax.jit(supported)(_positive(shapes), *map(jnp.asarray, pixel)))
+    compiled = jax.jit(supported, compiler_options=options_for_once())
+    return np.asarray(compiled(_positive(shapes), *map(jnp.asarray, pixel)))
 
 
 def field_size(model: nn.Module, variables: PyTree, channels: int, sides: tuple[int, ...] = SIDES) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from jaxseg.pictures.figure import DPI, draw, plain_text, shorten
 from jaxseg.pictures.images import to_rgb
 
 _CELL = 3.0  # inches, the longer side of one picture
-_MOST = 12  # maps in one figure
+_MOST = 11  # maps in one figure: with the image three rows of four
 _OPACITY = 0.65
 
 
@@ -31,7 +31,7 @@ def heat_maps(
 
     Args:
         image: u8, u16 or f32 in [0, 1], [h,w,c]; it is grey under the maps.
-        maps: {title: f32[h,w]}, at least one; after the first 12, the title of the last says how many are left out.
+        maps: {title: f32[h,w]}, at least one; after the first 11, the title of the last says how many are left out.
         caption: lines below the pictures.
         pixels: bool[h,w], outlined in the image; one pixel has a cross.
         box: (top, left, bottom, right), drawn into every map; bottom and right are exclusive.
@@ -51,8 +51,8 @@ def heat_maps(
     cell_w, cell_h = (_CELL, _CELL * h / w) if w >= h else (_CELL * w / h, _CELL)
     cell_w, cell_h = max(cell_w, 1.2), max(cell_h, 0.3)
     cells: list[tuple[str, np.ndarray | None]] = [("image", None), *shown.items()]
-    columns = min(4, len(cells))
-    rows = math.ceil(len(cells) / columns)
+    rows = math.ceil(len(cells) / 4)
+    columns = math.ceil(len(cells) / rows)
     pad, title, bar, line = 0.12, 0.24, 0.95, 0.18
     width = max(columns * (cell_w + pad) + pad + bar, 0.07 * max(map(len, caption), default=0) + 2 * pad)
     foot = pad + line * len(caption)
