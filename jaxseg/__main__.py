@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": ("jaxseg.evaluate", "score a split of the data with a trained network"),
     "predict": ("jaxseg.predict", "segment images with a trained network"),
     "crf": ("jaxseg.crf", "find the settings of a dense CRF on a split of the data"),
+    "explain": ("jaxseg.explain.__main__", "show what a trained network looks at, as a map over the image"),
     "sweep": ("jaxseg.sweep.__main__", "train and compare the variants of an ablation"),
     "models": ("jaxseg.models.__main__", "list the networks and encoders, or show what one costs"),
     "check": ("jaxseg.data.check", "read a whole data set and report what is wrong in it"),

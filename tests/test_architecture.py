@@ -36,7 +36,7 @@ FILE_LIBRARIES = {
     "huggingface_hub",
 }
 # Parts that may import some of them, or any.
-FILE_PARTS = {"pictures", "data", "run", "inference", "train", "evaluate", "predict", "data.check", "sweep"}
+FILE_PARTS = {"pictures", "data", "run", "inference", "explain", "train", "evaluate", "predict", "data.check", "sweep"}
 FILE_LIBRARIES_OF = {"config": {"ml_collections"}, "pretrained": {"safetensors", "huggingface_hub"}}
 # `import jaxseg` and `from jaxseg import __version__` ask where the package lies and which it is, and load nothing.
 FACTS = {"jaxseg", "jaxseg.__version__"}
@@ -106,7 +106,16 @@ def test_every_file_has_a_floor_and_imports_only_from_floors_below(path):
 
 
 def test_commands_are_no_libraries_but_for_the_training():
-    commands = ("evaluate", "predict", "crf", "data.check", "models.__main__", "sweep.__main__", "__main__")
+    commands = (
+        "evaluate",
+        "predict",
+        "crf",
+        "data.check",
+        "models.__main__",
+        "explain.__main__",
+        "sweep.__main__",
+        "__main__",
+    )
     for path in FILES:
         for imported in imports_of(path):
             module = imported.removeprefix("jaxseg.")

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import mmap
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -191,6 +192,8 @@ class _Part:
 
     def save(self, labels: np.memmap, columns: int, done: int) -> None:
         labels.flush()
+        if hasattr(mmap, "MADV_DONTNEED"):  # what is on the disk need not stay in memory
+            labels.base.madvise(mmap.MADV_DONTNEED)
         write_text(self.record, json.dumps({"of": self.of, "columns": columns, "done": done}))
 
     def remove(self) -> None:

@@ -27,7 +27,7 @@ from jaxseg.nn.ops.by_device import BATCH_AXIS
 from jaxseg.run.load import Run
 from jaxseg.types import PyTree
 
-_MOST_SUMS = 2**29  # bytes for the sums of a strip: wider strips save little
+_MOST_SUMS = 2**28  # bytes for the sums of a strip: wider strips save little time
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""Attention maps of every kind, against the weights that the networks compute or their formulas."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.tiny_models import tiny
+from helpers.variables import drawn, initialised
+
+from jaxseg.explain.attention import attention_maps
+
+SHAPE = (1, 16, 24, 3)
+IMAGE = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+PIXEL = np.zeros(SHAPE[1:3], np.float32)
+PIXEL[9, 20] = 1.0
+
+
+@functools.cache
+def compiled(model, class_index):
+    return jax.jit(lambda v, p: attention_maps(model, v, IMAGE, p, class_index))
+
+
+def maps_of(model, variables, pixels=PIXEL, class_index=1):
+    return {name: np.asarray(values) for name, values in compiled(model, class_index)(variables, pixels).items()}
+
+
+def test_self_attention_is_the_row_of_the_pixel():
+    model = tiny("attention_decoder")
+    variables = drawn(model, IMAGE)
+    maps = maps_of(model, variables)
+    stored = jax.jit(lambda v: model.clone(sow_attention=True).apply(v, IMAGE, mutable=["intermediates"])[1])(variables)
+    decoder = stored["intermediates"]["decoder"]
+    assert set(maps) == {"decoder/stage1/attention", "decoder/stage0/attention"}
+    (fine,) = decoder["stage0"]["attention"]["attention"]
+    np.testing.assert_allclose(maps["decoder/stage0/attention"].ravel(), fine[0].mean(0)[9 * 24 + 20], rtol=1e-4)
+    (coarse,) = decoder["stage1"]["attention"]["attention"]
+    np.testing.assert_allclose(maps["decoder/stage1/attention"].ravel(), coarse[0].mean(0)[4 * 12 + 10], rtol=1e-4)
+    # A region has the mean of the rows of its pixels.
+    region = np.zeros_like(PIXEL)
+    region[0, :2] = 1.0
+    rows = fine[0].mean(0)[:2].mean(0)
+    np.testing.assert_allclose(maps_of(model, variables, region)["decoder/stage0/attention"].ravel(), rows, rtol=1e-4)
+
+
+def test_gates_are_those_of_the_network():
+    model = tiny("attention_unet")
+    variables = drawn(model, IMAGE)
+    maps, out = maps_of(model, variables), jax.jit(model.apply)(variables, IMAGE)[1]
+    assert set(maps) == {"decoder/gate1", "decoder/gate0"}
+    for i in (0, 1):
+        np.testing.assert_allclose(maps[f"decoder/gate{i}"], out[f"gate/stage{i}"][0, :, :, 0], rtol=1e-5)
+
+
+def test_attention_to_objects_is_a_share_of_each_pixel_and_regions_of_each_object():
+    model = tiny("ocrnet", num_classes=3)
+    variables = drawn(model, IMAGE)
+    each = [maps_of(model, variables, class_index=c) for c in range(3)]
+    assert set(each[0]) == {"attention", "regions"}
+    np.testing.assert_allclose(sum(maps["attention"] for maps in each), 1.0, rtol=1e-5)
+    assert all(maps["regions"].sum() == pytest.approx(1.0, rel=1e-5) for maps in each)
+
+
+def test_queries_and_points_have_a_total_of_one():
+    """What attention of mask2former leaves the image at its border is lost, and nothing else is."""
+    model = tiny("mask2former")
+    maps = maps_of(model, drawn(model, IMAGE))
+    assert set(maps) == {"decoder/layer1/attention", "layer1/cross", "layer2/cross"}
+    assert maps["layer1/cross"].sum() == pytest.approx(1.0, rel=1e-5) and maps["layer1/cross"].shape == (4, 6)
+    assert maps["decoder/layer1/attention"].shape == (8, 12)
+    assert 0.3 < maps["decoder/layer1/attention"].sum() < 1.0 + 1e-5 and maps["decoder/layer1/attention"].min() >= 0
+
+
+def test_reduced_keys_have_a_coarser_grid():
+    model = tiny("segformer")
+    maps = maps_of(model, drawn(model, IMAGE))
+    shapes = {name: x.shape for name, x in maps.items()}
+    assert shapes == {
+        "encoder/stage0/block1/attention/attention": (4, 6),  # 8x12, reduced by 2
+        "encoder/stage1/block1/attention/attention": (4, 6),
+        "encoder/stage1/block2/attention/attention": (4, 6),
+    }
+    assert all(x.sum() == pytest.approx(1.0, rel=1e-5) for x in maps.values())
+
+
+@pytest.mark.parametrize("name", ["unet", "encnet"])
+def test_other_networks_have_none(name):
+    model = tiny(name)
+    _, variables = initialised(model, (SHAPE,))
+    shape = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
+    pixels = jax.ShapeDtypeStruct(SHAPE[1:3], jnp.float32)
+    assert not jax.eval_shape(lambda v, x, p: attention_maps(model, v, x, p, 0), variables, shape, pixels)
