@@ -1,6 +1,7 @@
 """The house rules of the package: who may import whom, what importing costs, how long a file may be."""
 
 import ast
+import itertools
 import json
 import subprocess
 import sys
@@ -179,8 +180,12 @@ def test_third_party_packages_are_declared():
         "orbax": "orbax-checkpoint",
         "PIL": "pillow",
         "absl": "absl-py",
+        "imageio_ffmpeg": "imageio-ffmpeg",
+        "skimage": "scikit-image",
     }
-    required = [*project["dependencies"], *project["optional-dependencies"]["images"]]
+    extras = project["optional-dependencies"]
+    optional = (extras[name] for name in ("images", "video", "regions", "export") if name in extras)
+    required = [*project["dependencies"], *itertools.chain.from_iterable(optional)]
     declared = {requirement.replace(">", "=").split("=")[0].strip() for requirement in required}
     used = set().union(*(third_party(path) for path in FILES))
     assert {names[name] if name in names else name for name in used} <= declared

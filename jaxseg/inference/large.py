@@ -192,8 +192,8 @@ class _Part:
 
     def save(self, labels: np.memmap, columns: int, done: int) -> None:
         labels.flush()
-        if hasattr(mmap, "MADV_DONTNEED"):  # what is on the disk need not stay in memory
-            labels.base.madvise(mmap.MADV_DONTNEED)
+        if isinstance(labels.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            labels.base.madvise(mmap.MADV_DONTNEED)  # what is on the disk need not stay in memory
         write_text(self.record, json.dumps({"of": self.of, "columns": columns, "done": done}))
 
     def remove(self) -> None:
