@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("jaxseg.train", "train a network from an experiment file, or resume its run"),
     "evaluate": ("jaxseg.evaluate", "score a split of the data with a trained network"),
     "predict": ("jaxseg.predict", "segment images with a trained network"),
+    "export": ("jaxseg.export.__main__", "write a trained network to one file: StableHLO or ONNX"),
     "sweep": ("jaxseg.sweep.__main__", "train and compare the variants of an ablation"),
     "models": ("jaxseg.models.__main__", "list the networks and encoders, or show what one costs"),
     "check": ("jaxseg.data.check", "read a whole data set and report what is wrong in it"),

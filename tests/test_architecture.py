@@ -106,7 +106,7 @@ def test_every_file_has_a_floor_and_imports_only_from_floors_below(path):
 
 
 def test_commands_are_no_libraries_but_for_the_training():
-    commands = ("evaluate", "predict", "data.check", "models.__main__", "sweep.__main__", "__main__")
+    commands = ("evaluate", "predict", "data.check", "models.__main__", "sweep.__main__", "export.__main__", "__main__")
     for path in FILES:
         for imported in imports_of(path):
             module = imported.removeprefix("jaxseg.")

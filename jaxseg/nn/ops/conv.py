@@ -13,6 +13,7 @@ from jaxseg.nn.ops.conv_strips import Geometry, conv2d_strips
 from jaxseg.nn.ops.conv_taps import LARGEST_SHARE, conv2d_taps, live_share, outer_taps
 from jaxseg.nn.ops.depthwise import depthwise_conv2d
 from jaxseg.nn.ops.forms import convolution_forms
+from jaxseg.nn.ops.sizes import is_known
 
 
 def conv2d(
@@ -28,7 +29,10 @@ def conv2d(
         kernel, padding = kernel[outer:-outer, outer:-outer], padding - outer * dilation
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == 0:
         # One product of two matrices: its kernel gradient takes half the time of that of a product over b, h and w.
-        x = x[:, ::stride, ::stride]
+        ends = x.shape[1:3]
+        if not is_known(*ends):  # written like this, the size is one expression with that of a 3x3 convolution
+            ends = tuple((side - 1) // stride * stride + 1 for side in ends)
+        x = x[:, : ends[0] : stride, : ends[1] : stride]
         return _pointwise(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups == x.shape[-1] == kernel.shape[-1] > 1:
         return depthwise_conv2d(x, kernel, stride, dilation, padding)

@@ -1,0 +1,158 @@
+"""From a run to a file: what is exported, what the file says about itself, and which files it may replace."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+import jaxseg
+from jaxseg import models
+from jaxseg.arguments import Size, check_value, expanded
+from jaxseg.errors import ConfigError, OutOfMemoryError, is_out_of_memory
+from jaxseg.export import stablehlo
+from jaxseg.export.program import make_program
+from jaxseg.files import write_atomically
+from jaxseg.inference.folded import fold_run
+from jaxseg.run.load import Run
+from jaxseg.state import by_path
+from jaxseg.types import PyTree
+
+Format: TypeAlias = Literal["stablehlo", "onnx"]
+FORMATS: dict[str, str] = {"stablehlo": ".stablehlo", "onnx": ".onnx"}
+"""The formats, with the suffix of their files."""
+_HEAD = 128  # bytes; both formats name the program that wrote them in the first ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A file that `export_run` has written.
+
+    Attributes:
+        path: the file.
+        format: "stablehlo" or "onnx".
+        bytes: its size.
+        about: what the file says about itself, see `about_run`.
+    """
+
+    path: Path
+    format: Format
+    bytes: int
+    about: Mapping[str, Any]
+
+
+def export_run(
+    run: Run,
+    file: str | Path,
+    *,
+    format: Format | None = None,
+    probabilities: bool = False,
+    size: tuple[int, ...] | None = None,
+) -> Exported:
+    """Writes the whole path from an image to its classes to one file.
+
+    The program takes `image` u8[b,h,w,c] of any batch, height and width, with the channels of the run, and returns
+    `classes` u8[b,h,w] and, if requested, `probabilities` f32[b,h,w,k]: what `run.predict` gives for each image. Batch
+    norms are folded into the convolutions before them.
+
+    Args:
+        run: from `jaxseg.load`.
+        file: where it is written; a file that an export has not written is not replaced.
+        format: "stablehlo" or "onnx"; None: by the suffix of `file`.
+        probabilities: whether the program returns the probabilities too.
+        size: for a network whose layers depend on the size of the image, trained with data.fit=crop: (height, width)
+            that the program resizes every image to before the network, and the logits back after it.
+
+    Raises:
+        ArgumentError: for an unknown format or a wrong size.
+        ConfigError: if the network makes images or cannot be exported, the file is not one of an export, its suffix
+            is that of another format, it cannot be written, or the package of the format is not installed.
+        OutOfMemoryError: if there is too little memory.
+    """
+    path = expanded(check_value("file", file, str | Path))
+    form = _format(path, format)
+    _check(run, path, size)
+    model, state = fold_run(run)
+    program = make_program(run.parts, model, state.variables, probabilities=probabilities, size=size)
+    about = about_run(run, size)
+    try:
+        write = stablehlo.prepare(program, run.config.data.channels, about)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"The export of {run.workdir} does not fit into the memory.") from error
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return Exported(path, form, path.stat().st_size, about)
+
+
+def _format(path: Path, given: Format | None) -> Format:
+    suffixes = {suffix: name for name, suffix in FORMATS.items()}
+    if given is not None:
+        check_value("format", given, Format)
+    by_suffix = suffixes[path.suffix.lower()] if path.suffix.lower() in suffixes else None
+    if by_suffix is None:
+        known = " or ".join(f"{suffix} ({name})" for name, suffix in FORMATS.items())
+        raise ConfigError(f"{path} has an unknown suffix; the file of an export ends in {known}.")
+    if given is not None and given != by_suffix:
+        raise ConfigError(f"{path} ends in the suffix of {by_suffix}; a file of {given} ends in {FORMATS[given]}.")
+    return check_value("format", by_suffix, Format)
+
+
+def _check(run: Run, path: Path, size: tuple[int, ...] | None) -> None:
+    config = run.config
+    if models.can_generate(run.model):
+        raise ConfigError(
+            f"{config.model.name} makes images from noise; an export is of a network that segments images."
+        )
+    if size is not None:
+        check_value("size", size, Size)
+        if config.data.fit == "resize":
+            h, w = config.data.size
+            raise ConfigError(f"The run resizes images to data.size ({h}x{w}) before the network; leave size out.")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give the name of a file.")
+    if path.exists() and not _is_ours(path):
+        raise ConfigError(f"{path} exists and is no file of an export; give another name, or remove it first.")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"jaxseg" in file.read(_HEAD)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def about_run(run: Run, size: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """Returns what a file says about itself: where it comes from, and what the classes are called and drawn in."""
+    config = run.config
+    fixed = tuple(config.data.size) if config.data.fit == "resize" else size
+    return {
+        "program": "jaxseg",
+        "version": jaxseg.__version__,
+        "model": config.model.name,
+        "step": run.step,
+        "which": run.which,
+        "classes": list(run.classes),
+        "colors": [list(map(int, color)) for color in run.colors],
+        "values": list(map(int, run.values)),
+        "channels": config.data.channels,
+        "resized_to": None if fixed is None else list(map(int, fixed)),
+        "multiple": 1 if fixed is not None else config.eval.multiple,
+        "parameters_sha256": checksum(run.variables),
+    }
+
+
+def checksum(variables: PyTree) -> str:
+    """Returns the SHA-256 of all parameters and statistics, with their names, shapes and types, in order of names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(by_path(variables).items()):
+        array = np.ascontiguousarray(value)
+        digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
