@@ -34,10 +34,11 @@ FILE_LIBRARIES = {
     "scipy",
     "safetensors",
     "huggingface_hub",
+    "onnx",
 }
 # Parts that may import some of them, or any.
 FILE_PARTS = {"pictures", "data", "run", "inference", "train", "evaluate", "predict", "data.check", "sweep"}
-FILE_LIBRARIES_OF = {"config": {"ml_collections"}, "pretrained": {"safetensors", "huggingface_hub"}}
+FILE_LIBRARIES_OF = {"config": {"ml_collections"}, "export": {"onnx"}, "pretrained": {"safetensors", "huggingface_hub"}}
 # `import jaxseg` and `from jaxseg import __version__` ask where the package lies and which it is, and load nothing.
 FACTS = {"jaxseg", "jaxseg.__version__"}
 MAX_LINES = 350
@@ -171,7 +172,10 @@ def test_third_party_packages_are_declared():
         "PIL": "pillow",
         "absl": "absl-py",
     }
-    required = [*project["dependencies"], *project["optional-dependencies"]["images"]]
+    required = [
+        *project["dependencies"],
+        *(each for extra in ("images", "export") for each in project["optional-dependencies"][extra]),
+    ]
     declared = {requirement.replace(">", "=").split("=")[0].strip() for requirement in required}
     used = set().union(*(third_party(path) for path in FILES))
     assert {names[name] if name in names else name for name in used} <= declared

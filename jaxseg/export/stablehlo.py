@@ -14,7 +14,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, ABOUT = "program", "jaxseg.json"  # the names inside the file, which is a ZIP archive
 
 
-def prepare(program: Program, channels: int, about: Mapping[str, Any]) -> Callable[[BinaryIO], None]:
+def prepare(program: Program, channels: int, about: Mapping[str, Any]) -> Callable[[BinaryIO], Any]:
     """Returns what writes a program for images u8[b,h,w,channels] of any b, h and w to a file, with `about` beside it.
 
     Raises:

@@ -2,15 +2,19 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 
 import jaxseg
 from jaxseg import models
 from jaxseg.arguments import Size, check_value, expanded
+from jaxseg.build import make_model
+from jaxseg.config import update
 from jaxseg.errors import ConfigError, OutOfMemoryError, is_out_of_memory
 from jaxseg.export import stablehlo
 from jaxseg.export.program import make_program
@@ -74,11 +78,13 @@ def export_run(
     path = expanded(check_value("file", file, str | Path))
     form = _format(path, format)
     _check(run, path, size)
+    if form == "onnx":
+        run = _in_float32(run)
     model, state = fold_run(run)
     program = make_program(run.parts, model, state.variables, probabilities=probabilities, size=size)
     about = about_run(run, size)
     try:
-        write = stablehlo.prepare(program, run.config.data.channels, about)
+        write = _preparation(form)(program, run.config.data.channels, about)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -88,6 +94,25 @@ def export_run(
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
     return Exported(path, form, path.stat().st_size, about)
+
+
+def _preparation(form: Format) -> Callable[..., Callable[[BinaryIO], Any]]:
+    """Returns the function of a format that prepares a program and returns what writes it."""
+    if form == "stablehlo":
+        return stablehlo.prepare
+    if importlib.util.find_spec("onnx") is None:
+        raise ConfigError("A file of ONNX needs the package onnx: pip install 'jaxseg[export]'.")
+    return importlib.import_module("jaxseg.export.to_onnx.model").prepare
+
+
+def _in_float32(run: Run) -> Run:
+    """Returns the run with its network computing in float32: few programs compute ONNX in bfloat16."""
+    if run.config.dtype == "float32":
+        return run
+    config = run.config.copy_and_resolve_references()
+    update(config, dtype="float32")
+    parts = dataclasses.replace(run.parts, config=config, model=make_model(config, run.num_classes))
+    return dataclasses.replace(run, parts=parts)
 
 
 def _format(path: Path, given: Format | None) -> Format:

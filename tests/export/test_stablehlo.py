@@ -1,5 +1,7 @@
 """Export to StableHLO: the file runs without jaxseg and computes what `predict` does, for images of any size."""
 
+import dataclasses
+import io
 import json
 import re
 import runpy
@@ -10,16 +12,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.exported import tiny_parts
+from helpers.tiny_models import TINY
 from helpers.tiny_run import make_run, tiny_config
 from jax import export
 from PIL import Image
 
 import jaxseg
+from jaxseg import models
 from jaxseg.__main__ import main
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.export import export_run, image
 from jaxseg.export.image import resize_image as resize_in_program
+from jaxseg.export.program import make_program
+from jaxseg.export.stablehlo import prepare
 from jaxseg.export.writing import checksum
 from jaxseg.inference import load
 
@@ -123,17 +130,16 @@ def test_the_order_of_the_two_passes_is_that_of_the_installed_pillow(monkeypatch
     assert np.abs(columns_first - resize_image(pixels, (16, 32))).max() <= 1
 
 
-def test_a_network_that_depends_on_the_size_needs_one(tmp_path):
-    fields = {"widths": (4, 8), "num_heads": 2}
-    config = tiny_config(model__name="attention_decoder", data__fit="crop")
-    config.model.args = fields
-    run = load(make_run(tmp_path / "run", config))
+def test_a_network_that_depends_on_the_size_needs_one():
+    parts = tiny_parts("attention_decoder", TINY["attention_decoder"], data__fit="crop")
+    shapes = jax.eval_shape(parts.model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     with pytest.raises(ConfigError, match=r"chooses its layers by the size .* give --size HxW"):
-        export_run(run, tmp_path / "run.stablehlo")
-    assert not (tmp_path / "run.stablehlo").exists()
-    written = export_run(run, tmp_path / "run.stablehlo", size=(16, 24))
-    assert written.about["resized_to"] == [16, 24]
-    assert opened(written.path)[0].out_avals[0].dtype == np.uint8
+        prepare(make_program(parts, parts.model, variables), 3, {})
+    file = io.BytesIO()
+    prepare(make_program(parts, parts.model, variables, size=(16, 24)), 3, {})(file)
+    program, _ = opened(file)
+    assert [x.shape for x in jax.eval_shape(program.call, jax.ShapeDtypeStruct((1, 7, 9, 3), np.uint8))] == [(1, 7, 9)]
 
 
 def test_wrong_use_is_a_sentence(workdirs, tmp_path):
@@ -168,9 +174,8 @@ def test_a_full_disk_leaves_the_former_file(workdirs, tmp_path, monkeypatch):
     assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
 
 
-def test_a_network_that_makes_images_is_refused(tmp_path):
-    config = tiny_config(model__name="dcgan", data__mean=(0.5,), data__std=(0.5,), loss__terms="discriminator")
-    config.model.args = {"size": 16, "width": 8, "latent": 5}
-    run = load(make_run(tmp_path / "run", config))
-    with pytest.raises(ConfigError, match="dcgan makes images from noise"):
-        export_run(run, tmp_path / "run.stablehlo")
+def test_a_network_that_makes_images_is_refused(workdirs, tmp_path):
+    run = load(workdirs["resize"])
+    parts = dataclasses.replace(run.parts, model=models.build("dcgan", num_classes=6, **TINY["dcgan"]))
+    with pytest.raises(ConfigError, match="makes images from noise"):
+        export_run(dataclasses.replace(run, parts=parts), tmp_path / "run.stablehlo")

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxseg.errors import ArgumentError
+from jaxseg.nn.ops.forms import convolution_forms
 from jaxseg.nn.ops.product import along_axis
 from jaxseg.nn.ops.sizes import Side, is_known
 
@@ -35,7 +36,7 @@ def max_pool(
     stride = window if stride is None else stride
     pads = _pads(x, window, stride, padding, ceil_mode, "max_pool")
     x = _crop(x, pads)
-    if window <= _SMALL:
+    if window <= _SMALL and convolution_forms() != "plain":
         return _max_of_windows(jnp.pad(x, pads, constant_values=-jnp.inf), window, stride)
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
 
@@ -115,7 +116,7 @@ def avg_pool(
     pads = _pads(x, window, stride, padding, ceil_mode, "avg_pool")
     dims, strides = (1, window, window, 1), (1, stride, stride, 1)
     x = _crop(x, pads)
-    if window == stride and all(pad == (0, 0) for pad in pads):
+    if window == stride and all(pad == (0, 0) for pad in pads) and convolution_forms() != "plain":
         total = cast(jax.Array, sum(tap.astype(jnp.float32) for tap in _taps(x, window, stride)))
         return (total / window**2).astype(x.dtype)
     total = lax.reduce_window(x.astype(jnp.float32), 0.0, lax.add, dims, strides, pads)

@@ -7,9 +7,9 @@ size, whose constants and choices depend on it, give way to forms that compute t
 
 from typing import Any, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import core
 
 Side: TypeAlias = Any  # int, or a symbol
 
@@ -26,4 +26,4 @@ def array_module(*sizes: Side) -> Any:
 
 def at_least_zero(size: Side) -> Side:
     """Returns max(size, 0)."""
-    return max(size, 0) if is_known(size) else jax.core.max_dim(size, 0)
+    return max(size, 0) if is_known(size) else core.max_dim(size, 0)
