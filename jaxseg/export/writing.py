@@ -1,6 +1,7 @@
 """From a run to a file: what is exported, what the file says about itself, and which files it may replace."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
+import jax
 import numpy as np
 
 import jaxseg
@@ -15,6 +17,7 @@ from jaxseg import models
 from jaxseg.arguments import Size, check_value, expanded
 from jaxseg.build import make_model
 from jaxseg.config import update
+from jaxseg.data import make_source
 from jaxseg.errors import ConfigError, OutOfMemoryError, is_out_of_memory
 from jaxseg.export import stablehlo
 from jaxseg.export.program import make_program
@@ -25,8 +28,10 @@ from jaxseg.state import by_path
 from jaxseg.types import PyTree
 
 Format: TypeAlias = Literal["stablehlo", "onnx"]
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
 FORMATS: dict[str, str] = {"stablehlo": ".stablehlo", "onnx": ".onnx"}
 """The formats, with the suffix of their files."""
+CALIBRATION = 32  # images, whose values set the ranges of int8
 _HEAD = 128  # bytes; both formats name the program that wrote them in the first ones
 
 
@@ -54,6 +59,7 @@ def export_run(
     format: Format | None = None,
     probabilities: bool = False,
     size: tuple[int, ...] | None = None,
+    dtype: Dtype | None = None,
 ) -> Exported:
     """Writes the whole path from an image to its classes to one file.
 
@@ -68,6 +74,8 @@ def export_run(
         probabilities: whether the program returns the probabilities too.
         size: for a network whose layers depend on the size of the image, trained with data.fit=crop: (height, width)
             that the program resizes every image to before the network, and the logits back after it.
+        dtype: what the network computes in. "float32"; "float16", with kernels of half the size; "int8", for ONNX,
+            with ranges that images of the validation split show. None: as the run, with ONNX float32.
 
     Raises:
         ArgumentError: for an unknown format or a wrong size.
@@ -78,13 +86,14 @@ def export_run(
     path = expanded(check_value("file", file, str | Path))
     form = _format(path, format)
     _check(run, path, size)
-    if form == "onnx":
-        run = _in_float32(run)
-    model, state = fold_run(run)
-    program = make_program(run.parts, model, state.variables, probabilities=probabilities, size=size)
-    about = about_run(run, size)
+    dtype = _dtype(run, form, dtype)
+    about = {**about_run(run, size), "dtype": dtype}
+    prepare = _preparation(form, run, dtype)
+    model, state = fold_run(_computing_in(run, "float32" if dtype == "int8" else dtype))
+    variables = _with_half_kernels(state.variables) if dtype == "float16" else state.variables
+    program = make_program(run.parts, model, variables, probabilities=probabilities, size=size)
     try:
-        write = _preparation(form)(program, run.config.data.channels, about)
+        write = prepare(program, run.config.data.channels, about)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -96,23 +105,55 @@ def export_run(
     return Exported(path, form, path.stat().st_size, about)
 
 
-def _preparation(form: Format) -> Callable[..., Callable[[BinaryIO], Any]]:
-    """Returns the function of a format that prepares a program and returns what writes it."""
+def _preparation(form: Format, run: Run, dtype: Dtype) -> Callable[..., Callable[[BinaryIO], Any]]:
+    """Returns the function(program, channels, about) of a format that returns what writes the file."""
     if form == "stablehlo":
         return stablehlo.prepare
-    if importlib.util.find_spec("onnx") is None:
-        raise ConfigError("A file of ONNX needs the package onnx: pip install 'jaxseg[export]'.")
-    return importlib.import_module("jaxseg.export.to_onnx.model").prepare
+    for package in ("onnx", "onnxruntime") if dtype == "int8" else ("onnx",):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"This export needs the package {package}: pip install 'jaxseg[export]'.")
+    prepare = importlib.import_module("jaxseg.export.to_onnx.model").prepare
+    return functools.partial(prepare, images=_some_images(run)) if dtype == "int8" else prepare
 
 
-def _in_float32(run: Run) -> Run:
-    """Returns the run with its network computing in float32: few programs compute ONNX in bfloat16."""
-    if run.config.dtype == "float32":
+def _some_images(run: Run) -> list[np.ndarray]:
+    """Returns images u8[h,w,c] of the validation split, evenly chosen."""
+    source = make_source(run.config, run.config.data.val_split)
+    chosen = np.unique(np.linspace(0, len(source) - 1, CALIBRATION).astype(int))
+    images = [source[int(i)]["image"] for i in chosen]
+    if any(image.dtype != np.uint8 for image in images):
+        raise ConfigError("dtype int8 needs images of 8 bits a channel in the validation split; give float16.")
+    return images
+
+
+def _computing_in(run: Run, dtype: str) -> Run:
+    """Returns the run with a network that computes in a dtype."""
+    if run.config.dtype == dtype:
         return run
     config = run.config.copy_and_resolve_references()
-    update(config, dtype="float32")
+    update(config, dtype=dtype)
     parts = dataclasses.replace(run.parts, config=config, model=make_model(config, run.num_classes))
     return dataclasses.replace(run, parts=parts)
+
+
+def _with_half_kernels(variables: PyTree) -> PyTree:
+    """Returns the variables with kernels in float16; biases, norms and statistics stay float32."""
+
+    def half(path: Any, x: Any) -> Any:
+        return np.asarray(x, np.float16) if path[-1].key == "kernel" else x
+
+    return jax.tree_util.tree_map_with_path(half, variables)
+
+
+def _dtype(run: Run, form: Format, given: Dtype | None) -> Dtype:
+    if given is None:
+        return check_value("dtype", "float32" if form == "onnx" else run.config.dtype, Dtype)
+    check_value("dtype", given, Dtype)
+    if form == "stablehlo" and given == "int8":
+        raise ConfigError("dtype int8 is one of ONNX; a .stablehlo computes in float32, bfloat16 or float16.")
+    if form == "onnx" and given == "bfloat16":
+        raise ConfigError("Few programs compute ONNX in bfloat16; give dtype float16 or float32, or a .stablehlo.")
+    return given
 
 
 def _format(path: Path, given: Format | None) -> Format:

@@ -16,7 +16,8 @@ from jax import lax
 from PIL import Image
 
 from jaxseg.__main__ import main
-from jaxseg.errors import ConfigError
+from jaxseg.data import make_source
+from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.export import export_run
 from jaxseg.inference import load
 
@@ -37,9 +38,16 @@ def outputs_of(program, *images, channels=3):
     return [session.run(None, {"image": image}) for image in images]
 
 
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    """One run for each way in which images are fitted."""
+    root = tmp_path_factory.mktemp("runs")
+    return {fit: make_run(root / fit, tiny_config(data__fit=fit, eval__multiple=4)) for fit in ("resize", "crop")}
+
+
 @pytest.mark.parametrize("fit", ["resize", "crop"])
-def test_it_computes_what_predict_does(tmp_path, fit, capsys):
-    workdir = make_run(tmp_path / "run", tiny_config(data__fit=fit, eval__multiple=4))
+def test_it_computes_what_predict_does(workdirs, tmp_path, fit, capsys):
+    workdir = workdirs[fit]
     assert main(["export", "--workdir", str(workdir), "--out", str(tmp_path / "run.onnx"), "--probabilities"]) == 0
     assert "run.onnx: cnn after 10 steps" in capsys.readouterr().out
     run = load(workdir)
@@ -114,9 +122,47 @@ def test_orders_of_axes_are_kept_in_mind():
     np.testing.assert_array_equal(found, program(image)["classes"])
 
 
-def test_the_script_of_the_page(tmp_path, monkeypatch, capsys):
+def test_half_precision_and_whole_numbers(workdirs, tmp_path):
+    run = load(workdirs["resize"])
+    image = make_source(run.config, run.config.data.val_split)[0]["image"]
+    expected, models = run.predict(image, probabilities=True), {}
+    for dtype, most in (("float32", 1e-5), ("float16", 0.02), ("int8", 0.2)):
+        written = export_run(run, tmp_path / f"{dtype}.onnx", dtype=dtype, probabilities=True)
+        models[dtype] = onnx.load(written.path)
+        assert {prop.key: prop.value for prop in models[dtype].metadata_props}["dtype"] == dtype
+        session = onnxruntime.InferenceSession(written.path)
+        classes, probabilities = session.run(None, {"image": image[None]})
+        assert np.abs(probabilities[0] - expected.probabilities).max() <= most
+        assert (classes[0] == expected.classes).mean() > 0.9
+        assert [x.type for x in session.get_outputs()] == ["tensor(uint8)", "tensor(float)"]
+    assert kernel_types(models["float16"]) == {onnx.TensorProto.FLOAT16}
+    assert kernel_types(models["int8"]) == {onnx.TensorProto.INT8}
+    # A file of another dtype is one of an export too, and is replaced.
+    export_run(run, tmp_path / "int8.onnx", dtype="float32")
+
+
+def kernel_types(model):
+    """The types of the kernels of convolutions."""
+    kernels = [tensor for tensor in model.graph.initializer if len(tensor.dims) == 4 and min(tensor.dims[:2]) > 1]
+    return {tensor.data_type for tensor in kernels}
+
+
+def test_dtypes_that_a_format_does_not_have(workdirs, tmp_path):
+    run = load(workdirs["resize"])
+    for file, dtype, words in (
+        ("run.stablehlo", "int8", "dtype int8 is one of ONNX"),
+        ("run.onnx", "bfloat16", "give dtype float16 or float32"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            export_run(run, tmp_path / file, dtype=dtype)
+    with pytest.raises(ArgumentError, match="dtype must be"):
+        export_run(run, tmp_path / "run.onnx", dtype="int4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_script_of_the_page(workdirs, tmp_path, monkeypatch, capsys):
     [script] = [code for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "onnxruntime" in code]
-    run = load(make_run(tmp_path / "run", tiny_config()))
+    run = load(workdirs["resize"])
     export_run(run, tmp_path / "run.onnx")
     image = np.random.default_rng(0).integers(0, 256, (37, 26, 3), np.uint8)
     Image.fromarray(image).save(tmp_path / "image.png")
@@ -129,8 +175,8 @@ def test_the_script_of_the_page(tmp_path, monkeypatch, capsys):
     assert run.classes[0] in capsys.readouterr().out
 
 
-def test_without_the_package_it_says_how_to_install_it(tmp_path, monkeypatch):
-    run = load(make_run(tmp_path / "run", tiny_config()))
+def test_without_the_package_it_says_how_to_install_it(workdirs, tmp_path, monkeypatch):
+    run = load(workdirs["resize"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package onnx: pip install 'jaxseg\[export\]'"):
         export_run(run, tmp_path / "run.onnx")

@@ -1,10 +1,11 @@
 """The file of ONNX: the graph of the whole program with its inputs, outputs and what it says about itself."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import jax
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -19,14 +20,23 @@ OPSET = 18
 _LARGEST = 2**31 - 1  # bytes, of any message of Protocol Buffers
 
 
-def prepare(program: Program, channels: int, about: Mapping[str, Any]) -> Callable[[BinaryIO], Any]:
+def prepare(
+    program: Program, channels: int, about: Mapping[str, Any], images: Sequence[np.ndarray] = ()
+) -> Callable[[BinaryIO], Any]:
     """Returns what writes a program for images u8[b,h,w,channels] of any b, h and w to a file, with `about` inside.
+
+    With images u8[h,w,channels], the network computes in whole numbers of 8 bits, whose range these show.
 
     Raises:
         ConfigError: if an operation has no translation, the network chooses its layers by the size of the image, or
             the file would be larger than the format allows.
     """
-    content = serialized(convert(program, channels, about))
+    model = convert(program, channels, about)
+    if images:
+        from jaxseg.export.to_onnx.quantised import quantised
+
+        model = quantised(model, images)
+    content = serialized(model)
     return lambda file: file.write(content)
 
 
