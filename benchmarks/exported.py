@@ -17,7 +17,7 @@ from jax import export  # noqa: F401  (jax.export is a module of its own)
 from lib.timing import result_file
 
 from jaxseg.config import command
-from jaxseg.errors import JaxsegError, first_line
+from jaxseg.errors import ConfigError, JaxsegError, first_line, nearest
 from jaxseg.export.program import make_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--names", nargs="*", default=[], metavar="NAME", help="networks and encoders (default: all)")
     options = parser.parse_args(argv)
     names = options.names or [*(name for name in TINY if name != "dcgan"), *FAMILIES]
+    for name in names:
+        if name not in TINY and name not in ENCODERS:
+            raise ConfigError(f"There is no network or encoder {name!r}.{nearest(name, (*TINY, *ENCODERS))}")
     rows = []
     for name in names:
         rows.append(check(name))
@@ -85,7 +88,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def _cell(result: dict[str, Any]) -> str:
     if "reason" in result:
         return f"no: {result['reason']}"
-    return f"{'yes' if result['passes'] else 'no'}, {result['probability']:.0e}"
+    difference = f"{result['probability']:.0e}" if result["probability"] else "0"
+    return f"{'yes' if result['passes'] else 'no'}, {difference}"
 
 
 if __name__ == "__main__":

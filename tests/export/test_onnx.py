@@ -181,3 +181,11 @@ def test_without_the_package_it_says_how_to_install_it(workdirs, tmp_path, monke
     with pytest.raises(ConfigError, match=r"needs the package onnx: pip install 'jaxseg\[export\]'"):
         export_run(run, tmp_path / "run.onnx")
     assert not (tmp_path / "run.onnx").exists()
+
+
+def test_the_page_has_the_table_of_the_benchmark_and_all_of_it_passes():
+    results = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+    assert (results / "exported.md").read_text(encoding="utf-8") in PAGE
+    rows = json.loads((results / "exported.json").read_text())["networks"]
+    assert {row["name"] for row in rows} == {*NETWORKS, *FAMILIES}
+    assert all(row[form]["passes"] for row in rows for form in ("stablehlo", "onnx"))
