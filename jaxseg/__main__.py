@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": ("jaxseg.predict", "segment images with a trained network"),
     "crf": ("jaxseg.crf", "find the settings of a dense CRF on a split of the data"),
     "explain": ("jaxseg.explain.__main__", "show what a trained network looks at, as a map over the image"),
+    "export": ("jaxseg.export.__main__", "write a trained network to one file: StableHLO or ONNX"),
     "sweep": ("jaxseg.sweep.__main__", "train and compare the variants of an ablation"),
     "models": ("jaxseg.models.__main__", "list the networks and encoders, or show what one costs"),
     "check": ("jaxseg.data.check", "read a whole data set and report what is wrong in it"),

@@ -35,10 +35,11 @@ FILE_LIBRARIES = {
     "scipy",
     "safetensors",
     "huggingface_hub",
+    "onnx",
 }
 # Parts that may import some of them, or any.
 FILE_PARTS = {"pictures", "data", "run", "inference", "explain", "train", "evaluate", "predict", "data.check", "sweep"}
-FILE_LIBRARIES_OF = {"config": {"ml_collections"}, "pretrained": {"safetensors", "huggingface_hub"}}
+FILE_LIBRARIES_OF = {"config": {"ml_collections"}, "export": {"onnx"}, "pretrained": {"safetensors", "huggingface_hub"}}
 # `import jaxseg` and `from jaxseg import __version__` ask where the package lies and which it is, and load nothing.
 FACTS = {"jaxseg", "jaxseg.__version__"}
 MAX_LINES = 350
@@ -114,6 +115,7 @@ def test_commands_are_no_libraries_but_for_the_training():
         "data.check",
         "models.__main__",
         "explain.__main__",
+        "export.__main__",
         "sweep.__main__",
         "__main__",
     )

@@ -37,7 +37,10 @@ def test_without_a_command_it_prints_its_help_and_fails(capsys):
     [
         ("trian", "There is no command 'trian'. Did you mean 'train'?"),
         ("eval", "There is no command 'eval'. Did you mean 'evaluate'?"),
-        ("xyz", "There is no command 'xyz'. Known: check, crf, evaluate, explain, models, predict, sweep, train."),
+        (
+            "xyz",
+            "There is no command 'xyz'. Known: check, crf, evaluate, explain, export, models, predict, sweep, train.",
+        ),
     ],
 )
 def test_an_unknown_command_is_answered_with_the_nearest(capsys, word, answer):

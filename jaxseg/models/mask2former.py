@@ -31,24 +31,29 @@ from jaxseg.nn import (
     parameter,
     resize,
 )
+from jaxseg.nn.deformable import split_tokens
 from jaxseg.nn.ops.product import product
+from jaxseg.nn.ops.sizes import Side, array_module
+from jaxseg.types import Array
 
 # Variance 1 / (3 c), as in the authors' release: the first mask logits have a deviation of about 1 at 256 features.
 # Variance 1 / c would make it 9, where the sigmoid is saturated.
 SMALL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def sine_position(h: int, w: int, c: int) -> np.ndarray:
+def sine_position(h: Side, w: Side, c: int) -> Array:
     """Position of each pixel as c / 2 sines and cosines of the row, then of the column, scaled to 2 pi: f32[h,w,c]."""
     half = c // 2
-    frequency = 10000.0 ** (2 * (np.arange(half) // 2) / half)
+    frequency = (10000.0 ** (2 * (np.arange(half) // 2) / half)).reshape(1, -1)
 
-    def waves(size: int) -> np.ndarray:
-        angle = np.arange(1, size + 1)[:, None] / (size + 1e-6) * 2 * math.pi / frequency
-        return np.where(np.arange(half) % 2 == 0, np.sin(angle), np.cos(angle))
+    xp = array_module(h, w)
 
-    rows, columns = waves(h)[:, None].repeat(w, 1), waves(w)[None].repeat(h, 0)
-    return np.concatenate([rows, columns], -1).astype(np.float32)
+    def waves(size: Side) -> Array:
+        angle = (xp.arange(size) + 1)[:, None] / (xp.asarray(size) + 1e-6) * 2 * math.pi / frequency
+        return xp.where(np.arange(half)[None] % 2 == 0, xp.sin(angle), xp.cos(angle))
+
+    rows, columns = (xp.broadcast_to(x, (h, w, half)) for x in (waves(h)[:, None], waves(w)[None]))
+    return xp.concatenate([rows, columns], -1).astype(np.float32)
 
 
 class FeedForward(nn.Module):
@@ -115,8 +120,8 @@ class PixelDecoder(nn.Module):
         x, position = jnp.concatenate(tokens, 1), jnp.concatenate(positions, 1)
         for i in range(self.layers):
             x = PixelLayer(self.num_heads, self.hidden, self.dtype, name=f"layer{i + 1}")(x, position, sizes)
-        ends = np.cumsum([h * w for h, w in sizes])[:-1]
-        attended = tuple(y.reshape(-1, *size, self.features) for y, size in zip(jnp.split(x, ends, axis=1), sizes))
+        parts = split_tokens(x, sizes)
+        attended = tuple(y.reshape(-1, *size, self.features) for y, size in zip(parts, sizes))
         top = attended[-1]
         for i in reversed(range(len(pyramid) - len(coarse))):
             lateral = group(name=f"lateral_norm{i}")(conv(use_bias=False, name=f"lateral{i}")(pyramid[i]))

@@ -15,7 +15,8 @@ from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.ops.dot_product import dot_product_attention
 from jaxseg.nn.ops.pooling import global_avg_pool
 from jaxseg.nn.ops.resize import resize
-from jaxseg.types import Activation, Initializer
+from jaxseg.nn.ops.sizes import Side, array_module, is_known
+from jaxseg.types import Activation, Array, Initializer
 
 
 class MultiHeadAttention(nn.Module):
@@ -129,16 +130,17 @@ class SelfAttention2D(nn.Module):
         return jnp.zeros((1, 1, 1, 1), jnp.float32)
 
 
-def sincos_position(h: int, w: int, c: int, temperature: float = 10000.0) -> np.ndarray:
+def sincos_position(h: Side, w: Side, c: int, temperature: float = 10000.0) -> Array:
     """Returns sines and cosines of row and column at c / 4 geometric frequencies, f32[h,w,c] (Vaswani 2017, sec. 3.5).
 
     Channels repeat (sin row, cos row, sin column, cos column); where 4 does not divide c, the last group is cut.
     """
     quarter = -(-c // 4)
-    frequency = temperature ** (-np.arange(quarter) / quarter)
-    row = np.arange(h)[:, None, None] * frequency + np.zeros((1, w, 1))
-    column = np.arange(w)[None, :, None] * frequency + np.zeros((h, 1, 1))
-    waves = np.stack([np.sin(row), np.cos(row), np.sin(column), np.cos(column)], axis=-1)
+    frequency = (temperature ** (-np.arange(quarter) / quarter)).reshape(1, 1, -1)
+    xp = array_module(h, w)
+    row = xp.arange(h)[:, None, None] * frequency + xp.zeros((1, w, 1))
+    column = xp.arange(w)[None, :, None] * frequency + xp.zeros((h, 1, 1))
+    waves = xp.stack([xp.sin(row), xp.cos(row), xp.sin(column), xp.cos(column)], axis=-1)
     return waves.reshape(h, w, 4 * quarter)[..., :c].astype(np.float32)
 
 
@@ -164,16 +166,18 @@ class AttentionGate(nn.Module):
         check_image(gate, "AttentionGate")
         h, w, c = skip.shape[1:]
         features = self.inter_features or max(1, c // 2)
-        ratio = min(max(1, round(h / gate.shape[1])), h, w)
+        known = is_known(h, w, gate.shape[1])
+        ratio = min(max(1, round(h / gate.shape[1])), h, w) if known else h // gate.shape[1]
         dtype = self.common.dtype
         # Windows that cover the map, extended at its end: alpha, enlarged by their ratio, then lies where they do.
         bottom, right = -h % ratio, -w % ratio
-        whole = jnp.pad(skip, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else skip
+        extended = (bottom, right) != (0, 0)
+        whole = jnp.pad(skip, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="edge") if extended else skip
         theta = Conv(features, ratio, stride=ratio, padding=0, use_bias=False, dtype=dtype, name="theta")(whole)
         phi = Conv(features, 1, dtype=dtype, name="phi")(gate)
         score = Conv(1, 1, dtype=dtype, name="psi")(self.common.activate(theta + resize(phi, theta.shape[1:3])))
         alpha = resize(nn.sigmoid(score), (h + bottom, w + right)).astype(skip.dtype)
-        alpha = alpha[:, :h, :w] if bottom or right else alpha
+        alpha = alpha[:, :h, :w] if extended else alpha
         return skip * alpha, alpha
 
 

@@ -20,6 +20,7 @@ from jaxseg.nn.initializers import he_normal
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d
+from jaxseg.nn.ops.sizes import is_known
 from jaxseg.types import Initializer, Key
 
 # Keeps the mean square of its input, for a linear map: variance 1 / fan_in (LeCun et al. 1998, "Efficient BackProp",
@@ -80,7 +81,7 @@ class Conv(nn.Module):
             )
         padding = self.dilation * (k - 1) // 2 if self.padding is None else self.padding
         reach = self.dilation * (k - 1) + 1
-        if min(x.shape[1:3]) + 2 * padding < reach:
+        if any(is_known(side) and side + 2 * padding < reach for side in x.shape[1:3]):
             raise ValueError(
                 f"Conv with kernel_size={k}, dilation={self.dilation} and padding={padding} needs an input of at least "
                 f"{reach - 2 * padding} pixels a side, got {x.shape[1]}x{x.shape[2]}."

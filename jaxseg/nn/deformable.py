@@ -1,5 +1,6 @@
 """Multi-scale deformable attention (Zhu et al. 2021, "Deformable DETR", section 4.1, eq. 3)."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import lax
 
 from jaxseg.nn.dense import Dense
 from jaxseg.nn.ops.deformable import deformable_attention
-from jaxseg.types import Initializer
+from jaxseg.nn.ops.sizes import Side, array_module, is_known
+from jaxseg.types import Array, Initializer
 
 
 class DeformableAttention(nn.Module):
@@ -45,19 +48,29 @@ class DeformableAttention(nn.Module):
         weights = jax.nn.softmax(weights.reshape(b, t, n, levels * p), axis=-1).reshape(b, t, n, levels, p)
         init = nn.initializers.xavier_uniform()
         value = Dense(c, kernel_init=init, dtype=self.dtype, name="value")(x)
-        ends = np.cumsum([h * w for h, w in sizes])[:-1]
-        values = [v.reshape(b, h, w, n, c // n) for v, (h, w) in zip(jnp.split(value, ends, axis=1), sizes)]
-        scale = np.array([(w, h) for h, w in sizes], np.float32).reshape(1, 1, 1, levels, 1, 2)
+        values = [v.reshape(b, h, w, n, c // n) for v, (h, w) in zip(split_tokens(value, sizes), sizes)]
+        xp = array_module(*itertools.chain(*sizes))
+        scale = xp.stack([xp.asarray(x, np.float32) for h, w in sizes for x in (w, h)]).reshape(1, 1, 1, levels, 1, 2)
         locations = _centres(sizes).reshape(1, t, 1, 1, 1, 2) + offsets / scale
         # The samples are many and cheap, so they are computed again for the gradient.
         y = jax.checkpoint(deformable_attention)(values, locations, weights)
         return Dense(c, kernel_init=init, dtype=self.dtype, name="out")(y.reshape(b, t, c))
 
 
-def _centres(sizes: Sequence[tuple[int, ...]]) -> np.ndarray:
+def split_tokens(x: jax.Array, sizes: Sequence[tuple[Side, ...]]) -> list[jax.Array]:
+    """Splits f[b,t,c] into the tokens f[b,h w,c] of each level, whose (h, w) are `sizes`."""
+    ends = list(itertools.accumulate(h * w for h, w in sizes))
+    if is_known(*ends):
+        return jnp.split(x, ends[:-1], axis=1)
+    return [lax.slice_in_dim(x, start, end, axis=1) for start, end in itertools.pairwise([0, *ends])]
+
+
+def _centres(sizes: Sequence[tuple[Side, ...]]) -> Array:
     """Returns x and y of the centre of each pixel of each level, f32[t,2] in [0, 1]."""
-    grids = [np.meshgrid((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h) for h, w in sizes]
-    return np.concatenate([np.stack(grid, -1).reshape(-1, 2) for grid in grids]).astype(np.float32)
+    xp = array_module(*itertools.chain(*sizes))
+    grids = [[(xp.arange(side) + 0.5) / xp.asarray(side) for side in (w, h)] for h, w in sizes]
+    levels = [xp.stack(xp.meshgrid(*grid), -1).reshape(-1, 2) for grid in grids]
+    return xp.concatenate(levels).astype(np.float32)
 
 
 def _star(n: int, levels: int, points: int) -> Initializer:

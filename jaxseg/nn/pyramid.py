@@ -39,7 +39,7 @@ class PyramidPooling(nn.Module):
         for side in self.bins:
             common = self.common if side > 1 or self.norm_single else self.common.replace(norm=None)
             y = adaptive_avg_pool(x, (side, side))
-            several = several_values(y, None if self.is_initializing() else self.common.axis_name)
-            y = ConvNormAct(self.features, 1, common=common, name=f"bin{side}")(y, train=train and several)
+            several = train and several_values(y, None if self.is_initializing() else self.common.axis_name)
+            y = ConvNormAct(self.features, 1, common=common, name=f"bin{side}")(y, train=several)
             means.append(resize(y, x.shape[1:3], align_corners=self.align_corners))
         return jnp.concatenate([x, *means], axis=-1)

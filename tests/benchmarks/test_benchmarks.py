@@ -311,6 +311,7 @@ def test_wrong_arguments_are_told_before_anything_runs(arguments, words, monkeyp
     ("arguments", "words"),
     [
         ("zoo --names nope", "There is no experiment file"),
+        ("exported --names unett", "There is no network or encoder 'unett'. Did you mean 'unet'"),
         ("startup --config experiments/nope.py --repeats 1", "failed: There is no experiment file"),
     ],
 )

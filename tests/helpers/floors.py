@@ -19,6 +19,7 @@ ROWS = (
     ("build",),  # 6
     ("run",),  # 7
     ("inference",),  # 7
+    ("export",),  # 7
     ("api", "explain"),  # 7
     ("train", "evaluate", "predict", "crf", "data.check", "models.__main__"),  # 8
     ("sweep",),  # 9

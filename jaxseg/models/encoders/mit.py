@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jaxseg.arguments import Share
 from jaxseg.nn import Conv, LayerNorm, Layers, MultiHeadAttention, StochasticDepth, drop_rates
+from jaxseg.nn.ops.sizes import at_least_zero
 
 dense_init = nn.initializers.truncated_normal(0.02)
 # As in the authors' release: normal(0, sqrt(2 / fan_out)).
@@ -41,7 +42,7 @@ class EfficientAttention(nn.Module):
         b, h, w, c = x.shape
         keys, r = x, self.reduction
         if r > 1:
-            keys = jnp.pad(keys, ((0, 0), (0, max(0, r - h)), (0, max(0, r - w)), (0, 0)))
+            keys = jnp.pad(keys, ((0, 0), (0, at_least_zero(r - h)), (0, at_least_zero(r - w)), (0, 0)))
             keys = Conv(c, r, stride=r, padding=0, kernel_init=patch_init, dtype=self.dtype, name="reduce")(keys)
             keys = LayerNorm(dtype=self.dtype, name="reduce_norm")(keys)
         y = MultiHeadAttention(self.num_heads, kernel_init=dense_init, dtype=self.dtype, name="attention")(

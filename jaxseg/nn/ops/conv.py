@@ -13,6 +13,7 @@ from jaxseg.nn.ops.conv_strips import Geometry, conv2d_strips
 from jaxseg.nn.ops.conv_taps import LARGEST_SHARE, conv2d_taps, live_share, outer_taps
 from jaxseg.nn.ops.depthwise import depthwise_conv2d
 from jaxseg.nn.ops.forms import convolution_forms
+from jaxseg.nn.ops.sizes import is_known
 
 
 def conv2d(
@@ -23,12 +24,18 @@ def conv2d(
     As in all networks this is the correlation y_i = Σ_u x_(i+u) K_u, without mirroring the kernel. The gradient of K is
     a correlation again, that of x the convolution Σ_u g_(j-u) K_u.
     """
+    geometry = Geometry(kernel.shape[0], stride, dilation, groups, padding)
+    if convolution_forms() == "plain":
+        return _plain(x, kernel, geometry)
     outer = outer_taps(x.shape, kernel.shape[0], stride, dilation, padding)
     if outer:
         kernel, padding = kernel[outer:-outer, outer:-outer], padding - outer * dilation
     if kernel.shape[:2] == (1, 1) and groups == 1 and padding == 0:
         # One product of two matrices: its kernel gradient takes half the time of that of a product over b, h and w.
-        x = x[:, ::stride, ::stride]
+        ends = x.shape[1:3]
+        if not is_known(*ends):  # written like this, the size is one expression with that of a 3x3 convolution
+            ends = tuple((side - 1) // stride * stride + 1 for side in ends)
+        x = x[:, : ends[0] : stride, : ends[1] : stride]
         return _pointwise(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups == x.shape[-1] == kernel.shape[-1] > 1:
         return depthwise_conv2d(x, kernel, stride, dilation, padding)
@@ -61,6 +68,11 @@ def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
         return conv2d_strips(x, kernel, geometry)
     if stride == groups == 1:
         return conv2d_stride1(x, kernel, dilation, padding)
+    return _plain(x, kernel, geometry)
+
+
+def _plain(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    _, stride, dilation, groups, padding = geometry
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -89,7 +101,7 @@ def conv_transpose2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Arr
     taps = taps[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5).reshape(side, side, c, stride * stride * o)
     if side == 1:
         return depth_to_space(conv2d(x, taps), stride)
-    if convolution_forms() != "usual":
+    if convolution_forms() not in ("usual", "plain"):
         pads = (side - 1 - before, before)
         return depth_to_space(conv2d(jnp.pad(x, ((0, 0), pads, pads, (0, 0))), taps), stride)
     y = lax.conv_general_dilated(

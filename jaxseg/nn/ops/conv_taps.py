@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxseg.nn.ops.barrier import after_all
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
+from jaxseg.nn.ops.sizes import is_known
 
 # Above this share of products that are not with padding, a convolution takes the forms of other convolutions. Times on
 # two cores, float32, 3x3, forward and both gradients: minima in milliseconds of 12 interleaved rounds while other
@@ -58,7 +59,9 @@ def spans(size: int, taps: int, dilation: int, padding: int) -> list[Span]:
 
 
 def live_share(shape: tuple[int, ...], taps: int, dilation: int, padding: int) -> float:
-    """Returns the share of the products of a convolution of f[b,h,w,c] at stride 1 that are not with padding."""
+    """Returns the share of products that are not with padding, at stride 1 of f[b,h,w,c]; 1 for symbolic sizes."""
+    if not is_known(*shape[1:3]):
+        return 1.0
     share = 1.0
     for size in shape[1:3]:
         found = spans(size, taps, dilation, padding)
@@ -67,7 +70,9 @@ def live_share(shape: tuple[int, ...], taps: int, dilation: int, padding: int) -
 
 
 def outer_taps(shape: tuple[int, ...], taps: int, stride: int, dilation: int, padding: int) -> int:
-    """Returns how many taps at each end of both axes of the kernel meet only padding in an image f[b,h,w,c]."""
+    """Returns how many taps at each end of both axes of the kernel meet only padding in f[b,h,w,c]; 0 if unknown."""
+    if not is_known(*shape[1:3]):
+        return 0
     count = taps // 2
     for size in shape[1:3]:
         outputs = (size + 2 * padding - dilation * (taps - 1) - 1) // stride + 1

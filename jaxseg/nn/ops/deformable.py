@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxseg.nn.ops.sizes import array_module
+
 
 def deformable_attention(values: Sequence[jax.Array], locations: jax.Array, weights: jax.Array) -> jax.Array:
     """Returns the weighted sum of bilinear samples, f[b,q,n,d].
@@ -26,7 +28,8 @@ def deformable_attention(values: Sequence[jax.Array], locations: jax.Array, weig
 def _sample(value: jax.Array, locations: jax.Array, weights: jax.Array) -> jax.Array:
     """One level: f[b,h,w,n,d], f[b,q,n,p,2], f[b,q,n,p] -> f32[b,q,n,d]."""
     h, w = value.shape[1:3]
-    size = np.array([w, h], np.float32).reshape(1, 1, 1, 1, 2)
+    xp = array_module(h, w)
+    size = xp.stack([xp.asarray(side, np.float32) for side in (w, h)]).reshape(1, 1, 1, 1, 2)
     position = locations.astype(jnp.float32) * size - 0.5
     low = jnp.floor(position)
     share = position - low

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxseg.nn.ops.conv_taps import LARGEST_SHARE, Span, add_at, inputs_of, live_share, live_taps, outputs_of
+from jaxseg.nn.ops.sizes import is_known
 
 # With more taps than these, windows of the padded image are read. Forward and both gradients on two cores, float32,
 # minima in milliseconds of 12 interleaved rounds while other programs ran: windows / taps. Kernels of 3x3: 23 / 0.8 at
@@ -78,7 +79,9 @@ def _convolution(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
 
 
 def _goes_by_taps(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> bool:
-    if stride > 1 or dilation == 1 or len(live_taps(x.shape, kernel.shape, dilation, padding)) > MOST_TAPS:
+    if stride > 1 or dilation == 1 or not is_known(*x.shape[1:3]):
+        return False
+    if len(live_taps(x.shape, kernel.shape, dilation, padding)) > MOST_TAPS:
         return False
     return live_share(x.shape, len(kernel), dilation, padding) <= LARGEST_SHARE
 

@@ -12,7 +12,9 @@ from typing import Literal, TypeAlias
 
 # "usual": the forms for any device, with those of `nn.ops.conv_stride1` on a CPU. "strips": those of
 # `nn.ops.conv_strips`, measured on CPUs with jax 0.12. "onednn": the same, and XLA calls oneDNN where that is faster.
-Forms: TypeAlias = Literal["usual", "strips", "onednn"]
+# "plain": each convolution is one convolution, each pooling one reduction over windows, on all devices; for a program
+# that is translated into another language (`export.to_onnx`).
+Forms: TypeAlias = Literal["usual", "strips", "onednn", "plain"]
 
 
 class _Tracing(threading.local):

@@ -13,7 +13,9 @@ import numpy as np
 from jax import lax
 
 from jaxseg.errors import ArgumentError
+from jaxseg.nn.ops.forms import convolution_forms
 from jaxseg.nn.ops.product import along_axis
+from jaxseg.nn.ops.sizes import Side, is_known
 
 
 def max_pool(
@@ -34,7 +36,7 @@ def max_pool(
     stride = window if stride is None else stride
     pads = _pads(x, window, stride, padding, ceil_mode, "max_pool")
     x = _crop(x, pads)
-    if window <= _SMALL:
+    if window <= _SMALL and convolution_forms() != "plain":
         return _max_of_windows(jnp.pad(x, pads, constant_values=-jnp.inf), window, stride)
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
 
@@ -114,7 +116,7 @@ def avg_pool(
     pads = _pads(x, window, stride, padding, ceil_mode, "avg_pool")
     dims, strides = (1, window, window, 1), (1, stride, stride, 1)
     x = _crop(x, pads)
-    if window == stride and not any(map(any, pads)):
+    if window == stride and all(pad == (0, 0) for pad in pads) and convolution_forms() != "plain":
         total = cast(jax.Array, sum(tap.astype(jnp.float32) for tap in _taps(x, window, stride)))
         return (total / window**2).astype(x.dtype)
     total = lax.reduce_window(x.astype(jnp.float32), 0.0, lax.add, dims, strides, pads)
@@ -124,8 +126,8 @@ def avg_pool(
 
 def _crop(x: jax.Array, pads: list[tuple[int, int]]) -> jax.Array:
     """Cuts off the pixels at the bottom and right that no window reaches; negative pads become zero."""
-    sizes = [size + min(0, high) for size, (_, high) in zip(x.shape, pads)]
-    pads[:] = [(low, max(0, high)) for low, high in pads]
+    sizes = [size + min(0, high) if is_known(high) else size for size, (_, high) in zip(x.shape, pads)]
+    pads[:] = [(low, max(0, high) if is_known(high) else high) for low, high in pads]
     return x[:, : sizes[1], : sizes[2]]
 
 
@@ -139,6 +141,11 @@ def _pads(x: jax.Array, window: int, stride: int, padding: int, ceil_mode: bool,
         )
     pads = [(0, 0)]
     for size in x.shape[1:3]:
+        if not is_known(size):
+            # Padding that no window reaches does no harm; a last window never starts in none at all.
+            whole = (size - window + stride - 1) // stride * stride + window
+            pads.append((padding, whole - size if ceil_mode and not padding else padding))
+            continue
         span = size + 2 * padding - window
         steps = -(-span // stride) if ceil_mode else span // stride
         if ceil_mode and steps * stride >= size + padding:
@@ -211,6 +218,10 @@ def adaptive_avg_pool(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
         raise ValueError(f"adaptive_avg_pool takes an array [b,h,w,c] with h, w >= 1, got shape {x.shape}.")
     if min(size) < 1:
         raise ArgumentError(f"size of adaptive_avg_pool must be at least 1x1, got {tuple(size)}.")
+    if not is_known(*x.shape[1:3]):
+        rows, columns = (_unknown_means(have, want) for have, want in zip(x.shape[1:3], size))
+        y = jnp.einsum("yh,bhwc->bywc", rows, x.astype(jnp.float32), precision="highest")
+        return jnp.einsum("xw,bhwc->bhxc", columns, y, precision="highest").astype(x.dtype)
     rows, columns = (_window_means(have, want) for have, want in zip(x.shape[1:3], size))
     return along_axis(columns, along_axis(rows, x, axis=1), axis=2)
 
@@ -222,3 +233,11 @@ def _window_means(size: int, windows: int) -> np.ndarray:
         low, high = i * size // windows, -(-(i + 1) * size // windows)
         matrix[i, low:high] = 1 / (high - low)
     return matrix
+
+
+def _unknown_means(size: Side, windows: int) -> jax.Array:
+    """As `_window_means`, for a symbolic size."""
+    i, pixel = jnp.arange(windows, dtype=jnp.int32)[:, None], jnp.arange(size, dtype=jnp.int32)[None]
+    side = jnp.asarray(size, jnp.int32)
+    low, high = i * side // windows, -(-(i + 1) * side // windows)
+    return jnp.where((pixel >= low) & (pixel < high), 1 / (high - low).astype(jnp.float32), 0.0)

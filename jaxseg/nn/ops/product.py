@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxseg.nn.ops.forms import convolution_forms
+
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
@@ -49,6 +51,8 @@ def along_axis(matrix: np.ndarray, x: jax.Array, axis: int) -> jax.Array:
 
     It is summed in float32 and has the dtype of x: f[b,n,w,c] or f[b,h,n,c].
     """
+    if convolution_forms() == "plain":
+        return _in_float32(matrix, x, axis)
     return lax.platform_dependent(
         x,
         cpu=lambda x: _in_float32(matrix, x, axis),

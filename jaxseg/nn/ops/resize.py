@@ -14,6 +14,7 @@ from jax import lax
 from jaxseg.arguments import check_value
 from jaxseg.errors import ArgumentError
 from jaxseg.nn.ops.product import along_axis
+from jaxseg.nn.ops.sizes import Side, is_known
 
 Method = Literal["bilinear", "nearest"]
 
@@ -34,7 +35,7 @@ def resize(x: jax.Array, size: tuple[int, ...], method: str = "bilinear", *, ali
     """
     if x.ndim != 4 or 0 in x.shape[1:3]:
         raise ValueError(f"resize takes an array [b,h,w,c] with h, w >= 1, got shape {x.shape}.")
-    if min(size) < 1:
+    if any(is_known(side) and side < 1 for side in size):
         raise ArgumentError(f"size of resize must be at least 1x1, got {tuple(size)}.")
     if method == "nearest":
         if align_corners:
@@ -43,7 +44,8 @@ def resize(x: jax.Array, size: tuple[int, ...], method: str = "bilinear", *, ali
     if method != "bilinear":
         check_value("method of resize", method, Method)
     # The axis that shrinks more goes first, so that the second has less to do.
-    axes = sorted((1, 2), key=lambda axis: size[axis - 1] / x.shape[axis])
+    known = is_known(*size, *x.shape[1:3])
+    axes = sorted((1, 2), key=lambda axis: size[axis - 1] / x.shape[axis]) if known else (1, 2)
     for axis in axes:
         x = _bilinear_axis(x, axis, size[axis - 1], align_corners)
     return x
@@ -61,7 +63,7 @@ def resize_windows(x: jax.Array, size: tuple[int, ...], window: int) -> jax.Arra
     """
     if x.shape[1:3] != tuple(-(-side // window) for side in size):
         raise ValueError(f"Windows of {window} on {tuple(size)} pixels are not {x.shape[1:3]} of them.")
-    if not any(side % window for side in size):
+    if all(side % window == 0 for side in size):
         return resize(x, size)
     for axis, side in zip((1, 2), size):
         if side % window:
@@ -86,9 +88,13 @@ def _nearest_axis(x: jax.Array, axis: int, out: int) -> jax.Array:
     size = x.shape[axis]
     if out == size:
         return x
-    if out % size == 0:
+    if out % size == 0 and is_known(out // size):
         return jnp.repeat(x, out // size, axis=axis)
     # In float32, as in torch: where i * in / out is whole, its rounding decides.
+    if not is_known(size, out):
+        scale = jnp.asarray(size, jnp.float32) / jnp.asarray(out, jnp.float32)
+        places = jnp.floor(jnp.arange(out, dtype=jnp.float32) * scale).astype(jnp.int32)
+        return jnp.take(x, jnp.minimum(places, jnp.asarray(size, jnp.int32) - 1), axis=axis, mode="clip")
     index = np.floor(np.arange(out, dtype=np.float32) * (np.float32(size) / np.float32(out))).astype(np.int32)
     return jnp.take(x, np.minimum(index, size - 1), axis=axis)
 
@@ -104,8 +110,10 @@ def _bilinear_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> ja
     size = x.shape[axis]
     if out == size:
         return x
-    if out % size == 0 and not align_corners:
+    if out % size == 0 and not align_corners and is_known(out // size):
         return _enlarge_axis(x, axis, out // size)
+    if not is_known(size, out):
+        return _sample_unknown(x, axis, out, align_corners)
     return _sample_axis(x, axis, _positions(size, out, align_corners))
 
 
@@ -118,6 +126,22 @@ def _sample_axis(x: jax.Array, axis: int, position: np.ndarray) -> jax.Array:
     np.add.at(matrix, (np.arange(out), low), 1.0 - (position - low))
     np.add.at(matrix, (np.arange(out), high), position - low)
     return along_axis(matrix, x, axis)
+
+
+def _sample_unknown(x: jax.Array, axis: int, out: Side, align_corners: bool) -> jax.Array:
+    """As `_sample_axis` at `_positions`, for symbolic sizes: the positions are fractions of whole numbers."""
+    last = jnp.asarray(x.shape[axis], jnp.int32) - 1
+    count, i = jnp.asarray(out, jnp.int32), jnp.arange(out, dtype=jnp.int32)
+    below = jnp.maximum(count - 1, 1) if align_corners else 2 * count
+    above = i * last if align_corners else (2 * i + 1) * (last + 1) - count
+    above = jnp.clip(above, 0, last * below)
+    low = above // below
+    share = ((above - low * below).astype(jnp.float32) / below.astype(jnp.float32)).reshape(
+        (1, -1, 1, 1) if axis == 1 else (1, 1, -1, 1)
+    )
+    first = jnp.take(x, low, axis=axis, mode="clip").astype(jnp.float32)
+    second = jnp.take(x, jnp.minimum(low + 1, last), axis=axis, mode="clip").astype(jnp.float32)
+    return ((1 - share) * first + share * second).astype(x.dtype)
 
 
 def _blend_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
@@ -201,8 +225,8 @@ def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "constant") -> tupl
         raise ArgumentError(f"multiple of pad_to_multiple must be a whole number of at least 1, got {multiple!r}.")
     check_value("mode of pad_to_multiple", mode, Literal["constant", "edge"])
     h, w = x.shape[1:3]
-    bottom, right = -h % multiple, -w % multiple
-    if bottom or right:
+    bottom, right = (-(-side // multiple) * multiple - side for side in (h, w))
+    if (bottom, right) != (0, 0):
         x = jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)), mode=mode)
     return x, (h, w)
 
@@ -210,6 +234,6 @@ def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "constant") -> tupl
 def crop_to(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """Returns the top left (h, w) = size of f[b,y,x,c] -> f[b,h,w,c]; it undoes `pad_to_multiple`."""
     h, w = size
-    if h > x.shape[1] or w > x.shape[2]:
+    if is_known(*size, *x.shape[1:3]) and (h > x.shape[1] or w > x.shape[2]):
         raise ValueError(f"crop_to {size} is larger than the image, {x.shape[1:3]}.")
     return x[:, :h, :w]

@@ -1,0 +1,86 @@
+"""Writes a trained network to one file that runs without jaxseg.
+
+    python -m jaxseg.export --workdir DIR --out FILE [--format stablehlo|onnx] [--probabilities] [--which best|last]
+                            [--dtype float32|float16|int8] [--size HxW]
+
+FILE ends in .stablehlo or .onnx. Its program takes `image` u8[b,h,w,c] of any batch, height and width, and returns
+`classes` u8[b,h,w] and with --probabilities `probabilities` f32[b,h,w,k] at the size of the image, as
+`jaxseg.predict` does. The names and colours of the classes are inside.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import get_args
+
+from jaxseg.config.command import run_command
+from jaxseg.errors import counted
+from jaxseg.export.writing import CALIBRATION, FORMATS, Dtype, export_run
+from jaxseg.run.load import Which, load_run
+
+
+def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.export") -> int:
+    """Runs the command line; returns the exit status. `program` is how the command is called, for the usage line."""
+    options = _parser(program).parse_args(argv)
+    return run_command(lambda: _export(options))
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Write a trained network to one file that runs without jaxseg.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the file, which ends in .stablehlo or .onnx")
+    parser.add_argument("--format", choices=FORMATS, help="the format (default: by the suffix of FILE)")
+    parser.add_argument("--probabilities", action="store_true", help="the program also returns those of every class")
+    parser.add_argument(
+        "--dtype",
+        choices=get_args(Dtype),
+        help="what the network computes in (default: as the run, with ONNX float32); int8 is of ONNX alone and reads "
+        f"{CALIBRATION} images of the validation split",
+    )
+    parser.add_argument(
+        "--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last"
+    )
+    parser.add_argument(
+        "--size",
+        metavar="HxW",
+        type=_size,
+        help="for a network whose layers depend on the size of the image (data.fit=crop): the size that the program "
+        "resizes every image to before the network",
+    )
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH in pixels, such as 512x512, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def _export(options: argparse.Namespace) -> int:
+    run = load_run(options.workdir, options.which)
+    written = export_run(
+        run,
+        options.out,
+        format=options.format,
+        probabilities=options.probabilities,
+        size=options.size,
+        dtype=options.dtype,
+    )
+    about, fixed = written.about, written.about["resized_to"]
+    seen = "the size of the image" if fixed is None else f"{fixed[0]}x{fixed[1]}, to which the image is resized"
+    more = f", probabilities f32[b,h,w,{run.num_classes}]" if options.probabilities else ""
+    print(f"{written.path}: {about['model']} after {counted(about['step'], 'step')}, {written.bytes / 1e6:.1f} MB")
+    print(f"input:   image u8[b,h,w,{about['channels']}] of any batch, height and width")
+    print(f"network: in {about['dtype']}, at {seen}")
+    print(f"output:  classes u8[b,h,w]{more}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

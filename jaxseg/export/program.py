@@ -1,0 +1,70 @@
+"""The whole path from an image to classes as one pure function, which `stablehlo` and `onnx` write to a file."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from jaxseg import losses
+from jaxseg.build import Parts
+from jaxseg.errors import ConfigError
+from jaxseg.export.image import extend, resize_image, resize_logits
+from jaxseg.metrics import predict_classes
+from jaxseg.state import Network
+from jaxseg.types import PyTree
+
+Program: TypeAlias = Callable[[jax.Array], dict[str, jax.Array]]
+
+
+def make_program(
+    parts: Parts, model: Network, variables: PyTree, *, probabilities: bool = False, size: tuple[int, ...] | None = None
+) -> Program:
+    """Returns the function u8[b,h,w,c] -> {"classes": u8[b,h,w], "probabilities": f32[b,h,w,k]} of a trained network.
+
+    It computes what `inference.segment` computes image by image: normalisation; the resize of the image to `data.size`
+    (data.fit=resize), or its extension to multiples of `eval.multiple` (data.fit=crop); the network; the way back to
+    the image's size; the argmax. The batch, height and width of the image may be symbolic.
+
+    Args:
+        parts: the parts of the run.
+        model: its network, or a form of it that computes the same.
+        variables: what `model.apply` takes; they become constants of the program.
+        probabilities: whether the result has "probabilities", of which k = 1 (that of class 1) for a binary network.
+        size: data.fit=crop: a fixed (height, width) that the image is resized to like with data.fit=resize, for a
+            network whose program depends on the size.
+    """
+    config = parts.config
+    fixed = tuple(config.data.size) if config.data.fit == "resize" else size
+
+    def program(image: jax.Array) -> dict[str, jax.Array]:
+        h, w = image.shape[1:3]
+        seen = extend(image, config.eval.multiple) if fixed is None else resize_image(image, fixed)
+        logits = model.apply(variables, parts.prepare(seen), train=False)[0]
+        logits = logits[:, :h, :w] if fixed is None else resize_logits(logits, (h, w))
+        result: dict[str, Any] = {"classes": predict_classes(logits).astype(jnp.uint8)}
+        if probabilities:
+            result["probabilities"] = losses.probabilities(logits, parts.loss.one_vs_rest)
+        return result
+
+    return program
+
+
+def image_of_any_size(channels: int) -> jax.ShapeDtypeStruct:
+    """Returns u8[b,h,w,channels] with symbols for b, h and w."""
+    b, h, w = export.symbolic_shape("b, h, w")
+    return jax.ShapeDtypeStruct((b, h, w, channels), jnp.uint8)
+
+
+@contextlib.contextmanager
+def deciding_sizes() -> Iterator[None]:
+    """Turns JAX's error, that it cannot compare two symbolic sizes, into a ConfigError that says what to do."""
+    try:
+        yield
+    except jax.errors.InconclusiveDimensionOperation as error:
+        raise ConfigError(
+            "The network chooses its layers by the size of the image, so that one program cannot serve all sizes; give "
+            "--size HxW (from Python size=(H, W)), to which every image is then resized before the network."
+        ) from error
