@@ -32,6 +32,7 @@ FILE_LIBRARIES = {
     "tensorboardX",
     "tqdm",
     "scipy",
+    "skimage",
     "safetensors",
     "huggingface_hub",
 }
@@ -170,8 +171,10 @@ def test_third_party_packages_are_declared():
         "orbax": "orbax-checkpoint",
         "PIL": "pillow",
         "absl": "absl-py",
+        "skimage": "scikit-image",
     }
-    required = [*project["dependencies"], *project["optional-dependencies"]["images"]]
+    extras = project["optional-dependencies"]
+    required = [*project["dependencies"], *extras["images"], *extras["regions"]]
     declared = {requirement.replace(">", "=").split("=")[0].strip() for requirement in required}
     used = set().union(*(third_party(path) for path in FILES))
     assert {names[name] if name in names else name for name in used} <= declared
