@@ -29,6 +29,7 @@ from jaxseg.errors import DataError
 from jaxseg.inference.objects import ObjectTotal, object_dict
 from jaxseg.inference.regions import choose_classes, find_regions
 
+SHOWN = 256  # pixels a side of an image in the picture
 DEPTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 COLUMNS = ("regions", "objects", "F1 at .5", "F1 at .75", "mean AP", "mean AP by image", "PQ at .5", "CPU ms an image")
 _SPLIT = "components, cleaned and split"
@@ -188,26 +189,29 @@ def describe(record: dict[str, Any]) -> str:
 
 
 def draw(figure: Any, shown: Sequence[tuple[Example, np.ndarray]], colors: pictures.Colors) -> None:
-    """Draws a row an image: the image, its classes, the regions and the true objects outlined."""
-    figure.set_size_inches(9.6, 2.4 * len(shown) + 0.3)
+    """Draws a row for each image, its first `SHOWN` pixels: the image, its classes, the regions and the true objects."""
+    figure.set_size_inches(9.6, 2.5 * len(shown) + 0.3)
     axes = figure.subplots(len(shown), 4, squeeze=False)
     for row, (example, regions) in zip(axes, shown):
+        side = min(*example.classes.shape, SHOWN)
+        part = (slice(side), slice(side))
         scores = ObjectTotal()
-        scores.add(example.instances, regions)
+        scores.add(example.instances[part], regions[part])
+        found = scores.scores()
+        bright = np.clip(example.image[part] * (255 / max(np.percentile(example.image[part], 99.5), 1)), 0, 255)
+        image = bright.astype(np.uint8)
         cells = (
-            example.image,
-            pictures.colorize(example.classes, colors),
-            pictures.outlines(example.image, regions),
-            pictures.outlines(example.image, example.instances),
+            image,
+            pictures.colorize(example.classes[part], colors),
+            pictures.outlines(image, regions[part]),
+            pictures.outlines(image, example.instances[part]),
         )
-        h, w = example.classes.shape
-        side = min(h, w)
         for axis, cell in zip(row, cells):
-            axis.imshow(cell[:side, :side], interpolation="nearest")
+            axis.imshow(cell, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_color("0.75")
-        row[2].set_title(f"{regions.max()} regions, F1 {100 * scores.scores().at(0.5):.0f}", fontsize=8)
-        row[3].set_title(f"{len(np.unique(example.instances)) - 1} objects", fontsize=8)
+        row[2].set_title(f"{found.predicted} regions, F1 {100 * found.at(0.5):.0f}", fontsize=8)
+        row[3].set_title(f"{found.truth} objects", fontsize=8)
     for axis, title in zip(axes[0], ("image", "classes", "regions", "truth")):
         axis.set_title("\n".join(filter(None, (title, axis.get_title()))), fontsize=9)
 
@@ -221,6 +225,8 @@ def _command(words: Sequence[str]) -> str:
             word = "PATH"
         elif before == "--workdir":
             word = f"runs/{Path(word).name}"
+        elif before == "--out":
+            word = f"benchmarks/results/{Path(word).name}"
         shown.append(word)
     return f"python benchmarks/objects.py {shlex.join(shown)}"
 
