@@ -31,12 +31,12 @@ class Uncertainty(NamedTuple):
         variance: Σ_k of the variance of p_k over members, with the divisor m; a binary network has two equal terms.
     """
 
-    mean: jax.Array
-    entropy: jax.Array
-    expected_entropy: jax.Array
-    mutual_information: jax.Array
-    variation_ratio: jax.Array
-    variance: jax.Array
+    mean: Array
+    entropy: Array
+    expected_entropy: Array
+    mutual_information: Array
+    variation_ratio: Array
+    variance: Array
 
     @property
     def confidence(self) -> jax.Array:
@@ -72,7 +72,7 @@ def _surprise(p: jax.Array) -> jax.Array:
     return -jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0)
 
 
-def _both(p: jax.Array) -> jax.Array:
+def _both(p: Array) -> jax.Array:
     return jnp.concatenate([1.0 - p, p], axis=-1)
 
 
