@@ -189,7 +189,7 @@ def describe(record: dict[str, Any]) -> str:
 
 
 def draw(figure: Any, shown: Sequence[tuple[Example, np.ndarray]], colors: pictures.Colors) -> None:
-    """Draws a row for each image, its first `SHOWN` pixels: the image, its classes, the regions and the true objects."""
+    """Draws a row an image, its first `SHOWN` pixels: the image, its classes, the regions and the true objects."""
     figure.set_size_inches(9.6, 2.5 * len(shown) + 0.3)
     axes = figure.subplots(len(shown), 4, squeeze=False)
     for row, (example, regions) in zip(axes, shown):

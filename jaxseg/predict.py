@@ -3,6 +3,8 @@
     python -m jaxseg.predict --workdir DIR [DIR ...] IMAGES... [--out preds/] [--format png|color|tiff|npz]
                              [--tiles auto|none|HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
                              [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
+                             [--regions [--min-area N] [--connectivity 4|8] [--fill-holes [N]]
+                             [--split-touching [DEPTH]] [--region-classes NAMES] [--coco rle|polygons]]
                              [--which best|last]
 
 IMAGES are files, folders and globs. Each image gives, at its own size and upright as its EXIF tag says, NAME.png (class
@@ -17,6 +19,9 @@ An image that does not fit into memory is cut into overlapping tiles, whose pred
 --overlap); a TIFF file of 64 million pixels or more is read and written by parts, and a call that was cut off continues
 where it was. --average takes the mean of the probabilities of mirrored and resized images, and several DIRs that of
 several runs.
+
+--regions also writes the connected regions of the classes: regions.csv and regions.json (COCO) for the call, and
+NAME-regions.geojson for each image; see docs/regions.md.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -40,6 +45,7 @@ from jaxseg.inference.folder import FolderPrediction, require_own_table
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.options import add_options, predictor_of, split_workdirs
 from jaxseg.inference.outputs import FORMATS, Outputs
+from jaxseg.inference.regions import prediction as regions
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
 from jaxseg.run.load import Run, Which, load_run
 
@@ -92,6 +98,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--skip-existing", action="store_true", help="leave out images whose outputs an earlier call has written"
     )
     add_options(parser, tiles="auto")
+    regions.add_options(parser)
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
     parser.add_argument("--seed", metavar="SEED", type=int, help="of the noise of --samples (default 0)")
     parser.add_argument(
@@ -107,7 +114,7 @@ def _problem(options: argparse.Namespace) -> str:
     if options.samples is None:
         if options.seed is not None:
             return "--seed is that of the noise of --samples; give --samples N too"
-        return "" if options.images else "the following arguments are required: IMAGES"
+        return regions.problem(options) if options.images else "the following arguments are required: IMAGES"
     if len(options.workdir) > 1:
         return "--samples takes one workdir"
     if options.images or options.probabilities or options.values != "classes":
@@ -140,8 +147,11 @@ def _predict(options: argparse.Namespace) -> int:
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
     outputs = _outputs(run, options, out)
-    names = name_outputs(found.paths, outputs, found.roots)
+    extras = [regions.region_files(run.classes, options)] if options.regions else []
+    names = name_outputs(found.paths, outputs, found.roots, [suffix for extra in extras for suffix in extra.suffixes])
     require_own_table(out)
+    for extra in extras:
+        extra.require_own(out, names.values())
     for path, name in names.items():
         short = Path(name).name
         if short != path.stem:
@@ -153,7 +163,7 @@ def _predict(options: argparse.Namespace) -> int:
     predictor = predictor_of(runs, options)
     batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size
     identity = str([(str(each.workdir), each.step, each.which) for each in runs])
-    prediction = FolderPrediction(predictor, outputs, batch=batch, identity=identity)
+    prediction = FolderPrediction(predictor, outputs, extras=extras, batch=batch, identity=identity)
     summary = prediction({path: name for path, name in names.items() if path not in kept}, kept)
     skipped = f" {counted(len(kept), 'image')} left out, which an earlier call has segmented." if kept else ""
     several = f" and {counted(len(runs) - 1, 'other run')}" if len(runs) > 1 else ""

@@ -17,6 +17,9 @@ from jaxseg.inference.regions.world import World
 
 Segmentation: TypeAlias = Literal["polygons", "rle"]
 
+SOFTWARE = "jaxseg regions"
+"""The text in the files by which a later call knows that it may replace them."""
+
 COLUMNS = (
     "image",
     "region",
@@ -139,28 +142,36 @@ class CocoFile:
     def __init__(self, names: Sequence[str], only: Iterable[int] | None = None, form: Segmentation = "rle"):
         self.names, self.only = names, range(len(names)) if only is None else sorted(set(only))
         self.form: Segmentation = form
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
+        self._entries: list[tuple[str, tuple[int, int], list[dict[str, Any]]]] = []
 
     def add(self, image: str, regions: Regions) -> None:
-        """Adds the regions of one image."""
+        """Adds the regions of one image; several threads may do so."""
         height, width = regions.labels.shape
-        number = len(self._images) + 1
-        self._annotations += coco_annotations(regions, number, len(self._annotations) + 1, self.form)
-        self._images.append({"id": number, "file_name": image, "height": height, "width": width})
+        self._entries.append((image, (height, width), coco_annotations(regions, 0, 0, self.form)))
 
-    def content(self) -> dict[str, Any]:
-        """Returns what the file holds."""
+    def content(self, *, by_name: bool = False) -> dict[str, Any]:
+        """Returns what the file holds, with the images in the order in which they were added, or `by_name`."""
+        images, annotations = [], []
+        entries = sorted(self._entries, key=lambda entry: entry[0]) if by_name else self._entries
+        for number, (image, (height, width), of_image) in enumerate(entries, 1):
+            images.append({"id": number, "file_name": image, "height": height, "width": width})
+            first = len(annotations) + 1
+            annotations += [{**each, "id": first + i, "image_id": number} for i, each in enumerate(of_image)]
         categories = [{"id": c, "name": self.names[c], "supercategory": ""} for c in self.only]
-        return {"images": self._images, "annotations": self._annotations, "categories": categories}
+        return {
+            "info": {"description": SOFTWARE},
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
 
-    def write(self, path: str | Path) -> None:
-        """Writes the file.
+    def write(self, path: str | Path, *, by_name: bool = False) -> None:
+        """Writes the file; see `content`.
 
         Raises:
             OSError: if it cannot be written.
         """
-        _write_json(path, self.content())
+        _write_json(path, self.content(by_name=by_name))
 
 
 def geojson(image: str, regions: Regions, names: Sequence[str], world: World | None = None) -> dict[str, Any]:
@@ -189,7 +200,7 @@ def geojson(image: str, regions: Regions, names: Sequence[str], world: World | N
         geometry = {"type": "Polygon" if single else "MultiPolygon", "coordinates": parts[0] if single else parts}
         properties = {column: value for column, value in row.items() if value is not None}
         features.append({"type": "Feature", "id": i + 1, "properties": properties, "geometry": geometry})
-    collection: dict[str, Any] = {"type": "FeatureCollection", "features": features}
+    collection: dict[str, Any] = {"type": "FeatureCollection", "software": SOFTWARE, "features": features}
     if world is not None and world.epsg is not None:
         collection["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{world.epsg}"}}
     return collection
@@ -222,3 +233,13 @@ def _write_json(path: str | Path, content: Mapping[str, Any]) -> None:
         text.detach()
 
     write_atomically(path, write)
+
+
+def is_own(path: Path) -> bool:
+    """Returns whether a file of the name of a table, of annotations or of GeoJSON was written here."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError:
+        return False
+    return head.startswith(",".join(COLUMNS).encode()) if path.suffix == ".csv" else f'"{SOFTWARE}"'.encode() in head
