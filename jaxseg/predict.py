@@ -5,7 +5,7 @@
                              [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
                              [--regions [--min-area N] [--connectivity 4|8] [--fill-holes [N]]
                              [--split-touching [DEPTH]] [--region-classes NAMES] [--coco rle|polygons]]
-                             [--which best|last]
+                             [--uncertainty entropy|members|dropout[:N]] [--which best|last]
 
 IMAGES are files, folders and globs. Each image gives, at its own size and upright as its EXIF tag says, NAME.png (class
 indices, shown in the colours of the classes by its palette), NAME-overlay.png (those colours laid over the image) and
@@ -21,7 +21,9 @@ where it was. --average takes the mean of the probabilities of mirrored and resi
 several runs.
 
 --regions also writes the connected regions of the classes: regions.csv and regions.json (COCO) for the call, and
-NAME-regions.geojson for each image; see docs/regions.md.
+NAME-regions.geojson for each image; see docs/regions.md. --uncertainty writes how sure the prediction is of each pixel,
+NAME-uncertainty.png and NAME-uncertainty.npz, and uncertainty.csv with the least sure image first; see
+docs/uncertainty.md.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -41,6 +43,7 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.errors import ArgumentError, ConfigError, counted, printable
+from jaxseg.inference import uncertainty_files
 from jaxseg.inference.folder import FolderPrediction, require_own_table
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.options import add_options, predictor_of, split_workdirs
@@ -99,6 +102,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     add_options(parser, tiles="auto")
     regions.add_options(parser)
+    uncertainty_files.add_option(parser)
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
     parser.add_argument("--seed", metavar="SEED", type=int, help="of the noise of --samples (default 0)")
     parser.add_argument(
@@ -114,7 +118,9 @@ def _problem(options: argparse.Namespace) -> str:
     if options.samples is None:
         if options.seed is not None:
             return "--seed is that of the noise of --samples; give --samples N too"
-        return regions.problem(options) if options.images else "the following arguments are required: IMAGES"
+        if not options.images:
+            return "the following arguments are required: IMAGES"
+        return regions.problem(options) or uncertainty_files.problem(options)
     if len(options.workdir) > 1:
         return "--samples takes one workdir"
     if options.images or options.probabilities or options.values != "classes":
@@ -147,7 +153,11 @@ def _predict(options: argparse.Namespace) -> int:
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
     outputs = _outputs(run, options, out)
-    extras = [regions.region_files(run.classes, options)] if options.regions else []
+    predictor, extras = predictor_of(runs, options), []
+    if options.regions:
+        extras.append(regions.region_files(run.classes, options))
+    if options.uncertainty is not None:
+        extras.append(uncertainty_files.uncertainty_files(options.uncertainty, runs, predictor))
     names = name_outputs(found.paths, outputs, found.roots, [suffix for extra in extras for suffix in extra.suffixes])
     require_own_table(out)
     for extra in extras:
@@ -160,7 +170,6 @@ def _predict(options: argparse.Namespace) -> int:
             )
             print(f"{path} gives {name}.{_SUFFIX[options.format]}, since {reason}.")
     kept = {path: name for path, name in names.items() if options.skip_existing and outputs.exists(name)}
-    predictor = predictor_of(runs, options)
     batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size
     identity = str([(str(each.workdir), each.step, each.which) for each in runs])
     prediction = FolderPrediction(predictor, outputs, extras=extras, batch=batch, identity=identity)

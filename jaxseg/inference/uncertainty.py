@@ -22,7 +22,10 @@ from jaxseg.data import make_source
 from jaxseg.data.images import read_image
 from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.evaluation import split_of_data
+from jaxseg.inference.networks import Member, Networks
+from jaxseg.inference.predictor import Predictor, Tiling
 from jaxseg.inference.segment import make_segmenter
+from jaxseg.inference.views import Views
 from jaxseg.metrics import Uncertainty
 from jaxseg.metrics.formatting import markdown_table
 from jaxseg.metrics.selective import Selective
@@ -106,17 +109,41 @@ def monte_carlo(run: Run, depth: bool | None = None) -> MonteCarloModel:
     return MonteCarloModel(run.model, streams)
 
 
-def make_drawing(run: Run, depth: bool | None = None) -> Callable[[np.ndarray, Key], np.ndarray]:
+def make_drawing(
+    run: Run, depth: bool | None = None, tiling: Tiling | None = None
+) -> Callable[[np.ndarray, Key], np.ndarray]:
     """Returns `draw(image u8|u16|f32[h,w,c], key)` -> probabilities f32[h,w,k] at the size of the image.
 
-    The network is compiled once for each size of images. See `monte_carlo` for the arguments and errors.
+    The network is compiled once for each size of images. See `monte_carlo` for the other arguments and the errors.
+
+    Args:
+        run: from `load_run` or `load`.
+        depth: see `monte_carlo`.
+        tiling: how large images are cut into tiles, each of which has the same draw; None: they are not.
     """
-    segment, variables = make_segmenter(run.parts, monte_carlo(run, depth)), jax.device_put(run.variables)
+    networks, variables = Networks((Member(run.parts, monte_carlo(run, depth)),)), jax.device_put(run.variables)
+    predictor = Predictor(networks, (), Tiling() if tiling is None else tiling)
 
     def draw(image: np.ndarray, key: Key) -> np.ndarray:
-        return np.asarray(segment({**variables, _KEY: key}, image, True).probabilities)
+        with_key = dataclasses.replace(predictor, variables=({**variables, _KEY: key},))
+        return np.asarray(with_key(image, True).probabilities)
 
     return draw
+
+
+def member_predictors(predictor: Predictor) -> list[Predictor]:
+    """Returns a predictor for each network and each view of one that averages them; they share compiled programs."""
+    networks = predictor.networks
+    return [
+        dataclasses.replace(
+            predictor,
+            networks=dataclasses.replace(networks, members=(member,), views=Views((scale,), (flip,))),
+            variables=(values,),
+        )
+        for member, values in zip(networks.members, predictor.variables)
+        for scale in networks.views.scales
+        for flip in networks.views.flips
+    ]
 
 
 def members(

@@ -10,6 +10,7 @@ from jaxseg.pictures.figure import noting_errors
 from jaxseg.pictures.images import error_map, grid, overlay, save_image, to_rgb
 from jaxseg.pictures.learning_curves import curves
 from jaxseg.pictures.outlines import OUTLINES, outlines
+from jaxseg.pictures.shades import shades
 from jaxseg.pictures.sheets import overlay_sheet, prediction_sheet
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "overlay_sheet",
     "prediction_sheet",
     "save_image",
+    "shades",
     "to_rgb",
 ]
