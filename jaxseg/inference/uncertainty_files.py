@@ -89,7 +89,7 @@ class UncertaintyFiles:
         most = most_entropy(self.classes, one_vs_rest=self.one_vs_rest)
         picture = pictures.shades(np.asarray(found.entropy), most)
         pictures.save_image(picture, stem.with_name(stem.name + PICTURE), software=MARK)
-        maps = {name: np.asarray(getattr(found, name), np.float32) for name in self.maps}
+        maps: dict[str, Any] = {name: np.asarray(getattr(found, name), np.float32) for name in self.maps}
         write_atomically(stem.with_name(stem.name + MAPS), lambda file: np.savez_compressed(file, **maps))
         row = _row(str(path), found, most, self.maps)
         with self._lock:

@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.errors import ArgumentError, ConfigError
-from jaxseg.inference.regions.components import Connectivity, choose_classes
+from jaxseg.errors import ConfigError
+from jaxseg.inference.regions import settings
 from jaxseg.inference.regions.files import CocoFile, is_own, table_rows, write_geojson, write_table
-from jaxseg.inference.regions.find import find_regions
-from jaxseg.inference.regions.split import require_scikit_image
+from jaxseg.inference.regions.settings import RegionSettings
 from jaxseg.inference.regions.world import read_world
 from jaxseg.inference.segment import Segmentation
 
 TABLE, ANNOTATIONS, OUTLINES = "regions.csv", "regions.json", "-regions.geojson"
-_OPTIONS = ("min_area", "connectivity", "fill_holes", "split_touching", "region_classes", "coco")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +28,12 @@ class RegionFiles:
 
     Attributes:
         names: the name of each class.
-        only: the classes whose regions are written.
-        connectivity, min_area, fill, split: see `find_regions`.
+        settings: how they are found.
         form: of the annotations, "rle" or "polygons".
     """
 
     names: tuple[str, ...]
-    only: tuple[int, ...]
-    connectivity: Connectivity = 8
-    min_area: int = 0
-    fill: bool | int = False
-    split: bool | float = False
+    settings: RegionSettings
     form: Any = "rle"
     _lock: Any = field(default_factory=threading.Lock, repr=False)
     _rows: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list, repr=False)
@@ -71,21 +64,13 @@ class RegionFiles:
 
     def write(self, path: Path, stem: Path, image: np.ndarray, result: Segmentation) -> None:
         """Writes NAME-regions.geojson, and keeps the rows and annotations of the image."""
-        regions = find_regions(
-            result.classes,
-            result.probabilities,
-            only=self.only,
-            connectivity=self.connectivity,
-            min_area=self.min_area,
-            fill=self.fill,
-            split=self.split,
-        )
+        regions = self.settings.find(result.classes, result.probabilities)
         world, name = read_world(path), str(path)
         write_geojson(stem.with_name(stem.name + OUTLINES), name, regions, self.names, world)
         rows = table_rows(name, regions, self.names, world)
         with self._lock:
             if not self._coco:
-                self._coco.append(CocoFile(self.names, self.only, self.form))
+                self._coco.append(CocoFile(self.names, self.settings.only, self.form))
             self._rows.append((name, rows))
         self._coco[0].add(name, regions)
 
@@ -113,26 +98,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also write the connected regions of the classes: regions.csv, regions.json (COCO), NAME-regions.geojson",
     )
-    parser.add_argument(
-        "--min-area", metavar="N", type=int, help="of --regions: leave out components of fewer pixels (default 0)"
-    )
-    parser.add_argument(
-        "--connectivity", type=int, choices=(4, 8), help="of --regions: pixels touch at edges (4), or corners too (8)"
-    )
-    parser.add_argument(
-        "--fill-holes", metavar="N", nargs="?", type=int, const=True, help="of --regions: those of at most N pixels"
-    )
-    parser.add_argument(
-        "--split-touching",
-        metavar="DEPTH",
-        nargs="?",
-        type=float,
-        const=True,
-        help="of --regions: split them at waists deeper than DEPTH pixels (default 1); needs scikit-image",
-    )
-    parser.add_argument(
-        "--region-classes", metavar="NAMES", help="of --regions: classes, with commas (default: all but background)"
-    )
+    settings.add_options(parser, "--regions")
     parser.add_argument(
         "--coco", choices=("rle", "polygons"), help="of --regions: what regions.json holds (default rle)"
     )
@@ -140,18 +106,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def problem(options: argparse.Namespace) -> str:
     """Returns what is wrong with the options together; "" if nothing is."""
-    given = [name for name in _OPTIONS if getattr(options, name) is not None]
-    if given and not options.regions:
-        return f"--{given[0].replace('_', '-')} belongs to --regions; give that too"
     if options.regions and options.skip_existing:
         return "--regions lists the regions of all images of a call; it cannot be given with --skip-existing"
-    if (options.min_area or 0) < 0:
-        return f"--min-area must be at least 0, got {options.min_area}"
-    if options.fill_holes is not None and options.fill_holes < 1:
-        return f"--fill-holes must be at least 1, got {options.fill_holes}"
-    if options.split_touching is not None and not options.split_touching > 0:
-        return f"--split-touching must be above 0, got {options.split_touching}"
-    return ""
+    return settings.problem(options, "--regions", ["coco"])
 
 
 def region_files(names: Sequence[str], options: argparse.Namespace) -> RegionFiles:
@@ -160,19 +117,4 @@ def region_files(names: Sequence[str], options: argparse.Namespace) -> RegionFil
     Raises:
         ConfigError: for a name that is no class, or if scikit-image is needed and not installed.
     """
-    chosen = None if options.region_classes is None else [n.strip() for n in options.region_classes.split(",")]
-    try:
-        only = choose_classes(names, chosen)
-    except ArgumentError as error:
-        raise ConfigError(f"--region-classes: {error}") from error
-    if options.split_touching is not None:
-        require_scikit_image()
-    return RegionFiles(
-        tuple(names),
-        only,
-        connectivity=options.connectivity or 8,
-        min_area=options.min_area or 0,
-        fill=options.fill_holes or False,
-        split=options.split_touching or False,
-        form=options.coco or "rle",
-    )
+    return RegionFiles(tuple(names), settings.settings_of(names, options), form=options.coco or "rle")
