@@ -1,12 +1,15 @@
 """Monte-Carlo dropout of a tiny run, what it finds, and the temperature that is kept with it."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.tiny_models import tiny
 from helpers.tiny_run import TINY, make_run, tiny_config
+from helpers.variables import variable_shapes
 from PIL import Image
 
 from jaxseg import nn as jnn
@@ -67,6 +70,19 @@ def test_the_layers_that_are_drawn_are_named(run, plain):
     assert random_layers(run).dropout and not random_layers(run).depth
     assert random_layers(plain) == ((), ())
     assert monte_carlo(run).streams == ("monte_carlo",)
+
+
+def test_stochastic_depth_is_drawn_where_there_is_no_dropout_or_on_request():
+    for dropout, depth, streams in (
+        (0.0, None, ("monte_carlo_depth",)),
+        (0.2, None, ("monte_carlo",)),
+        (0.2, True, ("monte_carlo", "monte_carlo_depth")),
+    ):
+        model = tiny("resunet", dropout=dropout, drop_path=0.2)
+        variables = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), variable_shapes(model, (1, 8, 8, 3)))
+        stub = SimpleNamespace(model=model, variables=variables, parts=SimpleNamespace(image_shape=(8, 8, 3)))
+        assert random_layers(stub).depth and bool(random_layers(stub).dropout) == (dropout > 0)
+        assert monte_carlo(stub, depth).streams == streams
 
 
 def test_a_network_with_nothing_to_draw_is_a_sentence(plain, run, image):
