@@ -3,6 +3,7 @@
     python -m jaxseg.evaluate --workdir DIR [DIR ...] [--split val|test|train] [--which best|last]
                               [--boundary [PIXELS]] [--tiles HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
                               [--crf [CRF]]
+                              [--objects [--instances DIR] [--min-area N] [--fill-holes [N]] ...]
                               [--config.data.dir=PATH]
 
 The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place or another machine. So can the output
@@ -14,6 +15,9 @@ evaluate-SPLIT.json and confusion-SPLIT.png into the workdir; files of these nam
 --tiles, --average and several DIRs segment the images as `jaxseg.predict` does with the same options, and --crf refines
 them by a dense CRF. What is averaged or refined is compared with each run alone, in its mean IoU and its time. The
 files then are evaluate-SPLIT-average.json, evaluate-SPLIT-crf.json and so on.
+
+--objects matches the connected regions of the predictions with true objects, and writes F1, AP and panoptic quality to
+objects-SPLIT.json; see docs/regions.md.
 """
 
 import argparse
@@ -29,13 +33,18 @@ from jaxseg.inference import surface
 from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
 from jaxseg.inference.options import add_options, predictor_of
+from jaxseg.inference.regions import settings as region_settings
+from jaxseg.inference.split_objects import objects_file, require_own, score_objects
 from jaxseg.nn.crf import CRF
 from jaxseg.run.load import Which, load_run
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.evaluate") -> int:
     """Runs the command line; returns the exit status. `program` is how the command is called, for the usage line."""
-    options, overrides = _parser(program).parse_known_args(argv)
+    parser = _parser(program)
+    options, overrides = parser.parse_known_args(argv)
+    if problem := region_settings.problem(options, "--objects", ["instances"]):
+        parser.error(problem)
     return run_command(lambda: _evaluate(options, overrides))
 
 
@@ -76,6 +85,16 @@ def _parser(program: str) -> argparse.ArgumentParser:
         const="deeplab-v1",
         help="score the probabilities refined by a dense CRF: a preset or NAME=VALUE,... (default deeplab-v1)",
     )
+    parser.add_argument(
+        "--objects", action="store_true", help="score objects too: regions of the predictions against true objects"
+    )
+    parser.add_argument(
+        "--instances",
+        metavar="DIR",
+        help="of --objects: pictures of the number of the object of each pixel (default: the folder instances beside "
+        "images, or else the connected components of the masks)",
+    )
+    region_settings.add_options(parser, "--objects")
     return parser
 
 
@@ -100,10 +119,19 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         predictor = with_crf(predictor, crf)
     suffix = suffix_of(predictor) if predictor is not None else ""
     require_own_report(run.workdir, options.split + suffix)
+    settings = None
+    if options.objects:
+        settings = region_settings.settings_of(run.classes, options)
+        require_own(objects_file(run.workdir, options.split + suffix))
     evaluation = evaluate(run, options.split, boundary=options.boundary, predictor=predictor)
     print(f"{evaluation}{_changed(overrides)}", flush=True)  # first: the scores are not lost if they cannot be written
     for name, path in evaluation.write_report().items():
         print(f"{name + ':':<12}{path}")
+    if settings is not None:
+        objects = score_objects(run, options.split, settings, instances=options.instances, predictor=predictor)
+        print(f"\n{objects}", flush=True)
+        path = objects._replace(split=options.split + suffix).write(run.workdir)
+        print(f"{'objects:':<12}{path}")
     return 0
 
 

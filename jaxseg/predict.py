@@ -3,7 +3,10 @@
     python -m jaxseg.predict --workdir DIR [DIR ...] IMAGES... [--out preds/] [--format png|color|tiff|npz]
                              [--tiles auto|none|HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
                              [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
-                             [--crf [CRF]] [--which best|last]
+                             [--crf [CRF]] [--video FPS]
+                             [--regions [--min-area N] [--connectivity 4|8] [--fill-holes [N]]
+                             [--split-touching [DEPTH]] [--region-classes NAMES] [--coco rle|polygons]]
+                             [--uncertainty entropy|members|dropout[:N]] [--which best|last]
 
 IMAGES are files, folders and globs. Each image gives, at its own size and upright as its EXIF tag says, NAME.png (class
 indices, shown in the colours of the classes by its palette), NAME-overlay.png (those colours laid over the image) and
@@ -19,6 +22,11 @@ where it was. --average takes the mean of the probabilities of mirrored and resi
 several runs. --crf refines the probabilities by a dense CRF over the image: the name of a preset (default deeplab-v1),
 or NAME=VALUE,...; without a value it stands after the IMAGES. A video among IMAGES gives NAME-overlay.mp4, and --video
 25 makes a video of the overlays of images that are its frames.
+
+--regions also writes the connected regions of the classes: regions.csv and regions.json (COCO) for the call, and
+NAME-regions.geojson for each image; see docs/regions.md. --uncertainty writes how sure the prediction is of each pixel,
+NAME-uncertainty.png and NAME-uncertainty.npz, and uncertainty.csv with the least sure image first; see
+docs/uncertainty.md.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -40,13 +48,14 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.errors import ArgumentError, ConfigError, DataError, OutOfMemoryError, counted, printable
-from jaxseg.inference import video
+from jaxseg.inference import uncertainty_files, video
 from jaxseg.inference.crf import refinement
 from jaxseg.inference.folder import FolderPrediction, require_own_table
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.options import add_options, predictor_of, split_workdirs
 from jaxseg.inference.outputs import FORMATS, Extra, Outputs
 from jaxseg.inference.predictor import Predictor
+from jaxseg.inference.regions import prediction as regions
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
 from jaxseg.nn.crf import CRF, CRF_PRESETS
 from jaxseg.run.load import Run, Which, load_run
@@ -113,6 +122,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
         type=_rate,
         help="also write the overlays as a video, overlays.mp4, of this many frames a second: the images in order",
     )
+    regions.add_options(parser)
+    uncertainty_files.add_option(parser)
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
     parser.add_argument("--seed", metavar="SEED", type=int, help="of the noise of --samples (default 0)")
     parser.add_argument(
@@ -138,7 +149,9 @@ def _problem(options: argparse.Namespace) -> str:
     if options.samples is None:
         if options.seed is not None:
             return "--seed is that of the noise of --samples; give --samples N too"
-        return "" if options.images else "the following arguments are required: IMAGES"
+        if not options.images:
+            return "the following arguments are required: IMAGES"
+        return regions.problem(options) or uncertainty_files.problem(options)
     if len(options.workdir) > 1:
         return "--samples takes one workdir"
     if options.images or options.probabilities or options.values != "classes":
@@ -174,8 +187,18 @@ def _predict(options: argparse.Namespace) -> int:
     outputs = _outputs(run, options, out)
     videos = [path for path in found.paths if path.suffix.lower() in video.SUFFIXES]
     found = found._replace(paths=[path for path in found.paths if path not in videos])
-    names = name_outputs(found.paths, outputs, found.roots)
+    predictor = predictor_of(runs, options)
+    extras: list[Extra] = []
+    if options.regions:
+        extras.append(regions.region_files(run.classes, options))
+    if options.uncertainty is not None:
+        extras.append(uncertainty_files.uncertainty_files(options.uncertainty, runs, predictor))
+    if options.video is not None:
+        extras.append(video.VideoOfFrames(out / "overlays.mp4", options.video, found.paths, run.colors))
+    names = name_outputs(found.paths, outputs, found.roots, [suffix for extra in extras for suffix in extra.suffixes])
     require_own_table(out)
+    for extra in extras:
+        extra.require_own(out, names.values())
     for path, name in names.items():
         short = Path(name).name
         if short != path.stem:
@@ -184,13 +207,9 @@ def _predict(options: argparse.Namespace) -> int:
             )
             print(f"{path} gives {name}.{_SUFFIX[options.format]}, since {reason}.")
     kept = {path: name for path, name in names.items() if options.skip_existing and outputs.exists(name)}
-    predictor = predictor_of(runs, options)
     batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size
     identity = str([(str(each.workdir), each.step, each.which) for each in runs])
     todo = {path: name for path, name in names.items() if path not in kept}
-    extras: list[Extra] = []
-    if options.video is not None:
-        extras.append(video.VideoOfFrames(out / "overlays.mp4", options.video, list(todo), run.colors))
     prediction = FolderPrediction(
         predictor,
         outputs,

@@ -33,6 +33,7 @@ FILE_LIBRARIES = {
     "tensorboardX",
     "tqdm",
     "scipy",
+    "skimage",
     "safetensors",
     "huggingface_hub",
     "onnx",

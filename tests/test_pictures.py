@@ -95,6 +95,28 @@ def test_overlay_blends_and_leaves_ignored_pixels():
         pictures.overlay(image, np.zeros((2, 2), int), COLORS)
 
 
+def test_outlines_are_the_border_pixels_of_each_region():
+    labels = np.zeros((5, 6), int)
+    labels[1:4, 1:4], labels[1:4, 4] = 1, 2
+    drawn = pictures.outlines(np.zeros((5, 6, 3), np.uint8), labels, colors=((9, 9, 9), (7, 7, 7)))
+    expected = [[0] * 6, [0, 9, 9, 9, 7, 0], [0, 9, 0, 9, 7, 0], [0, 9, 9, 9, 7, 0], [0] * 6]
+    np.testing.assert_array_equal(drawn[..., 0], expected)
+    by_class = pictures.outlines(np.zeros((5, 6, 3), np.uint8), labels, colors=((9, 9, 9), (7, 7, 7)), of=[1, 1])
+    assert set(np.unique(by_class)) == {0, 7}
+    with pytest.raises(ValueError, match=r"The image is \(2, 2\), but the regions are \(5, 6\)"):
+        pictures.outlines(np.zeros((2, 2, 3), np.uint8), labels)
+
+
+def test_shades_go_from_black_to_light_yellow():
+    drawn = pictures.shades(np.array([[-1.0, 0.0, 1.0, 2.0, 9.0, np.nan]]), largest=2.0)[0].astype(int)
+    assert drawn[0].tolist() == drawn[1].tolist() == [0, 0, 0] and drawn[2].tolist() == [190, 48, 78]
+    assert drawn[3].tolist() == drawn[4].tolist() == [252, 250, 160] and drawn[5].tolist() == [128] * 3
+    luma = pictures.shades(np.linspace(0, 1, 50)[None], 1.0)[0] @ np.array([0.299, 0.587, 0.114])
+    assert (np.diff(luma) > 0).all()
+    with pytest.raises(ValueError, match="above 0, got 0"):
+        pictures.shades(np.zeros((1, 1)), 0)
+
+
 def test_error_map_is_black_where_wrong_and_grey_where_ignored():
     got = pictures.error_map(np.array([[0, 1, IGNORE]]), np.array([[0, 2, 1]]))
     np.testing.assert_array_equal(got, [[pictures.RIGHT_COLOR, pictures.WRONG_COLOR, pictures.IGNORE_COLOR]])

@@ -1,7 +1,7 @@
 """What prediction writes for each image: its classes in one of four formats, the overlay, and probabilities."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -37,6 +37,10 @@ class Extra(Protocol):
     @property
     def needs_probabilities(self) -> bool:
         """Whether `write` needs `Segmentation.probabilities`."""
+        ...
+
+    def require_own(self, out: Path, outputs: Iterable[str]) -> None:
+        """Raises ConfigError if a file would replace one of someone else; `outputs` are the NAMEs of the images."""
         ...
 
     def write(self, path: Path, stem: Path, image: np.ndarray, result: Segmentation) -> None:

@@ -8,7 +8,7 @@ import os
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from jaxseg import pictures
 from jaxseg.data.images import to_channels
 from jaxseg.errors import ConfigError, DataError, first_line
+from jaxseg.inference.outputs import MARK
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
 
@@ -35,6 +36,18 @@ def require_ffmpeg() -> Any:
             "Videos are read and written with ffmpeg, which is not installed; pip install 'jaxseg[video]' brings it."
         ) from error
     return imageio_ffmpeg
+
+
+def require_own_video(path: Path) -> None:
+    """Raises ConfigError if there is a video at a path that prediction did not write."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 2**16))  # the mark is among the tags at the end
+        if MARK.encode() in file.read():
+            return
+    raise ConfigError(f"The output {path} would replace a file that prediction did not write; give another --out.")
 
 
 @contextlib.contextmanager
@@ -68,6 +81,7 @@ def segment_video(
         ConfigError: if ffmpeg is absent, or the file cannot be written.
         DataError: if the video cannot be read.
     """
+    require_own_video(out)
     rate, total, frames = _read(path)
     waiting: list[tuple[np.ndarray, Callable[[], list[Segmentation]]]] = []
     done = 0
@@ -141,7 +155,12 @@ class FrameWriter:
             self._size = h, w
             size = (w + w % 2, h + h % 2)
             self._writer = self._ffmpeg.write_frames(
-                str(self._part), size, fps=self._rate, macro_block_size=2, ffmpeg_log_level="error"
+                str(self._part),
+                size,
+                fps=self._rate,
+                macro_block_size=2,
+                ffmpeg_log_level="error",
+                output_params=["-metadata", f"comment={MARK}"],
             )
             with _starting():
                 self._writer.send(None)
@@ -183,7 +202,11 @@ class VideoOfFrames:
     def __init__(self, path: Path, rate: float, order: Sequence[Path], colors: pictures.Colors):
         self._path, self._colors, self._order = path, colors, list(order)
         self._next, self._held, self._lock = 0, dict[Path, np.ndarray | None](), threading.Lock()
+        require_own_video(path)
         self._writer = FrameWriter(path, rate).__enter__()
+
+    def require_own(self, out: Path, outputs: Iterable[str]) -> None:
+        """Nothing is left to check: the file was, at the start."""
 
     def write(self, path: Path, stem: Path, image: np.ndarray, result: Segmentation) -> None:
         """Adds the frame of one image once those before it are there."""

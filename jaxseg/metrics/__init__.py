@@ -1,11 +1,20 @@
 """Metrics: sums on the device that add over pixels, examples, devices and batches, and numbers computed from the total.
 
 `confusion` has the integer matrix from which IoU and related metrics are computed, `calibration` the bins that show
-whether probabilities match accuracies. Distances between boundaries need whole images on the host and further
-libraries: see `jaxseg.inference.surface`.
+whether probabilities match accuracies, overall and by class. `temperature` scales logits so that they do. `uncertainty`
+has maps of how much several predictions disagree, and `selective` shows whether these find the errors. Distances
+between boundaries and scores of objects need whole images on the host and further libraries: see
+`jaxseg.inference.surface` and `jaxseg.inference.objects`.
 """
 
-from jaxseg.metrics.calibration import Calibration, calibration, calibration_dict, calibration_stats
+from jaxseg.metrics.calibration import (
+    Calibration,
+    calibration,
+    calibration_dict,
+    calibration_stats,
+    class_calibration,
+    class_calibration_stats,
+)
 from jaxseg.metrics.confusion import (
     Scores,
     class_indices,
@@ -16,18 +25,35 @@ from jaxseg.metrics.confusion import (
     scores_dict,
     table,
 )
+from jaxseg.metrics.selective import Selective, selective, selective_dict, selective_stats
+from jaxseg.metrics.temperature import Temperature, fit_temperature, temperature_stats
+from jaxseg.metrics.uncertainty import Uncertainty, entropy, member_sums, uncertainty, uncertainty_of
 
 __all__ = [
     "Calibration",
     "Scores",
+    "Selective",
+    "Temperature",
+    "Uncertainty",
     "calibration",
     "calibration_dict",
     "calibration_stats",
+    "class_calibration",
+    "class_calibration_stats",
     "class_indices",
     "confusion_matrix",
+    "entropy",
+    "fit_temperature",
+    "member_sums",
     "num_confusion_classes",
     "predict_classes",
     "scores",
     "scores_dict",
+    "selective",
+    "selective_dict",
+    "selective_stats",
     "table",
+    "temperature_stats",
+    "uncertainty",
+    "uncertainty_of",
 ]

@@ -89,3 +89,56 @@ def calibration_dict(result: Calibration) -> dict[str, Any]:
         "largest_error": plain(result.largest_error),
         "bins": [{"count": int(n), "confidence": plain(c), "accuracy": plain(a)} for n, c, a in columns],
     }
+
+
+def class_calibration_stats(
+    logits: Array, labels: Array, bins: int = 15, *, one_vs_rest: bool = False, temperature: float = 1.0
+) -> dict[str, jax.Array]:
+    """Sums over pixels by class and its probability: count, correct i32[k,bins] and confidence f32[k,bins].
+
+    All pixels count for every class c, by the probability p_c that they give it; correct are those of class c. Bins,
+    left-out pixels and sums are those of `calibration_stats`; k is 2 for a binary network.
+
+    Args:
+        logits: f[...,k], softmax for k > 1 and sigmoid for k = 1.
+        labels: i[...].
+        bins: number of bins of equal width.
+        one_vs_rest: the probability of a class is the sigmoid of its logit, for k > 1 too (`losses.probabilities`).
+        temperature: the logits are divided by it (`metrics.temperature`).
+
+    Raises:
+        ValueError: if the shapes disagree or labels are not integers.
+    """
+    z = jnp.asarray(logits, jnp.float32) / temperature
+    if z.shape[:-1] != labels.shape or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"Calibration needs integer labels of shape {z.shape[:-1]}, got {labels.shape}.")
+    if z.shape[-1] == 1:
+        p = jnp.concatenate([jax.nn.sigmoid(-z), jax.nn.sigmoid(z)], axis=-1)
+    else:
+        p = jax.nn.sigmoid(z) if one_vs_rest else jax.nn.softmax(z)
+    k, labels = p.shape[-1], jnp.asarray(labels, jnp.int32)
+    valid = (labels >= 0) & (labels < k)
+    classes = jnp.arange(k).reshape((1,) * labels.ndim + (k,))
+    place = jnp.clip(jnp.ceil(p * bins).astype(jnp.int32) - 1, 0, bins - 1) + bins * classes
+    place = jnp.where(valid[..., None], place, k * bins).ravel()  # the last place is for pixels that are left out
+    hit = (labels[..., None] == classes).ravel()
+    empty = jnp.zeros(k * bins + 1, jnp.int32)
+    sums = {
+        "count": empty.at[place].add(1),
+        "correct": empty.at[place].add(hit.astype(jnp.int32)),
+        "confidence": empty.astype(jnp.float32).at[place].add(p.ravel()),
+    }
+    return {name: total[:-1].reshape(k, bins) for name, total in sums.items()}
+
+
+def class_calibration(stats: Mapping[str, Array]) -> np.ndarray:
+    """The expected calibration error of each class, f64[k], from summed `class_calibration_stats`; NaN without pixels.
+
+    That of class c is Σ_m n_m/n |share of class c - mean p_c| over its bins; the mean over classes is the class-wise
+    error of Kull et al., Beyond temperature scaling, 2019, and the static calibration error of Nixon et al., Measuring
+    Calibration in Deep Learning, 2019.
+    """
+    count = np.asarray(stats["count"], np.float64)
+    gap = np.abs(np.asarray(stats["correct"], np.float64) - np.asarray(stats["confidence"], np.float64))
+    pixels = count.sum(axis=-1)
+    return np.where(pixels > 0, gap.sum(axis=-1) / np.maximum(pixels, 1), np.nan)

@@ -7,6 +7,8 @@ Monte-Carlo dropout (Gal & Ghahramani 2016, "Dropout as a Bayesian Approximation
 with the running statistics of batch norm. A key of the stream `MONTE_CARLO` asks for it, whatever the network:
 
     model.apply(variables, image, train=False, rngs={"monte_carlo": key})
+
+Stochastic depth stays off there, unless there is also a key of the stream `MONTE_CARLO_DEPTH`.
 """
 
 import itertools
@@ -23,6 +25,9 @@ from jaxseg.errors import ArgumentError
 
 MONTE_CARLO = "monte_carlo"
 """The stream of keys that switches `Dropout` on where `train` is False."""
+
+MONTE_CARLO_DEPTH = "monte_carlo_depth"
+"""The stream of keys that switches `StochasticDepth` on where `train` is False."""
 
 
 class Dropout(nn.Module):
@@ -52,7 +57,8 @@ class StochasticDepth(nn.Module):
     """Drops the residual branch f[b,...] of whole examples with probability `rate` when `train` (Huang 2016).
 
     A branch that is kept is scaled by 1 / (1 - rate), so that evaluation needs no scale. Call it on the branch, before
-    the sum: `x + StochasticDepth(rate, name="drop")(branch, train=train)`. Monte-Carlo dropout has no effect on it.
+    the sum: `x + StochasticDepth(rate, name="drop")(branch, train=train)`. Without `train` it draws from the stream
+    `MONTE_CARLO_DEPTH` if `apply` is given a key of it, and otherwise returns its input.
 
     Attributes:
         rate: probability of dropping, in [0, 1].
@@ -64,7 +70,8 @@ class StochasticDepth(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        return _drop(self, x, (1,) * (x.ndim - 1), "dropout" if train else None)
+        monte_carlo = not train and self.has_rng(MONTE_CARLO_DEPTH)
+        return _drop(self, x, (1,) * (x.ndim - 1), MONTE_CARLO_DEPTH if monte_carlo else "dropout" if train else None)
 
 
 def _drop(module: Dropout | StochasticDepth, x: jax.Array, shape: tuple[int, ...], stream: str | None) -> jax.Array:

@@ -9,10 +9,13 @@ from jaxseg.pictures.confusion import confusion_picture
 from jaxseg.pictures.figure import noting_errors
 from jaxseg.pictures.images import error_map, grid, overlay, save_image, to_rgb
 from jaxseg.pictures.learning_curves import curves
+from jaxseg.pictures.outlines import OUTLINES, outlines
+from jaxseg.pictures.shades import shades
 from jaxseg.pictures.sheets import overlay_sheet, prediction_sheet
 
 __all__ = [
     "IGNORE_COLOR",
+    "OUTLINES",
     "RIGHT_COLOR",
     "WRONG_COLOR",
     "Colors",
@@ -23,9 +26,11 @@ __all__ = [
     "error_map",
     "grid",
     "noting_errors",
+    "outlines",
     "overlay",
     "overlay_sheet",
     "prediction_sheet",
     "save_image",
+    "shades",
     "to_rgb",
 ]

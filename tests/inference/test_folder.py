@@ -148,6 +148,9 @@ def test_an_extra_that_fails_for_one_image_leaves_the_others(runs, tree, tmp_pat
                 raise DataError(f"{path} has no note.")
             stem.with_name(stem.name + "-note.txt").write_text("note")
 
+        def require_own(self, out, outputs):
+            pass
+
         def leave_out(self, path):
             left_out.append(path.name)
 

@@ -41,7 +41,8 @@ def test_a_video_and_images_give_the_overlays_in_order(run, tmp_path, capsys):
         Image.fromarray(image).save(path)
     paths[2].write_text("no image")
     arguments = ["--workdir", str(run.workdir), str(tmp_path / "film.mp4"), *map(str, paths)]
-    assert main([*arguments, "--out", str(tmp_path / "out"), "--video", "20"]) == 1
+    for _ in range(2):  # the second time the outputs are there
+        assert main([*arguments, "--out", str(tmp_path / "out"), "--video", "20"]) == 1
     assert "5 frames of" in capsys.readouterr().out
     for file, rate, kept in (("film-overlay.mp4", 10, range(5)), ("overlays.mp4", 20, (0, 1, 3, 4))):
         fps, frames = frames_of(tmp_path / "out" / file)
@@ -61,6 +62,10 @@ def test_what_is_no_video_is_a_sentence(run, tmp_path, monkeypatch, capsys):
         writer.add(np.zeros((6, 6, 3), np.uint8))
         writer.add(np.zeros((4, 6, 3), np.uint8))
     assert not (tmp_path / "a.mp4").exists() and not list(tmp_path.glob(".*"))
+
+    (tmp_path / "overlays.mp4").write_text("a film of someone else")
+    with pytest.raises(ConfigError, match=r"overlays.mp4 would replace a file that prediction did not write"):
+        video.VideoOfFrames(tmp_path / "overlays.mp4", 5.0, [], ())
 
     def absent():
         raise RuntimeError("No ffmpeg exe could be found.")

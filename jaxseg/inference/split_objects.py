@@ -1,0 +1,162 @@
+"""Scores the objects of a split: the regions of predictions against true objects."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from jaxseg.arguments import expanded
+from jaxseg.config import set_key
+from jaxseg.data import make_source
+from jaxseg.errors import ConfigError, DataError, counted
+from jaxseg.inference.evaluation import split_of_data
+from jaxseg.inference.objects import ObjectScores, ObjectTotal, object_dict, object_table
+from jaxseg.inference.predictor import Predictor, make_predictor
+from jaxseg.inference.regions.find import find_regions
+from jaxseg.inference.regions.settings import RegionSettings
+from jaxseg.pictures import marks
+from jaxseg.run.load import Run
+from jaxseg.run.workdir import write_or_refuse
+from jaxseg.types import IGNORE
+
+_SUFFIXES = (".png", ".tif", ".tiff")
+
+
+class SplitObjects(NamedTuple):
+    """The scores of the objects of a split; printed, they are a table.
+
+    Attributes:
+        scores: see `ObjectScores`.
+        split: the split.
+        instances: the folder of the true objects; None: they are the connected components of the masks.
+    """
+
+    scores: ObjectScores
+    split: str
+    instances: Path | None
+
+    def __str__(self) -> str:
+        where = f"those of {self.instances}" if self.instances else "the connected components of the masks"
+        s = self.scores
+        foot = f"{s.truth} true objects ({where}), {s.predicted} predicted, on {counted(s.images, 'image')}; in percent"
+        return f"{object_table(s)}\n\n{foot}"
+
+    def write(self, workdir: Path) -> Path:
+        """Writes objects-SPLIT.json into a workdir, atomically; returns its path.
+
+        Raises:
+            ConfigError: if it cannot be written, or would replace a file that jaxseg did not write.
+        """
+        file = objects_file(workdir, self.split)
+        require_own(file)
+        write_or_refuse(file, {"split": self.split, "instances": self.instances is not None} | object_dict(self.scores))
+        return file
+
+
+def objects_file(workdir: Path, split: str) -> Path:
+    """Returns the path of objects-SPLIT.json."""
+    return workdir / f"objects-{''.join(c if c.isalnum() or c in '.-_' else '_' for c in split)}.json"
+
+
+def require_own(file: Path) -> None:
+    """Raises ConfigError if there is a file of the name of the scores that is none of ours."""
+    if not file.is_file():
+        return
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or not {"split", "average_precision"} <= content.keys():
+        raise marks.refusal(file, "move it out of the workdir")
+
+
+def score_objects(
+    run: Run,
+    split: str = "val",
+    settings: RegionSettings | None = None,
+    *,
+    instances: str | Path | None = None,
+    predictor: Predictor | None = None,
+) -> SplitObjects:
+    """Returns the scores of the objects of a split, each image at its native size.
+
+    A true object has the class that most of its pixels have in the mask, and matches regions of that class alone.
+    Pixels that the mask ignores belong to no object, and true objects of classes that are not wanted do not count.
+
+    Args:
+        run: from `load_run`.
+        split: see `inference.evaluate`.
+        settings: how regions are found; None: the components of all classes, as they are.
+        instances: a folder with a picture for each image, of its name, of the number of the object of each pixel; 0
+            where there is none. None: the folder `instances` beside that of the images where there is one, and else the
+            connected components of the masks.
+        predictor: segments the images; None: the run's network.
+
+    Raises:
+        ConfigError: if `instances` is no folder.
+        DataError: if a picture is missing, or has not the size of its image; see also `inference.evaluate`.
+    """
+    config = run.config.copy_and_resolve_references()
+    set_key(config, "data.classes", run.classes)
+    source = make_source(config, split_of_data(run.config, split))
+    predict = make_predictor([run]) if predictor is None else predictor
+    settings = RegionSettings(tuple(range(len(run.classes)))) if settings is None else settings
+    folder = _beside(source) if instances is None else expanded(instances)
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"The folder of true objects {folder} does not exist.")
+    total = ObjectTotal()
+    for i in tqdm(range(len(source)), desc=f"objects {split}", unit="image", disable=None):
+        example = source[i]
+        label = np.asarray(example["label"]).astype(np.uint8)
+        found = settings.find(predict(np.asarray(example["image"])).classes)
+        if folder is None:
+            true = find_regions(label, only=settings.only, connectivity=settings.connectivity).labels
+        else:
+            true = _read(folder, source.name(i), label.shape)
+        true, classes = _of_classes(true, label, settings.only)
+        predicted = np.where(label == IGNORE, 0, found.labels)
+        kept = np.unique(predicted)
+        total.add(true, predicted, true_classes=classes, predicted_classes=found.classes[kept[kept > 0] - 1])
+    return SplitObjects(total.scores(), split, folder)
+
+
+def _beside(source: Any) -> Path | None:
+    """Returns the folder `instances` beside the images of a source that reads a folder; None if there is none."""
+    pairs = getattr(source, "pairs", ())
+    for parent in pairs[0].image.parents if pairs else ():
+        if parent.name == "images":
+            folder = parent.parent / "instances"
+            return folder if folder.is_dir() else None
+    return None
+
+
+def _read(folder: Path, name: str, size: tuple[int, ...]) -> np.ndarray:
+    """Returns the numbers i32[h,w] of the true objects of an image."""
+    stem = Path(name).with_suffix("")
+    file = next((folder / f"{stem}{s}" for s in _SUFFIXES if (folder / f"{stem}{s}").is_file()), None)
+    if file is None:
+        raise DataError(f"There is no picture of the true objects of {name}: {folder / f'{stem}.png'} was expected.")
+    try:
+        with Image.open(file) as image:
+            numbers = np.array(image)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{file} cannot be read as a picture of objects: it is damaged or of another type.") from error
+    if numbers.shape != size or numbers.dtype.kind not in "iu":
+        raise DataError(
+            f"{file} must hold a whole number for each of the {size[0]}x{size[1]} pixels of {name}, got "
+            f"{numbers.dtype} of shape {list(numbers.shape)}."
+        )
+    return numbers.astype(np.int32)
+
+
+def _of_classes(true: np.ndarray, label: np.ndarray, only: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (the objects of the wanted classes i[h,w], the class of each, by ascending numbers)."""
+    true = np.where(label == IGNORE, 0, true)
+    numbers, place = np.unique(true, return_inverse=True)
+    votes = np.bincount(place.ravel() * 256 + label.ravel(), minlength=256 * len(numbers)).reshape(-1, 256)
+    classes = votes[:, :IGNORE].argmax(-1)
+    wanted = (numbers > 0) & np.isin(classes, only)
+    return np.where(wanted[place].reshape(true.shape), true, 0), classes[wanted]

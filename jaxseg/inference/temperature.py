@@ -1,0 +1,201 @@
+"""The temperature of a run: fitted on a split, kept in its workdir, and applied where it is asked for."""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from jaxseg import metrics, parallel
+from jaxseg.config import set_key
+from jaxseg.data import make_eval_loader, make_source
+from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
+from jaxseg.inference.evaluation import split_of_data
+from jaxseg.inference.folded import fold_run
+from jaxseg.inference.score import score
+from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
+from jaxseg.run.load import Run
+from jaxseg.run.workdir import write_or_refuse
+from jaxseg.state import Network
+from jaxseg.step import Measure
+from jaxseg.types import PyTree
+
+FILE = "temperature.json"
+"""The name of the file in the workdir."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledModel:
+    """A model in inference whose logits are divided by a temperature; its classes stay the same."""
+
+    model: Network
+    temperature: float
+
+    def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:
+        """f32[b,h,w,c] -> (logits, out)."""
+        logits, out = self.model.apply(variables, image, **arguments)
+        return logits / self.temperature, out
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Scaling:
+    """The temperature of a run and what it changes on the split that it was fitted on; printed, it is a table.
+
+    Attributes:
+        run: the run.
+        split: the split.
+        images: how many images it has.
+        fitted: the temperature and the NLL before and after.
+        error_before, error_after: the expected calibration error of the predicted class (`metrics.calibration`).
+        classes_before, classes_after: f64[k], that of each class (`metrics.class_calibration`).
+    """
+
+    run: Run
+    split: str
+    images: int
+    fitted: metrics.Temperature
+    error_before: float
+    error_after: float
+    classes_before: np.ndarray
+    classes_after: np.ndarray
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [("calibration error", "before", "after")]
+        for name, *pair in zip(self.run.classes, self.classes_before, self.classes_after):
+            rows.append((name, *map(_percent, pair)))
+        means = map(nan_mean, (self.classes_before, self.classes_after))
+        rows.append(("mean of the classes", *map(_percent, means)))
+        rows.append(("predicted class", _percent(self.error_before), _percent(self.error_after)))
+        rows.append(("NLL (nats)", f"{self.fitted.nll_before:.4f}", f"{self.fitted.nll_after:.4f}"))
+        limit = ", the limit of what is tried" if self.fitted.at_limit else ""
+        where = f"fitted on {counted(self.images, 'image')} of split {self.split}; errors in percent"
+        return "\n".join([*markdown_table(rows), "", f"temperature {self.fitted.value:.4f}{limit}, {where}"])
+
+    __repr__ = __str__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what temperature.json holds."""
+        names = self.run.classes
+        pairs = (self.classes_before, self.classes_after)
+        before, after = ({n: plain(e) for n, e in zip(names, errors)} for errors in pairs)
+        return {
+            "temperature": self.fitted.value,
+            "step": self.run.step,
+            "which": self.run.which,
+            "split": self.split,
+            "images": self.images,
+            "nll": {"before": self.fitted.nll_before, "after": self.fitted.nll_after},
+            "calibration_error": {"before": plain(self.error_before), "after": plain(self.error_after)},
+            "class_calibration_error": {"before": before, "after": after},
+        }
+
+    def write(self) -> Path:
+        """Writes temperature.json into the workdir of the run, atomically; returns its path.
+
+        Raises:
+            ConfigError: if it cannot be written.
+        """
+        path = self.run.workdir / FILE
+        write_or_refuse(path, self.to_dict())
+        return path
+
+
+def fit(run: Run, split: str = "val") -> Scaling:
+    """Returns the temperature that minimises the NLL of a split, which the run was not trained on as a rule.
+
+    It passes over the split twice: for the temperature, and for the calibration with it.
+
+    Args:
+        run: from `load_run` or `load`.
+        split: "val" or "test"; see `inference.evaluate`.
+
+    Raises:
+        ConfigError: if the split has no labelled pixel.
+        DataError: if the data is missing or empty, or its classes are not those of the run.
+        OutOfMemoryError: if a batch does not fit into the device's memory.
+    """
+    sigmoids = run.parts.loss.one_vs_rest
+    of = functools.partial(functools.partial, one_vs_rest=sigmoids)
+    before, images = _sums(
+        run,
+        split,
+        {
+            "temperature": of(metrics.temperature_stats),
+            "calibration": of(metrics.calibration_stats),
+            "classes": of(metrics.class_calibration_stats),
+        },
+        model_of=lambda model: model,
+    )
+    fitted = metrics.fit_temperature(before["temperature"])
+    if math.isnan(fitted.value):
+        raise ConfigError(f"The split {split} has no labelled pixel, so there is nothing to fit a temperature to.")
+    after, _ = _sums(
+        run,
+        split,
+        {"calibration": of(metrics.calibration_stats), "classes": of(metrics.class_calibration_stats)},
+        model_of=lambda model: ScaledModel(model, fitted.value),
+    )
+    errors = [metrics.calibration(sums["calibration"]).error for sums in (before, after)]
+    classes = [metrics.class_calibration(sums["classes"]) for sums in (before, after)]
+    return Scaling(run, split, images, fitted, errors[0], errors[1], classes[0], classes[1])
+
+
+def _sums(run: Run, split: str, measures: Mapping[str, Measure], model_of: Any) -> tuple[dict[str, Any], int]:
+    """Returns the sums of the measures over a split, each image at its native size, and the number of images."""
+    config = run.config.copy_and_resolve_references()
+    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
+    source = make_source(config, split_of_data(run.config, split))
+    strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
+    model, state = fold_run(run)
+    eval_step = strategy.compile_eval(run.parts.eval_step(measures, model=model_of(model)))
+    devices = jax.device_count()
+    loader = make_eval_loader(
+        source,
+        batch_size=-(-config.eval.batch_size // devices) * devices,
+        size=config.data.size,
+        fit=config.data.fit,
+        multiple=config.eval.multiple,
+    )
+    lacking = naming_lack_of_memory("A batch of the evaluation", "give a smaller eval.batch_size")
+    with lacking, tqdm(total=len(source), desc=f"temperature {split}", unit="image", disable=None) as bar:
+        result = score(
+            eval_step, strategy.put_state(state), loader, loss=run.parts.loss, strategy=strategy, progress=bar.update
+        )
+    return result.measures, result.images
+
+
+def read(run: Run) -> float:
+    """Returns the temperature in a run's workdir.
+
+    A prediction uses it only where it is asked to, so that the probabilities of a run mean the same with and without
+    the file.
+
+    Raises:
+        ConfigError: if there is none, it cannot be read, or it was fitted to another checkpoint.
+    """
+    path = run.workdir / FILE
+    command = "jaxseg.inference.temperature.fit(run).write() fits one"
+    if not path.is_file():
+        raise ConfigError(f"There is no {path}: {command}.")
+    try:
+        content = json.loads(path.read_bytes())
+        value, step = float(content["temperature"]), int(content["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} holds no temperature; delete it, and {command}.") from error
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{path} holds the temperature {value}, where a number above 0 is needed; {command}.")
+    if step != run.step:
+        raise ConfigError(
+            f"{path} was fitted to the network after {counted(step, 'step')}, and this one has {run.step}; {command}."
+        )
+    return value
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.2f}"
