@@ -70,9 +70,10 @@ def difference(found: list[np.ndarray], expected: dict[str, Any]) -> Difference:
     return Difference(most, int(((found[0] != classes) & ~ties).sum()), len(np.unique(classes)))
 
 
-def onnx_difference(parts: Parts, size: tuple[int, int, int] = (2, 33, 75), **more: Any) -> Difference:
-    """Exports a network to ONNX and compares onnxruntime with JAX at a size (batch, height, width)."""
-    program = make_program(parts, parts.model, shaken(parts), probabilities=True, **more)
+def onnx_difference(parts: Parts, fixed: tuple[int, int] | None = None) -> Difference:
+    """Exports a network to ONNX, which sees images at a `fixed` size, and compares onnxruntime with JAX."""
+    size = (2, 33, 75)
+    program = make_program(parts, parts.model, shaken(parts), probabilities=True, size=fixed)
     return difference(run_onnx(program, size), computed(program, size))
 
 
