@@ -5,7 +5,7 @@
                              [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
                              [--regions [--min-area N] [--connectivity 4|8] [--fill-holes [N]]
                              [--split-touching [DEPTH]] [--region-classes NAMES] [--coco rle|polygons]]
-                             [--uncertainty entropy|members|dropout[:N]] [--which best|last]
+                             [--uncertainty entropy|members|dropout[:N]] [--temperature] [--which best|last]
 
 IMAGES are files, folders and globs. Each image gives, at its own size and upright as its EXIF tag says, NAME.png (class
 indices, shown in the colours of the classes by its palette), NAME-overlay.png (those colours laid over the image) and
@@ -23,7 +23,7 @@ several runs.
 --regions also writes the connected regions of the classes: regions.csv and regions.json (COCO) for the call, and
 NAME-regions.geojson for each image; see docs/regions.md. --uncertainty writes how sure the prediction is of each pixel,
 NAME-uncertainty.png and NAME-uncertainty.npz, and uncertainty.csv with the least sure image first; see
-docs/uncertainty.md.
+docs/uncertainty.md. --temperature divides the logits by the number that `jaxseg.evaluate --fit-temperature` found.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -43,7 +43,7 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.errors import ArgumentError, ConfigError, counted, printable
-from jaxseg.inference import uncertainty_files
+from jaxseg.inference import temperature, uncertainty_files
 from jaxseg.inference.folder import FolderPrediction, require_own_table
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.options import add_options, predictor_of, split_workdirs
@@ -101,6 +101,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--skip-existing", action="store_true", help="leave out images whose outputs an earlier call has written"
     )
     add_options(parser, tiles="auto")
+    parser.add_argument(
+        "--temperature",
+        action="store_true",
+        help="divide the logits by the temperature that evaluate --fit-temperature has kept with the run, so that "
+        "probabilities fit how often they are right",
+    )
     regions.add_options(parser)
     uncertainty_files.add_option(parser)
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
@@ -154,6 +160,7 @@ def _predict(options: argparse.Namespace) -> int:
     compiler.keep_programs(run.config.compile.cache)
     outputs = _outputs(run, options, out)
     predictor, extras = predictor_of(runs, options), []
+    predictor = temperature.scaled(predictor, runs) if options.temperature else predictor
     if options.regions:
         extras.append(regions.region_files(run.classes, options))
     if options.uncertainty is not None:
