@@ -4,7 +4,7 @@
                               [--boundary [PIXELS]] [--tiles HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
                               [--crf [CRF]]
                               [--objects [--instances DIR] [--min-area N] [--fill-holes [N]] ...]
-                              [--config.data.dir=PATH]
+                              [--fit-temperature] [--config.data.dir=PATH]
 
 The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place or another machine. So can the output
 stride of the encoder and the atrous rates (`LAYOUT_KEYS`), where they change no parameter, to score a network at
@@ -17,7 +17,7 @@ them by a dense CRF. What is averaged or refined is compared with each run alone
 files then are evaluate-SPLIT-average.json, evaluate-SPLIT-crf.json and so on.
 
 --objects matches the connected regions of the predictions with true objects, and writes F1, AP and panoptic quality to
-objects-SPLIT.json; see docs/regions.md.
+objects-SPLIT.json; see docs/regions.md. --fit-temperature writes temperature.json; see docs/uncertainty.md.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from typing import get_args
 from jaxseg import compiler
 from jaxseg.config import LAYOUT_KEYS
 from jaxseg.config.command import read_overrides, run_command
-from jaxseg.inference import surface
+from jaxseg.inference import surface, temperature
 from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
 from jaxseg.inference.options import add_options, predictor_of
@@ -95,6 +95,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "images, or else the connected components of the masks)",
     )
     region_settings.add_options(parser, "--objects")
+    parser.add_argument(
+        "--fit-temperature",
+        action="store_true",
+        help="fit the temperature of the first run on the split, print the calibration error of each class before and "
+        "after, and write temperature.json, which predict --temperature uses",
+    )
     return parser
 
 
@@ -132,6 +138,10 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(f"\n{objects}", flush=True)
         path = objects._replace(split=options.split + suffix).write(run.workdir)
         print(f"{'objects:':<12}{path}")
+    if options.fit_temperature:
+        scaling = temperature.fit(run, options.split)
+        print(f"\n{scaling}", flush=True)
+        print(f"{'scaling:':<12}{scaling.write()}")
     return 0
 
 

@@ -6,7 +6,7 @@
                              [--crf [CRF]] [--video FPS]
                              [--regions [--min-area N] [--connectivity 4|8] [--fill-holes [N]]
                              [--split-touching [DEPTH]] [--region-classes NAMES] [--coco rle|polygons]]
-                             [--uncertainty entropy|members|dropout[:N]] [--which best|last]
+                             [--uncertainty entropy|members|dropout[:N]] [--temperature] [--which best|last]
 
 IMAGES are files, folders and globs. Each image gives, at its own size and upright as its EXIF tag says, NAME.png (class
 indices, shown in the colours of the classes by its palette), NAME-overlay.png (those colours laid over the image) and
@@ -26,7 +26,7 @@ or NAME=VALUE,...; without a value it stands after the IMAGES. A video among IMA
 --regions also writes the connected regions of the classes: regions.csv and regions.json (COCO) for the call, and
 NAME-regions.geojson for each image; see docs/regions.md. --uncertainty writes how sure the prediction is of each pixel,
 NAME-uncertainty.png and NAME-uncertainty.npz, and uncertainty.csv with the least sure image first; see
-docs/uncertainty.md.
+docs/uncertainty.md. --temperature divides the logits by the number that `jaxseg.evaluate --fit-temperature` found.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -48,7 +48,7 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.errors import ArgumentError, ConfigError, DataError, OutOfMemoryError, counted, printable
-from jaxseg.inference import uncertainty_files, video
+from jaxseg.inference import temperature, uncertainty_files, video
 from jaxseg.inference.crf import refinement
 from jaxseg.inference.folder import FolderPrediction, require_own_table
 from jaxseg.inference.images import find_images, name_outputs
@@ -122,6 +122,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         type=_rate,
         help="also write the overlays as a video, overlays.mp4, of this many frames a second: the images in order",
     )
+    parser.add_argument(
+        "--temperature",
+        action="store_true",
+        help="divide the logits by the temperature that evaluate --fit-temperature has kept with the run, so that "
+        "probabilities fit how often they are right",
+    )
     regions.add_options(parser)
     uncertainty_files.add_option(parser)
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
@@ -188,6 +194,7 @@ def _predict(options: argparse.Namespace) -> int:
     videos = [path for path in found.paths if path.suffix.lower() in video.SUFFIXES]
     found = found._replace(paths=[path for path in found.paths if path not in videos])
     predictor = predictor_of(runs, options)
+    predictor = temperature.scaled(predictor, runs) if options.temperature else predictor
     extras: list[Extra] = []
     if options.regions:
         extras.append(regions.region_files(run.classes, options))

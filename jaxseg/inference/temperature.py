@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.folded import fold_run
+from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.score import score
 from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
 from jaxseg.run.load import Run
@@ -180,7 +181,7 @@ def read(run: Run) -> float:
         ConfigError: if there is none, it cannot be read, or it was fitted to another checkpoint.
     """
     path = run.workdir / FILE
-    command = "jaxseg.inference.temperature.fit(run).write() fits one"
+    command = f"python -m jaxseg.evaluate --workdir {run.workdir} --fit-temperature fits one"
     if not path.is_file():
         raise ConfigError(f"There is no {path}: {command}.")
     try:
@@ -195,6 +196,19 @@ def read(run: Run) -> float:
             f"{path} was fitted to the network after {counted(step, 'step')}, and this one has {run.step}; {command}."
         )
     return value
+
+
+def scaled(predictor: Predictor, runs: Sequence[Run]) -> Predictor:
+    """Returns a predictor whose networks divide their logits by the temperatures in the workdirs of their runs.
+
+    Raises:
+        ConfigError: as `read` does.
+    """
+    members = tuple(
+        dataclasses.replace(member, model=ScaledModel(member.model, read(run)))
+        for member, run in zip(predictor.networks.members, runs)
+    )
+    return dataclasses.replace(predictor, networks=dataclasses.replace(predictor.networks, members=members))
 
 
 def _percent(share: float) -> str:

@@ -25,6 +25,7 @@ from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.networks import Member, Networks
 from jaxseg.inference.predictor import Predictor, Tiling
 from jaxseg.inference.segment import make_segmenter
+from jaxseg.inference.temperature import ScaledModel
 from jaxseg.inference.views import Views
 from jaxseg.metrics import Uncertainty
 from jaxseg.metrics.formatting import markdown_table
@@ -110,7 +111,7 @@ def monte_carlo(run: Run, depth: bool | None = None) -> MonteCarloModel:
 
 
 def make_drawing(
-    run: Run, depth: bool | None = None, tiling: Tiling | None = None
+    run: Run, depth: bool | None = None, tiling: Tiling | None = None, temperature: float = 1.0
 ) -> Callable[[np.ndarray, Key], np.ndarray]:
     """Returns `draw(image u8|u16|f32[h,w,c], key)` -> probabilities f32[h,w,k] at the size of the image.
 
@@ -120,8 +121,10 @@ def make_drawing(
         run: from `load_run` or `load`.
         depth: see `monte_carlo`.
         tiling: how large images are cut into tiles, each of which has the same draw; None: they are not.
+        temperature: what the logits are divided by.
     """
-    networks, variables = Networks((Member(run.parts, monte_carlo(run, depth)),)), jax.device_put(run.variables)
+    model = ScaledModel(monte_carlo(run, depth), temperature)
+    networks, variables = Networks((Member(run.parts, model),)), jax.device_put(run.variables)
     predictor = Predictor(networks, (), Tiling() if tiling is None else tiling)
 
     def draw(image: np.ndarray, key: Key) -> np.ndarray:

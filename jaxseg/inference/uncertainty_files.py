@@ -19,6 +19,7 @@ from jaxseg.files import write_atomically, write_text
 from jaxseg.inference.outputs import MARK, is_output
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
+from jaxseg.inference.temperature import ScaledModel
 from jaxseg.inference.uncertainty import combine, make_drawing, member_predictors
 from jaxseg.metrics import Uncertainty
 from jaxseg.metrics.uncertainty import SCORES, most_entropy
@@ -193,7 +194,10 @@ def uncertainty_files(text: str, runs: Sequence[Run], predictor: Predictor) -> U
             "them."
         )
     else:
-        draw, draws = make_drawing(runs[0], tiling=predictor.tiling), int(count or DRAWS)
+        model = networks.members[0].model
+        scale = model.temperature if isinstance(model, ScaledModel) else 1.0
+        draw = make_drawing(runs[0], tiling=predictor.tiling, temperature=scale)
+        draws = int(count or DRAWS)
         members = _of_draws(draw, draws)
     return UncertaintyFiles(members, networks.num_classes, networks.one_vs_rest, maps)
 

@@ -14,8 +14,10 @@ from PIL import Image
 
 from jaxseg import nn as jnn
 from jaxseg.errors import ConfigError
+from jaxseg.evaluate import main as evaluate_main
 from jaxseg.inference import temperature
 from jaxseg.inference.uncertainty import combine, members, monte_carlo, random_layers, score_uncertainty
+from jaxseg.predict import main as predict_main
 from jaxseg.run.load import load_run
 
 
@@ -117,6 +119,24 @@ def test_the_scores_of_a_split(run):
 def test_the_network_as_it_is_has_scores_too(plain):
     scores = score_uncertainty(plain, draws=0)
     assert set(scores.by_score) == {"entropy", "confidence"} and "the network as it is" in str(scores)
+
+
+def test_the_commands_fit_and_use_the_temperature(plain, image, tmp_path, capsys):
+    Image.fromarray(image).save(tmp_path / "i.png")
+    words = ["--workdir", str(plain.workdir), str(tmp_path / "i.png"), "--probabilities", "--out"]
+    assert predict_main([*words, str(tmp_path / "no"), "--temperature"]) == 1
+    assert f"evaluate --workdir {plain.workdir} --fit-temperature fits one" in capsys.readouterr().err
+    assert evaluate_main(["--workdir", str(plain.workdir), "--fit-temperature"]) == 0
+    assert f"scaling:    {plain.workdir / 'temperature.json'}" in capsys.readouterr().out
+    found = {}
+    for name, more in (("before", []), ("after", ["--temperature"])):
+        assert predict_main([*words, str(tmp_path / name), *more]) == 0
+        found[name] = np.log(np.load(tmp_path / name / "i.npz")["probabilities"].astype(float))
+    value = temperature.read(plain)
+    for log in found.values():
+        log -= log.mean(-1, keepdims=True)  # the logits, but for their mean
+    np.testing.assert_allclose(found["after"], found["before"] / value, atol=1e-3)
+    (plain.workdir / "temperature.json").unlink()
 
 
 def test_the_temperature_is_fitted_kept_and_read(plain):

@@ -1,6 +1,7 @@
 """`predict --uncertainty`: the maps, the picture and the table of each way, and what it refuses."""
 
 import csv
+import json
 import re
 
 import numpy as np
@@ -88,6 +89,16 @@ def test_runs_and_views_are_members(workdirs, images, tmp_path):
     views = ["--average", "flips", "--uncertainty", "members"]
     assert predict(both[0], images / "a.png", tmp_path / "views", *views) == 0
     assert read(tmp_path / "views", "a")["variance"].max() > 1e-6
+
+
+def test_draws_are_divided_by_the_temperature_where_it_is_asked_for(workdirs, images, tmp_path):
+    run = load_run(workdirs["dropout"])
+    file = run.workdir / "temperature.json"
+    file.write_text(json.dumps({"temperature": 50.0, "step": run.step}))
+    words = ["--uncertainty", "dropout:2", "--temperature"]
+    assert predict(workdirs["dropout"], images / "a.png", tmp_path, *words) == 0
+    file.unlink()
+    assert read(tmp_path, "a")["entropy"].min() > 0.9 * np.log(6)  # hardly anything is left of the logits
 
 
 @pytest.mark.parametrize("name", ["uncertainty.csv", "a-uncertainty.npz", "a-uncertainty.png"])
