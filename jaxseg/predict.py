@@ -60,6 +60,8 @@ from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_sam
 from jaxseg.nn.crf import CRF, CRF_PRESETS
 from jaxseg.run.load import Run, Which, load_run
 
+# Options that are only for images.
+_OF_IMAGES = ("average", "crf", "regions", "uncertainty", "video", "temperature", "recursive", "skip_existing")
 _SUFFIX = {"png": "png", "color": "png", "tiff": "tif", "npz": "npz"}
 
 
@@ -157,15 +159,24 @@ def _problem(options: argparse.Namespace) -> str:
             return "--seed is that of the noise of --samples; give --samples N too"
         if not options.images:
             return "the following arguments are required: IMAGES"
+        if options.skip_existing and options.video is not None:
+            return "--video shows all images of a call; it cannot be given with --skip-existing"
         return regions.problem(options) or uncertainty_files.problem(options)
     if len(options.workdir) > 1:
         return "--samples takes one workdir"
     if options.images or options.probabilities or options.values != "classes":
         return "--samples makes images from noise; it takes no IMAGES, --probabilities or --values"
+    if others := _given(options, *_OF_IMAGES):
+        return f"--samples makes images from noise; it takes no {others[0]}"
     if options.samples < 1:
         return f"--samples must be at least 1, got {options.samples}"
     seeds = 2**32  # those of a run
     return "" if 0 <= (options.seed or 0) < seeds else f"--seed must be in [0, {seeds - 1}], got {options.seed}"
+
+
+def _given(options: argparse.Namespace, *names: str) -> list[str]:
+    """Returns those of the options that were given, as they are written."""
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False, "")]
 
 
 def _sample(options: argparse.Namespace) -> int:
@@ -193,6 +204,8 @@ def _predict(options: argparse.Namespace) -> int:
     outputs = _outputs(run, options, out)
     videos = [path for path in found.paths if path.suffix.lower() in video.SUFFIXES]
     found = found._replace(paths=[path for path in found.paths if path not in videos])
+    if videos and (more := _given(options, "crf", "regions", "uncertainty", "probabilities")):
+        raise ConfigError(f"{videos[0]} is a video, of which the overlays alone are written; leave out {more[0]}.")
     predictor = predictor_of(runs, options)
     predictor = temperature.scaled(predictor, runs) if options.temperature else predictor
     extras: list[Extra] = []

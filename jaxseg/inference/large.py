@@ -140,7 +140,10 @@ def _segment(
 def _reduced(raster: TiffRaster, step: int, rows: int) -> np.ndarray:
     """Returns each `step`-th pixel of an image, read `rows` rows at a time."""
     (h, w, _), rows = raster.shape, -(-rows // step) * step
-    parts = [raster.read(slice(top, min(top + rows, h)), slice(0, w))[::step, ::step] for top in range(0, h, rows)]
+    # Copied: a view would keep all rows that were read.
+    parts = [
+        raster.read(slice(top, min(top + rows, h)), slice(0, w))[::step, ::step].copy() for top in range(0, h, rows)
+    ]
     return np.concatenate(parts)
 
 

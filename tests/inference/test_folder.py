@@ -180,3 +180,27 @@ def test_further_words_after_the_workdir_are_images_or_runs(runs, tree, tmp_path
     ):
         assert predict(runs["resize"], tree / "a.png", "--out", out, *words) == 1
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["a.png", "--skip-existing", "--video", "5"],
+            "--skip-existing leaves out images, which --video would then lack",
+        ),
+        (["a.png", "--skip-existing", "--regions"], "which --regions would then lack"),
+        (["--samples", "2", "--average", "flips"], "--samples makes images from noise; it takes no --average"),
+        (["--samples", "2", "--skip-existing"], "it takes no --skip-existing"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(runs, capsys, words, said):
+    with pytest.raises(SystemExit) as stop:
+        predict(runs["resize"], *words)
+    assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_video_takes_no_options_of_images(runs, tmp_path, capsys):
+    (tmp_path / "film.mp4").write_bytes(b"")
+    assert predict(runs["resize"], tmp_path / "film.mp4", "--out", tmp_path / "out", "--probabilities") == 1
+    assert "is a video, of which the overlays alone are written; leave out --probabilities." in capsys.readouterr().err
