@@ -187,9 +187,9 @@ def test_further_words_after_the_workdir_are_images_or_runs(runs, tree, tmp_path
     [
         (
             ["a.png", "--skip-existing", "--video", "5"],
-            "--skip-existing leaves out images, which --video would then lack",
+            "--video shows all images of a call",
         ),
-        (["a.png", "--skip-existing", "--regions"], "which --regions would then lack"),
+        (["a.png", "--skip-existing", "--regions"], "it cannot be given with --skip-existing"),
         (["--samples", "2", "--average", "flips"], "--samples makes images from noise; it takes no --average"),
         (["--samples", "2", "--skip-existing"], "it takes no --skip-existing"),
     ],
