@@ -29,10 +29,11 @@ from typing import get_args
 from jaxseg import compiler
 from jaxseg.config import LAYOUT_KEYS
 from jaxseg.config.command import read_overrides, run_command
+from jaxseg.errors import ConfigError
 from jaxseg.inference import surface, temperature
 from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
-from jaxseg.inference.options import add_options, predictor_of
+from jaxseg.inference.options import add_options, predictor_of, tiles_of
 from jaxseg.inference.regions import settings as region_settings
 from jaxseg.inference.split_objects import objects_file, require_own, score_objects
 from jaxseg.nn.crf import CRF
@@ -77,7 +78,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="score boundaries too: F1, surface Dice, Hausdorff 95; PIXELS: how far apart they match, by default "
         f"{100 * surface.TOLERANCE:g} %% of the diagonal",
     )
-    add_options(parser, tiles="none")
+    add_options(parser, tiles=None)
     parser.add_argument(
         "--crf",
         metavar="CRF",
@@ -119,7 +120,11 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     runs = [load_run(workdir, options.which, overrides) for workdir in options.workdir]
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
-    asked = len(runs) > 1 or options.average or options.tiles != "none" or crf is not None
+    if options.fit_temperature and _changed(overrides):
+        raise ConfigError(
+            "--fit-temperature keeps the temperature of the network as it was trained; leave out the changes to it."
+        )
+    asked = len(runs) > 1 or options.average or tiles_of(run, options)[0] != "none" or crf is not None
     predictor = predictor_of(runs, options) if asked else None
     if predictor is not None and crf is not None:
         predictor = with_crf(predictor, crf)

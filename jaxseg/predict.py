@@ -42,19 +42,19 @@ from pathlib import Path
 from typing import get_args
 
 import jax
-from tqdm import tqdm
 
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
-from jaxseg.errors import ArgumentError, ConfigError, DataError, OutOfMemoryError, counted, printable
+from jaxseg.errors import ArgumentError, ConfigError, counted, printable
 from jaxseg.inference import temperature, uncertainty_files, video
 from jaxseg.inference.crf import refinement
-from jaxseg.inference.folder import FolderPrediction, require_own_table
+from jaxseg.inference.folder import FolderPrediction
 from jaxseg.inference.images import find_images, name_outputs
+from jaxseg.inference.large import is_large
 from jaxseg.inference.options import add_options, predictor_of, split_workdirs
-from jaxseg.inference.outputs import FORMATS, Extra, Outputs
-from jaxseg.inference.predictor import Predictor
+from jaxseg.inference.outputs import FORMATS, Extra, Outputs, is_output
+from jaxseg.inference.predictions_table import require_own_table
 from jaxseg.inference.regions import prediction as regions
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
 from jaxseg.nn.crf import CRF, CRF_PRESETS
@@ -209,12 +209,14 @@ def _predict(options: argparse.Namespace) -> int:
     predictor = predictor_of(runs, options)
     predictor = temperature.scaled(predictor, runs) if options.temperature else predictor
     extras: list[Extra] = []
+    films: list[video.VideoOfFrames] = []
     if options.regions:
         extras.append(regions.region_files(run.classes, options))
     if options.uncertainty is not None:
         extras.append(uncertainty_files.uncertainty_files(options.uncertainty, runs, predictor))
     if options.video is not None:
-        extras.append(video.VideoOfFrames(out / "overlays.mp4", options.video, found.paths, run.colors))
+        films.append(video.VideoOfFrames(out / "overlays.mp4", options.video, found.paths, run.colors))
+        extras.extend(films)
     names = name_outputs(found.paths, outputs, found.roots, [suffix for extra in extras for suffix in extra.suffixes])
     require_own_table(out)
     for extra in extras:
@@ -226,9 +228,9 @@ def _predict(options: argparse.Namespace) -> int:
                 f"another image is named {path.stem}" if short.startswith(path.stem) else "its own name is too long"
             )
             print(f"{path} gives {name}.{_SUFFIX[options.format]}, since {reason}.")
-    kept = {path: name for path, name in names.items() if options.skip_existing and outputs.exists(name)}
+    kept = {path: name for path, name in names.items() if options.skip_existing and _is_done(outputs, path, name)}
     batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size
-    identity = str([(str(each.workdir), each.step, each.which) for each in runs])
+    identity = str([(str(each.workdir), each.step, each.which, options.temperature) for each in runs])
     todo = {path: name for path, name in names.items() if path not in kept}
     prediction = FolderPrediction(
         predictor,
@@ -239,10 +241,14 @@ def _predict(options: argparse.Namespace) -> int:
         batch=batch,
         identity=identity,
     )
-    failed = _segment_videos(predictor, videos, out, run)
+    failed = video.segment_videos(predictor, videos, out, run.colors, _network(run))
     if not names:
         return 1 if failed or found.problems else 0
-    summary = prediction(todo, kept)
+    try:
+        summary = prediction(todo, kept)
+    finally:
+        for film in films:
+            film.close()
     skipped = f" {counted(len(kept), 'image')} left out, which an earlier call has segmented." if kept else ""
     several = f" and {counted(len(runs) - 1, 'other run')}" if len(runs) > 1 else ""
     total = len(names) - len(kept)
@@ -262,24 +268,9 @@ def _predict(options: argparse.Namespace) -> int:
     return 1 if summary.failed or found.problems or failed else 0
 
 
-def _segment_videos(predictor: Predictor, videos: Sequence[Path], out: Path, run: Run) -> int:
-    """Writes NAME-overlay.mp4 for each video; prints which cannot be read, and returns how many."""
-    failed = 0
-    for path in videos:
-        file = out / f"{path.stem}-overlay.mp4"
-        try:
-            with tqdm(desc=path.name, unit="frame", disable=None) as bar:
-
-                def progress(done: int, total: int, bar: tqdm = bar) -> None:
-                    bar.total = max(done, total)
-                    bar.update(done - bar.n)
-
-                frames = video.segment_video(predictor, path, file, run.colors, progress=progress)
-            print(f"{counted(frames, 'frame')} of {path} segmented by {_network(run)}: {file}")
-        except (DataError, OutOfMemoryError) as error:
-            failed += 1
-            print(f"error: {printable(str(error))}", file=sys.stderr)
-    return failed
+def _is_done(outputs: Outputs, path: Path, name: str) -> bool:
+    """Returns whether an earlier call has written the outputs of an image."""
+    return is_output(outputs.out / f"{name}.tif") if is_large(path) else outputs.exists(name)
 
 
 def _outputs(run: Run, options: argparse.Namespace, out: Path) -> Outputs:
@@ -289,6 +280,11 @@ def _outputs(run: Run, options: argparse.Namespace, out: Path) -> Outputs:
         raise ConfigError(
             f"--values masks: the run in {run.workdir} was trained by a version that did not keep the values of the "
             "masks; its training command records them, in a moment if the run has finished."
+        )
+    if in_masks and not run.color_masks and form == "color":
+        raise ArgumentError(
+            "--values masks writes the values that the masks hold, and --format color the colours of the classes; give "
+            "one of the two."
         )
     if in_masks and run.color_masks and form != "color":
         if form != "png":
@@ -314,7 +310,7 @@ def _network(run: Run) -> str:
 
 def _meaning(run: Run, values: str, form: str) -> str:
     """Returns what the files of classes hold; each class where the masks hold other numbers, or colours."""
-    if form != "png" and values != "masks":
+    if form != "png" and (values != "masks" or not run.values):
         kinds = {"color": "the colours of the classes", "tiff": "class indices, coloured by a palette"}
         return kinds[form] if form in kinds else "the array `labels` of class indices"
     if run.color_masks:

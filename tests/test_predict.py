@@ -123,13 +123,12 @@ def test_names_as_long_as_the_file_system_allows(workdirs, tmp_path, capsys):
 
 def test_an_image_that_memory_does_not_hold_is_named_and_leaves_the_others(workdirs, monkeypatch, tmp_path, capsys):
     paths = [save(tmp_path / name, picture(8, 9)) for name in ("a.png", "b.png")]
-    decode, seen = images.from_pillow, []
+    decode = images.from_pillow
 
-    def full(*arguments):
-        seen.append(arguments)
-        if len(seen) == 1:
+    def full(image, channels, path):
+        if path == paths[0]:
             raise MemoryError
-        return decode(*arguments)
+        return decode(image, channels, path)
 
     monkeypatch.setattr(images, "from_pillow", full)
     assert run_predict(workdirs["crop"], tmp_path / "out", *paths) == 1

@@ -96,7 +96,7 @@ def run(code: str) -> dict[str, object]:
 
 def test_the_folder_of_the_readme_is_checked_and_trained_by_its_commands():
     commands = re.findall(r"^    python -m jaxseg\.([\w.]+) +(.+)$", README, re.MULTILINE)
-    assert [name for name, _ in commands] == ["data.check", "train", "evaluate", "predict"]
+    assert [name for name, _ in commands] == ["data.check", "train", "evaluate", "predict", "export"]
     assert {re.search(r"--workdir (\S+)", words)[1] for name, words in commands if name != "data.check"} == {
         "runs/mine"
     }

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxseg.data.bands import read_tiff_form
 from jaxseg.data.images import to_channels
-from jaxseg.errors import DataError, first_line
+from jaxseg.errors import DataError, counted, first_line
 
 _INSTALL = "pip install 'jaxseg[images]' installs what reads and writes TIFF files by parts (tifffile and zarr)"
 # Tags that say where on the earth an image lies: ModelPixelScale, ModelTiepoint, ModelTransformation, and the three
@@ -98,7 +98,7 @@ def _require_whole(path: Path, page: Any) -> None:
     missing = sum(end > size for end in ends)
     if missing:
         raise DataError(
-            f"{path} is cut short: {missing} of the {len(ends)} parts of its image lie beyond its end; copy the file "
+            f"{path} is cut short: {missing} of {counted(len(ends), 'part')} of its image lie beyond its end; copy it "
             "again."
         )
 

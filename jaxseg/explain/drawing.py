@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxseg.errors import printable
+from jaxseg.errors import counted, printable
 from jaxseg.explain.question import Question
 from jaxseg.explain.support import Box
 from jaxseg.pictures.heat_map import heat_maps
@@ -30,7 +30,7 @@ def draw_explanation(
 ) -> np.ndarray:
     """Returns u8[y,x,3], the picture of an explanation, see `Explanation`."""
     method, title = question.method, TITLES[question.method]
-    shown = dict(maps) if len(maps) == 1 else {f"{title}, mean of {len(maps)} layers": values, **maps}
+    shown = dict(maps) if len(maps) == 1 else {f"{title}, mean of {counted(len(maps), 'layer')}": values, **maps}
     if not maps:
         shown = {title: values}
     field = method == "receptive-field"

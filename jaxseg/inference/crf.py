@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from jaxseg.compiler import compiler_options, jit
 from jaxseg.errors import ArgumentError, OutOfMemoryError, counted
 from jaxseg.inference.memory import free_memory
-from jaxseg.inference.networks import Scores, to_probabilities
+from jaxseg.inference.networks import Scores, to_classes, to_probabilities
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
 from jaxseg.nn.crf import CRF, of_two_classes
@@ -160,9 +161,12 @@ def require_memory(shape: Sequence[int], num_classes: int, crf: CRF, vertices: i
 def refinement(crf: CRF) -> Callable[[np.ndarray, Segmentation], Segmentation]:
     """Returns (image u8|u16[h,w,c], prediction with probabilities) -> prediction, for `FolderPrediction.refine`."""
 
+    lock = threading.Lock()  # one image at a time: each asks for memory by itself
+
     def refined(image: np.ndarray, found: Segmentation) -> Segmentation:
         assert found.probabilities is not None
-        shares = refine(image, found.probabilities, crf)
+        with lock:
+            shares = refine(image, found.probabilities, crf)
         likeliest = shares[..., 0] > 0.5 if shares.shape[-1] == 1 else shares.argmax(-1)
         return Segmentation(likeliest.astype(np.uint8), shares)
 
@@ -200,6 +204,16 @@ class RefinedPredictor(Predictor):
     def scores(self, image: np.ndarray) -> Scores:
         """u8|u16|f32[h,w,c] -> the refined probabilities of an image."""
         return refined_scores(super().scores, self.crf, self.networks.one_vs_rest)(image)
+
+    def __call__(self, image: np.ndarray, probabilities: bool = False) -> Segmentation:
+        """u8|u16|f32[h,w,c] -> the refined classes u8[h,w] of an image, and with `probabilities` those, f32[h,w,k]."""
+        scores, (h, w) = self.scores(image), image.shape[:2]
+        classes = np.asarray(to_classes(scores)).astype(np.uint8)[0, :h, :w]
+        return Segmentation(classes, np.asarray(scores.values)[0, :h, :w] if probabilities else None)
+
+    def launch(self, images: Sequence[np.ndarray], probabilities: bool = False) -> Callable[[], list[Segmentation]]:
+        """Returns the function that segments the images, see `Predictor.launch`."""
+        return lambda: [self(image, probabilities) for image in images]
 
     def alone(self) -> list[tuple[str, Predictor]]:
         """Returns (name, predictor) of each network by itself in one view, without the CRF."""

@@ -1,14 +1,17 @@
 """Whether an image fits into memory whole, and how large tiles may be, by what compiled programs say that they take."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.data.transforms import Size
 from jaxseg.inference.memory import program_memory
-from jaxseg.inference.networks import Networks
+from jaxseg.inference.networks import Member, Networks
 from jaxseg.types import PyTree
 
 _SMALLEST, _USUAL = 64, 512  # sides of the tiles that are chosen: no smaller, and no larger unless trained so
@@ -49,3 +52,14 @@ def auto_tile(networks: Networks, variables: Sequence[PyTree], free: int) -> Siz
             break
         sides = [max(_SMALLEST, side // 2) for side in sides]
     return sides[0], sides[1]
+
+
+def stride_of(member: Member, variables: PyTree) -> int:
+    """Returns the least number of pixels that the sides of an image are divided by, over the stages of a network."""
+    side = 1024
+    config = member.parts.config
+    image = jax.ShapeDtypeStruct((1, side, side, config.data.channels), jnp.float32)
+    shapes = jax.eval_shape(functools.partial(member.model.apply, train=False), variables, image)[1]
+    maps = [leaf for leaf in jax.tree.leaves(shapes) if len(leaf.shape) == 4 and leaf.shape[1] == leaf.shape[2]]
+    smallest = min((leaf.shape[1] for leaf in maps if leaf.shape[1] > 8), default=side)
+    return max(1, side // smallest)

@@ -1,9 +1,6 @@
 """Segments many image files: reading, the device and writing work at the same time."""
 
 import collections
-import csv
-import io
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,15 +14,12 @@ from tqdm import tqdm
 from jaxseg import pictures
 from jaxseg.data.batching import cores
 from jaxseg.data.images import read_image
-from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, counted, printable
-from jaxseg.files import write_atomically
+from jaxseg.errors import DataError, OutOfMemoryError, counted, printable
 from jaxseg.inference.large import is_large, segment_large
 from jaxseg.inference.outputs import MARK, Extra, Outputs, cannot_write, is_output
+from jaxseg.inference.predictions_table import PredictionsTable, Written
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
-
-TABLE = "predictions.csv"
-_COLUMNS = ("image", "output", "height", "width", "problem")
 
 Refine = Callable[[np.ndarray, Segmentation], Segmentation]
 """Changes a prediction before it is written: (image u8|u16[h,w,c], prediction) -> prediction."""
@@ -81,7 +75,7 @@ class FolderPrediction:
         Raises:
             ConfigError: if the outputs cannot be written.
         """
-        table = _Table(self.outputs, {} if kept is None else kept)
+        table = PredictionsTable(self.outputs, {} if kept is None else kept)
         summary, removed, old = Summary(), 0, 0
         with tqdm(total=len(names), desc="predict", unit="image", disable=None) as bar:
             for path, outcome in self._results(names, bar):
@@ -107,16 +101,17 @@ class FolderPrediction:
         if old:
             failed = counted(summary.failed, "failed image")
             print(f"The files of {old} of {failed} in {self.outputs.out} are those of an earlier call.")
+        file = table.write()  # first: what follows may fail
         for extra in self.extras:
             summary.files += extra.finish(self.outputs.out)
-        summary.files.append(table.write())
+        summary.files.append(file)
         return summary
 
-    def _results(self, names: Mapping[Path, str], bar: Any) -> Iterator[tuple[Path, "_Written | Exception"]]:
+    def _results(self, names: Mapping[Path, str], bar: Any) -> Iterator[tuple[Path, "Written | Exception"]]:
         """Yields (image, what was written or why it failed), in the order of `names`."""
         workers = max(2, min(4, cores()))
         with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
-            written: collections.deque[tuple[Path, Future[_Written] | Exception]] = collections.deque()
+            written: collections.deque[tuple[Path, Future[Written] | Exception]] = collections.deque()
             try:
                 for path, image, result in self._segmented(names, readers, 2 * max(workers, self.batch), bar):
                     if isinstance(result, Segmentation):
@@ -206,11 +201,13 @@ class FolderPrediction:
             try:
                 return wait()
             except (DataError, MemoryError) as error:
-                return [error] * len(images)
+                if len(images) == 1:
+                    return [error]
+                return [self._launch([image])()[0] for image in images]  # a batch takes more than an image
 
         return results
 
-    def _write(self, path: Path, name: str, image: np.ndarray, result: Segmentation) -> "_Written":
+    def _write(self, path: Path, name: str, image: np.ndarray, result: Segmentation) -> "Written":
         for refine in self.refine:
             result = refine(image, result)
         stale = self.outputs.write(name, image, result)
@@ -220,15 +217,19 @@ class FolderPrediction:
             except OSError as error:
                 raise cannot_write(name, self.outputs.out, error) from error
         counts = np.bincount(result.classes.ravel(), minlength=len(self.outputs.classes))
-        return _Written(result.classes.shape[0], result.classes.shape[1], counts, stale)
+        return Written(result.classes.shape[0], result.classes.shape[1], counts, stale)
 
-    def _segment_by_parts(self, path: Path, name: str, bar: Any) -> "_Written | Exception":
+    def _segment_by_parts(self, path: Path, name: str, bar: Any) -> "Written | Exception":
         """Segments a TIFF file by parts; writes NAME.tif and the overlay of a reduced image."""
         file = self.outputs.out / f"{name}.tif"
         if self.outputs.probabilities or self.refine or self.extras:
             return DataError(
                 f"{path} is so large that it is segmented by parts, which gives its classes alone; leave out "
                 "--probabilities and what changes or measures the classes, or cut the image."
+            )
+        if file.is_file() and not is_output(file):
+            return DataError(
+                f"The output {file} would replace a file that prediction did not write; give another --out."
             )
         with tqdm(desc=path.name, unit="tile", disable=bar.disable, leave=False) as tiles:
 
@@ -256,71 +257,7 @@ class FolderPrediction:
                 return error
         if result.resumed:
             tqdm.write(f"{path}: {100 * result.resumed:.0f} % was finished by an earlier call.")
-        return _Written(*result.size, result.counts, False, large=True)
-
-
-@dataclass(frozen=True)
-class _Written:
-    """The size of an image, the pixels of each class, and whether probabilities of an earlier call were removed."""
-
-    height: int
-    width: int
-    counts: np.ndarray
-    stale: bool
-    large: bool = False
-
-
-class _Table:
-    """The rows of predictions.csv: each image, its output and its size, and the percentage of each class."""
-
-    def __init__(self, outputs: Outputs, kept: Mapping[Path, str]):
-        self._outputs = outputs
-        self._file = outputs.out / TABLE
-        self._header = [*_COLUMNS[:4], *(f"{name} %" for name in outputs.classes), _COLUMNS[4]]
-        earlier = {row[0]: row for row in self._earlier()}
-        self._rows = [earlier[str(path)] for path in kept if str(path) in earlier]
-
-    def add(self, path: Path, name: str, written: _Written | None = None, problem: str = "") -> None:
-        if written is None:
-            self._rows.append([str(path), "", "", "", *[""] * len(self._outputs.classes), problem])
-            return
-        file = self._outputs.out / f"{name}.tif" if written.large else self._outputs.files(name)["classes"]
-        shares = 100 * written.counts[: len(self._outputs.classes)] / max(1, written.counts.sum())
-        size = [str(written.height), str(written.width)]
-        output = os.path.relpath(file, self._outputs.out)
-        self._rows.append([str(path), output, *size, *(f"{share:.4f}" for share in shares), problem])
-
-    def write(self) -> Path:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([self._header, *self._rows])
-        try:
-            data = text.getvalue().encode("utf-8", "surrogateescape")  # names may be no UTF-8
-            write_atomically(self._file, lambda file: file.write(data))
-        except OSError as error:
-            raise ConfigError(f"{self._file} cannot be written: {error.strerror or error}.") from error
-        return self._file
-
-    def _earlier(self) -> list[list[str]]:
-        try:
-            with self._file.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                header, *rows = csv.reader(file)
-        except (OSError, ValueError, csv.Error):
-            return []
-        return rows if header == self._header else []
-
-
-def require_own_table(out: Path) -> None:
-    """Raises ConfigError if `out` has a predictions.csv that prediction did not write."""
-    file = out / TABLE
-    if not file.is_file():
-        return
-    try:
-        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
-            header = next(csv.reader(lines), [])
-    except (OSError, ValueError, csv.Error):
-        header = []
-    if tuple(header[:4]) != _COLUMNS[:4] or header[-1:] != [_COLUMNS[4]]:
-        raise ConfigError(f"The output {file} would replace a file that prediction did not write; give another --out.")
+        return Written(*result.size, result.counts, False, large=True)
 
 
 def _waited(group: list[tuple[Path, np.ndarray]], results: Callable[[], list[Any]]) -> Iterator[tuple[Path, Any, Any]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jaxseg.arguments import expanded, located
 from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
 from jaxseg.errors import ConfigError
+from jaxseg.inference.large import is_large
 from jaxseg.inference.outputs import Outputs
 
 _LONGEST_STEM = 255 - len("-1234-overlay.png")  # bytes; file systems allow names of 255
@@ -105,7 +106,8 @@ def name_outputs(
         while any(file.lower() in taken for file in files(name)):
             number += 1
             name = f"{stem}-{number}"
-        for file in files(name):
+        parts = [f"{name}.tif"] if is_large(path) else []
+        for file in [*files(name), *parts]:
             if (outputs.out / file).resolve() in inputs:
                 raise ConfigError(
                     f"The output {outputs.out / file} would replace an image to segment; give another --out."

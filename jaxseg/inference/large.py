@@ -1,5 +1,6 @@
 """Segments TIFF files that do not fit into memory: read, segmented and written by parts, and resumed after a kill."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data.bands import is_tiff, tiff_size
+from jaxseg.data.images import read_header
 from jaxseg.data.rasters import TiffRaster, open_raster, write_labels
-from jaxseg.errors import ConfigError
+from jaxseg.errors import DataError
 from jaxseg.files import locked, write_atomically, write_text
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.tiles import Grid, strips
@@ -49,7 +51,13 @@ def is_large(path: Path) -> bool:
     """Returns whether a file is TIFF of at least `LARGE` pixels."""
     if path.suffix.lower() not in (".tif", ".tiff") or not is_tiff(path):
         return False
-    height, width = tiff_size(path)
+    try:
+        height, width = read_header(path)[:2]
+    except DataError:  # Pillow does not open it, or not at this size
+        try:
+            height, width = tiff_size(path)
+        except DataError:
+            return False
     return height * width >= LARGE
 
 
@@ -78,8 +86,8 @@ def segment_large(
         progress: called with the numbers of finished tiles and of all tiles.
 
     Raises:
-        DataError: if the image is damaged or of another form, or a reader is not installed.
-        ConfigError: if another process writes the same file.
+        DataError: if the image is damaged or of another form, a reader is not installed, or another process writes the
+            same file.
         OSError: if a file cannot be written; the space on the disk is reserved before anything is computed.
         OutOfMemoryError: if even one tile does not fit into memory.
     """
@@ -88,11 +96,12 @@ def segment_large(
         grid = predictor.grid_for(raster, whole=False)
         assert grid is not None
         part = _Part.beside(out, grid, _fingerprint(path, predictor, grid, identity))
-        try:
-            with locked(part.lock, wait=False):
-                return _segment(predictor, raster, grid, part, out, colors, values, software, progress)
-        except BlockingIOError:
-            raise ConfigError(f"Another process writes {out} at the moment; give another --out.") from None
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(part.lock, wait=False))
+            except BlockingIOError:
+                raise DataError(f"Another process writes {out} at the moment; give another --out.") from None
+            return _segment(predictor, raster, grid, part, out, colors, values, software, progress)
 
 
 def _segment(
@@ -184,6 +193,7 @@ class _Part:
     def open(self, done: int) -> np.memmap:
         """Returns the classes u8[h,w], memory-mapped."""
         if not done:
+            self.record.unlink(missing_ok=True)  # it may be of other networks, and would be believed after a kill
             # Reserved at once: a full disk would kill a process that writes to a memory-mapped file.
             with self.labels.open("wb") as file:
                 try:

@@ -107,7 +107,12 @@ class Networks:
             for name, value, other in (
                 ("outputs", first.num_classes, member.parts.num_classes),
                 ("channels", first.config.data.channels, member.parts.config.data.channels),
+                ("sigmoids", first.loss.one_vs_rest, member.parts.loss.one_vs_rest),
             ):
+                if value != other and name == "sigmoids":
+                    raise ConfigError(
+                        "Networks can be averaged if all were trained with a softmax, or all with one sigmoid a class."
+                    )
                 if value != other:
                     raise ConfigError(
                         f"Networks can be averaged if they have the same number of {name}; got {value} and {other}."

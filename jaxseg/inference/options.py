@@ -9,18 +9,20 @@ from jaxseg.run.load import Run
 from jaxseg.run.workdir import CONFIG_FILE
 
 
-def add_options(parser: argparse.ArgumentParser, tiles: str) -> None:
-    """Adds --tiles (whose default is `tiles`), --overlap, --blending, --accumulate and --average."""
+def add_options(parser: argparse.ArgumentParser, tiles: str | None) -> None:
+    """Adds --tiles, --overlap, --blending, --accumulate and --average.
+
+    The default of --tiles is `tiles`; None: the `eval.tiles` and `eval.overlap` of the run.
+    """
+    default = "what eval.tiles of the run says" if tiles is None else tiles
     parser.add_argument(
         "--tiles",
         metavar="auto|none|HxW",
         default=tiles,
         help="auto: cut images that do not fit into memory into overlapping tiles; none: never; HxW: cut every image "
-        f"into tiles of this height and width (default {tiles})",
+        f"into tiles of this height and width (default {default})",
     )
-    parser.add_argument(
-        "--overlap", type=float, default=0.5, help="the share of a tile's side that is in the next too (default .5)"
-    )
+    parser.add_argument("--overlap", type=float, help="the share of a tile's side that is in the next too (default .5)")
     parser.add_argument(
         "--blending",
         choices=("gaussian", "nearest"),
@@ -45,14 +47,22 @@ def add_options(parser: argparse.ArgumentParser, tiles: str) -> None:
 
 def predictor_of(runs: Sequence[Run], options: argparse.Namespace) -> Predictor:
     """Returns the predictor of runs with the options of a command."""
+    tiles, overlap = tiles_of(runs[0], options)
     return make_predictor(
         runs,
-        tiles=options.tiles,
-        overlap=options.overlap,
+        tiles=tiles,
+        overlap=overlap,
         blending=options.blending,
         dtype=options.accumulate,
         average=options.average,
     )
+
+
+def tiles_of(run: Run, options: argparse.Namespace) -> tuple[str, float]:
+    """Returns the tiles and the overlap of the options, or else those that a run is evaluated with."""
+    if options.tiles is None and run.config.eval.tiles:
+        return run.config.eval.tiles, run.config.eval.overlap if options.overlap is None else options.overlap
+    return options.tiles or "none", 0.5 if options.overlap is None else options.overlap
 
 
 def split_workdirs(workdirs: Sequence[str], images: Sequence[str]) -> tuple[list[str], list[str]]:

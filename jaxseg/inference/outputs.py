@@ -154,10 +154,19 @@ class Outputs:
 
     def exists(self, name: str) -> bool:
         """Returns whether an earlier call has written all files of one image."""
-        written = [
-            holds_own_arrays(file) if file.suffix == ".npz" else is_output(file) for file in self.files(name).values()
-        ]
-        return all(written)
+        wanted = {"classes"} | ({"labels"} if self.form == "npz" else set())
+        wanted |= {"probabilities"} if self.probabilities else set()
+        modes = {"png": ("P", "I;16"), "color": ("RGB",), "tiff": ("P", "L", "I;16")}
+
+        def written(what: str, file: Path) -> bool:
+            if file.suffix == ".npz":
+                return wanted <= _arrays_of(file)
+            if not is_output(file):
+                return False
+            with Image.open(file) as picture:
+                return what == "overlay" or picture.mode in modes[self.form]
+
+        return all(written(what, file) for what, file in self.files(name).items())
 
 
 def cannot_write(name: str, out: Path, error: OSError) -> ConfigError:
@@ -173,12 +182,16 @@ def is_output(file: Path) -> bool:
 
 def holds_own_arrays(file: Path) -> bool:
     """Returns whether a file holds the arrays of NAME.npz."""
+    names = _arrays_of(file)
+    return "classes" in names and len(names) > 1 and names <= _ARRAYS
+
+
+def _arrays_of(file: Path) -> set[str]:
     try:
         with np.load(file, allow_pickle=False) as archive:
-            names = set(archive.files)
-            return "classes" in names and len(names) > 1 and names <= _ARRAYS
+            return set(archive.files)
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):  # no file of npz
-        return False
+        return set()
 
 
 def labels_picture(classes: np.ndarray, colors: pictures.Colors, values: Sequence[int]) -> Image.Image:

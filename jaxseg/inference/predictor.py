@@ -1,7 +1,6 @@
 """Segments images of any size with one or several networks: whole or in tiles, in one view or averaged over several."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from jaxseg.build import Parts
 from jaxseg.data.transforms import Size
 from jaxseg.errors import ConfigError, OutOfMemoryError, counted
 from jaxseg.inference import tiles as tiling
-from jaxseg.inference.fitting import auto_tile, fits_whole
+from jaxseg.inference.fitting import auto_tile, fits_whole, stride_of
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.memory import free_memory
 from jaxseg.inference.networks import Member, Networks, Scores, to_classes, to_probabilities
@@ -177,9 +176,9 @@ class Predictor:
             size = tiles if tiles == "auto" else "x".join(map(str, tiles))
             parts.append(f"in tiles ({size}, overlap {self.tiling.overlap:g})")
         if len(views) > 1:
-            parts.append(f"in {len(views)} views ({views})")
+            parts.append(f"in {counted(len(views), 'view')} ({views})")
         if len(self.networks.members) > 1:
-            parts.append(f"by {len(self.networks.members)} networks")
+            parts.append(f"by {counted(len(self.networks.members), 'network')}")
         return ", ".join(parts) or "whole"
 
     def with_variables(self, *variables: PyTree) -> "Predictor":
@@ -225,7 +224,7 @@ class Predictor:
         """How many pixels of the image a pixel of the coarsest stage of the networks covers, in each direction."""
         if not self._strides:
             for member, values in zip(self.networks.members, self.variables):
-                self._strides[member] = _stride(member, values)
+                self._strides[member] = stride_of(member, values)
         return max(math.lcm(*self._strides.values()), 1)
 
     def columns(self, grid: Grid) -> int:
@@ -275,17 +274,6 @@ def _fetched(block: Block, classes: Any, shares: Any) -> tuple[Block, np.ndarray
     return block, np.asarray(classes, np.uint8)[0], None if shares is None else np.asarray(shares)[0]
 
 
-def _stride(member: Member, variables: PyTree) -> int:
-    """Returns the least number of pixels that the sides of an image are divided by, over the stages of a network."""
-    side = 1024
-    config = member.parts.config
-    image = jax.ShapeDtypeStruct((1, side, side, config.data.channels), jnp.float32)
-    shapes = jax.eval_shape(functools.partial(member.model.apply, train=False), variables, image)[1]
-    maps = [leaf for leaf in jax.tree.leaves(shapes) if len(leaf.shape) == 4 and leaf.shape[1] == leaf.shape[2]]
-    smallest = min((leaf.shape[1] for leaf in maps if leaf.shape[1] > 8), default=side)
-    return max(1, side // smallest)
-
-
 def make_predictor(
     runs: Sequence[Run],
     *,
@@ -328,11 +316,21 @@ def tiled_predictor(parts: Parts) -> Predictor:
     """Returns a predictor that scores images in tiles, as `eval.tiles` and `eval.overlap` say; it has no variables yet.
 
     Give it those of a state by `Predictor.with_variables`.
+
+    Raises:
+        ConfigError: if the tiles are smaller than the stride of the network.
     """
     size = tiling.parse_tiles(parts.config.eval.tiles)
     assert size is not None and size != "auto"
-    networks = Networks((Member(parts, parts.model),))
-    return Predictor(networks, (), Tiling(size, parts.config.eval.overlap))
+    member = Member(parts, parts.model)
+    variables = jax.eval_shape(lambda: parts.init(jax.random.key(0)).variables)
+    stride = stride_of(member, variables)
+    if min(size) < stride:
+        raise ConfigError(
+            f"eval.tiles={parts.config.eval.tiles} is smaller than the stride of the network, {stride} pixels; give "
+            "larger tiles."
+        )
+    return Predictor(Networks((member,)), (), Tiling(size, parts.config.eval.overlap))
 
 
 def require_same_classes(runs: Sequence[Run]) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxseg.build import Parts
-from jaxseg.errors import JaxsegError, OutOfMemoryError, is_out_of_memory
+from jaxseg.errors import JaxsegError, OutOfMemoryError, counted, is_out_of_memory
 from jaxseg.inference.networks import Member, Networks, to_classes, to_probabilities
 from jaxseg.state import Network
 from jaxseg.types import PyTree
@@ -67,7 +67,7 @@ def launch(
         OutOfMemoryError: if the images are too large for the device.
     """
     h, w = images[0].shape[:2]
-    what = f"an image of {h}x{w} pixels" if len(images) == 1 else f"a batch of {len(images)} images of {h}x{w} pixels"
+    what = f"{'an image' if len(images) == 1 else counted(len(images), 'image')} of {h}x{w} pixels"
     with naming_image(what):
         scores = networks.scores(variables, images, whole=True)
         classes = to_classes(scores)

@@ -102,7 +102,8 @@ def score_objects(
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)
     source = make_source(config, split_of_data(run.config, split))
-    predict = make_predictor([run]) if predictor is None else predictor
+    tiles, overlap = run.config.eval.tiles or None, run.config.eval.overlap
+    predict = make_predictor([run], tiles=tiles, overlap=overlap) if predictor is None else predictor
     settings = RegionSettings(tuple(range(len(run.classes)))) if settings is None else settings
     folder = _beside(source) if instances is None else expanded(instances)
     if folder is not None and not folder.is_dir():

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 
 from jaxseg import pictures
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, counted
 from jaxseg.files import write_atomically, write_text
 from jaxseg.inference.outputs import MARK, is_output
 from jaxseg.inference.predictor import Predictor
-from jaxseg.inference.segment import Segmentation
+from jaxseg.inference.segment import Segmentation, naming_image
 from jaxseg.inference.temperature import ScaledModel
 from jaxseg.inference.uncertainty import combine, make_drawing, member_predictors
 from jaxseg.metrics import Uncertainty
@@ -85,7 +85,8 @@ class UncertaintyFiles:
 
     def write(self, path: Path, stem: Path, image: np.ndarray, result: Segmentation) -> None:
         """Writes the picture and the maps of an image, and keeps its line of the table."""
-        with self._lock:  # one image at a time: each has its members on the device
+        what = f"the uncertainty of {image.shape[0]}x{image.shape[1]} pixels"
+        with self._lock, naming_image(what):  # one image at a time: each has its members on the device
             found = combine(self.members(image, result), one_vs_rest=self.one_vs_rest)
         most = most_entropy(self.classes, one_vs_rest=self.one_vs_rest)
         picture = pictures.shades(np.asarray(found.entropy), most)
@@ -154,6 +155,10 @@ def problem(options: argparse.Namespace) -> str:
     text = options.uncertainty
     if text is None:
         return ""
+    if options.crf and not text.startswith("entropy"):
+        return "--uncertainty members and dropout are those of the networks; they cannot be given with --crf"
+    if options.average and text.startswith("dropout"):
+        return "--uncertainty dropout draws in one view; it cannot be given with --average"
     if options.skip_existing:
         return "--uncertainty orders all images of a call; it cannot be given with --skip-existing"
     name, colon, count = text.partition(":")
@@ -190,8 +195,8 @@ def uncertainty_files(text: str, runs: Sequence[Run], predictor: Predictor) -> U
         members = _of_predictors(parts)
     elif len(runs) > 1:
         raise ConfigError(
-            f"--uncertainty dropout draws the dropout of one run, got {len(runs)} runs; --uncertainty members compares "
-            "them."
+            f"--uncertainty dropout draws the dropout of one run, got {counted(len(runs), 'run')}; --uncertainty "
+            "members compares them."
         )
     else:
         model = networks.members[0].model

@@ -5,6 +5,7 @@ imageio-ffmpeg reads and writes them, with the ffmpeg that it brings; `pip insta
 
 import contextlib
 import os
+import sys
 import threading
 import uuid
 import warnings
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from jaxseg import pictures
 from jaxseg.data.images import to_channels
-from jaxseg.errors import ConfigError, DataError, first_line
+from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, counted, first_line, printable
 from jaxseg.inference.outputs import MARK
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
@@ -30,7 +32,8 @@ def require_ffmpeg() -> Any:
     try:
         import imageio_ffmpeg
 
-        imageio_ffmpeg.get_ffmpeg_exe()
+        with _starting():
+            imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         raise ConfigError(
             "Videos are read and written with ffmpeg, which is not installed; pip install 'jaxseg[video]' brings it."
@@ -103,6 +106,39 @@ def segment_video(
         if not done:
             raise DataError(f"{path} has no frames.")
     return done
+
+
+def segment_videos(
+    predictor: Predictor, videos: Sequence[Path], out: Path, colors: pictures.Colors, network: str
+) -> int:
+    """Writes NAME-overlay.mp4 for each video; prints which cannot be read, and returns how many.
+
+    `network` is its name in the message.
+    """
+    failed = 0
+    taken: set[str] = set()
+    for path in videos:
+        stem, number = path.stem, 1
+        while stem.lower() in taken:
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem.lower())
+        file = out / f"{stem}-overlay.mp4"
+        try:
+            if file.resolve() in {each.resolve() for each in videos}:
+                raise DataError(f"The output {file} would replace a video to segment; give another --out.")
+            with tqdm(desc=path.name, unit="frame", disable=None) as bar:
+
+                def progress(done: int, total: int, bar: tqdm = bar) -> None:
+                    bar.total = max(done, total)
+                    bar.update(done - bar.n)
+
+                frames = segment_video(predictor, path, file, colors, progress=progress)
+            print(f"{counted(frames, 'frame')} of {path} segmented by {network}: {file}")
+        except (DataError, OutOfMemoryError) as error:
+            failed += 1
+            print(f"error: {printable(str(error))}", file=sys.stderr)
+    return failed
 
 
 def _read(path: Path) -> tuple[float, int, Iterator[np.ndarray]]:
@@ -187,7 +223,7 @@ class FrameWriter:
 class VideoOfFrames:
     """A further file of a call of predict: the overlays of its images, in their order, as a video.
 
-    It is an `outputs.Extra`, and a context that removes what is unfinished.
+    It is an `outputs.Extra`; `close` removes what is unfinished.
 
     Args:
         path: the MP4 file.
@@ -202,6 +238,8 @@ class VideoOfFrames:
     def __init__(self, path: Path, rate: float, order: Sequence[Path], colors: pictures.Colors):
         self._path, self._colors, self._order = path, colors, list(order)
         self._next, self._held, self._lock = 0, dict[Path, np.ndarray | None](), threading.Lock()
+        self._problem: DataError | None = None
+        self._closed = False
         require_own_video(path)
         self._writer = FrameWriter(path, rate).__enter__()
 
@@ -221,8 +259,19 @@ class VideoOfFrames:
         with self._lock:
             for path in [path for path in self._order[self._next :] if path in self._held]:
                 self._add(self._held.pop(path))
+        if self._problem is not None:
+            self.close()
+            print(f"error: {self._path} is not written: {self._problem}", file=sys.stderr)
+            return []
+        self._closed = True
         self._writer.__exit__(None, None, None)
         return [self._path] if self._path.is_file() else []
+
+    def close(self) -> None:
+        """Stops, and removes an unfinished video; nothing after `finish`."""
+        if not self._closed:
+            self._closed = True
+            self._writer.__exit__(GeneratorExit, GeneratorExit(), None)
 
     def _hold(self, path: Path, frame: np.ndarray | None) -> None:
         with self._lock:
@@ -232,5 +281,9 @@ class VideoOfFrames:
                 self._add(self._held.pop(self._order[self._next - 1]))
 
     def _add(self, frame: np.ndarray | None) -> None:
-        if frame is not None:
+        if frame is None or self._problem is not None:
+            return
+        try:
             self._writer.add(frame)
+        except DataError as error:  # frames of several sizes: the images themselves are well
+            self._problem = error

@@ -8,9 +8,10 @@ from helpers.tiny_run import make_run, tiny_config
 from PIL import Image
 
 from jaxseg.errors import DataError
-from jaxseg.inference import folder, load
+from jaxseg.inference import load
 from jaxseg.inference.folder import FolderPrediction
 from jaxseg.inference.outputs import Outputs
+from jaxseg.inference.predictions_table import TABLE
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.predict import main
 
@@ -77,6 +78,16 @@ def test_what_an_earlier_call_has_written_is_left_out(runs, tree, tmp_path, caps
     assert "1 of 1 image segmented" in (said := capsys.readouterr().out) and "1 image left out" in said
     assert (out / "a.png").stat().st_mtime_ns == before and (out / "a-2.png").is_file()
     assert rows(out)[0] == table[0] and len(rows(out)) == 2
+    for words in (
+        ["--format", "color"],
+        ["--probabilities"],
+        ["--format", "npz", "--no-overlay"],
+    ):  # others
+        assert predict(run, tree, "--out", out, "--skip-existing", *words) == 0
+        assert "1 of 1 image segmented" in capsys.readouterr().out
+        assert predict(run, tree, "--out", out, "--skip-existing", *words) == 0
+        assert "0 of 0 images segmented" in capsys.readouterr().out
+    assert predict(run, tree, "--out", out) == 0
     (out / "a-overlay.png").unlink()  # half of the outputs are not all
     assert predict(run, tree, "--out", out, "--skip-existing") == 0
     assert "1 of 1 image segmented" in capsys.readouterr().out
@@ -162,7 +173,7 @@ def test_an_extra_that_fails_for_one_image_leaves_the_others(runs, tree, tmp_pat
     prediction = FolderPrediction(make_predictor([run], tiles="auto"), outputs, extras=[Extra()])
     summary = prediction({tree / "a.png": "a", tree / "x" / "y" / "b.png": "b"})
     assert (summary.done, summary.failed) == (1, 1) and left_out == ["b.png"]
-    assert summary.files == [tmp_path / "out" / "notes.csv", tmp_path / "out" / folder.TABLE]
+    assert summary.files == [tmp_path / "out" / "notes.csv", tmp_path / "out" / TABLE]
     assert (tmp_path / "out" / "a-note.txt").read_text() == "note"
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from helpers.tiny_run import make_run, tiny_config
 from PIL import Image
 
 from jaxseg.data.rasters import open_raster, write_labels
-from jaxseg.errors import ConfigError, DataError
+from jaxseg.errors import DataError
 from jaxseg.files import locked
 from jaxseg.inference import large, load
 from jaxseg.inference.predictor import make_predictor
@@ -107,13 +108,52 @@ def test_a_killed_call_continues_and_gives_the_classes_of_the_image(run, tmp_pat
         out.unlink()
 
 
+def test_what_a_killed_call_of_other_networks_left_is_not_believed(run, tmp_path, monkeypatch):
+    path = save(tmp_path / "in.tif", picture(90, 70), tile=(32, 32))
+    predictor, out = make_predictor([run], tiles=32), tmp_path / "out" / "in.tif"
+
+    def kill(done, total):
+        if done > total // 2:
+            raise Killed
+
+    for identity, every in (("one", 0.0), ("two", 1e9)):  # the second is killed before it saves
+        monkeypatch.setattr(large, "_SAVE_EVERY", every)
+        with pytest.raises(Killed):
+            large.segment_large(predictor, path, out, colors=run.colors, identity=identity, progress=kill)
+    assert large.segment_large(predictor, path, out, colors=run.colors, identity="one").resumed == 0
+
+
+def test_no_image_or_foreign_file_is_replaced(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(large, "LARGE", 4000)
+    path = save(tmp_path / "big.tif", picture(90, 70), tile=(32, 32))
+    before = path.read_bytes()
+    arguments = ["--workdir", str(run.workdir), str(path), "--tiles", "32"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 1
+    assert "big.tif would replace an image to segment" in capsys.readouterr().err and path.read_bytes() == before
+    (tmp_path / "out").mkdir()
+    mask = save(tmp_path / "out" / "big.tif", picture(9, 9))
+    before = mask.read_bytes()
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
+    assert "would replace a file that prediction did not write" in capsys.readouterr().err
+    assert mask.read_bytes() == before
+
+
+def test_small_tiff_files_need_no_reader_of_parts(run, tmp_path, monkeypatch):
+    path = save(tmp_path / "small.tif", picture(20, 30))
+    monkeypatch.setitem(sys.modules, "tifffile", None)  # as where it is not installed
+    assert not large.is_large(path)
+
+
 def test_the_command_segments_large_files_by_parts(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(large, "LARGE", 4000)
     image = picture(90, 70)
     paths = [save(tmp_path / "big.tif", image, tile=(32, 32)), save(tmp_path / "small.tif", image[:20, :30])]
     arguments = ["--workdir", str(run.workdir), *map(str, paths), "--out", str(tmp_path / "out"), "--tiles", "32x32"]
-    for _ in range(2):  # the second time the outputs are there
-        assert main(arguments) == 0
+    for more in ([], [], ["--skip-existing"]):  # the second time the outputs are there
+        assert main([*arguments, *more]) == 0
+    assert "0 of 0 images segmented" in (said := capsys.readouterr().out) and "2 images left out" in said
+    (tmp_path / "out" / "big.tif").unlink()
+    assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "2 of 2 images segmented" in said and "NAME.tif (1 large image)" in said
     expected = make_predictor([run], tiles=32)
@@ -144,7 +184,7 @@ def test_what_cannot_be_read_or_written_is_a_sentence(run, tmp_path, monkeypatch
     with pytest.raises(DataError, match="holds float32 numbers"):
         segment(floats)
     part = next(iter(_hidden(predictor, path, tmp_path / "busy.tif")))
-    with locked(part, wait=False), pytest.raises(ConfigError, match="Another process writes"):
+    with locked(part, wait=False), pytest.raises(DataError, match="Another process writes"):
         segment(path, "busy.tif")
 
     def full(*arguments):

@@ -54,6 +54,20 @@ def test_a_video_and_images_give_the_overlays_in_order(run, tmp_path, capsys):
     assert not list((tmp_path / "out").glob(".*"))
 
 
+def test_frames_of_several_sizes_make_no_video_and_leave_the_images(run, tmp_path, capsys):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, height in zip(paths, (32, 32, 20)):
+        Image.fromarray(blocks(0, h=height)).save(path)
+    out = tmp_path / "out"
+    assert main(["--workdir", str(run.workdir), *map(str, paths), "--out", str(out), "--video", "5"]) == 0
+    said = capsys.readouterr()
+    assert (
+        "3 of 3 images segmented" in said.out
+        and "overlays.mp4 is not written: A frame of the video is 20x48" in said.err
+    )
+    assert (out / "predictions.csv").is_file() and not list(out.glob("*.mp4")) and not list(out.glob(".*"))
+
+
 def test_what_is_no_video_is_a_sentence(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "bad.mp4").write_text("no video")
     assert main(["--workdir", str(run.workdir), str(tmp_path / "bad.mp4"), "--out", str(tmp_path / "out")]) == 1
