@@ -134,6 +134,18 @@ def test_predictions_are_refined(workdir: Path, tmp_path: Path, capsys: pytest.C
     assert "There is no preset 'deeplab' of a CRF" in capsys.readouterr().err
 
 
+def test_a_refined_predictor_segments_as_it_scores(workdir: Path) -> None:
+    """Objects are found in what it segments, pixels counted in what it scores."""
+    plain = make_predictor([load_run(workdir)])
+    predictor = inference.with_crf(plain, CRF())
+    image = np.random.default_rng(0).integers(0, 255, (14, 17, 3), np.uint8)
+    shares = np.asarray(predictor.scores(image).values)[0]
+    for found in (predictor(image, probabilities=True), predictor.launch([image], True)()[0]):
+        np.testing.assert_array_equal(found.classes, shares.argmax(-1))
+        np.testing.assert_allclose(found.probabilities, shares, atol=1e-6)
+    assert np.abs(shares - plain(image, probabilities=True).probabilities).max() > 1e-3
+
+
 def test_the_settings_with_the_best_score_are_found(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Against the same scores, image by image; the table is printed, and kept in the workdir."""
     grid = "appearance_weight=0-3"
