@@ -37,7 +37,7 @@ import argparse
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -54,7 +54,7 @@ from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.large import is_large
 from jaxseg.inference.options import add_options, predictor_of, split_workdirs
 from jaxseg.inference.outputs import FORMATS, Extra, Outputs, is_output
-from jaxseg.inference.predictions_table import require_own_table
+from jaxseg.inference.predictions_table import images_of_table, require_own_table
 from jaxseg.inference.regions import prediction as regions
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
 from jaxseg.nn.crf import CRF, CRF_PRESETS
@@ -213,7 +213,9 @@ def _predict(options: argparse.Namespace) -> int:
     if options.regions:
         extras.append(regions.region_files(run.classes, options))
     if options.uncertainty is not None:
-        extras.append(uncertainty_files.uncertainty_files(options.uncertainty, runs, predictor))
+        extras.append(
+            uncertainty_files.uncertainty_files(options.uncertainty, runs, predictor, refined=bool(options.crf))
+        )
     if options.video is not None:
         films.append(video.VideoOfFrames(out / "overlays.mp4", options.video, found.paths, run.colors))
         extras.extend(films)
@@ -228,7 +230,8 @@ def _predict(options: argparse.Namespace) -> int:
                 f"another image is named {path.stem}" if short.startswith(path.stem) else "its own name is too long"
             )
             print(f"{path} gives {name}.{_SUFFIX[options.format]}, since {reason}.")
-    kept = {path: name for path, name in names.items() if options.skip_existing and _is_done(outputs, path, name)}
+    earlier = images_of_table(out) if options.skip_existing else {}
+    kept = {p: name for p, name in names.items() if options.skip_existing and _is_done(outputs, p, name, earlier)}
     batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size
     identity = str([(str(each.workdir), each.step, each.which, options.temperature) for each in runs])
     todo = {path: name for path, name in names.items() if path not in kept}
@@ -268,8 +271,10 @@ def _predict(options: argparse.Namespace) -> int:
     return 1 if summary.failed or found.problems or failed else 0
 
 
-def _is_done(outputs: Outputs, path: Path, name: str) -> bool:
-    """Returns whether an earlier call has written the outputs of an image."""
+def _is_done(outputs: Outputs, path: Path, name: str, earlier: Mapping[str, Path]) -> bool:
+    """Returns whether an earlier call has written the outputs of an image, and `earlier` names no other for them."""
+    if name in earlier and earlier[name] != path.resolve():
+        return False
     return is_output(outputs.out / f"{name}.tif") if is_large(path) else outputs.exists(name)
 
 

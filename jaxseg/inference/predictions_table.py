@@ -85,3 +85,13 @@ def require_own_table(out: Path) -> None:
         header = []
     if tuple(header[:4]) != _COLUMNS[:4] or header[-1:] != [_COLUMNS[4]]:
         raise ConfigError(f"The output {file} would replace a file that prediction did not write; give another --out.")
+
+
+def images_of_table(out: Path) -> dict[str, Path]:
+    """Returns {NAME: image} of the outputs that the table of an earlier call lists; {} where there is none."""
+    try:
+        with (out / TABLE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = list(csv.reader(file))[1:]
+    except (OSError, ValueError, csv.Error):
+        return {}
+    return {os.path.splitext(row[1])[0]: Path(row[0]).resolve() for row in rows if len(row) > 1 and row[1]}

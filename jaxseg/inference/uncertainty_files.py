@@ -169,13 +169,16 @@ def problem(options: argparse.Namespace) -> str:
     return f"--uncertainty must be entropy, members, dropout or dropout:N with N of at least 1, got {text}"
 
 
-def uncertainty_files(text: str, runs: Sequence[Run], predictor: Predictor) -> UncertaintyFiles:
+def uncertainty_files(
+    text: str, runs: Sequence[Run], predictor: Predictor, *, refined: bool = False
+) -> UncertaintyFiles:
     """Returns what the option asks for.
 
     Args:
         text: its value.
         runs: the runs.
         predictor: what predicts with them.
+        refined: whether a CRF changes the predictions, after which the probabilities of several classes add to 1.
 
     Raises:
         ConfigError: if there is one member alone, several runs and dropout, or a network without dropout.
@@ -204,7 +207,7 @@ def uncertainty_files(text: str, runs: Sequence[Run], predictor: Predictor) -> U
         draw = make_drawing(runs[0], tiling=predictor.tiling, temperature=scale)
         draws = int(count or DRAWS)
         members = _of_draws(draw, draws)
-    return UncertaintyFiles(members, networks.num_classes, networks.one_vs_rest, maps)
+    return UncertaintyFiles(members, networks.num_classes, networks.one_vs_rest and not refined, maps)
 
 
 def _of_prediction(image: np.ndarray, result: Segmentation) -> Iterator[np.ndarray]:

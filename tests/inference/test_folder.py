@@ -88,6 +88,9 @@ def test_what_an_earlier_call_has_written_is_left_out(runs, tree, tmp_path, caps
         assert predict(run, tree, "--out", out, "--skip-existing", *words) == 0
         assert "0 of 0 images segmented" in capsys.readouterr().out
     assert predict(run, tree, "--out", out) == 0
+    assert predict(run, tree / "x" / "a.png", "--out", out, "--skip-existing") == 0  # another image of this name
+    assert "1 of 1 image segmented" in capsys.readouterr().out
+    assert predict(run, tree, "--out", out) == 0
     (out / "a-overlay.png").unlink()  # half of the outputs are not all
     assert predict(run, tree, "--out", out, "--skip-existing") == 0
     assert "1 of 1 image segmented" in capsys.readouterr().out
