@@ -33,7 +33,7 @@ from jaxseg.errors import ConfigError
 from jaxseg.inference import surface, temperature
 from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
-from jaxseg.inference.options import add_options, predictor_of, tiles_of
+from jaxseg.inference.options import add_crf, add_options, add_workdirs, predictor_of, tiles_of
 from jaxseg.inference.regions import settings as region_settings
 from jaxseg.inference.split_objects import objects_file, require_own, score_objects
 from jaxseg.nn.crf import CRF
@@ -56,13 +56,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--workdir",
-        metavar="DIR",
-        nargs="+",
-        required=True,
-        help="the workdir of the training run; of several runs the probabilities are averaged",
-    )
+    add_workdirs(parser)
     parser.add_argument(
         "--split", default="val", help="train, val or test; also another split of the data, such as test[:100] of TFDS"
     )
@@ -79,13 +73,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         f"{100 * surface.TOLERANCE:g} %% of the diagonal",
     )
     add_options(parser, tiles=None)
-    parser.add_argument(
-        "--crf",
-        metavar="CRF",
-        nargs="?",
-        const="deeplab-v1",
-        help="score the probabilities refined by a dense CRF: a preset or NAME=VALUE,... (default deeplab-v1)",
-    )
+    add_crf(parser)
     parser.add_argument(
         "--objects", action="store_true", help="score objects too: regions of the predictions against true objects"
     )

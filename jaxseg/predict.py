@@ -52,17 +52,16 @@ from jaxseg.inference.crf import refinement
 from jaxseg.inference.folder import FolderPrediction
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.large import is_large
-from jaxseg.inference.options import add_options, predictor_of, split_workdirs
+from jaxseg.inference.options import add_crf, add_options, add_workdirs, predictor_of, split_workdirs
 from jaxseg.inference.outputs import FORMATS, Extra, Outputs, is_output
 from jaxseg.inference.predictions_table import images_of_table, require_own_table
 from jaxseg.inference.regions import prediction as regions
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
-from jaxseg.nn.crf import CRF, CRF_PRESETS
+from jaxseg.nn.crf import CRF
 from jaxseg.run.load import Run, Which, load_run
 
 # Options that are only for images.
 _OF_IMAGES = ("average", "crf", "regions", "uncertainty", "video", "temperature", "recursive", "skip_existing")
-_SUFFIX = {"png": "png", "color": "png", "tiff": "tif", "npz": "npz"}
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.predict") -> int:
@@ -82,13 +81,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program, description="Segment images with a trained network.", allow_abbrev=False
     )
-    parser.add_argument(
-        "--workdir",
-        metavar="DIR",
-        nargs="+",
-        required=True,
-        help="the workdir of the training run; of several runs the probabilities are averaged",
-    )
+    add_workdirs(parser)
     parser.add_argument("images", metavar="IMAGES", nargs="*", help="files, folders and globs")
     parser.add_argument("--out", metavar="DIR", default="preds", help="where the pictures are written (default preds)")
     parser.add_argument(
@@ -111,13 +104,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--skip-existing", action="store_true", help="leave out images whose outputs an earlier call has written"
     )
     add_options(parser, tiles="auto")
-    parser.add_argument(
-        "--crf",
-        metavar="CRF",
-        nargs="?",
-        const="deeplab-v1",
-        help=f"refine by a dense CRF: {', '.join(CRF_PRESETS)}, or NAME=VALUE,... (default deeplab-v1)",
-    )
+    add_crf(parser)
     parser.add_argument(
         "--video",
         metavar="FPS",
@@ -226,10 +213,11 @@ def _predict(options: argparse.Namespace) -> int:
     for path, name in names.items():
         short = Path(name).name
         if short != path.stem:
+            file = outputs.files(name)["classes"].relative_to(out)
             reason = (
                 f"another image is named {path.stem}" if short.startswith(path.stem) else "its own name is too long"
             )
-            print(f"{path} gives {name}.{_SUFFIX[options.format]}, since {reason}.")
+            print(f"{path} gives {file}, since {reason}.")
     earlier = images_of_table(out) if options.skip_existing else {}
     kept = {p: name for p, name in names.items() if options.skip_existing and _is_done(outputs, p, name, earlier)}
     batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size

@@ -2,19 +2,16 @@
 
 import functools
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from jaxseg import models
-from jaxseg.arguments import Count, check_value, expanded
+from jaxseg.arguments import Count, check_value
 from jaxseg.config import KEYS
-from jaxseg.data.images import from_array, from_pillow, read_image
-from jaxseg.errors import ArgumentError, ConfigError, DataError, naming_lack_of_memory
+from jaxseg.errors import ArgumentError, ConfigError, naming_lack_of_memory
 from jaxseg.explain.answers import answer_of
 from jaxseg.explain.attention import attention_maps
 from jaxseg.explain.deletion import Curves, curves
@@ -26,7 +23,7 @@ from jaxseg.explain.randomisation import groups_from_the_top, sanity_check
 from jaxseg.explain.stages import default_layer, layer_shapes, require_layer
 from jaxseg.explain.support import Box
 from jaxseg.explain.view import View, view_of
-from jaxseg.inference.trained import ImageLike
+from jaxseg.inference.trained import ImageLike, read_input
 from jaxseg.run.load import Run
 from jaxseg.types import PyTree
 
@@ -120,7 +117,7 @@ def explain(
         return _receptive_field(run, image, pixel, samples, seed)
     if image is None:
         raise ArgumentError(f"The method {method!r} explains the prediction for an image; give one.")
-    array = _read(image, run.config.data.channels)
+    array = read_input(image, run.config.data.channels)
     view = view_of(run.parts, array)
     with naming_lack_of_memory(f"Explaining an image of {view.size[0]}x{view.size[1]} pixels", "give a smaller image"):
         logits = np.asarray(program(run, _logits)(run.variables, view.input))[0]
@@ -200,26 +197,13 @@ def require_segmenter(run: Run) -> None:
         )
 
 
-def _read(image: Any, channels: int) -> np.ndarray:
-    """Returns u8|u16|f32[h,w,channels] of a file, a Pillow image or an array."""
-    if isinstance(image, str | Path):
-        return read_image(expanded(image), channels)
-    if isinstance(image, Image.Image):
-        return from_pillow(image, channels)
-    if not hasattr(image, "__array__"):
-        raise DataError(
-            f"An image is a file, a Pillow image or an array, got an object of type {type(image).__name__}."
-        )
-    return from_array(np.asarray(image), channels)
-
-
 def _receptive_field(run: Run, image: Any, pixel: Pixel | None, samples: int, seed: int) -> Explanation:
     noise = image is None
     if noise:
         view = random_view(run)
         array = np.full((*view.size, 1), 160, np.uint8)
     else:
-        array = _read(image, run.config.data.channels)
+        array = read_input(image, run.config.data.channels)
         view = view_of(run.parts, array)
     h, w = view.size
     y, x = require_pixel((h // 2, w // 2) if pixel is None else pixel, view.size)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.data.transforms import Size
-from jaxseg.inference.memory import program_memory
 from jaxseg.inference.networks import Member, Networks
 from jaxseg.types import PyTree
 
@@ -33,8 +32,7 @@ def fits_whole(networks: Networks, variables: Sequence[PyTree], size: Size, dtyp
         seen = member.network_size(size, max(networks.views.scales))
         if needed + 4 * k * math.prod(seen) > free:  # not worth compiling
             return False
-        program = networks.program(member, (1, *seen, networks.channels), dtype, values)
-        if needed + program_memory(program) > free:
+        if needed + networks.memory(member, (1, *seen, networks.channels), dtype, values) > free:
             return False
     return True
 
@@ -46,8 +44,7 @@ def auto_tile(networks: Networks, variables: Sequence[PyTree], free: int) -> Siz
         needed = 0
         for member, values in zip(networks.members, variables):
             seen = [round(side * max(networks.views.scales)) for side in sides]
-            program = networks.program(member, (1, *seen, networks.channels), np.uint8, values)
-            needed = max(needed, program_memory(program))
+            needed = max(needed, networks.memory(member, (1, *seen, networks.channels), np.uint8, values))
         if needed <= free:
             break
         sides = [max(_SMALLEST, side // 2) for side in sides]

@@ -16,7 +16,7 @@ from jaxseg.data.batching import cores
 from jaxseg.data.images import read_image
 from jaxseg.errors import DataError, OutOfMemoryError, counted, printable
 from jaxseg.inference.large import is_large, segment_large
-from jaxseg.inference.outputs import MARK, Extra, Outputs, cannot_write, is_output
+from jaxseg.inference.outputs import MARK, Extra, Outputs, cannot_write, is_output, would_replace
 from jaxseg.inference.predictions_table import PredictionsTable, Written
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
@@ -228,9 +228,7 @@ class FolderPrediction:
                 "--probabilities and what changes or measures the classes, or cut the image."
             )
         if file.is_file() and not is_output(file):
-            return DataError(
-                f"The output {file} would replace a file that prediction did not write; give another --out."
-            )
+            return DataError(would_replace(file))
         with tqdm(desc=path.name, unit="tile", disable=bar.disable, leave=False) as tiles:
 
             def progress(done: int, total: int) -> None:

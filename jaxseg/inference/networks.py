@@ -15,6 +15,7 @@ from jaxseg.build import Parts
 from jaxseg.compiler import compiler_options, jit
 from jaxseg.data.transforms import Size, fill_up, resize_image
 from jaxseg.errors import ConfigError
+from jaxseg.inference.memory import program_memory
 from jaxseg.inference.views import ONE_VIEW, Flip, Views
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
@@ -100,6 +101,7 @@ class Networks:
     views: Views = ONE_VIEW
     mesh: Mesh | None = None
     _programs: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _memory: dict[Any, int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         first = self.members[0].parts
@@ -190,6 +192,13 @@ class Networks:
             image = jax.ShapeDtypeStruct(tuple(shape), dtype)
             self._programs[key] = network.lower(values, image).compile()
         return self._programs[key]
+
+    def memory(self, member: Member, shape: Sequence[int], dtype: Any, values: PyTree) -> int:
+        """Returns the bytes that the compiled network takes, see `program` and `memory.program_memory`."""
+        program = self.program(member, shape, dtype, values)
+        if program not in self._memory:
+            self._memory[program] = program_memory(program)
+        return self._memory[program]
 
     def place(self, variables: PyTree) -> PyTree:
         """Copies the variables of a member to the devices."""

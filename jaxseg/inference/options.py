@@ -5,8 +5,31 @@ from collections.abc import Sequence
 
 from jaxseg.arguments import expanded
 from jaxseg.inference.predictor import Predictor, make_predictor
+from jaxseg.nn.crf import CRF_PRESETS
 from jaxseg.run.load import Run
 from jaxseg.run.workdir import CONFIG_FILE
+
+
+def add_workdirs(parser: argparse.ArgumentParser) -> None:
+    """Adds --workdir, with one run or several."""
+    parser.add_argument(
+        "--workdir",
+        metavar="DIR",
+        nargs="+",
+        required=True,
+        help="the workdir of the training run; of several runs the probabilities are averaged",
+    )
+
+
+def add_crf(parser: argparse.ArgumentParser) -> None:
+    """Adds --crf; without a value it is the preset that DeepLab v1 published."""
+    parser.add_argument(
+        "--crf",
+        metavar="CRF",
+        nargs="?",
+        const="deeplab-v1",
+        help=f"refine by a dense CRF: {', '.join(CRF_PRESETS)}, or NAME=VALUE,... (default deeplab-v1)",
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, tiles: str | None) -> None:

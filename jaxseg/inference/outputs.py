@@ -147,10 +147,7 @@ class Outputs:
         if (self.probabilities or self.form == "npz") and arrays.is_file() and not holds_own_arrays(arrays):
             foreign.append(arrays)
         if foreign:
-            raise ConfigError(
-                f"The output {foreign[0]} would replace a file that prediction did not write, such as a mask; give "
-                "another --out."
-            )
+            raise ConfigError(would_replace(foreign[0]))
 
     def exists(self, name: str) -> bool:
         """Returns whether an earlier call has written all files of one image."""
@@ -167,6 +164,11 @@ class Outputs:
                 return what == "overlay" or picture.mode in modes[self.form]
 
         return all(written(what, file) for what, file in self.files(name).items())
+
+
+def would_replace(file: Path) -> str:
+    """Returns the sentence about an output that stands in the place of a file of someone else."""
+    return f"The output {file} would replace a file that prediction did not write, such as a mask; give another --out."
 
 
 def cannot_write(name: str, out: Path, error: OSError) -> ConfigError:

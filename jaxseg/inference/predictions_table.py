@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxseg.errors import ConfigError
 from jaxseg.files import write_atomically
-from jaxseg.inference.outputs import Outputs
+from jaxseg.inference.outputs import Outputs, would_replace
 
 TABLE = "predictions.csv"
 _COLUMNS = ("image", "output", "height", "width", "problem")
@@ -84,7 +84,7 @@ def require_own_table(out: Path) -> None:
     except (OSError, ValueError, csv.Error):
         header = []
     if tuple(header[:4]) != _COLUMNS[:4] or header[-1:] != [_COLUMNS[4]]:
-        raise ConfigError(f"The output {file} would replace a file that prediction did not write; give another --out.")
+        raise ConfigError(would_replace(file))
 
 
 def images_of_table(out: Path) -> dict[str, Path]:

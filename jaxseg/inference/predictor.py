@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
 
+from jaxseg.arguments import check_value
 from jaxseg.build import Parts
 from jaxseg.data.transforms import Size
 from jaxseg.errors import ConfigError, OutOfMemoryError, counted
@@ -20,7 +21,7 @@ from jaxseg.inference.folded import fold_run
 from jaxseg.inference.memory import free_memory
 from jaxseg.inference.networks import Member, Networks, Scores, to_classes, to_probabilities
 from jaxseg.inference.segment import Segmentation, launch, naming_image, require_image
-from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Raster, TilesLike
+from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Overlap, Raster, TilesLike
 from jaxseg.inference.views import ONE_VIEW, Views, parse_views
 from jaxseg.nn.ops.by_device import BATCH_AXIS
 from jaxseg.run.load import Run
@@ -47,6 +48,10 @@ class Tiling:
     blending: Blending = "gaussian"
     dtype: Literal["float32", "float16"] = "float32"
     memory: int | None = None
+
+    def __post_init__(self) -> None:
+        check_value("overlap", self.overlap, Overlap)
+        check_value("blending", self.blending, Blending)
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +245,6 @@ class Predictor:
         done: int = 0,
         progress: Callable[[int], object] = lambda tiles: None,
     ) -> Iterator[Block]:
-
         def score(images: np.ndarray) -> jax.Array:
             return self.networks.scores(self.variables, images, whole=False).values
 
@@ -297,19 +301,18 @@ def make_predictor(
         ConfigError: if the classes of the runs differ.
     """
     require_same_classes(runs)
-    size = tiling.parse_tiles(tiles)
     views = parse_views(average) if isinstance(average, str) else average
-    tiling.make_grid((1, 1), (1, 1), overlap, 1, blending)  # checks them before anything is computed
+    choice = Tiling(tiling.parse_tiles(tiles), overlap, blending, dtype, memory)
     folds = [fold_run(run) for run in runs]
     members = tuple(Member(run.parts, model) for run, (model, _) in zip(runs, folds))
     devices = jax.local_devices()
     mesh = None
-    if size is not None and len(devices) > 1:
+    if choice.tiles is not None and len(devices) > 1:
         mesh = jax.make_mesh((len(devices),), (BATCH_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     networks = Networks(members, views, mesh)
     variables = tuple(networks.place(state.variables) for _, state in folds)
     names = tuple(str(run.workdir) for run in runs)
-    return Predictor(networks, variables, Tiling(size, overlap, blending, dtype, memory), names)
+    return Predictor(networks, variables, choice, names)
 
 
 def tiled_predictor(parts: Parts) -> Predictor:

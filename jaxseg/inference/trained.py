@@ -13,7 +13,7 @@ from jaxseg.arguments import expanded
 from jaxseg.data.images import from_array, from_pillow, read_image
 from jaxseg.errors import DataError, counted
 from jaxseg.inference.evaluation import Evaluation, evaluate
-from jaxseg.inference.predictor import Predictor, make_predictor
+from jaxseg.inference.predictor import Predictor, Tiling, make_predictor
 from jaxseg.inference.samples import sample
 from jaxseg.inference.segment import Segmentation
 from jaxseg.inference.tiles import TilesLike, parse_tiles
@@ -81,8 +81,8 @@ class TrainedRun(Run):
         segment = self._predictor(tiles, overlap, average)
         channels = self.config.data.channels
         if isinstance(image, list | tuple):
-            return [segment(_read(one, channels), probabilities) for one in image]
-        return segment(_read(image, channels), probabilities)
+            return [segment(read_input(one, channels), probabilities) for one in image]
+        return segment(read_input(image, channels), probabilities)
 
     def sample(self, count: int = 1, seed: int = 0) -> np.ndarray:
         """Returns u8[count,h,w,c]: images that a network with a generator makes from the noise of `seed`.
@@ -128,11 +128,12 @@ class TrainedRun(Run):
         )
 
     def _predictor(self, tiles: TilesLike, overlap: float, average: str) -> Predictor:
-        """Returns the predictor for some options; predictors of the same views share their compiled programs."""
-        key = (parse_tiles(tiles), overlap, parse_views(average))
+        """Returns the predictor for some options; those of the same views share their compiled programs."""
+        size, views = parse_tiles(tiles), parse_views(average)
+        key = (size is None, views)  # tiles may be split over several devices
         if key not in self._predictors:
-            self._predictors[key] = make_predictor([self], tiles=tiles, overlap=overlap, average=average)
-        return self._predictors[key]
+            self._predictors[key] = make_predictor([self], tiles=tiles, overlap=overlap, average=views)
+        return dataclasses.replace(self._predictors[key], tiling=Tiling(size, overlap))
 
     @functools.cached_property
     def _predictors(self) -> dict[Any, Predictor]:
@@ -161,7 +162,7 @@ def load(workdir: str | Path, which: Which = "best", **overrides: Any) -> Traine
     return TrainedRun(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)})
 
 
-def _read(image: Any, channels: int) -> np.ndarray:
+def read_input(image: Any, channels: int) -> np.ndarray:
     """Returns u8|u16|f32[h,w,channels] of whatever `TrainedRun.predict` takes."""
     if isinstance(image, str | Path):
         path = expanded(image)

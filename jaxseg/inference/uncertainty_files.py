@@ -16,7 +16,7 @@ import numpy as np
 from jaxseg import pictures
 from jaxseg.errors import ConfigError, counted
 from jaxseg.files import write_atomically, write_text
-from jaxseg.inference.outputs import MARK, is_output
+from jaxseg.inference.outputs import MARK, is_output, would_replace
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation, naming_image
 from jaxseg.inference.temperature import ScaledModel
@@ -79,9 +79,7 @@ class UncertaintyFiles:
             foreign += [picture] if picture.is_file() and not is_output(picture) else []
             foreign += [maps] if maps.is_file() and not _holds_maps(maps) else []
         if foreign:
-            raise ConfigError(
-                f"The output {foreign[0]} would replace a file that prediction did not write; give another --out."
-            )
+            raise ConfigError(would_replace(foreign[0]))
 
     def write(self, path: Path, stem: Path, image: np.ndarray, result: Segmentation) -> None:
         """Writes the picture and the maps of an image, and keeps its line of the table."""

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from jaxseg import pictures
 from jaxseg.data.images import to_channels
 from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, counted, first_line, printable
-from jaxseg.inference.outputs import MARK
+from jaxseg.inference.outputs import MARK, would_replace
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
 
@@ -50,7 +50,7 @@ def require_own_video(path: Path) -> None:
         file.seek(max(0, size - 2**16))  # the mark is among the tags at the end
         if MARK.encode() in file.read():
             return
-    raise ConfigError(f"The output {path} would replace a file that prediction did not write; give another --out.")
+    raise ConfigError(would_replace(path))
 
 
 @contextlib.contextmanager

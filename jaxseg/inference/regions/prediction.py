@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.errors import ConfigError
+from jaxseg.inference.outputs import would_replace
 from jaxseg.inference.regions import settings
 from jaxseg.inference.regions.files import CocoFile, is_own, table_rows, write_geojson, write_table
 from jaxseg.inference.regions.settings import RegionSettings
@@ -58,9 +59,7 @@ class RegionFiles:
         """
         for file in (out / TABLE, out / ANNOTATIONS, *(out / f"{name}{OUTLINES}" for name in outputs)):
             if file.is_file() and not is_own(file):
-                raise ConfigError(
-                    f"The output {file} would replace a file that prediction did not write; give another --out."
-                )
+                raise ConfigError(would_replace(file))
 
     def write(self, path: Path, stem: Path, image: np.ndarray, result: Segmentation) -> None:
         """Writes NAME-regions.geojson, and keeps the rows and annotations of the image."""
