@@ -1,0 +1,69 @@
+"""The keys of the data and its augmentation: `data.*` and `augment.*`."""
+
+from typing import Annotated, Literal
+
+from jaxseg.arguments import Count, NotNegative, Share, Size, SizeOrNone, Where, WholeNotNegative, Zoom, within
+from jaxseg.config.key import Color, Key, Numbers, PositiveNumbers
+
+DATA: dict[str, Key] = {
+    "data.source": Key("shapes", "shapes, folder, camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150"),
+    "data.dir": Key("", "where the data is: the folder, or the raw download of a data set", free=True),
+    "data.cache": Key("", "folder that keeps prepared TFDS data sets; empty: ~/.cache/jaxseg/tfds", free=True),
+    "data.train_split": Key("train", "split to train on; TFDS slices such as train[:90%] work for TFDS sources"),
+    "data.val_split": Key("val", "split that the evaluations during training score"),
+    "data.size": Key((64, 64), "height and width of the images in training, before augment.crop", Size),
+    "data.fit": Key(
+        "resize",
+        "how an image gets data.size: resize (also in evaluation), or crop (evaluation at native size)",
+        Literal["resize", "crop"],
+    ),
+    "data.channels": Key(
+        3, "image channels that the network takes; files are converted to 1, 3 or 4", Literal[1, 3, 4]
+    ),
+    "data.mean": Key(
+        (0.485, 0.456, 0.406), "subtracted from images in [0, 1]; one number, or one per channel", Numbers
+    ),
+    "data.std": Key((0.229, 0.224, 0.225), "divides after the mean; one number, or one per channel", PositiveNumbers),
+    "data.classes": Key(
+        (),
+        "class names; empty: those of the data. Names that differ from those of the data are an error",
+        tuple[str, ...],
+    ),
+    "data.ignore": Key(-1, "mask value that becomes ignore, besides 255; -1: none", Annotated[int, within(-1, 65535)]),
+    "data.palette": Key(
+        (), "RGB colour of each class, for masks stored as colour: ((r, g, b), ...)", tuple[Color, ...]
+    ),
+    "data.val_fraction": Key(
+        0.1,
+        "share of a folder without splits that is held out for validation",
+        Annotated[float, Where(lambda v: 0 < v < 1, "between 0 and 1")],
+    ),
+    "data.division": Key(
+        "stable",
+        "which images of a folder without splits are held out: stable (about data.val_fraction, by name; adding images "
+        "moves none), or former (exactly data.val_fraction, as before 0.2, which took splits inside images/ for names)",
+        Literal["stable", "former"],
+    ),
+    "data.unlabelled": Key(
+        "",
+        "folder of images without masks, inside data.dir or elsewhere, that training also reads: for "
+        "adversarial.semi_weight, adversarial.unlabelled_weight and the loss terms reconstruction, generator and "
+        "discriminator; empty: none",
+    ),
+    "data.shapes_train": Key(2048, "images in the train split of the shapes data", Count),
+    "data.shapes_val": Key(256, "images in the val and test splits of the shapes data", Count),
+    "data.workers": Key(
+        0, "worker processes that read and decode; 0: threads of this process", WholeNotNegative, free=True
+    ),
+    "data.prefetch": Key(2, "batches prepared ahead of the step", WholeNotNegative, free=True),
+    "augment.flip_horizontal": Key(0.5, "probability of mirroring left-right", Share),
+    "augment.flip_vertical": Key(0.0, "probability of mirroring top-bottom", Share),
+    "augment.zoom": Key((1.0, 1.0), "range of the scale factor (above 1 magnifies)", Zoom),
+    "augment.shear": Key(0.0, "largest shear, as a tangent (0.2: up to 11 degrees either way)", NotNegative),
+    "augment.rotate": Key(0.0, "largest rotation in degrees, either way", NotNegative),
+    "augment.crop": Key((), "size (height, width) of a random crop, after the geometry; empty: none", SizeOrNone),
+    "augment.crop_max_share": Key(1.0, "a crop in which one class covers more than this share is drawn again", Share),
+    "augment.brightness": Key(0.0, "largest relative change of brightness", Share),
+    "augment.contrast": Key(0.0, "largest relative change of contrast", Share),
+    "augment.saturation": Key(0.0, "largest relative change of saturation (3-channel images)", Share),
+}

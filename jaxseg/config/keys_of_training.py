@@ -1,0 +1,72 @@
+"""The keys of the loss and how it is minimised: `loss.*` to `ema.*`."""
+
+from jaxseg.arguments import BelowOne, Boundaries, NotNegative, Positive, ScheduleName, Share, WholeNotNegative
+from jaxseg.config.key import Key, Widths
+
+TRAINING: dict[str, Key] = {
+    "loss.terms": Key("cross_entropy", 'weighted sum of losses, such as "cross_entropy + 0.5 * dice"'),
+    "loss.class_weights": Key("", "empty: none; median_frequency: from the training data; or numbers: 1,2.5,1"),
+    "loss.label_smoothing": Key(0.0, "label smoothing of the cross-entropy, in [0, 1)", BelowOne),
+    "loss.aux_weight": Key(0.4, "weight of each auxiliary head's loss", NotNegative),
+    "loss.aux_weights": Key(
+        (),
+        "a weight for each auxiliary head, such as 0.5,0.25,0.125; empty: loss.aux_weight for all",
+        tuple[NotNegative, ...],
+    ),
+    "loss.args": Key({}, "arguments of single terms: {'dice': {'squared': False}}"),
+    "adversarial.weight": Key(
+        0.0, "weight of the loss by a discriminator of label maps (0.01, say); 0: no discriminator", NotNegative
+    ),
+    "adversarial.learning_rate": Key(
+        0.0001, "peak learning rate of the discriminator's Adam, under the same schedule", Positive
+    ),
+    "adversarial.widths": Key(
+        (64, 128, 256, 512), "channels of the discriminator's convolutions, each of stride 2", Widths
+    ),
+    "adversarial.image": Key(False, "the discriminator sees the image beside the label map"),
+    "adversarial.truth_scaling": Key(
+        0.0,
+        "the discriminator's true maps: predicted probabilities with the true class raised to at least this; "
+        "0: one-hot",
+        Share,
+    ),
+    "adversarial.unlabelled_weight": Key(
+        0.0,
+        "weight of the discriminator's loss for images whose labels are all ignored (0.001, say)",
+        NotNegative,
+    ),
+    "adversarial.semi_weight": Key(
+        0.0,
+        "weight of the cross-entropy with the predicted classes, for images whose labels are all ignored (0.1, say)",
+        NotNegative,
+    ),
+    "adversarial.semi_threshold": Key(
+        0.2, "the predicted classes count where the discriminator's probability is above this", Share
+    ),
+    "adversarial.unlabelled_from": Key(
+        0,
+        "step from which images whose labels are all ignored count (a quarter of the run, say)",
+        WholeNotNegative,
+    ),
+    "optimizer.name": Key("adamw", "sgd (with momentum), adam, adamw, rmsprop, or any optimiser of optax by its name"),
+    "optimizer.learning_rate": Key(0.001, "peak learning rate", Positive),
+    "optimizer.weight_decay": Key(
+        0.0001,
+        "decoupled where the optimiser has decay with a mask (adamw, lamb, lion), else L2; "
+        "norms and biases are left out",
+        NotNegative,
+    ),
+    "optimizer.momentum": Key(0.9, "momentum of sgd (of rmsprop: optimizer.args.momentum, default 0)", BelowOne),
+    "optimizer.clip": Key(0.0, "largest global norm of the gradient; 0: no clipping", NotNegative),
+    "optimizer.encoder_rate": Key(
+        1.0, "factor on the encoder's learning rate: 0.1 to fine-tune, 0 freezes its parameters", NotNegative
+    ),
+    "optimizer.args": Key({}, "further arguments of the optax optimiser"),
+    "schedule.name": Key("poly", "constant, poly, cosine, exponential or step", ScheduleName),
+    "schedule.power": Key(0.9, "exponent of poly", Positive),
+    "schedule.warmup": Key(0, "steps of linear warm-up, part of `steps`", WholeNotNegative),
+    "schedule.end": Key(0.0, "final learning rate as a share of the peak (poly, cosine, exponential)", Share),
+    "schedule.boundaries": Key((), "steps at which the step schedule multiplies by schedule.factor", Boundaries),
+    "schedule.factor": Key(0.1, "factor of the step schedule", Positive),
+    "ema.decay": Key(0.0, "decay of the moving average of the parameters that evaluation then uses; 0: none", BelowOne),
+}

@@ -1,0 +1,21 @@
+"""Each pure piece of a run from its configuration: network, losses and images, and what they ask of each other."""
+
+from jaxseg.pieces.checks import check_generator, check_sampling, note_unused
+from jaxseg.pieces.images import input_size, make_augment, make_prepare
+from jaxseg.pieces.loss import aux_weight, make_loss, make_objective, parse_class_weights
+from jaxseg.pieces.network import make_learner, make_model
+
+__all__ = [
+    "aux_weight",
+    "check_generator",
+    "check_sampling",
+    "input_size",
+    "make_augment",
+    "make_learner",
+    "make_loss",
+    "make_model",
+    "make_objective",
+    "make_prepare",
+    "note_unused",
+    "parse_class_weights",
+]

@@ -1,0 +1,55 @@
+"""What a network, a loss and the rest of a configuration ask of each other, checked before anything is built."""
+
+import logging
+
+from jaxseg import models
+from jaxseg.config import ConfigDict
+from jaxseg.errors import ConfigError
+
+_LOG = logging.getLogger("jaxseg.build")
+
+
+def note_unused(config: ConfigDict) -> None:
+    """Logs a note for a field of the model that has no effect in any command."""
+    args = config.model.args
+    if "sow_attention" in args and args.sow_attention is True:
+        _LOG.warning(
+            "model.args.sow_attention=True has no effect in training, evaluation and prediction, and can be left out; "
+            "from Python, run.model.clone(sow_attention=True).apply(run.variables, image, train=False, "
+            "mutable=['intermediates']) gives the attention weights of any run."
+        )
+
+
+def check_sampling(config: ConfigDict) -> None:
+    """Raises ConfigError if a part of the configuration needs the logits that a loss of sampled classes leaves out."""
+    if config.model.name in models.NEED_ALL_CLASSES:
+        able = ", ".join(name for name in models.names() if name not in models.NEED_ALL_CLASSES)
+        raise ConfigError(
+            f"loss.args: sampled_cross_entropy with sampling='uniform' needs a network that computes the logits of "
+            f"some classes alone, which model.name={config.model.name} cannot; networks that can are {able}."
+        )
+    if config.model.crf:
+        raise ConfigError(
+            "model.crf compares the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
+            "loss.args computes those of the sampled classes alone; leave one of the two out."
+        )
+    if config.adversarial.weight:
+        raise ConfigError(
+            "adversarial.weight judges the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
+            "loss.args computes those of the sampled classes alone; leave one of the two out."
+        )
+
+
+def check_generator(config: ConfigDict) -> None:
+    """Raises ConfigError if the images are not in [-1, 1] as those of a generator, or a second discriminator is set."""
+    for key, values in (("data.mean", config.data.mean), ("data.std", config.data.std)):
+        if any(value != 0.5 for value in values):
+            raise ConfigError(
+                f"{key} must be 0.5 for model.name={config.model.name}, whose generator makes images in [-1, 1]; got "
+                f"{', '.join(f'{value:g}' for value in values)}. Give --config.data.mean=0.5 --config.data.std=0.5."
+            )
+    if config.adversarial.weight:
+        raise ConfigError(
+            f"adversarial.weight adds a discriminator of label maps, but model.name={config.model.name} has one of "
+            "images, which learns by the loss term discriminator; leave adversarial.weight at 0."
+        )

@@ -1,0 +1,32 @@
+"""How a configuration turns stored images into the input of its network."""
+
+import jax
+
+from jaxseg.config import ConfigDict
+from jaxseg.data import augment
+from jaxseg.step import Augment, Prepare
+
+
+def input_size(config: ConfigDict) -> tuple[int, int]:
+    """Returns the (height, width) of the network input in training."""
+    return tuple(config.augment.crop) or tuple(config.data.size)
+
+
+def make_prepare(config: ConfigDict) -> Prepare:
+    """Returns the function raw images [b,h,w,c] -> network input, for evaluation and prediction."""
+
+    def prepare(image: jax.Array) -> jax.Array:
+        return augment.normalize(augment.to_float(image), config.data.mean, config.data.std)
+
+    return prepare
+
+
+def make_augment(config: ConfigDict) -> Augment:
+    """Returns the function (key, raw image, label) -> (network input, label) of one example, for training."""
+    augment_unnormalised = augment.from_config(config.augment)
+
+    def augment_example(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        image, label = augment_unnormalised(key, augment.to_float(image), label)
+        return augment.normalize(image, config.data.mean, config.data.std), label
+
+    return augment_example

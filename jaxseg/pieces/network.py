@@ -1,0 +1,44 @@
+"""The network of a configuration, and what the training step applies."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxseg import models
+from jaxseg.adversarial import Discriminator, SegmenterWithDiscriminator
+from jaxseg.config import ConfigDict
+from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.nn import LayerCRF, WithCRF
+from jaxseg.state import Learner
+
+
+def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> nn.Module:
+    """Returns the model of the configuration; `axis_name` is the strategy's, None outside `pmap`."""
+    try:
+        network = models.build(
+            config.model.name,
+            num_classes=num_classes,
+            dtype=config.dtype,
+            axis_name=axis_name,
+            **config.model.args.to_dict(),
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model: {error}") from error
+    if not config.model.crf:
+        return network
+    if models.can_generate(network):
+        raise ConfigError(
+            f"model.crf refines classes, but model.name={config.model.name} makes images; leave it empty."
+        )
+    try:
+        crf = LayerCRF.parse(config.model.crf)
+    except ArgumentError as error:
+        raise ConfigError(f"model.crf: {error}") from error
+    return WithCRF(network, crf, tuple(config.data.mean), tuple(config.data.std))
+
+
+def make_learner(config: ConfigDict, model: nn.Module) -> Learner:
+    """Returns what the training step applies: the model, with a discriminator if the configuration has one."""
+    c = config.adversarial
+    if not c.weight:
+        return model
+    return SegmenterWithDiscriminator(model, Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type), c.image)
