@@ -1,7 +1,7 @@
 """Writes a trained network to one file that runs without jaxseg.
 
     python -m jaxseg.export --workdir DIR --out FILE [--format stablehlo|onnx] [--probabilities] [--which best|last]
-                            [--dtype float32|float16|int8] [--size HxW]
+                            [--dtype float32|float16|int8] [--size HxW | --tiles HxW [--overlap X]]
 
 FILE ends in .stablehlo or .onnx. Its program takes `image` u8[b,h,w,c] of any batch, height and width, and returns
 `classes` u8[b,h,w] and with --probabilities `probabilities` f32[b,h,w,k] at the size of the image, as
@@ -52,6 +52,18 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="for a network whose layers depend on the size of the image (data.fit=crop): the size that the program "
         "resizes every image to before the network",
     )
+    parser.add_argument(
+        "--tiles",
+        metavar="HxW",
+        help="the network sees every image in overlapping tiles of this height and width, at the image's own scale",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="the share of the side of a tile that is in the next too (default: %(default)s)",
+    )
     return parser
 
 
@@ -70,14 +82,20 @@ def _export(options: argparse.Namespace) -> int:
         format=options.format,
         probabilities=options.probabilities,
         size=options.size,
+        tiles=options.tiles,
+        overlap=options.overlap,
         dtype=options.dtype,
     )
-    about, fixed = written.about, written.about["resized_to"]
-    seen = "the size of the image" if fixed is None else f"{fixed[0]}x{fixed[1]}, to which the image is resized"
+    about = written.about
+    seen = "at the size of the image"
+    if about["resized_to"] is not None:
+        seen = f"at {'x'.join(map(str, about['resized_to']))}, to which the image is resized"
+    elif about["tiles"] is not None:
+        seen = f"in tiles of {'x'.join(map(str, about['tiles']))}, every {'x'.join(map(str, about['steps']))} pixels"
     more = f", probabilities f32[b,h,w,{run.num_classes}]" if options.probabilities else ""
     print(f"{written.path}: {about['model']} after {counted(about['step'], 'step')}, {written.bytes / 1e6:.1f} MB")
     print(f"input:   image u8[b,h,w,{about['channels']}] of any batch, height and width")
-    print(f"network: in {about['dtype']}, at {seen}")
+    print(f"network: in {about['dtype']}, {seen}")
     print(f"output:  classes u8[b,h,w]{more}")
     return 0
 

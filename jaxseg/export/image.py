@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import core, lax
 
 from jaxseg.data import transforms
 from jaxseg.nn.ops.sizes import Side
@@ -82,13 +82,18 @@ def _taps(length: Side, out: int) -> tuple[jax.Array, jax.Array]:
     return jnp.clip(j, 0, size - 1), weights + more
 
 
-def extend(image: jax.Array, multiple: int) -> jax.Array:
-    """Extends [b,h,w,c] at the bottom and right to multiples of `multiple` by repeating its last row and column."""
-    for axis in (1, 2):
+def extend(image: jax.Array, multiple: int, least: tuple[int, int] = (1, 1)) -> jax.Array:
+    """Extends [b,h,w,c] at the bottom and right by repeating its last row and column.
+
+    Its height and width become multiples of `multiple`, and at least those of `least`, which are multiples too.
+    """
+    for axis, smallest in zip((1, 2), least):
+        if multiple == 1 and smallest == 1:
+            continue
         side = image.shape[axis]
-        whole = -(-side // multiple) * multiple
+        whole = core.max_dim(-(-side // multiple) * multiple, smallest)
         index = jnp.minimum(jnp.arange(whole, dtype=jnp.int32), jnp.asarray(side, jnp.int32) - 1)
-        image = jnp.take(image, index, axis=axis, mode="clip") if multiple > 1 else image
+        image = jnp.take(image, index, axis=axis, mode="clip")
     return image
 
 

@@ -12,6 +12,7 @@ from jaxseg import losses
 from jaxseg.build import Parts
 from jaxseg.errors import ConfigError
 from jaxseg.export.image import extend, resize_image, resize_logits
+from jaxseg.export.tiled import Tiles, blend_tiles
 from jaxseg.metrics import predict_classes
 from jaxseg.state import Network
 from jaxseg.types import PyTree
@@ -20,13 +21,19 @@ Program: TypeAlias = Callable[[jax.Array], dict[str, jax.Array]]
 
 
 def make_program(
-    parts: Parts, model: Network, variables: PyTree, *, probabilities: bool = False, size: tuple[int, ...] | None = None
+    parts: Parts,
+    model: Network,
+    variables: PyTree,
+    *,
+    probabilities: bool = False,
+    size: tuple[int, ...] | None = None,
+    tiles: Tiles | None = None,
 ) -> Program:
     """Returns the function u8[b,h,w,c] -> {"classes": u8[b,h,w], "probabilities": f32[b,h,w,k]} of a trained network.
 
     It computes what `inference.segment` computes image by image: normalisation; the resize of the image to `data.size`
-    (data.fit=resize), or its extension to multiples of `eval.multiple` (data.fit=crop); the network; the way back to
-    the image's size; the argmax. The batch, height and width of the image may be symbolic.
+    (data.fit=resize), its extension to multiples of `eval.multiple` (data.fit=crop), or its tiles; the network; the way
+    back to the image's size; the argmax. The batch, height and width of the image may be symbolic.
 
     Args:
         parts: the parts of the run.
@@ -35,15 +42,23 @@ def make_program(
         probabilities: whether the result has "probabilities", of which k = 1 (that of class 1) for a binary network.
         size: data.fit=crop: a fixed (height, width) that the image is resized to like with data.fit=resize, for a
             network whose program depends on the size.
+        tiles: the tiles in which the network sees the image, at its own scale, from `tiled.make_tiles`; None: it sees
+            the whole image.
     """
     config = parts.config
     fixed = tuple(config.data.size) if config.data.fit == "resize" else size
 
-    def program(image: jax.Array) -> dict[str, jax.Array]:
+    def logits_of(image: jax.Array) -> jax.Array:
+        return model.apply(variables, parts.prepare(image), train=False)[0]
+
+    def whole(image: jax.Array) -> jax.Array:
         h, w = image.shape[1:3]
-        seen = extend(image, config.eval.multiple) if fixed is None else resize_image(image, fixed)
-        logits = model.apply(variables, parts.prepare(seen), train=False)[0]
-        logits = logits[:, :h, :w] if fixed is None else resize_logits(logits, (h, w))
+        if fixed is None:
+            return logits_of(extend(image, config.eval.multiple))[:, :h, :w]
+        return resize_logits(logits_of(resize_image(image, fixed)), (h, w))
+
+    def program(image: jax.Array) -> dict[str, jax.Array]:
+        logits = whole(image) if tiles is None else blend_tiles(image, logits_of, tiles)
         result: dict[str, Any] = {"classes": predict_classes(logits).astype(jnp.uint8)}
         if probabilities:
             result["probabilities"] = losses.probabilities(logits, parts.loss.one_vs_rest)
@@ -66,5 +81,6 @@ def deciding_sizes() -> Iterator[None]:
     except jax.errors.InconclusiveDimensionOperation as error:
         raise ConfigError(
             "The network chooses its layers by the size of the image, so that one program cannot serve all sizes; give "
-            "--size HxW (from Python size=(H, W)), to which every image is then resized before the network."
+            "--size HxW (from Python size=(H, W)), to which every image is then resized before the network, or "
+            "--tiles HxW (tiles=(H, W)), in which the network then sees every image."
         ) from error

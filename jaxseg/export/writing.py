@@ -18,11 +18,15 @@ from jaxseg.arguments import Size, check_value, expanded
 from jaxseg.build import make_model
 from jaxseg.config import update
 from jaxseg.data import make_source
-from jaxseg.errors import ConfigError, OutOfMemoryError, is_out_of_memory
+from jaxseg.errors import ArgumentError, ConfigError, OutOfMemoryError, is_out_of_memory
 from jaxseg.export import stablehlo
 from jaxseg.export.program import make_program
+from jaxseg.export.tiled import Tiles, make_tiles
 from jaxseg.files import write_atomically
+from jaxseg.inference.fitting import stride_of
 from jaxseg.inference.folded import fold_run
+from jaxseg.inference.networks import Member
+from jaxseg.inference.tiles import TilesLike, parse_tiles
 from jaxseg.run.load import Run
 from jaxseg.state import by_path
 from jaxseg.types import PyTree
@@ -59,6 +63,8 @@ def export_run(
     format: Format | None = None,
     probabilities: bool = False,
     size: tuple[int, ...] | None = None,
+    tiles: TilesLike = None,
+    overlap: float = 0.5,
     dtype: Dtype | None = None,
 ) -> Exported:
     """Writes the whole path from an image to its classes to one file.
@@ -74,11 +80,14 @@ def export_run(
         probabilities: whether the program returns the probabilities too.
         size: for a network whose layers depend on the size of the image, trained with data.fit=crop: (height, width)
             that the program resizes every image to before the network, and the logits back after it.
+        tiles: the height and width of the tiles in which the network sees every image at its own scale, (256, 512),
+            "256x512" or 256 for both; None: it sees the whole image. An image smaller than a tile is extended to one.
+        overlap: the share of a tile's side that it has in common with the next, in [0, 1).
         dtype: what the network computes in. "float32"; "float16", with kernels of half the size; "int8", for ONNX,
             with ranges that images of the validation split show. None: as the run, with ONNX float32.
 
     Raises:
-        ArgumentError: for an unknown format or a wrong size.
+        ArgumentError: for an unknown format, or a wrong size, tiles or overlap.
         ConfigError: if the network makes images or cannot be exported, the file is not one of an export, its suffix
             is that of another format, it cannot be written, or the package of the format is not installed.
         OutOfMemoryError: if there is too little memory.
@@ -87,11 +96,12 @@ def export_run(
     form = _format(path, format)
     _check(run, path, size)
     dtype = _dtype(run, form, dtype)
-    about = {**about_run(run, size), "dtype": dtype}
+    cut = _tiles(run, tiles, overlap, size, dtype)
+    about = {**about_run(run, size, cut), "dtype": dtype}
     prepare = _preparation(form, run, dtype)
     model, state = fold_run(_computing_in(run, "float32" if dtype == "int8" else dtype))
     variables = _with_half_kernels(state.variables) if dtype == "float16" else state.variables
-    program = make_program(run.parts, model, variables, probabilities=probabilities, size=size)
+    program = make_program(run.parts, model, variables, probabilities=probabilities, size=size, tiles=cut)
     try:
         write = prepare(program, run.config.data.channels, about)
     except Exception as error:
@@ -145,6 +155,23 @@ def _with_half_kernels(variables: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(half, variables)
 
 
+def _tiles(run: Run, tiles: TilesLike, overlap: float, size: tuple[int, ...] | None, dtype: Dtype) -> Tiles | None:
+    """Returns the tiles of a program, whose beginnings suit the strides of the network."""
+    sides = parse_tiles(tiles)
+    if sides is None:
+        return None
+    if sides == "auto":
+        raise ArgumentError("tiles must be the height and width of a tile here, such as 512x512, not auto.")
+    if size is not None:
+        raise ArgumentError("tiles and size exclude each other: the network sees tiles, or images resized to one size.")
+    if dtype == "int8":
+        raise ConfigError(
+            "onnxruntime does not turn a network inside a loop over tiles into whole numbers; leave tiles out, or give "
+            "dtype float16."
+        )
+    return make_tiles((sides[0], sides[1]), overlap, stride_of(Member(run.parts, run.model), run.variables))
+
+
 def _dtype(run: Run, form: Format, given: Dtype | None) -> Dtype:
     if given is None:
         return check_value("dtype", "float32" if form == "onnx" else run.config.dtype, Dtype)
@@ -194,10 +221,10 @@ def _is_ours(path: Path) -> bool:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def about_run(run: Run, size: tuple[int, ...] | None = None) -> dict[str, Any]:
+def about_run(run: Run, size: tuple[int, ...] | None = None, tiles: Tiles | None = None) -> dict[str, Any]:
     """Returns what a file says about itself: where it comes from, and what the classes are called and drawn in."""
     config = run.config
-    fixed = tuple(config.data.size) if config.data.fit == "resize" else size
+    fixed = (tuple(config.data.size) if config.data.fit == "resize" else size) if tiles is None else None
     return {
         "program": "jaxseg",
         "version": jaxseg.__version__,
@@ -209,7 +236,9 @@ def about_run(run: Run, size: tuple[int, ...] | None = None) -> dict[str, Any]:
         "values": list(map(int, run.values)),
         "channels": config.data.channels,
         "resized_to": None if fixed is None else list(map(int, fixed)),
-        "multiple": 1 if fixed is not None else config.eval.multiple,
+        "tiles": None if tiles is None else list(tiles.size),
+        "steps": None if tiles is None else list(tiles.step),
+        "multiple": (1 if fixed is not None else config.eval.multiple) if tiles is None else tiles.multiple,
         "parameters_sha256": checksum(run.variables),
     }
 

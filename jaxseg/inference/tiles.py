@@ -135,9 +135,20 @@ def _starts(length: int, side: int, overlap: float, multiple: int) -> tuple[tupl
     """Returns where the tiles of one axis begin, and their length."""
     length = -(-length // multiple) * multiple
     side = min(-(-side // multiple) * multiple, length)
-    step = max(multiple, math.floor(side * (1 - overlap)) // multiple * multiple)
+    step = step_of(side, overlap, multiple)
     starts = [*range(0, length - side, step), length - side]
     return tuple(starts), side
+
+
+def step_of(side: int, overlap: float, multiple: int) -> int:
+    """Returns the distance between the beginnings of two tiles of length `side`, a multiple of `multiple`."""
+    return max(multiple, math.floor(side * (1 - overlap)) // multiple * multiple)
+
+
+def gaussian(side: int) -> np.ndarray:
+    """Returns f64[side], the weights of a tile's pixels before those of all tiles at a pixel are made to add to 1."""
+    distance = np.arange(side, dtype=np.float64) - (side - 1) / 2
+    return np.exp(-0.5 * (distance * _SIGMAS / side) ** 2)
 
 
 def weights(starts: tuple[int, ...], side: int, blending: Blending) -> np.ndarray:
@@ -146,13 +157,11 @@ def weights(starts: tuple[int, ...], side: int, blending: Blending) -> np.ndarra
     A pixel's weight in an image is the product of those of its row and its column.
     """
     centre = (side - 1) / 2
-    distance = np.arange(side, dtype=np.float64) - centre
     places = np.arange(starts[-1] + side)
     offsets = places[None] - np.array(starts)[:, None]  # of each place in each tile
     covered = (offsets >= 0) & (offsets < side)
     if blending == "gaussian":
-        values = np.exp(-0.5 * (distance * _SIGMAS / side) ** 2)
-        every = np.where(covered, values[np.clip(offsets, 0, side - 1)], 0.0)
+        every = np.where(covered, gaussian(side)[np.clip(offsets, 0, side - 1)], 0.0)
         every /= every.sum(axis=0)
     else:
         away = np.where(covered, np.abs(offsets - centre), np.inf)

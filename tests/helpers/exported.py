@@ -13,6 +13,7 @@ from jaxseg.build import Parts, build_parts
 from jaxseg.config import default_config, update
 from jaxseg.export import stablehlo
 from jaxseg.export.program import Program, make_program
+from jaxseg.export.tiled import Tiles
 
 QUICK = {"xla_backend_optimization_level": 0}
 ABOUT = {"program": "jaxseg", "model": "tiny"}
@@ -70,10 +71,10 @@ def difference(found: list[np.ndarray], expected: dict[str, Any]) -> Difference:
     return Difference(most, int(((found[0] != classes) & ~ties).sum()), len(np.unique(classes)))
 
 
-def onnx_difference(parts: Parts, fixed: tuple[int, int] | None = None) -> Difference:
-    """Exports a network to ONNX, which sees images at a `fixed` size, and compares onnxruntime with JAX."""
+def onnx_difference(parts: Parts, fixed: tuple[int, int] | None = None, tiles: Tiles | None = None) -> Difference:
+    """Exports a network to ONNX, which sees images at a `fixed` size or in tiles, and compares onnxruntime with JAX."""
     size = (2, 33, 75)
-    program = make_program(parts, parts.model, shaken(parts), probabilities=True, size=fixed)
+    program = make_program(parts, parts.model, shaken(parts), probabilities=True, size=fixed, tiles=tiles)
     return difference(run_onnx(program, size), computed(program, size))
 
 

@@ -117,6 +117,45 @@ def _slice(graph: Graph, params: _Params, avals: Sequence[Any], x: Value) -> Val
     return Value(tuple(avals[0].shape), x.dtype, name, None, x.order, x.stretched)
 
 
+def _dynamic_slice(graph: Graph, params: _Params, avals: Sequence[Any], x: Value, *starts: Value) -> Value:
+    """A slice at computed places, which JAX moves inside where it would reach over the end."""
+    name, sizes = graph.stored(x, x.order), params["slice_sizes"]
+    for axis in range(x.rank):
+        if axis in x.stretched or sizes[axis] == x.shape[axis]:
+            continue
+        begin, end = _bounds(graph, starts[axis], x.shape[axis], sizes[axis])
+        name = graph.node("Slice", name, begin, end, _ints(graph, x.order.index(axis)))
+    return Value(tuple(avals[0].shape), x.dtype, name, None, x.order, x.stretched)
+
+
+def _dynamic_update(
+    graph: Graph, params: _Params, avals: Sequence[Any], x: Value, update: Value, *starts: Value
+) -> Value:
+    """Puts an update between what is before and behind it, along the axes in which it is shorter than the array."""
+    del params
+    axes = [axis for axis in range(x.rank) if update.shape[axis] != x.shape[axis]]
+    ends = [_bounds(graph, starts[axis], x.shape[axis], update.shape[axis]) for axis in axes]
+
+    def put(whole: str, depth: int) -> str:
+        if depth == len(axes):
+            return graph.full(update)
+        axis, (begin, end) = _ints(graph, axes[depth]), ends[depth]
+        before = graph.node("Slice", whole, _ints(graph, 0), begin, axis)
+        behind = graph.node("Slice", whole, end, graph.shape([x.shape[axes[depth]]]), axis)
+        inside = put(graph.node("Slice", whole, begin, end, axis), depth + 1)
+        return graph.node("Concat", before, inside, behind, axis=axes[depth])
+
+    return graph.made(put(graph.full(x), 0), avals[0].shape, x.dtype)
+
+
+def _bounds(graph: Graph, start: Value, length: Side, size: Side) -> tuple[str, str]:
+    """Returns where a part of `size` of an axis begins and ends, two tensors i64[1]."""
+    zero = _ints(graph, 0)
+    place = graph.node("Reshape", graph.node("Cast", graph.full(start), to=onnx_type(np.int64)), _ints(graph, 1))
+    place = graph.node("Max", graph.node("Min", place, graph.shape([length - size])), zero)
+    return place, graph.node("Add", place, graph.shape([size]))
+
+
 def _reverse(graph: Graph, params: _Params, avals: Sequence[Any], x: Value) -> Value:
     axes = [x.order.index(axis) for axis in params["dimensions"] if axis not in x.stretched]
     name = graph.stored(x, x.order)
@@ -227,6 +266,8 @@ RULES = {
     "squeeze": _squeeze,
     "transpose": _transpose,
     "slice": _slice,
+    "dynamic_slice": _dynamic_slice,
+    "dynamic_update_slice": _dynamic_update,
     "rev": _reverse,
     "pad": _pad,
     "concatenate": _concatenate,

@@ -6,10 +6,9 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 from jax.extend import core
-from onnx import helper
 
-from jaxseg.export.to_onnx import elementwise, products, reductions, shapes
-from jaxseg.export.to_onnx.graph import Graph, Unsupported, Value, constant, onnx_type
+from jaxseg.export.to_onnx import control, elementwise, products, reductions, shapes
+from jaxseg.export.to_onnx.graph import Graph, Unsupported, Value, constant
 
 Rule: TypeAlias = Callable[..., Any]
 RULES: dict[str, Rule] = {**elementwise.RULES, **shapes.RULES, **products.RULES, **reductions.RULES}
@@ -48,7 +47,9 @@ def _equation(graph: Graph, equation: Any, arguments: list[Value], layer: str) -
     if name == "platform_index":
         return [constant(np.int32(0))]
     if name == "cond":
-        return _conditional(graph, params, avals, arguments, layer)
+        return control.conditional(translate, graph, params, avals, arguments, layer)
+    if name == "while":
+        return control.loop(translate, graph, params, avals, arguments, layer)
     inner = _inner(params) if name not in ("scan", "while") else None
     if inner is not None:
         return translate(graph, inner.jaxpr, inner.consts, arguments, layer)
@@ -86,35 +87,3 @@ def _is_small(avals: Sequence[Any]) -> bool:
     if not all(isinstance(side, int) for side in sides):
         return False
     return all(np.prod(aval.shape, dtype=np.int64) <= _LARGEST_CONSTANT for aval in avals)
-
-
-def _conditional(
-    graph: Graph, params: Mapping[str, Any], avals: Sequence[Any], arguments: list[Value], layer: str
-) -> list[Value]:
-    """`lax.platform_dependent` takes its default branch; any other condition becomes the node If."""
-    branches, (index, *operands) = params["branches"], arguments
-    by_platform = params["branches_platforms"] if "branches_platforms" in params else None
-    if by_platform is not None:
-        [default] = [branch for branch, platforms in zip(branches, by_platform) if platforms is None]
-        return translate(graph, default.jaxpr, default.consts, operands, layer)
-    if index.array is not None:
-        branch = branches[int(np.clip(index.whole(), 0, len(branches) - 1))]
-        return translate(graph, branch.jaxpr, branch.consts, operands, layer)
-    if len(branches) != 2:
-        raise Unsupported("a choice between more than two branches")
-    # What both branches read is computed before them.
-    operands = [graph.made(graph.full(value), value.shape, value.dtype) for value in operands]
-    bodies = []
-    for branch in branches:
-        body = Graph(graph.sizes, graph)
-        outputs = []
-        for value in translate(body, branch.jaxpr, branch.consts, operands, layer):
-            name = body.node("Identity", body.full(value))
-            outputs.append(helper.make_tensor_value_info(name, onnx_type(value.dtype), [None] * value.rank))
-        bodies.append(helper.make_graph(body.nodes, graph.new_name("branch"), [], outputs, body.initializers))
-    names = [graph.new_name("if") for _ in avals]
-    condition = graph.node("Cast", graph.full(index), to=onnx_type(bool))
-    graph.nodes.append(
-        helper.make_node("If", [condition], names, name=names[0], then_branch=bodies[1], else_branch=bodies[0])
-    )
-    return [graph.made(name, aval.shape, aval.dtype) for name, aval in zip(names, avals)]
