@@ -18,7 +18,7 @@ from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.inference.crf_search import GRID, file_of, grid_settings, parse_grid, search_crf
 from jaxseg.nn.crf import CRF
 from jaxseg.run.load import Which, load_run
-from jaxseg.run.workdir import write_or_refuse
+from jaxseg.run.workdir import require_own_json, write_or_refuse
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.crf") -> int:
@@ -64,10 +64,11 @@ def _search(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     except ArgumentError as error:
         raise ConfigError(str(error)) from error
     run = load_run(options.workdir, options.which, overrides)
+    file = file_of(run.workdir, options.split)
+    require_own_json(file, ("split", "best", "trials"))
     compiler.keep_programs(run.config.compile.cache)
     found = search_crf(run, options.split, grid, start=start, images=options.images)
     print(found, flush=True)  # first: the scores are not lost if they cannot be written
-    file = file_of(run.workdir, options.split)
     write_or_refuse(file, found.to_dict())
     print(f"table: {file}")
     return 0

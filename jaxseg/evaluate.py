@@ -112,6 +112,8 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         raise ConfigError(
             "--fit-temperature keeps the temperature of the network as it was trained; leave out the changes to it."
         )
+    if options.fit_temperature:
+        temperature.require_own(run)
     asked = len(runs) > 1 or options.average or tiles_of(run, options)[0] != "none" or crf is not None
     predictor = predictor_of(runs, options) if asked else None
     if predictor is not None and crf is not None:

@@ -46,22 +46,28 @@ import jax
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
-from jaxseg.errors import ArgumentError, ConfigError, counted, printable
+from jaxseg.errors import ConfigError, counted
 from jaxseg.inference import temperature, uncertainty_files, video
 from jaxseg.inference.crf import refinement
 from jaxseg.inference.folder import FolderPrediction
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.large import is_large
-from jaxseg.inference.options import add_crf, add_options, add_workdirs, predictor_of, split_workdirs
-from jaxseg.inference.outputs import FORMATS, Extra, Outputs, is_output
+from jaxseg.inference.options import add_crf, add_options, add_workdirs, identity_of, predictor_of, split_workdirs
+from jaxseg.inference.output_options import meaning, outputs_of
+from jaxseg.inference.outputs import FORMATS, Extra, Outputs
 from jaxseg.inference.predictions_table import images_of_table, require_own_table
 from jaxseg.inference.regions import prediction as regions
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
 from jaxseg.nn.crf import CRF
 from jaxseg.run.load import Run, Which, load_run
 
-# Options that are only for images.
-_OF_IMAGES = ("average", "crf", "regions", "uncertainty", "video", "temperature", "recursive", "skip_existing")
+# Options that --samples has too; all others are for images.
+_OF_SAMPLES = ("samples", "seed", "out", "which", "workdir", "images")
+# Options that a video has too; what is written of its frames are the overlays alone.
+_OF_VIDEOS = (
+    *("out", "which", "workdir", "images", "recursive", "tiles", "overlap", "blending", "accumulate", "average"),
+    *("temperature", "skip_existing", "seed", "samples", "video"),
+)
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.predict") -> int:
@@ -151,9 +157,9 @@ def _problem(options: argparse.Namespace) -> str:
         return regions.problem(options) or uncertainty_files.problem(options)
     if len(options.workdir) > 1:
         return "--samples takes one workdir"
-    if options.images or options.probabilities or options.values != "classes":
-        return "--samples makes images from noise; it takes no IMAGES, --probabilities or --values"
-    if others := _given(options, *_OF_IMAGES):
+    if options.images:
+        return "--samples makes images from noise; it takes no IMAGES"
+    if others := _given(options, _OF_SAMPLES):
         return f"--samples makes images from noise; it takes no {others[0]}"
     if options.samples < 1:
         return f"--samples must be at least 1, got {options.samples}"
@@ -161,9 +167,11 @@ def _problem(options: argparse.Namespace) -> str:
     return "" if 0 <= (options.seed or 0) < seeds else f"--seed must be in [0, {seeds - 1}], got {options.seed}"
 
 
-def _given(options: argparse.Namespace, *names: str) -> list[str]:
-    """Returns those of the options that were given, as they are written."""
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False, "")]
+def _given(options: argparse.Namespace, but: Sequence[str]) -> list[str]:
+    """Returns those of the options that were given, but for some, as they are written."""
+    defaults = vars(_parser("").parse_args(["--workdir", "DIR"]))
+    names = [name for name, default in defaults.items() if name not in but and getattr(options, name) != default]
+    return [f"--{name.replace('_', '-')}" for name in names]
 
 
 def _sample(options: argparse.Namespace) -> int:
@@ -188,10 +196,11 @@ def _predict(options: argparse.Namespace) -> int:
     runs = [load_run(workdir, options.which or "best") for workdir in options.workdir]
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
-    outputs = _outputs(run, options, out)
+    identity = identity_of(runs, options)
+    outputs = outputs_of(run, options, out, identity)
     videos = [path for path in found.paths if path.suffix.lower() in video.SUFFIXES]
     found = found._replace(paths=[path for path in found.paths if path not in videos])
-    if videos and (more := _given(options, "crf", "regions", "uncertainty", "probabilities")):
+    if videos and (more := _given(options, _OF_VIDEOS)):
         raise ConfigError(f"{videos[0]} is a video, of which the overlays alone are written; leave out {more[0]}.")
     predictor = predictor_of(runs, options)
     predictor = temperature.scaled(predictor, runs) if options.temperature else predictor
@@ -221,7 +230,6 @@ def _predict(options: argparse.Namespace) -> int:
     earlier = images_of_table(out) if options.skip_existing else {}
     kept = {p: name for p, name in names.items() if options.skip_existing and _is_done(outputs, p, name, earlier)}
     batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size
-    identity = str([(str(each.workdir), each.step, each.which, options.temperature) for each in runs])
     todo = {path: name for path, name in names.items() if path not in kept}
     prediction = FolderPrediction(
         predictor,
@@ -246,7 +254,7 @@ def _predict(options: argparse.Namespace) -> int:
     print(f"{summary.done} of {counted(total, 'image')} segmented by {_network(run)}{several}.{skipped}")
     if done := summary.done - summary.large:
         files = outputs.files("NAME")
-        print(f"classes:       {files['classes']} ({_meaning(run, options.values, options.format)})")
+        print(f"classes:       {files['classes']} ({meaning(run, options.values, options.format)})")
         if "overlay" in files:
             print(f"overlays:      {files['overlay']}")
         if "probabilities" in files:
@@ -263,62 +271,11 @@ def _is_done(outputs: Outputs, path: Path, name: str, earlier: Mapping[str, Path
     """Returns whether an earlier call has written the outputs of an image, and `earlier` names no other for them."""
     if name in earlier and earlier[name] != path.resolve():
         return False
-    return is_output(outputs.out / f"{name}.tif") if is_large(path) else outputs.exists(name)
-
-
-def _outputs(run: Run, options: argparse.Namespace, out: Path) -> Outputs:
-    """Returns what is written for each image; raises ConfigError where the run does not know what its masks hold."""
-    in_masks, form = options.values == "masks", options.format
-    if in_masks and not run.values:
-        raise ConfigError(
-            f"--values masks: the run in {run.workdir} was trained by a version that did not keep the values of the "
-            "masks; its training command records them, in a moment if the run has finished."
-        )
-    if in_masks and not run.color_masks and form == "color":
-        raise ArgumentError(
-            "--values masks writes the values that the masks hold, and --format color the colours of the classes; give "
-            "one of the two."
-        )
-    if in_masks and run.color_masks and form != "color":
-        if form != "png":
-            raise ArgumentError(
-                f"--values masks: the masks of the run hold colours, which --format {form} does not; give --format "
-                "color."
-            )
-        form = "color"
-    return Outputs(
-        out,
-        run.classes,
-        run.colors,
-        form=form,
-        overlay=not options.no_overlay,
-        probabilities=options.probabilities,
-        values=tuple(run.values) if in_masks and form != "color" else (),
-    )
+    return outputs.wrote(outputs.out / f"{name}.tif") if is_large(path) else outputs.exists(name)
 
 
 def _network(run: Run) -> str:
     return f"{run.config.model.name} after {counted(run.step, 'step')}"
-
-
-def _meaning(run: Run, values: str, form: str) -> str:
-    """Returns what the files of classes hold; each class where the masks hold other numbers, or colours."""
-    if form != "png" and (values != "masks" or not run.values):
-        kinds = {"color": "the colours of the classes", "tiff": "class indices, coloured by a palette"}
-        return kinds[form] if form in kinds else "the array `labels` of class indices"
-    if run.color_masks:
-        pairs = [(f"({','.join(map(str, color))})", printable(name)) for color, name in zip(run.colors, run.classes)]
-        if values == "masks":
-            return "the colours of the masks: " + ", ".join(f"{color} {name}" for color, name in pairs)
-        stand = ", ".join(f"{i} {name} ({color} in the masks)" for i, (color, name) in enumerate(pairs))
-        return f"class indices, coloured by a palette: {stand}; --values masks writes the colours of the masks"
-    if not run.values or run.values == tuple(range(len(run.classes))):
-        return "class indices, coloured by a palette"
-    pairs = list(zip(run.values, run.classes))
-    if values == "masks":
-        return "the values of the masks: " + ", ".join(f"{value} {printable(name)}" for value, name in pairs)
-    stand = ", ".join(f"{i} {printable(name)} ({value} in the masks)" for i, (value, name) in enumerate(pairs))
-    return f"class indices, coloured by a palette: {stand}; --values masks writes the values of the masks"
 
 
 if __name__ == "__main__":

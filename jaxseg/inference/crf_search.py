@@ -146,7 +146,8 @@ def search_crf(
     set_key(config, "data.classes", run.classes)
     source = make_source(config, split_of_data(run.config, split))
     chosen = sorted({i * len(source) // images for i in range(images)})
-    segment, k = make_predictor([run]), metrics.num_confusion_classes(run.num_classes)
+    tiles, overlap = config.eval.tiles, config.eval.overlap
+    segment, k = make_predictor([run], tiles=tiles, overlap=overlap), metrics.num_confusion_classes(run.num_classes)
     totals = np.zeros((1 + len(settings), k, k), np.int64)
     for index in tqdm(chosen, desc=f"CRF on {split}", unit="image", disable=None):
         example = source[index]

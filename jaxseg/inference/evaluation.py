@@ -1,7 +1,6 @@
 """Scoring a split of the data with a trained run: the numbers, their table, and the files that keep them."""
 
 import functools
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from jaxseg.inference.score_images import Timed, score_images
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run
 from jaxseg.run.provenance import package_versions
-from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, write_or_refuse
+from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, require_own_json, write_or_refuse
 from jaxseg.state import count_parameters
 from jaxseg.step import Measure
 
@@ -316,16 +315,9 @@ def picture_file(workdir: Path, split: str) -> Path:
 
 def require_own_report(workdir: Path, split: str) -> None:
     """Raises ConfigError if a file of the name of a report's is no such file, so that it is not replaced."""
-    instead = "move it out of the workdir"
     scores = scores_file(workdir, split)
-    if scores.is_file():
-        try:
-            content = json.loads(scores.read_bytes())
-        except (OSError, ValueError):
-            content = None
-        if not isinstance(content, dict) or not {"split", "which", "confusion"} <= content.keys():
-            raise marks.refusal(scores, instead)
-    marks.require_own_figure(picture_file(workdir, split), instead)
+    require_own_json(scores, ("split", "which", "confusion"))
+    marks.require_own_figure(picture_file(workdir, split), "move it out of the workdir")
 
 
 def _file_name(split: str) -> str:

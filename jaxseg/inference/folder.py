@@ -16,7 +16,7 @@ from jaxseg.data.batching import cores
 from jaxseg.data.images import read_image
 from jaxseg.errors import DataError, OutOfMemoryError, counted, printable
 from jaxseg.inference.large import is_large, segment_large
-from jaxseg.inference.outputs import MARK, Extra, Outputs, cannot_write, is_output, would_replace
+from jaxseg.inference.outputs import Extra, Outputs, cannot_write, is_output, would_replace
 from jaxseg.inference.predictions_table import PredictionsTable, Written
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
@@ -227,6 +227,11 @@ class FolderPrediction:
                 f"{path} is so large that it is segmented by parts, which gives its classes alone; leave out "
                 "--probabilities and what changes or measures the classes, or cut the image."
             )
+        if self.outputs.form in ("color", "npz"):
+            return DataError(
+                f"{path} is so large that it is segmented by parts, to a TIFF file of class indices; leave out "
+                f"--format {self.outputs.form}, or cut the image."
+            )
         if file.is_file() and not is_output(file):
             return DataError(would_replace(file))
         with tqdm(desc=path.name, unit="tile", disable=bar.disable, leave=False) as tiles:
@@ -242,13 +247,13 @@ class FolderPrediction:
                     file,
                     colors=self.outputs.colors,
                     values=self.outputs.values,
-                    software=MARK,
+                    software=self.outputs.mark,
                     identity=self.identity,
                     progress=progress,
                 )
                 if self.outputs.overlay:
                     small = pictures.overlay(result.preview, result.preview_classes, self.outputs.colors)
-                    pictures.save_image(small, self.outputs.out / f"{name}-overlay.png", software=MARK)
+                    pictures.save_image(small, self.outputs.out / f"{name}-overlay.png", software=self.outputs.mark)
             except OSError as error:
                 raise cannot_write(name, self.outputs.out, error) from error
             except (DataError, OutOfMemoryError) as error:

@@ -12,6 +12,7 @@ from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
 from jaxseg.errors import ConfigError
 from jaxseg.inference.large import is_large
 from jaxseg.inference.outputs import Outputs
+from jaxseg.inference.video import SUFFIXES as VIDEOS
 
 _LONGEST_STEM = 255 - len("-1234-overlay.png")  # bytes; file systems allow names of 255
 
@@ -60,9 +61,9 @@ def _images_of(word: str, recursive: bool) -> tuple[list[Path], list[str]]:
     """Returns the images that one file, folder or glob names, and a sentence for each thing that is wrong there."""
     path, problems = expanded(word), []
     if path.is_dir():
-        paths, problems = list_images(path, recursive=recursive)
+        paths, problems = list_images(path, recursive=recursive, suffixes=(*SUFFIXES, *VIDEOS))
         where = "in it or its sub-folders." if recursive else "directly in it; --recursive enters its sub-folders."
-        problem = f"The folder {word} has no images ({', '.join(SUFFIXES)}) {where}"
+        problem = f"The folder {word} has no images or videos ({', '.join(SUFFIXES)}) {where}"
     elif path.exists() or not glob.has_magic(word):
         paths = [path] if path.exists() else []
         problem = f"There is no file {located(path)}.{_nearest_file(path)}"
@@ -126,7 +127,7 @@ def _cut(stem: str) -> str:
 def _is_image(path: Path, named: Sequence[str]) -> bool:
     """Returns whether a file that a glob matches counts; `named`, the parts of the glob, may name hidden folders."""
     hidden = any(is_hidden(part) for part in path.parts if part not in (*named, "..", "."))
-    return path.suffix.lower() in SUFFIXES and path.is_file() and not hidden
+    return path.suffix.lower() in (*SUFFIXES, *VIDEOS) and path.is_file() and not hidden
 
 
 def _nearest_file(path: Path) -> str:

@@ -1,13 +1,23 @@
 """The options with which commands choose how networks see images: in tiles, in several views, several networks."""
 
 import argparse
+import hashlib
 from collections.abc import Sequence
+
+import numpy as np
 
 from jaxseg.arguments import expanded
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.nn.crf import CRF_PRESETS
 from jaxseg.run.load import Run
 from jaxseg.run.workdir import CONFIG_FILE
+from jaxseg.state import by_path
+
+# The options of prediction by which the outputs of an image differ.
+_OF_IDENTITY = (
+    *("tiles", "overlap", "blending", "accumulate", "average", "crf", "temperature"),
+    *("format", "values", "probabilities"),
+)
 
 
 def add_workdirs(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +89,17 @@ def predictor_of(runs: Sequence[Run], options: argparse.Namespace) -> Predictor:
         dtype=options.accumulate,
         average=options.average,
     )
+
+
+def identity_of(runs: Sequence[Run], options: argparse.Namespace) -> str:
+    """Returns twelve letters that differ where networks, or options that change the outputs of an image, differ."""
+    digest = hashlib.sha256(repr([(name, getattr(options, name)) for name in _OF_IDENTITY]).encode())
+    for run in runs:
+        digest.update(f"{run.config.model.to_dict()} {run.config.data.to_dict()}".encode())
+        for path, leaf in by_path(run.variables).items():
+            digest.update(path.encode())
+            digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()[:12]
 
 
 def tiles_of(run: Run, options: argparse.Namespace) -> tuple[str, float]:

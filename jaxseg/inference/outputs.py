@@ -23,7 +23,7 @@ MARK = "jaxseg predict"
 Format: TypeAlias = Literal["png", "color", "tiff", "npz"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[str, str] = {"png": ".png", "color": ".png", "tiff": ".tif", "npz": ".npz"}
-_ARRAYS = {"probabilities", "labels", "classes"}  # those that NAME.npz may hold
+_ARRAYS = {"probabilities", "labels", "classes", "made_by"}  # those that NAME.npz may hold
 
 
 class Extra(Protocol):
@@ -69,6 +69,7 @@ class Outputs:
         overlay: whether to write NAME-overlay.png.
         probabilities: whether to write NAME.npz with `probabilities` f32[h,w,k].
         values: what stands for each class in place of its index; (): the index.
+        identity: says which networks and options made the files, which keep it; "": nothing is kept.
     """
 
     out: Path
@@ -78,6 +79,12 @@ class Outputs:
     overlay: bool = True
     probabilities: bool = False
     values: tuple[int, ...] = ()
+    identity: str = ""
+
+    @property
+    def mark(self) -> str:
+        """The text under "Software" in the pictures."""
+        return f"{MARK} {self.identity}".rstrip()
 
     def files(self, name: str) -> dict[str, Path]:
         """Returns {what: path} of the files of one image."""
@@ -104,21 +111,22 @@ class Outputs:
             if self.form in ("png", "color"):
                 picture = labels_picture(result.classes, self.colors, self.values or range(len(self.colors)))
                 picture = picture.convert("RGB") if self.form == "color" else picture
-                pictures.save_image(picture, files["classes"], software=MARK)
+                pictures.save_image(picture, files["classes"], software=self.mark)
             elif self.form == "tiff":
                 labels, colors, values = result.classes, self.colors, self.values
                 write_atomically(
-                    files["classes"], lambda file: write_labels(file, labels, colors, values=values, software=MARK)
+                    files["classes"], lambda file: write_labels(file, labels, colors, values=values, software=self.mark)
                 )
             if self.overlay:
                 overlay = pictures.overlay(image, result.classes, self.colors)
-                pictures.save_image(overlay, files["overlay"], software=MARK)
+                pictures.save_image(overlay, files["overlay"], software=self.mark)
             stored: dict[str, Any] = {}
             if self.form == "npz":
                 stored["labels"] = np.asarray(self.values)[result.classes] if self.values else result.classes
             if self.probabilities:
                 stored["probabilities"] = result.probabilities
             if stored:
+                stored |= {"made_by": np.array(self.identity)} if self.identity else {}
                 write_atomically(arrays, lambda file: np.savez(file, **stored, classes=np.array(self.classes)))
             if stale:
                 arrays.unlink()
@@ -150,20 +158,25 @@ class Outputs:
             raise ConfigError(would_replace(foreign[0]))
 
     def exists(self, name: str) -> bool:
-        """Returns whether an earlier call has written all files of one image."""
+        """Returns whether an earlier call with the same networks and options has written all files of one image."""
         wanted = {"classes"} | ({"labels"} if self.form == "npz" else set())
         wanted |= {"probabilities"} if self.probabilities else set()
         modes = {"png": ("P", "I;16"), "color": ("RGB",), "tiff": ("P", "L", "I;16")}
 
         def written(what: str, file: Path) -> bool:
             if file.suffix == ".npz":
-                return wanted <= _arrays_of(file)
-            if not is_output(file):
+                return wanted <= _arrays_of(file) and _maker_of(file) == self.identity
+            if not self.wrote(file):
                 return False
             with Image.open(file) as picture:
                 return what == "overlay" or picture.mode in modes[self.form]
 
         return all(written(what, file) for what, file in self.files(name).items())
+
+    def wrote(self, file: Path) -> bool:
+        """Returns whether prediction with the same networks and options has written a picture."""
+        set_limit()
+        return file.is_file() and marks.software(file) == self.mark
 
 
 def would_replace(file: Path) -> str:
@@ -179,7 +192,8 @@ def cannot_write(name: str, out: Path, error: OSError) -> ConfigError:
 def is_output(file: Path) -> bool:
     """Returns whether a picture has the mark of prediction."""
     set_limit()
-    return file.is_file() and marks.software(file) == MARK
+    text = marks.software(file) if file.is_file() else ""
+    return text == MARK or text.startswith(f"{MARK} ")
 
 
 def holds_own_arrays(file: Path) -> bool:
@@ -194,6 +208,12 @@ def _arrays_of(file: Path) -> set[str]:
             return set(archive.files)
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):  # no file of npz
         return set()
+
+
+def _maker_of(file: Path) -> str:
+    """Returns the identity that NAME.npz keeps; "" if it keeps none."""
+    with np.load(file, allow_pickle=False) as archive:
+        return str(archive["made_by"]) if "made_by" in archive.files else ""
 
 
 def labels_picture(classes: np.ndarray, colors: pictures.Colors, values: Sequence[int]) -> Image.Image:

@@ -76,8 +76,8 @@ def score_images(
         h, w = label.shape
         if i < len(source):
             size = np.array([(h, w)], np.int32)
-            see({"prediction": host.pop("classes")[:, :h, :w], "label": label[None], "size": size})
-        host.pop("classes", None)
+            see({"prediction": host.pop("prediction")[:, :h, :w], "label": label[None], "size": size})
+        host.pop("prediction", None)
         wide = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), host)
         totals = wide if totals is None else jax.tree.map(np.add, totals, wide)
         progress(int(i < len(source)))
@@ -100,7 +100,7 @@ def _counter(loss: Loss, has_loss: bool, measures: Mapping[str, Measure]) -> Cal
         predicted = predict_classes(logits)
         sums: dict[str, PyTree] = {
             "confusion": confusion_matrix(predicted, labels, num_confusion_classes(logits.shape[-1])),
-            "classes": predicted.astype(jnp.uint8),
+            "prediction": predicted.astype(jnp.uint8),
             **{name: measure(logits, labels) for name, measure in measures.items()},
         }
         return {**sums, "stats": loss.stats(logits, labels)} if has_loss else sums

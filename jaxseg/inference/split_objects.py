@@ -1,6 +1,5 @@
 """Scores the objects of a split: the regions of predictions against true objects."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +16,8 @@ from jaxseg.inference.objects import ObjectScores, ObjectTotal, object_dict, obj
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.regions.find import find_regions
 from jaxseg.inference.regions.settings import RegionSettings
-from jaxseg.pictures import marks
 from jaxseg.run.load import Run
-from jaxseg.run.workdir import write_or_refuse
+from jaxseg.run.workdir import require_own_json, write_or_refuse
 from jaxseg.types import IGNORE
 
 _SUFFIXES = (".png", ".tif", ".tiff")
@@ -63,14 +61,7 @@ def objects_file(workdir: Path, split: str) -> Path:
 
 def require_own(file: Path) -> None:
     """Raises ConfigError if there is a file of the name of the scores that is none of ours."""
-    if not file.is_file():
-        return
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict) or not {"split", "average_precision"} <= content.keys():
-        raise marks.refusal(file, "move it out of the workdir")
+    require_own_json(file, ("split", "average_precision"))
 
 
 def score_objects(

@@ -18,11 +18,12 @@ from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.folded import fold_run
-from jaxseg.inference.predictor import Predictor
+from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.score import score
+from jaxseg.inference.score_images import score_images
 from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
 from jaxseg.run.load import Run
-from jaxseg.run.workdir import write_or_refuse
+from jaxseg.run.workdir import require_own_json, write_or_refuse
 from jaxseg.state import Network
 from jaxseg.step import Measure
 from jaxseg.types import PyTree
@@ -100,11 +101,17 @@ class Scaling:
         """Writes temperature.json into the workdir of the run, atomically; returns its path.
 
         Raises:
-            ConfigError: if it cannot be written.
+            ConfigError: if it cannot be written, or would replace a file that jaxseg did not write.
         """
         path = self.run.workdir / FILE
+        require_own(self.run)
         write_or_refuse(path, self.to_dict())
         return path
+
+
+def require_own(run: Run) -> None:
+    """Raises ConfigError if the workdir of a run has a temperature.json that jaxseg did not write."""
+    require_own_json(run.workdir / FILE, ("temperature", "step", "split"))
 
 
 def fit(run: Run, split: str = "val") -> Scaling:
@@ -152,6 +159,13 @@ def _sums(run: Run, split: str, measures: Mapping[str, Measure], model_of: Any) 
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
     source = make_source(config, split_of_data(run.config, split))
+    if config.eval.tiles:
+        predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
+        members = tuple(dataclasses.replace(m, model=model_of(m.model)) for m in predictor.networks.members)
+        predictor = dataclasses.replace(predictor, networks=dataclasses.replace(predictor.networks, members=members))
+        with tqdm(total=len(source), desc=f"temperature {split}", unit="image", disable=None) as bar:
+            timed = score_images(source, predictor.scores, run.parts.loss, measures=measures, progress=bar.update)
+        return timed.result.measures, timed.result.images
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
     model, state = fold_run(run)
     eval_step = strategy.compile_eval(run.parts.eval_step(measures, model=model_of(model)))

@@ -12,12 +12,14 @@ from PIL import Image
 from jaxseg.arguments import expanded
 from jaxseg.data.images import from_array, from_pillow, read_image
 from jaxseg.errors import DataError, counted
+from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import Evaluation, evaluate
 from jaxseg.inference.predictor import Predictor, Tiling, make_predictor
 from jaxseg.inference.samples import sample
 from jaxseg.inference.segment import Segmentation
 from jaxseg.inference.tiles import TilesLike, parse_tiles
 from jaxseg.inference.views import parse_views
+from jaxseg.nn.crf import CRF
 from jaxseg.run.load import Run, Which, load_run
 
 # A file, a Pillow image, or an array u8|u16[h,w], u8|u16[h,w,c] or of floats in [0, 1], RGB where it has colour.
@@ -37,6 +39,7 @@ class TrainedRun(Run):
         tiles: TilesLike = "auto",
         overlap: float = 0.5,
         average: str = "",
+        crf: CRF | str | None = None,
     ) -> Segmentation: ...
 
     @overload
@@ -48,6 +51,7 @@ class TrainedRun(Run):
         tiles: TilesLike = "auto",
         overlap: float = 0.5,
         average: str = "",
+        crf: CRF | str | None = None,
     ) -> list[Segmentation]: ...
 
     def predict(
@@ -58,6 +62,7 @@ class TrainedRun(Run):
         tiles: TilesLike = "auto",
         overlap: float = 0.5,
         average: str = "",
+        crf: CRF | str | None = None,
     ) -> Segmentation | list[Segmentation]:
         """Returns the classes u8[h,w] of an image at its own size; for a list of images, a list.
 
@@ -72,13 +77,15 @@ class TrainedRun(Run):
             overlap: the share of a tile's side that is in the next too, in [0, 1).
             average: the views of an image whose probabilities are averaged: "flips", "flips:hv", "scales:.75-1-1.25" or
                 both with a comma; "": the image alone.
+            crf: refines the probabilities by a dense CRF over the image: the name of a preset such as "deeplab-v1",
+                "NAME=VALUE,...", or settings; None: none does.
 
         Raises:
-            ArgumentError: for an invalid `tiles`, `overlap` or `average`.
+            ArgumentError: for an invalid `tiles`, `overlap`, `average` or `crf`.
             DataError: if the file cannot be read, or the array has another shape, type or range.
             OutOfMemoryError: if the image is too large for the device.
         """
-        segment = self._predictor(tiles, overlap, average)
+        segment = self._predictor(tiles, overlap, average, crf)
         channels = self.config.data.channels
         if isinstance(image, list | tuple):
             return [segment(read_input(one, channels), probabilities) for one in image]
@@ -103,6 +110,7 @@ class TrainedRun(Run):
         tiles: TilesLike = None,
         overlap: float = 0.5,
         average: str = "",
+        crf: CRF | str | None = None,
     ) -> Evaluation:
         """Returns the scores on a split of the data, which print as a table; see `jaxseg.inference.evaluate`.
 
@@ -110,14 +118,14 @@ class TrainedRun(Run):
             split: "train", "val" or "test"; for TFDS data also a slice, for a folder any split with images and masks.
             boundary: scores boundaries too: those that lie within this many pixels of each other match; True: within
                 0.75 % of the image's diagonal.
-            tiles, overlap, average: as of `predict`; what is averaged is compared with one view.
+            tiles, overlap, average, crf: as of `predict`; what is averaged or refined is compared with one view alone.
 
         Raises:
             ArgumentError: for an invalid argument.
             DataError: if the data is missing or empty, has no such split, or its classes are not those of the run.
         """
-        asked = parse_tiles(tiles) is not None or len(parse_views(average)) > 1
-        predictor = self._predictor(tiles, overlap, average) if asked else None
+        asked = parse_tiles(tiles) is not None or len(parse_views(average)) > 1 or crf is not None
+        predictor = self._predictor(tiles, overlap, average, crf) if asked else None
         return evaluate(self, split, boundary=boundary, predictor=predictor)
 
     def __repr__(self) -> str:
@@ -127,13 +135,15 @@ class TrainedRun(Run):
             f"{counted(len(self.classes), 'class')}: {', '.join(self.classes)}"
         )
 
-    def _predictor(self, tiles: TilesLike, overlap: float, average: str) -> Predictor:
+    def _predictor(self, tiles: TilesLike, overlap: float, average: str, crf: CRF | str | None) -> Predictor:
         """Returns the predictor for some options; those of the same views share their compiled programs."""
         size, views = parse_tiles(tiles), parse_views(average)
         key = (size is None, views)  # tiles may be split over several devices
         if key not in self._predictors:
             self._predictors[key] = make_predictor([self], tiles=tiles, overlap=overlap, average=views)
-        return dataclasses.replace(self._predictors[key], tiling=Tiling(size, overlap))
+        predictor = dataclasses.replace(self._predictors[key], tiling=Tiling(size, overlap))
+        settings = CRF.parse(crf) if isinstance(crf, str) else crf
+        return predictor if settings is None else with_crf(predictor, settings)
 
     @functools.cached_property
     def _predictors(self) -> dict[Any, Predictor]:

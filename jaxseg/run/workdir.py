@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -230,6 +230,18 @@ def read_data(path: str | Path) -> RunData:
 
 def _show_classes(classes: Sequence[str], num_classes: int) -> str:
     return f"{counted(len(classes), 'class')} ({', '.join(classes)}; {counted(num_classes, 'logit')})"
+
+
+def require_own_json(file: Path, keys: Collection[str]) -> None:
+    """Raises ConfigError if there is a file of the name of one of ours that is no JSON object with these keys."""
+    if not file.is_file():
+        return
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or not set(keys) <= content.keys():
+        raise marks.refusal(file, "move it out of the workdir")
 
 
 def write_or_refuse(file: Path, value: Any) -> None:

@@ -21,8 +21,8 @@ from jaxseg.config import update
 from jaxseg.data import make_source
 from jaxseg.errors import ArgumentError, ConfigError, OutOfMemoryError
 from jaxseg.inference import crf as inference
-from jaxseg.inference import refine
-from jaxseg.inference.crf_search import CRFSearch, Trial, grid_settings, parse_grid
+from jaxseg.inference import load, refine
+from jaxseg.inference.crf_search import CRFSearch, Trial, grid_settings, parse_grid, search_crf
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.nn import CRF, dense_crf
 from jaxseg.nn.ops.dense_crf import pixel_features
@@ -144,6 +144,32 @@ def test_a_refined_predictor_segments_as_it_scores(workdir: Path) -> None:
         np.testing.assert_array_equal(found.classes, shares.argmax(-1))
         np.testing.assert_allclose(found.probabilities, shares, atol=1e-6)
     assert np.abs(shares - plain(image, probabilities=True).probabilities).max() > 1e-3
+
+
+def test_a_run_predicts_and_is_scored_with_a_crf(workdir: Path) -> None:
+    run = load(workdir)
+    image = np.random.default_rng(0).integers(0, 255, (14, 17, 3), np.uint8)
+    wanted = refine(image, run.predict(image, probabilities=True).probabilities, EXACT)
+    for crf in (EXACT, CRF.parse(EXACT)):
+        found = run.predict(image, probabilities=True, crf=crf)
+        np.testing.assert_allclose(found.probabilities, wanted, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(found.classes, wanted.argmax(-1))
+    assert "refined by a dense CRF" in str(run.evaluate("val", crf=EXACT))
+    with pytest.raises(ArgumentError, match="There is no preset 'deeplab' of a CRF"):
+        run.predict(image, crf="deeplab")
+
+
+def test_the_search_sees_images_as_the_run_is_scored(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In tiles where eval.tiles says so; and a file of someone else is in the way before anything is computed."""
+    run = load_run(workdir, overrides={"eval.tiles": "8x8"})
+    found = search_crf(run, "val", {"appearance_weight": [3.0]}, start=EXACT)
+    expected = load(workdir).evaluate("val", tiles=8)
+    np.testing.assert_array_equal(found.trials[0].confusion, expected.confusion)
+    assert not np.array_equal(expected.confusion, load(workdir).evaluate("val").confusion)
+    (workdir / "crf-test.json").write_text("[1]")
+    assert command.main(["--workdir", str(workdir), "--split", "test", "--images", "1"]) == 1
+    assert "crf-test.json would replace a file that jaxseg did not write" in capsys.readouterr().err
+    assert (workdir / "crf-test.json").read_text() == "[1]"
 
 
 def test_the_settings_with_the_best_score_are_found(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,20 @@ def test_what_an_earlier_call_has_written_is_left_out(runs, tree, tmp_path, caps
     assert "1 of 1 image segmented" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_what_other_networks_or_options_have_written_is_not_left_out(runs, tree, tmp_path, capsys, form):
+    image, out = tree / "a.png", tmp_path / "out"
+
+    def segmented(run, *words):
+        assert predict(run, image, "--out", out, "--format", form, "--skip-existing", *words) == 0
+        return "1 of 1 image segmented" in capsys.readouterr().out
+
+    first, second = runs["resize"], runs["crop"]
+    for run, words in ((first, []), (second, []), (second, ["--tiles", "16"]), (second, ["--average", "flips"])):
+        assert segmented(run, *words) and not segmented(run, *words)
+    assert segmented(first) and segmented(first, "--values", "masks") and not segmented(first, "--values", "masks")
+
+
 def test_the_table_has_the_share_of_each_class_and_each_problem(runs, tree, tmp_path):
     run, out = runs["resize"], tmp_path / "out"
     (tree / "bad.png").write_text("no image")
@@ -206,6 +220,9 @@ def test_further_words_after_the_workdir_are_images_or_runs(runs, tree, tmp_path
         (["a.png", "--skip-existing", "--regions"], "it cannot be given with --skip-existing"),
         (["--samples", "2", "--average", "flips"], "--samples makes images from noise; it takes no --average"),
         (["--samples", "2", "--skip-existing"], "it takes no --skip-existing"),
+        (["--samples", "2", "--format", "npz"], "it takes no --format"),
+        (["--samples", "2", "--tiles", "64"], "it takes no --tiles"),
+        (["--samples", "2", "--no-overlay"], "it takes no --no-overlay"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(runs, capsys, words, said):

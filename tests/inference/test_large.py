@@ -163,6 +163,8 @@ def test_the_command_segments_large_files_by_parts(run, tmp_path, monkeypatch, c
     assert table[1].startswith(f"{paths[0]},big.tif,90,70,") and table[2].startswith(f"{paths[1]},small.png,20,30,")
     assert main([*arguments, "--probabilities"]) == 1
     assert "big.tif is so large that it is segmented by parts" in capsys.readouterr().err
+    assert main([*arguments, "--format", "color"]) == 1
+    assert "to a TIFF file of class indices; leave out --format color" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_or_written_is_a_sentence(run, tmp_path, monkeypatch):

@@ -12,10 +12,13 @@ from helpers.tiny_run import TINY, make_run, tiny_config
 from helpers.variables import variable_shapes
 from PIL import Image
 
+from jaxseg import metrics
 from jaxseg import nn as jnn
+from jaxseg.data import make_source
 from jaxseg.errors import ConfigError
 from jaxseg.evaluate import main as evaluate_main
 from jaxseg.inference import temperature
+from jaxseg.inference.predictor import make_predictor
 from jaxseg.inference.uncertainty import combine, members, monte_carlo, random_layers, score_uncertainty
 from jaxseg.predict import main as predict_main
 from jaxseg.run.load import load_run
@@ -136,6 +139,24 @@ def test_the_commands_fit_and_use_the_temperature(plain, image, tmp_path, capsys
     for log in found.values():
         log -= log.mean(-1, keepdims=True)  # the logits, but for their mean
     np.testing.assert_allclose(found["after"], found["before"] / value, atol=1e-3)
+    (plain.workdir / "temperature.json").unlink()
+
+
+def test_the_temperature_is_fitted_to_tiles_where_the_run_is_scored_in_tiles(plain, capsys):
+    run = load_run(plain.workdir, overrides={"eval.tiles": "8x8"})
+    scaling, whole = temperature.fit(run), temperature.fit(plain)
+    predictor, sums = make_predictor([plain], tiles=8), []
+    for example in make_source(plain.config, "val"):
+        logits = predictor.scores(example["image"]).values
+        sums.append(metrics.temperature_stats(logits, jnp.asarray(example["label"], jnp.int32)[None]))
+    expected = metrics.fit_temperature(jax.tree.map(lambda *parts: sum(np.asarray(x, float) for x in parts), *sums))
+    for found in ("nll_before", "nll_after", "value"):
+        assert getattr(scaling.fitted, found) == pytest.approx(getattr(expected, found), rel=1e-4)
+    assert scaling.fitted.nll_before != pytest.approx(whole.fitted.nll_before, rel=1e-3)
+    assert scaling.error_after < scaling.error_before and scaling.images == 5
+    (plain.workdir / "temperature.json").write_text('{"mine": 1}')
+    assert evaluate_main(["--workdir", str(plain.workdir), "--fit-temperature"]) == 1
+    assert "temperature.json would replace a file that jaxseg did not write" in capsys.readouterr().err
     (plain.workdir / "temperature.json").unlink()
 
 

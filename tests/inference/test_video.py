@@ -54,6 +54,19 @@ def test_a_video_and_images_give_the_overlays_in_order(run, tmp_path, capsys):
     assert not list((tmp_path / "out").glob(".*"))
 
 
+def test_a_folder_has_its_videos_too(run, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    with FrameWriter(tmp_path / "in" / "film.mp4", 10.0) as writer:
+        writer.add(blocks(0))
+    Image.fromarray(blocks(1)).save(tmp_path / "in" / "one.png")
+    arguments = ["--workdir", str(run.workdir), str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert {path.name for path in (tmp_path / "out").glob("*overlay*")} == {"film-overlay.mp4", "one-overlay.png"}
+    capsys.readouterr()
+    assert main([*arguments, "--format", "npz"]) == 1
+    assert "film.mp4 is a video, of which the overlays alone are written; leave out --format" in capsys.readouterr().err
+
+
 def test_frames_of_several_sizes_make_no_video_and_leave_the_images(run, tmp_path, capsys):
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     for path, height in zip(paths, (32, 32, 20)):

@@ -1,0 +1,60 @@
+"""What prediction writes of the classes of a run, from the options of the command, and what the files hold in words."""
+
+import argparse
+from pathlib import Path
+
+from jaxseg.errors import ArgumentError, ConfigError, printable
+from jaxseg.inference.outputs import Outputs
+from jaxseg.run.load import Run
+
+
+def outputs_of(run: Run, options: argparse.Namespace, out: Path, identity: str = "") -> Outputs:
+    """Returns what is written for each image; raises ConfigError where the run does not know what its masks hold."""
+    in_masks, form = options.values == "masks", options.format
+    if in_masks and not run.values:
+        raise ConfigError(
+            f"--values masks: the run in {run.workdir} was trained by a version that did not keep the values of the "
+            "masks; its training command records them, in a moment if the run has finished."
+        )
+    if in_masks and not run.color_masks and form == "color":
+        raise ArgumentError(
+            "--values masks writes the values that the masks hold, and --format color the colours of the classes; give "
+            "one of the two."
+        )
+    if in_masks and run.color_masks and form != "color":
+        if form != "png":
+            raise ArgumentError(
+                f"--values masks: the masks of the run hold colours, which --format {form} does not; give --format "
+                "color."
+            )
+        form = "color"
+    return Outputs(
+        out,
+        run.classes,
+        run.colors,
+        form=form,
+        overlay=not options.no_overlay,
+        probabilities=options.probabilities,
+        values=tuple(run.values) if in_masks and form != "color" else (),
+        identity=identity,
+    )
+
+
+def meaning(run: Run, values: str, form: str) -> str:
+    """Returns what the files of classes hold; each class where the masks hold other numbers, or colours."""
+    if form != "png" and (values != "masks" or not run.values):
+        kinds = {"color": "the colours of the classes", "tiff": "class indices, coloured by a palette"}
+        return kinds[form] if form in kinds else "the array `labels` of class indices"
+    if run.color_masks:
+        pairs = [(f"({','.join(map(str, color))})", printable(name)) for color, name in zip(run.colors, run.classes)]
+        if values == "masks":
+            return "the colours of the masks: " + ", ".join(f"{color} {name}" for color, name in pairs)
+        stand = ", ".join(f"{i} {name} ({color} in the masks)" for i, (color, name) in enumerate(pairs))
+        return f"class indices, coloured by a palette: {stand}; --values masks writes the colours of the masks"
+    if not run.values or run.values == tuple(range(len(run.classes))):
+        return "class indices, coloured by a palette"
+    pairs = list(zip(run.values, run.classes))
+    if values == "masks":
+        return "the values of the masks: " + ", ".join(f"{value} {printable(name)}" for value, name in pairs)
+    stand = ", ".join(f"{i} {printable(name)} ({value} in the masks)" for i, (value, name) in enumerate(pairs))
+    return f"class indices, coloured by a palette: {stand}; --values masks writes the values of the masks"
