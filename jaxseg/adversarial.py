@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.losses import Loss, SumWeight, binary_cross_entropy, cross_entropy, divide, probabilities
+from jaxseg.losses import Loss, SumWeight, binary_cross_entropy, cross_entropy, divide, label_maps
 from jaxseg.losses.pixels import one_hot
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import Conv, crop_to, pad_to_multiple, resize
@@ -213,15 +213,6 @@ class AdversarialLoss:
         if "semi" in mean:
             value += self.unlabelled_weight * mean["unlabelled"] + self.semi_weight * mean["semi"]
         return value
-
-
-def label_maps(logits: Array, one_vs_rest: bool = False) -> jax.Array:
-    """f32[b,h,w,k] -> f32[b,h,w,c], the probabilities of the c = max(k, 2) classes: the label maps of S.
-
-    With `one_vs_rest` they are one sigmoid for each class, as `losses.probabilities` says.
-    """
-    p = probabilities(logits, one_vs_rest)
-    return jnp.concatenate([1.0 - p, p], axis=-1) if p.shape[-1] == 1 else p
 
 
 def true_maps(labels: Array, predicted: jax.Array, scaling: float = 0.0) -> jax.Array:

@@ -14,6 +14,7 @@ from jaxseg.pieces import (
     aux_weight,
     check_generator,
     check_sampling,
+    check_semi,
     input_size,
     make_augment,
     make_learner,
@@ -21,6 +22,7 @@ from jaxseg.pieces import (
     make_model,
     make_objective,
     make_prepare,
+    make_teach,
     note_unused,
     parse_class_weights,
 )
@@ -58,7 +60,7 @@ class Parts:
         learner: what the training step applies: the model with the strategy's axis, and the discriminator if the
             configuration has one.
         loss: the loss that evaluation reports.
-        objective: what training minimises: the loss and the adversarial terms of the configuration.
+        objective: what training minimises: the loss, and the terms of a discriminator or of a teacher.
         optimiser: the optax chain.
         schedule: step -> learning rate.
         prepare: raw images [b,h,w,c] -> network input, for evaluation and prediction.
@@ -95,11 +97,13 @@ class Parts:
 
     def train_step(self) -> TrainStep:
         """Returns the pure step(state, batch, key) -> (state, metrics), for `Strategy.compile_train`."""
+        teach = make_teach(self.config, self.learner, self.loss)
         return make_train_step(
             self.learner,
             self.optimiser,
             self.objective,
-            augment=self.augment,
+            augment=self.augment if teach is None else None,
+            teach=teach,
             accumulate=self.config.accumulate,
             ema_decay=self.config.ema.decay,
             aux_weight=aux_weight(self.config),
@@ -143,6 +147,7 @@ def build_parts(
     if models.can_generate(model):
         check_generator(config)
     loss = make_loss(config, num_classes, class_weights)
+    check_semi(config, loss)
     if loss.class_samples is not None:
         check_sampling(config)
     trained = model if axis_name is None else make_model(config, num_classes, axis_name)

@@ -91,6 +91,17 @@ def first_state(variables: Mapping[str, PyTree], tx: optax.GradientTransformatio
     )
 
 
+def average_of(state: TrainState, params: PyTree, decay: float) -> PyTree | None:
+    """Returns the moving average of the parameters after a step to `params`; None if the state keeps none.
+
+    The decay is warmed up as min(decay, (1 + t) / (10 + t)) at step t.
+    """
+    if state.ema_params is None:
+        return None
+    warmed_up = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+    return optax.incremental_update(params, state.ema_params, 1.0 - warmed_up)
+
+
 def by_path(tree: PyTree) -> dict[str, Any]:
     """Returns {path: leaf} in the order of the leaves, with paths such as "params/stem/kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)

@@ -26,11 +26,12 @@ from jaxseg.metrics.native_size import inside_mask, to_image_size, to_native_siz
 from jaxseg.nn import of_classes, rematerialised, resize
 from jaxseg.nn.ops.barrier import after_all
 from jaxseg.objective import Objective, Report, classes_of_step, value_and_report, with_classes
-from jaxseg.state import Learner, Network, TrainState, by_path
-from jaxseg.types import Key, PyTree
+from jaxseg.state import Learner, Network, TrainState, average_of, by_path
+from jaxseg.types import LESSON, Key, PyTree
 
 Prepare: TypeAlias = Callable[[jax.Array], jax.Array]
 Augment: TypeAlias = Callable[[Key, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+Teach: TypeAlias = Callable[[Mapping[str, jax.Array], Mapping[str, PyTree]], tuple[jax.Array, jax.Array, PyTree]]
 Measure: TypeAlias = Callable[[jax.Array, jax.Array], PyTree]
 Metrics: TypeAlias = dict[str, Any]
 TrainStep: TypeAlias = Callable[[TrainState, Mapping[str, jax.Array], Key], tuple[TrainState, Metrics]]
@@ -49,6 +50,7 @@ def make_train_step(
     *,
     prepare: Prepare = unchanged,
     augment: Augment | None = None,
+    teach: Teach | None = None,
     accumulate: int = 1,
     ema_decay: float = 0.0,
     aux_weight: float | Sequence[float] = 0.4,
@@ -65,6 +67,9 @@ def make_train_step(
         loss: sums over pixels and the value of their totals: a `jaxseg.losses.Loss` or another `Objective`.
         prepare: raw images [b,h,w,c] -> network input; used if `augment` is None. Default: images are network input.
         augment: (key, raw image [h,w,c], label i32[h,w]) -> (network input f32[h,w,c], label), for one example.
+        teach: ({image, label, key of each example}, the teacher's variables) -> (network input, label, what the loss
+            reads as "lesson"), in place of `augment` (`consistency.make_teach`). The teacher is the moving average of
+            the model or, without one, the model before the step.
         accumulate: number of micro-batches; the batch size must be divisible by it. Gradients are those of the whole
             batch, except through batch norm, which normalises each micro-batch by itself.
         ema_decay: decay of the parameters' moving average, warmed up as min(decay, (1 + t) / (10 + t)).
@@ -93,6 +98,7 @@ def make_train_step(
         loss=loss,
         prepare=prepare,
         augment=augment,
+        teach=teach,
         accumulate=accumulate,
         ema_decay=ema_decay,
         aux_weight=aux_weight,
@@ -116,6 +122,7 @@ class _TrainRecipe:
     loss: Objective
     prepare: Prepare
     augment: Augment | None
+    teach: Teach | None
     accumulate: int
     ema_decay: float
     aux_weight: float | Sequence[float]
@@ -125,10 +132,11 @@ class _TrainRecipe:
 
 
 class _Shared(NamedTuple):
-    """What all parts of a batch have in common: the number of the step, and the classes that it samples, if it does."""
+    """What all parts of a batch share: the number of the step, the classes that it samples, and the teacher, if any."""
 
     step: jax.Array
     chosen: ClassSample | None
+    teacher: Mapping[str, PyTree]
 
 
 class _Gradient(NamedTuple):
@@ -148,7 +156,7 @@ def _train_step(
     batch = _with_keys(recipe, batch, augment_key)
     chosen = classes_of_step(recipe.loss, batch["label"], key, recipe.axis_name)
     gradient_of = _gradient_at_once if recipe.accumulate == 1 else _gradient_accumulated
-    result = gradient_of(recipe, state, batch, dropout_key, _Shared(state.step, chosen))
+    result = gradient_of(recipe, state, batch, dropout_key, _Shared(state.step, chosen, state.variables))
     grads, confusion = _sum_over(recipe.axis_name, (result.grads, result.confusion))
     # The new parameters take the place of the old ones in memory. Without `after_all` XLA copies these at the start of
     # the step, because it does not see that the gradients are the last to read them.
@@ -166,7 +174,7 @@ def _train_step(
         metrics["learning_rate"] = jnp.float32(recipe.schedule(state.step))
     if recipe.report_gradients:
         metrics["gradients"] = _norms(grads)
-    ema_params = _average(recipe.ema_decay, state, params)
+    ema_params = average_of(state, params, recipe.ema_decay)
     return TrainState(state.step + 1, params, result.batch_stats, opt_state, ema_params), metrics
 
 
@@ -179,7 +187,7 @@ def _with_keys(recipe: _TrainRecipe, batch: Mapping[str, jax.Array], key: Key) -
     if recipe.axis_name is not None:
         place = place + size * jax.lax.axis_index(recipe.axis_name)
     kept = {"image": batch["image"], "label": batch["label"]}
-    if recipe.augment is not None:
+    if recipe.augment is not None or recipe.teach is not None:
         kept["keys"] = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, place)
     return kept
 
@@ -193,8 +201,10 @@ def _forward(
     key: Key,
 ) -> tuple[list[PyTree], tuple[PyTree, jax.Array]]:
     """Returns the stats S_i of the logits and of each auxiliary output, and (new batch statistics, confusion)."""
-    image, label = batch["image"], class_indices(batch["label"])
-    if recipe.augment is None:
+    image, label, lesson = batch["image"], class_indices(batch["label"]), {}
+    if recipe.teach is not None:
+        image, label, lesson[LESSON] = recipe.teach(batch, shared.teacher)
+    elif recipe.augment is None:
         image = recipe.prepare(image)
     else:
         # Without the barrier XLA fuses the augmentation into every operation that reads the image, and repeats it.
@@ -205,7 +215,7 @@ def _forward(
     (logits, out), mutated = apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
     loss = with_classes(recipe.loss, chosen)
     aux = [resize_logits(head, label.shape[1:]) for head in out["aux"]]
-    stats = [loss.stats(logits, label, {**out, "step": shared.step})]
+    stats = [loss.stats(logits, label, {**out, **lesson, "step": shared.step})]
     stats += [loss.of_logits.stats(each, label) for each in aux]
     new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats
     predicted, classes = predict_classes(logits), num_confusion_classes(logits.shape[-1])
@@ -237,7 +247,8 @@ def _gradient_accumulated(
     recipe: _TrainRecipe, state: TrainState, batch: Mapping[str, jax.Array], key: Key, shared: _Shared
 ) -> _Gradient:
     """Makes two passes over the micro-batches: the first adds their stats, the second pulls dL/dS back through each."""
-    micro = {name: _split(array, recipe.accumulate) for name, array in batch.items()}
+    unit = 1 if recipe.teach is None else 2  # a teacher has pairs of images
+    micro = {name: _split(array, recipe.accumulate, unit) for name, array in batch.items()}
     keys = jax.random.split(key, recipe.accumulate)
     first = jax.tree.map(lambda x: x[0], (micro, keys))
 
@@ -261,14 +272,6 @@ def _gradient_accumulated(
     start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats, _zeros(confusion_shape))
     (grads, batch_stats, confusion), _ = jax.lax.scan(add_gradient, start, (micro, keys))
     return _Gradient(report, grads, batch_stats, confusion)
-
-
-def _average(decay: float, state: TrainState, params: PyTree) -> PyTree | None:
-    """Returns the moving average of the parameters after a step; None if the state keeps none."""
-    if state.ema_params is None:
-        return None
-    warmed_up = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-    return optax.incremental_update(params, state.ema_params, 1.0 - warmed_up)
 
 
 def _norms(grads: PyTree) -> dict[str, jax.Array]:
@@ -333,8 +336,10 @@ def _sum_over(axis_name: str | None, tree: PyTree) -> PyTree:
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
 
-def _split(array: jax.Array, parts: int) -> jax.Array:
-    """[b, ...] -> [parts, b / parts, ...], strided so that each device splits its own part of the batch."""
+def _split(array: jax.Array, parts: int, unit: int) -> jax.Array:
+    """[b, ...] -> [parts, b / parts, ...], strided by `unit` rows: each device splits its own part of the batch."""
+    if unit > 1:
+        return _split(array.reshape(-1, unit, *array.shape[1:]), parts, 1).reshape(parts, -1, *array.shape[1:])
     return array.reshape(array.shape[0] // parts, parts, *array.shape[1:]).swapaxes(0, 1)
 
 

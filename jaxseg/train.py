@@ -34,7 +34,14 @@ from jaxseg.parallel import Strategy
 from jaxseg.run import gradients, messages
 from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
-from jaxseg.run.data import Problem, load_problem, record_data, with_steps_of_epochs, with_stored_division
+from jaxseg.run.data import (
+    Problem,
+    load_problem,
+    record_data,
+    train_batches,
+    with_steps_of_epochs,
+    with_stored_division,
+)
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
@@ -211,16 +218,7 @@ def open_session(
 ) -> Session:
     """Compiles the evaluation, and opens the data loaders, checkpoints and reporter; `stack` closes them."""
     config = parts.config
-    batches = pipeline.make_train_loader(
-        problem.train,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        workers=config.data.workers,
-        prefetch=config.data.prefetch,
-        channels=config.data.channels,
-        size=config.data.size,
-        fit=config.data.fit,
-    )
+    batches = train_batches(config, problem.train)
     validation = pipeline.make_eval_loader(
         problem.val,
         batch_size=config.eval.batch_size,

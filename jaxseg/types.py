@@ -26,6 +26,9 @@ IGNORE = 255
 DISCRIMINATOR = "discriminator"
 """The child of the parameters that holds a discriminator's, beside those of the segmenter."""
 
+LESSON = "lesson"
+"""The entry beside the outputs of a network that holds a teacher's answer, for `consistency.ConsistencyLoss`."""
+
 
 class Batch(TypedDict, total=False):
     """What a data pipeline gives and a step takes.

@@ -1,9 +1,22 @@
 """The keys of the data and its augmentation: `data.*` and `augment.*`."""
 
+import math
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from jaxseg.arguments import Count, NotNegative, Share, Size, SizeOrNone, Where, WholeNotNegative, Zoom, within
 from jaxseg.config.key import Color, Key, Numbers, PositiveNumbers
+
+
+def is_share_or_path(value: float | str) -> bool:
+    """Returns whether a value of `data.labelled` is a share in (0, 1], or text that is no number."""
+    if not isinstance(value, str):
+        return math.isfinite(value) and 0 < value <= 1
+    try:
+        return 0 < Fraction(value.strip()) <= 1
+    except (ValueError, ZeroDivisionError):
+        return not value.replace("/", "", 1).strip().isdigit()  # 1/0
+
 
 DATA: dict[str, Key] = {
     "data.source": Key("shapes", "shapes, folder, camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150"),
@@ -46,9 +59,32 @@ DATA: dict[str, Key] = {
     ),
     "data.unlabelled": Key(
         "",
-        "folder of images without masks, inside data.dir or elsewhere, that training also reads: for "
+        "folder of images without masks, inside data.dir or elsewhere, that training also reads: for semi.method, "
         "adversarial.semi_weight, adversarial.unlabelled_weight and the loss terms reconstruction, generator and "
         "discriminator; empty: none",
+    ),
+    "data.labelled": Key(
+        "",
+        "which training images keep their labels: a share of them (0.05 or 1/64), or a text file of their names, one a "
+        "line. What learns without labels sees the others too, and nothing else does; empty: all",
+        Annotated[
+            float | str,
+            Where(
+                lambda v: is_share_or_path(v),
+                instead="a share above 0 and at most 1, such as 0.05 or 1/64, or the path of a text file of names",
+            ),
+        ],
+    ),
+    "data.labelled_seed": Key(
+        -1,
+        "seed that chooses the images of a share data.labelled; -1: that of the run",
+        Annotated[int, within(-1, 2**32 - 1)],
+    ),
+    "data.labelled_rows": Key(
+        0,
+        "images of each batch that have labels, half of batch_size, say, while the others have none; 0: images as they "
+        "come, in epochs of all",
+        WholeNotNegative,
     ),
     "data.shapes_train": Key(2048, "images in the train split of the shapes data", Count),
     "data.shapes_val": Key(256, "images in the val and test splits of the shapes data", Count),

@@ -1,5 +1,7 @@
 """The keys of the loss and how it is minimised: `loss.*` to `ema.*`."""
 
+from typing import Literal
+
 from jaxseg.arguments import BelowOne, Boundaries, NotNegative, Positive, ScheduleName, Share, WholeNotNegative
 from jaxseg.config.key import Key, Widths
 
@@ -47,6 +49,34 @@ TRAINING: dict[str, Key] = {
         0,
         "step from which images whose labels are all ignored count (a quarter of the run, say)",
         WholeNotNegative,
+    ),
+    "semi.method": Key(
+        "",
+        "how images without labels teach, beside the loss of those with labels: mean_teacher (the probabilities of the "
+        "moving average of the network) or fixmatch (its confident classes); empty: not at all",
+        Literal["", "mean_teacher", "fixmatch"],
+    ),
+    "semi.weight": Key(1.0, "weight of the loss of images without labels", NotNegative),
+    "semi.ramp_up": Key(
+        0, "steps over which semi.weight rises from nearly 0, since the teacher is poor at first", WholeNotNegative
+    ),
+    "semi.threshold": Key(
+        0.95, "fixmatch: a pixel teaches where the teacher's probability of its class is at least this", Share
+    ),
+    "semi.class_share": Key(
+        0.0,
+        "fixmatch: of each class the most confident pixels of the batch teach too, up to this share of them; "
+        "0: semi.threshold alone",
+        Share,
+    ),
+    "semi.strength": Key(
+        1.0,
+        "how much the network's view of an image without labels differs in colour and sharpness from the teacher's; "
+        "0: not at all",
+        Share,
+    ),
+    "semi.cutmix": Key(
+        0.0, "probability that a box of half the view is that of another image, for the teacher's classes too", Share
     ),
     "optimizer.name": Key("adamw", "sgd (with momentum), adam, adamw, rmsprop, or any optimiser of optax by its name"),
     "optimizer.learning_rate": Key(0.001, "peak learning rate", Positive),

@@ -226,7 +226,7 @@ def validate(config: ConfigDict, *, trained: bool = False) -> None:
             if none is, a line for each pair of keys that do not agree.
     """
     raise_together(*(functools.partial(_validate_value, key, value) for key, value in flatten(config).items()))
-    rules = [_validate_batches, _validate_images, _validate_adversarial, _validate_unlabelled]
+    rules = [_validate_batches, _validate_images, _validate_adversarial, _validate_unlabelled, _validate_semi]
     if not trained:
         rules += [_validate_normalisation, _validate_warmup]
     raise_together(*(functools.partial(rule, config) for rule in rules))
@@ -276,6 +276,41 @@ def _validate_images(config: ConfigDict) -> None:
 def _validate_unlabelled(config: ConfigDict) -> None:
     if config.data.unlabelled and config.data.source != "folder":
         raise ConfigError(f"data.unlabelled needs data.source=folder, got data.source={config.data.source}.")
+
+
+def _validate_semi(config: ConfigDict) -> None:
+    semi, data = config.semi, config.data
+    for name, value in semi.items():
+        if not semi.method and value != KEYS[f"semi.{name}"].default:
+            raise ConfigError(f"semi.{name} needs semi.method=mean_teacher or fixmatch.")
+    if semi.method == "mean_teacher" and not config.ema.decay:
+        raise ConfigError(
+            "semi.method=mean_teacher needs the moving average of the parameters, which is its teacher: give "
+            "--config.ema.decay=0.99, for instance."
+        )
+    if semi.method and config.adversarial.weight:
+        raise ConfigError("semi.method and adversarial.weight both teach from images without labels; give one of them.")
+    if semi.method and data.source != "folder" and data.labelled == "":
+        raise ConfigError(
+            f"semi.method={semi.method} needs images without labels: data.labelled says which images keep theirs, "
+            "1/64 of them, say."
+        )
+    unit = 2 * config.accumulate
+    if semi.method and config.batch_size % unit:
+        raise ConfigError(
+            f"semi.method needs pairs of images: batch_size={config.batch_size} must be a multiple of {unit}, twice "
+            "accumulate."
+        )
+    if data.labelled_rows and (data.labelled_rows % unit or not 0 < data.labelled_rows < config.batch_size):
+        raise ConfigError(
+            f"data.labelled_rows={data.labelled_rows} must be a multiple of {unit}, twice accumulate, below "
+            f"batch_size={config.batch_size}."
+        )
+    if data.labelled_rows and config.batch_size % unit:
+        raise ConfigError(
+            f"data.labelled_rows needs pairs of images: batch_size={config.batch_size} must be a multiple of {unit}, "
+            "twice accumulate."
+        )
 
 
 def _validate_normalisation(config: ConfigDict) -> None:

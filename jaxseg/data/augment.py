@@ -66,6 +66,13 @@ def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> jax.
     )
 
 
+def unnormalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Returns image * std + mean of f32[...,c], what `normalize` was given."""
+    spread = (1,) * (image.ndim - 1) + (-1,)
+    means, stds = (np.asarray(each, np.float32).reshape(spread) for each in (mean, std))
+    return jnp.asarray(image) * stds + means
+
+
 def flip(image: Array, label: Array, axis: int) -> Pair:
     """Returns image [h,w,c] and label [h,w] mirrored along axis 0 (top-bottom) or 1 (left-right)."""
     return jnp.flip(image, axis), jnp.flip(label, axis)

@@ -60,7 +60,8 @@ class Source(Protocol):
     index gives the same example in every process. A source can be pickled, so that worker processes can read it.
     """
 
-    info: DataInfo
+    @property
+    def info(self) -> DataInfo: ...
 
     def __len__(self) -> int: ...
 

@@ -39,6 +39,8 @@ def describe(report: Report, config: ConfigDict) -> str:
     lines.append(f"  images in [0, 1]: mean {mean}; std {std}; largest value {largest} ({given})")
     if report.unlabelled:
         lines.append(f"  {len(report.unlabelled)} of them without labels")
+    if report.keeping is not None:
+        lines.append(f"  {report.keeping} of them keep their labels (data.labelled={config.data.labelled})")
     assert report.source is not None
     names = [*map(printable, report.source.info.classes), "(ignored)"]
     values = [*range(len(names) - 1), IGNORE]

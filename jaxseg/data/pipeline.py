@@ -5,7 +5,6 @@ batch), so the whole state of the training loader is one number, which is valid 
 With several processes, each process reads its own consecutive rows of the same global batch.
 """
 
-import functools
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from absl import flags
 
 from jaxseg.data.batching import check_example, cores, init_worker, processes, read_options, rows_of, stack
 from jaxseg.data.evaluation import EvalLoader, make_eval_loader
+from jaxseg.data.streams import CROPS, Apart, Together, make_order
 from jaxseg.data.transforms import Size, fit_example
 from jaxseg.errors import DataError
 from jaxseg.types import Batch
@@ -29,6 +29,8 @@ _RESUME = {
     "batch_size": "Resume with the batch size that the run was started with, or give another workdir.",
     "length": "Images were added to the training split or taken from it: give it back the images that it had, or start "
     "another run in another workdir.",
+    "labelled": "Resume with the images that kept their labels when the run was started, or give another workdir.",
+    "labelled_rows": "Resume with the data.labelled_rows that the run was started with, or give another workdir.",
 }
 
 
@@ -42,6 +44,8 @@ def make_train_loader(
     seed: int,
     workers: int = 0,
     prefetch: int = 2,
+    labelled_rows: int = 0,
+    unit: int = 1,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> "TrainLoader":
@@ -60,18 +64,23 @@ def make_train_loader(
         seed: decides the orders and the crops.
         workers: worker processes; 0: threads of this process, half as many as there are cores.
         prefetch: number of batches prepared ahead; 0: each batch is made when it is requested.
+        labelled_rows: number of rows of each batch with images that have labels; the others have images without. Each
+            of the two kinds has its own epochs. 0: images as they come, in epochs of all.
+        unit: number of consecutive rows of one kind, see `streams.labelled_rows_of`.
         process_index: index of this process among `process_count`; both default to JAX's values.
         process_count: number of processes that share each batch.
 
     Raises:
-        DataError: if the source is empty, or, while iterating, if an example is not of the expected form.
-        ValueError: if `batch_size` is not divisible by the number of processes.
+        DataError: if the source is empty or `labelled_rows` needs images of a kind that it lacks, or, while iterating,
+            if an example is not of the expected form.
+        ValueError: if `batch_size` is not divisible by the number of processes, or with `labelled_rows` by `unit`.
     """
     if len(source) == 0:
         raise DataError("The training split has no examples; expected at least one image with its mask.")
     index, count = processes(process_index, process_count)
     rows = rows_of(batch_size, index, count)
-    reader = _TrainReader(source, batch_size, rows, tuple(size), fit, channels, seed % 2**63)
+    order = make_order(source, batch_size, labelled_rows, unit)
+    reader = _TrainReader(source, order, batch_size, rows, tuple(size), fit, channels, seed % 2**63)
     return TrainLoader(reader, workers, prefetch)
 
 
@@ -80,6 +89,7 @@ class _TrainReader:
     """Reads the example at a position of this process's endless sequence; a pure function of its fields."""
 
     source: Any
+    order: Together | Apart
     batch_size: int
     rows: range
     size: Size
@@ -89,20 +99,12 @@ class _TrainReader:
 
     def __call__(self, position: int) -> dict[str, np.ndarray]:
         batch, row = divmod(position, len(self.rows))
-        place = batch * self.batch_size + self.rows[row]
-        epoch, offset = divmod(place, len(self.source))
-        index = int(_epoch_order(self.seed, epoch, len(self.source))[offset])
+        index = self.order.index(self.seed, batch, self.rows[row], self.batch_size)
         example = self.source[index]
         check_example(self.source, index, example, self.channels)
-        rng = np.random.default_rng((self.seed, 1, place))
+        rng = np.random.default_rng((self.seed, CROPS, batch * self.batch_size + self.rows[row]))
         image, label = fit_example(example, self.size, self.fit, rng)
         return {"image": image, "label": label, "index": np.array(index, np.int32)}
-
-
-@functools.lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
-    """Returns the permutation i64[length] of one epoch."""
-    return np.random.default_rng((seed, 0, epoch)).permutation(length)
 
 
 class TrainLoader:
@@ -126,12 +128,16 @@ class TrainLoader:
     def get_state(self) -> dict[str, int]:
         """Returns the state for a checkpoint, in the types of JSON: the next batch's number and what it depends on."""
         reader = self._reader
-        return {
+        state = {
             "next_batch": self._next_batch,
             "seed": reader.seed,
             "batch_size": reader.batch_size,
             "length": len(reader.source),
         }
+        if isinstance(reader.order, Apart):
+            rows = sum(of_labelled for of_labelled, _ in reader.order.ranks)
+            state |= {"labelled": len(reader.order.labelled), "labelled_rows": rows}
+        return state
 
     def set_state(self, state: dict[str, int]) -> None:
         """Resumes from `get_state()` of this loader or one with the same settings (`workers` and threads may differ).

@@ -3,6 +3,7 @@
 from jaxseg import losses
 from jaxseg.config import ConfigDict
 from jaxseg.data.base import Source
+from jaxseg.data.labelled import PartlyLabelled, choose_labelled
 from jaxseg.errors import ConfigError, DataError, counted, nearest
 
 SOURCES = ("shapes", "folder", "camvid", "voc2012", "oxford_iiit_pet", "cityscapes", "scene_parse150")
@@ -55,6 +56,26 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
     return source
 
 
+def training_source(config: ConfigDict) -> Source:
+    """Returns the training split, of which `data.labelled` says which images keep their labels.
+
+    The other images have IGNORE as every label, or are left out if nothing in the configuration learns from them.
+
+    Raises:
+        ConfigError, DataError: as `make_source` and `choose_labelled` do.
+    """
+    source = make_source(config, config.data.train_split)
+    if config.data.labelled == "":
+        return source
+    return PartlyLabelled(source, chosen_labelled(config, source), learns_without_labels(config))
+
+
+def chosen_labelled(config: ConfigDict, train: Source) -> tuple[int, ...]:
+    """Returns the indices of the images of the training split that `data.labelled` leaves with labels."""
+    seed = config.data.labelled_seed
+    return choose_labelled(train, config.data.labelled, config.seed if seed < 0 else seed)
+
+
 def compares_images(config: ConfigDict) -> bool:
     """Returns whether a term of the loss has images without labels too; raises ConfigError for an unknown term."""
     try:
@@ -64,19 +85,26 @@ def compares_images(config: ConfigDict) -> bool:
 
 
 def require_use_of_unlabelled(config: ConfigDict) -> None:
-    """Raises ConfigError if images without labels are named and nothing learns from them."""
-    adversarial = config.adversarial.semi_weight or config.adversarial.unlabelled_weight
-    if config.data.unlabelled and not adversarial and not compares_images(config):
+    """Raises ConfigError if images without labels are named, or get rows of a batch, and nothing learns from them."""
+    named = {"data.unlabelled": config.data.unlabelled, "data.labelled_rows": config.data.labelled_rows}
+    given = [key for key, value in named.items() if value]
+    if given and not uses_unlabelled(config):
         raise ConfigError(
-            "data.unlabelled needs a term that images without labels have: set adversarial.weight and "
+            f"{given[0]} needs a term that images without labels have: set semi.method, or adversarial.weight and "
             "adversarial.semi_weight or adversarial.unlabelled_weight above 0, or use the loss term reconstruction, "
             "or generator and discriminator."
         )
 
 
+def uses_unlabelled(config: ConfigDict) -> bool:
+    """Returns whether images whose labels are all ignored teach the network of a configuration."""
+    adversarial = config.adversarial.semi_weight or config.adversarial.unlabelled_weight
+    return bool(config.semi.method or adversarial or compares_images(config))
+
+
 def learns_without_labels(config: ConfigDict) -> bool:
-    """Returns whether images whose labels are all ignored can teach the network of a configuration anything."""
-    return config.adversarial.weight > 0 or compares_images(config)
+    """Returns whether images whose labels are all ignored could teach; a discriminator needs a weight for them."""
+    return config.adversarial.weight > 0 or config.semi.method != "" or compares_images(config)
 
 
 def check_source(source: Source, config: ConfigDict, split: str) -> None:

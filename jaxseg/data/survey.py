@@ -12,7 +12,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
-from jaxseg.data.sources import compares_images, learns_without_labels, make_source
+from jaxseg.data.sources import chosen_labelled, compares_images, learns_without_labels, make_source, uses_unlabelled
 from jaxseg.errors import DataError, OutOfMemoryError, counted
 from jaxseg.types import IGNORE
 
@@ -57,6 +57,7 @@ class Report:
         readable: indices of the examples that could be read.
         kept: {index: example} of some of these.
         unlabelled: names of the examples of which every pixel is ignored.
+        keeping: how many images keep their labels (`data.labelled`); None: all.
         largest: {8 or 16 bits: the largest value in images of so many bits}.
         mean, square: f64[c], sums over images of the means of the values in [0, 1] and of their squares.
         source: the split itself; None if it could not be opened.
@@ -72,6 +73,7 @@ class Report:
     readable: list[int] = field(default_factory=list)
     kept: dict[int, base.Example] = field(default_factory=dict)
     unlabelled: list[str] = field(default_factory=list)
+    keeping: int | None = None
     largest: dict[int, int] = field(default_factory=dict)
     mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
     square: np.ndarray = field(default_factory=lambda: np.zeros(1))
@@ -95,6 +97,11 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
             report.problems += find_faults(config.data.dir, split, former=config.data.division == "former")
         return report
     kept, wrong = set(evenly_spaced(len(source), keep)), []
+    if config.data.labelled != "" and split == config.data.train_split:
+        try:
+            report.keeping = len(chosen_labelled(config, source))
+        except DataError as error:
+            wrong.append(str(error))
     with ThreadPoolExecutor() as pool:
         for index, example in enumerate(pool.map(lambda i: _read(source, i, i in kept), range(len(source)))):
             if isinstance(example, Exception):
@@ -157,12 +164,10 @@ def _judge_unlabelled(report: Report, config: ConfigDict) -> None:
     if not used:
         where = "" if not learns_without_labels(config) else " Move it to the training split: here it scores nothing."
         report.problems += [f"Every pixel of {name} ({report.split}) is ignored.{where}" for name in report.unlabelled]
-    elif report.unlabelled and not (
-        from_images or config.adversarial.semi_weight or config.adversarial.unlabelled_weight
-    ):
+    elif report.unlabelled and not uses_unlabelled(config):
         report.remarks.append(
             f"{report.split} has {counted(len(report.unlabelled), 'image')} without labels, of use only with "
-            "adversarial.semi_weight or adversarial.unlabelled_weight above 0."
+            "semi.method, or adversarial.semi_weight or adversarial.unlabelled_weight above 0."
         )
 
 

@@ -34,7 +34,7 @@ from jaxseg.losses.overlap import (
     tversky,
     tversky_from_stats,
 )
-from jaxseg.losses.pixels import SumWeight, divide, probabilities
+from jaxseg.losses.pixels import SumWeight, divide, label_maps, probabilities
 from jaxseg.losses.reconstruction import reconstruction
 from jaxseg.losses.semantic_encoding import semantic_encoding
 from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, median_frequency_weights, mse
@@ -59,6 +59,7 @@ __all__ = [
     "generator",
     "jaccard",
     "jaccard_from_stats",
+    "label_maps",
     "lovasz",
     "make_loss",
     "mask_classification_from_stats",

@@ -30,6 +30,15 @@ def probabilities(logits: Array, one_vs_rest: bool = False) -> jax.Array:
     return jax.nn.sigmoid(logits) if one_vs_rest or logits.shape[-1] == 1 else jax.nn.softmax(logits)
 
 
+def label_maps(logits: Array, one_vs_rest: bool = False) -> jax.Array:
+    """f32[b,h,w,k] -> f32[b,h,w,c], the probabilities of the c = max(k, 2) classes.
+
+    With `one_vs_rest` they are one sigmoid for each class, as `probabilities` says.
+    """
+    p = probabilities(logits, one_vs_rest)
+    return jnp.concatenate([1.0 - p, p], axis=-1) if p.shape[-1] == 1 else p
+
+
 def divide(sum_: jax.Array, weight: jax.Array) -> jax.Array:
     """sum / weight, and 0 with a zero gradient where the weight is 0: a batch with only IGNORE pixels has no effect.
 

@@ -1,7 +1,7 @@
 """Each pure piece of a run from its configuration: network, losses and images, and what they ask of each other."""
 
-from jaxseg.pieces.checks import check_generator, check_sampling, note_unused
-from jaxseg.pieces.images import input_size, make_augment, make_prepare
+from jaxseg.pieces.checks import check_generator, check_sampling, check_semi, note_unused
+from jaxseg.pieces.images import input_size, make_augment, make_prepare, make_teach
 from jaxseg.pieces.loss import aux_weight, make_loss, make_objective, parse_class_weights
 from jaxseg.pieces.network import make_learner, make_model
 
@@ -9,6 +9,7 @@ __all__ = [
     "aux_weight",
     "check_generator",
     "check_sampling",
+    "check_semi",
     "input_size",
     "make_augment",
     "make_learner",
@@ -16,6 +17,7 @@ __all__ = [
     "make_model",
     "make_objective",
     "make_prepare",
+    "make_teach",
     "note_unused",
     "parse_class_weights",
 ]

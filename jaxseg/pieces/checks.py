@@ -5,6 +5,7 @@ import logging
 from jaxseg import models
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
+from jaxseg.losses import Loss
 
 _LOG = logging.getLogger("jaxseg.build")
 
@@ -17,6 +18,20 @@ def note_unused(config: ConfigDict) -> None:
             "model.args.sow_attention=True has no effect in training, evaluation and prediction, and can be left out; "
             "from Python, run.model.clone(sow_attention=True).apply(run.variables, image, train=False, "
             "mutable=['intermediates']) gives the attention weights of any run."
+        )
+
+
+def check_semi(config: ConfigDict, loss: Loss) -> None:
+    """Raises ConfigError if the network has no logits of all classes that a teacher could answer with."""
+    if config.semi.method and loss.class_samples is not None:
+        raise ConfigError(
+            "semi.method compares the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
+            "loss.args computes those of the sampled classes alone; leave one of the two out."
+        )
+    if config.semi.method and not loss.needs_labels:
+        raise ConfigError(
+            f"semi.method teaches classes, but a term of loss.terms={config.loss.terms!r} compares images, of which "
+            "those without labels have a loss already; leave one of the two out."
         )
 
 

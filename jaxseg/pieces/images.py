@@ -2,9 +2,12 @@
 
 import jax
 
+from jaxseg import losses
 from jaxseg.config import ConfigDict
-from jaxseg.data import augment
-from jaxseg.step import Augment, Prepare
+from jaxseg.consistency import make_teach as make_teach_of
+from jaxseg.data import augment, photometric
+from jaxseg.state import Network
+from jaxseg.step import Augment, Prepare, Teach
 
 
 def input_size(config: ConfigDict) -> tuple[int, int]:
@@ -30,3 +33,22 @@ def make_augment(config: ConfigDict) -> Augment:
         return augment.normalize(image, config.data.mean, config.data.std), label
 
     return augment_example
+
+
+def make_teach(config: ConfigDict, network: Network, loss: losses.Loss) -> Teach | None:
+    """Returns what makes the views of a batch and the teacher's answer; None if images without labels do not teach."""
+    if not config.semi.method:
+        return None
+    mean, std = config.data.mean, config.data.std
+    change = photometric.make_stronger(config.semi.strength)
+
+    def stronger(key: jax.Array, image: jax.Array) -> jax.Array:
+        return augment.normalize(change(key, augment.unnormalize(image, mean, std)), mean, std)
+
+    return make_teach_of(
+        network,
+        augment=make_augment(config),
+        stronger=stronger,
+        one_vs_rest=loss.one_vs_rest,
+        cutmix=config.semi.cutmix,
+    )

@@ -7,6 +7,7 @@ import numpy as np
 from jaxseg import losses
 from jaxseg.adversarial import AdversarialLoss
 from jaxseg.config import ConfigDict
+from jaxseg.consistency import ConsistencyLoss
 from jaxseg.errors import ConfigError
 from jaxseg.objective import Objective
 
@@ -46,7 +47,12 @@ def aux_weight(config: ConfigDict) -> float | tuple[float, ...]:
 
 
 def make_objective(config: ConfigDict, loss: losses.Loss) -> Objective:
-    """Returns what training minimises: the loss that evaluation reports, and the configuration's adversarial terms."""
+    """Returns what training minimises: the loss that evaluation reports, and the terms of a second network."""
+    if config.semi.method:
+        semi = config.semi
+        return ConsistencyLoss(
+            loss, semi.method, semi.weight, semi.ramp_up, threshold=semi.threshold, class_share=semi.class_share
+        )
     c = config.adversarial
     if not c.weight:
         return loss

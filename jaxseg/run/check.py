@@ -13,6 +13,7 @@ from jaxseg import models, optim
 from jaxseg.build import Parts, build_parts, make_loss, make_model, make_strategy, parse_class_weights
 from jaxseg.config import KEYS, ConfigDict, flatten, from_dict, require_short_warmup, set_key, to_dict
 from jaxseg.data import sources
+from jaxseg.data.labelled import as_share
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
 from jaxseg.nn import without_crf
@@ -34,6 +35,9 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     "augment.crop_max_share": ("augment.crop", lambda c: c.augment.crop),
     "augment.saturation": ("images of three channels", lambda c: c.data.channels == 3),
     "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),
+    "semi.threshold": ("semi.method=fixmatch", lambda c: c.semi.method == "fixmatch"),
+    "semi.class_share": ("semi.method=fixmatch", lambda c: c.semi.method == "fixmatch"),
+    "data.labelled_seed": ("a share data.labelled", lambda c: as_share(c.data.labelled) is not None),
     "schedule.end": (
         "schedule.name=poly, cosine or exponential",
         lambda c: c.schedule.name in ("poly", "cosine", "exponential"),

@@ -13,9 +13,10 @@ from jaxseg.arguments import expanded
 from jaxseg.config import KEYS, ConfigDict, from_dict, require_short_warmup, set_key, to_dict
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
+from jaxseg.data.labelled import PartlyLabelled
 from jaxseg.data.notes import note
 from jaxseg.errors import ConfigError, counted
-from jaxseg.run.workdir import RunData, data_record, holds_checkpoint, read_config
+from jaxseg.run.workdir import RunData, data_record, holds_checkpoint, read_config, record_labelled
 
 
 class Problem(NamedTuple):
@@ -137,14 +138,35 @@ def load_problem(config: ConfigDict) -> Problem:
     Raises:
         DataError: if they cannot be opened, a split is empty, or their classes are not those of the configuration.
     """
-    train = sources.make_source(config, config.data.train_split)
+    train = sources.training_source(config)
     val = sources.make_source(config, config.data.val_split)
     return Problem(train, val, config.model.num_classes or len(train.info.classes))
 
 
+def train_batches(config: ConfigDict, train: Source) -> pipeline.TrainLoader:
+    """Returns the endless batches of the training split."""
+    return pipeline.make_train_loader(
+        train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        workers=config.data.workers,
+        prefetch=config.data.prefetch,
+        channels=config.data.channels,
+        size=config.data.size,
+        fit=config.data.fit,
+        labelled_rows=config.data.labelled_rows,
+        unit=2 * config.accumulate,
+    )
+
+
 def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
-    """Records the classes of a new run's data; of a resumed run, returns its record after comparing the data."""
+    """Records the classes of a new run's data, and which images keep their labels where others lose them.
+
+    Of a resumed run, returns its record after comparing the data.
+    """
     info = problem.train.info
+    if isinstance(problem.train, PartlyLabelled):
+        record_labelled(workdir, [problem.train.name(index) for index in problem.train.labelled])
     return data_record(
         workdir,
         classes=info.classes,

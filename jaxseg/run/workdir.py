@@ -18,6 +18,7 @@ from jaxseg.pictures import marks
 
 CONFIG_FILE = "config.json"
 INFO_FILE = "data.json"
+LABELLED_FILE = "labelled.txt"
 CHECKPOINTS = "checkpoints"
 _TEXTS = (INFO_FILE, "run.json", "log.jsonl")  # that training writes beside CONFIG_FILE
 
@@ -119,6 +120,7 @@ def _require_own_files(path: Path, config: ConfigDict) -> None:
     instead = "give another --workdir, or move it out of this one"
     gradients = config.log.gradients
     written = (*_TEXTS, *(["gradients.jsonl"] if gradients else []))
+    written += (LABELLED_FILE,) if config.data.labelled != "" else ()
     texts = [path / name for name in written if (path / name).exists()]
     if texts and not (path / CONFIG_FILE).exists():  # asked in this order, for another process may begin the run now
         raise marks.refusal(texts[0], instead)
@@ -205,6 +207,30 @@ def data_record(
     if jax.process_index() == 0:
         write_or_refuse(file, about._asdict())
     return about
+
+
+def record_labelled(path: str | Path, names: Sequence[str]) -> None:
+    """Writes the names of the images that keep their labels to `labelled.txt`, which `data.labelled` can name.
+
+    Raises:
+        ConfigError: if the run has checkpoints and its file names other images, or the file cannot be read or written.
+    """
+    file = Path(path) / LABELLED_FILE
+    try:
+        if holds_checkpoint(path) and file.exists():
+            before = set(file.read_text(encoding="utf-8").splitlines())
+            changed = [name for name in (*names, *sorted(before)) if (name in before) != (name in set(names))]
+            if changed:
+                then, now = counted(len(before), "image"), counted(len(names), "image")
+                raise ConfigError(
+                    f"The run in {path} was trained with the labels of the {then} in its {LABELLED_FILE}, but now "
+                    f"{now} would keep theirs, and {changed[0]!r} is in one of the two alone; give "
+                    "the same data and data.labelled to resume it, or another --workdir."
+                )
+        if jax.process_index() == 0:
+            write_text(file, "".join(f"{name}\n" for name in names))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read or written: {error.strerror or error}.") from error
 
 
 def read_data(path: str | Path) -> RunData:

@@ -24,7 +24,7 @@ from jaxseg.config import (
     update,
     validate,
 )
-from jaxseg.data import make_source
+from jaxseg.data.sources import training_source
 from jaxseg.errors import ArgumentError, ConfigError, nearest
 from jaxseg.run.data import with_steps_of_epochs
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
@@ -161,7 +161,7 @@ class Plan(NamedTuple):
         if config.epochs and self.configs is not None and variant in self.configs:
             set_key(config, "steps", self.configs[variant]["steps"])
             return config
-        images = len(make_source(config, config.data.train_split)) if config.epochs else 0
+        images = len(training_source(config)) if config.epochs else 0
         return with_steps_of_epochs(config, images)
 
 

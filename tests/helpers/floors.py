@@ -16,6 +16,7 @@ ROWS = (
     ("compiler",),  # 5
     ("optim", "objective", "state", "parallel"),  # 5
     ("step", "adversarial"),  # 5
+    ("consistency",),  # 5
     ("pieces",),  # 6
     ("build",),  # 6
     ("run",),  # 7

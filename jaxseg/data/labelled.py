@@ -1,0 +1,146 @@
+"""Which images of the training split keep their labels: a share of them, chosen by a seed, or a list of names."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg.arguments import expanded
+from jaxseg.data.base import DataInfo, Example, Source
+from jaxseg.errors import DataError, counted, nearest
+from jaxseg.types import IGNORE
+
+
+@dataclass(frozen=True)
+class PartlyLabelled:
+    """A source of which some images keep their labels.
+
+    Attributes:
+        source: all images.
+        kept: indices in `source`, ascending, of the images that keep their labels.
+        others: whether the other images stay, with IGNORE as every label; otherwise they are left out.
+    """
+
+    source: Source
+    kept: tuple[int, ...]
+    others: bool
+
+    @property
+    def info(self) -> DataInfo:
+        """The classes of the source."""
+        return self.source.info
+
+    @property
+    def labelled(self) -> tuple[int, ...]:
+        """Indices, ascending, of the images with labels."""
+        return self.kept if self.others else tuple(range(len(self.kept)))
+
+    def __len__(self) -> int:
+        return len(self.source) if self.others else len(self.kept)
+
+    def __getitem__(self, index: int) -> Example:
+        """Returns image u8[h,w,c] or u16[h,w,c] and label u8[h,w]."""
+        example = self.source[self._place(index)]
+        if self.others and not self._keeps(index):
+            return {**example, "label": np.full_like(example["label"], IGNORE)}
+        return example
+
+    def name(self, index: int) -> str:
+        return self.source.name(self._place(index))
+
+    def label_size(self, index: int) -> tuple[int, int]:
+        return self.source.label_size(self._place(index))
+
+    def _place(self, index: int) -> int:
+        return index if self.others else self.kept[index]
+
+    def _keeps(self, index: int) -> bool:
+        place = np.searchsorted(self.kept, index)
+        return bool(place < len(self.kept) and self.kept[place] == index)
+
+
+def labelled_indices(source: Source) -> tuple[int, ...]:
+    """Returns the indices, ascending, of the images that have labels: all, or those of `PartlyLabelled` or with a mask.
+
+    A mask is not read for this: one that is IGNORE everywhere counts as labels.
+    """
+    from jaxseg.data.folder import FolderSource  # only here: it imports what reads files
+
+    if isinstance(source, PartlyLabelled):
+        return source.labelled
+    if isinstance(source, FolderSource):
+        return tuple(i for i, pair in enumerate(source.pairs) if pair.mask is not None)
+    return tuple(range(len(source)))
+
+
+def choose_labelled(source: Source, labelled: float | str, seed: int) -> tuple[int, ...]:
+    """Returns the indices of `source`, ascending, of the images that keep their labels.
+
+    The images of a share are the first in the order of a hash of seed and name. So a smaller share of the same seed
+    is part of a larger one, and the choice does not depend on the order of the files.
+
+    Args:
+        source: the training split.
+        labelled: `data.labelled`: a share, or the path of a text file of names, one a line.
+        seed: decides which images a share has.
+
+    Raises:
+        DataError: if no image is left with labels, or the file cannot be read, is empty, or names an image twice or one
+            that the split does not have or has without a mask.
+    """
+    candidates = labelled_indices(source)
+    share = as_share(labelled)
+    if share is None:
+        return _listed(source, candidates, Path(str(labelled)))
+    count = round(share * len(candidates))
+    if count == 0:
+        raise DataError(
+            f"data.labelled={labelled} of {counted(len(candidates), 'training image')} with labels is less than half "
+            f"an image, so none keeps its labels; give at least 1/{len(candidates)}."
+        )
+    order = sorted(candidates, key=lambda i: hashlib.sha256(f"{seed}/{source.name(i)}".encode()).digest())
+    return tuple(sorted(order[:count]))
+
+
+def as_share(labelled: float | str) -> Fraction | None:
+    """Returns 0.05, "0.05" or "1/64" as an exact number; None for any other text, which is a path."""
+    try:
+        return Fraction(str(labelled).strip())
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _listed(source: Source, candidates: Sequence[int], path: Path) -> tuple[int, ...]:
+    """Returns the indices of the images that a file names."""
+    try:
+        lines = expanded(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(
+            f"data.labelled={str(path)!r} cannot be read: {reason}; it is a share of the images, such as 0.05 or 1/64, "
+            "or a text file with the name of an image on each line."
+        ) from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"data.labelled={str(path)!r} names no image, so none keeps its labels.")
+    places = {source.name(i): i for i in range(len(source))}
+    having = set(candidates)
+    chosen: set[int] = set()
+    for name in names:
+        if name not in places:
+            raise DataError(
+                f"data.labelled={str(path)!r} names {name!r}, which is not in the training split."
+                f"{nearest(name, places, listing=False)}"
+            )
+        if places[name] not in having:
+            raise DataError(
+                f"data.labelled={str(path)!r} names {name!r}, which is one of the images without masks of "
+                "data.unlabelled, and has no labels to keep."
+            )
+        if places[name] in chosen:
+            raise DataError(f"data.labelled={str(path)!r} names {name!r} twice.")
+        chosen.add(places[name])
+    return tuple(sorted(chosen))

@@ -1,0 +1,63 @@
+"""A second view of an image on the device: other colours and less sharp, with every pixel where it was."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg.arguments import Share, checked
+from jaxseg.data.augment import adjust_brightness, adjust_contrast, adjust_saturation
+from jaxseg.types import Array, Key
+
+# The strengths of ST++ (Yang et al. 2022, section 4.1) and UniMatch (Yang et al. 2023), without the hue.
+_COLOR_JITTER, _COLOR_LIMIT = 0.8, 0.5
+_GREY = 0.2
+_BLUR = 0.5
+_BLUR_SIDE = 2.0 / 320.0  # largest standard deviation of the blur as a share of the shorter side
+
+
+@checked
+def make_stronger(strength: Share = 1.0) -> Callable[[Key, Array], jax.Array]:
+    """Returns stronger(key, image f32[h,w,c] in [0, 1]) -> image f32[h,w,c], for one example.
+
+    At strength 1, brightness, contrast and saturation change by a factor in [.5, 1.5] with probability .8; the image
+    turns grey with probability .2 (three channels or four); it is blurred with probability .5 by a Gaussian whose
+    standard deviation is at most 1/160 of the shorter side. A smaller strength scales the limits of the factors and of
+    the blur, and the probability of grey. At 0 the image stays as it is.
+
+    Raises:
+        ArgumentError: if the strength is not in [0, 1].
+    """
+
+    def stronger(key: Key, image: Array) -> jax.Array:
+        image = jnp.asarray(image)
+        if not strength:
+            return image
+        draw = jax.random.uniform(key, (7,))
+        brightness, contrast, saturation = 1.0 + (2.0 * draw[:3] - 1.0) * _COLOR_LIMIT * strength
+        changed = adjust_contrast(adjust_brightness(image, brightness), contrast)
+        image = jnp.where(draw[3] < _COLOR_JITTER, adjust_saturation(changed, saturation), image)
+        image = adjust_saturation(image, jnp.where(draw[4] < _GREY * strength, 0.0, 1.0))
+        limit = _BLUR_SIDE * strength * min(image.shape[:2])
+        return blur(image, jnp.where(draw[5] < _BLUR, draw[6] * limit, 0.0), limit)
+
+    return stronger
+
+
+def blur(image: Array, sigma: Array | float, limit: float) -> jax.Array:
+    """Returns image f32[h,w,c] under a Gaussian of the standard deviation `sigma`, at most `limit`, in pixels.
+
+    The kernel is cut at three times `limit`. Beyond the border the nearest pixel repeats. A `sigma` of 0 changes
+    nothing.
+    """
+    reach = math.ceil(3 * limit)
+    offsets = jnp.arange(-reach, reach + 1)
+    weights = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(sigma, 1e-6)))
+    weights = weights / jnp.sum(weights)
+    for axis in (0, 1):
+        around = jnp.pad(image, [(reach, reach) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        size = image.shape[axis]
+        shifted = (jax.lax.slice_in_dim(around, i, i + size, axis=axis) for i in range(2 * reach + 1))
+        image = sum((weights[i] * each for i, each in enumerate(shifted)), jnp.zeros_like(image))
+    return image
