@@ -23,6 +23,7 @@ from jaxseg.pieces import (
     make_prepare,
     note_unused,
     parse_class_weights,
+    parse_effective_number,
 )
 from jaxseg.state import Learner, Network, TrainState, init_state
 from jaxseg.step import Augment, EvalStep, Measure, Prepare, TrainStep, make_eval_step, make_train_step
@@ -42,6 +43,7 @@ __all__ = [
     "make_prepare",
     "make_strategy",
     "parse_class_weights",
+    "parse_effective_number",
 ]
 
 
@@ -83,9 +85,16 @@ class Parts:
         """The (height, width, channels) of the network input in training."""
         return (*input_size(self.config), self.config.data.channels)
 
-    def with_class_weights(self, weights: Sequence[float] | np.ndarray | None) -> "Parts":
-        """Returns the parts with the class weights `weights` f32[max(k, 2)] in the loss; None: all classes weigh 1."""
-        loss = make_loss(self.config, self.num_classes, weights)
+    def with_class_weights(
+        self, weights: Sequence[float] | np.ndarray | None, prior: Sequence[float] | np.ndarray | None = None
+    ) -> "Parts":
+        """Returns the parts with a loss that has what the training data give it; see `make_loss`.
+
+        Args:
+            weights: class weights f32[max(k, 2)]; None: all classes weigh 1.
+            prior: the share of each class f64[max(k, 2)], for `loss.logit_adjustment`; None: no adjustment.
+        """
+        loss = make_loss(self.config, self.num_classes, weights, prior)
         return replace(self, loss=loss, objective=make_objective(self.config, loss))
 
     def init(self, key: Key) -> TrainState:
@@ -125,6 +134,7 @@ def build_parts(
     num_classes: int,
     class_weights: Sequence[float] | np.ndarray | None = None,
     *,
+    class_prior: Sequence[float] | np.ndarray | None = None,
     axis_name: str | None = None,
 ) -> Parts:
     """Returns the parts of a run.
@@ -133,6 +143,7 @@ def build_parts(
         config: a validated configuration.
         num_classes: channels of the logits.
         class_weights: weights of the classes in the loss, f32[max(num_classes, 2)], or None.
+        class_prior: the share of each class in the training data, for `loss.logit_adjustment`, or None.
         axis_name: the strategy's axis.
 
     Raises:
@@ -142,7 +153,7 @@ def build_parts(
     model = make_model(config, num_classes)
     if models.can_generate(model):
         check_generator(config)
-    loss = make_loss(config, num_classes, class_weights)
+    loss = make_loss(config, num_classes, class_weights, class_prior)
     if loss.class_samples is not None:
         check_sampling(config)
     trained = model if axis_name is None else make_model(config, num_classes, axis_name)

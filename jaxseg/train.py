@@ -34,7 +34,7 @@ from jaxseg.parallel import Strategy
 from jaxseg.run import gradients, messages
 from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
-from jaxseg.run.data import Problem, load_problem, record_data, with_steps_of_epochs, with_stored_division
+from jaxseg.run.data import Problem, image_order, load_problem, record_data, with_steps_of_epochs, with_stored_division
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
@@ -43,13 +43,7 @@ from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import Planned, initial_state, plan_weights
-from jaxseg.run.workdir import (
-    CHECKPOINTS,
-    default_workdir,
-    holds_checkpoint,
-    make_workdir,
-    write_config,
-)
+from jaxseg.run.workdir import CHECKPOINTS, default_workdir, holds_checkpoint, make_workdir, write_config
 from jaxseg.state import TrainState, keys_of_seed
 
 
@@ -158,9 +152,9 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
     ):
         stack.enter_context(training_lock(workdir))
         write_config(workdir, config)
-        class_weights = record_data(workdir, config, problem).class_weights
-        if class_weights is not None:
-            parts = parts.with_class_weights(class_weights)
+        data = record_data(workdir, config, problem)
+        if data.class_weights is not None or data.class_prior is not None:
+            parts = parts.with_class_weights(data.class_weights, data.class_prior)
             programs = replace(programs, train_step=strategy.compile_train(parts.train_step(), remat=config.remat))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
         stop = stack.enter_context(stop_on_signal())
@@ -220,6 +214,7 @@ def open_session(
         channels=config.data.channels,
         size=config.data.size,
         fit=config.data.fit,
+        order=image_order(config, problem.train),
     )
     validation = pipeline.make_eval_loader(
         problem.val,

@@ -7,7 +7,6 @@ With several processes, each process reads its own consecutive rows of the same 
 
 import functools
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,10 @@ import grain
 import numpy as np
 from absl import flags
 
-from jaxseg.data.batching import check_example, cores, init_worker, processes, read_options, rows_of, stack
+from jaxseg.data.batching import check_example, init_worker, processes, read_options, rows_of, stack
+from jaxseg.data.class_counts import pixel_counts
 from jaxseg.data.evaluation import EvalLoader, make_eval_loader
+from jaxseg.data.sampling import Order
 from jaxseg.data.transforms import Size, fit_example
 from jaxseg.errors import DataError
 from jaxseg.types import Batch
@@ -42,6 +43,7 @@ def make_train_loader(
     seed: int,
     workers: int = 0,
     prefetch: int = 2,
+    order: Order | None = None,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> "TrainLoader":
@@ -60,6 +62,7 @@ def make_train_loader(
         seed: decides the orders and the crops.
         workers: worker processes; 0: threads of this process, half as many as there are cores.
         prefetch: number of batches prepared ahead; 0: each batch is made when it is requested.
+        order: which example stands at each place of the sequence, see `jaxseg.data.sampling`; None: the epochs above.
         process_index: index of this process among `process_count`; both default to JAX's values.
         process_count: number of processes that share each batch.
 
@@ -71,7 +74,7 @@ def make_train_loader(
         raise DataError("The training split has no examples; expected at least one image with its mask.")
     index, count = processes(process_index, process_count)
     rows = rows_of(batch_size, index, count)
-    reader = _TrainReader(source, batch_size, rows, tuple(size), fit, channels, seed % 2**63)
+    reader = _TrainReader(source, batch_size, rows, tuple(size), fit, channels, seed % 2**63, order)
     return TrainLoader(reader, workers, prefetch)
 
 
@@ -86,12 +89,16 @@ class _TrainReader:
     fit: str
     channels: int
     seed: int
+    order: Order | None = None
 
     def __call__(self, position: int) -> dict[str, np.ndarray]:
         batch, row = divmod(position, len(self.rows))
         place = batch * self.batch_size + self.rows[row]
-        epoch, offset = divmod(place, len(self.source))
-        index = int(_epoch_order(self.seed, epoch, len(self.source))[offset])
+        if self.order is None:
+            epoch, offset = divmod(place, len(self.source))
+            index = int(_epoch_order(self.seed, epoch, len(self.source))[offset])
+        else:
+            index = self.order(place)
         example = self.source[index]
         check_example(self.source, index, example, self.channels)
         rng = np.random.default_rng((self.seed, 1, place))
@@ -175,22 +182,3 @@ class TrainLoader:
         ahead = max(1, self._prefetch // self._workers)
         options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=ahead)
         return iter(batches.mp_prefetch(options, worker_init_fn=init_worker))
-
-
-def pixel_counts(source: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Counts the pixels of each class: (of the class i64[k], in the images where the class is present i64[k]).
-
-    These are the two numbers of median-frequency balancing (Eigen & Fergus 2015, section 6.3.2). Neither includes
-    IGNORE pixels.
-    """
-    classes = len(source.info.classes)
-
-    def count(index: int) -> np.ndarray:
-        return np.bincount(source[index]["label"].ravel(), minlength=256)[:classes]
-
-    of_class, where_present = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-    with ThreadPoolExecutor(cores()) as pool:
-        for counts in pool.map(count, range(len(source))):
-            of_class += counts
-            where_present += np.where(counts > 0, counts.sum(), 0)
-    return of_class, where_present

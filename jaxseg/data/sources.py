@@ -28,7 +28,9 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         from jaxseg.data.shapes import ShapesSource
 
         length = data.shapes_train if split == "train" else data.shapes_val
-        source: Source = ShapesSource(split, length, tuple(data.size), channels=data.channels)
+        source: Source = ShapesSource(
+            split, length, tuple(data.size), channels=data.channels, imbalance=data.shapes_imbalance
+        )
     elif data.source == "folder":
         from jaxseg.data.folder import FolderSource
 
@@ -64,8 +66,13 @@ def compares_images(config: ConfigDict) -> bool:
 
 
 def require_use_of_unlabelled(config: ConfigDict) -> None:
-    """Raises ConfigError if images without labels are named and nothing learns from them."""
+    """Raises ConfigError if images without labels are named and nothing draws them or learns from them."""
     adversarial = config.adversarial.semi_weight or config.adversarial.unlabelled_weight
+    if config.data.unlabelled and config.data.sampling == "rare":
+        raise ConfigError(
+            "data.sampling=rare draws images by the classes of their masks, and so never one of data.unlabelled; leave "
+            "one of the two out."
+        )
     if config.data.unlabelled and not adversarial and not compares_images(config):
         raise ConfigError(
             "data.unlabelled needs a term that images without labels have: set adversarial.weight and "

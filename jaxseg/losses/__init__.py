@@ -14,6 +14,7 @@ probability of 1 is the sigmoid of the logit; with more logits the probabilities
 where a term of the loss trains them so (`Loss.one_vs_rest`). All arithmetic is float32.
 """
 
+from jaxseg.losses.balance import effective_number_weights, logit_shift, median_frequency_weights
 from jaxseg.losses.boundary import boundary, boundary_f1
 from jaxseg.losses.class_sample import ClassSample, present_classes, sample_classes
 from jaxseg.losses.combine import Loss, Term, make_loss
@@ -37,7 +38,7 @@ from jaxseg.losses.overlap import (
 from jaxseg.losses.pixels import SumWeight, divide, probabilities
 from jaxseg.losses.reconstruction import reconstruction
 from jaxseg.losses.semantic_encoding import semantic_encoding
-from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, median_frequency_weights, mse
+from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 
 __all__ = [
     "ClassSample",
@@ -53,12 +54,14 @@ __all__ = [
     "dice_stats",
     "discriminator",
     "divide",
+    "effective_number_weights",
     "focal",
     "generalised_dice",
     "generalised_dice_from_stats",
     "generator",
     "jaccard",
     "jaccard_from_stats",
+    "logit_shift",
     "lovasz",
     "make_loss",
     "mask_classification_from_stats",

@@ -95,7 +95,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     stored = config.copy_and_resolve_references()
     override_free(config, overrides)
     info = read_data(workdir)
-    parts = build_parts(config, info.num_classes, info.class_weights)
+    parts = build_parts(config, info.num_classes, info.class_weights, class_prior=info.class_prior)
     if any(key in LAYOUT_KEYS for key, _ in read_overrides(overrides)):
         require_same_parameters(build_parts(stored, info.num_classes, info.class_weights), parts)
     state = _restore(workdir, parts, which)
