@@ -123,7 +123,7 @@ def fit(run: Run, split: str = "val") -> Scaling:
     """
     sigmoids = run.parts.loss.one_vs_rest
     of = functools.partial(functools.partial, one_vs_rest=sigmoids)
-    before, images = _sums(
+    before, images = sums_over(
         run,
         split,
         {
@@ -136,7 +136,7 @@ def fit(run: Run, split: str = "val") -> Scaling:
     fitted = metrics.fit_temperature(before["temperature"])
     if math.isnan(fitted.value):
         raise ConfigError(f"The split {split} has no labelled pixel, so there is nothing to fit a temperature to.")
-    after, _ = _sums(
+    after, _ = sums_over(
         run,
         split,
         {"calibration": of(metrics.calibration_stats), "classes": of(metrics.class_calibration_stats)},
@@ -147,7 +147,9 @@ def fit(run: Run, split: str = "val") -> Scaling:
     return Scaling(run, split, images, fitted, errors[0], errors[1], classes[0], classes[1])
 
 
-def _sums(run: Run, split: str, measures: Mapping[str, Measure], model_of: Any) -> tuple[dict[str, Any], int]:
+def sums_over(
+    run: Run, split: str, measures: Mapping[str, Measure], model_of: Any, what: str = "temperature"
+) -> tuple[dict[str, Any], int]:
     """Returns the sums of the measures over a split, each image at its native size, and the number of images."""
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
@@ -164,7 +166,7 @@ def _sums(run: Run, split: str, measures: Mapping[str, Measure], model_of: Any) 
         multiple=config.eval.multiple,
     )
     lacking = naming_lack_of_memory("A batch of the evaluation", "give a smaller eval.batch_size")
-    with lacking, tqdm(total=len(source), desc=f"temperature {split}", unit="image", disable=None) as bar:
+    with lacking, tqdm(total=len(source), desc=f"{what} {split}", unit="image", disable=None) as bar:
         result = score(
             eval_step, strategy.put_state(state), loader, loss=run.parts.loss, strategy=strategy, progress=bar.update
         )

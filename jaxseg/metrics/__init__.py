@@ -27,6 +27,7 @@ from jaxseg.metrics.confusion import (
 )
 from jaxseg.metrics.selective import Selective, selective, selective_dict, selective_stats
 from jaxseg.metrics.temperature import Temperature, fit_temperature, temperature_stats
+from jaxseg.metrics.thresholds import Thresholds, best_thresholds, threshold_iou, threshold_stats
 from jaxseg.metrics.uncertainty import Uncertainty, entropy, member_sums, uncertainty, uncertainty_of
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "Scores",
     "Selective",
     "Temperature",
+    "Thresholds",
     "Uncertainty",
+    "best_thresholds",
     "calibration",
     "calibration_dict",
     "calibration_stats",
@@ -54,6 +57,8 @@ __all__ = [
     "selective_stats",
     "table",
     "temperature_stats",
+    "threshold_iou",
+    "threshold_stats",
     "uncertainty",
     "uncertainty_of",
 ]
