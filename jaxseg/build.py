@@ -86,15 +86,19 @@ class Parts:
         return (*input_size(self.config), self.config.data.channels)
 
     def with_class_weights(
-        self, weights: Sequence[float] | np.ndarray | None, prior: Sequence[float] | np.ndarray | None = None
+        self,
+        weights: Sequence[float] | np.ndarray | None,
+        prior: Sequence[float] | np.ndarray | None = None,
+        levels: Sequence[Sequence[int]] = (),
     ) -> "Parts":
         """Returns the parts with a loss that has what the training data give it; see `make_loss`.
 
         Args:
             weights: class weights f32[max(k, 2)]; None: all classes weigh 1.
             prior: the share of each class f64[max(k, 2)], for `loss.logit_adjustment`; None: no adjustment.
+            levels: the groups of the classes, of `loss.hierarchy`.
         """
-        loss = make_loss(self.config, self.num_classes, weights, prior)
+        loss = make_loss(self.config, self.num_classes, weights, prior, levels)
         return replace(self, loss=loss, objective=make_objective(self.config, loss))
 
     def init(self, key: Key) -> TrainState:
@@ -135,6 +139,7 @@ def build_parts(
     class_weights: Sequence[float] | np.ndarray | None = None,
     *,
     class_prior: Sequence[float] | np.ndarray | None = None,
+    levels: Sequence[Sequence[int]] = (),
     axis_name: str | None = None,
 ) -> Parts:
     """Returns the parts of a run.
@@ -144,6 +149,7 @@ def build_parts(
         num_classes: channels of the logits.
         class_weights: weights of the classes in the loss, f32[max(num_classes, 2)], or None.
         class_prior: the share of each class in the training data, for `loss.logit_adjustment`, or None.
+        levels: the groups of the classes, of `loss.hierarchy`.
         axis_name: the strategy's axis.
 
     Raises:
@@ -153,7 +159,7 @@ def build_parts(
     model = make_model(config, num_classes)
     if models.can_generate(model):
         check_generator(config)
-    loss = make_loss(config, num_classes, class_weights, class_prior)
+    loss = make_loss(config, num_classes, class_weights, class_prior, levels)
     if loss.class_samples is not None:
         check_sampling(config)
     trained = model if axis_name is None else make_model(config, num_classes, axis_name)

@@ -153,8 +153,8 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         stack.enter_context(training_lock(workdir))
         write_config(workdir, config)
         data = record_data(workdir, config, problem)
-        if data.class_weights is not None or data.class_prior is not None:
-            parts = parts.with_class_weights(data.class_weights, data.class_prior)
+        if data.class_weights is not None or data.class_prior is not None or data.hierarchy.levels:
+            parts = parts.with_class_weights(data.class_weights, data.class_prior, data.hierarchy.levels)
             programs = replace(programs, train_step=strategy.compile_train(parts.train_step(), remat=config.remat))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
         stop = stack.enter_context(stop_on_signal())

@@ -16,6 +16,11 @@ TRAINING: dict[str, Key] = {
         "the softmax cross-entropies; 0: none",
         NotNegative,
     ),
+    "loss.hierarchy": Key(
+        "",
+        'JSON file with the group of each class, {"car": "vehicle", ...}, for the loss hierarchical_cross_entropy and '
+        "for scores of each level",
+    ),
     "loss.label_smoothing": Key(0.0, "label smoothing of the cross-entropy, in [0, 1)", BelowOne),
     "loss.aux_weight": Key(0.4, "weight of each auxiliary head's loss", NotNegative),
     "loss.aux_weights": Key(

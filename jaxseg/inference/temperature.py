@@ -20,7 +20,7 @@ from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.score import score
-from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
+from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
 from jaxseg.run.load import Run
 from jaxseg.run.workdir import write_or_refuse
 from jaxseg.state import Network
@@ -69,10 +69,10 @@ class Scaling:
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("calibration error", "before", "after")]
         for name, *pair in zip(self.run.classes, self.classes_before, self.classes_after):
-            rows.append((name, *map(_percent, pair)))
+            rows.append((name, *map(percent, pair)))
         means = map(nan_mean, (self.classes_before, self.classes_after))
-        rows.append(("mean of the classes", *map(_percent, means)))
-        rows.append(("predicted class", _percent(self.error_before), _percent(self.error_after)))
+        rows.append(("mean of the classes", *map(percent, means)))
+        rows.append(("predicted class", percent(self.error_before), percent(self.error_after)))
         rows.append(("NLL (nats)", f"{self.fitted.nll_before:.4f}", f"{self.fitted.nll_after:.4f}"))
         limit = ", the limit of what is tried" if self.fitted.at_limit else ""
         where = f"fitted on {counted(self.images, 'image')} of split {self.split}; errors in percent"
@@ -211,7 +211,3 @@ def scaled(predictor: Predictor, runs: Sequence[Run]) -> Predictor:
         for member, run in zip(predictor.networks.members, runs)
     )
     return dataclasses.replace(predictor, networks=dataclasses.replace(predictor.networks, members=members))
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.2f}"

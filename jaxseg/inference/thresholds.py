@@ -13,7 +13,7 @@ from jaxseg import metrics
 from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.temperature import sums_over
-from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
+from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
 from jaxseg.run.load import Run
 from jaxseg.run.workdir import write_or_refuse
 
@@ -52,8 +52,8 @@ class FoundThresholds:
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("class against all others", "threshold", "IoU at 0.5", "IoU at threshold")]
         for name, t, *pair in zip(self.names, self.probabilities, self.values.before, self.values.after):
-            rows.append((name, f"{t:.4f}", *map(_percent, pair)))
-        rows.append(("mean", "", *(_percent(nan_mean(each)) for each in (self.values.before, self.values.after))))
+            rows.append((name, f"{t:.4f}", *map(percent, pair)))
+        rows.append(("mean", "", *(percent(nan_mean(each)) for each in (self.values.before, self.values.after))))
         how = "found" if self.found else "scored"
         where = f"{how} on {counted(self.images, 'image')} of split {self.split}; IoU in percent"
         return "\n".join([*markdown_table(rows), "", where])
@@ -172,7 +172,3 @@ def with_thresholds(predictor: Predictor, runs: Sequence[Run]) -> Predictor:
             f"Thresholds are those of one run, and {counted(len(runs), 'run')} are averaged; give one --workdir."
         )
     return dataclasses.replace(predictor, networks=dataclasses.replace(predictor.networks, thresholds=read(runs[0])))
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.2f}"

@@ -21,6 +21,7 @@ from jaxseg.losses.combine import Loss, Term, make_loss
 from jaxseg.losses.focal import focal
 from jaxseg.losses.generation import discriminator, generator
 from jaxseg.losses.hard import ohem, sampled_cross_entropy
+from jaxseg.losses.hierarchy import hierarchical_cross_entropy
 from jaxseg.losses.lovasz import lovasz
 from jaxseg.losses.mask_classification import mask_classification_from_stats, mask_classification_stats
 from jaxseg.losses.overlap import (
@@ -59,6 +60,7 @@ __all__ = [
     "generalised_dice",
     "generalised_dice_from_stats",
     "generator",
+    "hierarchical_cross_entropy",
     "jaccard",
     "jaccard_from_stats",
     "logit_shift",

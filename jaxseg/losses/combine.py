@@ -15,6 +15,7 @@ from jaxseg.losses.balance import logit_shift
 from jaxseg.losses.class_sample import ClassSample
 from jaxseg.losses.definition import Definition
 from jaxseg.losses.hard import SAMPLES
+from jaxseg.losses.hierarchy import Levels, level_shares
 from jaxseg.losses.pixels import ClassShifts, ClassWeights, checked_shifts, checked_weights, divide
 from jaxseg.losses.pixels import check as check_labels
 from jaxseg.losses.strips import MANY_CLASSES, Sums, add_in_strips
@@ -176,6 +177,7 @@ def make_loss(
     label_smoothing: BelowOne = 0.0,
     class_prior: ClassWeights = None,
     logit_adjustment: NotNegative = 0.0,
+    levels: Levels = (),
     args: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Loss:
     """Returns the loss described by `terms`, such as "cross_entropy + 0.5 * dice".
@@ -187,6 +189,7 @@ def make_loss(
         label_smoothing: in [0, 1), for the cross-entropies among the terms.
         class_prior: k numbers (2 for k = 1), the share of each class among the training pixels, for the next.
         logit_adjustment: τ of `logit_shift`, for the softmax cross-entropies among the terms; 0: none.
+        levels: the groups of the classes at each level, for `hierarchical_cross_entropy` if it is a term.
         args: further arguments of individual terms: {"tversky": {"alpha": 0.3, "beta": 0.7}}.
 
     Raises:
@@ -210,10 +213,15 @@ def make_loss(
         if not any(option in LOSSES[name].options for name in weights):
             named = "logit_adjustment" if option == "logit_shift" else option
             raise ArgumentError(f"No term of the loss {terms!r} takes {named}.")
+    if levels:  # they describe the classes, and no term needs to take them
+        common["levels"] = levels
     built = []
     for name, weight in weights.items():
         shared = {key: value for key, value in common.items() if key in LOSSES[name].options}
         own = _checked_options(name, args[name], classes) if name in args else {}
+        if "levels" in shared | own:
+            given = shared | own
+            level_shares(given["levels"], given["level_weights"] if "level_weights" in given else (), classes)
         built.append(Term(name, weight, tuple((shared | own).items())))
     loss = Loss(tuple(built), num_classes)
     if loss.class_samples is not None:

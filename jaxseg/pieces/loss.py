@@ -18,6 +18,7 @@ def make_loss(
     num_classes: int,
     weights: Sequence[float] | np.ndarray | None = None,
     prior: Sequence[float] | np.ndarray | None = None,
+    levels: Sequence[Sequence[int]] = (),
 ) -> losses.Loss:
     """Returns the loss of the configuration.
 
@@ -27,6 +28,7 @@ def make_loss(
         weights: class weights f32[max(k, 2)], or None.
         prior: the share of each class in the training data, f64[max(k, 2)], for `loss.logit_adjustment`. None: the
             logits are not adjusted.
+        levels: the groups of the classes, of `loss.hierarchy`.
     """
     try:
         return losses.make_loss(
@@ -36,6 +38,7 @@ def make_loss(
             label_smoothing=config.loss.label_smoothing,
             class_prior=prior,
             logit_adjustment=config.loss.logit_adjustment,
+            levels=tuple(map(tuple, levels)),
             args=config.loss.args.to_dict(),
         )
     except (TypeError, ValueError) as error:

@@ -21,6 +21,7 @@ from jaxseg.build import (
 )
 from jaxseg.config import KEYS, ConfigDict, flatten, from_dict, require_short_warmup, set_key, to_dict
 from jaxseg.data import sources
+from jaxseg.data.hierarchy import read_parents
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
 from jaxseg.nn import without_crf
@@ -81,6 +82,14 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
             parse_class_weights(config.loss.class_weights)
     if config.loss.logit_adjustment:
         parts.with_class_weights(None, np.ones(max(parts.num_classes, 2)))  # raises if no term takes it
+    if config.loss.hierarchy:
+        read_parents(config.loss.hierarchy)
+    elif any(
+        term.name == "hierarchical_cross_entropy" and "levels" not in dict(term.options) for term in parts.loss.terms
+    ):
+        raise ConfigError(
+            "loss.terms: hierarchical_cross_entropy needs the groups of the classes; give loss.hierarchy=FILE."
+        )
     sources.require_use_of_unlabelled(config)
     make_strategy(config)
     if not before_training or config.strategy != "jit":

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from jaxseg.config import KEYS, ConfigDict, from_dict, require_short_warmup, set
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
 from jaxseg.data.class_counts import image_amounts, label_counts
+from jaxseg.data.hierarchy import Hierarchy, hierarchy_of, read_parents
 from jaxseg.data.notes import note
 from jaxseg.data.sampling import Order, rare_class_order
 from jaxseg.errors import ConfigError, counted
@@ -75,6 +77,16 @@ def class_prior(config: ConfigDict, train: Source) -> np.ndarray | None:
     if not counts.any():
         raise ConfigError("loss.logit_adjustment needs labelled pixels, and the training split has none.")
     return counts / counts.sum()
+
+
+def hierarchy(config: ConfigDict, classes: Sequence[str]) -> Hierarchy:
+    """Returns the groups of the classes of the key `loss.hierarchy`; without levels if it is empty.
+
+    Raises:
+        ConfigError: if the file cannot be read, has a circle, or names something else than classes and their groups.
+    """
+    file = config.loss.hierarchy
+    return hierarchy_of(read_parents(file), classes, file) if file else Hierarchy()
 
 
 def image_order(config: ConfigDict, train: Source) -> Order | None:
@@ -180,4 +192,5 @@ def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
         color_masks=info.color_masks,
         weigh=lambda: class_weights(config, problem.num_classes, problem.train),
         prior=lambda: class_prior(config, problem.train),
+        hierarchy=lambda: hierarchy(config, info.classes),
     )

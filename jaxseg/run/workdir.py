@@ -12,6 +12,7 @@ from jaxseg import config as config_lib
 from jaxseg import models
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
+from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import ConfigError, counted
 from jaxseg.files import write_text
 from jaxseg.pictures import marks
@@ -33,6 +34,7 @@ class RunData(NamedTuple):
         values: the value of each class in the stored masks; () in the record of an earlier version, which lacks them.
         color_masks: whether the stored masks hold `colors` in place of values.
         class_prior: the share of each class in the training data, for `loss.logit_adjustment`, or None.
+        hierarchy: the groups of the classes, of `loss.hierarchy`.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +44,7 @@ class RunData(NamedTuple):
     values: tuple[int, ...] = ()
     color_masks: bool = False
     class_prior: tuple[float, ...] | None = None
+    hierarchy: Hierarchy = Hierarchy()
 
 
 def default_workdir(experiment: str) -> Path:
@@ -168,11 +171,12 @@ def data_record(
     color_masks: bool = False,
     weigh: Callable[[], Iterable[float] | None],
     prior: Callable[[], Iterable[float] | None] = lambda: None,
+    hierarchy: Callable[[], Hierarchy] = Hierarchy,
 ) -> RunData:
     """Writes the record of a run's data to `data.json`; returns it.
 
-    A resumed run must have the same classes as before, and keeps its class weights and prior. With several processes,
-    every process calls this function, and process 0 writes.
+    A resumed run must have the same classes as before, and keeps its class weights, prior and hierarchy. With several
+    processes, every process calls this function, and process 0 writes.
 
     Args:
         path: the directory of the run.
@@ -184,6 +188,7 @@ def data_record(
         weigh: returns the class weights, or None; called only if the run has no checkpoint, since it may read every
             mask.
         prior: as `weigh`, returns the share of each class or None.
+        hierarchy: as `weigh`, returns the groups of the classes.
 
     Raises:
         ConfigError: if the run has checkpoints of a network for other classes, or the file cannot be read or written.
@@ -199,6 +204,7 @@ def data_record(
         )
     weights = weigh() if before is None else before.class_weights
     shares = prior() if before is None else before.class_prior
+    groups = hierarchy() if before is None else before.hierarchy
     about = RunData(
         tuple(map(str, classes)),
         tuple((int(r), int(g), int(b)) for r, g, b in colors),
@@ -207,9 +213,10 @@ def data_record(
         tuple(map(int, values or range(len(classes)))),
         color_masks,
         None if shares is None else tuple(map(float, shares)),
+        groups,
     )
     if jax.process_index() == 0:
-        write_or_refuse(file, about._asdict())
+        write_or_refuse(file, {**about._asdict(), "hierarchy": groups._asdict()})
     return about
 
 
@@ -232,7 +239,9 @@ def read_data(path: str | Path) -> RunData:
         prior = values["class_prior"] if "class_prior" in values else None
         prior = None if prior is None else tuple(map(float, prior))
         k = int(values["num_classes"])
-        return RunData(tuple(values["classes"]), colors, k, weights, stored, color_masks, prior)
+        stored_groups = values["hierarchy"] if "hierarchy" in values else Hierarchy()._asdict()
+        groups = Hierarchy(*(tuple(map(tuple, stored_groups[key])) for key in Hierarchy._fields))
+        return RunData(tuple(values["classes"]), colors, k, weights, stored, color_masks, prior, groups)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{file} is not a record that training wrote: {error!r}.") from error
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from jaxseg.config import default_config, flatten, set_key, to_dict, update
+from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import ConfigError
 from jaxseg.pictures import save_image
 from jaxseg.pictures.marks import FIGURE
@@ -244,12 +245,16 @@ DATA = {"classes": ("sky", "tree"), "colors": ((0, 0, 0), (1, 2, 3)), "num_class
 def test_data_of_a_run(tmp_path: Path) -> None:
     assert not workdir.holds_checkpoint(tmp_path)
     about = workdir.data_record(tmp_path, **DATA, weigh=lambda: np.array([0.1, 3.0], np.float32))
-    assert about == workdir.read_data(tmp_path) == (*DATA.values(), (float(np.float32(0.1)), 3.0), (0, 1), False, None)
+    assert (
+        about
+        == workdir.read_data(tmp_path)
+        == (*DATA.values(), (float(np.float32(0.1)), 3.0), (0, 1), False, None, Hierarchy())
+    )
     kept = workdir.data_record(tmp_path, **DATA, values=(1, 7), weigh=lambda: None)
     assert kept.values == workdir.read_data(tmp_path).values == (1, 7)
     # Without a checkpoint, other data replace these.
     about = workdir.data_record(tmp_path, **DATA | {"classes": ["sea"], "num_classes": 1}, weigh=lambda: None)
-    assert about == workdir.read_data(tmp_path) == (("sea",), DATA["colors"], 1, None, (0,), False, None)
+    assert about == workdir.read_data(tmp_path) == (("sea",), DATA["colors"], 1, None, (0,), False, None, Hierarchy())
 
 
 def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -> None:
