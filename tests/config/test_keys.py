@@ -312,6 +312,7 @@ ASSERTED = {
         for key in KEYS
         if key.startswith("augment.") and key not in ("augment.crop_max_share", "augment.crop_balanced")
     },
+    "model.head": "nn/test_cosine.py::test_networks_without_such_a_head_are_refused",
     "loss.hierarchy": "losses/test_hierarchy.py::test_a_run_with_loss_hierarchy_keeps_its_levels_and_scores_them",
     "loss.logit_adjustment": "run/test_balance.py::test_a_run_keeps_its_prior",
     "loss.class_weights": "test_train_refusals.py::test_median_frequencies_of_nothing_labelled",
