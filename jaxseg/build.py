@@ -25,6 +25,7 @@ from jaxseg.pieces import (
     make_teach,
     note_unused,
     parse_class_weights,
+    parse_effective_number,
 )
 from jaxseg.state import Learner, Network, TrainState, init_state
 from jaxseg.step import Augment, EvalStep, Measure, Prepare, TrainStep, make_eval_step, make_train_step
@@ -44,6 +45,7 @@ __all__ = [
     "make_prepare",
     "make_strategy",
     "parse_class_weights",
+    "parse_effective_number",
 ]
 
 
@@ -85,9 +87,20 @@ class Parts:
         """The (height, width, channels) of the network input in training."""
         return (*input_size(self.config), self.config.data.channels)
 
-    def with_class_weights(self, weights: Sequence[float] | np.ndarray | None) -> "Parts":
-        """Returns the parts with the class weights `weights` f32[max(k, 2)] in the loss; None: all classes weigh 1."""
-        loss = make_loss(self.config, self.num_classes, weights)
+    def with_class_weights(
+        self,
+        weights: Sequence[float] | np.ndarray | None,
+        prior: Sequence[float] | np.ndarray | None = None,
+        levels: Sequence[Sequence[int]] = (),
+    ) -> "Parts":
+        """Returns the parts with a loss that has what the training data give it; see `make_loss`.
+
+        Args:
+            weights: class weights f32[max(k, 2)]; None: all classes weigh 1.
+            prior: the share of each class f64[max(k, 2)], for `loss.logit_adjustment`; None: no adjustment.
+            levels: the groups of the classes, of `loss.hierarchy`.
+        """
+        loss = make_loss(self.config, self.num_classes, weights, prior, levels)
         return replace(self, loss=loss, objective=make_objective(self.config, loss))
 
     def init(self, key: Key) -> TrainState:
@@ -129,6 +142,8 @@ def build_parts(
     num_classes: int,
     class_weights: Sequence[float] | np.ndarray | None = None,
     *,
+    class_prior: Sequence[float] | np.ndarray | None = None,
+    levels: Sequence[Sequence[int]] = (),
     axis_name: str | None = None,
 ) -> Parts:
     """Returns the parts of a run.
@@ -137,6 +152,8 @@ def build_parts(
         config: a validated configuration.
         num_classes: channels of the logits.
         class_weights: weights of the classes in the loss, f32[max(num_classes, 2)], or None.
+        class_prior: the share of each class in the training data, for `loss.logit_adjustment`, or None.
+        levels: the groups of the classes, of `loss.hierarchy`.
         axis_name: the strategy's axis.
 
     Raises:
@@ -146,7 +163,7 @@ def build_parts(
     model = make_model(config, num_classes)
     if models.can_generate(model):
         check_generator(config)
-    loss = make_loss(config, num_classes, class_weights)
+    loss = make_loss(config, num_classes, class_weights, class_prior, levels)
     check_semi(config, loss)
     if loss.class_samples is not None:
         check_sampling(config)

@@ -4,7 +4,7 @@
                               [--boundary [PIXELS]] [--tiles HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
                               [--crf [CRF]]
                               [--objects [--instances DIR] [--min-area N] [--fill-holes [N]] ...]
-                              [--fit-temperature] [--config.data.dir=PATH]
+                              [--fit-temperature] [--fit-thresholds] [--thresholds] [--config.data.dir=PATH]
 
 The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place or another machine. So can the output
 stride of the encoder and the atrous rates (`LAYOUT_KEYS`), where they change no parameter, to score a network at
@@ -18,6 +18,7 @@ files then are evaluate-SPLIT-average.json, evaluate-SPLIT-crf.json and so on.
 
 --objects matches the connected regions of the predictions with true objects, and writes F1, AP and panoptic quality to
 objects-SPLIT.json; see docs/regions.md. --fit-temperature writes temperature.json; see docs/uncertainty.md.
+--fit-thresholds writes thresholds.json, and --thresholds scores with it; see docs/many-classes.md.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from jaxseg import compiler
 from jaxseg.config import LAYOUT_KEYS
 from jaxseg.config.command import read_overrides, run_command
 from jaxseg.errors import ConfigError
-from jaxseg.inference import surface, temperature
+from jaxseg.inference import surface, temperature, thresholds
 from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
 from jaxseg.inference.options import add_crf, add_options, add_workdirs, predictor_of, tiles_of
@@ -90,6 +91,17 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="fit the temperature of the first run on the split, print the calibration error of each class before and "
         "after, and write temperature.json, which predict --temperature uses",
     )
+    parser.add_argument(
+        "--fit-thresholds",
+        action="store_true",
+        help="find for each class of the first run, with one sigmoid a class, the threshold of the best IoU on the "
+        "split, print it, and write thresholds.json, which predict --thresholds uses",
+    )
+    parser.add_argument(
+        "--thresholds",
+        action="store_true",
+        help="also score each class of the first run against all others with its threshold in thresholds.json",
+    )
     return parser
 
 
@@ -108,12 +120,17 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     runs = [load_run(workdir, options.which, overrides) for workdir in options.workdir]
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
-    if options.fit_temperature and _changed(overrides):
-        raise ConfigError(
-            "--fit-temperature keeps the temperature of the network as it was trained; leave out the changes to it."
-        )
+    for given, name in ((options.fit_temperature, "temperature"), (options.fit_thresholds, "thresholds")):
+        if given and _changed(overrides):
+            raise ConfigError(
+                f"--fit-{name} keeps the {name} of the network as it was trained; leave out the changes to it."
+            )
     if options.fit_temperature:
         temperature.require_own(run)
+    if options.fit_thresholds:
+        thresholds.require_sigmoids(run)
+    if options.thresholds and not options.fit_thresholds:
+        thresholds.read(run)  # raises before anything is computed
     asked = len(runs) > 1 or options.average or tiles_of(run, options)[0] != "none" or crf is not None
     predictor = predictor_of(runs, options) if asked else None
     if predictor is not None and crf is not None:
@@ -137,6 +154,12 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         scaling = temperature.fit(run, options.split)
         print(f"\n{scaling}", flush=True)
         print(f"{'scaling:':<12}{scaling.write()}")
+    if options.fit_thresholds:
+        found = thresholds.fit(run, options.split)
+        print(f"\n{found}", flush=True)
+        print(f"{'thresholds:':<12}{found.write()}")
+    elif options.thresholds:
+        print(f"\n{thresholds.score(run, options.split)}")
     return 0
 
 

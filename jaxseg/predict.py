@@ -27,6 +27,7 @@ or NAME=VALUE,...; without a value it stands after the IMAGES. A video among IMA
 NAME-regions.geojson for each image; see docs/regions.md. --uncertainty writes how sure the prediction is of each pixel,
 NAME-uncertainty.png and NAME-uncertainty.npz, and uncertainty.csv with the least sure image first; see
 docs/uncertainty.md. --temperature divides the logits by the number that `jaxseg.evaluate --fit-temperature` found.
+--thresholds decides by those that --fit-thresholds found; see docs/many-classes.md.
 
     python -m jaxseg.predict --workdir DIR --samples N [--seed SEED] [--out preds/] [--which best|last]
 
@@ -47,7 +48,7 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.errors import ConfigError, counted
-from jaxseg.inference import temperature, uncertainty_files, video
+from jaxseg.inference import temperature, thresholds, uncertainty_files, video
 from jaxseg.inference.crf import refinement
 from jaxseg.inference.folder import FolderPrediction
 from jaxseg.inference.images import find_images, name_outputs
@@ -123,6 +124,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="divide the logits by the temperature that evaluate --fit-temperature has kept with the run, so that "
         "probabilities fit how often they are right",
     )
+    parser.add_argument(
+        "--thresholds",
+        action="store_true",
+        help="use the thresholds that evaluate --fit-thresholds has kept with the run: a pixel has the class farthest "
+        "above its threshold, and 255, no class, where none is above",
+    )
     regions.add_options(parser)
     uncertainty_files.add_option(parser)
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
@@ -154,6 +161,9 @@ def _problem(options: argparse.Namespace) -> str:
             return "the following arguments are required: IMAGES"
         if options.skip_existing and options.video is not None:
             return "--video shows all images of a call; it cannot be given with --skip-existing"
+        if options.thresholds and (options.temperature or options.crf):
+            other = "--temperature" if options.temperature else "--crf"
+            return f"--thresholds are those of the network's own probabilities; they cannot be given with {other}"
         return regions.problem(options) or uncertainty_files.problem(options)
     if len(options.workdir) > 1:
         return "--samples takes one workdir"
@@ -204,6 +214,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise ConfigError(f"{videos[0]} is a video, of which the overlays alone are written; leave out {more[0]}.")
     predictor = predictor_of(runs, options)
     predictor = temperature.scaled(predictor, runs) if options.temperature else predictor
+    predictor = thresholds.with_thresholds(predictor, runs) if options.thresholds else predictor
     extras: list[Extra] = []
     films: list[video.VideoOfFrames] = []
     if options.regions:

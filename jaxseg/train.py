@@ -50,13 +50,7 @@ from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import Planned, initial_state, plan_weights
-from jaxseg.run.workdir import (
-    CHECKPOINTS,
-    default_workdir,
-    holds_checkpoint,
-    make_workdir,
-    write_config,
-)
+from jaxseg.run.workdir import CHECKPOINTS, default_workdir, holds_checkpoint, make_workdir, write_config
 from jaxseg.state import TrainState, keys_of_seed
 
 
@@ -165,9 +159,9 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
     ):
         stack.enter_context(training_lock(workdir))
         write_config(workdir, config)
-        class_weights = record_data(workdir, config, problem).class_weights
-        if class_weights is not None:
-            parts = parts.with_class_weights(class_weights)
+        data = record_data(workdir, config, problem)
+        if data.class_weights is not None or data.class_prior is not None or data.hierarchy.levels:
+            parts = parts.with_class_weights(data.class_weights, data.class_prior, data.hierarchy.levels)
             programs = replace(programs, train_step=strategy.compile_train(parts.train_step(), remat=config.remat))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
         stop = stack.enter_context(stop_on_signal())

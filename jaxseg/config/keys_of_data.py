@@ -4,7 +4,19 @@ import math
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from jaxseg.arguments import Count, NotNegative, Share, Size, SizeOrNone, Where, WholeNotNegative, Zoom, within
+from jaxseg.arguments import (
+    AtLeastOne,
+    Count,
+    NotNegative,
+    Positive,
+    Share,
+    Size,
+    SizeOrNone,
+    Where,
+    WholeNotNegative,
+    Zoom,
+    within,
+)
 from jaxseg.config.key import Color, Key, Numbers, PositiveNumbers
 
 
@@ -88,6 +100,20 @@ DATA: dict[str, Key] = {
     ),
     "data.shapes_train": Key(2048, "images in the train split of the shapes data", Count),
     "data.shapes_val": Key(256, "images in the val and test splits of the shapes data", Count),
+    "data.shapes_imbalance": Key(
+        1.0,
+        "how many times more often the shapes data draw their first kind of shape than their last; 1: all alike",
+        AtLeastOne,
+    ),
+    "data.sampling": Key(
+        "epochs",
+        "order of the training images: epochs (each once an epoch), or rare (a class is drawn, rare ones more often, "
+        "then one of its images; DAFormer's rare class sampling, which reads every mask at the start)",
+        Literal["epochs", "rare"],
+    ),
+    "data.rare_temperature": Key(
+        0.01, "data.sampling=rare: T of exp((1 - share of the class) / T); large: all classes alike", Positive
+    ),
     "data.workers": Key(
         0, "worker processes that read and decode; 0: threads of this process", WholeNotNegative, free=True
     ),
@@ -99,6 +125,9 @@ DATA: dict[str, Key] = {
     "augment.rotate": Key(0.0, "largest rotation in degrees, either way", NotNegative),
     "augment.crop": Key((), "size (height, width) of a random crop, after the geometry; empty: none", SizeOrNone),
     "augment.crop_max_share": Key(1.0, "a crop in which one class covers more than this share is drawn again", Share),
+    "augment.crop_balanced": Key(
+        0.0, "probability that a crop is put around a pixel of a class that is drawn from those of the image", Share
+    ),
     "augment.brightness": Key(0.0, "largest relative change of brightness", Share),
     "augment.contrast": Key(0.0, "largest relative change of contrast", Share),
     "augment.saturation": Key(0.0, "largest relative change of saturation (3-channel images)", Share),

@@ -7,7 +7,22 @@ from jaxseg.config.key import Key, Widths
 
 TRAINING: dict[str, Key] = {
     "loss.terms": Key("cross_entropy", 'weighted sum of losses, such as "cross_entropy + 0.5 * dice"'),
-    "loss.class_weights": Key("", "empty: none; median_frequency: from the training data; or numbers: 1,2.5,1"),
+    "loss.class_weights": Key(
+        "",
+        "empty: none; from the training data: median_frequency, effective_number or effective_number:BETA (0.999 by "
+        "default); or numbers: 1,2.5,1",
+    ),
+    "loss.logit_adjustment": Key(
+        0.0,
+        "tau of the logit adjustment (1, say): adds tau log(share of the class in the training data) to the logits of "
+        "the softmax cross-entropies; 0: none",
+        NotNegative,
+    ),
+    "loss.hierarchy": Key(
+        "",
+        'JSON file with the group of each class, {"car": "vehicle", ...}, for the loss hierarchical_cross_entropy and '
+        "for scores of each level",
+    ),
     "loss.label_smoothing": Key(0.0, "label smoothing of the cross-entropy, in [0, 1)", BelowOne),
     "loss.aux_weight": Key(0.4, "weight of each auxiliary head's loss", NotNegative),
     "loss.aux_weights": Key(

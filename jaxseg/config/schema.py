@@ -52,6 +52,12 @@ KEYS: dict[str, Key] = {
         "fields of the architecture that differ from its defaults; also norm, norm_args, act, kernel_init and "
         "encoder_args",
     ),
+    "model.head": Key(
+        "linear",
+        "the layer that gives the logits: linear, or cosine (of a pixel's features with a learned code of each class, "
+        "times a learned factor: nn.WithCosineHead)",
+        Literal["linear", "cosine"],
+    ),
     "model.crf": Key(
         "",
         "a dense CRF that refines the logits inside the network and learns with it (nn.DenseCRF): a preset "

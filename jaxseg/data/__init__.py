@@ -18,7 +18,7 @@ _WHERE = {
     "TFDSSource": "tfds",
     "make_eval_loader": "pipeline",
     "make_train_loader": "pipeline",
-    "pixel_counts": "pipeline",
+    "pixel_counts": "class_counts",
     "make_augment": "augment",
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxseg.arguments import NotNegative, Share, SizeOrNone, Zoom, checked
+from jaxseg.data.crops import balanced_origins
 from jaxseg.data.geometry import (
     check_pair,
     flip_matrix,
@@ -32,6 +33,7 @@ from jaxseg.types import IGNORE, Array, Key
 Pair: TypeAlias = tuple[jax.Array, jax.Array]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_BALANCED = 1  # the stream of the key for class-balanced crops, so that they change no other draw
 _TRIES = 10  # candidate windows for a crop with `max_share` below 1
 
 
@@ -105,9 +107,15 @@ def random_rotate(key: Key, image: Array, label: Array, limit: float) -> Pair:
 
 
 def random_crop(
-    key: Key, image: Array, label: Array, size: tuple[int, ...], max_share: float = 1.0, tries: int = _TRIES
+    key: Key,
+    image: Array,
+    label: Array,
+    size: tuple[int, ...],
+    max_share: float = 1.0,
+    tries: int = _TRIES,
+    balanced: float = 0.0,
 ) -> Pair:
-    """Cuts out a window of `size` (h, w) at a uniform random position.
+    """Cuts out a window of `size` (h, w) at a uniform random position, or by `balanced_origins` with a probability.
 
     Of `tries` windows it takes the first in which no class covers more than `max_share` of the pixels that are not
     IGNORE. If there is none, it takes the window whose largest class has the smallest share. A window with only IGNORE
@@ -117,7 +125,7 @@ def random_crop(
         ValueError: if the window is larger than the image, or image and label differ in size.
     """
     check_pair(image, label)
-    origin = _crop_origin(jax.random.uniform(key, (tries, 2)), label, size, max_share)
+    origin = _crop_origin(key, jax.random.uniform(key, (tries, 2)), label, size, max_share, balanced)
     return _window(image, label, origin, size)
 
 
@@ -179,6 +187,7 @@ def make_augment(
     rotate: NotNegative = 0.0,
     crop: SizeOrNone = (),
     crop_max_share: Share = 1.0,
+    crop_balanced: Share = 0.0,
     brightness: Share = 0.0,
     contrast: Share = 0.0,
     saturation: Share = 0.0,
@@ -206,6 +215,9 @@ def make_augment(
             steps.append(rotation_matrix(_within(draw[6], rotate), size))
         return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), steps)
 
+    def crop_origin(key: Key, draw: Array, label: Array) -> jax.Array:
+        return _crop_origin(key, draw[10:].reshape(-1, 2), label, crop, crop_max_share, crop_balanced)
+
     def augment(key: Key, image: Array, label: Array) -> Pair:
         check_pair(image, label)
         image, label = jnp.asarray(image), jnp.asarray(label)
@@ -214,14 +226,14 @@ def make_augment(
             matrix, origin = geometry(draw, label.shape), (0, 0)
             label = warp_label(label, matrix)
             if crop:  # chosen on the warped label; only this window of the image is interpolated
-                origin = _crop_origin(draw[10:].reshape(-1, 2), label, crop, crop_max_share)
+                origin = crop_origin(key, draw, label)
                 label = lax.dynamic_slice(label, tuple(origin), crop)
             image = warp_image(image, matrix, origin, label.shape)
         else:
             for axis, share in flips:
                 image, label = _flip_if(draw[axis] < share, image, label, axis)
             if crop:
-                origin = _crop_origin(draw[10:].reshape(-1, 2), label, crop, crop_max_share)
+                origin = crop_origin(key, draw, label)
                 image, label = _window(image, label, origin, crop)
         if brightness > 0:
             image = adjust_brightness(image, 1.0 + _within(draw[7], brightness))
@@ -265,12 +277,18 @@ def _window(image: Array, label: Array, origin: Array, size: tuple[int, ...]) ->
     return window, lax.dynamic_slice(label, tuple(origin), size)
 
 
-def _crop_origin(draws: Array, label: Array, size: tuple[int, ...], max_share: float) -> jax.Array:
+def _crop_origin(
+    key: Key, draws: Array, label: Array, size: tuple[int, ...], max_share: float, balanced: float
+) -> jax.Array:
     """Returns (row, column) i32[2] of the window of `random_crop`, chosen from the candidates f32[n,2] in [0, 1)."""
     room = [full - side + 1 for full, side in zip(label.shape, size)]
     if min(room) < 1:
         raise ValueError(f"A crop of {tuple(size)} does not fit an image of {label.shape}.")
     origins = jnp.minimum(draws * np.array([room], np.float32), np.array([room]) - 1).astype(jnp.int32)
+    if max_share >= 1.0:
+        origins = origins[:1]
+    if balanced > 0:
+        origins = balanced_origins(jax.random.fold_in(key, _BALANCED), origins, label, size, balanced)
     if max_share >= 1.0:
         return origins[0]
 

@@ -6,7 +6,6 @@ With several processes, each process reads its own consecutive rows of the same 
 """
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +13,11 @@ import grain
 import numpy as np
 from absl import flags
 
-from jaxseg.data.batching import check_example, cores, init_worker, processes, read_options, rows_of, stack
+from jaxseg.data.batching import check_example, init_worker, processes, read_options, rows_of, stack
+from jaxseg.data.class_counts import pixel_counts
 from jaxseg.data.evaluation import EvalLoader, make_eval_loader
-from jaxseg.data.streams import CROPS, Apart, Together, make_order
+from jaxseg.data.sampling import Order
+from jaxseg.data.streams import CROPS, Apart, make_order
 from jaxseg.data.transforms import Size, fit_example
 from jaxseg.errors import DataError
 from jaxseg.types import Batch
@@ -46,6 +47,7 @@ def make_train_loader(
     prefetch: int = 2,
     labelled_rows: int = 0,
     unit: int = 1,
+    order: Order | None = None,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> "TrainLoader":
@@ -67,6 +69,7 @@ def make_train_loader(
         labelled_rows: number of rows of each batch with images that have labels; the others have images without. Each
             of the two kinds has its own epochs. 0: images as they come, in epochs of all.
         unit: number of consecutive rows of one kind, see `streams.labelled_rows_of`.
+        order: which example stands at each place of the sequence, see `jaxseg.data.sampling`; None: the epochs above.
         process_index: index of this process among `process_count`; both default to JAX's values.
         process_count: number of processes that share each batch.
 
@@ -79,8 +82,8 @@ def make_train_loader(
         raise DataError("The training split has no examples; expected at least one image with its mask.")
     index, count = processes(process_index, process_count)
     rows = rows_of(batch_size, index, count)
-    order = make_order(source, batch_size, labelled_rows, unit)
-    reader = _TrainReader(source, order, batch_size, rows, tuple(size), fit, channels, seed % 2**63)
+    arranged = make_order(source, batch_size, labelled_rows, unit) if order is None else order
+    reader = _TrainReader(source, arranged, batch_size, rows, tuple(size), fit, channels, seed % 2**63)
     return TrainLoader(reader, workers, prefetch)
 
 
@@ -89,13 +92,14 @@ class _TrainReader:
     """Reads the example at a position of this process's endless sequence; a pure function of its fields."""
 
     source: Any
-    order: Together | Apart
+    order: Order
     batch_size: int
     rows: range
     size: Size
     fit: str
     channels: int
     seed: int
+    order: Order | None = None
 
     def __call__(self, position: int) -> dict[str, np.ndarray]:
         batch, row = divmod(position, len(self.rows))
@@ -181,22 +185,3 @@ class TrainLoader:
         ahead = max(1, self._prefetch // self._workers)
         options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=ahead)
         return iter(batches.mp_prefetch(options, worker_init_fn=init_worker))
-
-
-def pixel_counts(source: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Counts the pixels of each class: (of the class i64[k], in the images where the class is present i64[k]).
-
-    These are the two numbers of median-frequency balancing (Eigen & Fergus 2015, section 6.3.2). Neither includes
-    IGNORE pixels.
-    """
-    classes = len(source.info.classes)
-
-    def count(index: int) -> np.ndarray:
-        return np.bincount(source[index]["label"].ravel(), minlength=256)[:classes]
-
-    of_class, where_present = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-    with ThreadPoolExecutor(cores()) as pool:
-        for counts in pool.map(count, range(len(source))):
-            of_class += counts
-            where_present += np.where(counts > 0, counts.sum(), 0)
-    return of_class, where_present

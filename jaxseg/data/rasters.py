@@ -15,6 +15,8 @@ import numpy as np
 from jaxseg.data.bands import read_tiff_form
 from jaxseg.data.images import to_channels
 from jaxseg.errors import DataError, counted, first_line
+from jaxseg.pictures.colors import IGNORE_COLOR
+from jaxseg.types import IGNORE
 
 _INSTALL = "pip install 'jaxseg[images]' installs what reads and writes TIFF files by parts (tifffile and zarr)"
 # Tags that say where on the earth an image lies: ModelPixelScale, ModelTiepoint, ModelTransformation, and the three
@@ -103,6 +105,14 @@ def _require_whole(path: Path, page: Any) -> None:
         )
 
 
+def stored_values(values: Sequence[int]) -> np.ndarray:
+    """Returns u8[256] or u16[256], what a file holds for each label: `values`, and the largest number for no class."""
+    dtype = np.uint8 if max(values) < 256 else np.uint16
+    table = np.full(IGNORE + 1, np.iinfo(dtype).max, dtype)
+    table[: len(values)] = values
+    return table
+
+
 def write_labels(
     file: BinaryIO,
     labels: np.ndarray,
@@ -118,7 +128,7 @@ def write_labels(
         file: an open binary file.
         labels: the pixels; a memory-mapped array is read a tile at a time.
         colors: the (r, g, b) of each label, for a palette where values have 8 bits; None: grey.
-        values: what stands in the file for each label; empty: the label itself.
+        values: what stands in the file for each label, of which IGNORE has the largest number; empty: the label itself.
         tags: further tags, as of `TiffRaster.tags`.
         software: the value of the tag Software.
 
@@ -130,11 +140,11 @@ def write_labels(
         import tifffile
     except ImportError as error:
         raise DataError(f"A TIFF file cannot be written; {_INSTALL}.") from error
-    stored = np.arange(256) if len(values) == 0 else np.asarray(values)
-    stored = stored.astype(np.uint8 if stored.max() < 256 else np.uint16)
+    stored = stored_values(values or range(IGNORE))
     options: dict[str, Any] = {"photometric": "minisblack"}
     if colors is not None and stored.dtype == np.uint8:
         table = np.zeros((3, 256), np.uint16)
+        table[:, IGNORE] = [257 * level for level in IGNORE_COLOR]
         table[:, stored[: len(colors)]] = 257 * np.asarray(colors, np.uint16).T
         options = {"photometric": "palette", "colormap": table}
     with tifffile.TiffWriter(file, bigtiff=labels.size * stored.itemsize > 2**31) as writer:

@@ -48,18 +48,34 @@ class ShapesSource:
         seed: a different seed gives a different data set. It is not the seed of the run, so that runs with different
             seeds are compared on the same images.
         channels: 1 (luma), 3, or 4 (opaque alpha).
+        imbalance: how many times more often the first kind of shape (disc) is drawn than the last (cross), in all
+            splits; each kind between them is drawn by the same factor less often than the one before, the long-tailed
+            profile of Cui et al. 2019, section 5.1. 1: all alike.
 
     Raises:
-        DataError: for an unknown split, a length below 1, a size below 1 or another number of channels.
+        DataError: for an unknown split, a length below 1, a size below 1, another number of channels or an imbalance
+            below 1.
     """
 
-    def __init__(self, split: str, length: int, size: tuple[int, int] = (64, 64), *, seed: int = 0, channels: int = 3):
+    def __init__(
+        self,
+        split: str,
+        length: int,
+        size: tuple[int, int] = (64, 64),
+        *,
+        seed: int = 0,
+        channels: int = 3,
+        imbalance: float = 1.0,
+    ):
         if split not in SPLITS:
             raise DataError(f"The shapes data has no split {split!r}.{nearest(split, SPLITS)}")
         if length < 1 or min(size) < 1:
             raise DataError(f"The shapes data needs length and size of at least 1, got {length} and {size}.")
         if channels not in (1, 3, 4):
             raise DataError(f"The shapes data has 1, 3 or 4 channels, not {channels}.")
+        if not 1 <= imbalance < math.inf:
+            raise DataError(f"The imbalance of the shapes data is at least 1, not {imbalance:g}.")
+        self._odds = _odds(imbalance)
         self.split, self.length, self.size, self.seed = split, length, (size[0], size[1]), seed
         self.info = DataInfo(CLASSES, COLORS, None, channels)
         # Images are painted once and kept if all of them fit into _KEEP bytes.
@@ -77,7 +93,7 @@ class ShapesSource:
         if self._kept is not None and index in self._kept:
             return self._kept[index].copy()
         rng = _generator(self.seed, self.split, index)
-        shapes, weights = _arrange(rng, self.size)
+        shapes, weights = _arrange(rng, self.size, self._odds)
         image, label = _channels(_paint(rng, weights), self.info.channels), _label(shapes, weights)
         image.flags.writeable = label.flags.writeable = False
         example: Example = {"image": image, "label": label}
@@ -98,7 +114,18 @@ def _generator(seed: int, split: str, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
-def _arrange(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[Shape], np.ndarray]:
+def _odds(imbalance: float) -> np.ndarray | None:
+    """Returns f64[k-1], the probability of each kind of shape; None: all alike."""
+    if imbalance == 1:
+        return None
+    kinds = len(CLASSES) - 1
+    odds = imbalance ** -(np.arange(kinds) / (kinds - 1))
+    return odds / odds.sum()
+
+
+def _arrange(
+    rng: np.random.Generator, size: tuple[int, int], odds: np.ndarray | None
+) -> tuple[list[Shape], np.ndarray]:
     """Draws shapes from back to front; returns them with f32[1+n,h,w], the share of each pixel where a layer shows."""
     h, w = size
     side = min(h, w)
@@ -112,7 +139,8 @@ def _arrange(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[Shap
             break
         radius = side * rng.uniform(0.21, 0.33)
         y, x = rng.uniform(0.6 * radius, h - 0.6 * radius), rng.uniform(0.6 * radius, w - 0.6 * radius)
-        shape = Shape(int(rng.integers(1, len(CLASSES))), y, x, radius, rng.uniform(-_TILT, _TILT))
+        kind = int(rng.integers(1, len(CLASSES)) if odds is None else 1 + rng.choice(len(odds), p=odds))
+        shape = Shape(kind, y, x, radius, rng.uniform(-_TILT, _TILT))
         box, inside = _rasterize(shape, owner.shape)
         covered = np.bincount(owner[box][inside], minlength=_LAYERS)
         if not inside.any() or np.any((seen - covered < _KEPT * areas)[1:]):

@@ -29,7 +29,9 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         from jaxseg.data.shapes import ShapesSource
 
         length = data.shapes_train if split == "train" else data.shapes_val
-        source: Source = ShapesSource(split, length, tuple(data.size), channels=data.channels)
+        source: Source = ShapesSource(
+            split, length, tuple(data.size), channels=data.channels, imbalance=data.shapes_imbalance
+        )
     elif data.source == "folder":
         from jaxseg.data.folder import FolderSource
 
@@ -88,6 +90,12 @@ def require_use_of_unlabelled(config: ConfigDict) -> None:
     """Raises ConfigError if images without labels are named, or get rows of a batch, and nothing learns from them."""
     named = {"data.unlabelled": config.data.unlabelled, "data.labelled_rows": config.data.labelled_rows}
     given = [key for key, value in named.items() if value]
+    without = [*given, *(["data.labelled"] if config.data.labelled else [])]
+    if config.data.sampling == "rare" and without:
+        raise ConfigError(
+            "data.sampling=rare draws images by the classes of their masks, and so never one without labels; leave out "
+            f"it or {without[0]}."
+        )
     if given and not uses_unlabelled(config):
         raise ConfigError(
             f"{given[0]} needs a term that images without labels have: set semi.method, or adversarial.weight and "

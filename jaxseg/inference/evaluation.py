@@ -23,6 +23,7 @@ from jaxseg.inference.folded import fold_run
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.score_images import Timed, score_images
+from jaxseg.metrics.formatting import percent
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run
 from jaxseg.run.provenance import package_versions
@@ -91,6 +92,12 @@ class Evaluation:
         return self.scores.mean_iou
 
     @property
+    def levels(self) -> tuple[metrics.Scores, ...]:
+        """The scores of the groups of classes at each level of `loss.hierarchy`, coarsest first."""
+        levels = self.run.hierarchy.levels
+        return tuple(metrics.scores(metrics.group_confusion(self.confusion, groups)) for groups in levels)
+
+    @property
     def calibration(self) -> metrics.Calibration:
         """How well the predicted probabilities agree with how often they are right."""
         return metrics.calibration(self.result.measures["calibration"])
@@ -105,10 +112,8 @@ class Evaluation:
         run, lines = self.run, [metrics.table(self.scores, self.run.classes)]
         if self.boundary is not None:
             lines += ["", surface.surface_table(self.boundary, run.classes)]
-        lines += [
-            "",
-            f"{run.config.model.name} after {counted(run.step, 'step')} ({run.which} checkpoint), split {self.split}:",
-        ]
+        what = f"{run.config.model.name} after {counted(run.step, 'step')} ({run.which} checkpoint)"
+        lines += ["", f"{what}, split {self.split}:"]
         if self.confusion.sum():
             lines.append(f"{counted(self.images, 'image')}, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %")
             lines.append(f"expected calibration error {100 * self.calibration.error:.2f} %")
@@ -117,6 +122,9 @@ class Evaluation:
                 counted(self.images, "image") + (f", loss {self.loss:.4f}" if math.isfinite(self.loss) else "")
             )
             lines.append("The split has no labelled pixel, so there is nothing to score.")
+        for level, (of_groups, names) in enumerate(zip(self.levels, run.hierarchy.names), start=1):
+            each = ", ".join(f"{name} {percent(iou)}" for name, iou in zip(names, of_groups.iou))
+            lines.append(f"level {level} of the hierarchy: mIoU {percent(of_groups.mean_iou)} % ({each})")
         if self.predictor is not None:
             lines.append(f"segmented {self.predictor}")
         for each in self.alone:
@@ -142,6 +150,7 @@ class Evaluation:
             **metrics.scores_dict(self.scores, classes),
             "calibration": metrics.calibration_dict(self.calibration),
             **({} if boundary is None else {"boundary": surface.surface_dict(boundary, classes)}),
+            **({"levels": levels} if (levels := self._level_dicts()) else {}),
             "confusion": self.confusion.tolist(),
             **self._prediction(),
             "config": to_dict(self.run.config),
@@ -165,6 +174,9 @@ class Evaluation:
             "seconds_per_image": self.seconds,
             "alone": [each._asdict() for each in self.alone],
         }
+
+    def _level_dicts(self) -> list[dict[str, Any]]:
+        return [metrics.scores_dict(*each) for each in zip(self.levels, self.run.hierarchy.names)]
 
     @property
     def _name(self) -> str:

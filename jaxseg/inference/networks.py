@@ -21,7 +21,7 @@ from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
 from jaxseg.nn.ops.by_device import BATCH_AXIS
 from jaxseg.state import Network
-from jaxseg.types import PyTree
+from jaxseg.types import IGNORE, PyTree
 
 _CANVAS = 64  # sizes that round up to the same multiple of this share a compiled resize
 
@@ -95,11 +95,14 @@ class Networks:
         members: the networks.
         views: the views of an image.
         mesh: the devices that a batch is split over, where its size allows it; None: the first device alone.
+        thresholds: of the logit of each class, where each has a sigmoid (`inference.thresholds`); (): the most
+            probable class.
     """
 
     members: tuple[Member, ...]
     views: Views = ONE_VIEW
     mesh: Mesh | None = None
+    thresholds: tuple[float, ...] = ()
     _programs: dict[Any, Any] = field(default_factory=dict, repr=False)
     _memory: dict[Any, int] = field(default_factory=dict, repr=False)
 
@@ -157,6 +160,12 @@ class Networks:
             total = _first(logits, share, one_vs_rest) if total is None else _more(total, logits, share, one_vs_rest)
         assert total is not None
         return Scores(total, False, sizes)
+
+    def classes(self, scores: Scores) -> jax.Array:
+        """Scores f32[b,h,w,k] -> classes i32[b,h,w]: `to_classes`, or by the `thresholds`, where IGNORE is no class."""
+        if not self.thresholds:
+            return to_classes(scores)
+        return _classes_above(scores.values, scores.are_logits, self.thresholds)
 
     def logits(
         self, variables: Sequence[PyTree], images: Sequence[np.ndarray] | np.ndarray, whole: bool
@@ -246,6 +255,15 @@ def to_probabilities(scores: Scores, one_vs_rest: bool) -> jax.Array:
 def _classes(values: jax.Array, are_logits: bool) -> jax.Array:
     binary = values.shape[-1] == 1
     return predict_classes(values - 0.5 if binary and not are_logits else values)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _classes_above(values: jax.Array, are_logits: bool, thresholds: tuple[float, ...]) -> jax.Array:
+    logits = values if are_logits else jax.scipy.special.logit(values)
+    over = logits - jnp.array(thresholds, jnp.float32).reshape(1, 1, 1, -1)
+    if values.shape[-1] == 1:
+        return predict_classes(over)
+    return jnp.where(jnp.max(over, axis=-1) > 0, predict_classes(over), IGNORE)
 
 
 _shares = jax.jit(losses.probabilities, static_argnums=1)

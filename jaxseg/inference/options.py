@@ -15,7 +15,7 @@ from jaxseg.state import by_path
 
 # The options of prediction by which the outputs of an image differ.
 _OF_IDENTITY = (
-    *("tiles", "overlap", "blending", "accumulate", "average", "crf", "temperature"),
+    *("tiles", "overlap", "blending", "accumulate", "average", "crf", "temperature", "thresholds"),
     *("format", "values", "probabilities"),
 )
 
@@ -95,7 +95,8 @@ def identity_of(runs: Sequence[Run], options: argparse.Namespace) -> str:
     """Returns twelve letters that differ where networks, or options that change the outputs of an image, differ."""
     digest = hashlib.sha256(repr([(name, getattr(options, name)) for name in _OF_IDENTITY]).encode())
     for run in runs:
-        digest.update(f"{run.config.model.to_dict()} {run.config.data.to_dict()}".encode())
+        seen = [getattr(run.config.data, name) for name in ("size", "fit", "channels", "mean", "std")]
+        digest.update(f"{run.config.model.to_dict()} {seen}".encode())
         for path, leaf in by_path(run.variables).items():
             digest.update(path.encode())
             digest.update(np.ascontiguousarray(leaf).data)

@@ -11,11 +11,13 @@ from PIL import Image
 
 from jaxseg import pictures
 from jaxseg.data.images import set_limit
-from jaxseg.data.rasters import write_labels
+from jaxseg.data.rasters import stored_values, write_labels
 from jaxseg.errors import ConfigError
 from jaxseg.files import write_atomically
 from jaxseg.inference.segment import Segmentation
 from jaxseg.pictures import marks
+from jaxseg.pictures.colors import IGNORE_COLOR
+from jaxseg.types import IGNORE
 
 MARK = "jaxseg predict"
 """The text under "Software" in the pictures, by which a later call knows that it may replace them."""
@@ -122,7 +124,7 @@ class Outputs:
                 pictures.save_image(overlay, files["overlay"], software=self.mark)
             stored: dict[str, Any] = {}
             if self.form == "npz":
-                stored["labels"] = np.asarray(self.values)[result.classes] if self.values else result.classes
+                stored["labels"] = stored_values(self.values)[result.classes] if self.values else result.classes
             if self.probabilities:
                 stored["probabilities"] = result.probabilities
             if stored:
@@ -217,11 +219,17 @@ def _maker_of(file: Path) -> str:
 
 
 def labels_picture(classes: np.ndarray, colors: pictures.Colors, values: Sequence[int]) -> Image.Image:
-    """Returns classes u8[h,w] as an image of the value of each class, with its colour where 8 bits hold all values."""
-    if max(values) > 255:
-        return Image.fromarray(np.array(values, np.uint16)[classes])
+    """Returns classes u8[h,w] as an image of the value of each class, with its colour where 8 bits hold all values.
+
+    IGNORE, no class, has the largest number of the file, 255 or 65535.
+    """
+    table = stored_values(values)
+    if table.dtype == np.uint16:
+        return Image.fromarray(table[classes])
     palette = np.zeros((max(values) + 1, 3), np.uint8)
     palette[list(values)] = np.asarray(colors, np.uint8)
-    image = Image.fromarray(np.array(values, np.uint8)[classes], "P")
+    if max(values) < IGNORE and (classes == IGNORE).any():
+        palette = np.concatenate([palette, np.full((IGNORE + 1 - len(palette), 3), IGNORE_COLOR, np.uint8)])
+    image = Image.fromarray(table[classes], "P")
     image.putpalette(palette.tobytes())
     return image

@@ -19,7 +19,7 @@ from jaxseg.inference import tiles as tiling
 from jaxseg.inference.fitting import auto_tile, fits_whole, stride_of
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.memory import free_memory
-from jaxseg.inference.networks import Member, Networks, Scores, to_classes, to_probabilities
+from jaxseg.inference.networks import Member, Networks, Scores, to_probabilities
 from jaxseg.inference.segment import Segmentation, launch, naming_image, require_image
 from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Overlap, Raster, TilesLike
 from jaxseg.inference.views import ONE_VIEW, Views, parse_views
@@ -151,7 +151,7 @@ class Predictor:
             for block in self._blend(raster, grid, columns, done, progress):
                 size = (block.scores.shape[0], block.scores.shape[1])
                 scores = Scores(block.scores[None], self.networks.single, (size,))
-                launched = block, to_classes(scores), self._shares(scores) if probabilities else None
+                launched = block, self.networks.classes(scores), self._shares(scores) if probabilities else None
                 if waiting is not None:
                     yield _fetched(*waiting)
                 waiting = launched

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxseg.build import Parts
 from jaxseg.errors import JaxsegError, OutOfMemoryError, counted, is_out_of_memory
-from jaxseg.inference.networks import Member, Networks, to_classes, to_probabilities
+from jaxseg.inference.networks import Member, Networks, to_probabilities
 from jaxseg.state import Network
 from jaxseg.types import PyTree
 
@@ -17,7 +17,8 @@ class Segmentation(NamedTuple):
     """The prediction of a network, or of several, for one image.
 
     Attributes:
-        classes: u8[h,w], the most probable class of each pixel.
+        classes: u8[h,w], the most probable class of each pixel; with thresholds of the classes, IGNORE where none is
+            above its own.
         probabilities: f32[h,w,k], or None if not requested; k is 1 (the probability of class 1) for a binary network.
             They are the softmax of the logits, or one sigmoid for each class if the run was trained so
             (`losses.Loss.one_vs_rest`).
@@ -70,7 +71,7 @@ def launch(
     what = f"{'an image' if len(images) == 1 else counted(len(images), 'image')} of {h}x{w} pixels"
     with naming_image(what):
         scores = networks.scores(variables, images, whole=True)
-        classes = to_classes(scores)
+        classes = networks.classes(scores)
         shares = to_probabilities(scores, networks.one_vs_rest) if probabilities else None
 
     def wait() -> list[Segmentation]:

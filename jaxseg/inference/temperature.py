@@ -21,7 +21,7 @@ from jaxseg.inference.folded import fold_run
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.score import score
 from jaxseg.inference.score_images import score_images
-from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
+from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
 from jaxseg.run.load import Run
 from jaxseg.run.workdir import require_own_json, write_or_refuse
 from jaxseg.state import Network
@@ -70,10 +70,10 @@ class Scaling:
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("calibration error", "before", "after")]
         for name, *pair in zip(self.run.classes, self.classes_before, self.classes_after):
-            rows.append((name, *map(_percent, pair)))
+            rows.append((name, *map(percent, pair)))
         means = map(nan_mean, (self.classes_before, self.classes_after))
-        rows.append(("mean of the classes", *map(_percent, means)))
-        rows.append(("predicted class", _percent(self.error_before), _percent(self.error_after)))
+        rows.append(("mean of the classes", *map(percent, means)))
+        rows.append(("predicted class", percent(self.error_before), percent(self.error_after)))
         rows.append(("NLL (nats)", f"{self.fitted.nll_before:.4f}", f"{self.fitted.nll_after:.4f}"))
         limit = ", the limit of what is tried" if self.fitted.at_limit else ""
         where = f"fitted on {counted(self.images, 'image')} of split {self.split}; errors in percent"
@@ -130,7 +130,7 @@ def fit(run: Run, split: str = "val") -> Scaling:
     """
     sigmoids = run.parts.loss.one_vs_rest
     of = functools.partial(functools.partial, one_vs_rest=sigmoids)
-    before, images = _sums(
+    before, images = sums_over(
         run,
         split,
         {
@@ -143,7 +143,7 @@ def fit(run: Run, split: str = "val") -> Scaling:
     fitted = metrics.fit_temperature(before["temperature"])
     if math.isnan(fitted.value):
         raise ConfigError(f"The split {split} has no labelled pixel, so there is nothing to fit a temperature to.")
-    after, _ = _sums(
+    after, _ = sums_over(
         run,
         split,
         {"calibration": of(metrics.calibration_stats), "classes": of(metrics.class_calibration_stats)},
@@ -154,7 +154,9 @@ def fit(run: Run, split: str = "val") -> Scaling:
     return Scaling(run, split, images, fitted, errors[0], errors[1], classes[0], classes[1])
 
 
-def _sums(run: Run, split: str, measures: Mapping[str, Measure], model_of: Any) -> tuple[dict[str, Any], int]:
+def sums_over(
+    run: Run, split: str, measures: Mapping[str, Measure], model_of: Any, what: str = "temperature"
+) -> tuple[dict[str, Any], int]:
     """Returns the sums of the measures over a split, each image at its native size, and the number of images."""
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
@@ -178,7 +180,7 @@ def _sums(run: Run, split: str, measures: Mapping[str, Measure], model_of: Any) 
         multiple=config.eval.multiple,
     )
     lacking = naming_lack_of_memory("A batch of the evaluation", "give a smaller eval.batch_size")
-    with lacking, tqdm(total=len(source), desc=f"temperature {split}", unit="image", disable=None) as bar:
+    with lacking, tqdm(total=len(source), desc=f"{what} {split}", unit="image", disable=None) as bar:
         result = score(
             eval_step, strategy.put_state(state), loader, loss=run.parts.loss, strategy=strategy, progress=bar.update
         )
@@ -223,7 +225,3 @@ def scaled(predictor: Predictor, runs: Sequence[Run]) -> Predictor:
         for member, run in zip(predictor.networks.members, runs)
     )
     return dataclasses.replace(predictor, networks=dataclasses.replace(predictor.networks, members=members))
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.2f}"

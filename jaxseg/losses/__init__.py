@@ -14,12 +14,14 @@ probability of 1 is the sigmoid of the logit; with more logits the probabilities
 where a term of the loss trains them so (`Loss.one_vs_rest`). All arithmetic is float32.
 """
 
+from jaxseg.losses.balance import effective_number_weights, logit_shift, median_frequency_weights
 from jaxseg.losses.boundary import boundary, boundary_f1
 from jaxseg.losses.class_sample import ClassSample, present_classes, sample_classes
 from jaxseg.losses.combine import Loss, Term, make_loss
 from jaxseg.losses.focal import focal
 from jaxseg.losses.generation import discriminator, generator
 from jaxseg.losses.hard import ohem, sampled_cross_entropy
+from jaxseg.losses.hierarchy import hierarchical_cross_entropy
 from jaxseg.losses.lovasz import lovasz
 from jaxseg.losses.mask_classification import mask_classification_from_stats, mask_classification_stats
 from jaxseg.losses.overlap import (
@@ -37,7 +39,7 @@ from jaxseg.losses.overlap import (
 from jaxseg.losses.pixels import SumWeight, divide, label_maps, probabilities
 from jaxseg.losses.reconstruction import reconstruction
 from jaxseg.losses.semantic_encoding import semantic_encoding
-from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, median_frequency_weights, mse
+from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 
 __all__ = [
     "ClassSample",
@@ -53,13 +55,16 @@ __all__ = [
     "dice_stats",
     "discriminator",
     "divide",
+    "effective_number_weights",
     "focal",
     "generalised_dice",
     "generalised_dice_from_stats",
     "generator",
+    "hierarchical_cross_entropy",
     "jaccard",
     "jaccard_from_stats",
     "label_maps",
+    "logit_shift",
     "lovasz",
     "make_loss",
     "mask_classification_from_stats",

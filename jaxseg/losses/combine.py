@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxseg.arguments import BelowOne, check, checked, within
+from jaxseg.arguments import BelowOne, NotNegative, check, checked, within
 from jaxseg.errors import ArgumentError, counted, nearest
+from jaxseg.losses.balance import logit_shift
 from jaxseg.losses.class_sample import ClassSample
 from jaxseg.losses.definition import Definition
 from jaxseg.losses.hard import SAMPLES
-from jaxseg.losses.pixels import ClassWeights, checked_weights, divide
+from jaxseg.losses.hierarchy import Levels, level_shares
+from jaxseg.losses.pixels import ClassShifts, ClassWeights, checked_shifts, checked_weights, divide
 from jaxseg.losses.pixels import check as check_labels
 from jaxseg.losses.strips import MANY_CLASSES, Sums, add_in_strips
 from jaxseg.losses.table import LOSSES
@@ -172,6 +175,9 @@ def make_loss(
     num_classes: Annotated[int, within(1, IGNORE)],
     class_weights: ClassWeights = None,
     label_smoothing: BelowOne = 0.0,
+    class_prior: ClassWeights = None,
+    logit_adjustment: NotNegative = 0.0,
+    levels: Levels = (),
     args: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Loss:
     """Returns the loss described by `terms`, such as "cross_entropy + 0.5 * dice".
@@ -181,11 +187,14 @@ def make_loss(
         num_classes: k, the number of logits; 1 is binary. The label IGNORE belongs to no class.
         class_weights: k numbers (2 for k = 1), for the pixel losses among the terms.
         label_smoothing: in [0, 1), for the cross-entropies among the terms.
+        class_prior: k numbers (2 for k = 1), the share of each class among the training pixels, for the next.
+        logit_adjustment: τ of `logit_shift`, for the softmax cross-entropies among the terms; 0: none.
+        levels: the groups of the classes at each level, for `hierarchical_cross_entropy` if it is a term.
         args: further arguments of individual terms: {"tversky": {"alpha": 0.3, "beta": 0.7}}.
 
     Raises:
         ArgumentError: for an unknown term or argument (naming the nearest), terms that cannot be parsed, class weights
-            with a wrong count or sign, or weights or smoothing that no term takes.
+            or a prior with a wrong count or sign, or weights, smoothing or an adjustment that no term takes.
     """
     classes = max(num_classes, 2)
     common: dict[str, Any] = {}
@@ -193,17 +202,26 @@ def make_loss(
         common["class_weights"] = checked_weights(class_weights, classes)
     if label_smoothing:
         common["label_smoothing"] = label_smoothing
+    if logit_adjustment and class_prior is not None:
+        prior = np.array(checked_weights(class_prior, classes, "class_prior"))
+        common["logit_shift"] = tuple(logit_shift(prior, logit_adjustment).tolist())
     weights, args = _parse_terms(terms), args or {}
     for name in args:
         if name not in weights:
             raise ArgumentError(f"The loss {terms!r} has no term {name!r}, which args names.{nearest(name, weights)}")
     for option in common:
         if not any(option in LOSSES[name].options for name in weights):
-            raise ArgumentError(f"No term of the loss {terms!r} takes {option}.")
+            named = "logit_adjustment" if option == "logit_shift" else option
+            raise ArgumentError(f"No term of the loss {terms!r} takes {named}.")
+    if levels:  # they describe the classes, and no term needs to take them
+        common["levels"] = levels
     built = []
     for name, weight in weights.items():
         shared = {key: value for key, value in common.items() if key in LOSSES[name].options}
         own = _checked_options(name, args[name], classes) if name in args else {}
+        if "levels" in shared | own:
+            given = shared | own
+            level_shares(given["levels"], given["level_weights"] if "level_weights" in given else (), classes)
         built.append(Term(name, weight, tuple((shared | own).items())))
     loss = Loss(tuple(built), num_classes)
     if loss.class_samples is not None:
@@ -230,8 +248,14 @@ def _checked_options(name: str, values: Mapping[str, Any], classes: int) -> dict
     """Returns the options of one term, converted to the types of their annotations."""
     hints = LOSSES[name].options
     options = check(f"the loss {name}", values, hints, prefix=f"{name}.")
-    weights = [key for key, value in options.items() if hints[key] == ClassWeights and value is not None]
-    return options | {key: checked_weights(options[key], classes) for key in weights}
+    checks = [(ClassWeights, checked_weights), (ClassShifts, checked_shifts)]
+    given = [
+        (key, test)
+        for key, value in options.items()
+        for kind, test in checks
+        if hints[key] == kind and value is not None
+    ]
+    return options | {key: test(options[key], classes) for key, test in given}
 
 
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"

@@ -8,7 +8,19 @@ import jax.numpy as jnp
 
 from jaxseg.arguments import BelowOne, Count, Share
 from jaxseg.losses.class_sample import ClassSample
-from jaxseg.losses.pixels import ClassWeights, SumWeight, check, expand, one_hot, sum_pixels, valid, weights_of_classes
+from jaxseg.losses.pixels import (
+    ClassShifts,
+    ClassWeights,
+    SumWeight,
+    check,
+    expand,
+    one_hot,
+    shifted,
+    shifts_of,
+    sum_pixels,
+    valid,
+    weights_of_classes,
+)
 from jaxseg.losses.terms import cross_entropy
 from jaxseg.types import IGNORE, Array
 
@@ -21,6 +33,7 @@ def ohem(
     min_kept: Share = 0.2,
     class_weights: ClassWeights = None,
     label_smoothing: BelowOne = 0.0,
+    logit_shift: ClassShifts = None,
 ) -> SumWeight:
     """Cross-entropy of the hard pixels, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
@@ -38,11 +51,13 @@ def ohem(
         min_kept: share of an image's valid pixels, in [0, 1]; at least one pixel is kept.
         class_weights: f32[k] (f32[2] for k = 1), by default all 1.
         label_smoothing: in [0, 1).
+        logit_shift: as in `cross_entropy`; the probabilities that decide which pixels are hard have it too.
 
     Raises:
         ValueError: if the shapes disagree or labels are not integers.
     """
     logits, classes = check(logits, labels)
+    logits = shifted(logits, logit_shift, classes)
     z = jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1) if logits.shape[-1] == 1 else logits
     truth = one_hot(labels, classes)
     p = jnp.sum(jnp.where(truth, jax.nn.softmax(jax.lax.stop_gradient(z)), 0.0), axis=-1)
@@ -70,6 +85,7 @@ def sampled_cross_entropy(
     samples: Count = SAMPLES,
     sampling: Literal["hardest", "uniform"] = "hardest",
     class_weights: ClassWeights = None,
+    logit_shift: ClassShifts = None,
 ) -> SumWeight:
     """Softmax cross-entropy over a few of many classes, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
@@ -101,22 +117,26 @@ def sampled_cross_entropy(
         samples: "hardest": wrong classes per pixel, at least 1. "uniform": the classes of C, at least 2.
         sampling: "hardest" or "uniform".
         class_weights: f32[k], by default all 1.
+        logit_shift: f32[k], as in `cross_entropy`.
 
     Raises:
         ValueError: if the shapes disagree, labels are not integers, or there are no classes to sample from.
     """
     if sampling == "uniform":
         if chosen is None:
-            return cross_entropy(logits, labels, class_weights=class_weights)
-        weights = weights_of_classes(class_weights, chosen.place.shape[0])
+            return cross_entropy(logits, labels, class_weights=class_weights, logit_shift=logit_shift)
+        k = chosen.place.shape[0]
+        weights = weights_of_classes(class_weights, k)
+        shift = chosen.shift if logit_shift is None else chosen.shift + shifts_of(logit_shift, k)[chosen.classes]
         return cross_entropy(
-            jnp.asarray(logits, jnp.float32) + expand(chosen.shift, jnp.asarray(logits)),
+            jnp.asarray(logits, jnp.float32) + expand(shift, jnp.asarray(logits)),
             chosen.local_labels(labels),
             class_weights=None if weights is None else weights[chosen.classes],
         )
     logits, classes = check(logits, labels)
     if logits.shape[-1] == 1:
         raise ValueError("sampled_cross_entropy chooses among several classes; with k = 1 use cross_entropy.")
+    logits = shifted(logits, logit_shift, classes)
     inside = jnp.clip(jnp.asarray(labels, jnp.int32), 0, classes - 1)  # the weights of pixels take care of the others
     pixel: jax.Array = _sampled_cross_entropy(logits, inside, min(samples, classes - 1))
     truth = one_hot(labels, classes)

@@ -15,6 +15,9 @@ SumWeight: TypeAlias = tuple[jax.Array, jax.Array]
 ClassWeights: TypeAlias = Annotated[
     Sequence[float] | Array | None, Where(lambda weights: True, instead="one number for each class")
 ]
+ClassShifts: TypeAlias = Annotated[
+    tuple[float, ...] | None, Where(lambda shifts: True, instead="one number for each class, or None")
+]
 
 
 def probabilities(logits: Array, one_vs_rest: bool = False) -> jax.Array:
@@ -99,7 +102,33 @@ def weights_of_classes(weights: ClassWeights, classes: int) -> jax.Array | None:
     return values
 
 
-def checked_weights(weights: Sequence[float] | Array, classes: int) -> tuple[float, ...]:
+def shifts_of(shift: Sequence[float], classes: int) -> jax.Array:
+    """Returns the shifts as f32[classes]; raises ValueError for another number of them."""
+    values = jnp.asarray(shift, jnp.float32)
+    if values.shape != (classes,):
+        raise ValueError(f"logit_shift must be {classes} numbers, one per class, got shape {values.shape}.")
+    return values
+
+
+def shifted(logits: jax.Array, shift: Sequence[float] | None, classes: int) -> jax.Array:
+    """Adds a number to the logit of each class, f32[...,k] -> f32[...,k]; a single logit is that of class 1 over 0."""
+    if shift is None:
+        return logits
+    values = shifts_of(shift, classes)
+    return logits + (values[1] - values[0] if logits.shape[-1] == 1 else expand(values, logits))
+
+
+def checked_shifts(shift: Sequence[float] | Array, classes: int) -> tuple[float, ...]:
+    """Returns the shifts of the logits as numbers; raises ArgumentError for another number of them or infinite ones."""
+    values = np.asarray(shift, np.float64)
+    if values.shape != (classes,) or not np.isfinite(values).all():
+        raise ArgumentError(
+            f"logit_shift must be {classes} finite numbers, one per class, got shape {values.shape}: {values.tolist()}."
+        )
+    return tuple(values.tolist())
+
+
+def checked_weights(weights: Sequence[float] | Array, classes: int, name: str = "class_weights") -> tuple[float, ...]:
     """Returns class weights as numbers.
 
     Raises:
@@ -107,9 +136,9 @@ def checked_weights(weights: Sequence[float] | Array, classes: int) -> tuple[flo
     """
     values = np.asarray(weights, np.float64)
     if values.shape != (classes,):
-        raise ArgumentError(f"class_weights must be {classes} numbers, one per class, got shape {values.shape}.")
+        raise ArgumentError(f"{name} must be {classes} numbers, one per class, got shape {values.shape}.")
     if not np.isfinite(values).all() or (values < 0).any() or not values.any():
-        raise ArgumentError(f"class_weights must be at least 0, finite and not all 0, got {values.tolist()}.")
+        raise ArgumentError(f"{name} must be at least 0, finite and not all 0, got {values.tolist()}.")
     return tuple(values.tolist())
 
 

@@ -5,6 +5,7 @@ from jaxseg.losses.definition import Definition
 from jaxseg.losses.focal import focal
 from jaxseg.losses.generation import discriminator, generator
 from jaxseg.losses.hard import ohem, sampled_cross_entropy
+from jaxseg.losses.hierarchy import hierarchical_cross_entropy
 from jaxseg.losses.lovasz import lovasz
 from jaxseg.losses.mask_classification import mask_classification_from_stats, mask_classification_stats
 from jaxseg.losses.overlap import (
@@ -29,6 +30,7 @@ LOSSES = {
     "focal": Definition(focal, by_pixel=True),
     "generator": Definition(generator, reads="verdicts", network="dcgan", compares_images=True),
     "generalised_dice": Definition(overlap_stats, generalised_dice_from_stats, by_pixel=True),
+    "hierarchical_cross_entropy": Definition(hierarchical_cross_entropy, by_pixel=True),
     "jaccard": Definition(overlap_stats, jaccard_from_stats, by_pixel=True),
     "lovasz": Definition(lovasz),
     "mask_classification": Definition(

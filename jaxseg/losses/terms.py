@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxseg.arguments import BelowOne
 from jaxseg.losses.pixels import (
+    ClassShifts,
     ClassWeights,
     SumWeight,
     check,
@@ -13,6 +13,7 @@ from jaxseg.losses.pixels import (
     one_hot,
     probabilities,
     scored,
+    shifted,
     sum_pixels,
     weights_of_classes,
 )
@@ -20,7 +21,12 @@ from jaxseg.types import Array
 
 
 def cross_entropy(
-    logits: Array, labels: Array, *, class_weights: ClassWeights = None, label_smoothing: BelowOne = 0.0
+    logits: Array,
+    labels: Array,
+    *,
+    class_weights: ClassWeights = None,
+    label_smoothing: BelowOne = 0.0,
+    logit_shift: ClassShifts = None,
 ) -> SumWeight:
     """Cross-entropy of softmax, f32[b,h,w,k] and i32[b,h,w] -> (sum f32[], weight f32[]).
 
@@ -33,11 +39,13 @@ def cross_entropy(
         labels: integers of the leading shape, 0..k-1 (0..1 for k = 1) or IGNORE.
         class_weights: f32[k] (f32[2] for k = 1), by default all 1.
         label_smoothing: s in [0, 1).
+        logit_shift: f32[k] (f32[2] for k = 1) that is added to the logits first, such as `losses.logit_shift` gives.
 
     Raises:
         ValueError: if the shapes disagree or labels are not integers.
     """
     logits, classes = check(logits, labels)
+    logits = shifted(logits, logit_shift, classes)
     if logits.shape[-1] == 1:
         logits = jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
     truth = one_hot(labels, classes)
@@ -107,32 +115,3 @@ def mse(logits: Array, labels: Array, *, class_weights: ClassWeights = None) -> 
     error = probabilities(logits) - scored(truth, logits.shape[-1])
     pixel = jnp.mean(jnp.square(error), axis=-1)
     return sum_pixels(pixel, labels, classes, truth, weights_of_classes(class_weights, classes))
-
-
-def median_frequency_weights(counts: Array, present: Array) -> np.ndarray:
-    """Class weights that balance rare classes, i64[k] and i64[k] -> f32[k].
-
-    w_c = median(f) / f_c with f_c = counts_c / present_c: Eigen and Fergus, Predicting Depth, Surface Normals and
-    Semantic Labels, 2015, section 6.3.2. A class that never occurs gets 0 and is left out of the median.
-
-    Args:
-        counts: pixels of each class over the training data.
-        present: pixels (of any class) in the images that contain the class.
-
-    Raises:
-        ValueError: if the shapes differ, a count exceeds its total, or no class occurs at all.
-    """
-    counts, present = np.asarray(counts, np.float64), np.asarray(present, np.float64)
-    if counts.ndim != 1 or counts.shape != present.shape:
-        raise ValueError(
-            f"Median frequencies need two vectors of one length, got shapes {counts.shape} and {present.shape}."
-        )
-    if (counts < 0).any() or (counts > present).any():
-        raise ValueError("The pixels of a class must lie between 0 and the pixels of the images that contain it.")
-    if not counts.any():
-        raise ValueError("Median-frequency weights need labelled pixels, and every class count is 0.")
-    occurs = counts > 0
-    frequency = counts[occurs] / present[occurs]
-    weights = np.zeros(counts.shape, np.float32)
-    weights[occurs] = np.median(frequency) / frequency
-    return weights

@@ -19,6 +19,7 @@ from jaxseg.metrics.confusion import (
     Scores,
     class_indices,
     confusion_matrix,
+    group_confusion,
     num_confusion_classes,
     predict_classes,
     scores,
@@ -27,6 +28,7 @@ from jaxseg.metrics.confusion import (
 )
 from jaxseg.metrics.selective import Selective, selective, selective_dict, selective_stats
 from jaxseg.metrics.temperature import Temperature, fit_temperature, temperature_stats
+from jaxseg.metrics.thresholds import Thresholds, best_thresholds, threshold_iou, threshold_stats
 from jaxseg.metrics.uncertainty import Uncertainty, entropy, member_sums, uncertainty, uncertainty_of
 
 __all__ = [
@@ -34,7 +36,9 @@ __all__ = [
     "Scores",
     "Selective",
     "Temperature",
+    "Thresholds",
     "Uncertainty",
+    "best_thresholds",
     "calibration",
     "calibration_dict",
     "calibration_stats",
@@ -44,6 +48,7 @@ __all__ = [
     "confusion_matrix",
     "entropy",
     "fit_temperature",
+    "group_confusion",
     "member_sums",
     "num_confusion_classes",
     "predict_classes",
@@ -54,6 +59,8 @@ __all__ = [
     "selective_stats",
     "table",
     "temperature_stats",
+    "threshold_iou",
+    "threshold_stats",
     "uncertainty",
     "uncertainty_of",
 ]

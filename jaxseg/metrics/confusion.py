@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.errors import ArgumentError, counted
-from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
+from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
 from jaxseg.types import IGNORE, Array
 
 # Pixels whose one-hot matrices are multiplied at a time: float32 counts them exactly. Of more than 128 classes fewer
@@ -89,6 +89,25 @@ def _count_products(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.A
     return total
 
 
+def group_confusion(confusion: Array, groups: Sequence[int]) -> np.ndarray:
+    """Adds the rows and columns of the classes of each group, i[k,k] -> i64[g,g]: a mistake within a group is none.
+
+    Args:
+        confusion: rows truth, columns prediction.
+        groups: the group of each class, 0..g-1.
+
+    Raises:
+        ValueError: if there are not as many groups as classes.
+    """
+    matrix = np.asarray(confusion, np.int64)
+    if len(groups) != len(matrix):
+        raise ValueError(
+            f"A confusion matrix of {counted(len(matrix), 'class')} needs a group for each, got {len(groups)}."
+        )
+    member = (np.asarray(groups)[:, None] == np.arange(max(groups) + 1)).astype(np.int64)
+    return member.T @ matrix @ member
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
     """Numbers of one confusion matrix; per-class arrays are f64[k]. A ratio is NaN where its denominator is 0.
@@ -163,10 +182,10 @@ def table(result: Scores, class_names: Sequence[str]) -> str:
     total = max(int(result.support.sum()), 1)
     rows: list[Sequence[str]] = [("class", "IoU", "precision", "recall", "F1", "pixels")]
     for i, name in enumerate(class_names):
-        numbers = (_percent(getattr(result, field)[i]) for field in _PER_CLASS)
-        rows.append((name.replace("|", "\\|"), *numbers, _percent(result.support[i] / total)))
-    rows.append(("mean", _percent(result.mean_iou), "", _percent(result.mean_accuracy), _percent(result.mean_f1), ""))
-    summary = ", ".join(f"{field.replace('_', ' ')} {_percent(getattr(result, field))}" for field in _SUMMARY)
+        numbers = (percent(getattr(result, field)[i]) for field in _PER_CLASS)
+        rows.append((name.replace("|", "\\|"), *numbers, percent(result.support[i] / total)))
+    rows.append(("mean", percent(result.mean_iou), "", percent(result.mean_accuracy), percent(result.mean_f1), ""))
+    summary = ", ".join(f"{field.replace('_', ' ')} {percent(getattr(result, field))}" for field in _SUMMARY)
     return "\n".join([*markdown_table(rows), "", summary.replace("iou", "IoU").replace("f1", "F1")])
 
 
@@ -196,7 +215,3 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """above / below in float64, NaN where below is 0."""
     below = np.asarray(below, np.float64)
     return np.where(below > 0, np.asarray(above, np.float64) / np.where(below > 0, below, 1.0), np.nan)
-
-
-def _percent(value: float) -> str:
-    return "-" if np.isnan(value) else f"{100 * value:.2f}"

@@ -18,6 +18,11 @@ def plain(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def percent(share: float) -> str:
+    """A share of 1 in per cent with two decimals; "-" for NaN."""
+    return "-" if np.isnan(share) else f"{100 * share:.2f}"
+
+
 def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table, header first; the first column is left-aligned, the others right-aligned."""
     rows = [[printable(cell) for cell in row] for row in rows]

@@ -7,6 +7,7 @@ All take and return f[b,h,w,c] of any height and width, or the tokens of attenti
 from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.conv import ClassHead, Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier, of_classes
+from jaxseg.nn.cosine import WithCosineHead
 from jaxseg.nn.crf import CRF, CRF_PRESETS, DenseCRF, LayerCRF, WithCRF, without_crf
 from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dense import Dense, parameter
@@ -72,6 +73,7 @@ __all__ = [
     "StochasticDepth",
     "SubPixelUp",
     "WithCRF",
+    "WithCosineHead",
     "adaptive_avg_pool",
     "avg_pool",
     "classifier",

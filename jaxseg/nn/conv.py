@@ -6,6 +6,7 @@ that a ported network gives the same numbers for an even size at stride 2.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -70,8 +71,11 @@ class Conv(nn.Module):
     bias_init: Initializer = nn.initializers.zeros_init()
 
     @nn.compact
-    def __call__(self, x: jax.Array, outputs: jax.Array | None = None) -> jax.Array:
-        """f[b,h,w,c] -> f[b,y,x,features], or f[b,y,x,s] of the features `outputs` i32[s] alone (groups = 1)."""
+    def __call__(self, x: jax.Array, outputs: jax.Array | None = None, cosine: bool = False) -> jax.Array:
+        """f[b,h,w,c] -> f[b,y,x,features], or f[b,y,x,s] of the features `outputs` i32[s] alone (groups = 1).
+
+        With `cosine` they are cosines times a learned factor, see `nn.WithCosineHead`.
+        """
         check_image(x, "Conv")
         c, k = x.shape[-1], self.kernel_size
         if c % self.groups or self.features % self.groups:
@@ -87,12 +91,30 @@ class Conv(nn.Module):
                 f"{reach - 2 * padding} pixels a side, got {x.shape[1]}x{x.shape[2]}."
             )
         kernel = parameter(self, "kernel", self.kernel_init, (k, k, c // self.groups, self.features))
-        bias = parameter(self, "bias", self.bias_init, (self.features,)) if self.use_bias else None
+        use_bias = self.use_bias and not cosine
+        bias = parameter(self, "bias", self.bias_init, (self.features,)) if use_bias else None
         if outputs is not None:
             kernel, bias = kernel[..., outputs], None if bias is None else bias[outputs]
+        if cosine:
+            x, kernel = self._on_sphere(x, kernel)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv2d(x, kernel, stride=self.stride, dilation=self.dilation, groups=self.groups, padding=padding)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+    def _on_sphere(self, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns f32 features of length 1, and codes whose length is the learned factor exp(log_scale)."""
+        if self.kernel_size != 1:
+            raise ValueError(
+                f"A cosine head compares the features of a pixel with codes, so that its kernel must be 1x1; this one "
+                f"is {self.kernel_size}x{self.kernel_size}."
+            )
+        scale = jnp.exp(parameter(self, "log_scale", nn.initializers.constant(math.log(10.0)), ()))
+        return _unit(x.astype(jnp.float32), -1), scale * _unit(kernel, -2)
+
+
+def _unit(x: jax.Array, axis: int) -> jax.Array:
+    """x / ‖x‖ along an axis; 0, with a gradient that is finite, for a vector of almost no length."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=axis, keepdims=True), 1e-12))
 
 
 class ClassHead(Conv):

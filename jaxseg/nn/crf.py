@@ -1,5 +1,6 @@
 """A dense CRF as settings, as a layer with parameters, and around a network (CRF-as-RNN)."""
 
+import contextlib
 import dataclasses
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from flax import linen as nn
 
 from jaxseg.arguments import Count, NotNegative, Positive, check_value
 from jaxseg.errors import ArgumentError, nearest
+from jaxseg.nn.cosine import WithCosineHead, cosine_heads
 from jaxseg.nn.ops.dense_crf import Method, Normalization, dense_crf
 
 CRF_PRESETS: dict[str, dict[str, Any]] = {
@@ -200,24 +202,27 @@ class WithCRF(nn.Module):
         crf: the settings of the CRF.
         mean: what was subtracted from images in [0, 1], one number or one for each channel.
         std: what they were then divided by.
+        cosine: whether the heads of the network are cosine heads, as in `WithCosineHead`.
     """
 
     network: nn.Module
     crf: LayerCRF
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    cosine: bool = False
 
     def setup(self) -> None:
         nn.share_scope(self, self.network)
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, Mapping[str, Any]]:
-        logits, out = self.network(image, train=train)
+        with cosine_heads() if self.cosine else contextlib.nullcontext():
+            logits, out = self.network(image, train=train)
         mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1) for values in (self.mean, self.std))
         colors = 255 * (image.astype(jnp.float32) * std + mean)
         return DenseCRF(self.crf, name="crf")(logits, colors, train=train), out
 
 
 def without_crf(model: nn.Module) -> nn.Module:
-    """Returns the network inside a `WithCRF`, and any other module as it is."""
-    return model.network if isinstance(model, WithCRF) else model
+    """Returns the network inside a `WithCRF` or a `WithCosineHead`, and any other module as it is."""
+    return model.network if isinstance(model, WithCRF | WithCosineHead) else model

@@ -2,7 +2,7 @@
 
 from jaxseg.pieces.checks import check_generator, check_sampling, check_semi, note_unused
 from jaxseg.pieces.images import input_size, make_augment, make_prepare, make_teach
-from jaxseg.pieces.loss import aux_weight, make_loss, make_objective, parse_class_weights
+from jaxseg.pieces.loss import aux_weight, make_loss, make_objective, parse_class_weights, parse_effective_number
 from jaxseg.pieces.network import make_learner, make_model
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "make_teach",
     "note_unused",
     "parse_class_weights",
+    "parse_effective_number",
 ]

@@ -11,19 +11,62 @@ from jaxseg.consistency import ConsistencyLoss
 from jaxseg.errors import ConfigError
 from jaxseg.objective import Objective
 
+_BETA = 0.999  # of "effective_number": a class with 1,000 whole images and more counts as one with 1,000
 
-def make_loss(config: ConfigDict, num_classes: int, weights: Sequence[float] | np.ndarray | None = None) -> losses.Loss:
-    """Returns the loss of the configuration, with the class weights `weights` f32[max(k, 2)] or None."""
+
+def make_loss(
+    config: ConfigDict,
+    num_classes: int,
+    weights: Sequence[float] | np.ndarray | None = None,
+    prior: Sequence[float] | np.ndarray | None = None,
+    levels: Sequence[Sequence[int]] = (),
+) -> losses.Loss:
+    """Returns the loss of the configuration.
+
+    Args:
+        config: a validated configuration.
+        num_classes: k.
+        weights: class weights f32[max(k, 2)], or None.
+        prior: the share of each class in the training data, f64[max(k, 2)], for `loss.logit_adjustment`. None: the
+            logits are not adjusted.
+        levels: the groups of the classes, of `loss.hierarchy`.
+    """
     try:
         return losses.make_loss(
             config.loss.terms,
             num_classes=num_classes,
             class_weights=weights,
             label_smoothing=config.loss.label_smoothing,
+            class_prior=prior,
+            logit_adjustment=config.loss.logit_adjustment,
+            levels=tuple(map(tuple, levels)),
             args=config.loss.args.to_dict(),
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"loss: {error}") from error
+
+
+def parse_effective_number(text: str) -> float | None:
+    """Returns the β of "effective_number" or "effective_number:BETA", None for another text.
+
+    Raises:
+        ConfigError: if BETA is not a number in [0, 1).
+    """
+    name, colon, beta = text.partition(":")
+    if name != "effective_number":
+        return None
+    if not colon:
+        return _BETA
+    try:
+        value = float(beta)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise ConfigError(
+            f"loss.class_weights={text}: the number after the colon is beta, in [0, 1), such as "
+            f"effective_number:{_BETA}; got {beta!r}."
+        )
+    return value
 
 
 def parse_class_weights(text: str) -> np.ndarray:
@@ -32,7 +75,8 @@ def parse_class_weights(text: str) -> np.ndarray:
         return np.array([float(part) for part in text.split(",")], np.float32)
     except ValueError as error:
         raise ConfigError(
-            f"loss.class_weights must be empty, median_frequency or numbers separated by commas, got {text!r}."
+            f"loss.class_weights must be empty, median_frequency, effective_number, effective_number:BETA or numbers "
+            f"separated by commas, got {text!r}."
         ) from error
 
 

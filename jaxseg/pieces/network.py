@@ -7,7 +7,7 @@ from jaxseg import models
 from jaxseg.adversarial import Discriminator, SegmenterWithDiscriminator
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ArgumentError, ConfigError
-from jaxseg.nn import LayerCRF, WithCRF
+from jaxseg.nn import LayerCRF, WithCosineHead, WithCRF
 from jaxseg.state import Learner
 
 
@@ -23,8 +23,11 @@ def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = Non
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
+    cosine = config.model.head == "cosine"
+    if cosine:
+        _require_head(config, network)
     if not config.model.crf:
-        return network
+        return WithCosineHead(network) if cosine else network
     if models.can_generate(network):
         raise ConfigError(
             f"model.crf refines classes, but model.name={config.model.name} makes images; leave it empty."
@@ -33,7 +36,16 @@ def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = Non
         crf = LayerCRF.parse(config.model.crf)
     except ArgumentError as error:
         raise ConfigError(f"model.crf: {error}") from error
-    return WithCRF(network, crf, tuple(config.data.mean), tuple(config.data.std))
+    return WithCRF(network, crf, tuple(config.data.mean), tuple(config.data.std), cosine)
+
+
+def _require_head(config: ConfigDict, network: nn.Module) -> None:
+    """Raises ConfigError for a network whose logits do not come from a head that can be a cosine head."""
+    if config.model.name in models.NEED_ALL_CLASSES or models.can_generate(network):
+        raise ConfigError(
+            f"model.head=cosine needs a network that ends in a 1x1 convolution, and model.name={config.model.name} "
+            "does not; leave model.head at linear, or give another network."
+        )
 
 
 def make_learner(config: ConfigDict, model: nn.Module) -> Learner:

@@ -10,9 +10,18 @@ import numpy as np
 from flax.errors import FlaxError
 
 from jaxseg import models, optim
-from jaxseg.build import Parts, build_parts, make_loss, make_model, make_strategy, parse_class_weights
+from jaxseg.build import (
+    Parts,
+    build_parts,
+    make_loss,
+    make_model,
+    make_strategy,
+    parse_class_weights,
+    parse_effective_number,
+)
 from jaxseg.config import KEYS, ConfigDict, flatten, from_dict, require_short_warmup, set_key, to_dict
 from jaxseg.data import sources
+from jaxseg.data.hierarchy import read_parents
 from jaxseg.data.labelled import as_share
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
@@ -23,6 +32,8 @@ from jaxseg.state import TrainState
 _LOG = logging.getLogger(__name__)
 _READ_BY = {
     **dict.fromkeys(("data.ignore", "data.palette", "data.val_fraction", "data.division"), ("data.source", "folder")),
+    "data.rare_temperature": ("data.sampling", "rare"),
+    "data.shapes_imbalance": ("data.source", "shapes"),
     "optimizer.momentum": ("optimizer.name", "sgd"),
     "schedule.power": ("schedule.name", "poly"),
     "schedule.boundaries": ("schedule.name", "step"),
@@ -33,6 +44,7 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     "data.dir": ("another data.source than shapes, such as folder", lambda c: c.data.source != "shapes"),
     "data.cache": ("a data.source that TFDS prepares", lambda c: c.data.source not in ("shapes", "folder")),
     "augment.crop_max_share": ("augment.crop", lambda c: c.augment.crop),
+    "augment.crop_balanced": ("augment.crop", lambda c: c.augment.crop),
     "augment.saturation": ("images of three channels", lambda c: c.data.channels == 3),
     "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),
     "semi.threshold": ("semi.method=fixmatch", lambda c: c.semi.method == "fixmatch"),
@@ -67,8 +79,21 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
     find_weights(config, without_crf(parts.model))
     if config.loss.class_weights:
         parts.with_class_weights(np.ones(max(parts.num_classes, 2)))  # raises if no term takes weights
-        if config.loss.class_weights != "median_frequency":
+        if (
+            config.loss.class_weights != "median_frequency"
+            and parse_effective_number(config.loss.class_weights) is None
+        ):
             parse_class_weights(config.loss.class_weights)
+    if config.loss.logit_adjustment:
+        parts.with_class_weights(None, np.ones(max(parts.num_classes, 2)))  # raises if no term takes it
+    if config.loss.hierarchy:
+        read_parents(config.loss.hierarchy)
+    elif any(
+        term.name == "hierarchical_cross_entropy" and "levels" not in dict(term.options) for term in parts.loss.terms
+    ):
+        raise ConfigError(
+            "loss.terms: hierarchical_cross_entropy needs the groups of the classes; give loss.hierarchy=FILE."
+        )
     sources.require_use_of_unlabelled(config)
     make_strategy(config)
     if not before_training or config.strategy != "jit":

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,11 @@ from jaxseg.arguments import expanded
 from jaxseg.config import KEYS, ConfigDict, from_dict, require_short_warmup, set_key, to_dict
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
+from jaxseg.data.class_counts import image_amounts, label_counts
+from jaxseg.data.hierarchy import Hierarchy, hierarchy_of, read_parents
 from jaxseg.data.labelled import PartlyLabelled
 from jaxseg.data.notes import note
+from jaxseg.data.sampling import Order, rare_class_order
 from jaxseg.errors import ConfigError, counted
 from jaxseg.run.workdir import RunData, data_record, holds_checkpoint, read_config, record_labelled
 
@@ -36,20 +40,23 @@ class Problem(NamedTuple):
 def class_weights(config: ConfigDict, num_classes: int, train: Source) -> np.ndarray | None:
     """Returns the class weights f32[k] of the key `loss.class_weights`, or None if it is empty.
 
-    For "median_frequency" they come from the pixels of each class in `train`.
+    For "median_frequency" and "effective_number" they come from the pixels of each class in `train`.
 
     Raises:
-        ConfigError: if the key is neither a known name nor one number for each class.
+        ConfigError: if the key is neither a known name nor one number for each class, or no pixel of `train` is
+            labelled.
     """
     text = config.loss.class_weights
     if not text:
         return None
-    if text == "median_frequency":
-        counts = pipeline.pixel_counts(train)
-        try:
-            return losses.median_frequency_weights(*counts)
-        except ValueError as error:
-            raise ConfigError(f"loss.class_weights=median_frequency: {error}") from error
+    beta = build.parse_effective_number(text)
+    try:
+        if text == "median_frequency":
+            return losses.median_frequency_weights(*pipeline.pixel_counts(train))
+        if beta is not None:
+            return losses.effective_number_weights(image_amounts(label_counts(train)), beta)
+    except ValueError as error:
+        raise ConfigError(f"loss.class_weights={text}: {error}") from error
     weights = build.parse_class_weights(text)
     if len(weights) != metrics.num_confusion_classes(num_classes):
         raise ConfigError(
@@ -57,6 +64,37 @@ def class_weights(config: ConfigDict, num_classes: int, train: Source) -> np.nda
             f"{counted(len(train.info.classes), 'class')}."
         )
     return weights
+
+
+def class_prior(config: ConfigDict, train: Source) -> np.ndarray | None:
+    """Returns the share f64[k] of each class among the labelled pixels of `train`, or None without logit adjustment.
+
+    Raises:
+        ConfigError: if no pixel of `train` is labelled.
+    """
+    if not config.loss.logit_adjustment:
+        return None
+    counts, _ = pipeline.pixel_counts(train)
+    if not counts.any():
+        raise ConfigError("loss.logit_adjustment needs labelled pixels, and the training split has none.")
+    return counts / counts.sum()
+
+
+def hierarchy(config: ConfigDict, classes: Sequence[str]) -> Hierarchy:
+    """Returns the groups of the classes of the key `loss.hierarchy`; without levels if it is empty.
+
+    Raises:
+        ConfigError: if the file cannot be read, has a circle, or names something else than classes and their groups.
+    """
+    file = config.loss.hierarchy
+    return hierarchy_of(read_parents(file), classes, file) if file else Hierarchy()
+
+
+def image_order(config: ConfigDict, train: Source) -> Order | None:
+    """Returns the order of the training images of the key `data.sampling`; None: every image once an epoch."""
+    if config.data.sampling == "epochs":
+        return None
+    return rare_class_order(label_counts(train), config.data.rare_temperature)
 
 
 def with_stored_division(config: ConfigDict, workdir: Path) -> ConfigDict:
@@ -156,6 +194,7 @@ def train_batches(config: ConfigDict, train: Source) -> pipeline.TrainLoader:
         fit=config.data.fit,
         labelled_rows=config.data.labelled_rows,
         unit=2 * config.accumulate,
+        order=image_order(config, train),
     )
 
 
@@ -175,4 +214,6 @@ def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
         values=info.values,
         color_masks=info.color_masks,
         weigh=lambda: class_weights(config, problem.num_classes, problem.train),
+        prior=lambda: class_prior(config, problem.train),
+        hierarchy=lambda: hierarchy(config, info.classes),
     )

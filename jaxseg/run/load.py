@@ -13,6 +13,7 @@ from jaxseg.arguments import Where, check_value, expanded, located
 from jaxseg.build import Parts, build_parts
 from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, ConfigDict, validate
 from jaxseg.config.command import apply_overrides, read_overrides
+from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import CheckpointError, ConfigError, nearest
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, read_config, read_data
@@ -21,6 +22,8 @@ from jaxseg.types import PyTree
 
 Which: TypeAlias = Literal["best", "last"]
 _PATH = Annotated[str | Path, Where(lambda _: True, instead="a path, as text or pathlib.Path")]
+
+_NO_GROUPS = Hierarchy()
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Run:
         which: "best" (by validation mIoU) or "last".
         values: the value of each class in the masks that it was trained on; () if an earlier version trained it.
         color_masks: whether these masks hold `colors` in place of values.
+        hierarchy: the groups of its classes, of `loss.hierarchy`.
     """
 
     workdir: Path
@@ -48,6 +52,7 @@ class Run:
     which: Which
     values: tuple[int, ...] = ()
     color_masks: bool = False
+    hierarchy: Hierarchy = _NO_GROUPS
 
     @property
     def config(self) -> ConfigDict:
@@ -95,7 +100,8 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     stored = config.copy_and_resolve_references()
     override_free(config, overrides)
     info = read_data(workdir)
-    parts = build_parts(config, info.num_classes, info.class_weights)
+    levels = info.hierarchy.levels
+    parts = build_parts(config, info.num_classes, info.class_weights, class_prior=info.class_prior, levels=levels)
     if any(key in LAYOUT_KEYS for key, _ in read_overrides(overrides)):
         require_same_parameters(build_parts(stored, info.num_classes, info.class_weights), parts)
     state = _restore(workdir, parts, which)
@@ -109,6 +115,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
         which,
         values=info.values,
         color_masks=info.color_masks,
+        hierarchy=info.hierarchy,
     )
 
 

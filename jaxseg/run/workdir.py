@@ -12,6 +12,7 @@ from jaxseg import config as config_lib
 from jaxseg import models
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
+from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import ConfigError, counted
 from jaxseg.files import write_text
 from jaxseg.pictures import marks
@@ -33,6 +34,8 @@ class RunData(NamedTuple):
         class_weights: the weights of the classes in the loss, or None.
         values: the value of each class in the stored masks; () in the record of an earlier version, which lacks them.
         color_masks: whether the stored masks hold `colors` in place of values.
+        class_prior: the share of each class in the training data, for `loss.logit_adjustment`, or None.
+        hierarchy: the groups of the classes, of `loss.hierarchy`.
     """
 
     classes: tuple[str, ...]
@@ -41,6 +44,8 @@ class RunData(NamedTuple):
     class_weights: tuple[float, ...] | None
     values: tuple[int, ...] = ()
     color_masks: bool = False
+    class_prior: tuple[float, ...] | None = None
+    hierarchy: Hierarchy = Hierarchy()
 
 
 def default_workdir(experiment: str) -> Path:
@@ -167,11 +172,13 @@ def data_record(
     values: Sequence[int] = (),
     color_masks: bool = False,
     weigh: Callable[[], Iterable[float] | None],
+    prior: Callable[[], Iterable[float] | None] = lambda: None,
+    hierarchy: Callable[[], Hierarchy] = Hierarchy,
 ) -> RunData:
     """Writes the record of a run's data to `data.json`; returns it.
 
-    A resumed run must have the same classes as before, and keeps its class weights. With several processes, every
-    process calls this function, and process 0 writes.
+    A resumed run must have the same classes as before, and keeps its class weights, prior and hierarchy. With several
+    processes, every process calls this function, and process 0 writes.
 
     Args:
         path: the directory of the run.
@@ -182,6 +189,8 @@ def data_record(
         color_masks: whether the stored masks hold `colors` in place of values.
         weigh: returns the class weights, or None; called only if the run has no checkpoint, since it may read every
             mask.
+        prior: as `weigh`, returns the share of each class or None.
+        hierarchy: as `weigh`, returns the groups of the classes.
 
     Raises:
         ConfigError: if the run has checkpoints of a network for other classes, or the file cannot be read or written.
@@ -196,6 +205,8 @@ def data_record(
             "or another --workdir."
         )
     weights = weigh() if before is None else before.class_weights
+    shares = prior() if before is None else before.class_prior
+    groups = hierarchy() if before is None else before.hierarchy
     about = RunData(
         tuple(map(str, classes)),
         tuple((int(r), int(g), int(b)) for r, g, b in colors),
@@ -203,9 +214,11 @@ def data_record(
         None if weights is None else tuple(map(float, weights)),
         tuple(map(int, values or range(len(classes)))),
         color_masks,
+        None if shares is None else tuple(map(float, shares)),
+        groups,
     )
     if jax.process_index() == 0:
-        write_or_refuse(file, about._asdict())
+        write_or_refuse(file, {**about._asdict(), "hierarchy": groups._asdict()})
     return about
 
 
@@ -249,7 +262,12 @@ def read_data(path: str | Path) -> RunData:
         weights = None if weights is None else tuple(map(float, weights))
         stored = tuple(map(int, values["values"])) if "values" in values else ()
         color_masks = "color_masks" in values and bool(values["color_masks"])
-        return RunData(tuple(values["classes"]), colors, int(values["num_classes"]), weights, stored, color_masks)
+        prior = values["class_prior"] if "class_prior" in values else None
+        prior = None if prior is None else tuple(map(float, prior))
+        k = int(values["num_classes"])
+        stored_groups = values["hierarchy"] if "hierarchy" in values else Hierarchy()._asdict()
+        groups = Hierarchy(*(tuple(map(tuple, stored_groups[key])) for key in Hierarchy._fields))
+        return RunData(tuple(values["classes"]), colors, k, weights, stored, color_masks, prior, groups)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{file} is not a record that training wrote: {error!r}.") from error
 

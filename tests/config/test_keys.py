@@ -117,7 +117,7 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         parts, problem = build.build_parts(config, 6), load_problem(config)
         session = train.open_session(parts, problem, strategy, programs, tmp_path, stack)
     wanted = {"batch_size": 3, "seed": 7, "workers": 5, "prefetch": 9, "channels": 4, "size": (8, 9), "fit": "crop"}
-    assert given["train"] == wanted
+    assert given["train"] == wanted | {"order": None}
     assert given["eval"] == {"batch_size": 6, "multiple": 2, "size": (8, 9), "fit": "crop"}
     assert session.tiled is not None
     assert (session.tiled.tiling.tiles, session.tiled.tiling.overlap) == ((8, 12), 0.25)
@@ -302,12 +302,19 @@ ASSERTED = {
         f"data.{name}": "config/test_keys.py::test_folder_keys"
         for name in ("ignore", "palette", "val_fraction", "division")
     },
+    "data.shapes_imbalance": "run/test_balance.py::test_the_imbalance_of_the_shapes",
+    "data.sampling": "run/test_balance.py::test_the_order_of_a_run",
+    "data.rare_temperature": "run/test_balance.py::test_the_order_of_a_run",
+    "augment.crop_balanced": "data/test_sampling.py::test_crops_of_augmentation_are_balanced_and_change_no_other_draw",
     "augment.crop_max_share": "config/test_keys.py::test_the_largest_share_of_a_class_in_a_crop",
     **{
         key: "config/test_keys.py::test_augment_keys"
         for key in KEYS
-        if key.startswith("augment.") and key != "augment.crop_max_share"
+        if key.startswith("augment.") and key not in ("augment.crop_max_share", "augment.crop_balanced")
     },
+    "model.head": "nn/test_cosine.py::test_networks_without_such_a_head_are_refused",
+    "loss.hierarchy": "losses/test_hierarchy.py::test_a_run_with_loss_hierarchy_keeps_its_levels_and_scores_them",
+    "loss.logit_adjustment": "run/test_balance.py::test_a_run_keeps_its_prior",
     "loss.class_weights": "test_train_refusals.py::test_median_frequencies_of_nothing_labelled",
     **{
         f"loss.{name}": "config/test_keys.py::test_loss_keys"

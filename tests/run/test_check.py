@@ -83,6 +83,7 @@ def test_keys_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
         {"data__dir": "somewhere"},
         {"data__cache": "somewhere"},
         {"augment__crop_max_share": 0.5},
+        {"augment__crop_balanced": 0.5},
         {"augment__saturation": 0.5, "data__channels": 1},
         {"adversarial__weight": 0.1, "adversarial__semi_threshold": 0.5},
         {"schedule__name": "constant", "schedule__end": 0.1},

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from jaxseg.config import default_config, flatten, set_key, to_dict, update
+from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import ConfigError
 from jaxseg.pictures import save_image
 from jaxseg.pictures.marks import FIGURE
@@ -244,12 +245,16 @@ DATA = {"classes": ("sky", "tree"), "colors": ((0, 0, 0), (1, 2, 3)), "num_class
 def test_data_of_a_run(tmp_path: Path) -> None:
     assert not workdir.holds_checkpoint(tmp_path)
     about = workdir.data_record(tmp_path, **DATA, weigh=lambda: np.array([0.1, 3.0], np.float32))
-    assert about == workdir.read_data(tmp_path) == (*DATA.values(), (float(np.float32(0.1)), 3.0), (0, 1), False)
+    assert (
+        about
+        == workdir.read_data(tmp_path)
+        == (*DATA.values(), (float(np.float32(0.1)), 3.0), (0, 1), False, None, Hierarchy())
+    )
     kept = workdir.data_record(tmp_path, **DATA, values=(1, 7), weigh=lambda: None)
     assert kept.values == workdir.read_data(tmp_path).values == (1, 7)
     # Without a checkpoint, other data replace these.
     about = workdir.data_record(tmp_path, **DATA | {"classes": ["sea"], "num_classes": 1}, weigh=lambda: None)
-    assert about == workdir.read_data(tmp_path) == (("sea",), DATA["colors"], 1, None, (0,), False)
+    assert about == workdir.read_data(tmp_path) == (("sea",), DATA["colors"], 1, None, (0,), False, None, Hierarchy())
 
 
 def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -> None:
@@ -257,8 +262,11 @@ def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -
         raise AssertionError("the masks were read again")
 
     (tmp_path / "checkpoints/10").mkdir(parents=True)
-    first = workdir.data_record(tmp_path, **DATA, weigh=lambda: [0.5, 3])  # its data.json was lost
-    assert workdir.data_record(tmp_path, **DATA, weigh=never) == first
+    first = workdir.data_record(  # its data.json was lost
+        tmp_path, **DATA, weigh=lambda: [0.5, 3], prior=lambda: [0.75, 0.25]
+    )
+    assert (first.class_weights, first.class_prior) == ((0.5, 3), (0.75, 0.25))
+    assert workdir.data_record(tmp_path, **DATA, weigh=never, prior=never) == first == workdir.read_data(tmp_path)
     before = (tmp_path / "data.json").read_bytes()
     with pytest.raises(
         ConfigError, match=r"on 2 classes \(sky, tree; 2 logits\), .* now have 2 classes \(tree, sky; 2"

@@ -69,7 +69,7 @@ def test_every_variant_builds(name: str, tmp_path: Path) -> None:
         assert jax.eval_shape(loss, logits, labels).shape == ()
         image, label = jax.ShapeDtypeStruct((*size, 3), "uint8"), jax.ShapeDtypeStruct(size, "int32")
         augmented, _ = jax.eval_shape(augment, jax.eval_shape(lambda: jax.random.key(0)), image, label)
-        assert augmented.shape == (*size, 3)
+        assert augmented.shape == (*build.input_size(run.config), 3)
 
 
 @pytest.mark.parametrize("name", NAMES)
