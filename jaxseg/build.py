@@ -14,6 +14,7 @@ from jaxseg.pieces import (
     aux_weight,
     check_generator,
     check_sampling,
+    check_weak,
     input_size,
     make_augment,
     make_learner,
@@ -145,6 +146,7 @@ def build_parts(
     loss = make_loss(config, num_classes, class_weights)
     if loss.class_samples is not None:
         check_sampling(config)
+    check_weak(config, loss)
     trained = model if axis_name is None else make_model(config, num_classes, axis_name)
     optimiser, schedule = optim.from_config(config)
     return Parts(

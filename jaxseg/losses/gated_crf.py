@@ -24,10 +24,10 @@ def gated_crf(
     """Gated CRF loss, image f32[b,h,w,c] and logits f32[b,h,w,k] -> (Σ_i E_i f32[], number of pixels i f32[]).
 
     E_i = Σ_j k_ij (1 - Σ_c p_ic p_jc) over the pixels j of a window around i, with the kernel
-    k_ij = exp(-|x_i - x_j|² / 2 sigma_xy² - |I_i - I_j|² / 2 sigma_color²) and Potts' penalty of two classes: Obukhov et
-    al., Gated CRF Loss for Weakly Supervised Semantic Image Segmentation, 2019, section 3, with one kernel. The gates
-    leave out pixels beyond the image. Labels are not used. The energy is least where all pixels have one class, so that
-    it needs a loss of labelled pixels beside it.
+    k_ij = exp(-|x_i - x_j|² / 2 sigma_xy² - |I_i - I_j|² / 2 sigma_color²) and Potts' penalty of two classes: Obukhov
+    et al., Gated CRF Loss for Weakly Supervised Semantic Image Segmentation, 2019, section 3, with one kernel. The
+    gates leave out pixels beyond the image. Labels are not used. The energy is least where all pixels have one class,
+    so that it needs a loss of labelled pixels beside it.
 
     Image and probabilities are first averaged over squares of `reduce` pixels; i and j are these. The gradient is
     exact and computed with the value, in one pass over the (2 radius + 1)² places of the window, which keeps no array

@@ -15,8 +15,8 @@ def size_constraint(logits: Array, labels: Array, *, least: Share = 0.1, most: N
     below a, ((V_c - b) / N)² if V_c is above b, and else 0: Kervadec et al., Constrained-CNN losses for weakly
     supervised segmentation, 2019, equations 2 and 3, with sizes as shares of the image.
 
-    The bounds come from the labels of the image. With n_c pixels of the label c, and m_c of the label 254 - c, which may
-    be of class c (`jaxseg.losses.possible`):
+    The bounds come from the labels of the image. With n_c pixels of the label c, and m_c of the label 254 - c, which
+    may be of class c (`jaxseg.losses.possible`):
 
     - present, n_c + m_c > 0: a = max(1, n_c + least · m_c), b = n_c + most · m_c;
     - absent: a = b = 0.
@@ -51,4 +51,3 @@ def size_constraint(logits: Array, labels: Array, *, least: Share = 0.1, most: N
     outside = volume - jnp.clip(volume, low, jnp.maximum(low, high))
     penalty = jnp.square(outside / jnp.maximum(pixels, 1.0))
     return jnp.sum(penalty), jnp.sum((pixels > 0).astype(jnp.float32)) * p.shape[-1] + 0.0 * jnp.sum(pixels)
-

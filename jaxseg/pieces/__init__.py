@@ -1,6 +1,6 @@
 """Each pure piece of a run from its configuration: network, losses and images, and what they ask of each other."""
 
-from jaxseg.pieces.checks import check_generator, check_sampling, note_unused
+from jaxseg.pieces.checks import check_generator, check_sampling, check_weak, note_unused
 from jaxseg.pieces.images import input_size, make_augment, make_prepare
 from jaxseg.pieces.loss import aux_weight, make_loss, make_objective, parse_class_weights
 from jaxseg.pieces.network import make_learner, make_model
@@ -9,6 +9,7 @@ __all__ = [
     "aux_weight",
     "check_generator",
     "check_sampling",
+    "check_weak",
     "input_size",
     "make_augment",
     "make_learner",

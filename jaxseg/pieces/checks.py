@@ -5,6 +5,7 @@ import logging
 from jaxseg import models
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
+from jaxseg.losses import Loss
 
 _LOG = logging.getLogger("jaxseg.build")
 
@@ -37,6 +38,15 @@ def check_sampling(config: ConfigDict) -> None:
         raise ConfigError(
             "adversarial.weight judges the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
             "loss.args computes those of the sampled classes alone; leave one of the two out."
+        )
+
+
+def check_weak(config: ConfigDict, loss: Loss) -> None:
+    """Raises ConfigError if a discriminator would see labels that only `size_constraint` reads."""
+    if config.adversarial.weight and loss.takes_possible:
+        raise ConfigError(
+            "adversarial.weight compares whole label maps, but with the loss term size_constraint boxes and tags say "
+            "only which class a pixel may have; leave one of the two out."
         )
 
 
