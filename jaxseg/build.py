@@ -15,6 +15,7 @@ from jaxseg.pieces import (
     check_generator,
     check_sampling,
     check_semi,
+    check_weak,
     input_size,
     make_augment,
     make_learner,
@@ -167,6 +168,7 @@ def build_parts(
     check_semi(config, loss)
     if loss.class_samples is not None:
         check_sampling(config)
+    check_weak(config, loss)
     trained = model if axis_name is None else make_model(config, num_classes, axis_name)
     optimiser, schedule = optim.from_config(config)
     return Parts(

@@ -21,6 +21,7 @@ import optax
 
 from jaxseg.errors import ArgumentError
 from jaxseg.losses import ClassSample, Loss
+from jaxseg.losses.definition import GUIDE
 from jaxseg.metrics import class_indices, confusion_matrix, num_confusion_classes, predict_classes
 from jaxseg.metrics.native_size import inside_mask, to_image_size, to_native_sizes
 from jaxseg.nn import of_classes, rematerialised, resize
@@ -215,7 +216,7 @@ def _forward(
     (logits, out), mutated = apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
     loss = with_classes(recipe.loss, chosen)
     aux = [resize_logits(head, label.shape[1:]) for head in out["aux"]]
-    stats = [loss.stats(logits, label, {**out, **lesson, "step": shared.step})]
+    stats = [loss.stats(logits, label, {**out, **lesson, "step": shared.step, GUIDE: (image, logits)})]
     stats += [loss.of_logits.stats(each, label) for each in aux]
     new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats
     predicted, classes = predict_classes(logits), num_confusion_classes(logits.shape[-1])
@@ -304,6 +305,7 @@ def make_eval_step(
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> dict[str, PyTree]:
         image, label = prepare(batch["image"]), class_indices(batch["label"])
         logits, out = model.apply(state.variables, image, train=False)
+        out = {**out, GUIDE: (image, logits)}
         height, width = image.shape[1:3]
         rows, columns = label.shape[1:]
         seen = label

@@ -98,6 +98,23 @@ DATA: dict[str, Key] = {
         "come, in epochs of all",
         WholeNotNegative,
     ),
+    "data.annotations": Key(
+        "",
+        "file of points, scribbles, boxes or tags (CSV, COCO, LabelMe's folder, CVAT, Label Studio), inside data.dir "
+        "or elsewhere, in place of the masks of a folder's training split; empty: masks",
+    ),
+    "data.weaken": Key(
+        "",
+        "what is left of the full labels of the training split, to measure what others would lose: scribbles, points, "
+        "boxes or tags made from them; empty: all",
+        Literal["", "scribbles", "points", "boxes", "tags"],
+    ),
+    "data.box_core": Key(
+        1.0,
+        "share of the height and width of a box, about its centre, that gets the class; the rest of the box is unknown",
+        Share,
+    ),
+    "data.mark_radius": Key(1.0, "radius of points and scribbles, in pixels of data.size", NotNegative),
     "data.shapes_train": Key(2048, "images in the train split of the shapes data", Count),
     "data.shapes_val": Key(256, "images in the val and test splits of the shapes data", Count),
     "data.shapes_imbalance": Key(

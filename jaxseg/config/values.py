@@ -226,7 +226,8 @@ def validate(config: ConfigDict, *, trained: bool = False) -> None:
             if none is, a line for each pair of keys that do not agree.
     """
     raise_together(*(functools.partial(_validate_value, key, value) for key, value in flatten(config).items()))
-    rules = [_validate_batches, _validate_images, _validate_adversarial, _validate_unlabelled, _validate_semi]
+    rules = [_validate_batches, _validate_images, _validate_adversarial, _validate_unlabelled]
+    rules += [_validate_semi, _validate_annotations]
     if not trained:
         rules += [_validate_normalisation, _validate_warmup]
     raise_together(*(functools.partial(rule, config) for rule in rules))
@@ -310,6 +311,16 @@ def _validate_semi(config: ConfigDict) -> None:
         raise ConfigError(
             f"data.labelled_rows needs pairs of images: batch_size={config.batch_size} must be a multiple of {unit}, "
             "twice accumulate."
+        )
+
+
+def _validate_annotations(config: ConfigDict) -> None:
+    if config.data.annotations and config.data.source != "folder":
+        raise ConfigError(f"data.annotations needs data.source=folder, got data.source={config.data.source}.")
+    if config.data.annotations and config.data.weaken:
+        raise ConfigError(
+            f"data.weaken={config.data.weaken} is made from full labels, which data.annotations replaces; leave one of "
+            "the two out."
         )
 
 

@@ -17,6 +17,8 @@ from jaxseg.config import ConfigDict
 from jaxseg.config.command import parse_command_line, run_command
 from jaxseg.data.notes import collected
 from jaxseg.data.survey import Report, about_classes, evenly_spaced, survey
+from jaxseg.data.weak.source import AnnotatedSource
+from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import counted, printable
 from jaxseg.pictures import noting_errors
 from jaxseg.pictures.marks import require_own_figure
@@ -42,6 +44,11 @@ def describe(report: Report, config: ConfigDict) -> str:
     if report.keeping is not None:
         lines.append(f"  {report.keeping} of them keep their labels (data.labelled={config.data.labelled})")
     assert report.source is not None
+    if isinstance(report.source, AnnotatedSource):
+        lines.append(f"  {report.source.summary()}")
+    if isinstance(report.source, AnnotatedSource | WeakenedSource):
+        known = 1 - report.pixels[IGNORE] / report.pixels.sum()
+        lines.append(f"  {known:.2%} of the pixels have a label")
     names = [*map(printable, report.source.info.classes), "(ignored)"]
     values = [*range(len(names) - 1), IGNORE]
     width = max(map(len, ["class", *names]))

@@ -36,9 +36,9 @@ class Folders(NamedTuple):
     def exist(self) -> bool:
         return self.images.is_dir() and self.masks.is_dir()
 
-    def require(self) -> "Folders":
-        """Returns the folders; raises DataError if one of them does not exist."""
-        for folder in self:
+    def require(self, masks: bool = True) -> "Folders":
+        """Returns the folders; raises DataError if one of them (that of the images, without `masks`) does not exist."""
+        for folder in self if masks else self[:1]:
             if not folder.is_dir():
                 missing = folder if folder.parent.is_dir() else folder.parent
                 if leads_nowhere(missing):
@@ -109,8 +109,14 @@ def find_layout(directory: Path, *, former: bool = False) -> Layout:
     return Layout({n: Folders(whole.images / n, whole.masks / n) for n in inner}, None if inner else whole)
 
 
-def choose(layout: Layout, split: str, directory: Path) -> Folders:
+def choose(layout: Layout, split: str, directory: Path, *, masks: bool = True) -> Folders:
     """Returns the folders of a split, which exist; for a set without splits, those of the set.
+
+    Args:
+        layout: of the folder.
+        split: its name.
+        directory: the folder, for messages.
+        masks: whether the split needs a folder of masks.
 
     Raises:
         DataError: if there is no such split, or one of its folders is missing.
@@ -122,13 +128,13 @@ def choose(layout: Layout, split: str, directory: Path) -> Folders:
                 f"{split!r} sort them into folders train/, val/, test/ with images/ and masks/ each."
                 f"{nearest(split, ('train', 'val'), listing=False)}"
             )
-        return layout.undivided.require()
+        return layout.undivided.require(masks)
     if split not in layout.splits:
         raise DataError(
             f"{directory} has the splits {', '.join(layout.splits)}, but no folder {split!r}."
             f"{nearest(split, layout.splits, listing=False)}{_hint(split, layout, directory)}"
         )
-    return layout.splits[split].require()
+    return layout.splits[split].require(masks)
 
 
 def _packed(directory: Path) -> str:

@@ -46,6 +46,12 @@ def match(folders: Folders, *, former: bool = False, advice: str = "") -> tuple[
     return pairs, problems
 
 
+def images_of(folder: Path) -> tuple[list[Pair], list[str]]:
+    """Returns the images of a folder as pairs without a mask, and a sentence for each file that cannot be one."""
+    files, problems = _by_name(folder, False)
+    return [Pair(name, path, None) for name, path in files.items()], problems
+
+
 def without_masks(folder: Path) -> tuple[list[Pair], list[str]]:
     """Returns the images of a folder, or of images/ in it, as pairs without a mask, named after the folder.
 

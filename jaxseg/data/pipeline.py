@@ -99,7 +99,6 @@ class _TrainReader:
     fit: str
     channels: int
     seed: int
-    order: Order | None = None
 
     def __call__(self, position: int) -> dict[str, np.ndarray]:
         batch, row = divmod(position, len(self.rows))

@@ -19,12 +19,14 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         strict: raise if anything in a folder is wrong; otherwise list it in `problems`, for `jaxseg.data.check`.
 
     Raises:
-        ConfigError: if there is no data set `data.source`, or no term of the loss uses `data.unlabelled`.
+        ConfigError: if there is no data set `data.source`, or no term of the loss uses `data.unlabelled`, or tags that
+            `data.weaken` leaves.
         DataError: if the data is missing, damaged or empty, or does not match `data.classes` or
             `model.num_classes`.
     """
     data = config.data
     require_use_of_unlabelled(config)
+    loss, unlabelled = loss_of(config), learns_without_labels(config)
     if data.source == "shapes":
         from jaxseg.data.shapes import ShapesSource
 
@@ -33,20 +35,12 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
             split, length, tuple(data.size), channels=data.channels, imbalance=data.shapes_imbalance
         )
     elif data.source == "folder":
-        from jaxseg.data.folder import FolderSource
+        from jaxseg.data import folders
 
-        source = FolderSource(
-            data.dir,
-            split,
-            classes=data.classes,
-            ignore=data.ignore,
-            palette=data.palette,
-            val_fraction=data.val_fraction,
-            division=data.division,
-            unlabelled=learns_without_labels(config),
-            unlabelled_dir=data.unlabelled if split == data.train_split else "",
-            channels=data.channels,
-            strict=strict,
+        source = (
+            folders.with_annotations(config, possible=loss.takes_possible, unlabelled=unlabelled, strict=strict)
+            if data.annotations and split == data.train_split
+            else folders.with_masks(config, split, unlabelled=unlabelled, strict=strict)
         )
     elif data.source in SOURCES:
         from jaxseg.data.tfds import TFDSSource
@@ -54,6 +48,14 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         source = TFDSSource(data.source, split, data.dir, data.cache, channels=data.channels)
     else:
         raise ConfigError(f"There is no data set data.source={data.source!r}.{nearest(data.source, SOURCES)}")
+    if data.weaken and split == data.train_split:
+        if data.weaken == "tags" and not loss.takes_possible:
+            raise ConfigError(
+                "data.weaken=tags leaves tags of images alone, which only the loss term size_constraint learns from."
+            )
+        from jaxseg.data.folders import weakened
+
+        source = weakened(source, config, loss.takes_possible)
     check_source(source, config, split)
     return source
 
@@ -80,8 +82,13 @@ def chosen_labelled(config: ConfigDict, train: Source) -> tuple[int, ...]:
 
 def compares_images(config: ConfigDict) -> bool:
     """Returns whether a term of the loss has images without labels too; raises ConfigError for an unknown term."""
+    return not loss_of(config).needs_labels
+
+
+def loss_of(config: ConfigDict) -> losses.Loss:
+    """Returns the terms of the loss of a configuration, for two classes; raises ConfigError for an unknown term."""
     try:
-        return not losses.make_loss(config.loss.terms, num_classes=2).needs_labels
+        return losses.make_loss(config.loss.terms, num_classes=2)
     except ValueError as error:
         raise ConfigError(f"loss: {error}") from error
 
@@ -99,20 +106,20 @@ def require_use_of_unlabelled(config: ConfigDict) -> None:
     if given and not uses_unlabelled(config):
         raise ConfigError(
             f"{given[0]} needs a term that images without labels have: set semi.method, or adversarial.weight and "
-            "adversarial.semi_weight or adversarial.unlabelled_weight above 0, or use the loss term reconstruction, "
-            "or generator and discriminator."
+            "adversarial.semi_weight or adversarial.unlabelled_weight above 0, or use the loss term entropy, "
+            "gated_crf or reconstruction, or generator and discriminator."
         )
 
 
 def uses_unlabelled(config: ConfigDict) -> bool:
     """Returns whether images whose labels are all ignored teach the network of a configuration."""
     adversarial = config.adversarial.semi_weight or config.adversarial.unlabelled_weight
-    return bool(config.semi.method or adversarial or compares_images(config))
+    return bool(config.semi.method or adversarial or compares_images(config) or loss_of(config).learns_unlabelled)
 
 
 def learns_without_labels(config: ConfigDict) -> bool:
     """Returns whether images whose labels are all ignored could teach; a discriminator needs a weight for them."""
-    return config.adversarial.weight > 0 or config.semi.method != "" or compares_images(config)
+    return config.adversarial.weight > 0 or uses_unlabelled(config)
 
 
 def check_source(source: Source, config: ConfigDict, split: str) -> None:

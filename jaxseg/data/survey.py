@@ -12,8 +12,18 @@ from jaxseg.config import ConfigDict
 from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
-from jaxseg.data.sources import chosen_labelled, compares_images, learns_without_labels, make_source, uses_unlabelled
+from jaxseg.data.sources import (
+    chosen_labelled,
+    compares_images,
+    learns_without_labels,
+    loss_of,
+    make_source,
+    uses_unlabelled,
+)
+from jaxseg.data.weak.source import AnnotatedSource
+from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import DataError, OutOfMemoryError, counted
+from jaxseg.losses.possible import known_array
 from jaxseg.types import IGNORE
 
 _RARE = 1e-3  # a class with a smaller share of the pixels may come from noise
@@ -110,7 +120,9 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
             _add(report, index, example)
             if example.pixels[IGNORE] == example.pixels.sum():
                 report.unlabelled.append(source.name(index))
-    if isinstance(source, FolderSource):  # asked after the examples, so that their masks are not read again
+    if isinstance(
+        source, FolderSource | AnnotatedSource | WeakenedSource
+    ):  # asked after the examples, so that their masks are not read again
         report.problems.extend(source.problems)
         report.remarks.extend(source.remarks)
     report.problems += wrong
@@ -127,7 +139,8 @@ def evenly_spaced(length: int, count: int) -> list[int]:
 
 def _read(source: Source, index: int, keep: bool) -> Example | Exception:
     try:
-        return _example(source[index], keep)
+        example = source[index]
+        return _example({**example, "label": known_array(example["label"], len(source.info.classes))}, keep)
     except (DataError, OutOfMemoryError) as error:
         return error
     except MemoryError:
@@ -160,7 +173,9 @@ def _add(report: Report, index: int, example: Example) -> None:
 def _judge_unlabelled(report: Report, config: ConfigDict) -> None:
     """Adds images without labels to the problems, unless the training learns from them; says so if it does not yet."""
     from_images = compares_images(config)
-    used = learns_without_labels(config) and (report.split == config.data.train_split or from_images)
+    training = report.split == config.data.train_split
+    used = learns_without_labels(config) and (training or from_images)
+    used = used or (training and loss_of(config).takes_possible)  # it learns from tags
     if not used:
         where = "" if not learns_without_labels(config) else " Move it to the training split: here it scores nothing."
         report.problems += [f"Every pixel of {name} ({report.split}) is ignored.{where}" for name in report.unlabelled]

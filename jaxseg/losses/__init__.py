@@ -8,6 +8,9 @@ boundaries) is a sum over images. `semantic_encoding`, `mask_classification`, `r
 all kinds through two functions: `Loss.stats` returns the sums, which add, and `Loss.value` turns their total into the
 loss.
 
+`entropy` and `gated_crf` also learn from pixels without a label, and `size_constraint` from what boxes and image-level
+tags say of them (`jaxseg.losses.possible`).
+
 Labels are class indices or IGNORE. IGNORE pixels add to neither sum nor weight. Any other label outside the classes
 makes the loss NaN, so that training on a wrong mask is noticed. With one logit (k = 1) the classes are 0 and 1 and the
 probability of 1 is the sigmoid of the logit; with more logits the probabilities are their softmax, or one sigmoid each
@@ -18,7 +21,9 @@ from jaxseg.losses.balance import effective_number_weights, logit_shift, median_
 from jaxseg.losses.boundary import boundary, boundary_f1
 from jaxseg.losses.class_sample import ClassSample, present_classes, sample_classes
 from jaxseg.losses.combine import Loss, Term, make_loss
+from jaxseg.losses.entropy import entropy
 from jaxseg.losses.focal import focal
+from jaxseg.losses.gated_crf import gated_crf
 from jaxseg.losses.generation import discriminator, generator
 from jaxseg.losses.hard import ohem, sampled_cross_entropy
 from jaxseg.losses.hierarchy import hierarchical_cross_entropy
@@ -37,8 +42,10 @@ from jaxseg.losses.overlap import (
     tversky_from_stats,
 )
 from jaxseg.losses.pixels import SumWeight, divide, label_maps, probabilities
+from jaxseg.losses.possible import possible_label
 from jaxseg.losses.reconstruction import reconstruction
 from jaxseg.losses.semantic_encoding import semantic_encoding
+from jaxseg.losses.size_constraint import size_constraint
 from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 
 __all__ = [
@@ -56,7 +63,9 @@ __all__ = [
     "discriminator",
     "divide",
     "effective_number_weights",
+    "entropy",
     "focal",
+    "gated_crf",
     "generalised_dice",
     "generalised_dice_from_stats",
     "generator",
@@ -73,12 +82,14 @@ __all__ = [
     "mse",
     "ohem",
     "overlap_stats",
+    "possible_label",
     "present_classes",
     "probabilities",
     "reconstruction",
     "sample_classes",
     "sampled_cross_entropy",
     "semantic_encoding",
+    "size_constraint",
     "tversky",
     "tversky_from_stats",
 ]

@@ -13,11 +13,12 @@ from jaxseg.arguments import BelowOne, NotNegative, check, checked, within
 from jaxseg.errors import ArgumentError, counted, nearest
 from jaxseg.losses.balance import logit_shift
 from jaxseg.losses.class_sample import ClassSample
-from jaxseg.losses.definition import Definition
+from jaxseg.losses.definition import GUIDE, Definition
 from jaxseg.losses.hard import SAMPLES
 from jaxseg.losses.hierarchy import Levels, level_shares
 from jaxseg.losses.pixels import ClassShifts, ClassWeights, checked_shifts, checked_weights, divide
 from jaxseg.losses.pixels import check as check_labels
+from jaxseg.losses.possible import known
 from jaxseg.losses.strips import MANY_CLASSES, Sums, add_in_strips
 from jaxseg.losses.table import LOSSES
 from jaxseg.types import IGNORE, Array, PyTree
@@ -86,6 +87,7 @@ class Loss:
                 f"The loss is for {counted(self.num_classes, 'class')}, got logits of shape {logits.shape}."
             )
         out = out or {}
+        possible, labels = labels, known(labels, max(self.num_classes, 2)) if self.takes_possible else labels
         strips = self._in_strips if labels.ndim > 1 else ()
         stats = {}
         for term in self.terms:
@@ -94,10 +96,17 @@ class Loss:
                 raise ValueError(
                     f"The loss {term.name} reads the output {loss.reads!r}, which this model does not have; "
                     f"the model {loss.network!r} has it."
+                    if loss.network
+                    else f"The loss {term.name} looks at the image: give out={{{GUIDE!r}: (image, logits)}}."
                 )
             if term in strips:
                 continue
-            target = inside if loss.compares_images else out_labels if loss.reads and out_labels is not None else labels
+            if loss.compares_images or loss.reads == GUIDE:
+                target = inside
+            elif loss.reads and out_labels is not None:
+                target = out_labels
+            else:
+                target = possible if loss.takes_possible else labels
             source = out[loss.reads] if loss.reads else logits
             given = () if self.chosen is None or loss.reads else (self.chosen,)
             stats[term.name] = loss.stats(source, target, dict(term.options), *given)
@@ -117,6 +126,16 @@ class Loss:
     def needs_labels(self) -> bool:
         """False if a term compares images: images without a label then have a loss too."""
         return not any(term.definition.compares_images for term in self.terms)
+
+    @property
+    def learns_unlabelled(self) -> bool:
+        """True if a term has a value for pixels without a label, so that images without labels teach something."""
+        return any(term.definition.unlabelled for term in self.terms)
+
+    @property
+    def takes_possible(self) -> bool:
+        """True if a term reads the labels of pixels that may be of a class; see `jaxseg.losses.possible`."""
+        return any(term.definition.takes_possible for term in self.terms)
 
     @property
     def one_vs_rest(self) -> bool:

@@ -15,6 +15,10 @@ def unchanged(stats: SumWeight) -> SumWeight:
     return stats
 
 
+GUIDE = "guide"
+"""The output that every training step adds to those of the model: (image, logits) at the size of the image."""
+
+
 @dataclass(frozen=True)
 class Definition:
     """A loss in two halves, so that there is one division, after all reductions.
@@ -35,6 +39,9 @@ class Definition:
         trains_logits: the model makes its logits of the output that `sums` reads.
         by_pixel: `sums` adds over pixels, whichever image they belong to, so that it may be computed for some at a
             time.
+        takes_possible: `sums` reads the labels 254 - c of pixels that may be of class c; every other loss takes them as
+            IGNORE. See `jaxseg.losses.possible`.
+        unlabelled: pixels without a label add to the loss too.
     """
 
     sums: Callable[..., PyTree]
@@ -45,6 +52,8 @@ class Definition:
     compares_images: bool = False
     trains_logits: bool = False
     by_pixel: bool = False
+    takes_possible: bool = False
+    unlabelled: bool = False
 
     @property
     def options(self) -> dict[str, Any]:

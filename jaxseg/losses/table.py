@@ -1,8 +1,10 @@
 """The losses by the names used in `make_loss` and in configurations. A new loss needs one file and one row here."""
 
 from jaxseg.losses.boundary import boundary, boundary_f1
-from jaxseg.losses.definition import Definition
+from jaxseg.losses.definition import GUIDE, Definition
+from jaxseg.losses.entropy import entropy
 from jaxseg.losses.focal import focal
+from jaxseg.losses.gated_crf import gated_crf
 from jaxseg.losses.generation import discriminator, generator
 from jaxseg.losses.hard import ohem, sampled_cross_entropy
 from jaxseg.losses.hierarchy import hierarchical_cross_entropy
@@ -18,6 +20,7 @@ from jaxseg.losses.overlap import (
 )
 from jaxseg.losses.reconstruction import reconstruction
 from jaxseg.losses.semantic_encoding import semantic_encoding
+from jaxseg.losses.size_constraint import size_constraint
 from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 
 LOSSES = {
@@ -27,7 +30,9 @@ LOSSES = {
     "cross_entropy": Definition(cross_entropy, by_pixel=True),
     "dice": Definition(dice_stats, dice_from_stats, by_pixel=True),
     "discriminator": Definition(discriminator, reads="verdicts", network="dcgan", compares_images=True),
+    "entropy": Definition(entropy, by_pixel=True, unlabelled=True),
     "focal": Definition(focal, by_pixel=True),
+    "gated_crf": Definition(gated_crf, reads=GUIDE, unlabelled=True),
     "generator": Definition(generator, reads="verdicts", network="dcgan", compares_images=True),
     "generalised_dice": Definition(overlap_stats, generalised_dice_from_stats, by_pixel=True),
     "hierarchical_cross_entropy": Definition(hierarchical_cross_entropy, by_pixel=True),
@@ -45,5 +50,6 @@ LOSSES = {
     "reconstruction": Definition(reconstruction, reads="reconstruction", network="autoencoder", compares_images=True),
     "sampled_cross_entropy": Definition(sampled_cross_entropy),
     "semantic_encoding": Definition(semantic_encoding, reads="semantic_encoding", network="encnet"),
+    "size_constraint": Definition(size_constraint, takes_possible=True),
     "tversky": Definition(overlap_stats, tversky_from_stats, by_pixel=True),
 }

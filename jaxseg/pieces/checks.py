@@ -55,6 +55,15 @@ def check_sampling(config: ConfigDict) -> None:
         )
 
 
+def check_weak(config: ConfigDict, loss: Loss) -> None:
+    """Raises ConfigError if a discriminator would see labels that only `size_constraint` reads."""
+    if config.adversarial.weight and loss.takes_possible:
+        raise ConfigError(
+            "adversarial.weight compares whole label maps, but with the loss term size_constraint boxes and tags say "
+            "only which class a pixel may have; leave one of the two out."
+        )
+
+
 def check_generator(config: ConfigDict) -> None:
     """Raises ConfigError if the images are not in [-1, 1] as those of a generator, or a second discriminator is set."""
     for key, values in (("data.mean", config.data.mean), ("data.std", config.data.std)):

@@ -43,6 +43,10 @@ _DROP_IN_OWN_ENCODER = ("attention_decoder", "attention_unet", "unet", "unetplus
 _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     "data.dir": ("another data.source than shapes, such as folder", lambda c: c.data.source != "shapes"),
     "data.cache": ("a data.source that TFDS prepares", lambda c: c.data.source not in ("shapes", "folder")),
+    **dict.fromkeys(
+        ("data.box_core", "data.mark_radius"),
+        ("data.annotations or data.weaken", lambda c: c.data.annotations or c.data.weaken),
+    ),
     "augment.crop_max_share": ("augment.crop", lambda c: c.augment.crop),
     "augment.crop_balanced": ("augment.crop", lambda c: c.augment.crop),
     "augment.saturation": ("images of three channels", lambda c: c.data.channels == 3),

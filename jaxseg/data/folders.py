@@ -1,0 +1,87 @@
+"""Opens a split of a folder as `config.data` says: with masks, with annotations, or with less than its labels."""
+
+from jaxseg.arguments import expanded
+from jaxseg.config import ConfigDict
+from jaxseg.data.base import Source
+from jaxseg.data.folder import FolderSource
+from jaxseg.data.layout import choose, existing, find_layout
+from jaxseg.data.pairs import images_of, require_others, without_masks
+from jaxseg.data.weak.drawing import Drawing
+from jaxseg.data.weak.source import AnnotatedSource
+from jaxseg.errors import DataError
+
+_FEWER = (
+    " With data.annotations only images of the validation split need masks: sort the others into a folder "
+    "train/images, and those with masks into val/images and val/masks."
+)
+
+
+def with_masks(config: ConfigDict, split: str, *, unlabelled: bool, strict: bool) -> FolderSource:
+    """Returns a split of a folder of images and masks; see `FolderSource` for the arguments."""
+    data = config.data
+    return FolderSource(
+        data.dir,
+        split,
+        classes=data.classes,
+        ignore=data.ignore,
+        palette=data.palette,
+        val_fraction=data.val_fraction,
+        division=data.division,
+        unlabelled=unlabelled,
+        unlabelled_dir=data.unlabelled if split == data.train_split else "",
+        channels=data.channels,
+        strict=strict,
+    )
+
+
+def with_annotations(config: ConfigDict, *, possible: bool, unlabelled: bool, strict: bool) -> AnnotatedSource:
+    """Returns the training split of a folder with the labels that `data.annotations` gives.
+
+    The masks of the validation split, or classes.json, say what the classes are. With folders for the splits, training
+    images need no masks; else the masks divide the images as ever.
+
+    Args:
+        config: a configuration.
+        possible: as of `Drawing`.
+        unlabelled: whether images without annotations are of use.
+        strict: raise at the first error.
+
+    Raises:
+        DataError: as `FolderSource` and `AnnotatedSource` do.
+    """
+    data = config.data
+    directory = existing(data.dir)
+    layout = find_layout(directory, former=data.division == "former")
+    try:
+        info = with_masks(config, data.val_split, unlabelled=unlabelled, strict=strict).info
+        if layout.undivided is not None:
+            pairs = with_masks(config, data.train_split, unlabelled=unlabelled, strict=strict).pairs
+            problems: list[str] = []
+        else:
+            pairs, problems = images_of(choose(layout, data.train_split, directory, masks=False).images)
+    except DataError as error:
+        raise DataError(f"{error}{_FEWER if layout.undivided is not None else ''}") from error
+    if layout.undivided is None and data.unlabelled:
+        more, wrong = without_masks(directory / expanded(data.unlabelled))
+        require_others(more, layout, directory)
+        pairs, problems = pairs + more, problems + wrong
+    if problems and strict:
+        raise DataError(problems[0])
+    annotations = directory / expanded(data.annotations)
+    return AnnotatedSource(
+        pairs, annotations, info, drawing(config, possible), problems=problems, unlabelled=unlabelled, strict=strict
+    )
+
+
+def drawing(config: ConfigDict, possible: bool) -> Drawing:
+    """Returns how marks become labels; `possible` as of `Drawing`."""
+    data = config.data
+    target = (data.size[0], data.size[1]) if data.fit == "resize" else None
+    return Drawing(data.box_core, data.mark_radius, target, possible=possible)
+
+
+def weakened(source: Source, config: ConfigDict, possible: bool) -> Source:
+    """Returns a training split with what `data.weaken` leaves of its labels; `possible` as of `Drawing`."""
+    from jaxseg.data.weak.weakened import WeakenedSource  # needs SciPy's graphs
+
+    return WeakenedSource(source, config.data.weaken, drawing(config, possible))

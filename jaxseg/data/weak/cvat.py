@@ -1,0 +1,56 @@
+"""The XML of CVAT, in its form "CVAT for images 1.1"."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
+from jaxseg.errors import DataError
+
+_POINTS = {"polygon": "polygon", "polyline": "line", "points": "point"}
+
+
+def read(path: Path, text: str) -> list[AnnotatedImage]:
+    """Returns the images of a file.
+
+    Raises:
+        DataError: if it is no valid XML, of another form, or has a shape that is not read.
+    """
+    try:
+        root = ElementTree.fromstring(text.encode())
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path} is no valid XML ({error}).") from error
+    if root.tag != "annotations" or root.find("image") is None:
+        video = " Export the video as images." if root.find("track") is not None else ""
+        raise DataError(
+            f"{path} has the element <{root.tag}> and no <image> in it; expected CVAT's form 'CVAT for images 1.1'."
+            f"{video}"
+        )
+    return [_image(path, element) for element in root.iter("image")]
+
+
+def _image(path: Path, element: ElementTree.Element) -> AnnotatedImage:
+    given = "width" in element.attrib and "height" in element.attrib
+    size = (int(element.attrib["height"]), int(element.attrib["width"])) if given else None
+    return AnnotatedImage(element.attrib["name"], size, tuple(_mark(path, shape) for shape in element))
+
+
+def _mark(path: Path, shape: ElementTree.Element) -> Mark:
+    values = shape.attrib
+    if shape.tag == "tag":
+        return Mark("tag", values["label"], no_points())
+    if shape.tag in _POINTS:
+        points = np.array([[float(v) for v in pair.split(",")] for pair in values["points"].split(";")])
+        kind = "polygon" if shape.tag == "polygon" else "line" if shape.tag == "polyline" else "point"
+        return Mark(kind, values["label"], points)
+    if shape.tag == "box":
+        corners = box(*(float(values[side]) for side in ("xtl", "ytl", "xbr", "ybr")))
+        angle = float(values["rotation"]) if "rotation" in values else 0.0
+        return Mark("box", values["label"], turned(corners, angle, corners.mean(0)) if angle else corners)
+    if shape.tag == "mask":
+        raise DataError(
+            f"{path} has a <mask>, which is not read: convert masks to polygons in CVAT, or export them as "
+            "'Segmentation mask', which needs no annotations here."
+        )
+    raise DataError(f"{path} has a <{shape.tag}>, which is not read; boxes, polygons, polylines, points and tags are.")

@@ -1,0 +1,110 @@
+"""The export "JSON" of Label Studio: a list of tasks with their results, in per cent of the image.
+
+A brush stroke is stored as the bytes (red, green, blue, alpha) of the image, packed by runs: the number of bytes in 32
+bits, the bits of a byte less one in 5, four lengths less one in 4 each; then for each run one bit, 2 bits that choose a
+length, the count less one in so many bits, and the byte once if the bit is set, else each of the bytes.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
+from jaxseg.errors import DataError
+
+_SHAPES = ("rectanglelabels", "polygonlabels", "keypointlabels", "brushlabels", "choices")
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of a file that is uploaded
+
+
+def is_label_studio(content: Any) -> bool:
+    """Returns whether the content of a JSON file is a list of tasks with their annotations."""
+    tasks = content if isinstance(content, list) else [content]
+    return bool(tasks) and all(isinstance(t, dict) and "data" in t and "annotations" in t for t in tasks)
+
+
+def read(path: Path, content: Any) -> list[AnnotatedImage]:
+    """Returns the image of each task, with the marks of all its annotations that were not cancelled."""
+    tasks = content if isinstance(content, list) else [content]
+    return [_image(path, task) for task in tasks]
+
+
+def _image(path: Path, task: dict[str, Any]) -> AnnotatedImage:
+    results = [
+        result
+        for annotation in task["annotations"]
+        if "was_cancelled" not in annotation or not annotation["was_cancelled"]
+        for result in annotation["result"]
+        if result["type"] in _SHAPES
+    ]
+    sized = next((result for result in results if "original_height" in result), None)
+    size = None if sized is None else (int(sized["original_height"]), int(sized["original_width"]))
+    marks = [mark for result in results for mark in _marks(result)]
+    return AnnotatedImage(_name(path, task["data"]), size, tuple(marks))
+
+
+def _name(path: Path, data: dict[str, Any]) -> str:
+    """Returns the file of a task: of several fields the one with the key "image", or the first that is text."""
+    texts = [value for key, value in data.items() if key == "image"] + list(data.values())
+    found = next((text for text in texts if isinstance(text, str)), None)
+    if found is None:
+        raise DataError(f"{path} has a task without an image.")
+    *folders, file = found.partition("?d=")[2].split("/") if "?d=" in found else found.split("/")
+    return "/".join([*folders, _UPLOADED.sub("", file)])
+
+
+def _marks(result: dict[str, Any]) -> Iterator[Mark]:
+    value, kind = result["value"], result["type"]
+    if kind == "choices":
+        for name in value["choices"]:
+            yield Mark("tag", str(name), no_points())
+        return
+    width, height = int(result["original_width"]), int(result["original_height"])
+    scale = np.array([width, height]) / 100
+    for name in map(str, value[kind]):
+        if kind == "rectanglelabels":
+            corner = np.array([value["x"], value["y"]]) * scale
+            far = corner + np.array([value["width"], value["height"]]) * scale
+            corners = box(*corner, *far)
+            angle = value["rotation"] if "rotation" in value else 0
+            yield Mark("box", name, turned(corners, angle, corner) if angle else corners)
+        elif kind == "polygonlabels":
+            yield Mark("polygon", name, np.array(value["points"], np.float64) * scale)
+        elif kind == "keypointlabels":
+            yield Mark("point", name, np.array([[value["x"], value["y"]]]) * scale)
+        else:
+            yield Mark("brush", name, no_points(), unpacked(value["rle"], (height, width)))
+
+
+def unpacked(packed: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """Returns the pixels bool[h,w] that a brush touched, from its bytes; see the docstring of the module.
+
+    Raises:
+        ValueError: if they are not those of an image of this size.
+    """
+    bits = np.unpackbits(np.asarray(packed, np.uint8))
+    place = 0
+
+    def number(length: int) -> int:
+        nonlocal place
+        chosen = bits[place : place + length]
+        if len(chosen) < length:
+            raise ValueError("the bytes of a brush end too early")
+        place += length
+        return int("".join(map(str, chosen.tolist())), 2)
+
+    total = number(32)
+    if total != 4 * size[0] * size[1]:
+        raise ValueError(f"a brush has {total} bytes, and an image of {size[0]} x {size[1]} has 4 for each pixel")
+    word = number(5) + 1
+    lengths = [number(4) + 1 for _ in range(4)]
+    values = np.zeros(total, np.uint8)
+    at = 0
+    while at < total:
+        repeated = number(1)
+        count = number(lengths[number(2)]) + 1
+        values[at : at + count] = number(word) if repeated else [number(word) for _ in range(count)][: total - at]
+        at += count
+    return values.reshape(*size, 4)[..., 3] > 0

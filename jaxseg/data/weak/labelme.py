@@ -1,0 +1,52 @@
+"""The files of LabelMe: one JSON file for each image, with its shapes; image flags that are set are tags."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg.data.weak.marks import AnnotatedImage, Kind, Mark, box, no_points
+from jaxseg.errors import DataError, nearest
+
+_KINDS: dict[str, Kind] = {
+    "polygon": "polygon",
+    "rectangle": "box",
+    "circle": "polygon",
+    "line": "line",
+    "linestrip": "line",
+    "point": "point",
+    "points": "point",
+}
+_CORNERS = 64  # of a circle
+
+
+def is_labelme(content: Any) -> bool:
+    """Returns whether the content of a JSON file has the keys of this form."""
+    return isinstance(content, dict) and "shapes" in content and "imagePath" in content
+
+
+def read(path: Path, content: Any, root: Path) -> list[AnnotatedImage]:
+    """Returns the one image of a file, named as the file inside `root`; its own field may lead elsewhere."""
+    marks = [_mark(path, shape) for shape in content["shapes"]]
+    flags = (content["flags"] if "flags" in content else None) or {}
+    marks += [Mark("tag", str(name), no_points()) for name, is_set in flags.items() if is_set]
+    given = "imageHeight" in content and content["imageHeight"] is not None
+    size = (int(content["imageHeight"]), int(content["imageWidth"])) if given else None
+    image = Path(str(content["imagePath"]).replace("\\", "/"))
+    return [AnnotatedImage((path.parent.relative_to(root) / image.name).as_posix(), size, tuple(marks))]
+
+
+def _mark(path: Path, shape: dict[str, Any]) -> Mark:
+    kind = shape["shape_type"] if "shape_type" in shape else "polygon"
+    if kind not in _KINDS:
+        raise DataError(f"{path} has a shape of the type {kind!r}, which is not read.{nearest(kind, _KINDS)}")
+    points = np.array(shape["points"], np.float64).reshape(-1, 2)
+    if kind == "rectangle":
+        (left, top), (right, bottom) = points.min(0), points.max(0)
+        points = box(left, top, right, bottom)
+    elif kind == "circle":
+        (x, y), edge = points
+        angle = np.arange(_CORNERS) * (2 * math.pi / _CORNERS)
+        points = (x, y) + math.hypot(*(edge - (x, y))) * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return Mark(_KINDS[kind], str(shape["label"]), points)
