@@ -8,15 +8,18 @@ import optax
 from flax import linen as nn
 
 from jaxseg import losses, models, optim, parallel
+from jaxseg.adversarial import segmenter_of
 from jaxseg.config import ConfigDict
 from jaxseg.objective import Objective
 from jaxseg.pieces import (
     aux_weight,
     check_generator,
     check_sampling,
+    check_tuning,
     input_size,
     make_augment,
     make_learner,
+    make_lora,
     make_loss,
     make_model,
     make_objective,
@@ -26,6 +29,7 @@ from jaxseg.pieces import (
 )
 from jaxseg.state import Learner, Network, TrainState, init_state
 from jaxseg.step import Augment, EvalStep, Measure, Prepare, TrainStep, make_eval_step, make_train_step
+from jaxseg.tuning import merged
 from jaxseg.types import Key
 
 __all__ = [
@@ -117,7 +121,19 @@ class Parts:
         `model` replaces the model of the parts, in a form of it that computes the same.
         """
         model, axis_name = self.model if model is None else model, self.axis_name
-        return make_eval_step(model, self.loss, prepare=self.prepare, axis_name=axis_name, measures=measures, maps=maps)
+        step = make_eval_step(model, self.loss, prepare=self.prepare, axis_name=axis_name, measures=measures, maps=maps)
+        if not self.config.lora.rank:
+            return step
+        return lambda state, batch: step(self.deployed(state), batch)
+
+    def deployed(self, state: TrainState) -> TrainState:
+        """Returns the state with the parameters of the network alone: adapters merged, other networks left out."""
+        lora = make_lora(self.config)
+        state = segmenter_of(state) if self.config.adversarial.weight else state
+        if lora is None:
+            return state
+        ema_params = None if state.ema_params is None else merged(state.ema_params, lora)
+        return replace(state, params=merged(state.params, lora), ema_params=ema_params)
 
 
 def build_parts(
@@ -139,6 +155,7 @@ def build_parts(
         ConfigError: for an invalid value; the message names the key and the nearest valid value.
     """
     note_unused(config)
+    check_tuning(config)
     model = make_model(config, num_classes)
     if models.can_generate(model):
         check_generator(config)

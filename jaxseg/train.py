@@ -43,13 +43,7 @@ from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import Planned, initial_state, plan_weights
-from jaxseg.run.workdir import (
-    CHECKPOINTS,
-    default_workdir,
-    holds_checkpoint,
-    make_workdir,
-    write_config,
-)
+from jaxseg.run.workdir import CHECKPOINTS, default_workdir, holds_checkpoint, make_workdir, write_config
 from jaxseg.state import TrainState, keys_of_seed
 
 
@@ -114,10 +108,14 @@ class Session:
     def config(self) -> ConfigDict:
         return self.parts.config
 
+    def variables(self, state: TrainState) -> dict[str, Any]:
+        """Returns the variables of the network alone, of a placed state."""
+        return self.parts.deployed(self.strategy.get_state(state)).variables
+
     def evaluate(self, state: TrainState) -> Result:
         """Scores the validation split."""
         if self.tiled is not None:
-            tiled = self.tiled.with_variables(self.strategy.get_state(state).variables)
+            tiled = self.tiled.with_variables(self.variables(state))
             return score_images(self.problem.val, tiled.scores, self.parts.loss).result
         return score(self.eval_step, state, self.validation, loss=self.parts.loss, strategy=self.strategy)
 
@@ -290,7 +288,7 @@ def evaluate(session: Session, state: TrainState, step: int) -> Result:
     result = session.evaluate(state)
     if result.confusion.any():
         require_finite_loss(result.loss, step, session.checkpoints)
-    more = distances(session.parts, lambda: session.strategy.get_state(state).variables, session.problem)
+    more = distances(session.parts, lambda: session.variables(state), session.problem)
     session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, "val", more)
     return result
 
@@ -330,7 +328,7 @@ def draw_predictions(session: Session, state: TrainState, step: int) -> None:
     """Draws samples, and the first validation images with truth, prediction and error, to PNG files and TensorBoard."""
     if jax.process_count() > 1:  # one process cannot apply a state of several
         return
-    variables = session.strategy.get_state(state).variables
+    variables = session.variables(state)
     draw_samples(session.parts, variables, session.workdir, session.reporter, step)
     source = session.problem.val
     examples = [source[index] for index in range(min(session.config.log.images, len(source)))]

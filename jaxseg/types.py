@@ -26,6 +26,15 @@ IGNORE = 255
 DISCRIMINATOR = "discriminator"
 """The child of the parameters that holds a discriminator's, beside those of the segmenter."""
 
+ENCODER = "encoder"
+"""The child of the parameters that holds the encoder's."""
+
+LORA = "lora"
+"""The child of the parameters that holds low-rank adapters of the kernels, beside the network's own."""
+
+DISTILLATION = "distillation"
+"""The child of the parameters that maps features of a student to those of its teacher, beside the student's own."""
+
 
 class Batch(TypedDict, total=False):
     """What a data pipeline gives and a step takes.

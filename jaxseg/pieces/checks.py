@@ -53,3 +53,28 @@ def check_generator(config: ConfigDict) -> None:
             f"adversarial.weight adds a discriminator of label maps, but model.name={config.model.name} has one of "
             "images, which learns by the loss term discriminator; leave adversarial.weight at 0."
         )
+
+
+def check_tuning(config: ConfigDict) -> None:
+    """Raises ConfigError if what is frozen, or has adapters, keeps random values since no weights are named."""
+    o, m = config.optimizer, config.model
+    needs = [
+        ("lora.rank adds adapters to", config.lora.rank, "lora.rank at 0"),
+        ("optimizer.train_only freezes a part of", o.train_only, "optimizer.train_only empty"),
+        (
+            "optimizer.frozen_norms freezes the statistics of",
+            o.frozen_norms != "none",
+            "optimizer.frozen_norms at none",
+        ),
+    ]
+    for what, used, otherwise in needs:
+        if used and not m.weights and not m.encoder_weights:
+            raise ConfigError(
+                f"{what} a network that has learned already, but neither model.weights nor model.encoder_weights names "
+                f"weights to start from; name some, or leave {otherwise}."
+            )
+    if o.frozen_norms == "all" and not m.weights:
+        raise ConfigError(
+            "optimizer.frozen_norms=all freezes the statistics of the decoder too, which model.encoder_weights lacks; "
+            "give optimizer.frozen_norms=encoder, or model.weights for the whole network."
+        )

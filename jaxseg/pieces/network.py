@@ -1,5 +1,7 @@
 """The network of a configuration, and what the training step applies."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -8,7 +10,9 @@ from jaxseg.adversarial import Discriminator, SegmenterWithDiscriminator
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.nn import LayerCRF, WithCRF
+from jaxseg.optim import make_selection
 from jaxseg.state import Learner
+from jaxseg.tuning import Lora, TunedNetwork
 
 
 def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> nn.Module:
@@ -36,9 +40,18 @@ def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = Non
     return WithCRF(network, crf, tuple(config.data.mean), tuple(config.data.std))
 
 
+def make_lora(config: ConfigDict) -> Lora | None:
+    """Returns the low-rank adapters of the configuration, or None."""
+    c = config.lora
+    return Lora(c.rank, c.alpha, tuple(c.targets)) if c.rank else None
+
+
 def make_learner(config: ConfigDict, model: nn.Module) -> Learner:
-    """Returns what the training step applies: the model, with a discriminator if the configuration has one."""
+    """Returns what the training step applies: the model, with its frozen parts, adapters and discriminator if any."""
+    tuned = TunedNetwork(model, make_selection(config), config.optimizer.frozen_norms, make_lora(config))
+    plain = tuned.selection.everything and tuned.frozen_norms == "none" and tuned.lora is None
+    network: Any = model if plain else tuned
     c = config.adversarial
     if not c.weight:
-        return model
-    return SegmenterWithDiscriminator(model, Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type), c.image)
+        return network
+    return SegmenterWithDiscriminator(network, Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type), c.image)

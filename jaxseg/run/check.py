@@ -18,6 +18,7 @@ from jaxseg.losses.table import LOSSES
 from jaxseg.nn import without_crf
 from jaxseg.run.weights import find_weights
 from jaxseg.state import TrainState
+from jaxseg.types import ENCODER
 
 _LOG = logging.getLogger(__name__)
 _READ_BY = {
@@ -180,10 +181,25 @@ def trace_training(parts: Parts, init: Callable[..., Any], step: Callable[..., A
         _trace("optimizer.args", jax.eval_shape, parts.optimiser.update, state.params, state.opt_state, state.params)
         _trace("augment", jax.eval_shape, parts.augment, key, _one(image), _one(label))
         raise
+    _note_single_images(config, state)
     default = KEYS["loss.aux_weight"].default
     if config.loss.aux_weight != default and not any(name.startswith("auxiliary") for name in metrics["terms"]):
         _LOG.warning(f"loss.aux_weight has no effect here: model.name={config.model.name} has no auxiliary head.")
     return state
+
+
+def _note_single_images(config: ConfigDict, state: TrainState) -> None:
+    """Logs a note for batch norms that see one image at a time in training."""
+    frozen = config.optimizer.frozen_norms
+    free = [name for name in state.batch_stats if frozen == "none" or (frozen == "encoder" and name != ENCODER)]
+    if not free or config.batch_size > config.accumulate:
+        return
+    parts = "of one image" if config.accumulate == 1 else "in micro-batches of one image (batch_size / accumulate)"
+    _LOG.warning(
+        f"A batch {parts} gives batch norm the statistics of that image in training, and evaluation uses running ones, "
+        "which may fit badly; give --config.model.args.norm=group, or, to fine-tune, "
+        "--config.optimizer.frozen_norms=all with model.weights."
+    )
 
 
 def _one(batch: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
