@@ -38,10 +38,11 @@ from jaxseg.run.data import Problem, load_problem, record_data, with_steps_of_ep
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
-from jaxseg.run.programs import Programs, make_programs
+from jaxseg.run.programs import Programs, compiled_step, make_programs
 from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
+from jaxseg.run.teacher import read_teacher, with_teacher
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import CHECKPOINTS, default_workdir, holds_checkpoint, make_workdir, write_config
 from jaxseg.state import TrainState, keys_of_seed
@@ -143,9 +144,10 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         validate(config)
     config = with_stored_division(config, workdir)
     problem = load_problem(config)
-    config = with_steps_of_epochs(config, len(problem.train), workdir)
+    config, taught = read_teacher(with_steps_of_epochs(config, len(problem.train), workdir))
     strategy = build.make_strategy(config)
     parts = build.build_parts(config, problem.num_classes, axis_name=strategy.axis_name)
+    parts = with_teacher(parts, taught, problem.train.info.classes)
     planned = None if holds_checkpoint(workdir) else plan_weights(parts)
     programs = make_programs(parts, strategy)
     workdir = make_workdir(workdir)
@@ -159,7 +161,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         class_weights = record_data(workdir, config, problem).class_weights
         if class_weights is not None:
             parts = parts.with_class_weights(class_weights)
-            programs = replace(programs, train_step=strategy.compile_train(parts.train_step(), remat=config.remat))
+            programs = replace(programs, train_step=compiled_step(parts, strategy))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
         stop = stack.enter_context(stop_on_signal())
         command = resume if program == messages.FROM_PYTHON else command_line() or resume

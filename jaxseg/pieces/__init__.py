@@ -1,12 +1,13 @@
 """Each pure piece of a run from its configuration: network, losses and images, and what they ask of each other."""
 
-from jaxseg.pieces.checks import check_generator, check_sampling, check_tuning, note_unused
+from jaxseg.pieces.checks import check_distillation, check_generator, check_sampling, check_tuning, note_unused
 from jaxseg.pieces.images import input_size, make_augment, make_prepare
 from jaxseg.pieces.loss import aux_weight, make_loss, make_objective, parse_class_weights
 from jaxseg.pieces.network import make_learner, make_lora, make_model
 
 __all__ = [
     "aux_weight",
+    "check_distillation",
     "check_generator",
     "check_sampling",
     "check_tuning",

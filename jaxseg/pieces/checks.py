@@ -33,6 +33,11 @@ def check_sampling(config: ConfigDict) -> None:
             "model.crf compares the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
             "loss.args computes those of the sampled classes alone; leave one of the two out."
         )
+    if config.distill.teacher:
+        raise ConfigError(
+            "distill.teacher teaches the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
+            "loss.args computes those of the sampled classes alone; leave one of the two out."
+        )
     if config.adversarial.weight:
         raise ConfigError(
             "adversarial.weight judges the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
@@ -78,3 +83,10 @@ def check_tuning(config: ConfigDict) -> None:
             "optimizer.frozen_norms=all freezes the statistics of the decoder too, which model.encoder_weights lacks; "
             "give optimizer.frozen_norms=encoder, or model.weights for the whole network."
         )
+
+
+def check_distillation(config: ConfigDict) -> None:
+    """Raises ConfigError if features are compared and the stage has no name."""
+    c = config.distill
+    if c.teacher and c.kind == "feature" and not c.stage:
+        raise ConfigError("distill.kind=feature needs distill.stage, the student's features, such as encoder/stage2.")

@@ -7,6 +7,7 @@ import numpy as np
 from jaxseg import losses
 from jaxseg.adversarial import AdversarialLoss
 from jaxseg.config import ConfigDict
+from jaxseg.distillation import DistillationLoss
 from jaxseg.errors import ConfigError
 from jaxseg.objective import Objective
 
@@ -46,7 +47,15 @@ def aux_weight(config: ConfigDict) -> float | tuple[float, ...]:
 
 
 def make_objective(config: ConfigDict, loss: losses.Loss) -> Objective:
-    """Returns what training minimises: the loss that evaluation reports, and the configuration's adversarial terms."""
+    """Returns what training minimises: the loss that evaluation reports, adversarial terms and that of a teacher."""
+    d = config.distill
+    objective = _with_adversary(config, loss)
+    if not d.teacher:
+        return objective
+    return DistillationLoss(objective, d.kind, d.weight, d.temperature, loss.one_vs_rest)
+
+
+def _with_adversary(config: ConfigDict, loss: losses.Loss) -> Objective:
     c = config.adversarial
     if not c.weight:
         return loss

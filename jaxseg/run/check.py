@@ -16,6 +16,7 @@ from jaxseg.data import sources
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
 from jaxseg.nn import without_crf
+from jaxseg.run.teacher import read_teacher, with_teacher
 from jaxseg.run.weights import find_weights
 from jaxseg.state import TrainState
 from jaxseg.types import ENCODER
@@ -34,6 +35,12 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     "data.cache": ("a data.source that TFDS prepares", lambda c: c.data.source not in ("shapes", "folder")),
     "augment.crop_max_share": ("augment.crop", lambda c: c.augment.crop),
     "augment.saturation": ("images of three channels", lambda c: c.data.channels == 3),
+    **{
+        f"distill.{name}": ("distill.teacher", lambda c: c.distill.teacher)
+        for name in ("kind", "weight", "temperature", "stage", "teacher_stage", "channels")
+    },
+    "lora.targets": ("lora.rank", lambda c: c.lora.rank),
+    "lora.alpha": ("lora.rank", lambda c: c.lora.rank),
     "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),
     "schedule.end": (
         "schedule.name=poly, cosine or exponential",
@@ -58,7 +65,9 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
     """
     raise_together(*(functools.partial(each, config) for each in _INDEPENDENT))
     config = _with_steps_above_warmup(config)
-    parts = build_parts(config, config.model.num_classes or 2)
+    config, taught = read_teacher(config)
+    classes = config.model.num_classes or (taught.num_classes if taught else 2)
+    parts = with_teacher(build_parts(config, classes), taught)
     check_loss(parts)
     note_without_effect(config)
     find_weights(config, without_crf(parts.model))
@@ -156,7 +165,7 @@ def check_loss(parts: Parts) -> None:
 
 
 def _shapes(parts: Parts, *arguments: Any) -> Any:
-    return jax.eval_shape(parts.train_step(), *arguments)
+    return jax.eval_shape(parts.train_step(), *arguments, *parts.constants)
 
 
 def trace_training(parts: Parts, init: Callable[..., Any], step: Callable[..., Any]) -> TrainState:

@@ -46,7 +46,7 @@ def base(tmp_path_factory):
 
 
 def test_a_run_with_adapters_resumes_exactly_and_loads_as_the_network_itself(base, tmp_path, capsys):
-    config = config_of(model__weights=str(base), lora__rank=2, optimizer__frozen_norms="encoder")
+    config = config_of(model__weights=str(base), lora__rank=2, lora__alpha=16.0, optimizer__frozen_norms="encoder")
     result = train(config, tmp_path / "a", "again")
     out = "".join(capsys.readouterr())
     assert " parameters, of which " in out
