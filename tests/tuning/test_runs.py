@@ -45,7 +45,7 @@ def base(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("base") / "run", tiny_config(model__args=ARGS))
 
 
-def test_a_run_with_adapters_resumes_exactly_and_loads_as_the_network_itself(base, tmp_path, capsys):
+def test_a_run_with_adapters_resumes_and_loads_as_the_network(base, tmp_path, capsys):
     config = config_of(model__weights=str(base), lora__rank=2, lora__alpha=16.0, optimizer__frozen_norms="encoder")
     result = train(config, tmp_path / "a", "again")
     out = "".join(capsys.readouterr())
