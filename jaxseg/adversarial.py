@@ -28,7 +28,7 @@ from jaxseg.losses.pixels import one_hot
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import Conv, crop_to, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
-from jaxseg.state import TrainState
+from jaxseg.state import Learner, TrainState
 from jaxseg.types import DISCRIMINATOR, IGNORE, Array, Key, PyTree
 
 
@@ -65,12 +65,12 @@ class SegmenterWithDiscriminator:
     D's parameters are constants.
 
     Attributes:
-        segmenter: S, any model with the arguments of those in `jaxseg.models`.
+        segmenter: S, any model with the arguments of those in `jaxseg.models`, or a learner.
         discriminator: D.
         sees_image: whether the input of D is the label map and the image together, a(x, y) of Luc 2016, equation 1.
     """
 
-    segmenter: nn.Module
+    segmenter: Learner
     discriminator: nn.Module
     sees_image: bool = False
 

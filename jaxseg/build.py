@@ -1,24 +1,31 @@
 """Builds the pure parts of a run from its configuration, once: model, loss, optimiser, augmentation and steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import jax
 import numpy as np
 import optax
 from flax import linen as nn
 
 from jaxseg import losses, models, optim, parallel
+from jaxseg.adversarial import segmenter_of
 from jaxseg.config import ConfigDict
+from jaxseg.distillation import DistilledNetwork, Teacher
 from jaxseg.objective import Objective
 from jaxseg.pieces import (
     aux_weight,
+    check_distillation,
     check_generator,
     check_sampling,
     check_semi,
+    check_tuning,
     check_weak,
     input_size,
     make_augment,
     make_learner,
+    make_lora,
     make_loss,
     make_model,
     make_objective,
@@ -30,12 +37,14 @@ from jaxseg.pieces import (
 )
 from jaxseg.state import Learner, Network, TrainState, init_state
 from jaxseg.step import Augment, EvalStep, Measure, Prepare, TrainStep, make_eval_step, make_train_step
-from jaxseg.types import Key
+from jaxseg.tuning import merged
+from jaxseg.types import DISTILLATION, Key, PyTree
 
 __all__ = [
     "Parts",
     "aux_weight",
     "build_parts",
+    "check_distillation",
     "check_sampling",
     "input_size",
     "make_augment",
@@ -69,6 +78,7 @@ class Parts:
         prepare: raw images [b,h,w,c] -> network input, for evaluation and prediction.
         augment: (key, raw image [h,w,c], label i32[h,w]) -> (network input, label) of one example, for training.
         axis_name: the `pmap` axis that a step reduces over; None under `jit`.
+        teacher: the teacher of a run that trains, if its configuration has one.
     """
 
     config: ConfigDict
@@ -82,6 +92,12 @@ class Parts:
     prepare: Prepare
     augment: Augment
     axis_name: str | None = None
+    teacher: Teacher | None = None
+
+    @property
+    def constants(self) -> tuple[PyTree, ...]:
+        """What the training step takes after state, batch and key, and does not change: the teacher's variables."""
+        return () if self.teacher is None else (self.teacher.variables,)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -109,11 +125,23 @@ class Parts:
         learner = make_learner(self.config, self.model)
         return init_state(learner, self.optimiser, key, self.image_shape, ema=self.config.ema.decay > 0)
 
-    def train_step(self) -> TrainStep:
-        """Returns the pure step(state, batch, key) -> (state, metrics), for `Strategy.compile_train`."""
-        teach = make_teach(self.config, self.learner, self.loss)
+    def train_step(self) -> Callable[..., Any]:
+        """Returns the pure step(state, batch, key, *constants) -> (state, metrics), for `Strategy.compile_train`."""
+        teacher = self.teacher
+        if teacher is None or not isinstance(self.learner, DistilledNetwork):
+            return self._train_step(self.learner)
+        learner = self.learner
+
+        def step(state: TrainState, batch: Mapping[str, jax.Array], key: Key, variables: PyTree) -> Any:
+            taught = replace(learner, teacher=replace(teacher, variables=variables))
+            return self._train_step(taught)(state, batch, key)
+
+        return step
+
+    def _train_step(self, learner: Learner) -> TrainStep:
+        teach = make_teach(self.config, learner, self.loss)
         return make_train_step(
-            self.learner,
+            learner,
             self.optimiser,
             self.objective,
             augment=self.augment if teach is None else None,
@@ -135,7 +163,24 @@ class Parts:
         `model` replaces the model of the parts, in a form of it that computes the same.
         """
         model, axis_name = self.model if model is None else model, self.axis_name
-        return make_eval_step(model, self.loss, prepare=self.prepare, axis_name=axis_name, measures=measures, maps=maps)
+        step = make_eval_step(model, self.loss, prepare=self.prepare, axis_name=axis_name, measures=measures, maps=maps)
+        if not self.config.lora.rank:
+            return step
+        return lambda state, batch: step(self.deployed(state), batch)
+
+    def deployed(self, state: TrainState) -> TrainState:
+        """Returns the state with the parameters of the network alone: adapters merged, other networks left out."""
+        lora = make_lora(self.config)
+        state = segmenter_of(state) if self.config.adversarial.weight else state
+
+        def network_of(params: PyTree) -> PyTree:
+            params = {name: child for name, child in params.items() if name != DISTILLATION}
+            return params if lora is None else merged(params, lora)
+
+        if lora is None and not self.config.distill.teacher:
+            return state
+        ema_params = None if state.ema_params is None else network_of(state.ema_params)
+        return replace(state, params=network_of(state.params), ema_params=ema_params)
 
 
 def build_parts(
@@ -161,6 +206,8 @@ def build_parts(
         ConfigError: for an invalid value; the message names the key and the nearest valid value.
     """
     note_unused(config)
+    check_tuning(config)
+    check_distillation(config)
     model = make_model(config, num_classes)
     if models.can_generate(model):
         check_generator(config)

@@ -23,6 +23,7 @@ from jaxseg.arguments import (
 )
 from jaxseg.config import KEYS, ConfigDict
 from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
+from jaxseg.tuning import EVERYTHING, PROBE, Selection, only, scaled_by_layer
 from jaxseg.types import DISCRIMINATOR, PyTree
 
 _EXCLUDED = {
@@ -132,6 +133,8 @@ def make_optimizer(
     momentum: BelowOne = 0.9,
     clip: NotNegative = 0.0,
     encoder_rate: NotNegative = 1.0,
+    layer_decay: Positive = 1.0,
+    selection: Selection = EVERYTHING,
     args: Mapping[str, Any] | None = None,
 ) -> optax.GradientTransformation:
     """Returns the optax optimiser `name`: gradients are clipped, then decayed, then turned into an update.
@@ -148,11 +151,14 @@ def make_optimizer(
         clip: largest global norm of the gradient; 0 for no clipping.
         encoder_rate: factor on the learning rate of the child "encoder"; 0 leaves its parameters unchanged, and its
             gradients out of the norm that is clipped.
+        layer_decay: factor between the updates of neighbouring layers of the encoder, see `tuning.layers`.
+        selection: the parameters that train. The others have no state, and are in no norm that is clipped.
         args: further arguments of the optax function, such as {"nesterov": True} or {"b2": 0.95}.
 
     Raises:
         ArgumentError: for an unknown name or argument (naming the nearest), or an invalid value. The result's `init`
-            raises it for a network without an encoder, if encoder_rate is not 1.
+            raises it for a network without an encoder, if encoder_rate or layer_decay is not 1, and for a pattern of
+            `selection` that no parameter has.
     """
     known = optimizers()
     if name in _EXCLUDED:
@@ -179,7 +185,10 @@ def make_optimizer(
             chain.append(optax.partition({"encoder": encoder, "rest": rest}, encoder_labels))
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"args must suit the optimiser {name}, got {args!r}: {error}") from error
-    return optax.chain(*chain)
+    whole = optax.chain(*chain)
+    if selection.patterns:
+        whole = only(selection, whole)
+    return whole if layer_decay == 1 else optax.chain(whole, scaled_by_layer(layer_decay))
 
 
 _MASKS = ("mask", "weight_decay_mask")  # names in optax of the argument that says which parameters decay
@@ -253,6 +262,15 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
     return tx, schedule
 
 
+def make_selection(config: ConfigDict) -> Selection:
+    """Returns the parameters that train: those of optimizer.train_only, and no encoder with optimizer.encoder_rate=0.
+
+    With LoRA and no optimizer.train_only, the classifier trains beside the adapters.
+    """
+    patterns = tuple(config.optimizer.train_only) or ((PROBE,) if config.lora.rank else ())
+    return Selection(patterns, encoder=config.optimizer.encoder_rate != 0)
+
+
 def _optimiser(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns the optimiser of the optimizer.* keys with a schedule."""
     o = config.optimizer
@@ -269,6 +287,8 @@ def _optimiser(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTr
             momentum=o.momentum,
             clip=o.clip,
             encoder_rate=o.encoder_rate,
+            layer_decay=o.layer_decay,
+            selection=make_selection(config),
             args=o.args.to_dict(),
         )
 

@@ -31,10 +31,13 @@ class Strategy(Protocol):
         """The `pmap` axis that the model's norms and the step reduce over; None under `jit`."""
         ...
 
-    def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
-        """Compiles `step(state, batch, key) -> (state, metrics)`; the new state reuses the memory of the old one.
+    def compile_train(
+        self, step: Callable[..., Any], *, remat: bool = False, constants: tuple[PyTree, ...] = ()
+    ) -> Callable[..., Any]:
+        """Compiles `step(state, batch, key, *constants) -> (state, metrics)`, to be called without the constants.
 
-        `remat` is the argument that `make_train_step` had.
+        The new state reuses the memory of the old one. `remat` is the argument that `make_train_step` had. `constants`
+        are pytrees of arrays, which are copied to all devices once.
         """
         ...
 
@@ -92,15 +95,18 @@ class JitStrategy:
     def sharded(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(BATCH_AXIS))
 
-    def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
-        return jit(
+    def compile_train(
+        self, step: Callable[..., Any], *, remat: bool = False, constants: tuple[PyTree, ...] = ()
+    ) -> Callable[..., Any]:
+        program = jit(
             step,
             compiler_options(self.changes),
             self.mesh,
             donate_argnums=0,
-            in_shardings=(self.replicated, self.sharded, self.replicated),
+            in_shardings=(self.replicated, self.sharded, self.replicated, *(self.replicated for _ in constants)),
             out_shardings=self.replicated,
         )
+        return _Bound(program, self.put_state(constants)) if constants else program
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return jit(
@@ -151,12 +157,19 @@ class PmapStrategy:
         # The axis has the name that `pmap` gives the mesh of its results: with another, the second step compiles again.
         return Mesh(np.array(self.devices), (self.axis_name,))
 
-    def compile_train(self, step: Callable[..., Any], *, remat: bool = False) -> Callable[..., Any]:
+    def compile_train(
+        self, step: Callable[..., Any], *, remat: bool = False, constants: tuple[PyTree, ...] = ()
+    ) -> Callable[..., Any]:
         if remat and jax.default_backend() == "cpu":  # remat needs a compiler option there, and `pmap` takes none
             _logger.warning("remat saves no memory on a CPU under strategy=pmap; use strategy=jit.")
-        return jax.pmap(
-            step, axis_name=self.axis_name, in_axes=(0, 0, None), donate_argnums=0, devices=self._global_devices()
+        program = jax.pmap(
+            step,
+            axis_name=self.axis_name,
+            in_axes=(0, 0, None, *(0 for _ in constants)),
+            donate_argnums=0,
+            devices=self._global_devices(),
         )
+        return _Bound(program, self.put_state(constants)) if constants else program
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.pmap(step, axis_name=self.axis_name, devices=self._global_devices())
@@ -185,6 +198,20 @@ class PmapStrategy:
 
     def _global_devices(self) -> list[Device] | None:
         return list(self.devices) if jax.process_count() == 1 else None
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A compiled step with its last arguments, which are placed on the devices."""
+
+    program: Any
+    constants: tuple[PyTree, ...]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.program(*arguments, *self.constants)
+
+    def eval_shape(self, *arguments: Any) -> Any:
+        return self.program.eval_shape(*arguments, *self.constants)
 
 
 def _placed(shapes: PyTree, sharding: NamedSharding) -> PyTree:

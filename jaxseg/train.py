@@ -45,10 +45,11 @@ from jaxseg.run.data import (
 from jaxseg.run.drawing import drawing
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
-from jaxseg.run.programs import Programs, make_programs
+from jaxseg.run.programs import Programs, compiled_step, make_programs
 from jaxseg.run.provenance import command_line, end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
+from jaxseg.run.teacher import read_teacher, with_teacher
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import CHECKPOINTS, default_workdir, holds_checkpoint, make_workdir, write_config
 from jaxseg.state import TrainState, keys_of_seed
@@ -115,10 +116,14 @@ class Session:
     def config(self) -> ConfigDict:
         return self.parts.config
 
+    def variables(self, state: TrainState) -> dict[str, Any]:
+        """Returns the variables of the network alone, of a placed state."""
+        return self.parts.deployed(self.strategy.get_state(state)).variables
+
     def evaluate(self, state: TrainState) -> Result:
         """Scores the validation split."""
         if self.tiled is not None:
-            tiled = self.tiled.with_variables(self.strategy.get_state(state).variables)
+            tiled = self.tiled.with_variables(self.variables(state))
             return score_images(self.problem.val, tiled.scores, self.parts.loss).result
         return score(self.eval_step, state, self.validation, loss=self.parts.loss, strategy=self.strategy)
 
@@ -146,9 +151,10 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         validate(config)
     config = with_stored_division(config, workdir)
     problem = load_problem(config)
-    config = with_steps_of_epochs(config, len(problem.train), workdir)
+    config, taught = read_teacher(with_steps_of_epochs(config, len(problem.train), workdir))
     strategy = build.make_strategy(config)
     parts = build.build_parts(config, problem.num_classes, axis_name=strategy.axis_name)
+    parts = with_teacher(parts, taught, problem.train.info.classes)
     planned = None if holds_checkpoint(workdir) else plan_weights(parts)
     programs = make_programs(parts, strategy)
     workdir = make_workdir(workdir)
@@ -162,7 +168,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         data = record_data(workdir, config, problem)
         if data.class_weights is not None or data.class_prior is not None or data.hierarchy.levels:
             parts = parts.with_class_weights(data.class_weights, data.class_prior, data.hierarchy.levels)
-            programs = replace(programs, train_step=strategy.compile_train(parts.train_step(), remat=config.remat))
+            programs = replace(programs, train_step=compiled_step(parts, strategy))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
         stop = stack.enter_context(stop_on_signal())
         command = resume if program == messages.FROM_PYTHON else command_line() or resume
@@ -282,7 +288,7 @@ def evaluate(session: Session, state: TrainState, step: int) -> Result:
     result = session.evaluate(state)
     if result.confusion.any():
         require_finite_loss(result.loss, step, session.checkpoints)
-    more = distances(session.parts, lambda: session.strategy.get_state(state).variables, session.problem)
+    more = distances(session.parts, lambda: session.variables(state), session.problem)
     session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, "val", more)
     return result
 
@@ -322,7 +328,7 @@ def draw_predictions(session: Session, state: TrainState, step: int) -> None:
     """Draws samples, and the first validation images with truth, prediction and error, to PNG files and TensorBoard."""
     if jax.process_count() > 1:  # one process cannot apply a state of several
         return
-    variables = session.strategy.get_state(state).variables
+    variables = session.variables(state)
     draw_samples(session.parts, variables, session.workdir, session.reporter, step)
     source = session.problem.val
     examples = [source[index] for index in range(min(session.config.log.images, len(source)))]

@@ -29,6 +29,15 @@ DISCRIMINATOR = "discriminator"
 LESSON = "lesson"
 """The entry beside the outputs of a network that holds a teacher's answer, for `consistency.ConsistencyLoss`."""
 
+ENCODER = "encoder"
+"""The child of the parameters that holds the encoder's."""
+
+LORA = "lora"
+"""The child of the parameters that holds low-rank adapters of the kernels, beside the network's own."""
+
+DISTILLATION = "distillation"
+"""The child of the parameters that maps features of a student to those of its teacher, beside the student's own."""
+
 
 class Batch(TypedDict, total=False):
     """What a data pipeline gives and a step takes.

@@ -1,11 +1,12 @@
 """Configuration: what the keys are, how their values are set and checked, the command line, and recipes.
 
 `schema` lists every key with its default, meaning and valid values, `config_dict` is the mapping that holds them,
-`values` sets and checks them, `command` reads experiment files and the command line, and `recipes` has the usual
-training settings of each data set.
+`values` sets and checks them, `rules` says what several of them ask of each other, `command` reads experiment files and
+the command line, and `recipes` has the usual training settings of each data set.
 """
 
 from jaxseg.config.config_dict import ConfigDict
+from jaxseg.config.rules import require_short_warmup
 from jaxseg.config.schema import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, RENAMED
 from jaxseg.config.values import (
     default_config,
@@ -13,7 +14,6 @@ from jaxseg.config.values import (
     flatten,
     from_dict,
     parse_arg,
-    require_short_warmup,
     set_key,
     to_dict,
     update,

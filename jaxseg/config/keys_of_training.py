@@ -1,8 +1,8 @@
 """The keys of the loss and how it is minimised: `loss.*` to `ema.*`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from jaxseg.arguments import BelowOne, Boundaries, NotNegative, Positive, ScheduleName, Share, WholeNotNegative
+from jaxseg.arguments import BelowOne, Boundaries, NotNegative, Positive, ScheduleName, Share, Where, WholeNotNegative
 from jaxseg.config.key import Key, Widths
 
 TRAINING: dict[str, Key] = {
@@ -105,6 +105,23 @@ TRAINING: dict[str, Key] = {
     "optimizer.clip": Key(0.0, "largest global norm of the gradient; 0: no clipping", NotNegative),
     "optimizer.encoder_rate": Key(
         1.0, "factor on the encoder's learning rate: 0.1 to fine-tune, 0 freezes its parameters", NotNegative
+    ),
+    "optimizer.layer_decay": Key(
+        1.0,
+        "factor between the learning rates of neighbouring layers of the encoder, from the head down (0.75, say); "
+        "1: one rate for all",
+        Annotated[float, Where(lambda v: 0 < v <= 1, instead="a number above 0 and at most 1")],
+    ),
+    "optimizer.train_only": Key(
+        (),
+        "regular expressions of the parameters that train, found anywhere in their paths; probe: the classifier alone; "
+        "empty: all",
+        tuple[str, ...],
+    ),
+    "optimizer.frozen_norms": Key(
+        "none",
+        "encoder or all: its batch norms keep and use the statistics that they start with, in training too",
+        Literal["none", "encoder", "all"],
     ),
     "optimizer.args": Key({}, "further arguments of the optax optimiser"),
     "schedule.name": Key("poly", "constant, poly, cosine, exponential or step", ScheduleName),

@@ -6,6 +6,7 @@ from jaxseg.arguments import BelowOne, Count, NotNegative, StrategyName, Tiles, 
 from jaxseg.config.key import Key
 from jaxseg.config.keys_of_data import DATA
 from jaxseg.config.keys_of_training import TRAINING
+from jaxseg.config.keys_of_tuning import TUNING
 
 KEYS: dict[str, Key] = {
     "seed": Key(
@@ -81,6 +82,7 @@ KEYS: dict[str, Key] = {
     ),
     **DATA,
     **TRAINING,
+    **TUNING,
     "eval.every": Key(200, "steps between evaluations; the last step is always evaluated", Count),
     "eval.batch_size": Key(16, "images an evaluation step, over all hosts and devices", Count, free=True),
     "eval.multiple": Key(

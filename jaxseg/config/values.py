@@ -12,8 +12,18 @@ from typing import Any
 
 from jaxseg.arguments import as_tuples, check_value
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict
+from jaxseg.config.rules import (
+    require_valid_adversarial,
+    require_valid_annotations,
+    require_valid_batches,
+    require_valid_images,
+    require_valid_normalisation,
+    require_valid_semi,
+    require_valid_unlabelled,
+    require_valid_warmup,
+)
 from jaxseg.config.schema import ENCODER_FIELDS_OF_FORM_1, FORMAT, FREE_FORM, FREE_KEYS, KEYS, RENAMED
-from jaxseg.errors import ArgumentError, ConfigError, counted, nearest, raise_together
+from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
 
 # What other libraries call a part of a key -> its name here, for the advice after an unknown key.
 _ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size"}
@@ -226,10 +236,10 @@ def validate(config: ConfigDict, *, trained: bool = False) -> None:
             if none is, a line for each pair of keys that do not agree.
     """
     raise_together(*(functools.partial(_validate_value, key, value) for key, value in flatten(config).items()))
-    rules = [_validate_batches, _validate_images, _validate_adversarial, _validate_unlabelled]
-    rules += [_validate_semi, _validate_annotations]
+    rules = [require_valid_batches, require_valid_images, require_valid_adversarial, require_valid_unlabelled]
+    rules += [require_valid_semi, require_valid_annotations]
     if not trained:
-        rules += [_validate_normalisation, _validate_warmup]
+        rules += [require_valid_normalisation, require_valid_warmup]
     raise_together(*(functools.partial(rule, config) for rule in rules))
 
 
@@ -238,110 +248,3 @@ def _validate_value(key: str, value: Any) -> None:
         _checked(key, value)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key} must be finite, got {value}.")
-
-
-def _validate_batches(config: ConfigDict) -> None:
-    if config.batch_size % config.accumulate:
-        raise ConfigError(f"batch_size {config.batch_size} is not divisible by accumulate {config.accumulate}.")
-
-
-def _validate_warmup(config: ConfigDict) -> None:
-    if not config.epochs:  # else its steps are known with the data
-        require_short_warmup(config)
-
-
-def require_short_warmup(config: ConfigDict, origin: str = "") -> None:
-    """Raises ConfigError unless `schedule.warmup` is below `steps`; `origin` says where this number comes from."""
-    if config.schedule.warmup >= config.steps:
-        raise ConfigError(
-            f"schedule.warmup is {config.schedule.warmup}, which must be below steps={config.steps}{origin}; give "
-            f"--config.schedule.warmup={config.steps // 10}, for instance."
-        )
-
-
-def _validate_images(config: ConfigDict) -> None:
-    for given, size in zip(config.augment.crop, config.data.size):
-        if given > size:
-            raise ConfigError(f"augment.crop {config.augment.crop} is larger than data.size {config.data.size}.")
-    given = {"data.mean": config.data.mean, "data.std": config.data.std}
-    wrong = [key for key, values in given.items() if len(values) not in (1, config.data.channels)]
-    lengths = [f"{key} has {counted(len(given[key]), 'number')}" for key in wrong]
-    if wrong:
-        raise ConfigError(
-            f"{' and '.join(lengths)}; with "
-            f"data.channels={config.data.channels} give {' '.join(f'--config.{key}=NUMBER' for key in wrong)}, or "
-            f"{counted(config.data.channels, 'number')}{' for each' if len(wrong) > 1 else ''}."
-        )
-
-
-def _validate_unlabelled(config: ConfigDict) -> None:
-    if config.data.unlabelled and config.data.source != "folder":
-        raise ConfigError(f"data.unlabelled needs data.source=folder, got data.source={config.data.source}.")
-
-
-def _validate_semi(config: ConfigDict) -> None:
-    semi, data = config.semi, config.data
-    for name, value in semi.items():
-        if not semi.method and value != KEYS[f"semi.{name}"].default:
-            raise ConfigError(f"semi.{name} needs semi.method=mean_teacher or fixmatch.")
-    if semi.method == "mean_teacher" and not config.ema.decay:
-        raise ConfigError(
-            "semi.method=mean_teacher needs the moving average of the parameters, which is its teacher: give "
-            "--config.ema.decay=0.99, for instance."
-        )
-    if semi.method and config.adversarial.weight:
-        raise ConfigError("semi.method and adversarial.weight both teach from images without labels; give one of them.")
-    if semi.method and data.source != "folder" and data.labelled == "":
-        raise ConfigError(
-            f"semi.method={semi.method} needs images without labels: data.labelled says which images keep theirs, "
-            "1/64 of them, say."
-        )
-    unit = 2 * config.accumulate
-    if semi.method and config.batch_size % unit:
-        raise ConfigError(
-            f"semi.method needs pairs of images: batch_size={config.batch_size} must be a multiple of {unit}, twice "
-            "accumulate."
-        )
-    if data.labelled_rows and (data.labelled_rows % unit or not 0 < data.labelled_rows < config.batch_size):
-        raise ConfigError(
-            f"data.labelled_rows={data.labelled_rows} must be a multiple of {unit}, twice accumulate, below "
-            f"batch_size={config.batch_size}."
-        )
-    if data.labelled_rows and config.batch_size % unit:
-        raise ConfigError(
-            f"data.labelled_rows needs pairs of images: batch_size={config.batch_size} must be a multiple of {unit}, "
-            "twice accumulate."
-        )
-
-
-def _validate_annotations(config: ConfigDict) -> None:
-    if config.data.annotations and config.data.source != "folder":
-        raise ConfigError(f"data.annotations needs data.source=folder, got data.source={config.data.source}.")
-    if config.data.annotations and config.data.weaken:
-        raise ConfigError(
-            f"data.weaken={config.data.weaken} is made from full labels, which data.annotations replaces; leave one of "
-            "the two out."
-        )
-
-
-def _validate_normalisation(config: ConfigDict) -> None:
-    """Raises if data.mean or data.std are those of images in [0, 255], since images are in [0, 1] here."""
-    means = [v for v in config.data.mean if not 0 <= v <= 1]
-    spreads = [v for v in config.data.std if v > 1]
-    wrong = [*(("data.mean", v) for v in means[:1]), *(("data.std", v) for v in spreads[:1])]
-    if wrong:
-        ranges = [
-            *(["a mean lies in [0, 1]"] if means else []),
-            *(["a standard deviation is at most 1"] if spreads else []),
-        ]
-        raise ConfigError(
-            f"{' and '.join(f'{key} has {v:g}' for key, v in wrong)}, but images are in [0, 1] before they are "
-            f"normalised, so {' and '.join(ranges)}; divide those of 8-bit values by 255: "
-            f"{' and '.join(f'{v:g} becomes {v / 255:.3f}' for _, v in wrong)}."
-        )
-
-
-def _validate_adversarial(config: ConfigDict) -> None:
-    for name, value in config.adversarial.items():
-        if not config.adversarial.weight and value != KEYS[f"adversarial.{name}"].default:
-            raise ConfigError(f"adversarial.{name} needs a discriminator: set adversarial.weight above 0.")

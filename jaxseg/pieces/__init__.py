@@ -1,19 +1,30 @@
 """Each pure piece of a run from its configuration: network, losses and images, and what they ask of each other."""
 
-from jaxseg.pieces.checks import check_generator, check_sampling, check_semi, check_weak, note_unused
+from jaxseg.pieces.checks import (
+    check_distillation,
+    check_generator,
+    check_sampling,
+    check_semi,
+    check_tuning,
+    check_weak,
+    note_unused,
+)
 from jaxseg.pieces.images import input_size, make_augment, make_prepare, make_teach
 from jaxseg.pieces.loss import aux_weight, make_loss, make_objective, parse_class_weights, parse_effective_number
-from jaxseg.pieces.network import make_learner, make_model
+from jaxseg.pieces.network import make_learner, make_lora, make_model
 
 __all__ = [
     "aux_weight",
+    "check_distillation",
     "check_generator",
     "check_sampling",
     "check_semi",
+    "check_tuning",
     "check_weak",
     "input_size",
     "make_augment",
     "make_learner",
+    "make_lora",
     "make_loss",
     "make_model",
     "make_objective",

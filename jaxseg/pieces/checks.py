@@ -48,6 +48,11 @@ def check_sampling(config: ConfigDict) -> None:
             "model.crf compares the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
             "loss.args computes those of the sampled classes alone; leave one of the two out."
         )
+    if config.distill.teacher:
+        raise ConfigError(
+            "distill.teacher teaches the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
+            "loss.args computes those of the sampled classes alone; leave one of the two out."
+        )
     if config.adversarial.weight:
         raise ConfigError(
             "adversarial.weight judges the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
@@ -56,7 +61,12 @@ def check_sampling(config: ConfigDict) -> None:
 
 
 def check_weak(config: ConfigDict, loss: Loss) -> None:
-    """Raises ConfigError if a discriminator would see labels that only `size_constraint` reads."""
+    """Raises ConfigError if a discriminator or a teacher would see labels that only `size_constraint` reads."""
+    if config.semi.method and loss.takes_possible:
+        raise ConfigError(
+            "semi.method tells images without labels by their label maps, but with the loss term size_constraint boxes "
+            "and tags say only which class a pixel may have; leave one of the two out."
+        )
     if config.adversarial.weight and loss.takes_possible:
         raise ConfigError(
             "adversarial.weight compares whole label maps, but with the loss term size_constraint boxes and tags say "
@@ -77,3 +87,37 @@ def check_generator(config: ConfigDict) -> None:
             f"adversarial.weight adds a discriminator of label maps, but model.name={config.model.name} has one of "
             "images, which learns by the loss term discriminator; leave adversarial.weight at 0."
         )
+
+
+def check_tuning(config: ConfigDict) -> None:
+    """Raises ConfigError if what is frozen, or has adapters, keeps random values since no weights are named."""
+    o, m = config.optimizer, config.model
+    needs = [
+        ("lora.rank adds adapters to", config.lora.rank, "lora.rank at 0"),
+        ("optimizer.train_only freezes a part of", o.train_only, "optimizer.train_only empty"),
+        (
+            "optimizer.frozen_norms freezes the statistics of",
+            o.frozen_norms != "none",
+            "optimizer.frozen_norms at none",
+        ),
+    ]
+    for what, used, otherwise in needs:
+        if used and not m.weights and not m.encoder_weights:
+            raise ConfigError(
+                f"{what} a network that has learned already, but neither model.weights nor model.encoder_weights names "
+                f"weights to start from; name some, or leave {otherwise}."
+            )
+    if o.frozen_norms == "all" and not m.weights:
+        raise ConfigError(
+            "optimizer.frozen_norms=all freezes the statistics of the decoder too, which model.encoder_weights lacks; "
+            "give optimizer.frozen_norms=encoder, or model.weights for the whole network."
+        )
+
+
+def check_distillation(config: ConfigDict) -> None:
+    """Raises ConfigError if features are compared and the stage has no name."""
+    c = config.distill
+    if c.teacher and config.semi.method:
+        raise ConfigError("semi.method and distill.teacher each have a teacher; give one of them.")
+    if c.teacher and c.kind == "feature" and not c.stage:
+        raise ConfigError("distill.kind=feature needs distill.stage, the student's features, such as encoder/stage2.")

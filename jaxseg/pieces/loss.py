@@ -8,6 +8,7 @@ from jaxseg import losses
 from jaxseg.adversarial import AdversarialLoss
 from jaxseg.config import ConfigDict
 from jaxseg.consistency import ConsistencyLoss
+from jaxseg.distillation import DistillationLoss
 from jaxseg.errors import ConfigError
 from jaxseg.objective import Objective
 
@@ -92,8 +93,17 @@ def aux_weight(config: ConfigDict) -> float | tuple[float, ...]:
 
 def make_objective(config: ConfigDict, loss: losses.Loss) -> Objective:
     """Returns what training minimises: the loss that evaluation reports, and the terms of a second network."""
-    if config.semi.method:
-        semi = config.semi
+    d = config.distill
+    objective = _with_others(config, loss)
+    if not d.teacher:
+        return objective
+    return DistillationLoss(objective, d.kind, d.weight, d.temperature, loss.one_vs_rest)
+
+
+def _with_others(config: ConfigDict, loss: losses.Loss) -> Objective:
+    """Returns the loss with the terms of images without labels, or of a discriminator, if there are some."""
+    semi = config.semi
+    if semi.method:
         return ConsistencyLoss(
             loss, semi.method, semi.weight, semi.ramp_up, threshold=semi.threshold, class_share=semi.class_share
         )

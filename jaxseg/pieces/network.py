@@ -1,14 +1,19 @@
 """The network of a configuration, and what the training step applies."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg import models
 from jaxseg.adversarial import Discriminator, SegmenterWithDiscriminator
 from jaxseg.config import ConfigDict
+from jaxseg.distillation import DistilledNetwork
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.nn import LayerCRF, WithCosineHead, WithCRF
+from jaxseg.optim import make_selection
 from jaxseg.state import Learner
+from jaxseg.tuning import Lora, TunedNetwork
 
 
 def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> nn.Module:
@@ -48,9 +53,29 @@ def _require_head(config: ConfigDict, network: nn.Module) -> None:
         )
 
 
+def make_lora(config: ConfigDict) -> Lora | None:
+    """Returns the low-rank adapters of the configuration, or None."""
+    c = config.lora
+    return Lora(c.rank, c.alpha, tuple(c.targets)) if c.rank else None
+
+
 def make_learner(config: ConfigDict, model: nn.Module) -> Learner:
-    """Returns what the training step applies: the model, with a discriminator if the configuration has one."""
+    """Returns what the training step applies: the model, with its frozen parts, adapters, discriminator and teacher."""
+    tuned = TunedNetwork(model, make_selection(config), config.optimizer.frozen_norms, make_lora(config))
+    plain = tuned.selection.everything and tuned.frozen_norms == "none" and tuned.lora is None
+    network: Any = model if plain else tuned
     c = config.adversarial
-    if not c.weight:
-        return model
-    return SegmenterWithDiscriminator(model, Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type), c.image)
+    if c.weight:
+        judge = Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type)
+        network = SegmenterWithDiscriminator(network, judge, c.image)
+    return _with_teacher(config, network)
+
+
+def _with_teacher(config: ConfigDict, network: Learner) -> Learner:
+    """Returns the learner with the place of a teacher, if the configuration has one; `build.Parts` adds the teacher."""
+    c = config.distill
+    if not c.teacher:
+        return network
+    if c.kind != "feature":
+        return DistilledNetwork(network)
+    return DistilledNetwork(network, None, c.stage, c.teacher_stage or c.stage, c.channels)

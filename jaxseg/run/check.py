@@ -26,8 +26,10 @@ from jaxseg.data.labelled import as_share
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
 from jaxseg.nn import without_crf
+from jaxseg.run.teacher import read_teacher, with_teacher
 from jaxseg.run.weights import find_weights
 from jaxseg.state import TrainState
+from jaxseg.types import ENCODER
 
 _LOG = logging.getLogger(__name__)
 _READ_BY = {
@@ -50,6 +52,12 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     "augment.crop_max_share": ("augment.crop", lambda c: c.augment.crop),
     "augment.crop_balanced": ("augment.crop", lambda c: c.augment.crop),
     "augment.saturation": ("images of three channels", lambda c: c.data.channels == 3),
+    **{
+        f"distill.{name}": ("distill.teacher", lambda c: c.distill.teacher)
+        for name in ("kind", "weight", "temperature", "stage", "teacher_stage", "channels")
+    },
+    "lora.targets": ("lora.rank", lambda c: c.lora.rank),
+    "lora.alpha": ("lora.rank", lambda c: c.lora.rank),
     "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),
     "semi.threshold": ("semi.method=fixmatch", lambda c: c.semi.method == "fixmatch"),
     "semi.class_share": ("semi.method=fixmatch", lambda c: c.semi.method == "fixmatch"),
@@ -77,7 +85,9 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
     """
     raise_together(*(functools.partial(each, config) for each in _INDEPENDENT))
     config = _with_steps_above_warmup(config)
-    parts = build_parts(config, config.model.num_classes or 2)
+    config, taught = read_teacher(config)
+    classes = config.model.num_classes or (taught.num_classes if taught else 2)
+    parts = with_teacher(build_parts(config, classes), taught)
     check_loss(parts)
     note_without_effect(config)
     find_weights(config, without_crf(parts.model))
@@ -188,7 +198,7 @@ def check_loss(parts: Parts) -> None:
 
 
 def _shapes(parts: Parts, *arguments: Any) -> Any:
-    return jax.eval_shape(parts.train_step(), *arguments)
+    return jax.eval_shape(parts.train_step(), *arguments, *parts.constants)
 
 
 def trace_training(parts: Parts, init: Callable[..., Any], step: Callable[..., Any]) -> TrainState:
@@ -213,10 +223,25 @@ def trace_training(parts: Parts, init: Callable[..., Any], step: Callable[..., A
         _trace("optimizer.args", jax.eval_shape, parts.optimiser.update, state.params, state.opt_state, state.params)
         _trace("augment", jax.eval_shape, parts.augment, key, _one(image), _one(label))
         raise
+    _note_single_images(config, state)
     default = KEYS["loss.aux_weight"].default
     if config.loss.aux_weight != default and not any(name.startswith("auxiliary") for name in metrics["terms"]):
         _LOG.warning(f"loss.aux_weight has no effect here: model.name={config.model.name} has no auxiliary head.")
     return state
+
+
+def _note_single_images(config: ConfigDict, state: TrainState) -> None:
+    """Logs a note for batch norms that see one image at a time in training."""
+    frozen = config.optimizer.frozen_norms
+    free = [name for name in state.batch_stats if frozen == "none" or (frozen == "encoder" and name != ENCODER)]
+    if not free or config.batch_size > config.accumulate:
+        return
+    parts = "of one image" if config.accumulate == 1 else "in micro-batches of one image (batch_size / accumulate)"
+    _LOG.warning(
+        f"A batch {parts} gives batch norm the statistics of that image in training, and evaluation uses running ones, "
+        "which may fit badly; give --config.model.args.norm=group, or, to fine-tune, "
+        "--config.optimizer.frozen_norms=all with model.weights."
+    )
 
 
 def _one(batch: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

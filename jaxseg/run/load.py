@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 import jax
 from flax import linen as nn
 
-from jaxseg.adversarial import segmenter_of
 from jaxseg.arguments import Where, check_value, expanded, located
 from jaxseg.build import Parts, build_parts
 from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, ConfigDict, validate
@@ -179,5 +178,4 @@ def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:
             f"The run in {str(workdir)!r} has no checkpoint yet; the first is written at step "
             f"{min(config.checkpoint.every, config.eval.every, config.steps)}, or when the run is stopped."
         )
-    state = segmenter_of(restored.state) if config.adversarial.weight else restored.state
-    return replace(state, opt_state=())
+    return replace(parts.deployed(restored.state), opt_state=())

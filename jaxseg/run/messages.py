@@ -11,8 +11,9 @@ from jaxseg.config import ConfigDict
 from jaxseg.config.config_dict import AnyConfigDict
 from jaxseg.data import sources
 from jaxseg.errors import DataError, counted
+from jaxseg.optim import make_selection
 from jaxseg.run.data import Problem, epochs_message
-from jaxseg.state import TrainState, count_parameters
+from jaxseg.state import TrainState, by_path, count_parameters
 
 PROGRAM = "python -m jaxseg.train"
 """How the training is called from a shell, unless its caller says otherwise."""
@@ -41,10 +42,14 @@ def opening_message(config: ConfigDict, problem: Problem, state: TrainState, sta
 
     For a new run of a number of epochs, a second line says how many steps these are.
     """
-    parameters = count_parameters((segmenter_of(state) if config.adversarial.weight else state).params)
+    params = (segmenter_of(state) if config.adversarial.weight else state).params
+    selection, known = make_selection(config), by_path(params)
+    trained = count_parameters([value for path, value in known.items() if selection.trains(path)])
+    parameters = f"{count_parameters(params):,} parameters"
+    parameters += "" if selection.everything else f", of which {trained:,} train"
     length = f"\n{epochs_message(config, len(problem.train))}" if config.epochs and not start else ""
     return (
-        f"{config.model.name}: {parameters:,} parameters; "
+        f"{config.model.name}: {parameters}; "
         f"{config.data.source}: {len(problem.train)} training and {counted(len(problem.val), 'validation image')}, "
         f"{counted(len(problem.train.info.classes), 'class')}; "
         f"{counted(jax.device_count(), f'{jax.default_backend()} device')}, "

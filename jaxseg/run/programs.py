@@ -28,6 +28,11 @@ class Programs:
     train_step: Callable[..., Any]
 
 
+def compiled_step(parts: Parts, strategy: Strategy) -> Callable[..., Any]:
+    """Returns the step (state, batch, key) -> (state, metrics); compiled at its first call."""
+    return strategy.compile_train(parts.train_step(), remat=parts.config.remat, constants=parts.constants)
+
+
 def make_programs(parts: Parts, strategy: Strategy) -> Programs:
     """Returns the programs, traced: an invalid value fails here, and their first calls find these traces.
 
@@ -35,7 +40,7 @@ def make_programs(parts: Parts, strategy: Strategy) -> Programs:
         ConfigError: for an invalid value; the message names the key.
     """
     init = jax.jit(parts.init, compiler_options=options_for_once())
-    train_step = strategy.compile_train(parts.train_step(), remat=parts.config.remat)
+    train_step = compiled_step(parts, strategy)
     if parts.config.strategy != "jit":  # `check` has traced the step
         return Programs(init, init.eval_shape(jax.eval_shape(jax.random.key, 0)), train_step)
 

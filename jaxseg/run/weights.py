@@ -11,11 +11,12 @@ from flax import linen as nn
 from jaxseg.build import Parts
 from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict
-from jaxseg.errors import ConfigError, JaxsegError, WeightsError
+from jaxseg.errors import ConfigError, JaxsegError, WeightsError, counted
 from jaxseg.nn import without_crf
+from jaxseg.optim import make_selection
 from jaxseg.run import snapshot
 from jaxseg.run.weights_source import Origin, Planned, Weights, read_weights, resolve
-from jaxseg.state import TrainState, first_state
+from jaxseg.state import TrainState, by_path, first_state
 from jaxseg.types import Key
 
 _UNUSABLE = "unusable"  # sent to the other processes in place of the SHA-256 if a process cannot use the weights
@@ -71,6 +72,7 @@ def plan_weights(parts: Parts) -> Planned | None:
         if isinstance(error, WeightsError):
             raise ConfigError(str(error)) from error
         raise
+    _require_known(parts, planned)
     origin = planned.origin
     read = set(snapshot.all_processes(origin.sha256))
     if _UNUSABLE in read:
@@ -78,6 +80,24 @@ def plan_weights(parts: Parts) -> Planned | None:
     if len(read) > 1:
         raise ConfigError(f"{weights.key}: the processes of this run have read different weights from {origin.source}.")
     return planned
+
+
+def _require_known(parts: Parts, planned: Planned) -> None:
+    """Raises ConfigError for frozen parameters that the weights do not have: they would keep their random values."""
+    selection, config = make_selection(parts.config), parts.config
+    if selection.everything or not (config.optimizer.train_only or config.lora.rank):
+        return
+    filled = by_path(planned.variables["params"])
+    random = [
+        path for path, value in filled.items() if isinstance(value, jax.ShapeDtypeStruct) and not selection.trains(path)
+    ]
+    if random:
+        trained = ",".join((*selection.patterns, "decoder"))
+        raise ConfigError(
+            f"optimizer.train_only={','.join(selection.patterns)} freezes {counted(len(random), 'parameter')} that "
+            f"{planned.origin.key} does not have, {random[0]} for one: they would keep random values; name what else "
+            f"trains, such as optimizer.train_only={trained}, or weights of the whole network."
+        )
 
 
 def initial_state(

@@ -137,7 +137,7 @@ def test_keys_of_the_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         problem=load_problem(config),
         parts=build.build_parts(config, 6),
         workdir=tmp_path,
-        strategy=SimpleNamespace(get_state=lambda state: SimpleNamespace(variables={})),
+        variables=lambda state: {},
         segment=lambda variables, image: SimpleNamespace(classes=None),
         reporter=SimpleNamespace(picture=lambda *args: None),
     )
@@ -248,6 +248,7 @@ def test_optimiser_keys() -> None:
     assert moves(2, optimizer__momentum=0.5)[0] == -1.5
     assert moves(optimizer__clip=1.0)[0] == pytest.approx(-(8**-0.5))
     assert moves(optimizer__encoder_rate=0.5) == (-1.0, -0.5)
+    assert moves(optimizer__train_only=("head",)) == (-1.0, 0.0)
     assert moves(2, optimizer__momentum=0.5, optimizer__args={"nesterov": True})[0] == -1.75
 
 
@@ -324,6 +325,18 @@ ASSERTED = {
     **{key: "config/test_keys.py::test_optimiser_keys" for key in KEYS if key.startswith("optimizer.")},
     **{key: "config/test_keys.py::test_schedule_keys" for key in KEYS if key.startswith("schedule.")},
     "ema.decay": "test_evaluate.py::test_the_moving_average_is_what_is_scored",
+    "optimizer.layer_decay": "tuning/test_layers.py::test_updates_are_multiplied_by_the_power_of_the_distance",
+    "optimizer.frozen_norms": "tuning/test_runs.py::test_a_run_with_adapters_resumes_and_loads_as_the_network",
+    "lora.rank": "tuning/test_runs.py::test_a_run_with_adapters_resumes_and_loads_as_the_network",
+    "lora.alpha": "tuning/test_runs.py::test_a_run_with_adapters_resumes_and_loads_as_the_network",
+    "lora.targets": "tuning/test_runs.py::test_what_is_frozen_must_have_weights",
+    "distill.teacher": "test_distillation.py::test_a_taught_run_resumes_and_loads_without_its_teacher",
+    "distill.kind": "test_distillation.py::test_a_taught_run_resumes_and_loads_without_its_teacher",
+    "distill.weight": "test_distillation.py::test_a_taught_run_resumes_and_loads_without_its_teacher",
+    "distill.temperature": "test_distillation.py::test_the_objective_of_a_configuration",
+    "distill.stage": "test_distillation.py::test_a_taught_run_resumes_and_loads_without_its_teacher",
+    "distill.teacher_stage": "test_distillation.py::test_teachers_that_do_not_suit_are_refused",
+    "distill.channels": "test_distillation.py::test_a_taught_run_resumes_and_loads_without_its_teacher",
     "eval.every": "config/test_keys.py::test_keys_of_the_loop",
     "eval.batch_size": "config/test_keys.py::test_keys_of_the_session",
     "eval.multiple": "config/test_keys.py::test_keys_of_the_session",

@@ -13,9 +13,10 @@ ROWS = (
     ("models",),  # 3
     ("pretrained", "pictures"),  # 4
     ("data",),  # 4
-    ("compiler",),  # 5
-    ("optim", "objective", "state", "parallel"),  # 5
-    ("step", "adversarial"),  # 5
+    ("compiler", "state"),  # 5
+    ("tuning",),  # 5
+    ("optim", "objective", "parallel"),  # 5
+    ("step", "adversarial", "distillation"),  # 5
     ("consistency",),  # 5
     ("pieces",),  # 6
     ("build",),  # 6

@@ -1,0 +1,33 @@
+"""A small U-Net that learns from a larger one (Hinton et al. 2015; Shu et al. 2021; Romero et al. 2015).
+
+    python -m jaxseg.train --config experiments/distillation.py:shapes --workdir runs/teacher \
+        --config.model.args.widths=16,32,64
+    python -m jaxseg.train --config experiments/distillation.py --config.distill.teacher=runs/teacher
+
+The first command trains the teacher, the second the student; `distill.kind` chooses what the student compares. Without
+`distill.teacher` the student learns from the labels alone. docs/smaller.md has the measured table.
+
+Shapes validation mIoU: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import recipe
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
+    return recipe(
+        arg,
+        "unet",
+        shapes={"widths": (4, 8, 16)},
+        full={"widths": (16, 32, 64, 128)},
+        shapes_keys={
+            "data__size": (32, 32),
+            "data__shapes_train": 2048,
+            "steps": 600,
+            "batch_size": 8,
+            "eval__every": 300,
+            "checkpoint__every": 300,
+            "optimizer__learning_rate": 1e-2,
+        },
+    )

@@ -1,0 +1,30 @@
+"""The keys of fine-tuning by adapters, and of distillation."""
+
+from typing import Literal
+
+from jaxseg.arguments import NotNegative, Positive, WholeNotNegative
+from jaxseg.config.key import Key
+
+TUNING: dict[str, Key] = {
+    "lora.rank": Key(
+        0,
+        "rank of low-rank adapters (LoRA), which train in place of the kernels of 1x1 convolutions and dense layers; "
+        "0: none",
+        WholeNotNegative,
+    ),
+    "lora.alpha": Key(16.0, "an adapter counts alpha / rank times", Positive),
+    "lora.targets": Key(
+        (), "regular expressions of the kernels that get an adapter; empty: all that can", tuple[str, ...]
+    ),
+    "distill.teacher": Key("", "workdir of a run that teaches this one; empty: none"),
+    "distill.kind": Key(
+        "pixel",
+        "what is compared: pixel (class probabilities), channel (each class over the pixels) or feature (of a stage)",
+        Literal["pixel", "channel", "feature"],
+    ),
+    "distill.weight": Key(1.0, "weight of the teacher's term in the loss", NotNegative),
+    "distill.temperature": Key(1.0, "the logits are divided by this (pixel, channel)", Positive),
+    "distill.stage": Key("", "feature: the student's stage, such as encoder/stage2"),
+    "distill.teacher_stage": Key("", "feature: the teacher's stage; empty: distill.stage"),
+    "distill.channels": Key(0, "feature: channels of the teacher's stage; 0: read from the teacher", WholeNotNegative),
+}

@@ -1,0 +1,96 @@
+"""The teacher of a run: another run, read when the training starts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.build import Parts, check_distillation
+from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
+from jaxseg.distillation import Teacher, stage_of
+from jaxseg.errors import CheckpointError, ConfigError, counted
+
+
+class Taught(NamedTuple):
+    """The teacher of a run, and what it knows.
+
+    Attributes:
+        teacher: the network.
+        classes: the names of its classes.
+        num_classes: channels of its logits.
+    """
+
+    teacher: Teacher
+    classes: tuple[str, ...]
+    num_classes: int
+
+
+def read_teacher(config: ConfigDict) -> tuple[ConfigDict, Taught | None]:
+    """Reads the run that `distill.teacher` names; returns the configuration with `distill.channels`, and the teacher.
+
+    Raises:
+        ConfigError: if it is no run with a readable checkpoint, it takes other images, or it has no such stage.
+    """
+    c = config.distill
+    if not c.teacher:
+        return config, None
+    check_distillation(config)
+    from jaxseg.run.load import load_run  # imports Orbax, which only checkpoints need
+
+    try:
+        run = load_run(c.teacher)
+    except (ConfigError, CheckpointError) as error:
+        raise ConfigError(f"distill.teacher: {error}") from error
+    theirs, ours = run.config.data, config.data
+    if theirs.channels != ours.channels:
+        raise ConfigError(
+            f"distill.teacher={c.teacher}: this run sees images of data.channels={theirs.channels}, the student of "
+            f"data.channels={ours.channels}; give a teacher of the same images."
+        )
+    mean, std = (np.asarray(values, np.float32).reshape(1, 1, 1, -1) for values in (ours.mean, ours.std))
+    their_mean, their_std = (np.asarray(v, np.float32).reshape(1, 1, 1, -1) for v in (theirs.mean, theirs.std))
+    same = np.array_equal(mean, their_mean) and np.array_equal(std, their_std)
+
+    def to_input(image: jax.Array) -> jax.Array:
+        return image if same else (image * std + mean - their_mean) / their_std
+
+    variables = jax.tree.map(np.asarray, run.variables)
+    if c.kind == "feature" and not c.channels:
+        image = jax.ShapeDtypeStruct((1, *config.data.size, ours.channels), jnp.float32)
+        _, out = jax.eval_shape(lambda image: run.model.apply(variables, image, train=False), image)
+        name = c.teacher_stage or c.stage
+        channels = stage_of(out, name, "distill.teacher_stage" if c.teacher_stage else "distill.stage").shape[-1]
+        config = from_dict(to_dict(config))
+        set_key(config, "distill.channels", channels)
+    return config, Taught(Teacher(run.model, variables, to_input), run.classes, run.num_classes)
+
+
+def with_teacher(parts: Parts, taught: Taught | None, classes: Sequence[str] | None = None) -> Parts:
+    """Returns the parts with the teacher of `read_teacher`, if there is one.
+
+    Args:
+        parts: of the student.
+        taught: the teacher.
+        classes: the names of the student's classes; None: they are not known yet.
+
+    Raises:
+        ConfigError: if logits are compared and those of the teacher mean other classes.
+    """
+    c = parts.config.distill
+    if taught is None:
+        return parts
+    way_out = "give a teacher of the same classes, or distill.kind=feature, which compares no classes."
+    if c.kind != "feature" and classes is not None and tuple(classes) != taught.classes:
+        raise ConfigError(
+            f"distill.teacher={c.teacher} knows the classes {', '.join(taught.classes)}, this run has "
+            f"{', '.join(classes)}; {way_out}"
+        )
+    if c.kind != "feature" and parts.num_classes != taught.num_classes:
+        raise ConfigError(
+            f"distill.teacher={c.teacher} gives {counted(taught.num_classes, 'logit')} a pixel, this run "
+            f"{parts.num_classes}; {way_out}"
+        )
+    return replace(parts, teacher=taught.teacher)
