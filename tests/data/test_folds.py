@@ -57,5 +57,5 @@ def test_another_form_is_refused(text):
 
 def test_an_empty_fold_is_refused():
     config = config_with(data__fold="1/500")
-    with pytest.raises(DataError, match="leaves out 0 of 60 training images.*give fewer folds"):
+    with pytest.raises(DataError, match=r"leaves out 0 of 60 training images.*give fewer folds"):
         make_source(config, "train")
