@@ -136,7 +136,7 @@ def _shown(found: Audit, rows: Sequence[ImageRow]) -> Iterator[Shown]:
 def _captions(found: Audit, shown: Shown) -> list[str]:
     s = shown.row.scores
     what = found.words(shown.doubts[0]) if shown.doubts else ""
-    moved = f"moved by {s.down:+d}, {s.right:+d}: gains {s.shift:.2f}" if s.shift > s.relabelling / 2 else ""
+    moved = f"fits better moved by {s.down:+d}, {s.right:+d}" if s.shift > s.relabelling / 2 else ""
     return list(map(printable, (Path(shown.row.name).name, moved or what, f"score {s.score:.2f}")))
 
 
