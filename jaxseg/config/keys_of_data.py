@@ -1,6 +1,7 @@
 """The keys of the data and its augmentation: `data.*` and `augment.*`."""
 
 import math
+import re
 from fractions import Fraction
 from typing import Annotated, Literal
 
@@ -30,11 +31,22 @@ def is_share_or_path(value: float | str) -> bool:
         return not value.replace("/", "", 1).strip().isdigit()  # 1/0
 
 
+def _is_fold(text: str) -> bool:
+    found = re.fullmatch(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", text)
+    return not text or (found is not None and int(found[1]) <= int(found[2]) > 1)
+
+
 DATA: dict[str, Key] = {
     "data.source": Key("shapes", "shapes, folder, camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150"),
     "data.dir": Key("", "where the data is: the folder, or the raw download of a data set", free=True),
     "data.cache": Key("", "folder that keeps prepared TFDS data sets; empty: ~/.cache/jaxseg/tfds", free=True),
     "data.train_split": Key("train", "split to train on; TFDS slices such as train[:90%] work for TFDS sources"),
+    "data.fold": Key(
+        "",
+        "the part of the training split that is left out, for cross-validation: 2/5 is the second of 5 parts, chosen "
+        "by a hash of the names; empty: none",
+        Annotated[str, Where(_is_fold, instead="empty, or FOLD/FOLDS such as 2/5")],
+    ),
     "data.val_split": Key("val", "split that the evaluations during training score"),
     "data.size": Key((64, 64), "height and width of the images in training, before augment.crop", Size),
     "data.fit": Key(

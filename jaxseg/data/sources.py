@@ -3,6 +3,7 @@
 from jaxseg import losses
 from jaxseg.config import ConfigDict
 from jaxseg.data.base import Source
+from jaxseg.data.folds import without_fold
 from jaxseg.data.labelled import PartlyLabelled, choose_labelled
 from jaxseg.errors import ConfigError, DataError, counted, nearest
 
@@ -11,12 +12,13 @@ SOURCES = ("shapes", "folder", "camvid", "voc2012", "oxford_iiit_pet", "cityscap
 
 
 def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Source:
-    """Returns one split of the data set that `config.data` describes.
+    """Returns one split of the data set that `config.data` describes; the training split without `data.fold`.
 
     Args:
         config: the whole configuration.
         split: "train", "val" or "test"; for TFDS data sets also a slice such as "train[:90%]".
-        strict: raise if anything in a folder is wrong; otherwise list it in `problems`, for `jaxseg.data.check`.
+        strict: raise if anything in a folder is wrong; otherwise list it in `problems`, for `jaxseg.data.check`, which
+            reads all folds.
 
     Raises:
         ConfigError: if there is no data set `data.source`, or no term of the loss uses `data.unlabelled`, or tags that
@@ -57,6 +59,8 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
 
         source = weakened(source, config, loss.takes_possible)
     check_source(source, config, split)
+    if data.fold and split == data.train_split and strict:
+        return without_fold(source, data.fold)
     return source
 
 

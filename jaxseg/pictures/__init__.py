@@ -11,7 +11,7 @@ from jaxseg.pictures.images import error_map, grid, overlay, save_image, to_rgb
 from jaxseg.pictures.learning_curves import curves
 from jaxseg.pictures.outlines import OUTLINES, outlines
 from jaxseg.pictures.shades import shades
-from jaxseg.pictures.sheets import overlay_sheet, prediction_sheet
+from jaxseg.pictures.sheets import doubt_sheet, overlay_sheet, prediction_sheet
 
 __all__ = [
     "IGNORE_COLOR",
@@ -23,6 +23,7 @@ __all__ = [
     "confusion_picture",
     "curves",
     "default_colors",
+    "doubt_sheet",
     "error_map",
     "grid",
     "noting_errors",

@@ -90,6 +90,29 @@ def overlay_sheet(
     _sheet(rows, [], texts, _legend(classes, colors, labels), path)
 
 
+def doubt_sheet(
+    rows: Sequence[Sequence[np.ndarray]],
+    captions: Sequence[Sequence[str]],
+    labels: Sequence[np.ndarray],
+    colors: Colors,
+    classes: Sequence[str],
+    path: str | Path,
+) -> None:
+    """Draws one row per image: the image with its doubted regions outlined, its label, and the label suggested.
+
+    Args:
+        rows: the three pictures u8[h,w,3] of each image, of one size.
+        captions: the texts above them.
+        labels: i[h,w], the labels that are shown; a legend of many classes names only those in them.
+        colors: one per class.
+        classes: names, one per class.
+        path: the PNG file.
+    """
+    texts = [[shorten(str(text), 44) for text in row] for row in captions]
+    titles = ["doubted regions", "label", "suggested"]
+    _sheet([list(row) for row in rows], titles, texts, _legend(classes, colors, labels), path)
+
+
 def _legend(classes: Sequence[str], colors: Colors, labels: Sequence[np.ndarray]) -> list[tuple[str, Sequence[int]]]:
     """Returns (name, colour) of every class, or only of those in `labels` if there are many classes."""
     chosen = range(len(classes))
