@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {part: number for number, row in enumerate(ROWS) for part in row}
 # These work in anybody's script: nothing of ours but each other, nothing of others but these.
-PURE = {"nn.ops", "nn", "models", "losses", "metrics", "objective", "state", "step", "adversarial"}
+PURE = {"nn.ops", "nn", "models", "losses", "metrics", "objective", "state", "step", "adversarial", "consistency"}
 PURE_THIRD_PARTY = {"jax", "flax", "optax", "numpy"}
 # What only some parts may import.
 FILE_LIBRARIES = {

@@ -10,6 +10,7 @@ from jaxseg.adversarial import segmenter_of
 from jaxseg.config import ConfigDict
 from jaxseg.config.config_dict import AnyConfigDict
 from jaxseg.data import sources
+from jaxseg.data.labelled import labelled_indices
 from jaxseg.errors import DataError, counted
 from jaxseg.run.data import Problem, epochs_message
 from jaxseg.state import TrainState, count_parameters
@@ -42,10 +43,13 @@ def opening_message(config: ConfigDict, problem: Problem, state: TrainState, sta
     For a new run of a number of epochs, a second line says how many steps these are.
     """
     parameters = count_parameters((segmenter_of(state) if config.adversarial.weight else state).params)
+    labelled = len(labelled_indices(problem.train))
+    with_labels = f" ({labelled} of them with labels)" if labelled < len(problem.train) else ""
     length = f"\n{epochs_message(config, len(problem.train))}" if config.epochs and not start else ""
     return (
         f"{config.model.name}: {parameters:,} parameters; "
-        f"{config.data.source}: {len(problem.train)} training and {counted(len(problem.val), 'validation image')}, "
+        f"{config.data.source}: {len(problem.train)} training{with_labels} and "
+        f"{counted(len(problem.val), 'validation image')}, "
         f"{counted(len(problem.train.info.classes), 'class')}; "
         f"{counted(jax.device_count(), f'{jax.default_backend()} device')}, "
         f"{config.strategy}" + (f"; resuming after step {start}" if start else "") + length
