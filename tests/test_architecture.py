@@ -28,6 +28,7 @@ PURE = {
     "adversarial",
     "tuning",
     "distillation",
+    "consistency",
 }
 PURE_THIRD_PARTY = {"jax", "flax", "optax", "numpy"}
 # What only some parts may import.

@@ -167,6 +167,8 @@ def shrunk_run(name, variant):
         compile__options=FAST_COMPILE,
         model__args=shrunk(name, config.model.args.to_dict()),
     )
+    if config.semi.method:
+        update(config, data__labelled="1/2", data__labelled_rows=4, semi__ramp_up=0)
     return config
 
 

@@ -10,6 +10,7 @@ from jaxseg.adversarial import segmenter_of
 from jaxseg.config import ConfigDict
 from jaxseg.config.config_dict import AnyConfigDict
 from jaxseg.data import sources
+from jaxseg.data.labelled import labelled_indices
 from jaxseg.errors import DataError, counted
 from jaxseg.optim import make_selection
 from jaxseg.run.data import Problem, epochs_message
@@ -47,10 +48,13 @@ def opening_message(config: ConfigDict, problem: Problem, state: TrainState, sta
     trained = count_parameters([value for path, value in known.items() if selection.trains(path)])
     parameters = f"{count_parameters(params):,} parameters"
     parameters += "" if selection.everything else f", of which {trained:,} train"
+    labelled = len(labelled_indices(problem.train))
+    with_labels = f" ({labelled} of them with labels)" if labelled < len(problem.train) else ""
     length = f"\n{epochs_message(config, len(problem.train))}" if config.epochs and not start else ""
     return (
         f"{config.model.name}: {parameters}; "
-        f"{config.data.source}: {len(problem.train)} training and {counted(len(problem.val), 'validation image')}, "
+        f"{config.data.source}: {len(problem.train)} training{with_labels} and "
+        f"{counted(len(problem.val), 'validation image')}, "
         f"{counted(len(problem.train.info.classes), 'class')}; "
         f"{counted(jax.device_count(), f'{jax.default_backend()} device')}, "
         f"{config.strategy}" + (f"; resuming after step {start}" if start else "") + length

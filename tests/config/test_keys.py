@@ -110,6 +110,7 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     config = configured(model__name="cnn", seed=7, batch_size=3, data__workers=5, data__prefetch=9, data__channels=4)
     update(config, data__size=(8, 9), data__fit="crop", eval__batch_size=6, eval__multiple=2, checkpoint__keep=11)
     update(config, eval__tiles="8x12", eval__overlap=0.25)
+    update(config, semi__method="fixmatch", data__labelled=0.5, data__labelled_rows=2)
     update(config, log__every=13, log__tensorboard=False, data__mean=(0.5,), data__std=(0.5,))
     strategy = parallel.make_strategy("jit", {})
     with contextlib.ExitStack() as stack:
@@ -117,6 +118,7 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         parts, problem = build.build_parts(config, 6), load_problem(config)
         session = train.open_session(parts, problem, strategy, programs, tmp_path, stack)
     wanted = {"batch_size": 3, "seed": 7, "workers": 5, "prefetch": 9, "channels": 4, "size": (8, 9), "fit": "crop"}
+    wanted |= {"labelled_rows": 2, "unit": 2}
     assert given["train"] == wanted | {"order": None}
     assert given["eval"] == {"batch_size": 6, "multiple": 2, "size": (8, 9), "fit": "crop"}
     assert session.tiled is not None
@@ -293,6 +295,9 @@ ASSERTED = {
     "data.shapes_train": "data/test_sources.py::test_shapes_take_length_size_and_channels_from_the_configuration",
     "data.shapes_val": "config/test_keys.py::test_split_keys",
     "data.unlabelled": "data/test_unlabelled.py::test_images_without_labels_are_never_held_out",
+    "data.labelled": "data/test_labelled.py::test_a_share_is_a_seeds_and_part_of_every_larger_one",
+    "data.labelled_seed": "data/test_labelled.py::test_the_seed_is_that_of_the_run_or_a_key",
+    "data.labelled_rows": "config/test_keys.py::test_keys_of_the_session",
     "data.mean": "config/test_keys.py::test_step_keys",
     "data.std": "config/test_keys.py::test_step_keys",
     **{
@@ -322,6 +327,11 @@ ASSERTED = {
         for name in ("terms", "label_smoothing", "aux_weight", "aux_weights", "args")
     },
     **{key: "config/test_keys.py::test_adversarial_keys" for key in KEYS if key.startswith("adversarial.")},
+    **{
+        key: "test_consistency_runs.py::test_the_keys_reach_the_loss_and_the_step"
+        for key in KEYS
+        if key.startswith("semi.")
+    },
     **{key: "config/test_keys.py::test_optimiser_keys" for key in KEYS if key.startswith("optimizer.")},
     **{key: "config/test_keys.py::test_schedule_keys" for key in KEYS if key.startswith("schedule.")},
     "ema.decay": "test_evaluate.py::test_the_moving_average_is_what_is_scored",

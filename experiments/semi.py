@@ -1,0 +1,50 @@
+"""Few labels and many images: a U-Net learns from images without labels too (FixMatch with CutMix, Sohn et al. 2020).
+
+    python -m jaxseg.train --config experiments/semi.py
+    python -m jaxseg.train --config experiments/semi.py:folder --config.data.dir=MY_FOLDER --config.data.unlabelled=MORE
+    python -m jaxseg.train --config experiments/semi.py:folder --config.data.dir=MY_FOLDER --config.data.labelled=0.05
+    python -m jaxseg.train --config experiments/semi.py:camvid --config.data.dir=PATH
+
+Of the shapes, 1/64 of 2048 images keep their labels, and of camvid and voc 1/8. A folder has images of its own without
+labels, which data.unlabelled names, or hides the labels of all but a share. docs/semi.md says when it pays. This
+compares it with labels alone, on your own images:
+
+    python -m jaxseg.sweep --config experiments/semi.py:folder --config.data.dir=MY_FOLDER --config.data.labelled=0.05
+
+Shapes validation mIoU: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict, update
+from jaxseg.config.recipes import recipe
+from jaxseg.sweep import Sweep
+
+LABELLED = {"shapes": "1/64", "camvid": "1/8", "voc": "1/8", "folder": ""}
+
+ALONE = {"method": "", "weight": 1.0, "threshold": 0.95, "cutmix": 0.0, "ramp_up": 0}
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
+    config = recipe(
+        arg,
+        "unet",
+        shapes={"widths": (8, 16, 32, 64), "dropout": 0.0},
+        full={"widths": (64, 128, 256, 512)},
+        shapes_keys={"data__size": (32, 32), "data__shapes_train": 2048, "batch_size": 16, "ema__decay": 0.98},
+        ema__decay=0.999,
+        semi__method="fixmatch",
+        semi__weight=3.0,
+        semi__threshold=0.8,
+        semi__cutmix=1.0,
+    )
+    update(config, data__labelled=LABELLED[arg or "shapes"])
+    update(config, data__labelled_rows=config.batch_size // 2, semi__ramp_up=config.steps // 4)
+    if config.data.source == "shapes":
+        update(config, augment__zoom=(0.8, 1.25), optimizer__learning_rate=1e-2)
+    return config
+
+
+def sweep() -> Sweep:
+    """Returns the labels alone, in whole batches, and with the other images."""
+    alone = {f"semi__{name}": default for name, default in ALONE.items()}
+    return Sweep({"labels": {**alone, "data__labelled_rows": 0}, "semi": {}}, baseline="labels")
