@@ -48,7 +48,7 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.errors import ConfigError, counted
-from jaxseg.inference import temperature, thresholds, uncertainty_files, video
+from jaxseg.inference import readout, uncertainty_files, video
 from jaxseg.inference.crf import refinement
 from jaxseg.inference.folder import FolderPrediction
 from jaxseg.inference.images import find_images, name_outputs
@@ -67,7 +67,7 @@ _OF_SAMPLES = ("samples", "seed", "out", "which", "workdir", "images")
 # Options that a video has too; what is written of its frames are the overlays alone.
 _OF_VIDEOS = (
     *("out", "which", "workdir", "images", "recursive", "tiles", "overlap", "blending", "accumulate", "average"),
-    *("temperature", "skip_existing", "seed", "samples", "video"),
+    *("temperature", "thresholds", "skip_existing", "seed", "samples", "video"),
 )
 
 
@@ -118,18 +118,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         type=_rate,
         help="also write the overlays as a video, overlays.mp4, of this many frames a second: the images in order",
     )
-    parser.add_argument(
-        "--temperature",
-        action="store_true",
-        help="divide the logits by the temperature that evaluate --fit-temperature has kept with the run, so that "
-        "probabilities fit how often they are right",
-    )
-    parser.add_argument(
-        "--thresholds",
-        action="store_true",
-        help="use the thresholds that evaluate --fit-thresholds has kept with the run: a pixel has the class farthest "
-        "above its threshold, and 255, no class, where none is above",
-    )
+    readout.add_options(parser)
     regions.add_options(parser)
     uncertainty_files.add_option(parser)
     parser.add_argument("--samples", metavar="N", type=int, help="make N images from noise instead, with a generator")
@@ -161,10 +150,7 @@ def _problem(options: argparse.Namespace) -> str:
             return "the following arguments are required: IMAGES"
         if options.skip_existing and options.video is not None:
             return "--video shows all images of a call; it cannot be given with --skip-existing"
-        if options.thresholds and (options.temperature or options.crf):
-            other = "--temperature" if options.temperature else "--crf"
-            return f"--thresholds are those of the network's own probabilities; they cannot be given with {other}"
-        return regions.problem(options) or uncertainty_files.problem(options)
+        return readout.problem(options) or regions.problem(options) or uncertainty_files.problem(options)
     if len(options.workdir) > 1:
         return "--samples takes one workdir"
     if options.images:
@@ -213,8 +199,7 @@ def _predict(options: argparse.Namespace) -> int:
     if videos and (more := _given(options, _OF_VIDEOS)):
         raise ConfigError(f"{videos[0]} is a video, of which the overlays alone are written; leave out {more[0]}.")
     predictor = predictor_of(runs, options)
-    predictor = temperature.scaled(predictor, runs) if options.temperature else predictor
-    predictor = thresholds.with_thresholds(predictor, runs) if options.thresholds else predictor
+    predictor = readout.applied(predictor, runs, options)
     extras: list[Extra] = []
     films: list[video.VideoOfFrames] = []
     if options.regions:

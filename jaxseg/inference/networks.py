@@ -84,6 +84,18 @@ def _extended(size: Size, multiple: int) -> Size:
     return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
 
 
+class Shares(NamedTuple):
+    """Probabilities of the pixels of images.
+
+    Attributes:
+        probabilities: f32[b,h,w,k] of all classes, or f16[b,h,w,n] of the n likeliest, the largest first.
+        indices: u8[b,h,w,n], these n classes; None: all classes, in their order.
+    """
+
+    probabilities: jax.Array
+    indices: jax.Array | None
+
+
 @dataclass(frozen=True, eq=False)
 class Networks:
     """One network, or several whose probabilities are averaged, and the views in which they see an image.
@@ -97,12 +109,14 @@ class Networks:
         mesh: the devices that a batch is split over, where its size allows it; None: the first device alone.
         thresholds: of the logit of each class, where each has a sigmoid (`inference.thresholds`); (): the most
             probable class.
+        top_k: how many of the likeliest classes of a pixel `shares` gives; 0: all.
     """
 
     members: tuple[Member, ...]
     views: Views = ONE_VIEW
     mesh: Mesh | None = None
     thresholds: tuple[float, ...] = ()
+    top_k: int = 0
     _programs: dict[Any, Any] = field(default_factory=dict, repr=False)
     _memory: dict[Any, int] = field(default_factory=dict, repr=False)
 
@@ -166,6 +180,11 @@ class Networks:
         if not self.thresholds:
             return to_classes(scores)
         return _classes_above(scores.values, scores.are_logits, self.thresholds)
+
+    def shares(self, scores: Scores) -> Shares:
+        """Scores f32[b,h,w,k] -> the probabilities of all classes, or those of the `top_k` likeliest."""
+        every = to_probabilities(scores, self.one_vs_rest)
+        return _top(every, self.top_k) if self.top_k else Shares(every, None)
 
     def logits(
         self, variables: Sequence[PyTree], images: Sequence[np.ndarray] | np.ndarray, whole: bool
@@ -264,6 +283,12 @@ def _classes_above(values: jax.Array, are_logits: bool, thresholds: tuple[float,
     if values.shape[-1] == 1:
         return predict_classes(over)
     return jnp.where(jnp.max(over, axis=-1) > 0, predict_classes(over), IGNORE)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _top(probabilities: jax.Array, count: int) -> Shares:
+    values, indices = jax.lax.top_k(probabilities, count)
+    return Shares(values.astype(jnp.float16), indices.astype(jnp.uint8))
 
 
 _shares = jax.jit(losses.probabilities, static_argnums=1)

@@ -16,7 +16,7 @@ from jaxseg.state import by_path
 # The options of prediction by which the outputs of an image differ.
 _OF_IDENTITY = (
     *("tiles", "overlap", "blending", "accumulate", "average", "crf", "temperature", "thresholds"),
-    *("format", "values", "probabilities"),
+    *("format", "values", "probabilities", "top_k"),
 )
 
 

@@ -34,7 +34,8 @@ def outputs_of(run: Run, options: argparse.Namespace, out: Path, identity: str =
         run.colors,
         form=form,
         overlay=not options.no_overlay,
-        probabilities=options.probabilities,
+        probabilities=options.probabilities or options.top_k is not None,
+        top_k=options.top_k or 0,
         values=tuple(run.values) if in_masks and form != "color" else (),
         identity=identity,
     )

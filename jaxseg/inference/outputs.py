@@ -25,7 +25,7 @@ MARK = "jaxseg predict"
 Format: TypeAlias = Literal["png", "color", "tiff", "npz"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[str, str] = {"png": ".png", "color": ".png", "tiff": ".tif", "npz": ".npz"}
-_ARRAYS = {"probabilities", "labels", "classes", "made_by"}  # those that NAME.npz may hold
+_ARRAYS = {"probabilities", "indices", "labels", "classes", "made_by"}  # those that NAME.npz may hold
 
 
 class Extra(Protocol):
@@ -70,6 +70,8 @@ class Outputs:
             palette in compressed tiles; "npz", an array `labels` u8[h,w].
         overlay: whether to write NAME-overlay.png.
         probabilities: whether to write NAME.npz with `probabilities` f32[h,w,k].
+        top_k: n, to write `probabilities` f16[h,w,n] of the n likeliest classes and these, `indices` u8[h,w,n]; 0:
+            all classes.
         values: what stands for each class in place of its index; (): the index.
         identity: says which networks and options made the files, which keep it; "": nothing is kept.
     """
@@ -80,6 +82,7 @@ class Outputs:
     form: Format = "png"
     overlay: bool = True
     probabilities: bool = False
+    top_k: int = 0
     values: tuple[int, ...] = ()
     identity: str = ""
 
@@ -125,6 +128,8 @@ class Outputs:
             stored: dict[str, Any] = {}
             if self.form == "npz":
                 stored["labels"] = stored_values(self.values)[result.classes] if self.values else result.classes
+            if self.probabilities and result.indices is not None:
+                stored["indices"] = result.indices
             if self.probabilities:
                 stored["probabilities"] = result.probabilities
             if stored:
@@ -163,6 +168,7 @@ class Outputs:
         """Returns whether an earlier call with the same networks and options has written all files of one image."""
         wanted = {"classes"} | ({"labels"} if self.form == "npz" else set())
         wanted |= {"probabilities"} if self.probabilities else set()
+        wanted |= {"indices"} if self.top_k else set()
         modes = {"png": ("P", "I;16"), "color": ("RGB",), "tiff": ("P", "L", "I;16")}
 
         def written(what: str, file: Path) -> bool:

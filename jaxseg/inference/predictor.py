@@ -19,8 +19,8 @@ from jaxseg.inference import tiles as tiling
 from jaxseg.inference.fitting import auto_tile, fits_whole, stride_of
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.memory import free_memory
-from jaxseg.inference.networks import Member, Networks, Scores, to_probabilities
-from jaxseg.inference.segment import Segmentation, launch, naming_image, require_image
+from jaxseg.inference.networks import Member, Networks, Scores, Shares
+from jaxseg.inference.segment import Segmentation, launch, naming_image, require_image, segmentation
 from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Overlap, Raster, TilesLike
 from jaxseg.inference.views import ONE_VIEW, Views, parse_views
 from jaxseg.nn.ops.by_device import BATCH_AXIS
@@ -72,7 +72,8 @@ class Predictor:
     _strides: dict[Any, int] = field(default_factory=dict, repr=False)
 
     def __call__(self, image: np.ndarray, probabilities: bool = False) -> Segmentation:
-        """u8|u16|f32[h,w,c] -> the classes u8[h,w] of an image, and with `probabilities` also those, f32[h,w,k].
+        """u8|u16|f32[h,w,c] -> the classes u8[h,w] of an image, and with `probabilities` also those, f32[h,w,k]
+        (of the likeliest alone, where the networks have a `top_k`).
 
         Raises:
             ValueError: if the number of channels differs from what the networks take.
@@ -81,15 +82,17 @@ class Predictor:
         grid = self.grid_for(image)
         if grid is None:
             return launch(self.networks, self.variables, [image], probabilities)()[0]
-        h, w, k = *grid.size, self.networks.num_classes
-        classes = np.empty((h, w), np.uint8)
-        shares = np.empty((h, w, k), np.float32) if probabilities else None
+        (h, w), n = grid.size, self.networks.top_k
+        whole = Segmentation(np.empty((h, w), np.uint8), None)
+        if probabilities:
+            shares = np.empty((h, w, n or self.networks.num_classes), np.float16 if n else np.float32)
+            whole = Segmentation(whole.classes, shares, np.empty((h, w, n), np.uint8) if n else None)
         for block, found, share in self.blocks(ArrayRaster(image), grid, probabilities):
             place = np.s_[block.top : block.top + found.shape[0], block.left : block.left + found.shape[1]]
-            classes[place] = found
-            if shares is not None:
-                shares[place] = share
-        return Segmentation(classes, shares)
+            for full, part in zip(whole, segmentation(found, share)):
+                if full is not None:
+                    full[place] = part
+        return whole
 
     def launch(self, images: Sequence[np.ndarray], probabilities: bool = False) -> Callable[[], list[Segmentation]]:
         """Starts to segment images of one `batch_key`; returns the function that waits for the results.
@@ -136,8 +139,8 @@ class Predictor:
         columns: int | None = None,
         done: int = 0,
         progress: Callable[[int], object] = lambda tiles: None,
-    ) -> Iterator[tuple[Block, np.ndarray, np.ndarray | None]]:
-        """Yields (block, its classes u8[y,x], its probabilities f32[y,x,k] or None) of an image that is read by parts.
+    ) -> Iterator[tuple[Block, np.ndarray, Shares | None]]:
+        """Yields (block, its classes u8[y,x], its `Shares` [y,x,...] or None) of an image that is read by parts.
 
         Args:
             raster: the image.
@@ -151,7 +154,7 @@ class Predictor:
             for block in self._blend(raster, grid, columns, done, progress):
                 size = (block.scores.shape[0], block.scores.shape[1])
                 scores = Scores(block.scores[None], self.networks.single, (size,))
-                launched = block, self.networks.classes(scores), self._shares(scores) if probabilities else None
+                launched = block, self.networks.classes(scores), self.networks.shares(scores) if probabilities else None
                 if waiting is not None:
                     yield _fetched(*waiting)
                 waiting = launched
@@ -270,12 +273,9 @@ class Predictor:
     def _memory(self) -> int:
         return free_memory() if self.tiling.memory is None else self.tiling.memory
 
-    def _shares(self, scores: Scores) -> jax.Array:
-        return to_probabilities(scores, self.networks.one_vs_rest)
 
-
-def _fetched(block: Block, classes: Any, shares: Any) -> tuple[Block, np.ndarray, np.ndarray | None]:
-    return block, np.asarray(classes, np.uint8)[0], None if shares is None else np.asarray(shares)[0]
+def _fetched(block: Block, classes: Any, shares: Shares | None) -> tuple[Block, np.ndarray, Shares | None]:
+    return block, np.asarray(classes, np.uint8)[0], jax.tree.map(lambda x: np.asarray(x)[0], shares)
 
 
 def make_predictor(

@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxseg.build import Parts
 from jaxseg.errors import JaxsegError, OutOfMemoryError, counted, is_out_of_memory
-from jaxseg.inference.networks import Member, Networks, to_probabilities
+from jaxseg.inference.networks import Member, Networks, Shares
 from jaxseg.state import Network
 from jaxseg.types import PyTree
 
@@ -21,11 +22,13 @@ class Segmentation(NamedTuple):
             above its own.
         probabilities: f32[h,w,k], or None if not requested; k is 1 (the probability of class 1) for a binary network.
             They are the softmax of the logits, or one sigmoid for each class if the run was trained so
-            (`losses.Loss.one_vs_rest`).
+            (`losses.Loss.one_vs_rest`). Where the n likeliest classes alone were asked for: f16[h,w,n] of these.
+        indices: u8[h,w,n], these n classes, the likeliest first; None: all classes, in their order.
     """
 
     classes: np.ndarray
     probabilities: np.ndarray | None
+    indices: np.ndarray | None = None
 
 
 def make_segmenter(parts: Parts, model: Network | None = None) -> Callable[..., Segmentation]:
@@ -72,18 +75,23 @@ def launch(
     with naming_image(what):
         scores = networks.scores(variables, images, whole=True)
         classes = networks.classes(scores)
-        shares = to_probabilities(scores, networks.one_vs_rest) if probabilities else None
+        shares = networks.shares(scores) if probabilities else None
 
     def wait() -> list[Segmentation]:
         with naming_image(what):
             found = np.asarray(classes).astype(np.uint8)
-            given = None if shares is None else np.asarray(shares)
-        return [
-            Segmentation(found[i, :h, :w], None if given is None else given[i, :h, :w])
-            for i, (h, w) in enumerate(scores.sizes)
-        ]
+            given = None if shares is None else jax.device_get(shares)
+        return [segmentation(found[i, :h, :w], given, np.s_[i, :h, :w]) for i, (h, w) in enumerate(scores.sizes)]
 
     return wait
+
+
+def segmentation(classes: np.ndarray, shares: Shares | None, place: Any = ...) -> Segmentation:
+    """Returns the prediction of a part of what was segmented: its classes, and its place in the arrays of `shares`."""
+    if shares is None:
+        return Segmentation(classes, None)
+    indices = None if shares.indices is None else np.asarray(shares.indices)[place]
+    return Segmentation(classes, np.asarray(shares.probabilities)[place], indices)
 
 
 def require_image(shape: Sequence[int], channels: int) -> None:
