@@ -85,12 +85,7 @@ def _extended(size: Size, multiple: int) -> Size:
 
 
 class Shares(NamedTuple):
-    """Probabilities of the pixels of images.
-
-    Attributes:
-        probabilities: f32[b,h,w,k] of all classes, or f16[b,h,w,n] of the n likeliest, the largest first.
-        indices: u8[b,h,w,n], these n classes; None: all classes, in their order.
-    """
+    """Probabilities f32[b,h,w,k] of all classes, or f16[b,h,w,n] of the n likeliest and these classes u8[b,h,w,n]."""
 
     probabilities: jax.Array
     indices: jax.Array | None
@@ -183,8 +178,7 @@ class Networks:
 
     def shares(self, scores: Scores) -> Shares:
         """Scores f32[b,h,w,k] -> the probabilities of all classes, or those of the `top_k` likeliest."""
-        every = to_probabilities(scores, self.one_vs_rest)
-        return _top(every, self.top_k) if self.top_k else Shares(every, None)
+        return make_shares(scores, self.one_vs_rest, self.top_k)
 
     def logits(
         self, variables: Sequence[PyTree], images: Sequence[np.ndarray] | np.ndarray, whole: bool
@@ -268,6 +262,12 @@ def to_classes(scores: Scores) -> jax.Array:
 def to_probabilities(scores: Scores, one_vs_rest: bool) -> jax.Array:
     """Scores f32[b,h,w,k] -> probabilities f32[b,h,w,k]; see `losses.probabilities` for logits."""
     return _shares(scores.values, one_vs_rest) if scores.are_logits else scores.values
+
+
+def make_shares(scores: Scores, one_vs_rest: bool, top_k: int = 0) -> Shares:
+    """Scores f32[b,h,w,k] -> the probabilities of all classes, or those of the `top_k` likeliest; 0: all."""
+    every = to_probabilities(scores, one_vs_rest)
+    return _top(every, top_k) if top_k else Shares(every, None)
 
 
 @functools.partial(jax.jit, static_argnums=1)
