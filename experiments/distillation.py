@@ -19,7 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return recipe(
         arg,
         "unet",
-        shapes={"widths": (4, 8, 16)},
+        shapes={"widths": (8, 16, 32)},
         full={"widths": (16, 32, 64, 128)},
         shapes_keys={
             "data__size": (32, 32),
