@@ -7,7 +7,8 @@
 The first command trains the teacher, the second the student; `distill.kind` chooses what the student compares. Without
 `distill.teacher` the student learns from the labels alone. docs/smaller.md has the measured table.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .474 (the student from labels alone, mean of 3 seeds after 600 steps of 32x32 pixels; with
+`channel` .501, `pixel` .445, `feature` .429, not separable by 3 seeds; the teacher .710, one seed).
 """
 
 from jaxseg.config import ConfigDict
@@ -19,7 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return recipe(
         arg,
         "unet",
-        shapes={"widths": (4, 8, 16)},
+        shapes={"widths": (8, 16, 32)},
         full={"widths": (16, 32, 64, 128)},
         shapes_keys={
             "data__size": (32, 32),
