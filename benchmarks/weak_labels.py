@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from lib.timing import at_least, environment, make_parser, save, table
+from lib.timing import at_least, environment, make_parser, result_file, save, table
 
 from jaxseg import compiler, metrics
 from jaxseg.build import build_parts, make_strategy
@@ -70,14 +70,16 @@ def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace, words
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     if options.smallest:
         names, seeds, options.images, options.steps = names[:1], range(1), 8, 2
+    else:
+        compiler.keep_programs()  # variants with one loss share their programs
     settings = {"images": options.images, "steps": options.steps}
-    compiler.keep_programs("")  # variants with one loss share their programs
     record = _start(options.out, settings, words)
     for name in names:
         config = ablation_recipe(None, "unet", {"widths": (8, 16, 32), "dropout": 0.0})
         update(config, steps=options.steps, data__shapes_train=options.images, **VARIANTS[name])
         if options.smallest:
-            update(config, schedule__warmup=1, data__shapes_val=8)
+            update(config, schedule__warmup=1, data__shapes_val=8, data__size=(16, 16))
+            update(config, model__name="cnn", model__args={"widths": (4, 4)})
         trained = Trained(config)
         record["labels"][name] = trained.labels()
         for seed in seeds:
@@ -99,7 +101,7 @@ def _start(out: Path | None, settings: Mapping[str, int], words: Sequence[str]) 
         "labels": {},
         "runs": [],
     }
-    file = None if out is None else out.with_name(f"{out.name}.json")
+    file = None if out is None else result_file(out, ".json")
     if file is not None and file.is_file():
         former = json.loads(file.read_text(encoding="utf-8"))
         if former["settings"] == record["settings"]:

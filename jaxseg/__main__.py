@@ -23,6 +23,7 @@ COMMANDS = {
     "export": ("jaxseg.export.__main__", "write a trained network to one file: StableHLO or ONNX"),
     "sweep": ("jaxseg.sweep.__main__", "train and compare the variants of an ablation"),
     "models": ("jaxseg.models.__main__", "list the networks and encoders, or show what one costs"),
+    "weaken": ("jaxseg.data.weaken", "write points, scribbles or boxes in place of full masks"),
     "check": ("jaxseg.data.check", "read a whole data set and report what is wrong in it"),
 }
 

@@ -127,6 +127,7 @@ def test_commands_are_no_libraries_but_for_the_training():
         "predict",
         "crf",
         "data.check",
+        "data.weaken",
         "models.__main__",
         "explain.__main__",
         "export.__main__",

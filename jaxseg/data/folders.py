@@ -2,8 +2,8 @@
 
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
+from jaxseg.data import folder
 from jaxseg.data.base import Source
-from jaxseg.data.folder import FolderSource
 from jaxseg.data.layout import choose, existing, find_layout
 from jaxseg.data.pairs import images_of, require_others, without_masks
 from jaxseg.data.weak.drawing import Drawing
@@ -16,10 +16,10 @@ _FEWER = (
 )
 
 
-def with_masks(config: ConfigDict, split: str, *, unlabelled: bool, strict: bool) -> FolderSource:
+def with_masks(config: ConfigDict, split: str, *, unlabelled: bool, strict: bool) -> folder.FolderSource:
     """Returns a split of a folder of images and masks; see `FolderSource` for the arguments."""
     data = config.data
-    return FolderSource(
+    return folder.FolderSource(
         data.dir,
         split,
         classes=data.classes,

@@ -114,7 +114,8 @@ def _source(config: ConfigDict, options: argparse.Namespace) -> WeakenedSource |
         )
     if annotated and split != config.data.train_split:
         raise ConfigError(
-            f"data.annotations is of the training split {config.data.train_split!r}, not of {split!r}; leave --split out."
+            f"data.annotations is of the training split {config.data.train_split!r}, not of {split!r}; leave --split "
+            "out."
         )
     if config.data.weaken:
         set_key(config, "data.weaken", "")

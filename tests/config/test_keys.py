@@ -294,6 +294,11 @@ ASSERTED = {
     "data.classes": "data/test_sources.py::test_classes_of_the_configuration_that_disagree_with_the_data",
     "data.shapes_train": "data/test_sources.py::test_shapes_take_length_size_and_channels_from_the_configuration",
     "data.shapes_val": "config/test_keys.py::test_split_keys",
+    "data.annotations": "data/test_weak_labels.py::test_a_folder_with_annotations_needs_masks_for_validation_alone",
+    **{
+        f"data.{name}": "data/test_weak_labels.py::test_the_training_split_alone_has_weaker_labels"
+        for name in ("weaken", "box_core", "mark_radius")
+    },
     "data.unlabelled": "data/test_unlabelled.py::test_images_without_labels_are_never_held_out",
     "data.labelled": "data/test_labelled.py::test_a_share_is_a_seeds_and_part_of_every_larger_one",
     "data.labelled_seed": "data/test_labelled.py::test_the_seed_is_that_of_the_run_or_a_key",

@@ -5,9 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers.tiny_training import ROOT, arguments
 from PIL import Image
 from scipy import ndimage
 
+from jaxseg.build import build_parts
 from jaxseg.config import default_config, update, validate
 from jaxseg.data import check, make_source, weaken
 from jaxseg.data.shapes import CLASSES, ShapesSource
@@ -18,7 +20,8 @@ from jaxseg.data.weak.reading import read_annotations
 from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import ConfigError, DataError
 from jaxseg.losses import possible_label
-from jaxseg.train import train
+from jaxseg.run.report import read_log
+from jaxseg.train import main
 from jaxseg.types import IGNORE
 
 INDICES = {"background": 0, "cell": 1, "cat": 2}
@@ -30,9 +33,8 @@ def mark(kind, name, *places):
 
 
 def shown(label):
-    return [
-        "".join({IGNORE: ".", possible_label(1): "a", possible_label(2): "b"}.get(v, str(v)) for v in r) for r in label
-    ]
+    letters = {IGNORE: ".", possible_label(1): "a", possible_label(2): "b"}
+    return ["".join(letters.get(value, str(value)) for value in row) for row in label.tolist()]
 
 
 def test_points_and_lines_label_what_they_touch_and_nothing_else():
@@ -122,6 +124,17 @@ def test_what_is_made_depends_on_name_and_seed_alone(shapes):
     np.testing.assert_array_equal(weak[3]["label"], again[3]["label"])
 
 
+def test_the_training_split_alone_has_weaker_labels():
+    config = shapes_config(data__weaken="boxes", data__box_core=0.5, data__mark_radius=2.0, data__size=(32, 48))
+    weak, val = (make_source(config, split) for split in ("train", "val"))
+    assert isinstance(weak, WeakenedSource) and isinstance(val, ShapesSource)
+    assert weak.how == Drawing(box_core=0.5, radius=2.0, target=(32, 48), outside=True, possible=False)
+    update(config, loss__terms="cross_entropy + size_constraint", data__fit="crop")
+    again = make_source(config, "train")
+    assert isinstance(again, WeakenedSource)
+    assert (again.how.possible, again.how.target, again.kind) == (True, None, "boxes")
+
+
 def test_ignored_pixels_stay_ignored(shapes):
     class Void:
         info = shapes.info
@@ -197,7 +210,7 @@ def test_annotations_stand_for_masks_in_a_folder_that_is_divided_by_them(folder)
     train_, val = (make_source(config, split) for split in ("train", "val"))
     assert len(train_) + len(val) == 5 and (train_[0]["label"] == 1).sum() in (4, 6, 9)
     (folder / "all" / "masks" / "0.png").unlink()
-    with pytest.raises(DataError, match="has no mask.*only images of the validation split need masks"):
+    with pytest.raises(DataError, match=r"has no mask.*only images of the validation split need masks"):
         make_source(config, "train")
 
 
@@ -220,16 +233,19 @@ def test_annotations_that_cannot_be_used_are_refused_at_the_start(folder, text, 
 
 def test_keys_that_do_not_fit_are_refused(folder):
     with pytest.raises(ConfigError, match=r"data.annotations needs data.source=folder, got data.source=shapes"):
-        validate(config_of(folder, data__annotations="a.csv") | {}) if False else validate(_shapes("a.csv"))
-    with pytest.raises(ConfigError, match="data.weaken=points is made from full labels, which data.annotations"):
+        validate(shapes_config(data__annotations="a.csv"))
+    with pytest.raises(ConfigError, match=r"data.weaken=points is made from full labels, which data.annotations"):
         validate(config_of(folder, data__annotations="a.csv", data__weaken="points"))
     with pytest.raises(ConfigError, match="only the loss term size_constraint learns from"):
-        make_source(config_of(folder, data__weaken="tags"), "val") and make_source(_shapes("", "tags"), "train")
+        make_source(shapes_config(data__weaken="tags"), "train")
+    adversarial = shapes_config(loss__terms="cross_entropy + size_constraint", adversarial__weight=0.1)
+    with pytest.raises(ConfigError, match="leave one of the two out"):
+        build_parts(adversarial, 6)
 
 
-def _shapes(annotations, kind=""):
+def shapes_config(**values):
     config = default_config()
-    update(config, data__annotations=annotations, data__weaken=kind)
+    update(config, **values)
     return config
 
 
@@ -245,9 +261,8 @@ def test_the_check_of_a_folder_says_how_much_is_annotated(folder, tmp_path, caps
     arguments.append("--config.data.annotations=marks.csv")
     assert check.main(arguments) == 0
     out = capsys.readouterr().out
-    assert (
-        "marks.csv (CSV): 1 point in 1 image, 1 box in 1 image" in out and "100.00% of the pixels have a label" in out
-    )
+    assert "marks.csv (CSV): 1 point in 1 image, 1 box in 1 image" in out
+    assert "of the pixels have a label" in out
     assert "2 images of the training split (3, 4) are not in" in out
     (folder / "marks.csv").write_text(TABLE.replace("9,10", "90,10"))
     assert check.main(arguments) == 1 and "lies outside the image" in capsys.readouterr().err
@@ -293,12 +308,12 @@ def test_the_command_refines_boxes_and_refuses_what_it_cannot_do(tmp_path, capsy
     refined = float(capsys.readouterr().out.partition("mIoU ")[2].partition("%")[0])
     assert weaken.main([*config, "--kind", "boxes", "--out", str(tmp_path / "b")]) == 0
     assert refined > float(capsys.readouterr().out.partition("mIoU ")[2].partition("%")[0])
-    for arguments, words in (
+    for given, words in (
         (["--kind", "boxes", "--out", str(tmp_path / "a")], "exists already"),
         (["--out", str(tmp_path / "c")], "Give either --kind"),
         (["--kind", "boxes", "--out", str(tmp_path / "c"), "--crf", "deeplap"], "no preset 'deeplap'"),
     ):
-        assert weaken.main([*config, *arguments]) == 1
+        assert weaken.main([*config, *given]) == 1
         assert words in capsys.readouterr().err
     (folder / "marks.csv").write_text(TABLE)
     of_folder = ["--config.data.source=folder", f"--config.data.dir={folder}", "--config.data.annotations=marks.csv"]
@@ -310,7 +325,7 @@ def test_the_command_refines_boxes_and_refuses_what_it_cannot_do(tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    ("kind", "terms"),
+    ("kind", "text"),
     [
         ("boxes", "cross_entropy + size_constraint + 0.1 * entropy + 0.01 * gated_crf"),
         pytest.param("scribbles", "cross_entropy + 0.1 * entropy", marks=pytest.mark.slow),
@@ -318,11 +333,11 @@ def test_the_command_refines_boxes_and_refuses_what_it_cannot_do(tmp_path, capsy
         pytest.param("tags", "size_constraint", marks=pytest.mark.slow),
     ],
 )
-def test_a_training_of_a_few_steps(tmp_path, kind, terms):
-    config = default_config()
-    update(config, data__size=(16, 16), data__shapes_train=12, data__shapes_val=4, data__weaken=kind, steps=3)
-    update(config, data__box_core=0.5, batch_size=4, loss__terms=terms, model__name="cnn", model__args={"widths": (4,)})
-    update(config, eval__every=3, eval__batch_size=4, checkpoint__every=3, log__images=1, log__tensorboard=False)
-    update(config, schedule__warmup=1, augment__zoom=(0.8, 1.2))
-    run = train(config, str(tmp_path / "run"))
-    assert np.isfinite(run.mean_iou)
+def test_a_training_of_a_few_steps(tmp_path, kind, text, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    values = {"steps": 2, "data__weaken": kind, "data__box_core": 0.5, "loss__terms": text, "model__name": "cnn"}
+    assert main(arguments(tmp_path / "run", **values, model__args="{'widths': (4,)}", eval__every=2)) == 0
+    log = read_log(tmp_path / "run" / "log.jsonl")
+    terms = {name: value for name, value in log[0].items() if name.startswith("loss/")}
+    assert len(terms) == 1 + text.count("+") and all(value > 0 for value in terms.values())
+    assert log[-1]["split"] == "val" and log[-1]["step"] == 2

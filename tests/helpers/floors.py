@@ -2,7 +2,7 @@
 
 # The floors of docs/architecture.md, lowest first, with the parts of jaxseg/ that stand on each. A file may import from
 # floors below its own, and a file of a package also from that package, without a circle.
-# `data.check` and `models.__main__` are commands that live in data/ and models/; `presets` is a former name.
+# `data.check`, `data.weaken` and `models.__main__` are commands in data/ and models/; `presets` is a former name.
 ROWS = (
     ("types", "errors", "files"),  # 0
     ("arguments",),  # 0
@@ -24,7 +24,7 @@ ROWS = (
     ("inference",),  # 7
     ("export",),  # 7
     ("api", "explain"),  # 7
-    ("train", "evaluate", "predict", "crf", "audit", "data.check", "models.__main__"),  # 8
+    ("train", "evaluate", "predict", "crf", "audit", "data.check", "data.weaken", "models.__main__"),  # 8
     ("sweep",),  # 9
     ("__main__",),  # 10
     ("", "presets"),  # 11, the front door
