@@ -20,8 +20,6 @@ from jaxseg.sweep import Sweep
 
 LABELLED = {"shapes": "1/64", "camvid": "1/8", "voc": "1/8", "folder": ""}
 
-ALONE = {"method": "", "weight": 1.0, "threshold": 0.95, "cutmix": 0.0, "ramp_up": 0}
-
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
@@ -46,5 +44,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def sweep() -> Sweep:
     """Returns the labels alone, in whole batches, and with the other images."""
-    alone = {f"semi__{name}": default for name, default in ALONE.items()}
-    return Sweep({"labels": {**alone, "data__labelled_rows": 0}, "semi": {}}, baseline="labels")
+    return Sweep({"labels": {"semi__method": "", "data__labelled_rows": 0}, "semi": {}}, baseline="labels")

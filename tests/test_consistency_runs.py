@@ -13,7 +13,7 @@ from jaxseg.config import update, validate
 from jaxseg.consistency import ConsistencyLoss
 from jaxseg.errors import ConfigError, DataError
 from jaxseg.losses import Loss
-from jaxseg.run.check import check
+from jaxseg.run.check import check, note_without_effect
 from jaxseg.run.report import read_log
 from jaxseg.train import train
 
@@ -90,7 +90,6 @@ def test_a_run_with_another_choice_is_not_resumed(finished, tmp_path):
 def test_the_list_of_a_run_can_be_given_to_another(finished, tmp_path):
     path = finished / "labelled.txt"
     config = semi_config(data__labelled=str(path), steps=1, semi__method="", data__labelled_rows=0)
-    update(config, semi__cutmix=0.0, semi__class_share=0.0, semi__ramp_up=0)
     train(config, tmp_path / "run", "again")  # the labels alone
     assert (tmp_path / "run" / "labelled.txt").read_text() == path.read_text()
 
@@ -120,6 +119,15 @@ def test_the_keys_reach_the_loss_and_the_step(monkeypatch):
     np.testing.assert_allclose(given["stronger"](None, image), 0.0, atol=1e-6)
     plain = build.build_parts(tiny_config(), 6)
     assert isinstance(plain.objective, Loss)
+
+
+def test_keys_without_effect_are_noted(caplog):
+    note_without_effect(semi_config(semi__method="", data__labelled_rows=0))
+    note_without_effect(semi_config(semi__method="mean_teacher", data__labelled="a.txt", data__labelled_seed=1))
+    assert sorted(record.message.split(" has")[0] for record in caplog.records) == [
+        *("data.labelled_seed", "semi.class_share", "semi.class_share", "semi.cutmix", "semi.ramp_up"),
+    ]
+    assert "semi.cutmix has no effect here: it needs semi.method=mean_teacher or fixmatch." in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,6 @@ def require_valid_unlabelled(config: ConfigDict) -> None:
 
 def require_valid_semi(config: ConfigDict) -> None:
     semi, data = config.semi, config.data
-    for name, value in semi.items():
-        if not semi.method and value != KEYS[f"semi.{name}"].default:
-            raise ConfigError(f"semi.{name} needs semi.method=mean_teacher or fixmatch.")
     if semi.method == "mean_teacher" and not config.ema.decay:
         raise ConfigError(
             "semi.method=mean_teacher needs the moving average of the parameters, which is its teacher: give "

@@ -59,6 +59,10 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     "lora.targets": ("lora.rank", lambda c: c.lora.rank),
     "lora.alpha": ("lora.rank", lambda c: c.lora.rank),
     "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),
+    **{
+        f"semi.{name}": ("semi.method=mean_teacher or fixmatch", lambda c: c.semi.method != "")
+        for name in ("weight", "ramp_up", "strength", "cutmix")
+    },
     "semi.threshold": ("semi.method=fixmatch", lambda c: c.semi.method == "fixmatch"),
     "semi.class_share": ("semi.method=fixmatch", lambda c: c.semi.method == "fixmatch"),
     "data.labelled_seed": ("a share data.labelled", lambda c: as_share(c.data.labelled) is not None),

@@ -209,7 +209,6 @@ def test_rows_of_one_kind_alone():
         ({"data__labelled": "3/2"}, r"data\.labelled must be a share above 0 and at most 1"),
         ({"data__labelled": 0.0}, r"data\.labelled must be a share above 0"),
         ({"data__labelled": "1/0"}, r"data\.labelled must be a share above 0"),
-        ({"semi__weight": 2.0}, r"semi\.weight needs semi\.method=mean_teacher or fixmatch"),
         (
             {"semi__method": "mean_teacher", "data__labelled": 0.5},
             r"mean_teacher needs the moving average .*ema\.decay",
