@@ -52,7 +52,19 @@ FILE_LIBRARIES = {
     "onnx",
 }
 # Parts that may import some of them, or any.
-FILE_PARTS = {"pictures", "data", "run", "inference", "explain", "train", "evaluate", "predict", "data.check", "sweep"}
+FILE_PARTS = {
+    "pictures",
+    "data",
+    "run",
+    "inference",
+    "explain",
+    "audit",
+    "train",
+    "evaluate",
+    "predict",
+    "data.check",
+    "sweep",
+}
 FILE_LIBRARIES_OF = {"config": {"ml_collections"}, "export": {"onnx"}, "pretrained": {"safetensors", "huggingface_hub"}}
 # `import jaxseg` and `from jaxseg import __version__` ask where the package lies and which it is, and load nothing.
 FACTS = {"jaxseg", "jaxseg.__version__"}

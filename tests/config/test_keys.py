@@ -289,6 +289,7 @@ ASSERTED = {
     "data.dir": "data/test_folder.py::test_classes_that_disagree_with_the_data",
     "data.cache": "data/test_tfds.py::test_make_source_finds_the_adapter",
     "data.train_split": "config/test_keys.py::test_split_keys",
+    "data.fold": "data/test_folds.py::test_each_example_is_left_out_by_one_fold",
     "data.val_split": "config/test_keys.py::test_split_keys",
     "data.channels": "data/test_sources.py::test_shapes_take_length_size_and_channels_from_the_configuration",
     "data.classes": "data/test_sources.py::test_classes_of_the_configuration_that_disagree_with_the_data",
