@@ -22,8 +22,9 @@ _NEIGHBOURS = ((0, 1), (1, -1), (1, 0), (1, 1))
 def marks_of(label: np.ndarray, kind: Weaker, classes: Sequence[str], rng: np.random.Generator) -> tuple[Mark, ...]:
     """Returns the marks that an annotator would make of an image with full labels.
 
-    - "points": one in each object, and as many in the background as there are objects, at least one; at random among
-      the pixels that are at least half as far from the border as the innermost.
+    - "points": one in each object, at random among the pixels that are at least half as far from its border as the
+      innermost; and as many in the background as there are objects, at least one, at random among its pixels that are
+      at least two pixels from the objects.
     - "scribbles": one in each object and each part of the background, along the longest path of its skeleton, without
       5 to 25 % of it at either end.
     - "boxes": the smallest box around each object; none around the background.
@@ -50,7 +51,7 @@ def marks_of(label: np.ndarray, kind: Weaker, classes: Sequence[str], rng: np.ra
             objects += 1
             marks.append(_mark(kind, classes[c], part, corner, rng))
     if 0 in found and kind == "points":
-        marks += [_mark(kind, classes[0], label == 0, np.zeros(2), rng) for _ in range(max(1, objects))]
+        marks += [_point(classes[0], label == 0, np.zeros(2), rng, most=2.0) for _ in range(max(1, objects))]
     elif 0 in found and kind == "scribbles":
         marks += [_mark(kind, classes[0], part, corner, rng) for corner, part in _parts(label == 0)]
     return tuple(marks)
@@ -69,11 +70,16 @@ def _mark(kind: Weaker, name: str, part: np.ndarray, corner: np.ndarray, rng: np
     if kind == "boxes":
         return Mark("box", name, box(*corner, *(corner + part.shape[::-1])))
     if kind == "points":
-        depth = cast(np.ndarray, ndimage.distance_transform_edt(np.pad(part, 1)))[1:-1, 1:-1]
-        rows, columns = np.nonzero(depth >= max(1.0, depth.max() / 2))
-        chosen = int(rng.integers(len(rows)))
-        return Mark("point", name, corner + np.array([[columns[chosen], rows[chosen]]]) + 0.5)
+        return _point(name, part, corner, rng)
     return Mark("line", name, corner + _scribble(part, rng))
+
+
+def _point(name: str, part: np.ndarray, corner: np.ndarray, rng: np.random.Generator, most: float = np.inf) -> Mark:
+    """Returns a point in bool[h,w], half as far from the border as the innermost pixel or farther, or `most` pixels."""
+    depth = cast(np.ndarray, ndimage.distance_transform_edt(np.pad(part, 1)))[1:-1, 1:-1]
+    rows, columns = np.nonzero(depth >= max(1.0, min(most, depth.max() / 2)))
+    chosen = int(rng.integers(len(rows)))
+    return Mark("point", name, corner + np.array([[columns[chosen], rows[chosen]]]) + 0.5)
 
 
 def _scribble(part: np.ndarray, rng: np.random.Generator) -> np.ndarray:
