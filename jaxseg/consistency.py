@@ -31,8 +31,8 @@ from jaxseg.types import IGNORE, LESSON, Array, Key, PyTree
 _BINS = 100  # of the teacher's confidence in [0, 1], in which thresholds of classes are found
 _BOX = 0.5  # share of the image that a box covers
 
-# The streams of an example's key; the augmentation has the key itself.
-_VIEW_STREAM, _BOX_STREAM = 1, 2
+# The streams of an example's key; the augmentation has the key itself, and its class-balanced crops the stream 1.
+_VIEW_STREAM, _BOX_STREAM = 2, 3
 
 Stronger = Callable[[Key, jax.Array], jax.Array]
 
@@ -193,7 +193,7 @@ class ConsistencyLoss:
         # A bin teaches if it is above the threshold, or those above it hold less than the share of the class.
         above = jnp.cumsum(counts[:, ::-1], axis=1)[:, ::-1] - counts
         balanced = above < self.class_share * jnp.sum(counts, axis=1, keepdims=True)
-        confident = jnp.arange(_BINS)[None] >= math.ceil(self.threshold * _BINS)
+        confident = jnp.arange(_BINS)[None] >= math.ceil(round(self.threshold * _BINS, 6))
         teaches = jax.lax.stop_gradient(balanced | confident)
         seen = jnp.sum(counts)
         taught = {"consistency": sums, "confident": counts}

@@ -129,6 +129,7 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         temperature.require_own(run)
     if options.fit_thresholds:
         thresholds.require_sigmoids(run)
+        thresholds.require_own(run)
     if options.thresholds and not options.fit_thresholds:
         thresholds.read(run)  # raises before anything is computed
     asked = len(runs) > 1 or options.average or tiles_of(run, options)[0] != "none" or crf is not None

@@ -24,7 +24,7 @@ from jaxseg.arguments import (
 from jaxseg.config import KEYS, ConfigDict
 from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
 from jaxseg.tuning import EVERYTHING, PROBE, Selection, only, scaled_by_layer
-from jaxseg.types import DISCRIMINATOR, PyTree
+from jaxseg.types import DISCRIMINATOR, ENCODER, LORA, PyTree
 
 _EXCLUDED = {
     **dict.fromkeys(("lbfgs", "polyak_sgd"), "needs the value of the loss at each update"),
@@ -99,7 +99,7 @@ def decay_mask(params: PyTree) -> PyTree:
 
 
 def encoder_labels(params: PyTree) -> PyTree:
-    """Returns "encoder" for the parameters of the child "encoder" of a network and "rest" for the others.
+    """Returns "encoder" for the parameters of the child "encoder" of a network, and their adapters; "rest" for others.
 
     Raises:
         ArgumentError: for a network without an encoder.
@@ -108,8 +108,12 @@ def encoder_labels(params: PyTree) -> PyTree:
         raise ArgumentError(
             f"encoder_rate needs a network with an encoder; this one has {', '.join(params)}. Leave it at 1."
         )
-    labels = {name: "encoder" if name == "encoder" else "rest" for name in params}
-    return {name: jax.tree.map(lambda _, label=label: label, params[name]) for name, label in labels.items()}
+
+    def label(path: Any, _: Any) -> str:
+        names = [entry.key for entry in path]
+        return "encoder" if names[names[0] == LORA] == ENCODER else "rest"
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 def optimizers() -> tuple[str, ...]:

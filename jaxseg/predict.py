@@ -192,14 +192,14 @@ def _predict(options: argparse.Namespace) -> int:
     runs = [load_run(workdir, options.which or "best") for workdir in options.workdir]
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
-    identity = identity_of(runs, options)
-    outputs = outputs_of(run, options, out, identity)
     videos = [path for path in found.paths if path.suffix.lower() in video.SUFFIXES]
     found = found._replace(paths=[path for path in found.paths if path not in videos])
     if videos and (more := _given(options, _OF_VIDEOS)):
         raise ConfigError(f"{videos[0]} is a video, of which the overlays alone are written; leave out {more[0]}.")
     predictor = predictor_of(runs, options)
     predictor = readout.applied(predictor, runs, options)
+    identity = identity_of(runs, options, readout.numbers(predictor))
+    outputs = outputs_of(run, options, out, identity)
     extras: list[Extra] = []
     films: list[video.VideoOfFrames] = []
     if options.regions:

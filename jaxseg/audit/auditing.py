@@ -16,6 +16,7 @@ from jaxseg.audit.scores import ImageScores, image_scores, pixel_scores
 from jaxseg.data.base import Source
 from jaxseg.errors import ArgumentError, ConfigError, counted
 from jaxseg.inference.predictor import Predictor, make_predictor
+from jaxseg.losses.possible import known_array
 from jaxseg.metrics.formatting import markdown_table
 from jaxseg.run.load import Run
 from jaxseg.types import IGNORE
@@ -186,5 +187,5 @@ def _judged(
     """Yields (index, image, label u8[h,w], probabilities f32[h,w,k]) of the images, with a bar of progress."""
     for i in tqdm(chosen, desc=what, unit="image", disable=None):
         example = source[i]
-        image, label = np.asarray(example["image"]), np.asarray(example["label"])
+        image, label = np.asarray(example["image"]), known_array(np.asarray(example["label"]), len(source.info.classes))
         yield i, image, label, judges.probabilities(image, chosen[i])

@@ -113,7 +113,12 @@ def make_judges(runs: Sequence[Run], predictor: Predictor, split: str) -> Judges
 def data_of(runs: Sequence[Run], split: str) -> tuple[ConfigDict, Source]:
     """Returns the configuration of the data, and all images of the split: those of all folds."""
     config = runs[0].config.copy_and_resolve_references()
-    changes: dict[str, Any] = {"data.fold": "", "data.classes": runs[0].classes, "data.unlabelled": ""}
+    changes: dict[str, Any] = {
+        "data.fold": "",
+        "data.weaken": "",
+        "data.classes": runs[0].classes,
+        "data.unlabelled": "",
+    }
     for key, value in changes.items():
         set_key(config, key, value)
     return config, make_source(config, split_of_data(runs[0].config, split))

@@ -17,6 +17,7 @@ from jaxseg.audit.scores import ImageScores, PixelScores, pixel_scores
 from jaxseg.data.images import set_limit
 from jaxseg.errors import ConfigError, printable
 from jaxseg.files import write_atomically
+from jaxseg.losses.possible import known_array
 from jaxseg.pictures import marks
 
 IMAGES, REGIONS, SHEET = "audit.csv", "regions.csv", "sheet.png"
@@ -128,7 +129,10 @@ def _shown(found: Audit, rows: Sequence[ImageRow]) -> Iterator[Shown]:
         doubts[region.index].append(region.doubt)
     for row in rows:
         example = found.source[row.index]
-        image, label = np.asarray(example["image"]), np.asarray(example["label"])
+        image, label = (
+            np.asarray(example["image"]),
+            known_array(np.asarray(example["label"]), len(found.source.info.classes)),
+        )
         shares = found.judges.probabilities(image, found.judges.of(row.name))
         yield Shown(row, doubts[row.index], image, label, pixel_scores(shares, label, found.thresholds))
 

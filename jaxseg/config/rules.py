@@ -77,6 +77,12 @@ def require_valid_semi(config: ConfigDict) -> None:
 
 
 def require_valid_annotations(config: ConfigDict) -> None:
+    changed = [name for name in ("annotations", "weaken", "fold") if config.data[name]]
+    if changed and config.data.train_split == config.data.val_split:
+        raise ConfigError(
+            f"data.{changed[0]} changes the training split {config.data.train_split!r}, which data.val_split names "
+            "too; score another split."
+        )
     if config.data.annotations and config.data.source != "folder":
         raise ConfigError(f"data.annotations needs data.source=folder, got data.source={config.data.source}.")
     if config.data.annotations and config.data.weaken:

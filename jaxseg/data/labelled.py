@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxseg.arguments import expanded
 from jaxseg.data.base import DataInfo, Example, Source
+from jaxseg.data.folds import WithoutFold
 from jaxseg.errors import DataError, counted, nearest
 from jaxseg.types import IGNORE
 
@@ -63,14 +64,23 @@ class PartlyLabelled:
 
 
 def labelled_indices(source: Source) -> tuple[int, ...]:
-    """Returns the indices, ascending, of the images that have labels: all, or those of `PartlyLabelled` or with a mask.
+    """Returns the indices, ascending, of the images that have labels: a mask, annotations, or those that kept them.
 
     A mask is not read for this: one that is IGNORE everywhere counts as labels.
     """
-    from jaxseg.data.folder import FolderSource  # only here: it imports what reads files
+    from jaxseg.data.folder import FolderSource  # only here: these import what reads files
+    from jaxseg.data.weak.source import AnnotatedSource
+    from jaxseg.data.weak.weakened import WeakenedSource
 
     if isinstance(source, PartlyLabelled):
         return source.labelled
+    if isinstance(source, WithoutFold):
+        having = set(labelled_indices(source.whole))
+        return tuple(i for i, place in enumerate(source.kept) if place in having)
+    if isinstance(source, WeakenedSource):
+        return labelled_indices(source.full)
+    if isinstance(source, AnnotatedSource):
+        return tuple(i for i, (_, annotated) in enumerate(source.examples) if annotated is not None)
     if isinstance(source, FolderSource):
         return tuple(i for i, pair in enumerate(source.pairs) if pair.mask is not None)
     return tuple(range(len(source)))

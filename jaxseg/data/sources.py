@@ -101,7 +101,7 @@ def require_use_of_unlabelled(config: ConfigDict) -> None:
     """Raises ConfigError if images without labels are named, or get rows of a batch, and nothing learns from them."""
     named = {"data.unlabelled": config.data.unlabelled, "data.labelled_rows": config.data.labelled_rows}
     given = [key for key, value in named.items() if value]
-    without = [*given, *(["data.labelled"] if config.data.labelled else [])]
+    without = [*given, *(["data.labelled"] if config.data.labelled and learns_without_labels(config) else [])]
     if config.data.sampling == "rare" and without:
         raise ConfigError(
             "data.sampling=rare draws images by the classes of their masks, and so never one without labels; leave out "

@@ -24,7 +24,7 @@ from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict, set_key
 from jaxseg.config.command import parse_command_line, run_command
 from jaxseg.data.base import DataInfo, Source
-from jaxseg.data.folders import drawing
+from jaxseg.data.folders import drawing, with_annotations
 from jaxseg.data.sources import make_source
 from jaxseg.data.weak.made import Weaker
 from jaxseg.data.weak.marks import AnnotatedImage
@@ -117,11 +117,11 @@ def _source(config: ConfigDict, options: argparse.Namespace) -> WeakenedSource |
             f"data.annotations is of the training split {config.data.train_split!r}, not of {split!r}; leave --split "
             "out."
         )
-    if config.data.weaken:
-        set_key(config, "data.weaken", "")
+    for key in ("data.weaken", "data.fold"):
+        set_key(config, key, "")
+    if annotated:  # masks hold classes and 255 alone, whatever the loss can read
+        return with_annotations(config, possible=False, unlabelled=False, strict=True)
     source = make_source(config, split)
-    if isinstance(source, AnnotatedSource):
-        return source
     return WeakenedSource(source, options.kind, drawing(config, False), options.seed)
 
 

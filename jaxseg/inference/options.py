@@ -91,12 +91,16 @@ def predictor_of(runs: Sequence[Run], options: argparse.Namespace) -> Predictor:
     )
 
 
-def identity_of(runs: Sequence[Run], options: argparse.Namespace) -> str:
-    """Returns twelve letters that differ where networks, or options that change the outputs of an image, differ."""
-    digest = hashlib.sha256(repr([(name, getattr(options, name)) for name in _OF_IDENTITY]).encode())
+def identity_of(runs: Sequence[Run], options: argparse.Namespace, fitted: Sequence[float] = ()) -> str:
+    """Returns twelve letters that differ where networks, or options that change the outputs of an image, differ.
+
+    `fitted` are the numbers that options read from the workdirs of the runs.
+    """
+    given = [(name, getattr(options, name)) for name in _OF_IDENTITY]
+    digest = hashlib.sha256(f"{given} {list(map(float, fitted))}".encode())
     for run in runs:
         seen = [getattr(run.config.data, name) for name in ("size", "fit", "channels", "mean", "std")]
-        digest.update(f"{run.config.model.to_dict()} {seen}".encode())
+        digest.update(f"{run.config.model.to_dict()} {seen} {run.parts.loss.one_vs_rest}".encode())
         for path, leaf in by_path(run.variables).items():
             digest.update(path.encode())
             digest.update(np.ascontiguousarray(leaf).data)

@@ -16,6 +16,11 @@ def outputs_of(run: Run, options: argparse.Namespace, out: Path, identity: str =
             f"--values masks: the run in {run.workdir} was trained by a version that did not keep the values of the "
             "masks; its training command records them, in a moment if the run has finished."
         )
+    if in_masks and options.thresholds and 255 in run.values and not run.color_masks:
+        raise ArgumentError(
+            "--thresholds writes 255 where a pixel has no class, and --values masks writes 255 for the class "
+            f"{run.classes[run.values.index(255)]}; leave one of the two out."
+        )
     if in_masks and not run.color_masks and form == "color":
         raise ArgumentError(
             "--values masks writes the values that the masks hold, and --format color the colours of the classes; give "

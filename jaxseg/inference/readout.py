@@ -62,6 +62,13 @@ def applied(predictor: Predictor, runs: Sequence[Run], options: argparse.Namespa
     return predictor if options.top_k is None else with_top_k(predictor, options.top_k)
 
 
+def numbers(predictor: Predictor) -> tuple[float, ...]:
+    """Returns the temperatures and thresholds that a predictor reads its scores by; () if there are none."""
+    models = [member.model for member in predictor.networks.members]
+    temperatures = [model.temperature for model in models if isinstance(model, temperature.ScaledModel)]
+    return (*temperatures, *predictor.networks.thresholds)
+
+
 def with_top_k(predictor: Predictor, count: int) -> Predictor:
     """Returns a predictor that gives the probabilities of `count` classes of each pixel alone, the likeliest first.
 

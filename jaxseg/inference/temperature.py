@@ -165,7 +165,7 @@ def sums_over(
         predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
         members = tuple(dataclasses.replace(m, model=model_of(m.model)) for m in predictor.networks.members)
         predictor = dataclasses.replace(predictor, networks=dataclasses.replace(predictor.networks, members=members))
-        with tqdm(total=len(source), desc=f"temperature {split}", unit="image", disable=None) as bar:
+        with tqdm(total=len(source), desc=f"{what} {split}", unit="image", disable=None) as bar:
             timed = score_images(source, predictor.scores, run.parts.loss, measures=measures, progress=bar.update)
         return timed.result.measures, timed.result.images
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)

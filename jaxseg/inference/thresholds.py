@@ -15,7 +15,7 @@ from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.temperature import sums_over
 from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
 from jaxseg.run.load import Run
-from jaxseg.run.workdir import write_or_refuse
+from jaxseg.run.workdir import require_own_json, write_or_refuse
 
 FILE = "thresholds.json"
 """The name of the file in the workdir."""
@@ -78,11 +78,17 @@ class FoundThresholds:
         """Writes thresholds.json into the workdir of the run, atomically; returns its path.
 
         Raises:
-            ConfigError: if it cannot be written.
+            ConfigError: if it cannot be written, or would replace a file that jaxseg did not write.
         """
         path = self.run.workdir / FILE
+        require_own(self.run)
         write_or_refuse(path, self.to_dict())
         return path
+
+
+def require_own(run: Run) -> None:
+    """Raises ConfigError if the workdir of a run has a thresholds.json that jaxseg did not write."""
+    require_own_json(run.workdir / FILE, ("thresholds", "step"))
 
 
 def fit(run: Run, split: str = "val") -> FoundThresholds:

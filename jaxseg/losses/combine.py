@@ -104,7 +104,7 @@ class Loss:
             if loss.compares_images or loss.reads == GUIDE:
                 target = inside
             elif loss.reads and out_labels is not None:
-                target = out_labels
+                target = known(out_labels, max(self.num_classes, 2)) if self.takes_possible else out_labels
             else:
                 target = possible if loss.takes_possible else labels
             source = out[loss.reads] if loss.reads else logits

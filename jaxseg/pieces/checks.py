@@ -61,7 +61,13 @@ def check_sampling(config: ConfigDict) -> None:
 
 
 def check_weak(config: ConfigDict, loss: Loss) -> None:
-    """Raises ConfigError if a discriminator or a teacher would see labels that only `size_constraint` reads."""
+    """Raises ConfigError where terms for weak labels meet what reads labels or logits in another way."""
+    weak = [term.name for term in loss.terms if term.definition.unlabelled or term.definition.takes_possible]
+    if weak and loss.one_vs_rest:
+        raise ConfigError(
+            f"The loss term {weak[0]} takes the logits for those of a softmax, and binary_cross_entropy or another "
+            "term trains one sigmoid for each class; leave one of the two out."
+        )
     if config.semi.method and loss.takes_possible:
         raise ConfigError(
             "semi.method tells images without labels by their label maps, but with the loss term size_constraint boxes "
@@ -92,6 +98,11 @@ def check_generator(config: ConfigDict) -> None:
 def check_tuning(config: ConfigDict) -> None:
     """Raises ConfigError if what is frozen, or has adapters, keeps random values since no weights are named."""
     o, m = config.optimizer, config.model
+    if config.lora.rank and not o.encoder_rate:
+        raise ConfigError(
+            "lora.rank trains adapters of the encoder, whose kernels are frozen anyway, and optimizer.encoder_rate=0 "
+            "would freeze the adapters too; leave optimizer.encoder_rate at 1, and choose layers by lora.targets."
+        )
     needs = [
         ("lora.rank adds adapters to", config.lora.rank, "lora.rank at 0"),
         ("optimizer.train_only freezes a part of", o.train_only, "optimizer.train_only empty"),

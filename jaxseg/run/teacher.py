@@ -21,11 +21,13 @@ class Taught(NamedTuple):
         teacher: the network.
         classes: the names of its classes.
         num_classes: channels of its logits.
+        one_vs_rest: whether it was trained with one sigmoid for each class.
     """
 
     teacher: Teacher
     classes: tuple[str, ...]
     num_classes: int
+    one_vs_rest: bool
 
 
 def read_teacher(config: ConfigDict) -> tuple[ConfigDict, Taught | None]:
@@ -65,7 +67,9 @@ def read_teacher(config: ConfigDict) -> tuple[ConfigDict, Taught | None]:
         channels = stage_of(out, name, "distill.teacher_stage" if c.teacher_stage else "distill.stage").shape[-1]
         config = from_dict(to_dict(config))
         set_key(config, "distill.channels", channels)
-    return config, Taught(Teacher(run.model, variables, to_input), run.classes, run.num_classes)
+    return config, Taught(
+        Teacher(run.model, variables, to_input), run.classes, run.num_classes, run.parts.loss.one_vs_rest
+    )
 
 
 def with_teacher(parts: Parts, taught: Taught | None, classes: Sequence[str] | None = None) -> Parts:
@@ -92,5 +96,11 @@ def with_teacher(parts: Parts, taught: Taught | None, classes: Sequence[str] | N
         raise ConfigError(
             f"distill.teacher={c.teacher} gives {counted(taught.num_classes, 'logit')} a pixel, this run "
             f"{parts.num_classes}; {way_out}"
+        )
+    if c.kind != "feature" and parts.loss.one_vs_rest != taught.one_vs_rest:
+        names = {True: "one sigmoid for each class", False: "a softmax"}
+        raise ConfigError(
+            f"distill.teacher={c.teacher} was trained with {names[taught.one_vs_rest]}, this run trains "
+            f"{names[parts.loss.one_vs_rest]}; give a teacher and a loss of one kind, or distill.kind=feature."
         )
     return replace(parts, teacher=taught.teacher)

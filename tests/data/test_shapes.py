@@ -15,7 +15,7 @@ from jaxseg.errors import DataError
 
 def arrangement(source, index):
     """Returns the shapes and layer weights of an image, before it is painted."""
-    return module._arrange(module._generator(source.seed, source.split, index), source.size)
+    return module._arrange(module._generator(source.seed, source.split, index), source.size, None)
 
 
 def mean_iou(truth, prediction, classes=6):

@@ -43,7 +43,7 @@ def test_files_of_the_likeliest_classes(workdir: Path, tmp_path: Path, capsys: p
     assert predict.main(call) == 0
     expected = with_top_k(make_predictor([load_run(workdir)]), 2)(IMAGE, probabilities=True)
     with np.load(tmp_path / "out" / "a.npz") as found:
-        assert set(found.files) == {"indices", "probabilities", "classes"}
+        assert set(found.files) == {"indices", "probabilities", "classes", "made_by"}
         np.testing.assert_array_equal(found["indices"], expected.indices)
         np.testing.assert_array_equal(found["probabilities"], expected.probabilities)
     assert predict.main([*call, "--skip-existing"]) == 0

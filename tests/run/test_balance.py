@@ -81,9 +81,10 @@ def test_the_order_of_a_run() -> None:
     occurs = share > 0
     odds = np.where(occurs, np.exp((1 - share) / 0.05), 0)
     np.testing.assert_allclose(order.probabilities, odds / odds.sum(), rtol=1e-12)
-    assert [order(place) for place in range(9)] == [image_order(config, train)(place) for place in range(9)]
-    update(config, seed=4)
-    assert [order(place) for place in range(30)] != [image_order(config, train)(place) for place in range(30)]
+    drawn = {seed: [order.index(seed, batch, 0, 1) for batch in range(30)] for seed in (3, 4)}
+    assert (
+        drawn[3] == [image_order(config, train).index(3, batch // 2, batch % 2, 2) for batch in range(30)] != drawn[4]
+    )
     assert image_order(configured(), train) is None
 
 
