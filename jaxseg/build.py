@@ -238,6 +238,6 @@ def make_strategy(config: ConfigDict) -> parallel.Strategy:
     sizes = {"batch_size": config.batch_size, "eval.batch_size": config.eval.batch_size}
     if config.accumulate > 1:
         sizes["batch_size / accumulate"] = config.batch_size // config.accumulate
-    if config.semi.method:  # whose pairs of images no device divides
+    if config.semi.method and config.strategy == "pmap":  # each device mixes pairs of its own images
         sizes["batch_size / (2 accumulate)"] = config.batch_size // (2 * config.accumulate)
     return parallel.make_strategy(config.strategy, sizes, options=config.compile.options)

@@ -104,7 +104,7 @@ def test_the_gradient_is_that_of_the_network_alone(batch, ema):
     keys = jax.vmap(lambda i: jax.random.fold_in(augment_key, i))(jnp.arange(16))
     weak, label = jax.vmap(jitter)(keys, batch["image"], batch["label"].astype(np.int32))
     void = (batch["label"] == IGNORE).all((1, 2))
-    strong = jax.vmap(tinted)(jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys), weak)
+    strong = jax.vmap(tinted)(jax.vmap(lambda k: jax.random.fold_in(k, 2))(keys), weak)
     teacher = state.ema_params if ema else state.params
     target = np.asarray(jax.nn.softmax(Tiny().apply({"params": teacher}, weak)[0]))
 
