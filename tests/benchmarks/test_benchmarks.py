@@ -74,6 +74,20 @@ def test_crf_effect(tmp_path):
     assert effect.main([*words[:2], "--crf", "deeplab"]) == 1
 
 
+def test_ensembles(tmp_path, capsys):
+    runs = [str(make_run(tmp_path / f"r{step}", tiny_config(), {step: 0.5})) for step in (10, 11, 12)]
+    record = run("ensembles", tmp_path / "e", "--workdir", *runs)
+    assert [(row["runs"], row["groups"]) for row in record["rows"]] == [(1, 3), (2, 3), (3, 1)]
+    assert all(row["lowest"] <= row["mean_iou"] <= row["highest"] for row in record["rows"])
+    one, *forms = record["times"]
+    assert one["form"] == "one run" and {form["form"] for form in forms} == {"in turn", "vmap", "scan"}
+    assert all(form["difference"] < 1e-6 for form in forms)
+    other = make_run(tmp_path / "other", tiny_config(model__args={"widths": (8,), "hidden": 8, "hidden_kernel": 3}))
+    with pytest.raises(SystemExit):
+        importlib.import_module("ensembles").main(["--workdir", runs[0], str(other)])
+    assert "differ in architecture" in capsys.readouterr().err
+
+
 def test_device(tmp_path, monkeypatch, capsys):
     record = run("device", tmp_path / "d")
     assert record["differences"].keys() == {"conv 1x1", "loss: cross_entropy"}
