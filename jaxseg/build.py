@@ -104,7 +104,7 @@ class Parts:
         """The (height, width, channels) of the network input in training."""
         return (*input_size(self.config), self.config.data.channels)
 
-    def with_class_weights(
+    def with_loss_of_data(
         self,
         weights: Sequence[float] | np.ndarray | None,
         prior: Sequence[float] | np.ndarray | None = None,

@@ -201,14 +201,17 @@ class ConsistencyLoss:
 
 
 def _in_bins(confidence: jax.Array, classes: jax.Array, lesson: Lesson, pixel: jax.Array) -> PyTree:
-    """Returns the sums f32[c,bins] of a loss f32[b,h,w] and of the pixels, by class and confidence."""
+    """Returns the sums f32[c,bins] of a loss f32[b,h,w] and of the pixels, by class and confidence.
+
+    Each image is added up alone first: a float32 that counts one by one stays at 2^24.
+    """
     shape = (lesson.target.shape[-1], _BINS)
     place = classes * _BINS + jnp.clip(jnp.floor(confidence * _BINS).astype(jnp.int32), 0, _BINS - 1)
 
-    def total(values: jax.Array) -> jax.Array:
-        return jnp.zeros(shape).reshape(-1).at[place.reshape(-1)].add(values.reshape(-1)).reshape(shape)
+    def total(place: jax.Array, values: jax.Array) -> jax.Array:
+        return jnp.zeros(math.prod(shape)).at[place.reshape(-1)].add(values.reshape(-1)).reshape(shape)
 
-    return total(pixel), total(lesson.seen)
+    return tuple(jnp.sum(jax.vmap(total)(place, values), axis=0) for values in (pixel, lesson.seen))
 
 
 def _ramp(step: jax.Array, steps: int) -> jax.Array:

@@ -167,7 +167,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         write_config(workdir, config)
         data = record_data(workdir, config, problem)
         if data.class_weights is not None or data.class_prior is not None or data.hierarchy.levels:
-            parts = parts.with_class_weights(data.class_weights, data.class_prior, data.hierarchy.levels)
+            parts = parts.with_loss_of_data(data.class_weights, data.class_prior, data.hierarchy.levels)
             programs = replace(programs, train_step=compiled_step(parts, strategy))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
         stop = stack.enter_context(stop_on_signal())

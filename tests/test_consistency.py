@@ -10,6 +10,7 @@ import pytest
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_step import K, Tiny, assert_same
 
+from jaxseg import consistency
 from jaxseg.consistency import ConsistencyLoss, Lesson, make_teach
 from jaxseg.data.augment import random_zoom, to_float
 from jaxseg.errors import ArgumentError
@@ -253,3 +254,13 @@ def test_what_the_augmentation_adds_around_an_image_does_not_teach():
 
 def test_the_maps_of_one_logit_are_two_classes():
     np.testing.assert_allclose(label_maps(np.zeros((1, 1, 1, 1))), [[[[0.5, 0.5]]]])
+
+
+def test_pixels_beyond_the_whole_numbers_of_float32_are_counted():
+    """2^24 + 2^20 pixels in one bin of a batch: float32 that counts one by one stays at 2^24."""
+    images, side = 17, 2**10
+    flat = np.full((images, side, side), 0.505, np.float32)
+    ones = np.ones_like(flat)
+    lesson = Lesson(np.broadcast_to(np.float32(0), (*flat.shape, 2)), ones)
+    sums, counts = consistency._in_bins(flat, np.zeros(flat.shape, np.int32), lesson, 0 * flat)
+    assert float(counts[0, 50]) == float(counts.sum()) == 2**24 + 2**20 and not sums.any()

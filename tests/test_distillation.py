@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 from helpers.tiny_adversarial import quick
-from helpers.tiny_run import TINY, make_run, tiny_config
+from helpers.tiny_run import TINY, make_run, short_config, tiny_config
 from helpers.tiny_step import Tiny, assert_same
 from helpers.tiny_training import assert_identical, state_of
 
 from jaxseg.build import build_parts
-from jaxseg.config import default_config, update
+from jaxseg.config import default_config
 from jaxseg.distillation import (
     DistillationLoss,
     DistilledNetwork,
@@ -171,22 +171,6 @@ def test_the_map_of_features_learns_and_the_teacher_is_what_evaluation_gives(bat
 # --- runs ---
 
 
-def config_of(**values):
-    config = tiny_config(
-        steps=4,
-        batch_size=8,
-        data__shapes_train=8,
-        eval__every=2,
-        checkpoint__every=2,
-        log__every=1,
-        log__images=0,
-        log__tensorboard=False,
-        ema__decay=0.9,
-    )
-    update(config, eval__batch_size=8, **values)
-    return config
-
-
 @pytest.fixture(scope="module")
 def taught_by(tmp_path_factory):
     """A wider run of the same classes, whose images have another mean."""
@@ -197,7 +181,7 @@ def taught_by(tmp_path_factory):
 
 def test_a_taught_run_resumes_and_loads_without_its_teacher(taught_by, tmp_path):
     teacher = shutil.copytree(taught_by, tmp_path / "teacher")
-    config = config_of(
+    config = short_config(
         distill__teacher=str(teacher),
         distill__kind="feature",
         distill__weight=0.5,
@@ -223,14 +207,14 @@ def test_a_taught_run_resumes_and_loads_without_its_teacher(taught_by, tmp_path)
 
 
 def test_the_objective_of_a_configuration(taught_by):
-    config = config_of(distill__teacher=str(taught_by), distill__kind="channel", distill__temperature=3.0)
+    config = short_config(distill__teacher=str(taught_by), distill__kind="channel", distill__temperature=3.0)
     objective = build_parts(config, 6).objective
     assert isinstance(objective, DistillationLoss)
     assert (objective.kind, objective.weight, objective.temperature) == ("channel", 1.0, 3.0)
 
 
 def test_the_teacher_sees_the_image_with_its_own_mean(taught_by):
-    config, taught = read_teacher(config_of(distill__teacher=str(taught_by)))
+    config, taught = read_teacher(short_config(distill__teacher=str(taught_by)))
     assert (config.distill.channels, taught.num_classes) == (0, 6)
     raw = np.random.default_rng(0).random((1, 16, 16, 3)).astype(np.float32)
     mean, std = (np.asarray(v, np.float32).reshape(1, 1, 1, -1) for v in (config.data.mean, config.data.std))
@@ -263,8 +247,8 @@ def test_teachers_that_do_not_suit_are_refused(taught_by, tmp_path):
         ),
     ):
         with pytest.raises(ConfigError, match=message):
-            check(config_of(**values))
-    config, taught = read_teacher(config_of(**teacher))
+            check(short_config(**values))
+    config, taught = read_teacher(short_config(**teacher))
     parts = build_parts(config, 6)
     with pytest.raises(
         ConfigError, match=r"knows the classes background, .*, this run has a, b; give a teacher of the"

@@ -10,7 +10,6 @@ from helpers.tiny_training import ROOT, arguments
 from PIL import Image
 
 from jaxseg.config import command, default_config, to_dict, update
-from jaxseg.data import pipeline
 from jaxseg.errors import ConfigError, OutOfMemoryError, is_out_of_memory, naming_lack_of_memory
 from jaxseg.run.check import check
 from jaxseg.run.data import class_weights
@@ -136,7 +135,7 @@ def test_a_step_or_a_scoring_without_memory_says_what_to_change(tmp_path, capsys
 
 def test_median_frequencies_of_nothing_labelled(monkeypatch):
     nothing = np.zeros(2, np.int64)
-    monkeypatch.setattr(pipeline, "pixel_counts", lambda source: (nothing, nothing))
+    monkeypatch.setattr("jaxseg.run.data.pixel_counts", lambda source: (nothing, nothing))
     config = command.load_experiment("experiments/resunet.py")
     update(config, loss__class_weights="median_frequency")
     with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: "):

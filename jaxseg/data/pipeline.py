@@ -14,7 +14,6 @@ import numpy as np
 from absl import flags
 
 from jaxseg.data.batching import check_example, init_worker, processes, read_options, rows_of, stack
-from jaxseg.data.class_counts import pixel_counts
 from jaxseg.data.evaluation import EvalLoader, make_eval_loader
 from jaxseg.data.sampling import Order
 from jaxseg.data.streams import CROPS, Apart, make_order
@@ -22,7 +21,7 @@ from jaxseg.data.transforms import Size, fit_example
 from jaxseg.errors import DataError
 from jaxseg.types import Batch
 
-__all__ = ["EvalLoader", "TrainLoader", "make_eval_loader", "make_train_loader", "pixel_counts"]
+__all__ = ["EvalLoader", "TrainLoader", "make_eval_loader", "make_train_loader"]
 
 
 _RESUME = {

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,22 +9,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from jaxseg import metrics, parallel
-from jaxseg.config import set_key
-from jaxseg.data import make_eval_loader, make_source
-from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
-from jaxseg.inference.evaluation import split_of_data
-from jaxseg.inference.folded import fold_run
-from jaxseg.inference.predictor import Predictor, make_predictor
-from jaxseg.inference.score import score
-from jaxseg.inference.score_images import score_images
+from jaxseg import metrics
+from jaxseg.errors import ConfigError, counted
+from jaxseg.inference.fitted import fit_command, read_fit, sums_over_split, write_fit
+from jaxseg.inference.predictor import Predictor
 from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
 from jaxseg.run.load import Run
-from jaxseg.run.workdir import require_own_json, write_or_refuse
+from jaxseg.run.workdir import require_own_json
 from jaxseg.state import Network
-from jaxseg.step import Measure
 from jaxseg.types import PyTree
 
 FILE = "temperature.json"
@@ -103,10 +95,8 @@ class Scaling:
         Raises:
             ConfigError: if it cannot be written, or would replace a file that jaxseg did not write.
         """
-        path = self.run.workdir / FILE
         require_own(self.run)
-        write_or_refuse(path, self.to_dict())
-        return path
+        return write_fit(self.run, FILE, self.to_dict())
 
 
 def require_own(run: Run) -> None:
@@ -130,7 +120,7 @@ def fit(run: Run, split: str = "val") -> Scaling:
     """
     sigmoids = run.parts.loss.one_vs_rest
     of = functools.partial(functools.partial, one_vs_rest=sigmoids)
-    before, images = sums_over(
+    before, images = sums_over_split(
         run,
         split,
         {
@@ -138,53 +128,21 @@ def fit(run: Run, split: str = "val") -> Scaling:
             "calibration": of(metrics.calibration_stats),
             "classes": of(metrics.class_calibration_stats),
         },
-        model_of=lambda model: model,
+        label="temperature",
     )
     fitted = metrics.fit_temperature(before["temperature"])
     if math.isnan(fitted.value):
         raise ConfigError(f"The split {split} has no labelled pixel, so there is nothing to fit a temperature to.")
-    after, _ = sums_over(
+    after, _ = sums_over_split(
         run,
         split,
         {"calibration": of(metrics.calibration_stats), "classes": of(metrics.class_calibration_stats)},
+        label="temperature",
         model_of=lambda model: ScaledModel(model, fitted.value),
     )
     errors = [metrics.calibration(sums["calibration"]).error for sums in (before, after)]
     classes = [metrics.class_calibration(sums["classes"]) for sums in (before, after)]
     return Scaling(run, split, images, fitted, errors[0], errors[1], classes[0], classes[1])
-
-
-def sums_over(
-    run: Run, split: str, measures: Mapping[str, Measure], model_of: Any, what: str = "temperature"
-) -> tuple[dict[str, Any], int]:
-    """Returns the sums of the measures over a split, each image at its native size, and the number of images."""
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
-    source = make_source(config, split_of_data(run.config, split))
-    if config.eval.tiles:
-        predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
-        members = tuple(dataclasses.replace(m, model=model_of(m.model)) for m in predictor.networks.members)
-        predictor = dataclasses.replace(predictor, networks=dataclasses.replace(predictor.networks, members=members))
-        with tqdm(total=len(source), desc=f"{what} {split}", unit="image", disable=None) as bar:
-            timed = score_images(source, predictor.scores, run.parts.loss, measures=measures, progress=bar.update)
-        return timed.result.measures, timed.result.images
-    strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
-    model, state = fold_run(run)
-    eval_step = strategy.compile_eval(run.parts.eval_step(measures, model=model_of(model)))
-    devices = jax.device_count()
-    loader = make_eval_loader(
-        source,
-        batch_size=-(-config.eval.batch_size // devices) * devices,
-        size=config.data.size,
-        fit=config.data.fit,
-        multiple=config.eval.multiple,
-    )
-    lacking = naming_lack_of_memory("A batch of the evaluation", "give a smaller eval.batch_size")
-    with lacking, tqdm(total=len(source), desc=f"{what} {split}", unit="image", disable=None) as bar:
-        result = score(
-            eval_step, strategy.put_state(state), loader, loss=run.parts.loss, strategy=strategy, progress=bar.update
-        )
-    return result.measures, result.images
 
 
 def read(run: Run) -> float:
@@ -194,22 +152,19 @@ def read(run: Run) -> float:
     the file.
 
     Raises:
-        ConfigError: if there is none, it cannot be read, or it was fitted to another checkpoint.
+        ConfigError: if there is none, it cannot be read, or it was made for another checkpoint.
     """
-    path = run.workdir / FILE
-    command = f"python -m jaxseg.evaluate --workdir {run.workdir} --fit-temperature fits one"
-    if not path.is_file():
-        raise ConfigError(f"There is no {path}: {command}.")
-    try:
-        content = json.loads(path.read_bytes())
-        value, step = float(content["temperature"]), int(content["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} holds no temperature; delete it, and {command}.") from error
+    value = read_fit(
+        run,
+        FILE,
+        "--fit-temperature fits one",
+        holds="temperature",
+        parse=lambda content: float(content["temperature"]),
+    )
     if not 0 < value < math.inf:
-        raise ConfigError(f"{path} holds the temperature {value}, where a number above 0 is needed; {command}.")
-    if step != run.step:
         raise ConfigError(
-            f"{path} was fitted to the network after {counted(step, 'step')}, and this one has {run.step}; {command}."
+            f"{run.workdir / FILE} holds the temperature {value}, where a number above 0 is needed; "
+            f"{fit_command(run, '--fit-temperature fits one')}."
         )
     return value
 

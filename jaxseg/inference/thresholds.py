@@ -1,7 +1,6 @@
 """The thresholds of a run's classes: found on a split, kept in its workdir, and applied where they are asked for."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,16 @@ import numpy as np
 
 from jaxseg import metrics
 from jaxseg.errors import ConfigError, counted
+from jaxseg.inference.fitted import fit_command, read_fit, sums_over_split, write_fit
 from jaxseg.inference.predictor import Predictor
-from jaxseg.inference.temperature import sums_over
 from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
 from jaxseg.run.load import Run
-from jaxseg.run.workdir import require_own_json, write_or_refuse
+from jaxseg.run.workdir import require_own_json
 
 FILE = "thresholds.json"
 """The name of the file in the workdir."""
+
+_OPTION = "--fit-thresholds finds them"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -80,10 +81,8 @@ class FoundThresholds:
         Raises:
             ConfigError: if it cannot be written, or would replace a file that jaxseg did not write.
         """
-        path = self.run.workdir / FILE
         require_own(self.run)
-        write_or_refuse(path, self.to_dict())
-        return path
+        return write_fit(self.run, FILE, self.to_dict())
 
 
 def require_own(run: Run) -> None:
@@ -118,7 +117,7 @@ def score(run: Run, split: str = "val") -> FoundThresholds:
 
 
 def _stats(run: Run, split: str) -> tuple[np.ndarray, int]:
-    sums, images = sums_over(run, split, {"thresholds": metrics.threshold_stats}, lambda model: model, "thresholds")
+    sums, images = sums_over_split(run, split, {"thresholds": metrics.threshold_stats}, label="thresholds")
     return np.asarray(sums["thresholds"]), images
 
 
@@ -139,16 +138,8 @@ def read(run: Run) -> tuple[float, ...]:
             checkpoint, or the run has a softmax.
     """
     require_sigmoids(run)
-    path = run.workdir / FILE
-    command = f"python -m jaxseg.evaluate --workdir {run.workdir} --fit-thresholds finds them"
-    if not path.is_file():
-        raise ConfigError(f"There is no {path}: {command}.")
-    try:
-        content = json.loads(path.read_bytes())
-        names, values = list(content["thresholds"]), [float(value) for value in content["logits"]]
-        step = int(content["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} holds no thresholds; delete it, and {command}.") from error
+    names, values = read_fit(run, FILE, _OPTION, holds="thresholds", parse=_parse)
+    path, command = run.workdir / FILE, fit_command(run, _OPTION)
     wanted = list(run.classes if run.num_classes > 1 else run.classes[1:])
     if names != wanted or len(values) != len(wanted):
         raise ConfigError(
@@ -157,11 +148,12 @@ def read(run: Run) -> tuple[float, ...]:
         )
     if not all(map(math.isfinite, values)):
         raise ConfigError(f"{path} holds a threshold that is no finite number; {command}.")
-    if step != run.step:
-        raise ConfigError(
-            f"{path} was made for the network after {counted(step, 'step')}, and this one has {run.step}; {command}."
-        )
     return tuple(values)
+
+
+def _parse(content: Any) -> tuple[list[str], list[float]]:
+    """Returns the names of the classes and the thresholds of their logits."""
+    return list(content["thresholds"]), [float(value) for value in content["logits"]]
 
 
 def with_thresholds(predictor: Predictor, runs: Sequence[Run]) -> Predictor:

@@ -96,14 +96,14 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
     note_without_effect(config)
     find_weights(config, without_crf(parts.model))
     if config.loss.class_weights:
-        parts.with_class_weights(np.ones(max(parts.num_classes, 2)))  # raises if no term takes weights
+        parts.with_loss_of_data(np.ones(max(parts.num_classes, 2)))  # raises if no term takes weights
         if (
             config.loss.class_weights != "median_frequency"
             and parse_effective_number(config.loss.class_weights) is None
         ):
             parse_class_weights(config.loss.class_weights)
     if config.loss.logit_adjustment:
-        parts.with_class_weights(None, np.ones(max(parts.num_classes, 2)))  # raises if no term takes it
+        parts.with_loss_of_data(None, np.ones(max(parts.num_classes, 2)))  # raises if no term takes it
     if config.loss.hierarchy:
         read_parents(config.loss.hierarchy)
     elif any(

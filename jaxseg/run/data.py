@@ -14,7 +14,7 @@ from jaxseg.arguments import expanded
 from jaxseg.config import KEYS, ConfigDict, from_dict, require_short_warmup, set_key, to_dict
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
-from jaxseg.data.class_counts import image_amounts, label_counts
+from jaxseg.data.class_counts import image_amounts, label_counts, pixel_counts
 from jaxseg.data.hierarchy import Hierarchy, hierarchy_of, read_parents
 from jaxseg.data.labelled import PartlyLabelled
 from jaxseg.data.notes import note
@@ -52,7 +52,7 @@ def class_weights(config: ConfigDict, num_classes: int, train: Source) -> np.nda
     beta = build.parse_effective_number(text)
     try:
         if text == "median_frequency":
-            return losses.median_frequency_weights(*pipeline.pixel_counts(train))
+            return losses.median_frequency_weights(*pixel_counts(train))
         if beta is not None:
             return losses.effective_number_weights(image_amounts(label_counts(train)), beta)
     except ValueError as error:
@@ -74,7 +74,7 @@ def class_prior(config: ConfigDict, train: Source) -> np.ndarray | None:
     """
     if not config.loss.logit_adjustment:
         return None
-    counts, _ = pipeline.pixel_counts(train)
+    counts, _ = pixel_counts(train)
     if not counts.any():
         raise ConfigError("loss.logit_adjustment needs labelled pixels, and the training split has none.")
     return counts / counts.sum()

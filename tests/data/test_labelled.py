@@ -8,8 +8,9 @@ from PIL import Image
 
 from jaxseg.config import ConfigError, default_config, update, validate
 from jaxseg.data import check
+from jaxseg.data.class_counts import pixel_counts
 from jaxseg.data.labelled import PartlyLabelled, as_share, choose_labelled, labelled_indices
-from jaxseg.data.pipeline import make_train_loader, pixel_counts
+from jaxseg.data.pipeline import make_train_loader
 from jaxseg.data.shapes import ShapesSource
 from jaxseg.data.sources import require_use_of_unlabelled, training_source
 from jaxseg.data.streams import labelled_rows_of

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from jaxseg.data.base import DataInfo
-from jaxseg.data.pipeline import make_eval_loader, make_train_loader, pixel_counts
+from jaxseg.data.class_counts import pixel_counts
+from jaxseg.data.pipeline import make_eval_loader, make_train_loader
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 

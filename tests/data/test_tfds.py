@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from jaxseg.config import default_config, set_key
+from jaxseg.data.class_counts import pixel_counts
 from jaxseg.data.datasets import describe
 from jaxseg.data.datasets.voc2012 import palette
-from jaxseg.data.pipeline import make_eval_loader, make_train_loader, pixel_counts
+from jaxseg.data.pipeline import make_eval_loader, make_train_loader
 from jaxseg.data.sources import SOURCES, make_source
 from jaxseg.data.tfds import TFDSSource, tfds_split
 from jaxseg.errors import DataError

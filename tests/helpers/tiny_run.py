@@ -26,6 +26,23 @@ def tiny_config(**values: Any) -> ConfigDict:
     return config
 
 
+def short_config(**values: Any) -> ConfigDict:
+    """Returns the configuration of 4 steps of 8 images, scored and saved twice; `values` as in `tiny_config`."""
+    config = tiny_config(
+        steps=4,
+        batch_size=8,
+        data__shapes_train=8,
+        eval__every=2,
+        checkpoint__every=2,
+        log__every=1,
+        log__images=0,
+        log__tensorboard=False,
+        ema__decay=0.9,
+    )
+    update(config, eval__batch_size=8, **values)
+    return config
+
+
 def tiny_state(config: ConfigDict, num_classes: int, seed: int) -> TrainState:
     """Returns a state whose predictions hold several classes."""
     state = build_parts(config, num_classes).init(jax.random.key(seed))

@@ -57,7 +57,7 @@ def test_a_run_keeps_its_prior(tmp_path: Path) -> None:
     parts = build_parts(config, len(CLASSES), None, class_prior=data.class_prior)
     [term] = parts.loss.terms
     np.testing.assert_allclose(dict(term.options)["logit_shift"], 0.5 * np.log(data.class_prior), rtol=1e-6)
-    assert parts.loss == build_parts(config, len(CLASSES)).with_class_weights(None, data.class_prior).loss
+    assert parts.loss == build_parts(config, len(CLASSES)).with_loss_of_data(None, data.class_prior).loss
     # The record of a run from before the key has none, and neither has one without an adjustment.
     old = json.loads((tmp_path / "data.json").read_text())
     del old["class_prior"]
@@ -67,7 +67,7 @@ def test_a_run_keeps_its_prior(tmp_path: Path) -> None:
 
 def test_a_prior_of_nothing_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = np.zeros(2, np.int64)
-    monkeypatch.setattr("jaxseg.data.pipeline.pixel_counts", lambda source: (nothing, nothing))
+    monkeypatch.setattr("jaxseg.run.data.pixel_counts", lambda source: (nothing, nothing))
     with pytest.raises(ConfigError, match=r"loss\.logit_adjustment needs labelled pixels"):
         class_prior(configured(loss__logit_adjustment=1.0), None)  # type: ignore[arg-type]
 

@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers.tiny_run import TINY, make_run, tiny_config
+from helpers.tiny_run import TINY, make_run, short_config, tiny_config
 from helpers.tiny_training import assert_identical, state_of
 
 from jaxseg.build import build_parts
@@ -23,20 +23,7 @@ ARGS = TINY | {"hidden_kernel": 1}
 
 
 def config_of(**values):
-    config = tiny_config(
-        steps=4,
-        batch_size=8,
-        data__shapes_train=8,
-        eval__every=2,
-        checkpoint__every=2,
-        log__every=1,
-        log__images=0,
-        log__tensorboard=False,
-        ema__decay=0.9,
-    )
-    update(config, eval__batch_size=8, model__args=ARGS)
-    update(config, **values)
-    return config
+    return short_config(**{"model__args": ARGS, **values})
 
 
 @pytest.fixture(scope="module")
