@@ -50,23 +50,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=at_least(1), default=3, metavar="N", help="seeds 0 to N - 1 (default 3)")
     parser.add_argument("--steps", type=at_least(4), default=500, metavar="N", help="of the large network")
     parser.add_argument("--more", type=at_least(4), default=150, metavar="N", help="steps of fine-tuning")
+    parser.add_argument("--widths", default="8,16,32", metavar="N,...", help="of the large network")
+    parser.add_argument("--shares", default=",".join(map(str, SHARES)), metavar="X,...", help="of channels kept")
+    parser.add_argument("--criteria", default=",".join(CRITERIA), metavar="NAME,...", help="which channels are kept")
+    parser.add_argument("--sparsities", default=",".join(map(str, SPARSITIES)), metavar="X,...", help="of the weights")
     parser.add_argument("--time-only", action="store_true", help="measure the times of NAME.json again, train nothing")
     options = parser.parse_args(argv)
     return run_command(lambda: _measure(parser, options, list(sys.argv[1:] if argv is None else argv)))
 
 
 def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace, words: Sequence[str]) -> int:
-    widths, size, images = (12, 24, 48), (32, 32), 2048
+    widths, size, images = tuple(map(int, options.widths.split(","))), (32, 32), 2048
+    options.shares, options.sparsities = (_numbers(each) for each in (options.shares, options.sparsities))
+    options.criteria = tuple(options.criteria.split(","))
     if options.smallest:
         widths, size, images = (4, 8), (16, 16), 8
         options.steps, options.more, options.seeds, options.repeats = 4, 4, 1, 1
+        options.shares, options.criteria, options.sparsities = (0.5,), ("l1",), (0.5,)
     else:
         compiler.keep_programs()
     settings = {"widths": widths, "size": size, "images": images, "steps": options.steps, "more": options.more}
     record = _start(options.out, json.loads(json.dumps(settings)), words)
     study = Study(widths, size, images, options.steps, options.more)
-    if options.smallest:
-        study.shares, study.criteria, study.sparsities = (0.5,), ("l1",), (0.5,)
+    study.shares, study.criteria, study.sparsities = options.shares, options.criteria, options.sparsities
     if not options.time_only:
         for seed in range(options.seeds):
             study.all_of(seed, record["runs"], lambda: save(options.out, record, _table(record), quiet=True))
@@ -78,6 +84,10 @@ def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace, words
     record["timed"] = environment()
     save(options.out, record, _table(record), None if options.smallest else lambda figure: _draw(figure, record))
     return 0
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
 
 
 def _start(out: Path | None, settings: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -103,7 +113,7 @@ class Study:
 
     def __init__(self, widths: Sequence[int], size: tuple[int, int], images: int, steps: int, more: int):
         self.widths, self.size, self.images, self.steps, self.more = tuple(widths), size, images, steps, more
-        self.shares, self.criteria, self.sparsities = SHARES, CRITERIA, SPARSITIES
+        self.shares, self.criteria, self.sparsities = SHARES, CRITERIA, SPARSITIES  # what `all_of` trains
         self.program = cache(self._program)
         self.groups = cache(
             lambda share: channel_groups(self.program(1.0).parts.model, self.program(share).parts.model, (*size, 3))

@@ -231,6 +231,11 @@ def _read_run(
         why = "; ".join(_reasons(without_crf(run.model), network, encoder_only=not whole))
         why = f"{why}. " if why else ""
         raise WeightsError(f"the run in {workdir}: {why}{error}") from error
+    if run.config.prune.sparsity:
+        share = f"{run.config.prune.sparsity:g}"
+        notes.append(
+            f"its zeros, a share {share} of its kernels, stay with prune.sparsity={share} prune.initial={share}"
+        )
     file = f"{workdir.absolute()}, {run.which} checkpoint, step {run.step}"
     return Planned(result, Origin(weights.key, weights.source, file, digest(arrays), None, tuple(notes)))
 
