@@ -22,6 +22,7 @@ COMMANDS = {
     "audit": ("jaxseg.audit.__main__", "rank images and regions by how likely their label is wrong"),
     "export": ("jaxseg.export.__main__", "write a trained network to one file: StableHLO or ONNX"),
     "sweep": ("jaxseg.sweep.__main__", "train and compare the variants of an ablation"),
+    "shrink": ("jaxseg.shrink", "remove channels of a trained network: a smaller one in a workdir of its own"),
     "models": ("jaxseg.models.__main__", "list the networks and encoders, or show what one costs"),
     "weaken": ("jaxseg.data.weaken", "write points, scribbles or boxes in place of full masks"),
     "check": ("jaxseg.data.check", "read a whole data set and report what is wrong in it"),

@@ -35,6 +35,7 @@ from jaxseg.pieces import (
     parse_class_weights,
     parse_effective_number,
 )
+from jaxseg.pruning.masks import pruning_of, with_pruned_average, zero_share
 from jaxseg.state import Learner, Network, TrainState, init_state
 from jaxseg.step import Augment, EvalStep, Measure, Prepare, TrainStep, make_eval_step, make_train_step
 from jaxseg.tuning import merged
@@ -140,7 +141,7 @@ class Parts:
 
     def _train_step(self, learner: Learner) -> TrainStep:
         teach = make_teach(self.config, learner, self.loss)
-        return make_train_step(
+        step = make_train_step(
             learner,
             self.optimiser,
             self.objective,
@@ -154,6 +155,12 @@ class Parts:
             remat=self.config.remat,
             axis_name=self.axis_name,
         )
+        return with_pruned_average(step) if self.config.prune.sparsity and self.config.ema.decay else step
+
+    def sparsity(self, variables: Callable[[], Mapping[str, PyTree]]) -> dict[str, float]:
+        """Returns {"sparsity": share of zeros in the pruned kernels} of a network; {} in a run without pruning."""
+        pruning = pruning_of(self.config, optim.make_selection(self.config))
+        return {} if pruning is None else {"sparsity": zero_share(variables()["params"], pruning)}
 
     def eval_step(
         self, measures: Mapping[str, Measure] | None = None, *, maps: bool = False, model: Network | None = None

@@ -23,6 +23,7 @@ from jaxseg.arguments import (
 )
 from jaxseg.config import KEYS, ConfigDict
 from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
+from jaxseg.pruning.masks import pruned, pruning_of
 from jaxseg.tuning import EVERYTHING, PROBE, Selection, only, scaled_by_layer
 from jaxseg.types import DISCRIMINATOR, ENCODER, LORA, PyTree
 
@@ -243,7 +244,7 @@ def _is_encoder(params: PyTree) -> PyTree:
 
 
 def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Returns (optimiser, schedule) of the optimizer.* and schedule.* keys of a configuration.
+    """Returns (optimiser, schedule) of the optimizer.*, schedule.* and prune.* keys of a configuration.
 
     With adversarial.weight, the parameters under "discriminator" have a separate Adam (Hung et al. 2018, section 4.1:
     decay rates .9 and .99), whose rate follows the same schedule from adversarial.learning_rate.
@@ -258,6 +259,8 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
     )
     schedule = _schedule(config, rate)
     tx = _naming_keys(_optimiser(config, schedule))
+    pruning = pruning_of(config, make_selection(config))
+    tx = tx if pruning is None else pruned(tx, pruning)
     if config.adversarial.weight:
         adam = make_optimizer(
             name="adam", schedule=_schedule(config, config.adversarial.learning_rate), args={"b2": 0.99}

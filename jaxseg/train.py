@@ -289,6 +289,7 @@ def evaluate(session: Session, state: TrainState, step: int) -> Result:
     if result.confusion.any():
         require_finite_loss(result.loss, step, session.checkpoints)
     more = distances(session.parts, lambda: session.variables(state), session.problem)
+    more |= session.parts.sparsity(lambda: session.variables(state))
     session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, "val", more)
     return result
 

@@ -1,8 +1,8 @@
-"""The keys of fine-tuning by adapters, and of distillation."""
+"""The keys of fine-tuning by adapters, of distillation, and of pruning."""
 
 from typing import Literal
 
-from jaxseg.arguments import NotNegative, Positive, WholeNotNegative
+from jaxseg.arguments import BelowOne, Count, NotNegative, Positive, WholeNotNegative
 from jaxseg.config.key import Key
 
 TUNING: dict[str, Key] = {
@@ -27,4 +27,26 @@ TUNING: dict[str, Key] = {
     "distill.stage": Key("", "feature: the student's stage, such as encoder/stage2"),
     "distill.teacher_stage": Key("", "feature: the teacher's stage; empty: distill.stage"),
     "distill.channels": Key(0, "feature: channels of the teacher's stage; 0: read from the teacher", WholeNotNegative),
+    "prune.sparsity": Key(
+        0.0,
+        "share of the weights that are set to 0 in the course of the training, those of the smallest magnitude "
+        "(Zhu and Gupta 2017); 0: none",
+        BelowOne,
+    ),
+    "prune.initial": Key(0.0, "the share at prune.begin; that of a pruned run keeps its zeros", BelowOne),
+    "prune.begin": Key(0, "the first pruning step, counted from 0", WholeNotNegative),
+    "prune.end": Key(
+        0, "the last pruning step, which reaches prune.sparsity; 0: after half of the steps", WholeNotNegative
+    ),
+    "prune.every": Key(10, "steps between pruning steps", Count),
+    "prune.scope": Key(
+        "layer",
+        "what has the share of zeros: each kernel (layer), or all of them together (global)",
+        Literal["layer", "global"],
+    ),
+    "prune.keep": Key(
+        ("probe",),
+        "regular expressions of kernels that are not pruned; probe: those of the classifier",
+        tuple[str, ...],
+    ),
 }

@@ -24,6 +24,30 @@ def require_short_warmup(config: ConfigDict, origin: str = "") -> None:
         )
 
 
+def require_valid_pruning(config: ConfigDict) -> None:
+    c = config.prune
+    if c.sparsity and config.lora.rank:
+        raise ConfigError(
+            "prune.sparsity sets weights of kernels to 0, to which lora.rank adds adapters; give one of them."
+        )
+    if c.sparsity and c.initial > c.sparsity:
+        raise ConfigError(f"prune.initial={c.initial:g} must not be above prune.sparsity={c.sparsity:g}.")
+    if c.sparsity and c.end and c.end < c.begin:
+        raise ConfigError(f"prune.end={c.end} must not be before prune.begin={c.begin}.")
+    if not config.epochs:  # else its steps are known with the data
+        require_pruning_within_steps(config)
+
+
+def require_pruning_within_steps(config: ConfigDict, origin: str = "") -> None:
+    """Raises ConfigError unless the pruning ends within `steps`; `origin` says where this number comes from."""
+    for name in ("begin", "end") if config.prune.sparsity else ():
+        if config.prune[name] >= config.steps:
+            raise ConfigError(
+                f"prune.{name} is {config.prune[name]}, which must be below steps={config.steps}{origin}, so that the "
+                "network learns on with its zeros; half of the steps is usual."
+            )
+
+
 def require_valid_images(config: ConfigDict) -> None:
     for given, size in zip(config.augment.crop, config.data.size):
         if given > size:

@@ -56,6 +56,10 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
         f"distill.{name}": ("distill.teacher", lambda c: c.distill.teacher)
         for name in ("kind", "weight", "temperature", "stage", "teacher_stage", "channels")
     },
+    **{
+        f"prune.{name}": ("prune.sparsity", lambda c: c.prune.sparsity)
+        for name in ("initial", "begin", "end", "every", "scope", "keep")
+    },
     "lora.targets": ("lora.rank", lambda c: c.lora.rank),
     "lora.alpha": ("lora.rank", lambda c: c.lora.rank),
     "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),

@@ -11,7 +11,15 @@ import numpy as np
 
 from jaxseg import build, losses, metrics
 from jaxseg.arguments import expanded
-from jaxseg.config import KEYS, ConfigDict, from_dict, require_short_warmup, set_key, to_dict
+from jaxseg.config import (
+    KEYS,
+    ConfigDict,
+    from_dict,
+    require_pruning_within_steps,
+    require_short_warmup,
+    set_key,
+    to_dict,
+)
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
 from jaxseg.data.class_counts import image_amounts, label_counts, pixel_counts
@@ -133,7 +141,7 @@ def with_steps_of_epochs(config: ConfigDict, images: int, workdir: Path | None =
         workdir: the directory of the run; None if nothing can be in it.
 
     Raises:
-        ConfigError: if `schedule.warmup` is not below these steps.
+        ConfigError: if `schedule.warmup` or the last pruning step is not below these steps.
     """
     if not config.epochs:
         return config
@@ -147,7 +155,8 @@ def with_steps_of_epochs(config: ConfigDict, images: int, workdir: Path | None =
         )
     config = copy.deepcopy(config)  # keeps references between keys
     set_key(config, "steps", kept or steps)
-    require_short_warmup(config, f" ({epochs_message(config, images)})")
+    for require in (require_short_warmup, require_pruning_within_steps):
+        require(config, f" ({epochs_message(config, images)})")
     return config
 
 

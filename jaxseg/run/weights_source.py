@@ -231,8 +231,13 @@ def _read_run(
         why = "; ".join(_reasons(without_crf(run.model), network, encoder_only=not whole))
         why = f"{why}. " if why else ""
         raise WeightsError(f"the run in {workdir}: {why}{error}") from error
+    if run.config.prune.sparsity:
+        share = f"{run.config.prune.sparsity:g}"
+        notes.append(
+            f"its zeros, a share {share} of its kernels, stay with prune.sparsity={share} prune.initial={share}"
+        )
     file = f"{workdir.absolute()}, {run.which} checkpoint, step {run.step}"
-    return Planned(result, Origin(weights.key, weights.source, file, _digest(arrays), None, tuple(notes)))
+    return Planned(result, Origin(weights.key, weights.source, file, digest(arrays), None, tuple(notes)))
 
 
 def _differences(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:
@@ -290,9 +295,10 @@ def _setting(network: Any, name: str) -> Any:
     return norm
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256 of named arrays: of their names, types, shapes and numbers."""
+    sha = hashlib.sha256()
     for path in sorted(arrays):
-        digest.update(f"{path} {arrays[path].dtype} {arrays[path].shape}\n".encode())
-        digest.update(np.ascontiguousarray(arrays[path]).data)
-    return digest.hexdigest()
+        sha.update(f"{path} {arrays[path].dtype} {arrays[path].shape}\n".encode())
+        sha.update(np.ascontiguousarray(arrays[path]).data)
+    return sha.hexdigest()

@@ -15,6 +15,7 @@ ROWS = (
     ("data",),  # 4
     ("compiler", "state"),  # 5
     ("tuning",),  # 5
+    ("pruning",),  # 5
     ("optim", "objective", "parallel"),  # 5
     ("step", "adversarial", "distillation"),  # 5
     ("consistency",),  # 5
@@ -24,7 +25,7 @@ ROWS = (
     ("inference",),  # 7
     ("export",),  # 7
     ("api", "explain"),  # 7
-    ("train", "evaluate", "predict", "crf", "audit", "data.check", "data.weaken", "models.__main__"),  # 8
+    ("train", "evaluate", "predict", "crf", "shrink", "audit", "data.check", "data.weaken", "models.__main__"),  # 8
     ("sweep",),  # 9
     ("__main__",),  # 10
     ("", "presets"),  # 11, the front door

@@ -1,0 +1,1 @@
+"""Smaller networks from large ones: single weights pruned by magnitude in training, and whole channels removed."""
