@@ -1,9 +1,11 @@
-"""The keys of fine-tuning by adapters, and of distillation."""
+"""The keys of fine-tuning by adapters, of distillation, and of training with few bits."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from jaxseg.arguments import NotNegative, Positive, WholeNotNegative
 from jaxseg.config.key import Key
+
+Bits: TypeAlias = Literal[0, 2, 3, 4, 5, 6, 7, 8]
 
 TUNING: dict[str, Key] = {
     "lora.rank": Key(
@@ -27,4 +29,11 @@ TUNING: dict[str, Key] = {
     "distill.stage": Key("", "feature: the student's stage, such as encoder/stage2"),
     "distill.teacher_stage": Key("", "feature: the teacher's stage; empty: distill.stage"),
     "distill.channels": Key(0, "feature: channels of the teacher's stage; 0: read from the teacher", WholeNotNegative),
+    "quantise.weights": Key(
+        0,
+        "bits of the kernels of convolutions and dense layers, which training sees rounded, 2 to 8; 0: float32",
+        Bits,
+    ),
+    "quantise.activations": Key(0, "bits of what these layers read, 2 to 8; 0: float32", Bits),
+    "quantise.skip": Key((), "regular expressions of the layers that stay in float32", tuple[str, ...]),
 }

@@ -56,6 +56,7 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
         f"distill.{name}": ("distill.teacher", lambda c: c.distill.teacher)
         for name in ("kind", "weight", "temperature", "stage", "teacher_stage", "channels")
     },
+    "quantise.skip": ("quantise.weights", lambda c: c.quantise.weights),
     "lora.targets": ("lora.rank", lambda c: c.lora.rank),
     "lora.alpha": ("lora.rank", lambda c: c.lora.rank),
     "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),
