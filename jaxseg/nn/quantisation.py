@@ -63,13 +63,18 @@ def kernel_scales(kernel: jax.Array, bits: int) -> jax.Array:
 def quantise_kernel(kernel: jax.Array, bits: int) -> tuple[jax.Array, jax.Array]:
     """f32[...,features] -> whole numbers i8[...,features] of `bits` bits, and their scales f32[features]."""
     scales = kernel_scales(kernel, bits)
-    return jnp.round(kernel / scales).astype(jnp.int8), scales
+    return jnp.round(kernel / _along(scales, kernel)).astype(jnp.int8), scales
 
 
 def fake_kernel(kernel: jax.Array, bits: int) -> jax.Array:
     """f32[...,features] -> f32[...,features]: the kernel on the grid of its channels; the gradient is the identity."""
-    values, scales = quantise_kernel(jax.lax.stop_gradient(kernel), bits)
-    return kernel + jax.lax.stop_gradient(values.astype(jnp.float32) * scales - kernel)
+    rounded = restored_kernel(*quantise_kernel(jax.lax.stop_gradient(kernel), bits))
+    return _straight_through(kernel, rounded)
+
+
+def restored_kernel(values: jax.Array, scales: jax.Array) -> jax.Array:
+    """i8[...,features], f32[features] -> f32[...,features]."""
+    return values.astype(jnp.float32) * _along(scales, values)
 
 
 def fake_input(x: jax.Array, span: jax.Array, bits: int) -> jax.Array:
@@ -88,10 +93,8 @@ def fake_input(x: jax.Array, span: jax.Array, bits: int) -> jax.Array:
     q = jnp.round(jax.lax.stop_gradient(exact) / scale) + zero
     value = (jnp.clip(q, 0, steps) - zero) * scale
     inside = (q >= 0) & (q <= steps)
-    # The value is that of the grid, the gradient that of `passed`.
     passed = jnp.where(inside, exact, jax.lax.stop_gradient(exact))
-    straight = passed + jax.lax.stop_gradient(value - exact)
-    return jnp.where(high > low, straight, exact).astype(x.dtype)
+    return jnp.where(high > low, _straight_through(passed, value), exact).astype(x.dtype)
 
 
 def quantised_kernels(params: PyTree, quantisation: Quantisation) -> tuple[str, ...]:
@@ -137,32 +140,33 @@ def restored_kernels(stored: PyTree) -> PyTree:
     if not isinstance(stored, Mapping):
         return stored
     if set(stored) == _STORED:
-        return stored["values"].astype(jnp.float32) * stored["scales"]
+        return restored_kernel(stored["values"], stored["scales"])
     return {name: restored_kernels(child) for name, child in stored.items()}
 
 
 class WithQuantisedInputs(nn.Module):
     """A network whose convolutions and dense layers read numbers of few bits: f[b,h,w,c] -> (f32[b,h,w,k], out).
 
-    Each layer has its range in the statistics, f32[2] under the name `RANGE`. In training it is that of the batch, as
-    batch norm has the batch's mean, and evaluation uses the moving average, with the momentum .99 and the first batch
-    as its start. Parameters keep their paths. Products of two activations, as of attention, stay as they are.
+    Each layer has its range in the statistics, f32[2] under the name `RANGE`: the mean over the images of a batch of
+    the least and the greatest value of each. Training uses that of the batch, as batch norm has the batch's mean, and
+    evaluation the moving average, with the momentum .99 and the first batch as its start. Parameters keep their paths.
+    Products of two activations, as of attention, stay as they are.
 
     Attributes:
-        network: a model of `jaxseg.models`, or a module around one.
+        model: a model of `jaxseg.models`, or a module around one.
         quantisation: the bits, and the layers that stay as they are.
         axis_name: the mapped axis that the batch is split over: the range is that of the whole batch.
-        observe: the share of the values that a range includes, 1 for all. With it, nothing has few bits: with
-            `mutable=["batch_stats"]` each call widens the ranges to include those of its own values.
+        observe: the share of an image's values that its range includes, 1 for all. With it, nothing has few bits: with
+            `mutable=["batch_stats"]` each call widens the ranges to include those of its own batch.
     """
 
-    network: nn.Module
+    model: nn.Module  # not `network`, which a `WithCRF` inside has in the same scope
     quantisation: Quantisation
     axis_name: str | None = None
     observe: float | None = None
 
     def setup(self) -> None:
-        nn.share_scope(self, self.network)
+        nn.share_scope(self, self.model)
 
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, Mapping[str, Any]]:
         def read(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -174,7 +178,7 @@ class WithQuantisedInputs(nn.Module):
             return call(self._read(layer, args[0], train), *args[1:], **kwargs)
 
         with nn.intercept_methods(read):
-            return self.network(image, train=train)
+            return self.model(image, train=train)
 
     def _read(self, layer: nn.Module, x: jax.Array, train: bool) -> jax.Array:
         """Returns what a layer reads, and keeps its range."""
@@ -193,27 +197,24 @@ class WithQuantisedInputs(nn.Module):
             return x
         if not train:
             return fake_input(x, before, self.quantisation.activations)
-        span = self._of_all_devices(_span(x, 1.0))
+        span = _span(x, 1.0)
+        if self.axis_name is not None:
+            span = jax.lax.pmean(span, self.axis_name)
         if writes:
             unset = before[0] == before[1]
             average = jnp.where(unset, span, MOMENTUM * before + (1 - MOMENTUM) * span)
             layer.put_variable("batch_stats", RANGE, average)
         return fake_input(x, span, self.quantisation.activations)
 
-    def _of_all_devices(self, span: jax.Array) -> jax.Array:
-        if self.axis_name is None:
-            return span
-        return jnp.stack([jax.lax.pmin(span[0], self.axis_name), jax.lax.pmax(span[1], self.axis_name)])
-
 
 def _span(x: jax.Array, share: float) -> jax.Array:
-    """f[...] -> f32[2]: the range of this share of the values, with 0 inside."""
-    x = jax.lax.stop_gradient(x).astype(jnp.float32)
+    """f[b,...] -> f32[2]: the range of this share of an image's values, with 0 inside; the mean over the batch."""
+    x = jax.lax.stop_gradient(x).astype(jnp.float32).reshape(x.shape[0], -1)
     if share < 1:
-        low, high = jnp.quantile(x.reshape(-1), jnp.asarray([(1 - share) / 2, (1 + share) / 2]))
+        low, high = jnp.quantile(x, jnp.asarray([(1 - share) / 2, (1 + share) / 2]), axis=1)
     else:
-        low, high = jnp.min(x), jnp.max(x)
-    return jnp.stack([jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)])
+        low, high = jnp.min(x, axis=1), jnp.max(x, axis=1)
+    return jnp.stack([jnp.mean(jnp.minimum(low, 0.0)), jnp.mean(jnp.maximum(high, 0.0))])
 
 
 def without_ranges(batch_stats: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,7 +225,24 @@ def without_ranges(batch_stats: Mapping[str, Any]) -> dict[str, Any]:
 
 def without_quantised_inputs(model: nn.Module) -> nn.Module:
     """Returns the network inside a `WithQuantisedInputs`, and any other module as it is."""
-    return model.network if isinstance(model, WithQuantisedInputs) else model
+    return model.model if isinstance(model, WithQuantisedInputs) else model
+
+
+@jax.custom_jvp
+def _straight_through(x: jax.Array, rounded: jax.Array) -> jax.Array:
+    """Returns `rounded`, bit for bit, with the gradient of `x`."""
+    del x
+    return rounded
+
+
+@_straight_through.defjvp
+def _straight_through_tangent(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return primals[1], tangents[0]
+
+
+def _along(scales: jax.Array, kernel: jax.Array) -> jax.Array:
+    """f[features] -> f[1,...,features], for a kernel f[...,features]."""
+    return scales.reshape((1,) * (kernel.ndim - 1) + (-1,))
 
 
 def _most(bits: int) -> int:

@@ -16,7 +16,7 @@ from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import CheckpointError, ConfigError, nearest
 from jaxseg.pieces import make_quantisation
 from jaxseg.run.checkpoint import Checkpoints
-from jaxseg.run.quantised import float_state, is_quantised, stored_state
+from jaxseg.run.quantised import float_state, is_quantised, quantised_state, shapes_of_network
 from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, read_config, read_data
 from jaxseg.state import TrainState, by_path
 from jaxseg.types import PyTree
@@ -174,8 +174,10 @@ def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:
     config = parts.config
     template = jax.eval_shape(parts.init, jax.random.key(0))
     quantisation = make_quantisation(config) if is_quantised(workdir) else None
+    shapes = {}
     if quantisation is not None:
-        template = jax.eval_shape(lambda state: stored_state(parts, state, quantisation), template)
+        shapes = shapes_of_network(parts)
+        template = jax.eval_shape(lambda s, v: quantised_state(s, v, quantisation), template.step, shapes)
     with Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep) as checkpoints:
         restored = checkpoints.restore(template, step="best" if which == "best" else None)
     if restored is None:
@@ -184,5 +186,5 @@ def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:
             f"{min(config.checkpoint.every, config.eval.every, config.steps)}, or when the run is stopped."
         )
     if quantisation is not None:
-        return float_state(restored.state)
+        return float_state(restored.state, shapes, quantisation)
     return replace(parts.deployed(restored.state), opt_state=())

@@ -1,4 +1,8 @@
-"""The workdir of a network whose kernels are stored in whole numbers: what marks it, and how it is read."""
+"""The workdir of a network whose kernels are stored in whole numbers: what marks it, and how it is read.
+
+A checkpoint describes each of its arrays in half a kilobyte, which is more than many kernels of bytes take. So all
+whole numbers are one array, and all other numbers of the network another, each in the order of their paths.
+"""
 
 import dataclasses
 import json
@@ -6,10 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from jaxseg.build import Parts
 from jaxseg.errors import ConfigError
 from jaxseg.nn.quantisation import Quantisation, restored_kernels, stored_kernels
-from jaxseg.state import TrainState
+from jaxseg.state import TrainState, by_path
 from jaxseg.types import PyTree
 
 FILE = "quantised.json"
@@ -43,17 +51,43 @@ def require_float(workdir: Path, doing: str) -> None:
 
 
 def quantised_state(step: Any, variables: Mapping[str, PyTree], quantisation: Quantisation) -> TrainState:
-    """Returns what a checkpoint stores: kernels in whole numbers with their scales, and the rest in float32."""
-    params = stored_kernels(variables["params"], quantisation)
-    return TrainState(step, params, variables["batch_stats"], (), None)
+    """Returns what a checkpoint stores of a network: {"whole": i8[n], "other": f32[m]} as its parameters.
+
+    `n` counts the numbers of all kernels of few bits, `m` their scales, the other parameters and the statistics.
+    """
+    leaves = by_path(_stored(variables, quantisation)).values()
+    packed = {
+        name: jnp.concatenate([leaf.reshape(-1) for leaf in leaves if (leaf.dtype == jnp.int8) == whole])
+        for name, whole in (("whole", True), ("other", False))
+    }
+    return TrainState(step, packed, {}, (), None)
 
 
-def stored_state(parts: Parts, state: TrainState, quantisation: Quantisation) -> TrainState:
-    """Returns `quantised_state` of the network alone, of the state of a run with these parts."""
-    deployed = parts.deployed(state)
-    return quantised_state(state.step, deployed.variables, quantisation)
+def shapes_of_network(parts: Parts) -> dict[str, PyTree]:
+    """Returns the shapes of the variables of the network alone."""
+    return jax.eval_shape(lambda key: parts.deployed(parts.init(key)).variables, jax.random.key(0))
 
 
-def float_state(state: TrainState) -> TrainState:
-    """Returns the stored state with kernels of float32."""
-    return dataclasses.replace(state, params=restored_kernels(state.params))
+def float_state(state: TrainState, shapes: Mapping[str, PyTree], quantisation: Quantisation) -> TrainState:
+    """Returns the state with all numbers in their places, and kernels of float32.
+
+    Args:
+        state: what `quantised_state` returned.
+        shapes: of the variables that it was given.
+        quantisation: that it was given.
+    """
+    stored = jax.eval_shape(lambda variables: _stored(variables, quantisation), shapes)
+    leaves, tree = jax.tree.flatten(stored)
+    kinds = ["whole" if leaf.dtype == jnp.int8 else "other" for leaf in leaves]
+    pieces = {}
+    for kind, array in state.params.items():
+        ends = np.cumsum([leaf.size for leaf, of in zip(leaves, kinds) if of == kind])
+        pieces[kind] = iter(np.split(np.asarray(array), ends[:-1]))
+    placed = [next(pieces[kind]).reshape(leaf.shape) for leaf, kind in zip(leaves, kinds)]
+    variables = jax.tree.unflatten(tree, placed)
+    params = jax.device_get(restored_kernels(variables["params"]))
+    return dataclasses.replace(state, params=params, batch_stats=variables["batch_stats"])
+
+
+def _stored(variables: Mapping[str, PyTree], quantisation: Quantisation) -> dict[str, PyTree]:
+    return {**variables, "params": stored_kernels(variables["params"], quantisation)}
