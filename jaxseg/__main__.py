@@ -21,6 +21,7 @@ COMMANDS = {
     "explain": ("jaxseg.explain.__main__", "show what a trained network looks at, as a map over the image"),
     "audit": ("jaxseg.audit.__main__", "rank images and regions by how likely their label is wrong"),
     "export": ("jaxseg.export.__main__", "write a trained network to one file: StableHLO or ONNX"),
+    "quantise": ("jaxseg.quantise", "write a trained network in whole numbers of 8 bits"),
     "sweep": ("jaxseg.sweep.__main__", "train and compare the variants of an ablation"),
     "shrink": ("jaxseg.shrink", "remove channels of a trained network: a smaller one in a workdir of its own"),
     "models": ("jaxseg.models.__main__", "list the networks and encoders, or show what one costs"),

@@ -13,11 +13,13 @@ from jaxseg import losses, models, optim, parallel
 from jaxseg.adversarial import segmenter_of
 from jaxseg.config import ConfigDict
 from jaxseg.distillation import DistilledNetwork, Teacher
+from jaxseg.nn.quantisation import with_fake_kernels
 from jaxseg.objective import Objective
 from jaxseg.pieces import (
     aux_weight,
     check_distillation,
     check_generator,
+    check_quantisation,
     check_sampling,
     check_semi,
     check_tuning,
@@ -30,6 +32,7 @@ from jaxseg.pieces import (
     make_model,
     make_objective,
     make_prepare,
+    make_quantisation,
     make_teach,
     note_unused,
     parse_class_weights,
@@ -171,20 +174,22 @@ class Parts:
         """
         model, axis_name = self.model if model is None else model, self.axis_name
         step = make_eval_step(model, self.loss, prepare=self.prepare, axis_name=axis_name, measures=measures, maps=maps)
-        if not self.config.lora.rank:
+        if not self.config.lora.rank and not self.config.quantise.weights:
             return step
         return lambda state, batch: step(self.deployed(state), batch)
 
     def deployed(self, state: TrainState) -> TrainState:
-        """Returns the state with the parameters of the network alone: adapters merged, other networks left out."""
-        lora = make_lora(self.config)
+        """Returns the state with the parameters of the network alone: adapters merged, kernels of few bits on their
+        grid, other networks left out."""
+        lora, quantisation = make_lora(self.config), make_quantisation(self.config)
         state = segmenter_of(state) if self.config.adversarial.weight else state
 
         def network_of(params: PyTree) -> PyTree:
             params = {name: child for name, child in params.items() if name != DISTILLATION}
-            return params if lora is None else merged(params, lora)
+            params = params if lora is None else merged(params, lora)
+            return params if quantisation is None else with_fake_kernels(params, quantisation)
 
-        if lora is None and not self.config.distill.teacher:
+        if lora is None and quantisation is None and not self.config.distill.teacher:
             return state
         ema_params = None if state.ema_params is None else network_of(state.ema_params)
         return replace(state, params=network_of(state.params), ema_params=ema_params)
@@ -214,6 +219,7 @@ def build_parts(
     """
     note_unused(config)
     check_tuning(config)
+    check_quantisation(config)
     check_distillation(config)
     model = make_model(config, num_classes)
     if models.can_generate(model):

@@ -47,6 +47,7 @@ from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, require_finite_loss, what_is_due
 from jaxseg.run.programs import Programs, compiled_step, make_programs
 from jaxseg.run.provenance import command_line, end_record, run_record
+from jaxseg.run.quantised import require_float
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.teacher import read_teacher, with_teacher
@@ -147,6 +148,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
     began = time.monotonic()
+    require_float(workdir, "training")
     if not holds_checkpoint(workdir):
         validate(config)
     config = with_stored_division(config, workdir)

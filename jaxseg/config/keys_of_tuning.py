@@ -1,9 +1,11 @@
-"""The keys of fine-tuning by adapters, of distillation, and of pruning."""
+"""The keys of fine-tuning by adapters, of distillation, of pruning, and of training with few bits."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from jaxseg.arguments import BelowOne, Count, NotNegative, Positive, WholeNotNegative
 from jaxseg.config.key import Key
+
+Bits: TypeAlias = Literal[0, 2, 3, 4, 5, 6, 7, 8]
 
 TUNING: dict[str, Key] = {
     "lora.rank": Key(
@@ -49,4 +51,11 @@ TUNING: dict[str, Key] = {
         "regular expressions of kernels that are not pruned; probe: those of the classifier",
         tuple[str, ...],
     ),
+    "quantise.weights": Key(
+        0,
+        "bits of the kernels of convolutions and dense layers, which training sees rounded, 2 to 8; 0: float32",
+        Bits,
+    ),
+    "quantise.activations": Key(0, "bits of what these layers read, 2 to 8; 0: float32", Bits),
+    "quantise.skip": Key((), "regular expressions of the layers that stay in float32", tuple[str, ...]),
 }

@@ -32,6 +32,7 @@ from jaxseg.nn.ops.pooling import (
 )
 from jaxseg.nn.ops.resize import crop_to, pad_to_multiple, resize, resize_to_sizes, resize_windows, upsample
 from jaxseg.nn.pyramid import PyramidPooling
+from jaxseg.nn.quantisation import Quantisation, WithQuantisedInputs
 from jaxseg.nn.remat import rematerialised
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
 from jaxseg.nn.subpixel import SubPixelUp
@@ -67,6 +68,7 @@ __all__ = [
     "NormSpec",
     "PreActBlock",
     "PyramidPooling",
+    "Quantisation",
     "ResidualBlock",
     "SelfAttention2D",
     "SqueezeExcite",
@@ -74,6 +76,7 @@ __all__ = [
     "SubPixelUp",
     "WithCRF",
     "WithCosineHead",
+    "WithQuantisedInputs",
     "adaptive_avg_pool",
     "avg_pool",
     "classifier",

@@ -14,6 +14,7 @@ from jaxseg.arguments import Count, NotNegative, Positive, check_value
 from jaxseg.errors import ArgumentError, nearest
 from jaxseg.nn.cosine import WithCosineHead, cosine_heads
 from jaxseg.nn.ops.dense_crf import Method, Normalization, dense_crf
+from jaxseg.nn.quantisation import without_quantised_inputs
 
 CRF_PRESETS: dict[str, dict[str, Any]] = {
     # Chen et al. 2015 and 2017: what the scripts of the published models have, found on 100 images of PASCAL VOC. Their
@@ -224,5 +225,6 @@ class WithCRF(nn.Module):
 
 
 def without_crf(model: nn.Module) -> nn.Module:
-    """Returns the network inside a `WithCRF` or a `WithCosineHead`, and any other module as it is."""
+    """Returns the network inside a `WithQuantisedInputs`, `WithCRF` or `WithCosineHead`; any other module as it is."""
+    model = without_quantised_inputs(model)
     return model.network if isinstance(model, WithCRF | WithCosineHead) else model

@@ -3,6 +3,7 @@
 from jaxseg.pieces.checks import (
     check_distillation,
     check_generator,
+    check_quantisation,
     check_sampling,
     check_semi,
     check_tuning,
@@ -11,12 +12,13 @@ from jaxseg.pieces.checks import (
 )
 from jaxseg.pieces.images import input_size, make_augment, make_prepare, make_teach
 from jaxseg.pieces.loss import aux_weight, make_loss, make_objective, parse_class_weights, parse_effective_number
-from jaxseg.pieces.network import make_learner, make_lora, make_model
+from jaxseg.pieces.network import make_learner, make_lora, make_model, make_quantisation
 
 __all__ = [
     "aux_weight",
     "check_distillation",
     "check_generator",
+    "check_quantisation",
     "check_sampling",
     "check_semi",
     "check_tuning",
@@ -29,6 +31,7 @@ __all__ = [
     "make_model",
     "make_objective",
     "make_prepare",
+    "make_quantisation",
     "make_teach",
     "note_unused",
     "parse_class_weights",

@@ -125,6 +125,21 @@ def check_tuning(config: ConfigDict) -> None:
         )
 
 
+def check_quantisation(config: ConfigDict) -> None:
+    """Raises ConfigError for activations of few bits beside kernels of float32, or few bits in a generator."""
+    c = config.quantise
+    if c.activations and not c.weights:
+        raise ConfigError(
+            f"quantise.activations={c.activations} needs kernels of few bits too, for products of whole numbers: give "
+            "--config.quantise.weights=8."
+        )
+    if c.weights and config.model.name in models.GENERATORS:
+        raise ConfigError(
+            f"quantise.weights={c.weights} is for networks that segment images; model.name={config.model.name} makes "
+            "them."
+        )
+
+
 def check_distillation(config: ConfigDict) -> None:
     """Raises ConfigError if features are compared and the stage has no name."""
     c = config.distill

@@ -10,7 +10,7 @@ from jaxseg.adversarial import Discriminator, SegmenterWithDiscriminator
 from jaxseg.config import ConfigDict
 from jaxseg.distillation import DistilledNetwork
 from jaxseg.errors import ArgumentError, ConfigError
-from jaxseg.nn import LayerCRF, WithCosineHead, WithCRF
+from jaxseg.nn import LayerCRF, Quantisation, WithCosineHead, WithCRF, WithQuantisedInputs
 from jaxseg.optim import make_selection
 from jaxseg.state import Learner
 from jaxseg.tuning import Lora, TunedNetwork
@@ -18,6 +18,13 @@ from jaxseg.tuning import Lora, TunedNetwork
 
 def make_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> nn.Module:
     """Returns the model of the configuration; `axis_name` is the strategy's, None outside `pmap`."""
+    network, quantisation = _make_network(config, num_classes, axis_name), make_quantisation(config)
+    if quantisation is None or not quantisation.activations:
+        return network
+    return WithQuantisedInputs(network, quantisation, axis_name)
+
+
+def _make_network(config: ConfigDict, num_classes: int, axis_name: str | None) -> nn.Module:
     try:
         network = models.build(
             config.model.name,
@@ -59,10 +66,18 @@ def make_lora(config: ConfigDict) -> Lora | None:
     return Lora(c.rank, c.alpha, tuple(c.targets)) if c.rank else None
 
 
+def make_quantisation(config: ConfigDict) -> Quantisation | None:
+    """Returns what of the network has few bits, or None."""
+    c = config.quantise
+    return Quantisation(c.weights, c.activations, tuple(c.skip)) if c.weights else None
+
+
 def make_learner(config: ConfigDict, model: nn.Module) -> Learner:
-    """Returns what the training step applies: the model, with its frozen parts, adapters, discriminator and teacher."""
-    tuned = TunedNetwork(model, make_selection(config), config.optimizer.frozen_norms, make_lora(config))
-    plain = tuned.selection.everything and tuned.frozen_norms == "none" and tuned.lora is None
+    """Returns what the training step applies: the model, with its frozen parts, adapters, few bits, discriminator and
+    teacher."""
+    norms, quantisation = config.optimizer.frozen_norms, make_quantisation(config)
+    tuned = TunedNetwork(model, make_selection(config), norms, make_lora(config), quantisation)
+    plain = tuned.selection.everything and norms == "none" and tuned.lora is None and quantisation is None
     network: Any = model if plain else tuned
     c = config.adversarial
     if c.weight:

@@ -60,6 +60,7 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
         f"prune.{name}": ("prune.sparsity", lambda c: c.prune.sparsity)
         for name in ("initial", "begin", "end", "every", "scope", "keep")
     },
+    "quantise.skip": ("quantise.weights", lambda c: c.quantise.weights),
     "lora.targets": ("lora.rank", lambda c: c.lora.rank),
     "lora.alpha": ("lora.rank", lambda c: c.lora.rank),
     "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),

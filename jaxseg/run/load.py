@@ -14,7 +14,9 @@ from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, ConfigDict, v
 from jaxseg.config.command import apply_overrides, read_overrides
 from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import CheckpointError, ConfigError, nearest
+from jaxseg.pieces import make_quantisation
 from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.quantised import float_state, is_quantised, quantised_state, shapes_of_network
 from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, read_config, read_data
 from jaxseg.state import TrainState, by_path
 from jaxseg.types import PyTree
@@ -171,6 +173,11 @@ def require_same_parameters(stored: Parts, parts: Parts) -> None:
 def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:
     config = parts.config
     template = jax.eval_shape(parts.init, jax.random.key(0))
+    quantisation = make_quantisation(config) if is_quantised(workdir) else None
+    shapes = {}
+    if quantisation is not None:
+        shapes = shapes_of_network(parts)
+        template = jax.eval_shape(lambda s, v: quantised_state(s, v, quantisation), template.step, shapes)
     with Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep) as checkpoints:
         restored = checkpoints.restore(template, step="best" if which == "best" else None)
     if restored is None:
@@ -178,4 +185,6 @@ def _restore(workdir: Path, parts: Parts, which: str) -> TrainState:
             f"The run in {str(workdir)!r} has no checkpoint yet; the first is written at step "
             f"{min(config.checkpoint.every, config.eval.every, config.steps)}, or when the run is stopped."
         )
+    if quantisation is not None:
+        return float_state(restored.state, shapes, quantisation)
     return replace(parts.deployed(restored.state), opt_state=())

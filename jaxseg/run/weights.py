@@ -13,6 +13,7 @@ from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError, JaxsegError, WeightsError, counted
 from jaxseg.nn import without_crf
+from jaxseg.nn.quantisation import without_quantised_inputs
 from jaxseg.optim import make_selection
 from jaxseg.run import snapshot
 from jaxseg.run.weights_source import Origin, Planned, Weights, read_weights, resolve
@@ -61,7 +62,8 @@ def plan_weights(parts: Parts) -> Planned | None:
     if weights is None:
         return None
     image = jax.ShapeDtypeStruct((1, *parts.image_shape), np.float32)
-    shapes = jax.eval_shape(parts.model.init, jax.random.key(0), image)
+    # The ranges of what layers read are drawn with what no weights have.
+    shapes = jax.eval_shape(without_quantised_inputs(parts.model).init, jax.random.key(0), image)
     variables = {"params": shapes["params"], "batch_stats": shapes["batch_stats"] if "batch_stats" in shapes else {}}
     try:
         planned = read_weights(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 
 from jaxseg import pretrained
 from jaxseg.arguments import expanded
@@ -19,6 +20,7 @@ from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.models.encoders import EncoderSpec, name_of
 from jaxseg.models.fields import field_names
 from jaxseg.nn import NormSpec, without_crf
+from jaxseg.nn.quantisation import without_ranges
 from jaxseg.pretrained import catalogue
 from jaxseg.pretrained.merging import adapt_and_merge
 from jaxseg.pretrained.renaming import rename_encoder
@@ -99,8 +101,8 @@ class Planned(NamedTuple):
             key: the PRNG key.
         """
         shapes = jax.eval_shape(draw, key)
-        given = {name: {**tree, **self.variables[name]} for name, tree in shapes.items()}
-        leaves, tree = jax.tree.flatten(given)
+        given = pretrained.flatten(shapes) | pretrained.flatten(self.variables)
+        leaves, tree = jax.tree.flatten(traverse_util.unflatten_dict(given, sep="/"))
         drawn = [place for place, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
         if drawn:
 
@@ -220,7 +222,9 @@ def _read_run(
             f"weights ({', '.join(pretrained.HUB_FILES)}); give the workdir of a run, or the file of weights itself."
         ) from error
     whole = weights.model is not None
-    arrays = {path: np.asarray(x) for path, x in pretrained.flatten(run.variables).items()}
+    stats = without_ranges(run.variables["batch_stats"])  # a run with few bits finds ranges of its own
+    named = pretrained.flatten({**run.variables, "batch_stats": stats})
+    arrays = {path: np.asarray(x) for path, x in named.items()}
     notes: list[str] = []
     try:
         if not whole:

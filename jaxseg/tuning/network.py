@@ -9,6 +9,7 @@ import jax
 from flax import linen as nn
 
 from jaxseg.nn.norm import BatchNorm
+from jaxseg.nn.quantisation import Quantisation, with_fake_kernels
 from jaxseg.tuning.lora import Lora, init_adapters, merged
 from jaxseg.tuning.selection import EVERYTHING, Selection
 from jaxseg.types import ENCODER, LORA, Key, PyTree
@@ -19,7 +20,7 @@ _LORA_STREAM = 2  # of the key that the parameters are drawn from; a discriminat
 
 @dataclasses.dataclass(frozen=True)
 class TunedNetwork:
-    """A network with frozen parts and adapters, with the `init` and `apply` of a model (`state.Learner`).
+    """A network with frozen parts, adapters or few bits: the `init` and `apply` of a model (`state.Learner`).
 
     The gradient of a frozen parameter is 0, and what only it would need of the backward pass is not computed: with a
     frozen encoder the pass ends where the decoder reads its features.
@@ -30,12 +31,14 @@ class TunedNetwork:
         frozen_norms: "encoder" or "all": the batch norms of the encoder, or all, use their running statistics in
             training, and these stay as they are. Scale and bias are parameters, which `selection` freezes or not.
         lora: the adapters, in the child "lora" of the parameters; None: there are none.
+        quantisation: the kernels that have few bits, with the adapters in them; None: none has.
     """
 
     network: nn.Module
     selection: Selection = EVERYTHING
     frozen_norms: FrozenNorms = "none"
     lora: Lora | None = None
+    quantisation: Quantisation | None = None
 
     def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
         """f32[b,h,w,c] -> the network's variables, with the adapters under params/lora.
@@ -55,6 +58,8 @@ class TunedNetwork:
         params = self._stopped(variables["params"])
         if self.lora is not None:
             params = merged(params, self.lora)
+        if self.quantisation is not None:
+            params = with_fake_kernels(params, self.quantisation)
         with _norms_in_evaluation(self.frozen_norms):
             return self.network.apply({**variables, "params": params}, image, **arguments)
 
