@@ -24,7 +24,7 @@ ROWS = (
     ("inference",),  # 7
     ("export",),  # 7
     ("api", "explain"),  # 7
-    ("train", "evaluate", "predict", "crf", "audit", "data.check", "data.weaken", "models.__main__"),  # 8
+    ("train", "evaluate", "predict", "crf", "audit", "propose", "data.check", "data.weaken", "models.__main__"),  # 8
     ("sweep",),  # 9
     ("__main__",),  # 10
     ("", "presets"),  # 11, the front door
