@@ -20,6 +20,7 @@ COMMANDS = {
     "crf": ("jaxseg.crf", "find the settings of a dense CRF on a split of the data"),
     "explain": ("jaxseg.explain.__main__", "show what a trained network looks at, as a map over the image"),
     "audit": ("jaxseg.audit.__main__", "rank images and regions by how likely their label is wrong"),
+    "propose": ("jaxseg.propose.__main__", "propose masks for images without labels, for a person to keep or reject"),
     "export": ("jaxseg.export.__main__", "write a trained network to one file: StableHLO or ONNX"),
     "quantise": ("jaxseg.quantise", "write a trained network in whole numbers of 8 bits"),
     "sweep": ("jaxseg.sweep.__main__", "train and compare the variants of an ablation"),

@@ -59,6 +59,7 @@ FILE_PARTS = {
     "inference",
     "explain",
     "audit",
+    "propose",
     "train",
     "evaluate",
     "predict",

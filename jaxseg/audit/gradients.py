@@ -11,38 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxseg.inference.last_layer import pixel_losses
 from jaxseg.types import IGNORE, PyTree
-
-
-def last_layer(model: nn.Module, variables: PyTree, image: Any) -> str:
-    """Returns the path, joined by "/", of the layer whose parameters are used last on the way to the logits.
-
-    It traces the network and computes nothing.
-
-    Args:
-        model: a network.
-        variables: its variables, or their shapes.
-        image: f32[b,h,w,c], or its shape.
-    """
-
-    def forward(params: PyTree, variables: PyTree, image: Any) -> jax.Array:
-        return model.apply({**variables, "params": params}, image, train=False)[0]
-
-    jaxpr = jax.make_jaxpr(forward)(variables["params"], variables, image).jaxpr
-    # A dictionary is flattened in the order of its names, at each level.
-    paths = sorted(tuple(path.split("/")) for path in flatten_dict(variables["params"], sep="/"))
-    names = {id(variable): "/".join(path[:-1]) for variable, path in zip(jaxpr.invars, paths)}
-    used = {id(variable) for variable in jaxpr.outvars}
-    for equation in reversed(jaxpr.eqns):
-        if any(id(out) in used for out in equation.outvars):
-            found = [names[id(variable)] for variable in equation.invars if id(variable) in names]
-            if found:
-                return found[-1]
-            used.update(id(variable) for variable in equation.invars)
-    raise ValueError("no parameter leads to the logits")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6))
@@ -53,7 +25,7 @@ def gradient_norms(
 
     Args:
         model: a network, which gives logits of the size of the image.
-        layer: from `last_layer`.
+        layer: from `inference.last_layer`.
         variables: those of the network.
         image: f32[1,y,x,c], its input.
         label: u8[y,x]; ignored pixels have no loss.
@@ -68,17 +40,7 @@ def gradient_norms(
     def loss(own: dict[str, jax.Array], weight: jax.Array) -> jax.Array:
         params = unflatten_dict({**flat, **own}, sep="/")
         logits = model.apply({**variables, "params": params}, image, train=False)[0][0].astype(jnp.float32)
-        return jnp.sum(jnp.where(seen, weight, 0.0) * _cross_entropy(logits, target, one_vs_rest))
+        return jnp.sum(jnp.where(seen, weight, 0.0) * pixel_losses(logits, target, one_vs_rest))
 
     gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0))(chosen, weights)
     return jnp.sqrt(sum(jnp.sum(jnp.square(g).reshape(len(weights), -1), -1) for g in gradients.values()))
-
-
-def _cross_entropy(logits: jax.Array, target: jax.Array, one_vs_rest: bool) -> jax.Array:
-    """Logits f32[y,x,k] and classes i32[y,x] -> the loss f32[y,x] of each pixel."""
-    if logits.shape[-1] == 1:
-        return jax.nn.softplus(jnp.where(target == 1, -1.0, 1.0) * logits[..., 0])
-    if one_vs_rest:
-        hot = jax.nn.one_hot(target, logits.shape[-1])
-        return jax.nn.softplus(jnp.where(hot == 1, -1.0, 1.0) * logits).sum(-1)
-    return jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, target[..., None], -1)[..., 0]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg.audit.gradients import gradient_norms, last_layer
+from jaxseg.audit.gradients import gradient_norms
 from jaxseg.audit.scores import all_classes
 from jaxseg.config import ConfigDict, set_key
 from jaxseg.data import make_source
@@ -17,6 +17,7 @@ from jaxseg.data.folds import fold_of, parse_fold
 from jaxseg.data.transforms import fill_up, pad_to, resize_image, resize_label
 from jaxseg.errors import ConfigError
 from jaxseg.inference.evaluation import split_of_data
+from jaxseg.inference.last_layer import last_layer
 from jaxseg.inference.predictor import Predictor
 from jaxseg.run.load import Run
 from jaxseg.types import IGNORE

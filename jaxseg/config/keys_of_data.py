@@ -110,6 +110,11 @@ DATA: dict[str, Key] = {
         "come, in epochs of all",
         WholeNotNegative,
     ),
+    "data.proposals": Key(
+        "",
+        "folder of jaxseg propose: the images whose proposed masks a person kept, in its decisions.json, join the "
+        "training split with these masks; empty: none",
+    ),
     "data.annotations": Key(
         "",
         "file of points, scribbles, boxes or tags (CSV, COCO, LabelMe's folder, CVAT, Label Studio), inside data.dir "

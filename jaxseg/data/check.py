@@ -43,6 +43,8 @@ def describe(report: Report, config: ConfigDict) -> str:
         lines.append(f"  {len(report.unlabelled)} of them without labels")
     if report.keeping is not None:
         lines.append(f"  {report.keeping} of them keep their labels (data.labelled={config.data.labelled})")
+    if report.joining:
+        lines.append(f"  {counted(report.joining, 'proposal')} of {config.data.proposals} join (data.proposals)")
     assert report.source is not None
     if isinstance(report.source, AnnotatedSource):
         lines.append(f"  {report.source.summary()}")

@@ -11,6 +11,7 @@ import numpy as np
 from jaxseg.arguments import expanded
 from jaxseg.data.base import DataInfo, Example, Source
 from jaxseg.data.folds import WithoutFold
+from jaxseg.data.joined import Joined
 from jaxseg.errors import DataError, counted, nearest
 from jaxseg.types import IGNORE
 
@@ -72,7 +73,7 @@ def labelled_indices(source: Source) -> tuple[int, ...]:
     from jaxseg.data.weak.source import AnnotatedSource
     from jaxseg.data.weak.weakened import WeakenedSource
 
-    if isinstance(source, PartlyLabelled):
+    if isinstance(source, PartlyLabelled | Joined):
         return source.labelled
     if isinstance(source, WithoutFold):
         having = set(labelled_indices(source.whole))

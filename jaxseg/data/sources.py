@@ -67,15 +67,20 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
 def training_source(config: ConfigDict) -> Source:
     """Returns the training split, of which `data.labelled` says which images keep their labels.
 
-    The other images have IGNORE as every label, or are left out if nothing in the configuration learns from them.
+    The other images have IGNORE as every label, or are left out if nothing in the configuration learns from them. The
+    proposals of `data.proposals` that a person kept are added.
 
     Raises:
-        ConfigError, DataError: as `make_source` and `choose_labelled` do.
+        ConfigError, DataError: as `make_source`, `choose_labelled` and `with_proposals` do.
     """
     source = make_source(config, config.data.train_split)
-    if config.data.labelled == "":
+    if config.data.labelled != "":
+        source = PartlyLabelled(source, chosen_labelled(config, source), learns_without_labels(config))
+    if not config.data.proposals:
         return source
-    return PartlyLabelled(source, chosen_labelled(config, source), learns_without_labels(config))
+    from jaxseg.data.proposals import with_proposals
+
+    return with_proposals(source, config.data.proposals)
 
 
 def chosen_labelled(config: ConfigDict, train: Source) -> tuple[int, ...]:

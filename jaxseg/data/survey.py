@@ -12,6 +12,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
+from jaxseg.data.proposals import proposals_of, with_proposals
 from jaxseg.data.sources import (
     chosen_labelled,
     compares_images,
@@ -68,6 +69,7 @@ class Report:
         kept: {index: example} of some of these.
         unlabelled: names of the examples of which every pixel is ignored.
         keeping: how many images keep their labels (`data.labelled`); None: all.
+        joining: how many proposals join (`data.proposals`).
         largest: {8 or 16 bits: the largest value in images of so many bits}.
         mean, square: f64[c], sums over images of the means of the values in [0, 1] and of their squares.
         source: the split itself; None if it could not be opened.
@@ -84,6 +86,7 @@ class Report:
     kept: dict[int, base.Example] = field(default_factory=dict)
     unlabelled: list[str] = field(default_factory=list)
     keeping: int | None = None
+    joining: int = 0
     largest: dict[int, int] = field(default_factory=dict)
     mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
     square: np.ndarray = field(default_factory=lambda: np.zeros(1))
@@ -110,6 +113,11 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
     if config.data.labelled != "" and split == config.data.train_split:
         try:
             report.keeping = len(chosen_labelled(config, source))
+        except DataError as error:
+            wrong.append(str(error))
+    if config.data.proposals and split == config.data.train_split:
+        try:
+            report.joining = len(proposals_of(with_proposals(source, config.data.proposals)))
         except DataError as error:
             wrong.append(str(error))
     with ThreadPoolExecutor() as pool:

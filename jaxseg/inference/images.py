@@ -102,7 +102,7 @@ def name_outputs(
 
     for path in paths:
         within = path.parent.relative_to(roots[path]) if roots and path in roots else Path()
-        stem = str(within / _cut(path.stem))
+        stem = str(within / cut_stem(path.stem))
         name, number = stem, 1
         while any(file.lower() in taken for file in files(name)):
             number += 1
@@ -119,7 +119,8 @@ def name_outputs(
     return names
 
 
-def _cut(stem: str) -> str:
+def cut_stem(stem: str) -> str:
+    """Returns the stem of a file, cut where its outputs would have longer names than file systems allow."""
     encoded = os.fsencode(stem)
     return stem if len(encoded) <= _LONGEST_STEM else encoded[:_LONGEST_STEM].decode(errors="ignore")
 

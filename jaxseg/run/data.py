@@ -24,11 +24,20 @@ from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
 from jaxseg.data.class_counts import image_amounts, label_counts, pixel_counts
 from jaxseg.data.hierarchy import Hierarchy, hierarchy_of, read_parents
+from jaxseg.data.joined import Joined
 from jaxseg.data.labelled import PartlyLabelled
 from jaxseg.data.notes import note
+from jaxseg.data.proposals import proposals_of, require_apart
 from jaxseg.data.sampling import Order, rare_class_order
 from jaxseg.errors import ConfigError, counted
-from jaxseg.run.workdir import RunData, data_record, holds_checkpoint, read_config, record_labelled
+from jaxseg.run.workdir import (
+    RunData,
+    data_record,
+    holds_checkpoint,
+    read_config,
+    record_labelled,
+    record_proposals,
+)
 
 
 class Problem(NamedTuple):
@@ -187,6 +196,8 @@ def load_problem(config: ConfigDict) -> Problem:
     """
     train = sources.training_source(config)
     val = sources.make_source(config, config.data.val_split)
+    if config.data.proposals:
+        require_apart(train, val)
     return Problem(train, val, config.model.num_classes or len(train.info.classes))
 
 
@@ -208,13 +219,17 @@ def train_batches(config: ConfigDict, train: Source) -> pipeline.TrainLoader:
 
 
 def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
-    """Records the classes of a new run's data, and which images keep their labels where others lose them.
+    """Records the classes of a new run's data, which images keep their labels where others lose them, and which
+    proposals joined.
 
     Of a resumed run, returns its record after comparing the data.
     """
     info = problem.train.info
-    if isinstance(problem.train, PartlyLabelled):
-        record_labelled(workdir, [problem.train.name(index) for index in problem.train.labelled])
+    split = problem.train.source if isinstance(problem.train, Joined) else problem.train
+    if isinstance(split, PartlyLabelled):
+        record_labelled(workdir, [split.name(index) for index in split.labelled])
+    if proposals := proposals_of(problem.train):
+        record_proposals(workdir, [f"{proposal.digest} {proposal.name}" for proposal in proposals])
     return data_record(
         workdir,
         classes=info.classes,

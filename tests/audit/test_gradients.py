@@ -1,13 +1,13 @@
-"""The gradient of the last layer against its closed form, and which layer is the last."""
+"""The gradient of the last layer against its closed form."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from helpers.tiny_models import tiny
 
-from jaxseg.audit.gradients import gradient_norms, last_layer
+from jaxseg.audit.gradients import gradient_norms
+from jaxseg.inference.last_layer import last_layer
 from jaxseg.nn import Conv
 from jaxseg.types import IGNORE
 
@@ -47,10 +47,3 @@ def test_the_norm_is_that_of_p_minus_y_times_the_features(classes, one_vs_rest):
     w = weights * (label != IGNORE)
     expected = [np.linalg.norm(np.einsum("yx,yxk,yxf->kf", each, error, features)) for each in w]
     np.testing.assert_allclose(found, expected, rtol=2e-5)
-
-
-@pytest.mark.parametrize(("name", "layer"), [("cnn", "head"), ("fcn", "up1"), ("segformer", "head")])
-def test_the_last_layer_of_networks(name, layer):
-    model, image = tiny(name), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
-    assert layer in last_layer(model, variables, image)

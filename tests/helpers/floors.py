@@ -25,8 +25,10 @@ ROWS = (
     ("inference",),  # 7
     ("export",),  # 7
     ("api", "explain"),  # 7
-    ("train", "evaluate", "predict", "crf", "shrink", "quantise", "audit"),  # 8
-    ("data.check", "data.weaken", "models.__main__"),  # 8
+    (
+        *("train", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit"),
+        *("data.check", "data.weaken", "models.__main__"),
+    ),  # 8
     ("sweep",),  # 9
     ("__main__",),  # 10
     ("", "presets"),  # 11, the front door
