@@ -200,6 +200,10 @@ def test_a_taught_run_resumes_and_loads_without_its_teacher(taught_by, tmp_path)
     train(config, tmp_path / "b", "again")
     assert_identical(state_of(tmp_path / "b"), stored)
     shutil.rmtree(teacher)
+    make_run(teacher, tiny_config(model__args=TINY | {"widths": (6,)}), {11: 0.5})
+    with pytest.raises(ConfigError, match=r"learned from a teacher after 10 steps; .* has other parameters, after 11"):
+        train(config, tmp_path / "b", "again")
+    shutil.rmtree(teacher)
     loaded = load_run(tmp_path / "a")
     assert loaded.config.distill.channels == 6
     plain = build_parts(tiny_config(), 6)

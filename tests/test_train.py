@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from helpers.tiny_training import ROOT, arguments, assert_identical, state_of
 
-from jaxseg import pictures
-from jaxseg import train as training
+from jaxseg import pictures, session
 from jaxseg.config import command
 from jaxseg.inference.score import score
 from jaxseg.run.checkpoint import Checkpoints
@@ -133,7 +132,7 @@ def test_sigterm_saves_and_leaves_cleanly_and_the_command_resumes(run, tmp_path)
 
 def test_signal_where_nothing_is_unsaved_says_so_and_leaves(tmp_path, capfd, monkeypatch):
     """Signals before the first step, and while a finished run draws its curves."""
-    initial_state, checkpoints = training.initial_state, tmp_path / "run" / "checkpoints"
+    initial_state, checkpoints = session.initial_state, tmp_path / "run" / "checkpoints"
 
     def signalled(function):
         def call(*args, **kwargs):
@@ -150,9 +149,9 @@ def test_signal_where_nothing_is_unsaved_says_so_and_leaves(tmp_path, capfd, mon
         assert "SIGTERM: stopping; there is nothing to save." in error and "finishing" not in error
         return sorted(path.name for path in checkpoints.glob("*"))
 
-    monkeypatch.setattr(training, "initial_state", signalled(initial_state))
+    monkeypatch.setattr(session, "initial_state", signalled(initial_state))
     assert start_and_leave() == []
-    monkeypatch.setattr(training, "initial_state", initial_state)
+    monkeypatch.setattr(session, "initial_state", initial_state)
     monkeypatch.setattr(pictures, "curves", signalled(pictures.curves))
     assert start_and_leave() == ["1"]
     monkeypatch.undo()
@@ -165,7 +164,7 @@ def test_signal_in_the_last_evaluation_says_that_the_run_ends(tmp_path, capfd, m
         signal.raise_signal(signal.SIGINT)
         return score(*args, **kwargs)
 
-    monkeypatch.setattr(training, "score", signalled)
+    monkeypatch.setattr(session, "score", signalled)
     assert main(arguments(tmp_path / "run", steps=1, schedule__warmup=0)) == 0
     error = capfd.readouterr().err
     assert "SIGINT: the last step is done; scoring and saving it, then the run ends; a second signal stops" in error

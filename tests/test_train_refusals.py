@@ -126,7 +126,7 @@ def test_a_step_or_a_scoring_without_memory_says_what_to_change(tmp_path, capsys
     def fail(*_, **__):
         raise jax.errors.JaxRuntimeError(FULL[0])
 
-    monkeypatch.setattr("jaxseg.train.score", fail)
+    monkeypatch.setattr("jaxseg.session.score", fail)
     assert main(arguments(tmp_path / "run", steps=1, log__images=0, schedule__warmup=0)) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: A training step or its evaluation does not fit into the device's memory: try accum")

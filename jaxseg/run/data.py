@@ -107,6 +107,13 @@ def hierarchy(config: ConfigDict, classes: Sequence[str]) -> Hierarchy:
     return hierarchy_of(read_parents(file), classes, file) if file else Hierarchy()
 
 
+def require_hierarchy(parts: build.Parts, problem: "Problem") -> None:
+    """Raises ConfigError if `loss.hierarchy` does not fit the classes of the data, or the loss its levels."""
+    levels = hierarchy(parts.config, problem.train.info.classes).levels
+    if levels:
+        parts.with_loss_of_data(None, None, levels)
+
+
 def image_order(config: ConfigDict, train: Source) -> Order | None:
     """Returns the order of the training images of the key `data.sampling`; None: every image once an epoch."""
     if config.data.sampling == "epochs":

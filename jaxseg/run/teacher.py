@@ -1,7 +1,10 @@
 """The teacher of a run: another run, read when the training starts."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -12,6 +15,11 @@ from jaxseg.build import Parts, check_distillation
 from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
 from jaxseg.distillation import Teacher, stage_of
 from jaxseg.errors import CheckpointError, ConfigError, counted
+from jaxseg.run.workdir import holds_checkpoint, write_or_refuse
+from jaxseg.types import PyTree
+
+FILE = "teacher.json"
+"""The name of the file in the workdir that says which teacher a run has."""
 
 
 class Taught(NamedTuple):
@@ -22,12 +30,14 @@ class Taught(NamedTuple):
         classes: the names of its classes.
         num_classes: channels of its logits.
         one_vs_rest: whether it was trained with one sigmoid for each class.
+        step: of its checkpoint.
     """
 
     teacher: Teacher
     classes: tuple[str, ...]
     num_classes: int
     one_vs_rest: bool
+    step: int
 
 
 def read_teacher(config: ConfigDict) -> tuple[ConfigDict, Taught | None]:
@@ -67,9 +77,8 @@ def read_teacher(config: ConfigDict) -> tuple[ConfigDict, Taught | None]:
         channels = stage_of(out, name, "distill.teacher_stage" if c.teacher_stage else "distill.stage").shape[-1]
         config = from_dict(to_dict(config))
         set_key(config, "distill.channels", channels)
-    return config, Taught(
-        Teacher(run.model, variables, to_input), run.classes, run.num_classes, run.parts.loss.one_vs_rest
-    )
+    teacher = Teacher(run.model, variables, to_input)
+    return config, Taught(teacher, run.classes, run.num_classes, run.parts.loss.one_vs_rest, run.step)
 
 
 def with_teacher(parts: Parts, taught: Taught | None, classes: Sequence[str] | None = None) -> Parts:
@@ -104,3 +113,38 @@ def with_teacher(parts: Parts, taught: Taught | None, classes: Sequence[str] | N
             f"{names[parts.loss.one_vs_rest]}; give a teacher and a loss of one kind, or distill.kind=feature."
         )
     return replace(parts, teacher=taught.teacher)
+
+
+def record_teacher(workdir: Path, config: ConfigDict, taught: Taught | None) -> None:
+    """Writes what a new run's teacher is to `teacher.json`; compares it where the run is resumed.
+
+    Raises:
+        ConfigError: if the run has checkpoints and learned from another teacher, or the file cannot be read or written.
+    """
+    if taught is None:
+        return
+    file = workdir / FILE
+    now = {"step": taught.step, "sha256": _fingerprint(taught.teacher.variables)}
+    if holds_checkpoint(workdir) and file.is_file():
+        try:
+            before = json.loads(file.read_bytes())
+            known = {"step": int(before["step"]), "sha256": str(before["sha256"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{file} cannot be read; the run cannot tell whether its teacher is the same.") from error
+        if known != now:
+            raise ConfigError(
+                f"The run in {workdir} has learned from a teacher after {counted(known['step'], 'step')}; "
+                f"distill.teacher={config.distill.teacher} has other parameters, after {counted(now['step'], 'step')}. "
+                "Give the teacher as it was to resume the run, or another --workdir."
+            )
+    if jax.process_index() == 0:
+        write_or_refuse(file, now)
+
+
+def _fingerprint(variables: PyTree) -> str:
+    """Returns the SHA-256 of the names, types, shapes and values of the arrays."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        total.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        total.update(np.ascontiguousarray(leaf).data)
+    return total.hexdigest()

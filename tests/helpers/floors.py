@@ -24,7 +24,7 @@ ROWS = (
     ("run",),  # 7
     ("inference",),  # 7
     ("export",),  # 7
-    ("api", "explain"),  # 7
+    ("api", "explain", "session"),  # 7
     (
         *("train", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit"),
         *("data.check", "data.weaken", "models.__main__"),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny_run import make_run, tiny_config
+from helpers.tiny_run import make_run, short_config, tiny_config
 
 from jaxseg import losses, metrics
 from jaxseg.config import update
@@ -19,6 +19,7 @@ from jaxseg.run.check import check
 from jaxseg.run.data import load_problem, record_data
 from jaxseg.run.load import load_run
 from jaxseg.run.workdir import read_data
+from jaxseg.train import train
 from jaxseg.types import IGNORE
 
 LEVELS = ((0, 0, 0, 1), (0, 1, 1, 2))
@@ -162,3 +163,20 @@ def test_a_hierarchical_loss_without_a_hierarchy() -> None:
         config = tiny_config(loss__terms="hierarchical_cross_entropy")
         update(config, eval__batch_size=8)
         check(config)
+
+
+@pytest.mark.parametrize(
+    ("tree", "weights", "words"),
+    [
+        (TREE, (1, 2, 3), r"level_weights needs 2 numbers"),
+        (TREE | {"rind": "round"}, (1, 1), r"names 'rind', which is neither one of the classes"),
+    ],
+)
+def test_a_tree_that_does_not_fit_the_data_is_refused_before_the_workdir(
+    tmp_path: Path, tree: object, weights: object, words: str
+) -> None:
+    config = short_config(loss__terms="hierarchical_cross_entropy", loss__hierarchy=str(write(tmp_path, tree)))
+    update(config, loss__args={"hierarchical_cross_entropy": {"level_weights": weights}})
+    with pytest.raises(ConfigError, match=words):
+        train(config, tmp_path / "run", "again")
+    assert not (tmp_path / "run").exists()

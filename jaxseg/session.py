@@ -1,0 +1,213 @@
+"""What a training has open while it runs, and what it does besides its steps: start, score, save, draw, end."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxseg import metrics, pictures
+from jaxseg.build import Parts
+from jaxseg.config import ConfigDict, to_dict
+from jaxseg.data import pipeline
+from jaxseg.data.images import read_image
+from jaxseg.inference.predictor import Predictor, tiled_predictor
+from jaxseg.inference.samples import distances, draw_samples
+from jaxseg.inference.score import Result, score
+from jaxseg.inference.score_images import score_images
+from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.parallel import Strategy
+from jaxseg.run import gradients, messages
+from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.data import Problem, train_batches
+from jaxseg.run.drawing import drawing
+from jaxseg.run.loop import require_finite_loss
+from jaxseg.run.programs import Programs
+from jaxseg.run.provenance import end_record, run_record
+from jaxseg.run.report import LOG_FILE, Reporter, read_log
+from jaxseg.run.weights import Planned, initial_state, plan_weights
+from jaxseg.run.workdir import CHECKPOINTS
+from jaxseg.state import TrainState, keys_of_seed
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that the training loop uses and does not change: all but the training state.
+
+    Attributes:
+        parts: the pure parts of the run.
+        problem: its data.
+        strategy: how the steps are compiled and the arrays placed on devices.
+        programs: the initialisation and the training step.
+        eval_step: the compiled step of evaluation.
+        segment, tiled: apply the network to one image of any size; `tiled` in tiles, where `eval.tiles` is set.
+        batches, validation: the data loaders of training and of evaluation.
+        workdir: the directory of the run.
+        checkpoints, reporter: write to this directory.
+    """
+
+    parts: Parts
+    problem: Problem
+    strategy: Strategy
+    programs: Programs
+    eval_step: Callable[..., Any]
+    segment: Callable[..., Segmentation]
+    tiled: Predictor | None
+    batches: Any
+    validation: Any
+    workdir: Path
+    checkpoints: Checkpoints
+    reporter: Reporter
+
+    @property
+    def config(self) -> ConfigDict:
+        return self.parts.config
+
+    def variables(self, state: TrainState) -> dict[str, Any]:
+        """Returns the variables of the network alone, of a placed state."""
+        return self.parts.deployed(self.strategy.get_state(state)).variables
+
+    def evaluate(self, state: TrainState) -> Result:
+        """Scores the validation split."""
+        if self.tiled is not None:
+            tiled = self.tiled.with_variables(self.variables(state))
+            return score_images(self.problem.val, tiled.scores, self.parts.loss).result
+        return score(self.eval_step, state, self.validation, loss=self.parts.loss, strategy=self.strategy)
+
+
+def open_session(
+    parts: Parts,
+    problem: Problem,
+    strategy: Strategy,
+    programs: Programs,
+    workdir: Path,
+    stack: contextlib.ExitStack,
+) -> Session:
+    """Compiles the evaluation, and opens the data loaders, checkpoints and reporter; `stack` closes them."""
+    config = parts.config
+    batches = train_batches(config, problem.train)
+    validation = pipeline.make_eval_loader(
+        problem.val,
+        batch_size=config.eval.batch_size,
+        multiple=config.eval.multiple,
+        size=config.data.size,
+        fit=config.data.fit,
+    )
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep, config=to_dict(config))
+    reporter = Reporter(
+        workdir,
+        every=config.log.every,
+        tensorboard=config.log.tensorboard,
+        classes=problem.train.info.classes,
+        advice=messages.quicker(config),
+    )
+    return Session(
+        parts=parts,
+        problem=problem,
+        strategy=strategy,
+        programs=programs,
+        eval_step=strategy.compile_eval(parts.eval_step()),
+        segment=make_segmenter(parts),
+        tiled=tiled_predictor(parts) if config.eval.tiles else None,
+        checkpoints=stack.enter_context(checkpoints),
+        reporter=stack.enter_context(reporter),
+        batches=stack.enter_context(batches),
+        validation=validation,
+        workdir=workdir,
+    )
+
+
+def start_or_resume(session: Session, planned: Planned | None, command: str) -> tuple[TrainState, jax.Array, int]:
+    """Returns the state of the newest checkpoint or an initial one, the PRNG key of all steps, and the steps made.
+
+    Data order, augmentation, dropout and initialisation all derive from one seed. `run.json` records the command.
+    """
+    parts = session.parts
+    strategy = session.strategy
+    reporter = session.reporter
+    init_key, step_key = keys_of_seed(parts.config.seed)
+    restored = session.checkpoints.restore(session.programs.state)
+    if restored is None:
+        host_state, origins = initial_state(parts, init_key, planned or plan_weights(parts), session.programs.init)
+        start = 0
+        window = None
+    else:
+        host_state = restored.state
+        origins = []  # the first start has recorded the weights
+        start = restored.step
+        window = restored.log
+        session.batches.set_state(restored.iterator_state)
+    state = strategy.put_state(host_state)
+    key = strategy.put_key(step_key)
+    weights = [origin._asdict() for origin in origins]
+    run_record(session.workdir, parts.config, step=start, weights=weights, command=command)
+    reporter.start(start, parts.config.steps, window)
+    reporter.message(messages.opening_message(parts.config, session.problem, strategy.get_state(state), start))
+    for origin in origins:
+        reporter.message(str(origin))
+    if start < parts.config.steps:
+        reporter.message("compiling the step; this takes a while unless an earlier run has compiled the same one")
+    return state, key, start
+
+
+def evaluate(session: Session, state: TrainState, step: int) -> Result:
+    """Scores the validation split and reports the scores."""
+    result = session.evaluate(state)
+    if result.confusion.any():
+        require_finite_loss(result.loss, step, session.checkpoints)
+    more = distances(session.parts, lambda: session.variables(state), session.problem)
+    more |= session.parts.sparsity(lambda: session.variables(state))
+    session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, "val", more)
+    return result
+
+
+def save(session: Session, state: TrainState, step: int, result: Result | None) -> None:
+    """Saves the state, the data iterator and the reporter's sums; `result` is the evaluation of this step, or None."""
+    quality = None if result is None else {"mean_iou": metrics.scores(result.confusion).mean_iou}
+    host_state = session.strategy.get_state(state)
+    window = session.reporter.open_window()
+    session.checkpoints.save(step, host_state, session.batches.get_state(), quality, log=window)
+
+
+def close(session: Session, state: TrainState, start: int, result: Result | None, began: float, program: str) -> Result:
+    """Draws the curves, reports the final scores and the files of the run; returns the last evaluation."""
+    config = session.config
+    reporter = session.reporter
+    if result is None:  # the run had ended before; its last evaluation is repeated
+        result = session.evaluate(state)
+        draw_predictions(session, state, config.steps)
+    if jax.process_index() == 0:
+        with drawing(reporter):
+            pictures.curves(read_log(session.workdir / LOG_FILE), session.workdir / "curves.png")
+        with drawing(reporter):
+            gradients.draw_run(session.parts, session.workdir)
+    seconds = time.monotonic() - began
+    scores = metrics.scores(result.confusion)
+    if start < config.steps:
+        end_record(session.workdir, step=config.steps, seconds=seconds, mean_iou=scores.mean_iou)
+    table = metrics.table(scores, session.problem.train.info.classes)
+    reporter.message(f"Scores of the last step, {config.steps}, on {config.data.val_split}:\n{table}")
+    reporter.message(messages.steps_message(start, config.steps, seconds))
+    reporter.message(messages.closing_message(config, session.workdir, program))
+    return result
+
+
+def draw_predictions(session: Session, state: TrainState, step: int) -> None:
+    """Draws samples, and the first validation images with truth, prediction and error, to PNG files and TensorBoard."""
+    if jax.process_count() > 1:  # one process cannot apply a state of several
+        return
+    variables = session.variables(state)
+    draw_samples(session.parts, variables, session.workdir, session.reporter, step)
+    source = session.problem.val
+    examples = [source[index] for index in range(min(session.config.log.images, len(source)))]
+    if not examples:
+        return
+    path = session.workdir / "predictions.png"
+    with drawing(session.reporter):
+        images, truths = ([example[name] for example in examples] for name in ("image", "label"))
+        predictions = [session.segment(variables, image).classes for image in images]
+        pictures.prediction_sheet(images, truths, predictions, source.info.colors, source.info.classes, path)
+        session.reporter.picture(step, "predictions", read_image(path))
