@@ -3,7 +3,7 @@
     python -m jaxseg.train --config experiments/pruning.py
     python -m jaxseg.shrink --workdir runs/pruning --out runs/smaller --channels .5
 
-The first command prunes single weights by their magnitude, in the first half of the steps (`prune.sparsity`). The second
+The first command prunes single weights by magnitude, in the first half of the steps (`prune.sparsity`). The second
 removes whole channels of any trained U-Net; docs/smaller.md says how to fine-tune what it writes.
 
 Shapes validation mIoU: not yet measured.

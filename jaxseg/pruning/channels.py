@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from jaxseg.errors import ArgumentError, counted
 from jaxseg.nn.ops.forms import traced_for
@@ -148,8 +146,7 @@ def _grouped(flow: Flow, axes: Mapping[str, Axes]) -> list[_Channels]:
     """Returns the channels, the connected components of the links, by the axes that they lie in."""
     total = int(flow.new(1)[0])
     links = np.concatenate([np.zeros((2, 0), np.int64), *flow.links], axis=1)
-    graph = coo_array((np.ones(links.shape[1], bool), (links[0], links[1])), shape=(total, total))
-    channel_of = connected_components(graph, directed=False)[1]
+    channel_of = _components(total, links)
     why = {int(channel_of[identity]): reason for identity, reason in flow.kept.items()}
     found: dict[int, dict[Place, list[int]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(axes):
@@ -166,6 +163,19 @@ def _grouped(flow: Flow, axes: Mapping[str, Axes]) -> list[_Channels]:
         )
         for (_, reason), channels in alike.items()
     ]
+
+
+def _components(size: int, links: np.ndarray) -> np.ndarray:
+    """Returns i[size], for each identity the smallest one that links i[2,n] connect it with."""
+    least = np.arange(size)
+    while True:
+        lower = least.copy()
+        for ends in (links, links[::-1]):
+            np.minimum.at(lower, ends[0], lower[ends[1]])
+        lower = lower[lower]
+        if (lower == least).all():
+            return least
+        least = lower
 
 
 def _solved(groups: list[_Channels], sizes: Mapping[Place, int]) -> tuple[Group, ...]:

@@ -353,6 +353,7 @@ ASSERTED = {
     "distill.stage": "test_distillation.py::test_a_taught_run_resumes_and_loads_without_its_teacher",
     "distill.teacher_stage": "test_distillation.py::test_teachers_that_do_not_suit_are_refused",
     "distill.channels": "test_distillation.py::test_a_taught_run_resumes_and_loads_without_its_teacher",
+    **{key: "pruning/test_masks.py::test_the_keys_reach_the_schedule" for key in KEYS if key.startswith("prune.")},
     "eval.every": "config/test_keys.py::test_keys_of_the_loop",
     "eval.batch_size": "config/test_keys.py::test_keys_of_the_session",
     "eval.multiple": "config/test_keys.py::test_keys_of_the_session",

@@ -18,12 +18,13 @@ from jaxseg.config import update, validate
 from jaxseg.errors import ConfigError
 from jaxseg.losses import make_loss
 from jaxseg.optim import from_config
-from jaxseg.pruning.masks import Masked, Pruning, masks_of, pruned, with_pruned_average, zero_share
+from jaxseg.pruning.masks import Masked, Pruning, masks_of, pruned, pruning_of, with_pruned_average, zero_share
 from jaxseg.run.load import load_run
 from jaxseg.run.report import read_log
 from jaxseg.state import by_path, init_state
 from jaxseg.step import make_train_step
 from jaxseg.train import train
+from jaxseg.tuning import EVERYTHING
 
 SCHEDULE = Pruning(0.8, begin=2, end=9, every=3)
 
@@ -177,6 +178,15 @@ def test_a_pruned_run_resumes_bit_for_bit_and_reports_its_zeros(tmp_path):
     assert run.parts.sparsity(lambda: run.variables)["sparsity"] == scored[1]
     for kernel in Pruning(0.75).kernels(run.variables["params"]).values():
         assert np.sum(np.asarray(kernel) == 0) == round(0.75 * kernel.size)
+
+
+def test_the_keys_reach_the_schedule():
+    values = {"sparsity": 0.8, "initial": 0.2, "begin": 1, "end": 3, "every": 2, "scope": "global", "keep": ("head",)}
+    config = config_of(**{f"prune__{name}": value for name, value in values.items()})
+    pruning = pruning_of(config, EVERYTHING)
+    assert {name: getattr(pruning, name) for name in values} == values
+    update(config, prune__end=0)
+    assert pruning_of(config, EVERYTHING).end == 2  # half of the steps
 
 
 def test_without_the_keys_the_optimiser_has_no_masks():
