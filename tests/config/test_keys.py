@@ -302,6 +302,7 @@ ASSERTED = {
     },
     "data.unlabelled": "data/test_unlabelled.py::test_images_without_labels_are_never_held_out",
     "data.labelled": "data/test_labelled.py::test_a_share_is_a_seeds_and_part_of_every_larger_one",
+    "data.proposals": "propose/test_propose_command.py::test_training_reads_what_was_kept",
     "data.labelled_seed": "data/test_labelled.py::test_the_seed_is_that_of_the_run_or_a_key",
     "data.labelled_rows": "config/test_keys.py::test_keys_of_the_session",
     "data.mean": "config/test_keys.py::test_step_keys",

@@ -13,6 +13,7 @@ from jaxseg.data.images import read_image
 from jaxseg.data.labelled import labelled_indices
 from jaxseg.data.proposals import COLUMNS, DECISIONS, MADE_BY, PAGE, TABLE, digest_of, read_kept, require_apart
 from jaxseg.data.sources import make_source, training_source
+from jaxseg.data.survey import survey
 from jaxseg.errors import ConfigError, DataError
 from jaxseg.inference import load_run
 from jaxseg.inference.predictor import make_predictor
@@ -20,6 +21,7 @@ from jaxseg.pictures.marks import software
 from jaxseg.propose import ORDERS, criteria, rank
 from jaxseg.propose.__main__ import main
 from jaxseg.propose.proposing import Embedder
+from jaxseg.run.data import load_problem, record_data
 from jaxseg.run.workdir import record_proposals
 
 
@@ -245,3 +247,19 @@ def test_a_run_is_not_resumed_with_other_proposals(tmp_path):
     record_proposals(tmp_path, ["aa 1", "bb 2"])
     with pytest.raises(ConfigError, match="'2' is in one of the two alone or has another mask"):
         record_proposals(tmp_path, ["aa 1", "cc 2"])
+
+
+def test_the_workdir_of_a_run_says_what_joined(place, proposed, tmp_path):
+    decide(proposed, _1="keep", _3="keep")
+    config = config_of(place, proposed)
+    record_data(tmp_path, config, load_problem(config))
+    lines = [f"{digest_of(proposed / 'masks' / f'{name}.png')} {name}" for name in ("1", "3")]
+    assert (tmp_path / "proposals.txt").read_text().splitlines() == lines
+
+
+def test_the_check_of_the_data_says_how_many_join(place, proposed):
+    decide(proposed, _1="keep", _2="keep", _3="reject")
+    report = survey(config_of(place, proposed), "train")
+    assert report.joining == 2 and not report.problems
+    (proposed / DECISIONS).unlink()
+    assert any("has no decisions.json" in problem for problem in survey(config_of(place, proposed), "train").problems)
