@@ -6,7 +6,9 @@
 The first command prunes single weights by their magnitude, in the first half of the steps (`prune.sparsity`). The
 second removes whole channels of any trained U-Net; docs/smaller.md says how to fine-tune what it writes.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .342 (mean of seeds 0, 1 and 2 after 600 steps of 32x32 pixels: .376, .321, .328; the same
+network without pruning has .474 in experiments/distillation.py, and with `prune.sparsity=.9` .206, .122 and .103, the
+last of which is background alone).
 """
 
 from jaxseg.config import ConfigDict
