@@ -360,7 +360,6 @@ def _spread(values: Sequence[float]) -> str:
 
 
 _LINES = {
-    "large": "large",
     "from scratch": "{}, from scratch",
     **{criterion: f"{{}} of the channels, {criterion}" for criterion in CRITERIA},
     "l1, distilled": "{} of the channels, l1, distilled",
@@ -369,6 +368,8 @@ _LINES = {
 
 def _draw(figure: Any, record: Mapping[str, Any]) -> None:
     """mIoU against parameters, operations and time; the pruned weights by what is not 0."""
+    from matplotlib.ticker import NullLocator
+
     means = {
         variant: 100 * float(np.mean([run["mean_iou"] for run in record["runs"] if run["variant"] == variant]))
         for variant in dict.fromkeys(run["variant"] for run in record["runs"])
@@ -382,19 +383,19 @@ def _draw(figure: Any, record: Mapping[str, Any]) -> None:
     )
     for axis, (label, of) in zip(axes, kinds):
         for number, (name, pattern) in enumerate(_LINES.items()):
-            points = [(of(f"{share:g}"), means[v]) for share in SHARES if (v := pattern.format(f"{share:g}")) in means]
-            if name == "large":
-                points = [(of("1"), means["large, fine-tuned"])]
-            axis.plot(
-                *zip(*sorted(points)),
-                "o-" if name != "large" else "k*",
-                label=name,
-                color=f"C{number}" if number else "k",
-            )
+            known = [share for share in SHARES if pattern.format(f"{share:g}") in means]
+            points = [(of(f"{share:g}"), means[pattern.format(f"{share:g}")]) for share in known]
+            if points:
+                axis.plot(*zip(*sorted(points)), "o-", label=name, color=f"C{number}")
+        axis.plot([of("1")], [means["large, fine-tuned"]], "k*", label="large, fine-tuned")
         weights = [(1 - s, means[f"{s:g} of the weights 0"]) for s in SPARSITIES if f"{s:g} of the weights 0" in means]
         whole = [(left * of("1") if axis is axes[0] else of("1"), y) for left, y in weights]
-        axis.plot(*zip(*whole), "x--", label="weights by magnitude", color="0.4")
+        if whole:
+            axis.plot(*zip(*whole), "x--", label="weights by magnitude", color="0.4")
         axis.set(xlabel=label, xscale="log")
+        marks = [of(share) for share in networks]
+        axis.set_xticks(marks, [f"{mark:,.0f}" if mark >= 100 else f"{mark:.2g}" for mark in marks])
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("mIoU, %")
     axes[1].legend(frameon=False, fontsize=7)

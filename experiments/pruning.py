@@ -1,12 +1,14 @@
-"""A U-Net of which nine tenths of the weights become 0 while it trains (Zhu and Gupta 2017, section 3).
+"""A U-Net of which half of the weights become 0 while it trains (Zhu and Gupta 2017, section 3).
 
     python -m jaxseg.train --config experiments/pruning.py
     python -m jaxseg.shrink --workdir runs/pruning --out runs/smaller --channels .5
 
-The first command prunes single weights by magnitude, in the first half of the steps (`prune.sparsity`). The second
-removes whole channels of any trained U-Net; docs/smaller.md says how to fine-tune what it writes.
+The first command prunes single weights by their magnitude, in the first half of the steps (`prune.sparsity`). The
+second removes whole channels of any trained U-Net; docs/smaller.md says how to fine-tune what it writes.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .342 (mean of seeds 0, 1 and 2 after 600 steps of 32x32 pixels: .376, .321, .328; the same
+network without pruning has .474 in experiments/distillation.py, and with `prune.sparsity=.9` .206, .122 and .103, the
+last of which is background alone).
 """
 
 from jaxseg.config import ConfigDict
@@ -29,5 +31,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "checkpoint__every": 300,
             "optimizer__learning_rate": 1e-2,
         },
-        prune__sparsity=0.9,
+        prune__sparsity=0.5,
     )

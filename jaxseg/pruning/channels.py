@@ -41,11 +41,6 @@ class Group(NamedTuple):
         """n."""
         return len(next(iter(self.places.values())))
 
-    @property
-    def name(self) -> str:
-        """The path of the kernel that makes the channels, or of another array that has them."""
-        return min(self.places, key=lambda place: (not _makes(place), place))[0]
-
 
 def _makes(place: Place) -> bool:
     """Whether an axis can be that of the features that a kernel makes, the last one."""

@@ -197,6 +197,14 @@ def test_without_the_keys_the_optimiser_has_no_masks():
     assert isinstance(jax.eval_shape(pruning.init, state.params), Masked)
 
 
+def test_a_discriminator_is_not_pruned():
+    parts = build_parts(config_of(prune__sparsity=0.5, adversarial__weight=0.01), 3)
+    state = jax.eval_shape(parts.init, jax.random.key(0))
+    assert "discriminator" in state.params
+    kernels = by_path(masks_of(state.opt_state))
+    assert kernels and not any("discriminator" in path or "head" in path for path in kernels)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
