@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from lib.timing import at_least, environment, interleave, make_parser, save, table
 
 from jaxseg import compiler
@@ -91,7 +93,8 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
     command = " ".join(hidden[word] if word in hidden else word for word in words)
     record: dict[str, Any] = {"command": f"python benchmarks/quantised.py {command}", "environment": environment()}
     if options.time_only:
-        record["seconds"] = {name: _seconds(options, name) for name in options.networks}
+        record["seconds"] = {NETWORKS[name][0]: _seconds(options, name) for name in options.networks}
+        record["seconds"]["one 3x3 convolution"] = _products(options)
         save(options.out, record, _time_table(record))
         return 0
     record |= {"steps": options.steps, "data": "folder" if options.data_dir else "shapes", "runs": []}
@@ -206,13 +209,40 @@ def _seconds(options: argparse.Namespace, name: str) -> dict[str, float]:
     return interleave(cases, options.repeats)
 
 
+def _products(options: argparse.Namespace) -> dict[str, float]:
+    """Returns median seconds of one convolution, in float32 and with whole numbers that the backend multiplies."""
+    side, c = (8, 4) if options.smallest else (128, 32)
+    x, kernel = (jax.random.normal(jax.random.key(0), shape) for shape in ((4, side, side, c), (3, 3, c, c)))
+    q, values = (jnp.round(30 * array).astype(jnp.int8) for array in (x, kernel))
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        kind = jnp.int32 if x.dtype == jnp.int8 else jnp.float32
+        axes = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=axes, preferred_element_type=kind)
+
+    def rounded(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        q = jnp.clip(jnp.round(30 * x), -127, 127).astype(jnp.int8)
+        return convolve(q, kernel).astype(jnp.float32) / 900
+
+    one, both = jax.jit(convolve), jax.jit(rounded)
+    cases = {
+        FLOAT: lambda: one(x, kernel),
+        "whole numbers": lambda: one(q, values),
+        "whole numbers, from and to float32": lambda: both(x, values),
+    }
+    return interleave(cases, options.repeats)
+
+
 def _time_table(record: Mapping[str, Any]) -> str:
     rows = [
-        (NETWORKS[name][0], variant, f"{1e3 * seconds:.1f}", f"{seconds / found[FLOAT]:.2f}")
+        (name, variant, f"{1e3 * seconds:.1f}", f"{seconds / found[FLOAT]:.2f}")
         for name, found in record["seconds"].items()
         for variant, seconds in found.items()
     ]
-    note = "Time of a batch of 4 images of 128x128 pixels, batch norms folded, in one interleaved run."
+    note = (
+        "Time of a batch of 4 images of 128x128 pixels, batch norms folded, and of one convolution of 32 channels of "
+        "that size, all in one interleaved run of each network."
+    )
     return table(("network", "bits", "ms", "of float32"), rows, record, note)
 
 

@@ -27,6 +27,7 @@ from jaxseg.inference.fitting import stride_of
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.networks import Member
 from jaxseg.inference.tiles import TilesLike, parse_tiles
+from jaxseg.nn.quantisation import without_quantised_inputs
 from jaxseg.run.load import Run
 from jaxseg.state import by_path
 from jaxseg.types import PyTree
@@ -99,7 +100,7 @@ def export_run(
     cut = _tiles(run, tiles, overlap, size, dtype)
     about = {**about_run(run, size, cut), "dtype": dtype}
     prepare = _preparation(form, run, dtype)
-    model, state = fold_run(_computing_in(run, "float32" if dtype == "int8" else dtype))
+    model, state = fold_run(_in_float32(run) if dtype == "int8" else _computing_in(run, dtype))
     variables = _with_half_kernels(state.variables) if dtype == "float16" else state.variables
     program = make_program(run.parts, model, variables, probabilities=probabilities, size=size, tiles=cut)
     try:
@@ -144,6 +145,13 @@ def _computing_in(run: Run, dtype: str) -> Run:
     update(config, dtype=dtype)
     parts = dataclasses.replace(run.parts, config=config, model=make_model(config, run.num_classes))
     return dataclasses.replace(run, parts=parts)
+
+
+def _in_float32(run: Run) -> Run:
+    """Returns the run with a network that computes in float32, whose inputs onnxruntime turns into whole numbers."""
+    run = _computing_in(run, "float32")
+    model = without_quantised_inputs(run.model)
+    return dataclasses.replace(run, parts=dataclasses.replace(run.parts, model=model))
 
 
 def _with_half_kernels(variables: PyTree) -> PyTree:
