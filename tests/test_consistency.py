@@ -252,6 +252,49 @@ def test_what_the_augmentation_adds_around_an_image_does_not_teach():
     assert 12 <= seen[0].sum() <= 20
 
 
+class Truth:
+    """A network that reads the class of a pixel from its third channel, with certainty."""
+
+    def apply(self, variables, image, *, train):
+        assert not train
+        return 50.0 * jax.nn.one_hot(jnp.round(image[..., 2] * 255).astype(int), K), {}
+
+
+def test_a_teacher_that_is_always_right_teaches_what_the_labels_would():
+    """Half of the images have the true classes for answers: the gradient is that of labels for all, in these views."""
+
+    def flipped(key, image, label):
+        """A view of another geometry, of which one column lies outside the image."""
+        flip = jax.random.bernoulli(key)
+        image, label = (jnp.where(flip, each[:, ::-1], each) for each in (to_float(image), label))
+        return image, label.at[:, 0].set(IGNORE)
+
+    def own_view(key, image, label):
+        image, label = flipped(key, image, label)
+        strong = tinted(jax.random.fold_in(key, 2), image)
+        return jnp.where(image[0, 0, 1] > 0.5, strong, image), label
+
+    rng = np.random.default_rng(4)
+    label = rng.integers(0, K, (16, 6, 5)).astype(np.uint8)
+    void = np.arange(16) % 4 > 1
+    kind = np.broadcast_to(255 * void[:, None, None], label.shape)
+    image = np.stack([rng.integers(0, 256, label.shape), kind, label])
+    image = np.moveaxis(image, 0, -1).astype(np.uint8)
+    hidden = np.where(void[:, None, None], IGNORE, label).astype(np.uint8)
+    loss, key = make_loss("cross_entropy", num_classes=K), jax.random.key(2)
+    teach = make_teach(Truth(), augment=flipped, stronger=tinted)
+    # The loss is the sum of two means over as many pixels each, that of the labels is their mean.
+    taught = make_train_step(
+        Tiny(), optax.sgd(0.5), ConsistencyLoss(loss, "fixmatch", threshold=0.99), teach=teach, aux_weight=0.0
+    )
+    told = make_train_step(Tiny(), optax.sgd(1.0), loss, augment=own_view, aux_weight=0.0)
+    a, measured = quick(taught)(start(), {"image": image, "label": hidden}, key)
+    b, expected = quick(told)(start(), {"image": image, "label": label}, key)
+    assert_same(a.params, b.params)
+    np.testing.assert_allclose(measured["loss"], 2 * expected["loss"], rtol=1e-5)
+    np.testing.assert_allclose(measured["terms"]["confident"], 1.0, rtol=1e-6)
+
+
 def test_the_maps_of_one_logit_are_two_classes():
     np.testing.assert_allclose(label_maps(np.zeros((1, 1, 1, 1))), [[[[0.5, 0.5]]]])
 
