@@ -180,7 +180,7 @@ def test_core_set_knows_the_training_images(place, images, tmp_path):
 
 def test_training_reads_what_was_kept(place, proposed):
     decide(proposed, _1="keep", _2="reject", _3="keep")
-    source = training_source(config_of(place, proposed))
+    source = training_source(config_of(place, proposed))  # data.proposals
     assert [source.name(i) for i in range(4)] == ["0", "1", "1", "3"] and len(source) == 4
     for index, name in ((2, "1"), (3, "3")):
         example = source[index]
