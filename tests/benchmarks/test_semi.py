@@ -32,7 +32,7 @@ def test_it_trains_from_the_first_weights_and_goes_on(benchmark, tmp_path, capsy
     assert "there is no method 'fixmach'. Did you mean 'fixmatch'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["semi-shapes"])
+@pytest.mark.parametrize("name", ["semi-shapes", "semi-nuclei"])
 def test_the_committed_tables_are_those_of_the_page(benchmark, name):
     """Each row of the results is a row of docs/semi.md."""
     results = ROOT / "benchmarks" / "results" / f"{name}.md"
