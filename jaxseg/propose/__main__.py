@@ -1,7 +1,7 @@
 """Proposes masks for images without labels, for a person to keep or reject; those first of which a look is worth most.
 
     python -m jaxseg.propose --workdir DIR [DIR ...] IMAGES... [--out proposals/] [--number 100]
-                             [--order entropy|margin|mutual_information|core_set|badge|random] [--seed 0] [--draws 20]
+                             [--order badge|core_set|entropy|margin|mutual_information|random] [--seed 0] [--draws 20]
                              [--labelled IMAGES] [--recursive] [--which best|last]
                              [--tiles auto|none|HxW] [--overlap .5] [--average flips] [--crf [CRF]]
 
@@ -63,9 +63,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add(
         "--order",
         choices=ORDERS,
-        default="entropy",
-        help="what a look is worth: entropy or margin of the prediction; mutual_information of several runs or views, "
-        "or of one run's dropout; core_set or badge, images that differ; random (default entropy)",
+        default="badge",
+        help="what a look is worth: badge or core_set, images that differ; entropy or margin of the prediction; "
+        "mutual_information of several runs or views, or of one run's dropout; random (default badge)",
     )
     add("--seed", metavar="SEED", type=_at_least(0), default=0, help="of random, badge and dropout (default 0)")
     add("--draws", metavar="N", type=_at_least(2), default=DRAWS, help=f"draws of dropout (default {DRAWS})")

@@ -46,7 +46,7 @@ def images(place):
 
 @pytest.fixture
 def proposed(place, images, tmp_path):
-    assert call(place, tmp_path / "out", images) == 0
+    assert call(place, tmp_path / "out", images, "--order", "entropy") == 0
     return tmp_path / "out"
 
 
