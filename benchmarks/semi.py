@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", default="labels;fixmatch", metavar="A;B", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--seeds", type=at_least(1), default=5, metavar="N", help="seeds 0 to N - 1 (default 5)")
     parser.add_argument("--first-steps", type=at_least(2), default=1000, metavar="N", help="with labels (default 1000)")
-    parser.add_argument("--steps", type=at_least(2), default=600, metavar="N", help="from there on (default 600)")
+    parser.add_argument("--steps", type=at_least(2), default=1200, metavar="N", help="from there on (default 1200)")
     options = parser.parse_args(argv)
     return run_command(lambda: _measure(parser, options, list(sys.argv[1:] if argv is None else argv)))
 
