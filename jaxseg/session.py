@@ -14,6 +14,7 @@ from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, to_dict
 from jaxseg.data import pipeline
 from jaxseg.data.images import read_image
+from jaxseg.errors import ConfigError
 from jaxseg.inference.predictor import Predictor, tiled_predictor
 from jaxseg.inference.samples import distances, draw_samples
 from jaxseg.inference.score import Result, score
@@ -137,6 +138,11 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     else:
         host_state = restored.state
         origins = []  # the first start has recorded the weights
+        if not restored.iterator_state:
+            raise ConfigError(
+                f"{session.workdir} holds a network that jaxseg shrink has made, and no training to resume; start a "
+                f"new run from it with --config.model.weights={session.workdir}."
+            )
         start = restored.step
         window = restored.log
         session.batches.set_state(restored.iterator_state)

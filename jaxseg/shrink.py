@@ -4,7 +4,8 @@
                             [--batches 8] [--seed 0] [--which best|last] [--config.model.args.NAME=VALUE ...]
 
 SHARE is that of the channels of every layer that is kept; --config.model.args.NAME=VALUE sets the fields of the smaller
-network themselves, such as widths. NEW is a run as any other, which `jaxseg train` fine-tunes by model.weights=NEW.
+network themselves, such as widths. `jaxseg evaluate`, `predict` and `export` take NEW as any run, and `jaxseg train`
+fine-tunes it by model.weights=NEW.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
-    parser.add_argument("--out", metavar="NEW", required=True, help="the workdir to write, which must not exist")
+    parser.add_argument("--out", metavar="NEW", required=True, help="the workdir to write, new or empty")
     parser.add_argument("--channels", metavar="SHARE", type=float, help="share of the channels of each layer to keep")
     parser.add_argument(
         "--criterion",

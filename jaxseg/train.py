@@ -108,6 +108,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         naming_lack_of_memory("A training step or its evaluation", messages.LESS_MEMORY),
         contextlib.ExitStack() as stack,
     ):
+        stop = stack.enter_context(stop_on_signal())
         stack.enter_context(training_lock(workdir))
         write_config(workdir, config)
         data = record_data(workdir, config, problem)
@@ -116,7 +117,6 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
             parts = parts.with_loss_of_data(data.class_weights, data.class_prior, data.hierarchy.levels)
             programs = replace(programs, train_step=compiled_step(parts, strategy))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
-        stop = stack.enter_context(stop_on_signal())
         command = resume if program == messages.FROM_PYTHON else command_line() or resume
         state, key, start = start_or_resume(session, planned, command)
         result = None

@@ -97,7 +97,7 @@ def test_devices_do_not_divide_pairs_of_images():
 
 def test_a_teacher_with_sigmoids_does_not_teach_a_softmax():
     parts = build_parts(changed(distill__teacher="runs/teacher"), 3)
-    taught = Taught(SimpleNamespace(), ("a", "b", "c"), 3, True)
+    taught = Taught(SimpleNamespace(), ("a", "b", "c"), 3, True, 10)
     with pytest.raises(ConfigError, match="was trained with one sigmoid for each class, this run trains a softmax"):
         with_teacher(parts, taught, ("a", "b", "c"))
 

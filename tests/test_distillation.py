@@ -203,6 +203,11 @@ def test_a_taught_run_resumes_and_loads_without_its_teacher(taught_by, tmp_path)
     make_run(teacher, tiny_config(model__args=TINY | {"widths": (6,)}), {11: 0.5})
     with pytest.raises(ConfigError, match=r"learned from a teacher after 10 steps; .* has other parameters, after 11"):
         train(config, tmp_path / "b", "again")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "teacher.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"teacher\.json"):
+        train(config, tmp_path / "other", "again")
+    assert (tmp_path / "other" / "teacher.json").read_text() == "{}"
     shutil.rmtree(teacher)
     loaded = load_run(tmp_path / "a")
     assert loaded.config.distill.channels == 6

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -14,11 +13,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from tqdm import tqdm
 
-from jaxseg.arguments import Count, Where, check_value, expanded
+from jaxseg.arguments import Count, Where, check_value
 from jaxseg.config import ConfigDict, to_dict, update
 from jaxseg.data import make_source
 from jaxseg.data.transforms import fill_up, resize_image
-from jaxseg.errors import ConfigError, DataError
+from jaxseg.errors import ConfigError, DataError, naming_lack_of_memory
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.nn.quantisation import (
     RANGE,
@@ -32,7 +31,7 @@ from jaxseg.pieces import make_quantisation
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.load import Run
 from jaxseg.run.quantised import FILE, quantised_state, require_float
-from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, INFO_FILE, write_json
+from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, INFO_FILE, free_workdir, write_json, written_whole
 from jaxseg.types import PyTree
 
 Ranges: TypeAlias = Literal["min-max", "average", "percentile"]
@@ -100,7 +99,7 @@ def quantise_run(
         DataError: if the data to calibrate with is missing or empty.
     """
     require_float(run.workdir, "a quantisation")
-    target = _free(expanded(check_value("out", out, str | Path)))
+    target = free_workdir(check_value("out", out, str | Path))
     check_value("ranges", ranges, Ranges)
     trained = make_quantisation(run.config)
     wanted = _settings(trained, weights, activations, skip)
@@ -184,7 +183,8 @@ def calibrated(
         found: Any = flatten_dict(changed["batch_stats"])
         return {path: found[path] for path in unset}
 
-    each = [jax.device_get(seen(params, image[None])) for image in _some_images(run, split, images)]
+    with naming_lack_of_memory("An image of the calibration", "calibrate with a split of smaller images"):
+        each = [jax.device_get(seen(params, image[None])) for image in _some_images(run, split, images)]
 
     def of_all(spans: np.ndarray) -> np.ndarray:  # f32[images,...,2]; units that share parameters have an axis more
         if averaged:
@@ -197,7 +197,7 @@ def calibrated(
 
 
 def _some_images(run: Run, split: str, count: int) -> Iterator[np.ndarray]:
-    """Yields [h,w,c] of images of a split, evenly chosen, as an evaluation shows them to the network."""
+    """Yields [h,w,c] of images of a split, evenly chosen, as an evaluation in one piece shows them to the network."""
     config = run.config
     source = make_source(config, split_of_data(config, split))
     if not len(source):
@@ -213,29 +213,14 @@ def _some_images(run: Run, split: str, count: int) -> Iterator[np.ndarray]:
             yield fill_up(image, (h, w))
 
 
-def _free(path: Path) -> Path:
-    """Returns the path of a folder that does not exist or is empty."""
-    path = path.absolute()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{path} holds something already; give the name of a new workdir with --out.")
-    return path
-
-
 def _write(
     target: Path, run: Run, config: ConfigDict, record: dict[str, Any], variables: PyTree, quantisation: Quantisation
 ) -> None:
     """Writes the workdir whole, or nothing."""
-    part = target.with_name(f".{target.name[:20]}.{uuid.uuid4().hex[:12]}.part")
     state = jax.jit(functools.partial(quantised_state, quantisation=quantisation))(run.state.step, variables)
-    try:
-        part.mkdir(parents=True)
-        write_json(part / CONFIG_FILE, to_dict(config))
-        shutil.copyfile(run.workdir / INFO_FILE, part / INFO_FILE)
-        with Checkpoints(part / CHECKPOINTS, config=to_dict(config)) as checkpoints:
+    with written_whole(target) as folder:
+        write_json(folder / CONFIG_FILE, to_dict(config))
+        shutil.copyfile(run.workdir / INFO_FILE, folder / INFO_FILE)
+        with Checkpoints(folder / CHECKPOINTS, config=to_dict(config)) as checkpoints:
             checkpoints.save(run.step, state, wait=True)
-        write_json(part / FILE, record)
-        part.rename(target)
-    except OSError as error:
-        raise ConfigError(f"{target} cannot be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        write_json(folder / FILE, record)

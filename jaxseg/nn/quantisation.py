@@ -8,7 +8,8 @@ Inference", equation 1).
 
 Fake quantisation computes s q in floating point; its gradient is that of the identity (straight-through, Bengio et al.
 2013, "Estimating or Propagating Gradients Through Stochastic Neurons", section 5), and 0 outside the range. It is the
-arithmetic of whole numbers up to the rounding of float32: no layer, and no form in which a layer is computed, knows of
+arithmetic of whole numbers up to the rounding of float32 (of bfloat16, whose 8 digits do not hold every whole number of
+8 bits, where `dtype` is that): no layer, and no form in which a layer is computed, knows of
 it.
 """
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import models
-from jaxseg.arguments import Count, as_tuples, check_value, expanded
+from jaxseg.arguments import Count, WholeNotNegative, as_tuples, check_value
 from jaxseg.build import Parts, build_parts
 from jaxseg.config import KEYS, ConfigDict, from_dict, set_key, to_dict, validate
 from jaxseg.data import sources
@@ -41,7 +40,7 @@ from jaxseg.run.data import train_batches
 from jaxseg.run.load import Run
 from jaxseg.run.provenance import run_record
 from jaxseg.run.weights_source import Origin, digest
-from jaxseg.run.workdir import CHECKPOINTS, INFO_FILE, prepare_workdir
+from jaxseg.run.workdir import CHECKPOINTS, INFO_FILE, free_workdir, prepare_workdir, written_whole
 from jaxseg.state import TrainState, by_path, count_parameters, first_state
 from jaxseg.types import PyTree
 
@@ -100,7 +99,7 @@ def shrink_run(
 
     Args:
         run: the trained run.
-        out: the workdir to write, which must not exist.
+        out: the workdir to write, which must not exist or be empty.
         share: of the channels of every layer that is kept, above 0 and below 1; None: `fields` say how many.
         fields: {key of model.args: value} of the smaller network, such as {"widths": (8, 16)}; they have precedence.
         criterion: which channels are kept: those of the largest L1 norm of their filters ("l1"), of the largest scale
@@ -110,15 +109,19 @@ def shrink_run(
         seed: of "random", and of the order of the training images.
 
     Raises:
-        ArgumentError: for an invalid `criterion` or `batches`.
-        ConfigError: if `out` exists or cannot be written, the fields are invalid or leave nothing out, or channels
-            cannot be removed from this network.
+        ArgumentError: for an invalid `criterion`, `batches` or `seed`.
+        ConfigError: if `out` holds something or cannot be written, the fields are invalid or leave nothing out, the
+            kernels have few bits, or channels cannot be removed from this network.
         DataError: with "taylor", if the training images cannot be read.
     """
     criterion, batches = check_value("criterion", criterion, Criterion), check_value("batches", batches, Count)
-    out = expanded(out).absolute()
-    if out.exists():
-        raise ConfigError(f"{out} exists; give a new folder for the smaller run.")
+    seed = check_value("seed", seed, WholeNotNegative)
+    if run.config.quantise.weights:
+        raise ConfigError(
+            f"The network of {run.workdir} has kernels of {run.config.quantise.weights} bits, which would be rounded "
+            "again on other scales; shrink the run in float32 first, and quantise the smaller one."
+        )
+    out = free_workdir(out)
     config, changed = _smaller_config(run, share, fields or {})
     small = build_parts(config, run.num_classes, run.class_weights)
     try:
@@ -218,19 +221,13 @@ def _arrays(batch: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def _write(run: Run, config: ConfigDict, state: TrainState, result: Shrunk) -> None:
     """Writes the workdir, whole or not at all."""
-    out = result.workdir
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as made:
-            folder = prepare_workdir(Path(made) / "run", config)
-            write_text(folder / INFO_FILE, (run.workdir / INFO_FILE).read_text(encoding="utf-8"))
-            with Checkpoints(folder / CHECKPOINTS, config=to_dict(config)) as checkpoints:
-                checkpoints.save(run.step, state, {}, wait=True)
-            notes = (f"{result.channels[1]} of {result.channels[0]} channels removed by {result.criterion}",)
-            file = f"{run.workdir.absolute()}, {run.which} checkpoint, step {run.step}"
-            arrays = {path: np.asarray(x) for path, x in by_path(run.variables).items()}
-            origin = Origin("shrink", str(run.workdir), file, digest(arrays), None, notes)
-            run_record(folder, config, step=run.step, weights=[origin._asdict()])
-            folder.rename(out)
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror or error}.") from error
+    with written_whole(result.workdir) as folder:
+        prepare_workdir(folder, config)
+        write_text(folder / INFO_FILE, (run.workdir / INFO_FILE).read_text(encoding="utf-8"))
+        with Checkpoints(folder / CHECKPOINTS, config=to_dict(config)) as checkpoints:
+            checkpoints.save(run.step, state, {}, wait=True)
+        notes = (f"{result.channels[1]} of {result.channels[0]} channels removed by {result.criterion}",)
+        file = f"{run.workdir.absolute()}, {run.which} checkpoint, step {run.step}"
+        arrays = {path: np.asarray(x) for path, x in by_path(run.variables).items()}
+        origin = Origin("shrink", str(run.workdir), file, digest(arrays), None, notes)
+        run_record(folder, config, step=run.step, weights=[origin._asdict()])

@@ -1,6 +1,5 @@
 """The teacher of a run: another run, read when the training starts."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,11 +14,9 @@ from jaxseg.build import Parts, check_distillation
 from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
 from jaxseg.distillation import Teacher, stage_of
 from jaxseg.errors import CheckpointError, ConfigError, counted
-from jaxseg.run.workdir import holds_checkpoint, write_or_refuse
-from jaxseg.types import PyTree
-
-FILE = "teacher.json"
-"""The name of the file in the workdir that says which teacher a run has."""
+from jaxseg.run.weights_source import digest
+from jaxseg.run.workdir import TEACHER_FILE, holds_checkpoint, write_or_refuse
+from jaxseg.state import by_path
 
 
 class Taught(NamedTuple):
@@ -123,8 +120,8 @@ def record_teacher(workdir: Path, config: ConfigDict, taught: Taught | None) -> 
     """
     if taught is None:
         return
-    file = workdir / FILE
-    now = {"step": taught.step, "sha256": _fingerprint(taught.teacher.variables)}
+    file = workdir / TEACHER_FILE
+    now = {"step": taught.step, "sha256": digest(by_path(taught.teacher.variables))}
     if holds_checkpoint(workdir) and file.is_file():
         try:
             before = json.loads(file.read_bytes())
@@ -139,12 +136,3 @@ def record_teacher(workdir: Path, config: ConfigDict, taught: Taught | None) -> 
             )
     if jax.process_index() == 0:
         write_or_refuse(file, now)
-
-
-def _fingerprint(variables: PyTree) -> str:
-    """Returns the SHA-256 of the names, types, shapes and values of the arrays."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        total.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-        total.update(np.ascontiguousarray(leaf).data)
-    return total.hexdigest()

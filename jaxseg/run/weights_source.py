@@ -16,6 +16,7 @@ from flax import traverse_util
 from jaxseg import pretrained
 from jaxseg.arguments import expanded
 from jaxseg.compiler import options_for_once
+from jaxseg.config import KEYS, ConfigDict
 from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.models.encoders import EncoderSpec, name_of
 from jaxseg.models.fields import field_names
@@ -237,11 +238,18 @@ def _read_run(
         raise WeightsError(f"the run in {workdir}: {why}{error}") from error
     if run.config.prune.sparsity:
         share = f"{run.config.prune.sparsity:g}"
+        same = "".join(f" prune.{key}={value}" for key, value in _unusual(run.config.prune))
         notes.append(
-            f"its zeros, a share {share} of its kernels, stay with prune.sparsity={share} prune.initial={share}"
+            f"its zeros, a share {share} of its kernels, stay with prune.sparsity={share} prune.initial={share}{same}"
         )
     file = f"{workdir.absolute()}, {run.which} checkpoint, step {run.step}"
     return Planned(result, Origin(weights.key, weights.source, file, digest(arrays), None, tuple(notes)))
+
+
+def _unusual(prune: ConfigDict) -> list[tuple[str, Any]]:
+    """Returns (key, value) of what else says which weights are pruned, where it is not the default."""
+    of_run = {key: getattr(prune, key) for key in ("scope", "keep")}
+    return [(key, value) for key, value in of_run.items() if value != KEYS[f"prune.{key}"].default]
 
 
 def _differences(theirs: nn.Module, ours: nn.Module, *, encoder_only: bool) -> list[str]:

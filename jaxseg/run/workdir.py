@@ -1,8 +1,9 @@
 """The directory of a run (workdir): its configuration and the record of its data."""
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ CONFIG_FILE = "config.json"
 INFO_FILE = "data.json"
 LABELLED_FILE = "labelled.txt"
 PROPOSALS_FILE = "proposals.txt"
+TEACHER_FILE = "teacher.json"
 CHECKPOINTS = "checkpoints"
 _TEXTS = (INFO_FILE, "run.json", "log.jsonl")  # that training writes beside CONFIG_FILE
 
@@ -117,6 +119,32 @@ def write_config(path: Path, config: ConfigDict) -> None:
         write_or_refuse(file, config_lib.to_dict(config))
 
 
+def free_workdir(path: str | Path) -> Path:
+    """Returns the absolute path of a workdir to write; raises ConfigError if it is more than an empty folder."""
+    path = expanded(path).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} holds something already; give the name of a new workdir with --out.")
+    return path
+
+
+@contextlib.contextmanager
+def written_whole(workdir: Path) -> Iterator[Path]:
+    """Yields a folder to fill, which then becomes `workdir`; after an error nothing of it is left.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
+    try:
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=workdir.parent, prefix=f".{workdir.name[:20]}.") as made:
+            folder = Path(made) / "run"
+            folder.mkdir()
+            yield folder
+            folder.rename(workdir)
+    except OSError as error:
+        raise ConfigError(f"{workdir} cannot be written: {error.strerror or error}.") from error
+
+
 def _require_own_files(path: Path, config: ConfigDict) -> None:
     """Raises ConfigError if a file of the name of an output of this run is of someone else.
 
@@ -128,6 +156,7 @@ def _require_own_files(path: Path, config: ConfigDict) -> None:
     written = (*_TEXTS, *(["gradients.jsonl"] if gradients else []))
     written += (LABELLED_FILE,) if config.data.labelled != "" else ()
     written += (PROPOSALS_FILE,) if config.data.proposals else ()
+    written += (TEACHER_FILE,) if config.distill.teacher else ()
     texts = [path / name for name in written if (path / name).exists()]
     if texts and not (path / CONFIG_FILE).exists():  # asked in this order, for another process may begin the run now
         raise marks.refusal(texts[0], instead)

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from helpers import tiny_weights
 
-from jaxseg import build, compiler, optim, parallel, pictures, train
+from jaxseg import build, compiler, optim, parallel, pictures, session, train
 from jaxseg.config import KEYS, ConfigDict, default_config, update
 from jaxseg.data import folder, make_source, pipeline
 from jaxseg.data.shapes import ShapesSource
 from jaxseg.errors import ArgumentError, ConfigError, DataError
+from jaxseg.nn.quantisation import Quantisation
+from jaxseg.pieces import make_quantisation
 from jaxseg.run.data import load_problem
 from jaxseg.run.loop import what_is_due
 from jaxseg.run.programs import Programs
@@ -105,8 +107,8 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
     monkeypatch.setattr(pipeline, "make_train_loader", record("train"))
     monkeypatch.setattr(pipeline, "make_eval_loader", record("eval"))
-    monkeypatch.setattr(train, "Checkpoints", record("checkpoints"))
-    monkeypatch.setattr(train, "Reporter", record("reporter"))
+    monkeypatch.setattr(session, "Checkpoints", record("checkpoints"))
+    monkeypatch.setattr(session, "Reporter", record("reporter"))
     config = configured(model__name="cnn", seed=7, batch_size=3, data__workers=5, data__prefetch=9, data__channels=4)
     update(config, data__size=(8, 9), data__fit="crop", eval__batch_size=6, eval__multiple=2, checkpoint__keep=11)
     update(config, eval__tiles="8x12", eval__overlap=0.25)
@@ -116,13 +118,13 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     with contextlib.ExitStack() as stack:
         programs = Programs(init=abs, state=None, train_step=abs)
         parts, problem = build.build_parts(config, 6), load_problem(config)
-        session = train.open_session(parts, problem, strategy, programs, tmp_path, stack)
+        opened = session.open_session(parts, problem, strategy, programs, tmp_path, stack)
     wanted = {"batch_size": 3, "seed": 7, "workers": 5, "prefetch": 9, "channels": 4, "size": (8, 9), "fit": "crop"}
     wanted |= {"labelled_rows": 2, "unit": 2}
     assert given["train"] == wanted | {"order": None}
     assert given["eval"] == {"batch_size": 6, "multiple": 2, "size": (8, 9), "fit": "crop"}
-    assert session.tiled is not None
-    assert (session.tiled.tiling.tiles, session.tiled.tiling.overlap) == ((8, 12), 0.25)
+    assert opened.tiled is not None
+    assert (opened.tiled.tiling.tiles, opened.tiled.tiling.overlap) == ((8, 12), 0.25)
     assert given["checkpoints"]["keep"] == 11
     assert (given["reporter"]["every"], given["reporter"]["tensorboard"]) == (13, False)
 
@@ -134,7 +136,7 @@ def test_keys_of_the_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert [step for step, each in enumerate(due, start=1) if each.checkpoint] == [3, 6, 9]
     drawn: list[int] = []
     monkeypatch.setattr(pictures, "prediction_sheet", lambda images, *rest: drawn.append(len(images)))
-    monkeypatch.setattr(train, "read_image", lambda path: None)
+    monkeypatch.setattr(session, "read_image", lambda path: None)
     fake = SimpleNamespace(
         problem=load_problem(config),
         parts=build.build_parts(config, 6),
@@ -145,8 +147,14 @@ def test_keys_of_the_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     )
     for images in (3, 0):
         fake.config = configured(log__images=images)
-        train.draw_predictions(fake, None, 1)
+        session.draw_predictions(fake, None, 1)
     assert drawn == [3]
+
+
+def test_quantisation_keys() -> None:
+    given = {"quantise__weights": 4, "quantise__activations": 6, "quantise__skip": ("^head",)}
+    assert make_quantisation(configured(**given)) == Quantisation(4, 6, skip=("^head",))
+    assert make_quantisation(configured()) is None
 
 
 def test_step_keys() -> None:
@@ -355,6 +363,7 @@ ASSERTED = {
     "distill.teacher_stage": "test_distillation.py::test_teachers_that_do_not_suit_are_refused",
     "distill.channels": "test_distillation.py::test_a_taught_run_resumes_and_loads_without_its_teacher",
     **{key: "pruning/test_masks.py::test_the_keys_reach_the_schedule" for key in KEYS if key.startswith("prune.")},
+    **{key: "config/test_keys.py::test_quantisation_keys" for key in KEYS if key.startswith("quantise.")},
     "eval.every": "config/test_keys.py::test_keys_of_the_loop",
     "eval.batch_size": "config/test_keys.py::test_keys_of_the_session",
     "eval.multiple": "config/test_keys.py::test_keys_of_the_session",

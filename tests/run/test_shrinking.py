@@ -1,6 +1,7 @@
 """Runs with fewer channels: the smaller workdir is one as any other, and weights of another width are refused."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -8,12 +9,15 @@ import pytest
 from helpers.tiny_run import TINY, make_run, tiny_config
 
 from jaxseg.build import build_parts
-from jaxseg.errors import ConfigError
+from jaxseg.config import set_key
+from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.parallel import make_strategy
 from jaxseg.run.load import load_run
 from jaxseg.run.shrinking import shrink_run
 from jaxseg.run.weights import initial_state, plan_weights
 from jaxseg.shrink import main
 from jaxseg.state import by_path
+from jaxseg.train import train
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +85,23 @@ def test_a_note_says_how_the_zeros_of_a_pruned_run_stay(large, small):
     assert plan_weights(build_parts(config, 6)).origin.notes == ()
 
 
+def test_the_note_names_what_else_says_which_weights_are_zero(tmp_path):
+    run = make_run(tmp_path / "run", tiny_config(prune__sparsity=0.5, prune__scope="global"))
+    [note] = plan_weights(build_parts(tiny_config(model__weights=str(run)), 6)).origin.notes
+    assert note.endswith("prune.sparsity=0.5 prune.initial=0.5 prune.scope=global")
+
+
+def test_a_smaller_run_has_no_training_to_resume(small, tmp_path, monkeypatch):
+    copy, config = shutil.copytree(small, tmp_path / "copy"), load_run(small).config
+    monkeypatch.setattr("jaxseg.build.make_strategy", lambda config: make_strategy("jit", {}, jax.devices()[:1]))
+    with pytest.raises(ConfigError, match=r"has made, and no training to resume; start a new run .*model\.weights="):
+        train(config, copy, "again")
+
+
 def test_what_cannot_be_shrunk_is_refused_and_leaves_nothing(large, small, capsys):
     run = load_run(large)
     for out, how, message in (
-        (small, {"share": 0.5}, "exists; give a new folder"),
+        (small, {"share": 0.5}, "holds something already; give the name of a new workdir"),
         ("new", {"share": 1.0}, r"^--channels must be a number above 0 and below 1, .*got 1"),
         ("new", {"share": 0.99}, r"^No field of the network cnn of .*all stay as they are"),
         ("new", {}, r"^Give the share of the channels to keep"),
@@ -94,6 +111,11 @@ def test_what_cannot_be_shrunk_is_refused_and_leaves_nothing(large, small, capsy
     ):
         with pytest.raises(ConfigError, match=message):
             shrink_run(run, large.parent / out, **how)
+    with pytest.raises(ArgumentError, match="seed must be a whole number of at least 0, got -1"):
+        shrink_run(run, large.parent / "new", share=0.5, criterion="random", seed=-1)
+    set_key(run.config, "quantise.weights", 4)
+    with pytest.raises(ConfigError, match=r"has kernels of 4 bits, .*shrink the run in float32 first"):
+        shrink_run(run, large.parent / "new", share=0.5)
     assert not (large.parent / "new").exists()
     assert main(["--workdir", str(large / "no"), "--out", "x", "--channels", ".5"]) == 1
     assert "does not exist" in capsys.readouterr().err
