@@ -146,7 +146,8 @@ def read_kept(folder: str | Path, classes: Sequence[str]) -> tuple[Proposal, ...
             f"{what}: the masks have the classes {', '.join(of_masks)}, and the training data {', '.join(classes)}."
         )
     kept = sorted(name for name, found in decisions.items() if found.decision == KEEP)
-    if strangers := [name for name in decisions if name not in rows]:
+    # A note alone may be about a mask that a later call took out of the table.
+    if strangers := [name for name, found in decisions.items() if found.decision and name not in rows]:
         raise DataError(
             f"{what}: {DECISIONS} decides about {strangers[0]!r}, which {TABLE} does not have; it belongs to another "
             f"folder. Save the {DECISIONS} of this folder's {PAGE}."

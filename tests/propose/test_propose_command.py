@@ -139,6 +139,15 @@ def test_a_second_call_keeps_what_was_decided(place, images, proposed):
     assert [p.name for p in read_kept(proposed, CLASSES)] == [first["name"]]
 
 
+def test_a_note_about_a_mask_that_left_the_table_is_no_stranger(place, images, proposed):
+    first, second = (row["name"] for row in rows_of(proposed)[:2])
+    decide(proposed, **{f"_{first}": "keep", f"_{second}": ""})  # of the second a note alone
+    others = [path for path in images.iterdir() if path.stem not in (first, second)]
+    assert call(place, proposed, *others, "--order", "random") == 0
+    assert second not in [row["name"] for row in rows_of(proposed)]
+    assert [p.name for p in read_kept(proposed, CLASSES)] == [first]
+
+
 def test_it_replaces_no_file_of_others(place, images, tmp_path, capsys):
     (tmp_path / "masks").mkdir()
     Image.new("L", (16, 16)).save(tmp_path / "masks" / "2.png")
