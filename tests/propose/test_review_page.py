@@ -60,9 +60,7 @@ def test_a_person_decides(browser, tmp_path):
     assert state() == ["", "", "", "keep"]  # another mask of c was kept
     assert page.locator("#count").inner_text() == "1 kept, 0 rejected, 3 undecided"
     # what the browser remembers of an older mask leaves the decision about this one as it is
-    page.evaluate(
-        "localStorage.setItem(store, JSON.stringify({ d: { decision: 'reject', note: '', mask: 'older' } }))"
-    )
+    page.evaluate("localStorage.setItem(store, JSON.stringify({ d: { decision: 'reject', note: '', mask: 'older' } }))")
     page.reload()
     assert state() == ["", "", "", "keep"]
     assert page.locator(".picture img").evaluate_all(
