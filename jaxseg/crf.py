@@ -16,6 +16,7 @@ from jaxseg import compiler
 from jaxseg.config.command import run_command
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.inference.crf_search import GRID, file_of, grid_settings, parse_grid, search_crf
+from jaxseg.inference.options import whole_number
 from jaxseg.nn.crf import CRF
 from jaxseg.run.load import Which, load_run
 from jaxseg.run.workdir import require_own_json, write_or_refuse
@@ -44,17 +45,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
         default="deeplab-v1",
         help="preset or NAME=VALUE,... for the rest (default deeplab-v1)",
     )
-    parser.add_argument("--images", metavar="N", type=_count, default=100, help="images scored (default 100)")
+    parser.add_argument("--images", metavar="N", type=whole_number(1), default=100, help="images scored (default 100)")
     parser.add_argument(
         "--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last"
     )
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return int(text)
 
 
 def _search(options: argparse.Namespace, overrides: Sequence[str]) -> int:

@@ -30,7 +30,7 @@ from jaxseg.audit.judges import make_judges
 from jaxseg.audit.outputs import require_own, write_audit
 from jaxseg.config.command import run_command
 from jaxseg.inference.evaluation import split_of_data
-from jaxseg.inference.options import add_options, predictor_of
+from jaxseg.inference.options import add_options, predictor_of, whole_number
 from jaxseg.run.load import Which, load_run
 
 
@@ -59,19 +59,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--split", default="train", help="train, val or test (default train)")
     add("--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last")
     add("--out", metavar="DIR", default="audit", help="where the files are written (default audit)")
-    add("--top", metavar="N", type=_at_least_1, default=12, help="images that are drawn (default 12)")
-    add("--regions", metavar="N", type=_at_least_1, default=1000, help="regions that are kept (default 1000)")
+    add("--top", metavar="N", type=whole_number(1), default=12, help="images that are drawn (default 12)")
+    add("--regions", metavar="N", type=whole_number(1), default=1000, help="regions that are kept (default 1000)")
     add("--suggest", action="store_true", help="also write the suggested masks of the images that are drawn")
     add("--maps", action="store_true", help="also write their maps of pixels as npz")
     add("--no-gradient", action="store_true", help="leave out the norm of the gradient, which takes half of the time")
     add_options(parser, tiles=None)
     return parser
-
-
-def _at_least_1(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return int(text)
 
 
 def _audit(options: argparse.Namespace, overrides: Sequence[str]) -> int:

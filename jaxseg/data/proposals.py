@@ -82,7 +82,7 @@ def read_table(folder: Path) -> list[Row]:
         raise DataError(
             f"{folder} holds no proposals: there is no {TABLE} in it, which jaxseg propose writes."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{file} is not a table that jaxseg propose wrote: {error}.") from error
@@ -146,7 +146,8 @@ def read_kept(folder: str | Path, classes: Sequence[str]) -> tuple[Proposal, ...
             f"{what}: the masks have the classes {', '.join(of_masks)}, and the training data {', '.join(classes)}."
         )
     kept = sorted(name for name, found in decisions.items() if found.decision == KEEP)
-    if strangers := [name for name in decisions if name not in rows]:
+    # A note alone may be about a mask that a later call took out of the table.
+    if strangers := [name for name, found in decisions.items() if found.decision and name not in rows]:
         raise DataError(
             f"{what}: {DECISIONS} decides about {strangers[0]!r}, which {TABLE} does not have; it belongs to another "
             f"folder. Save the {DECISIONS} of this folder's {PAGE}."
@@ -170,6 +171,25 @@ def read_kept(folder: str | Path, classes: Sequence[str]) -> tuple[Proposal, ...
     return tuple(proposals)
 
 
+def read_proposed(image_file: Path, mask_file: Path, channels: int, classes: int) -> Example:
+    """Returns image u8[h,w,c] or u16[h,w,c] and label u8[h,w] of a proposal.
+
+    Raises:
+        DataError: if a file cannot be read, they differ in size, or the mask holds another value than the indices of
+            so many classes and IGNORE.
+    """
+    image, label = read_image(image_file, channels), read_mask(mask_file)
+    if label.shape != image.shape[:2]:
+        raise DataError(
+            f"The mask {mask_file} has {label.shape[0]}x{label.shape[1]} pixels, and its image {image_file} "
+            f"{image.shape[0]}x{image.shape[1]}."
+        )
+    wrong = label[(label >= classes) & (label != IGNORE)]
+    if wrong.size:
+        raise DataError(f"The mask {mask_file} holds {wrong[0]}, and there are {counted(classes, 'class')}.")
+    return {"image": image, "label": label}
+
+
 @dataclass(frozen=True, eq=False)
 class ProposedMasks:
     """The proposals that a person kept, as a source.
@@ -188,18 +208,7 @@ class ProposedMasks:
     def __getitem__(self, index: int) -> Example:
         """Returns image u8[h,w,c] or u16[h,w,c] and label u8[h,w]."""
         proposal = self.proposals[index]
-        image, label = read_image(proposal.image, self.info.channels), read_mask(proposal.mask)
-        if label.shape != image.shape[:2]:
-            raise DataError(
-                f"The mask {proposal.mask} has {label.shape[0]}x{label.shape[1]} pixels, and its image "
-                f"{proposal.image} {image.shape[0]}x{image.shape[1]}."
-            )
-        wrong = label[(label >= len(self.info.classes)) & (label != IGNORE)]
-        if wrong.size:
-            raise DataError(
-                f"The mask {proposal.mask} holds {wrong[0]}, and there are {counted(len(self.info.classes), 'class')}."
-            )
-        return {"image": image, "label": label}
+        return read_proposed(proposal.image, proposal.mask, self.info.channels, len(self.info.classes))
 
     def name(self, index: int) -> str:
         return self.proposals[index].name
@@ -215,23 +224,35 @@ def with_proposals(source: Source, folder: str | Path) -> Joined:
     An image of a kept proposal that the split has without labels is left out there.
 
     Raises:
-        DataError: as `read_kept`, and if an image of a kept proposal has labels in the split already.
+        DataError: as `read_kept`, and if an image of a kept proposal has labels in the split already, or in the fold
+            that it leaves out.
     """
     proposals = read_kept(folder, source.info.classes)
-    places, having = image_places(source), set(labelled_indices(source))
+    places, having, left_out = image_places(source), set(labelled_indices(source)), _labelled_left_out(source)
     replaced = set()
     for proposal in proposals:
         image = proposal.image.resolve()
-        if image in places and places[image] in having:
+        if image in left_out or (image in places and places[image] in having):
+            where = ", in the fold that data.fold leaves out" if image in left_out else ""
             raise DataError(
                 f"data.proposals={str(folder)!r}: the image {proposal.image} of the proposal {proposal.name!r} is in "
-                "the training split with labels already; reject the proposal."
+                f"the training split with labels already{where}; reject the proposal."
             )
         replaced |= {places[image]} if image in places else set()
     kept = tuple(i for i in range(len(source)) if i not in replaced)
     labelled = [i for i, place in enumerate(kept) if place in having]
     every = (*labelled, *range(len(kept), len(kept) + len(proposals)))
     return Joined(source, kept, ProposedMasks(proposals, source.info), every)
+
+
+def _labelled_left_out(source: Source) -> set[Path]:
+    """Returns the paths of the images with labels in the fold that a training split leaves out."""
+    if isinstance(source, PartlyLabelled):
+        return _labelled_left_out(source.source)
+    if not isinstance(source, WithoutFold):
+        return set()
+    left_out = set(labelled_indices(source.whole)).difference(source.kept)
+    return {path for path, place in image_places(source.whole).items() if place in left_out}
 
 
 def proposals_of(train: Source) -> tuple[Proposal, ...]:

@@ -73,7 +73,11 @@ def training_source(config: ConfigDict) -> Source:
     Raises:
         ConfigError, DataError: as `make_source`, `choose_labelled` and `with_proposals` do.
     """
-    source = make_source(config, config.data.train_split)
+    return as_learned(make_source(config, config.data.train_split), config)
+
+
+def as_learned(source: Source, config: ConfigDict) -> Source:
+    """Returns a training split as `training_source` does, of one that is open and without `data.fold`."""
     if config.data.labelled != "":
         source = PartlyLabelled(source, chosen_labelled(config, source), learns_without_labels(config))
     if not config.data.proposals:

@@ -12,8 +12,10 @@ from jaxseg.config import ConfigDict
 from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
-from jaxseg.data.proposals import proposals_of, with_proposals
+from jaxseg.data.folds import without_fold
+from jaxseg.data.proposals import proposals_of
 from jaxseg.data.sources import (
+    as_learned,
     chosen_labelled,
     compares_images,
     learns_without_labels,
@@ -110,14 +112,13 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
             report.problems += find_faults(config.data.dir, split, former=config.data.division == "former")
         return report
     kept, wrong = set(evenly_spaced(len(source), keep)), []
-    if config.data.labelled != "" and split == config.data.train_split:
+    if split == config.data.train_split:
         try:
-            report.keeping = len(chosen_labelled(config, source))
-        except DataError as error:
-            wrong.append(str(error))
-    if config.data.proposals and split == config.data.train_split:
-        try:
-            report.joining = len(proposals_of(with_proposals(source, config.data.proposals)))
+            if config.data.labelled != "":
+                report.keeping = len(chosen_labelled(config, source))
+            if config.data.proposals:
+                train = without_fold(source, config.data.fold) if config.data.fold else source
+                report.joining = len(proposals_of(as_learned(train, config)))
         except DataError as error:
             wrong.append(str(error))
     with ThreadPoolExecutor() as pool:

@@ -2,7 +2,7 @@
 
 import argparse
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -76,6 +76,17 @@ def add_options(parser: argparse.ArgumentParser, tiles: str | None) -> None:
         help="average the probabilities of several views of an image: flips, flips:v, flips:hv, scales:.75-1-1.25, or "
         "both with a comma",
     )
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Returns the type, for argparse, of an option that is a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text}")
+        return int(text)
+
+    return parse
 
 
 def predictor_of(runs: Sequence[Run], options: argparse.Namespace) -> Predictor:

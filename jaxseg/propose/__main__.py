@@ -16,27 +16,31 @@ proposes masks for the other images. See docs/propose.md.
 """
 
 import argparse
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
 from jaxseg import compiler
 from jaxseg.arguments import expanded
+from jaxseg.config import ConfigDict
 from jaxseg.config.command import run_command
+from jaxseg.data.base import Source
+from jaxseg.data.labelled import labelled_indices
 from jaxseg.data.proposals import DECISIONS, KEEP, PAGE, TABLE
 from jaxseg.data.sources import training_source
-from jaxseg.errors import ConfigError, counted
+from jaxseg.errors import ConfigError, DataError, counted
 from jaxseg.inference import video
 from jaxseg.inference.crf import refinement
 from jaxseg.inference.images import find_images
-from jaxseg.inference.options import add_crf, add_options, add_workdirs, predictor_of, split_workdirs
+from jaxseg.inference.options import add_crf, add_options, add_workdirs, predictor_of, split_workdirs, whole_number
 from jaxseg.nn.crf import CRF
 from jaxseg.propose.outputs import Earlier, name_proposals, read_earlier, require_own, write_proposals
 from jaxseg.propose.proposing import DRAWS, ORDERS, Ranked, rank
-from jaxseg.run.load import Run, Which, load_run
+from jaxseg.run.load import Which, load_run
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.propose") -> int:
@@ -59,16 +63,17 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add_workdirs(parser)
     add("images", metavar="IMAGES", nargs="*", help="files, folders and globs")
     add("--out", metavar="DIR", default="proposals", help="where the files are written (default proposals)")
-    add("--number", metavar="N", type=_at_least(1), default=100, help="images that are proposed (default 100)")
+    add("--number", metavar="N", type=whole_number(1), default=100, help="images that are proposed (default 100)")
     add(
         "--order",
         choices=ORDERS,
         default="badge",
-        help="what a look is worth: badge or core_set, images that differ; entropy or margin of the prediction; "
-        "mutual_information of several runs or views, or of one run's dropout; random (default badge)",
+        help="what a look is worth: badge or core_set, images that differ, by the first workdir alone and without "
+        "--average; entropy or margin of the prediction; mutual_information of several runs or views, or of one run's "
+        "dropout; random (default badge)",
     )
-    add("--seed", metavar="SEED", type=_at_least(0), default=0, help="of random, badge and dropout (default 0)")
-    add("--draws", metavar="N", type=_at_least(2), default=DRAWS, help=f"draws of dropout (default {DRAWS})")
+    add("--seed", metavar="SEED", type=whole_number(0), default=0, help="of random, badge and dropout (default 0)")
+    add("--draws", metavar="N", type=whole_number(2), default=DRAWS, help=f"draws of dropout (default {DRAWS})")
     add(
         "--labelled",
         metavar="IMAGES",
@@ -82,15 +87,6 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add_options(parser, tiles="auto")
     add_crf(parser)
     return parser
-
-
-def _at_least(least: int) -> Any:
-    def whole(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text}")
-        return int(text)
-
-    return whole
 
 
 def _propose(options: argparse.Namespace) -> int:
@@ -122,6 +118,7 @@ def _propose(options: argparse.Namespace) -> int:
         return 1 if failed else 0
     taken = [row.name for row in earlier.rows]
     require_own(out, name_proposals([Ranked(path, None) for path in paths], found.roots, taken), found.paths)
+    labelled = labelled_images(runs[0].config, options.labelled, options.recursive, fail)
     ranked = rank(
         paths,
         runs,
@@ -130,12 +127,13 @@ def _propose(options: argparse.Namespace) -> int:
         number=options.number,
         seed=options.seed,
         draws=options.draws,
-        labelled=[*_labelled(options, runs[0], fail), *_kept(earlier)],
+        labelled=itertools.chain(labelled, _kept(earlier)),
         fail=fail,
     )
     if not ranked:
         return 1
-    names = name_proposals(ranked, found.roots, taken)
+    names = name_proposals(ranked, found.roots, taken)  # of equal stems, by the order which has a number
+    require_own(out, names, found.paths)
     title = f"{runs[0].config.model.name} after {counted(runs[0].step, 'step')}, by {options.order}"
     count = write_proposals(
         *(out, runs[0], predictor, ranked, names), earlier=earlier, refine=refine, title=title, fail=fail
@@ -146,19 +144,33 @@ def _propose(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _labelled(options: argparse.Namespace, run: Run, fail: Any) -> list[Path | np.ndarray]:
-    """Returns the images of --labelled."""
-    images: list[Path | np.ndarray] = []
-    for word in options.labelled:
+def labelled_images(
+    config: ConfigDict, words: Sequence[str], recursive: bool, fail: Callable[[str], object]
+) -> Iterator[Path | np.ndarray]:
+    """Returns the images of --labelled, of which those of the training split are read one at a time.
+
+    Raises:
+        ConfigError, DataError: if the training split cannot be opened.
+    """
+    parts: list[Iterable[Path | np.ndarray]] = []
+    for word in words:
         if word == "train":
-            source = training_source(run.config)
-            images += [np.asarray(source[i]["image"]) for i in range(len(source))]
+            parts.append(_of_training(training_source(config), fail))
             continue
-        found = find_images([word], options.recursive)
+        found = find_images([word], recursive)
         for problem in found.problems:
             fail(problem)
-        images += found.paths
-    return images
+        parts.append(found.paths)
+    return itertools.chain(*parts)
+
+
+def _of_training(source: Source, fail: Callable[[str], object]) -> Iterator[np.ndarray]:
+    """Yields the images that have labels."""
+    for index in labelled_indices(source):
+        try:
+            yield np.asarray(source[index]["image"])
+        except DataError as error:
+            fail(str(error))
 
 
 def _kept(earlier: Earlier) -> list[Path]:

@@ -10,7 +10,18 @@ import numpy as np
 
 from jaxseg import pictures
 from jaxseg.data.images import read_image, set_limit
-from jaxseg.data.proposals import COLUMNS, DECISIONS, MADE_BY, PAGE, TABLE, Decision, Row, digest_of, read_decisions
+from jaxseg.data.proposals import (
+    COLUMNS,
+    DECISIONS,
+    MADE_BY,
+    PAGE,
+    TABLE,
+    Decision,
+    Row,
+    digest_of,
+    read_decisions,
+    read_proposed,
+)
 from jaxseg.data.proposals import read_table as read_rows
 from jaxseg.errors import ConfigError, DataError
 from jaxseg.files import write_atomically, write_text
@@ -133,7 +144,7 @@ def write_proposals(
         earlier: what stays.
         refine: changes the prediction, such as `inference.crf.refinement`.
         title: says in the page what made the proposals.
-        fail: called with a sentence for each image that cannot be read.
+        fail: called with a sentence for each image, and each mask that stays, that cannot be read.
 
     Raises:
         ConfigError: if a file cannot be written.
@@ -141,6 +152,12 @@ def write_proposals(
     rows: list[Row] = []
     cards: list[Card] = []
     channels = run.config.data.channels
+    earlier_cards: list[Card] = []
+    for row in earlier.rows:  # before anything is written
+        try:
+            earlier_cards.append(_earlier_card(out, row, run))
+        except DataError as error:  # its line stays, for training to say so
+            fail(f"The proposal {row.name!r}, which was decided about, is not on the page: {error}")
     try:
         for (path, score), name in zip(ranked, names):
             try:
@@ -158,12 +175,8 @@ def write_proposals(
             mean = float(sure.mean(dtype=np.float64))
             rows.append(Row(len(rows) + 1, name, path.resolve(), mask, sure_file, mean, score))
             cards.append(_card(out, rows[-1], run, image, found.classes, sure))
-        for row in earlier.rows:
-            rows.append(row._replace(rank=len(rows) + 1))
-            try:
-                cards.append(_earlier_card(out, rows[-1], run))
-            except DataError as error:  # its line stays, for training to say so
-                fail(str(error))
+        rows += [row._replace(rank=rank) for rank, row in enumerate(earlier.rows, len(rows) + 1)]
+        cards += earlier_cards
         _write_table(out / TABLE, rows)
         page = make_page(cards, run.classes, run.colors, earlier.decisions, title, str(out.resolve()))
         write_text(out / PAGE, page)
@@ -183,11 +196,9 @@ def _card(out: Path, row: Row, run: Run, image: np.ndarray, classes: np.ndarray,
 
 
 def _earlier_card(out: Path, row: Row, run: Run) -> Card:
-    from PIL import Image
-
-    with Image.open(out / row.mask) as mask, Image.open(out / row.confidence_map) as sure:
-        classes, confidence = np.asarray(mask), np.asarray(sure, np.float32) / 255
-    return _card(out, row, run, read_image(row.image, run.config.data.channels), classes, confidence)
+    found = read_proposed(row.image, out / row.mask, run.config.data.channels, len(run.colors))
+    confidence = read_image(out / row.confidence_map, 1)[..., 0].astype(np.float32) / 255
+    return _card(out, row, run, found["image"], found["label"], confidence)
 
 
 def _write_table(file: Path, rows: Iterable[Row]) -> None:

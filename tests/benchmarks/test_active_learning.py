@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 
 import active_learning
 import pytest
+from helpers.tiny_training import ROOT
 
 
 def test_labels_needed_lie_between_two_rounds_in_proportion():
@@ -31,3 +33,20 @@ def test_a_tiny_run_goes_on_where_it_stopped(tmp_path, capsys):
     assert active_learning.main(words) == 0
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "work").iterdir()} == done
     assert "| badge |" in capsys.readouterr().out
+
+
+def test_the_committed_table_is_that_of_the_page():
+    """Each row of the results is a row of docs/propose.md, which leaves out the mIoU of the first round."""
+
+    def cells(line):
+        return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+    results = (ROOT / "benchmarks" / "results" / "active_learning-nuclei.md").read_text()
+    page = (ROOT / "docs" / "propose.md").read_text()
+    table = page.partition("| order | labels needed |")[2].partition("\n\n")[0].splitlines()[2:]
+    shown = {name.partition(" (")[0]: row for name, *row in map(cells, table)}
+    measured = [cells(line) for line in results.splitlines() if line.startswith("| ")][1:]
+    assert [row[0] for row in measured] == list(active_learning.CRITERIA)
+    assert shown == {f"`{row[0]}`": [*row[1:3], *row[4:]] for row in measured}
+    whole = [re.findall(r"validation mIoU of ([\d.]+ ± [\d.]+) per cent", text) for text in (results, page)]
+    assert len(whole[0]) == 1 and whole[0] == whole[1]

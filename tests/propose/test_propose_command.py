@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
 
 from jaxseg.config import set_key
+from jaxseg.data.folds import fold_of
 from jaxseg.data.images import read_image
-from jaxseg.data.labelled import labelled_indices
+from jaxseg.data.labelled import choose_labelled, labelled_indices
 from jaxseg.data.proposals import COLUMNS, DECISIONS, MADE_BY, PAGE, TABLE, digest_of, read_kept, require_apart
 from jaxseg.data.sources import make_source, training_source
 from jaxseg.data.survey import survey
@@ -19,9 +21,8 @@ from jaxseg.inference import load_run
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.pictures.marks import software
 from jaxseg.propose import ORDERS, criteria, rank
-from jaxseg.propose.__main__ import main
+from jaxseg.propose.__main__ import labelled_images, main
 from jaxseg.propose.proposing import Embedder
-from jaxseg.run.data import load_problem, record_data
 from jaxseg.run.workdir import record_proposals
 
 
@@ -57,6 +58,12 @@ def call(place, out, *words, runs="a"):
 def rows_of(out):
     with (out / TABLE).open(newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+def on_page(out):
+    """What the page has of each proposal."""
+    text = (out / PAGE).read_text().partition('type="application/json">')[2].partition("</script>")[0]
+    return json.loads(text)["proposals"]
 
 
 CLASSES = ("class 0", "class 1", "class 2")
@@ -139,6 +146,55 @@ def test_a_second_call_keeps_what_was_decided(place, images, proposed):
     assert [p.name for p in read_kept(proposed, CLASSES)] == [first["name"]]
 
 
+def test_a_note_about_a_mask_that_left_the_table_is_no_stranger(place, images, proposed):
+    first, second = (row["name"] for row in rows_of(proposed)[:2])
+    decide(proposed, **{f"_{first}": "keep", f"_{second}": ""})  # of the second a note alone
+    others = [path for path in images.iterdir() if path.stem not in (first, second)]
+    assert call(place, proposed, *others, "--order", "random") == 0
+    assert second not in [row["name"] for row in rows_of(proposed)]
+    assert [p.name for p in read_kept(proposed, CLASSES)] == [first]
+
+
+@pytest.mark.parametrize("content", [None, b"no image", "a class too many"])
+def test_a_mask_that_stays_and_cannot_be_read_is_named(place, images, proposed, capsys, content):
+    decide(proposed, _1="keep", _2="reject")
+    mask = proposed / "masks" / "1.png"
+    mask.unlink()
+    if isinstance(content, bytes):
+        mask.write_bytes(content)
+    elif content:
+        Image.new("L", (16, 16), 3).save(mask)
+    capsys.readouterr()
+    assert call(place, proposed, images, "--order", "random") == 1
+    err = capsys.readouterr().err
+    assert "The proposal '1', which was decided about, is not on the page: " in err and str(mask) in err
+    assert sorted(row["name"] for row in rows_of(proposed)[2:]) == ["1", "2"]
+    names = [p["name"] for p in on_page(proposed)]
+    assert len(names) == 3 and "1" not in names
+
+
+def test_names_that_the_order_gives_replace_no_file_of_others(place, images, tmp_path, capsys):
+    """Of a, a and a-2, in this order, none becomes a-3; if a-2 is first, the second a does."""
+    files = [tmp_path / folder / f"{stem}.png" for folder, stem in (("x", "a"), ("y", "a"), ("z", "a-2"))]
+    for file in files:
+        file.parent.mkdir()
+        shutil.copy(images / "1.png", file)
+    seed = next(s for s in range(99) if np.random.default_rng(s).permutation(3)[0] == 2)
+    out = tmp_path / "out"
+    (out / "masks").mkdir(parents=True)
+    Image.new("L", (16, 16)).save(out / "masks" / "a-3.png")
+    assert call(place, out, *files, "--order", "random", "--seed", seed) == 1
+    assert "masks/a-3.png would replace a file that jaxseg propose did not write" in capsys.readouterr().err
+    assert sorted(p.name for p in out.rglob("*")) == ["a-3.png", "masks"]
+
+
+def test_a_table_with_an_endless_line_is_one_sentence(proposed):
+    with (proposed / TABLE).open("a") as lines:
+        lines.write("x" * 200_000 + "\n")
+    with pytest.raises(DataError, match=r"is not a table that jaxseg propose wrote: field larger than"):
+        read_kept(proposed, CLASSES)
+
+
 def test_it_replaces_no_file_of_others(place, images, tmp_path, capsys):
     (tmp_path / "masks").mkdir()
     Image.new("L", (16, 16)).save(tmp_path / "masks" / "2.png")
@@ -157,7 +213,7 @@ def test_it_replaces_no_file_of_others(place, images, tmp_path, capsys):
     ("words", "answer"),
     [
         ((), "There are no IMAGES"),
-        (("IMAGES", "--labelled", "train"), "--labelled is of use to --order core_set and badge"),
+        (("IMAGES", "--order", "entropy", "--labelled", "train"), "--labelled is of use to --order core_set and badge"),
         (("nowhere.png",), "There is no file"),
     ],
 )
@@ -176,6 +232,14 @@ def test_an_image_that_cannot_be_read_is_left_out(place, images, tmp_path, capsy
 def test_core_set_knows_the_training_images(place, images, tmp_path):
     assert call(place, tmp_path, images, "--order", "core_set", "--labelled", "train", "--number", "2") == 0
     assert all(float(row["score"]) > 0 for row in rows_of(tmp_path))  # the first has a nearest one too
+
+
+def test_training_images_without_labels_are_not_labelled(place, images):
+    chosen = choose_labelled(make_source(config_of(place, ""), "train"), 0.5, 0)
+    config = config_of(place, "", data__labelled=0.5, data__unlabelled=str(images), semi__method="fixmatch")
+    first, *others = labelled_images(config, ["train", str(images / "2.png")], False, print)
+    assert len(chosen) == 1 and others == [images / "2.png"]
+    assert np.array_equal(first, read_image(place / f"data/train/images/{chosen[0]}.png"))
 
 
 def test_training_reads_what_was_kept(place, proposed):
@@ -227,17 +291,32 @@ def test_what_does_not_fit_is_refused(place, proposed, tmp_path):
         read_kept(tmp_path, ("0",))
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_an_image_of_the_data_itself_does_not_join(place, tmp_path, split):
-    assert call(place, tmp_path, place / "data" / split / "images" / "0.png") == 0
+def test_an_image_of_the_validation_split_does_not_join(place, tmp_path):
+    assert call(place, tmp_path, place / "data" / "val" / "images" / "0.png") == 0
     decide(tmp_path, _0="keep")
     config = config_of(place, tmp_path)
-    if split == "train":
-        with pytest.raises(DataError, match="is in the training split with labels already"):
+    with pytest.raises(DataError, match="is in the validation split"):
+        require_apart(training_source(config), make_source(config, "val"))
+
+
+def test_an_image_with_labels_does_not_join_and_one_whose_labels_are_hidden_does(place, tmp_path):
+    out, names = tmp_path / "out", tmp_path / "names.txt"
+    assert call(place, out, place / "data" / "train" / "images" / "0.png", "--order", "random") == 0
+    decide(out, _0="keep")
+    folds = next(n for n in range(2, 99) if fold_of("0", n) != fold_of("1", n))
+    for fold, labelled in (("", ""), (f"{fold_of('0', folds)}/{folds}", ""), (f"{fold_of('0', folds)}/{folds}", 1.0)):
+        config = config_of(place, out, data__fold=fold, data__labelled=labelled)
+        where = ", in the fold that data.fold leaves out; reject" if fold else "; reject"
+        with pytest.raises(DataError, match=f"is in the training split with labels already{where}"):
             training_source(config)
-    else:
-        with pytest.raises(DataError, match="is in the validation split"):
-            require_apart(training_source(config), make_source(config, "val"))
+        assert f"with labels already{where}" in survey(config, "train").problems[-1]
+    names.write_text("1\n")
+    for method, labelled in (("", (0, 1)), ("fixmatch", (0, 1))):
+        config = config_of(place, out, data__labelled=str(names), semi__method=method)
+        source = training_source(config)
+        assert labelled_indices(source) == labelled and [source.name(i) for i in labelled] == ["1", "0"]
+        report = survey(config, "train")
+        assert (report.keeping, report.joining, report.problems) == (1, 1, [])
 
 
 def test_a_run_is_not_resumed_with_other_proposals(tmp_path):
@@ -247,14 +326,6 @@ def test_a_run_is_not_resumed_with_other_proposals(tmp_path):
     record_proposals(tmp_path, ["aa 1", "bb 2"])
     with pytest.raises(ConfigError, match="'2' is in one of the two alone or has another mask"):
         record_proposals(tmp_path, ["aa 1", "cc 2"])
-
-
-def test_the_workdir_of_a_run_says_what_joined(place, proposed, tmp_path):
-    decide(proposed, _1="keep", _3="keep")
-    config = config_of(place, proposed)
-    record_data(tmp_path, config, load_problem(config))
-    lines = [f"{digest_of(proposed / 'masks' / f'{name}.png')} {name}" for name in ("1", "3")]
-    assert (tmp_path / "proposals.txt").read_text().splitlines() == lines
 
 
 def test_the_check_of_the_data_says_how_many_join(place, proposed):

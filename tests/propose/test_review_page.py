@@ -59,6 +59,10 @@ def test_a_person_decides(browser, tmp_path):
 
     assert state() == ["", "", "", "keep"]  # another mask of c was kept
     assert page.locator("#count").inner_text() == "1 kept, 0 rejected, 3 undecided"
+    # what the browser remembers of an older mask leaves the decision about this one as it is
+    page.evaluate("localStorage.setItem(store, JSON.stringify({ d: { decision: 'reject', note: '', mask: 'older' } }))")
+    page.reload()
+    assert state() == ["", "", "", "keep"]
     assert page.locator(".picture img").evaluate_all(
         "(found) => found.every((i) => i.complete && i.naturalWidth === 32)"
     )
@@ -93,6 +97,8 @@ def test_a_person_decides(browser, tmp_path):
     assert page.locator(".note input").nth(1).input_value() == "looks like kru"
     page.locator("article").nth(3).focus()
     page.keyboard.press("u")
+    page.reload()
+    assert state() == ["keep", "reject", "", ""]  # decisions.json has d as kept, and that was taken back
     with page.expect_download() as download:
         page.get_by_role("button", name="Save decisions.json").click()
     assert download.value.suggested_filename == "decisions.json"
