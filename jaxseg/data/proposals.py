@@ -116,7 +116,10 @@ def read_decisions(folder: Path) -> tuple[tuple[str, ...], dict[str, Decision]]:
         decisions = {str(name): _decision(value) for name, value in content["decisions"].items()}
         return tuple(map(str, content["classes"])), decisions
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{file} is not one that the review page of jaxseg propose wrote: {error!r}.") from error
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        if isinstance(error, (TypeError, AttributeError)):
+            why = "its values have other types"
+        raise DataError(f"{file} is not one that the review page of jaxseg propose wrote: {why}.") from error
 
 
 def _decision(value: dict[str, Any]) -> Decision:
