@@ -30,8 +30,9 @@ from jaxseg.nn.quantisation import (
 from jaxseg.pieces import make_quantisation
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.load import Run
+from jaxseg.run.new_workdir import free_workdir, written_whole
 from jaxseg.run.quantised import FILE, quantised_state, require_float
-from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, INFO_FILE, free_workdir, write_json, written_whole
+from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, INFO_FILE, write_json
 from jaxseg.types import PyTree
 
 Ranges: TypeAlias = Literal["min-max", "average", "percentile"]

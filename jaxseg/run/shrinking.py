@@ -38,9 +38,10 @@ from jaxseg.pruning.removal import (
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.data import train_batches
 from jaxseg.run.load import Run
+from jaxseg.run.new_workdir import free_workdir, written_whole
 from jaxseg.run.provenance import run_record
 from jaxseg.run.weights_source import Origin, digest
-from jaxseg.run.workdir import CHECKPOINTS, INFO_FILE, free_workdir, prepare_workdir, written_whole
+from jaxseg.run.workdir import CHECKPOINTS, INFO_FILE, prepare_workdir
 from jaxseg.state import TrainState, by_path, count_parameters, first_state
 from jaxseg.types import PyTree
 

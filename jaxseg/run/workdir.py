@@ -1,9 +1,8 @@
 """The directory of a run (workdir): its configuration and the record of its data."""
 
-import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,32 +116,6 @@ def write_config(path: Path, config: ConfigDict) -> None:
         raise ConfigError(f"{path} holds checkpoints but no {CONFIG_FILE} of their run; give another --workdir.")
     if jax.process_index() == 0:
         write_or_refuse(file, config_lib.to_dict(config))
-
-
-def free_workdir(path: str | Path) -> Path:
-    """Returns the absolute path of a workdir to write; raises ConfigError if it is more than an empty folder."""
-    path = expanded(path).absolute()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{path} holds something already; give the name of a new workdir with --out.")
-    return path
-
-
-@contextlib.contextmanager
-def written_whole(workdir: Path) -> Iterator[Path]:
-    """Yields a folder to fill, which then becomes `workdir`; after an error nothing of it is left.
-
-    Raises:
-        ConfigError: if it cannot be written.
-    """
-    try:
-        workdir.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=workdir.parent, prefix=f".{workdir.name[:20]}.") as made:
-            folder = Path(made) / "run"
-            folder.mkdir()
-            yield folder
-            folder.rename(workdir)
-    except OSError as error:
-        raise ConfigError(f"{workdir} cannot be written: {error.strerror or error}.") from error
 
 
 def _require_own_files(path: Path, config: ConfigDict) -> None:
