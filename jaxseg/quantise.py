@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from jaxseg.config.command import run_command
-from jaxseg.errors import ArgumentError, ConfigError, counted
+from jaxseg.errors import counted
 from jaxseg.inference.quantised import CALIBRATION, Ranges, quantise_run
 from jaxseg.run.load import Which, load_run
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.qua
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
-        description="Write a trained network in whole numbers of 8 bits, as a workdir that is used like any run.",
+        description="Write a trained network in whole numbers of few bits, as a workdir that is used like any run.",
         epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
         allow_abbrev=False,
     )
@@ -70,19 +70,16 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 def _quantise(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     run = load_run(options.workdir, options.which, overrides)
-    try:
-        done = quantise_run(
-            run,
-            options.out,
-            weights=options.weights,
-            activations=options.activations,
-            skip=options.skip,
-            images=options.calibrate,
-            split=options.split,
-            ranges=options.ranges,
-        )
-    except ArgumentError as error:
-        raise ConfigError(str(error)) from error
+    done = quantise_run(
+        run,
+        options.out,
+        weights=options.weights,
+        activations=options.activations,
+        skip=options.skip,
+        images=options.calibrate,
+        split=options.split,
+        ranges=options.ranges,
+    )
     has = done.quantisation
     print(f"{done.workdir}: {counted(done.kernels, 'kernel')} of {has.weights} bits, the other parameters in float32")
     origin = "learned in training" if done.ranges == "learned" else f"calibrated with {counted(done.images, 'image')}"
