@@ -23,6 +23,7 @@ from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.parallel import Strategy
 from jaxseg.run import gradients, messages
 from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.copies import Copies
 from jaxseg.run.data import Problem, train_batches
 from jaxseg.run.drawing import drawing
 from jaxseg.run.loop import require_finite_loss
@@ -48,6 +49,7 @@ class Session:
         batches, validation: the data loaders of training and of evaluation.
         workdir: the directory of the run.
         checkpoints, reporter: write to this directory.
+        copies: copies the checkpoints elsewhere, or None.
     """
 
     parts: Parts
@@ -62,6 +64,7 @@ class Session:
     workdir: Path
     checkpoints: Checkpoints
     reporter: Reporter
+    copies: Copies | None
 
     @property
     def config(self) -> ConfigDict:
@@ -105,6 +108,7 @@ def open_session(
         classes=problem.train.info.classes,
         advice=messages.quicker(config),
     )
+    copies = Copies(config.checkpoint.copy_to, workdir) if config.checkpoint.copy_to else None
     return Session(
         parts=parts,
         problem=problem,
@@ -115,6 +119,7 @@ def open_session(
         tiled=tiled_predictor(parts) if config.eval.tiles else None,
         checkpoints=stack.enter_context(checkpoints),
         reporter=stack.enter_context(reporter),
+        copies=stack.enter_context(copies) if copies else None,
         batches=stack.enter_context(batches),
         validation=validation,
         workdir=workdir,
@@ -175,7 +180,18 @@ def save(session: Session, state: TrainState, step: int, result: Result | None) 
     quality = None if result is None else {"mean_iou": metrics.scores(result.confusion).mean_iou}
     host_state = session.strategy.get_state(state)
     window = session.reporter.open_window()
+    if session.copies and (failure := session.copies.settle()):  # before a checkpoint that it copies may be removed
+        session.reporter.message(f"warning: {failure}")
     session.checkpoints.save(step, host_state, session.batches.get_state(), quality, log=window)
+    if session.copies:
+        session.copies.start(step)
+
+
+def wait_for_saves(session: Session) -> None:
+    """Waits until the last checkpoint and its copy are complete; raises CheckpointError if one of them failed."""
+    session.checkpoints.wait()
+    if session.copies:
+        session.copies.require_last()
 
 
 def close(session: Session, state: TrainState, start: int, result: Result | None, began: float, program: str) -> Result:

@@ -18,10 +18,11 @@ from jaxseg import build, compiler, parallel
 from jaxseg.api.start import TrainModule
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict, command, validate
-from jaxseg.errors import naming_lack_of_memory
+from jaxseg.errors import naming_lack_of_memory, some
 from jaxseg.inference.score import Result
 from jaxseg.run import messages
 from jaxseg.run.check import check
+from jaxseg.run.copies import bring_back
 from jaxseg.run.data import (
     load_problem,
     record_data,
@@ -38,7 +39,7 @@ from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.teacher import read_teacher, record_teacher, with_teacher
 from jaxseg.run.weights import plan_weights
 from jaxseg.run.workdir import default_workdir, holds_checkpoint, make_workdir, write_config
-from jaxseg.session import close, draw_predictions, evaluate, open_session, save, start_or_resume
+from jaxseg.session import close, draw_predictions, evaluate, open_session, save, start_or_resume, wait_for_saves
 
 
 def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> int:
@@ -51,8 +52,8 @@ def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> 
         compiler.keep_programs(config.compile.cache)
         check(config, before_training=True)
         workdir = expanded(options.workdir) if options.workdir else default_workdir(options.config)
-        train(config, workdir, f"{program} {shlex.join(argv)}", program)
-        return 0
+        result = train(config, workdir, f"{program} {shlex.join(argv)}", program)
+        return options.stopped_status if result is None else 0
 
     return command.run_command(body)
 
@@ -67,6 +68,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, metavar="N", help="number of processes; auto needs none")
     parser.add_argument("--process", type=int, metavar="I", help="index of this process, 0 to N-1; auto needs none")
+    parser.add_argument(
+        "--stopped-status",
+        type=int,
+        choices=range(256),
+        default=0,
+        metavar="N",
+        help="exit status of a run that a signal stopped before its end and that saved (default 0); a script can so "
+        "tell it from one that is complete",
+    )
 
 
 def train(config: ConfigDict, workdir: Path, resume: str, program: str = messages.PROGRAM) -> Result | None:
@@ -88,6 +98,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
     began = time.monotonic()
+    brought = bring_back(config.checkpoint.copy_to, workdir) if config.checkpoint.copy_to else []
     require_float(workdir, "training")
     if not holds_checkpoint(workdir):
         validate(config)
@@ -118,6 +129,8 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
             programs = replace(programs, train_step=compiled_step(parts, strategy))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
         command = resume if program == messages.FROM_PYTHON else command_line() or resume
+        if brought:
+            session.reporter.message(f"read the checkpoints of {config.checkpoint.copy_to}: {some(map(str, brought))}")
         state, key, start = start_or_resume(session, planned, command)
         result = None
         stop.finishing = "finishing this step, then saving"
@@ -146,10 +159,10 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
             if due.evaluation and not stopping:
                 draw_predictions(session, state, step)
             if stopping and step < config.steps:
-                session.checkpoints.wait()
+                wait_for_saves(session)
                 session.reporter.message(f"Stopped after step {step} as asked. To resume from there: {resume}")
                 return None
-        session.checkpoints.wait()
+        wait_for_saves(session)
         stop.finishing = ""
         return close(session, state, start, result, began, program)
 

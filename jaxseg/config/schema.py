@@ -99,6 +99,12 @@ KEYS: dict[str, Key] = {
     ),
     "checkpoint.every": Key(200, "steps between checkpoints; the last step is always saved", Count),
     "checkpoint.keep": Key(2, "newest checkpoints kept, besides the best by validation mIoU", Count, free=True),
+    "checkpoint.copy_to": Key(
+        "",
+        "a folder or bucket (gs://BUCKET/RUN, s3://BUCKET/RUN) that gets a copy of each checkpoint, from which an "
+        "empty workdir goes on; empty: none",
+        free=True,
+    ),
     "log.every": Key(20, "steps between log lines", Count, free=True),
     "log.images": Key(4, "validation images drawn in predictions.png and TensorBoard", WholeNotNegative, free=True),
     "log.tensorboard": Key(True, "write TensorBoard event files", free=True),

@@ -30,7 +30,7 @@ def training_lock(workdir: Path) -> Iterator[None]:
         answer = _LOCKED
         if jax.process_index() == 0:
             try:
-                _lock(workdir, stack)
+                hold(workdir, stack)
             except ConfigError as error:
                 answer = str(error)
         answer = all_processes(answer)[0]
@@ -39,7 +39,8 @@ def training_lock(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _lock(workdir: Path, stack: contextlib.ExitStack) -> None:
+def hold(workdir: Path, stack: contextlib.ExitStack) -> None:
+    """Takes the lock of `workdir` for this process alone until `stack` ends; raises as `training_lock` does."""
     file, without = workdir / LOCK_FILE, "take care that no other process trains in this workdir"
     holder = f"process {os.getpid()} on {platform.node()}"
     try:

@@ -1,0 +1,251 @@
+"""Copies of a run outside its workdir, such as in a bucket, from which an empty machine goes on.
+
+A copy of step N is two objects: `N.tar`, the checkpoint with the small files of the workdir, and `N.json`, its size and
+SHA-256, written when the other is complete. A copy counts only with both, and is verified when it is read. So nothing
+rests on what an object store lacks: folders, renames, appending. fsspec opens the store.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tarfile
+import tempfile
+import threading
+import warnings
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import jax
+
+from jaxseg.errors import CheckpointError, ConfigError, first_line
+from jaxseg.run.checkpoint import CheckpointWarning
+from jaxseg.run.lock import hold
+from jaxseg.run.report import GRADIENTS_FILE, LOG_FILE
+from jaxseg.run.snapshot import all_processes
+from jaxseg.run.workdir import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    INFO_FILE,
+    LABELLED_FILE,
+    PROPOSALS_FILE,
+    TEACHER_FILE,
+)
+
+_FILES = (CONFIG_FILE, INFO_FILE, LABELLED_FILE, PROPOSALS_FILE, TEACHER_FILE, LOG_FILE, GRADIENTS_FILE, "run.json")
+_PAUSE = 0.1  # seconds between two looks whether a checkpoint is complete
+_BROUGHT = "brought"  # what process 0 sends to the others, or the text of its error
+
+
+class Copies:
+    """Copies the checkpoints of one run in the background; a context manager.
+
+    Only process 0 copies. The store keeps the steps that the workdir keeps.
+    """
+
+    def __init__(self, url: str, workdir: Path):
+        """Args:
+        url: the folder of the copies, as fsspec reads it: gs://BUCKET/RUN, s3://BUCKET/RUN or a path.
+        workdir: the directory of the run.
+
+        Raises:
+            ConfigError: if fsspec does not know the kind of store, or needs a package for it.
+        """
+        self._url, self._workdir = url, workdir
+        self._files, self._root = _open_store(url)
+        self._thread: threading.Thread | None = None
+        self._leave = threading.Event()
+        self._failure = ""
+
+    def __enter__(self) -> "Copies":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._leave.set()  # a checkpoint that is not complete now never will be
+        self.settle()
+
+    def start(self, step: int) -> None:
+        """Copies the checkpoint of that step once it is complete, without waiting for it."""
+        self.settle()
+        if jax.process_index() == 0:
+            self._thread = threading.Thread(target=self._copy, args=(step,), name="jaxseg-copy", daemon=True)
+            self._thread.start()
+
+    def settle(self) -> str:
+        """Waits for the copy under way; returns why it failed, empty if it did not."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        return self._failure
+
+    def require_last(self) -> None:
+        """Waits for the copy under way.
+
+        Raises:
+            CheckpointError: if it failed.
+        """
+        if self.settle():
+            raise CheckpointError(f"{self._failure} The run in {self._workdir} is complete; copy it by hand.")
+
+    def _copy(self, step: int) -> None:
+        try:
+            folder = self._workdir / CHECKPOINTS
+            while not (folder / str(step)).is_dir():
+                if self._leave.wait(_PAUSE):
+                    return
+            self._files.makedirs(self._root, exist_ok=True)
+            with self._files.open(f"{self._root}/{step}.tar", "wb") as out:
+                digest = _Digest(out)
+                with tarfile.open(fileobj=digest, mode="w|") as archive:  # type: ignore[call-overload]
+                    for path in self._contents(step):
+                        archive.add(path, path.relative_to(self._workdir).as_posix(), recursive=False)
+            self._files.pipe_file(f"{self._root}/{step}.json", json.dumps(digest.about()).encode())
+            kept = {path.name for path in folder.iterdir()} | {str(step)}
+            for other in _steps(self._files, self._root):
+                if str(other) not in kept:
+                    self._remove(other)
+            self._failure = ""
+        except Exception as error:  # of any store, of its client, or of the network
+            self._failure = f"The checkpoint of step {step} could not be copied to {self._url} ({first_line(error)})."
+
+    def _contents(self, step: int) -> list[Path]:
+        checkpoint = sorted(p for p in (self._workdir / CHECKPOINTS / str(step)).rglob("*") if p.is_file())
+        return [*(path for name in _FILES if (path := self._workdir / name).is_file()), *checkpoint]
+
+    def _remove(self, step: int) -> None:
+        for ending in ("json", "tar"):  # in this order: a copy without its description does not count
+            self._files.rm_file(f"{self._root}/{step}.{ending}")
+
+
+def bring_back(url: str, workdir: Path) -> list[int]:
+    """Reads the copies into `workdir` if they are newer than its checkpoints; returns the steps that were read.
+
+    With several processes, which share the workdir, process 0 reads and all call this function. A copy that is
+    incomplete or damaged is left out with a `CheckpointWarning`.
+
+    Raises:
+        ConfigError: if the store cannot be opened or read, the workdir cannot be written, or another process trains
+            there.
+    """
+    answer, read = _BROUGHT, []
+    if jax.process_index() == 0:
+        try:
+            read = _bring_back(url, workdir)
+        except ConfigError as error:
+            answer = str(error)
+        except Exception as error:  # of any store, of its client, or of the network
+            answer = f"The copies of the run in {url} cannot be read ({first_line(error)}); see checkpoint.copy_to."
+    answer = all_processes(answer)[0]
+    if answer != _BROUGHT:
+        raise ConfigError(answer)
+    return read
+
+
+def _bring_back(url: str, workdir: Path) -> list[int]:
+    files, root = _open_store(url)
+    folder = workdir / CHECKPOINTS
+    mine = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+    stored = _steps(files, root)
+    if not stored or stored[-1] <= max(mine, default=-1):
+        return []
+    read: list[int] = []
+    with contextlib.ExitStack() as stack:
+        hold(workdir, stack)
+        made = stack.enter_context(tempfile.TemporaryDirectory(dir=workdir, prefix=".copies."))
+        for step in stored:  # the newest last, so that the small files are those of the newest
+            place = Path(made) / str(step)
+            try:
+                _unpack(files, root, step, place)
+            except (OSError, tarfile.TarError, ValueError, KeyError) as error:
+                text = f"The copy of step {step} in {url} is damaged ({first_line(error)}); it is left out."
+                warnings.warn(text, CheckpointWarning, stacklevel=2)
+                continue
+            target = folder / str(step)
+            folder.mkdir(exist_ok=True)
+            for name in _FILES:
+                if (place / name).exists():
+                    (place / name).replace(workdir / name)
+            if target.exists():
+                shutil.rmtree(target)
+            (place / CHECKPOINTS / str(step)).rename(target)
+            read.append(step)
+    return read
+
+
+def _unpack(files: Any, root: str, step: int, place: Path) -> None:
+    """Reads one copy into the folder `place` and verifies it.
+
+    Raises:
+        ValueError: if it is not what was written, or holds anything but the files of a run.
+    """
+    about = json.loads(files.cat_file(f"{root}/{step}.json"))
+    allowed = PurePosixPath(CHECKPOINTS, str(step))
+    with files.open(f"{root}/{step}.tar", "rb") as stored:
+        digest = _Digest(stored, limit=int(about["bytes"]))
+        with tarfile.open(fileobj=digest, mode="r|") as archive:  # type: ignore[call-overload]
+            for member in archive:
+                name = PurePosixPath(member.name)
+                if not member.isfile() or ".." in name.parts or not (str(name) in _FILES or allowed in name.parents):
+                    raise ValueError(f"it holds {member.name!r}, which is no file of this checkpoint")
+                content = archive.extractfile(member)
+                assert content is not None  # a regular file
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                with (place / name).open("wb") as out:
+                    shutil.copyfileobj(content, out)
+        while digest.read(1 << 20):  # what follows the last file
+            pass
+    if digest.about() != about:
+        raise ValueError("its content differs from what was written")
+    if not (place / allowed).is_dir():
+        raise ValueError("it holds no checkpoint")
+
+
+def _steps(files: Any, root: str) -> list[int]:
+    """Returns the steps of the complete copies, oldest first."""
+    try:
+        files.invalidate_cache()
+        names = {PurePosixPath(path).name for path in files.ls(root, detail=False)}
+    except FileNotFoundError:
+        return []
+    steps = (int(name.removesuffix(".json")) for name in names if name.removesuffix(".json").isdigit())
+    return sorted(step for step in steps if {f"{step}.json", f"{step}.tar"} <= names)
+
+
+def _open_store(url: str) -> tuple[Any, str]:
+    """Returns the file system of fsspec and the path in it; raises ConfigError if there is none for this address."""
+    import fsspec
+
+    try:
+        files, root = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise ConfigError(f"checkpoint.copy_to={url} needs another package: {first_line(error)}.") from error
+    except ValueError as error:
+        raise ConfigError(f"checkpoint.copy_to={url} names no store that fsspec knows: {first_line(error)}.") from error
+    return files, str(root).rstrip("/")
+
+
+class _Digest:
+    """A file that is written or read from its begin to its end, with the size and the SHA-256 of what passed."""
+
+    def __init__(self, file: BinaryIO, limit: int | None = None):
+        self._file, self._limit = file, limit
+        self._hash, self._bytes = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self._pass(data)
+        return self._file.write(data)
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._pass(data)
+        if self._limit is not None and self._bytes > self._limit:
+            raise ValueError("it is larger than what was written")
+        return data
+
+    def about(self) -> dict[str, Any]:
+        """Returns what `N.json` holds."""
+        return {"bytes": self._bytes, "sha256": self._hash.hexdigest()}
+
+    def _pass(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._bytes += len(data)
