@@ -371,6 +371,7 @@ ASSERTED = {
     "eval.overlap": "config/test_keys.py::test_keys_of_the_session",
     "checkpoint.every": "config/test_keys.py::test_keys_of_the_loop",
     "checkpoint.keep": "config/test_keys.py::test_keys_of_the_session",
+    "checkpoint.copy_to": "run/test_copies.py::test_an_empty_machine_goes_on_bit_for_bit",
     "log.every": "config/test_keys.py::test_keys_of_the_session",
     "log.images": "config/test_keys.py::test_keys_of_the_loop",
     "log.tensorboard": "config/test_keys.py::test_keys_of_the_session",
