@@ -305,7 +305,7 @@ def make_eval_step(
     measures = measures or {}
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> dict[str, PyTree]:
-        image, label = prepare(batch["image"]), class_indices(batch["label"])
+        image, label = spread(prepare(batch["image"])), spread(class_indices(batch["label"]))
         logits, out = model.apply(whole(state.variables), image, train=False)
         out = {**out, GUIDE: (image, logits)}
         (height, width), (rows, columns) = image.shape[1:3], label.shape[1:]

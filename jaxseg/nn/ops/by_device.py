@@ -66,14 +66,21 @@ def mesh_axes() -> dict[str, int]:
     return {name: size for name, size in mesh.shape.items() if types[name] == AxisType.Auto}
 
 
+def splits_rows() -> bool:
+    """Returns whether the program that is being traced divides the rows of images over devices."""
+    sizes = mesh_axes()
+    return SPACE_AXIS in sizes and sizes[SPACE_AXIS] > 1
+
+
 def spread(images: jax.Array) -> jax.Array:
     """[b,h,w,...] -> the same, of which each device holds some images, and of these some rows.
 
-    It says so where XLA may have chosen otherwise, as after an augmentation, which reads an image at any place. It is
-    the identity without a mesh that has the axis `SPACE_AXIS`, or where this does not divide the rows.
+    It says so where XLA may have chosen otherwise, as after an augmentation, which reads an image at any place. Where
+    the number of devices does not divide the rows, the last have fewer. It is the identity without a mesh that has the
+    axis `SPACE_AXIS`.
     """
     sizes = mesh_axes()
-    if SPACE_AXIS not in sizes or images.shape[1] % sizes[SPACE_AXIS]:
+    if SPACE_AXIS not in sizes:
         return images
     split = tuple(name for name in (BATCH_AXIS, STATE_AXIS) if name in sizes)
     even = images.shape[0] % math.prod(sizes[name] for name in split) == 0
