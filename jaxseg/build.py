@@ -13,6 +13,8 @@ from jaxseg import losses, models, optim, parallel
 from jaxseg.adversarial import segmenter_of
 from jaxseg.config import ConfigDict
 from jaxseg.distillation import DistilledNetwork, Teacher
+from jaxseg.errors import ConfigError
+from jaxseg.mesh import Axes
 from jaxseg.nn.quantisation import with_fake_kernels
 from jaxseg.objective import Objective
 from jaxseg.pieces import (
@@ -246,6 +248,18 @@ def build_parts(
     )
 
 
+def require_even_rows(config: ConfigDict) -> None:
+    """Raises ConfigError unless `mesh.space` divides the height of the images that the network trains on."""
+    rows, space = input_size(config)[0], config.mesh.space
+    if rows % space:
+        key = "augment.crop" if config.augment.crop else "data.size"
+        near = sorted({max(space, rows // space * space), -(-rows // space) * space})
+        raise ConfigError(
+            f"mesh.space is {space}, which does not divide the height of the images in training, {rows} by {key}; the "
+            f"nearest valid height is {' or '.join(map(str, near))}."
+        )
+
+
 def make_strategy(config: ConfigDict) -> parallel.Strategy:
     """Returns the strategy of the configuration; raises ConfigError if the devices cannot split its batches evenly."""
     sizes = {"batch_size": config.batch_size, "eval.batch_size": config.eval.batch_size}
@@ -253,4 +267,5 @@ def make_strategy(config: ConfigDict) -> parallel.Strategy:
         sizes["batch_size / accumulate"] = config.batch_size // config.accumulate
     if config.semi.method and config.strategy == "pmap":  # each device mixes pairs of its own images
         sizes["batch_size / (2 accumulate)"] = config.batch_size // (2 * config.accumulate)
-    return parallel.make_strategy(config.strategy, sizes, options=config.compile.options)
+    require_even_rows(config)
+    return parallel.make_strategy(config.strategy, sizes, options=config.compile.options, axes=Axes(**config.mesh))

@@ -22,6 +22,7 @@ from jax.sharding import Mesh, use_abstract_mesh
 
 from jaxseg.arguments import expanded
 from jaxseg.errors import ConfigError, first_line
+from jaxseg.nn.ops.by_device import SPACE_AXIS
 from jaxseg.nn.ops.forms import Forms, traced_for
 
 # Compiles convolutions on CPUs into calls of oneDNN. jaxlib 0.10 takes the option without having the library. A program
@@ -86,10 +87,12 @@ def jit(function: Callable[..., Any], options: Mapping[str, Any], mesh: Mesh | N
         function: as of `jax.jit`; whatever of `jaxseg.nn` it calls takes its convolutions in the form that is fastest
             under the options.
         options: the result of `compiler_options`.
-        mesh: the devices that the batch is split over, if there are several; `nn.ops.by_device` reads it.
+        mesh: the devices that the batch is split over, if there are several; `nn.ops.by_device` reads it. One that
+            splits images by rows asks for plain forms.
         arguments: further arguments of `jax.jit`.
     """
-    forms = forms_for(options)
+    rows = mesh is not None and SPACE_AXIS in mesh.shape and mesh.shape[SPACE_AXIS] > 1
+    forms = "plain" if rows else forms_for(options)
     devices = mesh.abstract_mesh if mesh is not None and mesh.size > 1 else None
 
     @functools.wraps(function)

@@ -1,7 +1,8 @@
 """Compiles a step for the available devices: one program over a mesh (`jit`), or one copy for each device (`pmap`).
 
 Both strategies take the same pure step, the same host batches and the same state, and give the same numbers. This file
-holds everything that concerns devices (shardings, replication, donation); `compiler` holds the compiler options.
+holds everything that concerns devices (replication, donation) but for the mesh and its shardings, which `mesh` holds;
+`compiler` holds the compiler options.
 """
 
 import logging
@@ -11,12 +12,23 @@ from typing import Any, Protocol, TypeAlias
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxseg.arguments import StrategyName, check_value
 from jaxseg.compiler import compiler_options, jit
 from jaxseg.errors import ConfigError
-from jaxseg.nn.ops.by_device import BATCH_AXIS
+from jaxseg.mesh import (
+    SMALLEST,
+    Axes,
+    ProgramByShapes,
+    batch_parts,
+    batch_shardings,
+    batch_spec,
+    make_mesh,
+    state_shardings,
+    to_host,
+)
+from jaxseg.nn.ops.by_device import BATCH_AXIS, STATE_AXIS
 from jaxseg.types import Key, PyTree
 
 Device: TypeAlias = Any  # a `jax.Device`, which jax defines in a way that type checkers cannot read
@@ -75,17 +87,22 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True)
 class JitStrategy:
-    """Data parallelism by sharding: the batch is split over the mesh axis `data`, every device holds the state.
+    """One program over a mesh, of which each axis splits something: see `mesh`.
+
+    The batch is split over `data` and `fsdp`, the state over `fsdp`, and the rows of images over `space`. With the axis
+    `data` alone every device holds the state.
 
     Attributes:
         mesh: the devices.
         axis_name: None; `jit` needs no axis.
         changes: changes to the compiler options, see `compiler.compiler_options`.
+        smallest: how many values the smallest array has that is split over `fsdp`.
     """
 
     mesh: Mesh
     axis_name: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    smallest: int = SMALLEST
 
     @property
     def replicated(self) -> NamedSharding:
@@ -93,39 +110,47 @@ class JitStrategy:
 
     @property
     def sharded(self) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXIS))
+        """That of an array whose first axis counts the images of a batch, and that has no rows."""
+        return NamedSharding(self.mesh, batch_spec(self.mesh))
 
     def compile_train(
         self, step: Callable[..., Any], *, remat: bool = False, constants: tuple[PyTree, ...] = ()
     ) -> Callable[..., Any]:
-        program = jit(
-            step,
-            compiler_options(self.changes),
-            self.mesh,
-            donate_argnums=0,
-            in_shardings=(self.replicated, self.sharded, self.replicated, *(self.replicated for _ in constants)),
-            out_shardings=self.replicated,
-        )
-        return _Bound(program, self.put_state(constants)) if constants else program
+        def program_for(state: PyTree, batch: PyTree) -> Any:
+            return jit(
+                step,
+                compiler_options(self.changes),
+                self.mesh,
+                donate_argnums=0,
+                in_shardings=(state, batch, self.replicated, *(self.replicated for _ in constants)),
+                out_shardings=(state, self.replicated),
+            )
+
+        program = self._program(program_for)
+        return _Bound(program, jax.device_put(_copied(constants), self.replicated)) if constants else program
 
     def compile_eval(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        return jit(
-            step,
-            compiler_options(self.changes),
-            self.mesh,
-            in_shardings=(self.replicated, self.sharded),
-            out_shardings=self.replicated,
-        )
+        def program_for(state: PyTree, batch: PyTree) -> Any:
+            return jit(
+                step,
+                compiler_options(self.changes),
+                self.mesh,
+                in_shardings=(state, batch),
+                out_shardings=self.replicated,
+            )
+
+        return self._program(program_for)
 
     def put_state(self, state: PyTree) -> PyTree:
         # Copied, since the compiled step donates the state and the caller's arrays must stay valid.
-        return jax.device_put(jax.tree.map(np.array, state), self.replicated)
+        return jax.device_put(_copied(state), self.state_shardings(state))
 
     def get_state(self, state: PyTree) -> PyTree:
-        return self.first(state)
+        return to_host(state) if self._splits_state else self.first(state)
 
     def put_batch(self, batch: Mapping[str, np.ndarray]) -> PyTree:
-        return {name: jax.make_array_from_process_local_data(self.sharded, x) for name, x in batch.items()}
+        places = batch_shardings(self.mesh, batch)
+        return {name: jax.make_array_from_process_local_data(places[name], x) for name, x in batch.items()}
 
     def put_key(self, key: Key) -> Key:
         # Through the host: an array on one device cannot be copied to devices of other processes.
@@ -133,11 +158,28 @@ class JitStrategy:
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
     def placed_shapes(self, state: PyTree, batch: PyTree, key: Key) -> tuple[PyTree, PyTree, Key]:
-        return _placed(state, self.replicated), _placed(batch, self.sharded), _placed(key, self.replicated)
+        places = self.state_shardings(state), batch_shardings(self.mesh, batch), self.replicated
+        return _placed(state, places[0]), _placed(batch, places[1]), _placed(key, places[2])
 
     def first(self, tree: PyTree) -> PyTree:
         # Under several processes, this process's copy: only the compiled steps communicate with other processes.
         return jax.tree.map(lambda x: x if x.is_fully_addressable else x.addressable_data(0), tree)
+
+    def state_shardings(self, state: PyTree) -> PyTree:
+        """Returns the sharding of each array of a state, or of its shapes."""
+        return state_shardings(self.mesh, state, self.smallest)
+
+    @property
+    def _splits_state(self) -> bool:
+        return STATE_AXIS in self.mesh.shape and self.mesh.shape[STATE_AXIS] > 1
+
+    def _program(self, program_for: Callable[[PyTree, PyTree], Any]) -> Any:
+        """Returns the program for the shardings of a state and a batch, which on some meshes depend on their shapes."""
+        if self.mesh.axis_names == (BATCH_AXIS,):
+            return program_for(self.replicated, self.sharded)
+        return ProgramByShapes(
+            lambda state, batch: program_for(self.state_shardings(state), batch_shardings(self.mesh, batch))
+        )
 
 
 @dataclass(frozen=True)
@@ -214,8 +256,12 @@ class _Bound:
         return self.program.eval_shape(*arguments, *self.constants)
 
 
-def _placed(shapes: PyTree, sharding: NamedSharding) -> PyTree:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+def _placed(shapes: PyTree, shardings: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings)
+
+
+def _copied(tree: PyTree) -> PyTree:
+    return jax.tree.map(np.array, tree)
 
 
 def join_hosts(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
@@ -250,6 +296,7 @@ def make_strategy(
     batch_sizes: Mapping[str, int],
     devices: Sequence[Device] | None = None,
     options: Mapping[str, Any] | None = None,
+    axes: Axes = Axes(),  # noqa: B008
 ) -> Strategy:
     """Returns the strategy `name` over `devices`.
 
@@ -258,23 +305,31 @@ def make_strategy(
         batch_sizes: {config key: global batch size} of all batches that the run uses, to check them at once.
         devices: the devices to use; None: all.
         options: changes to the compiler options, see `compiler.compiler_options`; only for "jit".
+        axes: of the mesh; only for "jit".
 
     Raises:
         ArgumentError: for an unknown name.
-        ConfigError: for an unknown option, or a batch size that the number of devices does not divide.
+        ConfigError: for an unknown option, axes that do not fit the devices, or a batch size that the number of devices
+            which share the images does not divide.
     """
     check_value("strategy", name, StrategyName)
     devices = list(jax.devices() if devices is None else devices)
-    n = len(devices)
+    if name == "pmap" and (axes.fsdp, axes.space) != (1, 1):
+        raise ConfigError(
+            f"mesh.fsdp={axes.fsdp} and mesh.space={axes.space} need strategy=jit; with strategy=pmap every device has "
+            "the whole state and whole images."
+        )
+    mesh = make_mesh(axes, devices)
+    n = batch_parts(mesh)
+    whose = "the number of devices" if n == len(devices) else "mesh.data times mesh.fsdp"
     for key, size in batch_sizes.items():
         if size % n:
             near = sorted({max(n, size // n * n), (size // n + 1) * n})
             raise ConfigError(
-                f"{key} is {size}, which is not divisible by the number of devices, {n}; the nearest valid value is "
+                f"{key} is {size}, which is not divisible by {whose}, {n}; the nearest valid value is "
                 f"{' or '.join(map(str, near))}."
             )
     if name == "jit":
-        mesh = jax.make_mesh((n,), (BATCH_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
         if options:
             compiler_options(options)  # raises ConfigError here for an invalid option
         return JitStrategy(mesh, changes=dict(options or {}))

@@ -3,7 +3,7 @@
     python -m jaxseg.predict --workdir DIR [DIR ...] IMAGES... [--out preds/] [--format png|color|tiff|npz]
                              [--tiles auto|none|HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
                              [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
-                             [--crf [CRF]] [--video FPS]
+                             [--crf [CRF]] [--video FPS] [--space N]
                              [--regions [--min-area N] [--connectivity 4|8] [--fill-holes [N]]
                              [--split-touching [DEPTH]] [--region-classes NAMES] [--coco rle|polygons]]
                              [--uncertainty entropy|members|dropout[:N]] [--temperature] [--which best|last]
@@ -18,10 +18,11 @@ the share of each class.
 
 An image that does not fit into memory is cut into overlapping tiles, whose predictions are blended (--tiles,
 --overlap); a TIFF file of 64 million pixels or more is read and written by parts, and a call that was cut off continues
-where it was. --average takes the mean of the probabilities of mirrored and resized images, and several DIRs that of
-several runs. --crf refines the probabilities by a dense CRF over the image: the name of a preset (default deeplab-v1),
-or NAME=VALUE,...; without a value it stands after the IMAGES. A video among IMAGES gives NAME-overlay.mp4, and --video
-25 makes a video of the overlays of images that are its frames.
+where it was. --space N splits the rows of an image over N devices instead, which segment it whole (docs/scaling.md).
+--average takes the mean of the probabilities of mirrored and resized images, and several DIRs that of several runs.
+--crf refines the probabilities by a dense CRF over the image: the name of a preset (default deeplab-v1), or
+NAME=VALUE,...; without a value it stands after the IMAGES. A video among IMAGES gives NAME-overlay.mp4, and --video 25
+makes a video of the overlays of images that are its frames.
 
 --regions also writes the connected regions of the classes: regions.csv and regions.json (COCO) for the call, and
 NAME-regions.geojson for each image; see docs/regions.md. --uncertainty writes how sure the prediction is of each pixel,
@@ -53,7 +54,15 @@ from jaxseg.inference.crf import refinement
 from jaxseg.inference.folder import FolderPrediction
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.large import is_large
-from jaxseg.inference.options import add_crf, add_options, add_workdirs, identity_of, predictor_of, split_workdirs
+from jaxseg.inference.options import (
+    add_crf,
+    add_options,
+    add_space,
+    add_workdirs,
+    identity_of,
+    predictor_of,
+    split_workdirs,
+)
 from jaxseg.inference.output_options import meaning, outputs_of
 from jaxseg.inference.outputs import FORMATS, Extra, Outputs
 from jaxseg.inference.predictions_table import images_of_table, require_own_table
@@ -67,7 +76,7 @@ _OF_SAMPLES = ("samples", "seed", "out", "which", "workdir", "images")
 # Options that a video has too; what is written of its frames are the overlays alone.
 _OF_VIDEOS = (
     *("out", "which", "workdir", "images", "recursive", "tiles", "overlap", "blending", "accumulate", "average"),
-    *("temperature", "thresholds", "skip_existing", "seed", "samples", "video"),
+    *("temperature", "thresholds", "skip_existing", "seed", "samples", "video", "space"),
 )
 
 
@@ -111,6 +120,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--skip-existing", action="store_true", help="leave out images whose outputs an earlier call has written"
     )
     add_options(parser, tiles="auto")
+    add_space(parser)
     add_crf(parser)
     parser.add_argument(
         "--video",
@@ -196,7 +206,7 @@ def _predict(options: argparse.Namespace) -> int:
     found = found._replace(paths=[path for path in found.paths if path not in videos])
     if videos and (more := _given(options, _OF_VIDEOS)):
         raise ConfigError(f"{videos[0]} is a video, of which the overlays alone are written; leave out {more[0]}.")
-    predictor = predictor_of(runs, options)
+    predictor = predictor_of(runs, options, options.space)
     predictor = readout.applied(predictor, runs, options)
     identity = identity_of(runs, options, readout.numbers(predictor))
     outputs = outputs_of(run, options, out, identity)

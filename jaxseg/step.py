@@ -12,7 +12,7 @@ through each part. (The average of the parts' means would give parts with few la
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -26,6 +26,7 @@ from jaxseg.metrics import class_indices, confusion_matrix, num_confusion_classe
 from jaxseg.metrics.native_size import inside_mask, to_image_size, to_native_sizes
 from jaxseg.nn import of_classes, rematerialised, resize
 from jaxseg.nn.ops.barrier import after_all
+from jaxseg.nn.ops.by_device import spread, whole
 from jaxseg.objective import Objective, Report, classes_of_step, value_and_report, with_classes
 from jaxseg.state import Learner, Network, TrainState, average_of, by_path
 from jaxseg.types import LESSON, Key, PyTree
@@ -157,7 +158,8 @@ def _train_step(
     batch = _with_keys(recipe, batch, augment_key)
     chosen = classes_of_step(recipe.loss, batch["label"], key, recipe.axis_name)
     gradient_of = _gradient_at_once if recipe.accumulate == 1 else _gradient_accumulated
-    result = gradient_of(recipe, state, batch, dropout_key, _Shared(state.step, chosen, state.variables))
+    shared = _Shared(state.step, chosen, whole(state.variables))
+    result = gradient_of(recipe, replace(state, params=whole(state.params)), batch, dropout_key, shared)
     grads, confusion = _sum_over(recipe.axis_name, (result.grads, result.confusion))
     # The new parameters take the place of the old ones in memory. Without `after_all` XLA copies these at the start of
     # the step, because it does not see that the gradients are the last to read them.
@@ -210,8 +212,8 @@ def _forward(
     else:
         # Without the barrier XLA fuses the augmentation into every operation that reads the image, and repeats it.
         image, label = jax.lax.optimization_barrier(jax.vmap(recipe.augment)(batch["keys"], image, label))
-    variables = {"params": params, "batch_stats": batch_stats}
-    chosen = shared.chosen
+    image, label = spread(image), spread(label)
+    variables, chosen = {"params": params, "batch_stats": batch_stats}, shared.chosen
     apply = recipe.apply if chosen is None else of_classes(recipe.apply, chosen.classes)
     (logits, out), mutated = apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
     loss = with_classes(recipe.loss, chosen)
@@ -303,11 +305,10 @@ def make_eval_step(
     measures = measures or {}
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> dict[str, PyTree]:
-        image, label = prepare(batch["image"]), class_indices(batch["label"])
-        logits, out = model.apply(state.variables, image, train=False)
+        image, label = spread(prepare(batch["image"])), spread(class_indices(batch["label"]))
+        logits, out = model.apply(whole(state.variables), image, train=False)
         out = {**out, GUIDE: (image, logits)}
-        height, width = image.shape[1:3]
-        rows, columns = label.shape[1:]
+        (height, width), (rows, columns) = image.shape[1:3], label.shape[1:]
         seen = label
         inside = inside_mask(batch["inside"], (height, width)) if "inside" in batch else None
         if "size" in batch:

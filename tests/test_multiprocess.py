@@ -3,6 +3,7 @@
 Run as a program, this file is one of the two processes.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -19,14 +20,24 @@ from helpers.xla_flags import quick_flags
 
 from jaxseg import losses, models
 from jaxseg.errors import ConfigError
+from jaxseg.mesh import Axes
 from jaxseg.parallel import Strategy, join_hosts, make_strategy
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.state import TrainState, init_state
 from jaxseg.step import make_eval_step, make_train_step
 
 ROOT = Path(__file__).resolve().parent.parent
-STRATEGIES = ("jit", "pmap")
+STRATEGIES = ("jit", "pmap", "mesh")
 BATCH = 8
+# Each process holds half of the rows of its images on each device, and both hold a part of the state.
+MESH = Axes(data=1, fsdp=2, space=2)
+
+
+def strategy_of(name: str, devices: list | None = None) -> Strategy:
+    if name != "mesh":
+        return make_strategy(name, {"batch_size": BATCH}, devices)
+    strategy = make_strategy("jit", {"batch_size": BATCH}, devices, axes=MESH)
+    return dataclasses.replace(strategy, smallest=8)
 
 
 def global_batch(step: int) -> dict[str, np.ndarray]:
@@ -64,7 +75,7 @@ def main(process: int, port: int, out: Path) -> None:
     jax.distributed.initialize(f"localhost:{port}", 2, process)
     assert (jax.process_count(), jax.local_device_count(), jax.device_count()) == (2, 2, 4)
     for name in STRATEGIES:
-        state, arrays = train(make_strategy(name, {"batch_size": BATCH}))
+        state, arrays = train(strategy_of(name))
         np.savez(out / f"{name}-{process}.npz", **arrays)
         with Checkpoints(out / name, config={"strategy": name}) as checkpoints:
             checkpoints.save(2, state, {"process": process}, {"mean_iou": 0.5})
@@ -113,7 +124,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow  # the command does the same below
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_two_processes_end_where_one_does(two_processes: Path, name: str) -> None:
-    state, one = train(make_strategy(name, {"batch_size": BATCH}, jax.devices()[:4]))
+    state, one = train(strategy_of(name, jax.devices()[:4]))
     for process in range(2):
         with np.load(two_processes / f"{name}-{process}.npz") as two:
             assert set(two) == set(one)

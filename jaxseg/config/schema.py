@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from jaxseg.arguments import BelowOne, Count, NotNegative, StrategyName, Tiles, WholeNotNegative, within
+from jaxseg.arguments import BelowOne, Count, NotNegative, StrategyName, Tiles, Where, WholeNotNegative, within
 from jaxseg.config.key import Key
 from jaxseg.config.keys_of_data import DATA
 from jaxseg.config.keys_of_training import TRAINING
@@ -25,6 +25,26 @@ KEYS: dict[str, Key] = {
     "accumulate": Key(1, "micro-batches a step; gradients are those of the whole batch", Count),
     "strategy": Key(
         "jit", "how the step is compiled: jit (one program over a mesh of all devices) or pmap", StrategyName
+    ),
+    "mesh.data": Key(
+        -1,
+        "devices that the images of a batch are split over, for strategy=jit; -1: those that mesh.fsdp and mesh.space "
+        "leave",
+        Annotated[int, Where(lambda v: v == -1 or v >= 1, instead="-1 or a whole number of at least 1")],
+        free=True,
+    ),
+    "mesh.fsdp": Key(
+        1,
+        "devices that the parameters, their average and the optimiser's state are split over, and the images of a "
+        "batch too",
+        Count,
+        free=True,
+    ),
+    "mesh.space": Key(
+        1,
+        "devices that the rows of each image are split over, for images too large for one device",
+        Count,
+        free=True,
     ),
     "dtype": Key(
         "float32",

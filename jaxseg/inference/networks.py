@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from jaxseg import losses
 from jaxseg.build import Parts
-from jaxseg.compiler import compiler_options, jit
+from jaxseg.compiler import compiler_options
 from jaxseg.data.transforms import Size, fill_up, resize_image
 from jaxseg.errors import ConfigError
+from jaxseg.inference import placement
 from jaxseg.inference.memory import program_memory
 from jaxseg.inference.views import ONE_VIEW, Flip, Views
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
-from jaxseg.nn.ops.by_device import BATCH_AXIS
 from jaxseg.state import Network
 from jaxseg.types import IGNORE, PyTree
 
@@ -101,7 +101,8 @@ class Networks:
     Attributes:
         members: the networks.
         views: the views of an image.
-        mesh: the devices that a batch is split over, where its size allows it; None: the first device alone.
+        mesh: the devices that a batch, where its size allows it, or the rows of images are split over; None: the first
+            device alone.
         thresholds: of the logit of each class, where each has a sigmoid (`inference.thresholds`); (): the most
             probable class.
         top_k: how many of the likeliest classes of a pixel `shares` gives; 0: all.
@@ -192,7 +193,9 @@ class Networks:
                 seen, inside = np.stack([image for image, _ in fitted]), [size for _, size in fitted]
                 for flip in self.views.flips:
                     network = self.program(member, seen.shape, seen.dtype, values)
-                    logits = network(values, self._place_images(_flip(seen, flip)))
+                    logits = network(values, placement.place_images(self.mesh, _flip(seen, flip)))
+                    if any(flip) and logits.shape[1:3] != seen.shape[1:3]:  # before it is turned upright
+                        logits = _onto(logits, seen.shape[1:3])
                     yield member, _at_sizes(logits, flip, inside, sizes, canvas)
 
     def _canvas(self, sizes: Sequence[Size], whole: bool) -> Size:
@@ -203,15 +206,16 @@ class Networks:
         largest = max(h for h, _ in sizes), max(w for _, w in sizes)
         one = self.views.scales == (1.0,) and all(size == largest for size in sizes)
         if not whole or (one and all(member.network_size(largest) == largest for member in self.members)):
-            return largest
+            return placement.even_rows(self.mesh, largest)
         return -(-largest[0] // _CANVAS) * _CANVAS, -(-largest[1] // _CANVAS) * _CANVAS
 
     def program(self, member: Member, shape: Sequence[int], dtype: Any, values: PyTree) -> Any:
         """Returns the compiled network of a member for images of a shape [b,y,x,c]: (variables, image) -> logits."""
-        network, first = self._network(member, shape[0]), next(iter(jax.tree.leaves(values)))
+        network, first = self._network(member, shape), next(iter(jax.tree.leaves(values)))
         key = (network, tuple(shape), np.dtype(dtype), getattr(first, "sharding", None))
         if key not in self._programs:
-            image = jax.ShapeDtypeStruct(tuple(shape), dtype)
+            rows, columns = placement.even_rows(self.mesh, (shape[1], shape[2]))
+            image = jax.ShapeDtypeStruct((shape[0], rows, columns, shape[3]), dtype)
             self._programs[key] = network.lower(values, image).compile()
         return self._programs[key]
 
@@ -224,33 +228,21 @@ class Networks:
 
     def place(self, variables: PyTree) -> PyTree:
         """Copies the variables of a member to the devices."""
-        return jax.device_put(variables, None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec()))
+        return placement.place_variables(self.mesh, variables)
 
-    def _place_images(self, images: np.ndarray) -> Any:
-        return images if self.mesh is None else jax.device_put(images, self._sharding(len(images)))
-
-    def _sharding(self, count: int) -> NamedSharding | None:
-        """How `count` images lie on the devices: split where their number allows it, else copied to each."""
-        if self.mesh is None:
-            return None
-        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXIS) if count % self.mesh.size == 0 else PartitionSpec())
-
-    def _network(self, member: Member, count: int) -> Any:
+    def _network(self, member: Member, shape: Sequence[int]) -> Any:
         """Returns the function to compile, one for all members that compute the same with other variables."""
-        config, sharding = member.parts.config, self._sharding(count)
+        config = member.parts.config
         options = compiler_options(config.compile.options)
-        placed = None if sharding is None else str(sharding.spec)
+        placed = placement.placement_name(self.mesh, shape)
         key = (member.model, tuple(config.data.mean), tuple(config.data.std), str(options), placed)
         if key not in self._programs:
-            model, prepare, arguments = member.model, member.parts.prepare, {}
+            model, prepare = member.model, member.parts.prepare
 
             def network(variables: PyTree, image: Any) -> jax.Array:
                 return model.apply(variables, prepare(image), train=False)[0]
 
-            if sharding is not None:
-                whole = NamedSharding(sharding.mesh, PartitionSpec())
-                arguments = {"in_shardings": (whole, sharding), "out_shardings": sharding}
-            self._programs[key] = jit(network, options, self.mesh, **arguments)
+            self._programs[key] = placement.compiled_network(network, options, self.mesh, shape)
         return self._programs[key]
 
 

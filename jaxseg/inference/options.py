@@ -89,9 +89,22 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def predictor_of(runs: Sequence[Run], options: argparse.Namespace) -> Predictor:
-    """Returns the predictor of runs with the options of a command."""
+def add_space(parser: argparse.ArgumentParser) -> None:
+    """Adds --space."""
+    parser.add_argument(
+        "--space",
+        metavar="N",
+        type=whole_number(1),
+        default=1,
+        help="split the rows of each image over N devices, which segment it whole together (default 1)",
+    )
+
+
+def predictor_of(runs: Sequence[Run], options: argparse.Namespace, space: int = 1) -> Predictor:
+    """Returns the predictor of runs with the options of a command; `space` is that of --space."""
     tiles, overlap = tiles_of(runs[0], options)
+    if space > 1 and tiles == "auto":
+        tiles = "none"
     return make_predictor(
         runs,
         tiles=tiles,
@@ -99,6 +112,7 @@ def predictor_of(runs: Sequence[Run], options: argparse.Namespace) -> Predictor:
         blending=options.blending,
         dtype=options.accumulate,
         average=options.average,
+        space=space,
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType
 
 from jaxseg.arguments import check_value
 from jaxseg.build import Parts
@@ -20,10 +19,10 @@ from jaxseg.inference.fitting import auto_tile, fits_whole, stride_of
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.memory import free_memory
 from jaxseg.inference.networks import Member, Networks, Scores, Shares
+from jaxseg.inference.placement import batch_devices, predictor_mesh
 from jaxseg.inference.segment import Segmentation, launch, naming_image, require_image, segmentation
 from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Overlap, Raster, TilesLike
 from jaxseg.inference.views import ONE_VIEW, Views, parse_views
-from jaxseg.nn.ops.by_device import BATCH_AXIS
 from jaxseg.run.load import Run
 from jaxseg.types import PyTree
 
@@ -115,7 +114,7 @@ class Predictor:
 
     def _filled_up(self, images: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         """Returns the images, and the last again where the devices need as many to divide the batch."""
-        devices = 1 if self.networks.mesh is None else self.networks.mesh.size
+        devices = batch_devices(self.networks.mesh)
         return [*images, *[images[-1]] * (-len(images) % devices)] if len(images) > 1 else images
 
     def scores(self, image: np.ndarray) -> Scores:
@@ -264,7 +263,7 @@ class Predictor:
 
     def _batch(self, grid: Grid) -> int:
         """Returns how many tiles the networks take at once: on CPUs one a device, else `eval.batch_size` or fewer."""
-        devices = 1 if self.networks.mesh is None else self.networks.mesh.size
+        devices = batch_devices(self.networks.mesh)
         first = self.networks.members[0].parts.config
         wanted = devices if jax.default_backend() == "cpu" else max(devices, first.eval.batch_size)
         within = -(-len(grid.lefts) // devices) * devices
@@ -287,6 +286,7 @@ def make_predictor(
     dtype: Literal["float32", "float16"] = "float32",
     average: str | Views = ONE_VIEW,
     memory: int | None = None,
+    space: int = 1,
 ) -> Predictor:
     """Returns a predictor with one or several runs, whose batch norms are folded into their convolutions.
 
@@ -295,21 +295,18 @@ def make_predictor(
         tiles: "auto", (y, x), "256x512", 256, or None for whole images; see `Tiling`.
         overlap, blending, dtype, memory: see `Tiling`.
         average: the views of an image whose probabilities are averaged, see `views.parse_views`.
+        space: the devices that share the rows of each image, which is then segmented whole.
 
     Raises:
         ArgumentError: for an invalid value.
-        ConfigError: if the classes of the runs differ.
+        ConfigError: if the classes of the runs differ, or for a `space` above the number of devices or with tiles.
     """
     require_same_classes(runs)
     views = parse_views(average) if isinstance(average, str) else average
     choice = Tiling(tiling.parse_tiles(tiles), overlap, blending, dtype, memory)
     folds = [fold_run(run) for run in runs]
     members = tuple(Member(run.parts, model) for run, (model, _) in zip(runs, folds))
-    devices = jax.local_devices()
-    mesh = None
-    if choice.tiles is not None and len(devices) > 1:
-        mesh = jax.make_mesh((len(devices),), (BATCH_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-    networks = Networks(members, views, mesh)
+    networks = Networks(members, views, predictor_mesh(choice.tiles is not None, space))
     variables = tuple(networks.place(state.variables) for _, state in folds)
     names = tuple(str(run.workdir) for run in runs)
     return Predictor(networks, variables, choice, names)

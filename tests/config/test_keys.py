@@ -69,7 +69,7 @@ def test_folder_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compile_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"xla_cpu_enable_fast_min_max": True}
     with monkeypatch.context() as patch:
-        patch.setattr(parallel, "make_strategy", lambda name, sizes, options: options)
+        patch.setattr(parallel, "make_strategy", lambda name, sizes, options, axes: options)
         assert dict(build.make_strategy(configured(compile__options=options))) == options
     folders: list[str] = []
     monkeypatch.setattr(compiler, "keep_programs", folders.append)
@@ -283,6 +283,7 @@ ASSERTED = {
     "accumulate": "config/test_keys.py::test_step_keys",
     "strategy": "config/test_keys.py::test_step_keys",
     "dtype": "config/test_keys.py::test_model_keys",
+    **dict.fromkeys(("mesh.data", "mesh.fsdp", "mesh.space"), "test_mesh.py::test_the_keys_make_the_mesh"),
     "compile.options": "config/test_keys.py::test_compile_keys",
     "compile.cache": "config/test_keys.py::test_compile_keys",
     "remat": "nn/test_remat.py::test_the_key_reaches_the_step_that_is_checked_and_the_one_that_trains",

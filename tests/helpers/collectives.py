@@ -1,39 +1,13 @@
 """What the devices of a compiled program exchange, and programs in the forms that other devices than a CPU get."""
 
 import contextlib
-import math
-import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+from lib.exchanged import Exchange, exchanges
 
-# An operation of a compiled program whose result comes from several devices, and the arrays of its result.
-_EXCHANGE = re.compile(
-    r" = (?P<result>\S.*?) (?P<kind>all-gather|all-reduce|all-to-all|ragged-all-to-all|collective-permute|"
-    r"collective-broadcast|reduce-scatter)(?:-start)?\("
-)
-_ARRAY = re.compile(r"[a-z]+[0-9]*\[([0-9,]*)\]")
-
-
-class Exchange(NamedTuple):
-    """One operation: its kind, the number of values of its result, and whether it is inside a loop or a call."""
-
-    kind: str
-    size: int
-    inside: bool
-
-
-def exchanges(program: Any) -> list[Exchange]:
-    """Returns the exchanges between devices in a result of `jax.jit(...).lower(...).compile()`."""
-    found, entry = [], False
-    for line in program.as_text().splitlines():
-        if line.endswith("{"):
-            entry = line.startswith("ENTRY")
-        elif match := _EXCHANGE.search(line):
-            arrays = [math.prod(map(int, filter(None, sizes.split(",")))) for sizes in _ARRAY.findall(match["result"])]
-            found.append(Exchange(match["kind"], sum(arrays), inside=not entry))
-    return found
+__all__ = ["Exchange", "assert_only_sums", "exchanges", "forms_of_gpus"]
 
 
 def assert_only_sums(program: Any, values: int) -> None:

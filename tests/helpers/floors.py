@@ -13,7 +13,7 @@ ROWS = (
     ("models",),  # 3
     ("pretrained", "pictures"),  # 4
     ("data",),  # 4
-    ("compiler", "state"),  # 5
+    ("compiler", "state", "mesh"),  # 5
     ("tuning",),  # 5
     ("pruning",),  # 5
     ("optim", "objective", "parallel"),  # 5

@@ -5,6 +5,7 @@ not divide: every device gets the whole batch (https://github.com/openxla/xla/is
 depends on the images, the devices wait for one another at each iteration. `by_device` leaves XLA no choice.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,35 +15,86 @@ from jax.sharding import AxisType, PartitionSpec, get_abstract_mesh
 BATCH_AXIS = "data"
 """The axis of the mesh that the batch is split over."""
 
+STATE_AXIS = "fsdp"
+"""The axis of the mesh that the training state is split over, and the batch too."""
 
-def by_device(function: Callable[..., Any], *arrays: jax.Array, axes: Sequence[int | None], out: int = 0) -> Any:
+SPACE_AXIS = "space"
+"""The axis of the mesh that the height of images is split over."""
+
+
+def by_device(
+    function: Callable[..., Any], *arrays: jax.Array, axes: Sequence[int | None], out: int = 0, rows: bool = False
+) -> Any:
     """Returns `function(*arrays)`, of which each device computes the part of its own images.
 
     The result and its gradients are those of the whole batch. It is a plain call of `function` where the program being
     traced has no mesh with the axis `BATCH_AXIS` (`compiler.jit` sets it for several devices), under `pmap`, and where
-    the number of devices does not divide the number of images.
+    the number of devices does not divide the number of images. Devices that share an image (`SPACE_AXIS`) gather it,
+    and all compute the same, unless `rows` is set.
 
     Args:
         function: treats each image by itself.
         arrays: its arguments.
         axes: for each array the axis that counts the images; None for an array that all images share.
         out: the axis that counts the images in each array of the result.
+        rows: whether XLA may divide the images themselves, by their rows, inside `function`.
     """
-    devices = _devices()
+    sizes = mesh_axes()
+    split = tuple(name for name in (BATCH_AXIS, STATE_AXIS) if name in sizes)
+    devices = math.prod(sizes[name] for name in split)
     images = [array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None]
-    if devices == 1 or any(count % devices for count in images):
+    alone = devices == 1 and (rows or math.prod(sizes.values()) == 1)
+    if alone or any(count % devices for count in images):
         return function(*arrays)
-    specs = tuple(PartitionSpec() if axis is None else _split(axis) for axis in axes)
+    specs = tuple(PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, split) for axis in axes)
     # JAX's check of which values differ between devices refuses the constants that `function` starts its loops from.
-    return jax.shard_map(function, in_specs=specs, out_specs=_split(out), check_vma=False)(*arrays)
+    return jax.shard_map(
+        function,
+        in_specs=specs,
+        out_specs=PartitionSpec(*[None] * out, split),
+        axis_names=set(split if rows else sizes),
+        check_vma=False,
+    )(*arrays)
 
 
-def _devices() -> int:
-    """Returns the number of devices that XLA divides the program over that is being traced; 1 under `pmap`."""
+def mesh_axes() -> dict[str, int]:
+    """Returns {axis: size} of the mesh that XLA divides the program over that is being traced; {} under `pmap`."""
     mesh = get_abstract_mesh()
     types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    return mesh.shape[BATCH_AXIS] if BATCH_AXIS in types and types[BATCH_AXIS] == AxisType.Auto else 1
+    if BATCH_AXIS not in types or types[BATCH_AXIS] != AxisType.Auto:
+        return {}
+    return {name: size for name, size in mesh.shape.items() if types[name] == AxisType.Auto}
 
 
-def _split(axis: int) -> PartitionSpec:
-    return PartitionSpec(*[None] * axis, BATCH_AXIS)
+def splits_rows() -> bool:
+    """Returns whether the program that is being traced divides the rows of images over devices."""
+    sizes = mesh_axes()
+    return SPACE_AXIS in sizes and sizes[SPACE_AXIS] > 1
+
+
+def spread(images: jax.Array) -> jax.Array:
+    """[b,h,w,...] -> the same, of which each device holds some images, and of these some rows.
+
+    It says so where XLA may have chosen otherwise, as after an augmentation, which reads an image at any place. Where
+    the number of devices does not divide the rows, the last have fewer. It is the identity without a mesh that has the
+    axis `SPACE_AXIS`.
+    """
+    sizes = mesh_axes()
+    if SPACE_AXIS not in sizes:
+        return images
+    split = tuple(name for name in (BATCH_AXIS, STATE_AXIS) if name in sizes)
+    even = images.shape[0] % math.prod(sizes[name] for name in split) == 0
+    spec = PartitionSpec(split if even else PartitionSpec.UNCONSTRAINED, SPACE_AXIS)
+    return jax.lax.with_sharding_constraint(images, spec)
+
+
+def whole(tree: Any) -> Any:
+    """Pytree of arrays -> the same, of which each device holds all.
+
+    Parameters that are split over `STATE_AXIS` are gathered by it before a network reads them. XLA might otherwise
+    split a convolution by its channels, and exchange features, which are larger. It is the identity without this axis.
+    """
+    sizes = mesh_axes()
+    if STATE_AXIS not in sizes or sizes[STATE_AXIS] == 1:
+        return tree
+    return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, PartitionSpec()), tree)

@@ -13,6 +13,7 @@ from jaxseg.nn.ops.conv_strips import Geometry, conv2d_strips
 from jaxseg.nn.ops.conv_taps import LARGEST_SHARE, conv2d_taps, live_share, outer_taps
 from jaxseg.nn.ops.depthwise import depthwise_conv2d
 from jaxseg.nn.ops.forms import convolution_forms
+from jaxseg.nn.ops.halo import convolve_rows, is_divided
 from jaxseg.nn.ops.sizes import is_known
 
 
@@ -26,7 +27,7 @@ def conv2d(
     """
     geometry = Geometry(kernel.shape[0], stride, dilation, groups, padding)
     if convolution_forms() == "plain":
-        return _plain(x, kernel, geometry)
+        return _plain(x, kernel, geometry) if groups == 1 else _plain_by_device(x, kernel, geometry)
     outer = outer_taps(x.shape, kernel.shape[0], stride, dilation, padding)
     if outer:
         kernel, padding = kernel[outer:-outer, outer:-outer], padding - outer * dilation
@@ -71,13 +72,24 @@ def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return _plain(x, kernel, geometry)
 
 
-def _plain(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+def _plain_by_device(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """As `_plain`, for a grouped convolution, which XLA does not divide over devices by itself."""
+    size, stride, dilation, _, padding = geometry
+    if is_divided(x, size, stride, dilation, padding):
+        convolve = functools.partial(_plain, geometry=geometry, rows=0)
+        return convolve_rows(convolve, x, kernel, stride=stride, dilation=dilation, padding=padding)
+    return by_device(functools.partial(_plain, geometry=geometry), x, kernel, axes=(0, None), rows=True)
+
+
+def _plain(x: jax.Array, kernel: jax.Array, geometry: Geometry, rows: int | None = None) -> jax.Array:
+    """One convolution; `rows`: its padding at top and bottom, if that is another."""
     _, stride, dilation, groups, padding = geometry
+    rows = padding if rows is None else rows
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        [(padding, padding)] * 2,
+        [(rows, rows), (padding, padding)],
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,

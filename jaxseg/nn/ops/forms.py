@@ -13,7 +13,8 @@ from typing import Literal, TypeAlias
 # "usual": the forms for any device, with those of `nn.ops.conv_stride1` on a CPU. "strips": those of
 # `nn.ops.conv_strips`, measured on CPUs with jax 0.12. "onednn": the same, and XLA calls oneDNN where that is faster.
 # "plain": each convolution is one convolution, each pooling one reduction over windows, on all devices; for a program
-# that is translated into another language (`export.to_onnx`).
+# that is translated into another language (`export.to_onnx`), and for images that are split by rows over devices, where
+# XLA exchanges the rows at the edges for these operations, and gathers whole images for some of the other forms.
 Forms: TypeAlias = Literal["usual", "strips", "onednn", "plain"]
 
 

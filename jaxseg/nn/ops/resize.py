@@ -13,6 +13,7 @@ from jax import lax
 
 from jaxseg.arguments import check_value
 from jaxseg.errors import ArgumentError
+from jaxseg.nn.ops.by_device import splits_rows
 from jaxseg.nn.ops.product import along_axis
 from jaxseg.nn.ops.sizes import Side, is_known
 
@@ -148,15 +149,25 @@ def _blend_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
     """Enlarges by a whole factor: each of the `factor` phases blends a pixel with one neighbour, without any gather."""
     size = x.shape[axis]
     x32 = x.astype(jnp.float32)
-    before = jnp.concatenate(
-        [lax.slice_in_dim(x32, 0, 1, axis=axis), lax.slice_in_dim(x32, 0, size - 1, axis=axis)], axis
-    )
-    after = jnp.concatenate(
-        [lax.slice_in_dim(x32, 1, size, axis=axis), lax.slice_in_dim(x32, size - 1, size, axis=axis)], axis
-    )
+    before, after = _neighbour(x32, axis, -1, x32), _neighbour(x32, axis, 1, x32)
     phases = [(1 - abs(offset)) * x32 + abs(offset) * (before if offset < 0 else after) for offset in _offsets(factor)]
     y = jnp.stack(phases, axis + 1).astype(x.dtype)
     return y.reshape(*x.shape[:axis], size * factor, *x.shape[axis + 1 :])
+
+
+def _neighbour(x: jax.Array, axis: int, step: Literal[-1, 1], border: jax.Array) -> jax.Array:
+    """Returns the pixel of x before (step -1) or after each along an axis; at the border, the pixel of `border`."""
+    size = x.shape[axis]
+    if axis == 1 and splits_rows():
+        # XLA exchanges a row for it, and whole images for two arrays one after the other.
+        pads = [(0, 0, 0)] * axis + [(-step, step, 0)] + [(0, 0, 0)] * (x.ndim - axis - 1)
+        moved = lax.pad(x, jnp.zeros((), x.dtype), pads)
+        row = lax.broadcasted_iota(jnp.int32, (1, size, 1, 1), axis)
+        return jnp.where(row == (0 if step < 0 else size - 1), border, moved)
+    cut = functools.partial(lax.slice_in_dim, axis=axis)
+    if step < 0:
+        return jnp.concatenate([cut(border, 0, 1), cut(x, 0, size - 1)], axis)
+    return jnp.concatenate([cut(x, 1, size), cut(border, size - 1, size)], axis)
 
 
 def _offsets(factor: int) -> list[float]:
@@ -177,12 +188,8 @@ def _reduce_axis(axis: int, factor: int, _: None, dy: jax.Array) -> tuple[jax.Ar
         else:
             high += offset * phase
     # Each sum moves to the neighbour; at the border, where there is no neighbour, it stays at the pixel itself.
-    cut = functools.partial(lax.slice_in_dim, axis=axis)
     low, high = cast(jax.Array, low), cast(jax.Array, high)  # of two phases or more
-    low, high = (
-        jnp.concatenate([cut(low, 1, size), cut(high, size - 1, size)], axis),
-        jnp.concatenate([cut(low, 0, 1), cut(high, 0, size - 1)], axis),
-    )
+    low, high = _neighbour(low, axis, 1, high), _neighbour(high, axis, -1, low)
     return ((centre + low + high).astype(dy.dtype),)
 
 
