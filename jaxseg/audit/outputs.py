@@ -2,7 +2,6 @@
 
 import csv
 import io
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from jaxseg.audit.regions import Doubt, suggested_label
 from jaxseg.audit.scores import ImageScores, PixelScores, pixel_scores
 from jaxseg.data.images import set_limit
 from jaxseg.errors import ConfigError, printable
-from jaxseg.files import write_atomically
+from jaxseg.files import names_in_npz, write_atomically
 from jaxseg.losses.possible import known_array
 from jaxseg.pictures import marks
 
@@ -199,8 +198,4 @@ def _is_table(file: Path, columns: Sequence[str]) -> bool:
 
 
 def _holds_maps(file: Path) -> bool:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return set(archive.files) == set(MAPS)
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
-        return False
+    return names_in_npz(file) == set(MAPS)

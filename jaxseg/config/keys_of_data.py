@@ -2,7 +2,6 @@
 
 import math
 import re
-from fractions import Fraction
 from typing import Annotated, Literal
 
 from jaxseg.arguments import (
@@ -16,6 +15,7 @@ from jaxseg.arguments import (
     Where,
     WholeNotNegative,
     Zoom,
+    exact_fraction,
     within,
 )
 from jaxseg.config.key import Color, Key, Numbers, PositiveNumbers
@@ -26,7 +26,7 @@ def is_share_or_path(value: float | str) -> bool:
     if not isinstance(value, str):
         return math.isfinite(value) and 0 < value <= 1
     try:
-        return 0 < Fraction(value.strip()) <= 1
+        return 0 < exact_fraction(value) <= 1
     except (ValueError, ZeroDivisionError):
         return not value.replace("/", "", 1).strip().isdigit()  # 1/0
 

@@ -1,6 +1,5 @@
 """What prediction writes for each image: its classes in one of four formats, the overlay, and probabilities."""
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxseg import pictures
 from jaxseg.data.images import set_limit
 from jaxseg.data.rasters import stored_values, write_labels
 from jaxseg.errors import ConfigError
-from jaxseg.files import write_atomically
+from jaxseg.files import names_in_npz, write_atomically
 from jaxseg.inference.segment import Segmentation
 from jaxseg.pictures import marks
 from jaxseg.pictures.colors import IGNORE_COLOR
@@ -26,6 +25,7 @@ Format: TypeAlias = Literal["png", "color", "tiff", "npz"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[str, str] = {"png": ".png", "color": ".png", "tiff": ".tif", "npz": ".npz"}
 _ARRAYS = {"probabilities", "indices", "labels", "classes", "made_by"}  # those that NAME.npz may hold
+_LONGEST = 2**16  # bytes of the text in NAME.npz that says what made it
 
 
 class Extra(Protocol):
@@ -173,7 +173,7 @@ class Outputs:
 
         def written(what: str, file: Path) -> bool:
             if file.suffix == ".npz":
-                return wanted <= _arrays_of(file) and _maker_of(file) == self.identity
+                return wanted <= names_in_npz(file) and _maker_of(file) == self.identity
             if not self.wrote(file):
                 return False
             with Image.open(file) as picture:
@@ -206,22 +206,19 @@ def is_output(file: Path) -> bool:
 
 def holds_own_arrays(file: Path) -> bool:
     """Returns whether a file holds the arrays of NAME.npz."""
-    names = _arrays_of(file)
+    names = names_in_npz(file)
     return "classes" in names and len(names) > 1 and names <= _ARRAYS
 
 
-def _arrays_of(file: Path) -> set[str]:
+def _maker_of(file: Path) -> str:
+    """Returns the identity that NAME.npz keeps; "" if it keeps none, or is damaged."""
     try:
         with np.load(file, allow_pickle=False) as archive:
-            return set(archive.files)
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):  # no file of npz
-        return set()
-
-
-def _maker_of(file: Path) -> str:
-    """Returns the identity that NAME.npz keeps; "" if it keeps none."""
-    with np.load(file, allow_pickle=False) as archive:
-        return str(archive["made_by"]) if "made_by" in archive.files else ""
+            if archive.zip.getinfo("made_by.npy").file_size > _LONGEST:
+                return ""
+            return str(archive["made_by"])
+    except Exception:  # NumPy and zipfile raise many classes for a file that is cut off or forged
+        return ""
 
 
 def labels_picture(classes: np.ndarray, colors: pictures.Colors, values: Sequence[int]) -> Image.Image:
