@@ -148,6 +148,13 @@ DATA: dict[str, Key] = {
     "data.rare_temperature": Key(
         0.01, "data.sampling=rare: T of exp((1 - share of the class) / T); large: all classes alike", Positive
     ),
+    "data.max_pixels": Key(
+        0,
+        "largest number of pixels of an image file, against files made to fill the memory; 0: what JAXSEG_MAX_PIXELS "
+        "says, or 178,956,970",
+        WholeNotNegative,
+        free=True,
+    ),
     "data.workers": Key(
         0, "worker processes that read and decode; 0: threads of this process", WholeNotNegative, free=True
     ),

@@ -7,7 +7,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxseg.data.images import set_limit
 from jaxseg.errors import ConfigError
 from jaxseg.explain.deletion import Curves
 from jaxseg.explain.explanation import Explanation
@@ -88,7 +87,6 @@ def _save_arrays(file: BinaryIO, values: Mapping[str, Any]) -> None:
 
 
 def _require_own(picture: Path, out: Path) -> None:
-    set_limit()
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder.")
     if picture.exists() and marks.software(picture) != MARK:

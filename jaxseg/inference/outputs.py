@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from jaxseg import pictures
-from jaxseg.data.images import set_limit
 from jaxseg.data.rasters import stored_values, write_labels
 from jaxseg.errors import ConfigError
 from jaxseg.files import names_in_npz, write_atomically
 from jaxseg.inference.segment import Segmentation
 from jaxseg.pictures import marks
 from jaxseg.pictures.colors import IGNORE_COLOR
+from jaxseg.pictures.opening import open_image
 from jaxseg.types import IGNORE
 
 MARK = "jaxseg predict"
@@ -147,7 +147,6 @@ class Outputs:
         Earlier versions marked no overlay, and at first no picture of classes: such files count if they are the
         segments of this image and these laid over it.
         """
-        set_limit()
         files = self.files(name)
         pictured = {file for what, file in files.items() if what != "probabilities" and file.suffix != ".npz"}
         own = {file for file in pictured if is_output(file)}
@@ -176,14 +175,13 @@ class Outputs:
                 return wanted <= names_in_npz(file) and _maker_of(file) == self.identity
             if not self.wrote(file):
                 return False
-            with Image.open(file) as picture:
+            with open_image(file) as picture:
                 return what == "overlay" or picture.mode in modes[self.form]
 
         return all(written(what, file) for what, file in self.files(name).items())
 
     def wrote(self, file: Path) -> bool:
         """Returns whether prediction with the same networks and options has written a picture."""
-        set_limit()
         return file.is_file() and marks.software(file) == self.mark
 
 
@@ -199,7 +197,6 @@ def cannot_write(name: str, out: Path, error: OSError) -> ConfigError:
 
 def is_output(file: Path) -> bool:
     """Returns whether a picture has the mark of prediction."""
-    set_limit()
     text = marks.software(file) if file.is_file() else ""
     return text == MARK or text.startswith(f"{MARK} ")
 
