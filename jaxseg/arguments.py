@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
@@ -278,6 +279,17 @@ def _describe(hint: Any, many: bool) -> str:
     if kind in words:
         return words[kind]
     return f"of type {kind.__name__ if isinstance(kind, type) else kind}"
+
+
+def exact_fraction(text: str) -> Fraction:
+    """Returns a number such as 0.05, 1/64 or 5e-2 exactly; raises ValueError or ZeroDivisionError for other text.
+
+    Of 1e999999999, which would fill the memory with digits, it is a ValueError.
+    """
+    _, _, exponent = text.lower().partition("e")
+    if len(text) > 40 or len(exponent.strip().lstrip("+-0")) > 2:
+        raise ValueError(f"{text[:40]!r} is no number of a usual size")
+    return Fraction(text.strip())
 
 
 def expanded(path: str | Path) -> Path:

@@ -1,12 +1,15 @@
-"""Writes files atomically, and locks what one process at a time may write."""
+"""Writes files atomically, reads JSON that anybody may have written, and locks what one process at a time may write."""
 
 import contextlib
 import errno
 import fcntl
 import functools
+import json
 import logging
+import math
 import os
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,6 +43,68 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text as `write_atomically` does."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+_DEPTH, _DIGITS = 50, 100  # of JSON that jaxseg writes; the state of a generator of random numbers has 39 digits
+
+
+def read_json(path: str | Path, *, finite: bool = True) -> Any:
+    """Returns the content of a JSON file in UTF-8 that jaxseg writes, and that may be of a stranger or damaged.
+
+    Args:
+        path: the file.
+        finite: whether NaN, infinity and numbers that no float holds are errors.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no such JSON; the text says why in a line.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8") from None
+    return parse_json(text, finite=finite)
+
+
+def parse_json(text: str, *, finite: bool = True) -> Any:
+    """Returns the content of JSON text; see `read_json`."""
+
+    def constant(name: str) -> float:
+        if finite:
+            raise ValueError(f"it holds {name}, where a finite number was expected")
+        return float(name)
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if finite and not math.isfinite(value):
+            raise ValueError(f"it holds {digits[:40]}, which is too large")
+        return value
+
+    def whole(digits: str) -> int:
+        if len(digits) > _DIGITS:
+            raise ValueError(f"it holds a whole number of more than {_DIGITS} digits")
+        return int(digits)
+
+    try:
+        content = json.loads(text, parse_constant=constant, parse_float=number, parse_int=whole)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [content]
+    for _ in range(_DEPTH):
+        groups = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
+        level = [entry for group in groups for entry in group]
+    if level:
+        raise ValueError("it is nested too deeply")
+    return content
+
+
+def names_in_npz(path: str | Path) -> frozenset[str]:
+    """Returns the names of the arrays in a file of NumPy; none if it is no such file, or damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+    except Exception:  # zipfile raises many classes for a file that is cut off or forged
+        return frozenset()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Segments images with a trained network, or with several.
 
     python -m jaxseg.predict --workdir DIR [DIR ...] IMAGES... [--out preds/] [--format png|color|tiff|npz]
-                             [--tiles auto|none|HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
+                             [--tiles auto|none|HxW] [--overlap .5] [--max-pixels N] [--average flips,scales:.75-1-1.25]
                              [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
                              [--crf [CRF]] [--video FPS] [--space N]
                              [--regions [--min-area N] [--connectivity 4|8] [--fill-holes [N]]
@@ -76,7 +76,7 @@ _OF_SAMPLES = ("samples", "seed", "out", "which", "workdir", "images")
 # Options that a video has too; what is written of its frames are the overlays alone.
 _OF_VIDEOS = (
     *("out", "which", "workdir", "images", "recursive", "tiles", "overlap", "blending", "accumulate", "average"),
-    *("temperature", "thresholds", "skip_existing", "seed", "samples", "video", "space"),
+    *("temperature", "thresholds", "max_pixels", "skip_existing", "seed", "samples", "video", "space"),
 )
 
 

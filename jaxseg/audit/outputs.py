@@ -2,7 +2,6 @@
 
 import csv
 import io
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from jaxseg import pictures
 from jaxseg.audit.auditing import Audit, ImageRow
 from jaxseg.audit.regions import Doubt, suggested_label
 from jaxseg.audit.scores import ImageScores, PixelScores, pixel_scores
-from jaxseg.data.images import set_limit
 from jaxseg.errors import ConfigError, printable
-from jaxseg.files import write_atomically
+from jaxseg.files import names_in_npz, write_atomically
 from jaxseg.losses.possible import known_array
 from jaxseg.pictures import marks
 
@@ -106,7 +104,6 @@ def draw(found: Audit, shown: Shown) -> list[np.ndarray]:
 
 def require_own(out: Path, files: Sequence[Path]) -> None:
     """Raises ConfigError if a file of an audit would replace one that none wrote."""
-    set_limit()
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder.")
     tables = ((out / IMAGES, IMAGE_COLUMNS), (out / REGIONS, REGION_COLUMNS))
@@ -199,8 +196,4 @@ def _is_table(file: Path, columns: Sequence[str]) -> bool:
 
 
 def _holds_maps(file: Path) -> bool:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return set(archive.files) == set(MAPS)
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
-        return False
+    return names_in_npz(file) == set(MAPS)

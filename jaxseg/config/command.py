@@ -35,7 +35,7 @@ def _parse_value(key: str, text: str) -> Any:
         return text.lower() == "true"
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except Exception:  # text that is no literal; nested deeply enough, it raises other classes than ValueError
         value = text
     if kind == tuple[str, ...]:  # class names may look like numbers
         if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):

@@ -2,7 +2,6 @@
 
 import math
 import re
-from fractions import Fraction
 from typing import Annotated, Literal
 
 from jaxseg.arguments import (
@@ -16,6 +15,7 @@ from jaxseg.arguments import (
     Where,
     WholeNotNegative,
     Zoom,
+    exact_fraction,
     within,
 )
 from jaxseg.config.key import Color, Key, Numbers, PositiveNumbers
@@ -26,7 +26,7 @@ def is_share_or_path(value: float | str) -> bool:
     if not isinstance(value, str):
         return math.isfinite(value) and 0 < value <= 1
     try:
-        return 0 < Fraction(value.strip()) <= 1
+        return 0 < exact_fraction(value) <= 1
     except (ValueError, ZeroDivisionError):
         return not value.replace("/", "", 1).strip().isdigit()  # 1/0
 
@@ -147,6 +147,13 @@ DATA: dict[str, Key] = {
     ),
     "data.rare_temperature": Key(
         0.01, "data.sampling=rare: T of exp((1 - share of the class) / T); large: all classes alike", Positive
+    ),
+    "data.max_pixels": Key(
+        0,
+        "largest number of pixels of an image file, against files made to fill the memory; 0: what JAXSEG_MAX_PIXELS "
+        "says, or 178,956,970",
+        WholeNotNegative,
+        free=True,
     ),
     "data.workers": Key(
         0, "worker processes that read and decode; 0: threads of this process", WholeNotNegative, free=True

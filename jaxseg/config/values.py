@@ -145,7 +145,7 @@ def _check_plain(key: str, value: Any) -> None:
         )
 
 
-def flatten(config: AnyConfigDict) -> dict[str, Any]:
+def flatten(config: AnyConfigDict | dict[str, Any]) -> dict[str, Any]:
     """Returns {dotted key: value} with every leaf, including free-form arguments."""
     flat: dict[str, Any] = {}
 
@@ -182,7 +182,7 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     if not isinstance(form, int) or form > FORMAT:
         raise ConfigError(f"The stored configuration has the form {form!r}; this jaxseg reads the forms 1 to {FORMAT}.")
     keys = {name: value for name, value in values.items() if name != "format"}
-    for key, value in flatten(ConfigDict(keys)).items():
+    for key, value in flatten(keys).items():
         set_key(config, RENAMED[key] if key in RENAMED else key, as_tuples(value))
     if form < 2:
         _write_out_encoder_fields(config)

@@ -5,6 +5,8 @@ imagecodecs, which `pip install 'jaxseg[images]'` installs; all others are refus
 """
 
 import contextlib
+import itertools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxseg.errors import DataError, counted, first_line
+from jaxseg.errors import DataError, OutOfMemoryError, counted, first_line, printable
+from jaxseg.pictures.opening import require_pixels
 
 _INSTALL = "pip install 'jaxseg[images]' installs a reader for it"
 _SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 262, 277, 339  # tags of TIFF
@@ -21,10 +24,15 @@ _SIGNED = 2  # a value of _SAMPLE_FORMAT
 _UNSPECIFIED, _ASSOCIATED = 0, 1  # extra samples of TIFF: neither, or alpha that the colours are multiplied by
 _PREVIEW = 1 | 4  # bits of _SUBFILE: a smaller copy of another page, or its transparency mask
 _PAGED = ("TIFF", "PNG", "WEBP", "GIF")  # not MPO: cameras add pictures of their own to a JPEG file
+_PAGES = 200  # more than a pyramid has levels
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of TIFF and BigTIFF
 _DEPTH = {"1": 1, "I": 32, "F": 32}  # bits of a band in Pillow's modes; 16 in those of the form I;16, 8 in the others
 _TURNS = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True)}
 _TURNS[8] = (1, False)  # EXIF orientation -> (quarter turns to the left, then whether to mirror)
+
+
+# It says in many lines what is wrong with a file that the error names.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class Form(NamedTuple):
@@ -161,8 +169,11 @@ def read_tiff(path: str | Path, form: Form | None, channels: int) -> np.ndarray:
             channel would be dropped.
     """
     with _first_page(path, form) as page:
-        image, held = page.asarray(), _checked_page(page, path)
-    image = np.moveaxis(image, 0, -1) if held.axes == "SYX" else image if image.ndim == 3 else image[..., None]
+        held = _checked_page(page, path)
+        image = _decoded(page, path)
+        image = np.moveaxis(image, 0, -1) if held.axes == "SYX" else image if image.ndim == 3 else image[..., None]
+        if image.shape != (held.height, held.width, held.bands):
+            raise ValueError(f"its parts do not make up {held.height} x {held.width} pixels")
     if held.bands == 4 > channels and not held.alpha and np.any(image[..., 3] != np.iinfo(image.dtype).max):
         raise DataError(
             f"{path} holds 4 bands, of which data.channels={channels} would drop one; set data.channels=4, or save "
@@ -192,6 +203,14 @@ class TiffForm(NamedTuple):
     alpha: bool
     associated: bool
     orientation: int
+
+
+def _decoded(page: Any, path: str | Path) -> np.ndarray:
+    """Returns the array of an open page, if neither it nor a part that is decoded by itself has too many pixels."""
+    require_pixels(path, page.imagelength, page.imagewidth * page.imagedepth)
+    if page.is_tiled:
+        require_pixels(path, page.tilelength, page.tilewidth * page.tiledepth)
+    return page.asarray()
 
 
 def _checked_page(page: Any, path: str | Path) -> TiffForm:
@@ -242,7 +261,7 @@ def read_tiff_values(path: str | Path) -> np.ndarray:
         DataError: if it is damaged, has several bands or counts from white, or the reader is not installed.
     """
     with _first_page(path, None) as page:
-        values, orientation, meaning = page.asarray(), int(page.tags.valueof(274, 1)), page.photometric
+        values, orientation, meaning = _decoded(page, path), int(page.tags.valueof(274, 1)), page.photometric
     if meaning == _FROM_WHITE:
         raise mask_from_white(path)
     if values.ndim != 2:
@@ -278,12 +297,15 @@ def _first_page(path: str | Path, form: Form | None) -> Iterator[Any]:
     try:
         with tifffile.TiffFile(path) as file:
             pages: Any = file.pages
-            count = sum(not page.subfiletype & _PREVIEW for page in pages)
+            # A chain of pages may lead back to its start.
+            count = sum(not page.subfiletype & _PREVIEW for page in itertools.islice(pages, _PAGES))
             if count > 1:
                 raise _too_many(path, count)
             yield pages.first
-    except (DataError, MemoryError):
+    except DataError:
         raise
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{path} does not fit into the memory of this machine.") from error
     except Exception as error:  # the classes are those of its decoders
         raise _damaged(path, error) from error
 
@@ -303,6 +325,5 @@ def _too_many(path: str | Path, count: int) -> DataError:
 
 
 def _damaged(path: str | Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path} cannot be read as an image: it is damaged, cut short or of another type ({first_line(error)})."
-    )
+    why = printable(first_line(error)[:200])
+    return DataError(f"{path} cannot be read as an image: it is damaged, cut short or of another type ({why}).")

@@ -130,11 +130,12 @@ def _load(path: Path) -> Any:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    repeated = next((key for key in keys if keys.count(key) > 1), None)
-    if repeated is not None:
-        raise ValueError(f"the key {repeated!r} occurs twice in one object")
-    return dict(pairs)
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:100]!r} occurs twice in one object")
+        found[key] = value
+    return found
 
 
 def _wrong_entries(path: Path, entries: list[Any]) -> list[str]:
@@ -233,11 +234,12 @@ def _could_be_meant(value: object) -> bool:
 
 def _check_different(path: Path, what: str, values: Any, names: Any) -> None:
     """Raises DataError if two classes share a name or an index."""
-    for i, value in enumerate(values):
-        if value in values[:i]:
-            first = names[values.index(value)]
-            both = f"to {first!r} and to {names[i]!r}" if what != "name" else "to two classes"
+    first: dict[Any, str] = {}
+    for value, name in zip(values, names):
+        if value in first:
+            both = f"to {first[value]!r} and to {name!r}" if what != "name" else "to two classes"
             raise DataError(f"{path} gives the {what} {value!r} {both}; each class needs its own.")
+        first[value] = name
 
 
 def _is_value(value: object) -> bool:

@@ -1,12 +1,12 @@
 """Trees of classes: a file that says to which group each class belongs, and each group to which larger one."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxseg.arguments import expanded
 from jaxseg.errors import ConfigError, nearest
+from jaxseg.files import read_json
 
 
 class Hierarchy(NamedTuple):
@@ -29,7 +29,7 @@ def read_parents(file: str | Path) -> dict[str, str]:
     """
     path = expanded(file)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"loss.hierarchy={path} cannot be read: {error}.") from error
     if not isinstance(content, dict) or not content or not all(isinstance(value, str) for value in content.values()):

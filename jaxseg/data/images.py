@@ -3,10 +3,6 @@
 It is a DataError, or an OutOfMemoryError for a file that does not fit into the memory of the machine.
 """
 
-import os
-import struct
-import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jaxseg.data import bands, masks
 from jaxseg.data.masks import Color, Palette
-from jaxseg.errors import DataError, OutOfMemoryError
+from jaxseg.errors import DataError, OutOfMemoryError, first_line, printable
+from jaxseg.pictures.opening import open_image, too_large
 
-MAX_PIXELS = "JAXSEG_MAX_PIXELS"
-"""Name of the environment variable that sets the largest number of pixels of an image; 0: no limit."""
-
-# Pillow warns from half its limit on; jaxseg knows the limit alone.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error)
 _ORIENTATION = 0x0112  # the EXIF tag
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's convert("L")
 _MARGIN = 1e-3  # how far a float may be outside [0, 1]: interpolation overshoots
@@ -53,15 +43,14 @@ class _UnidentifiedError(DataError):
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """Opens an image of one page; turns every error of Pillow into a DataError."""
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """Opens an image of one page; turns every error in its body, of Pillow, into a DataError or OutOfMemoryError."""
     try:
-        set_limit()
         # If Pillow opens a file by name it maps the file into memory, and then corrupts rotated TIFF files.
-        with open(path, "rb") as file, Image.open(file) as image:
+        with open(path, "rb") as file, open_image(file) as image:
             bands.check_pages(image, path)
             yield image
-    except DataError:
+    except (DataError, OutOfMemoryError):
         raise
     except MemoryError as error:
         raise OutOfMemoryError(f"{path} does not fit into the memory of this machine.") from error
@@ -72,36 +61,18 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except PermissionError:
         raise DataError(f"{path} cannot be read: this user lacks the permission.") from None
     except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the limit that protects the memory "
-            f"from files made to fill it; if you trust the file, set the environment variable {MAX_PIXELS} to the "
-            "number of pixels that an image may have, or to 0 for no limit."
-        ) from error
+        raise too_large(path) from error
     except UnidentifiedImageError as error:  # its text holds only Python's name of the open file
         raise _UnidentifiedError(
             f"{path} cannot be read as an image: it is damaged, cut short or of another type."
         ) from error
-    except _BROKEN as error:
+    except Exception as error:  # the classes are those of Pillow's decoders
         if isinstance(error, OSError) and error.errno is not None:  # of the system; Pillow's own have no number
             raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        why = printable(first_line(error)[:200])
         raise DataError(
-            f"{path} cannot be read as an image: it is damaged, cut short or of another type ({error})."
+            f"{path} cannot be read as an image: it is damaged, cut short or of another type ({why})."
         ) from error
-
-
-def set_limit() -> None:
-    """Sets Pillow's limit of pixels to that of the environment; Pillow raises an error at twice its limit."""
-    if MAX_PIXELS in os.environ:
-        try:
-            most = int(os.environ[MAX_PIXELS])
-        except ValueError:
-            most = -1
-        if most < 0:
-            raise DataError(
-                f"The environment variable {MAX_PIXELS} must be a whole number of at least 0, got "
-                f"{os.environ[MAX_PIXELS]!r}."
-            )
-        Image.MAX_IMAGE_PIXELS = -(-most // 2) or None
 
 
 def read_header(path: str | Path) -> Header:
@@ -119,7 +90,7 @@ def read_header(path: str | Path) -> Header:
 
 
 def _read_header(path: str | Path) -> Header:
-    with _opened(path) as image:
+    with opened(path) as image:
         width, height = image.size
         exif = image.getexif()
         orientation = exif[_ORIENTATION] if _ORIENTATION in exif else 1
@@ -145,7 +116,7 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
             pages, or bands or bits that would be dropped.
     """
     try:
-        with _opened(path) as image:
+        with opened(path) as image:
             form = bands.beyond_mode(image)
             if form is None:
                 return from_pillow(image, channels, path)
@@ -270,7 +241,7 @@ def read_mask_and_colors(path: str | Path, palette: Palette | None = None, *, ke
 
 
 def _read_mask(path: str | Path, palette: Palette | None, keep_indices: bool) -> Mask:
-    with _opened(path) as image:
+    with opened(path) as image:
         more = bands.beyond_mode(image)
         if more is not None:
             raise DataError(f"The mask {path} holds {more}, of which Pillow drops a part; save it with one band.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.arguments import expanded
+from jaxseg.arguments import exact_fraction, expanded
 from jaxseg.data.base import DataInfo, Example, Source
 from jaxseg.data.folds import WithoutFold
 from jaxseg.data.joined import Joined
@@ -119,7 +119,7 @@ def choose_labelled(source: Source, labelled: float | str, seed: int) -> tuple[i
 def as_share(labelled: float | str) -> Fraction | None:
     """Returns 0.05, "0.05" or "1/64" as an exact number; None for any other text, which is a path."""
     try:
-        return Fraction(str(labelled).strip())
+        return exact_fraction(str(labelled))
     except (ValueError, ZeroDivisionError):
         return None
 

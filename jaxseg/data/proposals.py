@@ -5,7 +5,6 @@ The folder has a table of the proposals, their masks (class indices), and decisi
 
 import csv
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from jaxseg.data.joined import Joined
 from jaxseg.data.labelled import PartlyLabelled, labelled_indices
 from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.data.weak.weakened import WeakenedSource
-from jaxseg.errors import DataError, counted
+from jaxseg.errors import DataError, counted, first_line
+from jaxseg.files import read_json
 from jaxseg.types import IGNORE
 
 TABLE, DECISIONS, PAGE = "proposals.csv", "decisions.json", "review.html"
@@ -85,7 +85,7 @@ def read_table(folder: Path) -> list[Row]:
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{file} is not a table that jaxseg propose wrote: {error}.") from error
+        raise DataError(f"{file} is not a table that jaxseg propose wrote: {first_line(error)[:200]}.") from error
 
 
 def _row(line: dict[str, str]) -> Row:
@@ -102,7 +102,7 @@ def read_decisions(folder: Path) -> tuple[tuple[str, ...], dict[str, Decision]]:
     """
     file = folder / DECISIONS
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} has no {DECISIONS}: open {folder / PAGE} in a browser, keep or reject each proposal, and save "

@@ -16,6 +16,7 @@ from jaxseg.data.bands import read_tiff_form
 from jaxseg.data.images import to_channels
 from jaxseg.errors import DataError, counted, first_line
 from jaxseg.pictures.colors import IGNORE_COLOR
+from jaxseg.pictures.opening import require_pixels
 from jaxseg.types import IGNORE
 
 _INSTALL = "pip install 'jaxseg[images]' installs what reads and writes TIFF files by parts (tifffile and zarr)"
@@ -86,6 +87,8 @@ def open_raster(path: Path, channels: int) -> Iterator[TiffRaster]:
         try:
             page: Any = stack.enter_context(tifffile.TiffFile(path)).pages.first
             _require_whole(path, page)
+            if page.is_tiled:
+                require_pixels(path, page.tilelength, page.tilewidth)
             tags = tuple((t.code, int(t.dtype), t.count, t.value) for t in page.tags.values() if t.code in _GEOGRAPHIC)
             pixels = zarr.open(stack.enter_context(page.aszarr()), mode="r")
         except OSError as error:

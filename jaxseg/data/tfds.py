@@ -21,7 +21,8 @@ from PIL import Image
 from jaxseg.arguments import expanded, located
 from jaxseg.data.base import DataInfo, Example
 from jaxseg.data.datasets import Dataset, describe
-from jaxseg.errors import ConfigError, DataError, counted, nearest
+from jaxseg.errors import ConfigError, DataError, counted, first_line, nearest
+from jaxseg.pictures.opening import open_image
 
 DEFAULT_CACHE = "~/.cache/jaxseg/tfds"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -73,7 +74,7 @@ class TFDSSource:
 
     def label_size(self, index: int) -> tuple[int, int]:
         """Returns (height, width) of an example's mask, from the header of its file."""
-        with Image.open(io.BytesIO(self._open()[index][self._dataset.mask])) as image:
+        with open_image(io.BytesIO(self._open()[index][self._dataset.mask])) as image:
             return image.height, image.width
 
     def _label(self, mask: np.ndarray, name: str) -> np.ndarray:
@@ -106,10 +107,10 @@ class TFDSSource:
 
 def _decode(data: bytes, name: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_image(io.BytesIO(data))
         image.load()
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{name} cannot be decoded: {error}.") from error
+    except Exception as error:  # the classes are those of Pillow's decoders
+        raise DataError(f"{name} cannot be decoded: {first_line(error)[:200]}.") from error
     return image
 
 

@@ -1,7 +1,6 @@
 """What is found on a split for a trained run and kept in a file of its workdir, such as a temperature or thresholds."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from jaxseg import parallel
 from jaxseg.config import set_key
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
+from jaxseg.files import read_json
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.predictor import make_predictor
@@ -109,9 +109,9 @@ def read_fit(run: Run, name: str, option: str, *, holds: str, parse: Callable[[A
     if not path.is_file():
         raise ConfigError(f"There is no {path}: {command}.")
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         value, step = parse(content), int(content["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ConfigError(f"{path} holds no {holds}; delete it, and {command}.") from error
     if step != run.step:
         raise ConfigError(

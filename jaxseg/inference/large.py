@@ -18,7 +18,7 @@ from jaxseg.data.bands import is_tiff, tiff_size
 from jaxseg.data.images import read_header
 from jaxseg.data.rasters import TiffRaster, open_raster, write_labels
 from jaxseg.errors import DataError
-from jaxseg.files import locked, write_atomically, write_text
+from jaxseg.files import locked, read_json, write_atomically, write_text
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.tiles import Grid, strips
 
@@ -183,7 +183,7 @@ class _Part:
     def progress(self, columns: int) -> tuple[int, int]:
         """Returns the columns of a strip (`columns` at the start) and the blocks that an earlier call has finished."""
         try:
-            record = json.loads(self.record.read_bytes())
+            record = read_json(self.record)
             if record["of"] == self.of and self.labels.stat().st_size == self.size[0] * self.size[1]:
                 return int(record["columns"]), int(record["done"])
         except (OSError, ValueError, KeyError, TypeError):  # there is none, or a kill cut it short

@@ -9,6 +9,7 @@ import numpy as np
 from jaxseg.arguments import expanded
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.nn.crf import CRF_PRESETS
+from jaxseg.pictures.opening import allow_pixels
 from jaxseg.run.load import Run
 from jaxseg.run.workdir import CONFIG_FILE
 from jaxseg.state import by_path
@@ -43,7 +44,7 @@ def add_crf(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, tiles: str | None) -> None:
-    """Adds --tiles, --overlap, --blending, --accumulate and --average.
+    """Adds --tiles, --overlap, --blending, --accumulate, --average and --max-pixels.
 
     The default of --tiles is `tiles`; None: the `eval.tiles` and `eval.overlap` of the run.
     """
@@ -76,13 +77,31 @@ def add_options(parser: argparse.ArgumentParser, tiles: str | None) -> None:
         help="average the probabilities of several views of an image: flips, flips:v, flips:hv, scales:.75-1-1.25, or "
         "both with a comma",
     )
+    add_max_pixels(parser)
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Adds --max-pixels, which holds from the moment that it is parsed."""
+
+    def allow(text: str) -> int:
+        most = whole_number(1)(text)
+        allow_pixels(most)
+        return most
+
+    parser.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=allow,
+        help="the largest number of pixels of an image that is decoded at once, against files made to fill the memory "
+        "(default 178956970)",
+    )
 
 
 def whole_number(least: int) -> Callable[[str], int]:
     """Returns the type, for argparse, of an option that is a whole number of at least `least`."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
+        if not text.isdecimal() or len(text) > 18 or int(text) < least:
             raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text}")
         return int(text)
 

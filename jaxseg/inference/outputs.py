@@ -1,6 +1,5 @@
 """What prediction writes for each image: its classes in one of four formats, the overlay, and probabilities."""
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from jaxseg import pictures
-from jaxseg.data.images import set_limit
 from jaxseg.data.rasters import stored_values, write_labels
 from jaxseg.errors import ConfigError
-from jaxseg.files import write_atomically
+from jaxseg.files import names_in_npz, write_atomically
 from jaxseg.inference.segment import Segmentation
 from jaxseg.pictures import marks
 from jaxseg.pictures.colors import IGNORE_COLOR
+from jaxseg.pictures.opening import open_image
 from jaxseg.types import IGNORE
 
 MARK = "jaxseg predict"
@@ -26,6 +25,7 @@ Format: TypeAlias = Literal["png", "color", "tiff", "npz"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[str, str] = {"png": ".png", "color": ".png", "tiff": ".tif", "npz": ".npz"}
 _ARRAYS = {"probabilities", "indices", "labels", "classes", "made_by"}  # those that NAME.npz may hold
+_LONGEST = 2**16  # bytes of the text in NAME.npz that says what made it
 
 
 class Extra(Protocol):
@@ -147,7 +147,6 @@ class Outputs:
         Earlier versions marked no overlay, and at first no picture of classes: such files count if they are the
         segments of this image and these laid over it.
         """
-        set_limit()
         files = self.files(name)
         pictured = {file for what, file in files.items() if what != "probabilities" and file.suffix != ".npz"}
         own = {file for file in pictured if is_output(file)}
@@ -173,17 +172,16 @@ class Outputs:
 
         def written(what: str, file: Path) -> bool:
             if file.suffix == ".npz":
-                return wanted <= _arrays_of(file) and _maker_of(file) == self.identity
+                return wanted <= names_in_npz(file) and _maker_of(file) == self.identity
             if not self.wrote(file):
                 return False
-            with Image.open(file) as picture:
+            with open_image(file) as picture:
                 return what == "overlay" or picture.mode in modes[self.form]
 
         return all(written(what, file) for what, file in self.files(name).items())
 
     def wrote(self, file: Path) -> bool:
         """Returns whether prediction with the same networks and options has written a picture."""
-        set_limit()
         return file.is_file() and marks.software(file) == self.mark
 
 
@@ -199,29 +197,25 @@ def cannot_write(name: str, out: Path, error: OSError) -> ConfigError:
 
 def is_output(file: Path) -> bool:
     """Returns whether a picture has the mark of prediction."""
-    set_limit()
     text = marks.software(file) if file.is_file() else ""
     return text == MARK or text.startswith(f"{MARK} ")
 
 
 def holds_own_arrays(file: Path) -> bool:
     """Returns whether a file holds the arrays of NAME.npz."""
-    names = _arrays_of(file)
+    names = names_in_npz(file)
     return "classes" in names and len(names) > 1 and names <= _ARRAYS
 
 
-def _arrays_of(file: Path) -> set[str]:
+def _maker_of(file: Path) -> str:
+    """Returns the identity that NAME.npz keeps; "" if it keeps none, or is damaged."""
     try:
         with np.load(file, allow_pickle=False) as archive:
-            return set(archive.files)
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):  # no file of npz
-        return set()
-
-
-def _maker_of(file: Path) -> str:
-    """Returns the identity that NAME.npz keeps; "" if it keeps none."""
-    with np.load(file, allow_pickle=False) as archive:
-        return str(archive["made_by"]) if "made_by" in archive.files else ""
+            if archive.zip.getinfo("made_by.npy").file_size > _LONGEST:
+                return ""
+            return str(archive["made_by"])
+    except Exception:  # NumPy and zipfile raise many classes for a file that is cut off or forged
+        return ""
 
 
 def labels_picture(classes: np.ndarray, colors: pictures.Colors, values: Sequence[int]) -> Image.Image:

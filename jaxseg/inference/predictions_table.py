@@ -70,7 +70,7 @@ class PredictionsTable:
                 header, *rows = csv.reader(file)
         except (OSError, ValueError, csv.Error):
             return []
-        return rows if header == self._header else []
+        return [row for row in rows if len(row) == len(header)] if header == self._header else []
 
 
 def require_own_table(out: Path) -> None:
@@ -92,6 +92,6 @@ def images_of_table(out: Path) -> dict[str, Path]:
     try:
         with (out / TABLE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.reader(file))[1:]
+        return {os.path.splitext(row[1])[0]: Path(row[0]).resolve() for row in rows if len(row) > 1 and row[1]}
     except (OSError, ValueError, csv.Error):
         return {}
-    return {os.path.splitext(row[1])[0]: Path(row[0]).resolve() for row in rows if len(row) > 1 and row[1]}

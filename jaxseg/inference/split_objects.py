@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from jaxseg.arguments import expanded
 from jaxseg.config import set_key
 from jaxseg.data import make_source
+from jaxseg.data.images import opened
 from jaxseg.errors import ConfigError, DataError, counted
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.objects import ObjectScores, ObjectTotal, object_dict, object_table
@@ -131,11 +131,8 @@ def _read(folder: Path, name: str, size: tuple[int, ...]) -> np.ndarray:
     file = next((folder / f"{stem}{s}" for s in _SUFFIXES if (folder / f"{stem}{s}").is_file()), None)
     if file is None:
         raise DataError(f"There is no picture of the true objects of {name}: {folder / f'{stem}.png'} was expected.")
-    try:
-        with Image.open(file) as image:
-            numbers = np.array(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{file} cannot be read as a picture of objects: it is damaged or of another type.") from error
+    with opened(file) as image:
+        numbers = np.array(image)
     if numbers.shape != size or numbers.dtype.kind not in "iu":
         raise DataError(
             f"{file} must hold a whole number for each of the {size[0]}x{size[1]} pixels of {name}, got "

@@ -4,7 +4,6 @@ import argparse
 import csv
 import io
 import threading
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from jaxseg import pictures
 from jaxseg.errors import ConfigError, counted
-from jaxseg.files import write_atomically, write_text
+from jaxseg.files import names_in_npz, write_atomically, write_text
 from jaxseg.inference.outputs import MARK, is_output, would_replace
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation, naming_image
@@ -130,11 +129,8 @@ def _is_table(file: Path) -> bool:
 
 
 def _holds_maps(file: Path) -> bool:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return "entropy" in archive.files and set(archive.files) <= set(SCORES)
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):  # no file of npz
-        return False
+    names = names_in_npz(file)
+    return "entropy" in names and names <= set(SCORES)
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:

@@ -102,7 +102,7 @@ def _build(options: argparse.Namespace) -> Any:
 def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except Exception:  # text that is no literal; nested deeply enough, it raises other classes than ValueError
         return text
 
 

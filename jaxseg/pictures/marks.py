@@ -25,14 +25,17 @@ def software(path: str | Path) -> str:
 def _software_and_dpi(path: str | Path) -> tuple[str, int]:
     from PIL import Image
 
+    from jaxseg.pictures.opening import open_image, set_limit
+
+    set_limit()
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             info, tags = image.info, getattr(image, "tag_v2", {})
             text = str(info["Software"]) if "Software" in info else str(tags[_SOFTWARE]) if _SOFTWARE in tags else ""
             return text, round(info["dpi"][0]) if "dpi" in info else 0
     except Image.DecompressionBombError:  # larger than Pillow opens
         return _software_of_tiff(path), 0
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # the classes are those of Pillow's decoders
         return "", 0
 
 

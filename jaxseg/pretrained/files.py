@@ -5,8 +5,6 @@ Nothing in the file is ever run, and torch is not needed. The weights are found 
 """
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxseg.arguments import expanded, located
-from jaxseg.errors import WeightsError, some
+from jaxseg.errors import WeightsError, first_line, printable, some
+from jaxseg.pretrained.archives import damaged, opened
 from jaxseg.pretrained.torch_file import LEGACY_MAGIC, Tensor, bfloat16, is_zip_of_torch, read_torch
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")
@@ -124,8 +123,10 @@ def _reader(path: Path) -> Callable[[Path, list[str]], dict[str, np.ndarray]]:
         if start.startswith(b"PK"):
             try:
                 return _read_torch if is_zip_of_torch(file) else _read_npz
-            except zipfile.BadZipFile as error:
-                raise WeightsError(f"{path} is damaged: {error}.") from error
+            except WeightsError as error:
+                raise WeightsError(f"{path}: {error}.") from error
+            except Exception as error:  # zipfile raises many classes for an archive that is cut off or forged
+                raise damaged(path, "a zip archive of arrays", error) from error
     if start == LEGACY_MAGIC:
         return _read_torch
     if start[8:9] == b"{":
@@ -146,27 +147,37 @@ def _read_safetensors(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
     try:
         entries = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
-        raise WeightsError(f"{path} is damaged: {error}.") from error
+        raise damaged(path, "a file of safetensors", error) from error
     arrays = {}
     for name, entry in entries:
         kind = entry["dtype"]
         if kind not in _SAFETENSORS:
             raise WeightsError(f"{path}: the array {name!r} is of type {kind}, which NumPy does not have.")
-        array = np.frombuffer(entry["data"], np.dtype(_SAFETENSORS[kind]).newbyteorder("<")).reshape(entry["shape"])
+        try:
+            array = np.frombuffer(entry["data"], np.dtype(_SAFETENSORS[kind]).newbyteorder("<")).reshape(entry["shape"])
+        except ValueError as error:  # more axes than NumPy has, or longer ones
+            raise damaged(path, f"of an array {name[:100]!r} that NumPy has", error) from error
         arrays[name] = bfloat16(array) if kind == "BF16" else array
     return arrays
 
 
 def _read_npz(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, opened(file), np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, MemoryError) as error:
-        raise WeightsError(f"{path} cannot be read as arrays of NumPy: {error}.") from error
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}.") from error
+    except Exception as error:  # NumPy and zipfile raise many classes for a file that is cut off or forged
+        raise WeightsError(
+            f"{path} cannot be read as arrays of NumPy: {printable(first_line(error)[:200])}."
+        ) from error
     others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
     if others:
         raise WeightsError(f"{path} holds {others[0]!r}, which is not an array of NumPy.")
-    return arrays
+    numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf"}
+    if len(numbers) < len(arrays):
+        notes.append(f"left out {some((repr(n) for n in arrays if n not in numbers), 5)}, which hold no numbers")
+    return numbers
 
 
 def _read_torch(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
@@ -208,5 +219,10 @@ def unwrap(tree: Any, notes: list[str]) -> dict[str, Tensor]:
     raise WeightsError(f"no dictionary of named tensors (a state_dict) is in it; it holds {held}")
 
 
-def _holds_tensors(node: Any) -> bool:
-    return isinstance(node, Mapping) and any(isinstance(x, Tensor) or _holds_tensors(x) for x in node.values())
+def _holds_tensors(node: Any, seen: set[int] | None = None) -> bool:
+    """Whether a tensor lies in a dictionary at any depth; looks into each once, for they may hold each other."""
+    seen = set() if seen is None else seen
+    if not isinstance(node, Mapping) or id(node) in seen:
+        return False
+    seen.add(id(node))
+    return any(isinstance(x, Tensor) or _holds_tensors(x, seen) for x in node.values())

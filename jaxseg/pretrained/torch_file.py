@@ -8,16 +8,15 @@ layouts of torch are read: the zip archive (since torch 1.6) and the sequence of
 import math
 import pickle
 import sys
-import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from jaxseg.errors import WeightsError
+from jaxseg.errors import WeightsError, printable
+from jaxseg.pretrained.archives import damaged, opened, require_bounded
 
 # Bytes at the start of the sequence of pickles: protocol 2, then the magic number of torch.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -34,24 +33,8 @@ _KINDS = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-# Errors while reading a file that is cut off or forged.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    RecursionError,
-    OverflowError,
-    StopIteration,
-    RuntimeError,
-    NotImplementedError,
-    MemoryError,
-)
+_LONGEST = 2**24  # bytes of a pickle; it lists the tensors, whose numbers lie elsewhere
+_AXES = 64  # as many as NumPy has
 _ByteOrder: TypeAlias = Literal["<", ">"]
 
 
@@ -74,7 +57,7 @@ class Tensor(NamedTuple):
 
 def is_zip_of_torch(file: BinaryIO) -> bool:
     """Returns whether the zip archive was written by torch."""
-    with zipfile.ZipFile(file) as archive:
+    with opened(file) as archive:
         return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
 
 
@@ -94,13 +77,15 @@ def read_torch(path: Path, select: Callable[[Any], Mapping[str, Tensor]]) -> dic
             file.seek(0)
             return read(file, select)
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    except _DAMAGE as error:
-        raise WeightsError(f"{path} is damaged, or not a file of torch: {error}.") from error
+        raise WeightsError(f"{path}: {str(error).removesuffix('.')}.") from error
+    except OSError:
+        raise
+    except Exception as error:  # a forged pickle raises what it likes, and zipfile many classes
+        raise damaged(path, "a file of torch", error) from error
 
 
 def _read_zip(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(file) as archive:
+    with opened(file) as archive:
         root = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")[: -len("data.pkl")]
         with archive.open(f"{root}data.pkl") as pickled:
             wanted = select(_Unpickler(pickled).load())
@@ -110,7 +95,7 @@ def _read_zip(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) -> 
         def numbers(storage: Storage) -> np.ndarray:
             return np.frombuffer(archive.read(f"{root}data/{storage.key}"), _dtype(storage, order))
 
-        return _arrays(wanted, numbers)
+        return _arrays(wanted, numbers, file)
 
 
 def _read_legacy(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
@@ -133,17 +118,23 @@ def _read_legacy(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) 
         dtype = _dtype(storage, order)
         return np.frombuffer(file.read(storage.numel * dtype.itemsize), dtype)
 
-    return _arrays(wanted, numbers)
+    return _arrays(wanted, numbers, file)
 
 
 def _dtype(storage: Storage, order: _ByteOrder) -> np.dtype:
     if storage.kind not in _KINDS:
-        raise WeightsError(f"numbers of torch.{storage.kind} cannot be read")
+        raise WeightsError(f"numbers of torch.{printable(storage.kind[:100])} cannot be read")
     return np.dtype(_KINDS[storage.kind]).newbyteorder(order)
 
 
-def _arrays(wanted: Mapping[str, Tensor], numbers: Callable[[Storage], np.ndarray]) -> dict[str, np.ndarray]:
+def _arrays(
+    wanted: Mapping[str, Tensor], numbers: Callable[[Storage], np.ndarray], file: BinaryIO
+) -> dict[str, np.ndarray]:
     """Returns each tensor as an array; consecutive tensors of one storage read it once."""
+    for name, tensor in wanted.items():
+        if len(tensor.shape) > _AXES:
+            raise WeightsError(f"the tensor {name!r} has more than {_AXES} axes; the file is damaged")
+    require_bounded(sum(8 * max(0, math.prod(tensor.shape)) for tensor in wanted.values()), file)
     result: dict[str, np.ndarray] = {}
     last: tuple[Storage, np.ndarray] | None = None
     for name, tensor in wanted.items():
@@ -187,7 +178,19 @@ class _RebuildTensor(_Call):
     def __call__(self, storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
         if not isinstance(storage, Storage):
             raise WeightsError("a tensor names no storage; the file is damaged")
-        return Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+        if not all(type(number) is int for number in (offset, *shape, *strides)):
+            raise WeightsError("the place of a tensor is not given in whole numbers; the file is damaged")
+        return Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+class _OrderedDict(_Call):
+    __slots__ = ()
+
+    def __call__(self, pairs: Any = ()) -> OrderedDict[Any, Any]:
+        made: OrderedDict[Any, Any] = OrderedDict()
+        for key, value in pairs:
+            made[_key(key)] = value
+        return made
 
 
 class _RebuildParameter(_Call):
@@ -198,37 +201,101 @@ class _RebuildParameter(_Call):
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _OrderedDict(),
     ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
     ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
     ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds plain containers and tensors; `storages` maps keys to the storages that the pickle names."""
+def _container(target: Any) -> Any:
+    if not isinstance(target, dict):
+        raise WeightsError("something other than a dictionary gets keys; the file is damaged")
+    return target
+
+
+def _key(key: Any) -> Any:
+    """Returns the key of a dictionary; refuses tuples, which can take for ever to hash where they hold each other."""
+    if not (key is None or type(key) in (str, int, float, bool, bytes)):
+        raise WeightsError(f"a dictionary has a key of type {type(key).__name__}, where the name of a tensor belongs")
+    return key
+
+
+class _Bounded:
+    """The part of a file that a pickle may take."""
 
     def __init__(self, file: Any):
-        super().__init__(file, encoding="utf-8")
+        self._file, self._left = file, _LONGEST
+
+    def read(self, count: int) -> bytes:
+        return self._counted(self._file.read(min(count, self._left + 1)))
+
+    def readline(self) -> bytes:
+        return self._counted(self._file.readline(self._left + 1))
+
+    def _counted(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        if self._left < 0:
+            raise WeightsError(f"the pickle that lists the tensors has more than {_LONGEST:,} bytes")
+        return data
+
+
+_IN_PYTHON: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Unpickler(_IN_PYTHON):
+    """Builds plain containers and tensors; `storages` maps keys to the storages that the pickle names.
+
+    It derives from the unpickler in Python, whose memory is that of the pickle. The one in C gives a few bytes of a
+    forged pickle any number of empty places to remember objects in.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_IN_PYTHON.dispatch)
+
+    def __init__(self, file: Any):
+        super().__init__(_Bounded(file), encoding="utf-8")
         self.storages: dict[str, Storage] = {}
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)})
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _container(self.stack[-1])[_key(key)] = value
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        container = _container(self.stack[-1])
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            container[_key(key)] = value
+
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    for _code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
+        del dispatch[_code[0]]  # sets hash what they hold
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         if module in ("torch", "torch.storage") and name.endswith("Storage"):
             return ("storage", name)  # text, which cannot be called or changed
+        asked = printable(f"{module}.{name}"[:120])
         raise WeightsError(
-            f"the file wants to run {module}.{name}, which weights do not need, so it is refused. If you trust the "
+            f"the file wants to run {asked}, which weights do not need, so it is refused. If you trust the "
             "file, open it where torch is installed and save the state_dict alone: "
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
         )
 
     def persistent_load(self, pid: Any) -> Storage:
         _, (_, kind), key, _, numel, *view = pid
+        if not (type(kind) is str and type(key) in (str, int) and type(numel) is int):
+            raise WeightsError("a storage has no name or no number of entries; the file is damaged")
         if any(v is not None for v in view):
             raise WeightsError(
                 "the file holds views of storages, as torch before 0.4 wrote them; save it again with a newer torch"
             )
-        storage = Storage(sys.intern(kind), str(key), int(numel))
+        storage = Storage(sys.intern(kind), str(key), numel)
         self.storages[storage.key] = storage
         return storage

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxseg import pictures
-from jaxseg.data.images import read_image, set_limit
+from jaxseg.data.images import read_image
 from jaxseg.data.proposals import (
     COLUMNS,
     DECISIONS,
@@ -60,7 +60,6 @@ def read_earlier(out: Path, classes: Sequence[str]) -> Earlier:
         ConfigError: if the folder is a file, it holds files that `jaxseg propose` did not write, or decisions about
             masks of other classes.
     """
-    set_limit()
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder.")
     if (out / PAGE).is_file() and not is_page(out / PAGE):

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from jaxseg.arguments import Count, WholeNotNegative, check_value
 from jaxseg.errors import CheckpointError, counted
+from jaxseg.files import read_json
 from jaxseg.run import orbax_errors, snapshot
 from jaxseg.types import PyTree
 
@@ -104,7 +105,7 @@ class Checkpoints:
         """Returns the steps of the complete checkpoints, oldest first."""
         if not self.directory.is_dir():
             return []
-        return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdigit() and p.is_dir())
+        return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdecimal() and p.is_dir())
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest checkpoint, or None if there is none."""
@@ -251,6 +252,8 @@ class Checkpoints:
             raise CheckpointError(snapshot.mismatch(self.path(step), wanted, stored))
         try:
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                # Before anything is read: a few bytes can announce an array of any size.
+                snapshot.require_described(reader.metadata(self.path(step) / "state").item_metadata.tree, stored)
                 arrays = snapshot.flat(reader.restore(self.path(step) / "state", args=ocp.args.PyTreeRestore()))
         except Exception as error:
             raise _Damaged(orbax_errors.one_line(error)) from error
@@ -262,7 +265,7 @@ class Checkpoints:
         if broken:
             raise _Damaged(f"the array {broken[0]} differs from what was written")
         state = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
-        iterators = tuple(snapshot.decode(text) for text in about["iterators"])
+        iterators = tuple(map(snapshot.decode, about["iterators"]))
         # Earlier versions of jaxseg wrote neither.
         config, log = (about[name] if name in about else None for name in ("config", "log"))
         return Restored(step, state, iterators, about["metrics"], config, log)
@@ -270,7 +273,7 @@ class Checkpoints:
     def _about(self, step: int) -> dict[str, Any]:
         """Reads and verifies the item "about" of a checkpoint."""
         try:
-            return snapshot.unseal(json.loads((self.path(step) / "about" / "metadata").read_bytes()))
+            return snapshot.unseal(read_json(self.path(step) / "about" / "metadata", finite=False))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _Damaged(f"its description cannot be read: {orbax_errors.one_line(error)}") from error
 
@@ -334,7 +337,7 @@ class Checkpoints:
         """Removes the files that a killed process or a failed save left; only called while no save is running."""
         for path in self.directory.glob("*.*") if self.directory.is_dir() else ():
             step, _, suffix = path.name.partition(".")
-            if not step.isdigit():
+            if not step.isdecimal():
                 continue
             if suffix == "replaced" and not self.path(int(step)).exists():
                 path.rename(self.path(int(step)))  # the checkpoint that should replace it was not completed

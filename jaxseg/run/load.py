@@ -1,5 +1,7 @@
 """Loads a run from its workdir: the trained network and its classes."""
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +12,8 @@ from flax import linen as nn
 
 from jaxseg.arguments import Where, check_value, expanded, located
 from jaxseg.build import Parts, build_parts
-from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, ConfigDict, validate
+from jaxseg.compiler import NO_CACHE
+from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, ConfigDict, set_key, validate
 from jaxseg.config.command import apply_overrides, read_overrides
 from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import CheckpointError, ConfigError, nearest
@@ -25,6 +28,8 @@ Which: TypeAlias = Literal["best", "last"]
 _PATH = Annotated[str | Path, Where(lambda _: True, instead="a path, as text or pathlib.Path")]
 
 _NO_GROUPS = Hierarchy()
+_PLACE = re.compile(r"dump|dir|file|path|_to$|_from$")  # in the name of an option of XLA
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     workdir = expanded(check_value("workdir", workdir, _PATH))
     which = check_value("which", which, Which)
     config = load_config(workdir)
+    _forget_places(config)
     stored = config.copy_and_resolve_references()
     override_free(config, overrides)
     info = read_data(workdir)
@@ -118,6 +124,20 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
         color_masks=info.color_masks,
         hierarchy=info.hierarchy,
     )
+
+
+def _forget_places(config: ConfigDict) -> None:
+    """Takes out of a stored configuration where compiled programs lie, and options of XLA that name files.
+
+    The workdir may be of a stranger: XLA runs the programs that it finds, and some of its options write files.
+    """
+    if config.compile.cache != NO_CACHE:
+        set_key(config, "compile.cache", "")
+    named = [name for name, value in config.compile.options.items() if isinstance(value, str) and _PLACE.search(name)]
+    if named:
+        _LOG.warning("compile.options of the workdir that name files are left out: %s", ", ".join(named))
+        kept = {name: value for name, value in config.compile.options.items() if name not in named}
+        set_key(config, "compile.options", kept)
 
 
 def load_config(workdir: Path) -> ConfigDict:

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import importlib.util
-import json
 import math
 import os
 import platform
@@ -21,6 +20,8 @@ import jax
 from jaxseg import config as config_lib
 from jaxseg.compiler import compiler_options, cpu_name, forms_for
 from jaxseg.config import ConfigDict
+from jaxseg.errors import first_line
+from jaxseg.files import read_json
 from jaxseg.run.revision import git_state
 from jaxseg.run.workdir import write_or_refuse
 
@@ -86,9 +87,12 @@ def read_starts(path: str | Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["starts"]
+        starts = read_json(file)["starts"]
+        if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+            raise ValueError("'starts' is no list of objects")
+        return starts
     except (OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"{file} cannot be read ({error}); its record starts again.", stacklevel=3)
+        warnings.warn(f"{file} cannot be read ({first_line(error)[:200]}); its record starts again.", stacklevel=3)
         return []
 
 

@@ -5,7 +5,6 @@ whole numbers are one array, and all other numbers of the network another, each 
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.build import Parts
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, first_line
+from jaxseg.files import read_json
 from jaxseg.nn.quantisation import Quantisation, restored_kernels, stored_kernels
 from jaxseg.state import TrainState, by_path
 from jaxseg.types import PyTree
@@ -36,9 +36,10 @@ def origin_of(workdir: Path) -> str:
         ConfigError: if the record cannot be read.
     """
     try:
-        return str(json.loads((workdir / FILE).read_bytes())["source"])
+        return str(read_json(workdir / FILE)["source"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{workdir / FILE} is no record of a quantised network ({error!r}).") from error
+        why = first_line(error)[:200]
+        raise ConfigError(f"{workdir / FILE} is no record of a quantised network ({why}).") from error
 
 
 def require_float(workdir: Path, doing: str) -> None:

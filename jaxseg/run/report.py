@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxseg.errors import printable
-from jaxseg.files import write_text
+from jaxseg.files import parse_json, write_text
 from jaxseg.metrics import Scores, scores
 from jaxseg.run.pace import Pace, duration
 from jaxseg.types import Array
@@ -322,7 +322,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     records = []
     for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
         if isinstance(record, dict) and isinstance(record["step"] if "step" in record else None, int):

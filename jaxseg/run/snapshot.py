@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxseg.errors import some
+from jaxseg.files import parse_json
 from jaxseg.state import by_path
 from jaxseg.types import PyTree
 
@@ -42,7 +43,8 @@ def host_arrays(state: PyTree) -> dict[str, np.ndarray]:
 
 def shape_and_type(leaf: Any) -> tuple[tuple[int, ...], str]:
     """Returns shape and type of an array or `jax.ShapeDtypeStruct`."""
-    return tuple(np.shape(leaf)), str(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
+    shape = leaf.shape if hasattr(leaf, "shape") else np.shape(leaf)
+    return tuple(shape), str(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
 
 
 def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -54,6 +56,13 @@ def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
     with ThreadPoolExecutor(max_workers=8) as pool:
         return dict(zip(arrays, pool.map(one, arrays.values())))
+
+
+def require_described(tree: Any, described: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+    """Raises ValueError if a tree of what Orbax says about arrays has one that is not as described."""
+    for name, leaf in named(tree).items():
+        if name not in described or shape_and_type(leaf) != described[name]:
+            raise ValueError(f"the array {name} is not what the description says")
 
 
 def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -79,10 +88,29 @@ def seal(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def unseal(sealed: dict[str, Any]) -> dict[str, Any]:
-    """Returns the content, the inverse of `seal`; raises ValueError if it does not match the digest."""
+    """Returns the content, the inverse of `seal`; raises ValueError if it does not match the digest, or its form."""
     if _digest(sealed["content"]) != sealed["sha256"]:
         raise ValueError("its content does not match its digest")
+    _require_form(sealed["content"])
     return sealed["content"]
+
+
+def _require_form(content: Any) -> None:
+    """Raises ValueError if the content is not what a checkpoint says about itself."""
+    whole = isinstance(content, dict) and {"step", "metrics", "iterators", "arrays"} <= content.keys()
+    if not whole or not isinstance(content["arrays"], dict) or not isinstance(content["iterators"], list):
+        raise ValueError("it is not the description of a checkpoint")
+    metrics = content["metrics"] or {}
+    if not isinstance(metrics, dict) or not all(isinstance(value, int | float) for value in metrics.values()):
+        raise ValueError("its metrics are no numbers")
+    for name, entry in content["arrays"].items():
+        if not (isinstance(entry, dict) and entry.keys() == {"shape", "dtype", "crc32"}):
+            raise ValueError(f"it does not describe the array {name[:100]!r}")
+        shape = entry["shape"]
+        if not (isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)):
+            raise ValueError(f"the array {name[:100]!r} has the shape {str(shape)[:100]}")
+    for text in content["iterators"]:
+        decode(text)
 
 
 def _digest(content: Any) -> str:
@@ -97,8 +125,10 @@ def encode(iterator_state: Any) -> str:
 
 
 def decode(text: str) -> Any:
-    """Returns bytes or JSON values, the inverse of `encode`."""
-    return base64.b64decode(text[1:]) if text[0] == "b" else json.loads(text[1:])
+    """Returns bytes or JSON values, the inverse of `encode`; raises ValueError for other text."""
+    if not isinstance(text, str) or text[:1] not in ("b", "j"):
+        raise ValueError("it is neither bytes nor JSON")
+    return base64.b64decode(text[1:]) if text[0] == "b" else parse_json(text[1:], finite=False)
 
 
 def all_processes(text: str) -> list[str]:

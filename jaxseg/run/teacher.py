@@ -1,6 +1,5 @@
 """The teacher of a run: another run, read when the training starts."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from jaxseg.build import Parts, check_distillation
 from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
 from jaxseg.distillation import Teacher, stage_of
 from jaxseg.errors import CheckpointError, ConfigError, counted
+from jaxseg.files import read_json
 from jaxseg.run.weights_source import digest
 from jaxseg.run.workdir import TEACHER_FILE, holds_checkpoint, write_or_refuse
 from jaxseg.state import by_path
@@ -124,7 +124,7 @@ def record_teacher(workdir: Path, config: ConfigDict, taught: Taught | None) -> 
     now = {"step": taught.step, "sha256": digest(by_path(taught.teacher.variables))}
     if holds_checkpoint(workdir) and file.is_file():
         try:
-            before = json.loads(file.read_bytes())
+            before = read_json(file)
             known = {"step": int(before["step"]), "sha256": str(before["sha256"])}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{file} cannot be read; the run cannot tell whether its teacher is the same.") from error

@@ -13,9 +13,11 @@ from jaxseg import models
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.data.hierarchy import Hierarchy
-from jaxseg.errors import ConfigError, counted
-from jaxseg.files import write_text
+from jaxseg.data.masks import check_color
+from jaxseg.errors import ConfigError, counted, first_line
+from jaxseg.files import read_json, write_text
 from jaxseg.pictures import marks
+from jaxseg.types import IGNORE
 
 CONFIG_FILE = "config.json"
 INFO_FILE = "data.json"
@@ -151,14 +153,17 @@ def read_config(path: str | Path) -> ConfigDict:
     """
     file = Path(path) / CONFIG_FILE
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} holds no run: there is no {CONFIG_FILE} in it.") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read ({error}); give another --workdir.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} is not a configuration: it holds {type(values).__name__}, not named values.")
-    return config_lib.from_dict(values)
+    try:
+        return config_lib.from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
 
 
 def holds_checkpoint(path: str | Path) -> bool:
@@ -266,7 +271,7 @@ def _record_lines(path: Path, name: str, lines: Sequence[str], sentence: Callabl
     file = path / name
     try:
         if holds_checkpoint(path) and file.exists():
-            before = set(file.read_text(encoding="utf-8").splitlines())
+            before = set(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
             changed = [line for line in (*lines, *sorted(before)) if (line in before) != (line in set(lines))]
             if changed:
                 raise ConfigError(sentence(len(before), changed[0]))
@@ -287,7 +292,10 @@ def read_data(path: str | Path) -> RunData:
         raise ConfigError(f"The run in {str(path)!r} has no {INFO_FILE}: it was stopped before its first step.")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        colors = tuple((int(r), int(g), int(b)) for r, g, b in values["colors"])
+        colors = tuple(check_color(color, "colors") for color in values["colors"])
+        classes = tuple(values["classes"])
+        if not all(isinstance(name, str) for name in classes) or len(colors) < len(classes):
+            raise ValueError("it does not have a name and a colour for each class")
         weights = values["class_weights"]
         weights = None if weights is None else tuple(map(float, weights))
         stored = tuple(map(int, values["values"])) if "values" in values else ()
@@ -295,11 +303,15 @@ def read_data(path: str | Path) -> RunData:
         prior = values["class_prior"] if "class_prior" in values else None
         prior = None if prior is None else tuple(map(float, prior))
         k = int(values["num_classes"])
+        fitting = not stored or (len(stored) == len(classes) and all(0 <= value < 2**16 for value in stored))
+        if not (1 <= k <= IGNORE + 1 and fitting):
+            raise ValueError("its classes have no places in the logits, or no values in the masks")
         stored_groups = values["hierarchy"] if "hierarchy" in values else Hierarchy()._asdict()
         groups = Hierarchy(*(tuple(map(tuple, stored_groups[key])) for key in Hierarchy._fields))
-        return RunData(tuple(values["classes"]), colors, k, weights, stored, color_masks, prior, groups)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{file} is not a record that training wrote: {error!r}.") from error
+        return RunData(classes, colors, k, weights, stored, color_masks, prior, groups)
+    except Exception as error:  # another program, or a stranger, may have written anything
+        lacking = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)[:200]
+        raise ConfigError(f"{file} is not a record that training wrote: {lacking}.") from error
 
 
 def _show_classes(classes: Sequence[str], num_classes: int) -> str:
@@ -311,7 +323,7 @@ def require_own_json(file: Path, keys: Collection[str]) -> None:
     if not file.is_file():
         return
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file)
     except (OSError, ValueError):
         content = None
     if not isinstance(content, dict) or not set(keys) <= content.keys():

@@ -26,6 +26,7 @@ from jaxseg.config import (
 )
 from jaxseg.data.sources import training_source
 from jaxseg.errors import ArgumentError, ConfigError, nearest
+from jaxseg.files import read_json
 from jaxseg.run.data import with_steps_of_epochs
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
 from jaxseg.sweep.outputs import PLAN_FILE, RESERVED, require_own_report
@@ -329,7 +330,7 @@ def read_plan(workdir: Path) -> Plan:
     """
     file = workdir / PLAN_FILE
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         lists = {name: tuple(values[name]) for name in ("overrides", "own_seeds", "seeds")}
         values["variants"].keys()
         return Plan(**{**values, **lists})

@@ -1,10 +1,10 @@
 """Reads and writes the result of a run: its scores once it has finished, or the error that ended it."""
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
 from jaxseg.config import differences, from_dict
+from jaxseg.files import read_json
 from jaxseg.inference.evaluation import scores_file
 from jaxseg.run.workdir import read_config, write_json
 
@@ -25,7 +25,7 @@ def read_scores(workdir: Path, split: str) -> dict[str, Any] | None:
     Scores of another checkpoint, or of another configuration than that in `config.json`, do not count.
     """
     try:
-        scores = json.loads(own_scores_file(workdir, split).read_text(encoding="utf-8"))
+        scores = read_json(own_scores_file(workdir, split))
         config = read_config(workdir)
         whole = (scores["split"], scores["which"], scores["step"]) == (split, WHICH, config.steps)
         return scores if whole and not differences(from_dict(scores["config"]), config) else None
@@ -36,7 +36,7 @@ def read_scores(workdir: Path, split: str) -> dict[str, Any] | None:
 def read_failure(workdir: Path) -> str | None:
     """Returns the last line of the error that ended a run; None if no error is recorded."""
     try:
-        return str(json.loads((workdir / FAILURE_FILE).read_text(encoding="utf-8"))["error"])
+        return str(read_json(workdir / FAILURE_FILE)["error"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

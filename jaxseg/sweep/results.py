@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import math
 import os
 import statistics
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import jaxseg
 from jaxseg.build import build_parts
 from jaxseg.errors import ConfigError
+from jaxseg.files import read_json
 from jaxseg.models import summary
 from jaxseg.run import gradients
 from jaxseg.run.provenance import read_starts
@@ -151,7 +151,7 @@ def _cost(variant: Path, folders: Iterable[Path]) -> Cost:
         return Cost()
     config, key, code = read_config(started[0]), digest(read_config(started[0])), _code()
     try:
-        known = Cost(**json.loads((variant / _COST_FILE).read_text(encoding="utf-8")))
+        known = Cost(**read_json(variant / _COST_FILE))
         if (known.config, known.code) == (key, code):
             return known._replace(layers=tuple(known.layers))
     except (OSError, ValueError, TypeError):

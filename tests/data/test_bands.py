@@ -15,8 +15,9 @@ from helpers.png import write_png
 from PIL import Image
 
 from jaxseg.data.bands import beyond_mode, stored_form, upright
-from jaxseg.data.images import MAX_PIXELS, from_pillow, read_header, read_image, read_mask
+from jaxseg.data.images import from_pillow, read_header, read_image, read_mask
 from jaxseg.errors import DataError
+from jaxseg.pictures.opening import MAX_PIXELS
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("imagecodecs")

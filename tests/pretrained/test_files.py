@@ -317,7 +317,7 @@ PTH = {"x/data.pkl": opcodes(), "x/data/0": np.array([1, 2], "<f4").tobytes()}
 @pytest.mark.parametrize(("members", "suffix"), [(NPZ, ".npz"), (PTH, ".pth")], ids=["npz", "pth"])
 def test_zip_archives_that_cannot_be_read_say_why(said, members, suffix):
     whole = in_zip(**members)
-    assert "is encrypted, password required" in said(f"x{suffix}", with_headers(whole, 6, 1))
+    assert "is encrypted" in said(f"x{suffix}", with_headers(whole, 6, 1))
     assert "compression method" in said(f"x{suffix}", with_headers(whole, 8, 99))
     assert "damaged" in said(f"x{suffix}", whole[:-10])
     for compressed in (False, True):

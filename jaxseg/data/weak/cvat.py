@@ -17,6 +17,8 @@ def read(path: Path, text: str) -> list[AnnotatedImage]:
     Raises:
         DataError: if it is no valid XML, of another form, or has a shape that is not read.
     """
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities that hold each other can stand for any amount of text
+        raise DataError(f"{path} defines entities of XML, which CVAT does not write; export it from CVAT again.")
     try:
         root = ElementTree.fromstring(text.encode())
     except ElementTree.ParseError as error:

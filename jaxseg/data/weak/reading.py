@@ -39,7 +39,8 @@ def _file(path: Path) -> tuple[str, list[AnnotatedImage]]:
     text = _text(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv", ".txt"):
-        return "CSV", table.read(path, text)
+        with _naming(path, "CSV"):
+            return "CSV", table.read(path, text)
     if suffix == ".xml":
         with _naming(path, "CVAT"):
             return "CVAT", cvat.read(path, text)
@@ -93,12 +94,13 @@ def _naming(path: Path, form: str) -> Iterator[None]:
     """Turns an error about the structure of a file into a sentence."""
     try:
         yield
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except KeyError as error:
         raise DataError(f"{path} was read as {form}, but an entry lacks {error.args[0]!r}.") from error
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
-        raise DataError(f"{path} was read as {form}, but an entry is of another form ({first_line(error)}).") from error
+    except Exception as error:  # what another program wrote may hold anything in any place
+        why = first_line(error)[:200]
+        raise DataError(f"{path} was read as {form}, but an entry is of another form ({why}).") from error
 
 
 _JSON: tuple[tuple[str, Callable[[Any], bool], Callable[[Path, Any], list[AnnotatedImage]]], ...] = (

@@ -92,5 +92,5 @@ def _number(line: str, column: str, cell: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{line} has {cell!r} in the column {column}; a number was expected.")
+        raise DataError(f"{line} has {cell[:60]!r} in the column {column}; a number was expected.")
     return value

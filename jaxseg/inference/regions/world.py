@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from jaxseg.errors import ArgumentError, DataError
+from jaxseg.pictures.opening import open_image
 
 _SCALE, _TIEPOINT, _MATRIX, _KEYS = 33550, 33922, 34264, 34735  # tags of GeoTIFF
 _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED = 1025, 2048, 3072  # keys of GeoTIFF
@@ -82,11 +82,11 @@ def read_world(path: str | Path) -> World | None:
 
 def _tags(path: Path) -> dict[int, Any]:
     """Returns the tags of GeoTIFF in a file; none for a file of another type, or one that is damaged."""
-    no_image = contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-    with no_image, Image.open(path) as image:
+    # The classes of errors are those of Pillow's decoders, and below those of tifffile's.
+    with contextlib.suppress(Exception), open_image(path) as image:
         stored = getattr(image, "tag_v2", {})
         return {tag: stored[tag] for tag in (_SCALE, _TIEPOINT, _MATRIX, _KEYS) if tag in stored}
-    with contextlib.suppress(ImportError, OSError, ValueError, IndexError):
+    with contextlib.suppress(Exception):
         import tifffile
 
         with tifffile.TiffFile(path) as file:

@@ -1,0 +1,73 @@
+"""Opens image files that anybody may have made: the formats that are read, and the largest number of pixels."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from jaxseg.errors import DataError
+
+MAX_PIXELS = "JAXSEG_MAX_PIXELS"
+"""Name of the environment variable that sets the largest number of pixels of an image; 0: no limit."""
+
+# What a file holds decides how it is read, not its name. Pillow gives PostScript to the program Ghostscript, and
+# unpacks some formats without a limit, so that only those are read that photographs and masks have.
+_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA"),
+    *("TIFF", "WEBP"),
+)
+
+# Pillow warns from half its limit on; jaxseg knows the limit alone.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def open_image(file: str | Path | BinaryIO) -> Image.Image:
+    """Returns the image in a file, not decoded, as `PIL.Image.open`, of the formats that are read.
+
+    Raises:
+        DataError: if the limit of pixels in the environment is no number.
+        Exception: whatever Pillow raises for a damaged file, DecompressionBombError for one of too many pixels.
+    """
+    set_limit()
+    Image.init()
+    return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
+def set_limit() -> None:
+    """Sets Pillow's limit of pixels to that of the environment; Pillow raises an error at twice its limit."""
+    if MAX_PIXELS in os.environ:
+        try:
+            most = int(os.environ[MAX_PIXELS])
+        except ValueError:
+            most = -1
+        if most < 0:
+            raise DataError(
+                f"The environment variable {MAX_PIXELS} must be a whole number of at least 0, got "
+                f"{os.environ[MAX_PIXELS]!r}."
+            )
+        Image.MAX_IMAGE_PIXELS = -(-most // 2) or None
+
+
+def allow_pixels(most: int) -> None:
+    """Sets the largest number of pixels of an image for this process and those that it starts; 0 leaves it."""
+    if most:
+        os.environ[MAX_PIXELS] = str(most)
+        set_limit()
+
+
+def require_pixels(path: str | Path, height: int, width: int) -> None:
+    """Raises DataError if an image, or a part of it that is decoded at once, has more pixels than the limit."""
+    set_limit()
+    if Image.MAX_IMAGE_PIXELS is not None and height * width > 2 * Image.MAX_IMAGE_PIXELS:
+        raise too_large(path)
+
+
+def too_large(path: str | Path) -> DataError:
+    """Returns the error for an image of more pixels than the limit."""
+    return DataError(
+        f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the limit that protects the memory from "
+        f"files made to fill it; if you trust the file, set data.max_pixels, the option --max-pixels or the "
+        f"environment variable {MAX_PIXELS} to the number of pixels that an image may have."
+    )
