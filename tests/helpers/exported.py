@@ -25,12 +25,13 @@ class Difference(NamedTuple):
     Attributes:
         probability: the largest difference of a probability.
         classes: the number of pixels of another class whose two best probabilities are further apart than that.
-        seen: the number of classes that are predicted.
+        varies: the largest difference of the probability of a class between two pixels, which says that there is
+            something to compare.
     """
 
     probability: float
     classes: int
-    seen: int
+    varies: float
 
 
 def tiny_parts(name: str, args: dict[str, Any], num_classes: int = 5, **keys: Any) -> Parts:
@@ -68,7 +69,8 @@ def difference(found: list[np.ndarray], expected: dict[str, Any]) -> Difference:
     most = float(np.abs(found[1] - probabilities).max())
     best = np.sort(probabilities, -1)
     ties = best[..., -1] - best[..., -2] <= 2 * most if best.shape[-1] > 1 else np.abs(best[..., 0] - 0.5) <= most
-    return Difference(most, int(((found[0] != classes) & ~ties).sum()), len(np.unique(classes)))
+    varies = float(np.ptp(probabilities.reshape(-1, probabilities.shape[-1]), axis=0).max())
+    return Difference(most, int(((found[0] != classes) & ~ties).sum()), varies)
 
 
 def onnx_difference(parts: Parts, fixed: tuple[int, int] | None = None, tiles: Tiles | None = None) -> Difference:
