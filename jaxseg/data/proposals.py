@@ -5,6 +5,7 @@ The folder has a table of the proposals, their masks (class indices), and decisi
 
 import csv
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def read_kept(folder: str | Path, classes: Sequence[str]) -> tuple[Proposal, ...
     for name in kept:
         row, mask = rows[name], place / rows[name].mask
         for file, which in ((row.image, "image"), (mask, "mask")):
-            if not file.is_file():
+            if not os.path.isfile(file):  # unlike that of pathlib, it takes any text for a path
                 raise DataError(f"{what}: there is no file {file}, the {which} of the proposal {name!r}.")
         digest = digest_of(mask)
         if digest != decisions[name].mask:

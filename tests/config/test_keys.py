@@ -297,6 +297,7 @@ ASSERTED = {
     "data.source": "data/test_tfds.py::test_make_source_finds_the_adapter",
     "data.dir": "data/test_folder.py::test_classes_that_disagree_with_the_data",
     "data.cache": "data/test_tfds.py::test_make_source_finds_the_adapter",
+    "data.max_pixels": "fuzz/test_images.py::test_the_key_and_the_option_raise_the_limit",
     "data.train_split": "config/test_keys.py::test_split_keys",
     "data.fold": "data/test_folds.py::test_each_example_is_left_out_by_one_fold",
     "data.val_split": "config/test_keys.py::test_split_keys",

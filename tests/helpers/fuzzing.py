@@ -67,7 +67,7 @@ def attempt(
     taken, used = time.process_time() - start, _peak() - before
     if sentence:
         assert names in sentence, f"{what}: the sentence does not name {names!r}: {sentence}"
-        assert sentence.endswith((".", "?")) and len(sentence) < 5000, f"{what}: no sentence: {sentence[:5000]!r}"
+        assert sentence.endswith((".", "?")) and len(sentence) < 50_000, f"{what}: no sentence: {sentence[:500]!r}"
     assert taken < seconds, f"{what}: {taken:.1f} s"
     assert used < megabytes, f"{what}: {used:.0f} MB"
     return Outcome(sentence, taken, used)

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
 from jaxseg.errors import DataError
+from jaxseg.pictures.opening import require_pixels
 
 _SHAPES = ("rectanglelabels", "polygonlabels", "keypointlabels", "brushlabels", "choices")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of a file that is uploaded
@@ -41,7 +42,7 @@ def _image(path: Path, task: dict[str, Any]) -> AnnotatedImage:
     ]
     sized = next((result for result in results if "original_height" in result), None)
     size = None if sized is None else (int(sized["original_height"]), int(sized["original_width"]))
-    marks = [mark for result in results for mark in _marks(result)]
+    marks = [mark for result in results for mark in _marks(path, result)]
     return AnnotatedImage(_name(path, task["data"]), size, tuple(marks))
 
 
@@ -55,7 +56,7 @@ def _name(path: Path, data: dict[str, Any]) -> str:
     return "/".join([*folders, _UPLOADED.sub("", file)])
 
 
-def _marks(result: dict[str, Any]) -> Iterator[Mark]:
+def _marks(path: Path, result: dict[str, Any]) -> Iterator[Mark]:
     value, kind = result["value"], result["type"]
     if kind == "choices":
         for name in value["choices"]:
@@ -75,6 +76,7 @@ def _marks(result: dict[str, Any]) -> Iterator[Mark]:
         elif kind == "keypointlabels":
             yield Mark("point", name, np.array([[value["x"], value["y"]]]) * scale)
         else:
+            require_pixels(path, height, width)
             yield Mark("brush", name, no_points(), unpacked(value["rle"], (height, width)))
 
 

@@ -30,6 +30,9 @@ def read_annotations(path: str | Path) -> Annotations:
     else:
         raise DataError(f"There is no file or folder {path} (data.annotations); expected {EXPECTED}.")
     images = merged(images)
+    for image in images:
+        if any(mark.points.ndim != 2 or mark.points.shape[1] != 2 for mark in image.marks):
+            raise DataError(f"{path} ({form}) gives {image.name[:200]!r} points that are no pairs of numbers (x, y).")
     if not any(image.marks for image in images):
         raise DataError(f"{path} ({form}) holds no annotation of any image.")
     return Annotations(path, form, images)
