@@ -66,7 +66,19 @@ from jaxseg.run.load import Run, Which, load_run
 _OF_SAMPLES = ("samples", "seed", "out", "which", "workdir", "images")
 # Options that a video has too; what is written of its frames are the overlays alone.
 _OF_VIDEOS = (
-    *("out", "which", "workdir", "images", "recursive", "tiles", "overlap", "blending", "accumulate", "average"),
+    *(
+        "out",
+        "which",
+        "workdir",
+        "images",
+        "recursive",
+        "tiles",
+        "overlap",
+        "blending",
+        "accumulate",
+        "average",
+        "memory",
+    ),
     *("temperature", "thresholds", "skip_existing", "seed", "samples", "video"),
 )
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxseg.arguments import expanded
 from jaxseg.inference.predictor import Predictor, make_predictor
+from jaxseg.memory import parse_amount
 from jaxseg.nn.crf import CRF_PRESETS
 from jaxseg.run.load import Run
 from jaxseg.run.workdir import CONFIG_FILE
@@ -43,7 +44,7 @@ def add_crf(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, tiles: str | None) -> None:
-    """Adds --tiles, --overlap, --blending, --accumulate and --average.
+    """Adds --tiles, --overlap, --blending, --accumulate, --average and --memory.
 
     The default of --tiles is `tiles`; None: the `eval.tiles` and `eval.overlap` of the run.
     """
@@ -76,6 +77,19 @@ def add_options(parser: argparse.ArgumentParser, tiles: str | None) -> None:
         help="average the probabilities of several views of an image: flips, flips:v, flips:hv, scales:.75-1-1.25, or "
         "both with a comma",
     )
+    parser.add_argument(
+        "--memory",
+        metavar="AMOUNT",
+        type=_amount,
+        help="the memory that there is for a network and its image, such as 6GB (default: what is free)",
+    )
+
+
+def _amount(text: str) -> int:
+    try:
+        return parse_amount(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -99,6 +113,7 @@ def predictor_of(runs: Sequence[Run], options: argparse.Namespace) -> Predictor:
         blending=options.blending,
         dtype=options.accumulate,
         average=options.average,
+        memory=options.memory,
     )
 
 
