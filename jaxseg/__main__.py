@@ -15,6 +15,7 @@ from jaxseg.errors import nearest
 # Name -> (module, what it does).
 COMMANDS = {
     "train": ("jaxseg.train", "train a network from an experiment file, or resume its run"),
+    "fit": ("jaxseg.fit", "say what a training step takes of the memory, and which steps fit"),
     "evaluate": ("jaxseg.evaluate", "score a split of the data with a trained network"),
     "predict": ("jaxseg.predict", "segment images with a trained network"),
     "crf": ("jaxseg.crf", "find the settings of a dense CRF on a split of the data"),

@@ -94,6 +94,15 @@ Tiles = Annotated[
         instead="the height and width of a tile in pixels, such as 256x512, or empty",
     ),
 ]
+_AMOUNT = re.compile(r"\d+(\.\d+)? ?([kKMG]B|[KMG]iB)")
+Amount = Annotated[str, Where(lambda v: _AMOUNT.fullmatch(v) is not None, instead="an amount such as 6GB or 500 MiB")]
+Memory = Annotated[
+    str,
+    Where(
+        lambda v: v in ("", "off") or _AMOUNT.fullmatch(v) is not None,
+        instead="an amount such as 6GB or 500 MiB, off, or empty",
+    ),
+]
 Zoom = Annotated[
     tuple[float, ...],
     Where(lambda v: len(v) == 2 and 0 < v[0] <= v[1] < math.inf, instead="(low, high) with 0 < low <= high"),

@@ -91,14 +91,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def naming_lack_of_memory(what: str, advice: str) -> Iterator[None]:
-    """Raises OutOfMemoryError, "WHAT does not fit into memory: ADVICE.", if the body ends for lack of memory."""
+def naming_lack_of_memory(what: str, advice: str | Callable[[], str]) -> Iterator[None]:
+    """Raises OutOfMemoryError, "WHAT does not fit into memory: ADVICE.", if the body ends for lack of memory.
+
+    `advice` may be a function, which is called then.
+    """
     try:
         yield
     except Exception as error:
         if isinstance(error, JaxsegError) or not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(f"{what} does not fit into the device's memory: {advice}.") from error
+        words = advice if isinstance(advice, str) else advice()
+        raise OutOfMemoryError(f"{what} does not fit into the device's memory: {words}.") from error
 
 
 def about_the_machine(error: BaseException) -> str | None:

@@ -233,7 +233,17 @@ class PmapStrategy:
         return jax.device_put(key, NamedSharding(self.mesh, PartitionSpec()))
 
     def placed_shapes(self, state: PyTree, batch: PyTree, key: Key) -> tuple[PyTree, PyTree, Key]:
-        raise NotImplementedError("A program of `pmap` is traced when it is called.")
+        n, placed = len(self.devices), NamedSharding(self.mesh, PartitionSpec(self.axis_name))
+        rows = jax.device_count()
+
+        def stacked(x: Any, *shape: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((n, *shape), x.dtype, sharding=placed)
+
+        return (
+            jax.tree.map(lambda x: stacked(x, *x.shape), state),
+            jax.tree.map(lambda x: stacked(x, x.shape[0] // rows, *x.shape[1:]), batch),
+            _placed(key, NamedSharding(self.mesh, PartitionSpec())),
+        )
 
     def first(self, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), tree)
@@ -244,7 +254,7 @@ class PmapStrategy:
 
 @dataclass(frozen=True)
 class _Bound:
-    """A compiled step with its last arguments, which are placed on the devices."""
+    """A step, lowered or compiled or neither, with its last arguments, which are placed on the devices."""
 
     program: Any
     constants: tuple[PyTree, ...]
@@ -254,6 +264,15 @@ class _Bound:
 
     def eval_shape(self, *arguments: Any) -> Any:
         return self.program.eval_shape(*arguments, *self.constants)
+
+    def lower(self, *arguments: Any) -> "_Bound":
+        return _Bound(self.program.lower(*arguments, *self.constants), self.constants)
+
+    def compile(self) -> "_Bound":
+        return _Bound(self.program.compile(), self.constants)
+
+    def memory_analysis(self) -> Any:
+        return self.program.memory_analysis()
 
 
 def _placed(shapes: PyTree, shardings: PyTree) -> PyTree:

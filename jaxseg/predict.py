@@ -76,7 +76,7 @@ _OF_SAMPLES = ("samples", "seed", "out", "which", "workdir", "images")
 # Options that a video has too; what is written of its frames are the overlays alone.
 _OF_VIDEOS = (
     *("out", "which", "workdir", "images", "recursive", "tiles", "overlap", "blending", "accumulate", "average"),
-    *("temperature", "thresholds", "max_pixels", "skip_existing", "seed", "samples", "video", "space"),
+    *("temperature", "thresholds", "max_pixels", "memory", "skip_existing", "seed", "samples", "video", "space"),
 )
 
 

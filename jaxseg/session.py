@@ -20,6 +20,7 @@ from jaxseg.inference.samples import distances, draw_samples
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.score_images import score_images
 from jaxseg.inference.segment import Segmentation, make_segmenter
+from jaxseg.memory import shown
 from jaxseg.parallel import Strategy
 from jaxseg.run import gradients, messages
 from jaxseg.run.checkpoint import Checkpoints
@@ -27,6 +28,7 @@ from jaxseg.run.copies import Copies
 from jaxseg.run.data import Problem, train_batches
 from jaxseg.run.drawing import drawing
 from jaxseg.run.loop import require_finite_loss
+from jaxseg.run.preflight import Ahead, ahead_of_evaluation, batch_shapes, described
 from jaxseg.run.programs import Programs
 from jaxseg.run.provenance import end_record, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
@@ -56,7 +58,7 @@ class Session:
     problem: Problem
     strategy: Strategy
     programs: Programs
-    eval_step: Callable[..., Any]
+    eval_step: Ahead
     segment: Callable[..., Segmentation]
     tiled: Predictor | None
     batches: Any
@@ -114,7 +116,9 @@ def open_session(
         problem=problem,
         strategy=strategy,
         programs=programs,
-        eval_step=strategy.compile_eval(parts.eval_step()),
+        eval_step=ahead_of_evaluation(
+            strategy.compile_eval(parts.eval_step()), config, rows_axis=0 if config.strategy == "jit" else 1
+        ),
         segment=make_segmenter(parts),
         tiled=tiled_predictor(parts) if config.eval.tiles else None,
         checkpoints=stack.enter_context(checkpoints),
@@ -136,9 +140,12 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     reporter = session.reporter
     init_key, step_key = keys_of_seed(parts.config.seed)
     restored = session.checkpoints.restore(session.programs.state)
+    start = 0 if restored is None else restored.step
+    reporter.message(messages.opening_message(parts.config, session.problem, session.programs.state, start))
+    if start < parts.config.steps:
+        compile_step(session)
     if restored is None:
         host_state, origins = initial_state(parts, init_key, planned or plan_weights(parts), session.programs.init)
-        start = 0
         window = None
     else:
         host_state = restored.state
@@ -148,7 +155,6 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
                 f"{session.workdir} holds a network that jaxseg shrink has made, and no training to resume; start a "
                 f"new run from it with --config.model.weights={session.workdir}."
             )
-        start = restored.step
         window = restored.log
         session.batches.set_state(restored.iterator_state)
     state = strategy.put_state(host_state)
@@ -156,12 +162,26 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     weights = [origin._asdict() for origin in origins]
     run_record(session.workdir, parts.config, step=start, weights=weights, command=command)
     reporter.start(start, parts.config.steps, window)
-    reporter.message(messages.opening_message(parts.config, session.problem, strategy.get_state(state), start))
     for origin in origins:
         reporter.message(str(origin))
-    if start < parts.config.steps:
-        reporter.message("compiling the step; this takes a while unless an earlier run has compiled the same one")
     return state, key, start
+
+
+def compile_step(session: Session) -> None:
+    """Compiles the training step, before anything is placed on a device.
+
+    Raises:
+        ConfigError: if memory does not hold the step; the message says what fits.
+    """
+    strategy = session.strategy
+    session.reporter.message("compiling the step; this takes a while unless an earlier run has compiled the same one")
+    began = time.monotonic()
+    batch = batch_shapes(session.config, session.problem.train[0]["image"].dtype)
+    key = jax.eval_shape(jax.random.key, 0)
+    shapes = strategy.placed_shapes(session.programs.state, batch, key)
+    memory = described(session.programs.train_step.compile(*shapes), shapes, session.parts)
+    seconds = time.monotonic() - began
+    session.reporter.message(f"compiled the step in {seconds:.1f} s; it takes {shown(memory.total)} of memory")
 
 
 def evaluate(session: Session, state: TrainState, step: int) -> Result:

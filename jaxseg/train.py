@@ -32,7 +32,8 @@ from jaxseg.run.data import (
 )
 from jaxseg.run.lock import training_lock
 from jaxseg.run.loop import asked_to_stop, require_finite, what_is_due
-from jaxseg.run.programs import compiled_step, make_programs
+from jaxseg.run.preflight import ahead_of_training
+from jaxseg.run.programs import make_programs
 from jaxseg.run.provenance import command_line
 from jaxseg.run.quantised import require_float
 from jaxseg.run.signals import stop_on_signal
@@ -90,7 +91,8 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
 
     Raises:
         ConfigError: if another process trains in the workdir, it holds a run with another configuration, the data do
-            not agree with the configuration, or the weights to start from do not fit.
+            not agree with the configuration, the weights to start from do not fit, or a step takes more memory than
+            there is (`compile.memory`), which is known before the first.
         DataError: if the data cannot be read.
         CheckpointError: if a checkpoint cannot be written, or belongs to another model.
         NotFiniteError: if the loss, the gradient or a parameter is NaN or infinite.
@@ -116,7 +118,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
     workdir = make_workdir(workdir)
 
     with (
-        naming_lack_of_memory("A training step or its evaluation", messages.LESS_MEMORY),
+        naming_lack_of_memory("A training step or its evaluation", lambda: messages.less_memory(workdir, resume)),
         contextlib.ExitStack() as stack,
     ):
         stop = stack.enter_context(stop_on_signal())
@@ -126,7 +128,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         record_teacher(workdir, config, taught)
         if data.class_weights is not None or data.class_prior is not None or data.hierarchy.levels:
             parts = parts.with_loss_of_data(data.class_weights, data.class_prior, data.hierarchy.levels)
-            programs = replace(programs, train_step=compiled_step(parts, strategy))
+            programs = replace(programs, train_step=ahead_of_training(parts, strategy))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
         command = resume if program == messages.FROM_PYTHON else command_line() or resume
         if brought:
@@ -138,10 +140,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
             batch = next(session.batches)
             # The copy to the device overlaps with the step before, which the host has not waited for.
             placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
-            called = time.monotonic()
             state, step_metrics = session.programs.train_step(state, placed, key)
-            if step == start + 1:
-                session.reporter.message(f"compiled the step in {time.monotonic() - called:.1f} s")
             # The reporter returns the metrics of the step before, so that the device never waits for the host.
             done = session.reporter.train(step, strategy.first(step_metrics), config.batch_size)
             require_finite(done, session.checkpoints)

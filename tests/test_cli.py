@@ -39,7 +39,7 @@ def test_without_a_command_it_prints_its_help_and_fails(capsys):
         ("eval", "There is no command 'eval'. Did you mean 'evaluate'?"),
         (
             "xyz",
-            "There is no command 'xyz'. Known: audit, check, crf, evaluate, explain, export, models, predict, "
+            "There is no command 'xyz'. Known: audit, check, crf, evaluate, explain, export, fit, models, predict, "
             "propose, quantise, shrink, sweep, train, weaken.",
         ),
     ],

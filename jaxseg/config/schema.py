@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from jaxseg.arguments import BelowOne, Count, NotNegative, StrategyName, Tiles, Where, WholeNotNegative, within
+from jaxseg.arguments import BelowOne, Count, Memory, NotNegative, StrategyName, Tiles, Where, WholeNotNegative, within
 from jaxseg.config.key import Key
 from jaxseg.config.keys_of_data import DATA
 from jaxseg.config.keys_of_training import TRAINING
@@ -59,6 +59,13 @@ KEYS: dict[str, Key] = {
     "compile.cache": Key(
         "",
         "folder that keeps compiled programs for the next run; empty: ~/.cache/jaxseg/xla; off: none is kept",
+        free=True,
+    ),
+    "compile.memory": Key(
+        "",
+        "memory that a compiled step may take, which is checked before it runs: an amount, such as 6GB; empty: what is "
+        "free; off: it is not checked",
+        Memory,
         free=True,
     ),
     "remat": Key(

@@ -13,10 +13,10 @@ import numpy as np
 
 from jaxseg.compiler import compiler_options, jit
 from jaxseg.errors import ArgumentError, OutOfMemoryError, counted
-from jaxseg.inference.memory import free_memory
 from jaxseg.inference.networks import Scores, to_classes, to_probabilities
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
+from jaxseg.memory import free_memory
 from jaxseg.nn.crf import CRF, of_two_classes
 from jaxseg.nn.ops.dense_crf import dense_crf, kernel_radius, pixel_features
 from jaxseg.nn.ops.permutohedral import count_vertices

@@ -26,6 +26,7 @@ from jaxseg.inference.score_images import Timed, score_images
 from jaxseg.metrics.formatting import percent
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run
+from jaxseg.run.preflight import ahead_of_evaluation
 from jaxseg.run.provenance import package_versions
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, require_own_json, write_or_refuse
 from jaxseg.state import count_parameters
@@ -265,7 +266,8 @@ def _score_in_batches(
     devices = jax.device_count()
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
     model, state = fold_run(run)
-    eval_step = strategy.compile_eval(run.parts.eval_step(measures, maps=maps, model=model))
+    step = strategy.compile_eval(run.parts.eval_step(measures, maps=maps, model=model))
+    eval_step = ahead_of_evaluation(step, config)
     # A batch that the devices of this machine can share; the padding examples do not count.
     batch_size = -(-config.eval.batch_size // devices) * devices
     loader = make_eval_loader(

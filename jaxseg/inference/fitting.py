@@ -2,6 +2,7 @@
 
 import functools
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.data.transforms import Size
-from jaxseg.inference.networks import Member, Networks
+from jaxseg.errors import OutOfMemoryError, counted
+from jaxseg.inference.networks import Member, Networks, Scores
+from jaxseg.memory import Room, program_memory, room_of, shown
 from jaxseg.types import PyTree
 
 _SMALLEST, _USUAL = 64, 512  # sides of the tiles that are chosen: no smaller, and no larger unless trained so
+_checked: weakref.WeakSet[Any] = weakref.WeakSet()  # programs that memory holds
 
 
 def fits_whole(networks: Networks, variables: Sequence[PyTree], size: Size, dtype: Any, free: int) -> bool:
@@ -49,6 +53,51 @@ def auto_tile(networks: Networks, variables: Sequence[PyTree], free: int) -> Siz
             break
         sides = [max(_SMALLEST, side // 2) for side in sides]
     return sides[0], sides[1]
+
+
+def scored(
+    networks: Networks,
+    variables: Sequence[PyTree],
+    images: Sequence[np.ndarray] | np.ndarray,
+    *,
+    whole: bool,
+    memory: int | None = None,
+) -> Scores:
+    """Returns `Networks.scores`, after checking that memory holds each program that runs for the first time.
+
+    Args:
+        networks, variables, images, whole: see `Networks.scores`.
+        memory: the bytes that there are; None: `compile.memory` of the first network says it.
+
+    Raises:
+        OutOfMemoryError: if memory does not hold a program; nothing is computed then.
+    """
+    setting = networks.members[0].parts.config.compile.memory
+    for member, values in zip(networks.members, variables):
+        for scale in networks.views.scales:
+            h, w, channels = images[0].shape
+            seen = member.network_size((h, w), scale) if whole else (round(h * scale), round(w * scale))
+            program = networks.program(member, (len(images), *seen, channels), images[0].dtype, values)
+            if program in _checked:
+                continue
+            room = room_of(setting) if memory is None else Room(memory, memory, "are what there may be")
+            if room is not None and (needed := program_memory(program, with_arguments=False)) > room.free:
+                raise OutOfMemoryError(_too_large(networks, variables, images, whole, needed, room))
+            _checked.add(program)
+    return networks.scores(variables, images, whole)
+
+
+def _too_large(
+    networks: Networks, variables: Sequence[PyTree], images: Any, whole: bool, needed: int, room: Room
+) -> str:
+    """Returns what images take and what would fit, as a sentence without its stop."""
+    h, w = images[0].shape[:2]
+    kind = "image" if whole else "tile"
+    what = counted(len(images), kind) if len(images) > 1 else f"an {kind}" if whole else f"a {kind}"
+    y, x = auto_tile(networks, variables, room.planned // 2)
+    smaller = y * x < h * w
+    way = f"--tiles {y}x{x} fits" if smaller else "not even the smallest tiles fit"
+    return f"{what} of {h}x{w} pixels would take {shown(needed)} of memory, and {room.words}; {way}"
 
 
 def stride_of(member: Member, variables: PyTree) -> int:

@@ -16,8 +16,8 @@ from jaxseg.compiler import compiler_options
 from jaxseg.data.transforms import Size, fill_up, resize_image
 from jaxseg.errors import ConfigError
 from jaxseg.inference import placement
-from jaxseg.inference.memory import program_memory
 from jaxseg.inference.views import ONE_VIEW, Flip, Views
+from jaxseg.memory import program_memory
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
 from jaxseg.state import Network

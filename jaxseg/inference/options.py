@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxseg.arguments import expanded
 from jaxseg.inference.predictor import Predictor, make_predictor
+from jaxseg.memory import parse_amount
 from jaxseg.nn.crf import CRF_PRESETS
 from jaxseg.pictures.opening import allow_pixels
 from jaxseg.run.load import Run
@@ -44,7 +45,7 @@ def add_crf(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, tiles: str | None) -> None:
-    """Adds --tiles, --overlap, --blending, --accumulate, --average and --max-pixels.
+    """Adds --tiles, --overlap, --blending, --accumulate, --average, --max-pixels and --memory.
 
     The default of --tiles is `tiles`; None: the `eval.tiles` and `eval.overlap` of the run.
     """
@@ -77,6 +78,12 @@ def add_options(parser: argparse.ArgumentParser, tiles: str | None) -> None:
         help="average the probabilities of several views of an image: flips, flips:v, flips:hv, scales:.75-1-1.25, or "
         "both with a comma",
     )
+    parser.add_argument(
+        "--memory",
+        metavar="AMOUNT",
+        type=_amount,
+        help="the memory that there is for a network and its image, such as 6GB (default: what is free)",
+    )
     add_max_pixels(parser)
 
 
@@ -95,6 +102,13 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
         help="the largest number of pixels of an image that is decoded at once, against files made to fill the memory "
         "(default 178956970)",
     )
+
+
+def _amount(text: str) -> int:
+    try:
+        return parse_amount(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -132,6 +146,7 @@ def predictor_of(runs: Sequence[Run], options: argparse.Namespace, space: int = 
         dtype=options.accumulate,
         average=options.average,
         space=space,
+        memory=options.memory,
     )
 
 

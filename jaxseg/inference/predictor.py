@@ -15,14 +15,14 @@ from jaxseg.build import Parts
 from jaxseg.data.transforms import Size
 from jaxseg.errors import ConfigError, OutOfMemoryError, counted
 from jaxseg.inference import tiles as tiling
-from jaxseg.inference.fitting import auto_tile, fits_whole, stride_of
+from jaxseg.inference.fitting import auto_tile, fits_whole, scored, stride_of
 from jaxseg.inference.folded import fold_run
-from jaxseg.inference.memory import free_memory
 from jaxseg.inference.networks import Member, Networks, Scores, Shares
 from jaxseg.inference.placement import batch_devices, predictor_mesh
 from jaxseg.inference.segment import Segmentation, launch, naming_image, require_image, segmentation
 from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Overlap, Raster, TilesLike
 from jaxseg.inference.views import ONE_VIEW, Views, parse_views
+from jaxseg.memory import free_memory
 from jaxseg.run.load import Run
 from jaxseg.types import PyTree
 
@@ -80,7 +80,7 @@ class Predictor:
         """
         grid = self.grid_for(image)
         if grid is None:
-            return launch(self.networks, self.variables, [image], probabilities)()[0]
+            return launch(self.networks, self.variables, [image], probabilities, self.tiling.memory)()[0]
         (h, w), n = grid.size, self.networks.top_k
         whole = Segmentation(np.empty((h, w), np.uint8), None)
         if probabilities:
@@ -101,7 +101,7 @@ class Predictor:
         """
         if self.batch_key(images[0]) is None:
             return lambda: [self(image, probabilities) for image in images]
-        wait = launch(self.networks, self.variables, self._filled_up(images), probabilities)
+        wait = launch(self.networks, self.variables, self._filled_up(images), probabilities, self.tiling.memory)
         return lambda: wait()[: len(images)]
 
     def batch_key(self, image: np.ndarray) -> Any:
@@ -121,7 +121,7 @@ class Predictor:
         """u8|u16|f32[h,w,c] -> the scores of an image, on the device; see `Networks.scores`."""
         grid = self.grid_for(image)
         if grid is None:
-            return self.networks.scores(self.variables, [image], whole=True)
+            return scored(self.networks, self.variables, [image], whole=True, memory=self.tiling.memory)
         blocks = list(self._blend(ArrayRaster(image), grid))
         rows: dict[int, list[jax.Array]] = {}
         for block in blocks:
@@ -248,7 +248,7 @@ class Predictor:
         progress: Callable[[int], object] = lambda tiles: None,
     ) -> Iterator[Block]:
         def score(images: np.ndarray) -> jax.Array:
-            return self.networks.scores(self.variables, images, whole=False).values
+            return scored(self.networks, self.variables, images, whole=False, memory=self.tiling.memory).values
 
         yield from tiling.blend(
             raster,

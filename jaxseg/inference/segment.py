@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxseg.build import Parts
 from jaxseg.errors import JaxsegError, OutOfMemoryError, counted, is_out_of_memory
+from jaxseg.inference.fitting import scored
 from jaxseg.inference.networks import Member, Networks, Shares
 from jaxseg.state import Network
 from jaxseg.types import PyTree
@@ -57,7 +58,11 @@ def make_segmenter(parts: Parts, model: Network | None = None) -> Callable[..., 
 
 
 def launch(
-    networks: Networks, variables: Sequence[PyTree], images: Sequence[np.ndarray], probabilities: bool = False
+    networks: Networks,
+    variables: Sequence[PyTree],
+    images: Sequence[np.ndarray],
+    probabilities: bool = False,
+    memory: int | None = None,
 ) -> Callable[[], list[Segmentation]]:
     """Starts to segment whole images that the networks see at one size; returns the function that waits for it.
 
@@ -66,6 +71,7 @@ def launch(
         variables: of each network.
         images: u8|u16|f32[h,w,c] each.
         probabilities: whether to give them.
+        memory: the bytes that there are, see `fitting.scored`.
 
     Raises (also from the function that waits):
         OutOfMemoryError: if the images are too large for the device.
@@ -73,7 +79,7 @@ def launch(
     h, w = images[0].shape[:2]
     what = f"{'an image' if len(images) == 1 else counted(len(images), 'image')} of {h}x{w} pixels"
     with naming_image(what):
-        scores = networks.scores(variables, images, whole=True)
+        scores = scored(networks, variables, images, whole=True, memory=memory)
         classes = networks.classes(scores)
         shares = networks.shares(scores) if probabilities else None
 

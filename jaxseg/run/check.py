@@ -26,6 +26,7 @@ from jaxseg.data.labelled import as_share
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
 from jaxseg.nn import without_crf
+from jaxseg.run.preflight import batch_shapes
 from jaxseg.run.teacher import read_teacher, with_teacher
 from jaxseg.run.weights import find_weights
 from jaxseg.state import TrainState
@@ -222,15 +223,13 @@ def trace_training(parts: Parts, init: Callable[..., Any], step: Callable[..., A
         ConfigError: for an invalid value; the message names the key.
     """
     config, key = parts.config, jax.eval_shape(jax.random.key, 0)
-    height, width = config.data.size
-    image = jax.ShapeDtypeStruct((config.batch_size, height, width, config.data.channels), np.uint8)
-    label = jax.ShapeDtypeStruct((config.batch_size, height, width), np.uint8)
+    batch = batch_shapes(config)
     state = _trace("model.args", init, key)
     try:
-        _, metrics = _trace("the training step", step, state, {"image": image, "label": label}, key)
+        _, metrics = _trace("the training step", step, state, batch, key)
     except ConfigError:  # the part that is wrong has a key
         _trace("optimizer.args", jax.eval_shape, parts.optimiser.update, state.params, state.opt_state, state.params)
-        _trace("augment", jax.eval_shape, parts.augment, key, _one(image), _one(label))
+        _trace("augment", jax.eval_shape, parts.augment, key, *map(_one, batch.values()))
         raise
     _note_single_images(config, state)
     default = KEYS["loss.aux_weight"].default

@@ -14,6 +14,7 @@ from jaxseg.data.labelled import labelled_indices
 from jaxseg.errors import DataError, counted
 from jaxseg.optim import make_selection
 from jaxseg.run.data import Problem, epochs_message
+from jaxseg.run.workdir import holds_checkpoint
 from jaxseg.state import TrainState, by_path, count_parameters
 
 PROGRAM = "python -m jaxseg.train"
@@ -23,6 +24,18 @@ LESS_MEMORY = (
     "try accumulate=2 (the batch in two parts), remat=true or dtype=bfloat16, which keep the batch; or a smaller "
     "batch_size, eval.batch_size or data.size"
 )
+
+
+def less_memory(workdir: Path, resume: str) -> str:
+    """Returns what helps a training that lacked memory, and how it goes on: a sentence without its stop.
+
+    Args:
+        workdir: of the run.
+        resume: the command or call that resumes it.
+    """
+    saved = "what is saved stays, and the run resumes from it" if holds_checkpoint(workdir) else "the run starts again"
+    return f"{LESS_MEMORY}; {saved} by {resume}"
+
 
 FROM_PYTHON = "jaxseg.train"
 """How it is called from Python."""

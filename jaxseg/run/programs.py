@@ -10,6 +10,7 @@ from jaxseg.build import Parts
 from jaxseg.compiler import options_for_once
 from jaxseg.parallel import Strategy
 from jaxseg.run.check import trace_training
+from jaxseg.run.preflight import Ahead, ahead_of_training
 from jaxseg.state import TrainState
 
 
@@ -20,17 +21,12 @@ class Programs:
     Attributes:
         init: key -> initial state; compiled at its first call.
         state: the shapes of the state.
-        train_step: (state, batch, key) -> (state, metrics); compiled at its first call.
+        train_step: (state, batch, key) -> (state, metrics); compiled and checked by its `compile`.
     """
 
     init: Callable[..., TrainState]
     state: TrainState
-    train_step: Callable[..., Any]
-
-
-def compiled_step(parts: Parts, strategy: Strategy) -> Callable[..., Any]:
-    """Returns the step (state, batch, key) -> (state, metrics); compiled at its first call."""
-    return strategy.compile_train(parts.train_step(), remat=parts.config.remat, constants=parts.constants)
+    train_step: Ahead
 
 
 def make_programs(parts: Parts, strategy: Strategy) -> Programs:
@@ -40,7 +36,7 @@ def make_programs(parts: Parts, strategy: Strategy) -> Programs:
         ConfigError: for an invalid value; the message names the key.
     """
     init = jax.jit(parts.init, compiler_options=options_for_once())
-    train_step = compiled_step(parts, strategy)
+    train_step = ahead_of_training(parts, strategy)
     if parts.config.strategy != "jit":  # `check` has traced the step
         return Programs(init, init.eval_shape(jax.eval_shape(jax.random.key, 0)), train_step)
 

@@ -13,7 +13,7 @@ ROWS = (
     ("models",),  # 3
     ("pretrained", "pictures"),  # 4
     ("data",),  # 4
-    ("compiler", "state", "mesh"),  # 5
+    ("compiler", "memory", "state", "mesh"),  # 5
     ("tuning",),  # 5
     ("pruning",),  # 5
     ("optim", "objective", "parallel"),  # 5
@@ -26,7 +26,7 @@ ROWS = (
     ("export",),  # 7
     ("api", "explain", "session"),  # 7
     (
-        *("train", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit"),
+        *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit"),
         *("data.check", "data.weaken", "models.__main__"),
     ),  # 8
     ("sweep",),  # 9

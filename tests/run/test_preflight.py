@@ -1,0 +1,204 @@
+"""Whether a step fits is known before it runs, and what would fit is compiled, not guessed."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helpers.tiny_run import make_run, short_config, tiny_config
+from helpers.tiny_training import assert_identical, state_of
+
+from jaxseg import build, evaluate, fit
+from jaxseg.config import FREE_KEYS, update, validate
+from jaxseg.errors import ConfigError, OutOfMemoryError
+from jaxseg.inference.predictor import make_predictor
+from jaxseg.run.load import load_run
+from jaxseg.run.preflight import StepMemory, changed, memory_of_step, splits
+from jaxseg.train import train
+
+
+@pytest.fixture(scope="module")
+def config():
+    """A step of 32 images of 16x16 on 8 devices, whose batches are multiples of 8."""
+    config = short_config(compile__options={"xla_backend_optimization_level": 0})
+    update(config, batch_size=32)
+    return config
+
+
+@pytest.fixture(scope="module")
+def parts(config):
+    return build.build_parts(config, 6)
+
+
+@pytest.fixture(scope="module")
+def memory(parts):
+    return memory_of_step(parts, build.make_strategy(parts.config))
+
+
+def test_the_parts_of_a_step_are_counted_by_hand(memory, parts):
+    state = jax.eval_shape(parts.init, jax.eval_shape(jax.random.key, 0))
+    parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    devices = jax.device_count()  # which share the memory of this machine; each holds the state
+    assert memory.parameters == memory.average == devices * parameters
+    assert memory.optimiser >= 2 * devices * parameters  # two moments of Adam, and counts
+    assert memory.batches == 2 * 32 * 16 * 16 * (3 + 1)  # this batch and the next, split over the devices
+    assert memory.teacher == 0 and memory.activations > 32 * 16 * 16 * 4 * 6  # at least the logits
+    assert memory.total == sum((devices * parameters * 2, memory.optimiser, memory.statistics)) + (
+        memory.batches + memory.activations
+    )
+
+
+def test_a_step_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, config, parts, memory):
+    strategy = build.make_strategy(config)
+    sizes = {n: memory_of_step(changed(parts, batch_size=n), strategy).total for n in (8, 16, 24)} | {32: memory.total}
+    assert sorted(sizes.values()) == list(sizes.values())
+    limited = config.copy_and_resolve_references()
+    limited.compile.memory = f"{sizes[24] / 1000:.3f}kB"  # rounded up, to the byte
+    with pytest.raises(ConfigError) as error:
+        train(limited, tmp_path / "run", "x")
+    text = str(error.value)
+    found = re.match(
+        r"A training step of batch_size=32 takes .* of memory \(.*activations and gradients .*\), and .* are what "
+        r"compile\.memory gives; batch_size=24 fits, and so does the whole batch with (.*)\. "
+        r"\(compile\.memory=off starts without this check\.\)$",
+        text,
+    )
+    assert found, text
+    ways = {"remat=true": {"remat": True}, "accumulate=2": {"accumulate": 2}, "accumulate=4": {"accumulate": 4}}
+    for way in found[1].split(" or "):
+        assert memory_of_step(changed(parts, **ways[way]), strategy).total <= sizes[24]
+    assert not (tmp_path / "run" / "checkpoints").exists() and not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_batch_divides_into_devices_and_micro_batches():
+    config = tiny_config(batch_size=48, accumulate=1)
+    assert list(splits(config)) == [2, 3, 6]  # micro-batches of 24, 16 and 8
+    update(config, accumulate=2)
+    assert list(splits(config)) == [3, 6]
+    update(config, accumulate=1, semi__method="mean_teacher")  # of pairs
+    assert list(splits(config)) == [3]
+
+
+def test_the_memory_is_no_part_of_what_a_run_computes():
+    assert "compile.memory" in FREE_KEYS
+    with pytest.raises(ConfigError, match=r"compile\.memory must be an amount such as 6GB or 500 MiB, off, or empty"):
+        validate(tiny_config(compile__memory="6 apples"))
+
+
+def test_fit_finds_what_training_takes(tmp_path, monkeypatch, capsys, config, memory):
+    monkeypatch.setattr(fit.command, "load_experiment", lambda spec: config.copy_and_resolve_references())
+    limit = f"--config.compile.memory={memory.total / 1000:.3f}kB"
+    assert fit.main(["--config", "x.py", limit, "--only", "--json", str(tmp_path / "fit.json")]) == 0
+    (line,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("32 "))
+    report = json.loads((tmp_path / "fit.json").read_text())
+    assert report["planned"] == report["free"] == memory.total
+    (row,) = report["rows"]
+    assert row["memory"] == {**dataclasses.asdict(memory), "total": memory.total}
+    assert (row["fits"], row["largest_batch"], line[-2:]) == ("yes", 32, ["yes", "32"])
+
+
+def test_fit_has_a_row_for_each_kind_of_step(monkeypatch, config):
+    def linear(parts, strategy, dtype=np.uint8):
+        c = parts.config
+        size = c.batch_size * (1 if c.remat else 2) * (1 if c.dtype == "bfloat16" else 2)
+        return StepMemory(100, 0, 200, 0, 0, 0, size)
+
+    monkeypatch.setattr("jaxseg.fit.memory_of_step", linear)
+    monkeypatch.setattr("jaxseg.run.preflight.memory_of_step", linear)
+    config = config.copy_and_resolve_references()
+    config.compile.memory, config.remat = "0.5kB", True
+    rows, room = fit.fit(config, [32, 64])
+    assert [(row.dtype, row.remat, row.batch_size, row.fits, row.largest_batch) for row in rows] == [
+        ("float32", True, 32, "yes", None),
+        ("float32", True, 64, "yes", 96),  # 300 + 2 * 96 bytes; 104 would be 508
+        ("float32", False, 32, "yes", None),
+        ("float32", False, 64, "no", 48),
+        ("bfloat16", False, 32, "yes", None),
+        ("bfloat16", False, 64, "yes", 96),
+        ("bfloat16", True, 32, "yes", None),
+        ("bfloat16", True, 64, "yes", 200),
+    ]
+    text = fit.table(rows, room)
+    assert "   64   float32  false   100 bytes  200 bytes    256 bytes  556 bytes    no             48" in text
+    assert text.endswith("8 cpu devices share it; 500 bytes are what compile.memory gives.")
+    with pytest.raises(ConfigError, match=r"batch_size is 12, which is not divisible by the number of devices, 8"):
+        fit.fit(config, [12])
+
+
+def test_an_evaluation_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, capsys):
+    config = tiny_config(data__shapes_val=40)
+    update(config, eval__batch_size=32)
+    make_run(tmp_path / "run", config)
+
+    def score(memory, size=32):
+        keys = {"compile.memory": memory, "eval.batch_size": size}
+        return evaluate.main(["--workdir", str(tmp_path / "run"), *(f"--config.{k}={v}" for k, v in keys.items())])
+
+    assert score("1kB") == 1
+    text = capsys.readouterr().err.splitlines()[-1]
+    assert "no smaller eval.batch_size fits: give eval.tiles, such as eval.tiles=16x16." in text
+    taken = re.search(r"images of 16x16 pixels takes ([\d.]+) (kB|MB) of memory beside the network", text)
+    assert taken, text
+    half = float(taken[1]) * 0.6
+    assert score(f"{half:.0f}{taken[2]}") == 1
+    size = re.search(r"; eval\.batch_size=(\d+) fits\. ", capsys.readouterr().err)
+    assert size and 8 <= int(size[1]) < 32
+    assert score(f"{half:.0f}{taken[2]}", int(size[1])) == 0
+    assert score("off") == 0
+
+
+def test_an_image_that_does_not_fit_names_the_tiles_that_do(tmp_path):
+    run = load_run(make_run(tmp_path / "run", tiny_config(data__fit="crop")))
+    image = np.zeros((256, 256, 3), np.uint8)
+    with pytest.raises(OutOfMemoryError) as error:
+        make_predictor([run], memory=1_000_000)(image)
+    found = re.fullmatch(
+        r"an image of 256x256 pixels would take .* of memory, and 1 MB are what there may be; --tiles (\d+)x\1 fits",
+        str(error.value),
+    )
+    assert found and int(found[1]) < 256
+    tile = int(found[1])
+    assert make_predictor([run], tiles=(tile, tile), memory=1_000_000)(image).classes.shape == (256, 256)
+
+
+LACKING = """
+import sys
+import jax
+from jaxseg.run import preflight
+from jaxseg.train import main
+called = preflight.Ahead.__call__
+calls = []
+def fail(self, *arguments):
+    calls.append(len(arguments))
+    if calls.count(3) == 3:  # the third training step; an evaluation has two arguments
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
+    return called(self, *arguments)
+preflight.Ahead.__call__ = fail
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_run_that_memory_ends_says_so_and_resumes_to_the_same_bits(tmp_path):
+    (tmp_path / "tiny.py").write_text(
+        "from helpers.tiny_run import short_config\ndef get_config(arg=None):\n    return short_config()\n"
+    )
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
+    arguments = ["--config", str(tmp_path / "tiny.py"), "--workdir", str(tmp_path / "run")]
+    ended = subprocess.run(
+        [sys.executable, "-c", LACKING, *arguments], env=environment, capture_output=True, text=True, timeout=500
+    )
+    lines = ended.stderr.strip().splitlines()
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+    assert lines[-1].startswith("error: A training step or its evaluation does not fit into the device's memory: ")
+    assert "what is saved stays, and the run resumes from it by python -m jaxseg.train --config" in lines[-1]
+    assert "accumulate=2" in lines[-1] and "remat=true" in lines[-1]
+    train(short_config(), tmp_path / "run", "x")
+    train(short_config(), tmp_path / "whole", "x")
+    assert_identical(state_of(tmp_path / "run"), state_of(tmp_path / "whole"))
