@@ -22,6 +22,9 @@ from jaxseg.types import Key, PyTree
 Device: TypeAlias = Any  # a `jax.Device`, which jax defines in a way that type checkers cannot read
 _logger = logging.getLogger("jaxseg")
 
+HEARTBEAT_TIMEOUT = 30
+"""Seconds without a sign of life after which the other processes of a run take one for dead and end."""
+
 
 class Strategy(Protocol):
     """How steps are compiled for the devices, and how states and batches are placed on them."""
@@ -236,13 +239,13 @@ def join_hosts(coordinator: str, processes: int | None = None, process: int | No
         return
     if coordinator == "auto":
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
         except ValueError as error:
             raise ConfigError(f"--coordinator auto finds no known cluster ({error}); give HOST:PORT.") from error
         return
     if processes is None or process is None or not 0 <= process < processes:
         raise ConfigError("--coordinator HOST:PORT needs --processes N and --process I, 0 <= I < N.")
-    jax.distributed.initialize(coordinator, processes, process)
+    jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
 
 
 def make_strategy(

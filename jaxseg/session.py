@@ -27,7 +27,7 @@ from jaxseg.run.data import Problem, train_batches
 from jaxseg.run.drawing import drawing
 from jaxseg.run.loop import require_finite_loss
 from jaxseg.run.programs import Programs
-from jaxseg.run.provenance import end_record, run_record
+from jaxseg.run.provenance import end_record, read_starts, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import CHECKPOINTS
@@ -149,9 +149,12 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     state = strategy.put_state(host_state)
     key = strategy.put_key(step_key)
     weights = [origin._asdict() for origin in origins]
+    before = read_starts(session.workdir)[-1:] if start else []
     run_record(session.workdir, parts.config, step=start, weights=weights, command=command)
     reporter.start(start, parts.config.steps, window)
     reporter.message(messages.opening_message(parts.config, session.problem, strategy.get_state(state), start))
+    if moved := messages.moved_message(before[0] if before else None, parts.config):
+        reporter.message(moved)
     for origin in origins:
         reporter.message(str(origin))
     if start < parts.config.steps:

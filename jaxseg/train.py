@@ -20,7 +20,7 @@ from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict, command, validate
 from jaxseg.errors import naming_lack_of_memory
 from jaxseg.inference.score import Result
-from jaxseg.run import messages
+from jaxseg.run import hosts, messages
 from jaxseg.run.check import check
 from jaxseg.run.data import (
     load_problem,
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> 
         train(config, workdir, f"{program} {shlex.join(argv)}", program)
         return 0
 
-    return command.run_command(body)
+    return hosts.leave(command.run_command(body))
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +84,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         DataError: if the data cannot be read.
         CheckpointError: if a checkpoint cannot be written, or belongs to another model.
         NotFiniteError: if the loss, the gradient or a parameter is NaN or infinite.
+        HostError: if another process of this run ends.
         OutOfMemoryError: if a step or an evaluation does not fit into the device's memory.
         SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
@@ -105,6 +106,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
     workdir = make_workdir(workdir)
 
     with (
+        hosts.naming_lost_hosts(workdir),
         naming_lack_of_memory("A training step or its evaluation", messages.LESS_MEMORY),
         contextlib.ExitStack() as stack,
     ):
@@ -117,6 +119,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
             parts = parts.with_loss_of_data(data.class_weights, data.class_prior, data.hierarchy.levels)
             programs = replace(programs, train_step=compiled_step(parts, strategy))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
+        stack.enter_context(hosts.naming_lost_hosts(workdir))  # before anything waits for the others to close its files
         command = resume if program == messages.FROM_PYTHON else command_line() or resume
         state, key, start = start_or_resume(session, planned, command)
         result = None

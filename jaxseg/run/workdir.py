@@ -110,12 +110,22 @@ def write_config(path: Path, config: ConfigDict) -> None:
         if differing and holds_checkpoint(path):
             raise ConfigError(
                 f"{path} holds a run with another configuration; give the same one to resume it, or another --workdir. "
-                f"The keys that differ: {'; '.join(differing)}."
+                f"The keys that differ: {'; '.join(differing)}.{_why_the_same_batch(differing)}"
             )
     elif holds_checkpoint(path):
         raise ConfigError(f"{path} holds checkpoints but no {CONFIG_FILE} of their run; give another --workdir.")
     if jax.process_index() == 0:
         write_or_refuse(file, config_lib.to_dict(config))
+
+
+def _why_the_same_batch(differing: Iterable[str]) -> str:
+    """Returns why a run keeps its batch size, if that is among the keys that differ."""
+    if not any(key.startswith("batch_size:") for key in differing):
+        return ""
+    return (
+        " The images of every step and the learning rates follow from batch_size, which counts over all devices and "
+        "hosts: it stays the same on any number of them."
+    )
 
 
 def _require_own_files(path: Path, config: ConfigDict) -> None:

@@ -1,0 +1,70 @@
+"""What a process of a run of several does when another one ends: it names that, and ends too, without waiting."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from jaxseg.errors import HostError, first_line
+from jaxseg.run.workdir import CHECKPOINTS
+
+# What Gloo, NCCL, gRPC and the coordination service of JAX say of a process that they cannot reach, in lower case.
+_UNREACHABLE = (
+    "gloo",
+    "nccl",
+    "connection reset",
+    "connection closed",
+    "connection refused",
+    "broken pipe",
+    "heartbeat",
+    "coordination service",
+    "deadline_exceeded",
+    "unavailable:",
+)
+
+
+@contextlib.contextmanager
+def naming_lost_hosts(workdir: Path) -> Iterator[None]:
+    """Raises HostError if the body ends because another process of the run has ended.
+
+    Args:
+        workdir: the directory of the run, for the message.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = None if isinstance(error, HostError) or jax.process_count() == 1 else _lost(error)
+        if reason is None:
+            raise
+        raise HostError(
+            f"Another of the {jax.process_count()} processes of this run has ended or cannot be reached ({reason}); "
+            "its own last lines say why. Start the same command again, on as many hosts as there are: it "
+            f"resumes from the newest checkpoint in {workdir / CHECKPOINTS}."
+        ) from error
+
+
+def _lost(error: BaseException) -> str | None:
+    """Returns what the backend says if an error or one of its causes is that of a process it cannot reach."""
+    cause: BaseException | None = error
+    while cause is not None:
+        said = str(cause).lower()
+        of_backend = isinstance(cause, jax.errors.JaxRuntimeError) or "xla" in type(cause).__name__.lower()
+        if of_backend and any(words in said for words in _UNREACHABLE):
+            return first_line(cause)[:200]
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def leave(status: int) -> int:
+    """Returns the exit status, or ends this process at once with it, where it is not 0 and there are other processes.
+
+    At its end, Python would have JAX wait for the others, which wait for this one.
+    """
+    if status and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
