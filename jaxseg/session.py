@@ -14,6 +14,7 @@ from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, to_dict
 from jaxseg.data import pipeline
 from jaxseg.data.images import read_image
+from jaxseg.data.reading import Reading
 from jaxseg.errors import ConfigError
 from jaxseg.inference.predictor import Predictor, tiled_predictor
 from jaxseg.inference.samples import distances, draw_samples
@@ -96,6 +97,7 @@ def open_session(
         multiple=config.eval.multiple,
         size=config.data.size,
         fit=config.data.fit,
+        reading=Reading(timeout=config.data.timeout),
     )
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep, config=to_dict(config))
     reporter = Reporter(
