@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> 
         train(config, workdir, f"{program} {shlex.join(argv)}", program)
         return 0
 
-    return hosts.leave(command.run_command(body))
+    return hosts.run_to_the_end(lambda: command.run_command(body))
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -24,6 +26,8 @@ _UNREACHABLE = (
     "deadline_exceeded",
     "unavailable:",
 )
+# How the text of an error begins that some calls of jaxlib raise as a ValueError.
+_STATUS = re.compile("(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): ")
 
 
 @contextlib.contextmanager
@@ -51,18 +55,25 @@ def _lost(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         said = str(cause).lower()
-        of_backend = isinstance(cause, jax.errors.JaxRuntimeError) or "xla" in type(cause).__name__.lower()
+        of_backend = isinstance(cause, jax.errors.JaxRuntimeError) or _STATUS.match(str(cause))
         if of_backend and any(words in said for words in _UNREACHABLE):
             return first_line(cause)[:200]
         cause = cause.__cause__ or cause.__context__
     return None
 
 
-def leave(status: int) -> int:
-    """Returns the exit status, or ends this process at once with it, where it is not 0 and there are other processes.
+def run_to_the_end(run: Callable[[], int]) -> int:
+    """Returns the exit status that `run` returns; if it fails and there are other processes, ends this one at once.
 
     At its end, Python would have JAX wait for the others, which wait for this one.
     """
+    try:
+        status = run()
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        status = 1
     if status and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()

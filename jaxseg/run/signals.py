@@ -76,7 +76,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
     def again(unraisable: Any) -> None:
         """Repeats a signal that came in a callback of the garbage collector or in `__del__`, which end no process."""
-        if stop.signal is None or not isinstance(unraisable.exc_value, SystemExit):
+        if ended or stop.signal is None or not isinstance(unraisable.exc_value, SystemExit):
             hook(unraisable)
             return
         number, stop.signal = stop.signal, None
@@ -84,12 +84,15 @@ def stop_on_signal() -> Iterator[StopRequest]:
         threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # now it would be ignored again
 
     ignored: list[int] = []
+    ended: list[bool] = []
     hook, sys.unraisablehook = sys.unraisablehook, again
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
         yield stop
     finally:
-        sys.unraisablehook = hook
+        ended.append(True)
+        if sys.unraisablehook is again:  # else another hook that was set meanwhile calls this one
+            sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 

@@ -49,15 +49,25 @@ def test_files_are_closed_without_a_wait_for_the_lost_host(tmp_path: Path, monke
         raise HostError("lost")
 
 
-@pytest.mark.parametrize(("status", "said"), [(1, b"error"), (0, b"errorend")])
-def test_a_failed_process_of_several_leaves_without_what_python_does_at_its_end(status: int, said: bytes) -> None:
-    code = """
+def test_some_calls_of_jaxlib_raise_a_value_error(two: None, tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="Connection reset by peer"), hosts.naming_lost_hosts(tmp_path):
+        raise ValueError(LOST)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"), [("1", 1, b"error"), ("0", 0, b"errorend"), ("int('x')", 1, b"error")]
+)
+def test_a_failed_process_of_several_leaves_without_what_python_does_at_its_end(
+    status: str, code: int, said: bytes
+) -> None:
+    program = """
 import atexit, sys, jax
 from jaxseg.run import hosts
 jax.distributed.is_initialized = lambda: True
 atexit.register(lambda: print("end", end=""))
 print("error", end="")
-sys.exit(hosts.leave(int(sys.argv[1])))
+sys.exit(hosts.run_to_the_end(lambda: eval(sys.argv[1])))
 """
-    done = subprocess.run([sys.executable, "-c", code, str(status)], capture_output=True)
-    assert (done.returncode, done.stdout) == (status, said)
+    done = subprocess.run([sys.executable, "-c", program, status], capture_output=True)
+    assert (done.returncode, done.stdout) == (code, said)
+    assert (b"ValueError" in done.stderr) == (status == "int('x')")

@@ -61,6 +61,13 @@ def test_a_signal_in_a_destructor_ends_the_process_all_the_same(capfd: pytest.Ca
     assert error.count("SIGTERM: stopping; there is nothing to save.") == 1 and "Traceback" not in error
 
 
+def test_a_hook_for_ignored_errors_that_is_set_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    with stop_on_signal():
+        sys.unraisablehook = other = lambda unraisable: None
+    assert sys.unraisablehook is other
+
+
 def test_handlers_come_back_after_an_error() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyError), stop_on_signal():
