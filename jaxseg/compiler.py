@@ -174,7 +174,7 @@ def _try(options: Mapping[str, Any]) -> None:
 def keep_programs(folder: str = "") -> Path | None:
     """Turns on JAX's cache of compiled programs on disk, so that later processes need not compile them again.
 
-    If the user has set JAX_COMPILATION_CACHE_DIR, this setting stays. Call this function after `parallel.join_hosts`,
+    If the user has set JAX_COMPILATION_CACHE_DIR, this setting stays. Call this function after `run.hosts.join_hosts`,
     when the devices are known.
 
     Args:

@@ -38,6 +38,10 @@ class CheckpointError(JaxsegError, RuntimeError):
     """A checkpoint that cannot be written or read, or that belongs to another network."""
 
 
+class HostError(JaxsegError, RuntimeError):
+    """Another process of a run of several has ended, or cannot be reached."""
+
+
 class NotFiniteError(JaxsegError, RuntimeError):
     """The loss or the gradient is NaN or infinite."""
 

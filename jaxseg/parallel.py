@@ -283,33 +283,6 @@ def _copied(tree: PyTree) -> PyTree:
     return jax.tree.map(np.array, tree)
 
 
-def join_hosts(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
-    """Connects this process with the processes on other hosts. Call it before anything uses a device.
-
-    Args:
-        coordinator: "HOST:PORT", the address where process 0 listens; "auto": the cluster's environment gives all
-            three arguments; "": there is one process, and the call does nothing.
-        processes: number of processes.
-        process: index of this process, from 0.
-
-    Raises:
-        ConfigError: if the arguments contradict each other, or "auto" finds no known cluster.
-    """
-    if not coordinator:
-        if processes is not None or process is not None:
-            raise ConfigError("--processes and --process need --coordinator HOST:PORT, the address of process 0.")
-        return
-    if coordinator == "auto":
-        try:
-            jax.distributed.initialize()
-        except ValueError as error:
-            raise ConfigError(f"--coordinator auto finds no known cluster ({error}); give HOST:PORT.") from error
-        return
-    if processes is None or process is None or not 0 <= process < processes:
-        raise ConfigError("--coordinator HOST:PORT needs --processes N and --process I, 0 <= I < N.")
-    jax.distributed.initialize(coordinator, processes, process)
-
-
 def make_strategy(
     name: StrategyName,
     batch_sizes: Mapping[str, int],

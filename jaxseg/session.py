@@ -14,6 +14,7 @@ from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, to_dict
 from jaxseg.data import pipeline
 from jaxseg.data.images import read_image
+from jaxseg.data.reading import Reading
 from jaxseg.errors import ConfigError
 from jaxseg.inference.predictor import Predictor, tiled_predictor
 from jaxseg.inference.samples import distances, draw_samples
@@ -30,7 +31,7 @@ from jaxseg.run.drawing import drawing
 from jaxseg.run.loop import require_finite_loss
 from jaxseg.run.preflight import Ahead, ahead_of_evaluation, batch_shapes, described
 from jaxseg.run.programs import Programs
-from jaxseg.run.provenance import end_record, run_record
+from jaxseg.run.provenance import end_record, read_starts, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import CHECKPOINTS
@@ -101,6 +102,7 @@ def open_session(
         multiple=config.eval.multiple,
         size=config.data.size,
         fit=config.data.fit,
+        reading=Reading(timeout=config.data.timeout),
     )
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep, config=to_dict(config))
     reporter = Reporter(
@@ -160,8 +162,11 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     state = strategy.put_state(host_state)
     key = strategy.put_key(step_key)
     weights = [origin._asdict() for origin in origins]
+    before = read_starts(session.workdir)[-1:] if start else []
     run_record(session.workdir, parts.config, step=start, weights=weights, command=command)
     reporter.start(start, parts.config.steps, window)
+    if moved := messages.moved_message(before[0] if before else None, parts.config):
+        reporter.message(moved)
     for origin in origins:
         reporter.message(str(origin))
     return state, key, start

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jaxseg import build, compiler, parallel
+from jaxseg import build, compiler
 from jaxseg.api.start import TrainModule
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict, command, validate
 from jaxseg.errors import naming_lack_of_memory, some
 from jaxseg.inference.score import Result
-from jaxseg.run import messages
+from jaxseg.run import hosts, messages
 from jaxseg.run.check import check
 from jaxseg.run.copies import bring_back
 from jaxseg.run.data import (
@@ -46,17 +46,20 @@ from jaxseg.session import close, draw_predictions, evaluate, open_session, save
 def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> int:
     """Runs the command line; returns the exit status. `program` is how the command is called."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    stopped = 0
 
     def body() -> int:
+        nonlocal stopped
         options, config = command.parse_command_line(argv, program, "Train a segmentation network.", _add_options)
-        parallel.join_hosts(options.coordinator, options.processes, options.process)
+        hosts.join_hosts(options.coordinator, options.processes, options.process)
         compiler.keep_programs(config.compile.cache)
         check(config, before_training=True)
         workdir = expanded(options.workdir) if options.workdir else default_workdir(options.config)
         result = train(config, workdir, f"{program} {shlex.join(argv)}", program)
-        return options.stopped_status if result is None else 0
+        stopped = options.stopped_status if result is None else 0
+        return 0
 
-    return command.run_command(body)
+    return hosts.run_to_the_end(lambda: command.run_command(body)) or stopped
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +99,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
         DataError: if the data cannot be read.
         CheckpointError: if a checkpoint cannot be written, or belongs to another model.
         NotFiniteError: if the loss, the gradient or a parameter is NaN or infinite.
+        HostError: if another process of this run ends.
         OutOfMemoryError: if a step or an evaluation does not fit into the device's memory.
         SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
@@ -118,6 +122,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
     workdir = make_workdir(workdir)
 
     with (
+        hosts.naming_lost_hosts(workdir),
         naming_lack_of_memory("A training step or its evaluation", lambda: messages.less_memory(workdir, resume)),
         contextlib.ExitStack() as stack,
     ):
@@ -130,6 +135,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
             parts = parts.with_loss_of_data(data.class_weights, data.class_prior, data.hierarchy.levels)
             programs = replace(programs, train_step=ahead_of_training(parts, strategy))
         session = open_session(parts, problem, strategy, programs, workdir, stack)
+        stack.enter_context(hosts.naming_lost_hosts(workdir))  # before anything waits for the others to close its files
         command = resume if program == messages.FROM_PYTHON else command_line() or resume
         if brought:
             session.reporter.message(f"read the checkpoints of {config.checkpoint.copy_to}: {some(map(str, brought))}")

@@ -21,8 +21,9 @@ from helpers.xla_flags import quick_flags
 from jaxseg import losses, models
 from jaxseg.errors import ConfigError
 from jaxseg.mesh import Axes
-from jaxseg.parallel import Strategy, join_hosts, make_strategy
+from jaxseg.parallel import Strategy, make_strategy
 from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.hosts import join_hosts
 from jaxseg.state import TrainState, init_state
 from jaxseg.step import make_eval_step, make_train_step
 

@@ -1,6 +1,7 @@
 """Tables that are made at build time from the code and from benchmarks/results, so that they cannot fall behind.
 
-Two directives: `config-keys` lists every configuration key, `network-numbers` the measured numbers of each network.
+Three directives: `config-keys` lists every configuration key, `network-numbers` the measured numbers of each network,
+`faults-table` what each planted fault did.
 """
 
 import json
@@ -21,6 +22,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Adds the directives."""
     app.add_directive("config-keys", ConfigKeys)
     app.add_directive("network-numbers", NetworkNumbers)
+    app.add_directive("faults-table", FaultsTable)
     return {"parallel_read_safe": True}
 
 
@@ -60,6 +62,14 @@ def network_numbers() -> str:
     return "\n".join(lines) + "\n"
 
 
+def faults_table() -> str:
+    """Returns a Markdown table with a row for each fault: how often it was planted, what happened, what was lost."""
+    lines = ["| fault | times | what happened | lost |", "|---|---|---|---|"]
+    for fault, row in _read("faults.json")["faults"].items():
+        lines.append(f"| {fault} | {row['times']} | {_plain(row['happened'])} | {_plain(row['lost'])} |")
+    return "\n".join(lines) + "\n"
+
+
 def _read(name: str) -> Any:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
@@ -86,3 +96,9 @@ class NetworkNumbers(_Generated):
     """The measured numbers of each network."""
 
     text = staticmethod(network_numbers)
+
+
+class FaultsTable(_Generated):
+    """What each planted fault did."""
+
+    text = staticmethod(faults_table)

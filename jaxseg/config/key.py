@@ -25,8 +25,8 @@ class Key(NamedTuple):
         default: its value where no experiment sets it.
         meaning: what it does, for `--help`.
         kind: annotation that says what its value must be (see `jaxseg.arguments`); None: any of the default's type.
-        free: whether a resumed run may change it: it changes no number of a run, or, as compile.options, no more than
-            another version of XLA does. (`remat` changes last bits.)
+        free: whether a resumed run may change it: it changes no number of a run, or, as compile.options and strategy,
+            no more than another version of XLA does. (`remat` changes last bits.)
     """
 
     default: Any

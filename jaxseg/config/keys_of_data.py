@@ -155,6 +155,19 @@ DATA: dict[str, Key] = {
         WholeNotNegative,
         free=True,
     ),
+    "data.on_error": Key(
+        "stop",
+        "what follows from a training image that is gone, damaged, or changed since the run began: stop (the run ends "
+        "with its name) or skip (another image is in its place, with a warning); for a validation image always stop",
+        Literal["stop", "skip"],
+        free=True,
+    ),
+    "data.timeout": Key(
+        0.0,
+        "seconds that reading one image may take, after which it counts as damaged; 0: no limit",
+        NotNegative,
+        free=True,
+    ),
     "data.workers": Key(
         0, "worker processes that read and decode; 0: threads of this process", WholeNotNegative, free=True
     ),

@@ -24,7 +24,7 @@ KEYS: dict[str, Key] = {
     "batch_size": Key(16, "images a step, over all hosts, devices and micro-batches", Count),
     "accumulate": Key(1, "micro-batches a step; gradients are those of the whole batch", Count),
     "strategy": Key(
-        "jit", "how the step is compiled: jit (one program over a mesh of all devices) or pmap", StrategyName
+        "jit", "how the step is compiled: jit (one program over a mesh of all devices) or pmap", StrategyName, free=True
     ),
     "mesh.data": Key(
         -1,

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import grain
@@ -16,7 +16,7 @@ from jaxseg.types import Batch
 _MAX_THREADS = 8
 
 
-def check_example(source: Any, index: int, example: dict[str, np.ndarray], channels: int) -> None:
+def check_example(source: Any, index: int, example: Mapping[str, Any], channels: int) -> None:
     image, label = example["image"], example["label"]
     if image.ndim != 3 or image.shape[-1] != channels:
         raise DataError(f"{source.name(index)} is an image of shape {image.shape}; expected (h, w, {channels}).")

@@ -9,6 +9,7 @@ import grain
 import numpy as np
 
 from jaxseg.data.batching import check_example, cores, processes, read_options, rows_of, stack
+from jaxseg.data.reading import STOP, Reading
 from jaxseg.data.transforms import Size, fill_up, pad_to, resize_image
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE, Batch
@@ -20,6 +21,7 @@ def make_eval_loader(
     batch_size: int,
     size: Size,
     fit: str,
+    reading: Reading = STOP,
     process_index: int | None = None,
     process_count: int | None = None,
     multiple: int = 1,
@@ -45,6 +47,7 @@ def make_eval_loader(
         batch_size: images per batch, over all processes.
         size: (y, x) of the image for fit="resize".
         fit: "resize" or "crop".
+        reading: the time that reading an image may take; one that cannot be read always raises.
         process_index: index of this process among `process_count`; both default to JAX's values.
         process_count: number of processes that share each batch.
         multiple: the sides of native images are extended to a multiple of this; 1 leaves them unchanged.
@@ -67,7 +70,7 @@ def make_eval_loader(
     if fit == "crop":
         sizes = [(-(-h // multiple) * multiple, -(-w // multiple) * multiple) for h, w in sizes]
     plan = _plan(sizes, batch_size, None if fit == "crop" else tuple(size), canvas_multiple, divisor)
-    return EvalLoader(source, plan, fit, index, count, prefetch)
+    return EvalLoader(source, plan, fit, index, count, prefetch, reading)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,10 @@ def _plan(
 class EvalLoader:
     """The iterable that `make_eval_loader` returns; `len` is its number of batches."""
 
-    def __init__(self, source: Any, plan: list[_PlannedBatch], fit: str, index: int, count: int, prefetch: int):
+    def __init__(
+        self, source: Any, plan: list[_PlannedBatch], fit: str, index: int, count: int, prefetch: int, reading: Reading
+    ):
+        self._reading = reading
         self._source, self._plan, self._fit = source, plan, fit
         self._index, self._count, self._prefetch = index, count, prefetch
 
@@ -135,7 +141,7 @@ class EvalLoader:
             image = np.zeros((*planned.image_size, self._source.info.channels), np.uint8)
             label = np.full(planned.canvas, IGNORE, np.uint8)
             return _row(image, label, planned.canvas, (0, 0), -1)
-        example = self._source[index]
+        example = self._reading.example(self._source, index)
         check_example(self._source, index, example, self._source.info.channels)
         image, label = example["image"], example["label"]
         scored, inside = label.shape, planned.image_size

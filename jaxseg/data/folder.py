@@ -27,6 +27,7 @@ from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair, hold_out, match, require_others, without_masks
+from jaxseg.data.stamps import require_unchanged, stamps_of
 from jaxseg.data.swapped import are_swapped, require_not_swapped
 from jaxseg.data.unread import about_unread
 from jaxseg.errors import DataError, counted
@@ -120,6 +121,7 @@ class FolderSource:
         own = {pair.mask for pair in self.pairs}
         others = [mask for mask in masks if mask not in own]
         self._others = others[:1] + others[1:][-1:]  # two masks of the other splits
+        self.stamps = stamps_of(self.pairs) if strict else {}
         if strict:
             self._check_masks(unlabelled)
 
@@ -191,9 +193,11 @@ class FolderSource:
             self._check_header(pair)
         image = read_image(pair.image, self.info.channels)
         if pair.mask is None:
+            require_unchanged(pair, self.stamps)
             return {"image": image, "label": np.full(image.shape[:2], IGNORE, np.uint8)}
         read = read_mask if self._strict else read_and_keep
         mask = read(pair.mask, self.palette, keep_indices=self._keep_indices)
+        require_unchanged(pair, self.stamps)
         _check_sizes(pair, image.shape[:2], mask.shape)
         return {"image": image, "label": self._labeller(mask, pair.mask)}
 

@@ -13,8 +13,10 @@ import grain
 import numpy as np
 from absl import flags
 
+from jaxseg.data.base import Example
 from jaxseg.data.batching import check_example, init_worker, processes, read_options, rows_of, stack
 from jaxseg.data.evaluation import EvalLoader, make_eval_loader
+from jaxseg.data.reading import STOP, Reading
 from jaxseg.data.sampling import Order
 from jaxseg.data.streams import CROPS, Apart, make_order
 from jaxseg.data.transforms import Size, fit_example
@@ -47,6 +49,7 @@ def make_train_loader(
     labelled_rows: int = 0,
     unit: int = 1,
     order: Order | None = None,
+    reading: Reading = STOP,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> "TrainLoader":
@@ -69,6 +72,8 @@ def make_train_loader(
             of the two kinds has its own epochs. 0: images as they come, in epochs of all.
         unit: number of consecutive rows of one kind, see `streams.labelled_rows_of`.
         order: which example stands at each place of the sequence, see `jaxseg.data.sampling`; None: the epochs above.
+        reading: what to do about an image that cannot be read. With "skip", the image of the same row of the next batch
+            is in its place.
         process_index: index of this process among `process_count`; both default to JAX's values.
         process_count: number of processes that share each batch.
 
@@ -82,7 +87,7 @@ def make_train_loader(
     index, count = processes(process_index, process_count)
     rows = rows_of(batch_size, index, count)
     arranged = make_order(source, batch_size, labelled_rows, unit) if order is None else order
-    reader = _TrainReader(source, arranged, batch_size, rows, tuple(size), fit, channels, seed % 2**63)
+    reader = _TrainReader(source, arranged, batch_size, rows, tuple(size), fit, channels, seed % 2**63, reading)
     return TrainLoader(reader, workers, prefetch)
 
 
@@ -98,15 +103,20 @@ class _TrainReader:
     fit: str
     channels: int
     seed: int
+    reading: Reading
 
     def __call__(self, position: int) -> dict[str, np.ndarray]:
         batch, row = divmod(position, len(self.rows))
-        index = self.order.index(self.seed, batch, self.rows[row], self.batch_size)
-        example = self.source[index]
-        check_example(self.source, index, example, self.channels)
+        index, example = self.reading.first(lambda later: self._read(batch + later, self.rows[row]))
         rng = np.random.default_rng((self.seed, CROPS, batch * self.batch_size + self.rows[row]))
         image, label = fit_example(example, self.size, self.fit, rng)
         return {"image": image, "label": label, "index": np.array(index, np.int32)}
+
+    def _read(self, batch: int, row: int) -> tuple[int, Example]:
+        index = self.order.index(self.seed, batch, row, self.batch_size)
+        example = self.reading.example(self.source, index)
+        check_example(self.source, index, example, self.channels)
+        return index, example
 
 
 class TrainLoader:

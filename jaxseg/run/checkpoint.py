@@ -13,16 +13,17 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxseg.arguments import Count, WholeNotNegative, check_value
-from jaxseg.errors import CheckpointError, counted
+from jaxseg.errors import CheckpointError, HostError
 from jaxseg.files import read_json
 from jaxseg.run import orbax_errors, snapshot
+from jaxseg.run.restored import Restored, require_one_step
 from jaxseg.types import PyTree
 
 
@@ -36,32 +37,6 @@ _ASYNC = ocp.options.AsyncOptions(create_directories_asynchronously=False)
 
 class _Damaged(Exception):
     """The content of a checkpoint differs from what was written."""
-
-
-class Restored(NamedTuple):
-    """The content of a checkpoint; `state` has the structure of the template, with NumPy arrays as leaves."""
-
-    step: int
-    state: PyTree
-    iterator_states: tuple[Any, ...]
-    metrics: dict[str, float] | None
-    config: dict[str, Any] | None
-    log: Any = None
-
-    @property
-    def iterator_state(self) -> Any:
-        """The state of this process's data iterator.
-
-        Raises:
-            CheckpointError: if another number of processes wrote the checkpoint and so split the data differently.
-        """
-        if len(self.iterator_states) != jax.process_count():
-            raise CheckpointError(
-                f"The checkpoint of step {self.step} holds the data iterators of "
-                f"{counted(len(self.iterator_states), 'process')}, this run has {jax.process_count()}: "
-                "resume with the number that it was started with."
-            )
-        return self.iterator_states[jax.process_index()]
 
 
 class Checkpoints:
@@ -94,6 +69,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, HostError):
+            return  # a save in the background would wait for the host that has ended
         try:
             self.close()
         except CheckpointError as failure:
@@ -212,9 +189,15 @@ class Checkpoints:
         Raises:
             ArgumentError: for an invalid `step`.
             CheckpointError: if the checkpoint belongs to another model (the message lists the arrays that are missing,
-                unexpected or of another shape), if every checkpoint is damaged, or if there is none of that step.
+                unexpected or of another shape), if every checkpoint is damaged, if there is none of that step, or if
+                the processes of a run do not read the same one.
         """
         step = check_value("step", step, WholeNotNegative | Literal["best"] | None)
+        restored = self._restore(template, step)
+        require_one_step(restored, self.directory)
+        return restored
+
+    def _restore(self, template: PyTree, step: int | str | None) -> Restored | None:
         self.wait()
         self._written.clear()
         steps = self.steps()
@@ -229,7 +212,7 @@ class Checkpoints:
                 return self._read(candidate, template)
             except _Damaged as damage:
                 if not isinstance(step, int) and not self.path(candidate).exists() and self.steps():
-                    return self.restore(template, step)  # a training has just replaced it by newer ones
+                    return self._restore(template, step)  # a training has just replaced it by newer ones
                 rest = candidates[position + 1 :]
                 if not rest:
                     raise CheckpointError(

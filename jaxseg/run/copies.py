@@ -26,13 +26,24 @@ from jaxseg.run.snapshot import all_processes
 from jaxseg.run.workdir import (
     CHECKPOINTS,
     CONFIG_FILE,
+    FILES_FILE,
     INFO_FILE,
     LABELLED_FILE,
     PROPOSALS_FILE,
     TEACHER_FILE,
 )
 
-_FILES = (CONFIG_FILE, INFO_FILE, LABELLED_FILE, PROPOSALS_FILE, TEACHER_FILE, LOG_FILE, GRADIENTS_FILE, "run.json")
+_FILES = (
+    CONFIG_FILE,
+    INFO_FILE,
+    FILES_FILE,
+    LABELLED_FILE,
+    PROPOSALS_FILE,
+    TEACHER_FILE,
+    LOG_FILE,
+    GRADIENTS_FILE,
+    "run.json",
+)
 _PAUSE = 0.1  # seconds between two looks whether a checkpoint is complete
 _BROUGHT = "brought"  # what process 0 sends to the others, or the text of its error
 

@@ -28,15 +28,15 @@ from jaxseg.data.joined import Joined
 from jaxseg.data.labelled import PartlyLabelled
 from jaxseg.data.notes import note
 from jaxseg.data.proposals import proposals_of, require_apart
+from jaxseg.data.reading import Reading
 from jaxseg.data.sampling import Order, rare_class_order
 from jaxseg.errors import ConfigError, counted
+from jaxseg.run.lists import files_of, record_files, record_labelled, record_proposals
 from jaxseg.run.workdir import (
     RunData,
     data_record,
     holds_checkpoint,
     read_config,
-    record_labelled,
-    record_proposals,
 )
 
 
@@ -222,6 +222,7 @@ def train_batches(config: ConfigDict, train: Source) -> pipeline.TrainLoader:
         labelled_rows=config.data.labelled_rows,
         unit=2 * config.accumulate,
         order=image_order(config, train),
+        reading=Reading(config.data.on_error, config.data.timeout),
     )
 
 
@@ -232,6 +233,8 @@ def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
     Of a resumed run, returns its record after comparing the data.
     """
     info = problem.train.info
+    if files := files_of(problem.train):
+        record_files(workdir, files, config.data.on_error)
     split = problem.train.source if isinstance(problem.train, Joined) else problem.train
     if isinstance(split, PartlyLabelled):
         record_labelled(workdir, [split.name(index) for index in split.labelled])

@@ -1,6 +1,7 @@
 """The first and the last message of a training run on the console."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,29 @@ def opening_message(config: ConfigDict, problem: Problem, state: TrainState, sta
         f"{counted(len(problem.train.info.classes), 'class')}; "
         f"{counted(jax.device_count(), f'{jax.default_backend()} device')}, "
         f"{config.strategy}" + (f"; resuming after step {start}" if start else "") + length
+    )
+
+
+def moved_message(before: Mapping[str, Any] | None, config: ConfigDict) -> str:
+    """Returns a line that compares the devices of the start before this one with those of now; "" if they are the same.
+
+    Args:
+        before: that start, an entry of `provenance.read_starts`; None if there was none.
+        config: of the run.
+    """
+    if before is None or "processes" not in before["device"]:
+        return ""
+    then = before["device"]["count"], before["device"]["processes"], before["config"]["strategy"]
+    now = jax.device_count(), jax.process_count(), config.strategy
+    if then == now:
+        return ""
+    were, are = (
+        f"{counted(devices, 'device')} of {counted(processes, 'process')} with strategy={strategy}"
+        for devices, processes, strategy in (then, now)
+    )
+    return (
+        f"The start before this one had {were}; this one has {are}. Each step has the same images, but sums are taken "
+        "in another order: the numbers agree to rounding, not bit for bit."
     )
 
 

@@ -3,9 +3,11 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import jax
 import numpy as np
@@ -68,13 +70,29 @@ def stop_on_signal() -> Iterator[StopRequest]:
         if stop.finishing:
             _print(f"\n{stop.signal.name}: {stop.finishing}; a second signal stops at once.\n")
             return
-        _print(f"\n{stop.signal.name}: stopping; there is nothing to save.\n")
+        if not ignored:
+            _print(f"\n{stop.signal.name}: stopping; there is nothing to save.\n")
         raise SystemExit(128 + number)
 
+    def again(unraisable: Any) -> None:
+        """Repeats a signal that came in a callback of the garbage collector or in `__del__`, which end no process."""
+        if ended or stop.signal is None or not isinstance(unraisable.exc_value, SystemExit):
+            hook(unraisable)
+            return
+        number, stop.signal = stop.signal, None
+        ignored.append(number)
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # now it would be ignored again
+
+    ignored: list[int] = []
+    ended: list[bool] = []
+    hook, sys.unraisablehook = sys.unraisablehook, again
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
         yield stop
     finally:
+        ended.append(True)
+        if sys.unraisablehook is again:  # else another hook that was set meanwhile calls this one
+            sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 

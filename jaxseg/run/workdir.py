@@ -21,6 +21,7 @@ from jaxseg.types import IGNORE
 
 CONFIG_FILE = "config.json"
 INFO_FILE = "data.json"
+FILES_FILE = "files.txt"
 LABELLED_FILE = "labelled.txt"
 PROPOSALS_FILE = "proposals.txt"
 TEACHER_FILE = "teacher.json"
@@ -112,12 +113,22 @@ def write_config(path: Path, config: ConfigDict) -> None:
         if differing and holds_checkpoint(path):
             raise ConfigError(
                 f"{path} holds a run with another configuration; give the same one to resume it, or another --workdir. "
-                f"The keys that differ: {'; '.join(differing)}."
+                f"The keys that differ: {'; '.join(differing)}.{_why_the_same_batch(differing)}"
             )
     elif holds_checkpoint(path):
         raise ConfigError(f"{path} holds checkpoints but no {CONFIG_FILE} of their run; give another --workdir.")
     if jax.process_index() == 0:
         write_or_refuse(file, config_lib.to_dict(config))
+
+
+def _why_the_same_batch(differing: Iterable[str]) -> str:
+    """Returns why a run keeps its batch size, if that is among the keys that differ."""
+    if not any(key.startswith("batch_size:") for key in differing):
+        return ""
+    return (
+        " The images of every step and the learning rates follow from batch_size, which counts over all devices and "
+        "hosts: it stays the same on any number of them."
+    )
 
 
 def _require_own_files(path: Path, config: ConfigDict) -> None:
@@ -129,6 +140,7 @@ def _require_own_files(path: Path, config: ConfigDict) -> None:
     instead = "give another --workdir, or move it out of this one"
     gradients = config.log.gradients
     written = (*_TEXTS, *(["gradients.jsonl"] if gradients else []))
+    written += (FILES_FILE,) if config.data.source == "folder" else ()
     written += (LABELLED_FILE,) if config.data.labelled != "" else ()
     written += (PROPOSALS_FILE,) if config.data.proposals else ()
     written += (TEACHER_FILE,) if config.distill.teacher else ()
@@ -229,56 +241,6 @@ def data_record(
     if jax.process_index() == 0:
         write_or_refuse(file, {**about._asdict(), "hierarchy": groups._asdict()})
     return about
-
-
-def record_labelled(path: str | Path, names: Sequence[str]) -> None:
-    """Writes the names of the images that keep their labels to `labelled.txt`, which `data.labelled` can name.
-
-    Raises:
-        ConfigError: if the run has checkpoints and its file names other images, or the file cannot be read or written.
-    """
-
-    def sentence(before: int, changed: str) -> str:
-        return (
-            f"The run in {path} was trained with the labels of the {counted(before, 'image')} in its {LABELLED_FILE}, "
-            f"but now {counted(len(names), 'image')} would keep theirs, and {changed!r} is in one of the two alone; "
-            "give the same data and data.labelled to resume it, or another --workdir."
-        )
-
-    _record_lines(Path(path), LABELLED_FILE, names, sentence)
-
-
-def record_proposals(path: str | Path, proposals: Sequence[str]) -> None:
-    """Writes a line, "DIGEST NAME", for each proposal that joined the training split, to `proposals.txt`.
-
-    Raises:
-        ConfigError: if the run has checkpoints and others or other masks joined then, or the file cannot be read or
-            written.
-    """
-
-    def sentence(before: int, changed: str) -> str:
-        return (
-            f"The run in {path} was trained with the {counted(before, 'proposal')} in its {PROPOSALS_FILE}, but now "
-            f"{len(proposals)} would join, and {changed.partition(' ')[2]!r} is in one of the two alone or has another "
-            "mask; give the same data.proposals and decisions to resume it, or another --workdir."
-        )
-
-    _record_lines(Path(path), PROPOSALS_FILE, proposals, sentence)
-
-
-def _record_lines(path: Path, name: str, lines: Sequence[str], sentence: Callable[[int, str], str]) -> None:
-    """Writes lines to a file; raises ConfigError if the run has checkpoints and its file has others."""
-    file = path / name
-    try:
-        if holds_checkpoint(path) and file.exists():
-            before = set(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
-            changed = [line for line in (*lines, *sorted(before)) if (line in before) != (line in set(lines))]
-            if changed:
-                raise ConfigError(sentence(len(before), changed[0]))
-        if jax.process_index() == 0:
-            write_text(file, "".join(f"{line}\n" for line in lines))
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read or written: {error.strerror or error}.") from error
 
 
 def read_data(path: str | Path) -> RunData:

@@ -15,6 +15,7 @@ from helpers import tiny_weights
 from jaxseg import build, compiler, optim, parallel, pictures, session, train
 from jaxseg.config import KEYS, ConfigDict, default_config, update
 from jaxseg.data import folder, make_source, pipeline
+from jaxseg.data.reading import Reading
 from jaxseg.data.shapes import ShapesSource
 from jaxseg.errors import ArgumentError, ConfigError, DataError
 from jaxseg.nn.quantisation import Quantisation
@@ -111,7 +112,7 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(session, "Reporter", record("reporter"))
     config = configured(model__name="cnn", seed=7, batch_size=3, data__workers=5, data__prefetch=9, data__channels=4)
     update(config, data__size=(8, 9), data__fit="crop", eval__batch_size=6, eval__multiple=2, checkpoint__keep=11)
-    update(config, eval__tiles="8x12", eval__overlap=0.25)
+    update(config, eval__tiles="8x12", eval__overlap=0.25, data__on_error="skip", data__timeout=1.5)
     update(config, semi__method="fixmatch", data__labelled=0.5, data__labelled_rows=2)
     update(config, log__every=13, log__tensorboard=False, data__mean=(0.5,), data__std=(0.5,))
     strategy = parallel.make_strategy("jit", {})
@@ -121,7 +122,8 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         opened = session.open_session(parts, problem, strategy, programs, tmp_path, stack)
     wanted = {"batch_size": 3, "seed": 7, "workers": 5, "prefetch": 9, "channels": 4, "size": (8, 9), "fit": "crop"}
     wanted |= {"labelled_rows": 2, "unit": 2}
-    assert given["train"] == wanted | {"order": None}
+    assert given["train"] == wanted | {"order": None, "reading": Reading("skip", timeout=1.5)}
+    assert given["eval"].pop("reading") == Reading(timeout=1.5)
     assert given["eval"] == {"batch_size": 6, "multiple": 2, "size": (8, 9), "fit": "crop"}
     assert opened.tiled is not None
     assert (opened.tiled.tiling.tiles, opened.tiled.tiling.overlap) == ((8, 12), 0.25)
@@ -319,7 +321,7 @@ ASSERTED = {
     "data.std": "config/test_keys.py::test_step_keys",
     **{
         f"data.{name}": "config/test_keys.py::test_keys_of_the_session"
-        for name in ("size", "fit", "workers", "prefetch")
+        for name in ("size", "fit", "workers", "prefetch", "on_error", "timeout")
     },
     **{
         f"data.{name}": "config/test_keys.py::test_folder_keys"

@@ -52,6 +52,15 @@ def test_the_table_of_networks_says_which_network_a_number_is_of():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="pip install -e '.[docs]'")
+def test_the_table_of_faults_has_a_row_for_each():
+    from generated_tables import faults_table
+
+    rows = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text(encoding="utf-8"))["faults"]
+    lines = faults_table().splitlines()[2:]
+    assert [line.split(" | ")[:2] for line in lines] == [[f"| {name}", str(row["times"])] for name, row in rows.items()]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="pip install -e '.[docs]'")
 def test_docstrings_become_restructured_text():
     from plain_docstrings import restructured
 

@@ -23,7 +23,7 @@ from jaxseg.pictures.marks import software
 from jaxseg.propose import ORDERS, criteria, rank
 from jaxseg.propose.__main__ import labelled_images, main
 from jaxseg.propose.proposing import Embedder
-from jaxseg.run.workdir import record_proposals
+from jaxseg.run.lists import record_proposals
 
 
 @pytest.fixture(scope="module")

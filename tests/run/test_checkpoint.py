@@ -134,11 +134,12 @@ def test_carries_what_the_log_has_not_written(tmp_path: Path, monkeypatch: pytes
         assert checkpoints.restore({"a": np.arange(3)}, step=3).log is None
 
 
-def test_another_number_of_processes_cannot_take_the_iterator(tmp_path: Path) -> None:
+def test_another_number_of_processes_takes_the_iterator_only_if_all_had_one_state(tmp_path: Path) -> None:
     filled(tmp_path)
-    restored = Checkpoints(tmp_path).restore(template())._replace(iterator_states=(1, 2))
-    with pytest.raises(CheckpointError, match="2 processes, this run has 1"):
-        _ = restored.iterator_state
+    restored = Checkpoints(tmp_path).restore(template())
+    assert restored._replace(iterator_states=({"next_batch": 3},) * 4).iterator_state == {"next_batch": 3}
+    with pytest.raises(CheckpointError, match="different data iterator for each of 2 processes, this run has 1"):
+        _ = restored._replace(iterator_states=(1, 2)).iterator_state
 
 
 def test_odd_leaves(tmp_path: Path) -> None:

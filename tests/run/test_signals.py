@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,32 @@ def test_first_signal_leaves_where_there_is_nothing_to_finish(
             closed.append(True)
     assert left.value.code == 128 + number and closed and signal.getsignal(number) is before
     assert f"{number.name}: stopping; there is nothing to save." in capfd.readouterr().err
+
+
+def test_a_signal_in_a_destructor_ends_the_process_all_the_same(capfd: pytest.CaptureFixture) -> None:
+    """Python ignores what a `__del__` or a callback of the garbage collector raises; JAX has such a callback."""
+
+    class Last:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            sum(range(10))  # the handler runs between two instructions of Python
+
+    last, hook = [Last()], sys.unraisablehook
+    with pytest.raises(SystemExit) as left, stop_on_signal():
+        last.clear()
+        for _ in range(500):
+            time.sleep(0.01)
+        pytest.fail("the signal was ignored")
+    assert left.value.code == 128 + signal.SIGTERM and sys.unraisablehook is hook
+    error = capfd.readouterr().err
+    assert error.count("SIGTERM: stopping; there is nothing to save.") == 1 and "Traceback" not in error
+
+
+def test_a_hook_for_ignored_errors_that_is_set_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    with stop_on_signal():
+        sys.unraisablehook = other = lambda unraisable: None
+    assert sys.unraisablehook is other
 
 
 def test_handlers_come_back_after_an_error() -> None:

@@ -1,0 +1,110 @@
+"""The other processes of a run: how this one joins them, and what it does when one of them ends."""
+
+import contextlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+
+from jaxseg.errors import ConfigError, HostError, first_line
+from jaxseg.run.workdir import CHECKPOINTS
+
+HEARTBEAT_TIMEOUT = 30
+"""Seconds without a sign of life after which the other processes of a run take one for dead and end."""
+# What Gloo, NCCL, gRPC and the coordination service of JAX say of a process that they cannot reach, in lower case.
+_UNREACHABLE = (
+    "gloo",
+    "nccl",
+    "connection reset",
+    "connection closed",
+    "connection refused",
+    "broken pipe",
+    "heartbeat",
+    "coordination service",
+    "deadline_exceeded",
+    "unavailable:",
+)
+# How the text of an error begins that some calls of jaxlib raise as a ValueError.
+_STATUS = re.compile("(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): ")
+
+
+def join_hosts(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
+    """Connects this process with the processes on other hosts. Call it before anything uses a device.
+
+    Args:
+        coordinator: "HOST:PORT", the address where process 0 listens; "auto": the cluster's environment gives all
+            three arguments; "": there is one process, and the call does nothing.
+        processes: number of processes.
+        process: index of this process, from 0.
+
+    Raises:
+        ConfigError: if the arguments contradict each other, or "auto" finds no known cluster.
+    """
+    if not coordinator:
+        if processes is not None or process is not None:
+            raise ConfigError("--processes and --process need --coordinator HOST:PORT, the address of process 0.")
+        return
+    if coordinator == "auto":
+        try:
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
+        except ValueError as error:
+            raise ConfigError(f"--coordinator auto finds no known cluster ({error}); give HOST:PORT.") from error
+        return
+    if processes is None or process is None or not 0 <= process < processes:
+        raise ConfigError("--coordinator HOST:PORT needs --processes N and --process I, 0 <= I < N.")
+    jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
+
+
+@contextlib.contextmanager
+def naming_lost_hosts(workdir: Path) -> Iterator[None]:
+    """Raises HostError if the body ends because another process of the run has ended.
+
+    Args:
+        workdir: the directory of the run, for the message.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = None if isinstance(error, HostError) or jax.process_count() == 1 else _lost(error)
+        if reason is None:
+            raise
+        raise HostError(
+            f"Another of the {jax.process_count()} processes of this run has ended or cannot be reached ({reason}); "
+            "its own last lines say why. Start the same command again, on as many hosts as there are: it "
+            f"resumes from the newest checkpoint in {workdir / CHECKPOINTS}."
+        ) from error
+
+
+def _lost(error: BaseException) -> str | None:
+    """Returns what the backend says if an error or one of its causes is that of a process it cannot reach."""
+    cause: BaseException | None = error
+    while cause is not None:
+        said = str(cause).lower()
+        of_backend = isinstance(cause, jax.errors.JaxRuntimeError) or _STATUS.match(str(cause))
+        if of_backend and any(words in said for words in _UNREACHABLE):
+            return first_line(cause)[:200]
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def run_to_the_end(run: Callable[[], int]) -> int:
+    """Returns the exit status that `run` returns; if it fails and there are other processes, ends this one at once.
+
+    At its end, Python would have JAX wait for the others, which wait for this one.
+    """
+    try:
+        status = run()
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        status = 1
+    if status and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status

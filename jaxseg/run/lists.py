@@ -1,0 +1,101 @@
+"""The lists in the directory of a run, one entry a line, of what it was trained on; a resumed run compares them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxseg.data.folder import FolderSource
+from jaxseg.data.notes import note
+from jaxseg.errors import ConfigError, counted
+from jaxseg.files import write_text
+from jaxseg.run.workdir import FILES_FILE, LABELLED_FILE, PROPOSALS_FILE, holds_checkpoint
+
+
+def files_of(source: Any) -> list[str]:
+    """Returns "SIZE NAME" for each image and mask of a folder, also where a part of it is the source; else [].
+
+    The names are relative to the folder, so that it may move. The times are left out: a copy has others.
+    """
+    while not isinstance(source, FolderSource):
+        inner = [name for name in ("source", "whole", "full") if hasattr(source, name)]
+        if not inner:
+            return []
+        source = getattr(source, inner[0])
+    directory = source.directory
+    named = {(p.relative_to(directory) if p.is_relative_to(directory) else p): s for p, s in source.stamps.items()}
+    return [f"{each.size} {name.as_posix()}" for name, each in sorted(named.items())]
+
+
+def record_labelled(path: str | Path, names: Sequence[str]) -> None:
+    """Writes the names of the images that keep their labels to `labelled.txt`, which `data.labelled` can name.
+
+    Raises:
+        ConfigError: if the run has checkpoints and its file names other images, or the file cannot be read or written.
+    """
+
+    def sentence(before: int, changed: str) -> str:
+        return (
+            f"The run in {path} was trained with the labels of the {counted(before, 'image')} in its {LABELLED_FILE}, "
+            f"but now {counted(len(names), 'image')} would keep theirs, and {changed!r} is in one of the two alone; "
+            "give the same data and data.labelled to resume it, or another --workdir."
+        )
+
+    _record_lines(Path(path), LABELLED_FILE, names, sentence)
+
+
+def record_proposals(path: str | Path, proposals: Sequence[str]) -> None:
+    """Writes a line, "DIGEST NAME", for each proposal that joined the training split, to `proposals.txt`.
+
+    Raises:
+        ConfigError: if the run has checkpoints and others or other masks joined then, or the file cannot be read or
+            written.
+    """
+
+    def sentence(before: int, changed: str) -> str:
+        return (
+            f"The run in {path} was trained with the {counted(before, 'proposal')} in its {PROPOSALS_FILE}, but now "
+            f"{len(proposals)} would join, and {changed.partition(' ')[2]!r} is in one of the two alone or has another "
+            "mask; give the same data.proposals and decisions to resume it, or another --workdir."
+        )
+
+    _record_lines(Path(path), PROPOSALS_FILE, proposals, sentence)
+
+
+def record_files(path: str | Path, files: Sequence[str], on_error: str) -> None:
+    """Writes a line, "SIZE NAME", for each file of the training split to `files.txt`.
+
+    Raises:
+        ConfigError: if the run has checkpoints and its file has others, unless `on_error` is "skip", which notes that
+            and keeps the file; or if it cannot be read or written.
+    """
+
+    def sentence(before: int, changed: str) -> str:
+        return (
+            f"The run in {path} was trained on {counted(before, 'file')}, of which {changed.partition(' ')[2]!r} has "
+            "changed since, or is new or gone; put the former data back to resume the run, or give another --workdir "
+            "(data.on_error=skip resumes it on the data that there are now)."
+        )
+
+    try:
+        _record_lines(Path(path), FILES_FILE, files, sentence)
+    except ConfigError as error:
+        if on_error != "skip":
+            raise
+        note(str(error))
+
+
+def _record_lines(path: Path, name: str, lines: Sequence[str], sentence: Callable[[int, str], str]) -> None:
+    """Writes lines to a file; raises ConfigError if the run has checkpoints and its file has others."""
+    file = path / name
+    try:
+        if holds_checkpoint(path) and file.exists():
+            before = set(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+            changed = [line for line in (*lines, *sorted(before)) if (line in before) != (line in set(lines))]
+            if changed:
+                raise ConfigError(sentence(len(before), changed[0]))
+        if jax.process_index() == 0:
+            write_text(file, "".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read or written: {error.strerror or error}.") from error

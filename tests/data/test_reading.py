@@ -1,0 +1,147 @@
+"""Images that disappear, change, hang or hold NaN while a run reads them: named, and skipped if that is asked for."""
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.data import notes
+from jaxseg.data.base import DataInfo
+from jaxseg.data.folder import FolderSource
+from jaxseg.data.pipeline import TrainLoader, make_train_loader
+from jaxseg.data.reading import Reading
+from jaxseg.errors import ConfigError, DataError
+from jaxseg.run.lists import files_of, record_files
+
+SKIP = Reading("skip")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five images of 4x4 pixels, each of one grey, with masks of two classes."""
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / "train" / kind).mkdir(parents=True)
+    for number in range(5):
+        mask = np.zeros((4, 4), np.uint8)
+        mask[:2] = 1
+        Image.fromarray(np.full((4, 4, 3), 10 * number, np.uint8)).save(tmp_path / f"data/train/images/{number}.png")
+        Image.fromarray(mask).save(tmp_path / f"data/train/masks/{number}.png")
+    return tmp_path / "data"
+
+
+def loader(source: object, reading: Reading = Reading(), **changes: object) -> TrainLoader:  # noqa: B008
+    fields = {"batch_size": 5, "size": (4, 4), "fit": "resize", "channels": 3, "seed": 0, "prefetch": 0} | changes
+    return make_train_loader(source, reading=reading, **fields)
+
+
+def lose(file: Path) -> None:
+    file.unlink()
+
+
+def replace(file: Path) -> None:
+    """Another picture of the same size, in pixels and bytes."""
+    size = file.stat().st_size
+    Image.fromarray(np.full((4, 4, 3), 77, np.uint8)).save(file)
+    file.write_bytes(file.read_bytes().ljust(size, b"\0")[: max(size, file.stat().st_size)])
+
+
+def not_a_number(file: Path) -> None:
+    values = np.full((4, 4), 3, np.float32)
+    values[1, 2] = np.nan
+    Image.fromarray(values).save(file, format="TIFF")
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:50])
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lose, "There is no file .*3.png"),
+        (replace, "3.png was changed after the data were opened"),
+        (not_a_number, "3.png holds numbers from nan to nan"),
+        (cut, "3.png cannot be read as an image"),
+    ],
+)
+def test_a_file_that_changes_in_mid_run_is_named_or_skipped(
+    folder: Path, caplog: pytest.LogCaptureFixture, fault: object, message: str
+) -> None:
+    source = FolderSource(folder, "train")
+    file = folder / "train" / "images" / "3.png"
+    with loader(source) as batches:
+        assert sorted(next(batches)["index"]) == [0, 1, 2, 3, 4]
+        fault(file)
+        with pytest.raises(DataError, match=message):
+            next(batches)
+    notes.log_once.cache_clear()
+    with loader(source, SKIP) as batches, caplog.at_level(logging.WARNING):
+        indices = [next(batches)["index"].tolist() for _ in range(3)]
+    assert all(3 not in batch and len(batch) == 5 for batch in indices)
+    with loader(source, SKIP) as batches:  # the same images again
+        assert [next(batches)["index"].tolist() for _ in range(3)] == indices
+    assert caplog.text.count("data.on_error=skip: other images are in its place.") == 1 and str(file) in caplog.text
+
+
+def test_a_touched_mask_counts_as_changed_and_a_folder_without_images_stops(folder: Path) -> None:
+    source = FolderSource(folder, "train")
+    for number in range(5):
+        os.utime(folder / "train" / "masks" / f"{number}.png", ns=(0, 0))
+    with loader(source, SKIP) as batches, pytest.raises(DataError, match="100 images in a row cannot be read"):
+        next(batches)
+
+
+class Hangs:
+    """Four images, of which one is never read."""
+
+    info = DataInfo(("a", "b"), ((0, 0, 0), (1, 1, 1)), None, 3)
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        if index == 2:
+            self.released.wait(60)
+        return {"image": np.zeros((4, 4, 3), np.uint8), "label": np.zeros((4, 4), np.uint8)}
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+
+def test_a_decoder_that_hangs_is_named_or_skipped() -> None:
+    source = Hangs()
+    named = r"image 2 was not read within data.timeout=0.2 seconds"
+    with loader(source, Reading("stop", 0.2), batch_size=4) as batches, pytest.raises(DataError, match=named):
+        next(batches)
+    with loader(source, Reading("skip", 0.2), batch_size=4) as batches:
+        assert 2 not in next(batches)["index"]
+    source.released.set()
+
+
+def test_errors_of_a_reader_with_a_limit_stay_what_they_are() -> None:
+    with pytest.raises(KeyError):
+        Reading(timeout=1.0).example({}, 3)
+
+
+def test_a_resumed_run_compares_its_files(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = files_of(FolderSource(folder, "train"))
+    assert len(files) == 10 and files[0].split(" ")[1] == "train/images/0.png"
+    record_files(tmp_path, files, "stop")
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    record_files(tmp_path, files_of(FolderSource(folder, "train")), "stop")
+    Image.new("RGB", (4, 4), (1, 200, 3)).save(folder / "train/images/3.png", pnginfo=None, compress_level=0)
+    changed = files_of(FolderSource(folder, "train"))
+    with pytest.raises(ConfigError, match=r"trained on 10 files, of which 'train/images/3.png' has changed since"):
+        record_files(tmp_path, changed, "stop")
+    with caplog.at_level(logging.WARNING):
+        record_files(tmp_path, changed, "skip")
+    assert "'train/images/3.png' has changed since" in caplog.text
+    assert (tmp_path / "files.txt").read_text().splitlines() == files
+    assert files_of(Hangs()) == []
