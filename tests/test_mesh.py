@@ -24,8 +24,6 @@ from jaxseg.mesh import Axes, make_mesh, state_shardings
 from jaxseg.nn.ops.by_device import by_device
 from jaxseg.run.checkpoint import Checkpoints
 
-QUICK = {"unet", "segformer"}  # the second has depthwise convolutions and attention
-
 
 def network(name: str) -> linen.Module:
     """A tiny network whose activations have no kinks, at which a last bit decides the gradient of a pixel."""
@@ -37,12 +35,31 @@ def one_device(name: str) -> meshes.Trained:
     return meshes.train(network(name), meshes.loss_of(name), None, 10)
 
 
-@pytest.mark.parametrize("name", some_slow(models.names(), set(models.names()) - QUICK))
+@pytest.mark.parametrize("name", some_slow(models.names(), set(models.names()) - {"unet"}))
 @pytest.mark.parametrize("axes", some_slow(meshes.MESHES, meshes.MESHES[:-1]))
 def test_the_numbers_are_those_of_one_device(axes: Axes, name: str) -> None:
     """Loss, gradients, parameters after ten steps, their average and the statistics of batch norm, and evaluation."""
     many = meshes.train(network(name), meshes.loss_of(name), axes, 10)
     found = meshes.differences(one_device(name), many)
+    assert max(found.values()) <= 1e-5, found
+
+
+def test_attention_and_depthwise_convolutions_give_the_numbers_of_one_device() -> None:
+    fields = {"widths": [4], "depths": [1], "heads": [2], "reductions": [2], "steps": [2]}
+    model = models.build("fcn_head", num_classes=meshes.CLASSES, width=4, encoder="mit_b0", encoder_args=fields)
+    one, many = (meshes.train(model, meshes.loss_of(""), axes, 3, score=False) for axes in (None, Axes(2, 2, 2)))
+    found = meshes.differences(one, many)
+    assert max(found.values()) <= 1e-5, found
+
+
+@pytest.mark.slow
+def test_one_image_over_eight_devices_gives_the_step_of_one() -> None:
+    """With `remat`, as for an image that no device could hold."""
+    one, many = (
+        meshes.train(network("unet"), meshes.loss_of("unet"), axes, 3, size=96, images=1, remat=True)
+        for axes in (None, Axes(1, 1, 8))
+    )
+    found = meshes.differences(one, many)
     assert max(found.values()) <= 1e-5, found
 
 
