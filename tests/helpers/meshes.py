@@ -65,14 +65,15 @@ def train(
     images: int = 8,
     remat: bool = False,
     score: bool = True,
+    seed: int = 0,
 ) -> Trained:
-    """Makes steps of momentum, and, with `score`, scores a batch."""
+    """Makes steps of momentum, and, with `score`, scores a batch; `seed` is that of the images."""
     strategy = strategy_of(axes)
     step = strategy.compile_train(make_train_step(model, TX, loss, ema_decay=0.9, remat=remat), remat=remat)
     evaluate = strategy.compile_eval(make_eval_step(model, loss))
     state, key = strategy.put_state(initial(model)), strategy.put_key(jax.random.key(1))
     first, values = None, []
-    batch = lambda i: strategy.put_batch(batch_of(i, size, images))  # noqa: E731
+    batch = lambda i: strategy.put_batch(batch_of(1000 * seed + i, size, images))  # noqa: E731
     for i in range(steps):
         state, metrics = step(state, batch(i), key)
         values.append(np.asarray(metrics["loss"]))
