@@ -23,8 +23,11 @@ from jaxseg.errors import ConfigError
 from jaxseg.mesh import Axes, make_mesh, state_shardings
 from jaxseg.nn.ops.by_device import by_device
 from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.step import make_eval_step
 
-QUICK = {"unet", "segformer"}  # the second has depthwise convolutions and attention
+# The seed of the images, 0 if it is not here. With others a maximum changes its place within ten steps, where a last
+# bit decides the gradient of a pixel; the gradients of the first step agree with any.
+SEEDS = {"fcn_head": 2, "upernet": 2}
 
 
 def network(name: str) -> linen.Module:
@@ -32,17 +35,40 @@ def network(name: str) -> linen.Module:
     return tiny(name, meshes.CLASSES, act="silu")
 
 
+def seed_of(name: str) -> int:
+    return SEEDS[name] if name in SEEDS else 0
+
+
 @functools.cache
 def one_device(name: str) -> meshes.Trained:
-    return meshes.train(network(name), meshes.loss_of(name), None, 10)
+    return meshes.train(network(name), meshes.loss_of(name), None, 10, seed=seed_of(name))
 
 
-@pytest.mark.parametrize("name", some_slow(models.names(), set(models.names()) - QUICK))
+@pytest.mark.parametrize("name", some_slow(models.names(), set(models.names()) - {"unet"}))
 @pytest.mark.parametrize("axes", some_slow(meshes.MESHES, meshes.MESHES[:-1]))
 def test_the_numbers_are_those_of_one_device(axes: Axes, name: str) -> None:
     """Loss, gradients, parameters after ten steps, their average and the statistics of batch norm, and evaluation."""
-    many = meshes.train(network(name), meshes.loss_of(name), axes, 10)
+    many = meshes.train(network(name), meshes.loss_of(name), axes, 10, seed=seed_of(name))
     found = meshes.differences(one_device(name), many)
+    assert max(found.values()) <= 1e-5, found
+
+
+def test_attention_and_depthwise_convolutions_give_the_numbers_of_one_device() -> None:
+    fields = {"widths": [4], "depths": [1], "heads": [2], "reductions": [2], "steps": [2]}
+    model = models.build("fcn_head", num_classes=meshes.CLASSES, width=4, encoder="mit_b0", encoder_args=fields)
+    one, many = (meshes.train(model, meshes.loss_of(""), axes, 3, score=False) for axes in (None, Axes(2, 2, 2)))
+    found = meshes.differences(one, many)
+    assert max(found.values()) <= 1e-5, found
+
+
+@pytest.mark.slow
+def test_one_image_over_eight_devices_gives_the_step_of_one() -> None:
+    """With `remat`, as for an image that no device could hold."""
+    one, many = (
+        meshes.train(network("unet"), meshes.loss_of("unet"), axes, 3, size=96, images=1, remat=True)
+        for axes in (None, Axes(1, 1, 8))
+    )
+    found = meshes.differences(one, many)
     assert max(found.values()) <= 1e-5, found
 
 
@@ -144,6 +170,21 @@ def test_the_rows_of_a_batch_are_split_where_the_devices_divide_them() -> None:
     shapes = {name: x.addressable_shards[0].data.shape for name, x in placed.items()}
     assert shapes == {"image": (2, 2, 3, 2), "label": (2, 9, 3), "size": (2, 2)}
     jax.tree.map(np.testing.assert_array_equal, placed, batch)
+
+
+def test_labels_of_another_size_are_scored_as_on_one_device() -> None:
+    """At the native size of each image, whose rows the devices do not divide."""
+    model, loss, rng = network("cnn"), meshes.loss_of("cnn"), np.random.default_rng(0)
+    batch = {"image": draw(4, 16, 16, 3), "label": rng.integers(0, 5, (4, 27, 22)).astype(np.uint8)}
+    batch["size"] = np.array([(27, 22), (25, 20), (13, 22), (27, 9)], np.int32)
+    found = []
+    for axes in (None, Axes(2, 1, 4)):
+        strategy = meshes.strategy_of(axes)
+        evaluate = strategy.compile_eval(make_eval_step(model, loss))
+        state = strategy.put_state(meshes.initial(model))
+        found.append(jax.device_get(evaluate(state, strategy.put_batch(batch))))
+    np.testing.assert_array_equal(found[0]["confusion"], found[1]["confusion"])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), *(each["stats"] for each in found))
 
 
 def test_a_step_is_traced_once_for_its_shapes() -> None:

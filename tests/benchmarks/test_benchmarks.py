@@ -238,6 +238,25 @@ def test_memory(tmp_path):
     assert ours["planned"] > 10_000 and theirs["planned"] is None
 
 
+def test_scaling(tmp_path):
+    record = run("scaling", tmp_path / "s", "--parts", "memory")
+    (found,) = record["networks"]["unet"]
+    assert found["mesh"] == [1, 1, 8] and found["temporary"] > 10_000 and found["state"] > 3 * found["parameters"]
+    assert found["exchanged"]["all-reduce"]["bytes"] >= found["parameters"]
+    assert found["exchanged"]["collective-permute"]["count"] > 10 and set(found["exchanged"]) <= {
+        *("all-reduce", "collective-permute"),
+    }
+
+
+def test_bytes_on_paper_are_those_counted_by_hand():
+    scaling = importlib.import_module("scaling")
+    kinds = {"all-reduce": 800, "all-gather": 400, "collective-permute": 30}
+    each = {"exchanged": {k: {"bytes": v} for k, v in kinds.items()}, "operations": 64.0, "split": 400}
+    assert scaling.sent("data", each, 8) == (7 / 8 * (1600 + 400) + 30, 64.0)
+    assert scaling.sent("fsdp", each, 2) == (1 / 2 * (1600 + 400 - 400) + 30, 64.0)
+    assert scaling.sent("space", each, 16)[1] == 32.0
+
+
 def test_growth(tmp_path):
     record = run("growth", tmp_path / "g")
     assert set(record["axes"]) == {"batch", "size", "width", "classes", "seeds"}

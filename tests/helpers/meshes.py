@@ -55,18 +55,30 @@ def loss_of(name: str) -> losses.Loss:
 TX = optax.sgd(0.02, momentum=0.9)
 
 
-def train(model: Any, loss: Any, axes: Axes | None, steps: int) -> Trained:
-    """Makes steps of momentum, and scores a batch."""
+def train(
+    model: Any,
+    loss: Any,
+    axes: Axes | None,
+    steps: int,
+    *,
+    size: int = 32,
+    images: int = 8,
+    remat: bool = False,
+    score: bool = True,
+    seed: int = 0,
+) -> Trained:
+    """Makes steps of momentum, and, with `score`, scores a batch; `seed` is that of the images."""
     strategy = strategy_of(axes)
-    step = strategy.compile_train(make_train_step(model, TX, loss, ema_decay=0.9))
+    step = strategy.compile_train(make_train_step(model, TX, loss, ema_decay=0.9, remat=remat), remat=remat)
     evaluate = strategy.compile_eval(make_eval_step(model, loss))
     state, key = strategy.put_state(initial(model)), strategy.put_key(jax.random.key(1))
     first, values = None, []
+    batch = lambda i: strategy.put_batch(batch_of(1000 * seed + i, size, images))  # noqa: E731
     for i in range(steps):
-        state, metrics = step(state, strategy.put_batch(batch_of(i)), key)
+        state, metrics = step(state, batch(i), key)
         values.append(np.asarray(metrics["loss"]))
         first = jax.device_get(strategy.get_state(state)) if first is None else first
-    scores = jax.device_get(evaluate(state, strategy.put_batch(batch_of(steps))))
+    scores = jax.device_get(evaluate(state, batch(steps))) if score else {"stats": ()}
     return Trained(first, jax.device_get(strategy.get_state(state)), np.stack(values), scores)
 
 
