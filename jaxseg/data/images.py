@@ -3,6 +3,7 @@
 It is a DataError, or an OutOfMemoryError for a file that does not fit into the memory of the machine.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from jaxseg.data import bands, masks
 from jaxseg.data.masks import Color, Palette
 from jaxseg.errors import DataError, OutOfMemoryError, first_line, printable
 from jaxseg.pictures.opening import open_image, too_large
+
+# Pillow warns from half its limit on; jaxseg knows the limit alone.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's convert("L")

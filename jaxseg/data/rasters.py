@@ -91,8 +91,11 @@ def open_raster(path: Path, channels: int) -> Iterator[TiffRaster]:
                 require_pixels(path, page.tilelength, page.tilewidth)
             tags = tuple((t.code, int(t.dtype), t.count, t.value) for t in page.tags.values() if t.code in _GEOGRAPHIC)
             pixels = zarr.open(stack.enter_context(page.aszarr()), mode="r")
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # the classes are those of tifffile and zarr
+            why = (error.strerror if isinstance(error, OSError) else None) or first_line(error)[:200]
+            raise DataError(f"{path} cannot be read: {why}.") from error
         yield TiffRaster(path, (form.height, form.width, channels), form.dtype, tags, pixels, form.axes)
 
 

@@ -1,13 +1,13 @@
 """Opens image files that anybody may have made: the formats that are read, and the largest number of pixels."""
 
 import os
-import warnings
 from pathlib import Path
-from typing import BinaryIO
-
-from PIL import Image
+from typing import TYPE_CHECKING, BinaryIO
 
 from jaxseg.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_PIXELS = "JAXSEG_MAX_PIXELS"
 """Name of the environment variable that sets the largest number of pixels of an image; 0: no limit."""
@@ -19,17 +19,16 @@ _FORMATS = (
     *("TIFF", "WEBP"),
 )
 
-# Pillow warns from half its limit on; jaxseg knows the limit alone.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-
-def open_image(file: str | Path | BinaryIO) -> Image.Image:
+def open_image(file: str | Path | BinaryIO) -> "Image.Image":
     """Returns the image in a file, not decoded, as `PIL.Image.open`, of the formats that are read.
 
     Raises:
         DataError: if the limit of pixels in the environment is no number.
         Exception: whatever Pillow raises for a damaged file, DecompressionBombError for one of too many pixels.
     """
+    from PIL import Image
+
     set_limit()
     Image.init()
     return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
@@ -38,6 +37,8 @@ def open_image(file: str | Path | BinaryIO) -> Image.Image:
 def set_limit() -> None:
     """Sets Pillow's limit of pixels to that of the environment; Pillow raises an error at twice its limit."""
     if MAX_PIXELS in os.environ:
+        from PIL import Image
+
         try:
             most = int(os.environ[MAX_PIXELS])
         except ValueError:
@@ -59,6 +60,8 @@ def allow_pixels(most: int) -> None:
 
 def require_pixels(path: str | Path, height: int, width: int) -> None:
     """Raises DataError if an image, or a part of it that is decoded at once, has more pixels than the limit."""
+    from PIL import Image
+
     set_limit()
     if Image.MAX_IMAGE_PIXELS is not None and height * width > 2 * Image.MAX_IMAGE_PIXELS:
         raise too_large(path)
@@ -66,6 +69,8 @@ def require_pixels(path: str | Path, height: int, width: int) -> None:
 
 def too_large(path: str | Path) -> DataError:
     """Returns the error for an image of more pixels than the limit."""
+    from PIL import Image
+
     return DataError(
         f"{path} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the limit that protects the memory from "
         f"files made to fill it; if you trust the file, set data.max_pixels, the option --max-pixels or the "

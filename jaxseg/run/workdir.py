@@ -13,7 +13,6 @@ from jaxseg import models
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.data.hierarchy import Hierarchy
-from jaxseg.data.masks import check_color
 from jaxseg.errors import ConfigError, counted, first_line
 from jaxseg.files import read_json, write_text
 from jaxseg.pictures import marks
@@ -249,6 +248,8 @@ def read_data(path: str | Path) -> RunData:
     Raises:
         ConfigError: if there is none, or its content is not that of `data_record`.
     """
+    from jaxseg.data.masks import check_color  # imports Pillow, which a network alone does not need
+
     file = Path(path) / INFO_FILE
     if not file.is_file():
         raise ConfigError(f"The run in {str(path)!r} has no {INFO_FILE}: it was stopped before its first step.")

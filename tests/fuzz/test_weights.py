@@ -3,6 +3,7 @@
 import io
 import pickle
 import random
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -133,7 +134,8 @@ def test_archives_that_unpack_to_much_are_refused(tmp_path: Path, free: int, mon
     np.lib.format.write_array_header_1_0(huge, {"descr": "<f4", "fortran_order": False, "shape": (2**40,)})
     assert "cannot be read as arrays" in refused(tmp_path / "huge.npz", zipped({"a.npy": huge.getvalue()}))
     stored = torch_file(torch_pickle(["a"]), bytes(2 * free), compressed=True)
-    assert f"unpack to {2 * free:,}"[:-3] in refused(tmp_path / "bomb.pth", stored)
+    found = re.search(r"unpack to ([\d,]+),", refused(tmp_path / "bomb.pth", stored))
+    assert found and 0 < int(found[1].replace(",", "")) - 2 * free < 1000  # and the pickle
 
 
 def test_many_tensors_of_one_storage_are_counted(tmp_path: Path) -> None:
