@@ -13,6 +13,7 @@ from jaxseg import metrics, pictures
 from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, to_dict
 from jaxseg.data import pipeline
+from jaxseg.data.fingerprint import fingerprint
 from jaxseg.data.images import read_image
 from jaxseg.errors import ConfigError
 from jaxseg.inference.predictor import Predictor, tiled_predictor
@@ -155,7 +156,9 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     state = strategy.put_state(host_state)
     key = strategy.put_key(step_key)
     weights = [origin._asdict() for origin in origins]
-    run_record(session.workdir, parts.config, step=start, weights=weights, command=command)
+    splits = {"train": session.problem.train, "val": session.problem.val}
+    data = {name: fingerprint(split) for name, split in splits.items()}
+    run_record(session.workdir, parts.config, step=start, weights=weights, command=command, data=data)
     reporter.start(start, parts.config.steps, window)
     for origin in origins:
         reporter.message(str(origin))
