@@ -25,6 +25,7 @@ COMMANDS = {
     "export": ("jaxseg.export.__main__", "write a trained network to one file: StableHLO or ONNX"),
     "quantise": ("jaxseg.quantise", "write a trained network in whole numbers of 8 bits"),
     "sweep": ("jaxseg.sweep.__main__", "train and compare the variants of an ablation"),
+    "reproduce": ("jaxseg.reproduce", "start a run again elsewhere and compare the curves"),
     "shrink": ("jaxseg.shrink", "remove channels of a trained network: a smaller one in a workdir of its own"),
     "models": ("jaxseg.models.__main__", "list the networks and encoders, or show what one costs"),
     "weaken": ("jaxseg.data.weaken", "write points, scribbles or boxes in place of full masks"),

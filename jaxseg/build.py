@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jaxseg import losses, models, optim, parallel
 from jaxseg.adversarial import segmenter_of
+from jaxseg.compiler import deterministic_options
 from jaxseg.config import ConfigDict
 from jaxseg.distillation import DistilledNetwork, Teacher
 from jaxseg.errors import ConfigError
@@ -268,4 +269,10 @@ def make_strategy(config: ConfigDict) -> parallel.Strategy:
     if config.semi.method and config.strategy == "pmap":  # each device mixes pairs of its own images
         sizes["batch_size / (2 accumulate)"] = config.batch_size // (2 * config.accumulate)
     require_even_rows(config)
-    return parallel.make_strategy(config.strategy, sizes, options=config.compile.options, axes=Axes(**config.mesh))
+    return parallel.make_strategy(config.strategy, sizes, options=step_options(config), axes=Axes(**config.mesh))
+
+
+def step_options(config: ConfigDict) -> dict[str, Any]:
+    """Returns the changes to the compiler options of `compile.deterministic` and `compile.options`."""
+    deterministic = deterministic_options() if config.compile.deterministic else {}
+    return {**deterministic, **dict(config.compile.options)}

@@ -48,6 +48,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # Shorter compilation with the same bits, for a program that runs once, such as the initialisation.
 _ONCE: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 1}}
 
+# The same bits in every run of a program (`compile.deterministic`). Other backends have no operation without that.
+DETERMINISTIC: dict[str, dict[str, Any]] = {"gpu": {"xla_gpu_deterministic_ops": True}}
+
 NO_CACHE = "off"
 _CACHE_FOLDER = "jax_compilation_cache_dir"
 # JAX removes the least recently used programs above this size; one training step takes a few million bytes.
@@ -140,6 +143,12 @@ def _calls_onednn(options: tuple[tuple[str, Any], ...]) -> bool:
     return "__onednn$convolution" in (program.as_text() or "")
 
 
+def deterministic_options() -> dict[str, Any]:
+    """Returns the options with which a program on this backend gives the same bits in every run; {} if all do."""
+    backend = jax.default_backend()
+    return DETERMINISTIC[backend] if backend in DETERMINISTIC else {}
+
+
 def options_for_once() -> dict[str, Any]:
     """Returns the options for a program that runs once and takes longer to compile than to run."""
     return _known(_ONCE)
@@ -221,6 +230,11 @@ def _machine() -> str:
 def cpu_name() -> str:
     """Returns the name of the processor; a run records it, since processors round sums differently."""
     return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> str:
+    """Returns the instruction sets of the processor, by which XLA chooses its instructions; "" where unknown."""
+    return " ".join(sorted((_cpu_info("flags") or _cpu_info("Features")).split()))
 
 
 def _cpu_info(field: str) -> str:

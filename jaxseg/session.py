@@ -13,6 +13,7 @@ from jaxseg import metrics, pictures
 from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, to_dict
 from jaxseg.data import pipeline
+from jaxseg.data.fingerprint import fingerprint
 from jaxseg.data.images import read_image
 from jaxseg.data.reading import Reading
 from jaxseg.errors import ConfigError
@@ -163,7 +164,9 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     key = strategy.put_key(step_key)
     weights = [origin._asdict() for origin in origins]
     before = read_starts(session.workdir)[-1:] if start else []
-    run_record(session.workdir, parts.config, step=start, weights=weights, command=command)
+    splits = {"train": session.problem.train, "val": session.problem.val}
+    data = {name: fingerprint(split) for name, split in splits.items()}
+    run_record(session.workdir, parts.config, step=start, weights=weights, command=command, data=data)
     reporter.start(start, parts.config.steps, window)
     if moved := messages.moved_message(before[0] if before else None, parts.config):
         reporter.message(moved)

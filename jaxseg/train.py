@@ -83,14 +83,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def train(config: ConfigDict, workdir: Path, resume: str, program: str = messages.PROGRAM) -> Result | None:
-    """Trains, evaluates and reports; returns the last evaluation, or None if a signal stopped the run before its end.
+def train(
+    config: ConfigDict, workdir: Path, resume: str, program: str = messages.PROGRAM, until: int | None = None
+) -> Result | None:
+    """Trains, evaluates and reports; returns the last evaluation, or None if the run stopped before its end.
 
     Args:
         config: a validated configuration.
         workdir: the directory of the run; if it holds a run, this run is resumed.
         resume: the command or call that starts this run; the message after a stop shows it.
         program: how the training was called, such as "jaxseg train"; the last message names commands of this form.
+        until: the step after which the run stops, as after a signal; None: its end.
 
     Raises:
         ConfigError: if another process trains in the workdir, it holds a run with another configuration, the data do
@@ -153,7 +156,7 @@ def train(config: ConfigDict, workdir: Path, resume: str, program: str = message
 
             if step == config.steps:
                 stop.finishing = "the last step is done; scoring and saving it, then the run ends"
-            due = what_is_due(config, step, stop)
+            due = what_is_due(config, step, stop, until)
             if not due.anything:
                 continue
             require_finite(session.reporter.flush(), session.checkpoints)  # before anything is saved

@@ -48,32 +48,32 @@ def test_nothing_compiles_twice_or_crosses_over_unasked(
         def compile_step(self: Any, step: Callable[..., Any], **options: Any) -> Callable[..., Any]:
             made = make(self, step, **options)
 
-            def compiled_and_watched(*arguments: Any) -> Any:
+            def compile_ahead(*arguments: Any) -> Callable[..., Any]:
                 so_far = len(compiled)
                 program = made.lower(*arguments).compile()
                 ahead[kind].append(len(compiled) - so_far)
-                return watch(program)
+                return watch(kind, program)
 
-            if hasattr(made, "eval_shape"):  # what traces the step before it is compiled
-                compiled_and_watched.eval_shape = made.eval_shape
-            compiled_and_watched.lower = lambda *arguments: SimpleNamespace(
-                compile=lambda: compiled_and_watched(*arguments)
+            watched_step = SimpleNamespace(
+                lower=lambda *arguments: SimpleNamespace(compile=lambda: compile_ahead(*arguments))
             )
-            return compiled_and_watched
-
-        def watch(run: Any) -> Callable[..., Any]:
-            def call(*arguments: Any) -> Any:
-                before.extend([len(compiled)] if kind == "train" else [])
-                so_far = len(compiled)
-                with jax.transfer_guard("disallow"):
-                    result = run(*arguments)
-                inside[kind].append(len(compiled) - so_far)
-                return result
-
-            call.memory_analysis = run.memory_analysis
-            return call
+            if hasattr(made, "eval_shape"):  # what traces the step before it is compiled
+                watched_step.eval_shape = made.eval_shape
+            return watched_step
 
         return compile_step
+
+    def watch(kind: str, run: Any) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            before.extend([len(compiled)] if kind == "train" else [])
+            so_far = len(compiled)
+            with jax.transfer_guard("disallow"):
+                result = run(*arguments)
+            inside[kind].append(len(compiled) - so_far)
+            return result
+
+        call.memory_analysis = run.memory_analysis
+        return call
 
     def explicit(put: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:

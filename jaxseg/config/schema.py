@@ -61,6 +61,11 @@ KEYS: dict[str, Key] = {
         "folder that keeps compiled programs for the next run; empty: ~/.cache/jaxseg/xla; off: none is kept",
         free=True,
     ),
+    "compile.deterministic": Key(
+        False,
+        "the same bits in every run on a GPU, where some operations are slower then; a CPU and a TPU give them anyway",
+        free=True,
+    ),
     "compile.memory": Key(
         "",
         "memory that a compiled step may take, which is checked before it runs: an amount, such as 6GB; empty: what is "

@@ -31,12 +31,12 @@ class Due:
         return self.evaluation or self.checkpoint or self.stop
 
 
-def what_is_due(config: ConfigDict, step: int, stop: StopRequest) -> Due:
-    """Returns what follows the step; the last one is always evaluated."""
+def what_is_due(config: ConfigDict, step: int, stop: StopRequest, until: int | None = None) -> Due:
+    """Returns what follows the step; the last one is always evaluated, and a run stops after the step `until`."""
     return Due(
         evaluation=step == config.steps or step % config.eval.every == 0,
         checkpoint=step % config.checkpoint.every == 0,
-        stop=asked_to_stop(config, step, stop),
+        stop=(until is not None and step >= until) or asked_to_stop(config, step, stop),
     )
 
 

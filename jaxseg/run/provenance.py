@@ -1,6 +1,7 @@
 """Records every start of a run in `run.json`, with everything that may have an effect on its numbers."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import importlib.util
 import math
@@ -18,17 +19,24 @@ from typing import Any
 import jax
 
 from jaxseg import config as config_lib
-from jaxseg.compiler import compiler_options, cpu_name, forms_for
+from jaxseg.build import step_options
+from jaxseg.compiler import compiler_options, cpu_features, cpu_name, forms_for
 from jaxseg.config import ConfigDict
 from jaxseg.errors import first_line
 from jaxseg.files import read_json
-from jaxseg.run.revision import git_state
+from jaxseg.run.revision import git_diff, git_state
 from jaxseg.run.workdir import write_or_refuse
 
 RECORD_FILE = "run.json"
-_PACKAGES = ("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+_PACKAGES = (
+    *("jaxseg", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy"),
+    *("ml_dtypes", "scipy", "pillow", "opencv-python-headless", "jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu"),
+)
 # Environment variables that may have an effect on the numbers of a run.
-_NUMERIC = re.compile(r"XLA_\w*FLAGS|JAX_(?!COMPILATION|PERSISTENT|PLATFORMS)\w+|NVIDIA_TF32_OVERRIDE|OMP_NUM_THREADS")
+_NUMERIC = re.compile(
+    r"XLA_\w*FLAGS|JAX_(?!COMPILATION|PERSISTENT|PLATFORMS)\w+|NVIDIA_TF32_OVERRIDE|(OMP|MKL|OPENBLAS)_NUM_THREADS|"
+    r"LIBTPU_INIT_ARGS|CUBLAS_WORKSPACE_CONFIG|CUDA_VISIBLE_DEVICES|NCCL_(ALGO|PROTO)|TF_\w*DETERMINISTIC\w*"
+)
 
 
 def run_record(
@@ -38,8 +46,10 @@ def run_record(
     step: int = 0,
     weights: Iterable[Mapping[str, Any]] = (),
     command: str | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Adds this start to `run.json`: command line, configuration, commit, versions, device and compiler options.
+    """Adds this start to `run.json`: command line, configuration, commit and changes to it, versions and the build of
+    XLA, device, compiler options, environment and data.
 
     Args:
         path: the directory of the run.
@@ -47,13 +57,15 @@ def run_record(
         step: the number of steps made before this start.
         weights: the weights that a new run starts from: source, file, digest.
         command: what started the run; None: the shell command of this process.
+        data: {split: `data.fingerprint.fingerprint` of it}.
 
     Raises:
         ConfigError: if the file cannot be written.
     """
     if jax.process_index() == 0:
         command = command_line() if command is None else command
-        start = {**_describe_start(config, step, command), "weights": [dict(origin) for origin in weights]}
+        about = {"weights": [dict(origin) for origin in weights], "data": {} if data is None else dict(data)}
+        start = {**describe_start(config, step, command), **about}
         _write_starts(path, [*read_starts(path), start])
 
 
@@ -100,15 +112,17 @@ def _write_starts(path: str | Path, starts: list[dict[str, Any]]) -> None:
     write_or_refuse(Path(path) / RECORD_FILE, {"starts": starts})
 
 
-def _describe_start(config: ConfigDict, step: int, command: str) -> dict[str, Any]:
+def describe_start(config: ConfigDict, step: int, command: str) -> dict[str, Any]:
+    """Returns what a start of a run records, but for its weights and its data."""
     device = jax.devices()[0]
     by_jit = config.strategy == "jit"
-    options = compiler_options(config.compile.options) if by_jit else {}
+    options = compiler_options(step_options(config)) if by_jit else {}
     return {
         "time": _now(),
         "step": step,
         "command": command,
         "git": git_state(),
+        "diff": git_diff(),
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
@@ -117,12 +131,14 @@ def _describe_start(config: ConfigDict, step: int, command: str) -> dict[str, An
             "cpus": os.cpu_count(),
             "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "cpu": cpu_name(),
+            "cpu_features": cpu_features(),
         },
         # Of the training step. The forms of its convolutions sum in different orders.
         "compiler_options": options,
         "convolutions": forms_for(options) if by_jit else "usual",
         "python": platform.python_version(),
         "packages": package_versions(),
+        "xla": {"platform": device.client.platform_version, "jaxlib": jaxlib_build()},
         "environment": {name: os.environ[name] for name in sorted(os.environ) if _NUMERIC.fullmatch(name)},
         "config": config_lib.to_dict(config),
     }
@@ -150,6 +166,16 @@ def command_line() -> str:
     else:
         return ""
     return shlex.join(["python", *words, *arguments])
+
+
+def jaxlib_build() -> str | None:
+    """Returns a digest of the compiled libraries of jaxlib, whose wheels of one version may differ; None if unknown."""
+    try:
+        record = importlib.metadata.distribution("jaxlib").read_text("RECORD")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    libraries = sorted(line for line in (record or "").splitlines() if re.search(r"\.(so|pyd|dylib)\b", line))
+    return hashlib.sha256("\n".join(libraries).encode()).hexdigest()[:16] if libraries else None
 
 
 def package_versions() -> dict[str, str | None]:

@@ -29,7 +29,7 @@ ROWS = (
         *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit"),
         *("data.check", "data.weaken", "models.__main__"),
     ),  # 8
-    ("sweep",),  # 9
+    ("sweep", "reproduce"),  # 9
     ("__main__",),  # 10
     ("", "presets"),  # 11, the front door
 )
