@@ -28,7 +28,7 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.config.command import run_command
-from jaxseg.data.base import Source
+from jaxseg.data.base import Source, require_bytes
 from jaxseg.data.labelled import labelled_indices
 from jaxseg.data.proposals import DECISIONS, KEEP, PAGE, TABLE
 from jaxseg.data.sources import training_source
@@ -110,6 +110,7 @@ def _propose(options: argparse.Namespace) -> int:
         return 1
     runs = [load_run(workdir, options.which) for workdir in options.workdir]
     compiler.keep_programs(runs[0].config.compile.cache)
+    require_bytes("A proposal", len(runs[0].classes))
     predictor = predictor_of(runs, options)
     earlier = read_earlier(out, runs[0].classes)
     paths = [path for path in found.paths if path.resolve() not in earlier.images]

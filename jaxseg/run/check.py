@@ -29,7 +29,7 @@ from jaxseg.nn import without_crf
 from jaxseg.run.teacher import read_teacher, with_teacher
 from jaxseg.run.weights import find_weights
 from jaxseg.state import TrainState
-from jaxseg.types import ENCODER
+from jaxseg.types import ENCODER, label_type
 
 _LOG = logging.getLogger(__name__)
 _READ_BY = {
@@ -224,7 +224,7 @@ def trace_training(parts: Parts, init: Callable[..., Any], step: Callable[..., A
     config, key = parts.config, jax.eval_shape(jax.random.key, 0)
     height, width = config.data.size
     image = jax.ShapeDtypeStruct((config.batch_size, height, width, config.data.channels), np.uint8)
-    label = jax.ShapeDtypeStruct((config.batch_size, height, width), np.uint8)
+    label = jax.ShapeDtypeStruct((config.batch_size, height, width), label_type(parts.num_classes))
     state = _trace("model.args", init, key)
     try:
         _, metrics = _trace("the training step", step, state, {"image": image, "label": label}, key)
