@@ -17,7 +17,9 @@ from lib.timing import at_least, environment, save, table
 from jaxseg import build
 from jaxseg.config import ConfigDict, default_config, update
 from jaxseg.inference.networks import Scores, make_shares
+from jaxseg.types import label_type
 
+CLASSES = [11, 150, 255, 1000, 10000]
 SAMPLED = {"loss__terms": "sampled_cross_entropy"}
 
 
@@ -36,7 +38,7 @@ def step_memory(config: ConfigDict, classes: int, train: bool) -> float:
     parts, side = build.build_parts(config, classes), config.data.size[0]
     state = jax.eval_shape(parts.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((2, side, side, 3), jnp.uint8)
-    batch = {"image": image, "label": jax.ShapeDtypeStruct((2, side, side), jnp.uint8)}
+    batch = {"image": image, "label": jax.ShapeDtypeStruct((2, side, side), label_type(classes))}
     arguments: Any = (state, batch, jax.eval_shape(lambda: jax.random.key(0))) if train else (state, batch)
     strategy = build.make_strategy(config)
     step = strategy.compile_train(parts.train_step()) if train else strategy.compile_eval(parts.eval_step())
@@ -53,7 +55,7 @@ def shares_bytes(side: int, classes: int, top_k: int) -> float:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=at_least(2), nargs="+", default=[11, 150, 255], help="default 11 150 255")
+    parser.add_argument("--classes", type=at_least(2), nargs="+", default=CLASSES, help="default 11 150 255 1000 10000")
     parser.add_argument("--side", type=at_least(16), default=128, help="of the images (default 128)")
     parser.add_argument(
         "--samples", type=at_least(2), default=32, help="classes of a step that samples them (default 32)"

@@ -33,6 +33,9 @@ COMMANDS = {
 }
 
 
+_OPTIONS = ("-h", "--help", "--version")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: that of the command, 2 where there is no such command."""
     parser = _parser()
@@ -45,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == "help":
         name, *rest = [*rest, "--help"]
     if name.startswith("-"):
-        parser.parse_args([name])  # --help or --version, which end here, or an error
+        if name not in _OPTIONS:
+            print(f"error: There is no option {name}.{nearest(name, _OPTIONS)}", file=sys.stderr)
+            return 2
+        parser.parse_args([name])  # ends here
     if name not in COMMANDS:
         print(f"error: There is no command {name!r}.{nearest(name, COMMANDS)}", file=sys.stderr)
         return 2

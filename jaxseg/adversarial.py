@@ -29,7 +29,7 @@ from jaxseg.metrics import predict_classes
 from jaxseg.nn import Conv, crop_to, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
 from jaxseg.state import Learner, TrainState
-from jaxseg.types import DISCRIMINATOR, IGNORE, Array, Key, PyTree
+from jaxseg.types import DISCRIMINATOR, Array, Key, PyTree, ignore_label
 
 
 class Discriminator(nn.Module):
@@ -164,7 +164,8 @@ class AdversarialLoss:
                 i32[] added as "step".
         """
         judge: Callable[[jax.Array, bool], jax.Array] = out[DISCRIMINATOR]
-        labelled = (labels != IGNORE).astype(jnp.float32)
+        ignored = ignore_label(logits.shape[-1])
+        labelled = (labels != ignored).astype(jnp.float32)
         empty = jnp.max(labelled, axis=(1, 2), keepdims=True) == 0
         visible = jnp.where(empty, 1.0, labelled)[..., None]
         predicted = label_maps(logits, self.loss.one_vs_rest)
@@ -181,7 +182,7 @@ class AdversarialLoss:
             if self.unlabelled_from:
                 unlabelled &= out["step"] >= self.unlabelled_from
             trusted = unlabelled & (jax.nn.sigmoid(verdict) > self.semi_threshold)
-            pseudo_labels = jnp.where(trusted, predict_classes(logits), IGNORE)
+            pseudo_labels = jnp.where(trusted, predict_classes(logits), ignored)
             stats["unlabelled"] = _mean_bce(verdict, True, unlabelled.astype(jnp.float32))
             taught = binary_cross_entropy if self.loss.one_vs_rest else cross_entropy
             stats["semi"] = taught(logits, pseudo_labels)
@@ -229,7 +230,9 @@ def true_maps(labels: Array, predicted: jax.Array, scaling: float = 0.0) -> jax.
     right = jnp.sum(jnp.where(truth, predicted, 0.0), axis=-1, keepdims=True)
     raised = jnp.maximum(right, scaling)
     others = jnp.where(right < 1.0, (1.0 - raised) / jnp.where(right < 1.0, 1.0 - right, 1.0), 0.0)
-    return jnp.where((labels != IGNORE)[..., None], jnp.where(truth, raised, predicted * others), 0.0)
+    return jnp.where(
+        (labels != ignore_label(truth.shape[-1]))[..., None], jnp.where(truth, raised, predicted * others), 0.0
+    )
 
 
 def _mean_bce(logits: jax.Array, real: bool, weight: jax.Array) -> SumWeight:

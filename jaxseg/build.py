@@ -244,7 +244,7 @@ def build_parts(
         optimiser=optimiser,
         schedule=schedule,
         prepare=make_prepare(config),
-        augment=make_augment(config),
+        augment=make_augment(config, num_classes),
         axis_name=axis_name,
     )
 

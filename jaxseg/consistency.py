@@ -50,7 +50,13 @@ class Lesson(NamedTuple):
 
 
 def make_teach(
-    teacher: Network, *, augment: Augment, stronger: Stronger, one_vs_rest: bool = False, cutmix: float = 0.0
+    teacher: Network,
+    *,
+    augment: Augment,
+    stronger: Stronger,
+    one_vs_rest: bool = False,
+    cutmix: float = 0.0,
+    ignore: int = IGNORE,
 ) -> Teach:
     """Returns `teach(batch, variables) -> (network input f32[b,h,w,c], label i32[b,h,w], Lesson)`.
 
@@ -61,6 +67,7 @@ def make_teach(
         one_vs_rest: how probabilities are read from logits, as `losses.probabilities` says.
         cutmix: probability that a box of half the area of an image without labels is that of its neighbour in the
             batch. Its height is drawn evenly in its logarithm, as by French 2020.
+        ignore: the label of an ignored pixel.
 
     An image is without labels if all its labels are IGNORE. Images are mixed in pairs, (0, 1), (2, 3) and so on, which
     devices and micro-batches do not divide. The random numbers are streams of each example's key.
@@ -68,13 +75,13 @@ def make_teach(
 
     def teach(batch: Mapping[str, jax.Array], variables: Mapping[str, PyTree]) -> tuple[jax.Array, jax.Array, Lesson]:
         label = class_indices(batch["label"])
-        unlabelled = jnp.all(label == IGNORE, axis=(1, 2))[:, None, None]
+        unlabelled = jnp.all(label == ignore, axis=(1, 2))[:, None, None]
         # Label 0 in place of IGNORE, so that IGNORE after the augmentation says which pixels lie outside.
         marked = jnp.where(unlabelled, 0, label)
         keys = batch["keys"]
         image, marked = jax.lax.optimization_barrier(jax.vmap(augment)(keys, batch["image"], marked))
         logits, _ = teacher.apply(variables, image, train=False)
-        lesson = Lesson(label_maps(logits, one_vs_rest), (marked != IGNORE).astype(jnp.float32))
+        lesson = Lesson(label_maps(logits, one_vs_rest), (marked != ignore).astype(jnp.float32))
         streams = jax.vmap(jax.random.fold_in, in_axes=(0, None))
         view = jax.vmap(stronger)(streams(keys, _VIEW_STREAM), image)
         if cutmix:
@@ -82,7 +89,7 @@ def make_teach(
             view, lesson = jax.tree.map(lambda own: _pasted(box, own), (view, lesson))
         view, image = jax.lax.optimization_barrier((view, image))
         lesson = jax.lax.stop_gradient(Lesson(lesson.target, jnp.where(unlabelled, lesson.seen, 0.0)))
-        return jnp.where(unlabelled[..., None], view, image), jnp.where(unlabelled, IGNORE, marked), lesson
+        return jnp.where(unlabelled[..., None], view, image), jnp.where(unlabelled, ignore, marked), lesson
 
     return teach
 

@@ -14,6 +14,7 @@ from typing import get_args
 
 from jaxseg import compiler
 from jaxseg.config.command import run_command
+from jaxseg.config.parser import CommandParser
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.inference.crf_search import GRID, file_of, grid_settings, parse_grid, search_crf
 from jaxseg.inference.options import whole_number
@@ -30,11 +31,10 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.crf
 
 def _parser(program: str) -> argparse.ArgumentParser:
     grid = ",".join(f"{name}={'-'.join(f'{value:g}' for value in values)}" for name, values in GRID.items())
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program,
         description="Find the settings of a dense CRF with which a trained network scores best on a split.",
         epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
-        allow_abbrev=False,
     )
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
     parser.add_argument("--split", default="val", help="train, val, test or another split of the data (default val)")

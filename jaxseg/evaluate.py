@@ -30,6 +30,7 @@ from typing import get_args
 from jaxseg import compiler
 from jaxseg.config import LAYOUT_KEYS
 from jaxseg.config.command import read_overrides, run_command
+from jaxseg.config.parser import CommandParser
 from jaxseg.errors import ConfigError
 from jaxseg.inference import surface, temperature, thresholds
 from jaxseg.inference.crf import with_crf
@@ -51,11 +52,10 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.eva
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program,
         description="Score a split of the data with a trained network, each image at its native size.",
         epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
-        allow_abbrev=False,
     )
     add_workdirs(parser)
     parser.add_argument(

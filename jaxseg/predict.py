@@ -48,6 +48,7 @@ import jax
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
+from jaxseg.config.parser import CommandParser
 from jaxseg.errors import ConfigError, counted
 from jaxseg.inference import readout, uncertainty_files, video
 from jaxseg.inference.crf import refinement
@@ -94,9 +95,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pre
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program, description="Segment images with a trained network.", allow_abbrev=False
-    )
+    parser = CommandParser(prog=program, description="Segment images with a trained network.")
     add_workdirs(parser)
     parser.add_argument("images", metavar="IMAGES", nargs="*", help="files, folders and globs")
     parser.add_argument("--out", metavar="DIR", default="preds", help="where the pictures are written (default preds)")

@@ -14,24 +14,25 @@ import sys
 from collections.abc import Sequence
 from typing import get_args
 
-from jaxseg.config.command import run_command
+from jaxseg.config.command import read_overrides, run_command
+from jaxseg.config.parser import CommandParser
 from jaxseg.errors import counted
-from jaxseg.inference.quantised import CALIBRATION, Ranges, quantise_run
+from jaxseg.inference.quantised import CALIBRATION, Ranges, check_quantisation, quantise_run
 from jaxseg.run.load import Which, load_run
+from jaxseg.run.messages import commands_of_use
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.quantise") -> int:
     """Runs the command line; returns the exit status. `program` is how the command is called, for the usage line."""
     options, overrides = _parser(program).parse_known_args(argv)
-    return run_command(lambda: _quantise(options, overrides))
+    return run_command(lambda: _quantise(options, overrides, program))
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program,
         description="Write a trained network in whole numbers of few bits, as a workdir that is used like any run.",
         epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
-        allow_abbrev=False,
     )
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
     parser.add_argument("--out", metavar="NEW_DIR", required=True, help="the new workdir")
@@ -68,7 +69,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _quantise(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+def _quantise(options: argparse.Namespace, overrides: Sequence[str], program: str) -> int:
+    read_overrides(overrides)
+    check_quantisation(options.out, options.weights, options.activations, options.calibrate, options.ranges)
     run = load_run(options.workdir, options.which, overrides)
     done = quantise_run(
         run,
@@ -85,6 +88,8 @@ def _quantise(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     origin = "learned in training" if done.ranges == "learned" else f"calibrated with {counted(done.images, 'image')}"
     print(f"activations: {f'{has.activations} bits, ranges {origin}' if has.activations else 'float32'}")
     print(f"checkpoint:  {done.bytes / 1e6:.2f} MB on disk; in float32 its numbers are {done.float_bytes / 1e6:.2f} MB")
+    evaluate, predict = commands_of_use(done.workdir, program.removesuffix("quantise"))
+    print(f"evaluate:    {evaluate}\npredict:     {predict}")
     return 0
 
 

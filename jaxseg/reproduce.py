@@ -3,9 +3,9 @@
     python -m jaxseg.reproduce WORKDIR [--workdir NEW] [--steps N] [--tolerance .001]
 
 First it says in what this machine differs from what the run recorded in run.json: packages, the build of XLA, the
-processor, flags, environment, commit and data. Then it trains in NEW, which resumes where it was stopped, and compares the loss,
-the norms and the scores of log.jsonl at the same steps. The exit status is 0 if no number differs by more than the
-tolerance: a share of numbers above 1, an absolute difference below.
+processor, flags, environment, commit and data. Then it trains in NEW, which resumes where it was stopped, and compares
+the loss, the norms and the scores of log.jsonl at the same steps. The exit status is 0 if no number differs by more
+than the tolerance: a share of numbers above 1, an absolute difference below.
 """
 
 import argparse

@@ -184,7 +184,7 @@ def compile_step(session: Session) -> None:
     strategy = session.strategy
     session.reporter.message("compiling the step; this takes a while unless an earlier run has compiled the same one")
     began = time.monotonic()
-    batch = batch_shapes(session.config, session.problem.train[0]["image"].dtype)
+    batch = batch_shapes(session.parts, session.problem.train[0]["image"].dtype)
     key = jax.eval_shape(jax.random.key, 0)
     shapes = strategy.placed_shapes(session.programs.state, batch, key)
     memory = described(session.programs.train_step.compile(*shapes), shapes, session.parts)

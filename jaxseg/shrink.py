@@ -16,9 +16,10 @@ from typing import get_args
 from jaxseg import compiler
 from jaxseg.config import LAYOUT_KEYS
 from jaxseg.config.command import read_overrides, run_command
+from jaxseg.config.parser import CommandParser
 from jaxseg.pruning.removal import Criterion
 from jaxseg.run.load import Which, load_run
-from jaxseg.run.shrinking import shrink_run
+from jaxseg.run.shrinking import check_shrinking, shrink_run
 
 _FIELDS = "model.args."
 
@@ -30,12 +31,11 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.shr
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program,
         description="Remove channels of a trained network; the result is a run of a smaller network.",
         epilog="--config.model.args.NAME=VALUE sets a field of the smaller network; --config.data.dir=PATH and the "
         "other keys that change nothing about what was trained can be given too.",
-        allow_abbrev=False,
     )
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
     parser.add_argument("--out", metavar="NEW", required=True, help="the workdir to write, new or empty")
@@ -58,6 +58,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
 def _shrink(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     given = dict(read_overrides(overrides))
     fields = {key: value for key, value in given.items() if key.startswith(_FIELDS) and key not in LAYOUT_KEYS}
+    check_shrinking(options.out, options.channels, fields, options.criterion, options.batches, options.seed)
     run = load_run(options.workdir, options.which, {key: x for key, x in given.items() if key not in fields})
     compiler.keep_programs(run.config.compile.cache)
     shrunk = shrink_run(

@@ -23,13 +23,13 @@ from jaxseg.errors import ArgumentError
 from jaxseg.losses import ClassSample, Loss
 from jaxseg.losses.definition import GUIDE
 from jaxseg.metrics import class_indices, confusion_matrix, num_confusion_classes, predict_classes
-from jaxseg.metrics.native_size import inside_mask, to_image_size, to_native_sizes
+from jaxseg.metrics.native_size import covered_mask, inside_mask, to_image_size, to_native_sizes
 from jaxseg.nn import of_classes, rematerialised, resize
 from jaxseg.nn.ops.barrier import after_all
 from jaxseg.nn.ops.by_device import spread, whole
 from jaxseg.objective import Objective, Report, classes_of_step, value_and_report, with_classes
 from jaxseg.state import Learner, Network, TrainState, average_of, by_path
-from jaxseg.types import LESSON, Key, PyTree
+from jaxseg.types import LESSON, Key, PyTree, label_type
 
 Prepare: TypeAlias = Callable[[jax.Array], jax.Array]
 Augment: TypeAlias = Callable[[Key, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -294,13 +294,13 @@ def make_eval_step(
     """Returns `step(state, batch) -> {"confusion": i32[k,k], "stats": sums of the loss}`, over the whole batch.
 
     The sums of several batches add; `loss.value` of the total is the loss of the split. Logits are resized to the
-    native size of each label (`batch["size"]`). Losses that compare images leave out padding (`batch["inside"]`).
+    native size of each label (`batch["size"]`). Losses of whole images or unlabelled pixels leave out padding.
 
     Args:
         model, loss, prepare, axis_name: as for `make_train_step`.
         measures: further sums by name, each a function of (logits, labels) such as `metrics.calibration_stats`.
-        maps: whether to add "maps": {"prediction" and "label": u8[b,h,w], "size": i32[b,2]} of the whole batch, which
-            are not sums; each image is the `size` (height, width) in the top left. Only under `jit`.
+        maps: whether to add "maps": {"prediction" and "label": u8|u16[b,h,w], "size": i32[b,2]} of the whole batch,
+            which are not sums; each image is the `size` (height, width) in the top left. Only under `jit`.
     """
     measures = measures or {}
 
@@ -308,23 +308,22 @@ def make_eval_step(
         image, label = spread(prepare(batch["image"])), spread(class_indices(batch["label"]))
         logits, out = model.apply(whole(state.variables), image, train=False)
         out = {**out, GUIDE: (image, logits)}
-        (height, width), (rows, columns) = image.shape[1:3], label.shape[1:]
-        seen = label
+        (height, width), (rows, columns), seen, covered = image.shape[1:3], label.shape[1:], label, None
         inside = inside_mask(batch["inside"], (height, width)) if "inside" in batch else None
         if "size" in batch:
+            if inside is not None and loss.learns_unlabelled:
+                covered = covered_mask(batch["inside"], batch["size"], (height, width), (rows, columns))
             seen = to_image_size(label, batch["size"], (height, width))
             logits = to_native_sizes(logits, batch["size"], (rows, columns))
         predicted = predict_classes(logits)
-        sums = {
-            "confusion": confusion_matrix(predicted, label, num_confusion_classes(logits.shape[-1])),
-            "stats": loss.stats(logits, label, out, seen, inside),
-            **{name: measure(logits, label) for name, measure in measures.items()},
-        }
+        confusion = confusion_matrix(predicted, label, num_confusion_classes(logits.shape[-1]))
+        sums = {"confusion": confusion, "stats": loss.stats(logits, label, out, seen, inside, covered)}
+        sums |= {name: measure(logits, label) for name, measure in measures.items()}
         if not maps:
             return _sum_over(axis_name, sums)
         size = batch["size"] if "size" in batch else jnp.broadcast_to(jnp.array([(rows, columns)]), (len(label), 2))
-        bytes_ = {"prediction": predicted.astype(jnp.uint8), "label": label.astype(jnp.uint8)}
-        return {**_sum_over(axis_name, sums), "maps": {**bytes_, "size": size}}
+        narrow = {n: x.astype(label_type(logits.shape[-1])) for n, x in (("prediction", predicted), ("label", label))}
+        return {**_sum_over(axis_name, sums), "maps": {**narrow, "size": size}}
 
     return step
 

@@ -258,7 +258,6 @@ def test_a_split_without_labelled_pixels_has_no_score(folder_run, tmp_path, caps
         (["--config.data.size=8,8"], ["data.size", "cannot be changed"]),
         (["--config.data.dri=x"], ["data.dri", "'data.dir'"]),
         (["--config.data.workers=many"], ["data.workers", "whole number"]),
-        (["--splt", "val"], ["--splt"]),
     ],
 )
 def test_wrong_arguments_are_one_sentence(shapes_run, capsys, arguments, words):

@@ -29,6 +29,7 @@ from jaxseg.audit.auditing import audit
 from jaxseg.audit.judges import make_judges
 from jaxseg.audit.outputs import require_own, write_audit
 from jaxseg.config.command import run_command
+from jaxseg.config.parser import CommandParser
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.options import add_options, predictor_of, whole_number
 from jaxseg.run.load import Which, load_run
@@ -42,11 +43,10 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.aud
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program,
         description="Rank the images and regions of a split by how likely their label is wrong.",
         epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add(

@@ -12,7 +12,7 @@ from jaxseg.audit.gradients import gradient_norms
 from jaxseg.audit.scores import all_classes
 from jaxseg.config import ConfigDict, set_key
 from jaxseg.data import make_source
-from jaxseg.data.base import Source
+from jaxseg.data.base import Source, require_bytes
 from jaxseg.data.folds import fold_of, parse_fold
 from jaxseg.data.transforms import fill_up, pad_to, resize_image, resize_label
 from jaxseg.errors import ConfigError
@@ -113,6 +113,7 @@ def make_judges(runs: Sequence[Run], predictor: Predictor, split: str) -> Judges
 
 def data_of(runs: Sequence[Run], split: str) -> tuple[ConfigDict, Source]:
     """Returns the configuration of the data, and all images of the split: those of all folds."""
+    require_bytes("An audit", len(runs[0].classes))
     config = runs[0].config.copy_and_resolve_references()
     changes: dict[str, Any] = {
         "data.fold": "",

@@ -19,6 +19,7 @@ from typing import Any
 
 from jaxseg.arguments import expanded
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
+from jaxseg.config.parser import CommandParser
 from jaxseg.config.schema import FREE_FORM, KEYS, Key
 from jaxseg.config.values import choose_length, default_config, flatten, set_key, unknown_key, validate
 from jaxseg.errors import ConfigError, JaxsegError, about_the_machine, first_line, nearest, printable, raise_together
@@ -280,11 +281,10 @@ def parse_command_line(
     Raises:
         ConfigError: for anything wrong in the configuration.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program,
         description=description,
         epilog=help_text(),
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE[:ARG]", required=True, help="experiment file and its variant")

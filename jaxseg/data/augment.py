@@ -191,12 +191,14 @@ def make_augment(
     brightness: Share = 0.0,
     contrast: Share = 0.0,
     saturation: Share = 0.0,
+    ignore: int = IGNORE,
 ) -> Callable[[Key, Array, Array], Pair]:
     """Returns augment(key, image f32[h,w,c] in [0, 1], label i[h,w]) -> (image, label) for one example.
 
-    The arguments are the keys of `config.augment`. The steps are applied in the order flips, zoom, shear, rotation,
-    crop, brightness, contrast, saturation. A step that is off costs nothing, and turning a step on does not change the
-    random draws of the others. Without zoom, shear and rotation nothing is interpolated.
+    The arguments are the keys of `config.augment`, and `ignore`, the label of an ignored pixel. The steps are applied
+    in the order flips, zoom, shear, rotation, crop, brightness, contrast, saturation. A step that is off costs nothing,
+    and turning a step on does not change the random draws of the others. Without zoom, shear and rotation nothing is
+    interpolated.
 
     Raises:
         ArgumentError: for an invalid value.
@@ -216,7 +218,7 @@ def make_augment(
         return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), steps)
 
     def crop_origin(key: Key, draw: Array, label: Array) -> jax.Array:
-        return _crop_origin(key, draw[10:].reshape(-1, 2), label, crop, crop_max_share, crop_balanced)
+        return _crop_origin(key, draw[10:].reshape(-1, 2), label, crop, crop_max_share, crop_balanced, ignore)
 
     def augment(key: Key, image: Array, label: Array) -> Pair:
         check_pair(image, label)
@@ -224,7 +226,7 @@ def make_augment(
         draw = jax.random.uniform(key, (10 + 2 * _TRIES,))  # one call: each takes long to compile
         if warps:
             matrix, origin = geometry(draw, label.shape), (0, 0)
-            label = warp_label(label, matrix)
+            label = warp_label(label, matrix, ignore)
             if crop:  # chosen on the warped label; only this window of the image is interpolated
                 origin = crop_origin(key, draw, label)
                 label = lax.dynamic_slice(label, tuple(origin), crop)
@@ -246,14 +248,14 @@ def make_augment(
     return augment
 
 
-def from_config(augment: Mapping[str, Any]) -> Callable[[Key, Array, Array], Pair]:
-    """Returns the function of `make_augment` for the section `config.augment`.
+def from_config(augment: Mapping[str, Any], ignore: int = IGNORE) -> Callable[[Key, Array, Array], Pair]:
+    """Returns the function of `make_augment` for the section `config.augment`, and the label of an ignored pixel.
 
     Raises:
         ConfigError: for an invalid value, naming the key.
     """
     try:
-        return make_augment(**{name: augment[name] for name in augment})
+        return make_augment(**{name: augment[name] for name in augment}, ignore=ignore)
     except ArgumentError as error:
         raise ConfigError(f"augment.{error}") from error
 
@@ -278,7 +280,13 @@ def _window(image: Array, label: Array, origin: Array, size: tuple[int, ...]) ->
 
 
 def _crop_origin(
-    key: Key, draws: Array, label: Array, size: tuple[int, ...], max_share: float, balanced: float
+    key: Key,
+    draws: Array,
+    label: Array,
+    size: tuple[int, ...],
+    max_share: float,
+    balanced: float,
+    ignore: int = IGNORE,
 ) -> jax.Array:
     """Returns (row, column) i32[2] of the window of `random_crop`, chosen from the candidates f32[n,2] in [0, 1)."""
     room = [full - side + 1 for full, side in zip(label.shape, size)]
@@ -288,13 +296,13 @@ def _crop_origin(
     if max_share >= 1.0:
         origins = origins[:1]
     if balanced > 0:
-        origins = balanced_origins(jax.random.fold_in(key, _BALANCED), origins, label, size, balanced)
+        origins = balanced_origins(jax.random.fold_in(key, _BALANCED), origins, label, size, balanced, ignore)
     if max_share >= 1.0:
         return origins[0]
 
     def share(origin: jax.Array) -> jax.Array:
         window = lax.dynamic_slice(label, tuple(origin), size).reshape(-1).astype(jnp.int32)
-        counts = jnp.zeros(IGNORE + 1, jnp.int32).at[window].add(1, mode="promise_in_bounds")[:IGNORE]
+        counts = jnp.zeros(ignore + 1, jnp.int32).at[window].add(1, mode="promise_in_bounds")[:ignore]
         valid = jnp.sum(counts)
         return jnp.where(valid > 0, jnp.max(counts) / jnp.maximum(valid, 1), 1.0)
 

@@ -7,10 +7,14 @@ from typing import Protocol, TypedDict
 import numpy as np
 
 from jaxseg.errors import DataError, counted
+from jaxseg.types import IGNORE, IGNORE_16, ignore_label, label_type
 
 
 class Example(TypedDict):
-    """image: u8[h,w,c] or u16[h,w,c]. label: u8[h,w], class indices, with every ignored value mapped to IGNORE."""
+    """image: u8[h,w,c] or u16[h,w,c]. label: u8[h,w], class indices, with every ignored value mapped to IGNORE.
+
+    Of more than 255 classes label is u16[h,w], and every ignored value 65535 (`types.ignore_label`).
+    """
 
     image: np.ndarray
     label: np.ndarray
@@ -23,7 +27,8 @@ class DataInfo:
     Attributes:
         classes: the name of each class, in the order of the label values.
         colors: the (r, g, b) in 0..255 in which each class is drawn.
-        ignore: the value in the stored masks that is ignored, besides 255; None if there is none.
+        ignore: the value in the stored masks that is ignored, besides 255 (65535 of more than 255 classes); None if
+            there is none.
         channels: number of image channels of every example.
         values: the value of each class in the stored masks; () where they are 0, 1, 2, ...
         color_masks: whether the stored masks hold `colors` in place of values.
@@ -37,6 +42,15 @@ class DataInfo:
     color_masks: bool = dataclasses.field(default=False, compare=False)
 
     @property
+    def ignored(self) -> int:
+        """The label of an ignored pixel: 255, or 65535 of more than 255 classes."""
+        return ignore_label(len(self.classes))
+
+    def ignored_everywhere(self, size: tuple[int, ...]) -> np.ndarray:
+        """Returns the label map [h,w] of an image without labels."""
+        return np.full(size, self.ignored, label_type(len(self.classes)))
+
+    @property
     def stored_values(self) -> tuple[int, ...]:
         """The value of each class in the stored masks."""
         return self.values or tuple(range(len(self.classes)))
@@ -47,10 +61,20 @@ class DataInfo:
                 f"{counted(len(self.classes), 'class name')} and {counted(len(self.colors), 'class colour')} are "
                 "given; each class needs both."
             )
-        if not 1 <= len(self.classes) <= 255:
+        if not 1 <= len(self.classes) <= IGNORE_16:
             raise DataError(
-                f"{counted(len(self.classes), 'class')} are given; 8-bit labels hold 1 to 255 (255 is ignored)."
+                f"{counted(len(self.classes), 'class')} are given; 16-bit labels hold 1 to {IGNORE_16} "
+                f"({IGNORE_16} is ignored)."
             )
+
+
+def require_bytes(what: str, classes: int) -> None:
+    """Raises DataError of more than 255 classes, for what computes with labels of 8 bits, such as "An audit"."""
+    if classes > IGNORE:
+        raise DataError(
+            f"{what} takes labels of 8 bits, which hold at most {IGNORE} classes, and there are "
+            f"{counted(classes, 'class')}."
+        )
 
 
 class Source(Protocol):

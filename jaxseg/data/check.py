@@ -22,9 +22,9 @@ from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import counted, printable
 from jaxseg.pictures import noting_errors
 from jaxseg.pictures.marks import require_own_figure
-from jaxseg.types import IGNORE
 
 PICTURE = "check.png"
+_SHOWN = 256  # rows up to which the table has every class
 
 
 def describe(report: Report, config: ConfigDict) -> str:
@@ -49,15 +49,19 @@ def describe(report: Report, config: ConfigDict) -> str:
     if isinstance(report.source, AnnotatedSource):
         lines.append(f"  {report.source.summary()}")
     if isinstance(report.source, AnnotatedSource | WeakenedSource):
-        known = 1 - report.pixels[IGNORE] / report.pixels.sum()
+        known = 1 - report.pixels[-1] / report.pixels.sum()
         lines.append(f"  {known:.2%} of the pixels have a label")
     names = [*map(printable, report.source.info.classes), "(ignored)"]
-    values = [*range(len(names) - 1), IGNORE]
+    values = [*range(len(names) - 1), -1]
+    if len(names) > _SHOWN:
+        occur = [(n, v) for n, v in zip(names, values) if report.pixels[v] or v < 0]
+        lines.append(f"  {len(occur) - 1} of {counted(len(names) - 1, 'class')} occur, the others are not listed")
+        names, values = [n for n, _ in occur], [v for _, v in occur]
     width = max(map(len, ["class", *names]))
     total = report.pixels.sum()
     lines.append(f"  {'class':<{width}}  {'pixels':>13}  {'share':>7}  {'images':>7}")
     for name, value in zip(names, values):
-        share, note = report.pixels[value] / total, "" if report.pixels[value] or value == IGNORE else "  never occurs"
+        share, note = report.pixels[value] / total, "" if report.pixels[value] or value < 0 else "  never occurs"
         lines.append(f"  {name:<{width}}  {report.pixels[value]:>13}  {share:>7.2%}  {report.present[value]:>7}{note}")
     return "\n".join(lines)
 

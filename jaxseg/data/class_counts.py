@@ -16,7 +16,7 @@ def label_counts(source: Any) -> np.ndarray:
     classes = len(source.info.classes)
 
     def count(index: int) -> np.ndarray:
-        return np.bincount(source[index]["label"].ravel(), minlength=256)[:classes]
+        return np.bincount(source[index]["label"].ravel(), minlength=classes)[:classes]
 
     with ThreadPoolExecutor(cores()) as pool:
         rows = list(pool.map(count, range(len(source))))

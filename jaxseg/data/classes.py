@@ -14,7 +14,7 @@ from jaxseg.data.masks import Palette, what_it_changes
 from jaxseg.data.notes import log_once, note
 from jaxseg.errors import DataError, counted
 from jaxseg.pictures import default_colors
-from jaxseg.types import IGNORE
+from jaxseg.types import IGNORE, IGNORE_16, label_type
 
 
 class Meaning(NamedTuple):
@@ -25,19 +25,20 @@ class Meaning(NamedTuple):
 
 
 class Labeller:
-    """Turns stored mask values into class indices and IGNORE."""
+    """Turns stored mask values into class indices and the label of ignored pixels."""
 
     def __init__(self, meaning: Meaning, advice: str = ""):
         self._advice = advice  # what else a user can do about a value of no class
         self.values = meaning.values
-        self._table = np.full(65536, -1, np.int16)
-        self._table[IGNORE] = IGNORE
+        self._ignored, self._type = meaning.info.ignored, label_type(len(meaning.values))
+        self._table = np.full(65536, -1, np.int32)
+        self._table[self._ignored] = self._ignored
         self._table[list(meaning.values)] = np.arange(len(meaning.values))
         if meaning.info.ignore is not None:
-            self._table[meaning.info.ignore] = IGNORE
+            self._table[meaning.info.ignore] = self._ignored
 
     def __call__(self, mask: np.ndarray, path: str | Path) -> np.ndarray:
-        """Returns the label u8[h,w] of a mask u8[h,w] or u16[h,w]; `path` is used in error messages.
+        """Returns the label u8[h,w], or u16[h,w] of more than 255 classes, of a mask; `path` is used in error messages.
 
         Raises:
             DataError: if the mask holds a value that belongs to no class.
@@ -45,17 +46,17 @@ class Labeller:
         label = self._table[mask]
         if label.min() < 0:
             self.check(np.unique(mask).tolist(), path)
-        return label.astype(np.uint8)
+        return label.astype(self._type)
 
     def ignores(self, values: Iterable[int]) -> bool:
         """Returns whether every one of the values is ignored."""
-        return all(self._table[v] == IGNORE for v in values)
+        return all(self._table[v] == self._ignored for v in values)
 
     def check(self, values: Iterable[int], path: str | Path) -> None:
         """Raises DataError if one of the values of the mask `path` belongs to no class and is not ignored."""
         strange = [v for v in values if self._table[v] < 0]
         if strange:
-            ignored = np.flatnonzero(self._table == IGNORE).tolist()
+            ignored = np.flatnonzero(self._table == self._ignored).tolist()
             raise DataError(
                 f"{path} holds the values {_show(strange)}, which no class has "
                 f"(values of {counted(len(self.values), 'class')}: {_show(self.values)}; ignored: "
@@ -87,7 +88,7 @@ def find_meaning(
         masks: the masks of all its splits, read only if nothing else defines the classes.
         file: the content of `classes.json`.
         classes: names, `data.classes`.
-        ignore: stored value that is ignored, besides 255; -1 for none.
+        ignore: stored value that is ignored, besides 255 (65535 of more than 255 classes); -1 for none.
         palette: `data.palette`, the colour of each value, for masks that store colours.
         unlabelled: masks that hold nothing but 255 are of use; if all do, two classes are assumed.
         channels: image channels, passed on to the info.
@@ -125,10 +126,17 @@ def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool, un
     if found == [0] and IGNORE in where and ignore != IGNORE and named in (0, 2):
         note("The masks hold nothing but 0 and 255: taken as background and foreground.")
         return (0, IGNORE)
+    if named > IGNORE:  # the value 255 is a class then
+        found = sorted(v for v in where if v not in (ignore, IGNORE_16))
+        values = tuple(v for v in range(IGNORE_16) if v != ignore)
+    else:
+        values = tuple(v for v in range(256) if v not in (ignore, IGNORE))
     largest = max(found, default=-1)
-    if largest > 254:
-        raise DataError(f"{where[largest]} holds the value {largest}; class indices from 0 to 254 were expected.")
-    values = tuple(v for v in range(256) if v not in (ignore, IGNORE))
+    if largest > 254 and named <= IGNORE:
+        raise DataError(
+            f"{where[largest]} holds the value {largest}; class indices from 0 to 254 were expected. Give the names of "
+            "more than 255 classes in data.classes, or those of other values in a classes.json beside the folders."
+        )
     if named:
         outside = [v for v in found if v not in values[:named]]
         if outside:

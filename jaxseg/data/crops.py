@@ -6,24 +6,27 @@ import jax.numpy as jnp
 from jaxseg.types import IGNORE, Array, Key
 
 
-def balanced_origins(key: Key, origins: Array, label: Array, size: tuple[int, ...], probability: float) -> jax.Array:
+def balanced_origins(
+    key: Key, origins: Array, label: Array, size: tuple[int, ...], probability: float, ignore: int = IGNORE
+) -> jax.Array:
     """With a probability, puts windows around pixels of one class: (row, column) i32[n,2] -> i32[n,2].
 
-    The class is drawn uniformly from those of the label (IGNORE is none), for each window one of its pixels, and the
+    The class is drawn uniformly from those of the label (`ignore` is none), for each window one of its pixels, and the
     place of this pixel in the window, as far as the border of the image allows. nnU-Net takes a third of its patches in
     this way, around a voxel of a random class of the case (Isensee et al., nnU-Net, 2021).
 
     Args:
         key: of this use.
-        origins: the windows that stay as they are otherwise, and in an image that has only IGNORE.
+        origins: the windows that stay as they are otherwise, and in an image that has only `ignore`.
         label: i[h,w].
         size: (height, width) of the windows; at most that of the label.
         probability: in [0, 1].
+        ignore: the label of an ignored pixel, larger than every class.
     """
     label = jnp.asarray(label, jnp.int32)
     n = len(origins)
     draws = jax.random.uniform(key, (2 + 3 * n,))
-    counts = jnp.zeros(IGNORE + 1, jnp.int32).at[label.reshape(-1)].add(1, mode="promise_in_bounds")[:IGNORE]
+    counts = jnp.zeros(ignore + 1, jnp.int32).at[label.reshape(-1)].add(1, mode="promise_in_bounds")[:ignore]
     present = counts > 0
     kind = jnp.argmax(jnp.cumsum(present) > _below(draws[0], jnp.sum(present)))
     member = label == kind

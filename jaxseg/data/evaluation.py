@@ -12,7 +12,7 @@ from jaxseg.data.batching import check_example, cores, processes, read_options, 
 from jaxseg.data.reading import STOP, Reading
 from jaxseg.data.transforms import Size, fill_up, pad_to, resize_image
 from jaxseg.errors import DataError
-from jaxseg.types import IGNORE, Batch
+from jaxseg.types import Batch
 
 
 def make_eval_loader(
@@ -139,7 +139,7 @@ class EvalLoader:
     def _example(self, index: int, planned: _PlannedBatch) -> dict[str, np.ndarray]:
         if index < 0:
             image = np.zeros((*planned.image_size, self._source.info.channels), np.uint8)
-            label = np.full(planned.canvas, IGNORE, np.uint8)
+            label = self._source.info.ignored_everywhere(planned.canvas)
             return _row(image, label, planned.canvas, (0, 0), -1)
         example = self._reading.example(self._source, index)
         check_example(self._source, index, example, self._source.info.channels)
@@ -149,7 +149,7 @@ class EvalLoader:
             image, scored, inside = fill_up(image, planned.image_size), planned.image_size, label.shape
         else:
             image = resize_image(image, planned.image_size)
-        return _row(image, pad_to(label, planned.canvas, IGNORE), scored, inside, index)
+        return _row(image, pad_to(label, planned.canvas, self._source.info.ignored), scored, inside, index)
 
 
 def _row(image: np.ndarray, label: np.ndarray, size: Size, inside: Size, index: int) -> dict[str, np.ndarray]:

@@ -15,8 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from jaxseg.arguments import expanded
 from jaxseg.data.base import Example
 from jaxseg.data.classes import Labeller, find_meaning
@@ -31,7 +29,6 @@ from jaxseg.data.stamps import require_unchanged, stamps_of
 from jaxseg.data.swapped import are_swapped, require_not_swapped
 from jaxseg.data.unread import about_unread
 from jaxseg.errors import DataError, counted
-from jaxseg.types import IGNORE
 
 _OWN_FOLDER = " Images without masks belong into a folder of their own, which data.unlabelled names."
 _CHECK = " python -m jaxseg.data.check lists every mask with such a value."
@@ -48,7 +45,7 @@ class FolderSource:
         directory: the folder DIR.
         split: the name of a split folder; without split folders "train" or "val" (the held-out images).
         classes: names of the classes; empty: from `classes.json`, or from the values in the masks.
-        ignore: value in the masks that is ignored, besides 255; -1: none.
+        ignore: value in the masks that is ignored, besides 255 (65535 of more than 255 classes); -1: none.
         palette: RGB colour of each mask value, for masks that store colours.
         val_fraction: share of the images that is held out if there are no split folders, chosen by a hash of the names.
         division: which images these are. "stable": those whose hash is below the share, so that an image stays where it
@@ -183,7 +180,7 @@ class FolderSource:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Example:
-        """Returns image u8[h,w,c] or u16[h,w,c] and label u8[h,w]."""
+        """Returns image u8[h,w,c] or u16[h,w,c] and label u8[h,w], or u16[h,w] of more than 255 classes."""
         if not 0 <= index < len(self.pairs):
             raise IndexError(
                 f"index {index} is outside the {counted(len(self.pairs), 'image')} of {self.directory} ({self.split})"
@@ -194,7 +191,7 @@ class FolderSource:
         image = read_image(pair.image, self.info.channels)
         if pair.mask is None:
             require_unchanged(pair, self.stamps)
-            return {"image": image, "label": np.full(image.shape[:2], IGNORE, np.uint8)}
+            return {"image": image, "label": self.info.ignored_everywhere(image.shape[:2])}
         read = read_mask if self._strict else read_and_keep
         mask = read(pair.mask, self.palette, keep_indices=self._keep_indices)
         require_unchanged(pair, self.stamps)

@@ -72,14 +72,14 @@ def warp_image(image: Array, matrix: Array, origin: Array | Size = (0, 0), size:
     return (1 - down) * upper + down * lower
 
 
-def warp_label(label: Array, matrix: Array) -> jax.Array:
-    """Returns the transformed label i[h,w]."""
+def warp_label(label: Array, matrix: Array, ignore: int = IGNORE) -> jax.Array:
+    """Returns the transformed label i[h,w], with `ignore` outside the input."""
     height, width = label.shape
     y, x = (jnp.floor(at + 0.5) for at in _source(matrix, (0, 0), label.shape))
     inside = (y >= 0) & (y <= height - 1) & (x >= 0) & (x <= width - 1)
     index = jnp.clip(y, 0, height - 1).astype(jnp.int32) * width + jnp.clip(x, 0, width - 1).astype(jnp.int32)
     moved = jnp.asarray(label).reshape(-1).at[index].get(mode="promise_in_bounds")
-    return jnp.where(inside, moved, jnp.asarray(IGNORE, label.dtype))
+    return jnp.where(inside, moved, jnp.asarray(ignore, label.dtype))
 
 
 def check_pair(image: Array, label: Array) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from jaxseg.arguments import expanded
 from jaxseg.errors import ConfigError, nearest
 from jaxseg.files import read_json
+from jaxseg.metrics import MOST_PAIRS
 
 
 class Hierarchy(NamedTuple):
@@ -57,8 +58,14 @@ def hierarchy_of(parents: Mapping[str, str], classes: Sequence[str], file: str |
         file: for messages.
 
     Raises:
-        ConfigError: if the file names something that is neither a class nor a group that a class belongs to.
+        ConfigError: if the file names something that is neither a class nor a group that a class belongs to, or there
+            are more than 1024 classes.
     """
+    if len(classes) > MOST_PAIRS:
+        raise ConfigError(
+            f"loss.hierarchy takes at most {MOST_PAIRS} classes, whose pixels are counted by pairs of classes, and the "
+            f"data has {len(classes)}."
+        )
     chains = [_chain(name, parents)[::-1] for name in classes]
     reached = {name for chain in chains for name in chain}
     for name in parents:

@@ -13,7 +13,6 @@ from jaxseg.data.base import DataInfo, Example, Source
 from jaxseg.data.folds import WithoutFold
 from jaxseg.data.joined import Joined
 from jaxseg.errors import DataError, counted, nearest
-from jaxseg.types import IGNORE
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class PartlyLabelled:
         """Returns image u8[h,w,c] or u16[h,w,c] and label u8[h,w]."""
         example = self.source[self._place(index)]
         if self.others and not self._keeps(index):
-            return {**example, "label": np.full_like(example["label"], IGNORE)}
+            return {**example, "label": np.full_like(example["label"], self.info.ignored)}
         return example
 
     def name(self, index: int) -> str:

@@ -133,16 +133,16 @@ def check_palette(palette: Sequence[Sequence[int]]) -> Palette | None:
     """Returns `data.palette`, whose colours stand for 0, 1, 2, ...; None if it is empty.
 
     Raises:
-        DataError: if an entry is no colour, a colour occurs twice, or there are more than 256.
+        DataError: if an entry is no colour, a colour occurs twice, or there are more than 65536.
     """
     for color in palette:
         check_color(color, "data.palette")
     colors = tuple((int(r), int(g), int(b)) for r, g, b in palette)
     if len(set(colors)) < len(colors):
         raise DataError("data.palette has the same colour twice; each class needs its own.")
-    if len(colors) > 256:
+    if len(colors) > 65536:
         raise DataError(
-            f"data.palette has {counted(len(colors), 'colour')}; the limit is 255 classes and one ignored colour."
+            f"data.palette has {counted(len(colors), 'colour')}; the limit is 65535 classes and one ignored colour."
         )
     return Palette(colors, tuple(range(len(colors)))) if colors else None
 

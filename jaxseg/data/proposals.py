@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxseg.arguments import expanded
-from jaxseg.data.base import DataInfo, Example, Source
+from jaxseg.data.base import DataInfo, Example, Source, require_bytes
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.folds import WithoutFold
 from jaxseg.data.images import read_header, read_image, read_mask
@@ -231,6 +231,7 @@ def with_proposals(source: Source, folder: str | Path) -> Joined:
         DataError: as `read_kept`, and if an image of a kept proposal has labels in the split already, or in the fold
             that it leaves out.
     """
+    require_bytes("data.proposals", len(source.info.classes))
     proposals = read_kept(folder, source.info.classes)
     places, having, left_out = image_places(source), set(labelled_indices(source)), _labelled_left_out(source)
     replaced = set()

@@ -17,7 +17,7 @@ from jaxseg.data.images import to_channels
 from jaxseg.errors import DataError, counted, first_line
 from jaxseg.pictures.colors import IGNORE_COLOR
 from jaxseg.pictures.opening import require_pixels
-from jaxseg.types import IGNORE
+from jaxseg.types import IGNORE, ignore_in, ignore_label
 
 _INSTALL = "pip install 'jaxseg[images]' installs what reads and writes TIFF files by parts (tifffile and zarr)"
 # Tags that say where on the earth an image lies: ModelPixelScale, ModelTiepoint, ModelTransformation, and the three
@@ -112,9 +112,12 @@ def _require_whole(path: Path, page: Any) -> None:
 
 
 def stored_values(values: Sequence[int]) -> np.ndarray:
-    """Returns u8[256] or u16[256], what a file holds for each label: `values`, and the largest number for no class."""
-    dtype = np.uint8 if max(values) < 256 else np.uint16
-    table = np.full(IGNORE + 1, np.iinfo(dtype).max, dtype)
+    """Returns u8[256], u16[256] or u16[65536], what a file holds for each label: `values`, or no class.
+
+    No class is the largest number of the file.
+    """
+    dtype = np.uint8 if max(values) < 256 and len(values) <= IGNORE else np.uint16
+    table = np.full(ignore_label(len(values)) + 1, np.iinfo(dtype).max, dtype)
     table[: len(values)] = values
     return table
 
@@ -128,7 +131,7 @@ def write_labels(
     tags: Sequence[Any] = (),
     software: str = "",
 ) -> None:
-    """Writes u8[h,w] as a TIFF file in compressed tiles, a BigTIFF where it may pass 4 GB.
+    """Writes u8[h,w] or u16[h,w] as a TIFF file in compressed tiles, a BigTIFF where it may pass 4 GB.
 
     Args:
         file: an open binary file.
@@ -146,7 +149,7 @@ def write_labels(
         import tifffile
     except ImportError as error:
         raise DataError(f"A TIFF file cannot be written; {_INSTALL}.") from error
-    stored = stored_values(values or range(IGNORE))
+    stored = stored_values(values or range(ignore_in(labels)))
     options: dict[str, Any] = {"photometric": "minisblack"}
     if colors is not None and stored.dtype == np.uint8:
         table = np.zeros((3, 256), np.uint16)

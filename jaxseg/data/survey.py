@@ -27,7 +27,7 @@ from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import DataError, OutOfMemoryError, counted
 from jaxseg.losses.possible import known_array
-from jaxseg.types import IGNORE
+from jaxseg.types import ignore_in
 
 _RARE = 1e-3  # a class with a smaller share of the pixels may come from noise
 _OBJECTS = 12  # so many classes, each in at most as many images as the one before it, may be numbers of objects
@@ -39,7 +39,7 @@ class Example(NamedTuple):
 
     Attributes:
         size: (height, width).
-        pixels: i64[256], pixels of each label value.
+        pixels: i64[256], or i64[65536] of labels of 16 bits, pixels of each label value.
         mean, square: f64[c], means of the values and of their squares.
         largest: the largest value as stored.
         bits: 8 or 16, those of a stored value.
@@ -65,8 +65,8 @@ class Report:
         problems: one sentence for each thing that is wrong.
         remarks: one sentence for each thing that may be wrong.
         sizes: how many images have each (height, width).
-        pixels: i64[256], pixels of each label value; IGNORE at 255.
-        present: i64[256], images in which each label value occurs.
+        pixels: i64[256] or i64[65536], pixels of each label value; ignored pixels last.
+        present: of the same shape, images in which each label value occurs.
         readable: indices of the examples that could be read.
         kept: {index: example} of some of these.
         unlabelled: names of the examples of which every pixel is ignored.
@@ -82,8 +82,8 @@ class Report:
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     sizes: Counter = field(default_factory=Counter)
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-    present: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros((), np.int64))
+    present: np.ndarray = field(default_factory=lambda: np.zeros((), np.int64))
     readable: list[int] = field(default_factory=list)
     kept: dict[int, base.Example] = field(default_factory=dict)
     unlabelled: list[str] = field(default_factory=list)
@@ -127,7 +127,7 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
                 wrong.append(str(example))
                 continue
             _add(report, index, example)
-            if example.pixels[IGNORE] == example.pixels.sum():
+            if example.pixels[-1] == example.pixels.sum():
                 report.unlabelled.append(source.name(index))
     if isinstance(
         source, FolderSource | AnnotatedSource | WeakenedSource
@@ -162,7 +162,7 @@ def _example(example: base.Example, keep: bool) -> Example:
     top, values = 2**bits - 1, image.reshape(-1, image.shape[-1])
     mean = values.mean(0, dtype=np.float64) / top
     square = np.einsum("pc,pc->c", values, values, dtype=np.float64) / (len(values) * top**2)
-    pixels = np.bincount(label.ravel(), minlength=256)
+    pixels = np.bincount(label.ravel(), minlength=ignore_in(label) + 1)
     return Example(label.shape, pixels, mean, square, int(image.max()), bits, example if keep else None)
 
 
@@ -171,8 +171,8 @@ def _add(report: Report, index: int, example: Example) -> None:
     if example.arrays is not None:
         report.kept[index] = example.arrays
     report.sizes[example.size] += 1
-    report.pixels += example.pixels
-    report.present += example.pixels > 0
+    report.pixels = report.pixels + example.pixels
+    report.present = report.present + (example.pixels > 0)
     report.mean = report.mean + example.mean
     report.square = report.square + example.square
     before = report.largest[example.bits] if example.bits in report.largest else 0

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg.data.base import Example
-from jaxseg.types import IGNORE
+from jaxseg.types import ignore_in
 
 Size: TypeAlias = tuple[int, ...]  # (height, width), as the first two of an array's shape
 
@@ -60,7 +60,7 @@ def _resize_plane(plane: np.ndarray, target: tuple[int, int]) -> np.ndarray:
 
 
 def resize_label(label: np.ndarray, size: Size) -> np.ndarray:
-    """Resizes u8[h,w] to u8[y,x] by the nearest pixel centre, so the result holds only values of the input."""
+    """Resizes u8|u16[h,w] to [y,x] by the nearest pixel centre, so the result holds only values of the input."""
     if label.shape == tuple(size):
         return label
     return np.asarray(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))
@@ -78,7 +78,7 @@ def random_crop(
     top = int(rng.integers(h - y + 1)) if h > y else 0
     left = int(rng.integers(w - x + 1)) if w > x else 0
     window = np.s_[top : top + y, left : left + x]
-    return fill_up(image[window], size), pad_to(label[window], size, IGNORE)
+    return fill_up(image[window], size), pad_to(label[window], size, ignore_in(label))
 
 
 def pad_to(array: np.ndarray, size: Size, value: int) -> np.ndarray:

@@ -30,6 +30,7 @@ from typing import get_args
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
+from jaxseg.config.parser import CommandParser
 from jaxseg.errors import DataError, OutOfMemoryError, printable
 from jaxseg.explain.drawing import describe_field
 from jaxseg.explain.explanation import Explanation, attention_modules, explain, faithfulness, layers, sanity
@@ -52,9 +53,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.exp
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program, description="Show what a trained network looks at.", allow_abbrev=False
-    )
+    parser = CommandParser(prog=program, description="Show what a trained network looks at.")
     add = parser.add_argument
     add("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
     add("images", metavar="IMAGES", nargs="*", help="files, folders and globs")

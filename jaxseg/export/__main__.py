@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from jaxseg.config.command import run_command
+from jaxseg.config.parser import CommandParser
 from jaxseg.errors import counted
 from jaxseg.export.writing import CALIBRATION, FORMATS, Dtype, export_run
 from jaxseg.run.load import Which, load_run
@@ -27,10 +28,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.exp
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program,
         description="Write a trained network to one file that runs without jaxseg.",
-        allow_abbrev=False,
     )
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
     parser.add_argument("--out", metavar="FILE", required=True, help="the file, which ends in .stablehlo or .onnx")

@@ -15,7 +15,7 @@ from jaxseg.export.image import extend, resize_image, resize_logits
 from jaxseg.export.tiled import Tiles, blend_tiles
 from jaxseg.metrics import predict_classes
 from jaxseg.state import Network
-from jaxseg.types import PyTree
+from jaxseg.types import PyTree, label_type
 
 Program: TypeAlias = Callable[[jax.Array], dict[str, jax.Array]]
 
@@ -29,7 +29,7 @@ def make_program(
     size: tuple[int, ...] | None = None,
     tiles: Tiles | None = None,
 ) -> Program:
-    """Returns the function u8[b,h,w,c] -> {"classes": u8[b,h,w], "probabilities": f32[b,h,w,k]} of a trained network.
+    """Returns the function u8[b,h,w,c] -> {"classes": u8|u16[b,h,w], "probabilities": f32[b,h,w,k]} of a network.
 
     It computes what `inference.segment` computes image by image: normalisation; the resize of the image to `data.size`
     (data.fit=resize), its extension to multiples of `eval.multiple` (data.fit=crop), or its tiles; the network; the way
@@ -59,7 +59,7 @@ def make_program(
 
     def program(image: jax.Array) -> dict[str, jax.Array]:
         logits = whole(image) if tiles is None else blend_tiles(image, logits_of, tiles)
-        result: dict[str, Any] = {"classes": predict_classes(logits).astype(jnp.uint8)}
+        result: dict[str, Any] = {"classes": predict_classes(logits).astype(label_type(logits.shape[-1]))}
         if probabilities:
             result["probabilities"] = losses.probabilities(logits, parts.loss.one_vs_rest)
         return result

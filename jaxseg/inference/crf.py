@@ -20,6 +20,7 @@ from jaxseg.memory import free_memory
 from jaxseg.nn.crf import CRF, of_two_classes
 from jaxseg.nn.ops.dense_crf import dense_crf, kernel_radius, pixel_features
 from jaxseg.nn.ops.permutohedral import count_vertices
+from jaxseg.types import label_type
 
 _LEAST = 1e-8  # a probability of 0 is taken as this
 
@@ -168,7 +169,7 @@ def refinement(crf: CRF) -> Callable[[np.ndarray, Segmentation], Segmentation]:
         with lock:
             shares = refine(image, found.probabilities, crf)
         likeliest = shares[..., 0] > 0.5 if shares.shape[-1] == 1 else shares.argmax(-1)
-        return Segmentation(likeliest.astype(np.uint8), shares)
+        return Segmentation(likeliest.astype(label_type(shares.shape[-1])), shares)
 
     return refined
 
@@ -208,7 +209,7 @@ class RefinedPredictor(Predictor):
     def __call__(self, image: np.ndarray, probabilities: bool = False) -> Segmentation:
         """u8|u16|f32[h,w,c] -> the refined classes u8[h,w] of an image, and with `probabilities` those, f32[h,w,k]."""
         scores, (h, w) = self.scores(image), image.shape[:2]
-        classes = np.asarray(to_classes(scores)).astype(np.uint8)[0, :h, :w]
+        classes = np.asarray(to_classes(scores)).astype(label_type(self.networks.num_classes))[0, :h, :w]
         return Segmentation(classes, np.asarray(scores.values)[0, :h, :w] if probabilities else None)
 
     def launch(self, images: Sequence[np.ndarray], probabilities: bool = False) -> Callable[[], list[Segmentation]]:

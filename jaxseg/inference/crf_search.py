@@ -39,7 +39,7 @@ class Trial(NamedTuple):
         crf: the settings; None: without a CRF.
         mean_iou: over all images, in [0, 1].
         pixel_accuracy: over all images, in [0, 1].
-        confusion: i64[k,k].
+        confusion: i64[k,k]; see `metrics.confusion_matrix`.
     """
 
     crf: CRF | None
@@ -148,7 +148,7 @@ def search_crf(
     chosen = sorted({i * len(source) // images for i in range(images)})
     tiles, overlap = config.eval.tiles, config.eval.overlap
     segment, k = make_predictor([run], tiles=tiles, overlap=overlap), metrics.num_confusion_classes(run.num_classes)
-    totals = np.zeros((1 + len(settings), k, k), np.int64)
+    totals = np.zeros((1 + len(settings), 3 if k > metrics.MOST_PAIRS else k, k), np.int64)
     for index in tqdm(chosen, desc=f"CRF on {split}", unit="image", disable=None):
         example = source[index]
         image, label = np.asarray(example["image"]), np.asarray(example["label"])[None]

@@ -36,6 +36,7 @@ Boundary: TypeAlias = Annotated[
     float | bool | None,
     Where(lambda v: v is None or 0 <= v < math.inf, instead="True or a number of pixels of at least 0"),
 ]
+_DRAWN = 255  # classes of the largest picture of a confusion matrix
 
 
 class Alone(NamedTuple):
@@ -69,7 +70,9 @@ class Evaluation:
 
     @property
     def confusion(self) -> np.ndarray:
-        """The pixels i64[k,k] of each true class (row) that were predicted as each class (column)."""
+        """The pixels i64[k,k] of each true class (row) that were predicted as each class (column).
+
+        Of more than `metrics.MOST_PAIRS` classes: i64[3,k], see `metrics.confusion_matrix`."""
         return self.result.confusion
 
     @property
@@ -152,7 +155,7 @@ class Evaluation:
             "calibration": metrics.calibration_dict(self.calibration),
             **({} if boundary is None else {"boundary": surface.surface_dict(boundary, classes)}),
             **({"levels": levels} if (levels := self._level_dicts()) else {}),
-            "confusion": self.confusion.tolist(),
+            "confusion": self.confusion.tolist() if self.run.num_classes <= metrics.MOST_PAIRS else None,
             **self._prediction(),
             "config": to_dict(self.run.config),
             "config_source": [CONFIG_FILE, INFO_FILE],
@@ -189,6 +192,8 @@ class Evaluation:
     def write_report(self) -> dict[str, Path]:
         """Writes evaluate-SPLIT.json and confusion-SPLIT.png into the run's workdir; returns {what: path}.
 
+        Of more than 255 classes there is no picture.
+
         A picture that cannot be drawn (not: written) is a warning, and no part of the result.
 
         Raises:
@@ -200,9 +205,10 @@ class Evaluation:
             require_own_report(workdir, self._name)
             write_or_refuse(files["scores"], self.to_dict())
             try:
-                with pictures.noting_errors(picture):
-                    pictures.confusion_picture(self.confusion, self.run.classes, picture)
-                    files["confusion"] = picture
+                if len(self.run.classes) <= _DRAWN:
+                    with pictures.noting_errors(picture):
+                        pictures.confusion_picture(self.confusion, self.run.classes, picture)
+                        files["confusion"] = picture
             except OSError as error:
                 raise ConfigError(f"{picture} cannot be written: {error.strerror or error}.") from error
         return files

@@ -21,6 +21,7 @@ from jaxseg.errors import DataError
 from jaxseg.files import locked, read_json, write_atomically, write_text
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.tiles import Grid, strips
+from jaxseg.types import ignore_in, label_type
 
 LARGE = 2**26
 """The number of pixels from which a TIFF file is read by parts."""
@@ -95,7 +96,8 @@ def segment_large(
     with open_raster(path, predictor.networks.channels) as raster:
         grid = predictor.grid_for(raster, whole=False)
         assert grid is not None
-        part = _Part.beside(out, grid, _fingerprint(path, predictor, grid, identity))
+        narrow = np.dtype(label_type(predictor.networks.num_classes))
+        part = _Part.beside(out, grid, _fingerprint(path, predictor, grid, identity), narrow)
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(locked(part.lock, wait=False))
@@ -131,9 +133,9 @@ def _segment(
         if time.monotonic() - saved > _SAVE_EVERY:
             part.save(labels, columns, block.number + 1)
             saved = time.monotonic()
-    counts = np.zeros(256, np.int64)
+    counts = np.zeros(ignore_in(labels) + 1, np.int64)
     for top in range(0, grid.size[0], grid.tile[0]):
-        counts += np.bincount(np.asarray(labels[top : top + grid.tile[0]]).ravel(), minlength=256)
+        counts += np.bincount(np.asarray(labels[top : top + grid.tile[0]]).ravel(), minlength=len(counts))
     step = -(-max(grid.size) // _PREVIEW)
     preview = _reduced(raster, step, grid.tile[0])
     small = np.array(labels[::step, ::step])
@@ -161,11 +163,12 @@ class _Part:
     """The unfinished classes of an image on the disk.
 
     Attributes:
-        labels: the file of classes, u8[h,w] without a header.
+        labels: the file of classes, u8[h,w] or u16[h,w] without a header.
         record: a JSON file that says how many blocks of them are finished, and of what.
         lock: held while a process writes them.
         size: (h, w).
         of: identifies the image, the networks and the tiles.
+        type: of a class.
     """
 
     labels: Path
@@ -173,35 +176,40 @@ class _Part:
     lock: Path
     size: tuple[int, int]
     of: str
+    type: np.dtype
 
     @classmethod
-    def beside(cls, out: Path, grid: Grid, of: str) -> "_Part":
+    def beside(cls, out: Path, grid: Grid, of: str, narrow: np.dtype) -> "_Part":
         stem = f".{hashlib.sha256(out.name.encode()).hexdigest()[:16]}"
         labels, record, lock = (out.with_name(stem + end) for end in (".classes", ".classes.json", ".classes.lock"))
-        return cls(labels, record, lock, (grid.size[0], grid.size[1]), of)
+        return cls(labels, record, lock, (grid.size[0], grid.size[1]), of, narrow)
+
+    @property
+    def _bytes(self) -> int:
+        return self.size[0] * self.size[1] * self.type.itemsize
 
     def progress(self, columns: int) -> tuple[int, int]:
         """Returns the columns of a strip (`columns` at the start) and the blocks that an earlier call has finished."""
         try:
             record = read_json(self.record)
-            if record["of"] == self.of and self.labels.stat().st_size == self.size[0] * self.size[1]:
+            if record["of"] == self.of and self.labels.stat().st_size == self._bytes:
                 return int(record["columns"]), int(record["done"])
         except (OSError, ValueError, KeyError, TypeError):  # there is none, or a kill cut it short
             pass
         return columns, 0
 
     def open(self, done: int) -> np.memmap:
-        """Returns the classes u8[h,w], memory-mapped."""
+        """Returns the classes [h,w], memory-mapped."""
         if not done:
             self.record.unlink(missing_ok=True)  # it may be of other networks, and would be believed after a kill
             # Reserved at once: a full disk would kill a process that writes to a memory-mapped file.
             with self.labels.open("wb") as file:
                 try:
-                    os.posix_fallocate(file.fileno(), 0, self.size[0] * self.size[1])
+                    os.posix_fallocate(file.fileno(), 0, self._bytes)
                 except OSError:
                     self.labels.unlink(missing_ok=True)
                     raise
-        return np.memmap(self.labels, np.uint8, "r+", shape=self.size)
+        return np.memmap(self.labels, self.type, "r+", shape=self.size)
 
     def save(self, labels: np.memmap, columns: int, done: int) -> None:
         labels.flush()

@@ -21,7 +21,7 @@ from jaxseg.memory import program_memory
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
 from jaxseg.state import Network
-from jaxseg.types import IGNORE, PyTree
+from jaxseg.types import PyTree, ignore_label, label_type
 
 _CANVAS = 64  # sizes that round up to the same multiple of this share a compiled resize
 
@@ -274,13 +274,13 @@ def _classes_above(values: jax.Array, are_logits: bool, thresholds: tuple[float,
     over = logits - jnp.array(thresholds, jnp.float32).reshape(1, 1, 1, -1)
     if values.shape[-1] == 1:
         return predict_classes(over)
-    return jnp.where(jnp.max(over, axis=-1) > 0, predict_classes(over), IGNORE)
+    return jnp.where(jnp.max(over, axis=-1) > 0, predict_classes(over), ignore_label(values.shape[-1]))
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _top(probabilities: jax.Array, count: int) -> Shares:
     values, indices = jax.lax.top_k(probabilities, count)
-    return Shares(values.astype(jnp.float16), indices.astype(jnp.uint8))
+    return Shares(values.astype(jnp.float16), indices.astype(label_type(probabilities.shape[-1])))
 
 
 _shares = jax.jit(losses.probabilities, static_argnums=1)

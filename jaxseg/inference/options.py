@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxseg.arguments import expanded
+from jaxseg.errors import ArgumentError
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.memory import parse_amount
 from jaxseg.nn.crf import CRF_PRESETS
@@ -52,10 +53,10 @@ def add_options(parser: argparse.ArgumentParser, tiles: str | None) -> None:
     default = "what eval.tiles of the run says" if tiles is None else tiles
     parser.add_argument(
         "--tiles",
-        metavar="auto|none|HxW",
+        metavar="auto|none|HxW|N",
         default=tiles,
         help="auto: cut images that do not fit into memory into overlapping tiles; none: never; HxW: cut every image "
-        f"into tiles of this height and width (default {default})",
+        f"into tiles of this height and width; N: into squares of N pixels a side (default {default})",
     )
     parser.add_argument("--overlap", type=float, help="the share of a tile's side that is in the next too (default .5)")
     parser.add_argument(
@@ -167,9 +168,17 @@ def identity_of(runs: Sequence[Run], options: argparse.Namespace, fitted: Sequen
 
 
 def tiles_of(run: Run, options: argparse.Namespace) -> tuple[str, float]:
-    """Returns the tiles and the overlap of the options, or else those that a run is evaluated with."""
+    """Returns the tiles and the overlap of the options, or else those that a run is evaluated with.
+
+    Raises:
+        ArgumentError: for an overlap of images that are not cut.
+    """
     if options.tiles is None and run.config.eval.tiles:
         return run.config.eval.tiles, run.config.eval.overlap if options.overlap is None else options.overlap
+    if options.overlap is not None and options.tiles in (None, "none"):
+        raise ArgumentError(
+            f"--overlap {options.overlap:g} is that of tiles, and images are not cut into any: give --tiles HxW too."
+        )
     return options.tiles or "none", 0.5 if options.overlap is None else options.overlap
 
 

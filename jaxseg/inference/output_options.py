@@ -6,20 +6,21 @@ from pathlib import Path
 from jaxseg.errors import ArgumentError, ConfigError, printable
 from jaxseg.inference.outputs import Outputs
 from jaxseg.run.load import Run
+from jaxseg.types import IGNORE, ignore_label
 
 
 def outputs_of(run: Run, options: argparse.Namespace, out: Path, identity: str = "") -> Outputs:
     """Returns what is written for each image; raises ConfigError where the run does not know what its masks hold."""
-    in_masks, form = options.values == "masks", options.format
+    in_masks, form, none = options.values == "masks", options.format, ignore_label(len(run.classes))
     if in_masks and not run.values:
         raise ConfigError(
             f"--values masks: the run in {run.workdir} was trained by a version that did not keep the values of the "
             "masks; its training command records them, in a moment if the run has finished."
         )
-    if in_masks and options.thresholds and 255 in run.values and not run.color_masks:
+    if in_masks and options.thresholds and none in run.values and not run.color_masks:
         raise ArgumentError(
-            "--thresholds writes 255 where a pixel has no class, and --values masks writes 255 for the class "
-            f"{run.classes[run.values.index(255)]}; leave one of the two out."
+            f"--thresholds writes {none} where a pixel has no class, and --values masks writes {none} for the class "
+            f"{run.classes[run.values.index(none)]}; leave one of the two out."
         )
     if in_masks and not run.color_masks and form == "color":
         raise ArgumentError(
@@ -48,6 +49,10 @@ def outputs_of(run: Run, options: argparse.Namespace, out: Path, identity: str =
 
 def meaning(run: Run, values: str, form: str) -> str:
     """Returns what the files of classes hold; each class where the masks hold other numbers, or colours."""
+    many = len(run.classes) > IGNORE
+    if many and form in ("png", "tiff"):  # the list of what stands for each class would be long
+        given = values == "masks" and not run.color_masks
+        return "the values of the masks, in 16 bits" if given else "class indices, in 16 bits"
     if form != "png" and (values != "masks" or not run.values):
         kinds = {"color": "the colours of the classes", "tiff": "class indices, coloured by a palette"}
         return kinds[form] if form in kinds else "the array `labels` of class indices"

@@ -67,10 +67,10 @@ class Outputs:
         classes: the names of the classes.
         colors: the (r, g, b) of each class.
         form: of the classes: "png", their indices with a palette; "color", their colours; "tiff", indices with a
-            palette in compressed tiles; "npz", an array `labels` u8[h,w].
+            palette in compressed tiles; "npz", an array `labels` u8|u16[h,w].
         overlay: whether to write NAME-overlay.png.
         probabilities: whether to write NAME.npz with `probabilities` f32[h,w,k].
-        top_k: n, to write `probabilities` f16[h,w,n] of the n likeliest classes and these, `indices` u8[h,w,n]; 0:
+        top_k: n, to write `probabilities` f16[h,w,n] of the n likeliest classes and these, `indices` u8|u16[h,w,n]; 0:
             all classes.
         values: what stands for each class in place of its index; (): the index.
         identity: says which networks and options made the files, which keep it; "": nothing is kept.
@@ -114,8 +114,8 @@ class Outputs:
             stale = earlier and holds_own_arrays(arrays)
             files["classes"].parent.mkdir(parents=True, exist_ok=True)
             if self.form in ("png", "color"):
-                picture = labels_picture(result.classes, self.colors, self.values or range(len(self.colors)))
-                picture = picture.convert("RGB") if self.form == "color" else picture
+                values = self.values or range(len(self.colors))
+                picture = labels_picture(result.classes, self.colors, values, in_colors=self.form == "color")
                 pictures.save_image(picture, files["classes"], software=self.mark)
             elif self.form == "tiff":
                 labels, colors, values = result.classes, self.colors, self.values
@@ -218,12 +218,18 @@ def _maker_of(file: Path) -> str:
         return ""
 
 
-def labels_picture(classes: np.ndarray, colors: pictures.Colors, values: Sequence[int]) -> Image.Image:
-    """Returns classes u8[h,w] as an image of the value of each class, with its colour where 8 bits hold all values.
+def labels_picture(
+    classes: np.ndarray, colors: pictures.Colors, values: Sequence[int], *, in_colors: bool = False
+) -> Image.Image:
+    """Returns classes u8|u16[h,w] as an image of the value of each class, with its colour where 8 bits hold all values.
+
+    With `in_colors` it is an image of the colours alone.
 
     IGNORE, no class, has the largest number of the file, 255 or 65535.
     """
     table = stored_values(values)
+    if table.dtype == np.uint16 and in_colors:
+        return Image.fromarray(pictures.colorize(classes, colors))
     if table.dtype == np.uint16:
         return Image.fromarray(table[classes])
     palette = np.zeros((max(values) + 1, 3), np.uint8)
@@ -232,4 +238,4 @@ def labels_picture(classes: np.ndarray, colors: pictures.Colors, values: Sequenc
         palette = np.concatenate([palette, np.full((IGNORE + 1 - len(palette), 3), IGNORE_COLOR, np.uint8)])
     image = Image.fromarray(table[classes], "P")
     image.putpalette(palette.tobytes())
-    return image
+    return image.convert("RGB") if in_colors else image

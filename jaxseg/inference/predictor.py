@@ -24,7 +24,7 @@ from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Overlap, 
 from jaxseg.inference.views import ONE_VIEW, Views, parse_views
 from jaxseg.memory import free_memory
 from jaxseg.run.load import Run
-from jaxseg.types import PyTree
+from jaxseg.types import PyTree, label_type
 
 _MOST_SUMS = 2**28  # bytes for the sums of a strip: wider strips save little time
 
@@ -71,7 +71,7 @@ class Predictor:
     _strides: dict[Any, int] = field(default_factory=dict, repr=False)
 
     def __call__(self, image: np.ndarray, probabilities: bool = False) -> Segmentation:
-        """u8|u16|f32[h,w,c] -> the classes u8[h,w] of an image, and with `probabilities` also those, f32[h,w,k]
+        """u8|u16|f32[h,w,c] -> the classes u8|u16[h,w] of an image, and with `probabilities` also those, f32[h,w,k]
         (of the likeliest alone, where the networks have a `top_k`).
 
         Raises:
@@ -81,11 +81,11 @@ class Predictor:
         grid = self.grid_for(image)
         if grid is None:
             return launch(self.networks, self.variables, [image], probabilities, self.tiling.memory)()[0]
-        (h, w), n = grid.size, self.networks.top_k
-        whole = Segmentation(np.empty((h, w), np.uint8), None)
+        (h, w), n, narrow = grid.size, self.networks.top_k, label_type(self.networks.num_classes)
+        whole = Segmentation(np.empty((h, w), narrow), None)
         if probabilities:
             shares = np.empty((h, w, n or self.networks.num_classes), np.float16 if n else np.float32)
-            whole = Segmentation(whole.classes, shares, np.empty((h, w, n), np.uint8) if n else None)
+            whole = Segmentation(whole.classes, shares, np.empty((h, w, n), narrow) if n else None)
         for block, found, share in self.blocks(ArrayRaster(image), grid, probabilities):
             place = np.s_[block.top : block.top + found.shape[0], block.left : block.left + found.shape[1]]
             for full, part in zip(whole, segmentation(found, share)):
@@ -273,8 +273,9 @@ class Predictor:
         return free_memory() if self.tiling.memory is None else self.tiling.memory
 
 
-def _fetched(block: Block, classes: Any, shares: Shares | None) -> tuple[Block, np.ndarray, Shares | None]:
-    return block, np.asarray(classes, np.uint8)[0], jax.tree.map(lambda x: np.asarray(x)[0], shares)
+def _fetched(block: Block, found: Any, shares: Shares | None) -> tuple[Block, np.ndarray, Shares | None]:
+    classes = np.asarray(found, label_type(block.scores.shape[-1]))[0]
+    return block, classes, jax.tree.map(lambda x: np.asarray(x)[0], shares)
 
 
 def make_predictor(

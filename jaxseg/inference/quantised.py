@@ -100,8 +100,7 @@ def quantise_run(
         DataError: if the data to calibrate with is missing or empty.
     """
     require_float(run.workdir, "a quantisation")
-    target = free_workdir(check_value("out", out, str | Path))
-    check_value("ranges", ranges, Ranges)
+    target = check_quantisation(out, weights, activations, images, ranges)
     trained = make_quantisation(run.config)
     wanted = _settings(trained, weights, activations, skip)
     config = run.config.copy_and_resolve_references()
@@ -117,8 +116,7 @@ def quantise_run(
     if wanted.activations and trained is not None and trained.activations:
         origin = "learned"
     elif wanted.activations:
-        count = check_value("images", images, Count)
-        found, used = calibrated(run, wanted, split=split, images=count, ranges=ranges)
+        found, used = calibrated(run, wanted, split=split, images=images, ranges=ranges)
         variables, origin = {**variables, "batch_stats": found}, "calibrated"
     record = {
         "source": str(run.workdir.absolute()),
@@ -136,12 +134,20 @@ def quantise_run(
     return Quantised(target, wanted, len(kernels), origin, used, size, 4 * numbers)
 
 
-def _settings(
-    trained: Quantisation | None, weights: int | None, activations: int | None, skip: Sequence[str] | None
-) -> Quantisation:
+def check_quantisation(out: str | Path, weights: int | None, activations: int | None, images: int, ranges: str) -> Path:
+    """Returns the workdir to write; raises the errors of `quantise_run` that need no run."""
+    target = free_workdir(check_value("out", out, str | Path))
     for name, bits in (("weights", weights), ("activations", activations)):
         if bits is not None:
             check_value(name, bits, _Bits)
+    check_value("images", images, Count)
+    check_value("ranges", ranges, Ranges)
+    return target
+
+
+def _settings(
+    trained: Quantisation | None, weights: int | None, activations: int | None, skip: Sequence[str] | None
+) -> Quantisation:
     if trained is None:
         return Quantisation(weights or 8, activations or 0, tuple(skip or ()))
     given = {"weights": weights, "activations": activations, "skip": None if skip is None else tuple(skip)}

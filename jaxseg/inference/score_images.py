@@ -16,8 +16,9 @@ from jaxseg.inference.networks import Scores
 from jaxseg.inference.score import Result
 from jaxseg.losses import Loss
 from jaxseg.metrics import confusion_matrix, num_confusion_classes, predict_classes
+from jaxseg.metrics.native_size import inside_mask
 from jaxseg.step import Measure
-from jaxseg.types import IGNORE, PyTree
+from jaxseg.types import PyTree, label_type
 
 _TINY = 1e-30  # below a probability's rounding: its logarithm is finite
 
@@ -70,10 +71,11 @@ def score_images(
         scores = segment(image)
         jax.block_until_ready(scores.values)
         seconds.append(time.perf_counter() - began)
-        label = label if i < len(source) else np.full_like(label, IGNORE)
-        canvas = pad_to(label, scores.values.shape[1:3], IGNORE)
-        host = jax.device_get(count(scores.values, scores.are_logits, canvas[None]))
+        label = label if i < len(source) else np.full_like(label, source.info.ignored)
+        canvas = pad_to(label, scores.values.shape[1:3], source.info.ignored)
         h, w = label.shape
+        covered = np.array([(h, w) if i < len(source) else (0, 0)], np.int32)
+        host = jax.device_get(count(scores.values, scores.are_logits, canvas[None], covered))
         if i < len(source):
             size = np.array([(h, w)], np.int32)
             see({"prediction": host.pop("prediction")[:, :h, :w], "label": label[None], "size": size})
@@ -91,19 +93,23 @@ def score_images(
 
 
 def _counter(loss: Loss, has_loss: bool, measures: Mapping[str, Measure]) -> Callable[..., dict[str, PyTree]]:
-    """Returns the compiled (scores f32[1,y,x,k], are they logits, labels u8[1,y,x]) -> the sums of one image."""
+    """Returns the compiled (scores f32[1,y,x,k], are they logits, labels u8|u16[1,y,x], size of the image
+    i32[1,2]) -> the sums of one image."""
 
     @functools.partial(jax.jit, static_argnums=1)
-    def count(values: jax.Array, are_logits: bool, labels: jax.Array) -> dict[str, PyTree]:
+    def count(values: jax.Array, are_logits: bool, labels: jax.Array, size: jax.Array) -> dict[str, PyTree]:
         logits = values if are_logits else logits_of(values, loss.one_vs_rest)
         labels = jnp.asarray(labels, jnp.int32)
         predicted = predict_classes(logits)
         sums: dict[str, PyTree] = {
             "confusion": confusion_matrix(predicted, labels, num_confusion_classes(logits.shape[-1])),
-            "prediction": predicted.astype(jnp.uint8),
+            "prediction": predicted.astype(label_type(logits.shape[-1])),
             **{name: measure(logits, labels) for name, measure in measures.items()},
         }
-        return {**sums, "stats": loss.stats(logits, labels)} if has_loss else sums
+        if not has_loss:
+            return sums
+        covered = inside_mask(size, (labels.shape[1], labels.shape[2])) if loss.learns_unlabelled else None
+        return {**sums, "stats": loss.stats(logits, labels, covered=covered)}
 
     return count
 

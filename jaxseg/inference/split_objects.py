@@ -18,7 +18,6 @@ from jaxseg.inference.regions.find import find_regions
 from jaxseg.inference.regions.settings import RegionSettings
 from jaxseg.run.load import Run
 from jaxseg.run.workdir import require_own_json, write_or_refuse
-from jaxseg.types import IGNORE
 
 _SUFFIXES = (".png", ".tif", ".tiff")
 
@@ -102,14 +101,14 @@ def score_objects(
     total = ObjectTotal()
     for i in tqdm(range(len(source)), desc=f"objects {split}", unit="image", disable=None):
         example = source[i]
-        label = np.asarray(example["label"]).astype(np.uint8)
+        label, ignored = np.asarray(example["label"]), source.info.ignored
         found = settings.find(predict(np.asarray(example["image"])).classes)
         if folder is None:
             true = find_regions(label, only=settings.only, connectivity=settings.connectivity).labels
         else:
             true = _read(folder, source.name(i), label.shape)
-        true, classes = _of_classes(true, label, settings.only)
-        predicted = np.where(label == IGNORE, 0, found.labels)
+        true, classes = _of_classes(true, label, settings.only, len(source.info.classes))
+        predicted = np.where(label == ignored, 0, found.labels)
         kept = np.unique(predicted)
         total.add(true, predicted, true_classes=classes, predicted_classes=found.classes[kept[kept > 0] - 1])
     return SplitObjects(total.scores(), split, folder)
@@ -141,11 +140,14 @@ def _read(folder: Path, name: str, size: tuple[int, ...]) -> np.ndarray:
     return numbers.astype(np.int32)
 
 
-def _of_classes(true: np.ndarray, label: np.ndarray, only: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _of_classes(
+    true: np.ndarray, label: np.ndarray, only: tuple[int, ...], classes_of_data: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns (the objects of the wanted classes i[h,w], the class of each, by ascending numbers)."""
-    true = np.where(label == IGNORE, 0, true)
+    true = np.where(label >= classes_of_data, 0, true)
     numbers, place = np.unique(true, return_inverse=True)
-    votes = np.bincount(place.ravel() * 256 + label.ravel(), minlength=256 * len(numbers)).reshape(-1, 256)
-    classes = votes[:, :IGNORE].argmax(-1)
+    voted = np.minimum(label.ravel().astype(np.int64), classes_of_data)
+    votes = np.bincount(place.ravel() * (classes_of_data + 1) + voted, minlength=(classes_of_data + 1) * len(numbers))
+    classes = votes.reshape(-1, classes_of_data + 1)[:, :classes_of_data].argmax(-1)
     wanted = (numbers > 0) & np.isin(classes, only)
     return np.where(wanted[place].reshape(true.shape), true, 0), classes[wanted]

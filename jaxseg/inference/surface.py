@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxseg.metrics import num_confusion_classes
 from jaxseg.metrics.formatting import markdown_table, nan_mean, plain
-from jaxseg.types import IGNORE, Array
+from jaxseg.types import IGNORE, Array, ignore_label
 
 # Default distance within which boundaries match, as a share of the diagonal: Csurka et al., 2013, section 4.
 TOLERANCE = 0.0075
@@ -133,7 +133,8 @@ def surface_sums(
     if tolerance is None:
         pixel = np.broadcast_to(np.asarray(spacing, np.float64), (label.ndim,))
         tolerance = max(TOLERANCE * float(np.linalg.norm(pixel * label.shape)), float(pixel.max()))
-    prediction = np.where(label == IGNORE, IGNORE, prediction)
+    ignored = ignore_label(num_classes)
+    prediction = np.where(label == ignored, ignored, prediction)
     sums = {name: np.zeros(classes) for name in (*_MEANS, "images", "one_sided")}
     for c in np.intersect1d(np.union1d(prediction, label), np.arange(classes)):
         distances = surface_distances(prediction == c, label == c, spacing)
@@ -190,10 +191,15 @@ def surface_scores(sums: Mapping[str, np.ndarray]) -> SurfaceScores:
 
 
 def surface_table(result: SurfaceScores, class_names: Sequence[str]) -> str:
-    """A Markdown table with one line per class and their mean: shares in percent, distances in pixels, "-" for NaN."""
+    """A Markdown table with one line per class and their mean: shares in percent, distances in pixels, "-" for NaN.
+
+    Of more than 255 classes it has those that occur.
+    """
     rows: list[tuple[str, ...]] = [("class", "boundary F1", "surface Dice", "HD95", "distance", "images", "one-sided")]
     numbers = np.array([getattr(result, name) * (100 if name in _MEANS[:2] else 1) for name in _MEANS])
     for i, name in enumerate(class_names):
+        if len(class_names) > IGNORE and not result.images[i]:
+            continue
         counts = (str(result.images[i]), str(result.one_sided[i]))
         rows.append((name.replace("|", "\\|"), *map(_shown, numbers[:, i]), *counts))
     rows.append(("mean", *(_shown(nan_mean(row)) for row in numbers), "", ""))

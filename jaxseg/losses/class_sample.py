@@ -5,9 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxseg.errors import ArgumentError
 from jaxseg.losses.pixels import one_hot
-from jaxseg.types import IGNORE, Array, Key
+from jaxseg.types import IGNORE, Array, Key, ignore_label
 
 
 class ClassSample(NamedTuple):
@@ -24,16 +23,24 @@ class ClassSample(NamedTuple):
     place: jax.Array
 
     def local_labels(self, labels: Array) -> jax.Array:
-        """i[b,h,w] in 0..k-1 or IGNORE -> indices in `classes`; IGNORE for a class outside the set, -1 for no class."""
+        """i[b,h,w] in 0..k-1 or IGNORE -> indices in `classes`; IGNORE for a class outside the set, -1 for no class.
+
+        IGNORE is `ignore_label` of k in the first, and that of s in the second.
+        """
         labels = jnp.asarray(labels, jnp.int32)
-        k = self.place.shape[0]
+        k, ignored = self.place.shape[0], ignore_label(self.classes.shape[0])
         place = self.place[jnp.clip(labels, 0, k - 1)]
         inside = (labels >= 0) & (labels < k)
-        return jnp.where((labels == IGNORE) | (inside & (place < 0)), IGNORE, jnp.where(inside, place, -1))
+        left_out = (labels == ignore_label(k)) | (inside & (place < 0))
+        return jnp.where(left_out, ignored, jnp.where(inside, place, -1))
 
 
 def present_classes(labels: Array, num_classes: int) -> jax.Array:
     """i[b,h,w] -> f32[k], 1 for each class that a pixel has; it adds over devices, where above 0 means present."""
+    if num_classes > IGNORE:  # a comparison of each pixel with each class would take long
+        labels = jnp.asarray(labels, jnp.int32).reshape(-1)
+        place = jnp.where((labels >= 0) & (labels < num_classes), labels, num_classes)
+        return jnp.zeros(num_classes + 1, jnp.float32).at[place].max(1.0)[:num_classes]
     truth = one_hot(labels, num_classes) & (jnp.asarray(labels) != IGNORE)[..., None]
     return jnp.max(truth, axis=tuple(range(truth.ndim - 1))).astype(jnp.float32)
 
@@ -56,14 +63,9 @@ def sample_classes(key: Key, present: jax.Array, samples: int) -> ClassSample:
         key: equal on all devices.
         present: f32[k], see `present_classes`, of the whole batch.
         samples: s, at least 1; k for more.
-
-    Raises:
-        ArgumentError: for more than 255 classes in the set, since the label 255 means ignore.
     """
     k = present.shape[0]
     s = min(samples, k)
-    if s > IGNORE:
-        raise ArgumentError(f"A set of sampled classes has at most {IGNORE}, got {s}: the label {IGNORE} means ignore.")
     here = present > 0
     order = jax.random.uniform(key, (k,)) + here  # present classes in [1, 2), the others in [0, 1)
     classes = jax.lax.top_k(order, s)[1].astype(jnp.int32)

@@ -21,7 +21,7 @@ from jaxseg.losses.pixels import check as check_labels
 from jaxseg.losses.possible import known
 from jaxseg.losses.strips import MANY_CLASSES, Sums, add_in_strips
 from jaxseg.losses.table import LOSSES
-from jaxseg.types import IGNORE, Array, PyTree
+from jaxseg.types import IGNORE_16, Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Loss:
         out: Mapping[str, Any] | None = None,
         out_labels: Array | None = None,
         inside: Array | None = None,
+        covered: Array | None = None,
     ) -> PyTree:
         """f32[b,h,w,k], i32[b,h,w] -> {term: pytree of f32} that adds over pixels, examples, devices, micro-batches.
 
@@ -73,6 +74,8 @@ class Loss:
             out_labels: i32[b,y,x], the labels for those terms, needed where the logits were resized and no longer have
                 the image's size; None: `labels`.
             inside: bool[b,y,x], False for pixels that pad an image, for the terms that compare images; None: all True.
+            covered: bool[b,h,w], False for pixels of the labels that pad an image, for the terms that unlabelled pixels
+                add to; None: all True.
 
         Raises:
             ValueError: if the shapes disagree, k is not `num_classes`, or `out` lacks an output that a term reads.
@@ -89,6 +92,10 @@ class Loss:
         out = out or {}
         possible, labels = labels, known(labels, max(self.num_classes, 2)) if self.takes_possible else labels
         strips = self._in_strips if labels.ndim > 1 else ()
+        # A term that unlabelled pixels add to has a value for those of an image alone: any class says that one is none.
+        real = labels if covered is None else jnp.where(covered, labels, 0)
+        if covered is not None:
+            strips = tuple(term for term in strips if not term.definition.unlabelled)
         stats = {}
         for term in self.terms:
             loss = term.definition
@@ -105,6 +112,8 @@ class Loss:
                 target = inside
             elif loss.reads and out_labels is not None:
                 target = known(out_labels, max(self.num_classes, 2)) if self.takes_possible else out_labels
+            elif loss.unlabelled:
+                target = real
             else:
                 target = possible if loss.takes_possible else labels
             source = out[loss.reads] if loss.reads else logits
@@ -191,7 +200,7 @@ def _sums_of(terms: tuple[Term, ...]) -> Sums:
 def make_loss(
     terms: str = "cross_entropy",
     *,
-    num_classes: Annotated[int, within(1, IGNORE)],
+    num_classes: Annotated[int, within(1, IGNORE_16)],
     class_weights: ClassWeights = None,
     label_smoothing: BelowOne = 0.0,
     class_prior: ClassWeights = None,
@@ -203,7 +212,7 @@ def make_loss(
 
     Args:
         terms: a sum of losses of `jaxseg.losses` by name, each at most once and with an optional factor.
-        num_classes: k, the number of logits; 1 is binary. The label IGNORE belongs to no class.
+        num_classes: k, the number of logits; 1 is binary. The label `types.ignore_label(k)` belongs to no class.
         class_weights: k numbers (2 for k = 1), for the pixel losses among the terms.
         label_smoothing: in [0, 1), for the cross-entropies among the terms.
         class_prior: k numbers (2 for k = 1), the share of each class among the training pixels, for the next.

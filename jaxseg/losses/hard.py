@@ -22,7 +22,7 @@ from jaxseg.losses.pixels import (
     weights_of_classes,
 )
 from jaxseg.losses.terms import cross_entropy
-from jaxseg.types import IGNORE, Array
+from jaxseg.types import Array, ignore_label
 
 
 def ohem(
@@ -69,7 +69,10 @@ def ohem(
     hard = ((flat < thresh) | (flat <= last)).reshape(p.shape)
     # A label outside the classes has p = 0, so it is hard and makes the loss NaN.
     return cross_entropy(
-        logits, jnp.where(hard, labels, IGNORE), class_weights=class_weights, label_smoothing=label_smoothing
+        logits,
+        jnp.where(hard, labels, ignore_label(classes)),
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxseg.arguments import Where
 from jaxseg.errors import ArgumentError
-from jaxseg.types import IGNORE, Array
+from jaxseg.types import Array, ignore_label
 
 SumWeight: TypeAlias = tuple[jax.Array, jax.Array]
 ClassWeights: TypeAlias = Annotated[
@@ -90,7 +90,7 @@ def valid(labels: Array, classes: int) -> jax.Array:
     """1 for a pixel that counts, 0 for IGNORE, NaN for a label outside the classes."""
     labels = jnp.asarray(labels, jnp.int32)
     inside = (labels >= 0) & (labels < classes)
-    return jnp.where(labels == IGNORE, 0.0, jnp.where(inside, 1.0, jnp.nan))
+    return jnp.where(labels == ignore_label(classes), 0.0, jnp.where(inside, 1.0, jnp.nan))
 
 
 def weights_of_classes(weights: ClassWeights, classes: int) -> jax.Array | None:

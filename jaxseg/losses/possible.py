@@ -49,4 +49,6 @@ def known_array(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _is_possible(labels, classes: int):
+    if classes > IGNORE:  # whose labels leave no room; see `require_room`
+        return labels < 0
     return (labels < IGNORE) & (labels >= max(IGNORE - classes, classes))

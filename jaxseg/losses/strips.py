@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxseg.types import IGNORE, PyTree
+from jaxseg.types import PyTree, ignore_label
 
 MANY_CLASSES = 100
 """From this number of classes on the sums are added in strips. Cross-entropy with Dice of 150 classes takes a third of
@@ -69,7 +69,7 @@ def _sums_of_strips(sums: Sums, logits: jax.Array, labels: jax.Array) -> PyTree:
         strip, classes = _cut(z, i, width), _cut(y, i, width)
         if y.shape[1] % width:  # the last strip begins among the pixels of the one before
             place = jnp.minimum(i * width, y.shape[1] - width) + jnp.arange(width)
-            classes = jnp.where((place < i * width)[None], IGNORE, classes)
+            classes = jnp.where((place < i * width)[None], ignore_label(z.shape[-1]), classes)
         return jax.tree.map(jnp.add, total, each(strip, classes))
 
     shapes = jax.eval_shape(each, _cut(z, 0, width), _cut(y, 0, width))

@@ -16,6 +16,7 @@ from jaxseg.metrics.calibration import (
     class_calibration_stats,
 )
 from jaxseg.metrics.confusion import (
+    MOST_PAIRS,
     Scores,
     class_indices,
     confusion_matrix,
@@ -32,6 +33,7 @@ from jaxseg.metrics.thresholds import Thresholds, best_thresholds, threshold_iou
 from jaxseg.metrics.uncertainty import Uncertainty, entropy, member_sums, uncertainty, uncertainty_of
 
 __all__ = [
+    "MOST_PAIRS",
     "Calibration",
     "Scores",
     "Selective",

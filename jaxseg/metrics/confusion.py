@@ -11,12 +11,16 @@ import numpy as np
 
 from jaxseg.errors import ArgumentError, counted
 from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
-from jaxseg.types import IGNORE, Array
+from jaxseg.types import IGNORE, IGNORE_16, Array
 
 # Pixels whose one-hot matrices are multiplied at a time: float32 counts them exactly. Of more than 128 classes fewer
 # pixels, so that the two matrices have at most 67 MB each.
 _BLOCK = 1 << 18
 _ELEMENTS = 1 << 25
+
+MOST_PAIRS = 1024
+"""The number of classes up to which pixels are counted by pairs of classes, in a matrix. Of more classes the three
+counts that the scores of a class need are kept alone, since the matrix of 65535 classes would take 17 GB."""
 
 
 def num_confusion_classes(num_classes: int) -> int:
@@ -39,15 +43,19 @@ def class_indices(labels: Array) -> jax.Array:
         ArgumentError: for floating point, whose fractions would be cut off.
     """
     if not (jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == bool):
-        raise ArgumentError(f"Labels must be integers, class indices or {IGNORE} (ignored), got {labels.dtype}.")
+        raise ArgumentError(
+            f"Labels must be integers, class indices or {IGNORE} (ignored; of more than {IGNORE} classes {IGNORE_16}), "
+            f"got {labels.dtype}."
+        )
     return jnp.asarray(labels, jnp.int32)
 
 
 def confusion_matrix(predictions: Array, labels: Array, num_classes: int) -> jax.Array:
     """Counts pixels by (truth, prediction), i[b,h,w] and i[b,h,w] -> i32[k,k], rows truth, columns prediction.
 
-    Pixels with IGNORE or any other label outside 0..k-1 are left out. Counts are exact below 2^31 pixels; sum batches
-    as int64 on the host.
+    Of more than `MOST_PAIRS` classes it is i32[3,k], the pixels of each class that are right, true and predicted;
+    `scores` takes either. Pixels with IGNORE or any other label outside 0..k-1 are left out. Counts are exact below
+    2^31 pixels; sum batches as int64 on the host.
 
     Args:
         predictions: integers, any shape.
@@ -66,6 +74,8 @@ def confusion_matrix(predictions: Array, labels: Array, num_classes: int) -> jax
     rows = labels.shape[0] if labels.ndim > 1 else 1
     truth = jnp.asarray(labels, jnp.int32).reshape(rows, -1)
     prediction = jnp.asarray(predictions, jnp.int32).reshape(rows, -1)
+    if num_classes > MOST_PAIRS:
+        return _count_classes(prediction, truth, num_classes)
     return jax.lax.platform_dependent(
         prediction, truth, cpu=partial(_count_cells, k=num_classes), default=partial(_count_products, k=num_classes)
     )
@@ -76,6 +86,13 @@ def _count_cells(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.Arra
     counted = (truth >= 0) & (truth < k) & (prediction >= 0) & (prediction < k)
     cell = jnp.where(counted, truth * k + prediction, k * k)
     return jnp.zeros(k * k + 1, jnp.int32).at[cell].add(1)[:-1].reshape(k, k)
+
+
+def _count_classes(prediction: jax.Array, truth: jax.Array, k: int) -> jax.Array:
+    """Returns i32[3,k], the pixels of each class that are right, true and predicted."""
+    counted = (truth >= 0) & (truth < k) & (prediction >= 0) & (prediction < k)
+    rows = [(counted & (truth == prediction), truth), (counted, truth), (counted, prediction)]
+    return jnp.stack([jnp.zeros(k + 1, jnp.int32).at[jnp.where(here, c, k)].add(1)[:-1] for here, c in rows])
 
 
 def _count_products(prediction: jax.Array, truth: jax.Array, *, k: int) -> jax.Array:
@@ -140,20 +157,22 @@ _PER_CLASS = ("iou", "precision", "recall", "f1")
 
 
 def scores(confusion: Array) -> Scores:
-    """Turns a confusion matrix, i[k,k] with rows truth, into `Scores`.
+    """Turns a confusion matrix, i[k,k] with rows truth, or the counts i[3,k] of many classes, into `Scores`.
 
     Raises:
-        ValueError: if it is not a square matrix of counts.
+        ValueError: if it is neither a square matrix of counts nor those of `confusion_matrix` of many classes.
     """
     matrix = np.asarray(confusion)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.issubdtype(matrix.dtype, np.integer):
+    alone = matrix.ndim == 2 and len(matrix) == 3 and matrix.shape[1] > MOST_PAIRS
+    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
+    if not (alone or square) or not np.issubdtype(matrix.dtype, np.integer):
         raise ValueError(
             f"A confusion matrix is a square array of integers, got {matrix.dtype} of shape {matrix.shape}."
         )
     if (matrix < 0).any():
         raise ValueError("A confusion matrix has no negative counts; sum batches as int64 so that none overflows.")
     matrix = matrix.astype(np.int64)
-    hits, truth, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    hits, truth, predicted = matrix if alone else (np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0))
     iou = _ratio(hits, truth + predicted - hits)
     recall = _ratio(hits, truth)
     f1 = _ratio(2 * hits, truth + predicted)
@@ -175,18 +194,24 @@ def scores(confusion: Array) -> Scores:
 def table(result: Scores, class_names: Sequence[str]) -> str:
     """A Markdown table with one line per class and the summary numbers under it, in percent; "-" stands for NaN.
 
+    Of more than 255 classes it has those that are true or predicted somewhere, and says how many.
+
     Raises:
         ValueError: if the number of names differs from that of the classes.
     """
     _check_names(result, class_names)
     total = max(int(result.support.sum()), 1)
     rows: list[Sequence[str]] = [("class", "IoU", "precision", "recall", "F1", "pixels")]
-    for i, name in enumerate(class_names):
+    few, occur = len(class_names) <= IGNORE, np.flatnonzero(~np.isnan(result.iou)).tolist()
+    for i in range(len(class_names)) if few else occur:
         numbers = (percent(getattr(result, field)[i]) for field in _PER_CLASS)
-        rows.append((name.replace("|", "\\|"), *numbers, percent(result.support[i] / total)))
+        rows.append((class_names[i].replace("|", "\\|"), *numbers, percent(result.support[i] / total)))
     rows.append(("mean", percent(result.mean_iou), "", percent(result.mean_accuracy), percent(result.mean_f1), ""))
     summary = ", ".join(f"{field.replace('_', ' ')} {percent(getattr(result, field))}" for field in _SUMMARY)
-    return "\n".join([*markdown_table(rows), "", summary.replace("iou", "IoU").replace("f1", "F1")])
+    lines = markdown_table(rows)
+    if not few:
+        lines += ["", f"{len(occur)} of {counted(len(class_names), 'class')} occur and are listed"]
+    return "\n".join([*lines, "", summary.replace("iou", "IoU").replace("f1", "F1")])
 
 
 def scores_dict(result: Scores, class_names: Sequence[str]) -> dict[str, Any]:

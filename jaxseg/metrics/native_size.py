@@ -27,6 +27,18 @@ def to_image_size(labels: jax.Array, sizes: jax.Array, size: tuple[int, int]) ->
     return jax.vmap(one)(labels, sizes)
 
 
+def covered_mask(inside: jax.Array, sizes: jax.Array, size: tuple[int, int], canvas: tuple[int, int]) -> jax.Array:
+    """Returns bool[b,y,x], True for the pixels of labels on a canvas that an image covers; the others pad it.
+
+    Args:
+        inside: i32[b,2], the part of each network input that the image covers; (0, 0) in a padding example.
+        sizes: i32[b,2], the native size to which the whole input is resized.
+        size: (height, width) of the input.
+        canvas: (y, x).
+    """
+    return inside_mask(inside * sizes // jnp.array(size, jnp.int32)[None], canvas)
+
+
 def inside_mask(sizes: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Sizes i32[b,2] -> bool[b,y,x]: True for the pixels in the top left that belong to each image."""
     row, column = (jnp.arange(n).reshape(1, n) < sizes[:, axis : axis + 1] for axis, n in enumerate(size))

@@ -12,6 +12,7 @@ from flax.errors import FlaxError
 
 from jaxseg import models
 from jaxseg.config.command import run_command
+from jaxseg.config.parser import CommandParser
 from jaxseg.errors import ConfigError, first_line, nearest
 from jaxseg.models import encoders, summary
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.mod
 
 def _parser(program: str) -> argparse.ArgumentParser:
     what = (__doc__ or "").partition(":")[0]
-    parser = argparse.ArgumentParser(prog=program, description=f"{what}.")
+    parser = CommandParser(prog=program, description=f"{what}.")
     parser.add_argument("name", nargs="?", help="a network, or an encoder; without it all of them are listed")
     parser.add_argument("--encoder", metavar="NAME", help="the encoder of the network")
     parser.add_argument("--num-classes", type=int, default=21, metavar="K", help="classes (default 21)")

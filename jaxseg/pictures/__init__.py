@@ -1,7 +1,7 @@
 """Pictures of labels, predictions, curves and confusion matrices, written to PNG files atomically.
 
-Label maps are integers [h,w]: class indices and IGNORE. Colours are one (red, green, blue) in 0..255 per class. PIL and
-matplotlib are imported only where a picture is drawn.
+Label maps are integers [h,w]: class indices and IGNORE, which is 65535 of more than 255 classes. Colours are one (red,
+green, blue) in 0..255 per class. PIL and matplotlib are imported only where a picture is drawn.
 """
 
 from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize, default_colors

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxseg.files import write_atomically
 from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
-from jaxseg.types import IGNORE
+from jaxseg.types import ignore_in, ignore_label
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,7 +60,7 @@ def _overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float)
     grey = rgb @ np.array([[0.299], [0.587], [0.114]], np.float32)  # luma, ITU-R BT.601
     palette = colorize(label, colors)
     blended = np.round((1.0 - alpha) * grey + alpha * palette)
-    clear = (label == IGNORE) | (palette.max(axis=2) <= DARK)
+    clear = (label == ignore_label(len(colors))) | (palette.max(axis=2) <= DARK)
     return np.where(clear[:, :, None], rgb, blended).astype(np.uint8)
 
 
@@ -70,7 +70,7 @@ def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     picture = np.where(
         (truth == prediction)[:, :, None], np.array(RIGHT_COLOR, np.uint8), np.array(WRONG_COLOR, np.uint8)
     )
-    picture[truth == IGNORE] = IGNORE_COLOR
+    picture[truth == ignore_in(truth)] = IGNORE_COLOR
     return picture
 
 

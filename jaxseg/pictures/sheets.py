@@ -9,7 +9,7 @@ import numpy as np
 from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
 from jaxseg.pictures.figure import DPI, plain_text, save_figure, shorten
 from jaxseg.pictures.images import error_map, overlay, to_rgb
-from jaxseg.types import IGNORE
+from jaxseg.types import ignore_label
 
 _CELL = 2.3  # inches, width of one picture of a sheet
 _LEGEND_LIMIT = 24  # with more classes than this, a legend names only those that occur
@@ -41,18 +41,18 @@ def prediction_sheet(
             f"A sheet needs as many images as truths and predictions, at least one of each: got {len(images)}, "
             f"{len(truths)} and {len(predictions)}."
         )
-    rows, captions = [], []
+    rows, captions, ignored = [], [], ignore_label(len(colors))
     for image, truth, prediction in zip(images, truths, predictions):
         if np.shape(truth) != np.shape(prediction):
             raise ValueError(f"The truth is {np.shape(truth)}, but the prediction is {np.shape(prediction)}.")
         rgb = to_rgb(image)
         rows.append([rgb, colorize(truth, colors), colorize(prediction, colors), error_map(truth, prediction)])
-        valid = np.asarray(truth) != IGNORE
+        valid = np.asarray(truth) != ignored
         right = np.sum((np.asarray(truth) == np.asarray(prediction)) & valid) / max(np.sum(valid), 1)
         captions.append(["", "", "", f"{100 * right:.1f} % right" if valid.any() else "all ignored"])
     titles = ["image", "truth", "prediction", "error"]
     legend = _legend(classes, colors, [*truths, *predictions])
-    if any(np.any(np.asarray(truth) == IGNORE) for truth in truths):
+    if any(np.any(np.asarray(truth) == ignored) for truth in truths):
         legend.append(("ignored", IGNORE_COLOR))
     _sheet(rows, titles, captions, legend, path, [("right", RIGHT_COLOR), ("wrong", WRONG_COLOR)])
 

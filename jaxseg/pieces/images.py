@@ -8,6 +8,7 @@ from jaxseg.consistency import make_teach as make_teach_of
 from jaxseg.data import augment, photometric
 from jaxseg.state import Network
 from jaxseg.step import Augment, Prepare, Teach
+from jaxseg.types import ignore_label
 
 
 def input_size(config: ConfigDict) -> tuple[int, int]:
@@ -24,9 +25,12 @@ def make_prepare(config: ConfigDict) -> Prepare:
     return prepare
 
 
-def make_augment(config: ConfigDict) -> Augment:
-    """Returns the function (key, raw image, label) -> (network input, label) of one example, for training."""
-    augment_unnormalised = augment.from_config(config.augment)
+def make_augment(config: ConfigDict, classes: int = 2) -> Augment:
+    """Returns the function (key, raw image, label) -> (network input, label) of one example, for training.
+
+    The number of classes decides which label is that of an ignored pixel, see `types.ignore_label`.
+    """
+    augment_unnormalised = augment.from_config(config.augment, ignore_label(classes))
 
     def augment_example(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
         image, label = augment_unnormalised(key, augment.to_float(image), label)
@@ -47,8 +51,9 @@ def make_teach(config: ConfigDict, network: Network, loss: losses.Loss) -> Teach
 
     return make_teach_of(
         network,
-        augment=make_augment(config),
+        augment=make_augment(config, loss.num_classes),
         stronger=stronger,
         one_vs_rest=loss.one_vs_rest,
         cutmix=config.semi.cutmix,
+        ignore=ignore_label(loss.num_classes),
     )

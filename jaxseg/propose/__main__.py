@@ -4,6 +4,7 @@
                              [--order badge|core_set|entropy|margin|mutual_information|random] [--seed 0] [--draws 20]
                              [--labelled IMAGES] [--recursive] [--which best|last]
                              [--tiles auto|none|HxW] [--overlap .5] [--average flips] [--crf [CRF]]
+                             [--config.data.dir=PATH]
 
 IMAGES are files, folders and globs. Writes masks/NAME.png (class indices, in the colours of the classes by its
 palette), confidence/NAME.png (the largest probability of each pixel, 255 is 1) and proposals.csv, the first to look at
@@ -27,8 +28,9 @@ import numpy as np
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
-from jaxseg.config.command import run_command
-from jaxseg.data.base import Source
+from jaxseg.config.command import read_overrides, run_command
+from jaxseg.config.parser import CommandParser, split_overrides
+from jaxseg.data.base import Source, require_bytes
 from jaxseg.data.labelled import labelled_indices
 from jaxseg.data.proposals import DECISIONS, KEEP, PAGE, TABLE
 from jaxseg.data.sources import training_source
@@ -48,16 +50,18 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.pro
 
     `program` is how the command is called, for the usage line.
     """
-    options = _parser(program).parse_intermixed_args(argv)
+    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    options = _parser(program).parse_intermixed_args(words)
     options.workdir, options.images = split_workdirs(options.workdir, options.images)
-    return run_command(lambda: _propose(options))
+    return run_command(lambda: _propose(options, overrides))
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program,
         description="Propose masks for images without labels, for a person to keep or reject.",
-        allow_abbrev=False,
+        epilog="--config.data.dir=PATH, where --labelled train is of use, and the other keys that change nothing about "
+        "what was trained can be given too.",
     )
     add = parser.add_argument
     add_workdirs(parser)
@@ -89,13 +93,14 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _propose(options: argparse.Namespace) -> int:
+def _propose(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     out, failed = expanded(options.out), list[str]()
 
     def fail(sentence: str) -> None:
         failed.append(sentence)
         print(f"error: {sentence}", file=sys.stderr)
 
+    read_overrides(overrides)
     refine = refinement(CRF.parse(options.crf)) if options.crf else None
     if not options.images:
         raise ConfigError("There are no IMAGES to propose masks for; give files, folders or globs.")
@@ -108,8 +113,9 @@ def _propose(options: argparse.Namespace) -> int:
         raise ConfigError(f"{films[0]} is a video; masks are proposed for images.")
     if not found.paths:
         return 1
-    runs = [load_run(workdir, options.which) for workdir in options.workdir]
+    runs = [load_run(workdir, options.which, overrides) for workdir in options.workdir]
     compiler.keep_programs(runs[0].config.compile.cache)
+    require_bytes("A proposal", len(runs[0].classes))
     predictor = predictor_of(runs, options)
     earlier = read_earlier(out, runs[0].classes)
     paths = [path for path in found.paths if path.resolve() not in earlier.images]

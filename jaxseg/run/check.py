@@ -223,7 +223,7 @@ def trace_training(parts: Parts, init: Callable[..., Any], step: Callable[..., A
         ConfigError: for an invalid value; the message names the key.
     """
     config, key = parts.config, jax.eval_shape(jax.random.key, 0)
-    batch = batch_shapes(config)
+    batch = batch_shapes(parts)
     state = _trace("model.args", init, key)
     try:
         _, metrics = _trace("the training step", step, state, batch, key)

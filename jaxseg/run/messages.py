@@ -108,6 +108,15 @@ def steps_message(start: int, steps: int, seconds: float) -> str:
     )
 
 
+def commands_of_use(workdir: Path, start: str, split: str = "val") -> tuple[str, str]:
+    """Returns the commands that score a run and segment images with it; `start` is "jaxseg " or "python -m jaxseg."."""
+    quoted = shlex.quote(str(workdir))
+    return (
+        f"{start}evaluate --workdir {quoted} --split {split}",
+        f"{start}predict --workdir {quoted} IMAGES... --out preds/",
+    )
+
+
 def closing_message(config: ConfigDict, workdir: Path, program: str = PROGRAM) -> str:
     """Returns the lines that list the files of a finished run and say how to use it.
 
@@ -132,8 +141,7 @@ def closing_message(config: ConfigDict, workdir: Path, program: str = PROGRAM) -
     else:
         start, quoted = program.removesuffix("train"), shlex.quote(str(workdir))
         more = f"{start}train --config EXPERIMENT --workdir OTHER --config.model.weights={quoted}"
-        evaluate = f"{start}evaluate --workdir {quoted} --split {split}"
-        predict = f"{start}predict --workdir {quoted} IMAGES... --out preds/"
+        evaluate, predict = commands_of_use(workdir, start, split)
         sample = f"{start}predict --workdir {quoted} --samples 64 --out samples/"
     lines.append(f"train more:  {more}  (a new run from the best checkpoint)")
     if (workdir / "samples.png").exists():

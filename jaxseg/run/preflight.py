@@ -19,7 +19,7 @@ from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
 from jaxseg.errors import ConfigError
 from jaxseg.memory import largest, program_memory, room_of, sharing_devices, shown
 from jaxseg.parallel import Strategy
-from jaxseg.types import PyTree
+from jaxseg.types import PyTree, label_type
 
 _LOG = logging.getLogger(__name__)
 _UNCHECKED = "(compile.memory=off starts without this check.)"
@@ -95,12 +95,13 @@ class StepMemory:
         return ", ".join(f"{names[n] if n in names else n} {shown(v)}" for n, v in parts if v >= self.total / 1000)
 
 
-def batch_shapes(config: ConfigDict, dtype: Any = np.uint8) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(parts: Parts, dtype: Any = np.uint8) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of the global batch of a training step; `dtype` is that of its images."""
+    config = parts.config
     height, width = config.data.size
     return {
         "image": jax.ShapeDtypeStruct((config.batch_size, height, width, config.data.channels), dtype),
-        "label": jax.ShapeDtypeStruct((config.batch_size, height, width), np.uint8),
+        "label": jax.ShapeDtypeStruct((config.batch_size, height, width), label_type(parts.num_classes)),
     }
 
 
@@ -113,7 +114,7 @@ def memory_of_step(parts: Parts, strategy: Strategy, dtype: Any = np.uint8) -> S
         dtype: of the images in a batch.
     """
     key = jax.eval_shape(jax.random.key, 0)
-    shapes = strategy.placed_shapes(jax.eval_shape(parts.init, key), batch_shapes(parts.config, dtype), key)
+    shapes = strategy.placed_shapes(jax.eval_shape(parts.init, key), batch_shapes(parts, dtype), key)
     step = strategy.compile_train(parts.train_step(), remat=parts.config.remat, constants=parts.constants)
     return described(step.lower(*shapes).compile(), shapes, parts)
 

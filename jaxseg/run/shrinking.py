@@ -115,14 +115,12 @@ def shrink_run(
             kernels have few bits, or channels cannot be removed from this network.
         DataError: with "taylor", if the training images cannot be read.
     """
-    criterion, batches = check_value("criterion", criterion, Criterion), check_value("batches", batches, Count)
-    seed = check_value("seed", seed, WholeNotNegative)
+    out = check_shrinking(out, share, fields or {}, criterion, batches, seed)
     if run.config.quantise.weights:
         raise ConfigError(
             f"The network of {run.workdir} has kernels of {run.config.quantise.weights} bits, which would be rounded "
             "again on other scales; shrink the run in float32 first, and quantise the smaller one."
         )
-    out = free_workdir(out)
     config, changed = _smaller_config(run, share, fields or {})
     small = build_parts(config, run.num_classes, run.class_weights)
     try:
@@ -139,6 +137,22 @@ def shrink_run(
     return result
 
 
+def check_shrinking(
+    out: str | Path, share: float | None, fields: Mapping[str, Any], criterion: str, batches: int, seed: int
+) -> Path:
+    """Returns the workdir to write; raises the errors of `shrink_run` that need no run."""
+    check_value("criterion", criterion, Criterion)
+    check_value("batches", batches, Count)
+    check_value("seed", seed, WholeNotNegative)
+    if share is None and not fields:
+        raise ConfigError(
+            "Give the share of the channels to keep, such as --channels .5, or the fields of the network."
+        )
+    if share is not None and not 0 < share < 1:
+        raise ConfigError(f"--channels must be {_SHARE}, the share of the channels that is kept; got {share:g}.")
+    return free_workdir(out)
+
+
 def _smaller_config(
     run: Run, share: float | None, fields: Mapping[str, Any]
 ) -> tuple[ConfigDict, dict[str, tuple[Any, Any]]]:
@@ -146,12 +160,6 @@ def _smaller_config(
     name = run.config.model.name
     if models.can_generate(run.model):
         raise ConfigError(f"The network {name} of {run.workdir} makes images, and its channels cannot be removed.")
-    if share is None and not fields:
-        raise ConfigError(
-            "Give the share of the channels to keep, such as --channels .5, or the fields of the network."
-        )
-    if share is not None and not 0 < share < 1:
-        raise ConfigError(f"--channels must be {_SHARE}, the share of the channels that is kept; got {share:g}.")
     config = from_dict(to_dict(run.config))
     for key in KEYS:
         if key.startswith(_TRAINING):

@@ -18,6 +18,7 @@ import jax
 
 from jaxseg.arguments import Count, Where, check_value, describe, expanded, one_or_more
 from jaxseg.config.command import help_text, run_command
+from jaxseg.config.parser import CommandParser
 from jaxseg.data import make_source
 from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.evaluation import split_of_data
@@ -45,11 +46,10 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.swe
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program,
         description=(__doc__ or "").partition("\n")[0],
         epilog=help_text(),
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE[:ARG]", help="ablation file and the variant of its get_config")

@@ -82,8 +82,8 @@ def test_zero_length_split():
 def test_info_needs_a_colour_for_each_class_and_no_more_classes_than_a_label_holds():
     with pytest.raises(DataError, match="2 class names and 1 class colour are given"):
         DataInfo(("a", "b"), ((0, 0, 0),), None, 3)
-    with pytest.raises(DataError, match="256 classes"):
-        DataInfo(("a",) * 256, ((0, 0, 0),) * 256, None, 3)
+    with pytest.raises(DataError, match="65536 classes"):
+        DataInfo(("a",) * 65536, ((0, 0, 0),) * 65536, None, 3)
 
 
 def test_every_source_of_the_help_text_is_known():

@@ -203,6 +203,7 @@ def test_further_words_after_the_workdir_are_images_or_runs(runs, tree, tmp_path
     np.testing.assert_array_equal(Image.open(out / "a.png"), expected(np.asarray(Image.open(tree / "a.png"))).classes)
     for words, said in (
         (["--overlap", "1"], "overlap must be at least 0 and below 1"),
+        (["--tiles", "none", "--overlap", ".25"], "--overlap 0.25 is that of tiles, and images are not cut into any"),
         (["--tiles", "big"], "tiles must be auto, or the height and width"),
         (["--average", "turns"], "'turns' is no way to view an image"),
     ):

@@ -200,4 +200,4 @@ def test_what_cannot_be_read_or_written_is_a_sentence(run, tmp_path, monkeypatch
 
 def _hidden(predictor, path, out):
     grid = predictor.grid_for(np.zeros((90, 70, 3), np.uint8))
-    yield large._Part.beside(out, grid, "").lock
+    yield large._Part.beside(out, grid, "", np.dtype(np.uint8)).lock

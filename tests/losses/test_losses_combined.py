@@ -78,7 +78,7 @@ def test_arguments_reach_their_terms():
         ({"terms": "dice +"}, "cannot be read"),
         ({"terms": "dice + dice"}, "twice"),
         ({"num_classes": 0}, "num_classes"),
-        ({"num_classes": 256}, "num_classes"),
+        ({"num_classes": 65536}, "num_classes"),
         ({"class_weights": [1, 2]}, "3 numbers"),
         ({"class_weights": [1, 2, -1]}, "at least 0"),
         ({"class_weights": [1, 2, float("nan")]}, "finite"),

@@ -11,6 +11,8 @@ from jax.test_util import check_grads
 
 from jaxseg import losses
 from jaxseg.losses.possible import known, known_array, possible_label
+from jaxseg.losses.strips import MANY_CLASSES
+from jaxseg.nn import resize
 from jaxseg.parallel import make_strategy
 from jaxseg.state import init_state
 from jaxseg.step import make_eval_step, make_train_step
@@ -206,3 +208,35 @@ def test_evaluation_compares_the_pixels_of_the_image_and_not_its_padding():
     inside = np.arange(8)[None, :, None] < np.full((1, 1, 6), 4)
     expected = crf64(image, logits, inside, radius=1, sigma_xy=6.0, sigma_color=0.5, reduce=2)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_evaluation_counts_the_entropy_of_the_pixels_of_images_alone():
+    """Neither what pads an image or a label, nor an example that pads the batch, adds to it; in strips neither."""
+    model, loss = Tiny(), losses.make_loss("entropy + cross_entropy", num_classes=K)
+    image = logits_of(3, (3, 8, 6))
+    state = init_state(model, optax.sgd(1.0), jax.random.key(0), (8, 6, 3))
+    label = np.full((3, 9, 9), IGNORE, np.uint8)
+    label[:, 0, 0] = 1
+    # An image of 8x6 that is filled up from 4x6, one that is resized to 7x3, and a padding example.
+    sizes, inside = np.array([[8, 6], [7, 3], [9, 9]]), np.array([[4, 6], [8, 6], [0, 0]])
+    found = make_eval_step(model, loss)(state, {"image": image, "label": label, "size": sizes, "inside": inside})[
+        "stats"
+    ]
+    logits = np.asarray(model.apply(state.variables, image)[0], np.float64)
+    native = [logits[0, :4], np.asarray(resize(jnp.asarray(logits[1:2], jnp.float32), (7, 3), method="bilinear")[0])]
+    total = 0.0
+    for each in native:
+        p = np.exp(each - each.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        total += -(p * np.log(p)).sum(-1).sum() + (p * np.log(p)).sum(-1)[0, 0]  # all but the labelled pixel
+    np.testing.assert_allclose(found["entropy"], [total, 4 * 6 + 7 * 3 - 2], rtol=1e-5)
+    assert found["cross_entropy"][1] == 3  # as ever: what pads has no label
+
+
+def test_entropy_of_many_classes_leaves_padding_out_too():
+    loss = losses.make_loss("entropy", num_classes=MANY_CLASSES)
+    logits = logits_of(MANY_CLASSES, (1, 4, 4))
+    label, covered = np.full((1, 4, 4), IGNORE), np.zeros((1, 4, 4), bool)
+    covered[0, 1] = True
+    found = loss.stats(logits, label, covered=covered)["entropy"]
+    np.testing.assert_allclose(found, losses.entropy(logits[:, 1], label[:, 1]), rtol=1e-6)

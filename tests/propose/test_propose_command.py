@@ -234,6 +234,19 @@ def test_core_set_knows_the_training_images(place, images, tmp_path):
     assert all(float(row["score"]) > 0 for row in rows_of(tmp_path))  # the first has a nearest one too
 
 
+def test_core_set_finds_training_images_that_have_moved(place, images, tmp_path, capsys):
+    shutil.copytree(place / "data", tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "train" / "images" / "0.png").rename(tmp_path / "0.png")
+    wanted = ["--order", "core_set", "--labelled", "train", "--config.data.dir", tmp_path / "elsewhere"]
+    assert call(place, tmp_path / "out", *wanted, images) == 1
+    assert str(tmp_path / "elsewhere") in capsys.readouterr().err  # where a mask has no image now
+    (tmp_path / "0.png").rename(tmp_path / "elsewhere" / "train" / "images" / "0.png")
+    assert call(place, tmp_path / "out", *wanted, images) == 0
+    assert len(rows_of(tmp_path / "out")) == 4
+    assert call(place, tmp_path / "out", images, "--config.model.name=unet") == 1
+    assert "model.name" in capsys.readouterr().err
+
+
 def test_training_images_without_labels_are_not_labelled(place, images):
     chosen = choose_labelled(make_source(config_of(place, ""), "train"), 0.5, 0)
     config = config_of(place, "", data__labelled=0.5, data__unlabelled=str(images), semi__method="fixmatch")

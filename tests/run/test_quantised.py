@@ -110,7 +110,12 @@ def test_a_run_trained_with_few_bits_resumes_and_keeps_what_it_learned(tmp_path,
     capsys.readouterr()
     command = ["--workdir", str(tmp_path / "a"), "--out", str(tmp_path / "bytes"), "--which", "last"]
     assert quantise.main(command) == 0
-    assert "activations: 8 bits, ranges learned in training" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "activations: 8 bits, ranges learned in training" in said
+    assert said.splitlines()[-2:] == [
+        f"evaluate:    python -m jaxseg.evaluate --workdir {tmp_path / 'bytes'} --split val",
+        f"predict:     python -m jaxseg.predict --workdir {tmp_path / 'bytes'} IMAGES... --out preds/",
+    ]
     small = load_run(tmp_path / "bytes")
     ranges = {path: x for path, x in by_path(run.state.batch_stats).items() if path.endswith(RANGE)}
     assert ranges and all(x[0] < x[1] for x in ranges.values())
@@ -123,6 +128,20 @@ def test_a_run_trained_with_few_bits_resumes_and_keeps_what_it_learned(tmp_path,
 
     assert quantise.main([*command[:3], str(tmp_path / "more"), "--weights", "4"]) == 1
     assert "The run was trained with quantise.weights=8, and weights=4 would lose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--weights", "9"], "weights must be a whole number of bits from 2 to 8, got 9"),
+        (["--calibrate", "0"], "images must be a whole number of at least 1, got 0"),
+        (["--config.dta.dir=x"], "dta.dir"),
+    ],
+)
+def test_arguments_are_checked_before_the_run_is_loaded(tmp_path, capsys, words, sentence):
+    """There is no run: its error would come later."""
+    assert quantise.main(["--workdir", str(tmp_path / "no"), "--out", str(tmp_path / "x"), *words]) == 1
+    assert sentence in capsys.readouterr().err
 
 
 def test_what_is_refused(base, small, tmp_path, capsys):

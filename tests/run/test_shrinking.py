@@ -119,3 +119,23 @@ def test_what_cannot_be_shrunk_is_refused_and_leaves_nothing(large, small, capsy
     assert not (large.parent / "new").exists()
     assert main(["--workdir", str(large / "no"), "--out", "x", "--channels", ".5"]) == 1
     assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--channels", "1.5"], "--channels must be a number above 0 and below 1"),
+        ([], "Give the share of the channels to keep"),
+        (["--channels", ".5", "--batches", "0"], "batches must be a whole number of at least 1, got 0"),
+        (["--channels", ".5", "--seed", "-1"], "seed must be a whole number of at least 0, got -1"),
+        (["--channels", ".5", "--config.model.agrs.widths=(2,)"], "model.agrs"),
+    ],
+)
+def test_arguments_are_checked_before_the_run_is_loaded(tmp_path, capsys, words, sentence):
+    """There is no run: its error would come later."""
+    assert main(["--workdir", str(tmp_path / "no"), "--out", str(tmp_path / "x"), *words]) == 1
+    assert sentence in capsys.readouterr().err
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "file").touch()
+    assert main(["--workdir", str(tmp_path / "no"), "--out", str(tmp_path / "x"), "--channels", ".5"]) == 1
+    assert "holds something already" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from jaxseg.arguments import expanded
-from jaxseg.data.base import DataInfo, Example
+from jaxseg.data.base import DataInfo, Example, require_bytes
 from jaxseg.data.images import read_header, read_image
 from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair
@@ -45,6 +45,7 @@ class AnnotatedSource:
         unlabelled: bool = False,
         strict: bool = True,
     ):
+        require_bytes("data.annotations", len(info.classes))
         self.annotations, self.info = read_annotations(expanded(annotations)), info
         self._indices = class_indices(self.annotations, info.classes)
         self.how = (how or Drawing())._replace(outside=encloses(self.annotations, self._indices))

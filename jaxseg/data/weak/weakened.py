@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxseg.data.base import Example, Source
+from jaxseg.data.base import Example, Source, require_bytes
 from jaxseg.data.weak.drawing import Drawing, draw
 from jaxseg.data.weak.made import Weaker, marks_of
 from jaxseg.data.weak.marks import Mark
@@ -29,6 +29,7 @@ class WeakenedSource:
     """
 
     def __init__(self, full: Source, kind: Weaker, how: Drawing | None = None, seed: int = 0):
+        require_bytes("data.weaken", len(full.info.classes))
         self.full, self.info, self.seed = full, full.info, seed
         self.kind: Weaker = kind
         self.how = (how or Drawing())._replace(outside=kind == "boxes")

@@ -23,6 +23,7 @@ _TYPES = {
     "float16": TensorProto.FLOAT16,
     "bool": TensorProto.BOOL,
     "uint8": TensorProto.UINT8,
+    "uint16": TensorProto.UINT16,
     "int8": TensorProto.INT32,
     "int16": TensorProto.INT32,
     "int32": TensorProto.INT32,

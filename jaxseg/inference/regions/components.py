@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from jaxseg.errors import ArgumentError, nearest
-from jaxseg.types import IGNORE
+from jaxseg.types import IGNORE, ignore_in
 
 Connectivity: TypeAlias = Literal[4, 8]
 
@@ -33,7 +33,7 @@ def structure(connectivity: int) -> np.ndarray:
 
 
 def check_classes(classes: np.ndarray) -> np.ndarray:
-    """Returns a label map as an integer array [h,w] of class indices and IGNORE.
+    """Returns a label map as u8[h,w], class indices and IGNORE; a map of 16 bits, whose ignored label is 65535, stays.
 
     Raises:
         ArgumentError: if it is no such map.
@@ -43,10 +43,12 @@ def check_classes(classes: np.ndarray) -> np.ndarray:
         raise ArgumentError(
             f"A map of classes holds whole numbers [h,w], got {classes.dtype} of shape {list(classes.shape)}."
         )
+    if classes.dtype == np.uint16:
+        return classes
     if classes.size and not 0 <= int(classes.min()) <= int(classes.max()) <= IGNORE:
         raise ArgumentError(
             f"A map of classes holds 0 to {IGNORE - 1}, and {IGNORE} for ignored pixels; got {classes.min()} to "
-            f"{classes.max()}."
+            f"{classes.max()}. A map of more classes is of 16 bits (uint16)."
         )
     return classes.astype(np.uint8)
 
@@ -54,7 +56,7 @@ def check_classes(classes: np.ndarray) -> np.ndarray:
 def find_components(
     classes: np.ndarray, only: Collection[int] | None = None, connectivity: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The connected components of every class, i[h,w] -> (i32[h,w], u8[n]): their numbers and their classes.
+    """The connected components of every class, i[h,w] -> (i32[h,w], u8|u16[n]): their numbers and their classes.
 
     A pixel holds the number of its component, from 1 to n; 0 where there is none. The class of component i is at i - 1.
     Components are numbered in the order of their classes, and inside a class in that of their first pixels, row by row.
@@ -68,7 +70,7 @@ def find_components(
         ArgumentError: if `classes` is no map of classes, or `connectivity` neither 4 nor 8.
     """
     classes, near = check_classes(classes), structure(connectivity)
-    labels, owners = np.zeros(classes.shape, np.int32), [np.zeros(0, np.uint8)]
+    labels, owners = np.zeros(classes.shape, np.int32), [np.zeros(0, classes.dtype)]
     count = 0
     for c in present(classes, only):
         box = ndimage.find_objects((classes == c).view(np.uint8))[0]
@@ -76,7 +78,7 @@ def find_components(
         numbers, found = components_of(here, near)
         numbers[here] += count
         labels[box] += numbers
-        owners.append(np.full(found, c, np.uint8))
+        owners.append(np.full(found, c, classes.dtype))
         count += found
     return labels, np.concatenate(owners)
 
@@ -95,7 +97,7 @@ def components_of(mask: np.ndarray, near: np.ndarray | None = None) -> tuple[np.
 
 def present(classes: np.ndarray, only: Collection[int] | None = None) -> list[int]:
     """Returns the classes that occur in a label map, IGNORE left out, and those outside `only` too."""
-    return [int(c) for c in np.unique(classes) if c != IGNORE and (only is None or c in only)]
+    return [int(c) for c in np.unique(classes) if c != ignore_in(classes) and (only is None or c in only)]
 
 
 def choose_classes(names: Sequence[str], chosen: Iterable[str] | None = None) -> tuple[int, ...]:
@@ -115,7 +117,7 @@ def choose_classes(names: Sequence[str], chosen: Iterable[str] | None = None) ->
 def fill_holes(
     classes: np.ndarray, of: Collection[int] | None = None, connectivity: int = 8, max_area: int | None = None
 ) -> np.ndarray:
-    """Gives the pixels in the holes of a class that class, i[h,w] -> u8[h,w].
+    """Gives the pixels in the holes of a class that class, i[h,w] -> u8|u16[h,w].
 
     A hole is a connected part of what is not the class, which a component of the class encloses: it does not reach the
     border of the image. It holds whatever lies inside, objects of further classes too; `max_area` keeps large ones.
@@ -147,7 +149,7 @@ def fill_holes(
         hole = area <= (rest.size if max_area is None else max_area)
         hole[0] = False
         hole[numbers[0, 0]] = False  # what lies around the class
-        here = hole[numbers][1:-1, 1:-1] & (filled[box] != IGNORE)
+        here = hole[numbers][1:-1, 1:-1] & (filled[box] != ignore_in(classes))
         filled[box][here] = c
     return filled
 
@@ -159,7 +161,7 @@ def remove_small(
     connectivity: int = 8,
     only: Collection[int] | None = None,
 ) -> np.ndarray:
-    """A label map without components of fewer than `min_area` pixels, i[h,w] -> u8[h,w].
+    """A label map without components of fewer than `min_area` pixels, i[h,w] -> u8|u16[h,w].
 
     Without `to` a small component takes the class of the neighbour with which it shares the longest border, counted in
     edges of pixels (of two such neighbours, the larger one). The smallest component comes first, and what it joins
@@ -179,8 +181,9 @@ def remove_small(
     classes = check_classes(classes)
     if min_area < 0:
         raise ArgumentError(f"min_area must be a number of pixels of at least 0, got {min_area}.")
-    if to is not None and not 0 <= to < IGNORE:
-        raise ArgumentError(f"to must be a class from 0 to {IGNORE - 1}, got {to}.")
+    ignored = ignore_in(classes)
+    if to is not None and not 0 <= to < ignored:
+        raise ArgumentError(f"to must be a class from 0 to {ignored - 1}, got {to}.")
     labels, owners = find_components(classes, connectivity=connectivity)
     area = np.bincount(labels.ravel(), minlength=len(owners) + 1)
     removable = np.isin(owners, list(only)) if only is not None else np.ones(len(owners), bool)
@@ -192,7 +195,7 @@ def remove_small(
         new[small] = to
     else:
         new = _merged(labels, owners, area[1:], min_area, removable, connectivity)
-    return np.where(labels == 0, classes, np.concatenate([[np.uint8(IGNORE)], new])[labels])
+    return np.where(labels == 0, classes, np.concatenate([np.array([ignored], classes.dtype), new])[labels])
 
 
 def borders(labels: np.ndarray, connectivity: int = 4) -> dict[int, dict[int, int]]:
@@ -219,7 +222,7 @@ def borders(labels: np.ndarray, connectivity: int = 4) -> dict[int, dict[int, in
 def _merged(
     labels: np.ndarray, owners: np.ndarray, area: np.ndarray, min_area: int, removable: np.ndarray, connectivity: int
 ) -> np.ndarray:
-    """Returns the class u8[n] of each component after the small ones have joined their neighbours, smallest first."""
+    """Returns the class [n] of each component after the small ones have joined their neighbours, smallest first."""
     neighbours, areas = borders(labels, connectivity), [0, *area.tolist()]
     parent = list(range(len(areas)))
     wanted = [False, *removable.tolist()]
@@ -242,7 +245,7 @@ def _merged(
                     edges = neighbours.setdefault(x, {})
                     edges[y] = (edges[y] if y in edges else 0) + length
 
-    classes = [IGNORE, *owners.tolist()]
+    classes = [-1, *owners.tolist()]
     while queue:
         size, i = heapq.heappop(queue)
         if parent[i] != i or areas[i] != size:
@@ -259,4 +262,4 @@ def _merged(
             join(j, chosen)
         if areas[chosen] < min_area and wanted[chosen]:
             heapq.heappush(queue, (areas[chosen], chosen))
-    return np.array([classes[root(i)] for i in range(1, len(areas))], np.uint8)
+    return np.array([classes[root(i)] for i in range(1, len(areas))], owners.dtype)

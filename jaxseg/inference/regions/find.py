@@ -60,7 +60,7 @@ def find_regions(
     fill: bool | WholeNotNegative = False,
     split: bool | Positive = False,
 ) -> Regions:
-    """The regions of a map of classes, u8[h,w] -> Regions; the connected components of its classes, in this order.
+    """The regions of a map of classes, u8|u16[h,w] -> Regions; the connected components of its classes, in this order.
 
     Holes are filled, small components removed, the components found and, on request, split where objects touch.
 
@@ -95,12 +95,13 @@ def find_regions(
 
 
 def measure(labels: np.ndarray, owners: np.ndarray, probabilities: np.ndarray | None = None) -> Regions:
-    """The table of given regions: numbers i[h,w] from 1 to n, 0 for none, and the class u8[n] of each.
+    """The table of given regions: numbers i[h,w] from 1 to n, 0 for none, and the class u8|u16[n] of each.
 
     Raises:
         ArgumentError: if numbers are missing, or the probabilities are not those of the image.
     """
-    labels, owners = np.asarray(labels, np.int32), np.asarray(owners, np.uint8)
+    labels, owners = np.asarray(labels, np.int32), np.asarray(owners)
+    owners = owners if owners.dtype == np.uint16 else owners.astype(np.uint8)
     n, (h, w) = len(owners), labels.shape
     area = np.bincount(labels.ravel(), minlength=n + 1)[1:]
     if len(area) != n or not area.all():

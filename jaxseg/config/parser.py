@@ -1,0 +1,51 @@
+"""The parser of a command line: errors are one sentence, and a misspelt option is named with the nearest right one."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jaxseg.errors import nearest
+
+
+class CommandParser(argparse.ArgumentParser):
+    """`argparse.ArgumentParser` without abbreviations, whose errors are one sentence in place of the usage.
+
+    Words that begin with "--config." are left to `config.command.read_overrides`.
+    """
+
+    def __init__(self, **arguments: Any):
+        super().__init__(allow_abbrev=False, **arguments)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Returns (options, the other words), as the method of the base class, by which its other methods parse."""
+        known = {name for action in self._actions for name in action.option_strings}
+        words = sys.argv[1:] if args is None else list(args)
+        for word in words[: words.index("--")] if "--" in words else words:
+            name = word.partition("=")[0]
+            if name.startswith("--") and not name.startswith("--config.") and name not in known:
+                self.error(f"There is no option {name}.{nearest(name, known, listing=False)}")
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message as one sentence, and where the options are described; exits with 2."""
+        sentence = f"{message[:1].upper()}{message[1:]}"
+        end = "" if sentence.endswith((".", "?")) else "."
+        self.exit(2, f"error: {sentence}{end} {self.prog} --help describes the options.\n")
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the words of a command line without "--config.KEY=VALUE" and "--config.KEY VALUE", and these.
+
+    For a command with words that are no options, among which VALUE would be lost.
+    """
+    rest, others, overrides = list(words), list[str](), list[str]()
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--config."):
+            others.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word and rest and not rest[0].startswith("--"):
+            overrides.append(rest.pop(0))
+    return others, overrides
