@@ -3,9 +3,9 @@
     python -m jaxseg.reproduce WORKDIR [--workdir NEW] [--steps N] [--tolerance .001]
 
 First it says in what this machine differs from what the run recorded in run.json: packages, the build of XLA, the
-processor, flags, environment, commit and data. Then it trains in NEW, which resumes where it was stopped, and compares the loss,
-the norms and the scores of log.jsonl at the same steps. The exit status is 0 if no number differs by more than the
-tolerance: a share of numbers above 1, an absolute difference below.
+processor, flags, environment, commit and data. Then it trains in NEW, which resumes where it was stopped, and compares
+the loss, the norms and the scores of log.jsonl at the same steps. The exit status is 0 if no number differs by more
+than the tolerance: a share of numbers above 1, an absolute difference below.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def _about_here(run: Path, config: ConfigDict) -> str:
     now = describe_start(config, 0, "")
     now["data"] = {"train": fingerprint(problem.train), "val": fingerprint(problem.val)}
     lines, unknown = differences(starts[0], now)
-    several = f" (the first of {len(starts)} starts)" if len(starts) > 1 else ""
+    several = f" (the first of {counted(len(starts), 'start')})" if len(starts) > 1 else ""
     lines = lines or ["nothing of what it recorded"]
     missing = f"\nnot recorded then: {', '.join(unknown)}" if unknown else ""
     return "\n  ".join([f"What differs here from {run}{several}:", *lines]) + missing
