@@ -189,13 +189,16 @@ def _of_files(stat: Path, prefix: str) -> int:
 
 
 def _left_of_addresses() -> list[int]:
-    """Returns the bytes that the process may still allocate under `ulimit -v`; [] without such a limit."""
+    """Returns half of the addresses that `ulimit -v` leaves the process; [] without such a limit.
+
+    The next step reserves its addresses while one still runs, and uses them after it.
+    """
     try:
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit == resource.RLIM_INFINITY:
             return []
-        return [limit - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])]
+        return [(limit - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])) // 2]
     except (ImportError, OSError, ValueError):  # no Linux
         return []

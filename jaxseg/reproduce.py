@@ -112,7 +112,7 @@ def _about_here(run: Path, config: ConfigDict) -> str:
     now = describe_start(config, 0, "")
     now["data"] = {"train": fingerprint(problem.train), "val": fingerprint(problem.val)}
     lines, unknown = differences(starts[0], now)
-    several = f" (the first of {len(starts)} starts)" if len(starts) > 1 else ""
+    several = f" (the first of {counted(len(starts), 'start')})" if len(starts) > 1 else ""
     lines = lines or ["nothing of what it recorded"]
     missing = f"\nnot recorded then: {', '.join(unknown)}" if unknown else ""
     return "\n  ".join([f"What differs here from {run}{several}:", *lines]) + missing

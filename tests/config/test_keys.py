@@ -288,6 +288,8 @@ ASSERTED = {
     **dict.fromkeys(("mesh.data", "mesh.fsdp", "mesh.space"), "test_mesh.py::test_the_keys_make_the_mesh"),
     "compile.options": "config/test_keys.py::test_compile_keys",
     "compile.cache": "config/test_keys.py::test_compile_keys",
+    "compile.deterministic": "test_reproduce.py::test_deterministic_reaches_the_options_of_a_gpu",
+    "compile.memory": "run/test_preflight.py::test_a_step_that_does_not_fit_names_the_largest_batch_that_does",
     "remat": "nn/test_remat.py::test_the_key_reaches_the_step_that_is_checked_and_the_one_that_trains",
     "model.name": "config/test_keys.py::test_model_keys",
     "model.num_classes": "config/test_keys.py::test_model_keys",
