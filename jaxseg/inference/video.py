@@ -232,6 +232,7 @@ class VideoOfFrames:
         colors: the (r, g, b) of each class.
     """
 
+    option = "--video"
     suffixes: tuple[str, ...] = ()
     needs_probabilities = False
 
