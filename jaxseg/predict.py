@@ -18,7 +18,8 @@ the share of each class.
 
 An image that does not fit into memory is cut into overlapping tiles, whose predictions are blended (--tiles,
 --overlap); a TIFF file of 67,108,864 pixels (2^26) or more is read and written by parts, and a call that was cut off
-continues where it was. --space N splits the rows of an image over N devices instead, which segment it whole (docs/scaling.md).
+continues where it was. --space N splits the rows of an image over N devices instead, which segment it whole
+(docs/scaling.md).
 --average takes the mean of the probabilities of mirrored and resized images, and several DIRs that of several runs.
 --crf refines the probabilities by a dense CRF over the image: the name of a preset (default deeplab-v1), or
 NAME=VALUE,...; without a value it stands after the IMAGES. A video among IMAGES gives NAME-overlay.mp4, and --video 25
@@ -61,10 +62,11 @@ from jaxseg.inference.options import (
     add_workdirs,
     identity_of,
     predictor_of,
+    require_distinct,
     split_workdirs,
 )
 from jaxseg.inference.output_options import meaning, outputs_of
-from jaxseg.inference.outputs import FORMATS, Extra, Outputs, digest
+from jaxseg.inference.outputs import FORMATS, Extra, Outputs, digest, require_folder
 from jaxseg.inference.predictions_table import images_of_table, require_own_table
 from jaxseg.inference.regions import prediction as regions
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
@@ -183,6 +185,7 @@ def _given(options: argparse.Namespace, but: Sequence[str]) -> list[str]:
 
 
 def _sample(options: argparse.Namespace) -> int:
+    require_folder(expanded(options.out))
     run = load_run(options.workdir[0], options.which or "last")
     compiler.keep_programs(run.config.compile.cache)
     files = write_samples(sample(run.parts, run.variables, options.samples, options.seed or 0), expanded(options.out))
@@ -195,6 +198,8 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     out = expanded(options.out)
+    require_folder(out)
+    require_distinct(options.workdir)
     crf = CRF.parse(options.crf) if options.crf else None
     refine = [refinement(crf)] if crf is not None else []
     found = find_images(options.images, options.recursive, out)

@@ -213,6 +213,17 @@ def would_replace(file: Path) -> str:
     return f"The output {file} would replace a file that prediction did not write, such as a mask; give another --out."
 
 
+def require_folder(out: Path) -> None:
+    """Raises ConfigError if there is a file in the place of the folder of the outputs, or of one above it."""
+    for place in (out, *out.parents):
+        if place.is_dir():
+            return
+        if place.exists():
+            raise ConfigError(
+                f"--out {out}: {place} is a file, where a folder for the outputs is needed; give another."
+            )
+
+
 def cannot_write(name: str, out: Path, error: OSError) -> ConfigError:
     """Returns the error for outputs that the system does not let be written."""
     return ConfigError(f"The outputs of {name} cannot be written to {out}: {error.strerror or error}.")

@@ -64,6 +64,18 @@ def require_own(file: Path) -> None:
     require_own_json(file, ("split", "average_precision"))
 
 
+def require_instances(instances: str | Path) -> Path:
+    """Returns the folder of the true objects; raises ConfigError if it is none."""
+    folder = expanded(instances)
+    if not folder.is_dir():
+        raise ConfigError(f"The folder of true objects {folder} {_is_missing(folder)}.")
+    return folder
+
+
+def _is_missing(folder: Path) -> str:
+    return "is a file" if folder.exists() else "does not exist"
+
+
 def score_objects(
     run: Run,
     split: str = "val",
@@ -96,9 +108,7 @@ def score_objects(
     tiles, overlap = run.config.eval.tiles or None, run.config.eval.overlap
     predict = make_predictor([run], tiles=tiles, overlap=overlap) if predictor is None else predictor
     settings = RegionSettings(tuple(range(len(run.classes)))) if settings is None else settings
-    folder = _beside(source) if instances is None else expanded(instances)
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"The folder of true objects {folder} does not exist.")
+    folder = _beside(source) if instances is None else require_instances(instances)
     total = ObjectTotal()
     for i in tqdm(range(len(source)), desc=f"objects {split}", unit="image", disable=None):
         example = source[i]
