@@ -21,6 +21,7 @@ from jaxseg.inference.large import BusyError, is_large, segment_large
 from jaxseg.inference.outputs import Extra, Outputs, cannot_write, digest, is_output, would_replace
 from jaxseg.inference.predictions_table import TABLE, PredictionsTable, Written
 from jaxseg.inference.predictor import Predictor
+from jaxseg.inference.progress import progress
 from jaxseg.inference.segment import Segmentation
 
 Refine = Callable[[np.ndarray, Segmentation], Segmentation]
@@ -83,8 +84,8 @@ class FolderPrediction:
         table = PredictionsTable(self.outputs, kept)
         earlier = find_earlier(self.outputs, {**kept, **names}, self._suffixes)
         summary, old, busy = Summary(), 0, False
-        with tqdm(total=len(names), desc="predict", unit="image", disable=None) as bar:
-            for path, outcome in self._results(names, earlier, bar):
+        with progress("predict", total=len(names)) as bar:
+            for path, outcome in self._results(names, earlier):
                 bar.update()
                 if isinstance(outcome, Exception):
                     summary.failed += 1
@@ -119,14 +120,14 @@ class FolderPrediction:
         return [suffix for extra in self.extras for suffix in extra.suffixes]
 
     def _results(
-        self, names: Mapping[Path, str], earlier: EarlierFiles, bar: Any
+        self, names: Mapping[Path, str], earlier: EarlierFiles
     ) -> Iterator[tuple[Path, "Written | Exception"]]:
         """Yields (image, what was written or why it failed), in the order of `names`."""
         workers = max(2, min(4, cores()))
         with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
             written: collections.deque[tuple[Path, Future[Written] | Exception]] = collections.deque()
             try:
-                for path, image, result in self._segmented(names, earlier, readers, 2 * max(workers, self.batch), bar):
+                for path, image, result in self._segmented(names, earlier, readers, 2 * max(workers, self.batch)):
                     if isinstance(result, Segmentation):
                         written.append((path, writers.submit(self._write, path, names[path], image, result, earlier)))
                     else:
@@ -140,7 +141,7 @@ class FolderPrediction:
                     pool.shutdown(wait=True, cancel_futures=True)
 
     def _segmented(
-        self, names: Mapping[Path, str], earlier: EarlierFiles, readers: ThreadPoolExecutor, ahead: int, bar: Any
+        self, names: Mapping[Path, str], earlier: EarlierFiles, readers: ThreadPoolExecutor, ahead: int
     ) -> Iterator[tuple[Path, Any, Any]]:
         """Yields (path, image, prediction or error or what was written), in the order of `names`."""
         pending: collections.deque[tuple[list[tuple[Path, np.ndarray]], Any]] = collections.deque()
@@ -170,7 +171,7 @@ class FolderPrediction:
             start()
             while pending:
                 yield from _waited(*pending.popleft())
-            yield path, None, self._segment_by_parts(path, names[path], earlier, bar) if image is None else image
+            yield path, None, self._segment_by_parts(path, names[path], earlier) if image is None else image
         start()
         while pending:
             yield from _waited(*pending.popleft())
@@ -239,7 +240,7 @@ class FolderPrediction:
         counts = np.bincount(result.classes.ravel(), minlength=len(self.outputs.classes))
         return Written(result.classes.shape[0], result.classes.shape[1], counts)
 
-    def _segment_by_parts(self, path: Path, name: str, earlier: EarlierFiles, bar: Any) -> "Written | Exception":
+    def _segment_by_parts(self, path: Path, name: str, earlier: EarlierFiles) -> "Written | Exception":
         """Segments a TIFF file by parts; writes NAME.tif and the overlay of a reduced image."""
         file = self.outputs.out / f"{name}.tif"
         given = [extra.option for extra in self.extras] + (["--crf"] if self.refine else [])
@@ -259,9 +260,9 @@ class FolderPrediction:
             return DataError(would_replace(file))
         overlay, mark = self.outputs.out / f"{name}-overlay.png", self.outputs.mark(digest(path))
         old = earlier.beside(name, [file, overlay] if self.outputs.overlay else [file])
-        with tqdm(desc=path.name, unit="tile", disable=bar.disable, leave=False) as tiles:
+        with progress(path.name, "tile", leave=False) as tiles:
 
-            def progress(done: int, total: int) -> None:
+            def count(done: int, total: int) -> None:
                 tiles.total = total
                 tiles.update(done - tiles.n)
 
@@ -274,7 +275,7 @@ class FolderPrediction:
                     values=self.outputs.values,
                     software=mark,
                     identity=self.identity,
-                    progress=progress,
+                    progress=count,
                 )
                 if self.outputs.overlay:
                     small = pictures.overlay(result.preview, result.preview_classes, self.outputs.colors)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxseg.arguments import expanded
 from jaxseg.config import set_key
@@ -14,6 +13,7 @@ from jaxseg.errors import ConfigError, DataError, counted
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.objects import ObjectScores, ObjectTotal, object_dict, object_table
 from jaxseg.inference.predictor import Predictor, make_predictor
+from jaxseg.inference.progress import each
 from jaxseg.inference.regions.find import find_regions
 from jaxseg.inference.regions.settings import RegionSettings
 from jaxseg.run.load import Run
@@ -110,7 +110,7 @@ def score_objects(
     settings = RegionSettings(tuple(range(len(run.classes)))) if settings is None else settings
     folder = _beside(source) if instances is None else require_instances(instances)
     total = ObjectTotal()
-    for i in tqdm(range(len(source)), desc=f"objects {split}", unit="image", disable=None):
+    for i in each(range(len(source)), f"objects {split}"):
         example = source[i]
         label = np.asarray(example["label"]).astype(np.uint8)
         found = settings.find(predict(np.asarray(example["image"])).classes)

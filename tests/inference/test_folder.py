@@ -10,7 +10,7 @@ from helpers.tiny_run import make_run, tiny_config
 from PIL import Image
 
 from jaxseg.errors import DataError
-from jaxseg.inference import load
+from jaxseg.inference import load, progress
 from jaxseg.inference.folder import FolderPrediction
 from jaxseg.inference.outputs import Outputs
 from jaxseg.inference.predictions_table import TABLE
@@ -124,6 +124,18 @@ def test_what_an_earlier_call_wrote_for_an_image_does_not_stay_beside_its_new_cl
     capsys.readouterr()
     assert predict(run, tree / "b.png", "--out", out) == 0
     assert "regions.csv, regions.json, uncertainty.csv." in capsys.readouterr().out
+
+
+def test_a_line_now_and_then_says_how_far_it_is(runs, tree, tmp_path, capsys, monkeypatch):
+    words = [tree, "--recursive", "--out", tmp_path / "out", "--no-overlay"]
+    assert predict(runs["resize"], *words) == 0
+    assert capsys.readouterr().err == "", "nothing of a call that is over soon"
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    assert predict(runs["resize"], *words) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(" after ")[0] for line in said] == [f"predict: {i} of 3 images" for i in (1, 2, 3)]
+    assert list(progress.each([7, 8], "fit", "run")) == [7, 8]
+    assert "fit: 2 of 2 runs after 0 s" in capsys.readouterr().err
 
 
 def test_an_image_with_new_content_is_not_left_out(runs, tree, tmp_path, capsys):
