@@ -35,9 +35,9 @@ from jaxseg.errors import ConfigError
 from jaxseg.inference import surface, temperature, thresholds
 from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
-from jaxseg.inference.options import add_crf, add_options, add_workdirs, predictor_of, tiles_of
+from jaxseg.inference.options import add_crf, add_options, add_workdirs, predictor_of, require_distinct, tiles_of
 from jaxseg.inference.regions import settings as region_settings
-from jaxseg.inference.split_objects import objects_file, require_own, score_objects
+from jaxseg.inference.split_objects import objects_file, require_instances, require_own, score_objects
 from jaxseg.nn.crf import CRF
 from jaxseg.run.load import Which, load_run
 
@@ -117,6 +117,7 @@ def _pixels(text: str) -> float:
 
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     crf = CRF.parse(options.crf) if options.crf else None
+    require_distinct(options.workdir)
     runs = [load_run(workdir, options.which, overrides) for workdir in options.workdir]
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
@@ -141,6 +142,8 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     settings = None
     if options.objects:
         settings = region_settings.settings_of(run.classes, options)
+        if options.instances is not None:
+            require_instances(options.instances)
         require_own(objects_file(run.workdir, options.split + suffix))
     evaluation = evaluate(run, options.split, boundary=options.boundary, predictor=predictor)
     print(f"{evaluation}{_changed(overrides)}", flush=True)  # first: the scores are not lost if they cannot be written

@@ -17,8 +17,9 @@ With --values masks NAME.png holds what the masks of the data set hold: the valu
 the share of each class.
 
 An image that does not fit into memory is cut into overlapping tiles, whose predictions are blended (--tiles,
---overlap); a TIFF file of 64 million pixels or more is read and written by parts, and a call that was cut off continues
-where it was. --space N splits the rows of an image over N devices instead, which segment it whole (docs/scaling.md).
+--overlap); a TIFF file of 67,108,864 pixels (2^26) or more is read and written by parts, and a call that was cut off
+continues where it was. --space N splits the rows of an image over N devices instead, which segment it whole
+(docs/scaling.md).
 --average takes the mean of the probabilities of mirrored and resized images, and several DIRs that of several runs.
 --crf refines the probabilities by a dense CRF over the image: the name of a preset (default deeplab-v1), or
 NAME=VALUE,...; without a value it stands after the IMAGES. A video among IMAGES gives NAME-overlay.mp4, and --video 25
@@ -51,7 +52,7 @@ from jaxseg.config.command import run_command
 from jaxseg.config.parser import CommandParser
 from jaxseg.errors import ConfigError, counted
 from jaxseg.inference import readout, uncertainty_files, video
-from jaxseg.inference.crf import refinement
+from jaxseg.inference.crf import refinement, require_memory
 from jaxseg.inference.folder import FolderPrediction
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.large import is_large
@@ -62,10 +63,11 @@ from jaxseg.inference.options import (
     add_workdirs,
     identity_of,
     predictor_of,
+    require_distinct,
     split_workdirs,
 )
 from jaxseg.inference.output_options import meaning, outputs_of
-from jaxseg.inference.outputs import FORMATS, Extra, Outputs
+from jaxseg.inference.outputs import FORMATS, Extra, Outputs, digest, require_folder
 from jaxseg.inference.predictions_table import images_of_table, require_own_table
 from jaxseg.inference.regions import prediction as regions
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
@@ -116,7 +118,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--no-overlay", action="store_true", help="do not write NAME-overlay.png")
     parser.add_argument("--recursive", action="store_true", help="enter sub-folders, and keep them in the outputs")
     parser.add_argument(
-        "--skip-existing", action="store_true", help="leave out images whose outputs an earlier call has written"
+        "--skip-existing",
+        action="store_true",
+        help="leave out images, not videos, whose outputs an earlier call has written from the same content",
     )
     add_options(parser, tiles="auto")
     add_space(parser)
@@ -180,6 +184,7 @@ def _given(options: argparse.Namespace, but: Sequence[str]) -> list[str]:
 
 
 def _sample(options: argparse.Namespace) -> int:
+    require_folder(expanded(options.out))
     run = load_run(options.workdir[0], options.which or "last")
     compiler.keep_programs(run.config.compile.cache)
     files = write_samples(sample(run.parts, run.variables, options.samples, options.seed or 0), expanded(options.out))
@@ -192,7 +197,10 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     out = expanded(options.out)
-    refine = [refinement(CRF.parse(options.crf))] if options.crf else []
+    require_folder(out)
+    require_distinct(options.workdir)
+    crf = CRF.parse(options.crf) if options.crf else None
+    refine = [refinement(crf)] if crf is not None else []
     found = find_images(options.images, options.recursive, out)
     for problem in found.problems:
         print(f"error: {problem}", file=sys.stderr)
@@ -236,6 +244,11 @@ def _predict(options: argparse.Namespace) -> int:
     kept = {p: name for p, name in names.items() if options.skip_existing and _is_done(outputs, p, name, earlier)}
     batch = 1 if jax.default_backend() == "cpu" else run.config.eval.batch_size
     todo = {path: name for path, name in names.items() if path not in kept}
+
+    def require(shape: tuple[int, ...]) -> None:
+        if crf is not None:
+            require_memory((1, *shape), run.num_classes, crf)
+
     prediction = FolderPrediction(
         predictor,
         outputs,
@@ -244,6 +257,7 @@ def _predict(options: argparse.Namespace) -> int:
         probabilities=bool(refine),
         batch=batch,
         identity=identity,
+        require=require,
     )
     failed = video.segment_videos(predictor, videos, out, run.colors, _network(run))
     if not names:
@@ -276,7 +290,10 @@ def _is_done(outputs: Outputs, path: Path, name: str, earlier: Mapping[str, Path
     """Returns whether an earlier call has written the outputs of an image, and `earlier` names no other for them."""
     if name in earlier and earlier[name] != path.resolve():
         return False
-    return outputs.wrote(outputs.out / f"{name}.tif") if is_large(path) else outputs.exists(name)
+    if is_large(path):
+        file = outputs.out / f"{name}.tif"
+        return file.is_file() and outputs.wrote(file, digest(path))
+    return outputs.files(name)["classes"].is_file() and outputs.exists(name, digest(path))
 
 
 def _network(run: Run) -> str:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict, command
+from jaxseg.config.parser import CommandParser
 from jaxseg.data.fingerprint import fingerprint
 from jaxseg.errors import ConfigError, counted, some
 from jaxseg.run.check import check
@@ -40,9 +41,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.rep
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program, description="Start a run again elsewhere and compare the curves.", allow_abbrev=False
-    )
+    parser = CommandParser(prog=program, description="Start a run again elsewhere and compare the curves.")
     parser.add_argument("run", metavar="WORKDIR", help="the run, which is only read")
     parser.add_argument("--workdir", metavar="NEW", help="where it is repeated (default WORKDIR-reproduced)")
     parser.add_argument("--steps", metavar="N", type=_steps, help="stop after this step and compare the beginning")

@@ -9,7 +9,7 @@ import pytest
 from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
 
-from jaxseg import build, pictures
+from jaxseg import build, evaluate, pictures
 from jaxseg.data import images
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError
@@ -278,7 +278,7 @@ def test_no_output_replaces_a_file_of_someone_else(workdirs, tmp_path, capsys, e
     assert run_predict(workdirs["crop"], out, image, "--probabilities") == 0, "its own outputs are replaced"
     capsys.readouterr()
     assert run_predict(workdirs["crop"], out, image) == 0
-    assert "1 file NAME.npz of an earlier call removed" in capsys.readouterr().out and not (out / "a.npz").exists()
+    assert "other classes than this one: 1 NAME.npz." in capsys.readouterr().out and not (out / "a.npz").exists()
     without_marks(out / "a-overlay.png")
     assert run_predict(workdirs["crop"], out, image) == 0, "as an earlier version wrote it"
 
@@ -449,7 +449,16 @@ def test_nothing_to_do_and_nowhere_to_write(workdirs, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     image = save(tmp_path / "a.png", picture(6, 6))
     (tmp_path / "file").write_text("")
-    assert run_predict(workdirs["crop"], tmp_path / "file", image) == 1
-    assert str(tmp_path / "file") in capsys.readouterr().err
+    for out in (tmp_path / "file", tmp_path / "file" / "preds"):
+        for words in ([image], ["--samples", "1"]):
+            assert run_predict(workdirs["crop"], out, *words) == 1
+            said = capsys.readouterr()
+            assert f"--out {out}: {tmp_path / 'file'} is a file, where a folder for the outputs is needed" in said.err
+            assert "predict:" not in said.err, "before any work"
+    (tmp_path / "same").symlink_to(workdirs["crop"])
+    for command in (main, evaluate.main):
+        images = [str(image)] if command is main else []
+        assert command(["--workdir", str(workdirs["crop"]), str(tmp_path / "same"), *images]) == 1
+        assert f"The run in {tmp_path / 'same'} is given a second time as" in capsys.readouterr().err
     assert run_predict(tmp_path / "nowhere", tmp_path / "out", image) == 1
     assert "nowhere" in capsys.readouterr().err

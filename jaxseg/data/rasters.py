@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxseg.data.bands import read_tiff_form
+from jaxseg.data.bands import is_tiff, read_tiff_form
 from jaxseg.data.images import to_channels
 from jaxseg.errors import DataError, counted, first_line
 from jaxseg.pictures.colors import IGNORE_COLOR
@@ -23,6 +23,7 @@ _INSTALL = "pip install 'jaxseg[images]' installs what reads and writes TIFF fil
 # Tags that say where on the earth an image lies: ModelPixelScale, ModelTiepoint, ModelTransformation, and the three
 # directories of keys of GeoTIFF 1.1.
 _GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737)
+_ORIENTATION = 274
 _TILE = 512  # side of the tiles that are written
 
 
@@ -89,7 +90,7 @@ def open_raster(path: Path, channels: int) -> Iterator[TiffRaster]:
             _require_whole(path, page)
             if page.is_tiled:
                 require_pixels(path, page.tilelength, page.tilewidth)
-            tags = tuple((t.code, int(t.dtype), t.count, t.value) for t in page.tags.values() if t.code in _GEOGRAPHIC)
+            tags = _geographic(page)
             pixels = zarr.open(stack.enter_context(page.aszarr()), mode="r")
         except (DataError, MemoryError):
             raise
@@ -97,6 +98,28 @@ def open_raster(path: Path, channels: int) -> Iterator[TiffRaster]:
             why = (error.strerror if isinstance(error, OSError) else None) or first_line(error)[:200]
             raise DataError(f"{path} cannot be read: {why}.") from error
         yield TiffRaster(path, (form.height, form.width, channels), form.dtype, tags, pixels, form.axes)
+
+
+def geographic_tags(path: str | Path) -> tuple[tuple[int, int, int, Any], ...]:
+    """Returns the tags of a file that say where on the earth its image lies, as of `TiffRaster.tags`.
+
+    There are none in a file that is no TIFF or that its orientation tag turns, of which they would place other pixels.
+    """
+    try:
+        import tifffile
+
+        if not is_tiff(path):
+            return ()
+        with tifffile.TiffFile(path) as file:
+            page: Any = file.pages.first
+            turned = _ORIENTATION in page.tags and int(page.tags[_ORIENTATION].value) != 1
+            return () if turned else _geographic(page)
+    except Exception:  # tifffile is absent, or the file is damaged; the classes are those of its decoders
+        return ()
+
+
+def _geographic(page: Any) -> tuple[tuple[int, int, int, Any], ...]:
+    return tuple((t.code, int(t.dtype), t.count, t.value) for t in page.tags.values() if t.code in _GEOGRAPHIC)
 
 
 def _require_whole(path: Path, page: Any) -> None:

@@ -154,8 +154,8 @@ def require_memory(shape: Sequence[int], num_classes: int, crf: CRF, vertices: i
         images = "an image" if b == 1 else f"{b} images"
         raise OutOfMemoryError(
             f"A dense CRF of {counted(max(num_classes, 2), 'class')} over {images} of {h}x{w} pixels would take about "
-            f"{needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; refine smaller images, or cut them "
-            "into tiles."
+            f"{needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; refine smaller images, or cut them up "
+            "(--tiles does not: the CRF sees the image in one piece)."
         )
 
 
@@ -204,6 +204,7 @@ class RefinedPredictor(Predictor):
 
     def scores(self, image: np.ndarray) -> Scores:
         """u8|u16|f32[h,w,c] -> the refined probabilities of an image."""
+        require_memory((1, *image.shape), self.networks.num_classes, self.crf)  # before the network runs
         return refined_scores(super().scores, self.crf, self.networks.one_vs_rest)(image)
 
     def __call__(self, image: np.ndarray, probabilities: bool = False) -> Segmentation:

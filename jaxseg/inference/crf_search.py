@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from jaxseg import metrics
 from jaxseg.config import set_key
@@ -19,6 +18,7 @@ from jaxseg.errors import ArgumentError, counted, nearest
 from jaxseg.inference.crf import colors, numbers, refiner, to_logits
 from jaxseg.inference.evaluation import scores_file, split_of_data
 from jaxseg.inference.predictor import make_predictor
+from jaxseg.inference.progress import each
 from jaxseg.metrics.formatting import markdown_table
 from jaxseg.nn.crf import CRF
 from jaxseg.nn.ops.dense_crf import kernel_radius
@@ -149,7 +149,7 @@ def search_crf(
     tiles, overlap = config.eval.tiles, config.eval.overlap
     segment, k = make_predictor([run], tiles=tiles, overlap=overlap), metrics.num_confusion_classes(run.num_classes)
     totals = np.zeros((1 + len(settings), 3 if k > metrics.MOST_PAIRS else k, k), np.int64)
-    for index in tqdm(chosen, desc=f"CRF on {split}", unit="image", disable=None):
+    for index in each(chosen, f"CRF on {split}"):
         example = source[index]
         image, label = np.asarray(example["image"]), np.asarray(example["label"])[None]
         shares = np.asarray(segment(image, probabilities=True).probabilities)[None]

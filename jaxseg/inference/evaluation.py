@@ -10,7 +10,6 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from jaxseg import metrics, parallel, pictures
 from jaxseg.arguments import Where, check_value
@@ -21,6 +20,7 @@ from jaxseg.inference import surface
 from jaxseg.inference.crf import RefinedPredictor
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.predictor import Predictor, make_predictor
+from jaxseg.inference.progress import progress
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.score_images import Timed, score_images
 from jaxseg.metrics.formatting import percent
@@ -249,7 +249,7 @@ def evaluate(
     advice = "give a smaller eval.batch_size" + ("" if config.data.fit == "resize" else ", or images of fewer pixels")
     lacking = naming_lack_of_memory("A batch of the evaluation", advice)
     seconds, alone = math.nan, ()
-    with lacking, tqdm(total=len(source), desc=f"evaluate {split}", unit="image", disable=None) as bar:
+    with lacking, progress(f"evaluate {split}", total=len(source)) as bar:
         if predictor is None:
             result = _score_in_batches(run, config, source, measures, with_boundary, see, bar.update)
         else:

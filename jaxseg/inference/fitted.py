@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-from tqdm import tqdm
 
 from jaxseg import parallel
 from jaxseg.config import set_key
@@ -16,6 +15,7 @@ from jaxseg.files import read_json
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.predictor import make_predictor
+from jaxseg.inference.progress import progress
 from jaxseg.inference.score import score
 from jaxseg.inference.score_images import score_images
 from jaxseg.run.load import Run
@@ -54,7 +54,7 @@ def sums_over_split(
         predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
         members = tuple(dataclasses.replace(m, model=model_of(m.model)) for m in predictor.networks.members)
         predictor = dataclasses.replace(predictor, networks=dataclasses.replace(predictor.networks, members=members))
-        with tqdm(total=len(source), desc=f"{label} {split}", unit="image", disable=None) as bar:
+        with progress(f"{label} {split}", total=len(source)) as bar:
             timed = score_images(source, predictor.scores, run.parts.loss, measures=measures, progress=bar.update)
         return timed.result.measures, timed.result.images
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
@@ -69,7 +69,7 @@ def sums_over_split(
         multiple=config.eval.multiple,
     )
     lacking = naming_lack_of_memory("A batch of the evaluation", "give a smaller eval.batch_size")
-    with lacking, tqdm(total=len(source), desc=f"{label} {split}", unit="image", disable=None) as bar:
+    with lacking, progress(f"{label} {split}", total=len(source)) as bar:
         result = score(
             eval_step, strategy.put_state(state), loader, loss=run.parts.loss, strategy=strategy, progress=bar.update
         )

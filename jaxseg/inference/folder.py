@@ -14,11 +14,14 @@ from tqdm import tqdm
 from jaxseg import pictures
 from jaxseg.data.batching import cores
 from jaxseg.data.images import read_image
+from jaxseg.data.rasters import geographic_tags
 from jaxseg.errors import DataError, OutOfMemoryError, counted, printable
-from jaxseg.inference.large import is_large, segment_large
-from jaxseg.inference.outputs import Extra, Outputs, cannot_write, is_output, would_replace
-from jaxseg.inference.predictions_table import PredictionsTable, Written
+from jaxseg.inference.earlier import EarlierFiles, find_earlier
+from jaxseg.inference.large import BusyError, is_large, segment_large
+from jaxseg.inference.outputs import Extra, Outputs, cannot_write, digest, is_output, would_replace
+from jaxseg.inference.predictions_table import TABLE, PredictionsTable, Written
 from jaxseg.inference.predictor import Predictor
+from jaxseg.inference.progress import progress
 from jaxseg.inference.segment import Segmentation
 
 Refine = Callable[[np.ndarray, Segmentation], Segmentation]
@@ -55,6 +58,7 @@ class FolderPrediction:
         probabilities: whether `refine` needs them.
         batch: the largest number of images that the networks see at once.
         identity: says which networks are used, see `large.segment_large`.
+        require: called with the shape (h, w, c) of an image before it is segmented; what it raises is its problem.
     """
 
     predictor: Predictor
@@ -64,24 +68,28 @@ class FolderPrediction:
     probabilities: bool = False
     batch: int = 1
     identity: str = ""
+    require: Callable[[tuple[int, ...]], object] = lambda shape: None
 
     def __call__(self, names: Mapping[Path, str], kept: Mapping[Path, str] | None = None) -> Summary:
         """Segments the images of `names`, {image: the NAME of its outputs}, and says which cannot be segmented.
 
-        NAME.npz of an earlier call is removed where this call writes none, since it would not belong to the new
-        pictures; a line says so, and another if pictures of an earlier call stay beside the name of an image that
+        What an earlier call wrote for an image and this call does not is removed, since it would not belong to the new
+        classes; a line says so, and another if pictures of an earlier call stay beside the name of an image that
         fails. `predictions.csv` lists the images, also those of `kept`, which an earlier call has segmented.
 
         Raises:
             ConfigError: if the outputs cannot be written.
         """
-        table = PredictionsTable(self.outputs, {} if kept is None else kept)
-        summary, removed, old = Summary(), 0, 0
-        with tqdm(total=len(names), desc="predict", unit="image", disable=None) as bar:
-            for path, outcome in self._results(names, bar):
+        kept = {} if kept is None else kept
+        table = PredictionsTable(self.outputs, kept)
+        earlier = find_earlier(self.outputs, {**kept, **names}, self._suffixes)
+        summary, old, busy = Summary(), 0, False
+        with progress("predict", total=len(names)) as bar:
+            for path, outcome in self._results(names, earlier):
                 bar.update()
                 if isinstance(outcome, Exception):
                     summary.failed += 1
+                    busy |= isinstance(outcome, BusyError)
                     old += is_output(self.outputs.files(names[path])["classes"])
                     text = _sentence(path, outcome)
                     tqdm.write(f"error: {printable(text)}", file=sys.stderr)
@@ -91,31 +99,37 @@ class FolderPrediction:
                 else:
                     summary.done += 1
                     summary.large += outcome.large
-                    removed += outcome.stale
                     table.add(path, names[path], outcome)
-        if removed:
-            print(
-                f"{counted(removed, 'file')} NAME.npz of an earlier call removed: --probabilities writes the present "
-                "ones."
-            )
         if old:
             failed = counted(summary.failed, "failed image")
             print(f"The files of {old} of {failed} in {self.outputs.out} are those of an earlier call.")
-        file = table.write()  # first: what follows may fail
+        if busy:
+            print(f"{TABLE} in {self.outputs.out} is left to the other process, which lists its images there.")
+        else:
+            table.write()  # first: what follows may fail
         for extra in self.extras:
             summary.files += extra.finish(self.outputs.out)
-        summary.files.append(file)
+        earlier.prune_tables(summary.files)
+        if text := str(earlier):
+            print(text)
+        summary.files += [] if busy else [self.outputs.out / TABLE]
         return summary
 
-    def _results(self, names: Mapping[Path, str], bar: Any) -> Iterator[tuple[Path, "Written | Exception"]]:
+    @property
+    def _suffixes(self) -> list[str]:
+        return [suffix for extra in self.extras for suffix in extra.suffixes]
+
+    def _results(
+        self, names: Mapping[Path, str], earlier: EarlierFiles
+    ) -> Iterator[tuple[Path, "Written | Exception"]]:
         """Yields (image, what was written or why it failed), in the order of `names`."""
         workers = max(2, min(4, cores()))
         with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
             written: collections.deque[tuple[Path, Future[Written] | Exception]] = collections.deque()
             try:
-                for path, image, result in self._segmented(names, readers, 2 * max(workers, self.batch), bar):
+                for path, image, result in self._segmented(names, earlier, readers, 2 * max(workers, self.batch)):
                     if isinstance(result, Segmentation):
-                        written.append((path, writers.submit(self._write, path, names[path], image, result)))
+                        written.append((path, writers.submit(self._write, path, names[path], image, result, earlier)))
                     else:
                         written.append((path, result))
                     while written and (len(written) > 2 * workers or _is_done(written[0][1])):
@@ -127,7 +141,7 @@ class FolderPrediction:
                     pool.shutdown(wait=True, cancel_futures=True)
 
     def _segmented(
-        self, names: Mapping[Path, str], readers: ThreadPoolExecutor, ahead: int, bar: Any
+        self, names: Mapping[Path, str], earlier: EarlierFiles, readers: ThreadPoolExecutor, ahead: int
     ) -> Iterator[tuple[Path, Any, Any]]:
         """Yields (path, image, prediction or error or what was written), in the order of `names`."""
         pending: collections.deque[tuple[list[tuple[Path, np.ndarray]], Any]] = collections.deque()
@@ -143,6 +157,7 @@ class FolderPrediction:
         for path, image in self._images(list(names), readers, ahead):
             if isinstance(image, np.ndarray):
                 try:
+                    self.require(image.shape)
                     found = self.predictor.batch_key(image)
                 except OutOfMemoryError as error:
                     image = error
@@ -156,7 +171,7 @@ class FolderPrediction:
             start()
             while pending:
                 yield from _waited(*pending.popleft())
-            yield path, None, self._segment_by_parts(path, names[path], bar) if image is None else image
+            yield path, None, self._segment_by_parts(path, names[path], earlier) if image is None else image
         start()
         while pending:
             yield from _waited(*pending.popleft())
@@ -207,25 +222,34 @@ class FolderPrediction:
 
         return results
 
-    def _write(self, path: Path, name: str, image: np.ndarray, result: Segmentation) -> "Written":
+    def _write(
+        self, path: Path, name: str, image: np.ndarray, result: Segmentation, earlier: EarlierFiles
+    ) -> "Written":
         for refine in self.refine:
             result = refine(image, result)
-        stale = self.outputs.write(name, image, result)
-        for extra in self.extras:
-            try:
+        further = [self.outputs.out / f"{name}{suffix}" for suffix in self._suffixes]
+        old = earlier.beside(name, [*self.outputs.files(name).values(), *further])
+        tags = geographic_tags(path) if self.outputs.form == "tiff" else ()
+        self.outputs.write(name, image, result, source=digest(path), tags=tags)
+        try:
+            for extra in self.extras:
                 extra.write(path, self.outputs.out / name, image, result)
-            except OSError as error:
-                raise cannot_write(name, self.outputs.out, error) from error
+            earlier.remove(path, name, old)
+        except OSError as error:
+            raise cannot_write(name, self.outputs.out, error) from error
         counts = np.bincount(result.classes.ravel(), minlength=len(self.outputs.classes))
-        return Written(result.classes.shape[0], result.classes.shape[1], counts, stale)
+        return Written(result.classes.shape[0], result.classes.shape[1], counts)
 
-    def _segment_by_parts(self, path: Path, name: str, bar: Any) -> "Written | Exception":
+    def _segment_by_parts(self, path: Path, name: str, earlier: EarlierFiles) -> "Written | Exception":
         """Segments a TIFF file by parts; writes NAME.tif and the overlay of a reduced image."""
         file = self.outputs.out / f"{name}.tif"
-        if self.outputs.probabilities or self.refine or self.extras:
+        given = [extra.option for extra in self.extras] + (["--crf"] if self.refine else [])
+        if self.outputs.probabilities:
+            given.append("--top-k" if self.outputs.top_k else "--probabilities")
+        if given:
             return DataError(
                 f"{path} is so large that it is segmented by parts, which gives its classes alone; leave out "
-                "--probabilities and what changes or measures the classes, or cut the image."
+                f"{' and '.join(sorted(given))}, or cut the image."
             )
         if self.outputs.form in ("color", "npz"):
             return DataError(
@@ -234,9 +258,11 @@ class FolderPrediction:
             )
         if file.is_file() and not is_output(file):
             return DataError(would_replace(file))
-        with tqdm(desc=path.name, unit="tile", disable=bar.disable, leave=False) as tiles:
+        overlay, mark = self.outputs.out / f"{name}-overlay.png", self.outputs.mark(digest(path))
+        old = earlier.beside(name, [file, overlay] if self.outputs.overlay else [file])
+        with progress(path.name, "tile", leave=False) as tiles:
 
-            def progress(done: int, total: int) -> None:
+            def count(done: int, total: int) -> None:
                 tiles.total = total
                 tiles.update(done - tiles.n)
 
@@ -247,20 +273,21 @@ class FolderPrediction:
                     file,
                     colors=self.outputs.colors,
                     values=self.outputs.values,
-                    software=self.outputs.mark,
+                    software=mark,
                     identity=self.identity,
-                    progress=progress,
+                    progress=count,
                 )
                 if self.outputs.overlay:
                     small = pictures.overlay(result.preview, result.preview_classes, self.outputs.colors)
-                    pictures.save_image(small, self.outputs.out / f"{name}-overlay.png", software=self.outputs.mark)
+                    pictures.save_image(small, overlay, software=mark)
+                earlier.remove(path, name, old)
             except OSError as error:
                 raise cannot_write(name, self.outputs.out, error) from error
             except (DataError, OutOfMemoryError) as error:
                 return error
         if result.resumed:
             tqdm.write(f"{path}: {100 * result.resumed:.0f} % was finished by an earlier call.")
-        return Written(*result.size, result.counts, False, large=True)
+        return Written(*result.size, result.counts, large=True)
 
 
 def _waited(group: list[tuple[Path, np.ndarray]], results: Callable[[], list[Any]]) -> Iterator[tuple[Path, Any, Any]]:

@@ -29,6 +29,10 @@ _SAVE_EVERY = 10.0  # seconds between the saves of what is done
 _PREVIEW = 2048  # the longer side of the picture of a large image
 
 
+class BusyError(DataError):
+    """Another process writes the classes of the same image."""
+
+
 @dataclass(frozen=True)
 class LargeResult:
     """What was found in a large image.
@@ -87,8 +91,8 @@ def segment_large(
         progress: called with the numbers of finished tiles and of all tiles.
 
     Raises:
-        DataError: if the image is damaged or of another form, a reader is not installed, or another process writes the
-            same file.
+        DataError: if the image is damaged or of another form, or a reader is not installed.
+        BusyError: if another process writes the same file.
         OSError: if a file cannot be written; the space on the disk is reserved before anything is computed.
         OutOfMemoryError: if even one tile does not fit into memory.
     """
@@ -102,7 +106,7 @@ def segment_large(
             try:
                 stack.enter_context(locked(part.lock, wait=False))
             except BlockingIOError:
-                raise DataError(f"Another process writes {out} at the moment; give another --out.") from None
+                raise BusyError(f"Another process writes {out} at the moment; give another --out.") from None
             return _segment(predictor, raster, grid, part, out, colors, values, software, progress)
 
 

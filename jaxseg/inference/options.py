@@ -3,11 +3,12 @@
 import argparse
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from jaxseg.arguments import expanded
-from jaxseg.errors import ArgumentError
+from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.memory import parse_amount
 from jaxseg.nn.crf import CRF_PRESETS
@@ -180,6 +181,17 @@ def tiles_of(run: Run, options: argparse.Namespace) -> tuple[str, float]:
             f"--overlap {options.overlap:g} is that of tiles, and images are not cut into any: give --tiles HxW too."
         )
     return options.tiles or "none", 0.5 if options.overlap is None else options.overlap
+
+
+def require_distinct(workdirs: Sequence[str]) -> None:
+    """Raises ConfigError if a workdir is given twice, whose run would count twice in an average."""
+    seen: dict[Path, str] = {}
+    for word in workdirs:
+        place = expanded(word).resolve()
+        if place in seen:
+            other = "twice" if seen[place] == word else f"a second time as {seen[place]}"
+            raise ConfigError(f"The run in {word} is given {other} in --workdir; give each run once.")
+        seen[place] = word
 
 
 def split_workdirs(workdirs: Sequence[str], images: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,5 +1,6 @@
 """What prediction writes for each image: its classes in one of four formats, the overlay, and probabilities."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ _LONGEST = 2**16  # bytes of the text in NAME.npz that says what made it
 
 class Extra(Protocol):
     """Further files of each image, such as a table of its regions; methods are called by several threads."""
+
+    @property
+    def option(self) -> str:
+        """The option of the command that asks for them, such as "--regions"."""
+        ...
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -86,10 +92,13 @@ class Outputs:
     values: tuple[int, ...] = ()
     identity: str = ""
 
-    @property
-    def mark(self) -> str:
-        """The text under "Software" in the pictures."""
-        return f"{MARK} {self.identity}".rstrip()
+    def mark(self, image: str = "") -> str:
+        """Returns the text under "Software" in the pictures; `image` is the digest of their image, see `digest`."""
+        return " ".join(filter(None, (MARK, self.identity, image)))
+
+    def maker(self, image: str = "") -> str:
+        """Returns what the arrays keep: the mark without its first words."""
+        return self.mark(image).removeprefix(MARK).lstrip()
 
     def files(self, name: str) -> dict[str, Path]:
         """Returns {what: path} of the files of one image."""
@@ -100,31 +109,36 @@ class Outputs:
             files["probabilities"] = self.out / f"{name}.npz"
         return files
 
-    def write(self, name: str, image: np.ndarray, result: Segmentation) -> bool:
+    def write(
+        self, name: str, image: np.ndarray, result: Segmentation, *, source: str = "", tags: Sequence[Any] = ()
+    ) -> None:
         """Writes the files of one image, each atomically.
 
-        Returns whether the probabilities of an earlier call were removed: those beside its picture of classes.
+        Args:
+            name: the NAME of the files.
+            image: u8|u16[h,w,c].
+            result: its segments.
+            source: the digest of its file, which the files keep; "": nothing is kept.
+            tags: further tags of a TIFF file, as of `rasters.write_labels`.
 
         Raises:
             ConfigError: if a file cannot be written.
         """
-        files, arrays = self.files(name), self.out / f"{name}.npz"
+        files, arrays, mark = self.files(name), self.out / f"{name}.npz", self.mark(source)
         try:
-            earlier = not self.probabilities and self.form != "npz" and arrays.is_file() and is_output(files["classes"])
-            stale = earlier and holds_own_arrays(arrays)
             files["classes"].parent.mkdir(parents=True, exist_ok=True)
             if self.form in ("png", "color"):
                 values = self.values or range(len(self.colors))
                 picture = labels_picture(result.classes, self.colors, values, in_colors=self.form == "color")
-                pictures.save_image(picture, files["classes"], software=self.mark)
+                pictures.save_image(picture, files["classes"], software=mark)
             elif self.form == "tiff":
-                labels, colors, values = result.classes, self.colors, self.values
+                options: Any = {"values": self.values, "tags": tags, "software": mark}
                 write_atomically(
-                    files["classes"], lambda file: write_labels(file, labels, colors, values=values, software=self.mark)
+                    files["classes"], lambda file: write_labels(file, result.classes, self.colors, **options)
                 )
             if self.overlay:
                 overlay = pictures.overlay(image, result.classes, self.colors)
-                pictures.save_image(overlay, files["overlay"], software=self.mark)
+                pictures.save_image(overlay, files["overlay"], software=mark)
             stored: dict[str, Any] = {}
             if self.form == "npz":
                 stored["labels"] = stored_values(self.values)[result.classes] if self.values else result.classes
@@ -133,11 +147,8 @@ class Outputs:
             if self.probabilities:
                 stored["probabilities"] = result.probabilities
             if stored:
-                stored |= {"made_by": np.array(self.identity)} if self.identity else {}
+                stored |= {"made_by": np.array(self.maker(source))} if self.identity else {}
                 write_atomically(arrays, lambda file: np.savez(file, **stored, classes=np.array(self.classes)))
-            if stale:
-                arrays.unlink()
-            return stale
         except OSError as error:
             raise cannot_write(name, self.out, error) from error
 
@@ -163,8 +174,11 @@ class Outputs:
         if foreign:
             raise ConfigError(would_replace(foreign[0]))
 
-    def exists(self, name: str) -> bool:
-        """Returns whether an earlier call with the same networks and options has written all files of one image."""
+    def exists(self, name: str, source: str = "") -> bool:
+        """Returns whether an earlier call with the same networks and options has written all files of one image.
+
+        `source` is the digest of the file of the image.
+        """
         wanted = {"classes"} | ({"labels"} if self.form == "npz" else set())
         wanted |= {"probabilities"} if self.probabilities else set()
         wanted |= {"indices"} if self.top_k else set()
@@ -172,22 +186,42 @@ class Outputs:
 
         def written(what: str, file: Path) -> bool:
             if file.suffix == ".npz":
-                return wanted <= names_in_npz(file) and _maker_of(file) == self.identity
-            if not self.wrote(file):
+                return wanted <= names_in_npz(file) and _maker_of(file) == self.maker(source)
+            if not self.wrote(file, source):
                 return False
             with open_image(file) as picture:
                 return what == "overlay" or picture.mode in modes[self.form]
 
         return all(written(what, file) for what, file in self.files(name).items())
 
-    def wrote(self, file: Path) -> bool:
-        """Returns whether prediction with the same networks and options has written a picture."""
-        return file.is_file() and marks.software(file) == self.mark
+    def wrote(self, file: Path, source: str = "") -> bool:
+        """Returns whether prediction with the same networks and options has written a picture of the same image."""
+        return file.is_file() and marks.software(file) == self.mark(source)
+
+
+def digest(path: Path) -> str:
+    """Returns twelve letters that differ where the content of a file does; "" for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except OSError:
+        return ""
 
 
 def would_replace(file: Path) -> str:
     """Returns the sentence about an output that stands in the place of a file of someone else."""
     return f"The output {file} would replace a file that prediction did not write, such as a mask; give another --out."
+
+
+def require_folder(out: Path) -> None:
+    """Raises ConfigError if there is a file in the place of the folder of the outputs, or of one above it."""
+    for place in (out, *out.parents):
+        if place.is_dir():
+            return
+        if place.exists():
+            raise ConfigError(
+                f"--out {out}: {place} is a file, where a folder for the outputs is needed; give another."
+            )
 
 
 def cannot_write(name: str, out: Path, error: OSError) -> ConfigError:

@@ -19,12 +19,11 @@ _COLUMNS = ("image", "output", "height", "width", "problem")
 
 @dataclass(frozen=True)
 class Written:
-    """The size of an image, the pixels of each class, and whether probabilities of an earlier call were removed."""
+    """The size of an image, the pixels of each class, and whether it was segmented by parts."""
 
     height: int
     width: int
     counts: np.ndarray
-    stale: bool
     large: bool = False
 
 

@@ -216,8 +216,8 @@ class Predictor:
             seen = "x".join(map(str, resizing[0].data.size))
             raise OutOfMemoryError(
                 f"an image of {size[0]}x{size[1]} pixels does not fit into memory, and the network was trained on "
-                f"whole images resized to {seen} (data.fit=resize); tiles={seen} segments it in tiles of that size, in "
-                "which objects have another scale than in training"
+                f"whole images resized to {seen} (data.fit=resize); --tiles {seen} (tiles={seen} in Python) "
+                "segments it in tiles of that size, in which objects have another scale than in training"
             )
         tile = (
             auto_tile(self.networks, self.variables, self._memory() // 2)

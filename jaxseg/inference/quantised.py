@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from tqdm import tqdm
 
 from jaxseg.arguments import Count, Where, check_value
 from jaxseg.config import ConfigDict, to_dict, update
@@ -19,6 +18,7 @@ from jaxseg.data import make_source
 from jaxseg.data.transforms import fill_up, resize_image
 from jaxseg.errors import ConfigError, DataError, naming_lack_of_memory
 from jaxseg.inference.evaluation import split_of_data
+from jaxseg.inference.progress import each
 from jaxseg.nn.quantisation import (
     RANGE,
     Quantisation,
@@ -210,7 +210,7 @@ def _some_images(run: Run, split: str, count: int) -> Iterator[np.ndarray]:
     if not len(source):
         raise DataError(f"The split {split} has no image to calibrate with.")
     chosen = np.unique(np.linspace(0, len(source) - 1, count).astype(int))
-    for i in tqdm(chosen, desc=f"ranges {split}", unit="image", disable=None):
+    for i in each(list(chosen), f"ranges {split}"):
         image = source[int(i)]["image"]
         if config.data.fit == "resize":
             yield resize_image(image, tuple(config.data.size))

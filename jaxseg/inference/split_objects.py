@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxseg.arguments import expanded
 from jaxseg.config import set_key
@@ -14,6 +13,7 @@ from jaxseg.errors import ConfigError, DataError, counted
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.objects import ObjectScores, ObjectTotal, object_dict, object_table
 from jaxseg.inference.predictor import Predictor, make_predictor
+from jaxseg.inference.progress import each
 from jaxseg.inference.regions.find import find_regions
 from jaxseg.inference.regions.settings import RegionSettings
 from jaxseg.run.load import Run
@@ -63,6 +63,18 @@ def require_own(file: Path) -> None:
     require_own_json(file, ("split", "average_precision"))
 
 
+def require_instances(instances: str | Path) -> Path:
+    """Returns the folder of the true objects; raises ConfigError if it is none."""
+    folder = expanded(instances)
+    if not folder.is_dir():
+        raise ConfigError(f"The folder of true objects {folder} {_is_missing(folder)}.")
+    return folder
+
+
+def _is_missing(folder: Path) -> str:
+    return "is a file" if folder.exists() else "does not exist"
+
+
 def score_objects(
     run: Run,
     split: str = "val",
@@ -95,11 +107,9 @@ def score_objects(
     tiles, overlap = run.config.eval.tiles or None, run.config.eval.overlap
     predict = make_predictor([run], tiles=tiles, overlap=overlap) if predictor is None else predictor
     settings = RegionSettings(tuple(range(len(run.classes)))) if settings is None else settings
-    folder = _beside(source) if instances is None else expanded(instances)
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"The folder of true objects {folder} does not exist.")
+    folder = _beside(source) if instances is None else require_instances(instances)
     total = ObjectTotal()
-    for i in tqdm(range(len(source)), desc=f"objects {split}", unit="image", disable=None):
+    for i in each(range(len(source)), f"objects {split}"):
         example = source[i]
         label, ignored = np.asarray(example["label"]), source.info.ignored
         found = settings.find(predict(np.asarray(example["image"])).classes)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
-from tqdm import tqdm
 
 from jaxseg import metrics
 from jaxseg.config import set_key
@@ -24,6 +23,7 @@ from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.networks import Member, Networks
 from jaxseg.inference.predictor import Predictor, Tiling
+from jaxseg.inference.progress import each
 from jaxseg.inference.segment import make_segmenter
 from jaxseg.inference.temperature import ScaledModel
 from jaxseg.inference.views import Views
@@ -274,7 +274,7 @@ def score_uncertainty(
     draw = make_drawing(run, depth) if draws else _as_it_is(run)
     base = _as_key(key)
     totals: Any = None
-    for i in tqdm(range(len(source)), desc=f"uncertainty {split}", unit="image", disable=None):
+    for i in each(range(len(source)), f"uncertainty {split}"):
         example = source[i]
         image, label = np.asarray(example["image"]), np.asarray(example["label"])
         found = combine(_draws(draw, image, max(draws, 1), jax.random.fold_in(base, i)), one_vs_rest=sigmoids)

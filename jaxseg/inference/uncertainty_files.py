@@ -56,6 +56,11 @@ class UncertaintyFiles:
     _rows: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     @property
+    def option(self) -> str:
+        """The option of the command that asks for the files."""
+        return "--uncertainty"
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """What follows NAME in the names of the files of an image."""
         return PICTURE, MAPS
@@ -72,11 +77,11 @@ class UncertaintyFiles:
             out: the folder of the outputs.
             outputs: the NAME of each image.
         """
-        foreign = [out / TABLE] if (out / TABLE).is_file() and not _is_table(out / TABLE) else []
+        foreign = [out / TABLE] if (out / TABLE).is_file() and not is_table(out / TABLE) else []
         for name in outputs:
             picture, maps = out / f"{name}{PICTURE}", out / f"{name}{MAPS}"
             foreign += [picture] if picture.is_file() and not is_output(picture) else []
-            foreign += [maps] if maps.is_file() and not _holds_maps(maps) else []
+            foreign += [maps] if maps.is_file() and not holds_maps(maps) else []
         if foreign:
             raise ConfigError(would_replace(foreign[0]))
 
@@ -123,12 +128,14 @@ def _row(image: str, found: Uncertainty, most: float, maps: Iterable[str]) -> di
     return row | {name: f"{np.asarray(getattr(found, name)).mean():.6g}" for name in maps}
 
 
-def _is_table(file: Path) -> bool:
+def is_table(file: Path) -> bool:
+    """Returns whether a file has the columns of uncertainty.csv."""
     with file.open(encoding="utf-8", errors="replace") as lines:
         return lines.readline().rstrip("\n") == ",".join(COLUMNS)
 
 
-def _holds_maps(file: Path) -> bool:
+def holds_maps(file: Path) -> bool:
+    """Returns whether a file holds the arrays of NAME-uncertainty.npz."""
     names = names_in_npz(file)
     return "entropy" in names and names <= set(SCORES)
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxseg import pictures
 from jaxseg.data.images import to_channels
 from jaxseg.errors import ConfigError, DataError, OutOfMemoryError, counted, first_line, printable
 from jaxseg.inference.outputs import MARK, would_replace
 from jaxseg.inference.predictor import Predictor
+from jaxseg.inference.progress import progress
 from jaxseg.inference.segment import Segmentation
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
@@ -127,13 +127,13 @@ def segment_videos(
         try:
             if file.resolve() in {each.resolve() for each in videos}:
                 raise DataError(f"The output {file} would replace a video to segment; give another --out.")
-            with tqdm(desc=path.name, unit="frame", disable=None) as bar:
+            with progress(path.name, "frame") as bar:
 
-                def progress(done: int, total: int, bar: tqdm = bar) -> None:
+                def count(done: int, total: int, bar: Any = bar) -> None:
                     bar.total = max(done, total)
                     bar.update(done - bar.n)
 
-                frames = segment_video(predictor, path, file, colors, progress=progress)
+                frames = segment_video(predictor, path, file, colors, progress=count)
             print(f"{counted(frames, 'frame')} of {path} segmented by {network}: {file}")
         except (DataError, OutOfMemoryError) as error:
             failed += 1
@@ -232,6 +232,7 @@ class VideoOfFrames:
         colors: the (r, g, b) of each class.
     """
 
+    option = "--video"
     suffixes: tuple[str, ...] = ()
     needs_probabilities = False
 

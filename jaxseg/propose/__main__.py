@@ -38,7 +38,15 @@ from jaxseg.errors import ConfigError, DataError, counted
 from jaxseg.inference import video
 from jaxseg.inference.crf import refinement
 from jaxseg.inference.images import find_images
-from jaxseg.inference.options import add_crf, add_options, add_workdirs, predictor_of, split_workdirs, whole_number
+from jaxseg.inference.options import (
+    add_crf,
+    add_options,
+    add_workdirs,
+    predictor_of,
+    require_distinct,
+    split_workdirs,
+    whole_number,
+)
 from jaxseg.nn.crf import CRF
 from jaxseg.propose.outputs import Earlier, name_proposals, read_earlier, require_own, write_proposals
 from jaxseg.propose.proposing import DRAWS, ORDERS, Ranked, rank
@@ -113,6 +121,7 @@ def _propose(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         raise ConfigError(f"{films[0]} is a video; masks are proposed for images.")
     if not found.paths:
         return 1
+    require_distinct(options.workdir)
     runs = [load_run(workdir, options.which, overrides) for workdir in options.workdir]
     compiler.keep_programs(runs[0].config.compile.cache)
     require_bytes("A proposal", len(runs[0].classes))

@@ -10,6 +10,8 @@ from jaxseg.config.parser import CommandParser, split_overrides
 # A misspelt option of each command, and the right one.
 MISSPELT = {
     "train": ("--wordkir", "--workdir"),
+    "fit": ("--jsno", "--json"),
+    "reproduce": ("--tolerence", "--tolerance"),
     "evaluate": ("--splitt", "--split"),
     "predict": ("--tile", "--tiles"),
     "crf": ("--spilt", "--split"),

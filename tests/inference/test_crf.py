@@ -23,7 +23,7 @@ from jaxseg.errors import ArgumentError, ConfigError, OutOfMemoryError
 from jaxseg.inference import crf as inference
 from jaxseg.inference import load, refine
 from jaxseg.inference.crf_search import CRFSearch, Trial, grid_settings, parse_grid, search_crf
-from jaxseg.inference.predictor import make_predictor
+from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.nn import CRF, dense_crf
 from jaxseg.nn.ops.dense_crf import pixel_features
 from jaxseg.nn.ops.permutohedral import count_vertices
@@ -83,7 +83,7 @@ def test_too_much_memory_is_refused_before_anything_runs(monkeypatch: pytest.Mon
         refine(np.broadcast_to(zeros, (500, 500, 3)), np.broadcast_to(zeros, (500, 500, 1000)))
     assert str(error.value) == (
         "A dense CRF of 1000 classes over an image of 500x500 pixels would take about 9.6 GB of memory, and 5.2 GB "
-        "are free; refine smaller images, or cut them into tiles."
+        "are free; refine smaller images, or cut them up (--tiles does not: the CRF sees the image in one piece)."
     )
 
 
@@ -104,6 +104,20 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) ->
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("crf") / "run", tiny_config(data__fit="crop"))
+
+
+def test_memory_is_asked_for_before_the_network_runs(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(drawn(40, 30, 2)[0]).save(tmp_path / "i.png")
+    monkeypatch.setattr(inference, "free_memory", lambda: 1e5)
+    for name in ("launch", "scores"):
+        monkeypatch.setattr(Predictor, name, lambda *arguments: pytest.fail("the network runs"))
+    words = ["--workdir", str(workdir), str(tmp_path / "i.png"), "--out", str(tmp_path / "out"), "--crf"]
+    assert predict.main([*words, "--tiles", "16x16", "--overlap", "0"]) == 1
+    assert "A dense CRF of 6 classes over an image of 40x30 pixels would take" in capsys.readouterr().err
+    with pytest.raises(OutOfMemoryError, match="over an image of 40x30 pixels"):
+        inference.with_crf(make_predictor([load_run(workdir)]), CRF())(drawn(40, 30, 2)[0])
 
 
 def test_predictions_are_refined(workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """The command on folders: formats, sub-folders, what earlier calls left, and the table of predictions."""
 
 import csv
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from helpers.tiny_run import make_run, tiny_config
 from PIL import Image
 
 from jaxseg.errors import DataError
-from jaxseg.inference import load
+from jaxseg.inference import load, progress
 from jaxseg.inference.folder import FolderPrediction
 from jaxseg.inference.outputs import Outputs
 from jaxseg.inference.predictions_table import TABLE
@@ -96,6 +98,58 @@ def test_what_an_earlier_call_has_written_is_left_out(runs, tree, tmp_path, caps
     assert "1 of 1 image segmented" in capsys.readouterr().out
 
 
+def test_what_an_earlier_call_wrote_for_an_image_does_not_stay_beside_its_new_classes(runs, tree, tmp_path, capsys):
+    run, out = runs["resize"], tmp_path / "out"
+    (tree / "x" / "y" / "b.png").rename(tree / "b.png")
+    every = ["--regions", "--uncertainty", "entropy", "--probabilities"]
+    assert predict(run, tree, "--out", out, "--format", "tiff", *every) == 0
+    table = {name: len((out / name).read_text().splitlines()) for name in ("regions.csv", "uncertainty.csv")}
+    foreign = out / "a-uncertainty.npz.txt"
+    foreign.write_text("mine")
+    before = {file.name for file in out.iterdir()}
+    assert predict(run, tree / "a.png", "--out", out, "--no-overlay") == 0
+    ends = (".tif", ".npz", "-overlay.png", "-regions.geojson", "-uncertainty.npz", "-uncertainty.png")
+    assert {file.name for file in out.iterdir()} == before - {f"a{end}" for end in ends} | {"a.png"}
+    assert "1 NAME-overlay.png, 1 NAME-regions.geojson" in (said := capsys.readouterr().out)
+    assert "1 entry of regions.json" in said and said.count("Removed, since") == 1
+    images = json.loads((out / "regions.json").read_text())["images"]
+    assert [Path(image["file_name"]).name for image in images] == ["b.png"]
+    assert len((out / "uncertainty.csv").read_text().splitlines()) == table["uncertainty.csv"] - 1
+    assert 1 < len((out / "regions.csv").read_text().splitlines()) < table["regions.csv"]
+    (tree / "b.png").rename(tree / "a-uncertainty.png")  # an image of the name of an output
+    for images in ([tree / "a.png", tree / "a-uncertainty.png"], [tree / "a.png"]):
+        assert predict(run, *images, "--out", out) == 0
+    assert {"a.png", "a-overlay.png", "a-uncertainty.png", "b.tif", foreign.name} <= {f.name for f in out.iterdir()}
+    (tree / "a-uncertainty.png").rename(tree / "b.png")
+    capsys.readouterr()
+    assert predict(run, tree / "b.png", "--out", out) == 0
+    assert "regions.csv, regions.json, uncertainty.csv." in capsys.readouterr().out
+
+
+def test_a_line_now_and_then_says_how_far_it_is(runs, tree, tmp_path, capsys, monkeypatch):
+    words = [tree, "--recursive", "--out", tmp_path / "out", "--no-overlay"]
+    assert predict(runs["resize"], *words) == 0
+    assert capsys.readouterr().err == "", "nothing of a call that is over soon"
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    assert predict(runs["resize"], *words) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(" after ")[0] for line in said] == [f"predict: {i} of 3 images" for i in (1, 2, 3)]
+    assert list(progress.each([7, 8], "fit", "run")) == [7, 8]
+    assert "fit: 2 of 2 runs after 0 s" in capsys.readouterr().err
+
+
+def test_an_image_with_new_content_is_not_left_out(runs, tree, tmp_path, capsys):
+    run, out = runs["resize"], tmp_path / "out"
+    arguments = (tree / "a.png", tree / "x" / "a.png", "--out", out, "--skip-existing")
+    assert predict(run, *arguments) == 0
+    changed = np.asarray(Image.open(tree / "a.png"))[::-1]
+    Image.fromarray(changed).save(tree / "a.png")
+    capsys.readouterr()
+    assert predict(run, *arguments) == 0
+    assert "1 of 1 image segmented" in (said := capsys.readouterr().out) and "1 image left out" in said
+    np.testing.assert_array_equal(Image.open(out / "a.png"), run.predict(changed).classes)
+
+
 @pytest.mark.parametrize("form", ["png", "npz"])
 def test_what_other_networks_or_options_have_written_is_not_left_out(runs, tree, tmp_path, capsys, form):
     image, out = tree / "a.png", tmp_path / "out"
@@ -168,6 +222,7 @@ def test_an_extra_that_fails_for_one_image_leaves_the_others(runs, tree, tmp_pat
 
     class Extra:
         suffixes = ("-note.txt",)
+        option = "--extra"
         needs_probabilities = True
 
         def write(self, path, stem, image, result):

@@ -161,10 +161,36 @@ def test_the_command_segments_large_files_by_parts(run, tmp_path, monkeypatch, c
     np.testing.assert_array_equal(Image.open(tmp_path / "out" / "small.png"), expected(image[:20, :30]).classes)
     table = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
     assert table[1].startswith(f"{paths[0]},big.tif,90,70,") and table[2].startswith(f"{paths[1]},small.png,20,30,")
-    assert main([*arguments, "--probabilities"]) == 1
-    assert "big.tif is so large that it is segmented by parts" in capsys.readouterr().err
+    for words in (["--probabilities"], ["--regions"], ["--crf", "--regions"]):
+        assert main([*arguments[:2], str(paths[0]), *arguments[-4:], *words]) == 1
+        said = capsys.readouterr().err
+        assert "big.tif is so large that it is segmented by parts, which gives its classes alone; leave out " in said
+        assert f"leave out {' and '.join(words)}, or cut the image." in said
+    out = tmp_path / "out"
+    before = {file: file.read_bytes() for file in out.iterdir()}
+    with locked(next(iter(_hidden(expected, paths[0], out / "big.tif"))), wait=False):
+        assert main([*arguments[:2], str(paths[0]), *arguments[-4:]]) == 1
+    said = capsys.readouterr()
+    assert "Another process writes" in said.err and "predictions.csv in" in said.out and "table:" not in said.out
+    assert {file: file.read_bytes() for file in out.iterdir()} == before
     assert main([*arguments, "--format", "color"]) == 1
     assert "to a TIFF file of class indices; leave out --format color" in capsys.readouterr().err
+
+
+def test_the_tags_of_small_files_are_copied_too(run, tmp_path):
+    turn = (274, 3, 1, 6, True)
+    paths = [
+        save(tmp_path / f"{name}.tif", picture(20, 30), extratags=tags)
+        for name, tags in (("a", GEOGRAPHIC), ("turned", [*GEOGRAPHIC, turn]), ("plain", ()))
+    ]
+    words = ["--workdir", str(run.workdir), *map(str, paths), "--out", str(tmp_path / "out"), "--format", "tiff"]
+    assert main(words) == 0
+    with tifffile.TiffFile(tmp_path / "out" / "a.tif") as file:
+        for code, _, _, value, _ in GEOGRAPHIC:
+            assert file.pages.first.tags.valueof(code) == value
+    for name in ("turned", "plain"):
+        with tifffile.TiffFile(tmp_path / "out" / f"{name}.tif") as file:
+            assert 33550 not in file.pages.first.tags
 
 
 def test_what_cannot_be_read_or_written_is_a_sentence(run, tmp_path, monkeypatch):

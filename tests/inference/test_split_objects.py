@@ -74,6 +74,9 @@ def test_without_instances_the_components_of_the_masks_are_the_objects(workdir, 
 def test_the_command_prints_and_writes_the_scores(workdir, capsys):
     assert main(["--workdir", str(workdir), "--objects", "--region-classes", "1", "--fill-holes"]) == 1
     assert "'1' is no class of the run" in capsys.readouterr().err
+    assert main(["--workdir", str(workdir), "--objects", "--instances", str(workdir / "config.json")]) == 1
+    said = capsys.readouterr()
+    assert "config.json is a file" in said.err and "IoU" not in said.out, "before the split is scored"
     name = load_run(workdir).classes[1]
     assert main(["--workdir", str(workdir), "--objects", "--region-classes", name, "--fill-holes"]) == 0
     out = capsys.readouterr().out

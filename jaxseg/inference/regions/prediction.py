@@ -41,6 +41,11 @@ class RegionFiles:
     _coco: list[CocoFile] = field(default_factory=list, repr=False)
 
     @property
+    def option(self) -> str:
+        """The option of the command that asks for the files."""
+        return "--regions"
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """What follows NAME in the name of the file of an image."""
         return (OUTLINES,)

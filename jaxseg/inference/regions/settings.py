@@ -50,7 +50,12 @@ def add_options(parser: argparse.ArgumentParser, of: str) -> None:
         "--connectivity", type=int, choices=(4, 8), help=f"of {of}: pixels touch at edges (4), or corners too (8)"
     )
     parser.add_argument(
-        "--fill-holes", metavar="N", nargs="?", type=int, const=True, help=f"of {of}: those of at most N pixels"
+        "--fill-holes",
+        metavar="N",
+        nargs="?",
+        type=int,
+        const=True,
+        help=f"of {of}: those of at most N pixels; without N all of them",
     )
     parser.add_argument(
         "--split-touching",

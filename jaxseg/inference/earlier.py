@@ -1,0 +1,149 @@
+"""What earlier calls of prediction left in a folder, and does not belong to the classes that a later one writes."""
+
+import csv
+import io
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxseg.errors import ConfigError, counted
+from jaxseg.files import names_in_npz, read_json, write_atomically
+from jaxseg.inference import uncertainty_files
+from jaxseg.inference.outputs import Outputs, holds_own_arrays, is_output
+from jaxseg.inference.predictions_table import images_of_table
+from jaxseg.inference.regions import prediction as regions
+from jaxseg.inference.regions.files import is_own
+
+_PICTURES = (".png", ".tif", "-overlay.png", uncertainty_files.PICTURE)
+
+
+@dataclass(frozen=True)
+class EarlierFiles:
+    """Finds and removes files of earlier calls that a call does not renew; `find_earlier` makes it before any writing.
+
+    Several threads may call it.
+
+    Attributes:
+        out: the folder.
+        owners: {file: NAME} of what the call writes, and of its images, which have no NAME ("").
+        images: {NAME: image} of the table of the call before.
+        removed: how many files were removed, by what they are called, such as "NAME-overlay.png".
+        replaced: the images whose classes were written anew, and those of former outputs under their names.
+    """
+
+    out: Path
+    owners: Mapping[Path, str]
+    images: Mapping[str, Path]
+    removed: Counter[str] = field(default_factory=Counter)
+    replaced: set[Path] = field(default_factory=set)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def beside(self, name: str, written: Collection[Path]) -> dict[str, Path]:
+        """Returns {what: file} of the files of jaxseg under a NAME but those that are `written` anew."""
+        ends = (*_PICTURES, ".npz", uncertainty_files.MAPS, regions.OUTLINES)
+        found = {end: file for end in ends if (file := self.out / f"{name}{end}").is_file()}
+        own = {end for end in _PICTURES if end in found and is_output(found[end])}
+        marked = {  # arrays have no mark of their own, so a picture beside them has to have one
+            ".npz": lambda file: holds_own_arrays(file) and (own or "made_by" in names_in_npz(file)),
+            uncertainty_files.MAPS: lambda file: uncertainty_files.holds_maps(file) and own,
+            regions.OUTLINES: is_own,
+        }
+        own |= {end for end, is_marked in marked.items() if end in found and is_marked(found[end])}
+
+        def stays(file: Path) -> bool:
+            place, former = file.resolve(), str(file.relative_to(self.out).with_suffix(""))
+            of_another = former != name and former in self.images
+            return file in written or of_another or (place in self.owners and self.owners[place] != name)
+
+        return {f"NAME{end}": found[end] for end in own if not stays(found[end])}
+
+    def remove(self, path: Path, name: str, files: Mapping[str, Path]) -> None:
+        """Removes files that `beside` found, once the outputs of the image are written.
+
+        Raises:
+            OSError: if one cannot be removed.
+        """
+        for file in files.values():
+            file.unlink(missing_ok=True)
+        with self._lock:
+            self.removed.update(files.keys())
+            self.replaced.update((path.resolve(), *([self.images[name]] if name in self.images else [])))
+
+    def prune_tables(self, written: Collection[Path]) -> None:
+        """Takes the images that were segmented anew out of the tables of earlier calls but those `written` by this one.
+
+        A table without any image left is removed.
+
+        Raises:
+            ConfigError: if a table cannot be written.
+        """
+        tables: tuple[tuple[str, Callable[[Path], bool], Callable[..., tuple[int, int, bytes]]], ...] = (
+            (regions.ANNOTATIONS, is_own, _annotations_without),  # first: it lists images without regions too
+            (regions.TABLE, is_own, _lines_without),
+            (uncertainty_files.TABLE, uncertainty_files.is_table, _lines_without),
+        )
+        for name, own, without in tables:
+            file = self.out / name
+            if file in written or not self.replaced or not file.is_file() or not own(file):
+                continue
+            try:
+                count, left, content = without(file, self._is_replaced)
+                if not left and not (name == regions.TABLE and (self.out / regions.ANNOTATIONS).is_file()):
+                    file.unlink()
+                    self.removed[name] += 1
+                elif count:
+                    write_atomically(file, lambda stream, content=content: stream.write(content))
+                    self.removed[f"{counted(count, 'entry')} of {name}"] += 1
+            except (ValueError, KeyError, TypeError, csv.Error):  # it is damaged: nothing tells what it lists
+                continue
+            except OSError as error:
+                raise ConfigError(f"{file} cannot be written: {error.strerror or error}.") from error
+
+    def __str__(self) -> str:
+        """One line about what was removed; "" if nothing was."""
+        if not self.removed:
+            return ""
+        parts = [f"{count} {what}" if what.startswith("NAME") else what for what, count in sorted(self.removed.items())]
+        return f"Removed, since an earlier call wrote it for other classes than this one: {', '.join(parts)}."
+
+    def _is_replaced(self, image: str) -> bool:
+        return bool({Path(image).resolve(), (self.out / image).resolve()} & self.replaced)
+
+
+def find_earlier(outputs: Outputs, names: Mapping[Path, str], suffixes: Iterable[str]) -> EarlierFiles:
+    """Returns what tells the files of earlier calls from those of this call.
+
+    Args:
+        outputs: what the call writes for each image.
+        names: {image: the NAME of its outputs} of all images of the call.
+        suffixes: what follows NAME in further files that it writes.
+    """
+    out, suffixes, owners = outputs.out, tuple(suffixes), {}
+    for name in names.values():
+        files = (*outputs.files(name).values(), *(out / f"{name}{suffix}" for suffix in suffixes))
+        owners |= {file.resolve(): name for file in files}
+    return EarlierFiles(out, owners | {path.resolve(): "" for path in names}, images_of_table(out))
+
+
+def _lines_without(file: Path, replaced: Callable[[str], bool]) -> tuple[int, int, bytes]:
+    """Returns how many lines of a table name replaced images, how many do not, and the table of these."""
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+        header, *rows = csv.reader(lines)
+    kept = [row for row in rows if row and not replaced(row[0])]
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([header, *kept])
+    return len(rows) - len(kept), len(kept), text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _annotations_without(file: Path, replaced: Callable[[str], bool]) -> tuple[int, int, bytes]:
+    """As `_lines_without`, of the images of a file of COCO."""
+    content: dict[str, Any] = read_json(file)
+    kept = [image for image in content["images"] if not replaced(image["file_name"])]
+    known = {image["id"] for image in kept}
+    count = len(content["images"]) - len(kept)
+    content |= {"images": kept, "annotations": [a for a in content["annotations"] if a["image_id"] in known]}
+    return count, len(kept), f"{json.dumps(content)}\n".encode()
