@@ -50,10 +50,10 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.config.parser import CommandParser
-from jaxseg.errors import ConfigError, counted
+from jaxseg.errors import ConfigError, counted, printable
 from jaxseg.inference import readout, uncertainty_files, video
 from jaxseg.inference.crf import refinement, require_memory
-from jaxseg.inference.folder import FolderPrediction
+from jaxseg.inference.folder import FolderPrediction, Summary
 from jaxseg.inference.images import find_images, name_outputs
 from jaxseg.inference.large import is_large
 from jaxseg.inference.options import (
@@ -202,6 +202,8 @@ def _predict(options: argparse.Namespace) -> int:
     crf = CRF.parse(options.crf) if options.crf else None
     refine = [refinement(crf)] if crf is not None else []
     found = find_images(options.images, options.recursive, out)
+    for sentence in found.left_out:
+        print(printable(sentence))
     for problem in found.problems:
         print(f"error: {problem}", file=sys.stderr)
     if not found.paths:
@@ -274,16 +276,29 @@ def _predict(options: argparse.Namespace) -> int:
     if done := summary.done - summary.large:
         files = outputs.files("NAME")
         print(f"classes:       {files['classes']} ({meaning(run, options.values, options.format)})")
-        if "overlay" in files:
-            print(f"overlays:      {files['overlay']}")
         if "probabilities" in files:
             print(f"probabilities: {files['probabilities']}")
     if summary.large:
         print(f"by parts:      {out / 'NAME.tif'} ({counted(summary.large, 'large image')})")
     if done or summary.large:
-        for file in summary.files:
-            print(f"table:         {file}")
+        for what, where in _further(outputs, extras, summary):
+            print(f"{what + ':':<15}{where}")
     return 1 if summary.failed or found.problems or failed else 0
+
+
+def _further(outputs: Outputs, extras: Sequence[Extra], summary: Summary) -> list[tuple[str, str]]:
+    """Returns (what, where) of the overlays, the other files of each image, and the files of the whole call."""
+    many = counted(summary.done, "image")
+    ends = [("overlays", "-overlay.png")] if outputs.overlay else []
+    ends += [(_kind(suffix), suffix) for extra in extras for suffix in extra.suffixes]
+    of_images = [(what, f"{outputs.out / f'NAME{end}'} ({many})") for what, end in ends]
+    return of_images + [(_kind(file.name), str(file)) for file in summary.files]
+
+
+def _kind(file: str) -> str:
+    kinds = {".csv": "table", ".json": "annotations", ".geojson": "outlines", ".mp4": "video"}
+    kinds |= {"-uncertainty.png": "uncertainty", "-uncertainty.npz": "uncertainty"}
+    return next((kind for end, kind in kinds.items() if file.endswith(end)), "file")
 
 
 def _is_done(outputs: Outputs, path: Path, name: str, earlier: Mapping[str, Path]) -> bool:

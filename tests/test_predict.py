@@ -401,7 +401,13 @@ def test_files_folders_and_globs(tmp_path):
     assert find(strange, odd) == ([strange, odd], [])
     paths, problems = find(a, tmp_path / "x" / "q.png", tmp_path / "*.gif", tmp_path / "x" / "y" / ".." / "z", odd)
     assert paths == [a, odd] and len(problems) == 3
+    (tmp_path / "x" / "a.pgw").write_text("1\n0\n0\n1\n0\n0\n")
+    (tmp_path / "x" / "b.GIF").write_text("")
+    left_out = find_images([str(tmp_path / "x")]).left_out
+    assert left_out == (f"2 files of other types (.gif, .txt) in {tmp_path / 'x'} left out.",)
+    assert find_images([str(tmp_path / "x" / "y")], recursive=True).left_out == ()
     (tmp_path / "empty").mkdir()
+    assert ".webp, .mp4, " in find(tmp_path / "empty")[1][0]
     assert find(tmp_path / "empty")[1][0].endswith("directly in it; --recursive enters its sub-folders.")
     assert "Did you mean" in find(tmp_path / "x" / "aa.png")[1][0]
 

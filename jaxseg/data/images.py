@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jaxseg.data import bands, masks
+from jaxseg.data.cut_files import require_whole_tiff
 from jaxseg.data.masks import Color, Palette
 from jaxseg.errors import DataError, OutOfMemoryError, first_line, printable
 from jaxseg.pictures.opening import open_image, too_large
@@ -73,6 +74,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     except Exception as error:  # the classes are those of Pillow's decoders
         if isinstance(error, OSError) and error.errno is not None:  # of the system; Pillow's own have no number
             raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        require_whole_tiff(path)
         why = printable(first_line(error)[:200])
         raise DataError(
             f"{path} cannot be read as an image: it is damaged, cut short or of another type ({why})."

@@ -4,7 +4,6 @@ tifffile reads and writes them, and zarr finds the tiles of a part; `pip install
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jaxseg.data.bands import is_tiff, read_tiff_form
+from jaxseg.data.cut_files import require_whole
 from jaxseg.data.images import to_channels
-from jaxseg.errors import DataError, counted, first_line
+from jaxseg.errors import DataError, first_line
 from jaxseg.pictures.colors import IGNORE_COLOR
 from jaxseg.pictures.opening import require_pixels
 from jaxseg.types import IGNORE, ignore_in, ignore_label
@@ -87,7 +87,7 @@ def open_raster(path: Path, channels: int) -> Iterator[TiffRaster]:
     with contextlib.ExitStack() as stack:
         try:
             page: Any = stack.enter_context(tifffile.TiffFile(path)).pages.first
-            _require_whole(path, page)
+            require_whole(path, page)
             if page.is_tiled:
                 require_pixels(path, page.tilelength, page.tilewidth)
             tags = _geographic(page)
@@ -120,18 +120,6 @@ def geographic_tags(path: str | Path) -> tuple[tuple[int, int, int, Any], ...]:
 
 def _geographic(page: Any) -> tuple[tuple[int, int, int, Any], ...]:
     return tuple((t.code, int(t.dtype), t.count, t.value) for t in page.tags.values() if t.code in _GEOGRAPHIC)
-
-
-def _require_whole(path: Path, page: Any) -> None:
-    """Raises DataError if a part of the image lies beyond the end of the file, of which the reader says nothing."""
-    size = os.path.getsize(path)
-    ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts)]
-    missing = sum(end > size for end in ends)
-    if missing:
-        raise DataError(
-            f"{path} is cut short: {missing} of {counted(len(ends), 'part')} of its image lie beyond its end; copy it "
-            "again."
-        )
 
 
 def stored_values(values: Sequence[int]) -> np.ndarray:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from jaxseg.arguments import expanded, located
 from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, counted, some
 from jaxseg.inference.large import is_large
 from jaxseg.inference.outputs import Outputs
+from jaxseg.inference.regions.world import is_world_file
 from jaxseg.inference.video import SUFFIXES as VIDEOS
 
 _LONGEST_STEM = 255 - len("-1234-overlay.png")  # bytes; file systems allow names of 255
@@ -24,11 +25,13 @@ class Found(NamedTuple):
         paths: each image once.
         problems: a sentence for each word that names none, and for each file that cannot be read.
         roots: {image: folder} of those that were found in a folder that was entered with its sub-folders.
+        left_out: a sentence for each folder with files that are neither images nor videos.
     """
 
     paths: list[Path]
     problems: list[str]
     roots: dict[Path, Path]
+    left_out: tuple[str, ...] = ()
 
 
 def find_images(words: Sequence[str], recursive: bool = False, without: Path | None = None) -> Found:
@@ -41,12 +44,14 @@ def find_images(words: Sequence[str], recursive: bool = False, without: Path | N
     found: dict[Path, Path] = {}
     roots: dict[Path, Path] = {}
     problems: list[str] = []
+    left_out: list[str] = []
     for word in words:
         try:
             paths, wrong = _images_of(word, recursive)
         except OSError as error:
             paths, wrong = [], [f"{error.filename or word} cannot be read: {error.strerror or error}."]
         problems += wrong
+        left_out += _left_out(word, recursive, without) if paths else []
         entered = recursive and expanded(word).is_dir()
         for p in sorted(paths):
             if entered and without is not None and without.resolve() in p.resolve().parents:
@@ -54,7 +59,7 @@ def find_images(words: Sequence[str], recursive: bool = False, without: Path | N
             if entered and p.resolve() not in found:
                 roots[p] = expanded(word)
             found.setdefault(p.resolve(), p)
-    return Found(list(found.values()), problems, roots)
+    return Found(list(found.values()), problems, roots, tuple(left_out))
 
 
 def _images_of(word: str, recursive: bool) -> tuple[list[Path], list[str]]:
@@ -63,7 +68,7 @@ def _images_of(word: str, recursive: bool) -> tuple[list[Path], list[str]]:
     if path.is_dir():
         paths, problems = list_images(path, recursive=recursive, suffixes=(*SUFFIXES, *VIDEOS))
         where = "in it or its sub-folders." if recursive else "directly in it; --recursive enters its sub-folders."
-        problem = f"The folder {word} has no images or videos ({', '.join(SUFFIXES)}) {where}"
+        problem = f"The folder {word} has no images or videos ({', '.join((*SUFFIXES, *VIDEOS))}) {where}"
     elif path.exists() or not glob.has_magic(word):
         paths = [path] if path.exists() else []
         problem = f"There is no file {located(path)}.{_nearest_file(path)}"
@@ -71,8 +76,26 @@ def _images_of(word: str, recursive: bool) -> tuple[list[Path], list[str]]:
         matched = [Path(name) for name in glob.glob(str(path), recursive=True)]
         paths = [p for p in matched if _is_image(p, path.parts)]
         problems = [f"{p} is a link to a file that does not exist." for p in matched if leads_nowhere(p)]
-        problem = f"The glob {word!r} matches no images ({', '.join(SUFFIXES)})."
+        problem = f"The glob {word!r} matches no images or videos ({', '.join((*SUFFIXES, *VIDEOS))})."
     return paths, problems if paths else [*problems, problem]
+
+
+def _left_out(word: str, recursive: bool, without: Path | None) -> list[str]:
+    """Returns a sentence about the files in a folder that are neither images nor videos nor belong to some."""
+    folder, out = expanded(word), without.resolve() if without is not None else None
+    if not folder.is_dir():
+        return []
+    endings: list[str] = []
+    for file in folder.rglob("*") if recursive else folder.iterdir():
+        hidden = any(is_hidden(part) for part in file.relative_to(folder).parts)
+        own = out is not None and (out in file.resolve().parents)
+        ending = file.suffix.lower()
+        if file.is_file() and not hidden and not own and ending not in (*SUFFIXES, *VIDEOS) and not is_world_file(file):
+            endings.append(ending or "none")
+    if not endings:
+        return []
+    kinds = some(sorted(set(endings)), 5)
+    return [f"{counted(len(endings), 'file')} of other types ({kinds}) in {word} left out."]
 
 
 def name_outputs(

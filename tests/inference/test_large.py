@@ -9,6 +9,7 @@ import pytest
 from helpers.tiny_run import make_run, tiny_config
 from PIL import Image
 
+from jaxseg.data.images import read_image
 from jaxseg.data.rasters import open_raster, write_labels
 from jaxseg.errors import DataError
 from jaxseg.files import locked
@@ -156,6 +157,7 @@ def test_the_command_segments_large_files_by_parts(run, tmp_path, monkeypatch, c
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "2 of 2 images segmented" in said and "NAME.tif (1 large image)" in said
+    assert f"overlays:      {tmp_path / 'out' / 'NAME-overlay.png'} (2 images)" in said
     expected = make_predictor([run], tiles=32)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "big.tif"), expected(image).classes)
     np.testing.assert_array_equal(Image.open(tmp_path / "out" / "small.png"), expected(image[:20, :30]).classes)
@@ -204,6 +206,8 @@ def test_what_cannot_be_read_or_written_is_a_sentence(run, tmp_path, monkeypatch
 
     with pytest.raises(DataError, match=r"cut.tif (is cut short|cannot be read)"):
         segment(cut)
+    with pytest.raises(DataError, match=r"cut.tif is cut short: \d of 9 parts of its image lie beyond its end"):
+        read_image(cut, 3)  # at once
     turned = save(tmp_path / "turned.tif", image, tile=(32, 32), extratags=[(274, 3, 1, 6, True)])
     with pytest.raises(DataError, match=r"turned.tif is turned by its orientation tag"):
         segment(turned)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -165,13 +166,24 @@ class CocoFile:
             "categories": categories,
         }
 
-    def write(self, path: str | Path, *, by_name: bool = False) -> None:
-        """Writes the file; see `content`.
+    def write(self, path: str | Path, *, by_name: bool = False, relative: bool = False) -> None:
+        """Writes the file; see `content`. With `relative` the names of the images are paths from its folder.
 
         Raises:
             OSError: if it cannot be written.
         """
-        _write_json(path, self.content(by_name=by_name))
+        content = self.content(by_name=by_name)
+        for image in content["images"] if relative else ():
+            image["file_name"] = _from_folder(Path(image["file_name"]), Path(path).parent)
+        _write_json(path, content)
+
+
+def _from_folder(file: Path, folder: Path) -> str:
+    place = file.parent.resolve() / file.name  # links among the folders would lead ".." elsewhere
+    try:
+        return Path(os.path.relpath(place, folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return str(file)
 
 
 def geojson(image: str, regions: Regions, names: Sequence[str], world: World | None = None) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class RegionFiles:
         files = out / TABLE, out / ANNOTATIONS
         try:
             write_table(files[0], (row for _, rows in sorted(self._rows, key=lambda each: each[0]) for row in rows))
-            self._coco[0].write(files[1], by_name=True)
+            self._coco[0].write(files[1], by_name=True, relative=True)
         except OSError as error:
             raise ConfigError(f"The regions cannot be written to {out}: {error.strerror or error}.") from error
         return files

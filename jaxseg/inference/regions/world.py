@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,6 +117,11 @@ def _geo_keys(tags: dict[int, Any]) -> dict[int, int]:
     directory = [int(v) for v in tags[_KEYS]] if _KEYS in tags else []
     rows = [directory[i : i + 4] for i in range(4, len(directory) - 3, 4)]
     return {key: value for key, place, _, value in rows if place == 0}
+
+
+def is_world_file(path: Path) -> bool:
+    """Returns whether a file has the ending of a world file: .tfw, .pgw, .jgw, .pngw, ..., .wld."""
+    return re.fullmatch(r"\.(\w{1,4}w|wld)", path.suffix.lower()) is not None
 
 
 def _of_world_file(path: Path) -> World | None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -37,12 +38,18 @@ def predict(workdir, images, out, *words):
 def test_the_regions_of_all_images_are_written(workdir, images, tmp_path, capsys):
     out = tmp_path / "out"
     assert predict(workdir, images, out, "--regions", "--min-area", "3", "--connectivity", "4", "--fill-holes") == 0
-    assert f"table:         {out / 'regions.csv'}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"table:         {out / 'regions.csv'}" in said and f"annotations:   {out / 'regions.json'}" in said
+    assert (
+        f"outlines:      {out / 'NAME-regions.geojson'} (2 images)" in said
+        and "world" not in said
+        and ".pgw" not in said
+    )
     with (out / "regions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     content = json.loads((out / "regions.json").read_text())
     names = [str(images / f"{name}.png") for name in "ab"]
-    assert [each["file_name"] for each in content["images"]] == names
+    assert [each["file_name"] for each in content["images"]] == [os.path.relpath(name, out) for name in names]
     classes = load_run(workdir).classes
     only = [i for i, name in enumerate(classes) if name != "background"]
     assert [each["id"] for each in content["categories"]] == only
