@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxseg import build
 from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
 from jaxseg.errors import ConfigError
@@ -158,13 +159,15 @@ def ahead_of_training(parts: Parts, strategy: Strategy) -> Ahead:
 def ways_to_fit(parts: Parts, strategy: Strategy, room: int, memory: StepMemory, dtype: Any = np.uint8) -> str:
     """Returns the changes with which a step that takes `memory` fits into `room` bytes, as a sentence without its stop.
 
-    They are the largest `batch_size`, and what keeps the batch: `remat`, the least `accumulate`, or both. Each is
-    found by compiling the step that it gives.
+    They are the largest `batch_size`, and what keeps the batch: `remat`, the least `accumulate`, or both, and another
+    mesh of several devices. Each is found by compiling the step that it gives.
     """
     config = parts.config
 
     def fits(**changes: Any) -> bool:
-        return memory_of_step(changed(parts, **changes), strategy, dtype).total <= room
+        other = changed(parts, **changes)
+        placed = build.make_strategy(other.config) if "mesh.data" in changes else strategy
+        return memory_of_step(other, placed, dtype).total <= room
 
     size = largest_batch(parts, strategy, room, memory, dtype)
     keeping = ["remat=true"] if not config.remat and fits(remat=True) else []
@@ -173,7 +176,7 @@ def ways_to_fit(parts: Parts, strategy: Strategy, room: int, memory: StepMemory,
     if not keeping and not config.remat:
         both = (n for n in itertools.islice(splits(config), 3) if fits(remat=True, accumulate=n))
         keeping += [f"remat=true with accumulate={n}" for n in itertools.islice(both, 1)]
-    # Another way to spread a step over devices is another line here.
+    keeping += [f"{axis}={mesh[axis]}" for axis, mesh in _other_meshes(config) if fits(**mesh)]
     whole = f"the whole batch with {' or '.join(keeping)}"
     if not size:
         nothing = "no smaller batch_size fits, nor remat with accumulate: a smaller data.size or network is left"
@@ -189,9 +192,25 @@ def changed(parts: Parts, **changes: Any) -> Parts:
     return replace(parts, config=config)
 
 
+def _other_meshes(config: ConfigDict) -> Iterator[tuple[str, dict[str, int]]]:
+    """Yields the axis and the keys of a mesh over which the state, and one over which the images, are split further."""
+    devices = jax.device_count()
+    if config.strategy != "jit" or devices == 1:
+        return
+    if config.mesh.fsdp < devices // config.mesh.space:
+        yield "mesh.fsdp", {"mesh.data": -1, "mesh.fsdp": devices // config.mesh.space}
+    if config.mesh.space < devices and build.input_size(config)[0] % devices == 0:
+        yield "mesh.space", {"mesh.data": -1, "mesh.fsdp": 1, "mesh.space": devices}
+
+
 def unit_of(config: ConfigDict) -> int:
     """Returns what a batch size must be a multiple of: devices, micro-batches and, with `semi.method`, pairs."""
-    return jax.device_count() * config.accumulate * (2 if config.semi.method else 1)
+    return _batch_devices(config) * config.accumulate * (2 if config.semi.method else 1)
+
+
+def _batch_devices(config: ConfigDict) -> int:
+    """Returns the number of parts that the images of a batch are split into."""
+    return jax.device_count() // config.mesh.space
 
 
 def splits(config: ConfigDict) -> Iterator[int]:
@@ -234,7 +253,7 @@ def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0) -> Ah
         if needed <= room.free:
             return
         state, batch = arguments
-        devices = jax.device_count()
+        devices = _batch_devices(config)
         rows = batch["image"].shape[rows_axis]
         unit = 1 if rows_axis else devices
 

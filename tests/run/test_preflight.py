@@ -18,6 +18,7 @@ from jaxseg import build, evaluate, fit
 from jaxseg.config import FREE_KEYS, update, validate
 from jaxseg.errors import ConfigError, OutOfMemoryError
 from jaxseg.inference.predictor import make_predictor
+from jaxseg.run import preflight
 from jaxseg.run.load import load_run
 from jaxseg.run.preflight import StepMemory, changed, memory_of_step, splits
 from jaxseg.train import train
@@ -71,9 +72,24 @@ def test_a_step_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, co
     )
     assert found, text
     ways = {"remat=true": {"remat": True}, "accumulate=2": {"accumulate": 2}, "accumulate=4": {"accumulate": 4}}
+    ways |= {"mesh.space=8": {"mesh.space": 8}}  # on devices that share the memory of one machine, by its other forms
     for way in found[1].split(" or "):
         assert memory_of_step(changed(parts, **ways[way]), strategy).total <= sizes[24]
     assert not (tmp_path / "run" / "checkpoints").exists() and not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize(("axis", "attribute"), [("mesh.fsdp", "parameters"), ("mesh.space", "activations")])
+def test_a_mesh_that_fits_is_named(monkeypatch, parts, axis, attribute):
+    whole = StepMemory(800, 0, 0, 0, 0, 0, 800)
+
+    def memory_of(parts, strategy, dtype):  # of devices with a memory of their own, of which each holds its part
+        sizes = dict(strategy.mesh.shape)
+        split = sizes[axis.removeprefix("mesh.")] if len(sizes) > 1 else 1
+        return dataclasses.replace(whole, **{attribute: 800 // split})
+
+    monkeypatch.setattr(preflight, "memory_of_step", memory_of)
+    said = preflight.ways_to_fit(parts, build.make_strategy(parts.config), 1000, whole)
+    assert said == f"the whole batch with {axis}=8 fits"
 
 
 def test_a_batch_divides_into_devices_and_micro_batches():
