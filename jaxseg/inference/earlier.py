@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -45,7 +46,8 @@ class EarlierFiles:
     def beside(self, name: str, written: Collection[Path]) -> dict[str, Path]:
         """Returns {what: file} of the files of jaxseg under a NAME but those that are `written` anew."""
         ends = (*_PICTURES, ".npz", uncertainty_files.MAPS, regions.OUTLINES)
-        found = {end: file for end in ends if (file := self.out / f"{name}{end}").is_file()}
+        files = {end: self.out / f"{name}{end}" for end in ends}
+        found = {end: file for end, file in files.items() if os.path.isfile(file)}  # False for a name that is too long
         own = {end for end in _PICTURES if end in found and is_output(found[end])}
         marked = {  # arrays have no mark of their own, so a picture beside them has to have one
             ".npz": lambda file: holds_own_arrays(file) and (own or "made_by" in names_in_npz(file)),
