@@ -15,7 +15,7 @@ from jaxseg.inference.outputs import Outputs
 from jaxseg.inference.regions.world import is_world_file
 from jaxseg.inference.video import SUFFIXES as VIDEOS
 
-_LONGEST_STEM = 255 - len("-1234-overlay.png")  # bytes; file systems allow names of 255
+_LONGEST_STEM = 255 - len("-1234-uncertainty.png")  # bytes; file systems allow names of 255
 
 
 class Found(NamedTuple):

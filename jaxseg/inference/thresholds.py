@@ -1,7 +1,6 @@
 """The thresholds of a run's classes: found on a split, kept in its workdir, and applied where they are asked for."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -146,8 +145,6 @@ def read(run: Run) -> tuple[float, ...]:
             f"{path} holds thresholds for {counted(len(values), 'class')} ({', '.join(names)}), and the run has "
             f"{counted(len(wanted), 'class')} with one ({', '.join(wanted)}); {command}."
         )
-    if not all(map(math.isfinite, values)):
-        raise ConfigError(f"{path} holds a threshold that is no finite number; {command}.")
     return tuple(values)
 
 

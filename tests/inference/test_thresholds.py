@@ -107,7 +107,7 @@ def test_files_hold_the_largest_number_for_no_class() -> None:
         ),
         ({"logits": [0.0] * 5}, "thresholds for 5 classes"),
         ({"logits": "none"}, "holds no thresholds"),
-        ({"logits": [float("inf")] * 6}, "no finite number"),
+        ({"logits": [float("inf")] * 6}, "holds no thresholds"),
         ({"step": 7}, "made for the network after 7 steps, and this one has 10"),
     ],
 )
