@@ -15,19 +15,14 @@ from jaxseg.run.workdir import CHECKPOINTS
 
 HEARTBEAT_TIMEOUT = 30
 """Seconds without a sign of life after which the other processes of a run take one for dead and end."""
-# What Gloo, NCCL, gRPC and the coordination service of JAX say of a process that they cannot reach, in lower case.
-_UNREACHABLE = (
-    "gloo",
-    "nccl",
-    "connection reset",
-    "connection closed",
-    "connection refused",
-    "broken pipe",
-    "heartbeat",
-    "coordination service",
-    "deadline_exceeded",
-    "unavailable:",
+# What Gloo, NCCL, gRPC and the coordination service of JAX say of a process that they cannot reach.
+_UNREACHABLE = re.compile(
+    r"gloo \w+ failed|nccl.*(remote|system) error|remote process exited|connection (reset|closed|refused)|broken pipe"
+    r"|heartbeat|coordination service|deadline_exceeded|unavailable:",
+    re.IGNORECASE | re.DOTALL,
 )
+# What this process lacks itself, whoever reports it.
+_OWN = re.compile("resource_exhausted|out of memory", re.IGNORECASE)
 # How the text of an error begins that some calls of jaxlib raise as a ValueError.
 _STATUS = re.compile("(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): ")
 
@@ -83,9 +78,9 @@ def _lost(error: BaseException) -> str | None:
     """Returns what the backend says if an error or one of its causes is that of a process it cannot reach."""
     cause: BaseException | None = error
     while cause is not None:
-        said = str(cause).lower()
-        of_backend = isinstance(cause, jax.errors.JaxRuntimeError) or _STATUS.match(str(cause))
-        if of_backend and any(words in said for words in _UNREACHABLE):
+        said = str(cause)
+        of_backend = isinstance(cause, jax.errors.JaxRuntimeError) or _STATUS.match(said)
+        if of_backend and _UNREACHABLE.search(said) and not _OWN.search(said):
             return first_line(cause)[:200]
         cause = cause.__cause__ or cause.__context__
     return None
@@ -98,7 +93,11 @@ def run_to_the_end(run: Callable[[], int]) -> int:
     """
     try:
         status = run()
-    except Exception:
+    except SystemExit as end:  # a signal came where there is nothing to save
+        if not jax.distributed.is_initialized():
+            raise
+        status = end.code if isinstance(end.code, int) else 1
+    except (Exception, KeyboardInterrupt):
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()

@@ -37,15 +37,23 @@ def run_hosts(workdir: Path, logs: Path) -> None:
         assert process.wait(timeout=300) == 0, (logs / "0").read_text() + (logs / "1").read_text()
 
 
-@pytest.mark.parametrize(("victim", "number"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)])
+@pytest.mark.parametrize(
+    ("victim", "number", "at"),
+    [
+        (1, signal.SIGKILL, "\nstep 3/"),
+        (0, signal.SIGKILL, "\nstep 3/"),
+        (1, signal.SIGSTOP, "\nstep 3/"),
+        (1, signal.SIGTERM, "\ncompiling the step"),
+    ],
+)
 def test_the_other_host_ends_with_a_sentence_and_a_new_start_goes_on(
-    tmp_path: Path, record: Callable[..., None], victim: int, number: signal.Signals
+    tmp_path: Path, record: Callable[..., None], victim: int, number: signal.Signals, at: str
 ) -> None:
     run_hosts(tmp_path / "whole", tmp_path / "whole-logs")
     workdir, logs = tmp_path / "run", tmp_path / "logs"
     processes = start_hosts(workdir, logs)
     end = time.monotonic() + 200
-    while "\nstep 3/" not in (logs / "0").read_text() and time.monotonic() < end:
+    while at not in (logs / "0").read_text() and time.monotonic() < end:
         time.sleep(0.02)
     processes[victim].send_signal(number)
     began = time.monotonic()
@@ -57,10 +65,11 @@ def test_the_other_host_ends_with_a_sentence_and_a_new_start_goes_on(
     assert status and seconds < 60 and (ours or "another task died" in said), (seconds, said)
     run_hosts(workdir, tmp_path / "again")
     assert bits(workdir) == bits(tmp_path / "whole")
-    what = "is killed" if number == signal.SIGKILL else "stops answering"
+    what = {signal.SIGKILL: "is killed", signal.SIGSTOP: "stops answering"}
+    what[signal.SIGTERM] = "gets SIGTERM before the first step"
     whose = "a sentence" if ours else "the message of JAX"
     record(
-        f"host {victim} of two {what}",
+        f"host {victim} of two {what[number]}",
         1,
         f"the other ended after {seconds:.0f} s with {whose}, status {status}; started again, both ended in the same "
         "bits",

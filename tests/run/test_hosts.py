@@ -31,7 +31,17 @@ def test_what_the_backend_says_of_a_lost_process_becomes_a_sentence(two: None, t
             raise CheckpointError("could not be saved") from error
 
 
-@pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("INTERNAL: a bug"), ValueError("gloo"), KeyError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("INTERNAL: a bug"),
+        jax.errors.JaxRuntimeError("INTERNAL: Failed to open /data/gloomy/x.png"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory in nccl-AllReduce: connection closed"),
+        jax.errors.JaxRuntimeError("INTERNAL: NCCL operation failed: unhandled system error: out of memory"),
+        ValueError("gloo"),
+        KeyError("x"),
+    ],
+)
 def test_other_errors_stay_what_they_are(two: None, tmp_path: Path, error: Exception) -> None:
     with pytest.raises(type(error)) as raised, hosts.naming_lost_hosts(tmp_path):
         raise error
@@ -54,7 +64,7 @@ def test_some_calls_of_jaxlib_raise_a_value_error(two: None, tmp_path: Path) -> 
         raise ValueError(LOST)
 
 
-@pytest.mark.parametrize("status", ["1", "int('x')"])
+@pytest.mark.parametrize("status", ["1", "int('x')", "sys.exit(1)"])
 def test_a_failed_process_of_several_leaves_without_what_python_does_at_its_end(status: str) -> None:
     program = """
 import atexit, sys, jax
