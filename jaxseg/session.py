@@ -113,7 +113,9 @@ def open_session(
         classes=problem.train.info.classes,
         advice=messages.quicker(config),
     )
-    copies = Copies(config.checkpoint.copy_to, workdir) if config.checkpoint.copy_to else None
+    copies = None
+    if config.checkpoint.copy_to:  # entered before the checkpoints: these are closed first
+        copies = stack.enter_context(Copies(config.checkpoint.copy_to, workdir))
     return Session(
         parts=parts,
         problem=problem,
@@ -126,7 +128,7 @@ def open_session(
         tiled=tiled_predictor(parts) if config.eval.tiles else None,
         checkpoints=stack.enter_context(checkpoints),
         reporter=stack.enter_context(reporter),
-        copies=stack.enter_context(copies) if copies else None,
+        copies=copies,
         batches=stack.enter_context(batches),
         validation=validation,
         workdir=workdir,
@@ -160,6 +162,8 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
             )
         window = restored.log
         session.batches.set_state(restored.iterator_state)
+        if session.copies:
+            session.copies.start_missing(start)
     state = strategy.put_state(host_state)
     key = strategy.put_key(step_key)
     weights = [origin._asdict() for origin in origins]
@@ -208,16 +212,17 @@ def save(session: Session, state: TrainState, step: int, result: Result | None) 
     quality = None if result is None else {"mean_iou": metrics.scores(result.confusion).mean_iou}
     host_state = session.strategy.get_state(state)
     window = session.reporter.open_window()
-    if session.copies and (failure := session.copies.settle()):  # before a checkpoint that it copies may be removed
-        session.reporter.message(f"warning: {failure}")
+    if session.copies:
+        session.checkpoints.wait()  # the copy waits for the checkpoint before this one
+        if failure := session.copies.settle():
+            session.reporter.message(f"warning: {failure}")
     session.checkpoints.save(step, host_state, session.batches.get_state(), quality, log=window)
     if session.copies:
         session.copies.start(step)
 
 
-def wait_for_saves(session: Session) -> None:
-    """Waits until the last checkpoint and its copy are complete; raises CheckpointError if one of them failed."""
-    session.checkpoints.wait()
+def require_copies(session: Session) -> None:
+    """Waits until the last copy is complete, if there are any; raises CheckpointError if it failed."""
     if session.copies:
         session.copies.require_last()
 

@@ -40,7 +40,7 @@ from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.teacher import read_teacher, record_teacher, with_teacher
 from jaxseg.run.weights import plan_weights
 from jaxseg.run.workdir import default_workdir, holds_checkpoint, make_workdir, write_config
-from jaxseg.session import close, draw_predictions, evaluate, open_session, save, start_or_resume, wait_for_saves
+from jaxseg.session import close, draw_predictions, evaluate, open_session, require_copies, save, start_or_resume
 
 
 def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> int:
@@ -107,7 +107,10 @@ def train(
         SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
     began = time.monotonic()
-    brought = bring_back(config.checkpoint.copy_to, workdir) if config.checkpoint.copy_to else []
+    brought = []
+    if config.checkpoint.copy_to:
+        with stop_on_signal(), hosts.naming_lost_hosts(workdir):
+            brought = bring_back(config.checkpoint.copy_to, workdir)
     require_float(workdir, "training")
     if not holds_checkpoint(workdir):
         validate(config)
@@ -167,12 +170,15 @@ def train(
             if due.evaluation and not stopping:
                 draw_predictions(session, state, step)
             if stopping and step < config.steps:
-                wait_for_saves(session)
+                session.checkpoints.wait()
                 session.reporter.message(f"Stopped after step {step} as asked. To resume from there: {resume}")
+                require_copies(session)
                 return None
-        wait_for_saves(session)
+        session.checkpoints.wait()
         stop.finishing = ""
-        return close(session, state, start, result, began, program)
+        result = close(session, state, start, result, began, program)
+        require_copies(session)
+        return result
 
 
 sys.modules[__name__].__class__ = TrainModule  # jaxseg.train(...) works, as the module and its functions do

@@ -104,8 +104,8 @@ def test_the_command_of_the_training_job_is_one_of_training(place: Path) -> None
 def test_what_the_training_job_does_when_it_ends(place: Path) -> None:
     job = lambda status: submit(place, "train.slurm", "F", str(place / "run"), STATUS=str(status))  # noqa: E731
     tool(place / "tools", "scontrol", RECORDING.replace('exit "$STATUS"', "exit 0"))
-    for _ in range(4):  # stopped by a signal: again and again
-        assert job(75).returncode == 0 and recorded(place, "scontrol") == ["requeue", "7"]
+    for status in (75, 143, 75, 143):  # stopped by a signal, also before the first step: again and again
+        assert job(status).returncode == 0 and recorded(place, "scontrol") == ["requeue", "7"]
     for _ in range(2):  # a failure: twice more
         assert job(137).returncode == 0 and recorded(place, "scontrol") == ["requeue", "7"]
     last = job(1)
@@ -180,5 +180,5 @@ def test_a_job_that_loses_a_host_ends_as_one_that_does_not(tmp_path: Path, signa
                 break
             said = done.stdout
     assert requeued == {"whole": 0, "broken": 1}
-    assert re.search("stopped and saved" if signal == "SIGTERM" else r"failed with status", said)
+    assert re.search("was stopped" if signal == "SIGTERM" else r"failed with status", said)
     assert_identical(state_of(tmp_path / "whole"), state_of(tmp_path / "broken"))

@@ -3,22 +3,29 @@
 A copy of step N is two objects: `N.tar`, the checkpoint with the small files of the workdir, and `N.json`, its size and
 SHA-256, written when the other is complete. A copy counts only with both, and is verified when it is read. So nothing
 rests on what an object store lacks: folders, renames, appending. fsspec opens the store.
+
+A copy that differs from what was written is damaged, and the one before it counts. A store that cannot be read is an
+error: a run that began anew beside its copies would replace them.
 """
 
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import tarfile
 import tempfile
 import threading
 import warnings
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import jax
 
+from jaxseg.config import differences
 from jaxseg.errors import CheckpointError, ConfigError, first_line
+from jaxseg.files import parse_json
 from jaxseg.run.checkpoint import CheckpointWarning
 from jaxseg.run.lock import hold
 from jaxseg.run.report import GRADIENTS_FILE, LOG_FILE
@@ -31,6 +38,7 @@ from jaxseg.run.workdir import (
     LABELLED_FILE,
     PROPOSALS_FILE,
     TEACHER_FILE,
+    read_config,
 )
 
 _FILES = (
@@ -44,8 +52,15 @@ _FILES = (
     GRADIENTS_FILE,
     "run.json",
 )
+_MOST_CONFIG = 2**24  # bytes of a configuration
 _PAUSE = 0.1  # seconds between two looks whether a checkpoint is complete
-_BROUGHT = "brought"  # what process 0 sends to the others, or the text of its error
+_DONE = "done"  # what process 0 sends to the others, or the text of its error
+_INCOMING = ".copies."  # begins the name of the folder in the workdir that copies are unpacked in
+_logger = logging.getLogger("jaxseg")
+
+
+class _Damaged(Exception):
+    """A copy is not what was written."""
 
 
 class Copies:
@@ -72,7 +87,7 @@ class Copies:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._leave.set()  # a checkpoint that is not complete now never will be
+        self._leave.set()  # the checkpoints are closed: what is not complete now never will be
         self.settle()
 
     def start(self, step: int) -> None:
@@ -82,21 +97,36 @@ class Copies:
             self._thread = threading.Thread(target=self._copy, args=(step,), name="jaxseg-copy", daemon=True)
             self._thread.start()
 
+    def start_missing(self, step: int) -> None:
+        """Copies the checkpoint of that step, which is complete, if the store lacks it or cannot say."""
+        try:
+            if step in _steps(self._files, self._root):
+                return
+        except Exception as error:  # of any store: the copy fails too, and says why
+            _logger.debug("%s cannot be listed: %s", self._url, error)
+        self.start(step)
+
     def settle(self) -> str:
-        """Waits for the copy under way; returns why it failed, empty if it did not."""
+        """Waits for the copy under way; returns why it failed, empty if it did not.
+
+        Call it when the checkpoint is complete, or has failed and the context ends.
+        """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         return self._failure
 
     def require_last(self) -> None:
-        """Waits for the copy under way.
+        """Waits for the copy under way; with several processes, all call it.
 
         Raises:
-            CheckpointError: if it failed.
+            CheckpointError: if it failed, in all processes.
         """
-        if self.settle():
-            raise CheckpointError(f"{self._failure} The run in {self._workdir} is complete; copy it by hand.")
+        failure = all_processes(self.settle())[0]
+        if failure:
+            raise CheckpointError(
+                f"{failure} The checkpoint in {self._workdir} is complete; the same command copies it again."
+            )
 
     def _copy(self, step: int) -> None:
         try:
@@ -111,34 +141,40 @@ class Copies:
                     for path in self._contents(step):
                         archive.add(path, path.relative_to(self._workdir).as_posix(), recursive=False)
             self._files.pipe_file(f"{self._root}/{step}.json", json.dumps(digest.about()).encode())
-            kept = {path.name for path in folder.iterdir()} | {str(step)}
-            for other in _steps(self._files, self._root):
-                if str(other) not in kept:
-                    self._remove(other)
             self._failure = ""
         except Exception as error:  # of any store, of its client, or of the network
             self._failure = f"The checkpoint of step {step} could not be copied to {self._url} ({first_line(error)})."
+            return
+        self._remove_old(step, {path.name for path in folder.iterdir()})
 
     def _contents(self, step: int) -> list[Path]:
         checkpoint = sorted(p for p in (self._workdir / CHECKPOINTS / str(step)).rglob("*") if p.is_file())
         return [*(path for name in _FILES if (path := self._workdir / name).is_file()), *checkpoint]
 
-    def _remove(self, step: int) -> None:
-        for ending in ("json", "tar"):  # in this order: a copy without its description does not count
-            self._files.rm_file(f"{self._root}/{step}.{ending}")
+    def _remove_old(self, step: int, kept: Collection[str]) -> None:
+        """Removes copies of earlier steps that the workdir has no longer, and what is left of incomplete ones."""
+        try:
+            for ending in ("json", "tar"):  # in this order: a copy without its description does not count
+                for name in _names(self._files, self._root):
+                    number = name.removesuffix(f".{ending}")
+                    if name != number and number.isdigit() and int(number) < step and number not in kept:
+                        self._files.rm_file(f"{self._root}/{name}")
+        except Exception as error:
+            _logger.warning("Old copies in %s cannot be removed (%s).", self._url, first_line(error))
 
 
 def bring_back(url: str, workdir: Path) -> list[int]:
-    """Reads the copies into `workdir` if they are newer than its checkpoints; returns the steps that were read.
+    """Reads the copies that are newer than the checkpoints in `workdir` into it; returns their steps.
 
     With several processes, which share the workdir, process 0 reads and all call this function. A copy that is
     incomplete or damaged is left out with a `CheckpointWarning`.
 
     Raises:
-        ConfigError: if the store cannot be opened or read, the workdir cannot be written, or another process trains
-            there.
+        ConfigError: if the store cannot be opened or read, holds another run than the workdir, the workdir cannot be
+            written, or another process trains there.
     """
-    answer, read = _BROUGHT, []
+    all_processes("")  # connects them now: some wait for the first exchange for seconds alone
+    answer, read = _DONE, []
     if jax.process_index() == 0:
         try:
             read = _bring_back(url, workdir)
@@ -147,7 +183,7 @@ def bring_back(url: str, workdir: Path) -> list[int]:
         except Exception as error:  # of any store, of its client, or of the network
             answer = f"The copies of the run in {url} cannot be read ({first_line(error)}); see checkpoint.copy_to."
     answer = all_processes(answer)[0]
-    if answer != _BROUGHT:
+    if answer != _DONE:
         raise ConfigError(answer)
     return read
 
@@ -157,69 +193,115 @@ def _bring_back(url: str, workdir: Path) -> list[int]:
     folder = workdir / CHECKPOINTS
     mine = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
     stored = _steps(files, root)
-    if not stored or stored[-1] <= max(mine, default=-1):
+    if mine and stored:
+        _require_same_run(files, root, stored[-1], workdir, url)
+    newer = [step for step in stored if step > max(mine, default=-1)]
+    if not newer:
         return []
     read: list[int] = []
     with contextlib.ExitStack() as stack:
         hold(workdir, stack)
-        made = stack.enter_context(tempfile.TemporaryDirectory(dir=workdir, prefix=".copies."))
-        for step in stored:  # the newest last, so that the small files are those of the newest
+        for left in workdir.glob(f"{_INCOMING}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        made = stack.enter_context(tempfile.TemporaryDirectory(dir=workdir, prefix=_INCOMING))
+        for step in newer:  # the newest last, so that the small files are those of the newest
             place = Path(made) / str(step)
             try:
                 _unpack(files, root, step, place)
-            except (OSError, tarfile.TarError, ValueError, KeyError) as error:
-                text = f"The copy of step {step} in {url} is damaged ({first_line(error)}); it is left out."
+            except _Damaged as damage:
+                text = f"The copy of step {step} in {url} is damaged ({damage}); it is left out."
                 warnings.warn(text, CheckpointWarning, stacklevel=2)
                 continue
-            target = folder / str(step)
             folder.mkdir(exist_ok=True)
             for name in _FILES:
                 if (place / name).exists():
                     (place / name).replace(workdir / name)
-            if target.exists():
-                shutil.rmtree(target)
-            (place / CHECKPOINTS / str(step)).rename(target)
+            (place / CHECKPOINTS / str(step)).rename(folder / str(step))
             read.append(step)
     return read
+
+
+def _require_same_run(files: Any, root: str, step: int, workdir: Path, url: str) -> None:
+    """Raises ConfigError if a copy is of a run with another configuration than that in `workdir`."""
+    with tempfile.TemporaryDirectory() as made:
+        try:
+            with (
+                files.open(f"{root}/{step}.tar", "rb") as stored,
+                tarfile.open(fileobj=stored, mode="r|") as archive,
+            ):
+                first = archive.next()  # the configuration comes first
+                content = archive.extractfile(first) if first is not None and first.name == CONFIG_FILE else None
+                if content is None:
+                    return
+                (Path(made) / CONFIG_FILE).write_bytes(content.read(_MOST_CONFIG))
+            differing = differences(read_config(made), read_config(workdir))
+        except (tarfile.TarError, EOFError, ConfigError):  # a damaged copy, which its digest shows
+            return
+    if differing:
+        raise ConfigError(
+            f"{url} holds copies of another run than {workdir}; give each run its own checkpoint.copy_to. The keys "
+            f"that differ: {'; '.join(differing)}."
+        )
 
 
 def _unpack(files: Any, root: str, step: int, place: Path) -> None:
     """Reads one copy into the folder `place` and verifies it.
 
     Raises:
-        ValueError: if it is not what was written, or holds anything but the files of a run.
+        _Damaged: if it is not what was written, or holds anything but the files of a run.
     """
-    about = json.loads(files.cat_file(f"{root}/{step}.json"))
     allowed = PurePosixPath(CHECKPOINTS, str(step))
+    about = _about(files.cat_file(f"{root}/{step}.json"))
     with files.open(f"{root}/{step}.tar", "rb") as stored:
-        digest = _Digest(stored, limit=int(about["bytes"]))
-        with tarfile.open(fileobj=digest, mode="r|") as archive:  # type: ignore[call-overload]
-            for member in archive:
-                name = PurePosixPath(member.name)
-                if not member.isfile() or ".." in name.parts or not (str(name) in _FILES or allowed in name.parents):
-                    raise ValueError(f"it holds {member.name!r}, which is no file of this checkpoint")
-                content = archive.extractfile(member)
-                assert content is not None  # a regular file
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                with (place / name).open("wb") as out:
-                    shutil.copyfileobj(content, out)
+        digest = _Digest(stored, limit=about["bytes"])
+        try:
+            with tarfile.open(fileobj=digest, mode="r|") as archive:  # type: ignore[call-overload]
+                for member in archive:
+                    name = PurePosixPath(member.name)
+                    expected = str(name) in _FILES or (allowed in name.parents and ".." not in name.parts)
+                    if not member.isfile() or not expected:
+                        raise _Damaged(f"it holds {member.name[:200]!r}, which is no file of this checkpoint")
+                    content = archive.extractfile(member)
+                    assert content is not None  # a regular file
+                    (place / name).parent.mkdir(parents=True, exist_ok=True)
+                    with (place / name).open("wb") as out:
+                        shutil.copyfileobj(content, out)
+        except (tarfile.TarError, EOFError) as error:
+            raise _Damaged(first_line(error)) from error
         while digest.read(1 << 20):  # what follows the last file
             pass
     if digest.about() != about:
-        raise ValueError("its content differs from what was written")
+        raise _Damaged("its content differs from what was written")
     if not (place / allowed).is_dir():
-        raise ValueError("it holds no checkpoint")
+        raise _Damaged("it holds no checkpoint")
+
+
+def _about(text: bytes) -> dict[str, Any]:
+    """Returns what `N.json` holds; raises _Damaged if that is no size and digest."""
+    try:
+        about = parse_json(text.decode())
+    except ValueError as error:
+        raise _Damaged(f"its description cannot be read: {first_line(error)}") from error
+    fits = isinstance(about, dict) and set(about) == {"bytes", "sha256"} and isinstance(about["sha256"], str)
+    if not fits or type(about["bytes"]) is not int:
+        raise _Damaged("its description is not one of a copy")
+    return about
 
 
 def _steps(files: Any, root: str) -> list[int]:
     """Returns the steps of the complete copies, oldest first."""
-    try:
-        files.invalidate_cache()
-        names = {PurePosixPath(path).name for path in files.ls(root, detail=False)}
-    except FileNotFoundError:
-        return []
+    names = _names(files, root)
     steps = (int(name.removesuffix(".json")) for name in names if name.removesuffix(".json").isdigit())
     return sorted(step for step in steps if {f"{step}.json", f"{step}.tar"} <= names)
+
+
+def _names(files: Any, root: str) -> set[str]:
+    """Returns the names of all objects of a store."""
+    files.invalidate_cache()
+    try:
+        return {PurePosixPath(path).name for path in files.ls(root, detail=False)}
+    except FileNotFoundError:
+        return set()
 
 
 def _open_store(url: str) -> tuple[Any, str]:
@@ -250,7 +332,7 @@ class _Digest:
         data = self._file.read(size)
         self._pass(data)
         if self._limit is not None and self._bytes > self._limit:
-            raise ValueError("it is larger than what was written")
+            raise _Damaged("it is larger than what was written")
         return data
 
     def about(self) -> dict[str, Any]:

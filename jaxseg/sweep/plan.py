@@ -242,9 +242,16 @@ def runs_of(plan: Plan, workdir: Path, only: Collection[str] = (), shard: tuple[
     chosen = [(name, seed) for seed in plan.seeds for name in plan.variants if not only or name in only]
     part, parts = shard
     return [
-        PlannedRun(name, seed, folder(workdir, name, seed), plan.config(name, seed))
+        PlannedRun(name, seed, folder(workdir, name, seed), _with_own_copies(plan.config(name, seed), name, seed))
         for name, seed in chosen[part - 1 :: parts]
     ]
+
+
+def _with_own_copies(config: ConfigDict, variant: str, seed: int) -> ConfigDict:
+    """Returns the configuration of a run, whose copies have a folder of their own in that of the sweep."""
+    if config.checkpoint.copy_to:
+        set_key(config, "checkpoint.copy_to", f"{config.checkpoint.copy_to.rstrip('/')}/{variant}/seed-{seed}")
+    return config
 
 
 WITHOUT_LOCKS = "take care that no other sweep or shard runs in this folder at the same time"

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from helpers.tiny_run import tiny_config
 from helpers.tiny_training import arguments, assert_identical, state_of
 
+from jaxseg.config import to_dict
 from jaxseg.errors import CheckpointError, ConfigError
 from jaxseg.run.checkpoint import CheckpointWarning
 from jaxseg.run.copies import Copies, bring_back
+from jaxseg.run.workdir import write_json
+from jaxseg.sweep.plan import load_plan, runs_of
 from jaxseg.train import main
 
 STORE = fsspec.filesystem("memory")
@@ -23,14 +27,14 @@ def url() -> str:
     return f"memory://{uuid.uuid4().hex}/run"
 
 
-def fill(workdir: Path, *steps: int) -> Path:
+def fill(workdir: Path, *steps: int, seed: int = 0) -> Path:
     """Writes the files of a run with checkpoints of these steps, as far as copies read them."""
     for step in steps:
         folder = workdir / "checkpoints" / str(step)
         (folder / "state").mkdir(parents=True)
         (folder / "state" / "array").write_bytes(bytes(range(256)) * step)
         (folder / "about").write_text(f"step {step}")
-    (workdir / "config.json").write_text("{}")
+    write_json(workdir / "config.json", to_dict(tiny_config(seed=seed)))
     (workdir / "log.jsonl").write_text(f"up to {steps[-1]}\n")
     (workdir / "notes.txt").write_text("a file of the user")
     return workdir
@@ -63,7 +67,7 @@ def test_copies_come_back_whole(tmp_path: Path, url: str) -> None:
 def test_a_workdir_that_is_behind_gets_the_newer_checkpoint_alone(tmp_path: Path, url: str) -> None:
     copy(url, fill(tmp_path / "run", 2, 4), 2, 4)
     behind = fill(tmp_path / "behind", 2)
-    assert bring_back(url, behind) == [2, 4]
+    assert bring_back(url, behind) == [4]
     assert (behind / "log.jsonl").read_text() == "up to 4\n"
     ahead = fill(tmp_path / "ahead", 6)
     assert bring_back(url, ahead) == [] and (ahead / "log.jsonl").read_text() == "up to 6\n"
@@ -112,6 +116,84 @@ def test_a_copy_with_foreign_files_writes_none(tmp_path: Path, url: str, name: s
     with pytest.warns(CheckpointWarning, match="no file of this checkpoint"):
         assert bring_back(url, tmp_path / "run") == []
     assert not any(p.is_file() for p in tmp_path.rglob("*"))
+
+
+def test_what_cannot_be_read_now_is_not_damaged(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that began anew beside its copies would replace them."""
+    copy(url, fill(tmp_path / "run", 2), 2)
+
+    def away(*arguments, **options):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(type(STORE), "cat_file", away)
+    with pytest.raises(ConfigError, match=r"cannot be read \(reset by peer\)"):
+        bring_back(url, tmp_path / "other")
+    assert stored(url) == {"2.tar", "2.json"} and not list((tmp_path / "other").glob(".copies.*"))
+
+
+@pytest.mark.parametrize("about", [b"null", b"[]", b'{"bytes": Infinity}', b'{"bytes": "1", "sha256": ""}', b"\xff"])
+def test_a_description_that_is_none_is_a_damaged_copy(tmp_path: Path, url: str, about: bytes) -> None:
+    copy(url, fill(tmp_path / "run", 2), 2)
+    STORE.pipe_file(f"{url}/2.json", about)
+    with pytest.warns(CheckpointWarning, match="step 2 .* is damaged"):
+        assert bring_back(url, tmp_path / "other") == []
+
+
+@pytest.mark.parametrize("step", [3, 9])
+def test_the_copies_of_another_run_are_refused_and_nothing_is_mixed(tmp_path: Path, url: str, step: int) -> None:
+    copy(url, fill(tmp_path / "run", 2, 4), 2, 4)
+    other = fill(tmp_path / "other", step, seed=1)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"holds copies of another run than .* seed: 0 -> 1|seed"):
+        bring_back(url, other)
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+
+
+def test_a_store_that_deletes_nothing_has_its_copies_all_the_same(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    workdir = fill(tmp_path / "run", 2, 4)
+    copy(url, workdir, 2)
+    (workdir / "checkpoints" / "2").rename(workdir / "checkpoints" / "2.deleting")
+
+    def denied(*arguments, **options):
+        raise PermissionError("retention")
+
+    monkeypatch.setattr(type(STORE), "rm_file", denied)
+    copy(url, workdir, 4).require_last()
+    assert stored(url) == {"2.tar", "2.json", "4.tar", "4.json"} and "cannot be removed (retention)" in caplog.text
+
+
+def test_a_copy_that_failed_is_made_by_the_next_start(tmp_path: Path, url: str) -> None:
+    workdir = fill(tmp_path / "run", 2)
+    with Copies(url, workdir) as copies:
+        copies.start_missing(2)
+        assert copies.settle() == "" and stored(url) == {"2.tar", "2.json"}
+        STORE.pipe_file(f"{url}/2.tar", b"as it is")
+        copies.start_missing(2)  # the store has it
+    assert STORE.cat_file(f"{url}/2.tar") == b"as it is"
+
+
+def test_a_save_that_fails_is_said_and_waits_for_no_copy(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import orbax.checkpoint as ocp
+
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ocp.AsyncCheckpointer, "wait_until_finished", full)
+    monkeypatch.setattr(Copies, "_copy", lambda self, step: self._leave.wait())  # as where the folder never comes
+    assert main(arguments(tmp_path / "one", checkpoint__copy_to=url, log__images=0, checkpoint__keep=1)) == 1
+
+
+def test_each_run_of_a_sweep_has_copies_of_its_own() -> None:
+    plan = load_plan(
+        "experiments/ablations/residual.py", ["--config.checkpoint.copy_to=gs://bucket/sweep/"], None, "val"
+    )
+    addresses = [run.config.checkpoint.copy_to for run in runs_of(plan, Path("sweep"))]
+    assert len(set(addresses)) == len(addresses) > 1
+    assert addresses[0] == f"gs://bucket/sweep/{next(iter(plan.variants))}/seed-0"
 
 
 def test_a_store_that_fails_is_a_sentence(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
