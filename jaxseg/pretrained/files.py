@@ -88,8 +88,8 @@ def read(path: str | Path) -> WeightsFile:
     longest = max(arrays, key=len)
     if len(longest) > _LONGEST_NAME:
         raise WeightsError(
-            f"{path} holds an array whose name has {counted(len(longest), 'letter')}, more than {_LONGEST_NAME:,}, and begins "
-            f"with {longest[:100]!r}."
+            f"{path} holds an array whose name has {counted(len(longest), 'letter')}, more than {_LONGEST_NAME:,}, "
+            f"and begins with {longest[:100]!r}."
         )
     counters = [name for name in arrays if name.rpartition(".")[2] == _AVERAGED]
     if counters and len(counters) < len(arrays):
@@ -220,8 +220,8 @@ def unwrap(tree: Any, notes: list[str]) -> dict[str, Tensor]:
     held = some((repr(str(name)[:100]) for name in tree), 5)
     if inside:
         raise WeightsError(
-            f"it holds several dictionaries of tensors, {some((repr(n[:100]) for n in inside), 5)}; save the one to load in a file "
-            f"of its own, with torch.save(torch.load(FILE)[{inside[0][:100]!r}], NEW_FILE)"
+            f"it holds several dictionaries of tensors, {some((repr(n[:100]) for n in inside), 5)}; save the one to "
+            f"load in a file of its own, with torch.save(torch.load(FILE)[{inside[0][:100]!r}], NEW_FILE)"
         )
     raise WeightsError(f"no dictionary of named tensors (a state_dict) is in it; it holds {held}")
 
