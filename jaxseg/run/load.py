@@ -127,10 +127,10 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
 
 
 def _forget_places(config: ConfigDict, overrides: Sequence[str] | Mapping[str, Any]) -> None:
-    """Takes out of a stored configuration what names places whose content is run, and options of XLA that name files.
+    """Takes out of a stored configuration what is left to the user, since a stranger may have made the workdir.
 
-    The workdir may be of a stranger: XLA runs the programs that it finds in `compile.cache`, TFDS imports the modules
-    that the data sets in `data.cache` name, and some options of XLA write files.
+    XLA runs the programs that it finds in `compile.cache`, TFDS imports the modules that the data sets in `data.cache`
+    name, some options of XLA write files, and `data.max_pixels` lifts the limit of pixels.
     """
     given = {key for key, _ in read_overrides(overrides)}
     if config.compile.cache != NO_CACHE:
@@ -138,6 +138,7 @@ def _forget_places(config: ConfigDict, overrides: Sequence[str] | Mapping[str, A
     if config.data.cache and "data.cache" not in given:
         _LOG.warning("data.cache of the workdir is left out, since what lies there can run programs; give it anew.")
     set_key(config, "data.cache", "")
+    set_key(config, "data.max_pixels", 0)
     named = [name for name, value in config.compile.options.items() if isinstance(value, str) and _PLACE.search(name)]
     if named:
         _LOG.warning("compile.options of the workdir that name files are left out: %s", ", ".join(named))

@@ -65,7 +65,9 @@ def _trained(workdir: Path) -> Run | None:
     """Returns the run at its last step, after training if it is not there yet; None if a signal stopped it."""
     config = read_config(workdir)
     keep_programs(config.compile.cache)
-    own = {key: config[key] for key in ("data.cache",) if config[key]}  # `load_run` takes them from no workdir
+    own = {
+        key: config[key] for key in ("data.cache", "data.max_pixels") if config[key]
+    }  # `load_run` takes them from no workdir
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         finished = checkpoints.latest_step() == config.steps
     trained = load_run(workdir, WHICH, own) if finished else None

@@ -3,6 +3,7 @@
 import argparse
 import io
 import itertools
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,10 +209,19 @@ def test_the_key_and_the_option_raise_the_limit(tmp_path: Path, monkeypatch: pyt
     make_folder(tmp_path, [(24, 20), (24, 20)], split="train")
     values = {"data.source": "folder", "data.dir": str(tmp_path), "data.fit": "resize"}
     config = configure(default_config(), values)
-    with pytest.raises(DataError, match=r"more than 200 pixels.* set data\.max_pixels"):
-        make_source(config, "train")[0]
-    source = make_source(configure(default_config(), {**values, "data.max_pixels": 480}), "train")
-    assert source[0]["image"].shape == (24, 20, 3)
+    larger = configure(default_config(), {**values, "data.max_pixels": 480})
+    for each in (config, larger):  # the environment goes before the key
+        with pytest.raises(DataError, match=r"more than 200 pixels.* set data\.max_pixels"):
+            make_source(each, "train")[0]
+    monkeypatch.delenv(MAX_PIXELS)
+    smaller = configure(default_config(), {**values, "data.max_pixels": 200})
+    with pytest.raises(DataError, match="more than 200 pixels"):
+        make_source(smaller, "train")[0]
+    assert make_source(larger, "train")[0]["image"].shape == (24, 20, 3)
+    with pytest.raises(DataError, match="more than 200 pixels"):
+        make_source(smaller, "train")[0]
+    assert make_source(config, "train")[0]["image"].shape == (24, 20, 3)  # the usual limit again
+    assert Image.MAX_IMAGE_PIXELS == 178_956_970 // 2 and MAX_PIXELS not in os.environ
     monkeypatch.setenv(MAX_PIXELS, "200")
     parser = argparse.ArgumentParser()
     add_max_pixels(parser)

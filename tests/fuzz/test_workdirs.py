@@ -94,19 +94,19 @@ def test_the_places_in_a_stored_configuration_are_not_used(copy: Path, caplog: p
     """XLA runs the programs in its folder, TFDS the modules that a cache names; some options of XLA write files."""
     config = json.loads((copy / "config.json").read_text())
     config["compile"]["cache"] = str(copy / "programs")
-    config["data"]["cache"] = str(copy / "prepared")
+    config["data"]["cache"], config["data"]["max_pixels"] = str(copy / "prepared"), 10**12
     config["compile"]["options"] = {"xla_dump_to": str(copy / "dump"), "xla_cpu_enable_fast_math": False}
     (copy / "config.json").write_text(json.dumps(config))
     with caplog.at_level(logging.WARNING, "jaxseg"):
         stored = load_run(copy).config
     assert stored.compile.cache == ""
     assert dict(stored.compile.options) == {"xla_cpu_enable_fast_math": False}
-    assert stored.data.cache == ""
+    assert stored.data.cache == "" and stored.data.max_pixels == 0
     assert "left out: xla_dump_to" in caplog.text and "data.cache of the workdir is left out" in caplog.text
     caplog.clear()
     mine = str(copy / "mine")
-    own = load_run(copy, overrides={"compile.cache": mine, "data.cache": mine}).config
-    assert own.compile.cache == own.data.cache == mine and "data.cache" not in caplog.text
+    own = load_run(copy, overrides={"compile.cache": mine, "data.cache": mine, "data.max_pixels": 7}).config
+    assert own.compile.cache == own.data.cache == mine and own.data.max_pixels == 7 and "data.cache" not in caplog.text
     config["compile"]["cache"] = "off"
     (copy / "config.json").write_text(json.dumps(config))
     assert load_run(copy).config.compile.cache == "off"
