@@ -17,16 +17,18 @@ from helpers.png import write_png
 from helpers.tiny_run import make_folder
 from PIL import Image
 
+from jaxseg import pictures
 from jaxseg.config import default_config
 from jaxseg.config.command import configure
 from jaxseg.data import make_source
 from jaxseg.data.contents import read_contents
 from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.masks import Palette
-from jaxseg.data.rasters import open_raster
-from jaxseg.errors import DataError
+from jaxseg.data.rasters import open_raster, write_labels
+from jaxseg.errors import ConfigError, DataError
 from jaxseg.inference.large import is_large
 from jaxseg.inference.options import add_max_pixels
+from jaxseg.inference.outputs import is_output
 from jaxseg.inference.regions.world import read_world
 from jaxseg.pictures import marks
 from jaxseg.pictures.opening import MAX_PIXELS
@@ -230,3 +232,22 @@ def test_the_key_and_the_option_raise_the_limit(tmp_path: Path, monkeypatch: pyt
     for wrong in ("0", "-1", "many", "9" * 5000):
         with pytest.raises(SystemExit):
             parser.parse_args(["--max-pixels", wrong])
+
+
+def test_the_mark_of_an_output_is_read_whatever_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is for what is decoded; an output of jaxseg that is larger stays one of jaxseg."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    monkeypatch.setenv(MAX_PIXELS, "50")
+    pictures.save_image(Image.fromarray(RGB), tmp_path / "check.png", software=marks.FIGURE)
+    pictures.save_image(Image.fromarray(RGB), tmp_path / "own.png", software="jaxseg predict")
+    pytest.importorskip("tifffile")
+    with (tmp_path / "own.tif").open("wb") as file:
+        write_labels(file, GREY, PALETTE.colors, software="jaxseg predict")
+    marks.require_own_figure(tmp_path / "check.png", "move it")
+    for name in ("own.png", "own.tif"):
+        with pytest.raises(DataError, match="more than 50 pixels"):
+            read_mask(tmp_path / name)
+        assert is_output(tmp_path / name)
+    Image.fromarray(RGB).save(tmp_path / "foreign.png")
+    with pytest.raises(ConfigError, match=r"foreign\.png would replace a file"):
+        marks.require_own_figure(tmp_path / "foreign.png", "move it")
