@@ -15,7 +15,7 @@ from helpers.fuzzing import attempt, read_all
 from helpers.mutations import mutated, with_right_sums
 from helpers.png import write_png
 from helpers.tiny_run import make_folder
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from jaxseg import pictures
 from jaxseg.config import default_config
@@ -201,6 +201,13 @@ def test_what_is_no_picture_is_not_given_to_other_programs(tmp_path: Path, monke
         attempt(lambda reader=reader: reader(path), "PostScript")
     with pytest.raises(DataError, match="cannot be read as an image"):
         read_image(path)
+    pytest.importorskip("etils")
+    from jaxseg.data.datasets.offline_builders import _decode_image
+
+    with pytest.raises(UnidentifiedImageError):
+        _decode_image(path.read_bytes())
+    with pytest.raises(Image.DecompressionBombError):
+        _decode_image(png_of(50_000, 50_000))
     assert not ran
 
 
