@@ -150,8 +150,8 @@ DATA: dict[str, Key] = {
     ),
     "data.max_pixels": Key(
         0,
-        "largest number of pixels of an image file, against files made to fill the memory; 0: what JAXSEG_MAX_PIXELS "
-        "says, or 178,956,970",
+        "largest number of pixels of an image file, against files made to fill the memory, where neither --max-pixels "
+        "nor JAXSEG_MAX_PIXELS says it; 0: 178,956,970",
         WholeNotNegative,
         free=True,
     ),

@@ -6,7 +6,7 @@ from jaxseg.data.base import Source
 from jaxseg.data.folds import without_fold
 from jaxseg.data.labelled import PartlyLabelled, choose_labelled
 from jaxseg.errors import ConfigError, DataError, counted, nearest
-from jaxseg.pictures.opening import allow_pixels
+from jaxseg.pictures.opening import allow_pixels_of_data
 
 SOURCES = ("shapes", "folder", "camvid", "voc2012", "oxford_iiit_pet", "cityscapes", "scene_parse150")
 """The values of `data.source`."""
@@ -28,7 +28,7 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
             `model.num_classes`.
     """
     data = config.data
-    allow_pixels(data.max_pixels)
+    allow_pixels_of_data(data.max_pixels)
     require_use_of_unlabelled(config)
     loss, unlabelled = loss_of(config), learns_without_labels(config)
     if data.source == "shapes":

@@ -16,7 +16,6 @@ from jaxseg.files import names_in_npz, write_atomically
 from jaxseg.inference.segment import Segmentation
 from jaxseg.pictures import marks
 from jaxseg.pictures.colors import IGNORE_COLOR
-from jaxseg.pictures.opening import open_image
 from jaxseg.types import IGNORE
 
 MARK = "jaxseg predict"
@@ -189,7 +188,7 @@ class Outputs:
                 return wanted <= names_in_npz(file) and _maker_of(file) == self.maker(source)
             if not self.wrote(file, source):
                 return False
-            with open_image(file) as picture:
+            with marks.opened(file) as picture:
                 return what == "overlay" or picture.mode in modes[self.form]
 
         return all(written(what, file) for what, file in self.files(name).items())

@@ -2,8 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FIGURE = "jaxseg"
 """The text under "Software" in the figures that jaxseg draws."""
@@ -22,32 +26,27 @@ def software(path: str | Path) -> str:
     return _software_and_dpi(path)[0]
 
 
+def opened(path: str | Path) -> "Image.Image":
+    """Returns the PNG or TIFF file that jaxseg may have written, not decoded; a limit of pixels is for decoding alone.
+
+    Raises:
+        Exception: whatever Pillow raises for a damaged file, or one of another format.
+    """
+    from PIL import PngImagePlugin, TiffImagePlugin
+
+    with open(path, "rb") as file:
+        is_png = file.read(4) == b"\x89PNG"
+    return PngImagePlugin.PngImageFile(path) if is_png else TiffImagePlugin.TiffImageFile(path)
+
+
 def _software_and_dpi(path: str | Path) -> tuple[str, int]:
-    from PIL import Image
-
-    from jaxseg.pictures.opening import open_image, set_limit
-
-    set_limit()
     try:
-        with open_image(path) as image:
+        with opened(path) as image:
             info, tags = image.info, getattr(image, "tag_v2", {})
             text = str(info["Software"]) if "Software" in info else str(tags[_SOFTWARE]) if _SOFTWARE in tags else ""
             return text, round(info["dpi"][0]) if "dpi" in info else 0
-    except Image.DecompressionBombError:  # larger than Pillow opens
-        return _software_of_tiff(path), 0
     except Exception:  # the classes are those of Pillow's decoders
         return "", 0
-
-
-def _software_of_tiff(path: str | Path) -> str:
-    try:
-        import tifffile
-
-        with tifffile.TiffFile(path) as file:
-            text = file.pages.first.tags.valueof(_SOFTWARE)
-            return text if isinstance(text, str) else ""
-    except Exception:  # tifffile is absent, or the file is no TIFF; the classes are those of its decoders
-        return ""
 
 
 def require_own_figure(path: Path, instead: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxseg.arguments import expanded, located
-from jaxseg.errors import WeightsError, first_line, printable, some
+from jaxseg.errors import WeightsError, counted, first_line, printable, some
 from jaxseg.pretrained.archives import damaged, opened
 from jaxseg.pretrained.torch_file import LEGACY_MAGIC, Tensor, bfloat16, is_zip_of_torch, read_torch
 
@@ -26,6 +26,7 @@ _KINDS_OF_FILE = {
 # Names under which checkpoints keep the weights, in the order of the search.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "weights", "net", "network")
 # The prefix that data-parallel training puts before each name.
+_LONGEST_NAME = 1000  # letters of the name of an array; those of networks have fewer than 200
 _PREFIX = "module."
 _AVERAGED = "n_averaged"  # what torch.optim.swa_utils.AveragedModel keeps beside the weights
 _COMPILED = "_orig_mod"  # the part of a name that torch.compile adds, at any depth
@@ -84,6 +85,12 @@ def read(path: str | Path) -> WeightsFile:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not arrays:
         raise WeightsError(f"{path} holds no arrays.")
+    longest = max(arrays, key=len)
+    if len(longest) > _LONGEST_NAME:
+        raise WeightsError(
+            f"{path} holds an array whose name has {counted(len(longest), 'letter')}, more than {_LONGEST_NAME:,}, "
+            f"and begins with {longest[:100]!r}."
+        )
     counters = [name for name in arrays if name.rpartition(".")[2] == _AVERAGED]
     if counters and len(counters) < len(arrays):
         arrays = {name: array for name, array in arrays.items() if name not in counters}
@@ -152,7 +159,7 @@ def _read_safetensors(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
     for name, entry in entries:
         kind = entry["dtype"]
         if kind not in _SAFETENSORS:
-            raise WeightsError(f"{path}: the array {name!r} is of type {kind}, which NumPy does not have.")
+            raise WeightsError(f"{path}: the array {name[:100]!r} is of type {kind}, which NumPy does not have.")
         try:
             array = np.frombuffer(entry["data"], np.dtype(_SAFETENSORS[kind]).newbyteorder("<")).reshape(entry["shape"])
         except ValueError as error:  # more axes than NumPy has, or longer ones
@@ -173,10 +180,10 @@ def _read_npz(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
         ) from error
     others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
     if others:
-        raise WeightsError(f"{path} holds {others[0]!r}, which is not an array of NumPy.")
+        raise WeightsError(f"{path} holds {others[0][:100]!r}, which is not an array of NumPy.")
     numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf"}
     if len(numbers) < len(arrays):
-        notes.append(f"left out {some((repr(n) for n in arrays if n not in numbers), 5)}, which hold no numbers")
+        notes.append(f"left out {some((repr(n[:100]) for n in arrays if n not in numbers), 5)}, which hold no numbers")
     return numbers
 
 
@@ -202,19 +209,19 @@ def unwrap(tree: Any, notes: list[str]) -> dict[str, Tensor]:
             return unwrap(tree[name], notes)
     tensors = {str(name): x for name, x in tree.items() if isinstance(x, Tensor)}
     if tensors:
-        others = [str(name) for name in tree if str(name) not in tensors]
+        others = [str(name)[:100] for name in tree if str(name) not in tensors]
         if others:
             notes.append(f"left out {some(map(repr, others), 5)}, which are not tensors")
         return tensors
     inside = [str(name) for name in tree if _holds_tensors(tree[name])]
     if len(inside) == 1:
-        notes.append(f"took the weights under {inside[0]!r}")
+        notes.append(f"took the weights under {inside[0][:100]!r}")
         return unwrap(tree[inside[0]], notes)
-    held = some((repr(str(name)) for name in tree), 5)
+    held = some((repr(str(name)[:100]) for name in tree), 5)
     if inside:
         raise WeightsError(
-            f"it holds several dictionaries of tensors, {some(map(repr, inside), 5)}; save the one to load in a file "
-            f"of its own, with torch.save(torch.load(FILE)[{inside[0]!r}], NEW_FILE)"
+            f"it holds several dictionaries of tensors, {some((repr(n[:100]) for n in inside), 5)}; save the one to "
+            f"load in a file of its own, with torch.save(torch.load(FILE)[{inside[0][:100]!r}], NEW_FILE)"
         )
     raise WeightsError(f"no dictionary of named tensors (a state_dict) is in it; it holds {held}")
 

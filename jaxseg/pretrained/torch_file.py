@@ -34,6 +34,7 @@ _KINDS = {
     "BoolStorage": "?",
 }
 _LONGEST = 2**24  # bytes of a pickle; it lists the tensors, whose numbers lie elsewhere
+_WHOLE = 2**63  # above the numbers of torch, which have 64 bits
 _AXES = 64  # as many as NumPy has
 _ByteOrder: TypeAlias = Literal["<", ">"]
 
@@ -109,7 +110,9 @@ def _read_legacy(file: BinaryIO, select: Callable[[Any], Mapping[str, Tensor]]) 
         storage = unpickler.storages[key]
         length = int.from_bytes(file.read(8), "little" if order == "<" else "big")
         if length != storage.numel:
-            raise WeightsError(f"the storage {key} has {length} numbers, but the file announces {storage.numel}")
+            raise WeightsError(
+                f"the storage {_short(key)} has {length} numbers, but the file announces {storage.numel}"
+            )
         places[key] = file.tell()
         file.seek(length * _dtype(storage, order).itemsize, 1)
 
@@ -133,7 +136,7 @@ def _arrays(
     """Returns each tensor as an array; consecutive tensors of one storage read it once."""
     for name, tensor in wanted.items():
         if len(tensor.shape) > _AXES:
-            raise WeightsError(f"the tensor {name!r} has more than {_AXES} axes; the file is damaged")
+            raise WeightsError(f"the tensor {_short(name)} has more than {_AXES} axes; the file is damaged")
     require_bounded(sum(8 * max(0, math.prod(tensor.shape)) for tensor in wanted.values()), file)
     result: dict[str, np.ndarray] = {}
     last: tuple[Storage, np.ndarray] | None = None
@@ -150,7 +153,9 @@ def _view(name: str, tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
     last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     fits = min((tensor.offset, *strides, *shape)) >= 0 and (count == 0 or last < len(numbers) >= count)
     if not fits:
-        raise WeightsError(f"the tensor {name!r} of shape {shape} does not lie within its storage; the file is damaged")
+        raise WeightsError(
+            f"the tensor {_short(name)} of shape {shape} does not lie within its storage; the file is damaged"
+        )
     if count == 0:
         array = np.zeros(shape, numbers.dtype)
     else:
@@ -164,6 +169,11 @@ def _view(name: str, tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
 def bfloat16(bits: np.ndarray) -> np.ndarray:
     """u16, the bits of bfloat16 -> the same numbers in f32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _short(name: Any) -> str:
+    """Returns the start of a name in the file, for a message."""
+    return repr(printable(str(name)[:100]))
 
 
 class _Call:
@@ -180,6 +190,8 @@ class _RebuildTensor(_Call):
             raise WeightsError("a tensor names no storage; the file is damaged")
         if not all(type(number) is int for number in (offset, *shape, *strides)):
             raise WeightsError("the place of a tensor is not given in whole numbers; the file is damaged")
+        if not all(-_WHOLE <= number < _WHOLE for number in (offset, *shape, *strides)):  # a product would take long
+            raise WeightsError("the place of a tensor is given in numbers of more than 64 bits; the file is damaged")
         return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -273,8 +285,11 @@ class _Unpickler(_IN_PYTHON):
     dispatch[pickle.DICT[0]] = load_dict
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
-    for _code in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
-        del dispatch[_code[0]]  # sets hash what they hold
+    for _code in (
+        *(pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET),  # sets hash what they hold
+        *(pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),  # take as much memory as the file says
+    ):
+        del dispatch[_code[0]]
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:

@@ -103,7 +103,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     workdir = expanded(check_value("workdir", workdir, _PATH))
     which = check_value("which", which, Which)
     config = load_config(workdir)
-    _forget_places(config)
+    _forget_places(config, overrides)
     stored = config.copy_and_resolve_references()
     override_free(config, overrides)
     info = read_data(workdir)
@@ -126,13 +126,19 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     )
 
 
-def _forget_places(config: ConfigDict) -> None:
-    """Takes out of a stored configuration where compiled programs lie, and options of XLA that name files.
+def _forget_places(config: ConfigDict, overrides: Sequence[str] | Mapping[str, Any]) -> None:
+    """Takes out of a stored configuration what is left to the user, since a stranger may have made the workdir.
 
-    The workdir may be of a stranger: XLA runs the programs that it finds, and some of its options write files.
+    XLA runs the programs that it finds in `compile.cache`, TFDS imports the modules that the data sets in `data.cache`
+    name, some options of XLA write files, and `data.max_pixels` lifts the limit of pixels.
     """
+    given = {key for key, _ in read_overrides(overrides)}
     if config.compile.cache != NO_CACHE:
         set_key(config, "compile.cache", "")
+    if config.data.cache and "data.cache" not in given:
+        _LOG.warning("data.cache of the workdir is left out, since what lies there can run programs; give it anew.")
+    set_key(config, "data.cache", "")
+    set_key(config, "data.max_pixels", 0)
     named = [name for name, value in config.compile.options.items() if isinstance(value, str) and _PLACE.search(name)]
     if named:
         _LOG.warning("compile.options of the workdir that name files are left out: %s", ", ".join(named))

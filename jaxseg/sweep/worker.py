@@ -65,13 +65,16 @@ def _trained(workdir: Path) -> Run | None:
     """Returns the run at its last step, after training if it is not there yet; None if a signal stopped it."""
     config = read_config(workdir)
     keep_programs(config.compile.cache)
+    own = {
+        key: config[key] for key in ("data.cache", "data.max_pixels") if config[key]
+    }  # `load_run` takes them from no workdir
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
         finished = checkpoints.latest_step() == config.steps
-    trained = load_run(workdir, WHICH) if finished else None
+    trained = load_run(workdir, WHICH, own) if finished else None
     if trained is None or trained.step != config.steps:  # not finished, or the last checkpoint is damaged
         if train(config, workdir, f"python -m {shlex.join(sys.argv)}") is None:
             return None
-        trained = load_run(workdir, WHICH)
+        trained = load_run(workdir, WHICH, own)
     return trained
 
 

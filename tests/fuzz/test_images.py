@@ -3,6 +3,7 @@
 import argparse
 import io
 import itertools
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,18 +15,20 @@ from helpers.fuzzing import attempt, read_all
 from helpers.mutations import mutated, with_right_sums
 from helpers.png import write_png
 from helpers.tiny_run import make_folder
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from jaxseg import pictures
 from jaxseg.config import default_config
 from jaxseg.config.command import configure
 from jaxseg.data import make_source
 from jaxseg.data.contents import read_contents
 from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.masks import Palette
-from jaxseg.data.rasters import open_raster
-from jaxseg.errors import DataError
+from jaxseg.data.rasters import open_raster, write_labels
+from jaxseg.errors import ConfigError, DataError
 from jaxseg.inference.large import is_large
 from jaxseg.inference.options import add_max_pixels
+from jaxseg.inference.outputs import is_output
 from jaxseg.inference.regions.world import read_world
 from jaxseg.pictures import marks
 from jaxseg.pictures.opening import MAX_PIXELS
@@ -198,6 +201,13 @@ def test_what_is_no_picture_is_not_given_to_other_programs(tmp_path: Path, monke
         attempt(lambda reader=reader: reader(path), "PostScript")
     with pytest.raises(DataError, match="cannot be read as an image"):
         read_image(path)
+    pytest.importorskip("etils")
+    from jaxseg.data.datasets.offline_builders import _decode_image
+
+    with pytest.raises(UnidentifiedImageError):
+        _decode_image(path.read_bytes())
+    with pytest.raises(Image.DecompressionBombError):
+        _decode_image(png_of(50_000, 50_000))
     assert not ran
 
 
@@ -208,10 +218,19 @@ def test_the_key_and_the_option_raise_the_limit(tmp_path: Path, monkeypatch: pyt
     make_folder(tmp_path, [(24, 20), (24, 20)], split="train")
     values = {"data.source": "folder", "data.dir": str(tmp_path), "data.fit": "resize"}
     config = configure(default_config(), values)
-    with pytest.raises(DataError, match=r"more than 200 pixels.* set data\.max_pixels"):
-        make_source(config, "train")[0]
-    source = make_source(configure(default_config(), {**values, "data.max_pixels": 480}), "train")
-    assert source[0]["image"].shape == (24, 20, 3)
+    larger = configure(default_config(), {**values, "data.max_pixels": 480})
+    for each in (config, larger):  # the environment goes before the key
+        with pytest.raises(DataError, match=r"more than 200 pixels.* set data\.max_pixels"):
+            make_source(each, "train")[0]
+    monkeypatch.delenv(MAX_PIXELS)
+    smaller = configure(default_config(), {**values, "data.max_pixels": 200})
+    with pytest.raises(DataError, match="more than 200 pixels"):
+        make_source(smaller, "train")[0]
+    assert make_source(larger, "train")[0]["image"].shape == (24, 20, 3)
+    with pytest.raises(DataError, match="more than 200 pixels"):
+        make_source(smaller, "train")[0]
+    assert make_source(config, "train")[0]["image"].shape == (24, 20, 3)  # the usual limit again
+    assert Image.MAX_IMAGE_PIXELS == 178_956_970 // 2 and MAX_PIXELS not in os.environ
     monkeypatch.setenv(MAX_PIXELS, "200")
     parser = argparse.ArgumentParser()
     add_max_pixels(parser)
@@ -220,3 +239,22 @@ def test_the_key_and_the_option_raise_the_limit(tmp_path: Path, monkeypatch: pyt
     for wrong in ("0", "-1", "many", "9" * 5000):
         with pytest.raises(SystemExit):
             parser.parse_args(["--max-pixels", wrong])
+
+
+def test_the_mark_of_an_output_is_read_whatever_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is for what is decoded; an output of jaxseg that is larger stays one of jaxseg."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    monkeypatch.setenv(MAX_PIXELS, "50")
+    pictures.save_image(Image.fromarray(RGB), tmp_path / "check.png", software=marks.FIGURE)
+    pictures.save_image(Image.fromarray(RGB), tmp_path / "own.png", software="jaxseg predict")
+    pytest.importorskip("tifffile")
+    with (tmp_path / "own.tif").open("wb") as file:
+        write_labels(file, GREY, PALETTE.colors, software="jaxseg predict")
+    marks.require_own_figure(tmp_path / "check.png", "move it")
+    for name in ("own.png", "own.tif"):
+        with pytest.raises(DataError, match="more than 50 pixels"):
+            read_mask(tmp_path / name)
+        assert is_output(tmp_path / name)
+    Image.fromarray(RGB).save(tmp_path / "foreign.png")
+    with pytest.raises(ConfigError, match=r"foreign\.png would replace a file"):
+        marks.require_own_figure(tmp_path / "foreign.png", "move it")

@@ -47,7 +47,7 @@ def torch_pickle(keys: list[str], *, entries: int = 10**4, shape: tuple[int, ...
         return pickle.dumps(value, 2)[2:-1]
 
     storage = tuple_of(text("storage"), b"ctorch\nFloatStorage\n", text("0"), text("cpu"), number(entries)) + b"Q"
-    strides = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
+    strides = [1] * len(shape) if max(shape) > 2**60 else [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
     place = number(0) + tuple_of(*map(number, shape)) + tuple_of(*map(number, strides))
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n" + tuple_of(
         storage, place, b"\x89", b"ccollections\nOrderedDict\n)R"
@@ -150,6 +150,18 @@ def test_many_tensors_of_one_storage_are_counted(tmp_path: Path) -> None:
     assert set(read(tmp_path / "tied.pth").arrays) == {"a", "b"}
 
 
+def test_numbers_and_names_of_a_tensor_are_no_longer_than_those_of_torch(tmp_path: Path) -> None:
+    """A product of numbers of 50 kB takes minutes, and a sentence with a name of 1 MB fills the screen."""
+    shape = (1 << 400_000,) * 60
+    assert "more than 64 bits" in refused(tmp_path / "x.pth", torch_file(torch_pickle(["a"], shape=shape)))
+    for tensor in ((1,) * 100, (30_000,)):
+        sentence = refused(tmp_path / "x.pth", torch_file(torch_pickle(["a" * 2**20], shape=tensor)))
+        assert "a" * 100 in sentence and len(sentence) < 1000
+    whole = torch_file(torch_pickle(["module." * 2**17]))  # whose prefixes would take minutes to take off
+    sentence = refused(tmp_path / "x.pth", whole)
+    assert "name has 917504 letters, more than 1,000" in sentence and len(sentence) < 1000
+
+
 def nested(levels: int, opening: bytes, both: bytes) -> bytes:
     """A pickle of containers that each hold the one before twice."""
     pickled = b"\x80\x02" + opening + b"q\x00"
@@ -174,6 +186,9 @@ def test_pickles_that_grow_without_end_are_refused(tmp_path: Path, monkeypatch: 
     assert "it holds a NoneType" in said(b"\x80\x02Nr\xff\xff\xff\xff.")
     assert "damaged" in said(b"\x80\x02X\xff\xff\xff\x7f")  # a text of 2 GB, of which there is nothing
     assert "damaged" in said(b"\x80\x04\x96" + (2**40).to_bytes(8, "little"))  # a bytearray of 1 TB
+    assert "damaged" in said(b"\x80\x05\x96" + (2**28).to_bytes(8, "little") + b".")  # and one that memory holds
+    for code in (b"\x97", b"\x98"):  # buffers outside the file
+        assert "damaged" in said(b"\x80\x05" + code + b".")
     monkeypatch.setattr(torch_file_reader, "_LONGEST", 2**16)
     assert "more than 65,536 bytes" in said(b"\x80\x02" + b"N0" * 2**16 + b"N.")
     circle = b"\x80\x02}q\x00X\x01\0\0\0ah\x00s."  # a dictionary that holds itself

@@ -25,6 +25,7 @@ from jaxseg.pictures.opening import MAX_PIXELS
 from jaxseg.run import snapshot
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.load import load_run
+from jaxseg.sweep import worker
 
 
 @pytest.fixture(scope="module")
@@ -90,21 +91,33 @@ def test_arrays_of_a_checkpoint_are_no_larger_than_its_description(copy: Path, t
 
 
 def test_the_places_in_a_stored_configuration_are_not_used(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """XLA runs the programs in its folder, and some of its options write files: neither is taken from a workdir."""
+    """XLA runs the programs in its folder, TFDS the modules that a cache names; some options of XLA write files."""
     config = json.loads((copy / "config.json").read_text())
     config["compile"]["cache"] = str(copy / "programs")
+    config["data"]["cache"], config["data"]["max_pixels"] = str(copy / "prepared"), 10**12
     config["compile"]["options"] = {"xla_dump_to": str(copy / "dump"), "xla_cpu_enable_fast_math": False}
     (copy / "config.json").write_text(json.dumps(config))
     with caplog.at_level(logging.WARNING, "jaxseg"):
         stored = load_run(copy).config
     assert stored.compile.cache == ""
     assert dict(stored.compile.options) == {"xla_cpu_enable_fast_math": False}
-    assert "left out: xla_dump_to" in caplog.text
-    own = load_run(copy, overrides={"compile.cache": str(copy / "mine")}).config
-    assert own.compile.cache == str(copy / "mine")
+    assert stored.data.cache == "" and stored.data.max_pixels == 0
+    assert "left out: xla_dump_to" in caplog.text and "data.cache of the workdir is left out" in caplog.text
+    caplog.clear()
+    mine = str(copy / "mine")
+    own = load_run(copy, overrides={"compile.cache": mine, "data.cache": mine, "data.max_pixels": 7}).config
+    assert own.compile.cache == own.data.cache == mine and own.data.max_pixels == 7 and "data.cache" not in caplog.text
     config["compile"]["cache"] = "off"
     (copy / "config.json").write_text(json.dumps(config))
     assert load_run(copy).config.compile.cache == "off"
+
+
+def test_a_run_of_a_sweep_is_scored_with_its_own_places(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["data"]["cache"], config["steps"] = str(copy / "prepared"), 10  # those of its checkpoint
+    (copy / "config.json").write_text(json.dumps(config))
+    trained = worker._trained(copy)
+    assert trained is not None and trained.config.data.cache == str(copy / "prepared")
 
 
 WORDS = (

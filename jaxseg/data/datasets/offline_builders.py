@@ -18,6 +18,8 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from jaxseg.pictures.opening import open_image
+
 
 @contextmanager
 def reading_from(folder: str, builder: Any) -> Iterator[None]:
@@ -54,7 +56,7 @@ class _Unpacked:
 
 def _decode_image(data: bytes) -> np.ndarray:
     """Decodes a file to u8[h,w,c]; for an animation, the first frame."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_image(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGBA" if image.mode in ("P", "RGBA", "LA") else "RGB"))
 
 
