@@ -16,7 +16,7 @@ from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import ConfigError, counted, first_line
 from jaxseg.files import read_json, write_text
 from jaxseg.pictures import marks
-from jaxseg.types import IGNORE
+from jaxseg.types import IGNORE_16
 
 CONFIG_FILE = "config.json"
 INFO_FILE = "data.json"
@@ -267,7 +267,7 @@ def read_data(path: str | Path) -> RunData:
         prior = None if prior is None else tuple(map(float, prior))
         k = int(values["num_classes"])
         fitting = not stored or (len(stored) == len(classes) and all(0 <= value < 2**16 for value in stored))
-        if not (1 <= k <= IGNORE + 1 and fitting):
+        if not (1 <= k <= IGNORE_16 and fitting):
             raise ValueError("its classes have no places in the logits, or no values in the masks")
         stored_groups = values["hierarchy"] if "hierarchy" in values else Hierarchy()._asdict()
         groups = Hierarchy(*(tuple(map(tuple, stored_groups[key])) for key in Hierarchy._fields))

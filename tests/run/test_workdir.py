@@ -257,6 +257,14 @@ def test_data_of_a_run(tmp_path: Path) -> None:
     assert about == workdir.read_data(tmp_path) == (("sea",), DATA["colors"], 1, None, (0,), False, None, Hierarchy())
 
 
+def test_data_of_more_classes_than_a_byte_holds(tmp_path: Path) -> None:
+    about = workdir.data_record(tmp_path, **DATA | {"num_classes": 65535}, weigh=lambda: None)
+    assert workdir.read_data(tmp_path) == about
+    workdir.data_record(tmp_path, **DATA | {"num_classes": 65536}, weigh=lambda: None)
+    with pytest.raises(ConfigError, match="have no places in the logits"):
+        workdir.read_data(tmp_path)
+
+
 def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -> None:
     def never() -> None:
         raise AssertionError("the masks were read again")
