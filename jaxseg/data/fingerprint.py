@@ -25,7 +25,7 @@ def fingerprint(source: Source, seconds: float = 5.0) -> dict[str, Any]:
     began = time.monotonic()
     names = hashlib.sha256()
     for index in range(len(source)):
-        names.update(f"{source.name(index)}\n".encode())
+        names.update(f"{source.name(index)}\n".encode(errors="surrogateescape"))
     digests: dict[str, str] = {}
     for index in np.unique(np.linspace(0, len(source) - 1, min(_EXAMPLES, len(source))).round().astype(int)).tolist():
         if digests and time.monotonic() - began > seconds:

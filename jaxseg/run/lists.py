@@ -9,7 +9,7 @@ import jax
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.notes import note
 from jaxseg.errors import ConfigError, counted
-from jaxseg.files import write_text
+from jaxseg.files import one_line, read_lines, write_lines
 from jaxseg.run.workdir import FILES_FILE, LABELLED_FILE, PROPOSALS_FILE, holds_checkpoint
 
 
@@ -89,13 +89,14 @@ def record_files(path: str | Path, files: Sequence[str], on_error: str) -> None:
 def _record_lines(path: Path, name: str, lines: Sequence[str], sentence: Callable[[int, str], str]) -> None:
     """Writes lines to a file; raises ConfigError if the run has checkpoints and its file has others."""
     file = path / name
+    lines = [one_line(line) for line in lines]
     try:
         if holds_checkpoint(path) and file.exists():
-            before = set(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+            before = set(read_lines(file))
             changed = [line for line in (*lines, *sorted(before)) if (line in before) != (line in set(lines))]
             if changed:
                 raise ConfigError(sentence(len(before), changed[0]))
         if jax.process_index() == 0:
-            write_text(file, "".join(f"{line}\n" for line in lines))
+            write_lines(file, lines)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read or written: {error.strerror or error}.") from error

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from PIL import Image
 
 from jaxseg.data import notes
 from jaxseg.data.base import DataInfo
+from jaxseg.data.fingerprint import fingerprint
 from jaxseg.data.folder import FolderSource
+from jaxseg.data.labelled import choose_labelled
 from jaxseg.data.pipeline import TrainLoader, make_train_loader
 from jaxseg.data.reading import Reading
 from jaxseg.errors import ConfigError, DataError
-from jaxseg.run.lists import files_of, record_files
+from jaxseg.run.lists import files_of, record_files, record_labelled
 
 SKIP = Reading("skip")
 
@@ -145,3 +148,22 @@ def test_a_resumed_run_compares_its_files(folder: Path, tmp_path: Path, caplog: 
     assert "'train/images/3.png' has changed since" in caplog.text
     assert (tmp_path / "files.txt").read_text().splitlines() == files
     assert files_of(Hangs()) == []
+
+
+def test_a_resumed_run_knows_names_with_any_character(folder: Path, tmp_path: Path) -> None:
+    names = ["a\x85b", "a\u2028b", "a\x0bb", "a\x0cb", "a\x1cb", "a\nb", "a\rb", os.fsdecode(b"a\xffb")]
+    for name in names:
+        for kind in ("images", "masks"):
+            shutil.copy(folder / f"train/{kind}/0.png", folder / f"train/{kind}/{name}.png")
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    source = FolderSource(folder, "train")
+    for _ in range(2):
+        record_files(tmp_path, files_of(source), "stop")
+    content = (tmp_path / "files.txt").read_bytes()
+    assert content.count(b"\n") == 2 * (5 + len(names)) and b" train/masks/a\xffb.png\n" in content
+    assert fingerprint(source)["images"] == 5 + len(names)
+    with pytest.raises(ConfigError, match=r"of which 'train/images/a\\\\nb.png' has changed since"):
+        record_files(tmp_path, [line for line in files_of(source) if "images/a\nb" not in line], "stop")
+    record_labelled(tmp_path, [name.name for name in source.pairs])
+    assert choose_labelled(source, str(tmp_path / "labelled.txt"), 0) == tuple(range(len(source)))
+    assert len(choose_labelled(source, 0.5, 0)) == 6
