@@ -254,7 +254,7 @@ def read_data(path: str | Path) -> RunData:
     if not file.is_file():
         raise ConfigError(f"The run in {str(path)!r} has no {INFO_FILE}: it was stopped before its first step.")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         colors = tuple(check_color(color, "colors") for color in values["colors"])
         classes = tuple(values["classes"])
         if not all(isinstance(name, str) for name in classes) or len(colors) < len(classes):

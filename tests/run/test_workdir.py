@@ -283,9 +283,10 @@ def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"now have 2 classes \(sky, tree; 1 logit\)"):
         workdir.data_record(tmp_path, **DATA | {"num_classes": 1}, weigh=never)
     assert (tmp_path / "data.json").read_bytes() == before
-    (tmp_path / "data.json").write_text("torn {")
-    with pytest.raises(ConfigError, match="is not a record that training wrote"):
-        workdir.data_record(tmp_path, **DATA, weigh=never)
+    for text, said in (("torn {", ""), ("[" * 100_000, "it is nested too deeply"), ("\xff", "it is no text in UTF-8")):
+        (tmp_path / "data.json").write_text(text, encoding="latin-1")
+        with pytest.raises(ConfigError, match=f"is not a record that training wrote: {said}"):
+            workdir.data_record(tmp_path, **DATA, weigh=never)
 
 
 def test_data_that_were_never_written(tmp_path: Path) -> None:
