@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data import notes
+from jaxseg.data import notes, stamps
 from jaxseg.data.base import DataInfo
 from jaxseg.data.fingerprint import fingerprint
 from jaxseg.data.folder import FolderSource
@@ -167,3 +167,19 @@ def test_a_resumed_run_knows_names_with_any_character(folder: Path, tmp_path: Pa
     record_labelled(tmp_path, [name.name for name in source.pairs])
     assert choose_labelled(source, str(tmp_path / "labelled.txt"), 0) == tuple(range(len(source)))
     assert len(choose_labelled(source, 0.5, 0)) == 6
+
+
+def test_stamps_are_taken_several_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, alone = FolderSource(folder, "train").pairs, stamps.stamp
+    two = threading.Barrier(2, timeout=20)  # breaks if a second one never comes
+
+    def stamp(path: Path) -> stamps.Stamp:
+        two.wait()
+        return alone(path)
+
+    monkeypatch.setattr(stamps, "stamp", stamp)
+    assert stamps.stamps_of(pairs) == {path: alone(path) for pair in pairs for path in pair[1:]}
+    monkeypatch.undo()
+    pairs[1].mask.unlink()
+    with pytest.raises(DataError, match=r"There is no file .*masks/1.png"):
+        stamps.stamps_of(pairs)
