@@ -68,6 +68,22 @@ def test_a_file_of_someone_else_that_the_run_does_not_write_may_stay(tmp_path: P
     assert (tmp_path / "config.json").exists()
 
 
+@pytest.mark.parametrize("name", ["files.txt", "proposals.txt"])
+@pytest.mark.parametrize("text", ["", "notes of mine\n", "12 a.png\nand a note\n", "0123456789abcdef a.png\n\n", "12"])
+def test_a_list_of_the_user_in_the_directory_of_an_earlier_run_stays(tmp_path: Path, name: str, text: str) -> None:
+    config = default_config()
+    update(config, data__source="folder", data__dir="data", data__proposals="proposals")
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    workdir.prepare_workdir(tmp_path, config)  # goes on without the file
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=rf"{name} would replace a file that jaxseg did not write; move it out"):
+        workdir.prepare_workdir(tmp_path, config)
+    assert (tmp_path / name).read_text() == text
+    (tmp_path / name).write_text(f"{'0' * 16} a.png\n{'1' * 16} b c.png\n")
+    workdir.prepare_workdir(tmp_path, config)
+
+
 def test_a_figure_of_an_earlier_version_is_that_of_the_run(tmp_path: Path) -> None:
     mark = PngImagePlugin.PngInfo()
     mark.add_text("Software", "Matplotlib version3.10.0, https://matplotlib.org/")
