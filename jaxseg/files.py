@@ -10,7 +10,7 @@ import math
 import os
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,8 +41,28 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text as `write_atomically` does."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Writes UTF-8 text as `write_atomically` does, and names of files that are not UTF-8 as their bytes."""
+    write_atomically(path, lambda file: file.write(text.encode(errors="surrogateescape")))
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Writes text as `write_text` does, each line as `one_line` gives it."""
+    write_text(path, "".join(f"{one_line(line)}\n" for line in lines))
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """Returns the lines that `write_lines` wrote; names may hold any character that ends a line elsewhere.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    text = Path(path).read_bytes().decode(errors="surrogateescape")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def one_line(name: str) -> str:
+    """Returns a name with `\\n` written out for each end of a line, since names of files may hold these."""
+    return name.replace("\n", "\\n")
 
 
 _DEPTH, _DIGITS = 50, 100  # of JSON that jaxseg writes; the state of a generator of random numbers has 39 digits

@@ -27,7 +27,7 @@ from jaxseg.parallel import Strategy
 from jaxseg.run import gradients, messages
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.copies import Copies
-from jaxseg.run.data import Problem, train_batches
+from jaxseg.run.data import Problem, image_type, reading_of, train_batches
 from jaxseg.run.drawing import drawing
 from jaxseg.run.loop import require_finite_loss
 from jaxseg.run.preflight import Ahead, ahead_of_evaluation, batch_shapes, described
@@ -168,8 +168,10 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     key = strategy.put_key(step_key)
     weights = [origin._asdict() for origin in origins]
     before = read_starts(session.workdir)[-1:] if start else []
-    splits = {"train": session.problem.train, "val": session.problem.val}
-    data = {name: fingerprint(split) for name, split in splits.items()}
+    data = {
+        "train": fingerprint(session.problem.train, reading=reading_of(parts.config)),
+        "val": fingerprint(session.problem.val, reading=Reading(timeout=parts.config.data.timeout)),
+    }
     run_record(session.workdir, parts.config, step=start, weights=weights, command=command, data=data)
     reporter.start(start, parts.config.steps, window)
     if moved := messages.moved_message(before[0] if before else None, parts.config):
@@ -188,7 +190,7 @@ def compile_step(session: Session) -> None:
     strategy = session.strategy
     session.reporter.message("compiling the step; this takes a while unless an earlier run has compiled the same one")
     began = time.monotonic()
-    batch = batch_shapes(session.parts, session.problem.train[0]["image"].dtype)
+    batch = batch_shapes(session.parts, image_type(session.config, session.problem.train))
     key = jax.eval_shape(jax.random.key, 0)
     shapes = strategy.placed_shapes(session.programs.state, batch, key)
     memory = described(session.programs.train_step.compile(*shapes), shapes, session.parts)
@@ -257,7 +259,8 @@ def draw_predictions(session: Session, state: TrainState, step: int) -> None:
     variables = session.variables(state)
     draw_samples(session.parts, variables, session.workdir, session.reporter, step)
     source = session.problem.val
-    examples = [source[index] for index in range(min(session.config.log.images, len(source)))]
+    reading = Reading(timeout=session.config.data.timeout)
+    examples = [reading.example(source, index) for index in range(min(session.config.log.images, len(source)))]
     if not examples:
         return
     path = session.workdir / "predictions.png"

@@ -13,6 +13,7 @@ from jaxseg.data.base import DataInfo, Example, Source
 from jaxseg.data.folds import WithoutFold
 from jaxseg.data.joined import Joined
 from jaxseg.errors import DataError, counted, nearest
+from jaxseg.files import one_line, read_lines
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,11 @@ def choose_labelled(source: Source, labelled: float | str, seed: int) -> tuple[i
             f"data.labelled={labelled} of {counted(len(candidates), 'training image')} with labels is less than half "
             f"an image, so none keeps its labels; give at least 1/{len(candidates)}."
         )
-    order = sorted(candidates, key=lambda i: hashlib.sha256(f"{seed}/{source.name(i)}".encode()).digest())
+
+    def drawn(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}/{source.name(index)}".encode(errors="surrogateescape")).digest()
+
+    order = sorted(candidates, key=drawn)
     return tuple(sorted(order[:count]))
 
 
@@ -126,20 +131,19 @@ def as_share(labelled: float | str) -> Fraction | None:
 def _listed(source: Source, candidates: Sequence[int], path: Path) -> tuple[int, ...]:
     """Returns the indices of the images that a file names."""
     try:
-        lines = expanded(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        lines = [line for line in read_lines(expanded(path)) if line.strip()]
+    except OSError as error:
         raise DataError(
-            f"data.labelled={str(path)!r} cannot be read: {reason}; it is a share of the images, such as 0.05 or 1/64, "
-            "or a text file with the name of an image on each line."
+            f"data.labelled={str(path)!r} cannot be read: {error.strerror or error}; it is a share of the images, such "
+            "as 0.05 or 1/64, or a text file with the name of an image on each line."
         ) from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
+    if not lines:
         raise DataError(f"data.labelled={str(path)!r} names no image, so none keeps its labels.")
-    places = {source.name(i): i for i in range(len(source))}
+    places = {one_line(source.name(i)): i for i in range(len(source))}
     having = set(candidates)
     chosen: set[int] = set()
-    for name in names:
+    for line in lines:
+        name = line if line in places else line.strip()
         if name not in places:
             raise DataError(
                 f"data.labelled={str(path)!r} names {name!r}, which is not in the training split."

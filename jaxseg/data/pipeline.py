@@ -155,8 +155,11 @@ class TrainLoader:
         """Resumes from `get_state()` of this loader or one with the same settings (`workers` and threads may differ).
 
         Raises:
-            DataError: if the state comes from a loader with another seed, batch size or number of examples.
+            DataError: if the state comes from a loader with another seed, batch size or number of examples, or is none
+                of such a loader.
         """
+        if not isinstance(state, dict):
+            raise DataError(f"The stored state of the data iterator is {state!r:.100}, not named values.")
         for key, value in self.get_state().items():
             if key not in state:
                 raise DataError(f"The stored state of the data iterator lacks {key!r}: another version wrote it.")
@@ -165,8 +168,13 @@ class TrainLoader:
                     f"The stored data iterator has {key} {state[key]}, this run has {value}, so the order of the data "
                     f"would not be the same. {_RESUME[key]}"
                 )
+        number = state["next_batch"]
+        if type(number) is not int or number < 0:
+            raise DataError(
+                f"The stored data iterator has next_batch {number!r:.100}, expected a whole number from 0 on."
+            )
         self.close()
-        self._next_batch = int(state["next_batch"])
+        self._next_batch = number
 
     def close(self) -> None:
         """Stops the threads and worker processes; the next batch starts them again."""

@@ -4,6 +4,7 @@ A file that is replaced in the middle of a run would change what the run learns,
 """
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +35,14 @@ def stamp(path: Path) -> Stamp:
 
 
 def stamps_of(pairs: Iterable[Pair]) -> dict[Path, Stamp]:
-    """Returns the stamp of every image and mask; raises DataError as `stamp` does."""
-    return {path: stamp(path) for pair in pairs for path in pair[1:] if path is not None}
+    """Returns the stamp of every image and mask, taken in threads: each may be one trip to the server of the files.
+
+    Raises:
+        DataError: as `stamp` does, of the first file.
+    """
+    paths = [path for pair in pairs for path in pair[1:] if path is not None]
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(paths, pool.map(stamp, paths), strict=True))
 
 
 def require_unchanged(pair: Pair, stamps: Mapping[Path, Stamp]) -> None:

@@ -222,8 +222,24 @@ def train_batches(config: ConfigDict, train: Source) -> pipeline.TrainLoader:
         labelled_rows=config.data.labelled_rows,
         unit=2 * config.accumulate,
         order=image_order(config, train),
-        reading=Reading(config.data.on_error, config.data.timeout),
+        reading=reading_of(config),
     )
+
+
+def reading_of(config: ConfigDict) -> Reading:
+    """Returns what to do about a training image that cannot be read; of a validation image only the limit applies."""
+    return Reading(config.data.on_error, config.data.timeout)
+
+
+def image_type(config: ConfigDict, train: Source) -> np.dtype:
+    """Returns the type of the training images, u8 or u16: that of the first one, with "skip" of the first that can be
+    read.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    reading = reading_of(config)
+    return reading.first(lambda number: reading.example(train, number % len(train)))["image"].dtype
 
 
 def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:

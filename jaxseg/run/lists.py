@@ -9,7 +9,7 @@ import jax
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.notes import note
 from jaxseg.errors import ConfigError, counted
-from jaxseg.files import write_text
+from jaxseg.files import one_line, read_lines, write_lines
 from jaxseg.run.workdir import FILES_FILE, LABELLED_FILE, PROPOSALS_FILE, holds_checkpoint
 
 
@@ -67,35 +67,52 @@ def record_files(path: str | Path, files: Sequence[str], on_error: str) -> None:
     """Writes a line, "SIZE NAME", for each file of the training split to `files.txt`.
 
     Raises:
-        ConfigError: if the run has checkpoints and its file has others, unless `on_error` is "skip", which notes that
-            and keeps the file; or if it cannot be read or written.
+        ConfigError: if the run has checkpoints and its file has others, or it cannot be read or written. Where there
+            are as many files as then and `on_error` is "skip", others are noted, and the file stays.
     """
 
     def sentence(before: int, changed: str) -> str:
-        return (
+        named = (
             f"The run in {path} was trained on {counted(before, 'file')}, of which {changed.partition(' ')[2]!r} has "
-            "changed since, or is new or gone; put the former data back to resume the run, or give another --workdir "
-            "(data.on_error=skip resumes it on the data that there are now)."
+            "changed since, or is new or gone"
         )
+        put_back = "put the former data back to resume the run, or give another --workdir"
+        if before != len(files):  # and the order of the images is another, too
+            return (
+                f"{named}, and has {counted(len(files), 'file')} now; {put_back} (data.on_error=skip resumes it only "
+                "with as many files)."
+            )
+        if on_error == "skip":
+            return f"{named}; data.on_error=skip: it goes on with the data that there are now."
+        return f"{named}; {put_back} (data.on_error=skip resumes it on the data that there are now)."
 
-    try:
-        _record_lines(Path(path), FILES_FILE, files, sentence)
-    except ConfigError as error:
-        if on_error != "skip":
-            raise
-        note(str(error))
+    skipping = on_error == "skip"
+    _record_lines(Path(path), FILES_FILE, files, sentence, lambda before: skipping and before == len(files))
 
 
-def _record_lines(path: Path, name: str, lines: Sequence[str], sentence: Callable[[int, str], str]) -> None:
-    """Writes lines to a file; raises ConfigError if the run has checkpoints and its file has others."""
+def _record_lines(
+    path: Path,
+    name: str,
+    lines: Sequence[str],
+    sentence: Callable[[int, str], str],
+    bears: Callable[[int], bool] = lambda before: False,
+) -> None:
+    """Writes lines to a file; raises ConfigError if the run has checkpoints and its file has others.
+
+    Where `bears` says so of their number, these are noted instead, and the file stays.
+    """
     file = path / name
+    lines = [one_line(line) for line in lines]
     try:
         if holds_checkpoint(path) and file.exists():
-            before = set(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
-            changed = [line for line in (*lines, *sorted(before)) if (line in before) != (line in set(lines))]
-            if changed:
+            before, now = set(read_lines(file)), set(lines)
+            changed = [line for line in (*lines, *sorted(before)) if (line in before) != (line in now)]
+            if changed and not bears(len(before)):
                 raise ConfigError(sentence(len(before), changed[0]))
+            if changed:
+                note(sentence(len(before), changed[0]))
+                return
         if jax.process_index() == 0:
-            write_text(file, "".join(f"{line}\n" for line in lines))
+            write_lines(file, lines)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read or written: {error.strerror or error}.") from error

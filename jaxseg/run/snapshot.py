@@ -100,6 +100,8 @@ def _require_form(content: Any) -> None:
     whole = isinstance(content, dict) and {"step", "metrics", "iterators", "arrays"} <= content.keys()
     if not whole or not isinstance(content["arrays"], dict) or not isinstance(content["iterators"], list):
         raise ValueError("it is not the description of a checkpoint")
+    if not content["iterators"]:
+        raise ValueError("it holds the data iterator of no process")
     metrics = content["metrics"] or {}
     if not isinstance(metrics, dict) or not all(isinstance(value, int | float) for value in metrics.values()):
         raise ValueError("its metrics are no numbers")

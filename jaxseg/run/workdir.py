@@ -1,6 +1,7 @@
 """The directory of a run (workdir): its configuration and the record of its data."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -14,9 +15,9 @@ from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import ConfigError, counted, first_line
-from jaxseg.files import read_json, write_text
+from jaxseg.files import read_json, read_lines, write_text
 from jaxseg.pictures import marks
-from jaxseg.types import IGNORE
+from jaxseg.types import IGNORE_16
 
 CONFIG_FILE = "config.json"
 INFO_FILE = "data.json"
@@ -25,6 +26,7 @@ LABELLED_FILE = "labelled.txt"
 PROPOSALS_FILE = "proposals.txt"
 TEACHER_FILE = "teacher.json"
 CHECKPOINTS = "checkpoints"
+_LINES = {FILES_FILE: re.compile(r"\d+ ."), PROPOSALS_FILE: re.compile(r"[0-9a-f]{16} .")}  # how each line begins
 _TEXTS = (INFO_FILE, "run.json", "log.jsonl")  # that training writes beside CONFIG_FILE
 
 
@@ -133,8 +135,9 @@ def _why_the_same_batch(differing: Iterable[str]) -> str:
 def _require_own_files(path: Path, config: ConfigDict) -> None:
     """Raises ConfigError if a file of the name of an output of this run is of someone else.
 
-    Text files are those of a run where its configuration, which is written first, is beside them; pictures have a mark,
-    except samples.png of earlier versions, which was drawn after a checkpoint.
+    Text files are those of a run where its configuration, which is written first, is beside them; lists that earlier
+    versions did not write must also have their form. Pictures have a mark, except samples.png of earlier versions,
+    which was drawn after a checkpoint.
     """
     instead = "give another --workdir, or move it out of this one"
     gradients = config.log.gradients
@@ -146,6 +149,9 @@ def _require_own_files(path: Path, config: ConfigDict) -> None:
     texts = [path / name for name in written if (path / name).exists()]
     if texts and not (path / CONFIG_FILE).exists():  # asked in this order, for another process may begin the run now
         raise marks.refusal(texts[0], instead)
+    for file in texts:  # a run of an earlier version did not write these
+        if file.name in _LINES and not _holds_lines(file, _LINES[file.name]):
+            raise marks.refusal(file, "move it out of the workdir")
     pictures = {
         "curves.png": True,
         "predictions.png": config.log.images > 0,
@@ -154,6 +160,15 @@ def _require_own_files(path: Path, config: ConfigDict) -> None:
     }
     for name in (name for name, drawn in pictures.items() if drawn):
         marks.require_own_figure(path / name, instead)
+
+
+def _holds_lines(file: Path, form: re.Pattern[str]) -> bool:
+    """Returns whether the file has lines, and each is of the form."""
+    try:
+        lines = read_lines(file)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror or error}.") from error
+    return bool(lines) and all(map(form.match, lines))
 
 
 def read_config(path: str | Path) -> ConfigDict:
@@ -254,7 +269,7 @@ def read_data(path: str | Path) -> RunData:
     if not file.is_file():
         raise ConfigError(f"The run in {str(path)!r} has no {INFO_FILE}: it was stopped before its first step.")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         colors = tuple(check_color(color, "colors") for color in values["colors"])
         classes = tuple(values["classes"])
         if not all(isinstance(name, str) for name in classes) or len(colors) < len(classes):
@@ -267,7 +282,7 @@ def read_data(path: str | Path) -> RunData:
         prior = None if prior is None else tuple(map(float, prior))
         k = int(values["num_classes"])
         fitting = not stored or (len(stored) == len(classes) and all(0 <= value < 2**16 for value in stored))
-        if not (1 <= k <= IGNORE + 1 and fitting):
+        if not (1 <= k <= IGNORE_16 and fitting):
             raise ValueError("its classes have no places in the logits, or no values in the masks")
         stored_groups = values["hierarchy"] if "hierarchy" in values else Hierarchy()._asdict()
         groups = Hierarchy(*(tuple(map(tuple, stored_groups[key])) for key in Hierarchy._fields))

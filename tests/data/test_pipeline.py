@@ -142,6 +142,9 @@ def test_a_state_of_another_loader_is_refused(change):
         _train(Numbers(11)).set_state(state)
     with pytest.raises(DataError, match="lacks 'seed'"):
         _train(Numbers(10)).set_state({"next_batch": 1})
+    for wrong, said in ((5, "is 5, not named values"), ({**state, "next_batch": "x"}, "has next_batch 'x'")):
+        with pytest.raises(DataError, match=said):
+            _train(Numbers(10)).set_state(wrong)
 
 
 @pytest.mark.parametrize(("count", "workers"), [(3, 0), (2, 1)])

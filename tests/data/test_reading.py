@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -9,13 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.data import notes
+from jaxseg.config import default_config, update
+from jaxseg.data import notes, stamps
 from jaxseg.data.base import DataInfo
+from jaxseg.data.fingerprint import fingerprint
 from jaxseg.data.folder import FolderSource
+from jaxseg.data.labelled import choose_labelled
 from jaxseg.data.pipeline import TrainLoader, make_train_loader
 from jaxseg.data.reading import Reading
 from jaxseg.errors import ConfigError, DataError
-from jaxseg.run.lists import files_of, record_files
+from jaxseg.run.data import image_type, reading_of
+from jaxseg.run.lists import files_of, record_files, record_labelled
 
 SKIP = Reading("skip")
 
@@ -100,14 +105,14 @@ class Hangs:
 
     info = DataInfo(("a", "b"), ((0, 0, 0), (1, 1, 1)), None, 3)
 
-    def __init__(self) -> None:
-        self.released = threading.Event()
+    def __init__(self, hanging: int = 2) -> None:
+        self.released, self.hanging = threading.Event(), hanging
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        if index == 2:
+        if index == self.hanging:
             self.released.wait(60)
         return {"image": np.zeros((4, 4, 3), np.uint8), "label": np.zeros((4, 4), np.uint8)}
 
@@ -143,5 +148,78 @@ def test_a_resumed_run_compares_its_files(folder: Path, tmp_path: Path, caplog: 
     with caplog.at_level(logging.WARNING):
         record_files(tmp_path, changed, "skip")
     assert "'train/images/3.png' has changed since" in caplog.text
+    assert "data.on_error=skip: it goes on with the data that there are now" in caplog.text
+    for kind in ("images", "masks"):
+        (folder / "train" / kind / "3.png").unlink()
+    fewer = files_of(FolderSource(folder, "train"))
+    for on_error in ("stop", "skip"):  # the place of each image in the order would be another
+        with pytest.raises(ConfigError, match=r"10 files, .*, and has 8 files now; .*resumes it only with as many"):
+            record_files(tmp_path, fewer, on_error)
     assert (tmp_path / "files.txt").read_text().splitlines() == files
     assert files_of(Hangs()) == []
+
+
+def test_a_resumed_run_knows_names_with_any_character(folder: Path, tmp_path: Path) -> None:
+    names = ["a\x85b", "a\u2028b", "a\x0bb", "a\x0cb", "a\x1cb", "a\nb", "a\rb", os.fsdecode(b"a\xffb")]
+    for name in names:
+        for kind in ("images", "masks"):
+            shutil.copy(folder / f"train/{kind}/0.png", folder / f"train/{kind}/{name}.png")
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    source = FolderSource(folder, "train")
+    for _ in range(2):
+        record_files(tmp_path, files_of(source), "stop")
+    content = (tmp_path / "files.txt").read_bytes()
+    assert content.count(b"\n") == 2 * (5 + len(names)) and b" train/masks/a\xffb.png\n" in content
+    assert fingerprint(source)["images"] == 5 + len(names)
+    with pytest.raises(ConfigError, match=r"of which 'train/images/a\\\\nb.png' has changed since"):
+        record_files(tmp_path, [line for line in files_of(source) if "images/a\nb" not in line], "stop")
+    record_labelled(tmp_path, [name.name for name in source.pairs])
+    assert choose_labelled(source, str(tmp_path / "labelled.txt"), 0) == tuple(range(len(source)))
+    assert len(choose_labelled(source, 0.5, 0)) == 6
+
+
+def test_stamps_are_taken_several_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, alone = FolderSource(folder, "train").pairs, stamps.stamp
+    two = threading.Barrier(2, timeout=20)  # breaks if a second one never comes
+
+    def stamp(path: Path) -> stamps.Stamp:
+        two.wait()
+        return alone(path)
+
+    monkeypatch.setattr(stamps, "stamp", stamp)
+    assert stamps.stamps_of(pairs) == {path: alone(path) for pair in pairs for path in pair[1:]}
+    monkeypatch.undo()
+    pairs[1].mask.unlink()
+    with pytest.raises(DataError, match=r"There is no file .*masks/1.png"):
+        stamps.stamps_of(pairs)
+
+
+def test_a_start_skips_the_images_that_it_cannot_read(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    notes.log_once.cache_clear()
+    file = folder / "train" / "images" / "0.png"
+    shutil.copy(folder / "train" / "images" / "4.png", file)
+    whole = fingerprint(FolderSource(folder, "train"))
+    config, source = default_config(), FolderSource(folder, "train")
+    cut(file)
+    with pytest.raises(DataError, match=r"0.png cannot be read as an image"):
+        fingerprint(source)
+    with pytest.raises(DataError, match=r"0.png cannot be read as an image"):
+        image_type(config, source)
+    update(config, data__on_error="skip")
+    with caplog.at_level(logging.WARNING):
+        left = fingerprint(source, reading=reading_of(config))
+    del whole["pixels"]["0"]
+    assert left == whole and "0.png cannot be read" in caplog.text and "the record of the data leaves it" in caplog.text
+    assert image_type(config, source) == np.uint8
+
+
+def test_a_start_waits_no_longer_than_the_limit() -> None:
+    source, config = Hangs(0), default_config()
+    update(config, data__timeout=0.2)
+    for read in (lambda: fingerprint(source, reading=reading_of(config)), lambda: image_type(config, source)):
+        with pytest.raises(DataError, match=r"image 0 was not read within data.timeout=0.2 seconds"):
+            read()
+    update(config, data__on_error="skip")
+    assert fingerprint(source, reading=reading_of(config))["pixels"].keys() == {"1", "2", "3"}
+    assert image_type(config, source) == np.uint8
+    source.released.set()

@@ -70,6 +70,7 @@ def about(copy: Path) -> Path:
         ({"arrays": {"step": {"shape": [2**40], "dtype": "float32"}}}, "does not describe the array 'step'"),
         ({"iterators": ["x"]}, "neither bytes nor JSON"),
         ({"iterators": [None]}, "neither bytes nor JSON"),
+        ({"iterators": []}, "the data iterator of no process"),
         ({"metrics": {"mean_iou": "high"}}, "its metrics are no numbers"),
     ],
 )

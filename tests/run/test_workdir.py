@@ -68,6 +68,22 @@ def test_a_file_of_someone_else_that_the_run_does_not_write_may_stay(tmp_path: P
     assert (tmp_path / "config.json").exists()
 
 
+@pytest.mark.parametrize("name", ["files.txt", "proposals.txt"])
+@pytest.mark.parametrize("text", ["", "notes of mine\n", "12 a.png\nand a note\n", "0123456789abcdef a.png\n\n", "12"])
+def test_a_list_of_the_user_in_the_directory_of_an_earlier_run_stays(tmp_path: Path, name: str, text: str) -> None:
+    config = default_config()
+    update(config, data__source="folder", data__dir="data", data__proposals="proposals")
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    workdir.prepare_workdir(tmp_path, config)  # goes on without the file
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=rf"{name} would replace a file that jaxseg did not write; move it out"):
+        workdir.prepare_workdir(tmp_path, config)
+    assert (tmp_path / name).read_text() == text
+    (tmp_path / name).write_text(f"{'0' * 16} a.png\n{'1' * 16} b c.png\n")
+    workdir.prepare_workdir(tmp_path, config)
+
+
 def test_a_figure_of_an_earlier_version_is_that_of_the_run(tmp_path: Path) -> None:
     mark = PngImagePlugin.PngInfo()
     mark.add_text("Software", "Matplotlib version3.10.0, https://matplotlib.org/")
@@ -257,6 +273,14 @@ def test_data_of_a_run(tmp_path: Path) -> None:
     assert about == workdir.read_data(tmp_path) == (("sea",), DATA["colors"], 1, None, (0,), False, None, Hierarchy())
 
 
+def test_data_of_more_classes_than_a_byte_holds(tmp_path: Path) -> None:
+    about = workdir.data_record(tmp_path, **DATA | {"num_classes": 65535}, weigh=lambda: None)
+    assert workdir.read_data(tmp_path) == about
+    workdir.data_record(tmp_path, **DATA | {"num_classes": 65536}, weigh=lambda: None)
+    with pytest.raises(ConfigError, match="have no places in the logits"):
+        workdir.read_data(tmp_path)
+
+
 def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -> None:
     def never() -> None:
         raise AssertionError("the masks were read again")
@@ -275,9 +299,10 @@ def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"now have 2 classes \(sky, tree; 1 logit\)"):
         workdir.data_record(tmp_path, **DATA | {"num_classes": 1}, weigh=never)
     assert (tmp_path / "data.json").read_bytes() == before
-    (tmp_path / "data.json").write_text("torn {")
-    with pytest.raises(ConfigError, match="is not a record that training wrote"):
-        workdir.data_record(tmp_path, **DATA, weigh=never)
+    for text, said in (("torn {", ""), ("[" * 100_000, "it is nested too deeply"), ("\xff", "it is no text in UTF-8")):
+        (tmp_path / "data.json").write_text(text, encoding="latin-1")
+        with pytest.raises(ConfigError, match=f"is not a record that training wrote: {said}"):
+            workdir.data_record(tmp_path, **DATA, weigh=never)
 
 
 def test_data_that_were_never_written(tmp_path: Path) -> None:
