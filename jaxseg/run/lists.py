@@ -81,8 +81,8 @@ def record_files(path: str | Path, files: Sequence[str], on_error: str) -> None:
         put_back = "put the former data back to resume the run, or give another --workdir"
         if before != len(files):  # and the order of the images is another, too
             return (
-                f"{named}, and has {counted(len(files), 'file')} now; {put_back} (data.on_error=skip resumes it only "
-                "with as many files)."
+                f"{named}, and now there are {counted(len(files), 'file')}; {put_back} (data.on_error=skip resumes it "
+                "only with as many files)."
             )
         if on_error == "skip":
             return f"{named}; data.on_error=skip: it goes on with the data that there are now."
