@@ -69,7 +69,14 @@ def with_annotations(config: ConfigDict, *, possible: bool, unlabelled: bool, st
         raise DataError(problems[0])
     annotations = directory / expanded(data.annotations)
     return AnnotatedSource(
-        pairs, annotations, info, drawing(config, possible), problems=problems, unlabelled=unlabelled, strict=strict
+        pairs,
+        annotations,
+        info,
+        drawing(config, possible),
+        problems=problems,
+        unlabelled=unlabelled,
+        strict=strict,
+        directory=directory,
     )
 
 

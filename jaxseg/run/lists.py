@@ -8,17 +8,19 @@ import jax
 
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.notes import note
+from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.errors import ConfigError, counted
 from jaxseg.files import one_line, read_lines, write_lines
 from jaxseg.run.workdir import FILES_FILE, LABELLED_FILE, PROPOSALS_FILE, holds_checkpoint
 
 
 def files_of(source: Any) -> list[str]:
-    """Returns "SIZE NAME" for each image and mask of a folder, also where a part of it is the source; else [].
+    """Returns "SIZE NAME" for each image, and for its mask or the files of annotations, of a folder; else [].
 
+    The folder may be a part of the source, or a part of it the source.
     The names are relative to the folder, so that it may move. The times are left out: a copy has others.
     """
-    while not isinstance(source, FolderSource):
+    while not isinstance(source, FolderSource | AnnotatedSource):
         inner = [name for name in ("source", "whole", "full") if hasattr(source, name)]
         if not inner:
             return []
@@ -79,8 +81,8 @@ def record_files(path: str | Path, files: Sequence[str], on_error: str) -> None:
         put_back = "put the former data back to resume the run, or give another --workdir"
         if before != len(files):  # and the order of the images is another, too
             return (
-                f"{named}, and has {counted(len(files), 'file')} now; {put_back} (data.on_error=skip resumes it only "
-                "with as many files)."
+                f"{named}, and now there are {counted(len(files), 'file')}; {put_back} (data.on_error=skip resumes it "
+                "only with as many files)."
             )
         if on_error == "skip":
             return f"{named}; data.on_error=skip: it goes on with the data that there are now."

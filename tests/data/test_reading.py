@@ -153,7 +153,7 @@ def test_a_resumed_run_compares_its_files(folder: Path, tmp_path: Path, caplog: 
         (folder / "train" / kind / "3.png").unlink()
     fewer = files_of(FolderSource(folder, "train"))
     for on_error in ("stop", "skip"):  # the place of each image in the order would be another
-        with pytest.raises(ConfigError, match=r"10 files, .*, and has 8 files now; .*resumes it only with as many"):
+        with pytest.raises(ConfigError, match=r"10 files, .*, and now there are 8 files; .*only with as many"):
             record_files(tmp_path, fewer, on_error)
     assert (tmp_path / "files.txt").read_text().splitlines() == files
     assert files_of(Hangs()) == []

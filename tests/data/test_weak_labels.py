@@ -1,6 +1,7 @@
 """Marks as labels, marks made of full masks, the splits that have them, and the command that writes them."""
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxseg.build import build_parts
 from jaxseg.config import default_config, update, validate
 from jaxseg.data import check, make_source, weaken
 from jaxseg.data.shapes import CLASSES, ShapesSource
+from jaxseg.data.sources import training_source
 from jaxseg.data.weak.drawing import Drawing, draw
 from jaxseg.data.weak.made import marks_of
 from jaxseg.data.weak.marks import Mark, box, no_points
@@ -20,6 +22,7 @@ from jaxseg.data.weak.reading import read_annotations
 from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import ConfigError, DataError
 from jaxseg.losses import possible_label
+from jaxseg.run.lists import files_of, record_files
 from jaxseg.run.report import read_log
 from jaxseg.train import main
 from jaxseg.types import IGNORE
@@ -197,6 +200,23 @@ def test_a_folder_with_annotations_needs_masks_for_validation_alone(folder):
     pickle.loads(pickle.dumps(train_))
     with_crf = config_of(folder, data__annotations="marks.csv", loss__terms="cross_entropy + 0.1 * gated_crf")
     assert len(make_source(with_crf, "train")) == 5  # images without annotations are of use
+
+
+def test_images_and_annotations_that_change_are_noticed(folder, tmp_path):
+    (folder / "marks.csv").write_text(TABLE)
+    config = config_of(folder, data__annotations="marks.csv", data__labelled=0.7)
+    source = training_source(config)
+    files = files_of(source)
+    names = ["marks.csv", *(f"train/images/{i}.png" for i in range(3))]
+    assert files == [f"{(folder / name).stat().st_size} {name}" for name in names]
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    record_files(tmp_path, files, "stop")
+    os.utime(folder / "train/images" / f"{source.name(0)}.png", ns=(0, 0))
+    with pytest.raises(DataError, match=rf"{source.name(0)}\.png was changed after the data were opened"):
+        source[0]
+    (folder / "marks.csv").write_text(f"{TABLE}0.png,cat,1,1,,,,\n")
+    with pytest.raises(ConfigError, match=r"trained on 4 files, of which 'marks\.csv' has changed since"):
+        record_files(tmp_path, files_of(training_source(config)), "stop")
 
 
 def test_annotations_stand_for_masks_in_a_folder_that_is_divided_by_them(folder):

@@ -38,6 +38,13 @@ def read_annotations(path: str | Path) -> Annotations:
     return Annotations(path, form, images)
 
 
+def files_read(path: Path) -> list[Path]:
+    """Returns the files that `read_annotations` reads, sorted; [] if there are none."""
+    if path.is_dir():
+        return sorted(path.rglob("*.json"))
+    return [path] if path.is_file() else []
+
+
 def _file(path: Path) -> tuple[str, list[AnnotatedImage]]:
     text = _text(path)
     suffix = path.suffix.lower()
@@ -57,7 +64,7 @@ def _file(path: Path) -> tuple[str, list[AnnotatedImage]]:
 
 
 def _folder(folder: Path) -> list[AnnotatedImage]:
-    files = sorted(folder.rglob("*.json"))
+    files = files_read(folder)
     if not files:
         raise DataError(f"The folder {folder} (data.annotations) holds no LabelMe files (.json); expected {EXPECTED}.")
     images = []

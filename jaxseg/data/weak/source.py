@@ -10,9 +10,10 @@ from jaxseg.data.base import DataInfo, Example, require_bytes
 from jaxseg.data.images import read_header, read_image
 from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair
+from jaxseg.data.stamps import require_unchanged, stamp, stamps_of
 from jaxseg.data.weak.drawing import Drawing, draw, encloses
 from jaxseg.data.weak.marks import AnnotatedImage, Annotations, check_marks, class_indices
-from jaxseg.data.weak.reading import read_annotations
+from jaxseg.data.weak.reading import files_read, read_annotations
 from jaxseg.errors import DataError, counted, some
 from jaxseg.types import IGNORE
 
@@ -28,6 +29,11 @@ class AnnotatedSource:
         problems: what is wrong in the folder of the images.
         unlabelled: whether images without annotations are of use, with IGNORE everywhere; otherwise they are left out.
         strict: raise at the first error. Otherwise errors in the marks are raised when an example is read.
+        directory: the folder of the data set.
+
+    Attributes:
+        stamps: of the images and of the files of annotations, as they were when the source was opened; an image that
+            was changed since is an error when its example is read. {} if not `strict`.
 
     Raises:
         DataError: if the file cannot be read, names none of the images, or names a class that there is not; where
@@ -44,9 +50,12 @@ class AnnotatedSource:
         problems: Sequence[str] = (),
         unlabelled: bool = False,
         strict: bool = True,
+        directory: str | Path = "",
     ):
         require_bytes("data.annotations", len(info.classes))
-        self.annotations, self.info = read_annotations(expanded(annotations)), info
+        self.directory, file = Path(directory), expanded(annotations)
+        self.stamps = {path: stamp(path) for path in files_read(file)} if strict else {}  # before their content is read
+        self.annotations, self.info = read_annotations(file), info
         self._indices = class_indices(self.annotations, info.classes)
         self.how = (how or Drawing())._replace(outside=encloses(self.annotations, self._indices))
         kinds = self.annotations.counts()
@@ -63,6 +72,7 @@ class AnnotatedSource:
         self.examples = [(pair, found[pair.name] if pair.name in found else None) for pair in chosen]
         self.problems = tuple(problems)
         if strict:
+            self.stamps |= stamps_of(pair._replace(mask=None) for pair, _ in self.examples)
             for pair, image in self.examples:
                 _checked(self.annotations, pair, image)
 
@@ -74,6 +84,7 @@ class AnnotatedSource:
         pair, annotated = self.examples[index]
         _checked(self.annotations, pair, annotated)
         image = read_image(pair.image, self.info.channels)
+        require_unchanged(pair._replace(mask=None), self.stamps)
         size = (image.shape[0], image.shape[1])
         if annotated is None:
             return {"image": image, "label": np.full(size, IGNORE, np.uint8)}
