@@ -104,7 +104,10 @@ class FolderPrediction:
             failed = counted(summary.failed, "failed image")
             print(f"The files of {old} of {failed} in {self.outputs.out} are those of an earlier call.")
         if busy:
-            print(f"{TABLE} in {self.outputs.out} is left to the other process, which lists its images there.")
+            print(
+                f"{TABLE} in {self.outputs.out} is left to the other process, so that it does not list the images of "
+                "this call; the same command after that process lists them."
+            )
         else:
             table.write()  # first: what follows may fail
         for extra in self.extras:
