@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from jaxseg import compiler
 from jaxseg.arguments import expanded
-from jaxseg.config import ConfigDict, command
+from jaxseg.config import ConfigDict, command, set_key
 from jaxseg.config.parser import CommandParser
 from jaxseg.data.fingerprint import fingerprint
 from jaxseg.errors import ConfigError, counted, some
@@ -75,6 +75,7 @@ def _tolerance(text: str) -> float:
 def _reproduce(options: argparse.Namespace, again: str) -> int:
     run = expanded(options.run).absolute()
     config = read_config(run)
+    set_key(config, "checkpoint.copy_to", "")  # else its copies come back, and are compared with themselves
     before = curve(run, options.steps)
     if not before:
         upto = f" up to step {options.steps}" if options.steps else ""
