@@ -8,7 +8,7 @@ import fsspec
 import jax
 import numpy as np
 import pytest
-from helpers.tiny_run import short_config
+from helpers.tiny_run import make_folder, short_config
 
 from jaxseg import build, compiler, reproduce
 from jaxseg.config import update
@@ -82,6 +82,28 @@ def test_the_copies_of_the_run_are_neither_read_nor_written(copy, tmp_path, caps
     assert {path: store.cat_file(path) for path in store.find(url)} == stored
 
 
+def test_what_a_stored_configuration_names_is_not_opened_and_data_may_lie_elsewhere(copy, tmp_path, monkeypatch):
+    opened, trained = [], []
+    monkeypatch.setattr(reproduce.compiler, "keep_programs", opened.append)
+    monkeypatch.setattr(reproduce, "train", lambda config, *arguments, **options: trained.append(config))
+    make_folder(tmp_path / "here", [(16, 16)], classes=6, split="train")
+    make_folder(tmp_path / "here", [(16, 16)], classes=6)
+    place = str(tmp_path / "theirs")
+    change_config(copy, "compile", cache=place, options={"xla_dump_to": place, "xla_cpu_enable_fast_math": False})
+    change_config(copy, "data", source="folder", dir=str(tmp_path / "nowhere"))
+    record = json.loads((copy / "data.json").read_text())
+    (copy / "data.json").write_text(json.dumps({**record, "classes": [f"class {i}" for i in range(6)]}))
+    arguments = [str(copy), "--workdir", str(tmp_path / "again"), "--config.data.dir", str(tmp_path / "here")]
+    assert reproduce.main(arguments) == 1  # nothing was trained
+    (config,) = trained
+    assert (
+        opened == [""]
+        and config.compile.cache == ""
+        and dict(config.compile.options) == {"xla_cpu_enable_fast_math": False}
+    )
+    assert config.data.dir == str(tmp_path / "here")
+
+
 def test_wrong_input_is_one_sentence_and_starts_nothing(copy, tmp_path, capsys):
     def said(*arguments):
         assert reproduce.main([str(copy), *arguments]) == 1
@@ -90,6 +112,8 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(copy, tmp_path, capsys):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
         return error
 
+    assert "A repetition has no checkpoint.copy_to" in said("--config.checkpoint.copy_to=memory://x/y")
+    assert "seed belongs to the trained run and cannot be changed" in said("--config.seed=1")
     assert "is the run itself; give another directory" in said("--workdir", str(copy))
     record = json.loads((copy / "data.json").read_text())
     (copy / "data.json").write_text(json.dumps({**record, "classes": ["sky", *record["classes"][1:]]}))

@@ -103,7 +103,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     workdir = expanded(check_value("workdir", workdir, _PATH))
     which = check_value("which", which, Which)
     config = load_config(workdir)
-    _forget_places(config)
+    forget_places(config)
     stored = config.copy_and_resolve_references()
     override_free(config, overrides)
     info = read_data(workdir)
@@ -126,7 +126,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     )
 
 
-def _forget_places(config: ConfigDict) -> None:
+def forget_places(config: ConfigDict) -> None:
     """Takes out of a stored configuration where compiled programs lie, and options of XLA that name files.
 
     The workdir may be of a stranger: XLA runs the programs that it finds, and some of its options write files.
