@@ -63,6 +63,8 @@ def test_the_beginning_is_compared_and_what_differs_is_named(copy, tmp_path, cap
     assert "The curve is not within 0.001: 3 lines of steps 1 to 2.\nThe first step that differs: train loss at" in said
     assert "at step 2: " in said and max(step for _, step in reproduce.curve(tmp_path / "again")) == 2
     assert reproduce.main([str(copy), *again, "--tolerance", ".2"]) == 0  # .25 of a loss above 1.25
+    assert reproduce.main([str(copy), *again[:2], "--steps", "1"]) == 0
+    assert max(step for _, step in reproduce.curve(tmp_path / "again")) == 2  # it has made these steps already
 
 
 def test_the_copies_of_the_run_are_neither_read_nor_written(copy, tmp_path, capsys):
