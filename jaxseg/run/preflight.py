@@ -19,6 +19,7 @@ from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
 from jaxseg.errors import ConfigError
 from jaxseg.memory import largest, program_memory, room_of, sharing_devices, shown
+from jaxseg.mesh import Axes, batch_parts, make_mesh
 from jaxseg.parallel import Strategy
 from jaxseg.types import PyTree, label_type
 
@@ -205,12 +206,8 @@ def _other_meshes(config: ConfigDict) -> Iterator[tuple[str, dict[str, int]]]:
 
 def unit_of(config: ConfigDict) -> int:
     """Returns what a batch size must be a multiple of: devices, micro-batches and, with `semi.method`, pairs."""
-    return _batch_devices(config) * config.accumulate * (2 if config.semi.method else 1)
-
-
-def _batch_devices(config: ConfigDict) -> int:
-    """Returns the number of parts that the images of a batch are split into."""
-    return jax.device_count() // config.mesh.space
+    parts = batch_parts(make_mesh(Axes(**config.mesh), jax.devices()))
+    return parts * config.accumulate * (2 if config.semi.method else 1)
 
 
 def splits(config: ConfigDict) -> Iterator[int]:
@@ -253,9 +250,10 @@ def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0) -> Ah
         if needed <= room.free:
             return
         state, batch = arguments
-        devices = _batch_devices(config)
-        rows = batch["image"].shape[rows_axis]
-        unit = 1 if rows_axis else devices
+        image = batch["image"]
+        rows = image.shape[rows_axis]
+        unit = rows // image.sharding.shard_shape(image.shape)[rows_axis]  # 1 under `pmap`
+        devices = jax.device_count() if rows_axis else unit
 
         def total(count: int) -> int:
             shapes = jax.tree.map(lambda x: _with_rows(x, rows_axis, unit * count), batch)
@@ -264,7 +262,7 @@ def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0) -> Ah
 
         count = largest(total, room.planned, {0: 0, rows // unit: needed})
         size = devices * count
-        height, width = batch["image"].shape[rows_axis + 1 : rows_axis + 3]
+        height, width = image.shape[rows_axis + 1 : rows_axis + 3]
         way = f"eval.batch_size={size} fits" if size else f"no smaller eval.batch_size fits: {_smaller(config)}"
         raise ConfigError(
             f"An evaluation of {rows * (devices if rows_axis else 1)} images of {height}x{width} pixels takes "

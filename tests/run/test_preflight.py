@@ -147,8 +147,9 @@ def test_fit_has_a_row_for_each_kind_of_step(monkeypatch, config):
         fit.fit(config, [12])
 
 
-def test_an_evaluation_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, capsys):
-    config = tiny_config(data__shapes_val=40)
+@pytest.mark.parametrize("space", [1, 4])  # that of the training: `evaluate` has whole images on every device
+def test_an_evaluation_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, capsys, space):
+    config = tiny_config(data__shapes_val=40, mesh__space=space)
     update(config, eval__batch_size=32)
     make_run(tmp_path / "run", config)
 
