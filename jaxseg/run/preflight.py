@@ -194,14 +194,17 @@ def changed(parts: Parts, **changes: Any) -> Parts:
 
 
 def _other_meshes(config: ConfigDict) -> Iterator[tuple[str, dict[str, int]]]:
-    """Yields the axis and the keys of a mesh over which the state, and one over which the images, are split further."""
-    devices = jax.device_count()
+    """Yields the axis and the keys of a mesh over which the state, and one over which the images, are split further.
+
+    Of several processes each has whole images, which its own devices share.
+    """
+    devices, own = jax.device_count(), jax.local_device_count()
     if config.strategy != "jit" or devices == 1:
         return
     if config.mesh.fsdp < devices // config.mesh.space:
         yield "mesh.fsdp", {"mesh.data": -1, "mesh.fsdp": devices // config.mesh.space}
-    if config.mesh.space < devices and build.input_size(config)[0] % devices == 0:
-        yield "mesh.space", {"mesh.data": -1, "mesh.fsdp": 1, "mesh.space": devices}
+    if config.mesh.space < own and build.input_size(config)[0] % own == 0:
+        yield "mesh.space", {"mesh.data": -1, "mesh.fsdp": 1, "mesh.space": own}
 
 
 def unit_of(config: ConfigDict) -> int:

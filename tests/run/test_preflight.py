@@ -78,9 +78,13 @@ def test_a_step_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, co
     assert not (tmp_path / "run" / "checkpoints").exists() and not (tmp_path / "run" / "run.json").exists()
 
 
-@pytest.mark.parametrize(("axis", "attribute"), [("mesh.fsdp", "parameters"), ("mesh.space", "activations")])
-def test_a_mesh_that_fits_is_named(monkeypatch, parts, axis, attribute):
+@pytest.mark.parametrize(
+    ("axis", "attribute", "own"),
+    [("mesh.fsdp", "parameters", 8), ("mesh.space", "activations", 8), ("mesh.space", "activations", 4)],
+)
+def test_a_mesh_that_fits_is_named(monkeypatch, parts, axis, attribute, own):
     whole = StepMemory(800, 0, 0, 0, 0, 0, 800)
+    monkeypatch.setattr(jax, "local_device_count", lambda: own)  # 4: of the first of two processes
 
     def memory_of(parts, strategy, dtype):  # of devices with a memory of their own, of which each holds its part
         sizes = dict(strategy.mesh.shape)
@@ -89,7 +93,7 @@ def test_a_mesh_that_fits_is_named(monkeypatch, parts, axis, attribute):
 
     monkeypatch.setattr(preflight, "memory_of_step", memory_of)
     said = preflight.ways_to_fit(parts, build.make_strategy(parts.config), 1000, whole)
-    assert said == f"the whole batch with {axis}=8 fits"
+    assert said == f"the whole batch with {axis}={own} fits"
 
 
 def test_a_batch_divides_into_devices_and_micro_batches():
