@@ -7,7 +7,7 @@ where it does not fit, to find what would.
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxseg import build
 from jaxseg.build import Parts
-from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
+from jaxseg.config import ConfigDict, flatten, from_dict, set_key, to_dict
 from jaxseg.errors import ConfigError
 from jaxseg.memory import largest, program_memory, room_of, sharing_devices, shown
 from jaxseg.mesh import Axes, batch_parts, make_mesh
@@ -167,7 +167,7 @@ def ways_to_fit(parts: Parts, strategy: Strategy, room: int, memory: StepMemory,
 
     def fits(**changes: Any) -> bool:
         other = changed(parts, **changes)
-        placed = build.make_strategy(other.config) if "mesh.data" in changes else strategy
+        placed = build.make_strategy(other.config) if other.config.mesh != config.mesh else strategy
         return memory_of_step(other, placed, dtype).total <= room
 
     size = largest_batch(parts, strategy, room, memory, dtype)
@@ -177,7 +177,7 @@ def ways_to_fit(parts: Parts, strategy: Strategy, room: int, memory: StepMemory,
     if not keeping and not config.remat:
         both = (n for n in itertools.islice(splits(config), 3) if fits(remat=True, accumulate=n))
         keeping += [f"remat=true with accumulate={n}" for n in itertools.islice(both, 1)]
-    keeping += [f"{axis}={mesh[axis]}" for axis, mesh in _other_meshes(config) if fits(**mesh)]
+    keeping += [" ".join(f"{k}={v}" for k, v in mesh.items()) for mesh in _other_meshes(config) if fits(**mesh)]
     whole = f"the whole batch with {' or '.join(keeping)}"
     if not size:
         nothing = "no smaller batch_size fits, nor remat with accumulate: a smaller data.size or network is left"
@@ -193,8 +193,8 @@ def changed(parts: Parts, **changes: Any) -> Parts:
     return replace(parts, config=config)
 
 
-def _other_meshes(config: ConfigDict) -> Iterator[tuple[str, dict[str, int]]]:
-    """Yields the axis and the keys of a mesh over which the state, and one over which the images, are split further.
+def _other_meshes(config: ConfigDict) -> Iterator[dict[str, int]]:
+    """Yields the keys to change for a mesh over which the state, and one over which the images, are split further.
 
     Of several processes each has whole images, which its own devices share.
     """
@@ -202,9 +202,15 @@ def _other_meshes(config: ConfigDict) -> Iterator[tuple[str, dict[str, int]]]:
     if config.strategy != "jit" or devices == 1:
         return
     if config.mesh.fsdp < devices // config.mesh.space:
-        yield "mesh.fsdp", {"mesh.data": -1, "mesh.fsdp": devices // config.mesh.space}
+        yield _changes(config, {"mesh.data": -1, "mesh.fsdp": devices // config.mesh.space})
     if config.mesh.space < own and build.input_size(config)[0] % own == 0:
-        yield "mesh.space", {"mesh.data": -1, "mesh.fsdp": 1, "mesh.space": own}
+        yield _changes(config, {"mesh.data": -1, "mesh.fsdp": 1, "mesh.space": own})
+
+
+def _changes(config: ConfigDict, keys: Mapping[str, int]) -> dict[str, int]:
+    """Returns the keys whose value in the configuration is another."""
+    own = flatten(config)
+    return {key: value for key, value in keys.items() if own[key] != value}
 
 
 def unit_of(config: ConfigDict) -> int:

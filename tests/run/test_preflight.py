@@ -96,6 +96,22 @@ def test_a_mesh_that_fits_is_named(monkeypatch, parts, axis, attribute, own):
     assert said == f"the whole batch with {axis}={own} fits"
 
 
+def test_every_key_of_a_mesh_that_fits_is_named(monkeypatch, parts):
+    meshes = []
+
+    def memory_of(parts, strategy, dtype):
+        meshes.append(dict(strategy.mesh.shape))
+        fits = meshes[-1] == {"data": 1, "fsdp": 1, "space": 8}
+        return StepMemory(0, 0, 0, 0, 0, 0, 100 if fits else 2000)
+
+    monkeypatch.setattr(preflight, "memory_of_step", memory_of)
+    parts = changed(parts, **{"mesh.data": 4, "mesh.fsdp": 2})
+    whole = StepMemory(800, 0, 0, 0, 0, 0, 1200)
+    said = preflight.ways_to_fit(parts, build.make_strategy(parts.config), 1000, whole)
+    assert said == "the whole batch with mesh.data=-1 mesh.fsdp=1 mesh.space=8 fits"
+    assert {"data": 1, "fsdp": 8, "space": 1} in meshes
+
+
 def test_a_batch_divides_into_devices_and_micro_batches():
     config = tiny_config(batch_size=48, accumulate=1)
     assert list(splits(config)) == [2, 3, 6]  # micro-batches of 24, 16 and 8
