@@ -130,13 +130,21 @@ def test_the_memory_is_no_part_of_what_a_run_computes():
 def test_fit_finds_what_training_takes(tmp_path, monkeypatch, capsys, config, memory):
     monkeypatch.setattr(fit.command, "load_experiment", lambda spec: config.copy_and_resolve_references())
     limit = f"--config.compile.memory={memory.total / 1000:.3f}kB"
-    assert fit.main(["--config", "x.py", limit, "--only", "--json", str(tmp_path / "fit.json")]) == 0
+    epochs = ["--config.epochs=100", "--config.schedule.warmup=1500"]  # more than the steps that the experiment had
+    assert fit.main(["--config", "x.py", limit, "--only", "--json", str(tmp_path / "fit.json"), *epochs]) == 0
     (line,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("32 "))
     report = json.loads((tmp_path / "fit.json").read_text())
     assert report["planned"] == report["free"] == memory.total
     (row,) = report["rows"]
     assert row["memory"] == {**dataclasses.asdict(memory), "total": memory.total}
     assert (row["fits"], row["largest_batch"], line[-2:]) == ("yes", 32, ["yes", "32"])
+
+
+@pytest.mark.parametrize("size", ["-4", "0", "4.5"])
+def test_fit_takes_only_batch_sizes(capsys, size):
+    with pytest.raises(SystemExit):
+        fit.main(["--config", "x.py", "--batches", "8", size])
+    assert f"--batches: must be a whole number of at least 1, got {size}" in capsys.readouterr().err
 
 
 def test_fit_has_a_row_for_each_kind_of_step(monkeypatch, config):
