@@ -21,8 +21,9 @@ from jaxseg.build import build_parts, make_strategy
 from jaxseg.config import ConfigDict, command, from_dict, set_key, to_dict
 from jaxseg.data import sources
 from jaxseg.errors import DataError
+from jaxseg.inference.options import whole_number
 from jaxseg.memory import Room, room_of, shown
-from jaxseg.run.check import check
+from jaxseg.run.check import check, with_steps_above_warmup
 from jaxseg.run.preflight import StepMemory, largest_batch, memory_of_step
 from jaxseg.run.teacher import read_teacher, with_teacher
 from jaxseg.run.workdir import write_or_refuse
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.fit
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--batches", type=int, nargs="+", metavar="B", default=[], help="batch sizes (default batch_size)"
+        "--batches", type=whole_number(1), nargs="+", metavar="B", default=[], help="batch sizes (default batch_size)"
     )
     parser.add_argument(
         "--only", action="store_true", help="only with the dtype and remat of the configuration: less to compile"
@@ -89,7 +90,7 @@ def fit(config: ConfigDict, batches: Sequence[int] = (), *, only: bool = False) 
         ConfigError: if the devices or micro-batches do not divide a batch size.
         DataError: if the data, which say how many classes there are, cannot be opened, and `model.num_classes` is 0.
     """
-    config, taught = read_teacher(config)
+    config, taught = read_teacher(with_steps_above_warmup(config))
     classes = _num_classes(config)
     room = room_of(config.compile.memory) or room_of("")
     assert room is not None

@@ -1,6 +1,8 @@
 """Starts a run again elsewhere from its stored configuration, and compares the two curves.
 
-    python -m jaxseg.reproduce WORKDIR [--workdir NEW] [--steps N] [--tolerance .001]
+    python -m jaxseg.reproduce WORKDIR [--workdir NEW] [--steps N] [--tolerance .001] [--config.data.dir=PATH]
+
+The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place or another machine.
 
 First it says in what this machine differs from what the run recorded in run.json: packages, the build of XLA, the
 processor, flags, environment, commit and data. Then it trains in NEW, which resumes where it was stopped, and compares
@@ -18,12 +20,15 @@ from typing import Any, NamedTuple
 
 from jaxseg import compiler
 from jaxseg.arguments import expanded
-from jaxseg.config import ConfigDict, command
-from jaxseg.config.parser import CommandParser
+from jaxseg.config import ConfigDict, command, set_key
+from jaxseg.config.parser import CommandParser, split_overrides
 from jaxseg.data.fingerprint import fingerprint
+from jaxseg.data.reading import Reading
 from jaxseg.errors import ConfigError, counted, some
+from jaxseg.inference.options import whole_number
 from jaxseg.run.check import check
-from jaxseg.run.data import load_problem
+from jaxseg.run.data import load_problem, reading_of
+from jaxseg.run.load import forget_places, override_free
 from jaxseg.run.provenance import describe_start, read_starts
 from jaxseg.run.report import LOG_FILE, read_log
 from jaxseg.run.workdir import read_config, read_data
@@ -36,15 +41,22 @@ _TIMED = "images_per_second"
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.reproduce") -> int:
     """Runs the command line; returns the exit status: 0 if the curve is reproduced, 1 if not or after an error."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    options = _parser(program).parse_args(argv)
-    return command.run_command(lambda: _reproduce(options, f"{program} {shlex.join(argv)}"))
+    words, overrides = split_overrides(argv)
+    options = _parser(program).parse_args(words)
+    return command.run_command(lambda: _reproduce(options, overrides, f"{program} {shlex.join(argv)}"))
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = CommandParser(prog=program, description="Start a run again elsewhere and compare the curves.")
+    parser = CommandParser(
+        prog=program,
+        description="Start a run again elsewhere and compare the curves.",
+        epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
+    )
     parser.add_argument("run", metavar="WORKDIR", help="the run, which is only read")
     parser.add_argument("--workdir", metavar="NEW", help="where it is repeated (default WORKDIR-reproduced)")
-    parser.add_argument("--steps", metavar="N", type=_steps, help="stop after this step and compare the beginning")
+    parser.add_argument(
+        "--steps", metavar="N", type=whole_number(1), help="stop after this step and compare the beginning"
+    )
     parser.add_argument(
         "--tolerance",
         metavar="X",
@@ -54,12 +66,6 @@ def _parser(program: str) -> argparse.ArgumentParser:
         ".001); 0: bit for bit",
     )
     return parser
-
-
-def _steps(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return int(text)
 
 
 def _tolerance(text: str) -> float:
@@ -72,9 +78,14 @@ def _tolerance(text: str) -> float:
     return value
 
 
-def _reproduce(options: argparse.Namespace, again: str) -> int:
+def _reproduce(options: argparse.Namespace, overrides: Sequence[str], again: str) -> int:
     run = expanded(options.run).absolute()
     config = read_config(run)
+    forget_places(config, overrides)
+    set_key(config, "checkpoint.copy_to", "")  # else its copies come back, and are compared with themselves
+    override_free(config, overrides)
+    if config.checkpoint.copy_to:
+        raise ConfigError("A repetition has no checkpoint.copy_to, since it would go on from the copies of the run.")
     before = curve(run, options.steps)
     if not before:
         upto = f" up to step {options.steps}" if options.steps else ""
@@ -109,7 +120,10 @@ def _about_here(run: Path, config: ConfigDict) -> str:
     if not starts:
         return f"{run} has no run.json: what it was trained with is not known."
     now = describe_start(config, 0, "")
-    now["data"] = {"train": fingerprint(problem.train), "val": fingerprint(problem.val)}
+    now["data"] = {
+        "train": fingerprint(problem.train, reading=reading_of(config)),
+        "val": fingerprint(problem.val, reading=Reading(timeout=config.data.timeout)),
+    }
     lines, unknown = differences(starts[0], now)
     several = f" (the first of {counted(len(starts), 'start')})" if len(starts) > 1 else ""
     lines = lines or ["nothing of what it recorded"]

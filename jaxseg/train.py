@@ -93,7 +93,7 @@ def train(
         workdir: the directory of the run; if it holds a run, this run is resumed.
         resume: the command or call that starts this run; the message after a stop shows it.
         program: how the training was called, such as "jaxseg train"; the last message names commands of this form.
-        until: the step after which the run stops, as after a signal; None: its end.
+        until: the step after which the run stops, as after a signal, if it has not made as many; None: its end.
 
     Raises:
         ConfigError: if another process trains in the workdir, it holds a run with another configuration, the data do
@@ -146,6 +146,8 @@ def train(
         if brought:
             session.reporter.message(f"read the checkpoints of {config.checkpoint.copy_to}: {some(map(str, brought))}")
         state, key, start = start_or_resume(session, planned, command)
+        if until is not None and until <= start < config.steps:
+            return None
         result = None
         stop.finishing = "finishing this step, then saving"
         for step in range(start + 1, config.steps + 1):

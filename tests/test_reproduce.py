@@ -2,17 +2,21 @@
 
 import json
 import shutil
+import uuid
 
+import fsspec
 import jax
 import numpy as np
 import pytest
-from helpers.tiny_run import short_config
+from helpers.tiny_run import make_folder, short_config
 
 from jaxseg import build, compiler, reproduce
 from jaxseg.config import update
 from jaxseg.data.fingerprint import fingerprint
 from jaxseg.data.shapes import ShapesSource
 from jaxseg.run import provenance, revision
+from jaxseg.run.copies import Copies
+from jaxseg.run.workdir import read_config
 from jaxseg.train import train
 
 
@@ -36,6 +40,12 @@ def rewrite(workdir, change):
     (workdir / "log.jsonl").write_text("".join(json.dumps(change(line)) + "\n" for line in lines))
 
 
+def change_config(workdir, group, **values):
+    """Changes keys of a group in the stored configuration."""
+    config = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps({**config, group: {**config[group], **values}}))
+
+
 def test_the_whole_run_is_reproduced_bit_for_bit(run, tmp_path, capsys):
     again = tmp_path / "again"
     assert reproduce.main([str(run), "--workdir", str(again), "--tolerance", "0"]) == 0
@@ -53,6 +63,47 @@ def test_the_beginning_is_compared_and_what_differs_is_named(copy, tmp_path, cap
     assert "The curve is not within 0.001: 3 lines of steps 1 to 2.\nThe first step that differs: train loss at" in said
     assert "at step 2: " in said and max(step for _, step in reproduce.curve(tmp_path / "again")) == 2
     assert reproduce.main([str(copy), *again, "--tolerance", ".2"]) == 0  # .25 of a loss above 1.25
+    assert reproduce.main([str(copy), *again[:2], "--steps", "1"]) == 0
+    assert max(step for _, step in reproduce.curve(tmp_path / "again")) == 2  # it has made these steps already
+
+
+def test_the_copies_of_the_run_are_neither_read_nor_written(copy, tmp_path, capsys):
+    url, store = f"memory://{uuid.uuid4().hex}/run", fsspec.filesystem("memory")
+    rewrite(copy, lambda line: {**line, "loss": line["loss"] + 1})  # a log that only its copies repeat
+    change_config(copy, "checkpoint", copy_to=url)
+    with Copies(url, copy) as copies:
+        copies.start(4)
+        assert copies.settle() == ""
+    stored = {path: store.cat_file(path) for path in store.find(url)}
+    assert len(stored) == 2
+    again = tmp_path / "again"
+    assert reproduce.main([str(copy), "--workdir", str(again), "--steps", "2"]) == 1
+    said = capsys.readouterr().out
+    assert "The curve is not within 0.001: 3 lines of steps 1 to 2." in said and url not in said
+    assert read_config(again).checkpoint.copy_to == ""
+    assert {path: store.cat_file(path) for path in store.find(url)} == stored
+
+
+def test_what_a_stored_configuration_names_is_not_opened_and_data_may_lie_elsewhere(copy, tmp_path, monkeypatch):
+    opened, trained = [], []
+    monkeypatch.setattr(reproduce.compiler, "keep_programs", opened.append)
+    monkeypatch.setattr(reproduce, "train", lambda config, *arguments, **options: trained.append(config))
+    make_folder(tmp_path / "here", [(16, 16)], classes=6, split="train")
+    make_folder(tmp_path / "here", [(16, 16)], classes=6)
+    place = str(tmp_path / "theirs")
+    change_config(copy, "compile", cache=place, options={"xla_dump_to": place, "xla_cpu_enable_fast_math": False})
+    change_config(copy, "data", source="folder", dir=str(tmp_path / "nowhere"))
+    record = json.loads((copy / "data.json").read_text())
+    (copy / "data.json").write_text(json.dumps({**record, "classes": [f"class {i}" for i in range(6)]}))
+    arguments = [str(copy), "--workdir", str(tmp_path / "again"), "--config.data.dir", str(tmp_path / "here")]
+    assert reproduce.main(arguments) == 1  # nothing was trained
+    (config,) = trained
+    assert (
+        opened == [""]
+        and config.compile.cache == ""
+        and dict(config.compile.options) == {"xla_cpu_enable_fast_math": False}
+    )
+    assert config.data.dir == str(tmp_path / "here")
 
 
 def test_wrong_input_is_one_sentence_and_starts_nothing(copy, tmp_path, capsys):
@@ -63,6 +114,8 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(copy, tmp_path, capsys):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
         return error
 
+    assert "A repetition has no checkpoint.copy_to" in said("--config.checkpoint.copy_to=memory://x/y")
+    assert "seed belongs to the trained run and cannot be changed" in said("--config.seed=1")
     assert "is the run itself; give another directory" in said("--workdir", str(copy))
     record = json.loads((copy / "data.json").read_text())
     (copy / "data.json").write_text(json.dumps({**record, "classes": ["sky", *record["classes"][1:]]}))

@@ -15,7 +15,7 @@ def require_whole(path: str | Path, page: Any) -> None:
     missing = sum(end > size for end in ends)
     if missing:
         raise DataError(
-            f"{path} is cut short: {missing} of {counted(len(ends), 'part')} of its image lie beyond its end; copy it "
+            f"{path} is cut short: of {counted(len(ends), 'part')} of its image {missing} {'lies' if missing == 1 else 'lie'} beyond its end; copy it "
             "again."
         )
 

@@ -94,7 +94,7 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
         ConfigError: for an invalid value; the message names the key and the nearest valid value.
     """
     raise_together(*(functools.partial(each, config) for each in _INDEPENDENT))
-    config = _with_steps_above_warmup(config)
+    config = with_steps_above_warmup(config)
     config, taught = read_teacher(config)
     classes = config.model.num_classes or (taught.num_classes if taught else 2)
     parts = with_teacher(build_parts(config, classes), taught)
@@ -124,7 +124,7 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
         trace_training(parts, functools.partial(jax.eval_shape, parts.init), functools.partial(_shapes, parts))
 
 
-def _with_steps_above_warmup(config: ConfigDict) -> ConfigDict:
+def with_steps_above_warmup(config: ConfigDict) -> ConfigDict:
     """Returns a configuration of epochs, whose steps are known once the data are open, with some steps."""
     if not config.epochs and config.schedule.warmup < config.steps:
         return config
@@ -142,7 +142,7 @@ def _check_loss_terms(config: ConfigDict) -> None:
 
 
 def _check_optimiser(config: ConfigDict) -> None:
-    optim.from_config(_with_steps_above_warmup(config))
+    optim.from_config(with_steps_above_warmup(config))
 
 
 def _check_source(config: ConfigDict) -> None:

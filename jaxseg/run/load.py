@@ -103,7 +103,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     workdir = expanded(check_value("workdir", workdir, _PATH))
     which = check_value("which", which, Which)
     config = load_config(workdir)
-    _forget_places(config, overrides)
+    forget_places(config, overrides)
     stored = config.copy_and_resolve_references()
     override_free(config, overrides)
     info = read_data(workdir)
@@ -126,7 +126,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     )
 
 
-def _forget_places(config: ConfigDict, overrides: Sequence[str] | Mapping[str, Any]) -> None:
+def forget_places(config: ConfigDict, overrides: Sequence[str] | Mapping[str, Any]) -> None:
     """Takes out of a stored configuration what is left to the user, since a stranger may have made the workdir.
 
     XLA runs the programs that it finds in `compile.cache`, TFDS imports the modules that the data sets in `data.cache`

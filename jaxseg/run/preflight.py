@@ -7,7 +7,7 @@ where it does not fit, to find what would.
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -16,9 +16,10 @@ import numpy as np
 
 from jaxseg import build
 from jaxseg.build import Parts
-from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
+from jaxseg.config import ConfigDict, flatten, from_dict, set_key, to_dict
 from jaxseg.errors import ConfigError
 from jaxseg.memory import largest, program_memory, room_of, sharing_devices, shown
+from jaxseg.mesh import Axes, batch_parts, make_mesh
 from jaxseg.parallel import Strategy
 from jaxseg.types import PyTree, label_type
 
@@ -166,7 +167,7 @@ def ways_to_fit(parts: Parts, strategy: Strategy, room: int, memory: StepMemory,
 
     def fits(**changes: Any) -> bool:
         other = changed(parts, **changes)
-        placed = build.make_strategy(other.config) if "mesh.data" in changes else strategy
+        placed = build.make_strategy(other.config) if other.config.mesh != config.mesh else strategy
         return memory_of_step(other, placed, dtype).total <= room
 
     size = largest_batch(parts, strategy, room, memory, dtype)
@@ -176,7 +177,7 @@ def ways_to_fit(parts: Parts, strategy: Strategy, room: int, memory: StepMemory,
     if not keeping and not config.remat:
         both = (n for n in itertools.islice(splits(config), 3) if fits(remat=True, accumulate=n))
         keeping += [f"remat=true with accumulate={n}" for n in itertools.islice(both, 1)]
-    keeping += [f"{axis}={mesh[axis]}" for axis, mesh in _other_meshes(config) if fits(**mesh)]
+    keeping += [" ".join(f"{k}={v}" for k, v in mesh.items()) for mesh in _other_meshes(config) if fits(**mesh)]
     whole = f"the whole batch with {' or '.join(keeping)}"
     if not size:
         nothing = "no smaller batch_size fits, nor remat with accumulate: a smaller data.size or network is left"
@@ -192,25 +193,30 @@ def changed(parts: Parts, **changes: Any) -> Parts:
     return replace(parts, config=config)
 
 
-def _other_meshes(config: ConfigDict) -> Iterator[tuple[str, dict[str, int]]]:
-    """Yields the axis and the keys of a mesh over which the state, and one over which the images, are split further."""
-    devices = jax.device_count()
+def _other_meshes(config: ConfigDict) -> Iterator[dict[str, int]]:
+    """Yields the keys to change for a mesh over which the state, and one over which the images, are split further.
+
+    Of several processes each has whole images, which its own devices share.
+    """
+    devices, own = jax.device_count(), jax.local_device_count()
     if config.strategy != "jit" or devices == 1:
         return
     if config.mesh.fsdp < devices // config.mesh.space:
-        yield "mesh.fsdp", {"mesh.data": -1, "mesh.fsdp": devices // config.mesh.space}
-    if config.mesh.space < devices and build.input_size(config)[0] % devices == 0:
-        yield "mesh.space", {"mesh.data": -1, "mesh.fsdp": 1, "mesh.space": devices}
+        yield _changes(config, {"mesh.data": -1, "mesh.fsdp": devices // config.mesh.space})
+    if config.mesh.space < own and build.input_size(config)[0] % own == 0:
+        yield _changes(config, {"mesh.data": -1, "mesh.fsdp": 1, "mesh.space": own})
+
+
+def _changes(config: ConfigDict, keys: Mapping[str, int]) -> dict[str, int]:
+    """Returns the keys whose value in the configuration is another."""
+    own = flatten(config)
+    return {key: value for key, value in keys.items() if own[key] != value}
 
 
 def unit_of(config: ConfigDict) -> int:
     """Returns what a batch size must be a multiple of: devices, micro-batches and, with `semi.method`, pairs."""
-    return _batch_devices(config) * config.accumulate * (2 if config.semi.method else 1)
-
-
-def _batch_devices(config: ConfigDict) -> int:
-    """Returns the number of parts that the images of a batch are split into."""
-    return jax.device_count() // config.mesh.space
+    parts = batch_parts(make_mesh(Axes(**config.mesh), jax.devices()))
+    return parts * config.accumulate * (2 if config.semi.method else 1)
 
 
 def splits(config: ConfigDict) -> Iterator[int]:
@@ -253,9 +259,10 @@ def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0) -> Ah
         if needed <= room.free:
             return
         state, batch = arguments
-        devices = _batch_devices(config)
-        rows = batch["image"].shape[rows_axis]
-        unit = 1 if rows_axis else devices
+        image = batch["image"]
+        rows = image.shape[rows_axis]
+        unit = rows // image.sharding.shard_shape(image.shape)[rows_axis]  # 1 under `pmap`
+        devices = jax.device_count() if rows_axis else unit
 
         def total(count: int) -> int:
             shapes = jax.tree.map(lambda x: _with_rows(x, rows_axis, unit * count), batch)
@@ -264,7 +271,7 @@ def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0) -> Ah
 
         count = largest(total, room.planned, {0: 0, rows // unit: needed})
         size = devices * count
-        height, width = batch["image"].shape[rows_axis + 1 : rows_axis + 3]
+        height, width = image.shape[rows_axis + 1 : rows_axis + 3]
         way = f"eval.batch_size={size} fits" if size else f"no smaller eval.batch_size fits: {_smaller(config)}"
         raise ConfigError(
             f"An evaluation of {rows * (devices if rows_axis else 1)} images of {height}x{width} pixels takes "

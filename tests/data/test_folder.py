@@ -525,7 +525,8 @@ def test_truncated_file(tmp_path, part, suffix):
     noise = np.random.default_rng(0).integers(0, 3, (64, 64)).astype(np.uint8)
     path = write(tmp_path / part / f"b.{suffix}", noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=rf"{part}/b\.{suffix} cannot be read as an image: it is damaged, cut short"):
+    said = "is cut short" if suffix == "tif" else "cannot be read as an image: it is damaged, cut short"
+    with pytest.raises(DataError, match=rf"{part}/b\.{suffix} {said}"):
         everything(tmp_path)[1]
 
 

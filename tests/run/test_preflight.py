@@ -78,9 +78,13 @@ def test_a_step_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, co
     assert not (tmp_path / "run" / "checkpoints").exists() and not (tmp_path / "run" / "run.json").exists()
 
 
-@pytest.mark.parametrize(("axis", "attribute"), [("mesh.fsdp", "parameters"), ("mesh.space", "activations")])
-def test_a_mesh_that_fits_is_named(monkeypatch, parts, axis, attribute):
+@pytest.mark.parametrize(
+    ("axis", "attribute", "own"),
+    [("mesh.fsdp", "parameters", 8), ("mesh.space", "activations", 8), ("mesh.space", "activations", 4)],
+)
+def test_a_mesh_that_fits_is_named(monkeypatch, parts, axis, attribute, own):
     whole = StepMemory(800, 0, 0, 0, 0, 0, 800)
+    monkeypatch.setattr(jax, "local_device_count", lambda: own)  # 4: of the first of two processes
 
     def memory_of(parts, strategy, dtype):  # of devices with a memory of their own, of which each holds its part
         sizes = dict(strategy.mesh.shape)
@@ -89,7 +93,23 @@ def test_a_mesh_that_fits_is_named(monkeypatch, parts, axis, attribute):
 
     monkeypatch.setattr(preflight, "memory_of_step", memory_of)
     said = preflight.ways_to_fit(parts, build.make_strategy(parts.config), 1000, whole)
-    assert said == f"the whole batch with {axis}=8 fits"
+    assert said == f"the whole batch with {axis}={own} fits"
+
+
+def test_every_key_of_a_mesh_that_fits_is_named(monkeypatch, parts):
+    meshes = []
+
+    def memory_of(parts, strategy, dtype):
+        meshes.append(dict(strategy.mesh.shape))
+        fits = meshes[-1] == {"data": 1, "fsdp": 1, "space": 8}
+        return StepMemory(0, 0, 0, 0, 0, 0, 100 if fits else 2000)
+
+    monkeypatch.setattr(preflight, "memory_of_step", memory_of)
+    parts = changed(parts, **{"mesh.data": 4, "mesh.fsdp": 2})
+    whole = StepMemory(800, 0, 0, 0, 0, 0, 1200)
+    said = preflight.ways_to_fit(parts, build.make_strategy(parts.config), 1000, whole)
+    assert said == "the whole batch with mesh.data=-1 mesh.fsdp=1 mesh.space=8 fits"
+    assert {"data": 1, "fsdp": 8, "space": 1} in meshes
 
 
 def test_a_batch_divides_into_devices_and_micro_batches():
@@ -110,13 +130,21 @@ def test_the_memory_is_no_part_of_what_a_run_computes():
 def test_fit_finds_what_training_takes(tmp_path, monkeypatch, capsys, config, memory):
     monkeypatch.setattr(fit.command, "load_experiment", lambda spec: config.copy_and_resolve_references())
     limit = f"--config.compile.memory={memory.total / 1000:.3f}kB"
-    assert fit.main(["--config", "x.py", limit, "--only", "--json", str(tmp_path / "fit.json")]) == 0
+    epochs = ["--config.epochs=100", "--config.schedule.warmup=1500"]  # more than the steps that the experiment had
+    assert fit.main(["--config", "x.py", limit, "--only", "--json", str(tmp_path / "fit.json"), *epochs]) == 0
     (line,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("32 "))
     report = json.loads((tmp_path / "fit.json").read_text())
     assert report["planned"] == report["free"] == memory.total
     (row,) = report["rows"]
     assert row["memory"] == {**dataclasses.asdict(memory), "total": memory.total}
     assert (row["fits"], row["largest_batch"], line[-2:]) == ("yes", 32, ["yes", "32"])
+
+
+@pytest.mark.parametrize("size", ["-4", "0", "4.5"])
+def test_fit_takes_only_batch_sizes(capsys, size):
+    with pytest.raises(SystemExit):
+        fit.main(["--config", "x.py", "--batches", "8", size])
+    assert f"--batches: must be a whole number of at least 1, got {size}" in capsys.readouterr().err
 
 
 def test_fit_has_a_row_for_each_kind_of_step(monkeypatch, config):
@@ -147,8 +175,9 @@ def test_fit_has_a_row_for_each_kind_of_step(monkeypatch, config):
         fit.fit(config, [12])
 
 
-def test_an_evaluation_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, capsys):
-    config = tiny_config(data__shapes_val=40)
+@pytest.mark.parametrize("space", [1, 4])  # that of the training: `evaluate` has whole images on every device
+def test_an_evaluation_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, capsys, space):
+    config = tiny_config(data__shapes_val=40, mesh__space=space)
     update(config, eval__batch_size=32)
     make_run(tmp_path / "run", config)
 
