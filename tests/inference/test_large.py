@@ -173,7 +173,11 @@ def test_the_command_segments_large_files_by_parts(run, tmp_path, monkeypatch, c
     with locked(next(iter(_hidden(expected, paths[0], out / "big.tif"))), wait=False):
         assert main([*arguments[:2], str(paths[0]), *arguments[-4:]]) == 1
     said = capsys.readouterr()
-    assert "Another process writes" in said.err and "does not list the images of this call" in said.out and "table:" not in said.out
+    assert (
+        "Another process writes" in said.err
+        and "does not list the images of this call" in said.out
+        and "table:" not in said.out
+    )
     assert {file: file.read_bytes() for file in out.iterdir()} == before
     assert main([*arguments, "--format", "color"]) == 1
     assert "to a TIFF file of class indices; leave out --format color" in capsys.readouterr().err
