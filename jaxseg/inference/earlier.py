@@ -1,4 +1,7 @@
-"""What earlier calls of prediction left in a folder, and does not belong to the classes that a later one writes."""
+"""What earlier calls of prediction left in a folder, and does not belong to the classes that a later one writes.
+
+Files of the same networks, options and content of the image belong to them, and stay.
+"""
 
 import csv
 import io
@@ -33,7 +36,8 @@ class EarlierFiles:
         owners: {file: NAME} of what the call writes, and of its images, which have no NAME ("").
         images: {NAME: image} of the table of the call before.
         removed: how many files were removed, by what they are called, such as "NAME-overlay.png".
-        replaced: the images whose classes were written anew, and those of former outputs under their names.
+        replaced: the images whose classes are others than before, and those of former outputs under their names.
+        same: {NAME: image} of those whose classes are the same as before.
     """
 
     out: Path
@@ -41,6 +45,7 @@ class EarlierFiles:
     images: Mapping[str, Path]
     removed: Counter[str] = field(default_factory=Counter)
     replaced: set[Path] = field(default_factory=set)
+    same: dict[str, Path] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def beside(self, name: str, written: Collection[Path]) -> dict[str, Path]:
@@ -63,8 +68,15 @@ class EarlierFiles:
 
         return {f"NAME{end}": found[end] for end in own if not stays(found[end])}
 
-    def remove(self, path: Path, name: str, files: Mapping[str, Path]) -> None:
-        """Removes files that `beside` found, once the outputs of the image are written.
+    def keep(self, path: Path, name: str) -> None:
+        """Learns of an image whose classes are the same as before, so that its other files stay."""
+        with self._lock:
+            self.same[name] = path.resolve()
+
+    def remove(self, path: Path, name: str, files: Mapping[str, Path], renewed: Collection[Path] = ()) -> None:
+        """Removes files that `beside` found, before other classes are written: they never lie beside these.
+
+        Those that are `renewed` afterwards do not count as removed.
 
         Raises:
             OSError: if one cannot be removed.
@@ -72,28 +84,35 @@ class EarlierFiles:
         for file in files.values():
             file.unlink(missing_ok=True)
         with self._lock:
-            self.removed.update(files.keys())
+            self.removed.update(what for what, file in files.items() if file not in renewed)
             self.replaced.update((path.resolve(), *([self.images[name]] if name in self.images else [])))
 
     def prune_tables(self, written: Collection[Path]) -> None:
-        """Takes the images that were segmented anew out of the tables of earlier calls but those `written` by this one.
+        """Takes the images whose classes are others out of the tables of earlier calls but those `written` by this one.
 
-        A table without any image left is removed.
+        Those whose own files are gone, as after a call that was killed, are taken out too. A table without any image
+        left is removed.
 
         Raises:
             ConfigError: if a table cannot be written.
         """
-        tables: tuple[tuple[str, Callable[[Path], bool], Callable[..., tuple[int, int, bytes]]], ...] = (
-            (regions.ANNOTATIONS, is_own, _annotations_without),  # first: it lists images without regions too
-            (regions.TABLE, is_own, _lines_without),
-            (uncertainty_files.TABLE, uncertainty_files.is_table, _lines_without),
+        tables: tuple[tuple[str, str, Callable[[Path], bool], Callable[..., tuple[int, int, bytes]]], ...] = (
+            # first the annotations, which list images without regions too
+            (regions.ANNOTATIONS, regions.OUTLINES, is_own, _annotations_without),
+            (regions.TABLE, regions.OUTLINES, is_own, _lines_without),
+            (uncertainty_files.TABLE, uncertainty_files.MAPS, uncertainty_files.is_table, _lines_without),
         )
-        for name, own, without in tables:
+        for name, end, own, without in tables:
             file = self.out / name
-            if file in written or not self.replaced or not file.is_file() or not own(file):
+            gone = self.replaced | {p for each, p in self.same.items() if not (self.out / f"{each}{end}").is_file()}
+            if file in written or not gone or not file.is_file() or not own(file):
                 continue
+
+            def is_gone(image: str, gone: Collection[Path] = gone) -> bool:
+                return Path(image).resolve() in gone or (self.out / image).resolve() in gone
+
             try:
-                count, left, content = without(file, self._is_replaced)
+                count, left, content = without(file, is_gone)
                 if not left and not (name == regions.TABLE and (self.out / regions.ANNOTATIONS).is_file()):
                     file.unlink()
                     self.removed[name] += 1
@@ -110,10 +129,8 @@ class EarlierFiles:
         if not self.removed:
             return ""
         parts = [f"{count} {what}" if what.startswith("NAME") else what for what, count in sorted(self.removed.items())]
-        return f"Removed, since an earlier call wrote it for other classes than this one: {', '.join(parts)}."
-
-    def _is_replaced(self, image: str) -> bool:
-        return bool({Path(image).resolve(), (self.out / image).resolve()} & self.replaced)
+        why = "since an earlier call made it with other networks or options, or of other content of the images"
+        return f"Removed, {why}: {', '.join(parts)}."
 
 
 def find_earlier(outputs: Outputs, names: Mapping[Path, str], suffixes: Iterable[str]) -> EarlierFiles:

@@ -73,9 +73,10 @@ class FolderPrediction:
     def __call__(self, names: Mapping[Path, str], kept: Mapping[Path, str] | None = None) -> Summary:
         """Segments the images of `names`, {image: the NAME of its outputs}, and says which cannot be segmented.
 
-        What an earlier call wrote for an image and this call does not is removed, since it would not belong to the new
-        classes; a line says so, and another if pictures of an earlier call stay beside the name of an image that
-        fails. `predictions.csv` lists the images, also those of `kept`, which an earlier call has segmented.
+        What an earlier call wrote for an image and this call does not is removed, unless its classes are of the same
+        networks, options and content of the image; a line says so, and another if pictures of an earlier call stay
+        beside the name of an image that fails. `predictions.csv` lists the images, also those of `kept`, which an
+        earlier call has segmented.
 
         Raises:
             ConfigError: if the outputs cannot be written.
@@ -84,22 +85,26 @@ class FolderPrediction:
         table = PredictionsTable(self.outputs, kept)
         earlier = find_earlier(self.outputs, {**kept, **names}, self._suffixes)
         summary, old, busy = Summary(), 0, False
-        with progress("predict", total=len(names)) as bar:
-            for path, outcome in self._results(names, earlier):
-                bar.update()
-                if isinstance(outcome, Exception):
-                    summary.failed += 1
-                    busy |= isinstance(outcome, BusyError)
-                    old += is_output(self.outputs.files(names[path])["classes"])
-                    text = _sentence(path, outcome)
-                    tqdm.write(f"error: {printable(text)}", file=sys.stderr)
-                    table.add(path, names[path], problem=text)
-                    for extra in self.extras:
-                        extra.leave_out(path)
-                else:
-                    summary.done += 1
-                    summary.large += outcome.large
-                    table.add(path, names[path], outcome)
+        try:
+            with progress("predict", total=len(names)) as bar:
+                for path, outcome in self._results(names, earlier):
+                    bar.update()
+                    if isinstance(outcome, Exception):
+                        summary.failed += 1
+                        busy |= isinstance(outcome, BusyError)
+                        old += is_output(self.outputs.files(names[path])["classes"])
+                        text = _sentence(path, outcome)
+                        tqdm.write(f"error: {printable(text)}", file=sys.stderr)
+                        table.add(path, names[path], problem=text)
+                        for extra in self.extras:
+                            extra.leave_out(path)
+                    else:
+                        summary.done += 1
+                        summary.large += outcome.large
+                        table.add(path, names[path], outcome)
+        except BaseException:  # also of a person who stops it: the tables list no image whose classes are others now
+            earlier.prune_tables(())
+            raise
         if old:
             failed = counted(summary.failed, "failed image")
             print(f"The files of {old} of {failed} in {self.outputs.out} are those of an earlier call.")
@@ -231,13 +236,16 @@ class FolderPrediction:
         for refine in self.refine:
             result = refine(image, result)
         further = [self.outputs.out / f"{name}{suffix}" for suffix in self._suffixes]
-        old = earlier.beside(name, [*self.outputs.files(name).values(), *further])
+        source = digest(path)
         tags = geographic_tags(path) if self.outputs.form == "tiff" else ()
-        self.outputs.write(name, image, result, source=digest(path), tags=tags)
         try:
+            if self.outputs.holds_same_classes(name, source):
+                earlier.keep(path, name)
+            else:
+                earlier.remove(path, name, earlier.beside(name, self.outputs.files(name).values()), further)
+            self.outputs.write(name, image, result, source=source, tags=tags)
             for extra in self.extras:
                 extra.write(path, self.outputs.out / name, image, result)
-            earlier.remove(path, name, old)
         except OSError as error:
             raise cannot_write(name, self.outputs.out, error) from error
         counts = np.bincount(result.classes.ravel(), minlength=len(self.outputs.classes))
@@ -262,7 +270,8 @@ class FolderPrediction:
         if file.is_file() and not is_output(file):
             return DataError(would_replace(file))
         overlay, mark = self.outputs.out / f"{name}-overlay.png", self.outputs.mark(digest(path))
-        old = earlier.beside(name, [file, overlay] if self.outputs.overlay else [file])
+        same = self.outputs.holds_same_classes(name, digest(path))
+        old = {} if same else earlier.beside(name, [file, overlay] if self.outputs.overlay else [file])
         with progress(path.name, "tile", leave=False) as tiles:
 
             def count(done: int, total: int) -> None:
@@ -280,10 +289,13 @@ class FolderPrediction:
                     identity=self.identity,
                     progress=count,
                 )
+                if same:
+                    earlier.keep(path, name)
+                else:
+                    earlier.remove(path, name, old)
                 if self.outputs.overlay:
                     small = pictures.overlay(result.preview, result.preview_classes, self.outputs.colors)
                     pictures.save_image(small, overlay, software=mark)
-                earlier.remove(path, name, old)
             except OSError as error:
                 raise cannot_write(name, self.outputs.out, error) from error
             except (DataError, OutOfMemoryError) as error:

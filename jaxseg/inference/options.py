@@ -17,11 +17,9 @@ from jaxseg.run.load import Run
 from jaxseg.run.workdir import CONFIG_FILE
 from jaxseg.state import by_path
 
-# The options of prediction by which the outputs of an image differ.
-_OF_IDENTITY = (
-    *("tiles", "overlap", "blending", "accumulate", "average", "crf", "temperature", "thresholds"),
-    *("format", "values", "probabilities", "top_k"),
-)
+# The options of prediction by which the classes of an image differ, and those by which their files do.
+_OF_CLASSES = ("tiles", "overlap", "blending", "accumulate", "average", "crf", "temperature", "thresholds")
+_OF_FILES = ("format", "values", "probabilities", "top_k")
 
 
 def add_workdirs(parser: argparse.ArgumentParser) -> None:
@@ -153,11 +151,13 @@ def predictor_of(runs: Sequence[Run], options: argparse.Namespace, space: int = 
 
 
 def identity_of(runs: Sequence[Run], options: argparse.Namespace, fitted: Sequence[float] = ()) -> str:
-    """Returns twelve letters that differ where networks, or options that change the outputs of an image, differ.
+    """Returns twelve letters that differ where networks, or options that change the classes of an image, differ.
+
+    Behind a hyphen, four more differ where options of the files of these classes do.
 
     `fitted` are the numbers that options read from the workdirs of the runs.
     """
-    given = [(name, getattr(options, name)) for name in _OF_IDENTITY]
+    given, of_files = ([(name, getattr(options, name)) for name in names] for names in (_OF_CLASSES, _OF_FILES))
     digest = hashlib.sha256(f"{given} {list(map(float, fitted))}".encode())
     for run in runs:
         seen = [getattr(run.config.data, name) for name in ("size", "fit", "channels", "mean", "std")]
@@ -165,7 +165,7 @@ def identity_of(runs: Sequence[Run], options: argparse.Namespace, fitted: Sequen
         for path, leaf in by_path(run.variables).items():
             digest.update(path.encode())
             digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()[:12]
+    return f"{digest.hexdigest()[:12]}-{hashlib.sha256(str(of_files).encode()).hexdigest()[:4]}"
 
 
 def tiles_of(run: Run, options: argparse.Namespace) -> tuple[str, float]:

@@ -1,6 +1,7 @@
 """What prediction writes for each image: its classes in one of four formats, the overlay, and probabilities."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ class Outputs:
         top_k: n, to write `probabilities` f16[h,w,n] of the n likeliest classes and these, `indices` u8|u16[h,w,n]; 0:
             all classes.
         values: what stands for each class in place of its index; (): the index.
-        identity: says which networks and options made the files, which keep it; "": nothing is kept.
+        identity: says which networks and options made the files, which keep it, as of `options.identity_of`; "":
+            nothing is kept.
     """
 
     out: Path
@@ -196,6 +198,20 @@ class Outputs:
     def wrote(self, file: Path, source: str = "") -> bool:
         """Returns whether prediction with the same networks and options has written a picture of the same image."""
         return file.is_file() and marks.software(file) == self.mark(source)
+
+    def holds_same_classes(self, name: str, source: str) -> bool:
+        """Returns whether the classes there under a NAME, in any format, are of the same networks, options and content.
+
+        `source` is the digest of the file of the image.
+        """
+        if not (self.identity and source):
+            return False
+        drawn = [marks.software(self.out / f"{name}{end}") for end in (".png", ".tif", "-overlay.png")]
+        made = [text.removeprefix(MARK).lstrip() for text in drawn if text.startswith(MARK)]
+        arrays = self.out / f"{name}.npz"
+        made += [_maker_of(arrays)] if os.path.isfile(arrays) and holds_own_arrays(arrays) else []
+        start = f"{self.identity.partition('-')[0]}-"
+        return bool(made) and all(text.startswith(start) and text.endswith(f" {source}") for text in made)
 
 
 def digest(path: Path) -> str:

@@ -99,7 +99,7 @@ def test_what_an_earlier_call_has_written_is_left_out(runs, tree, tmp_path, caps
 
 
 def test_what_an_earlier_call_wrote_for_an_image_does_not_stay_beside_its_new_classes(runs, tree, tmp_path, capsys):
-    run, out = runs["resize"], tmp_path / "out"
+    run, other, out = runs["resize"], runs["crop"], tmp_path / "out"
     (tree / "x" / "y" / "b.png").rename(tree / "b.png")
     every = ["--regions", "--uncertainty", "entropy", "--probabilities"]
     assert predict(run, tree, "--out", out, "--format", "tiff", *every) == 0
@@ -107,11 +107,12 @@ def test_what_an_earlier_call_wrote_for_an_image_does_not_stay_beside_its_new_cl
     foreign = out / "a-uncertainty.npz.txt"
     foreign.write_text("mine")
     before = {file.name for file in out.iterdir()}
-    assert predict(run, tree / "a.png", "--out", out, "--no-overlay") == 0
+    assert predict(other, tree / "a.png", "--out", out, "--no-overlay") == 0
     ends = (".tif", ".npz", "-overlay.png", "-regions.geojson", "-uncertainty.npz", "-uncertainty.png")
     assert {file.name for file in out.iterdir()} == before - {f"a{end}" for end in ends} | {"a.png"}
     assert "1 NAME-overlay.png, 1 NAME-regions.geojson" in (said := capsys.readouterr().out)
     assert "1 entry of regions.json" in said and said.count("Removed, since") == 1
+    assert "with other networks or options, or of other content" in said
     images = json.loads((out / "regions.json").read_text())["images"]
     assert [Path(image["file_name"]).name for image in images] == ["b.png"]
     assert len((out / "uncertainty.csv").read_text().splitlines()) == table["uncertainty.csv"] - 1
@@ -122,8 +123,43 @@ def test_what_an_earlier_call_wrote_for_an_image_does_not_stay_beside_its_new_cl
     assert {"a.png", "a-overlay.png", "a-uncertainty.png", "b.tif", foreign.name} <= {f.name for f in out.iterdir()}
     (tree / "a-uncertainty.png").rename(tree / "b.png")
     capsys.readouterr()
-    assert predict(run, tree / "b.png", "--out", out) == 0
+    assert predict(other, tree / "b.png", "--out", out) == 0
     assert "regions.csv, regions.json, uncertainty.csv." in capsys.readouterr().out
+
+
+def test_what_an_earlier_call_wrote_stays_beside_the_same_classes(runs, tree, tmp_path, capsys):
+    """The same networks, options and content give the same classes, to which the files of earlier calls belong."""
+    run, out = runs["resize"], tmp_path / "out"
+    assert predict(run, tree, "--out", out, "--regions", "--uncertainty", "entropy") == 0
+    capsys.readouterr()
+    names = ("regions.csv", "regions.json", "uncertainty.csv", "a-regions.geojson", "a-uncertainty.npz")
+    before = {name: (out / name).read_bytes() for name in names}
+    for words in (["--probabilities"], ["--no-overlay"], ["--format", "tiff"], ["--values", "masks"]):
+        assert predict(run, tree, "--out", out, *words) == 0
+        assert "Removed" not in capsys.readouterr().out, words
+        assert {name: (out / name).read_bytes() for name in names} == before
+    assert (out / "a.npz").is_file() and (out / "a-overlay.png").is_file()
+    (out / "a-regions.geojson").unlink()  # as a call with other networks leaves it that was killed
+    assert predict(run, tree, "--out", out) == 0
+    assert "regions.csv" in capsys.readouterr().out and not (out / "regions.csv").exists()
+    assert (out / "uncertainty.csv").read_bytes() == before["uncertainty.csv"]
+    assert predict(run, tree, "--out", out, "--average", "flips") == 0  # other options
+    assert "NAME-uncertainty.npz" in capsys.readouterr().out and not (out / "a.npz").exists()
+
+
+def test_a_call_that_stops_leaves_no_lines_of_former_classes(runs, tree, tmp_path, monkeypatch):
+    run, out = runs["resize"], tmp_path / "out"
+    assert predict(run, tree, "--out", out, "--regions") == 0
+    write = Outputs.write
+
+    def stopped(self, *arguments, **options):
+        write(self, *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Outputs, "write", stopped)
+    assert predict(runs["crop"], tree, "--out", out) != 0
+    assert (out / "a.png").is_file() and not (out / "a-regions.geojson").exists()
+    assert not (out / "regions.csv").exists() and not (out / "regions.json").exists()
 
 
 def test_a_line_now_and_then_says_how_far_it_is(runs, tree, tmp_path, capsys, monkeypatch):
