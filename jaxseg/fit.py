@@ -18,11 +18,11 @@ import jax
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.build import build_parts, make_strategy
-from jaxseg.config import ConfigDict, command, from_dict, set_key, to_dict
+from jaxseg.config import ConfigDict, command, to_dict, with_values
 from jaxseg.data import sources
 from jaxseg.errors import DataError
 from jaxseg.inference.options import whole_number
-from jaxseg.memory import Room, room_of, shown
+from jaxseg.memory import Room, room_of, sharing_devices, shown
 from jaxseg.run.check import check, with_steps_above_warmup
 from jaxseg.run.preflight import StepMemory, largest_batch, memory_of_step
 from jaxseg.run.teacher import read_teacher, with_teacher
@@ -101,7 +101,7 @@ def fit(config: ConfigDict, batches: Sequence[int] = (), *, only: bool = False) 
     rows = []
     for dtype, remat in kinds:
         for size in sizes:
-            each = _with(config, dtype=dtype, remat=remat, batch_size=size)
+            each = with_values(config, {"dtype": dtype, "remat": remat, "batch_size": size})
             print(f"compiling the step of batch_size={size}, {dtype}, remat={str(remat).lower()}", file=sys.stderr)
             strategy = make_strategy(each)
             parts = with_teacher(build_parts(each, classes, axis_name=strategy.axis_name), taught)
@@ -109,13 +109,6 @@ def fit(config: ConfigDict, batches: Sequence[int] = (), *, only: bool = False) 
             last = largest_batch(parts, strategy, room.planned, memory) if size == sizes[-1] else None
             rows.append(Row(size, dtype, remat, memory, _fits(memory, room), last))
     return rows, room
-
-
-def _with(config: ConfigDict, **changes: Any) -> ConfigDict:
-    config = from_dict(to_dict(config))
-    for key, value in changes.items():
-        set_key(config, key, value)
-    return config
 
 
 def _num_classes(config: ConfigDict) -> int:
@@ -138,13 +131,9 @@ def table(rows: Sequence[Row], room: Room) -> str:
     lines = [_HEADS, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     shown_rows = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
-    devices = f"{jax.local_device_count()} {jax.default_backend()} devices share it; " if _shared() else ""
+    devices = f"{jax.local_device_count()} {jax.default_backend()} devices share it; " if sharing_devices() > 1 else ""
     plan = f"; the largest batch is for {shown(room.planned)} of them" if room.planned < room.free else ""
     return "\n".join([*shown_rows, f"\n{devices}{room.words}{plan}."])
-
-
-def _shared() -> bool:
-    return jax.default_backend() == "cpu" and jax.local_device_count() > 1
 
 
 def as_json(rows: Sequence[Row], room: Room, config: ConfigDict) -> dict[str, Any]:

@@ -9,6 +9,7 @@ XLA divides the program (GSPMD, Xu et al. 2021) by what the shardings here say, 
 convolutions need. The network sees whole images, and its numbers are those of one device.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,11 +121,20 @@ def to_host(state: PyTree) -> PyTree:
     def one(array: jax.Array) -> np.ndarray:
         if not array.is_fully_addressable and not array.is_fully_replicated:
             # One array at a time, so that a device never holds the whole state.
-            whole = NamedSharding(array.sharding.mesh, PartitionSpec())  # pyright: ignore[reportAttributeAccessIssue]
-            array = jax.jit(lambda x: x, out_shardings=whole)(array)
+            array = _gathered_on(array.sharding.mesh)(array)  # pyright: ignore[reportAttributeAccessIssue]
         return np.asarray(array if array.is_fully_addressable else array.addressable_data(0))
 
     return jax.tree.map(one, state)
+
+
+@functools.cache
+def _gathered_on(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    """Returns the program, compiled once for each shape and sharding, that copies an array to all devices of a mesh."""
+    return jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def _same(array: jax.Array) -> jax.Array:
+    return array
 
 
 @dataclass(frozen=True, eq=False)

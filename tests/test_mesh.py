@@ -17,6 +17,7 @@ from helpers.tiny_models import tiny
 from jax.sharding import PartitionSpec
 
 from jaxseg import build, models, nn, parallel
+from jaxseg import mesh as mesh_of_devices
 from jaxseg.compiler import jit
 from jaxseg.config import default_config, update
 from jaxseg.errors import ConfigError
@@ -161,6 +162,18 @@ def test_a_state_is_divided_and_comes_back_whole_for_another_mesh(tmp_path: Path
     other = meshes.strategy_of(Axes(2, 1, 4))
     found = other.get_state(other.put_state(restored.state))
     jax.tree.map(np.testing.assert_array_equal, found, state)
+
+
+def test_a_part_of_each_process_is_gathered_by_one_program() -> None:
+    """That of two processes is tested in test_multiprocess.py."""
+    for mesh in (make_mesh(Axes(2, 4, 1), jax.devices()) for _ in range(2)):  # equal ones
+        program = mesh_of_devices._gathered_on(mesh)
+        arrays = {"a": draw(8, 4), "b": draw(8, 4, seed=1)}
+        for x, place in zip(arrays.values(), state_shardings(mesh, arrays, smallest=1).values(), strict=True):
+            whole = program(jax.device_put(x, place))
+            assert whole.is_fully_replicated and place.spec
+            np.testing.assert_array_equal(whole, x)
+        assert program._cache_size() == 1
 
 
 def test_the_rows_of_a_batch_are_split_where_the_devices_divide_them() -> None:

@@ -64,6 +64,12 @@ def train(strategy: Strategy) -> tuple[TrainState, dict[str, np.ndarray]]:
         state, metrics = step(state, place(i), key)
     numbers = jax.device_get(strategy.first({"train": metrics, "eval": evaluate(state, place(2))}))
     one = strategy.get_state(state)
+    compiled: list[str] = []
+    listen = lambda event, _, **about: compiled.append(event)  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    strategy.get_state(state)
+    jax.monitoring.unregister_event_duration_listener(listen)
+    assert not [event for event in compiled if "compile" in event]  # as at every save after the first
     # A single process may work with its copy alone: the pictures of predictions are drawn by the first.
     logits, _ = jax.jit(model.clone(common=model.common.replace(axis_name=None)).apply)(
         one.variables, global_batch(2)["image"][:1]

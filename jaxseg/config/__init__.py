@@ -18,6 +18,7 @@ from jaxseg.config.values import (
     to_dict,
     update,
     validate,
+    with_values,
 )
 from jaxseg.errors import ConfigError
 
@@ -40,4 +41,5 @@ __all__ = [
     "to_dict",
     "update",
     "validate",
+    "with_values",
 ]

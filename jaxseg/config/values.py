@@ -7,7 +7,7 @@ anything compiles; its message is one sentence that names the nearest valid key 
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxseg.arguments import as_tuples, check_value
@@ -189,6 +189,18 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
         _write_out_momentum(config)
     if form < 3 and config.data.source == "folder":
         set_key(config, "data.division", "former")
+    return config
+
+
+def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """Returns a copy of a configuration with other values of some keys; references between keys become values.
+
+    Raises:
+        ConfigError: for an unknown key, or a value of the wrong type.
+    """
+    config = from_dict(to_dict(config))
+    for key, value in values.items():
+        set_key(config, key, value)
     return config
 
 

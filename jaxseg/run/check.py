@@ -19,7 +19,7 @@ from jaxseg.build import (
     parse_class_weights,
     parse_effective_number,
 )
-from jaxseg.config import KEYS, ConfigDict, flatten, from_dict, require_short_warmup, set_key, to_dict
+from jaxseg.config import KEYS, ConfigDict, flatten, require_short_warmup, with_values
 from jaxseg.data import sources
 from jaxseg.data.hierarchy import read_parents
 from jaxseg.data.labelled import as_share
@@ -128,9 +128,7 @@ def with_steps_above_warmup(config: ConfigDict) -> ConfigDict:
     """Returns a configuration of epochs, whose steps are known once the data are open, with some steps."""
     if not config.epochs and config.schedule.warmup < config.steps:
         return config
-    config = from_dict(to_dict(config))
-    set_key(config, "steps", config.schedule.warmup + 1)
-    return config
+    return with_values(config, {"steps": config.schedule.warmup + 1})
 
 
 def _check_model(config: ConfigDict) -> None:

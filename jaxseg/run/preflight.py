@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxseg import build
 from jaxseg.build import Parts
-from jaxseg.config import ConfigDict, flatten, from_dict, set_key, to_dict
+from jaxseg.config import ConfigDict, flatten, with_values
 from jaxseg.errors import ConfigError
 from jaxseg.memory import largest, program_memory, room_of, sharing_devices, shown
 from jaxseg.mesh import Axes, batch_parts, make_mesh
@@ -187,10 +187,7 @@ def ways_to_fit(parts: Parts, strategy: Strategy, room: int, memory: StepMemory,
 
 def changed(parts: Parts, **changes: Any) -> Parts:
     """Returns the parts with other values of `batch_size`, `remat` or `accumulate`, which build the same network."""
-    config = from_dict(to_dict(parts.config))
-    for key, value in changes.items():
-        set_key(config, key, value)
-    return replace(parts, config=config)
+    return replace(parts, config=with_values(parts.config, changes))
 
 
 def _other_meshes(config: ConfigDict) -> Iterator[dict[str, int]]:

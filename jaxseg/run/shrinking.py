@@ -13,7 +13,7 @@ import numpy as np
 from jaxseg import models
 from jaxseg.arguments import Count, WholeNotNegative, as_tuples, check_value
 from jaxseg.build import Parts, build_parts
-from jaxseg.config import KEYS, ConfigDict, from_dict, set_key, to_dict, validate
+from jaxseg.config import KEYS, ConfigDict, set_key, to_dict, validate, with_values
 from jaxseg.data import sources
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.files import write_text
@@ -160,12 +160,8 @@ def _smaller_config(
     name = run.config.model.name
     if models.can_generate(run.model):
         raise ConfigError(f"The network {name} of {run.workdir} makes images, and its channels cannot be removed.")
-    config = from_dict(to_dict(run.config))
-    for key in KEYS:
-        if key.startswith(_TRAINING):
-            set_key(config, key, KEYS[key].default)
-    set_key(config, "epochs", 0.0)
-    set_key(config, "steps", max(1, run.step))
+    defaults = {key: KEYS[key].default for key in KEYS if key.startswith(_TRAINING)}
+    config = with_values(run.config, {**defaults, "epochs": 0.0, "steps": max(1, run.step)})
     bare = without_crf(run.model)
     scaled = {} if share is None else _flat(smaller_fields(bare, share))
     changed: dict[str, tuple[Any, Any]] = {}
@@ -201,8 +197,7 @@ def _score(run: Run, criterion: Criterion, batches: int, seed: int) -> Score:
     if criterion == "random":
         return by_chance(seed)
     if criterion == "taylor":
-        config = from_dict(to_dict(run.config))
-        set_key(config, "seed", seed)
+        config = with_values(run.config, {"seed": seed})
         with train_batches(config, sources.training_source(config)) as loader:
             found = list(gradients_of(run.parts, run.variables, itertools.islice(loader, batches)))
         return by_taylor(run.variables, found)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.build import Parts, check_distillation
-from jaxseg.config import ConfigDict, from_dict, set_key, to_dict
+from jaxseg.config import ConfigDict, with_values
 from jaxseg.distillation import Teacher, stage_of
 from jaxseg.errors import CheckpointError, ConfigError, counted
 from jaxseg.files import read_json
@@ -72,8 +72,7 @@ def read_teacher(config: ConfigDict) -> tuple[ConfigDict, Taught | None]:
         _, out = jax.eval_shape(lambda image: run.model.apply(variables, image, train=False), image)
         name = c.teacher_stage or c.stage
         channels = stage_of(out, name, "distill.teacher_stage" if c.teacher_stage else "distill.stage").shape[-1]
-        config = from_dict(to_dict(config))
-        set_key(config, "distill.channels", channels)
+        config = with_values(config, {"distill.channels": channels})
     teacher = Teacher(run.model, variables, to_input)
     return config, Taught(teacher, run.classes, run.num_classes, run.parts.loss.one_vs_rest, run.step)
 

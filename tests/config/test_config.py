@@ -24,6 +24,7 @@ from jaxseg.config import (
     to_dict,
     update,
     validate,
+    with_values,
 )
 from jaxseg.config.schema import FORMAT, RENAMED
 from jaxseg.errors import ConfigError, JaxsegError
@@ -487,3 +488,12 @@ def test_a_console_without_the_letters_of_a_name_gets_their_codes(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     assert command.run_command(lambda: print("caf\u00e9 \udce9", flush=True) or 0) == 0
     assert raw.getvalue() == b"caf\\xe9 \\udce9\n"
+
+
+def test_a_copy_with_other_values_leaves_the_configuration_as_it_was():
+    config = default_config()
+    other = with_values(config, {"schedule.warmup": 7, "remat": True})
+    assert differences(config, other) == ["remat: False -> True", "schedule.warmup: 0 -> 7"]
+    assert config == default_config()
+    with pytest.raises(ConfigError, match=r"schedule\.warmup"):
+        with_values(config, {"schedule.warmup": "many"})
