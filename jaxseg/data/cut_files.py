@@ -15,8 +15,8 @@ def require_whole(path: str | Path, page: Any) -> None:
     missing = sum(end > size for end in ends)
     if missing:
         raise DataError(
-            f"{path} is cut short: of {counted(len(ends), 'part')} of its image {missing} {'lies' if missing == 1 else 'lie'} beyond its end; copy it "
-            "again."
+            f"{path} is cut short: of {counted(len(ends), 'part')} of its image {missing} "
+            f"{'lies' if missing == 1 else 'lie'} beyond its end; copy it again."
         )
 
 
