@@ -117,7 +117,7 @@ def test_names_as_long_as_the_file_system_allows(workdirs, tmp_path, capsys):
     assert said.count("since its own name is too long.") == 6 and "4 of 4 images segmented" in said
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert (
-        len(files - {"predictions.csv"}) == 12 and {"x" * 238 + "-2.npz", "ü" * 119 + "-overlay.png", "z.png"} <= files
+        len(files - {"predictions.csv"}) == 12 and {"x" * 234 + "-2.npz", "ü" * 117 + "-overlay.png", "z.png"} <= files
     )
 
 
