@@ -31,7 +31,8 @@ nitpick_ignore_regex = [
     ("py:(class|exc|data|obj)", r"(?!jaxseg\.).*"),
     # Types in signatures that have no page: parts of other objects, type variables, private classes.
     ("py:class", r"jaxseg\.(pretrained\.family|run\.weights_source|losses\.definition)\.\w+"),
-    ("py:(class|obj)", r"jaxseg\.(run\.data\.Problem|data\.datasets\.Dataset|arguments\.[PR]|inference\.fitted\.Fit)"),
+    ("py:(class|obj)", r"jaxseg\.(run\.data\.Problem|data\.datasets\.Dataset|arguments\.[PR])"),
+    ("py:(class|obj)", r"jaxseg\.inference\.(fitted\.Fit|progress\.Item)"),
     ("py:class", r"jaxseg\.[\w.]+\._\w+"),
 ]
 

@@ -240,7 +240,7 @@ def test_hidden_files_folders_and_links_to_nowhere(tmp_path):
     assert pair_folders(root / "images", root / "masks") == [
         (n, root / "images" / f"{n}.png", root / "masks" / f"{n}.png") for n in "abc"
     ]
-    found, problems, _ = find_images([str(root / "images"), str(root / "images" / ".*"), str(root / "images" / "**")])
+    found, problems, *_ = find_images([str(root / "images"), str(root / "images" / ".*"), str(root / "images" / "**")])
     assert [p.name for p in found] == ["a.png", "b.png", "c.png"]
     assert len(problems) == 1 and "matches no images" in problems[0]
     os.symlink("/nowhere", root / "masks" / "z.png")

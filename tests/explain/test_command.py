@@ -81,7 +81,7 @@ def test_wrong_use_is_answered_in_a_sentence(runs, image, tmp_path, capsys, word
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        ([], "the following arguments are required: IMAGES"),
+        ([], "The following arguments are required: IMAGES"),
         (["x.png", "--pixel", "3"], "'3' must be 2 whole numbers, row,column"),
         (["--method", "receptive-field", "--class", "disc"], "it takes no --class, --box or --layer"),
         (["--method", "receptive-field", "--sanity"], "--method receptive-field explains none"),

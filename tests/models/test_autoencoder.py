@@ -128,7 +128,7 @@ class Half(nn.Module):
 class Images:
     """Three images of two sizes, without a label."""
 
-    info = SimpleNamespace(channels=3)
+    info = SimpleNamespace(channels=3, ignored=255)
 
     def __len__(self):
         return 3
