@@ -1,7 +1,5 @@
 """The autoencoder: its layers in torch, its loss, the probe, and an encoder that a segmenter can take over."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +13,7 @@ from helpers.variables import drawn, shapes
 from jaxseg import models
 from jaxseg.data import make_eval_loader
 from jaxseg.data.augment import to_float
+from jaxseg.data.base import DataInfo
 from jaxseg.data.transforms import resize_image
 from jaxseg.inference.score import score
 from jaxseg.losses import make_loss
@@ -128,7 +127,7 @@ class Half(nn.Module):
 class Images:
     """Three images of two sizes, without a label."""
 
-    info = SimpleNamespace(channels=3, ignored=255)
+    info = DataInfo(classes=("a", "b"), colors=((0, 0, 0), (255, 0, 0)), channels=3)
 
     def __len__(self):
         return 3
