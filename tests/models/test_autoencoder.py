@@ -127,7 +127,7 @@ class Half(nn.Module):
 class Images:
     """Three images of two sizes, without a label."""
 
-    info = DataInfo(classes=("a", "b"), colors=((0, 0, 0), (255, 0, 0)), channels=3)
+    info = DataInfo(classes=("a", "b"), colors=((0, 0, 0), (255, 0, 0)), ignore=None, channels=3)
 
     def __len__(self):
         return 3
