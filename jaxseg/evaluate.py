@@ -118,7 +118,8 @@ def _pixels(text: str) -> float:
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     crf = CRF.parse(options.crf) if options.crf else None
     require_distinct(options.workdir)
-    runs = [load_run(workdir, options.which, overrides) for workdir in options.workdir]
+    limit = [] if options.memory is None else [f"--config.compile.memory={options.memory / 1000:.3f}kB"]
+    runs = [load_run(workdir, options.which, [*overrides, *limit]) for workdir in options.workdir]
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
     for given, name in ((options.fit_temperature, "temperature"), (options.fit_thresholds, "thresholds")):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import hashlib
 import json
 import logging
 import math
@@ -185,3 +186,30 @@ def _is_at(descriptor: int, path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat())
     return False
+
+
+class Digest:
+    """A file that is written or read from its beginning to its end, with the size and the SHA-256 of what passed."""
+
+    def __init__(self, file: BinaryIO, limit: int | None = None):
+        self._file, self._limit = file, limit
+        self._hash, self._bytes = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self._pass(data)
+        return self._file.write(data)
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._pass(data)
+        if self._limit is not None and self._bytes > self._limit:
+            raise ValueError("it is larger than what was written")
+        return data
+
+    def about(self) -> dict[str, Any]:
+        """Returns the size in bytes and the digest, as JSON values."""
+        return {"bytes": self._bytes, "sha256": self._hash.hexdigest()}
+
+    def _pass(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._bytes += len(data)

@@ -22,7 +22,7 @@ from jaxseg.errors import naming_lack_of_memory, some
 from jaxseg.inference.score import Result
 from jaxseg.run import hosts, messages
 from jaxseg.run.check import check
-from jaxseg.run.copies import bring_back
+from jaxseg.run.copies import bring_back, naming_store
 from jaxseg.run.data import (
     load_problem,
     record_data,
@@ -134,7 +134,8 @@ def train(
     ):
         stop = stack.enter_context(stop_on_signal())
         stack.enter_context(training_lock(workdir))
-        write_config(workdir, config)
+        with naming_store(config.checkpoint.copy_to, brought):
+            write_config(workdir, config)
         data = record_data(workdir, config, problem)
         record_teacher(workdir, config, taught)
         if data.class_weights is not None or data.class_prior is not None or data.hierarchy.levels:

@@ -9,7 +9,6 @@ error: a run that began anew beside its copies would replace them.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import shutil
@@ -17,15 +16,15 @@ import tarfile
 import tempfile
 import threading
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 
 from jaxseg.config import differences
 from jaxseg.errors import CheckpointError, ConfigError, first_line
-from jaxseg.files import parse_json
+from jaxseg.files import Digest, parse_json
 from jaxseg.run.checkpoint import CheckpointWarning
 from jaxseg.run.lock import hold
 from jaxseg.run.report import GRADIENTS_FILE, LOG_FILE
@@ -134,9 +133,11 @@ class Copies:
             while not (folder / str(step)).is_dir():
                 if self._leave.wait(_PAUSE):
                     return
+            if not (self._workdir / CONFIG_FILE).is_file():
+                raise FileNotFoundError(f"{self._workdir / CONFIG_FILE} is gone")
             self._files.makedirs(self._root, exist_ok=True)
             with self._files.open(f"{self._root}/{step}.tar", "wb") as out:
-                digest = _Digest(out)
+                digest = Digest(out)
                 with tarfile.open(fileobj=digest, mode="w|") as archive:  # type: ignore[call-overload]
                     for path in self._contents(step):
                         archive.add(path, path.relative_to(self._workdir).as_posix(), recursive=False)
@@ -186,6 +187,20 @@ def bring_back(url: str, workdir: Path) -> list[int]:
     if answer != _DONE:
         raise ConfigError(answer)
     return read
+
+
+@contextlib.contextmanager
+def naming_store(url: str, steps: Collection[int]) -> Iterator[None]:
+    """Adds to a ConfigError of the body that the run in the workdir is that of the store, if `steps` were read."""
+    try:
+        yield
+    except ConfigError as error:
+        if not steps:
+            raise
+        raise ConfigError(
+            f"{error} This run has just been read from checkpoint.copy_to={url}: give a new run another one, and an "
+            "empty workdir."
+        ) from error
 
 
 def _bring_back(url: str, workdir: Path) -> list[int]:
@@ -253,7 +268,7 @@ def _unpack(files: Any, root: str, step: int, place: Path) -> None:
     allowed = PurePosixPath(CHECKPOINTS, str(step))
     about = _about(files.cat_file(f"{root}/{step}.json"))
     with files.open(f"{root}/{step}.tar", "rb") as stored:
-        digest = _Digest(stored, limit=about["bytes"])
+        digest = Digest(stored, limit=about["bytes"])
         try:
             with tarfile.open(fileobj=digest, mode="r|") as archive:  # type: ignore[call-overload]
                 for member in archive:
@@ -266,14 +281,14 @@ def _unpack(files: Any, root: str, step: int, place: Path) -> None:
                     (place / name).parent.mkdir(parents=True, exist_ok=True)
                     with (place / name).open("wb") as out:
                         shutil.copyfileobj(content, out)
-        except (tarfile.TarError, EOFError) as error:
+            while digest.read(1 << 20):  # what follows the last file
+                pass
+        except (tarfile.TarError, EOFError, ValueError) as error:
             raise _Damaged(first_line(error)) from error
-        while digest.read(1 << 20):  # what follows the last file
-            pass
     if digest.about() != about:
         raise _Damaged("its content differs from what was written")
-    if not (place / allowed).is_dir():
-        raise _Damaged("it holds no checkpoint")
+    if not (place / allowed).is_dir() or not (place / CONFIG_FILE).is_file():
+        raise _Damaged(f"it lacks the checkpoint or {CONFIG_FILE}")
 
 
 def _about(text: bytes) -> dict[str, Any]:
@@ -315,30 +330,3 @@ def _open_store(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise ConfigError(f"checkpoint.copy_to={url} names no store that fsspec knows: {first_line(error)}.") from error
     return files, str(root).rstrip("/")
-
-
-class _Digest:
-    """A file that is written or read from its begin to its end, with the size and the SHA-256 of what passed."""
-
-    def __init__(self, file: BinaryIO, limit: int | None = None):
-        self._file, self._limit = file, limit
-        self._hash, self._bytes = hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        self._pass(data)
-        return self._file.write(data)
-
-    def read(self, size: int) -> bytes:
-        data = self._file.read(size)
-        self._pass(data)
-        if self._limit is not None and self._bytes > self._limit:
-            raise _Damaged("it is larger than what was written")
-        return data
-
-    def about(self) -> dict[str, Any]:
-        """Returns what `N.json` holds."""
-        return {"bytes": self._bytes, "sha256": self._hash.hexdigest()}
-
-    def _pass(self, data: bytes) -> None:
-        self._hash.update(data)
-        self._bytes += len(data)

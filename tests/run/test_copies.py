@@ -164,6 +164,24 @@ def test_a_store_that_deletes_nothing_has_its_copies_all_the_same(
     assert stored(url) == {"2.tar", "2.json", "4.tar", "4.json"} and "cannot be removed (retention)" in caplog.text
 
 
+def test_a_workdir_without_its_configuration_is_not_copied(tmp_path: Path, url: str) -> None:
+    workdir = fill(tmp_path / "run", 2, 4)
+    copy(url, workdir, 2)
+    (workdir / "config.json").unlink()  # someone removed the workdir in mid-run
+    with Copies(url, workdir) as copies:
+        copies.start(4)
+        assert "config.json is gone" in copies.settle() and stored(url) == {"2.tar", "2.json"}
+
+
+def test_a_new_run_with_the_address_of_another_is_told_so(
+    tmp_path: Path, url: str, capfd: pytest.CaptureFixture
+) -> None:
+    copy(url, fill(tmp_path / "run", 2), 2)
+    assert main(arguments(tmp_path / "new", checkpoint__copy_to=url, log__images=0)) == 1
+    said = capfd.readouterr().err
+    assert "another configuration" in said and f"has just been read from checkpoint.copy_to={url}" in said
+
+
 def test_a_copy_that_failed_is_made_by_the_next_start(tmp_path: Path, url: str) -> None:
     workdir = fill(tmp_path / "run", 2)
     with Copies(url, workdir) as copies:

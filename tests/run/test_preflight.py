@@ -196,6 +196,9 @@ def test_an_evaluation_that_does_not_fit_names_the_largest_batch_that_does(tmp_p
     assert size and 8 <= int(size[1]) < 32
     assert score(f"{half:.0f}{taken[2]}", int(size[1])) == 0
     assert score("off") == 0
+    capsys.readouterr()
+    assert evaluate.main(["--workdir", str(tmp_path / "run"), "--memory", "1kB"]) == 1
+    assert "and 1 kB are what compile.memory gives" in capsys.readouterr().err
 
 
 def test_an_image_that_does_not_fit_names_the_tiles_that_do(tmp_path):
