@@ -62,6 +62,7 @@ class Checkpoints:
         self._config = None if config is None else json.loads(json.dumps(config))  # a copy; raises now, not in `save`
         self._checkpointer: ocp.AsyncCheckpointer | None = None
         self._pending: int | None = None  # the step that is being written
+        self._saved = False
         self._size = 0  # bytes of its arrays
         self._written: dict[int, dict[str, float] | None] = {}  # step: metrics, of this object's saves
 
@@ -274,7 +275,9 @@ class Checkpoints:
 
     def _start(self, step: int, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
         if _primary():
-            self.directory.mkdir(parents=True, exist_ok=True)
+            # A workdir that is gone after the first save is an error, not a new one without its configuration.
+            self.directory.mkdir(parents=not self._saved, exist_ok=True)
+            self._saved = True
             self._remove_leftovers()
             if self.path(step).exists():
                 self.path(step).rename(self.directory / f"{step}.replaced")

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -301,6 +302,15 @@ def test_whole_directories_lost(tmp_path: Path) -> None:
     subprocess.run(["rm", "-r", tmp_path / "1/state"], check=True)
     with pytest.warns(CheckpointWarning), pytest.raises(CheckpointError, match="no other to fall back to"):
         Checkpoints(tmp_path).restore(template())
+
+
+def test_a_workdir_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        checkpoints.save(1, make_state(1), wait=True)
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(CheckpointError, match=r"step 2 could not be saved .*No such file or directory"):
+            checkpoints.save(2, make_state(2), wait=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_damaged_best_falls_back_to_the_next_best(tmp_path: Path) -> None:
