@@ -27,6 +27,7 @@ from jaxseg.errors import CheckpointError, ConfigError, first_line
 from jaxseg.files import Digest, parse_json
 from jaxseg.run.checkpoint import CheckpointWarning
 from jaxseg.run.lock import hold
+from jaxseg.run.provenance import RECORD_FILE
 from jaxseg.run.report import GRADIENTS_FILE, LOG_FILE
 from jaxseg.run.snapshot import all_processes
 from jaxseg.run.workdir import (
@@ -49,7 +50,7 @@ _FILES = (
     TEACHER_FILE,
     LOG_FILE,
     GRADIENTS_FILE,
-    "run.json",
+    RECORD_FILE,
 )
 _MOST_CONFIG = 2**24  # bytes of a configuration
 _PAUSE = 0.1  # seconds between two looks whether a checkpoint is complete
@@ -146,15 +147,16 @@ class Copies:
         except Exception as error:  # of any store, of its client, or of the network
             self._failure = f"The checkpoint of step {step} could not be copied to {self._url} ({first_line(error)})."
             return
-        self._remove_old(step, {path.name for path in folder.iterdir()})
+        self._remove_old(step, folder)
 
     def _contents(self, step: int) -> list[Path]:
         checkpoint = sorted(p for p in (self._workdir / CHECKPOINTS / str(step)).rglob("*") if p.is_file())
         return [*(path for name in _FILES if (path := self._workdir / name).is_file()), *checkpoint]
 
-    def _remove_old(self, step: int, kept: Collection[str]) -> None:
-        """Removes copies of earlier steps that the workdir has no longer, and what is left of incomplete ones."""
+    def _remove_old(self, step: int, folder: Path) -> None:
+        """Removes copies of earlier steps that are not in `folder` any more, and what is left of incomplete ones."""
         try:
+            kept = {path.name for path in folder.iterdir()}
             for ending in ("json", "tar"):  # in this order: a copy without its description does not count
                 for name in _names(self._files, self._root):
                     number = name.removesuffix(f".{ending}")

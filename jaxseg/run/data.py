@@ -14,11 +14,10 @@ from jaxseg.arguments import expanded
 from jaxseg.config import (
     KEYS,
     ConfigDict,
-    from_dict,
     require_pruning_within_steps,
     require_short_warmup,
     set_key,
-    to_dict,
+    with_values,
 )
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
@@ -136,9 +135,7 @@ def with_stored_division(config: ConfigDict, workdir: Path) -> ConfigDict:
     if stored == default:
         return config
     note(f"The run in {workdir} keeps data.division={stored}, with which it was started.")
-    kept = from_dict(to_dict(config))
-    set_key(kept, "data.division", stored)
-    return kept
+    return with_values(config, {"data.division": stored})
 
 
 def steps_of(epochs: float, images: int, batch_size: int) -> int:
