@@ -17,7 +17,7 @@ from helpers.tiny_training import assert_identical, state_of
 from jaxseg import build, evaluate, fit
 from jaxseg.config import FREE_KEYS, update, validate
 from jaxseg.errors import ConfigError, OutOfMemoryError
-from jaxseg.inference.predictor import make_predictor
+from jaxseg.inference import fitting, placement, predictor
 from jaxseg.run import preflight
 from jaxseg.run.load import load_run
 from jaxseg.run.preflight import StepMemory, changed, memory_of_step, splits
@@ -201,18 +201,32 @@ def test_an_evaluation_that_does_not_fit_names_the_largest_batch_that_does(tmp_p
     assert "and 1 kB are what compile.memory gives" in capsys.readouterr().err
 
 
-def test_an_image_that_does_not_fit_names_the_tiles_that_do(tmp_path):
+@pytest.mark.parametrize("devices", [1, 8])
+def test_tiles_auto_and_tiles_none_count_the_same_and_the_tiles_that_are_named_fit(tmp_path, monkeypatch, devices):
+    if devices == 1:
+        monkeypatch.setattr(placement, "predictor_mesh", lambda tiled, space: None)
+        monkeypatch.setattr(predictor, "predictor_mesh", lambda tiled, space: None)
     run = load_run(make_run(tmp_path / "run", tiny_config(data__fit="crop")))
-    image = np.zeros((256, 256, 3), np.uint8)
+    image = np.zeros((512, 512, 3), np.uint8)
+    whole, free = fitting.Images(1, (512, 512), image.dtype), predictor.make_predictor([run])
+    needed = fitting.images_memory(free.networks, free.variables, whole, False)
+    assert needed >= 512 * 512 * (4 * run.num_classes + 8)  # logits and classes at the size of the image
+    predictor.make_predictor([run], memory=needed)(image)
     with pytest.raises(OutOfMemoryError) as error:
-        make_predictor([run], memory=1_000_000)(image)
+        predictor.make_predictor([run], memory=needed - 1)(image)
     found = re.fullmatch(
-        r"an image of 256x256 pixels would take .* of memory, and 1 MB are what there may be; --tiles (\d+)x\1 fits",
+        r"an image of 512x512 pixels would take .* of memory, and .* are what there may be; --tiles (\d+)x\1 fits",
         str(error.value),
     )
-    assert found and int(found[1]) < 256
-    tile = int(found[1])
-    assert make_predictor([run], tiles=(tile, tile), memory=1_000_000)(image).classes.shape == (256, 256)
+    assert found
+    cut = predictor.make_predictor([run], tiles="auto", memory=needed - 1)
+    assert cut.grid_for(image, probabilities=False).tile == (int(found[1]),) * 2 < (512, 512)
+    predictor.make_predictor([run], tiles=int(found[1]), memory=needed - 1)(image)
+    if devices == 1:  # where all devices share one memory, each has an image that they cannot split
+        auto = predictor.make_predictor([run], tiles="auto", memory=needed)
+        assert auto.grid_for(image, probabilities=False) is None
+    with pytest.raises(OutOfMemoryError, match=r" of 64x64 pixels would .*; not even the smallest tiles fit"):
+        predictor.make_predictor([run], tiles="auto", memory=100_000)(image)
 
 
 LACKING = """
