@@ -187,15 +187,23 @@ def scored(
 
 
 def require_tiles(
-    networks: Networks, variables: Sequence[PyTree], tiles: Images, sums: Sums, memory: int | None
+    networks: Networks,
+    variables: Sequence[PyTree],
+    tiles: Images,
+    sums: Sums,
+    memory: int | None,
+    option: str = "--tiles ",
 ) -> None:
-    """Raises OutOfMemoryError unless memory holds the prediction of tiles, at the first time; see `scored`."""
+    """Raises OutOfMemoryError unless memory holds the prediction of tiles, at the first time; see `scored`.
+
+    `option` begins the words with which the error names tiles that fit.
+    """
     form = (tiles, sums, memory)
     if form in _checked.setdefault(networks, set()):
         return
     room = _room(networks, memory)
     if room is not None and (needed := tiles_memory(networks, variables, tiles, sums)) > room.free:
-        raise OutOfMemoryError(_too_large(networks, variables, tiles, sums, needed, room))
+        raise OutOfMemoryError(_too_large(networks, variables, tiles, sums, needed, room, option))
     _checked[networks].add(form)
 
 
@@ -248,7 +256,13 @@ def _column(networks: Networks, rows: int, sums: Sums) -> int:
 
 
 def _too_large(
-    networks: Networks, variables: Sequence[PyTree], images: Images, sums: Sums, needed: int, room: Room
+    networks: Networks,
+    variables: Sequence[PyTree],
+    images: Images,
+    sums: Sums,
+    needed: int,
+    room: Room,
+    option: str = "--tiles ",
 ) -> str:
     """Returns what images take and what would fit, as a sentence without its stop."""
     (h, w), kind = images.size, "image" if images.whole else "tile"
@@ -260,7 +274,7 @@ def _too_large(
     tile = largest_tile(networks, variables, images.dtype, sums, multiple, room.planned)
     way = "not even the smallest tiles fit"
     if tile is not None and math.prod(tile) < h * w:
-        way = f"--tiles {tile[0]}x{tile[1]} fits"
+        way = f"{option}{tile[0]}x{tile[1]} fits"
     return f"{what} of {h}x{w} pixels would take {shown(needed)} of memory, and {room.words}; {way}"
 
 

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.arguments import check_value
-from jaxseg.build import Parts
 from jaxseg.data.transforms import Size
 from jaxseg.errors import ConfigError, OutOfMemoryError, counted
 from jaxseg.inference import fitting
 from jaxseg.inference import tiles as tiling
-from jaxseg.inference.fitting import Images, Sums, stride_of
+from jaxseg.inference.fitting import Images, Sums
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.networks import Member, Networks, Scores, Shares
 from jaxseg.inference.placement import batch_devices, predictor_mesh
@@ -227,6 +226,16 @@ class Predictor:
             tile = fitting.auto_tile(self.networks, self.variables, image.dtype, sums, self.stride, planned)
         return tiling.make_grid(size, tile, self.tiling.overlap, self.stride, self.tiling.blending)
 
+    def require_memory_of_tiles(self, image: Any, option: str = "--tiles ") -> None:
+        """Raises OutOfMemoryError unless memory holds the `scores` of an image of this shape and type, in tiles.
+
+        `option` begins the words with which the error names tiles that fit.
+        """
+        grid = self.grid_for(image)
+        assert grid is not None
+        sums, tiles = self._sums(grid, True, copies=3), self._tiles(image, grid, 1)
+        fitting.require_tiles(self.networks, self.variables, tiles, sums, self.tiling.memory, option)
+
     @property
     def stride(self) -> int:
         """How many pixels of the image a pixel of the coarsest stage of the networks covers, in each direction."""
@@ -314,27 +323,6 @@ def make_predictor(
     variables = tuple(networks.place(state.variables) for _, state in folds)
     names = tuple(str(run.workdir) for run in runs)
     return Predictor(networks, variables, choice, names)
-
-
-def tiled_predictor(parts: Parts) -> Predictor:
-    """Returns a predictor that scores images in tiles, as `eval.tiles` and `eval.overlap` say; it has no variables yet.
-
-    Give it those of a state by `Predictor.with_variables`.
-
-    Raises:
-        ConfigError: if the tiles are smaller than the stride of the network.
-    """
-    size = tiling.parse_tiles(parts.config.eval.tiles)
-    assert size is not None and size != "auto"
-    member = Member(parts, parts.model)
-    variables = jax.eval_shape(lambda: parts.init(jax.random.key(0)).variables)
-    stride = stride_of(member, variables)
-    if min(size) < stride:
-        raise ConfigError(
-            f"eval.tiles={parts.config.eval.tiles} is smaller than the stride of the network, {stride} pixels; give "
-            "larger tiles."
-        )
-    return Predictor(Networks((member,)), (), Tiling(size, parts.config.eval.overlap))
 
 
 def require_same_classes(runs: Sequence[Run]) -> None:
