@@ -1,6 +1,7 @@
 """What a training has open while it runs, and what it does besides its steps: start, score, save, draw, end."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,16 +14,18 @@ from jaxseg import metrics, pictures
 from jaxseg.build import Parts
 from jaxseg.config import ConfigDict, to_dict
 from jaxseg.data import pipeline
+from jaxseg.data.evaluation import label_sizes
 from jaxseg.data.fingerprint import fingerprint
 from jaxseg.data.images import read_image
 from jaxseg.data.reading import Reading
 from jaxseg.errors import ConfigError
-from jaxseg.inference.predictor import Predictor, tiled_predictor
+from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.samples import distances, draw_samples
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.score_images import score_images
 from jaxseg.inference.segment import Segmentation, make_segmenter
-from jaxseg.memory import shown
+from jaxseg.inference.tiled_evaluation import require_memory, tiled_predictor
+from jaxseg.memory import NOT_CHECKED, shown
 from jaxseg.parallel import Strategy
 from jaxseg.run import gradients, messages
 from jaxseg.run.checkpoint import Checkpoints
@@ -81,7 +84,9 @@ class Session:
     def evaluate(self, state: TrainState) -> Result:
         """Scores the validation split."""
         if self.tiled is not None:
-            tiled = self.tiled.with_variables(self.variables(state))
+            # On one device, as the program that was checked: on several each would score the same tiles.
+            variables = jax.device_put(self.variables(state), jax.local_devices()[0])
+            tiled = self.tiled.with_variables(variables)
             return score_images(self.problem.val, tiled.scores, self.parts.loss).result
         return score(self.eval_step, state, self.validation, loss=self.parts.loss, strategy=self.strategy)
 
@@ -148,7 +153,7 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     start = 0 if restored is None else restored.step
     reporter.message(messages.opening_message(parts.config, session.problem, session.programs.state, start))
     if start < parts.config.steps:
-        compile_step(session)
+        compile_steps(session)
     if restored is None:
         host_state, origins = initial_state(parts, init_key, planned or plan_weights(parts), session.programs.init)
         window = None
@@ -181,19 +186,31 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     return state, key, start
 
 
-def compile_step(session: Session) -> None:
-    """Compiles the training step, before anything is placed on a device.
+def compile_steps(session: Session) -> None:
+    """Compiles the training step and the evaluation of its largest batch, before anything is placed on a device.
+
+    The evaluation is compiled here for its check alone: without one, at its first batch.
 
     Raises:
-        ConfigError: if memory does not hold the step; the message says what fits.
+        ConfigError: if memory does not hold one of them; the message says what fits.
+        OutOfMemoryError: if memory does not hold an evaluation in tiles.
     """
-    strategy = session.strategy
+    strategy, config = session.strategy, session.config
     session.reporter.message("compiling the step; this takes a while unless an earlier run has compiled the same one")
     began = time.monotonic()
-    batch = batch_shapes(session.parts, image_type(session.config, session.problem.train))
     key = jax.eval_shape(jax.random.key, 0)
+    batch = batch_shapes(session.parts, image_type(config, session.problem.train))
     shapes = strategy.placed_shapes(session.programs.state, batch, key)
     memory = described(session.programs.train_step.compile(*shapes), shapes, session.parts)
+    if config.compile.memory != NOT_CHECKED:
+        dtype = Reading(timeout=config.data.timeout).example(session.problem.val, 0)["image"].dtype
+        if session.tiled is None:
+            scored = session.validation.largest_shapes(dtype)
+            session.eval_step.compile(*strategy.placed_shapes(session.programs.state, scored, key)[:2])
+        else:
+            sizes = label_sizes(session.problem.val)
+            variables = jax.eval_shape(lambda state: session.parts.deployed(state).variables, session.programs.state)
+            require_memory(session.tiled, max(sizes, key=math.prod), dtype, variables)
     seconds = time.monotonic() - began
     session.reporter.message(f"compiled the step in {seconds:.1f} s; it takes {shown(memory.total)} of memory")
 

@@ -1,11 +1,13 @@
 """Evaluation batches: every example exactly once, at its native size, in a small number of shapes."""
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from jaxseg.data.batching import check_example, cores, processes, read_options, rows_of, stack
@@ -122,6 +124,20 @@ class EvalLoader:
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    def largest_shapes(self, dtype: Any) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shapes of the arrays of the global batch with the most pixels; `dtype` is that of its images."""
+        batch = max(
+            self._plan, key=lambda each: len(each.indices) * (math.prod(each.image_size) + math.prod(each.canvas))
+        )
+        rows, info = len(batch.indices), self._source.info
+        forms = {
+            "image": ((*batch.image_size, info.channels), dtype),
+            "label": (batch.canvas, info.ignored_everywhere((1, 1)).dtype),
+            "size": ((2,), np.int32),
+            "inside": ((2,), np.int32),
+        }
+        return {name: jax.ShapeDtypeStruct((rows, *shape), kind) for name, (shape, kind) in forms.items()}
 
     def __iter__(self) -> Iterator[Batch]:
         batches = grain.MapDataset.range(len(self._plan)).map(self._read)

@@ -166,7 +166,7 @@ class FolderPrediction:
             if isinstance(image, np.ndarray):
                 try:
                     self.require(image.shape)
-                    found = self.predictor.batch_key(image)
+                    found = self.predictor.batch_key(image, self._wants_probabilities)
                 except OutOfMemoryError as error:
                     image = error
                 else:
@@ -213,12 +213,18 @@ class FolderPrediction:
         resized = any(m.parts.config.data.fit == "resize" for m in self.predictor.networks.members)
         return tiles is not None and not (tiles == "auto" and resized)
 
+    @property
+    def _wants_probabilities(self) -> bool:
+        return self.outputs.probabilities or self.probabilities or any(e.needs_probabilities for e in self.extras)
+
     def _launch(self, images: list[np.ndarray]) -> Callable[[], list[Any]]:
-        wanted = self.outputs.probabilities or self.probabilities or any(e.needs_probabilities for e in self.extras)
         try:
-            wait = self.predictor.launch(images, wanted)
+            wait = self.predictor.launch(images, self._wants_probabilities)
         except (DataError, MemoryError) as error:
-            return lambda error=error: [error] * len(images)
+            if len(images) == 1:
+                return lambda error=error: [error]
+            alone = [self._launch([image]) for image in images]  # a batch takes more than an image
+            return lambda: [wait()[0] for wait in alone]
 
         def results() -> list[Any]:
             try:
@@ -226,7 +232,7 @@ class FolderPrediction:
             except (DataError, MemoryError) as error:
                 if len(images) == 1:
                     return [error]
-                return [self._launch([image])()[0] for image in images]  # a batch takes more than an image
+                return [self._launch([image])()[0] for image in images]
 
         return results
 

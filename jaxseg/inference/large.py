@@ -98,7 +98,7 @@ def segment_large(
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with open_raster(path, predictor.networks.channels) as raster:
-        grid = predictor.grid_for(raster, whole=False)
+        grid = predictor.grid_for(raster, whole=False, probabilities=False)
         assert grid is not None
         narrow = np.dtype(label_type(predictor.networks.num_classes))
         part = _Part.beside(out, grid, _fingerprint(path, predictor, grid, identity), narrow)
@@ -121,7 +121,7 @@ def _segment(
     software: str,
     progress: Callable[[int, int], object],
 ) -> LargeResult:
-    columns, done = part.progress(predictor.columns(grid))
+    columns, done = part.progress(predictor.columns(raster, grid))
     labels = part.open(done)
     blocks = len(grid.tops) * len(strips(grid, columns))
     resumed, finished, saved = done / blocks, 0, time.monotonic()

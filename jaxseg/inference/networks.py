@@ -17,7 +17,6 @@ from jaxseg.data.transforms import Size, fill_up, resize_image
 from jaxseg.errors import ConfigError
 from jaxseg.inference import placement
 from jaxseg.inference.views import ONE_VIEW, Flip, Views
-from jaxseg.memory import program_memory
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import resize_to_sizes
 from jaxseg.state import Network
@@ -75,6 +74,10 @@ class Member:
             return _scaled(tuple(config.data.size), scale)
         return _extended(_scaled(size, scale), config.eval.multiple)
 
+    def size_of(self, size: Size, scale: float, whole: bool) -> Size:
+        """Returns the (y, x) of what the network sees of an image or a tile of a size; see `fitted`."""
+        return self.network_size(size, scale) if whole else _scaled(size, scale)
+
 
 def _scaled(size: Size, scale: float) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
@@ -114,7 +117,6 @@ class Networks:
     thresholds: tuple[float, ...] = ()
     top_k: int = 0
     _programs: dict[Any, Any] = field(default_factory=dict, repr=False)
-    _memory: dict[Any, int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         first = self.members[0].parts
@@ -168,6 +170,7 @@ class Networks:
         for member, logits in self.logits(variables, images, whole):
             one_vs_rest = member.parts.loss.one_vs_rest
             total = _first(logits, share, one_vs_rest) if total is None else _more(total, logits, share, one_vs_rest)
+            del logits  # before the next are computed
         assert total is not None
         return Scores(total, False, sizes)
 
@@ -186,7 +189,7 @@ class Networks:
     ) -> Iterator[tuple[Member, jax.Array]]:
         """Yields (member, its logits f32[b,y,x,k], laid out as in `Scores`) for each view of each member."""
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        canvas = self._canvas(sizes, whole)
+        canvas = self.canvas(sizes, whole)
         for member, values in zip(self.members, variables):
             for scale in self.views.scales:
                 fitted = [member.fitted(image, scale, whole) for image in images]
@@ -196,9 +199,11 @@ class Networks:
                     logits = network(values, placement.place_images(self.mesh, _flip(seen, flip)))
                     if any(flip) and logits.shape[1:3] != seen.shape[1:3]:  # before it is turned upright
                         logits = _onto(logits, seen.shape[1:3])
-                    yield member, _at_sizes(logits, flip, inside, sizes, canvas)
+                    logits = _at_sizes(logits, flip, inside, sizes, canvas)
+                    yield member, logits
+                    del logits  # before the next are computed
 
-    def _canvas(self, sizes: Sequence[Size], whole: bool) -> Size:
+    def canvas(self, sizes: Sequence[Size], whole: bool) -> Size:
         """Returns the (y, x) of the scores of images: their size if the networks give it, else a rounded one.
 
         Sizes that are rounded to the same share the compiled functions that follow the network.
@@ -218,13 +223,6 @@ class Networks:
             image = jax.ShapeDtypeStruct((shape[0], rows, columns, shape[3]), dtype)
             self._programs[key] = network.lower(values, image).compile()
         return self._programs[key]
-
-    def memory(self, member: Member, shape: Sequence[int], dtype: Any, values: PyTree) -> int:
-        """Returns the bytes that the compiled network takes, see `program` and `memory.program_memory`."""
-        program = self.program(member, shape, dtype, values)
-        if program not in self._memory:
-            self._memory[program] = program_memory(program)
-        return self._memory[program]
 
     def place(self, variables: PyTree) -> PyTree:
         """Copies the variables of a member to the devices."""

@@ -46,6 +46,13 @@ def row_devices(mesh: Mesh | None) -> int:
     return 1 if mesh is None or SPACE_AXIS not in mesh.shape else mesh.shape[SPACE_AXIS]
 
 
+def shares(mesh: Mesh | None, count: int) -> int:
+    """Returns into how many parts the devices divide the bytes of `count` images; 1 on CPUs, which share the memory."""
+    if mesh is None or jax.default_backend() == "cpu":
+        return 1
+    return row_devices(mesh) * (batch_parts(mesh) if count % batch_parts(mesh) == 0 else 1)
+
+
 def even_rows(mesh: Mesh | None, size: Size) -> Size:
     """(h, w) -> the same with rows below that make equal parts for the devices."""
     parts = row_devices(mesh)

@@ -11,22 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.arguments import check_value
-from jaxseg.build import Parts
 from jaxseg.data.transforms import Size
 from jaxseg.errors import ConfigError, OutOfMemoryError, counted
+from jaxseg.inference import fitting
 from jaxseg.inference import tiles as tiling
-from jaxseg.inference.fitting import auto_tile, fits_whole, scored, stride_of
+from jaxseg.inference.fitting import Images, Sums
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.networks import Member, Networks, Scores, Shares
 from jaxseg.inference.placement import batch_devices, predictor_mesh
 from jaxseg.inference.segment import Segmentation, launch, naming_image, require_image, segmentation
 from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Overlap, Raster, TilesLike
 from jaxseg.inference.views import ONE_VIEW, Views, parse_views
-from jaxseg.memory import free_memory
 from jaxseg.run.load import Run
 from jaxseg.types import PyTree, label_type
-
-_MOST_SUMS = 2**28  # bytes for the sums of a strip: wider strips save little time
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Predictor:
     variables: tuple[PyTree, ...]
     tiling: Tiling = Tiling()
     names: tuple[str, ...] = ()
-    _strides: dict[Any, int] = field(default_factory=dict, repr=False)
+    _strides: list[int] = field(default_factory=list, repr=False)
 
     def __call__(self, image: np.ndarray, probabilities: bool = False) -> Segmentation:
         """u8|u16|f32[h,w,c] -> the classes u8|u16[h,w] of an image, and with `probabilities` also those, f32[h,w,k]
@@ -78,7 +75,7 @@ class Predictor:
             ValueError: if the number of channels differs from what the networks take.
             OutOfMemoryError: if the image does not fit into memory.
         """
-        grid = self.grid_for(image)
+        grid = self.grid_for(image, probabilities=probabilities)
         if grid is None:
             return launch(self.networks, self.variables, [image], probabilities, self.tiling.memory)()[0]
         (h, w), n, narrow = grid.size, self.networks.top_k, label_type(self.networks.num_classes)
@@ -99,14 +96,14 @@ class Predictor:
         The device works while the caller does something else: reads the next images, or writes those before. An image
         that is cut into tiles is segmented when the function is called.
         """
-        if self.batch_key(images[0]) is None:
+        if self.batch_key(images[0], probabilities) is None:
             return lambda: [self(image, probabilities) for image in images]
         wait = launch(self.networks, self.variables, self._filled_up(images), probabilities, self.tiling.memory)
         return lambda: wait()[: len(images)]
 
-    def batch_key(self, image: np.ndarray) -> Any:
+    def batch_key(self, image: np.ndarray, probabilities: bool = True) -> Any:
         """Returns what images that the networks see in one batch have in common; None: the image is cut into tiles."""
-        if self.grid_for(image) is not None:
+        if self.grid_for(image, probabilities=probabilities) is not None:
             return None
         size = (image.shape[0], image.shape[1])
         scales = self.networks.views.scales
@@ -121,8 +118,8 @@ class Predictor:
         """u8|u16|f32[h,w,c] -> the scores of an image, on the device; see `Networks.scores`."""
         grid = self.grid_for(image)
         if grid is None:
-            return scored(self.networks, self.variables, [image], whole=True, memory=self.tiling.memory)
-        blocks = list(self._blend(ArrayRaster(image), grid))
+            return fitting.scored(self.networks, self.variables, [image], memory=self.tiling.memory)
+        blocks = list(self._blend(ArrayRaster(image), grid, self._sums(grid, True, copies=3)))
         rows: dict[int, list[jax.Array]] = {}
         for block in blocks:
             rows.setdefault(block.top, []).append(block.scores)
@@ -150,7 +147,7 @@ class Predictor:
         """
         waiting: tuple[Block, Any, Any] | None = None
         with naming_image(f"a tile of an image of {raster.shape[0]}x{raster.shape[1]} pixels"):
-            for block in self._blend(raster, grid, columns, done, progress):
+            for block in self._blend(raster, grid, self._sums(grid, probabilities), columns, done, progress):
                 size = (block.scores.shape[0], block.scores.shape[1])
                 scores = Scores(block.scores[None], self.networks.single, (size,))
                 launched = block, self.networks.classes(scores), self.networks.shares(scores) if probabilities else None
@@ -192,8 +189,10 @@ class Predictor:
         """Returns the predictor with other variables of its networks; compiled programs are shared."""
         return dataclasses.replace(self, variables=tuple(self.networks.place(each) for each in variables))
 
-    def grid_for(self, image: np.ndarray | Raster, whole: bool = True) -> Grid | None:
+    def grid_for(self, image: np.ndarray | Raster, whole: bool = True, *, probabilities: bool = True) -> Grid | None:
         """Returns the tiles that an image is cut into; None: it is segmented whole, if `whole` allows it.
+
+        Where memory decides, `probabilities` says whether these have to fit too.
 
         Raises:
             ValueError: if the number of channels differs from what the networks take.
@@ -204,11 +203,13 @@ class Predictor:
         choice, size = self.tiling.tiles, (shape[0], shape[1])
         if whole and choice is None:
             return None
+        planned = fitting.planned_memory(self.networks, self.tiling.memory)
         with naming_image(f"an image of {size[0]}x{size[1]} pixels"):
+            seen = Images(1, size, image.dtype)
             if (
-                whole
-                and choice == "auto"
-                and fits_whole(self.networks, self.variables, size, image.dtype, self._memory())
+                choice == "auto"
+                and whole
+                and fitting.fits_whole(self.networks, self.variables, seen, probabilities, planned)
             ):
                 return None
         resizing = [member.parts.config for member in self.networks.members if member.parts.config.data.fit == "resize"]
@@ -219,58 +220,69 @@ class Predictor:
                 f"whole images resized to {seen} (data.fit=resize); --tiles {seen} (tiles={seen} in Python) "
                 "segments it in tiles of that size, in which objects have another scale than in training"
             )
-        tile = (
-            auto_tile(self.networks, self.variables, self._memory() // 2)
-            if choice is None or choice == "auto"
-            else choice
-        )
+        tile = choice
+        if tile is None or tile == "auto":
+            sums = Sums(self.tiling.dtype, probabilities)
+            tile = fitting.auto_tile(self.networks, self.variables, image.dtype, sums, self.stride, planned)
         return tiling.make_grid(size, tile, self.tiling.overlap, self.stride, self.tiling.blending)
+
+    def require_memory_of_tiles(self, image: Any, option: str = "--tiles ") -> None:
+        """Raises OutOfMemoryError unless memory holds the `scores` of an image of this shape and type, in tiles.
+
+        `option` begins the words with which the error names tiles that fit.
+        """
+        grid = self.grid_for(image)
+        assert grid is not None
+        sums, tiles = self._sums(grid, True, copies=3), self._tiles(image, grid, 1)
+        fitting.require_tiles(self.networks, self.variables, tiles, sums, self.tiling.memory, option)
 
     @property
     def stride(self) -> int:
         """How many pixels of the image a pixel of the coarsest stage of the networks covers, in each direction."""
         if not self._strides:
-            for member, values in zip(self.networks.members, self.variables):
-                self._strides[member] = stride_of(member, values)
-        return max(math.lcm(*self._strides.values()), 1)
+            self._strides.append(fitting.stride_of_all(self.networks, self.variables))
+        return self._strides[0]
 
-    def columns(self, grid: Grid) -> int:
-        """Returns the columns of a strip (`tiles.strips`) of which memory holds the sums."""
-        room = min(self._memory() // 4, _MOST_SUMS)  # twice the sums while they move, and as much for the rest
-        return max(grid.tile[1], room // (8 * grid.tile[0] * self.networks.num_classes))
+    def columns(self, raster: Raster, grid: Grid) -> int:
+        """Returns the columns of a strip (`tiles.strips`) of which memory holds the sums, for the classes alone."""
+        tiles, sums = self._tiles(raster, grid, 1), self._sums(grid, False)
+        planned = fitting.planned_memory(self.networks, self.tiling.memory)
+        return fitting.strip_columns(self.networks, self.variables, tiles, sums, planned)
+
+    def _tiles(self, raster: Raster, grid: Grid, count: int) -> Images:
+        devices = batch_devices(self.networks.mesh)
+        return Images(-(-count // devices) * devices, grid.tile, raster.dtype, whole=False)
+
+    def _sums(self, grid: Grid, probabilities: bool, copies: int = 0) -> Sums:
+        """Returns what the tiles of a grid are added to; `copies` is how often the scores of all pixels are kept."""
+        kept = 4 * copies * self.networks.num_classes * math.prod(grid.size)
+        return Sums(self.tiling.dtype, probabilities, kept)
 
     def _blend(
         self,
         raster: Raster,
         grid: Grid,
+        sums: Sums,
         columns: int | None = None,
         done: int = 0,
         progress: Callable[[int], object] = lambda tiles: None,
     ) -> Iterator[Block]:
-        def score(images: np.ndarray) -> jax.Array:
-            return scored(self.networks, self.variables, images, whole=False, memory=self.tiling.memory).values
-
+        networks, variables, memory = self.networks, self.variables, self.tiling.memory
+        planned, one = fitting.planned_memory(networks, memory), self._tiles(raster, grid, 1)
+        fitting.require_tiles(networks, variables, one, sums, memory)
+        tiles = fitting.tiles_at_once(networks, variables, one, sums, len(grid.lefts), planned)
+        if columns is None:
+            columns = fitting.strip_columns(networks, variables, tiles, sums, planned)
         yield from tiling.blend(
             raster,
-            score,
+            lambda images: networks.scores(variables, images, False).values,
             grid,
-            batch=self._batch(grid),
-            most_columns=self.columns(grid) if columns is None else columns,
+            batch=tiles.count,
+            most_columns=columns,
             dtype=self.tiling.dtype,
             done=done,
             progress=progress,
         )
-
-    def _batch(self, grid: Grid) -> int:
-        """Returns how many tiles the networks take at once: on CPUs one a device, else `eval.batch_size` or fewer."""
-        devices = batch_devices(self.networks.mesh)
-        first = self.networks.members[0].parts.config
-        wanted = devices if jax.default_backend() == "cpu" else max(devices, first.eval.batch_size)
-        within = -(-len(grid.lefts) // devices) * devices
-        return min(-(-wanted // devices) * devices, within)
-
-    def _memory(self) -> int:
-        return free_memory() if self.tiling.memory is None else self.tiling.memory
 
 
 def _fetched(block: Block, found: Any, shares: Shares | None) -> tuple[Block, np.ndarray, Shares | None]:
@@ -311,27 +323,6 @@ def make_predictor(
     variables = tuple(networks.place(state.variables) for _, state in folds)
     names = tuple(str(run.workdir) for run in runs)
     return Predictor(networks, variables, choice, names)
-
-
-def tiled_predictor(parts: Parts) -> Predictor:
-    """Returns a predictor that scores images in tiles, as `eval.tiles` and `eval.overlap` say; it has no variables yet.
-
-    Give it those of a state by `Predictor.with_variables`.
-
-    Raises:
-        ConfigError: if the tiles are smaller than the stride of the network.
-    """
-    size = tiling.parse_tiles(parts.config.eval.tiles)
-    assert size is not None and size != "auto"
-    member = Member(parts, parts.model)
-    variables = jax.eval_shape(lambda: parts.init(jax.random.key(0)).variables)
-    stride = stride_of(member, variables)
-    if min(size) < stride:
-        raise ConfigError(
-            f"eval.tiles={parts.config.eval.tiles} is smaller than the stride of the network, {stride} pixels; give "
-            "larger tiles."
-        )
-    return Predictor(Networks((member,)), (), Tiling(size, parts.config.eval.overlap))
 
 
 def require_same_classes(runs: Sequence[Run]) -> None:

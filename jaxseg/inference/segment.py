@@ -79,7 +79,7 @@ def launch(
     h, w = images[0].shape[:2]
     what = f"{'an image' if len(images) == 1 else counted(len(images), 'image')} of {h}x{w} pixels"
     with naming_image(what):
-        scores = scored(networks, variables, images, whole=True, memory=memory)
+        scores = scored(networks, variables, images, probabilities=probabilities, memory=memory)
         classes = networks.classes(scores)
         shares = networks.shares(scores) if probabilities else None
 

@@ -242,6 +242,8 @@ def largest_batch(parts: Parts, strategy: Strategy, room: int, memory: StepMemor
 def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0) -> Ahead:
     """Returns a step of evaluation, which is checked by the key `compile.memory` whenever it compiles.
 
+    Compiled for shapes, it is checked with the state and the batch, which are not in memory then.
+
     Args:
         step: of `Strategy.compile_eval`.
         config: of the run.
@@ -252,21 +254,23 @@ def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0) -> Ah
         room = room_of(config.compile.memory)
         if room is None or program.memory_analysis() is None:
             return
-        needed = sharing_devices() * program_memory(program, with_arguments=False)
-        if needed <= room.free:
-            return
         state, batch = arguments
         image = batch["image"]
+        placed = isinstance(image, jax.Array)  # else state and batch have no memory yet
+        needed = sharing_devices() * program_memory(program, with_arguments=False)
+        absent = 0 if placed else sharing_devices() * _bytes_on_device(arguments)
+        if needed + absent <= room.free:
+            return
         rows = image.shape[rows_axis]
         unit = rows // image.sharding.shard_shape(image.shape)[rows_axis]  # 1 under `pmap`
         devices = jax.device_count() if rows_axis else unit
 
         def total(count: int) -> int:
             shapes = jax.tree.map(lambda x: _with_rows(x, rows_axis, unit * count), batch)
-            smaller = step.lower(state, shapes).compile()
-            return sharing_devices() * program_memory(smaller, with_arguments=False)
+            smaller = program_memory(step.lower(state, shapes).compile(), with_arguments=False)
+            return sharing_devices() * (smaller + (0 if placed else _bytes_on_device((state, shapes))))
 
-        count = largest(total, room.planned, {0: 0, rows // unit: needed})
+        count = largest(total, room.planned, {0: 0, rows // unit: needed + absent})
         size = devices * count
         height, width = image.shape[rows_axis + 1 : rows_axis + 3]
         way = f"eval.batch_size={size} fits" if size else f"no smaller eval.batch_size fits: {_smaller(config)}"

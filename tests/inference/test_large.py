@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 
+import jax
 import numpy as np
 import pytest
 from helpers.tiny_run import make_run, tiny_config
@@ -13,7 +14,8 @@ from jaxseg.data.images import read_image
 from jaxseg.data.rasters import open_raster, write_labels
 from jaxseg.errors import DataError
 from jaxseg.files import locked
-from jaxseg.inference import large, load
+from jaxseg.inference import fitting, large, load
+from jaxseg.inference import tiles as tiling
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.predict import main
 
@@ -82,11 +84,17 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("memory", [None, 60_000])
-def test_a_killed_call_continues_and_gives_the_classes_of_the_image(run, tmp_path, monkeypatch, memory):
+@pytest.mark.parametrize("strips", [1, 2])
+def test_a_killed_call_continues_and_gives_the_classes_of_the_image(run, tmp_path, monkeypatch, strips):
     image = picture(90, 70)
     path = save(tmp_path / "in.tif", image, tile=(32, 32), compression="zlib", extratags=GEOGRAPHIC)
-    predictor, out = make_predictor([run], tiles=32, memory=memory), tmp_path / "out" / "in.tif"
+    predictor, out = make_predictor([run], tiles=32), tmp_path / "out" / "in.tif"
+    if strips > 1:  # memory for the networks, and for the sums of little more than a tile
+        tiles = fitting.Images(jax.device_count(), (32, 32), np.dtype(np.uint8), whole=False)
+        memory = fitting.tiles_memory(predictor.networks, predictor.variables, tiles, fitting.Sums()) + 50_000
+        predictor = make_predictor([run], tiles=32, memory=memory)
+        grid = predictor.grid_for(image)
+        assert len(tiling.strips(grid, predictor.columns(tiling.ArrayRaster(image), grid))) == strips
     expected = make_predictor([run], tiles=32)(image).classes
     monkeypatch.setattr(large, "_SAVE_EVERY", 0.0)
 

@@ -151,7 +151,7 @@ def test_auto_tiles_where_memory_does_not_hold_the_image(runs):
     tight = make_predictor([runs["crop"]], tiles="auto", memory=3_000_000)
     grid = tight.grid_for(image)
     assert grid is not None and max(grid.tile) <= 256 and len(grid) > 1
-    assert len(strips(grid, tight.columns(grid))) >= 1
+    assert len(strips(grid, tight.columns(ArrayRaster(image), grid))) >= 1
     with pytest.raises(OutOfMemoryError, match=r"300x200 pixels.*resized to 16x16.*--tiles 16x16"):
         make_predictor([runs["resize"]], tiles="auto", memory=100_000)(image)
 

@@ -14,10 +14,10 @@ import pytest
 from helpers.tiny_run import make_run, short_config, tiny_config
 from helpers.tiny_training import assert_identical, state_of
 
-from jaxseg import build, evaluate, fit
+from jaxseg import build, evaluate, fit, session
 from jaxseg.config import FREE_KEYS, update, validate
 from jaxseg.errors import ConfigError, OutOfMemoryError
-from jaxseg.inference.predictor import make_predictor
+from jaxseg.inference import fitting, placement, predictor
 from jaxseg.run import preflight
 from jaxseg.run.load import load_run
 from jaxseg.run.preflight import StepMemory, changed, memory_of_step, splits
@@ -201,18 +201,89 @@ def test_an_evaluation_that_does_not_fit_names_the_largest_batch_that_does(tmp_p
     assert "and 1 kB are what compile.memory gives" in capsys.readouterr().err
 
 
-def test_an_image_that_does_not_fit_names_the_tiles_that_do(tmp_path):
+@pytest.mark.parametrize("devices", [1, 8])
+def test_tiles_auto_and_tiles_none_count_the_same_and_the_tiles_that_are_named_fit(tmp_path, monkeypatch, devices):
+    if devices == 1:
+        monkeypatch.setattr(placement, "predictor_mesh", lambda tiled, space: None)
+        monkeypatch.setattr(predictor, "predictor_mesh", lambda tiled, space: None)
     run = load_run(make_run(tmp_path / "run", tiny_config(data__fit="crop")))
-    image = np.zeros((256, 256, 3), np.uint8)
+    image = np.zeros((512, 512, 3), np.uint8)
+    whole, free = fitting.Images(1, (512, 512), image.dtype), predictor.make_predictor([run])
+    needed = fitting.images_memory(free.networks, free.variables, whole, False)
+    assert needed >= 512 * 512 * (4 * run.num_classes + 8)  # logits and classes at the size of the image
+    predictor.make_predictor([run], memory=needed)(image)
     with pytest.raises(OutOfMemoryError) as error:
-        make_predictor([run], memory=1_000_000)(image)
+        predictor.make_predictor([run], memory=needed - 1)(image)
     found = re.fullmatch(
-        r"an image of 256x256 pixels would take .* of memory, and 1 MB are what there may be; --tiles (\d+)x\1 fits",
+        r"an image of 512x512 pixels would take .* of memory, and .* are what there may be; --tiles (\d+)x\1 fits",
         str(error.value),
     )
-    assert found and int(found[1]) < 256
-    tile = int(found[1])
-    assert make_predictor([run], tiles=(tile, tile), memory=1_000_000)(image).classes.shape == (256, 256)
+    assert found
+    cut = predictor.make_predictor([run], tiles="auto", memory=needed - 1)
+    assert cut.grid_for(image, probabilities=False).tile == (int(found[1]),) * 2 < (512, 512)
+    predictor.make_predictor([run], tiles=int(found[1]), memory=needed - 1)(image)
+    if devices == 1:  # where all devices share one memory, each has an image that they cannot split
+        auto = predictor.make_predictor([run], tiles="auto", memory=needed)
+        assert auto.grid_for(image, probabilities=False) is None
+    with pytest.raises(OutOfMemoryError, match=r" of 64x64 pixels would .*; not even the smallest tiles fit"):
+        predictor.make_predictor([run], tiles="auto", memory=100_000)(image)
+
+
+def forms_of_evaluation(monkeypatch):
+    """Returns a list of the shapes of images for which a training compiles its evaluation."""
+    compiled, made = [], session.ahead_of_evaluation
+
+    class Counting:
+        def __init__(self, step):
+            self.step = step
+
+        def lower(self, state, batch):
+            compiled.append(batch["image"].shape)
+            return self.step.lower(state, batch)
+
+    monkeypatch.setattr(session, "ahead_of_evaluation", lambda step, *rest, **more: made(Counting(step), *rest, **more))
+    return compiled
+
+
+@pytest.mark.parametrize("strategy", ["jit", "pmap"])
+def test_an_evaluation_that_does_not_fit_ends_a_training_before_its_first_step(tmp_path, monkeypatch, capsys, strategy):
+    config = short_config(data__shapes_val=256, strategy=strategy)
+    update(config, batch_size=8, eval__batch_size=256)
+    parts = build.build_parts(config, 6, axis_name=build.make_strategy(config).axis_name)
+    limit = memory_of_step(parts, build.make_strategy(config)).total + 200_000
+    config.compile.memory = f"{limit / 1000:.0f}kB"
+    compiled = forms_of_evaluation(monkeypatch)
+    with pytest.raises(
+        ConfigError, match=r"An evaluation of 256 images of 16x16 .*; eval\.batch_size=\d+ fits\. "
+    ) as error:
+        train(config, tmp_path / "run", "x")
+    assert not (tmp_path / "run" / "checkpoints").exists() and "step 1" not in capsys.readouterr().out
+    config.eval.batch_size = int(re.search(r"eval\.batch_size=(\d+)", str(error.value))[1])
+    assert 8 <= config.eval.batch_size < 256
+    compiled.clear()
+    train(config, tmp_path / "run", "x")
+    assert len(compiled) == len(set(compiled)), compiled
+
+
+def test_an_evaluation_in_tiles_is_checked_and_compiled_once_before_the_first_step(tmp_path, monkeypatch):
+    config = short_config(data__fit="crop", eval__tiles="16x16")
+    config.compile.memory = "60kB"
+    with pytest.raises(ConfigError, match="A training step"):
+        train(config, tmp_path / "run", "x")
+    asked, scoring = [], fitting._scoring
+    monkeypatch.setattr(fitting, "_scoring", lambda networks, *rest: asked.append(networks) or scoring(networks, *rest))
+    monkeypatch.setattr(session, "described", lambda program, shapes, parts: StepMemory(0, 0, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(preflight, "described", lambda program, shapes, parts: StepMemory(0, 0, 0, 0, 0, 0, 0))
+    with pytest.raises(
+        OutOfMemoryError, match=r"a tile of 16x16 pixels would take .*; not even the smallest tiles fit"
+    ):
+        train(config, tmp_path / "run", "x")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    config.compile.memory = ""
+    asked.clear()
+    train(config, tmp_path / "run", "x")
+    programs = [key for key in asked[0]._programs if isinstance(key[1], tuple) and len(key[1]) == 4]
+    assert len(programs) == 1, "the first evaluation uses the program of the check"
 
 
 LACKING = """
