@@ -7,6 +7,7 @@ that the search has not used and scored on the test split, which it has not seen
 import argparse
 import json
 import math
+import resource
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ from lib.timing import at_least, environment, make_parser, result_file, save, ta
 
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
-from jaxseg.run.provenance import read_starts
 from jaxseg.sweep.__main__ import main as sweep_command
 from jaxseg.sweep.statistics import paired_difference, spread
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
-    work = expanded(options.work).absolute()
+    work, before = expanded(options.work).absolute(), _cpu_of_runs()
     shorter = ["--config.steps=2", "--config.schedule.warmup=0", "--config.data.size=16,16"] if options.smallest else []
     shorter += ["--config.data.shapes_val=8", "--config.eval.every=1"] if options.smallest else []
     search = ["--config", str(ROOT / "experiments" / "search.py"), "--workdir", str(work / "trials")]
@@ -47,19 +47,23 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
     found = json.loads((work / "trials" / "trials.json").read_text(encoding="utf-8"))
     lines = (work / "check" / "results.jsonl").read_text(encoding="utf-8").splitlines()
     runs = [{key: run[key] for key in ("variant", "seed", "mean_iou")} for run in map(json.loads, lines)]
-    starts = [start for place in work.glob("**/run.json") for start in read_starts(place.parent)]
     record = {
         "command": f"python benchmarks/search.py {' '.join(words)}",
         "environment": environment(),
         "search": {**found, "experiment": "experiments/search.py"},
         "check": runs,
-        "starts": len(starts),
-        "cpu_seconds": None,
+        "cpu_minutes": (_cpu_of_runs() - before) / 60,  # of the runs of this call
     }
     save(options.out, record, _table(record))
     if options.out is not None:
         shutil.copyfile(work / "trials" / "search.png", result_file(options.out, ".png"))
     return 0
+
+
+def _cpu_of_runs() -> float:
+    """Returns the seconds of all cores that the processes of the runs have taken since this one began."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _table(record: Mapping[str, Any]) -> str:
