@@ -1,10 +1,15 @@
-"""Ablations: variants of one experiment, each trained with several seeds, in one table with their spread.
+"""Ablations and searches: many trainings of one experiment, and one report of them.
 
     python -m jaxseg.sweep --config experiments/ablations/residual.py [--workdir DIR]
+    python -m jaxseg.sweep --config experiments/search.py [--workdir DIR]
 
-An ablation is an experiment file that has `sweep()` beside `get_config(arg)`; what `sweep` returns is a `Sweep`.
+An ablation trains each variant with several seeds, and has one table with their spread: it is an experiment file that
+has `sweep()` beside `get_config(arg)`, which returns a `Sweep`. A search tries values of some keys: its file has
+`search()`, which returns a `Search` over spaces: `Uniform`, `LogUniform`, `Integer`, `Choice`.
 """
 
 from jaxseg.sweep.plan import Sweep
+from jaxseg.sweep.search.plan import Search
+from jaxseg.sweep.search.spaces import Choice, Integer, LogUniform, Uniform
 
-__all__ = ["Sweep"]
+__all__ = ["Choice", "Integer", "LogUniform", "Search", "Sweep", "Uniform"]

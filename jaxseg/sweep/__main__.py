@@ -1,10 +1,11 @@
-"""Trains and scores all variants and seeds of an ablation, and reports them in one table.
+"""Trains and scores all variants and seeds of an ablation, or the trials of a search, and reports them in one table.
 
     python -m jaxseg.sweep --config experiments/ablations/residual.py [--workdir DIR] [--config.KEY=VALUE ...]
+    python -m jaxseg.sweep --config experiments/search.py [--search] [--trials N]
     python -m jaxseg.sweep --workdir DIR --report
 
 The same command resumes an interrupted sweep: it does not repeat finished runs, and resumes an unfinished run from its
-checkpoint. The workdir of a run is DIR/VARIANT/seed-N, as jaxseg.train writes it.
+checkpoint. The workdir of a run is DIR/VARIANT/seed-N, as jaxseg.train writes it; of a search, DIR/trial-NNNN.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import jax
 
 from jaxseg.arguments import Count, Where, check_value, describe, expanded, one_or_more
-from jaxseg.config.command import help_text, run_command
+from jaxseg.config.command import help_text, load_file, run_command
 from jaxseg.config.parser import CommandParser
 from jaxseg.data import make_source
 from jaxseg.errors import ConfigError, counted
@@ -26,10 +27,12 @@ from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.workdir import default_workdir, prepare_workdir
 from jaxseg.sweep.plan import PlannedRun, Seeds, load_plan, refuse_others, runs_of, write_plan
-from jaxseg.sweep.pool import places, run_all
+from jaxseg.sweep.pool import Environment, places, run_all
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_scores
 from jaxseg.sweep.report import write_report
+from jaxseg.sweep.search.command import report_search, search
+from jaxseg.sweep.search.plan import SEARCH_FILE, asks_for_search, load_study
 from jaxseg.sweep.stored import stored_division, with_stored_steps
 
 COMPILED = "compiled"
@@ -59,6 +62,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seeds", metavar="N,...", type=_option(Seeds, _split_numbers), help="seeds in place of the file's"
+    )
+    parser.add_argument(
+        "--search", action="store_true", help="make the file's search() (default: its sweep(), or the one it has)"
+    )
+    parser.add_argument(
+        "--trials", metavar="N", type=_option(Count, int), help="of a search: trials in place of the file's"
     )
     parser.add_argument("--split", metavar="SPLIT", help="the split to score (default val)")
     parser.add_argument(
@@ -109,12 +118,20 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
     jax.config.update("jax_platforms", "cpu")
     if options.report:
         others = (options.config, options.only, options.seeds, options.split, options.shard, options.jobs, overrides)
+        others += (options.search, options.trials)
         if not options.workdir or any(others):
             raise ConfigError("--report takes --workdir, the folder of the sweep, and nothing else.")
-        return _report(expanded(options.workdir).absolute())
+        workdir = expanded(options.workdir).absolute()
+        return report_search(workdir) if (workdir / SEARCH_FILE).exists() else _report(workdir)
     if options.config is None:
         raise ConfigError("--config FILE is needed: the ablation to run; or --report, to report what --workdir holds.")
     workdir = (expanded(options.workdir) if options.workdir else default_workdir(options.config)).absolute()
+    if asks_for_search(load_file(options.config)[0], options.search, options.config):
+        return _search(options, overrides, argv, workdir)
+    if options.trials:
+        raise ConfigError("--trials is of a search, and this is a sweep; --search makes the search of the file.")
+    if (workdir / SEARCH_FILE).exists():
+        raise ConfigError(f"{workdir} holds a search; give another --workdir for the sweep.")
     overrides = stored_division(workdir, overrides)
     plan = with_stored_steps(load_plan(options.config, overrides, options.seeds, options.split or "val"), workdir)
     runs = runs_of(plan, workdir, options.only, options.shard or (1, 1))
@@ -140,6 +157,17 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
     if failed:
         print(f"error: {len(failed)} of {counted(len(runs), 'run')} failed; the report says why.", file=sys.stderr)
     return int(bool(failed))
+
+
+def _search(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence[str], workdir: Path) -> int:
+    if options.only or options.seeds:
+        raise ConfigError("--only and --seeds are of a sweep; a search has --trials.")
+    study = load_study(options.config, overrides, options.trials, options.split or "val")
+
+    def environments() -> list[Environment]:
+        return [{**_cache(workdir), **place} for place in places(options.jobs)]
+
+    return search(study, workdir, options.shard or (1, 1), environments, argv)
 
 
 def _cache(workdir: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -77,43 +77,60 @@ def _devices() -> tuple[str, int]:
 
 
 def run_all(
-    runs: Sequence[PlannedRun],
+    runs: Iterable[PlannedRun],
     split: str,
     arguments: Sequence[str],
     environments: Sequence[Environment],
     progress: Progress,
     stop: StopRequest,
+    prune: Callable[[PlannedRun], str] = lambda run: "",
 ) -> list[PlannedRun]:
     """Trains and scores the runs; returns those that failed. A failure does not stop the other runs.
 
     Once `stop.requested` is set, the runs in progress are asked to save, and no run is started.
 
     Args:
-        runs: in the order in which they start; their workdirs exist and hold `config.json`.
+        runs: in the order in which they start; their workdirs exist and hold `config.json`. Each is asked for when
+            there is a place for it.
         split: the split to score.
         arguments: of the sweep's command line, for the records of the runs.
         environments: the result of `places`.
         progress: shows the progress.
         stop: from `stop_on_signal`.
+        prune: looks at a run in progress; returns why it is to stop before its end, as a signal stops it, or "".
     """
-    waiting, active, failed = list(reversed(runs)), {}, []
-    asked = False
+    waiting, active, failed = iter(runs), {}, []
+    left, asked = True, False
+    pruned: dict[int, str] = {}  # place: why its run is asked to stop
     with _killing(active):
-        while active or (waiting and not stop.requested):
+        while active or (left and not stop.requested):
             for place, environment in enumerate(environments):
-                if place not in active and waiting and not stop.requested:
-                    run = waiting.pop()
+                if place not in active and left and not stop.requested:
+                    run = next(waiting, None)
+                    if run is None:
+                        left = False
+                        break
                     active[place] = _Process(run, place, _start(run, split, arguments, environment))
                     progress.begin(place, run)
             if stop.requested and not asked:
                 asked = True
                 for one in active.values():
-                    one.process.send_signal(signal.SIGTERM)
+                    if one.place not in pruned:  # a second signal would end it at once
+                        one.process.send_signal(signal.SIGTERM)
             time.sleep(_PAUSE)
             progress.look()
+            for one in active.values():
+                if not asked and one.place not in pruned and (why := prune(one.run)):
+                    pruned[one.place] = why
+                    one.process.send_signal(signal.SIGTERM)
             for one in [one for one in active.values() if one.process.poll() is not None]:
                 del active[one.place]
-                if stop.requested and one.process.returncode in (STOPPED, -signal.SIGTERM, -signal.SIGINT):
+                why = pruned.pop(one.place, "")
+                stopped = one.process.returncode in (STOPPED, -signal.SIGTERM, -signal.SIGINT)
+                if why and stopped:
+                    progress.prune(one.place, one.run, why)
+                    continue
+                if stop.requested and stopped:
                     progress.stop(one.place, one.run)
                     continue
                 error = _error(one, split)

@@ -77,11 +77,17 @@ class Progress:
 
     def end(self, place: int, run: PlannedRun, error: str) -> None:
         """Shows that a run has ended; `error` is empty, or the last line of what ended it."""
-        seconds = time.monotonic() - self._runs.pop(place)[1]
-        self._done += 1
         self._failed += bool(error)
         scores = None if error else read_scores(run.workdir, self._split)
-        how = f"FAILED: {error}" if scores is None else f"mIoU {100 * scores['mean_iou']:.2f} %"
+        self._end(place, run, f"FAILED: {error}" if scores is None else f"mIoU {100 * scores['mean_iou']:.2f} %")
+
+    def prune(self, place: int, run: PlannedRun, why: str) -> None:
+        """Shows that a run has saved and ended before its last step; `why` is a part of a sentence."""
+        self._end(place, run, why)
+
+    def _end(self, place: int, run: PlannedRun, how: str) -> None:
+        seconds = time.monotonic() - self._runs.pop(place)[1]
+        self._done += 1
         left = (time.monotonic() - self._began) / (self._done - self._before) * (self._total - self._done)
         ahead = "" if self._bars else f"; {duration(left)} left"
         self.message(f"[{self._done}/{self._total}] {run.name}: {how} ({duration(seconds)}{ahead})")
