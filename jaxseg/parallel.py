@@ -43,6 +43,11 @@ class Strategy(Protocol):
         """The `pmap` axis that the model's norms and the step reduce over; None under `jit`."""
         ...
 
+    @property
+    def lowers_shapes(self) -> bool:
+        """Whether a compiled step has a method `lower` that takes shapes; `pmap` of several processes needs arrays."""
+        ...
+
     def compile_train(
         self, step: Callable[..., Any], *, remat: bool = False, constants: tuple[PyTree, ...] = ()
     ) -> Callable[..., Any]:
@@ -103,6 +108,10 @@ class JitStrategy:
     axis_name: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     smallest: int = SMALLEST
+
+    @property
+    def lowers_shapes(self) -> bool:
+        return True
 
     @property
     def replicated(self) -> NamedSharding:
@@ -198,6 +207,10 @@ class PmapStrategy:
     def mesh(self) -> Mesh:
         # The axis has the name that `pmap` gives the mesh of its results: with another, the second step compiles again.
         return Mesh(np.array(self.devices), (self.axis_name,))
+
+    @property
+    def lowers_shapes(self) -> bool:
+        return jax.process_count() == 1
 
     def compile_train(
         self, step: Callable[..., Any], *, remat: bool = False, constants: tuple[PyTree, ...] = ()

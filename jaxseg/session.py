@@ -127,7 +127,10 @@ def open_session(
         strategy=strategy,
         programs=programs,
         eval_step=ahead_of_evaluation(
-            strategy.compile_eval(parts.eval_step()), config, rows_axis=0 if config.strategy == "jit" else 1
+            strategy.compile_eval(parts.eval_step()),
+            config,
+            rows_axis=0 if config.strategy == "jit" else 1,
+            lowers_shapes=strategy.lowers_shapes,
         ),
         segment=make_segmenter(parts),
         tiled=tiled_predictor(parts) if config.eval.tiles else None,
@@ -196,6 +199,12 @@ def compile_steps(session: Session) -> None:
         OutOfMemoryError: if memory does not hold an evaluation in tiles.
     """
     strategy, config = session.strategy, session.config
+    if not strategy.lowers_shapes:
+        session.reporter.message(
+            "with strategy=pmap on several hosts the step compiles when it first runs, and whether memory holds it is "
+            "not checked before; strategy=jit is"
+        )
+        return
     session.reporter.message("compiling the step; this takes a while unless an earlier run has compiled the same one")
     began = time.monotonic()
     key = jax.eval_shape(jax.random.key, 0)

@@ -147,7 +147,7 @@ def test_two_processes_end_where_one_does(two_processes: Path, name: str) -> Non
 
 @pytest.mark.parametrize(
     ("strategy", "starts"),
-    [("jit", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("jit", 2), ("pmap", 2)))],
+    [("jit", 1), ("pmap", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("jit", 2), ("pmap", 2)))],
 )
 def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str, starts: int) -> None:
     """`jaxseg.train --coordinator` with two processes of two devices against one process with two."""

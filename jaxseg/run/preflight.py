@@ -34,10 +34,12 @@ class Ahead:
     Attributes:
         step: of `Strategy.compile_train` or `compile_eval`.
         require: (program, its arguments or their shapes) -> None; raises where memory does not hold it.
+        lowers_shapes: that of the strategy; without it the step compiles at its first call, and nothing is checked.
     """
 
     step: Any
     require: Callable[[Any, tuple[Any, ...]], object]
+    lowers_shapes: bool = True
     _programs: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def compile(self, *arguments: PyTree) -> Any:
@@ -54,7 +56,7 @@ class Ahead:
         return self._programs[form]
 
     def __call__(self, *arguments: PyTree) -> Any:
-        return self.compile(*arguments)(*arguments)
+        return self.compile(*arguments)(*arguments) if self.lowers_shapes else self.step(*arguments)
 
     def eval_shape(self, *arguments: PyTree) -> Any:
         """Returns the shapes of the results, of arguments or their shapes."""
@@ -154,7 +156,7 @@ def ahead_of_training(parts: Parts, strategy: Strategy) -> Ahead:
             ways = ways_to_fit(parts, strategy, room.planned + memory.teacher, memory, arguments[1]["image"].dtype)
             raise ConfigError(f"{takes}; {ways}. {_UNCHECKED}")
 
-    return Ahead(step, require)
+    return Ahead(step, require, strategy.lowers_shapes)
 
 
 def ways_to_fit(parts: Parts, strategy: Strategy, room: int, memory: StepMemory, dtype: Any = np.uint8) -> str:
@@ -239,7 +241,7 @@ def largest_batch(parts: Parts, strategy: Strategy, room: int, memory: StepMemor
     return unit * largest(total, room, known)
 
 
-def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0) -> Ahead:
+def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0, lowers_shapes: bool = True) -> Ahead:
     """Returns a step of evaluation, which is checked by the key `compile.memory` whenever it compiles.
 
     Compiled for shapes, it is checked with the state and the batch, which are not in memory then.
@@ -248,6 +250,7 @@ def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0) -> Ah
         step: of `Strategy.compile_eval`.
         config: of the run.
         rows_axis: the axis of the images of a batch that is placed: 1 under `pmap`.
+        lowers_shapes: that of the strategy.
     """
 
     def require(program: Any, arguments: tuple[Any, ...]) -> None:
@@ -279,7 +282,7 @@ def ahead_of_evaluation(step: Any, config: ConfigDict, rows_axis: int = 0) -> Ah
             f"{shown(needed)} of memory beside the network, and {room.words}; {way}. {_UNCHECKED}"
         )
 
-    return Ahead(step, require)
+    return Ahead(step, require, lowers_shapes)
 
 
 def _smaller(config: ConfigDict) -> str:
