@@ -9,6 +9,13 @@ from jaxseg.metrics.formatting import percent
 from jaxseg.publish.record import interval_of
 from jaxseg.run.load import Run
 
+# What is known of the data of a source.
+_SOURCES = {
+    "shapes": "The data are the coloured shapes that jaxseg draws (`data.source=shapes`).",
+    "folder": "The data are a folder of images and masks; where they come from is not recorded.",
+    "": "The data are those of `data.source={0}`.",
+}
+
 
 class Words(NamedTuple):
     """What only a person can say about a network; None: a sentence that claims nothing.
@@ -109,17 +116,17 @@ def _table_of_classes(run: Run) -> str:
 def _training(run: Run, record: Mapping[str, Any], words: Words) -> Iterable[str]:
     config, training = run.config, record["training"]
     data = config.data
-    known = words.data or f"The data are of the source `{data.source}`; where they come from is not recorded."
+    known = words.data or _SOURCES[data.source if data.source in _SOURCES else ""].format(data.source)
     images = training["images"].items()
     counts = ", ".join(f"{counted(count, 'image')} in `{_cell(split)}`" for split, count in images)
     yield f"{known} Trained on the split `{data.train_split}`, the checkpoint chosen on `{data.val_split}`" + (
         f" ({counts})." if counts else "."
     )
     height, width = data.size
-    fit = "resized to it" if data.fit == "resize" else "cropped to it in training, and seen at their own size later"
+    fit = "at every use" if data.fit == "resize" else "in training, by crops, and have their own size at every use"
     mean, std = (", ".join(f"{x:g}" for x in values) for values in (data.mean, data.std))
     yield (
-        f"Images are {fit}: {height}x{width} pixels. Their values, in [0, 1], have ({mean}) subtracted and are divided "
+        f"Images have {height}x{width} pixels {fit}. Their values, in [0, 1], have ({mean}) subtracted and are divided "
         f"by ({std})."
     )
     yield (
@@ -193,8 +200,8 @@ def _files(names: Sequence[str]) -> str:
         "published.json": "what is known of the training, and the SHA-256 of the weights",
         "temperature.json": "the temperature of `jaxseg predict --temperature`",
         "thresholds.json": "the thresholds of `jaxseg predict --thresholds`",
-        "model.onnx": "the path from an image to its classes for ONNX Runtime, which runs it as a program",
-        "model.stablehlo": "the same for JAX alone, which runs it as a program",
+        "model.onnx": "the path from an image to its classes for ONNX Runtime; it is run as a program",
+        "model.stablehlo": "the path from an image to its classes for JAX alone; it is run as a program",
     }
     return "\n".join(f"- `{name}`: {about[name]}" for name in names if name in about)
 

@@ -91,8 +91,8 @@ def plain_command(command: Any) -> str:
     It is "" for one that is no shell command of jaxseg, such as a call from Python.
     """
     try:
-        words = shlex.split(command)
-    except (AttributeError, TypeError, ValueError):  # run.json may hold anything
+        words = shlex.split(command) if isinstance(command, str) else []  # run.json may hold anything
+    except ValueError:
         return ""
     if words[:2] != ["python", "-m"] or len(words) < 3 or not words[2].startswith("jaxseg"):
         return ""
