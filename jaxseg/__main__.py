@@ -23,6 +23,7 @@ COMMANDS = {
     "audit": ("jaxseg.audit.__main__", "rank images and regions by how likely their label is wrong"),
     "propose": ("jaxseg.propose.__main__", "propose masks for images without labels, for a person to keep or reject"),
     "export": ("jaxseg.export.__main__", "write a trained network to one file: StableHLO or ONNX"),
+    "publish": ("jaxseg.publish.__main__", "share a trained network: a folder or a repository, with a card"),
     "quantise": ("jaxseg.quantise", "write a trained network in whole numbers of 8 bits"),
     "sweep": ("jaxseg.sweep.__main__", "train and compare the variants of an ablation"),
     "reproduce": ("jaxseg.reproduce", "start a run again elsewhere and compare the curves"),

@@ -1,8 +1,9 @@
 """StableHLO: a program that `jax.export` stores and JAX alone runs, on CPUs, NVIDIA GPUs and TPUs."""
 
+import contextlib
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import jax
@@ -11,6 +12,7 @@ from jax import export
 from jaxseg.export.program import Program, deciding_sizes, image_of_any_size
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+_CANONICAL = "jax_hlo_source_file_canonicalization_regex"
 PROGRAM, ABOUT = "program", "jaxseg.json"  # the names inside the file, which is a ZIP archive
 
 
@@ -24,7 +26,7 @@ def prepare(program: Program, channels: int, about: Mapping[str, Any]) -> Callab
     def segment(image: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(program(image).values())
 
-    with deciding_sizes():
+    with deciding_sizes(), _files_without_folders():
         exported = export.export(jax.jit(segment), platforms=PLATFORMS)(image_of_any_size(channels))
     content = bytes(exported.serialize())
 
@@ -34,3 +36,14 @@ def prepare(program: Program, channels: int, about: Mapping[str, Any]) -> Callab
             archive.writestr(PROGRAM, content)
 
     return write
+
+
+@contextlib.contextmanager
+def _files_without_folders() -> Iterator[None]:
+    """Leaves the folders of this machine out of the places in the source that a program notes for each operation."""
+    before = jax.config.values[_CANONICAL]
+    jax.config.update(_CANONICAL, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(_CANONICAL, before)

@@ -14,6 +14,7 @@ from jaxseg.memory import parse_amount
 from jaxseg.nn.crf import CRF_PRESETS
 from jaxseg.pictures.opening import allow_pixels
 from jaxseg.run.load import Run
+from jaxseg.run.published import is_on_hub
 from jaxseg.run.workdir import CONFIG_FILE
 from jaxseg.state import by_path
 
@@ -197,5 +198,5 @@ def require_distinct(workdirs: Sequence[str]) -> None:
 def split_workdirs(workdirs: Sequence[str], images: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns (workdirs, images) of the words after --workdir: all but the first may be images too."""
     first, *rest = workdirs
-    runs = [word for word in rest if (expanded(word) / CONFIG_FILE).is_file()]
+    runs = [word for word in rest if is_on_hub(word) or (expanded(word) / CONFIG_FILE).is_file()]
     return [first, *runs], [*(word for word in rest if word not in runs), *images]

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Published
-from jaxseg.pretrained.rules import Rule, layer, norm, pointwise
+from jaxseg.pretrained.family import SMP, TRANSFORMERS, EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.rules import Rule, Transform, layer, norm, pointwise, unchanged
 
 _STAGES = 4
 _MOST_BLOCKS = 27  # of a stage: ConvNeXt-S, B and L
 
 
 def _scale(x: np.ndarray) -> np.ndarray:
-    """Layer scale f[c,1,1] or f[c] -> f[c]."""
-    return x.reshape(-1)
+    """Layer scale f[c,1,1] -> f[c]."""
+    return x[:, 0, 0]
 
 
 def torchvision() -> list[Rule]:
@@ -23,7 +23,7 @@ def torchvision() -> list[Rule]:
             rules += layer(rf"features\.{2 * i}\.1", f"stage{i}/reduce")
         for j in range(_MOST_BLOCKS):
             names = (r"block\.0", r"block\.2", r"block\.3", r"block\.5", "layer_scale")
-            rules += _block(rf"features\.{2 * i + 1}\.{j}\.", f"stage{i}/block{j + 1}", names)
+            rules += _block(rf"features\.{2 * i + 1}\.{j}\.", f"stage{i}/block{j + 1}", names, _scale)
     return [*rules, Rule(r"classifier\..*", None)]
 
 
@@ -54,7 +54,7 @@ def transformers() -> list[Rule]:
     return rules
 
 
-def _block(theirs: str, ours: str, names: tuple[str, str, str, str, str]) -> list[Rule]:
+def _block(theirs: str, ours: str, names: tuple[str, str, str, str, str], scale: Transform = unchanged) -> list[Rule]:
     """A block; `names` are those of its layers after the prefix `theirs`: depthwise, norm, expand, project, scale."""
     depthwise, norm_, expand, project, gamma = (theirs + name for name in names)
     return [
@@ -62,7 +62,7 @@ def _block(theirs: str, ours: str, names: tuple[str, str, str, str, str]) -> lis
         *norm(norm_, f"{ours}/norm"),
         *layer(expand, f"{ours}/expand", pointwise),
         *layer(project, f"{ours}/project", pointwise),
-        Rule(gamma, f"params/{ours}/scale", _scale),
+        Rule(gamma, f"params/{ours}/scale", scale),
     ]
 
 
@@ -70,7 +70,11 @@ _ENCODERS = ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large
 
 FAMILY = Family(
     encoder_weights=tuple(EncoderWeights(name, "imagenet", Published(f"timm/{name}.fb_in1k")) for name in _ENCODERS),
-    encoder_formats=tuple(EncoderFormat(_ENCODERS, rules) for rules in (torchvision, timm, transformers)),
+    encoder_formats=(
+        EncoderFormat(_ENCODERS, torchvision),
+        EncoderFormat(_ENCODERS, timm, (SMP,)),
+        EncoderFormat(_ENCODERS, transformers, (TRANSFORMERS,)),
+    ),
     torchvision_files=(
         "convnext_tiny-983f1562",
         "convnext_small-0c510722",

@@ -5,6 +5,7 @@ The encoder's rules are relative to it, as `jaxseg.pretrained.resnet.torchvision
 
 from collections.abc import Iterable
 
+from jaxseg.pretrained import smp
 from jaxseg.pretrained.family import SMP, TORCHVISION, Family, NetworkFormat, PeerForm
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, prefixed, sequence
 
@@ -75,6 +76,7 @@ FAMILY = Family(
             SMP,
             smp_deeplabv3,
             takes=("encoder",),
+            names=smp.names,
             form=PeerForm(
                 {**_DEEPLAB_OF_SMP, "encoder_args": {"output_stride": 8, "first_dilated": True, **_ONE_GRID}},
                 sizes={"aux_width": None},
@@ -85,6 +87,7 @@ FAMILY = Family(
             SMP,
             smp_deeplabv3plus,
             takes=("encoder",),
+            names=smp.names,
             form=PeerForm(
                 {
                     **_DEEPLAB_OF_SMP,

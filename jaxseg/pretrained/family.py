@@ -68,10 +68,12 @@ class EncoderFormat:
     Attributes:
         encoders: names of the encoders.
         rules: returns the rules, relative to the encoder.
+        inside: the libraries whose networks hold such an encoder under these names.
     """
 
     encoders: tuple[str, ...]
     rules: Callable[[], list[Rule]]
+    inside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class NetworkFormat:
             strides of the encoder's levels.
         form: the fields that our network needs, or a function that returns them for the name of the encoder; None
             where they are not listed.
+        names: regular expression of the names that the peer's network over an encoder has, where the rules know more;
+            a function of the encoder's name, or None for any.
     """
 
     model: str
@@ -108,10 +112,15 @@ class NetworkFormat:
     rules: Callable[..., list[Rule]]
     takes: tuple[Literal["encoder", "strides"], ...] = ()
     form: PeerForm | Callable[[str | None], PeerForm] | None = None
+    names: Callable[[str | None], str] | None = None
 
     def form_over(self, encoder: str | None) -> PeerForm | None:
         """Returns the form of the networks over `encoder`."""
         return self.form(encoder) if callable(self.form) else self.form
+
+    def names_over(self, encoder: str | None) -> str:
+        """Returns the regular expression of the names over `encoder`."""
+        return ".*" if self.names is None else self.names(encoder)
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def _reader(path: Path) -> Callable[[Path, list[str]], dict[str, np.ndarray]]:
     if start == LEGACY_MAGIC:
         return _read_torch
     if start[8:9] == b"{":
-        return _read_safetensors
+        return read_safetensors
     if start.startswith(b"version https:"):
         raise WeightsError(f"{path} is a git-lfs pointer, not the weights: fetch them with `git lfs pull`.")
     if path.suffix in _KINDS_OF_FILE:
@@ -148,7 +148,12 @@ def _reader(path: Path) -> Callable[[Path, list[str]], dict[str, np.ndarray]]:
     )
 
 
-def _read_safetensors(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
+def read_safetensors(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file of safetensors; `notes` stays as it is.
+
+    Raises:
+        WeightsError: if it is not one, or damaged.
+    """
     import safetensors
 
     try:

@@ -15,15 +15,19 @@ _TIMEOUTS = (10, 30)
 _COMMIT = "[0-9a-f]{40}"
 
 
-def fetch(published: Published) -> Path:
+def fetch(published: Published, *, most: int | None = None) -> Path:
     """Returns the file in the Hub's cache, which is fetched first if it is missing.
 
     Without a network the Hub's client retries for half a minute and logs every attempt. So this function asks the
     client to fetch only after the Hub has answered, and otherwise looks into the cache.
 
+    Args:
+        published: the repository and the names of the file.
+        most: bytes that the file may have, which the Hub is asked before it is fetched; None: any number.
+
     Raises:
         WeightsError: if the file cannot be fetched (the message says which file to fetch by hand, and how to give it),
-            the repository has no such file or revision, or the file is damaged.
+            the repository has no such file or revision, or the file is damaged or larger than `most`.
     """
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
@@ -38,12 +42,14 @@ def fetch(published: Published) -> Path:
         path = _locate(published, local_files_only=True) if pinned else None
         if path is None:
             error = _unreachable(published)
-            path = _locate(published, local_files_only=error is not None)
+            path = _locate(published, local_files_only=error is not None, most=most)
             if path is None and published.files == HUB_FILES:
                 lists = dataclasses.replace(published, files=SHARD_LISTS)
                 index = _locate(lists, local_files_only=error is not None)
             if path is None and index is None and error is not None:
                 raise error
+    except WeightsError:
+        raise
     except RevisionNotFoundError:
         raise WeightsError(f"The repository {published.repository} has no revision {published.revision!r}.") from None
     except RepositoryNotFoundError:
@@ -55,6 +61,8 @@ def fetch(published: Published) -> Path:
         if index is not None:
             raise in_shards(f"{index.name} in the repository {published.repository}")
         raise WeightsError(f"The repository {published.repository} holds none of {', '.join(published.files)}.")
+    if most is not None:
+        _require_at_most(most, path.stat().st_size, published, path.name)
     _check(path)
     return path
 
@@ -74,13 +82,16 @@ def digest(path: Path) -> str | None:
     return name if re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", name) else None
 
 
-def _locate(published: Published, *, local_files_only: bool) -> Path | None:
+def _locate(published: Published, *, local_files_only: bool, most: int | None = None) -> Path | None:
     """Returns the first of the files that exists in the repository, or only in the cache; None if none does."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     for name in published.files:
         try:
+            if most is not None and not local_files_only:
+                address = huggingface_hub.hf_hub_url(published.repository, name, revision=published.revision)
+                _require_at_most(most, huggingface_hub.get_hf_file_metadata(address).size, published, name)
             return Path(
                 huggingface_hub.hf_hub_download(
                     published.repository, name, revision=published.revision, local_files_only=local_files_only
@@ -92,6 +103,13 @@ def _locate(published: Published, *, local_files_only: bool) -> Path | None:
         except EntryNotFoundError:
             continue
     return None
+
+
+def _require_at_most(most: int, size: int | None, published: Published, name: str) -> None:
+    """Raises WeightsError for a file of more than `most` bytes, or of a size that the Hub does not say."""
+    if size is None or size > most:
+        says = "a size that the Hub does not say" if size is None else f"{size:,} bytes"
+        raise WeightsError(f"The file {name} of {published.repository} has {says}; {most:,} are the most it can need.")
 
 
 def _unreachable(published: Published) -> Exception | None:

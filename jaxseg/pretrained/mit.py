@@ -7,6 +7,7 @@ before version 5, and that it still saves. Its modules have other names since th
 import numpy as np
 
 from jaxseg.pretrained.family import (
+    SMP,
     TRANSFORMERS,
     EncoderFormat,
     EncoderWeights,
@@ -119,7 +120,11 @@ FAMILY = Family(
         ),
         *(EncoderWeights(f"mit_b{n}", "nvidia", Published(f"nvidia/mit-b{n}")) for n in range(6)),
     ),
-    encoder_formats=tuple(EncoderFormat(_ENCODERS, rules) for rules in (mit_transformers, mit_classifier, mit_smp)),
+    encoder_formats=(
+        EncoderFormat(_ENCODERS, mit_transformers),
+        EncoderFormat(_ENCODERS, mit_classifier),
+        EncoderFormat(_ENCODERS, mit_smp, (SMP,)),
+    ),
     network_weights=(
         *(NetworkWeights("segformer", Published(f"nvidia/segformer-b{n}-finetuned-ade-512-512")) for n in range(5)),
         NetworkWeights("segformer", Published("nvidia/segformer-b5-finetuned-ade-640-640")),

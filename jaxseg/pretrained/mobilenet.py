@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from jaxseg.models.encoders.mobilenet import V2, V3, places
 from jaxseg.pretrained.family import (
+    SMP,
     TORCHVISION,
     EncoderFormat,
     EncoderWeights,
@@ -97,8 +98,8 @@ FAMILY = Family(
         ),
     ),
     encoder_formats=(
-        EncoderFormat(("mobilenet_v2",), torchvision_v2),
-        EncoderFormat(("mobilenet_v3_large",), torchvision_v3_large),
+        EncoderFormat(("mobilenet_v2",), torchvision_v2, (SMP,)),
+        EncoderFormat(("mobilenet_v3_large",), torchvision_v3_large, (TORCHVISION,)),
         EncoderFormat(("mobilenet_v3_small",), torchvision_v3_small),
     ),
     network_formats=(

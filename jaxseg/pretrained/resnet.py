@@ -7,10 +7,11 @@ encoder.
 import functools
 from typing import Literal
 
-from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import SMP, TORCHVISION, TRANSFORMERS, EncoderFormat, EncoderWeights, Family, Published
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, norm, prefixed, sequence
 
 _MOST_BLOCKS = 36  # of a stage: ResNet-152
+_INSIDE = (SMP, TORCHVISION, TRANSFORMERS)
 _BASIC = ("conv1", "conv2")
 _BOTTLENECK = ("reduce", "conv", "expand")
 
@@ -86,9 +87,11 @@ FAMILY = Family(
         _imagenet("resnext50_32x4d", "a1", "imagenet_a1"),
     ),
     encoder_formats=(
-        EncoderFormat(("resnet18", "resnet34", "seresnet18", "seresnet34"), functools.partial(torchvision, "basic")),
-        EncoderFormat(("resnet18d", "resnet34d"), functools.partial(timm_d, "basic")),
-        EncoderFormat(("resnet50d", "resnet101d", "resnet152d"), timm_d),
+        EncoderFormat(
+            ("resnet18", "resnet34", "seresnet18", "seresnet34"), functools.partial(torchvision, "basic"), _INSIDE
+        ),
+        EncoderFormat(("resnet18d", "resnet34d"), functools.partial(timm_d, "basic"), _INSIDE),
+        EncoderFormat(("resnet50d", "resnet101d", "resnet152d"), timm_d, _INSIDE),
         EncoderFormat(
             (
                 "resnet50",
@@ -103,6 +106,7 @@ FAMILY = Family(
                 "wide_resnet101_2",
             ),
             torchvision,
+            _INSIDE,
         ),
     ),
     torchvision_files=(

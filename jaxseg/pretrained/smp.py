@@ -8,6 +8,7 @@ coarse.
 Theirs (except `Unet`) refuse images whose sides are not multiples of the encoder's stride; ours pad or resize them.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -155,6 +156,16 @@ def _family(encoder: str | None) -> str | None:
     return None if encoder is None else encoders.family(encoder)
 
 
+_OF_TIMM = re.compile(r"resn.*d|seresnet.*|wide_resnet.*|convnext.*")  # encoders that theirs has as "tu-NAME"
+
+
+def names(encoder: str | None) -> str:
+    """Returns the names over an encoder of their own, or over one of timm, whose sequences have underscores."""
+    if encoder is None or _OF_TIMM.fullmatch(encoder) is None:
+        return r"(?!encoder\.model\.).*"
+    return r"(?!encoder\.).*|encoder\.model\.(?!stem\.|stages\.).*"
+
+
 _TAKES = ("encoder", "strides")
 _FPN = PeerForm({"act": "relu", "smooth": False, "align_corners": True}, sizes={})
 _LINKNET = PeerForm({"act": "relu", "finest": 2, "up_kernel": 4, "ending": "block"}, sizes={})
@@ -164,11 +175,11 @@ _UPERNET = PeerForm(
 
 FAMILY = Family(
     network_formats=(
-        NetworkFormat("fpn", SMP, fpn, _TAKES, _FPN),
-        NetworkFormat("linknet", SMP, linknet, _TAKES, _LINKNET),
-        NetworkFormat("pspnet", SMP, pspnet, _TAKES, _pspnet_form),
-        NetworkFormat("unet", SMP, unet, _TAKES, _unet_form),
-        NetworkFormat("unetplusplus", SMP, unetplusplus, _TAKES, _unet_form),
-        NetworkFormat("upernet", SMP, upernet, _TAKES, _UPERNET),
+        NetworkFormat("fpn", SMP, fpn, _TAKES, _FPN, names),
+        NetworkFormat("linknet", SMP, linknet, _TAKES, _LINKNET, names),
+        NetworkFormat("pspnet", SMP, pspnet, _TAKES, _pspnet_form, names),
+        NetworkFormat("unet", SMP, unet, _TAKES, _unet_form, names),
+        NetworkFormat("unetplusplus", SMP, unetplusplus, _TAKES, _unet_form, names),
+        NetworkFormat("upernet", SMP, upernet, _TAKES, _UPERNET, names),
     ),
 )

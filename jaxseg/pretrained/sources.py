@@ -53,7 +53,7 @@ def find(
     if source in names:
         return Source(names[source], formats)
     if source.startswith(_HUB):
-        return Source(_repository(source), formats)
+        return Source(repository(source), formats)
     path = expanded(source)
     if path.suffix in files.SUFFIXES or path.exists():
         return Source(file_in(path) or path, formats)
@@ -87,8 +87,12 @@ def _known(
     return "an encoder without a name", {}, ()
 
 
-def _repository(source: str) -> Published:
-    """Returns what hf://OWNER/NAME[@REVISION][/FILE] names."""
+def repository(source: str) -> Published:
+    """Returns what hf://OWNER/NAME[@REVISION][/FILE] names.
+
+    Raises:
+        WeightsError: if it names no repository.
+    """
     address = _ADDRESS.fullmatch(source.removeprefix(_HUB))
     if address is None:
         raise WeightsError(

@@ -41,4 +41,14 @@ def _form(encoder: str | None) -> PeerForm:
     return PeerForm(fields, sizes={"width": 512, "aux_width": 256})
 
 
-FAMILY = Family(network_formats=(NetworkFormat("upernet", TRANSFORMERS, transformers, takes=("encoder",), form=_form),))
+def _names(encoder: str | None) -> str:
+    """Returns the names over transformers' own ConvNeXt, or over a backbone that it takes from timm."""
+    own = encoder is not None and encoders.family(encoder) == "convnext"
+    return r"(?!backbone\._backbone\.).*" if own else r"(?!backbone\.).*|backbone\._backbone\..*"
+
+
+FAMILY = Family(
+    network_formats=(
+        NetworkFormat("upernet", TRANSFORMERS, transformers, takes=("encoder",), form=_form, names=_names),
+    )
+)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import jax
 from flax import linen as nn
 
-from jaxseg.arguments import Where, check_value, expanded, located
+from jaxseg.arguments import Where, check_value, located
 from jaxseg.build import Parts, build_parts
 from jaxseg.compiler import NO_CACHE
 from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, ConfigDict, set_key, validate
@@ -18,6 +18,7 @@ from jaxseg.config.command import apply_overrides, read_overrides
 from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import CheckpointError, ConfigError, nearest
 from jaxseg.pieces import make_quantisation
+from jaxseg.run import published
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.quantised import float_state, is_quantised, quantised_state, shapes_of_network
 from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, read_config, read_data
@@ -90,7 +91,7 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     """Returns the run in `workdir`.
 
     Args:
-        workdir: the workdir of a training run.
+        workdir: the workdir of a training run, or a published network: its folder, or hf://OWNER/NAME[@REVISION].
         which: "best" by validation mIoU (the last checkpoint if none was evaluated), or "last".
         overrides: `--config.KEY=VALUE` arguments or {key: value}, for the keys in `jaxseg.config.FREE_KEYS`, and
             for those in `LAYOUT_KEYS` where they change no parameter.
@@ -100,7 +101,8 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
         ConfigError: if the workdir holds no run, its files cannot be read, or an override has another key.
         CheckpointError: if there is no checkpoint, or it belongs to another model.
     """
-    workdir = expanded(check_value("workdir", workdir, _PATH))
+    place = published.locate(check_value("workdir", workdir, _PATH))
+    workdir = place.folder
     which = check_value("which", which, Which)
     config = load_config(workdir)
     forget_places(config, overrides)
@@ -111,7 +113,10 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     parts = build_parts(config, info.num_classes, info.class_weights, class_prior=info.class_prior, levels=levels)
     if any(key in LAYOUT_KEYS for key, _ in read_overrides(overrides)):
         require_same_parameters(build_parts(stored, info.num_classes, info.class_weights), parts)
-    state = _restore(workdir, parts, which)
+    if published.is_published(workdir):
+        state, which = published.restore(place, parts, which)
+    else:
+        state = _restore(workdir, parts, which)
     return Run(
         workdir,
         info.classes,

@@ -19,6 +19,7 @@ MISSPELT = {
     "audit": ("--workdirs", "--workdir"),
     "propose": ("--numbr", "--number"),
     "export": ("--ouput", "--out"),
+    "publish": ("--license", "--licence"),
     "quantise": ("--weight", "--weights"),
     "sweep": ("--seed", "--seeds"),
     "shrink": ("--channel", "--channels"),

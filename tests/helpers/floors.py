@@ -27,6 +27,7 @@ ROWS = (
     ("api", "explain", "session"),  # 7
     (
         *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit"),
+        *("publish",),
         *("data.check", "data.weaken", "models.__main__"),
     ),  # 8
     ("sweep", "reproduce"),  # 9

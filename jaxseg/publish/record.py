@@ -1,0 +1,113 @@
+"""What a published network says about its training: `published.json`, from the files of a workdir."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jaxseg
+from jaxseg.errors import ConfigError
+from jaxseg.files import read_json
+from jaxseg.publish.places import identity_of, plain_command
+from jaxseg.run.load import Run
+from jaxseg.run.provenance import read_starts
+from jaxseg.run.published import FORMAT, is_published, read_record, sha256_of
+
+
+def record_of(run: Run, weights: bytes, licence: str) -> dict[str, Any]:
+    """Returns the content of published.json, but for the list of files.
+
+    Args:
+        run: its configuration is free of places, its workdir holds the records of the training.
+        weights: the file of weights.
+        licence: identifier of the Hub.
+    """
+    about = json.dumps([identity_of(run.config), list(run.classes)], default=str)
+    return {
+        "program": "jaxseg",
+        "format": FORMAT,
+        "version": jaxseg.__version__,
+        "step": run.step,
+        "which": run.which,
+        "sha256": sha256_of(weights),
+        "bytes": len(weights),
+        "licence": licence,
+        "identity": sha256_of(about.encode()),
+        "training": training_of(run),
+        "scores": scores_of(run),
+    }
+
+
+def training_of(run: Run) -> dict[str, Any]:
+    """Returns command, commit, packages, device and data of the first start in run.json, and how many starts it had.
+
+    Anything that is not of the form that training writes is left out.
+    """
+    if is_published(run.workdir):  # published once more
+        return read_record(run.workdir).content["training"]
+    starts = read_starts(run.workdir)
+    first: Mapping[str, Any] = starts[0] if starts else {}
+    git, device, packages, data = (_group(first, key) for key in ("git", "device", "packages", "data"))
+    return {
+        "seed": run.config.seed,
+        "starts": len(starts),
+        "command": plain_command(first["command"]) if "command" in first else "",
+        "commit": git["commit"] if "commit" in git and str(git["commit"]).isalnum() else None,
+        "changed": "changed" in git and bool(git["changed"]),
+        "device": {key: device[key] for key in ("platform", "kind", "count") if key in device},
+        "packages": {str(name): str(version) for name, version in packages.items() if version is not None},
+        "images": {
+            str(split): about["images"]
+            for split, about in data.items()
+            if isinstance(about, dict) and "images" in about and isinstance(about["images"], int)
+        },
+    }
+
+
+def _group(start: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    return start[key] if key in start and isinstance(start[key], dict) else {}
+
+
+def scores_of(run: Run) -> list[dict[str, Any]]:
+    """Returns the scores in each evaluate-SPLIT.json of the workdir that are those of this checkpoint.
+
+    Raises:
+        ConfigError: if such a file cannot be read.
+    """
+    found = []
+    for file in sorted(run.workdir.glob("evaluate-*.json")):
+        try:
+            report = read_json(file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file} cannot be read ({error}); remove it, or evaluate again.") from error
+        if isinstance(report, dict) and _is_of(report, run):
+            found.append(_scores(report, file))
+    return found
+
+
+def _is_of(report: Mapping[str, Any], run: Run) -> bool:
+    return all(key in report for key in ("step", "which", "classes", "mean_iou")) and (
+        (report["step"], report["which"]) == (run.step, run.which)
+    )
+
+
+def _scores(report: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    scores = {
+        "split": file.stem.removeprefix("evaluate-"),
+        "images": report["images"],
+        "mean_iou": report["mean_iou"],
+        "classes": [{"name": row["name"], "iou": row["iou"]} for row in report["classes"]],
+    }
+    return scores | ({"intervals": report["intervals"]} if "intervals" in report else {})
+
+
+def interval_of(scores: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    """Returns the ends of the interval of a score, "mean_iou" or the name of a class; None where none is recorded."""
+    intervals = scores["intervals"] if "intervals" in scores else {}
+    if not isinstance(intervals, dict) or name not in intervals:
+        return None
+    found = intervals[name]
+    ends = [found[key] for key in ("low", "high") if key in found] if isinstance(found, dict) else found
+    numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(x, int | float) for x in ends)
+    return (ends[0], ends[1]) if numbers and all(map(math.isfinite, ends)) else None

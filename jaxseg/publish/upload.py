@@ -1,0 +1,91 @@
+"""Uploads a folder to the Hugging Face Hub, after looking at what the repository holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxseg.errors import ConfigError, first_line
+from jaxseg.run.published import HUB, MOST_JSON, RECORD_FILE
+
+_OF_THE_HUB = (".gitattributes",)  # what the Hub itself puts into a new repository
+
+
+def examine(name: str, identity: str, *, replace: bool, api: Any = None) -> list[str]:
+    """Returns the files that a former publication put into a repository; [] if there is none.
+
+    Args:
+        name: OWNER/NAME.
+        identity: of the network that is published.
+        replace: whether another network, or files of something else, may be there.
+        api: what stands for `huggingface_hub.HfApi()`; None: that.
+
+    Raises:
+        ConfigError: if the repository holds something else, or the Hub cannot be asked.
+    """
+    hub = _api(api)
+    try:
+        there = hub.list_repo_files(name) if hub.repo_exists(name) else []
+        record = _record(hub.hf_hub_download(name, RECORD_FILE)) if RECORD_FILE in there else {}
+    except Exception as error:  # of the network, of the server or of the rights: whatever the client raises
+        raise _refused(name, error) from error
+    former = [file for file in record["files"] if file in there] if "files" in record else []
+    if "identity" in record and record["identity"] == identity:
+        return former
+    others = [file for file in there if file not in _OF_THE_HUB]
+    if others and not replace:
+        what = "another published network" if record else f"files of something else, {others[0]} for one"
+        raise ConfigError(f"The repository {HUB}{name} holds {what}; give another name, or --replace.")
+    return former
+
+
+def upload(folder: Path, name: str, *, private: bool, removed: tuple[str, ...], api: Any = None) -> None:
+    """Makes the repository if there is none, and uploads a folder as one commit.
+
+    Args:
+        folder: all of its files are uploaded.
+        name: OWNER/NAME.
+        private: whether a new repository is private.
+        removed: files that the commit removes.
+        api: see `examine`.
+
+    Raises:
+        ConfigError: if the Hub refuses it.
+    """
+    hub = _api(api)
+    try:
+        hub.create_repo(name, private=private, exist_ok=True)
+        hub.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            commit_message="Publish a network of jaxseg",
+            delete_patterns=list(removed) or None,
+        )
+    except Exception as error:
+        raise _refused(name, error) from error
+
+
+def _api(given: Any) -> Any:
+    if given is not None:
+        return given
+    import huggingface_hub
+
+    return huggingface_hub.HfApi()
+
+
+def _record(path: str) -> dict[str, Any]:
+    """Returns what is in the record of a repository; {} for one that jaxseg did not write."""
+    file = Path(path)
+    try:
+        content = json.loads(file.read_bytes()) if file.stat().st_size <= MOST_JSON else None
+    except (ValueError, RecursionError):
+        return {}
+    if isinstance(content, dict) and "files" in content and isinstance(content["files"], list):
+        return content
+    return {}
+
+
+def _refused(name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"The Hub did not take {HUB}{name} ({first_line(error)[:300]}). `hf auth login` says who you are, with a token "
+        "that may write; `--dry-run` lists the files without it, and a folder in place of hf:// needs no Hub."
+    )
