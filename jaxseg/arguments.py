@@ -76,7 +76,7 @@ BelowOne = Annotated[float, from_to_below(0, 1)]
 
 # What configuration keys and the functions that take their values share.
 StrategyName = Literal["jit", "pmap"]
-ScheduleName = Literal["constant", "poly", "cosine", "exponential", "step"]
+ScheduleName = Literal["constant", "poly", "cosine", "exponential", "step", "plateau"]
 Boundaries = Annotated[
     tuple[Count, ...],
     Where(lambda steps: list(steps) == sorted(set(steps)), instead="ascending whole numbers of at least 1"),

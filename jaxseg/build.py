@@ -44,7 +44,7 @@ from jaxseg.pieces import (
 from jaxseg.pruning.masks import pruning_of, with_pruned_average, zero_share
 from jaxseg.state import Learner, Network, TrainState, init_state
 from jaxseg.step import Augment, EvalStep, Measure, Prepare, TrainStep, make_eval_step, make_train_step
-from jaxseg.tuning import merged
+from jaxseg.tuning import merged, with_rate_of_progress
 from jaxseg.types import DISTILLATION, Key, PyTree
 
 __all__ = [
@@ -161,6 +161,7 @@ class Parts:
             remat=self.config.remat,
             axis_name=self.axis_name,
         )
+        step = with_rate_of_progress(step) if optim.follows_progress(self.config) else step
         return with_pruned_average(step) if self.config.prune.sparsity and self.config.ema.decay else step
 
     def sparsity(self, variables: Callable[[], Mapping[str, PyTree]]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from jaxseg.arguments import (
 from jaxseg.config import KEYS, ConfigDict
 from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
 from jaxseg.pruning.masks import pruned, pruning_of
-from jaxseg.tuning import EVERYTHING, PROBE, Selection, only, scaled_by_layer
+from jaxseg.tuning import EVERYTHING, PROBE, Selection, following_progress, only, scaled_by_layer
 from jaxseg.types import DISCRIMINATOR, ENCODER, LORA, PyTree
 
 _EXCLUDED = {
@@ -51,10 +51,10 @@ def make_schedule(
     share of the remaining steps that have passed, the rate is then the peak times
     poly: end + (1 - end)·(1 - u)^power; cosine: end + (1 - end)·(1 + cos πu) / 2 (Loshchilov and Hutter, SGDR, 2017,
     eq. 5); exponential: end^u, the same factor at each step; step: factor^(boundaries reached, counted in steps from
-    the start); constant: 1.
+    the start); constant and plateau, which `tuning.Progress` lowers after evaluations: 1.
 
     Args:
-        name: constant, poly, cosine, exponential or step.
+        name: constant, poly, cosine, exponential, step or plateau.
         learning_rate: the peak.
         steps: steps of the whole run, warm-up included.
         power: exponent of poly.
@@ -70,10 +70,13 @@ def make_schedule(
         raise ArgumentError(f"warmup must be below steps={steps}, got {warmup}.")
     if name == "step" and not boundaries:
         raise ArgumentError("boundaries must not be empty for the schedule 'step'; give steps such as 600,800.")
+    if name == "plateau" and factor >= 1:
+        raise ArgumentError(f"factor must be below 1 for the schedule 'plateau', got {factor:g}.")
     if name == "exponential" and not end:
         raise ArgumentError("end must be above 0 for the schedule 'exponential', which never reaches 0; give .01, say.")
     shapes: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
         "constant": lambda step, u: jnp.ones_like(u),
+        "plateau": lambda step, u: jnp.ones_like(u),
         "poly": lambda step, u: end + (1.0 - end) * (1.0 - u) ** power,
         "cosine": lambda step, u: end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * u)),
         "exponential": lambda step, u: end**u,
@@ -258,15 +261,21 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
         lambda: _schedule(config, rate),
     )
     schedule = _schedule(config, rate)
-    tx = _naming_keys(_optimiser(config, schedule))
+    follow = following_progress if follows_progress(config) else lambda tx: tx
+    tx = follow(_naming_keys(_optimiser(config, schedule)))
     pruning = pruning_of(config, make_selection(config))
     tx = tx if pruning is None else pruned(tx, pruning)
     if config.adversarial.weight:
         adam = make_optimizer(
             name="adam", schedule=_schedule(config, config.adversarial.learning_rate), args={"b2": 0.99}
         )
-        tx = optax.partition({"segmenter": tx, DISCRIMINATOR: adam}, players)
+        tx = optax.partition({"segmenter": tx, DISCRIMINATOR: follow(adam)}, players)
     return tx, schedule
+
+
+def follows_progress(config: ConfigDict) -> bool:
+    """Returns whether the scores of evaluations lower the learning rate or end the run: the state then has them."""
+    return config.schedule.name == "plateau" or config.stop.patience > 0
 
 
 def make_selection(config: ConfigDict) -> Selection:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from jaxseg.data.evaluation import label_sizes
 from jaxseg.data.fingerprint import fingerprint
 from jaxseg.data.images import read_image
 from jaxseg.data.reading import Reading
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.samples import distances, draw_samples
 from jaxseg.inference.score import Result, score
@@ -26,6 +26,7 @@ from jaxseg.inference.score_images import score_images
 from jaxseg.inference.segment import Segmentation, make_segmenter
 from jaxseg.inference.tiled_evaluation import require_memory, tiled_predictor
 from jaxseg.memory import NOT_CHECKED, shown
+from jaxseg.optim import follows_progress
 from jaxseg.parallel import Strategy
 from jaxseg.run import gradients, messages
 from jaxseg.run.checkpoint import Checkpoints
@@ -40,6 +41,7 @@ from jaxseg.run.report import LOG_FILE, Reporter, read_log
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import CHECKPOINTS
 from jaxseg.state import TrainState, keys_of_seed
+from jaxseg.tuning import Progress, after_evaluation, progress_of, with_progress
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,9 @@ def open_session(
     )
 
 
-def start_or_resume(session: Session, planned: Planned | None, command: str) -> tuple[TrainState, jax.Array, int]:
-    """Returns the state of the newest checkpoint or an initial one, the PRNG key of all steps, and the steps made.
+def start_or_resume(session: Session, planned: Planned | None, command: str) -> tuple[TrainState, jax.Array, int, bool]:
+    """Returns the state of the newest checkpoint or an initial one, the PRNG key of all steps, the steps made, and
+    whether `stop.patience` had ended the run.
 
     Data order, augmentation, dropout and initialisation all derive from one seed. `run.json` records the command.
     """
@@ -154,8 +157,9 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
     init_key, step_key = keys_of_seed(parts.config.seed)
     restored = session.checkpoints.restore(session.programs.state)
     start = 0 if restored is None else restored.step
+    ended = restored is not None and stops_early(parts.config, restored.state)
     reporter.message(messages.opening_message(parts.config, session.problem, session.programs.state, start))
-    if start < parts.config.steps:
+    if start < parts.config.steps and not ended:
         compile_steps(session)
     if restored is None:
         host_state, origins = initial_state(parts, init_key, planned or plan_weights(parts), session.programs.init)
@@ -186,7 +190,7 @@ def start_or_resume(session: Session, planned: Planned | None, command: str) -> 
         reporter.message(moved)
     for origin in origins:
         reporter.message(str(origin))
-    return state, key, start
+    return state, key, start, ended
 
 
 def compile_steps(session: Session) -> None:
@@ -224,15 +228,48 @@ def compile_steps(session: Session) -> None:
     session.reporter.message(f"compiled the step in {seconds:.1f} s; it takes {shown(memory.total)} of memory")
 
 
-def evaluate(session: Session, state: TrainState, step: int) -> Result:
-    """Scores the validation split and reports the scores."""
+def evaluate(session: Session, state: TrainState, step: int) -> tuple[Result, TrainState, bool]:
+    """Scores the validation split and reports the scores; returns them, and what follows from them.
+
+    That is the state, in which schedule.name=plateau may have lowered the learning rate, and whether `stop.patience`
+    ends the run.
+    """
     result = session.evaluate(state)
     if result.confusion.any():
         require_finite_loss(result.loss, step, session.checkpoints)
-    more = distances(session.parts, lambda: session.variables(state), session.problem)
+    more: dict[str, float] = distances(session.parts, lambda: session.variables(state), session.problem)
     more |= session.parts.sparsity(lambda: session.variables(state))
+    config = session.config
+    if not follows_progress(config):
+        session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, "val", more)
+        return result, state, False
+    before = progress_of(session.strategy.first(state.opt_state))
+    after = _judged(config, before, result)
+    more["evaluations_since_best"] = int(after.stale)
     session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, "val", more)
-    return result
+    if after.share < before.share:
+        patience = counted(config.schedule.patience, "evaluation")
+        session.reporter.message(
+            f"no higher mIoU in {patience}: the learning rate is {float(after.share):g} of its peak from here"
+        )
+    state = replace(state, opt_state=with_progress(state.opt_state, session.strategy.put_state(after)))
+    return result, state, 0 < config.stop.patience <= after.stale and step < config.steps
+
+
+def _judged(config: ConfigDict, progress: Progress, result: Result) -> Progress:
+    schedule = config.schedule
+    return after_evaluation(
+        progress,
+        metrics.scores(result.confusion).mean_iou,
+        patience=schedule.patience if schedule.name == "plateau" else 0,
+        factor=schedule.factor,
+        end=schedule.end,
+    )
+
+
+def stops_early(config: ConfigDict, state: TrainState) -> bool:
+    """Returns whether `stop.patience` has ended the run at this state, which is on the host."""
+    return config.stop.patience > 0 and int(progress_of(state.opt_state).stale) >= config.stop.patience
 
 
 def save(session: Session, state: TrainState, step: int, result: Result | None) -> None:
@@ -255,13 +292,25 @@ def require_copies(session: Session) -> None:
         session.copies.require_last()
 
 
-def close(session: Session, state: TrainState, start: int, result: Result | None, began: float, program: str) -> Result:
-    """Draws the curves, reports the final scores and the files of the run; returns the last evaluation."""
+def close(
+    session: Session, state: TrainState, start: int, last: int, result: Result | None, began: float, program: str
+) -> Result:
+    """Draws the curves, reports the final scores and the files of the run; returns the last evaluation.
+
+    Args:
+        session: of the run.
+        state: after the step `last`.
+        start: the steps that were made before this start.
+        last: the last step: that of the configuration, or one at which `stop.patience` ended the run.
+        result: the evaluation of that state, or None.
+        began: the time of the start.
+        program: how the training was called.
+    """
     config = session.config
     reporter = session.reporter
     if result is None:  # the run had ended before; its last evaluation is repeated
         result = session.evaluate(state)
-        draw_predictions(session, state, config.steps)
+        draw_predictions(session, state, last)
     if jax.process_index() == 0:
         with drawing(reporter):
             pictures.curves(read_log(session.workdir / LOG_FILE), session.workdir / "curves.png")
@@ -269,12 +318,15 @@ def close(session: Session, state: TrainState, start: int, result: Result | None
             gradients.draw_run(session.parts, session.workdir)
     seconds = time.monotonic() - began
     scores = metrics.scores(result.confusion)
-    if start < config.steps:
-        end_record(session.workdir, step=config.steps, seconds=seconds, mean_iou=scores.mean_iou)
+    early = messages.early_message(session.checkpoints.best_step(), last, config) if last < config.steps else ""
+    if start < last:
+        end_record(session.workdir, step=last, seconds=seconds, mean_iou=scores.mean_iou, early=early)
     table = metrics.table(scores, session.problem.train.info.classes)
-    reporter.message(f"Scores of the last step, {config.steps}, on {config.data.val_split}:\n{table}")
-    reporter.message(messages.steps_message(start, config.steps, seconds))
+    reporter.message(f"Scores of the last step, {last}, on {config.data.val_split}:\n{table}")
+    reporter.message(messages.steps_message(start, last, seconds))
     reporter.message(messages.closing_message(config, session.workdir, program))
+    if early:
+        reporter.message(early)
     return result
 
 

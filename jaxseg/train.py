@@ -146,12 +146,12 @@ def train(
         command = resume if program == messages.FROM_PYTHON else command_line() or resume
         if brought:
             session.reporter.message(f"read the checkpoints of {config.checkpoint.copy_to}: {some(map(str, brought))}")
-        state, key, start = start_or_resume(session, planned, command)
-        if until is not None and until <= start < config.steps:
+        state, key, start, ended = start_or_resume(session, planned, command)
+        if until is not None and until <= start < config.steps and not ended:
             return None
-        result = None
+        result, last = None, start if ended else config.steps
         stop.finishing = "finishing this step, then saving"
-        for step in range(start + 1, config.steps + 1):
+        for step in range(start + 1, last + 1):
             batch = next(session.batches)
             # The copy to the device overlaps with the step before, which the host has not waited for.
             placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
@@ -167,11 +167,14 @@ def train(
                 continue
             require_finite(session.reporter.flush(), session.checkpoints)  # before anything is saved
             if due.evaluation:
-                result = evaluate(session, state, step)
+                result, state, ended = evaluate(session, state, step)
             stopping = due.stop or (due.evaluation and asked_to_stop(config, step, stop))
             save(session, state, step, result if due.evaluation else None)
             if due.evaluation and not stopping:
                 draw_predictions(session, state, step)
+            if ended:  # by `stop.patience`
+                last = step
+                break
             if stopping and step < config.steps:
                 session.checkpoints.wait()
                 session.reporter.message(f"Stopped after step {step} as asked. To resume from there: {resume}")
@@ -179,7 +182,7 @@ def train(
                 return None
         session.checkpoints.wait()
         stop.finishing = ""
-        result = close(session, state, start, result, began, program)
+        result = close(session, state, start, last, result, began, program)
         require_copies(session)
         return result
 

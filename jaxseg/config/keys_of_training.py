@@ -2,7 +2,17 @@
 
 from typing import Annotated, Literal
 
-from jaxseg.arguments import BelowOne, Boundaries, NotNegative, Positive, ScheduleName, Share, Where, WholeNotNegative
+from jaxseg.arguments import (
+    BelowOne,
+    Boundaries,
+    Count,
+    NotNegative,
+    Positive,
+    ScheduleName,
+    Share,
+    Where,
+    WholeNotNegative,
+)
 from jaxseg.config.key import Key, Widths
 
 TRAINING: dict[str, Key] = {
@@ -124,11 +134,28 @@ TRAINING: dict[str, Key] = {
         Literal["none", "encoder", "all"],
     ),
     "optimizer.args": Key({}, "further arguments of the optax optimiser"),
-    "schedule.name": Key("poly", "constant, poly, cosine, exponential or step", ScheduleName),
+    "schedule.name": Key(
+        "poly",
+        "constant, poly, cosine, exponential, step, or plateau (lowered where the validation mIoU no longer rises)",
+        ScheduleName,
+    ),
     "schedule.power": Key(0.9, "exponent of poly", Positive),
     "schedule.warmup": Key(0, "steps of linear warm-up, part of `steps`", WholeNotNegative),
-    "schedule.end": Key(0.0, "final learning rate as a share of the peak (poly, cosine, exponential)", Share),
+    "schedule.end": Key(
+        0.0, "final learning rate as a share of the peak (poly, cosine, exponential); of plateau the smallest", Share
+    ),
     "schedule.boundaries": Key((), "steps at which the step schedule multiplies by schedule.factor", Boundaries),
-    "schedule.factor": Key(0.1, "factor of the step schedule", Positive),
+    "schedule.factor": Key(0.1, "factor of the step and plateau schedules", Positive),
+    "schedule.patience": Key(
+        3,
+        "plateau: evaluations without a higher validation mIoU after which the rate is multiplied by schedule.factor",
+        Count,
+    ),
+    "stop.patience": Key(
+        0,
+        "evaluations without a higher validation mIoU after which the run ends, with its best checkpoint; 0: it makes "
+        "all steps",
+        WholeNotNegative,
+    ),
     "ema.decay": Key(0.0, "decay of the moving average of the parameters that evaluation then uses; 0: none", BelowOne),
 }

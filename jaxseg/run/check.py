@@ -40,7 +40,7 @@ _READ_BY = {
     "optimizer.momentum": ("optimizer.name", "sgd"),
     "schedule.power": ("schedule.name", "poly"),
     "schedule.boundaries": ("schedule.name", "step"),
-    "schedule.factor": ("schedule.name", "step"),
+    "schedule.patience": ("schedule.name", "plateau"),
 }  # key: the one value of another key with which it is read
 _DROP_IN_OWN_ENCODER = ("attention_decoder", "attention_unet", "unet", "unetplusplus")
 _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
@@ -73,8 +73,13 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     "semi.class_share": ("semi.method=fixmatch", lambda c: c.semi.method == "fixmatch"),
     "data.labelled_seed": ("a share data.labelled", lambda c: as_share(c.data.labelled) is not None),
     "schedule.end": (
-        "schedule.name=poly, cosine or exponential",
-        lambda c: c.schedule.name in ("poly", "cosine", "exponential"),
+        "schedule.name=poly, cosine, exponential or plateau",
+        lambda c: c.schedule.name in ("poly", "cosine", "exponential", "plateau"),
+    ),
+    "schedule.factor": ("schedule.name=step or plateau", lambda c: c.schedule.name in ("step", "plateau")),
+    "stop.patience": (
+        "as many evaluations after a first one (steps / eval.every)",
+        lambda c: c.epochs or c.stop.patience < c.steps / c.eval.every,
     ),
     "eval.multiple": ("data.fit=crop", lambda c: c.data.fit == "crop"),
 }  # key: (words for what reads it, whether the configuration has that)

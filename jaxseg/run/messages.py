@@ -108,6 +108,16 @@ def steps_message(start: int, steps: int, seconds: float) -> str:
     )
 
 
+def early_message(best: int | None, last: int, config: ConfigDict) -> str:
+    """Returns the sentence about a run that `stop.patience` ended after step `last`, with its best checkpoint."""
+    kept = "" if best is None else f"; the best checkpoint, which evaluate and predict use, is that of step {best}"
+    stale = counted(config.stop.patience, "evaluation")
+    return (
+        f"Stopped early, after step {last} of {config.steps}: the last {stale} had no higher mIoU "
+        f"(stop.patience={config.stop.patience}){kept}."
+    )
+
+
 def commands_of_use(workdir: Path, start: str, split: str = "val") -> tuple[str, str]:
     """Returns the commands that score a run and segment images with it; `start` is "jaxseg " or "python -m jaxseg."."""
     quoted = shlex.quote(str(workdir))

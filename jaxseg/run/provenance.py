@@ -69,7 +69,7 @@ def run_record(
         _write_starts(path, [*read_starts(path), start])
 
 
-def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float) -> None:
+def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float, early: str = "") -> None:
     """Adds the end of the run to the newest start in `run.json`.
 
     Args:
@@ -77,6 +77,7 @@ def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float) 
         step: the last step of the run.
         seconds: wall time since the start, including compilation.
         mean_iou: of the last evaluation, in [0, 1]; NaN is written as null.
+        early: why the run ended before its last step; empty: it did not.
 
     Raises:
         ConfigError: if the file cannot be written.
@@ -86,7 +87,17 @@ def end_record(path: str | Path, *, step: int, seconds: float, mean_iou: float) 
         return
     quality = mean_iou if math.isfinite(mean_iou) else None
     starts[-1]["end"] = {"time": _now(), "step": step, "seconds": round(seconds, 1), "mean_iou": quality}
+    if early:
+        starts[-1]["end"]["early"] = early
     _write_starts(path, starts)
+
+
+def early_end(path: str | Path) -> int | None:
+    """Returns the step at which `stop.patience` ended the run in the directory `path`; None if it did not."""
+    for start in reversed(read_starts(path)):
+        if "end" in start:
+            return int(start["end"]["step"]) if "early" in start["end"] else None
+    return None
 
 
 def _now() -> str:

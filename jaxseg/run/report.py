@@ -166,7 +166,10 @@ class Reporter:
             scores += f"loss {loss:.4f}"
         self.message(
             f"step {step}/{self._total}  {split}: {scores}"
-            + "".join(f"  {name} {value:.4f}" for name, value in (more or {}).items())
+            + "".join(
+                f"  {name.replace('_', ' ')} {value}" if isinstance(value, int) else f"  {name} {value:.4f}"
+                for name, value in (more or {}).items()
+            )
         )
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:

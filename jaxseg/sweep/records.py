@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any, Final
 
-from jaxseg.config import differences, from_dict
+from jaxseg.config import ConfigDict, differences, from_dict
 from jaxseg.files import read_json
 from jaxseg.inference.evaluation import scores_file
+from jaxseg.run.provenance import early_end
 from jaxseg.run.workdir import read_config, write_json
 
 FAILURE_FILE = "failure.json"
@@ -27,10 +28,15 @@ def read_scores(workdir: Path, split: str) -> dict[str, Any] | None:
     try:
         scores = read_json(own_scores_file(workdir, split))
         config = read_config(workdir)
-        whole = (scores["split"], scores["which"], scores["step"]) == (split, WHICH, config.steps)
+        whole = (scores["split"], scores["which"]) == (split, WHICH) and is_last_step(workdir, config, scores["step"])
         return scores if whole and not differences(from_dict(scores["config"]), config) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def is_last_step(workdir: Path, config: ConfigDict, step: int | None) -> bool:
+    """Returns whether a run ends with this step: the last of its configuration, or where `stop.patience` ended it."""
+    return step == config.steps or (config.stop.patience > 0 and step is not None and step == early_end(workdir))
 
 
 def read_failure(workdir: Path) -> str | None:

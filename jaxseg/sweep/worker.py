@@ -22,7 +22,7 @@ from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.load import Run, load_run
 from jaxseg.run.workdir import CHECKPOINTS, read_config, write_json
 from jaxseg.sweep.plan import WITHOUT_LOCKS
-from jaxseg.sweep.records import WHICH, own_scores_file, read_scores, write_failure
+from jaxseg.sweep.records import WHICH, is_last_step, own_scores_file, read_scores, write_failure
 from jaxseg.train import train
 
 FINISHED, FAILED, STOPPED = 0, 1, 3
@@ -69,9 +69,10 @@ def _trained(workdir: Path) -> Run | None:
         key: config[key] for key in ("data.cache", "data.max_pixels") if config[key]
     }  # `load_run` takes them from no workdir
     with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
-        finished = checkpoints.latest_step() == config.steps
+        finished = is_last_step(workdir, config, checkpoints.latest_step())
     trained = load_run(workdir, WHICH, own) if finished else None
-    if trained is None or trained.step != config.steps:  # not finished, or the last checkpoint is damaged
+    # Not finished, or the last checkpoint is damaged.
+    if trained is None or not is_last_step(workdir, config, trained.step):
         if train(config, workdir, f"python -m {shlex.join(sys.argv)}") is None:
             return None
         trained = load_run(workdir, WHICH, own)

@@ -1,8 +1,16 @@
-"""Fine-tuning with little: which parameters train, at which share of the rate, frozen norms, and LoRA."""
+"""Which parameters train and at which share of the rate, by layer or after a plateau; frozen norms, and LoRA."""
 
 from jaxseg.tuning.layers import layer_factors, layer_numbers
 from jaxseg.tuning.lora import Lora, adapted_kernels, merged
 from jaxseg.tuning.network import FrozenNorms, TunedNetwork
+from jaxseg.tuning.progress import (
+    Progress,
+    after_evaluation,
+    following_progress,
+    progress_of,
+    with_progress,
+    with_rate_of_progress,
+)
 from jaxseg.tuning.selection import EVERYTHING, PROBE, Selection
 from jaxseg.tuning.updates import only, scaled_by_layer
 
@@ -11,12 +19,18 @@ __all__ = [
     "PROBE",
     "FrozenNorms",
     "Lora",
+    "Progress",
     "Selection",
     "TunedNetwork",
     "adapted_kernels",
+    "after_evaluation",
+    "following_progress",
     "layer_factors",
     "layer_numbers",
     "merged",
     "only",
+    "progress_of",
     "scaled_by_layer",
+    "with_progress",
+    "with_rate_of_progress",
 ]

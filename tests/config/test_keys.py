@@ -274,6 +274,7 @@ def test_schedule_keys() -> None:
     assert rate(0, name="constant", warmup=3) == pytest.approx(0.5)
     assert rate(100, name="cosine", end=0.25) == pytest.approx(0.5)
     assert rate(10, name="step", boundaries=(5, 8), factor=0.5) == pytest.approx(0.5)
+    assert rate(99, name="plateau") == 2.0
 
 
 # The test that fails when a key is ignored.
@@ -355,6 +356,10 @@ ASSERTED = {
     },
     **{key: "config/test_keys.py::test_optimiser_keys" for key in KEYS if key.startswith("optimizer.")},
     **{key: "config/test_keys.py::test_schedule_keys" for key in KEYS if key.startswith("schedule.")},
+    **dict.fromkeys(
+        ("schedule.patience", "stop.patience"),
+        "tuning/test_progress.py::test_a_plateau_lowers_the_rate_and_ends_the_run",
+    ),
     "ema.decay": "test_evaluate.py::test_the_moving_average_is_what_is_scored",
     "optimizer.layer_decay": "tuning/test_layers.py::test_updates_are_multiplied_by_the_power_of_the_distance",
     "optimizer.frozen_norms": "tuning/test_runs.py::test_a_run_with_adapters_resumes_and_loads_as_the_network",
