@@ -2,8 +2,8 @@
 
 It reads every example of the training and validation split and prints what is wrong (files without a partner, masks of
 another size, values outside the classes, unreadable files), what may be wrong (very rare classes, dark images, turned
-images), the image sizes and values, and the share of each class. It also draws masks over images in `check.png`, for a
-visual check. The exit code is 1 if anything is wrong.
+images, images that are nearly the same in two splits), the image sizes and values, and the share of each class. It also
+draws masks over images in `check.png`, for a visual check. The exit code is 1 if anything is wrong.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.config.command import parse_command_line, run_command
+from jaxseg.data.leaks import Place, about_leaks, find_leaks, name_of
 from jaxseg.data.notes import collected
 from jaxseg.data.survey import Report, about_classes, evenly_spaced, survey
 from jaxseg.data.weak.source import AnnotatedSource
@@ -104,6 +105,18 @@ def draw(report: Report, path: str | Path, count: int) -> None:
     )
 
 
+def about_splits(reports: Sequence[Report]) -> list[str]:
+    """Returns a sentence for each image that is nearly the same as one of the first split, that of the training."""
+    of_split = {report.split: report for report in reports if report.source is not None}
+
+    def name(place: Place) -> str:
+        report = of_split[place[0]]
+        assert report.source is not None
+        return name_of(report.source, report.readable[place[1]])
+
+    return about_leaks(find_leaks({split: report.sketches for split, report in of_split.items()}), name)
+
+
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", default="", metavar="A,B", help="splits to read (default: training and validation)")
     parser.add_argument(
@@ -145,7 +158,7 @@ def _check(argv: Sequence[str], program: str) -> int:
             print(f"error: --out {out} cannot be written: {error.strerror or error}.", file=sys.stderr)
             return 1
     found = [remark for report in reports for remark in report.remarks]
-    remarks = list(dict.fromkeys([*found, *notes, *about_classes(reports)]))
+    remarks = list(dict.fromkeys([*found, *notes, *about_classes(reports), *about_splits(reports)]))
     if remarks:
         print("To look at:", *map(printable, group(remarks)), sep="\n  ")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))

@@ -13,6 +13,7 @@ from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
 from jaxseg.data.folds import without_fold
+from jaxseg.data.near_duplicates import Sketch, sketch
 from jaxseg.data.proposals import proposals_of
 from jaxseg.data.sources import (
     as_learned,
@@ -43,6 +44,7 @@ class Example(NamedTuple):
         mean, square: f64[c], means of the values and of their squares.
         largest: the largest value as stored.
         bits: 8 or 16, those of a stored value.
+        sketch: of the image, for near-duplicates.
         arrays: the example itself, if it is kept for the picture; else None.
     """
 
@@ -52,6 +54,7 @@ class Example(NamedTuple):
     square: np.ndarray
     largest: int
     bits: int
+    sketch: Sketch
     arrays: base.Example | None
 
 
@@ -68,6 +71,7 @@ class Report:
         pixels: i64[256] or i64[65536], pixels of each label value; ignored pixels last.
         present: of the same shape, images in which each label value occurs.
         readable: indices of the examples that could be read.
+        sketches: of the examples that could be read, for near-duplicates.
         kept: {index: example} of some of these.
         unlabelled: names of the examples of which every pixel is ignored.
         keeping: how many images keep their labels (`data.labelled`); None: all.
@@ -85,6 +89,7 @@ class Report:
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((), np.int64))
     present: np.ndarray = field(default_factory=lambda: np.zeros((), np.int64))
     readable: list[int] = field(default_factory=list)
+    sketches: list[Sketch] = field(default_factory=list)
     kept: dict[int, base.Example] = field(default_factory=dict)
     unlabelled: list[str] = field(default_factory=list)
     keeping: int | None = None
@@ -163,11 +168,12 @@ def _example(example: base.Example, keep: bool) -> Example:
     mean = values.mean(0, dtype=np.float64) / top
     square = np.einsum("pc,pc->c", values, values, dtype=np.float64) / (len(values) * top**2)
     pixels = np.bincount(label.ravel(), minlength=ignore_in(label) + 1)
-    return Example(label.shape, pixels, mean, square, int(image.max()), bits, example if keep else None)
+    return Example(label.shape, pixels, mean, square, int(image.max()), bits, sketch(image), example if keep else None)
 
 
 def _add(report: Report, index: int, example: Example) -> None:
     report.readable.append(index)
+    report.sketches.append(example.sketch)
     if example.arrays is not None:
         report.kept[index] = example.arrays
     report.sizes[example.size] += 1

@@ -45,6 +45,16 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
+def test_a_picture_in_two_splits_is_named(experiment, folder, tmp_path, capsys):
+    with Image.open(folder / "train" / "images" / "05.png") as image:
+        image.point(lambda value: value * 0.8).save(folder / "val" / "images" / "01.png")
+    arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--images", "0"]
+    assert check.main(arguments) == 0
+    one, other = folder / "val" / "images" / "01.png", folder / "train" / "images" / "05.png"
+    out = capsys.readouterr().out
+    assert f"{one} (val) and {other} (train) are nearly the same picture" in out and out.count("nearly the same") == 1
+
+
 def test_shapes_are_in_order(experiment, tmp_path, capsys, drawn):
     assert check.main(["--config", experiment, "--out", str(tmp_path / "sheet.png")]) == 0
     out = capsys.readouterr().out
