@@ -30,6 +30,7 @@ COMMANDS = {
     "shrink": ("jaxseg.shrink", "remove channels of a trained network: a smaller one in a workdir of its own"),
     "models": ("jaxseg.models.__main__", "list the networks and encoders, or show what one costs"),
     "weaken": ("jaxseg.data.weaken", "write points, scribbles or boxes in place of full masks"),
+    "convert": ("jaxseg.data.convert", "write data of other tools as a folder of images and masks"),
     "check": ("jaxseg.data.check", "read a whole data set and report what is wrong in it"),
 }
 

@@ -10,14 +10,14 @@ classes are counted from 0. Whatever may be meant as one of these keys and is no
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxseg.data.masks import Color, Palette, check_color
 from jaxseg.data.notes import note
 from jaxseg.errors import DataError, counted, nearest
-from jaxseg.types import IGNORE
+from jaxseg.types import IGNORE, ignore_label
 
 FILE = "classes.json"
 EXAMPLE = '{"classes": [{"index": 0, "name": "sky", "colour": [70, 130, 180]}, ...], "ignore_index": 255}'
@@ -57,6 +57,15 @@ class ClassesFile(NamedTuple):
         if len(known) < len(given):
             remedy = " A colour that it gives to two classes stands for neither of them."
         return Palette(tuple(known), tuple(known.values()), str(self.path), remedy) if given else None
+
+
+def classes_text(classes: Sequence[str], colors: Sequence[Sequence[int]]) -> str:
+    """Returns the content of a classes.json for masks of class indices."""
+    entries = [
+        {"index": index, "name": name, "colour": list(color)}
+        for index, (name, color) in enumerate(zip(classes, colors))
+    ]
+    return json.dumps({"classes": entries, "ignore_index": ignore_label(len(classes))}, indent=1) + "\n"
 
 
 def read_classes_file(directory: Path) -> ClassesFile | None:

@@ -9,10 +9,7 @@ the edges of the image, and fills what lies between points or scribbles.
 """
 
 import argparse
-import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -23,8 +20,10 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict, set_key
 from jaxseg.config.command import parse_command_line, run_command
-from jaxseg.data.base import DataInfo, Source
+from jaxseg.data.base import Source
+from jaxseg.data.classes_file import FILE, classes_text
 from jaxseg.data.folders import drawing, with_annotations
+from jaxseg.data.formats.writing import whole_folder
 from jaxseg.data.sources import make_source
 from jaxseg.data.weak.made import Weaker
 from jaxseg.data.weak.marks import AnnotatedImage
@@ -82,17 +81,8 @@ def _weaken(argv: Sequence[str], program: str) -> int:
     crf = _parsed(options.crf)
     compiler.keep_programs(config.compile.cache)
     source = _source(config, options)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.", dir=out.parent))
-    except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written: {error.strerror or error}.") from error
-    try:
+    with whole_folder(out, "--out") as part:
         said = _write(part, source, options, crf)
-        part.chmod(0o755)  # that of a new folder; a temporary one is its owner's alone
-        part.replace(out)  # an empty folder that is there gives way
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     print(f"{said}\nwritten: {out}")
     return 0
 
@@ -148,7 +138,7 @@ def _write(folder: Path, source: WeakenedSource | AnnotatedSource, options: argp
             listed.append(AnnotatedImage(_file_of(source.full, i), size, source.marks(i, full)))
             both = (label != IGNORE) & (full != IGNORE)
             confusion += np.bincount(full[both].astype(int) * k + label[both], minlength=k * k).reshape(k, k)
-    write_text(folder / "classes.json", _classes(info))
+    write_text(folder / FILE, classes_text(info.classes, info.colors))
     said = [f"{counted(len(source), 'mask')}, in which {known / max(pixels, 1):.2%} of the pixels have a label"]
     if isinstance(source, WeakenedSource):
         write_annotations(folder, source.kind, listed, info.classes)
@@ -197,14 +187,6 @@ def _file_of(source: Source, index: int) -> str:
 def _bytes(image: np.ndarray) -> np.ndarray:
     image = (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
     return image[..., 0] if image.shape[-1] == 1 else image
-
-
-def _classes(info: DataInfo) -> str:
-    entries = [
-        {"index": index, "name": name, "colour": list(color)}
-        for index, (name, color) in enumerate(zip(info.classes, info.colors))
-    ]
-    return json.dumps({"classes": entries, "ignore_index": IGNORE}, indent=1) + "\n"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ MISSPELT = {
     "shrink": ("--channel", "--channels"),
     "models": ("--hlep", "--help"),
     "weaken": ("--kid", "--kind"),
+    "convert": ("--formt", "--format"),
     "check": ("--image", "--images"),
 }
 

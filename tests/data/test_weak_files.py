@@ -110,7 +110,7 @@ def test_coco_gives_polygons_key_points_or_boxes(tmp_path):
     assert kinds(first) == [("box", "cell"), ("polygon", "cat"), ("point", "cell")]
     assert points(first, 0) == CORNERS and points(first, 1) == [[0, 0], [9, 0], [0, 9]]
     assert points(first, 2) == [[4, 5], [6, 7]]
-    assert second == ("sub/b.jpg", (30, 30), ())
+    assert second[:3] == ("sub/b.jpg", (30, 30), ())
     assert found.counts() == {"point": (1, 1), "polygon": (1, 1), "box": (1, 1)}
 
 
@@ -131,7 +131,7 @@ def test_labelme_gives_one_image_a_file(tmp_path):
 def test_cvat_gives_shapes_and_turns_boxes(tmp_path):
     found = read_annotations(write(tmp_path / "a.xml", CVAT))
     first, second = found.images
-    assert found.form == "CVAT" and first.size == (40, 60) and second == ("sub/b.jpg", (30, 30), ())
+    assert found.form == "CVAT" and first.size == (40, 60) and second[:3] == ("sub/b.jpg", (30, 30), ())
     expected = ["box", "box", "point", "line", "polygon", "tag"]
     assert [kind for kind, _ in kinds(first)] == expected and points(first, 0) == CORNERS
     np.testing.assert_allclose(first.marks[1].points, [[17, 7], [17, 17], [13, 17], [13, 7]], atol=1e-9)
@@ -148,8 +148,8 @@ def test_label_studio_gives_shapes_in_pixels_and_unpacks_brushes(tmp_path):
     assert kinds(first) == expected
     assert points(first, 0) == [[6, 4], [36, 4], [36, 14], [6, 14]]
     assert points(first, 1) == [[0, 0], [6, 0], [0, 4]] and points(first, 2) == [[3, 4]]
-    np.testing.assert_array_equal(first.marks[3].area, mask)
-    assert second == ("sub/b.jpg", None, ())
+    np.testing.assert_array_equal(first.marks[3].brushed(), mask)
+    assert second == ("sub/b.jpg", None, (), "", False)  # nobody has annotated it
     with pytest.raises(ValueError, match="end too early"):
         unpacked(brush(mask)[:-2], (40, 60))
     with pytest.raises(ValueError, match="9600 bytes, and an image of 40 x 61"):
@@ -171,7 +171,7 @@ def test_a_table_gives_points_boxes_and_tags(tmp_path, text, expected):
     assert kinds(found.images[0]) == (expected or [("box", "cell"), ("point", "cat")])
     for place, (kind, _) in enumerate(kinds(found.images[0])):
         assert kind != "box" or points(found.images[0], place) == CORNERS
-    assert expected or found.images[1] == ("b.jpg", None, ())
+    assert expected or found.images[1][:3] == ("b.jpg", None, ())
 
 
 @pytest.mark.parametrize("kind", ["scribbles", "points", "boxes", "tags"])
@@ -212,11 +212,13 @@ TASK = {"data": {"image": "a.jpg"}, "annotations": [{"result": [{"type": "choice
         ("a.json", {**COCO, "annotations": [{"image_id": 7, "category_id": 3}]}, "read as COCO, .* lacks 'bbox'"),
         ("a.json", {**COCO, "images": [1]}, "read as COCO, but an entry is of another form"),
         ("a.json", [TASK], "read as Label Studio, but an entry lacks 'choices'"),
-        ("a.json", {**LABELME, "shapes": [{"shape_type": "mask"}]}, "a shape of the type 'mask', which is not read"),
+        ("a.json", {**LABELME, "shapes": [{"shape_type": "msk"}]}, "a shape of the type 'msk', which is not read"),
+        ("a.json", {**LABELME, "shapes": [{"shape_type": "mask", "points": [[0, 0]], "label": "x"}]}, "lacks 'mask'"),
         ("a.xml", "<annotations>", "a.xml is no valid XML"),
         ("a.xml", "<annotation><object/></annotation>", "the element <annotation> and no <image>.*CVAT for images 1.1"),
         ("a.xml", "<annotations><track/></annotations>", "Export the video as images"),
-        ("a.xml", CVAT.replace("<tag", "<mask"), "a <mask>, which is not read: convert masks to polygons"),
+        ("a.xml", CVAT.replace("<tag", "<mask"), "read as CVAT, but an entry lacks 'left'"),
+        ("a.xml", CVAT.replace("<tag", "<cuboid"), "a <cuboid>, which is not read; boxes, polygons, masks, polylines"),
         ("a.xml", CVAT.replace('xtl="10"', ""), "read as CVAT, but an entry lacks 'xtl'"),
         ("a.csv", "image,x,y\n", COLUMNS),
         ("a.csv", "image,class,x,y\na.jpg,cell,1,2\na.jpg,cell,1,two\n", "line 3, has 'two' in the column y"),

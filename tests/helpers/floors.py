@@ -2,7 +2,8 @@
 
 # The floors of docs/architecture.md, lowest first, with the parts of jaxseg/ that stand on each. A file may import from
 # floors below its own, and a file of a package also from that package, without a circle.
-# `data.check`, `data.weaken` and `models.__main__` are commands in data/ and models/; `presets` is a former name.
+# `data.check`, `data.weaken`, `data.convert` and `models.__main__` are commands in data/ and models/; `presets` is a
+# former name.
 ROWS = (
     ("types", "errors", "files"),  # 0
     ("arguments",),  # 0
@@ -28,7 +29,7 @@ ROWS = (
     (
         *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit"),
         *("publish",),
-        *("data.check", "data.weaken", "models.__main__"),
+        *("data.check", "data.weaken", "data.convert", "models.__main__"),
     ),  # 8
     ("sweep", "reproduce"),  # 9
     ("__main__",),  # 10

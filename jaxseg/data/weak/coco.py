@@ -1,11 +1,13 @@
-"""Boxes, polygons and points in the form of COCO's annotations of objects (JSON)."""
+"""Boxes, polygons, masks and points in the form of COCO's annotations of objects (JSON)."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxseg.data.weak.marks import AnnotatedImage, Mark, box
+from jaxseg.data.weak.drawing import polygon_area
+from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points
+from jaxseg.data.weak.runs import counts_in, make_runs
 from jaxseg.errors import DataError
 
 
@@ -14,8 +16,17 @@ def is_coco(content: Any) -> bool:
     return isinstance(content, dict) and "images" in content and "annotations" in content
 
 
-def read(path: Path, content: Any) -> list[AnnotatedImage]:
-    """Returns the images. An object gives its polygons, or its key points, or its box, the first that it has."""
+def classes(content: Any) -> list[str]:
+    """Returns the names of the categories, in the order of their identifiers."""
+    entries = content["categories"] if "categories" in content else []
+    return list(dict.fromkeys(str(entry["name"]) for entry in sorted(entries, key=lambda entry: entry["id"])))
+
+
+def read(path: Path, content: Any, masks: bool = False) -> list[AnnotatedImage]:
+    """Returns the images. An object gives its polygons, or its key points, or its box, the first that it has.
+
+    `masks`: also its run lengths, with polygons before all others.
+    """
     if "categories" not in content:
         raise DataError(f"{path} has images and annotations, but no 'categories', which name the classes.")
     names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
@@ -27,7 +38,7 @@ def read(path: Path, content: Any) -> list[AnnotatedImage]:
             )
         if entry["image_id"] not in marks:
             raise DataError(f"{path} has an annotation of the image {entry['image_id']!r}, which it does not list.")
-        marks[entry["image_id"]] += _marks(names[entry["category_id"]], entry)
+        marks[entry["image_id"]] += _marks(names[entry["category_id"]], entry, masks)
     return [
         AnnotatedImage(str(entry["file_name"]), _size(entry), tuple(marks[entry["id"]])) for entry in content["images"]
     ]
@@ -37,11 +48,17 @@ def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
     return (int(entry["height"]), int(entry["width"])) if "height" in entry and "width" in entry else None
 
 
-def _marks(name: str, entry: dict[str, Any]) -> list[Mark]:
-    polygons = entry["segmentation"] if "segmentation" in entry else None
-    if isinstance(polygons, list) and polygons:
-        rings = [np.array(ring, np.float64).reshape(-1, 2) for ring in polygons]
-        return [Mark("polygon", name, ring) for ring in rings if len(ring) > 2]
+def _marks(name: str, entry: dict[str, Any], masks: bool) -> list[Mark]:
+    outline = entry["segmentation"] if "segmentation" in entry else None
+    if isinstance(outline, list) and outline:
+        rings = [np.array(ring, np.float64).reshape(-1, 2) for ring in outline]
+        rings = [ring for ring in rings if len(ring) > 2]
+        whole = sum(map(polygon_area, rings))
+        return [Mark("polygon", name, ring, whole=whole) for ring in rings]
+    if masks and isinstance(outline, dict):
+        counts, (height, width) = outline["counts"], outline["size"]
+        counts = counts_in(counts) if isinstance(counts, str) else counts
+        return [Mark("brush", name, no_points(), make_runs(counts, (int(height), int(width))))]
     if "keypoints" in entry:
         points = np.array(entry["keypoints"], np.float64).reshape(-1, 3)  # x, y, and 0 for a point that is not given
         seen = points[points[:, 2] > 0, :2]

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
+from jaxseg.data.weak.runs import make_runs
 from jaxseg.errors import DataError
 
 _POINTS = {"polygon": "polygon", "polyline": "line", "points": "point"}
@@ -32,13 +33,28 @@ def read(path: Path, text: str) -> list[AnnotatedImage]:
     return [_image(path, element) for element in root.iter("image")]
 
 
+def classes(text: str) -> list[str]:
+    """Returns the names of the labels of the task; none if the text is no XML, or names none."""
+    try:
+        labels = ElementTree.fromstring(text.encode()).iterfind("meta//label/name")
+    except ElementTree.ParseError:
+        return []
+    return list(dict.fromkeys((label.text or "").strip() for label in labels))
+
+
 def _image(path: Path, element: ElementTree.Element) -> AnnotatedImage:
     given = "width" in element.attrib and "height" in element.attrib
     size = (int(element.attrib["height"]), int(element.attrib["width"])) if given else None
-    return AnnotatedImage(element.attrib["name"], size, tuple(_mark(path, shape) for shape in element))
+    marks = [_mark(path, shape, size) for shape in element]
+    depths = [int(shape.attrib["z_order"]) if "z_order" in shape.attrib else 0 for shape in element]
+    order = sorted(range(len(marks)), key=lambda place: depths[place])  # of one depth, the later lies on the earlier
+    layers = {place: layer for layer, place in enumerate(order)}
+    stacked = tuple(mark._replace(layer=layers[place]) for place, mark in enumerate(marks))
+    split = element.attrib["subset"] if "subset" in element.attrib else ""
+    return AnnotatedImage(element.attrib["name"], size, stacked, split)
 
 
-def _mark(path: Path, shape: ElementTree.Element) -> Mark:
+def _mark(path: Path, shape: ElementTree.Element, size: tuple[int, int] | None) -> Mark:
     values = shape.attrib
     if shape.tag == "tag":
         return Mark("tag", values["label"], no_points())
@@ -51,8 +67,10 @@ def _mark(path: Path, shape: ElementTree.Element) -> Mark:
         angle = float(values["rotation"]) if "rotation" in values else 0.0
         return Mark("box", values["label"], turned(corners, angle, corners.mean(0)) if angle else corners)
     if shape.tag == "mask":
-        raise DataError(
-            f"{path} has a <mask>, which is not read: convert masks to polygons in CVAT, or export them as "
-            "'Segmentation mask', which needs no annotations here."
-        )
-    raise DataError(f"{path} has a <{shape.tag}>, which is not read; boxes, polygons, polylines, points and tags are.")
+        left, top, width, height = (int(float(values[side])) for side in ("left", "top", "width", "height"))
+        counts = [int(count) for count in values["rle"].split(",")]
+        area = make_runs(counts, size or (top + height, left + width), (top, left, height, width), by_columns=False)
+        return Mark("brush", values["label"], no_points(), area)
+    raise DataError(
+        f"{path} has a <{shape.tag}>, which is not read; boxes, polygons, masks, polylines, points and tags are."
+    )

@@ -68,21 +68,21 @@ def draw(
     radius = how.radius_in(size)
     label = np.full(size, 0 if how.outside else IGNORE, np.uint8)
     areas = [mark for mark in marks if mark.kind in ("box", "polygon")]
-    for mark in sorted(areas, key=lambda mark: -_area(mark.points)):
+    for mark in sorted(areas, key=lambda mark: -polygon_area(mark.points)):
         index = indices[mark.name]
         core = how.box_core if mark.kind == "box" else 1.0
         if core < 1:
-            label[_inside(mark.points, size)] = possible_label(index) if how.possible else IGNORE
+            label[inside(mark, size)] = possible_label(index) if how.possible else IGNORE
         if core > 0:
-            label[_inside(_shrunk(mark.points, core), size)] = index
+            label[inside(mark._replace(points=_shrunk(mark.points, core)), size)] = index
     for mark in marks:
         if mark.kind == "line":
-            label[_stamped(_along(mark.points), size, radius)] = indices[mark.name]
+            label[stroke(mark, size, radius)] = indices[mark.name]
         elif mark.area is not None:
-            label[mark.area] = indices[mark.name]
+            label[mark.brushed()] = indices[mark.name]
     for mark in marks:
         if mark.kind == "point":
-            label[_stamped(mark.points, size, radius)] = indices[mark.name]
+            label[stroke(mark, size, radius)] = indices[mark.name]
     tags = sorted({indices[mark.name] for mark in marks if mark.kind == "tag"} - {0})
     if how.possible and tags:
         codes = np.array([possible_label(index) for index in tags], np.uint8)
@@ -91,7 +91,24 @@ def draw(
     return label
 
 
-def _area(points: np.ndarray) -> float:
+def inside(mark: Mark, size: tuple[int, int]) -> np.ndarray:
+    """Returns the pixels bool[h,w] of a polygon or a box: those whose centre is inside, and in no hole; at least one.
+
+    The centre of the pixel (row, column) is (column + 1/2, row + 1/2).
+    """
+    mask = _inside(mark.points, size)
+    for hole in mark.holes:
+        mask &= ~_inside(hole, size, least=False)
+    return mask
+
+
+def stroke(mark: Mark, size: tuple[int, int], radius: float) -> np.ndarray:
+    """Returns the pixels bool[h,w] within `radius` of a line or of points; see `Drawing.radius`."""
+    return _stamped(_along(mark.points) if mark.kind == "line" else mark.points, size, radius)
+
+
+def polygon_area(points: np.ndarray) -> float:
+    """Returns the area of a polygon f64[n,2], in squares of pixels."""
     x, y = points.T
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
@@ -101,8 +118,11 @@ def _shrunk(points: np.ndarray, share: float) -> np.ndarray:
     return centre + share * (points - centre)
 
 
-def _inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """bool[h,w], the pixels whose centre is inside a polygon f64[n,2] of (x, y), by the even-odd rule; at least one."""
+def _inside(points: np.ndarray, size: tuple[int, int], least: bool = True) -> np.ndarray:
+    """bool[h,w], the pixels whose centre is inside a polygon f64[n,2] of (x, y), by the even-odd rule.
+
+    `least`: at least one pixel, the one at the mean of the corners.
+    """
     height, width = size
     mask = np.zeros(size, bool)
     first, last = points, np.roll(points, -1, axis=0)
@@ -114,7 +134,7 @@ def _inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         crossings = np.sort(x0 + (y - y0) / (y1 - y0) * (x1 - x0))
         for left, right in zip(crossings[::2], crossings[1::2]):
             mask[row, max(0, int(np.ceil(left - 0.5))) : max(0, int(np.ceil(right - 0.5)))] = True
-    if not mask.any():
+    if least and not mask.any():
         mask |= _stamped(points.mean(0, keepdims=True), (height, width), 0)
     return mask
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
+from jaxseg.data.weak.runs import runs_of
 from jaxseg.errors import DataError
 from jaxseg.pictures.opening import require_pixels
 
@@ -33,17 +34,12 @@ def read(path: Path, content: Any) -> list[AnnotatedImage]:
 
 
 def _image(path: Path, task: dict[str, Any]) -> AnnotatedImage:
-    results = [
-        result
-        for annotation in task["annotations"]
-        if "was_cancelled" not in annotation or not annotation["was_cancelled"]
-        for result in annotation["result"]
-        if result["type"] in _SHAPES
-    ]
+    done = [a for a in task["annotations"] if "was_cancelled" not in a or not a["was_cancelled"]]
+    results = [result for annotation in done for result in annotation["result"] if result["type"] in _SHAPES]
     sized = next((result for result in results if "original_height" in result), None)
     size = None if sized is None else (int(sized["original_height"]), int(sized["original_width"]))
     marks = [mark for result in results for mark in _marks(path, result)]
-    return AnnotatedImage(_name(path, task["data"]), size, tuple(marks))
+    return AnnotatedImage(_name(path, task["data"]), size, tuple(marks), seen=bool(done))
 
 
 def _name(path: Path, data: dict[str, Any]) -> str:
@@ -77,7 +73,7 @@ def _marks(path: Path, result: dict[str, Any]) -> Iterator[Mark]:
             yield Mark("point", name, np.array([[value["x"], value["y"]]]) * scale)
         else:
             require_pixels(path, height, width)
-            yield Mark("brush", name, no_points(), unpacked(value["rle"], (height, width)))
+            yield Mark("brush", name, no_points(), runs_of(unpacked(value["rle"], (height, width))))
 
 
 def unpacked(packed: Sequence[int], size: tuple[int, int]) -> np.ndarray:

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.data.weak.embedded import picture_in
 from jaxseg.data.weak.marks import AnnotatedImage, Kind, Mark, box, no_points
+from jaxseg.data.weak.runs import runs_of
 from jaxseg.errors import DataError, nearest
 
 _KINDS: dict[str, Kind] = {
@@ -28,20 +30,24 @@ def is_labelme(content: Any) -> bool:
 
 def read(path: Path, content: Any, root: Path) -> list[AnnotatedImage]:
     """Returns the one image of a file, named as the file inside `root`; its own field may lead elsewhere."""
-    marks = [_mark(path, shape) for shape in content["shapes"]]
-    flags = (content["flags"] if "flags" in content else None) or {}
-    marks += [Mark("tag", str(name), no_points()) for name, is_set in flags.items() if is_set]
     given = "imageHeight" in content and content["imageHeight"] is not None
     size = (int(content["imageHeight"]), int(content["imageWidth"])) if given else None
+    marks = [_mark(path, shape, size)._replace(layer=place) for place, shape in enumerate(content["shapes"])]
+    flags = (content["flags"] if "flags" in content else None) or {}
+    marks += [Mark("tag", str(name), no_points()) for name, is_set in flags.items() if is_set]
     image = Path(str(content["imagePath"]).replace("\\", "/"))
     return [AnnotatedImage((path.parent.relative_to(root) / image.name).as_posix(), size, tuple(marks))]
 
 
-def _mark(path: Path, shape: dict[str, Any]) -> Mark:
+def _mark(path: Path, shape: dict[str, Any], size: tuple[int, int] | None) -> Mark:
     kind = shape["shape_type"] if "shape_type" in shape else "polygon"
-    if kind not in _KINDS:
+    if kind not in (*_KINDS, "mask"):
         raise DataError(f"{path} has a shape of the type {kind!r}, which is not read.{nearest(kind, _KINDS)}")
     points = np.array(shape["points"], np.float64).reshape(-1, 2)
+    if kind == "mask":
+        left, top = np.floor(points.min(0)).astype(int).tolist()
+        area = picture_in(shape["mask"])
+        return Mark("brush", str(shape["label"]), no_points(), runs_of(area, size or area.shape, (top, left)))
     if kind == "rectangle":
         (left, top), (right, bottom) = points.min(0), points.max(0)
         points = box(left, top, right, bottom)

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from jaxseg.data.weak.runs import Runs
 from jaxseg.errors import DataError, counted, nearest, some
 
 Kind = Literal["tag", "point", "line", "polygon", "brush", "box"]
@@ -23,21 +24,42 @@ class Mark(NamedTuple):
         name: the class.
         points: f64[n,2], (x, y) in pixels; the pixel (row, column) is the square from (column, row) to
             (column + 1, row + 1). Of a box, its corners.
-        area: bool[h,w] of a brush, else None.
+        area: bool[h,w] of a brush, or its runs; else None.
+        holes: of a polygon, f64[n,2] each: the pixels inside them are not of the object.
+        layer: where the tool says which of two marks lies on the other, the upper one has the larger number.
+        whole: the area in pixels of the object that a polygon is a part of; 0: its own.
     """
 
     kind: Kind
     name: str
     points: np.ndarray
-    area: np.ndarray | None = None
+    area: np.ndarray | Runs | None = None
+    holes: tuple[np.ndarray, ...] = ()
+    layer: int = 0
+    whole: float = 0.0
+
+    def brushed(self) -> np.ndarray:
+        """Returns the pixels bool[h,w] of a brush."""
+        assert self.area is not None
+        return self.area.pixels() if isinstance(self.area, Runs) else self.area
 
 
 class AnnotatedImage(NamedTuple):
-    """name: the image's file as the annotations name it. size: the (height, width) that they give, or None. marks."""
+    """What a file says of one image.
+
+    Attributes:
+        name: the image's file as the annotations name it.
+        size: the (height, width) that they give, or None.
+        marks: what is annotated.
+        split: the part of the data set that they give it to, or "".
+        seen: whether somebody has annotated it; else no marks mean nothing.
+    """
 
     name: str
     size: tuple[int, int] | None
     marks: tuple[Mark, ...]
+    split: str = ""
+    seen: bool = True
 
 
 class Annotations(NamedTuple):
@@ -79,8 +101,13 @@ def merged(images: Iterable[AnnotatedImage]) -> tuple[AnnotatedImage, ...]:
     """Returns the images with all marks of one name together, in the order of their first."""
     found: dict[str, AnnotatedImage] = {}
     for image in images:
-        before = found[image.name] if image.name in found else AnnotatedImage(image.name, image.size, ())
-        found[image.name] = before._replace(size=before.size or image.size, marks=(*before.marks, *image.marks))
+        before = found[image.name] if image.name in found else image._replace(marks=())
+        found[image.name] = before._replace(
+            size=before.size or image.size,
+            marks=(*before.marks, *image.marks),
+            split=before.split or image.split,
+            seen=before.seen or image.seen,
+        )
     return tuple(found.values())
 
 

@@ -1,19 +1,31 @@
-"""Reads annotations of images: CSV, COCO, LabelMe, CVAT and Label Studio, each recognised by its content."""
+"""Reads annotations of images, each form recognised by its content.
+
+One reader of each form serves marks in place of masks (`source`) and full masks (`jaxseg.data.formats`).
+"""
 
 import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxseg.data.weak import coco, cvat, label_studio, labelme, table
+from jaxseg.data.weak import coco, cvat, label_studio, labelme, supervisely, table, via
 from jaxseg.data.weak.marks import AnnotatedImage, Annotations, merged
 from jaxseg.errors import DataError, first_line
 
 EXPECTED = (
-    "a table (.csv), COCO (.json), a folder of LabelMe's files (.json), CVAT for images 1.1 (.xml), or Label Studio's "
-    "export JSON (.json)"
+    "a table (.csv), COCO (.json), a folder of LabelMe's or Supervisely's files (.json), CVAT for images 1.1 (.xml), "
+    "Label Studio's export JSON, or VIA's (.json)"
 )
+_LARGEST = 2**32  # bytes of a file of annotations: those of COCO have 2**29
+
+
+class Contents(NamedTuple):
+    """form: what a file was read as. images: what it annotates. classes: the names that it lists, in their order."""
+
+    form: str
+    images: list[AnnotatedImage]
+    classes: list[str]
 
 
 def read_annotations(path: str | Path) -> Annotations:
@@ -24,9 +36,9 @@ def read_annotations(path: str | Path) -> Annotations:
     """
     path = Path(path)
     if path.is_dir():
-        form, images = "LabelMe", _folder(path)
+        form, images = _folder(path)
     elif path.is_file():
-        form, images = _file(path)
+        form, images, _ = read_file(path, path.parent)
     else:
         raise DataError(f"There is no file or folder {path} (data.annotations); expected {EXPECTED}.")
     images = merged(images)
@@ -45,43 +57,59 @@ def files_read(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def _file(path: Path) -> tuple[str, list[AnnotatedImage]]:
+def read_file(path: Path, root: Path, *, masks: bool = False) -> Contents:
+    """Returns what one file holds.
+
+    Args:
+        path: the file.
+        root: the folder that the names of images begin at, of forms with a file for each image.
+        masks: whether to read the run lengths of COCO, which `data.annotations` leaves out for its box.
+
+    Raises:
+        DataError: if it is empty, damaged, or of none of the forms.
+    """
     text = _text(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv", ".txt"):
         with _naming(path, "CSV"):
-            return "CSV", table.read(path, text)
+            return Contents("CSV", table.read(path, text), [])
     if suffix == ".xml":
         with _naming(path, "CVAT"):
-            return "CVAT", cvat.read(path, text)
+            return Contents("CVAT", cvat.read(path, text), cvat.classes(text))
     if suffix == ".json":
         content = _parsed(path, text)
+        if coco.is_coco(content):
+            with _naming(path, "COCO"):
+                return Contents("COCO", coco.read(path, content, masks), coco.classes(content))
         for form, of_form, read in _JSON:
             if of_form(content):
                 with _naming(path, form):
-                    return form, read(path, content)
+                    return Contents(form, read(path, content, root), [])
+        if path.name == supervisely.META and supervisely.classes(content):
+            return Contents("Supervisely", [], supervisely.classes(content))
     raise DataError(f"{path} is of no form of annotations that is read; expected {EXPECTED}.{_known(path, text)}")
 
 
-def _folder(folder: Path) -> list[AnnotatedImage]:
+def _folder(folder: Path) -> tuple[str, list[AnnotatedImage]]:
     files = files_read(folder)
     if not files:
         raise DataError(f"The folder {folder} (data.annotations) holds no LabelMe files (.json); expected {EXPECTED}.")
-    images = []
+    images, form = [], ""
     for path in files:
-        content = _parsed(path, _text(path))
-        if not labelme.is_labelme(content):
+        found = read_file(path, folder)
+        if found.form not in ("LabelMe", "Supervisely") or form not in ("", found.form):
             raise DataError(
-                f"{path} is no LabelMe file, which a folder of annotations holds alone; name the file itself if it "
-                "is of another form."
+                f"{path} is no {form or 'LabelMe'} file, which a folder of annotations holds alone; name the file "
+                "itself if it is of another form."
             )
-        with _naming(path, "LabelMe"):
-            images += labelme.read(path, content, folder)
-    return images
+        form, images = found.form, images + found.images
+    return form, images
 
 
 def _text(path: Path) -> str:
     try:
+        if path.stat().st_size > _LARGEST:
+            raise DataError(f"{path} has more than {_LARGEST:,} bytes; give it in several files.")
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark before the text
     except UnicodeDecodeError:
         raise DataError(f"{path} is no text in UTF-8; expected {EXPECTED}.") from None
@@ -113,10 +141,11 @@ def _naming(path: Path, form: str) -> Iterator[None]:
         raise DataError(f"{path} was read as {form}, but an entry is of another form ({why}).") from error
 
 
-_JSON: tuple[tuple[str, Callable[[Any], bool], Callable[[Path, Any], list[AnnotatedImage]]], ...] = (
-    ("COCO", coco.is_coco, coco.read),
-    ("LabelMe", labelme.is_labelme, lambda path, content: labelme.read(path, content, path.parent)),
-    ("Label Studio", label_studio.is_label_studio, label_studio.read),
+_JSON: tuple[tuple[str, Callable[[Any], bool], Callable[[Path, Any, Path], list[AnnotatedImage]]], ...] = (
+    ("LabelMe", labelme.is_labelme, labelme.read),
+    ("Label Studio", label_studio.is_label_studio, lambda path, content, root: label_studio.read(path, content)),
+    ("Supervisely", supervisely.is_supervisely, supervisely.read),
+    ("VIA", via.is_via, lambda path, content, root: via.read(path, content)),
 )
 
 
@@ -125,8 +154,6 @@ def _known(path: Path, text: str) -> str:
     head = text[:4096]
     if '"type": "FeatureCollection"' in head:
         return " GeoJSON is not read: export COCO."
-    if "via_" in head or '"regions"' in head:
-        return " The JSON of the VGG Image Annotator is not read: export COCO."
     if path.suffix.lower() == ".json" and '"image"' in head:
         return " Of Label Studio export JSON, not JSON-MIN."
     return ""

@@ -1,0 +1,168 @@
+"""The files of annotation tools as full masks: COCO, LabelMe, CVAT, Label Studio, VIA and Supervisely."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from jaxseg.data.classes_file import FILE
+from jaxseg.data.formats.collection import (
+    Collection,
+    Lost,
+    Options,
+    Sample,
+    settled,
+    split_of_folders,
+    split_of_words,
+    visible,
+)
+from jaxseg.data.formats.drawing import draw_image
+from jaxseg.data.pairs import Pair, images_of
+from jaxseg.data.weak.marks import AnnotatedImage, Annotations, merged
+from jaxseg.data.weak.reading import Contents, read_file
+from jaxseg.data.weak.source import matched
+from jaxseg.errors import DataError, counted, some
+from jaxseg.pictures import default_colors
+from jaxseg.types import ignore_label
+
+BACKGROUND = "background"
+_BACKGROUNDS = (BACKGROUND, "_background_", "__background__", "bg")
+
+
+class _Files(NamedTuple):
+    """form: of all files. groups: {split: images}. classes: those that the files list. lost: other files."""
+
+    form: str
+    groups: dict[str, list[AnnotatedImage]]
+    classes: list[str]
+    lost: list[Lost]
+
+
+def read_annotated(source: Path, options: Options, form: str = "") -> Collection:
+    """Returns the images that the annotation files in `source`, a file or a folder, name.
+
+    Args:
+        source: where the annotations are.
+        options: how to read them.
+        form: the only form to read, such as "COCO"; empty: the one that is found.
+
+    Raises:
+        DataError: if there are no such files, or none of their images.
+    """
+    root = options.images or (source if source.is_dir() else source.parent)
+    files = _read_files(source, form)
+    pairs, problems = images_of(root)
+    lost = [*files.lost, *(Lost(str(root), "file", problem) for problem in problems)]
+    found: list[tuple[str, Pair, AnnotatedImage]] = []
+    failed: list[DataError] = []
+    for split, images in files.groups.items():
+        annotations = Annotations(source, files.form, merged(images))
+        inside = [pair for pair in pairs if split and split_of_folders(pair.name) == split]
+        try:
+            by_name, strange = matched(annotations, inside or pairs)
+        except DataError as error:
+            failed.append(error)
+            continue
+        lost += [Lost(name, "image", f"It is none of the images in {root}.") for name in strange]
+        chosen = {pair.name: pair for pair in inside or pairs}
+        found += [(_split(split, chosen[n], image), chosen[n], image) for n, image in by_name.items()]
+    if failed and not found:
+        raise failed[0]
+    lost += [Lost(str(source), "file", str(error)) for error in failed]
+    names = sorted({mark.name for _, _, image in found for mark in image.marks if mark.kind != "tag"})
+    classes, outside = _classes(files.classes or names, options)
+    ignored = ignore_label(len(classes))
+    indices = {name: ignored for name in names} | {name: index for index, name in enumerate(classes)}
+    indices |= {name: 0 for name in _BACKGROUNDS if outside == 0}
+    unknown = [name for name in names if name not in (*classes, *options.ignored, *_BACKGROUNDS)]
+    lost += [Lost(str(source), f"class {name}", "It is none of --classes; its pixels are ignored.") for name in unknown]
+    samples = [
+        Sample(
+            split,
+            pair.name,
+            str(pair.image),
+            pair.image,
+            functools.partial(
+                draw_image,
+                pair.image,
+                image,
+                Annotations(source, files.form, ()),
+                indices,
+                len(classes),
+                outside=outside if outside == 0 else ignored,
+                boxes=options.boxes,
+            )
+            if image.seen
+            else None,
+        )
+        for split, pair, image in found
+    ]
+    samples += _others(pairs, [pair for _, pair, _ in found])
+    kept, without = settled(samples)
+    return Collection(
+        files.form,
+        kept,
+        classes,
+        default_colors(len(classes)),
+        (*lost, *without),
+        tuple(_remarks([image for _, _, image in found])),
+    )
+
+
+def _read_files(source: Path, form: str) -> _Files:
+    if not source.exists():
+        raise DataError(f"There is no file or folder {source}.")
+    paths = visible(source, (".json", ".xml")) if source.is_dir() else [source]
+    read: list[tuple[Path, Contents]] = []
+    lost, first = [], None
+    for path in paths:
+        try:
+            contents = read_file(path, source if source.is_dir() else source.parent, masks=True)
+            if contents.form == "CSV" or (form and contents.form != form):
+                raise DataError(f"{path} is of the form {contents.form}; {form or 'an annotation tool'} was expected.")
+        except DataError as error:
+            first = first or error
+            lost += [Lost(str(path), "file", str(error))] if path.name != FILE else []
+            continue
+        read.append((path, contents))
+    if not any(contents.images for _, contents in read):
+        raise first or DataError(f"{source} has no annotations{f' of the form {form}' if form else ''} (.json, .xml).")
+    kinds = dict.fromkeys(contents.form for _, contents in read)
+    if len(kinds) > 1:
+        raise DataError(f"{source} has annotations of several forms ({', '.join(kinds)}); say which with --format.")
+    groups: dict[str, list[AnnotatedImage]] = {}
+    for path, contents in read:
+        within = path.relative_to(source).as_posix() if source.is_dir() else path.name
+        one_each = contents.form in ("LabelMe", "Supervisely")  # the name is that of the image
+        split = split_of_folders(within) or ("" if one_each else split_of_words(PurePosixPath(within).stem))
+        groups.setdefault(split, []).extend(contents.images)
+    listed = dict.fromkeys(name for _, contents in read for name in contents.classes)
+    return _Files(next(iter(kinds)), groups, list(listed), lost)
+
+
+def _split(of_file: str, pair: Pair, image: AnnotatedImage) -> str:
+    return of_file or split_of_words(image.split) or split_of_folders(pair.name)
+
+
+def _classes(names: Sequence[str], options: Options) -> tuple[tuple[str, ...], int]:
+    """Returns the classes, and 0 where what is outside all objects is the first of them, else -1."""
+    chosen = [name for name in options.classes or names if name not in options.ignored]
+    if options.outside == "ignore":
+        if not chosen:
+            raise DataError("No object has a class, so that there are no classes; name them with --classes.")
+        return tuple(chosen), -1
+    return (BACKGROUND, *(name for name in chosen if name not in _BACKGROUNDS)), 0
+
+
+def _others(pairs: Sequence[Pair], found: Sequence[Pair]) -> list[Sample]:
+    """Returns the images beside those that are annotated, as images without labels."""
+    folders, taken = {pair.image.parent for pair in found}, {pair.name for pair in found}
+    left = [pair for pair in pairs if pair.image.parent in folders and pair.name not in taken]
+    return [Sample("", p.name, str(p.image), p.image, None) for p in left]
+
+
+def _remarks(images: Sequence[AnnotatedImage]) -> list[str]:
+    tags = [mark.name for image in images for mark in image.marks if mark.kind == "tag"]
+    if not tags:
+        return []
+    return [f"{counted(len(tags), 'tag')} of whole images left out ({some(sorted(set(tags)), 5)})."]

@@ -1,0 +1,90 @@
+"""The JSON of the VGG Image Annotator (VIA), versions 1 and 2: a project, or its annotations alone."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
+from jaxseg.errors import DataError
+
+_PROJECT = "_via_img_metadata"
+_NAMES = ("class", "label", "name", "type", "category", "object")  # attributes that may hold the class
+_CORNERS = 64  # of an ellipse
+_UNNAMED = "object"
+
+
+def is_via(content: Any) -> bool:
+    """Returns whether the content of a JSON file has the keys of this form."""
+    entries = _entries(content)
+    return bool(entries) and all(isinstance(e, dict) and "filename" in e and "regions" in e for e in entries)
+
+
+def read(path: Path, content: Any) -> list[AnnotatedImage]:
+    """Returns the images. A region without attributes is of the class "object".
+
+    Raises:
+        DataError: if it does not say which of several attributes is the class, or has a shape that is not read.
+    """
+    images = []
+    for entry in _entries(content):
+        regions = entry["regions"]
+        listed = list(regions.values()) if isinstance(regions, dict) else regions
+        images.append(AnnotatedImage(str(entry["filename"]), None, tuple(_mark(path, region) for region in listed)))
+    return images
+
+
+def _entries(content: Any) -> list[Any]:
+    if not isinstance(content, dict):
+        return []
+    inner = content[_PROJECT] if _PROJECT in content else content
+    return list(inner.values()) if isinstance(inner, dict) else []
+
+
+def _mark(path: Path, region: dict[str, Any]) -> Mark:
+    shape, name = region["shape_attributes"], _name(path, region)
+    kind = shape["name"] if "name" in shape else None
+    if kind in ("polygon", "polyline"):
+        points = np.array([shape["all_points_x"], shape["all_points_y"]], np.float64).T
+        return Mark("polygon" if kind == "polygon" else "line", name, points)
+    if kind == "rect":
+        left, top = float(shape["x"]), float(shape["y"])
+        return Mark("box", name, box(left, top, left + float(shape["width"]), top + float(shape["height"])))
+    if kind == "point":
+        return Mark("point", name, np.array([[shape["cx"], shape["cy"]]], np.float64))
+    if kind in ("circle", "ellipse"):
+        centre = np.array([shape["cx"], shape["cy"]], np.float64)
+        radii = (shape["r"], shape["r"]) if kind == "circle" else (shape["rx"], shape["ry"])
+        angle = np.arange(_CORNERS) * (2 * math.pi / _CORNERS)
+        points = centre + np.array(radii, np.float64) * np.stack([np.cos(angle), np.sin(angle)], 1)
+        degrees = math.degrees(float(shape["theta"])) if "theta" in shape else 0.0
+        return Mark("polygon", name, turned(points, degrees, centre) if degrees else points)
+    if kind is None:
+        return Mark("tag", name, no_points())
+    raise DataError(
+        f"{path} has a region of the shape {kind!r}, which is not read; polygons, polylines, rectangles, circles, "
+        "ellipses and points are."
+    )
+
+
+def _name(path: Path, region: dict[str, Any]) -> str:
+    given = region["region_attributes"] if "region_attributes" in region else {}
+    if not given:
+        return _UNNAMED
+    chosen = next((own for known in _NAMES for own in given if own.lower() == known), None)
+    if chosen is None and len(given) > 1:
+        raise DataError(
+            f"{path} gives a region the attributes {', '.join(map(str, given))}; call the one that is the class "
+            "'class' or 'label'."
+        )
+    return _text(given[chosen if chosen is not None else next(iter(given))])
+
+
+def _text(value: Any) -> str:
+    """Returns the value of an attribute; of check boxes, the first that is set."""
+    if isinstance(value, dict):
+        chosen: Iterable[Any] = (name for name, is_set in value.items() if is_set)
+        return str(next(iter(chosen), _UNNAMED))
+    return str(value).strip() or _UNNAMED
