@@ -22,7 +22,7 @@ from jaxseg.errors import naming_lack_of_memory, some
 from jaxseg.inference.score import Result
 from jaxseg.run import hosts, messages
 from jaxseg.run.check import check
-from jaxseg.run.copies import bring_back, naming_store
+from jaxseg.run.copies import bring_back, taking_back
 from jaxseg.run.data import (
     load_problem,
     record_data,
@@ -37,6 +37,7 @@ from jaxseg.run.programs import make_programs
 from jaxseg.run.provenance import command_line
 from jaxseg.run.quantised import require_float
 from jaxseg.run.signals import stop_on_signal
+from jaxseg.run.store import naming_copies
 from jaxseg.run.teacher import read_teacher, record_teacher, with_teacher
 from jaxseg.run.weights import plan_weights
 from jaxseg.run.workdir import default_workdir, holds_checkpoint, make_workdir, write_config
@@ -130,11 +131,12 @@ def train(
     with (
         hosts.naming_lost_hosts(workdir),
         naming_lack_of_memory("A training step or its evaluation", lambda: messages.less_memory(workdir, resume)),
+        naming_copies(config.checkpoint.copy_to, workdir),
         contextlib.ExitStack() as stack,
     ):
         stop = stack.enter_context(stop_on_signal())
         stack.enter_context(training_lock(workdir))
-        with naming_store(config.checkpoint.copy_to, brought):
+        with taking_back(config.checkpoint.copy_to, workdir, brought):
             write_config(workdir, config)
         data = record_data(workdir, config, problem)
         record_teacher(workdir, config, taught)

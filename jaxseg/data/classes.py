@@ -76,6 +76,7 @@ def find_meaning(
     unlabelled: bool = False,
     channels: int = 3,
     strict: bool = True,
+    skip: bool = False,
 ) -> Meaning:
     """Returns the meaning of the masks of a folder.
 
@@ -93,6 +94,7 @@ def find_meaning(
         unlabelled: masks that hold nothing but 255 are of use; if all do, two classes are assumed.
         channels: image channels, passed on to the info.
         strict: a mask that cannot be read is an error; otherwise it is left out, if other masks can be read.
+        skip: such a mask is left out though `strict`.
 
     Raises:
         DataError: if these sources disagree.
@@ -101,8 +103,11 @@ def find_meaning(
     if repeated is not None:
         raise DataError(f"data.classes gives the name {repeated!r} to two classes; each class needs its own.")
     if file is not None:
-        return _from_file(file, masks, ignore, palette, channels, strict)
-    values = _from_palette(palette, ignore) if palette else _from_masks(masks, len(classes), ignore, strict, unlabelled)
+        return _from_file(file, masks, ignore, palette, channels, strict and not skip)
+    if palette:
+        values = _from_palette(palette, ignore)
+    else:
+        values = _from_masks(masks, len(classes), ignore, strict, unlabelled, skip)
     if len(classes) not in (0, len(values)):
         where = "data.palette" if palette else f"the masks in {directory}"
         raise DataError(
@@ -119,9 +124,11 @@ def _from_palette(palette: Palette, ignore: int) -> tuple[int, ...]:
     return tuple(v for v in palette.values if v != ignore)
 
 
-def _from_masks(masks: Sequence[Path], named: int, ignore: int, strict: bool, unlabelled: bool) -> tuple[int, ...]:
+def _from_masks(
+    masks: Sequence[Path], named: int, ignore: int, strict: bool, unlabelled: bool, skip: bool
+) -> tuple[int, ...]:
     """Returns the values that are classes: as many as there are names, or all values up to the largest that occurs."""
-    where = stored_values(masks, strict)
+    where = stored_values(masks, strict and not skip)
     found = sorted(v for v in where if v not in (ignore, IGNORE))
     if found == [0] and IGNORE in where and ignore != IGNORE and named in (0, 2):
         note("The masks hold nothing but 0 and 255: taken as background and foreground.")

@@ -14,17 +14,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from jaxseg.arguments import expanded
 from jaxseg.data.base import Example
 from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
-from jaxseg.data.contents import Content, compare_palettes, lossy_mask, read_and_keep, read_contents, sample
+from jaxseg.data.contents import Content, compare_palettes, read_and_keep, read_contents, sample
+from jaxseg.data.headers import check_headers, check_sizes, damage_of, orientation
 from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair, hold_out, match, require_others, without_masks
+from jaxseg.data.reading import note_skipped
 from jaxseg.data.stamps import require_unchanged, stamps_of
 from jaxseg.data.swapped import are_swapped, require_not_swapped
 from jaxseg.data.unread import about_unread
@@ -56,6 +59,9 @@ class FolderSource:
         unlabelled_dir: a folder of images without masks, which this split also has; relative to `directory`. Their
             labels are IGNORE everywhere.
         channels: 1, 3 or 4; images are converted.
+        damaged: what follows from a file whose header cannot be read, or whose size is not that of its partner. "stop":
+            it is an error. "others": a mask of another split is left out where the classes are found. "skip": so is an
+            own one, which is noted, and reading its example raises the error.
         strict: raise at the first error in the files. Otherwise `problems` lists the files without a partner, and
             palettes that contradict each other, and an error inside a file is raised when its example is read.
 
@@ -76,9 +82,11 @@ class FolderSource:
         unlabelled: bool = False,
         unlabelled_dir: str = "",
         channels: int = 3,
+        damaged: Literal["stop", "others", "skip"] = "stop",
         strict: bool = True,
     ):
         self.directory, self.split, self._strict = existing(directory), split, strict
+        self._skip, self._unreadable = damaged == "skip", dict[Pair, str]()
         former = division == "former"
         layout = find_layout(self.directory, former=former)
         folders = choose(layout, split, self.directory)
@@ -108,6 +116,7 @@ class FolderSource:
             unlabelled=unlabelled,
             channels=channels,
             strict=strict,
+            skip=damaged != "stop",
         )
         self._labeller = Labeller(meaning, _CHECK if strict else "")
         self.info = replace(meaning.info, values=tuple(meaning.values), color_masks=self._holds_colors(masks))
@@ -186,6 +195,8 @@ class FolderSource:
                 f"index {index} is outside the {counted(len(self.pairs), 'image')} of {self.directory} ({self.split})"
             )
         pair = self.pairs[index]
+        if pair in self._unreadable:
+            raise DataError(self._unreadable[pair])
         if not self._strict:  # else every header was checked at the start
             self._check_header(pair)
         image = read_image(pair.image, self.info.channels)
@@ -195,7 +206,7 @@ class FolderSource:
         read = read_mask if self._strict else read_and_keep
         mask = read(pair.mask, self.palette, keep_indices=self._keep_indices)
         require_unchanged(pair, self.stamps)
-        _check_sizes(pair, image.shape[:2], mask.shape)
+        check_sizes(pair, image.shape[:2], mask.shape)
         return {"image": image, "label": self._labeller(mask, pair.mask)}
 
     def name(self, index: int) -> str:
@@ -220,14 +231,19 @@ class FolderSource:
     def turned(self) -> list[str]:
         """Returns the names of the images whose EXIF orientation is another than that of their masks."""
         labelled = [(p, p.mask) for p in self.pairs if p.mask is not None]
-        return [p.name for p, mask in labelled if _orientation(p.image) != _orientation(mask)]
+        return [p.name for p, mask in labelled if orientation(p.image) != orientation(mask)]
 
     def _check_headers(self) -> None:
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(self._check_header, self.pairs))  # raises the first error
+        with ThreadPoolExecutor() as pool:  # raises the first error
+            check = functools.partial(damage_of, check=self._check_header) if self._skip else self._check_header
+            damages = list(pool.map(check, self.pairs))
+        for pair, damage in zip(self.pairs, damages):
+            if damage:
+                self._unreadable[pair] = damage
+                note_skipped(damage)
 
     def _check_header(self, pair: Pair) -> None:
-        mode = _check_headers_of(pair)
+        mode = check_headers(pair)
         if pair.mask is not None and mode in _COLOR_MODES and self.palette is None:
             read_mask(pair.mask)  # raises an error that names the colours
 
@@ -237,7 +253,7 @@ class FolderSource:
 
         An own mask that cannot be read is an error if `strict`; else it is left out.
         """
-        own = [pair.mask for pair in self.pairs if pair.mask is not None]
+        own = [pair.mask for pair in self.pairs if pair.mask is not None and pair not in self._unreadable]
         chosen = sample(own) if self._strict else own
         if len(chosen) < len(own):
             note(
@@ -249,6 +265,8 @@ class FolderSource:
         for path, content in zip(chosen, read_contents(chosen, self.palette, keep_indices=self._keep_indices)):
             if not isinstance(content, DataError):
                 contents[path] = content
+            elif self._skip and path not in self._others:
+                note_skipped(str(content))
             elif self._strict and path not in self._others:
                 raise content
         return contents
@@ -298,40 +316,13 @@ def find_faults(directory: str | Path, split: str, *, former: bool = False) -> l
             return []  # the error of `FolderSource` says it
     for pair in pairs:
         try:
-            _check_headers_of(pair)
+            check_headers(pair)
         except DataError as error:
             problems.append(str(error))
     return problems
-
-
-def _check_headers_of(pair: Pair) -> str:
-    """Returns the mode of the mask; raises DataError if the files of a pair do not fit or the mask is lossy."""
-    image = read_header(pair.image)
-    if pair.mask is None:
-        return ""
-    mask = read_header(pair.mask)
-    _check_sizes(pair, image[:2], mask[:2])
-    if mask.lossy:
-        raise DataError(lossy_mask(pair.mask, mask.lossy))
-    return mask.mode
-
-
-def _orientation(path: Path) -> int:
-    try:
-        return read_header(path).orientation
-    except DataError:
-        return 1
 
 
 def _raise_first(problems: Sequence[str]) -> None:
     if problems:
         more = f" ({len(problems) - 1} more such; python -m jaxseg.data.check lists them)"
         raise DataError(problems[0] + (more if len(problems) > 1 else ""))
-
-
-def _check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
-    if tuple(image) != tuple(mask):
-        raise DataError(
-            f"The mask {pair.mask} is {mask[0]} x {mask[1]} (height x width), but its image {pair.image} is "
-            f"{image[0]} x {image[1]} (after its EXIF orientation, if any); the same size was expected."
-        )

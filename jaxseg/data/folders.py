@@ -19,6 +19,7 @@ _FEWER = (
 def with_masks(config: ConfigDict, split: str, *, unlabelled: bool, strict: bool) -> folder.FolderSource:
     """Returns a split of a folder of images and masks; see `FolderSource` for the arguments."""
     data = config.data
+    trains = split == data.train_split
     return folder.FolderSource(
         data.dir,
         split,
@@ -28,8 +29,9 @@ def with_masks(config: ConfigDict, split: str, *, unlabelled: bool, strict: bool
         val_fraction=data.val_fraction,
         division=data.division,
         unlabelled=unlabelled,
-        unlabelled_dir=data.unlabelled if split == data.train_split else "",
+        unlabelled_dir=data.unlabelled if trains else "",
         channels=data.channels,
+        damaged="stop" if data.on_error == "stop" else "skip" if trains else "others",
         strict=strict,
     )
 

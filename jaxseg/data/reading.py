@@ -43,11 +43,16 @@ class Reading:
             except DataError as error:
                 first = first or error
                 if self.on_error == "skip":
-                    note(f"{error} data.on_error=skip: other images are in its place.")
+                    note_skipped(str(error))
         assert first is not None
         if self.on_error == "skip":
             raise DataError(f"{_TRIES} images in a row cannot be read, the first of them: {first}") from first
         raise first
+
+
+def note_skipped(error: str) -> None:
+    """Notes, once, that a training image cannot be read and that others are in its place."""
+    note(f"{error} data.on_error=skip: other images are in its place.")
 
 
 STOP = Reading()

@@ -25,11 +25,13 @@ import jax
 from jaxseg.config import differences
 from jaxseg.errors import CheckpointError, ConfigError, first_line
 from jaxseg.files import Digest, parse_json
+from jaxseg.pictures import marks
 from jaxseg.run.checkpoint import CheckpointWarning
 from jaxseg.run.lock import hold
 from jaxseg.run.provenance import RECORD_FILE
 from jaxseg.run.report import GRADIENTS_FILE, LOG_FILE
 from jaxseg.run.snapshot import all_processes
+from jaxseg.run.store import copied_steps, names_in, open_store
 from jaxseg.run.workdir import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -78,7 +80,7 @@ class Copies:
             ConfigError: if fsspec does not know the kind of store, or needs a package for it.
         """
         self._url, self._workdir = url, workdir
-        self._files, self._root = _open_store(url)
+        self._files, self._root = open_store(url)
         self._thread: threading.Thread | None = None
         self._leave = threading.Event()
         self._failure = ""
@@ -100,7 +102,7 @@ class Copies:
     def start_missing(self, step: int) -> None:
         """Copies the checkpoint of that step, which is complete, if the store lacks it or cannot say."""
         try:
-            if step in _steps(self._files, self._root):
+            if step in copied_steps(self._files, self._root):
                 return
         except Exception as error:  # of any store: the copy fails too, and says why
             _logger.debug("%s cannot be listed: %s", self._url, error)
@@ -158,7 +160,7 @@ class Copies:
         try:
             kept = {path.name for path in folder.iterdir()}
             for ending in ("json", "tar"):  # in this order: a copy without its description does not count
-                for name in _names(self._files, self._root):
+                for name in names_in(self._files, self._root):
                     number = name.removesuffix(f".{ending}")
                     if name != number and number.isdigit() and int(number) < step and number not in kept:
                         self._files.rm_file(f"{self._root}/{name}")
@@ -192,24 +194,33 @@ def bring_back(url: str, workdir: Path) -> list[int]:
 
 
 @contextlib.contextmanager
-def naming_store(url: str, steps: Collection[int]) -> Iterator[None]:
-    """Adds to a ConfigError of the body that the run in the workdir is that of the store, if `steps` were read."""
+def taking_back(url: str, workdir: Path, steps: Collection[int]) -> Iterator[None]:
+    """Of a ConfigError of the body, says that the run in the workdir is that of the store, if `steps` were read, and
+    removes these again, and if nothing else of a run was there also its small files: they are those of another run.
+    """
     try:
         yield
     except ConfigError as error:
         if not steps:
             raise
+        if jax.process_index() == 0:
+            for step in steps:
+                shutil.rmtree(workdir / CHECKPOINTS / str(step), ignore_errors=True)
+            with contextlib.suppress(OSError):  # it holds checkpoints of before
+                (workdir / CHECKPOINTS).rmdir()
+                for name in _FILES:
+                    (workdir / name).unlink(missing_ok=True)
         raise ConfigError(
-            f"{error} This run has just been read from checkpoint.copy_to={url}: give a new run another one, and an "
-            "empty workdir."
+            f"{error} This run has just been read from checkpoint.copy_to={url} and is removed from the workdir again; "
+            "give a new run another checkpoint.copy_to."
         ) from error
 
 
 def _bring_back(url: str, workdir: Path) -> list[int]:
-    files, root = _open_store(url)
+    files, root = open_store(url)
     folder = workdir / CHECKPOINTS
     mine = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
-    stored = _steps(files, root)
+    stored = copied_steps(files, root)
     if mine and stored:
         _require_same_run(files, root, stored[-1], workdir, url)
     newer = [step for step in stored if step > max(mine, default=-1)]
@@ -229,13 +240,28 @@ def _bring_back(url: str, workdir: Path) -> list[int]:
                 text = f"The copy of step {step} in {url} is damaged ({damage}); it is left out."
                 warnings.warn(text, CheckpointWarning, stacklevel=2)
                 continue
+            _require_own(workdir, place, mine)
             folder.mkdir(exist_ok=True)
             for name in _FILES:
                 if (place / name).exists():
                     (place / name).replace(workdir / name)
             (place / CHECKPOINTS / str(step)).rename(folder / str(step))
             read.append(step)
+            mine.append(step)
     return read
+
+
+def _require_own(workdir: Path, place: Path, mine: Collection[int]) -> None:
+    """Raises ConfigError if a copy in `place` would replace a file of someone else in a workdir without checkpoints.
+
+    Its files are those of a run where its configuration is beside them; a list of images may be of a person even then.
+    """
+    if mine:
+        return
+    for name in (LABELLED_FILE,) if (workdir / CONFIG_FILE).exists() else _FILES:
+        file = workdir / name
+        if file.exists() and (place / name).exists() and file.read_bytes() != (place / name).read_bytes():
+            raise marks.refusal(file, "move it out of the workdir")
 
 
 def _require_same_run(files: Any, root: str, step: int, workdir: Path, url: str) -> None:
@@ -303,32 +329,3 @@ def _about(text: bytes) -> dict[str, Any]:
     if not fits or type(about["bytes"]) is not int:
         raise _Damaged("its description is not one of a copy")
     return about
-
-
-def _steps(files: Any, root: str) -> list[int]:
-    """Returns the steps of the complete copies, oldest first."""
-    names = _names(files, root)
-    steps = (int(name.removesuffix(".json")) for name in names if name.removesuffix(".json").isdigit())
-    return sorted(step for step in steps if {f"{step}.json", f"{step}.tar"} <= names)
-
-
-def _names(files: Any, root: str) -> set[str]:
-    """Returns the names of all objects of a store."""
-    files.invalidate_cache()
-    try:
-        return {PurePosixPath(path).name for path in files.ls(root, detail=False)}
-    except FileNotFoundError:
-        return set()
-
-
-def _open_store(url: str) -> tuple[Any, str]:
-    """Returns the file system of fsspec and the path in it; raises ConfigError if there is none for this address."""
-    import fsspec
-
-    try:
-        files, root = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise ConfigError(f"checkpoint.copy_to={url} needs another package: {first_line(error)}.") from error
-    except ValueError as error:
-        raise ConfigError(f"checkpoint.copy_to={url} names no store that fsspec knows: {first_line(error)}.") from error
-    return files, str(root).rstrip("/")

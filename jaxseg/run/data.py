@@ -263,4 +263,5 @@ def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
         weigh=lambda: class_weights(config, problem.num_classes, problem.train),
         prior=lambda: class_prior(config, problem.train),
         hierarchy=lambda: hierarchy(config, info.classes),
+        labels=isinstance(split, PartlyLabelled),
     )

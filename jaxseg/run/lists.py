@@ -1,5 +1,6 @@
 """The lists in the directory of a run, one entry a line, of what it was trained on; a resumed run compares them."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ from jaxseg.data.notes import note
 from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.errors import ConfigError, counted
 from jaxseg.files import one_line, read_lines, write_lines
-from jaxseg.run.workdir import FILES_FILE, LABELLED_FILE, PROPOSALS_FILE, holds_checkpoint
+from jaxseg.run.workdir import (
+    FILES_FILE,
+    LABELLED_FILE,
+    PROPOSALS_FILE,
+    digest_of,
+    holds_checkpoint,
+    require_own_labelled,
+)
 
 
 def files_of(source: Any) -> list[str]:
@@ -34,7 +42,8 @@ def record_labelled(path: str | Path, names: Sequence[str]) -> None:
     """Writes the names of the images that keep their labels to `labelled.txt`, which `data.labelled` can name.
 
     Raises:
-        ConfigError: if the run has checkpoints and its file names other images, or the file cannot be read or written.
+        ConfigError: if the run has checkpoints and its file names other images, the file is not one that a run wrote
+            there, by its digest in `data.json`, and would be replaced by another, or cannot be read or written.
     """
 
     def sentence(before: int, changed: str) -> str:
@@ -44,6 +53,10 @@ def record_labelled(path: str | Path, names: Sequence[str]) -> None:
             "give the same data and data.labelled to resume it, or another --workdir."
         )
 
+    file = Path(path) / LABELLED_FILE
+    lines = "".join(f"{one_line(name)}\n" for name in names).encode(errors="surrogateescape")
+    if file.exists() and not holds_checkpoint(path) and digest_of(file) != hashlib.sha256(lines).hexdigest():
+        require_own_labelled(Path(path))
     _record_lines(Path(path), LABELLED_FILE, names, sentence)
 
 

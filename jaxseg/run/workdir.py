@@ -1,5 +1,6 @@
 """The directory of a run (workdir): its configuration and the record of its data."""
 
+import hashlib
 import json
 import re
 import tempfile
@@ -26,6 +27,7 @@ LABELLED_FILE = "labelled.txt"
 PROPOSALS_FILE = "proposals.txt"
 TEACHER_FILE = "teacher.json"
 CHECKPOINTS = "checkpoints"
+_LABELLED = "labelled_sha256"  # the name in INFO_FILE of the digest of LABELLED_FILE
 _LINES = {FILES_FILE: re.compile(r"\d+ ."), PROPOSALS_FILE: re.compile(r"[0-9a-f]{16} .")}  # how each line begins
 _TEXTS = (INFO_FILE, "run.json", "log.jsonl")  # that training writes beside CONFIG_FILE
 
@@ -209,6 +211,7 @@ def data_record(
     weigh: Callable[[], Iterable[float] | None],
     prior: Callable[[], Iterable[float] | None] = lambda: None,
     hierarchy: Callable[[], Hierarchy] = Hierarchy,
+    labels: bool = False,
 ) -> RunData:
     """Writes the record of a run's data to `data.json`; returns it.
 
@@ -226,6 +229,7 @@ def data_record(
             mask.
         prior: as `weigh`, returns the share of each class or None.
         hierarchy: as `weigh`, returns the groups of the classes.
+        labels: whether the run has just written `labelled.txt`, whose digest is recorded.
 
     Raises:
         ConfigError: if the run has checkpoints of a network for other classes, or the file cannot be read or written.
@@ -253,8 +257,32 @@ def data_record(
         groups,
     )
     if jax.process_index() == 0:
-        write_or_refuse(file, {**about._asdict(), "hierarchy": groups._asdict()})
+        labelled = Path(path) / LABELLED_FILE
+        own = {_LABELLED: digest_of(labelled)} if labelled.is_file() and labels else {}
+        write_or_refuse(file, {**about._asdict(), "hierarchy": groups._asdict(), **own})
     return about
+
+
+def digest_of(file: Path) -> str:
+    """Returns the SHA-256 of a file; "" where it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def require_own_labelled(path: Path) -> None:
+    """Raises ConfigError unless `labelled.txt` is as `data.json` says that a run has written it.
+
+    Any list of names has its form, so that the form does not tell whose it is.
+    """
+    file = path / LABELLED_FILE
+    try:
+        content = read_json(path / INFO_FILE)
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or _LABELLED not in content or content[_LABELLED] != digest_of(file):
+        raise marks.refusal(file, "move it out of the workdir")
 
 
 def read_data(path: str | Path) -> RunData:

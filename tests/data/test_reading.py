@@ -18,6 +18,7 @@ from jaxseg.data.folder import FolderSource
 from jaxseg.data.labelled import choose_labelled
 from jaxseg.data.pipeline import TrainLoader, make_train_loader
 from jaxseg.data.reading import Reading
+from jaxseg.data.sources import make_source
 from jaxseg.errors import ConfigError, DataError
 from jaxseg.run.data import image_type, reading_of
 from jaxseg.run.lists import files_of, record_files, record_labelled
@@ -211,6 +212,44 @@ def test_a_start_skips_the_images_that_it_cannot_read(folder: Path, caplog: pyte
     del whole["pixels"]["0"]
     assert left == whole and "0.png cannot be read" in caplog.text and "the record of the data leaves it" in caplog.text
     assert image_type(config, source) == np.uint8
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_damaged_header_that_the_opening_finds_is_skipped_as_in_mid_run(
+    folder: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    notes.log_once.cache_clear()
+    shutil.copytree(folder / "train", folder / "val")
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(folder))
+    whole = files_of(make_source(config, "train"))
+    for fault in (cut, lambda file: Image.new("L", (3, 3)).save(file)):
+        fault(folder / "train" / kind / "3.png")
+        config.data.on_error = "stop"
+        with pytest.raises(DataError, match=r"3\.png"):
+            make_source(config, "train")
+        caplog.clear()
+        config.data.on_error = "skip"
+        with caplog.at_level(logging.WARNING):
+            source, val = make_source(config, "train"), make_source(config, "val")
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == 1 and "3.png" in said[0]
+        assert said[0].endswith(" data.on_error=skip: other images are in its place.")
+        assert [line.split(" ")[1] for line in files_of(source)] == [line.split(" ")[1] for line in whole]
+        assert len(source) == len(val) == 5, "the order of the images stays"
+        with loader(source, SKIP) as batches:
+            assert all(3 not in next(batches)["index"] for _ in range(3))
+        assert set(fingerprint(source, reading=SKIP)["pixels"]) == {"0", "1", "2", "4"}
+        shutil.copy(folder / "train" / kind / "3.png", folder / "val" / kind / "3.png")
+        with pytest.raises(DataError, match=r"val.*3\.png"):  # a score of fewer images is another score
+            make_source(config, "val")
+        shutil.copy(folder / "val" / kind / "4.png", folder / "val" / kind / "3.png")
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "train/masks/3.jpg")
+    for name in ("images", "masks"):
+        shutil.copy(folder / "val" / name / "3.png", folder / "train" / name / "3.png")
+    (folder / "train/masks/3.png").unlink()
+    with pytest.raises(DataError, match="JPEG"):  # masks of a form that is not read are no damage
+        make_source(config, "train")
 
 
 def test_a_start_waits_no_longer_than_the_limit() -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 import tarfile
 import uuid
 from pathlib import Path
@@ -13,7 +15,7 @@ from helpers.tiny_training import arguments, assert_identical, state_of
 
 from jaxseg.config import to_dict
 from jaxseg.errors import CheckpointError, ConfigError
-from jaxseg.run.checkpoint import CheckpointWarning
+from jaxseg.run.checkpoint import Checkpoints, CheckpointWarning
 from jaxseg.run.copies import Copies, bring_back
 from jaxseg.run.workdir import write_json
 from jaxseg.sweep.plan import load_plan, runs_of
@@ -180,6 +182,49 @@ def test_a_new_run_with_the_address_of_another_is_told_so(
     assert main(arguments(tmp_path / "new", checkpoint__copy_to=url, log__images=0)) == 1
     said = capfd.readouterr().err
     assert "another configuration" in said and f"has just been read from checkpoint.copy_to={url}" in said
+    assert list((tmp_path / "new").iterdir()) == [] and stored(url) == {"2.tar", "2.json"}
+
+
+@pytest.mark.parametrize("name", ["labelled.txt", "log.jsonl"])
+def test_copies_replace_no_file_of_a_person(tmp_path: Path, url: str, name: str) -> None:
+    workdir, other = fill(tmp_path / "run", 2), tmp_path / "other"
+    (workdir / "labelled.txt").write_text("a\n")
+    copy(url, workdir, 2)
+    other.mkdir()
+    (other / name).write_text("of a person")
+    if name == "labelled.txt":
+        write_json(other / "config.json", to_dict(tiny_config()))
+    with pytest.raises(ConfigError, match=f"The output .*{name} would replace a file that jaxseg did not write"):
+        bring_back(url, other)
+    assert (other / name).read_text() == "of a person" and not (other / "checkpoints").exists()
+    (other / name).write_bytes((workdir / name).read_bytes())
+    assert bring_back(url, other) == [2]
+
+
+def test_a_workdir_that_vanishes_says_where_its_copies_are(
+    tmp_path: Path, url: str, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"checkpoint__copy_to": url, "log__images": 0}
+    workdir, save = tmp_path / "one", Checkpoints.save
+
+    def vanish(self: Checkpoints, step: int, *rest: object, **more: object) -> None:
+        if step == 4:
+            workdir.rename(tmp_path / "gone")
+        save(self, step, *rest, **more)
+
+    monkeypatch.setattr(Checkpoints, "save", vanish)
+    assert main(arguments(workdir, **changes)) == 1
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: The checkpoint of step 4 could not be saved"), said
+    where = re.escape(f"The workdir {workdir} is gone; copies are in {url} ")
+    found = re.search(where + r"\(steps [23, ]+\), and the same command .* goes on after step (\d)\.$", said)
+    assert found, said
+    monkeypatch.undo()
+    shutil.rmtree(workdir, ignore_errors=True)
+    assert main(arguments(workdir, **changes)) == 0
+    assert f"resuming after step {found[1]}" in capfd.readouterr().err
+    assert main(arguments(tmp_path / "whole", log__images=0)) == 0
+    assert_identical(state_of(workdir), state_of(tmp_path / "whole"))
 
 
 def test_a_copy_that_failed_is_made_by_the_next_start(tmp_path: Path, url: str) -> None:

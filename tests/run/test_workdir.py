@@ -16,7 +16,7 @@ from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import ConfigError
 from jaxseg.pictures import save_image
 from jaxseg.pictures.marks import FIGURE
-from jaxseg.run import messages, provenance, revision, workdir
+from jaxseg.run import lists, messages, provenance, revision, workdir
 
 
 def test_writes_the_config_and_takes_it_again(tmp_path: Path) -> None:
@@ -308,3 +308,24 @@ def test_a_resumed_run_keeps_its_class_weights_and_its_classes(tmp_path: Path) -
 def test_data_that_were_never_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no data.json: it was stopped before its first step"):
         workdir.read_data(tmp_path)
+
+
+def test_labelled_replaces_no_list_of_a_person(tmp_path: Path) -> None:
+    file, about = tmp_path / "labelled.txt", {"classes": ("a", "b"), "colors": ((0, 0, 0), (1, 1, 1)), "num_classes": 2}
+    file.write_text("of a person\n")
+    workdir.prepare_workdir(tmp_path, default_config())
+    with pytest.raises(ConfigError, match=r"labelled\.txt would replace a file that jaxseg did not write; move it out"):
+        lists.record_labelled(tmp_path, ["one", "two"])
+    assert file.read_text() == "of a person\n"
+    workdir.data_record(tmp_path, **about, weigh=lambda: None)
+    with pytest.raises(ConfigError, match="would replace"):  # a run without labels wrote the record
+        lists.record_labelled(tmp_path, ["one", "two"])
+    file.unlink()
+    for names in (["one", "two"], ["one", "three"]):  # a start without a checkpoint replaces its own list
+        lists.record_labelled(tmp_path, names)
+        workdir.data_record(tmp_path, **about, weigh=lambda: None, labels=True)
+        assert file.read_text().split() == names
+    assert workdir.read_data(tmp_path).classes == ("a", "b")
+    file.write_text("changed by a person\n")
+    with pytest.raises(ConfigError, match="would replace"):
+        lists.record_labelled(tmp_path, ["one", "two"])

@@ -1,0 +1,59 @@
+"""What the headers of an image and its mask say together: whether they can be read, fit, and hold what a mask needs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxseg.data.contents import lossy_mask
+from jaxseg.data.images import Header, read_header
+from jaxseg.data.pairs import Pair
+from jaxseg.errors import DataError
+
+
+def damage_of(pair: Pair, check: Callable[[Pair], object]) -> str:
+    """Returns the error of a pair whose files are damaged, and "" of another, after `check` of it.
+
+    Raises:
+        DataError: what `check` raises of files that can be read and fit, such as masks of a form that is not read.
+    """
+    try:
+        _headers_of(pair)
+    except DataError as error:
+        return str(error)
+    check(pair)
+    return ""
+
+
+def check_headers(pair: Pair) -> str:
+    """Returns the mode of the mask; raises DataError if the files of a pair do not fit or the mask is lossy."""
+    mask = _headers_of(pair)
+    if pair.mask is None or mask is None:
+        return ""
+    if mask.lossy:
+        raise DataError(lossy_mask(pair.mask, mask.lossy))
+    return mask.mode
+
+
+def _headers_of(pair: Pair) -> Header | None:
+    """Returns the header of the mask; raises DataError if one cannot be read, or the sizes differ."""
+    image = read_header(pair.image)
+    mask = None if pair.mask is None else read_header(pair.mask)
+    if mask is not None:
+        check_sizes(pair, image[:2], mask[:2])
+    return mask
+
+
+def orientation(path: Path) -> int:
+    """Returns the EXIF orientation of a picture; 1 where its header cannot be read."""
+    try:
+        return read_header(path).orientation
+    except DataError:
+        return 1
+
+
+def check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
+    """Raises DataError if the sizes (h, w) of an image and its mask differ."""
+    if tuple(image) != tuple(mask):
+        raise DataError(
+            f"The mask {pair.mask} is {mask[0]} x {mask[1]} (height x width), but its image {pair.image} is "
+            f"{image[0]} x {image[1]} (after its EXIF orientation, if any); the same size was expected."
+        )
