@@ -2,9 +2,9 @@
 
 `confusion` has the integer matrix from which IoU and related metrics are computed, `calibration` the bins that show
 whether probabilities match accuracies, overall and by class. `temperature` scales logits so that they do. `uncertainty`
-has maps of how much several predictions disagree, and `selective` shows whether these find the errors. Distances
-between boundaries and scores of objects need whole images on the host and further libraries: see
-`jaxseg.inference.surface` and `jaxseg.inference.objects`.
+has maps of how much several predictions disagree, and `selective` shows whether these find the errors. `intervals` has
+how far a score may lie from that of other images. Distances between boundaries and scores of objects need whole images
+on the host and further libraries: see `jaxseg.inference.surface` and `jaxseg.inference.objects`.
 """
 
 from jaxseg.metrics.calibration import (
@@ -27,6 +27,7 @@ from jaxseg.metrics.confusion import (
     scores_dict,
     table,
 )
+from jaxseg.metrics.intervals import ImageCounts, Interval, bootstrap_interval, image_counts, paired_interval
 from jaxseg.metrics.selective import Selective, selective, selective_dict, selective_stats
 from jaxseg.metrics.temperature import Temperature, fit_temperature, temperature_stats
 from jaxseg.metrics.thresholds import Thresholds, best_thresholds, threshold_iou, threshold_stats
@@ -35,12 +36,15 @@ from jaxseg.metrics.uncertainty import Uncertainty, entropy, member_sums, uncert
 __all__ = [
     "MOST_PAIRS",
     "Calibration",
+    "ImageCounts",
+    "Interval",
     "Scores",
     "Selective",
     "Temperature",
     "Thresholds",
     "Uncertainty",
     "best_thresholds",
+    "bootstrap_interval",
     "calibration",
     "calibration_dict",
     "calibration_stats",
@@ -51,8 +55,10 @@ __all__ = [
     "entropy",
     "fit_temperature",
     "group_confusion",
+    "image_counts",
     "member_sums",
     "num_confusion_classes",
+    "paired_interval",
     "predict_classes",
     "scores",
     "scores_dict",
