@@ -9,7 +9,7 @@ import pytest
 from helpers.tiny_run import TINY, make_folder, make_run, tiny_config
 from PIL import Image
 
-from jaxseg import parallel, pictures, train
+from jaxseg import metrics, parallel, pictures, train
 from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.data import make_eval_loader, make_source
@@ -74,6 +74,32 @@ def test_evaluation_scores_what_prediction_gives_at_every_native_size(folder_run
     np.testing.assert_array_equal(result.confusion, expected)
     assert result.confusion.sum() == sum(h * w for h, w in SIZES) - (len(SIZES) - 1)
     assert result.images == len(SIZES)
+
+
+def test_intervals_are_those_of_the_matrices_of_single_images(folder_run, tmp_path, capsys):
+    """Of images of several sizes in batches that are ordered by size, and of one without a labelled pixel."""
+    workdir = tmp_path / "run"
+    shutil.copytree(folder_run, workdir)
+    run = load_run(workdir)
+    source, segment = make_source(run.config, "val"), make_segmenter(run.parts)
+    examples = [source[i] for i in range(len(source))]
+    matrices = [count(e["label"], segment(run.variables, e["image"]).classes, 3) for e in examples]
+    result = evaluate(run, "val")
+    for ours, wanted in zip(result.counts, metrics.image_counts(np.stack(matrices))):
+        np.testing.assert_array_equal(ours, wanted)
+    expected = metrics.bootstrap_interval(np.stack(matrices))
+    several = np.append(metrics.image_counts(np.stack(matrices)).images_of() > 1, True)
+    np.testing.assert_array_equal(result.interval.low, np.where(several, expected.low, np.nan))
+    assert main(["--workdir", str(workdir)]) == 0
+    printed, report = capsys.readouterr().out, json.loads((workdir / "evaluate-val.json").read_text())["intervals"]
+    low, high = 100 * expected.low[-1], 100 * expected.high[-1]
+    words = f"95% interval of the mIoU {low:.2f} to {high:.2f} % (2000 bootstrap draws of 5 images; of so few"
+    assert words in printed  # one of the six has no labelled pixel
+    assert f"{low:.2f} to {high:.2f} |" in printed and " 95% interval |" in printed
+    assert report["mean_iou"] == [expected.low[-1], expected.high[-1]] and report["draws"] == 2000
+    for i, name in enumerate(run.classes):
+        known = several[i] and not np.isnan(expected.low[i])
+        assert report["iou"][name] == ([expected.low[i], expected.high[i]] if known else [None, None])
 
 
 def test_both_strategies_and_every_batch_size_give_one_score(folder_run):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import numpy as np
@@ -17,12 +17,14 @@ from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
+from jaxseg.inference.alone import Alone, score_alone
 from jaxseg.inference.crf import RefinedPredictor
 from jaxseg.inference.folded import fold_run
+from jaxseg.inference.image_totals import ImageTotals, interval_dict, interval_line, interval_of
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import progress
 from jaxseg.inference.score import Result, score
-from jaxseg.inference.score_images import Timed, score_images
+from jaxseg.inference.score_images import score_images
 from jaxseg.metrics.formatting import percent
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run
@@ -39,14 +41,6 @@ Boundary: TypeAlias = Annotated[
 _DRAWN = 255  # classes of the largest picture of a confusion matrix
 
 
-class Alone(NamedTuple):
-    """What one run scores in one view: the mean IoU in [0, 1], and the median seconds of an image."""
-
-    workdir: str
-    mean_iou: float
-    seconds: float
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """The scores of a run on a split; printed, it is the table of classes.
@@ -59,6 +53,7 @@ class Evaluation:
             batches, as training evaluates.
         seconds: the median time of an image with `predictor`; NaN without one.
         alone: what each run scores alone, in one view, where several predictions were averaged.
+        counts: the pixels of each image, of which the intervals are made; None with several processes.
     """
 
     run: Run
@@ -67,6 +62,12 @@ class Evaluation:
     predictor: Predictor | None = None
     seconds: float = math.nan
     alone: tuple["Alone", ...] = ()
+    counts: metrics.ImageCounts | None = None
+
+    @functools.cached_property
+    def interval(self) -> metrics.Interval | None:
+        """The interval of the IoU of each class and of their mean, by the bootstrap over images; see `interval_of`."""
+        return None if self.counts is None else interval_of(self.counts)
 
     @property
     def confusion(self) -> np.ndarray:
@@ -113,13 +114,17 @@ class Evaluation:
         return surface.surface_scores(measures["boundary"]) if "boundary" in measures else None
 
     def __str__(self) -> str:
-        run, lines = self.run, [metrics.table(self.scores, self.run.classes)]
+        run, interval = self.run, self.interval
+        by_class = interval is not None and interval.images > 1 and len(interval.low) == len(run.classes) + 1
+        ends = (interval.low, interval.high) if interval is not None and by_class else None
+        lines = [metrics.table(self.scores, run.classes, ends)]
         if self.boundary is not None:
             lines += ["", surface.surface_table(self.boundary, run.classes)]
         what = f"{run.config.model.name} after {counted(run.step, 'step')} ({run.which} checkpoint)"
         lines += ["", f"{what}, split {self.split}:"]
         if self.confusion.sum():
             lines.append(f"{counted(self.images, 'image')}, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %")
+            lines += [] if interval is None else [interval_line(interval)]
             lines.append(f"expected calibration error {100 * self.calibration.error:.2f} %")
         else:
             lines.append(
@@ -133,9 +138,10 @@ class Evaluation:
             lines.append(f"segmented {self.predictor}")
         for each in self.alone:
             gain, times = 100 * (self.mean_iou - each.mean_iou), self.seconds / each.seconds
+            ends = "" if each.gain is None else f" ({100 * each.gain[0]:+.2f} to {100 * each.gain[1]:+.2f})"
             lines.append(
                 f"{each.workdir} alone, in one view: mIoU {100 * each.mean_iou:.2f} %; averaging changes it by "
-                f"{gain:+.2f} points and takes {times:.1f} times as long"
+                f"{gain:+.2f} points{ends} and takes {times:.1f} times as long"
             )
         return "\n".join(lines)
 
@@ -152,6 +158,7 @@ class Evaluation:
             "parameters": count_parameters(self.run.state.params),
             "loss": self.loss if math.isfinite(self.loss) else None,
             **metrics.scores_dict(self.scores, classes),
+            **({} if self.interval is None else {"intervals": interval_dict(self.interval, classes)}),
             "calibration": metrics.calibration_dict(self.calibration),
             **({} if boundary is None else {"boundary": surface.surface_dict(boundary, classes)}),
             **({"levels": levels} if (levels := self._level_dicts()) else {}),
@@ -243,7 +250,15 @@ def evaluate(
     sigmoids = run.parts.loss.one_vs_rest
     measures = {"calibration": functools.partial(metrics.calibration_stats, one_vs_rest=sigmoids)}
     boundaries = surface.SurfaceTotal(run.num_classes, None if isinstance(tolerance, bool) else tolerance)
-    see = boundaries.add if with_boundary else lambda maps: None
+    totals = ImageTotals(run.num_classes)
+    by_image = jax.process_count() == 1
+
+    def see(maps: dict[str, np.ndarray]) -> None:
+        if by_image:
+            totals.add(maps)
+        if with_boundary:
+            boundaries.add(maps)
+
     if predictor is None and config.eval.tiles:
         predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
     advice = "give a smaller eval.batch_size" + ("" if config.data.fit == "resize" else ", or images of fewer pixels")
@@ -251,13 +266,16 @@ def evaluate(
     seconds, alone = math.nan, ()
     with lacking, progress(f"evaluate {split}", total=len(source)) as bar:
         if predictor is None:
-            result = _score_in_batches(run, config, source, measures, with_boundary, see, bar.update)
+            result = _score_in_batches(run, config, source, measures, with_boundary or by_image, see, bar.update)
         else:
-            result, seconds = _score_with(predictor, run, source, measures, see, bar.update)
-            alone = _alone(predictor, run, source)
+            result, seconds = score_images(
+                source, predictor.scores, run.parts.loss, measures=measures, see=see, progress=bar.update
+            )
+            alone = score_alone(predictor, run, source, totals.counts(source) if by_image else None)
     if with_boundary:
         result = result._replace(measures={**result.measures, "boundary": boundaries.sums})
-    return Evaluation(run, split, result, predictor, seconds, alone)
+    counts = totals.counts(source) if by_image else None
+    return Evaluation(run, split, result, predictor, seconds, alone, counts)
 
 
 def _score_in_batches(
@@ -281,35 +299,6 @@ def _score_in_batches(
     )
     state = strategy.put_state(state)
     return score(eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=progress, see=see)
-
-
-def _score_with(
-    predictor: Predictor,
-    run: Run,
-    source: Any,
-    measures: Mapping[str, Measure],
-    see: Callable[[dict[str, np.ndarray]], object],
-    progress: Callable[[int], object],
-) -> Timed:
-    return score_images(
-        source,
-        predictor.scores,
-        run.parts.loss,
-        measures=measures,
-        see=see,
-        progress=progress,
-    )
-
-
-def _alone(predictor: Predictor, run: Run, source: Any) -> tuple[Alone, ...]:
-    """Returns the scores of each network of a predictor in one view, if it averages."""
-    if predictor.networks.single and not isinstance(predictor, RefinedPredictor):
-        return ()
-    found = []
-    for name, single in predictor.alone():
-        result, seconds = _score_with(single, run, source, {}, lambda maps: None, lambda images: None)
-        found.append(Alone(name, metrics.scores(result.confusion).mean_iou, seconds))
-    return tuple(found)
 
 
 def suffix_of(predictor: Predictor) -> str:

@@ -10,6 +10,8 @@ from jaxseg.losses import Loss
 from jaxseg.parallel import Strategy
 from jaxseg.types import PyTree
 
+_INDEX = "index of the images"  # beside the sums of a batch
+
 
 class Result(NamedTuple):
     """Sums over a whole split.
@@ -49,7 +51,8 @@ def score(
         loss: the loss whose sums the step returns.
         strategy: the strategy that compiled the step.
         progress: called with the number of this process's images in each batch.
-        see: called with the "maps" of each batch, if the step returns any, while the device computes the next batch.
+        see: called with the "maps" of each batch, if the step returns any, and its "index" i[b], while the device
+            computes the next batch.
 
     Raises:
         ValueError: if there are no batches.
@@ -60,7 +63,7 @@ def score(
     for batch in batches:
         count = int(np.sum(np.asarray(batch["index"]) >= 0))
         arrays = {name: batch[name] for name in ("image", "label", "size", "inside") if name in batch}
-        launched = strategy.first(eval_step(state, strategy.put_batch(arrays)))
+        launched = {**strategy.first(eval_step(state, strategy.put_batch(arrays))), _INDEX: batch["index"]}
         totals, pending = _add(totals, pending, see), launched
         images += count
         progress(count)
@@ -81,7 +84,8 @@ def _add(
     if sums is None:
         return totals
     host = dict(jax.device_get(sums))
+    index = host.pop(_INDEX)
     if "maps" in host:
-        see(host.pop("maps"))
+        see({**host.pop("maps"), "index": index})
     wide = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), host)
     return wide if totals is None else jax.tree.map(np.add, totals, wide)

@@ -50,7 +50,7 @@ def score_images(
         loss: the loss whose value is reported.
         measures: further sums by name, each a function of (logits, labels).
         progress: called with the number of this process's images after each.
-        see: called with the maps of each image, as of `step.make_eval_step`.
+        see: called with the maps of each image, as of `step.make_eval_step`, and its "index".
 
     Raises:
         ValueError: if there is no image.
@@ -78,7 +78,8 @@ def score_images(
         host = jax.device_get(count(scores.values, scores.are_logits, canvas[None], covered))
         if i < len(source):
             size = np.array([(h, w)], np.int32)
-            see({"prediction": host.pop("prediction")[:, :h, :w], "label": label[None], "size": size})
+            prediction = host.pop("prediction")[:, :h, :w]
+            see({"prediction": prediction, "label": label[None], "size": size, "index": np.array([i])})
         host.pop("prediction", None)
         wide = jax.tree.map(lambda x: x.astype(np.int64 if x.dtype.kind in "iu" else np.float64), host)
         totals = wide if totals is None else jax.tree.map(np.add, totals, wide)

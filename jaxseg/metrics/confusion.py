@@ -191,10 +191,18 @@ def scores(confusion: Array) -> Scores:
     )
 
 
-def table(result: Scores, class_names: Sequence[str]) -> str:
+def table(
+    result: Scores, class_names: Sequence[str], ends: tuple[np.ndarray, np.ndarray] | None = None, level: float = 0.95
+) -> str:
     """A Markdown table with one line per class and the summary numbers under it, in percent; "-" stands for NaN.
 
     Of more than 255 classes it has those that are true or predicted somewhere, and says how many.
+
+    Args:
+        result: the scores.
+        class_names: of the classes.
+        ends: the ends f64[k+1] of the intervals of the IoU of each class and of their mean, for a column of them.
+        level: of the intervals.
 
     Raises:
         ValueError: if the number of names differs from that of the classes.
@@ -207,11 +215,19 @@ def table(result: Scores, class_names: Sequence[str]) -> str:
         numbers = (percent(getattr(result, field)[i]) for field in _PER_CLASS)
         rows.append((class_names[i].replace("|", "\\|"), *numbers, percent(result.support[i] / total)))
     rows.append(("mean", percent(result.mean_iou), "", percent(result.mean_accuracy), percent(result.mean_f1), ""))
+    if ends is not None:
+        places = [*(range(len(class_names)) if few else occur), -1]
+        shown = [f"{level:.0%} interval", *(_between(ends[0][i], ends[1][i]) for i in places)]
+        rows = [(*row[:2], cell, *row[2:]) for row, cell in zip(rows, shown)]
     summary = ", ".join(f"{field.replace('_', ' ')} {percent(getattr(result, field))}" for field in _SUMMARY)
     lines = markdown_table(rows)
     if not few:
         lines += ["", f"{len(occur)} of {counted(len(class_names), 'class')} occur and are listed"]
     return "\n".join([*lines, "", summary.replace("iou", "IoU").replace("f1", "F1")])
+
+
+def _between(low: float, high: float) -> str:
+    return "-" if np.isnan(low) else f"{percent(low)} to {percent(high)}"
 
 
 def scores_dict(result: Scores, class_names: Sequence[str]) -> dict[str, Any]:

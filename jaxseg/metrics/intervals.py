@@ -9,7 +9,7 @@ The interval says nothing about another training: a seed or a fold changes the s
 that occurs in few, it is too narrow: it holds the true score less often than its level says.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -105,31 +105,41 @@ def image_counts(matrices: Array | Sequence[Array]) -> ImageCounts:
     return ImageCounts(image, label, array[image, :, label].T.astype(np.int64), n, k)
 
 
-def counts_of_maps(maps: Iterable[tuple[np.ndarray, np.ndarray]], num_classes: int) -> ImageCounts:
-    """Returns the counts of images, given as (prediction u8|u16[h,w], label u8|u16[h,w]).
+class Pixels(NamedTuple):
+    """The pixels of one image: the classes i64[m] that occur in it, and i64[3,m], see `ImageCounts.pixels`."""
+
+    label: np.ndarray
+    pixels: np.ndarray
+
+
+def pixels_of(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> Pixels:
+    """Returns the pixels of one image, u8|u16[h,w] and u8|u16[h,w].
 
     Pixels whose label is no class, such as IGNORE, are left out.
 
     Args:
-        maps: an image after the other; none is kept.
+        prediction: of the network.
+        label: of the image.
         num_classes: the channels of the logits; 1 stands for two classes.
     """
     k = num_confusion_classes(num_classes)
-    images, labels, pixels, n = [], [], [], 0
-    for n, (prediction, label) in enumerate(maps, 1):
-        seen = label < k
-        truth, predicted = label[seen].astype(np.int64), prediction[seen].astype(np.int64)
-        every = (truth[truth == predicted], truth, predicted)
-        of_image = np.stack([np.bincount(each, minlength=k) for each in every])
-        occurs = np.flatnonzero(of_image.any(axis=0))
-        images.append(np.full(len(occurs), n - 1))
-        labels.append(occurs)
-        pixels.append(of_image[:, occurs])
-    if not n:
-        return ImageCounts(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((3, 0), np.int64), 0, k)
-    label, image = np.concatenate(labels), np.concatenate(images)
+    seen = label < k
+    truth, predicted = label[seen].astype(np.int64), prediction[seen].astype(np.int64)
+    counts = np.stack([np.bincount(each, minlength=k) for each in (truth[truth == predicted], truth, predicted)])
+    occurs = np.flatnonzero(counts.any(axis=0))
+    return Pixels(occurs, counts[:, occurs])
+
+
+def join_images(images: Mapping[int, Pixels], count: int, num_classes: int) -> ImageCounts:
+    """Returns the counts of `count` images, of which these have labelled pixels: {index: pixels}."""
+    k = num_confusion_classes(num_classes)
+    none = Pixels(np.zeros(0, np.int64), np.zeros((3, 0), np.int64))
+    ordered = [images[index] for index in sorted(images)] or [none]
+    image = np.repeat(sorted(images) or [0], [len(each.label) for each in ordered])
+    label = np.concatenate([each.label for each in ordered])
     order = np.argsort(label, kind="stable")
-    return ImageCounts(image[order], label[order], np.concatenate(pixels, axis=1)[:, order], n, k)
+    pixels = np.concatenate([each.pixels for each in ordered], axis=1)
+    return ImageCounts(image[order], label[order], pixels[:, order], count, k)
 
 
 def grouped(counts: ImageCounts, groups: Sequence[str]) -> ImageCounts:

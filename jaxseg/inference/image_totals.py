@@ -1,0 +1,77 @@
+"""The pixels of single images of a scored split, and the intervals of its scores that come from them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxseg import metrics
+from jaxseg.data.base import Source
+from jaxseg.errors import counted
+from jaxseg.metrics import ImageCounts, Interval
+from jaxseg.metrics.formatting import percent, plain
+from jaxseg.metrics.intervals import Pixels, join_images, mean_iou, pixels_of
+
+_FEW = 20  # images below which an interval holds the true score clearly less often than it says
+
+
+class ImageTotals:
+    """Collects the pixels of each image from the maps that an evaluation passes to `see`."""
+
+    def __init__(self, num_classes: int):
+        self._num_classes = num_classes
+        self._pixels: dict[int, Pixels] = {}
+
+    def add(self, maps: Mapping[str, np.ndarray]) -> None:
+        """Adds a batch: prediction and label u8|u16[b,h,w], size i[b,2], and index i[b], -1 for padding."""
+        for index, prediction, label, (h, w) in zip(maps["index"], maps["prediction"], maps["label"], maps["size"]):
+            if index >= 0:
+                self._pixels[int(index)] = pixels_of(prediction[:h, :w], label[:h, :w], self._num_classes)
+
+    def counts(self, source: Source) -> ImageCounts:
+        """Returns the counts of the images of the split."""
+        return join_images(self._pixels, len(source), self._num_classes)
+
+
+def interval_of(counts: ImageCounts) -> Interval:
+    """Returns the interval of the IoU of each class and of their mean, f64[k+1]; of many classes of the mean, f64[1].
+
+    A class of fewer than two images has none: NaN.
+    """
+    if counts.classes > metrics.MOST_PAIRS:
+        return metrics.bootstrap_interval(counts, lambda sums: mean_iou(sums)[..., None])
+    found = metrics.bootstrap_interval(counts)
+    known = np.append(counts.images_of() > 1, True)
+    return found._replace(low=np.where(known, found.low, np.nan), high=np.where(known, found.high, np.nan))
+
+
+def gain_of(ours: ImageCounts, others: ImageCounts) -> tuple[float, float] | None:
+    """Returns the ends of the paired interval of the mean IoU of `ours` minus that of `others`; None if unknown."""
+    found = metrics.paired_interval(ours, others, mean_iou)
+    return None if np.isnan(found.low) else (float(found.low), float(found.high))
+
+
+def interval_line(interval: Interval, unit: str = "image") -> str:
+    """Returns the line that says what the interval of the mean IoU is, of "image"s or groups of them."""
+    low, high = percent(interval.low[-1]), percent(interval.high[-1])
+    if np.isnan(interval.low[-1]):
+        return f"no interval of the mIoU: it needs two labelled {unit}s"
+    few = f"; of so few {unit}s it is too narrow" if interval.images < _FEW else ""
+    return (
+        f"{interval.level:.0%} interval of the mIoU {low} to {high} % "
+        f"({interval.draws} bootstrap draws of {counted(interval.images, unit)}{few})"
+    )
+
+
+def interval_dict(interval: Interval, classes: Sequence[str], unit: str = "image") -> dict[str, Any]:
+    """Returns the intervals in the types of JSON: shares of 1, None for an end that is unknown."""
+    ends = [[plain(low), plain(high)] for low, high in zip(interval.low, interval.high)]
+    return {
+        "level": interval.level,
+        "draws": interval.draws,
+        "method": "percentile bootstrap",
+        "unit": unit,
+        "units": interval.images,
+        "mean_iou": ends[-1],
+        "iou": dict(zip(classes, ends[:-1])) if len(ends) > 1 else None,
+    }
