@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -11,28 +11,27 @@ from typing import Annotated, Any, TypeAlias
 import jax
 import numpy as np
 
-from jaxseg import metrics, parallel, pictures
+from jaxseg import metrics, pictures
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import ConfigDict, set_key, to_dict
-from jaxseg.data import make_eval_loader, make_source
+from jaxseg.data import make_source
+from jaxseg.data.base import Source
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.alone import Alone, score_alone
 from jaxseg.inference.crf import RefinedPredictor
-from jaxseg.inference.folded import fold_run
 from jaxseg.inference.image_totals import ImageTotals, interval_dict, interval_line, interval_of
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import progress
-from jaxseg.inference.score import Result, score
+from jaxseg.inference.score import Result
+from jaxseg.inference.score_batches import score_in_batches
 from jaxseg.inference.score_images import score_images
 from jaxseg.metrics.formatting import percent
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run
-from jaxseg.run.preflight import ahead_of_evaluation
 from jaxseg.run.provenance import package_versions
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, require_own_json, write_or_refuse
 from jaxseg.state import count_parameters
-from jaxseg.step import Measure
 
 Boundary: TypeAlias = Annotated[
     float | bool | None,
@@ -222,7 +221,12 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run, split: str = "val", *, boundary: Boundary = None, predictor: Predictor | None = None
+    run: Run,
+    split: str = "val",
+    *,
+    boundary: Boundary = None,
+    predictor: Predictor | None = None,
+    look: Callable[[dict[str, np.ndarray]], object] | None = None,
 ) -> Evaluation:
     """Returns the scores of a run on a split, each image at its native size, as training evaluates it.
 
@@ -236,6 +240,7 @@ def evaluate(
             `surface.TOLERANCE` of the image's diagonal; None or False: no boundaries.
         predictor: segments the images, one at a time, in place of the run's network in batches; where it averages, each
             of its networks is scored alone too. None: that of `eval.tiles`, or the run's network.
+        look: called with the maps of each batch or image, see `score.score`.
 
     Raises:
         ArgumentError: for an invalid `boundary`.
@@ -244,9 +249,7 @@ def evaluate(
     """
     tolerance = check_value("boundary", boundary, Boundary)
     with_boundary = tolerance is not None and tolerance is not False
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
-    source = make_source(config, split_of_data(run.config, split))
+    config, source = data_of(run, split)
     sigmoids = run.parts.loss.one_vs_rest
     measures = {"calibration": functools.partial(metrics.calibration_stats, one_vs_rest=sigmoids)}
     boundaries = surface.SurfaceTotal(run.num_classes, None if isinstance(tolerance, bool) else tolerance)
@@ -258,6 +261,8 @@ def evaluate(
             totals.add(maps)
         if with_boundary:
             boundaries.add(maps)
+        if look is not None:
+            look(maps)
 
     if predictor is None and config.eval.tiles:
         predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
@@ -266,7 +271,9 @@ def evaluate(
     seconds, alone = math.nan, ()
     with lacking, progress(f"evaluate {split}", total=len(source)) as bar:
         if predictor is None:
-            result = _score_in_batches(run, config, source, measures, with_boundary or by_image, see, bar.update)
+            result = score_in_batches(
+                run, config, source, measures, with_boundary or by_image or look is not None, see, bar.update
+            )
         else:
             result, seconds = score_images(
                 source, predictor.scores, run.parts.loss, measures=measures, see=see, progress=bar.update
@@ -278,27 +285,11 @@ def evaluate(
     return Evaluation(run, split, result, predictor, seconds, alone, counts)
 
 
-def _score_in_batches(
-    run: Run,
-    config: ConfigDict,
-    source: Any,
-    measures: Mapping[str, Measure],
-    maps: bool,
-    see: Callable[[dict[str, np.ndarray]], object],
-    progress: Callable[[int], object],
-) -> Result:
-    devices = jax.device_count()
-    strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
-    model, state = fold_run(run)
-    step = strategy.compile_eval(run.parts.eval_step(measures, maps=maps, model=model))
-    eval_step = ahead_of_evaluation(step, config)
-    # A batch that the devices of this machine can share; the padding examples do not count.
-    batch_size = -(-config.eval.batch_size // devices) * devices
-    loader = make_eval_loader(
-        source, batch_size=batch_size, size=config.data.size, fit=config.data.fit, multiple=config.eval.multiple
-    )
-    state = strategy.put_state(state)
-    return score(eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=progress, see=see)
+def data_of(run: Run, split: str) -> tuple[ConfigDict, Source]:
+    """Returns the configuration of the data of a run, which must still have its classes, and a split of them."""
+    config = run.config.copy_and_resolve_references()
+    set_key(config, "data.classes", run.classes)
+    return config, make_source(config, split_of_data(run.config, split))
 
 
 def suffix_of(predictor: Predictor) -> str:
