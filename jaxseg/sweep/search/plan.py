@@ -1,5 +1,7 @@
 """What a search looks for: the spaces of the keys, how values are chosen, and which runs are stopped early."""
 
+import functools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,6 @@ from jaxseg.config import (
     ConfigDict,
     command,
     differences,
-    flatten,
     from_dict,
     set_key,
     to_dict,
@@ -110,7 +111,7 @@ class Study(NamedTuple):
         Raises:
             ConfigError: if values cannot be set, or not together.
         """
-        config = from_dict(self.start)
+        config = _stored(json.dumps(self.start)).copy_and_resolve_references()
         command.apply_overrides(config, list(values.items()))
         validate(config)
         return with_steps_of_epochs(config, len(training_source(config)) if config.epochs else 0)
@@ -119,8 +120,18 @@ class Study(NamedTuple):
         """Returns the value of a searched key in the trial with `values`; None if it is left to the network."""
         if key in values:
             return values[key]
-        flat = flatten(from_dict(self.start))
-        return flat[key] if key in flat else None
+        node: Any = self.start
+        for part in key.split("."):
+            if part not in node:
+                return None
+            node = node[part]
+        return as_tuples(node)
+
+
+@functools.lru_cache(maxsize=4)
+def _stored(start: str) -> ConfigDict:
+    """Returns the configuration that JSON holds; it is not to be changed."""
+    return from_dict(json.loads(start))
 
 
 def asks_for_search(module: ModuleType, asked: bool, experiment: str) -> bool:
