@@ -193,6 +193,7 @@ def test_the_median_rule_by_hand() -> None:
     assert by_median([(10, 0.7), (20, 0.1)], others, startup=3) is None
     assert by_median([(15, 0.0)], others, startup=3) is None  # no other has this step
     assert by_median([], others, startup=0) is None
+    assert by_median([(10, 0.1), (20, 0.2)], others, startup=3, first=20) == Verdict(20, 0.2, 0.6)
 
 
 def test_rungs_of_hyperband_are_those_of_the_paper() -> None:
@@ -259,6 +260,8 @@ def test_what_a_trial_is_compared_with(study: Study) -> None:
     median = study._replace(pruner="median", startup=2)
     assert verdict_of(median, own, before, config) == Verdict(1, 0.1, 0.4)  # those that are complete
     assert verdict_of(median._replace(startup=3), own, before, config) is None
+    assert verdict_of(median._replace(prune_from=2), own, before, config) is None
+    assert verdict_of(study._replace(pruner="hyperband", prune_from=5), own, before, config) is None
     hyperband = study._replace(pruner="hyperband")
     mine = bracket_of(2, "search-0", 2)
     rivals = [each for each in before if bracket_of(each.number, "search-0", 2) == mine]

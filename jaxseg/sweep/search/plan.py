@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple
 
-from jaxseg.arguments import Count, Where, as_tuples, check_value, within
+from jaxseg.arguments import Count, Where, WholeNotNegative, as_tuples, check_value, within
 from jaxseg.config import (
     FREE_KEYS,
     KEYS,
@@ -58,6 +58,7 @@ class Search:
         seed: of the drawn values. The key `seed` of the trainings stays that of the experiment.
         startup: trials with drawn values before the first that TPE proposes, and trials that must have ended before the
             median stops another.
+        prune_from: the step before which no trial is stopped: the first scores of a training say little.
 
     Raises:
         ArgumentError: if one of these is of another form.
@@ -69,6 +70,7 @@ class Search:
     pruner: Pruner = "none"
     seed: int = 0
     startup: int = 5
+    prune_from: int = 0
 
     def __post_init__(self) -> None:
         for key, space in check_value("spaces", self.spaces, _Spaces).items():
@@ -80,6 +82,7 @@ class Search:
         check_value("pruner", self.pruner, Pruner)
         check_value("seed", self.seed, Annotated[int, within(0, 2**32 - 1)])
         check_value("startup", self.startup, Count)
+        check_value("prune_from", self.prune_from, WholeNotNegative)
 
 
 class Study(NamedTuple):
@@ -89,7 +92,7 @@ class Study(NamedTuple):
         experiment: FILE[:ARG].
         overrides: `--config.KEY=VALUE` arguments, which hold for all trials.
         spaces: {dotted key: its space}, sorted by key.
-        trials, sampler, pruner, seed, startup: as in `Search`.
+        trials, sampler, pruner, seed, startup, prune_from: as in `Search`.
         split: the split whose mIoU is searched.
         start: the configuration of the experiment with the overrides, from which trials differ.
     """
@@ -102,6 +105,7 @@ class Study(NamedTuple):
     pruner: Pruner
     seed: int
     startup: int
+    prune_from: int
     split: str
     start: dict[str, Any]
 
@@ -174,6 +178,7 @@ def load_study(experiment: str, overrides: Sequence[str], trials: int | None, sp
         search.pruner,
         search.seed,
         search.startup,
+        search.prune_from,
         split,
         to_dict(config),
     )
@@ -261,7 +266,7 @@ def refuse_others(study: Study, workdir: Path) -> None:
     names = [Path(each.experiment.partition(":")[0]).name for each in (before, study)]
     if names[0] != names[1]:
         raise ConfigError(f"{workdir} holds the search of {before.experiment}; {instead}.")
-    fields = ("sampler", "pruner", "seed", "startup", "split")
+    fields = ("sampler", "pruner", "seed", "startup", "prune_from", "split")
     differing = [
         f"{name}: {getattr(before, name)} -> {getattr(study, name)}"
         for name in fields

@@ -114,8 +114,11 @@ def verdict_of(study: Study, own: Trial, before: Sequence[Trial], config: Config
         config: the configuration of the trial.
     """
     if study.pruner == "median":
-        return by_median(own.curve, [trial.curve for trial in before if trial.state == "complete"], study.startup)
-    brackets = rungs_of_brackets(config.steps, config.eval.every)
+        ended = [trial.curve for trial in before if trial.state == "complete"]
+        return by_median(own.curve, ended, study.startup, study.prune_from)
+    brackets = rungs_of_brackets(config.steps, max(config.eval.every, study.prune_from))
+    if not brackets:
+        return None
     name = f"search-{study.seed}"
     bracket = bracket_of(own.number, name, len(brackets))
     rivals = [trial.curve for trial in before if bracket_of(trial.number, name, len(brackets)) == bracket]
