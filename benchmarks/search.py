@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/search"), metavar="DIR", help="the runs (runs/search)")
     parser.add_argument("--trials", type=at_least(2), default=20, metavar="N", help="of the search (default 20)")
+    parser.add_argument("--jobs", type=at_least(1), default=1, metavar="N", help="runs at a time (default 1)")
     options = parser.parse_args(argv)
     return run_command(lambda: _measure(options, list(sys.argv[1:] if argv is None else argv)))
 
@@ -39,8 +40,9 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
     shorter = ["--config.steps=2", "--config.schedule.warmup=0", "--config.data.size=16,16"] if options.smallest else []
     shorter += ["--config.data.shapes_val=8", "--config.eval.every=1"] if options.smallest else []
     search = ["--config", str(ROOT / "experiments" / "search.py"), "--workdir", str(work / "trials")]
-    status = sweep_command([*search, f"--trials={options.trials}", *shorter])
-    check = ["--config", str(work / "trials" / "best.py"), "--workdir", str(work / "check"), "--split=test"]
+    jobs = [f"--jobs={options.jobs}"]
+    status = sweep_command([*search, f"--trials={options.trials}", *jobs, *shorter])
+    check = ["--config", str(work / "trials" / "best.py"), "--workdir", str(work / "check"), "--split=test", *jobs]
     status = status or sweep_command(check)
     if status:
         return status

@@ -17,12 +17,12 @@ from jaxseg.sweep import Choice, Integer, LogUniform, Search
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
-    short = {"data__size": (32, 32), "data__shapes_train": 2048, "steps": 200, "eval__every": 50}
-    short |= {"checkpoint__every": 200, "log__every": 50, "log__images": 0, "log__tensorboard": False}
+    short = {"data__size": (32, 32), "data__shapes_train": 2048, "steps": 400, "eval__every": 100}
+    short |= {"checkpoint__every": 400, "log__every": 100, "log__images": 0, "log__tensorboard": False}
     return recipe(
         arg,
         "unet",
-        shapes={"widths": (8, 16, 32, 64), "dropout": 0.0},
+        shapes={"widths": (8, 16, 32), "dropout": 0.0},
         full={"widths": (64, 128, 256, 512, 1024)},
         shapes_keys=short,
     )
@@ -36,4 +36,4 @@ def search() -> Search:
         "schedule__warmup": Integer(0, 80),
         "loss__terms": Choice(("cross_entropy + dice", "cross_entropy", "dice", "lovasz", "cross_entropy + lovasz")),
     }
-    return Search(spaces, trials=20, sampler="tpe", pruner="median")
+    return Search(spaces, trials=20, sampler="tpe", pruner="median", prune_from=200)

@@ -94,13 +94,13 @@ def run_all(
             there is a place for it.
         split: the split to score.
         arguments: of the sweep's command line, for the records of the runs.
-        environments: the result of `places`.
+        environments: the result of `places`; none where there is nothing to run.
         progress: shows the progress.
         stop: from `stop_on_signal`.
         prune: looks at a run in progress; returns why it is to stop before its end, as a signal stops it, or "".
     """
     waiting, active, failed = iter(runs), {}, []
-    left, asked = True, False
+    left, asked = bool(environments), False
     pruned: dict[int, str] = {}  # place: why its run is asked to stop
     with _killing(active):
         while active or (left and not stop.requested):

@@ -15,7 +15,7 @@ from jaxseg.sweep.search.plan import SEARCH_FILE, Study, check_parts, refuse_oth
 from jaxseg.sweep.search.proposing import require_sampler
 from jaxseg.sweep.search.report import write_search_report
 from jaxseg.sweep.search.running import numbers_of, pruner, runs_of
-from jaxseg.sweep.search.trials import read_trial
+from jaxseg.sweep.search.trials import Trials
 
 
 def search(
@@ -43,7 +43,8 @@ def search(
     require_sampler(study)
     refuse_others(study, workdir)
     mine = numbers_of(study, shard)
-    ended = sum((trial := read_trial(study, workdir, number)) is not None and trial.ended for number in mine)
+    trials = Trials(study, workdir)
+    ended = sum((trial := trials.read(number)) is not None and trial.ended for number in mine)
     if ended < len(mine):
         if not (workdir / SEARCH_FILE).exists():
             check_parts(study)
@@ -57,13 +58,13 @@ def search(
         Progress(workdir.name, study.split, len(mine), ended, len(places)) as progress,
     ):
         stop.finishing = "the trials under way finish their step and save"
-        runs = runs_of(study, workdir, shard, claims) if places else iter(())
-        run_all(runs, study.split, arguments, places, progress, stop, pruner(study, workdir))
+        runs = runs_of(trials, shard, claims) if places else iter(())
+        run_all(runs, study.split, arguments, places, progress, stop, pruner(trials))
     report_search(workdir)
     if stop.signal is not None:
         print("Stopped as asked; the same command resumes the search.", file=sys.stderr)
         return 128 + stop.signal
-    states = [trial.state for number in mine if (trial := read_trial(study, workdir, number)) is not None]
+    states = [trial.state for number in mine if (trial := trials.read(number)) is not None]
     if failed := states.count("failed"):
         print(f"error: {failed} of {counted(len(mine), 'trial')} failed; the report says why.", file=sys.stderr)
     return int(bool(failed))

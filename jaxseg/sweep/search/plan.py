@@ -1,19 +1,20 @@
 """What a search looks for: the spaces of the keys, how values are chosen, and which runs are stopped early."""
 
+import functools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple
 
-from jaxseg.arguments import Count, Where, as_tuples, check_value, within
+from jaxseg.arguments import Count, Where, WholeNotNegative, as_tuples, check_value, within
 from jaxseg.config import (
     FREE_KEYS,
     KEYS,
     ConfigDict,
     command,
     differences,
-    flatten,
     from_dict,
     set_key,
     to_dict,
@@ -57,6 +58,7 @@ class Search:
         seed: of the drawn values. The key `seed` of the trainings stays that of the experiment.
         startup: trials with drawn values before the first that TPE proposes, and trials that must have ended before the
             median stops another.
+        prune_from: the step before which no trial is stopped: the first scores of a training say little.
 
     Raises:
         ArgumentError: if one of these is of another form.
@@ -68,6 +70,7 @@ class Search:
     pruner: Pruner = "none"
     seed: int = 0
     startup: int = 5
+    prune_from: int = 0
 
     def __post_init__(self) -> None:
         for key, space in check_value("spaces", self.spaces, _Spaces).items():
@@ -79,6 +82,7 @@ class Search:
         check_value("pruner", self.pruner, Pruner)
         check_value("seed", self.seed, Annotated[int, within(0, 2**32 - 1)])
         check_value("startup", self.startup, Count)
+        check_value("prune_from", self.prune_from, WholeNotNegative)
 
 
 class Study(NamedTuple):
@@ -88,7 +92,7 @@ class Study(NamedTuple):
         experiment: FILE[:ARG].
         overrides: `--config.KEY=VALUE` arguments, which hold for all trials.
         spaces: {dotted key: its space}, sorted by key.
-        trials, sampler, pruner, seed, startup: as in `Search`.
+        trials, sampler, pruner, seed, startup, prune_from: as in `Search`.
         split: the split whose mIoU is searched.
         start: the configuration of the experiment with the overrides, from which trials differ.
     """
@@ -101,6 +105,7 @@ class Study(NamedTuple):
     pruner: Pruner
     seed: int
     startup: int
+    prune_from: int
     split: str
     start: dict[str, Any]
 
@@ -110,7 +115,7 @@ class Study(NamedTuple):
         Raises:
             ConfigError: if values cannot be set, or not together.
         """
-        config = from_dict(self.start)
+        config = _stored(json.dumps(self.start)).copy_and_resolve_references()
         command.apply_overrides(config, list(values.items()))
         validate(config)
         return with_steps_of_epochs(config, len(training_source(config)) if config.epochs else 0)
@@ -119,8 +124,18 @@ class Study(NamedTuple):
         """Returns the value of a searched key in the trial with `values`; None if it is left to the network."""
         if key in values:
             return values[key]
-        flat = flatten(from_dict(self.start))
-        return flat[key] if key in flat else None
+        node: Any = self.start
+        for part in key.split("."):
+            if part not in node:
+                return None
+            node = node[part]
+        return as_tuples(node)
+
+
+@functools.lru_cache(maxsize=4)
+def _stored(start: str) -> ConfigDict:
+    """Returns the configuration that JSON holds; it is not to be changed."""
+    return from_dict(json.loads(start))
 
 
 def asks_for_search(module: ModuleType, asked: bool, experiment: str) -> bool:
@@ -163,6 +178,7 @@ def load_study(experiment: str, overrides: Sequence[str], trials: int | None, sp
         search.pruner,
         search.seed,
         search.startup,
+        search.prune_from,
         split,
         to_dict(config),
     )
@@ -250,7 +266,7 @@ def refuse_others(study: Study, workdir: Path) -> None:
     names = [Path(each.experiment.partition(":")[0]).name for each in (before, study)]
     if names[0] != names[1]:
         raise ConfigError(f"{workdir} holds the search of {before.experiment}; {instead}.")
-    fields = ("sampler", "pruner", "seed", "startup", "split")
+    fields = ("sampler", "pruner", "seed", "startup", "prune_from", "split")
     differing = [
         f"{name}: {getattr(before, name)} -> {getattr(study, name)}"
         for name in fields

@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
     needed: float
 
 
-def by_median(own: Curve, others: Sequence[Curve], startup: int) -> Verdict | None:
+def by_median(own: Curve, others: Sequence[Curve], startup: int, first: int = 0) -> Verdict | None:
     """Returns the first evaluation at which the best score so far is below the median of the others at that step.
 
     The median stopping rule (Golovin et al. 2017, Google Vizier, section 3.2.2), with the scores at the step in place
@@ -34,6 +34,7 @@ def by_median(own: Curve, others: Sequence[Curve], startup: int) -> Verdict | No
         own: the curve of the trial.
         others: the curves of the trials to compare with, which have ended.
         startup: how many others there must be at least.
+        first: the step before which no trial is stopped.
     """
     if len(others) < startup:
         return None
@@ -41,7 +42,7 @@ def by_median(own: Curve, others: Sequence[Curve], startup: int) -> Verdict | No
     for step, score in own:
         best = max(best, score)
         at_step = [dict(curve)[step] for curve in others if step in dict(curve)]
-        if at_step and best < median(at_step):
+        if step >= first and at_step and best < median(at_step):
             return Verdict(step, best, median(at_step))
     return None
 

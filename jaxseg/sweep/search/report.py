@@ -20,7 +20,7 @@ from jaxseg.sweep.search.best import best_file
 from jaxseg.sweep.search.importance import ranked
 from jaxseg.sweep.search.plan import PICTURE, Study, read_study, refuse_others, shown
 from jaxseg.sweep.search.proposing import importances, write_journal
-from jaxseg.sweep.search.trials import Trial, best_of, name_of, read_trials
+from jaxseg.sweep.search.trials import Trial, Trials, best_of, name_of
 
 
 def write_search_report(workdir: Path) -> dict[str, Path]:
@@ -36,7 +36,7 @@ def write_search_report(workdir: Path) -> dict[str, Path]:
 
 
 def _write_report(study: Study, workdir: Path) -> dict[str, Path]:
-    trials = read_trials(study, workdir)
+    trials = Trials(study, workdir).all()
     explained, anova, best = ranked(study, trials), importances(study, trials), best_of(trials)
     files = {"table": workdir / "trials.md", "numbers": workdir / "trials.json"}
     write_text(files["table"], table(study, trials, explained, anova, workdir))

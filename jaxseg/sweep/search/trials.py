@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -58,6 +59,30 @@ def name_of(number: int) -> str:
     return f"trial-{number:04d}"
 
 
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a search, read from its folder; those that have ended are read once, for they do not change."""
+
+    study: Study
+    workdir: Path
+    _ended: dict[int, Trial] = field(default_factory=dict, repr=False)
+
+    def read(self, number: int) -> Trial | None:
+        """Returns a trial; None if it has not been started; raises as `read_trial` does."""
+        if number in self._ended:
+            return self._ended[number]
+        trial = read_trial(self.study, self.workdir, number)
+        if trial is not None and trial.ended:
+            self._ended[number] = trial
+        return trial
+
+    def all(self) -> list[Trial]:
+        """Returns the trials that have been started, by number."""
+        names = [file.parent.name.removeprefix("trial-") for file in self.workdir.glob(f"trial-*/{TRIAL_FILE}")]
+        numbers = sorted(int(name) for name in names if name.isdecimal())
+        return [trial for number in numbers if (trial := self.read(number)) is not None]
+
+
 def read_trial(study: Study, workdir: Path, number: int) -> Trial | None:
     """Returns a trial of the search in `workdir`; None if it has not been started.
 
@@ -84,14 +109,6 @@ def read_trial(study: Study, workdir: Path, number: int) -> Trial | None:
     elif failure is not None:
         state, error = "diverged" if NotFiniteError.__name__ in failure else "failed", failure
     return Trial(number, values, state, None if scores is None else float(scores["mean_iou"]), curve, step, error)
-
-
-def read_trials(study: Study, workdir: Path) -> list[Trial]:
-    """Returns the trials of the search in `workdir` that have been started, by number."""
-    numbers = sorted(
-        int(file.parent.name.removeprefix("trial-")) for file in workdir.glob(f"trial-[0-9]*/{TRIAL_FILE}")
-    )
-    return [trial for number in numbers if (trial := read_trial(study, workdir, number)) is not None]
 
 
 def _is_score(record: Mapping[str, Any]) -> bool:
