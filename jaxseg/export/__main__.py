@@ -3,9 +3,14 @@
     python -m jaxseg.export --workdir DIR --out FILE [--format stablehlo|onnx] [--probabilities] [--which best|last]
                             [--dtype float32|float16|int8] [--size HxW | --tiles HxW [--overlap X]]
 
+    python -m jaxseg.export --workdir DIR --out FILE --format smp|torchvision|transformers [--which best|last]
+
 FILE ends in .stablehlo or .onnx. Its program takes `image` u8[b,h,w,c] of any batch, height and width, and returns
 `classes` u8[b,h,w] and with --probabilities `probabilities` f32[b,h,w,k] at the size of the image, as
 `jaxseg.predict` does. The names and colours of the classes are inside.
+
+With the name of a library FILE, which ends in .safetensors or .pth, holds the weights of its network of the same form:
+the `state_dict` that segmentation_models.pytorch, torchvision or transformers loads.
 """
 
 import argparse
@@ -16,7 +21,8 @@ from typing import get_args
 
 from jaxseg.config.command import run_command
 from jaxseg.config.parser import CommandParser
-from jaxseg.errors import counted
+from jaxseg.errors import ConfigError, counted
+from jaxseg.export.peer import PEERS, export_peer
 from jaxseg.export.writing import CALIBRATION, FORMATS, Dtype, export_run
 from jaxseg.run.load import Which, load_run
 
@@ -33,8 +39,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         description="Write a trained network to one file that runs without jaxseg.",
     )
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the workdir of the training run")
-    parser.add_argument("--out", metavar="FILE", required=True, help="the file, which ends in .stablehlo or .onnx")
-    parser.add_argument("--format", choices=FORMATS, help="the format (default: by the suffix of FILE)")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the file: .stablehlo or .onnx, or .safetensors")
+    parser.add_argument(
+        "--format",
+        choices=(*FORMATS, *PEERS),
+        help="the format (default: by the suffix of FILE); a library: the weights alone, as its network loads them",
+    )
     parser.add_argument("--probabilities", action="store_true", help="the program also returns those of every class")
     parser.add_argument(
         "--dtype",
@@ -75,6 +85,8 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.format in PEERS:
+        return _export_peer(options)
     run = load_run(options.workdir, options.which)
     written = export_run(
         run,
@@ -97,6 +109,23 @@ def _export(options: argparse.Namespace) -> int:
     print(f"input:   image u8[b,h,w,{about['channels']}] of any batch, height and width")
     print(f"network: in {about['dtype']}, {seen}")
     print(f"output:  classes u8[b,h,w]{more}")
+    return 0
+
+
+def _export_peer(options: argparse.Namespace) -> int:
+    for name in ("probabilities", "dtype", "size", "tiles"):
+        if getattr(options, name):
+            raise ConfigError(f"--{name} is for a program; --format {options.format} writes weights alone.")
+    run = load_run(options.workdir, options.which)
+    written = export_peer(run, options.out, options.format)
+    config, library = run.config, PEERS[options.format]
+    print(f"{written.path}: {counted(written.entries, 'entry')} for {library}, {written.bytes / 1e6:.1f} MB")
+    print(f"network: its {config.model.name} of {counted(run.num_classes, 'class')}")
+    if written.settings:
+        print(f"sizes:   other than its defaults, in our words: {', '.join(written.settings)}")
+    print(f"images:  in [0, 1], minus {tuple(config.data.mean)}, divided by {tuple(config.data.std)}")
+    if not written.strict:
+        print("load:    with strict=False, since its encoder keeps stages that the network does not use")
     return 0
 
 

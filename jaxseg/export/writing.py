@@ -217,11 +217,12 @@ def _check(run: Run, path: Path, size: tuple[int, ...] | None) -> None:
             raise ConfigError(f"The run resizes images to data.size ({h}x{w}) before the network; leave size out.")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give the name of a file.")
-    if path.exists() and not _is_ours(path):
+    if path.exists() and not is_ours(path):
         raise ConfigError(f"{path} exists and is no file of an export; give another name, or remove it first.")
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
+    """Returns whether an export has written a file; raises ConfigError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return b"jaxseg" in file.read(_HEAD)

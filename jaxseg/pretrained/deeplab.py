@@ -5,7 +5,7 @@ The encoder's rules are relative to it, as `jaxseg.pretrained.resnet.torchvision
 
 from collections.abc import Iterable
 
-from jaxseg.pretrained import smp
+from jaxseg.pretrained import fcn, smp
 from jaxseg.pretrained.family import SMP, TORCHVISION, Family, NetworkFormat, PeerForm
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, prefixed, sequence
 
@@ -60,6 +60,7 @@ FAMILY = Family(
             TORCHVISION,
             torchvision_deeplabv3,
             takes=("encoder",),
+            names=fcn.names,
             form=PeerForm(
                 {
                     "act": "relu",

@@ -19,6 +19,11 @@ def torchvision(encoder: Iterable[Rule]) -> list[Rule]:
     return rules
 
 
+def names(encoder: str | None) -> str:
+    """Returns the names over a ResNet; over a MobileNet, torchvision has other networks than ours."""
+    return r"(?!backbone\.features\.).*"
+
+
 FAMILY = Family(
     network_formats=(
         NetworkFormat(
@@ -26,6 +31,7 @@ FAMILY = Family(
             TORCHVISION,
             torchvision,
             takes=("encoder",),
+            names=names,
             form=PeerForm({"act": "relu", "encoder_args": {"output_stride": 8}}, sizes={"aux_width": 256}),
         ),
     ),

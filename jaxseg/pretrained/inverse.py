@@ -49,7 +49,7 @@ def entries(shapes: Mapping[str, Sequence[int]], rules: Iterable[Rule], names: s
         WeightsError: if an array of ours has no place in the peer's network; lists them.
     """
     ordered = list(rules)
-    find, allowed = finder(ordered), re.compile(names)
+    find, allowed = functools.cache(finder(ordered)), re.compile(names)
     by_path = _candidates(shapes, ordered, find, allowed)
     lost = [path for path in shapes if path not in by_path]
     if lost:
@@ -122,9 +122,11 @@ def _candidates(
     ]
     for path, rule, groups in pairs:
         for name in _names(rule.pattern, groups):
-            found = find(name)
-            leads = found is not None and found[1] is rule and path in (there := _paths(name, find))
-            if leads and all(p in wanted for p in there) and allowed.fullmatch(name):
+            found = find(name) if allowed.fullmatch(name) else None
+            if found is None or found[1] is not rule:
+                continue
+            there = _paths(name, find)
+            if path in there and all(p in wanted for p in there):
                 result.setdefault(path, []).append((name, rule))
     return result
 

@@ -138,10 +138,14 @@ def candidates(
         elif not known.takes:
             result.append(Candidate(known.rules(), known))
         elif encoder is not None:
-            for inner in catalogue.encoder_formats(encoder):
-                given = {"encoder": inner.rules(), "strides": _strides(encoder, network)}
-                result.append(Candidate(known.rules(*(given[name] for name in known.takes)), known))
+            result += [over(known, inner, encoder, network) for inner in catalogue.encoder_formats(encoder)]
     return result
+
+
+def over(known: NetworkFormat, inner: EncoderFormat, encoder: str, network: nn.Module | None) -> Candidate:
+    """Returns the rules of a network's format over one of `encoder`; see `candidates`."""
+    given = {"encoder": inner.rules(), "strides": _strides(encoder, network)}
+    return Candidate(known.rules(*(given[name] for name in known.takes)), known)
 
 
 def _strides(encoder: str, network: nn.Module | None) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from jaxseg.pretrained.family import SMP, TORCHVISION, TRANSFORMERS, EncoderForm
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, norm, prefixed, sequence
 
 _MOST_BLOCKS = 36  # of a stage: ResNet-152
-_INSIDE = (SMP, TORCHVISION, TRANSFORMERS)
+_OF_TIMM = (SMP, TRANSFORMERS)  # whose networks take any encoder of timm
 _BASIC = ("conv1", "conv2")
 _BOTTLENECK = ("reduce", "conv", "expand")
 
@@ -87,11 +87,10 @@ FAMILY = Family(
         _imagenet("resnext50_32x4d", "a1", "imagenet_a1"),
     ),
     encoder_formats=(
-        EncoderFormat(
-            ("resnet18", "resnet34", "seresnet18", "seresnet34"), functools.partial(torchvision, "basic"), _INSIDE
-        ),
-        EncoderFormat(("resnet18d", "resnet34d"), functools.partial(timm_d, "basic"), _INSIDE),
-        EncoderFormat(("resnet50d", "resnet101d", "resnet152d"), timm_d, _INSIDE),
+        EncoderFormat(("resnet18", "resnet34"), functools.partial(torchvision, "basic"), (TORCHVISION, *_OF_TIMM)),
+        EncoderFormat(("seresnet18", "seresnet34"), functools.partial(torchvision, "basic"), _OF_TIMM),
+        EncoderFormat(("resnet18d", "resnet34d"), functools.partial(timm_d, "basic"), _OF_TIMM),
+        EncoderFormat(("resnet50d", "resnet101d", "resnet152d"), timm_d, _OF_TIMM),
         EncoderFormat(
             (
                 "resnet50",
@@ -99,15 +98,13 @@ FAMILY = Family(
                 "resnet152",
                 "resnext50_32x4d",
                 "resnext101_32x8d",
-                "seresnet50",
-                "seresnet101",
-                "seresnet152",
                 "wide_resnet50_2",
                 "wide_resnet101_2",
             ),
             torchvision,
-            _INSIDE,
+            (TORCHVISION, *_OF_TIMM),
         ),
+        EncoderFormat(("seresnet50", "seresnet101", "seresnet152"), torchvision, _OF_TIMM),
     ),
     torchvision_files=(
         "resnet18-f37072fd",
