@@ -33,20 +33,20 @@ _HEADS = ("batch", "dtype", "remat", "parameters", "optimiser", "activations", "
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One step: its settings, what it takes, and the largest batch with the same settings (None: not searched)."""
+    """One step: its settings, what it takes, and the largest batch with the same settings (0: none fits)."""
 
     batch_size: int
     dtype: str
     remat: bool
     memory: StepMemory
     fits: str
-    largest_batch: int | None
+    largest_batch: int
 
     def cells(self) -> tuple[str, ...]:
         m = self.memory
         parameters, optimiser = m.parameters + m.statistics + m.average + m.teacher, m.optimiser
         sizes = map(shown, (parameters, optimiser, m.activations + m.batches, m.total))
-        largest = "" if self.largest_batch is None else str(self.largest_batch or "none")
+        largest = str(self.largest_batch or "none")
         return (str(self.batch_size), self.dtype, str(self.remat).lower(), *sizes, self.fits, largest)
 
 
@@ -100,14 +100,16 @@ def fit(config: ConfigDict, batches: Sequence[int] = (), *, only: bool = False) 
     kinds = [own, *(kind for kind in every if kind != own and not only)]
     rows = []
     for dtype, remat in kinds:
+        of_kind = []
         for size in sizes:
             each = with_values(config, {"dtype": dtype, "remat": remat, "batch_size": size})
             print(f"compiling the step of batch_size={size}, {dtype}, remat={str(remat).lower()}", file=sys.stderr)
             strategy = make_strategy(each)
             parts = with_teacher(build_parts(each, classes, axis_name=strategy.axis_name), taught)
             memory = memory_of_step(parts, strategy)
-            last = largest_batch(parts, strategy, room.planned, memory) if size == sizes[-1] else None
-            rows.append(Row(size, dtype, remat, memory, _fits(memory, room), last))
+            of_kind.append(Row(size, dtype, remat, memory, _fits(memory, room), 0))
+        most = largest_batch(parts, strategy, room.planned, memory)  # from the last size, for all of them
+        rows += [dataclasses.replace(row, largest_batch=most) for row in of_kind]
     return rows, room
 
 

@@ -88,8 +88,13 @@ def _reproduce(options: argparse.Namespace, overrides: Sequence[str], again: str
         raise ConfigError("A repetition has no checkpoint.copy_to, since it would go on from the copies of the run.")
     before = curve(run, options.steps)
     if not before:
-        upto = f" up to step {options.steps}" if options.steps else ""
-        raise ConfigError(f"{run / LOG_FILE} has no line{upto}: there is nothing to compare with.")
+        logged = [step for _, step in curve(run)] if options.steps else []
+        if logged:
+            raise ConfigError(
+                f"{run / LOG_FILE} has no line up to step {options.steps}, and its first is of step {min(logged)}; "
+                f"give --steps {min(logged)} or more."
+            )
+        raise ConfigError(f"{run / LOG_FILE} has no line: there is nothing to compare with.")
     new = expanded(options.workdir).absolute() if options.workdir else run.with_name(f"{run.name}-reproduced")
     if new.resolve() == run.resolve():
         raise ConfigError(f"--workdir {new} is the run itself; give another directory for its repetition.")

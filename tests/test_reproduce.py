@@ -125,8 +125,11 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(copy, tmp_path, capsys):
     (copy / "config.json").write_text(json.dumps(missing))
     assert "nowhere" in said()
     (copy / "config.json").write_text(json.dumps(config))
+    later = (json.dumps({"split": "train", "step": step, "loss": 1.0}) + "\n" for step in (20, 40))
+    (copy / "log.jsonl").write_text("".join(later))
+    assert "has no line up to step 8, and its first is of step 20; give --steps 20 or more." in said("--steps", "8")
     (copy / "log.jsonl").write_text("")
-    assert "has no line up to step 3: there is nothing to compare with." in said("--steps", "3")
+    assert "has no line: there is nothing to compare with." in said("--steps", "3")
     (copy / "config.json").unlink()
     assert "holds no run: there is no config.json in it." in said()
 

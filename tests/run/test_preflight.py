@@ -159,16 +159,18 @@ def test_fit_has_a_row_for_each_kind_of_step(monkeypatch, config):
     config.compile.memory, config.remat = "0.5kB", True
     rows, room = fit.fit(config, [32, 64])
     assert [(row.dtype, row.remat, row.batch_size, row.fits, row.largest_batch) for row in rows] == [
-        ("float32", True, 32, "yes", None),
+        ("float32", True, 32, "yes", 96),
         ("float32", True, 64, "yes", 96),  # 300 + 2 * 96 bytes; 104 would be 508
-        ("float32", False, 32, "yes", None),
+        ("float32", False, 32, "yes", 48),
         ("float32", False, 64, "no", 48),
-        ("bfloat16", False, 32, "yes", None),
+        ("bfloat16", False, 32, "yes", 96),
         ("bfloat16", False, 64, "yes", 96),
-        ("bfloat16", True, 32, "yes", None),
+        ("bfloat16", True, 32, "yes", 200),
         ("bfloat16", True, 64, "yes", 200),
     ]
     text = fit.table(rows, room)
+    cells = [line.replace(" bytes", "").split() for line in text.splitlines()[1:9]]
+    assert {len(row) for row in cells} == {9}, "no cell is blank"
     assert "   64   float32  false   100 bytes  200 bytes    256 bytes  556 bytes    no             48" in text
     assert text.endswith("8 cpu devices share it; 500 bytes are what compile.memory gives.")
     with pytest.raises(ConfigError, match=r"batch_size is 12, which is not divisible by the number of devices, 8"):
