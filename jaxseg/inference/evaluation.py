@@ -2,7 +2,6 @@
 
 import functools
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,14 @@ from jaxseg import metrics, parallel, pictures
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_eval_loader, make_source
+from jaxseg.data.reading import Reading
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.crf import RefinedPredictor
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import progress
+from jaxseg.inference.report_files import picture_file, scores_file
 from jaxseg.inference.score import Result, score
 from jaxseg.inference.score_images import Timed, score_images
 from jaxseg.metrics.formatting import percent
@@ -277,7 +278,12 @@ def _score_in_batches(
     # A batch that the devices of this machine can share; the padding examples do not count.
     batch_size = -(-config.eval.batch_size // devices) * devices
     loader = make_eval_loader(
-        source, batch_size=batch_size, size=config.data.size, fit=config.data.fit, multiple=config.eval.multiple
+        source,
+        batch_size=batch_size,
+        size=config.data.size,
+        fit=config.data.fit,
+        reading=Reading(timeout=config.data.timeout),
+        multiple=config.eval.multiple,
     )
     state = strategy.put_state(state)
     return score(eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=progress, see=see)
@@ -295,6 +301,7 @@ def _score_with(
         source,
         predictor.scores,
         run.parts.loss,
+        reading=Reading(timeout=run.config.data.timeout),
         measures=measures,
         see=see,
         progress=progress,
@@ -323,25 +330,11 @@ def suffix_of(predictor: Predictor) -> str:
     return "".join(f"-{name}" for name, holds in parts if holds)
 
 
-def scores_file(workdir: Path, split: str) -> Path:
-    """Returns the path of evaluate-SPLIT.json, with a name that every file system accepts."""
-    return workdir / f"evaluate-{_file_name(split)}.json"
-
-
-def picture_file(workdir: Path, split: str) -> Path:
-    """Returns the path of confusion-SPLIT.png."""
-    return workdir / f"confusion-{_file_name(split)}.png"
-
-
 def require_own_report(workdir: Path, split: str) -> None:
     """Raises ConfigError if a file of the name of a report's is no such file, so that it is not replaced."""
     scores = scores_file(workdir, split)
     require_own_json(scores, ("split", "which", "confusion"))
     marks.require_own_figure(picture_file(workdir, split), "move it out of the workdir")
-
-
-def _file_name(split: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", split)
 
 
 def split_of_data(config: ConfigDict, split: str) -> str:
