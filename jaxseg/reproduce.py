@@ -91,8 +91,8 @@ def _reproduce(options: argparse.Namespace, overrides: Sequence[str], again: str
         logged = [step for _, step in curve(run)] if options.steps else []
         if logged:
             raise ConfigError(
-                f"{run / LOG_FILE} has no line up to step {options.steps}, and its first is of step {min(logged)}; give "
-                f"--steps {min(logged)} or more."
+                f"{run / LOG_FILE} has no line up to step {options.steps}, and its first is of step {min(logged)}; "
+                f"give --steps {min(logged)} or more."
             )
         raise ConfigError(f"{run / LOG_FILE} has no line: there is nothing to compare with.")
     new = expanded(options.workdir).absolute() if options.workdir else run.with_name(f"{run.name}-reproduced")

@@ -89,7 +89,8 @@ class Session:
             # On one device, as the program that was checked: on several each would score the same tiles.
             variables = jax.device_put(self.variables(state), jax.local_devices()[0])
             tiled = self.tiled.with_variables(variables)
-            return score_images(self.problem.val, tiled.scores, self.parts.loss).result
+            limit = Reading(timeout=self.config.data.timeout)
+            return score_images(self.problem.val, tiled.scores, self.parts.loss, reading=limit).result
         return score(self.eval_step, state, self.validation, loss=self.parts.loss, strategy=self.strategy)
 
 

@@ -126,6 +126,23 @@ def test_the_job_of_a_sweep(place: Path) -> None:
     assert options.shard == (2, 5) and options.workdir == words[1] and rest == ["--config.steps=3"]
 
 
+@pytest.mark.parametrize("template", ["train.slurm", "sweep.slurm"])
+def test_a_job_has_its_environment_and_a_log_file_to_append_to(place: Path, template: str) -> None:
+    words = ("experiments/cnn.py", str(place / "run"))
+    (place / "env").write_text('touch "$RECORD.env"\necho $UNSET_IN_CONDA\n')
+    assert submit(place, template, *words, STATUS="0", JAXSEG_ENV=str(place / "env")).returncode == 0
+    assert (place / "said.env").exists() and recorded(place, "srun")
+    missing = submit(place, template, *words, STATUS="0", JAXSEG_ENV=str(place / "none"))
+    assert missing.returncode == 1 and recorded(place, "srun") == []
+    assert missing.stdout == f"JAXSEG_ENV={place / 'none'} cannot be read; give a file such as VENV/bin/activate.\n"
+    tool(place / "tools", "python", "#!/usr/bin/env bash\nexit 1\n")
+    without = submit(place, template, *words, STATUS="0")
+    assert without.returncode == 1 and recorded(place, "srun") == recorded(place, "scontrol") == []
+    assert without.stdout == f"This python has no jaxseg: {place / 'tools' / 'python'}; see JAXSEG_ENV.\n"
+    options = re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", (TEMPLATES / template).read_text(), re.M)
+    assert dict(options)["open-mode"] == "append" and dict(options)["output"].startswith("%x-%")
+
+
 def test_the_pods_of_kubernetes_start_the_training() -> None:
     yaml = pytest.importorskip("yaml")
     jobset = yaml.safe_load((TEMPLATES / "jobset.yaml").read_text())

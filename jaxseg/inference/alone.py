@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from jaxseg import metrics
 from jaxseg.data.base import Source
+from jaxseg.data.reading import Reading
 from jaxseg.inference.crf import RefinedPredictor
 from jaxseg.inference.image_totals import ImageTotals, gain_of
 from jaxseg.inference.predictor import Predictor
@@ -32,7 +33,11 @@ def score_alone(
     for name, single in predictor.alone():
         totals = ImageTotals(run.num_classes)
         result, seconds = score_images(
-            source, single.scores, run.parts.loss, see=totals.add if averaged is not None else lambda maps: None
+            source,
+            single.scores,
+            run.parts.loss,
+            reading=Reading(timeout=run.config.data.timeout),
+            see=totals.add if averaged is not None else lambda maps: None,
         )
         gain = None if averaged is None else gain_of(averaged, totals.counts(source))
         found.append(Alone(name, metrics.scores(result.confusion).mean_iou, seconds, gain))

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxseg.arguments import Where, check_value
 from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_source
 from jaxseg.data.base import Source
+from jaxseg.data.reading import Reading
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.alone import Alone, score_alone
@@ -23,6 +23,7 @@ from jaxseg.inference.crf import RefinedPredictor
 from jaxseg.inference.image_totals import ImageTotals, interval_dict, interval_line, interval_of
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import progress
+from jaxseg.inference.report_files import picture_file, scores_file
 from jaxseg.inference.score import Result
 from jaxseg.inference.score_batches import score_in_batches
 from jaxseg.inference.score_images import score_images
@@ -275,8 +276,15 @@ def evaluate(
                 run, config, source, measures, with_boundary or by_image or look is not None, see, bar.update
             )
         else:
+            reading = Reading(timeout=run.config.data.timeout)
             result, seconds = score_images(
-                source, predictor.scores, run.parts.loss, measures=measures, see=see, progress=bar.update
+                source,
+                predictor.scores,
+                run.parts.loss,
+                reading=reading,
+                measures=measures,
+                see=see,
+                progress=bar.update,
             )
             alone = score_alone(predictor, run, source, totals.counts(source) if by_image else None)
     if with_boundary:
@@ -303,25 +311,11 @@ def suffix_of(predictor: Predictor) -> str:
     return "".join(f"-{name}" for name, holds in parts if holds)
 
 
-def scores_file(workdir: Path, split: str) -> Path:
-    """Returns the path of evaluate-SPLIT.json, with a name that every file system accepts."""
-    return workdir / f"evaluate-{_file_name(split)}.json"
-
-
-def picture_file(workdir: Path, split: str) -> Path:
-    """Returns the path of confusion-SPLIT.png."""
-    return workdir / f"confusion-{_file_name(split)}.png"
-
-
 def require_own_report(workdir: Path, split: str) -> None:
     """Raises ConfigError if a file of the name of a report's is no such file, so that it is not replaced."""
     scores = scores_file(workdir, split)
     require_own_json(scores, ("split", "which", "confusion"))
     marks.require_own_figure(picture_file(workdir, split), "move it out of the workdir")
-
-
-def _file_name(split: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", split)
 
 
 def split_of_data(config: ConfigDict, split: str) -> str:

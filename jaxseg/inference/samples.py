@@ -21,12 +21,13 @@ from jaxseg.build import Parts
 from jaxseg.config import KEYS
 from jaxseg.data.base import Source
 from jaxseg.data.notes import log_once
+from jaxseg.data.reading import Reading
 from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ConfigError, naming_lack_of_memory
 from jaxseg.inference.outputs import MARK, is_output
 from jaxseg.metrics.frechet import SIDE, frechet_distance, thumbnails
 from jaxseg.pictures.marks import FIGURE
-from jaxseg.run.data import Problem
+from jaxseg.run.data import Problem, reading_of
 from jaxseg.run.drawing import drawing
 from jaxseg.run.report import Reporter
 from jaxseg.types import PyTree
@@ -98,7 +99,8 @@ def distances(parts: Parts, variables: Callable[[], PyTree], problem: Problem) -
         return {}
     made = sample(parts, variables(), count)
     size = made.shape[1:3]
-    real, other = _real_thumbnails(problem.val, count, size), _real_thumbnails(problem.train, count, size)
+    real = _real_thumbnails(problem.val, count, size, Reading(timeout=parts.config.data.timeout))
+    other = _real_thumbnails(problem.train, count, size, reading_of(parts.config))
     return {
         "frechet_distance": frechet_distance(thumbnails(made), real),
         "frechet_distance_of_training": frechet_distance(other, real),
@@ -108,12 +110,16 @@ def distances(parts: Parts, variables: Callable[[], PyTree], problem: Problem) -
 _THUMBNAILS: weakref.WeakKeyDictionary[Source, dict[tuple[int, ...], np.ndarray]] = weakref.WeakKeyDictionary()
 
 
-def _real_thumbnails(source: Source, count: int, size: tuple[int, ...]) -> np.ndarray:
+def _real_thumbnails(source: Source, count: int, size: tuple[int, ...], reading: Reading) -> np.ndarray:
     """Returns f64[count,SIDE·SIDE·c] of images spread over the source; they are kept while the source is."""
+
+    def image(place: int) -> np.ndarray:
+        return reading.first(lambda later: reading.example(source, (place + later) % len(source)))["image"]
+
     known = _THUMBNAILS.setdefault(source, {})
     if (count, *size) not in known:
         places = np.linspace(0, len(source) - 1, count).round().astype(int)
-        images = [thumbnails(resize_image(source[i]["image"], size)[None], SIDE) for i in places]
+        images = [thumbnails(resize_image(image(int(i)), size)[None], SIDE) for i in places]
         known[count, *size] = np.concatenate(images)
     return known[count, *size]
 

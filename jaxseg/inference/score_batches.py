@@ -9,6 +9,7 @@ import numpy as np
 from jaxseg import parallel
 from jaxseg.config import ConfigDict
 from jaxseg.data import make_eval_loader
+from jaxseg.data.reading import Reading
 from jaxseg.inference.folded import fold_run
 from jaxseg.inference.score import Result, score
 from jaxseg.run.load import Run
@@ -43,7 +44,12 @@ def score_in_batches(
     # A batch that the devices of this machine can share; the padding examples do not count.
     batch_size = -(-config.eval.batch_size // devices) * devices
     loader = make_eval_loader(
-        source, batch_size=batch_size, size=config.data.size, fit=config.data.fit, multiple=config.eval.multiple
+        source,
+        batch_size=batch_size,
+        size=config.data.size,
+        fit=config.data.fit,
+        reading=Reading(timeout=config.data.timeout),
+        multiple=config.eval.multiple,
     )
     state = strategy.put_state(state)
     return score(eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=progress, see=see)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.data.batching import check_example
+from jaxseg.data.reading import STOP, Reading
 from jaxseg.data.transforms import pad_to
 from jaxseg.inference.networks import Scores
 from jaxseg.inference.score import Result
@@ -35,6 +36,7 @@ def score_images(
     segment: Callable[[np.ndarray], Scores],
     loss: Loss,
     *,
+    reading: Reading = STOP,
     measures: Mapping[str, Measure] | None = None,
     progress: Callable[[int], object] = lambda images: None,
     see: Callable[[dict[str, np.ndarray]], object] = lambda maps: None,
@@ -48,11 +50,13 @@ def score_images(
         source: the images and their labels, see `jaxseg.data.base.Source`.
         segment: u8|u16[h,w,c] -> the scores of one image, such as `Predictor.scores`.
         loss: the loss whose value is reported.
+        reading: the time that reading an image may take; one that cannot be read always raises.
         measures: further sums by name, each a function of (logits, labels).
         progress: called with the number of this process's images after each.
         see: called with the maps of each image, as of `step.make_eval_step`, and its "index".
 
     Raises:
+        DataError: if an image cannot be read.
         ValueError: if there is no image.
     """
     if len(source) == 0:
@@ -64,7 +68,7 @@ def score_images(
     processes, index = jax.process_count(), jax.process_index()
     shares = range(-(-len(source) // processes) * processes)  # all processes take part in the same sums
     for i in shares[index::processes]:
-        example = source[min(i, len(source) - 1)]
+        example = reading.example(source, min(i, len(source) - 1))
         check_example(source, i, example, source.info.channels)
         image, label = example["image"], example["label"]
         began = time.perf_counter()

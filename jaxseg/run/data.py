@@ -68,9 +68,9 @@ def class_weights(config: ConfigDict, num_classes: int, train: Source) -> np.nda
     beta = build.parse_effective_number(text)
     try:
         if text == "median_frequency":
-            return losses.median_frequency_weights(*pixel_counts(train))
+            return losses.median_frequency_weights(*pixel_counts(train, reading_of(config)))
         if beta is not None:
-            return losses.effective_number_weights(image_amounts(label_counts(train)), beta)
+            return losses.effective_number_weights(image_amounts(label_counts(train, reading_of(config))), beta)
     except ValueError as error:
         raise ConfigError(f"loss.class_weights={text}: {error}") from error
     weights = build.parse_class_weights(text)
@@ -90,7 +90,7 @@ def class_prior(config: ConfigDict, train: Source) -> np.ndarray | None:
     """
     if not config.loss.logit_adjustment:
         return None
-    counts, _ = pixel_counts(train)
+    counts, _ = pixel_counts(train, reading_of(config))
     if not counts.any():
         raise ConfigError("loss.logit_adjustment needs labelled pixels, and the training split has none.")
     return counts / counts.sum()
@@ -117,7 +117,7 @@ def image_order(config: ConfigDict, train: Source) -> Order | None:
     """Returns the order of the training images of the key `data.sampling`; None: every image once an epoch."""
     if config.data.sampling == "epochs":
         return None
-    return rare_class_order(label_counts(train), config.data.rare_temperature)
+    return rare_class_order(label_counts(train, reading_of(config)), config.data.rare_temperature)
 
 
 def with_stored_division(config: ConfigDict, workdir: Path) -> ConfigDict:

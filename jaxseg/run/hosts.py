@@ -7,14 +7,22 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from jaxseg.errors import ConfigError, HostError, first_line
+from jaxseg.run import last_words
 from jaxseg.run.workdir import CHECKPOINTS
 
 HEARTBEAT_TIMEOUT = 30
 """Seconds without a sign of life after which the other processes of a run take one for dead and end."""
+START_TIMEOUT = 300
+"""Seconds within which all processes of a run must have started."""
+_ENDED = (
+    "JAX has ended this process, for the reason in its lines above: where another task died or the service cannot be "
+    "reached, "
+)
 # What Gloo, NCCL, gRPC and the coordination service of JAX say of a process that they cannot reach.
 _UNREACHABLE = re.compile(
     r"gloo \w+ failed|nccl.*(remote|system) error|remote process exited|connection (reset|closed|refused)|broken pipe"
@@ -43,15 +51,21 @@ def join_hosts(coordinator: str, processes: int | None = None, process: int | No
         if processes is not None or process is not None:
             raise ConfigError("--processes and --process need --coordinator HOST:PORT, the address of process 0.")
         return
-    if coordinator == "auto":
-        try:
-            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
-        except ValueError as error:
-            raise ConfigError(f"--coordinator auto finds no known cluster ({error}); give HOST:PORT.") from error
-        return
-    if processes is None or process is None or not 0 <= process < processes:
+    if coordinator != "auto" and (processes is None or process is None or not 0 <= process < processes):
         raise ConfigError("--coordinator HOST:PORT needs --processes N and --process I, 0 <= I < N.")
-    jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
+    last_words.start()
+    last_words.say(
+        f"{_ENDED}another process of this run has ended, or did not start within {START_TIMEOUT} seconds. Start the "
+        "same command again on each host."
+    )
+    limits: dict[str, Any] = {"heartbeat_timeout_seconds": HEARTBEAT_TIMEOUT, "initialization_timeout": START_TIMEOUT}
+    if coordinator != "auto":
+        jax.distributed.initialize(coordinator, processes, process, **limits)
+        return
+    try:
+        jax.distributed.initialize(**limits)
+    except ValueError as error:
+        raise ConfigError(f"--coordinator auto finds no known cluster ({error}); give HOST:PORT.") from error
 
 
 @contextlib.contextmanager
@@ -61,6 +75,15 @@ def naming_lost_hosts(workdir: Path) -> Iterator[None]:
     Args:
         workdir: the directory of the run, for the message.
     """
+    again = (
+        "Start the same command again, on as many hosts as there are: it resumes from the newest checkpoint in "
+        f"{workdir / CHECKPOINTS}."
+    )
+    if jax.distributed.is_initialized():
+        count = jax.process_count()
+        last_words.say(
+            f"{_ENDED}another of the {count} processes of this run has ended, and its own last lines say why. {again}"
+        )
     try:
         yield
     except Exception as error:
@@ -69,8 +92,7 @@ def naming_lost_hosts(workdir: Path) -> Iterator[None]:
             raise
         raise HostError(
             f"Another of the {jax.process_count()} processes of this run has ended or cannot be reached ({reason}); "
-            "its own last lines say why. Start the same command again, on as many hosts as there are: it "
-            f"resumes from the newest checkpoint in {workdir / CHECKPOINTS}."
+            f"its own last lines say why. {again}"
         ) from error
 
 

@@ -6,6 +6,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from jaxseg.config import default_config, update
 from jaxseg.data import notes, stamps
 from jaxseg.data.base import DataInfo
+from jaxseg.data.class_counts import label_counts
 from jaxseg.data.fingerprint import fingerprint
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.labelled import choose_labelled
@@ -20,7 +22,11 @@ from jaxseg.data.pipeline import TrainLoader, make_train_loader
 from jaxseg.data.reading import Reading
 from jaxseg.data.sources import make_source
 from jaxseg.errors import ConfigError, DataError
-from jaxseg.run.data import image_type, reading_of
+from jaxseg.inference import samples
+from jaxseg.inference.networks import Scores
+from jaxseg.inference.score_images import score_images
+from jaxseg.losses import make_loss
+from jaxseg.run.data import class_weights, image_order, image_type, reading_of
 from jaxseg.run.lists import files_of, record_files, record_labelled
 
 SKIP = Reading("skip")
@@ -262,3 +268,29 @@ def test_a_start_waits_no_longer_than_the_limit() -> None:
     assert fingerprint(source, reading=reading_of(config))["pixels"].keys() == {"1", "2", "3"}
     assert image_type(config, source) == np.uint8
     source.released.set()
+
+
+def test_counts_tiles_and_samples_wait_no_longer_than_the_limit(caplog: pytest.LogCaptureFixture) -> None:
+    notes.log_once.cache_clear()
+    source, limit = Hangs(), Reading("stop", 0.2)
+    named = r"image 2 was not read within data.timeout=0.2 seconds"
+    config = default_config()
+    update(config, data__timeout=0.2, loss__class_weights="median_frequency", data__sampling="rare")
+    for read in (lambda: class_weights(config, 2, source), lambda: image_order(config, source)):
+        with pytest.raises((ConfigError, DataError), match=named):
+            read()
+    with pytest.raises(DataError, match=named):
+        score_images(source, zeros, make_loss("cross_entropy", num_classes=2), reading=limit)
+    with pytest.raises(DataError, match=named):
+        samples._real_thumbnails(source, 4, (4, 4), limit)
+    config.data.on_error = "skip"
+    with caplog.at_level(logging.WARNING):
+        counts = label_counts(source, reading_of(config))
+    assert counts.tolist() == [[16, 0], [16, 0], [0, 0], [16, 0]]
+    assert "image 2 was not read" in caplog.text and "the counts of the classes leave it out" in caplog.text
+    assert len(samples._real_thumbnails(source, 4, (4, 4), reading_of(config))) == 4
+    source.released.set()
+
+
+def zeros(image: np.ndarray) -> Scores:
+    return Scores(jnp.zeros((1, 4, 4, 2)), True, ((4, 4),))

@@ -67,7 +67,7 @@ def test_a_run_keeps_its_prior(tmp_path: Path) -> None:
 
 def test_a_prior_of_nothing_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = np.zeros(2, np.int64)
-    monkeypatch.setattr("jaxseg.run.data.pixel_counts", lambda source: (nothing, nothing))
+    monkeypatch.setattr("jaxseg.run.data.pixel_counts", lambda source, reading: (nothing, nothing))
     with pytest.raises(ConfigError, match=r"loss\.logit_adjustment needs labelled pixels"):
         class_prior(configured(loss__logit_adjustment=1.0), None)  # type: ignore[arg-type]
 

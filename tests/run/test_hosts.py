@@ -85,3 +85,30 @@ def test_a_process_that_is_alone_or_succeeds_ends_as_usual(monkeypatch: pytest.M
         hosts.run_to_the_end(lambda: int("x"))
     monkeypatch.setattr("jax.distributed.is_initialized", lambda: True)
     assert hosts.run_to_the_end(lambda: 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "said"),
+    [
+        ("os.abort()", -6, "error: the first\n"),
+        ("deep(80)", -6, "error: the first\n"),  # a traceback of more than the pipe holds
+        ("os.kill(os.getpid(), 9)", -9, ""),
+        ("os.kill(os.getpid(), 11)", -11, ""),
+        ("sys.exit(3)", 3, ""),
+    ],
+)
+def test_an_aborted_process_has_last_words(end: str, status: int, said: str) -> None:
+    program = f"""
+import os, sys
+from jaxseg.run import last_words
+def deep(depth):
+    return deep(depth - 1) if depth else os.abort()
+last_words.say("not started")
+last_words.start()
+last_words.say("of before")
+last_words.say("the first")
+{end}
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == status
+    assert ended.stderr == (f"\n{said}" if said else "")
