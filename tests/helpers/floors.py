@@ -26,7 +26,7 @@ ROWS = (
     ("export",),  # 7
     ("api", "explain", "session"),  # 7
     (
-        *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit"),
+        *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit", "plan"),
         *("data.check", "data.weaken", "models.__main__"),
     ),  # 8
     ("sweep", "reproduce"),  # 9
