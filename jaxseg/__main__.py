@@ -14,6 +14,7 @@ from jaxseg.errors import nearest
 
 # Name -> (module, what it does).
 COMMANDS = {
+    "plan": ("jaxseg.plan.__main__", "read a folder of images and masks, and write a configuration for it"),
     "train": ("jaxseg.train", "train a network from an experiment file, or resume its run"),
     "fit": ("jaxseg.fit", "say what a training step takes of the memory, and which steps fit"),
     "evaluate": ("jaxseg.evaluate", "score a split of the data with a trained network"),

@@ -19,7 +19,7 @@ from typing import Any
 
 from jaxseg.arguments import expanded
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
-from jaxseg.config.parser import CommandParser
+from jaxseg.config.parser import CommandParser, add_experiment, experiment_of, split_overrides
 from jaxseg.config.schema import FREE_FORM, KEYS, Key
 from jaxseg.config.values import choose_length, default_config, flatten, set_key, unknown_key, validate
 from jaxseg.errors import ConfigError, JaxsegError, about_the_machine, first_line, nearest, printable, raise_together
@@ -270,6 +270,8 @@ def parse_command_line(
 ) -> tuple[argparse.Namespace, ConfigDict]:
     """Parses `--config FILE[:ARG]`, `--workdir DIR` and `--config.KEY=VALUE`; returns the options and a valid config.
 
+    The experiment file can also stand alone, without `--config`.
+
     Args:
         argv: the arguments after the program's name.
         program: how the program is called, for the usage line.
@@ -287,14 +289,16 @@ def parse_command_line(
         epilog=help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", metavar="FILE[:ARG]", required=True, help="experiment file and its variant")
+    add_experiment(parser)
     if workdir:
         parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the run (default runs/EXPERIMENT)")
     if add_options is not None:
         add_options(parser)
-    options, rest = parser.parse_known_args(argv)
+    words, overrides = split_overrides(argv)
+    options, rest = parser.parse_known_args(words)
+    options.config = experiment_of(parser, options)
     config = load_experiment(options.config)
-    parse_overrides(config, rest)
+    parse_overrides(config, [*rest, *overrides])
     validate(config, trained=workdir)
     return options, config
 

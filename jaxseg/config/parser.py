@@ -49,3 +49,19 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
         if "=" not in word and rest and not rest[0].startswith("--"):
             overrides.append(rest.pop(0))
     return others, overrides
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """Adds the experiment file, which stands alone or after --config."""
+    parser.add_argument("file", metavar="FILE[:ARG]", nargs="?", help="experiment file and its variant")
+    parser.add_argument("--config", metavar="FILE[:ARG]", help="the same, as an option")
+
+
+def experiment_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """Returns the experiment file of a command line; the parser ends the program where there are none or two."""
+    given = [each for each in (options.file, options.config) if each is not None]
+    if len(given) > 1:
+        parser.error(f"There are two experiment files, {given[0]} and --config {given[1]}; give one.")
+    if not given:
+        parser.error("An experiment file is missing: give FILE.py or --config FILE.py.")
+    return given[0]

@@ -9,6 +9,7 @@ from jaxseg.config.parser import CommandParser, split_overrides
 
 # A misspelt option of each command, and the right one.
 MISSPELT = {
+    "plan": ("--minuts", "--minutes"),
     "train": ("--wordkir", "--workdir"),
     "fit": ("--jsno", "--json"),
     "reproduce": ("--tolerence", "--tolerance"),

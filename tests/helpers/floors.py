@@ -27,7 +27,7 @@ ROWS = (
     ("export",),  # 7
     ("api", "explain", "session"),  # 7
     (
-        *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit"),
+        *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit", "plan"),
         *("publish",),
         *("data.check", "data.weaken", "data.convert", "models.__main__"),
     ),  # 8

@@ -1,0 +1,147 @@
+"""Reads a folder of images and masks and writes a configuration for it, with the reason of each choice: `jaxseg plan`.
+
+    python -m jaxseg.plan DIR [--out plan.py] [--kind photo|aerial|microscopy|medical|text] [--minutes M]
+                          [--config.KEY=VALUE ...]
+
+Every example of the training and validation split is read once. The file is an experiment: `jaxseg train plan.py`. What
+was found in the data is beside it, in `plan.json`. The same data and machine give the same file; with --minutes the
+number of steps follows a measurement.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import jax
+
+from jaxseg import compiler
+from jaxseg.arguments import expanded
+from jaxseg.config import ConfigDict, default_config, set_key, update, validate
+from jaxseg.config.command import read_overrides, run_command
+from jaxseg.config.parser import CommandParser, split_overrides
+from jaxseg.data.base import Source
+from jaxseg.data.folder import FolderSource
+from jaxseg.data.images import read_header
+from jaxseg.data.layout import existing
+from jaxseg.data.sources import make_source
+from jaxseg.errors import ConfigError, counted, printable
+from jaxseg.files import write_text
+from jaxseg.plan.fingerprint import fingerprint
+from jaxseg.plan.planning import Plan, make_plan
+from jaxseg.plan.rules import Kind, Machine
+from jaxseg.plan.writing import text_of
+from jaxseg.run.workdir import write_or_refuse
+
+_OF_ONE_CHANNEL = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+
+
+def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.plan") -> int:
+    """Runs the command line; returns the exit status. `program` is how the command is called, for the usage line."""
+    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    options = _parser(program).parse_args(words)
+    return run_command(lambda: _plan(options, overrides))
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = CommandParser(
+        prog=program,
+        description="Read a folder of images and masks, and write a configuration for it, with reasons.",
+        epilog="--config.KEY=VALUE sets a key whatever the rules say, such as --config.data.palette for masks of "
+        "colours; jaxseg train --help lists the keys.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="the folder, with images/ and masks/, or train/ and val/")
+    parser.add_argument("--out", metavar="FILE", default="plan.py", help="the file to write, new (default %(default)s)")
+    parser.add_argument("--kind", choices=get_args(Kind), help="what the images are (default: guessed from the data)")
+    parser.add_argument(
+        "--minutes",
+        type=_minutes,
+        default=0.0,
+        metavar="M",
+        help="how long the training may take on this machine (default: by passes over the data)",
+    )
+    return parser
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number of minutes above 0, got {text!r}")
+    return value
+
+
+def _plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    out = free_file(options.out)
+    directory = str(existing(options.directory).absolute())
+    given = dict(read_overrides(overrides))
+    config = data_config(directory, given)
+    compiler.keep_programs(config.compile.cache)
+    splits = open_splits(config)
+    channels = given["data.channels"] if "data.channels" in given else channels_of(splits[config.data.train_split])
+    if channels != config.data.channels:
+        set_key(config, "data.channels", channels)
+        splits = open_splits(config)
+    reading = ", ".join(f"{counted(len(source), 'image')} of {name}" for name, source in splits.items())
+    print(f"Reading {reading} ...", flush=True)
+    data = fingerprint(splits)
+    machine = Machine(jax.default_backend(), jax.device_count())
+    plan = make_plan(data, machine, directory=directory, given=given, kind=options.kind, minutes=options.minutes)
+    content = {"fingerprint": dataclasses.asdict(data), "kind": plan.guess._asdict(), "machine": machine._asdict()}
+    write_or_refuse(out.with_suffix(".json"), content)
+    try:
+        write_text(out, text_of(plan, out.name))
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error.strerror or error}.") from error
+    print(_summary(plan, out))
+    return 0
+
+
+def free_file(path: str) -> Path:
+    """Returns the path of a plan to write; raises ConfigError unless it and its JSON are new and it ends in .py."""
+    out = expanded(path)
+    if out.suffix != ".py":
+        raise ConfigError(f"--out {path} is no Python file; a plan ends in .py, such as plan.py.")
+    for file in (out, out.with_suffix(".json")):
+        if file.exists():
+            raise ConfigError(
+                f"{file} exists already, and a person may have changed it: give another file with --out, or remove it."
+            )
+    return out
+
+
+def data_config(directory: str, given: dict[str, Any]) -> ConfigDict:
+    """Returns a configuration that opens the data of a folder; raises ConfigError for keys that do not fit."""
+    config = default_config()
+    update(config, data__source="folder", data__dir=directory)
+    for key, value in given.items():
+        set_key(config, key, value)
+    validate(config)
+    return config
+
+
+def open_splits(config: ConfigDict) -> dict[str, Source]:
+    """Returns the training and validation splits; raises DataError if one of them cannot be used."""
+    return {split: make_source(config, split) for split in (config.data.train_split, config.data.val_split)}
+
+
+def channels_of(source: Source) -> int:
+    """Returns 1 if every image of a folder has a single channel, else 3."""
+    if not isinstance(source, FolderSource):
+        return source.info.channels
+    return 1 if all(read_header(pair.image).mode in _OF_ONE_CHANNEL for pair in source.pairs) else 3
+
+
+def _summary(plan: Plan, out: Path) -> str:
+    lines = [f"{heading}: {choice.reason}" for heading, choices in plan.choices.items() for choice in choices]
+    notes = [f"To look at: {note}" for note in plan.notes]
+    end = f"\nWritten: {out}, with the reason of each choice. To train: jaxseg train {out}"
+    return "\n".join(map(printable, [*lines, *notes])) + printable(end).replace("\\n", "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""`jaxseg plan`: what it writes, that `jaxseg train` takes it, and every wrong use as a sentence."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers.tiny_training import ROOT
+from PIL import Image
+
+from jaxseg import __main__ as cli
+from jaxseg import build
+from jaxseg.config import default_config, differences, update
+from jaxseg.config.command import load_experiment
+from jaxseg.plan import measuring
+from jaxseg.plan.writing import literal
+
+TINY = ["--config.model.args.widths=(4,8)", "--config.batch_size=8", "--config.eval.batch_size=8"]
+
+
+def picture(seed, size, mode="RGB"):
+    rng = np.random.default_rng(seed)
+    label = np.zeros(size, np.uint8)
+    label[size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = 1
+    label[-size[0] // 4 :] = 2
+    image = rng.integers(0, 120, (*size, 3)) + 60 * label[..., None]
+    return Image.fromarray(image.astype(np.uint8)).convert(mode), Image.fromarray(label)
+
+
+def make_data(root, sizes, mode="RGB"):
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for i, size in enumerate(sizes):
+        image, mask = picture(i, size, mode)
+        image.save(root / "images" / f"{i:02d}.png")
+        mask.save(root / "masks" / f"{i:02d}.png")
+    (root / "classes.json").write_text(json.dumps({"classes": ["sky", "car", "road"]}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("plan") / "data", [(24, 32)] * 12)
+
+
+@pytest.fixture(scope="module")
+def plan(data):
+    """The path of a plan of the data, and what the command printed."""
+    out = data.parent / "plan.py"
+    assert cli.main(["plan", str(data), "--out", str(out), *TINY]) == 0
+    return out
+
+
+def test_the_file_is_an_experiment_with_reasons(plan, data):
+    text = plan.read_text()
+    config = load_experiment(str(plan))
+    assert config.data.dir == str(data) and config.data.fit == "resize" and config.data.size == (24, 32)
+    assert config.model.args.widths == (4, 8) and config.batch_size == 8
+    assert "# All images are 24x32, small enough to be seen whole." in text
+    assert "# Given on the command line.\n    update(config, model__args__widths=(4, 8)" in text
+    assert max(map(len, text.splitlines())) <= 120 and text.endswith("    return config\n")
+
+
+def test_the_fingerprint_is_beside_it(plan):
+    content = json.loads(plan.with_suffix(".json").read_text())
+    found = content["fingerprint"]
+    assert found["sizes"] == [[24, 32, sum(found["images"].values()) - found["images"]["val"]]]
+    assert [each["name"] for each in found["classes"]] == ["sky", "car", "road"]
+    assert content["machine"] == {"backend": "cpu", "devices": 8} and content["kind"]["kind"] == "photo"
+
+
+def test_the_same_data_give_the_same_file(plan, data, tmp_path):
+    again = tmp_path / "plan.py"
+    assert cli.main(["plan", str(data), "--out", str(again), *TINY]) == 0
+    assert again.read_text() == plan.read_text()
+    assert again.with_suffix(".json").read_text() == plan.with_suffix(".json").read_text()
+
+
+def test_train_takes_it_without_an_option(plan, tmp_path, capsys):
+    words = [
+        "train",
+        str(plan),
+        "--workdir",
+        str(tmp_path / "run"),
+        "--config.steps",
+        "2",
+        "--config.schedule.warmup=0",
+    ]
+    assert cli.main([*words, "--config.eval.every=2"]) == 0
+    assert "step 2/2" in capsys.readouterr().err and (tmp_path / "run" / "config.json").is_file()
+
+
+def test_one_experiment_file_is_given_once(plan, capsys):
+    for words, sentence in [
+        ([str(plan), "--config", "other.py"], "There are two experiment files"),
+        ([], "An experiment file is missing"),
+    ]:
+        with pytest.raises(SystemExit):
+            cli.main(["train", *words])
+        assert sentence in capsys.readouterr().err
+
+
+def test_a_plan_is_never_overwritten(plan, data, capsys):
+    before = plan.read_text()
+    assert cli.main(["plan", str(data), "--out", str(plan)]) == 1
+    assert f"{plan} exists already" in capsys.readouterr().err and plan.read_text() == before
+
+
+def test_large_images_of_several_sizes_become_patches_in_tiles(tmp_path):
+    data = make_data(tmp_path / "data", [(300, 200), (200, 300), (310, 200), (200, 280)] * 2, "L")
+    out, small = tmp_path / "p.py", ["--config.data.size=16,16", "--config.model.args.widths=(4,)"]
+    assert cli.main(["plan", str(data), "--out", str(out), "--kind", "text", "--minutes", "1", *TINY, *small]) == 0
+    config, text = load_experiment(str(out)), out.read_text()
+    assert config.data.fit == "crop" and "data__size=(192, 192)" in text and config.eval.tiles == "256x256"
+    assert config.data.channels == 1 and len(config.data.mean) == 1 and 0 < config.data.mean[0] < 1
+    assert config.augment.flip_horizontal == 0 and config.augment.rotate == 0
+    assert "1 minutes were asked for: a step was measured" in text and config.steps >= 20
+
+
+def test_a_smaller_batch_where_memory_is_short(plan):
+    config = load_experiment(str(plan))
+    update(config, batch_size=32, model__args__widths=(4,))
+    whole = measuring.fitting(config, 3)
+    assert whole.batch_size == 32 and not whole.reduced
+    taken = float(whole.memory.removesuffix(" MB"))
+    update(config, compile__memory=f"{0.9 * taken:.2f}MB")
+    less = measuring.fitting(config, 3)
+    assert less.batch_size == 16 and less.reduced and float(less.memory.removesuffix(" MB")) < 0.9 * taken
+    update(config, batch_size=8, compile__memory="1kB")
+    with pytest.raises(build.ConfigError, match="No batch of two images of 24x32 fits"):
+        measuring.fitting(config, 3)
+
+
+def broken(data, tmp_path, kind):
+    """Returns a copy of the data with something wrong in it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    files = sorted((copy / "images").iterdir()), sorted((copy / "masks").iterdir())
+    if kind == "no masks":
+        shutil.rmtree(copy / "masks")
+    elif kind == "one image":
+        for file in (*files[0][1:], *files[1][1:]):
+            file.unlink()
+    elif kind == "unreadable":
+        files[0][4].write_bytes(b"no picture")
+    elif kind == "cut short":
+        files[0][4].write_bytes(files[0][4].read_bytes()[:-400])
+    elif kind == "other size":
+        picture(0, (30, 40))[1].save(files[1][3])
+    elif kind == "nothing labelled":
+        for file in files[1]:
+            Image.fromarray(np.full((24, 32), 255, np.uint8)).save(file)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("no masks", "masks"),
+        ("one image", "it has 1 in all"),
+        ("unreadable", "04.png cannot be read as an image"),
+        ("cut short", "04.png cannot be read as an image"),
+        ("other size", "03.png is 30 x 40 (height x width), but its image"),
+        ("nothing labelled", "Every pixel of the training images is ignored"),
+    ],
+)
+def test_data_that_cannot_be_planned(data, tmp_path, capsys, kind, sentence):
+    out = tmp_path / "plan.py"
+    assert cli.main(["plan", str(broken(data, tmp_path, kind)), "--out", str(out)]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ") and sentence in said
+    assert not out.exists() and not out.with_suffix(".json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["no/such/folder"], "does not exist"),
+        (["DATA", "--out", "plan.txt"], "a plan ends in .py"),
+        (["DATA", "--config.data.chanels=1"], "Did you mean 'data.channels'?"),
+        (["DATA", "--config.data.channels=2"], "data.channels"),
+    ],
+)
+def test_wrong_words(data, tmp_path, monkeypatch, capsys, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", *(str(data) if word == "DATA" else word for word in words)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and sentence in said and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["DIR", "--kind", "painting"], ["DIR", "--minutes", "-3"], ["DIR", "--minutes", "x"]]
+)
+def test_wrong_options(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["plan", *words])
+    assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["it's", 'say "so"', "a\nb", (1,), (0.5, 2), {"widths": (4, 8), "x": None}, [], True, "\udcff"]
+)
+def test_values_are_python(value):
+    assert eval(literal(value)) == (tuple(value) if isinstance(value, list) else value)
+    assert "\n" not in literal(value)
+
+
+def test_the_example_of_the_page_is_a_valid_plan(tmp_path):
+    """The plan in docs/plan.md is what `jaxseg plan` wrote for its data, and gives the configuration it says."""
+    page = (ROOT / "docs" / "plan.md").read_text()
+    text = page.partition("```python\n")[2].partition("```")[0]
+    file = tmp_path / "plan.py"
+    file.write_text(text)
+    config = load_experiment(str(file))
+    fresh = io.StringIO()
+    print(*differences(default_config(), config), sep="\n", file=fresh)
+    assert config.data.fit == "crop" and config.eval.tiles == "256x256" and "augment.flip_vertical" in fresh.getvalue()
