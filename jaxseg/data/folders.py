@@ -30,6 +30,7 @@ def with_masks(config: ConfigDict, split: str, *, unlabelled: bool, strict: bool
         unlabelled=unlabelled,
         unlabelled_dir=data.unlabelled if split == data.train_split else "",
         channels=data.channels,
+        limits=data.range,
         strict=strict,
     )
 
