@@ -160,7 +160,7 @@ def _without_partner(folders: Folders, images: Mapping[str, Path], masks: Mappin
         problems.append(
             f"{len(found)} of {counted(len(images), 'image')} in {folders.images} have a mask of another name in "
             f"{folders.masks} ({some(examples, 3)}): {rule}. An image and its mask must have the same name up to the "
-            "suffix; rename the files of one of the two folders."
+            "suffix; rename the files of one of the two folders, or let jaxseg convert write such a folder."
         )
     in_images, in_masks = _Neighbours(folders.images, masks), _Neighbours(folders.masks, images)
     problems += [_no_mask(images[n], folders.masks / n, in_masks.instead_of(n)) + advice for n in no_mask]
