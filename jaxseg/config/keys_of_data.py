@@ -55,7 +55,22 @@ DATA: dict[str, Key] = {
         Literal["resize", "crop"],
     ),
     "data.channels": Key(
-        3, "image channels that the network takes; files are converted to 1, 3 or 4", Literal[1, 3, 4]
+        3,
+        "image channels that the network takes; pictures are converted to 1, 3 or 4, and data.source=folder reads "
+        "files of any other number (TIFF, .npy, .npz)",
+        Count,
+    ),
+    "data.range": Key(
+        (),
+        "(low, high): the values in image files that become 0 and 1, with what is beyond them cut, for data.source="
+        "folder: of floats, or of 16 bits of which a part is used; empty: 0 and the largest of 8 or 16 bits",
+        Annotated[
+            tuple[float, ...],
+            Where(
+                lambda v: not v or (len(v) == 2 and -math.inf < v[0] < v[1] < math.inf),
+                instead="empty, or (low, high) with low < high",
+            ),
+        ],
     ),
     "data.mean": Key(
         (0.485, 0.456, 0.406), "subtracted from images in [0, 1]; one number, or one per channel", Numbers

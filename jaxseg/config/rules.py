@@ -52,6 +52,12 @@ def require_valid_images(config: ConfigDict) -> None:
     for given, size in zip(config.augment.crop, config.data.size):
         if given > size:
             raise ConfigError(f"augment.crop {config.augment.crop} is larger than data.size {config.data.size}.")
+    if config.data.source != "folder" and (config.data.channels not in (1, 3, 4) or config.data.range):
+        key = "data.range" if config.data.range else f"data.channels={config.data.channels}"
+        raise ConfigError(
+            f"{key} needs data.source=folder, got data.source={config.data.source}, of which images have 1, 3 or 4 "
+            "channels of 8 bits."
+        )
     given = {"data.mean": config.data.mean, "data.std": config.data.std}
     wrong = [key for key, values in given.items() if len(values) not in (1, config.data.channels)]
     lengths = [f"{key} has {counted(len(given[key]), 'number')}" for key in wrong]

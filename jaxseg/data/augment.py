@@ -241,7 +241,7 @@ def make_augment(
             image = adjust_brightness(image, 1.0 + _within(draw[7], brightness))
         if contrast > 0:
             image = adjust_contrast(image, 1.0 + _within(draw[8], contrast))
-        if saturation > 0:
+        if saturation > 0 and image.shape[2] in (1, 3, 4):  # others have no colours
             image = adjust_saturation(image, 1.0 + _within(draw[9], saturation))
         return image, label
 

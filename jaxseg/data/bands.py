@@ -168,9 +168,9 @@ def read_tiff(path: str | Path, form: Form | None, channels: int) -> np.ndarray:
         DataError: if it is damaged or has another form, the reader is not installed, or a fourth band that is no alpha
             channel would be dropped.
     """
-    with _first_page(path, form) as page:
+    with first_page(path, form) as page:
         held = _checked_page(page, path)
-        image = _decoded(page, path)
+        image = decoded(page, path)
         image = np.moveaxis(image, 0, -1) if held.axes == "SYX" else image if image.ndim == 3 else image[..., None]
         if image.shape != (held.height, held.width, held.bands):
             raise ValueError(f"its parts do not make up {held.height} x {held.width} pixels")
@@ -205,7 +205,7 @@ class TiffForm(NamedTuple):
     orientation: int
 
 
-def _decoded(page: Any, path: str | Path) -> np.ndarray:
+def decoded(page: Any, path: str | Path) -> np.ndarray:
     """Returns the array of an open page, if neither it nor a part that is decoded by itself has too many pixels."""
     require_pixels(path, page.imagelength, page.imagewidth * page.imagedepth)
     if page.is_tiled:
@@ -221,13 +221,19 @@ def _checked_page(page: Any, path: str | Path) -> TiffForm:
     bands, dtype = page.samplesperpixel, np.dtype(page.dtype)
     alpha = bool(extra) and _UNSPECIFIED not in extra
     if dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path} holds {dtype} numbers; whole numbers of 8 or 16 bits were expected.")
+        raise DataError(
+            f"{path} holds {dtype} numbers; whole numbers of 8 or 16 bits were expected, or data.range=(LOW, HIGH), "
+            "the numbers that become 0 and 1."
+        )
     if page.photometric not in (_GREY, _RGB):
         raise DataError(
             f"{path} holds {counted(bands, 'band')} of the kind {page.photometric.name}; save the image as grey or RGB."
         )
     if bands > 4 or (bands == 2 and not alpha):
-        raise DataError(f"{path} holds {bands} bands; save those that you want to use in a file of 1, 3 or 4.")
+        raise DataError(
+            f"{path} holds {bands} bands; save those that you want to use in a file of 1, 3 or 4, or set "
+            f"data.channels={bands}."
+        )
     orientation = int(page.tags.valueof(274, 1))
     return TiffForm(page.imagelength, page.imagewidth, bands, dtype, axes, alpha, _ASSOCIATED in extra, orientation)
 
@@ -239,7 +245,7 @@ def read_tiff_form(path: str | Path, channels: int) -> TiffForm:
         DataError: as `read_tiff`, and if the image is turned, its colours are multiplied by their opacity, or it has a
             band that `channels` would drop.
     """
-    with _first_page(path, None) as page:
+    with first_page(path, None) as page:
         form = _checked_page(page, path)
     if form.orientation != 1 or form.associated:
         what = (
@@ -260,8 +266,8 @@ def read_tiff_values(path: str | Path) -> np.ndarray:
     Raises:
         DataError: if it is damaged, has several bands or counts from white, or the reader is not installed.
     """
-    with _first_page(path, None) as page:
-        values, orientation, meaning = _decoded(page, path), int(page.tags.valueof(274, 1)), page.photometric
+    with first_page(path, None) as page:
+        values, orientation, meaning = decoded(page, path), int(page.tags.valueof(274, 1)), page.photometric
     if meaning == _FROM_WHITE:
         raise mask_from_white(path)
     if values.ndim != 2:
@@ -279,13 +285,13 @@ def _divided_by_alpha(image: np.ndarray) -> np.ndarray:
 
 def tiff_size(path: str | Path) -> tuple[int, int]:
     """Returns the upright height and width of a TIFF file that Pillow does not open; errors as of `read_tiff`."""
-    with _first_page(path, None) as page:
+    with first_page(path, None) as page:
         height, width = page.imagelength, page.imagewidth
         return (width, height) if page.tags.valueof(274, 1) in (5, 6, 7, 8) else (height, width)
 
 
 @contextlib.contextmanager
-def _first_page(path: str | Path, form: Form | None) -> Iterator[Any]:
+def first_page(path: str | Path, form: Form | None) -> Iterator[Any]:
     """Opens the only page of a TIFF file with tifffile; turns every error of its own into a DataError."""
     try:
         import tifffile

@@ -11,9 +11,12 @@ from jaxseg.types import IGNORE, IGNORE_16, ignore_label, label_type
 
 
 class Example(TypedDict):
-    """image: u8[h,w,c] or u16[h,w,c]. label: u8[h,w], class indices, with every ignored value mapped to IGNORE.
+    """One image with its label.
 
-    Of more than 255 classes label is u16[h,w], and every ignored value 65535 (`types.ignore_label`).
+    Attributes:
+        image: u8[h,w,c] or u16[h,w,c], or f32[h,w,c] in [0, 1] with `data.range`.
+        label: u8[h,w], class indices, with every ignored value mapped to IGNORE. Of more than 255 classes it is
+            u16[h,w], and every ignored value 65535 (`types.ignore_label`).
     """
 
     image: np.ndarray
@@ -30,6 +33,7 @@ class DataInfo:
         ignore: the value in the stored masks that is ignored, besides 255 (65535 of more than 255 classes); None if
             there is none.
         channels: number of image channels of every example.
+        range: the values in the files that become 0 and 1, `data.range`; (): those of their type.
         values: the value of each class in the stored masks; () where they are 0, 1, 2, ...
         color_masks: whether the stored masks hold `colors` in place of values.
     """
@@ -40,6 +44,12 @@ class DataInfo:
     channels: int
     values: tuple[int, ...] = ()
     color_masks: bool = dataclasses.field(default=False, compare=False)
+    range: tuple[float, ...] = ()
+
+    @property
+    def image_type(self) -> type[np.uint8] | type[np.float32]:
+        """The type of an image without content: bytes, or floats where `range` makes floats of every file."""
+        return np.float32 if self.range else np.uint8
 
     @property
     def ignored(self) -> int:

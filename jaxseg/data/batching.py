@@ -28,7 +28,10 @@ def check_example(source: Any, index: int, example: Mapping[str, Any], channels:
 
 
 def stack(examples: Sequence[dict[str, np.ndarray]]) -> Batch:
-    """Stacks examples; 8-bit images among 16-bit ones are scaled to 16 bits so that white stays white."""
+    """Stacks examples; 8-bit images among 16-bit ones are scaled to 16 bits so that white stays white.
+
+    With `data.range` all are floats.
+    """
     batch = {key: [example[key] for example in examples] for key in examples[0]}
     if len({image.dtype for image in batch["image"]}) > 1:
         batch["image"] = [i.astype(np.uint16) * 257 if i.dtype == np.uint8 else i for i in batch["image"]]

@@ -37,7 +37,8 @@ def describe(report: Report, config: ConfigDict) -> str:
     more = f" and {counted(len(report.sizes) - len(shown), 'other size')}" if len(report.sizes) > len(shown) else ""
     lines = [f"{report.split}: {counted(report.images, 'image')} read; height x width: {sizes}{more}"]
     mean, std = (", ".join(f"{v:.3f}" for v in values) for values in report.mean_and_std)
-    largest = ", ".join(f"{value} of {2**bits - 1}" for bits, value in report.largest.items())
+    found = report.largest.items()
+    largest = ", ".join(f"{value} of {2**bits - 1}" if bits else f"{value:.3g}" for bits, value in found)
     given = f"data.mean {_numbers(config.data.mean)}, data.std {_numbers(config.data.std)}"
     lines.append(f"  images in [0, 1]: mean {mean}; std {std}; largest value {largest} ({given})")
     if report.unlabelled:

@@ -154,7 +154,7 @@ class EvalLoader:
 
     def _example(self, index: int, planned: _PlannedBatch) -> dict[str, np.ndarray]:
         if index < 0:
-            image = np.zeros((*planned.image_size, self._source.info.channels), np.uint8)
+            image = np.zeros((*planned.image_size, self._source.info.channels), self._source.info.image_type)
             label = self._source.info.ignored_everywhere(planned.canvas)
             return _row(image, label, planned.canvas, (0, 0), -1)
         example = self._reading.example(self._source, index)

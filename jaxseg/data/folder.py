@@ -58,7 +58,8 @@ class FolderSource:
             them is held out (except by division="former").
         unlabelled_dir: a folder of images without masks, which this split also has; relative to `directory`. Their
             labels are IGNORE everywhere.
-        channels: 1, 3 or 4; images are converted.
+        channels: of the images; pictures are converted to 1, 3 or 4.
+        limits: `data.range`, the values in the files that become 0 and 1; (): those of their type.
         damaged: what follows from a file whose header cannot be read, or whose size is not that of its partner. "stop":
             it is an error. "others": a mask of another split is left out where the classes are found. "skip": so is an
             own one, which is noted, and reading its example raises the error.
@@ -83,6 +84,7 @@ class FolderSource:
         unlabelled_dir: str = "",
         channels: int = 3,
         damaged: Literal["stop", "others", "skip"] = "stop",
+        limits: Sequence[float] = (),
         strict: bool = True,
     ):
         self.directory, self.split, self._strict = existing(directory), split, strict
@@ -119,7 +121,12 @@ class FolderSource:
             skip=damaged != "stop",
         )
         self._labeller = Labeller(meaning, _CHECK if strict else "")
-        self.info = replace(meaning.info, values=tuple(meaning.values), color_masks=self._holds_colors(masks))
+        self.info = replace(
+            meaning.info,
+            values=tuple(meaning.values),
+            color_masks=self._holds_colors(masks),
+            range=tuple(limits),
+        )
         if unlabelled and layout.undivided is not None and not former:
             self.pairs = self._hold_out_labelled(every_pair, val_fraction) + without
             if strict:
@@ -189,7 +196,7 @@ class FolderSource:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Example:
-        """Returns image u8[h,w,c] or u16[h,w,c] and label u8[h,w], or u16[h,w] of more than 255 classes."""
+        """Returns image u8|u16|f32[h,w,c] and label u8[h,w], or u16[h,w] of more than 255 classes."""
         if not 0 <= index < len(self.pairs):
             raise IndexError(
                 f"index {index} is outside the {counted(len(self.pairs), 'image')} of {self.directory} ({self.split})"
@@ -199,7 +206,7 @@ class FolderSource:
             raise DataError(self._unreadable[pair])
         if not self._strict:  # else every header was checked at the start
             self._check_header(pair)
-        image = read_image(pair.image, self.info.channels)
+        image = read_image(pair.image, self.info.channels, self.info.range)
         if pair.mask is None:
             require_unchanged(pair, self.stamps)
             return {"image": image, "label": self.info.ignored_everywhere(image.shape[:2])}

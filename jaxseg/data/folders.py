@@ -32,6 +32,7 @@ def with_masks(config: ConfigDict, split: str, *, unlabelled: bool, strict: bool
         unlabelled_dir=data.unlabelled if trains else "",
         channels=data.channels,
         damaged="stop" if data.on_error == "stop" else "skip" if trains else "others",
+        limits=data.range,
         strict=strict,
     )
 

@@ -4,7 +4,7 @@ It is a DataError, or an OutOfMemoryError for a file that does not fit into the 
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jaxseg.data import bands, masks
+from jaxseg.data import bands, masks, measured
 from jaxseg.data.cut_files import require_whole_tiff
 from jaxseg.data.masks import Color, Palette
 from jaxseg.errors import DataError, OutOfMemoryError, first_line, printable
@@ -23,6 +23,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's convert("L")
+PICTURES = (1, 3, 4)  # channels that pictures are converted to
 _MARGIN = 1e-3  # how far a float may be outside [0, 1]: interpolation overshoots
 
 
@@ -87,6 +88,8 @@ def read_header(path: str | Path) -> Header:
     Raises:
         DataError: if the file does not exist or is not an image.
     """
+    if measured.is_array(path):
+        return Header(*measured.array_size(path), "array")
     try:
         return _read_header(path)
     except _UnidentifiedError:
@@ -106,21 +109,38 @@ def _read_header(path: str | Path) -> Header:
         return Header(height, width, image.mode, masks.lossy(image), orientation)
 
 
-def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
-    """Returns the image u8[h,w,c], or u16[h,w,c] for a file of one 16-bit channel, turned upright by its EXIF tag.
+def read_image(path: str | Path, channels: int = 3, limits: Sequence[float] = ()) -> np.ndarray:
+    """Returns the image u8[h,w,c], or u16[h,w,c] for a file of 16-bit channels, turned upright by its EXIF tag.
+
+    With `limits` it is f32[h,w,c] in [0, 1], in which the first of the two numbers is 0 and the second 1. Files of
+    NumPy, and TIFF files with other channels or with `limits`, must have exactly the channels that are asked for.
+    Others are converted.
 
     Palette indices are replaced by their colours. One channel is repeated to make colour, and colour becomes one
     channel by its luma; alpha is dropped, or added as opaque if `channels` is 4. 16-bit colour, and TIFF files with
     bands that are neither colour nor alpha, need the packages of `jaxseg[images]`.
 
     Args:
-        path: any file that Pillow reads.
-        channels: 1, 3 or 4.
+        path: any file that Pillow reads, or .npy, or .npz.
+        channels: 1, 3 or 4 for pictures.
+        limits: `data.range`; (): values of 8 or 16 bits as they are.
 
     Raises:
-        DataError: if the file is missing or damaged, its values are not 8- or 16-bit intensities, or it holds several
-            pages, or bands or bits that would be dropped.
+        DataError: if the file is missing or damaged, its values are not 8- or 16-bit intensities and there are no
+            `limits`, or it holds several pages, or bands or bits that would be dropped.
     """
+    if measured.is_array(path):
+        return measured.fitted(path, measured.read_array(path), channels, limits)
+    if not len(limits) and channels in PICTURES:
+        return _read_picture(path, channels)
+    if Path(path).suffix.lower() in (".tif", ".tiff"):
+        return measured.fitted(path, measured.read_bands(path), channels, limits)
+    image = _read_picture(path, channels if channels in PICTURES else 0)
+    return measured.fitted(path, image, channels, limits)
+
+
+def _read_picture(path: str | Path, channels: int) -> np.ndarray:
+    """Returns u8|u16[h,w,c] of a file without arrays of NumPy; `channels` as of `to_channels`."""
     try:
         with opened(path) as image:
             form = bands.beyond_mode(image)
@@ -138,7 +158,7 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
         if not bands.is_tiff(path):
             raise
         form = None
-    return to_channels(bands.read_tiff(path, form, channels), channels)
+    return to_channels(bands.read_tiff(path, form, channels or 4), channels)
 
 
 def from_pillow(image: Image.Image, channels: int = 3, name: str | Path = "The image") -> np.ndarray:
@@ -153,7 +173,7 @@ def from_pillow(image: Image.Image, channels: int = 3, name: str | Path = "The i
     inverted, signed = bands.counts_from_white(image), bands.has_signed_bytes(image)
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        values = _whole_numbers(name, np.array(image), f"mode {image.mode}")
+        values = _whole_numbers(name, np.array(image), f"mode {image.mode}", _RANGE)
         if inverted and not image.mode.startswith("I;16"):
             raise DataError(f"{name} holds {image.mode} numbers that count from white; save it with 0 for black.")
         return to_channels((65535 - values if inverted else values)[..., None], channels)
@@ -166,25 +186,37 @@ def from_pillow(image: Image.Image, channels: int = 3, name: str | Path = "The i
     return to_channels(array[..., None] if array.ndim == 2 else array, channels)
 
 
-def from_array(array: np.ndarray, channels: int = 3) -> np.ndarray:
+def from_array(array: np.ndarray, channels: int = 3, limits: Sequence[float] = ()) -> np.ndarray:
     """Returns the image u8|u16|f32[h,w,c] of an array [h,w] or [h,w,1|3|4], with channels converted as by `read_image`.
 
-    Two channels are refused: in an array, they may be grey and alpha or anything else.
+    Two channels are refused: in an array, they may be grey and alpha or anything else. With `limits`, or where
+    `channels` is not 1, 3 or 4, the array holds what files hold, and has as many channels as are asked for.
 
     Args:
-        array: uint8, uint16, or any float in [0, 1].
-        channels: 1, 3 or 4.
+        array: uint8, uint16, or any float in [0, 1]; with `limits`, any numbers.
+        channels: 1, 3 or 4 where they are converted.
+        limits: as of `read_image`.
 
     Raises:
         DataError: for any other shape or type, or floats outside [0, 1].
     """
     image = array[..., None] if array.ndim == 2 else array
+    if len(limits) and image.ndim == 3 and image.size:
+        return measured.fitted("The array", image, channels, limits)
+    if channels not in PICTURES and image.ndim == 3 and image.size and image.shape[-1] == channels:
+        image = _as_image(image)
+        return np.ascontiguousarray(image)
     if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or not image.size:
         hint = "; the channels come last: use transpose(1, 2, 0)" if array.ndim == 3 and len(array) in (1, 3, 4) else ""
         hint = "; give a list of images for several" if array.ndim == 4 else hint
         if array.ndim == 3 and array.shape[-1] == 2:
             hint = "; of grey and alpha give the grey, image[..., 0], or a Pillow image of mode LA"
         raise DataError(f"An image has the shape [h,w] or [h,w,c] with 1, 3 or 4 channels, got {array.shape}{hint}.")
+    return to_channels(_as_image(image), channels)
+
+
+def _as_image(image: np.ndarray) -> np.ndarray:
+    """Returns u8|u16|f32[h,w,c] of an array of one of these types, or of other floats, in [0, 1]."""
     if np.issubdtype(image.dtype, np.floating):
         low, high = float(image.min()), float(image.max())
         if not -_MARGIN <= low <= high <= 1 + _MARGIN:
@@ -194,13 +226,16 @@ def from_array(array: np.ndarray, channels: int = 3) -> np.ndarray:
         image = image.astype(np.float32)
     elif image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"An image is uint8, uint16 or floats in [0, 1], got {image.dtype}.")
-    return to_channels(image, channels)
+    return image
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Returns [h,w,channels] of an image u8|u16|f32[h,w,1..4]: grey, grey and alpha, colour, or colour and alpha."""
+    """Returns [h,w,channels] of an image u8|u16|f32[h,w,1..4]: grey, grey and alpha, colour, or colour and alpha.
+
+    `channels` 0: those that it has.
+    """
     given, exact = image.shape[-1], image.dtype.kind == "f"
-    if given == channels:
+    if channels in (0, given):
         return np.ascontiguousarray(image)
     opaque = 1.0 if exact else np.iinfo(image.dtype).max
     color, alpha = (image[..., :-1], image[..., -1:]) if given in (2, 4) else (image, None)
@@ -270,13 +305,16 @@ def _read_mask(path: str | Path, palette: Palette | None, keep_indices: bool) ->
     return Mask(masks.decode_colors(path, colors, palette, compression), ())
 
 
-def _whole_numbers(path: str | Path, values: np.ndarray, form: str) -> np.ndarray:
-    """Returns u16[h,w] of the values of a file with 16 or more bits per pixel; `form` is used in the error message."""
+_RANGE = ", or data.range=(LOW, HIGH), the numbers that become 0 and 1"
+
+
+def _whole_numbers(path: str | Path, values: np.ndarray, form: str, other: str = "") -> np.ndarray:
+    """Returns u16[h,w] of the values of a file with 16 or more bits per pixel; `form` and `other` are for the error."""
     if values.dtype == np.float16:  # which does not hold 65535
         values = values.astype(np.float32)
     if values.dtype != np.uint16 and not np.all((values >= 0) & (values <= 65535) & (values == np.floor(values))):
         raise DataError(
             f"{path} holds numbers from {values.min()} to {values.max()} ({form}); "
-            "whole numbers of 8 or 16 bits were expected."
+            f"whole numbers of 8 or 16 bits were expected{other}."
         )
     return values.astype(np.uint16)

@@ -147,7 +147,7 @@ def _packed(directory: Path) -> str:
 def _unpack(name: str) -> str:
     return (
         f" Archives and shards, such as {name}, are not read: unpack their images and masks into these folders, one "
-        "file for each (masks as PNG)."
+        "file for each (masks as PNG); jaxseg convert does it for .tar files of webdataset."
     )
 
 

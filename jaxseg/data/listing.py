@@ -14,6 +14,9 @@ from jaxseg.errors import DataError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """The suffixes of files that count as images, in lower or upper case."""
 
+ARRAYS = (".npy", ".npz")
+"""The suffixes of files of NumPy that count as images too, where no picture has the same name."""
+
 # Folders that archives and file servers add, and that no file browser shows.
 _ADDED = (
     "__MACOSX",

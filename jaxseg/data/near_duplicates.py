@@ -35,12 +35,12 @@ class Sketch(NamedTuple):
 
 
 def sketch(image: np.ndarray) -> Sketch:
-    """Returns the sketch of an image u8|u16[h,w,c].
+    """Returns the sketch of an image u8|u16[h,w,c], or f32 in [0, 1].
 
     The hash has a bit for each of the 8 x 8 lowest frequencies of a cosine transform of the small picture, without the
     mean: whether its coefficient is above the median of all (the perceptual hash of Zauner 2010, section 3.2).
     """
-    top = 255.0 if image.dtype == np.uint8 else 65535.0
+    top = float(np.iinfo(image.dtype).max) if image.dtype.kind == "u" else 1.0
     # Of a large image every n-th pixel is read: at least eight for each pixel of the small picture.
     steps = [max(1, side // (8 * SIDE)) for side in image.shape[:2]]
     grey = image[:: steps[0], :: steps[1]].mean(-1, dtype=np.float32) * (255.0 / top)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jaxseg.data.images import read_header
 from jaxseg.data.layout import Folders, Layout
-from jaxseg.data.listing import SUFFIXES, entries_of, is_folder, list_images, name_in, reading
+from jaxseg.data.listing import ARRAYS, SUFFIXES, entries_of, is_folder, list_images, name_in, reading
 from jaxseg.data.naming import find_renaming
 from jaxseg.data.notes import note
 from jaxseg.errors import DataError, counted, some
@@ -32,7 +32,7 @@ def match(folders: Folders, *, former: bool = False, advice: str = "") -> tuple[
         former: links to folders are not followed, and names are those of the images as the file system has them.
         advice: what else a user can do about an image without a mask; it ends the sentence of each.
     """
-    images, problems = _by_name(folders.images, former)
+    images, problems = _by_name(folders.images, former, arrays=not former)
     masks, more = _by_name(folders.masks, former)
     problems += more
     if not images and not masks and not problems:
@@ -48,7 +48,7 @@ def match(folders: Folders, *, former: bool = False, advice: str = "") -> tuple[
 
 def images_of(folder: Path) -> tuple[list[Pair], list[str]]:
     """Returns the images of a folder as pairs without a mask, and a sentence for each file that cannot be one."""
-    files, problems = _by_name(folder, False)
+    files, problems = _by_name(folder, False, arrays=True)
     return [Pair(name, path, None) for name, path in files.items()], problems
 
 
@@ -62,7 +62,7 @@ def without_masks(folder: Path) -> tuple[list[Pair], list[str]]:
         raise DataError(f"There is no folder {folder} (data.unlabelled), which should hold images without masks.")
     with reading(folder):
         inside = folder / "images" if is_folder(folder / "images") else folder
-    files, problems = _by_name(inside, False)
+    files, problems = _by_name(inside, False, arrays=True)
     if not files:
         raise DataError(f"{inside} (data.unlabelled) has no images: no {', '.join(SUFFIXES)} file.")
     return [Pair(f"{folder.name}/{name}", path, None) for name, path in files.items()], problems
@@ -123,13 +123,19 @@ def _links(file: Path, root: Path) -> int:
     return sum((root / folder).is_symlink() for folder in file.relative_to(root).parents if folder.name)
 
 
-def _by_name(folder: Path, former: bool) -> tuple[dict[str, Path], list[str]]:
-    """Returns {name without suffix: file}, sorted, and a sentence for each name that two files share."""
-    listing = list_images(folder, former=former)
+def _by_name(folder: Path, former: bool, *, arrays: bool = False) -> tuple[dict[str, Path], list[str]]:
+    """Returns {name without suffix: file}, sorted, and a sentence for each name that two files share.
+
+    `arrays`: also files of NumPy, where there is no picture of the name.
+    """
+    listing = list_images(folder, former=former, suffixes=(*SUFFIXES, *ARRAYS) if arrays else SUFFIXES)
     files: dict[str, Path] = {}
     problems = listing.problems
+    pictures = {name_in(folder, path) for path in listing.files if path.suffix.lower() in SUFFIXES}
     for path in listing.files:
         name = name_in(folder, path)
+        if path.suffix.lower() in ARRAYS and name in pictures:
+            continue
         if name in files:
             problems.append(f"{files[name]} and {path} have the same name up to the suffix; keep one of them.")
         files.setdefault(name, path)
@@ -154,7 +160,7 @@ def _without_partner(folders: Folders, images: Mapping[str, Path], masks: Mappin
         problems.append(
             f"{len(found)} of {counted(len(images), 'image')} in {folders.images} have a mask of another name in "
             f"{folders.masks} ({some(examples, 3)}): {rule}. An image and its mask must have the same name up to the "
-            "suffix; rename the files of one of the two folders."
+            "suffix; rename the files of one of the two folders, or let jaxseg convert write such a folder."
         )
     in_images, in_masks = _Neighbours(folders.images, masks), _Neighbours(folders.masks, images)
     problems += [_no_mask(images[n], folders.masks / n, in_masks.instead_of(n)) + advice for n in no_mask]

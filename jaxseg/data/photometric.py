@@ -37,8 +37,10 @@ def make_stronger(strength: Share = 1.0) -> Callable[[Key, Array], jax.Array]:
         draw = jax.random.uniform(key, (7,))
         brightness, contrast, saturation = 1.0 + (2.0 * draw[:3] - 1.0) * _COLOR_LIMIT * strength
         changed = adjust_contrast(adjust_brightness(image, brightness), contrast)
-        image = jnp.where(draw[3] < _COLOR_JITTER, adjust_saturation(changed, saturation), image)
-        image = adjust_saturation(image, jnp.where(draw[4] < _GREY * strength, 0.0, 1.0))
+        colored = image.shape[2] in (1, 3, 4)  # images of other channels have no colours
+        changed = adjust_saturation(changed, saturation) if colored else changed
+        image = jnp.where(draw[3] < _COLOR_JITTER, changed, image)
+        image = adjust_saturation(image, jnp.where(draw[4] < _GREY * strength, 0.0, 1.0)) if colored else image
         limit = _BLUR_SIDE * strength * min(image.shape[:2])
         return blur(image, jnp.where(draw[5] < _BLUR, draw[6] * limit, 0.0), limit)
 

@@ -175,14 +175,16 @@ def read_kept(folder: str | Path, classes: Sequence[str]) -> tuple[Proposal, ...
     return tuple(proposals)
 
 
-def read_proposed(image_file: Path, mask_file: Path, channels: int, classes: int) -> Example:
-    """Returns image u8[h,w,c] or u16[h,w,c] and label u8[h,w] of a proposal.
+def read_proposed(
+    image_file: Path, mask_file: Path, channels: int, classes: int, limits: Sequence[float] = ()
+) -> Example:
+    """Returns image u8|u16|f32[h,w,c] and label u8[h,w] of a proposal; `limits` as of `images.read_image`.
 
     Raises:
         DataError: if a file cannot be read, they differ in size, or the mask holds another value than the indices of
             so many classes and IGNORE.
     """
-    image, label = read_image(image_file, channels), read_mask(mask_file)
+    image, label = read_image(image_file, channels, limits), read_mask(mask_file)
     if label.shape != image.shape[:2]:
         raise DataError(
             f"The mask {mask_file} has {label.shape[0]}x{label.shape[1]} pixels, and its image {image_file} "
@@ -212,7 +214,8 @@ class ProposedMasks:
     def __getitem__(self, index: int) -> Example:
         """Returns image u8[h,w,c] or u16[h,w,c] and label u8[h,w]."""
         proposal = self.proposals[index]
-        return read_proposed(proposal.image, proposal.mask, self.info.channels, len(self.info.classes))
+        info = self.info
+        return read_proposed(proposal.image, proposal.mask, info.channels, len(info.classes), info.range)
 
     def name(self, index: int) -> str:
         return self.proposals[index].name

@@ -42,8 +42,8 @@ class Example(NamedTuple):
         size: (height, width).
         pixels: i64[256], or i64[65536] of labels of 16 bits, pixels of each label value.
         mean, square: f64[c], means of the values and of their squares.
-        largest: the largest value as stored.
-        bits: 8 or 16, those of a stored value.
+        largest: the largest value as stored; with `data.range` that in [0, 1].
+        bits: 8 or 16, those of a stored value; 0 with `data.range`.
         sketch: of the image, for near-duplicates.
         arrays: the example itself, if it is kept for the picture; else None.
     """
@@ -52,7 +52,7 @@ class Example(NamedTuple):
     pixels: np.ndarray
     mean: np.ndarray
     square: np.ndarray
-    largest: int
+    largest: float
     bits: int
     sketch: Sketch
     arrays: base.Example | None
@@ -76,7 +76,7 @@ class Report:
         unlabelled: names of the examples of which every pixel is ignored.
         keeping: how many images keep their labels (`data.labelled`); None: all.
         joining: how many proposals join (`data.proposals`).
-        largest: {8 or 16 bits: the largest value in images of so many bits}.
+        largest: {8 or 16 bits, or 0 with `data.range`: the largest value in images of so many bits}.
         mean, square: f64[c], sums over images of the means of the values in [0, 1] and of their squares.
         source: the split itself; None if it could not be opened.
     """
@@ -94,7 +94,7 @@ class Report:
     unlabelled: list[str] = field(default_factory=list)
     keeping: int | None = None
     joining: int = 0
-    largest: dict[int, int] = field(default_factory=dict)
+    largest: dict[int, float] = field(default_factory=dict)
     mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
     square: np.ndarray = field(default_factory=lambda: np.zeros(1))
     source: Source | None = None
@@ -163,12 +163,13 @@ def _read(source: Source, index: int, keep: bool) -> Example | Exception:
 
 def _example(example: base.Example, keep: bool) -> Example:
     image, label = example["image"], example["label"]
-    bits = 16 if image.dtype == np.uint16 else 8
-    top, values = 2**bits - 1, image.reshape(-1, image.shape[-1])
+    bits = {"uint8": 8, "uint16": 16}[image.dtype.name] if image.dtype.kind == "u" else 0
+    top, values = 2**bits - 1 or 1, image.reshape(-1, image.shape[-1])
     mean = values.mean(0, dtype=np.float64) / top
     square = np.einsum("pc,pc->c", values, values, dtype=np.float64) / (len(values) * top**2)
+    largest = float(image.max()) if not bits else int(image.max())
     pixels = np.bincount(label.ravel(), minlength=ignore_in(label) + 1)
-    return Example(label.shape, pixels, mean, square, int(image.max()), bits, sketch(image), example if keep else None)
+    return Example(label.shape, pixels, mean, square, largest, bits, sketch(image), example if keep else None)
 
 
 def _add(report: Report, index: int, example: Example) -> None:
@@ -205,7 +206,7 @@ def _about_images(report: Report) -> list[str]:
     """Returns remarks about images that use a small part of their range, and about images that are turned."""
     remarks = []
     for bits, largest in report.largest.items():
-        if largest < _DARK * (2**bits - 1):
+        if bits and largest < _DARK * (2**bits - 1):
             remarks.append(
                 f"The largest value in the {bits}-bit images of {report.split} is {largest} of {2**bits - 1}, which "
                 f"becomes {largest / (2**bits - 1):.3g} in [0, 1]: they are nearly black. Scale the files to the whole "

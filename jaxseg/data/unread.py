@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxseg.arguments import expanded
 from jaxseg.data.classes_file import FILE
 from jaxseg.data.layout import Folders, Layout, holds_parts, is_split_name
-from jaxseg.data.listing import entries_of, is_hidden, list_images, sub_folders
+from jaxseg.data.listing import ARRAYS, entries_of, is_hidden, list_images, sub_folders
 from jaxseg.data.pairs import Pair
 from jaxseg.errors import some
 
@@ -56,7 +56,8 @@ def about_unread(
 def _pictures(folders: Folders) -> list[str]:
     sentences = []
     for folder in folders:
-        files = list_images(folder, suffixes=_PICTURES).files
+        kinds = [kind for kind in _PICTURES if folder != folders.images or kind not in ARRAYS]
+        files = list_images(folder, suffixes=kinds).files
         if files:
             sentences.append(
                 f"Files of a type that is not read are left out ({len(files)} in {folder}, such as {files[0].name}); "

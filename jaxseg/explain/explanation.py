@@ -117,7 +117,7 @@ def explain(
         return _receptive_field(run, image, pixel, samples, seed)
     if image is None:
         raise ArgumentError(f"The method {method!r} explains the prediction for an image; give one.")
-    array = read_input(image, run.config.data.channels)
+    array = read_input(image, run.config.data.channels, run.config.data.range)
     view = view_of(run.parts, array)
     with naming_lack_of_memory(f"Explaining an image of {view.size[0]}x{view.size[1]} pixels", "give a smaller image"):
         logits = np.asarray(program(run, _logits)(run.variables, view.input))[0]
@@ -203,7 +203,7 @@ def _receptive_field(run: Run, image: Any, pixel: Pixel | None, samples: int, se
         view = random_view(run)
         array = np.full((*view.size, 1), 160, np.uint8)
     else:
-        array = read_input(image, run.config.data.channels)
+        array = read_input(image, run.config.data.channels, run.config.data.range)
         view = view_of(run.parts, array)
     h, w = view.size
     y, x = require_pixel((h // 2, w // 2) if pixel is None else pixel, view.size)

@@ -106,7 +106,8 @@ def _export(options: argparse.Namespace) -> int:
         seen = f"in tiles of {'x'.join(map(str, about['tiles']))}, every {'x'.join(map(str, about['steps']))} pixels"
     more = f", probabilities f32[b,h,w,{run.num_classes}]" if options.probabilities else ""
     print(f"{written.path}: {about['model']} after {counted(about['step'], 'step')}, {written.bytes / 1e6:.1f} MB")
-    print(f"input:   image u8[b,h,w,{about['channels']}] of any batch, height and width")
+    kind = "u8" if about["image_type"] == "uint8" else "f32"
+    print(f"input:   image {kind}[b,h,w,{about['channels']}] of any batch, height and width")
     print(f"network: in {about['dtype']}, {seen}")
     print(f"output:  classes u8[b,h,w]{more}")
     return 0

@@ -38,6 +38,17 @@ def resize_image(image: jax.Array, size: tuple[Side, ...]) -> jax.Array:
     return lax.cond((fewer_rows > 0) & (fewer_rows > 2 * fewer_columns), rows_first, columns_first, image)
 
 
+def resize_floats(image: jax.Array, size: tuple[Side, ...]) -> jax.Array:
+    """Resizes f32[b,h,w,c] to f32[b,*size,c] with the weights of `resize_image`, up to the rounding of float32."""
+    for axis in (2, 1):
+        index, weights = _taps(image.shape[axis], size[axis - 1])
+        pixels = jnp.take(image, index, axis=axis, mode="clip")  # [..., out, taps, ...]
+        shape = [1] * pixels.ndim
+        shape[axis : axis + 2] = index.shape
+        image = (pixels * (weights.astype(jnp.float32) / (1 << _BITS)).reshape(shape)).sum(axis + 1)
+    return image
+
+
 @functools.cache
 def rows_may_come_first() -> bool:
     """Returns whether Pillow resizes rows first where the height loses over twice as many pixels as the width.

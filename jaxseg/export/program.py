@@ -11,7 +11,7 @@ from jax import export
 from jaxseg import losses
 from jaxseg.build import Parts
 from jaxseg.errors import ConfigError
-from jaxseg.export.image import extend, resize_image, resize_logits
+from jaxseg.export.image import extend, resize_floats, resize_image, resize_logits
 from jaxseg.export.tiled import Tiles, blend_tiles
 from jaxseg.metrics import predict_classes
 from jaxseg.state import Network
@@ -29,11 +29,12 @@ def make_program(
     size: tuple[int, ...] | None = None,
     tiles: Tiles | None = None,
 ) -> Program:
-    """Returns the function u8[b,h,w,c] -> {"classes": u8|u16[b,h,w], "probabilities": f32[b,h,w,k]} of a network.
+    """Returns the function u8|f32[b,h,w,c] -> {"classes": u8|u16[b,h,w], "probabilities": f32[b,h,w,k]} of a network.
 
     It computes what `inference.segment` computes image by image: normalisation; the resize of the image to `data.size`
     (data.fit=resize), its extension to multiples of `eval.multiple` (data.fit=crop), or its tiles; the network; the way
-    back to the image's size; the argmax. The batch, height and width of the image may be symbolic.
+    back to the image's size; the argmax. With `data.range` it takes f32, the values that the files hold. The batch,
+    height and width of the image may be symbolic.
 
     Args:
         parts: the parts of the run.
@@ -46,6 +47,7 @@ def make_program(
             the whole image.
     """
     config = parts.config
+    limits = tuple(config.data.range)
     fixed = tuple(config.data.size) if config.data.fit == "resize" else size
 
     def logits_of(image: jax.Array) -> jax.Array:
@@ -55,9 +57,13 @@ def make_program(
         h, w = image.shape[1:3]
         if fixed is None:
             return logits_of(extend(image, config.eval.multiple))[:, :h, :w]
-        return resize_logits(logits_of(resize_image(image, fixed)), (h, w))
+        resize = resize_floats if limits else resize_image
+        return resize_logits(logits_of(resize(image, fixed)), (h, w))
 
     def program(image: jax.Array) -> dict[str, jax.Array]:
+        if limits:  # as `data.measured.scaled`
+            low, high = limits
+            image = jnp.clip((image - jnp.float32(low)) / jnp.float32(high - low), 0.0, 1.0)
         logits = whole(image) if tiles is None else blend_tiles(image, logits_of, tiles)
         result: dict[str, Any] = {"classes": predict_classes(logits).astype(label_type(logits.shape[-1]))}
         if probabilities:
@@ -67,10 +73,10 @@ def make_program(
     return program
 
 
-def image_of_any_size(channels: int) -> jax.ShapeDtypeStruct:
-    """Returns u8[b,h,w,channels] with symbols for b, h and w."""
+def image_of_any_size(channels: int, dtype: str) -> jax.ShapeDtypeStruct:
+    """Returns [b,h,w,channels] of a type, with symbols for b, h and w."""
     b, h, w = export.symbolic_shape("b, h, w")
-    return jax.ShapeDtypeStruct((b, h, w, channels), jnp.uint8)
+    return jax.ShapeDtypeStruct((b, h, w, channels), jnp.dtype(dtype))
 
 
 @contextlib.contextmanager

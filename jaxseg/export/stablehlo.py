@@ -16,8 +16,12 @@ _CANONICAL = "jax_hlo_source_file_canonicalization_regex"
 PROGRAM, ABOUT = "program", "jaxseg.json"  # the names inside the file, which is a ZIP archive
 
 
-def prepare(program: Program, channels: int, about: Mapping[str, Any]) -> Callable[[BinaryIO], Any]:
-    """Returns what writes a program for images u8[b,h,w,channels] of any b, h and w to a file, with `about` beside it.
+def prepare(
+    program: Program, channels: int, about: Mapping[str, Any], dtype: str = "uint8"
+) -> Callable[[BinaryIO], Any]:
+    """Returns what writes a program for images [b,h,w,channels] of any b, h and w to a file, with `about` beside it.
+
+    `dtype` is that of the images.
 
     Raises:
         ConfigError: if the network chooses its layers by the size of the image.
@@ -27,7 +31,7 @@ def prepare(program: Program, channels: int, about: Mapping[str, Any]) -> Callab
         return tuple(program(image).values())
 
     with deciding_sizes(), _files_without_folders():
-        exported = export.export(jax.jit(segment), platforms=PLATFORMS)(image_of_any_size(channels))
+        exported = export.export(jax.jit(segment), platforms=PLATFORMS)(image_of_any_size(channels, dtype))
     content = bytes(exported.serialize())
 
     def write(file: BinaryIO) -> None:

@@ -71,8 +71,8 @@ def export_run(
     """Writes the whole path from an image to its classes to one file.
 
     The program takes `image` u8[b,h,w,c] of any batch, height and width, with the channels of the run, and returns
-    `classes` u8[b,h,w] and, if requested, `probabilities` f32[b,h,w,k]: what `run.predict` gives for each image. Batch
-    norms are folded into the convolutions before them.
+    `classes` u8[b,h,w] and, if requested, `probabilities` f32[b,h,w,k]: what `run.predict` gives for each image. With
+    `data.range` the image is f32, the values that files hold. Batch norms are folded into the convolutions before them.
 
     Args:
         run: from `jaxseg.load`.
@@ -104,7 +104,7 @@ def export_run(
     variables = _with_half_kernels(state.variables) if dtype == "float16" else state.variables
     program = make_program(run.parts, model, variables, probabilities=probabilities, size=size, tiles=cut)
     try:
-        write = prepare(program, run.config.data.channels, about)
+        write = prepare(program, run.config.data.channels, about, dtype=about["image_type"])
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -244,6 +244,8 @@ def about_run(run: Run, size: tuple[int, ...] | None = None, tiles: Tiles | None
         "colors": [list(map(int, color)) for color in run.colors],
         "values": list(map(int, run.values)),
         "channels": config.data.channels,
+        "image_type": "float32" if config.data.range else "uint8",
+        "range": list(map(float, config.data.range)),
         "resized_to": None if fixed is None else list(map(int, fixed)),
         "tiles": None if tiles is None else list(tiles.size),
         "steps": None if tiles is None else list(tiles.step),

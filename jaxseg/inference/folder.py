@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from jaxseg import pictures
 from jaxseg.data.batching import cores
-from jaxseg.data.images import read_image
+from jaxseg.data.images import PICTURES, read_image
 from jaxseg.data.rasters import geographic_tags
 from jaxseg.errors import DataError, OutOfMemoryError, counted, printable
 from jaxseg.inference.earlier import EarlierFiles, find_earlier
@@ -202,16 +202,19 @@ class FolderPrediction:
                 yield path, error
 
     def _read(self, path: Path) -> np.ndarray | None:
+        networks = self.predictor.networks
         if self._by_parts and is_large(path):
             return None
-        return read_image(path, self.predictor.networks.channels)
+        return read_image(path, networks.channels, networks.limits)
 
     @property
     def _by_parts(self) -> bool:
         """Whether large images are read by parts: those that are cut into tiles, and whose files need no more."""
         tiles = self.predictor.tiling.tiles
         resized = any(m.parts.config.data.fit == "resize" for m in self.predictor.networks.members)
-        return tiles is not None and not (tiles == "auto" and resized)
+        networks = self.predictor.networks
+        parts = networks.channels in PICTURES and not networks.limits  # of 8 or 16 bits in up to four bands
+        return parts and tiles is not None and not (tiles == "auto" and resized)
 
     @property
     def _wants_probabilities(self) -> bool:

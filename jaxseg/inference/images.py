@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxseg.arguments import expanded, located
-from jaxseg.data.listing import SUFFIXES, is_hidden, leads_nowhere, list_images
+from jaxseg.data.listing import ARRAYS, SUFFIXES, is_hidden, leads_nowhere, list_images
+from jaxseg.data.measured import is_image as is_image_array
 from jaxseg.errors import ConfigError, counted, some
 from jaxseg.inference.large import is_large
 from jaxseg.inference.outputs import Outputs
@@ -66,7 +67,8 @@ def _images_of(word: str, recursive: bool) -> tuple[list[Path], list[str]]:
     """Returns the images that one file, folder or glob names, and a sentence for each thing that is wrong there."""
     path, problems = expanded(word), []
     if path.is_dir():
-        paths, problems = list_images(path, recursive=recursive, suffixes=(*SUFFIXES, *VIDEOS))
+        paths, problems = list_images(path, recursive=recursive, suffixes=(*SUFFIXES, *VIDEOS, *ARRAYS))
+        paths = _without_results(paths)
         where = "in it or its sub-folders." if recursive else "directly in it; --recursive enters its sub-folders."
         problem = f"The folder {word} has no images or videos ({', '.join((*SUFFIXES, *VIDEOS))}) {where}"
     elif path.exists() or not glob.has_magic(word):
@@ -74,7 +76,7 @@ def _images_of(word: str, recursive: bool) -> tuple[list[Path], list[str]]:
         problem = f"There is no file {located(path)}.{_nearest_file(path)}"
     else:
         matched = [Path(name) for name in glob.glob(str(path), recursive=True)]
-        paths = [p for p in matched if _is_image(p, path.parts)]
+        paths = _without_results([p for p in matched if _is_image(p, path.parts)])
         problems = [f"{p} is a link to a file that does not exist." for p in matched if leads_nowhere(p)]
         problem = f"The glob {word!r} matches no images or videos ({', '.join((*SUFFIXES, *VIDEOS))})."
     return paths, problems if paths else [*problems, problem]
@@ -90,7 +92,8 @@ def _left_out(word: str, recursive: bool, without: Path | None) -> list[str]:
         hidden = any(is_hidden(part) for part in file.relative_to(folder).parts)
         own = out is not None and (out in file.resolve().parents)
         ending = file.suffix.lower()
-        if file.is_file() and not hidden and not own and ending not in (*SUFFIXES, *VIDEOS) and not is_world_file(file):
+        read = ending in (*SUFFIXES, *VIDEOS) or (ending in ARRAYS and is_image_array(file))
+        if file.is_file() and not (hidden or own or read or is_world_file(file)):
             endings.append(ending or "none")
     if not endings:
         return []
@@ -151,7 +154,14 @@ def cut_stem(stem: str) -> str:
 def _is_image(path: Path, named: Sequence[str]) -> bool:
     """Returns whether a file that a glob matches counts; `named`, the parts of the glob, may name hidden folders."""
     hidden = any(is_hidden(part) for part in path.parts if part not in (*named, "..", "."))
-    return path.suffix.lower() in (*SUFFIXES, *VIDEOS) and path.is_file() and not hidden
+    return path.suffix.lower() in (*SUFFIXES, *VIDEOS, *ARRAYS) and path.is_file() and not hidden
+
+
+def _without_results(paths: Sequence[Path]) -> list[Path]:
+    """Returns the files without those of NumPy that stand beside a picture of their name, or hold results."""
+    pictures = {path.with_suffix("") for path in paths if path.suffix.lower() in SUFFIXES}
+    arrays = {path for path in paths if path.suffix.lower() in ARRAYS}
+    return [p for p in paths if p not in arrays or (p.with_suffix("") not in pictures and is_image_array(p))]
 
 
 def _nearest_file(path: Path) -> str:

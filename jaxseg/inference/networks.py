@@ -124,16 +124,27 @@ class Networks:
             for name, value, other in (
                 ("outputs", first.num_classes, member.parts.num_classes),
                 ("channels", first.config.data.channels, member.parts.config.data.channels),
+                ("limits", tuple(first.config.data.range), tuple(member.parts.config.data.range)),
                 ("sigmoids", first.loss.one_vs_rest, member.parts.loss.one_vs_rest),
             ):
                 if value != other and name == "sigmoids":
                     raise ConfigError(
                         "Networks can be averaged if all were trained with a softmax, or all with one sigmoid a class."
                     )
+                if value != other and name == "limits":
+                    raise ConfigError(
+                        "Networks can be averaged if they see the same values of an image as 0 and 1 (data.range); got "
+                        f"{value or 'none'} and {other or 'none'}."
+                    )
                 if value != other:
                     raise ConfigError(
                         f"Networks can be averaged if they have the same number of {name}; got {value} and {other}."
                     )
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """The values of an image's file that become 0 and 1, `data.range`; (): those of its type."""
+        return tuple(self.members[0].parts.config.data.range)
 
     @property
     def channels(self) -> int:

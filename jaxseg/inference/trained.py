@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -86,10 +87,10 @@ class TrainedRun(Run):
             OutOfMemoryError: if the image is too large for the device.
         """
         segment = self._predictor(tiles, overlap, average, crf)
-        channels = self.config.data.channels
+        data = self.config.data
         if isinstance(image, list | tuple):
-            return [segment(read_input(one, channels), probabilities) for one in image]
-        return segment(read_input(image, channels), probabilities)
+            return [segment(read_input(one, data.channels, data.range), probabilities) for one in image]
+        return segment(read_input(image, data.channels, data.range), probabilities)
 
     def sample(self, count: int = 1, seed: int = 0) -> np.ndarray:
         """Returns u8[count,h,w,c]: images that a network with a generator makes from the noise of `seed`.
@@ -172,16 +173,16 @@ def load(workdir: str | Path, which: Which = "best", **overrides: Any) -> Traine
     return TrainedRun(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)})
 
 
-def read_input(image: Any, channels: int) -> np.ndarray:
-    """Returns u8|u16|f32[h,w,channels] of whatever `TrainedRun.predict` takes."""
+def read_input(image: Any, channels: int, limits: Sequence[float] = ()) -> np.ndarray:
+    """Returns u8|u16|f32[h,w,channels] of whatever `TrainedRun.predict` takes; `limits` as of `images.read_image`."""
     if isinstance(image, str | Path):
         path = expanded(image)
         if path.is_dir():
             files = f'run.predict(sorted(Path({str(image)!r}).glob("*.png")))'
             raise DataError(f"{path} is a folder; give its files: {files}.")
-        return read_image(path, channels)
+        return read_image(path, channels, limits)
     if isinstance(image, Image.Image):
-        return from_pillow(image, channels)
+        return from_pillow(image, channels) if not len(limits) else from_array(from_pillow(image, 0), channels, limits)
     if not hasattr(image, "__array__"):  # an array of NumPy, JAX or another library
         raise DataError(
             f"An image is a file, a Pillow image or an array, got an object of type {type(image).__name__}."
@@ -192,4 +193,4 @@ def read_input(image: Any, channels: int) -> np.ndarray:
             f"The array of an image holds numbers, got objects of type {array.dtype.type.__name__}; give several files "
             "as a list."
         )
-    return from_array(array, channels)
+    return from_array(array, channels, limits)

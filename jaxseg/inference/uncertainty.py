@@ -170,7 +170,8 @@ def members(
     """
     if count < 1:
         raise ConfigError(f"Monte-Carlo dropout needs at least one draw, got {count}.")
-    pixels = read_image(image, run.config.data.channels) if isinstance(image, str | Path) else image
+    data = run.config.data
+    pixels = read_image(image, data.channels, data.range) if isinstance(image, str | Path) else image
     return _draws(make_drawing(run, depth), pixels, count, _as_key(key))
 
 

@@ -160,7 +160,7 @@ def write_proposals(
     try:
         for (path, score), name in zip(ranked, names):
             try:
-                image = read_image(path, channels)
+                image = read_image(path, channels, run.config.data.range)
                 found = predictor(image, True)
             except DataError as error:
                 fail(str(error))
@@ -195,7 +195,8 @@ def _card(out: Path, row: Row, run: Run, image: np.ndarray, classes: np.ndarray,
 
 
 def _earlier_card(out: Path, row: Row, run: Run) -> Card:
-    found = read_proposed(row.image, out / row.mask, run.config.data.channels, len(run.colors))
+    data = run.config.data
+    found = read_proposed(row.image, out / row.mask, data.channels, len(run.colors), data.range)
     confidence = read_image(out / row.confidence_map, 1)[..., 0].astype(np.float32) / 255
     return _card(out, row, run, found["image"], found["label"], confidence)
 

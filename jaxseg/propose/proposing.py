@@ -1,5 +1,6 @@
 """Which images a person should look at first: one pass over them, one at a time, and the order that comes out."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,17 +122,18 @@ def rank(
     if order == "random":
         places = np.random.default_rng(seed).permutation(len(paths))[:count]
         return [Ranked(paths[i], None) for i in places]
-    channels = runs[0].config.data.channels
+    data = runs[0].config.data
+    read = functools.partial(read_image, channels=data.channels, limits=data.range)
     score = Embedder(runs[0], predictor, order) if order in ("core_set", "badge") else _score(runs, predictor, order)
     if order == "mutual_information" and predictor.networks.single:
         score = _by_dropout(runs[0], predictor, seed, draws)
-    found = list(_read(paths, channels, score, f"order by {order}", fail))
+    found = list(_read(paths, read, score, f"order by {order}", fail))
     if order not in ("core_set", "badge"):
         ranked = sorted(found, key=lambda pair: -pair[1])  # of equal scores the first stays first
         return [Ranked(path, float(value)) for path, value in ranked[:count]]
     if not found:
         return []
-    centres = [row for _, row in _read(labelled, channels, score, "labelled images", fail)]
+    centres = [row for _, row in _read(labelled, read, score, "labelled images", fail)]
     rows, count = np.stack([row for _, row in found]), min(count, len(found))
     given = np.stack(centres) if centres else None
     chosen = criteria.core_set(rows, count, given) if order == "core_set" else criteria.badge(rows, count, seed, given)
@@ -161,7 +163,7 @@ def _by_dropout(run: Run, predictor: Predictor, seed: int, draws: int) -> Callab
 
 def _read(
     images: Iterable[Path | np.ndarray],
-    channels: int,
+    read: Callable[[Path], np.ndarray],
     score: Callable[[np.ndarray], Any],
     what: str,
     fail: Callable[[str], object],
@@ -169,7 +171,7 @@ def _read(
     """Yields (image or its path, score) of the images that can be read, with a bar of progress."""
     for given in tqdm(images, desc=what, unit="image", disable=None):
         try:
-            image = given if isinstance(given, np.ndarray) else read_image(given, channels)
+            image = given if isinstance(given, np.ndarray) else read(given)
             value = score(image)
         except DataError as error:
             fail(str(error))

@@ -181,7 +181,8 @@ def test_several_wrong_keys_or_types_give_one_line_each(arguments, lines):
         ("augment.crop", (128, 128), "larger than data.size"),
         ("augment.zoom", (2.0, 1.0), "augment.zoom must be"),
         ("augment.zoom", (1.0,), "augment.zoom must be"),
-        ("data.channels", 2, "data.channels must be one of 1, 3, 4"),
+        ("data.channels", 0, "data.channels must be a whole number of at least 1"),
+        ("data.channels", 2, "data.channels=2 needs data.source=folder, got data.source=shapes"),
         ("data.mean", (0.1, 0.2), "data.mean has 2 numbers"),
         (
             "data.channels",

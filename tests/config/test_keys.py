@@ -307,6 +307,7 @@ ASSERTED = {
     "data.fold": "data/test_folds.py::test_each_example_is_left_out_by_one_fold",
     "data.val_split": "config/test_keys.py::test_split_keys",
     "data.channels": "data/test_sources.py::test_shapes_take_length_size_and_channels_from_the_configuration",
+    "data.range": "data/test_measured.py::test_training_prediction_and_export_see_the_same",
     "data.classes": "data/test_sources.py::test_classes_of_the_configuration_that_disagree_with_the_data",
     "data.shapes_train": "data/test_sources.py::test_shapes_take_length_size_and_channels_from_the_configuration",
     "data.shapes_val": "config/test_keys.py::test_split_keys",

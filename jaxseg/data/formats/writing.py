@@ -17,7 +17,7 @@ from jaxseg.data.batching import cores
 from jaxseg.data.classes_file import FILE, classes_text
 from jaxseg.data.formats.collection import Collection, Lost, Sample
 from jaxseg.data.images import read_header
-from jaxseg.errors import ConfigError, DataError
+from jaxseg.errors import ConfigError, DataError, printable
 from jaxseg.files import write_text
 from jaxseg.pictures.images import save_image
 
@@ -138,5 +138,5 @@ def _table(lost: Sequence[Lost]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(Lost._fields)
-    rows.writerows(lost)
+    rows.writerows([printable(cell) for cell in entry] for entry in lost)
     return text.getvalue()

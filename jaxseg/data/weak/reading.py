@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxseg.data.weak import coco, cvat, label_studio, labelme, supervisely, table, via
 from jaxseg.data.weak.marks import AnnotatedImage, Annotations, merged
 from jaxseg.errors import DataError, first_line
@@ -42,9 +44,6 @@ def read_annotations(path: str | Path) -> Annotations:
     else:
         raise DataError(f"There is no file or folder {path} (data.annotations); expected {EXPECTED}.")
     images = merged(images)
-    for image in images:
-        if any(mark.points.ndim != 2 or mark.points.shape[1] != 2 for mark in image.marks):
-            raise DataError(f"{path} ({form}) gives {image.name[:200]!r} points that are no pairs of numbers (x, y).")
     if not any(image.marks for image in images):
         raise DataError(f"{path} ({form}) holds no annotation of any image.")
     return Annotations(path, form, images)
@@ -68,6 +67,21 @@ def read_file(path: Path, root: Path, *, masks: bool = False) -> Contents:
     Raises:
         DataError: if it is empty, damaged, or of none of the forms.
     """
+    contents = _contents(path, root, masks)
+    for image in contents.images:
+        for mark in image.marks:
+            said = f"{path} ({contents.form}) gives {image.name[:200]!r}"
+            if any(points.ndim != 2 or points.shape[1] != 2 for points in (mark.points, *mark.holes)):
+                raise DataError(f"{said} points that are no pairs of numbers (x, y).")
+            if any(len(hole) < 3 or not np.isfinite(hole).all() for hole in mark.holes):
+                raise DataError(f"{said} a hole that is no polygon of finite numbers.")
+            if not len(mark.points) and mark.kind not in ("tag", "brush"):
+                raise DataError(f"{said} a {mark.kind} without points.")
+    return contents
+
+
+def _contents(path: Path, root: Path, masks: bool) -> Contents:
+    """Returns what `read_file` does, with points that may be anything."""
     text = _text(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv", ".txt"):

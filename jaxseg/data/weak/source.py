@@ -83,7 +83,7 @@ class AnnotatedSource:
         """Returns image u8|u16[h,w,c] and label u8[h,w]."""
         pair, annotated = self.examples[index]
         _checked(self.annotations, pair, annotated)
-        image = read_image(pair.image, self.info.channels)
+        image = read_image(pair.image, self.info.channels, self.info.range)
         require_unchanged(pair._replace(mask=None), self.stamps)
         size = (image.shape[0], image.shape[1])
         if annotated is None:

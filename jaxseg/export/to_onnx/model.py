@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 import jaxseg
 from jaxseg.errors import ConfigError, first_line
@@ -21,17 +21,23 @@ _LARGEST = 2**31 - 1  # bytes, of any message of Protocol Buffers
 
 
 def prepare(
-    program: Program, channels: int, about: Mapping[str, Any], images: Sequence[np.ndarray] = ()
+    program: Program,
+    channels: int,
+    about: Mapping[str, Any],
+    dtype: str = "uint8",
+    *,
+    images: Sequence[np.ndarray] = (),
 ) -> Callable[[BinaryIO], Any]:
-    """Returns what writes a program for images u8[b,h,w,channels] of any b, h and w to a file, with `about` inside.
+    """Returns what writes a program for images [b,h,w,channels] of any b, h and w to a file, with `about` inside.
 
-    With images u8[h,w,channels], the network computes in whole numbers of 8 bits, whose range these show.
+    `dtype` is that of the images. With images u8[h,w,channels], the network computes in whole numbers of 8 bits, whose
+    range these show.
 
     Raises:
         ConfigError: if an operation has no translation, the network chooses its layers by the size of the image, or
             the file would be larger than the format allows.
     """
-    model = convert(program, channels, about)
+    model = convert(program, channels, about, dtype)
     if images:
         from jaxseg.export.to_onnx.quantised import quantised
 
@@ -40,9 +46,9 @@ def prepare(
     return lambda file: file.write(content)
 
 
-def convert(program: Program, channels: int, about: Mapping[str, Any]) -> onnx.ModelProto:
+def convert(program: Program, channels: int, about: Mapping[str, Any], dtype: str = "uint8") -> onnx.ModelProto:
     """Returns the checked model of a program; see `prepare`."""
-    image = image_of_any_size(channels)
+    image = image_of_any_size(channels, dtype)
     with deciding_sizes(), traced_for("plain"):
         jaxpr, shapes = jax.make_jaxpr(program, return_shape=True)(image)
     sizes = {str(side): ("image", axis) for axis, side in enumerate(image.shape[:3])}
@@ -61,7 +67,7 @@ def convert(program: Program, channels: int, about: Mapping[str, Any]) -> onnx.M
     nodes = used_nodes(graph.nodes, names)
     read = {name for node in nodes for name in _read_by(node)}
     initializers = [tensor for tensor in graph.initializers if tensor.name in read]
-    entry = helper.make_tensor_value_info("image", TensorProto.UINT8, ["b", "h", "w", channels])
+    entry = helper.make_tensor_value_info("image", onnx_type(image.dtype), ["b", "h", "w", channels])
     whole = helper.make_graph(nodes, f"{about['model']}", [entry], outputs, initializers)
     model = helper.make_model(
         whole,

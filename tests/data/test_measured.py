@@ -1,0 +1,178 @@
+"""Images of any channels and of measured values: the same input in training, prediction and export."""
+
+import json
+import shutil
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from helpers.tiny_run import make_run, tiny_config
+from jax import export
+from PIL import Image
+
+from jaxseg.config.values import validate
+from jaxseg.data.check import main as check
+from jaxseg.data.images import from_array, read_header, read_image
+from jaxseg.data.sources import make_source
+from jaxseg.errors import ConfigError, DataError
+from jaxseg.export import export_run
+from jaxseg.inference import load
+from jaxseg.inference.images import find_images
+from jaxseg.predict import main as predict
+from jaxseg.run.data import train_batches
+
+LIMITS = (-1.0, 3.0)
+CUBE = (np.random.default_rng(0).random((16, 16, 5)) * 6 - 2).astype(np.float32)  # from -2 to 4
+STATS = {"data__mean": (0.5,), "data__std": (0.25,)}
+
+
+def tiff(path, array, **options):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(path, array, photometric="minisblack", planarconfig="contig", **options)
+    return path
+
+
+def stored(folder, array):
+    """Writes an array in each form; returns the files."""
+    np.save(folder / "a.npy", array)
+    np.savez_compressed(folder / "b.npz", array)
+    np.savez(folder / "c.npz", image=array, band_names=np.arange(array.shape[-1]))
+    return [folder / "a.npy", folder / "b.npz", folder / "c.npz", tiff(folder / "d.tif", array)]
+
+
+def test_every_form_gives_the_values_of_the_range(tmp_path):
+    expected = np.clip((CUBE - np.float32(-1)) / np.float32(4), 0, 1)
+    for path in stored(tmp_path, CUBE):
+        found = read_image(path, 5, LIMITS)
+        assert found.dtype == np.float32 and read_header(path)[:2] == (16, 16)
+        np.testing.assert_array_equal(found, expected)
+    assert expected.min() == 0 and expected.max() == 1  # what is beyond the range is cut
+    np.testing.assert_array_equal(from_array(CUBE, 5, LIMITS), expected)
+    words = np.arange(16 * 16 * 7, dtype=np.uint16).reshape(16, 16, 7)
+    for path in stored(tmp_path, words):  # 16 bits need no range
+        np.testing.assert_array_equal(read_image(path, 7), words)
+    np.testing.assert_allclose(read_image(path, 7, (0, 4095))[0, 0], np.arange(7) / 4095, rtol=1e-6)
+    # A picture of 12 bits in 16 is converted to the channels that are asked for, as ever.
+    grey = np.array([[0, 2048], [4095, 60000]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "grey.png", 1, (0, 4095))[..., 0], [[0, 2048 / np.float32(4095)], [1, 1]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("array", "channels", "limits", "words"),
+    [
+        (CUBE, 5, (), r"holds float32 numbers from -1\.99.* to 3\.99.*, and nothing says .*data.range=\(LOW, HIGH\)"),
+        (CUBE.astype(np.int16), 5, (), "holds int16 numbers from -1 to 3"),
+        (CUBE, 4, LIMITS, r"holds 5 channels, where data.channels=4 were expected\.$"),
+        (np.moveaxis(CUBE, -1, 0), 5, LIMITS, r"holds 16 channels, .*channels come last"),
+        (np.where(CUBE > 3, np.nan, CUBE), 5, LIMITS, "numbers that are not finite"),
+        (np.zeros((2, 3, 4, 5)), 5, LIMITS, r"an array of the shape \(2, 3, 4, 5\)"),
+        (np.array([["a"]]), 1, LIMITS, "array of the type <U1, where numbers"),
+        (np.array([[{}]]), 1, LIMITS, "array of the type object, where numbers"),
+    ],
+)
+def test_what_is_refused(tmp_path, array, channels, limits, words):
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(DataError, match=words):
+        read_image(tmp_path / "x.npy", channels, limits)
+
+
+def test_damaged_and_huge_arrays_are_refused(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, CUBE)
+    good = path.read_bytes()
+    path.write_bytes(good[:300])
+    with pytest.raises(DataError, match="damaged or cut short"):
+        read_image(path, 5, LIMITS)
+    path.write_bytes(good.replace(b"(16, 16, 5), }", b"(99999, 99999, 5), }"[:14]).replace(b"(16, 16", b"(10**9,"))
+    with pytest.raises(DataError):
+        read_image(path, 5, LIMITS)
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999, 99999, 5), }"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(DataError, match="more than 178,956,970 pixels"):
+        read_image(path, 5, LIMITS)
+    np.savez(tmp_path / "y.npz", a=CUBE, b=CUBE)
+    with pytest.raises(DataError, match=r"holds the arrays a\.npy, b.npy; expected one with the name 'image'"):
+        read_image(tmp_path / "y.npz", 5, LIMITS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on images of 5 channels in floats: .npy for training, TIFF for validation."""
+    root = tmp_path_factory.mktemp("cubes")
+    rng = np.random.default_rng(1)
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (root / split / kind).mkdir(parents=True)
+        for name in ("a", "b"):
+            cube = (rng.random((16, 16, 5)) * 6 - 2).astype(np.float32)
+            path = root / split / "images" / name
+            np.save(path.with_suffix(".npy"), cube) if split == "train" else tiff(path.with_suffix(".tif"), cube)
+            Image.fromarray(rng.integers(0, 3, (16, 16)).astype(np.uint8)).save(root / split / "masks" / f"{name}.png")
+    np.save(root / "large.npy", (rng.random((37, 26, 5)) * 6 - 2).astype(np.float32))
+    config = tiny_config(data__source="folder", data__dir=str(root), data__channels=5, data__range=LIMITS, **STATS)
+    return load(make_run(root / "run", config)), root
+
+
+def test_training_prediction_and_export_see_the_same(run, tmp_path):
+    trained, root = run
+    train, val = (make_source(trained.config, split) for split in ("train", "val"))
+    with train_batches(trained.config, train) as loader:
+        batch = next(loader)
+    assert batch["image"].dtype == np.float32 and batch["image"].shape[1:] == (16, 16, 5)
+    for image, index in zip(batch["image"], batch["index"]):
+        np.testing.assert_array_equal(image, train[int(index)]["image"])
+        np.testing.assert_array_equal(image, read_image(train.pairs[int(index)].image, 5, LIMITS))
+    raw = np.load(root / "large.npy")
+    file, given = (trained.predict(x, probabilities=True) for x in (root / "large.npy", raw))
+    np.testing.assert_array_equal(file.probabilities, given.probabilities)
+    assert len(np.unique(file.classes)) > 1 and len(val) == 2
+    written = export_run(trained, tmp_path / "x.stablehlo", probabilities=True)
+    with zipfile.ZipFile(written.path) as archive:
+        program = export.deserialize(bytearray(archive.read("program")))
+        about = json.loads(archive.read("jaxseg.json"))
+    assert about["image_type"] == "float32" and about["range"] == [-1.0, 3.0]
+    classes, shares = jax.jit(program.call)(raw[None])
+    np.testing.assert_allclose(shares[0], file.probabilities, atol=1e-5)
+    np.testing.assert_array_equal(classes[0], file.classes)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(export_run(trained, tmp_path / "x.onnx", probabilities=True).path)
+    np.testing.assert_allclose(session.run(None, {"image": raw[None]})[1][0], file.probabilities, atol=1e-5)
+
+
+def test_predict_reads_such_files_and_leaves_its_own_out(run, tmp_path):
+    trained, root = run
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    shutil.copyfile(root / "large.npy", tmp_path / "in" / "deep" / "a.NPY")
+    words = ["--workdir", str(trained.workdir), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--recursive"]
+    assert predict([*words, "--probabilities"]) == 0
+    found = np.asarray(Image.open(tmp_path / "out" / "deep" / "a.png"))
+    np.testing.assert_array_equal(found, trained.predict(root / "large.npy").classes)
+    names = sorted(path.name for path in (tmp_path / "out" / "deep").iterdir())
+    assert names == ["a-overlay.png", "a.npz", "a.png"]
+    for gone in ("a.png", "a-overlay.png"):
+        (tmp_path / "out" / "deep" / gone).unlink()
+    found = find_images([str(tmp_path / "out" / "deep")])
+    assert found.paths == [] and "has no images" in found.problems[0]  # NAME.npz holds results
+
+
+def test_the_check_prints_the_statistics_of_each_channel(run, capsys):
+    trained, root = run
+    words = ["--config", "experiments/resunet.py:folder", f"--config.data.dir={root}", "--config.data.channels=5"]
+    words += ["--config.data.range=(-1,3)", "--config.data.mean=0.5", "--config.data.std=0.25", "--images", "0"]
+    assert check(words) == 0
+    said = capsys.readouterr().out
+    cubes = np.stack([make_source(trained.config, "train")[i]["image"] for i in range(2)])
+    mean, std = (", ".join(f"{v:.3f}" for v in x) for x in (cubes.mean((0, 1, 2)), cubes.std((0, 1, 2))))
+    assert f"mean {mean}; std {std}; largest value 1 " in said
+
+
+def test_other_sources_have_pictures(tmp_path):
+    for values in ({"data__channels": 5, **STATS}, {"data__range": (0, 1)}):
+        with pytest.raises(ConfigError, match=r"needs data\.source=folder, got data.source=shapes"):
+            validate(tiny_config(**values))
+    with pytest.raises(ConfigError, match=r"data.range must be empty, or \(low, high\) with low < high"):
+        validate(tiny_config(data__range=(3, 1)))
