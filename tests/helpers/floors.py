@@ -12,6 +12,7 @@ ROWS = (
     ("losses", "metrics"),  # 2
     ("models",),  # 3
     ("pretrained", "pictures"),  # 4
+    ("pages",),  # 4
     ("data",),  # 4
     ("compiler", "memory", "state", "mesh"),  # 5
     ("tuning",),  # 5
@@ -23,13 +24,14 @@ ROWS = (
     ("build",),  # 6
     ("run",),  # 7
     ("inference",),  # 7
-    ("export",),  # 7
+    ("export", "report"),  # 7
     ("api", "explain", "session"),  # 7
     (
-        *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit"),
+        *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit", "compare"),
         *("data.check", "data.weaken", "models.__main__"),
     ),  # 8
     ("sweep", "reproduce"),  # 9
+    ("report.__main__",),  # 9
     ("__main__",),  # 10
     ("", "presets"),  # 11, the front door
 )
