@@ -134,7 +134,7 @@ def _gallery(reports: Sequence[Report]) -> str:
         card._replace(picture=pictures[key], groups=[numbered[card.groups[0]]], key=f"image-{n}")
         for n, (key, card) in enumerate(cards.items())
     ]
-    note = f"<p>{len(shown)} images, evenly spaced over each split. Does the mask fit the image?</p>"
+    note = f"<p>{counted(len(shown), 'image')}, evenly spaced over each split. Does the mask fit the image?</p>"
     return note + gallery(shown, ("mask",), groups, info.classes, info.colors, shown=(-1, 0))
 
 

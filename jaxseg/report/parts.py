@@ -206,7 +206,7 @@ def config_table(config: ConfigDict) -> str:
     columns = ("key", "value", "default", "meaning")
     return (
         table("Keys with another value than their default", columns, rows)
-        + f"<details><summary>All {len(every)} keys</summary>{table('All keys', columns, every)}</details>"
+        + f"<details><summary>All {counted(len(every), 'key')}</summary>{table('All keys', columns, every)}</details>"
     )
 
 

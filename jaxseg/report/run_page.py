@@ -84,7 +84,8 @@ def _all_images(found: Collected) -> str:
     ]
     listed = table("Every image, the worst first", ("image", "mean IoU %", "wrong pixels %"), rows)
     chart = parts.histogram({found.run.workdir.name: scores})
-    return f'<div class="charts">{chart}</div><details><summary>All {len(rows)} images</summary>{listed}</details>'
+    every = f"<details><summary>All {counted(len(rows), 'image')}</summary>{listed}</details>"
+    return f'<div class="charts">{chart}</div>{every}'
 
 
 def _again(workdir: Path, split: str, again: str) -> str:

@@ -90,11 +90,12 @@ def several_page(found: Sequence[Collected], again: str) -> str:
         Section("Configuration", "configuration", parts.config_differences(configs)),
         Section("Again", "again", commands([("This page:", again)])),
     ]
+    split = escape(first.evaluation.split)
     about = (
-        f"<p>{len(found)} runs on {counted(len(first.names), 'image')} of the split {escape(first.evaluation.split)}; "
+        f"<p>{counted(len(found), 'run')} on {counted(len(first.names), 'image')} of the split {split}; "
         f"each is compared with <strong>{escape(names[0])}</strong>, paired by image.</p>"
     )
-    return make_page(PROGRAM, " and ".join(names) if len(names) < 4 else f"{len(names)} runs", about, sections)
+    return make_page(PROGRAM, " and ".join(names) if len(names) < 4 else counted(len(names), "run"), about, sections)
 
 
 def _groups(scores: Mapping[str, np.ndarray]) -> dict[int, list[str]]:
