@@ -19,6 +19,8 @@ COMMANDS = {
     "fit": ("jaxseg.fit", "say what a training step takes of the memory, and which steps fit"),
     "evaluate": ("jaxseg.evaluate", "score a split of the data with a trained network"),
     "predict": ("jaxseg.predict", "segment images with a trained network"),
+    "report": ("jaxseg.report.__main__", "write a page about a run or a sweep: numbers, curves and images"),
+    "compare": ("jaxseg.compare", "write a page that compares runs, paired by image"),
     "crf": ("jaxseg.crf", "find the settings of a dense CRF on a split of the data"),
     "explain": ("jaxseg.explain.__main__", "show what a trained network looks at, as a map over the image"),
     "audit": ("jaxseg.audit.__main__", "rank images and regions by how likely their label is wrong"),

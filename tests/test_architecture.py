@@ -60,6 +60,8 @@ FILE_PARTS = {
     "explain",
     "audit",
     "propose",
+    "pages",
+    "report",
     "train",
     "evaluate",
     "predict",
@@ -137,6 +139,8 @@ def test_every_file_has_a_floor_and_imports_only_from_floors_below(path):
 def test_commands_are_no_libraries_but_for_the_training():
     commands = (
         "evaluate",
+        "compare",
+        "report.__main__",
         "predict",
         "crf",
         "data.check",

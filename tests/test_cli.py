@@ -39,8 +39,8 @@ def test_without_a_command_it_prints_its_help_and_fails(capsys):
         ("eval", "There is no command 'eval'. Did you mean 'evaluate'?"),
         (
             "xyz",
-            "There is no command 'xyz'. Known: audit, check, crf, evaluate, explain, export, fit, models, plan, "
-            "predict, propose, quantise, reproduce, shrink, sweep, train, weaken.",
+            "There is no command 'xyz'. Known: audit, check, compare, convert, crf, evaluate, explain, export, fit, models, "
+            "plan, predict, propose, publish, quantise, report, reproduce, shrink, sweep, train, weaken.",
         ),
     ],
 )
@@ -107,7 +107,8 @@ def test_an_editable_install_puts_the_checkout_on_the_path():
 
 def test_the_types_travel_with_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["tool"]["setuptools"]["package-data"]["jaxseg"] == ["py.typed", "propose/review.html"]
+    files = ["py.typed", "propose/review.html", "pages/page.css", "pages/page.js"]
+    assert project["tool"]["setuptools"]["package-data"]["jaxseg"] == files
     assert (ROOT / "jaxseg" / "py.typed").is_file() and (ROOT / "jaxseg" / "propose" / "review.html").is_file()
 
 

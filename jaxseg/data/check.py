@@ -3,7 +3,8 @@
 It reads every example of the training and validation split and prints what is wrong (files without a partner, masks of
 another size, values outside the classes, unreadable files), what may be wrong (very rare classes, dark images, turned
 images, images that are nearly the same in two splits), the image sizes and values, and the share of each class. It also
-draws masks over images in `check.png`, for a visual check. The exit code is 1 if anything is wrong.
+draws masks over images in `check.png`, for a visual check. With --report FILE it writes a page with all that and with
+more images, to sort and to filter. The exit code is 1 if anything is wrong.
 """
 
 import argparse
@@ -15,12 +16,14 @@ from pathlib import Path
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.config.command import parse_command_line, run_command
+from jaxseg.data.check_page import PROGRAM, check_page
 from jaxseg.data.leaks import Place, about_leaks, find_leaks, name_of
 from jaxseg.data.notes import collected
 from jaxseg.data.survey import Report, about_classes, evenly_spaced, survey
 from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import counted, printable
+from jaxseg.pages.frame import require_own_page, write_page
 from jaxseg.pictures import noting_errors
 from jaxseg.pictures.marks import require_own_figure
 
@@ -123,6 +126,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", default=PICTURE, metavar="FILE", help=f"the picture, or its folder (default {PICTURE})"
     )
+    parser.add_argument("--report", metavar="FILE", help="also write a page, FILE.html, to open in a browser")
     parser.add_argument("--images", type=int, default=12, metavar="N", help="examples in the picture (default 12)")
 
 
@@ -142,6 +146,9 @@ def _check(argv: Sequence[str], program: str) -> int:
         out = out / PICTURE
     if options.images > 0:
         require_own_figure(out, "give another file with --out")
+    page = None if options.report is None else expanded(options.report)
+    if page is not None:
+        require_own_page(page, PROGRAM, "give another file with --report")
     splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]
     with collected() as notes:
         # The picture is of the first split that has images.
@@ -160,6 +167,9 @@ def _check(argv: Sequence[str], program: str) -> int:
             return 1
     found = [remark for report in reports for remark in report.remarks]
     remarks = list(dict.fromkeys([*found, *notes, *about_classes(reports), *about_splits(reports)]))
+    if page is not None:
+        write_page(page, check_page(reports, config, remarks), PROGRAM, "give another file with --report")
+        print(f"A page to open in a browser: {page}")
     if remarks:
         print("To look at:", *map(printable, group(remarks)), sep="\n  ")
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))

@@ -29,8 +29,9 @@ from jaxseg.inference.images import cut_stem
 from jaxseg.inference.outputs import labels_picture
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
+from jaxseg.pages.frame import is_page
 from jaxseg.pictures import marks
-from jaxseg.propose.page import Card, is_page, make_page
+from jaxseg.propose.page import PROGRAM, Card, make_page
 from jaxseg.propose.proposing import Ranked
 from jaxseg.run.load import Run
 
@@ -62,7 +63,7 @@ def read_earlier(out: Path, classes: Sequence[str]) -> Earlier:
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder.")
-    if (out / PAGE).is_file() and not is_page(out / PAGE):
+    if (out / PAGE).is_file() and not is_page(out / PAGE, PROGRAM):
         raise _foreign(out / PAGE)
     if not (out / TABLE).is_file():
         if (out / DECISIONS).exists():

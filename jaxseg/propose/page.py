@@ -1,11 +1,7 @@
 """The page on which a person keeps or rejects proposals: one file without a server, filled into `review.html`."""
 
-import base64
 import importlib.resources
-import io
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +10,12 @@ from PIL import Image
 from jaxseg import pictures
 from jaxseg.data.proposals import MADE_BY, Decision, Row
 from jaxseg.errors import printable
+from jaxseg.pages.cards import color_layer
+from jaxseg.pages.frame import data_url, embed
 from jaxseg.pictures.images import DARK
-from jaxseg.types import IGNORE
 
-MARK = '<meta name="generator" content="jaxseg propose">'
-"""What a page has in its head, by which a later call knows that it may replace it."""
+PROGRAM = "jaxseg propose"
+"""What the page names as its writer, see `pages.frame.is_page`."""
 SIDE = 384
 """Pixels of the longer side of the pictures in the page; larger images are made smaller."""
 
@@ -57,10 +54,10 @@ class Card(NamedTuple):
         factor = max(1.0, max(h, w) / SIDE)
         size = max(1, round(w / factor)), max(1, round(h / factor))
         picture = Image.fromarray(pictures.to_rgb(image)).resize(size, Image.Resampling.LANCZOS)
-        overlay = Image.fromarray(_layer(classes, colors)).resize(size, Image.Resampling.NEAREST)
+        overlay = Image.fromarray(color_layer(classes, colors)).resize(size, Image.Resampling.NEAREST)
         sure = Image.fromarray(np.round(255 * confidence).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
         form = "PNG" if max(h, w) <= 128 else "JPEG"
-        return cls(row, digest, (h, w), _url(picture, form), _url(overlay, "PNG"), _url(sure, "PNG"))
+        return cls(row, digest, (h, w), data_url(picture, form), data_url(overlay, "PNG"), data_url(sure, "PNG"))
 
 
 def make_page(
@@ -94,14 +91,7 @@ def make_page(
         "decisions": {name: found._asdict() for name, found in decisions.items()},
     }
     template = importlib.resources.files("jaxseg.propose").joinpath("review.html").read_text(encoding="utf-8")
-    # No text of a user can end the element, for it has no "<"; JSON has no other place where one may stand.
-    return template.replace("__DATA__", json.dumps(data).replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def is_page(file: Path) -> bool:
-    """Returns whether a file is a page that `jaxseg propose` wrote."""
-    with file.open("rb") as stream:
-        return MARK.encode() in stream.read(2048)
+    return template.replace("__DATA__", embed(data))
 
 
 def _of_card(card: Card) -> dict[str, Any]:
@@ -117,16 +107,3 @@ def _of_card(card: Card) -> dict[str, Any]:
         "overlay": card.mask,
         "sure": card.confidence,
     }
-
-
-def _layer(classes: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """Returns u8[h,w,4], the colours of the classes, transparent where an overlay is (see `pictures.overlay`)."""
-    shown = pictures.colorize(classes, colors)
-    clear = (classes == IGNORE) | (shown.max(-1) <= DARK)
-    return np.concatenate([shown, np.where(clear, 0, 255).astype(np.uint8)[..., None]], -1)
-
-
-def _url(picture: Image.Image, form: str) -> str:
-    file = io.BytesIO()
-    picture.save(file, form, **({"quality": 85} if form == "JPEG" else {"optimize": True}))
-    return f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -10,6 +10,7 @@ RESERVED = (
     PLAN_FILE,
     "results.jsonl",
     "plot.png",
+    "report.html",
     "table.md",
     "table.csv",
     "timing.md",

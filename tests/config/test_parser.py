@@ -15,6 +15,8 @@ MISSPELT = {
     "reproduce": ("--tolerence", "--tolerance"),
     "evaluate": ("--splitt", "--split"),
     "predict": ("--tile", "--tiles"),
+    "report": ("--splits", "--split"),
+    "compare": ("--ouput", "--out"),
     "crf": ("--spilt", "--split"),
     "explain": ("--methods", "--method"),
     "audit": ("--workdirs", "--workdir"),

@@ -64,6 +64,22 @@ def test_shapes_are_in_order(experiment, tmp_path, capsys, drawn):
         assert min(sheet.size) > 100
 
 
+def test_the_page_of_a_check(experiment, folder, tmp_path, capsys):
+    nasty = folder / "train" / "images" / "<img src=x onerror=alert(1)>.png"
+    (folder / "train" / "images" / "05.png").rename(nasty)
+    (folder / "classes.json").write_text('{"classes": ["sky", "road", "car", "<script>"]}')
+    page = tmp_path / "check.html"
+    words = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--report", str(page), "--images", "0"]
+    assert check.main(words) == 1  # an image without a mask, and a mask without an image
+    text = page.read_text()
+    assert text.count("<article") == 11 and text.count("<script") == 1 and "<img src=x" not in text
+    assert text.count('data-v="problem"') == 2 and "&lt;img src=x onerror=alert(1)&gt;.png" in text
+    assert "&lt;script&gt;" in text and 'data-v="to look at"' in text  # a class that never occurs
+    assert f"A page to open in a browser: {page}" in capsys.readouterr().out
+    page.write_text("mine")
+    assert check.main(words) == 1 and "jaxseg did not write" in capsys.readouterr().err and page.read_text() == "mine"
+
+
 def test_a_good_folder(experiment, folder, tmp_path, capsys):
     arguments = ["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--out", str(tmp_path / "s.png")]
     assert check.main(arguments) == 0

@@ -13,6 +13,7 @@ ROWS = (
     ("losses", "metrics"),  # 2
     ("models",),  # 3
     ("pretrained", "pictures"),  # 4
+    ("pages",),  # 4
     ("data",),  # 4
     ("compiler", "memory", "state", "mesh"),  # 5
     ("tuning",),  # 5
@@ -24,14 +25,15 @@ ROWS = (
     ("build",),  # 6
     ("run",),  # 7
     ("inference",),  # 7
-    ("export",),  # 7
+    ("export", "report"),  # 7
     ("api", "explain", "session"),  # 7
     (
-        *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit", "plan"),
+        *("train", "fit", "evaluate", "predict", "propose", "crf", "shrink", "quantise", "audit", "plan", "compare"),
         *("publish",),
         *("data.check", "data.weaken", "data.convert", "models.__main__"),
     ),  # 8
     ("sweep", "reproduce"),  # 9
+    ("report.__main__",),  # 9
     ("__main__",),  # 10
     ("", "presets"),  # 11, the front door
 )

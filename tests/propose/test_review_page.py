@@ -7,7 +7,8 @@ import pytest
 from helpers.browser import chromium
 
 from jaxseg.data.proposals import MADE_BY, Decision, Row, read_decisions
-from jaxseg.propose.page import Card, is_page, make_page
+from jaxseg.pages.frame import is_page
+from jaxseg.propose.page import PROGRAM, Card, make_page
 
 COLORS = ((0, 0, 0), (200, 80, 20))
 NASTY = '</script><img src=x onerror="document.title=1">'
@@ -31,7 +32,7 @@ def write_page(folder, names, decisions=None, digests=None):
 def test_no_text_of_a_user_ends_the_element(tmp_path):
     page = write_page(tmp_path, [NASTY, "ü"])
     text = page.read_text()
-    assert is_page(page) and text.count("</script>") == 2 and NASTY not in text
+    assert is_page(page, PROGRAM) and text.count("</script>") == 2 and NASTY not in text
     content = json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
     assert [p["name"] for p in content["proposals"]] == [NASTY, "ü"] and content["classes"][1] == NASTY
     assert "http://" not in text and "https://" not in text

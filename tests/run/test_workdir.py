@@ -225,6 +225,7 @@ def test_a_notebook_has_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_last_message_has_the_form_that_the_user_called(program: str, evaluate: str, predict: str) -> None:
     lines = messages.closing_message(default_config(), Path("a b"), program).splitlines()
+    assert any("report 'a b'  (a page" in line for line in lines) == (program != messages.FROM_PYTHON)
     assert lines[-2].startswith(f"evaluate:    {evaluate}") and lines[-1].startswith(f"predict:     {predict}")
 
 

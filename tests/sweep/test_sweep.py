@@ -21,6 +21,7 @@ from helpers.figures import blank_figures, drawn_figures
 
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.evaluate import main as evaluate_main
+from jaxseg.report.__main__ import main as report_main
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.report import Reporter, read_log
 from jaxseg.run.workdir import prepare_workdir
@@ -187,6 +188,19 @@ def test_what_has_ended_is_not_repeated_and_the_report_is_written_again(
     assert main(["--workdir", str(whole), "--report"]) == 0
     assert (whole / "table.md").read_bytes() == before["table.md"]
     assert before["table.md"].decode() in capsys.readouterr().out
+
+
+def test_the_page_has_the_numbers_of_the_table(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report_main([str(whole)]) == 0
+    page = (whole / "report.html").read_text()
+    _, *lines = [line.split(",") for line in (whole / "table.csv").read_text().splitlines()]
+    for name, _, runs, planned, mean, _, difference, low, *_ in lines:
+        row = page.partition(f'data-v="{name}">{name}')[2].partition("</tr>")[0]
+        assert f"{runs} of {planned}" in row
+        assert all(f"{100 * float(value):{form}}" in row for value, form in ((mean or 0, ".2f"),) if mean)
+        assert all(f"{100 * float(value):+.2f}" in row for value in (difference, low) if value)
+    assert page.count("<circle") >= 4 and "4 of 6 runs with scores" in page and "NotFiniteError" in page
+    assert "optimizer.name=&#x27;sgd&#x27;" in page and str(whole / "report.html") in capsys.readouterr().out
 
 
 def test_numbers_of_the_report(whole: Path) -> None:

@@ -1,0 +1,85 @@
+"""Writes report.html of a run: the numbers, the curves and the images on one page, to open in any browser.
+
+    jaxseg report WORKDIR [WORKDIR ...] [--split val] [--which best|last] [--out FILE]
+                  [--tiles HxW] [--overlap .5] [--average flips] [--config.data.dir=PATH]
+
+A WORKDIR is that of a run, or the folder of a sweep. The page is report.html inside it, and with --split another than
+val report-SPLIT.html; --out names another file for a single WORKDIR. A file that the command did not write is refused.
+The page of a run needs a checkpoint and the data; that of a sweep is made of the files in its folder. See
+docs/report.md.
+"""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from jaxseg import compiler
+from jaxseg.arguments import expanded
+from jaxseg.config.command import run_command
+from jaxseg.config.parser import CommandParser, split_overrides
+from jaxseg.errors import ConfigError
+from jaxseg.inference.options import add_options, predictor_of, require_distinct, tiles_of
+from jaxseg.pages.frame import require_own_page, write_page
+from jaxseg.report.collecting import collect
+from jaxseg.report.run_page import PROGRAM, run_page
+from jaxseg.run.load import Which, load_run
+from jaxseg.sweep.outputs import PLAN_FILE
+from jaxseg.sweep.page import sweep_page
+
+_INSTEAD = "give another file with --out, or move it away"
+
+
+def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.report") -> int:
+    """Runs the command line; returns the exit status. `program` is how the command is called, for the usage line."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    words, overrides = split_overrides(argv)
+    options = _parser(program).parse_args(words)
+    return run_command(lambda: _report(options, overrides, shlex.join(["jaxseg", "report", *argv])))
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = CommandParser(
+        prog=program,
+        description="Write one page about a run or a sweep: numbers, curves and images, to open in a browser.",
+        epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
+    )
+    add = parser.add_argument
+    add("workdir", metavar="WORKDIR", nargs="+", help="the workdir of a run, or the folder of a sweep")
+    add("--split", default="val", help="of a run: train, val or test (default val)")
+    add("--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last")
+    add("--out", metavar="FILE", help="the page (default report.html in the WORKDIR)")
+    add_options(parser, tiles=None)
+    return parser
+
+
+def _report(options: argparse.Namespace, overrides: Sequence[str], again: str) -> int:
+    if options.out is not None and len(options.workdir) > 1:
+        raise ConfigError("--out is the page of a single WORKDIR; leave it out for several.")
+    require_distinct(options.workdir)
+    for word in options.workdir:
+        workdir = expanded(word)
+        swept = (workdir / PLAN_FILE).is_file()
+        suffix = "" if options.split == "val" or swept else "-" + re.sub(r"[^\w.-]+", "_", options.split)
+        page = expanded(options.out) if options.out is not None else workdir / f"report{suffix}.html"
+        require_own_page(page, PROGRAM, _INSTEAD)
+        text = sweep_page(workdir, PROGRAM, again) if swept else _of_run(workdir, options, overrides, again)
+        write_page(page, text, PROGRAM, _INSTEAD)
+        print(f"{'report:':<12}{page}", flush=True)
+    return 0
+
+
+def _of_run(workdir: Path, options: argparse.Namespace, overrides: Sequence[str], again: str) -> str:
+    run = load_run(workdir, options.which, overrides)
+    compiler.keep_programs(run.config.compile.cache)
+    asked = options.average or tiles_of(run, options)[0] != "none"
+    found = collect(run, options.split, predictor_of([run], options) if asked else None)
+    print(f"{found.evaluation}", flush=True)
+    return run_page(found, again)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
