@@ -206,6 +206,12 @@ def evaluate(session: Session, state: TrainState, step: int) -> Result:
     more = distances(session.parts, lambda: session.variables(state), session.problem)
     more |= session.parts.sparsity(lambda: session.variables(state))
     session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, "val", more)
+    if session.config.log.report and jax.process_index() == 0:
+        from jaxseg.report.live_page import write_live_page  # imports scipy.ndimage, which other trainings do not need
+
+        with drawing(session.reporter):
+            info = session.problem.train.info
+            write_live_page(session.workdir, session.config, info.classes, info.colors)
     return result
 
 
