@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -11,32 +11,34 @@ from typing import Annotated, Any, TypeAlias
 import jax
 import numpy as np
 
-from jaxseg import metrics, pictures
+from jaxseg import metrics, parallel, pictures
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import ConfigDict, set_key, to_dict
-from jaxseg.data import make_source
-from jaxseg.data.base import Source
+from jaxseg.data import make_eval_loader, make_source
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.alone import Alone, score_alone
 from jaxseg.inference.crf import RefinedPredictor
+from jaxseg.inference.folded import fold_run
 from jaxseg.inference.image_totals import ImageTotals, interval_dict, interval_line, interval_of
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import progress
-from jaxseg.inference.score import Result
-from jaxseg.inference.score_batches import score_in_batches
+from jaxseg.inference.score import Result, score
 from jaxseg.inference.score_images import score_images
 from jaxseg.metrics.formatting import percent
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run
+from jaxseg.run.preflight import ahead_of_evaluation
 from jaxseg.run.provenance import package_versions
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, require_own_json, write_or_refuse
 from jaxseg.state import count_parameters
+from jaxseg.step import Measure
 
 Boundary: TypeAlias = Annotated[
     float | bool | None,
     Where(lambda v: v is None or 0 <= v < math.inf, instead="True or a number of pixels of at least 0"),
 ]
+Look: TypeAlias = Callable[[dict[str, np.ndarray]], object] | None
 _DRAWN = 255  # classes of the largest picture of a confusion matrix
 
 
@@ -221,12 +223,7 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run,
-    split: str = "val",
-    *,
-    boundary: Boundary = None,
-    predictor: Predictor | None = None,
-    look: Callable[[dict[str, np.ndarray]], object] | None = None,
+    run: Run, split: str = "val", *, boundary: Boundary = None, predictor: Predictor | None = None, look: Look = None
 ) -> Evaluation:
     """Returns the scores of a run on a split, each image at its native size, as training evaluates it.
 
@@ -240,7 +237,7 @@ def evaluate(
             `surface.TOLERANCE` of the image's diagonal; None or False: no boundaries.
         predictor: segments the images, one at a time, in place of the run's network in batches; where it averages, each
             of its networks is scored alone too. None: that of `eval.tiles`, or the run's network.
-        look: called with the maps of each batch or image, see `score.score`.
+        look: called with the maps of each batch or image, see `score.score`, in a program of one process.
 
     Raises:
         ArgumentError: for an invalid `boundary`.
@@ -249,7 +246,9 @@ def evaluate(
     """
     tolerance = check_value("boundary", boundary, Boundary)
     with_boundary = tolerance is not None and tolerance is not False
-    config, source = data_of(run, split)
+    config = run.config.copy_and_resolve_references()
+    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
+    source = make_source(config, split_of_data(run.config, split))
     sigmoids = run.parts.loss.one_vs_rest
     measures = {"calibration": functools.partial(metrics.calibration_stats, one_vs_rest=sigmoids)}
     boundaries = surface.SurfaceTotal(run.num_classes, None if isinstance(tolerance, bool) else tolerance)
@@ -259,10 +258,10 @@ def evaluate(
     def see(maps: dict[str, np.ndarray]) -> None:
         if by_image:
             totals.add(maps)
+            if look is not None:
+                look(maps)
         if with_boundary:
             boundaries.add(maps)
-        if look is not None:
-            look(maps)
 
     if predictor is None and config.eval.tiles:
         predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
@@ -271,9 +270,7 @@ def evaluate(
     seconds, alone = math.nan, ()
     with lacking, progress(f"evaluate {split}", total=len(source)) as bar:
         if predictor is None:
-            result = score_in_batches(
-                run, config, source, measures, with_boundary or by_image or look is not None, see, bar.update
-            )
+            result = _score_in_batches(run, config, source, measures, with_boundary or by_image, see, bar.update)
         else:
             result, seconds = score_images(
                 source, predictor.scores, run.parts.loss, measures=measures, see=see, progress=bar.update
@@ -285,11 +282,27 @@ def evaluate(
     return Evaluation(run, split, result, predictor, seconds, alone, counts)
 
 
-def data_of(run: Run, split: str) -> tuple[ConfigDict, Source]:
-    """Returns the configuration of the data of a run, which must still have its classes, and a split of them."""
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)
-    return config, make_source(config, split_of_data(run.config, split))
+def _score_in_batches(
+    run: Run,
+    config: ConfigDict,
+    source: Any,
+    measures: Mapping[str, Measure],
+    maps: bool,
+    see: Callable[[dict[str, np.ndarray]], object],
+    progress: Callable[[int], object],
+) -> Result:
+    devices = jax.device_count()
+    strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
+    model, state = fold_run(run)
+    step = strategy.compile_eval(run.parts.eval_step(measures, maps=maps, model=model))
+    eval_step = ahead_of_evaluation(step, config)
+    # A batch that the devices of this machine can share; the padding examples do not count.
+    batch_size = -(-config.eval.batch_size // devices) * devices
+    loader = make_eval_loader(
+        source, batch_size=batch_size, size=config.data.size, fit=config.data.fit, multiple=config.eval.multiple
+    )
+    state = strategy.put_state(state)
+    return score(eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=progress, see=see)
 
 
 def suffix_of(predictor: Predictor) -> str:
