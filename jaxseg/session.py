@@ -38,10 +38,11 @@ from jaxseg.run.preflight import Ahead, ahead_of_evaluation, batch_shapes, descr
 from jaxseg.run.programs import Programs
 from jaxseg.run.provenance import end_record, read_starts, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
+from jaxseg.run.stopping import judged, stops_early
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import CHECKPOINTS
 from jaxseg.state import TrainState, keys_of_seed
-from jaxseg.tuning import Progress, after_evaluation, progress_of, with_progress
+from jaxseg.tuning import progress_of, with_progress
 
 
 @dataclass(frozen=True)
@@ -243,11 +244,13 @@ def evaluate(session: Session, state: TrainState, step: int) -> tuple[Result, Tr
     config = session.config
     if not follows_progress(config):
         session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, "val", more)
+        _write_report(session)
         return result, state, False
     before = progress_of(session.strategy.first(state.opt_state))
-    after = _judged(config, before, result)
+    after = judged(config, before, metrics.scores(result.confusion).mean_iou)
     more["evaluations_since_best"] = int(after.stale)
     session.reporter.evaluation(step, metrics.scores(result.confusion), result.loss, "val", more)
+    _write_report(session)
     if after.share < before.share:
         patience = counted(config.schedule.patience, "evaluation")
         session.reporter.message(
@@ -257,20 +260,13 @@ def evaluate(session: Session, state: TrainState, step: int) -> tuple[Result, Tr
     return result, state, 0 < config.stop.patience <= after.stale and step < config.steps
 
 
-def _judged(config: ConfigDict, progress: Progress, result: Result) -> Progress:
-    schedule = config.schedule
-    return after_evaluation(
-        progress,
-        metrics.scores(result.confusion).mean_iou,
-        patience=schedule.patience if schedule.name == "plateau" else 0,
-        factor=schedule.factor,
-        end=schedule.end,
-    )
+def _write_report(session: Session) -> None:
+    if session.config.log.report and jax.process_index() == 0:
+        from jaxseg.report.live_page import write_live_page  # imports scipy.ndimage, which other trainings do not need
 
-
-def stops_early(config: ConfigDict, state: TrainState) -> bool:
-    """Returns whether `stop.patience` has ended the run at this state, which is on the host."""
-    return config.stop.patience > 0 and int(progress_of(state.opt_state).stale) >= config.stop.patience
+        with drawing(session.reporter):
+            info = session.problem.train.info
+            write_live_page(session.workdir, session.config, info.classes, info.colors)
 
 
 def save(session: Session, state: TrainState, step: int, result: Result | None) -> None:

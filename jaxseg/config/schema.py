@@ -140,6 +140,7 @@ KEYS: dict[str, Key] = {
     "log.every": Key(20, "steps between log lines", Count, free=True),
     "log.images": Key(4, "validation images drawn in predictions.png and TensorBoard", WholeNotNegative, free=True),
     "log.tensorboard": Key(True, "write TensorBoard event files", free=True),
+    "log.report": Key(False, "write report.html, a page of curves and scores, after each evaluation", free=True),
     "log.gradients": Key(
         False,
         "write the norm of each parameter's gradient at the first step and the log steps to gradients.jsonl, "

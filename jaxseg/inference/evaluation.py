@@ -14,7 +14,6 @@ from jaxseg import metrics, pictures
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import ConfigDict, set_key, to_dict
 from jaxseg.data import make_source
-from jaxseg.data.base import Source
 from jaxseg.data.reading import Reading
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
@@ -38,6 +37,7 @@ Boundary: TypeAlias = Annotated[
     float | bool | None,
     Where(lambda v: v is None or 0 <= v < math.inf, instead="True or a number of pixels of at least 0"),
 ]
+Look: TypeAlias = Callable[[dict[str, np.ndarray]], object] | None
 _DRAWN = 255  # classes of the largest picture of a confusion matrix
 
 
@@ -222,12 +222,7 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run,
-    split: str = "val",
-    *,
-    boundary: Boundary = None,
-    predictor: Predictor | None = None,
-    look: Callable[[dict[str, np.ndarray]], object] | None = None,
+    run: Run, split: str = "val", *, boundary: Boundary = None, predictor: Predictor | None = None, look: Look = None
 ) -> Evaluation:
     """Returns the scores of a run on a split, each image at its native size, as training evaluates it.
 
@@ -241,7 +236,7 @@ def evaluate(
             `surface.TOLERANCE` of the image's diagonal; None or False: no boundaries.
         predictor: segments the images, one at a time, in place of the run's network in batches; where it averages, each
             of its networks is scored alone too. None: that of `eval.tiles`, or the run's network.
-        look: called with the maps of each batch or image, see `score.score`.
+        look: called with the maps of each batch or image, see `score.score`, in a program of one process.
 
     Raises:
         ArgumentError: for an invalid `boundary`.
@@ -250,7 +245,9 @@ def evaluate(
     """
     tolerance = check_value("boundary", boundary, Boundary)
     with_boundary = tolerance is not None and tolerance is not False
-    config, source = data_of(run, split)
+    config = run.config.copy_and_resolve_references()
+    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
+    source = make_source(config, split_of_data(run.config, split))
     sigmoids = run.parts.loss.one_vs_rest
     measures = {"calibration": functools.partial(metrics.calibration_stats, one_vs_rest=sigmoids)}
     boundaries = surface.SurfaceTotal(run.num_classes, None if isinstance(tolerance, bool) else tolerance)
@@ -260,10 +257,10 @@ def evaluate(
     def see(maps: dict[str, np.ndarray]) -> None:
         if by_image:
             totals.add(maps)
+            if look is not None:
+                look(maps)
         if with_boundary:
             boundaries.add(maps)
-        if look is not None:
-            look(maps)
 
     if predictor is None and config.eval.tiles:
         predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
@@ -272,9 +269,7 @@ def evaluate(
     seconds, alone = math.nan, ()
     with lacking, progress(f"evaluate {split}", total=len(source)) as bar:
         if predictor is None:
-            result = score_in_batches(
-                run, config, source, measures, with_boundary or by_image or look is not None, see, bar.update
-            )
+            result = score_in_batches(run, config, source, measures, with_boundary or by_image, see, bar.update)
         else:
             reading = Reading(timeout=run.config.data.timeout)
             result, seconds = score_images(
@@ -291,13 +286,6 @@ def evaluate(
         result = result._replace(measures={**result.measures, "boundary": boundaries.sums})
     counts = totals.counts(source) if by_image else None
     return Evaluation(run, split, result, predictor, seconds, alone, counts)
-
-
-def data_of(run: Run, split: str) -> tuple[ConfigDict, Source]:
-    """Returns the configuration of the data of a run, which must still have its classes, and a split of them."""
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)
-    return config, make_source(config, split_of_data(run.config, split))
 
 
 def suffix_of(predictor: Predictor) -> str:

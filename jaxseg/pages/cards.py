@@ -18,6 +18,7 @@ SIDES = (512, 384, 256, 192, 128)
 MOST_CHARACTERS = 12_000_000
 """The most characters that the pictures of a page take together."""
 WRONG = (225, 0, 130, 255)
+_LATER = 'decoding="async" loading="lazy"'  # of pictures: those out of sight are left until they are seen
 _SMALL = 128  # images of so few pixels a side are PNG, exact
 
 
@@ -176,7 +177,7 @@ def _entry(name: str, color: Sequence[int]) -> str:
 def _card(card: Card, sorts: Sequence[str], shown: tuple[int, int], layers: Sequence[str]) -> str:
     sides = {shown[0]: "left", shown[1]: "right"}
     images = "".join(
-        f'<img class="layer {sides[i] if i in sides else ""}" data-layer="{i}" alt="" src="{url}" decoding="async">'
+        f'<img class="layer {sides[i] if i in sides else ""}" data-layer="{i}" alt="" src="{url}" {_LATER}>'
         for i, url in enumerate(card.picture.layers)
     )
     found = [card.sorts[name] if name in card.sorts else math.nan for name in sorts]
@@ -186,6 +187,6 @@ def _card(card: Card, sorts: Sequence[str], shown: tuple[int, int], layers: Sequ
         f'<article id="{escape(card.key)}" data-groups="{escape(" ".join(card.groups))}" '
         f'data-classes="{" ".join(map(str, card.classes))}" data-sorts="{values}" tabindex="-1">'
         f'<button type="button" class="picture" aria-label="Enlarge {escape(card.name)}">'
-        f'<img class="base" alt="Image {escape(card.name)}" src="{card.picture.image}" decoding="async">{images}'
+        f'<img class="base" alt="Image {escape(card.name)}" src="{card.picture.image}" {_LATER}>{images}'
         f"</button><h3>{escape(card.name)}</h3>{lines}</article>"
     )

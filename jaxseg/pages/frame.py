@@ -7,13 +7,14 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxseg.errors import ConfigError, printable
 from jaxseg.files import write_text
 from jaxseg.pictures import marks
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """What a page may load: nothing but what stands inside it."""
@@ -37,7 +38,7 @@ def embed(data: Any) -> str:
     return json.dumps(data).replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def data_url(picture: Image.Image, form: str, quality: int = 85) -> str:
+def data_url(picture: "Image.Image", form: str, quality: int = 85) -> str:
     """Returns a picture as a data URL, form "PNG" or "JPEG"."""
     file = io.BytesIO()
     picture.save(file, form, **({"quality": quality} if form == "JPEG" else {"optimize": True}))

@@ -14,9 +14,11 @@ import jax
 import numpy as np
 from scipy import ndimage
 
+from jaxseg.config import set_key
+from jaxseg.data import make_source
 from jaxseg.data.base import Source
 from jaxseg.errors import ConfigError
-from jaxseg.inference.evaluation import Evaluation, data_of, evaluate
+from jaxseg.inference.evaluation import Evaluation, evaluate, split_of_data
 from jaxseg.inference.predictor import Predictor
 from jaxseg.metrics import num_confusion_classes
 from jaxseg.metrics.intervals import ImageCounts, class_iou
@@ -141,7 +143,9 @@ def collect(run: Run, split: str, predictor: Predictor | None = None) -> Collect
     """
     if jax.process_count() > 1:
         raise ConfigError("A report is made by one process, which sees all images; start it without others.")
-    _, source = data_of(run, split)
+    config = run.config.copy_and_resolve_references()
+    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
+    source = make_source(config, split_of_data(run.config, split))
     seen = _Seen(num_confusion_classes(run.num_classes))
     evaluation = evaluate(run, split, predictor=predictor, look=seen.add)
     names = tuple(source.name(i) for i in range(len(source)))

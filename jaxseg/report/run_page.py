@@ -19,6 +19,8 @@ from jaxseg.run.report import LOG_FILE, read_log
 from jaxseg.state import count_parameters
 
 PROGRAM = "jaxseg report"
+PAGE = "report.html"
+"""The page of a run, in its workdir."""
 
 
 def run_page(found: Collected, again: str) -> str:

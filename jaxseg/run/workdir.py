@@ -17,6 +17,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import ConfigError, counted, first_line
 from jaxseg.files import read_json, read_lines, write_text
+from jaxseg.pages.frame import require_own_page
 from jaxseg.pictures import marks
 from jaxseg.types import IGNORE_16
 
@@ -160,6 +161,8 @@ def _require_own_files(path: Path, config: ConfigDict) -> None:
         "samples.png": config.model.name in models.GENERATORS and not holds_checkpoint(path),
         "gradients.png": gradients,
     }
+    if config.log.report:
+        require_own_page(path / "report.html", "jaxseg report", instead)
     for name in (name for name, drawn in pictures.items() if drawn):
         marks.require_own_figure(path / name, instead)
 

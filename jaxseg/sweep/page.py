@@ -85,7 +85,7 @@ def _charts(plan: Plan, rows: Sequence[Row]) -> str:
     variants = Axis("no. of the variant", 0.5, len(rows) + 0.5, form="{:.0f}")
     seeds = chart("The score of every seed", variants, Axis("mIoU in per cent", form="{:.2f} %"), points)
     charts = [seeds]
-    for key, name, scale in (("mean_iou", "mIoU in per cent", 100), ("loss", "loss", 1)):
+    for key, name, scale in (("mean_iou", "mIoU", 100), ("loss", "loss", 1)):
         lines = []
         for place, row in enumerate(rows):
             for result in row.results:
@@ -96,7 +96,14 @@ def _charts(plan: Plan, rows: Sequence[Row]) -> str:
                 ]
                 hidden = place >= _CURVES
                 lines.append(Series(f"{row.name}, seed {result.seed}", curve, hidden=hidden, hue=place))
-        charts.append(chart(f"{name} of evaluations", Axis("step", form="{:.0f}"), Axis(name), lines))
+        charts.append(
+            chart(
+                f"{name} of evaluations",
+                Axis("step", form="{:.0f}"),
+                Axis(f"{name}{' in per cent' if scale == 100 else ''}"),
+                lines,
+            )
+        )
     return f'<div class="charts">{"".join(charts)}</div>'
 
 

@@ -387,6 +387,7 @@ ASSERTED = {
     "log.every": "config/test_keys.py::test_keys_of_the_session",
     "log.images": "config/test_keys.py::test_keys_of_the_loop",
     "log.tensorboard": "config/test_keys.py::test_keys_of_the_session",
+    "log.report": "report/test_live_page.py::test_a_training_writes_its_page_after_each_evaluation",
     "log.gradients": "run/test_gradients.py::test_a_run_is_drawn",
 }
 
