@@ -282,7 +282,9 @@ class Checkpoints:
             if self.path(step).exists():
                 self.path(step).rename(self.directory / f"{step}.replaced")
         if self._checkpointer is None:
-            self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=_ASYNC)
+            # Given to both: the one makes the folder of the checkpoint, the other those of its items.
+            of_items = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(async_options=_ASYNC))
+            self._checkpointer = ocp.AsyncCheckpointer(of_items, async_options=_ASYNC)
         filled = {name: array for name, array in arrays.items() if array.size}  # Orbax takes no empty arrays
         items = {"state": ocp.args.PyTreeSave(snapshot.nested(filled)), "about": ocp.args.JsonSave(about)}
         self._checkpointer.save(self.path(step), args=ocp.args.Composite(**items))

@@ -1,9 +1,26 @@
-"""What tests plant in a training: a clock that goes back, moves that are not atomic, a decoder that hangs."""
+"""What tests plant in a training: a full disk, a clock that goes back, moves that are not atomic, hanging decoders."""
 
+import contextlib
 import os
 import shutil
 import time
 from pathlib import Path
+
+from helpers.full_disk import filled
+
+
+def full_disk(number: int, folder: str, listing: str) -> None:
+    """Does as `filled` until the end of the process; the uses are then the lines of the file `listing`."""
+    stack = contextlib.ExitStack()
+    disk = stack.enter_context(filled(number, folder))
+    leave = os._exit
+
+    def leave_with_listing(status: int) -> None:
+        stack.close()
+        Path(listing).write_text("".join(f"{use}\n" for use in disk.uses))
+        leave(status)
+
+    os._exit = leave_with_listing
 
 
 def clock_back(days: float) -> None:
