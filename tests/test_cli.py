@@ -39,8 +39,8 @@ def test_without_a_command_it_prints_its_help_and_fails(capsys):
         ("eval", "There is no command 'eval'. Did you mean 'evaluate'?"),
         (
             "xyz",
-            "There is no command 'xyz'. Known: audit, check, crf, evaluate, explain, export, fit, models, predict, "
-            "propose, quantise, reproduce, shrink, sweep, train, weaken.",
+            "There is no command 'xyz'. Known: audit, check, convert, crf, evaluate, explain, export, fit, models, "
+            "predict, propose, quantise, reproduce, shrink, sweep, train, weaken.",
         ),
     ],
 )
