@@ -352,6 +352,22 @@ def test_pairs_are_found_by_their_names(tmp_path, layout):
         assert len(FolderSource(out, "train")) == 1
 
 
+def test_more_than_255_classes_give_masks_of_16_bits(tmp_path):
+    picture(tmp_path / "in" / "a.png")
+    names = [f"c{i}" for i in range(300)]
+    content = coco(
+        {"category_id": 7 - 299, "segmentation": [LARGE]}, {"category_id": 7, "bbox": [3, 2, 2, 2]}, categories=names
+    )
+    write(tmp_path / "in" / "x.json", content)
+    out = convert(tmp_path, status=1)  # for the box
+    file = read_classes_file(out)
+    found = mask_of(out)
+    assert found.dtype == np.uint16 and len(file.names) == 301 and file.ignore == 65535
+    # The box is unknown where it is alone, and the polygon of the last class lies over it.
+    np.testing.assert_array_equal(found, np.where(NESTED, file.values[file.names.index("c299")], 0))
+    assert FolderSource(out, "train")[0]["label"].max() == found.max()
+
+
 def test_cityscapes_keeps_its_evaluated_classes(tmp_path):
     for split, city in (("train", "ulm"), ("val", "bonn")):
         stem = f"{city}_000000_000001"
