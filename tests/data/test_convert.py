@@ -15,6 +15,8 @@ from jaxseg.data.folder import FolderSource
 from jaxseg.data.formats.drawing import draw_full
 from jaxseg.data.weak.marks import Mark, box, no_points
 from jaxseg.data.weak.runs import counts_in, make_runs, runs_of
+from jaxseg.inference.regions import find_regions
+from jaxseg.inference.regions.files import CocoFile
 
 H, W = 6, 8
 SIZE = {"height": H, "width": W}
@@ -117,6 +119,16 @@ def test_runs_fill_their_box_and_no_more():
             make_runs(counts, (3, 4))
     with pytest.raises(ValueError, match="outside the 6 x 8 image"):
         make_runs([1], (H, W), (5, 8, 1, 1))
+
+
+@pytest.mark.parametrize("form", ["rle", "polygons"])
+def test_the_regions_that_jaxseg_writes_come_back_pixel_by_pixel(tmp_path, form):
+    label = np.random.default_rng(3).integers(0, 3, (12, 15)).astype(np.uint8).repeat(2, 0).repeat(3, 1)
+    picture(tmp_path / "in" / "a.png", label.shape)
+    file = CocoFile(("background", "cat", "cell"), (1, 2), form)
+    file.add("a.png", find_regions(label, only=(1, 2)))
+    file.write(tmp_path / "in" / "regions.json")
+    np.testing.assert_array_equal(mask_of(convert(tmp_path)), label)
 
 
 def test_polygons_agree_with_the_reference_but_for_their_borders():
