@@ -307,10 +307,10 @@ def test_the_picture_may_be_put_into_a_folder(experiment, folder, tmp_path, draw
 def test_an_image_that_memory_does_not_hold_is_a_problem_that_names_it(experiment, folder, monkeypatch, capsys):
     read = folder_module.read_image
 
-    def full(path, channels):
+    def full(path, channels, limits):
         if path.stem == "05":
             raise MemoryError
-        return read(path, channels)
+        return read(path, channels, limits)
 
     monkeypatch.setattr(folder_module, "read_image", full)
     assert check.main(["--config", f"{experiment}:folder", f"--config.data.dir={folder}", "--images", "0"]) == 1

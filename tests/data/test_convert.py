@@ -15,6 +15,8 @@ from jaxseg.data.folder import FolderSource
 from jaxseg.data.formats.drawing import draw_full
 from jaxseg.data.weak.marks import Mark, box, no_points
 from jaxseg.data.weak.runs import counts_in, make_runs, runs_of
+from jaxseg.inference.regions import find_regions
+from jaxseg.inference.regions.files import CocoFile
 
 H, W = 6, 8
 SIZE = {"height": H, "width": W}
@@ -117,6 +119,16 @@ def test_runs_fill_their_box_and_no_more():
             make_runs(counts, (3, 4))
     with pytest.raises(ValueError, match="outside the 6 x 8 image"):
         make_runs([1], (H, W), (5, 8, 1, 1))
+
+
+@pytest.mark.parametrize("form", ["rle", "polygons"])
+def test_the_regions_that_jaxseg_writes_come_back_pixel_by_pixel(tmp_path, form):
+    label = np.random.default_rng(3).integers(0, 3, (12, 15)).astype(np.uint8).repeat(2, 0).repeat(3, 1)
+    picture(tmp_path / "in" / "a.png", label.shape)
+    file = CocoFile(("background", "cat", "cell"), (1, 2), form)
+    file.add("a.png", find_regions(label, only=(1, 2)))
+    file.write(tmp_path / "in" / "regions.json")
+    np.testing.assert_array_equal(mask_of(convert(tmp_path)), label)
 
 
 def test_polygons_agree_with_the_reference_but_for_their_borders():
@@ -350,6 +362,22 @@ def test_pairs_are_found_by_their_names(tmp_path, layout):
         np.testing.assert_array_equal(mask_of(out, "ä b"), NESTED)
         np.testing.assert_array_equal(mask_of(out, "x.1"), NESTED)
         assert len(FolderSource(out, "train")) == 1
+
+
+def test_more_than_255_classes_give_masks_of_16_bits(tmp_path):
+    picture(tmp_path / "in" / "a.png")
+    names = [f"c{i}" for i in range(300)]
+    content = coco(
+        {"category_id": 7 - 299, "segmentation": [LARGE]}, {"category_id": 7, "bbox": [3, 2, 2, 2]}, categories=names
+    )
+    write(tmp_path / "in" / "x.json", content)
+    out = convert(tmp_path, status=1)  # for the box
+    file = read_classes_file(out)
+    found = mask_of(out)
+    assert found.dtype == np.uint16 and len(file.names) == 301 and file.ignore == 65535
+    # The box is unknown where it is alone, and the polygon of the last class lies over it.
+    np.testing.assert_array_equal(found, np.where(NESTED, file.values[file.names.index("c299")], 0))
+    assert FolderSource(out, "train")[0]["label"].max() == found.max()
 
 
 def test_cityscapes_keeps_its_evaluated_classes(tmp_path):

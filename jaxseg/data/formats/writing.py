@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from jaxseg.data.batching import cores
 from jaxseg.data.classes_file import FILE, classes_text
@@ -19,7 +21,6 @@ from jaxseg.data.formats.collection import Collection, Lost, Sample
 from jaxseg.data.images import read_header
 from jaxseg.errors import ConfigError, DataError, printable
 from jaxseg.files import write_text
-from jaxseg.pictures.images import save_image
 
 NOT_CONVERTED = "not-converted.csv"
 UNLABELLED = "unlabelled"
@@ -52,6 +53,7 @@ def whole_folder(path: Path, what: str) -> Iterator[Path]:
         raise ConfigError(f"{what} {path} cannot be written: {error.strerror or error}.") from error
     try:
         yield part
+        os.sync()
         part.chmod(0o755)  # that of a new folder; a temporary one is its owner's alone
         part.replace(path)  # an empty folder that is there gives way
     finally:
@@ -105,7 +107,7 @@ def _write(sample: Sample, folder: Path) -> tuple[Lost, ...]:
                 f"The label of {sample.origin} is {height} x {width} (height x width), but the image is "
                 f"{header.height} x {header.width}."
             )
-        save_image(drawn.label, part / "masks" / f"{sample.name}.png")
+        _save(drawn.label, part / "masks" / f"{sample.name}.png")
         return drawn.lost
     except DataError as error:
         if file is not None:
@@ -119,7 +121,7 @@ def _write_image(sample: Sample, folder: Path) -> Path:
         file = folder / f"{sample.name}.png"
         if picture.dtype == np.uint16 and picture.shape[-1] > 1:
             raise DataError(f"{sample.origin} has 16-bit colours, which are not written; save it as a file of its own.")
-        save_image(picture[..., 0] if picture.shape[-1] == 1 else picture, file)
+        _save(picture[..., 0] if picture.shape[-1] == 1 else picture, file)
         return file
     suffix = picture.suffix if isinstance(picture, Path) else picture[1]
     file = folder / f"{sample.name}{suffix}"
@@ -132,6 +134,12 @@ def _write_image(sample: Sample, folder: Path) -> Path:
     else:
         file.write_bytes(picture[0])
     return file
+
+
+def _save(picture: np.ndarray, file: Path) -> None:
+    """Writes a PNG file, without waiting for the disk: the folder is moved to its place when all is on it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, "PNG")
 
 
 def _table(lost: Sequence[Lost]) -> str:
