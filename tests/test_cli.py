@@ -40,7 +40,7 @@ def test_without_a_command_it_prints_its_help_and_fails(capsys):
         (
             "xyz",
             "There is no command 'xyz'. Known: audit, check, crf, evaluate, explain, export, fit, models, predict, "
-            "propose, quantise, reproduce, shrink, sweep, train, weaken.",
+            "propose, publish, quantise, reproduce, shrink, sweep, train, weaken.",
         ),
     ],
 )

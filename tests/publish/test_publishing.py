@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.marks import some_slow
 from helpers.published import COMMAND, PLANTED, SECRET, secret_run
 from helpers.tiny_run import make_run, short_config
 
@@ -67,6 +68,30 @@ def test_the_published_network_is_that_of_the_run_bit_for_bit(run: Run, folder: 
     image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     a, b = (jaxseg.load(place).predict(image, probabilities=True) for place in (run.workdir, folder))
     np.testing.assert_array_equal(a.probabilities, b.probabilities)
+
+
+@pytest.mark.parametrize(
+    "values",
+    some_slow(
+        [
+            {"lora__rank": 2},
+            {"quantise__weights": 4, "quantise__activations": 8},
+            {"adversarial__weight": 0.1, "adversarial__widths": (4, 4)},
+            {"model__crf": "deeplab-v1,learn=true"},
+            {"model__num_classes": 1, "data__source": "shapes"},
+        ],
+        [{"lora__rank": 2}, {"adversarial__weight": 0.1, "adversarial__widths": (4, 4)}],
+    ),
+    ids=str,
+)
+def test_what_is_around_the_network_is_published_as_it_is_used(values: dict, tmp_path: Path) -> None:
+    """Merged adapters, rounded kernels with their ranges, the segmenter without its discriminator."""
+    run = load_run(make_run(tmp_path / "run", short_config(**values)))
+    publish_run(run, tmp_path / "net", licence="mit")
+    ours, theirs = by_path(run.variables), by_path(load_run(tmp_path / "net").variables)
+    assert ours.keys() == theirs.keys()
+    for path, x in ours.items():
+        np.testing.assert_array_equal(np.asarray(x), theirs[path], err_msg=path)
 
 
 def test_nothing_that_is_published_says_where_it_was_made(folder: Path, workdir: Path) -> None:
