@@ -76,7 +76,9 @@ def export_peer(run: Run, file: str | Path, peer: Peer) -> PeerFile:
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
     form = known.form_over(encoder)
-    settings = peer_form.differing_fields(form.sizes, run.model) if form is not None else []
+    other = [] if form is None else peer_form.differing_fields(form.sizes, run.model)
+    fields = [text.partition("=")[0] for text in other if not text.startswith("encoder_args.")]
+    settings = [f"{field}={getattr(run.model, field)}" for field in fields]
     return PeerFile(path, path.stat().st_size, len(state), tuple(settings), not _is_cut(run.model, encoder))
 
 

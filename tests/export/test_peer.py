@@ -196,6 +196,13 @@ def fpn(monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+def test_sizes_other_than_the_peers_are_said(tmp_path: Path) -> None:
+    run = run_of("unet", peer_fields("unet", "smp", "resnet18", widths=DECODER, encoder_args={"depths": (1,) * 4}))
+    written = export_peer(run, tmp_path / "unet.safetensors", "smp")
+    assert written.settings == ("widths=(4, 5, 6, 7, 8)",) and written.strict
+    assert written.entries == len(files.read(written.path).arrays)
+
+
 def test_the_command_writes_a_file_that_torch_reads(fpn: Run, tmp_path: Path, capsys) -> None:
     out = tmp_path / "fpn.safetensors"
     for _ in range(2):  # its own file is replaced
