@@ -82,7 +82,8 @@ def test_a_unet_has_its_logits_in_smp():
     run = run_of("unet", peer_fields("unet", "smp", "resnet18", widths=DECODER, encoder_args=units))
     module = oracles.smp().Unet("resnet18", encoder_weights=None, decoder_channels=DECODER[::-1], classes=CLASSES)
     shorten(module.encoder)
-    check_logits(run, loaded(module, run, "smp"))
+    # At a size whose program the tests of reading such files have compiled.
+    check_logits(run, loaded(module, run, "smp"), size=(65, 79))
 
 
 @pytest.mark.slow  # of the same rules and transforms
@@ -138,7 +139,7 @@ CASES = [
 
 @pytest.mark.parametrize(
     "case",
-    some_slow(CASES, [case for case in CASES if case[2] not in ("tu-convnext_tiny", "mobilenet_v2")]),
+    some_slow(CASES, [case for case in CASES if case[2] != "vgg11_bn"]),
 )
 def test_smp_finds_every_entry(case):
     """Names and shapes; the numbers follow, since they are those by which such files are read."""
