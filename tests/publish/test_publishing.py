@@ -32,7 +32,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = secret_run(tmp_path_factory.mktemp("run") / "run")
     scores = {"step": 10, "which": "best", "images": 5, "mean_iou": 0.5, "split": "val"}
     classes = [{"name": name, "iou": 0.1 * i} for i, name in enumerate(load_run(made).classes)]
-    intervals = {"mean_iou": {"low": 0.4, "high": 0.6}, "disc": [0.05, 0.2]}
+    intervals = {"level": 0.95, "mean_iou": [0.4, 0.6], "iou": {"disc": [0.05, 0.2], "ring": [None, None]}}
     report = {**scores, "classes": classes, "intervals": intervals, "config": {"data": {"dir": SECRET}}}
     (made / "evaluate-val.json").write_text(json.dumps(report))
     (made / "evaluate-test.json").write_text(json.dumps({**report, "step": 5, "mean_iou": 0.123}))
