@@ -177,7 +177,7 @@ def safetensors_of(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -
     """Returns the content of a file of safetensors with these arrays, and texts about it in its header."""
     from safetensors.numpy import save
 
-    return save({name: np.ascontiguousarray(x) for name, x in arrays.items()}, dict(about))
+    return save({name: np.asarray(x, order="C") for name, x in arrays.items()}, dict(about))
 
 
 def _read_npz(path: Path, notes: list[str]) -> dict[str, np.ndarray]:

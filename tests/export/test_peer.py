@@ -220,7 +220,8 @@ def test_the_command_writes_a_file_that_torch_reads(fpn: Run, tmp_path: Path, ca
     with_torch, pickled = load_file(out), torch.load(tmp_path / "fpn.pth", weights_only=True)
     assert with_torch.keys() == pickled.keys() == arrays.keys()
     assert all(torch.equal(with_torch[name], pickled[name]) for name in arrays)
-    assert with_torch["encoder.bn1.num_batches_tracked"].dtype == torch.int64
+    counter = with_torch["encoder.bn1.num_batches_tracked"]
+    assert counter.dtype == torch.int64 and counter.shape == ()
 
 
 def test_what_cannot_be_written_is_said(fpn: Run, tmp_path: Path, capsys) -> None:
