@@ -3,6 +3,7 @@
 The names and layouts are those by which `jaxseg.pretrained` reads the peer's files, read backwards.
 """
 
+import importlib
 import importlib.util
 import io
 from collections.abc import Mapping
@@ -11,7 +12,6 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from flax import linen as nn
-from safetensors.numpy import save
 
 from jaxseg.arguments import check_value, expanded
 from jaxseg.errors import ConfigError, WeightsError, counted, nearest
@@ -21,6 +21,7 @@ from jaxseg.models import encoders
 from jaxseg.nn import NormSpec, without_crf
 from jaxseg.pretrained import catalogue, flatten, inverse, loading, peer_form
 from jaxseg.pretrained.family import SMP, TORCHVISION, TRANSFORMERS, NetworkFormat
+from jaxseg.pretrained.files import safetensors_of
 from jaxseg.run.load import Run
 
 Peer: TypeAlias = Literal["smp", "torchvision", "transformers"]
@@ -69,13 +70,15 @@ def export_peer(run: Run, file: str | Path, peer: Peer) -> PeerFile:
     known, encoder = _format(run, peer)
     state = state_dict(run, peer)
     about = {"format": "pt", "jaxseg": f"{run.config.model.name} after {counted(run.step, 'step')}"}
-    content = save(state, about) if path.suffix == ".safetensors" else _of_torch(state)
+    content = safetensors_of(state, about) if path.suffix == ".safetensors" else _of_torch(state)
     try:
         write_atomically(path, lambda out: _write(out, content))
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}.") from error
     form = known.form_over(encoder)
-    settings = peer_form.differing_fields(form.sizes, run.model) if form is not None else []
+    other = [] if form is None else peer_form.differing_fields(form.sizes, run.model)
+    fields = [text.partition("=")[0] for text in other if not text.startswith("encoder_args.")]
+    settings = [f"{field}={getattr(run.model, field)}" for field in fields]
     return PeerFile(path, path.stat().st_size, len(state), tuple(settings), not _is_cut(run.model, encoder))
 
 
@@ -174,7 +177,7 @@ def _check_file(path: Path) -> None:
 
 
 def _of_torch(state: Mapping[str, np.ndarray]) -> bytes:
-    import torch
+    torch = importlib.import_module("torch")  # which jaxseg never needs
 
     content = io.BytesIO()
     torch.save({name: torch.from_numpy(x.copy()) for name, x in state.items()}, content)

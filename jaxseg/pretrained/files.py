@@ -173,6 +173,13 @@ def read_safetensors(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
+def safetensors_of(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
+    """Returns the content of a file of safetensors with these arrays, and texts about it in its header."""
+    from safetensors.numpy import save
+
+    return save({name: np.asarray(x, order="C") for name, x in arrays.items()}, dict(about))
+
+
 def _read_npz(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, opened(file), np.load(path, allow_pickle=False) as archive:

@@ -82,6 +82,13 @@ def digest(path: Path) -> str | None:
     return name if re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", name) else None
 
 
+def client() -> Any:
+    """Returns huggingface_hub's client, which writes to repositories as the user who is logged in."""
+    import huggingface_hub
+
+    return huggingface_hub.HfApi()
+
+
 def _locate(published: Published, *, local_files_only: bool, most: int | None = None) -> Path | None:
     """Returns the first of the files that exists in the repository, or only in the cache; None if none does."""
     import huggingface_hub

@@ -154,8 +154,8 @@ def _scores(record: Mapping[str, Any]) -> Iterable[str]:
         yield "None are recorded: `jaxseg evaluate` was not called for this checkpoint before it was published."
     for scores in record["scores"]:
         yield f"`{_cell(scores['split'])}`, {counted(scores['images'], 'image')}; IoU in percent:"
-        with_ends = any(interval_of(scores, name) for name in ("mean_iou", *(c["name"] for c in scores["classes"])))
-        rows = [("mean", scores["mean_iou"], interval_of(scores, "mean_iou"))]
+        with_ends = any(interval_of(scores, name) for name in (None, *(c["name"] for c in scores["classes"])))
+        rows = [("mean", scores["mean_iou"], interval_of(scores, None))]
         rows += [(row["name"], row["iou"], interval_of(scores, row["name"])) for row in scores["classes"][:100]]
         head = ["| class | IoU | interval |", "|---|---|---|"] if with_ends else ["| class | IoU |", "|---|---|"]
         yield "\n".join([*head, *(_row(*row, with_ends) for row in rows)])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import save
 
 from jaxseg import models
 from jaxseg.arguments import expanded
@@ -18,6 +17,7 @@ from jaxseg.errors import ConfigError, nearest
 from jaxseg.export import FORMATS, export_run
 from jaxseg.files import write_atomically, write_text
 from jaxseg.pretrained import flatten
+from jaxseg.pretrained.files import safetensors_of
 from jaxseg.publish import upload
 from jaxseg.publish.card import Words, card_of
 from jaxseg.publish.places import require_none, without_places
@@ -150,7 +150,7 @@ def _make(
 ) -> tuple[str, ...]:
     """Writes all files to a folder, and reads them back; returns their names."""
     variables = {path: np.asarray(x) for path, x in flatten(run.variables).items()}
-    weights = save({path: np.ascontiguousarray(x) for path, x in variables.items()}, {"format": "flax"})
+    weights = safetensors_of(variables, {"format": "flax"})
     record = record_of(own, weights, licence)
     fitted = [file for file in FITTED_FILES if (run.workdir / file).is_file()]
     programs = [f"model{FORMATS[form]}" for form in dict.fromkeys(exports)]

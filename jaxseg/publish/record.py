@@ -1,7 +1,6 @@
 """What a published network says about its training: `published.json`, from the files of a workdir."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,12 +101,12 @@ def _scores(report: Mapping[str, Any], file: Path) -> dict[str, Any]:
     return scores | ({"intervals": report["intervals"]} if "intervals" in report else {})
 
 
-def interval_of(scores: Mapping[str, Any], name: str) -> tuple[float, float] | None:
-    """Returns the ends of the interval of a score, "mean_iou" or the name of a class; None where none is recorded."""
-    intervals = scores["intervals"] if "intervals" in scores else {}
-    if not isinstance(intervals, dict) or name not in intervals:
-        return None
-    found = intervals[name]
-    ends = [found[key] for key in ("low", "high") if key in found] if isinstance(found, dict) else found
-    numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(x, int | float) for x in ends)
-    return (ends[0], ends[1]) if numbers and all(map(math.isfinite, ends)) else None
+def interval_of(scores: Mapping[str, Any], name: str | None) -> tuple[float, float] | None:
+    """Returns the ends of the interval of the IoU of a class, or of the mean with None; None where none is recorded."""
+    intervals = _group(scores, "intervals")
+    found = intervals["mean_iou"] if name is None and "mean_iou" in intervals else None
+    by_class = _group(intervals, "iou")
+    if name is not None and name in by_class:
+        found = by_class[name]
+    numbers = isinstance(found, list) and len(found) == 2 and all(isinstance(x, int | float) for x in found)
+    return (found[0], found[1]) if found and numbers else None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.errors import ConfigError, first_line
+from jaxseg.pretrained import hub
 from jaxseg.run.published import HUB, MOST_JSON, RECORD_FILE
 
 _OF_THE_HUB = (".gitattributes",)  # what the Hub itself puts into a new repository
@@ -22,10 +23,10 @@ def examine(name: str, identity: str, *, replace: bool, api: Any = None) -> list
     Raises:
         ConfigError: if the repository holds something else, or the Hub cannot be asked.
     """
-    hub = _api(api)
+    client = api or hub.client()
     try:
-        there = hub.list_repo_files(name) if hub.repo_exists(name) else []
-        record = _record(hub.hf_hub_download(name, RECORD_FILE)) if RECORD_FILE in there else {}
+        there = client.list_repo_files(name) if client.repo_exists(name) else []
+        record = _record(client.hf_hub_download(name, RECORD_FILE)) if RECORD_FILE in there else {}
     except Exception as error:  # of the network, of the server or of the rights: whatever the client raises
         raise _refused(name, error) from error
     former = [file for file in record["files"] if file in there] if "files" in record else []
@@ -51,10 +52,10 @@ def upload(folder: Path, name: str, *, private: bool, removed: tuple[str, ...], 
     Raises:
         ConfigError: if the Hub refuses it.
     """
-    hub = _api(api)
+    client = api or hub.client()
     try:
-        hub.create_repo(name, private=private, exist_ok=True)
-        hub.upload_folder(
+        client.create_repo(name, private=private, exist_ok=True)
+        client.upload_folder(
             repo_id=name,
             folder_path=folder,
             commit_message="Publish a network of jaxseg",
@@ -62,14 +63,6 @@ def upload(folder: Path, name: str, *, private: bool, removed: tuple[str, ...], 
         )
     except Exception as error:
         raise _refused(name, error) from error
-
-
-def _api(given: Any) -> Any:
-    if given is not None:
-        return given
-    import huggingface_hub
-
-    return huggingface_hub.HfApi()
 
 
 def _record(path: str) -> dict[str, Any]:

@@ -51,7 +51,11 @@ class Weights(NamedTuple):
     @property
     def workdir(self) -> Path | None:
         """The workdir, if the source is one; None for a folder without a run that only has the name of weights."""
+        from jaxseg.run.published import is_published  # imports more than names of weights need
+
         path = expanded(self.source)
+        if is_published(path):
+            return path
         if path.is_dir() and not holds_checkpoint(path) and pretrained.file_in(path) is not None:
             return None  # a copy of a repository of the Hub, which has a config.json too
         return path if path.is_dir() and ((path / "config.json").is_file() or "/" in self.source) else None

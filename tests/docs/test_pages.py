@@ -104,6 +104,7 @@ def test_every_configuration_key_that_a_page_names_exists(name):
     free_form = ("model.args.", "loss.args.", "optimizer.args.", "compile.options.")
     free_form += ("model.module", "model.variables")  # of the object that create_model returns
     names = re.findall(r"`(?:--config\.)?([a-z_]+\.[a-z_.]+)(?:=[^`]*)?`", TEXTS[name])
+    files = (".py", ".md", ".json", ".png", ".npz", ".jsonl", ".safetensors", ".stablehlo", ".onnx")
     for key in names:
-        if key.split(".")[0] in groups and not key.endswith((".py", ".md", ".json", ".png", ".npz", ".jsonl")):
+        if key.split(".")[0] in groups and not key.endswith(files):
             assert key in KEYS or key.startswith(free_form) or key in RENAMED or key in {f[:-1] for f in free_form}, key

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.marks import some_slow
 from helpers.published import COMMAND, PLANTED, SECRET, secret_run
 from helpers.tiny_run import make_run, short_config
 
@@ -31,7 +32,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = secret_run(tmp_path_factory.mktemp("run") / "run")
     scores = {"step": 10, "which": "best", "images": 5, "mean_iou": 0.5, "split": "val"}
     classes = [{"name": name, "iou": 0.1 * i} for i, name in enumerate(load_run(made).classes)]
-    intervals = {"mean_iou": {"low": 0.4, "high": 0.6}, "disc": [0.05, 0.2]}
+    intervals = {"level": 0.95, "mean_iou": [0.4, 0.6], "iou": {"disc": [0.05, 0.2], "ring": [None, None]}}
     report = {**scores, "classes": classes, "intervals": intervals, "config": {"data": {"dir": SECRET}}}
     (made / "evaluate-val.json").write_text(json.dumps(report))
     (made / "evaluate-test.json").write_text(json.dumps({**report, "step": 5, "mean_iou": 0.123}))
@@ -67,6 +68,29 @@ def test_the_published_network_is_that_of_the_run_bit_for_bit(run: Run, folder: 
     image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     a, b = (jaxseg.load(place).predict(image, probabilities=True) for place in (run.workdir, folder))
     np.testing.assert_array_equal(a.probabilities, b.probabilities)
+
+
+AROUND = [
+    {"quantise__weights": 4, "quantise__activations": 8},
+    {"lora__rank": 2},
+    {"adversarial__weight": 0.1, "adversarial__widths": (4, 4)},
+    {"model__crf": "deeplab-v1,learn=true"},
+]
+
+
+@pytest.mark.parametrize(
+    "values",
+    some_slow(AROUND, AROUND[1:]),
+    ids=str,
+)
+def test_what_is_around_the_network_is_published_as_it_is_used(values: dict, tmp_path: Path) -> None:
+    """Merged adapters, rounded kernels with their ranges, the segmenter without its discriminator."""
+    run = load_run(make_run(tmp_path / "run", short_config(**values)))
+    publish_run(run, tmp_path / "net", licence="mit")
+    ours, theirs = by_path(run.variables), by_path(load_run(tmp_path / "net").variables)
+    assert ours.keys() == theirs.keys()
+    for path, x in ours.items():
+        np.testing.assert_array_equal(np.asarray(x), theirs[path], err_msg=path)
 
 
 def test_nothing_that_is_published_says_where_it_was_made(folder: Path, workdir: Path) -> None:
@@ -148,7 +172,7 @@ def test_it_is_the_weights_that_a_run_starts_from(run: Run, folder: Path) -> Non
     config = short_config(model__weights=str(folder))
     parts = dataclasses.replace(run.parts, config=config)
     planned = plan_weights(parts)
-    assert planned is not None
+    assert planned is not None and planned.origin.file.endswith("net, best checkpoint, step 10")
     theirs = by_path(planned.variables)
     for path, x in by_path(run.variables).items():
         np.testing.assert_array_equal(np.asarray(x), theirs[path], err_msg=path)
