@@ -7,7 +7,7 @@
 The first command makes the search, which needs Optuna (`pip install 'jaxseg[search]'`); the second trains the
 experiment as it is, which is its first trial.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .149 (400 steps, one seed; the best trial of the search had .652, chosen by this score).
 """
 
 from jaxseg.config import ConfigDict

@@ -218,7 +218,7 @@ def test_third_party_packages_are_declared():
         "skimage": "scikit-image",
     }
     extras = project["optional-dependencies"]
-    optional = (extras[name] for name in ("images", "video", "regions", "export") if name in extras)
+    optional = (extras[name] for name in ("images", "video", "regions", "export", "search") if name in extras)
     required = [*project["dependencies"], *itertools.chain.from_iterable(optional)]
     declared = {requirement.replace(">", "=").split("=")[0].strip() for requirement in required}
     used = set().union(*(third_party(path) for path in FILES))

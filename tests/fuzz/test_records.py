@@ -37,6 +37,9 @@ from jaxseg.run.workdir import read_data, require_own_json
 from jaxseg.sweep.outputs import PLAN_FILE
 from jaxseg.sweep.plan import read_plan
 from jaxseg.sweep.records import read_failure, read_scores
+from jaxseg.sweep.search.plan import SEARCH_FILE, Study, read_study
+from jaxseg.sweep.search.spaces import LogUniform
+from jaxseg.sweep.search.trials import TRIAL_FILE, name_of, read_trial
 
 
 class Kind(NamedTuple):
@@ -192,6 +195,29 @@ OF_DATA = {
     ),
     "world file": Kind("i.pgw", b"1.0\n0\n0\n-1\n500000\n60000\n", lambda path: read_world(path.with_suffix(".png"))),
 }
+SEARCH = {
+    "experiment": "e.py",
+    "overrides": [],
+    "spaces": {"optimizer.learning_rate": {"kind": "LogUniform", "low": 0.1, "high": 0.2}},
+    "trials": 3,
+    "sampler": "random",
+    "pruner": "median",
+    "seed": 0,
+    "startup": 5,
+    "prune_from": 0,
+    "split": "val",
+    "start": {"format": 3, "steps": 4},
+}
+_STUDY = Study(**{**SEARCH, "overrides": (), "spaces": {"optimizer.learning_rate": LogUniform(0.1, 0.2)}})
+
+
+def _trial(path: Path) -> Any:
+    folder = path.parent / name_of(1)  # as it is named in the folder of a search
+    if not folder.exists():
+        folder.symlink_to(path.parent)
+    return read_trial(_STUDY, path.parent, 1)
+
+
 OF_RUNS = {
     "temperature": Kind("t.json", as_json({"temperature": 1.5, "step": 10}), _fitted),
     "quantised.json": Kind("quantised.json", as_json({"source": "/x"}), lambda path: quantised.origin_of(path.parent)),
@@ -216,6 +242,12 @@ OF_RUNS = {
             }
         ),
         lambda path: read_plan(path.parent),
+    ),
+    "search.json": Kind(SEARCH_FILE, as_json(SEARCH), lambda path: read_study(path.parent)),
+    "trial.json": Kind(
+        TRIAL_FILE,
+        as_json({"number": 1, "values": {"optimizer.learning_rate": 0.01, "model.args.widths": [4, 8]}}),
+        _trial,
     ),
     "failure.json": Kind("failure.json", as_json({"error": "x"}), lambda path: read_failure(path.parent)),
     "scores of a sweep": Kind(

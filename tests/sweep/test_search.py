@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shutil
 import statistics
 import subprocess
 import sys
@@ -306,10 +307,11 @@ def test_shards_in_any_order_and_a_stopped_search_give_the_trials_of_one_process
         assert search(file, tmp_path / "shards", f"--shard={part}/2") == 0
     assert sorted(trainings) == [f"trial-{number:04d}" for number in range(6)] and trainings[0] == "trial-0001"
     assert trials_in(tmp_path / "shards") == trials
-    # Killed after it had claimed the fourth trial: its run has no scores, a lock file of nobody is left.
-    assert search(file, tmp_path / "killed", "--trials=4") == 0
-    (tmp_path / "killed" / "trial-0003" / "sweep-val.json").unlink(missing_ok=True)
-    (tmp_path / "killed" / "trial-0003" / "failure.json").unlink(missing_ok=True)
+    # Killed in the midst of the fourth trial: it has no scores, and a lock file of nobody is left.
+    shutil.copytree(whole, tmp_path / "killed")
+    for number in (4, 5):
+        shutil.rmtree(tmp_path / "killed" / f"trial-{number:04d}")
+    (tmp_path / "killed" / "trial-0003" / "sweep-val.json").unlink()
     (tmp_path / "killed" / "trial-0003" / ".claim").touch()
     trainings.clear()
     assert search(file, tmp_path / "killed") == 0
@@ -366,12 +368,12 @@ def test_tpe_proposes_after_a_stop_what_it_would_have_proposed(
 ) -> None:
     optuna = pytest.importorskip("optuna")
     file = a_file(tmp_path / "a", ('sampler="random"', 'sampler="tpe"'), ("trials=6", "trials=8"))
-    assert search(file, tmp_path / "once") == 0
-    once = trials_in(tmp_path / "once")
-    for trials in (5, 8):
-        assert search(file, tmp_path / "thrice", f"--trials={trials}") == 0
-    assert trials_in(tmp_path / "thrice") == once and len(trainings) == 16
-    study = load_study(str(file), (), None, "val")
+    for number in (5, 8):
+        assert search(file, tmp_path / "once", f"--trials={number}") == 0
+    once, study = trials_in(tmp_path / "once"), load_study(str(file), (), None, "val")
+    trials = Trials(study, tmp_path / "once").all()
+    assert len(trainings) == 8 == len(trials)
+    assert [proposed(study, n, trials[:n]) for n in range(1, 8)] == [trial["values"] for trial in once[1:]]
     assert once[1]["values"] == drawn(study.spaces, 0, 1)
     assert all(trial["values"] != drawn(study.spaces, 0, trial["number"]) for trial in once[2:])
     storage = optuna.storages.JournalStorage(
@@ -380,7 +382,6 @@ def test_tpe_proposes_after_a_stop_what_it_would_have_proposed(
     [kept] = optuna.get_all_study_summaries(storage)
     best = max(trial["mean_iou"] or 0.0 for trial in once)
     assert kept.n_trials == 8 and kept.best_trial.value == best
-    trials = Trials(study, tmp_path / "once").all()
     anova = importances(study, trials)
     assert anova is not None and sum(anova.values()) == pytest.approx(1.0)
     assert importances(study, trials[:7]) is None

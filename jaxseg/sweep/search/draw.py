@@ -90,7 +90,7 @@ def _importances(axis: Any, explained: Mapping[str, float], anova: Mapping[str, 
     known = any(not math.isnan(share) for share in explained.values())
     axis.set(title="importance of the keys" + ("" if known else "\ntoo few trials yet"))
     axis.grid(axis="x", alpha=0.3)
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
 
 
 def _known(share: float) -> float:

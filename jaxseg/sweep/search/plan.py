@@ -34,6 +34,7 @@ from jaxseg.sweep.search.spaces import SPACES, Choice, Space, as_json, drawn, en
 SEARCH_FILE = "search.json"
 OUTPUTS = ("trials.md", "trials.json", "best.py", "study.journal")
 PICTURE = "search.png"
+_NUMBERS = ("seed", "startup", "prune_from")
 _LENGTHS = ("steps", "epochs", "eval.every")
 
 Sampler = Literal["random", "tpe"]
@@ -266,7 +267,7 @@ def refuse_others(study: Study, workdir: Path) -> None:
     names = [Path(each.experiment.partition(":")[0]).name for each in (before, study)]
     if names[0] != names[1]:
         raise ConfigError(f"{workdir} holds the search of {before.experiment}; {instead}.")
-    fields = ("sampler", "pruner", "seed", "startup", "prune_from", "split")
+    fields = ("sampler", "pruner", *_NUMBERS, "split")
     differing = [
         f"{name}: {getattr(before, name)} -> {getattr(study, name)}"
         for name in fields
@@ -290,6 +291,11 @@ def read_study(workdir: Path) -> Study:
     try:
         values = read_json(file)
         spaces = {key: from_json(as_tuples_of(space)) for key, space in values["spaces"].items()}
+        Search(spaces, **{name: values[name] for name in ("trials", "sampler", "pruner", *_NUMBERS)})  # checks them
+        texts = (values["experiment"], values["split"], *values["overrides"])
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("its experiment, split and overrides are no texts")
+        from_dict(values["start"])
         return Study(**{**values, "spaces": spaces, "overrides": tuple(values["overrides"])})
     except FileNotFoundError as error:
         raise ConfigError(f"{workdir} holds no search: there is no {SEARCH_FILE} in it.") from error
