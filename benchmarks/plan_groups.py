@@ -48,7 +48,7 @@ def _score(options: Any) -> int:
         image, label = source[index]["image"], source[index]["label"]
         matrix = np.asarray(confusion_matrix(predictor(image).classes, label, classes), np.int64)
         size = "x".join(map(str, label.shape))
-        for key in (("", "all"), ("size", size), ("stain", stain(image, label, classes))):
+        for key in (("", "all"), ("size", size), ("stain", stain(image, label))):
             sums[key] = sums[key] + matrix if key in sums else matrix
             images[key] = images[key] + 1 if key in images else 1
     shown = run.classes.index(options.name)
@@ -63,9 +63,9 @@ def _score(options: Any) -> int:
     return 0
 
 
-def stain(image: np.ndarray, label: np.ndarray, classes: int) -> str:
+def stain(image: np.ndarray, label: np.ndarray) -> str:
     """Returns the kind of an image by its colours and its brightness."""
-    facts = facts_of(image, label, classes)
+    facts = facts_of(image, label)
     if facts.coloured:
         return "coloured"
     return "grey on bright" if facts.mean.mean() > 0.5 else "fluorescence"

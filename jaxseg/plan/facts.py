@@ -42,7 +42,7 @@ class ClassSums:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What one example says.
+    """What one example says, beside the sums of its classes.
 
     Attributes:
         size: (height, width).
@@ -51,7 +51,6 @@ class ImageFacts:
         mean, square: f64[c], means of the values in [0, 1] and of their squares.
         coloured: whether its channels differ.
         ignored: the number of ignored pixels.
-        classes: sums of its classes.
         sketch: for near-duplicates.
     """
 
@@ -62,18 +61,16 @@ class ImageFacts:
     square: np.ndarray
     coloured: bool
     ignored: int
-    classes: ClassSums
     sketch: Sketch
 
 
-def facts_of(image: np.ndarray, label: np.ndarray, num_classes: int) -> ImageFacts:
-    """Returns the facts of an image u8|u16[h,w,c] with a label map u8|u16[h,w] of `num_classes` classes."""
+def facts_of(image: np.ndarray, label: np.ndarray) -> ImageFacts:
+    """Returns the facts of an image u8|u16[h,w,c] with a label map u8|u16[h,w]."""
     bits = 8 if image.dtype == np.uint8 else 16
     top = 2**bits - 1
     values = image.reshape(-1, image.shape[-1])
     mean = values.mean(0, dtype=np.float64) / top
     square = np.einsum("pc,pc->c", values, values, dtype=np.float64) / (len(values) * top**2)
-    grey = image.mean(-1, dtype=np.float32) / np.float32(top)
     colours = image[..., :3]
     spread = (colours.max(-1) - colours.min(-1)).mean() / top
     return ImageFacts(
@@ -84,13 +81,13 @@ def facts_of(image: np.ndarray, label: np.ndarray, num_classes: int) -> ImageFac
         square=square,
         coloured=bool(spread > _COLOURED),
         ignored=int((label == ignore_in(label)).sum()),
-        classes=class_sums(grey, label, num_classes),
         sketch=sketch(image),
     )
 
 
-def class_sums(grey: np.ndarray, label: np.ndarray, num_classes: int) -> ClassSums:
-    """Returns the sums of one image, grey values f32[h,w] with a label map [h,w]."""
+def class_sums(image: np.ndarray, label: np.ndarray, num_classes: int) -> ClassSums:
+    """Returns the sums of an image u8|u16[h,w,c] with a label map u8|u16[h,w] of `num_classes` classes."""
+    grey = image.mean(-1, dtype=np.float32) / np.float32(np.iinfo(image.dtype).max)
     height, width = label.shape
 
     def count(part: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:

@@ -1,11 +1,11 @@
 """What a data set is like, in some numbers on which the rules of a plan decide: its fingerprint."""
 
 import collections
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from jaxseg.data.batching import cores
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.images import opened
 from jaxseg.data.leaks import Leaks, find_leaks, name_of
+from jaxseg.data.near_duplicates import sketch
 from jaxseg.data.rasters import geographic_tags
 from jaxseg.errors import DataError
-from jaxseg.plan.facts import ClassSums, ImageFacts, difference, facts_of, quantile_of, typical_size
+from jaxseg.plan.facts import ClassSums, ImageFacts, class_sums, difference, facts_of, quantile_of, typical_size
 
+T = TypeVar("T")
 _SIZES = 8  # that a fingerprint lists
 _NAMED = 20  # pairs of near-duplicates that it names
 
@@ -106,43 +108,47 @@ class Fingerprint:
         return tuple(each for each in self.classes if each is not most and each.objects)
 
 
-def fingerprint(splits: dict[str, Source]) -> Fingerprint:
-    """Reads every example of some splits, the training split first, each once.
+def fingerprint(splits: Mapping[str, Source]) -> Fingerprint:
+    """Reads every example of some splits, the training split first, each once; keeps some kB of each.
 
     Raises:
         DataError: if an example cannot be read.
     """
-    train = next(iter(splits.values()))
-    facts = {name: list(read_facts(source)) for name, source in splits.items()}
-    leaks = find_leaks({name: [each.sketch for each in of_split] for name, of_split in facts.items()})
-    return summary(facts, train.info.classes, leaks, lambda split, i: name_of(splits[split], i), *_tags(train))
+    (first, source), *others = splits.items()
+    sums, train = None, []
+    for facts, of_image in read(source, lambda each: (facts_of(*each), class_sums(*each, len(source.info.classes)))):
+        train.append(facts)
+        sums = of_image if sums is None else sums + of_image
+    assert sums is not None
+    sketches = {first: [each.sketch for each in train]}
+    sketches |= {name: list(read(other, lambda each: sketch(each[0]))) for name, other in others}
+    leaks = find_leaks(sketches)
+    return summary(train, sums, splits, leaks, *_tags(source))
 
 
-def read_facts(source: Source) -> Iterator[ImageFacts]:
-    """Yields the facts of each example of a source, which some threads read."""
-    classes = len(source.info.classes)
+def read(source: Source, function: Callable[[tuple[np.ndarray, np.ndarray]], T]) -> Iterator[T]:
+    """Yields the function of (image, label) for each example of a source, which some threads read."""
 
-    def read(index: int) -> ImageFacts:
+    def of_example(index: int) -> T:
         example = source[index]
-        return facts_of(example["image"], example["label"], classes)
+        return function((example["image"], example["label"]))
 
     ahead = 4 * cores()
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(source), ahead):
-            yield from pool.map(read, range(start, min(start + ahead, len(source))))
+            yield from pool.map(of_example, range(start, min(start + ahead, len(source))))
 
 
 def summary(
-    facts: dict[str, list[ImageFacts]],
-    classes: Sequence[str],
+    train: Sequence[ImageFacts],
+    sums: ClassSums,
+    splits: Mapping[str, Source],
     leaks: Leaks,
-    name: Any,
-    located: float = 0.0,
-    resolutions: tuple[tuple[float, int], ...] = (),
+    located: float,
+    resolutions: tuple[tuple[float, int], ...],
 ) -> Fingerprint:
-    """Returns the fingerprint of the facts of each split, the training split first; `name` names (split, index)."""
-    train = next(iter(facts.values()))
-    sums = _added(each.classes for each in train)
+    """Returns the fingerprint of the facts of the training images, and the sums of their classes."""
+    classes = next(iter(splits.values())).info.classes
     sizes = collections.Counter(each.size for each in train)
     common = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     mean = np.mean([each.mean for each in train], 0)
@@ -154,7 +160,7 @@ def summary(
     aspects = [w / h for h, w in sizes]
     ignored = sum(each.ignored for each in train)
     return Fingerprint(
-        images={split: len(of_split) for split, of_split in facts.items()},
+        images={split: len(of_split) for split, of_split in splits.items()},
         sizes=tuple((*size, count) for size, count in common[:_SIZES]),
         num_sizes=len(sizes),
         middle=(height, width),
@@ -173,16 +179,9 @@ def summary(
         resolutions=resolutions,
         classes=tuple(_class(sums, i, name, labelled) for i, name in enumerate(classes)),
         near_duplicates=leaks.within,
-        leaks=tuple((name(*one), name(*other)) for one, other in leaks.between[:_NAMED]),
+        leaks=tuple((name_of(splits[a], i), name_of(splits[b], j)) for (a, i), (b, j) in leaks.between[:_NAMED]),
         num_leaks=len(leaks.between),
     )
-
-
-def _added(sums: Iterable[ClassSums]) -> ClassSums:
-    first, *others = sums
-    for each in others:
-        first = first + each
-    return first
 
 
 def _class(sums: ClassSums, index: int, name: str, labelled: int) -> ClassFacts:

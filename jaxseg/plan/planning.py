@@ -105,7 +105,9 @@ def _with_length(plan: Plan, data: Fingerprint, minutes: float) -> Plan:
     config = plan.config()
     width, batch = _first_width(plan.choices["network"][0]), config.batch_size
     length = rules.choose_steps(data.train, batch, width)
-    if minutes:
+    if "steps" in plan.given:
+        length = rules.given_steps(plan.given["steps"], width)
+    elif minutes:
         seconds = measuring.seconds_of_step(config, _num_classes(config, data))
         evaluation = seconds.step * rules.steps_of_evaluation(
             data, plan.choices["size"][0], batch, tuple(config.data.size)

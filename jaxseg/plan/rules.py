@@ -223,6 +223,11 @@ def choose_steps(images: int, batch: int, first_width: int) -> Choice:
     )
 
 
+def given_steps(steps: int, first_width: int) -> Choice:
+    """Returns the other keys of the length for a number of steps that a person has given."""
+    return Choice(_length(steps, first_width), f"{counted(steps, 'step')} were asked for.")
+
+
 def steps_in(minutes: float, seconds: float, compiling: float, evaluation: float, first_width: int) -> Choice:
     """Returns the length of a training of some minutes.
 

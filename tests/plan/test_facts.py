@@ -23,10 +23,10 @@ def example():
 
 def test_one_image_by_hand():
     image, label = example()
-    facts = facts_of(image, label, 3)
+    facts = facts_of(image, label)
     assert facts.size == (6, 10) and facts.bits == 8 and not facts.coloured and facts.ignored == 2
     assert facts.largest == pytest.approx(200 / 255)
-    sums = facts.classes
+    sums = class_sums(image, label, 3)
     assert sums.pixels.tolist() == [60 - 16 - 2, 16, 0] and sums.images.tolist() == [1, 1, 0]
     assert sums.grey[1] / 16 == pytest.approx(200 / 255, abs=1e-6)
     assert sums.square[0] / 42 == pytest.approx((50 / 255) ** 2, abs=1e-6)
@@ -38,15 +38,15 @@ def test_one_image_by_hand():
 
 def test_16_bits_and_colours():
     image, label = example()
-    deep = facts_of(image.astype(np.uint16) * 257, label, 2)
-    assert deep.bits == 16 and deep.mean == pytest.approx(facts_of(image, label, 2).mean)
-    assert facts_of(image * np.array([1, 0, 0], np.uint8), label, 2).coloured
+    deep = image.astype(np.uint16) * 257
+    assert facts_of(deep, label).bits == 16 and facts_of(deep, label).mean == pytest.approx(facts_of(image, label).mean)
+    assert class_sums(deep, label, 2).grey == pytest.approx(class_sums(image, label, 2).grey)
+    assert facts_of(image * np.array([1, 0, 0], np.uint8), label).coloured
 
 
 def test_sums_of_two_images_are_those_of_both():
     image, label = example()
-    grey = image.mean(-1, dtype=np.float32) / 255
-    one, other = class_sums(grey, label, 3), class_sums(grey, label.T.copy().reshape(6, 10), 3)
+    one, other = class_sums(image, label, 3), class_sums(image, label.T.copy().reshape(6, 10), 3)
     both = one + other
     assert both.pixels.tolist() == (one.pixels + other.pixels).tolist() and both.sizes.shape == (3, BINS)
 

@@ -1,8 +1,8 @@
 """`jaxseg plan`: what it writes, that `jaxseg train` takes it, and every wrong use as a sentence."""
 
-import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +11,13 @@ from PIL import Image
 
 from jaxseg import __main__ as cli
 from jaxseg import build
-from jaxseg.config import default_config, differences, update
+from jaxseg.config import differences, update
 from jaxseg.config.command import load_experiment
 from jaxseg.plan import measuring
-from jaxseg.plan.writing import literal
+from jaxseg.plan.fingerprint import ClassFacts, Fingerprint
+from jaxseg.plan.planning import make_plan
+from jaxseg.plan.rules import Machine
+from jaxseg.plan.writing import literal, text_of
 
 TINY = ["--config.model.args.widths=(4,8)", "--config.batch_size=8", "--config.eval.batch_size=8"]
 
@@ -206,13 +209,17 @@ def test_values_are_python(value):
     assert "\n" not in literal(value)
 
 
-def test_the_example_of_the_page_is_a_valid_plan(tmp_path):
-    """The plan in docs/plan.md is what `jaxseg plan` wrote for its data, and gives the configuration it says."""
+def test_the_example_of_the_page_is_what_the_rules_give(tmp_path, monkeypatch):
+    """The plan in docs/plan.md is written again from the fingerprint of its data, which is stored beside this test."""
+    found = json.loads((Path(__file__).parent / "nuclei.json").read_text())["fingerprint"]
+    classes = tuple(ClassFacts(**{**each, "diameters": tuple(each["diameters"])}) for each in found.pop("classes"))
+    named = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+    data = Fingerprint(**named, classes=classes)
+    monkeypatch.setattr(measuring, "fitting", lambda *_: measuring.Fitting(8, False, "205 MB", False))
+    plan = make_plan(data, Machine("cpu"), directory="nuclei", given={"steps": 1500})
     page = (ROOT / "docs" / "plan.md").read_text()
     text = page.partition("```python\n")[2].partition("```")[0]
-    file = tmp_path / "plan.py"
-    file.write_text(text)
-    config = load_experiment(str(file))
-    fresh = io.StringIO()
-    print(*differences(default_config(), config), sep="\n", file=fresh)
-    assert config.data.fit == "crop" and config.eval.tiles == "256x256" and "augment.flip_vertical" in fresh.getvalue()
+    assert text == text_of(plan, "plan.py")
+    (tmp_path / "plan.py").write_text(text)
+    config = load_experiment(str(tmp_path / "plan.py"))
+    assert differences(config, plan.config()) == [] and config.steps == 1500 and config.data.fit == "crop"
