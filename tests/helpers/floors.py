@@ -30,6 +30,7 @@ ROWS = (
         *("data.check", "data.weaken", "models.__main__"),
     ),  # 8
     ("sweep", "reproduce"),  # 9
+    ("folds",),  # 9
     ("__main__",),  # 10
     ("", "presets"),  # 11, the front door
 )
