@@ -2,7 +2,7 @@
 
     python benchmarks/cross_validation.py --folds runs/five --single runs/single --out benchmarks/results/NAME
 
-Before it `jaxseg train --folds` and `jaxseg train` make the two workdirs, and `jaxseg evaluate --split val` scores both;
+Before it `jaxseg train --folds` and `jaxseg train` make the two workdirs, and `jaxseg evaluate` scores both on val;
 docs/cross-validation.md has the commands.
 """
 
