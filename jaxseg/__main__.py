@@ -37,6 +37,8 @@ COMMANDS = {
     "check": ("jaxseg.data.check", "read a whole data set and report what is wrong in it"),
 }
 
+FOLDS = "jaxseg.folds.__main__"
+"""`jaxseg train --folds N`: many runs, on a floor above that of a single one."""
 
 _OPTIONS = ("-h", "--help", "--version")
 
@@ -60,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: There is no command {name!r}.{nearest(name, COMMANDS)}", file=sys.stderr)
         return 2
-    return importlib.import_module(COMMANDS[name][0]).main(rest, f"jaxseg {name}")
+    module = COMMANDS[name][0]
+    if name == "train" and any(word.partition("=")[0] == "--folds" for word in rest):
+        module = FOLDS
+    return importlib.import_module(module).main(rest, f"jaxseg {name}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -35,7 +35,15 @@ from jaxseg.errors import ConfigError
 from jaxseg.inference import surface, temperature, thresholds
 from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
-from jaxseg.inference.options import add_crf, add_options, add_workdirs, predictor_of, require_distinct, tiles_of
+from jaxseg.inference.options import (
+    add_crf,
+    add_options,
+    add_workdirs,
+    predictor_of,
+    require_distinct,
+    tiles_of,
+    with_folds,
+)
 from jaxseg.inference.regions import settings as region_settings
 from jaxseg.inference.split_objects import objects_file, require_instances, require_own, score_objects
 from jaxseg.nn.crf import CRF
@@ -117,6 +125,7 @@ def _pixels(text: str) -> float:
 
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     crf = CRF.parse(options.crf) if options.crf else None
+    options.workdir = with_folds(options.workdir)
     require_distinct(options.workdir)
     limit = [] if options.memory is None else [f"--config.compile.memory={options.memory / 1000:.3f}kB"]
     runs = [load_run(workdir, options.which, [*overrides, *limit]) for workdir in options.workdir]

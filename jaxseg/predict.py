@@ -65,6 +65,7 @@ from jaxseg.inference.options import (
     predictor_of,
     require_distinct,
     split_workdirs,
+    with_folds,
 )
 from jaxseg.inference.output_options import meaning, outputs_of
 from jaxseg.inference.outputs import FORMATS, Extra, Outputs, digest, require_folder
@@ -198,6 +199,7 @@ def _sample(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     out = expanded(options.out)
     require_folder(out)
+    options.workdir = with_folds(options.workdir)
     require_distinct(options.workdir)
     crf = CRF.parse(options.crf) if options.crf else None
     refine = [refinement(crf)] if crf is not None else []

@@ -18,7 +18,7 @@ from jaxseg import build, compiler
 from jaxseg.api.start import TrainModule
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict, command, validate
-from jaxseg.errors import naming_lack_of_memory, some
+from jaxseg.errors import ConfigError, naming_lack_of_memory, some
 from jaxseg.inference.score import Result
 from jaxseg.run import hosts, messages
 from jaxseg.run.check import check
@@ -52,6 +52,10 @@ def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> 
     def body() -> int:
         nonlocal stopped
         options, config = command.parse_command_line(argv, program, "Train a segmentation network.", _add_options)
+        if options.folds is not None:
+            raise ConfigError("--folds trains several runs: give python -m jaxseg.folds in place of jaxseg.train.")
+        if options.fold is not None:
+            raise ConfigError(f"--fold {options.fold} is one of several folds; give --folds N too.")
         hosts.join_hosts(options.coordinator, options.processes, options.process)
         compiler.keep_programs(config.compile.cache)
         check(config, before_training=True)
@@ -71,6 +75,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="for several hosts: the address of process 0, or auto (Slurm, Open MPI, Kubernetes, Cloud TPU); start the "
         "same command on each host",
     )
+    parser.add_argument(
+        "--folds",
+        metavar="N",
+        help="cross-validation: a run for each of N parts of the training images, which it leaves out; has options of "
+        "its own, see jaxseg train --folds N --help",
+    )
+    parser.add_argument("--fold", metavar="I", help="with --folds: train the run of this fold alone")
     parser.add_argument("--processes", type=int, metavar="N", help="number of processes; auto needs none")
     parser.add_argument("--process", type=int, metavar="I", help="index of this process, 0 to N-1; auto needs none")
     parser.add_argument(

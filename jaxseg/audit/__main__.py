@@ -31,7 +31,7 @@ from jaxseg.audit.outputs import require_own, write_audit
 from jaxseg.config.command import run_command
 from jaxseg.config.parser import CommandParser
 from jaxseg.inference.evaluation import split_of_data
-from jaxseg.inference.options import add_options, predictor_of, require_distinct, whole_number
+from jaxseg.inference.options import add_options, predictor_of, require_distinct, whole_number, with_folds
 from jaxseg.run.load import Which, load_run
 
 
@@ -71,6 +71,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
 def _audit(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     out = expanded(options.out)
     require_own(out, [])
+    options.workdir = with_folds(options.workdir)
     require_distinct(options.workdir)
     runs = [load_run(workdir, options.which, overrides) for workdir in options.workdir]
     compiler.keep_programs(runs[0].config.compile.cache)

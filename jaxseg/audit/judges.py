@@ -13,7 +13,7 @@ from jaxseg.audit.scores import all_classes
 from jaxseg.config import ConfigDict, set_key
 from jaxseg.data import make_source
 from jaxseg.data.base import Source, require_bytes
-from jaxseg.data.folds import fold_of, parse_fold
+from jaxseg.data.folds import Folds, folds_of
 from jaxseg.data.transforms import fill_up, pad_to, resize_image, resize_label
 from jaxseg.errors import ConfigError
 from jaxseg.inference.evaluation import split_of_data
@@ -32,19 +32,19 @@ class Judges:
     Attributes:
         runs: the runs.
         predictor: of all of them.
-        folds: (fold, number of folds) that each run was trained without; () if all of them judge every image.
+        folds: what each run was trained without; () if all of them judge every image.
     """
 
     runs: tuple[Run, ...]
     predictor: Predictor
-    folds: tuple[tuple[int, int], ...]
+    folds: tuple[Folds, ...]
     _layers: dict[int, str] = field(default_factory=dict, repr=False)
 
     def of(self, name: str) -> tuple[int, ...]:
         """Returns the places of the runs that judge an image; () if all were trained on it and others not."""
         if not self.folds:
             return tuple(range(len(self.runs)))
-        return tuple(i for i, (fold, folds) in enumerate(self.folds) if fold_of(name, folds) == fold)
+        return tuple(i for i, each in enumerate(self.folds) if each.number(name) == each.fold)
 
     def probabilities(self, image: np.ndarray, judges: Sequence[int]) -> np.ndarray:
         """Returns the mean probabilities f32[h,w,k] of some of the runs, k of at least 2, that sum to 1."""
@@ -108,7 +108,7 @@ def make_judges(runs: Sequence[Run], predictor: Predictor, split: str) -> Judges
             f"{run.workdir} was trained on all images, and others without a fold of them; give runs that all have a "
             "data.fold, or one run."
         )
-    return Judges(tuple(runs), predictor, tuple(map(parse_fold, texts)))
+    return Judges(tuple(runs), predictor, tuple(folds_of(run.config.data) for run in runs))
 
 
 def data_of(runs: Sequence[Run], split: str) -> tuple[ConfigDict, Source]:

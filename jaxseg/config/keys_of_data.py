@@ -44,10 +44,23 @@ DATA: dict[str, Key] = {
     "data.fold": Key(
         "",
         "the part of the training split that is left out, for cross-validation: 2/5 is the second of 5 parts, chosen "
-        "by a hash of the names; empty: none",
+        "by a hash of the names or as data.fold_file says; evaluate --split fold scores it; empty: none",
         Annotated[str, Where(_is_fold, instead="empty, or FOLD/FOLDS such as 2/5")],
     ),
-    "data.val_split": Key("val", "split that the evaluations during training score"),
+    "data.fold_file": Key(
+        "",
+        "CSV file with the columns name and fold of each training image, which data.fold then chooses from; jaxseg "
+        "train --folds writes it; empty: a hash of the name, or of the group",
+        free=True,
+    ),
+    "data.group": Key(
+        "",
+        "what keeps images of one patient, scene or video in one fold, and in one draw of the confidence intervals: a "
+        "regular expression whose first group is in the name of the image, or FILE.csv:COLUMN; empty: nothing",
+    ),
+    "data.val_split": Key(
+        "val", "split that the evaluations during training score; fold: the images that data.fold leaves out"
+    ),
     "data.size": Key((64, 64), "height and width of the images in training, before augment.crop", Size),
     "data.fit": Key(
         "resize",

@@ -1,9 +1,9 @@
 """Makes one split of a data set from `config.data`: the table of names, and the checks against the configuration."""
 
 from jaxseg import losses
-from jaxseg.config import ConfigDict
+from jaxseg.config import ConfigDict, with_values
 from jaxseg.data.base import Source
-from jaxseg.data.folds import without_fold
+from jaxseg.data.folds import HELD_OUT, held_out, without_fold
 from jaxseg.data.labelled import PartlyLabelled, choose_labelled
 from jaxseg.errors import ConfigError, DataError, counted, nearest
 from jaxseg.pictures.opening import allow_pixels_of_data
@@ -17,7 +17,8 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
 
     Args:
         config: the whole configuration.
-        split: "train", "val" or "test"; for TFDS data sets also a slice such as "train[:90%]".
+        split: "train", "val" or "test"; for TFDS data sets also a slice such as "train[:90%]"; with `data.fold` also
+            "fold", the training images that it leaves out, with all their labels.
         strict: raise if anything in a folder is wrong; otherwise list it in `problems`, for `jaxseg.data.check`, which
             reads all folds.
 
@@ -28,6 +29,8 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
             `model.num_classes`.
     """
     data = config.data
+    if data.fold and split == HELD_OUT:
+        return held_out(make_source(_whole(config), data.train_split, strict=strict), data)
     allow_pixels_of_data(data.max_pixels)
     require_use_of_unlabelled(config)
     loss, unlabelled = loss_of(config), learns_without_labels(config)
@@ -62,8 +65,13 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         source = weakened(source, config, loss.takes_possible)
     check_source(source, config, split)
     if data.fold and split == data.train_split and strict:
-        return without_fold(source, data.fold)
+        return without_fold(source, data)
     return source
+
+
+def _whole(config: ConfigDict) -> ConfigDict:
+    """Returns a configuration of the whole training split with full labels."""
+    return with_values(config, {"data.fold": "", "data.weaken": "", "data.annotations": "", "data.unlabelled": ""})
 
 
 def training_source(config: ConfigDict) -> Source:
@@ -135,6 +143,12 @@ def uses_unlabelled(config: ConfigDict) -> bool:
 def learns_without_labels(config: ConfigDict) -> bool:
     """Returns whether images whose labels are all ignored could teach; a discriminator needs a weight for them."""
     return config.adversarial.weight > 0 or uses_unlabelled(config)
+
+
+def split_of_data(config: ConfigDict, split: str) -> str:
+    """Returns the data set's name for a split: "train" and "val" are those that a run of `config` is trained with."""
+    known = {"train": config.data.train_split, "val": config.data.val_split}
+    return known[split] if split in known else split
 
 
 def check_source(source: Source, config: ConfigDict, split: str) -> None:

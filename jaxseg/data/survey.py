@@ -122,7 +122,7 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
             if config.data.labelled != "":
                 report.keeping = len(chosen_labelled(config, source))
             if config.data.proposals:
-                train = without_fold(source, config.data.fold) if config.data.fold else source
+                train = without_fold(source, config.data) if config.data.fold else source
                 report.joining = len(proposals_of(as_learned(train, config)))
         except DataError as error:
             wrong.append(str(error))

@@ -1,5 +1,6 @@
 """What each run of an averaged prediction scores alone, and what averaging adds to it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxseg import metrics
@@ -24,9 +25,12 @@ class Alone(NamedTuple):
 
 
 def score_alone(
-    predictor: Predictor, run: Run, source: Source, averaged: metrics.ImageCounts | None
+    predictor: Predictor, run: Run, source: Source, averaged: metrics.ImageCounts | None, groups: Sequence[str] = ()
 ) -> tuple[Alone, ...]:
-    """Returns the scores of each network of a predictor in one view, if it averages; `averaged` has its own pixels."""
+    """Returns the scores of each network of a predictor in one view, if it averages.
+
+    `averaged` has the pixels of the average, and `groups` what the paired intervals draw, see `interval_of`.
+    """
     if predictor.networks.single and not isinstance(predictor, RefinedPredictor):
         return ()
     found = []
@@ -39,6 +43,6 @@ def score_alone(
             reading=Reading(timeout=run.config.data.timeout),
             see=totals.add if averaged is not None else lambda maps: None,
         )
-        gain = None if averaged is None else gain_of(averaged, totals.counts(source))
+        gain = None if averaged is None else gain_of(averaged, totals.counts(source), groups)
         found.append(Alone(name, metrics.scores(result.confusion).mean_iou, seconds, gain))
     return tuple(found)

@@ -12,9 +12,11 @@ import numpy as np
 
 from jaxseg import metrics, pictures
 from jaxseg.arguments import Where, check_value
-from jaxseg.config import ConfigDict, set_key, to_dict
+from jaxseg.config import set_key, to_dict
 from jaxseg.data import make_source
+from jaxseg.data.folds import groups_of
 from jaxseg.data.reading import Reading
+from jaxseg.data.sources import split_of_data
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.alone import Alone, score_alone
@@ -54,6 +56,7 @@ class Evaluation:
         seconds: the median time of an image with `predictor`; NaN without one.
         alone: what each run scores alone, in one view, where several predictions were averaged.
         counts: the pixels of each image, of which the intervals are made; None with several processes.
+        groups: the group of each image, of `data.group`, which the intervals draw whole; (): images.
     """
 
     run: Run
@@ -63,11 +66,16 @@ class Evaluation:
     seconds: float = math.nan
     alone: tuple["Alone", ...] = ()
     counts: metrics.ImageCounts | None = None
+    groups: tuple[str, ...] = ()
 
     @functools.cached_property
     def interval(self) -> metrics.Interval | None:
         """The interval of the IoU of each class and of their mean, by the bootstrap over images; see `interval_of`."""
-        return None if self.counts is None else interval_of(self.counts)
+        return None if self.counts is None else interval_of(self.counts, self.groups)
+
+    @property
+    def _unit(self) -> str:
+        return "group" if self.groups else "image"
 
     @property
     def confusion(self) -> np.ndarray:
@@ -124,7 +132,7 @@ class Evaluation:
         lines += ["", f"{what}, split {self.split}:"]
         if self.confusion.sum():
             lines.append(f"{counted(self.images, 'image')}, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %")
-            lines += [] if interval is None else [interval_line(interval)]
+            lines += [] if interval is None else [interval_line(interval, self._unit)]
             lines.append(f"expected calibration error {100 * self.calibration.error:.2f} %")
         else:
             lines.append(
@@ -150,6 +158,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Returns what evaluate-SPLIT.json holds; shares are of 1, None stands for a number that no pixel decides."""
         boundary, classes = self.boundary, self.run.classes
+        levels = [metrics.scores_dict(*each) for each in zip(self.levels, self.run.hierarchy.names)]
         return {
             "split": self.split,
             "step": self.run.step,
@@ -158,10 +167,10 @@ class Evaluation:
             "parameters": count_parameters(self.run.state.params),
             "loss": self.loss if math.isfinite(self.loss) else None,
             **metrics.scores_dict(self.scores, classes),
-            **({} if self.interval is None else {"intervals": interval_dict(self.interval, classes)}),
+            **({} if self.interval is None else {"intervals": interval_dict(self.interval, classes, self._unit)}),
             "calibration": metrics.calibration_dict(self.calibration),
             **({} if boundary is None else {"boundary": surface.surface_dict(boundary, classes)}),
-            **({"levels": levels} if (levels := self._level_dicts()) else {}),
+            **({"levels": levels} if levels else {}),
             "confusion": self.confusion.tolist() if self.run.num_classes <= metrics.MOST_PAIRS else None,
             **self._prediction(),
             "config": to_dict(self.run.config),
@@ -185,9 +194,6 @@ class Evaluation:
             "seconds_per_image": self.seconds,
             "alone": [each._asdict() for each in self.alone],
         }
-
-    def _level_dicts(self) -> list[dict[str, Any]]:
-        return [metrics.scores_dict(*each) for each in zip(self.levels, self.run.hierarchy.names)]
 
     @property
     def _name(self) -> str:
@@ -231,7 +237,8 @@ def evaluate(
 
     Args:
         run: from `load_run`.
-        split: "train", "val" or "test"; for TFDS data also a slice, for a folder any split with images and masks.
+        split: "train", "val" or "test"; for TFDS data also a slice, for a folder any split with images and masks; of a
+            run with `data.fold` also "fold", the images that it leaves out.
         boundary: scores boundaries too: those that lie within this many pixels of each other match; True: within
             `surface.TOLERANCE` of the image's diagonal; None or False: no boundaries.
         predictor: segments the images, one at a time, in place of the run's network in batches; where it averages, each
@@ -253,6 +260,8 @@ def evaluate(
     boundaries = surface.SurfaceTotal(run.num_classes, None if isinstance(tolerance, bool) else tolerance)
     totals = ImageTotals(run.num_classes)
     by_image = jax.process_count() == 1
+
+    groups = tuple(groups_of(source, config.data.group)) if config.data.group else ()
 
     def see(maps: dict[str, np.ndarray]) -> None:
         if by_image:
@@ -281,11 +290,11 @@ def evaluate(
                 see=see,
                 progress=bar.update,
             )
-            alone = score_alone(predictor, run, source, totals.counts(source) if by_image else None)
+            alone = score_alone(predictor, run, source, totals.counts(source) if by_image else None, groups)
     if with_boundary:
         result = result._replace(measures={**result.measures, "boundary": boundaries.sums})
     counts = totals.counts(source) if by_image else None
-    return Evaluation(run, split, result, predictor, seconds, alone, counts)
+    return Evaluation(run, split, result, predictor, seconds, alone, counts, groups)
 
 
 def suffix_of(predictor: Predictor) -> str:
@@ -304,9 +313,3 @@ def require_own_report(workdir: Path, split: str) -> None:
     scores = scores_file(workdir, split)
     require_own_json(scores, ("split", "which", "confusion"))
     marks.require_own_figure(picture_file(workdir, split), "move it out of the workdir")
-
-
-def split_of_data(config: ConfigDict, split: str) -> str:
-    """Returns the data set's name for a split: "train" and "val" are those that a run of `config` is trained with."""
-    known = {"train": config.data.train_split, "val": config.data.val_split}
-    return known[split] if split in known else split

@@ -10,7 +10,7 @@ from jaxseg.data.base import Source
 from jaxseg.errors import counted
 from jaxseg.metrics import ImageCounts, Interval
 from jaxseg.metrics.formatting import percent, plain
-from jaxseg.metrics.intervals import Pixels, join_images, mean_iou, pixels_of
+from jaxseg.metrics.intervals import Pixels, grouped, join_images, mean_iou, pixels_of
 
 _FEW = 20  # images below which an interval holds the true score clearly less often than it says
 
@@ -33,11 +33,16 @@ class ImageTotals:
         return join_images(self._pixels, len(source), self._num_classes)
 
 
-def interval_of(counts: ImageCounts) -> Interval:
+def interval_of(counts: ImageCounts, groups: Sequence[str] = ()) -> Interval:
     """Returns the interval of the IoU of each class and of their mean, f64[k+1]; of many classes of the mean, f64[1].
 
-    A class of fewer than two images has none: NaN.
+    A class of fewer than two images, or groups of them, has none: NaN.
+
+    Args:
+        counts: of the images.
+        groups: the group of each, which is drawn whole; (): images are drawn.
     """
+    counts = grouped(counts, groups) if groups else counts
     if counts.classes > metrics.MOST_PAIRS:
         return metrics.bootstrap_interval(counts, lambda sums: mean_iou(sums)[..., None])
     found = metrics.bootstrap_interval(counts)
@@ -45,9 +50,10 @@ def interval_of(counts: ImageCounts) -> Interval:
     return found._replace(low=np.where(known, found.low, np.nan), high=np.where(known, found.high, np.nan))
 
 
-def gain_of(ours: ImageCounts, others: ImageCounts) -> tuple[float, float] | None:
+def gain_of(ours: ImageCounts, others: ImageCounts, groups: Sequence[str] = ()) -> tuple[float, float] | None:
     """Returns the ends of the paired interval of the mean IoU of `ours` minus that of `others`; None if unknown."""
-    found = metrics.paired_interval(ours, others, mean_iou)
+    both = [grouped(each, groups) if groups else each for each in (ours, others)]
+    found = metrics.paired_interval(both[0], both[1], mean_iou)
     return None if np.isnan(found.low) else (float(found.low), float(found.high))
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from jaxseg.arguments import expanded
-from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.errors import ArgumentError, ConfigError, counted
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.memory import parse_amount
 from jaxseg.nn.crf import CRF_PRESETS
 from jaxseg.pictures.opening import allow_pixels
 from jaxseg.run.load import Run
 from jaxseg.run.published import is_on_hub
-from jaxseg.run.workdir import CONFIG_FILE
+from jaxseg.run.workdir import CONFIG_FILE, FOLDS_FILE, fold_workdirs, holds_checkpoint
 from jaxseg.state import by_path
 
 # The options of prediction by which the classes of an image differ, and those by which their files do.
@@ -30,7 +30,8 @@ def add_workdirs(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         nargs="+",
         required=True,
-        help="the workdir of the training run; of several runs the probabilities are averaged",
+        help="the workdir of the training run; of several runs, or of a folder of jaxseg train --folds, the "
+        "probabilities are averaged",
     )
 
 
@@ -195,8 +196,35 @@ def require_distinct(workdirs: Sequence[str]) -> None:
         seen[place] = word
 
 
+def with_folds(workdirs: Sequence[str]) -> list[str]:
+    """Returns the workdirs of runs, with those of its folds in place of a folder of `jaxseg train --folds`.
+
+    Raises:
+        ConfigError: if a fold has no checkpoint yet.
+    """
+    found: list[str] = []
+    for word in workdirs:
+        folder = expanded(word)
+        if not (folder / FOLDS_FILE).is_file():
+            found.append(word)
+            continue
+        own = fold_workdirs(folder)
+        lacking = [path for path in own if not holds_checkpoint(path)]
+        if lacking:
+            raise ConfigError(
+                f"{word} has {counted(len(own), 'fold')}, of which {lacking[0].name} has no checkpoint yet; the "
+                "command that started them trains it, or give the workdirs of single folds."
+            )
+        found += map(str, own)
+    return found
+
+
 def split_workdirs(workdirs: Sequence[str], images: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns (workdirs, images) of the words after --workdir: all but the first may be images too."""
     first, *rest = workdirs
-    runs = [word for word in rest if is_on_hub(word) or (expanded(word) / CONFIG_FILE).is_file()]
+    runs = [word for word in rest if is_on_hub(word) or _holds_run(word)]
     return [first, *runs], [*(word for word in rest if word not in runs), *images]
+
+
+def _holds_run(word: str) -> bool:
+    return any((expanded(word) / file).is_file() for file in (CONFIG_FILE, FOLDS_FILE))

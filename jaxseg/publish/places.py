@@ -20,6 +20,8 @@ PLACES: dict[str, Any] = {
     "data.proposals": "",
     "data.annotations": "",
     "data.labelled": 1.0,  # unless it is a share; that all images keep their labels asks for no file
+    "data.fold_file": "",
+    "data.group": "",  # a file and its column, or a pattern of names
     "compile.cache": "",
     "checkpoint.copy_to": "",
     "loss.hierarchy": "",  # data.json has the groups

@@ -9,15 +9,14 @@ checkpoint. The workdir of a run is DIR/VARIANT/seed-N, as jaxseg.train writes i
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 
-from jaxseg.arguments import Count, Where, check_value, describe, expanded, one_or_more
+from jaxseg.arguments import Count, expanded, one_or_more
 from jaxseg.config.command import help_text, load_file, run_command
 from jaxseg.config.parser import CommandParser
 from jaxseg.data import make_source
@@ -26,16 +25,15 @@ from jaxseg.inference.evaluation import split_of_data
 from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.workdir import default_workdir, prepare_workdir
+from jaxseg.sweep.options import add_shares, option
 from jaxseg.sweep.plan import PlannedRun, Seeds, load_plan, refuse_others, runs_of, write_plan
-from jaxseg.sweep.pool import Environment, places, run_all
+from jaxseg.sweep.pool import Environment, cache_of, places, run_all
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_scores
 from jaxseg.sweep.report import write_report
 from jaxseg.sweep.search.command import report_search, search
 from jaxseg.sweep.search.plan import SEARCH_FILE, asks_for_search, load_study
 from jaxseg.sweep.stored import stored_division, with_stored_steps
-
-COMPILED = "compiled"
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.sweep") -> int:
@@ -58,47 +56,24 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE[:ARG]", help="ablation file and the variant of its get_config")
     parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the sweep (default runs/ABLATION)")
     parser.add_argument(
-        "--only", metavar="VARIANT,...", type=_option(_Names, _split), default=(), help="run only these variants"
+        "--only", metavar="VARIANT,...", type=option(_Names, _split), default=(), help="run only these variants"
     )
     parser.add_argument(
-        "--seeds", metavar="N,...", type=_option(Seeds, _split_numbers), help="seeds in place of the file's"
+        "--seeds", metavar="N,...", type=option(Seeds, _split_numbers), help="seeds in place of the file's"
     )
     parser.add_argument(
         "--search", action="store_true", help="make the file's search() (default: its sweep(), or the one it has)"
     )
     parser.add_argument(
-        "--trials", metavar="N", type=_option(Count, int), help="of a search: trials in place of the file's"
+        "--trials", metavar="N", type=option(Count, int), help="of a search: trials in place of the file's"
     )
     parser.add_argument("--split", metavar="SPLIT", help="the split to score (default val)")
-    parser.add_argument(
-        "--shard",
-        metavar="I/N",
-        type=_option(_Shard, _split_shard),
-        help="run the I-th of N parts, I from 1: one part a job of a cluster, all with the same workdir",
-    )
-    parser.add_argument(
-        "--jobs", metavar="N", type=_option(Count, int), help="runs at a time (default: one a GPU, or one)"
-    )
+    add_shares(parser)
     parser.add_argument("--report", action="store_true", help="run nothing; report the finished runs")
     return parser
 
 
 _Names = Annotated[tuple[str, ...], one_or_more("names, with commas between them")]
-_Shard = Annotated[
-    tuple[int, ...], Where(lambda v: len(v) == 2 and 1 <= v[0] <= v[1], instead="I/N with I from 1 to N")
-]
-
-
-def _option(hint: Any, parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Returns the `type` of an option of argparse: its text as `parse` reads it, checked against an annotation."""
-
-    def convert(text: str) -> Any:
-        try:
-            return check_value("The option", parse(text), hint)
-        except ValueError as error:  # ArgumentError is one too
-            raise argparse.ArgumentTypeError(f"must be {describe(hint)}, got {text!r}") from error
-
-    return convert
 
 
 def _split(text: str) -> list[str]:
@@ -107,10 +82,6 @@ def _split(text: str) -> list[str]:
 
 def _split_numbers(text: str) -> list[int]:
     return [int(part) for part in _split(text)]
-
-
-def _split_shard(text: str) -> list[int]:
-    return [int(part) for part in text.split("/")]
 
 
 def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence[str]) -> int:
@@ -138,7 +109,7 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
     refuse_others(plan, workdir)
     waiting = [run for run in runs if read_scores(run.workdir, plan.split) is None]
     _check(waiting, plan.split)
-    environments = [{**_cache(workdir), **place} for place in places(options.jobs)] if waiting else []
+    environments = [{**cache_of(workdir), **place} for place in places(options.jobs)] if waiting else []
     # Every check is done before anything is written.
     for run in runs:
         prepare_workdir(run.workdir, run.config)
@@ -149,7 +120,7 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
         Progress(workdir.name, plan.split, len(runs), finished, len(environments)) as progress,
     ):
         stop.finishing = "the runs under way finish their step and save"
-        failed = run_all(waiting, plan.split, argv, environments, progress, stop)
+        failed = run_all(waiting, plan.split, ["jaxseg.sweep", *argv], environments, progress, stop)
     _report(workdir)
     if stop.signal is not None:
         print("Stopped as asked; the same command resumes the sweep.", file=sys.stderr)
@@ -165,18 +136,9 @@ def _search(options: argparse.Namespace, overrides: Sequence[str], argv: Sequenc
     study = load_study(options.config, overrides, options.trials, options.split or "val")
 
     def environments() -> list[Environment]:
-        return [{**_cache(workdir), **place} for place in places(options.jobs)]
+        return [{**cache_of(workdir), **place} for place in places(options.jobs)]
 
     return search(study, workdir, options.shard or (1, 1), environments, argv)
-
-
-def _cache(workdir: Path) -> dict[str, str]:
-    """Returns the environment variables that let the seeds of a variant share compiled programs, without those set."""
-    wanted = {
-        "JAX_COMPILATION_CACHE_DIR": str(workdir / COMPILED),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    }
-    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def _check(runs: Sequence[PlannedRun], split: str) -> None:

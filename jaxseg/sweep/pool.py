@@ -20,6 +20,7 @@ from jaxseg.sweep.records import read_failure, read_scores, write_failure
 from jaxseg.sweep.worker import FINISHED, STOPPED
 
 CONSOLE_FILE = "console.txt"
+COMPILED = "compiled"
 _VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES"}
 _PROBE = """
 import json, jax
@@ -62,6 +63,15 @@ def places(jobs: int | None) -> list[Environment]:
     return [{name: known[i % count], **shared} for i in range(jobs or count)]
 
 
+def cache_of(workdir: Path) -> dict[str, str]:
+    """Returns the environment variables that let the seeds of a variant share compiled programs, without those set."""
+    wanted = {
+        "JAX_COMPILATION_CACHE_DIR": str(workdir / COMPILED),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    }
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
 def _devices() -> tuple[str, int]:
     """Returns the kind and number of the local devices. Another process asks for them, so that this one holds none."""
     if "JAX_PLATFORMS" in os.environ and os.environ["JAX_PLATFORMS"] == "cpu":
@@ -93,7 +103,7 @@ def run_all(
         runs: in the order in which they start; their workdirs exist and hold `config.json`. Each is asked for when
             there is a place for it.
         split: the split to score.
-        arguments: of the sweep's command line, for the records of the runs.
+        arguments: the program and arguments of the sweep's command line, for the records of the runs.
         environments: the result of `places`; none where there is nothing to run.
         progress: shows the progress.
         stop: from `stop_on_signal`.

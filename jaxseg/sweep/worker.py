@@ -1,9 +1,9 @@
-"""Runs one run of a sweep in its own process: `python -m jaxseg.sweep.worker RUN_WORKDIR SPLIT ARGUMENT...`.
+"""Runs one run of a sweep in its own process: `python -m jaxseg.sweep.worker RUN_WORKDIR SPLIT PROGRAM ARGUMENT...`.
 
-Trains, or resumes, the configuration in `config.json` of the workdir, and scores it on the split. The arguments are
-those of the sweep, for the record of the run. When the process ends, its devices' memory and any leak are freed; when
-the system kills it, the other runs are not affected. It runs as long as its standard input is open: when the sweep that
-started it ends for any reason, it saves and exits.
+Trains, or resumes, the configuration in `config.json` of the workdir, and scores it on the split. The program and its
+arguments are those of the sweep, for the record of the run. When the process ends, its devices' memory and any leak are
+freed; when the system kills it, the other runs are not affected. It runs as long as its standard input is open: when
+the sweep that started it ends for any reason, it saves and exits.
 """
 
 import os
@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxseg.compiler import keep_programs
+from jaxseg.data.folds import HELD_OUT
 from jaxseg.files import locked
 from jaxseg.inference.evaluation import evaluate
+from jaxseg.inference.out_of_fold import score_held_out
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.load import Run, load_run
 from jaxseg.run.workdir import CHECKPOINTS, read_config, write_json
@@ -31,9 +33,9 @@ FINISHED, FAILED, STOPPED = 0, 1, 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    workdir, split, *arguments = list(sys.argv[1:] if argv is None else argv)
+    workdir, split, *command = list(sys.argv[1:] if argv is None else argv)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    sys.argv = ["jaxseg.sweep", *arguments]
+    sys.argv = command
     return run(Path(workdir), split)
 
 
@@ -47,7 +49,7 @@ def run(workdir: Path, split: str) -> int:
             trained = _trained(workdir)
             if trained is None:
                 return STOPPED
-            evaluation = evaluate(trained, split)
+            evaluation = score_held_out(trained) if split == HELD_OUT else evaluate(trained, split)
             if not evaluation.confusion.sum():
                 raise ValueError(f"the split {split} has no labelled pixel, so there is nothing to score")
             evaluation.write_report()

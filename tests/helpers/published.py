@@ -16,6 +16,8 @@ PLANTED = {
     "data.proposals": f"~{SECRET}/proposals",
     "data.labelled": f"{SECRET}.txt",
     "data.cache": f"/scratch/{SECRET}",
+    "data.fold_file": f"runs/{SECRET}/folds.csv",
+    "data.group": f"{SECRET}.csv:patient",
     "compile.cache": f"/scratch/{SECRET}/xla",
     "checkpoint.copy_to": f"gs://{SECRET}/run",
     "loss.hierarchy": f"{SECRET}.json",

@@ -18,6 +18,7 @@ from jaxseg.errors import ConfigError
 from jaxseg.inference.score import Result
 from jaxseg.run.report import read_log
 from jaxseg.session import Session
+from jaxseg.sweep.records import is_last_step
 from jaxseg.train import train
 from jaxseg.tuning import Progress, after_evaluation, following_progress, progress_of, with_progress
 
@@ -116,6 +117,9 @@ def test_a_plateau_lowers_the_rate_and_ends_the_run(scored, tmp_path, capsys):
     )
     end = json.loads((tmp_path / "whole" / "run.json").read_text())["starts"][-1]["end"]
     assert end["step"] == 6 and end["early"].startswith("Stopped early, after step 6 of 12")
+
+    assert is_last_step(tmp_path / "whole", _config(), 6) and not is_last_step(tmp_path / "whole", _config(), 5)
+    assert not is_last_step(tmp_path / "none", _config(), 6)  # for sweeps and folds
 
     before = state_of(tmp_path / "whole")
     assert _train(_config(), tmp_path / "whole") is not None  # ended: it is scored, and makes no step

@@ -59,7 +59,7 @@ def search(
     ):
         stop.finishing = "the trials under way finish their step and save"
         runs = runs_of(trials, shard, claims) if places else iter(())
-        run_all(runs, study.split, arguments, places, progress, stop, pruner(trials))
+        run_all(runs, study.split, ["jaxseg.sweep", *arguments], places, progress, stop, pruner(trials))
     report_search(workdir)
     if stop.signal is not None:
         print("Stopped as asked; the same command resumes the search.", file=sys.stderr)

@@ -1,0 +1,212 @@
+"""Cross-validation: every image is scored once by a run that never saw it, and nothing is done twice."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.figures import blank_figures
+from PIL import Image
+
+from jaxseg import __main__ as program
+from jaxseg import evaluate as evaluate_command
+from jaxseg import metrics, predict
+from jaxseg.audit.judges import make_judges
+from jaxseg.data import make_source
+from jaxseg.data.folds import HELD_OUT
+from jaxseg.errors import ConfigError
+from jaxseg.folds.__main__ import main
+from jaxseg.inference import evaluate, load_run, make_segmenter
+from jaxseg.inference.options import with_folds
+from jaxseg.inference.out_of_fold import map_files
+from jaxseg.inference.predictor import make_predictor
+from jaxseg.sweep import pool, worker
+from jaxseg.train import main as train_main
+
+VALUES = {
+    "model.args.widths": "(4,)",
+    "model.args.hidden": 8,
+    "model.args.hidden_kernel": 3,
+    "model.args.dropout": 0.0,
+    "data.size": "(16,16)",
+    "data.shapes_train": 18,
+    "data.shapes_val": 8,
+    "steps": 3,
+    "schedule.warmup": 0,
+    "batch_size": 8,
+    "eval.every": 3,
+    "eval.batch_size": 8,
+    "checkpoint.every": 1,
+    "log.images": 0,
+    "log.tensorboard": False,
+}
+
+
+def arguments(workdir: Path, *words: str, **changes: Any) -> list[str]:
+    values = VALUES | {key.replace("__", "."): value for key, value in changes.items()}
+    keys = [f"--config.{key}={value}" for key, value in values.items()]
+    return ["--config", "experiments/cnn.py", "--workdir", str(workdir), *words, *keys]
+
+
+class Here:
+    """Stands for a process that has ended: the run was made in this one."""
+
+    def __init__(self, status: int):
+        self.returncode = status
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+@pytest.fixture(scope="module")
+def here():
+    """Makes the runs in this process; yields the names of those that were started, to clear."""
+    started: list[str] = []
+
+    def start(run: Any, split: str, *_: Any) -> Here:
+        started.append(run.variant)
+        with blank_figures():
+            return Here(worker.run(run.workdir, split))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "_start", start)
+        patch.setattr(pool, "_PAUSE", 0.0)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def run(here, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("cross") / "run"
+    assert main(arguments(workdir, "--folds", "3")) == 0
+    assert here == ["fold-1", "fold-2", "fold-3"]
+    here.clear()
+    return workdir
+
+
+def test_each_image_is_scored_once_by_the_run_that_never_saw_it(run):
+    rows = list(csv.DictReader((run / "oof" / "scores.csv").open()))
+    assert sorted(row["name"] for row in rows) == [f"shapes-train-{i:06d}" for i in range(18)]
+    by_fold, pooled = [], np.zeros((6, 6), np.int64)
+    for fold in (1, 2, 3):
+        trained = load_run(run / f"fold-{fold}", "last")
+        train, left = (make_source(trained.config, split) for split in ("train", HELD_OUT))
+        own = [left.name(i) for i in range(len(left))]
+        assert own == [row["name"] for row in rows if row["fold"] == str(fold)] and len(own) == 6
+        assert not set(own) & {train.name(i) for i in range(len(train))}
+        segment, total = make_segmenter(trained.parts), np.zeros((6, 6), np.int64)
+        for i, name in enumerate(own):
+            example = left[i]
+            wanted = segment(trained.variables, example["image"]).classes
+            np.testing.assert_array_equal(np.asarray(Image.open(run / "oof" / f"{name}.png")), wanted)
+            matrix = np.bincount(example["label"].ravel().astype(int) * 6 + wanted.ravel(), minlength=36).reshape(6, 6)
+            total += matrix
+            row = next(row for row in rows if row["name"] == name)
+            scores = metrics.scores(matrix)
+            assert float(row["mean_iou"]) == pytest.approx(scores.mean_iou, abs=1e-6)
+            for name, iou in zip(trained.classes, scores.iou):
+                assert row[name] == ("" if np.isnan(iou) else f"{iou:.6f}")
+        by_fold.append(metrics.scores(total).mean_iou)
+        pooled += total
+        assert evaluate(trained, HELD_OUT).mean_iou == pytest.approx(by_fold[-1])
+    summary = json.loads((run / "scores.json").read_text())
+    assert [fold["mean_iou"] for fold in summary["folds"]] == pytest.approx(by_fold)
+    over = summary["over_folds"]["mean_iou"]
+    assert over["mean"] == pytest.approx(np.mean(by_fold)) and over["sd"] == pytest.approx(np.std(by_fold, ddof=1))
+    assert summary["out_of_fold"]["mean_iou"] == pytest.approx(metrics.scores(pooled).mean_iou)
+    assert summary["intervals"]["units"] == 18
+    table = (run / "table.md").read_text()
+    assert f" {100 * over['mean']:.2f} ± {100 * over['sd']:.2f} |" in table
+    assert "python -m jaxseg.folds --config" in table
+
+
+def test_the_same_command_repeats_nothing_and_goes_on_where_it_stopped(run, here, tmp_path, capsys):
+    again = shutil.copytree(run, tmp_path / "run")
+    before = (again / "scores.json").read_text()
+    assert main(arguments(again, "--folds", "3")) == 0
+    assert here == [] and json.loads((again / "scores.json").read_text())["folds"] == json.loads(before)["folds"]
+    # Killed after the first fold, in the second, whose last checkpoint stays.
+    shutil.rmtree(again / "fold-3")
+    shutil.rmtree(again / "oof")
+    shutil.rmtree(again / "fold-2" / "oof")
+    (again / "fold-2" / "sweep-fold.json").unlink()
+    shutil.rmtree(again / "fold-2" / "checkpoints" / "3")
+    capsys.readouterr()
+    assert main(arguments(again, "--folds", "3", "--fold", "2")) == 0
+    assert here == ["fold-2"] and "2 of 3 folds have scores; there is no summary before those of fold-3." in (
+        capsys.readouterr().out
+    )
+    assert not (again / "oof").exists()
+    here.clear()
+    assert main(arguments(again, "--folds", "3", "--shard", "3/3")) == 0
+    assert here == ["fold-3"]
+    here.clear()
+    after, first = json.loads((again / "scores.json").read_text()), json.loads(before)
+    assert {**after, "command": ""} == {**first, "command": ""}  # bit for bit
+    assert (again / "oof" / "scores.csv").read_text() == (run / "oof" / "scores.csv").read_text()
+
+
+def test_changed_folds_and_other_folders_are_refused(run, tmp_path, capsys):
+    def refused(*words: str, workdir: Path = run, **changes: Any) -> str:
+        kept = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+        assert main(arguments(workdir, *words, **changes)) == 1
+        assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == kept
+        return capsys.readouterr().err
+
+    assert f"{run} holds 3 folds, and --folds asks for 4" in refused("--folds", "4")
+    assert "--fold 4 is not in 1 to 3" in refused("--folds", "3", "--fold", "4")
+    assert "--fold trains one fold, and --shard a part" in refused("--folds", "3", "--fold", "1", "--shard", "1/2")
+    said = refused("--folds", "3", seed=1)
+    assert "holds folds of another configuration" in said and "seed: 0 -> 1" in said
+    assert "leave out data.fold." in refused("--folds", "3", data__fold="1/2")
+    assert "holds a run, and folds need a folder of their own" in refused("--folds", "3", workdir=run / "fold-1")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "19 folds need at least as many images with labels" in refused("--folds", "19", workdir=empty)
+    assert "matches no group in the name" in refused("--folds", "3", workdir=empty, data__group="patient")
+    lines = (run / "folds.csv").read_text()
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "folds.csv").write_text(lines.replace("shapes-train-000004,shapes-train-000004", "gone,gone"))
+    assert "1 image came (shapes-train-000004), 1 image went (gone)" in refused("--folds", "3", workdir=other)
+    with pytest.raises(SystemExit):
+        main(arguments(empty, "--folds", "1"))
+    assert "must be a whole number of at least 2, got '1'" in capsys.readouterr().err
+    assert train_main(arguments(empty, "--folds", "3")) == 1
+    assert "--folds trains several runs: give python -m jaxseg.folds" in capsys.readouterr().err
+    assert train_main(arguments(empty, "--fold", "3")) == 1
+    assert "give --folds N too" in capsys.readouterr().err
+    assert list(empty.iterdir()) == []
+
+
+def test_the_program_has_folds_under_train(monkeypatch):
+    called: list[Any] = []
+    monkeypatch.setattr("jaxseg.folds.__main__.main", lambda *given: called.append(given) or 0)
+    assert program.main(["train", "--config", "x.py", "--folds=3"]) == 0
+    assert called == [(["--config", "x.py", "--folds=3"], "jaxseg train")]
+
+
+def test_the_folder_of_the_folds_is_their_ensemble(run, tmp_path, capsys):
+    picture = tmp_path / "a.png"
+    image = make_source(load_run(run / "fold-1").config, "val")[0]["image"]
+    Image.fromarray(image).save(picture)
+    assert predict.main(["--workdir", str(run), str(picture), "--out", str(tmp_path / "preds"), "--no-overlay"]) == 0
+    assert "and 2 other runs" in capsys.readouterr().out
+    runs = [load_run(run / f"fold-{fold}") for fold in (1, 2, 3)]
+    wanted = make_predictor(runs)(image, False).classes
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "preds" / "a.png")), wanted)
+    copied = shutil.copytree(run, tmp_path / "run")
+    assert evaluate_command.main(["--workdir", str(copied)]) == 0
+    assert "fold-3 alone, in one view" in capsys.readouterr().out
+    shutil.rmtree(copied / "fold-2" / "checkpoints")
+    with pytest.raises(ConfigError, match="has 3 folds, of which fold-2 has no checkpoint yet"):
+        with_folds([str(copied)])
+    judges = make_judges(runs, make_predictor(runs), "train")  # an audit knows them, too
+    rows = csv.DictReader((run / "folds.csv").open())
+    assert all(judges.of(row["name"]) == (int(row["fold"]) - 1,) for row in rows)
+
+
+def test_files_of_class_maps_are_distinct_and_stay_inside():
+    names = ["a", "b/c", "../d", "A", "e f?", ""]
+    assert map_files(names) == ["a.png", "b/c.png", "d.png", "A-3.png", "e_f_.png", "image.png"]
