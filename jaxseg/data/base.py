@@ -7,13 +7,14 @@ from typing import Protocol, TypedDict
 import numpy as np
 
 from jaxseg.errors import DataError, counted
-from jaxseg.types import IGNORE, IGNORE_16, ignore_label, label_type
+from jaxseg.types import IGNORE, IGNORE_16, MOST_IN_SETS, label_type
 
 
 class Example(TypedDict):
     """image: u8[h,w,c] or u16[h,w,c]. label: u8[h,w], class indices, with every ignored value mapped to IGNORE.
 
-    Of more than 255 classes label is u16[h,w], and every ignored value 65535 (`types.ignore_label`).
+    Of more than 255 classes label is u16[h,w], and every ignored value 65535 (`types.ignore_label`). Where a pixel may
+    have several classes, label holds sets of them (`types.label_type` and `jaxseg.sets`).
     """
 
     image: np.ndarray
@@ -32,6 +33,7 @@ class DataInfo:
         channels: number of image channels of every example.
         values: the value of each class in the stored masks; () where they are 0, 1, 2, ...
         color_masks: whether the stored masks hold `colors` in place of values.
+        multilabel: whether a pixel may have several classes at once, so that labels are sets.
     """
 
     classes: tuple[str, ...]
@@ -40,15 +42,21 @@ class DataInfo:
     channels: int
     values: tuple[int, ...] = ()
     color_masks: bool = dataclasses.field(default=False, compare=False)
+    multilabel: bool = False
+
+    @property
+    def label_type(self) -> type[np.unsignedinteger]:
+        """The type of its label maps."""
+        return label_type(len(self.classes), self.multilabel)
 
     @property
     def ignored(self) -> int:
-        """The label of an ignored pixel: 255, or 65535 of more than 255 classes."""
-        return ignore_label(len(self.classes))
+        """The label of an ignored pixel, the largest number of its type: 255, or 65535 of more than 255 classes."""
+        return int(np.iinfo(self.label_type).max)
 
     def ignored_everywhere(self, size: tuple[int, ...]) -> np.ndarray:
         """Returns the label map [h,w] of an image without labels."""
-        return np.full(size, self.ignored, label_type(len(self.classes)))
+        return np.full(size, self.ignored, self.label_type)
 
     @property
     def stored_values(self) -> tuple[int, ...]:
@@ -60,6 +68,11 @@ class DataInfo:
             raise DataError(
                 f"{counted(len(self.classes), 'class name')} and {counted(len(self.colors), 'class colour')} are "
                 "given; each class needs both."
+            )
+        if self.multilabel and len(self.classes) > MOST_IN_SETS:
+            raise DataError(
+                f"{counted(len(self.classes), 'class')} are given, and a pixel may have several of at most "
+                f"{MOST_IN_SETS} (data.multilabel)."
             )
         if not 1 <= len(self.classes) <= IGNORE_16:
             raise DataError(

@@ -51,14 +51,15 @@ def describe(report: Report, config: ConfigDict) -> str:
     if isinstance(report.source, AnnotatedSource | WeakenedSource):
         known = 1 - report.pixels[-1] / report.pixels.sum()
         lines.append(f"  {known:.2%} of the pixels have a label")
-    names = [*map(printable, report.source.info.classes), "(ignored)"]
+    without = ["(no class)"] if report.source.info.multilabel else []
+    names = [*map(printable, report.source.info.classes), *without, "(ignored)"]
     values = [*range(len(names) - 1), -1]
     if len(names) > _SHOWN:
         occur = [(n, v) for n, v in zip(names, values) if report.pixels[v] or v < 0]
         lines.append(f"  {len(occur) - 1} of {counted(len(names) - 1, 'class')} occur, the others are not listed")
         names, values = [n for n, _ in occur], [v for _, v in occur]
     width = max(map(len, ["class", *names]))
-    total = report.pixels.sum()
+    total = sum(h * w * count for (h, w), count in report.sizes.items())
     lines.append(f"  {'class':<{width}}  {'pixels':>13}  {'share':>7}  {'images':>7}")
     for name, value in zip(names, values):
         share, note = report.pixels[value] / total, "" if report.pixels[value] or value < 0 else "  never occurs"
@@ -101,6 +102,7 @@ def draw(report: Report, path: str | Path, count: int) -> None:
         info.classes,
         path,
         names=[f"{report.split}: {report.source.name(i)}" for i in indices],
+        multilabel=info.multilabel,
     )
 
 

@@ -195,7 +195,7 @@ class FolderSource:
         read = read_mask if self._strict else read_and_keep
         mask = read(pair.mask, self.palette, keep_indices=self._keep_indices)
         require_unchanged(pair, self.stamps)
-        _check_sizes(pair, image.shape[:2], mask.shape)
+        require_same_size(pair.image, image.shape[:2], pair.mask, mask.shape)
         return {"image": image, "label": self._labeller(mask, pair.mask)}
 
     def name(self, index: int) -> str:
@@ -310,7 +310,7 @@ def _check_headers_of(pair: Pair) -> str:
     if pair.mask is None:
         return ""
     mask = read_header(pair.mask)
-    _check_sizes(pair, image[:2], mask[:2])
+    require_same_size(pair.image, image[:2], pair.mask, mask[:2])
     if mask.lossy:
         raise DataError(lossy_mask(pair.mask, mask.lossy))
     return mask.mode
@@ -329,9 +329,10 @@ def _raise_first(problems: Sequence[str]) -> None:
         raise DataError(problems[0] + (more if len(problems) > 1 else ""))
 
 
-def _check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
-    if tuple(image) != tuple(mask):
+def require_same_size(image: Path, size: tuple[int, ...], mask: Path, of_mask: tuple[int, ...]) -> None:
+    """Raises DataError if the (height, width) of a mask is another than that of its image."""
+    if tuple(size) != tuple(of_mask):
         raise DataError(
-            f"The mask {pair.mask} is {mask[0]} x {mask[1]} (height x width), but its image {pair.image} is "
-            f"{image[0]} x {image[1]} (after its EXIF orientation, if any); the same size was expected."
+            f"The mask {mask} is {of_mask[0]} x {of_mask[1]} (height x width), but its image {image} is "
+            f"{size[0]} x {size[1]} (after its EXIF orientation, if any); the same size was expected."
         )

@@ -242,6 +242,7 @@ def about_run(run: Run, size: tuple[int, ...] | None = None, tiles: Tiles | None
         "classes": list(run.classes),
         "colors": [list(map(int, color)) for color in run.colors],
         "values": list(map(int, run.values)),
+        "multilabel": run.parts.loss.multilabel,
         "channels": config.data.channels,
         "resized_to": None if fixed is None else list(map(int, fixed)),
         "tiles": None if tiles is None else list(tiles.size),

@@ -18,7 +18,7 @@ from jaxseg.errors import ConfigError
 from jaxseg.inference import placement
 from jaxseg.inference.views import ONE_VIEW, Flip, Views
 from jaxseg.memory import program_memory
-from jaxseg.metrics import predict_classes
+from jaxseg.metrics import predict_classes, predict_sets
 from jaxseg.nn import resize_to_sizes
 from jaxseg.state import Network
 from jaxseg.types import PyTree, ignore_label, label_type
@@ -123,7 +123,12 @@ class Networks:
                 ("outputs", first.num_classes, member.parts.num_classes),
                 ("channels", first.config.data.channels, member.parts.config.data.channels),
                 ("sigmoids", first.loss.one_vs_rest, member.parts.loss.one_vs_rest),
+                ("classes of a pixel", first.loss.multilabel, member.parts.loss.multilabel),
             ):
+                if value != other and name == "classes of a pixel":
+                    raise ConfigError(
+                        "Networks can be averaged if all were trained with data.multilabel, or all without it."
+                    )
                 if value != other and name == "sigmoids":
                     raise ConfigError(
                         "Networks can be averaged if all were trained with a softmax, or all with one sigmoid a class."
@@ -149,6 +154,16 @@ class Networks:
         return self.members[0].parts.loss.one_vs_rest
 
     @property
+    def multilabel(self) -> bool:
+        """Whether a pixel may have several classes, so that a map of classes holds sets (`jaxseg.sets`)."""
+        return self.members[0].parts.loss.multilabel
+
+    @property
+    def label_type(self) -> type[np.unsignedinteger]:
+        """The type of a map of classes."""
+        return label_type(self.num_classes, self.multilabel)
+
+    @property
     def single(self) -> bool:
         """Whether there is one network and one view, so that nothing is averaged."""
         return len(self.members) * len(self.views) == 1
@@ -172,7 +187,12 @@ class Networks:
         return Scores(total, False, sizes)
 
     def classes(self, scores: Scores) -> jax.Array:
-        """Scores f32[b,h,w,k] -> classes i32[b,h,w]: `to_classes`, or by the `thresholds`, where IGNORE is no class."""
+        """Scores f32[b,h,w,k] -> classes i32[b,h,w]: `to_classes`, or by the `thresholds`, where IGNORE is no class.
+
+        Where a pixel may have several: the set of those above their thresholds, by default a probability of a half.
+        """
+        if self.multilabel:
+            return _sets_above(scores.values, scores.are_logits, self.thresholds)
         if not self.thresholds:
             return to_classes(scores)
         return _classes_above(scores.values, scores.are_logits, self.thresholds)
@@ -275,6 +295,11 @@ def _classes_above(values: jax.Array, are_logits: bool, thresholds: tuple[float,
     if values.shape[-1] == 1:
         return predict_classes(over)
     return jnp.where(jnp.max(over, axis=-1) > 0, predict_classes(over), ignore_label(values.shape[-1]))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _sets_above(values: jax.Array, are_logits: bool, thresholds: tuple[float, ...]) -> jax.Array:
+    return predict_sets(values if are_logits else jax.scipy.special.logit(values), thresholds)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -5,7 +5,7 @@
 # `data.check`, `data.weaken` and `models.__main__` are commands in data/ and models/; `presets` is a former name.
 ROWS = (
     ("types", "errors", "files"),  # 0
-    ("arguments",),  # 0
+    ("arguments", "sets"),  # 0
     ("config",),  # 1
     ("nn.ops",),  # 1
     ("nn",),  # 2
