@@ -22,7 +22,7 @@ from jaxseg.inference.folded import fold_run
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import progress
 from jaxseg.inference.score import Result, score
-from jaxseg.inference.score_images import Timed, score_images
+from jaxseg.inference.score_images import score_images
 from jaxseg.metrics.formatting import percent
 from jaxseg.pictures import marks
 from jaxseg.run.load import Run, require_one_class
@@ -262,7 +262,8 @@ def evaluate(
         if predictor is None:
             result = _score_in_batches(run, config, source, measures, with_boundary, see, bar.update)
         else:
-            result, seconds = _score_with(predictor, run, source, measures, see, bar.update)
+            score_with = functools.partial(score_images, source, predictor.scores, run.parts.loss)
+            result, seconds = score_with(measures=measures, see=see, progress=bar.update)
             alone = _alone(predictor, run, source)
     if with_boundary:
         result = result._replace(measures={**result.measures, "boundary": boundaries.sums})
@@ -292,31 +293,13 @@ def _score_in_batches(
     return score(eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=progress, see=see)
 
 
-def _score_with(
-    predictor: Predictor,
-    run: Run,
-    source: Any,
-    measures: Mapping[str, Measure],
-    see: Callable[[dict[str, np.ndarray]], object],
-    progress: Callable[[int], object],
-) -> Timed:
-    return score_images(
-        source,
-        predictor.scores,
-        run.parts.loss,
-        measures=measures,
-        see=see,
-        progress=progress,
-    )
-
-
 def _alone(predictor: Predictor, run: Run, source: Any) -> tuple[Alone, ...]:
     """Returns the scores of each network of a predictor in one view, if it averages."""
     if predictor.networks.single and not isinstance(predictor, RefinedPredictor):
         return ()
     found = []
     for name, single in predictor.alone():
-        result, seconds = _score_with(single, run, source, {}, lambda maps: None, lambda images: None)
+        result, seconds = score_images(source, single.scores, run.parts.loss)
         found.append(Alone(name, metrics.scores(result.confusion).mean_iou, seconds))
     return tuple(found)
 

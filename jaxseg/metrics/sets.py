@@ -20,7 +20,8 @@ def predict_sets(logits: Array, thresholds: Sequence[float] = ()) -> jax.Array:
     logits = jnp.asarray(logits)
     shape = (1,) * (logits.ndim - 1) + (logits.shape[-1],)
     limits = jnp.array(thresholds or (0.0,) * logits.shape[-1], jnp.float32).reshape(shape)
-    return jnp.sum((logits > limits).astype(jnp.int32) << jnp.arange(logits.shape[-1]).reshape(shape), axis=-1)
+    bits = jnp.array([1 << c for c in range(logits.shape[-1])], jnp.int32).reshape(shape)
+    return jnp.sum(jnp.where(logits > limits, bits, 0), axis=-1)
 
 
 def set_counts(predictions: Array, labels: Array, classes: int) -> jax.Array:
