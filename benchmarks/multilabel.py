@@ -1,6 +1,6 @@
 """Scores runs whose pixels may have several classes: `python benchmarks/multilabel.py --workdir DIR ... --out NAME`.
 
-The thresholds of the classes are found on the validation split. Each run is scored on `--split` at a probability of a
+The thresholds of the classes are found on the split `--fit`. Each run is scored on `--split` at a probability of a
 half, with its thresholds, and with flips averaged. Of a run on the shapes data it also counts, of the pixels of a kind
 of shape that lie behind other shapes, those that the network finds.
 
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workdir", nargs="+", metavar="DIR", help="the workdirs of the runs")
     parser.add_argument("--split", default="test", help="the split that is scored (default test)")
+    parser.add_argument("--fit", default="val", help="the split on which thresholds are found (default val)")
     parser.add_argument("--out", type=Path, metavar="NAME", help="NAME.json and NAME.md are written")
     parser.add_argument("--write-edges", type=Path, metavar="DIR", help="write a folder of two classes there instead")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the folder that it is made from")
@@ -76,18 +77,18 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _score(options: argparse.Namespace) -> int:
-    rows = [row for workdir in options.workdir for row in rows_of(load_run(workdir), options.split)]
+    rows = [row for workdir in options.workdir for row in rows_of(load_run(workdir), options.split, options.fit)]
     lines = [[row[name] for name in COLUMNS] for row in rows]
-    note = f"split {options.split}; thresholds found on val; in percent"
+    note = f"split {options.split}; thresholds found on {options.fit}; in percent"
     save(options.out, {"split": options.split, "rows": rows, **environment()}, rows_below(COLUMNS, lines, note))
     return 0
 
 
-def rows_of(run: Run, split: str) -> list[dict[str, Any]]:
+def rows_of(run: Run, split: str, fit: str = "val") -> list[dict[str, Any]]:
     """Returns the scores of a run at a half, with thresholds, and with flips, as rows of the table."""
     if not run.parts.loss.multilabel:
         raise ArgumentError(f"The run in {run.workdir} has one class a pixel; give one with data.multilabel.")
-    found = thresholds.fit(run, "val")
+    found = thresholds.fit(run, fit)
     plain, flips = make_predictor([run]), make_predictor([run], average="flips")
     limits = tuple(found.values.logits.tolist())
     own = dataclasses.replace(plain, networks=dataclasses.replace(plain.networks, thresholds=limits))
