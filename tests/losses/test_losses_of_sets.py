@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.marks import some_slow
 from helpers.oracles import torch
 
 from jaxseg import losses
@@ -46,7 +47,7 @@ def test_a_number_that_is_no_set_makes_every_loss_nan(batch):
         assert np.isnan(losses.make_loss(name, num_classes=K, multilabel=True)(logits, wrong))
 
 
-@pytest.mark.parametrize("name", ABLE)
+@pytest.mark.parametrize("name", some_slow(ABLE, ("boundary", "boundary_f1", "jaccard", "lovasz", "mse", "tversky")))
 def test_a_loss_of_sets_is_that_of_the_binary_problems(batch, name):
     logits, labels = batch
     whole = losses.make_loss(name, num_classes=K, multilabel=True)
@@ -86,13 +87,14 @@ def test_binary_cross_entropy_with_weights_as_torch(batch):
 def test_sums_of_parts_add_and_the_gradient_is_that_of_the_whole(batch):
     logits, labels = batch
     loss = losses.make_loss("binary_cross_entropy + 2 * dice", num_classes=K, multilabel=True)
-    parts = [loss.stats(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
+    stats, value = jax.jit(loss.stats), jax.jit(loss)
+    parts = [stats(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
     total = jax.tree.map(jnp.add, *parts)
-    np.testing.assert_allclose(loss.value(total), loss(logits, labels), rtol=1e-6)
-    gradient = np.asarray(jax.grad(loss)(jnp.asarray(logits), labels))
+    np.testing.assert_allclose(loss.value(total), value(logits, labels), rtol=1e-6)
+    gradient = np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(logits), labels))
     assert (gradient[labels == 255] == 0).all()
     norm = np.linalg.norm(gradient)
-    ends = [float(loss(logits + s * 0.05 * gradient / norm, labels)) for s in (1, -1)]
+    ends = [float(value(logits + s * 0.05 * gradient / norm, labels)) for s in (1, -1)]
     np.testing.assert_allclose(norm, (ends[0] - ends[1]) / 0.1, rtol=1e-3)
 
 
