@@ -22,6 +22,7 @@ from jaxseg.pieces import (
     aux_weight,
     check_distillation,
     check_generator,
+    check_multilabel,
     check_quantisation,
     check_sampling,
     check_semi,
@@ -222,6 +223,7 @@ def build_parts(
         ConfigError: for an invalid value; the message names the key and the nearest valid value.
     """
     note_unused(config)
+    check_multilabel(config)
     check_tuning(config)
     check_quantisation(config)
     check_distillation(config)

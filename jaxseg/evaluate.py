@@ -47,7 +47,7 @@ from jaxseg.inference.options import (
 from jaxseg.inference.regions import settings as region_settings
 from jaxseg.inference.split_objects import objects_file, require_instances, require_own, score_objects
 from jaxseg.nn.crf import CRF
-from jaxseg.run.load import Which, load_run
+from jaxseg.run.load import Which, load_run, require_one_class
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.evaluate") -> int:
@@ -136,6 +136,9 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             raise ConfigError(
                 f"--fit-{name} keeps the {name} of the network as it was trained; leave out the changes to it."
             )
+    for name in ("boundary", "objects", "crf", "fit_temperature"):
+        if getattr(options, name):
+            require_one_class(run, f"--{name.replace('_', '-')}")
     if options.fit_temperature:
         temperature.require_own(run)
     if options.fit_thresholds:

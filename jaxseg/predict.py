@@ -1,6 +1,6 @@
 """Segments images with a trained network, or with several.
 
-    python -m jaxseg.predict --workdir DIR [DIR ...] IMAGES... [--out preds/] [--format png|color|tiff|npz]
+    python -m jaxseg.predict --workdir DIR [DIR ...] IMAGES... [--out preds/] [--format png|color|tiff|npz|folders]
                              [--tiles auto|none|HxW] [--overlap .5] [--max-pixels N] [--average flips,scales:.75-1-1.25]
                              [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
                              [--crf [CRF]] [--video FPS] [--space N]
@@ -73,7 +73,7 @@ from jaxseg.inference.predictions_table import images_of_table, require_own_tabl
 from jaxseg.inference.regions import prediction as regions
 from jaxseg.inference.samples import sample, samples_of_earlier_calls, write_samples
 from jaxseg.nn.crf import CRF
-from jaxseg.run.load import Run, Which, load_run
+from jaxseg.run.load import Run, Which, load_run, require_one_class
 
 # Options that --samples has too; all others are for images.
 _OF_SAMPLES = ("samples", "seed", "out", "which", "workdir", "images")
@@ -107,7 +107,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         choices=FORMATS,
         default="png",
         help="of the classes: png, indices with a palette (the default); color, their colours; tiff, indices in "
-        "compressed tiles; npz, an array",
+        "compressed tiles; npz, an array; folders, CLASS/NAME.png, where a pixel may have several classes",
     )
     parser.add_argument("--probabilities", action="store_true", help="also write NAME.npz with those of every class")
     parser.add_argument(
@@ -213,6 +213,9 @@ def _predict(options: argparse.Namespace) -> int:
     runs = [load_run(workdir, options.which or "best") for workdir in options.workdir]
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
+    for name in ("crf", "regions", "uncertainty"):
+        if getattr(options, name):
+            require_one_class(run, f"--{name}")
     videos = [path for path in found.paths if path.suffix.lower() in video.SUFFIXES]
     found = found._replace(paths=[path for path in found.paths if path not in videos])
     if videos and (more := _given(options, _OF_VIDEOS)):
@@ -263,6 +266,8 @@ def _predict(options: argparse.Namespace) -> int:
         identity=identity,
         require=require,
     )
+    if videos or options.video is not None:
+        require_one_class(run, "A video of overlays")
     failed = video.segment_videos(predictor, videos, out, run.colors, _network(run))
     if not names:
         return 1 if failed or found.problems else 0

@@ -342,5 +342,6 @@ def draw_predictions(session: Session, state: TrainState, step: int) -> None:
     with drawing(session.reporter):
         images, truths = ([example[name] for example in examples] for name in ("image", "label"))
         predictions = [session.segment(variables, image).classes for image in images]
-        pictures.prediction_sheet(images, truths, predictions, source.info.colors, source.info.classes, path)
+        info = source.info
+        pictures.prediction_sheet(images, truths, predictions, info.colors, info.classes, path, info.multilabel)
         session.reporter.picture(step, "predictions", read_image(path))

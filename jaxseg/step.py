@@ -22,7 +22,7 @@ import optax
 from jaxseg.errors import ArgumentError
 from jaxseg.losses import ClassSample, Loss
 from jaxseg.losses.definition import GUIDE
-from jaxseg.metrics import class_indices, confusion_matrix, num_confusion_classes, predict_classes
+from jaxseg.metrics import class_indices, confusion_matrix, predict_and_count, predict_classes
 from jaxseg.metrics.native_size import covered_mask, inside_mask, to_image_size, to_native_sizes
 from jaxseg.nn import of_classes, rematerialised, resize
 from jaxseg.nn.ops.barrier import after_all
@@ -85,9 +85,9 @@ def make_train_step(
 
     Returns:
         A pure function. `metrics` holds loss f32[], terms {name of a part of the loss: f32[]}, grad_norm f32[] and
-        confusion i32[k,k] of the whole batch, and param_norm f32[] of the parameters and statistics after the step;
-        with a `schedule`, learning_rate f32[]; with `gradients`, gradients {path of the parameter, joined by "/": norm
-        f32[]}.
+        confusion i32[k,k] (of sets as `metrics.set_counts`) of the whole batch, and param_norm f32[] of the parameters
+        and statistics after the step; with a `schedule`, learning_rate f32[]; with `gradients`, gradients {path of the
+        parameter, joined by "/": norm f32[]}.
         Augmentation and dropout draw from `fold_in(key, state.step)` and the example's place in the batch, so that the
         number of devices and a restart have no effect on them. Classes that a loss samples (`Loss.class_samples`) are
         drawn from the same key once for the whole batch; `confusion` then counts the most probable class among them.
@@ -221,10 +221,10 @@ def _forward(
     stats = [loss.stats(logits, label, {**out, **lesson, "step": shared.step, GUIDE: (image, logits)})]
     stats += [loss.of_logits.stats(each, label) for each in aux]
     new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats
-    predicted, classes = predict_classes(logits), num_confusion_classes(logits.shape[-1])
-    if chosen is not None:  # the most probable of the sampled classes
-        predicted, classes = chosen.classes[predicted], chosen.place.shape[0]
-    confusion = confusion_matrix(predicted, label, classes)
+    if chosen is None:
+        _, confusion = predict_and_count(logits, label, recipe.loss.of_logits.multilabel)
+    else:  # the most probable of the sampled classes
+        confusion = confusion_matrix(chosen.classes[predict_classes(logits)], label, chosen.place.shape[0])
     return stats, (new_batch_stats, confusion)
 
 
@@ -315,15 +315,15 @@ def make_eval_step(
                 covered = covered_mask(batch["inside"], batch["size"], (height, width), (rows, columns))
             seen = to_image_size(label, batch["size"], (height, width))
             logits = to_native_sizes(logits, batch["size"], (rows, columns))
-        predicted = predict_classes(logits)
-        confusion = confusion_matrix(predicted, label, num_confusion_classes(logits.shape[-1]))
+        predicted, confusion = predict_and_count(logits, label, loss.multilabel)
         sums = {"confusion": confusion, "stats": loss.stats(logits, label, out, seen, inside, covered)}
         sums |= {name: measure(logits, label) for name, measure in measures.items()}
         if not maps:
             return _sum_over(axis_name, sums)
         size = batch["size"] if "size" in batch else jnp.broadcast_to(jnp.array([(rows, columns)]), (len(label), 2))
-        narrow = {n: x.astype(label_type(logits.shape[-1])) for n, x in (("prediction", predicted), ("label", label))}
-        return {**_sum_over(axis_name, sums), "maps": {**narrow, "size": size}}
+        narrow = label_type(logits.shape[-1], loss.multilabel)
+        drawn = {"prediction": predicted.astype(narrow), "label": label.astype(narrow), "size": size}
+        return {**_sum_over(axis_name, sums), "maps": drawn}
 
     return step
 

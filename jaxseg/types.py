@@ -27,18 +27,37 @@ IGNORE_16 = 65535
 """The same of more than 255 classes, whose labels have 16 bits; so many classes are the most."""
 
 
-def ignore_label(classes: int) -> int:
-    """Returns the label of a pixel that counts in no loss and no metric: 255, or 65535 of more than 255 classes."""
+MOST_IN_SETS = 31
+"""The largest number of classes of which a pixel may have several at once: its label is a set of them, a number whose
+bit c says that it has class c."""
+
+
+def ignore_label(classes: int, multilabel: bool = False) -> int:
+    """Returns the label of a pixel that counts in no loss and no metric: 255, or 65535 of more than 255 classes.
+
+    With `multilabel` labels are sets: 255 of up to 7 classes, 65535 of up to 15, -1 of more (in i32, as on the device;
+    `ignore_in` says what it is in a label map).
+    """
+    if multilabel:
+        return -1 if classes > 15 else IGNORE_16 if classes > 7 else IGNORE
     return IGNORE if classes <= IGNORE else IGNORE_16
 
 
-def label_type(classes: int) -> type[np.uint8] | type[np.uint16]:
-    """Returns the type of label maps: bytes, or 16 bits of more than 255 classes."""
+def label_type(classes: int, multilabel: bool = False) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
+    """Returns the type of label maps: bytes, or 16 bits of more than 255 classes.
+
+    With `multilabel` labels are sets: bytes of up to 7 classes, 16 bits of up to 15, else 32 bits.
+    """
+    if multilabel:
+        return np.uint32 if classes > 15 else np.uint16 if classes > 7 else np.uint8
     return np.uint8 if classes <= IGNORE else np.uint16
 
 
 def ignore_in(label: np.ndarray) -> int:
-    """Returns `ignore_label` of a label map of `label_type`, by its type; any type but 16 bits is read as bytes are."""
+    """Returns the ignored label of a label map of `label_type`, by its type, of which it is the largest number; any
+    type but 16 and 32 bits without a sign is read as bytes are."""
+    if label.dtype == np.uint32:
+        return 2**32 - 1
     return IGNORE_16 if label.dtype == np.uint16 else IGNORE
 
 
@@ -62,7 +81,8 @@ class Batch(TypedDict, total=False):
     """What a data pipeline gives and a step takes.
 
     image: u8[b,h,w,c] or u16[b,h,w,c] as read from the file, or f32[b,h,w,c] in [0, 1].
-    label: u8[b,y,x], class indices or IGNORE, or u16[b,y,x] of more than 255 classes, see `ignore_label`. In training
+    label: u8[b,y,x], class indices or IGNORE, or u16[b,y,x] of more than 255 classes, see `ignore_label`; or sets of
+        classes (`label_type` with `multilabel`), see `jaxseg.sets`. In training
         y, x are h, w. In evaluation the label keeps its native size, padded with IGNORE at the bottom and right up to
         the common size y, x.
     size: i32[b,2], evaluation only: the native (height, width) of each label; logits are resized to it for scoring.

@@ -18,7 +18,7 @@ from jaxseg.errors import ArgumentError, ConfigError, counted
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.losses.possible import known_array
 from jaxseg.metrics.formatting import markdown_table
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_one_class
 from jaxseg.types import IGNORE
 
 
@@ -141,6 +141,7 @@ def audit(
         DataError: if the data is missing or empty, or its classes are not those of the runs.
         OutOfMemoryError: if an image does not fit into memory.
     """
+    require_one_class(runs[0], "An audit")
     if not runs or regions < 1:
         raise ArgumentError(f"An audit needs at least one run and one region, got {len(runs)} and {regions}.")
     judges = make_judges(runs, make_predictor(runs) if predictor is None else predictor, split)

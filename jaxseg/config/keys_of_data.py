@@ -98,6 +98,12 @@ DATA: dict[str, Key] = {
     "data.palette": Key(
         (), "RGB colour of each class, for masks stored as colour: ((r, g, b), ...)", tuple[Color, ...]
     ),
+    "data.multilabel": Key(
+        "",
+        "whether a pixel may have several classes at once, or none, and how the masks say so: bits (one number, whose "
+        "bit i says that class i is there), or folders (masks/CLASS/NAME.png, a picture a class); empty: one class",
+        Literal["", "bits", "folders"],
+    ),
     "data.val_fraction": Key(
         0.1,
         "share of a folder without splits that is held out for validation",

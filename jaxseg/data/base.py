@@ -7,7 +7,7 @@ from typing import Protocol, TypedDict
 import numpy as np
 
 from jaxseg.errors import DataError, counted
-from jaxseg.types import IGNORE, IGNORE_16, ignore_label, label_type
+from jaxseg.types import IGNORE, IGNORE_16, MOST_IN_SETS, label_type
 
 
 class Example(TypedDict):
@@ -16,7 +16,8 @@ class Example(TypedDict):
     Attributes:
         image: u8[h,w,c] or u16[h,w,c], or f32[h,w,c] in [0, 1] with `data.range`.
         label: u8[h,w], class indices, with every ignored value mapped to IGNORE. Of more than 255 classes it is
-            u16[h,w], and every ignored value 65535 (`types.ignore_label`).
+            u16[h,w], and every ignored value 65535 (`types.ignore_label`). Where a pixel may have several classes, it
+            holds sets of them (`types.label_type` and `jaxseg.sets`).
     """
 
     image: np.ndarray
@@ -36,6 +37,7 @@ class DataInfo:
         range: the values in the files that become 0 and 1, `data.range`; (): those of their type.
         values: the value of each class in the stored masks; () where they are 0, 1, 2, ...
         color_masks: whether the stored masks hold `colors` in place of values.
+        multilabel: whether a pixel may have several classes at once, so that labels are sets.
     """
 
     classes: tuple[str, ...]
@@ -45,6 +47,7 @@ class DataInfo:
     values: tuple[int, ...] = ()
     color_masks: bool = dataclasses.field(default=False, compare=False)
     range: tuple[float, ...] = ()
+    multilabel: bool = False
 
     @property
     def image_type(self) -> type[np.uint8] | type[np.float32]:
@@ -52,13 +55,18 @@ class DataInfo:
         return np.float32 if self.range else np.uint8
 
     @property
+    def label_type(self) -> type[np.unsignedinteger]:
+        """The type of its label maps."""
+        return label_type(len(self.classes), self.multilabel)
+
+    @property
     def ignored(self) -> int:
-        """The label of an ignored pixel: 255, or 65535 of more than 255 classes."""
-        return ignore_label(len(self.classes))
+        """The label of an ignored pixel, the largest number of its type: 255, or 65535 of more than 255 classes."""
+        return int(np.iinfo(self.label_type).max)
 
     def ignored_everywhere(self, size: tuple[int, ...]) -> np.ndarray:
         """Returns the label map [h,w] of an image without labels."""
-        return np.full(size, self.ignored, label_type(len(self.classes)))
+        return np.full(size, self.ignored, self.label_type)
 
     @property
     def stored_values(self) -> tuple[int, ...]:
@@ -70,6 +78,11 @@ class DataInfo:
             raise DataError(
                 f"{counted(len(self.classes), 'class name')} and {counted(len(self.colors), 'class colour')} are "
                 "given; each class needs both."
+            )
+        if self.multilabel and len(self.classes) > MOST_IN_SETS:
+            raise DataError(
+                f"{counted(len(self.classes), 'class')} are given, and a pixel may have several of at most "
+                f"{MOST_IN_SETS} (data.multilabel)."
             )
         if not 1 <= len(self.classes) <= IGNORE_16:
             raise DataError(

@@ -22,7 +22,7 @@ from jaxseg.data.notes import collected
 from jaxseg.data.survey import Report, about_classes, evenly_spaced, survey
 from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.data.weak.weakened import WeakenedSource
-from jaxseg.errors import counted, printable
+from jaxseg.errors import ConfigError, counted, printable
 from jaxseg.pages.frame import require_own_page, write_page
 from jaxseg.pictures import noting_errors
 from jaxseg.pictures.marks import require_own_figure
@@ -56,14 +56,15 @@ def describe(report: Report, config: ConfigDict) -> str:
     if isinstance(report.source, AnnotatedSource | WeakenedSource):
         known = 1 - report.pixels[-1] / report.pixels.sum()
         lines.append(f"  {known:.2%} of the pixels have a label")
-    names = [*map(printable, report.source.info.classes), "(ignored)"]
+    without = ["(no class)"] if report.source.info.multilabel else []
+    names = [*map(printable, report.source.info.classes), *without, "(ignored)"]
     values = [*range(len(names) - 1), -1]
     if len(names) > _SHOWN:
         occur = [(n, v) for n, v in zip(names, values) if report.pixels[v] or v < 0]
         lines.append(f"  {len(occur) - 1} of {counted(len(names) - 1, 'class')} occur, the others are not listed")
         names, values = [n for n, _ in occur], [v for _, v in occur]
     width = max(map(len, ["class", *names]))
-    total = report.pixels.sum()
+    total = sum(h * w * count for (h, w), count in report.sizes.items())
     lines.append(f"  {'class':<{width}}  {'pixels':>13}  {'share':>7}  {'images':>7}")
     for name, value in zip(names, values):
         share, note = report.pixels[value] / total, "" if report.pixels[value] or value < 0 else "  never occurs"
@@ -106,6 +107,7 @@ def draw(report: Report, path: str | Path, count: int) -> None:
         info.classes,
         path,
         names=[f"{report.split}: {report.source.name(i)}" for i in indices],
+        multilabel=info.multilabel,
     )
 
 
@@ -147,6 +149,8 @@ def _check(argv: Sequence[str], program: str) -> int:
     if options.images > 0:
         require_own_figure(out, "give another file with --out")
     page = None if options.report is None else expanded(options.report)
+    if page is not None and config.data.multilabel:
+        raise ConfigError("--report shows the one class of each pixel, of which data.multilabel allows several.")
     if page is not None:
         require_own_page(page, PROGRAM, "give another file with --report")
     splits = [s for s in options.splits.split(",") if s] or [config.data.train_split, config.data.val_split]

@@ -21,7 +21,7 @@ from jaxseg.data.base import Example
 from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
 from jaxseg.data.contents import Content, compare_palettes, read_and_keep, read_contents, sample
-from jaxseg.data.headers import check_headers, check_sizes, damage_of, orientation
+from jaxseg.data.headers import check_headers, damage_of, orientation, require_same_size
 from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.masks import check_palette
@@ -213,7 +213,7 @@ class FolderSource:
         read = read_mask if self._strict else read_and_keep
         mask = read(pair.mask, self.palette, keep_indices=self._keep_indices)
         require_unchanged(pair, self.stamps)
-        check_sizes(pair, image.shape[:2], mask.shape)
+        require_same_size(pair.image, image.shape[:2], pair.mask, mask.shape)
         return {"image": image, "label": self._labeller(mask, pair.mask)}
 
     def name(self, index: int) -> str:

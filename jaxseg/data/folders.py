@@ -5,6 +5,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.data import folder
 from jaxseg.data.base import Source
 from jaxseg.data.layout import choose, existing, find_layout
+from jaxseg.data.multilabel import MultilabelSource
 from jaxseg.data.pairs import images_of, require_others, without_masks
 from jaxseg.data.weak.drawing import Drawing
 from jaxseg.data.weak.source import AnnotatedSource
@@ -33,6 +34,21 @@ def with_masks(config: ConfigDict, split: str, *, unlabelled: bool, strict: bool
         channels=data.channels,
         damaged="stop" if data.on_error == "stop" else "skip" if trains else "others",
         limits=data.range,
+        strict=strict,
+    )
+
+
+def with_sets(config: ConfigDict, split: str, *, strict: bool) -> MultilabelSource:
+    """Returns a split of a folder whose pixels may have several classes; see `MultilabelSource`."""
+    data = config.data
+    return MultilabelSource(
+        data.dir,
+        split,
+        form=data.multilabel,
+        classes=data.classes,
+        ignore=data.ignore,
+        val_fraction=data.val_fraction,
+        channels=data.channels,
         strict=strict,
     )
 

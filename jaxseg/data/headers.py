@@ -37,8 +37,8 @@ def _headers_of(pair: Pair) -> Header | None:
     """Returns the header of the mask; raises DataError if one cannot be read, or the sizes differ."""
     image = read_header(pair.image)
     mask = None if pair.mask is None else read_header(pair.mask)
-    if mask is not None:
-        check_sizes(pair, image[:2], mask[:2])
+    if pair.mask is not None and mask is not None:
+        require_same_size(pair.image, image[:2], pair.mask, mask[:2])
     return mask
 
 
@@ -50,10 +50,10 @@ def orientation(path: Path) -> int:
         return 1
 
 
-def check_sizes(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
-    """Raises DataError if the sizes (h, w) of an image and its mask differ."""
-    if tuple(image) != tuple(mask):
+def require_same_size(image: Path, size: tuple[int, ...], mask: Path, of_mask: tuple[int, ...]) -> None:
+    """Raises DataError if the size (h, w) of a mask is another than that of its image."""
+    if tuple(size) != tuple(of_mask):
         raise DataError(
-            f"The mask {pair.mask} is {mask[0]} x {mask[1]} (height x width), but its image {pair.image} is "
-            f"{image[0]} x {image[1]} (after its EXIF orientation, if any); the same size was expected."
+            f"The mask {mask} is {of_mask[0]} x {of_mask[1]} (height x width), but its image {image} is "
+            f"{size[0]} x {size[1]} (after its EXIF orientation, if any); the same size was expected."
         )

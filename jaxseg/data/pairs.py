@@ -23,6 +23,11 @@ class Pair(NamedTuple):
     image: Path
     mask: Path | None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that there are."""
+        return (self.image,) if self.mask is None else (self.image, self.mask)
+
 
 def match(folders: Folders, *, former: bool = False, advice: str = "") -> tuple[list[Pair], list[str]]:
     """Returns the pairs of two folders by name, and a sentence for each file without a partner.

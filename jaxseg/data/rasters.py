@@ -142,7 +142,7 @@ def write_labels(
     tags: Sequence[Any] = (),
     software: str = "",
 ) -> None:
-    """Writes u8[h,w] or u16[h,w] as a TIFF file in compressed tiles, a BigTIFF where it may pass 4 GB.
+    """Writes u8[h,w], u16[h,w] or u32[h,w] as a TIFF file in compressed tiles, a BigTIFF where it may pass 4 GB.
 
     Args:
         file: an open binary file.
@@ -160,18 +160,19 @@ def write_labels(
         import tifffile
     except ImportError as error:
         raise DataError(f"A TIFF file cannot be written; {_INSTALL}.") from error
-    stored = stored_values(values or range(ignore_in(labels)))
+    stored = None if labels.dtype == np.uint32 else stored_values(values or range(ignore_in(labels)))
+    dtype = labels.dtype if stored is None else stored.dtype
     options: dict[str, Any] = {"photometric": "minisblack"}
-    if colors is not None and stored.dtype == np.uint8:
+    if colors is not None and stored is not None and stored.dtype == np.uint8:
         table = np.zeros((3, 256), np.uint16)
         table[:, IGNORE] = [257 * level for level in IGNORE_COLOR]
         table[:, stored[: len(colors)]] = 257 * np.asarray(colors, np.uint16).T
         options = {"photometric": "palette", "colormap": table}
-    with tifffile.TiffWriter(file, bigtiff=labels.size * stored.itemsize > 2**31) as writer:
+    with tifffile.TiffWriter(file, bigtiff=labels.size * dtype.itemsize > 2**31) as writer:
         writer.write(
             _tiles(labels, stored),
             shape=labels.shape,
-            dtype=stored.dtype,
+            dtype=dtype,
             tile=(_TILE, _TILE),
             compression="zlib",
             extratags=[(code, kind, count, value, True) for code, kind, count, value in tags],
@@ -181,9 +182,10 @@ def write_labels(
         )
 
 
-def _tiles(labels: np.ndarray, stored: np.ndarray) -> Iterator[np.ndarray]:
+def _tiles(labels: np.ndarray, stored: np.ndarray | None) -> Iterator[np.ndarray]:
     h, w = labels.shape
     for top in range(0, h, _TILE):
         for left in range(0, w, _TILE):
-            part = stored[labels[top : top + _TILE, left : left + _TILE]]
+            part = labels[top : top + _TILE, left : left + _TILE]
+            part = part if stored is None else stored[part]
             yield np.pad(part, ((0, _TILE - part.shape[0]), (0, _TILE - part.shape[1])))

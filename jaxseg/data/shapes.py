@@ -51,6 +51,8 @@ class ShapesSource:
         imbalance: how many times more often the first kind of shape (disc) is drawn than the last (cross), in all
             splits; each kind between them is drawn by the same factor less often than the one before, the long-tailed
             profile of Cui et al. 2019, section 5.1. 1: all alike.
+        multilabel: labels are sets (`jaxseg.sets`): a pixel has the kinds of all shapes that lie there, also of
+            those behind others, and none where there is background. The images are the same.
 
     Raises:
         DataError: for an unknown split, a length below 1, a size below 1, another number of channels or an imbalance
@@ -66,6 +68,7 @@ class ShapesSource:
         seed: int = 0,
         channels: int = 3,
         imbalance: float = 1.0,
+        multilabel: bool = False,
     ):
         if split not in SPLITS:
             raise DataError(f"The shapes data has no split {split!r}.{nearest(split, SPLITS)}")
@@ -78,6 +81,8 @@ class ShapesSource:
         self._odds = _odds(imbalance)
         self.split, self.length, self.size, self.seed = split, length, (size[0], size[1]), seed
         self.info = DataInfo(CLASSES, COLORS, None, channels)
+        if multilabel:
+            self.info = DataInfo(CLASSES[1:], COLORS[1:], None, channels, multilabel=True)
         # Images are painted once and kept if all of them fit into _KEEP bytes.
         self._kept: dict[int, Example] | None = {} if length * size[0] * size[1] * (channels + 1) <= _KEEP else None
 
@@ -94,7 +99,8 @@ class ShapesSource:
             return self._kept[index].copy()
         rng = _generator(self.seed, self.split, index)
         shapes, weights = _arrange(rng, self.size, self._odds)
-        image, label = _channels(_paint(rng, weights), self.info.channels), _label(shapes, weights)
+        image = _channels(_paint(rng, weights), self.info.channels)
+        label = _sets(shapes, self.size) if self.info.multilabel else _label(shapes, weights)
         image.flags.writeable = label.flags.writeable = False
         example: Example = {"image": image, "label": label}
         if self._kept is not None:
@@ -199,6 +205,17 @@ def _label(shapes: list[Shape], weights: np.ndarray) -> np.ndarray:
     for kind, weight in zip([0, *(s.kind for s in shapes)], weights):
         shares[kind] += weight
     return shares.argmax(0).astype(np.uint8)
+
+
+def _sets(shapes: list[Shape], size: tuple[int, int]) -> np.ndarray:
+    """Returns u8[h,w]: bit c of the kind c + 1 of each shape that covers over half of the pixel, hidden or not."""
+    label = np.zeros(size, np.uint8)
+    for shape in shapes:
+        whole = np.zeros((size[0] * _GRID, size[1] * _GRID), np.uint8)
+        box, inside = _rasterize(shape, whole.shape)
+        whole[box] = inside
+        label |= (_shares(whole, 2)[1] > 0.5).astype(np.uint8) << np.uint8(shape.kind - 1)
+    return label
 
 
 def _paint(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:

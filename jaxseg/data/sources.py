@@ -39,13 +39,20 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
 
         length = data.shapes_train if split == "train" else data.shapes_val
         source: Source = ShapesSource(
-            split, length, tuple(data.size), channels=data.channels, imbalance=data.shapes_imbalance
+            split,
+            length,
+            tuple(data.size),
+            channels=data.channels,
+            imbalance=data.shapes_imbalance,
+            multilabel=bool(data.multilabel),
         )
     elif data.source == "folder":
         from jaxseg.data import folders
 
         source = (
-            folders.with_annotations(config, possible=loss.takes_possible, unlabelled=unlabelled, strict=strict)
+            folders.with_sets(config, split, strict=strict)
+            if data.multilabel
+            else folders.with_annotations(config, possible=loss.takes_possible, unlabelled=unlabelled, strict=strict)
             if data.annotations and split == data.train_split
             else folders.with_masks(config, split, unlabelled=unlabelled, strict=strict)
         )
@@ -111,7 +118,7 @@ def compares_images(config: ConfigDict) -> bool:
 def loss_of(config: ConfigDict) -> losses.Loss:
     """Returns the terms of the loss of a configuration, for two classes; raises ConfigError for an unknown term."""
     try:
-        return losses.make_loss(config.loss.terms, num_classes=2)
+        return losses.make_loss(config.loss.terms, num_classes=2, multilabel=bool(config.data.multilabel))
     except ValueError as error:
         raise ConfigError(f"loss: {error}") from error
 
@@ -168,6 +175,9 @@ def check_source(source: Source, config: ConfigDict, split: str) -> None:
             f"{what[0].upper()}{what[1:]} has the one class {classes[0]!r}, so there is nothing to distinguish: "
             "name the others too, in classes.json or data.classes, or ignore fewer values. If the masks hold no other, "
             "give what is around this class a value of its own."
+            if not config.data.multilabel
+            else f"{what[0].upper()}{what[1:]} has the one class {classes[0]!r}, where data.multilabel is for several "
+            "that a pixel may have at once; a mask of 0 and 255 without data.multilabel says where it is."
         )
     outputs = config.model.num_classes
     if outputs == 1 and len(classes) != 2:

@@ -6,10 +6,16 @@ A file that is replaced in the middle of a run would change what the run learns,
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from jaxseg.data.pairs import Pair
 from jaxseg.errors import DataError, counted
+
+
+class Files(Protocol):
+    """The files of one example, such as a `pairs.Pair`."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]: ...
 
 
 class Stamp(NamedTuple):
@@ -34,21 +40,21 @@ def stamp(path: Path) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns)
 
 
-def stamps_of(pairs: Iterable[Pair]) -> dict[Path, Stamp]:
+def stamps_of(pairs: Iterable[Files]) -> dict[Path, Stamp]:
     """Returns the stamp of every image and mask, taken in threads: each may be one trip to the server of the files.
 
     Raises:
         DataError: as `stamp` does, of the first file.
     """
-    paths = [path for pair in pairs for path in pair[1:] if path is not None]
+    paths = [path for pair in pairs for path in pair.paths]
     with ThreadPoolExecutor() as pool:
         return dict(zip(paths, pool.map(stamp, paths), strict=True))
 
 
-def require_unchanged(pair: Pair, stamps: Mapping[Path, Stamp]) -> None:
+def require_unchanged(pair: Files, stamps: Mapping[Path, Stamp]) -> None:
     """Raises DataError if an image or its mask is no longer the file that its stamp was taken of."""
-    for path in pair[1:]:
-        if path is None or path not in stamps:
+    for path in pair.paths:
+        if path not in stamps:
             continue
         now, then = stamp(path), stamps[path]
         if now != then:

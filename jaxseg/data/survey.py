@@ -13,6 +13,7 @@ from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
 from jaxseg.data.folds import without_fold
+from jaxseg.data.multilabel import MultilabelSource
 from jaxseg.data.near_duplicates import Sketch, sketch
 from jaxseg.data.proposals import proposals_of
 from jaxseg.data.sources import (
@@ -28,6 +29,7 @@ from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import DataError, OutOfMemoryError, counted
 from jaxseg.losses.possible import known_array
+from jaxseg.sets import pixel_counts
 from jaxseg.types import ignore_in
 
 _RARE = 1e-3  # a class with a smaller share of the pixels may come from noise
@@ -40,7 +42,8 @@ class Example(NamedTuple):
 
     Attributes:
         size: (height, width).
-        pixels: i64[256], or i64[65536] of labels of 16 bits, pixels of each label value.
+        pixels: i64[256], or i64[65536] of labels of 16 bits, pixels of each label value; where a pixel may have several
+            classes, i64[k+2] of `sets.pixel_counts`.
         mean, square: f64[c], means of the values and of their squares.
         largest: the largest value as stored; with `data.range` that in [0, 1].
         bits: 8 or 16, those of a stored value; 0 with `data.range`.
@@ -68,7 +71,7 @@ class Report:
         problems: one sentence for each thing that is wrong.
         remarks: one sentence for each thing that may be wrong.
         sizes: how many images have each (height, width).
-        pixels: i64[256] or i64[65536], pixels of each label value; ignored pixels last.
+        pixels: pixels of each label value as of `Example`; ignored pixels last.
         present: of the same shape, images in which each label value occurs.
         readable: indices of the examples that could be read.
         sketches: of the examples that could be read, for near-duplicates.
@@ -113,7 +116,7 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
         source = report.source = make_source(config, split, strict=False)
     except DataError as error:
         report.problems.append(str(error))
-        if config.data.source == "folder":
+        if config.data.source == "folder" and not config.data.multilabel:
             report.problems += find_faults(config.data.dir, split, former=config.data.division == "former")
         return report
     kept, wrong = set(evenly_spaced(len(source), keep)), []
@@ -135,7 +138,7 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
             if example.pixels[-1] == example.pixels.sum():
                 report.unlabelled.append(source.name(index))
     if isinstance(
-        source, FolderSource | AnnotatedSource | WeakenedSource
+        source, FolderSource | MultilabelSource | AnnotatedSource | WeakenedSource
     ):  # asked after the examples, so that their masks are not read again
         report.problems.extend(source.problems)
         report.remarks.extend(source.remarks)
@@ -153,22 +156,24 @@ def evenly_spaced(length: int, count: int) -> list[int]:
 
 def _read(source: Source, index: int, keep: bool) -> Example | Exception:
     try:
-        example = source[index]
-        return _example({**example, "label": known_array(example["label"], len(source.info.classes))}, keep)
+        example, info = source[index], source.info
+        if info.multilabel:
+            return _example(example, keep, pixel_counts(example["label"], len(info.classes)))
+        return _example({**example, "label": known_array(example["label"], len(info.classes))}, keep)
     except (DataError, OutOfMemoryError) as error:
         return error
     except MemoryError:
         return OutOfMemoryError(f"{source.name(index)} does not fit into the memory of this machine.")
 
 
-def _example(example: base.Example, keep: bool) -> Example:
+def _example(example: base.Example, keep: bool, pixels: np.ndarray | None = None) -> Example:
     image, label = example["image"], example["label"]
     bits = {"uint8": 8, "uint16": 16}[image.dtype.name] if image.dtype.kind == "u" else 0
     top, values = 2**bits - 1 or 1, image.reshape(-1, image.shape[-1])
     mean = values.mean(0, dtype=np.float64) / top
     square = np.einsum("pc,pc->c", values, values, dtype=np.float64) / (len(values) * top**2)
     largest = float(image.max()) if not bits else int(image.max())
-    pixels = np.bincount(label.ravel(), minlength=ignore_in(label) + 1)
+    pixels = np.bincount(label.ravel(), minlength=ignore_in(label) + 1) if pixels is None else pixels
     return Example(label.shape, pixels, mean, square, largest, bits, sketch(image), example if keep else None)
 
 

@@ -60,9 +60,11 @@ def _resize_plane(plane: np.ndarray, target: tuple[int, int]) -> np.ndarray:
 
 
 def resize_label(label: np.ndarray, size: Size) -> np.ndarray:
-    """Resizes u8|u16[h,w] to [y,x] by the nearest pixel centre, so the result holds only values of the input."""
+    """Resizes u8|u16|u32[h,w] to [y,x] by the nearest pixel centre, so the result holds only values of the input."""
     if label.shape == tuple(size):
         return label
+    if label.dtype == np.uint32:  # as numbers with a sign, which Pillow resizes
+        return resize_label(label.view(np.int32), size).view(np.uint32)
     return np.asarray(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 

@@ -13,7 +13,7 @@ from jaxseg.build import Parts
 from jaxseg.errors import ConfigError
 from jaxseg.export.image import extend, resize_floats, resize_image, resize_logits
 from jaxseg.export.tiled import Tiles, blend_tiles
-from jaxseg.metrics import predict_classes
+from jaxseg.metrics import predict_classes, predict_sets
 from jaxseg.state import Network
 from jaxseg.types import PyTree, label_type
 
@@ -33,8 +33,8 @@ def make_program(
 
     It computes what `inference.segment` computes image by image: normalisation; the resize of the image to `data.size`
     (data.fit=resize), its extension to multiples of `eval.multiple` (data.fit=crop), or its tiles; the network; the way
-    back to the image's size; the argmax. With `data.range` it takes f32, the values that the files hold. The batch,
-    height and width of the image may be symbolic.
+    back to the image's size; the argmax, or the set of classes where a pixel may have several. With `data.range` it
+    takes f32, the values that the files hold. The batch, height and width of the image may be symbolic.
 
     Args:
         parts: the parts of the run.
@@ -46,7 +46,7 @@ def make_program(
         tiles: the tiles in which the network sees the image, at its own scale, from `tiled.make_tiles`; None: it sees
             the whole image.
     """
-    config = parts.config
+    config, multilabel = parts.config, parts.loss.multilabel
     limits = tuple(config.data.range)
     fixed = tuple(config.data.size) if config.data.fit == "resize" else size
 
@@ -65,7 +65,8 @@ def make_program(
             low, high = limits
             image = jnp.clip((image - jnp.float32(low)) / jnp.float32(high - low), 0.0, 1.0)
         logits = whole(image) if tiles is None else blend_tiles(image, logits_of, tiles)
-        result: dict[str, Any] = {"classes": predict_classes(logits).astype(label_type(logits.shape[-1]))}
+        found = predict_sets(logits) if multilabel else predict_classes(logits)
+        result: dict[str, Any] = {"classes": found.astype(label_type(logits.shape[-1], multilabel))}
         if probabilities:
             result["probabilities"] = losses.probabilities(logits, parts.loss.one_vs_rest)
         return result

@@ -243,6 +243,7 @@ def about_run(run: Run, size: tuple[int, ...] | None = None, tiles: Tiles | None
         "classes": list(run.classes),
         "colors": [list(map(int, color)) for color in run.colors],
         "values": list(map(int, run.values)),
+        "multilabel": run.parts.loss.multilabel,
         "channels": config.data.channels,
         "image_type": "float32" if config.data.range else "uint8",
         "range": list(map(float, config.data.range)),

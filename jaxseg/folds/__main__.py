@@ -71,6 +71,8 @@ def _train(options: Namespace, config: ConfigDict, argv: Sequence[str]) -> int:
         raise ConfigError(f"--fold {options.fold} is not in 1 to {folds}, the folds of --folds {folds}.")
     if options.fold is not None and options.shard:
         raise ConfigError("--fold trains one fold, and --shard a part of them; give one of the two.")
+    if config.data.multilabel:
+        raise ConfigError("--folds divides images by their one class a pixel; data.multilabel has no folds.")
     default = default_workdir(options.config)
     workdir = (expanded(options.workdir) if options.workdir else default.with_name(f"{default.name}-folds")).absolute()
     require_same_folds(workdir, folds, config)

@@ -35,7 +35,7 @@ def score_alone(
         return ()
     found = []
     for name, single in predictor.alone():
-        totals = ImageTotals(run.num_classes)
+        totals = ImageTotals(run.num_classes, run.parts.loss.multilabel)
         result, seconds = score_images(
             source,
             single.scores,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.compiler import compiler_options, jit
-from jaxseg.errors import ArgumentError, OutOfMemoryError, counted
+from jaxseg.errors import ArgumentError, ConfigError, OutOfMemoryError, counted
 from jaxseg.inference.networks import Scores, to_classes, to_probabilities
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.segment import Segmentation
@@ -227,6 +227,11 @@ class RefinedPredictor(Predictor):
 
 
 def with_crf(predictor: Predictor, crf: CRF) -> RefinedPredictor:
-    """Returns a predictor with a dense CRF after it."""
+    """Returns a predictor with a dense CRF after it; raises ConfigError where a pixel may have several classes."""
+    if predictor.networks.multilabel:
+        raise ConfigError(
+            "A dense CRF takes each pixel for one of one class, and the run was trained with data.multilabel, where a "
+            "pixel may have several or none."
+        )
     values = {field.name: getattr(predictor, field.name) for field in dataclasses.fields(predictor)}
     return RefinedPredictor(**values, crf=crf)

@@ -30,10 +30,11 @@ from jaxseg.inference.score_batches import score_in_batches
 from jaxseg.inference.score_images import score_images
 from jaxseg.metrics.formatting import percent
 from jaxseg.pictures import marks
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_one_class
 from jaxseg.run.provenance import package_versions
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, require_own_json, write_or_refuse
 from jaxseg.state import count_parameters
+from jaxseg.step import Measure
 
 Boundary: TypeAlias = Annotated[
     float | bool | None,
@@ -81,7 +82,8 @@ class Evaluation:
     def confusion(self) -> np.ndarray:
         """The pixels i64[k,k] of each true class (row) that were predicted as each class (column).
 
-        Of more than `metrics.MOST_PAIRS` classes: i64[3,k], see `metrics.confusion_matrix`."""
+        Of more than `metrics.MOST_PAIRS` classes: i64[3,k], see `metrics.confusion_matrix`. Where a pixel may have
+        several classes: i64[k+1,2,2], see `metrics.set_counts`."""
         return self.result.confusion
 
     @property
@@ -205,7 +207,7 @@ class Evaluation:
     def write_report(self) -> dict[str, Path]:
         """Writes evaluate-SPLIT.json and confusion-SPLIT.png into the run's workdir; returns {what: path}.
 
-        Of more than 255 classes there is no picture.
+        Of more than 255 classes, or where a pixel may have several, there is no picture.
 
         A picture that cannot be drawn (not: written) is a warning, and no part of the result.
 
@@ -218,7 +220,7 @@ class Evaluation:
             require_own_report(workdir, self._name)
             write_or_refuse(files["scores"], self.to_dict())
             try:
-                if len(self.run.classes) <= _DRAWN:
+                if len(self.run.classes) <= _DRAWN and not self.run.parts.loss.multilabel:
                     with pictures.noting_errors(picture):
                         pictures.confusion_picture(self.confusion, self.run.classes, picture)
                         files["confusion"] = picture
@@ -252,13 +254,21 @@ def evaluate(
     """
     tolerance = check_value("boundary", boundary, Boundary)
     with_boundary = tolerance is not None and tolerance is not False
+    if with_boundary:
+        require_one_class(run, "A score of boundaries")
+    if isinstance(predictor, RefinedPredictor):
+        require_one_class(run, "A dense CRF")
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
     source = make_source(config, split_of_data(run.config, split))
     sigmoids = run.parts.loss.one_vs_rest
-    measures = {"calibration": functools.partial(metrics.calibration_stats, one_vs_rest=sigmoids)}
+    measures: dict[str, Measure] = {
+        "calibration": metrics.set_calibration_stats
+        if run.parts.loss.multilabel
+        else functools.partial(metrics.calibration_stats, one_vs_rest=sigmoids)
+    }
     boundaries = surface.SurfaceTotal(run.num_classes, None if isinstance(tolerance, bool) else tolerance)
-    totals = ImageTotals(run.num_classes)
+    totals = ImageTotals(run.num_classes, run.parts.loss.multilabel)
     by_image = jax.process_count() == 1
 
     groups = tuple(groups_of(source, config.data.group)) if config.data.group else ()

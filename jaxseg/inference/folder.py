@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jaxseg import pictures
+from jaxseg import pictures, sets
 from jaxseg.data.batching import cores
 from jaxseg.data.images import PICTURES, read_image
 from jaxseg.data.rasters import geographic_tags
@@ -257,13 +257,22 @@ class FolderPrediction:
                 extra.write(path, self.outputs.out / name, image, result)
         except OSError as error:
             raise cannot_write(name, self.outputs.out, error) from error
-        counts = np.bincount(result.classes.ravel(), minlength=len(self.outputs.classes))
+        classes = len(self.outputs.classes)
+        if self.outputs.multilabel:
+            counts = sets.pixel_counts(result.classes, classes)
+        else:
+            counts = np.bincount(result.classes.ravel(), minlength=classes)
         return Written(result.classes.shape[0], result.classes.shape[1], counts)
 
     def _segment_by_parts(self, path: Path, name: str, earlier: EarlierFiles) -> "Written | Exception":
         """Segments a TIFF file by parts; writes NAME.tif and the overlay of a reduced image."""
         file = self.outputs.out / f"{name}.tif"
         given = [extra.option for extra in self.extras] + (["--crf"] if self.refine else [])
+        if self.outputs.multilabel:
+            return DataError(
+                f"{path} is so large that it is segmented by parts, to a TIFF file of one class a pixel, and here a "
+                "pixel may have several: cut the image, or give --tiles none."
+            )
         if self.outputs.probabilities:
             given.append("--top-k" if self.outputs.top_k else "--probabilities")
         if given:

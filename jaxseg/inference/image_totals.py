@@ -10,7 +10,7 @@ from jaxseg.data.base import Source
 from jaxseg.errors import counted
 from jaxseg.metrics import ImageCounts, Interval
 from jaxseg.metrics.formatting import percent, plain
-from jaxseg.metrics.intervals import Pixels, grouped, join_images, mean_iou, pixels_of
+from jaxseg.metrics.intervals import Pixels, grouped, join_images, mean_iou, pixels_of, pixels_of_sets
 
 _FEW = 20  # images below which an interval holds the true score clearly less often than it says
 
@@ -18,15 +18,15 @@ _FEW = 20  # images below which an interval holds the true score clearly less of
 class ImageTotals:
     """Collects the pixels of each image from the maps that an evaluation passes to `see`."""
 
-    def __init__(self, num_classes: int):
-        self._num_classes = num_classes
+    def __init__(self, num_classes: int, multilabel: bool = False):
+        self._num_classes, self._pixels_of = num_classes, pixels_of_sets if multilabel else pixels_of
         self._pixels: dict[int, Pixels] = {}
 
     def add(self, maps: Mapping[str, np.ndarray]) -> None:
         """Adds a batch: prediction and label u8|u16[b,h,w], size i[b,2], and index i[b], -1 for padding."""
         for index, prediction, label, (h, w) in zip(maps["index"], maps["prediction"], maps["label"], maps["size"]):
             if index >= 0:
-                self._pixels[int(index)] = pixels_of(prediction[:h, :w], label[:h, :w], self._num_classes)
+                self._pixels[int(index)] = self._pixels_of(prediction[:h, :w], label[:h, :w], self._num_classes)
 
     def counts(self, source: Source) -> ImageCounts:
         """Returns the counts of the images of the split."""

@@ -21,7 +21,7 @@ from jaxseg.errors import DataError
 from jaxseg.files import locked, read_json, write_atomically, write_text
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.tiles import Grid, strips
-from jaxseg.types import ignore_in, label_type
+from jaxseg.types import ignore_in
 
 LARGE = 2**26
 """The number of pixels from which a TIFF file is read by parts."""
@@ -100,7 +100,7 @@ def segment_large(
     with open_raster(path, predictor.networks.channels) as raster:
         grid = predictor.grid_for(raster, whole=False, probabilities=False)
         assert grid is not None
-        narrow = np.dtype(label_type(predictor.networks.num_classes))
+        narrow = np.dtype(predictor.networks.label_type)
         part = _Part.beside(out, grid, _fingerprint(path, predictor, grid, identity), narrow)
         with contextlib.ExitStack() as stack:
             try:

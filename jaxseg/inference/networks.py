@@ -16,9 +16,9 @@ from jaxseg.compiler import compiler_options
 from jaxseg.data.transforms import Size, fill_up, resize_image
 from jaxseg.errors import ConfigError
 from jaxseg.inference import placement
-from jaxseg.inference.views import ONE_VIEW, Flip, Views
-from jaxseg.metrics import predict_classes
-from jaxseg.nn import resize_to_sizes
+from jaxseg.inference.canvas import at_sizes, flipped, onto
+from jaxseg.inference.views import ONE_VIEW, Views
+from jaxseg.metrics import predict_classes, predict_sets
 from jaxseg.state import Network
 from jaxseg.types import PyTree, ignore_label, label_type
 
@@ -126,7 +126,12 @@ class Networks:
                 ("channels", first.config.data.channels, member.parts.config.data.channels),
                 ("limits", tuple(first.config.data.range), tuple(member.parts.config.data.range)),
                 ("sigmoids", first.loss.one_vs_rest, member.parts.loss.one_vs_rest),
+                ("classes of a pixel", first.loss.multilabel, member.parts.loss.multilabel),
             ):
+                if value != other and name == "classes of a pixel":
+                    raise ConfigError(
+                        "Networks can be averaged if all were trained with data.multilabel, or all without it."
+                    )
                 if value != other and name == "sigmoids":
                     raise ConfigError(
                         "Networks can be averaged if all were trained with a softmax, or all with one sigmoid a class."
@@ -162,6 +167,16 @@ class Networks:
         return self.members[0].parts.loss.one_vs_rest
 
     @property
+    def multilabel(self) -> bool:
+        """Whether a pixel may have several classes, so that a map of classes holds sets (`jaxseg.sets`)."""
+        return self.members[0].parts.loss.multilabel
+
+    @property
+    def label_type(self) -> type[np.unsignedinteger]:
+        """The type of a map of classes."""
+        return label_type(self.num_classes, self.multilabel)
+
+    @property
     def single(self) -> bool:
         """Whether there is one network and one view, so that nothing is averaged."""
         return len(self.members) * len(self.views) == 1
@@ -186,7 +201,12 @@ class Networks:
         return Scores(total, False, sizes)
 
     def classes(self, scores: Scores) -> jax.Array:
-        """Scores f32[b,h,w,k] -> classes i32[b,h,w]: `to_classes`, or by the `thresholds`, where IGNORE is no class."""
+        """Scores f32[b,h,w,k] -> classes i32[b,h,w]: `to_classes`, or by the `thresholds`, where IGNORE is no class.
+
+        Where a pixel may have several: the set of those above their thresholds, by default a probability of a half.
+        """
+        if self.multilabel:
+            return _sets_above(scores.values, scores.are_logits, self.thresholds)
         if not self.thresholds:
             return to_classes(scores)
         return _classes_above(scores.values, scores.are_logits, self.thresholds)
@@ -207,10 +227,10 @@ class Networks:
                 seen, inside = np.stack([image for image, _ in fitted]), [size for _, size in fitted]
                 for flip in self.views.flips:
                     network = self.program(member, seen.shape, seen.dtype, values)
-                    logits = network(values, placement.place_images(self.mesh, _flip(seen, flip)))
+                    logits = network(values, placement.place_images(self.mesh, flipped(seen, flip)))
                     if any(flip) and logits.shape[1:3] != seen.shape[1:3]:  # before it is turned upright
-                        logits = _onto(logits, seen.shape[1:3])
-                    logits = _at_sizes(logits, flip, inside, sizes, canvas)
+                        logits = onto(logits, seen.shape[1:3])
+                    logits = at_sizes(logits, flip, inside, sizes, canvas)
                     yield member, logits
                     del logits  # before the next are computed
 
@@ -286,6 +306,11 @@ def _classes_above(values: jax.Array, are_logits: bool, thresholds: tuple[float,
     return jnp.where(jnp.max(over, axis=-1) > 0, predict_classes(over), ignore_label(values.shape[-1]))
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _sets_above(values: jax.Array, are_logits: bool, thresholds: tuple[float, ...]) -> jax.Array:
+    return predict_sets(values if are_logits else jax.scipy.special.logit(values), thresholds)
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def _top(probabilities: jax.Array, count: int) -> Shares:
     values, indices = jax.lax.top_k(probabilities, count)
@@ -293,49 +318,6 @@ def _top(probabilities: jax.Array, count: int) -> Shares:
 
 
 _shares = jax.jit(losses.probabilities, static_argnums=1)
-_native = jax.jit(resize_to_sizes, static_argnums=2)
-
-
-def _flip(images: np.ndarray, flip: Flip) -> np.ndarray:
-    """Mirrors [b,y,x,c] upside down and left to right, as `flip` says."""
-    return np.ascontiguousarray(images[:, :: -1 if flip[0] else 1, :: -1 if flip[1] else 1])
-
-
-def _at_sizes(logits: jax.Array, flip: Flip, inside: Sequence[Size], sizes: Sequence[Size], canvas: Size) -> jax.Array:
-    """Returns the logits [b,y,x,k] of a view at the sizes of the images, each in the top left of a canvas.
-
-    Args:
-        logits: of a view.
-        flip: of the view; it is taken back.
-        inside: (y, x) that each image fills in the view.
-        sizes: (h, w) of the images.
-        canvas: (y, x) of the result.
-    """
-    if any(flip):
-        logits = _upright(logits, flip)
-    if list(inside) == list(sizes):
-        return logits if logits.shape[1:3] == canvas else _onto(logits, canvas)
-    if all(size == inside[0] for size in inside):
-        if logits.shape[1:3] != inside[0]:
-            logits = _onto(logits, inside[0])
-        return _native(logits, np.array(sizes, np.int32), canvas)
-    parts = [_onto(each[None], size) for each, size in zip(logits, inside)]
-    resized = [_native(part, np.array([size], np.int32), canvas) for part, size in zip(parts, sizes)]
-    return jnp.concatenate(resized)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _upright(logits: jax.Array, flip: Flip) -> jax.Array:
-    """Takes the flip of [b,y,x,k] back; what extends an image lies at its bottom and right again."""
-    return logits[:, :: -1 if flip[0] else 1, :: -1 if flip[1] else 1]
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _onto(logits: jax.Array, canvas: Size) -> jax.Array:
-    """Cuts [b,y,x,k] off, or extends it by zeros, at the bottom and right."""
-    logits = logits[:, : canvas[0], : canvas[1]]
-    rest = [(0, length - have) for length, have in zip(canvas, logits.shape[1:3])]
-    return jnp.pad(logits, ((0, 0), *rest, (0, 0)))
 
 
 @functools.partial(jax.jit, static_argnums=2)

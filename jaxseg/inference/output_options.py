@@ -3,14 +3,23 @@
 import argparse
 from pathlib import Path
 
-from jaxseg.errors import ArgumentError, ConfigError, printable
+from jaxseg.errors import ArgumentError, ConfigError, counted, printable
 from jaxseg.inference.outputs import Outputs
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_one_class
 from jaxseg.types import IGNORE, ignore_label
+
+_BITS_OF_PNG = 15  # classes of the largest set that a PNG file of 16 bits holds, beside the number for unknown
 
 
 def outputs_of(run: Run, options: argparse.Namespace, out: Path, identity: str = "") -> Outputs:
     """Returns what is written for each image; raises ConfigError where the run does not know what its masks hold."""
+    if run.parts.loss.multilabel:
+        return _outputs_of_sets(run, options, out, identity)
+    if options.format == "folders":
+        raise ArgumentError(
+            "--format folders writes a picture for each class where a pixel may have several (data.multilabel); "
+            "--format png writes the class of each pixel."
+        )
     in_masks, form, none = options.values == "masks", options.format, ignore_label(len(run.classes))
     if in_masks and not run.values:
         raise ConfigError(
@@ -47,8 +56,35 @@ def outputs_of(run: Run, options: argparse.Namespace, out: Path, identity: str =
     )
 
 
+def _outputs_of_sets(run: Run, options: argparse.Namespace, out: Path, identity: str) -> Outputs:
+    """Returns what is written where a pixel may have several classes."""
+    if options.values == "masks":
+        require_one_class(run, "--values masks")
+    if options.format == "color":
+        require_one_class(run, "--format color")
+    if options.format == "png" and len(run.classes) > _BITS_OF_PNG:
+        raise ArgumentError(
+            f"--format png holds 16 bits, and a set of {counted(len(run.classes), 'class')} has more: give --format "
+            "folders, tiff or npz."
+        )
+    return Outputs(
+        out,
+        run.classes,
+        run.colors,
+        form=options.format,
+        overlay=not options.no_overlay,
+        probabilities=options.probabilities,
+        identity=identity,
+        multilabel=True,
+    )
+
+
 def meaning(run: Run, values: str, form: str) -> str:
     """Returns what the files of classes hold; each class where the masks hold other numbers, or colours."""
+    if run.parts.loss.multilabel:
+        bits = ", ".join(f"{1 << c} {printable(name)}" for c, name in enumerate(run.classes))
+        kinds = {"folders": "and a folder for each other class: 255 where it is there", "npz": "the array `labels`, "}
+        return kinds[form] if form == "folders" else f"{kinds[form] if form in kinds else ''}sums of {bits}"
     many = len(run.classes) > IGNORE
     if many and form in ("png", "tiff"):  # the list of what stands for each class would be long
         given = values == "masks" and not run.color_masks

@@ -22,9 +22,9 @@ from jaxseg.types import IGNORE
 MARK = "jaxseg predict"
 """The text under "Software" in the pictures, by which a later call knows that it may replace them."""
 
-Format: TypeAlias = Literal["png", "color", "tiff", "npz"]
+Format: TypeAlias = Literal["png", "color", "tiff", "npz", "folders"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-_SUFFIXES: dict[str, str] = {"png": ".png", "color": ".png", "tiff": ".tif", "npz": ".npz"}
+_SUFFIXES: dict[str, str] = {"png": ".png", "color": ".png", "tiff": ".tif", "npz": ".npz", "folders": ".png"}
 _ARRAYS = {"probabilities", "indices", "labels", "classes", "made_by"}  # those that NAME.npz may hold
 _LONGEST = 2**16  # bytes of the text in NAME.npz that says what made it
 
@@ -73,7 +73,8 @@ class Outputs:
         classes: the names of the classes.
         colors: the (r, g, b) of each class.
         form: of the classes: "png", their indices with a palette; "color", their colours; "tiff", indices with a
-            palette in compressed tiles; "npz", an array `labels` u8|u16[h,w].
+            palette in compressed tiles; "npz", an array `labels` u8|u16[h,w]; "folders", where a pixel may have several
+            classes: CLASS/NAME.png of each, 255 where it is there and 0 elsewhere.
         overlay: whether to write NAME-overlay.png.
         probabilities: whether to write NAME.npz with `probabilities` f32[h,w,k].
         top_k: n, to write `probabilities` f16[h,w,n] of the n likeliest classes and these, `indices` u8|u16[h,w,n]; 0:
@@ -81,6 +82,7 @@ class Outputs:
         values: what stands for each class in place of its index; (): the index.
         identity: says which networks and options made the files, which keep it, as of `options.identity_of`; "":
             nothing is kept.
+        multilabel: whether a pixel may have several classes, so that the classes are sets (`jaxseg.sets`).
     """
 
     out: Path
@@ -92,6 +94,7 @@ class Outputs:
     top_k: int = 0
     values: tuple[int, ...] = ()
     identity: str = ""
+    multilabel: bool = False
 
     def mark(self, image: str = "") -> str:
         """Returns the text under "Software" in the pictures; `image` is the digest of their image, see `digest`."""
@@ -104,6 +107,10 @@ class Outputs:
     def files(self, name: str) -> dict[str, Path]:
         """Returns {what: path} of the files of one image."""
         files = {"classes": self.out / f"{name}{_SUFFIXES[self.form]}"}
+        if self.form == "folders":
+            folders = [cls.replace("/", "_") for cls in self.classes]
+            files = {"classes": self.out / folders[0] / f"{name}.png"}
+            files |= {f"classes of {cls}": self.out / cls / f"{name}.png" for cls in folders[1:]}
         if self.overlay:
             files["overlay"] = self.out / f"{name}-overlay.png"
         if self.probabilities:
@@ -127,18 +134,25 @@ class Outputs:
         """
         files, arrays, mark = self.files(name), self.out / f"{name}.npz", self.mark(source)
         try:
-            files["classes"].parent.mkdir(parents=True, exist_ok=True)
-            if self.form in ("png", "color"):
+            for file in files.values():
+                file.parent.mkdir(parents=True, exist_ok=True)
+            if self.form == "folders":
+                there = [file for what, file in files.items() if what.startswith("classes")]
+                for c, file in enumerate(there):
+                    picture = np.where(result.classes >> result.classes.dtype.type(c) & 1, 255, 0).astype(np.uint8)
+                    pictures.save_image(picture, file, software=mark)
+            elif self.multilabel and self.form == "png":
+                pictures.save_image(sets_picture(result.classes, self.colors), files["classes"], software=mark)
+            elif self.form in ("png", "color"):
                 values = self.values or range(len(self.colors))
                 picture = labels_picture(result.classes, self.colors, values, in_colors=self.form == "color")
                 pictures.save_image(picture, files["classes"], software=mark)
             elif self.form == "tiff":
                 options: Any = {"values": self.values, "tags": tags, "software": mark}
-                write_atomically(
-                    files["classes"], lambda file: write_labels(file, result.classes, self.colors, **options)
-                )
+                colors = None if self.multilabel else self.colors
+                write_atomically(files["classes"], lambda file: write_labels(file, result.classes, colors, **options))
             if self.overlay:
-                overlay = pictures.overlay(image, result.classes, self.colors)
+                overlay = pictures.overlay(image, result.classes, self.colors, multilabel=self.multilabel)
                 pictures.save_image(overlay, files["overlay"], software=mark)
             stored: dict[str, Any] = {}
             if self.form == "npz":
@@ -183,7 +197,7 @@ class Outputs:
         wanted = {"classes"} | ({"labels"} if self.form == "npz" else set())
         wanted |= {"probabilities"} if self.probabilities else set()
         wanted |= {"indices"} if self.top_k else set()
-        modes = {"png": ("P", "I;16"), "color": ("RGB",), "tiff": ("P", "L", "I;16")}
+        modes = {"png": ("P", "I;16"), "color": ("RGB",), "tiff": ("P", "L", "I;16", "I"), "folders": ("L",)}
 
         def written(what: str, file: Path) -> bool:
             if file.suffix == ".npz":
@@ -288,3 +302,13 @@ def labels_picture(
     image = Image.fromarray(table[classes], "P")
     image.putpalette(palette.tobytes())
     return image.convert("RGB") if in_colors else image
+
+
+def sets_picture(sets: np.ndarray, colors: pictures.Colors) -> Image.Image:
+    """Returns sets of classes u8|u16[h,w] as an image of these numbers, where 8 bits hold them with the mean colours of
+    their classes."""
+    if sets.dtype != np.uint8:
+        return Image.fromarray(sets)
+    image = Image.fromarray(sets, "P")
+    image.putpalette(pictures.colorize(np.arange(256, dtype=np.uint8)[None], colors, True).tobytes())
+    return image

@@ -48,7 +48,8 @@ class PredictionsTable:
             self._rows.append([str(path), "", "", "", *[""] * len(self._outputs.classes), problem])
             return
         file = self._outputs.out / f"{name}.tif" if written.large else self._outputs.files(name)["classes"]
-        shares = 100 * written.counts[: len(self._outputs.classes)] / max(1, written.counts.sum())
+        pixels = written.height * written.width if self._outputs.multilabel else written.counts.sum()
+        shares = 100 * written.counts[: len(self._outputs.classes)] / max(1, pixels)
         size = [str(written.height), str(written.width)]
         output = os.path.relpath(file, self._outputs.out)
         self._rows.append([str(path), output, *size, *(f"{share:.4f}" for share in shares), problem])

@@ -23,7 +23,7 @@ from jaxseg.inference.segment import Segmentation, launch, naming_image, require
 from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Overlap, Raster, TilesLike
 from jaxseg.inference.views import ONE_VIEW, Views, parse_views
 from jaxseg.run.load import Run
-from jaxseg.types import PyTree, label_type
+from jaxseg.types import PyTree
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Predictor:
         grid = self.grid_for(image, probabilities=probabilities)
         if grid is None:
             return launch(self.networks, self.variables, [image], probabilities, self.tiling.memory)()[0]
-        (h, w), n, narrow = grid.size, self.networks.top_k, label_type(self.networks.num_classes)
+        (h, w), n, narrow = grid.size, self.networks.top_k, self.networks.label_type
         whole = Segmentation(np.empty((h, w), narrow), None)
         if probabilities:
             shares = np.empty((h, w, n or self.networks.num_classes), np.float16 if n else np.float32)
@@ -152,10 +152,14 @@ class Predictor:
                 scores = Scores(block.scores[None], self.networks.single, (size,))
                 launched = block, self.networks.classes(scores), self.networks.shares(scores) if probabilities else None
                 if waiting is not None:
-                    yield _fetched(*waiting)
+                    yield self._fetched(*waiting)
                 waiting = launched
             if waiting is not None:
-                yield _fetched(*waiting)
+                yield self._fetched(*waiting)
+
+    def _fetched(self, block: Block, found: Any, shares: Shares | None) -> tuple[Block, np.ndarray, Shares | None]:
+        classes = np.asarray(found).astype(self.networks.label_type)[0]
+        return block, classes, jax.tree.map(lambda x: np.asarray(x)[0], shares)
 
     def alone(self) -> list[tuple[str, "Predictor"]]:
         """Returns (name, predictor) of each network by itself in one view, with the same tiles."""
@@ -283,11 +287,6 @@ class Predictor:
             done=done,
             progress=progress,
         )
-
-
-def _fetched(block: Block, found: Any, shares: Shares | None) -> tuple[Block, np.ndarray, Shares | None]:
-    classes = np.asarray(found, label_type(block.scores.shape[-1]))[0]
-    return block, classes, jax.tree.map(lambda x: np.asarray(x)[0], shares)
 
 
 def make_predictor(

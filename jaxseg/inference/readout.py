@@ -7,7 +7,7 @@ from dataclasses import replace
 from jaxseg.errors import ArgumentError, counted
 from jaxseg.inference import temperature, thresholds
 from jaxseg.inference.predictor import Predictor
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_one_class
 
 NAMES = ("temperature", "thresholds", "top_k")
 """The options, as fields of the parsed ones."""
@@ -57,6 +57,8 @@ def applied(predictor: Predictor, runs: Sequence[Run], options: argparse.Namespa
         ArgumentError: for a --top-k that is not from 1 to the number of classes.
         ConfigError: as `temperature.read` and `thresholds.read` do.
     """
+    if options.top_k is not None:
+        require_one_class(runs[0], "--top-k")
     predictor = temperature.scaled(predictor, runs) if options.temperature else predictor
     predictor = thresholds.with_thresholds(predictor, runs) if options.thresholds else predictor
     return predictor if options.top_k is None else with_top_k(predictor, options.top_k)

@@ -16,7 +16,7 @@ from jaxseg.data.transforms import pad_to
 from jaxseg.inference.networks import Scores
 from jaxseg.inference.score import Result
 from jaxseg.losses import Loss
-from jaxseg.metrics import confusion_matrix, num_confusion_classes, predict_classes
+from jaxseg.metrics import predict_and_count
 from jaxseg.metrics.native_size import inside_mask
 from jaxseg.step import Measure
 from jaxseg.types import PyTree, label_type
@@ -105,10 +105,10 @@ def _counter(loss: Loss, has_loss: bool, measures: Mapping[str, Measure]) -> Cal
     def count(values: jax.Array, are_logits: bool, labels: jax.Array, size: jax.Array) -> dict[str, PyTree]:
         logits = values if are_logits else logits_of(values, loss.one_vs_rest)
         labels = jnp.asarray(labels, jnp.int32)
-        predicted = predict_classes(logits)
+        predicted, confusion = predict_and_count(logits, labels, loss.multilabel)
         sums: dict[str, PyTree] = {
-            "confusion": confusion_matrix(predicted, labels, num_confusion_classes(logits.shape[-1])),
-            "prediction": predicted.astype(label_type(logits.shape[-1])),
+            "confusion": confusion,
+            "prediction": predicted.astype(label_type(logits.shape[-1], loss.multilabel)),
             **{name: measure(logits, labels) for name, measure in measures.items()},
         }
         if not has_loss:

@@ -12,7 +12,7 @@ from jaxseg.errors import JaxsegError, OutOfMemoryError, counted, is_out_of_memo
 from jaxseg.inference.fitting import scored
 from jaxseg.inference.networks import Member, Networks, Shares
 from jaxseg.state import Network
-from jaxseg.types import PyTree, label_type
+from jaxseg.types import PyTree
 
 
 class Segmentation(NamedTuple):
@@ -20,7 +20,8 @@ class Segmentation(NamedTuple):
 
     Attributes:
         classes: u8[h,w], or u16[h,w] of more than 255 classes, the most probable class of each pixel; with thresholds
-            of the classes, IGNORE where none is above its own.
+            of the classes, IGNORE where none is above its own. Where a pixel may have several classes: u8|u16|u32[h,w],
+            sets of them (`jaxseg.sets`).
         probabilities: f32[h,w,k], or None if not requested; k is 1 (the probability of class 1) for a binary network.
             They are the softmax of the logits, or one sigmoid for each class if the run was trained so
             (`losses.Loss.one_vs_rest`). Where the n likeliest classes alone were asked for: f16[h,w,n] of these.
@@ -85,7 +86,7 @@ def launch(
 
     def wait() -> list[Segmentation]:
         with naming_image(what):
-            found = np.asarray(classes).astype(label_type(networks.num_classes))
+            found = np.asarray(classes).astype(networks.label_type)
             given = None if shares is None else jax.device_get(shares)
         return [segmentation(found[i, :h, :w], given, np.s_[i, :h, :w]) for i, (h, w) in enumerate(scores.sizes)]
 

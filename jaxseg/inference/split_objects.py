@@ -16,7 +16,7 @@ from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import each
 from jaxseg.inference.regions.find import find_regions
 from jaxseg.inference.regions.settings import RegionSettings
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_one_class
 from jaxseg.run.workdir import require_own_json, write_or_refuse
 
 _SUFFIXES = (".png", ".tif", ".tiff")
@@ -101,6 +101,7 @@ def score_objects(
         ConfigError: if `instances` is no folder.
         DataError: if a picture is missing, or has not the size of its image; see also `inference.evaluate`.
     """
+    require_one_class(run, "A score of objects")
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)
     source = make_source(config, split_of_data(run.config, split))

@@ -15,7 +15,7 @@ from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.fitted import fit_command, read_fit, sums_over_split, write_fit
 from jaxseg.inference.predictor import Predictor
 from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_one_class
 from jaxseg.run.workdir import require_own_json
 from jaxseg.state import Network
 from jaxseg.types import PyTree
@@ -118,6 +118,7 @@ def fit(run: Run, split: str = "val") -> Scaling:
         DataError: if the data is missing or empty, or its classes are not those of the run.
         OutOfMemoryError: if a batch does not fit into the device's memory.
     """
+    require_one_class(run, "A temperature")
     sigmoids = run.parts.loss.one_vs_rest
     of = functools.partial(functools.partial, one_vs_rest=sigmoids)
     before, images = sums_over_split(

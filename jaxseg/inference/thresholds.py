@@ -1,6 +1,7 @@
 """The thresholds of a run's classes: found on a split, kept in its workdir, and applied where they are asked for."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ def score(run: Run, split: str = "val") -> FoundThresholds:
 
 
 def _stats(run: Run, split: str) -> tuple[np.ndarray, int]:
-    sums, images = sums_over_split(run, split, {"thresholds": metrics.threshold_stats}, label="thresholds")
+    stats = functools.partial(metrics.threshold_stats, multilabel=run.parts.loss.multilabel)
+    sums, images = sums_over_split(run, split, {"thresholds": stats}, label="thresholds")
     return np.asarray(sums["thresholds"]), images
 
 
@@ -157,7 +159,8 @@ def with_thresholds(predictor: Predictor, runs: Sequence[Run]) -> Predictor:
     """Returns a predictor with the thresholds in the workdir of its run.
 
     A pixel gets the class whose logit is farthest above its threshold, and IGNORE, for "no class", where none is above.
-    A binary network gives class 1 above the threshold and class 0 elsewhere.
+    A binary network gives class 1 above the threshold and class 0 elsewhere. Where a pixel may have several classes, it
+    gets all that are above their thresholds.
 
     Raises:
         ConfigError: for several runs, whose thresholds differ, and as `read` does.

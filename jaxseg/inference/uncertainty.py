@@ -33,7 +33,7 @@ from jaxseg.metrics.selective import Selective
 from jaxseg.metrics.uncertainty import SCORES, most_entropy
 from jaxseg.nn import Dropout, StochasticDepth
 from jaxseg.nn.dropout import MONTE_CARLO, MONTE_CARLO_DEPTH
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_one_class
 from jaxseg.types import Key, PyTree
 
 _KEY = "monte_carlo_key"  # beside the variables, so that a new key compiles nothing
@@ -261,6 +261,7 @@ def score_uncertainty(
         ConfigError: if `draws` is above 0 and the network has nothing to draw.
         DataError: if the data is missing or empty, or its classes are not those of the run.
     """
+    require_one_class(run, "A score of uncertainty")
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)
     source = make_source(config, split_of_data(run.config, split))

@@ -1,7 +1,6 @@
 """Weighted sums of losses by name: `make_loss` and the `Loss` it returns."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,19 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.arguments import BelowOne, NotNegative, check, checked, within
-from jaxseg.errors import ArgumentError, counted, nearest
+from jaxseg.arguments import BelowOne, NotNegative, checked, within
+from jaxseg.errors import ArgumentError, counted
 from jaxseg.losses.balance import logit_shift
 from jaxseg.losses.class_sample import ClassSample
 from jaxseg.losses.definition import GUIDE, Definition
 from jaxseg.losses.hard import SAMPLES
 from jaxseg.losses.hierarchy import Levels, level_shares
-from jaxseg.losses.pixels import ClassShifts, ClassWeights, checked_shifts, checked_weights, divide
+from jaxseg.losses.parsing import checked_options, parse_terms, require_taken
+from jaxseg.losses.pixels import ClassWeights, checked_weights, divide
 from jaxseg.losses.pixels import check as check_labels
 from jaxseg.losses.possible import known
 from jaxseg.losses.strips import MANY_CLASSES, Sums, add_in_strips
 from jaxseg.losses.table import LOSSES
-from jaxseg.types import IGNORE_16, Array, PyTree
+from jaxseg.sets import members
+from jaxseg.types import IGNORE_16, MOST_IN_SETS, Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +51,16 @@ class Loss:
         num_classes: k.
         chosen: the s classes that the logits f32[b,h,w,s] given to `stats` belong to, for a loss with `class_samples`;
             None: the logits are those of all classes.
+        multilabel: whether labels are sets of classes (`jaxseg.sets`): each term is then that of one logit, for
+            each class.
+        class_weights: the weight of each class of the sets; None: all 1. Of other labels it is in the terms' options.
     """
 
     terms: tuple[Term, ...]
     num_classes: int
     chosen: ClassSample | None = dataclasses.field(default=None, compare=False)
+    multilabel: bool = False
+    class_weights: tuple[float, ...] | None = None
 
     def stats(
         self,
@@ -89,6 +95,8 @@ class Loss:
             raise ValueError(
                 f"The loss is for {counted(self.num_classes, 'class')}, got logits of shape {logits.shape}."
             )
+        if self.multilabel:
+            return self._stats_of_sets(logits, labels)
         out = out or {}
         possible, labels = labels, known(labels, max(self.num_classes, 2)) if self.takes_possible else labels
         strips = self._in_strips if labels.ndim > 1 else ()
@@ -124,6 +132,15 @@ class Loss:
             stats |= add_in_strips(_sums_of(strips), jnp.asarray(logits), jnp.asarray(labels))
         return stats
 
+    def _stats_of_sets(self, logits: Array, labels: Array) -> PyTree:
+        """f32[b,h,w,k], i32[b,h,w] of sets -> {term: pytree of f32[k,...], the sums of each class}."""
+        check_labels(logits, labels)
+
+        def of_class(z: jax.Array, y: jax.Array) -> PyTree:
+            return {term.name: term.definition.stats(z[..., None], y, dict(term.options)) for term in self.terms}
+
+        return jax.vmap(of_class, in_axes=-1)(jnp.asarray(logits), members(labels, self.num_classes))
+
     @property
     def _in_strips(self) -> tuple[Term, ...]:
         """The terms whose sums are added in strips of pixels: those of many classes that add over pixels."""
@@ -152,6 +169,8 @@ class Loss:
 
         One such term is enough: it fixes every logit, while a softmax beside it only fixes their differences.
         """
+        if self.multilabel:
+            return True
         of_logits = (term for term in self.terms if not term.definition.reads)
         return any(term.definition.has_sigmoids(dict(term.options)) for term in of_logits)
 
@@ -171,7 +190,15 @@ class Loss:
 
     def values(self, stats: PyTree) -> dict[str, jax.Array]:
         """The value f32[] of each term by its name, before its weight."""
-        return {t.name: divide(*t.definition.finish(stats[t.name], dict(t.options))) for t in self.terms}
+        return {t.name: divide(*self._finish(t, stats[t.name])) for t in self.terms}
+
+    def _finish(self, term: Term, stats: PyTree) -> tuple[jax.Array, jax.Array]:
+        """Returns (sum, weight) of the total of a term's sums; of sets, both are added over the classes, weighted."""
+        if not self.multilabel:
+            return term.definition.finish(stats, dict(term.options))
+        sums, weights = jax.vmap(lambda of_class: term.definition.finish(of_class, dict(term.options)))(stats)
+        of_classes = jnp.asarray(self.class_weights or (1.0,) * self.num_classes, jnp.float32)
+        return jnp.sum(of_classes * sums), jnp.sum(of_classes * weights)
 
     def value(self, stats: PyTree) -> jax.Array:
         """Summed stats -> f32[], the weighted sum of the terms; 0 with zero gradient if all pixels are IGNORE."""
@@ -207,6 +234,7 @@ def make_loss(
     logit_adjustment: NotNegative = 0.0,
     levels: Levels = (),
     args: Mapping[str, Mapping[str, Any]] | None = None,
+    multilabel: bool = False,
 ) -> Loss:
     """Returns the loss described by `terms`, such as "cross_entropy + 0.5 * dice".
 
@@ -219,12 +247,17 @@ def make_loss(
         logit_adjustment: τ of `logit_shift`, for the softmax cross-entropies among the terms; 0: none.
         levels: the groups of the classes at each level, for `hierarchical_cross_entropy` if it is a term.
         args: further arguments of individual terms: {"tversky": {"alpha": 0.3, "beta": 0.7}}.
+        multilabel: a pixel may have several of the k classes, or none: labels are sets (`jaxseg.sets`). Class
+            weights then are k numbers that weigh the classes in every term; those in `args` are of a class that is
+            absent and one that is there.
 
     Raises:
         ArgumentError: for an unknown term or argument (naming the nearest), terms that cannot be parsed, class weights
             or a prior with a wrong count or sign, or weights, smoothing or an adjustment that no term takes.
     """
     classes = max(num_classes, 2)
+    if multilabel:
+        return _loss_of_sets(terms, num_classes, class_weights, label_smoothing, bool(logit_adjustment or levels), args)
     common: dict[str, Any] = {}
     if class_weights is not None:
         common["class_weights"] = checked_weights(class_weights, classes)
@@ -233,20 +266,14 @@ def make_loss(
     if logit_adjustment and class_prior is not None:
         prior = np.array(checked_weights(class_prior, classes, "class_prior"))
         common["logit_shift"] = tuple(logit_shift(prior, logit_adjustment).tolist())
-    weights, args = _parse_terms(terms), args or {}
-    for name in args:
-        if name not in weights:
-            raise ArgumentError(f"The loss {terms!r} has no term {name!r}, which args names.{nearest(name, weights)}")
-    for option in common:
-        if not any(option in LOSSES[name].options for name in weights):
-            named = "logit_adjustment" if option == "logit_shift" else option
-            raise ArgumentError(f"No term of the loss {terms!r} takes {named}.")
+    weights, args = parse_terms(terms), args or {}
+    require_taken(terms, weights, common, args)
     if levels:  # they describe the classes, and no term needs to take them
         common["levels"] = levels
     built = []
     for name, weight in weights.items():
         shared = {key: value for key, value in common.items() if key in LOSSES[name].options}
-        own = _checked_options(name, args[name], classes) if name in args else {}
+        own = checked_options(name, args[name], classes) if name in args else {}
         if "levels" in shared | own:
             given = shared | own
             level_shares(given["levels"], given["level_weights"] if "level_weights" in given else (), classes)
@@ -255,6 +282,45 @@ def make_loss(
     if loss.class_samples is not None:
         _check_sampling(loss)
     return loss
+
+
+def _loss_of_sets(
+    terms: str,
+    num_classes: int,
+    class_weights: ClassWeights,
+    label_smoothing: float,
+    of_softmax: bool,
+    args: Mapping[str, Mapping[str, Any]] | None,
+) -> Loss:
+    """Returns the loss of labels that are sets; `of_softmax`: an adjustment or a hierarchy is given, which has none."""
+    if not 2 <= num_classes <= MOST_IN_SETS:
+        raise ArgumentError(
+            f"A pixel may have several of 2 to {MOST_IN_SETS} classes, and there are {counted(num_classes, 'class')}."
+        )
+    weights, args = parse_terms(terms), args or {}
+    able = ", ".join(name for name, loss in LOSSES.items() if loss.multilabel)
+    for name in weights:
+        if not LOSSES[name].multilabel:
+            raise ArgumentError(
+                f"The term {name} is for pixels of one class, and here a pixel may have several (multi-label): terms "
+                f"with a sigmoid for each class are {able}."
+            )
+    if of_softmax:
+        raise ArgumentError(
+            "logit_adjustment and a hierarchy change a softmax over the classes, and where a pixel may have several "
+            "(multi-label) each class has a sigmoid; leave them out."
+        )
+    common = {"label_smoothing": label_smoothing} if label_smoothing else {}
+    require_taken(terms, weights, common, args)
+    built = []
+    for name, weight in weights.items():
+        own = checked_options(name, args[name], 2) if name in args else {}
+        if "include_background" in own:
+            raise ArgumentError(f"{name}.include_background is for pixels of one class; sets have no background.")
+        shared = {key: value for key, value in common.items() if key in LOSSES[name].options}
+        built.append(Term(name, weight, tuple((shared | own).items())))
+    of_classes = None if class_weights is None else checked_weights(class_weights, num_classes)
+    return Loss(tuple(built), num_classes, multilabel=True, class_weights=of_classes)
 
 
 def _check_sampling(loss: Loss) -> None:
@@ -270,39 +336,3 @@ def _check_sampling(loss: Loss) -> None:
                 f"sampled_cross_entropy with sampling='uniform' trains on the logits of the sampled classes alone, but "
                 f"the term {term.name} needs those of all classes; leave {term.name} out, or leave out sampling."
             )
-
-
-def _checked_options(name: str, values: Mapping[str, Any], classes: int) -> dict[str, Any]:
-    """Returns the options of one term, converted to the types of their annotations."""
-    hints = LOSSES[name].options
-    options = check(f"the loss {name}", values, hints, prefix=f"{name}.")
-    checks = [(ClassWeights, checked_weights), (ClassShifts, checked_shifts)]
-    given = [
-        (key, test)
-        for key, value in options.items()
-        for kind, test in checks
-        if hints[key] == kind and value is not None
-    ]
-    return options | {key: test(options[key], classes) for key, test in given}
-
-
-_NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
-_TERM = re.compile(rf"\s*(?:(?P<weight>{_NUMBER})\s*\*\s*)?(?P<name>[A-Za-z_]\w*)\s*(?P<more>\+|$)")
-
-
-def _parse_terms(text: str) -> dict[str, float]:
-    """Parses "a + 0.5 * b" as {a: 1.0, b: 0.5}."""
-    weights: dict[str, float] = {}
-    position, more = 0, True
-    while more:
-        match = _TERM.match(text, position)
-        if match is None:
-            raise ArgumentError(f'The loss {text!r} cannot be read; write a sum such as "cross_entropy + 0.5 * dice".')
-        name = match["name"]
-        if name not in LOSSES:
-            raise ArgumentError(f"There is no loss {name!r}.{nearest(name, LOSSES)}")
-        if name in weights:
-            raise ArgumentError(f"The loss {text!r} names {name} twice; give it one factor.")
-        weights[name] = float(match["weight"] or 1.0)
-        position, more = match.end(), match["more"] == "+"
-    return weights

@@ -42,6 +42,8 @@ class Definition:
         takes_possible: `sums` reads the labels 254 - c of pixels that may be of class c; every other loss takes them as
             IGNORE. See `jaxseg.losses.possible`.
         unlabelled: pixels without a label add to the loss too.
+        multilabel: the loss for one logit is also that of each class where a pixel may have several; see
+            `jaxseg.sets`.
     """
 
     sums: Callable[..., PyTree]
@@ -54,6 +56,7 @@ class Definition:
     by_pixel: bool = False
     takes_possible: bool = False
     unlabelled: bool = False
+    multilabel: bool = False
 
     @property
     def options(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from jaxseg.metrics.confusion import (
 )
 from jaxseg.metrics.intervals import ImageCounts, Interval, bootstrap_interval, image_counts, paired_interval
 from jaxseg.metrics.selective import Selective, selective, selective_dict, selective_stats
+from jaxseg.metrics.sets import predict_and_count, predict_sets, set_calibration_stats, set_counts
 from jaxseg.metrics.temperature import Temperature, fit_temperature, temperature_stats
 from jaxseg.metrics.thresholds import Thresholds, best_thresholds, threshold_iou, threshold_stats
 from jaxseg.metrics.uncertainty import Uncertainty, entropy, member_sums, uncertainty, uncertainty_of
@@ -59,12 +60,16 @@ __all__ = [
     "member_sums",
     "num_confusion_classes",
     "paired_interval",
+    "predict_and_count",
     "predict_classes",
+    "predict_sets",
     "scores",
     "scores_dict",
     "selective",
     "selective_dict",
     "selective_stats",
+    "set_calibration_stats",
+    "set_counts",
     "table",
     "temperature_stats",
     "threshold_iou",

@@ -133,11 +133,15 @@ class Scores:
     class that is never predicted, recall for a class without true pixels; the means leave NaN out. All are NaN if no
     pixel counts.
 
-    pixel_accuracy: share of pixels that are right.
+    pixel_accuracy: share of pixels that are right; where a pixel may have several classes, whose whole set is right
+        (exact match).
     mean_accuracy: mean recall.
     mean_iou, mean_f1: means over classes, computed from the matrix of the whole split and not image by image.
     frequency_weighted_iou: IoU weighted by each class's share of true pixels.
     support: i64[k], true pixels of each class.
+    hamming_accuracy: where a pixel may have several classes, the share of pixels and classes that are right; else None.
+    pixels: where a pixel may have several classes, the pixels that count; else None, since they are the sum of
+        `support`.
     """
 
     pixel_accuracy: float
@@ -150,6 +154,8 @@ class Scores:
     recall: np.ndarray
     f1: np.ndarray
     support: np.ndarray
+    hamming_accuracy: float | None = None
+    pixels: int | None = None
 
 
 _SUMMARY = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "mean_f1")
@@ -159,26 +165,38 @@ _PER_CLASS = ("iou", "precision", "recall", "f1")
 def scores(confusion: Array) -> Scores:
     """Turns a confusion matrix, i[k,k] with rows truth, or the counts i[3,k] of many classes, into `Scores`.
 
+    It also takes the counts i[k+1,2,2] of `set_counts`, of pixels that may have several classes.
+
     Raises:
         ValueError: if it is neither a square matrix of counts nor those of `confusion_matrix` of many classes.
     """
     matrix = np.asarray(confusion)
+    sets = matrix.ndim == 3 and len(matrix) > 1 and matrix.shape[1:] == (2, 2)
     alone = matrix.ndim == 2 and len(matrix) == 3 and matrix.shape[1] > MOST_PAIRS
     square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
-    if not (alone or square) or not np.issubdtype(matrix.dtype, np.integer):
+    if not (alone or square or sets) or not np.issubdtype(matrix.dtype, np.integer):
         raise ValueError(
             f"A confusion matrix is a square array of integers, got {matrix.dtype} of shape {matrix.shape}."
         )
     if (matrix < 0).any():
         raise ValueError("A confusion matrix has no negative counts; sum batches as int64 so that none overflows.")
     matrix = matrix.astype(np.int64)
-    hits, truth, predicted = matrix if alone else (np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0))
+    if sets:
+        each = matrix[:-1]
+        hits, truth, predicted = each[:, 1, 1], each[:, 1].sum(axis=1), each[:, :, 1].sum(axis=1)
+    else:
+        hits, truth, predicted = matrix if alone else (np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0))
     iou = _ratio(hits, truth + predicted - hits)
     recall = _ratio(hits, truth)
     f1 = _ratio(2 * hits, truth + predicted)
     total = truth.sum()
+    accuracy, hamming, pixels = float(_ratio(hits.sum(), total)), None, None
+    if sets:
+        right, pixels = int(matrix[-1, 1, 1]), int(matrix[-1].sum())
+        accuracy = float(_ratio(np.asarray(right), np.asarray(pixels)))
+        hamming = float(_ratio(matrix[:-1, 0, 0].sum() + hits.sum(), matrix[:-1].sum()))
     return Scores(
-        pixel_accuracy=float(_ratio(hits.sum(), total)),
+        pixel_accuracy=accuracy,
         mean_accuracy=nan_mean(recall),
         mean_iou=nan_mean(iou),
         frequency_weighted_iou=float(np.nansum(iou * truth) / total) if total else float("nan"),
@@ -188,6 +206,8 @@ def scores(confusion: Array) -> Scores:
         recall=recall,
         f1=f1,
         support=truth,
+        hamming_accuracy=hamming,
+        pixels=pixels,
     )
 
 
@@ -208,7 +228,7 @@ def table(
         ValueError: if the number of names differs from that of the classes.
     """
     _check_names(result, class_names)
-    total = max(int(result.support.sum()), 1)
+    total = max(int(result.support.sum()) if result.pixels is None else result.pixels, 1)
     rows: list[Sequence[str]] = [("class", "IoU", "precision", "recall", "F1", "pixels")]
     few, occur = len(class_names) <= IGNORE, np.flatnonzero(~np.isnan(result.iou)).tolist()
     for i in range(len(class_names)) if few else occur:
@@ -220,6 +240,9 @@ def table(
         shown = [f"{level:.0%} interval", *(_between(ends[0][i], ends[1][i]) for i in places)]
         rows = [(*row[:2], cell, *row[2:]) for row, cell in zip(rows, shown)]
     summary = ", ".join(f"{field.replace('_', ' ')} {percent(getattr(result, field))}" for field in _SUMMARY)
+    if result.hamming_accuracy is not None:
+        summary = summary.replace("pixel accuracy", "exact match")
+        summary += f", Hamming accuracy {percent(result.hamming_accuracy)}"
     lines = markdown_table(rows)
     if not few:
         lines += ["", f"{len(occur)} of {counted(len(class_names), 'class')} occur and are listed"]
@@ -242,7 +265,10 @@ def scores_dict(result: Scores, class_names: Sequence[str]) -> dict[str, Any]:
         | {field: plain(getattr(result, field)[i]) for field in _PER_CLASS}
         for i, name in enumerate(class_names)
     ]
-    return {field: plain(getattr(result, field)) for field in _SUMMARY} | {"classes": classes}
+    summary = {field: plain(getattr(result, field)) for field in _SUMMARY}
+    if result.hamming_accuracy is not None:
+        summary["hamming_accuracy"] = plain(result.hamming_accuracy)
+    return summary | {"classes": classes}
 
 
 def _check_names(result: Scores, class_names: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxseg.arguments import Where, WholeNotNegative, at_least, check_value
 from jaxseg.errors import ArgumentError, counted
 from jaxseg.metrics.confusion import MOST_PAIRS, num_confusion_classes
-from jaxseg.types import Array
+from jaxseg.types import Array, ignore_in
 
 DRAWS = 2000
 """Draws of an interval. The ends then move by about a fiftieth of its width from seed to seed."""
@@ -126,6 +126,20 @@ def pixels_of(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> Pi
     seen = label < k
     truth, predicted = label[seen].astype(np.int64), prediction[seen].astype(np.int64)
     counts = np.stack([np.bincount(each, minlength=k) for each in (truth[truth == predicted], truth, predicted)])
+    occurs = np.flatnonzero(counts.any(axis=0))
+    return Pixels(occurs, counts[:, occurs])
+
+
+def pixels_of_sets(prediction: np.ndarray, label: np.ndarray, classes: int) -> Pixels:
+    """Returns the pixels of one image whose labels are sets (`jaxseg.sets`), i[h,w] and u8|u16|u32[h,w].
+
+    Each class is a question of its own; pixels whose label is unknown are left out.
+    """
+    known = label != ignore_in(label)
+    truth, predicted = label[known].astype(np.int64), prediction[known].astype(np.int64)
+    counts = np.array(
+        [[np.count_nonzero(each >> c & 1) for c in range(classes)] for each in (truth & predicted, truth, predicted)]
+    )
     occurs = np.flatnonzero(counts.any(axis=0))
     return Pixels(occurs, counts[:, occurs])
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.sets import is_known
 from jaxseg.types import Array
 
 EDGES = tuple(float(np.float32(i / 10)) for i in range(-100, 101))
@@ -22,11 +23,11 @@ EDGES = tuple(float(np.float32(i / 10)) for i in range(-100, 101))
 _HALF = len(EDGES) // 2  # the logit 0
 
 
-def threshold_stats(logits: Array, labels: Array) -> jax.Array:
+def threshold_stats(logits: Array, labels: Array, *, multilabel: bool = False) -> jax.Array:
     """f[...,k], i[...] -> i32[k,2,202]: pixels without and with each class, by how many `EDGES` their logit is above.
 
     The sums add over batches; add them as int64 on the host. Pixels with labels outside the classes, including IGNORE,
-    are left out. For k = 1 the class is 1.
+    are left out. For k = 1 the class is 1. With `multilabel` labels are sets of classes (`jaxseg.sets`).
 
     Raises:
         ValueError: if the shapes disagree.
@@ -35,13 +36,14 @@ def threshold_stats(logits: Array, labels: Array) -> jax.Array:
     if z.shape[:-1] != labels.shape:
         raise ValueError(f"Labels of shape {z.shape[:-1]} are needed, got {labels.shape}.")
     k, bins = z.shape[-1], len(EDGES) + 1
-    valid = (labels >= 0) & (labels < max(k, 2))
+    valid = is_known(labels, k) if multilabel else (labels >= 0) & (labels < max(k, 2))
     edges = jnp.array(EDGES, jnp.float32)
 
     def count(of_class: tuple[jax.Array, jax.Array]) -> jax.Array:
         values, c = of_class
         above = jnp.searchsorted(edges, values.reshape(-1), side="left")
-        cell = jnp.where(valid, (labels == c) * bins, 2 * bins).reshape(-1) + jnp.where(valid.reshape(-1), above, 0)
+        there = (labels >> c & 1) if multilabel else (labels == c)
+        cell = jnp.where(valid, there * bins, 2 * bins).reshape(-1) + jnp.where(valid.reshape(-1), above, 0)
         return jnp.zeros(2 * bins + 1, jnp.int32).at[cell].add(1)[:-1].reshape(2, bins)
 
     classes = jnp.arange(k, dtype=jnp.int32) if k > 1 else jnp.ones(1, jnp.int32)

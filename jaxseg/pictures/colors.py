@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 
 from jaxseg.errors import counted
-from jaxseg.types import IGNORE_16, ignore_label
+from jaxseg.types import IGNORE_16, ignore_in, ignore_label
 
 Colors: TypeAlias = Sequence[Sequence[int]]
 
@@ -48,13 +48,17 @@ def _scattered(count: int, others: np.ndarray) -> list[list[int]]:
     return rows[kept][:count].tolist()
 
 
-def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
+def colorize(label: np.ndarray, colors: Colors, multilabel: bool = False) -> np.ndarray:
     """Returns u8[h,w,3]: the colour of each class of label i[h,w], IGNORE_COLOR where it is IGNORE.
+
+    With `multilabel` the label holds sets (`jaxseg.sets`): the mean of the colours of their classes, black of none.
 
     Raises:
         ValueError: if the label holds a class that has no colour.
     """
     label = np.asarray(label)
+    if multilabel:
+        return _blended(label, colors)
     ignored = ignore_label(len(colors))
     palette = np.full((ignored + 1, 3), IGNORE_COLOR, np.uint8)
     palette[: len(colors)] = np.asarray(colors, np.uint8).reshape(-1, 3)
@@ -64,3 +68,14 @@ def colorize(label: np.ndarray, colors: Colors) -> np.ndarray:
             f"The label holds class {wrong.flat[0]}, but there are colours for {counted(len(colors), 'class')}."
         )
     return palette[label]
+
+
+def _blended(label: np.ndarray, colors: Colors) -> np.ndarray:
+    total, count = np.zeros((*label.shape, 3), np.float32), np.zeros((*label.shape, 1), np.float32)
+    for c, color in enumerate(colors):
+        there = ((label >> label.dtype.type(c)) & label.dtype.type(1))[..., None].astype(np.float32)
+        total += there * np.asarray(color, np.float32).reshape((1,) * label.ndim + (3,))
+        count += there
+    picture = np.round(total / np.maximum(count, 1)).astype(np.uint8)
+    picture[label == ignore_in(label)] = IGNORE_COLOR
+    return picture

@@ -29,7 +29,9 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     return np.round(np.clip(image.astype(np.float32) / top, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float = 0.5) -> np.ndarray:
+def overlay(
+    image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float = 0.5, multilabel: bool = False
+) -> np.ndarray:
     """Returns u8[h,w,3]: the image with the class colours laid over it, transparent where the label is IGNORE.
 
     The image under the colours is grey, so that the hues match the legend. Classes in black or nearly black, as the
@@ -40,6 +42,7 @@ def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float =
         label: i[h,w].
         colors: one per class.
         alpha: opacity of the colours, in [0, 1].
+        multilabel: whether the label holds sets of classes, whose colours are averaged; see `colorize`.
 
     Raises:
         ValueError: if image and label differ in size.
@@ -51,16 +54,17 @@ def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float =
     height = max(1, _PIXELS // max(label.shape[1], 1))
     for top in range(0, len(label), height):  # so that large images need little memory beside the result
         rows = slice(top, top + height)
-        result[rows] = _overlay(image[rows], label[rows], colors, alpha)
+        result[rows] = _overlay(image[rows], label[rows], colors, alpha, multilabel)
     return result
 
 
-def _overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float) -> np.ndarray:
+def _overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float, multilabel: bool) -> np.ndarray:
     rgb = to_rgb(image).astype(np.float32)
     grey = rgb @ np.array([[0.299], [0.587], [0.114]], np.float32)  # luma, ITU-R BT.601
-    palette = colorize(label, colors)
+    palette = colorize(label, colors, multilabel)
     blended = np.round((1.0 - alpha) * grey + alpha * palette)
-    clear = (label == ignore_label(len(colors))) | (palette.max(axis=2) <= DARK)
+    ignored = ignore_in(label) if multilabel else ignore_label(len(colors))
+    clear = (label == ignored) | (palette.max(axis=2) <= DARK)
     return np.where(clear[:, :, None], rgb, blended).astype(np.uint8)
 
 

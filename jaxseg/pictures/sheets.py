@@ -9,7 +9,7 @@ import numpy as np
 from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
 from jaxseg.pictures.figure import DPI, plain_text, save_figure, shorten
 from jaxseg.pictures.images import error_map, overlay, to_rgb
-from jaxseg.types import ignore_label
+from jaxseg.types import ignore_in, ignore_label
 
 _CELL = 2.3  # inches, width of one picture of a sheet
 _LEGEND_LIMIT = 24  # with more classes than this, a legend names only those that occur
@@ -22,6 +22,7 @@ def prediction_sheet(
     colors: Colors,
     classes: Sequence[str],
     path: str | Path,
+    multilabel: bool = False,
 ) -> None:
     """Draws one row per example: image, truth, prediction and error, with a legend below; sizes may differ by row.
 
@@ -32,6 +33,8 @@ def prediction_sheet(
         colors: one per class.
         classes: names, one per class.
         path: the PNG file.
+        multilabel: whether truths and predictions hold sets of classes, whose colours are averaged; a pixel is right
+            where the whole set is.
 
     Raises:
         ValueError: if the numbers of pictures differ or are 0, or a prediction differs in size from its truth.
@@ -41,17 +44,19 @@ def prediction_sheet(
             f"A sheet needs as many images as truths and predictions, at least one of each: got {len(images)}, "
             f"{len(truths)} and {len(predictions)}."
         )
-    rows, captions, ignored = [], [], ignore_label(len(colors))
+    rows, captions = [], []
+    ignored = ignore_in(np.asarray(truths[0])) if multilabel else ignore_label(len(colors))
     for image, truth, prediction in zip(images, truths, predictions):
         if np.shape(truth) != np.shape(prediction):
             raise ValueError(f"The truth is {np.shape(truth)}, but the prediction is {np.shape(prediction)}.")
         rgb = to_rgb(image)
-        rows.append([rgb, colorize(truth, colors), colorize(prediction, colors), error_map(truth, prediction)])
+        drawn = [colorize(each, colors, multilabel) for each in (truth, prediction)]
+        rows.append([rgb, *drawn, error_map(truth, prediction)])
         valid = np.asarray(truth) != ignored
         right = np.sum((np.asarray(truth) == np.asarray(prediction)) & valid) / max(np.sum(valid), 1)
         captions.append(["", "", "", f"{100 * right:.1f} % right" if valid.any() else "all ignored"])
     titles = ["image", "truth", "prediction", "error"]
-    legend = _legend(classes, colors, [*truths, *predictions])
+    legend = _legend(classes, colors, [*truths, *predictions], multilabel)
     if any(np.any(np.asarray(truth) == ignored) for truth in truths):
         legend.append(("ignored", IGNORE_COLOR))
     _sheet(rows, titles, captions, legend, path, [("right", RIGHT_COLOR), ("wrong", WRONG_COLOR)])
@@ -65,6 +70,7 @@ def overlay_sheet(
     path: str | Path,
     names: Sequence[str] = (),
     columns: int = 4,
+    multilabel: bool = False,
 ) -> None:
     """Draws the images with their labels laid over them, `columns` per row, with names above and a legend below.
 
@@ -76,6 +82,7 @@ def overlay_sheet(
         path: the PNG file.
         names: one per image, or none.
         columns: pictures per row.
+        multilabel: whether labels hold sets of classes, whose colours are averaged.
 
     Raises:
         ValueError: if there are no images, or an image and its label differ in size.
@@ -83,11 +90,11 @@ def overlay_sheet(
     if not len(images) == len(labels) or not len(images):
         raise ValueError(f"A sheet needs as many images as labels, at least one: got {len(images)} and {len(labels)}.")
     columns = min(columns, len(images))
-    cells = [overlay(image, label, colors, 0.55) for image, label in zip(images, labels)]
+    cells = [overlay(image, label, colors, 0.55, multilabel) for image, label in zip(images, labels)]
     captions = [shorten(str(name), 30) for name in names] or [""] * len(cells)
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     texts = [captions[i : i + columns] for i in range(0, len(cells), columns)]
-    _sheet(rows, [], texts, _legend(classes, colors, labels), path)
+    _sheet(rows, [], texts, _legend(classes, colors, labels, multilabel), path)
 
 
 def doubt_sheet(
@@ -113,10 +120,12 @@ def doubt_sheet(
     _sheet([list(row) for row in rows], titles, texts, _legend(classes, colors, labels), path)
 
 
-def _legend(classes: Sequence[str], colors: Colors, labels: Sequence[np.ndarray]) -> list[tuple[str, Sequence[int]]]:
+def _legend(
+    classes: Sequence[str], colors: Colors, labels: Sequence[np.ndarray], multilabel: bool = False
+) -> list[tuple[str, Sequence[int]]]:
     """Returns (name, colour) of every class, or only of those in `labels` if there are many classes."""
     chosen = range(len(classes))
-    if len(classes) > _LEGEND_LIMIT:
+    if len(classes) > _LEGEND_LIMIT and not multilabel:
         present = np.unique(np.concatenate([np.unique(label) for label in labels]))
         chosen = [int(c) for c in present if c < len(classes)]
     return [(shorten(str(classes[c]), 22), colors[c]) for c in chosen]

@@ -3,6 +3,7 @@
 from jaxseg.pieces.checks import (
     check_distillation,
     check_generator,
+    check_multilabel,
     check_quantisation,
     check_sampling,
     check_semi,
@@ -18,6 +19,7 @@ __all__ = [
     "aux_weight",
     "check_distillation",
     "check_generator",
+    "check_multilabel",
     "check_quantisation",
     "check_sampling",
     "check_semi",

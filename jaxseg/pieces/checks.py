@@ -6,6 +6,7 @@ from jaxseg import models
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
 from jaxseg.losses import Loss
+from jaxseg.types import MOST_IN_SETS
 
 _LOG = logging.getLogger("jaxseg.build")
 
@@ -58,6 +59,54 @@ def check_sampling(config: ConfigDict) -> None:
             "adversarial.weight judges the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
             "loss.args computes those of the sampled classes alone; leave one of the two out."
         )
+
+
+def check_multilabel(config: ConfigDict) -> None:
+    """Raises ConfigError if a part of the configuration takes each pixel for one of one class, and it may have several.
+
+    The terms of the loss are checked where it is made.
+    """
+    data, form = config.data, config.data.multilabel
+    if not form:
+        return
+    if config.model.num_classes == 1 or config.model.num_classes > MOST_IN_SETS:
+        raise ConfigError(
+            f"data.multilabel={form} is for 2 to {MOST_IN_SETS} classes, of which a pixel may have several; got "
+            f"model.num_classes={config.model.num_classes}."
+        )
+    if data.source not in ("folder", "shapes") or (data.source == "shapes" and form == "folders"):
+        raise ConfigError(
+            f"data.multilabel={form} needs masks that say so: data.source=folder (or shapes with bits), got "
+            f"data.source={data.source}."
+        )
+    if config.loss.class_weights.partition(":")[0] in ("median_frequency", "effective_number"):
+        raise ConfigError(
+            f"loss.class_weights={config.loss.class_weights} counts pixels that are of one class, and with "
+            f"data.multilabel={form} a pixel may have several; give a number for each class."
+        )
+    one_class = [
+        ("data.palette", bool(data.palette)),
+        ("data.weaken", bool(data.weaken)),
+        ("data.annotations", bool(data.annotations)),
+        ("data.unlabelled", bool(data.unlabelled)),
+        ("data.labelled", data.labelled != ""),
+        ("data.proposals", bool(data.proposals)),
+        ("data.sampling=rare", data.sampling == "rare"),
+        ("data.division=former", data.division == "former"),
+        ("augment.crop_balanced", config.augment.crop_balanced > 0),
+        ("augment.crop_max_share", config.augment.crop_max_share < 1),
+        ("semi.method", bool(config.semi.method)),
+        ("adversarial.weight", config.adversarial.weight > 0),
+        ("distill.teacher", bool(config.distill.teacher)),
+        ("model.crf", bool(config.model.crf)),
+        (f"model.name={config.model.name}", config.model.name in (*models.GENERATORS, "mask2former")),
+    ]
+    for key, given in one_class:
+        if given:
+            raise ConfigError(
+                f"{key} takes each pixel for one of one class, and with data.multilabel={form} a pixel may have "
+                "several or none; leave one of the two out."
+            )
 
 
 def check_weak(config: ConfigDict, loss: Loss) -> None:

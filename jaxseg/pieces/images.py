@@ -30,7 +30,8 @@ def make_augment(config: ConfigDict, classes: int = 2) -> Augment:
 
     The number of classes decides which label is that of an ignored pixel, see `types.ignore_label`.
     """
-    augment_unnormalised = augment.from_config(config.augment, ignore_label(classes))
+    ignored = ignore_label(classes, bool(config.data.multilabel))
+    augment_unnormalised = augment.from_config(config.augment, ignored)
 
     def augment_example(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
         image, label = augment_unnormalised(key, augment.to_float(image), label)

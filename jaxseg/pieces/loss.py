@@ -42,6 +42,7 @@ def make_loss(
             logit_adjustment=config.loss.logit_adjustment,
             levels=tuple(map(tuple, levels)),
             args=config.loss.args.to_dict(),
+            multilabel=bool(config.data.multilabel),
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"loss: {error}") from error

@@ -50,7 +50,7 @@ from jaxseg.inference.options import (
 from jaxseg.nn.crf import CRF
 from jaxseg.propose.outputs import Earlier, name_proposals, read_earlier, require_own, write_proposals
 from jaxseg.propose.proposing import DRAWS, ORDERS, Ranked, rank
-from jaxseg.run.load import Which, load_run
+from jaxseg.run.load import Which, load_run, require_one_class
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.propose") -> int:
@@ -125,6 +125,7 @@ def _propose(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     runs = [load_run(workdir, options.which, overrides) for workdir in options.workdir]
     compiler.keep_programs(runs[0].config.compile.cache)
     require_bytes("A proposal", len(runs[0].classes))
+    require_one_class(runs[0], "A proposal")
     predictor = predictor_of(runs, options)
     earlier = read_earlier(out, runs[0].classes)
     paths = [path for path in found.paths if path.resolve() not in earlier.images]

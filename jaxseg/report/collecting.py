@@ -23,7 +23,7 @@ from jaxseg.inference.predictor import Predictor
 from jaxseg.metrics import num_confusion_classes
 from jaxseg.metrics.intervals import ImageCounts, class_iou
 from jaxseg.pages.cards import SIDES, reduced
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_one_class
 
 BINS = 32
 """Bins of the sizes of objects: bin b has those of 2^b to 2^(b+1) - 1 pixels."""
@@ -143,6 +143,7 @@ def collect(run: Run, split: str, predictor: Predictor | None = None) -> Collect
     """
     if jax.process_count() > 1:
         raise ConfigError("A report is made by one process, which sees all images; start it without others.")
+    require_one_class(run, "A report")
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
     source = make_source(config, split_of_data(run.config, split))

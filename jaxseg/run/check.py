@@ -26,6 +26,7 @@ from jaxseg.data.labelled import as_share
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
 from jaxseg.nn import without_crf
+from jaxseg.pieces import check_multilabel
 from jaxseg.run.preflight import batch_shapes
 from jaxseg.run.teacher import read_teacher, with_teacher
 from jaxseg.run.weights import find_weights
@@ -161,7 +162,7 @@ def _check_warmup(config: ConfigDict) -> None:
 
 
 # What can be checked without the other parts, so that a user with several wrong keys reads of all of them.
-_INDEPENDENT = (_check_source, _check_model, _check_loss_terms, _check_optimiser, _check_warmup)
+_INDEPENDENT = (_check_source, check_multilabel, _check_model, _check_loss_terms, _check_optimiser, _check_warmup)
 
 
 def note_without_effect(config: ConfigDict) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxseg.data.folder import FolderSource
+from jaxseg.data.multilabel import MultilabelSource
 from jaxseg.data.notes import note
 from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.errors import ConfigError, counted
@@ -28,7 +29,7 @@ def files_of(source: Any) -> list[str]:
     The folder may be a part of the source, or a part of it the source.
     The names are relative to the folder, so that it may move. The times are left out: a copy has others.
     """
-    while not isinstance(source, FolderSource | AnnotatedSource):
+    while not isinstance(source, FolderSource | MultilabelSource | AnnotatedSource):
         inner = [name for name in ("source", "whole", "full") if hasattr(source, name)]
         if not inner:
             return []

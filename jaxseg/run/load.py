@@ -131,6 +131,15 @@ def load_run(workdir: str | Path, which: Which = "best", overrides: Sequence[str
     )
 
 
+def require_one_class(run: Run, what: str) -> None:
+    """Raises ConfigError for a run whose pixels may have several classes; `what` takes each for one of one class."""
+    if run.parts.loss.multilabel:
+        raise ConfigError(
+            f"{what} takes each pixel for one of one class, and the run in {run.workdir} was trained with "
+            f"data.multilabel={run.config.data.multilabel}, where a pixel may have several or none."
+        )
+
+
 def forget_places(config: ConfigDict, overrides: Sequence[str] | Mapping[str, Any]) -> None:
     """Takes out of a stored configuration what is left to the user, since a stranger may have made the workdir.
 

@@ -103,9 +103,10 @@ def batch_shapes(parts: Parts, dtype: Any = np.uint8) -> dict[str, jax.ShapeDtyp
     """Returns the shapes of the global batch of a training step; `dtype` is that of its images."""
     config = parts.config
     height, width = config.data.size
+    narrow = label_type(parts.num_classes, parts.loss.multilabel)
     return {
         "image": jax.ShapeDtypeStruct((config.batch_size, height, width, config.data.channels), dtype),
-        "label": jax.ShapeDtypeStruct((config.batch_size, height, width), label_type(parts.num_classes)),
+        "label": jax.ShapeDtypeStruct((config.batch_size, height, width), narrow),
     }
 
 

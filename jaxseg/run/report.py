@@ -154,6 +154,8 @@ class Reporter:
         self.flush()
         record = {"step": step, "split": split, "loss": loss}
         record |= {name: getattr(result, name) for name in _SUMMARY} | dict(more or {})
+        if result.hamming_accuracy is not None:
+            record["hamming_accuracy"] = result.hamming_accuracy
         scalars = dict(record)
         record["iou"] = [float(value) for value in result.iou]
         if len(self._classes) == len(result.iou):
@@ -162,7 +164,8 @@ class Reporter:
         if math.isnan(result.pixel_accuracy):
             scores = "no labelled pixel, so nothing to score" + ("" if math.isnan(loss) else f"  loss {loss:.4f}")
         else:
-            scores = f"mIoU {100 * result.mean_iou:.2f} %  pixel accuracy {100 * result.pixel_accuracy:.2f} %  "
+            accuracy = "pixel accuracy" if result.hamming_accuracy is None else "exact match"
+            scores = f"mIoU {100 * result.mean_iou:.2f} %  {accuracy} {100 * result.pixel_accuracy:.2f} %  "
             scores += f"loss {loss:.4f}"
         self.message(
             f"step {step}/{self._total}  {split}: {scores}"

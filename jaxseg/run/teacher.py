@@ -54,6 +54,11 @@ def read_teacher(config: ConfigDict) -> tuple[ConfigDict, Taught | None]:
     except (ConfigError, CheckpointError) as error:
         raise ConfigError(f"distill.teacher: {error}") from error
     theirs, ours = run.config.data, config.data
+    if theirs.multilabel:
+        raise ConfigError(
+            f"distill.teacher={c.teacher} was trained with data.multilabel={theirs.multilabel}, where a pixel may have "
+            "several classes; give a teacher of one class a pixel."
+        )
     if theirs.channels != ours.channels:
         raise ConfigError(
             f"distill.teacher={c.teacher}: this run sees images of data.channels={theirs.channels}, the student of "

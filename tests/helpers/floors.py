@@ -6,7 +6,7 @@
 # former name.
 ROWS = (
     ("types", "errors", "files"),  # 0
-    ("arguments",),  # 0
+    ("arguments", "sets"),  # 0
     ("config",),  # 1
     ("nn.ops",),  # 1
     ("nn",),  # 2

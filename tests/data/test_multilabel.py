@@ -1,0 +1,168 @@
+"""Masks of pixels that may have several classes: bits of one number, or a folder a class."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.config import default_config, update
+from jaxseg.data import augment
+from jaxseg.data.check import main as check
+from jaxseg.data.evaluation import make_eval_loader
+from jaxseg.data.multilabel import MultilabelSource
+from jaxseg.data.shapes import CLASSES, ShapesSource
+from jaxseg.data.sources import make_source
+from jaxseg.data.transforms import random_crop, resize_label
+from jaxseg.errors import DataError
+
+NAMES = ("cell", "border", "dead")
+SETS = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [1, 1, 1, 255]], np.uint8)
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def write(root, form, sets=SETS, names=("a", "b")):
+    """Writes images, and masks of a form that hold `sets`."""
+    for name in names:
+        save(root / "images" / f"{name}.png", np.zeros((*sets.shape, 3), np.uint8))
+        if form == "bits":
+            save(root / "masks" / f"{name}.png", sets)
+            continue
+        for c, cls in enumerate(NAMES):
+            mask = np.where(sets >> c & 1, 255, 0).astype(np.uint8)
+            mask[sets == 255] = 7
+            save(root / "masks" / cls / f"{name}.png", mask)
+    return root
+
+
+def opened(root, form="bits", split="train", **keys):
+    return MultilabelSource(root, split, form=form, **{"classes": NAMES, "val_fraction": 0.5, **keys})
+
+
+@pytest.mark.parametrize(("form", "ignore"), [("bits", -1), ("folders", 7)])
+def test_both_forms_give_the_same_sets(tmp_path, form, ignore):
+    root = write(tmp_path, form)
+    train, val = (opened(root, form, split, ignore=ignore) for split in ("train", "val"))
+    assert len(train) == len(val) == 1 and train.name(0) != val.name(0)
+    np.testing.assert_array_equal(train[0]["label"], SETS)
+    assert train[0]["label"].dtype == np.uint8 and train.info.ignored == 255 and train.label_size(0) == (3, 4)
+    assert train.info.classes == NAMES and train.info.multilabel and len({*train.info.colors}) == 3
+    assert all(max(color) > 40 for color in train.info.colors)  # a dark one would be no colour in an overlay
+    batch = next(iter(make_eval_loader(val, batch_size=2, size=(3, 4), fit="resize", process_index=0, process_count=1)))
+    np.testing.assert_array_equal(batch["label"][0], SETS)
+    assert (batch["label"][1] == 255).all()
+
+
+def test_a_file_of_the_classes_says_the_bits(tmp_path):
+    root = write(tmp_path, "bits", np.array([[1, 2, 4, 8, 9, 99]], np.uint8))
+    entries = [{"name": "x", "index": 3, "colour": [9, 200, 9]}, {"name": "y", "index": 0}]
+    (root / "classes.json").write_text(json.dumps({"classes": entries, "ignore_index": 99}))
+    with pytest.raises(DataError, match=r"holds 2, 4, where sums of 8 x, 1 y was expected"):
+        opened(root, classes=())[0]
+    write(tmp_path, "bits", np.array([[1, 0, 0, 8, 9, 99]], np.uint8))
+    source = opened(root, classes=())
+    np.testing.assert_array_equal(source[0]["label"], [[2, 0, 0, 1, 3, 255]])
+    assert source.info.classes == ("x", "y") and source.info.colors[0] == (9, 200, 9) and source.info.values == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("k", "dtype", "suffix"), [(8, np.uint8, "png"), (15, np.uint16, "png"), (31, np.int32, "tif")]
+)
+def test_many_bits(tmp_path, k, dtype, suffix):
+    sets = np.array([[0, 1, 1 << (k - 1), 2**k - 1]], np.int64).astype(dtype)
+    for name in ("a", "b"):
+        save(tmp_path / "images" / f"{name}.png", np.zeros((1, 4, 3), np.uint8))
+        save(tmp_path / "masks" / f"{name}.{suffix}", sets)
+    source = opened(tmp_path, classes=tuple(f"c{i}" for i in range(k)))
+    label = source[0]["label"]
+    np.testing.assert_array_equal(label.astype(np.int64), sets.astype(np.int64))  # all bits of 8 are no ignored pixel
+    assert label.dtype == (np.uint32 if k > 15 else np.uint16)
+    assert (resize_label(label, (2, 8)) == np.repeat(np.repeat(label, 2, 0), 2, 1)).all()
+    _, padded = random_crop(np.zeros((1, 4, 3), np.uint8), label, (2, 4), np.random.default_rng(0))
+    assert (padded[1] == source.info.ignored).all() and (padded[0] == label[0]).all()
+
+
+def test_a_missing_file_of_a_class_says_that_it_is_absent(tmp_path):
+    root = write(tmp_path, "folders")
+    (root / "masks" / "dead" / "a.png").unlink()
+    source = opened(root, "folders", "train", ignore=7, classes=())
+    assert source.info.classes == ("border", "cell", "dead")  # the folders, sorted
+    images = {
+        opened(root, "folders", s, ignore=7).name(0): opened(root, "folders", s, ignore=7) for s in ("train", "val")
+    }
+    np.testing.assert_array_equal(images["a"][0]["label"], np.where(SETS == 255, 255, SETS & 3))
+    np.testing.assert_array_equal(images["b"][0]["label"], SETS)
+    for cls in NAMES:
+        (root / "masks" / cls / "a.png").unlink(missing_ok=True)
+    with pytest.raises(DataError, match=r"image .*a\.png has no mask in any folder .* without any class has an empty"):
+        opened(root, "folders")
+
+
+@pytest.mark.parametrize(
+    ("form", "spoil", "keys", "message"),
+    [
+        ("bits", lambda r: None, {"classes": ()}, "needs the names of the classes, that of bit 0 first"),
+        ("bits", lambda r: None, {"classes": ("x", "y")}, r"\.png holds 4, 5, 6, 7, where sums of 1 x, 2 y"),
+        ("bits", lambda r: (r / "masks" / "a.png").unlink(), {}, r"image .*a\.png has no mask"),
+        ("bits", lambda r: save(r / "masks/a.png", SETS[:2]), {}, "2 x 4 .*3 x 4 .*same size"),
+        ("bits", lambda r: None, {"classes": tuple(map(str, range(32)))}, "32 classes are given, .* at most 31"),
+        ("folders", lambda r: None, {}, r"holds 7, where 0 for absent and 1 or 255 for present was expected"),
+        ("folders", lambda r: save(r / "masks/cells/a.png", SETS), {}, "folder 'cells', which is no class .*'cell'"),
+        ("folders", lambda r: save(r / "masks/cell/z.png", SETS), {}, r"mask .*z\.png has no image of its name"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, form, spoil, keys, message):
+    root = write(tmp_path, form)
+    spoil(root)
+    with pytest.raises(DataError, match=message):
+        for split in ("train", "val"):
+            opened(root, form, split, **keys)[0]
+
+
+def test_shapes_have_the_hidden_parts_too():
+    sets, single = (ShapesSource("val", 12, (32, 32), multilabel=m) for m in (True, False))
+    assert sets.info.classes == CLASSES[1:] and sets.info.multilabel
+    several = 0
+    for i in range(12):
+        np.testing.assert_array_equal(sets[i]["image"], single[i]["image"])
+        label, seen = sets[i]["label"], single[i]["label"]
+        several += int((np.bitwise_count(label) > 1).sum()) if hasattr(np, "bitwise_count") else 1
+        shown = seen > 0
+        # What is seen is there, but for pixels of which several shapes cover a part.
+        assert ((label[shown] >> (seen[shown] - 1)) & 1).mean() > 0.97 and (label[~shown] > 0).mean() < 0.03
+    assert several > 20
+
+
+def test_augmentation_moves_sets_and_fills_with_unknown(key):
+    change = augment.make_augment(rotate=30.0, zoom=(0.5, 0.5), flip_horizontal=1.0, ignore=-1)
+    label = np.full((8, 8), 2**30 + 5, np.int32)
+    _, moved = change(key, np.zeros((8, 8, 3), np.float32), label)
+    assert set(np.unique(moved)) == {-1, 2**30 + 5}
+
+
+def test_check_counts_the_classes(tmp_path, capsys):
+    root = write(tmp_path, "bits")
+    (tmp_path / "mine.py").write_text(
+        "from jaxseg.config import default_config\ndef get_config(arg=None):\n    return default_config()\n"
+    )
+    keys = {"data.source": "folder", "data.dir": root, "data.multilabel": "bits", "data.val_fraction": 0.5}
+    keys |= {"loss.terms": "dice", "data.classes": "('cell','border','dead')"}
+    call = ["--config", str(tmp_path / "mine.py"), *(f"--config.{k}={v}" for k, v in keys.items())]
+    assert check([*call, "--out", str(tmp_path / "check.png")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["cell", "7", "58.33%", "1"] in lines and ["dead", "4", "33.33%", "1"] in lines
+    assert ["(no", "class)", "1", "8.33%", "1"] in lines and ["(ignored)", "1", "8.33%", "1"] in lines
+
+
+def test_a_configuration_opens_either_form(tmp_path):
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(write(tmp_path, "folders")), data__multilabel="folders")
+    update(config, data__ignore=7, data__val_fraction=0.5, loss__terms="dice")
+    assert make_source(config, "val").info.classes == ("border", "cell", "dead")
+    update(config, data__classes=("cell", "border"))
+    with pytest.raises(DataError, match="folder 'dead', which is no class"):
+        make_source(config, "val")
