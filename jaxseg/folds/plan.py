@@ -16,7 +16,8 @@ from jaxseg.data.sources import make_source, training_source
 from jaxseg.errors import ConfigError, counted
 from jaxseg.files import read_json, write_text
 from jaxseg.run.data import with_steps_of_epochs
-from jaxseg.run.workdir import CONFIG_FILE, FOLDS_FILE, holds_checkpoint, write_json
+from jaxseg.run.fold_folder import FOLDS_FILE
+from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, write_json
 from jaxseg.sweep.outputs import PLAN_FILE
 from jaxseg.sweep.plan import PlannedRun
 

@@ -13,9 +13,10 @@ from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.memory import parse_amount
 from jaxseg.nn.crf import CRF_PRESETS
 from jaxseg.pictures.opening import allow_pixels
+from jaxseg.run.fold_folder import FOLDS_FILE, fold_workdirs
 from jaxseg.run.load import Run
 from jaxseg.run.published import is_on_hub
-from jaxseg.run.workdir import CONFIG_FILE, FOLDS_FILE, fold_workdirs, holds_checkpoint
+from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint
 from jaxseg.state import by_path
 
 # The options of prediction by which the classes of an image differ, and those by which their files do.

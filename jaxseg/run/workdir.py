@@ -21,8 +21,6 @@ from jaxseg.pages.frame import require_own_page
 from jaxseg.pictures import marks
 from jaxseg.types import IGNORE_16
 
-FOLDS_FILE = "folds.json"
-"""In the folder of `jaxseg train --folds`, beside the workdirs of its folds."""
 CONFIG_FILE = "config.json"
 INFO_FILE = "data.json"
 FILES_FILE = "files.txt"
@@ -63,15 +61,6 @@ def default_workdir(experiment: str) -> Path:
     """Returns runs/NAME or runs/NAME-VARIANT for the experiment `PATH/NAME.py[:VARIANT]`."""
     path, _, variant = experiment.partition(":")
     return Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
-
-
-def fold_workdirs(folder: Path) -> list[Path]:
-    """Returns the workdirs of the folds in a folder of `jaxseg train --folds`; raises ConfigError if it is none."""
-    file = folder / FOLDS_FILE
-    try:
-        return [folder / f"fold-{fold}" for fold in range(1, int(read_json(file)["folds"]) + 1)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} is no file of jaxseg train --folds: {first_line(error)}.") from error
 
 
 def write_json(path: str | Path, value: Any) -> None:
