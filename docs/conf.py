@@ -33,6 +33,8 @@ nitpick_ignore_regex = [
     ("py:class", r"jaxseg\.(pretrained\.family|run\.weights_source|losses\.definition)\.\w+"),
     ("py:(class|obj)", r"jaxseg\.(run\.data\.Problem|data\.datasets\.Dataset|arguments\.[PR])"),
     ("py:(class|obj)", r"jaxseg\.inference\.(fitted\.Fit|progress\.Item)"),
+    ("py:class", r"jaxseg\.(data\.(classes\.Meaning|survey\.Report)|report\.collecting\.Spool)"),
+    ("py:class", r"jaxseg\.sweep\.(plan\.PlannedRun|statistics\.Spread)"),
     ("py:class", r"jaxseg\.[\w.]+\._\w+"),
 ]
 

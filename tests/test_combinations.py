@@ -41,7 +41,9 @@ def test_images_without_masks_have_none_behind_a_fold_or_weaker_labels(folder):
     source = FolderSource(str(folder), "train", unlabelled=True, unlabelled_dir=str(folder / "more"))
     having = {source.name(i) for i in labelled_indices(source)}
     assert 0 < len(having) < len(source) and all("images" in name for name in having)
-    part = without_fold(source, "1/2")
+    config = default_config()
+    update(config, data__fold="1/2")
+    part = without_fold(source, config.data)
     assert {part.name(i) for i in labelled_indices(part)} == having & {part.name(i) for i in range(len(part))}
     weaker = WeakenedSource(part, "points")
     assert labelled_indices(weaker) == labelled_indices(part)

@@ -97,10 +97,10 @@ def test_an_overlay_without_memory_leaves_the_other_images(workdirs, monkeypatch
     paths = [save(tmp_path / "a.png", picture(8, 9)), save(tmp_path / "b.png", picture(9, 9))]
     overlay = pictures.overlay
 
-    def full(image, *arguments):
+    def full(image, *arguments, **more):
         if len(image) == 8:
             raise MemoryError
-        return overlay(image, *arguments)
+        return overlay(image, *arguments, **more)
 
     monkeypatch.setattr(pictures, "overlay", full)
     assert run_predict(workdirs["crop"], tmp_path / "out", *paths) == 1

@@ -135,7 +135,7 @@ def test_a_step_or_a_scoring_without_memory_says_what_to_change(tmp_path, capsys
 
 def test_median_frequencies_of_nothing_labelled(monkeypatch):
     nothing = np.zeros(2, np.int64)
-    monkeypatch.setattr("jaxseg.run.data.pixel_counts", lambda source: (nothing, nothing))
+    monkeypatch.setattr("jaxseg.run.data.pixel_counts", lambda source, reading: (nothing, nothing))
     config = command.load_experiment("experiments/resunet.py")
     update(config, loss__class_weights="median_frequency")
     with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: "):

@@ -141,9 +141,9 @@ def audit(
         DataError: if the data is missing or empty, or its classes are not those of the runs.
         OutOfMemoryError: if an image does not fit into memory.
     """
-    require_one_class(runs[0], "An audit")
     if not runs or regions < 1:
         raise ArgumentError(f"An audit needs at least one run and one region, got {len(runs)} and {regions}.")
+    require_one_class(runs[0], "An audit")
     judges = make_judges(runs, make_predictor(runs) if predictor is None else predictor, split)
     _, source = data_of(runs, split)
     names = [source.name(i) for i in range(len(source))]

@@ -10,6 +10,7 @@ from helpers.tiny_run import tiny_config
 
 from jaxseg.build import build_parts
 from jaxseg.config import default_config, set_key, update, validate
+from jaxseg.data.reading import STOP
 from jaxseg.data.shapes import ShapesSource
 from jaxseg.errors import ConfigError
 from jaxseg.inference import samples
@@ -132,9 +133,9 @@ def test_class_weights_that_no_term_takes_are_refused_before_the_data_are_read()
 
 def test_thumbnails_are_kept_while_their_source_is() -> None:
     source = ShapesSource("val", 3, (8, 8))
-    first = samples._real_thumbnails(source, 2, (8, 8))
-    assert samples._real_thumbnails(source, 2, (8, 8)) is first
-    assert samples._real_thumbnails(source, 3, (8, 8)).shape[0] == 3
+    first = samples._real_thumbnails(source, 2, (8, 8), STOP)
+    assert samples._real_thumbnails(source, 2, (8, 8), STOP) is first
+    assert samples._real_thumbnails(source, 3, (8, 8), STOP).shape[0] == 3
     seen = weakref.ref(source)
     del source
     gc.collect()
