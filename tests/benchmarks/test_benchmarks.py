@@ -98,6 +98,7 @@ def test_device(tmp_path, monkeypatch, capsys):
     assert "the device's numbers are not the CPU's: conv 1x1, loss: cross_entropy" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # `compare_torch` goes through the same measurement
 def test_throughput(tmp_path):
     record = run("throughput", tmp_path / "t", "--remat", "on", alone=True)
     (row,) = record["runs"]
@@ -257,6 +258,7 @@ def test_bytes_on_paper_are_those_counted_by_hand():
     assert scaling.sent("space", each, 16)[1] == 32.0
 
 
+@pytest.mark.slow  # `compare_torch` goes through the same measurement
 def test_growth(tmp_path):
     record = run("growth", tmp_path / "g")
     assert set(record["axes"]) == {"batch", "size", "width", "classes", "seeds"}

@@ -15,6 +15,7 @@ def benchmark():
     return importlib.import_module("semi")
 
 
+@pytest.mark.slow  # it trains runs; their parts are tested in tests/test_consistency_runs.py
 def test_it_trains_from_the_first_weights_and_goes_on(benchmark, tmp_path, capsys):
     words = ["--smallest", "--methods", "fixmatch", "--work", str(tmp_path / "runs"), "--out", str(tmp_path / "s")]
     assert benchmark.main(words) == 0

@@ -11,6 +11,7 @@ def benchmark(monkeypatch):
     return importlib.import_module("weak_labels")
 
 
+@pytest.mark.slow  # it trains runs; their parts are tested in tests/data/test_weak_labels.py
 def test_it_trains_scores_and_goes_on(benchmark, tmp_path, capsys):
     words = ["--smallest", "--variants", "points, entropy;full", "--out", str(tmp_path / "w")]
     assert benchmark.main(words) == 0

@@ -121,6 +121,7 @@ def test_large_images_of_several_sizes_become_patches_in_tiles(tmp_path):
     assert "1 minutes were asked for: a step was measured" in text and config.steps >= 20
 
 
+@pytest.mark.slow  # its parts are tested in tests/run/test_preflight.py and tests/plan
 def test_a_smaller_batch_where_memory_is_short(plan):
     config = load_experiment(str(plan))
     update(config, batch_size=32, model__args__widths=(4,))
