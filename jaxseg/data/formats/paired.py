@@ -1,9 +1,6 @@
-"""Masks that are pictures, one for each image: folders of any names, Cityscapes' folders, and tables of pairs."""
+"""Masks that are pictures, one for each image: folders of any names, and Cityscapes' folders."""
 
-import csv
 import functools
-import io
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,11 +38,6 @@ _MASKS = (
     *("ground_truth", "targets", "target", "segmentations", "segmentation", "seg", "gtfine"),
 )
 _AFTER = re.compile(r"(.+?)[-_ ]?(masks?|labels?|annot|annotations?|gt|seg|segmentation|groundtruth|L)", re.IGNORECASE)
-_COLUMNS = {
-    "image": ("image", "img", "image_path", "images", "file", "filename"),
-    "mask": ("mask", "mask_path", "masks", "label", "label_path", "annotation", "segmentation"),
-    "split": ("split", "subset", "set", "partition"),
-}
 _COLORED = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 _WANTED = (
     "expected folders such as images/ and masks/, also inside train/, val/ and test/, or one folder with a.jpg and "
@@ -74,7 +66,7 @@ def read_paired(source: Path, options: Options, *, colored: bool = False) -> Col
     if not source.is_dir():
         raise DataError(f"{source} is no folder; {_WANTED}.")
     found, lost = find_pairs(source)
-    return collected("masks of colours" if colored else "masks", source, found, lost, options, colored=colored)
+    return collection_of("masks of colours" if colored else "masks", source, found, lost, options, colored=colored)
 
 
 def find_pairs(source: Path) -> tuple[list[Found], list[Lost]]:
@@ -149,7 +141,7 @@ def _in_one_folder(folder: Path) -> tuple[list[Pair], list[Path]]:
     return pairs, []
 
 
-def collected(
+def collection_of(
     form: str,
     source: Path,
     found: Sequence[Found],
@@ -261,7 +253,7 @@ def read_cityscapes(source: Path, options: Options) -> Collection:
     own = (source / FILE).is_file() or bool(options.classes)
     trained = any(one.pair.mask is not None and "TrainIds" in one.pair.mask.stem for one in found)
     meaning = None if own else _of_cityscapes(source, trained)
-    return collected("Cityscapes", source, found, lost, options, meaning=meaning, others_ignored=not own)
+    return collection_of("Cityscapes", source, found, lost, options, meaning=meaning, others_ignored=not own)
 
 
 def _of_cityscapes(source: Path, trained: bool) -> Meaning:
@@ -271,65 +263,3 @@ def _of_cityscapes(source: Path, trained: bool) -> Meaning:
     values = tuple(range(len(data.classes))) if trained else tuple(sorted(raw, key=lambda value: raw[value]))
     meaning = find_meaning(source, (), classes=data.classes, palette=Palette(data.colors, tuple(range(len(values)))))
     return Meaning(meaning.info, values)
-
-
-def read_table(path: Path, options: Options) -> Collection:
-    """Returns the images and masks that a table (CSV) names: image,mask, and optionally split.
-
-    Paths are relative to the folder of the table, and lead to files in it alone.
-
-    Raises:
-        DataError: if the table has other columns, or none of its files is there.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a table in UTF-8.") from error
-    head = text.splitlines()[0] if text.strip() else ""
-    try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count)))
-    except csv.Error as error:
-        raise DataError(f"{path} is no table ({error}).") from error
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    places = {key: next((header.index(n) for n in names if n in header), None) for key, names in _COLUMNS.items()}
-    image, mask, split = places["image"], places["mask"], places["split"]
-    if image is None or mask is None:
-        raise DataError(f"{path} has the columns {', '.join(header)[:200]}; expected image,mask or image,mask,split.")
-    found, lost = [], []
-    root = options.images or path.parent
-    for number, row in enumerate(rows[1:], 2):
-        cells = [row[place].strip() if place is not None and place < len(row) else "" for place in (image, mask, split)]
-        if not any(cells):
-            continue
-        try:
-            files = [_inside(root, cell) if cell else None for cell in cells[:2]]
-            if files[0] is None:
-                raise DataError("It names no image.")
-        except DataError as error:
-            lost.append(Lost(f"{path}, line {number}", "image", str(error)))
-            continue
-        name = files[0].relative_to(root).with_suffix("").as_posix()
-        known = split_of_words(cells[2])
-        if cells[2] and not known:
-            why = f"Its split {cells[2][:60]!r} is none of train, val and test."
-            lost.append(Lost(f"{path}, line {number}", "image", why))
-            continue
-        found.append(Found(known, Pair(name, files[0], files[1])))
-    if not any(one.pair.mask is not None for one in found):
-        raise DataError(f"{path} names no image with a mask.{f' {lost[0].why}' if lost else ''}")
-    return collected("CSV", path, found, lost, options)
-
-
-def _inside(root: Path, text: str) -> Path:
-    """Returns the file that a table names; raises DataError if it is not there, or not in the folder `root`."""
-    try:
-        path = Path(os.path.normpath(root / text.replace("\\", "/")))
-        inside = path.is_relative_to(os.path.normpath(root))
-        found = inside and path.is_file()
-    except (OSError, ValueError) as error:  # a name that no file can have
-        raise DataError(f"{text[:200]!r} is no file.") from error
-    if not inside:
-        raise DataError(f"{text[:200]!r} leads out of the folder {root}.")
-    if not found:
-        raise DataError(f"There is no file {path}.")
-    return path

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -63,7 +63,8 @@ def whole_folder(path: Path, what: str) -> Iterator[Path]:
 def write_collection(collection: Collection, folder: Path) -> Written:
     """Writes images/, masks/ (in folders of the splits), unlabelled/, classes.json and not-converted.csv.
 
-    An image or a label that cannot be read is listed, and neither of the two is written.
+    An image or a label that cannot be read is listed, and neither of the two is written. So is an image whose name
+    leads out of the folder, whatever form gave it.
 
     Args:
         collection: what to write.
@@ -92,6 +93,9 @@ def write_collection(collection: Collection, folder: Path) -> Written:
 
 
 def _write(sample: Sample, folder: Path) -> tuple[Lost, ...]:
+    name = PurePosixPath(sample.name)
+    if name.is_absolute() or ".." in name.parts:
+        return (Lost(sample.origin, "image", f"Its name {sample.name[:200]!r} leads out of the folder."),)
     part = folder / UNLABELLED if sample.label is None else folder / sample.split
     images = part if sample.label is None else part / "images"
     file: Path | None = None

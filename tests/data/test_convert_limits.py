@@ -1,0 +1,74 @@
+"""`jaxseg convert`: what leads out of a folder, what two files claim at once, and what is ignored but not lost."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.data.convert import main
+from jaxseg.data.formats.collection import Collection, Drawn, Sample
+from jaxseg.data.formats.writing import write_collection
+
+LABEL = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
+
+
+def picture(path, shade=90):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", LABEL.shape[::-1], (shade, shade, shade)).save(path)
+    return path
+
+
+def mask_file(path, values=LABEL):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+    return path
+
+
+def files_in(folder):
+    """Returns the files below a folder, by their paths in it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def lost_of(out):
+    """Returns the rows {file, what, why} of not-converted.csv."""
+    with (out / "not-converted.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def mask_of(out, name="a"):
+    return np.asarray(Image.open(out / "masks" / f"{name}.png"))
+
+
+def test_a_table_in_the_current_folder_leads_nowhere_else(tmp_path, monkeypatch):
+    picture(tmp_path / "secret" / "x.png")
+    picture(tmp_path / "in" / "a.png")
+    picture(tmp_path / "elsewhere" / "b.png")
+    mask_file(tmp_path / "in" / "m.png")
+    (tmp_path / "in" / "own").symlink_to(tmp_path / "elsewhere")
+    rows = "../secret/x.png,m.png\na.png,../secret/x.png\na.png,m.png\nown/../../secret/x.png,m.png\nown/b.png,m.png\n"
+    (tmp_path / "in" / "t.csv").write_text("image,mask\n" + rows)
+    monkeypatch.chdir(tmp_path / "in")
+    assert main(["t.csv", "../o/out"]) == 1
+    out = tmp_path / "o" / "out"
+    assert files_in(out) == [
+        "classes.json",
+        *("images/a.png", "images/own/b.png", "masks/a.png", "masks/own/b.png"),
+        "not-converted.csv",
+    ]
+    assert ["leads out of the folder" in row["why"] for row in lost_of(out)] == [True] * 3
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/tmp/x"])
+def test_no_form_writes_outside_its_folder(tmp_path, name):
+    def sample(named):
+        return Sample("", named, named, picture(tmp_path / "a.png"), lambda: Drawn(LABEL))
+
+    (tmp_path / "out").mkdir()
+    collection = Collection("any", [sample(name), sample("b")], ("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    written = write_collection(collection, tmp_path / "out")
+    assert [(lost.file, "leads out" in lost.why) for lost in written.lost] == [(name, True)]
+    assert written.images == {"": 1} and files_in(tmp_path) == [
+        "a.png",
+        *(f"out/{file}" for file in ("classes.json", "images/b.png", "masks/b.png", "not-converted.csv")),
+    ]
