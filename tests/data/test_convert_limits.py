@@ -1,11 +1,13 @@
 """`jaxseg convert`: what leads out of a folder, what two files claim at once, and what is ignored but not lost."""
 
 import csv
+import tarfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxseg.data.classes_file import read_classes_file
 from jaxseg.data.convert import main
 from jaxseg.data.formats.collection import Collection, Drawn, Sample
 from jaxseg.data.formats.writing import write_collection
@@ -72,3 +74,27 @@ def test_no_form_writes_outside_its_folder(tmp_path, name):
         "a.png",
         *(f"out/{file}" for file in ("classes.json", "images/b.png", "masks/b.png", "not-converted.csv")),
     ]
+
+
+def tar_of(path, files):
+    """Writes an archive of {name: file}."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, file in files.items():
+            tar.add(file, name)
+
+
+@pytest.mark.parametrize("options", [(), ("--classes", "sky,ground")])
+def test_masks_of_0_and_255_in_an_archive_have_two_classes(tmp_path, options):
+    image, mask = picture(tmp_path / "a.png"), mask_file(tmp_path / "m.png", 255 * LABEL)
+    tar_of(tmp_path / "in" / "a.tar", {"a.png": image, "a.seg.png": mask})
+    assert main([str(tmp_path / "in"), str(tmp_path / "out"), *options]) == 0
+    np.testing.assert_array_equal(mask_of(tmp_path / "out"), LABEL)
+    names = ("sky", "ground") if options else ("background", "foreground")
+    assert read_classes_file(tmp_path / "out").names == names
+    # With a third value the masks hold indices, and 255 is the ignored one.
+    more = mask_file(tmp_path / "n.png", LABEL)
+    tar_of(tmp_path / "in" / "a.tar", {"a.png": image, "a.seg.png": mask, "b.png": image, "b.seg.png": more})
+    assert main([str(tmp_path / "in"), str(tmp_path / "both"), *options]) == 0
+    np.testing.assert_array_equal(mask_of(tmp_path / "both"), 255 * LABEL)
+    np.testing.assert_array_equal(mask_of(tmp_path / "both", "b"), LABEL)
