@@ -15,9 +15,9 @@ from jaxseg.data.formats.writing import write_collection
 LABEL = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
 
 
-def picture(path, shade=90):
+def picture(path, shade=90, size=LABEL.shape):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", LABEL.shape[::-1], (shade, shade, shade)).save(path)
+    Image.new("RGB", size[::-1], (shade, shade, shade)).save(path)
     return path
 
 
@@ -98,3 +98,52 @@ def test_masks_of_0_and_255_in_an_archive_have_two_classes(tmp_path, options):
     assert main([str(tmp_path / "in"), str(tmp_path / "both"), *options]) == 0
     np.testing.assert_array_equal(mask_of(tmp_path / "both"), 255 * LABEL)
     np.testing.assert_array_equal(mask_of(tmp_path / "both", "b"), LABEL)
+
+
+LARGE = np.array([[0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]], np.uint8)
+SMALL = np.array([[0, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 0, 0]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "classes", "values"),
+    [
+        (("--ignore", "void"), 0, ("background", "cat"), (0, 1, 255)),
+        (("--classes", "cat"), 1, ("background", "cat"), (0, 1, 255)),
+        (("--outside", "ignore"), 0, ("cat", "void"), (255, 0, 1)),
+        (("--outside", "ignore", "--classes", "void,cat"), 0, ("void", "cat"), (255, 1, 0)),
+        (("--outside", "ignore", "--ignore", "void"), 0, ("cat",), (255, 0, 255)),
+    ],
+)
+def test_masks_of_classes_follow_what_is_ignored(tmp_path, options, status, classes, values):
+    """values: the labels outside, of the cat, and of the smaller void on it."""
+    picture(tmp_path / "in" / "images" / "a.png", size=LARGE.shape)
+    mask_file(tmp_path / "in" / "masks" / "cat" / "a.png", LARGE)
+    mask_file(tmp_path / "in" / "masks" / "void" / "a.png", SMALL)
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "in"), str(out), *options]) == status
+    assert read_classes_file(out).names == classes
+    np.testing.assert_array_equal(mask_of(out), np.array(values)[np.where(SMALL, 2, LARGE)])
+    if status:
+        assert [(row["what"], row["why"]) for row in lost_of(out)] == [
+            ("class void", "It is none of --classes; its pixels are ignored.")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "classes", "values"),
+    [
+        ((), 0, ("background", "object"), (0, 1)),
+        (("--classes", "background,cell"), 0, ("background", "cell"), (0, 1)),
+        (("--classes", "cat,dog"), 1, ("background", "cat", "dog"), (0, 255)),
+        (("--ignore", "object"), 0, ("background",), (0, 255)),
+        (("--outside", "ignore", "--ignore", "x"), 0, ("object",), (255, 0)),
+    ],
+)
+def test_objects_without_a_name_are_of_the_only_class(tmp_path, options, status, classes, values):
+    picture(tmp_path / "in" / "a" / "images" / "a.png")
+    mask_file(tmp_path / "in" / "a" / "masks" / "0f.png")
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "in"), str(out), *options]) == status
+    assert read_classes_file(out).names == classes
+    np.testing.assert_array_equal(mask_of(out), np.array(values)[LABEL])
+    assert not status or [row["what"] for row in lost_of(out)] == ["class object"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.data.formats.annotated import BACKGROUND
+from jaxseg.data.formats.annotated import BACKGROUND, labels_of
 from jaxseg.data.formats.collection import (
     Collection,
     Drawn,
@@ -51,16 +51,18 @@ def read_objects(source: Path, options: Options) -> Collection:
         )
     named = all(name for _, _, _, masks in found for name, _ in masks)
     names = sorted({name for _, _, _, masks in found for name, _ in masks}) if named else [_OBJECT]
-    chosen = [name for name in options.classes or names if name not in (BACKGROUND, *options.ignored)]
-    classes = (BACKGROUND, *chosen)
-    indices = {name: place for place, name in enumerate(classes)}
+    wanted = [name for name in options.classes if name != BACKGROUND]
+    if not named and len(wanted) == 1:  # the name of all objects
+        names = wanted
+    labels = labels_of(source, names, names, options)
     samples = []
     for split, name, image, masks in found:
-        listed = [(indices[n] if n in indices else 0, m) for n, m in masks] if named else [(1, m) for _, m in masks]
-        label = functools.partial(_label, image, listed, len(classes))
+        listed = [(labels.indices[n if named else names[0]], mask) for n, mask in masks]
+        label = functools.partial(_label, image, listed, len(labels.classes), labels.outside)
         samples.append(Sample(split, name, str(image), image, label))
     kept, without = settled(samples)
-    return Collection("masks of objects", kept, classes, default_colors(len(classes)), (*lost, *without))
+    colors = default_colors(len(labels.classes))
+    return Collection("masks of objects", kept, labels.classes, colors, (*lost, *labels.lost, *without))
 
 
 def find_objects(source: Path) -> tuple[list[tuple[str, str, Path, list[tuple[str, Path]]]], list[Lost]]:
@@ -120,7 +122,7 @@ def _is_named(masks: Sequence[tuple[str, Path]]) -> bool:
     return all(name not in ("", "mask", "masks", "object", "instance") for name, _ in masks)
 
 
-def _label(image: Path, masks: Sequence[tuple[int, Path]], classes: int) -> Drawn:
+def _label(image: Path, masks: Sequence[tuple[int, Path]], classes: int, outside: int) -> Drawn:
     size = read_header(image)[:2]
     parts = []
     for index, path in masks:
@@ -132,7 +134,7 @@ def _label(image: Path, masks: Sequence[tuple[int, Path]], classes: int) -> Draw
         values = read_image(path, 4 if header.mode in ("LA", "PA", "RGBA") else 1)
         part = _shown(values, _HALF if header.lossy else 0)
         parts.append((np.packbits(part), int(part.sum()), index))
-    label = np.zeros(size, label_type(classes))
+    label = np.full(size, outside, label_type(classes))
     for part, _, index in sorted(parts, key=lambda entry: -entry[1]):
         label[np.unpackbits(part, count=label.size).reshape(size).astype(bool)] = index
     return Drawn(label)
