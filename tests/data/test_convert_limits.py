@@ -147,3 +147,91 @@ def test_objects_without_a_name_are_of_the_only_class(tmp_path, options, status,
     assert read_classes_file(out).names == classes
     np.testing.assert_array_equal(mask_of(out), np.array(values)[LABEL])
     assert not status or [row["what"] for row in lost_of(out)] == ["class object"]
+
+
+def test_images_without_labels_of_two_splits_have_names_of_their_own(tmp_path, capsys):
+    for shade, split in enumerate(("train", "val")):
+        picture(tmp_path / "in" / split / "img" / "a.png")
+        picture(tmp_path / "in" / split / "img" / "b.png", shade)
+        mask_file(tmp_path / "in" / split / "gt" / "a.png")
+    assert main([str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+    assert "2 images without labels" in capsys.readouterr().out
+    assert files_in(tmp_path / "out" / "unlabelled") == ["train/b.png", "val/b.png"]
+    for shade, split in enumerate(("train", "val")):
+        assert Image.open(tmp_path / "out" / "unlabelled" / split / "b.png").getpixel((0, 0)) == (shade,) * 3
+    # Of one split alone, the folder says nothing.
+    (tmp_path / "in" / "train" / "img" / "b.png").unlink()
+    assert main([str(tmp_path / "in"), str(tmp_path / "one")]) == 0
+    assert files_in(tmp_path / "one" / "unlabelled") == ["b.png"]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "listed"),
+    [
+        ("img/a.jpg img/a.png", "gt/a.png", "img/a.png"),
+        ("img/a.jpg", "gt/a.png gt/a.tif", "gt/a.tif"),
+        ("a.jpg a.png", "a_mask.png", "a.png"),
+        ("a.jpg", "a_gt.png a_mask.png", "a_mask.png"),
+        ("a.jpg", "a_mask.png a_mask.tif", "a_mask.tif"),
+        ("images/a.jpg images/a.png", "masks/cat/a.png", "images/a.png"),
+        ("a/images/a.jpg b/images/x.jpg b/images/y.jpg", "a/masks/0.png b/masks/0.png", "/b,image"),
+    ],
+)
+def test_of_two_files_for_one_name_the_second_is_listed(tmp_path, images, masks, listed):
+    for name in images.split():
+        picture(tmp_path / "in" / name)
+    for number, name in enumerate(masks.split()):
+        mask_file(tmp_path / "in" / name, LABEL if number == 0 else 1 - LABEL)
+    check_that_one_is_listed(tmp_path / "in", tmp_path / "out", listed)
+
+
+@pytest.mark.parametrize("second", ["a.png", "a.jpg"])
+def test_of_two_rows_for_one_name_the_second_is_listed(tmp_path, second):
+    for name in ("a.jpg", "a.png"):
+        picture(tmp_path / "in" / name)
+    for name, values in (("m.png", LABEL), ("n.png", 1 - LABEL)):
+        mask_file(tmp_path / "in" / name, values)
+    (tmp_path / "in" / "t.csv").write_text(f"image,mask\na.jpg,m.png\n{second},n.png\n")
+    check_that_one_is_listed(tmp_path / "in" / "t.csv", tmp_path / "out", f"{second},image,")
+
+
+@pytest.mark.parametrize(("mask", "other"), [("a.png", "a.jpeg"), ("a.seg.png", "a.png")])
+def test_of_two_images_of_one_key_the_second_is_listed(tmp_path, mask, other):
+    image = picture(tmp_path / "a.jpg")
+    tar_of(tmp_path / "t.tar", {"a.jpg": image, other: image, mask: mask_file(tmp_path / "m.png")})
+    check_that_one_is_listed(tmp_path / "t.tar", tmp_path / "out", f"t.tar,{other},a.jpg and {mask} are read instead.")
+
+
+def check_that_one_is_listed(source, out, listed):
+    assert main([str(source), str(out)]) == 1
+    np.testing.assert_array_equal(mask_of(out), LABEL)
+    assert files_in(out) == ["classes.json", "images/a.jpg", "masks/a.png", "not-converted.csv"]
+    (row,) = lost_of(out)
+    assert listed in ",".join(row.values())
+
+
+def test_the_mask_beside_an_image_has_a_separator_in_its_name(tmp_path):
+    for name in ("cel", "cell", "sea", "seal", "imaget"):
+        picture(tmp_path / "in" / f"{name}.jpg", 200)
+        mask_file(tmp_path / "in" / f"{name}_mask.png")
+    picture(tmp_path / "in" / "mode_l.jpg", 200)
+    picture(tmp_path / "in" / "mode.jpg", 200)
+    mask_file(tmp_path / "in" / "mode_L.png")
+    assert main([str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+    names = ["cel", "cell", "imaget", "mode", "sea", "seal"]
+    assert files_in(tmp_path / "out" / "masks") == [f"{name}.png" for name in names]
+    assert files_in(tmp_path / "out" / "unlabelled") == ["mode_l.jpg"]
+
+
+def test_a_name_that_no_file_can_have_is_listed(tmp_path):
+    image, mask = picture(tmp_path / "a.jpg"), mask_file(tmp_path / "m.png")
+    keys = "a", "x" * 300, "y" * 300 + "/z", "a.jpg/b"
+    names = {f"{key}{end}": file for key in keys for end, file in ((".jpg", image), (".seg.png", mask))}
+    tar_of(tmp_path / "in" / "t.tar", names)
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "in"), str(out)]) == 1
+    rows = lost_of(out)
+    assert len(rows) == 3 and all(row["what"] == "image" and "cannot be that of a file" in row["why"] for row in rows)
+    # Of a.jpg and a.jpg/b.jpg there is one, whichever is written first.
+    assert files_in(out / "images") in (["a.jpg"], ["a.jpg/b.jpg"])
+    assert len(files_in(out / "masks")) == 1

@@ -21,7 +21,8 @@ from jaxseg.data.formats.collection import (
 from jaxseg.data.images import read_header, read_image
 from jaxseg.data.layout import is_split_name
 from jaxseg.data.listing import list_images, name_in, sub_folders
-from jaxseg.errors import DataError
+from jaxseg.data.pairs import images_of
+from jaxseg.errors import DataError, counted
 from jaxseg.pictures import default_colors
 from jaxseg.types import label_type
 
@@ -67,7 +68,7 @@ def read_objects(source: Path, options: Options) -> Collection:
 
 def find_objects(source: Path) -> tuple[list[tuple[str, str, Path, list[tuple[str, Path]]]], list[Lost]]:
     """Returns (split, name, image, [(class or "", mask)]) of each image, and what has no image; [] of other layouts."""
-    found, lost = [], []
+    found, lost, skipped = [], [], []
     bases = [source, *(source / name for name in sub_folders(source) if is_split_name(name))] if source.is_dir() else []
     for base in bases:
         prefix = "" if base == source else f"{base.name}/"
@@ -77,20 +78,24 @@ def find_objects(source: Path) -> tuple[list[tuple[str, str, Path, list[tuple[st
             if len(images) == 1 and masks and not sub_folders(inner / "masks"):
                 pairs = [(_class_of(path), path) for path in masks]
                 found.append((split_of_words(prefix), f"{prefix}{name}", images[0], pairs))
+            elif len(images) > 1 and masks:
+                why = f"It has {counted(len(images), 'image')}, where one was expected."
+                skipped.append(Lost(str(inner), "image", why))
         if (base / "images").is_dir() and (base / "masks").is_dir():
             more, alone = _beside(base, prefix)
             found, lost = found + more, lost + alone
     if found and not all(_is_named(masks) for _, _, _, masks in found):
         found = [(split, name, image, [("", path) for _, path in masks]) for split, name, image, masks in found]
-    return found, lost
+    return found, lost + skipped if found else lost
 
 
 def _beside(base: Path, prefix: str) -> tuple[list, list[Lost]]:
     """Returns what `find_objects` does, of masks/NAME/*.png and masks/CLASS/NAME.png."""
-    images = {name_in(base / "images", path): path for path in _files(base / "images", recursive=True)}
+    pairs, problems = images_of(base / "images")
+    images = {pair.name: pair.image for pair in pairs}
     folders = [name for name in sub_folders(base / "masks") if not is_split_name(name)]
     by_image: dict[str, list[tuple[str, Path]]] = {}
-    lost = []
+    lost = [Lost(str(base / "images"), "file", problem) for problem in problems]
     for folder in folders:
         for path in _files(base / "masks" / folder, recursive=True):
             name = name_in(base / "masks" / folder, path)

@@ -72,6 +72,12 @@ def read_tars(source: Path, options: Options) -> Collection:
                 lost.append(Lost(str(archive), key, "It has no image (.jpg, .png or .webp)."))
             else:
                 found.append((split or split_of_folders(key), f"{archive.stem}/{key}", image, mask))
+                others = [parts[end] for end in dict.fromkeys((*_IMAGES, *_MASKS)) if end in parts]
+                lost += [
+                    Lost(str(archive), one.name, f"{image.name}{f' and {mask.name}' if mask else ''} are read instead.")
+                    for one in others
+                    if one not in (image, mask)
+                ]
     if not any(mask is not None for _, _, _, mask in found):
         why = f" {lost[0].why}" if lost else ""
         raise DataError(f"{source} has no images with masks; expected KEY.jpg and KEY.png, or KEY.seg.png.{why}")

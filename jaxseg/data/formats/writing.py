@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import os
 import shutil
@@ -24,6 +25,8 @@ from jaxseg.files import write_text
 
 NOT_CONVERTED = "not-converted.csv"
 UNLABELLED = "unlabelled"
+
+_OF_ONE_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)  # the next file can be written
 
 
 @dataclass
@@ -64,7 +67,7 @@ def write_collection(collection: Collection, folder: Path) -> Written:
     """Writes images/, masks/ (in folders of the splits), unlabelled/, classes.json and not-converted.csv.
 
     An image or a label that cannot be read is listed, and neither of the two is written. So is an image whose name
-    leads out of the folder, whatever form gave it.
+    leads out of the folder, or is that of another or no name for a file, whatever form gave it.
 
     Args:
         collection: what to write.
@@ -74,9 +77,10 @@ def write_collection(collection: Collection, folder: Path) -> Written:
         DataError: if none of the images could be converted.
         OSError: if a file cannot be written.
     """
-    written = Written(lost=list(collection.lost))
+    samples, twice = _once(collection.samples)
+    written = Written(lost=[*collection.lost, *twice])
     with ThreadPoolExecutor(cores()) as pool:
-        for sample, lost in pool.map(lambda sample: (sample, _write(sample, folder)), collection.samples):
+        for sample, lost in pool.map(lambda sample: (sample, _write(sample, folder)), samples):
             written.lost += lost or ()
             if lost is None or not any(entry.what == "image" for entry in lost):
                 if sample.label is None:
@@ -90,6 +94,18 @@ def write_collection(collection: Collection, folder: Path) -> Written:
     if written.lost:
         write_text(folder / NOT_CONVERTED, _table(written.lost))
     return written
+
+
+def _once(samples: Sequence[Sample]) -> tuple[list[Sample], list[Lost]]:
+    """Returns the samples without those whose files would replace those of an earlier one."""
+    first: dict[tuple[str, str], Sample] = {}
+    lost = []
+    for sample in samples:
+        place = UNLABELLED if sample.label is None else sample.split, str(PurePosixPath(sample.name))
+        if first.setdefault(place, sample) is not sample:
+            why = f"{first[place].origin} has the same name up to the suffix, and is converted in its place."
+            lost.append(Lost(sample.origin, "image", why))
+    return list(first.values()), lost
 
 
 def _write(sample: Sample, folder: Path) -> tuple[Lost, ...]:
@@ -114,9 +130,14 @@ def _write(sample: Sample, folder: Path) -> tuple[Lost, ...]:
         _save(drawn.label, part / "masks" / f"{sample.name}.png")
         return drawn.lost
     except DataError as error:
-        if file is not None:
-            file.unlink(missing_ok=True)
-        return (Lost(sample.origin, "image", str(error)),)
+        why = str(error)
+    except OSError as error:
+        if error.errno not in _OF_ONE_NAME:
+            raise
+        why = f"Its name {sample.name[:60]!r} cannot be that of a file here ({error.strerror})."
+    if file is not None:
+        file.unlink(missing_ok=True)
+    return (Lost(sample.origin, "image", why),)
 
 
 def _write_image(sample: Sample, folder: Path) -> Path:
