@@ -5,6 +5,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from helpers.picture_files import save_picture
 from PIL import Image
 
 from jaxseg.data.classes_file import read_classes_file
@@ -16,15 +17,11 @@ LABEL = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
 
 
 def picture(path, shade=90, size=LABEL.shape):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size[::-1], (shade, shade, shade)).save(path)
-    return path
+    return save_picture(path, np.full((*size, 3), shade))
 
 
 def mask_file(path, values=LABEL):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(values, np.uint8)).save(path)
-    return path
+    return save_picture(path, values)
 
 
 def files_in(folder):
