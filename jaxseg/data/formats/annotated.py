@@ -38,6 +38,15 @@ class _Files(NamedTuple):
     lost: list[Lost]
 
 
+class Labels(NamedTuple):
+    """classes: in their order. indices: label of each name. outside: label outside all objects. lost: unknown names."""
+
+    classes: tuple[str, ...]
+    indices: dict[str, int]
+    outside: int
+    lost: tuple[Lost, ...]
+
+
 def read_annotated(source: Path, options: Options, form: str = "") -> Collection:
     """Returns the images that the annotation files in `source`, a file or a folder, name.
 
@@ -70,12 +79,8 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
         raise failed[0]
     lost += [Lost(str(source), "file", str(error)) for error in failed]
     names = sorted({mark.name for _, _, image in found for mark in image.marks if mark.kind != "tag"})
-    classes, outside = _classes(files.classes or names, options)
-    ignored = ignore_label(len(classes))
-    indices = {name: ignored for name in names} | {name: index for index, name in enumerate(classes)}
-    indices |= {name: 0 for name in _BACKGROUNDS if outside == 0}
-    unknown = [name for name in names if name not in (*classes, *options.ignored, *_BACKGROUNDS)]
-    lost += [Lost(str(source), f"class {name}", "It is none of --classes; its pixels are ignored.") for name in unknown]
+    labels = labels_of(source, files.classes or names, names, options)
+    lost += labels.lost
     samples = [
         Sample(
             split,
@@ -87,9 +92,9 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
                 pair.image,
                 image,
                 Annotations(source, files.form, ()),
-                indices,
-                len(classes),
-                outside=outside if outside == 0 else ignored,
+                labels.indices,
+                len(labels.classes),
+                outside=labels.outside,
                 boxes=options.boxes,
             )
             if image.seen
@@ -102,11 +107,37 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
     return Collection(
         files.form,
         kept,
-        classes,
-        default_colors(len(classes)),
+        labels.classes,
+        default_colors(len(labels.classes)),
         (*lost, *without),
         tuple(_remarks([image for _, _, image in found])),
     )
+
+
+def labels_of(source: Path, listed: Sequence[str], names: Sequence[str], options: Options) -> Labels:
+    """Returns the labels of objects.
+
+    Args:
+        source: where the annotations are, for what is lost.
+        listed: the classes in the order that the form gives.
+        names: of all objects.
+        options: `classes`, `outside` and `ignored` choose among them.
+
+    Raises:
+        DataError: if there are no classes.
+    """
+    chosen = tuple(name for name in options.classes or listed if name not in options.ignored)
+    known = options.outside != "ignore"
+    if not known and not chosen:
+        raise DataError("No object has a class, so that there are no classes; name them with --classes.")
+    classes = (BACKGROUND, *(name for name in chosen if name not in _BACKGROUNDS)) if known else chosen
+    ignored = ignore_label(len(classes))
+    indices = {name: ignored for name in names} | {name: index for index, name in enumerate(classes)}
+    indices |= {name: 0 for name in _BACKGROUNDS if known} | {name: ignored for name in options.ignored}
+    unknown = [name for name in names if name not in (*classes, *options.ignored, *_BACKGROUNDS)]
+    why = "It is none of --classes; its pixels are ignored."
+    lost = tuple(Lost(str(source), f"class {name}", why) for name in unknown)
+    return Labels(classes, indices, 0 if known else ignored, lost)
 
 
 def _read_files(source: Path, form: str) -> _Files:
@@ -142,16 +173,6 @@ def _read_files(source: Path, form: str) -> _Files:
 
 def _split(of_file: str, pair: Pair, image: AnnotatedImage) -> str:
     return of_file or split_of_words(image.split) or split_of_folders(pair.name)
-
-
-def _classes(names: Sequence[str], options: Options) -> tuple[tuple[str, ...], int]:
-    """Returns the classes, and 0 where what is outside all objects is the first of them, else -1."""
-    chosen = [name for name in options.classes or names if name not in options.ignored]
-    if options.outside == "ignore":
-        if not chosen:
-            raise DataError("No object has a class, so that there are no classes; name them with --classes.")
-        return tuple(chosen), -1
-    return (BACKGROUND, *(name for name in chosen if name not in _BACKGROUNDS)), 0
 
 
 def _others(pairs: Sequence[Pair], found: Sequence[Pair]) -> list[Sample]:

@@ -121,23 +121,31 @@ def split_of_words(text: str) -> str:
 def settled(samples: Iterable[Sample]) -> tuple[list[Sample], list[Lost]]:
     """Returns samples with short names, and those that belong to no split although others do.
 
-    Folders that all images of a split share are no part of their names. A single split is none.
+    Folders that all images of a split share are no part of their names. A single split is none. Images without labels
+    go to one folder, so that the splits are folders in their names where they are of several.
     """
     given = list(samples)
-    if len({sample.split for sample in given if sample.label is not None}) < 2:
-        given = [replace(sample, split="") for sample in given]
     labelled = [sample for sample in given if sample.label is not None]
+    without = [sample for sample in given if sample.label is None]
+    if len({sample.split for sample in labelled}) < 2:
+        labelled = [replace(sample, split="") for sample in labelled]
     divided = any(sample.split for sample in labelled)
     lost = [
         Lost(sample.origin, "image", "It belongs to no split, although others do.")
         for sample in labelled
         if divided and not sample.split
     ]
-    kept: list[Sample] = []
-    for split in dict.fromkeys((sample.split, sample.label is None) for sample in given):
-        group = [sample for sample in given if (sample.split, sample.label is None) == split]
-        if divided and split == ("", False):
-            continue
+    short = _shortened([sample for sample in labelled if sample.split or not divided])
+    several = len({sample.split for sample in without}) > 1
+    short += [replace(s, name=f"{s.split}/{s.name}") if several and s.split else s for s in _shortened(without)]
+    return short, lost
+
+
+def _shortened(samples: Sequence[Sample]) -> list[Sample]:
+    """Returns the samples without the folders that all of a split share in their names."""
+    result = []
+    for split in dict.fromkeys(sample.split for sample in samples):
+        group = [sample for sample in samples if sample.split == split]
         shared = os.path.commonpath([os.path.dirname(sample.name) for sample in group])
-        kept += [replace(s, name=os.path.relpath(s.name, shared) if shared else s.name) for s in group]
-    return kept, lost
+        result += [replace(s, name=os.path.relpath(s.name, shared) if shared else s.name) for s in group]
+    return result

@@ -7,8 +7,9 @@ from jaxseg.data.formats.annotated import read_annotated
 from jaxseg.data.formats.collection import Collection, Options, visible
 from jaxseg.data.formats.objects import find_objects, read_objects
 from jaxseg.data.formats.packed import read_tars
-from jaxseg.data.formats.paired import find_pairs, read_cityscapes, read_paired, read_table
+from jaxseg.data.formats.paired import find_pairs, read_cityscapes, read_paired
 from jaxseg.data.formats.stacks import count_pages, read_stacks
+from jaxseg.data.formats.tables import read_table
 from jaxseg.data.listing import SUFFIXES
 from jaxseg.errors import DataError, some
 

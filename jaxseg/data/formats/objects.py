@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.data.formats.annotated import BACKGROUND
+from jaxseg.data.formats.annotated import BACKGROUND, labels_of
 from jaxseg.data.formats.collection import (
     Collection,
     Drawn,
@@ -21,7 +21,8 @@ from jaxseg.data.formats.collection import (
 from jaxseg.data.images import read_header, read_image
 from jaxseg.data.layout import is_split_name
 from jaxseg.data.listing import list_images, name_in, sub_folders
-from jaxseg.errors import DataError
+from jaxseg.data.pairs import images_of
+from jaxseg.errors import DataError, counted
 from jaxseg.pictures import default_colors
 from jaxseg.types import label_type
 
@@ -51,21 +52,23 @@ def read_objects(source: Path, options: Options) -> Collection:
         )
     named = all(name for _, _, _, masks in found for name, _ in masks)
     names = sorted({name for _, _, _, masks in found for name, _ in masks}) if named else [_OBJECT]
-    chosen = [name for name in options.classes or names if name not in (BACKGROUND, *options.ignored)]
-    classes = (BACKGROUND, *chosen)
-    indices = {name: place for place, name in enumerate(classes)}
+    wanted = [name for name in options.classes if name != BACKGROUND]
+    if not named and len(wanted) == 1:  # the name of all objects
+        names = wanted
+    labels = labels_of(source, names, names, options)
     samples = []
     for split, name, image, masks in found:
-        listed = [(indices[n] if n in indices else 0, m) for n, m in masks] if named else [(1, m) for _, m in masks]
-        label = functools.partial(_label, image, listed, len(classes))
+        listed = [(labels.indices[n if named else names[0]], mask) for n, mask in masks]
+        label = functools.partial(_label, image, listed, len(labels.classes), labels.outside)
         samples.append(Sample(split, name, str(image), image, label))
     kept, without = settled(samples)
-    return Collection("masks of objects", kept, classes, default_colors(len(classes)), (*lost, *without))
+    colors = default_colors(len(labels.classes))
+    return Collection("masks of objects", kept, labels.classes, colors, (*lost, *labels.lost, *without))
 
 
 def find_objects(source: Path) -> tuple[list[tuple[str, str, Path, list[tuple[str, Path]]]], list[Lost]]:
     """Returns (split, name, image, [(class or "", mask)]) of each image, and what has no image; [] of other layouts."""
-    found, lost = [], []
+    found, lost, skipped = [], [], []
     bases = [source, *(source / name for name in sub_folders(source) if is_split_name(name))] if source.is_dir() else []
     for base in bases:
         prefix = "" if base == source else f"{base.name}/"
@@ -75,20 +78,24 @@ def find_objects(source: Path) -> tuple[list[tuple[str, str, Path, list[tuple[st
             if len(images) == 1 and masks and not sub_folders(inner / "masks"):
                 pairs = [(_class_of(path), path) for path in masks]
                 found.append((split_of_words(prefix), f"{prefix}{name}", images[0], pairs))
+            elif len(images) > 1 and masks:
+                why = f"It has {counted(len(images), 'image')}, where one was expected."
+                skipped.append(Lost(str(inner), "image", why))
         if (base / "images").is_dir() and (base / "masks").is_dir():
             more, alone = _beside(base, prefix)
             found, lost = found + more, lost + alone
     if found and not all(_is_named(masks) for _, _, _, masks in found):
         found = [(split, name, image, [("", path) for _, path in masks]) for split, name, image, masks in found]
-    return found, lost
+    return found, lost + skipped if found else lost
 
 
 def _beside(base: Path, prefix: str) -> tuple[list, list[Lost]]:
     """Returns what `find_objects` does, of masks/NAME/*.png and masks/CLASS/NAME.png."""
-    images = {name_in(base / "images", path): path for path in _files(base / "images", recursive=True)}
+    pairs, problems = images_of(base / "images")
+    images = {pair.name: pair.image for pair in pairs}
     folders = [name for name in sub_folders(base / "masks") if not is_split_name(name)]
     by_image: dict[str, list[tuple[str, Path]]] = {}
-    lost = []
+    lost = [Lost(str(base / "images"), "file", problem) for problem in problems]
     for folder in folders:
         for path in _files(base / "masks" / folder, recursive=True):
             name = name_in(base / "masks" / folder, path)
@@ -120,7 +127,7 @@ def _is_named(masks: Sequence[tuple[str, Path]]) -> bool:
     return all(name not in ("", "mask", "masks", "object", "instance") for name, _ in masks)
 
 
-def _label(image: Path, masks: Sequence[tuple[int, Path]], classes: int) -> Drawn:
+def _label(image: Path, masks: Sequence[tuple[int, Path]], classes: int, outside: int) -> Drawn:
     size = read_header(image)[:2]
     parts = []
     for index, path in masks:
@@ -132,7 +139,7 @@ def _label(image: Path, masks: Sequence[tuple[int, Path]], classes: int) -> Draw
         values = read_image(path, 4 if header.mode in ("LA", "PA", "RGBA") else 1)
         part = _shown(values, _HALF if header.lossy else 0)
         parts.append((np.packbits(part), int(part.sum()), index))
-    label = np.zeros(size, label_type(classes))
+    label = np.full(size, outside, label_type(classes))
     for part, _, index in sorted(parts, key=lambda entry: -entry[1]):
         label[np.unpackbits(part, count=label.size).reshape(size).astype(bool)] = index
     return Drawn(label)

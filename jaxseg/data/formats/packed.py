@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxseg.data.base import DataInfo
 from jaxseg.data.classes import Labeller, Meaning, find_meaning
 from jaxseg.data.classes_file import FILE, read_classes_file
 from jaxseg.data.formats.collection import (
@@ -27,11 +26,10 @@ from jaxseg.data.formats.collection import (
     split_of_words,
     visible,
 )
+from jaxseg.data.formats.meanings import meaning_of_values
 from jaxseg.data.images import from_pillow
 from jaxseg.errors import DataError, first_line
-from jaxseg.pictures import default_colors
 from jaxseg.pictures.opening import open_image, too_large
-from jaxseg.types import IGNORE
 
 _IMAGES = ("jpg", "jpeg", "webp", "png")
 _MASKS = ("seg.png", "mask.png", "label.png", "segmentation.png", "png")
@@ -74,6 +72,12 @@ def read_tars(source: Path, options: Options) -> Collection:
                 lost.append(Lost(str(archive), key, "It has no image (.jpg, .png or .webp)."))
             else:
                 found.append((split or split_of_folders(key), f"{archive.stem}/{key}", image, mask))
+                others = [parts[end] for end in dict.fromkeys((*_IMAGES, *_MASKS)) if end in parts]
+                lost += [
+                    Lost(str(archive), one.name, f"{image.name}{f' and {mask.name}' if mask else ''} are read instead.")
+                    for one in others
+                    if one not in (image, mask)
+                ]
     if not any(mask is not None for _, _, _, mask in found):
         why = f" {lost[0].why}" if lost else ""
         raise DataError(f"{source} has no images with masks; expected KEY.jpg and KEY.png, or KEY.seg.png.{why}")
@@ -160,16 +164,4 @@ def _meaning(where: Path, masks: list[Member], options: Options) -> Meaning:
     file = read_classes_file(where) if (where / FILE).is_file() else None
     if file is not None:
         return find_meaning(where, (), file=file, classes=options.classes)
-    names = options.classes
-    if not names:
-        largest = -1
-        for member in masks:
-            try:
-                found = np.unique(_values(member))
-            except DataError:  # which is said when its image is converted
-                continue
-            largest = max(largest, *found[found != IGNORE].tolist(), -1)
-        if largest < 1:
-            raise DataError(f"The masks in {where} hold no two classes; name the classes with --classes.")
-        names = tuple(f"class {value}" for value in range(largest + 1))
-    return Meaning(DataInfo(names, default_colors(len(names)), None, 3), tuple(range(len(names))))
+    return meaning_of_values((functools.partial(_values, mask) for mask in masks), options.classes, where)

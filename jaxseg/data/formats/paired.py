@@ -1,9 +1,6 @@
-"""Masks that are pictures, one for each image: folders of any names, Cityscapes' folders, and tables of pairs."""
+"""Masks that are pictures, one for each image: folders of any names, and Cityscapes' folders."""
 
-import csv
 import functools
-import io
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,12 +37,9 @@ _MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "groundtruth", "gt"),
     *("ground_truth", "targets", "target", "segmentations", "segmentation", "seg", "gtfine"),
 )
-_AFTER = re.compile(r"(.+?)[-_ ]?(masks?|labels?|annot|annotations?|gt|seg|segmentation|groundtruth|L)", re.IGNORECASE)
-_COLUMNS = {
-    "image": ("image", "img", "image_path", "images", "file", "filename"),
-    "mask": ("mask", "mask_path", "masks", "label", "label_path", "annotation", "segmentation"),
-    "split": ("split", "subset", "set", "partition"),
-}
+_WORDS = "masks?|labels?|annot|annotations?|gt|seg|segmentation|groundtruth"
+_FOLDER = re.compile(rf"(.+?)[-_ ]?(?:{_WORDS})", re.IGNORECASE)  # trainannot/ beside train/
+_FILE = re.compile(rf"(.+?)(?:[-_ ](?i:{_WORDS})|_L)")  # cell.png is no mask of cel.png
 _COLORED = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 _WANTED = (
     "expected folders such as images/ and masks/, also inside train/, val/ and test/, or one folder with a.jpg and "
@@ -74,19 +68,19 @@ def read_paired(source: Path, options: Options, *, colored: bool = False) -> Col
     if not source.is_dir():
         raise DataError(f"{source} is no folder; {_WANTED}.")
     found, lost = find_pairs(source)
-    return collected("masks of colours" if colored else "masks", source, found, lost, options, colored=colored)
+    return collection_of("masks of colours" if colored else "masks", source, found, lost, options, colored=colored)
 
 
 def find_pairs(source: Path) -> tuple[list[Found], list[Lost]]:
-    """Returns the images of a folder with their masks, and the masks without an image."""
+    """Returns the images of a folder with their masks, the masks without an image, and what cannot be either."""
     found: list[Found] = []
     lost: list[Lost] = []
     for split, images, masks in _folders(source):
-        pairs, alone = _matched(images, masks)
+        pairs, more = _matched(images, masks)
         prefix = f"{split}/" if split else ""
         known = split_of_words(split)
         found += [Found(known or split_of_folders(p.name), p._replace(name=f"{prefix}{p.name}")) for p in pairs]
-        lost += [Lost(str(mask), "file", f"It has no image in {images}.") for mask in alone]
+        lost += more
     if not any(one.pair.mask is not None for one in found):
         raise DataError(f"{source} has no images with masks; {_WANTED}.")
     return found, lost
@@ -105,51 +99,64 @@ def _folders(source: Path) -> list[tuple[str, Path, Path]]:
         return result
     names = sub_folders(source)
     for name in names:  # train/ and train_labels/, trainannot/
-        other = next((o for o in names if o != name and (m := _AFTER.fullmatch(o)) and m[1] == name), None)
+        other = next((o for o in names if o != name and (m := _FOLDER.fullmatch(o)) and m[1] == name), None)
         if other is not None:
             result.append((name, source / name, source / other))
     return result or [("", source, source)]
 
 
-def _matched(images: Path, masks: Path) -> tuple[list[Pair], list[Path]]:
-    """Returns the images with or without masks, and the masks without images."""
+def _matched(images: Path, masks: Path) -> tuple[list[Pair], list[Lost]]:
+    """Returns the images with or without masks, the masks without images, and what cannot be either."""
     if images == masks:
         return _in_one_folder(images)
-    of_images = {pair.name: pair.image for pair in images_of(images)[0]}
-    of_masks = {pair.name: pair.image for pair in images_of(masks)[0]}
+    (with_names, problems), (masks_with_names, more) = images_of(images), images_of(masks)
+    of_images = {pair.name: pair.image for pair in with_names}
+    of_masks = {pair.name: pair.image for pair in masks_with_names}
     chosen = {name: name for name in of_images if name in of_masks}
     renaming = find_renaming([n for n in of_images if n not in chosen], [n for n in of_masks if n not in chosen])
     chosen |= renaming[1] if renaming is not None else {}
     pairs = [Pair(n, path, of_masks[chosen[n]] if n in chosen else None) for n, path in of_images.items()]
     used = set(chosen.values())
-    return pairs, [path for name, path in of_masks.items() if name not in used]
+    lost = [Lost(str(images), "file", problem) for problem in problems]
+    lost += [Lost(str(masks), "file", problem) for problem in more]
+    alone = [path for name, path in of_masks.items() if name not in used]
+    return pairs, lost + [Lost(str(path), "file", f"It has no image in {images}.") for path in alone]
 
 
-def _in_one_folder(folder: Path) -> tuple[list[Pair], list[Path]]:
-    """Returns the pairs as a.jpg and a_mask.png, or a.jpg and a.png."""
+def _in_one_folder(folder: Path) -> tuple[list[Pair], list[Lost]]:
+    """Returns the pairs as a.jpg and a_mask.png, or a.jpg and a.png, and the files beside one of the same name."""
     files = [(path.relative_to(folder).with_suffix("").as_posix(), path) for path in visible(folder, SUFFIXES)]
     stems: dict[str, list[Path]] = {}
     for name, path in files:
         stems.setdefault(name, []).append(path)
     masks: dict[str, Path] = {}
+    of_masks: set[str] = set()
+    lost: list[Lost] = []
+
+    def leave(others: Sequence[Path], taken: Path) -> None:
+        lost.extend(Lost(str(path), "file", f"{taken} is read in its place.") for path in others)
+
     for name, paths in stems.items():
-        base = _AFTER.fullmatch(name)
-        if base is not None and base[1] in stems:
-            masks[base[1]] = paths[0]
+        base = _FILE.fullmatch(name)
+        if base is not None and base[1] in stems and base[1] not in of_masks:
+            of_masks.add(name)
+            taken = masks.setdefault(base[1], paths[0])
+            leave([path for path in paths if path != taken], taken)
     pairs = []
     for name, paths in stems.items():
-        if any(paths[0] == mask for mask in masks.values()):
+        if name in of_masks:
             continue
         lossless = [path for path in paths if path.suffix.lower() == ".png"]
-        if len(paths) == 2 and len(lossless) == 1:
+        if name not in masks and len(paths) == 2 and len(lossless) == 1:
             other = next(path for path in paths if path != lossless[0])
             pairs.append(Pair(name, other, lossless[0]))
         else:
             pairs.append(Pair(name, paths[0], masks[name] if name in masks else None))
-    return pairs, []
+            leave(paths[1:], paths[0])
+    return pairs, lost
 
 
-def collected(
+def collection_of(
     form: str,
     source: Path,
     found: Sequence[Found],
@@ -261,7 +268,7 @@ def read_cityscapes(source: Path, options: Options) -> Collection:
     own = (source / FILE).is_file() or bool(options.classes)
     trained = any(one.pair.mask is not None and "TrainIds" in one.pair.mask.stem for one in found)
     meaning = None if own else _of_cityscapes(source, trained)
-    return collected("Cityscapes", source, found, lost, options, meaning=meaning, others_ignored=not own)
+    return collection_of("Cityscapes", source, found, lost, options, meaning=meaning, others_ignored=not own)
 
 
 def _of_cityscapes(source: Path, trained: bool) -> Meaning:
@@ -271,65 +278,3 @@ def _of_cityscapes(source: Path, trained: bool) -> Meaning:
     values = tuple(range(len(data.classes))) if trained else tuple(sorted(raw, key=lambda value: raw[value]))
     meaning = find_meaning(source, (), classes=data.classes, palette=Palette(data.colors, tuple(range(len(values)))))
     return Meaning(meaning.info, values)
-
-
-def read_table(path: Path, options: Options) -> Collection:
-    """Returns the images and masks that a table (CSV) names: image,mask, and optionally split.
-
-    Paths are relative to the folder of the table, and lead to files in it alone.
-
-    Raises:
-        DataError: if the table has other columns, or none of its files is there.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a table in UTF-8.") from error
-    head = text.splitlines()[0] if text.strip() else ""
-    try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count)))
-    except csv.Error as error:
-        raise DataError(f"{path} is no table ({error}).") from error
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    places = {key: next((header.index(n) for n in names if n in header), None) for key, names in _COLUMNS.items()}
-    image, mask, split = places["image"], places["mask"], places["split"]
-    if image is None or mask is None:
-        raise DataError(f"{path} has the columns {', '.join(header)[:200]}; expected image,mask or image,mask,split.")
-    found, lost = [], []
-    root = options.images or path.parent
-    for number, row in enumerate(rows[1:], 2):
-        cells = [row[place].strip() if place is not None and place < len(row) else "" for place in (image, mask, split)]
-        if not any(cells):
-            continue
-        try:
-            files = [_inside(root, cell) if cell else None for cell in cells[:2]]
-            if files[0] is None:
-                raise DataError("It names no image.")
-        except DataError as error:
-            lost.append(Lost(f"{path}, line {number}", "image", str(error)))
-            continue
-        name = files[0].relative_to(root).with_suffix("").as_posix()
-        known = split_of_words(cells[2])
-        if cells[2] and not known:
-            why = f"Its split {cells[2][:60]!r} is none of train, val and test."
-            lost.append(Lost(f"{path}, line {number}", "image", why))
-            continue
-        found.append(Found(known, Pair(name, files[0], files[1])))
-    if not any(one.pair.mask is not None for one in found):
-        raise DataError(f"{path} names no image with a mask.{f' {lost[0].why}' if lost else ''}")
-    return collected("CSV", path, found, lost, options)
-
-
-def _inside(root: Path, text: str) -> Path:
-    """Returns the file that a table names; raises DataError if it is not there, or not in the folder `root`."""
-    try:
-        path = Path(os.path.normpath(root / text.replace("\\", "/")))
-        inside = path.is_relative_to(os.path.normpath(root))
-        found = inside and path.is_file()
-    except (OSError, ValueError) as error:  # a name that no file can have
-        raise DataError(f"{text[:200]!r} is no file.") from error
-    if not inside:
-        raise DataError(f"{text[:200]!r} leads out of the folder {root}.")
-    if not found:
-        raise DataError(f"There is no file {path}.")
-    return path

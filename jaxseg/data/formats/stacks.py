@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data.bands import beyond_mode
-from jaxseg.data.base import DataInfo
-from jaxseg.data.classes import Labeller, Meaning
+from jaxseg.data.classes import Labeller
 from jaxseg.data.formats.collection import Collection, Drawn, Lost, Options, Sample, settled
+from jaxseg.data.formats.meanings import meaning_of_values
 from jaxseg.data.formats.paired import find_pairs
 from jaxseg.data.images import from_pillow
 from jaxseg.errors import DataError, counted, first_line
-from jaxseg.pictures import default_colors
 from jaxseg.pictures.opening import open_image, require_pixels
-from jaxseg.types import IGNORE
 
 _MOST = 100_000  # pages
 
@@ -45,7 +43,8 @@ def read_stacks(source: Path, options: Options) -> Collection:
         samples += [(split, f"{pair.name}-{page:04d}", pair.image, pair.mask, page) for page in range(pages)]
     if not samples:
         raise DataError(f"{source} has no TIFF files with masks.{f' {lost[0].why}' if lost else ''}")
-    meaning = _meaning(source, [(mask, page) for _, _, _, mask, page in samples], options)
+    masks = (functools.partial(_values, mask, page) for _, _, _, mask, page in samples)
+    meaning = meaning_of_values(masks, options.classes, source)
     labeller = Labeller(meaning)
     kept, without = settled(
         Sample(
@@ -106,22 +105,3 @@ def _values(path: Path, page: int) -> np.ndarray:
 
 def _label(path: Path, page: int, labeller: Labeller) -> Drawn:
     return Drawn(labeller(_values(path, page), path))
-
-
-def _meaning(source: Path, pages: list[tuple[Path, int]], options: Options) -> Meaning:
-    """Returns the classes: 0 and 255 are background and foreground, else the values are indices."""
-    values: set[int] = set()
-    for path, page in pages:
-        try:
-            values |= set(np.unique(_values(path, page)).tolist())
-        except DataError:  # which is said when the page is converted
-            continue
-    if values == {0, IGNORE} and len(options.classes) in (0, 2):
-        names, stored = options.classes or ("background", "foreground"), (0, IGNORE)
-    else:
-        largest = max(values - {IGNORE}, default=0)
-        names = options.classes or tuple(f"class {value}" for value in range(largest + 1))
-        stored = tuple(range(len(names)))
-    if len(names) < 2:
-        raise DataError(f"The masks in {source} hold no two classes; name the classes with --classes.")
-    return Meaning(DataInfo(tuple(names), default_colors(len(names)), None, 3), stored)

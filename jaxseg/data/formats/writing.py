@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import os
 import shutil
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,8 @@ from jaxseg.files import write_text
 
 NOT_CONVERTED = "not-converted.csv"
 UNLABELLED = "unlabelled"
+
+_OF_ONE_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)  # the next file can be written
 
 
 @dataclass
@@ -63,7 +66,8 @@ def whole_folder(path: Path, what: str) -> Iterator[Path]:
 def write_collection(collection: Collection, folder: Path) -> Written:
     """Writes images/, masks/ (in folders of the splits), unlabelled/, classes.json and not-converted.csv.
 
-    An image or a label that cannot be read is listed, and neither of the two is written.
+    An image or a label that cannot be read is listed, and neither of the two is written. So is an image whose name
+    leads out of the folder, or is that of another or no name for a file, whatever form gave it.
 
     Args:
         collection: what to write.
@@ -73,9 +77,10 @@ def write_collection(collection: Collection, folder: Path) -> Written:
         DataError: if none of the images could be converted.
         OSError: if a file cannot be written.
     """
-    written = Written(lost=list(collection.lost))
+    samples, twice = _once(collection.samples)
+    written = Written(lost=[*collection.lost, *twice])
     with ThreadPoolExecutor(cores()) as pool:
-        for sample, lost in pool.map(lambda sample: (sample, _write(sample, folder)), collection.samples):
+        for sample, lost in pool.map(lambda sample: (sample, _write(sample, folder)), samples):
             written.lost += lost or ()
             if lost is None or not any(entry.what == "image" for entry in lost):
                 if sample.label is None:
@@ -91,7 +96,22 @@ def write_collection(collection: Collection, folder: Path) -> Written:
     return written
 
 
+def _once(samples: Sequence[Sample]) -> tuple[list[Sample], list[Lost]]:
+    """Returns the samples without those whose files would replace those of an earlier one."""
+    first: dict[tuple[str, str], Sample] = {}
+    lost = []
+    for sample in samples:
+        place = UNLABELLED if sample.label is None else sample.split, str(PurePosixPath(sample.name))
+        if first.setdefault(place, sample) is not sample:
+            why = f"{first[place].origin} has the same name up to the suffix, and is converted in its place."
+            lost.append(Lost(sample.origin, "image", why))
+    return list(first.values()), lost
+
+
 def _write(sample: Sample, folder: Path) -> tuple[Lost, ...]:
+    name = PurePosixPath(sample.name)
+    if name.is_absolute() or ".." in name.parts:
+        return (Lost(sample.origin, "image", f"Its name {sample.name[:200]!r} leads out of the folder."),)
     part = folder / UNLABELLED if sample.label is None else folder / sample.split
     images = part if sample.label is None else part / "images"
     file: Path | None = None
@@ -110,9 +130,14 @@ def _write(sample: Sample, folder: Path) -> tuple[Lost, ...]:
         _save(drawn.label, part / "masks" / f"{sample.name}.png")
         return drawn.lost
     except DataError as error:
-        if file is not None:
-            file.unlink(missing_ok=True)
-        return (Lost(sample.origin, "image", str(error)),)
+        why = str(error)
+    except OSError as error:
+        if error.errno not in _OF_ONE_NAME:
+            raise
+        why = f"Its name {sample.name[:60]!r} cannot be that of a file here ({error.strerror})."
+    if file is not None:
+        file.unlink(missing_ok=True)
+    return (Lost(sample.origin, "image", why),)
 
 
 def _write_image(sample: Sample, folder: Path) -> Path:

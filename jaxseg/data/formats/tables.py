@@ -1,0 +1,83 @@
+"""Tables (CSV) that name the images and their masks."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from jaxseg.data.formats.collection import Collection, Lost, Options, split_of_words
+from jaxseg.data.formats.paired import Found, collection_of
+from jaxseg.data.pairs import Pair
+from jaxseg.errors import DataError
+
+_COLUMNS = {
+    "image": ("image", "img", "image_path", "images", "file", "filename"),
+    "mask": ("mask", "mask_path", "masks", "label", "label_path", "annotation", "segmentation"),
+    "split": ("split", "subset", "set", "partition"),
+}
+
+
+def read_table(path: Path, options: Options) -> Collection:
+    """Returns the images and masks that a table (CSV) names: image,mask, and optionally split.
+
+    Paths are relative to the folder of the table, and lead to files in it alone.
+
+    Raises:
+        DataError: if the table has other columns, or none of its files is there.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a table in UTF-8.") from error
+    head = text.splitlines()[0] if text.strip() else ""
+    try:
+        rows = list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count)))
+    except csv.Error as error:
+        raise DataError(f"{path} is no table ({error}).") from error
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    places = {key: next((header.index(n) for n in names if n in header), None) for key, names in _COLUMNS.items()}
+    image, mask, split = places["image"], places["mask"], places["split"]
+    if image is None or mask is None:
+        raise DataError(f"{path} has the columns {', '.join(header)[:200]}; expected image,mask or image,mask,split.")
+    found, lost = [], []
+    root = Path(os.path.abspath(options.images or path.parent))
+    for number, row in enumerate(rows[1:], 2):
+        cells = [row[place].strip() if place is not None and place < len(row) else "" for place in (image, mask, split)]
+        if not any(cells):
+            continue
+        try:
+            files = [_inside(root, cell) if cell else None for cell in cells[:2]]
+            if files[0] is None:
+                raise DataError("It names no image.")
+        except DataError as error:
+            lost.append(Lost(f"{path}, line {number}", "image", str(error)))
+            continue
+        name = files[0].relative_to(root).with_suffix("").as_posix()
+        known = split_of_words(cells[2])
+        if cells[2] and not known:
+            why = f"Its split {cells[2][:60]!r} is none of train, val and test."
+            lost.append(Lost(f"{path}, line {number}", "image", why))
+            continue
+        found.append(Found(known, Pair(name, files[0], files[1])))
+    if not any(one.pair.mask is not None for one in found):
+        raise DataError(f"{path} names no image with a mask.{f' {lost[0].why}' if lost else ''}")
+    return collection_of("CSV", path, found, lost, options)
+
+
+def _inside(root: Path, text: str) -> Path:
+    """Returns the file that a table names; raises DataError if it is not there, or not in the folder `root`.
+
+    `root` is absolute: of relative paths, "../x" counts as inside ".". A link in the folder is the user's own, and
+    followed.
+    """
+    try:
+        path = Path(os.path.normpath(root / text.replace("\\", "/")))
+        inside = path.is_relative_to(root)
+        found = inside and path.is_file()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise DataError(f"{text[:200]!r} is no file.") from error
+    if not inside:
+        raise DataError(f"{text[:200]!r} leads out of the folder {root}.")
+    if not found:
+        raise DataError(f"There is no file {path}.")
+    return path
