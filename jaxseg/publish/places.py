@@ -31,6 +31,7 @@ PLACES: dict[str, Any] = {
 }
 _WEIGHTS = ("model.weights", "model.encoder_weights")
 _LENGTH = ("steps", "epochs")
+_OF_THE_MACHINE = ("data.cache", "compile.cache", "checkpoint.copy_to")  # places that make no other network
 _PLACE = re.compile(r"~|\\|\.\.?/|[A-Za-z]:[/\\]|(?:.*[\s='\"(\[,:])?(?:/(?=[\w.])|~/|[a-z]\w*://)|.*/\.\./")
 _EXPERIMENT = re.compile(r"(?:.*/)?(experiments/(?:ablations/)?\w+\.py)(:[\w.,-]+)?")
 
@@ -43,13 +44,16 @@ def is_place(text: str) -> bool:
 def without_places(config: ConfigDict) -> ConfigDict:
     """Returns the configuration of a run without the places of its machine, for one that is only used.
 
-    Names of published weights and of repositories of the Hub stay; devices are those of whoever uses the network.
+    Names of published weights and of repositories of the Hub stay; devices are those of whoever uses the network. A
+    fold without its file or its groups would be other images, and is left out with them.
     """
     given = {key: value for key, value in flatten(config.to_dict()).items()}
     changed = {key: KEYS[key].default for key in given if key in KEYS and key.startswith("mesh.")}
     for key, value in given.items():
         if key in PLACES and value != KEYS[key].default and not _may_stay(config, key, value):
             changed[key] = PLACES[key]
+    if config.data.fold and (config.data.fold_file or config.data.group):
+        changed["data.fold"] = ""
     if config.distill.teacher:
         changed |= {key: KEYS[key].default for key in KEYS if key.startswith("distill.")}
     kept = with_values(config, changed)
@@ -82,9 +86,13 @@ def _holds_place(value: Any) -> bool:
 
 
 def identity_of(config: ConfigDict) -> dict[str, Any]:
-    """Returns the values of a configuration that make its network another one; its length does not."""
+    """Returns the values of a configuration that make its network another one; its length does not.
+
+    Its data do: the places are among the values, which are therefore not published themselves.
+    """
     flat = flatten(config.to_dict())
-    return {key: value for key, value in sorted(flat.items()) if key not in _LENGTH and not key.startswith(FREE_KEYS)}
+    free = {key for key in flat if key.startswith(FREE_KEYS)} - PLACES.keys()
+    return {key: value for key, value in sorted(flat.items()) if key not in free.union(_LENGTH, _OF_THE_MACHINE)}
 
 
 def plain_command(command: Any) -> str:

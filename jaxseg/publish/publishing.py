@@ -151,7 +151,7 @@ def _make(
     """Writes all files to a folder, and reads them back; returns their names."""
     variables = {path: np.asarray(x) for path, x in flatten(run.variables).items()}
     weights = safetensors_of(variables, {"format": "flax"})
-    record = record_of(own, weights, licence)
+    record = record_of(run, weights, licence)
     fitted = [file for file in FITTED_FILES if (run.workdir / file).is_file()]
     programs = [f"model{FORMATS[form]}" for form in dict.fromkeys(exports)]
     record["files"] = [CARD_FILE, WEIGHTS_FILE, CONFIG_FILE, INFO_FILE, RECORD_FILE, *fitted, *programs]

@@ -17,7 +17,8 @@ from helpers.tiny_run import make_run, short_config
 import jaxseg
 from jaxseg.config import KEYS
 from jaxseg.config.values import flatten, set_key
-from jaxseg.errors import CheckpointError, ConfigError
+from jaxseg.data import make_source
+from jaxseg.errors import CheckpointError, ConfigError, DataError
 from jaxseg.pretrained import flatten as by_path
 from jaxseg.publish import publish_run
 from jaxseg.publish.__main__ import main
@@ -194,6 +195,38 @@ def test_the_same_network_is_published_again_and_another_is_not(run: Run, tmp_pa
     assert publish_run(other, target, **options, replace=True).removed == ("temperature.json",)
     assert load_run(target).config.seed == 7 and (target / "notes.txt").read_text() == "mine"
     assert not (target / "temperature.json").exists()
+
+
+def test_a_network_of_other_data_is_another_network(tmp_path: Path) -> None:
+    """The places that are not published, and what run.json says of the data, tell networks apart; a copy is the same."""
+    workdir = secret_run(tmp_path / "run")
+    publish_run(load_run(workdir), tmp_path / "net", licence="mit")
+    copy = Path(shutil.copytree(workdir, tmp_path / "copy"))
+    assert publish_run(load_run(copy), tmp_path / "net", licence="mit").done
+    config, record = (json.loads((workdir / name).read_text()) for name in ("config.json", "run.json"))
+    for key in ("dir", "annotations", "fold_file"):
+        (copy / "config.json").write_text(json.dumps({**config, "data": {**config["data"], key: "/elsewhere/a"}}))
+        with pytest.raises(ConfigError, match="holds another published network"):
+            publish_run(load_run(copy), tmp_path / "net", licence="mit")
+    (copy / "config.json").write_text(json.dumps({**config, "data": {**config["data"], "cache": "/elsewhere"}}))
+    assert publish_run(load_run(copy), tmp_path / "net", licence="mit").done
+    record["starts"][0]["data"]["train"]["names"] = "0123456789abcdef"
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="holds another published network"):
+        publish_run(load_run(copy), tmp_path / "net", licence="mit")
+    publish_run(load_run(tmp_path / "net"), tmp_path / "again", licence="mit")
+    assert publish_run(load_run(workdir), tmp_path / "again", licence="mit").done
+
+
+def test_a_fold_is_left_out_with_what_says_its_images() -> None:
+    """Otherwise `evaluate --split fold` would score other images, most of which the network has learnt from."""
+    for key in ("fold_file", "group"):
+        config = short_config(data__fold="2/3", **{f"data__{key}": "folds.csv" if key == "fold_file" else "a(b+)"})
+        kept = without_places(config)
+        assert (kept.data.fold, kept.data.fold_file, kept.data.group) == ("", "", "")
+        with pytest.raises(DataError, match="'fold'"):
+            make_source(kept, "fold")
+    assert without_places(short_config(data__fold="2/3")).data.fold == "2/3"
 
 
 def test_what_cannot_be_published_is_said(run: Run, workdir: Path, tmp_path: Path, capsys) -> None:
