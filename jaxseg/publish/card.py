@@ -67,7 +67,7 @@ def _head(run: Run, record: Mapping[str, Any], name: str, words: Words) -> str:
     lines += [f"- {json.dumps(tag)}" for tag in tags]
     if words.datasets:
         lines += ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in words.datasets)]
-    scored = [scores for scores in record["scores"] if isinstance(scores["mean_iou"], int | float)]
+    scored = [scores for scores in _own(record["scores"]) if isinstance(scores["mean_iou"], int | float)]
     if scored:
         lines += ["metrics:", "- mean_iou", "model-index:", f"- name: {json.dumps(name.rpartition('/')[2])}"]
         lines.append("  results:")
@@ -153,7 +153,7 @@ def _scores(record: Mapping[str, Any]) -> Iterable[str]:
     if not record["scores"]:
         yield "None are recorded: `jaxseg evaluate` was not called for this checkpoint before it was published."
     for scores in record["scores"]:
-        yield f"`{_cell(scores['split'])}`, {counted(scores['images'], 'image')}; IoU in percent:"
+        yield f"`{_cell(scores['split'])}`, {counted(scores['images'], 'image')}{_other(scores)}; IoU in percent:"
         with_ends = any(interval_of(scores, name) for name in (None, *(c["name"] for c in scores["classes"])))
         rows = [("mean", scores["mean_iou"], interval_of(scores, None))]
         rows += [(row["name"], row["iou"], interval_of(scores, row["name"])) for row in scores["classes"][:100]]
@@ -165,6 +165,18 @@ def _scores(record: Mapping[str, Any]) -> Iterable[str]:
         if record["scores"]
         else "Score it on your own images before you use it."
     )
+
+
+def _own(scores: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the scores of the data that the run knows."""
+    return [each for each in scores if "other" not in each]
+
+
+def _other(scores: Mapping[str, Any]) -> str:
+    if "other" not in scores:
+        return ""
+    keys = ", ".join(f"`{key}`" for key in scores["other"])
+    return f", scored with another {keys} than that of the training: these may be images of other data"
 
 
 def _row(name: str, iou: float | None, ends: tuple[float, float] | None, with_ends: bool) -> str:
@@ -184,11 +196,15 @@ def _use(run: Run, record: Mapping[str, Any], words: Words) -> Iterable[str]:
         "classes to every pixel, also where the image shows none of them, and its probabilities may be too sure. "
         "Nothing about it was tested for decisions about people or their safety."
     )
-    rows = record["scores"][0]["classes"] if record["scores"] else []
+    own = _own(record["scores"])
+    rows = own[0]["classes"] if own else []
     scored = [row for row in rows if isinstance(row["iou"], int | float)]
     if len(scored) > 1:
         worst = min(scored, key=lambda row: row["iou"])
-        yield f"Its poorest class is {_cell(worst['name'])}, with an IoU of {percent(worst['iou'])} % on that split."
+        yield (
+            f"Its poorest class is {_cell(worst['name'])}, with an IoU of {percent(worst['iou'])} % "
+            f"on `{_cell(own[0]['split'])}`."
+        )
     yield f"Licence: {record['licence']}. The licence of the data holds beside it."
 
 

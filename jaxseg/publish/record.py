@@ -3,17 +3,31 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jaxseg
+from jaxseg.arguments import as_tuples
+from jaxseg.config import LAYOUT_KEYS, flatten, to_dict
 from jaxseg.errors import ConfigError
 from jaxseg.files import read_json
+from jaxseg.inference.report_files import scores_file
 from jaxseg.publish.places import identity_of, plain_command
 from jaxseg.run.load import Run
 from jaxseg.run.provenance import read_starts
 from jaxseg.run.published import FORMAT, is_published, read_record, sha256_of
+
+_FIELDS: dict[str, Any] = {
+    "step": int,
+    "which": str,
+    "split": str,
+    "images": int,
+    "classes": list,
+    "mean_iou": float | int | None,
+}
+_BY_OTHER_WAYS = ("tiles", "average", "runs", "crf")  # in a report; without them, or 1 run, the network by itself
+_DATA = ("data.dir", "data.fold_file", "data.on_error")  # what an evaluation may change about its images
 
 
 def record_of(run: Run, weights: bytes, licence: str) -> dict[str, Any]:
@@ -86,7 +100,10 @@ def _group(start: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def scores_of(run: Run) -> list[dict[str, Any]]:
-    """Returns the scores in each evaluate-SPLIT.json of the workdir that are those of this checkpoint.
+    """Returns the scores in each evaluate-SPLIT.json of the workdir that are those of this checkpoint by itself.
+
+    Those of several runs or views, of tiles, with a dense CRF or with another layout of the network are not. "other" of
+    the scores names the keys of the data that an evaluation had changed.
 
     Raises:
         ConfigError: if such a file cannot be read.
@@ -97,23 +114,40 @@ def scores_of(run: Run) -> list[dict[str, Any]]:
             report = read_json(file)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{file} cannot be read ({error}); remove it, or evaluate again.") from error
-        if isinstance(report, dict) and _is_of(report, run):
-            found.append(_scores(report, file))
+        if isinstance(report, dict) and _is_of(report, run, file):
+            found.append(_scores(report, run))
     return found
 
 
-def _is_of(report: Mapping[str, Any], run: Run) -> bool:
-    return all(key in report for key in ("step", "which", "classes", "mean_iou")) and (
-        (report["step"], report["which"]) == (run.step, run.which)
+def _is_of(report: Mapping[str, Any], run: Run, file: Path) -> bool:
+    """Returns whether a report is a whole one of `evaluate` for the network as it is, in the file of its split."""
+    known = _FIELDS.keys() <= report.keys() and all(isinstance(report[key], of) for key, of in _FIELDS.items())
+    rows = report["classes"] if known else []
+    return (
+        known
+        and all(isinstance(row, dict) and {"name", "iou"} <= row.keys() for row in rows)
+        and all(isinstance(row["name"], str) and isinstance(row["iou"], float | int | None) for row in rows)
+        and (report["step"], report["which"]) == (run.step, run.which)
+        and file.name == scores_file(run.workdir, report["split"]).name
+        and not any(key in report and report[key] not in ("", 1, None) for key in _BY_OTHER_WAYS)
+        and not _changed(report, run, LAYOUT_KEYS)
     )
 
 
-def _scores(report: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def _changed(report: Mapping[str, Any], run: Run, keys: Iterable[str]) -> list[str]:
+    """Returns the keys of which the evaluation had another value than the run, as far as the report has them."""
+    here, there = (flatten(config) for config in (to_dict(run.config), _group(report, "config")))
+    return [key for key in keys if key in there and (key not in here or as_tuples(here[key]) != as_tuples(there[key]))]
+
+
+def _scores(report: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    other = _changed(report, run, _DATA)
     scores = {
-        "split": file.stem.removeprefix("evaluate-"),
+        "split": report["split"],
         "images": report["images"],
         "mean_iou": report["mean_iou"],
         "classes": [{"name": row["name"], "iou": row["iou"]} for row in report["classes"]],
+        **({"other": other} if other else {}),
     }
     return scores | ({"intervals": report["intervals"]} if "intervals" in report else {})
 

@@ -34,7 +34,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores = {"step": 10, "which": "best", "images": 5, "mean_iou": 0.5, "split": "val"}
     classes = [{"name": name, "iou": 0.1 * i} for i, name in enumerate(load_run(made).classes)]
     intervals = {"level": 0.95, "mean_iou": [0.4, 0.6], "iou": {"disc": [0.05, 0.2], "ring": [None, None]}}
-    report = {**scores, "classes": classes, "intervals": intervals, "config": {"data": {"dir": SECRET}}}
+    report = {**scores, "classes": classes, "intervals": intervals, "config": {"data": {"dir": PLANTED["data.dir"]}}}
     (made / "evaluate-val.json").write_text(json.dumps(report))
     (made / "evaluate-test.json").write_text(json.dumps({**report, "step": 5, "mean_iou": 0.123}))
     (made / "temperature.json").write_text(json.dumps({"temperature": 1.5, "step": 10, "split": "val"}))
@@ -169,6 +169,35 @@ def test_the_card_has_the_head_of_the_hub_and_what_is_known(folder: Path) -> Non
     assert "12.30" not in text, "the scores of another checkpoint"
 
 
+def test_scores_are_those_of_the_network_by_itself_on_the_data_of_the_run(workdir: Path, tmp_path: Path) -> None:
+    """Not of an ensemble, views, tiles, a CRF or another layout, nor under another name, nor of a damaged report."""
+    copy = Path(shutil.copytree(workdir, tmp_path / "run"))
+    report = json.loads((copy / "evaluate-val.json").read_text())
+    ways = {"tiles": "", "overlap": None, "average": "", "runs": 1, "crf": ""}
+    rates = {"model": {"args": {"encoder_args": {"output_stride": 8}}}}
+    for name, change in (
+        ("val-runs", {**ways, "runs": 3}),
+        ("val-average", {**ways, "average": "flip"}),
+        ("val-tiles", {**ways, "tiles": "auto"}),
+        ("val-crf", {**ways, "crf": "w1=3"}),
+        ("train", {**ways, "split": "train", "tiles": [64, 64]}),
+        ("old", {}),
+        ("a", {"split": "a", "images": "many"}),
+        ("b", {"split": "b", "classes": [1]}),
+        ("test_100_", {"split": "test[100]", "mean_iou": 0.25}),
+        ("far", {"split": "far", "mean_iou": 0.75, "config": {"data": {"dir": "/elsewhere"}}}),
+        ("layout", {"split": "layout", "config": rates}),
+    ):
+        (copy / f"evaluate-{name}.json").write_text(json.dumps({**report, **change}))
+    publish_run(load_run(copy), tmp_path / "net", licence="mit")
+    scores = json.loads((tmp_path / "net" / "published.json").read_text())["scores"]
+    found = {each["split"]: (each["mean_iou"], each["other"] if "other" in each else None) for each in scores}
+    assert found == {"val": (0.5, None), "test[100]": (0.25, None), "far": (0.75, ["data.dir"])}
+    card = (tmp_path / "net" / "README.md").read_text()
+    assert "`far`, 5 images, scored with another `data.dir` than that of the training: these may be" in card
+    assert 'split: "far"' not in card and 'split: "val"' in card and "elsewhere" not in card
+
+
 def test_it_is_the_weights_that_a_run_starts_from(run: Run, folder: Path) -> None:
     config = short_config(model__weights=str(folder))
     parts = dataclasses.replace(run.parts, config=config)
@@ -198,7 +227,7 @@ def test_the_same_network_is_published_again_and_another_is_not(run: Run, tmp_pa
 
 
 def test_a_network_of_other_data_is_another_network(tmp_path: Path) -> None:
-    """The places that are not published, and what run.json says of the data, tell networks apart; a copy is the same."""
+    """The places that are not published, and what run.json says of the data, tell networks apart."""
     workdir = secret_run(tmp_path / "run")
     publish_run(load_run(workdir), tmp_path / "net", licence="mit")
     copy = Path(shutil.copytree(workdir, tmp_path / "copy"))
