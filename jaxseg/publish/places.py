@@ -106,7 +106,9 @@ def plain_command(command: Any) -> str:
         return ""
     if words[:2] != ["python", "-m"] or len(words) < 3 or not words[2].startswith("jaxseg"):
         return ""
-    return " ".join([*words[:2], *_plain(words[2:])])
+    first = 4 if words[2] == "jaxseg" else 3  # after the subcommand, if there is one
+    experiment = [_experiment(word) for word in words[first : first + 1] if not word.startswith("--")]
+    return " ".join([*words[:2], *_plain(words[2:first]), *experiment, *_plain(words[first + len(experiment) :])])
 
 
 def _plain(words: list[str]) -> Iterable[str]:

@@ -13,7 +13,7 @@ from jaxseg.config import LAYOUT_KEYS, flatten, to_dict
 from jaxseg.errors import ConfigError
 from jaxseg.files import read_json
 from jaxseg.inference.report_files import scores_file
-from jaxseg.publish.places import identity_of, plain_command
+from jaxseg.publish.places import identity_of, is_place, plain_command
 from jaxseg.run.load import Run
 from jaxseg.run.provenance import read_starts
 from jaxseg.run.published import FORMAT, is_published, read_record, sha256_of
@@ -26,6 +26,7 @@ _FIELDS: dict[str, Any] = {
     "classes": list,
     "mean_iou": float | int | None,
 }
+_OF_A_START = ("starts", "changed", "commit", "fold")
 _BY_OTHER_WAYS = ("tiles", "average", "runs", "crf")  # in a report; without them, or 1 run, the network by itself
 _DATA = ("data.dir", "data.fold_file", "data.on_error")  # what an evaluation may change about its images
 
@@ -72,27 +73,51 @@ def identity(run: Run) -> str:
 def training_of(run: Run) -> dict[str, Any]:
     """Returns command, commit, packages, device and data of the first start in run.json, and how many starts it had.
 
-    Anything that is not of the form that training writes is left out.
+    Of a network that is published once more they are those of its record, which a stranger may have written. Anything
+    that is not of the form that training writes, or names a place, is left out of both.
     """
-    if is_published(run.workdir):  # published once more
-        return read_record(run.workdir).content["training"]
+    if is_published(run.workdir):
+        record = read_record(run.workdir).content
+        return _plain_training(_group(record, "training"), run.config.seed)
     starts = read_starts(run.workdir)
     first: Mapping[str, Any] = starts[0] if starts else {}
-    git, device, packages, data = (_group(first, key) for key in ("git", "device", "packages", "data"))
+    images = {split: about["images"] for split, about in _group(first, "data").items() if _has(about, "images")}
+    about = {**first, **_group(first, "git"), "starts": len(starts), "images": images, "fold": run.config.data.fold}
+    return _plain_training(about, run.config.seed)
+
+
+def _has(about: Any, key: str) -> bool:
+    return isinstance(about, dict) and key in about
+
+
+def _plain_training(about: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Returns what is published of a training, from a start or an earlier record."""
+    starts, changed, commit, fold = (about[key] if key in about else None for key in _OF_A_START)
+    device, packages, images = (_group(about, key) for key in ("device", "packages", "images"))
     return {
-        "seed": run.config.seed,
-        "starts": len(starts),
-        "command": plain_command(first["command"]) if "command" in first else "",
-        "commit": git["commit"] if "commit" in git and str(git["commit"]).isalnum() else None,
-        "changed": "changed" in git and bool(git["changed"]),
-        "device": {key: device[key] for key in ("platform", "kind", "count") if key in device},
-        "packages": {str(name): str(version) for name, version in packages.items() if version is not None},
-        "images": {
-            str(split): about["images"]
-            for split, about in data.items()
-            if isinstance(about, dict) and "images" in about and isinstance(about["images"], int)
+        "seed": seed,
+        "starts": starts if _is_count(starts) else 0,
+        "command": plain_command(about["command"]) if "command" in about else "",
+        "commit": commit if isinstance(commit, str) and re.fullmatch("[0-9a-f]{7,64}", commit) else None,
+        "changed": bool(changed),
+        "fold": fold if isinstance(fold, str) and re.fullmatch(r"[0-9]{1,9}/[0-9]{1,9}", fold) else "",
+        "device": {
+            key: device[key]
+            for key, fits in (("platform", _is_name), ("kind", _is_name), ("count", _is_count))
+            if key in device and fits(device[key])
         },
+        "packages": {name: version for name, version in packages.items() if _is_name(name) and _is_name(version)},
+        "images": {split: count for split, count in images.items() if _is_name(split) and _is_count(count)},
     }
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_name(value: Any) -> bool:
+    """Returns whether a value is a short text without a place."""
+    return isinstance(value, str) and len(value) <= 200 and not is_place(value)
 
 
 def _group(start: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -22,8 +22,9 @@ from jaxseg.errors import CheckpointError, ConfigError, DataError
 from jaxseg.pretrained import flatten as by_path
 from jaxseg.publish import publish_run
 from jaxseg.publish.__main__ import main
-from jaxseg.publish.card import Words
+from jaxseg.publish.card import Words, card_of
 from jaxseg.publish.places import PLACES, is_place, plain_command, without_places
+from jaxseg.publish.record import record_of
 from jaxseg.run.load import Run, load_run
 from jaxseg.run.weights import plan_weights
 
@@ -143,6 +144,15 @@ def test_a_command_is_published_without_its_places() -> None:
     assert plain.endswith("--config.data.dir PATH --config.seed=3")
     ours = "python -m jaxseg.train --config /a/experiments/unet.py:folder --config.model.encoder_weights=imagenet"
     assert plain_command(ours) == ours.replace("/a/", "")
+    for experiment, kept in (
+        ("ex.py", "EXPERIMENT.py"),
+        ("/a/mine.py:small", "EXPERIMENT.py:small"),
+        ("experiments/resunet.py:camvid", "experiments/resunet.py:camvid"),
+        ("../experiments/unet.py", "experiments/unet.py"),
+    ):
+        for start in ("python -m jaxseg train", "python -m jaxseg.train"):
+            assert plain_command(f"{start} {experiment} --config.seed=3") == f"{start} {kept} --config.seed=3"
+            assert plain_command(f"{start} --config {experiment} --config.seed=3").endswith(f" {kept} --config.seed=3")
     for other in ("jaxseg.train('/a/b')", "python /home/x/train.py", "python -m mine", "'", None, 3):
         assert plain_command(other) == ""
 
@@ -215,6 +225,9 @@ def test_the_same_network_is_published_again_and_another_is_not(run: Run, tmp_pa
     publish_run(run, target, **options)
     again = dataclasses.replace(run, state=run.state.replace(step=np.int32(20)))
     (target / "notes.txt").write_text("mine")
+    for path in (target / "published.json", target / "notes.txt"):  # a record may list what is not jaxseg's
+        record = json.loads((target / "published.json").read_text())
+        (target / "published.json").write_text(json.dumps({**record, "files": [*record["files"], path.name, ["a"]]}))
     assert publish_run(again, target, **options).removed == ()
     assert load_run(target).step == 20
     other = load_run(make_run(tmp_path / "other", short_config(seed=7)))
@@ -224,6 +237,59 @@ def test_the_same_network_is_published_again_and_another_is_not(run: Run, tmp_pa
     assert publish_run(other, target, **options, replace=True).removed == ("temperature.json",)
     assert load_run(target).config.seed == 7 and (target / "notes.txt").read_text() == "mine"
     assert not (target / "temperature.json").exists()
+
+
+def test_a_card_that_a_person_has_edited_is_not_replaced(run: Run, tmp_path: Path) -> None:
+    publish_run(run, tmp_path, licence="mit")
+    card = tmp_path / "README.md"
+    written = card.read_text()
+    card.write_text(f"{written}\nAsk me first.\n")
+    for dry_run in (True, False):
+        with pytest.raises(
+            ConfigError, match=r"README\.md was changed after it was published; keep a copy and give --r"
+        ):
+            publish_run(run, tmp_path, licence="mit", dry_run=dry_run)
+    assert card.read_text().endswith("Ask me first.\n")
+    publish_run(run, tmp_path, licence="mit", replace=True)
+    assert "Ask me" not in card.read_text()
+    card.unlink()
+    assert publish_run(run, tmp_path, licence="mit").done and card.is_file()
+
+
+def test_the_record_of_a_stranger_is_published_without_what_it_should_not_have(folder: Path, tmp_path: Path) -> None:
+    stranger = Path(shutil.copytree(folder, tmp_path / "stranger"))
+    record = json.loads((stranger / "published.json").read_text())
+    mark = "x</a>](http://elsewhere/)`"
+
+    def published(training: object, name: str) -> tuple[dict, str]:
+        changed = {**record, "training": training, "licence": mark, "scores": [1]}
+        if training is None:
+            del changed["training"]
+        (stranger / "published.json").write_text(json.dumps(changed))
+        publish_run(load_run(stranger), tmp_path / name, licence="mit")
+        made = tmp_path / name
+        return json.loads((made / "published.json").read_text())["training"], (made / "README.md").read_text()
+
+    assert published(record["training"], "a")[0] == record["training"]
+    for number, training in enumerate((None, [1], {"images": [1], "starts": "3", "device": 1, "packages": ["a"]})):
+        kept, card = published(training, f"b{number}")
+        assert kept["images"] == kept["packages"] == kept["device"] == {} and "The command is not recorded" in card
+    bad = dict.fromkeys(("seed", "commit", "command", "fold", "starts"), mark)
+    groups = {"images": {"/home/x": 3, "a": mark}, "packages": {"jax": "/home/x"}, "device": {"kind": mark, "count": 1}}
+    kept, card = published({**bad, **groups}, "c")
+    assert "elsewhere" not in card and "/home/x" not in card and "elsewhere" not in json.dumps(kept)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_card_says_how_many_classes_a_pixel_has_and_which_values_are_1(run: Run, several: bool) -> None:
+    config = short_config(
+        data__range=(0, 4095), data__source="folder", **({"data__multilabel": "bits"} if several else {})
+    )
+    own = dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=config))
+    card = card_of(own, {**record_of(own, b"", "mit"), "files": []}, "net", Words())
+    assert "The values 0 and 4095 of an image file are 0 and 1 (`data.range`)." in card
+    assert ("A pixel may have several of the classes, or none (`data.multilabel`)" in card) is several
+    assert ("pixel of an image one of the classes" in card) is ("one of its classes to every" in card) is not several
 
 
 def test_a_network_of_other_data_is_another_network(tmp_path: Path) -> None:
