@@ -161,7 +161,7 @@ def _is_of(report: Mapping[str, Any], run: Run, file: Path) -> bool:
 
 def _changed(report: Mapping[str, Any], run: Run, keys: Iterable[str]) -> list[str]:
     """Returns the keys of which the evaluation had another value than the run, as far as the report has them."""
-    here, there = (flatten(config) for config in (to_dict(run.config), _group(report, "config")))
+    here, there = (flatten(dict(config)) for config in (to_dict(run.config), _group(report, "config")))
     return [key for key in keys if key in there and (key not in here or as_tuples(here[key]) != as_tuples(there[key]))]
 
 
