@@ -104,17 +104,21 @@ def plain_command(command: Any) -> str:
         words = shlex.split(command) if isinstance(command, str) else []  # run.json may hold anything
     except ValueError:
         return ""
-    if words[:2] != ["python", "-m"] or len(words) < 3 or not words[2].startswith("jaxseg"):
+    start = 4 if words[2:3] == ["jaxseg"] else 3  # after the subcommand, if there is one
+    if re.fullmatch(r"python -m jaxseg( [\w-]+|(\.\w+)+)", " ".join(words[:start])) is None:
         return ""
-    first = 4 if words[2] == "jaxseg" else 3  # after the subcommand, if there is one
-    experiment = [_experiment(word) for word in words[first : first + 1] if not word.startswith("--")]
-    return " ".join([*words[:2], *_plain(words[2:first]), *experiment, *_plain(words[first + len(experiment) :])])
+    return " ".join([*words[:start], *_plain(words[start:])])
 
 
 def _plain(words: list[str]) -> Iterable[str]:
-    rest = list(words)
+    rest, named = list(words), False
     while rest:
-        name, equals, value = rest.pop(0).partition("=")
+        word = rest.pop(0)
+        if not word.startswith("--") and not named:  # the experiment without --config
+            named = True
+            yield _experiment(word)
+            continue
+        name, equals, value = word.partition("=")
         if name.startswith("--") and not equals and rest and not rest[0].startswith("--"):
             value, equals = rest.pop(0), " "
         if name == "--workdir":

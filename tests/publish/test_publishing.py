@@ -153,7 +153,17 @@ def test_a_command_is_published_without_its_places() -> None:
         for start in ("python -m jaxseg train", "python -m jaxseg.train"):
             assert plain_command(f"{start} {experiment} --config.seed=3") == f"{start} {kept} --config.seed=3"
             assert plain_command(f"{start} --config {experiment} --config.seed=3").endswith(f" {kept} --config.seed=3")
-    for other in ("jaxseg.train('/a/b')", "python /home/x/train.py", "python -m mine", "'", None, 3):
+    late = "python -m jaxseg train --config.seed=3 --processes 2 mine.py:small"
+    assert plain_command(late) == late.replace("mine", "EXPERIMENT")
+    for other in (
+        "jaxseg.train('/a/b')",
+        "python /home/x/train.py",
+        "python -m mine",
+        "'",
+        None,
+        3,
+        "python -m jaxseg /a",
+    ):
         assert plain_command(other) == ""
 
 
