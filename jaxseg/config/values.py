@@ -261,3 +261,14 @@ def _validate_value(key: str, value: Any) -> None:
         _checked(key, value)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key} must be finite, got {value}.")
+
+
+def literal(value: Any) -> str:
+    """Returns a value of a configuration as Python, with double quotes where it has none itself."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        inside = ", ".join(map(literal, value))
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    shown = repr(value)
+    return f'"{shown[1:-1]}"' if isinstance(value, str) and shown[0] == "'" and '"' not in shown else shown

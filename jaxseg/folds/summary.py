@@ -13,7 +13,7 @@ from jaxseg.data.folds import HELD_OUT
 from jaxseg.errors import ConfigError, counted
 from jaxseg.files import write_atomically, write_text
 from jaxseg.inference.image_totals import interval_dict, interval_line, interval_of
-from jaxseg.inference.out_of_fold import FOLDER, SCORES, OutOfFold, joined, read_out_of_fold, write_scores
+from jaxseg.inference.out_of_fold import FOLDER, SCORES, OutOfFold, joined, map_files, read_out_of_fold, write_scores
 from jaxseg.metrics.formatting import markdown_table, percent, plain
 from jaxseg.metrics.intervals import iou_and_mean
 from jaxseg.run.workdir import write_json
@@ -127,8 +127,9 @@ def write_summary(summary: Summary, runs: Sequence[PlannedRun], workdir: Path, c
         write_json(files["numbers"], {**summary.to_dict(), "command": command})
         write_scores(workdir / FOLDER / SCORES, summary.found, summary.classes)
         of_fold = {int(run.workdir.name.rpartition("-")[2]): run.workdir for run in runs}
-        for file, fold in zip(summary.found.files, summary.found.folds):
-            with (of_fold[fold] / FOLDER / file).open("rb") as made:
+        # Names that are distinct within each fold need not be so among all.
+        for file, own, fold in zip(map_files(summary.found.names), summary.found.files, summary.found.folds):
+            with (of_fold[fold] / FOLDER / own).open("rb") as made:
                 write_atomically(workdir / FOLDER / file, lambda out: shutil.copyfileobj(made, out))
     except OSError as error:
         raise ConfigError(f"The summary cannot be written in {workdir}: {error.strerror or error}.") from error

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from jaxseg.config.values import literal
 from jaxseg.errors import printable
 from jaxseg.plan.planning import Plan
 
@@ -74,14 +75,3 @@ def _update(keys: Mapping[str, Any]) -> list[str]:
     if len(line) <= _WIDTH:
         return [line]
     return ["    update(", "        config,", *(f"        {each}," for each in named), "    )"]
-
-
-def literal(value: Any) -> str:
-    """Returns a value of a configuration as Python, with double quotes where it has none itself."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, tuple | list):
-        inside = ", ".join(map(literal, value))
-        return f"({inside},)" if len(value) == 1 else f"({inside})"
-    shown = repr(value)
-    return f'"{shown[1:-1]}"' if isinstance(value, str) and shown[0] == "'" and '"' not in shown else shown

@@ -16,6 +16,20 @@ _SOURCES = {
     "": "The data are those of `data.source={0}`.",
 }
 
+CARD_FILE = "README.md"
+FILES = {
+    CARD_FILE: "the card",
+    "model.safetensors": "the parameters and statistics of the network",
+    "config.json": "the configuration, data that nothing runs",
+    "data.json": "the classes, their colours and values",
+    "published.json": "what is known of the training, and the SHA-256 of the weights",
+    "temperature.json": "the temperature of `jaxseg predict --temperature`",
+    "thresholds.json": "the thresholds of `jaxseg predict --thresholds`",
+    "model.onnx": "the path from an image to its classes for ONNX Runtime; it is run as a program",
+    "model.stablehlo": "the path from an image to its classes for JAX alone; it is run as a program",
+}
+"""What jaxseg publishes, and what it is: no other file is ever removed."""
+
 
 class Words(NamedTuple):
     """What only a person can say about a network; None: a sentence that claims nothing.
@@ -46,7 +60,7 @@ def card_of(run: Run, record: Mapping[str, Any], name: str, words: Words) -> str
         _head(run, record, name, words),
         f"# {name.rpartition('/')[2]}",
         _summary(run),
-        _code(name),
+        _use_in_python(name),
         _table_of_classes(run),
         "## Training",
         *_training(run, record, words),
@@ -67,7 +81,7 @@ def _head(run: Run, record: Mapping[str, Any], name: str, words: Words) -> str:
     lines += [f"- {json.dumps(tag)}" for tag in tags]
     if words.datasets:
         lines += ["datasets:", *(f"- {json.dumps(dataset)}" for dataset in words.datasets)]
-    scored = [scores for scores in record["scores"] if isinstance(scores["mean_iou"], int | float)]
+    scored = [scores for scores in _own(record["scores"]) if isinstance(scores["mean_iou"], int | float)]
     if scored:
         lines += ["metrics:", "- mean_iou", "model-index:", f"- name: {json.dumps(name.rpartition('/')[2])}"]
         lines.append("  results:")
@@ -99,7 +113,7 @@ def _summary(run: Run) -> str:
     )
 
 
-def _code(name: str) -> str:
+def _use_in_python(name: str) -> str:
     source = f"hf://{name}" if "/" in name else name
     return f'```python\nimport jaxseg\nrun = jaxseg.load("{source}")\nclasses = run.predict("photo.jpg").classes\n```'
 
@@ -118,10 +132,19 @@ def _training(run: Run, record: Mapping[str, Any], words: Words) -> Iterable[str
     data = config.data
     known = words.data or _SOURCES[data.source if data.source in _SOURCES else ""].format(data.source)
     images = training["images"].items()
-    counts = ", ".join(f"{counted(count, 'image')} in `{_cell(split)}`" for split, count in images)
-    yield f"{known} Trained on the split `{data.train_split}`, the checkpoint chosen on `{data.val_split}`" + (
-        f" ({counts})." if counts else "."
+    counts = ", ".join(f"{counted(count, 'image')} in {_code(split)}" for split, count in images)
+    fold = f" without the fold {training['fold']} of it" if training["fold"] else ""
+    yield (
+        f"{known} Trained on the split {_code(data.train_split)}{fold}, the checkpoint chosen on "
+        f"{_code(data.val_split)}{f' ({counts})' if counts else ''}."
     )
+    if data.multilabel:
+        yield (
+            "A pixel may have several of the classes, or none (`data.multilabel`): each class is told from all else by "
+            "itself, and is given where its own probability is above a half."
+        )
+    if data.range:
+        yield f"The values {data.range[0]:g} and {data.range[1]:g} of an image file are 0 and 1 (`data.range`)."
     height, width = data.size
     fit = "at every use" if data.fit == "resize" else "in training, by crops, and have their own size at every use"
     mean, std = (", ".join(f"{x:g}" for x in values) for values in (data.mean, data.std))
@@ -131,7 +154,7 @@ def _training(run: Run, record: Mapping[str, Any], words: Words) -> Iterable[str
     )
     yield (
         f"Seed {training['seed']}, {counted(record['step'], 'step')} of {counted(config.batch_size, 'image')}, loss "
-        f"`{config.loss.terms}`, optimiser `{config.optimizer.name}`."
+        f"{_code(config.loss.terms)}, optimiser {_code(config.optimizer.name)}."
     )
     if training["command"]:
         started = f", started {training['starts']} times" if training["starts"] > 1 else ""
@@ -153,7 +176,7 @@ def _scores(record: Mapping[str, Any]) -> Iterable[str]:
     if not record["scores"]:
         yield "None are recorded: `jaxseg evaluate` was not called for this checkpoint before it was published."
     for scores in record["scores"]:
-        yield f"`{_cell(scores['split'])}`, {counted(scores['images'], 'image')}; IoU in percent:"
+        yield f"{_code(scores['split'])}, {counted(scores['images'], 'image')}{_other(scores)}; IoU in percent:"
         with_ends = any(interval_of(scores, name) for name in (None, *(c["name"] for c in scores["classes"])))
         rows = [("mean", scores["mean_iou"], interval_of(scores, None))]
         rows += [(row["name"], row["iou"], interval_of(scores, row["name"])) for row in scores["classes"][:100]]
@@ -167,6 +190,18 @@ def _scores(record: Mapping[str, Any]) -> Iterable[str]:
     )
 
 
+def _own(scores: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the scores of the data that the run knows."""
+    return [each for each in scores if "other" not in each]
+
+
+def _other(scores: Mapping[str, Any]) -> str:
+    if "other" not in scores:
+        return ""
+    keys = ", ".join(f"`{key}`" for key in scores["other"])
+    return f", scored with another {keys} than that of the training: these may be images of other data"
+
+
 def _row(name: str, iou: float | None, ends: tuple[float, float] | None, with_ends: bool) -> str:
     cells = [_cell(name), "-" if iou is None else percent(iou)]
     if with_ends:
@@ -175,35 +210,36 @@ def _row(name: str, iou: float | None, ends: tuple[float, float] | None, with_en
 
 
 def _use(run: Run, record: Mapping[str, Any], words: Words) -> Iterable[str]:
+    several = bool(run.config.data.multilabel)
+    what = "those of the classes above that it finds there, several or none" if several else "one of the classes above"
     yield words.use or (
-        "It gives each pixel of an image one of the classes above, and is meant for images like those that it was "
-        "trained on."
+        f"It gives each pixel of an image {what}, and is meant for images like those that it was trained on."
     )
+    errs = "It may give a class" if several else "It gives one of its classes to every pixel, also"
     yield words.limits or (
-        "Images of another kind, camera or scale than those of the training were not tried. It gives one of its "
-        "classes to every pixel, also where the image shows none of them, and its probabilities may be too sure. "
-        "Nothing about it was tested for decisions about people or their safety."
+        f"Images of another kind, camera or scale than those of the training were not tried. {errs} where the image "
+        "shows none of them, and its probabilities may be too sure. Nothing about it was tested for decisions about "
+        "people or their safety."
     )
-    rows = record["scores"][0]["classes"] if record["scores"] else []
+    own = _own(record["scores"])
+    rows = own[0]["classes"] if own else []
     scored = [row for row in rows if isinstance(row["iou"], int | float)]
     if len(scored) > 1:
         worst = min(scored, key=lambda row: row["iou"])
-        yield f"Its poorest class is {_cell(worst['name'])}, with an IoU of {percent(worst['iou'])} % on that split."
+        yield (
+            f"Its poorest class is {_cell(worst['name'])}, with an IoU of {percent(worst['iou'])} % "
+            f"on {_code(own[0]['split'])}."
+        )
     yield f"Licence: {record['licence']}. The licence of the data holds beside it."
 
 
 def _files(names: Sequence[str]) -> str:
-    about = {
-        "model.safetensors": "the parameters and statistics of the network",
-        "config.json": "the configuration, data that nothing runs",
-        "data.json": "the classes, their colours and values",
-        "published.json": "what is known of the training, and the SHA-256 of the weights",
-        "temperature.json": "the temperature of `jaxseg predict --temperature`",
-        "thresholds.json": "the thresholds of `jaxseg predict --thresholds`",
-        "model.onnx": "the path from an image to its classes for ONNX Runtime; it is run as a program",
-        "model.stablehlo": "the path from an image to its classes for JAX alone; it is run as a program",
-    }
-    return "\n".join(f"- `{name}`: {about[name]}" for name in names if name in about)
+    return "\n".join(f"- `{name}`: {FILES[name]}" for name in names if name in FILES and name != CARD_FILE)
+
+
+def _code(text: Any) -> str:
+    """Returns text of a user as code in a line: no line ends, and no mark that would end it."""
+    return f"`{printable(str(text)).replace('`', ' ')}`"
 
 
 def _cell(text: str) -> str:

@@ -31,6 +31,7 @@ PLACES: dict[str, Any] = {
 }
 _WEIGHTS = ("model.weights", "model.encoder_weights")
 _LENGTH = ("steps", "epochs")
+_OF_THE_MACHINE = ("data.cache", "compile.cache", "checkpoint.copy_to")  # places that make no other network
 _PLACE = re.compile(r"~|\\|\.\.?/|[A-Za-z]:[/\\]|(?:.*[\s='\"(\[,:])?(?:/(?=[\w.])|~/|[a-z]\w*://)|.*/\.\./")
 _EXPERIMENT = re.compile(r"(?:.*/)?(experiments/(?:ablations/)?\w+\.py)(:[\w.,-]+)?")
 
@@ -43,13 +44,16 @@ def is_place(text: str) -> bool:
 def without_places(config: ConfigDict) -> ConfigDict:
     """Returns the configuration of a run without the places of its machine, for one that is only used.
 
-    Names of published weights and of repositories of the Hub stay; devices are those of whoever uses the network.
+    Names of published weights and of repositories of the Hub stay; devices are those of whoever uses the network. A
+    fold without its file or its groups would be other images, and is left out with them.
     """
     given = {key: value for key, value in flatten(config.to_dict()).items()}
     changed = {key: KEYS[key].default for key in given if key in KEYS and key.startswith("mesh.")}
     for key, value in given.items():
         if key in PLACES and value != KEYS[key].default and not _may_stay(config, key, value):
             changed[key] = PLACES[key]
+    if config.data.fold and (config.data.fold_file or config.data.group):
+        changed["data.fold"] = ""
     if config.distill.teacher:
         changed |= {key: KEYS[key].default for key in KEYS if key.startswith("distill.")}
     kept = with_values(config, changed)
@@ -82,9 +86,13 @@ def _holds_place(value: Any) -> bool:
 
 
 def identity_of(config: ConfigDict) -> dict[str, Any]:
-    """Returns the values of a configuration that make its network another one; its length does not."""
+    """Returns the values of a configuration that make its network another one; its length does not.
+
+    Its data do: the places are among the values, which are therefore not published themselves.
+    """
     flat = flatten(config.to_dict())
-    return {key: value for key, value in sorted(flat.items()) if key not in _LENGTH and not key.startswith(FREE_KEYS)}
+    free = {key for key in flat if key.startswith(FREE_KEYS)} - PLACES.keys()
+    return {key: value for key, value in sorted(flat.items()) if key not in free.union(_LENGTH, _OF_THE_MACHINE)}
 
 
 def plain_command(command: Any) -> str:
@@ -96,15 +104,21 @@ def plain_command(command: Any) -> str:
         words = shlex.split(command) if isinstance(command, str) else []  # run.json may hold anything
     except ValueError:
         return ""
-    if words[:2] != ["python", "-m"] or len(words) < 3 or not words[2].startswith("jaxseg"):
+    start = 4 if words[2:3] == ["jaxseg"] else 3  # after the subcommand, if there is one
+    if re.fullmatch(r"python -m jaxseg( [\w-]+|(\.\w+)+)", " ".join(words[:start])) is None:
         return ""
-    return " ".join([*words[:2], *_plain(words[2:])])
+    return " ".join([*words[:start], *_plain(words[start:])])
 
 
 def _plain(words: list[str]) -> Iterable[str]:
-    rest = list(words)
+    rest, named = list(words), False
     while rest:
-        name, equals, value = rest.pop(0).partition("=")
+        word = rest.pop(0)
+        if not word.startswith("--") and not named:  # the experiment without --config
+            named = True
+            yield _experiment(word)
+            continue
+        name, equals, value = word.partition("=")
         if name.startswith("--") and not equals and rest and not rest[0].startswith("--"):
             value, equals = rest.pop(0), " "
         if name == "--workdir":

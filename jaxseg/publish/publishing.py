@@ -19,7 +19,7 @@ from jaxseg.files import write_atomically, write_text
 from jaxseg.pretrained import flatten
 from jaxseg.pretrained.files import safetensors_of
 from jaxseg.publish import upload
-from jaxseg.publish.card import Words, card_of
+from jaxseg.publish.card import CARD_FILE, FILES, Words, card_of
 from jaxseg.publish.places import require_none, without_places
 from jaxseg.publish.record import record_of
 from jaxseg.run.load import Run, load_run
@@ -31,10 +31,10 @@ from jaxseg.run.published import (
     is_on_hub,
     is_published,
     read_record,
+    sha256_of,
 )
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, holds_checkpoint, write_json
 
-CARD_FILE = "README.md"
 NO_WORDS = Words()
 _LICENCES = "apache-2.0, mit, cc-by-4.0, cc-by-sa-4.0, cc-by-nc-4.0, cc0-1.0, openrail or other"
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
@@ -151,7 +151,7 @@ def _make(
     """Writes all files to a folder, and reads them back; returns their names."""
     variables = {path: np.asarray(x) for path, x in flatten(run.variables).items()}
     weights = safetensors_of(variables, {"format": "flax"})
-    record = record_of(own, weights, licence)
+    record = record_of(run, weights, licence)
     fitted = [file for file in FITTED_FILES if (run.workdir / file).is_file()]
     programs = [f"model{FORMATS[form]}" for form in dict.fromkeys(exports)]
     record["files"] = [CARD_FILE, WEIGHTS_FILE, CONFIG_FILE, INFO_FILE, RECORD_FILE, *fitted, *programs]
@@ -159,8 +159,10 @@ def _make(
     write_json(staged / CONFIG_FILE, to_dict(own.config))
     for file in (INFO_FILE, *fitted):
         shutil.copyfile(run.workdir / file, staged / file)
+    card = card_of(own, record, name, words)
+    record["card"] = sha256_of(card.encode())  # tells whether a person has edited it since
     write_json(staged / RECORD_FILE, record)
-    write_text(staged / CARD_FILE, card_of(own, record, name, words))
+    write_text(staged / CARD_FILE, card)
     back = load_run(staged)
     _require_same(variables, back)
     for program in programs:
@@ -176,14 +178,20 @@ def _require_same(variables: dict[str, np.ndarray], back: Run) -> None:
 
 
 def _examine(folder: Path, identity: str, replace: bool) -> list[str]:
-    """Returns the files that a former publication put into a folder; raises ConfigError if it holds anything else."""
+    """Returns the files that a former publication put into a folder.
+
+    Raises:
+        ConfigError: if it holds anything else, or a card that a person has edited, unless that may be replaced.
+    """
     if not folder.exists() or not any(folder.iterdir()):
         return []
     former = list[str]()
     if is_published(folder):
         content = read_record(folder).content
-        former = [file for file in content["files"] if isinstance(file, str) and Path(file).name == file]
+        former = [file for file in content["files"] if isinstance(file, str) and file in FILES]
         if "identity" in content and content["identity"] == identity:
+            if not replace and (folder / CARD_FILE).is_file():
+                upload.require_own_card(content, (folder / CARD_FILE).read_bytes(), str(folder / CARD_FILE))
             return [file for file in former if (folder / file).is_file()]
     if not replace:
         what = "another published network" if former else "files that are no published network"

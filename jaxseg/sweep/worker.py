@@ -49,7 +49,8 @@ def run(workdir: Path, split: str) -> int:
             trained = _trained(workdir)
             if trained is None:
                 return STOPPED
-            evaluation = score_held_out(trained) if split == HELD_OUT else evaluate(trained, split)
+            left_out = split == HELD_OUT and trained.config.data.fold  # else it is a split of the data of this name
+            evaluation = score_held_out(trained) if left_out else evaluate(trained, split)
             if not evaluation.confusion.sum():
                 raise ValueError(f"the split {split} has no labelled pixel, so there is nothing to score")
             evaluation.write_report()

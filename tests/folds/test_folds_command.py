@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.figures import blank_figures
+from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
 
 from jaxseg import __main__ as program
@@ -19,11 +20,15 @@ from jaxseg.data import make_source
 from jaxseg.data.folds import HELD_OUT
 from jaxseg.errors import ConfigError
 from jaxseg.folds.__main__ import main
+from jaxseg.folds.summary import Summary, write_summary
 from jaxseg.inference import evaluate, load_run, make_segmenter
 from jaxseg.inference.options import with_folds
-from jaxseg.inference.out_of_fold import map_files
+from jaxseg.inference.out_of_fold import OutOfFold, joined, map_files
 from jaxseg.inference.predictor import make_predictor
+from jaxseg.metrics import ImageCounts
 from jaxseg.sweep import pool, worker
+from jaxseg.sweep.plan import PlannedRun
+from jaxseg.sweep.records import read_failure
 from jaxseg.train import main as train_main
 
 VALUES = {
@@ -43,6 +48,9 @@ VALUES = {
     "log.images": 0,
     "log.tensorboard": False,
 }
+
+COUNTS = ImageCounts(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones((3, 1), np.int64), 1, 2)
+"""One image with one pixel of the first of two classes."""
 
 
 def arguments(workdir: Path, *words: str, **changes: Any) -> list[str]:
@@ -207,6 +215,33 @@ def test_the_folder_of_the_folds_is_their_ensemble(run, tmp_path, capsys):
     assert all(judges.of(row["name"]) == (int(row["fold"]) - 1,) for row in rows)
 
 
+def test_names_that_become_one_file_in_two_folds_have_a_map_each(run, tmp_path):
+    """ "s 1" and "s_1" are both s_1.png in the folder of their own fold."""
+    parts = [OutOfFold((name,), ("s_1.png",), (name,), (fold,), COUNTS) for fold, name in ((1, "s_1"), (2, "s 1"))]
+    runs = [
+        PlannedRun(f"fold-{fold}", 0, tmp_path / f"fold-{fold}", load_run(run / "fold-1").config) for fold in (1, 2)
+    ]
+    for planned in runs:
+        (planned.workdir / "oof").mkdir(parents=True)
+        (planned.workdir / "oof" / "s_1.png").write_text(planned.variant)
+    summary = Summary(("a", "b"), np.zeros((2, 3)), joined(parts), False)
+    write_summary(summary, runs, tmp_path, "again")
+    maps = {path.name: path.read_text() for path in (tmp_path / "oof").glob("*.png")}
+    assert maps == {"s_1.png": "fold-1", "s_1-1.png": "fold-2"}
+
+
 def test_files_of_class_maps_are_distinct_and_stay_inside():
     names = ["a", "b/c", "../d", "A", "e f?", ""]
     assert map_files(names) == ["a.png", "b/c.png", "d.png", "A-3.png", "e_f_.png", "image.png"]
+    assert map_files(["a-2", "a", "A"]) == ["a-2.png", "a.png", "A-2-2.png"]
+
+
+def test_a_split_of_the_data_named_fold_is_scored_where_no_fold_is_left_out(tmp_path):
+    data = make_folder(tmp_path / "data", [(16, 16)], split="fold")
+    make_folder(tmp_path / "data", [(16, 16), (16, 16)], split="train")
+    (data / "classes.txt").write_text("a\nb\nc\n")
+    config = tiny_config(data__source="folder", data__dir=str(data), steps=10, data__val_split="fold")
+    workdir = make_run(tmp_path / "run", config, {10: None})
+    assert worker.run(workdir, "fold") == worker.FINISHED, read_failure(workdir)
+    scores = json.loads((workdir / "sweep-fold.json").read_text())
+    assert scores["images"] == 1 and not (workdir / "oof").exists()

@@ -13,11 +13,12 @@ from jaxseg import __main__ as cli
 from jaxseg import build
 from jaxseg.config import differences, update
 from jaxseg.config.command import load_experiment
+from jaxseg.config.values import literal
 from jaxseg.plan import measuring
 from jaxseg.plan.fingerprint import ClassFacts, Fingerprint
 from jaxseg.plan.planning import make_plan
 from jaxseg.plan.rules import Machine
-from jaxseg.plan.writing import literal, text_of
+from jaxseg.plan.writing import text_of
 
 TINY = ["--config.model.args.widths=(4,8)", "--config.batch_size=8", "--config.eval.batch_size=8"]
 

@@ -175,6 +175,14 @@ def test_a_network_is_uploaded_and_another_one_is_left_alone(workdir: Path, fold
     assert api.repositories[NAME]["model.safetensors"] == files["model.safetensors"]
     assert publish_run(other, f"hf://{NAME}", **options, replace=True).removed == ("thresholds.json",)
     assert "thresholds.json" not in api.repositories[NAME]
+    files = api.repositories[NAME]
+    record = json.loads(files["published.json"])
+    files |= {"published.json": json.dumps({**record, "files": ["*", "data.csv", [1]]}).encode(), "data.csv": b""}
+    assert publish_run(other, f"hf://{NAME}", **options).removed == () and "data.csv" in files
+    files["README.md"] += b"Ask me first."
+    with pytest.raises(ConfigError, match=r"README\.md of hf://owner/net was changed after it was published"):
+        publish_run(other, f"hf://{NAME}", **options)
+    assert publish_run(other, f"hf://{NAME}", **options, replace=True).done and b"Ask" not in files["README.md"]
     api.repositories["owner/data"] = {"train.csv": b""}
     with pytest.raises(ConfigError, match=r"holds files of something else, train\.csv for one"):
         publish_run(run, "hf://owner/data", **options)

@@ -17,12 +17,14 @@ from helpers.tiny_run import make_run, short_config
 import jaxseg
 from jaxseg.config import KEYS
 from jaxseg.config.values import flatten, set_key
-from jaxseg.errors import CheckpointError, ConfigError
+from jaxseg.data import make_source
+from jaxseg.errors import CheckpointError, ConfigError, DataError
 from jaxseg.pretrained import flatten as by_path
 from jaxseg.publish import publish_run
 from jaxseg.publish.__main__ import main
-from jaxseg.publish.card import Words
+from jaxseg.publish.card import Words, card_of
 from jaxseg.publish.places import PLACES, is_place, plain_command, without_places
+from jaxseg.publish.record import record_of
 from jaxseg.run.load import Run, load_run
 from jaxseg.run.weights import plan_weights
 
@@ -33,7 +35,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores = {"step": 10, "which": "best", "images": 5, "mean_iou": 0.5, "split": "val"}
     classes = [{"name": name, "iou": 0.1 * i} for i, name in enumerate(load_run(made).classes)]
     intervals = {"level": 0.95, "mean_iou": [0.4, 0.6], "iou": {"disc": [0.05, 0.2], "ring": [None, None]}}
-    report = {**scores, "classes": classes, "intervals": intervals, "config": {"data": {"dir": SECRET}}}
+    report = {**scores, "classes": classes, "intervals": intervals, "config": {"data": {"dir": PLANTED["data.dir"]}}}
     (made / "evaluate-val.json").write_text(json.dumps(report))
     (made / "evaluate-test.json").write_text(json.dumps({**report, "step": 5, "mean_iou": 0.123}))
     (made / "temperature.json").write_text(json.dumps({"temperature": 1.5, "step": 10, "split": "val"}))
@@ -142,7 +144,26 @@ def test_a_command_is_published_without_its_places() -> None:
     assert plain.endswith("--config.data.dir PATH --config.seed=3")
     ours = "python -m jaxseg.train --config /a/experiments/unet.py:folder --config.model.encoder_weights=imagenet"
     assert plain_command(ours) == ours.replace("/a/", "")
-    for other in ("jaxseg.train('/a/b')", "python /home/x/train.py", "python -m mine", "'", None, 3):
+    for experiment, kept in (
+        ("ex.py", "EXPERIMENT.py"),
+        ("/a/mine.py:small", "EXPERIMENT.py:small"),
+        ("experiments/resunet.py:camvid", "experiments/resunet.py:camvid"),
+        ("../experiments/unet.py", "experiments/unet.py"),
+    ):
+        for start in ("python -m jaxseg train", "python -m jaxseg.train"):
+            assert plain_command(f"{start} {experiment} --config.seed=3") == f"{start} {kept} --config.seed=3"
+            assert plain_command(f"{start} --config {experiment} --config.seed=3").endswith(f" {kept} --config.seed=3")
+    late = "python -m jaxseg train --config.seed=3 --processes 2 mine.py:small"
+    assert plain_command(late) == late.replace("mine", "EXPERIMENT")
+    for other in (
+        "jaxseg.train('/a/b')",
+        "python /home/x/train.py",
+        "python -m mine",
+        "'",
+        None,
+        3,
+        "python -m jaxseg /a",
+    ):
         assert plain_command(other) == ""
 
 
@@ -168,6 +189,35 @@ def test_the_card_has_the_head_of_the_hub_and_what_is_known(folder: Path) -> Non
     assert "12.30" not in text, "the scores of another checkpoint"
 
 
+def test_scores_are_those_of_the_network_by_itself_on_the_data_of_the_run(workdir: Path, tmp_path: Path) -> None:
+    """Not of an ensemble, views, tiles, a CRF or another layout, nor under another name, nor of a damaged report."""
+    copy = Path(shutil.copytree(workdir, tmp_path / "run"))
+    report = json.loads((copy / "evaluate-val.json").read_text())
+    ways = {"tiles": "", "overlap": None, "average": "", "runs": 1, "crf": ""}
+    rates = {"model": {"args": {"encoder_args": {"output_stride": 8}}}}
+    for name, change in (
+        ("val-runs", {**ways, "runs": 3}),
+        ("val-average", {**ways, "average": "flip"}),
+        ("val-tiles", {**ways, "tiles": "auto"}),
+        ("val-crf", {**ways, "crf": "w1=3"}),
+        ("train", {**ways, "split": "train", "tiles": [64, 64]}),
+        ("old", {}),
+        ("a", {"split": "a", "images": "many"}),
+        ("b", {"split": "b", "classes": [1]}),
+        ("test_100_", {"split": "test[100]", "mean_iou": 0.25}),
+        ("far", {"split": "far", "mean_iou": 0.75, "config": {"data": {"dir": "/elsewhere"}}}),
+        ("layout", {"split": "layout", "config": rates}),
+    ):
+        (copy / f"evaluate-{name}.json").write_text(json.dumps({**report, **change}))
+    publish_run(load_run(copy), tmp_path / "net", licence="mit")
+    scores = json.loads((tmp_path / "net" / "published.json").read_text())["scores"]
+    found = {each["split"]: (each["mean_iou"], each["other"] if "other" in each else None) for each in scores}
+    assert found == {"val": (0.5, None), "test[100]": (0.25, None), "far": (0.75, ["data.dir"])}
+    card = (tmp_path / "net" / "README.md").read_text()
+    assert "`far`, 5 images, scored with another `data.dir` than that of the training: these may be" in card
+    assert 'split: "far"' not in card and 'split: "val"' in card and "elsewhere" not in card
+
+
 def test_it_is_the_weights_that_a_run_starts_from(run: Run, folder: Path) -> None:
     config = short_config(model__weights=str(folder))
     parts = dataclasses.replace(run.parts, config=config)
@@ -185,6 +235,9 @@ def test_the_same_network_is_published_again_and_another_is_not(run: Run, tmp_pa
     publish_run(run, target, **options)
     again = dataclasses.replace(run, state=run.state.replace(step=np.int32(20)))
     (target / "notes.txt").write_text("mine")
+    for path in (target / "published.json", target / "notes.txt"):  # a record may list what is not jaxseg's
+        record = json.loads((target / "published.json").read_text())
+        (target / "published.json").write_text(json.dumps({**record, "files": [*record["files"], path.name, ["a"]]}))
     assert publish_run(again, target, **options).removed == ()
     assert load_run(target).step == 20
     other = load_run(make_run(tmp_path / "other", short_config(seed=7)))
@@ -194,6 +247,91 @@ def test_the_same_network_is_published_again_and_another_is_not(run: Run, tmp_pa
     assert publish_run(other, target, **options, replace=True).removed == ("temperature.json",)
     assert load_run(target).config.seed == 7 and (target / "notes.txt").read_text() == "mine"
     assert not (target / "temperature.json").exists()
+
+
+def test_a_card_that_a_person_has_edited_is_not_replaced(run: Run, tmp_path: Path) -> None:
+    publish_run(run, tmp_path, licence="mit")
+    card = tmp_path / "README.md"
+    written = card.read_text()
+    card.write_text(f"{written}\nAsk me first.\n")
+    for dry_run in (True, False):
+        with pytest.raises(
+            ConfigError, match=r"README\.md was changed after it was published; keep a copy and give --r"
+        ):
+            publish_run(run, tmp_path, licence="mit", dry_run=dry_run)
+    assert card.read_text().endswith("Ask me first.\n")
+    publish_run(run, tmp_path, licence="mit", replace=True)
+    assert "Ask me" not in card.read_text()
+    card.unlink()
+    assert publish_run(run, tmp_path, licence="mit").done and card.is_file()
+
+
+def test_the_record_of_a_stranger_is_published_without_what_it_should_not_have(folder: Path, tmp_path: Path) -> None:
+    stranger = Path(shutil.copytree(folder, tmp_path / "stranger"))
+    record = json.loads((stranger / "published.json").read_text())
+    mark = "x</a>](http://elsewhere/)`"
+
+    def published(training: object, name: str) -> tuple[dict, str]:
+        changed = {**record, "training": training, "licence": mark, "scores": [1]}
+        if training is None:
+            del changed["training"]
+        (stranger / "published.json").write_text(json.dumps(changed))
+        publish_run(load_run(stranger), tmp_path / name, licence="mit")
+        made = tmp_path / name
+        return json.loads((made / "published.json").read_text())["training"], (made / "README.md").read_text()
+
+    assert published(record["training"], "a")[0] == record["training"]
+    for number, training in enumerate((None, [1], {"images": [1], "starts": "3", "device": 1, "packages": ["a"]})):
+        kept, card = published(training, f"b{number}")
+        assert kept["images"] == kept["packages"] == kept["device"] == {} and "The command is not recorded" in card
+    bad = dict.fromkeys(("seed", "commit", "command", "fold", "starts"), mark)
+    groups = {"images": {"/home/x": 3, "a": mark}, "packages": {"jax": "/home/x"}, "device": {"kind": mark, "count": 1}}
+    kept, card = published({**bad, **groups}, "c")
+    assert "elsewhere" not in card and "/home/x" not in card and "elsewhere" not in json.dumps(kept)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_card_says_how_many_classes_a_pixel_has_and_which_values_are_1(run: Run, several: bool) -> None:
+    config = short_config(
+        data__range=(0, 4095), data__source="folder", **({"data__multilabel": "bits"} if several else {})
+    )
+    own = dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=config))
+    card = card_of(own, {**record_of(own, b"", "mit"), "files": []}, "net", Words())
+    assert "The values 0 and 4095 of an image file are 0 and 1 (`data.range`)." in card
+    assert ("A pixel may have several of the classes, or none (`data.multilabel`)" in card) is several
+    assert ("pixel of an image one of the classes" in card) is ("one of its classes to every" in card) is not several
+
+
+def test_a_network_of_other_data_is_another_network(tmp_path: Path) -> None:
+    """The places that are not published, and what run.json says of the data, tell networks apart."""
+    workdir = secret_run(tmp_path / "run")
+    publish_run(load_run(workdir), tmp_path / "net", licence="mit")
+    copy = Path(shutil.copytree(workdir, tmp_path / "copy"))
+    assert publish_run(load_run(copy), tmp_path / "net", licence="mit").done
+    config, record = (json.loads((workdir / name).read_text()) for name in ("config.json", "run.json"))
+    for key in ("dir", "annotations", "fold_file"):
+        (copy / "config.json").write_text(json.dumps({**config, "data": {**config["data"], key: "/elsewhere/a"}}))
+        with pytest.raises(ConfigError, match="holds another published network"):
+            publish_run(load_run(copy), tmp_path / "net", licence="mit")
+    (copy / "config.json").write_text(json.dumps({**config, "data": {**config["data"], "cache": "/elsewhere"}}))
+    assert publish_run(load_run(copy), tmp_path / "net", licence="mit").done
+    record["starts"][0]["data"]["train"]["names"] = "0123456789abcdef"
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="holds another published network"):
+        publish_run(load_run(copy), tmp_path / "net", licence="mit")
+    publish_run(load_run(tmp_path / "net"), tmp_path / "again", licence="mit")
+    assert publish_run(load_run(workdir), tmp_path / "again", licence="mit").done
+
+
+def test_a_fold_is_left_out_with_what_says_its_images() -> None:
+    """Otherwise `evaluate --split fold` would score other images, most of which the network has learnt from."""
+    for key in ("fold_file", "group"):
+        config = short_config(data__fold="2/3", **{f"data__{key}": "folds.csv" if key == "fold_file" else "a(b+)"})
+        kept = without_places(config)
+        assert (kept.data.fold, kept.data.fold_file, kept.data.group) == ("", "", "")
+        with pytest.raises(DataError, match="'fold'"):
+            make_source(kept, "fold")
+    assert without_places(short_config(data__fold="2/3")).data.fold == "2/3"
 
 
 def test_what_cannot_be_published_is_said(run: Run, workdir: Path, tmp_path: Path, capsys) -> None:

@@ -442,6 +442,25 @@ def test_a_start_that_is_the_best_has_nothing_to_compare(file: Path, tmp_path: P
     assert to_dict(command.load_experiment(str(tmp_path / "best.py"))) == study.start
 
 
+def test_a_best_file_that_was_edited_is_kept(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workdir = Path(shutil.copytree(whole, tmp_path / "copy"))
+    best, report = workdir / "best.py", ["--workdir", str(workdir), "--report"]
+    written = best.read_text()
+    assert "The best of 6 trials" in written
+    for edited in (written.replace("VALUES = {", "VALUES = {  # mine"), f"{written}\n# mine\n", "mine", ""):
+        best.write_text(edited)
+        with pytest.warns(
+            UserWarning, match=r"best\.py is kept as it is, since it was edited or .*: trial \d is the best of 6"
+        ):
+            assert main(report) == 0
+        assert best.read_text() == edited
+    best.unlink()
+    assert main(report) == 0 and best.read_text() == written
+    # What an earlier report wrote is written anew, without a word.
+    shutil.rmtree(workdir / f"trial-{json.loads((workdir / 'trials.json').read_text())['best']:04d}")
+    assert main(report) == 0 and "The best of 5 trials" in best.read_text()
+
+
 def test_what_a_key_explains_by_hand(study: Study) -> None:
     # Ranks 1 to 6 in three groups of two: H = 12 / (6 · 7) · (3² + 7² + 11²) / 2 - 3 · 7 = 32 / 7; η² = (H - 2) / 3.
     assert explained([1, 2, 3, 4, 5, 6], [0, 0, 1, 1, 2, 2]) == pytest.approx((32 / 7 - 2) / 3)

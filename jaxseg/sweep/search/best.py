@@ -1,10 +1,11 @@
 """Writes the configuration of the best trial as an experiment file, which also compares it with the start."""
 
-import json
+import hashlib
 from collections.abc import Container, Mapping
 from typing import Any
 
 from jaxseg.config import FREE_FORM, KEYS, ConfigDict, flatten, from_dict
+from jaxseg.config.values import literal
 from jaxseg.sweep.search.plan import Study
 from jaxseg.sweep.search.trials import Trial
 
@@ -40,10 +41,14 @@ _COMPARE = """    jaxseg sweep --config {file} --split test
 
 The second command compares it with the experiment that the search started from, on other seeds and on the test split.
 """
+_MARK = "\n# The report of the search writes this file anew while the lines above are as it wrote them: "
 
 
 def best_file(study: Study, best: Trial, trials: int) -> str:
-    """Returns the text of `best.py`: the configuration of the trial `best` of so many started trials."""
+    """Returns the text of `best.py`: the configuration of the trial `best` of so many started trials.
+
+    Its last line has a digest of the others, for `is_edited`.
+    """
     start, config = (_values(study.config(values)) for values in ({}, best.values))
     title = (
         f"The best of {trials} trials of {study.experiment}: number {best.number}, "
@@ -61,24 +66,24 @@ def best_file(study: Study, best: Trial, trials: int) -> str:
     )
     seed = from_dict(study.start).seed
     seeds = tuple((seed + i) % 2**32 for i in range(1, _SEEDS + 1))
-    return text + (_SWEEP.format(start=_lines(differing, 8), seeds=seeds) if compared else "")
+    text += _SWEEP.format(start=_lines(differing, 8), seeds=seeds) if compared else ""
+    return f"{text}{_MARK}{_digest(text)}\n"
+
+
+def is_edited(text: str) -> bool:
+    """Returns whether a text is another one than `best_file` gave, which a person has changed."""
+    before, mark, digest = text.rpartition(_MARK)
+    return not mark or digest.strip() != _digest(before)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _lines(values: Mapping[str, Any], indent: int, marked: Container[str] = ()) -> str:
     """Returns the lines of a dictionary in Python; those of the keys in `marked` say that they were searched."""
     ends = {key: ",  # searched" if key in marked else "," for key in values}
-    return "".join(f'{" " * indent}"{key}": {_literal(value)}{ends[key]}\n' for key, value in values.items())
-
-
-def _literal(value: Any) -> str:
-    """Returns a value of a configuration in Python."""
-    if isinstance(value, str):
-        return json.dumps(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_literal(name)}: {_literal(entry)}" for name, entry in value.items()) + "}"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_literal, value))}{',' if len(value) == 1 else ''})"
-    return repr(value)
+    return "".join(f'{" " * indent}"{key}": {literal(value)}{ends[key]}\n' for key, value in values.items())
 
 
 def _values(config: ConfigDict) -> dict[str, Any]:

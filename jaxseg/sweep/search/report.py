@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from jaxseg.pictures import noting_errors
 from jaxseg.run.workdir import write_json
 from jaxseg.sweep.plan import locked
 from jaxseg.sweep.search import draw
-from jaxseg.sweep.search.best import best_file
+from jaxseg.sweep.search.best import best_file, is_edited
 from jaxseg.sweep.search.importance import ranked
 from jaxseg.sweep.search.plan import PICTURE, Study, read_study, refuse_others, shown
 from jaxseg.sweep.search.proposing import importances, write_journal
@@ -46,7 +47,16 @@ def _write_report(study: Study, workdir: Path) -> dict[str, Path]:
         files["picture"] = workdir / PICTURE
     if best is not None:
         files["best"] = workdir / "best.py"
-        write_text(files["best"], best_file(study, best, len(trials)))
+        text = best_file(study, best, len(trials))
+        if _may_replace(files["best"]):
+            write_text(files["best"], text)
+        elif files["best"].read_bytes() != text.encode():
+            warnings.warn(
+                f"{files['best']} is kept as it is, since it was edited or is of an earlier version: trial "
+                f"{best.number} is the best of {counted(len(trials), 'trial')} now. Without the file the report writes "
+                "it anew.",
+                stacklevel=3,
+            )
     if study.sampler == "tpe":
         files["journal"] = workdir / "study.journal"
         part = workdir / f".study.{uuid.uuid4().hex[:12]}.part"
@@ -59,6 +69,11 @@ def _write_report(study: Study, workdir: Path) -> dict[str, Path]:
             for left in workdir.glob(f"{part.name}*"):
                 left.unlink()
     return files
+
+
+def _may_replace(file: Path) -> bool:
+    """Returns whether `best.py` is missing, or still what a report has written."""
+    return not file.exists() or not is_edited(file.read_bytes().decode(errors="replace"))
 
 
 def table(
