@@ -49,6 +49,7 @@ def with_sets(config: ConfigDict, split: str, *, strict: bool) -> MultilabelSour
         ignore=data.ignore,
         val_fraction=data.val_fraction,
         channels=data.channels,
+        limits=data.range,
         strict=strict,
     )
 

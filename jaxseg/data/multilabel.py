@@ -8,6 +8,7 @@ with the folders of splits as `jaxseg.data.folder` has them. In classes.json the
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,8 @@ class MultilabelSource:
             file (255, 65535), where that is no set of the classes. A pixel that is unknown in the picture of one class
             is unknown.
         val_fraction: share of the images that is held out if there are no split folders.
-        channels: 1, 3 or 4; images are converted.
+        channels: of the images; pictures are converted to 1, 3 or 4.
+        limits: `data.range`, the values in the files that become 0 and 1; (): those of their type.
         strict: raise at the first error in the files; otherwise `problems` lists files without a partner.
 
     Raises:
@@ -72,12 +74,13 @@ class MultilabelSource:
         ignore: int = -1,
         val_fraction: float = 0.1,
         channels: int = 3,
+        limits: Sequence[float] = (),
         strict: bool = True,
     ):
         self.directory, self.split, self._form, self._strict = existing(directory), split, form, strict
         layout = find_layout(self.directory)
         folders = choose(layout, split, self.directory)
-        self.info = self._meaning(layout, classes, ignore, channels)
+        self.info = replace(self._meaning(layout, classes, ignore, channels), range=tuple(limits))
         every, problems = self._match(folders)
         self.problems: tuple[str, ...] = tuple(problems)
         self.remarks: tuple[str, ...] = ()
@@ -96,7 +99,7 @@ class MultilabelSource:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Example:
-        """Returns image u8[h,w,c] or u16[h,w,c] and label u8|u16|u32[h,w], a set of classes of each pixel."""
+        """Returns image u8|u16|f32[h,w,c] and label u8|u16|u32[h,w], a set of classes of each pixel."""
         if not 0 <= index < len(self.files):
             raise IndexError(
                 f"index {index} is outside the {counted(len(self.files), 'image')} of {self.directory} ({self.split})"
@@ -104,7 +107,7 @@ class MultilabelSource:
         files = self.files[index]
         if not self._strict:
             _check_headers(files)
-        image = read_image(files.image, self.info.channels)
+        image = read_image(files.image, self.info.channels, self.info.range)
         label = self._sets(files, image.shape[:2])
         require_unchanged(files, self.stamps)
         return {"image": image, "label": label}

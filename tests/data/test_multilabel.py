@@ -10,6 +10,7 @@ from jaxseg.config import default_config, update
 from jaxseg.data import augment
 from jaxseg.data.check import main as check
 from jaxseg.data.evaluation import make_eval_loader
+from jaxseg.data.images import read_image
 from jaxseg.data.multilabel import MultilabelSource
 from jaxseg.data.shapes import CLASSES, ShapesSource
 from jaxseg.data.sources import make_source
@@ -166,3 +167,17 @@ def test_a_configuration_opens_either_form(tmp_path):
     update(config, data__classes=("cell", "border"))
     with pytest.raises(DataError, match="folder 'dead', which is no class"):
         make_source(config, "val")
+
+
+def test_images_of_measurements_are_those_that_prediction_sees(tmp_path):
+    root, config = write(tmp_path, "bits"), default_config()
+    for name in ("a", "b"):
+        save(root / "images" / f"{name}.png", np.arange(0, 1200, 100, dtype=np.uint16).reshape(3, 4))
+    update(config, data__source="folder", data__dir=str(root), data__multilabel="bits", data__classes=NAMES)
+    update(config, data__val_fraction=0.5, data__channels=1, data__range=(0, 1000), loss__terms="dice")
+    for split in ("train", "val"):
+        source = make_source(config, split)
+        image = source[0]["image"]
+        np.testing.assert_array_equal(image, read_image(source.files[0].image, 1, config.data.range))
+        assert image.dtype == np.float32 and image[0, 3, 0] == np.float32(0.3) and image.max() == 1
+        assert source.info.range == (0, 1000) and source.info.image_type is np.float32
