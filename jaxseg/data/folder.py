@@ -21,7 +21,7 @@ from jaxseg.data.base import Example
 from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
 from jaxseg.data.contents import Content, compare_palettes, read_and_keep, read_contents, sample
-from jaxseg.data.headers import check_headers, damage_of, orientation, require_same_size
+from jaxseg.data.headers import check_headers, damage_of, headers_of, orientation, require_same_size
 from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.masks import check_palette
@@ -242,7 +242,8 @@ class FolderSource:
 
     def _check_headers(self) -> None:
         with ThreadPoolExecutor() as pool:  # raises the first error
-            check = functools.partial(damage_of, check=self._check_header) if self._skip else self._check_header
+            damage = functools.partial(damage_of, headers=headers_of, check=self._check_header)
+            check = damage if self._skip else self._check_header
             damages = list(pool.map(check, self.pairs))
         for pair, damage in zip(self.pairs, damages):
             if damage:

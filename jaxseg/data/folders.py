@@ -49,6 +49,8 @@ def with_sets(config: ConfigDict, split: str, *, strict: bool) -> MultilabelSour
         ignore=data.ignore,
         val_fraction=data.val_fraction,
         channels=data.channels,
+        limits=data.range,
+        damaged="skip" if data.on_error == "skip" and split == data.train_split else "stop",
         strict=strict,
     )
 

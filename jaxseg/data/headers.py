@@ -2,30 +2,38 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from jaxseg.data.contents import lossy_mask
 from jaxseg.data.images import Header, read_header
 from jaxseg.data.pairs import Pair
 from jaxseg.errors import DataError
 
+T = TypeVar("T")
 
-def damage_of(pair: Pair, check: Callable[[Pair], object]) -> str:
-    """Returns the error of a pair whose files are damaged, and "" of another, after `check` of it.
+
+def damage_of(files: T, headers: Callable[[T], object], check: Callable[[T], object]) -> str:
+    """Returns the error of an example whose files are damaged, and "" of another, after `check` of it.
+
+    Args:
+        files: of the example.
+        headers: raises DataError if a file is damaged, or they do not fit.
+        check: raises DataError also for other reasons.
 
     Raises:
         DataError: what `check` raises of files that can be read and fit, such as masks of a form that is not read.
     """
     try:
-        _headers_of(pair)
+        headers(files)
     except DataError as error:
         return str(error)
-    check(pair)
+    check(files)
     return ""
 
 
 def check_headers(pair: Pair) -> str:
     """Returns the mode of the mask; raises DataError if the files of a pair do not fit or the mask is lossy."""
-    mask = _headers_of(pair)
+    mask = headers_of(pair)
     if pair.mask is None or mask is None:
         return ""
     if mask.lossy:
@@ -33,7 +41,7 @@ def check_headers(pair: Pair) -> str:
     return mask.mode
 
 
-def _headers_of(pair: Pair) -> Header | None:
+def headers_of(pair: Pair) -> Header | None:
     """Returns the header of the mask; raises DataError if one cannot be read, or the sizes differ."""
     image = read_header(pair.image)
     mask = None if pair.mask is None else read_header(pair.mask)

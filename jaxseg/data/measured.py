@@ -44,6 +44,11 @@ def array_size(path: str | Path) -> tuple[int, int]:
     return _read(path, functools.partial(_shape, path))[:2]
 
 
+def array_channels(path: str | Path) -> int:
+    """Returns the channels of the image in a file of NumPy, by its header; raises as `array_size`."""
+    return _read(path, functools.partial(_shape, path))[2]
+
+
 def read_array(path: str | Path) -> np.ndarray:
     """Returns the array [h,w,c] in a file of NumPy: of an .npz file that with the name "image", or its only one.
 

@@ -6,21 +6,24 @@
 with the folders of splits as `jaxseg.data.folder` has them. In classes.json the index of a class is its bit.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from jaxseg.data.base import DataInfo, Example
 from jaxseg.data.classes_file import FILE, read_classes_file
 from jaxseg.data.contents import lossy_mask
-from jaxseg.data.headers import require_same_size
-from jaxseg.data.images import opened, read_header, read_image, read_mask
+from jaxseg.data.headers import damage_of, require_same_size
+from jaxseg.data.images import Header, opened, read_header, read_image, read_mask
 from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.listing import sub_folders
 from jaxseg.data.pairs import Pair, hold_out, images_of, match
+from jaxseg.data.reading import note_skipped
 from jaxseg.data.stamps import require_unchanged, stamps_of
 from jaxseg.errors import DataError, counted, nearest
 from jaxseg.pictures import default_colors
@@ -55,7 +58,10 @@ class MultilabelSource:
             file (255, 65535), where that is no set of the classes. A pixel that is unknown in the picture of one class
             is unknown.
         val_fraction: share of the images that is held out if there are no split folders.
-        channels: 1, 3 or 4; images are converted.
+        channels: of the images; pictures are converted to 1, 3 or 4.
+        limits: `data.range`, the values in the files that become 0 and 1; (): those of their type.
+        damaged: what follows from a file whose header cannot be read, or whose size is not that of its partner. "stop":
+            it is an error. "skip": it is noted, and reading its example raises the error.
         strict: raise at the first error in the files; otherwise `problems` lists files without a partner.
 
     Raises:
@@ -72,12 +78,14 @@ class MultilabelSource:
         ignore: int = -1,
         val_fraction: float = 0.1,
         channels: int = 3,
+        limits: Sequence[float] = (),
+        damaged: Literal["stop", "skip"] = "stop",
         strict: bool = True,
     ):
         self.directory, self.split, self._form, self._strict = existing(directory), split, form, strict
         layout = find_layout(self.directory)
         folders = choose(layout, split, self.directory)
-        self.info = self._meaning(layout, classes, ignore, channels)
+        self.info = replace(self._meaning(layout, classes, ignore, channels), range=tuple(limits))
         every, problems = self._match(folders)
         self.problems: tuple[str, ...] = tuple(problems)
         self.remarks: tuple[str, ...] = ()
@@ -87,24 +95,32 @@ class MultilabelSource:
         self.files = every if layout.undivided is None else self._divided(every, val_fraction)
         if not self.files:
             raise DataError(problems[0] if problems else f"The split {split!r} of {self.directory} has no images.")
+        self._unreadable: dict[Files, str] = {}
         self.stamps = stamps_of(self.files) if strict else {}
         if strict:
-            with ThreadPoolExecutor() as pool:
-                list(pool.map(_check_headers, self.files))  # raises the first error
+            damage = functools.partial(damage_of, headers=_headers_of, check=_check_headers)
+            check = damage if damaged == "skip" else _check_headers
+            with ThreadPoolExecutor() as pool:  # raises the first error
+                found = dict(zip(self.files, pool.map(check, self.files)))
+            self._unreadable = {files: damage for files, damage in found.items() if damage}
+            for error in self._unreadable.values():
+                note_skipped(error)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Example:
-        """Returns image u8[h,w,c] or u16[h,w,c] and label u8|u16|u32[h,w], a set of classes of each pixel."""
+        """Returns image u8|u16|f32[h,w,c] and label u8|u16|u32[h,w], a set of classes of each pixel."""
         if not 0 <= index < len(self.files):
             raise IndexError(
                 f"index {index} is outside the {counted(len(self.files), 'image')} of {self.directory} ({self.split})"
             )
         files = self.files[index]
+        if files in self._unreadable:
+            raise DataError(self._unreadable[files])
         if not self._strict:
             _check_headers(files)
-        image = read_image(files.image, self.info.channels)
+        image = read_image(files.image, self.info.channels, self.info.range)
         label = self._sets(files, image.shape[:2])
         require_unchanged(files, self.stamps)
         return {"image": image, "label": label}
@@ -215,15 +231,20 @@ class MultilabelSource:
             yield sets, unknown | full
 
 
+def _headers_of(files: Files) -> dict[Path, Header]:
+    """Returns the headers of the masks of an example; raises DataError if one cannot be read, or the sizes differ."""
+    image = read_header(files.image)
+    headers = {path: read_header(path) for path in files.paths[1:]}
+    for path, mask in headers.items():
+        require_same_size(files.image, image[:2], path, mask[:2])
+    return headers
+
+
 def _check_headers(files: Files) -> None:
     """Raises DataError if the files of an example do not fit, or a mask is lossy."""
-    image = read_header(files.image)
-    for path in files.masks:
-        if path is not None:
-            mask = read_header(path)
-            require_same_size(files.image, image[:2], path, mask[:2])
-            if mask.lossy:
-                raise DataError(lossy_mask(path, mask.lossy))
+    for path, mask in _headers_of(files).items():
+        if mask.lossy:
+            raise DataError(lossy_mask(path, mask.lossy))
 
 
 def _read_bits(path: Path) -> tuple[np.ndarray, int]:

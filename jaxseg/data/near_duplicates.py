@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from jaxseg.data.values import top_of
+
 SIDE = 32  # of the small picture
 DISTANCE = 7  # bits of 64; of four parts of 16 bits, one then has at most one other bit
 LIKENESS = 0.98  # the least correlation of two small pictures
@@ -34,13 +36,17 @@ class Sketch(NamedTuple):
     flat: bool
 
 
+NOTHING = Sketch(0, np.zeros((SIDE, SIDE), np.uint8), True)
+"""The sketch of an image that cannot be read, which is like no other."""
+
+
 def sketch(image: np.ndarray) -> Sketch:
     """Returns the sketch of an image u8|u16[h,w,c], or f32 in [0, 1].
 
     The hash has a bit for each of the 8 x 8 lowest frequencies of a cosine transform of the small picture, without the
     mean: whether its coefficient is above the median of all (the perceptual hash of Zauner 2010, section 3.2).
     """
-    top = float(np.iinfo(image.dtype).max) if image.dtype.kind == "u" else 1.0
+    top = top_of(image)
     # Of a large image every n-th pixel is read: at least eight for each pixel of the small picture.
     steps = [max(1, side // (8 * SIDE)) for side in image.shape[:2]]
     grey = image[:: steps[0], :: steps[1]].mean(-1, dtype=np.float32) * (255.0 / top)

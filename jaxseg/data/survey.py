@@ -25,6 +25,7 @@ from jaxseg.data.sources import (
     make_source,
     uses_unlabelled,
 )
+from jaxseg.data.values import values_of
 from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import DataError, OutOfMemoryError, counted
@@ -168,13 +169,18 @@ def _read(source: Source, index: int, keep: bool) -> Example | Exception:
 
 def _example(example: base.Example, keep: bool, pixels: np.ndarray | None = None) -> Example:
     image, label = example["image"], example["label"]
-    bits = {"uint8": 8, "uint16": 16}[image.dtype.name] if image.dtype.kind == "u" else 0
-    top, values = 2**bits - 1 or 1, image.reshape(-1, image.shape[-1])
-    mean = values.mean(0, dtype=np.float64) / top
-    square = np.einsum("pc,pc->c", values, values, dtype=np.float64) / (len(values) * top**2)
-    largest = float(image.max()) if not bits else int(image.max())
+    found = values_of(image)
     pixels = np.bincount(label.ravel(), minlength=ignore_in(label) + 1) if pixels is None else pixels
-    return Example(label.shape, pixels, mean, square, largest, bits, sketch(image), example if keep else None)
+    return Example(
+        label.shape,
+        pixels,
+        found.mean,
+        found.square,
+        found.largest,
+        found.bits,
+        sketch(image),
+        example if keep else None,
+    )
 
 
 def _add(report: Report, index: int, example: Example) -> None:

@@ -24,6 +24,7 @@ from jaxseg.data.base import Source
 from jaxseg.data.classes_file import FILE, classes_text
 from jaxseg.data.folders import drawing, with_annotations
 from jaxseg.data.formats.writing import whole_folder
+from jaxseg.data.images import PICTURES
 from jaxseg.data.sources import make_source
 from jaxseg.data.weak.made import Weaker
 from jaxseg.data.weak.marks import AnnotatedImage
@@ -96,6 +97,12 @@ def _parsed(crf: str) -> CRF | None:
 
 def _source(config: ConfigDict, options: argparse.Namespace) -> WeakenedSource | AnnotatedSource:
     split = options.split or config.data.train_split
+    data = config.data
+    if data.multilabel:
+        raise ConfigError("Marks are made of the one class of each pixel, and with data.multilabel there are several.")
+    if options.images and (data.range or data.channels not in PICTURES):
+        key = "data.range" if data.range else f"data.channels={data.channels}"
+        raise ConfigError(f"--images writes pictures as PNG, and images of {key} are none; leave one of the two out.")
     annotated = bool(config.data.annotations)
     if annotated == bool(options.kind):
         raise ConfigError(

@@ -15,7 +15,7 @@ from jaxseg.data.folds import COLUMNS, about_folds, balanced_folds, groups_of, r
 from jaxseg.data.sources import make_source, training_source
 from jaxseg.errors import ConfigError, counted
 from jaxseg.files import read_json, write_text
-from jaxseg.run.data import with_steps_of_epochs
+from jaxseg.run.data import reading_of, with_steps_of_epochs
 from jaxseg.run.fold_folder import FOLDS_FILE
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, write_json
 from jaxseg.sweep.outputs import PLAN_FILE
@@ -90,6 +90,9 @@ def fold_workdir(workdir: Path, fold: int) -> Path:
 def divide(config: ConfigDict, folds: int, workdir: Path) -> Division:
     """Returns the division of the training images: that of `workdir`, or a new one, for which every mask is read.
 
+    With data.on_error=skip an image that cannot be read is in no fold (`NO_FOLD`), as one without labels: no run is
+    scored on it, and a note names it.
+
     Raises:
         ConfigError: if runs in `workdir` were started with other images or groups.
         DataError: if there are too few images or groups, or `data.group` does not fit them.
@@ -101,7 +104,7 @@ def divide(config: ConfigDict, folds: int, workdir: Path) -> Division:
         kept = _kept(workdir, names, groups, folds)
         if kept is not None:
             return kept
-    counts = label_counts(source)
+    counts = label_counts(source, reading_of(config))
     numbers = balanced_folds(counts, groups, folds)
     about = about_folds(numbers, counts, source.info.classes, groups)
     return Division(names, groups, tuple(map(int, numbers)), about)

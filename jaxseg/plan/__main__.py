@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,19 +24,19 @@ from jaxseg.config import ConfigDict, default_config, set_key, update, validate
 from jaxseg.config.command import read_overrides, run_command
 from jaxseg.config.parser import CommandParser, split_overrides
 from jaxseg.data.base import Source
+from jaxseg.data.batching import cores
+from jaxseg.data.channels import read_channels
 from jaxseg.data.folder import FolderSource
-from jaxseg.data.images import read_header
 from jaxseg.data.layout import existing
 from jaxseg.data.sources import make_source
-from jaxseg.errors import ConfigError, counted, printable
+from jaxseg.errors import ConfigError, DataError, counted, printable
 from jaxseg.files import write_text
 from jaxseg.plan.fingerprint import fingerprint
 from jaxseg.plan.planning import Plan, make_plan
 from jaxseg.plan.rules import Kind, Machine
 from jaxseg.plan.writing import text_of
+from jaxseg.run.data import reading_of
 from jaxseg.run.workdir import write_or_refuse
-
-_OF_ONE_CHANNEL = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.plan") -> int:
@@ -77,28 +78,41 @@ def _minutes(text: str) -> float:
 
 def _plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     out = free_file(options.out)
-    directory = str(existing(options.directory).absolute())
     given = dict(read_overrides(overrides))
+    directory = str(existing(options.directory).absolute())
     config = data_config(directory, given)
+    if config.data.multilabel:
+        raise ConfigError("A plan is made of the one class of each pixel, and with data.multilabel there are several.")
     compiler.keep_programs(config.compile.cache)
     splits = open_splits(config)
-    channels = given["data.channels"] if "data.channels" in given else channels_of(splits[config.data.train_split])
+    channels = (
+        given["data.channels"] if "data.channels" in given else channels_of(splits[config.data.train_split], config)
+    )
     if channels != config.data.channels:
-        set_key(config, "data.channels", channels)
+        update(config, data__channels=channels)
         splits = open_splits(config)
     reading = ", ".join(f"{counted(len(source), 'image')} of {name}" for name, source in splits.items())
     print(f"Reading {reading} ...", flush=True)
-    data = fingerprint(splits)
+    data = fingerprint(splits, reading_of(config))
     machine = Machine(jax.default_backend(), jax.device_count())
     plan = make_plan(data, machine, directory=directory, given=given, kind=options.kind, minutes=options.minutes)
     content = {"fingerprint": dataclasses.asdict(data), "kind": plan.guess._asdict(), "machine": machine._asdict()}
-    write_or_refuse(out.with_suffix(".json"), content)
-    try:
-        write_text(out, text_of(plan, out.name))
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror or error}.") from error
+    _write(out, text_of(plan, out.name), content)
     print(_summary(plan, out))
     return 0
+
+
+def _write(out: Path, text: str, content: dict[str, Any]) -> None:
+    """Writes a plan and its JSON, both or none; raises ConfigError if they cannot be written."""
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error.strerror or error}.") from error
+    try:
+        write_or_refuse(out.with_suffix(".json"), content)
+    except ConfigError:
+        out.unlink(missing_ok=True)
+        raise
 
 
 def free_file(path: str) -> Path:
@@ -118,6 +132,8 @@ def data_config(directory: str, given: dict[str, Any]) -> ConfigDict:
     """Returns a configuration that opens the data of a folder; raises ConfigError for keys that do not fit."""
     config = default_config()
     update(config, data__source="folder", data__dir=directory)
+    if "data.channels" in given:  # of any number of channels; the plan has the measured ones
+        update(config, data__mean=(0.5,), data__std=(0.25,))
     for key, value in given.items():
         set_key(config, key, value)
     validate(config)
@@ -129,11 +145,24 @@ def open_splits(config: ConfigDict) -> dict[str, Source]:
     return {split: make_source(config, split) for split in (config.data.train_split, config.data.val_split)}
 
 
-def channels_of(source: Source) -> int:
-    """Returns 1 if every image of a folder has a single channel, else 3."""
+def channels_of(source: Source, config: ConfigDict) -> int:
+    """Returns the most channels of the images of a folder, 1 if all are grey; see `read_channels`.
+
+    With data.on_error=skip files that cannot be read do not count.
+    """
     if not isinstance(source, FolderSource):
         return source.info.channels
-    return 1 if all(read_header(pair.image).mode in _OF_ONE_CHANNEL for pair in source.pairs) else 3
+
+    def of_file(path: Path) -> int:
+        try:
+            return read_channels(path, exact=bool(config.data.range))
+        except DataError:
+            if config.data.on_error == "stop":
+                raise
+            return 0
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return max(pool.map(of_file, (pair.image for pair in source.pairs))) or config.data.channels
 
 
 def _summary(plan: Plan, out: Path) -> str:

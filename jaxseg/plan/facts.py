@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from jaxseg.data.near_duplicates import Sketch, sketch
+from jaxseg.data.values import top_of, values_of
 from jaxseg.inference.regions.components import components_of, present
 from jaxseg.types import ignore_in
 
@@ -46,7 +47,7 @@ class ImageFacts:
 
     Attributes:
         size: (height, width).
-        bits: 8 or 16, of a stored value.
+        bits: 8 or 16, of a stored value; 0 with `data.range`.
         largest: the largest value, in [0, 1].
         mean, square: f64[c], means of the values in [0, 1] and of their squares.
         coloured: whether its channels differ.
@@ -65,20 +66,16 @@ class ImageFacts:
 
 
 def facts_of(image: np.ndarray, label: np.ndarray) -> ImageFacts:
-    """Returns the facts of an image u8|u16[h,w,c] with a label map u8|u16[h,w]."""
-    bits = 8 if image.dtype == np.uint8 else 16
-    top = 2**bits - 1
-    values = image.reshape(-1, image.shape[-1])
-    mean = values.mean(0, dtype=np.float64) / top
-    square = np.einsum("pc,pc->c", values, values, dtype=np.float64) / (len(values) * top**2)
+    """Returns the facts of an image u8|u16|f32[h,w,c] with a label map u8|u16[h,w]."""
+    values = values_of(image)
     colours = image[..., :3]
-    spread = (colours.max(-1) - colours.min(-1)).mean() / top
+    spread = (colours.max(-1) - colours.min(-1)).mean() / values.top
     return ImageFacts(
         size=(int(label.shape[0]), int(label.shape[1])),
-        bits=bits,
-        largest=float(image.max()) / top,
-        mean=mean,
-        square=square,
+        bits=values.bits,
+        largest=values.largest / values.top,
+        mean=values.mean,
+        square=values.square,
         coloured=bool(spread > _COLOURED),
         ignored=int((label == ignore_in(label)).sum()),
         sketch=sketch(image),
@@ -86,8 +83,8 @@ def facts_of(image: np.ndarray, label: np.ndarray) -> ImageFacts:
 
 
 def class_sums(image: np.ndarray, label: np.ndarray, num_classes: int) -> ClassSums:
-    """Returns the sums of an image u8|u16[h,w,c] with a label map u8|u16[h,w] of `num_classes` classes."""
-    grey = image.mean(-1, dtype=np.float32) / np.float32(np.iinfo(image.dtype).max)
+    """Returns the sums of an image u8|u16|f32[h,w,c] with a label map u8|u16[h,w] of `num_classes` classes."""
+    grey = image.mean(-1, dtype=np.float32) / np.float32(top_of(image))
     height, width = label.shape
 
     def count(part: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:

@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,9 +14,11 @@ from jaxseg.data.batching import cores
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.images import opened
 from jaxseg.data.leaks import Leaks, find_leaks, name_of
-from jaxseg.data.near_duplicates import sketch
+from jaxseg.data.near_duplicates import NOTHING, Sketch, sketch
+from jaxseg.data.notes import note
 from jaxseg.data.rasters import geographic_tags
-from jaxseg.errors import DataError
+from jaxseg.data.reading import STOP, Reading
+from jaxseg.errors import DataError, counted
 from jaxseg.plan.facts import ClassSums, ImageFacts, class_sums, difference, facts_of, quantile_of, typical_size
 
 T = TypeVar("T")
@@ -60,7 +62,7 @@ class Fingerprint:
         largest: the height and width of the image of the most pixels.
         aspects: width by height, the least and the largest.
         channels: that are read from the files.
-        bits: of a stored value; the most of all images.
+        bits: of a stored value, the most of all images; 0 with `data.range`.
         brightest: the largest value, in [0, 1].
         mean, std: of each channel in [0, 1], each image counting the same.
         coloured: the share of images whose channels differ.
@@ -102,35 +104,63 @@ class Fingerprint:
         return next(iter(self.images.values()))
 
     @property
+    def whole_range(self) -> str:
+        """In words, what the largest value that there could be is."""
+        return f"what {self.bits} bits hold" if self.bits else "the upper end of data.range"
+
+    @property
     def things(self) -> tuple[ClassFacts, ...]:
         """The classes with objects but the one of the most pixels, which is taken for what is around the others."""
         most = max(self.classes, key=lambda each: each.share, default=None)
         return tuple(each for each in self.classes if each is not most and each.objects)
 
 
-def fingerprint(splits: Mapping[str, Source]) -> Fingerprint:
+def fingerprint(splits: Mapping[str, Source], reading: Reading = STOP) -> Fingerprint:
     """Reads every example of some splits, the training split first, each once; keeps some kB of each.
+
+    Args:
+        splits: by name.
+        reading: what to do about a training image that cannot be read; with "skip" it counts nowhere, and a note names
+            it. Of images of the other splits only the limit of time applies.
 
     Raises:
         DataError: if an example cannot be read.
     """
     (first, source), *others = splits.items()
-    sums, train = None, []
-    for facts, of_image in read(source, lambda each: (facts_of(*each), class_sums(*each, len(source.info.classes)))):
-        train.append(facts)
-        sums = of_image if sums is None else sums + of_image
-    assert sums is not None
-    sketches = {first: [each.sketch for each in train]}
-    sketches |= {name: list(read(other, lambda each: sketch(each[0]))) for name, other in others}
+    sums, train, sketches = None, [], {first: []}
+    for found in read(source, lambda each: (facts_of(*each), class_sums(*each, len(source.info.classes))), reading):
+        sketches[first].append(NOTHING if found is None else found[0].sketch)
+        if found is not None:
+            train.append(found[0])
+            sums = found[1] if sums is None else sums + found[1]
+    if sums is None:
+        raise DataError(f"None of the {counted(len(source), 'training image')} can be read.")
+    stop = replace(reading, on_error="stop")
+    sketches |= {name: [each or NOTHING for each in read(other, _sketch, stop)] for name, other in others}
     leaks = find_leaks(sketches)
     return summary(train, sums, splits, leaks, *_tags(source))
 
 
-def read(source: Source, function: Callable[[tuple[np.ndarray, np.ndarray]], T]) -> Iterator[T]:
-    """Yields the function of (image, label) for each example of a source, which some threads read."""
+def _sketch(example: tuple[np.ndarray, np.ndarray]) -> Sketch:
+    return sketch(example[0])
 
-    def of_example(index: int) -> T:
-        example = source[index]
+
+def read(
+    source: Source, function: Callable[[tuple[np.ndarray, np.ndarray]], T], reading: Reading = STOP
+) -> Iterator[T | None]:
+    """Yields the function of (image, label) for each example of a source, which some threads read.
+
+    With "skip" it is None for an example that cannot be read, which a note names.
+    """
+
+    def of_example(index: int) -> T | None:
+        try:
+            example = reading.example(source, index)
+        except DataError as error:
+            if reading.on_error != "skip":
+                raise
+            note(f"{error} data.on_error=skip: it is left out.")
+            return None
         return function((example["image"], example["label"]))
 
     ahead = 4 * cores()
@@ -160,7 +190,7 @@ def summary(
     aspects = [w / h for h, w in sizes]
     ignored = sum(each.ignored for each in train)
     return Fingerprint(
-        images={split: len(of_split) for split, of_split in splits.items()},
+        images={split: len(of_split) for split, of_split in splits.items()} | {next(iter(splits)): len(train)},
         sizes=tuple((*size, count) for size, count in common[:_SIZES]),
         num_sizes=len(sizes),
         middle=(height, width),

@@ -18,6 +18,11 @@ from jaxseg.run.preflight import batch_shapes, changed, largest_batch, memory_of
 _TIMED = 5
 
 
+def image_type(bits: int) -> type[np.uint8] | type[np.uint16] | type[np.float32]:
+    """Returns the type of images in a batch by the `bits` of a fingerprint: 8, 16, or 0 of floats."""
+    return {0: np.float32, 8: np.uint8, 16: np.uint16}[bits]
+
+
 class Fitting(NamedTuple):
     """batch_size, remat: with which a step fits. memory: what it takes, in words. reduced: whether more was wanted."""
 
@@ -32,11 +37,16 @@ def fitting(config: ConfigDict, num_classes: int, bits: int = 8) -> Fitting:
 
     A smaller one is a power of two for each device, so that little changes of what is free change nothing.
 
+    Args:
+        config: of the training.
+        num_classes: of the data.
+        bits: of the values of its images, as of a fingerprint.
+
     Raises:
         ConfigError: if no step fits.
     """
     parts, strategy = _parts(config, num_classes)
-    dtype = np.uint8 if bits == 8 else np.uint16
+    dtype = image_type(bits)
     room = room_of(config.compile.memory)
     memory = memory_of_step(parts, strategy, dtype)
     if room is None or memory.total <= room.planned:
@@ -65,7 +75,7 @@ class Seconds(NamedTuple):
     compiling: float
 
 
-def seconds_of_step(config: ConfigDict, num_classes: int) -> Seconds:
+def seconds_of_step(config: ConfigDict, num_classes: int, bits: int = 8) -> Seconds:
     """Runs a few steps on images of noise; returns the median time of a step. Reading of files is not part of it."""
     parts, strategy = _parts(config, num_classes)
     began = time.perf_counter()
@@ -75,7 +85,7 @@ def seconds_of_step(config: ConfigDict, num_classes: int) -> Seconds:
     rng = np.random.default_rng(0)
     shapes = batch_shapes(parts)
     batch = {
-        "image": rng.integers(0, 256, shapes["image"].shape, np.uint8),
+        "image": _noise(rng, shapes["image"].shape, bits),
         "label": rng.integers(0, max(num_classes, 2), shapes["label"].shape).astype(shapes["label"].dtype),
     }
     times = []
@@ -84,6 +94,11 @@ def seconds_of_step(config: ConfigDict, num_classes: int) -> Seconds:
         jax.block_until_ready(state)
         times.append(time.perf_counter())
     return Seconds(statistics.median(np.diff(times).tolist()), times[0] - began)
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], bits: int) -> np.ndarray:
+    dtype = image_type(bits)
+    return rng.integers(0, 2**bits, shape, dtype) if bits else rng.random(shape, np.float32)
 
 
 def _parts(config: ConfigDict, num_classes: int) -> tuple[Parts, Strategy]:

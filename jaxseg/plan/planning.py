@@ -108,7 +108,7 @@ def _with_length(plan: Plan, data: Fingerprint, minutes: float) -> Plan:
     if "steps" in plan.given:
         length = rules.given_steps(plan.given["steps"], width)
     elif minutes:
-        seconds = measuring.seconds_of_step(config, _num_classes(config, data))
+        seconds = measuring.seconds_of_step(config, _num_classes(config, data), data.bits)
         evaluation = seconds.step * rules.steps_of_evaluation(
             data, plan.choices["size"][0], batch, tuple(config.data.size)
         )
@@ -157,5 +157,5 @@ def notes_of(data: Fingerprint) -> list[str]:
             "learn from than their number says."
         )
     if data.brightest < 0.25:
-        notes.append(f"No value is above {data.brightest:.1%} of what {data.bits} bits hold.")
+        notes.append(f"No value is above {data.brightest:.1%} of {data.whole_range}.")
     return notes

@@ -129,9 +129,7 @@ def choose_values(data: Fingerprint) -> Choice:
     if data.channels == 3 and not dark:
         return Choice(keys, "Images of colour: the usual mean and std, with which published weights were trained too.")
     keys |= {"data.mean": data.mean, "data.std": tuple(max(value, 0.001) for value in data.std)}
-    why = (
-        f"the largest value is {data.brightest:.0%} of what {data.bits} bits hold" if dark else "they are not of colour"
-    )
+    why = f"the largest value is {data.brightest:.0%} of {data.whole_range}" if dark else "they are not of colour"
     return Choice(keys, f"Mean and std are those of the {counted(data.train, 'training image')}, since {why}.")
 
 

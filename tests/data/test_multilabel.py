@@ -7,10 +7,13 @@ import pytest
 from PIL import Image
 
 from jaxseg.config import default_config, update
-from jaxseg.data import augment
+from jaxseg.data import augment, notes
 from jaxseg.data.check import main as check
 from jaxseg.data.evaluation import make_eval_loader
+from jaxseg.data.images import read_image
 from jaxseg.data.multilabel import MultilabelSource
+from jaxseg.data.pipeline import make_train_loader
+from jaxseg.data.reading import Reading
 from jaxseg.data.shapes import CLASSES, ShapesSource
 from jaxseg.data.sources import make_source
 from jaxseg.data.transforms import random_crop, resize_label
@@ -165,4 +168,47 @@ def test_a_configuration_opens_either_form(tmp_path):
     assert make_source(config, "val").info.classes == ("border", "cell", "dead")
     update(config, data__classes=("cell", "border"))
     with pytest.raises(DataError, match="folder 'dead', which is no class"):
+        make_source(config, "val")
+
+
+def test_images_of_measurements_are_those_that_prediction_sees(tmp_path):
+    root, config = write(tmp_path, "bits"), default_config()
+    for name in ("a", "b"):
+        save(root / "images" / f"{name}.png", np.arange(0, 1200, 100, dtype=np.uint16).reshape(3, 4))
+    update(config, data__source="folder", data__dir=str(root), data__multilabel="bits", data__classes=NAMES)
+    update(config, data__val_fraction=0.5, data__channels=1, data__range=(0, 1000), loss__terms="dice")
+    for split in ("train", "val"):
+        source = make_source(config, split)
+        image = source[0]["image"]
+        np.testing.assert_array_equal(image, read_image(source.files[0].image, 1, config.data.range))
+        assert image.dtype == np.float32 and image[0, 3, 0] == np.float32(0.3) and image.max() == 1
+        assert source.info.range == (0, 1000) and source.info.image_type is np.float32
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_damaged_images_are_skipped_as_with_one_class_a_pixel(tmp_path, kind):
+    write(tmp_path / "train", "bits", names="abcd")
+    write(tmp_path / "val", "bits", names="ab")
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(tmp_path), data__multilabel="bits", data__classes=NAMES)
+    update(config, loss__terms="dice")
+    file = tmp_path / "train" / kind / "c.png"
+    for damage in (lambda: file.write_bytes(file.read_bytes()[:30]), lambda: save(file, np.zeros((2, 2), np.uint8))):
+        damage()
+        config.data.on_error = "stop"
+        with pytest.raises(DataError, match=r"c\.png"):
+            make_source(config, "train")
+        config.data.on_error = "skip"
+        with notes.collected() as said:
+            source = make_source(config, "train")
+        assert len(said) == 1 and str(file) in said[0] and "other images are in its place" in said[0]
+        assert [source.name(i) for i in range(len(source))] == list("abcd"), "the order of the images stays"
+        with pytest.raises(DataError, match=r"c\.png"):
+            source[2]
+        how = {"batch_size": 3, "size": (3, 4), "fit": "resize", "channels": 3, "seed": 0, "prefetch": 0}
+        with make_train_loader(source, reading=Reading("skip"), **how) as batches:
+            seen = {int(i) for _ in range(3) for i in next(batches)["index"]}
+        assert seen == {0, 1, 3}
+    save(tmp_path / "val" / "masks" / "a.png", SETS[:2])
+    with pytest.raises(DataError, match=r"val.*a\.png"):
         make_source(config, "val")

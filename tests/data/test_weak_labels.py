@@ -328,13 +328,22 @@ def test_the_command_refines_boxes_and_refuses_what_it_cannot_do(tmp_path, capsy
     refined = float(capsys.readouterr().out.partition("mIoU ")[2].partition("%")[0])
     assert weaken.main([*config, "--kind", "boxes", "--out", str(tmp_path / "b")]) == 0
     assert refined > float(capsys.readouterr().out.partition("mIoU ")[2].partition("%")[0])
+    bands = ["--kind", "boxes", "--out", str(tmp_path / "c"), "--images", "--config.data.source=folder"]
+    bands += [f"--config.data.dir={folder}", "--config.data.mean=0.5", "--config.data.std=0.5"]
     for given, words in (
         (["--kind", "boxes", "--out", str(tmp_path / "a")], "exists already"),
         (["--out", str(tmp_path / "c")], "Give either --kind"),
         (["--kind", "boxes", "--out", str(tmp_path / "c"), "--crf", "deeplap"], "no preset 'deeplap'"),
+        ([*bands, "--config.data.range=(0,9)"], "--images writes pictures as PNG, and images of data.range are none"),
+        (
+            [*bands, "--config.data.channels=5"],
+            "pictures as PNG, and images of data.channels=5 are none",
+        ),
+        ([*bands, "--config.data.multilabel=bits"], "Marks are made of the one class of each pixel"),
     ):
         assert weaken.main([*config, *given]) == 1
-        assert words in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert words in said and said.startswith("error: ") and not (tmp_path / "c").exists()
     (folder / "marks.csv").write_text(TABLE)
     of_folder = ["--config.data.source=folder", f"--config.data.dir={folder}", "--config.data.annotations=marks.csv"]
     assert weaken.main([*config, *of_folder, "--out", str(tmp_path / "d")]) == 0

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from jaxseg import __main__ as program
 from jaxseg import evaluate as evaluate_command
 from jaxseg import metrics, predict
 from jaxseg.audit.judges import make_judges
-from jaxseg.data import make_source
-from jaxseg.data.folds import HELD_OUT
-from jaxseg.errors import ConfigError
+from jaxseg.config import default_config, update
+from jaxseg.data import make_source, notes
+from jaxseg.data.folds import HELD_OUT, NO_FOLD
+from jaxseg.errors import ConfigError, DataError
+from jaxseg.folds import plan
 from jaxseg.folds.__main__ import main
 from jaxseg.folds.summary import Summary, write_summary
 from jaxseg.inference import evaluate, load_run, make_segmenter
@@ -245,3 +248,44 @@ def test_a_split_of_the_data_named_fold_is_scored_where_no_fold_is_left_out(tmp_
     assert worker.run(workdir, "fold") == worker.FINISHED, read_failure(workdir)
     scores = json.loads((workdir / "sweep-fold.json").read_text())
     assert scores["images"] == 1 and not (workdir / "oof").exists()
+
+
+class Slow:
+    """A source whose first example takes too long to read."""
+
+    def __init__(self, source: Any):
+        self._source, self.info, self.name = source, source.info, source.name
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(1.0 if index == 0 else 0.0)
+        return self._source[index]
+
+
+@pytest.mark.parametrize("fault", ["damaged", "slow"])
+def test_an_image_that_cannot_be_read_is_in_no_fold(tmp_path, monkeypatch, fault):
+    for name in "abcdefg":
+        for kind, values in (("images", np.zeros((8, 8, 3))), ("masks", np.arange(64).reshape(8, 8) % 2)):
+            file = tmp_path / kind / f"{name}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(values.astype(np.uint8)).save(file)
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(tmp_path), data__val_fraction=0.3)
+    source = make_source(config, "train")
+    first, count = source.name(0), len(source)
+    if fault == "slow":
+        monkeypatch.setattr(plan, "make_source", lambda *_: Slow(source))
+        config.data.timeout = 0.1
+    else:
+        picture = (tmp_path / "images" / f"{first}.png").read_bytes()
+        (tmp_path / "images" / f"{first}.png").write_bytes(picture[:30])
+    with pytest.raises(DataError, match=f"{first}.*(not read within|cannot be read)"):
+        plan.divide(config, 2, tmp_path / "run")
+    config.data.on_error = "skip"
+    with notes.collected() as said:
+        division = plan.divide(config, 2, tmp_path / "run")
+    assert first in said[-1] and "the counts of the classes leave it out" in said[-1]
+    assert division.numbers[0] == NO_FOLD and sorted({*division.numbers[1:]}) == [1, 2] and count > 2
+    assert "1 image without labels in the training of every fold" in division.about

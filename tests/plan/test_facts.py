@@ -5,6 +5,7 @@ import pytest
 
 from jaxseg.config import default_config, update
 from jaxseg.data import make_source
+from jaxseg.data.values import values_of
 from jaxseg.plan.facts import BINS, bin_of, class_sums, diameter, difference, facts_of, quantile_of, typical_size
 from jaxseg.plan.fingerprint import fingerprint
 
@@ -42,6 +43,18 @@ def test_16_bits_and_colours():
     assert facts_of(deep, label).bits == 16 and facts_of(deep, label).mean == pytest.approx(facts_of(image, label).mean)
     assert class_sums(deep, label, 2).grey == pytest.approx(class_sums(image, label, 2).grey)
     assert facts_of(image * np.array([1, 0, 0], np.uint8), label).coloured
+
+
+def test_floats_are_no_16_bits():
+    image, label = example()
+    floats = image.astype(np.float32) / np.float32(255)
+    facts, same = facts_of(floats, label), facts_of(image, label)
+    assert facts.bits == 0 and facts.largest == pytest.approx(same.largest) and not facts.coloured
+    assert facts.mean == pytest.approx(same.mean) and facts.square == pytest.approx(same.square)
+    assert class_sums(floats, label, 2).grey == pytest.approx(class_sums(image, label, 2).grey)
+    for each, bits, top in [(floats, 0, 1.0), (image, 8, 255), (image.astype(np.uint16), 16, 65535)]:
+        found = values_of(each)
+        assert (found.bits, found.top, found.largest) == (bits, top, each.max())
 
 
 def test_sums_of_two_images_are_those_of_both():

@@ -14,11 +14,16 @@ from jaxseg import build
 from jaxseg.config import differences, update
 from jaxseg.config.command import load_experiment
 from jaxseg.config.values import literal
+from jaxseg.data.images import read_image
+from jaxseg.data.sources import make_source
+from jaxseg.plan import __main__ as command
 from jaxseg.plan import measuring
+from jaxseg.plan.__main__ import data_config
 from jaxseg.plan.fingerprint import ClassFacts, Fingerprint
 from jaxseg.plan.planning import make_plan
 from jaxseg.plan.rules import Machine
 from jaxseg.plan.writing import text_of
+from jaxseg.run import workdir
 
 TINY = ["--config.model.args.widths=(4,8)", "--config.batch_size=8", "--config.eval.batch_size=8"]
 
@@ -122,6 +127,96 @@ def test_large_images_of_several_sizes_become_patches_in_tiles(tmp_path):
     assert "1 minutes were asked for: a step was measured" in text and config.steps >= 20
 
 
+@pytest.fixture
+def without_compiling(monkeypatch):
+    """Every step fits into the memory."""
+    monkeypatch.setattr(measuring, "fitting", lambda *_: measuring.Fitting(8, False, "2 MB", False))
+
+
+def of_bands(root, bands, suffix, dtype=np.uint8):
+    """Writes 12 images of some bands with masks, the mean of band i being about 20 (i + 1)."""
+    make_data(root, [(24, 32)] * 12)
+    for file in sorted((root / "images").iterdir()):
+        rng = np.random.default_rng(int(file.stem))
+        image = rng.integers(0, 40, (24, 32, bands)) + 20 * np.arange(bands)
+        file.unlink()
+        if suffix == ".npy":
+            np.save(file.with_suffix(suffix), image.astype(dtype))
+        else:
+            pytest.importorskip("tifffile").imwrite(
+                file.with_suffix(suffix), image.astype(dtype), photometric=1, planarconfig="contig"
+            )
+    return root
+
+
+@pytest.mark.parametrize(("suffix", "words"), [(".npy", []), (".tif", []), (".npy", ["--config.data.channels=5"])])
+def test_arrays_and_tiff_files_of_any_bands(tmp_path, without_compiling, suffix, words):
+    data, out = of_bands(tmp_path / "data", 5, suffix), tmp_path / "plan.py"
+    assert cli.main(["plan", str(data), "--out", str(out), *TINY, *words]) == 0
+    config = load_experiment(str(out))
+    assert config.data.channels == 5
+    assert config.data.mean == pytest.approx([(19.5 + 20 * i) / 255 for i in range(5)], abs=0.003)
+    assert config.data.std == pytest.approx([np.sqrt((40**2 - 1) / 12) / 255] * 5, rel=0.03)
+
+
+def test_one_channel_of_pictures_of_colour(data, tmp_path, without_compiling):
+    out = tmp_path / "plan.py"
+    assert cli.main(["plan", str(data), "--out", str(out), *TINY, "--config.data.channels=1"]) == 0
+    config = load_experiment(str(out))
+    grey = [np.asarray(read_image(file, 1)) for file in (data / "images").iterdir()]
+    assert config.data.channels == 1 and config.data.mean == pytest.approx([np.mean(grey) / 255], abs=0.02)
+
+
+def test_images_of_measurements(tmp_path, monkeypatch):
+    data, out, timed = of_bands(tmp_path / "data", 1, ".npy", np.float32), tmp_path / "plan.py", []
+    noise = measuring._noise
+    monkeypatch.setattr(measuring, "_noise", lambda *a: timed.append(noise(*a)) or timed[-1])
+    words = ["--config.data.range=(0,80)", "--minutes", "1"]
+    assert cli.main(["plan", str(data), "--out", str(out), *TINY, *words]) == 0
+    found = json.loads(out.with_suffix(".json").read_text())["fingerprint"]
+    assert found["bits"] == 0 and found["channels"] == 1 and found["brightest"] == round(39 / 80, 4)
+    assert found["mean"] == pytest.approx([19.5 / 80], abs=0.01)
+    config = load_experiment(str(out))
+    assert config.data.range == (0, 80) and config.data.mean == tuple(found["mean"])
+    assert [(each.dtype, each.min() >= 0, each.max() <= 1) for each in timed] == [(np.float32, True, True)]
+    assert "of what 0 bits hold" not in out.read_text()
+
+
+@pytest.mark.parametrize("damage", [b"no picture", "cut"])
+def test_damaged_images_may_be_left_out(data, tmp_path, capsys, without_compiling, damage):
+    copy, out = shutil.copytree(data, tmp_path / "copy"), tmp_path / "plan.py"
+    source = make_source(data_config(str(copy), {}), "train")
+    file = source.pairs[1].image
+    file.write_bytes(damage if isinstance(damage, bytes) else file.read_bytes()[:-400])
+    assert cli.main(["plan", str(copy), "--out", str(out), *TINY, "--config.data.on_error=skip"]) == 0
+    found = json.loads(out.with_suffix(".json").read_text())["fingerprint"]
+    assert found["images"]["train"] == len(source) - 1 == found["sizes"][0][2] and found["channels"] == 3
+    said = capsys.readouterr().err
+    assert f"{file} cannot be read" in said and "data.on_error=skip: it is left out." in said
+
+
+def test_several_classes_a_pixel_have_no_plan(data, tmp_path, capsys):
+    out = tmp_path / "plan.py"
+    words = ["--config.data.multilabel=bits", "--config.data.classes=('a','b')"]
+    assert cli.main(["plan", str(data), "--out", str(out), *words]) == 1
+    captured = capsys.readouterr()
+    assert "error: A plan is made of the one class of each pixel" in captured.err and captured.out == ""
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("refused", [".py", ".json"])
+def test_both_files_are_written_or_none(data, tmp_path, monkeypatch, capsys, without_compiling, refused):
+    def fail(file, value):
+        raise OSError(28, "No space left on device")
+
+    place = (command, "write_text") if refused == ".py" else (workdir, "write_json")
+    out, words = tmp_path / "plan.py", ["plan", str(data), "--out", str(tmp_path / "plan.py"), *TINY]
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, fail)
+        assert cli.main(words) == 1
+    assert f"plan{refused} cannot be written: No space left" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert cli.main(words) == 0 and out.exists()
 @pytest.mark.slow  # its parts are tested in tests/run/test_preflight.py and tests/plan
 def test_a_smaller_batch_where_memory_is_short(plan):
     config = load_experiment(str(plan))
