@@ -210,3 +210,4 @@ def test_the_folder_of_the_folds_is_their_ensemble(run, tmp_path, capsys):
 def test_files_of_class_maps_are_distinct_and_stay_inside():
     names = ["a", "b/c", "../d", "A", "e f?", ""]
     assert map_files(names) == ["a.png", "b/c.png", "d.png", "A-3.png", "e_f_.png", "image.png"]
+    assert map_files(["b_c-3", "x", "b c", "b_c"]) == ["b_c-3.png", "x.png", "b_c.png", "b_c-4.png"]
