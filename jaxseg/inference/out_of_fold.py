@@ -89,8 +89,8 @@ def read_out_of_fold(workdir: Path) -> OutOfFold:
     """Returns what `score_held_out` wrote of a run; raises OSError, ValueError or KeyError if it is not there whole."""
     with np.load(workdir / FOLDER / COUNTS, allow_pickle=False) as file:
         texts = [tuple(map(str, file[name])) for name in ("names", "files", "groups")]
-        arrays = [file[name] for name in ("image", "label", "pixels")]
-        counts = ImageCounts(*arrays, int(file["images"]), int(file["classes"]), file["labelled"])
+        image, label, pixels, labelled = (file[name] for name in ("image", "label", "pixels", "labelled"))
+        counts = ImageCounts(image, label, pixels, int(file["images"]), int(file["classes"]), labelled)
         return OutOfFold(texts[0], texts[1], texts[2], tuple(map(int, file["folds"])), counts)
 
 
