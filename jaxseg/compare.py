@@ -19,11 +19,11 @@ from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.config.parser import CommandParser, split_overrides
 from jaxseg.errors import ConfigError
-from jaxseg.inference.options import add_options, predictor_of, require_distinct, tiles_of
+from jaxseg.inference.options import add_options, load_runs, predictor_of, require_distinct, tiles_of
 from jaxseg.pages.frame import require_own_page, write_page
-from jaxseg.report.collecting import collect
-from jaxseg.report.several_page import PROGRAM, several_page
-from jaxseg.run.load import Which, load_run
+from jaxseg.report.collecting import collect, source_of
+from jaxseg.report.several_page import PROGRAM, require_same_images, several_page
+from jaxseg.run.load import Which
 
 _INSTEAD = "give another file with --out"
 
@@ -57,7 +57,7 @@ def _compare(options: argparse.Namespace, overrides: Sequence[str], again: str) 
     require_distinct(options.runs)
     page = expanded(options.out)
     require_own_page(page, PROGRAM, _INSTEAD)
-    runs = [load_run(workdir, options.which, overrides) for workdir in options.runs]
+    runs = load_runs(options.runs, options, overrides)
     for run in runs[1:]:
         if run.classes != runs[0].classes:
             differing = sorted(set(run.classes) ^ set(runs[0].classes))
@@ -66,6 +66,7 @@ def _compare(options: argparse.Namespace, overrides: Sequence[str], again: str) 
                 f"Runs are compared if they have the same classes, and those of {run.workdir} and {runs[0].workdir} "
                 f"differ: {what}."
             )
+    require_same_images([(str(run.workdir), source_of(run, options.split)) for run in runs])  # before any is scored
     compiler.keep_programs(runs[0].config.compile.cache)
     found = []
     for run in runs:

@@ -39,6 +39,7 @@ from jaxseg.inference.options import (
     add_crf,
     add_options,
     add_workdirs,
+    load_runs,
     predictor_of,
     require_distinct,
     tiles_of,
@@ -47,7 +48,7 @@ from jaxseg.inference.options import (
 from jaxseg.inference.regions import settings as region_settings
 from jaxseg.inference.split_objects import objects_file, require_instances, require_own, score_objects
 from jaxseg.nn.crf import CRF
-from jaxseg.run.load import Which, load_run, require_one_class
+from jaxseg.run.load import Which, require_one_class
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.evaluate") -> int:
@@ -127,8 +128,7 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     crf = CRF.parse(options.crf) if options.crf else None
     options.workdir = with_folds(options.workdir)
     require_distinct(options.workdir)
-    limit = [] if options.memory is None else [f"--config.compile.memory={options.memory / 1000:.3f}kB"]
-    runs = [load_run(workdir, options.which, [*overrides, *limit]) for workdir in options.workdir]
+    runs = load_runs(options.workdir, options, overrides)
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)
     for given, name in ((options.fit_temperature, "temperature"), (options.fit_thresholds, "thresholds")):

@@ -57,6 +57,7 @@ DATA: dict[str, Key] = {
         "",
         "what keeps images of one patient, scene or video in one fold, and in one draw of the confidence intervals: a "
         "regular expression whose first group is in the name of the image, or FILE.csv:COLUMN; empty: nothing",
+        free=True,
     ),
     "data.val_split": Key(
         "val", "split that the evaluations during training score; fold: the images that data.fold leaves out"

@@ -229,12 +229,22 @@ def _write_out_momentum(config: ConfigDict) -> None:
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """Returns "key: old -> new" for each key that differs and affects the numbers of a run."""
     a, b = flatten(old), flatten(new)
-    keys = [key for key in sorted(a.keys() | b.keys()) if not key.startswith(FREE_KEYS)]
+    free = tuple(key for key in free_keys(old) if key in free_keys(new))
+    keys = [key for key in sorted(a.keys() | b.keys()) if not key.startswith(free)]
     return [
         f"{k}: {a[k] if k in a else 'unset'} -> {b[k] if k in b else 'unset'}"
         for k in keys
         if (k in a) != (k in b) or as_tuples(a[k]) != as_tuples(b[k])
     ]
+
+
+def free_keys(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the keys that have no effect on the numbers of a run: `FREE_KEYS`.
+
+    Where `data.fold` has no file of folds, `data.group` is none of them, since it decides what a run trains on.
+    """
+    by_group = config.data.fold and not config.data.fold_file
+    return tuple(key for key in FREE_KEYS if not (by_group and key == "data.group"))
 
 
 def validate(config: ConfigDict, *, trained: bool = False) -> None:

@@ -14,14 +14,13 @@ from jaxseg import metrics, pictures
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import set_key, to_dict
 from jaxseg.data import make_source
-from jaxseg.data.folds import groups_of
 from jaxseg.data.reading import Reading
 from jaxseg.data.sources import split_of_data
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.alone import Alone, score_alone
 from jaxseg.inference.crf import RefinedPredictor
-from jaxseg.inference.image_totals import ImageTotals, interval_dict, interval_line, interval_of
+from jaxseg.inference.image_totals import ImageTotals, groups_to_draw, interval_dict, interval_line, interval_of
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import progress
 from jaxseg.inference.report_files import picture_file, scores_file
@@ -57,7 +56,7 @@ class Evaluation:
         seconds: the median time of an image with `predictor`; NaN without one.
         alone: what each run scores alone, in one view, where several predictions were averaged.
         counts: the pixels of each image, of which the intervals are made; None with several processes.
-        groups: the group of each image, of `data.group`, which the intervals draw whole; (): images.
+        groups: the group of each image, of `data.group`, which the intervals draw whole; (): images are drawn.
     """
 
     run: Run
@@ -75,7 +74,8 @@ class Evaluation:
         return None if self.counts is None else interval_of(self.counts, self.groups)
 
     @property
-    def _unit(self) -> str:
+    def unit(self) -> str:
+        """What the intervals draw: "image", or "group"."""
         return "group" if self.groups else "image"
 
     @property
@@ -134,7 +134,7 @@ class Evaluation:
         lines += ["", f"{what}, split {self.split}:"]
         if self.confusion.sum():
             lines.append(f"{counted(self.images, 'image')}, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %")
-            lines += [] if interval is None else [interval_line(interval, self._unit)]
+            lines += [] if interval is None else [interval_line(interval, self.unit)]
             lines.append(f"expected calibration error {100 * self.calibration.error:.2f} %")
         else:
             lines.append(
@@ -169,7 +169,7 @@ class Evaluation:
             "parameters": count_parameters(self.run.state.params),
             "loss": self.loss if math.isfinite(self.loss) else None,
             **metrics.scores_dict(self.scores, classes),
-            **({} if self.interval is None else {"intervals": interval_dict(self.interval, classes, self._unit)}),
+            **({} if self.interval is None else {"intervals": interval_dict(self.interval, classes, self.unit)}),
             "calibration": metrics.calibration_dict(self.calibration),
             **({} if boundary is None else {"boundary": surface.surface_dict(boundary, classes)}),
             **({"levels": levels} if levels else {}),
@@ -271,7 +271,7 @@ def evaluate(
     totals = ImageTotals(run.num_classes, run.parts.loss.multilabel)
     by_image = jax.process_count() == 1
 
-    groups = tuple(groups_of(source, config.data.group)) if config.data.group else ()
+    groups = groups_to_draw(source, config.data.group, split)
 
     def see(maps: dict[str, np.ndarray]) -> None:
         if by_image:

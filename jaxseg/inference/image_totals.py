@@ -7,10 +7,21 @@ import numpy as np
 
 from jaxseg import metrics
 from jaxseg.data.base import Source
-from jaxseg.errors import counted
+from jaxseg.data.folds import groups_of
+from jaxseg.data.notes import note
+from jaxseg.errors import ConfigError, DataError, counted
 from jaxseg.metrics import ImageCounts, Interval
 from jaxseg.metrics.formatting import percent, plain
-from jaxseg.metrics.intervals import Pixels, grouped, join_images, mean_iou, pixels_of, pixels_of_sets
+from jaxseg.metrics.intervals import (
+    Pixels,
+    Score,
+    grouped,
+    iou_and_mean,
+    join_images,
+    mean_iou,
+    pixels_of,
+    pixels_of_sets,
+)
 
 _FEW = 20  # images below which an interval holds the true score clearly less often than it says
 
@@ -33,6 +44,21 @@ class ImageTotals:
         return join_images(self._pixels, len(source), self._num_classes)
 
 
+def groups_to_draw(source: Source, text: str, split: str) -> tuple[str, ...]:
+    """Returns the group of each image by `data.group`, which intervals draw whole; (): none, so that they draw images.
+
+    An interval is no reason not to score: where the images have no such groups, or the file of these is gone, a note
+    says so.
+    """
+    if not text:
+        return ()
+    try:
+        return tuple(groups_of(source, text))
+    except (ConfigError, DataError) as error:
+        note(f"{error} So the intervals of the split {split} draw single images.")
+        return ()
+
+
 def interval_of(counts: ImageCounts, groups: Sequence[str] = ()) -> Interval:
     """Returns the interval of the IoU of each class and of their mean, f64[k+1]; of many classes of the mean, f64[1].
 
@@ -42,19 +68,44 @@ def interval_of(counts: ImageCounts, groups: Sequence[str] = ()) -> Interval:
         counts: of the images.
         groups: the group of each, which is drawn whole; (): images are drawn.
     """
-    counts = grouped(counts, groups) if groups else counts
-    if counts.classes > metrics.MOST_PAIRS:
-        return metrics.bootstrap_interval(counts, lambda sums: mean_iou(sums)[..., None])
-    found = metrics.bootstrap_interval(counts)
-    known = np.append(counts.images_of() > 1, True)
-    return found._replace(low=np.where(known, found.low, np.nan), high=np.where(known, found.high, np.nan))
+    (drawn,) = _drawn((counts,), groups)
+    return _of_several(metrics.bootstrap_interval(drawn, _score(drawn)), (drawn,))
+
+
+def difference_of(ours: ImageCounts, others: ImageCounts, groups: Sequence[str] = ()) -> Interval:
+    """Returns the paired interval of the scores of `ours` minus those of `others`, shaped as that of `interval_of`.
+
+    A class that either network has in fewer than two images, or groups of them, has none: NaN.
+
+    Raises:
+        ArgumentError: if these are not the same images.
+    """
+    both = _drawn((ours, others), groups)
+    return _of_several(metrics.paired_interval(both[0], both[1], _score(both[0])), both)
 
 
 def gain_of(ours: ImageCounts, others: ImageCounts, groups: Sequence[str] = ()) -> tuple[float, float] | None:
     """Returns the ends of the paired interval of the mean IoU of `ours` minus that of `others`; None if unknown."""
-    both = [grouped(each, groups) if groups else each for each in (ours, others)]
-    found = metrics.paired_interval(both[0], both[1], mean_iou)
-    return None if np.isnan(found.low) else (float(found.low), float(found.high))
+    found = difference_of(ours, others, groups)
+    return None if np.isnan(found.low[-1]) else (float(found.low[-1]), float(found.high[-1]))
+
+
+def _drawn(counts: Sequence[ImageCounts], groups: Sequence[str]) -> tuple[ImageCounts, ...]:
+    """Returns the counts of what is drawn whole."""
+    return tuple(grouped(each, groups) if groups else each for each in counts)
+
+
+def _score(counts: ImageCounts) -> Score:
+    """Returns what is scored: the IoU of each class and their mean, of many classes the mean alone."""
+    return (lambda sums: mean_iou(sums)[..., None]) if counts.classes > metrics.MOST_PAIRS else iou_and_mean
+
+
+def _of_several(found: Interval, counts: Sequence[ImageCounts]) -> Interval:
+    """Returns an interval without the ends of classes that fewer than two images, or groups of them, have."""
+    if len(found.low) == 1:
+        return found
+    known = np.append(np.min([each.images_of() for each in counts], axis=0) > 1, True)
+    return found._replace(low=np.where(known, found.low, np.nan), high=np.where(known, found.high, np.nan))
 
 
 def interval_line(interval: Interval, unit: str = "image") -> str:

@@ -14,7 +14,7 @@ from jaxseg.memory import parse_amount
 from jaxseg.nn.crf import CRF_PRESETS
 from jaxseg.pictures.opening import allow_pixels
 from jaxseg.run.fold_folder import FOLDS_FILE, fold_workdirs
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, load_run
 from jaxseg.run.published import is_on_hub
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint
 from jaxseg.state import by_path
@@ -193,8 +193,18 @@ def require_distinct(workdirs: Sequence[str]) -> None:
         place = expanded(word).resolve()
         if place in seen:
             other = "twice" if seen[place] == word else f"a second time as {seen[place]}"
-            raise ConfigError(f"The run in {word} is given {other} in --workdir; give each run once.")
+            raise ConfigError(f"The run in {word} is given {other}; give each run once.")
         seen[place] = word
+
+
+def load_runs(workdirs: Sequence[str], options: argparse.Namespace, overrides: Sequence[str]) -> list[Run]:
+    """Returns the runs in workdirs with the checkpoint of --which and the memory of --memory.
+
+    Raises:
+        ConfigError, CheckpointError: as `load_run` does.
+    """
+    limit = [] if options.memory is None else [f"--config.compile.memory={options.memory / 1000:.3f}kB"]
+    return [load_run(workdir, options.which, [*overrides, *limit]) for workdir in workdirs]
 
 
 def with_folds(workdirs: Sequence[str]) -> list[str]:

@@ -88,7 +88,8 @@ def read_out_of_fold(workdir: Path) -> OutOfFold:
     """Returns what `score_held_out` wrote of a run; raises OSError, ValueError or KeyError if it is not there whole."""
     with np.load(workdir / FOLDER / COUNTS, allow_pickle=False) as file:
         texts = [tuple(map(str, file[name])) for name in ("names", "files", "groups")]
-        counts = ImageCounts(file["image"], file["label"], file["pixels"], int(file["images"]), int(file["classes"]))
+        image, label, pixels, labelled = (file[name] for name in ("image", "label", "pixels", "labelled"))
+        counts = ImageCounts(image, label, pixels, int(file["images"]), int(file["classes"]), labelled)
         return OutOfFold(texts[0], texts[1], texts[2], tuple(map(int, file["folds"])), counts)
 
 
@@ -106,7 +107,7 @@ def write_scores(path: Path, found: OutOfFold, classes: Sequence[str]) -> None:
         sums[:, counts.label[own]] = counts.pixels[:, own]
         iou = iou_and_mean(sums)
         shown = ["" if np.isnan(value) else f"{value:.6f}" for value in (iou[-1], *iou[:-1])]
-        writer.writerow([name, fold, group, int(sums[1].sum()), *shown])
+        writer.writerow([name, fold, group, int(counts.labelled[i]), *shown])
     write_text(path, text.getvalue())
 
 
@@ -117,7 +118,9 @@ def joined(parts: Sequence[OutOfFold]) -> OutOfFold:
     label = np.concatenate([part.counts.label for part in parts])
     pixels = np.concatenate([part.counts.pixels for part in parts], axis=1)
     order = np.argsort(label, kind="stable")
-    counts = ImageCounts(image[order], label[order], pixels[:, order], int(offsets[-1]), parts[0].counts.classes)
+    labelled = np.concatenate([part.counts.labelled for part in parts])
+    total, k = int(offsets[-1]), parts[0].counts.classes
+    counts = ImageCounts(image[order], label[order], pixels[:, order], total, k, labelled)
     chain = itertools.chain.from_iterable
     return OutOfFold(
         tuple(chain(part.names for part in parts)),

@@ -42,6 +42,8 @@ class ImageCounts(NamedTuple):
         pixels: i64[3,m], how many are right, are truly of the class, and are predicted as it.
         images: n, how many images there are.
         classes: k.
+        labelled: i64[n], how many pixels of each image are scored. Where a pixel may have several classes or none, this
+            is not the sum of the true ones; an image without any class has false positives all the same.
     """
 
     image: np.ndarray
@@ -49,6 +51,7 @@ class ImageCounts(NamedTuple):
     pixels: np.ndarray
     images: int
     classes: int
+    labelled: np.ndarray
 
     def total(self) -> np.ndarray:
         """Returns the sums i64[3,k] over the split, which `Score` and `metrics.scores` of many classes take."""
@@ -102,14 +105,18 @@ def image_counts(matrices: Array | Sequence[Array]) -> ImageCounts:
         array = np.stack([right, array.sum(axis=2, dtype=np.int64), array.sum(axis=1, dtype=np.int64)], axis=1)
     n, _, k = array.shape
     label, image = np.nonzero((array > 0).any(axis=1).T)
-    return ImageCounts(image, label, array[image, :, label].T.astype(np.int64), n, k)
+    labelled = array[:, 1].sum(axis=1, dtype=np.int64)
+    return ImageCounts(image, label, array[image, :, label].T.astype(np.int64), n, k, labelled)
 
 
 class Pixels(NamedTuple):
-    """The pixels of one image: the classes i64[m] that occur in it, and i64[3,m], see `ImageCounts.pixels`."""
+    """The pixels of one image: the classes i64[m] that occur in it, i64[3,m] of these, and how many are labelled.
+
+    See `ImageCounts.pixels` and `ImageCounts.labelled`."""
 
     label: np.ndarray
     pixels: np.ndarray
+    labelled: int
 
 
 def pixels_of(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> Pixels:
@@ -127,7 +134,7 @@ def pixels_of(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> Pi
     truth, predicted = label[seen].astype(np.int64), prediction[seen].astype(np.int64)
     counts = np.stack([np.bincount(each, minlength=k) for each in (truth[truth == predicted], truth, predicted)])
     occurs = np.flatnonzero(counts.any(axis=0))
-    return Pixels(occurs, counts[:, occurs])
+    return Pixels(occurs, counts[:, occurs], truth.size)
 
 
 def pixels_of_sets(prediction: np.ndarray, label: np.ndarray, classes: int) -> Pixels:
@@ -141,19 +148,21 @@ def pixels_of_sets(prediction: np.ndarray, label: np.ndarray, classes: int) -> P
         [[np.count_nonzero(each >> c & 1) for c in range(classes)] for each in (truth & predicted, truth, predicted)]
     )
     occurs = np.flatnonzero(counts.any(axis=0))
-    return Pixels(occurs, counts[:, occurs])
+    return Pixels(occurs, counts[:, occurs], truth.size)
 
 
 def join_images(images: Mapping[int, Pixels], count: int, num_classes: int) -> ImageCounts:
     """Returns the counts of `count` images, of which these have labelled pixels: {index: pixels}."""
     k = num_confusion_classes(num_classes)
-    none = Pixels(np.zeros(0, np.int64), np.zeros((3, 0), np.int64))
+    none = Pixels(np.zeros(0, np.int64), np.zeros((3, 0), np.int64), 0)
     ordered = [images[index] for index in sorted(images)] or [none]
     image = np.repeat(sorted(images) or [0], [len(each.label) for each in ordered])
     label = np.concatenate([each.label for each in ordered])
     order = np.argsort(label, kind="stable")
     pixels = np.concatenate([each.pixels for each in ordered], axis=1)
-    return ImageCounts(image[order], label[order], pixels[:, order], count, k)
+    labelled = np.zeros(count, np.int64)
+    labelled[sorted(images)] = [images[index].labelled for index in sorted(images)]
+    return ImageCounts(image[order], label[order], pixels[:, order], count, k, labelled)
 
 
 def grouped(counts: ImageCounts, groups: Sequence[str]) -> ImageCounts:
@@ -171,11 +180,12 @@ def grouped(counts: ImageCounts, groups: Sequence[str]) -> ImageCounts:
     names, numbers = np.unique(np.asarray(groups), return_inverse=True)
     pairs, places = np.unique(counts.label * len(names) + numbers[counts.image], return_inverse=True)
     label, image = np.divmod(pairs, len(names))
-    return ImageCounts(image, label, _added(places, counts.pixels, len(pairs)), len(names), counts.classes)
+    labelled = _added(numbers, counts.labelled[None], len(names))[0]
+    return ImageCounts(image, label, _added(places, counts.pixels, len(pairs)), len(names), counts.classes, labelled)
 
 
 def _added(places: np.ndarray, pixels: np.ndarray, size: int) -> np.ndarray:
-    """Returns the sums i64[3,size] of the pixels i64[3,m] of each place i64[m]."""
+    """Returns the sums i64[r,size] of the pixels i64[r,m] of each place i64[m]."""
     return np.stack([np.bincount(places, row, minlength=size) for row in pixels]).astype(np.int64)  # exact to 2^53
 
 
@@ -252,7 +262,7 @@ def paired_interval(
     """
     both = tuple(each if isinstance(each, ImageCounts) else image_counts(each) for each in (ours, others))
     sizes = [(each.images, each.classes) for each in both]
-    true = [_by_image(each) for each in both]
+    true = [(each.labelled, np.bincount(each.image, each.pixels[1], minlength=each.images)) for each in both]
     if sizes[0] != sizes[1] or not np.array_equal(true[0], true[1]):
         raise ArgumentError(
             "A paired interval needs the same images in the same order, scored by both networks; the true pixels of "
@@ -265,11 +275,6 @@ def paired_interval(
     return _interval(both, difference, draws, level, seed)
 
 
-def _by_image(counts: ImageCounts) -> np.ndarray:
-    """Returns the labelled pixels i64[n] of each image."""
-    return np.bincount(counts.image, counts.pixels[1], minlength=counts.images).astype(np.int64)
-
-
 def _interval(
     counts: Sequence[ImageCounts],
     score: Callable[[Sequence[np.ndarray]], np.ndarray],
@@ -280,7 +285,7 @@ def _interval(
     draws = check_value("draws", draws, Annotated[int, at_least(2)])
     level, seed = check_value("level", level, _Level), check_value("seed", seed, WholeNotNegative)
     value = score([each.total() for each in counts])
-    labelled = np.flatnonzero(_by_image(counts[0]))
+    labelled = np.flatnonzero(counts[0].labelled)
     n = len(labelled)
     if n < 2:
         unknown = np.full(value.shape, np.nan)

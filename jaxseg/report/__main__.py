@@ -22,11 +22,11 @@ from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.config.parser import CommandParser, split_overrides
 from jaxseg.errors import ConfigError
-from jaxseg.inference.options import add_options, predictor_of, require_distinct, tiles_of
+from jaxseg.inference.options import add_options, load_runs, predictor_of, require_distinct, tiles_of
 from jaxseg.pages.frame import require_own_page, write_page
 from jaxseg.report.collecting import collect
 from jaxseg.report.run_page import PROGRAM, run_page
-from jaxseg.run.load import Which, load_run
+from jaxseg.run.load import Which
 from jaxseg.sweep.outputs import PLAN_FILE
 from jaxseg.sweep.page import sweep_page
 
@@ -73,7 +73,7 @@ def _report(options: argparse.Namespace, overrides: Sequence[str], again: str) -
 
 
 def _of_run(workdir: Path, options: argparse.Namespace, overrides: Sequence[str], again: str) -> str:
-    run = load_run(workdir, options.which, overrides)
+    (run,) = load_runs([str(workdir)], options, overrides)
     compiler.keep_programs(run.config.compile.cache)
     asked = options.average or tiles_of(run, options)[0] != "none"
     found = collect(run, options.split, predictor_of([run], options) if asked else None)

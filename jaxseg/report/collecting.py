@@ -129,6 +129,13 @@ class Collected:
         return image_scores(self.counts)
 
 
+def source_of(run: Run, split: str) -> Source:
+    """Returns the images of a split, which have the classes of the run; raises DataError as `collect` does."""
+    config = run.config.copy_and_resolve_references()
+    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
+    return make_source(config, split_of_data(run.config, split))
+
+
 def collect(run: Run, split: str, predictor: Predictor | None = None) -> Collected:
     """Returns what a report says of a run on a split.
 
@@ -144,9 +151,7 @@ def collect(run: Run, split: str, predictor: Predictor | None = None) -> Collect
     if jax.process_count() > 1:
         raise ConfigError("A report is made by one process, which sees all images; start it without others.")
     require_one_class(run, "A report")
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
-    source = make_source(config, split_of_data(run.config, split))
+    source = source_of(run, split)
     seen = _Seen(num_confusion_classes(run.num_classes))
     evaluation = evaluate(run, split, predictor=predictor, look=seen.add)
     names = tuple(source.name(i) for i in range(len(source)))

@@ -12,6 +12,11 @@ from jaxseg.report import parts
 from jaxseg.report.run_page import PAGE, PROGRAM, log_of
 
 
+def _share(value: float | None, unknown: float = math.nan) -> float:
+    """Returns a score of the log, in which None stands for one that no pixel decides."""
+    return unknown if value is None else float(value)
+
+
 def write_live_page(workdir: Path, config: ConfigDict, classes: Sequence[str], colors: Colors) -> None:
     """Writes `PAGE` into the workdir of a run: its curves, the IoU of each class at the last evaluation, its keys.
 
@@ -25,12 +30,12 @@ def write_live_page(workdir: Path, config: ConfigDict, classes: Sequence[str], c
     sections = [Section("Curves", "curves", parts.curves({workdir.name: log}))]
     if scored:
         last = scored[-1]
-        best = max(scored, key=lambda line: line["mean_iou"] or 0.0)
+        best = max(scored, key=lambda line: _share(line["mean_iou"], -1.0))
         pairs += [
-            (f"mean IoU at step {last['step']}", f"{100 * (last['mean_iou'] or math.nan):.2f} %"),
-            (f"best, at step {best['step']}", f"{100 * (best['mean_iou'] or math.nan):.2f} %"),
+            (f"mean IoU at step {last['step']}", f"{100 * _share(last['mean_iou']):.2f} %"),
+            (f"best, at step {best['step']}", f"{100 * _share(best['mean_iou']):.2f} %"),
         ]
-        values = [math.nan if value is None else float(value) for value in last["iou"]]
+        values = [_share(value) for value in last["iou"]]
         rows = [
             [swatch(classes[i], colors[i]), share(value), bar(value, math.nan, math.nan)]
             for i, value in enumerate(values)

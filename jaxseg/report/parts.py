@@ -53,7 +53,12 @@ def _has(record: Mapping[str, Any], key: str) -> bool:
 
 
 def classes(
-    result: metrics.Scores, interval: Interval, counts: ImageCounts, names: Sequence[str], colors: Colors
+    result: metrics.Scores,
+    interval: Interval,
+    counts: ImageCounts,
+    names: Sequence[str],
+    colors: Colors,
+    unit: str = "image",
 ) -> str:
     """Returns the table by class.
 
@@ -62,6 +67,7 @@ def classes(
         interval: of the IoU of each class and of their mean; of many classes of the mean alone.
         counts: of its images.
         names, colors: of the classes.
+        unit: what the interval draws, "image" or "group".
     """
     columns = ("class", "IoU %", "from", "to", "0 to 100 %", "precision %", "recall %", "F1 %", "pixels %", "images")
     images, total, rows = counts.images_of(), max(int(result.support.sum()), 1), []
@@ -82,8 +88,8 @@ def classes(
         )
     note = (
         f"<p>The interval of each IoU holds that of other images of the same kind with {interval.level:.0%} "
-        f"probability: {interval.draws} draws of {counted(interval.images, 'image')} with replacement. It says nothing "
-        "about another training, and is too narrow for a class of few images.</p>"
+        f"probability: {interval.draws} draws of {counted(interval.images, unit)} with replacement. It says nothing "
+        f"about another training, and is too narrow for a class of few {unit}s.</p>"
     )
     missing = "" if len(rows) == len(names) else f"<p>{len(rows)} of {counted(len(names), 'class')} occur.</p>"
     return table("Scores by class", columns, rows) + missing + note

@@ -51,7 +51,9 @@ def run_page(found: Collected, again: str) -> str:
     choices = [("worst", "the worst"), ("median", "around the median"), *class_groups(groups, names), ("", "all here")]
     images = gallery(cards, ("truth", "prediction", "error"), choices, names, run.colors)
     sections = [
-        Section("Classes", "classes", parts.classes(result, interval, found.counts, names, run.colors)),
+        Section(
+            "Classes", "classes", parts.classes(result, interval, found.counts, names, run.colors, evaluation.unit)
+        ),
         Section("Images", "images", KEYS + images + _all_images(found)),
         Section("Curves", "curves", parts.curves({run.workdir.name: log_of(run.workdir)})),
         Section("Confusion", "confusion", parts.confusion(evaluation.confusion, names)),

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxseg.data.base import Source
 from jaxseg.errors import ConfigError, counted
+from jaxseg.inference.image_totals import difference_of, interval_of
 from jaxseg.metrics import MOST_PAIRS
-from jaxseg.metrics.intervals import Interval, iou_and_mean, mean_iou, paired_interval
+from jaxseg.metrics.intervals import Interval
 from jaxseg.pages.cards import gallery
 from jaxseg.pages.charts import Axis, Series, chart
 from jaxseg.pages.frame import Section, commands, escape, make_page
@@ -21,18 +23,35 @@ PROGRAM = "jaxseg compare"
 _NONE = number(float("nan"))
 
 
+def require_same_images(given: Sequence[tuple[str, Source]]) -> None:
+    """Raises ConfigError unless all runs have images of the same names and sizes; (workdir, images) of each."""
+    (first, images), *others = given
+    names, sizes = _names_and_sizes(images)
+    for other, others_images in others:
+        others_names, others_sizes = _names_and_sizes(others_images)
+        what = ""
+        if others_names != names:
+            differing = sorted(set(names) ^ set(others_names))
+            what = f"one has {differing[0]} and the other has not" if differing else "they have another order"
+        elif others_sizes != sizes:
+            what = f"{next(name for name, a, b in zip(names, sizes, others_sizes) if a != b)} has another size"
+        if what:
+            raise ConfigError(
+                f"Runs are compared on the same images, and those of {first} and {other} are not: {what}; give the "
+                "same data with --config.data.dir=PATH, or another --split."
+            )
+
+
+def _names_and_sizes(images: Source) -> tuple[list[str], list[tuple[int, int]]]:
+    return [images.name(i) for i in range(len(images))], [images.label_size(i) for i in range(len(images))]
+
+
 def require_comparable(found: Sequence[Collected]) -> None:
     """Raises ConfigError unless all runs were scored on the same images with the same masks."""
+    require_same_images([(str(each.run.workdir), each.source) for each in found])
     first = found[0]
     for other in found[1:]:
         pair = f"{first.run.workdir} and {other.run.workdir}"
-        if other.names != first.names:
-            differing = sorted(set(first.names) ^ set(other.names))
-            what = f"one has {differing[0]} and the other has not" if differing else "they have another order"
-            raise ConfigError(
-                f"Runs are compared on the same images, and those of {pair} are not: {what}; give the same data with "
-                "--config.data.dir=PATH, or another --split."
-            )
         a, b = (_true(each) for each in (first, other))
         if (different := np.flatnonzero((a != b).any(axis=1))).size:
             raise ConfigError(
@@ -70,8 +89,8 @@ def several_page(found: Sequence[Collected], again: str) -> str:
     first, names = found[0], names_of(found)
     classes, colors = first.run.classes, first.run.colors
     many = first.counts.classes > MOST_PAIRS
-    score = (lambda sums: mean_iou(sums)[..., None]) if many else iou_and_mean
-    differences = [paired_interval(each.counts, first.counts, score) for each in found[1:]]
+    drawn = first.evaluation.groups
+    differences = [difference_of(each.counts, first.counts, drawn) for each in found[1:]]
     scores = {name: each.scores for name, each in zip(names, found)}
     groups = _groups(scores)
     lines, sorts = _lines(found, names, scores, groups)
@@ -93,7 +112,7 @@ def several_page(found: Sequence[Collected], again: str) -> str:
     split = escape(first.evaluation.split)
     about = (
         f"<p>{counted(len(found), 'run')} on {counted(len(first.names), 'image')} of the split {split}; "
-        f"each is compared with <strong>{escape(names[0])}</strong>, paired by image.</p>"
+        f"each is compared with <strong>{escape(names[0])}</strong>, paired by {first.evaluation.unit}.</p>"
     )
     return make_page(PROGRAM, " and ".join(names) if len(names) < 4 else counted(len(names), "run"), about, sections)
 
@@ -133,12 +152,13 @@ def _lines(
 
 
 def _scores(found: Sequence[Collected], names: Sequence[str], differences: Sequence[Interval]) -> str:
+    drawn, unit = found[0].evaluation.groups, found[0].evaluation.unit
     columns = ("run", "mIoU %", "from", "to", "difference", "from", "to", "pixel accuracy %", "calibration error %")
     rows = []
     for i, (name, each) in enumerate(zip(names, found)):
         evaluation = each.evaluation
-        interval = evaluation.interval
-        ends = (float("nan"),) * 2 if interval is None else (float(interval.low[-1]), float(interval.high[-1]))
+        interval = interval_of(each.counts, drawn)
+        ends = (float(interval.low[-1]), float(interval.high[-1]))
         paired = _difference(differences[i - 1], -1) if i else [_NONE] * 3
         numbers = (evaluation.scores.pixel_accuracy, evaluation.calibration.error)
         model = each.run.config.model.name
@@ -155,10 +175,25 @@ def _scores(found: Sequence[Collected], names: Sequence[str], differences: Seque
         )
     note = (
         f"<p>Differences to {escape(names[0])} are in points, with the interval of the paired bootstrap: each draw has "
-        "the same images for both runs. Where it holds 0, these images do not tell which is better. It says nothing "
+        f"the same {unit}s for both runs. Where it holds 0, these images do not tell which is better. It says nothing "
         "about another training of either.</p>"
     )
-    return table("Scores of the runs", (*columns, "network", "parameters", "steps"), rows) + note
+    return (
+        table("Scores of the runs", (*columns, "network", "parameters", "steps"), rows) + note + _grouping(found, names)
+    )
+
+
+def _grouping(found: Sequence[Collected], names: Sequence[str]) -> str:
+    """Returns what is drawn where this is not an image of each run; all intervals draw what those of the first do."""
+    first = found[0].evaluation
+    apart = [name for name, each in zip(names, found) if each.evaluation.groups != first.groups]
+    if not (first.groups or apart):
+        return ""
+    own, others = escape(names[0]), escape(" and ".join(apart))
+    if not first.groups:
+        return f"<p>All intervals draw single images, as {own} has no data.group; those of {others} are not used.</p>"
+    what = f"All intervals draw {counted(len(set(first.groups)), 'group')} of images, those of {own}"
+    return f"<p>{what}{f'; those of {others} differ and are not used' if apart else ''}.</p>"
 
 
 def _difference(interval: Interval, place: int) -> list[Cell]:

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxseg.arguments import Where, check_value, located
 from jaxseg.build import Parts, build_parts
 from jaxseg.compiler import NO_CACHE
-from jaxseg.config import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, ConfigDict, set_key, validate
+from jaxseg.config import FREE_FORM, KEYS, LAYOUT_KEYS, ConfigDict, free_keys, set_key, validate
 from jaxseg.config.command import apply_overrides, read_overrides
 from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import CheckpointError, ConfigError, nearest
@@ -184,11 +184,11 @@ def override_free(config: ConfigDict, overrides: Sequence[str] | Mapping[str, An
     Raises:
         ConfigError: for an unknown key, a key that has an effect on the trained network, or an invalid value.
     """
-    given = read_overrides(overrides)
+    given, allowed = read_overrides(overrides), free_keys(config)
     for key, _ in given:
         known = key in KEYS or key.startswith(FREE_FORM)
-        if known and key not in LAYOUT_KEYS and not key.startswith(FREE_KEYS):
-            free = ", ".join([*(k for k in KEYS if k.startswith(FREE_KEYS)), *LAYOUT_KEYS])
+        if known and key not in LAYOUT_KEYS and not key.startswith(allowed):
+            free = ", ".join([*(k for k in KEYS if k.startswith(allowed)), *LAYOUT_KEYS])
             raise ConfigError(f"{key} belongs to the trained run and cannot be changed; these keys can: {free}.")
     apply_overrides(config, given)
     validate(config, trained=True)

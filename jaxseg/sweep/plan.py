@@ -13,11 +13,11 @@ from typing import Annotated, Any, NamedTuple
 from jaxseg import files
 from jaxseg.arguments import Where, check_value
 from jaxseg.config import (
-    FREE_KEYS,
     ConfigDict,
     command,
     differences,
     flatten,
+    free_keys,
     from_dict,
     set_key,
     to_dict,
@@ -215,7 +215,8 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
 
 def digest(config: ConfigDict) -> str:
     """Returns the SHA-256 of all keys that change the numbers of a run, without the seed."""
-    flat = {key: value for key, value in flatten(config).items() if key != "seed" and not key.startswith(FREE_KEYS)}
+    free = free_keys(config)
+    flat = {key: value for key, value in flatten(config).items() if key != "seed" and not key.startswith(free)}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ from jaxseg.metrics.intervals import (
     mean_iou,
     paired_interval,
     pixels_of,
+    pixels_of_sets,
 )
 from jaxseg.types import IGNORE
 
@@ -130,6 +131,29 @@ def test_counts_of_maps_are_those_of_the_confusion_matrices():
     assert nothing.images == 0 and np.isnan(nothing.value).all()
 
 
+def _sets(maps: list[tuple[list[int], list[int]]]) -> ImageCounts:
+    """The counts of 2 classes of images of one row, (prediction, label) as sets; 255 is unknown."""
+    arrays = [(np.array([p]), np.array([t], np.uint8)) for p, t in maps]
+    return join_images({i: pixels_of_sets(*each, 2) for i, each in enumerate(arrays)}, len(maps), 2)
+
+
+def test_an_image_without_any_class_is_drawn_with_its_false_positives():
+    right, empty, unknown = ([1, 1, 1, 1], [1, 1, 1, 1]), ([1, 1, 0, 0], [0, 0, 0, 255]), ([1] * 4, [255] * 4)
+    counts = _sets([right, empty, unknown, empty])
+    assert counts.labelled.tolist() == [4, 3, 0, 3]
+    found = bootstrap_interval(counts, mean_iou, draws=2000)
+    assert found.images == 3 and found.value == 4 / 8
+    # of 27 draws 1 has the first image alone, 8 only images without it, 12 it once and 6 twice
+    assert (found.low, found.high) == (0.0, 1.0)
+    assert bootstrap_interval(grouped(counts, ["a", "a", "b", "b"]), mean_iou, level=0.4).low == pytest.approx(4 / 8)
+    better = _sets([right, ([0] * 4, [0, 0, 0, 255]), unknown, empty])
+    paired = paired_interval(better, counts, mean_iou)
+    assert paired.images == 3 and paired.value == 4 / 6 - 4 / 8 and paired.low == 0 and paired.high > 0.3
+    other = _sets([right, ([1, 1, 0, 0], [0, 0, 0, 0]), unknown, empty])  # more known pixels, and none of a class
+    with pytest.raises(ArgumentError, match="same images in the same order"):
+        paired_interval(other, counts, mean_iou)
+
+
 def test_groups_are_drawn_whole():
     matrices = _matrices(6)
     groups = [f"patient {i % 4}" for i in range(12)]
@@ -172,7 +196,7 @@ def test_memory_is_that_of_the_classes_in_the_images():
     label = np.sort(random.integers(0, k, n * each))
     image = random.permutation(np.repeat(np.arange(n), each))
     true = random.integers(1, 100, n * each)
-    counts = ImageCounts(image, label, np.stack([true // 2, true, true]), n, k)
+    counts = ImageCounts(image, label, np.stack([true // 2, true, true]), n, k, np.bincount(image, true).astype(int))
     tracemalloc.start()
     found = bootstrap_interval(counts, mean_iou, draws=64)
     _, peak = tracemalloc.get_traced_memory()

@@ -13,8 +13,10 @@ from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
 
 from jaxseg.compare import main as compare
+from jaxseg.config import differences, update
+from jaxseg.errors import ConfigError
 from jaxseg.inference import evaluate, load_run
-from jaxseg.metrics.intervals import iou_and_mean, paired_interval
+from jaxseg.metrics.intervals import grouped, iou_and_mean, paired_interval
 from jaxseg.report import images as choosing
 from jaxseg.report.__main__ import main as report
 from jaxseg.report.collecting import collect
@@ -117,11 +119,80 @@ def test_wrong_use_is_one_sentence(place, tmp_path, capsys):
     assert "is a folder" in said(capsys, report, run, "--out", tmp_path)
     assert "--out is the page of a single WORKDIR" in said(capsys, report, run, place / "b", "--out", "x.html")
     assert "two runs or more" in said(capsys, compare, run)
-    assert "twice" in said(capsys, compare, run, run)
+    assert said(capsys, compare, run, run) == f"error: The run in {run} is given twice; give each run once."
+    again = said(capsys, compare, run, f"{run}/")
+    assert again == f"error: The run in {run}/ is given a second time as {run}; give each run once."
+    for command, runs in ((report, [run]), (compare, [run, place / "b"])):
+        assert command([*map(str, runs), "--memory", "0.5kB", "--out", str(tmp_path / "x.html")]) == 1
+        assert "500 bytes are what compile.memory gives" in capsys.readouterr().err
     assert not (tmp_path / "x.html").exists()
 
 
-def test_only_runs_of_the_same_images_and_classes_are_compared(place, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """The value of data.group that makes three groups of the five images."""
+    file = tmp_path_factory.mktemp("scenes") / "scenes.csv"
+    file.write_text('name,scene\n0,x\n1,x\n2,y\n"a\'""&<b>",y\n4,z\n')
+    return f"{file}:scene"
+
+
+def test_groups_are_drawn_on_both_pages(place, scenes, tmp_path, capsys):
+    key, out = f"--config.data.group={scenes}", ["--out", str(tmp_path / "x.html")]
+    assert report([str(place / "a"), key, "--out", str(tmp_path / "a.html")]) == 0
+    page = (tmp_path / "a.html").read_text()
+    assert "2000 draws of 3 groups with replacement" in page and "a class of few groups" in page
+    a, b = (evaluate(load_run(place / name, overrides=[key])) for name in ("a", "b"))
+    assert a.unit == "group" and a.interval.images == 3
+    gain = paired_interval(grouped(b.counts, b.groups), grouped(a.counts, a.groups), iou_and_mean)
+    wanted = [f"{100 * float(value):+.2f}" for value in (gain.value[-1], gain.low[-1], gain.high[-1])]
+    ends = [f"{100 * float(value):.2f}" for value in (b.interval.low[-1], b.interval.high[-1])]
+    moved = shutil.copytree(place / "b", tmp_path / "b")
+    config = json.loads((moved / "config.json").read_text())
+    config["data"]["group"] = "."  # groups of its own, which do not count
+    (moved / "config.json").write_text(json.dumps(config))
+    grouped_first = shutil.copytree(place / "a", tmp_path / "a")
+    config["data"]["group"] = scenes
+    (grouped_first / "config.json").write_text(json.dumps(config))
+    for runs, said_of_b in (
+        ([place / "a", place / "b", key], ""),
+        ([grouped_first, moved], "; those of b differ and are not used"),
+    ):
+        assert compare([*map(str, runs), *out]) == 0
+        page = (tmp_path / "x.html").read_text()
+        assert cell_of(page, "b")[1:3] == ends and cell_of(page, "b")[3:6] == wanted
+        assert "paired by group" in page and "the same groups for both runs" in page
+        assert f"All intervals draw 3 groups of images, those of a{said_of_b}." in page
+    assert compare([str(place / "a"), str(moved), *out]) == 0
+    assert "draw single images, as a has no data.group; those of b are not used" in (tmp_path / "x.html").read_text()
+
+
+@pytest.mark.parametrize("text", [r"^(\d)", "gone.csv:scene"])
+def test_an_interval_without_its_groups_draws_images_and_says_so(place, text, caplog):
+    found, alone = (evaluate(load_run(place / "a", overrides={"data.group": each})) for each in (text, ""))
+    assert (found.groups, found.unit, found.mean_iou) == ((), "image", alone.mean_iou)
+    np.testing.assert_array_equal(found.interval.low, alone.interval.low)
+    assert "So the intervals of the split val draw single images." in caplog.text
+    assert f"data.group={text!r}" in caplog.text
+
+
+def test_a_group_that_decides_what_a_run_trained_on_is_kept(place, tmp_path):
+    moved = shutil.copytree(place / "b", tmp_path / "b")
+    config = json.loads((moved / "config.json").read_text())
+    config["data"]["fold"] = "1/2"
+    (moved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"data\.group belongs to the trained run"):
+        load_run(moved, overrides=["--config.data.group=."])
+    one, other = (tiny_config(data__fold="1/2", data__group=each) for each in ("", "."))
+    assert differences(one, other) == ["data.group:  -> ."]
+    for values in ({"data__fold": ""}, {"data__fold_file": "folds.csv"}):
+        update(one, **values)
+        update(other, **values)
+        assert differences(one, other) == []
+        update(one, data__fold="1/2")
+        update(other, data__fold="1/2")
+
+
+def test_only_runs_of_the_same_images_and_classes_are_compared(place, tmp_path, capsys, monkeypatch):
     out = ("--out", tmp_path / "x.html")
     other = make_run(tmp_path / "shapes", tiny_config())
     assert "Runs are compared if they have the same classes" in said(capsys, compare, place / "a", other, *out)
@@ -136,6 +207,11 @@ def test_only_runs_of_the_same_images_and_classes_are_compared(place, tmp_path, 
     labels[:4] = 255
     Image.fromarray(labels).save(mask)
     assert "the same masks, and that of 1 differs" in said(capsys, compare, place / "a", moved, *out)
+    monkeypatch.setattr("jaxseg.compare.collect", None)  # the rest is said before any run is scored
+    for kind in ("images", "masks"):
+        with Image.open(data / "val" / kind / "2.png") as image:
+            image.crop((0, 0, 16, 20)).save(data / "val" / kind / "2.png")
+    assert "are not: 2 has another size" in said(capsys, compare, place / "a", moved, *out)
     for kind in ("images", "masks"):
         (data / "val" / kind / "1.png").unlink()
     assert "one has 1 and the other has not" in said(capsys, compare, place / "a", moved, *out)
