@@ -22,7 +22,7 @@ from jaxseg.config import update
 from jaxseg.data import make_source
 from jaxseg.data.rasters import write_labels
 from jaxseg.errors import ArgumentError, ConfigError
-from jaxseg.inference import thresholds
+from jaxseg.inference import outputs, thresholds
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.run.check import check
 from jaxseg.run.data import class_weights
@@ -171,6 +171,48 @@ def test_files_of_every_form(run, tmp_path, capsys):
     with (tmp_path / "wide.tif").open("wb") as file:
         write_labels(file, wide)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "wide.tif")), wide)
+
+
+def test_names_of_classes_lead_nowhere_else(run, tmp_path, capsys):
+    """Published runs come from strangers: a name is one folder in --out, of one class, and no other file's name."""
+    workdir, out = tmp_path / "run", tmp_path / "above" / "out"
+    shutil.copytree(run.workdir, workdir)
+    names = ["..", "a/c", "A_c", "a-overlay.png", "a_c"]
+    data = json.loads((workdir / "data.json").read_text())
+    (workdir / "data.json").write_text(json.dumps(data | {"classes": names}))
+    image = make_source(run.config, "val")[1]["image"]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    call = ["--workdir", str(workdir), str(tmp_path / "a.png"), "--out", str(out), "--format", "folders"]
+    assert predict.main(call) == 0
+    folders = ["__", "a_c-2", "A_c", "a-overlay_png", "a_c-3"]
+    files = {path.relative_to(tmp_path / "above").as_posix() for path in (tmp_path / "above").rglob("*.png")}
+    assert files == {"out/a-overlay.png", *(f"out/{folder}/a.png" for folder in folders)}
+    sets = run.predict(image).classes
+    for c, folder in enumerate(folders):
+        np.testing.assert_array_equal(np.asarray(Image.open(out / folder / "a.png")), np.where(sets >> c & 1, 255, 0))
+    assert "; .. is in __; a/c is in a_c-2; a-overlay.png is in a-overlay_png; " in capsys.readouterr().out
+    assert (out / "predictions.csv").read_text().splitlines()[1].split(",")[1] == "__/a.png"
+
+
+def test_every_class_has_a_folder_of_its_own():
+    names = (
+        "road",
+        "a\nb\x1b\u202e",
+        "",
+        " ",
+        ".",
+        "é",
+        "e\u0301",
+        "C:\\x",
+        "\ud800",
+        "Road",
+        "road-2",
+        "ß" * 99,
+        "v1.5",
+    )
+    folders = outputs.class_folders(names)
+    want = ("road", "a_b__", "class", "class-2", "_", "é", "é-2", "C__x", "_-2", "Road-3", "road-2", "ß" * 40, "v1_5")
+    assert folders == want and len({folder.casefold() for folder in folders}) == len(names)
 
 
 def test_export_gives_the_sets(run, tmp_path):

@@ -77,7 +77,8 @@ def map_files(names: Sequence[str]) -> list[str]:
     for i, name in enumerate(names):
         parts = [re.sub(r"[^\w.-]+", "_", part) for part in name.split("/") if part not in ("", ".", "..")]
         file = "/".join(parts) or "image"
-        file = file if file.lower() not in taken else f"{file}-{i}"
+        while file.lower() in taken:
+            file = f"{file}-{i}"
         taken.add(file.lower())
         files.append(f"{file}.png")
     return files

@@ -210,3 +210,4 @@ def test_the_folder_of_the_folds_is_their_ensemble(run, tmp_path, capsys):
 def test_files_of_class_maps_are_distinct_and_stay_inside():
     names = ["a", "b/c", "../d", "A", "e f?", ""]
     assert map_files(names) == ["a.png", "b/c.png", "d.png", "A-3.png", "e_f_.png", "image.png"]
+    assert map_files(["a", "a-2", "A"]) == ["a.png", "a-2.png", "A-2-2.png"]
