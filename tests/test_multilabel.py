@@ -1,5 +1,7 @@
 """Pixels that may have several classes, from the training step to files: data.multilabel on the whole path."""
 
+import argparse
+import dataclasses
 import json
 import shutil
 import zipfile
@@ -22,10 +24,12 @@ from jaxseg.config import update
 from jaxseg.data import make_source
 from jaxseg.data.rasters import write_labels
 from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.inference import options as options_module
 from jaxseg.inference import outputs, thresholds
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.run.check import check
 from jaxseg.run.data import class_weights
+from jaxseg.run.messages import closing_message
 from jaxseg.run.report import read_log
 from jaxseg.state import init_state
 from jaxseg.step import make_train_step
@@ -71,13 +75,14 @@ def test_a_step_has_the_same_numbers_however_the_batch_is_split(name, devices, a
 def trained(tmp_path_factory):
     """The workdir of a run of four steps, and what its checkpoint held at the end."""
     workdir = tmp_path_factory.mktemp("runs") / "sets"
-    config = short_config(**SETS, augment__rotate=20.0, augment__zoom=(0.8, 1.2), log__images=2)
+    config = short_config(**SETS, augment__rotate=20.0, augment__zoom=(0.8, 1.2), log__images=2, log__report=True)
     train(config, workdir, "a test", "")
     return workdir, config, state_of(workdir)
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(trained, tmp_path):
     workdir, config, state = trained
+    assert "jaxseg report" not in (workdir / "report.html").read_text().partition("</script>")[2]
     log = [r for r in read_log(workdir / "log.jsonl") if r["split"] == "val"]
     assert [r["step"] for r in log] == [2, 4] and all(len(r["iou"]) == K and r["hamming_accuracy"] > 0 for r in log)
     again = tmp_path / "again"
@@ -275,6 +280,22 @@ def test_what_a_trained_run_refuses(run, tmp_path, capsys):
     other = jaxseg.load(make_run(tmp_path / "other", tiny_config(loss__terms="binary_cross_entropy", log__images=0)))
     call = ["--workdir", str(other.workdir), str(picture), "--out", str(tmp_path / "out"), "--format", "folders"]
     assert predict.main(call) == 1 and "--format folders writes a picture for each class" in capsys.readouterr().err
+
+
+def test_the_last_message_names_no_command_that_refuses_the_run(run):
+    lines = closing_message(run.config, run.workdir)
+    assert "evaluate" in lines and "predict" in lines and "report" not in lines
+
+
+def test_how_files_and_masks_are_read_makes_other_predictions(run):
+    options = argparse.Namespace(**dict.fromkeys((*options_module._OF_CLASSES, *options_module._OF_FILES)))
+    found = set()
+    for keys in ({}, {"data__range": (0.0, 100.0)}, {"data__range": (0.0, 10.0)}, {"data__multilabel": ""}):
+        config = run.config.copy_and_resolve_references()
+        update(config, **keys)
+        other = dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=config))
+        found.add(options_module.identity_of([other], options))
+    assert len(found) == 4
 
 
 def test_numbers_weigh_the_classes(run):
