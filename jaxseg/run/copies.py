@@ -202,7 +202,7 @@ def small_files(workdir: Path) -> dict[str, bytes]:
 @contextlib.contextmanager
 def taking_back(url: str, workdir: Path, steps: Collection[int], before: Mapping[str, bytes]) -> Iterator[None]:
     """Of a ConfigError of the body, says that the run in the workdir is that of the store, if `steps` were read, and
-    leaves the workdir as it was: these are removed again, and the small files are those of `before`, as of `small_files`.
+    leaves the workdir as it was: these are removed again, and the small files are those of `before` (`small_files`).
     """
     try:
         yield
