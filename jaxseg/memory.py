@@ -37,13 +37,13 @@ class Room:
         return f"{shown(self.free)} {self.source}"
 
 
-def room_of(setting: str) -> Room | None:
+def room_of(setting: str, *, agreed: bool = True) -> Room | None:
     """Returns the memory that there is by the key `compile.memory`; None where nothing is to be checked.
-
-    With several processes it is the least of all of them, so that they come to the same decision.
 
     Args:
         setting: "": what is free now; "off": None; else an amount, such as "6GB" or "500 MiB".
+        agreed: of several processes, whether to return the least of all, so that they come to the same decision. All
+            must then call this function equally often, as they do not for images that each has of its own.
     """
     if setting == NOT_CHECKED:
         return None
@@ -51,7 +51,7 @@ def room_of(setting: str) -> Room | None:
         given = parse_amount(setting)
         return Room(given, given, "are what compile.memory gives")
     free = free_memory(1.0)
-    if jax.process_count() > 1:
+    if agreed and jax.process_count() > 1:
         from jax.experimental.multihost_utils import process_allgather
 
         free = int(np.min(process_allgather(np.int32(free // 2**20)))) * 2**20

@@ -22,7 +22,7 @@ from jaxseg.errors import ConfigError, naming_lack_of_memory, some
 from jaxseg.inference.score import Result
 from jaxseg.run import hosts, messages
 from jaxseg.run.check import check
-from jaxseg.run.copies import bring_back, taking_back
+from jaxseg.run.copies import bring_back, small_files, taking_back
 from jaxseg.run.data import (
     load_problem,
     record_data,
@@ -119,9 +119,10 @@ def train(
         SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
     began = time.monotonic()
-    brought = []
+    brought, before = [], {}
     if config.checkpoint.copy_to:
         with stop_on_signal(), hosts.naming_lost_hosts(workdir):
+            before = small_files(workdir)
             brought = bring_back(config.checkpoint.copy_to, workdir)
     require_float(workdir, "training")
     if not holds_checkpoint(workdir):
@@ -147,7 +148,7 @@ def train(
     ):
         stop = stack.enter_context(stop_on_signal())
         stack.enter_context(training_lock(workdir))
-        with taking_back(config.checkpoint.copy_to, workdir, brought):
+        with taking_back(config.checkpoint.copy_to, workdir, brought, before):
             write_config(workdir, config)
         data = record_data(workdir, config, problem)
         record_teacher(workdir, config, taught)

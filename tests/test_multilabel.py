@@ -1,5 +1,7 @@
 """Pixels that may have several classes, from the training step to files: data.multilabel on the whole path."""
 
+import argparse
+import dataclasses
 import json
 import shutil
 import zipfile
@@ -10,22 +12,28 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers.tiny_run import make_run, short_config, tiny_config
+from helpers.tiny_run import TINY, make_folder, make_run, short_config, tiny_config
 from helpers.tiny_step import assert_same
 from helpers.tiny_training import assert_identical, state_of
 from jax import export
 from PIL import Image
 
 import jaxseg
-from jaxseg import build, evaluate, losses, metrics, parallel, pictures, predict
+from jaxseg import build, compare, evaluate, losses, metrics, parallel, pictures, predict, shrink
 from jaxseg.config import update
 from jaxseg.data import make_source
 from jaxseg.data.rasters import write_labels
 from jaxseg.errors import ArgumentError, ConfigError
-from jaxseg.inference import thresholds
+from jaxseg.inference import options as options_module
+from jaxseg.inference import outputs, thresholds
 from jaxseg.inference.predictor import make_predictor
+from jaxseg.inference.quantised import quantise_run
+from jaxseg.plan.__main__ import main as plan_main
+from jaxseg.report.__main__ import main as report_main
+from jaxseg.run import shrinking
 from jaxseg.run.check import check
 from jaxseg.run.data import class_weights
+from jaxseg.run.messages import closing_message
 from jaxseg.run.report import read_log
 from jaxseg.state import init_state
 from jaxseg.step import make_train_step
@@ -71,13 +79,14 @@ def test_a_step_has_the_same_numbers_however_the_batch_is_split(name, devices, a
 def trained(tmp_path_factory):
     """The workdir of a run of four steps, and what its checkpoint held at the end."""
     workdir = tmp_path_factory.mktemp("runs") / "sets"
-    config = short_config(**SETS, augment__rotate=20.0, augment__zoom=(0.8, 1.2), log__images=2)
+    config = short_config(**SETS, augment__rotate=20.0, augment__zoom=(0.8, 1.2), log__images=2, log__report=True)
     train(config, workdir, "a test", "")
     return workdir, config, state_of(workdir)
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(trained, tmp_path):
     workdir, config, state = trained
+    assert "<code>jaxseg report</code> writes" not in (workdir / "report.html").read_text()
     log = [r for r in read_log(workdir / "log.jsonl") if r["split"] == "val"]
     assert [r["step"] for r in log] == [2, 4] and all(len(r["iou"]) == K and r["hamming_accuracy"] > 0 for r in log)
     again = tmp_path / "again"
@@ -95,7 +104,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(trained, tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run whose predictions hold many sets."""
-    return jaxseg.load(make_run(tmp_path_factory.mktemp("runs") / "random", tiny_config(**SETS, log__images=0)))
+    return jaxseg.load(
+        make_run(tmp_path_factory.mktemp("runs") / "random", tiny_config(**SETS, log__images=0, batch_size=4))
+    )
 
 
 def test_evaluation_in_batches_in_tiles_and_in_views(run):
@@ -173,6 +184,48 @@ def test_files_of_every_form(run, tmp_path, capsys):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "wide.tif")), wide)
 
 
+def test_names_of_classes_lead_nowhere_else(run, tmp_path, capsys):
+    """Published runs come from strangers: a name is one folder in --out, of one class, and no other file's name."""
+    workdir, out = tmp_path / "run", tmp_path / "above" / "out"
+    shutil.copytree(run.workdir, workdir)
+    names = ["..", "a/c", "A_c", "a-overlay.png", "a_c"]
+    data = json.loads((workdir / "data.json").read_text())
+    (workdir / "data.json").write_text(json.dumps(data | {"classes": names}))
+    image = make_source(run.config, "val")[1]["image"]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    call = ["--workdir", str(workdir), str(tmp_path / "a.png"), "--out", str(out), "--format", "folders"]
+    assert predict.main(call) == 0
+    folders = ["__", "a_c-2", "A_c", "a-overlay_png", "a_c-3"]
+    files = {path.relative_to(tmp_path / "above").as_posix() for path in (tmp_path / "above").rglob("*.png")}
+    assert files == {"out/a-overlay.png", *(f"out/{folder}/a.png" for folder in folders)}
+    sets = run.predict(image).classes
+    for c, folder in enumerate(folders):
+        np.testing.assert_array_equal(np.asarray(Image.open(out / folder / "a.png")), np.where(sets >> c & 1, 255, 0))
+    assert "; .. is in __; a/c is in a_c-2; a-overlay.png is in a-overlay_png; " in capsys.readouterr().out
+    assert (out / "predictions.csv").read_text().splitlines()[1].split(",")[1] == "__/a.png"
+
+
+def test_every_class_has_a_folder_of_its_own():
+    names = (
+        "road",
+        "a\nb\x1b\u202e",
+        "",
+        " ",
+        ".",
+        "é",
+        "e\u0301",
+        "C:\\x",
+        "\ud800",
+        "Road",
+        "road-2",
+        "ß" * 99,
+        "v1.5",
+    )
+    folders = outputs.class_folders(names)
+    want = ("road", "a_b__", "class", "class-2", "_", "é", "é-2", "C__x", "_-2", "Road-3", "road-2", "ß" * 40, "v1_5")
+    assert folders == want and len({folder.casefold() for folder in folders}) == len(names)
+
+
 def test_export_gives_the_sets(run, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     from jaxseg.export import export_run
@@ -230,9 +283,62 @@ def test_what_a_trained_run_refuses(run, tmp_path, capsys):
     for function in (lambda: audit([run]), lambda: explain(run, picture), lambda: run.evaluate("val", boundary=True)):
         with pytest.raises(ConfigError, match=several):
             function()
+    own, copy = str(run.workdir), shutil.copytree(run.workdir, tmp_path / "copy")
+    for command, words in ((report_main, [own]), (compare.main, [own, str(copy)])):
+        assert command(words) == 1 and f"A report takes each pixel for one of one class, and the run in {own}" in (
+            capsys.readouterr().err
+        )
+    bits = ["--config.data.multilabel=bits", "--config.loss.terms=dice", "--out", str(tmp_path / "plan.py")]
+    assert plan_main([str(make_folder(tmp_path / "data", [(16, 16)])), *bits]) == 1
+    assert "jaxseg plan counts pixels of one class" in capsys.readouterr().err
     other = jaxseg.load(make_run(tmp_path / "other", tiny_config(loss__terms="binary_cross_entropy", log__images=0)))
     call = ["--workdir", str(other.workdir), str(picture), "--out", str(tmp_path / "out"), "--format", "folders"]
     assert predict.main(call) == 1 and "--format folders writes a picture for each class" in capsys.readouterr().err
+
+
+def test_the_last_message_names_no_command_that_refuses_the_run(run):
+    lines = closing_message(run.config, run.workdir)
+    assert "evaluate" in lines and "predict" in lines and "report" not in lines
+
+
+def test_how_files_and_masks_are_read_makes_other_predictions(run):
+    options = argparse.Namespace(**dict.fromkeys((*options_module._OF_CLASSES, *options_module._OF_FILES)))
+    found = set()
+    for keys in ({}, {"data__range": (0.0, 100.0)}, {"data__range": (0.0, 10.0)}, {"data__multilabel": ""}):
+        config = run.config.copy_and_resolve_references()
+        update(config, **keys)
+        other = dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=config))
+        found.add(options_module.identity_of([other], options))
+    assert len(found) == 4
+
+
+def test_a_quantised_run_has_the_sets_of_the_rounded_network(run, tmp_path):
+    quantise_run(run, tmp_path / "small", activations=8, images=2)
+    small, source = jaxseg.load(tmp_path / "small"), make_source(run.config, "val")
+    found = [small.predict(source[i]["image"], probabilities=True) for i in range(len(source))]
+    sets, p = (np.stack(each) for each in zip(*((one.classes, one.probabilities) for one in found)))
+    np.testing.assert_array_equal(sets, ((p > 0.5) << np.arange(K)).sum(-1))
+    truth = np.stack([source[i]["label"] for i in range(len(source))])
+    np.testing.assert_array_equal(small.evaluate("val").confusion, metrics.set_counts(sets, truth, K))
+    whole = np.stack([run.predict(source[i]["image"]).classes for i in range(len(source))])
+    assert 0.95 < np.mean(sets == whole) < 1 and small.config.data.multilabel == "bits"
+
+
+def test_a_shrunk_run_keeps_the_channels_that_matter_to_the_sets(run, tmp_path):
+    source = make_source(run.config, "train")
+    batch = {name: np.stack([source[i][name] for i in range(2)]) for name in ("image", "label")}
+    [gradient] = shrinking.gradients_of(run.parts, run.variables, [batch])
+    logits = np.asarray(run.model.apply(run.variables, run.parts.prepare(batch["image"]), train=False)[0])
+    step = 0.02 * np.eye(K, dtype=np.float32)
+    ends = [[run.parts.loss(logits + sign * row, batch["label"].astype(np.int32)) for row in step] for sign in (1, -1)]
+    slopes = (np.array(ends[0]) - np.array(ends[1])) / 0.04  # the bias of the last layer is added to the logits
+    np.testing.assert_allclose(gradient["head"]["bias"], slopes, rtol=0.02, atol=1e-4)
+    call = ["--workdir", str(run.workdir), "--out", str(tmp_path / "small"), "--channels", ".5"]
+    assert shrink.main([*call, "--criterion", "taylor", "--batches", "1"]) == 0
+    small, image = jaxseg.load(tmp_path / "small"), source[0]["image"]
+    assert small.config.model.args.hidden == TINY["hidden"] // 2
+    found = small.predict(image, probabilities=True)
+    np.testing.assert_array_equal(found.classes, ((found.probabilities > 0.5) << np.arange(K)).sum(-1))
 
 
 def test_numbers_weigh_the_classes(run):

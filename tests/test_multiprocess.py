@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from helpers.tiny_run import make_folder
 from helpers.xla_flags import quick_flags
 
 from jaxseg import losses, models
@@ -183,6 +184,37 @@ def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str
     for one, two in zip(*logs):
         assert (one["step"], one["split"]) == (two["step"], two["split"])
         np.testing.assert_allclose([two["loss"], two["mean_iou"]], [one["loss"], one["mean_iou"]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_hosts_score_images_of_several_sizes_in_tiles(tmp_path: Path) -> None:
+    """Each process scores other images, and so meets other sizes, of which it checks the memory for itself."""
+    make_folder(tmp_path / "data", [(16, 16)] * 4, split="train")
+    make_folder(tmp_path / "data", [(16, 16), (24, 40), (16, 16), (33, 20), (16, 16)])
+    values = {
+        "steps": 2,
+        "batch_size": 4,
+        "eval.every": 1,
+        "eval.tiles": "16x16",
+        "log.tensorboard": False,
+        "data.source": "folder",
+        "data.dir": tmp_path / "data",
+        "data.fit": "crop",
+        "data.size": "16,16",
+        "model.args.widths": "(4,8)",
+        "model.args.hidden": 8,
+        "schedule.warmup": 0,
+    }
+    command = ["-m", "jaxseg.train", "--config", "experiments/cnn.py"]
+    command += [f"--config.{key}={value}" for key, value in values.items()]
+    run_together([[*command, "--workdir", str(tmp_path / "one")]])
+    hosts = ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--workdir", str(tmp_path / "two")]
+    run_together([[*command, *hosts, "--process", str(i)] for i in range(2)])
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    one, two = ([json.loads(line) for line in lines if '"val"' in line] for lines in logs)
+    assert [line["step"] for line in one] == [line["step"] for line in two] == [1, 2]
+    for a, b in zip(one, two):
+        np.testing.assert_allclose([b["loss"], b["mean_iou"]], [a["loss"], a["mean_iou"]], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -193,24 +193,27 @@ def require_tiles(
     sums: Sums,
     memory: int | None,
     option: str = "--tiles ",
+    agreed: bool = False,
 ) -> None:
     """Raises OutOfMemoryError unless memory holds the prediction of tiles, at the first time; see `scored`.
 
-    `option` begins the words with which the error names tiles that fit.
+    `option` begins the words with which the error names tiles that fit. With `agreed` all processes decide alike, and
+    all must call this function for the same tiles; without it each decides for itself.
     """
     form = (tiles, sums, memory)
     if form in _checked.setdefault(networks, set()):
         return
-    room = _room(networks, memory)
+    room = _room(networks, memory, agreed)
     if room is not None and (needed := tiles_memory(networks, variables, tiles, sums)) > room.free:
         raise OutOfMemoryError(_too_large(networks, variables, tiles, sums, needed, room, option))
     _checked[networks].add(form)
 
 
-def _room(networks: Networks, memory: int | None) -> Room | None:
+def _room(networks: Networks, memory: int | None, agreed: bool = False) -> Room | None:
+    """Returns the memory that there is: unless `agreed` that of this process, since each may have other images."""
     if memory is not None:
         return Room(memory, memory, "are what there may be")
-    return room_of(networks.members[0].parts.config.compile.memory)
+    return room_of(networks.members[0].parts.config.compile.memory, agreed=agreed)
 
 
 def _scores(networks: Networks, count: int, size: Size) -> int:

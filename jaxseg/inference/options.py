@@ -164,6 +164,8 @@ def identity_of(runs: Sequence[Run], options: argparse.Namespace, fitted: Sequen
     digest = hashlib.sha256(f"{given} {list(map(float, fitted))}".encode())
     for run in runs:
         seen = [getattr(run.config.data, name) for name in ("size", "fit", "channels", "mean", "std")]
+        later = [(name, getattr(run.config.data, name)) for name in ("range", "multilabel")]
+        seen += [pair for pair in later if pair[1]]  # where they are empty, files of earlier versions are the same
         digest.update(f"{run.config.model.to_dict()} {seen} {run.parts.loss.one_vs_rest}".encode())
         for path, leaf in by_path(run.variables).items():
             digest.update(path.encode())

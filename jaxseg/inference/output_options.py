@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from jaxseg.errors import ArgumentError, ConfigError, counted, printable
-from jaxseg.inference.outputs import Outputs
+from jaxseg.inference.outputs import Outputs, class_folders
 from jaxseg.run.load import Run, require_one_class
 from jaxseg.types import IGNORE, ignore_label
 
@@ -84,7 +84,10 @@ def meaning(run: Run, values: str, form: str) -> str:
     if run.parts.loss.multilabel:
         bits = ", ".join(f"{1 << c} {printable(name)}" for c, name in enumerate(run.classes))
         kinds = {"folders": "and a folder for each other class: 255 where it is there", "npz": "the array `labels`, "}
-        return kinds[form] if form == "folders" else f"{kinds[form] if form in kinds else ''}sums of {bits}"
+        if form != "folders":
+            return f"{kinds[form] if form in kinds else ''}sums of {bits}"
+        others = [(cls, own) for cls, own in zip(run.classes, class_folders(tuple(run.classes))) if cls != own]
+        return kinds[form] + "".join(f"; {printable(cls)} is in {own}" for cls, own in others)
     many = len(run.classes) > IGNORE
     if many and form in ("png", "tiff"):  # the list of what stands for each class would be long
         given = values == "masks" and not run.color_masks

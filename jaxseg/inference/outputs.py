@@ -1,7 +1,10 @@
 """What prediction writes for each image: its classes in one of four formats, the overlay, and probabilities."""
 
+import functools
 import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ Format: TypeAlias = Literal["png", "color", "tiff", "npz", "folders"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _SUFFIXES: dict[str, str] = {"png": ".png", "color": ".png", "tiff": ".tif", "npz": ".npz", "folders": ".png"}
 _ARRAYS = {"probabilities", "indices", "labels", "classes", "made_by"}  # those that NAME.npz may hold
+_LONGEST_FOLDER = 80  # bytes of the name of a folder of a class
 _LONGEST = 2**16  # bytes of the text in NAME.npz that says what made it
 
 
@@ -74,7 +78,7 @@ class Outputs:
         colors: the (r, g, b) of each class.
         form: of the classes: "png", their indices with a palette; "color", their colours; "tiff", indices with a
             palette in compressed tiles; "npz", an array `labels` u8|u16[h,w]; "folders", where a pixel may have several
-            classes: CLASS/NAME.png of each, 255 where it is there and 0 elsewhere.
+            classes: CLASS/NAME.png of each (`class_folders`), 255 where it is there and 0 elsewhere.
         overlay: whether to write NAME-overlay.png.
         probabilities: whether to write NAME.npz with `probabilities` f32[h,w,k].
         top_k: n, to write `probabilities` f16[h,w,n] of the n likeliest classes and these, `indices` u8|u16[h,w,n]; 0:
@@ -108,9 +112,9 @@ class Outputs:
         """Returns {what: path} of the files of one image."""
         files = {"classes": self.out / f"{name}{_SUFFIXES[self.form]}"}
         if self.form == "folders":
-            folders = [cls.replace("/", "_") for cls in self.classes]
-            files = {"classes": self.out / folders[0] / f"{name}.png"}
-            files |= {f"classes of {cls}": self.out / cls / f"{name}.png" for cls in folders[1:]}
+            first, *others = class_folders(self.classes)
+            files = {"classes": self.out / first / f"{name}.png"}
+            files |= {f"classes of {folder}": self.out / folder / f"{name}.png" for folder in others}
         if self.overlay:
             files["overlay"] = self.out / f"{name}-overlay.png"
         if self.probabilities:
@@ -226,6 +230,33 @@ class Outputs:
         made += [_maker_of(arrays)] if os.path.isfile(arrays) and holds_own_arrays(arrays) else []
         start = f"{self.identity.partition('-')[0]}-"
         return bool(made) and all(text.startswith(start) and text.endswith(f" {source}") for text in made)
+
+
+@functools.lru_cache
+def class_folders(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the name of the folder of each class, whatever the classes of a stranger's run are called.
+
+    It is one part of a path in every file system: separators, dots, control characters and what Windows refuses are
+    "_". Without a dot it is also the name of no other output. Names differ, also where capitals do not count: of two
+    that would not, the second ends with "-2", but a class whose own name is such a name keeps it.
+    """
+    plain = []
+    for name in classes:
+        text = unicodedata.normalize("NFC", name)
+        text = "".join("_" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c for c in text)
+        text = re.sub(r'[./\\<>:"|?*]', "_", text).strip()
+        plain.append(text.encode()[:_LONGEST_FOLDER].decode(errors="ignore").strip() or "class")
+    owners: dict[str, int] = {}
+    for i, name in enumerate(plain):
+        if name == classes[i]:
+            owners.setdefault(name.casefold(), i)
+    for i, name in enumerate(plain):
+        folder, number = name, 1
+        while owners.setdefault(folder.casefold(), i) != i:
+            number += 1
+            folder = f"{name}-{number}"
+        plain[i] = folder
+    return tuple(plain)
 
 
 def digest(path: Path) -> str:

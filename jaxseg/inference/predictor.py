@@ -230,15 +230,15 @@ class Predictor:
             tile = fitting.auto_tile(self.networks, self.variables, image.dtype, sums, self.stride, planned)
         return tiling.make_grid(size, tile, self.tiling.overlap, self.stride, self.tiling.blending)
 
-    def require_memory_of_tiles(self, image: Any, option: str = "--tiles ") -> None:
+    def require_memory_of_tiles(self, image: Any, option: str = "--tiles ", agreed: bool = False) -> None:
         """Raises OutOfMemoryError unless memory holds the `scores` of an image of this shape and type, in tiles.
 
-        `option` begins the words with which the error names tiles that fit.
+        `option` begins the words with which the error names tiles that fit; `agreed`: see `fitting.require_tiles`.
         """
         grid = self.grid_for(image)
         assert grid is not None
         sums, tiles = self._sums(grid, True, copies=3), self._tiles(image, grid, 1)
-        fitting.require_tiles(self.networks, self.variables, tiles, sums, self.tiling.memory, option)
+        fitting.require_tiles(self.networks, self.variables, tiles, sums, self.tiling.memory, option, agreed)
 
     @property
     def stride(self) -> int:

@@ -39,7 +39,7 @@ def tiled_predictor(parts: Parts) -> Predictor:
 def require_memory(predictor: Predictor, size: Size, dtype: Any, variables: PyTree) -> None:
     """Raises OutOfMemoryError unless memory holds the `scores` of an image in tiles; nothing is computed.
 
-    The program of the network is kept for these scores.
+    The program of the network is kept for these scores. All processes call it for the same image, and decide alike.
 
     Args:
         predictor: of `tiled_predictor`.
@@ -51,4 +51,4 @@ def require_memory(predictor: Predictor, size: Size, dtype: Any, variables: PyTr
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), variables)
     predictor = dataclasses.replace(predictor, variables=(placed,))
     image = jax.ShapeDtypeStruct((*size, networks.channels), dtype)
-    predictor.require_memory_of_tiles(image, option="eval.tiles=")
+    predictor.require_memory_of_tiles(image, option="eval.tiles=", agreed=True)

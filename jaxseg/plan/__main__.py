@@ -136,6 +136,11 @@ def data_config(directory: str, given: dict[str, Any]) -> ConfigDict:
         update(config, data__mean=(0.5,), data__std=(0.25,))
     for key, value in given.items():
         set_key(config, key, value)
+    if config.data.multilabel:
+        raise ConfigError(
+            "jaxseg plan counts pixels of one class, of which data.multilabel allows several or none; "
+            "experiments/multilabel.py is a configuration to start from."
+        )
     validate(config)
     return config
 

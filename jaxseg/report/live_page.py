@@ -45,8 +45,9 @@ def write_live_page(workdir: Path, config: ConfigDict, classes: Sequence[str], c
         sections.append(Section("Classes", "classes", listed))
     sections.append(Section("Configuration", "configuration", parts.config_table(config)))
     about = (
-        f"<p>The run in <code>{escape(workdir)}</code>, as of its last evaluation; load the page again for the next. "
-        "<code>jaxseg report</code> writes the page with images.</p>"
+        f"<p>The run in <code>{escape(workdir)}</code>, as of its last evaluation; load the page again for the next."
     )
-    page = make_page(PROGRAM, f"{workdir.name}: {config.model.name}", about + facts(pairs), sections)
+    if not config.data.multilabel:  # of which jaxseg report shows nothing
+        about += " <code>jaxseg report</code> writes the page with images."
+    page = make_page(PROGRAM, f"{workdir.name}: {config.model.name}", f"{about}</p>{facts(pairs)}", sections)
     write_page(workdir / PAGE, page, PROGRAM, "move it out of the workdir")

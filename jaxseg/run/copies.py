@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import threading
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,7 +24,7 @@ import jax
 
 from jaxseg.config import differences
 from jaxseg.errors import CheckpointError, ConfigError, first_line
-from jaxseg.files import Digest, parse_json
+from jaxseg.files import Digest, parse_json, write_atomically
 from jaxseg.pictures import marks
 from jaxseg.run.checkpoint import CheckpointWarning
 from jaxseg.run.lock import hold
@@ -193,10 +193,16 @@ def bring_back(url: str, workdir: Path) -> list[int]:
     return read
 
 
+def small_files(workdir: Path) -> dict[str, bytes]:
+    """Returns {name: content} of the files in a workdir that copies replace; {} in all processes but the first."""
+    names = _FILES if jax.process_index() == 0 else ()
+    return {name: (workdir / name).read_bytes() for name in names if (workdir / name).is_file()}
+
+
 @contextlib.contextmanager
-def taking_back(url: str, workdir: Path, steps: Collection[int]) -> Iterator[None]:
+def taking_back(url: str, workdir: Path, steps: Collection[int], before: Mapping[str, bytes]) -> Iterator[None]:
     """Of a ConfigError of the body, says that the run in the workdir is that of the store, if `steps` were read, and
-    removes these again, and if nothing else of a run was there also its small files: they are those of another run.
+    leaves the workdir as it was: these are removed again, and the small files are those of `before` (`small_files`).
     """
     try:
         yield
@@ -208,8 +214,11 @@ def taking_back(url: str, workdir: Path, steps: Collection[int]) -> Iterator[Non
                 shutil.rmtree(workdir / CHECKPOINTS / str(step), ignore_errors=True)
             with contextlib.suppress(OSError):  # it holds checkpoints of before
                 (workdir / CHECKPOINTS).rmdir()
-                for name in _FILES:
+            for name in _FILES:
+                if name not in before:
                     (workdir / name).unlink(missing_ok=True)
+            for name, content in before.items():
+                write_atomically(workdir / name, lambda file, content=content: file.write(content))
         raise ConfigError(
             f"{error} This run has just been read from checkpoint.copy_to={url} and is removed from the workdir again; "
             "give a new run another checkpoint.copy_to."

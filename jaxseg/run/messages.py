@@ -153,7 +153,8 @@ def closing_message(config: ConfigDict, workdir: Path, program: str = PROGRAM) -
         more = f"{start}train --config EXPERIMENT --workdir OTHER --config.model.weights={quoted}"
         evaluate, predict = commands_of_use(workdir, start, split)
         sample = f"{start}predict --workdir {quoted} --samples 64 --out samples/"
-        lines.append(f"look at it:  {start}report {quoted}  (a page: numbers, curves and images)")
+        if not config.data.multilabel:
+            lines.append(f"look at it:  {start}report {quoted}  (a page: numbers, curves and images)")
     lines.append(f"train more:  {more}  (a new run from the best checkpoint)")
     if (workdir / "samples.png").exists():
         lines.append(f"sample:      {sample}  (images from noise, by the last checkpoint)")

@@ -16,7 +16,7 @@ from helpers.tiny_training import arguments, assert_identical, state_of
 from jaxseg.config import to_dict
 from jaxseg.errors import CheckpointError, ConfigError
 from jaxseg.run.checkpoint import Checkpoints, CheckpointWarning
-from jaxseg.run.copies import Copies, bring_back
+from jaxseg.run.copies import Copies, bring_back, small_files, taking_back
 from jaxseg.run.workdir import write_json
 from jaxseg.sweep.plan import load_plan, runs_of
 from jaxseg.train import main
@@ -183,6 +183,25 @@ def test_a_new_run_with_the_address_of_another_is_told_so(
     said = capfd.readouterr().err
     assert "another configuration" in said and f"has just been read from checkpoint.copy_to={url}" in said
     assert list((tmp_path / "new").iterdir()) == [] and stored(url) == {"2.tar", "2.json"}
+
+
+@pytest.mark.parametrize("steps", [(), (2,)])
+def test_a_workdir_in_which_another_run_was_read_is_as_it_was(tmp_path: Path, url: str, steps: tuple) -> None:
+    copy(url, fill(tmp_path / "run", 2, 4), 2, 4)
+    workdir = fill(tmp_path / "other", 2)
+    if not steps:  # a start that ended before its first checkpoint
+        shutil.rmtree(workdir / "checkpoints")
+        write_json(workdir / "config.json", to_dict(tiny_config(seed=7)))
+    (workdir / "run.json").write_text("of before")
+    (workdir / "log.jsonl").write_text("of before")
+    content = lambda: {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}  # noqa: E731
+    kept, before = content(), small_files(workdir)
+    with pytest.raises(ConfigError, match="is removed from the workdir again"):
+        brought = bring_back(url, workdir)
+        assert content() != kept
+        with taking_back(url, workdir, brought, before):
+            raise ConfigError("It differs.")
+    assert content() == kept
 
 
 @pytest.mark.parametrize("name", ["labelled.txt", "log.jsonl"])
