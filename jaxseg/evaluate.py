@@ -41,6 +41,7 @@ from jaxseg.inference.options import (
     add_workdirs,
     predictor_of,
     require_distinct,
+    require_unseen,
     tiles_of,
     with_folds,
 )
@@ -125,6 +126,7 @@ def _pixels(text: str) -> float:
 
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     crf = CRF.parse(options.crf) if options.crf else None
+    require_unseen(options.workdir, options.split)
     options.workdir = with_folds(options.workdir)
     require_distinct(options.workdir)
     limit = [] if options.memory is None else [f"--config.compile.memory={options.memory / 1000:.3f}kB"]

@@ -207,6 +207,27 @@ def test_the_folder_of_the_folds_is_their_ensemble(run, tmp_path, capsys):
     assert all(judges.of(row["name"]) == (int(row["fold"]) - 1,) for row in rows)
 
 
+def test_commands_of_one_run_say_that_a_folder_holds_folds(run, tmp_path, capsys):
+    for command in (["report", str(run)], ["compare", str(run), str(run / "fold-1")], ["publish", str(run), "x"]):
+        licence = ["--licence", "mit"] if command[0] == "publish" else []
+        assert program.main([*command, *licence]) == 1
+        said = capsys.readouterr().err
+        assert "is a folder of folds" in said and repr(str(run / "fold-1")) in said and "Did you mean" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fold_is_not_scored_by_runs_that_saw_it(run, capsys):
+    """The images that fold 1 leaves out were trained on by the others."""
+    assert evaluate_command.main(["--workdir", str(run), "--split", "fold"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(f"{run / name}" in said for name in ("fold-1", "table.md", "scores.json"))
+    several = [str(run / "fold-1"), str(run / "fold-2")]
+    assert evaluate_command.main(["--workdir", *several, "--split", "fold"]) == 1
+    assert "takes one run, got 2 runs" in capsys.readouterr().err
+    assert not list(run.rglob("evaluate-fold-average*"))
+
+
 def test_files_of_class_maps_are_distinct_and_stay_inside():
     names = ["a", "b/c", "../d", "A", "e f?", ""]
     assert map_files(names) == ["a.png", "b/c.png", "d.png", "A-3.png", "e_f_.png", "image.png"]
