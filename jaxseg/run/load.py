@@ -171,8 +171,8 @@ def load_config(workdir: Path) -> ConfigDict:
         if (workdir / FOLDS_FILE).is_file():
             folds = " or ".join(repr(str(fold)) for fold in fold_workdirs(workdir)[:2])
             raise ConfigError(
-                f"{located(workdir)} is a folder of folds, of jaxseg train --folds; give the run of one of them, such as "
-                f"{folds}."
+                f"{located(workdir)} is a folder of folds, of jaxseg train --folds; give the run of one of them, "
+                f"such as {folds}."
             )
         missing = "is a file" if workdir.exists() else "does not exist"
         what = f"holds no run (no {CONFIG_FILE})" if workdir.is_dir() else missing

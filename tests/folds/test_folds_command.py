@@ -208,9 +208,12 @@ def test_the_folder_of_the_folds_is_their_ensemble(run, tmp_path, capsys):
 
 
 def test_commands_of_one_run_say_that_a_folder_holds_folds(run, tmp_path, capsys):
-    for command in (["report", str(run)], ["compare", str(run), str(run / "fold-1")], ["publish", str(run), "x"]):
-        licence = ["--licence", "mit"] if command[0] == "publish" else []
-        assert program.main([*command, *licence]) == 1
+    for command in (
+        ["report", str(run)],
+        ["compare", str(run), str(run / "fold-1")],
+        ["publish", str(run), str(tmp_path / "x"), "--licence", "mit"],
+    ):
+        assert program.main(command) == 1
         said = capsys.readouterr().err
         assert "is a folder of folds" in said and repr(str(run / "fold-1")) in said and "Did you mean" not in said
     assert not list(tmp_path.iterdir())
