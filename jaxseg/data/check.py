@@ -1,4 +1,6 @@
-"""Checks a whole data set: `python -m jaxseg.data.check --config FILE[:ARG] [--config.data.dir=DIR]`.
+"""Checks a whole data set: `python -m jaxseg.data.check FOLDER|FILE[:ARG] [--config.data.dir=DIR]`.
+
+FOLDER holds images and masks, and is read as the recipe of folders does; FILE is the experiment whose data are read.
 
 It reads every example of the training and validation split and prints what is wrong (files without a partner, masks of
 another size, values outside the classes, unreadable files), what may be wrong (very rare classes, dark images, turned
@@ -142,7 +144,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.dat
 
 def _check(argv: Sequence[str], program: str) -> int:
     description = (__doc__ or "").partition("\n")[0]
-    options, config = parse_command_line(argv, program, description, _add_options, workdir=False)
+    options, config = parse_command_line(argv, program, description, _add_options, workdir=False, data=True)
     out = expanded(options.out)
     if out.is_dir() or options.out.endswith("/"):
         out = out / PICTURE

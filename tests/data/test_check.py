@@ -55,6 +55,16 @@ def test_a_picture_in_two_splits_is_named(experiment, folder, tmp_path, capsys):
     assert f"{one} (val) and {other} (train) are nearly the same picture" in out and out.count("nearly the same") == 1
 
 
+def test_a_folder_is_checked_without_an_experiment(folder, capsys):
+    assert check.main([str(folder), "--images", "0"]) == 0
+    assert "train: 9 images read" in capsys.readouterr().out
+    for name in ("04", "06"):
+        (folder / "train" / "images" / f"{name}.png").write_bytes(b"no picture")
+    assert check.main([str(folder), "--images", "0"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("2 problems") and "04.png" in said and "06.png" in said
+
+
 def test_shapes_are_in_order(experiment, tmp_path, capsys, drawn):
     assert check.main(["--config", experiment, "--out", str(tmp_path / "sheet.png")]) == 0
     out = capsys.readouterr().out

@@ -104,8 +104,19 @@ def test_one_experiment_file_is_given_once(plan, capsys):
         assert sentence in capsys.readouterr().err
 
 
+def test_the_command_after_an_error_repeats_the_keys(data, tmp_path, capsys):
+    words = [str(broken(data, tmp_path, "other size")), "--config.data.val_fraction", "0.3"]
+    assert cli.main(["plan", *words, "--out", str(tmp_path / "plan.py")]) == 1
+    command = capsys.readouterr().err.strip().partition("in the folder: jaxseg ")[2].split()
+    assert command == ["check", *words]
+    assert cli.main([*command, "--images", "0"]) == 1
+    assert "03.png is 30 x 40" in capsys.readouterr().err
+
+
 def test_a_plan_is_never_overwritten(plan, data, capsys):
     before = plan.read_text()
+    assert cli.main(["plan", str(data / "none"), "--out", str(plan)]) == 1
+    assert "does not exist" in capsys.readouterr().err  # the folder is the first thing to put right
     assert cli.main(["plan", str(data), "--out", str(plan)]) == 1
     assert f"{plan} exists already" in capsys.readouterr().err and plan.read_text() == before
 
@@ -173,6 +184,7 @@ def test_data_that_cannot_be_planned(data, tmp_path, capsys, kind, sentence):
     assert cli.main(["plan", str(broken(data, tmp_path, kind)), "--out", str(out)]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ") and sentence in said
+    assert said.endswith(f" All that is wrong in the folder: jaxseg check {tmp_path / 'copy'}")
     assert not out.exists() and not out.with_suffix(".json").exists()
 
 
