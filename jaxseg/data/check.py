@@ -114,7 +114,7 @@ def draw(report: Report, path: str | Path, count: int) -> None:
 
 
 def about_splits(reports: Sequence[Report]) -> list[str]:
-    """Returns a sentence for each image that is nearly the same as one of the first split, that of the training."""
+    """Returns a sentence for each image that is nearly the same as another of the first split, that of the training."""
     of_split = {report.split: report for report in reports if report.source is not None}
 
     def name(place: Place) -> str:

@@ -73,6 +73,19 @@ def test_the_fingerprint_is_beside_it(plan):
     assert content["machine"] == {"backend": "cpu", "devices": 8} and content["kind"]["kind"] == "photo"
 
 
+def test_training_images_that_are_nearly_the_same_are_named(data, tmp_path, capsys):
+    copy, out = shutil.copytree(data, tmp_path / "copy"), tmp_path / "plan.py"
+    for kind in ("images", "masks"):
+        for name in ("a.png", "b.png", "c.png"):
+            shutil.copy(copy / kind / "00.png", copy / kind / name)
+    assert cli.main(["plan", str(copy), "--out", str(out), *TINY]) == 0
+    found = json.loads(out.with_suffix(".json").read_text())["fingerprint"]
+    pairs = [[Path(name).name for name in pair] for pair in found["alike"]]
+    assert len(pairs) == found["near_duplicates"]["train"] > 1
+    assert {name for pair in pairs for name in pair} <= {"00.png", "a.png", "b.png", "c.png"}
+    assert f"such as {found['alike'][0][0]} and " in capsys.readouterr().out
+
+
 def test_the_same_data_give_the_same_file(plan, data, tmp_path):
     again = tmp_path / "plan.py"
     assert cli.main(["plan", str(data), "--out", str(again), *TINY]) == 0
