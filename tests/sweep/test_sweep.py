@@ -597,7 +597,7 @@ def test_the_digest_is_of_what_matters(ablation: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("def sweep", "def swep", "defines no sweep()"),
+        ("def sweep", "def swep", "defines no sweep() and no search()"),
         ("return Sweep(", "return dict(a=", "must return a jaxseg.sweep.Sweep, got dict"),
         ('baseline="narrow"', 'baseline="narow"', "The baseline 'narow' is no variant. Did you mean 'narrow'?"),
         (
@@ -642,6 +642,8 @@ def test_wrong_ablations_are_one_sentence_before_anything_runs(
         (["--report", "--workdir", "OUT"], "holds no sweep"),
         (["--report", "--workdir", "OUT", "--split", "test"], "and nothing else"),
         (["--config", "ABLATION", "--workdir", "OUT", "--config.seed=7"], "give --seeds in place of --config.seed"),
+        (["ABLATION", "--workdir", "OUT", "--config.seed", "7"], "give --seeds in place of --config.seed"),
+        (["ABLATION", "--workdir", "OUT", "--report"], "and nothing else"),
         (["--config", "ABLATION", "--workdir", "OUT", "--split=vall"], "has no split 'vall'"),
     ],
 )
