@@ -42,6 +42,7 @@ from jaxseg.inference.options import (
     load_runs,
     predictor_of,
     require_distinct,
+    require_unseen,
     tiles_of,
     with_folds,
 )
@@ -126,6 +127,7 @@ def _pixels(text: str) -> float:
 
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     crf = CRF.parse(options.crf) if options.crf else None
+    require_unseen(options.workdir, options.split)
     options.workdir = with_folds(options.workdir)
     require_distinct(options.workdir)
     runs = load_runs(options.workdir, options, overrides)

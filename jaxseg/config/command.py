@@ -1,7 +1,6 @@
 """The command line: `--config FILE[:ARG] --config.KEY=VALUE --workdir DIR`, and the help that lists every key."""
 
 import argparse
-import ast
 import contextlib
 import functools
 import importlib.util
@@ -12,7 +11,6 @@ import logging
 import sys
 import traceback
 import types
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,34 +18,12 @@ from typing import Any
 from jaxseg.arguments import expanded
 from jaxseg.config.config_dict import GROUPS, AnyConfigDict, ConfigDict, KeyAccessError
 from jaxseg.config.parser import CommandParser, add_experiment, experiment_of, split_overrides
+from jaxseg.config.recipes import folder_config
 from jaxseg.config.schema import FREE_FORM, KEYS, Key
-from jaxseg.config.values import choose_length, default_config, flatten, set_key, unknown_key, validate
+from jaxseg.config.values import choose_length, default_config, flatten, parse_value, set_key, unknown_key, validate
 from jaxseg.errors import ConfigError, JaxsegError, about_the_machine, first_line, nearest, printable, raise_together
 
 _LOG = logging.getLogger(__name__)
-
-
-def _parse_value(key: str, text: str) -> Any:
-    """Parses the text after `--config.KEY=` as the type of that key."""
-    kind = KEYS[key].type if key in KEYS else None
-    if kind is str:
-        return text
-    if kind in (bool, None) and text.lower() in ("true", "false"):  # None: an argument of a network, an XLA option
-        return text.lower() == "true"
-    try:
-        value = ast.literal_eval(text)
-    except Exception:  # text that is no literal; nested deeply enough, it raises other classes than ValueError
-        value = text
-    if kind == tuple[str, ...]:  # class names may look like numbers
-        if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
-            return tuple(value)
-        value = text.strip("()[]")
-    is_tuple = typing.get_origin(kind) is tuple
-    if is_tuple and isinstance(value, str) and value:
-        return tuple(part.strip() for part in value.removesuffix(",").split(","))
-    if is_tuple and not isinstance(value, list | tuple):
-        return () if value == "" else (value,)
-    return value
 
 
 def load_experiment(spec: str) -> ConfigDict:
@@ -201,7 +177,7 @@ def read_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[s
     if isinstance(overrides, Mapping):
         named = [(name.replace("__", "."), value) for name, value in overrides.items()]
         texts = [(key, str(value) if isinstance(value, Path) else value) for key, value in named]
-        return [(key, _parse_value(key, value) if isinstance(value, str) else value) for key, value in texts]
+        return [(key, parse_value(key, value) if isinstance(value, str) else value) for key, value in texts]
     rest, given, unknown = list(overrides), [], []
     while rest:
         word = rest.pop(0)
@@ -214,7 +190,7 @@ def read_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[s
             text = rest.pop(0)
         if key not in KEYS and not key.startswith(tuple(f + "." for f in FREE_FORM)):
             unknown.append(unknown_key(key))
-        given.append((key, _parse_value(key, text)))
+        given.append((key, parse_value(key, text)))
     if unknown:
         raise ConfigError("\n".join(dict.fromkeys(map(str, unknown))))
     return given
@@ -266,7 +242,13 @@ def _show_default(default: Any) -> str:
 
 
 def parse_command_line(
-    argv: Sequence[str], program: str, description: str, add_options: Any = None, *, workdir: bool = True
+    argv: Sequence[str],
+    program: str,
+    description: str,
+    add_options: Any = None,
+    *,
+    workdir: bool = True,
+    data: bool = False,
 ) -> tuple[argparse.Namespace, ConfigDict]:
     """Parses `--config FILE[:ARG]`, `--workdir DIR` and `--config.KEY=VALUE`; returns the options and a valid config.
 
@@ -279,6 +261,7 @@ def parse_command_line(
         add_options: called with the parser to add the command's own options.
         workdir: whether the command has a workdir. The run in it may have a normalisation of images in [0, 255]; see
             `configure`.
+        data: whether a folder of images and masks may stand for an experiment, that of `recipes.folder_config`.
 
     Raises:
         ConfigError: for anything wrong in the configuration.
@@ -297,7 +280,8 @@ def parse_command_line(
     words, overrides = split_overrides(argv)
     options, rest = parser.parse_known_args(words)
     options.config = experiment_of(parser, options)
-    config = load_experiment(options.config)
+    is_data = data and expanded(options.config).is_dir()
+    config = folder_config(options.config) if is_data else load_experiment(options.config)
     parse_overrides(config, [*rest, *overrides])
     validate(config, trained=workdir)
     return options, config

@@ -44,6 +44,13 @@ def recipe(
     return config
 
 
+def folder_config(directory: str) -> ConfigDict:
+    """Returns the configuration of a folder of images and masks by the recipe `folder`, with the default network."""
+    config = for_data(default_config(), "folder")
+    update(config, data__dir=directory)
+    return config
+
+
 def ablation_recipe(arg: str | None, network: str, args: Mapping[str, Any], **keys: Any) -> ConfigDict:
     """Returns the configuration that the variants of an ablation change: a short run on the shapes data.
 

@@ -5,8 +5,10 @@ A configuration is a `ConfigDict`. An experiment file defines `get_config(arg) -
 anything compiles; its message is one sentence that names the nearest valid key or value.
 """
 
+import ast
 import functools
 import math
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -55,6 +57,29 @@ def parse_arg(arg: str | None, choices: Sequence[str]) -> str:
     if arg not in choices:
         raise ConfigError(f"The experiment has no variant {arg!r}.{nearest(arg, choices)}")
     return arg
+
+
+def parse_value(key: str, text: str) -> Any:
+    """Parses the text after `--config.KEY=` as the type of that key."""
+    kind = KEYS[key].type if key in KEYS else None
+    if kind is str:
+        return text
+    if kind in (bool, None) and text.lower() in ("true", "false"):  # None: an argument of a network, an XLA option
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except Exception:  # text that is no literal; nested deeply enough, it raises other classes than ValueError
+        value = text
+    if kind == tuple[str, ...]:  # class names may look like numbers
+        if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+            return tuple(value)
+        value = text.strip("()[]")
+    is_tuple = typing.get_origin(kind) is tuple
+    if is_tuple and isinstance(value, str) and value:
+        return tuple(part.strip() for part in value.removesuffix(",").split(","))
+    if is_tuple and not isinstance(value, list | tuple):
+        return () if value == "" else (value,)
+    return value
 
 
 def update(config: ConfigDict, **values: Any) -> None:

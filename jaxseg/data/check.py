@@ -1,4 +1,6 @@
-"""Checks a whole data set: `python -m jaxseg.data.check --config FILE[:ARG] [--config.data.dir=DIR]`.
+"""Checks a whole data set: `python -m jaxseg.data.check FOLDER|FILE[:ARG] [--config.data.dir=DIR]`.
+
+FOLDER holds images and masks, and is read as the recipe of folders does; FILE is the experiment whose data are read.
 
 It reads every example of the training and validation split and prints what is wrong (files without a partner, masks of
 another size, values outside the classes, unreadable files), what may be wrong (very rare classes, dark images, turned
@@ -112,7 +114,7 @@ def draw(report: Report, path: str | Path, count: int) -> None:
 
 
 def about_splits(reports: Sequence[Report]) -> list[str]:
-    """Returns a sentence for each image that is nearly the same as one of the first split, that of the training."""
+    """Returns a sentence for each image that is nearly the same as another of the first split, that of the training."""
     of_split = {report.split: report for report in reports if report.source is not None}
 
     def name(place: Place) -> str:
@@ -142,7 +144,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.dat
 
 def _check(argv: Sequence[str], program: str) -> int:
     description = (__doc__ or "").partition("\n")[0]
-    options, config = parse_command_line(argv, program, description, _add_options, workdir=False)
+    options, config = parse_command_line(argv, program, description, _add_options, workdir=False, data=True)
     out = expanded(options.out)
     if out.is_dir() or options.out.endswith("/"):
         out = out / PICTURE

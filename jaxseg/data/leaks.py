@@ -18,10 +18,12 @@ class Leaks(NamedTuple):
         within: {split: how many of its images are nearly the same as one of it before them}.
         between: for each image of another split with near-duplicates in the first: itself, and one of these, which may
             be alike through others.
+        alike: the same within the first split: each of `within` and one before it.
     """
 
     within: dict[str, int]
     between: list[tuple[Place, Place]]
+    alike: list[tuple[Place, Place]]
 
 
 def find_leaks(sketches: Mapping[str, Sequence[Sketch]]) -> Leaks:
@@ -31,20 +33,23 @@ def find_leaks(sketches: Mapping[str, Sequence[Sketch]]) -> Leaks:
     direct = {b: a for a, b in reversed(links)} | {a: b for a, b in reversed(links)}
     first = next(iter(sketches), "")
     within = dict.fromkeys(sketches, 0)
-    between = []
+    between, alike = [], []
     for group in groups_of(links):
         for split in within:
             within[split] += max(0, sum(places[i][0] == split for i in group) - 1)
         trained = [i for i in group if places[i][0] == first]
+        for i in trained[1:]:
+            near = direct[i] if direct[i] < i and places[direct[i]][0] == first else trained[0]
+            alike.append((places[i], places[near]))
         for i in group:
             if trained and places[i][0] != first:
                 near = direct[i] if places[direct[i]][0] == first else trained[0]
                 between.append((places[i], places[near]))
-    return Leaks(within, sorted(between))
+    return Leaks(within, sorted(between), sorted(alike))
 
 
 def about_leaks(leaks: Leaks, name: Callable[[Place], str]) -> list[str]:
-    """Returns a sentence for each image of another split that is nearly the same as a training image.
+    """Returns a sentence for each image that is nearly the same as a training image, first those of other splits.
 
     Args:
         leaks: of the splits.
@@ -54,6 +59,10 @@ def about_leaks(leaks: Leaks, name: Callable[[Place], str]) -> list[str]:
         f"{name(one)} ({one[0]}) and {name(other)} ({other[0]}) are nearly the same picture: what {one[0]} scores is "
         "then too good for other images. Keep such images in one split."
         for one, other in leaks.between
+    ] + [
+        f"{name(one)} and {name(other)} are nearly the same picture, both in {one[0]}: there is less to learn from "
+        "than the number of images says."
+        for one, other in leaks.alike
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxseg.arguments import expanded
+from jaxseg.data.folds import HELD_OUT
 from jaxseg.errors import ArgumentError, ConfigError, counted
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.memory import parse_amount
@@ -230,6 +231,29 @@ def with_folds(workdirs: Sequence[str]) -> list[str]:
             )
         found += map(str, own)
     return found
+
+
+def require_unseen(workdirs: Sequence[str], split: str) -> None:
+    """Raises ConfigError for the images that a run leaves out, if other runs, which saw them, are given too.
+
+    Args:
+        workdirs: as on the command line, before `with_folds`.
+        split: the split to score.
+    """
+    folders = [word for word in workdirs if (expanded(word) / FOLDS_FILE).is_file()]
+    if split == HELD_OUT and folders:
+        folder = expanded(folders[0])
+        raise ConfigError(
+            f"--split {HELD_OUT} of {folder} would score all its runs on the images of one fold, on which the others "
+            f"were trained: the out-of-fold scores of all images are in {folder / 'table.md'} and "
+            f"{folder / 'scores.json'}, and --workdir {folder / 'fold-1'} scores one fold."
+        )
+    if split == HELD_OUT and len(workdirs) > 1:
+        raise ConfigError(
+            f"--split {HELD_OUT} takes one run, got {counted(len(workdirs), 'run')}: the others may be trained on the "
+            f"images that {workdirs[0]} leaves out; the folder of jaxseg train --folds has the out-of-fold scores of "
+            "all folds in its table.md and scores.json, and --workdir RUN/fold-1 scores one of them."
+        )
 
 
 def split_workdirs(workdirs: Sequence[str], images: Sequence[str]) -> tuple[list[str], list[str]]:

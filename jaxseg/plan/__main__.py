@@ -9,9 +9,11 @@ number of steps follows a measurement.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
@@ -31,7 +33,7 @@ from jaxseg.data.layout import existing
 from jaxseg.data.sources import make_source
 from jaxseg.errors import ConfigError, DataError, counted, printable
 from jaxseg.files import write_text
-from jaxseg.plan.fingerprint import fingerprint
+from jaxseg.plan.fingerprint import Fingerprint, fingerprint
 from jaxseg.plan.planning import Plan, make_plan
 from jaxseg.plan.rules import Kind, Machine
 from jaxseg.plan.writing import text_of
@@ -77,23 +79,13 @@ def _minutes(text: str) -> float:
 
 
 def _plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    directory = str(existing(options.directory).absolute())
     out = free_file(options.out)
     given = dict(read_overrides(overrides))
-    directory = str(existing(options.directory).absolute())
     config = data_config(directory, given)
-    if config.data.multilabel:
-        raise ConfigError("A plan is made of the one class of each pixel, and with data.multilabel there are several.")
     compiler.keep_programs(config.compile.cache)
-    splits = open_splits(config)
-    channels = (
-        given["data.channels"] if "data.channels" in given else channels_of(splits[config.data.train_split], config)
-    )
-    if channels != config.data.channels:
-        update(config, data__channels=channels)
-        splits = open_splits(config)
-    reading = ", ".join(f"{counted(len(source), 'image')} of {name}" for name, source in splits.items())
-    print(f"Reading {reading} ...", flush=True)
-    data = fingerprint(splits, reading_of(config))
+    with _naming_the_check(options.directory, overrides):
+        data = _read(config, given)
     machine = Machine(jax.default_backend(), jax.device_count())
     plan = make_plan(data, machine, directory=directory, given=given, kind=options.kind, minutes=options.minutes)
     content = {"fingerprint": dataclasses.asdict(data), "kind": plan.guess._asdict(), "machine": machine._asdict()}
@@ -113,6 +105,30 @@ def _write(out: Path, text: str, content: dict[str, Any]) -> None:
     except ConfigError:
         out.unlink(missing_ok=True)
         raise
+
+
+def _read(config: ConfigDict, given: dict[str, Any]) -> Fingerprint:
+    """Returns the fingerprint of the data, and sets `data.channels` to what they have unless it is given."""
+    splits = open_splits(config)
+    channels = (
+        given["data.channels"] if "data.channels" in given else channels_of(splits[config.data.train_split], config)
+    )
+    if channels != config.data.channels:
+        update(config, data__channels=channels)
+        splits = open_splits(config)
+    reading = ", ".join(f"{counted(len(source), 'image')} of {name}" for name, source in splits.items())
+    print(f"Reading {reading} ...", flush=True)
+    return fingerprint(splits, reading_of(config))
+
+
+@contextlib.contextmanager
+def _naming_the_check(directory: str, overrides: Sequence[str]) -> Iterator[None]:
+    """Ends the sentence of a DataError, the first that was met, with the command that finds all of them."""
+    try:
+        yield
+    except DataError as error:
+        command = shlex.join(["jaxseg", "check", directory, *overrides])
+        raise DataError(f"{error} All that is wrong in the folder: {command}") from error
 
 
 def free_file(path: str) -> Path:

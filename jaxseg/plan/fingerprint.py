@@ -13,7 +13,7 @@ from jaxseg.data.base import Source
 from jaxseg.data.batching import cores
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.images import opened
-from jaxseg.data.leaks import Leaks, find_leaks, name_of
+from jaxseg.data.leaks import Leaks, Place, find_leaks, name_of
 from jaxseg.data.near_duplicates import NOTHING, Sketch, sketch
 from jaxseg.data.notes import note
 from jaxseg.data.rasters import geographic_tags
@@ -23,7 +23,8 @@ from jaxseg.plan.facts import ClassSums, ImageFacts, class_sums, difference, fac
 
 T = TypeVar("T")
 _SIZES = 8  # that a fingerprint lists
-_NAMED = 20  # pairs of near-duplicates that it names
+_NAMED = 20  # pairs of near-duplicates in two splits that it names
+_ALIKE = 50  # and within the training split
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Fingerprint:
         near_duplicates: {split: how many images are nearly the same as another one of it before them}.
         leaks: images that are nearly the same in two splits, as pairs of names; 20 at most.
         num_leaks: how many images of the other splits have such a one in the training split.
+        alike: images that are nearly the same within the training split, as pairs of names; 50 at most.
     """
 
     images: dict[str, int]
@@ -97,6 +99,7 @@ class Fingerprint:
     near_duplicates: dict[str, int]
     leaks: tuple[tuple[str, str], ...]
     num_leaks: int
+    alike: tuple[tuple[str, str], ...] = ()
 
     @property
     def train(self) -> int:
@@ -209,9 +212,14 @@ def summary(
         resolutions=resolutions,
         classes=tuple(_class(sums, i, name, labelled) for i, name in enumerate(classes)),
         near_duplicates=leaks.within,
-        leaks=tuple((name_of(splits[a], i), name_of(splits[b], j)) for (a, i), (b, j) in leaks.between[:_NAMED]),
+        leaks=_names(leaks.between[:_NAMED], splits),
         num_leaks=len(leaks.between),
+        alike=_names(leaks.alike[:_ALIKE], splits),
     )
+
+
+def _names(pairs: Sequence[tuple[Place, Place]], splits: Mapping[str, Source]) -> tuple[tuple[str, str], ...]:
+    return tuple((name_of(splits[a], i), name_of(splits[b], j)) for (a, i), (b, j) in pairs)
 
 
 def _class(sums: ClassSums, index: int, name: str, labelled: int) -> ClassFacts:

@@ -152,9 +152,10 @@ def notes_of(data: Fingerprint) -> list[str]:
     train = next(iter(data.images))
     copies = data.near_duplicates[train]
     if copies > 0.05 * data.train:
+        such = f", such as {data.alike[0][0]} and {data.alike[0][1]}" if data.alike else ""
         notes.append(
-            f"{copies} of {counted(data.train, 'training image')} are nearly the same as another one: there is less to "
-            "learn from than their number says."
+            f"{copies} of {counted(data.train, 'training image')} are nearly the same as another one{such}: there is "
+            "less to learn from than their number says."
         )
     if data.brightest < 0.25:
         notes.append(f"No value is above {data.brightest:.1%} of {data.whole_range}.")

@@ -17,6 +17,7 @@ _STEP = 32  # the sides of a patch are multiples of it
 _SAME_ASPECT = 1.05
 _RARE = 0.01  # the share of a class from which its pixels are seldom seen
 _OFTEN = 5  # passes from which on images repeat so much that they have to be varied
+_LEAST_STEPS = 600
 
 
 class Machine(NamedTuple):
@@ -127,9 +128,15 @@ def choose_values(data: Fingerprint) -> Choice:
     keys: dict[str, Any] = {"data.channels": data.channels}
     dark = data.brightest < 0.25
     if data.channels == 3 and not dark:
-        return Choice(keys, "Images of colour: the usual mean and std, with which published weights were trained too.")
+        return Choice(
+            keys, "Images of three channels: the usual mean and std, with which published weights were trained too."
+        )
     keys |= {"data.mean": data.mean, "data.std": tuple(max(value, 0.001) for value in data.std)}
-    why = f"the largest value is {data.brightest:.0%} of {data.whole_range}" if dark else "they are not of colour"
+    why = (
+        f"the largest value is {data.brightest:.0%} of {data.whole_range}"
+        if dark
+        else f"they have {counted(data.channels, 'channel')}"
+    )
     return Choice(keys, f"Mean and std are those of the {counted(data.train, 'training image')}, since {why}.")
 
 
@@ -214,11 +221,11 @@ def passes_of(images: int) -> float:
 
 def choose_steps(images: int, batch: int, first_width: int) -> Choice:
     """Returns the length of the training by passes over its images, and the rate of learning."""
-    passes = passes_of(images)
-    steps = max(600, _two_digits(passes * images / batch))
-    return Choice(
-        _length(steps, first_width), f"{passes:.0f} passes over {counted(images, 'image')}, 600 steps at least."
-    )
+    wanted = _two_digits(passes_of(images) * images / batch)
+    steps = max(_LEAST_STEPS, wanted)
+    passes = f"{steps * batch / images:.0f} passes over {counted(images, 'image')}"
+    least = f": at least {_LEAST_STEPS} steps" if wanted < steps else ""
+    return Choice(_length(steps, first_width), f"{counted(steps, 'step')}, {passes}{least}.")
 
 
 def given_steps(steps: int, first_width: int) -> Choice:
@@ -241,7 +248,8 @@ def steps_in(minutes: float, seconds: float, compiling: float, evaluation: float
     return Choice(
         _length(steps, first_width),
         f"{minutes:g} minutes were asked for: a step was measured to take {seconds:.2g} s here, compilation and five "
-        f"evaluations {compiling + 5 * evaluation:.0f} s, and a twelfth is left for others.",
+        f"evaluations {compiling + 5 * evaluation:.0f} s, and a twelfth is left for others; the rest is "
+        f"{counted(steps, 'step')}.",
     )
 
 

@@ -20,6 +20,7 @@ from jaxseg.errors import CheckpointError, ConfigError, nearest
 from jaxseg.pieces import make_quantisation
 from jaxseg.run import published
 from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.fold_folder import FOLDS_FILE, fold_workdirs
 from jaxseg.run.quantised import float_state, is_quantised, quantised_state, shapes_of_network
 from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, read_config, read_data
 from jaxseg.state import TrainState, by_path
@@ -167,6 +168,12 @@ def load_config(workdir: Path) -> ConfigDict:
         ConfigError: if there is no such folder, it holds no run, or its config.json cannot be read.
     """
     if not (workdir / CONFIG_FILE).is_file():
+        if (workdir / FOLDS_FILE).is_file():
+            folds = " or ".join(repr(str(fold)) for fold in fold_workdirs(workdir)[:2])
+            raise ConfigError(
+                f"{located(workdir)} is a folder of folds, of jaxseg train --folds; give the run of one of them, "
+                f"such as {folds}."
+            )
         missing = "is a file" if workdir.exists() else "does not exist"
         what = f"holds no run (no {CONFIG_FILE})" if workdir.is_dir() else missing
         inside = workdir if workdir.is_dir() else workdir.parent

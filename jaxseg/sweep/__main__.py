@@ -1,7 +1,7 @@
 """Trains and scores all variants and seeds of an ablation, or the trials of a search, and reports them in one table.
 
-    python -m jaxseg.sweep --config experiments/ablations/residual.py [--workdir DIR] [--config.KEY=VALUE ...]
-    python -m jaxseg.sweep --config experiments/search.py [--search] [--trials N]
+    python -m jaxseg.sweep experiments/ablations/residual.py [--workdir DIR] [--config.KEY=VALUE ...]
+    python -m jaxseg.sweep experiments/search.py [--search] [--trials N]
     python -m jaxseg.sweep --workdir DIR --report
 
 The same command resumes an interrupted sweep: it does not repeat finished runs, and resumes an unfinished run from its
@@ -18,7 +18,7 @@ import jax
 
 from jaxseg.arguments import Count, expanded, one_or_more
 from jaxseg.config.command import help_text, load_file, run_command
-from jaxseg.config.parser import CommandParser
+from jaxseg.config.parser import CommandParser, add_experiment, experiment_of, split_overrides
 from jaxseg.data import make_source
 from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.evaluation import split_of_data
@@ -42,7 +42,12 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.swe
     `program` is how the command is called, for the usage line.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    options, overrides = _parser(program).parse_known_args(argv)
+    parser = _parser(program)
+    words, keys = split_overrides(argv)
+    options, rest = parser.parse_known_args(words)
+    overrides = [*rest, *keys]
+    if options.file is not None:
+        options.config = experiment_of(parser, options)
     return run_command(lambda: _sweep(options, overrides, argv))
 
 
@@ -53,7 +58,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         epilog=help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", metavar="FILE[:ARG]", help="ablation file and the variant of its get_config")
+    add_experiment(parser)
     parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the sweep (default runs/ABLATION)")
     parser.add_argument(
         "--only", metavar="VARIANT,...", type=option(_Names, _split), default=(), help="run only these variants"
@@ -95,7 +100,10 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
         workdir = expanded(options.workdir).absolute()
         return report_search(workdir) if (workdir / SEARCH_FILE).exists() else _report(workdir)
     if options.config is None:
-        raise ConfigError("--config FILE is needed: the ablation to run; or --report, to report what --workdir holds.")
+        raise ConfigError(
+            "--config FILE is needed, or FILE alone: the ablation or search to run; or --report, to report what "
+            "--workdir holds."
+        )
     workdir = (expanded(options.workdir) if options.workdir else default_workdir(options.config)).absolute()
     if asks_for_search(load_file(options.config)[0], options.search, options.config):
         return _search(options, overrides, argv, workdir)

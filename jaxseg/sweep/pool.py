@@ -172,14 +172,21 @@ def _error(one: _Process, split: str) -> str:
         return ""
     error = read_failure(one.run.workdir)
     if error is None:
+        console = "/".join([*one.run.workdir.parts[-2:], CONSOLE_FILE])  # in no record of a place of this machine
         if status == STOPPED or -status in (signal.SIGTERM, signal.SIGINT):
             error = "The run was stopped from outside; start the sweep again to resume it."
         elif status < 0:
-            error = f"The process was killed by {signal.Signals(-status).name}, perhaps because memory ran out."
+            why = ", perhaps because memory ran out" if -status == signal.SIGKILL else ""
+            error = f"The process was killed by {_name_of(-status)}{why}; see {console}."
         else:
-            error = f"The process ended with status {status}; see {CONSOLE_FILE}."
+            error = f"The process ended with status {status}; see {console}."
         write_failure(one.run.workdir, error)
     return error
+
+
+def _name_of(number: int) -> str:
+    """Returns the name of a signal; those of real time have only numbers."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 @contextmanager

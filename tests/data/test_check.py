@@ -55,6 +55,24 @@ def test_a_picture_in_two_splits_is_named(experiment, folder, tmp_path, capsys):
     assert f"{one} (val) and {other} (train) are nearly the same picture" in out and out.count("nearly the same") == 1
 
 
+def test_pictures_twice_in_the_training_split_are_remarked(experiment, folder, capsys):
+    with Image.open(folder / "train" / "images" / "05.png") as image:
+        image.point(lambda value: value * 0.8).save(folder / "train" / "images" / "07.png")
+    assert check.main([str(folder), "--images", "0"]) == 0
+    one, other = (folder / "train" / "images" / name for name in ("07.png", "05.png"))
+    assert f"{one} and {other} are nearly the same picture, both in train" in capsys.readouterr().out
+
+
+def test_a_folder_is_checked_without_an_experiment(folder, capsys):
+    assert check.main([str(folder), "--images", "0"]) == 0
+    assert "train: 9 images read" in capsys.readouterr().out
+    for name in ("04", "06"):
+        (folder / "train" / "images" / f"{name}.png").write_bytes(b"no picture")
+    assert check.main([str(folder), "--images", "0"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("2 problems") and "04.png" in said and "06.png" in said
+
+
 def test_shapes_are_in_order(experiment, tmp_path, capsys, drawn):
     assert check.main(["--config", experiment, "--out", str(tmp_path / "sheet.png")]) == 0
     out = capsys.readouterr().out

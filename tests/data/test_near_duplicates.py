@@ -120,4 +120,5 @@ def test_leaks_between_splits(others):
 
 def test_copies_within_a_split_are_counted_and_are_no_leak(others):
     leaks = find_leaks({"train": [others[0], others[1], others[0], others[0]], "val": [others[2], others[2]]})
+    assert leaks.alike == [(("train", 2), ("train", 0)), (("train", 3), ("train", 0))]
     assert leaks.within == {"train": 2, "val": 1} and leaks.between == []

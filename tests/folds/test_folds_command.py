@@ -52,7 +52,7 @@ VALUES = {
     "log.tensorboard": False,
 }
 
-COUNTS = ImageCounts(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones((3, 1), np.int64), 1, 2)
+COUNTS = ImageCounts(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones((3, 1), np.int64), 1, 2, np.ones(1, np.int64))
 """One image with one pixel of the first of two classes."""
 
 
@@ -231,6 +231,30 @@ def test_names_that_become_one_file_in_two_folds_have_a_map_each(run, tmp_path):
     write_summary(summary, runs, tmp_path, "again")
     maps = {path.name: path.read_text() for path in (tmp_path / "oof").glob("*.png")}
     assert maps == {"s_1.png": "fold-1", "s_1-1.png": "fold-2"}
+
+
+def test_commands_of_one_run_say_that_a_folder_holds_folds(run, tmp_path, capsys):
+    for command in (
+        ["report", str(run)],
+        ["compare", str(run), str(run / "fold-1")],
+        ["publish", str(run), str(tmp_path / "x"), "--licence", "mit"],
+    ):
+        assert program.main(command) == 1
+        said = capsys.readouterr().err
+        assert "is a folder of folds" in said and repr(str(run / "fold-1")) in said and "Did you mean" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fold_is_not_scored_by_runs_that_saw_it(run, capsys):
+    """The images that fold 1 leaves out were trained on by the others."""
+    assert evaluate_command.main(["--workdir", str(run), "--split", "fold"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(f"{run / name}" in said for name in ("fold-1", "table.md", "scores.json"))
+    several = [str(run / "fold-1"), str(run / "fold-2")]
+    assert evaluate_command.main(["--workdir", *several, "--split", "fold"]) == 1
+    assert "takes one run, got 2 runs" in capsys.readouterr().err
+    assert not list(run.rglob("evaluate-fold-average*"))
 
 
 def test_files_of_class_maps_are_distinct_and_stay_inside():

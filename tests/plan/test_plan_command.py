@@ -79,6 +79,19 @@ def test_the_fingerprint_is_beside_it(plan):
     assert content["machine"] == {"backend": "cpu", "devices": 8} and content["kind"]["kind"] == "photo"
 
 
+def test_training_images_that_are_nearly_the_same_are_named(data, tmp_path, capsys):
+    copy, out = shutil.copytree(data, tmp_path / "copy"), tmp_path / "plan.py"
+    for kind in ("images", "masks"):
+        for name in ("a.png", "b.png", "c.png"):
+            shutil.copy(copy / kind / "00.png", copy / kind / name)
+    assert cli.main(["plan", str(copy), "--out", str(out), *TINY]) == 0
+    found = json.loads(out.with_suffix(".json").read_text())["fingerprint"]
+    pairs = [[Path(name).name for name in pair] for pair in found["alike"]]
+    assert len(pairs) == found["near_duplicates"]["train"] > 1
+    assert {name for pair in pairs for name in pair} <= {"00.png", "a.png", "b.png", "c.png"}
+    assert f"such as {found['alike'][0][0]} and " in capsys.readouterr().out
+
+
 def test_the_same_data_give_the_same_file(plan, data, tmp_path):
     again = tmp_path / "plan.py"
     assert cli.main(["plan", str(data), "--out", str(again), *TINY]) == 0
@@ -110,8 +123,19 @@ def test_one_experiment_file_is_given_once(plan, capsys):
         assert sentence in capsys.readouterr().err
 
 
+def test_the_command_after_an_error_repeats_the_keys(data, tmp_path, capsys):
+    words = [str(broken(data, tmp_path, "other size")), "--config.data.val_fraction", "0.3"]
+    assert cli.main(["plan", *words, "--out", str(tmp_path / "plan.py")]) == 1
+    command = capsys.readouterr().err.strip().partition("in the folder: jaxseg ")[2].split()
+    assert command == ["check", *words]
+    assert cli.main([*command, "--images", "0"]) == 1
+    assert "03.png is 30 x 40" in capsys.readouterr().err
+
+
 def test_a_plan_is_never_overwritten(plan, data, capsys):
     before = plan.read_text()
+    assert cli.main(["plan", str(data / "none"), "--out", str(plan)]) == 1
+    assert "does not exist" in capsys.readouterr().err  # the folder is the first thing to put right
     assert cli.main(["plan", str(data), "--out", str(plan)]) == 1
     assert f"{plan} exists already" in capsys.readouterr().err and plan.read_text() == before
 
@@ -200,7 +224,7 @@ def test_several_classes_a_pixel_have_no_plan(data, tmp_path, capsys):
     words = ["--config.data.multilabel=bits", "--config.data.classes=('a','b')"]
     assert cli.main(["plan", str(data), "--out", str(out), *words]) == 1
     captured = capsys.readouterr()
-    assert "error: A plan is made of the one class of each pixel" in captured.err and captured.out == ""
+    assert "error: jaxseg plan counts pixels of one class" in captured.err and captured.out == ""
     assert not out.exists()
 
 
@@ -217,6 +241,8 @@ def test_both_files_are_written_or_none(data, tmp_path, monkeypatch, capsys, wit
     assert f"plan{refused} cannot be written: No space left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     assert cli.main(words) == 0 and out.exists()
+
+
 @pytest.mark.slow  # its parts are tested in tests/run/test_preflight.py and tests/plan
 def test_a_smaller_batch_where_memory_is_short(plan):
     config = load_experiment(str(plan))
@@ -270,6 +296,7 @@ def test_data_that_cannot_be_planned(data, tmp_path, capsys, kind, sentence):
     assert cli.main(["plan", str(broken(data, tmp_path, kind)), "--out", str(out)]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ") and sentence in said
+    assert said.endswith(f" All that is wrong in the folder: jaxseg check {tmp_path / 'copy'}")
     assert not out.exists() and not out.with_suffix(".json").exists()
 
 

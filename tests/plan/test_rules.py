@@ -198,6 +198,8 @@ def test_the_length():
     assert keys["steps"] == 2600 and keys["eval.every"] == keys["checkpoint.every"] == 520
     assert keys["schedule.warmup"] == 173 and keys["optimizer.learning_rate"] == 3e-3
     assert rules.choose_steps(10, 8, 32).keys["steps"] == 600
+    assert rules.choose_steps(37, 4, 16).reason == "600 steps, 65 passes over 37 images: at least 600 steps."
+    assert rules.choose_steps(500, 8, 16).reason == "2500 steps, 40 passes over 500 images."
     assert rules.choose_steps(10, 8, 32).keys["optimizer.learning_rate"] == 1e-3
 
 

@@ -432,13 +432,21 @@ def test_a_run_saves_and_leaves_when_its_sweep_is_stopped_or_killed(ablation: Pa
     assert f"resuming after step {first}" in (run / "console.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (-9, "killed by SIGKILL, perhaps because memory ran out; see "),
+        (-11, "killed by SIGSEGV; see "),
+        (-40, "killed by signal 40; see "),
+    ],
+)
 def test_a_process_that_the_system_ends_is_a_failure(
-    ablation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ablation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, why: str
 ) -> None:
-    monkeypatch.setattr(pool, "_start", lambda run, *_: Here(-9))
+    monkeypatch.setattr(pool, "_start", lambda run, *_: Here(status))
     monkeypatch.setattr(pool, "_PAUSE", 0.0)
     assert sweep(ablation, tmp_path, "--only=narrow") == 1
-    assert "killed by SIGKILL, perhaps because memory ran out" in (tmp_path / "table.md").read_text()
+    assert f"{why}narrow/seed-0/console.txt." in (tmp_path / "table.md").read_text()
 
 
 def test_shards_cover_every_run_once(ablation: Path, tmp_path: Path) -> None:
@@ -589,7 +597,7 @@ def test_the_digest_is_of_what_matters(ablation: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("def sweep", "def swep", "defines no sweep()"),
+        ("def sweep", "def swep", "defines no sweep() and no search()"),
         ("return Sweep(", "return dict(a=", "must return a jaxseg.sweep.Sweep, got dict"),
         ('baseline="narrow"', 'baseline="narow"', "The baseline 'narow' is no variant. Did you mean 'narrow'?"),
         (
@@ -634,6 +642,8 @@ def test_wrong_ablations_are_one_sentence_before_anything_runs(
         (["--report", "--workdir", "OUT"], "holds no sweep"),
         (["--report", "--workdir", "OUT", "--split", "test"], "and nothing else"),
         (["--config", "ABLATION", "--workdir", "OUT", "--config.seed=7"], "give --seeds in place of --config.seed"),
+        (["ABLATION", "--workdir", "OUT", "--config.seed", "7"], "give --seeds in place of --config.seed"),
+        (["ABLATION", "--workdir", "OUT", "--report"], "and nothing else"),
         (["--config", "ABLATION", "--workdir", "OUT", "--split=vall"], "has no split 'vall'"),
     ],
 )
