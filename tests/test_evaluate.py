@@ -142,7 +142,7 @@ def test_a_batch_without_memory_says_what_to_change(shapes_run, capsys, monkeypa
     def fail(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr("jaxseg.inference.evaluation.score", fail)
+    monkeypatch.setattr("jaxseg.inference.score_batches.score", fail)
     assert main(["--workdir", str(shapes_run)]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == (
