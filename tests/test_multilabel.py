@@ -285,9 +285,7 @@ def test_what_a_trained_run_refuses(run, tmp_path, capsys):
             function()
     own, copy = str(run.workdir), shutil.copytree(run.workdir, tmp_path / "copy")
     for command, words in ((report_main, [own]), (compare.main, [own, str(copy)])):
-        assert command(words) == 1 and f"A report takes each pixel for one of one class, and the run in {own}" in (
-            capsys.readouterr().err
-        )
+        assert command(words) == 1 and "A report takes each pixel for one of one class" in capsys.readouterr().err
     bits = ["--config.data.multilabel=bits", "--config.loss.terms=dice", "--out", str(tmp_path / "plan.py")]
     assert plan_main([str(make_folder(tmp_path / "data", [(16, 16)])), *bits]) == 1
     assert "jaxseg plan counts pixels of one class" in capsys.readouterr().err
