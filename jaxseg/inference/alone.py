@@ -14,7 +14,7 @@ from jaxseg.run.load import Run
 
 
 class Alone(NamedTuple):
-    """What one run scores in one view: the mean IoU in [0, 1], and the median seconds of an image.
+    """What one run scores in one view: the mean IoU in [0, 1], and the median seconds of an image (NaN of too few).
 
     `gain` has the ends of the paired interval of what averaging adds to this mean IoU."""
 

@@ -53,7 +53,7 @@ class Evaluation:
         result: the sums over the split that every number here comes from.
         predictor: how images were segmented where this was asked for: in tiles, views, or by several runs; None: in
             batches, as training evaluates.
-        seconds: the median time of an image with `predictor`; NaN without one.
+        seconds: the median time of an image with `predictor`; NaN without one, or of too few images.
         alone: what each run scores alone, in one view, where several predictions were averaged.
         counts: the pixels of each image, of which the intervals are made; None with several processes.
         groups: the group of each image, of `data.group`, which the intervals draw whole; (): images are drawn.
@@ -148,10 +148,11 @@ class Evaluation:
             lines.append(f"segmented {self.predictor}")
         for each in self.alone:
             gain, times = 100 * (self.mean_iou - each.mean_iou), self.seconds / each.seconds
+            longer = "" if math.isnan(times) else f" and takes {times:.1f} times as long"
             ends = "" if each.gain is None else f" ({100 * each.gain[0]:+.2f} to {100 * each.gain[1]:+.2f})"
             lines.append(
                 f"{each.workdir} alone, in one view: mIoU {100 * each.mean_iou:.2f} %; averaging changes it by "
-                f"{gain:+.2f} points{ends} and takes {times:.1f} times as long"
+                f"{gain:+.2f} points{ends}{longer}"
             )
         return "\n".join(lines)
 
@@ -193,8 +194,8 @@ class Evaluation:
             "average": "" if len(networks.views) == 1 else str(networks.views),
             "runs": len(networks.members),
             "crf": str(self.predictor.crf) if isinstance(self.predictor, RefinedPredictor) else "",
-            "seconds_per_image": self.seconds,
-            "alone": [each._asdict() for each in self.alone],
+            "seconds_per_image": _or_none(self.seconds),
+            "alone": [{**each._asdict(), "seconds": _or_none(each.seconds)} for each in self.alone],
         }
 
     @property
@@ -305,6 +306,10 @@ def evaluate(
         result = result._replace(measures={**result.measures, "boundary": boundaries.sums})
     counts = totals.counts(source) if by_image else None
     return Evaluation(run, split, result, predictor, seconds, alone, counts, groups)
+
+
+def _or_none(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else seconds
 
 
 def suffix_of(predictor: Predictor) -> str:

@@ -1,9 +1,10 @@
 """Scores a split an image at a time, with whatever segments one: in tiles, in several views, with several networks."""
 
 import functools
+import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,11 +22,12 @@ from jaxseg.metrics.native_size import inside_mask
 from jaxseg.step import Measure
 from jaxseg.types import PyTree, label_type
 
+_TIMED = 3  # images from which on their median time says something
 _TINY = 1e-30  # below a probability's rounding: its logarithm is finite
 
 
 class Timed(NamedTuple):
-    """The sums over a split, and the median seconds that an image took."""
+    """The sums over a split, and the median seconds that an image took, NaN of too few; see `typical_seconds`."""
 
     result: Result
     seconds: float
@@ -64,7 +66,7 @@ def score_images(
     has_loss = not any(term.definition.reads for term in loss.terms)
     count = _counter(loss, has_loss, measures or {})
     totals: PyTree = None
-    seconds: list[float] = []
+    seconds: list[tuple[tuple[int, ...], float]] = []
     processes, index = jax.process_count(), jax.process_index()
     shares = range(-(-len(source) // processes) * processes)  # all processes take part in the same sums
     for i in shares[index::processes]:
@@ -74,7 +76,7 @@ def score_images(
         began = time.perf_counter()
         scores = segment(image)
         jax.block_until_ready(scores.values)
-        seconds.append(time.perf_counter() - began)
+        seconds.append((image.shape, time.perf_counter() - began))
         label = label if i < len(source) else np.full_like(label, source.info.ignored)
         canvas = pad_to(label, scores.values.shape[1:3], source.info.ignored)
         h, w = label.shape
@@ -94,7 +96,18 @@ def score_images(
     if has_loss:
         stats = totals.pop("stats")
         value = float(loss.value(jax.tree.map(np.float32, stats))) if confusion.sum() else value
-    return Timed(Result(confusion, value, len(source), totals), statistics.median(seconds))
+    return Timed(Result(confusion, value, len(source), totals), typical_seconds(seconds))
+
+
+def typical_seconds(seconds: Iterable[tuple[tuple[int, ...], float]]) -> float:
+    """Returns the median of the seconds of (shape, seconds), without the first of each shape, for which a program may
+    compile; NaN if fewer than three are left."""
+    seen, timed = set[tuple[int, ...]](), list[float]()
+    for shape, value in seconds:
+        if shape in seen:
+            timed.append(value)
+        seen.add(shape)
+    return statistics.median(timed) if len(timed) >= _TIMED else math.nan
 
 
 def _counter(loss: Loss, has_loss: bool, measures: Mapping[str, Measure]) -> Callable[..., dict[str, PyTree]]:
