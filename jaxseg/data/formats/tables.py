@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxseg.data.formats.collection import Collection, Lost, Options, split_of_words
@@ -39,7 +40,8 @@ def read_table(path: Path, options: Options) -> Collection:
     image, mask, split = places["image"], places["mask"], places["split"]
     if image is None or mask is None:
         raise DataError(f"{path} has the columns {', '.join(header)[:200]}; expected image,mask or image,mask,split.")
-    found, lost = [], []
+    named: list[tuple[int, Found]] = []
+    lost: list[Lost] = []
     root = Path(os.path.abspath(options.images or path.parent))
     for number, row in enumerate(rows[1:], 2):
         cells = [row[place].strip() if place is not None and place < len(row) else "" for place in (image, mask, split)]
@@ -58,10 +60,34 @@ def read_table(path: Path, options: Options) -> Collection:
             why = f"Its split {cells[2][:60]!r} is none of train, val and test."
             lost.append(Lost(f"{path}, line {number}", "image", why))
             continue
-        found.append(Found(known, Pair(name, files[0], files[1])))
-    if not any(one.pair.mask is not None for one in found):
+        named.append((number, Found(known, Pair(name, files[0], files[1]))))
+    if not any(one.pair.mask is not None for _, one in named):
         raise DataError(f"{path} names no image with a mask.{f' {lost[0].why}' if lost else ''}")
+    found, more = _once_each(path, named)
+    lost += more
     return collection_of("CSV", path, found, lost, options)
+
+
+def _once_each(path: Path, named: Sequence[tuple[int, Found]]) -> tuple[list[Found], list[Lost]]:
+    """Returns the rows (line, pair) without those of no split where others have one, and of an image of another split.
+
+    An image with a mask and again without is of another split too: those without masks may serve training.
+    """
+    divided = any(one.split for _, one in named if one.pair.mask is not None)
+    first: dict[Path, tuple[int, str]] = {}
+    found, lost = [], []
+    for number, one in sorted(named, key=lambda entry: entry[1].pair.mask is None):
+        if divided and not one.split and one.pair.mask is not None:
+            lost.append(Lost(f"{path}, line {number}", "image", "It names no split, although others do."))
+            continue
+        place = one.split or "no split" if one.pair.mask is not None else "those without masks"
+        line, before = first.setdefault(one.pair.image.resolve(), (number, place))
+        if place != before:
+            why = f"Line {line} has its image {one.pair.image} in {before}; it would be in {place} as well."
+            lost.append(Lost(f"{path}, line {number}", "image", why))
+        else:
+            found.append(one)
+    return found, lost
 
 
 def _inside(root: Path, text: str) -> Path:
