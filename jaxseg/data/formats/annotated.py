@@ -18,6 +18,7 @@ from jaxseg.data.formats.collection import (
 )
 from jaxseg.data.formats.drawing import draw_image
 from jaxseg.data.pairs import Pair, images_of
+from jaxseg.data.weak.faults import Fault
 from jaxseg.data.weak.marks import AnnotatedImage, Annotations, merged
 from jaxseg.data.weak.reading import Contents, read_file
 from jaxseg.data.weak.source import matched
@@ -147,8 +148,9 @@ def _read_files(source: Path, form: str) -> _Files:
     read: list[tuple[Path, Contents]] = []
     lost, first = [], None
     for path in paths:
+        faults: list[Fault] = []
         try:
-            contents = read_file(path, source if source.is_dir() else source.parent, masks=True)
+            contents = read_file(path, source if source.is_dir() else source.parent, masks=True, faults=faults)
             if contents.form == "CSV" or (form and contents.form != form):
                 raise DataError(f"{path} is of the form {contents.form}; {form or 'an annotation tool'} was expected.")
         except DataError as error:
@@ -156,6 +158,7 @@ def _read_files(source: Path, form: str) -> _Files:
             lost += [Lost(str(path), "file", str(error))] if path.name != FILE else []
             continue
         read.append((path, contents))
+        lost += [Lost(*fault) for fault in faults]
     if not any(contents.images for _, contents in read):
         raise first or DataError(f"{source} has no annotations{f' of the form {form}' if form else ''} (.json, .xml).")
     kinds = dict.fromkeys(contents.form for _, contents in read)
