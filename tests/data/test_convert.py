@@ -233,6 +233,43 @@ def test_one_bad_annotation_is_listed_and_the_others_are_read(tmp_path, name, co
     assert row["file"].endswith(listed[0]) and row["what"] == listed[1] and listed[2] in row["why"], row
 
 
+def test_names_of_classes_are_stripped_and_what_is_odd_about_them_is_said(tmp_path, capsys):
+    picture(tmp_path / "in" / "a.png")
+    shapes = [SHAPES | {"label": name, "points": pairs(LARGE)} for name in ("cell ", " cell", "Cell")]
+    shapes.append({"label": "axis", "shape_type": "line", "points": [[1, 1], [2, 2]]})
+    shapes.append({"label": "cell", "shape_type": "line", "points": [[1, 1], [2, 2]]})
+    write(tmp_path / "in" / "a.json", labelme(shapes=shapes))
+    out = convert(tmp_path, status=1)  # for the lines
+    assert read_classes_file(out).names == ("background", "Cell", "axis", "cell")
+    said = capsys.readouterr().out
+    assert "Cell and cell differ in upper and lower case alone" in said
+    assert "The class axis has no pixels: all that is annotated of it is lines." in said and "class cell" not in said
+
+
+def test_a_name_of_classes_that_is_none_is_refused(tmp_path, capsys):
+    picture(tmp_path / "in" / "a.png")
+    write(tmp_path / "in" / "x.json", coco(GOOD))
+    convert(tmp_path, "--classes", "background,cells", status=1)
+    assert "--classes has 'cells'" in (error := capsys.readouterr().err) and "Did you mean 'cell'?" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    convert(tmp_path, "--classes", "cell,background")  # `cat` is not among them, and of no object
+    picture(tmp_path / "other" / "images" / "a.png")
+    save_picture(tmp_path / "other" / "masks" / "cell" / "a.png", NESTED)
+    assert main([str(tmp_path / "other"), str(tmp_path / "out2"), "--classes", "cells"]) == 1
+    assert "Did you mean 'cell'?" in capsys.readouterr().err and not (tmp_path / "out2").exists()
+
+
+def test_another_size_is_said_of_the_file_that_gives_it(tmp_path, capsys):
+    picture(tmp_path / "in" / "a.png", (H, 2 * W))
+    picture(tmp_path / "in" / "b.png")
+    content = coco(GOOD, images=("b.png",))
+    for file, extra in (("one.json", {"id": 1, "file_name": "a.png", **SIZE}), ("two.json", None)):
+        images = [*content["images"], extra] if extra else content["images"]
+        write(tmp_path / "in" / file, content | {"images": images})
+    convert(tmp_path, status=1)
+    assert f"{tmp_path / 'in' / 'one.json'} says that a.png is 6 x 8" in capsys.readouterr().err
+
+
 def test_a_training_is_told_of_the_first_bad_annotation(tmp_path):
     for bad, words in ((GOOD | {"image_id": 9}, "of the image 9"), (GOOD | {"segmentation": [[1, 2, 3]]}, "3 numbers")):
         with pytest.raises(DataError, match=words):
