@@ -212,6 +212,28 @@ def test_an_image_is_in_one_split_alone(tmp_path):
     assert found[6] == "It names no split, although others do."
 
 
+def test_a_table_of_other_columns_is_said_with_them(tmp_path, capsys):
+    picture(tmp_path / "in" / "a.jpg")
+    mask_file(tmp_path / "in" / "m.png")
+    table = tmp_path / "in" / "pairs.csv"
+    table.write_text("\ufeffimg;msk\na.jpg;m.png\n", encoding="utf-8")
+    (tmp_path / "in" / "class_dict.csv").write_text("name,r,g,b\ncat,1,2,3\n")
+    said = "has the columns img, msk; expected image,mask or image,mask,split."
+    for options in ((), ("--format", "csv")):
+        assert main([str(tmp_path / "in"), str(tmp_path / "out"), *options]) == 1
+        error = capsys.readouterr().err
+        assert f"The table pairs.csv {said}" in error and "class_dict" not in error
+    assert main([str(table), str(tmp_path / "out")]) == 1
+    assert f"pairs.csv {said}" in capsys.readouterr().err
+    (tmp_path / "in" / "class_dict.csv").unlink()
+    table.write_text("img;Label\na.jpg;m.png\n")
+    assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--classes", "sky,ground"]) == 0
+    np.testing.assert_array_equal(mask_of(tmp_path / "out"), LABEL)
+    (tmp_path / "in" / "more.csv").write_text("image,mask\n")
+    assert main([str(tmp_path / "in"), str(tmp_path / "two")]) == 1
+    assert "several tables of images and masks (more.csv, pairs.csv)" in capsys.readouterr().err
+
+
 def test_annotations_of_two_splits_share_no_image(tmp_path):
     picture(tmp_path / "in" / "a.png")
     picture(tmp_path / "in" / "b.png")

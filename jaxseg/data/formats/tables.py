@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxseg.data.formats.collection import Collection, Lost, Options, split_of_words
+from jaxseg.data.formats.colors import TABLES
 from jaxseg.data.formats.paired import Found, collection_of
 from jaxseg.data.pairs import Pair
 from jaxseg.errors import DataError
@@ -16,6 +17,45 @@ _COLUMNS = {
     "mask": ("mask", "mask_path", "masks", "label", "label_path", "annotation", "segmentation"),
     "split": ("split", "subset", "set", "partition"),
 }
+_WANTED = "expected image,mask or image,mask,split"
+_LONGEST = 4096  # bytes of the first line that are looked at
+
+
+def find_tables(folder: Path) -> tuple[list[Path], str]:
+    """Returns the tables of a folder with columns of images and masks, and a sentence on its others, "" for none.
+
+    Tables of the colours of classes are none of them.
+    """
+    found, others = [], []
+    for path in sorted(folder.glob("*.csv")):
+        try:
+            with path.open("rb") as file:
+                head = file.readline(_LONGEST).decode("utf-8-sig", errors="replace")
+        except OSError:  # not a file, or not ours to read
+            continue
+        header = _header(head)
+        if _place("image", header) is not None and _place("mask", header) is not None:
+            found.append(path)
+        elif path.name not in TABLES:
+            others.append(f"The table {path.name} has the columns {', '.join(header)[:200]}; {_WANTED}.")
+    return found, " ".join(others[:3])
+
+
+def _header(head: str) -> list[str]:
+    """Returns the names of the columns in the first line of a table."""
+    try:
+        rows = list(csv.reader([head.rstrip("\r\n")], delimiter=_delimiter(head)))
+    except csv.Error:
+        return []
+    return [cell.strip().lower() for cell in rows[0]] if rows else []
+
+
+def _delimiter(head: str) -> str:
+    return max(",;\t", key=head.count)
+
+
+def _place(key: str, header: Sequence[str]) -> int | None:
+    return next((header.index(name) for name in _COLUMNS[key] if name in header), None)
 
 
 def read_table(path: Path, options: Options) -> Collection:
@@ -32,14 +72,13 @@ def read_table(path: Path, options: Options) -> Collection:
         raise DataError(f"{path} cannot be read as a table in UTF-8.") from error
     head = text.splitlines()[0] if text.strip() else ""
     try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=head.count)))
+        rows = list(csv.reader(io.StringIO(text), delimiter=_delimiter(head)))
     except csv.Error as error:
         raise DataError(f"{path} is no table ({error}).") from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    places = {key: next((header.index(n) for n in names if n in header), None) for key, names in _COLUMNS.items()}
-    image, mask, split = places["image"], places["mask"], places["split"]
+    image, mask, split = (_place(key, header) for key in ("image", "mask", "split"))
     if image is None or mask is None:
-        raise DataError(f"{path} has the columns {', '.join(header)[:200]}; expected image,mask or image,mask,split.")
+        raise DataError(f"{path} has the columns {', '.join(header)[:200]}; {_WANTED}.")
     named: list[tuple[int, Found]] = []
     lost: list[Lost] = []
     root = Path(os.path.abspath(options.images or path.parent))
