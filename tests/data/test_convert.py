@@ -252,7 +252,7 @@ def test_a_name_of_classes_that_is_none_is_refused(tmp_path, capsys):
     convert(tmp_path, "--classes", "background,cells", status=1)
     assert "--classes has 'cells'" in (error := capsys.readouterr().err) and "Did you mean 'cell'?" in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
-    convert(tmp_path, "--classes", "cell,background")  # `cat` is not among them, and of no object
+    convert(tmp_path, "--classes", "cell,dog")  # of a list for several sets: every object is of a class in it
     picture(tmp_path / "other" / "images" / "a.png")
     save_picture(tmp_path / "other" / "masks" / "cell" / "a.png", NESTED)
     assert main([str(tmp_path / "other"), str(tmp_path / "out2"), "--classes", "cells"]) == 1

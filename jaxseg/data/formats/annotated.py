@@ -91,7 +91,7 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
     lost += [Lost(str(source), "file", str(error)) for error in failed]
     marks = [mark for _, _, image, _ in found for mark in image.marks if mark.kind != "tag"]
     names = sorted({mark.name for mark in marks})
-    require_known(options.classes, {*names, *files.classes}, source)
+    require_known(options, {*names, *files.classes}, names, source)
     labels = labels_of(source, files.classes or names, names, options)
     lost += labels.lost
     samples = [
@@ -157,9 +157,15 @@ def labels_of(source: Path, listed: Sequence[str], names: Sequence[str], options
     return Labels(classes, indices, 0 if known else ignored, lost)
 
 
-def require_known(classes: Sequence[str], known: Names[str], source: Path) -> None:
-    """Raises ConfigError for a name of `--classes` that no annotation in `source` has."""
-    for name in classes:
+def require_known(options: Options, known: Names[str], names: Sequence[str], source: Path) -> None:
+    """Raises ConfigError for a name of `--classes` that is not known, where objects of another name would be ignored.
+
+    `known` are the classes of the data in `source`, and `names` those of its objects.
+    """
+    chosen = {*options.classes, *options.ignored, *_BACKGROUNDS}
+    if all(name in chosen for name in names):
+        return  # the list serves other data too
+    for name in options.classes:
         if name not in known and name not in _BACKGROUNDS:
             raise ConfigError(f"--classes has {name!r}, which is no class of {source}.{nearest(name, known)}")
 

@@ -57,7 +57,7 @@ def read_objects(source: Path, options: Options) -> Collection:
     if not named and len(wanted) == 1:  # the name of all objects
         names = wanted
     if named:
-        require_known(options.classes, names, source)
+        require_known(options, names, names, source)
     labels = labels_of(source, names, names, options)
     samples = []
     for split, name, image, masks in found:
