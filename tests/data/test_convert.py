@@ -1,6 +1,7 @@
 """Full masks from the files of other tools, by hand-computed pixels, and what is refused or listed."""
 
 import base64
+import csv
 import io
 import json
 import zlib
@@ -15,7 +16,9 @@ from jaxseg.data.convert import main
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.formats.drawing import draw_full
 from jaxseg.data.weak.marks import Mark, box, no_points
+from jaxseg.data.weak.reading import read_annotations
 from jaxseg.data.weak.runs import counts_in, make_runs, runs_of
+from jaxseg.errors import DataError
 from jaxseg.inference.regions import find_regions
 from jaxseg.inference.regions.files import CocoFile
 
@@ -194,6 +197,83 @@ def test_cvat_draws_by_depth_and_reads_masks_along_their_rows(tmp_path):
     expected = np.where(NESTED == 2, 1, NESTED)
     expected[2, 4:6] = expected[3, 4:6] = 2  # of the rows .## and .##
     np.testing.assert_array_equal(mask_of(tmp_path / "out2"), expected)
+
+
+GOOD = {"category_id": 7, "segmentation": [LARGE]}
+SHAPES = {"label": "cat", "shape_type": "polygon"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "listed"),
+    [
+        ("x.json", coco(GOOD | {"image_id": 9}, GOOD), ("x.json", "annotation 0", "of the image 9, which it does not")),
+        ("x.json", coco(GOOD, GOOD | {"category_id": 99}), ("a.png", "annotation 1", "of the category 99, which")),
+        ("x.json", coco(GOOD, GOOD | {"segmentation": [[1, 2, 3]]}), ("a.png", "annotation 1", "polygon of 3 numbers")),
+        ("x.json", coco(GOOD, GOOD | {"segmentation": [[1, 2, 3, 4]]}), ("a.png", "annotation 1", "no polygon of 3")),
+        ("x.json", coco(GOOD, {"category_id": 7}), ("a.png", "annotation 1", "It lacks 'bbox'.")),
+        ("x.json", coco(GOOD, GOOD | {"image_id": [0]}), ("x.json", "annotation 1", "It is of another form (")),
+        ("x.xml", cvat(polygon("cell", LARGE, 0), '<ellipse label="cat" cx="3"/>'),
+         ("a.png", "shape 2, ellipse of cat", "has a <ellipse>, which is not read")),
+        ("x.xml", cvat('<polygon label="cat" points="1,2;3,x"/>', polygon("cell", LARGE, 0)),
+         ("a.png", "shape 1, polygon of cat", "could not convert string to float: 'x'")),
+        ("a.json", labelme(shapes=[SHAPES | {"label": "cell", "points": pairs(LARGE)}, SHAPES | {"points": [[1, 1]]}]),
+         ("a.png", "polygon of cat", "a polygon of 1 point; at least 3")),
+        ("a.json", labelme(shapes=[SHAPES | {"label": "cell", "points": pairs(LARGE)}, SHAPES | {"shape_type": "3D"}]),
+         ("a.png", "shape 2", "of the type '3D', which is not read")),
+    ],
+)  # fmt: skip
+def test_one_bad_annotation_is_listed_and_the_others_are_read(tmp_path, name, content, listed):
+    picture(tmp_path / "in" / "a.png")
+    write(tmp_path / "in" / name, content)
+    out = convert(tmp_path, status=1)
+    cell = read_classes_file(out).names.index("cell")
+    np.testing.assert_array_equal(mask_of(out), np.where(NESTED, cell, 0))
+    with (out / "not-converted.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["file"].endswith(listed[0]) and row["what"] == listed[1] and listed[2] in row["why"], row
+
+
+def test_names_of_classes_are_stripped_and_what_is_odd_about_them_is_said(tmp_path, capsys):
+    picture(tmp_path / "in" / "a.png")
+    shapes = [SHAPES | {"label": name, "points": pairs(LARGE)} for name in ("cell ", " cell", "Cell")]
+    shapes.append({"label": "axis", "shape_type": "line", "points": [[1, 1], [2, 2]]})
+    shapes.append({"label": "cell", "shape_type": "line", "points": [[1, 1], [2, 2]]})
+    write(tmp_path / "in" / "a.json", labelme(shapes=shapes))
+    out = convert(tmp_path, status=1)  # for the lines
+    assert read_classes_file(out).names == ("background", "Cell", "axis", "cell")
+    said = capsys.readouterr().out
+    assert "Cell and cell differ in upper and lower case alone" in said
+    assert "The class axis has no pixels: all that is annotated of it is lines." in said and "class cell" not in said
+
+
+def test_a_name_of_classes_that_is_none_is_refused(tmp_path, capsys):
+    picture(tmp_path / "in" / "a.png")
+    write(tmp_path / "in" / "x.json", coco(GOOD))
+    convert(tmp_path, "--classes", "background,cells", status=1)
+    assert "--classes has 'cells'" in (error := capsys.readouterr().err) and "Did you mean 'cell'?" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    convert(tmp_path, "--classes", "cell,dog")  # of a list for several sets: every object is of a class in it
+    picture(tmp_path / "other" / "images" / "a.png")
+    save_picture(tmp_path / "other" / "masks" / "cell" / "a.png", NESTED)
+    assert main([str(tmp_path / "other"), str(tmp_path / "out2"), "--classes", "cells"]) == 1
+    assert "Did you mean 'cell'?" in capsys.readouterr().err and not (tmp_path / "out2").exists()
+
+
+def test_another_size_is_said_of_the_file_that_gives_it(tmp_path, capsys):
+    picture(tmp_path / "in" / "a.png", (H, 2 * W))
+    picture(tmp_path / "in" / "b.png")
+    content = coco(GOOD, images=("b.png",))
+    for file, extra in (("one.json", {"id": 1, "file_name": "a.png", **SIZE}), ("two.json", None)):
+        images = [*content["images"], extra] if extra else content["images"]
+        write(tmp_path / "in" / file, content | {"images": images})
+    convert(tmp_path, status=1)
+    assert f"{tmp_path / 'in' / 'one.json'} says that a.png is 6 x 8" in capsys.readouterr().err
+
+
+def test_a_training_is_told_of_the_first_bad_annotation(tmp_path):
+    for bad, words in ((GOOD | {"image_id": 9}, "of the image 9"), (GOOD | {"segmentation": [[1, 2, 3]]}, "3 numbers")):
+        with pytest.raises(DataError, match=words):
+            read_annotations(write(tmp_path / "x.json", coco(GOOD, bad)))
 
 
 def test_label_studio_via_and_supervisely(tmp_path):

@@ -1,6 +1,7 @@
 """`jaxseg convert`: what leads out of a folder, what two files claim at once, and what is ignored but not lost."""
 
 import csv
+import json
 import tarfile
 
 import numpy as np
@@ -190,6 +191,63 @@ def test_of_two_rows_for_one_name_the_second_is_listed(tmp_path, second):
         mask_file(tmp_path / "in" / name, values)
     (tmp_path / "in" / "t.csv").write_text(f"image,mask\na.jpg,m.png\n{second},n.png\n")
     check_that_one_is_listed(tmp_path / "in" / "t.csv", tmp_path / "out", f"{second},image,")
+
+
+def test_an_image_is_in_one_split_alone(tmp_path):
+    for name in "abcd":
+        picture(tmp_path / "in" / f"{name}.jpg")
+    mask_file(tmp_path / "in" / "m.png")
+    (tmp_path / "in" / "link.jpg").symlink_to("a.jpg")
+    rows = "a.jpg,,train b.jpg,m.png,val a.jpg,m.png,train a.jpg,m.png,val c.jpg,m.png, link.jpg,m.png,val d.jpg,,"
+    (tmp_path / "in" / "t.csv").write_text("\n".join(["image,mask,split", *rows.split(" ")]))
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "in" / "t.csv"), str(out)]) == 1
+    assert files_in(out) == [
+        *("classes.json", "not-converted.csv", "train/images/a.jpg", "train/masks/a.png", "unlabelled/d.jpg"),
+        *("val/images/b.jpg", "val/masks/b.png"),
+    ]
+    found = {int(row["file"].rpartition(" line ")[2]): row["why"] for row in lost_of(out)}
+    assert sorted(found) == [2, 5, 6, 7]
+    assert "Line 4 has its image" in found[5] and found[5].endswith("in train; it would be in val as well.")
+    assert found[6] == "It names no split, although others do."
+
+
+def test_a_table_of_other_columns_is_said_with_them(tmp_path, capsys):
+    picture(tmp_path / "in" / "a.jpg")
+    mask_file(tmp_path / "in" / "m.png")
+    table = tmp_path / "in" / "pairs.csv"
+    table.write_text("\ufeffimg;msk\na.jpg;m.png\n", encoding="utf-8")
+    (tmp_path / "in" / "class_dict.csv").write_text("name,r,g,b\ncat,1,2,3\n")
+    said = "has the columns img, msk; expected image,mask or image,mask,split."
+    for options in ((), ("--format", "csv")):
+        assert main([str(tmp_path / "in"), str(tmp_path / "out"), *options]) == 1
+        error = capsys.readouterr().err
+        assert f"The table pairs.csv {said}" in error and "class_dict" not in error
+    assert main([str(table), str(tmp_path / "out")]) == 1
+    assert f"pairs.csv {said}" in capsys.readouterr().err
+    (tmp_path / "in" / "class_dict.csv").unlink()
+    table.write_text("img;Label\na.jpg;m.png\n")
+    assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--classes", "sky,ground"]) == 0
+    np.testing.assert_array_equal(mask_of(tmp_path / "out"), LABEL)
+    (tmp_path / "in" / "more.csv").write_text("image,mask\n")
+    assert main([str(tmp_path / "in"), str(tmp_path / "two")]) == 1
+    assert "several tables of images and masks (more.csv, pairs.csv)" in capsys.readouterr().err
+
+
+def test_annotations_of_two_splits_share_no_image(tmp_path):
+    picture(tmp_path / "in" / "a.png")
+    picture(tmp_path / "in" / "b.png")
+    for split, names in (("train", ["a"]), ("val", ["a", "b"])):
+        images = [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate(names)]
+        content = {"images": images, "annotations": [], "categories": [{"id": 0, "name": "cat"}]}
+        content["annotations"] = [{"id": 0, "image_id": 0, "category_id": 0, "segmentation": [[0, 0, 2, 0, 2, 2]]}]
+        (tmp_path / "in" / f"{split}.json").write_text(json.dumps(content))
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "in"), str(out)]) == 1
+    assert files_in(out / "train") == ["images/a.png", "masks/a.png"]
+    assert files_in(out / "val") == ["images/b.png", "masks/b.png"]
+    (row,) = lost_of(out)
+    assert row["file"].endswith("a.png") and row["why"] == "It is in train already; it would be in val as well."
 
 
 @pytest.mark.parametrize(("mask", "other"), [("a.png", "a.jpeg"), ("a.seg.png", "a.png")])

@@ -1,6 +1,7 @@
 """The files of annotation tools as full masks: COCO, LabelMe, CVAT, Label Studio, VIA and Supervisely."""
 
 import functools
+from collections.abc import Collection as Names
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -18,22 +19,24 @@ from jaxseg.data.formats.collection import (
 )
 from jaxseg.data.formats.drawing import draw_image
 from jaxseg.data.pairs import Pair, images_of
-from jaxseg.data.weak.marks import AnnotatedImage, Annotations, merged
+from jaxseg.data.weak.faults import Fault
+from jaxseg.data.weak.marks import AnnotatedImage, Annotations, Mark, merged
 from jaxseg.data.weak.reading import Contents, read_file
 from jaxseg.data.weak.source import matched
-from jaxseg.errors import DataError, counted, some
+from jaxseg.errors import ConfigError, DataError, counted, nearest, some
 from jaxseg.pictures import default_colors
 from jaxseg.types import ignore_label
 
 BACKGROUND = "background"
 _BACKGROUNDS = (BACKGROUND, "_background_", "__background__", "bg")
+_PLURALS = {"point": "points", "line": "lines", "box": "boxes"}
 
 
 class _Files(NamedTuple):
-    """form: of all files. groups: {split: images}. classes: those that the files list. lost: other files."""
+    """form: of all files. groups: {split: [(file, image)]}. classes: that the files list. lost: what is not read."""
 
     form: str
-    groups: dict[str, list[AnnotatedImage]]
+    groups: dict[str, list[tuple[Path, AnnotatedImage]]]
     classes: list[str]
     lost: list[Lost]
 
@@ -56,16 +59,22 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
         form: the only form to read, such as "COCO"; empty: the one that is found.
 
     Raises:
+        ConfigError: if `options.classes` has a name that is none of the classes.
         DataError: if there are no such files, or none of their images.
     """
     root = options.images or (source if source.is_dir() else source.parent)
     files = _read_files(source, form)
     pairs, problems = images_of(root)
     lost = [*files.lost, *(Lost(str(root), "file", problem) for problem in problems)]
-    found: list[tuple[str, Pair, AnnotatedImage]] = []
+    found: list[tuple[str, Pair, AnnotatedImage, Path]] = []
     failed: list[DataError] = []
-    for split, images in files.groups.items():
-        annotations = Annotations(source, files.form, merged(images))
+    for split, entries in files.groups.items():
+        origins: dict[str, Path] = {}
+        for path, image in entries:
+            origins.setdefault(image.name, path)
+        paths = set(origins.values())
+        whole = paths.pop() if len(paths) == 1 else source
+        annotations = Annotations(whole, files.form, merged(image for _, image in entries))
         inside = [pair for pair in pairs if split and split_of_folders(pair.name) == split]
         try:
             by_name, strange = matched(annotations, inside or pairs)
@@ -74,11 +83,15 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
             continue
         lost += [Lost(name, "image", f"It is none of the images in {root}.") for name in strange]
         chosen = {pair.name: pair for pair in inside or pairs}
-        found += [(_split(split, chosen[n], image), chosen[n], image) for n, image in by_name.items()]
+        found += [
+            (_split(split, chosen[n], image), chosen[n], image, origins[image.name]) for n, image in by_name.items()
+        ]
     if failed and not found:
         raise failed[0]
     lost += [Lost(str(source), "file", str(error)) for error in failed]
-    names = sorted({mark.name for _, _, image in found for mark in image.marks if mark.kind != "tag"})
+    marks = [mark for _, _, image, _ in found for mark in image.marks if mark.kind != "tag"]
+    names = sorted({mark.name for mark in marks})
+    require_known(options, {*names, *files.classes}, names, source)
     labels = labels_of(source, files.classes or names, names, options)
     lost += labels.lost
     samples = [
@@ -91,7 +104,7 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
                 draw_image,
                 pair.image,
                 image,
-                Annotations(source, files.form, ()),
+                Annotations(path, files.form, ()),
                 labels.indices,
                 len(labels.classes),
                 outside=labels.outside,
@@ -100,9 +113,9 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
             if image.seen
             else None,
         )
-        for split, pair, image in found
+        for split, pair, image, path in found
     ]
-    samples += _others(pairs, [pair for _, pair, _ in found])
+    samples += _others(pairs, [pair for _, pair, _, _ in found])
     kept, without = settled(samples)
     return Collection(
         files.form,
@@ -110,7 +123,11 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
         labels.classes,
         default_colors(len(labels.classes)),
         (*lost, *without),
-        tuple(_remarks([image for _, _, image in found])),
+        (
+            *_on_names(labels.classes, names),
+            *_without_pixels(labels.classes, marks, options),
+            *_on_tags([image for _, _, image, _ in found]),
+        ),
     )
 
 
@@ -140,6 +157,19 @@ def labels_of(source: Path, listed: Sequence[str], names: Sequence[str], options
     return Labels(classes, indices, 0 if known else ignored, lost)
 
 
+def require_known(options: Options, known: Names[str], names: Sequence[str], source: Path) -> None:
+    """Raises ConfigError for a name of `--classes` that is not known, where objects of another name would be ignored.
+
+    `known` are the classes of the data in `source`, and `names` those of its objects.
+    """
+    chosen = {*options.classes, *options.ignored, *_BACKGROUNDS}
+    if all(name in chosen for name in names):
+        return  # the list serves other data too
+    for name in options.classes:
+        if name not in known and name not in _BACKGROUNDS:
+            raise ConfigError(f"--classes has {name!r}, which is no class of {source}.{nearest(name, known)}")
+
+
 def _read_files(source: Path, form: str) -> _Files:
     if not source.exists():
         raise DataError(f"There is no file or folder {source}.")
@@ -147,8 +177,9 @@ def _read_files(source: Path, form: str) -> _Files:
     read: list[tuple[Path, Contents]] = []
     lost, first = [], None
     for path in paths:
+        faults: list[Fault] = []
         try:
-            contents = read_file(path, source if source.is_dir() else source.parent, masks=True)
+            contents = read_file(path, source if source.is_dir() else source.parent, masks=True, faults=faults)
             if contents.form == "CSV" or (form and contents.form != form):
                 raise DataError(f"{path} is of the form {contents.form}; {form or 'an annotation tool'} was expected.")
         except DataError as error:
@@ -156,19 +187,24 @@ def _read_files(source: Path, form: str) -> _Files:
             lost += [Lost(str(path), "file", str(error))] if path.name != FILE else []
             continue
         read.append((path, contents))
+        lost += [Lost(*fault) for fault in faults]
     if not any(contents.images for _, contents in read):
         raise first or DataError(f"{source} has no annotations{f' of the form {form}' if form else ''} (.json, .xml).")
     kinds = dict.fromkeys(contents.form for _, contents in read)
     if len(kinds) > 1:
         raise DataError(f"{source} has annotations of several forms ({', '.join(kinds)}); say which with --format.")
-    groups: dict[str, list[AnnotatedImage]] = {}
+    groups: dict[str, list[tuple[Path, AnnotatedImage]]] = {}
     for path, contents in read:
         within = path.relative_to(source).as_posix() if source.is_dir() else path.name
         one_each = contents.form in ("LabelMe", "Supervisely")  # the name is that of the image
         split = split_of_folders(within) or ("" if one_each else split_of_words(PurePosixPath(within).stem))
-        groups.setdefault(split, []).extend(contents.images)
-    listed = dict.fromkeys(name for _, contents in read for name in contents.classes)
+        groups.setdefault(split, []).extend((path, _stripped(image)) for image in contents.images)
+    listed = dict.fromkeys(name.strip() for _, contents in read for name in contents.classes)
     return _Files(next(iter(kinds)), groups, list(listed), lost)
+
+
+def _stripped(image: AnnotatedImage) -> AnnotatedImage:
+    return image._replace(marks=tuple(mark._replace(name=mark.name.strip()) for mark in image.marks))
 
 
 def _split(of_file: str, pair: Pair, image: AnnotatedImage) -> str:
@@ -182,7 +218,35 @@ def _others(pairs: Sequence[Pair], found: Sequence[Pair]) -> list[Sample]:
     return [Sample("", p.name, str(p.image), p.image, None) for p in left]
 
 
-def _remarks(images: Sequence[AnnotatedImage]) -> list[str]:
+def _on_names(classes: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Returns a remark on names that differ in case alone."""
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys((*classes, *names)):
+        alike.setdefault(name.casefold(), []).append(name)
+    return [
+        f"{' and '.join(same)} differ in upper and lower case alone, and are different names; rename those that are "
+        "one class."
+        for same in alike.values()
+        if len(same) > 1
+    ]
+
+
+def _without_pixels(classes: Sequence[str], marks: Sequence[Mark], options: Options) -> list[str]:
+    """Returns a remark on each class that is annotated, but never with what gives it pixels."""
+    areas = ("polygon", "brush", "box") if options.boxes else ("polygon", "brush")
+    kinds: dict[str, list[str]] = {name: [] for name in classes if name not in _BACKGROUNDS}
+    for mark in marks:
+        if mark.name in kinds and mark.kind not in kinds[mark.name]:
+            kinds[mark.name].append(mark.kind)
+    said = "has no pixels: all that is annotated of it is"
+    return [
+        f"The class {name} {said} {' and '.join(_PLURALS[kind] for kind in found)}."
+        for name, found in kinds.items()
+        if found and not any(kind in areas for kind in found)
+    ]
+
+
+def _on_tags(images: Sequence[AnnotatedImage]) -> list[str]:
     tags = [mark.name for image in images for mark in image.marks if mark.kind == "tag"]
     if not tags:
         return []

@@ -9,7 +9,7 @@ from jaxseg.data.formats.objects import find_objects, read_objects
 from jaxseg.data.formats.packed import read_tars
 from jaxseg.data.formats.paired import find_pairs, read_cityscapes, read_paired
 from jaxseg.data.formats.stacks import count_pages, read_stacks
-from jaxseg.data.formats.tables import read_table
+from jaxseg.data.formats.tables import find_tables, read_table
 from jaxseg.data.listing import SUFFIXES
 from jaxseg.errors import DataError, some
 
@@ -75,13 +75,13 @@ def find_form(source: Path) -> str:
     try:
         found, _ = find_pairs(source)
     except DataError as error:
-        tables = [path for path in sorted(source.glob("*.csv")) if _is_table(path)]
+        tables, others = find_tables(source)
         if tables:
             return "csv"
         files = visible(source, SUFFIXES)
         if not files:
             raise DataError(f"{source} has no images ({', '.join(SUFFIXES)}) and no annotations of them.") from error
-        raise
+        raise DataError(f"{error}{f' {others}' if others else ''}") from error
     masks = [one.pair.mask for one in found if one.pair.mask is not None]
     return "tiffstack" if _is_stack(masks[0]) else "masks"
 
@@ -93,17 +93,13 @@ def _is_stack(path: Path) -> bool:
         return False
 
 
-def _is_table(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.readline(1000).decode(errors="replace").lower()
-    return "image" in head and "mask" in head
-
-
 def _table(source: Path) -> Path:
     if source.is_file():
         return source
-    tables = [path for path in sorted(source.glob("*.csv")) if _is_table(path)]
-    if len(tables) != 1:
-        many = len(tables) or "no"
-        raise DataError(f"{source} has {many} tables with the columns image and mask; name the one that is meant.")
+    tables, others = find_tables(source)
+    if not tables:
+        raise DataError(f"{source} has no table (.csv) of images and masks.{f' {others}' if others else ''}")
+    if len(tables) > 1:
+        names = some([path.name for path in tables])
+        raise DataError(f"{source} has several tables of images and masks ({names}); name the one that is meant.")
     return tables[0]

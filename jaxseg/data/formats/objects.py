@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.data.formats.annotated import BACKGROUND, labels_of
+from jaxseg.data.formats.annotated import BACKGROUND, labels_of, require_known
 from jaxseg.data.formats.collection import (
     Collection,
     Drawn,
@@ -42,6 +42,7 @@ def read_objects(source: Path, options: Options) -> Collection:
     masks, the smaller lies on the larger.
 
     Raises:
+        ConfigError: if the masks have names, and `options.classes` another one.
         DataError: if the folder has none of these layouts.
     """
     found, lost = find_objects(source)
@@ -55,6 +56,8 @@ def read_objects(source: Path, options: Options) -> Collection:
     wanted = [name for name in options.classes if name != BACKGROUND]
     if not named and len(wanted) == 1:  # the name of all objects
         names = wanted
+    if named:
+        require_known(options, names, names, source)
     labels = labels_of(source, names, names, options)
     samples = []
     for split, name, image, masks in found:

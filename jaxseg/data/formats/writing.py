@@ -97,10 +97,20 @@ def write_collection(collection: Collection, folder: Path) -> Written:
 
 
 def _once(samples: Sequence[Sample]) -> tuple[list[Sample], list[Lost]]:
-    """Returns the samples without those whose files would replace those of an earlier one."""
+    """Returns the samples without those whose files would replace those of an earlier one.
+
+    Nor is the file of a labelled image written into a second split.
+    """
     first: dict[tuple[str, str], Sample] = {}
+    splits: dict[Path, str] = {}
     lost = []
     for sample in samples:
+        if isinstance(sample.image, Path) and sample.label is not None:
+            before = splits.setdefault(sample.image.resolve(), sample.split)
+            if before != sample.split:
+                why = f"It is in {before} already; it would be in {sample.split} as well."
+                lost.append(Lost(sample.origin, "image", why))
+                continue
         place = UNLABELLED if sample.label is None else sample.split, str(PurePosixPath(sample.name))
         if first.setdefault(place, sample) is not sample:
             why = f"{first[place].origin} has the same name up to the suffix, and is converted in its place."

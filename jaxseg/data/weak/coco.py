@@ -1,14 +1,16 @@
 """Boxes, polygons, masks and points in the form of COCO's annotations of objects (JSON)."""
 
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxseg.data.weak.drawing import polygon_area
+from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points
 from jaxseg.data.weak.runs import counts_in, make_runs
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 
 
 def is_coco(content: Any) -> bool:
@@ -22,26 +24,40 @@ def classes(content: Any) -> list[str]:
     return list(dict.fromkeys(str(entry["name"]) for entry in sorted(entries, key=lambda entry: entry["id"])))
 
 
-def read(path: Path, content: Any, masks: bool = False) -> list[AnnotatedImage]:
+def read(path: Path, content: Any, masks: bool = False, faults: list[Fault] | None = None) -> list[AnnotatedImage]:
     """Returns the images. An object gives its polygons, or its key points, or its box, the first that it has.
 
-    `masks`: also its run lengths, with polygons before all others.
+    `masks`: also its run lengths, with polygons before all others. `faults` gets the annotations that cannot be read;
+    None: the first of them is an error.
     """
     if "categories" not in content:
         raise DataError(f"{path} has images and annotations, but no 'categories', which name the classes.")
     names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
     marks: dict[Any, list[Mark]] = {entry["id"]: [] for entry in content["images"]}
-    for entry in content["annotations"]:
-        if entry["category_id"] not in names:
-            raise DataError(
-                f"{path} has an annotation of the category {entry['category_id']!r}, which it does not name."
-            )
-        if entry["image_id"] not in marks:
-            raise DataError(f"{path} has an annotation of the image {entry['image_id']!r}, which it does not list.")
-        marks[entry["image_id"]] += _marks(names[entry["category_id"]], entry, masks)
+    files = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
+    for number, entry in enumerate(content["annotations"], 1):
+        with listed(faults, *_place(path, entry, number, files)):
+            if entry["category_id"] not in names:
+                raise DataError(
+                    f"{path} has an annotation of the category {entry['category_id']!r}, which it does not name."
+                )
+            if entry["image_id"] not in marks:
+                raise DataError(f"{path} has an annotation of the image {entry['image_id']!r}, which it does not list.")
+            found = _marks(names[entry["category_id"]], entry, masks)
+            if faults is not None and not found:
+                raise DataError("It has no polygon of 3 points or more.")
+            marks[entry["image_id"]] += found
     return [
         AnnotatedImage(str(entry["file_name"]), _size(entry), tuple(marks[entry["id"]])) for entry in content["images"]
     ]
+
+
+def _place(path: Path, entry: Any, number: int, files: Mapping[Any, str]) -> tuple[str, str]:
+    """Returns the image that an annotation is of, the file itself if it is of none, and words for the annotation."""
+    given = entry if isinstance(entry, dict) else {}
+    what = f"annotation {given['id']}" if "id" in given else f"annotation in place {number}"
+    image = given["image_id"] if "image_id" in given else None
+    return (files[image] if isinstance(image, Hashable) and image in files else str(path)), what
 
 
 def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
@@ -51,6 +67,9 @@ def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
 def _marks(name: str, entry: dict[str, Any], masks: bool) -> list[Mark]:
     outline = entry["segmentation"] if "segmentation" in entry else None
     if isinstance(outline, list) and outline:
+        odd = next((ring for ring in outline if isinstance(ring, list) and len(ring) % 2), None)
+        if odd is not None:
+            raise ValueError(f"a polygon of {counted(len(odd), 'number')}, where pairs x, y were expected")
         rings = [np.array(ring, np.float64).reshape(-1, 2) for ring in outline]
         rings = [ring for ring in rings if len(ring) > 2]
         whole = sum(map(polygon_area, rings))

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
 from jaxseg.data.weak.runs import make_runs
 from jaxseg.errors import DataError
@@ -12,8 +13,10 @@ from jaxseg.errors import DataError
 _POINTS = {"polygon": "polygon", "polyline": "line", "points": "point"}
 
 
-def read(path: Path, text: str) -> list[AnnotatedImage]:
+def read(path: Path, text: str, faults: list[Fault] | None = None) -> list[AnnotatedImage]:
     """Returns the images of a file.
+
+    `faults` gets the shapes that cannot be read; None: the first of them is an error.
 
     Raises:
         DataError: if it is no valid XML, of another form, or has a shape that is not read.
@@ -30,7 +33,12 @@ def read(path: Path, text: str) -> list[AnnotatedImage]:
             f"{path} has the element <{root.tag}> and no <image> in it; expected CVAT's form 'CVAT for images 1.1'."
             f"{video}"
         )
-    return [_image(path, element) for element in root.iter("image")]
+    images = []
+    for number, element in enumerate(root.iter("image"), 1):
+        name = element.attrib["name"] if "name" in element.attrib else f"{path}, image {number}"
+        with listed(faults, name, "image"):
+            images.append(_image(path, element, faults))
+    return images
 
 
 def classes(text: str) -> list[str]:
@@ -42,16 +50,22 @@ def classes(text: str) -> list[str]:
     return list(dict.fromkeys((label.text or "").strip() for label in labels))
 
 
-def _image(path: Path, element: ElementTree.Element) -> AnnotatedImage:
+def _image(path: Path, element: ElementTree.Element, faults: list[Fault] | None) -> AnnotatedImage:
     given = "width" in element.attrib and "height" in element.attrib
     size = (int(element.attrib["height"]), int(element.attrib["width"])) if given else None
-    marks = [_mark(path, shape, size) for shape in element]
-    depths = [int(shape.attrib["z_order"]) if "z_order" in shape.attrib else 0 for shape in element]
+    name = element.attrib["name"]
+    marks, depths = [], []
+    for number, shape in enumerate(element, 1):
+        of_class = f" of {shape.attrib['label']}" if "label" in shape.attrib else ""
+        with listed(faults, name, f"shape {number}, {shape.tag}{of_class}"):
+            depth = int(shape.attrib["z_order"]) if "z_order" in shape.attrib else 0
+            marks.append(_mark(path, shape, size))
+            depths.append(depth)
     order = sorted(range(len(marks)), key=lambda place: depths[place])  # of one depth, the later lies on the earlier
     layers = {place: layer for layer, place in enumerate(order)}
     stacked = tuple(mark._replace(layer=layers[place]) for place, mark in enumerate(marks))
     split = element.attrib["subset"] if "subset" in element.attrib else ""
-    return AnnotatedImage(element.attrib["name"], size, stacked, split)
+    return AnnotatedImage(name, size, stacked, split)
 
 
 def _mark(path: Path, shape: ElementTree.Element, size: tuple[int, int] | None) -> Mark:

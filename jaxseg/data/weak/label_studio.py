@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
 from jaxseg.data.weak.runs import runs_of
 from jaxseg.errors import DataError
@@ -27,19 +28,29 @@ def is_label_studio(content: Any) -> bool:
     return bool(tasks) and all(isinstance(t, dict) and "data" in t and "annotations" in t for t in tasks)
 
 
-def read(path: Path, content: Any) -> list[AnnotatedImage]:
-    """Returns the image of each task, with the marks of all its annotations that were not cancelled."""
+def read(path: Path, content: Any, faults: list[Fault] | None = None) -> list[AnnotatedImage]:
+    """Returns the image of each task, with the marks of all its annotations that were not cancelled.
+
+    `faults` gets the tasks and results that cannot be read; None: the first of them is an error.
+    """
     tasks = content if isinstance(content, list) else [content]
-    return [_image(path, task) for task in tasks]
+    images = []
+    for number, task in enumerate(tasks, 1):
+        with listed(faults, str(path), f"task {number}"):
+            images.append(_image(path, task, faults))
+    return images
 
 
-def _image(path: Path, task: dict[str, Any]) -> AnnotatedImage:
+def _image(path: Path, task: dict[str, Any], faults: list[Fault] | None) -> AnnotatedImage:
     done = [a for a in task["annotations"] if "was_cancelled" not in a or not a["was_cancelled"]]
     results = [result for annotation in done for result in annotation["result"] if result["type"] in _SHAPES]
     sized = next((result for result in results if "original_height" in result), None)
     size = None if sized is None else (int(sized["original_height"]), int(sized["original_width"]))
-    marks = [mark for result in results for mark in _marks(path, result)]
-    return AnnotatedImage(_name(path, task["data"]), size, tuple(marks), seen=bool(done))
+    name, marks = _name(path, task["data"]), []
+    for number, result in enumerate(results, 1):
+        with listed(faults, name, f"result {number}, {result['type']}"):
+            marks += list(_marks(path, result))
+    return AnnotatedImage(name, size, tuple(marks), seen=bool(done))
 
 
 def _name(path: Path, data: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data.weak.embedded import picture_in
+from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Kind, Mark, box, no_points
 from jaxseg.data.weak.runs import runs_of
 from jaxseg.errors import DataError, nearest
@@ -28,15 +29,22 @@ def is_labelme(content: Any) -> bool:
     return isinstance(content, dict) and "shapes" in content and "imagePath" in content
 
 
-def read(path: Path, content: Any, root: Path) -> list[AnnotatedImage]:
-    """Returns the one image of a file, named as the file inside `root`; its own field may lead elsewhere."""
+def read(path: Path, content: Any, root: Path, faults: list[Fault] | None = None) -> list[AnnotatedImage]:
+    """Returns the one image of a file, named as the file inside `root`; its own field may lead elsewhere.
+
+    `faults` gets the shapes that cannot be read; None: the first of them is an error.
+    """
     given = "imageHeight" in content and content["imageHeight"] is not None
     size = (int(content["imageHeight"]), int(content["imageWidth"])) if given else None
-    marks = [_mark(path, shape, size)._replace(layer=place) for place, shape in enumerate(content["shapes"])]
+    image = Path(str(content["imagePath"]).replace("\\", "/"))
+    name = (path.parent.relative_to(root) / image.name).as_posix()
+    marks = []
+    for place, shape in enumerate(content["shapes"]):
+        with listed(faults, name, f"shape {place + 1}"):
+            marks.append(_mark(path, shape, size)._replace(layer=place))
     flags = (content["flags"] if "flags" in content else None) or {}
     marks += [Mark("tag", str(name), no_points()) for name, is_set in flags.items() if is_set]
-    image = Path(str(content["imagePath"]).replace("\\", "/"))
-    return [AnnotatedImage((path.parent.relative_to(root) / image.name).as_posix(), size, tuple(marks))]
+    return [AnnotatedImage(name, size, tuple(marks))]
 
 
 def _mark(path: Path, shape: dict[str, Any], size: tuple[int, int] | None) -> Mark:

@@ -7,13 +7,14 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from jaxseg.data.weak import coco, cvat, label_studio, labelme, supervisely, table, via
-from jaxseg.data.weak.marks import AnnotatedImage, Annotations, merged
-from jaxseg.errors import DataError, first_line
+from jaxseg.data.weak.faults import Fault, listed
+from jaxseg.data.weak.marks import AnnotatedImage, Annotations, Mark, merged
+from jaxseg.errors import DataError, counted, first_line
 
 EXPECTED = (
     "a table (.csv), COCO (.json), a folder of LabelMe's or Supervisely's files (.json), CVAT for images 1.1 (.xml), "
@@ -56,31 +57,49 @@ def files_read(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def read_file(path: Path, root: Path, *, masks: bool = False) -> Contents:
+def read_file(path: Path, root: Path, *, masks: bool = False, faults: list[Fault] | None = None) -> Contents:
     """Returns what one file holds.
 
     Args:
         path: the file.
         root: the folder that the names of images begin at, of forms with a file for each image.
         masks: whether to read the run lengths of COCO, which `data.annotations` leaves out for its box.
+        faults: gets the annotations that cannot be read, so that the others are; None: the first is an error.
 
     Raises:
-        DataError: if it is empty, damaged, or of none of the forms.
+        DataError: if it is empty, damaged, or of none of the forms, or none of its annotations can be read.
     """
-    contents = _contents(path, root, masks)
+    contents = _contents(path, root, masks, faults)
+    images = []
     for image in contents.images:
+        marks = []
         for mark in image.marks:
-            said = f"{path} ({contents.form}) gives {image.name[:200]!r}"
-            if any(points.ndim != 2 or points.shape[1] != 2 for points in (mark.points, *mark.holes)):
-                raise DataError(f"{said} points that are no pairs of numbers (x, y).")
-            if any(len(hole) < 3 or not np.isfinite(hole).all() for hole in mark.holes):
-                raise DataError(f"{said} a hole that is no polygon of finite numbers.")
-            if not len(mark.points) and mark.kind not in ("tag", "brush"):
-                raise DataError(f"{said} a {mark.kind} without points.")
-    return contents
+            with listed(faults, image.name, f"{mark.kind} of {mark.name}"):
+                _check_points(mark, f"{path} ({contents.form}) gives {image.name[:200]!r}", strict=faults is not None)
+                marks.append(mark)
+        images.append(image._replace(marks=tuple(marks)))
+    if faults and not any(image.marks for image in images):
+        image, what, why = faults[0]
+        raise DataError(f"{path} ({contents.form}) has no annotation that can be read; {image}, {what}: {why}")
+    return contents._replace(images=images)
 
 
-def _contents(path: Path, root: Path, masks: bool) -> Contents:
+def _check_points(mark: Mark, said: str, *, strict: bool) -> None:
+    """Raises DataError, which begins with `said`, for points of another form.
+
+    `strict`: also for a polygon of fewer than 3 points.
+    """
+    if any(points.ndim != 2 or points.shape[1] != 2 for points in (mark.points, *mark.holes)):
+        raise DataError(f"{said} points that are no pairs of numbers (x, y).")
+    if any(len(hole) < 3 or not np.isfinite(hole).all() for hole in mark.holes):
+        raise DataError(f"{said} a hole that is no polygon of finite numbers.")
+    if not len(mark.points) and mark.kind not in ("tag", "brush"):
+        raise DataError(f"{said} a {mark.kind} without points.")
+    if strict and mark.kind == "polygon" and len(mark.points) < 3:
+        raise DataError(f"{said} a polygon of {counted(len(mark.points), 'point')}; at least 3 were expected.")
+
+
+def _contents(path: Path, root: Path, masks: bool, faults: list[Fault] | None) -> Contents:
     """Returns what `read_file` does, with points that may be anything."""
     text = _text(path)
     suffix = path.suffix.lower()
@@ -89,16 +108,16 @@ def _contents(path: Path, root: Path, masks: bool) -> Contents:
             return Contents("CSV", table.read(path, text), [])
     if suffix == ".xml":
         with _naming(path, "CVAT"):
-            return Contents("CVAT", cvat.read(path, text), cvat.classes(text))
+            return Contents("CVAT", cvat.read(path, text, faults), cvat.classes(text))
     if suffix == ".json":
         content = _parsed(path, text)
         if coco.is_coco(content):
             with _naming(path, "COCO"):
-                return Contents("COCO", coco.read(path, content, masks), coco.classes(content))
+                return Contents("COCO", coco.read(path, content, masks, faults), coco.classes(content))
         for form, of_form, read in _JSON:
             if of_form(content):
                 with _naming(path, form):
-                    return Contents(form, read(path, content, root), [])
+                    return Contents(form, read(path, content, root, faults), [])
         if path.name == supervisely.META and supervisely.classes(content):
             return Contents("Supervisely", [], supervisely.classes(content))
     raise DataError(f"{path} is of no form of annotations that is read; expected {EXPECTED}.{_known(path, text)}")
@@ -155,11 +174,16 @@ def _naming(path: Path, form: str) -> Iterator[None]:
         raise DataError(f"{path} was read as {form}, but an entry is of another form ({why}).") from error
 
 
-_JSON: tuple[tuple[str, Callable[[Any], bool], Callable[[Path, Any, Path], list[AnnotatedImage]]], ...] = (
+_Reader: TypeAlias = Callable[[Path, Any, Path, list[Fault] | None], list[AnnotatedImage]]
+_JSON: tuple[tuple[str, Callable[[Any], bool], _Reader], ...] = (
     ("LabelMe", labelme.is_labelme, labelme.read),
-    ("Label Studio", label_studio.is_label_studio, lambda path, content, root: label_studio.read(path, content)),
+    (
+        "Label Studio",
+        label_studio.is_label_studio,
+        lambda path, content, root, faults: label_studio.read(path, content, faults),
+    ),
     ("Supervisely", supervisely.is_supervisely, supervisely.read),
-    ("VIA", via.is_via, lambda path, content, root: via.read(path, content)),
+    ("VIA", via.is_via, lambda path, content, root, faults: via.read(path, content, faults)),
 )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data.weak.embedded import picture_in
+from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Kind, Mark, box, no_points
 from jaxseg.data.weak.runs import runs_of
 from jaxseg.errors import DataError
@@ -27,14 +28,21 @@ def classes(content: Any) -> list[str]:
     return [str(entry["title"]) for entry in entries if isinstance(entry, dict) and "title" in entry]
 
 
-def read(path: Path, content: Any, root: Path) -> list[AnnotatedImage]:
-    """Returns the one image of a file: that of the same name without .json, in img/ where the file is in ann/."""
+def read(path: Path, content: Any, root: Path, faults: list[Fault] | None = None) -> list[AnnotatedImage]:
+    """Returns the one image of a file: that of the same name without .json, in img/ where the file is in ann/.
+
+    `faults` gets the objects that cannot be read; None: the first of them is an error.
+    """
     size = int(content["size"]["height"]), int(content["size"]["width"])
     folder = path.parent.relative_to(root)
     folder = folder.with_name("img") if folder.name == "ann" else folder
-    marks = [_mark(path, entry, size)._replace(layer=place) for place, entry in enumerate(content["objects"])]
+    image = (folder / path.stem).as_posix()
+    marks = []
+    for place, entry in enumerate(content["objects"]):
+        with listed(faults, image, f"object {place + 1}"):
+            marks.append(_mark(path, entry, size)._replace(layer=place))
     marks += [Mark("tag", str(tag["name"]), no_points()) for tag in (content["tags"] if "tags" in content else [])]
-    return [AnnotatedImage((folder / path.stem).as_posix(), size, tuple(marks))]
+    return [AnnotatedImage(image, size, tuple(marks))]
 
 
 def _mark(path: Path, entry: dict[str, Any], size: tuple[int, int]) -> Mark:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
 from jaxseg.errors import DataError
 
@@ -22,8 +23,10 @@ def is_via(content: Any) -> bool:
     return bool(entries) and all(isinstance(e, dict) and "filename" in e and "regions" in e for e in entries)
 
 
-def read(path: Path, content: Any) -> list[AnnotatedImage]:
+def read(path: Path, content: Any, faults: list[Fault] | None = None) -> list[AnnotatedImage]:
     """Returns the images. A region without attributes is of the class "object".
+
+    `faults` gets the regions that cannot be read; None: the first of them is an error.
 
     Raises:
         DataError: if it does not say which of several attributes is the class, or has a shape that is not read.
@@ -31,8 +34,12 @@ def read(path: Path, content: Any) -> list[AnnotatedImage]:
     images = []
     for entry in _entries(content):
         regions = entry["regions"]
-        listed = list(regions.values()) if isinstance(regions, dict) else regions
-        images.append(AnnotatedImage(str(entry["filename"]), None, tuple(_mark(path, region) for region in listed)))
+        given = list(regions.values()) if isinstance(regions, dict) else regions
+        name, marks = str(entry["filename"]), []
+        for number, region in enumerate(given, 1):
+            with listed(faults, name, f"region {number}"):
+                marks.append(_mark(path, region))
+        images.append(AnnotatedImage(name, None, tuple(marks)))
     return images
 
 
