@@ -2,17 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from jaxseg.data.contents import lossy_mask
 from jaxseg.data.images import Header, read_header
 from jaxseg.data.pairs import Pair
 from jaxseg.errors import DataError
 
-T = TypeVar("T")
 
-
-def damage_of(files: T, headers: Callable[[T], object], check: Callable[[T], object]) -> str:
+def damage_of(files: Any, headers: Callable[[Any], object], check: Callable[[Any], object]) -> str:
     """Returns the error of an example whose files are damaged, and "" of another, after `check` of it.
 
     Args:
