@@ -52,7 +52,8 @@ VALUES = {
     "log.tensorboard": False,
 }
 
-COUNTS = ImageCounts(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones((3, 1), np.int64), 1, 2, np.ones(1, np.int64))
+NONE = np.zeros(1, np.int64)
+COUNTS = ImageCounts(NONE, NONE, np.ones((3, 1), np.int64), 1, 2, np.ones(1, np.int64))
 """One image with one pixel of the first of two classes."""
 
 
