@@ -37,7 +37,17 @@ from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, holds_checkpoint, write_j
 
 NO_WORDS = Words()
 _LICENCES = "apache-2.0, mit, cc-by-4.0, cc-by-sa-4.0, cc-by-nc-4.0, cc0-1.0, openrail or other"
-_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
+_FAMILIES = frozenset(("bsd", "cc", "gfdl", "gpl", "lgpl"))  # of several versions: valid, and no advice
+_OTHERS = (
+    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m "
+    "afl-3.0 artistic-2.0 bsl-1.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc0-1.0 cc-by-2.0 cc-by-2.5 "
+    "cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 "
+    "cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 "
+    "cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 "
+    "gpl-2.0 gpl-3.0 lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl openrail++ osl-3.0 postgresql ofl-1.1 "
+    "ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license llama2 gemma unknown other"
+)
+_IDENTIFIERS = _FAMILIES.union(_OTHERS.split())
 _NAME = re.compile(r"[\w][\w.-]{0,95}/[\w][\w.-]{0,95}", re.ASCII)
 
 
@@ -118,8 +128,9 @@ def check_licence(licence: str | None) -> str:
     """Returns the licence, or raises ConfigError if it is missing or no identifier."""
     if not licence:
         raise ConfigError(f"Give --licence, under which others may use the weights: {_LICENCES}.")
-    if _LICENCE.fullmatch(licence) is None:
-        raise ConfigError(f"--licence takes an identifier of the Hub, such as {_LICENCES}; got {licence!r}.")
+    if licence not in _IDENTIFIERS:
+        near = nearest(licence.lower(), _IDENTIFIERS - _FAMILIES, listing=False)
+        raise ConfigError(f"--licence takes an identifier of the Hub, such as {_LICENCES}; got {licence!r}.{near}")
     return licence
 
 

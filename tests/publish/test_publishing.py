@@ -340,6 +340,7 @@ def test_what_cannot_be_published_is_said(run: Run, workdir: Path, tmp_path: Pat
     for target, licence, words in (
         (tmp_path / "x", None, "Give --licence, under which others may use the weights: apache-2.0"),
         (tmp_path / "x", "My Licence", "takes an identifier of the Hub"),
+        (tmp_path / "x", "ccby", "got 'ccby'. Did you mean 'cc-by-4.0'?"),
         (tmp_path / "mine", "mit", "holds files that are no published network"),
         (tmp_path / "mine" / "README.md", "mit", "is a file; give a folder"),
         (workdir, "mit", "is the workdir of a run"),
