@@ -186,10 +186,7 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
     """
     module, _ = command.load_file(experiment)
     if not hasattr(module, "sweep"):
-        raise ConfigError(
-            f"{experiment} defines no sweep() and no search(); an ablation has the first beside "
-            "get_config(arg), and a search the second."
-        )
+        raise ConfigError(f"{experiment} defines no sweep() and no search(), one of which follows get_config(arg).")
     with command.blaming(experiment.partition(":")[0]):
         sweep = module.sweep()
     if not isinstance(sweep, Sweep):
