@@ -95,11 +95,11 @@ def run(code: str) -> dict[str, object]:
 
 
 def test_the_folder_of_the_readme_is_checked_and_trained_by_its_commands():
-    commands = re.findall(r"^    python -m jaxseg\.([\w.]+) +(.+)$", README, re.MULTILINE)
-    assert [name for name, _ in commands] == ["data.check", "train", "evaluate", "predict", "export"]
-    assert {re.search(r"--workdir (\S+)", words)[1] for name, words in commands if name != "data.check"} == {
-        "runs/mine"
-    }
+    commands = [line.split("  ")[0].split() for line in re.findall(r"^    jaxseg (.+)$", README, re.MULTILINE)]
+    names = [name for name, *_ in commands]
+    assert names == ["plan", "check", "train", "evaluate", "report", "predict", "export"]
+    assert commands[0][1:] == ["MY_FOLDER"] and commands[1][1:] == ["plan.py"]
+    assert all("runs/mine" in words for words in commands[2:])
 
 
 @pytest.mark.parametrize("name", ["list_models", "list_encoders"])

@@ -16,6 +16,7 @@ def test_labels_needed_lie_between_two_rounds_in_proportion():
     assert math.isnan(needed([10, 20], [0.5, 0.6], 0.7))
 
 
+@pytest.mark.slow  # it trains runs; their parts are tested in tests/propose
 def test_a_tiny_run_goes_on_where_it_stopped(tmp_path, capsys):
     words = ["--pool", "12", "--side", "16", "--labels", "2", "4", "--steps", "2", "--batch", "2", "--widths", "2", "4"]
     words += ["--seeds", "0", "1", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "found")]

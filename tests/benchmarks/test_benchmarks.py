@@ -74,6 +74,7 @@ def test_crf_effect(tmp_path):
     assert effect.main([*words[:2], "--crf", "deeplab"]) == 1
 
 
+@pytest.mark.slow  # its parts are tested in tests/inference/test_averaging.py
 def test_ensembles(tmp_path, capsys):
     runs = [str(make_run(tmp_path / f"r{step}", tiny_config(), {step: 0.5})) for step in (10, 11, 12)]
     record = run("ensembles", tmp_path / "e", "--workdir", *runs)

@@ -292,6 +292,7 @@ def test_wrong_shapes_are_named():
         mask_classification_stats((jnp.zeros((2, 7, 5)), jnp.zeros((1, 2, 3, 4, 7))), jnp.zeros((2, 3, 4), int))
 
 
+@pytest.mark.slow  # its gradients, its losses and its sizes are each tested here
 def test_the_step_trains_it_and_evaluates_it_at_native_sizes():
     """Finite gradients through the matching, and labels of another size than the image."""
     model = ours(features=8, queries=6, layers=1, pixel_layers=1, num_heads=2, hidden=8, pixel_hidden=8)
