@@ -93,22 +93,15 @@ def find_links(sketches: Sequence[Sketch]) -> list[tuple[int, int]]:
 
 def groups_of(links: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
     """Returns the indices that links connect, each group sorted and the groups by their first index."""
-    members: dict[int, int] = {}
-
-    def root(i: int) -> int:
-        while members[i] != i:
-            members[i] = i = members[members[i]]
-        return i
-
-    for pair in links:
-        for i in pair:
-            members.setdefault(i, i)
-        low, high = sorted(map(root, pair))
-        members[high] = low
+    indices = sorted({i for link in links for i in link})
+    place = {index: i for i, index in enumerate(indices)}
+    groups = _Groups(len(indices))
+    for a, b in links:
+        groups.join(place[a], place[b])
     found: dict[int, list[int]] = {}
-    for i in sorted(members):
-        found.setdefault(root(i), []).append(i)
-    return [tuple(group) for _, group in sorted(found.items())]
+    for i, index in enumerate(indices):
+        found.setdefault(groups.of(i), []).append(index)
+    return [tuple(group) for group in found.values()]
 
 
 class _Groups:
@@ -118,13 +111,17 @@ class _Groups:
         self._number = np.arange(count)
         self._members: dict[int, list[int]] = {}
 
+    def of(self, i: int) -> int:
+        """Returns the number of the group of a thing."""
+        return int(self._number[i])
+
     def apart(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Returns bool[m]: whether the things of each pair are not connected yet."""
         return self._number[first] != self._number[second]
 
     def join(self, a: int, b: int) -> bool:
         """Connects two things; returns whether they were not connected before."""
-        own, other = int(self._number[a]), int(self._number[b])
+        own, other = self.of(a), self.of(b)
         if own == other:
             return False
         sets = [self._members.pop(i, [i]) for i in (own, other)]
