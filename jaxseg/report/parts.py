@@ -87,7 +87,7 @@ def classes(
             ]
         )
     note = (
-        f"<p>The interval of each IoU holds that of other images of the same kind with {interval.level:.0%} "
+        f"<p>The interval of each IoU is meant to hold the IoU of all images of this kind with {interval.level:.0%} "
         f"probability: {interval.draws} draws of {counted(interval.images, unit)} with replacement. It says nothing "
         f"about another training, and is too narrow for a class of few {unit}s.</p>"
     )
