@@ -27,13 +27,26 @@ def check_example(source: Any, index: int, example: Mapping[str, Any], channels:
         )
 
 
-def stack(examples: Sequence[dict[str, np.ndarray]]) -> Batch:
+def stack(examples: Sequence[dict[str, np.ndarray]], image_type: np.dtype | None = None) -> Batch:
     """Stacks examples; 8-bit images among 16-bit ones are scaled to 16 bits so that white stays white.
 
     With `data.range` all are floats.
+
+    Args:
+        examples: at least one.
+        image_type: the type that images have in all batches, which several processes need; None: the widest of these.
+
+    Raises:
+        DataError: if an image has 16 bits and `image_type` has 8.
     """
     batch = {key: [example[key] for example in examples] for key in examples[0]}
-    if len({image.dtype for image in batch["image"]}) > 1:
+    types = {image.dtype for image in batch["image"]} | ({image_type} if image_type else set())
+    if len(types) > 1:
+        if image_type == np.uint8:
+            raise DataError(
+                "The first image of the split has 8 bits and another has 16: the batches of several hosts need images "
+                "of one type. Store all with 16 bits (each 8-bit value times 257), or run on one host."
+            )
         batch["image"] = [i.astype(np.uint16) * 257 if i.dtype == np.uint8 else i for i in batch["image"]]
     stacked = {key: np.stack(values) for key, values in batch.items()}
     return cast(Batch, stacked)

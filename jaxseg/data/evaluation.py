@@ -72,7 +72,8 @@ def make_eval_loader(
     if fit == "crop":
         sizes = [(-(-h // multiple) * multiple, -(-w // multiple) * multiple) for h, w in sizes]
     plan = _plan(sizes, batch_size, None if fit == "crop" else tuple(size), canvas_multiple, divisor)
-    return EvalLoader(source, plan, fit, index, count, prefetch, reading)
+    image_type = None if count == 1 else reading.image_type(source)
+    return EvalLoader(source, plan, fit, index, count, prefetch, reading, image_type)
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,17 @@ class EvalLoader:
     """The iterable that `make_eval_loader` returns; `len` is its number of batches."""
 
     def __init__(
-        self, source: Any, plan: list[_PlannedBatch], fit: str, index: int, count: int, prefetch: int, reading: Reading
+        self,
+        source: Any,
+        plan: list[_PlannedBatch],
+        fit: str,
+        index: int,
+        count: int,
+        prefetch: int,
+        reading: Reading,
+        image_type: np.dtype | None = None,
     ):
-        self._reading = reading
+        self._reading, self._image_type = reading, image_type
         self._source, self._plan, self._fit = source, plan, fit
         self._index, self._count, self._prefetch = index, count, prefetch
 
@@ -150,7 +159,7 @@ class EvalLoader:
     def _read(self, number: int) -> Batch:
         planned = self._plan[number]
         rows = rows_of(len(planned.indices), self._index, self._count)
-        return stack([self._example(planned.indices[row], planned) for row in rows])
+        return stack([self._example(planned.indices[row], planned) for row in rows], self._image_type)
 
     def _example(self, index: int, planned: _PlannedBatch) -> dict[str, np.ndarray]:
         if index < 0:

@@ -5,6 +5,7 @@ batch), so the whole state of the training loader is one number, which is valid 
 With several processes, each process reads its own consecutive rows of the same global batch.
 """
 
+import functools
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,8 @@ def make_train_loader(
 
     Raises:
         DataError: if the source is empty or `labelled_rows` needs images of a kind that it lacks, or, while iterating,
-            if an example is not of the expected form.
+            if an example is not of the expected form; of several processes also if the first image has 8 bits and
+            another 16.
         ValueError: if `batch_size` is not divisible by the number of processes, or with `labelled_rows` by `unit`.
     """
     if len(source) == 0:
@@ -88,7 +90,8 @@ def make_train_loader(
     rows = rows_of(batch_size, index, count)
     arranged = make_order(source, batch_size, labelled_rows, unit) if order is None else order
     reader = _TrainReader(source, arranged, batch_size, rows, tuple(size), fit, channels, seed % 2**63, reading)
-    return TrainLoader(reader, workers, prefetch)
+    image_type = None if count == 1 else reading.image_type(source)
+    return TrainLoader(reader, workers, prefetch, image_type)
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,9 @@ class _TrainReader:
 class TrainLoader:
     """The endless iterator that `make_train_loader` returns; `get_state` and `set_state` make it resumable."""
 
-    def __init__(self, reader: _TrainReader, workers: int, prefetch: int):
+    def __init__(self, reader: _TrainReader, workers: int, prefetch: int, image_type: np.dtype | None = None):
         self._reader, self._workers, self._prefetch = reader, workers, prefetch
+        self._stack = functools.partial(stack, image_type=image_type)
         self._next_batch = 0
         self._iterator: Any = None
 
@@ -193,11 +197,11 @@ class TrainLoader:
         positions = grain.MapDataset.range(self._next_batch * rows, sys.maxsize)
         examples = positions.map(self._reader)
         if self._workers == 0:
-            return iter(examples.to_iter_dataset(read_options(self._prefetch * rows)).batch(rows, batch_fn=stack))
+            return iter(examples.to_iter_dataset(read_options(self._prefetch * rows)).batch(rows, batch_fn=self._stack))
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads its flags through absl, and nothing here parses them.
         # Worker i makes all of each batch n with n % workers == i, so the batches are the same as with threads.
-        batches = examples.batch(rows, batch_fn=stack).to_iter_dataset(grain.ReadOptions(1, 1))
+        batches = examples.batch(rows, batch_fn=self._stack).to_iter_dataset(grain.ReadOptions(1, 1))
         ahead = max(1, self._prefetch // self._workers)
         options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=ahead)
         return iter(batches.mp_prefetch(options, worker_init_fn=init_worker))

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from jaxseg.data.base import Example
 from jaxseg.data.notes import note
 from jaxseg.errors import DataError
@@ -29,6 +31,14 @@ class Reading:
         if not self.timeout:
             return source[index]
         return _within(self.timeout, lambda: source[index], lambda: source.name(index))
+
+    def image_type(self, source: Any) -> np.dtype:
+        """Returns the type of the images, that of the first one, with "skip" of the first that can be read.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return self.first(lambda number: self.example(source, number % len(source)))["image"].dtype
 
     def first(self, read: Callable[[int], Any]) -> Any:
         """Returns `read(0)`, or with "skip" the first of `read(0)`, `read(1)`, ... that raises no DataError.

@@ -235,8 +235,7 @@ def image_type(config: ConfigDict, train: Source) -> np.dtype:
     Raises:
         DataError: if it cannot be read.
     """
-    reading = reading_of(config)
-    return reading.first(lambda number: reading.example(train, number % len(train)))["image"].dtype
+    return reading_of(config).image_type(train)
 
 
 def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:

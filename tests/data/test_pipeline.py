@@ -185,15 +185,42 @@ def test_errors_of_a_source_reach_the_loop(workers):
         next(loader)
 
 
-def test_8_and_16_bit_images_share_a_batch():
-    class Mixed(Numbers):
-        def __getitem__(self, index):
-            image = np.full((8, 8, 3), 255 if index % 2 else 65535, np.uint8 if index % 2 else np.uint16)
-            return {"image": image, "label": np.zeros((8, 8), np.uint8)}
+class OfTwoTypes(Numbers):
+    """White images, those of `wide` of 16 bits, the others of 8."""
 
-    batch = _take(_train(Mixed(4)), 1)[0]
+    def __init__(self, length: int, wide: tuple[int, ...]):
+        super().__init__(length, sizes=((8, 8),))
+        self.wide = wide
+
+    def __getitem__(self, index):
+        image = np.full((8, 8, 3), *((65535, np.uint16) if index in self.wide else (255, np.uint8)))
+        return {"image": image, "label": np.zeros((8, 8), np.uint8)}
+
+
+def test_8_and_16_bit_images_share_a_batch():
+    batch = _take(_train(OfTwoTypes(4, wide=(0, 2))), 1)[0]
     assert batch["image"].dtype == np.uint16
     np.testing.assert_array_equal(batch["image"], 65535)
+
+
+@pytest.mark.parametrize("process", range(4))
+def test_processes_have_images_of_one_type(process):
+    """Each of four processes reads one image of a batch; that of the padding is black."""
+    here = {"process_index": process, "process_count": 4}
+    source = OfTwoTypes(5, wide=(0,))
+    for batch in [*_take(_train(source, **here), 5), *_eval(source, **here)]:
+        assert batch["image"].dtype == np.uint16
+        assert np.all(batch["image"] == (65535 if batch["index"][0] >= 0 else 0))
+
+
+@pytest.mark.parametrize("make", [_train, _eval])
+def test_processes_refuse_a_later_image_of_16_bits(make):
+    loader = make(OfTwoTypes(4, wide=(3,)), process_index=0, process_count=2, batch_size=8)
+    with pytest.raises(DataError, match="first image of the split has 8 bits and another has 16"):
+        for _, _ in zip(range(4), loader):
+            pass
+    if make is _train:
+        loader.close()
 
 
 def test_workers_start_no_jax_devices():
