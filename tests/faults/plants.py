@@ -59,10 +59,10 @@ def hang(number: int) -> None:
 
     read, calls = folder.read_image, []
 
-    def slow(path: Path, channels: int = 3) -> object:
-        calls.append(path)
+    def slow(*arguments: object) -> object:
+        calls.append(arguments)
         if len(calls) == number:
             time.sleep(3600)
-        return read(path, channels)
+        return read(*arguments)
 
     folder.read_image = slow
