@@ -44,6 +44,7 @@ autodoc_inherit_docstrings = False
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+autodoc_use_type_comments = False  # there are none, and looking for them parses the source of each function again
 add_module_names = False
 python_maximum_signature_line_length = 100
 napoleon_numpy_docstring = False

@@ -1,6 +1,7 @@
 """The house rules of the package: who may import whom, what importing costs, how long a file may be."""
 
 import ast
+import functools
 import itertools
 import json
 import subprocess
@@ -86,9 +87,15 @@ def part_of(module: str) -> str:
     return next((prefix for prefix in prefixes if prefix in FLOORS), names[0])
 
 
-def imports_of(path: Path) -> set[str]:
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imports_of(path: Path) -> frozenset[str]:
     """Returns every module that a file imports anywhere, in functions too, with absolute dotted names."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     package = ["jaxseg", *path.relative_to(PACKAGE).parent.parts]
     found = set()
     for node in ast.walk(tree):
@@ -105,7 +112,7 @@ def imports_of(path: Path) -> set[str]:
                 first = first.values[0]
             if isinstance(first, ast.Constant) and str(first.value).startswith("jaxseg"):
                 found.add(str(first.value).rstrip("."))
-    return found
+    return frozenset(found)
 
 
 def own_imports(path: Path) -> set[str]:
@@ -124,16 +131,16 @@ def _is_ours(name: str) -> bool:
     return name == "jaxseg" or name.startswith("jaxseg.")
 
 
-def each_file() -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(ROOT)) for p in FILES])
-
-
-@each_file()
-def test_every_file_has_a_floor_and_imports_only_from_floors_below(path):
-    part = part_of(module_of(path))
-    assert part in FLOORS, f"{path.name} stands on no floor: tests/helpers/floors.py and docs/architecture.md list them"
-    for other in own_imports(path) - {part}:
-        assert FLOORS[other] < FLOORS[part], f"{module_of(path)} imports {other}, which does not lie below it"
+def test_every_file_has_a_floor_and_imports_only_from_floors_below():
+    wrong = []
+    for path in FILES:
+        part, name = part_of(module_of(path)), path.relative_to(ROOT)
+        if part not in FLOORS:
+            wrong.append(f"{name} stands on no floor: tests/helpers/floors.py and docs/architecture.md list them")
+            continue
+        above = [other for other in own_imports(path) - {part} if FLOORS[other] >= FLOORS[part]]
+        wrong += [f"{name} imports {other}, which does not lie below it" for other in above]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_commands_are_no_libraries_but_for_the_training():
@@ -194,15 +201,18 @@ def test_circles_are_found():
     assert circle_through("a", arrows) == circle_through("d", arrows) == []
 
 
-@each_file()
-def test_third_party_packages_stay_on_the_floors_that_may_use_them(path):
-    part, used = part_of(module_of(path)), third_party(path)
-    if part in PURE:
-        assert used <= PURE_THIRD_PARTY
-        assert own_imports(path) <= PURE | {"types", "errors", "arguments", "sets"}
-    elif part not in FILE_PARTS:
-        allowed = FILE_LIBRARIES_OF[part] if part in FILE_LIBRARIES_OF else set()
-        assert not used & (FILE_LIBRARIES - allowed)
+def test_third_party_packages_stay_on_the_floors_that_may_use_them():
+    wrong = []
+    for path in FILES:
+        part, used, refused = part_of(module_of(path)), third_party(path), set()
+        if part in PURE:
+            ours = PURE | {"types", "errors", "arguments", "sets"}
+            refused = used - PURE_THIRD_PARTY | own_imports(path) - ours
+        elif part not in FILE_PARTS:
+            allowed = FILE_LIBRARIES_OF[part] if part in FILE_LIBRARIES_OF else set()
+            refused = used & (FILE_LIBRARIES - allowed)
+        wrong += [f"{path.relative_to(ROOT)} imports {name}" for name in sorted(refused)]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_third_party_packages_are_declared():
@@ -225,19 +235,22 @@ def test_third_party_packages_are_declared():
     assert {names[name] if name in names else name for name in used} <= declared
 
 
-@each_file()
-def test_files_are_short_and_named_for_what_they_hold(path):
-    assert path.name != "utils.py"
-    lines = path.read_text(encoding="utf-8").count("\n")
-    assert lines <= MAX_LINES, f"{path.name} has {lines} lines: split it"
+def test_files_are_short_and_named_for_what_they_hold():
+    assert not [path for path in FILES if path.name == "utils.py"]
+    lines = {path.relative_to(ROOT): path.read_text(encoding="utf-8").count("\n") for path in FILES}
+    long = [f"{name} has {count} lines: split it" for name, count in lines.items() if count > MAX_LINES]
+    assert not long, "\n".join(long)
 
 
-@each_file()
-def test_no_lookup_with_a_silent_default(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
-            gather = ast.unparse(node.func.value).rpartition("[")[0].endswith(".at")  # x.at[i].get() of JAX
-            assert gather, f"{path.name}:{node.lineno} hides a missing key behind .get("
+def test_no_lookup_with_a_silent_default():
+    found = []
+    for path in FILES:
+        calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
+        gets = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "get"]
+        # x.at[i].get() of JAX hides nothing.
+        wrong = [call for call in gets if not ast.unparse(call.func.value).rpartition("[")[0].endswith(".at")]
+        found += [f"{path.relative_to(ROOT)}:{call.lineno} hides a missing key behind .get(" for call in wrong]
+    assert not found, "\n".join(found)
 
 
 LIGHT = ("jaxseg", "jaxseg.config", "jaxseg.data", "jaxseg.models", "jaxseg.pretrained", "jaxseg.step")

@@ -146,12 +146,8 @@ def test_two_processes_end_where_one_does(two_processes: Path, name: str) -> Non
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "starts"),
-    [("jit", 1), ("pmap", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("jit", 2), ("pmap", 2)))],
-)
-def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str, starts: int) -> None:
-    """`jaxseg.train --coordinator` with two processes of two devices against one process with two."""
+def training(strategy: str) -> list[str]:
+    """The command of a short training without its workdir."""
     values = {
         "strategy": strategy,
         "steps": 4,
@@ -160,6 +156,7 @@ def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str
         "eval.every": 2,
         "checkpoint.every": 2,
         "log.every": 1,
+        "log.images": 0,
         "log.tensorboard": False,
         "data.shapes_train": 16,
         "data.shapes_val": 5,
@@ -169,16 +166,34 @@ def test_the_command_trains_on_two_hosts_as_on_one(tmp_path: Path, strategy: str
         "schedule.warmup": 0,
     }
     options = [f"--config.{key}={value}" for key, value in values.items()]
-    command = ["-m", "jaxseg.train", "--config", "experiments/cnn.py", *options]
-    (alone,) = run_together([[*command, "--workdir", str(tmp_path / "one")]])
+    return ["-m", "jaxseg.train", "--config", "experiments/cnn.py", *options]
+
+
+@pytest.fixture(scope="module")
+def one_host(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The workdir and the output of the training by one process."""
+    workdir = tmp_path_factory.mktemp("one")
+    (said,) = run_together([[*training("jit"), "--workdir", str(workdir)]])
+    return workdir, said
+
+
+@pytest.mark.parametrize(
+    ("strategy", "starts"),
+    [("jit", 1), ("pmap", 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("jit", 2), ("pmap", 2)))],
+)
+def test_the_command_trains_on_two_hosts_as_on_one(
+    one_host: tuple[Path, str], tmp_path: Path, strategy: str, starts: int
+) -> None:
+    """`jaxseg.train --coordinator` with two processes of two devices against one process with two, which has `jit`."""
     for _ in range(starts):  # a second start finds a finished run, whose checkpoint both processes read
-        hosts = ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--workdir", str(tmp_path / "two")]
-        first, second = run_together([[*command, *hosts, "--process", str(i)] for i in range(2)])
-    assert "4 cpu devices," in first and "2 cpu devices," in alone
-    # Process 0 reports for both. The lines of Gloo, which several threads write, may be mixed.
-    gloo = r"\[Gloo\] Rank \d+| is connected to \d+ peer ranks\. Expected number of connected peer ranks is : \d+"
+        hosts = ["--coordinator", f"localhost:{free_port()}", "--processes", "2", "--workdir", str(tmp_path)]
+        first, second = run_together([[*training(strategy), *hosts, "--process", str(i)] for i in range(2)])
+    workdir, said = one_host
+    assert "4 cpu devices," in first and "2 cpu devices," in said
+    # Process 0 reports for both. The words of Gloo's lines, which several threads write, may be mixed.
+    gloo = r"\[Gloo\] Rank |\d+| is connected to | peer ranks\. |Expected number of connected peer ranks is : "
     assert not re.sub(gloo, "", second).strip(), second
-    texts = [(tmp_path / name / "log.jsonl").read_text() for name in ("one", "two")]
+    texts = [(path / "log.jsonl").read_text() for path in (workdir, tmp_path)]
     logs = [[json.loads(line) for line in text.splitlines()] for text in texts]
     assert len(logs[0]) == len(logs[1]) >= 6
     for one, two in zip(*logs):

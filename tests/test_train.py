@@ -26,7 +26,7 @@ def run(tmp_path_factory):
     """A whole tiny run."""
     os.chdir(ROOT)  # for any directory that the tests are started from
     workdir = tmp_path_factory.mktemp("train") / "run"
-    assert main(arguments(workdir)) == 0
+    assert main(arguments(workdir, log__images=2)) == 0
     return workdir
 
 
@@ -165,7 +165,7 @@ def test_signal_in_the_last_evaluation_says_that_the_run_ends(tmp_path, capfd, m
         return score(*args, **kwargs)
 
     monkeypatch.setattr(session, "score", signalled)
-    assert main(arguments(tmp_path / "run", steps=1, schedule__warmup=0)) == 0
+    assert main(arguments(tmp_path / "run", steps=1, schedule__warmup=0, log__images=2)) == 0
     error = capfd.readouterr().err
     assert "SIGINT: the last step is done; scoring and saving it, then the run ends; a second signal stops" in error
     assert "finishing" not in error and "Scores of the last step, 1" in error
@@ -218,7 +218,7 @@ def test_pictures_that_cannot_be_written_cost_a_message_not_the_run(tmp_path, ca
 
     monkeypatch.setattr(pictures, "prediction_sheet", full)
     monkeypatch.setattr(pictures, "curves", full)
-    assert main(arguments(tmp_path / "run")) == 0
+    assert main(arguments(tmp_path / "run", log__images=2)) == 0
     out = "".join(capsys.readouterr())
     # Two sheets of predictions, and the curves.
     assert out.count("warning: a picture cannot be drawn: [Errno 28] No space left on device.") == 3

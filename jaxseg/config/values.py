@@ -122,8 +122,13 @@ def set_key(config: AnyConfigDict, key: str, value: Any) -> None:
         if key == free and not isinstance(value, GROUPS):
             raise ConfigError(f"{key} must be a dictionary of arguments, got {value!r}.")
         value = ConfigDict(dict(value)) if isinstance(value, GROUPS) else value
-    with node.unlocked(), node.ignore_type():
-        AnyConfigDict.__setitem__(node, leaf, value)  # that of `ConfigDict` sets the epochs to 0 with the steps
+    with node.unlocked():
+        store = functools.partial(AnyConfigDict.__setitem__, node, leaf, value)  # that of `ConfigDict` changes epochs
+        try:
+            store()
+        except TypeError:  # of another type than the value so far, which `_checked` has found to be a type of the key
+            with node.ignore_type():  # slow: it looks at every element of every value of the group
+                store()
 
 
 def unknown_key(key: str) -> ConfigError:

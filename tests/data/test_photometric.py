@@ -23,7 +23,7 @@ def test_the_blur_is_a_gaussian(image):
 
 def test_views_differ_in_colour_and_stay_in_range(image):
     keys = jax.random.split(jax.random.key(0), 200)
-    views = np.asarray(jax.vmap(make_stronger(1.0), in_axes=(0, None))(keys, image))
+    views = np.asarray(jax.jit(jax.vmap(make_stronger(1.0), in_axes=(0, None)))(keys, image))
     assert views.min() >= 0 and views.max() <= 1
     grey = np.isclose(views[..., :1], views, atol=1e-6).all((1, 2, 3))
     same = np.isclose(views, image, atol=1e-3).all((1, 2, 3))
@@ -32,7 +32,7 @@ def test_views_differ_in_colour_and_stay_in_range(image):
     brightness = views.mean((1, 2, 3)) / image.mean()
     assert 0.45 < brightness.min() < 0.6 and 1.2 < brightness.max() < 1.5  # clipped at white
     np.testing.assert_array_equal(make_stronger(0.0)(keys[0], image), image)
-    weak = np.asarray(jax.vmap(make_stronger(0.2), in_axes=(0, None))(keys, image))
+    weak = np.asarray(jax.jit(jax.vmap(make_stronger(0.2), in_axes=(0, None)))(keys, image))
     assert abs(weak.mean((1, 2, 3)) / image.mean() - 1).max() < 0.11
 
 

@@ -110,7 +110,8 @@ def test_a_source_smaller_than_a_batch_is_repeated():
     assert set(_take(_train(Numbers(1), batch_size=8), 1)[0]["index"]) == {0}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+# Three pairs of processes; below a state goes to two of them, and tests/test_resume.py resumes a run with a worker.
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_resuming_goes_on_where_the_state_was_taken(workers):
     whole = _take(_train(Numbers(10)), 9)
     with _train(Numbers(10), workers=workers) as loader:

@@ -114,7 +114,8 @@ LABEL[:, 0] = IGNORE
 def windows(label, n, probability=1.0, size=(4, 6)):
     keys = jax.random.split(jax.random.key(0), n)
     start = np.array([[0, 0]], np.int32)
-    return np.array(jax.vmap(lambda key: balanced_origins(key, start, label, size, probability)[0])(keys))
+    draw = jax.jit(jax.vmap(lambda key: balanced_origins(key, start, label, size, probability)[0]))
+    return np.array(draw(keys))
 
 
 def test_balanced_crops_have_each_class_as_a_third():
@@ -142,10 +143,11 @@ def test_crops_of_augmentation_are_balanced_and_change_no_other_draw(max_share):
     given = {"flip_horizontal": 0.5, "brightness": 0.3, "crop": (4, 6), "crop_max_share": max_share}
     keys = jax.random.split(jax.random.key(2), 200)
     make = [augment.make_augment(**given), augment.make_augment(**given, crop_balanced=1.0)]
-    (_, plain), (images, balanced) = (jax.vmap(each, in_axes=(0, None, None))(keys, image, LABEL) for each in make)
+    whole = (jax.jit(jax.vmap(each, in_axes=(0, None, None))) for each in make)
+    (_, plain), (images, balanced) = (each(keys, image, LABEL) for each in whole)
     rate = [np.mean([(np.asarray(label) == 1).any() for label in labels]) for labels in (plain, balanced)]
     assert rate[1] > 0.3 > rate[0]
     one = balanced[0] == 1
     assert images.shape == (200, 4, 6, 3) and one.shape == (4, 6)
     off = augment.make_augment(**given, crop_balanced=0.0)
-    np.testing.assert_array_equal(off(keys[0], image, LABEL)[1], plain[0])
+    np.testing.assert_array_equal(jax.jit(off)(keys[0], image, LABEL)[1], plain[0])

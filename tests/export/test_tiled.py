@@ -4,6 +4,7 @@ import json
 import zipfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.exported import onnx_difference, random_images, tiny_parts
@@ -75,7 +76,8 @@ def test_the_weights_of_tiles_add_to_1_at_each_pixel():
     tiles = make_tiles((8, 12), 0.5, 4)
     assert (tiles.size, tiles.step) == ((8, 12), (4, 4))
     for h, w in ((8, 12), (9, 31), (24, 24), (3, 50)):
-        ones = blend_tiles(np.zeros((1, h, w, 3), np.uint8), lambda x: np.ones((*x.shape[:3], 2), np.float32), tiles)
+        blend = jax.jit(lambda x: blend_tiles(x, lambda tile: jnp.ones((*tile.shape[:3], 2), jnp.float32), tiles))
+        ones = blend(np.zeros((1, h, w, 3), np.uint8))
         assert ones.shape == (1, h, w, 2)
         np.testing.assert_allclose(ones, 1.0, atol=1e-6)
 

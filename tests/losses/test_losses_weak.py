@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from helpers.loss_references import p64, run
+from helpers.tiny_adversarial import quick
 from helpers.tiny_step import K, Tiny, assert_same
 from jax.test_util import check_grads
 
@@ -140,8 +141,8 @@ def test_the_gradient_of_gated_crf_is_that_of_its_value():
         def energy(z, reduce=reduce):
             return losses.gated_crf((image, z), radius=2, sigma_color=1.0, reduce=reduce)[0]
 
-        check_grads(energy, (logits,), order=1, modes=["rev"], atol=2e-2, rtol=2e-2, eps=1e-2)
-    of_image = jax.grad(lambda guide: losses.gated_crf((guide, logits))[0])(image)
+        check_grads(jax.jit(energy), (logits,), order=1, modes=["rev"], atol=2e-2, rtol=2e-2, eps=1e-2)
+    of_image = quick(jax.grad(lambda guide: losses.gated_crf((guide, logits))[0]))(image)
     assert not np.any(of_image)
 
 
@@ -175,12 +176,16 @@ def test_the_terms_say_what_they_need():
 TERMS = "cross_entropy + 0.3 * entropy + 5 * size_constraint + 0.2 * gated_crf"
 
 
+def started(model, key, size, rate=1.0):
+    return quick(lambda key: init_state(model, optax.sgd(rate), key, size))(key)
+
+
 def step_of(batch, strategy="jit", devices=1, accumulate=1):
     strat = make_strategy(strategy, {"batch_size": len(batch["image"])}, jax.devices()[:devices])
     model, tx = Tiny(axis_name=strat.axis_name), optax.sgd(0.5)
     loss = losses.make_loss(TERMS, num_classes=K, args={"gated_crf": {"radius": 2}})
     step = make_train_step(model, tx, loss, accumulate=accumulate, axis_name=strat.axis_name, aux_weight=0.4)
-    state = strat.put_state(init_state(Tiny(), tx, jax.random.key(1), (6, 5, 3)))
+    state = strat.put_state(started(Tiny(), jax.random.key(1), (6, 5, 3), rate=0.5))
     state, metrics = strat.compile_train(step)(state, strat.put_batch(batch), strat.put_key(jax.random.key(2)))
     return jax.device_get((strat.get_state(state).params, strat.first(metrics)["terms"]))
 
@@ -200,11 +205,11 @@ def test_evaluation_compares_the_pixels_of_the_image_and_not_its_padding():
     """What pads an image has no effect on the term, and labels of another size neither."""
     model, loss = Tiny(), losses.make_loss("gated_crf", num_classes=K, args={"gated_crf": {"radius": 1}})
     image = logits_of(3, (1, 8, 6))
-    state = init_state(model, optax.sgd(1.0), jax.random.key(0), (8, 6, 3))
+    state = started(model, jax.random.key(0), (8, 6, 3))
     label = np.zeros((1, 9, 9), np.uint8)
     batch = {"image": image, "label": label, "size": np.array([[9, 9]]), "inside": np.array([[4, 6]])}
-    found = make_eval_step(model, loss)(state, batch)["stats"]["gated_crf"]
-    logits, _ = model.apply(state.variables, image)
+    found = quick(make_eval_step(model, loss))(state, batch)["stats"]["gated_crf"]
+    logits, _ = quick(model.apply)(state.variables, image)
     inside = np.arange(8)[None, :, None] < np.full((1, 1, 6), 4)
     expected = crf64(image, logits, inside, radius=1, sigma_xy=6.0, sigma_color=0.5, reduce=2)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -214,15 +219,14 @@ def test_evaluation_counts_the_entropy_of_the_pixels_of_images_alone():
     """Neither what pads an image or a label, nor an example that pads the batch, adds to it; in strips neither."""
     model, loss = Tiny(), losses.make_loss("entropy + cross_entropy", num_classes=K)
     image = logits_of(3, (3, 8, 6))
-    state = init_state(model, optax.sgd(1.0), jax.random.key(0), (8, 6, 3))
+    state = started(model, jax.random.key(0), (8, 6, 3))
     label = np.full((3, 9, 9), IGNORE, np.uint8)
     label[:, 0, 0] = 1
     # An image of 8x6 that is filled up from 4x6, one that is resized to 7x3, and a padding example.
     sizes, inside = np.array([[8, 6], [7, 3], [9, 9]]), np.array([[4, 6], [8, 6], [0, 0]])
-    found = make_eval_step(model, loss)(state, {"image": image, "label": label, "size": sizes, "inside": inside})[
-        "stats"
-    ]
-    logits = np.asarray(model.apply(state.variables, image)[0], np.float64)
+    batch = {"image": image, "label": label, "size": sizes, "inside": inside}
+    found = quick(make_eval_step(model, loss))(state, batch)["stats"]
+    logits = np.asarray(quick(model.apply)(state.variables, image)[0], np.float64)
     native = [logits[0, :4], np.asarray(resize(jnp.asarray(logits[1:2], jnp.float32), (7, 3), method="bilinear")[0])]
     total = 0.0
     for each in native:

@@ -8,6 +8,9 @@ from scipy import optimize, special
 from jaxseg.metrics import class_calibration, class_calibration_stats, fit_temperature, temperature_stats
 from jaxseg.types import IGNORE
 
+stats_of = jax.jit(temperature_stats, static_argnames="one_vs_rest")
+calibration_stats_of = jax.jit(class_calibration_stats, static_argnames=("one_vs_rest", "temperature"))
+
 
 def loss(z, labels, kind, temperature):
     """The mean NLL in float64."""
@@ -35,7 +38,7 @@ def test_the_temperature_is_that_of_a_minimiser(kind, true):
     given = np.concatenate([labels, np.full(300, IGNORE, np.int32)])
     logits = np.concatenate([z, 50 * np.ones((300, z.shape[1]), np.float32)])
     stats = [
-        jax.device_get(temperature_stats(logits[part], given[part], one_vs_rest=kind == "one_vs_rest"))
+        jax.device_get(stats_of(logits[part], given[part], one_vs_rest=kind == "one_vs_rest"))
         for part in (slice(0, 1200), slice(1200, None))
     ]
     found = fit_temperature(jax.tree.map(lambda a, b: np.float64(a) + b, *stats))
@@ -50,11 +53,11 @@ def test_the_temperature_is_that_of_a_minimiser(kind, true):
 
 def test_pixels_that_are_all_right_and_none():
     z = np.array([[2.0, -1.0]], np.float32)
-    sure = fit_temperature(temperature_stats(z, np.array([0])))
+    sure = fit_temperature(stats_of(z, np.array([0])))
     assert sure.at_limit and sure.value == pytest.approx(0.1) and sure.nll_after < sure.nll_before
-    wrong = fit_temperature(temperature_stats(z, np.array([1])))
+    wrong = fit_temperature(stats_of(z, np.array([1])))
     assert wrong.at_limit and wrong.value == pytest.approx(10.0)
-    none = fit_temperature(temperature_stats(z, np.array([IGNORE])))
+    none = fit_temperature(stats_of(z, np.array([IGNORE])))
     assert np.isnan(none.value) and not none.at_limit
     with pytest.raises(ValueError, match=r"Labels of shape \(1,\) are needed"):
         temperature_stats(z, np.array([[0]]))
@@ -77,10 +80,10 @@ def test_calibration_by_class(kind):
     p = np.concatenate([1 - p, p], -1) if kind == "binary" else p
     given = np.concatenate([labels, [IGNORE]])
     logits = np.concatenate([z, z[:1]])
-    stats = class_calibration_stats(logits, given, one_vs_rest=kind == "one_vs_rest", temperature=2.0)
+    stats = calibration_stats_of(logits, given, one_vs_rest=kind == "one_vs_rest", temperature=2.0)
     assert stats["count"].shape == (p.shape[1], 15) and int(stats["count"].sum()) == 500 * p.shape[1]
     np.testing.assert_allclose(class_calibration(stats), by_hand(p, labels, 15), atol=1e-4)
-    before = class_calibration_stats(logits, given, one_vs_rest=kind == "one_vs_rest")
+    before = calibration_stats_of(logits, given, one_vs_rest=kind == "one_vs_rest")
     if kind != "one_vs_rest":  # softmax labels are no sample of the sigmoids
         assert class_calibration(before).mean() > 1.3 * class_calibration(stats).mean()
 

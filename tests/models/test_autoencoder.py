@@ -108,9 +108,9 @@ def test_resunet_takes_over_the_residual_encoder():
 def test_a_segmenter_with_the_encoder_sees_the_same():
     widths, image = [4, 6, 8], draw(1, 8, 8, 3)
     auto, unet = (models.build(name, num_classes=3, widths=widths) for name in ("autoencoder", "unet"))
-    learned, fresh = drawn(auto, jnp.asarray(image)), unet.init(jax.random.key(5), image)
+    learned, fresh = drawn(auto, jnp.asarray(image)), drawn(unet, jnp.asarray(image))
     started = {group: {**fresh[group], "encoder": learned[group]["encoder"]} for group in ("params", "batch_stats")}
-    (_, ours), (_, theirs) = auto.apply(learned, image), unet.apply(started, image)
+    (_, ours), (_, theirs) = jax.jit(auto.apply)(learned, image), jax.jit(unet.apply)(started, image)
     for i in range(3):
         np.testing.assert_array_equal(ours[f"encoder/stage{i}"], theirs[f"encoder/stage{i}"])
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from helpers.tiny_adversarial import quick
 
 from jaxseg import build, models, pretrained
 from jaxseg.config import default_config
@@ -44,14 +45,14 @@ def parameters(name: str, **fields: Any) -> dict[str, tuple[int, ...]]:
 def stage(key: jax.Array, x: jax.Array, level: jax.Array, **fields: Any) -> tuple[dict[str, Any], jax.Array]:
     """Parameters and result of a decoder stage of U-Net without norms."""
     module = UNetStage(4, common=NONE, **fields)
-    params = module.init(key, x, level)["params"]
-    return params, module.apply({"params": params}, x, level)
+    params = quick(module.init)(key, x, level)["params"]
+    return params, quick(module.apply)({"params": params}, x, level)
 
 
 def convolutions(params: dict[str, Any], x: jax.Array) -> jax.Array:
     """The convolutions of a stage applied to what they are given: the stage without a skip at its own resolution."""
     own = {name: value for name, value in params.items() if name.startswith("conv")}
-    return UNetStage(4, common=NONE, skip="none", up="nearest").apply({"params": own}, x, x)
+    return quick(UNetStage(4, common=NONE, skip="none", up="nearest").apply)({"params": own}, x, x)
 
 
 @pytest.fixture
@@ -67,14 +68,14 @@ def same(found: jax.Array, expected: jax.Array) -> None:
 def test_added_skips_are_a_sum(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
     x, skip = pair
     params, found = stage(key, x, skip, skip="add", up="nearest")
-    matched = Conv(4, kernel_size=1).apply({"params": params["match"]}, x)
+    matched = quick(Conv(4, kernel_size=1).apply)({"params": params["match"]}, x)
     same(found, convolutions(params, matched.repeat(2, 1).repeat(2, 2) + skip))
 
 
 def test_indices_put_features_where_the_maxima_were(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
     x, skip = pair
     params, found = stage(key, x, skip, skip="indices")
-    matched = Conv(4, kernel_size=1).apply({"params": params["match"]}, x)
+    matched = quick(Conv(4, kernel_size=1).apply)({"params": params["match"]}, x)
     same(found, convolutions(params, max_unpool(matched, max_pool_with_indices(skip)[1], (4, 6))))
     assert params.keys() == {"match", "conv1", "conv2"}
 
@@ -83,14 +84,14 @@ def test_no_skip_sees_nothing_of_it(key: jax.Array, pair: tuple[jax.Array, jax.A
     x, skip = pair
     params, found = stage(key, x, skip, skip="none")
     assert params.keys() == {"up", "conv1", "conv2"}
-    same(found, UNetStage(4, common=NONE, skip="none").apply({"params": params}, x, 9 * skip))
+    same(found, quick(UNetStage(4, common=NONE, skip="none").apply)({"params": params}, x, 9 * skip))
 
 
 def test_sub_pixel_up_sampling(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
     x, skip = pair
     params, found = stage(key, x, skip, up="subpixel")
     assert params["up"]["expand"]["conv"]["kernel"].shape == (3, 3, 3, 16)
-    up = SubPixelUp(4).apply({"params": params["up"]}, x)
+    up = quick(SubPixelUp(4).apply)({"params": params["up"]}, x)
     same(found, convolutions(params, jnp.concatenate([up, skip], -1)))
 
 
@@ -115,18 +116,19 @@ def test_indices_need_poolings_to_undo(form: dict[str, Any]) -> None:
 def test_the_gate_weighs_the_skip_before_the_concatenation(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
     x, skip = pair
     gated, plain = AttentionStage(4, kind="gate", common=NONE), AttentionStage(4, attention=False, common=NONE)
-    params = gated.init(key, x, skip)["params"]
+    params = quick(gated.init)(key, x, skip)["params"]
     assert params.keys() == {"gate", "conv"}
-    weighed, _ = AttentionGate().apply({"params": params["gate"]}, skip, x)
-    expected = plain.apply({"params": {"conv": params["conv"]}}, x, weighed)
-    same(gated.apply({"params": params}, x, skip), expected)
+    weighed, _ = quick(AttentionGate().apply)({"params": params["gate"]}, skip, x)
+    expected = quick(plain.apply)({"params": {"conv": params["conv"]}}, x, weighed)
+    same(quick(gated.apply)({"params": params}, x, skip), expected)
 
 
 def test_self_attention_starts_as_the_identity(key: jax.Array, pair: tuple[jax.Array, jax.Array]) -> None:
     attends, plain = AttentionStage(4, num_heads=2, common=NONE), AttentionStage(4, attention=False, common=NONE)
-    params = attends.init(key, *pair)["params"]
-    same(attends.apply({"params": params}, *pair), plain.apply({"params": {"conv": params["conv"]}}, *pair))
-    grads = jax.grad(lambda params: attends.apply({"params": params}, *pair).sum())(params)["attention"]
+    params = quick(attends.init)(key, *pair)["params"]
+    alone = quick(plain.apply)({"params": {"conv": params["conv"]}}, *pair)
+    same(quick(attends.apply)({"params": params}, *pair), alone)
+    grads = quick(jax.grad(lambda params: attends.apply({"params": params}, *pair).sum()))(params)["attention"]
     assert jnp.any(grads["out"]["kernel"]), "and learns from there"
 
 

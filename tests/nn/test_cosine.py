@@ -1,10 +1,14 @@
 """Cosine heads: values in float64, sampled classes, and the networks that have and do not have such a head."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.parity import FAST_COMPILE
+from helpers.tiny_adversarial import quick
 
 from jaxseg import build
 from jaxseg.config import ConfigDict, ConfigError, default_config, update
@@ -20,7 +24,7 @@ def configured(**values: object) -> ConfigDict:
 
 def variables_of(model: object) -> dict:
     image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
-    return model.init(jax.random.key(0), image), image
+    return quick(model.init)(jax.random.key(0), image), image
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -46,8 +50,7 @@ def test_a_network_keeps_its_other_parameters_and_can_sample_classes() -> None:
     model, plain = build.make_model(configured(), 7), build.make_model(configured(), 7).network
     assert isinstance(model, WithCosineHead) and without_crf(model) == plain
     variables, image = variables_of(model)
-    other, _ = variables_of(plain)
-    shapes = jax.tree.map(jnp.shape, other["params"])
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(plain.init, jax.random.key(0), image)["params"])
     del shapes["head"]["bias"]
     assert jax.tree.map(jnp.shape, variables["params"]) == shapes | {"head": shapes["head"] | {"log_scale": ()}}
     apply = jax.jit(lambda v: model.apply(v, image, train=False)[0], compiler_options=FAST_COMPILE)
@@ -57,10 +60,13 @@ def test_a_network_keeps_its_other_parameters_and_can_sample_classes() -> None:
     longer["params"]["head"]["kernel"] = 7.0 * variables["params"]["head"]["kernel"]
     np.testing.assert_allclose(apply(longer), logits, atol=1e-4)
     some = jnp.array([5, 0, 2])
-    sampled, _ = of_classes(model.apply, some)(variables, image, train=False)
+    sampled = quick(lambda v: of_classes(model.apply, some)(v, image, train=False)[0])(variables)
     np.testing.assert_allclose(sampled, logits[..., some], atol=1e-5)
-    (again, _), _ = rematerialised(model.apply)(variables, image, train=True, mutable=["batch_stats"])
-    (direct, _), _ = model.apply(variables, image, train=True, mutable=["batch_stats"])
+
+    def trained(apply: Callable[..., Any]) -> jax.Array:
+        return quick(lambda v: apply(v, image, train=True, mutable=["batch_stats"])[0][0])(variables)
+
+    again, direct = trained(rematerialised(model.apply)), trained(model.apply)
     np.testing.assert_allclose(again, direct, atol=1e-5)
     assert find_pairs(lambda v, x: model.apply(v, x, train=False), variables, image)  # still folded
 

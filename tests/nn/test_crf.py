@@ -1,5 +1,6 @@
 """The settings of a CRF, its layer, and a network around which it stands."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.parity import FAST_COMPILE
+from helpers.tiny_adversarial import quick
 
 from jaxseg import build, models
 from jaxseg.config import ConfigDict, default_config, update
@@ -54,15 +56,17 @@ def test_the_layer_starts_as_the_crf_of_its_settings() -> None:
     image = jnp.asarray(rng.uniform(0, 255, (1, 6, 7, 3)), jnp.float32)
     crf = LayerCRF.parse(f"{SMALL},iterations=3,train_iterations=1")
     layer = DenseCRF(crf)
-    variables = layer.init(jax.random.key(0), logits, image)
+    variables = quick(layer.init)(jax.random.key(0), logits, image)
     shapes = {name: value.shape for name, value in variables["params"].items()}
     assert shapes == {"smooth_weight": (2,), "appearance_weight": (2,), "compatibility": (2, 2)}
     for train, iterations in ((False, 3), (True, 1)):
-        wanted = dense_crf(logits, image, iterations=iterations, method="exact", **crf.numbers)
-        found = layer.apply(variables, logits, image, train=train)
+        crf_of = quick(functools.partial(dense_crf, iterations=iterations, method="exact", **crf.numbers))
+        wanted = crf_of(logits, image)
+        found = quick(functools.partial(layer.apply, train=train))(variables, logits, image)
         np.testing.assert_allclose(jax.nn.softmax(found), jax.nn.softmax(wanted), rtol=1e-4, atol=1e-6)
-    binary = DenseCRF(LayerCRF.parse(f"{SMALL},iterations=3,learn=false")).apply({}, logits[..., 1:], image)
-    two = dense_crf(logits.at[..., 0].set(0), image, iterations=3, method="exact", **crf.numbers)
+    binary = quick(DenseCRF(LayerCRF.parse(f"{SMALL},iterations=3,learn=false")).apply)({}, logits[..., 1:], image)
+    of_two = quick(functools.partial(dense_crf, iterations=3, method="exact", **crf.numbers))
+    two = of_two(logits.at[..., 0].set(0), image)
     np.testing.assert_allclose(binary[..., 0], two[..., 1] - two[..., 0], rtol=1e-4, atol=1e-4)
 
 

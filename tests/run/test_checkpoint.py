@@ -447,11 +447,12 @@ SAVES = """
 """
 
 
-def test_killed_at_any_moment_the_run_before_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.slow)])  # each is a process of its own
+def test_killed_at_any_moment_the_run_before_is_there(tmp_path: Path, kills: int) -> None:
     like = {"a": np.zeros((400, 500)), "step": np.zeros((), np.int64)}
     rng = random.Random(0)
     reached = 0
-    for _ in range(6):
+    for _ in range(kills):
         process = python(SAVES, tmp_path)
         start = int(process.stdout.readline().split()[1])
         assert start >= reached  # no progress is lost

@@ -406,7 +406,11 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.1)
 
 
-def test_a_run_saves_and_leaves_when_its_sweep_is_stopped_or_killed(ablation: Path, tmp_path: Path) -> None:
+# Of a sweep that is stopped, the kill is what leaves its run to itself; Ctrl-C reaches both.
+@pytest.mark.parametrize("stopped", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_run_saves_and_leaves_when_its_sweep_is_stopped_or_killed(
+    ablation: Path, tmp_path: Path, stopped: bool
+) -> None:
     run = tmp_path / "narrow" / "seed-0"
 
     def logged() -> int:
@@ -416,20 +420,23 @@ def test_a_run_saves_and_leaves_when_its_sweep_is_stopped_or_killed(ablation: Pa
         with Checkpoints(run / "checkpoints") as checkpoints:
             return checkpoints.latest_step() or 0
 
-    process = start(ablation, tmp_path)
-    wait_for(logged)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate()[0]
-    assert process.returncode == 130, said
-    assert "Stopped as asked" in said and "| `narrow` (baseline) | 0 of 1 |" in said
-    first = saved()
-    assert first > 0 and read_failure(run) is None
+    first = 0
+    if stopped:
+        process = start(ablation, tmp_path)
+        wait_for(logged)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[0]
+        assert process.returncode == 130, said
+        assert "Stopped as asked" in said and "| `narrow` (baseline) | 0 of 1 |" in said
+        first = saved()
+        assert first > 0 and read_failure(run) is None
     process = start(ablation, tmp_path)
     wait_for(lambda: logged() > first)
     process.kill()
     process.communicate()
     wait_for(lambda: saved() > first)
-    assert f"resuming after step {first}" in (run / "console.txt").read_text()
+    assert read_failure(run) is None
+    assert (f"resuming after step {first}" in (run / "console.txt").read_text()) == stopped
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,8 @@ def test_frozen_norms_give_the_features_of_evaluation_and_the_rest_those_of_trai
     variables = {"params": variables["params"], "batch_stats": stats}
 
     def outputs(learner, train):
-        (_, out), new = learner.apply(variables, batch["image"], train=train, mutable=["batch_stats"])
+        apply = quick(lambda v, x: learner.apply(v, x, train=train, mutable=["batch_stats"]))
+        (_, out), new = apply(variables, batch["image"])
         return out, new["batch_stats"]
 
     calm, _ = outputs(NET, False)
@@ -166,8 +167,12 @@ def test_adapters_start_as_nothing_train_alone_and_merge_to_the_same_network(bat
     assert {path for path in by_path(before.params) if path.startswith("lora/")} <= moved
 
     variables = {"params": after.params, "batch_stats": after.batch_stats}
-    (ours, _), _ = learner.apply(variables, batch["image"], train=False, mutable=["batch_stats"])
-    plain, _ = SEGFORMER.apply({**variables, "params": merged(after.params, lora)}, batch["image"], train=False)
+    ours, _ = quick(lambda v, x: learner.apply(v, x, train=False, mutable=["batch_stats"])[0])(
+        variables, batch["image"]
+    )
+    plain, _ = quick(lambda v, x: SEGFORMER.apply({**v, "params": merged(v["params"], lora)}, x, train=False))(
+        variables, batch["image"]
+    )
     np.testing.assert_array_equal(ours, plain)
     kernel = "encoder/stage1/block2/attention/attention/query/kernel"
     change = np.asarray(by_path(merged(after.params, lora))[kernel] - by_path(base)[kernel])
