@@ -3,7 +3,7 @@
 import functools
 
 from jaxseg.errors import WeightsError
-from jaxseg.pretrained.family import EncoderFormat, Family, NetworkFormat, Published
+from jaxseg.pretrained.family import EncoderFormat, Family, NetworkFormat, Packaged, Published
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def families() -> tuple[Family, ...]:
     )
 
 
-def encoder_weights(encoder: str) -> dict[str, Published]:
+def encoder_weights(encoder: str) -> dict[str, Published | Packaged]:
     """Returns {name of the weights: where they are} for an encoder; empty where none are known."""
     rows = (row for family in families() for row in family.encoder_weights)
     return {row.name: row.published for row in rows if row.encoder == encoder}

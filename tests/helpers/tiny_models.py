@@ -80,6 +80,8 @@ TINY = {
 _MIT = {"widths": [4, 6, 8, 8], "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4]}
 _HRNET = {"width": 4, "stem": 4, "bottlenecks": 1, "modules": [1, 1], "blocks": 1}
 _EFFICIENTNET = {"width": 1.0, "depth": 1.0, "rows": [[1, 3, 4, 1, 1], [6, 5, 8, 2, 2]], "stem": 4, "divisor": 4}
+_FUSED = [[1, 3, 4, 1, 1, True], [2, 3, 6, 2, 2, True], [2, 3, 8, 1, 2]]
+_EFFICIENTNET_V2 = {"rows": _FUSED, "stem": 4, "divisor": 2, "last": True, "features": 8}
 
 # `encoders.build(name, **ENCODERS[name])`.
 ENCODERS = {
@@ -88,6 +90,8 @@ ENCODERS = {
     "convnext_small": {"widths": [4, 6], "depths": [1, 2], "output_norm": True},
     "convnext_tiny": {"widths": [4, 6], "depths": [1, 2], "layer_scale": 0.1},
     **{f"efficientnet_b{i}": _EFFICIENTNET for i in range(8)},
+    **{f"efficientnet_lite{i}": {**_EFFICIENTNET, "features": None} for i in range(5)},
+    **{f"efficientnet_v2_{size}": _EFFICIENTNET_V2 for size in "sml"},
     "hrnet_w48": {**_HRNET, "stem_stride": 2},
     **{f"hrnet_w{width}": _HRNET for width in (18, 32)},
     **{f"mit_b{i}": _MIT for i in range(6)},
@@ -113,6 +117,8 @@ ENCODERS = {
     "seresnet18": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet34": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet50": {"depths": [1, 1], "widths": [4, 8, 8]},
+    **{f"tf_efficientnet_b{i}": {**_EFFICIENTNET, "last": True} for i in range(8)},
+    **{f"tf_efficientnet_v2_{size}": _EFFICIENTNET_V2 for size in "sml"},
     **{f"vgg{n}": {"channels": [4, 6, 8], "depths": [1, 2, 1]} for n in (11, 13, 16, 19)},
     **{f"vgg{n}_bn": {"channels": [4, 6, 8], "depths": [1, 1, 2], "output_stride": 4} for n in (11, 13, 16, 19)},
     "wide_resnet101_2": {"depths": [1, 1], "widths": [4, 8, 8]},

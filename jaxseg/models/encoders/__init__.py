@@ -38,6 +38,18 @@ _VGG_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19
 _BASIC = {"block": "basic", "widths": (64, 64, 128, 256, 512)}  # ResNet-18 and 34
 _GATES_OF_8: dict[str, Any] = {"squeeze_excite": True, "squeeze_divisor": 8}
 _D = {"deep_stem": True, "average_shortcut": True}  # the -D form
+# Multipliers of EfficientNet B0 to B7 (torchvision's), the first five of them those of Lite0 to Lite4.
+_SCALES: tuple[dict[str, Any], ...] = tuple(
+    {"width": width, "depth": depth}
+    for width, depth in ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8), (1.6, 2.2), (1.8, 2.6), (2.0, 3.1))
+)
+_EFFICIENTNET = tuple(fields | ({"epsilon": 1e-3} if n > 4 else {}) for n, fields in enumerate(_SCALES))
+_LITE: dict[str, Any] = {"fixed_ends": True, "squeeze": False, "act": "relu6", "features": 1280}
+_OF_TENSORFLOW: dict[str, Any] = {"epsilon": 1e-3, "padding": "same"}
+_EFFICIENTNET_V2: dict[str, dict[str, Any]] = {
+    size: {"variant": f"v2_{size}", "stem": stem, "features": 1280, "epsilon": 1e-3}
+    for size, stem in (("s", 24), ("m", 24), ("l", 32))
+}
 _MIT = {"widths": (64, 128, 320, 512), "heads": (1, 2, 5, 8)}
 # Name -> (file in this folder, class, fields that the name fixes).
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -53,14 +65,11 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "convnext_small": ("convnext", "ConvNeXt", {"depths": (3, 3, 27, 3), "drop": 0.4}),
     "convnext_tiny": ("convnext", "ConvNeXt", {}),
-    "efficientnet_b0": ("efficientnet", "EfficientNet", {"width": 1.0, "depth": 1.0}),
-    "efficientnet_b1": ("efficientnet", "EfficientNet", {"width": 1.0, "depth": 1.1}),
-    "efficientnet_b2": ("efficientnet", "EfficientNet", {"width": 1.1, "depth": 1.2}),
-    "efficientnet_b3": ("efficientnet", "EfficientNet", {"width": 1.2, "depth": 1.4}),
-    "efficientnet_b4": ("efficientnet", "EfficientNet", {"width": 1.4, "depth": 1.8}),
-    "efficientnet_b5": ("efficientnet", "EfficientNet", {"width": 1.6, "depth": 2.2, "epsilon": 1e-3}),
-    "efficientnet_b6": ("efficientnet", "EfficientNet", {"width": 1.8, "depth": 2.6, "epsilon": 1e-3}),
-    "efficientnet_b7": ("efficientnet", "EfficientNet", {"width": 2.0, "depth": 3.1, "epsilon": 1e-3}),
+    **{f"efficientnet_b{n}": ("efficientnet", "EfficientNet", fields) for n, fields in enumerate(_EFFICIENTNET)},
+    **{
+        f"efficientnet_lite{n}": ("efficientnet", "EfficientNet", _SCALES[n] | _LITE | _OF_TENSORFLOW) for n in range(5)
+    },
+    **{f"efficientnet_v2_{size}": ("efficientnet", "EfficientNet", rows) for size, rows in _EFFICIENTNET_V2.items()},
     "hrnet_w18": ("hrnet", "HRNet", {"width": 18}),
     "hrnet_w32": ("hrnet", "HRNet", {"width": 32}),
     "hrnet_w48": ("hrnet", "HRNet", {"width": 48}),
@@ -92,6 +101,14 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "seresnet18": ("resnet", "ResNet", _BASIC | _GATES_OF_8 | {"depths": (2, 2, 2, 2)}),
     "seresnet34": ("resnet", "ResNet", _BASIC | _GATES_OF_8),
     "seresnet50": ("resnet", "ResNet", {"squeeze_excite": True}),
+    **{
+        f"tf_efficientnet_b{n}": ("efficientnet", "EfficientNet", fields | _OF_TENSORFLOW)
+        for n, fields in enumerate(_SCALES)
+    },
+    **{
+        f"tf_efficientnet_v2_{size}": ("efficientnet", "EfficientNet", fields | _OF_TENSORFLOW)
+        for size, fields in _EFFICIENTNET_V2.items()
+    },
     **{
         f"vgg{layers}{norm}": ("vgg", "VGG", {"depths": depths, "use_norm": norm == "_bn"})
         for layers, depths in _VGG_DEPTHS.items()
