@@ -72,7 +72,7 @@ def find(
 def file_in(folder: Path) -> Path | None:
     """Returns the file of weights in a folder that is a copy of a repository of the Hub; None if there is none.
 
-    For weights in several files it is the list of these, which `files.read` refuses.
+    For weights in several files it is the list of these.
     """
     return next((folder / name for name in (*HUB_FILES, *SHARD_LISTS) if (folder / name).is_file()), None)
 
