@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from jaxseg.models.encoders.efficientnet import B0, ROWS, depths_of
 from jaxseg.models.encoders.mobilenet import places
-from jaxseg.pretrained.family import SMP, TRANSFORMERS, EncoderFormat, EncoderWeights, Family, Packaged, Published
+from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Packaged, Published
 from jaxseg.pretrained.mobilenet import ending, inverted
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, sequence
 
@@ -99,7 +99,6 @@ _EDGE = (("conv_exp", "bn1", "expand"), ("conv_pwl", "bn2", "project"))
 
 _DEPTHS = (1.0, 1.1, 1.2, 1.4, 1.8, 2.2, 2.6, 3.1)  # of B0 to B7; the first five are those of Lite0 to Lite4
 _V2 = {size: ROWS[f"v2_{size}"] for size in ("s", "m", "l")}
-_OF_TIMM = (SMP, TRANSFORMERS)  # whose networks take any encoder of timm
 _HALF = ((0.5,) * 3, (0.5,) * 3)
 _RECIPES = ("ra", "ft", "ra", "ra2", "ra2")  # of timm's own B0 to B4, whose form is torchvision's
 # Number of Lite -> SHA-256 of the file in its package; its first digits end the file's name.
@@ -143,9 +142,7 @@ FAMILY = Family(
             for n, depth in enumerate(_DEPTHS)
             for known in (
                 EncoderFormat((f"efficientnet_b{n}",), functools.partial(torchvision, depth)),
-                EncoderFormat(
-                    (f"efficientnet_b{n}", f"tf_efficientnet_b{n}"), functools.partial(timm, depth), _OF_TIMM
-                ),
+                EncoderFormat((f"efficientnet_b{n}", f"tf_efficientnet_b{n}"), functools.partial(timm, depth)),
                 EncoderFormat((f"efficientnet_b{n}", f"tf_efficientnet_b{n}"), functools.partial(numbered, depth)),
             )
         ),
@@ -154,7 +151,7 @@ FAMILY = Family(
             for n, depth in enumerate(_DEPTHS[:5])
             for known in (
                 EncoderFormat((f"efficientnet_lite{n}",), functools.partial(numbered, depth, fixed_ends=True)),
-                EncoderFormat((f"efficientnet_lite{n}",), functools.partial(timm, depth, fixed_ends=True), _OF_TIMM),
+                EncoderFormat((f"efficientnet_lite{n}",), functools.partial(timm, depth, fixed_ends=True)),
             )
         ),
         *(
@@ -165,7 +162,6 @@ FAMILY = Family(
                 EncoderFormat(
                     (f"efficientnet_v2_{size}", f"tf_efficientnet_v2_{size}"),
                     functools.partial(timm, rows=rows),
-                    _OF_TIMM,
                 ),
             )
         ),
