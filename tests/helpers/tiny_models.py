@@ -83,6 +83,11 @@ _EFFICIENTNET = {"width": 1.0, "depth": 1.0, "rows": [[1, 3, 4, 1, 1], [6, 5, 8,
 _FUSED = [[1, 3, 4, 1, 1, True], [2, 3, 6, 2, 2, True], [2, 3, 8, 1, 2]]
 _EFFICIENTNET_V2 = {"rows": _FUSED, "stem": 4, "divisor": 2, "last": True, "features": 8}
 _V2_SIZES = ("atto", "femto", "pico", "nano", "tiny", "base", "large")
+_MOBILENET_V4 = {
+    "rows": [["fused", 3, 2, 2, 4], [0, 3, 2, 0, 6], [3, 3, 1, 2, 6], [3, 0, 1, 2, 6]],
+    "stem": 4,
+    "divisor": 2,
+}
 _REGNET = {"blocks": 4, "initial": 8, "slope": 8.0, "factor": 2.0, "group_width": 4, "stem": 4}
 _REGNET_SIZES = ("400mf", "600mf", "800mf", "1_6gf", "3_2gf", "4gf", "6_4gf", "8gf", "12gf", "16gf")
 
@@ -103,6 +108,7 @@ ENCODERS = {
     "mobilenet_v2": {"rows": [[6, 8, 2, 2], [2, 12, 1, 2]], "stem": 8, "last": 16, "divisor": 4},
     "mobilenet_v3_large": {"rows": _ROWS, "stem": 4, "divisor": 4, "tap": "first"},
     "mobilenet_v3_small": {"rows": _ROWS, "stem": 4, "divisor": 4, "stem_stride": 1},
+    **{f"mobilenet_v4_conv_{size}": _MOBILENET_V4 for size in ("small", "medium", "large")},
     "plain": {"widths": [4, 6, 8]},
     **{f"regnet_{kind}_{size}": _REGNET for kind in "xy" for size in _REGNET_SIZES},
     "residual": {"widths": [4, 6, 8]},

@@ -128,6 +128,9 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mobilenet_v2": ("mobilenet", "MobileNetV2", {}),
     "mobilenet_v3_large": ("mobilenet", "MobileNetV3", {"variant": "large"}),
     "mobilenet_v3_small": ("mobilenet", "MobileNetV3", {"variant": "small"}),
+    "mobilenet_v4_conv_large": ("mobilenet_v4", "MobileNetV4", {"variant": "large", "stem": 24}),
+    "mobilenet_v4_conv_medium": ("mobilenet_v4", "MobileNetV4", {"variant": "medium"}),
+    "mobilenet_v4_conv_small": ("mobilenet_v4", "MobileNetV4", {}),
     "plain": ("plain", "PlainEncoder", {}),
     **{
         f"regnet_{name}": ("regnet", "RegNet", dict(zip(_REGNET_FIELDS, values)) | {"gated": name[0] == "y"})
