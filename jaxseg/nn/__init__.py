@@ -13,7 +13,7 @@ from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dense import Dense, parameter
 from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
 from jaxseg.nn.initializers import KERNEL_INITS, he_normal, he_uniform
-from jaxseg.nn.inverted import InvertedResidual, round_channels
+from jaxseg.nn.inverted import FusedInvertedResidual, InvertedResidual, round_channels
 from jaxseg.nn.large_fov import LargeFOV
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, NormSpec, is_identity, make_norm
@@ -57,6 +57,7 @@ __all__ = [
     "Dense",
     "DenseCRF",
     "Dropout",
+    "FusedInvertedResidual",
     "GroupNorm",
     "Identity",
     "InvertedResidual",

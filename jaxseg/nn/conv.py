@@ -8,7 +8,7 @@ that a ported network gives the same numbers for an even size at stride 2.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,10 @@ from jaxseg.nn.initializers import he_normal
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d
-from jaxseg.nn.ops.sizes import is_known
+from jaxseg.nn.ops.sizes import at_least_zero, is_known
 from jaxseg.types import Initializer, Key
+
+Padding: TypeAlias = int | Literal["same"] | None
 
 # Keeps the mean square of its input, for a linear map: variance 1 / fan_in (LeCun et al. 1998, "Efficient BackProp",
 # eq. 16).
@@ -52,7 +54,8 @@ class Conv(nn.Module):
         groups: number of channel groups, each of which is convolved separately; c makes the convolution depthwise.
         use_bias: whether a bias is added to each feature.
         padding: p, zeros on every side. None is dilation * (kernel_size - 1) // 2, which keeps the size at stride 1
-            where kernel_size is odd; 0 is the "valid" convolution.
+            where kernel_size is odd; 0 is the "valid" convolution. "same" are the zeros of TensorFlow's "SAME", one
+            more at the bottom and right where their number is odd; it differs from None where the stride is above 1.
         dtype: compute dtype.
 
     Raises:
@@ -65,7 +68,7 @@ class Conv(nn.Module):
     dilation: int = 1
     groups: int = 1
     use_bias: bool = True
-    padding: int | None = None
+    padding: Padding = None
     dtype: Any = None
     kernel_init: Initializer = he_normal
     bias_init: Initializer = nn.initializers.zeros_init()
@@ -83,8 +86,11 @@ class Conv(nn.Module):
                 f"Conv with groups={self.groups} cannot take {counted(c, 'channel')} to "
                 f"{counted(self.features, 'feature')}."
             )
-        padding = self.dilation * (k - 1) // 2 if self.padding is None else self.padding
         reach = self.dilation * (k - 1) + 1
+        if self.padding == "same" and (self.stride > 1 or reach % 2 == 0):
+            x, padding = _padded_as_same(x, reach, self.stride), 0
+        else:
+            padding = self.padding if isinstance(self.padding, int) else (reach - 1) // 2
         if any(is_known(side) and side + 2 * padding < reach for side in x.shape[1:3]):
             raise ValueError(
                 f"Conv with kernel_size={k}, dilation={self.dilation} and padding={padding} needs an input of at least "
@@ -110,6 +116,15 @@ class Conv(nn.Module):
             )
         scale = jnp.exp(parameter(self, "log_scale", nn.initializers.constant(math.log(10.0)), ()))
         return _unit(x.astype(jnp.float32), -1), scale * _unit(kernel, -2)
+
+
+def _padded_as_same(x: jax.Array, reach: int, stride: int) -> jax.Array:
+    """Pads f[b,h,w,c] with zeros for ceil(h / stride) windows of `reach` pixels, half of them before, rounded down."""
+    sides = []
+    for side in x.shape[1:3]:
+        total = at_least_zero((-(-side // stride) - 1) * stride + reach - side)
+        sides.append((total // 2, total - total // 2))
+    return jnp.pad(x, ((0, 0), *sides, (0, 0)))
 
 
 def _unit(x: jax.Array, axis: int) -> jax.Array:
@@ -161,7 +176,7 @@ class ConvNormAct(nn.Module):
     dilation: int = 1
     groups: int = 1
     separable: bool = False
-    padding: int | None = None
+    padding: Padding = None
     common: Layers = BARE
 
     @nn.compact

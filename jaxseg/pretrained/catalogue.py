@@ -3,7 +3,7 @@
 import functools
 
 from jaxseg.errors import WeightsError
-from jaxseg.pretrained.family import EncoderFormat, Family, NetworkFormat, Published
+from jaxseg.pretrained.family import EncoderFormat, Family, NetworkFormat, Packaged, Published
 
 
 @functools.cache
@@ -13,12 +13,15 @@ def families() -> tuple[Family, ...]:
     from jaxseg.pretrained import (
         convnext,
         deeplab,
+        densenet,
         efficientnet,
         fcn,
         hrnet,
         mask2former,
         mit,
         mobilenet,
+        mobilenet_v4,
+        regnet,
         resnet,
         smp,
         upernet,
@@ -31,7 +34,10 @@ def families() -> tuple[Family, ...]:
         convnext.FAMILY,
         hrnet.FAMILY,
         mobilenet.FAMILY,
+        mobilenet_v4.FAMILY,
         efficientnet.FAMILY,
+        densenet.FAMILY,
+        regnet.FAMILY,
         mit.FAMILY,
         deeplab.FAMILY,
         fcn.FAMILY,
@@ -41,7 +47,7 @@ def families() -> tuple[Family, ...]:
     )
 
 
-def encoder_weights(encoder: str) -> dict[str, Published]:
+def encoder_weights(encoder: str) -> dict[str, Published | Packaged]:
     """Returns {name of the weights: where they are} for an encoder; empty where none are known."""
     rows = (row for family in families() for row in family.encoder_weights)
     return {row.name: row.published for row in rows if row.encoder == encoder}

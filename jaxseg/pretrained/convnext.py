@@ -1,4 +1,4 @@
-"""ConvNeXt of torchvision, timm and transformers; what follows the last stage is left out."""
+"""ConvNeXt and ConvNeXt V2 of torchvision, timm and transformers; what follows the last stage is left out."""
 
 import numpy as np
 
@@ -36,7 +36,8 @@ def timm() -> list[Rule]:
             rules += layer(rf"stages[._]{i}\.downsample\.1", f"stage{i}/reduce")
         for j in range(_MOST_BLOCKS):
             names = ("conv_dw", "norm", r"mlp\.fc1", r"mlp\.fc2", "gamma")
-            rules += _block(rf"stages[._]{i}\.blocks\.{j}\.", f"stage{i}/block{j + 1}", names)
+            theirs, ours = rf"stages[._]{i}\.blocks\.{j}\.", f"stage{i}/block{j + 1}"
+            rules += [*_block(theirs, ours, names), *_response(rf"{theirs}mlp\.grn", ours)]
     return [*rules, Rule(r"head\..*", None)]
 
 
@@ -49,7 +50,8 @@ def transformers() -> list[Rule]:
             rules += layer(rf"encoder\.stages\.{i}\.downsampling_layer\.1", f"stage{i}/reduce")
         for j in range(_MOST_BLOCKS):
             names = ("dwconv", "layernorm", "pwconv1", "pwconv2", "layer_scale_parameter")
-            rules += _block(rf"encoder\.stages\.{i}\.layers\.{j}\.", f"stage{i}/block{j + 1}", names)
+            theirs, ours = rf"encoder\.stages\.{i}\.layers\.{j}\.", f"stage{i}/block{j + 1}"
+            rules += [*_block(theirs, ours, names), *_response(rf"{theirs}grn", ours)]
         rules += norm(rf"hidden_states_norms\.stage{i + 1}", f"norm{i}")
     return rules
 
@@ -66,6 +68,16 @@ def _block(theirs: str, ours: str, names: tuple[str, str, str, str, str], scale:
     ]
 
 
+def _response(theirs: str, ours: str) -> list[Rule]:
+    """The global response normalisation of V2, whose arrays are f[c] or f[1,1,1,c]."""
+    return [
+        Rule(rf"{theirs}\.weight", f"params/{ours}/response/scale", np.ravel),
+        Rule(rf"{theirs}\.bias", f"params/{ours}/response/bias", np.ravel),
+    ]
+
+
+# The published weights of V2 are not for commercial use (CC BY-NC), so that they have no name here.
+_V2 = tuple(f"convnextv2_{size}" for size in ("atto", "femto", "pico", "nano", "tiny", "base", "large"))
 _ENCODERS = ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")
 
 FAMILY = Family(
@@ -74,6 +86,8 @@ FAMILY = Family(
         EncoderFormat(_ENCODERS, torchvision),
         EncoderFormat(_ENCODERS, timm, (SMP,)),
         EncoderFormat(_ENCODERS, transformers, (TRANSFORMERS,)),
+        EncoderFormat(_V2, timm, (SMP,)),
+        EncoderFormat(_V2, transformers, (TRANSFORMERS,)),
     ),
     torchvision_files=(
         "convnext_tiny-983f1562",

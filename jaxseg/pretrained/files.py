@@ -1,4 +1,4 @@
-"""Reads a file of weights into named NumPy arrays: safetensors, NumPy's npz, and torch's pth, pt and bin.
+"""Reads a file of weights into named NumPy arrays: safetensors, NumPy's npz, torch's pth, pt and bin, or several files.
 
 Nothing in the file is ever run, and torch is not needed. The weights are found inside the dictionaries that wrap them
 (`{"state_dict": ..., "epoch": 3}`), and the prefix that data-parallel training adds to their names is removed.
@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxseg.arguments import expanded, located
 from jaxseg.errors import WeightsError, counted, first_line, printable, some
+from jaxseg.pretrained import shards
 from jaxseg.pretrained.archives import damaged, opened
 from jaxseg.pretrained.torch_file import LEGACY_MAGIC, Tensor, bfloat16, is_zip_of_torch, read_torch
 
@@ -54,7 +55,7 @@ class WeightsFile(NamedTuple):
     Attributes:
         arrays: {name: array}; 16-bit floats as f32.
         notes: what was unwrapped or left out while reading, a few words each.
-        sha256: of the file.
+        sha256: of the file; of weights in several files that of the lines which `sha256sum` prints for them.
     """
 
     arrays: dict[str, np.ndarray]
@@ -63,7 +64,7 @@ class WeightsFile(NamedTuple):
 
 
 def read(path: str | Path) -> WeightsFile:
-    """Reads a file of weights. Its content decides the format, not its name.
+    """Reads a file of weights. Its content decides the format, not its name; a list of files ends in .index.json.
 
     Raises:
         WeightsError: if the file does not exist, has no known format, is damaged, or asks to run anything.
@@ -75,12 +76,9 @@ def read(path: str | Path) -> WeightsFile:
         )
     if not path.is_file():
         raise WeightsError(f"There is no file of weights {located(path)}.")
-    if path.name.endswith(".index.json"):
-        raise in_shards(str(path))
     notes: list[str] = []
     try:
-        arrays = _reader(path)(path, notes)
-        sha256 = file_sha256(path)
+        arrays, sha256 = _shards(path, notes) if path.name.endswith(shards.SUFFIX) else _single_file(path, notes)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not arrays:
@@ -105,13 +103,26 @@ def read(path: str | Path) -> WeightsFile:
     return WeightsFile({name: _single(array) for name, array in arrays.items()}, tuple(notes), sha256)
 
 
-def in_shards(index: str) -> WeightsError:
-    """Returns the error for weights that lie in several files; `index` is the file that lists these."""
-    return WeightsError(
-        f"The weights are in several files (shards), which {index} lists; a single file is read. Load them with the "
-        'library that wrote them and save them as one, for instance with save_pretrained(..., max_shard_size="100GB") '
-        "of transformers, and give that file."
-    )
+def _single_file(path: Path, notes: list[str]) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the arrays of a file, and its SHA-256."""
+    return _reader(path)(path, notes), file_sha256(path)
+
+
+def _shards(path: Path, notes: list[str]) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the arrays of all files of a list, and the SHA-256 of what `sha256sum` prints for them in its order."""
+    found = shards.listed(path)
+    shards.require_all(path, found)
+    arrays: dict[str, np.ndarray] = {}
+    digests = hashlib.sha256()
+    for name, names in found.items():
+        inside: list[str] = []
+        part, digest = _single_file(path.parent / name, inside)
+        shards.require_as_listed(path, name, names, part)
+        arrays |= part
+        notes += [note for note in inside if note not in notes]
+        digests.update(f"{digest}  {name}\n".encode())
+    notes.append(f"read {counted(len(found), 'file')} that {path.name} lists")
+    return arrays, digests.hexdigest()
 
 
 def file_sha256(path: Path) -> str:

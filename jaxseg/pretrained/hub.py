@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.errors import WeightsError, first_line
+from jaxseg.pretrained import shards
 from jaxseg.pretrained.family import HUB_FILES, SHARD_LISTS, Published
-from jaxseg.pretrained.files import file_sha256, in_shards
+from jaxseg.pretrained.files import file_sha256
 
 # Seconds to wait for an answer of the Hub, in the first attempt and in the second.
 _TIMEOUTS = (10, 30)
@@ -22,7 +23,8 @@ def fetch(published: Published, *, most: int | None = None) -> Path:
     client to fetch only after the Hub has answered, and otherwise looks into the cache.
 
     Args:
-        published: the repository and the names of the file.
+        published: the repository and the names of the file. Where it has a list of several files in place of the
+            weights, these are fetched too, and the list is returned.
         most: bytes that the file may have, which the Hub is asked before it is fetched; None: any number.
 
     Raises:
@@ -37,16 +39,14 @@ def fetch(published: Published, *, most: int | None = None) -> Path:
             "HF_HOME to a folder for files of the Hub."
         )
     pinned = published.revision is not None and re.fullmatch(_COMMIT, published.revision) is not None
-    index = None
     try:
         path = _locate(published, local_files_only=True) if pinned else None
         if path is None:
             error = _unreachable(published)
             path = _locate(published, local_files_only=error is not None, most=most)
-            if path is None and published.files == HUB_FILES:
-                lists = dataclasses.replace(published, files=SHARD_LISTS)
-                index = _locate(lists, local_files_only=error is not None)
-            if path is None and index is None and error is not None:
+            if path is None and published.files == HUB_FILES and most is None:
+                path = _locate(dataclasses.replace(published, files=SHARD_LISTS), local_files_only=error is not None)
+            if path is None and error is not None:
                 raise error
     except WeightsError:
         raise
@@ -58,13 +58,22 @@ def fetch(published: Published, *, most: int | None = None) -> Path:
         # The client's own errors, dozens of lines of connections that failed, would hide the sentence.
         raise _offline(published, error) from None
     if path is None:
-        if index is not None:
-            raise in_shards(f"{index.name} in the repository {published.repository}")
         raise WeightsError(f"The repository {published.repository} holds none of {', '.join(published.files)}.")
     if most is not None:
         _require_at_most(most, path.stat().st_size, published, path.name)
     _check(path)
+    if path.name.endswith(shards.SUFFIX):
+        _fetch_shards(published, path)
     return path
+
+
+def _fetch_shards(published: Published, path: Path) -> None:
+    """Fetches the files that the list `path` names, of the commit that the list is of, into its folder of the cache."""
+    for name in shards.listed(path):
+        if not (path.parent / name).is_file():
+            fetch(dataclasses.replace(published, files=(name,), revision=commit(path) or published.revision))
+        else:
+            _check(path.parent / name)
 
 
 def commit(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Loads weights into a network: finds and reads them, renames the arrays, merges them and notes what was done."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,8 +9,8 @@ from flax import linen as nn
 
 from jaxseg.errors import WeightsError
 from jaxseg.models import encoders
-from jaxseg.pretrained import catalogue, files, hub, peer_form, vgg
-from jaxseg.pretrained.family import EncoderFormat, NetworkFormat, Published
+from jaxseg.pretrained import catalogue, files, hub, packages, peer_form, vgg
+from jaxseg.pretrained.family import EncoderFormat, NetworkFormat, Packaged, Published
 from jaxseg.pretrained.merging import adapt_and_merge, check_patterns, flatten
 from jaxseg.pretrained.renaming import drop_skipped, is_ours, rename, rename_encoder, unknown_names, unwrapped
 from jaxseg.pretrained.rules import Rule
@@ -85,7 +86,7 @@ def load(
     """
     check_patterns(skip)
     found = find(source, encoder=encoder, model=model, network=network)
-    path = hub.fetch(found.place) if isinstance(found.place, Published) else found.place
+    path = _located(found.place)
     file = files.read(path)
     catalogue.check_torchvision_digest(path.stem, file.sha256)
     notes, commit = list(file.notes), None
@@ -93,6 +94,9 @@ def load(
         commit = hub.commit(path)
         if hub.digest(path) is None:
             notes.append("not compared with the Hub's digest, which its cache does not keep here")
+    if not isinstance(found.place, Path) and found.place.normalised is not None:
+        mean, std = ("({})".format(", ".join(f"{value:g}" for value in each)) for each in found.place.normalised)
+        notes.append(f"they were trained with images of data.mean {mean} and data.std {std}")
     known = candidates(found.formats, encoder, network) if rules is None else [Candidate(list(rules))]
     lists = [candidate.rules for candidate in known]
     given = unwrapped(file.arrays, lists, notes, encoder=model is None)
@@ -125,6 +129,12 @@ def load(
     if best is not None and best.network is not None and network is not None:
         notes += peer_form.remarks(best.network, encoder, network)
     return Loaded(result, str(path), file.sha256, commit, tuple(notes))
+
+
+def _located(place: Path | Published | Packaged) -> Path:
+    if isinstance(place, Packaged):
+        return packages.locate(place)
+    return hub.fetch(place) if isinstance(place, Published) else place
 
 
 def candidates(

@@ -156,7 +156,9 @@ def _family(encoder: str | None) -> str | None:
     return None if encoder is None else encoders.family(encoder)
 
 
-_OF_TIMM = re.compile(r"resn.*d|seresnet.*|wide_resnet.*|convnext.*")  # encoders that theirs has as "tu-NAME"
+_OF_TIMM = re.compile(
+    r"resnet.*d|resnet26|resnext50d.*|seresne.*|wide_resnet.*|convnext.*"
+)  # encoders that theirs has as "tu-NAME"
 
 
 def names(encoder: str | None) -> str:

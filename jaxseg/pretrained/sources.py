@@ -1,6 +1,7 @@
 """Finds where weights are: published under a name, in a file, or in a repository of the Hugging Face Hub."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from jaxseg.arguments import expanded, located
 from jaxseg.errors import WeightsError, nearest
 from jaxseg.models import encoders
 from jaxseg.pretrained import catalogue, files
-from jaxseg.pretrained.family import HUB_FILES, SHARD_LISTS, EncoderFormat, NetworkFormat, Published
+from jaxseg.pretrained.family import HUB_FILES, SHARD_LISTS, EncoderFormat, NetworkFormat, Packaged, Published
 
 _HUB = "hf://"
 _ADDRESS = re.compile(r"(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<file>.*[^/]))?")
@@ -21,11 +22,11 @@ class Source(NamedTuple):
     """Where weights are.
 
     Attributes:
-        place: a file, or weights on the Hub.
+        place: a file, weights on the Hub, or weights in a package.
         formats: the formats that the file may have, in the order in which they are tried.
     """
 
-    place: Path | Published
+    place: Path | Published | Packaged
     formats: tuple[EncoderFormat, ...] | tuple[NetworkFormat, ...]
 
 
@@ -71,14 +72,14 @@ def find(
 def file_in(folder: Path) -> Path | None:
     """Returns the file of weights in a folder that is a copy of a repository of the Hub; None if there is none.
 
-    For weights in several files it is the list of these, which `files.read` refuses.
+    For weights in several files it is the list of these.
     """
     return next((folder / name for name in (*HUB_FILES, *SHARD_LISTS) if (folder / name).is_file()), None)
 
 
 def _known(
     encoder: str | None, model: str | None
-) -> tuple[str, dict[str, Published], tuple[EncoderFormat, ...] | tuple[NetworkFormat, ...]]:
+) -> tuple[str, Mapping[str, Published | Packaged], tuple[EncoderFormat, ...] | tuple[NetworkFormat, ...]]:
     """Returns whose weights are looked for, {name: where they are} of the published ones, and their formats."""
     if model is not None:
         return f"the network {model!r}", catalogue.network_weights(model), catalogue.network_formats(model)

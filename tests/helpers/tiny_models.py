@@ -80,6 +80,16 @@ TINY = {
 _MIT = {"widths": [4, 6, 8, 8], "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4]}
 _HRNET = {"width": 4, "stem": 4, "bottlenecks": 1, "modules": [1, 1], "blocks": 1}
 _EFFICIENTNET = {"width": 1.0, "depth": 1.0, "rows": [[1, 3, 4, 1, 1], [6, 5, 8, 2, 2]], "stem": 4, "divisor": 4}
+_FUSED = [[1, 3, 4, 1, 1, True], [2, 3, 6, 2, 2, True], [2, 3, 8, 1, 2]]
+_EFFICIENTNET_V2 = {"rows": _FUSED, "stem": 4, "divisor": 2, "last": True, "features": 8}
+_V2_SIZES = ("atto", "femto", "pico", "nano", "tiny", "base", "large")
+_MOBILENET_V4 = {
+    "rows": [["fused", 3, 2, 2, 4], [0, 3, 2, 0, 6], [3, 3, 1, 2, 6], [3, 0, 1, 2, 6]],
+    "stem": 4,
+    "divisor": 2,
+}
+_REGNET = {"blocks": 4, "initial": 8, "slope": 8.0, "factor": 2.0, "group_width": 4, "stem": 4}
+_REGNET_SIZES = ("400mf", "600mf", "800mf", "1_6gf", "3_2gf", "4gf", "6_4gf", "8gf", "12gf", "16gf")
 
 # `encoders.build(name, **ENCODERS[name])`.
 ENCODERS = {
@@ -87,15 +97,24 @@ ENCODERS = {
     "convnext_large": {"widths": [4, 6], "depths": [1, 2]},
     "convnext_small": {"widths": [4, 6], "depths": [1, 2], "output_norm": True},
     "convnext_tiny": {"widths": [4, 6], "depths": [1, 2], "layer_scale": 0.1},
+    **{f"convnextv2_{s}": {"widths": [4, 6], "depths": [1, 2]} for s in _V2_SIZES},
+    **{f"densenet{n}": {"layers": [1, 2, 1], "growth": 3, "stem": 4} for n in (121, 161, 169, 201)},
     **{f"efficientnet_b{i}": _EFFICIENTNET for i in range(8)},
+    **{f"efficientnet_lite{i}": {**_EFFICIENTNET, "features": None} for i in range(5)},
+    **{f"efficientnet_v2_{size}": _EFFICIENTNET_V2 for size in "sml"},
     "hrnet_w48": {**_HRNET, "stem_stride": 2},
     **{f"hrnet_w{width}": _HRNET for width in (18, 32)},
     **{f"mit_b{i}": _MIT for i in range(6)},
     "mobilenet_v2": {"rows": [[6, 8, 2, 2], [2, 12, 1, 2]], "stem": 8, "last": 16, "divisor": 4},
     "mobilenet_v3_large": {"rows": _ROWS, "stem": 4, "divisor": 4, "tap": "first"},
     "mobilenet_v3_small": {"rows": _ROWS, "stem": 4, "divisor": 4, "stem_stride": 1},
+    **{f"mobilenet_v4_conv_{size}": _MOBILENET_V4 for size in ("small", "medium", "large")},
     "plain": {"widths": [4, 6, 8]},
+    **{f"regnet_{kind}_{size}": _REGNET for kind in "xy" for size in _REGNET_SIZES},
     "residual": {"widths": [4, 6, 8]},
+    "resnet200d": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "resnet26": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "resnet26d": {"depths": [1, 1], "widths": [4, 8, 8]},
     "resnet101": {"depths": [1, 1], "widths": [4, 8, 8]},
     "resnet101d": {"depths": [1, 1], "widths": [4, 8, 8]},
     "resnet152d": {"depths": [1, 1], "widths": [4, 8, 8]},
@@ -108,11 +127,19 @@ ENCODERS = {
     "resnet50d": {"depths": [1, 1], "widths": [4, 8, 8]},
     "resnext101_32x8d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
     "resnext50_32x4d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
+    "resnext101_32x4d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
+    "resnext101_64x4d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
+    "resnext50d_32x4d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
+    "seresnet152d": {"depths": [1, 1], "widths": [4, 8, 8]},
+    "seresnext101_32x8d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
+    "seresnext50_32x4d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
     "seresnet101": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet152": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet18": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet34": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet50": {"depths": [1, 1], "widths": [4, 8, 8]},
+    **{f"tf_efficientnet_b{i}": {**_EFFICIENTNET, "last": True} for i in range(8)},
+    **{f"tf_efficientnet_v2_{size}": _EFFICIENTNET_V2 for size in "sml"},
     **{f"vgg{n}": {"channels": [4, 6, 8], "depths": [1, 2, 1]} for n in (11, 13, 16, 19)},
     **{f"vgg{n}_bn": {"channels": [4, 6, 8], "depths": [1, 1, 2], "output_stride": 4} for n in (11, 13, 16, 19)},
     "wide_resnet101_2": {"depths": [1, 1], "widths": [4, 8, 8]},

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import oracles, parity
-from helpers.marks import at_each_size
+from helpers.marks import at_each_size, some_slow
 from helpers.parity import check_pyramid
 from helpers.variables import count_parameters, drawn
 
 from jaxseg.models import encoders
-from jaxseg.models.encoders.convnext import ConvNeXt
+from jaxseg.models.encoders.convnext import ConvNeXt, ResponseNorm
 from jaxseg.pretrained import convnext as rules
 
 WIDTHS, DEPTHS = (4, 6, 8, 10), (1, 2, 1, 1)
@@ -48,6 +48,58 @@ def test_normed_pyramid_is_transformers():
         ours=list,
         theirs=lambda result: list(result.feature_maps),
     )
+
+
+def small_v2():
+    module = oracles.timm().create_model("convnextv2_tiny", depths=DEPTHS, dims=WIDTHS)
+    parity.draw(module)
+    return module.eval(), ConvNeXt(WIDTHS, DEPTHS, response_norm=True, rounding="down")
+
+
+def test_v2_is_timms():
+    module, encoder = small_v2()
+    module.forward = lambda x: module.forward_intermediates(x, intermediates_only=True)
+    parity.check_eval(encoder, module, rules.timm(), ((65, 79),), ours=list, theirs=list)
+
+
+def test_v2_is_transformers():
+    peers = oracles.transformers()
+    names = ["stage1", "stage2", "stage3", "stage4"]
+    config = peers.ConvNextV2Config(hidden_sizes=list(WIDTHS), depths=list(DEPTHS), out_features=names)
+    encoder = ConvNeXt(WIDTHS, DEPTHS, response_norm=True, rounding="down", output_norm=True)
+    variables = parity.load(encoder, peers.ConvNextV2Backbone(config), rules.transformers())
+    assert variables["params"]["stage0"]["block1"]["response"]["scale"].shape == (16,)
+
+
+# Parameters with the norm and the classifier, as timm's documentation gives them.
+V2 = {
+    "atto": 3_708_400,
+    "femto": 5_233_240,
+    "pico": 9_066_280,
+    "nano": 15_623_800,
+    "tiny": 28_635_496,
+    "base": 88_717_800,
+    "large": 197_956_840,
+}
+
+
+@pytest.mark.parametrize("size", some_slow(V2, set(V2) - {"nano"}))
+def test_counts_of_v2_are_those_of_timm(size):
+    encoder = encoders.build(f"convnextv2_{size}")
+    c = encoder.widths[-1]
+    assert count_parameters(encoder) + 2 * c + 1000 * c + 1000 == V2[size]
+
+
+def test_response_norm_of_a_black_image_has_a_finite_gradient():
+    norm = ResponseNorm()
+    params = {"params": {"scale": jnp.full(3, 0.5), "bias": jnp.ones(3)}}
+    value, grad = jax.value_and_grad(lambda x: norm.apply(params, x).sum())(jnp.zeros((1, 2, 2, 3)))
+    assert value == 12.0
+    np.testing.assert_allclose(grad, 1.0)  # x n is of second order there
+    # By hand: lengths 2 and 4 over four pixels, mean 3.
+    x = jnp.stack([jnp.ones((2, 2)), jnp.full((2, 2), 2.0)], -1)[None]
+    params = {"params": {"scale": jnp.ones(2), "bias": jnp.zeros(2)}}
+    np.testing.assert_allclose(norm.apply(params, x)[0, 0, 0], [1 + 2 / 3, 2 + 2 * 4 / 3], rtol=1e-5)
 
 
 def test_timms_weights_fit():

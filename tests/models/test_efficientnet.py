@@ -1,4 +1,4 @@
-"""EfficientNet against torchvision, and its published sizes."""
+"""EfficientNet, Lite and V2 against torchvision and timm, and their published sizes."""
 
 import functools
 
@@ -12,7 +12,7 @@ from helpers.parity import check_pyramid
 from helpers.variables import count_parameters, drawn
 
 from jaxseg.models import encoders
-from jaxseg.models.encoders.efficientnet import EfficientNet
+from jaxseg.models.encoders.efficientnet import ROWS, EfficientNet
 from jaxseg.nn import Layers, make_norm
 from jaxseg.pretrained import efficientnet as rules
 
@@ -56,19 +56,106 @@ def test_counts_are_the_published_ones(size):
     assert count_parameters(encoder) + 1000 * features + 1000 == published
 
 
-@pytest.mark.parametrize("size", some_slow((2, 7), (7,)))
-def test_big_members_take_torchvisions_weights(size):
+LITE = (4_652_008, 5_416_680, 6_092_072, 8_197_096, 13_006_568)
+V2 = {"s": 21_458_488, "m": 54_139_356, "l": 118_515_272}
+
+
+@pytest.mark.parametrize("n", some_slow(range(5), (0, 1, 3, 4)))
+def test_counts_of_lite_are_those_of_timm(n):
+    encoder = encoders.build(f"efficientnet_lite{n}", last=True)
+    assert encoder.widths[-1] == 1280
+    assert count_parameters(encoder) + 1000 * 1280 + 1000 == LITE[n]
+
+
+@pytest.mark.parametrize("size", some_slow(V2, ("m", "l")))
+def test_counts_of_v2_are_those_of_torchvision(size):
+    encoder = encoders.build(f"efficientnet_v2_{size}", last=True)
+    assert count_parameters(encoder) + 1000 * 1280 + 1000 == V2[size]
+
+
+@pytest.mark.slow  # a third of a billion numbers
+@pytest.mark.parametrize("size", ["s", "m", "l"])
+def test_v2_takes_the_weights_of_torchvision_and_timm(size):
+    rows = ROWS[f"v2_{size}"]
+    theirs = _zeros(getattr(oracles.torchvision().models, f"efficientnet_v2_{size}"))
+    parity.load(encoders.build(f"efficientnet_v2_{size}"), theirs, rules.torchvision(rows=rows))
+    theirs = _zeros(functools.partial(oracles.timm().create_model, f"tf_efficientnetv2_{size}"))
+    parity.load(encoders.build(f"tf_efficientnet_v2_{size}"), theirs, rules.timm(rows=rows))
+
+
+SMALL_LITE = ((1, 3, 8, 1, 1), (6, 3, 16, 2, 2), (6, 5, 24, 2, 2))
+SMALL_V2 = ((1, 3, 8, 2, 1, True), (4, 3, 16, 2, 2, True), (4, 3, 24, 2, 2))
+
+
+def of_timm(blocks, **fields):
+    """timm's network of features with these blocks, in the form of its ports of TensorFlow."""
+    oracles.timm()
+    from timm.models import _efficientnet_builder as builder
+    from timm.models.efficientnet import EfficientNetFeatures
+
+    norm = functools.partial(oracles.torch().nn.BatchNorm2d, eps=1e-3)
+    return EfficientNetFeatures(
+        block_args=builder.decode_arch_def(blocks),
+        out_indices=(0, 1, 2),
+        stem_size=8,
+        pad_type="same",
+        norm_layer=norm,
+        **fields,
+    )
+
+
+SIZES_OF_SAME = ((33, 46), (16, 31))  # TensorFlow's zeros differ for odd and even sizes
+
+
+def test_lite_is_timms():
+    blocks = [["ds_r1_k3_s1_e1_c8"], ["ir_r2_k3_s2_e6_c16"], ["ir_r2_k5_s2_e6_c24"]]
+    module = of_timm(blocks, act_layer=oracles.torch().nn.ReLU6)
+    encoder = encoders.build("efficientnet_lite0", rows=SMALL_LITE, stem=8)
+    theirs = rules.timm(rows=SMALL_LITE, fixed_ends=True)
+    parity.check_eval(encoder, module, theirs, SIZES_OF_SAME, ours=list, theirs=list)
+
+
+def test_v2_with_the_zeros_of_tensorflow_is_timms():
+    blocks = [["cn_r2_k3_s1_e1_c8_skip"], ["er_r2_k3_s2_e4_c16"], ["ir_r2_k3_s2_e4_c24_se0.25"]]
+    module = of_timm(blocks, act_layer=oracles.torch().nn.SiLU)
+    encoder = encoders.build("tf_efficientnet_v2_s", rows=SMALL_V2, stem=8)
+    parity.check_eval(encoder, module, rules.timm(rows=SMALL_V2), SIZES_OF_SAME, ours=list, theirs=list)
+
+
+def test_v2_is_torchvisions():
+    oracles.torchvision()
+    from torchvision.models import efficientnet as peer
+
+    config = [
+        peer.FusedMBConvConfig(1, 3, 1, 8, 8, 2),
+        peer.FusedMBConvConfig(4, 3, 2, 8, 16, 2),
+        peer.MBConvConfig(4, 3, 2, 16, 24, 2),
+    ]
+    norm = functools.partial(oracles.torch().nn.BatchNorm2d, eps=1e-3)
+    module = peer.EfficientNet(config, dropout=0.0, last_channel=32, norm_layer=norm)
+    encoder = encoders.build("efficientnet_v2_s", rows=SMALL_V2, stem=8, last=True, features=32)
+    check_pyramid(encoder, module, rules.torchvision(rows=SMALL_V2, last=True), (1, 2, 4), ((33, 46),))
+
+
+def _zeros(make):
+    """A network of torch whose weights are zero, so that drawing them takes no time."""
     torch = oracles.torch()
-    module = getattr(oracles.torchvision().models, f"efficientnet_b{size}")
     with torch.device("meta"):
-        module = module()
-    norms = {m.eps for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)}
-    encoder = encoders.build(f"efficientnet_b{size}")
-    assert norms == {encoder.epsilon}
+        module = make()
     module = module.to_empty(device="cpu")
     with torch.no_grad():
         for array in (*module.parameters(), *module.buffers()):  # that memory may hold NaN, which is refused
             array.zero_()
+    return module
+
+
+@pytest.mark.parametrize("size", some_slow((2, 7), (7,)))
+def test_big_members_take_torchvisions_weights(size):
+    torch = oracles.torch()
+    module = _zeros(getattr(oracles.torchvision().models, f"efficientnet_b{size}"))
+    norms = {m.eps for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    encoder = encoders.build(f"efficientnet_b{size}")
+    assert norms == {encoder.epsilon}
     parity.load(encoder, module, rules.torchvision(SIZES[size][1]))
 
 

@@ -202,7 +202,7 @@ def test_widths_and_depths_must_agree():
 
 # Parameters with the classifier of 1000 classes, as torchvision's and timm's documentation gives them.
 # They differ from the members of 18 and of 50 layers in the number of units of a stage alone.
-DEEP = [n for n in encoders.names() if "34" in n or "101" in n or "152" in n]
+DEEP = [n for n in encoders.names() if re.search("34|101|152|200|26|seresnext|50d_", n)]
 PUBLISHED = {
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
@@ -211,6 +211,7 @@ PUBLISHED = {
     "resnet152": 60_192_808,
     "resnext50_32x4d": 25_028_904,
     "resnext101_32x8d": 88_791_336,
+    "resnext101_64x4d": 83_455_272,
     "wide_resnet50_2": 68_883_240,
     "wide_resnet101_2": 126_886_696,
 }
@@ -222,7 +223,15 @@ def shapes(name):
 
 def test_units_are_those_published():
     """He et al. 2016, Table 1; the other forms have the same."""
-    units = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
+    units = {
+        "18": (2, 2, 2, 2),
+        "26": (2, 2, 2, 2),
+        "200": (3, 24, 36, 3),
+        "34": (3, 4, 6, 3),
+        "50": (3, 4, 6, 3),
+        "101": (3, 4, 23, 3),
+        "152": (3, 8, 36, 3),
+    }
     for name in encoders.names():
         if encoders._CLASSES[name][1] == "ResNet":
             assert encoders.build(name).depths == units[re.search("[0-9]+", name)[0]], name
@@ -240,7 +249,7 @@ def test_every_entry_of_timms_files_has_its_place(name):
     with torch.device("meta"):
         module = timm.create_model(name, pretrained=False)
     state = {key: np.broadcast_to(np.float32(0), tuple(x.shape)) for key, x in module.state_dict().items()}
-    form = resnet.timm_d if name.endswith("d") and "x" not in name else resnet.torchvision
+    form = resnet.timm_d if encoders.build(name).average_shortcut else resnet.torchvision
     rules = form("basic" if encoders.build(name).block == "basic" else "bottleneck")
     variables = shapes(name)
     loaded = {path: x.shape for path, x in pretrained.convert(state, rules).items()}

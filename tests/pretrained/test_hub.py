@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.fake_hub import COMMIT, OTHER_COMMIT, fake_hub
 from helpers.tiny_run import tiny_config
-from helpers.tiny_weights import ENCODED, network
+from helpers.tiny_weights import ENCODED, assert_equal, in_two_files, network
 
 from jaxseg import pretrained
 from jaxseg.build import build_parts
@@ -127,20 +127,33 @@ def test_a_file_without_a_digest_is_noted(published, server):
     assert loaded.notes[0] == "not compared with the Hub's digest, which its cache does not keep here"
 
 
-def test_weights_in_several_files_are_refused(server, tmp_path):
-    server.files["owner/parts", "main", "model.safetensors.index.json"] = b'{"weight_map": {}}'
-    said = r"in several files \(shards\), which model\.safetensors\.index\.json in the repository owner/parts lists; a"
-    with pytest.raises(WeightsError, match=said):
-        hub.fetch(Published("owner/parts"))
+def test_weights_in_several_files_are_fetched_of_one_commit(published, server, tmp_path):
+    _, theirs = network()
+    flat = pretrained.flatten(theirs)
+    for name, content in in_two_files(flat).items():
+        server.files[REPOSITORY, "main", name] = server.files[REPOSITORY, COMMIT, name] = content
+    _, ours = network(seed=1)
+    loaded = pretrained.load(ours, f"hf://{REPOSITORY}", model="unet")
+    assert_equal(loaded.variables, theirs)
+    assert loaded.commit == COMMIT and loaded.file.endswith("model.safetensors.index.json")
+    assert loaded.notes == ("read 2 files that model.safetensors.index.json lists",)
+    asked = [address.rpartition("resolve/")[2] for address in server.asked]
+    assert {f"{COMMIT}/model-0000{i}-of-00002.safetensors" for i in (1, 2)} <= set(asked)
+    second = Path(loaded.file).parent / "model-00002-of-00002.safetensors"
+    second.resolve().write_bytes(b"x")
+    with pytest.raises(WeightsError, match="is damaged: its SHA-256 is not"):
+        pretrained.load(ours, f"hf://{REPOSITORY}", model="unet")
     folder = tmp_path / "copy"
     folder.mkdir()
-    for name in ("config.json", "pytorch_model.bin.index.json"):
-        (folder / name).write_text("{}")
+    for name, content in in_two_files(flat).items():
+        (folder / name).write_bytes(content)
     config = tiny_config(model__name="unet", model__args=ENCODED)
     update(config, model__weights=str(folder))
+    planned = plan_weights(build_parts(config, 3))
+    assert planned.origin.sha256 == loaded.sha256
+    (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(
-        ConfigError,
-        match=r"^model\.weights: .*shards\), which .*copy/pytorch_model\.bin\.index\.json lists; a single file",
+        ConfigError, match=r"^model\.weights: .*in 2 files, of which model-00002-of-.* is not beside it"
     ):
         plan_weights(build_parts(config, 3))
 

@@ -1,13 +1,16 @@
-"""ConvNeXt (Liu et al. 2022, "A ConvNet for the 2020s", Fig. 4 and section 3).
+"""ConvNeXt (Liu et al. 2022, "A ConvNet for the 2020s", Fig. 4 and section 3), and ConvNeXt V2.
 
 Tiny, small, base and large have 28,589,128, 50,223,688, 88,591,464 and 197,767,336 parameters with the norm and the
-classifier of 1000 classes that end them.
+classifier of 1000 classes that end them. V2 (Woo et al. 2023, "ConvNeXt V2", section 3.2 and Fig. 5) replaces the layer
+scale by a global response normalisation; atto, femto, pico, nano, tiny, base and large have 3,708,400, 5,233,240,
+9,066,280, 15,623,800, 28,635,496, 88,717,800 and 197,956,840 parameters.
 """
 
 import functools
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.arguments import Share
@@ -18,19 +21,40 @@ Rounding = Literal["up", "down"]
 _init = nn.initializers.truncated_normal(0.02)
 
 
+class ResponseNorm(nn.Module):
+    """Global response normalisation, f[b,h,w,c] -> f[b,h,w,c] (Woo 2023, eq. 1-3): x + scale x n + bias.
+
+    n is the length of each channel over the pixels of an image, divided by the mean of these lengths over the channels.
+    Parameters: scale and bias f32[c], which start at 0.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        zeros = nn.initializers.zeros_init()
+        scale, bias = (parameter(self, name, zeros, (x.shape[-1],)) for name in ("scale", "bias"))
+        y = x.astype(jnp.float32)
+        squares = jnp.sum(jnp.square(y), axis=(1, 2), keepdims=True)
+        length = jnp.sqrt(jnp.maximum(squares, 1e-30))  # whose gradient at 0 is 0
+        n = length / (jnp.mean(length, axis=-1, keepdims=True) + 1e-6)
+        return (y + y * n * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)).astype(x.dtype)
+
+
 class ConvNeXtBlock(nn.Module):
     """f[b,h,w,c] -> f[b,h,w,c]: 7x7 depthwise, layer norm, to 4 c channels, GELU, back, scale, add (Fig. 4).
 
-    Children: "depthwise", "norm", "expand", "project", "drop"; parameter "scale" f32[c], the layer scale.
+    Children: "depthwise", "norm", "expand", "project", "drop"; parameter "scale" f32[c], the layer scale, or with
+    `response_norm` the child "response" after the GELU.
 
     Attributes:
         layer_scale: initial value of the layer scale.
+        response_norm: as in `ConvNeXt`.
         drop: rate of the stochastic depth.
         common: norm, activation, dtype and mapped axis of every layer.
     """
 
     layer_scale: float = 1e-6
     drop: Share = 0.0
+    response_norm: bool = False
     common: Layers = BARE
 
     @nn.compact
@@ -40,9 +64,12 @@ class ConvNeXtBlock(nn.Module):
         h = Conv(c, 7, groups=c, **layers, name="depthwise")(x)
         h = LayerNorm(dtype=self.common.dtype, epsilon=1e-6, name="norm")(h)
         h = jax.nn.gelu(Conv(4 * c, 1, **layers, name="expand")(h), approximate=False)
+        if self.response_norm:
+            h = ResponseNorm(name="response")(h)
         h = Conv(c, 1, **layers, name="project")(h)
-        scale = parameter(self, "scale", nn.initializers.constant(self.layer_scale), (c,))
-        h = h * scale.astype(h.dtype).reshape(1, 1, 1, -1)
+        if not self.response_norm:
+            scale = parameter(self, "scale", nn.initializers.constant(self.layer_scale), (c,))
+            h = h * scale.astype(h.dtype).reshape(1, 1, 1, -1)
         return x + StochasticDepth(self.drop, axis_name=self.common.axis_name, name="drop")(h, train=train)
 
 
@@ -55,7 +82,7 @@ class ConvNeXtStage(nn.Module):
         features: channels; those of the input in the first stage.
         drops: rate of the stochastic depth of each block.
         first: whether it is the first stage, at the resolution of the stem.
-        rounding, layer_scale: as in `ConvNeXt`.
+        rounding, layer_scale, response_norm: as in `ConvNeXt`.
         common: gives the dtype and the mapped axis.
     """
 
@@ -64,6 +91,7 @@ class ConvNeXtStage(nn.Module):
     first: bool = False
     rounding: Rounding = "up"
     layer_scale: float = 1e-6
+    response_norm: bool = False
     common: Layers = BARE
 
     @nn.compact
@@ -72,7 +100,8 @@ class ConvNeXtStage(nn.Module):
             x = LayerNorm(dtype=self.common.dtype, epsilon=1e-6, name="norm")(x)
             x = reduce(self.features, 2, self.common.dtype, "reduce")(rounded(x, 2, self.rounding))
         for i, drop in enumerate(self.drops):
-            x = ConvNeXtBlock(self.layer_scale, drop, self.common, name=f"block{i + 1}")(x, train=train)
+            form = (self.layer_scale, drop, self.response_norm, self.common)
+            x = ConvNeXtBlock(*form, name=f"block{i + 1}")(x, train=train)
         return x
 
 
@@ -97,6 +126,7 @@ class ConvNeXt(nn.Module):
         drop: greatest rate of stochastic depth, which grows linearly from 0 at the first block; the paper's are .1 for
             tiny, .4 for small, .5 for base and large (Table 5).
         layer_scale: initial value of the layer scales.
+        response_norm: whether global response normalisation replaces the layer scales (V2).
         output_norm: whether each level ends in a layer norm, as in segmentation networks over ConvNeXt (transformers'
             `ConvNextBackbone`).
         rounding: of sizes that the strides do not divide: "up" pads with zeros at the bottom and right, "down" omits
@@ -108,6 +138,7 @@ class ConvNeXt(nn.Module):
     depths: tuple[int, ...] = (3, 3, 9, 3)
     drop: Share = 0.1
     layer_scale: float = 1e-6
+    response_norm: bool = False
     output_norm: bool = False
     rounding: Rounding = "up"
     common: Layers = Layers()
@@ -126,7 +157,7 @@ class ConvNeXt(nn.Module):
         x = norm(name="stem_norm")(x)
         pyramid = []
         for i, (features, drops) in enumerate(zip(self.widths, drop_rates(self.drop, self.depths))):
-            form = (self.rounding, self.layer_scale, self.common)
+            form = (self.rounding, self.layer_scale, self.response_norm, self.common)
             x = ConvNeXtStage(features, drops, i == 0, *form, name=f"stage{i}")(x, train=train)
             pyramid.append(norm(name=f"norm{i}")(x) if self.output_norm else x)
         return tuple(pyramid)
