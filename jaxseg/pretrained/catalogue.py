@@ -14,6 +14,7 @@ def families() -> tuple[Family, ...]:
         convnext,
         deeplab,
         efficientnet,
+        eomt,
         fcn,
         hrnet,
         mask2former,
@@ -23,6 +24,7 @@ def families() -> tuple[Family, ...]:
         smp,
         upernet,
         vgg,
+        vit,
     )
 
     return (
@@ -33,8 +35,10 @@ def families() -> tuple[Family, ...]:
         mobilenet.FAMILY,
         efficientnet.FAMILY,
         mit.FAMILY,
+        vit.FAMILY,
         deeplab.FAMILY,
         fcn.FAMILY,
+        eomt.FAMILY,
         mask2former.FAMILY,
         smp.FAMILY,
         upernet.FAMILY,
@@ -45,6 +49,11 @@ def encoder_weights(encoder: str) -> dict[str, Published]:
     """Returns {name of the weights: where they are} for an encoder; empty where none are known."""
     rows = (row for family in families() for row in family.encoder_weights)
     return {row.name: row.published for row in rows if row.encoder == encoder}
+
+
+def withheld(encoder: str) -> str:
+    """Returns why weights of an encoder are given as files; empty where no licence asks for it."""
+    return next((row.reason for family in families() for row in family.withheld if encoder in row.encoders), "")
 
 
 def network_weights(model: str) -> dict[str, Published]:

@@ -80,6 +80,14 @@ def test_convnext():
     }
 
 
+def test_a_vision_transformer_has_its_blocks_and_the_norm_belongs_to_the_last():
+    net = encoders.build("vit_base_clip", **ENCODERS["vit_base_clip"] | {"depth": 11, "taps": (11,)})
+    numbers = layer_numbers(by_path(shapes(net)))
+    assert {numbers[f"encoder/stem/{name}"] for name in ("class_token", "position", "patch/kernel", "norm/bias")} == {0}
+    assert [numbers[f"encoder/block{n}/expand/kernel"] for n in range(1, 12)] == list(range(1, 12))
+    assert numbers["encoder/norm/scale"] == 11 == max(numbers.values())
+
+
 FAMILIES = {encoders.family(name): name for name in sorted(ENCODERS)}
 
 
