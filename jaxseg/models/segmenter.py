@@ -71,7 +71,8 @@ class MaskTransformer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, classes: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
         b, h, w, c = x.shape
-        tokens = jnp.concatenate([x.reshape(b, h * w, c), classes], 1)
+        k = classes.shape[1]
+        tokens = jnp.concatenate([classes, x.reshape(b, h * w, c)], 1)
         (rates,) = drop_rates(self.drop_path, (self.depth,))
         for i, rate in enumerate(rates):
             form = (self.num_heads, 4 * c, "gelu", 1e-5)
@@ -80,7 +81,7 @@ class MaskTransformer(nn.Module):
         tokens = LayerNorm(dtype=self.common.dtype, name="norm")(tokens)
         normal = nn.initializers.normal(c**-0.5)
         results = []
-        for name, part in (("patches", tokens[:, : h * w]), ("classes", tokens[:, h * w :])):
+        for name, part in (("patches", tokens[:, k:]), ("classes", tokens[:, :k])):
             y = Dense(c, use_bias=False, kernel_init=normal, dtype=self.common.dtype, name=name)(part)
             length = jnp.linalg.norm(y.astype(jnp.float32), axis=-1, keepdims=True)
             results.append(y / jnp.maximum(length, 1e-12).astype(y.dtype))

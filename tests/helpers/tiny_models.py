@@ -39,7 +39,13 @@ TINY = {
     },
     "encnet": {"encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}, "width": 6, "codewords": 3},
     "encoder_decoder": {"widths": [4, 8]},
-    "eomt": {"queries": 6, "blocks": 1, "up_steps": 1, "encoder": "vit_base_dinov2_reg", "encoder_args": _VIT},
+    "eomt": {
+        "queries": 6,
+        "blocks": 1,
+        "up_steps": 1,
+        "encoder": "vit_base_dinov2_reg",
+        "encoder_args": _VIT | {"width": 16},
+    },
     "fc_densenet": {"layers": [1, 2, 1, 2, 1], "growth": 3, "stem": 4},
     "fcn": {
         **_VGG,
