@@ -32,12 +32,15 @@ if TYPE_CHECKING:
     from jaxseg.models.deeplabv2 import DeepLabV2
     from jaxseg.models.deeplabv3 import DeepLabV3
     from jaxseg.models.deeplabv3plus import DeepLabV3Plus
+    from jaxseg.models.dpt import DPT
     from jaxseg.models.encnet import EncNet
     from jaxseg.models.encoder_decoder import EncoderDecoder
+    from jaxseg.models.eomt import EoMT
     from jaxseg.models.fc_densenet import FCDenseNet
     from jaxseg.models.fcn import FCN
     from jaxseg.models.fcn_head import FCNHead
     from jaxseg.models.fpn import FPN
+    from jaxseg.models.linear_head import LinearHead
     from jaxseg.models.linknet import LinkNet
     from jaxseg.models.lraspp import LRASPP
     from jaxseg.models.mask2former import Mask2Former
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from jaxseg.models.pspnet import PSPNet
     from jaxseg.models.resunet import ResUNet
     from jaxseg.models.segformer import SegFormer
+    from jaxseg.models.segmenter import Segmenter
     from jaxseg.models.segnet import SegNet
     from jaxseg.models.unet import UNet
     from jaxseg.models.unetplusplus import UNetPlusPlus
@@ -58,6 +62,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CNN",
     "DCGAN",
+    "DPT",
     "FCN",
     "FPN",
     "LRASPP",
@@ -70,10 +75,12 @@ __all__ = [
     "DeepLabV3Plus",
     "EncNet",
     "EncoderDecoder",
+    "EoMT",
     "Evaluation",
     "FCDenseNet",
     "FCNHead",
     "JaxsegError",
+    "LinearHead",
     "LinkNet",
     "Mask2Former",
     "OCRNet",
@@ -83,6 +90,7 @@ __all__ = [
     "SegNet",
     "Segmentation",
     "SegmentationModel",
+    "Segmenter",
     "TrainedRun",
     "UNet",
     "UNetPlusPlus",

@@ -24,7 +24,7 @@ from jaxseg.losses import ClassSample, Loss
 from jaxseg.losses.definition import GUIDE
 from jaxseg.metrics import class_indices, confusion_matrix, predict_and_count, predict_classes
 from jaxseg.metrics.native_size import covered_mask, inside_mask, to_image_size, to_native_sizes
-from jaxseg.nn import of_classes, rematerialised, resize
+from jaxseg.nn import at_step, of_classes, rematerialised, resize
 from jaxseg.nn.ops.barrier import after_all
 from jaxseg.nn.ops.by_device import spread, whole
 from jaxseg.objective import Objective, Report, classes_of_step, value_and_report, with_classes
@@ -214,7 +214,8 @@ def _forward(
         image, label = jax.lax.optimization_barrier(jax.vmap(recipe.augment)(batch["keys"], image, label))
     image, label = spread(image), spread(label)
     variables, chosen = {"params": params, "batch_stats": batch_stats}, shared.chosen
-    apply = recipe.apply if chosen is None else of_classes(recipe.apply, chosen.classes)
+    apply = at_step(recipe.apply, shared.step)
+    apply = apply if chosen is None else of_classes(apply, chosen.classes)
     (logits, out), mutated = apply(variables, image, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
     loss = with_classes(recipe.loss, chosen)
     aux = [resize_logits(head, label.shape[1:]) for head in out["aux"]]

@@ -20,6 +20,7 @@ from jaxseg.step import make_eval_step, make_train_step
 TERMS = {
     "autoencoder": "cross_entropy + reconstruction",
     "encnet": "cross_entropy + 0.2 * semantic_encoding",
+    "eomt": "mask_classification",
     "mask2former": "mask_classification",
 }
 # One of each family, and those whose blocks have other operations.
@@ -37,6 +38,7 @@ FAMILIES = (
     "resnext50_32x4d",
     "seresnet18",
     "vgg11_bn",
+    "vit_base_dinov2_reg",
     "wide_resnet50_2",
 )
 

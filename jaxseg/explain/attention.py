@@ -2,8 +2,9 @@
 
 The attention is read while the network runs, from what its modules take and give, and the network is not changed:
 
-- `MultiHeadAttention` and `SelfAttention2D` (attention_decoder, encoders mit_*, segformer): to which pixels the
-  explained pixels attend, as the mean over these pixels and the heads.
+- `MultiHeadAttention` and `SelfAttention2D` (attention_decoder, encoders mit_* and vit_*, segformer): to which pixels
+  the explained pixels attend, as the mean over these pixels and the heads. What a patch of a vision transformer attends
+  to in the class token, registers and queries has no place and is left out.
 - `MultiHeadAttention` between queries and pixels (mask2former): to which pixels the queries attend that predict the
   explained class at the explained pixels, in proportion to how much each predicts it.
 - `DeformableAttention` (mask2former): at which points the explained pixels read, with the weights of the points.
@@ -31,7 +32,8 @@ from jaxseg.types import PyTree
 _Name = tuple[str, ...]
 _KINDS = (MultiHeadAttention, SelfAttention2D, DeformableAttention, AttentionGate, ObjectAttention)
 # Children whose results the weights are computed from.
-_READ = frozenset(("query", "key", "query2", "key2", "offsets", "weights", "reduce", "aux_head"))
+_READ = frozenset(("query", "key", "query2", "key2", "offsets", "weights", "reduce", "aux_head", "patch"))
+_PATCHES = ("encoder", "stem", "patch")  # of a vision transformer: its result has the grid of the patches
 
 
 def attention_maps(
@@ -87,6 +89,8 @@ def _weights(module: Any, inner: dict[_Name, Any], path: _Name, args: tuple[Any,
     heads = module.num_heads
     q, k = (inner[*path, name][0].astype(jnp.float32) for name in ("query", "key"))
     q, k = (x.reshape(x.shape[0], heads, -1) for x in (q, k))
+    if len(args) > 4 and args[4] is not None:  # the rotation of a vision transformer
+        q, k = (args[4](x[None])[0] for x in (q, k))
     scores = jnp.einsum("qnd,tnd->nqt", q, k) / math.sqrt(q.shape[-1])
     if isinstance(module, MultiHeadAttention) and len(args) > 3 and args[3] is not None:
         scores = jnp.where(args[3][0], scores, -1e30)
@@ -110,6 +114,10 @@ def _pixels_or_queries(
     if isinstance(module, SelfAttention2D):
         grid = args[0].shape[1:3]
         return _by_pixels(weights, grid, pixels).reshape(grid)
+    if path[0] == _PATCHES[0] and _PATCHES in inner:  # the last tokens are the patches
+        grid = inner[_PATCHES].shape[1:3]
+        others = tokens - grid[0] * grid[1]
+        return _by_pixels(weights[others:, others:], grid, pixels).reshape(grid)
     with_queries = "queries" in out and queries == out["queries"][0].shape[2]
     if with_queries and (len(args) == 1 or args[1].shape[1] == queries):
         return None

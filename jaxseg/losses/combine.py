@@ -110,8 +110,8 @@ class Loss:
             if loss.reads and loss.reads not in out:
                 raise ValueError(
                     f"The loss {term.name} reads the output {loss.reads!r}, which this model does not have; "
-                    f"the model {loss.network!r} has it."
-                    if loss.network
+                    f"the model {' or '.join(map(repr, loss.networks))} has it."
+                    if loss.networks
                     else f"The loss {term.name} looks at the image: give out={{{GUIDE!r}: (image, logits)}}."
                 )
             if term in strips:

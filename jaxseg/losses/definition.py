@@ -31,7 +31,7 @@ class Definition:
         sums: (logits, labels, *, options) -> pytree of f32 that adds over pixels, examples, devices, micro-batches.
         ratio: (total of `sums`, *, options) -> (sum, weight); by default `sums` itself returns (sum, weight).
         reads: the output of the model that `sums` takes instead of the logits; empty: the logits.
-        network: the model of `jaxseg.models` that has this output.
+        networks: the models of `jaxseg.models` that have this output.
         one_vs_rest: each class has a sigmoid of its own against all others, where there are several classes; a loss
             that has an option of this name is decided by that option. False: the probabilities are a softmax.
         compares_images: `sums` compares or judges images: it takes the mask of the pixels inside the images,
@@ -49,7 +49,7 @@ class Definition:
     sums: Callable[..., PyTree]
     ratio: Callable[..., SumWeight] = unchanged
     reads: str = ""
-    network: str = ""
+    networks: tuple[str, ...] = ()
     one_vs_rest: bool = False
     compares_images: bool = False
     trains_logits: bool = False

@@ -45,12 +45,15 @@ _CLASSES = {
     "deeplabv2": "DeepLabV2",
     "deeplabv3": "DeepLabV3",
     "deeplabv3plus": "DeepLabV3Plus",
+    "dpt": "DPT",
     "encnet": "EncNet",
     "encoder_decoder": "EncoderDecoder",
+    "eomt": "EoMT",
     "fc_densenet": "FCDenseNet",
     "fcn": "FCN",
     "fcn_head": "FCNHead",
     "fpn": "FPN",
+    "linear_head": "LinearHead",
     "linknet": "LinkNet",
     "lraspp": "LRASPP",
     "mask2former": "Mask2Former",
@@ -58,6 +61,7 @@ _CLASSES = {
     "pspnet": "PSPNet",
     "resunet": "ResUNet",
     "segformer": "SegFormer",
+    "segmenter": "Segmenter",
     "segnet": "SegNet",
     "unet": "UNet",
     "unetplusplus": "UNetPlusPlus",
@@ -67,7 +71,7 @@ _CLASSES = {
 MODELS = tuple(_CLASSES)
 GENERATORS = ("dcgan",)
 """Networks that make images from noise; see `can_generate`."""
-NEED_ALL_CLASSES = ("fcn", "linknet", "mask2former", "ocrnet")
+NEED_ALL_CLASSES = ("eomt", "fcn", "linknet", "mask2former", "ocrnet", "segmenter")
 """Networks that cannot compute the logits of some classes alone (`nn.of_classes`), which sampled classes need: their
 layers read the scores of all classes, end in a transposed convolution, or are masks with a class each. A configuration
 that asks it of them is refused by `build.check_sampling`."""

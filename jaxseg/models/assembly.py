@@ -14,13 +14,17 @@ from flax import linen as nn
 from jaxseg.arguments import Share
 from jaxseg.errors import counted
 from jaxseg.models.encoders import EncoderFactory
+from jaxseg.models.feature_pyramid import FeaturePyramid, WithPyramid
 from jaxseg.nn import BARE, ConvNormAct, Dropout, Layers, classifier, crop_to, resize
 from jaxseg.nn.conv import he_normal
 from jaxseg.types import Initializer
 
 
-def make_encoder(encoder: EncoderFactory, common: Layers) -> Any:
+def make_encoder(encoder: EncoderFactory, common: Layers, *, pyramid: bool = True) -> Any:
     """Returns the encoder as the child "encoder".
+
+    A plain vision transformer, whose levels have one stride, gets a feature pyramid behind it, the child "pyramid"
+    (`feature_pyramid`), unless `pyramid` is False, for networks that read its own levels.
 
     A family whose published weights belong to one activation (ResNet's ReLU, MobileNetV3's hard swish) keeps it,
     whatever the activation in `common`. A third-party factory gets those of common, norm, act and dtype that are
@@ -28,7 +32,10 @@ def make_encoder(encoder: EncoderFactory, common: Layers) -> Any:
     """
     offered = {"common": common, "norm": common.norm, "act": common.act, "dtype": common.dtype}
     parameters = inspect.signature(encoder).parameters
-    return encoder(**{name: value for name, value in offered.items() if name in parameters}, name="encoder")
+    made: Any = encoder(**{name: value for name, value in offered.items() if name in parameters}, name="encoder")
+    if not pyramid or not hasattr(made, "pyramid_width"):
+        return made
+    return WithPyramid(made, FeaturePyramid(made.pyramid_width, made.patch, common.dtype, name="pyramid"))
 
 
 def check_widths(owner: str, widths: Sequence[int], levels: int) -> None:

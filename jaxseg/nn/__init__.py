@@ -6,18 +6,20 @@ All take and return f[b,h,w,c] of any height and width, or the tokens of attenti
 
 from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
+from jaxseg.nn.clock import at_step, current_step
 from jaxseg.nn.conv import ClassHead, Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier, of_classes
 from jaxseg.nn.cosine import WithCosineHead
 from jaxseg.nn.crf import CRF, CRF_PRESETS, DenseCRF, LayerCRF, WithCRF, without_crf
 from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dense import Dense, parameter
-from jaxseg.nn.dropout import Dropout, StochasticDepth, drop_rates
+from jaxseg.nn.dropout import Dropout, StochasticDepth, draw_of_examples, drop_rates
 from jaxseg.nn.initializers import KERNEL_INITS, he_normal, he_uniform
 from jaxseg.nn.inverted import FusedInvertedResidual, InvertedResidual, round_channels
 from jaxseg.nn.large_fov import LargeFOV
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, NormSpec, is_identity, make_norm
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d, depth_to_space, space_to_depth
+from jaxseg.nn.ops.cubic import resize_cubic
 from jaxseg.nn.ops.deformable import deformable_attention
 from jaxseg.nn.ops.dense_crf import dense_crf
 from jaxseg.nn.ops.dot_product import dot_product_attention
@@ -79,15 +81,18 @@ __all__ = [
     "WithCosineHead",
     "WithQuantisedInputs",
     "adaptive_avg_pool",
+    "at_step",
     "avg_pool",
     "classifier",
     "conv2d",
     "conv_transpose2d",
     "crop_to",
+    "current_step",
     "deformable_attention",
     "dense_crf",
     "depth_to_space",
     "dot_product_attention",
+    "draw_of_examples",
     "drop_rates",
     "global_avg_pool",
     "group_norm",
@@ -104,6 +109,7 @@ __all__ = [
     "rates_at",
     "rematerialised",
     "resize",
+    "resize_cubic",
     "resize_to_sizes",
     "resize_windows",
     "round_channels",

@@ -1,5 +1,6 @@
 """Attention over tokens and over pixels, the attention gate of skips, and squeeze-and-excitation."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -27,6 +28,7 @@ class MultiHeadAttention(nn.Module):
     Attributes:
         num_heads: n; must divide c.
         kernel_init: initialiser of the kernels of all four projections.
+        key_bias: whether the projection of the keys has a bias. Without rotation it has no effect on the result.
         dtype: compute dtype; the softmax is float32.
 
     Raises:
@@ -35,6 +37,7 @@ class MultiHeadAttention(nn.Module):
 
     num_heads: int
     kernel_init: Initializer = nn.initializers.xavier_uniform()
+    key_bias: bool = True
     dtype: Any = None
 
     @nn.compact
@@ -44,6 +47,7 @@ class MultiHeadAttention(nn.Module):
         key: jax.Array | None = None,
         value: jax.Array | None = None,
         mask: jax.Array | None = None,
+        rotate: Callable[[jax.Array], jax.Array] | None = None,
     ) -> jax.Array:
         """Attends; the key defaults to the query, the value to the key.
 
@@ -52,6 +56,7 @@ class MultiHeadAttention(nn.Module):
             key: f[b,t,e].
             value: f[b,t,v].
             mask: bool[b,n,q,t] or bool[b,1,q,t], False where a query must not attend.
+            rotate: f[b,t,n,d] -> f[b,t,n,d], applied to queries and keys of each head: a rotary position encoding.
         """
         key = query if key is None else key
         value = key if value is None else value
@@ -59,11 +64,13 @@ class MultiHeadAttention(nn.Module):
         if width % self.num_heads:
             raise ValueError(f"MultiHeadAttention of {width} features cannot have {self.num_heads} heads.")
 
-        def project(x: jax.Array, name: str) -> jax.Array:
-            y = Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(x)
+        def project(x: jax.Array, name: str, bias: bool = True) -> jax.Array:
+            y = Dense(width, use_bias=bias, dtype=self.dtype, kernel_init=self.kernel_init, name=name)(x)
             return y.reshape(*x.shape[:2], self.num_heads, width // self.num_heads)
 
-        q, k, v = project(query, "query"), project(key, "key"), project(value, "value")
+        q, k, v = project(query, "query"), project(key, "key", self.key_bias), project(value, "value")
+        if rotate is not None:
+            q, k = rotate(q), rotate(k)
         y = dot_product_attention(q, k, v, mask=mask).reshape(query.shape)
         return Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name="out")(y)
 

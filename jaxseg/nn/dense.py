@@ -34,10 +34,12 @@ class Dense(nn.Module):
 
     Attributes:
         features: output channels.
+        use_bias: whether b is learned; False: there is none.
         dtype: compute dtype. None: the dtype that the input and the parameters promote to.
     """
 
     features: int
+    use_bias: bool = True
     dtype: Any = None
     kernel_init: Initializer = nn.initializers.lecun_normal()
     bias_init: Initializer = nn.initializers.zeros_init()
@@ -45,7 +47,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = parameter(self, "kernel", self.kernel_init, (x.shape[-1], self.features))
-        bias = parameter(self, "bias", self.bias_init, (self.features,))
+        bias = parameter(self, "bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
-        return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+        return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))

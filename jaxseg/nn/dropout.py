@@ -86,15 +86,36 @@ def _drop(module: Dropout | StochasticDepth, x: jax.Array, shape: tuple[int, ...
         return x
     if rate == 1.0:
         return jnp.zeros_like(x)
-    index = jnp.arange(x.shape[0])
-    if module.axis_name is not None and not module.is_initializing():
-        index = index + lax.axis_index(module.axis_name) * x.shape[0]
+    keep = draw_of_examples(module, stream, x.shape[0], 1.0 - rate, shape, module.axis_name)
+    return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), jnp.zeros_like(x))
+
+
+def draw_of_examples(
+    module: nn.Module,
+    stream: str,
+    examples: int,
+    probability: float | jax.Array,
+    shape: tuple[int, ...],
+    axis_name: str | None,
+) -> jax.Array:
+    """Returns bool[examples,*shape], True with this probability, drawn from the place of each in the global batch.
+
+    Args:
+        module: the compact module that calls this, whose key of `stream` is used.
+        stream: name of the stream of keys.
+        examples: their number on this device.
+        probability: of True, a number or f32[].
+        shape: of what is drawn for each example.
+        axis_name: the mapped axis that the batch is split over, if any.
+    """
+    index = jnp.arange(examples)
+    if axis_name is not None and not module.is_initializing():
+        index = index + lax.axis_index(axis_name) * examples
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(module.make_rng(stream), index)
     # The bits of an example are drawn in one row: the same bits, but for those of its shape XLA on CPUs unrolls the
     # generator over the channels, which takes 5 to 15 s of compilation for each layer.
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, (math.prod(shape),)))(keys)
-    keep = keep.reshape(-1, *shape)
-    return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), jnp.zeros_like(x))
+    drawn = jax.vmap(lambda key: jax.random.bernoulli(key, probability, (math.prod(shape),)))(keys)
+    return drawn.reshape(-1, *shape)
 
 
 def drop_rates(greatest: float, depths: Sequence[int]) -> tuple[tuple[float, ...], ...]:

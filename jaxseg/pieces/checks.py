@@ -99,7 +99,7 @@ def check_multilabel(config: ConfigDict) -> None:
         ("adversarial.weight", config.adversarial.weight > 0),
         ("distill.teacher", bool(config.distill.teacher)),
         ("model.crf", bool(config.model.crf)),
-        (f"model.name={config.model.name}", config.model.name in (*models.GENERATORS, "mask2former")),
+        (f"model.name={config.model.name}", config.model.name in (*models.GENERATORS, "eomt", "mask2former")),
     ]
     for key, given in one_class:
         if given:

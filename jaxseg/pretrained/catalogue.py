@@ -15,6 +15,7 @@ def families() -> tuple[Family, ...]:
         deeplab,
         densenet,
         efficientnet,
+        eomt,
         fcn,
         hrnet,
         mask2former,
@@ -26,6 +27,7 @@ def families() -> tuple[Family, ...]:
         smp,
         upernet,
         vgg,
+        vit,
     )
 
     return (
@@ -39,8 +41,10 @@ def families() -> tuple[Family, ...]:
         densenet.FAMILY,
         regnet.FAMILY,
         mit.FAMILY,
+        vit.FAMILY,
         deeplab.FAMILY,
         fcn.FAMILY,
+        eomt.FAMILY,
         mask2former.FAMILY,
         smp.FAMILY,
         upernet.FAMILY,
@@ -51,6 +55,11 @@ def encoder_weights(encoder: str) -> dict[str, Published | Packaged]:
     """Returns {name of the weights: where they are} for an encoder; empty where none are known."""
     rows = (row for family in families() for row in family.encoder_weights)
     return {row.name: row.published for row in rows if row.encoder == encoder}
+
+
+def withheld(encoder: str) -> str:
+    """Returns why weights of an encoder are given as files; empty where no licence asks for it."""
+    return next((row.reason for family in families() for row in family.withheld if encoder in row.encoders), "")
 
 
 def network_weights(model: str) -> dict[str, Published]:

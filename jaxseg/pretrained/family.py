@@ -83,6 +83,19 @@ class NetworkWeights:
 
 
 @dataclass(frozen=True)
+class Withheld:
+    """Weights whose licence a user must agree to, so that they have no name here and are given as a file.
+
+    Attributes:
+        encoders: names of the encoders.
+        reason: a sentence without its full stop: where they are, and under which licence.
+    """
+
+    encoders: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class EncoderFormat:
     """A format in which files of encoders come.
 
@@ -155,6 +168,7 @@ class Family:
         network_formats: formats of whole networks; those of one architecture are tried in this order.
         torchvision_files: names, without ".pth", of files that torchvision publishes at
             https://download.pytorch.org/models/NAME.pth. Each ends in the first digits of its SHA-256.
+        withheld: weights of encoders that are given as files, for their licence.
     """
 
     encoder_weights: tuple[EncoderWeights, ...] = ()
@@ -162,3 +176,4 @@ class Family:
     network_weights: tuple[NetworkWeights, ...] = ()
     network_formats: tuple[NetworkFormat, ...] = ()
     torchvision_files: tuple[str, ...] = ()
+    withheld: tuple[Withheld, ...] = ()

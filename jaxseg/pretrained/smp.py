@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxseg.models import encoders
 from jaxseg.pretrained.family import SMP, Family, NetworkFormat, PeerForm
-from jaxseg.pretrained.rules import Rule, conv, conv_transpose, layer, norm, prefixed, sequence
+from jaxseg.pretrained.rules import Rule, conv, conv_norm, conv_transpose, dense, layer, norm, prefixed, sequence
 
 STRIDES = (2, 4, 8, 16, 32)
 _STAGES = 4  # of a ResNet, after its stem, and of a MiT
@@ -95,6 +95,25 @@ def upernet(
     return [*_encoder(encoder, strides), *rules, *_head()]
 
 
+def dpt(encoder: Iterable[Rule]) -> list[Rule]:
+    """Rules of `DPT` over a vision transformer of timm; their fusion counts from the coarsest of four levels."""
+    rules = []
+    for i in range(4):
+        level, theirs, fuse = f"decoder/level{i}", rf"decoder\.reassemble_blocks\.{i}\.", f"decoder/fuse{3 - i}"
+        rules += layer(rf"decoder\.projection_blocks\.{i}\.project\.0", f"{level}/readout", dense)
+        rules += layer(theirs + "project_to_out_channel", f"{level}/project")
+        rules += layer(theirs + "upsample", f"{level}/resample", conv_transpose if i < 2 else conv)
+        rules += layer(theirs + "project_to_feature_dim", f"{level}/out")
+        theirs = rf"decoder\.fusion_blocks\.{i}\."
+        for n in (1, 2):
+            unit = theirs + rf"residual_conv_block{n}\."
+            rules += conv_norm(unit + "conv_1", unit + "batch_norm_1", f"{fuse}/unit{n}/conv1")
+            rules += conv_norm(unit + "conv_2", unit + "batch_norm_2", f"{fuse}/unit{n}/conv2")
+        rules += layer(theirs + "project", f"{fuse}/project")
+    rules += sequence(r"segmentation_head\.head", "conv") + layer(r"segmentation_head\.head\.4", "head")
+    return [*prefixed(encoder, r"encoder\.model\.", "encoder"), *rules, Rule(r"classification_head\..*", None)]
+
+
 def _levels(strides: Sequence[int]) -> tuple[int, int]:
     """Returns the number of levels below the image's size, and how often the image is halved for the finest of them."""
     halved = [stride for stride in strides if stride > 1]
@@ -156,9 +175,8 @@ def _family(encoder: str | None) -> str | None:
     return None if encoder is None else encoders.family(encoder)
 
 
-_OF_TIMM = re.compile(
-    r"resnet.*d|resnet26|resnext50d.*|seresne.*|wide_resnet.*|convnext.*"
-)  # encoders that theirs has as "tu-NAME"
+# Encoders that theirs has as "tu-NAME".
+_OF_TIMM = re.compile(r"resnet.*d|resnet26|resnext50d.*|seresne.*|wide_resnet.*|convnext.*|vit_.*")
 
 
 def names(encoder: str | None) -> str:
@@ -170,6 +188,10 @@ def names(encoder: str | None) -> str:
 
 _TAKES = ("encoder", "strides")
 _FPN = PeerForm({"act": "relu", "smooth": False, "align_corners": True}, sizes={})
+_DPT = PeerForm(
+    {"act": "relu", "encoder_args": {"norm_levels": False}},
+    sizes={"features": 256, "widths": (256, 512, 1024, 1024), "readout": "cat"},
+)
 _LINKNET = PeerForm({"act": "relu", "finest": 2, "up_kernel": 4, "ending": "block"}, sizes={})
 _UPERNET = PeerForm(
     {"act": "relu", "norm_features": True, "align_corners": True, "aux_width": None}, sizes={"width": 256}
@@ -177,6 +199,7 @@ _UPERNET = PeerForm(
 
 FAMILY = Family(
     network_formats=(
+        NetworkFormat("dpt", SMP, dpt, ("encoder",), _DPT, names),
         NetworkFormat("fpn", SMP, fpn, _TAKES, _FPN, names),
         NetworkFormat("linknet", SMP, linknet, _TAKES, _LINKNET, names),
         NetworkFormat("pspnet", SMP, pspnet, _TAKES, _pspnet_form, names),

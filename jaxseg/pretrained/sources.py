@@ -62,7 +62,8 @@ def find(
         raise WeightsError(f"There is no file or folder {located(path)}.")
     if encoder is None and model is None and network is not None:
         raise WeightsError(no_published_encoder(network))
-    hint = nearest(source, names) if names else " None are known by name."
+    reason = "" if encoder is None or model is not None else catalogue.withheld(encoder)
+    hint = nearest(source, names) if names else f" {reason}." if reason else " None are known by name."
     raise WeightsError(
         f"There are no published weights {source!r} for {owner}.{hint} A file can be given too (.safetensors, .pth, "
         ".npz), the workdir of a run, or a repository: hf://OWNER/NAME."

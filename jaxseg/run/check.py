@@ -187,12 +187,13 @@ def check_loss(parts: Parts) -> None:
     name, text = parts.config.model.name, parts.config.loss.terms
     given = {term.name: term.definition for term in parts.loss.terms}
     for term, definition in given.items():
-        if definition.network not in ("", name) and definition.network in models.MODELS and name in models.MODELS:
+        having = definition.networks
+        if having and name not in having and name in models.MODELS:
             raise ConfigError(
-                f"loss.terms={text!r}: the term {term} reads the output {definition.reads!r} of "
-                f"model.name={definition.network}, which model.name={name} does not have; give another term or network."
+                f"loss.terms={text!r}: the term {term} reads the output {definition.reads!r} of model.name="
+                f"{' or '.join(having)}, which model.name={name} does not have; give another term or network."
             )
-    own = [term for term, definition in LOSSES.items() if definition.network == name]
+    own = [term for term, definition in LOSSES.items() if name in definition.networks]
     lacking = [term for term in own if term not in given]
     if lacking and all(LOSSES[term].compares_images for term in own):
         raise ConfigError(

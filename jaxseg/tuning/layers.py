@@ -16,13 +16,16 @@ from jaxseg.types import ENCODER, LORA, PyTree
 
 _Place: TypeAlias = tuple[float, float]  # what a stage's index and a block's index in it sort by
 
+_LAST_NORM = "norm"  # of a vision transformer; it belongs to its last block
+
 # Children of an encoder in the order of the forward pass, beside "stem..." and "stage...": HRNet's first blocks, the
-# branches that its later stages add and their modules, and the last convolution of MobileNet.
+# branches that its later stages add and their modules, the last convolution of MobileNet, and the last norm of a ViT.
 _CHILDREN = (
     (re.compile(r"block(\d+)$"), lambda found: (1.0, float(found[1]))),
     (re.compile(r"transition(\d+)_"), lambda found: (float(found[1]), 1.0)),
     (re.compile(r"parallel(\d+)_(\d+)$"), lambda found: (float(found[1]), float(found[2]))),
     (re.compile(r"last$"), lambda found: (float("inf"), 0.0)),
+    (re.compile(rf"{_LAST_NORM}$"), lambda found: (float("inf"), 0.0)),
 )
 _STAGE = re.compile(r"stage(\d+)$")
 _BLOCK = re.compile(r"(?:block|conv)(\d+)$")
@@ -35,7 +38,8 @@ def layer_numbers(paths: Iterable[str]) -> dict[str, int]:
 
     n is 0 for the stem and 1 to L for the blocks in the order of the forward pass. What of a stage stands before its
     blocks (ConvNeXt's down-sampling, the patches of MiT) belongs to the first of them, and the norm that ends a stage
-    of MiT or ConvNeXt to the last. HRNet's branches count by module, and MobileNet's last convolution is a layer.
+    of MiT or ConvNeXt to the last. HRNet's branches count by module, and MobileNet's last convolution is a layer. The
+    class token, registers and positions of a vision transformer are its stem, and its last norm is of the last block.
 
     Raises:
         ArgumentError: if there is no encoder, or it has a child whose depth is unknown.
@@ -50,6 +54,8 @@ def layer_numbers(paths: Iterable[str]) -> dict[str, int]:
             blocks[child] = max(float(block[1]), blocks[child] if child in blocks else 0.0)
     patched = {child for child, *rest in inside.values() if rest[:1] == ["patch"]}
     places = {path: _place(names, blocks, patched) for path, names in inside.items()}
+    last = max((place for path, place in places.items() if inside[path][0].startswith("block")), default=_STEM)
+    places = {path: last if inside[path][0] == _LAST_NORM else place for path, place in places.items()}
     first = 0 if _STEM in places.values() else 1
     numbers = {place: n for n, place in enumerate(sorted(set(places.values())), start=first)}
     return {path: numbers[place] for path, place in places.items()}

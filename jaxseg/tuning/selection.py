@@ -11,7 +11,7 @@ PROBE = "probe"
 """The name of the classifier's layers among patterns: a linear probe trains these alone."""
 
 # The layers that give logits, the auxiliary ones too: "head/kernel", "aux/head/bias", "head/branch0/score/kernel".
-_CLASSIFIER = r"(^|/)([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d+)/(kernel|bias|log_scale)$"
+_CLASSIFIER = r"(^|/)([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d+)/(kernel|embedding|bias|log_scale)$"
 _ALWAYS = (LORA, DISTILLATION)  # children beside the network's that exist to be trained
 
 

@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from helpers.tiny_models import tiny
 from helpers.variables import drawn, initialised
 
+from jaxseg import models
 from jaxseg.explain.attention import attention_maps
+from jaxseg.nn import MultiHeadAttention
 
 SHAPE = (1, 16, 24, 3)
 IMAGE = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
@@ -91,3 +94,31 @@ def test_other_networks_have_none(name):
     shape = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
     pixels = jax.ShapeDtypeStruct(SHAPE[1:3], jnp.float32)
     assert not jax.eval_shape(lambda v, x, p: attention_maps(model, v, x, p, 0), variables, shape, pixels)
+
+
+@pytest.mark.parametrize("encoder", ["vit_base_dinov2_reg", "vit_base_dinov3"])
+def test_patches_of_a_vision_transformer_attend_to_patches(encoder):
+    """The map is the mean over heads of the row of the pixel's patch, of the tokens behind the five others."""
+    fields = {"width": 16, "depth": 1, "num_heads": 2, "patch": 4, "grid": (4, 6), "taps": (1,)}
+    model = models.build("linear_head", num_classes=3, encoder=encoder, encoder_args=fields)
+    variables = drawn(model, IMAGE)
+    seen = []
+
+    def see(call, args, kwargs, context):
+        if isinstance(context.module, MultiHeadAttention) and context.method_name == "__call__":
+            seen.append((args[0], args[4]))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(see):
+        model.apply(variables, IMAGE)
+    ((tokens, rotate),) = seen
+    params = variables["params"]["encoder"]["block1"]["attention"]
+    query, key = (np.asarray(tokens) @ np.asarray(params[name]["kernel"]) for name in ("query", "key"))
+    query = query + np.asarray(params["query"]["bias"])
+    key = key + np.asarray(params["key"]["bias"]) if "bias" in params["key"] else key
+    query, key = (jnp.asarray(x).reshape(1, 29, 2, 8) for x in (query, key))
+    query, key = (query, key) if rotate is None else (rotate(query), rotate(key))
+    weights = jax.nn.softmax(jnp.einsum("qnd,tnd->nqt", query[0], key[0]) / 8**0.5, axis=-1).mean(0)
+    ((name, given),) = maps_of(model, variables).items()
+    assert name == "encoder/block1/attention" and (rotate is not None) == (encoder == "vit_base_dinov3")
+    np.testing.assert_allclose(given.ravel(), weights[5 + 2 * 6 + 5, 5:], rtol=1e-4)  # row 2, column 5

@@ -12,6 +12,8 @@ _VGG = {
 # Blocks of a MobileNetV3, one of each kind.
 _ROWS = [[3, 8, 8, False, "relu", 2], [3, 12, 8, True, "hard_swish", 1], [5, 16, 12, True, "hard_swish", 2]]
 
+_VIT = {"width": 8, "depth": 2, "num_heads": 2, "patch": 4, "grid": [2, 3], "taps": [1, 2], "pyramid_width": 4}
+
 # One line a name: `models.build(name, num_classes=..., **TINY[name])`.
 TINY = {
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
@@ -29,8 +31,21 @@ TINY = {
         "encoder_args": {"widths": [4, 6]},
     },
     "deeplabv3plus": {"width": 16, "low_stride": 2, "encoder": "residual", "encoder_args": {"widths": [4, 6, 8]}},
+    "dpt": {
+        "features": 8,
+        "widths": [4, 6, 8],
+        "encoder": "vit_base_dinov2_reg",
+        "encoder_args": {**_VIT, "depth": 3, "taps": [1, 2, 3]},
+    },
     "encnet": {"encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}, "width": 6, "codewords": 3},
     "encoder_decoder": {"widths": [4, 8]},
+    "eomt": {
+        "queries": 6,
+        "blocks": 1,
+        "up_steps": 1,
+        "encoder": "vit_base_dinov2_reg",
+        "encoder_args": _VIT | {"width": 16},
+    },
     "fc_densenet": {"layers": [1, 2, 1, 2, 1], "growth": 3, "stem": 4},
     "fcn": {
         **_VGG,
@@ -42,6 +57,7 @@ TINY = {
     },
     "fcn_head": {"width": 8, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 8]}},
     "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
+    "linear_head": {"levels": 2, "encoder": "vit_base", "encoder_args": _VIT},
     "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},
     "lraspp": {
         "width": 8,
@@ -70,6 +86,7 @@ TINY = {
         "encoder": "mit_b0",
         "encoder_args": {"widths": [4, 8], "depths": [1, 2], "heads": [1, 2], "reductions": [2, 1], "steps": [2, 2]},
     },
+    "segmenter": {"depth": 1, "num_heads": 2, "encoder": "vit_base", "encoder_args": _VIT},
     "segnet": {**_VGG, "depths": [1, 2]},
     "unet": {"widths": [4, 8, 8]},
     "unetplusplus": {"widths": [4, 8, 8], "deep_supervision": True},
@@ -78,6 +95,10 @@ TINY = {
 }
 
 _MIT = {"widths": [4, 6, 8, 8], "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4]}
+_VITS = [
+    f"vit_{size}{form}" for size in ("small", "base", "large") for form in ("", "_dinov2", "_dinov2_reg", "_dinov3")
+]
+_VITS += [f"vit_{size}_{form}" for size in ("base", "large") for form in ("clip", "mae", "siglip2")]
 _HRNET = {"width": 4, "stem": 4, "bottlenecks": 1, "modules": [1, 1], "blocks": 1}
 _EFFICIENTNET = {"width": 1.0, "depth": 1.0, "rows": [[1, 3, 4, 1, 1], [6, 5, 8, 2, 2]], "stem": 4, "divisor": 4}
 _FUSED = [[1, 3, 4, 1, 1, True], [2, 3, 6, 2, 2, True], [2, 3, 8, 1, 2]]
@@ -142,6 +163,7 @@ ENCODERS = {
     **{f"tf_efficientnet_v2_{size}": _EFFICIENTNET_V2 for size in "sml"},
     **{f"vgg{n}": {"channels": [4, 6, 8], "depths": [1, 2, 1]} for n in (11, 13, 16, 19)},
     **{f"vgg{n}_bn": {"channels": [4, 6, 8], "depths": [1, 1, 2], "output_stride": 4} for n in (11, 13, 16, 19)},
+    **{name: _VIT | ({"width": 16} if "dinov3" in name else {}) for name in _VITS},
     "wide_resnet101_2": {"depths": [1, 1], "widths": [4, 8, 8]},
     "wide_resnet50_2": {"depths": [1, 1], "widths": [4, 8, 8]},
 }

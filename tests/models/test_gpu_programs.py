@@ -17,6 +17,7 @@ TERMS = {
     "autoencoder": "cross_entropy + reconstruction",
     "dcgan": "generator + discriminator",
     "encnet": "cross_entropy + 0.2 * semantic_encoding",
+    "eomt": "mask_classification",
     "mask2former": "mask_classification",
 }
 # How many products of float32 arrays a step has, where it has any: of the resized image (DCGAN), of the encoding, which

@@ -30,7 +30,8 @@ IMAGE = (2, 33, 47, 3)
 TRAINED = (2, 7, 8, 3)
 NORMS = ("batch", "instance", "group", "layer", "none")
 # Transformers have layer norms whatever `norm` says.
-LAYER_NORMS = ("mask2former", "segformer")
+LAYER_NORMS = ("dpt", "eomt", "linear_head", "mask2former", "segformer", "segmenter")
+NO_OTHER_NORMS = ("eomt", "linear_head", "segmenter")
 
 
 def test_every_model_is_tested():
@@ -77,6 +78,7 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
 SHORT = {
     **{name: {"widths": [4, 8]} for name in TINY if "widths" in TINY[name]},
     **{name: {"encoder_args": {"widths": [4, 8]}} for name in ("deeplabv3plus", "encnet", "fpn", "upernet")},
+    "dpt": {},
     "fc_densenet": {"layers": [1, 2, 1]},
     "linknet": {"encoder_args": {"widths": [12, 24]}},
     "lraspp": {"encoder_args": TINY["lraspp"]["encoder_args"] | {"rows": TINY["lraspp"]["encoder_args"]["rows"][::2]}},
@@ -99,7 +101,7 @@ def test_every_norm_fits_every_model(name, norm):
         variables = variable_shapes(trained_model(name), TRAINED)
     else:
         variables, _, _ = shapes(tiny(name, norm=norm), IMAGE, train=True)
-    assert ("batch_stats" in variables) == (norm == "batch")
+    assert ("batch_stats" in variables) == (norm == "batch" and name not in NO_OTHER_NORMS)
     assert any("norm" in path for path in paths(variables["params"])) == (norm != "none" or name in LAYER_NORMS)
 
 
@@ -122,8 +124,8 @@ def test_parameter_names_are_stable():
     attention = paths(variable_shapes(tiny("attention_decoder"), IMAGE)["params"])
     assert {"decoder/stage1/attention/query/kernel", "decoder/stage0/conv/conv/kernel"} <= attention
     for name in models.names():
-        head = HEADS[name] if name in HEADS else "head"
-        assert {f"{head}/kernel", f"{head}/bias"} <= paths(variable_shapes(tiny(name), IMAGE)["params"])
+        head, kernel = HEADS[name] if name in HEADS else "head", "embedding" if name == "segmenter" else "kernel"
+        assert {f"{head}/{kernel}", f"{head}/bias"} <= paths(variable_shapes(tiny(name), IMAGE)["params"])
 
 
 def test_padding_of_unet_changes_no_parameter():

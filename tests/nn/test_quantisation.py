@@ -197,7 +197,15 @@ def all_networks():
     for name in models.names():
         if name not in models.GENERATORS:
             yield name, models.build(name, num_classes=3, **TINY[name])
-    for name in ("convnext_tiny", "efficientnet_b0", "hrnet_w18", "mit_b0", "mobilenet_v2", "resnext50_32x4d"):
+    for name in (
+        "convnext_tiny",
+        "efficientnet_b0",
+        "hrnet_w18",
+        "mit_b0",
+        "mobilenet_v2",
+        "resnext50_32x4d",
+        "vit_base_dinov2_reg",
+    ):
         yield name, Encoder(name)
 
 
@@ -225,7 +233,16 @@ def test_no_layer_of_any_network_escapes(name, model):
     assert {path.removesuffix(f"/{RANGE}") for path in ranges} == called
     # What stays in float32 has one axis, or is no kernel of a layer: embeddings and tables.
     left = {path.rpartition("/")[2] for path in params if path not in kernels and len(params[path].shape) > 1}
-    assert left <= {"codewords", "level", "query", "query_position", "position"}
+    assert left <= {
+        "codewords",
+        "level",
+        "query",
+        "query_position",
+        "position",
+        "class_token",
+        "registers",
+        "embedding",
+    }
 
 
 # --- training ---

@@ -41,7 +41,7 @@ def test_the_rules_of_every_encoder_are_read_backwards(name):
 NETWORKS = [
     known for family in catalogue.families() for known in family.network_formats if known.model != "mask2former"
 ]
-OVER = {"segformer": "mit_b0", "lraspp": "mobilenet_v3_large"}
+OVER = {"segformer": "mit_b0", "lraspp": "mobilenet_v3_large", "dpt": "vit_base", "eomt": "vit_base_dinov2_reg"}
 
 
 QUICK = [known for known in NETWORKS if known.model in ("unet", "deeplabv3plus")]

@@ -215,8 +215,9 @@ def test_sizes_follow_the_encoder():
 
 def test_every_form_names_fields_that_the_network_has():
     formats = [known for family in catalogue.families() for known in family.network_formats]
+    over = {"lraspp": "mobilenet_v3_large", "dpt": "vit_base", "eomt": "vit_base_dinov2_reg"}
     for known in formats:
-        encoder = "mobilenet_v3_large" if known.model == "lraspp" else "resnet18"
+        encoder = over[known.model] if known.model in over else "resnet18"
         form = known.form_over(encoder)
         if form is not None:
             models.build(known.model, num_classes=2, encoder=encoder, **{**form.sizes, **form.fields})

@@ -33,7 +33,7 @@ def examine(network: str, terms: str, **values: object) -> None:
             "generator",
             "the term generator reads the output 'verdicts' of model.name=dcgan, which model.name=unet",
         ),
-        ("unet", "dice + mask_classification", "reads the output 'queries' of model.name=mask2former, which"),
+        ("unet", "dice + mask_classification", "reads the output 'queries' of model.name=eomt or mask2former, which"),
         (
             "mask2former",
             "reconstruction",

@@ -11,7 +11,7 @@ from jaxseg import models, optim
 from jaxseg.errors import ArgumentError
 from jaxseg.models import encoders
 from jaxseg.state import by_path
-from jaxseg.tuning import layer_factors, layer_numbers
+from jaxseg.tuning import adapted_kernels, layer_factors, layer_numbers
 
 IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
@@ -78,6 +78,21 @@ def test_convnext():
         "stage1/block1": 3,
         "stage1/block2": 4,
     }
+
+
+def test_a_vision_transformer_has_its_blocks_and_the_norm_belongs_to_the_last():
+    net = encoders.build("vit_base_clip", **ENCODERS["vit_base_clip"] | {"depth": 11, "taps": (11,)})
+    numbers = layer_numbers(by_path(shapes(net)))
+    assert {numbers[f"encoder/stem/{name}"] for name in ("class_token", "position", "patch/kernel", "norm/bias")} == {0}
+    assert [numbers[f"encoder/block{n}/expand/kernel"] for n in range(1, 12)] == list(range(1, 12))
+    assert numbers["encoder/norm/scale"] == 11 == max(numbers.values())
+
+
+def test_every_dense_layer_of_a_vision_transformer_can_have_an_adapter():
+    net = encoders.build("vit_base_dinov3", **ENCODERS["vit_base_dinov3"])
+    names = ("attention/query", "attention/key", "attention/value", "attention/out", "expand", "reduce")
+    expected = {f"encoder/block{n}/{name}/kernel" for n in (1, 2) for name in names}
+    assert set(adapted_kernels(shapes(net), ("^encoder",))) == expected
 
 
 FAMILIES = {encoders.family(name): name for name in sorted(ENCODERS)}

@@ -85,6 +85,38 @@ _REGNET = {
 }
 _REGNET_FIELDS = ("blocks", "initial", "slope", "factor", "group_width")
 _MIT = {"widths": (64, 128, 320, 512), "heads": (1, 2, 5, 8)}
+_VIT: dict[str, dict[str, Any]] = {
+    "small": {"width": 384, "num_heads": 6},
+    "base": {},
+    "large": {"width": 1024, "num_heads": 16, "depth": 24},
+}
+_DINOV2: dict[str, Any] = {"patch": 14, "grid": (37, 37), "layer_scale": 1.0}
+_DINOV3: dict[str, Any] = {
+    "position": "rotary",
+    "registers": 4,
+    "key_bias": False,
+    "layer_scale": 1.0,
+    "epsilon": 1e-5,
+}
+_CLIP: dict[str, Any] = {"pre_norm": True, "patch_bias": False, "act": "quick_gelu", "epsilon": 1e-5}
+_SIGLIP2: dict[str, Any] = {"class_token": False, "act": "gelu_tanh"}
+
+
+def _vits() -> dict[str, tuple[str, str, dict[str, Any]]]:
+    """The vision transformers: each pretraining has its form, and CLIP's and SigLIP 2's large ones their own grids."""
+    forms = {
+        "vit_{}": {size: {} for size in _VIT},
+        "vit_{}_dinov2": {size: _DINOV2 for size in _VIT},
+        "vit_{}_dinov2_reg": {size: _DINOV2 | {"registers": 4, "antialias": True} for size in _VIT},
+        "vit_{}_dinov3": {size: _DINOV3 for size in _VIT},
+        "vit_{}_mae": {"base": {}, "large": {}},
+        "vit_{}_clip": {"base": _CLIP, "large": _CLIP | {"patch": 14, "grid": (16, 16)}},
+        "vit_{}_siglip2": {"base": _SIGLIP2, "large": _SIGLIP2 | {"grid": (16, 16)}},
+    }
+    rows = ((name.format(size), _VIT[size] | form) for name, sizes in forms.items() for size, form in sizes.items())
+    return {name: ("vit", "ViT", fields) for name, fields in rows}
+
+
 # Name -> (file in this folder, class, fields that the name fixes).
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "convnext_base": (
@@ -180,6 +212,7 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
         for layers, depths in _VGG_DEPTHS.items()
         for norm in ("", "_bn")
     },
+    **_vits(),
     "wide_resnet101_2": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "ratio": 2}),
     "wide_resnet50_2": ("resnet", "ResNet", {"ratio": 2}),
 }

@@ -1,0 +1,28 @@
+"""EoMT of transformers (`EomtForUniversalSegmentation`): a vision transformer whose class token has no position."""
+
+from jaxseg.pretrained import vit
+from jaxseg.pretrained.family import TRANSFORMERS, Family, NetworkFormat, PeerForm
+from jaxseg.pretrained.rules import Rule, conv_transpose, dense, layer, norm, prefixed
+
+_MOST_STEPS = 4  # of the up-sampling
+
+
+def transformers() -> list[Rule]:
+    """Rules of `EomtForUniversalSegmentation`; the weights of classes in its loss are left out."""
+    rules = prefixed(vit.of_eomt(), "", "encoder")
+    rules.append(Rule(r"query\.weight", "params/query", lambda x: x[None]))
+    for i in range(_MOST_STEPS):
+        theirs = rf"upscale_block\.block\.{i}\."
+        rules += layer(theirs + "conv1", f"upscale/up{i + 1}", conv_transpose)
+        rules += layer(theirs + "conv2", f"upscale/depthwise{i + 1}")
+        rules += norm(theirs + "layernorm2d", f"upscale/norm{i + 1}")
+    for i in (1, 2, 3):
+        rules += layer(rf"mask_head\.fc{i}", f"mask/dense{i}", dense)
+    return [*rules, *layer("class_predictor", "head", dense), Rule(r"attn_mask_probs|criterion\..*", None)]
+
+
+_FORM = PeerForm(
+    {"encoder_args": {"class_position": False}, "anneal_end": 0}, sizes={"queries": 200, "blocks": 4, "up_steps": 2}
+)
+
+FAMILY = Family(network_formats=(NetworkFormat("eomt", TRANSFORMERS, transformers, form=_FORM),))

@@ -1,0 +1,438 @@
+"""Vision transformers beside those of transformers and timm, and the networks over them beside smp's and torch's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from helpers import oracles
+from helpers.parity import assert_close, check_eval, check_gradients, nchw, nhwc
+from helpers.variables import drawn, variable_shapes
+
+from jaxseg import models, pretrained
+from jaxseg.models import encoders
+from jaxseg.models.encoders.vit import rotary_angles
+from jaxseg.models.eomt import masked_share
+from jaxseg.models.feature_pyramid import FeaturePyramid
+from jaxseg.nn import Conv, at_step
+from jaxseg.pretrained import catalogue, smp, vit
+from jaxseg.pretrained import eomt as eomt_rules
+from jaxseg.pretrained.rules import Rule, conv, conv_transpose, dense, layer, norm, prefixed
+
+# A form, the class of transformers, its settings beside the sizes, and the rules.
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 12, "patch_size": 4}
+HIDDEN = {"intermediate_size": 64}
+FORMS = {
+    "vit_base_dinov2": ("Dinov2Model", {"layerscale_value": 0.5}, vit.transformers),
+    "vit_base_dinov2_reg": ("Dinov2WithRegistersModel", {}, vit.transformers),
+    "vit_base_dinov3": ("DINOv3ViTModel", {**HIDDEN, "num_register_tokens": 4}, vit.dinov3),
+    "vit_base": ("ViTModel", {**HIDDEN, "layer_norm_eps": 1e-6}, vit.transformers),
+    "vit_base_mae": ("ViTMAEModel", {**HIDDEN, "layer_norm_eps": 1e-6, "mask_ratio": 0.0}, vit.transformers),
+    "vit_base_clip": ("CLIPVisionModel", HIDDEN, vit.towers),
+    "vit_base_siglip2": ("SiglipVisionModel", HIDDEN, vit.towers),
+}
+TINY = {"width": 16, "depth": 2, "num_heads": 2, "patch": 4, "grid": (3, 3), "taps": (1, 2), "rounding": "down"}
+# Those of MAE are not interpolated here: theirs shuffles the patches, which needs as many numbers as there are.
+IMAGE = {"vit_base_mae": (12, 12)}
+
+
+def peer(name: str):
+    """The class of transformers, with the features of each block, after the last norm, as its result."""
+    torch, transformers = oracles.torch(), oracles.transformers()
+    cls, fields, _ = FORMS[name]
+    base = getattr(transformers, cls)
+
+    class Features(base):
+        def forward(self, x):
+            options = {} if "dino" in name else {"interpolate_pos_encoding": True}
+            if name == "vit_base_mae":
+                options["noise"] = torch.arange(9.0)[None].expand(x.shape[0], -1)
+            states.clear()
+            super().forward(x, **options)
+            last = next(getattr(self, n) for n in ("layernorm", "norm", "post_layernorm") if hasattr(self, n))
+            h, w = (side // 4 for side in x.shape[2:])
+            return [last(state)[:, -h * w :].transpose(1, 2).unflatten(2, (h, w)) for state in states]
+
+    module, states = base(getattr(transformers, cls.replace("Model", "Config"))(**SIZES | fields)), []
+    for block in next(part for part in module.modules() if isinstance(part, torch.nn.ModuleList)):
+        block.register_forward_hook(lambda _, __, state: states.append(state[0] if isinstance(state, tuple) else state))
+    module.__class__ = Features
+    return module
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_features_are_those_of_transformers(name):
+    """At 5 by 3 patches, of an image whose sides the patch does not divide."""
+    encoder = encoders.build(name, **TINY)
+    size = IMAGE[name] if name in IMAGE else (21, 15)
+    check_eval(encoder, peer(name), FORMS[name][2](), [size], ours=list, theirs=list)
+
+
+def with_linear_head(size):
+    """DINOv2 of transformers under a 1x1 convolution whose logits are enlarged to the image."""
+    torch, features = oracles.torch(), peer("vit_base_dinov2")
+
+    class Linear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = features, torch.nn.Conv2d(16, 5, 1)
+
+        def forward(self, x):
+            return torch.nn.functional.interpolate(self.head(self.inner(x)[-1]), size=size, mode="bilinear")
+
+    return Linear()
+
+
+def test_gradients_are_those_of_transformers():
+    size = (20, 12)
+    encoder = encoders.factory("vit_base_dinov2", **TINY | {"taps": (2,)})
+    rules = [*prefixed(vit.transformers(), r"inner\.", "encoder"), *layer("head", "head")]
+    module = with_linear_head(size)
+    module.inner.embeddings.mask_token.requires_grad_(False)
+    check_gradients(models.build("linear_head", num_classes=5, encoder=encoder), module, rules, size)
+
+
+@pytest.mark.parametrize("readout", ["cat", pytest.param("add", marks=pytest.mark.slow)])
+def test_dpt_has_the_logits_of_smp(readout):
+    """Four blocks of patches of 16, which become maps of strides 4, 8, 16 and 32."""
+    module = oracles.smp().DPT(
+        "tu-vit_tiny_patch16_224",
+        encoder_weights=None,
+        decoder_readout=readout,
+        decoder_intermediate_channels=(4, 6, 8, 10),
+        decoder_fusion_channels=8,
+        encoder_output_indices=[0, 1, 2, 3],
+        classes=5,
+        embed_dim=16,
+        num_heads=2,
+        img_size=(32, 64),
+    )
+    module.encoder.model.blocks = module.encoder.model.blocks[:4]
+    fields = {"width": 16, "depth": 4, "num_heads": 2, "grid": (2, 4), "norm_levels": False}
+    encoder = encoders.factory("vit_base", **fields)
+    model = models.build("dpt", num_classes=5, features=8, widths=(4, 6, 8, 10), readout=readout, encoder=encoder)
+    check_eval(model, module, smp.dpt(vit.timm()), [(32, 64)])
+
+
+def test_the_pyramid_is_that_of_vitdet():
+    torch = oracles.torch()
+
+    def level(*first, width):
+        convs = [torch.nn.Conv2d(width, 6, 1, bias=False), Norm(6), torch.nn.Conv2d(6, 6, 3, padding=1, bias=False)]
+        return torch.nn.Sequential(*first, *convs, Norm(6))
+
+    class Norm(torch.nn.LayerNorm):
+        def __init__(self, width):
+            super().__init__(width, eps=1e-6)
+
+        def forward(self, x):
+            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    class Pyramid(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            up = torch.nn.ConvTranspose2d
+            self.finest = level(up(8, 4, 2, 2), Norm(4), torch.nn.GELU(), up(4, 2, 2, 2), width=2)
+            self.fine = level(up(8, 4, 2, 2), width=4)
+            self.same = level(width=8)
+            self.coarse = level(torch.nn.MaxPool2d(2), width=8)
+
+        def forward(self, x):
+            return [self.finest(x), self.fine(x), self.same(x), self.coarse(x)]
+
+    class Ours(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train=False):
+            return FeaturePyramid(6, 4, name="pyramid")(x, (4 * x.shape[1], 4 * x.shape[2]))
+
+    rules = layer(r"finest\.0", "level0/up", conv_transpose) + norm(r"finest\.1", "level0/up_norm")
+    rules += layer(r"finest\.3", "level0/up2", conv_transpose) + layer(r"fine\.0", "level1/up", conv_transpose)
+    for i, (name, first) in enumerate((("finest", 4), ("fine", 1), ("same", 0), ("coarse", 1))):
+        for j, part in enumerate(("project", "project_norm", "smooth", "smooth_norm")):
+            rule = norm if part.endswith("norm") else functools.partial(layer, weight=conv)
+            rules += rule(rf"{name}\.{first + j}", f"level{i}/{part}")
+    model = Ours()
+    module = Pyramid()
+    with torch.no_grad():
+        for x in module.parameters():
+            x.copy_(torch.randn(x.shape) * 0.5)
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 8)).astype(np.float32)
+    state = {name: value.detach().numpy() for name, value in module.state_dict().items()}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    variables = pretrained.merge(shapes, pretrained.convert(state, prefixed(rules, "", "pyramid")))
+    for ours, theirs in zip(jax.jit(model.apply)(variables, x), module(nchw(x)), strict=True):
+        assert_close(ours, nhwc(theirs))
+
+
+def test_the_pyramid_of_patches_of_14_has_powers_of_two():
+    """A ramp over the image stays a ramp in each level, whatever the grid of its patches."""
+    pyramid = FeaturePyramid(3, 14)
+    assert pyramid.strides == (4, 8, 16, 32)
+    assert FeaturePyramid(3, 16).strides == (4, 8, 16, 32) and FeaturePyramid(3, 2).strides == (1, 2, 4)
+    shapes = jax.eval_shape(
+        lambda k: pyramid.init_with_output(k, jnp.zeros((1, 5, 3, 8)), (65, 40))[0], jax.random.key(0)
+    )
+    assert [x.shape[1:3] for x in shapes] == [(17, 10), (9, 5), (5, 3), (3, 2)]
+
+
+def test_an_image_of_any_size_is_padded_to_patches():
+    """The patches that the image fills are those of the padded image."""
+    encoder = encoders.build("vit_base", **TINY | {"rounding": "up", "depth": 1, "taps": (1,)})
+    x = np.random.default_rng(1).normal(size=(1, 10, 13, 3)).astype(np.float32)
+    variables = drawn(encoder, x)
+    apply = jax.jit(encoder.apply)
+    (odd,), (padded,) = apply(variables, x), apply(variables, np.pad(x, ((0, 0), (0, 2), (0, 3), (0, 0))))
+    np.testing.assert_array_equal(odd, padded)
+    with pytest.raises(ValueError, match=r"taps .3,. must be blocks, 1 to 1"):
+        encoder.clone(taps=(3,)).init(jax.random.key(0), x)
+
+
+def test_rotary_angles_are_those_of_the_paper():
+    """One patch lies at the centre of the image; of two rows the first lies at -1/2, with the frequency 2 pi first."""
+    np.testing.assert_allclose(rotary_angles(1, 1, 8), np.zeros((1, 4)))
+    angles = np.asarray(rotary_angles(2, 1, 8))
+    np.testing.assert_allclose(angles[:, 0], [-np.pi, np.pi], rtol=1e-6)
+    np.testing.assert_allclose(angles[:, 1], np.array([-np.pi, np.pi]) / 10, rtol=1e-6)
+    np.testing.assert_allclose(angles[:, 2:], 0.0)
+
+
+def segmenter_in_torch():
+    """The mask transformer of Strudel 2021, section 3.2, over the patches of a convolution."""
+    torch = oracles.torch()
+
+    class Segmenter(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.project = torch.nn.Conv2d(3, 6, 4, 4), torch.nn.Linear(6, 8)
+            self.tokens = torch.nn.Parameter(torch.randn(5, 8))
+            layer = functools.partial(torch.nn.TransformerEncoderLayer, 8, 2, 32, 0.0, "gelu")
+            self.blocks = torch.nn.ModuleList([layer(batch_first=True, norm_first=True) for _ in range(2)])
+            self.norm, self.score_norm = torch.nn.LayerNorm(8), torch.nn.LayerNorm(5)
+            self.patches, self.classes = (torch.nn.Linear(8, 8, bias=False) for _ in range(2))
+
+        def forward(self, x):
+            maps = self.patch(x)
+            tokens = self.project(maps.flatten(2).transpose(1, 2))
+            both = torch.cat([tokens, self.tokens.expand(len(x), -1, -1)], 1)
+            for block in self.blocks:
+                both = block(both)
+            both = self.norm(both)
+            patches = torch.nn.functional.normalize(self.patches(both[:, :-5]), dim=-1)
+            classes = torch.nn.functional.normalize(self.classes(both[:, -5:]), dim=-1)
+            scores = self.score_norm(patches @ classes.transpose(1, 2)).transpose(1, 2)
+            scores = scores.unflatten(2, maps.shape[2:])
+            return torch.nn.functional.interpolate(scores, size=x.shape[2:], mode="bilinear")
+
+    return Segmenter()
+
+
+def segmenter_rules():
+    rules = layer("patch", "encoder/patch") + layer("project", "project", dense) + norm("score_norm", "head")
+    rules += [Rule("tokens", "params/head/embedding", dense), *norm("norm", "decoder/norm")]
+    for name in ("patches", "classes"):
+        rules += layer(name, f"decoder/{name}", dense)
+    for i in (0, 1):
+        theirs, ours = rf"blocks\.{i}\.", f"decoder/block{i + 1}"
+        three = [f"params/{ours}/attention/{name}" for name in ("query", "key", "value")]
+        rules.append(
+            Rule(theirs + r"self_attn\.in_proj_weight", tuple(f"{x}/kernel" for x in three), vit._thirds(dense))
+        )
+        biases = vit._thirds(np.asarray)
+        rules.append(Rule(theirs + r"self_attn\.in_proj_bias", tuple(f"{x}/bias" for x in three), biases))
+        rules += layer(theirs + r"self_attn\.out_proj", f"{ours}/attention/out", dense)
+        rules += layer(theirs + "linear1", f"{ours}/expand", dense) + layer(theirs + "linear2", f"{ours}/reduce", dense)
+        rules += norm(theirs + "norm1", f"{ours}/norm1") + norm(theirs + "norm2", f"{ours}/norm2")
+    return rules
+
+
+class Patches(nn.Module):
+    """One convolution, as small as an encoder can be."""
+
+    strides = (4,)
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        return (Conv(6, 4, stride=4, padding=0, name="patch")(x),)
+
+
+def test_segmenter_is_that_of_the_paper():
+    model = models.build("segmenter", num_classes=5, width=8, num_heads=2, encoder=Patches)
+    check_eval(model, segmenter_in_torch(), segmenter_rules(), [(12, 20)])
+    check_gradients(model, segmenter_in_torch(), segmenter_rules(), (12, 20))
+
+
+def eomt_of_transformers():
+    """EoMT whose logits are those of our network; its image has 4 by 4 patches."""
+    torch, transformers = oracles.torch(), oracles.transformers()
+    config = transformers.EomtConfig(
+        **SIZES | {"image_size": 16, "num_hidden_layers": 3},
+        num_queries=7,
+        num_blocks=2,
+        num_upscale_blocks=1,
+        num_labels=5,
+        layerscale_value=0.5,
+        num_register_tokens=2,
+    )
+
+    class Logits(transformers.EomtForUniversalSegmentation):
+        def forward(self, x):
+            out = super().forward(x)
+            masks = torch.nn.functional.interpolate(out.masks_queries_logits, size=x.shape[2:], mode="bilinear")
+            classes = out.class_queries_logits.softmax(-1)[..., :-1]
+            return torch.log(torch.einsum("bqk,bqyx->bkyx", classes, masks.sigmoid()) + 1e-12)
+
+    module = transformers.EomtForUniversalSegmentation(config)
+    module.__class__ = Logits
+    return module
+
+
+def eomt(**fields):
+    args = {
+        "width": 16,
+        "depth": 3,
+        "num_heads": 2,
+        "patch": 4,
+        "grid": (4, 4),
+        "registers": 2,
+        "class_position": False,
+    }
+    encoder = encoders.factory("vit_base_dinov2_reg", **args)
+    return models.build("eomt", num_classes=5, queries=7, blocks=2, up_steps=1, encoder=encoder, **fields)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_eomt_has_the_logits_of_transformers(masked):
+    """With the masks of the beginning, and without them, as after the annealing."""
+    module = eomt_of_transformers()
+    buffer = module.attn_mask_probs
+    share = 1.0 if masked else 0.0
+    model = eomt(anneal_end=0 if masked else 1)
+
+    class Shared(type(module)):
+        def forward(self, x):
+            buffer.fill_(share)  # the test draws every number of the state
+            return super().forward(x)
+
+    module.__class__ = Shared
+    check_eval(model, module, eomt_rules.transformers(), [(16, 16)])
+
+
+def test_eomt_has_the_gradients_of_transformers():
+    module = eomt_of_transformers()
+    buffer = module.attn_mask_probs
+
+    class Shared(type(module)):
+        def forward(self, x):
+            buffer.fill_(1.0)
+            return super().forward(x)
+
+    module.__class__ = Shared
+    check_gradients(eomt(), module, eomt_rules.transformers(), (16, 16))
+
+
+def test_masks_are_annealed_block_by_block():
+    """From step 100 to 300: the first block until 200, the second from there."""
+    share = functools.partial(masked_share, blocks=2, start=100, end=300, power=0.9)
+    shares = [[float(share(jnp.int32(step), block)) for block in (0, 1)] for step in (0, 100, 150, 200, 250, 300, 999)]
+    half = 0.5**0.9
+    np.testing.assert_allclose(shares, [[1, 1], [1, 1], [half, 1], [0, 1], [0, half], [0, 0], [0, 0]], rtol=1e-6)
+
+
+def test_the_number_of_the_step_decides_which_queries_are_masked():
+    """Before the annealing the predictions are those of masks, after it those of none, and between them is neither."""
+    model = eomt(anneal_start=10, anneal_end=30)
+    x = np.random.default_rng(0).normal(size=(2, 14, 16, 3)).astype(np.float32)
+    variables = drawn(model, x)
+
+    def queries(model, step):
+        apply = at_step(model.apply, jnp.asarray(step, jnp.int32))
+        return apply(variables, x, train=True, rngs={"dropout": jax.random.key(0)})[1]["queries"][1]
+
+    run = jax.jit(functools.partial(queries, model))
+    before, middle, after = run(3), run(15), run(30)
+    always = jax.jit(lambda: model.clone(anneal_end=0).apply(variables, x, train=True)[1]["queries"][1])()
+    np.testing.assert_allclose(before, always, rtol=1e-4, atol=1e-4)
+    evaluated = jax.jit(lambda: model.apply(variables, x)[1]["queries"][1])()
+    assert evaluated.shape == (1, 2, 7, 8, 7) and after.shape == (3, 2, 7, 8, 7)
+    np.testing.assert_allclose(after[-1], evaluated[-1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(middle[0], before[0])  # before the first block nothing was masked
+    assert np.abs(middle[-1] - before[-1]).max() > 1e-3 and np.abs(middle[-1] - after[-1]).max() > 1e-3
+
+
+def test_eomt_needs_a_vision_transformer():
+    with pytest.raises(ValueError, match="encoder must be a vision transformer"):
+        jax.eval_shape(
+            models.build("eomt", num_classes=2, encoder="plain").init, jax.random.key(0), jnp.ones((1, 8, 8, 3))
+        )
+    with pytest.raises(ValueError, match="depth 3 must be at least blocks=4"):
+        jax.eval_shape(eomt().clone(blocks=4).init, jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+
+
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+# An encoder, and the class and settings of the model whose weights the Hub has for it.
+PUBLISHED = {
+    "vit_base": ("ViTForImageClassification", {}),
+    "vit_base_dinov2": ("Dinov2Model", {"image_size": 518, "patch_size": 14}),
+    "vit_base_dinov2_reg": ("Dinov2WithRegistersModel", {"image_size": 518, "patch_size": 14}),
+    "vit_small_dinov3": ("DINOv3ViTModel", {"num_register_tokens": 4}),
+    "vit_base_mae": ("ViTMAEForPreTraining", {}),
+    "vit_large_clip": ("CLIPVisionModel", {**LARGE, "intermediate_size": 4096, "patch_size": 14}),
+    "vit_base_clip": ("CLIPVisionModel", {"patch_size": 16}),
+    "vit_base_siglip2": ("SiglipVisionModel", {}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_weights_fit(name):
+    """At full size, by the shapes, under the names that transformers saves, those of the files on the Hub."""
+    torch, transformers = oracles.torch(), oracles.transformers()
+    cls, fields = PUBLISHED[name]
+    config = next(f"{cls.partition(end)[0]}Config" for end in ("For", "Model") if end in cls)
+    small = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+    small |= {} if name.endswith("dinov3") is False else {"hidden_size": 384, "num_attention_heads": 6}
+    small |= {"intermediate_size": 3072} if "clip" in name or "siglip" in name else {}
+    with torch.device("meta"):
+        module = getattr(transformers, cls)(getattr(transformers, config)(**small | fields))
+    state = {key: np.broadcast_to(np.float32(0), tuple(x.shape)) for key, x in module.state_dict().items()}
+    prefix = next((p for p in ("vit.",) if any(key.startswith(p) for key in state)), "")
+    state = {key.removeprefix(prefix): x for key, x in state.items()}
+    lists = [known.rules() for known in catalogue.encoder_formats(name)]
+    pretrained.merge(variable_shapes(encoders.build(name), (1, 32, 32, 3)), pretrained.rename(state, lists))
+
+
+def test_files_on_the_hub_have_their_names(tmp_path):
+    """What transformers saves has the names of the files, and both lead to the same encoder; so does timm's layout."""
+    transformers = oracles.transformers()
+    encoder = encoders.build("vit_base_dinov2", **TINY)
+    network = models.build("linear_head", num_classes=3, encoder=encoders.factory("vit_base_dinov2", **TINY))
+    variables = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
+    module = transformers.Dinov2Model(transformers.Dinov2Config(**SIZES))
+    module.save_pretrained(tmp_path)
+    loaded = pretrained.load(variables, str(tmp_path), encoder="vit_base_dinov2", network=network)
+    state = {name: x.detach().numpy() for name, x in module.state_dict().items()}
+    expected = pretrained.merge(variable_shapes(encoder, (1, 12, 12, 3)), pretrained.convert(state, vit.transformers()))
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables["params"]["encoder"], expected["params"])
+
+
+def test_a_tower_is_taken_out_of_a_file_of_images_and_texts(tmp_path):
+    transformers = oracles.transformers()
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    text |= {"vocab_size": 20, "max_position_embeddings": 8}
+    config = transformers.CLIPConfig(text_config=text, vision_config=SIZES | HIDDEN, projection_dim=8)
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    network = models.build("linear_head", num_classes=3, encoder=encoders.factory("vit_base_clip", **TINY))
+    variables = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
+    loaded = pretrained.load(variables, str(tmp_path), encoder="vit_base_clip", network=network)
+    assert {x.dtype for x in jax.tree.leaves(loaded.variables["params"]["encoder"])} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("name", "licence"), [("vit_base_dinov3", "under the DINOv3 License"), ("vit_large_mae", "under CC BY-NC 4.0")]
+)
+def test_the_licence_of_weights_without_a_name_is_named(name, licence):
+    with pytest.raises(
+        pretrained.WeightsError, match=rf"no published weights 'imagenet' for .*{licence}.* A file can be"
+    ):
+        pretrained.find("imagenet", encoder=name)
