@@ -13,6 +13,7 @@ from helpers.figures import blank_figures
 from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
 
+import jaxseg
 from jaxseg import __main__ as program
 from jaxseg import evaluate as evaluate_command
 from jaxseg import metrics, predict
@@ -21,6 +22,7 @@ from jaxseg.config import default_config, update
 from jaxseg.data import make_source, notes
 from jaxseg.data.folds import HELD_OUT, NO_FOLD
 from jaxseg.errors import ConfigError, DataError
+from jaxseg.export import export_run
 from jaxseg.folds import plan
 from jaxseg.folds.__main__ import main
 from jaxseg.folds.summary import Summary, write_summary
@@ -209,8 +211,23 @@ def test_the_folder_of_the_folds_is_their_ensemble(run, tmp_path, capsys):
     wanted = make_predictor(runs)(image, False).classes
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "preds" / "a.png")), wanted)
     copied = shutil.copytree(run, tmp_path / "run")
+    files = {path for path in copied.rglob("*") if path.is_file()}
     assert evaluate_command.main(["--workdir", str(copied)]) == 0
     assert "fold-3 alone, in one view" in capsys.readouterr().out
+    written = [copied / "evaluate-val-runs.json", copied / "confusion-val-runs.png"]  # and nothing in a fold
+    assert sorted({path for path in copied.rglob("*") if path.is_file()} - files) == sorted(written)
+    scores = json.loads(written[0].read_text())
+    assert (copied / scores["config_source"][0]).is_file() and scores["runs"] == 3
+    whole = jaxseg.load(copied)
+    np.testing.assert_array_equal(whole.predict(image).classes, wanted)
+    assert whole.evaluate().mean_iou == pytest.approx(scores["mean_iou"], abs=1e-12)
+    assert repr(whole).startswith("the average of 3 networks cnn (best checkpoints in")
+    for refused, what in (
+        (lambda: whole.evaluate("fold"), "would score all its runs on the images of one fold"),
+        (lambda: export_run(whole, tmp_path / "a.onnx"), "An export takes one network, .* is the average of 3 runs"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            refused()
     shutil.rmtree(copied / "fold-2" / "checkpoints")
     with pytest.raises(ConfigError, match="has 3 folds, of which fold-2 has no checkpoint yet"):
         with_folds([str(copied)])
