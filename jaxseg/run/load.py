@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxseg.arguments import Where, check_value, located
 from jaxseg.build import Parts, build_parts
 from jaxseg.compiler import NO_CACHE
-from jaxseg.config import FREE_FORM, KEYS, LAYOUT_KEYS, ConfigDict, free_keys, set_key, validate
+from jaxseg.config import FREE_FORM, KEYS, LAYOUT_KEYS, ConfigDict, free_keys, held_out_group, set_key, validate
 from jaxseg.config.command import apply_overrides, read_overrides
 from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import CheckpointError, ConfigError, counted, nearest
@@ -214,7 +214,10 @@ def override_free(config: ConfigDict, overrides: Sequence[str] | Mapping[str, An
         if known and key not in LAYOUT_KEYS and not key.startswith(allowed):
             free = ", ".join([*(k for k in KEYS if k.startswith(allowed)), *LAYOUT_KEYS])
             raise ConfigError(f"{key} belongs to the trained run and cannot be changed; these keys can: {free}.")
+    held_out = held_out_group(config)
     apply_overrides(config, given)
+    if held_out_group(config) != held_out:  # another data.group draws other groups, and holds out the same images
+        set_key(config, "data.val_group", held_out or "names")
     validate(config, trained=True)
 
 
