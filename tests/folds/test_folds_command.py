@@ -25,6 +25,7 @@ from jaxseg.errors import ConfigError, DataError
 from jaxseg.export import export_run
 from jaxseg.folds import plan
 from jaxseg.folds.__main__ import main
+from jaxseg.folds.page import folds_page
 from jaxseg.folds.summary import Summary, write_summary
 from jaxseg.inference import evaluate, load_run, make_segmenter
 from jaxseg.inference.options import with_folds
@@ -236,6 +237,44 @@ def test_the_folder_of_the_folds_is_their_ensemble(run, tmp_path, capsys):
     assert all(judges.of(row["name"]) == (int(row["fold"]) - 1,) for row in rows)
 
 
+def test_the_page_of_the_folds_has_what_the_files_say(run, tmp_path, capsys):
+    copied = shutil.copytree(run, tmp_path / "run")
+    assert program.main(["report", str(copied), "--split", "test"]) == 1
+    assert "leave out --split" in capsys.readouterr().err
+    for fold in (1, 2, 3):
+        shutil.rmtree(copied / f"fold-{fold}" / "checkpoints")  # no network is read
+    assert program.main(["report", str(copied)]) == 0
+    page = (copied / "report.html").read_text()
+    scores = json.loads((run / "scores.json").read_text())
+    for name, of_class in scores["over_folds"]["iou"].items():
+        row = next(row for row in page.split("<tr>") if f">{name}<" in row or f"{name}</" in row)
+        values = [of_class["mean"], of_class["sd"], scores["out_of_fold"]["iou"][name]]
+        values += [fold["iou"][scores["classes"].index(name)] for fold in scores["folds"]]
+        assert all(value is None or f"{100 * value:.2f}" in row for value in values), row
+    lowest = min(csv.DictReader((run / "oof" / "scores.csv").open()), key=lambda row: float(row["mean_iou"]))
+    assert lowest["name"] in page and "by the run without fold" in page and "data:image/png" in page
+    assert "mIoU of the fold" in page and f"{100 * scores['out_of_fold']['mean_iou']:.2f} %" in page
+    (copied / "fold-2" / "sweep-fold.json").unlink()
+    assert program.main(["report", str(copied), "--out", str(tmp_path / "part.html")]) == 0
+    part = (tmp_path / "part.html").read_text()
+    assert "2 of 3 folds, 12 images" in part and "fold-2 has no scores yet" in part
+    for fold in (1, 3):
+        (copied / f"fold-{fold}" / "sweep-fold.json").unlink()
+    assert program.main(["report", str(copied)]) == 1
+    assert "No fold in" in capsys.readouterr().err and (copied / "report.html").read_text() == page
+
+
+def test_a_page_without_the_data_says_so(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    plan_file = copied / "folds.json"
+    content = json.loads(plan_file.read_text())
+    content["config"]["data"] |= {"source": "folder", "dir": str(tmp_path / "moved")}
+    plan_file.write_text(json.dumps(content))
+    page = folds_page(copied, "jaxseg report", "again")
+    assert "There are no pictures, since the images cannot be read" in page and "data:image" not in page
+    assert "Every image, the worst first" in page
+
+
 def test_names_that_become_one_file_in_two_folds_have_a_map_each(run, tmp_path):
     """ "s 1" and "s_1" are both s_1.png in the folder of their own fold."""
     parts = [OutOfFold((name,), ("s_1.png",), (name,), (fold,), COUNTS) for fold, name in ((1, "s_1"), (2, "s 1"))]
@@ -253,7 +292,6 @@ def test_names_that_become_one_file_in_two_folds_have_a_map_each(run, tmp_path):
 
 def test_commands_of_one_run_say_that_a_folder_holds_folds(run, tmp_path, capsys):
     for command in (
-        ["report", str(run)],
         ["compare", str(run), str(run / "fold-1")],
         ["publish", str(run), str(tmp_path / "x"), "--licence", "mit"],
     ):
