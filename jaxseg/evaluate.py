@@ -10,7 +10,8 @@ The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place 
 stride of the encoder and the atrous rates (`LAYOUT_KEYS`), where they change no parameter, to score a network at
 another output stride than it was trained at: --config.model.args.encoder_args.output_stride=8. Prints the table of
 classes and the calibration error, with --boundary also a table of distances between boundaries, and writes
-evaluate-SPLIT.json and confusion-SPLIT.png into the workdir; files of these names that it did not write are refused.
+evaluate-SPLIT.json and confusion-SPLIT.png into the workdir (of several runs: the first, or the folder of a
+cross-validation); files of these names that it did not write are refused.
 
 --tiles, --average and several DIRs segment the images as `jaxseg.predict` does with the same options, and --crf refines
 them by a dense CRF. What is averaged or refined is compared with each run alone, in its mean IoU and its time. The
@@ -39,6 +40,7 @@ from jaxseg.inference.options import (
     add_crf,
     add_options,
     add_workdirs,
+    average_of,
     load_runs,
     predictor_of,
     require_distinct,
@@ -128,10 +130,11 @@ def _pixels(text: str) -> float:
 def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     crf = CRF.parse(options.crf) if options.crf else None
     require_unseen(options.workdir, options.split)
-    options.workdir = with_folds(options.workdir)
+    words = options.workdir
+    options.workdir = with_folds(words)
     require_distinct(options.workdir)
     runs = load_runs(options.workdir, options, overrides)
-    run = runs[0]
+    run, whole = runs[0], average_of(words, runs)  # what is fitted is that of the first; the average is scored
     compiler.keep_programs(run.config.compile.cache)
     for given, name in ((options.fit_temperature, "temperature"), (options.fit_thresholds, "thresholds")):
         if given and _changed(overrides):
@@ -153,21 +156,21 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if predictor is not None and crf is not None:
         predictor = with_crf(predictor, crf)
     suffix = suffix_of(predictor) if predictor is not None else ""
-    require_own_report(run.workdir, options.split + suffix)
+    require_own_report(whole.workdir, options.split + suffix)
     settings = None
     if options.objects:
         settings = region_settings.settings_of(run.classes, options)
         if options.instances is not None:
             require_instances(options.instances)
-        require_own(objects_file(run.workdir, options.split + suffix))
-    evaluation = evaluate(run, options.split, boundary=options.boundary, predictor=predictor)
+        require_own(objects_file(whole.workdir, options.split + suffix))
+    evaluation = evaluate(whole, options.split, boundary=options.boundary, predictor=predictor)
     print(f"{evaluation}{_changed(overrides)}", flush=True)  # first: the scores are not lost if they cannot be written
     for name, path in evaluation.write_report().items():
         print(f"{name + ':':<12}{path}")
     if settings is not None:
-        objects = score_objects(run, options.split, settings, instances=options.instances, predictor=predictor)
+        objects = score_objects(whole, options.split, settings, instances=options.instances, predictor=predictor)
         print(f"\n{objects}", flush=True)
-        path = objects._replace(split=options.split + suffix).write(run.workdir)
+        path = objects._replace(split=options.split + suffix).write(whole.workdir)
         print(f"{'objects:':<12}{path}")
     if options.fit_temperature:
         scaling = temperature.fit(run, options.split)

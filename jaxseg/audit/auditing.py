@@ -18,7 +18,7 @@ from jaxseg.errors import ArgumentError, ConfigError, counted
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.losses.possible import known_array
 from jaxseg.metrics.formatting import markdown_table
-from jaxseg.run.load import Run, require_one_class
+from jaxseg.run.load import Run, require_one_class, single_runs
 from jaxseg.types import IGNORE
 
 
@@ -143,6 +143,7 @@ def audit(
     """
     if not runs or regions < 1:
         raise ArgumentError(f"An audit needs at least one run and one region, got {len(runs)} and {regions}.")
+    runs = single_runs(runs)
     require_one_class(runs[0], "An audit")
     judges = make_judges(runs, make_predictor(runs) if predictor is None else predictor, split)
     _, source = data_of(runs, split)

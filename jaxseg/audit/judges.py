@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxseg.audit.gradients import gradient_norms
 from jaxseg.audit.scores import all_classes
-from jaxseg.config import ConfigDict, set_key
+from jaxseg.config import ConfigDict, held_out_group, set_key
 from jaxseg.data import make_source
 from jaxseg.data.base import Source, require_bytes
 from jaxseg.data.folds import Folds, folds_of
@@ -99,6 +99,11 @@ def make_judges(runs: Sequence[Run], predictor: Predictor, split: str) -> Judges
                     f"The runs of an audit have the same data: {run.workdir} has data.{key}={run.config.data[key]}, "
                     f"and {runs[0].workdir} {first[key]}."
                 )
+        if held_out_group(run.config) != held_out_group(runs[0].config):
+            raise ConfigError(
+                f"The runs of an audit have the same data: data.val_fraction keeps other groups whole in {run.workdir} "
+                f"than in {runs[0].workdir}."
+            )
     texts = [run.config.data.fold for run in runs]
     if split_of_data(runs[0].config, split) != first.train_split or not any(texts):
         return Judges(tuple(runs), predictor, ())

@@ -55,8 +55,9 @@ DATA: dict[str, Key] = {
     ),
     "data.group": Key(
         "",
-        "what keeps images of one patient, scene or video in one fold, and in one draw of the confidence intervals: a "
-        "regular expression whose first group is in the name of the image, or FILE.csv:COLUMN; empty: nothing",
+        "what keeps images of one patient, scene or video in one fold, on one side of data.val_fraction, and in one "
+        "draw of the confidence intervals: a regular expression whose first group is in the name of the image, or "
+        "FILE.csv:COLUMN; empty: nothing",
         free=True,
     ),
     "data.val_split": Key(
@@ -115,6 +116,12 @@ DATA: dict[str, Key] = {
         "which images of a folder without splits are held out: stable (about data.val_fraction, by name; adding images "
         "moves none), or former (exactly data.val_fraction, as before 0.2, which took splits inside images/ for names)",
         Literal["stable", "former"],
+    ),
+    "data.val_group": Key(
+        "group",
+        "what data.val_fraction keeps whole on one side: group, the patients, scenes or videos of data.group; names, "
+        "every image by itself; or a value such as data.group takes. It has no effect with data.division=former",
+        Annotated[str, Where(bool, instead="group, names, a regular expression or FILE.csv:COLUMN")],
     ),
     "data.unlabelled": Key(
         "",

@@ -171,8 +171,9 @@ RENAMED = {
 
 # The number of the form in which configurations are stored. 1: before a network's needs of its encoder (its holes,
 # levels, taps and up-sampling) held for an encoder that is given by name, and with the momentum of sgd for rmsprop.
-# 2: before data.division, when folders were divided as by its value "former".
-FORMAT = 3
+# 2: before data.division, when folders were divided as by its value "former". 3: before data.val_group, when
+# data.val_fraction held out single images.
+FORMAT = 4
 # Network -> (part of the names of the encoders that have the fields, what these were for an encoder by name in form 1).
 ENCODER_FIELDS_OF_FORM_1 = {
     "deeplabv3": ("resn", {"multi_grid": (1, 1, 1), "first_dilated": False}),

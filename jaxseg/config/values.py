@@ -219,6 +219,8 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
         _write_out_momentum(config)
     if form < 3 and config.data.source == "folder":
         set_key(config, "data.division", "former")
+    if form < 4 and held_out_group(config):
+        set_key(config, "data.val_group", "names")
     return config
 
 
@@ -256,9 +258,20 @@ def _write_out_momentum(config: ConfigDict) -> None:
         set_key(config, "optimizer.momentum", KEYS["optimizer.momentum"].default)
 
 
+def held_out_group(config: ConfigDict) -> str:
+    """Returns what `data.val_fraction` keeps whole on one side, as `data.group` gives it; "" for nothing.
+
+    It is the same for every folder, also for one with splits, where nothing is held out.
+    """
+    data = config.data
+    if data.source != "folder" or data.division == "former" or data.val_group == "names":
+        return ""
+    return data.group if data.val_group == "group" else data.val_group
+
+
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """Returns "key: old -> new" for each key that differs and affects the numbers of a run."""
-    a, b = flatten(old), flatten(new)
+    a, b = ({**flatten(each), "data.val_group": held_out_group(each) or "names"} for each in (old, new))
     free = tuple(key for key in free_keys(old) if key in free_keys(new))
     keys = [key for key in sorted(a.keys() | b.keys()) if not key.startswith(free)]
     return [

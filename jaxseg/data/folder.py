@@ -21,13 +21,14 @@ from jaxseg.data.base import Example
 from jaxseg.data.classes import Labeller, find_meaning
 from jaxseg.data.classes_file import read_classes_file
 from jaxseg.data.contents import Content, compare_palettes, read_and_keep, read_contents, sample
+from jaxseg.data.folds import Groups
 from jaxseg.data.headers import check_headers, damage_of, headers_of, orientation, require_same_size
 from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair, hold_out, match, require_others, without_masks
-from jaxseg.data.reading import note_skipped
+from jaxseg.data.reading import files_at, note_skipped, raise_first
 from jaxseg.data.stamps import require_unchanged, stamps_of
 from jaxseg.data.swapped import are_swapped, require_not_swapped
 from jaxseg.data.unread import about_unread
@@ -54,6 +55,7 @@ class FolderSource:
         division: which images these are. "stable": those whose hash is below the share, so that an image stays where it
             is when others are added; about the share. "former": exactly the share, as before 0.2, which also knew no
             splits inside images/, and did not follow links to folders.
+        groups: what is held out whole, see `held_out_groups`; None: every image by itself.
         unlabelled: images whose masks are ignored everywhere are of use to the training: without split folders none of
             them is held out (except by division="former").
         unlabelled_dir: a folder of images without masks, which this split also has; relative to `directory`. Their
@@ -80,6 +82,7 @@ class FolderSource:
         palette: Sequence[Sequence[int]] = (),
         val_fraction: float = 0.1,
         division: str = "stable",
+        groups: Groups | None = None,
         unlabelled: bool = False,
         unlabelled_dir: str = "",
         channels: int = 3,
@@ -89,7 +92,7 @@ class FolderSource:
     ):
         self.directory, self.split, self._strict = existing(directory), split, strict
         self._skip, self._unreadable = damaged == "skip", dict[Pair, str]()
-        former = division == "former"
+        former, self._groups = division == "former", groups
         layout = find_layout(self.directory, former=former)
         folders = choose(layout, split, self.directory)
         every_pair, problems = match(folders, former=former, advice=_OWN_FOLDER if unlabelled else "")
@@ -97,7 +100,7 @@ class FolderSource:
         self._problems = (*problems, *more)
         self._unread = self._about_unread(layout, folders, every_pair, unlabelled_dir)
         if strict:
-            _raise_first(self._problems)
+            raise_first(self._problems)
         self.pairs = self._of_split(every_pair, layout, val_fraction, former) + without
         given, self._file = check_palette(palette), read_classes_file(self.directory)
         # Without a palette, the colours of classes.json define masks of colours; palette files are read as indices.
@@ -178,7 +181,11 @@ class FolderSource:
 
     def _of_split(self, pairs: list[Pair], layout: Layout, fraction: float, former: bool) -> list[Pair]:
         """Returns the pairs of the split, at least one: those in its folders, or its part of a set that is divided."""
-        chosen = pairs if layout.undivided is None else hold_out(pairs, self.split, fraction, former=former)
+        chosen = (
+            pairs
+            if layout.undivided is None
+            else hold_out(pairs, self.split, fraction, former=former, groups=self._groups)
+        )
         if not chosen and self._problems:
             raise DataError(self._problems[0])  # a name without a partner, or a folder that cannot be read
         if not chosen:
@@ -197,13 +204,7 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Example:
         """Returns image u8|u16|f32[h,w,c] and label u8[h,w], or u16[h,w] of more than 255 classes."""
-        if not 0 <= index < len(self.pairs):
-            raise IndexError(
-                f"index {index} is outside the {counted(len(self.pairs), 'image')} of {self.directory} ({self.split})"
-            )
-        pair = self.pairs[index]
-        if pair in self._unreadable:
-            raise DataError(self._unreadable[pair])
+        pair = files_at(index, self.pairs, f"{self.directory} ({self.split})", self._unreadable)
         if not self._strict:  # else every header was checked at the start
             self._check_header(pair)
         image = read_image(pair.image, self.info.channels, self.info.range)
@@ -230,10 +231,12 @@ class FolderSource:
         contents = read_contents(masks, self.palette, keep_indices=self._keep_indices)
         void = {m for m, c in zip(masks, contents) if not isinstance(c, DataError) and self._labeller.ignores(c.values)}
         labelled = [pair for pair in pairs if pair.mask not in void] or pairs
-        chosen = set(hold_out(labelled, self.split, fraction))
-        if self.split == "train":
-            chosen |= set(pairs) - set(labelled)
-        return [pair for pair in pairs if pair in chosen]
+        held_out = hold_out(labelled, "val", fraction, groups=self._groups)
+        if self.split != "train":
+            return held_out
+        groups = {pair.name: pair.name if self._groups is None else self._groups.of(pair.name) for pair in pairs}
+        others = {groups[pair.name] for pair in held_out}
+        return [pair for pair in pairs if groups[pair.name] not in others]
 
     def turned(self) -> list[str]:
         """Returns the names of the images whose EXIF orientation is another than that of their masks."""
@@ -290,7 +293,7 @@ class FolderSource:
         Logs a note if all masks are ignored everywhere, unless these are of use (`unlabelled`).
         """
         contents = self._contents
-        _raise_first(self._compared[0])
+        raise_first(self._compared[0])
         own = {path: content for path, content in contents.items() if path not in self._others}
         for path, content in own.items():
             self._labeller.check(content.values, path)
@@ -328,9 +331,3 @@ def find_faults(directory: str | Path, split: str, *, former: bool = False) -> l
         except DataError as error:
             problems.append(str(error))
     return problems
-
-
-def _raise_first(problems: Sequence[str]) -> None:
-    if problems:
-        more = f" ({len(problems) - 1} more such; python -m jaxseg.data.check lists them)"
-        raise DataError(problems[0] + (more if len(problems) > 1 else ""))

@@ -1,9 +1,10 @@
 """Opens a split of a folder as `config.data` says: with masks, with annotations, or with less than its labels."""
 
 from jaxseg.arguments import expanded
-from jaxseg.config import ConfigDict
+from jaxseg.config import ConfigDict, held_out_group
 from jaxseg.data import folder
 from jaxseg.data.base import Source
+from jaxseg.data.folds import Groups, parse_group
 from jaxseg.data.layout import choose, existing, find_layout
 from jaxseg.data.multilabel import MultilabelSource
 from jaxseg.data.pairs import images_of, require_others, without_masks
@@ -29,6 +30,7 @@ def with_masks(config: ConfigDict, split: str, *, unlabelled: bool, strict: bool
         palette=data.palette,
         val_fraction=data.val_fraction,
         division=data.division,
+        groups=held_out_groups(config),
         unlabelled=unlabelled,
         unlabelled_dir=data.unlabelled if trains else "",
         channels=data.channels,
@@ -36,6 +38,17 @@ def with_masks(config: ConfigDict, split: str, *, unlabelled: bool, strict: bool
         limits=data.range,
         strict=strict,
     )
+
+
+def held_out_groups(config: ConfigDict) -> Groups | None:
+    """Returns what `data.val_fraction` keeps whole on one side; None: nothing.
+
+    Raises:
+        ConfigError, DataError: as `parse_group` does.
+    """
+    text = held_out_group(config)
+    key = "data.group" if config.data.val_group == "group" else "data.val_group"
+    return parse_group(text, key) if text else None
 
 
 def with_sets(config: ConfigDict, split: str, *, strict: bool) -> MultilabelSource:
@@ -48,6 +61,7 @@ def with_sets(config: ConfigDict, split: str, *, strict: bool) -> MultilabelSour
         classes=data.classes,
         ignore=data.ignore,
         val_fraction=data.val_fraction,
+        groups=held_out_groups(config),
         channels=data.channels,
         limits=data.range,
         damaged="skip" if data.on_error == "skip" and split == data.train_split else "stop",

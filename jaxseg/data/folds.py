@@ -82,11 +82,13 @@ class Groups:
         text: the value of `data.group`.
         pattern: the first group of its match in the name, or the whole match; None: `table`.
         table: by name.
+        key: where the value is.
     """
 
     text: str
     pattern: re.Pattern[str] | None
     table: Mapping[str, str]
+    key: str = "data.group"
 
     def of(self, name: str) -> str:
         """Returns the group of an example; raises DataError if it has none."""
@@ -95,17 +97,17 @@ class Groups:
             if found is not None and (group := found[1] if self.pattern.groups else found[0]):
                 return group
             raise DataError(
-                f"data.group={self.text!r} matches no group in the name of the image {name!r}; each image needs one, "
+                f"{self.key}={self.text!r} matches no group in the name of the image {name!r}; each image needs one, "
                 "such as (patient\\d+) for patient12-3."
             )
         known = [each for each in (name, Path(name).with_suffix("").as_posix()) if each in self.table]
         if known and self.table[known[0]]:
             return self.table[known[0]]
-        raise DataError(f"data.group={self.text!r} has no group for the image {name!r}.{nearest(name, self.table)}")
+        raise DataError(f"{self.key}={self.text!r} has no group for the image {name!r}.{nearest(name, self.table)}")
 
 
-def parse_group(text: str) -> Groups:
-    """Returns the groups of `data.group`: a regular expression, or FILE.csv:COLUMN.
+def parse_group(text: str, key: str = "data.group") -> Groups:
+    """Returns the groups of `data.group`, or of another key: a regular expression, or FILE.csv:COLUMN.
 
     Raises:
         ConfigError: if it is neither.
@@ -114,18 +116,19 @@ def parse_group(text: str) -> Groups:
     file, colon, column = text.rpartition(":")
     if not (colon and file.lower().endswith(".csv")):
         try:
-            return Groups(text, re.compile(text), {})
+            return Groups(text, re.compile(text), {}, key)
         except re.error as error:
             raise ConfigError(
-                f"data.group={text!r} is neither a regular expression ({error}) nor FILE.csv:COLUMN."
+                f"{key}={text!r} is neither a regular expression ({error}) nor FILE.csv:COLUMN."
             ) from error
-    rows = _rows(expanded(file), f"data.group={text!r}")
+    rows = _rows(expanded(file), f"{key}={text!r}")
     columns = list(rows[0]) if rows else []
     if column not in columns:
-        raise DataError(f"{file} of data.group has no column {column!r}.{nearest(column, columns)}")
-    key = "name" if "name" in columns else columns[0]
-    names = {row[key]: row[column] for row in rows}
-    return Groups(text, None, names | {Path(name).with_suffix("").as_posix(): group for name, group in names.items()})
+        raise DataError(f"{file} of {key} has no column {column!r}.{nearest(column, columns)}")
+    first = "name" if "name" in columns else columns[0]
+    names = {row[first]: row[column] for row in rows}
+    table = names | {Path(name).with_suffix("").as_posix(): group for name, group in names.items()}
+    return Groups(text, None, table, key)
 
 
 def groups_of(source: Source, text: str) -> list[str]:

@@ -18,14 +18,15 @@ import numpy as np
 from jaxseg.data.base import DataInfo, Example
 from jaxseg.data.classes_file import FILE, read_classes_file
 from jaxseg.data.contents import lossy_mask
+from jaxseg.data.folds import Groups
 from jaxseg.data.headers import damage_of, require_same_size
 from jaxseg.data.images import Header, opened, read_header, read_image, read_mask
 from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.listing import sub_folders
 from jaxseg.data.pairs import Pair, hold_out, images_of, match
-from jaxseg.data.reading import note_skipped
+from jaxseg.data.reading import files_at, note_skipped, raise_first
 from jaxseg.data.stamps import require_unchanged, stamps_of
-from jaxseg.errors import DataError, counted, nearest
+from jaxseg.errors import DataError, nearest
 from jaxseg.pictures import default_colors
 
 _BITS = 32  # of the largest numbers of a file
@@ -58,6 +59,7 @@ class MultilabelSource:
             file (255, 65535), where that is no set of the classes. A pixel that is unknown in the picture of one class
             is unknown.
         val_fraction: share of the images that is held out if there are no split folders.
+        groups: what is held out whole, see `held_out_groups`; None: every image by itself.
         channels: of the images; pictures are converted to 1, 3 or 4.
         limits: `data.range`, the values in the files that become 0 and 1; (): those of their type.
         damaged: what follows from a file whose header cannot be read, or whose size is not that of its partner. "stop":
@@ -77,6 +79,7 @@ class MultilabelSource:
         classes: Sequence[str] = (),
         ignore: int = -1,
         val_fraction: float = 0.1,
+        groups: Groups | None = None,
         channels: int = 3,
         limits: Sequence[float] = (),
         damaged: Literal["stop", "skip"] = "stop",
@@ -89,10 +92,9 @@ class MultilabelSource:
         every, problems = self._match(folders)
         self.problems: tuple[str, ...] = tuple(problems)
         self.remarks: tuple[str, ...] = ()
-        if strict and problems:
-            more = f" ({len(problems) - 1} more such; python -m jaxseg.data.check lists them)"
-            raise DataError(problems[0] + (more if len(problems) > 1 else ""))
-        self.files = every if layout.undivided is None else self._divided(every, val_fraction)
+        if strict:
+            raise_first(problems)
+        self.files = every if layout.undivided is None else self._divided(every, val_fraction, groups)
         if not self.files:
             raise DataError(problems[0] if problems else f"The split {split!r} of {self.directory} has no images.")
         self._unreadable: dict[Files, str] = {}
@@ -111,13 +113,7 @@ class MultilabelSource:
 
     def __getitem__(self, index: int) -> Example:
         """Returns image u8|u16|f32[h,w,c] and label u8|u16|u32[h,w], a set of classes of each pixel."""
-        if not 0 <= index < len(self.files):
-            raise IndexError(
-                f"index {index} is outside the {counted(len(self.files), 'image')} of {self.directory} ({self.split})"
-            )
-        files = self.files[index]
-        if files in self._unreadable:
-            raise DataError(self._unreadable[files])
+        files = files_at(index, self.files, f"{self.directory} ({self.split})", self._unreadable)
         if not self._strict:
             _check_headers(files)
         image = read_image(files.image, self.info.channels, self.info.range)
@@ -191,10 +187,10 @@ class MultilabelSource:
             problems.append(f"{folders.images} has no images.")
         return files, problems
 
-    def _divided(self, files: list[Files], fraction: float) -> list[Files]:
+    def _divided(self, files: list[Files], fraction: float, groups: Groups | None) -> list[Files]:
         """Returns the train or the held-out examples of a set without splits."""
         pairs = [Pair(each.name, each.image, None) for each in files]
-        chosen = {pair.name for pair in hold_out(pairs, self.split, fraction)}
+        chosen = {pair.name for pair in hold_out(pairs, self.split, fraction, groups=groups)}
         return [each for each in files if each.name in chosen]
 
     def _sets(self, files: Files, size: tuple[int, ...]) -> np.ndarray:

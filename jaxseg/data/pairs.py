@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxseg.data.folds import Groups
 from jaxseg.data.images import read_header
 from jaxseg.data.layout import Folders, Layout
 from jaxseg.data.listing import ARRAYS, SUFFIXES, entries_of, is_folder, list_images, name_in, reading
@@ -86,21 +87,40 @@ def require_others(without: list[Pair], layout: Layout, directory: Path) -> None
             )
 
 
-def hold_out(pairs: list[Pair], split: str, fraction: float, *, former: bool = False) -> list[Pair]:
-    """Returns the train or the held-out pairs; each part has at least one pair, if there are two.
+def hold_out(
+    pairs: list[Pair], split: str, fraction: float, *, former: bool = False, groups: Groups | None = None
+) -> list[Pair]:
+    """Returns the train or the held-out pairs; each part has at least one pair, or group, if there are two.
 
     The names whose hash, as a share of the largest, is below `fraction` are held out, so that pairs which are added or
-    removed do not move others. `former`: the smallest hashes are held out, exactly `fraction` of the pairs.
+    removed do not move others. `former`: the smallest hashes are held out, exactly `fraction` of the pairs. `groups`:
+    the hash is that of the group of a pair, so that each group is on one side.
+
+    Raises:
+        DataError: if a pair has no group, or all are of one.
     """
-    hashes = {p.name: hashlib.blake2b(p.name.encode(errors="surrogateescape"), digest_size=8).digest() for p in pairs}
-    ranked = sorted(pairs, key=lambda p: hashes[p.name])
-    count = round(len(pairs) * fraction)
+    side = {p.name: p.name if groups is None else groups.of(p.name) for p in pairs}
+    names = set(side.values())
+    if groups is not None and len(pairs) > 1 and len(names) == 1:
+        raise DataError(
+            f"{groups.key}={groups.text!r} gives all {counted(len(pairs), 'image')} the group {min(names)!r}, and "
+            "data.val_fraction keeps each group on one side; give a val/ folder, another group, or "
+            "data.val_group=names."
+        )
+    hashes = {name: hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest() for name in names}
+    count = round(len(names) * fraction)
     if not former:
         count = sum(int.from_bytes(value, "big") < fraction * 2**64 for value in hashes.values())
-    if 0 < fraction < 1 and len(pairs) > 1:
-        count = min(max(count, 1), len(pairs) - 1)
-    held_out = {p.name for p in ranked[:count]}
-    return [p for p in pairs if (p.name in held_out) == (split != "train")]
+    if 0 < fraction < 1 and len(names) > 1:
+        count = min(max(count, 1), len(names) - 1)
+    held_out = set(sorted(names, key=lambda name: hashes[name])[:count])
+    if groups is not None:
+        images = sum(name in held_out for name in side.values())
+        note(
+            f"data.val_fraction={fraction:g} holds out {count} of {counted(len(names), 'group')} of {groups.key}, "
+            f"with {images} of {counted(len(pairs), 'image')}."
+        )
+    return [p for p in pairs if (side[p.name] in held_out) == (split != "train")]
 
 
 def _once(pairs: list[Pair], images: Path) -> list[Pair]:

@@ -1,16 +1,17 @@
 """Reads one image: within a time limit, and with another in its place if it cannot be read and that is wanted."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from jaxseg.data.base import Example
 from jaxseg.data.notes import note
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 
+Files = TypeVar("Files")
 _TRIES = 100  # images in a row that cannot be read before "skip" stops
 
 
@@ -63,6 +64,27 @@ class Reading:
 def note_skipped(error: str) -> None:
     """Notes, once, that a training image cannot be read and that others are in its place."""
     note(f"{error} data.on_error=skip: other images are in its place.")
+
+
+def files_at(index: int, every: Sequence[Files], place: str, unreadable: Mapping[Files, str]) -> Files:
+    """Returns the files of the example `index` of a folder, named `place`.
+
+    Raises:
+        IndexError: if there is none.
+        DataError: if they are among those that cannot be read, each with its sentence.
+    """
+    if not 0 <= index < len(every):
+        raise IndexError(f"index {index} is outside the {counted(len(every), 'image')} of {place}")
+    if every[index] in unreadable:
+        raise DataError(unreadable[every[index]])
+    return every[index]
+
+
+def raise_first(problems: Sequence[str]) -> None:
+    """Raises DataError with the first of some sentences, and how many more there are; nothing if there is none."""
+    if problems:
+        more = f" ({len(problems) - 1} more such; python -m jaxseg.data.check lists them)"
+        raise DataError(problems[0] + (more if len(problems) > 1 else ""))
 
 
 STOP = Reading()

@@ -24,7 +24,7 @@ from jaxseg.explain.stages import default_layer, layer_shapes, require_layer
 from jaxseg.explain.support import Box
 from jaxseg.explain.view import View, view_of
 from jaxseg.inference.trained import ImageLike, read_input
-from jaxseg.run.load import Run, require_one_class
+from jaxseg.run.load import Run, require_one_class, require_single
 from jaxseg.types import PyTree
 
 
@@ -106,6 +106,7 @@ def explain(
         OutOfMemoryError: if the image is too large for the device.
     """
     require_one_class(run, "An explanation")
+    require_single(run, "An explanation")
     method = check_value("method", method, Method)
     samples, steps = check_value("samples", samples, Count), check_value("steps", steps, Count)
     seed = check_value("seed", seed, KEYS["seed"].hint)

@@ -22,7 +22,7 @@ from jaxseg.nn import NormSpec, without_crf
 from jaxseg.pretrained import catalogue, flatten, inverse, loading, peer_form
 from jaxseg.pretrained.family import SMP, TORCHVISION, TRANSFORMERS, NetworkFormat
 from jaxseg.pretrained.files import safetensors_of
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_single
 
 Peer: TypeAlias = Literal["smp", "torchvision", "transformers"]
 PEERS: dict[str, str] = {"smp": SMP, "torchvision": TORCHVISION, "transformers": TRANSFORMERS}
@@ -65,6 +65,7 @@ def export_peer(run: Run, file: str | Path, peer: Peer) -> PeerFile:
         ArgumentError: for an unknown peer.
         ConfigError: if the peer has no such network (the message says what differs), or the file cannot be written.
     """
+    require_single(run, "An export")
     path, peer = expanded(check_value("file", file, str | Path)), check_value("peer", peer, Peer)
     _check_file(path)
     known, encoder = _format(run, peer)

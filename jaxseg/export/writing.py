@@ -28,7 +28,7 @@ from jaxseg.inference.folded import fold_run
 from jaxseg.inference.networks import Member
 from jaxseg.inference.tiles import TilesLike, parse_tiles
 from jaxseg.nn.quantisation import without_quantised_inputs
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_single
 from jaxseg.state import by_path
 from jaxseg.types import PyTree
 
@@ -93,6 +93,7 @@ def export_run(
             is that of another format, it cannot be written, or the package of the format is not installed.
         OutOfMemoryError: if there is too little memory.
     """
+    require_single(run, "An export")
     path = expanded(check_value("file", file, str | Path))
     form = _format(path, format)
     _check(run, path, size)

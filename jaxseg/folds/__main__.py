@@ -23,7 +23,7 @@ from jaxseg.arguments import Count, at_least, expanded
 from jaxseg.config import ConfigDict, command, with_values
 from jaxseg.data.folds import HELD_OUT
 from jaxseg.errors import ConfigError, counted
-from jaxseg.folds.plan import divide, require_same_folds, require_single_values, runs_of, write_plan
+from jaxseg.folds.plan import divide, require_same_folds, require_single_values, runs_of, with_stored_folds, write_plan
 from jaxseg.folds.summary import summarise, write_summary
 from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
@@ -75,6 +75,7 @@ def _train(options: Namespace, config: ConfigDict, argv: Sequence[str]) -> int:
         raise ConfigError("--folds divides images by their one class a pixel; data.multilabel has no folds.")
     default = default_workdir(options.config)
     workdir = (expanded(options.workdir) if options.workdir else default.with_name(f"{default.name}-folds")).absolute()
+    config = with_stored_folds(config, workdir)
     require_same_folds(workdir, folds, config)
     check(with_values(config, {"data.fold": f"1/{folds}"}))
     division = divide(config, folds, workdir)

@@ -15,8 +15,8 @@ from jaxseg.data.folds import COLUMNS, about_folds, balanced_folds, groups_of, r
 from jaxseg.data.sources import make_source, training_source
 from jaxseg.errors import ConfigError, counted
 from jaxseg.files import read_json, write_text
-from jaxseg.run.data import reading_of, with_steps_of_epochs
-from jaxseg.run.fold_folder import FOLDS_FILE
+from jaxseg.run.data import reading_of, with_steps_of_epochs, with_stored_division
+from jaxseg.run.fold_folder import FOLDS_FILE, fold_workdirs
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, write_json
 from jaxseg.sweep.outputs import PLAN_FILE
 from jaxseg.sweep.plan import PlannedRun
@@ -65,6 +65,15 @@ def require_same_folds(workdir: Path, folds: int, config: ConfigDict) -> None:
             f"{workdir} holds folds of another configuration; give another --workdir. The keys that differ: "
             f"{'; '.join(differing)}."
         )
+
+
+def with_stored_folds(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """Returns the configuration with the division of the first fold in `workdir` that has started; see
+    `with_stored_division`."""
+    if not (workdir / FOLDS_FILE).exists():
+        return config
+    own = [path for path in fold_workdirs(workdir) if holds_checkpoint(path)]
+    return with_stored_division(config, own[0]) if own else config
 
 
 def read_plan(workdir: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from jaxseg.inference.progress import each
 from jaxseg.metrics.formatting import markdown_table
 from jaxseg.nn.crf import CRF
 from jaxseg.nn.ops.dense_crf import kernel_radius
-from jaxseg.run.load import Run, require_one_class
+from jaxseg.run.load import Run, require_one_class, require_single
 
 GRID: dict[str, tuple[float, ...]] = {
     "appearance_weight": (2.0, 4.0, 8.0),
@@ -141,6 +141,7 @@ def search_crf(
         OutOfMemoryError: if a CRF over an image would take more memory than there is.
     """
     require_one_class(run, "A dense CRF")
+    require_single(run, "A search of a dense CRF")
     settings = grid_settings(CRF.parse(start) if isinstance(start, str) else start, GRID if grid is None else grid)
     radius = max(kernel_radius(crf.smooth_xy) for crf in settings)
     config = run.config.copy_and_resolve_references()

@@ -177,7 +177,7 @@ class Evaluation:
             "confusion": self.confusion.tolist() if self.run.num_classes <= metrics.MOST_PAIRS else None,
             **self._prediction(),
             "config": to_dict(self.run.config),
-            "config_source": [CONFIG_FILE, INFO_FILE],
+            "config_source": [f"{self._config_folder}{file}" for file in (CONFIG_FILE, INFO_FILE)],
             "device": {"platform": jax.default_backend(), "count": jax.device_count()},
             "versions": package_versions(),
         }
@@ -197,6 +197,11 @@ class Evaluation:
             "seconds_per_image": _or_none(self.seconds),
             "alone": [{**each._asdict(), "seconds": _or_none(each.seconds)} for each in self.alone],
         }
+
+    @property
+    def _config_folder(self) -> str:
+        """Where the configuration lies in the workdir: in that of the first fold, of a folder of folds."""
+        return f"{self.run.members[0].workdir.name}/" if self.run.members else ""
 
     @property
     def _name(self) -> str:
@@ -245,7 +250,8 @@ def evaluate(
         boundary: scores boundaries too: those that lie within this many pixels of each other match; True: within
             `surface.TOLERANCE` of the image's diagonal; None or False: no boundaries.
         predictor: segments the images, one at a time, in place of the run's network in batches; where it averages, each
-            of its networks is scored alone too. None: that of `eval.tiles`, or the run's network.
+            of its networks is scored alone too. None: that of `eval.tiles`, or the run's network; of a folder of folds,
+            the average of theirs.
         look: called with the maps of each batch or image, see `score.score`, in a program of one process.
 
     Raises:
@@ -282,8 +288,8 @@ def evaluate(
         if with_boundary:
             boundaries.add(maps)
 
-    if predictor is None and config.eval.tiles:
-        predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
+    if predictor is None and (config.eval.tiles or run.members):
+        predictor = make_predictor([run], tiles=config.eval.tiles or None, overlap=config.eval.overlap)
     advice = "give a smaller eval.batch_size" + ("" if config.data.fit == "resize" else ", or images of fewer pixels")
     lacking = naming_lack_of_memory("A batch of the evaluation", advice)
     seconds, alone = math.nan, ()

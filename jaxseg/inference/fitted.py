@@ -18,7 +18,7 @@ from jaxseg.inference.predictor import make_predictor
 from jaxseg.inference.progress import progress
 from jaxseg.inference.score import score
 from jaxseg.inference.score_images import score_images
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_single
 from jaxseg.run.workdir import write_or_refuse
 from jaxseg.state import Network
 from jaxseg.step import Measure
@@ -47,6 +47,7 @@ def sums_over_split(
         DataError: if the data is missing or empty, or its classes are not those of the run.
         OutOfMemoryError: if a batch does not fit into the device's memory.
     """
+    require_single(run, f"A fit of {label}")
     config = run.config.copy_and_resolve_references()
     set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
     source = make_source(config, split_of_data(run.config, split))

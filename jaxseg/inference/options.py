@@ -1,6 +1,7 @@
 """The options with which commands choose how networks see images: in tiles, in several views, several networks."""
 
 import argparse
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -231,6 +232,21 @@ def with_folds(workdirs: Sequence[str]) -> list[str]:
             )
         found += map(str, own)
     return found
+
+
+def average_of(workdirs: Sequence[str], runs: Sequence[Run]) -> Run:
+    """Returns the run that stands for several: the first, but in a folder of folds, if that is given first.
+
+    So what is written about the average does not lie in the workdir of a fold.
+
+    Args:
+        workdirs: as on the command line, before `with_folds`.
+        runs: those in them, after it.
+    """
+    folder = expanded(workdirs[0])
+    if not (folder / FOLDS_FILE).is_file():
+        return runs[0]
+    return dataclasses.replace(runs[0], workdir=folder, members=tuple(runs))
 
 
 def require_unseen(workdirs: Sequence[str], split: str) -> None:

@@ -22,7 +22,7 @@ from jaxseg.inference.placement import batch_devices, predictor_mesh
 from jaxseg.inference.segment import Segmentation, launch, naming_image, require_image, segmentation
 from jaxseg.inference.tiles import ArrayRaster, Blending, Block, Grid, Overlap, Raster, TilesLike
 from jaxseg.inference.views import ONE_VIEW, Views, parse_views
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, single_runs
 from jaxseg.types import PyTree
 
 
@@ -313,6 +313,7 @@ def make_predictor(
         ArgumentError: for an invalid value.
         ConfigError: if the classes of the runs differ, or for a `space` above the number of devices or with tiles.
     """
+    runs = single_runs(runs)
     require_same_classes(runs)
     views = parse_views(average) if isinstance(average, str) else average
     choice = Tiling(tiling.parse_tiles(tiles), overlap, blending, dtype, memory)

@@ -29,7 +29,7 @@ from jaxseg.nn.quantisation import (
 )
 from jaxseg.pieces import make_quantisation
 from jaxseg.run.checkpoint import Checkpoints
-from jaxseg.run.load import Run
+from jaxseg.run.load import Run, require_single
 from jaxseg.run.new_workdir import free_workdir, written_whole
 from jaxseg.run.quantised import FILE, quantised_state, require_float
 from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, INFO_FILE, write_json
@@ -99,6 +99,7 @@ def quantise_run(
             of `skip` is found in no layer, or `out` cannot be written or holds something.
         DataError: if the data to calibrate with is missing or empty.
     """
+    require_single(run, "A quantisation")
     require_float(run.workdir, "a quantisation")
     target = check_quantisation(out, weights, activations, images, ranges)
     trained = make_quantisation(run.config)

@@ -15,13 +15,15 @@ from jaxseg.data.images import from_array, from_pillow, read_image
 from jaxseg.errors import DataError, counted
 from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import Evaluation, evaluate
+from jaxseg.inference.options import average_of, require_unseen, with_folds
 from jaxseg.inference.predictor import Predictor, Tiling, make_predictor
 from jaxseg.inference.samples import sample
 from jaxseg.inference.segment import Segmentation
 from jaxseg.inference.tiles import TilesLike, parse_tiles
 from jaxseg.inference.views import parse_views
 from jaxseg.nn.crf import CRF
-from jaxseg.run.load import Run, Which, load_run
+from jaxseg.run.fold_folder import FOLDS_FILE
+from jaxseg.run.load import Run, Which, load_run, require_single
 
 # A file, a Pillow image, or an array u8|u16[h,w], u8|u16[h,w,c] or of floats in [0, 1], RGB where it has colour.
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | jax.Array
@@ -101,6 +103,7 @@ class TrainedRun(Run):
             ArgumentError: if `count` or `seed` is invalid.
             ConfigError: if the network generates no images.
         """
+        require_single(self, "A sample")
         return sample(self.parts, self._on_device, count, seed)
 
     def evaluate(
@@ -125,16 +128,24 @@ class TrainedRun(Run):
             ArgumentError: for an invalid argument.
             DataError: if the data is missing or empty, has no such split, or its classes are not those of the run.
         """
+        if self.members:
+            require_unseen([str(self.workdir)], split)
         asked = parse_tiles(tiles) is not None or len(parse_views(average)) > 1 or crf is not None
         predictor = self._predictor(tiles, overlap, average, crf) if asked else None
         return evaluate(self, split, boundary=boundary, predictor=predictor)
 
     def __repr__(self) -> str:
+        if self.members:
+            what = f"{counted(len(self.members), 'network')} {self.config.model.name} ({self.which} checkpoints in "
+            return f"the average of {what}{str(self.workdir)!r}), {self._about_classes}"
         return (
             f"{self.config.model.name} after {counted(self.step, 'step')} ({self.which} checkpoint of "
-            f"{str(self.workdir)!r}), "
-            f"{counted(len(self.classes), 'class')}: {', '.join(self.classes)}"
+            f"{str(self.workdir)!r}), {self._about_classes}"
         )
+
+    @property
+    def _about_classes(self) -> str:
+        return f"{counted(len(self.classes), 'class')}: {', '.join(self.classes)}"
 
     def _predictor(self, tiles: TilesLike, overlap: float, average: str, crf: CRF | str | None) -> Predictor:
         """Returns the predictor for some options; those of the same views share their compiled programs."""
@@ -159,17 +170,23 @@ def load(workdir: str | Path, which: Which = "best", **overrides: Any) -> Traine
     """Returns the run in a workdir, ready to predict and to be scored.
 
     Args:
-        workdir: the workdir of the training run.
+        workdir: the workdir of the training run; of a folder of `jaxseg train --folds` the probabilities of all its
+            networks are averaged.
         which: "best" by validation mIoU (the last, where nothing was evaluated yet) or "last".
         **overrides: keys of `jaxseg.config.FREE_KEYS`, for data in another place: `**{"data.dir": PATH}`, or
             `data__dir=PATH`.
 
     Raises:
         ArgumentError: if `workdir` is no path, or `which` neither "best" nor "last".
-        ConfigError: if the workdir holds no run, its files cannot be read, or a key is unknown or not free.
+        ConfigError: if the workdir holds no run, its files cannot be read, a fold has no checkpoint yet, or a key is
+            unknown or not free.
         CheckpointError: if there is no checkpoint, or it belongs to another model.
     """
-    run = load_run(workdir, which, overrides)
+    if isinstance(workdir, str | Path) and (expanded(workdir) / FOLDS_FILE).is_file():
+        words = [str(workdir)]
+        run = average_of(words, [load_run(fold, which, overrides) for fold in with_folds(words)])
+    else:
+        run = load_run(workdir, which, overrides)
     return TrainedRun(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)})
 
 

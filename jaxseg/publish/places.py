@@ -22,6 +22,7 @@ PLACES: dict[str, Any] = {
     "data.labelled": 1.0,  # unless it is a share; that all images keep their labels asks for no file
     "data.fold_file": "",
     "data.group": "",  # a file and its column, or a pattern of names
+    "data.val_group": "names",  # the same
     "compile.cache": "",
     "checkpoint.copy_to": "",
     "loss.hierarchy": "",  # data.json has the groups

@@ -22,7 +22,7 @@ from jaxseg.publish import upload
 from jaxseg.publish.card import CARD_FILE, FILES, Words, card_of
 from jaxseg.publish.places import require_none, without_places
 from jaxseg.publish.record import record_of
-from jaxseg.run.load import Run, load_run
+from jaxseg.run.load import Run, load_run, require_single
 from jaxseg.run.published import (
     FITTED_FILES,
     HUB,
@@ -99,6 +99,7 @@ def publish_run(
         ConfigError: if the licence is missing, the target is no place for a network or holds another one, the network
             cannot be published, or the Hub refuses it.
     """
+    require_single(run, "A published network")
     licence = check_licence(licence)
     check_exports(exports)
     name = check_target(target)

@@ -3,9 +3,10 @@
     jaxseg report WORKDIR [WORKDIR ...] [--split val] [--which best|last] [--out FILE]
                   [--tiles HxW] [--overlap .5] [--average flips] [--config.data.dir=PATH]
 
-A WORKDIR is that of a run, or the folder of a sweep. The page is report.html inside it, and with --split another than
-val report-SPLIT.html; --out names another file for a single WORKDIR. A file that the command did not write is refused.
-The page of a run needs a checkpoint and the data; that of a sweep is made of the files in its folder. See
+A WORKDIR is that of a run, or the folder of a sweep or of a cross-validation (`jaxseg train --folds`). The page is
+report.html inside it, and with --split another than val report-SPLIT.html; --out names another file for a single
+WORKDIR. A file that the command did not write is refused. The page of a run needs a checkpoint and the data; that of a
+sweep is made of the files in its folder, and so is that of a cross-validation, but for its pictures. See
 docs/report.md.
 """
 
@@ -21,11 +22,14 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
 from jaxseg.config.parser import CommandParser, split_overrides
+from jaxseg.data.folds import HELD_OUT
 from jaxseg.errors import ConfigError
+from jaxseg.folds.page import folds_page
 from jaxseg.inference.options import add_options, load_runs, predictor_of, require_distinct, tiles_of
 from jaxseg.pages.frame import require_own_page, write_page
 from jaxseg.report.collecting import collect
 from jaxseg.report.run_page import PROGRAM, run_page
+from jaxseg.run.fold_folder import FOLDS_FILE
 from jaxseg.run.load import Which
 from jaxseg.sweep.outputs import PLAN_FILE
 from jaxseg.sweep.page import sweep_page
@@ -44,11 +48,11 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.rep
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = CommandParser(
         prog=program,
-        description="Write one page about a run or a sweep: numbers, curves and images, to open in a browser.",
+        description="Write one page about a run, a sweep or a cross-validation: numbers, curves and images.",
         epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
     )
     add = parser.add_argument
-    add("workdir", metavar="WORKDIR", nargs="+", help="the workdir of a run, or the folder of a sweep")
+    add("workdir", metavar="WORKDIR", nargs="+", help="the workdir of a run, or the folder of a sweep or of folds")
     add("--split", default="val", help="of a run: train, val or test (default val)")
     add("--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last")
     add("--out", metavar="FILE", help="the page (default report.html in the WORKDIR)")
@@ -62,11 +66,21 @@ def _report(options: argparse.Namespace, overrides: Sequence[str], again: str) -
     require_distinct(options.workdir)
     for word in options.workdir:
         workdir = expanded(word)
-        swept = (workdir / PLAN_FILE).is_file()
-        suffix = "" if options.split == "val" or swept else "-" + re.sub(r"[^\w.-]+", "_", options.split)
+        swept, divided = ((workdir / file).is_file() for file in (PLAN_FILE, FOLDS_FILE))
+        if divided and options.split not in ("val", HELD_OUT):
+            raise ConfigError(
+                f"The page of the folds in {workdir} has the images that each was trained without; leave out --split, "
+                f"or give a fold, such as {workdir / 'fold-1'}."
+            )
+        suffix = "" if options.split == "val" or swept or divided else "-" + re.sub(r"[^\w.-]+", "_", options.split)
         page = expanded(options.out) if options.out is not None else workdir / f"report{suffix}.html"
         require_own_page(page, PROGRAM, _INSTEAD)
-        text = sweep_page(workdir, PROGRAM, again) if swept else _of_run(workdir, options, overrides, again)
+        if swept:
+            text = sweep_page(workdir, PROGRAM, again)
+        elif divided:
+            text = folds_page(workdir, PROGRAM, again, overrides)
+        else:
+            text = _of_run(workdir, options, overrides, again)
         write_page(page, text, PROGRAM, _INSTEAD)
         print(f"{'report:':<12}{page}", flush=True)
     return 0

@@ -35,7 +35,10 @@ from jaxseg.types import ENCODER
 
 _LOG = logging.getLogger(__name__)
 _READ_BY = {
-    **dict.fromkeys(("data.ignore", "data.palette", "data.val_fraction", "data.division"), ("data.source", "folder")),
+    **dict.fromkeys(
+        ("data.ignore", "data.palette", "data.val_fraction", "data.division", "data.val_group"),
+        ("data.source", "folder"),
+    ),
     "data.rare_temperature": ("data.sampling", "rare"),
     "data.shapes_imbalance": ("data.source", "shapes"),
     "optimizer.momentum": ("optimizer.name", "sgd"),

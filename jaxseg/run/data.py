@@ -121,21 +121,25 @@ def image_order(config: ConfigDict, train: Source) -> Order | None:
 
 
 def with_stored_division(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """Returns the configuration with the `data.division` of the run in `workdir`, if `config` has the default.
+    """Returns the configuration with the division of the run in `workdir`, where `config` has the default.
 
-    The same command then resumes a run that was started before the key existed, on the images that it had.
+    The same command then resumes a run that was started before these keys existed, on the images that it had.
     """
-    default = KEYS["data.division"].default
-    if not holds_checkpoint(workdir) or config.data.division != default:
+    if not holds_checkpoint(workdir):
         return config
     try:
-        stored = read_config(expanded(workdir)).data.division
+        kept = stored_division(config, read_config(expanded(workdir)))
     except ConfigError:  # `write_config` reports it
         return config
-    if stored == default:
-        return config
-    note(f"The run in {workdir} keeps data.division={stored}, with which it was started.")
-    return with_values(config, {"data.division": stored})
+    for key, value in kept.items():
+        note(f"The run in {workdir} keeps {key}={value}, with which it was started.")
+    return with_values(config, kept) if kept else config
+
+
+def stored_division(config: ConfigDict, stored: ConfigDict) -> dict[str, str]:
+    """Returns {key: value} of a stored run that `config` has as the default, and that hold out other images."""
+    keys = [key for key in ("division", "val_group") if config.data[key] == KEYS[f"data.{key}"].default]
+    return {f"data.{key}": stored.data[key] for key in keys if stored.data[key] != config.data[key]}
 
 
 def steps_of(epochs: float, images: int, batch_size: int) -> int:

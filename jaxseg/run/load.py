@@ -13,10 +13,10 @@ from flax import linen as nn
 from jaxseg.arguments import Where, check_value, located
 from jaxseg.build import Parts, build_parts
 from jaxseg.compiler import NO_CACHE
-from jaxseg.config import FREE_FORM, KEYS, LAYOUT_KEYS, ConfigDict, free_keys, set_key, validate
+from jaxseg.config import FREE_FORM, KEYS, LAYOUT_KEYS, ConfigDict, free_keys, held_out_group, set_key, validate
 from jaxseg.config.command import apply_overrides, read_overrides
 from jaxseg.data.hierarchy import Hierarchy
-from jaxseg.errors import CheckpointError, ConfigError, nearest
+from jaxseg.errors import CheckpointError, ConfigError, counted, nearest
 from jaxseg.pieces import make_quantisation
 from jaxseg.run import published
 from jaxseg.run.checkpoint import Checkpoints
@@ -49,6 +49,8 @@ class Run:
         values: the value of each class in the masks that it was trained on; () if an earlier version trained it.
         color_masks: whether these masks hold `colors` in place of values.
         hierarchy: the groups of its classes, of `loss.hierarchy`.
+        members: the runs whose probabilities are averaged, of a folder of folds; the other attributes, but `workdir`,
+            are those of the first. (): the run itself.
     """
 
     workdir: Path
@@ -61,6 +63,7 @@ class Run:
     values: tuple[int, ...] = ()
     color_masks: bool = False
     hierarchy: Hierarchy = _NO_GROUPS
+    members: "tuple[Run, ...]" = ()
 
     @property
     def config(self) -> ConfigDict:
@@ -141,6 +144,20 @@ def require_one_class(run: Run, what: str) -> None:
         )
 
 
+def require_single(run: Run, what: str) -> None:
+    """Raises ConfigError for the average of several runs; `what` takes one network."""
+    if run.members:
+        raise ConfigError(
+            f"{what} takes one network, and {run.workdir} is the average of {counted(len(run.members), 'run')}; load "
+            f"one of them, such as {str(run.members[0].workdir)!r}."
+        )
+
+
+def single_runs(runs: Sequence[Run]) -> list[Run]:
+    """Returns runs with their members in place of those that are the average of several."""
+    return [member for run in runs for member in run.members or (run,)]
+
+
 def forget_places(config: ConfigDict, overrides: Sequence[str] | Mapping[str, Any]) -> None:
     """Takes out of a stored configuration what is left to the user, since a stranger may have made the workdir.
 
@@ -197,7 +214,10 @@ def override_free(config: ConfigDict, overrides: Sequence[str] | Mapping[str, An
         if known and key not in LAYOUT_KEYS and not key.startswith(allowed):
             free = ", ".join([*(k for k in KEYS if k.startswith(allowed)), *LAYOUT_KEYS])
             raise ConfigError(f"{key} belongs to the trained run and cannot be changed; these keys can: {free}.")
+    held_out = held_out_group(config)
     apply_overrides(config, given)
+    if held_out_group(config) != held_out:  # another data.group draws other groups, and holds out the same images
+        set_key(config, "data.val_group", held_out or "names")
     validate(config, trained=True)
 
 

@@ -32,20 +32,26 @@ def with_stored_steps(plan: Plan, workdir: Path) -> Plan:
 
 
 def stored_division(workdir: Path, overrides: Sequence[str]) -> tuple[str, ...]:
-    """Returns the overrides with the `data.division` of the runs in `workdir`, unless these or a variant set it.
+    """Returns the overrides with the division of the runs in `workdir`, unless these or a variant set it.
 
-    The same command then resumes a sweep that was started before the key existed, on the images that it had.
+    The same command then resumes a sweep that was started before its keys existed, on the images that it had.
 
     Raises:
         ConfigError: if there is a file that is not a plan in its place, or a configuration cannot be read.
     """
-    key = "--config.data.division"
-    if any(word.partition("=")[0] == key for word in overrides) or not (workdir / PLAN_FILE).exists():
+    if not (workdir / PLAN_FILE).exists():
         return tuple(overrides)
-    if any("data.division" in changes for changes in read_plan(workdir).variants.values()):
-        return tuple(overrides)
+    varied = {key for changes in read_plan(workdir).variants.values() for key in changes}
+    given = {word.partition("=")[0].removeprefix("--config.") for word in overrides} | varied
     for file in sorted(workdir.glob(f"*/seed-*/{CONFIG_FILE}")):
-        if holds_checkpoint(file.parent) and (stored := read_config(file.parent).data.division) == "former":
-            note(f"The runs in {workdir} keep data.division={stored}, with which they were started.")
-            return (*overrides, f"{key}={stored}")
+        if not holds_checkpoint(file.parent):
+            continue
+        stored = read_config(file.parent).data
+        kept = [("data.division", stored.division)] if stored.division == "former" else []
+        kept += [("data.val_group", stored.val_group)] if stored.val_group == "names" else []
+        kept = [(key, value) for key, value in kept if key not in given]
+        for key, value in kept:
+            note(f"The runs in {workdir} keep {key}={value}, with which they were started.")
+        if kept:
+            return (*overrides, *(f"--config.{key}={value}" for key, value in kept))
     return tuple(overrides)

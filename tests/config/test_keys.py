@@ -306,6 +306,7 @@ ASSERTED = {
     "data.train_split": "config/test_keys.py::test_split_keys",
     "data.fold": "data/test_folds.py::test_each_example_is_left_out_by_one_fold",
     **dict.fromkeys(("data.fold_file", "data.group"), "data/test_folds.py::test_a_file_of_folds_and_groups_decide"),
+    "data.val_group": "data/test_folder.py::test_groups_stay_on_one_side",
     "data.val_split": "config/test_keys.py::test_split_keys",
     "data.channels": "data/test_sources.py::test_shapes_take_length_size_and_channels_from_the_configuration",
     "data.range": "data/test_measured.py::test_training_prediction_and_export_see_the_same",

@@ -5,17 +5,20 @@ import json
 import pickle
 import re
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.config import default_config, update
+from jaxseg.config import default_config, differences, from_dict, to_dict, update, with_values
 from jaxseg.data import FolderSource, make_source, notes
 from jaxseg.data.images import read_header, read_image, read_mask, to_channels
 from jaxseg.data.pairs import Pair, hold_out
 from jaxseg.data.survey import survey
 from jaxseg.errors import DataError
+from jaxseg.run.data import with_stored_division
+from jaxseg.run.load import override_free
 from jaxseg.types import IGNORE
 
 
@@ -58,6 +61,61 @@ def test_one_set_is_divided_by_name_and_nothing_is_lost(tmp_path):
     with pytest.raises(DataError, match="divided into train and val; for a split 'test' sort them into folders"):
         FolderSource(tmp_path, "test")
     assert [p.name for p in val.pairs] != names[:10]
+
+
+def test_groups_stay_on_one_side(tmp_path):
+    """20 patients of 1 to 3 slices; the hash is that of the patient, so that more slices move nobody."""
+    slices = [f"p{i:02d}_{j}" for i in range(20) for j in range(1 + i % 3)]
+    make_folder(tmp_path, slices)
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(tmp_path), data__group=r"^(p\d+)_", data__val_fraction=0.25)
+
+    def sides(**values: Any) -> tuple[list[str], list[str]]:
+        chosen = with_values(config, {key.replace("__", "."): value for key, value in values.items()})
+        sources = [make_source(chosen, split) for split in ("train", "val")]
+        return tuple([source.name(i) for i in range(len(source))] for source in sources)
+
+    with notes.collected() as said:
+        train, val = sides()
+    patients = {name[:3] for name in val}
+    wanted = {
+        f"p{i:02d}"
+        for i in range(20)
+        if int.from_bytes(hashlib.blake2b(b"p%02d" % i, digest_size=8).digest(), "big") < 2**64 / 4
+    }
+    assert patients == wanted and not patients & {name[:3] for name in train} and sorted(train + val) == slices
+    assert set(said) == {
+        f"data.val_fraction=0.25 holds out {len(wanted)} of 20 groups of data.group, with {len(val)} of "
+        f"{len(slices)} images."
+    }
+    by_name = [p.name for p in FolderSource(tmp_path, "val", val_fraction=0.25).pairs]
+    assert sides(data__val_group="names")[1] == by_name != val  # as runs from before the key
+    assert sides(data__group="", data__val_group=r"^(p\d+)_")[1] == val
+    assert sides(data__division="former")[1] == sides(data__division="former", data__group="")[1]
+    with pytest.raises(DataError, match=r"data\.group='_' gives all 39 images the group '_', and data\.val_fraction"):
+        sides(data__group="_")
+    with pytest.raises(DataError, match=r"data\.val_group='q' matches no group in the name of the image"):
+        sides(data__val_group="q")
+    bits = {"data__multilabel": "bits", "data__classes": ("a", "b"), "loss__terms": "dice"}
+    assert sides(**bits) == (train, val)
+
+
+def test_a_trained_run_holds_out_the_images_that_it_did_whatever_its_group_becomes(tmp_path):
+    config = default_config()
+    update(config, data__source="folder", data__group="^(p)")
+    stored = from_dict(json.loads(json.dumps(to_dict(config))) | {"format": 3})
+    assert stored.data.val_group == "names" and "data.val_group: names -> ^(p)" in differences(stored, config)
+    workdir = tmp_path / "run"
+    (workdir / "checkpoints" / "10").mkdir(parents=True)
+    (workdir / "config.json").write_text(json.dumps({**to_dict(config), "format": 3}))
+    kept = with_stored_division(config, workdir)
+    assert kept.data.val_group == "names" and differences(stored, kept) == []
+    for before, given, after in (("^(p)", "q", "^(p)"), ("", "q", "names"), ("^(p)", "", "^(p)"), ("", "", "group")):
+        run = with_values(config, {"data.group": before})
+        override_free(run, {"data.group": given} if (before, given) != ("", "") else {})
+        assert (run.data.val_group, run.data.group) == (after, given)
+    shapes = default_config()
+    assert differences(shapes, with_values(shapes, {"data.group": "p"})) == []  # nothing is held out of them
 
 
 def test_the_division_does_not_depend_on_where_the_folder_is(tmp_path):

@@ -113,3 +113,16 @@ def test_a_folder_of_unlabelled_images_that_is_missing_or_empty(folder):
     (folder / "unlabelled" / "y.png").write_text("no image")
     with pytest.raises(DataError, match=r"y\.png cannot be read as an image"):
         make_source(config_of(folder, data__unlabelled="unlabelled", **ADVERSARIAL), "train")
+
+
+def test_no_group_is_on_both_sides_though_its_images_without_labels_are_not_scored(folder):
+    """Images 0 to 4 are of patient 1, others of patient 0: what is unlabelled of the held-out one is in no split."""
+    table = folder / "patients.csv"
+    table.write_text("name,patient\n" + "".join(f"{name},p{int(int(name) < 5)}\n" for name in NAMES))
+    config = config_of(folder, data__group=f"{table}:patient", **ADVERSARIAL)
+    train, val = (
+        [s.name(i) for i in range(len(s))] for s in (make_source(config, split) for split in ("train", "val"))
+    )
+    patient = {int(name) < 5 for name in val}
+    assert len(patient) == 1 and {int(name) < 5 for name in train} == {not patient.pop()}
+    assert all(int(name) % 2 for name in val) and any(int(name) % 2 == 0 for name in train)

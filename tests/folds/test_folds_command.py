@@ -13,6 +13,7 @@ from helpers.figures import blank_figures
 from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
 
+import jaxseg
 from jaxseg import __main__ as program
 from jaxseg import evaluate as evaluate_command
 from jaxseg import metrics, predict
@@ -21,8 +22,10 @@ from jaxseg.config import default_config, update
 from jaxseg.data import make_source, notes
 from jaxseg.data.folds import HELD_OUT, NO_FOLD
 from jaxseg.errors import ConfigError, DataError
+from jaxseg.export import export_run
 from jaxseg.folds import plan
 from jaxseg.folds.__main__ import main
+from jaxseg.folds.page import folds_page
 from jaxseg.folds.summary import Summary, write_summary
 from jaxseg.inference import evaluate, load_run, make_segmenter
 from jaxseg.inference.options import with_folds
@@ -209,14 +212,67 @@ def test_the_folder_of_the_folds_is_their_ensemble(run, tmp_path, capsys):
     wanted = make_predictor(runs)(image, False).classes
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "preds" / "a.png")), wanted)
     copied = shutil.copytree(run, tmp_path / "run")
+    files = {path for path in copied.rglob("*") if path.is_file()}
     assert evaluate_command.main(["--workdir", str(copied)]) == 0
     assert "fold-3 alone, in one view" in capsys.readouterr().out
+    written = [copied / "evaluate-val-runs.json", copied / "confusion-val-runs.png"]  # and nothing in a fold
+    assert sorted({path for path in copied.rglob("*") if path.is_file()} - files) == sorted(written)
+    scores = json.loads(written[0].read_text())
+    assert (copied / scores["config_source"][0]).is_file() and scores["runs"] == 3
+    whole = jaxseg.load(copied)
+    np.testing.assert_array_equal(whole.predict(image).classes, wanted)
+    assert whole.evaluate().mean_iou == pytest.approx(scores["mean_iou"], abs=1e-12)
+    assert repr(whole).startswith("the average of 3 networks cnn (best checkpoints in")
+    for refused, what in (
+        (lambda: whole.evaluate("fold"), "would score all its runs on the images of one fold"),
+        (lambda: export_run(whole, tmp_path / "a.onnx"), "An export takes one network, .* is the average of 3 runs"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            refused()
     shutil.rmtree(copied / "fold-2" / "checkpoints")
     with pytest.raises(ConfigError, match="has 3 folds, of which fold-2 has no checkpoint yet"):
         with_folds([str(copied)])
     judges = make_judges(runs, make_predictor(runs), "train")  # an audit knows them, too
     rows = csv.DictReader((run / "folds.csv").open())
     assert all(judges.of(row["name"]) == (int(row["fold"]) - 1,) for row in rows)
+
+
+def test_the_page_of_the_folds_has_what_the_files_say(run, tmp_path, capsys):
+    copied = shutil.copytree(run, tmp_path / "run")
+    assert program.main(["report", str(copied), "--split", "test"]) == 1
+    assert "leave out --split" in capsys.readouterr().err
+    for fold in (1, 2, 3):
+        shutil.rmtree(copied / f"fold-{fold}" / "checkpoints")  # no network is read
+    assert program.main(["report", str(copied)]) == 0
+    page = (copied / "report.html").read_text()
+    scores = json.loads((run / "scores.json").read_text())
+    for name, of_class in scores["over_folds"]["iou"].items():
+        row = next(row for row in page.split("<tr>") if f">{name}<" in row or f"{name}</" in row)
+        values = [of_class["mean"], of_class["sd"], scores["out_of_fold"]["iou"][name]]
+        values += [fold["iou"][scores["classes"].index(name)] for fold in scores["folds"]]
+        assert all(value is None or f"{100 * value:.2f}" in row for value in values), row
+    lowest = min(csv.DictReader((run / "oof" / "scores.csv").open()), key=lambda row: float(row["mean_iou"]))
+    assert lowest["name"] in page and "by the run without fold" in page and "data:image/png" in page
+    assert "mIoU of the fold" in page and f"{100 * scores['out_of_fold']['mean_iou']:.2f} %" in page
+    (copied / "fold-2" / "sweep-fold.json").unlink()
+    assert program.main(["report", str(copied), "--out", str(tmp_path / "part.html")]) == 0
+    part = (tmp_path / "part.html").read_text()
+    assert "2 of 3 folds, 12 images" in part and "fold-2 has no scores yet" in part
+    for fold in (1, 3):
+        (copied / f"fold-{fold}" / "sweep-fold.json").unlink()
+    assert program.main(["report", str(copied)]) == 1
+    assert "No fold in" in capsys.readouterr().err and (copied / "report.html").read_text() == page
+
+
+def test_a_page_without_the_data_says_so(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    plan_file = copied / "folds.json"
+    content = json.loads(plan_file.read_text())
+    content["config"]["data"] |= {"source": "folder", "dir": str(tmp_path / "moved")}
+    plan_file.write_text(json.dumps(content))
+    page = folds_page(copied, "jaxseg report", "again")
+    assert "There are no pictures, since the images cannot be read" in page and "data:image" not in page
+    assert "Every image, the worst first" in page
 
 
 def test_names_that_become_one_file_in_two_folds_have_a_map_each(run, tmp_path):
@@ -236,7 +292,6 @@ def test_names_that_become_one_file_in_two_folds_have_a_map_each(run, tmp_path):
 
 def test_commands_of_one_run_say_that_a_folder_holds_folds(run, tmp_path, capsys):
     for command in (
-        ["report", str(run)],
         ["compare", str(run), str(run / "fold-1")],
         ["publish", str(run), str(tmp_path / "x"), "--licence", "mit"],
     ):

@@ -33,7 +33,8 @@ ROWS = (
         *("data.check", "data.weaken", "data.convert", "models.__main__"),
     ),  # 8
     ("sweep", "reproduce"),  # 9
-    ("folds", "report.__main__"),  # 9
+    ("folds",),  # 9
+    ("report.__main__",),  # 9
     ("__main__",),  # 10
     ("", "presets"),  # 11, the front door
 )

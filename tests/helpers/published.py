@@ -18,6 +18,7 @@ PLANTED = {
     "data.cache": f"/scratch/{SECRET}",
     "data.fold_file": f"runs/{SECRET}/folds.csv",
     "data.group": f"{SECRET}.csv:patient",
+    "data.val_group": f"{SECRET}.csv:site",
     "compile.cache": f"/scratch/{SECRET}/xla",
     "checkpoint.copy_to": f"gs://{SECRET}/run",
     "loss.hierarchy": f"{SECRET}.json",
