@@ -21,6 +21,7 @@ TERMS = {
     "autoencoder": "cross_entropy + reconstruction",
     "encnet": "cross_entropy + 0.2 * semantic_encoding",
     "mask2former": "mask_classification",
+    "pidnet": "cross_entropy + dice + boundary_awareness",
 }
 # One of each family, and those whose blocks have other operations.
 FAMILIES = (

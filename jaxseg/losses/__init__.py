@@ -3,10 +3,10 @@
 A pixel loss returns `(sum, weight)`; its value is `sum / weight`, computed after both have been added over pixels,
 examples, devices and micro-batches. A set loss (Dice, Jaccard, Tversky) first adds its per-class intersections and
 cardinalities and then computes its ratio. A loss that is defined on whole images (Lovász, the hardest pixels,
-boundaries) is a sum over images. `semantic_encoding`, `mask_classification`, `reconstruction`, `generator` and
-`discriminator` read a particular output of their networks instead of the logits. `make_loss` offers weighted sums of
-all kinds through two functions: `Loss.stats` returns the sums, which add, and `Loss.value` turns their total into the
-loss.
+boundaries) is a sum over images. `semantic_encoding`, `boundary_awareness`, `mask_classification`, `reconstruction`,
+`generator` and `discriminator` read a particular output of their networks instead of the logits. `make_loss` offers
+weighted sums of all kinds through two functions: `Loss.stats` returns the sums, which add, and `Loss.value` turns their
+total into the loss.
 
 `entropy` and `gated_crf` also learn from pixels without a label, and `size_constraint` from what boxes and image-level
 tags say of them (`jaxseg.losses.possible`).

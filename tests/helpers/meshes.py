@@ -19,6 +19,7 @@ CLASSES = 5
 TERMS = {
     "autoencoder": "cross_entropy + reconstruction",
     "encnet": "cross_entropy + 0.2 * semantic_encoding",
+    "pidnet": "cross_entropy + dice + boundary_awareness",
     "mask2former": "mask_classification",
 }
 
