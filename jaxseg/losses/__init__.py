@@ -19,6 +19,7 @@ where a term of the loss trains them so (`Loss.one_vs_rest`). All arithmetic is 
 
 from jaxseg.losses.balance import effective_number_weights, logit_shift, median_frequency_weights
 from jaxseg.losses.boundary import boundary, boundary_f1
+from jaxseg.losses.boundary_awareness import boundary_awareness_from_stats, boundary_awareness_stats
 from jaxseg.losses.class_sample import ClassSample, present_classes, sample_classes
 from jaxseg.losses.combine import Loss, Term, make_loss
 from jaxseg.losses.entropy import entropy
@@ -55,6 +56,8 @@ __all__ = [
     "Term",
     "binary_cross_entropy",
     "boundary",
+    "boundary_awareness_from_stats",
+    "boundary_awareness_stats",
     "boundary_f1",
     "cross_entropy",
     "dice",

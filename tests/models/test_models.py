@@ -83,6 +83,9 @@ SHORT = {
     "fc_densenet": {"layers": [1, 2, 1]},
     "linknet": {"encoder_args": {"widths": [12, 24]}},
     "lraspp": {"encoder_args": TINY["lraspp"]["encoder_args"] | {"rows": TINY["lraspp"]["encoder_args"]["rows"][::2]}},
+    "bisenetv2": {"detail_widths": [4, 4, 16], "semantic_widths": [4, 4, 6, 16]},
+    "ddrnet": {"pool_width": 16},
+    "manet": {"widths": [4], "encoder_args": {"widths": [8, 12]}},
     "pan": {"width": 16, "encoder_args": {"widths": [4, 8]}},
     "segformer": {"encoder_args": TINY["segformer"]["encoder_args"] | {"depths": [1, 1]}},
 }
