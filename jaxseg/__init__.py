@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from jaxseg.models.attention_decoder import AttentionDecoder
     from jaxseg.models.attention_unet import AttentionUNet
     from jaxseg.models.autoencoder import Autoencoder
+    from jaxseg.models.bisenetv2 import BiSeNetV2
     from jaxseg.models.cnn import CNN
     from jaxseg.models.dcgan import DCGAN
+    from jaxseg.models.ddrnet import DDRNet
     from jaxseg.models.deeplabv1 import DeepLabV1
     from jaxseg.models.deeplabv2 import DeepLabV2
     from jaxseg.models.deeplabv3 import DeepLabV3
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
     from jaxseg.models.dpt import DPT
     from jaxseg.models.encnet import EncNet
     from jaxseg.models.encoder_decoder import EncoderDecoder
+    from jaxseg.models.enet import ENet
     from jaxseg.models.eomt import EoMT
+    from jaxseg.models.erfnet import ERFNet
+    from jaxseg.models.fast_scnn import FastSCNN
     from jaxseg.models.fc_densenet import FCDenseNet
     from jaxseg.models.fcn import FCN
     from jaxseg.models.fcn_head import FCNHead
@@ -43,8 +48,11 @@ if TYPE_CHECKING:
     from jaxseg.models.linear_head import LinearHead
     from jaxseg.models.linknet import LinkNet
     from jaxseg.models.lraspp import LRASPP
+    from jaxseg.models.manet import MANet
     from jaxseg.models.mask2former import Mask2Former
     from jaxseg.models.ocrnet import OCRNet
+    from jaxseg.models.pan import PAN
+    from jaxseg.models.pidnet import PIDNet
     from jaxseg.models.pspnet import PSPNet
     from jaxseg.models.resunet import ResUNet
     from jaxseg.models.segformer import SegFormer
@@ -66,24 +74,32 @@ __all__ = [
     "FCN",
     "FPN",
     "LRASPP",
+    "PAN",
     "AttentionDecoder",
     "AttentionUNet",
     "Autoencoder",
+    "BiSeNetV2",
+    "DDRNet",
     "DeepLabV1",
     "DeepLabV2",
     "DeepLabV3",
     "DeepLabV3Plus",
+    "ENet",
+    "ERFNet",
     "EncNet",
     "EncoderDecoder",
     "EoMT",
     "Evaluation",
     "FCDenseNet",
     "FCNHead",
+    "FastSCNN",
     "JaxsegError",
     "LinearHead",
     "LinkNet",
+    "MANet",
     "Mask2Former",
     "OCRNet",
+    "PIDNet",
     "PSPNet",
     "ResUNet",
     "SegFormer",

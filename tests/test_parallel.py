@@ -22,6 +22,7 @@ TERMS = {
     "encnet": "cross_entropy + 0.2 * semantic_encoding",
     "eomt": "mask_classification",
     "mask2former": "mask_classification",
+    "pidnet": "cross_entropy + dice + boundary_awareness",
 }
 # One of each family, and those whose blocks have other operations.
 FAMILIES = (

@@ -1,6 +1,7 @@
 """The losses by the names used in `make_loss` and in configurations. A new loss needs one file and one row here."""
 
 from jaxseg.losses.boundary import boundary, boundary_f1
+from jaxseg.losses.boundary_awareness import boundary_awareness_from_stats, boundary_awareness_stats
 from jaxseg.losses.definition import GUIDE, Definition
 from jaxseg.losses.entropy import entropy
 from jaxseg.losses.focal import focal
@@ -26,6 +27,9 @@ from jaxseg.losses.terms import binary_cross_entropy, cross_entropy, mse
 LOSSES = {
     "binary_cross_entropy": Definition(binary_cross_entropy, one_vs_rest=True, by_pixel=True, multilabel=True),
     "boundary": Definition(boundary, multilabel=True),
+    "boundary_awareness": Definition(
+        boundary_awareness_stats, boundary_awareness_from_stats, reads="boundary", network="pidnet"
+    ),
     "boundary_f1": Definition(boundary_f1, multilabel=True),
     "cross_entropy": Definition(cross_entropy, by_pixel=True),
     "dice": Definition(dice_stats, dice_from_stats, by_pixel=True, multilabel=True),

@@ -39,8 +39,10 @@ _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "attention_unet": "AttentionUNet",
     "autoencoder": "Autoencoder",
+    "bisenetv2": "BiSeNetV2",
     "cnn": "CNN",
     "dcgan": "DCGAN",
+    "ddrnet": "DDRNet",
     "deeplabv1": "DeepLabV1",
     "deeplabv2": "DeepLabV2",
     "deeplabv3": "DeepLabV3",
@@ -48,7 +50,10 @@ _CLASSES = {
     "dpt": "DPT",
     "encnet": "EncNet",
     "encoder_decoder": "EncoderDecoder",
+    "enet": "ENet",
     "eomt": "EoMT",
+    "erfnet": "ERFNet",
+    "fast_scnn": "FastSCNN",
     "fc_densenet": "FCDenseNet",
     "fcn": "FCN",
     "fcn_head": "FCNHead",
@@ -56,8 +61,11 @@ _CLASSES = {
     "linear_head": "LinearHead",
     "linknet": "LinkNet",
     "lraspp": "LRASPP",
+    "manet": "MANet",
     "mask2former": "Mask2Former",
     "ocrnet": "OCRNet",
+    "pan": "PAN",
+    "pidnet": "PIDNet",
     "pspnet": "PSPNet",
     "resunet": "ResUNet",
     "segformer": "SegFormer",
@@ -71,7 +79,7 @@ _CLASSES = {
 MODELS = tuple(_CLASSES)
 GENERATORS = ("dcgan",)
 """Networks that make images from noise; see `can_generate`."""
-NEED_ALL_CLASSES = ("eomt", "fcn", "linknet", "mask2former", "ocrnet", "segmenter")
+NEED_ALL_CLASSES = ("enet", "eomt", "erfnet", "fcn", "linknet", "mask2former", "ocrnet", "segmenter")
 """Networks that cannot compute the logits of some classes alone (`nn.of_classes`), which sampled classes need: their
 layers read the scores of all classes, end in a transposed convolution, or are masks with a class each. A configuration
 that asks it of them is refused by `build.check_sampling`."""

@@ -7,6 +7,7 @@ All take and return f[b,h,w,c] of any height and width, or the tokens of attenti
 from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.clock import at_step, current_step
+from jaxseg.nn.context import DAPPM, NormActConv
 from jaxseg.nn.conv import ClassHead, Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier, of_classes
 from jaxseg.nn.cosine import WithCosineHead
 from jaxseg.nn.crf import CRF, CRF_PRESETS, DenseCRF, LayerCRF, WithCRF, without_crf
@@ -44,6 +45,7 @@ __all__ = [
     "BARE",
     "CRF",
     "CRF_PRESETS",
+    "DAPPM",
     "KERNEL_INITS",
     "SHORTCUTS",
     "AttentionGate",
@@ -68,6 +70,7 @@ __all__ = [
     "LayerNorm",
     "Layers",
     "MultiHeadAttention",
+    "NormActConv",
     "NormSpec",
     "PreActBlock",
     "PyramidPooling",

@@ -20,7 +20,7 @@ from jaxseg.nn.dense import parameter
 from jaxseg.nn.initializers import he_normal
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
-from jaxseg.nn.ops.conv import conv2d, conv_transpose2d
+from jaxseg.nn.ops.conv import conv2d, conv2d_rectangular, conv_transpose2d
 from jaxseg.nn.ops.sizes import at_least_zero, is_known
 from jaxseg.types import Initializer, Key
 
@@ -48,7 +48,8 @@ class Conv(nn.Module):
 
     Attributes:
         features: output channels.
-        kernel_size: side of the square kernel.
+        kernel_size: side of the square kernel; or its height and width, at stride 1, with groups = 1 and no padding
+            given, which keeps the size of the image.
         stride: step between output pixels.
         dilation: step between the kernel's taps (the atrous rate).
         groups: number of channel groups, each of which is convolved separately; c makes the convolution depthwise.
@@ -63,7 +64,7 @@ class Conv(nn.Module):
     """
 
     features: int
-    kernel_size: int = 3
+    kernel_size: int | tuple[int, int] = 3
     stride: int = 1
     dilation: int = 1
     groups: int = 1
@@ -86,6 +87,8 @@ class Conv(nn.Module):
                 f"Conv with groups={self.groups} cannot take {counted(c, 'channel')} to "
                 f"{counted(self.features, 'feature')}."
             )
+        if isinstance(k, tuple):
+            return self._rectangular(x, k)
         reach = self.dilation * (k - 1) + 1
         if self.padding == "same" and (self.stride > 1 or reach % 2 == 0):
             x, padding = _padded_as_same(x, reach, self.stride), 0
@@ -105,6 +108,17 @@ class Conv(nn.Module):
             x, kernel = self._on_sphere(x, kernel)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv2d(x, kernel, stride=self.stride, dilation=self.dilation, groups=self.groups, padding=padding)
+        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+    def _rectangular(self, x: jax.Array, sides: tuple[int, int]) -> jax.Array:
+        if self.stride != 1 or self.groups != 1 or self.padding is not None or not all(side % 2 for side in sides):
+            raise ValueError(
+                f"Conv with a kernel of {sides[0]}x{sides[1]} needs odd sides, stride=1, groups=1 and padding=None."
+            )
+        kernel = parameter(self, "kernel", self.kernel_init, (*sides, x.shape[-1], self.features))
+        bias = parameter(self, "bias", self.bias_init, (self.features,)) if self.use_bias else None
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv2d_rectangular(x, kernel, dilation=self.dilation)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
     def _on_sphere(self, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -171,7 +185,7 @@ class ConvNormAct(nn.Module):
     """
 
     features: int
-    kernel_size: int = 3
+    kernel_size: int | tuple[int, int] = 3
     stride: int = 1
     dilation: int = 1
     groups: int = 1

@@ -167,6 +167,7 @@ class BasicBlock(nn.Module):
     Attributes:
         dilation: of both convolutions.
         first_dilation: of the first convolution, if it differs.
+        last_act: whether the activation follows the sum.
     """
 
     features: int
@@ -178,6 +179,7 @@ class BasicBlock(nn.Module):
     squeeze_ratio: int | None = None
     dropout: float = 0.0
     drop_path: float = 0.0
+    last_act: bool = True
     common: Layers = BARE
 
     @nn.compact
@@ -196,6 +198,7 @@ class BottleneckBlock(nn.Module):
 
     `features` counts the output channels; the 3x3 convolution works on features / ratio of them and carries the stride
     (as torchvision has it). Children: "reduce", "conv", "expand", and those of the shortcut, see the module.
+    `last_act` as in `BasicBlock`.
     """
 
     features: int
@@ -207,6 +210,7 @@ class BottleneckBlock(nn.Module):
     shortcut_pool: int = 1
     squeeze_ratio: int | None = None
     drop_path: float = 0.0
+    last_act: bool = True
     common: Layers = BARE
 
     @nn.compact
@@ -230,7 +234,7 @@ def _finish(block: BasicBlock | BottleneckBlock, x: jax.Array, h: jax.Array, *, 
     h = _drop_branch(block, h, train=train)
     pool = block.shortcut_pool
     y = _combine(block, x, h, shortcut=block.shortcut, stride=block.stride, common=common, train=train, pool=pool)
-    return common.activate(y)
+    return common.activate(y) if block.last_act else y
 
 
 def _drop_entries(block: "BasicBlock | PreActBlock", h: jax.Array, *, train: bool) -> jax.Array:

@@ -114,6 +114,41 @@ def dpt(encoder: Iterable[Rule]) -> list[Rule]:
     return [*prefixed(encoder, r"encoder\.model\.", "encoder"), *rules, Rule(r"classification_head\..*", None)]
 
 
+def manet(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES) -> list[Rule]:
+    """Rules of `MAnet`, whose transposed product makes their center_conv the queries."""
+    levels, added = _levels(strides)
+    last, rules = levels - 2 + added, []
+    for theirs, ours in (("top", "key"), ("center", "query"), ("bottom", "value"), ("out", "out")):
+        rules += layer(rf"decoder\.center\.{theirs}_conv", f"attention/{ours}")
+    for b in range(last + 1):
+        ours = f"decoder/full{last - b}" if last - b < added else f"decoder/stage{last - b - added}"
+        theirs = rf"decoder\.blocks\.{b}"
+        for i in range(2):
+            rules += sequence(rf"{theirs}\.hl_conv\.{i}", f"{ours}/high{i + 1}")
+        for gate, name in (("SE_hl", "gate_high"), ("SE_ll", "gate_low")):
+            rules += layer(rf"{theirs}\.{gate}\.1", f"{ours}/{name}/reduce")
+            rules += layer(rf"{theirs}\.{gate}\.3", f"{ours}/{name}/expand")
+        rules += _convs(theirs, ours)
+    return [*_encoder(encoder, strides), *rules, *_head()]
+
+
+def pan(encoder: Iterable[Rule], strides: Sequence[int] = STRIDES) -> list[Rule]:
+    """Rules of `PAN`, which takes the encoder's levels of stride 4 and more."""
+
+    def biased(theirs: str, ours: str) -> list[Rule]:
+        return [*layer(rf"{theirs}\.conv", f"{ours}/filter"), *norm(rf"{theirs}\.bn", f"{ours}/norm")]
+
+    places = {"branch1.1": "pool", "mid.0": "mid", "down1.1": "down1", "down2.1": "down2", "down3.1": "down3a"}
+    places |= {"down3.2": "down3b", "conv2": "up2", "conv1": "up1"}
+    rules = []
+    for theirs, ours in places.items():
+        rules += biased(rf"decoder\.fpa\.{re.escape(theirs)}", f"attention/{ours}")
+    for i in range(sum(stride >= 4 for stride in strides) - 1):
+        rules += biased(rf"decoder\.gau{i + 1}\.conv1\.1", f"up{i}/gate")
+        rules += biased(rf"decoder\.gau{i + 1}\.conv2", f"up{i}/low")
+    return [*_encoder(encoder, strides), *rules, *_head()]
+
+
 def _levels(strides: Sequence[int]) -> tuple[int, int]:
     """Returns the number of levels below the image's size, and how often the image is halved for the finest of them."""
     halved = [stride for stride in strides if stride > 1]
@@ -157,6 +192,12 @@ def _unet_form(encoder: str | None) -> PeerForm:
     return PeerForm({**_UNET, **over_vgg}, sizes={"widths": (16, 32, 64, 128, 256)})
 
 
+def _manet_form(encoder: str | None) -> PeerForm:
+    over_vgg = {"full_skip": False} if _family(encoder) == "vgg" else {}
+    fields = {"act": "relu", "attention": "all", "up": "nearest", "full_resolution": True, "head_kernel": 3}
+    return PeerForm({**fields, **over_vgg}, sizes={"widths": (16, 32, 64, 128, 256), "attention_width": 64})
+
+
 def _pspnet_form(encoder: str | None) -> PeerForm:
     fields = {"act": "relu", "fuse_kernel": 1, "head_kernel": 3, "norm_single": False, "align_corners": True}
     sizes = {} if encoder is None else _without_stages_beyond_stride_8(encoder)
@@ -193,6 +234,10 @@ _DPT = PeerForm(
     sizes={"features": 256, "widths": (256, 512, 1024, 1024), "readout": "cat"},
 )
 _LINKNET = PeerForm({"act": "relu", "finest": 2, "up_kernel": 4, "ending": "block"}, sizes={})
+_PAN = PeerForm(
+    {"act": "relu", "align_corners": True, "encoder_args": {"output_stride": 16, "first_dilated": True}},
+    sizes={"width": 32},
+)
 _UPERNET = PeerForm(
     {"act": "relu", "norm_features": True, "align_corners": True, "aux_width": None}, sizes={"width": 256}
 )
@@ -202,6 +247,8 @@ FAMILY = Family(
         NetworkFormat("dpt", SMP, dpt, ("encoder",), _DPT, names),
         NetworkFormat("fpn", SMP, fpn, _TAKES, _FPN, names),
         NetworkFormat("linknet", SMP, linknet, _TAKES, _LINKNET, names),
+        NetworkFormat("manet", SMP, manet, _TAKES, _manet_form, names),
+        NetworkFormat("pan", SMP, pan, _TAKES, _PAN, names),
         NetworkFormat("pspnet", SMP, pspnet, _TAKES, _pspnet_form, names),
         NetworkFormat("unet", SMP, unet, _TAKES, _unet_form, names),
         NetworkFormat("unetplusplus", SMP, unetplusplus, _TAKES, _unet_form, names),

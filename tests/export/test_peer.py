@@ -123,6 +123,8 @@ def test_a_segformer_has_its_logits_in_transformers():
 OF_SMP = {
     "fpn": ("FPN", {}),
     "linknet": ("Linknet", {}),
+    "manet": ("MAnet", {}),
+    "pan": ("PAN", {}),
     "pspnet": ("PSPNet", {"encoder_depth": 5}),
     "unet": ("Unet", {}),
     "unetplusplus": ("UnetPlusPlus", {}),

@@ -20,6 +20,7 @@ TERMS = {
     "autoencoder": "cross_entropy + reconstruction",
     "encnet": "cross_entropy + 0.2 * semantic_encoding",
     "eomt": "mask_classification",
+    "pidnet": "cross_entropy + dice + boundary_awareness",
     "mask2former": "mask_classification",
 }
 

@@ -19,8 +19,17 @@ TINY = {
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
     "attention_unet": {"widths": [4, 8, 8], "gate_finest": True},
     "autoencoder": {"widths": [4, 8, 8]},
+    "bisenetv2": {
+        "detail_widths": [4, 4, 8],
+        "semantic_widths": [4, 4, 6, 8],
+        "layers": [1, 1, 2],
+        "expansion": 2,
+        "head_width": 8,
+        "aux_width": 4,
+    },
     "cnn": {"widths": [4, 8], "hidden": 8, "hidden_kernel": 3},
     "dcgan": {"size": 16, "width": 8, "latent": 5},
+    "ddrnet": {"width": 4, "blocks": [1, 1, 1, 1], "pool_width": 4, "head_width": 4},
     "deeplabv1": {**_VGG, "hidden": 8},
     "deeplabv2": {**_VGG, "hidden": 8, "rates": [1, 2]},
     "deeplabv3": {
@@ -46,6 +55,17 @@ TINY = {
         "encoder": "vit_base_dinov2_reg",
         "encoder_args": _VIT | {"width": 16},
     },
+    "enet": {"widths": [4, 8, 8], "blocks": 1, "rates": [1, 2, 1], "factorised": [3]},
+    "erfnet": {"widths": [4, 8, 8], "blocks": 1, "rates": [2], "decoder_blocks": 1},
+    "fast_scnn": {
+        "down_widths": [4, 4, 6],
+        "widths": [6, 8, 10],
+        "width": 8,
+        "blocks": 2,
+        "expansion": 2,
+        "bins": [1, 2],
+        "aux_width": 4,
+    },
     "fc_densenet": {"layers": [1, 2, 1, 2, 1], "growth": 3, "stem": 4},
     "fcn": {
         **_VGG,
@@ -65,6 +85,13 @@ TINY = {
         "encoder_args": {"rows": _ROWS, "stem": 4, "divisor": 4, "stem_stride": 1},
         "low_stride": 2,
     },
+    "manet": {
+        "widths": [4, 6],
+        "attention_width": 4,
+        "reduction": 1,
+        "encoder": "plain",
+        "encoder_args": {"widths": [4, 6, 8]},
+    },
     "mask2former": {
         "features": 8,
         "queries": 6,
@@ -79,6 +106,8 @@ TINY = {
         "encoder_args": {"widths": [4, 6, 8]},
     },
     "ocrnet": {"width": 8, "key_width": 4, "encoder": "residual", "encoder_args": {"widths": [4, 8]}},
+    "pan": {"width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
+    "pidnet": {"width": 4, "blocks": 1, "deep_blocks": 1, "pool_width": 4, "head_width": 4},
     "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
     "resunet": {"widths": [4, 8, 8]},
     "segformer": {

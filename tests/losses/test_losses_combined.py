@@ -126,6 +126,7 @@ def test_every_term_is_public_and_on_its_page():
     ("term", "network"),
     [
         ("semantic_encoding", "encnet"),
+        ("boundary_awareness", "pidnet"),
         ("mask_classification", "mask2former"),
         ("reconstruction", "autoencoder"),
         ("generator", "dcgan"),

@@ -23,11 +23,14 @@ from jaxseg.nn import Dropout, StochasticDepth, make_norm
 # Where the classifier is not the one layer "head" (a sum of several scores).
 HEADS = {"deeplabv2": "head/branch0/score"}
 # Outputs that a loss term of the same name reads in place of the logits.
-READ_BY_LOSSES = ("semantic_encoding", "reconstruction", "verdicts")
+READ_BY_LOSSES = ("semantic_encoding", "reconstruction", "verdicts", "boundary")
 CLASSES = {name: type(tiny(name)) for name in models.names()}
 # The image of the tests that need the variables alone: they are traced once for all of them.
 IMAGE = (2, 33, 47, 3)
 TRAINED = (2, 7, 8, 3)
+# Where a group norm of few channels would have a single value at TRAINED.
+REAL_TIME = ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet")
+LARGER = {"pan": (2, 32, 32, 3), **dict.fromkeys(REAL_TIME, (2, 64, 64, 3))}
 NORMS = ("batch", "instance", "group", "layer", "none")
 # Transformers have layer norms whatever `norm` says.
 LAYER_NORMS = ("dpt", "eomt", "linear_head", "mask2former", "segformer", "segmenter")
@@ -76,12 +79,16 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
 
 # Smaller still: with a further level or unit of the same kind there are more operations to compile, no other ones.
 SHORT = {
-    **{name: {"widths": [4, 8]} for name in TINY if "widths" in TINY[name]},
+    **{name: {"widths": [4, 8]} for name in TINY if "widths" in TINY[name] and name not in REAL_TIME},
     **{name: {"encoder_args": {"widths": [4, 8]}} for name in ("deeplabv3plus", "encnet", "fpn", "upernet")},
     "dpt": {},
     "fc_densenet": {"layers": [1, 2, 1]},
     "linknet": {"encoder_args": {"widths": [12, 24]}},
     "lraspp": {"encoder_args": TINY["lraspp"]["encoder_args"] | {"rows": TINY["lraspp"]["encoder_args"]["rows"][::2]}},
+    "bisenetv2": {"detail_widths": [4, 4, 16], "semantic_widths": [4, 4, 6, 16]},
+    "ddrnet": {"pool_width": 16},
+    "manet": {"widths": [4], "encoder_args": {"widths": [8, 12]}},
+    "pan": {"width": 16, "encoder_args": {"widths": [4, 8]}},
     "segformer": {"encoder_args": TINY["segformer"]["encoder_args"] | {"depths": [1, 1]}},
 }
 
@@ -98,7 +105,7 @@ def test_every_norm_fits_every_model(name, norm):
     if norm == "batch":
         variables = variable_shapes(tiny(name), IMAGE)
     elif norm == "group":
-        variables = variable_shapes(trained_model(name), TRAINED)
+        variables = variable_shapes(trained_model(name), LARGER[name] if name in LARGER else TRAINED)
     else:
         variables, _, _ = shapes(tiny(name, norm=norm), IMAGE, train=True)
     assert ("batch_stats" in variables) == (norm == "batch" and name not in NO_OTHER_NORMS)
@@ -133,11 +140,11 @@ def test_padding_of_unet_changes_no_parameter():
     assert jax.tree.map(lambda a: a.shape, same) == jax.tree.map(lambda a: a.shape, valid)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", some_slow(models.names(), LARGER))
 def test_gradients_reach_every_parameter(name, key):
-    model, rng = trained_model(name), np.random.default_rng(1)
-    image = jnp.asarray(rng.normal(size=TRAINED), jnp.float32)
-    weight = jnp.asarray(rng.normal(size=(*TRAINED[:3], 5)), jnp.float32)
+    model, rng, shape = trained_model(name), np.random.default_rng(1), LARGER[name] if name in LARGER else TRAINED
+    image = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    weight = jnp.asarray(rng.normal(size=(*shape[:3], 5)), jnp.float32)
 
     @functools.partial(jax.jit, compiler_options=FAST_COMPILE)
     @jax.grad

@@ -57,6 +57,7 @@ def assert_keeps_less(model, share=0.5):
 # The children of these are like those of another network: a U-shape's (unet, resunet), or layers between an encoder and
 # a head, with or without an auxiliary one (deeplabv3, linknet, fcn). The encoder of lraspp is looked at below.
 ALIKE = ("attention_decoder", "autoencoder", "cnn", "deeplabv1", "deeplabv2", "deeplabv3plus", "encoder_decoder")
+ALIKE += ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "manet", "pan", "pidnet")
 ALIKE += ("fcn_head", "lraspp", "ocrnet", "pspnet", "segnet", "upernet", "vgg_head")
 
 

@@ -1,4 +1,4 @@
-"""U-Net, UNet++, FPN, LinkNet, PSPNet and UPerNet against segmentation_models_pytorch and transformers."""
+"""U-Net, UNet++, MA-Net, FPN, LinkNet, PAN, PSPNet and UPerNet against segmentation_models_pytorch and transformers."""
 
 import functools
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from helpers import oracles
 from helpers.marks import at_each_size, some_slow
 from helpers.parity import (
@@ -25,7 +26,7 @@ from helpers.tiny_models import Backbone
 from helpers.variables import drawn, shapes
 
 from jaxseg import models, pretrained
-from jaxseg.nn import adaptive_avg_pool
+from jaxseg.nn import adaptive_avg_pool, avg_pool
 from jaxseg.pretrained import resnet, rules, smp, upernet
 from jaxseg.pretrained.family import SMP, TRANSFORMERS
 
@@ -42,6 +43,8 @@ CASES = {
         {"decoder_pyramid_channels": 8, "decoder_segmentation_channels": 32},
     ),
     "linknet": ({}, "Linknet", {}),
+    "manet": ({"widths": WIDTHS, "attention_width": 4}, "MAnet", UNETS | {"decoder_pab_channels": 4}),
+    "pan": ({"width": 8}, "PAN", {"decoder_channels": 8}),
     "pspnet": (
         {"width": 8, "encoder_args": {"output_stride": 32}},
         "PSPNet",
@@ -85,13 +88,15 @@ def rules_of(name: str) -> list[rules.Rule]:
 # A second unit adds no code of these networks, and even levels need less of it than odd ones.
 @pytest.mark.parametrize("even", some_slow((False, True), (True,)))
 @pytest.mark.parametrize("units", some_slow((1, 2), (2,)))
-@pytest.mark.parametrize("name", ["fpn", "pspnet", "unet", "upernet"])
+@pytest.mark.parametrize("name", ["fpn", "pan", "pspnet", "unet", "upernet"])
 def test_the_networks_are_those_of_smp(name, units, even):
     # U-Net is the one that takes sides that are no multiples of the stride. UPerNet and PSPNet need not refuse them,
     # nor does FPN those whose halves after the second are even.
-    odd = (61, 93) if name == "fpn" else (65, 79)
+    odd = (61, 93) if name == "fpn" else (129, 143) if name == "pan" else (65, 79)
     module = theirs(name, units) if name == "unet" else at_any_size(theirs(name, units, upsampling=1))
-    check_eval(ours(name, units), module, rules_of(name), [(64, 96) if even else odd])
+    check_eval(
+        ours(name, units), module, rules_of(name), [odd if not even else (128, 160) if name == "pan" else (64, 96)]
+    )
 
 
 @pytest.mark.parametrize("name", ["linknet", "unetplusplus"])
@@ -113,6 +118,67 @@ def test_sizes_that_smp_refuses_are_padded_and_cropped(name):
 @pytest.mark.parametrize("units", some_slow((1, 2), (2,)))
 def test_gradients_of_unet_are_those_of_smp(units):
     check_gradients(ours("unet", units), theirs("unet", units), rules_of("unet"))
+
+
+class Pooled(nn.Module):
+    """An encoder without parameters: means over the strides, the colours repeated to each width.
+
+    The first pixel is added to all, so that the means of two images, which PAN normalises, differ by more than noise.
+    """
+
+    strides: tuple[int, ...]
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = x + 3 * x[:, :1, :1]
+        return tuple(jnp.tile(avg_pool(x, s), 3)[..., :c] for s, c in zip(self.strides, self.widths))
+
+
+POOLED = {"manet": ((2, 4, 8), (4, 5, 6)), "pan": ((1, 2, 4, 8), (4, 5, 6, 7))}
+
+
+@pytest.mark.parametrize("name", some_slow(POOLED, ("pan",)))  # its 7x7 convolutions of one channel compile slowly
+def test_gradients_of_attention_are_those_of_smp(name):
+    torch = oracles.torch()
+    oracles.smp()
+    from segmentation_models_pytorch.base.heads import SegmentationHead
+    from segmentation_models_pytorch.decoders.manet.decoder import MAnetDecoder
+    from segmentation_models_pytorch.decoders.pan.decoder import PANDecoder
+
+    strides, widths = POOLED[name]
+    decoders = {
+        "manet": lambda: MAnetDecoder([3, *widths], [6, 5, 4], n_blocks=3, pab_channels=4, reduction=2),
+        "pan": lambda: PANDecoder([3, *widths], encoder_depth=4, decoder_channels=4),
+    }
+
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decoder = decoders[name]()
+            self.segmentation_head = SegmentationHead(4, CLASSES, 3, upsampling=2 if name == "pan" else 1)
+
+        def forward(self, x):
+            x, pool = x + 3 * x[:, :, :1, :1], torch.nn.functional.avg_pool2d
+            levels = [pool(x, s).repeat(1, 3, 1, 1)[:, :c] for s, c in zip(strides, widths)]
+            return self.segmentation_head(self.decoder([x, *levels]))
+
+    sizes = {"manet": {"widths": (4, 5, 6), "attention_width": 4, "reduction": 2}, "pan": {"width": 4, "finest": 2}}[
+        name
+    ]
+    fields = {key: value for key, value in form(name).items() if key != "encoder_args"} | sizes
+    encoder = functools.partial(Pooled, strides, widths)
+    model = models.build(name, num_classes=CLASSES, encoder=encoder, **fields)
+    rules_of_theirs = getattr(smp, name)([], STRIDES[: len(strides)])
+    check_gradients(model, Theirs(), rules_of_theirs, (64, 64) if name == "pan" else (16, 24))
+
+
+def test_manet_is_that_of_smp():
+    """Theirs takes sides that are multiples of 32 alone."""
+    module = theirs("manet")
+    with pytest.raises(RuntimeError, match="divisible by 32"):
+        module(nchw(images(33, 64)))
+    check_eval(ours("manet"), module, rules_of("manet"), [(64, 96)])
 
 
 def test_pspnet_on_the_third_level_of_the_encoder():

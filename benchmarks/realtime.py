@@ -1,0 +1,182 @@
+"""Networks for real time, one image: `python benchmarks/realtime.py --results SHAPES.json --out NAME`.
+
+Each experiment has two networks: that of full size (its `voc` variant, 21 classes), and the small one of its shapes
+variant, whose mIoU on the shapes data comes from a file of `collect.py`. The evaluation program of both is compiled as
+`jaxseg.evaluate` compiles it, batch norms folded, and timed for one image of `--size` with the others in every round.
+Ratios are to `--baseline` in the same round: they survive other programs on the machine, whose load is recorded. The
+picture has the small networks, whose two numbers belong together, with their Pareto front.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from lib.timing import at_least, compile_jit, environment, make_parser, ratio_of, save, table, time_rounds
+from zoo import ROOT, shapes_scores
+
+from jaxseg import build
+from jaxseg.config import command
+from jaxseg.nn.folding import find_pairs, fold, folded
+from jaxseg.state import count_parameters
+
+NAMES = ("segformer", "lraspp", "fast_scnn", "bisenetv2", "ddrnet", "pidnet", "enet", "erfnet")
+# Variant of the experiment, classes, and the name of its columns.
+FORMS = {"full": ("voc", 21), "shapes": ("shapes", 6)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--names", nargs="+", default=list(NAMES), metavar="NAME", help="experiments")
+    parser.add_argument("--baseline", default="segformer", metavar="NAME", help="one of them (default segformer)")
+    parser.add_argument(
+        "--size", nargs=2, type=at_least(1), default=[512, 1024], metavar=("H", "W"), help="(default 512 1024)"
+    )
+    parser.add_argument("--results", type=Path, metavar="FILE", help="JSON of collect.py, of runs of shapes variants")
+    parser.add_argument("--timed", type=Path, metavar="FILE", help="JSON of an earlier run: its times, with new scores")
+    options = parser.parse_args(argv)
+    if options.smallest:
+        options.names, options.baseline, options.size, options.repeats = ["fast_scnn", "cnn"], "cnn", [32, 40], 1
+    if options.baseline not in options.names:
+        parser.error(f"--baseline {options.baseline} is none of --names {' '.join(options.names)}")
+    scores = shapes_scores(options.results)
+    if options.timed:
+        record = json.loads(options.timed.read_text())
+        for name, each in record["networks"].items():
+            each["shapes_mean_iou"] = scores[name]["shapes_mean_iou"] if name in scores else None
+        save(options.out, record, describe(record), lambda figure: draw(figure, record))
+        return 0
+    record: dict[str, Any] = {"environment": environment(), "size": options.size, "baseline": options.baseline}
+    record |= {"repeats": options.repeats, "load_before": os.getloadavg(), "networks": {}}
+    for name in options.names:
+        score = scores[name]["shapes_mean_iou"] if name in scores else None
+        record["networks"][name] = {"shapes_mean_iou": score}
+    for form in FORMS:
+        cases = {}
+        for name in options.names:
+            cases[name], described = program(name, form, options.size)
+            record["networks"][name][form] = described
+            print(name, form, described, file=sys.stderr, flush=True)
+        seconds = time_rounds(cases, options.repeats)
+        for name, each in seconds.items():
+            ordered = sorted(each)
+            ratio = ratio_of(each, seconds[options.baseline])
+            record["networks"][name][form] |= {
+                "median_seconds": ordered[len(ordered) // 2],
+                "least_seconds": ordered[0],
+                "ratio": ratio.median,
+                "ratio_low": ratio.low,
+                "ratio_high": ratio.high,
+            }
+        del cases
+    record["load_after"] = os.getloadavg()
+    save(options.out, record, describe(record), lambda figure: draw(figure, record))
+    return 0
+
+
+def program(name: str, form: str, size: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+    """Returns (a call of the evaluation program of one image, the parameters of the network and compile seconds)."""
+    variant, classes = FORMS[form]
+    config = command.load_experiment(str(ROOT / "experiments" / f"{name}.py") + f":{variant}")
+    model = build.make_model(config, classes)
+    image = jnp.zeros((1, *size, config.data.channels), jnp.float32)
+    shapes = jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, image.shape[-1]), "float32")
+    )
+    variables = jax.tree_util.tree_map_with_path(drawn, shapes)
+
+    def logits(variables: Any, image: jax.Array) -> jax.Array:
+        return model.apply(variables, image, train=False)[0]
+
+    pairs = find_pairs(logits, variables, image)
+    variables = fold(variables, pairs)
+    compiled, seconds = compile_jit(folded(logits, pairs), variables, image)
+    described = {"parameters": count_parameters(shapes["params"]), "compile_seconds": seconds}
+    return lambda: compiled(variables, image), described
+
+
+def drawn(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Returns kernels that keep the variance, and norms that change nothing: nothing vanishes or grows."""
+    name = path[-1].key
+    if len(leaf.shape) > 1:
+        fan_in = np.prod(leaf.shape[:-1])
+        return np.random.default_rng(0).normal(0, (2 / fan_in) ** 0.5, leaf.shape).astype(np.float32)
+    return np.full(leaf.shape, 1.0 if name in ("scale", "var") else 0.0, np.float32)
+
+
+def pareto(points: dict[str, tuple[float, float]]) -> list[str]:
+    """Returns the names of the points (seconds, score) of which no other is both quicker and better, quickest first."""
+    kept, best = [], float("-inf")
+    for name, (_, score) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1])):
+        if score > best:
+            kept.append(name)
+            best = score
+    return kept
+
+
+def points_of(record: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Returns {name: (ratio of its small network, its mIoU)} where the score is known."""
+    networks = record["networks"]
+    scored = [name for name in networks if networks[name]["shapes_mean_iou"] is not None]
+    return {name: (networks[name]["shapes"]["ratio"], networks[name]["shapes_mean_iou"]) for name in scored}
+
+
+def describe(record: dict[str, Any]) -> str:
+    """Returns the table, by the time of the full network."""
+    columns = ["network", "parameters", "ms (median)", "ms (least)", f"ratio to {record['baseline']}"]
+    columns += ["shapes variant: parameters", "ms (median)", "ratio", "shapes mIoU", "on the front"]
+    front, rows = pareto(points_of(record)), []
+    for name, each in sorted(record["networks"].items(), key=lambda item: item[1]["full"]["ratio"]):
+        full, small, score = each["full"], each["shapes"], each["shapes_mean_iou"]
+        rows.append(
+            [
+                f"`{name}`",
+                f"{full['parameters'] / 1e6:.2f} M",
+                f"{1000 * full['median_seconds']:.0f}",
+                f"{1000 * full['least_seconds']:.0f}",
+                f"{full['ratio']:.2f} ({full['ratio_low']:.2f}-{full['ratio_high']:.2f})",
+                f"{small['parameters'] / 1e6:.2f} M",
+                f"{1000 * small['median_seconds']:.0f}",
+                f"{small['ratio']:.2f}",
+                "not measured" if score is None else f"{score:.3f}".lstrip("0"),
+                "yes" if name in front else "",
+            ]
+        )
+    h, w = record["size"]
+    before, after = (record[f"load_{when}"][0] for when in ("before", "after"))
+    note = (
+        f"Evaluation of one image of {h}x{w} pixels, {record['repeats']} interleaved rounds, while other programs ran: "
+        f"the load of the machine was {before:.1f} before and {after:.1f} after. Ratios are medians over rounds, with "
+        f"their middle half. Parameters are those of training, auxiliary heads included."
+    )
+    return table(columns, rows, record, note)
+
+
+def draw(figure: Any, record: dict[str, Any]) -> None:
+    """Draws score over time for the small networks, the size of a point by its parameters, and the front."""
+    axes = figure.subplots()
+    points = points_of(record)
+    front = pareto(points)
+    axes.plot(*zip(*(points[name] for name in front)), color="tab:gray", lw=1, zorder=1) if front else None
+    for name, (x, y) in points.items():
+        parameters = record["networks"][name]["shapes"]["parameters"]
+        axes.scatter(
+            x, y, s=max(12.0, parameters / 1e3), alpha=0.6, color="tab:blue" if name in front else "tab:orange"
+        )
+        axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=9)
+    h, w = record["size"]
+    axes.set_xscale("log")
+    axes.set_xlabel(f"time for one image of {h}x{w}, relative to {record['baseline']} (shapes variants)")
+    axes.set_ylabel("shapes validation mIoU")
+    axes.grid(alpha=0.3)
+    axes.set_title("Small networks: score and time; area by parameters, blue on the Pareto front", fontsize=10)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run_command(main))

@@ -1,0 +1,29 @@
+"""PIDNet (Xu et al. 2023): branches for details, context and boundaries.
+
+    python -m jaxseg.train --config experiments/pidnet.py
+    python -m jaxseg.train --config experiments/pidnet.py:camvid --config.data.dir=PATH
+    python -m jaxseg.train --config experiments/pidnet.py:folder --config.data.dir=MY_FOLDER
+
+The loss has the boundary terms of the paper. The variants camvid, folder and voc have PIDNet-S.
+
+Shapes validation mIoU: not yet measured.
+"""
+
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import recipe
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration of one of the variants shapes (default), camvid, folder, voc."""
+    return recipe(
+        arg,
+        "pidnet",
+        shapes={
+            "width": 16,
+            "blocks": 1,
+            "deep_blocks": 1,
+            "pool_width": 32,
+            "head_width": 32,
+        },
+        loss__terms="cross_entropy + dice + boundary_awareness",
+    )
