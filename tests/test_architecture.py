@@ -45,6 +45,7 @@ FILE_LIBRARIES = {
     "matplotlib",
     "tensorboardX",
     "tqdm",
+    "rich",
     "scipy",
     "skimage",
     "safetensors",

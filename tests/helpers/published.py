@@ -20,6 +20,7 @@ PLANTED = {
     "data.group": f"{SECRET}.csv:patient",
     "compile.cache": f"/scratch/{SECRET}/xla",
     "checkpoint.copy_to": f"gs://{SECRET}/run",
+    "log.project": SECRET,
     "loss.hierarchy": f"{SECRET}.json",
     "distill.teacher": f"runs/{SECRET}",
     "model.weights": f"runs/{SECRET}",
