@@ -1,10 +1,11 @@
 """How much memory a compiled program takes, and how much is free: known before the program runs."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -81,6 +82,39 @@ def free_memory(share: float = _SHARE) -> int:
     if stats and "bytes_limit" in stats and "bytes_in_use" in stats:
         return int(share * (stats["bytes_limit"] - stats["bytes_in_use"]))
     return int(share * _free_on_host())
+
+
+class DeviceMemory(NamedTuple):
+    """The memory of one device in bytes: in use, the most that was in use, and all that there is; 0: not known."""
+
+    used: int
+    peak: int
+    limit: int
+
+
+def device_memory() -> DeviceMemory | None:
+    """Returns the memory of the fullest device of this process; None where the backend does not say, as on CPUs.
+
+    It asks the allocator, and waits for no computation.
+    """
+    found = []
+    for device in jax.local_devices():
+        try:
+            stats = device.memory_stats()
+        except jax.errors.JaxRuntimeError:  # a backend without them
+            stats = None
+        if stats and "bytes_in_use" in stats:
+            names = ("bytes_in_use", "peak_bytes_in_use", "bytes_limit")
+            found.append(DeviceMemory(*(int(stats[name]) if name in stats else 0 for name in names)))
+    return max(found, default=None)
+
+
+def host_memory() -> int | None:
+    """Returns the bytes that this process has in memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):  # no Linux
+        return None
 
 
 def program_memory(compiled: Any, *, with_arguments: bool = True) -> int:

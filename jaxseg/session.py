@@ -38,6 +38,7 @@ from jaxseg.run.preflight import Ahead, ahead_of_evaluation, batch_shapes, descr
 from jaxseg.run.programs import Programs
 from jaxseg.run.provenance import end_record, read_starts, run_record
 from jaxseg.run.report import LOG_FILE, Reporter, read_log
+from jaxseg.run.reporting import make_reporter
 from jaxseg.run.stopping import judged, stops_early
 from jaxseg.run.weights import Planned, initial_state, plan_weights
 from jaxseg.run.workdir import CHECKPOINTS
@@ -86,13 +87,15 @@ class Session:
 
     def evaluate(self, state: TrainState) -> Result:
         """Scores the validation split."""
-        if self.tiled is not None:
+        with self.reporter.scoring(self.problem.val) as scored:
+            if self.tiled is None:
+                loss, strategy = self.parts.loss, self.strategy
+                return score(self.eval_step, state, self.validation, loss=loss, strategy=strategy, progress=scored)
             # On one device, as the program that was checked: on several each would score the same tiles.
             variables = jax.device_put(self.variables(state), jax.local_devices()[0])
-            tiled = self.tiled.with_variables(variables)
+            tiled = self.tiled.with_variables(variables).scores
             limit = Reading(timeout=self.config.data.timeout)
-            return score_images(self.problem.val, tiled.scores, self.parts.loss, reading=limit).result
-        return score(self.eval_step, state, self.validation, loss=self.parts.loss, strategy=self.strategy)
+            return score_images(self.problem.val, tiled, self.parts.loss, reading=limit, progress=scored).result
 
 
 def open_session(
@@ -102,8 +105,12 @@ def open_session(
     programs: Programs,
     workdir: Path,
     stack: contextlib.ExitStack,
+    began: float | None = None,
 ) -> Session:
-    """Compiles the evaluation, and opens the data loaders, checkpoints and reporter; `stack` closes them."""
+    """Compiles the evaluation, and opens the data loaders, checkpoints and reporter; `stack` closes them.
+
+    `began` is when this start began, by `time.perf_counter`; None: now.
+    """
     config = parts.config
     batches = train_batches(config, problem.train)
     validation = pipeline.make_eval_loader(
@@ -115,13 +122,7 @@ def open_session(
         reading=Reading(timeout=config.data.timeout),
     )
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=config.checkpoint.keep, config=to_dict(config))
-    reporter = Reporter(
-        workdir,
-        every=config.log.every,
-        tensorboard=config.log.tensorboard,
-        classes=problem.train.info.classes,
-        advice=messages.quicker(config),
-    )
+    reporter = make_reporter(config, problem, workdir, began)
     copies = None
     if config.checkpoint.copy_to:  # entered before the checkpoints: these are closed first
         copies = stack.enter_context(Copies(config.checkpoint.copy_to, workdir))
@@ -318,6 +319,7 @@ def close(
     early = messages.early_message(session.checkpoints.best_step(), last, config) if last < config.steps else ""
     if start < last:
         end_record(session.workdir, step=last, seconds=seconds, mean_iou=scores.mean_iou, early=early)
+    reporter.final(last, scores)
     table = metrics.table(scores, session.problem.train.info.classes)
     reporter.message(f"Scores of the last step, {last}, on {config.data.val_split}:\n{table}")
     reporter.message(messages.steps_message(start, last, seconds))

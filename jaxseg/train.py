@@ -118,7 +118,7 @@ def train(
         OutOfMemoryError: if a step or an evaluation does not fit into the device's memory.
         SystemExit: if a signal comes before the first step or after the last save, when there is nothing to save.
     """
-    began = time.monotonic()
+    began, clock = time.monotonic(), time.perf_counter()
     brought, before = [], {}
     if config.checkpoint.copy_to:
         with stop_on_signal(), hosts.naming_lost_hosts(workdir):
@@ -155,7 +155,8 @@ def train(
         if data.class_weights is not None or data.class_prior is not None or data.hierarchy.levels:
             parts = parts.with_loss_of_data(data.class_weights, data.class_prior, data.hierarchy.levels)
             programs = replace(programs, train_step=ahead_of_training(parts, strategy))
-        session = open_session(parts, problem, strategy, programs, workdir, stack)
+        session = open_session(parts, problem, strategy, programs, workdir, stack, clock)
+        stop.say = session.reporter.notice
         stack.enter_context(hosts.naming_lost_hosts(workdir))  # before anything waits for the others to close its files
         command = resume if program == messages.FROM_PYTHON else command_line() or resume
         if brought:

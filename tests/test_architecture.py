@@ -46,6 +46,7 @@ FILE_LIBRARIES = {
     "matplotlib",
     "tensorboardX",
     "tqdm",
+    "rich",
     "scipy",
     "skimage",
     "safetensors",

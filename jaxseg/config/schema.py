@@ -140,6 +140,25 @@ KEYS: dict[str, Key] = {
     "log.every": Key(20, "steps between log lines", Count, free=True),
     "log.images": Key(4, "validation images drawn in predictions.png and TensorBoard", WholeNotNegative, free=True),
     "log.tensorboard": Key(True, "write TensorBoard event files", free=True),
+    "log.progress": Key(
+        "auto",
+        "what the console shows of the steps: auto (a live display on a terminal, lines elsewhere), lines (for each "
+        "log step), none",
+        Literal["auto", "lines", "none"],
+        free=True,
+    ),
+    "log.trackers": Key(
+        (),
+        "trackers that get the numbers too: wandb (Weights & Biases), mlflow; each needs its client",
+        tuple[Literal["wandb", "mlflow"], ...],
+        free=True,
+    ),
+    "log.project": Key(
+        "",
+        "project of wandb, or experiment of mlflow, that the run belongs to; empty: that of the client's environment "
+        "variables, else jaxseg",
+        free=True,
+    ),
     "log.report": Key(False, "write report.html, a page of curves and scores, after each evaluation", free=True),
     "log.gradients": Key(
         False,

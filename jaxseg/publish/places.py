@@ -25,6 +25,7 @@ PLACES: dict[str, Any] = {
     "data.val_group": "names",  # the same
     "compile.cache": "",
     "checkpoint.copy_to": "",
+    "log.project": "",  # a name of whoever trained it
     "loss.hierarchy": "",  # data.json has the groups
     "distill.teacher": "",
     "model.weights": "",
@@ -32,7 +33,12 @@ PLACES: dict[str, Any] = {
 }
 _WEIGHTS = ("model.weights", "model.encoder_weights")
 _LENGTH = ("steps", "epochs")
-_OF_THE_MACHINE = ("data.cache", "compile.cache", "checkpoint.copy_to")  # places that make no other network
+_OF_THE_MACHINE = (
+    "data.cache",
+    "compile.cache",
+    "checkpoint.copy_to",
+    "log.project",
+)  # places that make no other network
 _PLACE = re.compile(r"~|\\|\.\.?/|[A-Za-z]:[/\\]|(?:.*[\s='\"(\[,:])?(?:/(?=[\w.])|~/|[a-z]\w*://)|.*/\.\./")
 _EXPERIMENT = re.compile(r"(?:.*/)?(experiments/(?:ablations/)?\w+\.py)(:[\w.,-]+)?")
 

@@ -29,6 +29,7 @@ from jaxseg.nn import without_crf
 from jaxseg.pieces import check_multilabel
 from jaxseg.run.preflight import batch_shapes
 from jaxseg.run.teacher import read_teacher, with_teacher
+from jaxseg.run.tracking import require_clients
 from jaxseg.run.weights import find_weights
 from jaxseg.state import TrainState
 from jaxseg.types import ENCODER
@@ -85,6 +86,7 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
         "as many evaluations after a first one (steps / eval.every)",
         lambda c: c.epochs or c.stop.patience < c.steps / c.eval.every,
     ),
+    "log.project": ("log.trackers", lambda c: c.log.trackers),
     "eval.multiple": ("data.fit=crop", lambda c: c.data.fit == "crop"),
 }  # key: (words for what reads it, whether the configuration has that)
 
@@ -164,8 +166,20 @@ def _check_warmup(config: ConfigDict) -> None:
         require_short_warmup(config)
 
 
+def _check_trackers(config: ConfigDict) -> None:
+    require_clients(config.log.trackers)
+
+
 # What can be checked without the other parts, so that a user with several wrong keys reads of all of them.
-_INDEPENDENT = (_check_source, check_multilabel, _check_model, _check_loss_terms, _check_optimiser, _check_warmup)
+_INDEPENDENT = (
+    _check_source,
+    check_multilabel,
+    _check_model,
+    _check_loss_terms,
+    _check_optimiser,
+    _check_warmup,
+    _check_trackers,
+)
 
 
 def note_without_effect(config: ConfigDict) -> None:

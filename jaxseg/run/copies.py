@@ -40,6 +40,7 @@ from jaxseg.run.workdir import (
     LABELLED_FILE,
     PROPOSALS_FILE,
     TEACHER_FILE,
+    TRACKERS_FILE,
     read_config,
 )
 
@@ -50,6 +51,7 @@ _FILES = (
     LABELLED_FILE,
     PROPOSALS_FILE,
     TEACHER_FILE,
+    TRACKERS_FILE,
     LOG_FILE,
     GRADIENTS_FILE,
     RECORD_FILE,

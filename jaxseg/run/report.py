@@ -1,4 +1,4 @@
-"""Reports a run: a progress bar or plain lines on the console, `log.jsonl`, and optional TensorBoard files.
+"""Reports a run: a live display or plain lines on the console, `log.jsonl`, TensorBoard files and trackers.
 
 The metrics of a step are read after the next step is dispatched to the device, so that the device never waits for the
 host. `log.jsonl` has two kinds of line. A log step has {"step", "split": "train", "loss", "mean_iou", "grad_norm",
@@ -9,27 +9,31 @@ report gradients, `gradients.jsonl` has a line {"step", "norms"} for the first s
 initialisation, and for each log step.
 """
 
-import json
+import contextlib
 import math
-import os
 import sys
 import time
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from jaxseg.errors import printable
-from jaxseg.files import parse_json, write_text
-from jaxseg.metrics import Scores, scores
-from jaxseg.run.pace import Pace, duration
+from jaxseg.metrics import Scores
+from jaxseg.run.log_file import LOG_FILE, Log, evaluations, read_log
+from jaxseg.run.pace import Pace, Rhythm, Times, duration
+from jaxseg.run.signals import write_notice
+from jaxseg.run.trackers.about import FAILED, FINISHED, STOPPED
+from jaxseg.run.tracking import Tracking
+from jaxseg.run.window import Window
 from jaxseg.types import Array
 
-LOG_FILE = "log.jsonl"
+if TYPE_CHECKING:
+    from jaxseg.run.display import Display
+
+__all__ = ["GRADIENTS_FILE", "LOG_FILE", "Reporter", "StepMetrics", "read_log"]
 GRADIENTS_FILE = "gradients.jsonl"
 TENSORBOARD = "tensorboard"
 _SUMMARY = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "mean_f1")
@@ -61,14 +65,23 @@ class Reporter:
         classes: Sequence[str] = (),
         stream: TextIO | None = None,
         advice: str = "",
+        progress: str = "lines",
+        rhythm: Rhythm | None = None,
+        began: float | None = None,
+        tracking: Tracking | None = None,
     ):
         """Args:
         workdir: the directory of the run; it exists.
         every: steps between log lines.
         tensorboard: whether to write TensorBoard files to workdir/tensorboard.
         classes: class names for the IoU of each class.
-        stream: the console, standard error by default; a terminal has a progress bar.
+        stream: the console, standard error by default.
         advice: what would be quicker, for a run that takes long.
+        progress: auto (a live display where the console is a terminal, else a line for each log step), lines, or none
+            (neither; messages and evaluations are printed all the same).
+        rhythm: what comes between the steps, for the time that is left.
+        began: when this start began, by `time.perf_counter`; None: now.
+        tracking: the trackers of the run, if it has any.
         """
         self._workdir = Path(workdir)
         self._every = every
@@ -77,19 +90,36 @@ class Reporter:
         self._stream = sys.stderr if stream is None else stream
         self._tensorboard = tensorboard and self._active
         self._writer: Any = None
-        self._log: _Log | None = None
-        self._gradients: _Log | None = None
-        self._bar: tqdm | None = None
+        self._log: Log | None = None
+        self._gradients: Log | None = None
+        self._display: Display | None = None
+        self._progress = progress
+        self._tracking = tracking if self._active else None
+        self._how = STOPPED
+        self._rhythm = rhythm or Rhythm()
+        self._status: Any = None  # of the display
+        self._times = Times(self._rhythm, 0)
+        self._began = time.perf_counter() if began is None else began
         self._pending: tuple[int, Mapping[str, Array], int] | None = None
-        self._window = _Window()
+        self._window = Window()
         self._clock: float | None = None
         self._total = 0
         self._pace = Pace(0, advice)
 
     def __enter__(self) -> "Reporter":
+        if self._active and self._progress == "auto":
+            from jaxseg.run.display import Display, is_live  # imports rich, which other runs do not need
+            from jaxseg.run.panel import Status
+
+            if is_live(self._stream):
+                self._status = Status(self._began, self._every)
+                self._display = Display(self._stream, self._status)
+                self._display.open()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is not None and issubclass(kind, Exception):  # a signal is none
+            self._how = FAILED
         self.close()
 
     def start(self, step: int, total: int, window: Mapping[str, Any] | None = None) -> None:
@@ -103,17 +133,23 @@ class Reporter:
         """
         self._total = total
         self._pace = Pace(total, self._pace.advice)
-        self._window = _Window(window)
+        self._window = Window(window)
+        self._times = Times(self._rhythm, total)
         if not self._active:
             return
-        self._log = _Log(self._workdir / LOG_FILE, step)
+        self._log = Log(self._workdir / LOG_FILE, step)
         if self._tensorboard:
             from tensorboardX import SummaryWriter
 
             purge = step + 1 if step else None
             self._writer = SummaryWriter(str(self._workdir / TENSORBOARD), purge_step=purge)
-        if self._stream.isatty():
-            self._bar = tqdm(total=total, initial=step, file=self._stream, unit="step", dynamic_ncols=True)
+        if self._tracking is not None:
+            self._tracking.start(self.message)
+        if self._status is not None:
+            self._status.step, self._status.times = step, self._times
+            for record in evaluations(self._workdir / LOG_FILE):
+                value = record["mean_iou"]
+                self._status.evaluated(record["step"], math.nan if value is None else value)
 
     def train(self, step: int, metrics: Mapping[str, Array], images: int) -> StepMetrics | None:
         """Takes the metrics of a step that was just dispatched; reads and returns those of the step before.
@@ -124,6 +160,8 @@ class Reporter:
             images: images in the batch of this step, over all processes.
         """
         done = self._read()
+        self._times.go_on(time.perf_counter())
+        self._doing("training")
         for leaf in jax.tree.leaves(dict(metrics)):
             if isinstance(leaf, jax.Array):
                 leaf.copy_to_host_async()
@@ -138,7 +176,27 @@ class Reporter:
         self._clock = None  # times run from dispatch to dispatch, and no dispatch follows this step
         done = self._read()
         self._clock = None
+        self._times.pause(time.perf_counter())
         return done
+
+    @contextlib.contextmanager
+    def scoring(self, source: Sized) -> Iterator[Callable[[int], None]]:
+        """Says that an evaluation of a source goes on; yields what takes the number of images that are scored."""
+        images = -(-len(source) // jax.process_count())  # of this process
+        self._times.pause(time.perf_counter())
+        self._times.evaluates()
+        self._doing("evaluating", (0, images))
+
+        def scored(count: int) -> None:
+            if self._status is not None:
+                self._status.scored = (self._status.scored[0] + count, images)
+
+        yield scored
+        self._doing("saving and drawing")
+
+    def _doing(self, what: str, scored: tuple[int, int] | None = None) -> None:
+        if self._status is not None:
+            self._status.doing, self._status.scored = what, scored
 
     def open_window(self) -> dict[str, Any] | None:
         """Returns the sums over the steps since the last log line as JSON values; None if there is no such step.
@@ -161,6 +219,10 @@ class Reporter:
         if len(self._classes) == len(result.iou):
             scalars |= {f"iou/{printable(name)}": value for name, value in zip(self._classes, result.iou)}
         self._record(record, scalars)
+        if self._tracking is not None:
+            self._tracking.evaluation(step, split, result, self._classes)
+        if self._status is not None:
+            self._status.evaluated(step, result.mean_iou)
         if math.isnan(result.pixel_accuracy):
             scores = "no labelled pixel, so nothing to score" + ("" if math.isnan(loss) else f"  loss {loss:.4f}")
         else:
@@ -175,30 +237,56 @@ class Reporter:
             )
         )
 
+    def final(self, step: int, result: Scores) -> None:
+        """Reports the scores of the last step of a run that is complete, and its best evaluation."""
+        self._how = FINISHED
+        self._doing("ending")
+        if self._tracking is not None:
+            summary = {name: getattr(result, name) for name in _SUMMARY}
+            self._tracking.final(step, summary, evaluations(self._workdir / LOG_FILE))
+
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """Writes an image u8[h,w,3], or several u8[n,h,w,3], to TensorBoard if this is on."""
+        """Writes an image u8[h,w,3], or several u8[n,h,w,3], to TensorBoard and the trackers."""
+        images = image[None] if image.ndim == 3 else image
+        if self._tracking is not None:
+            self._tracking.picture(step, name, images)
         if self._writer is not None:
-            images = image[None] if image.ndim == 3 else image
             self._writer.add_images(name, images, step, dataformats="NHWC")
 
     def message(self, text: str) -> None:
-        """Prints a line on the console, above the progress bar if there is one."""
+        """Prints a line on the console, above the display if there is one."""
         if not self._active:
             return
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
+        if self._display is not None:
+            self._display.message(text)
         else:
             print(text, file=self._stream, flush=True)
 
+    def notice(self, text: str) -> None:
+        """Prints a line without waiting for another, as a signal handler must."""
+        if self._display is not None:
+            self._display.notice(text)
+        else:
+            write_notice(text)
+
     def close(self) -> None:
-        """Reads the metrics of the pending step and closes the files; further calls do nothing."""
+        """Reads the metrics of the pending step and closes the files; further calls do nothing.
+
+        After an error the last state of the display stays on the terminal.
+        """
         try:
             self.flush()
         finally:
-            for resource in (self._bar, self._writer, self._log, self._gradients):
+            self._doing("ending")
+            if self._tracking is not None:
+                self._tracking.close(self._how)
+            for resource in (self._writer, self._log, self._gradients):
                 if resource is not None:
                     resource.close()
-            self._bar = self._writer = self._log = self._gradients = self._pending = None
+            self._writer = self._log = self._gradients = self._pending = self._tracking = None
+            if self._display is not None:
+                self._display.close(keep=self._how == FAILED)
+            self._display = self._status = None
 
     def _read(self) -> StepMetrics | None:
         """Reads the metrics of the pending step; if it is a log step, writes the line."""
@@ -212,11 +300,13 @@ class Reporter:
         self._clock = now
         if forecast := self._pace.add(step, seconds):
             self.message(forecast)
-        if self._bar is not None:
-            self._bar.update(step - self._bar.n)
+        if seconds is not None:
+            self._times.step(seconds)
+        if self._status is not None:
+            self._status.step = step
         due = step % self._every == 0 or step == self._total
         if "gradients" in host and self._log is not None and (due or step == 1):
-            self._gradients = self._gradients or _Log(self._workdir / GRADIENTS_FILE, step - 1)
+            self._gradients = self._gradients or Log(self._workdir / GRADIENTS_FILE, step - 1)
             self._gradients.append({"step": step, "norms": {name: float(x) for name, x in host["gradients"].items()}})
         if due:
             self._report(step)
@@ -225,121 +315,27 @@ class Reporter:
     def _report(self, step: int) -> None:
         record = {"step": step, "split": "train", **self._window.summary()}
         left = self._window.seconds_a_step * (self._total - step)
-        self._window = _Window()
+        self._window = Window()
         if not self._active:
             return
         self._record(record, record)
+        if self._status is not None:
+            self._status.train = record
+        if self._status is not None or self._progress == "none":
+            return
         rate = record["images_per_second"]
         shown = {"loss": f"{record['loss']:.4f}", "mIoU": f"{100 * record['mean_iou']:.2f} %"}
         shown["img/s"] = f"{rate:.4g}" if math.isfinite(rate) else "-"
-        if self._bar is not None:
-            self._bar.set_postfix(shown)
-        else:
-            numbers = "  ".join(f"{name} {value}" for name, value in shown.items())
-            self.message(f"step {step}/{self._total}  {numbers}  {duration(left)} left")
+        numbers = "  ".join(f"{name} {value}" for name, value in shown.items())
+        self.message(f"step {step}/{self._total}  {numbers}  {duration(left)} left")
 
     def _record(self, record: Mapping[str, Any], scalars: Mapping[str, Any]) -> None:
         if self._log is not None:
             self._log.append(record)
+        named = {f"{record['split']}/{k}": v for k, v in scalars.items() if k not in ("step", "split")}
+        if self._tracking is not None:
+            self._tracking.scalars(record["step"], named)
         if self._writer is not None:
-            for name, value in scalars.items():
-                if name not in ("step", "split") and math.isfinite(value):
-                    self._writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
-
-
-class _Window:
-    """Sums over the steps since the last log line."""
-
-    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
-        self._means: dict[str, list[float]] = {"loss": [], "grad_norm": [], "param_norm": []}
-        self._learning_rate = math.nan
-        self._confusion: np.ndarray = np.zeros((), np.int64)
-        if state is not None:
-            self._means |= {name: list(values) for name, values in state["means"].items()}
-            self._confusion = np.asarray(state["confusion"], np.int64)
-        self._timed_images = 0
-        self._timed_steps = 0
-        self._seconds = 0.0
-
-    def add(self, host: Mapping[str, Any], images: int, seconds: float | None) -> None:
-        terms = host["terms"] if "terms" in host else {}
-        numbers = {name: host[name] for name in ("loss", "grad_norm", "param_norm")}
-        for name, value in (numbers | {f"loss/{term}": value for term, value in terms.items()}).items():
-            self._means.setdefault(name, []).append(float(value))
-        self._learning_rate = float(host["learning_rate"])
-        self._confusion = self._confusion + host["confusion"].astype(np.int64)
-        if seconds is not None:  # None for the first step after a pause
-            self._timed_images += images
-            self._timed_steps += 1
-            self._seconds += seconds
-
-    def state(self) -> dict[str, Any] | None:
-        """Returns the sums without the times, which a stop interrupts; None if there are no steps."""
-        if not self._means["loss"]:
-            return None
-        return {
-            "means": {name: list(values) for name, values in self._means.items()},
-            "confusion": np.asarray(self._confusion).tolist(),
-        }
-
-    @property
-    def seconds_a_step(self) -> float:
-        return self._seconds / self._timed_steps if self._timed_steps else math.nan
-
-    def summary(self) -> dict[str, float]:
-        rate = self._timed_images / self._seconds if self._seconds else math.nan
-        numbers = {name: math.fsum(values) / len(values) for name, values in self._means.items()}
-        numbers["mean_iou"] = scores(self._confusion).mean_iou
-        return {**numbers, "learning_rate": self._learning_rate, "images_per_second": rate}
-
-
-class _Log:
-    """Appends records to a file of JSON lines; on a full disk, leaves out the line and warns once."""
-
-    def __init__(self, path: Path, step: int):
-        """Opens the log at `step`; removes records of later steps and incomplete lines."""
-        self._path = path
-        if path.exists():
-            kept = "".join(json.dumps(record) + "\n" for record in read_log(path) if record["step"] <= step)
-            if kept != path.read_text(encoding="utf-8", errors="replace"):
-                write_text(path, kept)
-        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        self._warned = False
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        line = (json.dumps(_plain(record), allow_nan=False) + "\n").encode()
-        size = os.fstat(self._handle).st_size
-        try:
-            if os.write(self._handle, line) != len(line):
-                raise OSError("no space for a complete line")
-        except OSError as error:
-            os.ftruncate(self._handle, size)
-            if not self._warned:
-                text = f"{self._path}: lines are missing from step {record['step']} on: {error}."
-                warnings.warn(text, stacklevel=5)
-            self._warned = True
-
-    def close(self) -> None:
-        os.close(self._handle)
-
-
-def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """Returns the records of a `log.jsonl`, oldest first; incomplete lines are left out."""
-    records = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record["step"] if "step" in record else None, int):
-            records.append(record)
-    return records
-
-
-def _plain(value: Any) -> Any:
-    """Returns the value with None, which JSON writes as null, in place of NaN and infinity."""
-    if isinstance(value, Mapping):
-        return {name: _plain(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in named.items():
+                if math.isfinite(value):
+                    self._writer.add_scalar(name, value, record["step"])

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -22,11 +22,13 @@ class StopRequest:
         signal: the first signal that came, or None.
         finishing: what the run does before it stops, for the message to the user, such as "finishing this step, then
             saving". While it is empty, as at the start, the first signal ends the process at once.
+        say: prints the message to the user; it must wait for nothing, and not call `print`.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.finishing = ""
+        self.say: Callable[[str], None] = write_notice
 
     @property
     def requested(self) -> bool:
@@ -64,14 +66,15 @@ def stop_on_signal() -> Iterator[StopRequest]:
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.requested:
             signal.signal(number, signal.SIG_DFL)
+            write_notice("")  # what follows begins on a line of its own
             os.kill(os.getpid(), number)
             return
         stop.signal = signal.Signals(number)
         if stop.finishing:
-            _print(f"\n{stop.signal.name}: {stop.finishing}; a second signal stops at once.\n")
+            stop.say(f"{stop.signal.name}: {stop.finishing}; a second signal stops at once.")
             return
         if not ignored:
-            _print(f"\n{stop.signal.name}: stopping; there is nothing to save.\n")
+            stop.say(f"{stop.signal.name}: stopping; there is nothing to save.")
         raise SystemExit(128 + number)
 
     def again(unraisable: Any) -> None:
@@ -97,6 +100,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _print(text: str) -> None:
+def write_notice(text: str) -> None:
+    """Writes lines to standard error, from a signal handler too, after the end of the line that is there."""
+    text = f"\n{text}\n" if text else "\n"
     with contextlib.suppress(OSError):  # not `print`, which fails if the signal comes during another `print`
         os.write(2, text.encode())

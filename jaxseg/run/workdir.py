@@ -27,6 +27,7 @@ FILES_FILE = "files.txt"
 LABELLED_FILE = "labelled.txt"
 PROPOSALS_FILE = "proposals.txt"
 TEACHER_FILE = "teacher.json"
+TRACKERS_FILE = "trackers.json"
 CHECKPOINTS = "checkpoints"
 _LABELLED = "labelled_sha256"  # the name in INFO_FILE of the digest of LABELLED_FILE
 _LINES = {FILES_FILE: re.compile(r"\d+ ."), PROPOSALS_FILE: re.compile(r"[0-9a-f]{16} .")}  # how each line begins
@@ -149,6 +150,7 @@ def _require_own_files(path: Path, config: ConfigDict) -> None:
     written += (LABELLED_FILE,) if config.data.labelled != "" else ()
     written += (PROPOSALS_FILE,) if config.data.proposals else ()
     written += (TEACHER_FILE,) if config.distill.teacher else ()
+    written += (TRACKERS_FILE,) if config.log.trackers else ()
     texts = [path / name for name in written if (path / name).exists()]
     if texts and not (path / CONFIG_FILE).exists():  # asked in this order, for another process may begin the run now
         raise marks.refusal(texts[0], instead)

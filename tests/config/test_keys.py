@@ -20,8 +20,10 @@ from jaxseg.data.shapes import ShapesSource
 from jaxseg.errors import ArgumentError, ConfigError, DataError
 from jaxseg.nn.quantisation import Quantisation
 from jaxseg.pieces import make_quantisation
+from jaxseg.run import reporting
 from jaxseg.run.data import load_problem
 from jaxseg.run.loop import what_is_due
+from jaxseg.run.pace import Rhythm
 from jaxseg.run.programs import Programs
 from jaxseg.run.weights import plan_weights
 
@@ -109,11 +111,12 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(pipeline, "make_train_loader", record("train"))
     monkeypatch.setattr(pipeline, "make_eval_loader", record("eval"))
     monkeypatch.setattr(session, "Checkpoints", record("checkpoints"))
-    monkeypatch.setattr(session, "Reporter", record("reporter"))
+    monkeypatch.setattr(reporting, "Reporter", record("reporter"))
     config = configured(model__name="cnn", seed=7, batch_size=3, data__workers=5, data__prefetch=9, data__channels=4)
     update(config, data__size=(8, 9), data__fit="crop", eval__batch_size=6, eval__multiple=2, checkpoint__keep=11)
     update(config, eval__tiles="8x12", eval__overlap=0.25, data__on_error="skip", data__timeout=1.5)
     update(config, semi__method="fixmatch", data__labelled=0.5, data__labelled_rows=2)
+    update(config, eval__every=7, checkpoint__every=5, stop__patience=2, data__shapes_train=40, log__progress="lines")
     update(config, log__every=13, log__tensorboard=False, data__mean=(0.5,), data__std=(0.5,))
     strategy = parallel.make_strategy("jit", {})
     with contextlib.ExitStack() as stack:
@@ -129,6 +132,8 @@ def test_keys_of_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert (opened.tiled.tiling.tiles, opened.tiled.tiling.overlap) == ((8, 12), 0.25)
     assert given["checkpoints"]["keep"] == 11
     assert (given["reporter"]["every"], given["reporter"]["tensorboard"]) == (13, False)
+    assert given["reporter"]["progress"] == "lines"
+    assert given["reporter"]["rhythm"] == Rhythm(evaluations=7, checkpoints=5, may_end_early=True, epoch=40 / 3)
 
 
 def test_keys_of_the_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -390,6 +395,9 @@ ASSERTED = {
     "log.every": "config/test_keys.py::test_keys_of_the_session",
     "log.images": "config/test_keys.py::test_keys_of_the_loop",
     "log.tensorboard": "config/test_keys.py::test_keys_of_the_session",
+    "log.progress": "config/test_keys.py::test_keys_of_the_session",
+    "log.trackers": "run/test_tracking.py::test_a_training_is_tracked_and_stays_bit_for_bit_the_same",
+    "log.project": "run/test_tracking.py::test_a_training_is_tracked_and_stays_bit_for_bit_the_same",
     "log.report": "report/test_live_page.py::test_a_training_writes_its_page_after_each_evaluation",
     "log.gradients": "run/test_gradients.py::test_a_run_is_drawn",
 }

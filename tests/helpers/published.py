@@ -21,6 +21,7 @@ PLANTED = {
     "data.val_group": f"{SECRET}.csv:site",
     "compile.cache": f"/scratch/{SECRET}/xla",
     "checkpoint.copy_to": f"gs://{SECRET}/run",
+    "log.project": SECRET,
     "loss.hierarchy": f"{SECRET}.json",
     "distill.teacher": f"runs/{SECRET}",
     "model.weights": f"runs/{SECRET}",

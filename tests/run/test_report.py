@@ -157,22 +157,6 @@ def test_no_rate_without_a_timed_step(tmp_path: Path) -> None:
     assert read_log(tmp_path / "log.jsonl")[0]["images_per_second"] is None
 
 
-def test_progress_bar_on_a_terminal(tmp_path: Path) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    stream = Terminal()
-    with Reporter(tmp_path, every=2, tensorboard=False, stream=stream) as reporter:
-        reporter.start(3, 6)
-        for step in (4, 5, 6):
-            reporter.train(step, step_metrics(step), 8)
-        reporter.evaluation(6, scores(np.eye(2, dtype=int)), 0.5)
-    shown = stream.getvalue()
-    assert "3/6" in shown and "6/6" in shown and "loss=" in shown and "mIoU=" in shown and "img/s=" in shown
-    assert "val: mIoU 100.00 %" in shown
-
-
 def test_evaluation_record(tmp_path: Path) -> None:
     result = scores(np.array([[3, 1, 0], [1, 5, 0], [0, 0, 0]]))
     stream = io.StringIO()
@@ -234,7 +218,7 @@ def test_full_disk_costs_lines_not_the_run(tmp_path: Path, monkeypatch: pytest.M
         reporter.train(1, step_metrics(1), 8)
         reporter.flush()
         with monkeypatch.context() as patch:
-            patch.setattr(report.os, "write", lambda handle, data: write(handle, data[:10]))
+            patch.setattr(os, "write", lambda handle, data: write(handle, data[:10]))
             with pytest.warns(UserWarning, match="lines are missing from step 2 on: no space"):
                 for step in (2, 3):
                     reporter.train(step, step_metrics(step), 8)
