@@ -25,4 +25,11 @@ _FORM = PeerForm(
     {"encoder_args": {"class_position": False}, "anneal_end": 0}, sizes={"queries": 200, "blocks": 4, "up_steps": 2}
 )
 
-FAMILY = Family(network_formats=(NetworkFormat("eomt", TRANSFORMERS, transformers, form=_FORM),))
+
+def _names(encoder: str | None) -> str:
+    """Returns the names in it; the rules of the encoder know those of other models too."""
+    del encoder
+    return r"(?!.*attention\.attention\.|embeddings\.patch_embeddings\.(?:weight|bias)).*"
+
+
+FAMILY = Family(network_formats=(NetworkFormat("eomt", TRANSFORMERS, transformers, form=_FORM, names=_names),))

@@ -17,7 +17,7 @@ from jaxseg.models.encoders.vit import rotary_angles
 from jaxseg.models.eomt import masked_share
 from jaxseg.models.feature_pyramid import FeaturePyramid
 from jaxseg.nn import Conv, at_step
-from jaxseg.pretrained import catalogue, smp, vit
+from jaxseg.pretrained import catalogue, inverse, smp, vit
 from jaxseg.pretrained import eomt as eomt_rules
 from jaxseg.pretrained.rules import Rule, conv, conv_transpose, dense, layer, norm, prefixed
 
@@ -330,6 +330,15 @@ def test_eomt_has_the_gradients_of_transformers():
 
     module.__class__ = Shared
     check_gradients(eomt(), module, eomt_rules.transformers(), (16, 16))
+
+
+def test_the_rules_of_eomt_backwards_give_the_names_of_transformers():
+    state = eomt_of_transformers().state_dict()
+    (known,) = catalogue.network_formats("eomt")
+    shapes = {path: x.shape for path, x in pretrained.flatten(variable_shapes(eomt(), (1, 16, 16, 3))).items()}
+    made = {entry.name: entry.shape for entry in inverse.entries(shapes, known.rules(), known.names_over(None))}
+    buffers = {"attn_mask_probs", "criterion.empty_weight"}
+    assert made == {name: tuple(x.shape) for name, x in state.items() if name not in buffers}
 
 
 def test_masks_are_annealed_block_by_block():
