@@ -1,4 +1,4 @@
-"""Checks a whole data set: `python -m jaxseg.data.check FOLDER|FILE[:ARG] [--config.data.dir=DIR]`.
+"""Checks a whole data set: `jaxseg check FOLDER|FILE[:ARG] [--config.data.dir=DIR]`.
 
 FOLDER holds images and masks, and is read as the recipe of folders does; FILE is the experiment whose data are read.
 
