@@ -18,6 +18,7 @@ from jaxseg.data.near_duplicates import NOTHING, Sketch, sketch
 from jaxseg.data.notes import note
 from jaxseg.data.rasters import geographic_tags
 from jaxseg.data.reading import STOP, Reading
+from jaxseg.data.videos import about_videos
 from jaxseg.errors import DataError, counted
 from jaxseg.plan.facts import ClassSums, ImageFacts, class_sums, difference, facts_of, quantile_of, typical_size
 
@@ -76,6 +77,7 @@ class Fingerprint:
         leaks: images that are nearly the same in two splits, as pairs of names; 20 at most.
         num_leaks: how many images of the other splits have such a one in the training split.
         alike: images that are nearly the same within the training split, as pairs of names; 50 at most.
+        videos: a sentence for each split that likely shares videos with the training split.
     """
 
     images: dict[str, int]
@@ -100,6 +102,7 @@ class Fingerprint:
     leaks: tuple[tuple[str, str], ...]
     num_leaks: int
     alike: tuple[tuple[str, str], ...] = ()
+    videos: tuple[str, ...] = ()
 
     @property
     def train(self) -> int:
@@ -141,7 +144,8 @@ def fingerprint(splits: Mapping[str, Source], reading: Reading = STOP) -> Finger
     stop = replace(reading, on_error="stop")
     sketches |= {name: [each or NOTHING for each in read(other, _sketch, stop)] for name, other in others}
     leaks = find_leaks(sketches)
-    return summary(train, sums, splits, leaks, *_tags(source))
+    found = summary(train, sums, splits, leaks, *_tags(source))
+    return replace(found, videos=tuple(about_videos(splits)))
 
 
 def _sketch(example: tuple[np.ndarray, np.ndarray]) -> Sketch:

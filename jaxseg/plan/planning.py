@@ -143,6 +143,7 @@ def notes_of(data: Fingerprint) -> list[str]:
             f"{counted(data.num_leaks, 'image')} outside the training split are nearly the same as a training image, "
             f"such as {one} and {other}: the score is too good for other images."
         )
+    notes += data.videos
     absent = [each.name for each in data.classes if not each.share]
     if absent:
         notes.append(f"No training image has {', '.join(absent[:8])}: the network cannot learn such a class.")

@@ -192,7 +192,8 @@ def test_a_network_of_another_form_is_refused():
             "smp",
             {"encoder": "resnet18"},
             {},
-            "of segmentation_models.pytorch is ours with up=nearest, .*would give other numbers",
+            "of segmentation_models.pytorch is ours with up=nearest, .*would give other numbers there. Train one with "
+            "--config.model.args.up=nearest --config.model.args.",
         ),
         ("resunet", "smp", {}, {}, r"segmentation_models\.pytorch has no network like resunet"),
         ("segformer", "smp", {}, {}, "no network like segformer whose names are known here. --format transformers has"),
