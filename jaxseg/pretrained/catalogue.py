@@ -26,6 +26,7 @@ def families() -> tuple[Family, ...]:
         smp,
         upernet,
         vgg,
+        xception,
     )
 
     return (
@@ -38,6 +39,7 @@ def families() -> tuple[Family, ...]:
         efficientnet.FAMILY,
         densenet.FAMILY,
         regnet.FAMILY,
+        xception.FAMILY,
         mit.FAMILY,
         deeplab.FAMILY,
         fcn.FAMILY,

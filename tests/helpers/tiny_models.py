@@ -144,6 +144,7 @@ ENCODERS = {
     **{f"vgg{n}_bn": {"channels": [4, 6, 8], "depths": [1, 1, 2], "output_stride": 4} for n in (11, 13, 16, 19)},
     "wide_resnet101_2": {"depths": [1, 1], "widths": [4, 8, 8]},
     "wide_resnet50_2": {"depths": [1, 1], "widths": [4, 8, 8]},
+    **{f"xception{n}": {"entry": [[4, 2]], "middle": 1, "exit": [6, 6, 8], "stem": 4} for n in (41, 65, 71)},
 }
 
 
