@@ -17,7 +17,14 @@ def test_times_are_kept_and_scores_joined(tmp_path, capsys):
     form |= {"ratio_low": 1.9, "ratio_high": 2.1}
     networks = {name: {"shapes_mean_iou": None, "full": form, "shapes": form} for name in ("cnn", "fast_scnn")}
     environment = {"date": "2026-11-28", "platform": "cpu", "cpus": 2, "python": "3", "packages": {"jax": "0"}}
-    record = {"environment": environment, "size": [32, 40], "baseline": "cnn", "repeats": 3, "networks": networks}
+    record = {
+        "environment": environment,
+        "size": [32, 40],
+        "small_size": [16, 24],
+        "baseline": "cnn",
+        "repeats": 3,
+        "networks": networks,
+    }
     record |= {"load_before": [1.0, 1.0, 1.0], "load_after": [2.0, 2.0, 2.0]}
     (tmp_path / "timed.json").write_text(json.dumps(record))
     runs = [{"run": "fast_scnn", "validation_mean_iou": 0.4123, "seconds": 60.0}]
