@@ -39,6 +39,7 @@ TRANSPOSED = {
     "linear_head": {HEADS},
     "mask2former": {HEADS, FEW_CHANNELS, (1, 0, 2, 3), (1, 0, 3, 2), (2, 0, 1, 3)},
     "ocrnet": {HEADS},
+    "pan": {FEW_CHANNELS},
     "pspnet": {FEW_CHANNELS},
     "segformer": {HEADS},
     "segmenter": {HEADS},
