@@ -22,7 +22,7 @@ from jaxseg.metrics import scores
 from jaxseg.plan.measuring import Seconds, seconds_of_step
 from jaxseg.train import train
 
-ROUNDS = 3
+ROUNDS = 2
 _TIMES = ("seconds a step", "CPU seconds a step")
 COLUMNS = ("recipe", "network", "size", "batch", *_TIMES, "steps", "mIoU", "pixel accuracy", "CPU minutes")
 
