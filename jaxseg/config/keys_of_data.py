@@ -183,9 +183,10 @@ DATA: dict[str, Key] = {
     ),
     "data.sampling": Key(
         "epochs",
-        "order of the training images: epochs (each once an epoch), or rare (a class is drawn, rare ones more often, "
-        "then one of its images; DAFormer's rare class sampling, which reads every mask at the start)",
-        Literal["epochs", "rare"],
+        "order of the training images: epochs (each once an epoch); area (with data.fit=crop, each as often as "
+        "windows of data.size cover it); or rare (a class is drawn, rare ones more often, then one of its images; "
+        "DAFormer's rare class sampling, which reads every mask at the start)",
+        Literal["epochs", "area", "rare"],
     ),
     "data.rare_temperature": Key(
         0.01, "data.sampling=rare: T of exp((1 - share of the class) / T); large: all classes alike", Positive

@@ -40,6 +40,8 @@ class ClassFacts:
         diameters: of the disc of the area of an object, in pixels: not exceeded by 10, 50 and 90 % of the objects.
         typical: the diameter of the object that half of the pixels of the class lie in at most.
         mean, std: of the mean of the channels in its pixels, in [0, 1].
+        below: the mean over its objects of how far the centre of mass lies below the middle of the object's box, as a
+            share of the height of the box; about 0 where objects are as often upside down.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ClassFacts:
     typical: float
     mean: float
     std: float
+    below: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Fingerprint:
         images: {split: how many}.
         sizes: (height, width, how many images), the commonest first, eight at most.
         num_sizes: how many different sizes there are.
+        area: the pixels of all images.
         middle: the median height and width.
         largest: the height and width of the image of the most pixels.
         aspects: width by height, the least and the largest.
@@ -83,6 +87,7 @@ class Fingerprint:
     images: dict[str, int]
     sizes: tuple[tuple[int, int, int], ...]
     num_sizes: int
+    area: int
     middle: tuple[int, int]
     largest: tuple[int, int]
     aspects: tuple[float, float]
@@ -200,6 +205,7 @@ def summary(
         images={split: len(of_split) for split, of_split in splits.items()} | {next(iter(splits)): len(train)},
         sizes=tuple((*size, count) for size, count in common[:_SIZES]),
         num_sizes=len(sizes),
+        area=sum(h * w * count for (h, w), count in sizes.items()),
         middle=(height, width),
         largest=max(sizes, key=lambda size: (size[0] * size[1], size)),
         aspects=(round(min(aspects), 3), round(max(aspects), 3)),
@@ -239,6 +245,7 @@ def _class(sums: ClassSums, index: int, name: str, labelled: int) -> ClassFacts:
         typical=typical_size(bins),
         mean=round(mean, 4),
         std=round(float(np.sqrt(max(float(sums.square[index]) / pixels - mean**2, 0.0))), 4),
+        below=round(float(sums.below[index]) / max(int(bins.sum()), 1), 4),
     )
 
 

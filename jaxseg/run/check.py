@@ -130,6 +130,7 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
             "loss.terms: hierarchical_cross_entropy needs the groups of the classes; give loss.hierarchy=FILE."
         )
     sources.require_use_of_unlabelled(config)
+    sources.require_windows(config)
     make_strategy(config)
     if not before_training or config.strategy != "jit":
         trace_training(parts, functools.partial(jax.eval_shape, parts.init), functools.partial(_shapes, parts))
