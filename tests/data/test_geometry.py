@@ -51,7 +51,7 @@ def test_image_and_label_under_perspective_and_shifts():
 
 
 def test_elastic_shifts():
-    """They have their deviation, are smooth, and smoother with a wider elastic_spacing, seen in an image of its places."""
+    """They have their deviation, are smooth, and smoother with a wider elastic_spacing, in an image of its places."""
     keys, label = jax.random.split(jax.random.key(0), 60), np.zeros((48, 48), np.int32)
     places = np.moveaxis(np.indices((48, 48)), 0, 2).astype(np.float32)
     slopes = {}
