@@ -57,7 +57,10 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     ),
     "augment.crop_max_share": ("augment.crop", lambda c: c.augment.crop),
     "augment.crop_balanced": ("augment.crop", lambda c: c.augment.crop),
-    "augment.saturation": ("images of three channels", lambda c: c.data.channels == 3),
+    **dict.fromkeys(
+        ("augment.saturation", "augment.hue"), ("images of three channels", lambda c: c.data.channels in (3, 4))
+    ),
+    "augment.elastic_spacing": ("augment.elastic", lambda c: c.augment.elastic),
     **{
         f"distill.{name}": ("distill.teacher", lambda c: c.distill.teacher)
         for name in ("kind", "weight", "temperature", "stage", "teacher_stage", "channels")
