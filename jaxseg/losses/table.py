@@ -28,7 +28,7 @@ LOSSES = {
     "binary_cross_entropy": Definition(binary_cross_entropy, one_vs_rest=True, by_pixel=True, multilabel=True),
     "boundary": Definition(boundary, multilabel=True),
     "boundary_awareness": Definition(
-        boundary_awareness_stats, boundary_awareness_from_stats, reads="boundary", network="pidnet"
+        boundary_awareness_stats, boundary_awareness_from_stats, reads="boundary", networks=("pidnet",)
     ),
     "boundary_f1": Definition(boundary_f1, multilabel=True),
     "cross_entropy": Definition(cross_entropy, by_pixel=True),
