@@ -299,7 +299,7 @@ def test_decoders_take_any_pyramid(name):
         shapes(models.build(name, num_classes=3, widths=[8], encoder=Backbone), (1, 8, 8, 3))
 
 
-# A member of each family, and the other forms of some; the rest differ in numbers, of which the tiny ones have their own.
+# A member of each family, and other forms of some. The rest differ in numbers, of which the tiny ones have their own.
 FORMS = {encoders.family(name): name for name in encoders.names()}.values()
 OTHER_FORMS = ("convnext_small", "efficientnet_b0", "efficientnet_v2_s", "mobilenet_v3_large", "resnet18d")
 OTHER_FORMS += (
