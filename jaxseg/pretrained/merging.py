@@ -12,7 +12,9 @@ from jaxseg.errors import WeightsError, counted, some
 from jaxseg.pretrained.renaming import found_in
 
 # Modules of a network that hold a classifier.
-_CLASSIFIER = re.compile(r"(^|/)([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d+)/", re.IGNORECASE)
+_CLASSIFIER = re.compile(
+    r"(^|/)([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d+|aux(?=/(kernel|bias)$))/", re.IGNORECASE
+)
 _BETWEEN_LOGITS = re.compile(r"^params/up\d+/kernel$")  # of an `FCN`
 
 
@@ -148,10 +150,11 @@ def adapt_input(
 def new_classifiers(arrays: Mapping[str, np.ndarray], ours: Mapping[str, Any], num_classes: int | None) -> list[str]:
     """Returns the paths of the classifiers that keep their initial values: the file's have another number of classes.
 
-    Such an array lies in a module named head, classifier, logits, score, presence or aux1, and its shape differs from
-    ours only in the last axis; or it is the kernel of a transposed convolution between logits (of an `FCN`), and its
-    shape differs only in the last two. Ours has `num_classes` there, or one more for "no object" (`Mask2Former`), and
-    all of the file have one number of classes. Any other array of another shape is an error.
+    Such an array lies in a module named head, classifier, logits, score, presence or aux1, or is that of a layer named
+    aux, and its shape differs from ours only in the last axis; or it is the kernel of a transposed convolution between
+    logits (of an `FCN`), and its shape differs only in the last two. Ours has `num_classes` there, or one more for "no
+    object" (`Mask2Former`), and all of the file have one number of classes. Any other array of another shape is an
+    error.
     """
     if num_classes is None:
         return []

@@ -1,5 +1,7 @@
 """A workdir as training leaves it, made in a second: a tiny network with random parameters, never trained."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jaxseg.build import build_parts
-from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.config import ConfigDict, default_config, flatten, update
 from jaxseg.data import make_source
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.run.workdir import data_record, prepare_workdir
@@ -44,8 +46,22 @@ def short_config(**values: Any) -> ConfigDict:
 
 
 def tiny_state(config: ConfigDict, num_classes: int, seed: int) -> TrainState:
-    """Returns a state whose predictions hold several classes."""
-    state = build_parts(config, num_classes).init(jax.random.key(seed))
+    """Returns a state whose predictions hold several classes.
+
+    It is one compiled program for each network and optimiser: a state made operation by operation is many small ones.
+    """
+    apart = ("data.dir", "data.shapes_", "eval.", "log.", "checkpoint.", "seed", "steps")
+    form = repr({key: value for key, value in flatten(config).items() if not key.startswith(apart)}), num_classes
+    if form not in _SHAKEN:
+        _SHAKEN[form] = jax.jit(functools.partial(_shaken, build_parts(config, num_classes).init))
+    return _SHAKEN[form](seed)
+
+
+_SHAKEN: dict[tuple[str, int], Callable[[int], TrainState]] = {}
+
+
+def _shaken(init: Callable[[jax.Array], TrainState], seed: jax.Array) -> TrainState:
+    state = init(jax.random.key(seed))
     keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
 
     def shake(tree: Any) -> Any:

@@ -31,7 +31,6 @@ TRAINED = (2, 7, 8, 3)
 # Where a group norm of few channels would have a single value at TRAINED.
 REAL_TIME = ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet")
 LARGER = {"pan": (2, 32, 32, 3), **dict.fromkeys(REAL_TIME, (2, 64, 64, 3))}
-NORMS = ("batch", "instance", "group", "layer", "none")
 # Transformers have layer norms whatever `norm` says.
 LAYER_NORMS = ("dpt", "eomt", "linear_head", "mask2former", "segformer", "segmenter")
 NO_OTHER_NORMS = ("eomt", "linear_head", "segmenter")
@@ -41,24 +40,45 @@ def test_every_model_is_tested():
     assert set(TINY) == set(models.names())
 
 
+def check_outputs(image, classes, logits, out):
+    assert logits.shape == (*image[:3], classes) and logits.dtype == jnp.float32
+    assert all(aux.shape == logits.shape and aux.dtype == jnp.float32 for aux in out["aux"])
+
+
 @pytest.mark.parametrize("name", models.names())
-@pytest.mark.parametrize(
-    ("image", "classes"), [(IMAGE, 5), ((1, 1, 1, 1), 1), pytest.param((1, 7, 64, 4), 2, marks=pytest.mark.slow)]
-)
-def test_logits_have_the_image_size(name, image, classes):
-    model = tiny(name, classes)
-    # Batch norm refuses a single value in training.
-    larger = (2, *image[1:]) if image[:3] == (1, 1, 1) else image
-    if image == IMAGE:
-        variables = variable_shapes(model, image)
-        trained = applied_shapes(model, variables, image, train=True)
-    else:
-        variables, *trained = shapes(model, larger, train=True)
-    evaluated = applied_shapes(model, variables, image)
-    for (b, h, w, _), (logits, out) in ((image, evaluated), (larger, trained)):
-        assert logits.shape == (b, h, w, classes) and logits.dtype == jnp.float32
-        assert all(aux.shape == logits.shape and aux.dtype == jnp.float32 for aux in out["aux"])
+def test_logits_have_the_image_size_and_bfloat16_computes_in_bfloat16(name):
+    """Parameters and logits are float32 all the same, and those of the first call are the same in training."""
+    variables, *first = shapes(tiny(name), IMAGE)
+    check_outputs(IMAGE, 5, *first)
+    half, pixel = tiny(name, dtype="bfloat16"), (1, 1, 1, 3)
+    variables_of_training, *trained = shapes(half, IMAGE, train=True)
+    assert variables == variables_of_training
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    evaluated = applied_shapes(half, variables, pixel)
+    for image, (logits, out) in ((IMAGE, trained), (pixel, evaluated)):
+        check_outputs(image, 5, logits, out)
+        inner = {stage for stage in out if "/" in stage and not stage.startswith("scores/")}  # scores are logits
+        assert {out[stage].dtype for stage in inner} == {jnp.dtype("bfloat16")}
     assert evaluated[1]["aux"] == ()
+
+
+@pytest.mark.slow  # the images above and below are padded and cropped in the same places
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize(("image", "classes"), [((1, 1, 1, 1), 1), ((1, 7, 64, 4), 2)])
+def test_logits_have_the_size_of_other_images(name, image, classes):
+    larger = (2, *image[1:])  # in training batch norm refuses a single value
+    variables, *trained = shapes(tiny(name, classes), larger, train=True)
+    check_outputs(larger, classes, *trained)
+    check_outputs(image, classes, *applied_shapes(tiny(name, classes), variables, image))
+
+
+def without_norms(name):
+    """The paths of the parameters of a network without norms, for the smallest image of one channel and one class."""
+    image = (2, 1, 1, 1)
+    variables, *trained = shapes(tiny(name, 1, norm="none"), image, train=True)
+    check_outputs(image, 1, *trained)
+    assert "batch_stats" not in variables
+    return paths(variables["params"])
 
 
 @pytest.mark.parametrize("image", [(1, 1, 1, 3), (1, 33, 47, 1)])
@@ -66,15 +86,6 @@ def test_unet_without_padding_gives_the_image_size(image):
     _, logits, out = shapes(tiny("unet", padding="valid"), image)
     assert logits.shape == (*image[:3], 5)
     assert out["encoder/stage0"].shape[1] > image[1]
-
-
-@pytest.mark.parametrize("name", models.names())
-def test_bfloat16_computes_in_bfloat16_and_returns_float32(name):
-    variables, logits, out = shapes(tiny(name, dtype="bfloat16"), (1, 16, 16, 3), train=True)
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
-    assert logits.dtype == jnp.float32
-    inner = {stage for stage in out if "/" in stage and not stage.startswith("scores/")}  # scores are logits
-    assert {out[stage].dtype for stage in inner} == {jnp.dtype("bfloat16")}
 
 
 # Smaller still: with a further level or unit of the same kind there are more operations to compile, no other ones.
@@ -98,24 +109,41 @@ def trained_model(name):
     return models.build(name, num_classes=5, norm="group", **TINY[name] | (SHORT[name] if name in SHORT else {}))
 
 
-@pytest.mark.parametrize("norm", some_slow(NORMS, ("instance", "layer")))
-@pytest.mark.parametrize("name", models.names())
+# Their gradients are compared with those of a peer in tests of their own,
+COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "segformer", "unet")
+# and the parts of these are those of others.
+ALIKE = ("attention_unet", "autoencoder", "deeplabv1", "deeplabv2", "encoder_decoder", "fcn_head", "fpn", "pspnet")
+ALIKE += ("segnet", "vgg_head")
+SLOW = {*LARGER, *COMPARED, *ALIKE}
+
+
+FITTED = [(name, norm) for name in models.names() for norm in ("instance", "group", "layer")]
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        each if each[1] == "group" and each[0] not in SLOW else pytest.param(*each, marks=pytest.mark.slow)
+        for each in FITTED
+    ],
+)
 def test_every_norm_fits_every_model(name, norm):
-    """Those with batch norm and with group norm are called in training above and below."""
-    if norm == "batch":
-        variables = variable_shapes(tiny(name), IMAGE)
-    elif norm == "group":
+    """The group norm is that of the training below."""
+    if norm == "group":
         variables = variable_shapes(trained_model(name), LARGER[name] if name in LARGER else TRAINED)
     else:
         variables, _, _ = shapes(tiny(name, norm=norm), IMAGE, train=True)
-    assert ("batch_stats" in variables) == (norm == "batch" and name not in NO_OTHER_NORMS)
-    assert any("norm" in path for path in paths(variables["params"])) == (norm != "none" or name in LAYER_NORMS)
+    assert "batch_stats" not in variables
+    assert any("norm" in path for path in paths(variables["params"]))
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_no_bias_before_a_norm_and_a_bias_without(name):
-    with_norm = paths(variable_shapes(tiny(name), IMAGE)["params"])
-    without = paths(shapes(tiny(name, norm="none"), IMAGE, train=True)[0]["params"])
+def test_norms_can_be_left_out_and_layers_have_a_bias_where_no_norm_follows(name):
+    variables, without = variable_shapes(tiny(name), IMAGE), without_norms(name)
+    with_norm = paths(variables["params"])
+    assert ("batch_stats" in variables) == (name not in NO_OTHER_NORMS)
+    assert any("norm" in path for path in with_norm)
+    assert any("norm" in path for path in without) == (name in LAYER_NORMS)
     for path in with_norm:
         block, _, leaf = path.rpartition("/")
         if leaf == "kernel" and block.endswith("/conv"):
@@ -140,7 +168,7 @@ def test_padding_of_unet_changes_no_parameter():
     assert jax.tree.map(lambda a: a.shape, same) == jax.tree.map(lambda a: a.shape, valid)
 
 
-@pytest.mark.parametrize("name", some_slow(models.names(), LARGER))
+@pytest.mark.parametrize("name", some_slow(models.names(), SLOW))
 def test_gradients_reach_every_parameter(name, key):
     model, rng, shape = trained_model(name), np.random.default_rng(1), LARGER[name] if name in LARGER else TRAINED
     image = jnp.asarray(rng.normal(size=shape), jnp.float32)
@@ -188,7 +216,12 @@ def test_dropout_needs_train_and_a_key():
     assert np.abs(run(keys[0], True) - run(keys[1], True)).max() > 0
 
 
-@pytest.mark.parametrize("name", [name for name, cls in CLASSES.items() if "dropout" in field_names(cls)])
+DROPOUT = [name for name, cls in CLASSES.items() if "dropout" in field_names(cls)]
+# Dropout in an encoder, a decoder, attention, a head, an auxiliary head: the others have it in one of these places.
+MONTE_CARLO = ("attention_decoder", "deeplabv3", "eomt", "fc_densenet", "mask2former", "segformer", "segnet", "unet")
+
+
+@pytest.mark.parametrize("name", some_slow(DROPOUT, set(DROPOUT) - set(MONTE_CARLO)))
 def test_monte_carlo_dropout_reaches_every_network(name):
     """Every dropout is on, and batch norm changes no statistics: `apply` would raise, as they are not mutable."""
     drops = []
@@ -266,7 +299,20 @@ def test_decoders_take_any_pyramid(name):
         shapes(models.build(name, num_classes=3, widths=[8], encoder=Backbone), (1, 8, 8, 3))
 
 
-@pytest.mark.parametrize("name", encoders.names())
+# A member of each family, and other forms of some. The rest differ in numbers, of which the tiny ones have their own.
+FORMS = {encoders.family(name): name for name in encoders.names()}.values()
+OTHER_FORMS = ("convnext_small", "efficientnet_b0", "efficientnet_v2_s", "mobilenet_v3_large", "resnet18d")
+OTHER_FORMS += (
+    "resnet50",
+    "seresnext50_32x4d",
+    "tf_efficientnet_b0",
+    "vgg11",
+    "vit_base_dinov2_reg",
+    "vit_base_dinov3",
+)
+
+
+@pytest.mark.parametrize("name", some_slow(encoders.names(), set(encoders.names()) - {*FORMS, *OTHER_FORMS}))
 def test_encoders_keep_their_promise(name):
     encoder = encoders.build(name, **ENCODERS[name])
     widths, strides = encoder.widths, encoder.strides
@@ -329,7 +375,7 @@ def test_the_needs_of_a_network_hold_for_every_encoder_that_has_the_field(name):
     needs = dict(models.build(name, num_classes=3).encoder.fields)
     for encoder in encoders.names():
         built = models.build(name, num_classes=3, encoder=encoder).encoder()
-        had = {field: getattr(built, field) for field in needs if hasattr(built, field)}
+        had = {field: getattr(built, field) for field in needs if field in field_names(type(built))}
         assert had == {field: needs[field] for field in had}, encoder
     for field in needs:
         other = models.build(name, num_classes=3, encoder_args={field: CHANGED[field]})
@@ -444,5 +490,6 @@ def test_only_the_model_asked_for_is_imported():
         "print([m for m in sys.modules if m.startswith('jaxseg.models.') and m.count('.') == 2])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    parts = ("assembly", "cnn", "encoders", "fields")  # what every network is made with, and the network
+    # What every network is made with, and the network.
+    parts = ("assembly", "cnn", "encoders", "feature_pyramid", "fields")
     assert set(eval(done.stdout)) == {f"jaxseg.models.{part}" for part in parts}

@@ -54,11 +54,12 @@ def assert_keeps_less(model, share=0.5, size=32):
     assert less < share * kept(model.apply, variables, image)
 
 
-# The children of these are like those of another network: a U-shape's (unet, resunet), or layers between an encoder and
-# a head, with or without an auxiliary one (deeplabv3, linknet, fcn). The encoder of lraspp is looked at below.
+# The children of these are like those of another network: a U-shape's (unet), layers between an encoder and a head,
+# with or without an auxiliary one (encnet), or a transformer's (segformer). The encoder of lraspp is looked at below.
 ALIKE = ("attention_decoder", "autoencoder", "cnn", "deeplabv1", "deeplabv2", "deeplabv3plus", "encoder_decoder")
 ALIKE += ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "manet", "pan", "pidnet")
 ALIKE += ("fcn_head", "lraspp", "ocrnet", "pspnet", "segnet", "upernet", "vgg_head")
+ALIKE += ("attention_unet", "deeplabv3", "dpt", "eomt", "fcn", "fpn", "linear_head", "linknet", "resunet", "segmenter")
 
 
 @pytest.mark.parametrize("name", some_slow(models.names(), ALIKE))
@@ -68,7 +69,12 @@ def test_every_network_keeps_less_for_the_backward_pass(name):
     assert_keeps_less(models.build(name, num_classes=3, **TINY[name]), share, size)
 
 
-@pytest.mark.parametrize("name", {encoders.family(name): name for name in encoders.names()}.values())
+MEMBERS = {encoders.family(name): name for name in encoders.names()}  # of each family one
+# The stages of these are lists of blocks, as those of ResNet are.
+OF_BLOCKS = ("convnext", "densenet", "efficientnet", "mobilenet", "mobilenet_v4", "plain", "regnet", "residual", "vgg")
+
+
+@pytest.mark.parametrize("name", some_slow(MEMBERS.values(), [MEMBERS[family] for family in OF_BLOCKS]))
 def test_so_does_a_network_over_every_family_of_encoders(name):
     fields = {"encoder": name, "encoder_args": ENCODERS[name], "aux_width": None, "width": 4}
     assert_keeps_less(models.build("fcn_head", num_classes=3, **fields))

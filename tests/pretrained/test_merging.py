@@ -70,7 +70,12 @@ def test_only_classifiers_keep_their_initial_values():
     assert "params/head/kernel" not in pretrained.new_classifiers(wider, shapes, 5)
 
 
-@pytest.mark.parametrize(("name", "classes"), [*((name, 5) for name in models.names()), ("mask2former", 1), ("fcn", 1)])
+# One classifier, several, with auxiliary ones, of embeddings, of queries, of an encoding; those of others are like one.
+QUICK = ("deeplabv2", "encnet", "eomt", "fcn", "mask2former", "pidnet", "segmenter", "unet")
+SLOW = [pytest.param(name, 5, marks=pytest.mark.slow) for name in models.names() if name not in QUICK]
+
+
+@pytest.mark.parametrize(("name", "classes"), [*((name, 5) for name in QUICK), *SLOW, ("mask2former", 1), ("fcn", 1)])
 def test_classifiers_of_every_network_keep_their_initial_values(name, classes):
     """Everything that depends on the number of classes, and nothing else."""
     theirs, ours = (pretrained.flatten(shapes(tiny(name, k), (1, 32, 32, 3))[0]) for k in (7, classes))

@@ -60,42 +60,58 @@ def form(name: str) -> dict:
     return {**form.fields, **({} if name == "pspnet" else form.sizes)}
 
 
-def ours(name: str, units: int = 1, **fields):
-    """Our network over a ResNet-18 with `units` units a stage, of which it has 2."""
+NARROW = (4, 4, 8, 16, 32)  # the levels of a ResNet-18 divided by 16
+
+
+def ours(name: str, whole: bool = False, **fields):
+    """Our network over a ResNet-18: the whole one, or one of narrow stages of a single unit."""
     fields = {"encoder": "resnet18", **form(name), **CASES[name][0], **fields}
     args = fields["encoder_args"] if "encoder_args" in fields else {}
-    return models.build(name, num_classes=CLASSES, **fields | {"encoder_args": {"depths": (units,) * 4, **args}})
+    small = {} if whole else {"depths": (1,) * 4, "widths": NARROW}
+    return models.build(name, num_classes=CLASSES, **fields | {"encoder_args": {**small, **args}})
 
 
-def theirs(name: str, units: int = 1, **arguments):
+def theirs(name: str, whole: bool = False, **arguments):
     _, cls, narrow = CASES[name]
     arguments = {"encoder_weights": None, "classes": CLASSES, **narrow, **arguments}
-    module = getattr(oracles.smp(), cls)("resnet18", **arguments)
-    shorten(module.encoder, units)
-    return module
+    peer = oracles.smp()
+    with pytest.MonkeyPatch.context() as patch:
+        if not whole:
+            patch.setitem(peer.encoders.encoders, "resnet18", narrow_resnet18())
+        return getattr(peer, cls)("resnet18", **arguments)
 
 
-def shorten(encoder, units: int) -> None:
-    """Leaves `units` units of each stage of a ResNet."""
-    for i in range(1, 5):
-        setattr(encoder, f"layer{i}", getattr(encoder, f"layer{i}")[:units])
+def narrow_resnet18():
+    """What smp makes its ResNet-18 of, with narrow stages of a single unit: the class that it has takes no widths."""
+    from segmentation_models_pytorch.encoders.resnet import ResNetEncoder
+    from torch.nn import BatchNorm2d, Conv2d
+    from torchvision.models.resnet import BasicBlock
+
+    class Narrow(ResNetEncoder):
+        def _make_layer(self, block, planes, *more, **options):
+            if not hasattr(self, "layer1"):
+                self.inplanes = NARROW[0]
+                self.conv1, self.bn1 = Conv2d(3, NARROW[0], 7, 2, 3, bias=False), BatchNorm2d(NARROW[0])
+            return super()._make_layer(block, planes // 16, *more, **options)
+
+    return {"encoder": Narrow, "params": {"out_channels": [3, *NARROW], "block": BasicBlock, "layers": [1, 1, 1, 1]}}
 
 
 def rules_of(name: str) -> list[rules.Rule]:
     return getattr(smp, name)(resnet.torchvision("basic"))
 
 
-# A second unit adds no code of these networks, and even levels need less of it than odd ones.
+# Width and second units add no code of these networks, and even levels need less of it than odd ones.
 @pytest.mark.parametrize("even", some_slow((False, True), (True,)))
-@pytest.mark.parametrize("units", some_slow((1, 2), (2,)))
+@pytest.mark.parametrize("whole", some_slow((False, True), (True,)))
 @pytest.mark.parametrize("name", ["fpn", "pan", "pspnet", "unet", "upernet"])
-def test_the_networks_are_those_of_smp(name, units, even):
+def test_the_networks_are_those_of_smp(name, whole, even):
     # U-Net is the one that takes sides that are no multiples of the stride. UPerNet and PSPNet need not refuse them,
     # nor does FPN those whose halves after the second are even.
     odd = (61, 93) if name == "fpn" else (129, 143) if name == "pan" else (65, 79)
-    module = theirs(name, units) if name == "unet" else at_any_size(theirs(name, units, upsampling=1))
+    module = theirs(name, whole) if name == "unet" else at_any_size(theirs(name, whole, upsampling=1))
     check_eval(
-        ours(name, units), module, rules_of(name), [odd if not even else (128, 160) if name == "pan" else (64, 96)]
+        ours(name, whole), module, rules_of(name), [odd if not even else (128, 160) if name == "pan" else (64, 96)]
     )
 
 
@@ -115,9 +131,9 @@ def test_sizes_that_smp_refuses_are_padded_and_cropped(name):
     assert_close(apply(variables, x), expected)
 
 
-@pytest.mark.parametrize("units", some_slow((1, 2), (2,)))
-def test_gradients_of_unet_are_those_of_smp(units):
-    check_gradients(ours("unet", units), theirs("unet", units), rules_of("unet"))
+@pytest.mark.parametrize("whole", some_slow((False, True), (True,)))
+def test_gradients_of_unet_are_those_of_smp(whole):
+    check_gradients(ours("unet", whole), theirs("unet", whole), rules_of("unet"))
 
 
 class Pooled(nn.Module):
@@ -184,7 +200,7 @@ def test_manet_is_that_of_smp():
 def test_pspnet_on_the_third_level_of_the_encoder():
     """The default of smp's PSPNet: the stages beyond stride 8 are neither used nor dilated, but are in the file."""
     module = theirs("pspnet", encoder_depth=3, upsampling=8)
-    model = ours("pspnet", encoder_args={"depths": [1, 1], "widths": [64, 64, 128]})
+    model = ours("pspnet", encoder_args={"depths": [1, 1], "widths": NARROW[:3]})
     check_eval(model, module, smp.pspnet(resnet.torchvision("basic"), (2, 4, 8)), [(64, 96)])
 
 
@@ -199,23 +215,24 @@ def test_fpn_side_by_side():
     check_eval(ours("fpn", merge="concat"), theirs("fpn", decoder_merge_policy="cat"), rules_of("fpn"), [(32, 64)])
 
 
+@functools.cache
 def upernet_of_transformers():
-    transformers = oracles.transformers()
-    oracles.timm()
+    """Over a ResNet-18 of timm with narrow stages of a single unit."""
+    transformers, timm = oracles.transformers(), oracles.timm()
     backbone = transformers.TimmBackboneConfig(
         backbone="resnet18", use_pretrained_backbone=False, out_indices=(1, 2, 3, 4)
     )
     config = transformers.UperNetConfig(
         backbone_config=backbone, hidden_size=8, auxiliary_channels=8, num_labels=CLASSES
     )
-    module = transformers.UperNetForSemanticSegmentation(config)
-    stages = module.backbone._backbone
-    for i in range(1, 5):
-        stages[f"layer{i}"] = stages[f"layer{i}"][:1]
-    return module
+    narrow = functools.partial(timm.create_model, channels=NARROW[1:], layers=(1, 1, 1, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timm, "create_model", narrow)
+        return transformers.UperNetForSemanticSegmentation(config)
 
 
-UPERNET = {"width": 8, "aux_width": 8, "encoder": "resnet18", "encoder_args": {"depths": (1, 1, 1, 1)}}
+STAGES = {"depths": (1, 1, 1, 1), "widths": (64, *NARROW[1:])}
+UPERNET = {"width": 8, "aux_width": 8, "encoder": "resnet18", "encoder_args": STAGES}
 UPERNET_RULES = upernet.transformers(resnet.torchvision("basic"))
 
 
@@ -315,7 +332,9 @@ def test_parameters_of_linknet():
 def test_parameters_are_those_of_smp(name):
     """At full width, the encoder's levels and the norms included."""
     encoder = {"encoder_depth": 5} if name == "pspnet" else {}
-    module = getattr(oracles.smp(), CASES[name][1])("resnet50", encoder_weights=None, classes=21, **encoder)
+    peer = oracles.smp()
+    with oracles.torch().device("meta"):
+        module = getattr(peer, CASES[name][1])("resnet50", encoder_weights=None, classes=21, **encoder)
     expected = sum(p.numel() for p in module.parameters())
     assert count(name, num_classes=21, encoder="resnet50", **form(name)) == expected
 
@@ -324,7 +343,8 @@ STRIDES = (2, 4, 8, 16, 32)
 DEFAULTS = {"fpn": STRIDES, "linknet": STRIDES, "pspnet": (2, 4, 8, 8, 8), "upernet": STRIDES}
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+# Those of the others have the levels of one of these.
+@pytest.mark.parametrize("name", some_slow(DEFAULTS, ("fpn", "upernet")))
 def test_the_papers_encoder_is_the_default(name):
     _, logits, out = shapes(models.build(name, num_classes=2), (1, 97, 64, 3), train=True)
     assert logits.shape == (1, 97, 64, 2)
@@ -381,9 +401,10 @@ def test_nested_decoders_reach_the_full_resolution(name, up):
 @pytest.mark.parametrize("name", ["fpn", "linknet", "pspnet", "upernet"])
 def test_decoders_take_any_pyramid(name):
     finest = {} if name == "pspnet" else {"finest": 1}
-    for encoder in ("plain", "residual", "resnet18"):
-        arguments = {} if encoder == "resnet18" else {"encoder_args": {"widths": [4, 6, 8]}}
-        _, logits, _ = shapes(models.build(name, num_classes=3, encoder=encoder, **arguments, **finest), (1, 13, 10, 3))
+    sizes = {"widths": [4, 6, 8]}
+    for encoder, args in (("plain", sizes), ("residual", sizes), ("resnet18", {"widths": NARROW, "depths": (1,) * 4})):
+        model = models.build(name, num_classes=3, encoder=encoder, encoder_args=args, **finest)
+        _, logits, _ = shapes(model, (1, 13, 10, 3))
         assert logits.shape == (1, 13, 10, 3)
     _, logits, _ = shapes(models.build(name, num_classes=3, encoder=Backbone, **finest), (1, 13, 10, 3), train=True)
     assert logits.shape == (1, 13, 10, 3)

@@ -2,15 +2,12 @@
 
 import dataclasses
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from helpers.marks import some_slow
 from helpers.tiny_run import make_run, short_config, tiny_config
 from helpers.tiny_training import assert_identical, state_of
 
@@ -21,7 +18,7 @@ from jaxseg.inference import fitting, placement, predictor
 from jaxseg.run import preflight
 from jaxseg.run.load import load_run
 from jaxseg.run.preflight import StepMemory, changed, memory_of_step, splits
-from jaxseg.train import train
+from jaxseg.train import main, train
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +39,22 @@ def memory(parts):
     return memory_of_step(parts, build.make_strategy(parts.config))
 
 
+@pytest.fixture
+def measured(monkeypatch):
+    """`memory_of_step`, which compiles a step once although the training under test and the test itself ask for it."""
+    known = {}
+
+    def memory_of(parts, strategy, dtype=np.uint8):
+        c = parts.config
+        key = c.batch_size, c.remat, c.accumulate, tuple(c.mesh.to_dict().items()), np.dtype(dtype)
+        if key not in known:
+            known[key] = memory_of_step(parts, strategy, dtype)
+        return known[key]
+
+    monkeypatch.setattr(preflight, "memory_of_step", memory_of)
+    return memory_of
+
+
 def test_the_parts_of_a_step_are_counted_by_hand(memory, parts):
     state = jax.eval_shape(parts.init, jax.eval_shape(jax.random.key, 0))
     parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -55,9 +68,9 @@ def test_the_parts_of_a_step_are_counted_by_hand(memory, parts):
     )
 
 
-def test_a_step_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, config, parts, memory):
+def test_a_step_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, config, parts, memory, measured):
     strategy = build.make_strategy(config)
-    sizes = {n: memory_of_step(changed(parts, batch_size=n), strategy).total for n in (8, 16, 24)} | {32: memory.total}
+    sizes = {n: measured(changed(parts, batch_size=n), strategy).total for n in (8, 16, 24)} | {32: memory.total}
     assert sorted(sizes.values()) == list(sizes.values())
     limited = config.copy_and_resolve_references()
     limited.compile.memory = f"{sizes[24] / 1000:.3f}kB"  # rounded up, to the byte
@@ -74,7 +87,7 @@ def test_a_step_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, co
     ways = {"remat=true": {"remat": True}, "accumulate=2": {"accumulate": 2}, "accumulate=4": {"accumulate": 4}}
     ways |= {"mesh.space=8": {"mesh.space": 8}}  # on devices that share the memory of one machine, by its other forms
     for way in found[1].split(" or "):
-        assert memory_of_step(changed(parts, **ways[way]), strategy).total <= sizes[24]
+        assert measured(changed(parts, **ways[way]), strategy).total <= sizes[24]
     assert not (tmp_path / "run" / "checkpoints").exists() and not (tmp_path / "run" / "run.json").exists()
 
 
@@ -177,7 +190,8 @@ def test_fit_has_a_row_for_each_kind_of_step(monkeypatch, config):
         fit.fit(config, [12])
 
 
-@pytest.mark.parametrize("space", [1, 4])  # that of the training: `evaluate` has whole images on every device
+# That of the training: `evaluate` has whole images on every device, as after a training without one.
+@pytest.mark.parametrize("space", some_slow((1, 4), (1,)))
 def test_an_evaluation_that_does_not_fit_names_the_largest_batch_that_does(tmp_path, capsys, space):
     config = tiny_config(data__shapes_val=40, mesh__space=space)
     update(config, eval__batch_size=32)
@@ -288,38 +302,27 @@ def test_an_evaluation_in_tiles_is_checked_and_compiled_once_before_the_first_st
     assert len(programs) == 1, "the first evaluation uses the program of the check"
 
 
-LACKING = """
-import sys
-import jax
-from jaxseg.run import preflight
-from jaxseg.train import main
-called = preflight.Ahead.__call__
-calls = []
-def fail(self, *arguments):
-    calls.append(len(arguments))
-    if calls.count(3) == 3:  # the third training step; an evaluation has two arguments
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
-    return called(self, *arguments)
-preflight.Ahead.__call__ = fail
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_a_run_that_memory_ends_says_so_and_resumes_to_the_same_bits(tmp_path):
+def test_a_run_that_memory_ends_says_so_and_resumes_to_the_same_bits(tmp_path, monkeypatch, capsys):
     (tmp_path / "tiny.py").write_text(
         "from helpers.tiny_run import short_config\ndef get_config(arg=None):\n    return short_config()\n"
     )
-    tests = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
-    arguments = ["--config", str(tmp_path / "tiny.py"), "--workdir", str(tmp_path / "run")]
-    ended = subprocess.run(
-        [sys.executable, "-c", LACKING, *arguments], env=environment, capture_output=True, text=True, timeout=500
-    )
-    lines = ended.stderr.strip().splitlines()
-    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
-    assert lines[-1].startswith("error: A training step or its evaluation does not fit into the device's memory: ")
-    assert "what is saved stays, and the run resumes from it by python -m jaxseg.train --config" in lines[-1]
-    assert "accumulate=2" in lines[-1] and "remat=true" in lines[-1]
+    called, calls = preflight.Ahead.__call__, []
+
+    def fail(self, *arguments):
+        calls.append(len(arguments))
+        if calls.count(3) == 3:  # the third training step; an evaluation has two arguments
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
+        return called(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preflight.Ahead, "__call__", fail)
+        assert main(["--config", str(tmp_path / "tiny.py"), "--workdir", str(tmp_path / "run")]) == 1
+    text = capsys.readouterr().err
+    line = text.strip().splitlines()[-1]
+    assert "Traceback" not in text, text
+    assert line.startswith("error: A training step or its evaluation does not fit into the device's memory: ")
+    assert "what is saved stays, and the run resumes from it by python -m jaxseg.train --config" in line
+    assert "accumulate=2" in line and "remat=true" in line
     train(short_config(), tmp_path / "run", "x")
     train(short_config(), tmp_path / "whole", "x")
     assert_identical(state_of(tmp_path / "run"), state_of(tmp_path / "whole"))
