@@ -406,7 +406,7 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.1)
 
 
-# Of a sweep that is stopped, the kill is what leaves its run to itself; Ctrl-C reaches both.
+# Each start is two processes; how a run takes the signal of a stop is tested in tests/run/test_signals.py.
 @pytest.mark.parametrize("stopped", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_run_saves_and_leaves_when_its_sweep_is_stopped_or_killed(
     ablation: Path, tmp_path: Path, stopped: bool
