@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from helpers import oracles
+from helpers.marks import some_slow
 from helpers.parity import assert_close, check_eval, check_gradients, nchw, nhwc
 from helpers.variables import drawn, variable_shapes
 
@@ -384,7 +385,8 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+# Each class of transformers once; the others have the names of one of these.
+@pytest.mark.parametrize("name", some_slow(PUBLISHED, ("vit_base_dinov2", "vit_large_clip")))
 def test_published_weights_fit(name):
     """At full size, by the shapes, under the names that transformers saves, those of the files on the Hub."""
     torch, transformers = oracles.torch(), oracles.transformers()
