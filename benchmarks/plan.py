@@ -1,8 +1,9 @@
 """A plan beside a preset at equal time: `python benchmarks/plan.py --preset FILE[:ARG] --plan PLAN.py --work DIR`.
 
 `jaxseg plan` wrote PLAN.py for the data that the preset has too. The steps of both are timed, alternating, and each
-trains for as many as fit into --seconds, on its own schedule, from the same seed. The score is that of the validation
-split. --config.KEY=VALUE changes the preset.
+trains for as many as fit into --seconds, on its own schedule, from the same seed. With --steps the plan makes so many,
+and the preset as many as take the same time of the processor, which other programs on the machine change little. The
+score is that of the validation split. --config.KEY=VALUE changes the preset.
 """
 
 import sys
@@ -18,11 +19,12 @@ from jaxseg.config.command import load_experiment, parse_overrides, run_command
 from jaxseg.config.parser import split_overrides
 from jaxseg.data import make_source
 from jaxseg.metrics import scores
-from jaxseg.plan.measuring import seconds_of_step
+from jaxseg.plan.measuring import Seconds, seconds_of_step
 from jaxseg.train import train
 
-ROUNDS = 3
-COLUMNS = ("recipe", "network", "size", "batch", "seconds a step", "steps", "mIoU", "pixel accuracy", "CPU minutes")
+ROUNDS = 2
+_TIMES = ("seconds a step", "CPU seconds a step")
+COLUMNS = ("recipe", "network", "size", "batch", *_TIMES, "steps", "mIoU", "pixel accuracy", "CPU minutes")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", required=True, metavar="FILE[:ARG]", help="the experiment to compare with")
     parser.add_argument("--plan", required=True, metavar="FILE", help="what jaxseg plan wrote")
     parser.add_argument("--seconds", type=at_least(1), default=300, help="of training, evaluations not counted")
+    parser.add_argument("--steps", type=at_least(1), help="of the plan, in place of --seconds")
+    parser.add_argument("--seed", type=at_least(0), help="of both runs (default: what they say)")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="folder of the two runs")
     options = parser.parse_args(words)
     return run_command(lambda: _compare(options, overrides))
@@ -43,15 +47,21 @@ def _compare(options: Any, overrides: list[str]) -> int:
     compiler.keep_programs(configs["plan"].compile.cache)
     sources = {name: make_source(config, config.data.val_split) for name, config in configs.items()}
     classes = {name: len(source.info.classes) for name, source in sources.items()}
-    seconds: dict[str, float] = {}
+    measured: dict[str, list[Seconds]] = {name: [] for name in configs}
     for _ in range(1 if options.smallest else ROUNDS):
         for name, config in configs.items():
-            measured = seconds_of_step(config, classes[name]).step
-            seconds[name] = min(measured, seconds[name]) if name in seconds else measured
+            measured[name].append(seconds_of_step(config, classes[name]))
+    wall = {name: min(each.step for each in several) for name, several in measured.items()}
+    processor = {name: min(each.processor for each in several) for name, several in measured.items()}
     rows = []
     for name, config in configs.items():
-        steps = 2 if options.smallest else max(2, int(options.seconds / seconds[name]))
+        steps = int(
+            options.steps * processor["plan"] / processor[name] if options.steps else options.seconds / wall[name]
+        )
+        steps = 2 if options.smallest else max(2, steps)
         shorten(config, steps)
+        if options.seed is not None:
+            update(config, seed=options.seed)
         began = time.process_time()
         result = train(config, options.work / name, f"the benchmark again with --work {options.work}")
         assert result is not None
@@ -62,7 +72,8 @@ def _compare(options: Any, overrides: list[str]) -> int:
                 "network": config.model.name,
                 "size": "x".join(map(str, config.augment.crop or config.data.size)),
                 "batch": config.batch_size,
-                "seconds a step": round(seconds[name], 3),
+                "seconds a step": round(wall[name], 3),
+                "CPU seconds a step": round(processor[name], 3),
                 "steps": steps,
                 "mIoU": round(float(found.mean_iou), 4),
                 "pixel accuracy": round(float(found.pixel_accuracy), 4),
@@ -74,7 +85,7 @@ def _compare(options: Any, overrides: list[str]) -> int:
     record = {
         "environment": environment(),
         "preset": Path(options.preset).name,
-        "seconds": options.seconds,
+        "seconds": None if options.steps else options.seconds,
         "rows": rows,
     }
     shown = [[str(row[column]) for column in COLUMNS] for row in rows]

@@ -2,7 +2,8 @@
 
 Each experiment has two networks: that of full size (its `voc` variant, 21 classes), and the small one of its shapes
 variant, whose mIoU on the shapes data comes from a file of `collect.py`. The evaluation program of both is compiled as
-`jaxseg.evaluate` compiles it, batch norms folded, and timed for one image of `--size` with the others in every round.
+`jaxseg.evaluate` compiles it, batch norms folded, and timed for one image with the others in every round: the large one
+of `--size`, the small one of `--small-size`, since the small SegFormer's attention grows with the square of the pixels.
 Ratios are to `--baseline` in the same round: they survive other programs on the machine, whose load is recorded. The
 picture has the small networks, whose two numbers belong together, with their Pareto front.
 """
@@ -38,11 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--size", nargs=2, type=at_least(1), default=[512, 1024], metavar=("H", "W"), help="(default 512 1024)"
     )
+    parser.add_argument(
+        "--small-size", nargs=2, type=at_least(1), default=[128, 256], metavar=("H", "W"), help="of the small networks"
+    )
     parser.add_argument("--results", type=Path, metavar="FILE", help="JSON of collect.py, of runs of shapes variants")
     parser.add_argument("--timed", type=Path, metavar="FILE", help="JSON of an earlier run: its times, with new scores")
     options = parser.parse_args(argv)
     if options.smallest:
         options.names, options.baseline, options.size, options.repeats = ["fast_scnn", "cnn"], "cnn", [32, 40], 1
+        options.small_size = [32, 40]
     if options.baseline not in options.names:
         parser.error(f"--baseline {options.baseline} is none of --names {' '.join(options.names)}")
     scores = shapes_scores(options.results)
@@ -53,14 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         save(options.out, record, describe(record), lambda figure: draw(figure, record))
         return 0
     record: dict[str, Any] = {"environment": environment(), "size": options.size, "baseline": options.baseline}
+    record["small_size"] = options.small_size
     record |= {"repeats": options.repeats, "load_before": os.getloadavg(), "networks": {}}
     for name in options.names:
         score = scores[name]["shapes_mean_iou"] if name in scores else None
         record["networks"][name] = {"shapes_mean_iou": score}
-    for form in FORMS:
+    for form, size in zip(FORMS, (options.size, options.small_size), strict=True):
         cases = {}
         for name in options.names:
-            cases[name], described = program(name, form, options.size)
+            cases[name], described = program(name, form, size)
             record["networks"][name][form] = described
             print(name, form, described, file=sys.stderr, flush=True)
         seconds = time_rounds(cases, options.repeats)
@@ -148,10 +154,11 @@ def describe(record: dict[str, Any]) -> str:
                 "yes" if name in front else "",
             ]
         )
-    h, w = record["size"]
+    large, small = ("x".join(map(str, record[size])) for size in ("size", "small_size"))
     before, after = (record[f"load_{when}"][0] for when in ("before", "after"))
     note = (
-        f"Evaluation of one image of {h}x{w} pixels, {record['repeats']} interleaved rounds, while other programs ran: "
+        f"Evaluation of one image of {large} pixels ({small} by the small networks), {record['repeats']} interleaved "
+        f"rounds, while other programs ran: "
         f"the load of the machine was {before:.1f} before and {after:.1f} after. Ratios are medians over rounds, with "
         f"their middle half. Parameters are those of training, auxiliary heads included."
     )
@@ -170,7 +177,7 @@ def draw(figure: Any, record: dict[str, Any]) -> None:
             x, y, s=max(12.0, parameters / 1e3), alpha=0.6, color="tab:blue" if name in front else "tab:orange"
         )
         axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=9)
-    h, w = record["size"]
+    h, w = record["small_size"]
     axes.set_xscale("log")
     axes.set_xlabel(f"time for one image of {h}x{w}, relative to {record['baseline']} (shapes variants)")
     axes.set_ylabel("shapes validation mIoU")

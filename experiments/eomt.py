@@ -8,7 +8,8 @@
 Mask annealing takes the steps from a fifth to all but a tenth of the run; give `model.args.anneal_start` and
 `anneal_end` with other `steps`.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .102 (after only `--config.steps=120`, annealing from 24 to 108, from random weights; one seed),
+which is the background alone: too few steps to say how well it learns.
 """
 
 from jaxseg.config import ConfigDict, update

@@ -4,7 +4,8 @@
     python -m jaxseg.train --config experiments/fast_scnn.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/fast_scnn.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .370 (12.3 minutes beside many programs, 109 seconds of CPU time; one seed). The features of an
+image of 64x64 are 8x8.
 """
 
 from jaxseg.config import ConfigDict

@@ -73,6 +73,11 @@ AtLeastOne = Annotated[float, at_least(1)]
 Finite = Annotated[float, Where(math.isfinite, instead="a finite number")]
 Share = Annotated[float, within(0, 1)]
 BelowOne = Annotated[float, from_to_below(0, 1)]
+BelowHalf = Annotated[float, from_to_below(0, 0.5)]
+UpToHalf = Annotated[float, within(0, 0.5)]
+UpTo32 = Annotated[float, within(0, 32)]
+PositiveShare = Annotated[float, Where(lambda value: 0 < value <= 1, "in (0, 1]")]
+Quality = Annotated[int, within(0, 100)]
 
 # What configuration keys and the functions that take their values share.
 StrategyName = Literal["jit", "pmap"]

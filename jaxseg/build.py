@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxseg import losses, models, optim, parallel
 from jaxseg.adversarial import segmenter_of
 from jaxseg.compiler import deterministic_options
-from jaxseg.config import ConfigDict
+from jaxseg.config import ConfigDict, takes_pairs
 from jaxseg.distillation import DistilledNetwork, Teacher
 from jaxseg.errors import ConfigError
 from jaxseg.mesh import Axes
@@ -269,7 +269,7 @@ def make_strategy(config: ConfigDict) -> parallel.Strategy:
     sizes = {"batch_size": config.batch_size, "eval.batch_size": config.eval.batch_size}
     if config.accumulate > 1:
         sizes["batch_size / accumulate"] = config.batch_size // config.accumulate
-    if config.semi.method and config.strategy == "pmap":  # each device mixes pairs of its own images
+    if takes_pairs(config) and config.strategy == "pmap":  # each device mixes pairs of its own images
         sizes["batch_size / (2 accumulate)"] = config.batch_size // (2 * config.accumulate)
     require_even_rows(config)
     return parallel.make_strategy(config.strategy, sizes, options=step_options(config), axes=Axes(**config.mesh))

@@ -12,18 +12,17 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import get_args
 
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
-from jaxseg.config.parser import CommandParser, split_overrides
+from jaxseg.config.parser import split_overrides
 from jaxseg.errors import ConfigError
-from jaxseg.inference.options import add_options, load_runs, predictor_of, require_distinct, tiles_of
+from jaxseg.inference.options import load_runs, require_distinct
 from jaxseg.pages.frame import require_own_page, write_page
-from jaxseg.report.collecting import collect, source_of
+from jaxseg.report.collecting import source_of
+from jaxseg.report.options import make_parser, scored
 from jaxseg.report.several_page import PROGRAM, require_same_images, several_page
-from jaxseg.run.load import Which
 
 _INSTEAD = "give another file with --out"
 
@@ -37,17 +36,10 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.com
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = CommandParser(
-        prog=program,
-        description="Write a page that compares runs on the same images, paired by image.",
-        epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
-    )
+    parser = make_parser(program, "Write a page that compares runs on the same images, paired by image.")
     add = parser.add_argument
     add("runs", metavar="RUN", nargs="+", help="the workdirs of two runs or more; each is compared with the first")
-    add("--split", default="val", help="train, val or test (default val)")
-    add("--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last")
     add("--out", metavar="FILE", default="compare.html", help="the page (default compare.html)")
-    add_options(parser, tiles=None)
     return parser
 
 
@@ -70,8 +62,7 @@ def _compare(options: argparse.Namespace, overrides: Sequence[str], again: str) 
     compiler.keep_programs(runs[0].config.compile.cache)
     found = []
     for run in runs:
-        asked = options.average or tiles_of(run, options)[0] != "none"
-        found.append(collect(run, options.split, predictor_of([run], options) if asked else None))
+        found.append(scored(run, options))
         print(f"{run.workdir}: mIoU {100 * found[-1].evaluation.mean_iou:.2f} %", flush=True)
     write_page(page, several_page(found, again), PROGRAM, _INSTEAD)
     print(f"{'page:':<12}{page}")

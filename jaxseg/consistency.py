@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxseg.errors import ArgumentError
+from jaxseg.data.mixing import box, pasted
 from jaxseg.losses import Loss, binary_cross_entropy, cross_entropy, divide, label_maps
 from jaxseg.metrics import class_indices
 from jaxseg.state import Network
@@ -29,7 +29,6 @@ from jaxseg.step import Augment, Teach
 from jaxseg.types import IGNORE, LESSON, Array, Key, PyTree
 
 _BINS = 100  # of the teacher's confidence in [0, 1], in which thresholds of classes are found
-_BOX = 0.5  # share of the image that a box covers
 
 # The streams of an example's key; the augmentation has the key itself, and its class-balanced crops the stream 1.
 _VIEW_STREAM, _BOX_STREAM = 2, 3
@@ -85,37 +84,13 @@ def make_teach(
         streams = jax.vmap(jax.random.fold_in, in_axes=(0, None))
         view = jax.vmap(stronger)(streams(keys, _VIEW_STREAM), image)
         if cutmix:
-            box = jax.vmap(lambda key: _box(key, marked.shape[1:], cutmix))(streams(keys, _BOX_STREAM))
-            view, lesson = jax.tree.map(lambda own: _pasted(box, own), (view, lesson))
+            inside = jax.vmap(lambda key: box(key, marked.shape[1:], cutmix))(streams(keys, _BOX_STREAM))
+            view, lesson = jax.tree.map(lambda own: pasted(inside, own), (view, lesson))
         view, image = jax.lax.optimization_barrier((view, image))
         lesson = jax.lax.stop_gradient(Lesson(lesson.target, jnp.where(unlabelled, lesson.seen, 0.0)))
         return jnp.where(unlabelled[..., None], view, image), jnp.where(unlabelled, ignore, marked), lesson
 
     return teach
-
-
-def _box(key: Key, size: tuple[int, ...], probability: float) -> jax.Array:
-    """Returns bool[h,w], True in a box of half the area, or nowhere."""
-    draw = jax.random.uniform(key, (4,))
-    inside = jnp.ones(size, bool)
-    for axis, (share, place) in enumerate(((_BOX ** draw[0], draw[1]), (_BOX ** (1.0 - draw[0]), draw[2]))):
-        centres = jnp.arange(size[axis]) + 0.5
-        first = place * (1.0 - share) * size[axis]
-        along = (centres >= first) & (centres < first + share * size[axis])
-        inside &= along[:, None] if axis == 0 else along[None, :]
-    return inside & (draw[3] < probability)
-
-
-def _pasted(box: jax.Array, own: jax.Array) -> jax.Array:
-    """bool[b,h,w], f32[b,h,w,...] -> each example with the box of its partner in the pair."""
-    size = own.shape[0]
-    if size % 2:
-        raise ArgumentError(
-            f"CutMix mixes pairs of images, but a device has {size} of them at once; give a batch_size that is a "
-            "multiple of twice accumulate on each device."
-        )
-    other = own.reshape(size // 2, 2, *own.shape[1:])[:, ::-1].reshape(own.shape)
-    return jnp.where(box.reshape(*box.shape, *(1,) * (own.ndim - 3)), other, own)
 
 
 @dataclasses.dataclass(frozen=True)

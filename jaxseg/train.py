@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> 
         nonlocal stopped
         options, config = command.parse_command_line(argv, program, "Train a segmentation network.", _add_options)
         if options.folds is not None:
-            raise ConfigError("--folds trains several runs: give python -m jaxseg.folds in place of jaxseg.train.")
+            raise ConfigError("--folds trains several runs: give jaxseg train, or python -m jaxseg.folds.")
         if options.fold is not None:
             raise ConfigError(f"--fold {options.fold} is one of several folds; give --folds N too.")
         hosts.join_hosts(options.coordinator, options.processes, options.process)

@@ -38,7 +38,7 @@ def at_root(monkeypatch):
         ({"loss__class_weights": "effective_number:x"}, "got 'x'"),
         ({"loss__terms": "dice", "loss__logit_adjustment": 1.0}, "No term of the loss 'dice' takes logit_adjustment"),
         ({"data__shapes_imbalance": 0.5}, "data.shapes_imbalance must be a number of at least 1"),
-        ({"data__sampling": "often"}, "data.sampling must be one of 'epochs', 'rare'"),
+        ({"data__sampling": "often"}, "data.sampling must be one of 'epochs', 'area', 'rare'"),
         ({"loss__class_weights": "1,2"}, "2 numbers, but there are 6 classes"),
         ({"optimizer__name": "adamv"}, "Did you mean 'adam"),
         ({"data__source": "shape"}, "Did you mean 'shapes'"),

@@ -6,7 +6,7 @@ the command line, and `recipes` has the usual training settings of each data set
 """
 
 from jaxseg.config.config_dict import ConfigDict
-from jaxseg.config.rules import require_pruning_within_steps, require_short_warmup
+from jaxseg.config.rules import require_pruning_within_steps, require_short_warmup, takes_pairs
 from jaxseg.config.schema import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, RENAMED
 from jaxseg.config.values import (
     default_config,
@@ -42,6 +42,7 @@ __all__ = [
     "require_pruning_within_steps",
     "require_short_warmup",
     "set_key",
+    "takes_pairs",
     "to_dict",
     "update",
     "validate",

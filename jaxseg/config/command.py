@@ -272,7 +272,7 @@ def parse_command_line(
         epilog=help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_experiment(parser)
+    add_experiment(parser, data)
     if workdir:
         parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the run (default runs/EXPERIMENT)")
     if add_options is not None:

@@ -6,12 +6,17 @@ from typing import Annotated, Literal
 
 from jaxseg.arguments import (
     AtLeastOne,
+    BelowHalf,
     Count,
     NotNegative,
     Positive,
+    PositiveShare,
+    Quality,
     Share,
     Size,
     SizeOrNone,
+    UpTo32,
+    UpToHalf,
     Where,
     WholeNotNegative,
     Zoom,
@@ -35,6 +40,8 @@ def _is_fold(text: str) -> bool:
     found = re.fullmatch(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", text)
     return not text or (found is not None and int(found[1]) <= int(found[2]) > 1)
 
+
+MIXING = ("cutmix", "classmix")  # the keys of `augment` that take more than one image
 
 DATA: dict[str, Key] = {
     "data.source": Key("shapes", "shapes, folder, camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150"),
@@ -183,9 +190,10 @@ DATA: dict[str, Key] = {
     ),
     "data.sampling": Key(
         "epochs",
-        "order of the training images: epochs (each once an epoch), or rare (a class is drawn, rare ones more often, "
-        "then one of its images; DAFormer's rare class sampling, which reads every mask at the start)",
-        Literal["epochs", "rare"],
+        "order of the training images: epochs (each once an epoch); area (with data.fit=crop, each as often as "
+        "windows of data.size cover it); or rare (a class is drawn, rare ones more often, then one of its images; "
+        "DAFormer's rare class sampling, which reads every mask at the start)",
+        Literal["epochs", "area", "rare"],
     ),
     "data.rare_temperature": Key(
         0.01, "data.sampling=rare: T of exp((1 - share of the class) / T); large: all classes alike", Positive
@@ -227,4 +235,24 @@ DATA: dict[str, Key] = {
     "augment.brightness": Key(0.0, "largest relative change of brightness", Share),
     "augment.contrast": Key(0.0, "largest relative change of contrast", Share),
     "augment.saturation": Key(0.0, "largest relative change of saturation (3-channel images)", Share),
+    "augment.perspective": Key(0.0, "largest relative change of scale towards a side, as of a tilted plane", BelowHalf),
+    "augment.elastic": Key(
+        0.0, "standard deviation in pixels of smooth random shifts, the elastic deformation of U-Net", NotNegative
+    ),
+    "augment.elastic_spacing": Key(32.0, "pixels between the points at which these shifts are drawn", Positive),
+    "augment.gamma": Key((1.0, 1.0), "range of the power that colours are raised to (above 1 darkens)", Zoom),
+    "augment.hue": Key(0.0, "largest turn of the hues, as a share of the circle (3-channel images)", UpToHalf),
+    "augment.blur": Key(0.0, "largest standard deviation in pixels of a blur, for half of the images", UpTo32),
+    "augment.low_resolution": Key(
+        1.0, "smallest scale to which half of the images are shrunk and enlarged again; 1: none", PositiveShare
+    ),
+    "augment.noise": Key(
+        0.0, "largest standard deviation of noise, of colours in [0, 1], for half of the images", Share
+    ),
+    "augment.jpeg": Key(0, "lowest quality (1 to 100) of JPEG compression, for half of the images; 0: none", Quality),
+    "augment.cutmix": Key(0.0, "probability that a box of half the area shows another image of the batch", Share),
+    "augment.classmix": Key(
+        0.0, "probability that half of the classes of another image of the batch are put over an image", Share
+    ),
+    "augment.erase": Key(0.0, "probability of a rectangle of random colours, whose labels stay", Share),
 }

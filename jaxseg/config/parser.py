@@ -1,8 +1,9 @@
 """The parser of a command line: errors are one sentence, and a misspelt option is named with the nearest right one."""
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from jaxseg.errors import nearest
@@ -51,10 +52,12 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return others, overrides
 
 
-def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """Adds the experiment file, which stands alone or after --config."""
-    parser.add_argument("file", metavar="FILE[:ARG]", nargs="?", help="experiment file and its variant")
-    parser.add_argument("--config", metavar="FILE[:ARG]", help="the same, as an option")
+def add_experiment(parser: argparse.ArgumentParser, data: bool = False) -> None:
+    """Adds the experiment file, which stands alone or after --config; with `data` a folder may stand for it."""
+    name, folder = "FILE[:ARG]", "a folder of images and masks, or an " if data else ""
+    place = f"FOLDER|{name}" if data else name
+    parser.add_argument("file", metavar=place, nargs="?", help=f"{folder}experiment file and its variant")
+    parser.add_argument("--config", metavar=place, help="the same, as an option")
 
 
 def experiment_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
@@ -65,3 +68,21 @@ def experiment_of(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     if not given:
         parser.error("An experiment file is missing: give FILE.py or --config FILE.py.")
     return given[0]
+
+
+def number_in(low: float, high: float, expected: str) -> Callable[[str], float]:
+    """Returns the type, for argparse, of an option that is a number above `low` and below `high`.
+
+    `expected` says so in words: "a number between 0 and 1".
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low < value < high:
+            raise argparse.ArgumentTypeError(f"must be {expected}, got {text}")
+        return value
+
+    return parse

@@ -1,6 +1,7 @@
 """What the values of several keys ask of each other."""
 
 from jaxseg.config.config_dict import ConfigDict
+from jaxseg.config.keys_of_data import MIXING
 from jaxseg.config.schema import KEYS
 from jaxseg.errors import ConfigError, counted
 
@@ -74,6 +75,26 @@ def require_valid_unlabelled(config: ConfigDict) -> None:
         raise ConfigError(f"data.unlabelled needs data.source=folder, got data.source={config.data.source}.")
 
 
+def takes_pairs(config: ConfigDict) -> str:
+    """Returns the key for which images stand in pairs in the batch: `semi.method` or one that mixes images; or ""."""
+    keys = {"semi.method": config.semi.method, **{f"augment.{name}": config.augment[name] for name in MIXING}}
+    return next((key for key, value in keys.items() if value), "")
+
+
+def require_valid_mixing(config: ConfigDict) -> None:
+    cutmix, classmix = config.augment.cutmix, config.augment.classmix
+    if cutmix + classmix > 1:
+        raise ConfigError(
+            f"augment.cutmix={cutmix:g} and augment.classmix={classmix:g} are the probabilities of two changes, of "
+            "which an image has at most one; their sum must be at most 1."
+        )
+    if config.semi.method and (cutmix or classmix):
+        raise ConfigError(
+            f"augment.{'cutmix' if cutmix else 'classmix'} and semi.method both make the views of a batch; leave one "
+            "of the two out. semi.cutmix mixes the images without labels."
+        )
+
+
 def require_valid_semi(config: ConfigDict) -> None:
     semi, data = config.semi, config.data
     if semi.method == "mean_teacher" and not config.ema.decay:
@@ -88,10 +109,10 @@ def require_valid_semi(config: ConfigDict) -> None:
             f"semi.method={semi.method} needs images without labels: data.labelled says which images keep theirs, "
             "1/64 of them, say."
         )
-    unit = 2 * config.accumulate
-    if semi.method and config.batch_size % unit:
+    unit, taker = 2 * config.accumulate, takes_pairs(config)
+    if taker and config.batch_size % unit:
         raise ConfigError(
-            f"semi.method needs pairs of images: batch_size={config.batch_size} must be a multiple of {unit}, twice "
+            f"{taker} needs pairs of images: batch_size={config.batch_size} must be a multiple of {unit}, twice "
             "accumulate."
         )
     if data.labelled_rows and (data.labelled_rows % unit or not 0 < data.labelled_rows < config.batch_size):

@@ -19,6 +19,7 @@ from jaxseg.config.rules import (
     require_valid_annotations,
     require_valid_batches,
     require_valid_images,
+    require_valid_mixing,
     require_valid_normalisation,
     require_valid_pruning,
     require_valid_semi,
@@ -303,7 +304,7 @@ def validate(config: ConfigDict, *, trained: bool = False) -> None:
     """
     raise_together(*(functools.partial(_validate_value, key, value) for key, value in flatten(config).items()))
     rules = [require_valid_batches, require_valid_images, require_valid_adversarial, require_valid_unlabelled]
-    rules += [require_valid_semi, require_valid_annotations, require_valid_pruning]
+    rules += [require_valid_semi, require_valid_mixing, require_valid_annotations, require_valid_pruning]
     if not trained:
         rules += [require_valid_normalisation, require_valid_warmup]
     raise_together(*(functools.partial(rule, config) for rule in rules))

@@ -15,13 +15,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxseg.arguments import NotNegative, Share, SizeOrNone, Zoom, checked
+from jaxseg.arguments import (
+    BelowHalf,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Quality,
+    Share,
+    SizeOrNone,
+    UpTo32,
+    UpToHalf,
+    Zoom,
+    checked,
+)
+from jaxseg.config.keys_of_data import MIXING
+from jaxseg.data.colors import adjust_brightness, adjust_contrast, adjust_saturation
 from jaxseg.data.crops import balanced_origins
+from jaxseg.data.degrade import make_degrade
 from jaxseg.data.geometry import (
     check_pair,
+    elastic_shift,
     flip_matrix,
     rotation_matrix,
     shear_matrix,
+    tilt_matrix,
     warp,
     warp_image,
     warp_label,
@@ -32,8 +49,8 @@ from jaxseg.types import IGNORE, Array, Key
 
 Pair: TypeAlias = tuple[jax.Array, jax.Array]
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_BALANCED = 1  # the stream of the key for class-balanced crops, so that they change no other draw
+# Streams of the key, so that these steps change no draw of another; 2 and 3 are those of `jaxseg.consistency`.
+_BALANCED, _DEGRADE, _ELASTIC, _TILT = 1, 4, 5, 6
 _TRIES = 10  # candidate windows for a crop with `max_share` below 1
 
 
@@ -129,39 +146,6 @@ def random_crop(
     return _window(image, label, origin, size)
 
 
-def adjust_brightness(image: Array, factor: Array | float) -> jax.Array:
-    """Returns the colours of image f32[h,w,c] times `factor`, clipped to [0, 1]. A fourth channel (alpha) is kept."""
-    return _on_colors(image, lambda colors: colors * factor)
-
-
-def adjust_contrast(image: Array, factor: Array | float) -> jax.Array:
-    """Returns image f32[h,w,c] with the distance of its colours from their common mean times `factor`, within [0, 1].
-
-    A fourth channel (alpha) is kept.
-    """
-    return _on_colors(image, lambda colors: jnp.mean(colors) + (colors - jnp.mean(colors)) * factor)
-
-
-def adjust_saturation(image: Array, factor: Array | float) -> jax.Array:
-    """Returns image f32[h,w,c] with the distance of its colours from their luma (BT.601) times `factor`, within [0, 1].
-
-    A grey image (c = 1) and a fourth channel (alpha) are kept.
-
-    Raises:
-        ValueError: unless c is 1, 3 or 4.
-    """
-    if image.shape[2] == 1:
-        return jnp.asarray(image)
-    if image.shape[2] not in (3, 4):
-        raise ValueError(f"Only images with 1, 3 or 4 channels have a saturation, got {image.shape[2]} channels.")
-
-    def adjust(colors: jax.Array) -> jax.Array:
-        grey = sum(weight * colors[:, :, i : i + 1] for i, weight in enumerate(_LUMA))
-        return grey + (colors - grey) * factor
-
-    return _on_colors(image, adjust)
-
-
 def random_brightness(key: Key, image: Array, label: Array, limit: float) -> Pair:
     """Changes the brightness by a factor uniform in [1 - limit, 1 + limit]."""
     return adjust_brightness(image, 1.0 + _within(jax.random.uniform(key), limit)), jnp.asarray(label)
@@ -191,23 +175,41 @@ def make_augment(
     brightness: Share = 0.0,
     contrast: Share = 0.0,
     saturation: Share = 0.0,
+    perspective: BelowHalf = 0.0,
+    elastic: NotNegative = 0.0,
+    elastic_spacing: Positive = 32.0,
+    gamma: Zoom = (1.0, 1.0),
+    hue: UpToHalf = 0.0,
+    blur: UpTo32 = 0.0,
+    low_resolution: PositiveShare = 1.0,
+    noise: Share = 0.0,
+    jpeg: Quality = 0,
+    erase: Share = 0.0,
     ignore: int = IGNORE,
 ) -> Callable[[Key, Array, Array], Pair]:
     """Returns augment(key, image f32[h,w,c] in [0, 1], label i[h,w]) -> (image, label) for one example.
 
     The arguments are the keys of `config.augment`, and `ignore`, the label of an ignored pixel. The steps are applied
-    in the order flips, zoom, shear, rotation, crop, brightness, contrast, saturation. A step that is off costs nothing,
-    and turning a step on does not change the random draws of the others. Without zoom, shear and rotation nothing is
-    interpolated.
+    in the order flips, zoom, shear, rotation, perspective, elastic deformation, crop, brightness, contrast, saturation,
+    gamma, hue, blur, low resolution, noise, JPEG, erasing. A step that is off costs nothing, and turning a step on does
+    not change the random draws of the others. Without the steps from zoom to elastic deformation nothing is
+    interpolated. Erasing leaves the label as it is: the network learns what something hides.
 
     Raises:
         ArgumentError: for an invalid value.
     """
-    warps = zoom != (1.0, 1.0) or shear > 0 or rotate > 0
+    warps = zoom != (1.0, 1.0) or shear > 0 or rotate > 0 or perspective > 0 or elastic > 0
     flips = [(axis, share) for axis, share in enumerate((flip_vertical, flip_horizontal)) if share > 0]
+    degraded = gamma != (1.0, 1.0) or low_resolution < 1 or any((hue, blur, noise, jpeg, erase))
+    degrade = make_degrade(
+        gamma=gamma, hue=hue, blurred=blur, resolution=low_resolution, noise=noise, jpeg=jpeg, erased=erase
+    )
 
-    def geometry(draw: Array, size: tuple[int, ...]) -> jax.Array:
-        """Returns f32[3,3] of all geometric steps. They map results to sources, so the first step is leftmost."""
+    def geometry(key: Key, draw: Array, size: tuple[int, ...]) -> jax.Array:
+        """Returns f32[3,3] of all geometric steps but the elastic one.
+
+        They map results to sources, so the first step is leftmost.
+        """
         steps = [flip_matrix(draw[axis] < share, axis, size) for axis, share in flips]
         if zoom != (1.0, 1.0):
             steps.append(_zoom(draw[2:5], size, *zoom))
@@ -215,7 +217,11 @@ def make_augment(
             steps.append(shear_matrix(_within(draw[5], shear), size))
         if rotate > 0:
             steps.append(rotation_matrix(_within(draw[6], rotate), size))
-        return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), steps)
+        if perspective > 0:
+            tilts = _within(jax.random.uniform(jax.random.fold_in(key, _TILT), (2,)), perspective)
+            steps.append(tilt_matrix(tilts[0], tilts[1], size))
+        start = jnp.eye(3, dtype=jnp.float32)  # alone where only the elastic step is on
+        return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), steps or [start])
 
     def crop_origin(key: Key, draw: Array, label: Array) -> jax.Array:
         return _crop_origin(key, draw[10:].reshape(-1, 2), label, crop, crop_max_share, crop_balanced, ignore)
@@ -225,12 +231,14 @@ def make_augment(
         image, label = jnp.asarray(image), jnp.asarray(label)
         draw = jax.random.uniform(key, (10 + 2 * _TRIES,))  # one call: each takes long to compile
         if warps:
-            matrix, origin = geometry(draw, label.shape), (0, 0)
-            label = warp_label(label, matrix, ignore)
+            matrix, origin, shift = geometry(key, draw, label.shape), (0, 0), None
+            if elastic > 0:
+                shift = elastic_shift(jax.random.fold_in(key, _ELASTIC), label.shape, elastic, elastic_spacing)
+            label = warp_label(label, matrix, ignore, shift, perspective > 0)
             if crop:  # chosen on the warped label; only this window of the image is interpolated
                 origin = crop_origin(key, draw, label)
                 label = lax.dynamic_slice(label, tuple(origin), crop)
-            image = warp_image(image, matrix, origin, label.shape)
+            image = warp_image(image, matrix, origin, label.shape, shift, perspective > 0)
         else:
             for axis, share in flips:
                 image, label = _flip_if(draw[axis] < share, image, label, axis)
@@ -243,7 +251,7 @@ def make_augment(
             image = adjust_contrast(image, 1.0 + _within(draw[8], contrast))
         if saturation > 0 and image.shape[2] in (1, 3, 4):  # others have no colours
             image = adjust_saturation(image, 1.0 + _within(draw[9], saturation))
-        return image, label
+        return degrade(jax.random.fold_in(key, _DEGRADE), image) if degraded else image, label
 
     return augment
 
@@ -251,11 +259,13 @@ def make_augment(
 def from_config(augment: Mapping[str, Any], ignore: int = IGNORE) -> Callable[[Key, Array, Array], Pair]:
     """Returns the function of `make_augment` for the section `config.augment`, and the label of an ignored pixel.
 
+    The keys that mix images are left out, see `jaxseg.data.mixing`.
+
     Raises:
         ConfigError: for an invalid value, naming the key.
     """
     try:
-        return make_augment(**{name: augment[name] for name in augment}, ignore=ignore)
+        return make_augment(**{name: augment[name] for name in augment if name not in MIXING}, ignore=ignore)
     except ArgumentError as error:
         raise ConfigError(f"augment.{error}") from error
 
@@ -309,9 +319,3 @@ def _crop_origin(
     shares = lax.map(share, origins)  # one window at a time, to save memory
     fits = shares <= max_share
     return origins[jnp.where(jnp.any(fits), jnp.argmax(fits), jnp.argmin(shares))]
-
-
-def _on_colors(image: Array, change: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """Applies `change` to all channels except a fourth one (alpha), and clips the result to [0, 1]."""
-    colors, rest = (image[:, :, :3], image[:, :, 3:]) if image.shape[2] == 4 else (image, image[:, :, :0])
-    return jnp.concatenate([jnp.clip(change(jnp.asarray(colors)), 0.0, 1.0), rest], axis=2)

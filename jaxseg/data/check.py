@@ -1,12 +1,14 @@
-"""Checks a whole data set: `python -m jaxseg.data.check FOLDER|FILE[:ARG] [--config.data.dir=DIR]`.
+"""Checks a whole data set: `jaxseg check FOLDER|FILE[:ARG] [--config.data.dir=DIR]`.
 
 FOLDER holds images and masks, and is read as the recipe of folders does; FILE is the experiment whose data are read.
 
 It reads every example of the training and validation split and prints what is wrong (files without a partner, masks of
 another size, values outside the classes, unreadable files), what may be wrong (very rare classes, dark images, turned
-images, images that are nearly the same in two splits), the image sizes and values, and the share of each class. It also
-draws masks over images in `check.png`, for a visual check. With --report FILE it writes a page with all that and with
-more images, to sort and to filter. The exit code is 1 if anything is wrong.
+images, images that are nearly the same in two splits, videos with frames in two, masks that fit their image better when
+they are mirrored or moved), the image sizes and values, and the share of each class. It also draws masks over images in
+`check.png`, for a visual check. With --report FILE it writes a page with all that and with more images, to sort and to
+filter; with --audit FILE the page shows what `jaxseg audit` holds for the likeliest wrong labels. The exit code is 1 if
+anything is wrong.
 """
 
 import argparse
@@ -18,10 +20,11 @@ from pathlib import Path
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
 from jaxseg.config.command import parse_command_line, run_command
-from jaxseg.data.check_page import PROGRAM, check_page
+from jaxseg.data.check_page import PROGRAM, check_page, suspects_of
 from jaxseg.data.leaks import Place, about_leaks, find_leaks, name_of
 from jaxseg.data.notes import collected
 from jaxseg.data.survey import Report, about_classes, evenly_spaced, survey
+from jaxseg.data.videos import about_videos
 from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import ConfigError, counted, printable
@@ -114,7 +117,7 @@ def draw(report: Report, path: str | Path, count: int) -> None:
 
 
 def about_splits(reports: Sequence[Report]) -> list[str]:
-    """Returns a sentence for each image that is nearly the same as another of the first split, that of the training."""
+    """Returns sentences about images that are nearly the same as a training image, and videos that splits share."""
     of_split = {report.split: report for report in reports if report.source is not None}
 
     def name(place: Place) -> str:
@@ -122,7 +125,11 @@ def about_splits(reports: Sequence[Report]) -> list[str]:
         assert report.source is not None
         return name_of(report.source, report.readable[place[1]])
 
-    return about_leaks(find_leaks({split: report.sketches for split, report in of_split.items()}), name)
+    leaks = find_leaks({split: report.sketches for split, report in of_split.items()})
+    return [
+        *about_leaks(leaks, name),
+        *about_videos({s: r.source for s, r in of_split.items() if r.source is not None}),
+    ]
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +138,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--out", default=PICTURE, metavar="FILE", help=f"the picture, or its folder (default {PICTURE})"
     )
     parser.add_argument("--report", metavar="FILE", help="also write a page, FILE.html, to open in a browser")
+    parser.add_argument(
+        "--audit", metavar="FILE", help="of --report: audit.csv of jaxseg audit, whose likeliest wrong labels are shown"
+    )
     parser.add_argument("--images", type=int, default=12, metavar="N", help="examples in the picture (default 12)")
 
 
@@ -151,6 +161,9 @@ def _check(argv: Sequence[str], program: str) -> int:
     if options.images > 0:
         require_own_figure(out, "give another file with --out")
     page = None if options.report is None else expanded(options.report)
+    if options.audit is not None and page is None:
+        raise ConfigError("--audit shows likely wrong labels on the page; give --report FILE.html too.")
+    suspects = {} if options.audit is None else suspects_of(expanded(options.audit))
     if page is not None and config.data.multilabel:
         raise ConfigError("--report shows the one class of each pixel, of which data.multilabel allows several.")
     if page is not None:
@@ -174,7 +187,7 @@ def _check(argv: Sequence[str], program: str) -> int:
     found = [remark for report in reports for remark in report.remarks]
     remarks = list(dict.fromkeys([*found, *notes, *about_classes(reports), *about_splits(reports)]))
     if page is not None:
-        write_page(page, check_page(reports, config, remarks), PROGRAM, "give another file with --report")
+        write_page(page, check_page(reports, config, remarks, suspects), PROGRAM, "give another file with --report")
         print(f"A page to open in a browser: {page}")
     if remarks:
         print("To look at:", *map(printable, group(remarks)), sep="\n  ")

@@ -1,9 +1,11 @@
 """The page of a check of a data set: what was found, the share of each class, and images with their masks."""
 
+import csv
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -20,24 +22,32 @@ from jaxseg.types import ignore_label
 PROGRAM = "jaxseg check"
 IMAGES = 72
 """Images of the page, over all splits."""
+SUSPECTS = 24
+"""Images that an audit holds for the likeliest wrong ones, beside these."""
+_NONE: Mapping[str, float] = {}
 
 
-def check_page(reports: Sequence[Report], config: ConfigDict, remarks: Sequence[str]) -> str:
+def check_page(
+    reports: Sequence[Report], config: ConfigDict, remarks: Sequence[str], suspects: Mapping[str, float] = _NONE
+) -> str:
     """Returns the page of a check.
 
     Args:
         reports: of the splits, see `survey.survey`.
         config: of the data.
         remarks: what may be wrong, over all splits.
+        suspects: {name: score} of an audit, the likeliest wrong label first; see `suspects_of`.
     """
     problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     opened = [report for report in reports if report.images and report.source is not None]
     pairs = [(f"images of {report.split}", str(report.images)) for report in reports]
     pairs += [("problems", str(len(problems))), ("to look at", str(len(remarks)))]
     sections = [Section("Findings", "findings", _findings(problems, remarks))]
+    if suspects:
+        sections.append(Section("Likeliest wrong labels", "suspects", _suspects(opened, suspects)))
     if opened:
         sections += [
-            Section("Images", "images", _gallery(opened)),
+            Section("Images", "images", _gallery(opened, suspects)),
             Section("Classes", "classes", _classes(opened)),
             Section("Sizes and values", "sizes", _sizes(opened, config)),
         ]
@@ -47,6 +57,50 @@ def check_page(reports: Sequence[Report], config: ConfigDict, remarks: Sequence[
     where = config.data.dir or config.data.source
     about = f"<p>The data in <code>{escape(where)}</code>, every file read.</p>"
     return make_page(PROGRAM, "Check of the data", about + facts(pairs), sections)
+
+
+def suspects_of(file: Path) -> dict[str, float]:
+    """Returns {name: score} of the table of `jaxseg audit`, audit.csv or its folder, the likeliest wrong label first.
+
+    Raises:
+        DataError: if it cannot be read, or is no such table.
+    """
+    path = file / "audit.csv" if file.is_dir() else file
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+            scores = {row["image"]: float(row["score"]) for row in rows if row["score"]}
+    except (OSError, csv.Error, KeyError, ValueError, TypeError) as error:
+        reason = (
+            error.strerror if isinstance(error, OSError) and error.strerror else "it has no columns image and score"
+        )
+        raise DataError(
+            f"--audit {path} cannot be read as audit.csv of jaxseg audit, or its folder: {reason}."
+        ) from error
+    return dict(sorted(scores.items(), key=lambda item: -item[1]))
+
+
+def _suspects(reports: Sequence[Report], suspects: Mapping[str, float]) -> str:
+    places = {_name(report, i): report.split for report in reports for i in report.readable}
+    rows = [
+        [
+            number(rank, "{:d}"),
+            text(name),
+            text(places[name] if name in places else "not read"),
+            number(score, "{:.3f}"),
+        ]
+        for rank, (name, score) in enumerate(suspects.items(), 1)
+    ]
+    note = (
+        f"<p>By the scores of jaxseg audit: the runs that did not see an image in training doubt its mask. The first "
+        f"{SUSPECTS} are among the images below, by “likeliest wrong label”.</p>"
+    )
+    return note + table("Images by how likely their label is wrong", ("rank", "image", "split", "score"), rows[:200])
+
+
+def _name(report: Report, index: int) -> str:
+    assert report.source is not None
+    return report.source.name(index)
 
 
 def _findings(problems: Sequence[str], remarks: Sequence[str]) -> str:
@@ -104,12 +158,27 @@ def _sizes(reports: Sequence[Report], config: ConfigDict) -> str:
     return f'<div class="charts">{figure}</div>{values}{note}'
 
 
-def _gallery(reports: Sequence[Report]) -> str:
-    """Returns images of each split, evenly spaced over it, which are read once more."""
+def _numbers_of(sizes: Sequence[int]) -> list[int]:
+    """Returns how many images of each split are shown: as many of each, and what a small one lacks of the others."""
+    left, shown = IMAGES, [0] * len(sizes)
+    order = sorted(range(len(sizes)), key=lambda i: sizes[i])
+    for done, i in enumerate(order):
+        shown[i] = min(sizes[i], max(1, left // (len(sizes) - done)))
+        left -= shown[i]
+    return shown
+
+
+def _gallery(reports: Sequence[Report], suspects: Mapping[str, float]) -> str:
+    """Returns images of each split, evenly spaced over it, and the likeliest wrong ones; they are read once more."""
     first = reports[0].source
     assert first is not None
-    info, each = first.info, max(1, IMAGES // len(reports))
-    chosen = [(r, [r.readable[j] for j in evenly_spaced(r.images, each)]) for r in reports]
+    info, doubted = first.info, set(list(suspects)[:SUSPECTS])
+    chosen = [
+        (r, [r.readable[j] for j in evenly_spaced(r.images, count)])
+        for r, count in zip(reports, _numbers_of([r.images for r in reports]))
+    ]
+    spaced = [f"{'all ' if len(i) == r.images else f'{len(i)} of '}{r.images} of {r.split}" for r, i in chosen]
+    chosen = [(r, sorted({*i, *(j for j in r.readable if _name(r, j) in doubted)})) for r, i in chosen]
     places = [(report, i) for report, images in chosen for i in images]
     cards: dict[str, Card] = {}
 
@@ -124,7 +193,7 @@ def _gallery(reports: Sequence[Report]) -> str:
             image, label = np.asarray(example["image"]), known_array(np.asarray(example["label"]), len(info.classes))
             key, layer = f"{report.split} {i}", layer_url(color_layer(label, info.colors), side)
             made[key] = Picture(photograph(image, side), (layer,))
-            cards[key] = _card(report, i, place, image, label, made[key])
+            cards[key] = _card(report, i, place, image, label, made[key], suspects)
         return made
 
     pictures = fitting(make)
@@ -134,11 +203,23 @@ def _gallery(reports: Sequence[Report]) -> str:
         card._replace(picture=pictures[key], groups=[numbered[card.groups[0]]], key=f"image-{n}")
         for n, (key, card) in enumerate(cards.items())
     ]
-    note = f"<p>{counted(len(shown), 'image')}, evenly spaced over each split. Does the mask fit the image?</p>"
+    more = f", and those of the {SUSPECTS} likeliest wrong labels" if suspects else ""
+    note = (
+        f"<p>{counted(len(shown), 'image')}, evenly spaced over each split: {escape(', '.join(spaced))}{more}. The "
+        "numbers on this page are those of every image. Does the mask fit the image?</p>"
+    )
     return note + gallery(shown, ("mask",), groups, info.classes, info.colors, shown=(-1, 0))
 
 
-def _card(report: Report, index: int, place: int, image: np.ndarray, label: np.ndarray, picture: Picture) -> Card:
+def _card(
+    report: Report,
+    index: int,
+    place: int,
+    image: np.ndarray,
+    label: np.ndarray,
+    picture: Picture,
+    suspects: Mapping[str, float],
+) -> Card:
     assert report.source is not None
     classes = report.source.info.classes
     h, w = label.shape
@@ -160,4 +241,9 @@ def _card(report: Report, index: int, place: int, image: np.ndarray, label: np.n
         "smallest": float(h * w),
         "largest": -float(h * w),
     }
-    return Card("", printable(report.source.name(index)), lines, [report.split], sorts, held.tolist(), picture)
+    name = report.source.name(index)
+    if suspects:
+        score = suspects[name] if name in suspects else 0.0
+        lines.append(f"audit: {score:.3f}" if name in suspects else "not in the audit")
+        sorts = {"likeliest wrong label": -score, **sorts}
+    return Card("", printable(name), lines, [report.split], sorts, held.tolist(), picture)

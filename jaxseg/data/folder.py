@@ -35,7 +35,7 @@ from jaxseg.data.unread import about_unread
 from jaxseg.errors import DataError, counted
 
 _OWN_FOLDER = " Images without masks belong into a folder of their own, which data.unlabelled names."
-_CHECK = " python -m jaxseg.data.check lists every mask with such a value."
+_CHECK = " jaxseg check lists every mask with such a value."
 _COLOR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
@@ -130,6 +130,8 @@ class FolderSource:
             color_masks=self._holds_colors(masks),
             range=tuple(limits),
         )
+        if given is not None and masks and not self._keeps_colors(masks[0]):
+            note(f"data.palette has no effect: masks such as {masks[0]} hold indices, not colours.")
         if unlabelled and layout.undivided is not None and not former:
             self.pairs = self._hold_out_labelled(every_pair, val_fraction) + without
             if strict:
@@ -163,6 +165,13 @@ class FolderSource:
                 mode = read_header(mask).mode
                 return mode in _COLOR_MODES or (mode == "P" and not self._keep_indices)
         return False
+
+    @staticmethod
+    def _keeps_colors(mask: Path) -> bool:
+        """Returns whether a mask holds colours, or a palette of them, or cannot be read."""
+        with contextlib.suppress(DataError):
+            return read_header(mask).mode in (*_COLOR_MODES, "P")
+        return True
 
     def _without_masks(self, folder: str, layout: Layout) -> tuple[list[Pair], list[str]]:
         """Returns the images of `data.unlabelled`, which are others than those with masks, and what is wrong there."""
@@ -269,7 +278,7 @@ class FolderSource:
         if len(chosen) < len(own):
             note(
                 f"The values in {len(chosen)} of the {counted(len(own), 'mask')} of {self.split} are checked now, "
-                "the others when they are read; python -m jaxseg.data.check reads all."
+                "the others when they are read; jaxseg check reads all."
             )
         contents = {}
         chosen = chosen + self._others

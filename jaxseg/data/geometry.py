@@ -1,4 +1,4 @@
-"""Affine maps of an image and its label: the matrices, and the resampling of both.
+"""Maps of an image and its label: the matrices, elastic shifts, and the resampling of both.
 
 A matrix f32[3,3] maps (row, column, 1) of a pixel of the result to the position in the input that it comes from; pixel
 centres are whole numbers, as in `scipy.ndimage.affine_transform`. A product of matrices combines several maps into one:
@@ -6,6 +6,7 @@ in `a @ b` the step of `a` comes first. The image is resampled bilinearly and ex
 takes the nearest pixel, and IGNORE outside the input. The identity returns image and label bit for bit unchanged.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.types import IGNORE, Array
+from jaxseg.types import IGNORE, Array, Key
 
 Size: TypeAlias = tuple[int, ...]  # (height, width), as the first two of an array's shape
 
@@ -43,6 +44,32 @@ def flip_matrix(flipped: Array | bool, axis: int, size: Size) -> jax.Array:
     return jnp.where(flipped, mirror, np.eye(3, dtype=np.float32))
 
 
+def tilt_matrix(row: Array | float, column: Array | float, size: Size) -> jax.Array:
+    """Returns f32[3,3] of the perspective of a plane that is tilted about the centre of an image of `size` (h, w).
+
+    The scale at the bottom is 1 + `row` of that at the centre, at the top 1 - `row`, and 1 ± `column` at the sides. The
+    sum of their amounts must be below 1. Such a matrix is no affine map; see `projective` of `warp_image`.
+    """
+    down, right = _centre(size)
+    lean_down, lean_right = row / max(down, 0.5), column / max(right, 0.5)
+    to_centre = np.array([[1.0, 0.0, -down], [0.0, 1.0, -right], [0.0, 0.0, 1.0]], np.float32)
+    back = np.array([[1.0, 0.0, down], [0.0, 1.0, right], [0.0, 0.0, 1.0]], np.float32)
+    lean = jnp.zeros((3, 3), jnp.float32).at[2, 0].set(lean_down).at[2, 1].set(lean_right)
+    highest = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    return highest(back, highest(jnp.eye(3, dtype=jnp.float32) + lean, to_centre))
+
+
+def elastic_shift(key: Key, size: Size, amount: float, spacing: float) -> jax.Array:
+    """Returns f32[h,w,2], smooth random shifts (rows, columns) in pixels, the elastic deformation of U-Net.
+
+    Shifts with the standard deviation `amount` are drawn at points `spacing` pixels apart and interpolated cubically
+    (Ronneberger et al. 2015, section 3.1: 10 pixels, at 3x3 points).
+    """
+    points = [max(2, round(side / spacing) + 1) for side in size]
+    coarse = amount * jax.random.normal(key, (*points, 2))
+    return jax.image.resize(coarse, (*size, 2), "cubic")
+
+
 def warp(image: Array, label: Array, matrix: Array) -> tuple[jax.Array, jax.Array]:
     """Returns image f32[h,w,c] and label i[h,w] transformed by matrix f32[3,3].
 
@@ -53,10 +80,26 @@ def warp(image: Array, label: Array, matrix: Array) -> tuple[jax.Array, jax.Arra
     return warp_image(image, matrix), warp_label(label, matrix)
 
 
-def warp_image(image: Array, matrix: Array, origin: Array | Size = (0, 0), size: Size | None = None) -> jax.Array:
-    """Returns the window of `size` (default: the whole image) at `origin` of the transformed image f32[h,w,c]."""
+def warp_image(
+    image: Array,
+    matrix: Array,
+    origin: Array | Size = (0, 0),
+    size: Size | None = None,
+    shift: Array | None = None,
+    projective: bool = False,
+) -> jax.Array:
+    """Returns the window of `size` (default: the whole image) at `origin` of the transformed image f32[h,w,c].
+
+    Args:
+        image: f32[h,w,c].
+        matrix: f32[3,3].
+        origin: first row and column of the window.
+        size: (height, width) of the window.
+        shift: f32[h,w,2], rows and columns in pixels that are added before the matrix, of the whole image.
+        projective: whether the third row of the matrix counts too, see `tilt_matrix`.
+    """
     height, width, channels = image.shape
-    y, x = _source(matrix, origin, (height, width) if size is None else size)
+    y, x = _source(matrix, origin, (height, width) if size is None else size, shift, projective)
     (i, down), (j, right) = _cell(y, height), _cell(x, width)
     # Four gathers of whole pixels and three blends: the fastest form measured on CPU, in half the time of
     # map_coordinates.
@@ -72,10 +115,12 @@ def warp_image(image: Array, matrix: Array, origin: Array | Size = (0, 0), size:
     return (1 - down) * upper + down * lower
 
 
-def warp_label(label: Array, matrix: Array, ignore: int = IGNORE) -> jax.Array:
-    """Returns the transformed label i[h,w], with `ignore` outside the input."""
+def warp_label(
+    label: Array, matrix: Array, ignore: int = IGNORE, shift: Array | None = None, projective: bool = False
+) -> jax.Array:
+    """Returns the transformed label i[h,w], with `ignore` outside the input; see `warp_image` for the others."""
     height, width = label.shape
-    y, x = (jnp.floor(at + 0.5) for at in _source(matrix, (0, 0), label.shape))
+    y, x = (jnp.floor(at + 0.5) for at in _source(matrix, (0, 0), label.shape, shift, projective))
     inside = (y >= 0) & (y <= height - 1) & (x >= 0) & (x <= width - 1)
     index = jnp.clip(y, 0, height - 1).astype(jnp.int32) * width + jnp.clip(x, 0, width - 1).astype(jnp.int32)
     moved = jnp.asarray(label).reshape(-1).at[index].get(mode="promise_in_bounds")
@@ -100,11 +145,19 @@ def _about(linear: Sequence[Sequence[Array | float]], row: Array | float, column
     return jnp.stack([jnp.asarray(e, jnp.float32) for e in (*entries, 0.0, 0.0, 1.0)]).reshape(3, 3)
 
 
-def _source(matrix: Array, origin: Array | Size, size: Size) -> tuple[jax.Array, jax.Array]:
+def _source(
+    matrix: Array, origin: Array | Size, size: Size, shift: Array | None, projective: bool
+) -> tuple[jax.Array, jax.Array]:
     """Returns the input rows and columns f32[h,w] from which the window of `size` at `origin` of the result comes."""
     rows = (origin[0] + jnp.arange(size[0])).astype(jnp.float32)[:, None]
     columns = (origin[1] + jnp.arange(size[1])).astype(jnp.float32)[None, :]
+    if shift is not None:
+        here = jax.lax.dynamic_slice(jnp.asarray(shift), (*origin, 0), (*size, 2))
+        rows, columns = rows + here[:, :, 0], columns + here[:, :, 1]
     y, x = (matrix[i, 0] * rows + matrix[i, 1] * columns + matrix[i, 2] for i in range(2))
+    if projective:
+        depth = matrix[2, 0] * rows + matrix[2, 1] * columns + matrix[2, 2]
+        y, x = y / depth, x / depth
     return y, x
 
 

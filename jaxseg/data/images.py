@@ -207,11 +207,13 @@ def from_array(array: np.ndarray, channels: int = 3, limits: Sequence[float] = (
         image = _as_image(image)
         return np.ascontiguousarray(image)
     if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or not image.size:
-        hint = "; the channels come last: use transpose(1, 2, 0)" if array.ndim == 3 and len(array) in (1, 3, 4) else ""
+        first = array.ndim == 3 and len(array) in (1, 3, 4, channels)
+        hint = "; the channels come last: use transpose(1, 2, 0)" if first else ""
         hint = "; give a list of images for several" if array.ndim == 4 else hint
         if array.ndim == 3 and array.shape[-1] == 2:
             hint = "; of grey and alpha give the grey, image[..., 0], or a Pillow image of mode LA"
-        raise DataError(f"An image has the shape [h,w] or [h,w,c] with 1, 3 or 4 channels, got {array.shape}{hint}.")
+        known = "1, 3 or 4" if channels in PICTURES else f"{channels}"
+        raise DataError(f"An image has the shape [h,w] or [h,w,c] with {known} channels, got {array.shape}{hint}.")
     return to_channels(_as_image(image), channels)
 
 

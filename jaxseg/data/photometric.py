@@ -1,13 +1,13 @@
 """A second view of an image on the device: other colours and less sharp, with every pixel where it was."""
 
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from jaxseg.arguments import Share, checked
-from jaxseg.data.augment import adjust_brightness, adjust_contrast, adjust_saturation
+from jaxseg.data.colors import adjust_brightness, adjust_contrast, adjust_saturation
+from jaxseg.data.degrade import blur
 from jaxseg.types import Array, Key
 
 # The strengths of ST++ (Yang et al. 2022, section 4.1) and UniMatch (Yang et al. 2023), without the hue.
@@ -45,21 +45,3 @@ def make_stronger(strength: Share = 1.0) -> Callable[[Key, Array], jax.Array]:
         return blur(image, jnp.where(draw[5] < _BLUR, draw[6] * limit, 0.0), limit)
 
     return stronger
-
-
-def blur(image: Array, sigma: Array | float, limit: float) -> jax.Array:
-    """Returns image f32[h,w,c] under a Gaussian of the standard deviation `sigma`, at most `limit`, in pixels.
-
-    The kernel is cut at three times `limit`. Beyond the border the nearest pixel repeats. A `sigma` of 0 changes
-    nothing.
-    """
-    reach = math.ceil(3 * limit)
-    offsets = jnp.arange(-reach, reach + 1)
-    weights = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(sigma, 1e-6)))
-    weights = weights / jnp.sum(weights)
-    for axis in (0, 1):
-        around = jnp.pad(image, [(reach, reach) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        size = image.shape[axis]
-        shifted = (jax.lax.slice_in_dim(around, i, i + size, axis=axis) for i in range(2 * reach + 1))
-        image = sum((weights[i] * each for i, each in enumerate(shifted)), jnp.zeros_like(image))
-    return image

@@ -83,7 +83,7 @@ def files_at(index: int, every: Sequence[Files], place: str, unreadable: Mapping
 def raise_first(problems: Sequence[str]) -> None:
     """Raises DataError with the first of some sentences, and how many more there are; nothing if there is none."""
     if problems:
-        more = f" ({len(problems) - 1} more such; python -m jaxseg.data.check lists them)"
+        more = f" ({len(problems) - 1} more such; jaxseg check lists them)"
         raise DataError(problems[0] + (more if len(problems) > 1 else ""))
 
 

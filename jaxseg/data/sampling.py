@@ -1,10 +1,13 @@
 """Which training image stands at each place of the endless sequence, where it is not every image once an epoch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from jaxseg.data.streams import ALL, epoch_order
+from jaxseg.data.transforms import Size
 from jaxseg.errors import DataError
 
 
@@ -68,3 +71,31 @@ def rare_class_order(counts: np.ndarray, temperature: float) -> RareClassOrder:
         raise DataError("data.sampling=rare needs labelled pixels, and the masks of the training split have none.")
     images = tuple(np.flatnonzero(of_class) for of_class in counts.T)
     return RareClassOrder(class_probabilities(counts.sum(0), temperature), images)
+
+
+@dataclass(frozen=True)
+class AreaOrder:
+    """Every window of every image once an epoch: the `Order` in which each pixel is seen as often as any other.
+
+    Attributes:
+        images: i32[w], the image of each window.
+    """
+
+    images: np.ndarray
+
+    def index(self, seed: int, batch: int, row: int, batch_size: int) -> int:
+        """Returns the index of the image in a row of a batch."""
+        epoch, offset = divmod(batch * batch_size + row, len(self.images))
+        return int(self.images[epoch_order(seed, ALL, epoch, len(self.images))[offset]])
+
+
+def area_order(sizes: Sequence[Size], window: Size) -> AreaOrder:
+    """Returns the order in which each image stands as often as windows of some size cover its area, at least once.
+
+    Args:
+        sizes: (height, width) of each image.
+        window: (height, width) of a window. The loader places each at random, so that in one epoch some overlap.
+    """
+    areas = np.array([height * width for height, width in sizes], np.float64)
+    windows = np.maximum(1, np.rint(areas / (window[0] * window[1]))).astype(np.int64)
+    return AreaOrder(np.repeat(np.arange(len(areas), dtype=np.int32), windows))

@@ -33,6 +33,7 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         return held_out(make_source(_whole(config), data.train_split, strict=strict), data)
     allow_pixels_of_data(data.max_pixels)
     require_use_of_unlabelled(config)
+    require_windows(config)
     loss, unlabelled = loss_of(config), learns_without_labels(config)
     if data.source == "shapes":
         from jaxseg.data.shapes import ShapesSource
@@ -138,6 +139,22 @@ def require_use_of_unlabelled(config: ConfigDict) -> None:
             f"{given[0]} needs a term that images without labels have: set semi.method, or adversarial.weight and "
             "adversarial.semi_weight or adversarial.unlabelled_weight above 0, or use the loss term entropy, "
             "gated_crf or reconstruction, or generator and discriminator."
+        )
+
+
+def require_windows(config: ConfigDict) -> None:
+    """Raises ConfigError if data.sampling=area is given for whole images, or for rows of images with labels."""
+    if config.data.sampling != "area":
+        return
+    if config.data.fit != "crop":
+        raise ConfigError(
+            "data.sampling=area draws large images more often, since a window shows little of them, but with "
+            f"data.fit={config.data.fit} each is seen whole; set data.fit=crop, or leave out data.sampling."
+        )
+    if config.data.labelled_rows:
+        raise ConfigError(
+            "data.labelled_rows has an order of images with labels and one of those without, and data.sampling=area "
+            "one of all; leave one of the two out."
         )
 
 

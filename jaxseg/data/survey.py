@@ -13,6 +13,7 @@ from jaxseg.data import base
 from jaxseg.data.base import Source
 from jaxseg.data.folder import FolderSource, find_faults
 from jaxseg.data.folds import without_fold
+from jaxseg.data.mask_fit import Fit, mask_fit
 from jaxseg.data.multilabel import MultilabelSource
 from jaxseg.data.near_duplicates import Sketch, sketch
 from jaxseg.data.proposals import proposals_of
@@ -49,6 +50,7 @@ class Example(NamedTuple):
         largest: the largest value as stored; with `data.range` that in [0, 1].
         bits: 8 or 16, those of a stored value; 0 with `data.range`.
         sketch: of the image, for near-duplicates.
+        fit: of the mask to the image; None: it says nothing.
         arrays: the example itself, if it is kept for the picture; else None.
     """
 
@@ -59,6 +61,7 @@ class Example(NamedTuple):
     largest: float
     bits: int
     sketch: Sketch
+    fit: Fit | None
     arrays: base.Example | None
 
 
@@ -76,6 +79,7 @@ class Report:
         present: of the same shape, images in which each label value occurs.
         readable: indices of the examples that could be read.
         sketches: of the examples that could be read, for near-duplicates.
+        misfits: (index, fit) of the examples whose mask fits the image clearly better in another form.
         kept: {index: example} of some of these.
         unlabelled: names of the examples of which every pixel is ignored.
         keeping: how many images keep their labels (`data.labelled`); None: all.
@@ -94,6 +98,7 @@ class Report:
     present: np.ndarray = field(default_factory=lambda: np.zeros((), np.int64))
     readable: list[int] = field(default_factory=list)
     sketches: list[Sketch] = field(default_factory=list)
+    misfits: list[tuple[int, Fit]] = field(default_factory=list)
     kept: dict[int, base.Example] = field(default_factory=dict)
     unlabelled: list[str] = field(default_factory=list)
     keeping: int | None = None
@@ -145,7 +150,7 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
         report.remarks.extend(source.remarks)
     report.problems += wrong
     report.images = len(report.readable)
-    report.remarks += _about_images(report)
+    report.remarks += _about_images(report) + _about_masks(report)
     _judge_unlabelled(report, config)
     return report
 
@@ -170,6 +175,7 @@ def _read(source: Source, index: int, keep: bool) -> Example | Exception:
 def _example(example: base.Example, keep: bool, pixels: np.ndarray | None = None) -> Example:
     image, label = example["image"], example["label"]
     found = values_of(image)
+    fit = mask_fit(image, label, ignore_in(label)) if pixels is None else None  # of the one class of each pixel
     pixels = np.bincount(label.ravel(), minlength=ignore_in(label) + 1) if pixels is None else pixels
     return Example(
         label.shape,
@@ -179,6 +185,7 @@ def _example(example: base.Example, keep: bool, pixels: np.ndarray | None = None
         found.largest,
         found.bits,
         sketch(image),
+        fit,
         example if keep else None,
     )
 
@@ -186,6 +193,8 @@ def _example(example: base.Example, keep: bool, pixels: np.ndarray | None = None
 def _add(report: Report, index: int, example: Example) -> None:
     report.readable.append(index)
     report.sketches.append(example.sketch)
+    if example.fit is not None and example.fit.doubtful:
+        report.misfits.append((index, example.fit))
     if example.arrays is not None:
         report.kept[index] = example.arrays
     report.sizes[example.size] += 1
@@ -211,6 +220,19 @@ def _judge_unlabelled(report: Report, config: ConfigDict) -> None:
             f"{report.split} has {counted(len(report.unlabelled), 'image')} without labels, of use only with "
             "semi.method, or adversarial.semi_weight or adversarial.unlabelled_weight above 0."
         )
+
+
+def _about_masks(report: Report) -> list[str]:
+    """Returns a sentence for each mask that fits its image clearly better in another form; of full masks alone."""
+    source = report.source
+    if source is None or isinstance(source, AnnotatedSource | WeakenedSource):
+        return []
+    sentences = []
+    for i, fit in report.misfits:
+        pair = source.pairs[i] if isinstance(source, FolderSource) else None
+        name = source.name(i) if pair is None or pair.mask is None else str(pair.mask)
+        sentences.append(f"The mask {name} ({report.split}) fits the edges in its image better {fit.form}: look at it.")
+    return sentences
 
 
 def _about_images(report: Report) -> list[str]:

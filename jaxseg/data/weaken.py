@@ -20,6 +20,7 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict, set_key
 from jaxseg.config.command import parse_command_line, run_command
+from jaxseg.config.parser import number_in
 from jaxseg.data.base import Source
 from jaxseg.data.classes_file import FILE, classes_text
 from jaxseg.data.folders import drawing, with_annotations
@@ -56,21 +57,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crf", metavar="CRF", default="", help="refine by a dense CRF: a preset or NAME=VALUE,...")
     parser.add_argument(
         "--certainty",
-        type=_share,
+        type=number_in(0, 1, "a number between 0 and 1"),
         default=_CERTAINTY,
         metavar="P",
         help=f"probability of a label before the CRF (default {_CERTAINTY})",
     )
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text}")
-    return value
 
 
 def _weaken(argv: Sequence[str], program: str) -> int:

@@ -6,7 +6,9 @@ The names and layouts are those by which `jaxseg.pretrained` reads the peer's fi
 import importlib
 import importlib.util
 import io
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
@@ -28,6 +30,7 @@ Peer: TypeAlias = Literal["smp", "torchvision", "transformers"]
 PEERS: dict[str, str] = {"smp": SMP, "torchvision": TORCHVISION, "transformers": TRANSFORMERS}
 """The peers, with their names in `jaxseg.pretrained.family`."""
 SUFFIXES = (".safetensors", ".pth")
+_WRAPPERS = ("model.", "quantise.")  # of keys outside the arguments of the network
 
 
 class PeerFile(NamedTuple):
@@ -121,9 +124,16 @@ def _format(run: Run, peer: str) -> tuple[NetworkFormat, str | None]:
     if differing:
         raise ConfigError(
             f"The {name} of {known.peer} is ours with {', '.join(differing)}; this run was trained otherwise, so that "
-            "its weights would give other numbers there."
+            f"its weights would give other numbers there.{_training(differing)}"
         )
     return known, encoder
+
+
+def _training(differing: Sequence[str]) -> str:
+    """Returns how a network is trained that the peer takes, of the fields that differ; "" where these say it."""
+    fields = [text for text in differing if re.fullmatch(r"[\w.]+=.+", text) and not text.startswith(_WRAPPERS)]
+    words = [f"--config.model.args.{text}" for text in fields if " and " not in text]
+    return f" Train one with {shlex.join(words)}; docs/share.md has a whole command." if words else ""
 
 
 def _differing(known: NetworkFormat, encoder: str | None, model: Any, config: Any) -> list[str]:

@@ -96,7 +96,7 @@ def _train(options: Namespace, config: ConfigDict, argv: Sequence[str]) -> int:
     ):
         stop.finishing = "the runs under way finish their step and save"
         failed = run_all(waiting, HELD_OUT, ["jaxseg.folds", *argv], environments, progress, stop)
-    again = f"python -m jaxseg.folds {shlex.join(argv)}"
+    again = f"jaxseg train {shlex.join(argv)}"
     if stop.signal is not None:
         print("Stopped as asked; the same command goes on.", file=sys.stderr)
         return 128 + stop.signal
@@ -130,7 +130,7 @@ def _report(runs: Sequence[PlannedRun], workdir: Path, config: ConfigDict, again
     print(summary)
     for name, path in write_summary(summary, runs, workdir, again).items():
         print(f"{name + ':':<13}{path}")
-    print(f"predict:     python -m jaxseg predict --workdir {shlex.quote(str(workdir))} IMAGES... --out preds/")
+    print(f"predict:     jaxseg predict --workdir {shlex.quote(str(workdir))} IMAGES... --out preds/")
     return 0
 
 

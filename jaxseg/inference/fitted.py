@@ -90,7 +90,7 @@ def write_fit(run: Run, name: str, content: Mapping[str, Any]) -> Path:
 
 def fit_command(run: Run, option: str) -> str:
     """Returns the words for the command that makes a file, from its option and what this does: "--fit-x finds them"."""
-    return f"python -m jaxseg.evaluate --workdir {run.workdir} {option}"
+    return f"jaxseg evaluate --workdir {run.workdir} {option}"
 
 
 def read_fit(run: Run, name: str, option: str, *, holds: str, parse: Callable[[Any], Fit]) -> Fit:

@@ -93,7 +93,7 @@ def distances(parts: Parts, variables: Callable[[], PyTree], problem: Problem) -
         return {}
     if jax.process_count() > 1:
         log_once(
-            "A training in several processes draws no samples and gives no Fréchet distance; python -m jaxseg.predict "
+            "A training in several processes draws no samples and gives no Fréchet distance; jaxseg predict "
             "--samples N makes images of its checkpoints, in one process."
         )
         return {}

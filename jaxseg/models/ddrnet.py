@@ -28,6 +28,7 @@ class ResidualStage(nn.Module):
         blocks: number of blocks.
         stride: of the first block.
         bottleneck: bottlenecks of half of the channels, instead of two 3x3 convolutions.
+        first_act: whether the activation comes first, since the stage before has ended without one.
         common: norm, activation, dtype and mapped axis of every layer.
     """
 
@@ -35,10 +36,12 @@ class ResidualStage(nn.Module):
     blocks: int = 1
     stride: int = 1
     bottleneck: bool = False
+    first_act: bool = False
     common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        x = self.common.activate(x) if self.first_act else x
         for i in range(self.blocks):
             fields: dict[str, Any] = {"stride": self.stride if i == 0 else 1, "last_act": i < self.blocks - 1}
             fields |= {"common": self.common, "name": f"block{i + 1}"}
@@ -92,7 +95,8 @@ class DDRNet(nn.Module):
         act, linear = common.activate, common.replace(act=None)
 
         def stage(x: jax.Array, features: int, name: str, **fields: Any) -> jax.Array:
-            return ResidualStage(features, **fields, common=common, name=name)(act(x), train=train)
+            fields = {"first_act": True} | fields
+            return ResidualStage(features, **fields, common=common, name=name)(x, train=train)
 
         def up(x: jax.Array, to: jax.Array, name: str) -> jax.Array:
             y = ConvNormAct(to.shape[-1], 1, common=linear, name=name)(act(x), train=train)
@@ -102,7 +106,7 @@ class DDRNet(nn.Module):
             return ConvNormAct(features, stride=2, common=layers, name=name)(x, train=train)
 
         x = down(down(image, w, "stem1", common), w, "stem2", common)
-        shared = stage(x, w, "stage1", blocks=self.blocks[0])
+        shared = stage(x, w, "stage1", blocks=self.blocks[0], first_act=False)
         shared = stage(shared, 2 * w, "stage2", blocks=self.blocks[1], stride=2)
         low3 = stage(shared, 4 * w, "low3", blocks=self.blocks[2], stride=2)
         high = stage(shared, 2 * w, "high3", blocks=2)

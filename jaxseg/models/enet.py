@@ -73,7 +73,9 @@ class Bottleneck(nn.Module):
         def act(x: jax.Array, i: int) -> jax.Array:
             return PReLU(name=f"prelu{i}")(x) if self.prelu else common.activate(x)
 
-        step = {"kernel_size": 2, "stride": 2, "padding": 0} if self.form == "down" else {"kernel_size": 1}
+        step: dict[str, Any] = (
+            {"kernel_size": 2, "stride": 2, "padding": 0} if self.form == "down" else {"kernel_size": 1}
+        )
         h = act(ConvNormAct(width, **step, common=linear, name="reduce")(x, train=train), 1)
         if self.form == "up":
             h = ConvTransposeNormAct(width, 3, 2, common=linear, name="up")(h, train=train)

@@ -45,7 +45,7 @@ class PositionAttention(nn.Module):
         query, key = (Conv(self.features, 1, dtype=self.dtype, name=name)(x) for name in ("query", "key"))
         value = Conv(c, dtype=self.dtype, name="value")(x).reshape(b, h * w, c)
         query, key = (y.reshape(b, h * w, self.features) for y in (query, key))
-        scores = jnp.einsum("bqc,bkc->bqk", query, key, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("bqc,bkc->bqk", query, key).astype(jnp.float32)
         weights = jax.nn.softmax(scores, axis=-1 if self.attention == "rows" else (1, 2)).astype(value.dtype)
         y = jnp.einsum("bqk,bkc->bqc", weights, value)
         y = y.reshape(b, h, w, c) if self.attention == "rows" else y.reshape(b, c, h, w).transpose(0, 2, 3, 1)

@@ -73,9 +73,11 @@ class PyramidAttention(nn.Module):
 
 
 def _halved(x: jax.Array) -> jax.Array:
-    """Largest values of 2x2 pixels; an axis of one pixel keeps it."""
-    pads = [(0, int(is_known(side) and side == 1)) for side in x.shape[1:3]]
-    return max_pool(jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="edge"))
+    """Largest values of 2x2 pixels; an axis of one pixel, if its size is known, keeps it."""
+    for axis in (1, 2):
+        if is_known(x.shape[axis]) and x.shape[axis] == 1:
+            x = jnp.repeat(x, 2, axis=axis)
+    return max_pool(x)
 
 
 class AttentionUp(nn.Module):

@@ -4,6 +4,7 @@ import logging
 
 from jaxseg import models
 from jaxseg.config import ConfigDict
+from jaxseg.config.keys_of_data import MIXING
 from jaxseg.errors import ConfigError
 from jaxseg.losses import Loss
 from jaxseg.types import MOST_IN_SETS
@@ -95,6 +96,7 @@ def check_multilabel(config: ConfigDict) -> None:
         ("data.division=former", data.division == "former"),
         ("augment.crop_balanced", config.augment.crop_balanced > 0),
         ("augment.crop_max_share", config.augment.crop_max_share < 1),
+        ("augment.classmix", config.augment.classmix > 0),
         ("semi.method", bool(config.semi.method)),
         ("adversarial.weight", config.adversarial.weight > 0),
         ("distill.teacher", bool(config.distill.teacher)),
@@ -121,6 +123,12 @@ def check_weak(config: ConfigDict, loss: Loss) -> None:
         raise ConfigError(
             "semi.method tells images without labels by their label maps, but with the loss term size_constraint boxes "
             "and tags say only which class a pixel may have; leave one of the two out."
+        )
+    mixed = next((name for name in MIXING if config.augment[name]), "")
+    if mixed and loss.takes_possible:
+        raise ConfigError(
+            f"augment.{mixed} puts pixels of one image over another, but with the loss term size_constraint boxes and "
+            "tags say which classes an image may have; leave one of the two out."
         )
     if config.adversarial.weight and loss.takes_possible:
         raise ConfigError(

@@ -24,7 +24,7 @@ from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict, default_config, set_key, update, validate
 from jaxseg.config.command import read_overrides, run_command
-from jaxseg.config.parser import CommandParser, split_overrides
+from jaxseg.config.parser import CommandParser, number_in, split_overrides
 from jaxseg.data.base import Source
 from jaxseg.data.batching import cores
 from jaxseg.data.channels import read_channels
@@ -60,22 +60,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--kind", choices=get_args(Kind), help="what the images are (default: guessed from the data)")
     parser.add_argument(
         "--minutes",
-        type=_minutes,
+        type=number_in(0, 1e6, "a number of minutes above 0"),
         default=0.0,
         metavar="M",
         help="how long the training may take on this machine (default: by passes over the data)",
     )
     return parser
-
-
-def _minutes(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"must be a number of minutes above 0, got {text!r}")
-    return value
 
 
 def _plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 import numpy as np
+from scipy import ndimage
 
 from jaxseg.data.near_duplicates import Sketch, sketch
 from jaxseg.data.values import top_of, values_of
@@ -24,6 +25,8 @@ class ClassSums:
         grey: f64[k], sums of the mean of the channels in [0, 1], and `square` of its square.
         square: f64[k].
         sizes: i64[k,64], objects by diameter, that of the disc of the same area; see `BINS`.
+        below: f64[k], sums over the objects of how far the centre of mass of each lies below the middle of its box, as
+            a share of the height of the box: 1/6 for a triangle that points up.
         upper, lower, left, right: i64[k], pixels in each half of the image.
     """
 
@@ -32,6 +35,7 @@ class ClassSums:
     grey: np.ndarray
     square: np.ndarray
     sizes: np.ndarray
+    below: np.ndarray
     upper: np.ndarray
     lower: np.ndarray
     left: np.ndarray
@@ -92,22 +96,33 @@ def class_sums(image: np.ndarray, label: np.ndarray, num_classes: int) -> ClassS
         return np.bincount(part.ravel(), flat, minlength=num_classes)[:num_classes]
 
     pixels = count(label)
-    sizes = np.zeros((num_classes, BINS), np.int64)
+    sizes, below = np.zeros((num_classes, BINS), np.int64), np.zeros(num_classes)
     for c in present(label):
         numbers, _ = components_of(label == c)
         areas = np.bincount(numbers.ravel())[1:]
-        sizes[c] = np.bincount(bin_of(diameter(areas[areas >= _LEAST])), minlength=BINS)
+        large = areas >= _LEAST
+        sizes[c] = np.bincount(bin_of(diameter(areas[large])), minlength=BINS)
+        below[c] = _below_middle(numbers, areas)[large].sum()
     return ClassSums(
         pixels=pixels,
         images=(pixels > 0).astype(np.int64),
         grey=count(label, grey),
         square=count(label, grey * grey),
         sizes=sizes,
+        below=below,
         upper=count(label[: height // 2]),
         lower=count(label[-(height // 2) :] if height > 1 else label[:0]),
         left=count(label[:, : width // 2]),
         right=count(label[:, -(width // 2) :] if width > 1 else label[:, :0]),
     )
+
+
+def _below_middle(numbers: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """Returns how far the centres of mass of components i32[h,w] lie below the middles of their boxes, by height."""
+    rows = np.bincount(numbers.ravel(), np.repeat(np.arange(len(numbers)), numbers.shape[1]))[1:] / areas
+    boxes = [box[0] for box in ndimage.find_objects(numbers)]
+    tops, ends = np.array([box.start for box in boxes]), np.array([box.stop for box in boxes])
+    return (rows - (tops + ends - 1) / 2) / (ends - tops)
 
 
 def diameter(area: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from jaxseg.data.near_duplicates import NOTHING, Sketch, sketch
 from jaxseg.data.notes import note
 from jaxseg.data.rasters import geographic_tags
 from jaxseg.data.reading import STOP, Reading
+from jaxseg.data.videos import about_videos
 from jaxseg.errors import DataError, counted
 from jaxseg.plan.facts import ClassSums, ImageFacts, class_sums, difference, facts_of, quantile_of, typical_size
 
@@ -39,6 +40,8 @@ class ClassFacts:
         diameters: of the disc of the area of an object, in pixels: not exceeded by 10, 50 and 90 % of the objects.
         typical: the diameter of the object that half of the pixels of the class lie in at most.
         mean, std: of the mean of the channels in its pixels, in [0, 1].
+        below: the mean over its objects of how far the centre of mass lies below the middle of the object's box, as a
+            share of the height of the box; about 0 where objects are as often upside down.
     """
 
     name: str
@@ -49,6 +52,7 @@ class ClassFacts:
     typical: float
     mean: float
     std: float
+    below: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Fingerprint:
         images: {split: how many}.
         sizes: (height, width, how many images), the commonest first, eight at most.
         num_sizes: how many different sizes there are.
+        area: the pixels of all images.
         middle: the median height and width.
         largest: the height and width of the image of the most pixels.
         aspects: width by height, the least and the largest.
@@ -76,11 +81,13 @@ class Fingerprint:
         leaks: images that are nearly the same in two splits, as pairs of names; 20 at most.
         num_leaks: how many images of the other splits have such a one in the training split.
         alike: images that are nearly the same within the training split, as pairs of names; 50 at most.
+        videos: a sentence for each split that likely shares videos with the training split.
     """
 
     images: dict[str, int]
     sizes: tuple[tuple[int, int, int], ...]
     num_sizes: int
+    area: int
     middle: tuple[int, int]
     largest: tuple[int, int]
     aspects: tuple[float, float]
@@ -100,6 +107,7 @@ class Fingerprint:
     leaks: tuple[tuple[str, str], ...]
     num_leaks: int
     alike: tuple[tuple[str, str], ...] = ()
+    videos: tuple[str, ...] = ()
 
     @property
     def train(self) -> int:
@@ -141,7 +149,8 @@ def fingerprint(splits: Mapping[str, Source], reading: Reading = STOP) -> Finger
     stop = replace(reading, on_error="stop")
     sketches |= {name: [each or NOTHING for each in read(other, _sketch, stop)] for name, other in others}
     leaks = find_leaks(sketches)
-    return summary(train, sums, splits, leaks, *_tags(source))
+    found = summary(train, sums, splits, leaks, *_tags(source))
+    return replace(found, videos=tuple(about_videos(splits)))
 
 
 def _sketch(example: tuple[np.ndarray, np.ndarray]) -> Sketch:
@@ -196,6 +205,7 @@ def summary(
         images={split: len(of_split) for split, of_split in splits.items()} | {next(iter(splits)): len(train)},
         sizes=tuple((*size, count) for size, count in common[:_SIZES]),
         num_sizes=len(sizes),
+        area=sum(h * w * count for (h, w), count in sizes.items()),
         middle=(height, width),
         largest=max(sizes, key=lambda size: (size[0] * size[1], size)),
         aspects=(round(min(aspects), 3), round(max(aspects), 3)),
@@ -235,6 +245,7 @@ def _class(sums: ClassSums, index: int, name: str, labelled: int) -> ClassFacts:
         typical=typical_size(bins),
         mean=round(mean, 4),
         std=round(float(np.sqrt(max(float(sums.square[index]) / pixels - mean**2, 0.0))), 4),
+        below=round(float(sums.below[index]) / max(int(bins.sum()), 1), 4),
     )
 
 

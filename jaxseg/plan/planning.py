@@ -81,20 +81,22 @@ def draft(data: Fingerprint, machine: Machine, guess: Guess, directory: str, giv
     """Returns the plan as the rules alone give it, before its step is compiled; pure."""
     fit = rules.choose_fit(data, machine)
     size = given["data.size"] if "data.size" in given else fit.keys["data.size"]
+    how = given["data.fit"] if "data.fit" in given else fit.keys["data.fit"]
     batch = rules.choose_batch(machine, size)
     network = rules.choose_network(data, machine, size)
-    passes = rules.passes_of(data.train)
+    length = rules.choose_steps(data.train, batch.keys["batch_size"], _first_width(network))
+    passes = length.keys["steps"] * batch.keys["batch_size"] / data.train
     choices = {
         "data": (
             Choice({"data.source": "folder", "data.dir": directory}, _contents(data)),
             rules.choose_values(data),
         ),
-        "size": (fit,),
+        "size": (fit, *rules.choose_sampling(data, how, size)),
         "network": (network,),
         "batch": (batch,),
         "loss": (rules.choose_loss(data),),
         "augmentation": (rules.choose_augmentation(data, guess, passes, fit),),
-        "length": (rules.choose_steps(data.train, batch.keys["batch_size"], _first_width(network)),),
+        "length": (length,),
         "evaluation": (rules.choose_evaluation(data, machine, fit),),
     }
     return Plan(choices, dict(given), tuple(notes_of(data)), guess)
@@ -143,6 +145,7 @@ def notes_of(data: Fingerprint) -> list[str]:
             f"{counted(data.num_leaks, 'image')} outside the training split are nearly the same as a training image, "
             f"such as {one} and {other}: the score is too good for other images."
         )
+    notes += data.videos
     absent = [each.name for each in data.classes if not each.share]
     if absent:
         notes.append(f"No training image has {', '.join(absent[:8])}: the network cannot learn such a class.")

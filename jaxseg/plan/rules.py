@@ -18,6 +18,8 @@ _SAME_ASPECT = 1.05
 _RARE = 0.01  # the share of a class from which its pixels are seldom seen
 _OFTEN = 5  # passes from which on images repeat so much that they have to be varied
 _LEAST_STEPS = 600
+_UPRIGHT = 0.04  # of a class: the distance of centres of mass from the middle, by height, from which there is an up
+_MANY = 50  # objects from which that says something
 
 
 class Machine(NamedTuple):
@@ -62,9 +64,18 @@ def guess_kind(data: Fingerprint) -> Guess:
             )
         return Guess("medical", f"{1 - data.coloured:.0%} of the images are grey, with {objects:.1f} objects each")
     square = data.num_sizes == 1 and data.aspects == (1.0, 1.0)
-    if square and data.up_down < 0.05:
-        return Guess("aerial", f"coloured square images of one size, and {apart}: no side is up")
-    return Guess("photo", f"coloured images, and {apart}")
+    if not square or data.up_down >= 0.05:
+        return Guess("photo", f"coloured images, and {apart}")
+    many = [each for each in data.things if each.objects >= _MANY]
+    upright = max(many, key=lambda each: abs(each.below), default=None)
+    if upright is not None and abs(upright.below) > _UPRIGHT:
+        side = "below" if upright.below > 0 else "above"
+        return Guess(
+            "photo",
+            f"coloured images, and objects of {upright.name} have their centre of mass {side} their middle by "
+            f"{abs(upright.below):.0%} of their height: there is an up",
+        )
+    return Guess("aerial", f"coloured square images of one size, and {apart}, nor have objects an up: no side is up")
 
 
 def choose_fit(data: Fingerprint, machine: Machine) -> Choice:
@@ -110,6 +121,27 @@ def _patches(data: Fingerprint, machine: Machine, aspects: str) -> Choice:
         f"and no detail is lost. A tenth of the objects are wider than {wide:.0f} pixels; a patch should hold about "
         f"three such, within {low} to {high} on {_a_device(machine)}.",
     )
+
+
+def choose_sampling(data: Fingerprint, fit: str, size: tuple[int, ...]) -> tuple[Choice, ...]:
+    """Returns which images the patches come from, if images are of several sizes."""
+    if fit != "crop" or data.num_sizes == 1:
+        return ()
+    (height, width, _), (tall, wide) = data.sizes[0], data.largest
+    patches = max(data.train, round(data.area / (size[0] * size[1])))
+    return (
+        Choice(
+            {"data.sampling": "area"},
+            f"Patches by area, since scores count pixels: an image of {tall}x{wide} has "
+            f"{counted(windows_of(tall, wide, size), 'patch')} in an epoch, one of {height}x{width} has "
+            f"{windows_of(height, width, size)}; together about {patches}.",
+        ),
+    )
+
+
+def windows_of(height: int, width: int, size: tuple[int, ...]) -> int:
+    """Returns how many patches of a size cover an image of another, rounded; at least 1, as `sampling.area_order`."""
+    return max(1, round(height * width / (size[0] * size[1])))
 
 
 def _spread(data: Fingerprint) -> str:

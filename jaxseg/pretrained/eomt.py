@@ -1,4 +1,8 @@
-"""EoMT of transformers (`EomtForUniversalSegmentation`): a vision transformer whose class token has no position."""
+"""EoMT of transformers (`EomtForUniversalSegmentation`): a vision transformer whose class token has no position.
+
+Its buffer `attn_mask_probs` says whether evaluation has masks: it is 0 after the annealing, as ours with `anneal_end`
+above 0, and 1 before it, as ours with 0. It is left out.
+"""
 
 from jaxseg.pretrained import vit
 from jaxseg.pretrained.family import TRANSFORMERS, Family, NetworkFormat, PeerForm
@@ -21,8 +25,13 @@ def transformers() -> list[Rule]:
     return [*rules, *layer("class_predictor", "head", dense), Rule(r"attn_mask_probs|criterion\..*", None)]
 
 
-_FORM = PeerForm(
-    {"encoder_args": {"class_position": False}, "anneal_end": 0}, sizes={"queries": 200, "blocks": 4, "up_steps": 2}
-)
+_FORM = PeerForm({"encoder_args": {"class_position": False}}, sizes={"queries": 200, "blocks": 4, "up_steps": 2})
 
-FAMILY = Family(network_formats=(NetworkFormat("eomt", TRANSFORMERS, transformers, form=_FORM),))
+
+def _names(encoder: str | None) -> str:
+    """Returns the names in it; the rules of the encoder know those of other models too."""
+    del encoder
+    return r"(?!.*attention\.attention\.|embeddings\.patch_embeddings\.(?:weight|bias)).*"
+
+
+FAMILY = Family(network_formats=(NetworkFormat("eomt", TRANSFORMERS, transformers, form=_FORM, names=_names),))

@@ -15,6 +15,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # tried in this order
 SHARD_LISTS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
+HALF: Normalisation = ((0.5,) * 3, (0.5,) * 3)  # of weights that come from TensorFlow
 
 # Peers, as messages name them.
 SMP, TORCHVISION, TRANSFORMERS = "segmentation_models.pytorch", "torchvision", "transformers"

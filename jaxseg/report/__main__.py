@@ -16,21 +16,19 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from jaxseg import compiler
 from jaxseg.arguments import expanded
 from jaxseg.config.command import run_command
-from jaxseg.config.parser import CommandParser, split_overrides
+from jaxseg.config.parser import split_overrides
 from jaxseg.data.folds import HELD_OUT
 from jaxseg.errors import ConfigError
 from jaxseg.folds.page import folds_page
-from jaxseg.inference.options import add_options, load_runs, predictor_of, require_distinct, tiles_of
+from jaxseg.inference.options import load_runs, require_distinct
 from jaxseg.pages.frame import require_own_page, write_page
-from jaxseg.report.collecting import collect
+from jaxseg.report.options import make_parser, scored
 from jaxseg.report.run_page import PROGRAM, run_page
 from jaxseg.run.fold_folder import FOLDS_FILE
-from jaxseg.run.load import Which
 from jaxseg.sweep.outputs import PLAN_FILE
 from jaxseg.sweep.page import sweep_page
 
@@ -46,17 +44,11 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.rep
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    parser = CommandParser(
-        prog=program,
-        description="Write one page about a run, a sweep or a cross-validation: numbers, curves and images.",
-        epilog="--config.data.dir=PATH and the other keys that change nothing about what was trained can be given too.",
-    )
+    description = "Write one page about a run, a sweep or a cross-validation: numbers, curves and images."
+    parser = make_parser(program, description)
     add = parser.add_argument
     add("workdir", metavar="WORKDIR", nargs="+", help="the workdir of a run, or the folder of a sweep or of folds")
-    add("--split", default="val", help="of a run: train, val or test (default val)")
-    add("--which", choices=get_args(Which), default="best", help="checkpoint: best by validation mIoU, or last")
     add("--out", metavar="FILE", help="the page (default report.html in the WORKDIR)")
-    add_options(parser, tiles=None)
     return parser
 
 
@@ -89,8 +81,7 @@ def _report(options: argparse.Namespace, overrides: Sequence[str], again: str) -
 def _of_run(workdir: Path, options: argparse.Namespace, overrides: Sequence[str], again: str) -> str:
     (run,) = load_runs([str(workdir)], options, overrides)
     compiler.keep_programs(run.config.compile.cache)
-    asked = options.average or tiles_of(run, options)[0] != "none"
-    found = collect(run, options.split, predictor_of([run], options) if asked else None)
+    found = scored(run, options)
     print(f"{found.evaluation}", flush=True)
     return run_page(found, again)
 

@@ -57,7 +57,10 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     ),
     "augment.crop_max_share": ("augment.crop", lambda c: c.augment.crop),
     "augment.crop_balanced": ("augment.crop", lambda c: c.augment.crop),
-    "augment.saturation": ("images of three channels", lambda c: c.data.channels == 3),
+    **dict.fromkeys(
+        ("augment.saturation", "augment.hue"), ("images of three channels", lambda c: c.data.channels in (3, 4))
+    ),
+    "augment.elastic_spacing": ("augment.elastic", lambda c: c.augment.elastic),
     **{
         f"distill.{name}": ("distill.teacher", lambda c: c.distill.teacher)
         for name in ("kind", "weight", "temperature", "stage", "teacher_stage", "channels")
@@ -130,6 +133,7 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
             "loss.terms: hierarchical_cross_entropy needs the groups of the classes; give loss.hierarchy=FILE."
         )
     sources.require_use_of_unlabelled(config)
+    sources.require_windows(config)
     make_strategy(config)
     if not before_training or config.strategy != "jit":
         trace_training(parts, functools.partial(jax.eval_shape, parts.init), functools.partial(_shapes, parts))

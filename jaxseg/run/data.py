@@ -22,13 +22,14 @@ from jaxseg.config import (
 from jaxseg.data import pipeline, sources
 from jaxseg.data.base import Source
 from jaxseg.data.class_counts import image_amounts, label_counts, pixel_counts
+from jaxseg.data.evaluation import label_sizes
 from jaxseg.data.hierarchy import Hierarchy, hierarchy_of, read_parents
 from jaxseg.data.joined import Joined
 from jaxseg.data.labelled import PartlyLabelled
 from jaxseg.data.notes import note
 from jaxseg.data.proposals import proposals_of, require_apart
 from jaxseg.data.reading import Reading
-from jaxseg.data.sampling import Order, rare_class_order
+from jaxseg.data.sampling import Order, area_order, rare_class_order
 from jaxseg.errors import ConfigError, counted
 from jaxseg.run.lists import files_of, record_files, record_labelled, record_proposals
 from jaxseg.run.workdir import (
@@ -117,6 +118,8 @@ def image_order(config: ConfigDict, train: Source) -> Order | None:
     """Returns the order of the training images of the key `data.sampling`; None: every image once an epoch."""
     if config.data.sampling == "epochs":
         return None
+    if config.data.sampling == "area":
+        return area_order(label_sizes(train), config.data.size)
     return rare_class_order(label_counts(train, reading_of(config)), config.data.rare_temperature)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxseg import build
 from jaxseg.build import Parts
-from jaxseg.config import ConfigDict, flatten, with_values
+from jaxseg.config import ConfigDict, flatten, takes_pairs, with_values
 from jaxseg.errors import ConfigError
 from jaxseg.memory import largest, program_memory, room_of, sharing_devices, shown
 from jaxseg.mesh import Axes, batch_parts, make_mesh
@@ -214,9 +214,9 @@ def _changes(config: ConfigDict, keys: Mapping[str, int]) -> dict[str, int]:
 
 
 def unit_of(config: ConfigDict) -> int:
-    """Returns what a batch size must be a multiple of: devices, micro-batches and, with `semi.method`, pairs."""
+    """Returns what a batch size must be a multiple of: devices, micro-batches and, with `takes_pairs`, pairs."""
     parts = batch_parts(make_mesh(Axes(**config.mesh), jax.devices()))
-    return parts * config.accumulate * (2 if config.semi.method else 1)
+    return parts * config.accumulate * (2 if takes_pairs(config) else 1)
 
 
 def splits(config: ConfigDict) -> Iterator[int]:

@@ -14,6 +14,7 @@ from helpers import tiny_weights
 
 from jaxseg import build, compiler, optim, parallel, pictures, session, train
 from jaxseg.config import KEYS, ConfigDict, default_config, update
+from jaxseg.config.keys_of_data import MIXING
 from jaxseg.data import folder, make_source, pipeline
 from jaxseg.data.reading import Reading
 from jaxseg.data.shapes import ShapesSource
@@ -189,6 +190,15 @@ def test_step_keys() -> None:
         ("brightness", 0.5),
         ("contrast", 0.5),
         ("saturation", 0.5),
+        ("perspective", 0.4),
+        ("elastic", 4.0),
+        ("gamma", (2.0, 2.0)),
+        ("hue", 0.5),
+        ("blur", 3.0),
+        ("low_resolution", 0.2),
+        ("noise", 0.5),
+        ("jpeg", 1),
+        ("erase", 1.0),
     ],
 )
 def test_augment_keys(key: str, value: Any) -> None:
@@ -196,10 +206,10 @@ def test_augment_keys(key: str, value: Any) -> None:
     image, label = random.integers(0, 255, (8, 8, 3), np.uint8), random.integers(0, 3, (8, 8)).astype(np.int32)
     plain, changed = configured(augment__flip_horizontal=0.0), configured(augment__flip_horizontal=0.0)
     update(changed, **{f"augment__{key}": value})
-    augment = jax.jit(lambda image, label: build.make_augment(changed)(jax.random.key(1), image, label))
-    before = build.make_prepare(plain)(image[None])[0]
-    after, _ = augment(image, label)
-    assert after.shape != before.shape or np.abs(after - before).max() > 0.01
+    augment = jax.jit(jax.vmap(build.make_augment(changed), in_axes=(0, None, None)))
+    before = build.make_prepare(plain)(image[None])
+    after, _ = augment(jax.random.split(jax.random.key(1), 6), image, label)
+    assert after.shape[1:] != before.shape[1:] or np.abs(after - before).max() > 0.01
 
 
 def test_the_largest_share_of_a_class_in_a_crop() -> None:
@@ -349,6 +359,8 @@ ASSERTED = {
         for key in KEYS
         if key.startswith("augment.") and key not in ("augment.crop_max_share", "augment.crop_balanced")
     },
+    "augment.elastic_spacing": "data/test_geometry.py::test_elastic_shifts",
+    **{f"augment.{name}": "data/test_mixing.py::test_a_run_mixes_its_images" for name in MIXING},
     "model.head": "nn/test_cosine.py::test_networks_without_such_a_head_are_refused",
     "loss.hierarchy": "losses/test_hierarchy.py::test_a_run_with_loss_hierarchy_keeps_its_levels_and_scores_them",
     "loss.logit_adjustment": "run/test_balance.py::test_a_run_keeps_its_prior",

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from jaxseg.data import check, contents
+from jaxseg.audit import outputs
+from jaxseg.data import check, check_page, contents
 from jaxseg.data import folder as folder_module
 
 EXPERIMENT = """
@@ -96,6 +97,55 @@ def test_the_page_of_a_check(experiment, folder, tmp_path, capsys):
     assert f"A page to open in a browser: {page}" in capsys.readouterr().out
     page.write_text("mine")
     assert check.main(words) == 1 and "jaxseg did not write" in capsys.readouterr().err and page.read_text() == "mine"
+
+
+def test_the_page_shows_the_likeliest_wrong_labels_of_an_audit(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(check_page, "IMAGES", 4)
+    monkeypatch.setattr(check_page, "SUSPECTS", 2)
+    table = tmp_path / "audit" / "audit.csv"
+    table.parent.mkdir()
+    columns = ",".join(outputs.IMAGE_COLUMNS)
+    blanks = "," * (len(outputs.IMAGE_COLUMNS) - 2)
+    scores = {"07": 0.25, "06": 1.5, "gone": 0.5}
+    table.write_text(f"{columns}\n" + "".join(f"{name},{score}{blanks}\n" for name, score in scores.items()))
+    page = tmp_path / "check.html"
+    words = [str(folder), "--images", "0", "--report", str(page), "--audit"]
+    assert check.main([*words, str(table.parent)]) == 0
+    text = page.read_text()
+    assert "evenly spaced over each split: 2 of 9 of train, 2 of 3 of val, and those of the 2 likeliest" in text
+    assert "audit: 1.500" in text and "not in the audit" in text and "not read" in text
+    rows = text.split("Images by how likely their label is wrong")[2].split("</table>")[0].split("<tr>")[2:]
+    assert [[name in row for row in rows] for name in ("06", "gone", "07")] == np.eye(3, dtype=bool).tolist()
+    table.write_text("image,score\n06,much\n")
+    assert check.main([*words, str(table)]) == 1
+    assert "cannot be read as audit.csv of jaxseg audit, or its folder" in capsys.readouterr().err
+    assert check.main([str(folder), "--audit", str(table)]) == 1
+    assert "give --report FILE.html too" in capsys.readouterr().err
+
+
+def test_small_splits_leave_their_share_of_the_page_to_others():
+    assert check_page._numbers_of([500, 10]) == [62, 10] and check_page._numbers_of([500, 400]) == [36, 36]
+    assert check_page._numbers_of([5, 300, 300]) == [5, 33, 34] and sum(check_page._numbers_of([1] * 100)) == 100
+
+
+def test_mirrored_masks_and_shared_videos_are_to_look_at(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for split, first in (("train", 0), ("val", 40)):
+        for i in range(first, first + 6):
+            label = np.zeros((48, 64), np.uint8)
+            top, left = rng.integers(4, 20, 2)
+            label[top : top + 20, left : left + 9] = label[top + 14 : top + 20, left : left + 24] = 1
+            image = np.clip(60 + 120 * label[..., None] + rng.normal(0, 9, (48, 64, 3)), 0, 255).astype(np.uint8)
+            for kind, picture in (("images", image), ("masks", label[:, ::-1] if i == 3 else label)):
+                path = tmp_path / split / kind / f"{'ab'[i % 2]}_{i:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.ascontiguousarray(picture)).save(path)
+    assert check.main([str(tmp_path), "--images", "0"]) == 0
+    said = capsys.readouterr().out
+    mask = tmp_path / "train" / "masks" / "b_003.png"
+    assert f"The mask {mask} (train) fits the edges in its image better mirrored left to right" in said
+    assert said.count("fits the edges") == 1
+    assert "6 images of val and images of train have names that differ in a number alone, such as a_040 and" in said
 
 
 def test_a_good_folder(experiment, folder, tmp_path, capsys):

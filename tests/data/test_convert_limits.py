@@ -290,3 +290,15 @@ def test_a_name_that_no_file_can_have_is_listed(tmp_path):
     # Of a.jpg and a.jpg/b.jpg there is one, whichever is written first.
     assert files_in(out / "images") in (["a.jpg"], ["a.jpg/b.jpg"])
     assert len(files_in(out / "masks")) == 1
+
+
+def test_names_that_differ_in_capitals_alone_are_one_file_on_some_systems(tmp_path):
+    def sample(name):
+        return Sample("", name, f"{name}.png", picture(tmp_path / "some.png"), lambda: Drawn(LABEL))
+
+    (tmp_path / "out").mkdir()
+    collection = Collection("any", [sample("A"), sample("a"), sample("b")], ("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    written = write_collection(collection, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out" / "images").iterdir()) == ["A.png", "b.png"]
+    (lost,) = written.lost
+    assert lost.file == "a.png" and "A.png has a name that differs in capitals alone" in lost.why

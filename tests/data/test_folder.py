@@ -13,7 +13,7 @@ from PIL import Image
 
 from jaxseg.config import default_config, differences, from_dict, to_dict, update, with_values
 from jaxseg.data import FolderSource, make_source, notes
-from jaxseg.data.images import read_header, read_image, read_mask, to_channels
+from jaxseg.data.images import from_array, read_header, read_image, read_mask, to_channels
 from jaxseg.data.pairs import Pair, hold_out
 from jaxseg.data.survey import survey
 from jaxseg.errors import DataError
@@ -421,9 +421,7 @@ def test_image_without_mask_and_mask_without_image(tmp_path):
     with pytest.raises(DataError, match=r"The image .*b\.png has no mask .*masks/b\.\*\.$"):
         everything(tmp_path)
     (tmp_path / "images" / "c.png").unlink()
-    with pytest.raises(
-        DataError, match=r"b\.png has no mask.* \(1 more such; python -m jaxseg\.data\.check lists them"
-    ):
+    with pytest.raises(DataError, match=r"b\.png has no mask.* \(1 more such; jaxseg check lists them"):
         everything(tmp_path)
     tolerant = everything(tmp_path, strict=False)
     assert len(tolerant) == 1
@@ -605,7 +603,7 @@ def test_a_bad_mask_outside_the_sample_is_named_with_the_remedy_and_by_the_check
     (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"]}')
     write(tmp_path / "masks/b.png", np.full((4, 6), 77, np.uint8))
     monkeypatch.setattr("jaxseg.data.folder.sample", lambda masks: masks[:1])
-    remedy = r"b\.png holds the values 77, .* Correct the mask, or give .* python -m jaxseg\.data\.check lists every"
+    remedy = r"b\.png holds the values 77, .* Correct the mask, or give .* jaxseg check lists every"
     with pytest.raises(DataError, match=remedy):
         everything(tmp_path)[1]
     config = default_config()
@@ -710,3 +708,23 @@ def test_two_ignored_values_disagree(tmp_path):
     with pytest.raises(DataError, match=r"data\.ignore is 3, but .*classes\.json has ignore_index 2"):
         everything(tmp_path, ignore=3)
     assert everything(tmp_path, ignore=2).info.ignore == 2
+
+
+def test_a_palette_for_masks_of_indices_is_said_to_have_no_effect(tmp_path):
+    make_folder(tmp_path)
+    palette = ((0, 0, 0), (9, 9, 9), (5, 5, 5))
+    with notes.collected() as said:
+        everything(tmp_path, palette=palette)
+    (sentence,) = [text for text in said if "palette" in text]
+    assert sentence.startswith("data.palette has no effect") and "a.png hold indices, not colours" in sentence
+    colors = np.array(palette, np.uint8)
+    for name in "abc":
+        write(tmp_path / "masks" / f"{name}.png", colors[mask_of(0, 1, 2)])
+    with notes.collected() as said:
+        everything(tmp_path, palette=palette)
+    assert not [text for text in said if "palette" in text]
+
+
+def test_an_array_with_its_channels_first_is_told_so():
+    with pytest.raises(DataError, match=r"with 5 channels, got \(5, 8, 9\); the channels come last: use transpose"):
+        from_array(np.zeros((5, 8, 9), np.uint8), 5)

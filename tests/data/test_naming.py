@@ -54,5 +54,5 @@ def test_masks_all_under_other_names_are_one_problem(tmp_path: Path) -> None:
     problems = [problem for split in ("train", "val") for problem in survey(config, split).problems]
     assert set(problems) == {said}
     Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "images" / "e.png")
-    with pytest.raises(DataError, match=r"^4 of 5 images .* \(1 more such; python -m jaxseg\.data\.check lists"):
+    with pytest.raises(DataError, match=r"^4 of 5 images .* \(1 more such; jaxseg check lists"):
         FolderSource(tmp_path, "train")

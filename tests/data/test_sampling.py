@@ -11,7 +11,7 @@ from jaxseg.data.base import DataInfo
 from jaxseg.data.class_counts import image_amounts, label_counts, pixel_counts
 from jaxseg.data.crops import balanced_origins
 from jaxseg.data.pipeline import make_train_loader
-from jaxseg.data.sampling import class_probabilities, rare_class_order
+from jaxseg.data.sampling import area_order, class_probabilities, rare_class_order
 from jaxseg.errors import DataError
 from jaxseg.types import IGNORE
 
@@ -69,6 +69,15 @@ def test_rare_classes_are_drawn_as_often_as_their_probabilities_say():
     assert drawn[3] == 0
     with pytest.raises(DataError, match=r"data\.sampling=rare needs labelled pixels"):
         rare_class_order(0 * counts, 1.0)
+
+
+def test_an_epoch_has_each_image_as_often_as_windows_cover_it():
+    """Of windows of 4x4 an image of 8x8 holds four, one of 6x4 one and a half, rounded to two, others one."""
+    order = area_order([(8, 8), (6, 4), (2, 2), (5, 4)], (4, 4))
+    epochs = [[order.index(3, place // 4, place % 4, 4) for place in range(start, start + 8)] for start in (0, 8)]
+    assert [sorted(epoch) for epoch in epochs] == [[0, 0, 0, 0, 1, 1, 2, 3]] * 2
+    assert epochs[0] != epochs[1] and epochs[0] == [order.index(3, 0, place, 8) for place in range(8)]
+    assert epochs[0] != [order.index(4, 0, place, 8) for place in range(8)]
 
 
 def batches(workers=0, state=None, count=6, rows=(0, 1)):

@@ -119,6 +119,33 @@ def test_a_segformer_has_its_logits_in_transformers():
     check_logits(run, module.eval(), enlarged)
 
 
+VIT = {"width": 16, "depth": 4, "num_heads": 2}
+
+
+def test_a_dpt_has_its_logits_in_smp():
+    """All but the classifier of timm, which theirs keeps unused."""
+    torch = oracles.torch()
+    fields = {"features": 8, "widths": (4, 6, 8, 10), "encoder_args": {**VIT, "grid": (4, 6)}}
+    run = run_of("dpt", peer_fields("dpt", "smp", "vit_base", **fields))
+    module = oracles.smp().DPT(
+        "tu-vit_tiny_patch16_224",
+        encoder_weights=None,
+        encoder_output_indices=[0, 1, 2, 3],
+        decoder_intermediate_channels=(4, 6, 8, 10),
+        decoder_fusion_channels=8,
+        classes=CLASSES,
+        embed_dim=16,
+        num_heads=2,
+        img_size=(64, 96),
+    )
+    module.encoder.model.blocks = module.encoder.model.blocks[:4]
+    state = {name: torch.from_numpy(x.copy()) for name, x in state_dict(run, "smp").items()}
+    said = module.load_state_dict(state, strict=False)
+    assert not said.unexpected_keys
+    assert set(said.missing_keys) == {"encoder.model.head.weight", "encoder.model.head.bias"}
+    check_logits(run, module.eval())
+
+
 # The name of theirs, and what builds it as ours is by default.
 OF_SMP = {
     "fpn": ("FPN", {}),
@@ -165,7 +192,8 @@ def test_a_network_of_another_form_is_refused():
             "smp",
             {"encoder": "resnet18"},
             {},
-            "of segmentation_models.pytorch is ours with up=nearest, .*would give other numbers",
+            "of segmentation_models.pytorch is ours with up=nearest, .*would give other numbers there. Train one with "
+            "--config.model.args.up=nearest --config.model.args.",
         ),
         ("resunet", "smp", {}, {}, r"segmentation_models\.pytorch has no network like resunet"),
         ("segformer", "smp", {}, {}, "no network like segformer whose names are known here. --format transformers has"),

@@ -134,7 +134,7 @@ def test_each_image_is_scored_once_by_the_run_that_never_saw_it(run):
     assert summary["intervals"]["units"] == 18
     table = (run / "table.md").read_text()
     assert f" {100 * over['mean']:.2f} ± {100 * over['sd']:.2f} |" in table
-    assert "python -m jaxseg.folds --config" in table
+    assert "jaxseg train --config" in table
 
 
 def test_the_same_command_repeats_nothing_and_goes_on_where_it_stopped(run, here, tmp_path, capsys):
@@ -189,7 +189,7 @@ def test_changed_folds_and_other_folders_are_refused(run, tmp_path, capsys):
         main(arguments(empty, "--folds", "1"))
     assert "must be a whole number of at least 2, got '1'" in capsys.readouterr().err
     assert train_main(arguments(empty, "--folds", "3")) == 1
-    assert "--folds trains several runs: give python -m jaxseg.folds" in capsys.readouterr().err
+    assert "--folds trains several runs: give jaxseg train, or python -m jaxseg.folds." in capsys.readouterr().err
     assert train_main(arguments(empty, "--fold", "3")) == 1
     assert "give --folds N too" in capsys.readouterr().err
     assert list(empty.iterdir()) == []

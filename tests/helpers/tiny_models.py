@@ -195,6 +195,7 @@ ENCODERS = {
     **{name: _VIT | ({"width": 16} if "dinov3" in name else {}) for name in _VITS},
     "wide_resnet101_2": {"depths": [1, 1], "widths": [4, 8, 8]},
     "wide_resnet50_2": {"depths": [1, 1], "widths": [4, 8, 8]},
+    **{f"xception{n}": {"entry": [[4, 2]], "middle": 1, "exit": [6, 6, 8], "stem": 4} for n in (41, 65, 71)},
 }
 
 

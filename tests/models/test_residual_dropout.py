@@ -97,7 +97,7 @@ def test_dropout_of_the_own_encoder(name):
 def test_a_wrong_rate_is_refused_by_the_name_of_its_field(value):
     known = [(functools.partial(models.build, n, num_classes=3), n, models._class(n)) for n in models.names()]
     of_families = ("convnext_tiny", "efficientnet_b0", "hrnet_w18", "mit_b0", "mobilenet_v2", "plain", "residual")
-    of_families += ("resnet18", "vgg11")
+    of_families += ("densenet121", "mobilenet_v4_conv_small", "regnet_x_400mf", "resnet18", "vgg11", "xception41")
     known += [(functools.partial(encoders.factory, n), n, encoders._class(n)) for n in of_families]
     for build, name, cls in known:
         for field in [field for field in field_names(cls) if "drop" in field]:

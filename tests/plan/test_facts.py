@@ -37,6 +37,19 @@ def test_one_image_by_hand():
     assert facts.mean == pytest.approx([(16 * 200 + 44 * 50) / 60 / 255] * 3)
 
 
+def test_the_centre_of_mass_in_the_box_of_an_object():
+    """A triangle of rows of 1, 3 and 5 pixels has its mass 4/9 of a row below the middle one: 4/27 of its height."""
+    label = np.zeros((8, 20), np.uint8)
+    for row, half in enumerate(range(3)):
+        label[1 + row, 4 - half : 5 + half] = 1
+        label[4 - row, 14 - half : 15 + half] = 2  # upside down
+    label[6, 0:3] = 1  # three pixels are noise
+    below = class_sums(np.zeros((8, 20, 3), np.uint8), label, 4).below
+    assert below[1:] == pytest.approx([4 / 27, -4 / 27, 0])
+    label[label == 2] = 1
+    assert class_sums(np.zeros((8, 20, 3), np.uint8), label, 4).below[1] == pytest.approx(0)
+
+
 def test_16_bits_and_colours():
     image, label = example()
     deep = image.astype(np.uint16) * 257
@@ -87,6 +100,7 @@ def test_the_fingerprint_of_shapes():
     found = fingerprint(splits)
     assert found.images == {"train": 12, "val": 5} and found.train == 12
     assert found.sizes == ((32, 48, 12),) and found.middle == found.largest == (32, 48) and found.aspects == (1.5, 1.5)
+    assert found.area == 12 * 32 * 48
     assert found.channels == 3 and found.bits == 8 and found.coloured == 1.0 and found.num_leaks == 0
     labels = np.stack([splits["train"][i]["label"] for i in range(12)])
     images = np.stack([splits["train"][i]["image"] for i in range(12)]) / 255

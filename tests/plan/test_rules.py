@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from jaxseg.data.sampling import area_order
 from jaxseg.plan import rules
 from jaxseg.plan.fingerprint import ClassFacts, Fingerprint
 from jaxseg.plan.planning import draft, notes_of
@@ -12,8 +14,8 @@ from jaxseg.plan.rules import Choice, Guess, Machine
 CPU, GPU = Machine("cpu"), Machine("gpu", 2)
 
 
-def thing(name="dog", share=0.2, objects=100, typical=40.0, wide=60.0):
-    return ClassFacts(name, share, 50, objects, (typical / 2, typical, wide), typical, 0.5, 0.1)
+def thing(name="dog", share=0.2, objects=100, typical=40.0, wide=60.0, below=0.0):
+    return ClassFacts(name, share, 50, objects, (typical / 2, typical, wide), typical, 0.5, 0.1, below)
 
 
 GROUND = thing("ground", 0.8, 90, 300.0, 400.0)
@@ -21,6 +23,7 @@ DATA = Fingerprint(
     images={"train": 100, "val": 20},
     sizes=((200, 200, 100),),
     num_sizes=1,
+    area=100 * 200 * 200,
     middle=(200, 200),
     largest=(200, 200),
     aspects=(1.0, 1.0),
@@ -60,6 +63,11 @@ def patches(side):
     [
         (DATA, "photo"),
         (replace(DATA, up_down=0.01), "aerial"),
+        # Triangles that point up, or down: an up, though each part of the image has as many; a few say nothing.
+        (replace(DATA, up_down=0.01, classes=(GROUND, thing(below=0.07))), "photo"),
+        (replace(DATA, up_down=0.01, classes=(GROUND, thing(), thing("cone", below=-0.07))), "photo"),
+        (replace(DATA, up_down=0.01, classes=(GROUND, thing(below=0.02))), "aerial"),
+        (replace(DATA, up_down=0.01, classes=(GROUND, thing(below=0.07, objects=9))), "aerial"),
         (replace(DATA, located=0.5), "aerial"),
         (replace(DATA, up_down=0.01, num_sizes=2), "photo"),
         (replace(DATA, coloured=0.1, classes=(GROUND, thing(objects=900))), "microscopy"),
@@ -106,6 +114,29 @@ def test_large_photos_are_never_squeezed_into_a_square():
             data = of_size(2000, 3000, classes=(GROUND, thing(typical=objects, wide=2 * objects)))
             keys = rules.choose_fit(data, machine).keys
             assert keys["data.fit"] == "crop" or keys["data.size"][0] < keys["data.size"][1]
+
+
+SEVERAL = replace(DATA, sizes=((200, 200, 99), (800, 1000, 1)), num_sizes=2, area=4_760_000, largest=(800, 1000))
+
+
+def test_patches_come_from_images_by_their_area():
+    [choice] = rules.choose_sampling(SEVERAL, "crop", (100, 100))
+    assert choice.keys == {"data.sampling": "area"}
+    order = area_order([size[:2] for size in SEVERAL.sizes for _ in range(size[2])], (100, 100))
+    assert np.bincount(order.images)[[0, 99]].tolist() == [4, 80]
+    assert "800x1000 has 80 patches in an epoch, one of 200x200 has 4; together about 476." in choice.reason
+    assert len(order.images) == 476
+    [small] = rules.choose_sampling(SEVERAL, "crop", (900, 900))
+    assert "together about 100." in small.reason  # a patch each
+    assert rules.choose_sampling(SEVERAL, "resize", (100, 100)) == rules.choose_sampling(DATA, "crop", (100, 100)) == ()
+
+
+def test_whole_images_on_request_have_no_patches():
+    images = of_size(500, 700, sizes=3, aspects=(0.7, 1.4))
+    kept, asked = (
+        draft(images, CPU, Guess("photo", "as given"), "DIR", given) for given in ({}, {"data.fit": "resize"})
+    )
+    assert kept.config().data.sampling == "area" and asked.config().data.sampling == "epochs"
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ REFUSED = {
     "dcgan": "a change of shape that splits or joins channels",
     "encnet": "a sum, mean or norm over the channels",
     "mask2former": "a sum, mean or norm over the channels",
-    **{name: "a sum, mean or norm over the channels" for name in ("dpt", "eomt", "linear_head", "segmenter")},
+    **{name: "a change of shape that splits or joins" for name in ("dpt", "eomt", "linear_head", "segmenter")},
     "segformer": "a sum, mean or norm over the channels",
 }
 ABLE = sorted(TINY.keys() - REFUSED.keys())

@@ -12,7 +12,7 @@ from jaxseg.config import ConfigDict, update
 from jaxseg.data import make_source, pixel_counts
 from jaxseg.data.class_counts import image_amounts, label_counts
 from jaxseg.data.shapes import CLASSES, ShapesSource
-from jaxseg.data.sources import require_use_of_unlabelled
+from jaxseg.data.sources import require_use_of_unlabelled, require_windows
 from jaxseg.errors import ConfigError
 from jaxseg.run.data import class_prior, class_weights, image_order, load_problem, record_data
 from jaxseg.run.load import build_parts
@@ -86,6 +86,18 @@ def test_the_order_of_a_run() -> None:
         drawn[3] == [image_order(config, train).index(3, batch // 2, batch % 2, 2) for batch in range(30)] != drawn[4]
     )
     assert image_order(configured(), train) is None
+
+
+def test_an_order_by_area_needs_windows() -> None:
+    windows = configured(data__sampling="area", data__fit="crop")
+    update(windows, data__size=(8, 8))
+    train = make_source(configured(), "train")  # six images of 16x16, of four windows each
+    assert np.bincount(image_order(windows, train).images).tolist() == [4] * 6
+    with pytest.raises(ConfigError, match=r"with data\.fit=resize each is seen whole; set data\.fit=crop"):
+        make_source(configured(data__sampling="area"), "train")
+    update(windows, data__labelled_rows=2)
+    with pytest.raises(ConfigError, match=r"data\.labelled_rows has an order .* leave one of the two out"):
+        require_windows(windows)
 
 
 def test_rare_classes_and_images_without_labels() -> None:

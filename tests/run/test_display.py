@@ -244,9 +244,9 @@ def test_a_terminal_that_is_gone_ends_the_drawing_alone(monkeypatch: pytest.Monk
 
 def test_memory_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.device_memory() is None, "CPUs do not say"
-    block = np.ones(2**24)
+    block = np.ones(2**22)
     before = memory.host_memory()
-    more = np.ones(2**24)
+    more = np.ones(2**22)
     assert before is not None and memory.host_memory() - before > 0.9 * more.nbytes and block.nbytes == more.nbytes
 
     class Device:

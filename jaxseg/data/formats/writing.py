@@ -111,10 +111,13 @@ def _once(samples: Sequence[Sample]) -> tuple[list[Sample], list[Lost]]:
                 why = f"It is in {before} already; it would be in {sample.split} as well."
                 lost.append(Lost(sample.origin, "image", why))
                 continue
-        place = UNLABELLED if sample.label is None else sample.split, str(PurePosixPath(sample.name))
-        if first.setdefault(place, sample) is not sample:
-            why = f"{first[place].origin} has the same name up to the suffix, and is converted in its place."
-            lost.append(Lost(sample.origin, "image", why))
+        name = str(PurePosixPath(sample.name))
+        place = UNLABELLED if sample.label is None else sample.split, name.casefold()
+        if (before := first.setdefault(place, sample)) is not sample:
+            same = str(PurePosixPath(before.name)) == name
+            how = "has the same name up to the suffix" if same else "has a name that differs in capitals alone"
+            end = "" if same else " Where file systems make no difference the two are one file: rename one."
+            lost.append(Lost(sample.origin, "image", f"{before.origin} {how}, and is converted in its place.{end}"))
     return list(first.values()), lost
 
 

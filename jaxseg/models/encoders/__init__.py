@@ -215,6 +215,13 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     **_vits(),
     "wide_resnet101_2": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "ratio": 2}),
     "wide_resnet50_2": ("resnet", "ResNet", {"ratio": 2}),
+    "xception41": ("xception", "Xception", {}),
+    "xception65": ("xception", "Xception", {"middle": 16}),
+    "xception71": (
+        "xception",
+        "Xception",
+        {"entry": ((128, 2), (256, 1), (256, 2), (728, 1), (728, 2)), "middle": 16},
+    ),
 }
 ENCODERS = tuple(_CLASSES)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.errors import ArgumentError
 from jaxseg.nn import BARE, Conv, ConvNormAct, Dropout, Layers, avg_pool, is_identity, max_pool
 
@@ -25,7 +26,7 @@ class DenseLayer(nn.Module):
     """
 
     growth: int
-    dropout: float = 0.0
+    dropout: Share = 0.0
     common: Layers = BARE
 
     @nn.compact
@@ -57,7 +58,7 @@ class DenseStage(nn.Module):
     growth: int
     first: bool = False
     rounding: Literal["up", "down"] = "up"
-    dropout: float = 0.0
+    dropout: Share = 0.0
     common: Layers = BARE
 
     @nn.compact
@@ -91,7 +92,7 @@ class DenseNet(nn.Module):
     layers: tuple[int, ...] = (6, 12, 24, 16)
     growth: int = 32
     stem: int = 64
-    dropout: float = 0.0
+    dropout: Share = 0.0
     rounding: Literal["up", "down"] = "up"
     common: Layers = Layers()
 

@@ -99,7 +99,8 @@ def _plain(x: jax.Array, kernel: jax.Array, geometry: Geometry, rows: int | None
 def conv2d_rectangular(x: jax.Array, kernel: jax.Array, *, dilation: int = 1) -> jax.Array:
     """Convolves f[b,h,w,c] with f[u,v,c,o] of odd sides u and v, zero-padded to keep the size -> f[b,h,w,o]."""
     sides = kernel.shape[:2]
-    margins = [(dilation * (side - 1) // 2,) * 2 for side in sides]
+    reach = [dilation * (side - 1) // 2 for side in sides]
+    margins = [(each, each) for each in reach]
     rate = [dilation if side > 1 else 1 for side in sides]
     return lax.conv_general_dilated(
         x, kernel, (1, 1), margins, rhs_dilation=rate, dimension_numbers=("NHWC", "HWIO", "NHWC")

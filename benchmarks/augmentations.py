@@ -1,0 +1,102 @@
+"""Draws an image and its mask under each augmentation, for docs/augmentation.md.
+
+    python benchmarks/augmentations.py --data DIR --out docs/images/augmentations.png [--seed 3]
+
+The first row is of the built-in shapes, the second of the folder DIR (images and masks, as `data.source=folder`). The
+settings are stronger than usual, and of eight draws the one is shown that changes most, so that it can be seen.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from jaxseg import build
+from jaxseg.config import ConfigDict, default_config, update
+from jaxseg.data import augment, make_source, transforms
+
+SIDE = 96
+SETTINGS: dict[str, dict] = {
+    "none": {},
+    "flip_horizontal=1": {"flip_horizontal": 1.0},
+    "zoom=(.6,1.6)": {"zoom": (0.6, 1.6)},
+    "rotate=30": {"rotate": 30.0},
+    "shear=.3": {"shear": 0.3},
+    "perspective=.3": {"perspective": 0.3},
+    "elastic=5": {"elastic": 5.0, "elastic_spacing": 24.0},
+    "brightness=.4": {"brightness": 0.4},
+    "contrast=.5": {"contrast": 0.5},
+    "saturation=.9": {"saturation": 0.9},
+    "hue=.3": {"hue": 0.3},
+    "gamma=(.4,2.5)": {"gamma": (0.4, 2.5)},
+    "blur=3": {"blur": 3.0},
+    "low_resolution=.2": {"low_resolution": 0.2},
+    "noise=.2": {"noise": 0.2},
+    "jpeg=5": {"jpeg": 5},
+    "erase=1": {"erase": 1.0},
+    "cutmix=1": {"cutmix": 1.0},
+    "classmix=1": {"classmix": 1.0},
+}
+COLUMNS = 10
+DRAWS = 8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, metavar="DIR", help="a folder of images and masks")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the picture")
+    parser.add_argument("--seed", type=int, default=3)
+    options = parser.parse_args(argv)
+    sources = [configured(), configured(data__source="folder", data__dir=options.data, data__fit="crop")]
+    rows = -(-len(SETTINGS) // COLUMNS) * len(sources)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(1.25 * COLUMNS, 1.45 * rows), squeeze=False)
+    for panel in axes.flat:
+        panel.axis("off")
+    for row, config in enumerate(sources):
+        for number, (name, changes) in enumerate(SETTINGS.items()):
+            panel = axes[len(sources) * (number // COLUMNS) + row, number % COLUMNS]
+            panel.imshow(drawn(config, changes, options.seed), interpolation="nearest")
+            panel.set_title(name, fontsize=7, pad=2)
+    figure.tight_layout(pad=0.2)
+    figure.savefig(options.out, dpi=110)
+    return 0
+
+
+def configured(**changes: object) -> ConfigDict:
+    config = default_config()
+    update(config, data__size=(SIDE, SIDE), augment__flip_horizontal=0.0, **changes)
+    return config
+
+
+def drawn(config: ConfigDict, changes: dict, seed: int) -> np.ndarray:
+    """Returns the first image of a pair under the changes, with the outlines of its classes in white."""
+    source, rng = make_source(config, "train"), np.random.default_rng(seed)
+    pair = [transforms.fit_example(source[index], (SIDE, SIDE), config.data.fit, rng) for index in (seed, seed + 1)]
+    config = config.copy_and_resolve_references()
+    update(config, **{f"augment__{name}": value for name, value in changes.items()})
+    keys = jax.random.split(jax.random.key(seed), 2)
+    batch = {"image": np.stack([image for image, _ in pair]), "label": np.stack([label for _, label in pair])}
+    parts = build.build_parts(config, max(2, len(source.info.classes)))
+    teach = build.make_teach(config, parts.model, parts.loss)
+    if teach is None:
+        augment_often = jax.jit(jax.vmap(parts.augment, in_axes=(0, None, None)))
+        keys = jax.random.split(keys[0], DRAWS)
+        image, label = augment_often(keys, batch["image"][0], batch["label"][0].astype(np.int32))
+        most = int(jnp.argmax(jnp.mean(jnp.abs(image - parts.prepare(batch["image"][:1])), axis=(1, 2, 3))))
+        image, label = image[most:], label[most:]
+    else:
+        image, label, _ = jax.jit(teach)({**batch, "keys": keys}, {})
+    picture = augment.unnormalize(image[0], config.data.mean, config.data.std)
+    drawn_label = np.asarray(label[0])
+    lower = drawn_label[1:, 1:]
+    inner = (lower != drawn_label[:-1, 1:]) | (lower != drawn_label[1:, :-1])
+    edge = np.pad(inner, ((1, 0), (1, 0)))
+    return np.where(edge[:, :, None], 1.0, np.clip(np.asarray(picture), 0, 1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

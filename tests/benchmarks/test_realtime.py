@@ -1,0 +1,52 @@
+"""The benchmark of the networks for real time: the front, and a record whose scores are joined anew."""
+
+import json
+
+import pytest
+import realtime
+
+
+def test_the_front_has_what_nothing_beats():
+    points = {"quick": (1.0, 0.3), "best": (4.0, 0.9), "slow": (5.0, 0.8), "middle": (2.0, 0.5), "alike": (2.0, 0.4)}
+    assert realtime.pareto(points) == ["quick", "middle", "best"]
+    assert realtime.pareto({}) == []
+
+
+def test_times_are_kept_and_scores_joined(tmp_path, capsys):
+    form = {"parameters": 1000, "median_seconds": 0.5, "least_seconds": 0.4, "ratio": 2.0}
+    form |= {"ratio_low": 1.9, "ratio_high": 2.1}
+    networks = {name: {"shapes_mean_iou": None, "full": form, "shapes": form} for name in ("cnn", "fast_scnn")}
+    environment = {"date": "2026-11-28", "platform": "cpu", "cpus": 2, "python": "3", "packages": {"jax": "0"}}
+    record = {
+        "environment": environment,
+        "size": [32, 40],
+        "small_size": [16, 24],
+        "baseline": "cnn",
+        "repeats": 3,
+        "networks": networks,
+    }
+    record |= {"load_before": [1.0, 1.0, 1.0], "load_after": [2.0, 2.0, 2.0]}
+    (tmp_path / "timed.json").write_text(json.dumps(record))
+    runs = [{"run": "fast_scnn", "validation_mean_iou": 0.4123, "seconds": 60.0}]
+    (tmp_path / "scores.json").write_text(json.dumps({"runs": runs}))
+    words = ["--timed", str(tmp_path / "timed.json"), "--results", str(tmp_path / "scores.json")]
+    assert realtime.main([*words, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "| `fast_scnn` | 0.00 M | 500 | 400 | 2.00 (1.90-2.10) |" in said and "| .412 | yes |" in said
+    assert "| not measured |" in said and "load of the machine was 1.0 before and 2.0 after" in said
+    found = json.loads((tmp_path / "out.json").read_text())["networks"]
+    assert found["fast_scnn"]["shapes_mean_iou"] == 0.4123 and found["cnn"]["shapes_mean_iou"] is None
+    assert (tmp_path / "out.png").is_file()
+
+
+@pytest.mark.slow  # compiles four programs
+def test_it_runs_at_its_smallest(tmp_path):
+    assert realtime.main(["--smallest", "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())["networks"]
+    assert all(each[form]["median_seconds"] > 0 for each in found.values() for form in ("full", "shapes"))
+
+
+def test_the_baseline_is_one_of_the_networks(capsys):
+    with pytest.raises(SystemExit):
+        realtime.main(["--names", "cnn", "--baseline", "unet"])
+    assert "--baseline unet is none of --names cnn" in capsys.readouterr().err
