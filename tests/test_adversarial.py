@@ -20,6 +20,12 @@ def batch():
     return make_batch()
 
 
+@pytest.fixture(scope="module")
+def stepped(batch):
+    """What a step with every term does: (before, after, metrics)."""
+    return one_step(batch)
+
+
 def mean(values, where):
     """The mean over the pixels of a mask."""
     return jnp.sum(jnp.where(where, values, 0.0)) / jnp.sum(where)
@@ -48,8 +54,8 @@ def written_out(segmenter, discriminator, batch, objective, threshold):
     return of_s, -0.5 * (mean(jnp.log(judge(truth)), known) + mean(jnp.log(1 - d), known))
 
 
-def test_both_gradients_are_those_of_the_two_losses_apart(batch):
-    before, after, metrics = one_step(batch)
+def test_both_gradients_are_those_of_the_two_losses_apart(batch, stepped):
+    before, after, metrics = stepped
     segmenter = without_discriminator({"params": before.params})["params"]
     discriminator = before.params["discriminator"]
 
@@ -108,9 +114,8 @@ def test_discriminator_is_its_layers_in_torch():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(3)
     model, maps = Discriminator((4, 6)), rng.uniform(size=(2, 16, 24, 3)).astype(np.float32)
-    params = jax.tree.map(
-        lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), model.init(jax.random.key(0), maps)["params"]
-    )
+    shapes = jax.eval_shape(model.init, jax.random.key(0), maps)["params"]
+    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
     leaves = {}
     x = torch.tensor(maps.transpose(0, 3, 1, 2))
     for name in ("conv1", "conv2", "head"):
@@ -122,11 +127,16 @@ def test_discriminator_is_its_layers_in_torch():
     loss = torch.nn.functional.binary_cross_entropy_with_logits(x, torch.ones_like(x))
     loss.backward()
 
+    @quick
     def ours(params):
-        return jnp.mean(jax.nn.softplus(-model.apply({"params": params}, maps)))
+        def loss(params):
+            verdict = model.apply({"params": params}, maps)
+            return jnp.mean(jax.nn.softplus(-verdict)), verdict
 
-    np.testing.assert_allclose(model.apply({"params": params}, maps), x.detach().numpy(), rtol=1e-4, atol=1e-4)
-    value, gradient = jax.value_and_grad(ours)(params)
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (value, verdict), gradient = ours(params)
+    np.testing.assert_allclose(verdict, x.detach().numpy(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(value, loss.item(), rtol=1e-5)
     for name, kernel in leaves.items():
         expected = kernel.grad.numpy().transpose(2, 3, 1, 0)
@@ -141,9 +151,9 @@ def test_discriminator_takes_any_size():
         assert verdict.shape == (2, *size) and verdict.dtype == jnp.float32
 
 
-def test_neither_moves_the_other(batch):
+def test_neither_moves_the_other(batch, stepped):
     """The gradient of D does not depend on the terms of S, and that of S not on the terms of D."""
-    before, after, _ = one_step(batch)
+    before, after, _ = stepped
     _, of_d = moved(before, after)
     for objective in (AdversarialLoss(LOSS, weight=7.0), AdversarialLoss(make_loss("mse", num_classes=K), weight=0.0)):
         assert_same(moved(*one_step(batch, objective)[:2])[1], of_d)
@@ -162,16 +172,15 @@ def test_neither_moves_the_other(batch):
             assert same == (player == still or name == "aux"), name
 
 
-def test_a_step_that_computes_stages_anew_is_the_same(batch):
+def test_a_step_that_computes_stages_anew_is_the_same(batch, stepped):
     """Those of the segmenter; the discriminator is not part of the network."""
-    assert_same(one_step(batch, remat=True)[1:], one_step(batch)[1:])
+    assert_same(one_step(batch, remat=True)[1:], stepped[1:])
 
 
 @pytest.mark.parametrize("image", [False, True])
 def test_the_image_may_be_shown(batch, image):
-    state = start(players(), make_pair(image=image))
+    state, after, metrics = one_step(batch, model=make_pair(image=image))
     assert state.params["discriminator"]["conv1"]["kernel"].shape[2] == K + 3 * image
-    _, after, metrics = one_step(batch, model=make_pair(image=image))
     assert np.isfinite(metrics["loss"]) and all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
 
 

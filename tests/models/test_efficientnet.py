@@ -29,6 +29,7 @@ SIZES = (
 )
 
 
+@pytest.mark.slow  # blocks of each kind are compared below
 @at_each_size
 def test_b0_is_torchvisions(size):
     module, encoder = oracles.torchvision().models.efficientnet_b0(), encoders.build("efficientnet_b0", last=True)
@@ -120,6 +121,16 @@ def test_v2_with_the_zeros_of_tensorflow_is_timms():
     module = of_timm(blocks, act_layer=oracles.torch().nn.SiLU)
     encoder = encoders.build("tf_efficientnet_v2_s", rows=SMALL_V2, stem=8)
     parity.check_eval(encoder, module, rules.timm(rows=SMALL_V2), SIZES_OF_SAME, ours=list, theirs=list)
+
+
+def test_the_blocks_of_b0_are_torchvisions():
+    oracles.torchvision()
+    from torchvision.models import efficientnet as peer
+
+    blocks = ((1, 3, 1, 8, 8, 1), (6, 3, 2, 8, 16, 2), (6, 5, 2, 16, 24, 2))
+    module = peer.EfficientNet([peer.MBConvConfig(*block) for block in blocks], dropout=0.0, last_channel=32)
+    encoder = encoders.build("efficientnet_b0", rows=SMALL_LITE, stem=8, last=True, features=32)
+    check_pyramid(encoder, module, rules.torchvision(rows=SMALL_LITE, last=True), (1, 2, 4), ((65, 79),))
 
 
 def test_v2_is_torchvisions():

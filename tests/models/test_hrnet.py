@@ -99,6 +99,7 @@ def test_published_member_takes_timms_weights():
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == SIZES[18]
 
 
+@pytest.mark.slow  # between the two whose numbers are counted here
 def test_counts_are_timms():
     assert encoders.build("hrnet_w48").widths == (48, 96, 192, 384)
     assert count_parameters(encoders.build("hrnet_w32")) == SIZES[32]

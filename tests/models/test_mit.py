@@ -55,14 +55,23 @@ def wrapped(module):
     return module
 
 
+NARROW, FEATURES = (8, 16, 20, 32), 16
+
+
 @functools.cache
 def segformer_b0(depths):
-    return wrapped(oracles.transformers().SegformerForSemanticSegmentation(config("b0", depths)))
+    """Narrow, but for the published depths."""
+    fields = config("b0", depths)
+    if depths != SIZES["b0"][1]:
+        fields.hidden_sizes, fields.decoder_hidden_size = NARROW, FEATURES
+    return wrapped(oracles.transformers().SegformerForSemanticSegmentation(fields))
 
 
 def ours(depths):
-    args = {"drop_path": 0.0, "depths": depths}
-    return models.build("segformer", num_classes=7, dropout=0.0, encoder="mit_b0", encoder_args=args)
+    whole = depths == SIZES["b0"][1]
+    args = {"drop_path": 0.0, "depths": depths} | ({} if whole else {"widths": NARROW})
+    fields = {} if whole else {"features": FEATURES}
+    return models.build("segformer", num_classes=7, dropout=0.0, encoder="mit_b0", encoder_args=args, **fields)
 
 
 # One stage of two blocks has the code of four such stages, the published ones.

@@ -6,7 +6,7 @@ import pytest
 from helpers.papers import Torch, conv, count, normed
 from helpers.parity import FAST_COMPILE, assert_close, images, nchw, nhwc
 from helpers.tiny_models import tiny
-from helpers.variables import drawn
+from helpers.variables import drawn, shapes
 
 from jaxseg import models
 
@@ -273,6 +273,7 @@ def test_enet_is_table_1():
     same_in_torch(tiny("enet"), network)
 
 
+WIDER = pytest.mark.slow  # the same layers
 LARGE = {"width": 64, "blocks": 3, "deep_blocks": 4, "pool_width": 112, "head_width": 256, "light": False}
 
 
@@ -280,9 +281,10 @@ LARGE = {"width": 64, "blocks": 3, "deep_blocks": 4, "pool_width": 112, "head_wi
     ("name", "fields", "millions"),
     [
         ("ddrnet", {"aux": False}, "5.7"),  # Hong 2021, Table 4: DDRNet-23-slim
-        ("ddrnet", {"aux": False, "width": 64, "head_width": 128}, "20.1"),  # DDRNet-23
+        pytest.param("ddrnet", {"aux": False, "width": 64, "head_width": 128}, "20.1", marks=WIDER),  # DDRNet-23
         ("pidnet", {"aux": False}, "7.6"),  # Xu 2023, Table 6: PIDNet-S
-        ("pidnet", {"aux": False, "width": 64}, "28.5"),  # of the authors' code; 34.4 in the table
+        # That of the authors' code; 34.4 in the table.
+        pytest.param("pidnet", {"aux": False, "width": 64}, "28.5", marks=WIDER),
         ("pidnet", {"aux": False, **LARGE}, "36.9"),  # PIDNet-L
         ("erfnet", {"num_classes": 20}, "2.1"),  # Romera 2018, Table IV
         ("enet", {}, "0.36"),  # .37 in Table III of Paszke 2016, which does not say for how many classes
@@ -319,10 +321,8 @@ def test_bisenetv2_count():
 
 def test_heads_of_training():
     """In training alone, but for the boundaries of PIDNet, which evaluation scores too."""
-    key = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     for name, heads in {"fast_scnn": 2, "bisenetv2": 4, "ddrnet": 1, "pidnet": 1}.items():
-        x = jax.ShapeDtypeStruct((1, 40, 48, 3), np.float32)
-        (_, out), _ = jax.eval_shape(lambda x, name=name: tiny(name).init_with_output(key, x, train=True), x)
+        _, _, out = shapes(tiny(name), (1, 40, 48, 3), train=True)
         assert [scores.shape for scores in out["aux"]] == [(1, 40, 48, 5)] * heads
     assert [scores.shape for scores in out["boundary"]] == [(1, 40, 48, 5), (1, 40, 48, 1)]
 
