@@ -30,7 +30,7 @@ from jaxseg.types import IGNORE, LESSON, Array, Key, PyTree
 
 _BINS = 100  # of the teacher's confidence in [0, 1], in which thresholds of classes are found
 
-# The streams of an example's key; the augmentation has the key itself, and its class-balanced crops the stream 1.
+# The streams of an example's key; the augmentation has the key itself and others, see `jaxseg.data.augment`.
 _VIEW_STREAM, _BOX_STREAM = 2, 3
 
 Stronger = Callable[[Key, jax.Array], jax.Array]

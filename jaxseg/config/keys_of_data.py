@@ -239,7 +239,7 @@ DATA: dict[str, Key] = {
     "augment.elastic": Key(
         0.0, "standard deviation in pixels of smooth random shifts, the elastic deformation of U-Net", NotNegative
     ),
-    "augment.elastic_spacing": Key(32.0, "pixels between the points at which these shifts are drawn", Positive),
+    "augment.elastic_spacing": Key(32.0, "pixels between the points at which these shifts are drawn", AtLeastOne),
     "augment.gamma": Key((1.0, 1.0), "range of the power that colours are raised to (above 1 darkens)", Zoom),
     "augment.hue": Key(0.0, "largest turn of the hues, as a share of the circle (3-channel images)", UpToHalf),
     "augment.blur": Key(0.0, "largest standard deviation in pixels of a blur, for half of the images", UpTo32),

@@ -88,9 +88,16 @@ def require_valid_mixing(config: ConfigDict) -> None:
             f"augment.cutmix={cutmix:g} and augment.classmix={classmix:g} are the probabilities of two changes, of "
             "which an image has at most one; their sum must be at most 1."
         )
+    mixed = "cutmix" if cutmix else "classmix"
+    unlabelled = next((name for name in ("semi_weight", "unlabelled_weight") if config.adversarial[name]), "")
+    if unlabelled and (cutmix or classmix):
+        raise ConfigError(
+            f"augment.{mixed} puts pixels of images with labels and without over each other, and adversarial."
+            f"{unlabelled} tells images without labels by their whole label map; leave one of the two out."
+        )
     if config.semi.method and (cutmix or classmix):
         raise ConfigError(
-            f"augment.{'cutmix' if cutmix else 'classmix'} and semi.method both make the views of a batch; leave one "
+            f"augment.{mixed} and semi.method both make the views of a batch; leave one "
             "of the two out. semi.cutmix mixes the images without labels."
         )
 

@@ -16,9 +16,9 @@ import numpy as np
 from jax import lax
 
 from jaxseg.arguments import (
+    AtLeastOne,
     BelowHalf,
     NotNegative,
-    Positive,
     PositiveShare,
     Quality,
     Share,
@@ -49,7 +49,8 @@ from jaxseg.types import IGNORE, Array, Key
 
 Pair: TypeAlias = tuple[jax.Array, jax.Array]
 
-# Streams of the key, so that these steps change no draw of another; 2 and 3 are those of `jaxseg.consistency`.
+# Streams of the key, so that these steps change no draw of another; 2 and 3 are those of `jaxseg.consistency`, 7 to 9
+# those of `jaxseg.data.mixing`.
 _BALANCED, _DEGRADE, _ELASTIC, _TILT = 1, 4, 5, 6
 _TRIES = 10  # candidate windows for a crop with `max_share` below 1
 
@@ -177,7 +178,7 @@ def make_augment(
     saturation: Share = 0.0,
     perspective: BelowHalf = 0.0,
     elastic: NotNegative = 0.0,
-    elastic_spacing: Positive = 32.0,
+    elastic_spacing: AtLeastOne = 32.0,
     gamma: Zoom = (1.0, 1.0),
     hue: UpToHalf = 0.0,
     blur: UpTo32 = 0.0,

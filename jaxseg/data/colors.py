@@ -80,7 +80,8 @@ def adjust_hue(image: Array, turn: Array | float) -> jax.Array:
             place = jnp.mod(first + sixths, 6.0)
             return top - (top - low) * jnp.clip(jnp.minimum(place, 4.0 - place), 0.0, 1.0)
 
-        return jnp.where((top > low)[:, :, None], jnp.stack([channel(5), channel(3), channel(1)], axis=2), colors)
+        turned = (top > low) & (jnp.asarray(turn) != 0)
+        return jnp.where(turned[:, :, None], jnp.stack([channel(5), channel(3), channel(1)], axis=2), colors)
 
     return _on_colors(image, adjust)
 

@@ -125,7 +125,7 @@ def compress(image: Array, quality: Array | float) -> jax.Array:
     colored = channels in (3, 4)
     planes = jnp.round(jnp.asarray(image) * 255.0)
     if colored:
-        mixed = planes[:, :, :3] @ jnp.asarray(_TO_YCC.T, jnp.float32)
+        mixed = _mixed(planes, _TO_YCC)
         planes = jnp.concatenate([mixed, planes[:, :, 3:]], axis=2)
     middle = np.array([128.0] + ([0.0, 0.0] if colored else []) + [128.0] * (channels - 1))[:channels].reshape(1, 1, -1)
     scale = jnp.where(quality < 50, 5000.0 / quality, 200.0 - 2.0 * quality)
@@ -138,7 +138,7 @@ def compress(image: Array, quality: Array | float) -> jax.Array:
     blocks = jnp.einsum("ui,vj,yxcuv->yixjc", cosines, cosines, kept, precision="highest")
     planes = jnp.round(blocks.reshape(padded.shape)[:height, :width]) + middle
     if colored:
-        mixed = planes[:, :, :3] @ jnp.asarray(_FROM_YCC.T, jnp.float32)
+        mixed = _mixed(planes, _FROM_YCC)
         planes = jnp.concatenate([mixed, planes[:, :, 3:]], axis=2)
     return jnp.clip(jnp.round(planes), 0.0, 255.0) / 255.0
 
@@ -163,6 +163,11 @@ def erase(key: Key, image: Array, erased: Array | bool) -> jax.Array:
         at = jnp.arange(size)
         inside = inside & jnp.expand_dims((at >= first) & (at < first + side), 1 - axis)
     return jnp.where(inside[:, :, None], jax.random.uniform(values, image.shape), jnp.asarray(image))
+
+
+def _mixed(planes: jax.Array, matrix: np.ndarray) -> jax.Array:
+    """Returns f32[h,w,3], the first three planes times a matrix [3,3], in full float32 on every device."""
+    return jnp.einsum("yxc,dc->yxd", planes[:, :, :3], jnp.asarray(matrix, jnp.float32), precision="highest")
 
 
 def _table(text: str) -> np.ndarray:

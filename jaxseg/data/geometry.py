@@ -7,6 +7,7 @@ takes the nearest pixel, and IGNORE outside the input. The identity returns imag
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -62,12 +63,13 @@ def tilt_matrix(row: Array | float, column: Array | float, size: Size) -> jax.Ar
 def elastic_shift(key: Key, size: Size, amount: float, spacing: float) -> jax.Array:
     """Returns f32[h,w,2], smooth random shifts (rows, columns) in pixels, the elastic deformation of U-Net.
 
-    Shifts with the standard deviation `amount` are drawn at points `spacing` pixels apart and interpolated cubically
-    (Ronneberger et al. 2015, section 3.1: 10 pixels, at 3x3 points).
+    Shifts are drawn with the standard deviation `amount` at points `spacing` pixels apart, the first one before the
+    image, and interpolated by cubic splines that pass through them (Catmull and Rom 1974), so that between points
+    they are smaller (Ronneberger et al. 2015, section 3.1: 10 pixels, at 3x3 points).
     """
-    points = [max(2, round(side / spacing) + 1) for side in size]
-    coarse = amount * jax.random.normal(key, (*points, 2))
-    return jax.image.resize(coarse, (*size, 2), "cubic")
+    weights = [_cubic_weights(side, spacing) for side in size]
+    coarse = amount * jax.random.normal(key, (weights[0].shape[1], weights[1].shape[1], 2))
+    return jnp.einsum("yi,xj,ijd->yxd", *weights, coarse, precision=jax.lax.Precision.HIGHEST)
 
 
 def warp(image: Array, label: Array, matrix: Array) -> tuple[jax.Array, jax.Array]:
@@ -133,6 +135,14 @@ def check_pair(image: Array, label: Array) -> None:
         raise ValueError(f"Expected image [h,w,c] and label [h,w] of one size, got {image.shape} and {label.shape}.")
 
 
+def _cubic_weights(side: int, spacing: float) -> np.ndarray:
+    """Returns f32[side,points], the weight of each point of a cubic spline at each pixel; pixel 0 is at the second."""
+    place = np.arange(side)[:, None] / spacing + 1
+    away = np.abs(place - np.arange(math.ceil((side - 1) / spacing) + 3)[None])
+    near, far = 1.5 * away**3 - 2.5 * away**2 + 1, -0.5 * away**3 + 2.5 * away**2 - 4 * away + 2
+    return np.where(away < 1, near, np.where(away < 2, far, 0.0)).astype(np.float32)
+
+
 def _centre(size: Size) -> tuple[float, float]:
     return (size[0] - 1) / 2, (size[1] - 1) / 2
 
@@ -156,7 +166,8 @@ def _source(
         rows, columns = rows + here[:, :, 0], columns + here[:, :, 1]
     y, x = (matrix[i, 0] * rows + matrix[i, 1] * columns + matrix[i, 2] for i in range(2))
     if projective:
-        depth = matrix[2, 0] * rows + matrix[2, 1] * columns + matrix[2, 2]
+        # Shifts can push a pixel beyond the horizon, where the depth is 0: it takes what is far outside.
+        depth = jnp.maximum(matrix[2, 0] * rows + matrix[2, 1] * columns + matrix[2, 2], 1e-3)
         y, x = y / depth, x / depth
     return y, x
 

@@ -1,7 +1,7 @@
 """Mixing the images of a batch on the device, with their labels: a box of another image, or its objects.
 
-Images are mixed in pairs, (0, 1), (2, 3) and so on, which devices and micro-batches do not divide; each of the two
-gives a part of itself to the other.
+Images are mixed in pairs, (0, 1), (2, 3) and so on; each of the two gives a part of itself to the other. Micro-batches
+do not divide them.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,8 @@ from jaxseg.errors import ArgumentError
 from jaxseg.types import IGNORE, Array, Key
 
 _BOX = 0.5  # share of the image that a box covers
-_MIX_STREAM = 7  # of an example's key; see `jaxseg.data.augment` for the others
+# Streams of an example's key for whether, where and what; see `jaxseg.data.augment` for the others.
+_MIX_STREAMS = (7, 8, 9)
 
 
 def make_mix(
@@ -32,7 +33,7 @@ def make_mix(
             for segmentation French et al. 2020). Its height is drawn evenly in its logarithm.
         classmix: probability that the pixels of half of the partner's classes, drawn from those in its label, are put
             over the image (Olsson et al. 2021, "ClassMix"), where a box is not.
-        ignore: the label of an ignored pixel, which is never put over another image.
+        ignore: the label of an ignored pixel. A box takes such pixels with it; they belong to no class.
 
     Tracing raises ArgumentError for an odd number of images.
     """
@@ -40,11 +41,13 @@ def make_mix(
     def mix(batch: Mapping[str, jax.Array], _: Any) -> tuple[jax.Array, jax.Array, None]:
         keys, label = batch["keys"], batch["label"].astype(jnp.int32)
         image, label = jax.lax.optimization_barrier(jax.vmap(augment)(keys, batch["image"], label))
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, _MIX_STREAM)
-        draw = jax.vmap(jax.random.uniform)(keys)[:, None, None]
-        taken = jax.vmap(lambda key: box(key, label.shape[1:], 1.0))(keys) & (draw < cutmix)
+        deciding, of_box, of_classes = (
+            jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stream) for stream in _MIX_STREAMS
+        )
+        draw = jax.vmap(jax.random.uniform)(deciding)[:, None, None]
+        taken = jax.vmap(lambda key: box(key, label.shape[1:], 1.0))(of_box) & (draw < cutmix)
         if classmix:
-            chosen = jax.vmap(lambda key, of: half_of_classes(key, of, ignore))(keys, partner(label))
+            chosen = jax.vmap(lambda key, of: half_of_classes(key, of, ignore))(of_classes, partner(label))
             taken |= chosen & (draw >= cutmix) & (draw < cutmix + classmix)
         image, label = jax.lax.optimization_barrier((pasted(taken, image), pasted(taken, label)))
         return image, label, None

@@ -4,6 +4,7 @@ import jax
 
 from jaxseg import losses
 from jaxseg.config import ConfigDict
+from jaxseg.config.keys_of_data import MIXING
 from jaxseg.consistency import make_teach as make_teach_of
 from jaxseg.data import augment, mixing, photometric
 from jaxseg.state import Network
@@ -43,7 +44,7 @@ def make_augment(config: ConfigDict, classes: int = 2) -> Augment:
 def make_teach(config: ConfigDict, network: Network, loss: losses.Loss) -> Teach | None:
     """Returns what makes the views of a batch, and the teacher's answer if images without labels teach; None if each
     image is a view by itself."""
-    mixed = {name: config.augment[name] for name in ("cutmix", "classmix") if config.augment[name]}
+    mixed = {name: config.augment[name] for name in MIXING if config.augment[name]}
     if mixed:
         ignored = ignore_label(loss.num_classes, bool(config.data.multilabel))
         return mixing.make_mix(make_augment(config, loss.num_classes), **mixed, ignore=ignored)

@@ -122,9 +122,13 @@ def test_a_change_leaves_the_draws_of_the_others(image):
     together, same = make_augment(**base, **unmoved)(key, image, label)
     np.testing.assert_array_equal(same, moved)
     assert np.abs(together - plain).max() > 0.05
-    hue, _ = make_augment(**base, hue=0.2)(key, image, label)
-    both, _ = make_augment(**base, hue=0.2, brightness=0.0, contrast=0.0, erase=0.0)(key, image, label)
-    np.testing.assert_array_equal(both, hue)
+    noisy, _ = make_augment(**base, noise=0.1)(key, image, label)
+    np.testing.assert_array_equal(make_augment(**base, noise=0.1, gamma=(1.0, 1.0 + 1e-9))(key, image, label)[0], noisy)
+    hidden, _ = make_augment(**base, erase=1.0)(key, image, label)
+    bright, _ = make_augment(**base, erase=1.0, brightness=0.3)(key, image, label)
+    gone = (np.asarray(hidden) != np.asarray(plain)).all(2)
+    assert gone.any() and not gone.all()
+    np.testing.assert_array_equal(np.asarray(bright)[gone], np.asarray(hidden)[gone])
 
 
 @pytest.mark.parametrize("channels", [1, 4, 6])
@@ -142,7 +146,7 @@ def test_any_channels(image, channels):
         ("low_resolution", 0.0, r"low_resolution must be a number in \(0, 1\]"),
         ("jpeg", 101, r"jpeg must be a whole number in \[0, 100\]"),
         ("blur", 40, r"blur must be a number in \[0, 32\]"),
-        ("elastic_spacing", 0, "elastic_spacing must be a number above 0"),
+        ("elastic_spacing", 0.5, "elastic_spacing must be a number of at least 1"),
     ],
 )
 def test_values_out_of_range(name, value, expected):

@@ -63,8 +63,20 @@ def test_elastic_shifts():
         assert 1.0 < shifts.std() < 3.3
         assert abs(np.corrcoef(shifts[..., 0].ravel(), shifts[..., 1].ravel())[0, 1]) < 0.4
     assert slopes[12.0] > 2 * slopes[48.0] > 0
-    corner = np.asarray(jax.vmap(lambda key: elastic_shift(key, (48, 48), 3.0, 48.0))(keys))[:, 0, 0]
-    assert abs(corner.std() - 3.0) < 0.6
+    fields = np.asarray(jax.vmap(lambda key: elastic_shift(key, (49, 33), 3.0, 16.0))(keys))
+    at_points, between = fields[:, ::16, ::16], fields[:, 8::16, 8::16]
+    assert at_points.shape[1:3] == (4, 3) and abs(at_points.std() - 3.0) < 0.2
+    np.testing.assert_allclose(between.std(), 3.0 * (2 * 0.5625**2 + 2 * 0.0625**2), atol=0.2)  # weights 9/16, -1/16
+    neighbours = np.corrcoef(at_points[:, :, 0].ravel(), at_points[:, :, 1].ravel())[0, 1]
+    assert abs(neighbours) < 0.12
+
+
+def test_shifts_beyond_the_horizon():
+    image, label = classes_as_image()
+    shift = np.full((*label.shape, 2), -60.0, np.float32)
+    matrix = tilt_matrix(0.45, 0.45, label.shape)
+    assert np.isfinite(warp_image(image, matrix, (0, 0), None, shift, True)).all()
+    assert (np.asarray(warp_label(label, matrix, IGNORE, shift, True)) == IGNORE).all()
 
 
 def test_the_window_of_a_crop_is_that_of_the_whole():

@@ -49,6 +49,25 @@ def test_pixels_come_with_their_labels_from_the_partner(batch, cutmix, classmix)
         assert not own.all((1, 2)).any() and (batch["label"][partner][~own] != IGNORE).all()
 
 
+def test_the_decision_says_nothing_of_the_box_and_the_classes():
+    """With a small probability too boxes have all heights, and each of two classes is pasted as often."""
+    label = np.zeros((400, 16, 16), np.int32)
+    label[:, :, 8:] = 1
+    batch = {"image": np.arange(400, dtype=np.float32)[:, None, None, None] + 0 * label[..., None], "label": label}
+    batch["keys"] = jax.random.split(jax.random.key(5), 400)
+    for share in (0.25, 1.0):
+        image, _, _ = jax.jit(make_mix(unchanged, cutmix=share))(batch, None)
+        mixed = np.asarray(image)[..., 0] != np.arange(400)[:, None, None]
+        heights = mixed.any(2).sum(1)[mixed.any((1, 2))]
+        assert abs((heights > 0).sum() / 400 - share) < 0.07
+        assert heights.min() <= 9 and heights.max() >= 15
+        assert abs(np.log(heights / 16).mean() - np.log(0.5) / 2) < 0.06
+        image, _, _ = jax.jit(make_mix(unchanged, classmix=share))(batch, None)
+        mixed = np.asarray(image)[..., 0] != np.arange(400)[:, None, None]
+        first, second = mixed[:, :, 0].any(1), mixed[:, :, 15].any(1)
+        assert not (first & second).any() and abs(first.sum() / (first | second).sum() - 0.5) < 0.12
+
+
 def test_halves_of_the_classes():
     label = np.array([[0, 0, 3], [5, IGNORE, 9], [9, 3, 3]], np.int32)
     chosen = []
@@ -83,7 +102,7 @@ def configured(**changes):
 
 @pytest.mark.parametrize("name", ["cutmix", "classmix"])
 def test_a_run_mixes_its_images(batch, name):
-    """A step sees mixed labels, and micro-batches and devices see those of the whole batch."""
+    """A step sees mixed labels, and micro-batches see those of the whole batch."""
     given = {"image": (batch["image"][..., [0, 1, 1]] * 20).astype(np.uint8), "label": batch["label"].astype(np.uint8)}
     given = {key: np.concatenate([value, value[:2]]) for key, value in given.items()}
     counts, grads = {}, {}
@@ -108,6 +127,15 @@ def test_a_run_mixes_its_images(batch, name):
         (
             {"augment__classmix": 0.5, "semi__method": "fixmatch", "data__labelled": 0.5},
             "augment.classmix and semi.method both make the views",
+        ),
+        (
+            {
+                "augment__cutmix": 0.5,
+                "adversarial__weight": 0.1,
+                "adversarial__semi_weight": 0.1,
+                "data__labelled": 0.5,
+            },
+            "augment.cutmix puts pixels of images with labels and without over each other",
         ),
     ],
 )
