@@ -80,6 +80,7 @@ PositiveShare = Annotated[float, Where(lambda value: 0 < value <= 1, "in (0, 1]"
 Quality = Annotated[int, within(0, 100)]
 
 # What configuration keys and the functions that take their values share.
+MIXING = ("cutmix", "classmix")  # the keys of `augment` that take more than one image
 StrategyName = Literal["jit", "pmap"]
 ScheduleName = Literal["constant", "poly", "cosine", "exponential", "step", "plateau"]
 Boundaries = Annotated[

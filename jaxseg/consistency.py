@@ -21,9 +21,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxseg.data.mixing import box, pasted
 from jaxseg.losses import Loss, binary_cross_entropy, cross_entropy, divide, label_maps
 from jaxseg.metrics import class_indices
+from jaxseg.mixing import box, pasted
 from jaxseg.state import Network
 from jaxseg.step import Augment, Teach
 from jaxseg.types import IGNORE, LESSON, Array, Key, PyTree

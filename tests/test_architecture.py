@@ -30,6 +30,7 @@ PURE = {
     "tuning",
     "distillation",
     "consistency",
+    "mixing",
 }
 PURE_THIRD_PARTY = {"jax", "flax", "optax", "numpy"}
 # What only some parts may import.

@@ -41,8 +41,6 @@ def _is_fold(text: str) -> bool:
     return not text or (found is not None and int(found[1]) <= int(found[2]) > 1)
 
 
-MIXING = ("cutmix", "classmix")  # the keys of `augment` that take more than one image
-
 DATA: dict[str, Key] = {
     "data.source": Key("shapes", "shapes, folder, camvid, voc2012, oxford_iiit_pet, cityscapes or scene_parse150"),
     "data.dir": Key("", "where the data is: the folder, or the raw download of a data set", free=True),

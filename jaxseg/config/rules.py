@@ -1,7 +1,7 @@
 """What the values of several keys ask of each other."""
 
+from jaxseg.arguments import MIXING
 from jaxseg.config.config_dict import ConfigDict
-from jaxseg.config.keys_of_data import MIXING
 from jaxseg.config.schema import KEYS
 from jaxseg.errors import ConfigError, counted
 

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxseg.arguments import (
+    MIXING,
     AtLeastOne,
     BelowHalf,
     NotNegative,
@@ -28,7 +29,6 @@ from jaxseg.arguments import (
     Zoom,
     checked,
 )
-from jaxseg.config.keys_of_data import MIXING
 from jaxseg.data.colors import adjust_brightness, adjust_contrast, adjust_saturation
 from jaxseg.data.crops import balanced_origins
 from jaxseg.data.degrade import make_degrade
@@ -50,7 +50,7 @@ from jaxseg.types import IGNORE, Array, Key
 Pair: TypeAlias = tuple[jax.Array, jax.Array]
 
 # Streams of the key, so that these steps change no draw of another; 2 and 3 are those of `jaxseg.consistency`, 7 to 9
-# those of `jaxseg.data.mixing`.
+# those of `jaxseg.mixing`.
 _BALANCED, _DEGRADE, _ELASTIC, _TILT = 1, 4, 5, 6
 _TRIES = 10  # candidate windows for a crop with `max_share` below 1
 
@@ -260,7 +260,7 @@ def make_augment(
 def from_config(augment: Mapping[str, Any], ignore: int = IGNORE) -> Callable[[Key, Array, Array], Pair]:
     """Returns the function of `make_augment` for the section `config.augment`, and the label of an ignored pixel.
 
-    The keys that mix images are left out, see `jaxseg.data.mixing`.
+    The keys that mix images are left out, see `jaxseg.mixing`.
 
     Raises:
         ConfigError: for an invalid value, naming the key.

@@ -3,8 +3,8 @@
 import logging
 
 from jaxseg import models
+from jaxseg.arguments import MIXING
 from jaxseg.config import ConfigDict
-from jaxseg.config.keys_of_data import MIXING
 from jaxseg.errors import ConfigError
 from jaxseg.losses import Loss
 from jaxseg.types import MOST_IN_SETS

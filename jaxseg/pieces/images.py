@@ -2,11 +2,11 @@
 
 import jax
 
-from jaxseg import losses
+from jaxseg import losses, mixing
+from jaxseg.arguments import MIXING
 from jaxseg.config import ConfigDict
-from jaxseg.config.keys_of_data import MIXING
 from jaxseg.consistency import make_teach as make_teach_of
-from jaxseg.data import augment, mixing, photometric
+from jaxseg.data import augment, photometric
 from jaxseg.state import Network
 from jaxseg.step import Augment, Prepare, Teach
 from jaxseg.types import ignore_label

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, fields
 
 import numpy as np
-from scipy import ndimage
 
 from jaxseg.data.near_duplicates import Sketch, sketch
 from jaxseg.data.values import top_of, values_of
@@ -120,9 +119,11 @@ def class_sums(image: np.ndarray, label: np.ndarray, num_classes: int) -> ClassS
 def _below_middle(numbers: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """Returns how far the centres of mass of components i32[h,w] lie below the middles of their boxes, by height."""
     rows = np.bincount(numbers.ravel(), np.repeat(np.arange(len(numbers)), numbers.shape[1]))[1:] / areas
-    boxes = [box[0] for box in ndimage.find_objects(numbers)]
-    tops, ends = np.array([box.start for box in boxes]), np.array([box.stop for box in boxes])
-    return (rows - (tops + ends - 1) / 2) / (ends - tops)
+    first, last = np.full(len(areas) + 1, len(numbers)), np.zeros(len(areas) + 1, np.int64)
+    for row, found in enumerate(map(np.unique, numbers)):
+        first[found] = np.minimum(first[found], row)
+        last[found] = row
+    return (rows - (first + last)[1:] / 2) / (last - first + 1)[1:]
 
 
 def diameter(area: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ import pytest
 from helpers import tiny_weights
 
 from jaxseg import build, compiler, optim, parallel, pictures, session, train
+from jaxseg.arguments import MIXING
 from jaxseg.config import KEYS, ConfigDict, default_config, update
-from jaxseg.config.keys_of_data import MIXING
 from jaxseg.data import folder, make_source, pipeline
 from jaxseg.data.reading import Reading
 from jaxseg.data.shapes import ShapesSource
@@ -360,7 +360,7 @@ ASSERTED = {
         if key.startswith("augment.") and key not in ("augment.crop_max_share", "augment.crop_balanced")
     },
     "augment.elastic_spacing": "data/test_geometry.py::test_elastic_shifts",
-    **{f"augment.{name}": "data/test_mixing.py::test_a_run_mixes_its_images" for name in MIXING},
+    **{f"augment.{name}": "test_mixing.py::test_a_run_mixes_its_images" for name in MIXING},
     "model.head": "nn/test_cosine.py::test_networks_without_such_a_head_are_refused",
     "loss.hierarchy": "losses/test_hierarchy.py::test_a_run_with_loss_hierarchy_keeps_its_levels_and_scores_them",
     "loss.logit_adjustment": "run/test_balance.py::test_a_run_keeps_its_prior",

@@ -20,6 +20,7 @@ ROWS = (
     ("pruning",),  # 5
     ("optim", "objective", "parallel"),  # 5
     ("step", "adversarial", "distillation"),  # 5
+    ("mixing",),  # 5
     ("consistency",),  # 5
     ("pieces",),  # 6
     ("build",),  # 6

@@ -6,8 +6,8 @@ import pytest
 
 from jaxseg import build
 from jaxseg.config import default_config, update, validate
-from jaxseg.data.mixing import half_of_classes, make_mix
 from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.mixing import half_of_classes, make_mix
 from jaxseg.types import IGNORE
 
 
