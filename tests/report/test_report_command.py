@@ -207,7 +207,7 @@ def test_only_runs_of_the_same_images_and_classes_are_compared(place, tmp_path, 
     labels[:4] = 255
     Image.fromarray(labels).save(mask)
     assert "the same masks, and that of 1 differs" in said(capsys, compare, place / "a", moved, *out)
-    monkeypatch.setattr("jaxseg.compare.collect_runs", None)  # the rest is said before any run is scored
+    monkeypatch.setattr("jaxseg.report.options.collect", None)  # the rest is said before any run is scored
     for kind in ("images", "masks"):
         with Image.open(data / "val" / kind / "2.png") as image:
             image.crop((0, 0, 16, 20)).save(data / "val" / kind / "2.png")
