@@ -106,9 +106,9 @@ class Display:
 
     def _waiting(self, seconds: float = 0.0) -> str:
         """Returns the lines that wait to be printed; if there are none, waits for some."""
-        text = ""
+        text, patience = "", max(0.0, seconds)
         with contextlib.suppress(queue.Empty):
-            text += self._lines.get(timeout=max(0.0, seconds))
+            text += self._lines.get(timeout=patience)
             while True:
                 text += self._lines.get_nowait()
         return text
