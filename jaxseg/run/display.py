@@ -106,9 +106,9 @@ class Display:
 
     def _waiting(self, seconds: float = 0.0) -> str:
         """Returns the lines that wait to be printed; if there are none, waits for some."""
-        text, patience = "", max(0.0, seconds)
+        text = ""
         with contextlib.suppress(queue.Empty):
-            text += self._lines.get(timeout=patience)
+            text += self._lines.get(timeout=max(0.0, seconds))
             while True:
                 text += self._lines.get_nowait()
         return text
