@@ -1,15 +1,17 @@
 """The live display of a training on a terminal: a few lines that stay below all that is printed.
 
-A thread draws them twice a second from what the training has noted, so that no step waits for the terminal. What the
-process prints meanwhile, by `print`, `warnings` or `logging`, stands above. The cursor stays visible and the screen is
-the usual one, so that a process which is killed leaves the terminal as it was.
+A thread draws them twice a second from what the training has noted. It alone writes to the terminal: what the process
+prints meanwhile, by `print`, `warnings` or `logging`, waits in a queue until the thread prints it above, at once unless
+the terminal is busy. So nothing that prints waits for the terminal, and a print in a signal handler or a finaliser, in
+this thread too, waits for no lock. The cursor stays visible and the screen is the usual one, so that a process which is
+killed leaves the terminal as it was.
 """
 
-import collections
 import contextlib
 import io
 import logging
 import os
+import queue
 import sys
 import threading
 import time
@@ -17,14 +19,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from absl import logging as absl_logging
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from jaxseg.errors import first_line
 from jaxseg.memory import device_memory, host_memory
 from jaxseg.run.panel import Status, panel
 
 _PAUSE = 0.5  # seconds between two drawings
+_PATIENCE = 5.0  # seconds that the end waits for a drawing, which a stopped terminal (^S) holds up
 
 
 def is_live(stream: TextIO) -> bool:
@@ -42,6 +46,7 @@ class Display:
         status: what is drawn; it is read at each drawing.
         """
         self._stream, self._status = stream, status
+        self._shown: RenderableType = ""
         self._console = _Console(file=stream, force_terminal=True, force_interactive=True, force_jupyter=False)
         self._live = Live(
             console=self._console,
@@ -49,53 +54,117 @@ class Display:
             redirect_stdout=False,
             redirect_stderr=False,
             vertical_overflow="crop",
-            get_renderable=self._panel,
+            get_renderable=lambda: self._shown,
         )
-        self._lock = threading.RLock()
-        self._notices: collections.deque[str] = collections.deque()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._draw, name="jaxseg-display", daemon=True)
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()  # of which a `put` may interrupt another
+        self._process = os.getpid()
+        self._closed = self._done = self._off = False
+        self._keep = False
+        self._thread = threading.Thread(target=self._run, name="jaxseg-display", daemon=True)
         self._redirected = contextlib.ExitStack()
 
     def open(self) -> None:
-        """Begins to draw."""
-        self._redirected.enter_context(_redirected(self._stream, self.message))
-        self._live.start(refresh=True)
-        self._thread.start()
+        """Begins to draw; an error leaves the terminal as it was."""
+        try:
+            self._redirected.enter_context(_redirected(self._stream, self.message))
+            self._draw()
+            self._thread.start()
+        except BaseException:
+            self._closed = True
+            self._end()
+            self._restore()
+            raise
 
     def close(self, *, keep: bool) -> None:
         """Ends the display; `keep` leaves its last state on the terminal."""
-        if self._closed.is_set():
+        if self._closed:
             return
-        self._closed.set()
-        self._thread.join()
-        self._live.transient = not keep
-        with self._redirected:
-            self._say_notices()
-            self._live.stop()
+        self._keep, self._closed = keep, True
+        try:
+            self._lines.put("")  # wakes the thread
+            self._thread.join(_PATIENCE)
+        except BaseException:  # a signal; a second one ends the process
+            self._thread.join(_PATIENCE)
+            raise
+        finally:
+            self._restore()
 
     def message(self, text: str) -> None:
-        """Prints lines above the display."""
-        with self._lock:
-            self._console.print(Text(text), soft_wrap=True)
+        """Prints lines above the display, soon; waits for nothing, so that a signal handler may call it."""
+        if os.getpid() != self._process:  # a process that was forked from this one has no thread for it
+            self._print(f"{text}\n")
+            return
+        self._lines.put(f"{text}\n")
+        if self._done:
+            self._print(self._waiting())
 
-    def notice(self, text: str) -> None:
-        """Prints lines at the next drawing: for a signal handler, which must wait for nothing."""
-        self._notices.append(text)
+    def _restore(self) -> None:
+        """Prints without the display from here on; a thread that is still busy leaves its last drawing there."""
+        self._redirected.close()
+        self._done = True
+        self._print(("\n" if self._thread.is_alive() else "") + self._waiting())
 
-    def _say_notices(self) -> None:
-        while self._notices:
-            self.message(self._notices.popleft())
+    def _waiting(self, seconds: float = 0.0) -> str:
+        """Returns the lines that wait to be printed; if there are none, waits for some."""
+        text = ""
+        with contextlib.suppress(queue.Empty):
+            text += self._lines.get(timeout=max(0.0, seconds))
+            while True:
+                text += self._lines.get_nowait()
+        return text
+
+    def _run(self) -> None:
+        due = time.monotonic() + _PAUSE
+        while not self._closed:
+            self._say(self._waiting(due - time.monotonic()))
+            if time.monotonic() >= due:
+                self._draw()
+                due = time.monotonic() + _PAUSE
+        self._say(self._waiting())
+        self._draw()
+        if not self._done:
+            self._end()
+
+    def _say(self, text: str) -> None:
+        """Prints whole lines above the display."""
+        if self._off:
+            self._print(text)
+        elif text:
+            with self._drawing(text):
+                self._console.print(Text(text.removesuffix("\n")), soft_wrap=True)
 
     def _draw(self) -> None:
-        while not self._closed.wait(_PAUSE):
-            with contextlib.suppress(OSError), self._lock:  # the terminal may be gone, of which the training says more
-                self._say_notices()
-                self._live.refresh()
+        if not self._off:
+            with self._drawing():
+                now, width = time.perf_counter(), self._console.width
+                self._shown = panel(self._status, now, width, host_memory(), device_memory())
+                if not self._done:
+                    self._live.start()
+                    self._live.refresh()
 
-    def _panel(self) -> Any:
-        width = self._console.width
-        return panel(self._status, time.perf_counter(), width, host_memory(), device_memory())
+    @contextlib.contextmanager
+    def _drawing(self, text: str = "") -> Iterator[None]:
+        """An error in this context ends the display, not the run, with a warning; `text` is then printed without it."""
+        try:
+            yield
+        except OSError:  # the terminal is gone, or will be there again
+            pass
+        except Exception as error:
+            self._off, self._shown = True, ""
+            self._end()
+            self._print(f"{text}warning: the live display ends here, the run goes on: {first_line(error)}.\n")
+
+    def _end(self) -> None:
+        self._live.transient = not self._keep
+        with contextlib.suppress(Exception):
+            self._live.stop()
+
+    def _print(self, text: str) -> None:
+        """Prints lines without the display."""
+        if text:
+            with contextlib.suppress(OSError, ValueError):  # the terminal is gone
+                self._stream.write(text)
+                self._stream.flush()
 
 
 class _Console(Console):
@@ -106,16 +175,27 @@ class _Console(Console):
 
 
 class _Above(io.TextIOBase):
-    """Text that a process prints while the display is open: whole lines go above it."""
+    """Text that a process prints while the display is open: whole lines go above it.
+
+    It is no terminal, on which a library would move the cursor. All else is as at the stream that it stands for; what
+    is written to its `buffer` goes past the display.
+    """
 
     def __init__(self, message: Callable[[str], None], instead_of: TextIO):
         self._message, self._stream = message, instead_of
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # no other is taken within it
         self._line = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._stream.errors
 
     def writable(self) -> bool:
         return True

@@ -265,7 +265,7 @@ class Reporter:
     def notice(self, text: str) -> None:
         """Prints a line without waiting for another, as a signal handler must."""
         if self._display is not None:
-            self._display.notice(text)
+            self._display.message(text)
         else:
             write_notice(text)
 
@@ -274,19 +274,19 @@ class Reporter:
 
         After an error the last state of the display stays on the terminal.
         """
-        try:
+        with contextlib.ExitStack() as ending:  # from the last to the first, whatever fails or is interrupted
+            ending.callback(self._close, "_display", keep=self._how == FAILED)
+            for name in ("_gradients", "_log", "_writer"):
+                ending.callback(self._close, name)
+            ending.callback(self._close, "_tracking", how=self._how)
+            ending.callback(self._doing, "ending")
             self.flush()
-        finally:
-            self._doing("ending")
-            if self._tracking is not None:
-                self._tracking.close(self._how)
-            for resource in (self._writer, self._log, self._gradients):
-                if resource is not None:
-                    resource.close()
-            self._writer = self._log = self._gradients = self._pending = self._tracking = None
-            if self._display is not None:
-                self._display.close(keep=self._how == FAILED)
-            self._display = self._status = None
+
+    def _close(self, name: str, **options: Any) -> None:
+        closed = getattr(self, name)
+        setattr(self, name, None)
+        if closed is not None:
+            closed.close(**options)
 
     def _read(self) -> StepMetrics | None:
         """Reads the metrics of the pending step; if it is a log step, writes the line."""

@@ -8,6 +8,8 @@ resumed run goes on in the same one; it has no address and no key, which are in 
 import collections
 import importlib.util
 import math
+import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +31,8 @@ from jaxseg.run.workdir import TRACKERS_FILE, write_json
 OPENERS: dict[str, Callable[[About], Tracker]] = {"mlflow": open_mlflow, "wandb": open_wandb}
 """Tracker -> (what is known of the run -> the run in the tracker)."""
 _AHEAD = 10_000  # entries that wait for a tracker, at most
+_ROOM = 2**26  # bytes of pictures that wait for a tracker, at most; the newest ones are kept
+_KEYS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY")  # environment variables of the clients
 _PATIENCE = 60.0  # seconds that the end of a run waits for its trackers
 
 
@@ -83,7 +87,7 @@ class Tracking:
 
     def picture(self, step: int, name: str, images: np.ndarray) -> None:
         """Sends pictures u8[n,h,w,3]."""
-        self._send(lambda tracker: tracker.picture(step, name, images))
+        self._send(lambda tracker: tracker.picture(step, name, images), images.nbytes)
 
     def final(self, step: int, summary: Mapping[str, float], scored: Sequence[Mapping[str, Any]]) -> None:
         """Sends the scores of the last step, and the best of the evaluations `scored`, which are records of the log."""
@@ -103,9 +107,9 @@ class Tracking:
         for lane in self._lanes:
             lane.join(until - time.monotonic())
 
-    def _send(self, what: Callable[[Tracker], None]) -> None:
+    def _send(self, what: Callable[[Tracker], None], size: int = 0) -> None:
         for lane in self._lanes:
-            lane.send(what)
+            lane.send(what, size)
 
     def _keep(self, name: str, of_run: str) -> None:
         with self._lock:
@@ -119,22 +123,39 @@ class _Lane:
 
     def __init__(self, name: str, about: About, warn: Callable[[str], None], keep: Callable[[str, str], None]):
         self._name, self._about, self._warn, self._keep = name, about, warn, keep
-        self._waiting: collections.deque[Callable[[Tracker], None]] = collections.deque()
+        self._waiting: collections.deque[tuple[Callable[[Tracker], None], int]] = collections.deque()
         self._news = threading.Condition()
         self._how = ""  # how the run has ended, once it has
-        self._broken = False
+        self._broken = self._skips = False
         self._thread = threading.Thread(target=self._run, name=f"jaxseg-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def send(self, what: Callable[[Tracker], None]) -> None:
+    def send(self, what: Callable[[Tracker], None], size: int) -> None:
+        """Puts an entry behind those that wait; `size` is the bytes of its pictures, 0 without any."""
         if len(self._waiting) >= _AHEAD:
             self._fail(f"{counted(_AHEAD, 'entry')} wait for it")
         with self._news:
             if not self._broken:
-                self._waiting.append(what)
+                self._waiting.append((what, size))
+            skipped = bool(size) and self._skip()
+            first, self._skips = skipped and not self._skips, self._skips or skipped
             self._news.notify()
+        if first:
+            self._warn(f"warning: {self._name} is behind this run: pictures that wait for it are left out.")
+
+    def _skip(self) -> bool:
+        """Leaves out the oldest pictures that wait, until the others have room; returns whether there were any."""
+        sizes = [size for _, size in self._waiting]
+        excess, kept = sum(sizes) - _ROOM, []
+        for (what, size), newer in zip(self._waiting, range(len(sizes) - 1, -1, -1)):
+            if size and newer and excess > 0:
+                excess -= size
+            else:
+                kept.append((what, size))
+        self._waiting = collections.deque(kept)
+        return len(kept) < len(sizes)
 
     def end(self, how: str) -> None:
         with self._news:
@@ -155,13 +176,13 @@ class _Lane:
                 what(tracker)
             tracker.close(self._how or FAILED)
         except BaseException as error:  # whatever a client raises, SystemExit too: it ends this thread alone
-            self._fail(first_line(error))
+            self._fail(_without_secrets(first_line(error)))
 
     def _next(self) -> Callable[[Tracker], None] | None:
         """Waits for what comes next; None: the run has ended."""
         with self._news:
             self._news.wait_for(lambda: self._waiting or self._how)
-            return self._waiting.popleft() if self._waiting else None
+            return self._waiting.popleft()[0] if self._waiting else None
 
     def _fail(self, why: str) -> None:
         with self._news:
@@ -170,6 +191,14 @@ class _Lane:
             self._broken = True
             self._waiting.clear()
         self._warn(f"warning: {self._name} does not track this run from here on, which goes on without it: {why}.")
+
+
+def _without_secrets(text: str) -> str:
+    """Returns a client's words with "..." for the user and password of an address, and for its keys."""
+    for name in _KEYS:
+        if os.getenv(name):
+            text = text.replace(os.environ[name], "...")
+    return re.sub(r"://\S*@", "://...@", text)
 
 
 def _read_names(file: Path) -> dict[str, str]:

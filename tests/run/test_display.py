@@ -5,6 +5,8 @@ import logging
 import math
 import mmap
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,13 @@ def test_the_best_is_the_highest_number() -> None:
     assert known.best == (3, 0.7) and known.last[0] == 5
 
 
+def wait_until(true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
 def report_a_run(workdir: Path, stream: Terminal, steps: range, **options: Any) -> None:
     with Reporter(workdir, every=2, tensorboard=False, stream=stream, progress="auto", **options) as reporter:
         reporter.start(steps.start - 1, 6)
@@ -157,9 +166,8 @@ def test_all_that_is_printed_stands_above(tmp_path: Path, monkeypatch: pytest.Mo
     sys.stderr.write("x.py:1: UserWarning: a warning\n  warnings.warn()\n")  # as `warnings` does
     logger.warning("a log line")
     shown.message(long)
-    shown.notice("SIGINT: finishing this step")
-    while shown._notices:
-        pass
+    shown.message("SIGINT: finishing this step")
+    wait_until(lambda: "SIGINT: finishing this step" in stream.getvalue())
     sys.stdout.write("without an end")
     open_screen = stream.screen()
     shown.close(keep=True)
@@ -236,8 +244,7 @@ def test_a_terminal_that_is_gone_ends_the_drawing_alone(monkeypatch: pytest.Monk
         raise OSError("Input/output error")
 
     monkeypatch.setattr(stream, "write", gone)
-    while len(tries) < 3:
-        pass
+    wait_until(lambda: len(tries) >= 3)
     assert shown._thread.is_alive()
     monkeypatch.undo()
     shown.close(keep=False)

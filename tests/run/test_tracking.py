@@ -196,6 +196,54 @@ def test_what_waits_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     tracked.close()
 
 
+def test_pictures_that_wait_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that hangs at its start; afterwards it gets every number, and the newest pictures."""
+    _, mlflow = fake_trackers.install(monkeypatch)
+    go, create = threading.Event(), mlflow.create_run
+    monkeypatch.setattr(mlflow, "create_run", lambda *of, **more: (go.wait(60), create(*of, **more))[1])
+    monkeypatch.setattr(tracking, "_ROOM", 300)
+    said: list[str] = []
+    tracked = Tracking(short_config(log__trackers=("mlflow",)), tmp_path)
+    tracked.start(said.append)
+    for step in range(6):
+        tracked.scalars(step, {"x": 1.0})
+        tracked.picture(step, "few", np.zeros((1, 10, 10, 3) if step == 5 else (1, 5, 10, 3), np.uint8))
+    waiting = [size for _, size in tracked._lanes[0]._waiting]
+    assert sum(waiting) == 300 and len(waiting) == 7
+    tracked.picture(6, "few", np.zeros((1, 11, 10, 3), np.uint8))
+    assert sum(size for _, size in tracked._lanes[0]._waiting) == 330, "the newest stays, however large"
+    go.set()
+    tracked.close()
+    [run] = mlflow.runs.values()
+    assert [m.step for m in run.metrics] == list(range(6)) and list(run.images) == ["few/step-0000006.png"]
+    assert said == ["warning: mlflow is behind this run: pictures that wait for it are left out."]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (f"POST http://me:{SECRET}@host/api failed", "POST http://...@host/api failed"),
+        (f"'https://{SECRET}@host', 'sqlite://a:{SECRET}/@b@host/x'", "'https://...@host', 'sqlite://...@host/x'"),
+        (f"the key {SECRET} is wrong", "the key ... is wrong"),
+        ("no run at http://host/a, say ops@host", "no run at http://host/a, say ops@host"),
+    ],
+)
+def test_no_warning_has_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, shown: str) -> None:
+    """Clients put the address that they were given into their errors, with the password in it."""
+    _, mlflow = fake_trackers.install(monkeypatch)
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError(words)
+
+    monkeypatch.setattr(mlflow, "create_run", fail)
+    said: list[str] = []
+    tracked = Tracking(short_config(log__trackers=("mlflow",)), tmp_path)
+    tracked.start(said.append)
+    tracked.close()
+    assert said == [f"warning: mlflow does not track this run from here on, which goes on without it: {shown}."]
+
+
 def test_an_error_of_the_run_is_one_of_its_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb, mlflow = fake_trackers.install(monkeypatch)
     for error, status, code in ((ValueError, "FAILED", 1), (SystemExit, "KILLED", 0)):
