@@ -4,11 +4,11 @@ FOLDER holds images and masks, and is read as the recipe of folders does; FILE i
 
 It reads every example of the training and validation split and prints what is wrong (files without a partner, masks of
 another size, values outside the classes, unreadable files), what may be wrong (very rare classes, dark images, turned
-images, images that are nearly the same in two splits, what may be frames of one video in two, masks that fit their image
-better when they are mirrored or moved), the image sizes and values, and the share of each class. It also draws masks over images in
-`check.png`, for a visual check. With --report FILE it writes a page with all that and with more images, to sort and to
-filter; with --audit FILE the page shows what `jaxseg audit` holds for the likeliest wrong labels. The exit code is 1 if
-anything is wrong.
+images, images that are nearly the same in two splits, what may be frames of one video in two, masks that fit their
+image better when they are mirrored or moved), the image sizes and values, and the share of each class. It also draws
+masks over images in `check.png`, for a visual check. With --report FILE it writes a page with all that and with more
+images, to sort and to filter; with --audit FILE the page shows what `jaxseg audit` holds for the likeliest wrong
+labels. The exit code is 1 if anything is wrong.
 """
 
 import argparse
