@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxseg.config import WITHHELD
 from jaxseg.data.folds import Groups
 from jaxseg.data.images import read_header
 from jaxseg.data.layout import Folders, Layout
@@ -97,11 +98,17 @@ def hold_out(
     the hash is that of the group of a pair, so that each group is on one side.
 
     Raises:
-        DataError: if a pair has no group, or all are of one.
+        DataError: if a pair has no group, or all are of one and some are to be held out, or the groups are withheld.
     """
+    if groups is not None and groups.text == WITHHELD:
+        raise DataError(
+            "The published network does not say by which groups its training held images out, so that it is not known "
+            "which of these images it was trained on. Give --config.data.val_group=, the data.group of its training, "
+            "or a folder with a val/ folder."
+        )
     side = {p.name: p.name if groups is None else groups.of(p.name) for p in pairs}
     names = set(side.values())
-    if groups is not None and len(pairs) > 1 and len(names) == 1:
+    if groups is not None and 0 < fraction < 1 and len(pairs) > 1 and len(names) == 1:
         raise DataError(
             f"{groups.key}={groups.text!r} gives all {counted(len(pairs), 'image')} the group {min(names)!r}, and "
             "data.val_fraction keeps each group on one side; give a val/ folder, another group, or "
