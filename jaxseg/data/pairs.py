@@ -130,6 +130,15 @@ def hold_out(
     return [p for p in pairs if (side[p.name] in held_out) == (split != "train")]
 
 
+def note_unused(groups: Groups | None, layout: Layout) -> None:
+    """Notes that `data.val_group` holds nothing out of folders that have splits; `data.group` has other uses there."""
+    if groups is not None and groups.key == "data.val_group" and groups.text != WITHHELD and layout.undivided is None:
+        note(
+            f"data.val_group={groups.text} has no effect: nothing is held out of a folder with the split folders "
+            f"{', '.join(layout.splits)}."
+        )
+
+
 def _once(pairs: list[Pair], images: Path) -> list[Pair]:
     """Returns the pairs without those that a link to a folder gives a second time, under another name.
 

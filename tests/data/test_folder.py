@@ -147,6 +147,20 @@ def test_another_group_is_another_run_only_where_a_folder_is_divided(tmp_path):
     assert is_divided(gone) and not is_divided(default_config())
 
 
+def test_groups_that_hold_nothing_out_of_split_folders_are_noted(tmp_path):
+    for split in ("train", "val"):
+        make_folder(tmp_path / split, "ab")
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(tmp_path), data__group="^(a)")
+    for group, count in (("group", 0), ("q", 1)):
+        with notes.collected() as said:
+            make_source(with_values(config, {"data.val_group": group}), "train")
+        assert len(said) == count
+    assert said == [
+        "data.val_group=q has no effect: nothing is held out of a folder with the split folders train, val."
+    ]
+
+
 def test_withheld_groups_hold_out_nothing_until_they_are_given(tmp_path):
     config = default_config()
     update(config, data__source="folder", data__dir=str(make_folder(tmp_path, ["a1", "a2", "b1"])))
