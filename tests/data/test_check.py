@@ -5,6 +5,7 @@ import contextlib
 import functools
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,6 +122,13 @@ def test_the_page_shows_the_likeliest_wrong_labels_of_an_audit(folder, tmp_path,
     assert "cannot be read as audit.csv of jaxseg audit, or its folder" in capsys.readouterr().err
     assert check.main([str(folder), "--audit", str(table)]) == 1
     assert "give --report FILE.html too" in capsys.readouterr().err
+
+
+def test_a_doubted_name_in_two_splits_is_shown_with_both():
+    source = SimpleNamespace(name=str)
+    reports = [SimpleNamespace(split=split, readable=[split == "val", 3], source=source) for split in ("train", "val")]
+    page = check_page._suspects(reports, {"3": 0.5, "True": 1.0, "gone": 2.0})  # type: ignore[arg-type]
+    assert page.count("train, val") == 1 and page.count("not read") == 1
 
 
 def test_small_splits_leave_their_share_of_the_page_to_others():
