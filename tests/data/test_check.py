@@ -128,7 +128,7 @@ def test_a_doubted_name_in_two_splits_is_shown_with_both():
     source = SimpleNamespace(name=str)
     reports = [SimpleNamespace(split=split, readable=[split == "val", 3], source=source) for split in ("train", "val")]
     page = check_page._suspects(reports, {"3": 0.5, "True": 1.0, "gone": 2.0})  # type: ignore[arg-type]
-    assert page.count("train, val") == 1 and page.count("not read") == 1
+    assert page.count(">train, val<") == 1 and page.count(">not read<") == 1
 
 
 def test_small_splits_leave_their_share_of_the_page_to_others():
