@@ -9,6 +9,8 @@ from jaxseg.config.config_dict import ConfigDict
 from jaxseg.config.rules import require_pruning_within_steps, require_short_warmup, takes_pairs
 from jaxseg.config.schema import FREE_FORM, FREE_KEYS, KEYS, LAYOUT_KEYS, RENAMED
 from jaxseg.config.values import (
+    WITHHELD,
+    as_val_group,
     default_config,
     differences,
     flatten,
@@ -30,8 +32,10 @@ __all__ = [
     "KEYS",
     "LAYOUT_KEYS",
     "RENAMED",
+    "WITHHELD",
     "ConfigDict",
     "ConfigError",
+    "as_val_group",
     "default_config",
     "differences",
     "flatten",

@@ -125,7 +125,8 @@ DATA: dict[str, Key] = {
     "data.val_group": Key(
         "group",
         "what data.val_fraction keeps whole on one side: group, the patients, scenes or videos of data.group; names, "
-        "every image by itself; or a value such as data.group takes. It has no effect with data.division=former",
+        "every image by itself; or a value such as data.group takes; withheld, in a published network, groups that it "
+        "does not name. It has no effect with data.division=former",
         Annotated[str, Where(bool, instead="group, names, a regular expression or FILE.csv:COLUMN")],
     ),
     "data.unlabelled": Key(

@@ -32,6 +32,9 @@ from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
 # What other libraries call a part of a key -> its name here, for the advice after an unknown key.
 _ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size"}
 
+WITHHELD = "withheld"
+"""The `data.val_group` of a published network whose groups are not published, see `jaxseg.publish.places`."""
+
 
 def default_config() -> ConfigDict:
     """Returns a new configuration with every key at its default."""
@@ -220,7 +223,7 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
         _write_out_momentum(config)
     if form < 3 and config.data.source == "folder":
         set_key(config, "data.division", "former")
-    if form < 4 and held_out_group(config):
+    if form < 4 and held_out_group(config) is not None:
         set_key(config, "data.val_group", "names")
     return config
 
@@ -259,22 +262,38 @@ def _write_out_momentum(config: ConfigDict) -> None:
         set_key(config, "optimizer.momentum", KEYS["optimizer.momentum"].default)
 
 
-def held_out_group(config: ConfigDict) -> str:
-    """Returns what `data.val_fraction` keeps whole on one side, as `data.group` gives it; "" for nothing.
+def held_out_group(config: ConfigDict) -> str | None:
+    """Returns what `data.val_fraction` keeps whole on one side, as `data.group` gives it; None: every image by itself.
 
-    It is the same for every folder, also for one with splits, where nothing is held out.
+    It is the same for every folder, also for one with splits, where nothing is held out. `WITHHELD` is returned as it
+    is.
     """
     data = config.data
     if data.source != "folder" or data.division == "former" or data.val_group == "names":
-        return ""
-    return data.group if data.val_group == "group" else data.val_group
+        return None
+    return (data.group if data.val_group == "group" else data.val_group) or None
 
 
-def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """Returns "key: old -> new" for each key that differs and affects the numbers of a run."""
-    a, b = ({**flatten(each), "data.val_group": held_out_group(each) or "names"} for each in (old, new))
+def as_val_group(held_out: str | None) -> str:
+    """Returns the `data.val_group` that holds out whatever `data.group` becomes, of a value of `held_out_group`."""
+    if held_out is None:
+        return "names"
+    return f"(?:{held_out})" if held_out in ("names", "group") else held_out  # as a pattern these words are others
+
+
+def differences(old: ConfigDict, new: ConfigDict, *, divided: bool = True) -> list[str]:
+    """Returns "key: old -> new" for each key that differs and affects the numbers of a run.
+
+    `divided`: `data.val_fraction` divides the folder. Otherwise no group is held out, and none is compared.
+    """
+    a, b = flatten(old), flatten(new)
     free = tuple(key for key in free_keys(old) if key in free_keys(new))
-    keys = [key for key in sorted(a.keys() | b.keys()) if not key.startswith(free)]
+    keys = [key for key in sorted(a.keys() | b.keys()) if key != "data.val_group" and not key.startswith(free)]
+    before, after = held_out_group(old), held_out_group(new)
+    if divided and before != after:
+        by_group = old.data.val_group == new.data.val_group == "group"
+        keys = sorted({*keys, "data.group" if by_group else "data.val_group"})
+        a["data.val_group"], b["data.val_group"] = as_val_group(before), as_val_group(after)
     return [
         f"{k}: {a[k] if k in a else 'unset'} -> {b[k] if k in b else 'unset'}"
         for k in keys
@@ -285,10 +304,12 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
 def free_keys(config: ConfigDict) -> tuple[str, ...]:
     """Returns the keys that have no effect on the numbers of a run: `FREE_KEYS`.
 
-    Where `data.fold` has no file of folds, `data.group` is none of them, since it decides what a run trains on.
+    Where `data.fold` has no file of folds, `data.group` is none of them, since it decides what a run trains on. Where
+    `data.val_group` is withheld, it can be given.
     """
     by_group = config.data.fold and not config.data.fold_file
-    return tuple(key for key in FREE_KEYS if not (by_group and key == "data.group"))
+    given = ("data.val_group",) if config.data.val_group == WITHHELD else ()
+    return (*(key for key in FREE_KEYS if not (by_group and key == "data.group")), *given)
 
 
 def validate(config: ConfigDict, *, trained: bool = False) -> None:

@@ -4,11 +4,11 @@ FOLDER holds images and masks, and is read as the recipe of folders does; FILE i
 
 It reads every example of the training and validation split and prints what is wrong (files without a partner, masks of
 another size, values outside the classes, unreadable files), what may be wrong (very rare classes, dark images, turned
-images, images that are nearly the same in two splits, videos with frames in two, masks that fit their image better when
-they are mirrored or moved), the image sizes and values, and the share of each class. It also draws masks over images in
-`check.png`, for a visual check. With --report FILE it writes a page with all that and with more images, to sort and to
-filter; with --audit FILE the page shows what `jaxseg audit` holds for the likeliest wrong labels. The exit code is 1 if
-anything is wrong.
+images, images that are nearly the same in two splits, what may be frames of one video in two, masks that fit their
+image better when they are mirrored or moved), the image sizes and values, and the share of each class. It also draws
+masks over images in `check.png`, for a visual check. With --report FILE it writes a page with all that and with more
+images, to sort and to filter; with --audit FILE the page shows what `jaxseg audit` holds for the likeliest wrong
+labels. The exit code is 1 if anything is wrong.
 """
 
 import argparse
@@ -117,7 +117,7 @@ def draw(report: Report, path: str | Path, count: int) -> None:
 
 
 def about_splits(reports: Sequence[Report]) -> list[str]:
-    """Returns sentences about images that are nearly the same as a training image, and videos that splits share."""
+    """Returns sentences about images that are nearly the same as a training image, and videos that splits may share."""
     of_split = {report.split: report for report in reports if report.source is not None}
 
     def name(place: Place) -> str:
@@ -125,10 +125,11 @@ def about_splits(reports: Sequence[Report]) -> list[str]:
         assert report.source is not None
         return name_of(report.source, report.readable[place[1]])
 
+    names = {s: [r.source.name(i) for i in r.readable] for s, r in of_split.items() if r.source is not None}
     leaks = find_leaks({split: report.sketches for split, report in of_split.items()})
     return [
         *about_leaks(leaks, name),
-        *about_videos({s: r.source for s, r in of_split.items() if r.source is not None}),
+        *about_videos(names, {split: report.sketches for split, report in of_split.items()}),
     ]
 
 

@@ -81,12 +81,15 @@ def suspects_of(file: Path) -> dict[str, float]:
 
 
 def _suspects(reports: Sequence[Report], suspects: Mapping[str, float]) -> str:
-    places = {_name(report, i): report.split for report in reports for i in report.readable}
+    places: dict[str, list[str]] = {}  # two splits may have an image of one name, of which the audit saw either
+    for report in reports:
+        for i in report.readable:
+            places.setdefault(_name(report, i), []).append(report.split)
     rows = [
         [
             number(rank, "{:d}"),
             text(name),
-            text(places[name] if name in places else "not read"),
+            text(", ".join(places[name]) if name in places else "not read"),
             number(score, "{:.3f}"),
         ]
         for rank, (name, score) in enumerate(suspects.items(), 1)

@@ -27,7 +27,7 @@ from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
-from jaxseg.data.pairs import Pair, hold_out, match, require_others, without_masks
+from jaxseg.data.pairs import Pair, hold_out, match, note_unused, require_others, without_masks
 from jaxseg.data.reading import files_at, note_skipped, raise_first
 from jaxseg.data.stamps import require_unchanged, stamps_of
 from jaxseg.data.swapped import are_swapped, require_not_swapped
@@ -190,6 +190,7 @@ class FolderSource:
 
     def _of_split(self, pairs: list[Pair], layout: Layout, fraction: float, former: bool) -> list[Pair]:
         """Returns the pairs of the split, at least one: those in its folders, or its part of a set that is divided."""
+        note_unused(self._groups, layout)
         chosen = (
             pairs
             if layout.undivided is None

@@ -1,7 +1,7 @@
 """Opens a split of a folder as `config.data` says: with masks, with annotations, or with less than its labels."""
 
 from jaxseg.arguments import expanded
-from jaxseg.config import ConfigDict, held_out_group
+from jaxseg.config import WITHHELD, ConfigDict, held_out_group
 from jaxseg.data import folder
 from jaxseg.data.base import Source
 from jaxseg.data.folds import Groups, parse_group
@@ -48,7 +48,21 @@ def held_out_groups(config: ConfigDict) -> Groups | None:
     """
     text = held_out_group(config)
     key = "data.group" if config.data.val_group == "group" else "data.val_group"
-    return parse_group(text, key) if text else None
+    if text == WITHHELD:  # an error for a folder that is divided alone, see `hold_out`
+        return Groups(text, None, {}, key)
+    return None if text is None else parse_group(text, key)
+
+
+def is_divided(config: ConfigDict) -> bool:
+    """Returns whether `data.val_fraction` divides the data; also where the folder cannot be read."""
+    if config.data.source != "folder":
+        return False
+    if config.data.division == "former":
+        return True
+    try:
+        return find_layout(existing(config.data.dir)).undivided is not None
+    except DataError:
+        return True
 
 
 def with_sets(config: ConfigDict, split: str, *, strict: bool) -> MultilabelSource:

@@ -174,6 +174,11 @@ def _alike(pictures: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple
     return first[chosen], second[chosen]
 
 
+def likeness(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """u8[n,32,32], u8[m,32,32] -> f32[n,m], how small pictures correlate."""
+    return _standard(one) @ _standard(two).T
+
+
 def _standard(pictures: np.ndarray) -> np.ndarray:
     """Returns f32[n,1024] with mean 0 and length 1 in each row."""
     rows = pictures.reshape(len(pictures), -1).astype(np.float32)

@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxseg.config import WITHHELD
 from jaxseg.data.folds import Groups
 from jaxseg.data.images import read_header
 from jaxseg.data.layout import Folders, Layout
@@ -97,11 +98,17 @@ def hold_out(
     the hash is that of the group of a pair, so that each group is on one side.
 
     Raises:
-        DataError: if a pair has no group, or all are of one.
+        DataError: if a pair has no group, or all are of one and some are to be held out, or the groups are withheld.
     """
+    if groups is not None and groups.text == WITHHELD:
+        raise DataError(
+            "The published network does not say by which groups its training held images out, so that it is not known "
+            "which of these images it was trained on. Give --config.data.val_group=, the data.group of its training, "
+            "or a folder with a val/ folder."
+        )
     side = {p.name: p.name if groups is None else groups.of(p.name) for p in pairs}
     names = set(side.values())
-    if groups is not None and len(pairs) > 1 and len(names) == 1:
+    if groups is not None and 0 < fraction < 1 and len(pairs) > 1 and len(names) == 1:
         raise DataError(
             f"{groups.key}={groups.text!r} gives all {counted(len(pairs), 'image')} the group {min(names)!r}, and "
             "data.val_fraction keeps each group on one side; give a val/ folder, another group, or "
@@ -121,6 +128,15 @@ def hold_out(
             f"with {images} of {counted(len(pairs), 'image')}."
         )
     return [p for p in pairs if (side[p.name] in held_out) == (split != "train")]
+
+
+def note_unused(groups: Groups | None, layout: Layout) -> None:
+    """Notes that `data.val_group` holds nothing out of folders that have splits; `data.group` has other uses there."""
+    if groups is not None and groups.key == "data.val_group" and groups.text != WITHHELD and layout.undivided is None:
+        note(
+            f"data.val_group={groups.text} has no effect: nothing is held out of a folder with the split folders "
+            f"{', '.join(layout.splits)}."
+        )
 
 
 def _once(pairs: list[Pair], images: Path) -> list[Pair]:

@@ -75,7 +75,10 @@ def rare_class_order(counts: np.ndarray, temperature: float) -> RareClassOrder:
 
 @dataclass(frozen=True)
 class AreaOrder:
-    """Every window of every image once an epoch: the `Order` in which each pixel is seen as often as any other.
+    """Every window of every image once a pass: the `Order` in which images stand by their area.
+
+    A pass over the windows is longer than an epoch of `epochs`, of the log and of a plan, which all count images.
+    Pixels near the border of an image lie in fewer of the places of a window than others, and are seen less often.
 
     Attributes:
         images: i32[w], the image of each window.
@@ -85,8 +88,8 @@ class AreaOrder:
 
     def index(self, seed: int, batch: int, row: int, batch_size: int) -> int:
         """Returns the index of the image in a row of a batch."""
-        epoch, offset = divmod(batch * batch_size + row, len(self.images))
-        return int(self.images[epoch_order(seed, ALL, epoch, len(self.images))[offset]])
+        number, offset = divmod(batch * batch_size + row, len(self.images))
+        return int(self.images[epoch_order(seed, ALL, number, len(self.images))[offset]])
 
 
 def area_order(sizes: Sequence[Size], window: Size) -> AreaOrder:
@@ -94,7 +97,7 @@ def area_order(sizes: Sequence[Size], window: Size) -> AreaOrder:
 
     Args:
         sizes: (height, width) of each image.
-        window: (height, width) of a window. The loader places each at random, so that in one epoch some overlap.
+        window: (height, width) of a window. The loader places each at random, so that in one pass some overlap.
     """
     areas = np.array([height * width for height, width in sizes], np.float64)
     windows = np.maximum(1, np.rint(areas / (window[0] * window[1]))).astype(np.int64)

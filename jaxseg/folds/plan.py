@@ -11,6 +11,7 @@ import numpy as np
 from jaxseg.config import ConfigDict, differences, from_dict, to_dict, with_values
 from jaxseg.data.base import Source
 from jaxseg.data.class_counts import label_counts
+from jaxseg.data.folders import is_divided
 from jaxseg.data.folds import COLUMNS, about_folds, balanced_folds, groups_of, read_folds
 from jaxseg.data.sources import make_source, training_source
 from jaxseg.errors import ConfigError, counted
@@ -60,7 +61,10 @@ def require_same_folds(workdir: Path, folds: int, config: ConfigDict) -> None:
             f"{workdir} holds {counted(before['folds'], 'fold')}, and --folds asks for {folds}; the images of a fold "
             "would be others. Give another --workdir."
         )
-    if started(workdir, folds) and (differing := differences(from_dict(before["config"]), config)):
+    if not started(workdir, folds):
+        return
+    differing = differences(from_dict(before["config"]), config, divided=is_divided(config))
+    if differing:
         raise ConfigError(
             f"{workdir} holds folds of another configuration; give another --workdir. The keys that differ: "
             f"{'; '.join(differing)}."

@@ -81,7 +81,7 @@ class Fingerprint:
         leaks: images that are nearly the same in two splits, as pairs of names; 20 at most.
         num_leaks: how many images of the other splits have such a one in the training split.
         alike: images that are nearly the same within the training split, as pairs of names; 50 at most.
-        videos: a sentence for each split that likely shares videos with the training split.
+        videos: a sentence for each split that may share videos with the training split.
     """
 
     images: dict[str, int]
@@ -150,7 +150,8 @@ def fingerprint(splits: Mapping[str, Source], reading: Reading = STOP) -> Finger
     sketches |= {name: [each or NOTHING for each in read(other, _sketch, stop)] for name, other in others}
     leaks = find_leaks(sketches)
     found = summary(train, sums, splits, leaks, *_tags(source))
-    return replace(found, videos=tuple(about_videos(splits)))
+    names = {split: [each.name(i) for i in range(len(each))] for split, each in splits.items()}
+    return replace(found, videos=tuple(about_videos(names, sketches)))
 
 
 def _sketch(example: tuple[np.ndarray, np.ndarray]) -> Sketch:

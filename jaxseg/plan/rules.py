@@ -133,7 +133,7 @@ def choose_sampling(data: Fingerprint, fit: str, size: tuple[int, ...]) -> tuple
         Choice(
             {"data.sampling": "area"},
             f"Patches by area, since scores count pixels: an image of {tall}x{wide} has "
-            f"{counted(windows_of(tall, wide, size), 'patch')} in an epoch, one of {height}x{width} has "
+            f"{counted(windows_of(tall, wide, size), 'patch')} in a pass, one of {height}x{width} has "
             f"{windows_of(height, width, size)}; together about {patches}.",
         ),
     )

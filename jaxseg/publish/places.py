@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxseg.arguments import expanded
 from jaxseg.config import FREE_KEYS, KEYS, ConfigDict
-from jaxseg.config.values import flatten, with_values
+from jaxseg.config.values import WITHHELD, flatten, held_out_group, with_values
 from jaxseg.errors import ConfigError
 from jaxseg.pretrained import catalogue
 
@@ -22,7 +22,7 @@ PLACES: dict[str, Any] = {
     "data.labelled": 1.0,  # unless it is a share; that all images keep their labels asks for no file
     "data.fold_file": "",
     "data.group": "",  # a file and its column, or a pattern of names
-    "data.val_group": "names",  # the same
+    "data.val_group": WITHHELD,  # as data.group; that images are held out by themselves, names, may stay
     "compile.cache": "",
     "checkpoint.copy_to": "",
     "log.project": "",  # a name of whoever trained it
@@ -52,13 +52,16 @@ def without_places(config: ConfigDict) -> ConfigDict:
     """Returns the configuration of a run without the places of its machine, for one that is only used.
 
     Names of published weights and of repositories of the Hub stay; devices are those of whoever uses the network. A
-    fold without its file or its groups would be other images, and is left out with them.
+    fold without its file or its groups would be other images, and is left out with them. That groups were held out is
+    said, without what they are, so that `--split val` does not score images of the training.
     """
     given = {key: value for key, value in flatten(config.to_dict()).items()}
     changed = {key: KEYS[key].default for key in given if key in KEYS and key.startswith("mesh.")}
     for key, value in given.items():
         if key in PLACES and value != KEYS[key].default and not _may_stay(config, key, value):
             changed[key] = PLACES[key]
+    if held_out_group(config) is not None:
+        changed["data.val_group"] = WITHHELD  # also where data.group alone names them
     if config.data.fold and (config.data.fold_file or config.data.group):
         changed["data.fold"] = ""
     if config.distill.teacher:
@@ -83,6 +86,8 @@ def _is_name(key: str, value: Any) -> bool:
         return re.fullmatch(r"hf://[\w.@/-]+|\w*", value) is not None
     if key == "data.labelled":
         return not isinstance(value, str) or re.fullmatch(r"[\d./ ]*", value) is not None
+    if key == "data.val_group":
+        return value in ("group", "names", WITHHELD)
     return value == "" or (key == "compile.cache" and value == "off")
 
 

@@ -49,6 +49,7 @@ _READ_BY = {
 }  # key: the one value of another key with which it is read
 _DROP_IN_OWN_ENCODER = ("attention_decoder", "attention_unet", "unet", "unetplusplus")
 _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
+    "data.val_group": ("data.division=stable", lambda c: c.data.division != "former"),
     "data.dir": ("another data.source than shapes, such as folder", lambda c: c.data.source != "shapes"),
     "data.cache": ("a data.source that TFDS prepares", lambda c: c.data.source not in ("shapes", "folder")),
     **dict.fromkeys(
@@ -195,6 +196,8 @@ def note_without_effect(config: ConfigDict) -> None:
     for key, (needed, has_it) in _NEEDS.items():
         if flat[key] != KEYS[key].default and not has_it(config):
             _LOG.warning(f"{key} has no effect here: it needs {needed}.")
+    if config.data.group and config.data.source == "folder" and config.data.division == "former":
+        _LOG.warning("data.group keeps nothing on one side of data.val_fraction with data.division=former.")
     args = config.model.args
     if config.model.name in _DROP_IN_OWN_ENCODER and "dropout" in args and "encoder" in args and args.encoder:
         _LOG.warning(

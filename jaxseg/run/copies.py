@@ -23,6 +23,7 @@ from typing import Any
 import jax
 
 from jaxseg.config import differences
+from jaxseg.data.folders import is_divided
 from jaxseg.errors import CheckpointError, ConfigError, first_line
 from jaxseg.files import Digest, parse_json, write_atomically
 from jaxseg.pictures import marks
@@ -288,7 +289,8 @@ def _require_same_run(files: Any, root: str, step: int, workdir: Path, url: str)
                 if content is None:
                     return
                 (Path(made) / CONFIG_FILE).write_bytes(content.read(_MOST_CONFIG))
-            differing = differences(read_config(made), read_config(workdir))
+            config = read_config(workdir)
+            differing = differences(read_config(made), config, divided=is_divided(config))
         except (tarfile.TarError, EOFError, ConfigError):  # a damaged copy, which its digest shows
             return
     if differing:

@@ -115,7 +115,11 @@ def require_hierarchy(parts: build.Parts, problem: "Problem") -> None:
 
 
 def image_order(config: ConfigDict, train: Source) -> Order | None:
-    """Returns the order of the training images of the key `data.sampling`; None: every image once an epoch."""
+    """Returns the order of the training images of the key `data.sampling`; None: every image once an epoch.
+
+    Another order has no epochs; where `epochs`, the log and a plan speak of them, they count as many images as the
+    training split has.
+    """
     if config.data.sampling == "epochs":
         return None
     if config.data.sampling == "area":
@@ -146,7 +150,7 @@ def stored_division(config: ConfigDict, stored: ConfigDict) -> dict[str, str]:
 
 
 def steps_of(epochs: float, images: int, batch_size: int) -> int:
-    """Returns the steps of a number of epochs, rounded up: epochs · images / batch_size."""
+    """Returns the steps of a number of epochs, rounded up: epochs · images / batch_size, with every `data.sampling`."""
     return math.ceil(Fraction(str(epochs)) * images / batch_size)  # exact: 0.1 is one tenth
 
 

@@ -13,7 +13,18 @@ from flax import linen as nn
 from jaxseg.arguments import Where, check_value, located
 from jaxseg.build import Parts, build_parts
 from jaxseg.compiler import NO_CACHE
-from jaxseg.config import FREE_FORM, KEYS, LAYOUT_KEYS, ConfigDict, free_keys, held_out_group, set_key, validate
+from jaxseg.config import (
+    FREE_FORM,
+    KEYS,
+    LAYOUT_KEYS,
+    WITHHELD,
+    ConfigDict,
+    as_val_group,
+    free_keys,
+    held_out_group,
+    set_key,
+    validate,
+)
 from jaxseg.config.command import apply_overrides, read_overrides
 from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import CheckpointError, ConfigError, counted, nearest
@@ -216,8 +227,9 @@ def override_free(config: ConfigDict, overrides: Sequence[str] | Mapping[str, An
             raise ConfigError(f"{key} belongs to the trained run and cannot be changed; these keys can: {free}.")
     held_out = held_out_group(config)
     apply_overrides(config, given)
-    if held_out_group(config) != held_out:  # another data.group draws other groups, and holds out the same images
-        set_key(config, "data.val_group", held_out or "names")
+    told = held_out == WITHHELD and "data.val_group" in dict(given)
+    if held_out_group(config) != held_out and not told:  # another data.group holds out the same images
+        set_key(config, "data.val_group", as_val_group(held_out))
     validate(config, trained=True)
 
 

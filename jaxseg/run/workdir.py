@@ -14,6 +14,7 @@ from jaxseg import config as config_lib
 from jaxseg import models
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
+from jaxseg.data.folders import is_divided
 from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import ConfigError, counted, first_line
 from jaxseg.files import read_json, read_lines, write_text
@@ -114,7 +115,7 @@ def write_config(path: Path, config: ConfigDict) -> None:
     _require_own_files(path, config)
     if file.exists():
         # `read_config` raises an error for a file of another program, so that it is not overwritten.
-        differing = config_lib.differences(read_config(path), config)
+        differing = config_lib.differences(read_config(path), config, divided=is_divided(config))
         if differing and holds_checkpoint(path):
             raise ConfigError(
                 f"{path} holds a run with another configuration; give the same one to resume it, or another --workdir. "

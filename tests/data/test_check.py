@@ -5,6 +5,7 @@ import contextlib
 import functools
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,6 +124,13 @@ def test_the_page_shows_the_likeliest_wrong_labels_of_an_audit(folder, tmp_path,
     assert "give --report FILE.html too" in capsys.readouterr().err
 
 
+def test_a_doubted_name_in_two_splits_is_shown_with_both():
+    source = SimpleNamespace(name=str)
+    reports = [SimpleNamespace(split=split, readable=[split == "val", 3], source=source) for split in ("train", "val")]
+    page = check_page._suspects(reports, {"3": 0.5, "True": 1.0, "gone": 2.0})  # type: ignore[arg-type]
+    assert page.count(">train, val<") == 1 and page.count(">not read<") == 1
+
+
 def test_small_splits_leave_their_share_of_the_page_to_others():
     assert check_page._numbers_of([500, 10]) == [62, 10] and check_page._numbers_of([500, 400]) == [36, 36]
     assert check_page._numbers_of([5, 300, 300]) == [5, 33, 34] and sum(check_page._numbers_of([1] * 100)) == 100
@@ -130,12 +138,14 @@ def test_small_splits_leave_their_share_of_the_page_to_others():
 
 def test_mirrored_masks_and_shared_videos_are_to_look_at(tmp_path, capsys):
     rng = np.random.default_rng(0)
-    for split, first in (("train", 0), ("val", 40)):
+    for split, first in (("train", 0), ("val", 6)):
         for i in range(first, first + 6):
             label = np.zeros((48, 64), np.uint8)
             top, left = rng.integers(4, 20, 2)
             label[top : top + 20, left : left + 9] = label[top + 14 : top + 20, left : left + 24] = 1
-            image = np.clip(60 + 120 * label[..., None] + rng.normal(0, 9, (48, 64, 3)), 0, 255).astype(np.uint8)
+            ramp = np.linspace(0, 90, 64)[:, None] if i % 2 else np.linspace(0, 90, 48)[:, None, None]  # of two scenes
+            image = 30 + ramp + 120 * label[..., None] + rng.normal(0, 9, (48, 64, 3))
+            image = np.clip(image, 0, 255).astype(np.uint8)
             for kind, picture in (("images", image), ("masks", label[:, ::-1] if i == 3 else label)):
                 path = tmp_path / split / kind / f"{'ab'[i % 2]}_{i:03d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +155,9 @@ def test_mirrored_masks_and_shared_videos_are_to_look_at(tmp_path, capsys):
     mask = tmp_path / "train" / "masks" / "b_003.png"
     assert f"The mask {mask} (train) fits the edges in its image better mirrored left to right" in said
     assert said.count("fits the edges") == 1
-    assert "6 images of val and images of train have names that differ in a number alone, such as a_040 and" in said
+    assert (
+        "6 images of val and images of train have names that differ in a number alone, such as a_006 and a_004" in said
+    )
 
 
 def test_a_good_folder(experiment, folder, tmp_path, capsys):

@@ -13,12 +13,15 @@ from PIL import Image
 
 from jaxseg.config import default_config, differences, from_dict, to_dict, update, with_values
 from jaxseg.data import FolderSource, make_source, notes
+from jaxseg.data.folders import held_out_groups, is_divided
+from jaxseg.data.folds import parse_group
 from jaxseg.data.images import from_array, read_header, read_image, read_mask, to_channels
 from jaxseg.data.pairs import Pair, hold_out
 from jaxseg.data.survey import survey
-from jaxseg.errors import DataError
+from jaxseg.errors import ConfigError, DataError
 from jaxseg.run.data import with_stored_division
 from jaxseg.run.load import override_free
+from jaxseg.run.workdir import write_config
 from jaxseg.types import IGNORE
 
 
@@ -116,6 +119,60 @@ def test_a_trained_run_holds_out_the_images_that_it_did_whatever_its_group_becom
         assert (run.data.val_group, run.data.group) == (after, given)
     shapes = default_config()
     assert differences(shapes, with_values(shapes, {"data.group": "p"})) == []  # nothing is held out of them
+    for word in ("names", "group"):  # as patterns they are no "every image by itself", and not the key
+        run = with_values(config, {"data.group": word})
+        override_free(run, {"data.group": ""})
+        held_out = held_out_groups(run)
+        assert held_out is not None and held_out.of(f"p {word}") == word
+
+
+def test_another_group_is_another_run_only_where_a_folder_is_divided(tmp_path):
+    whole, divided = make_folder(tmp_path / "whole", "ab"), tmp_path / "divided"
+    for split in ("train", "val"):
+        make_folder(divided / split, "ab")
+    for folder, wanted in ((whole, True), (divided, False)):
+        config = default_config()
+        update(config, data__source="folder", data__dir=str(folder), data__group="^(a)")
+        workdir = tmp_path / "runs" / folder.name
+        write_config(workdir, config)
+        (workdir / "checkpoints" / "10").mkdir(parents=True)
+        other = with_values(config, {"data.group": "q"})
+        assert is_divided(config) == wanted
+        if not wanted:
+            write_config(workdir, other)
+            continue
+        with pytest.raises(ConfigError, match=r"The keys that differ: data\.group: \^\(a\) -> q\."):
+            write_config(workdir, other)
+    gone = with_values(config, {"data.dir": str(tmp_path / "gone")})
+    assert is_divided(gone) and not is_divided(default_config())
+
+
+def test_groups_that_hold_nothing_out_of_split_folders_are_noted(tmp_path):
+    for split in ("train", "val"):
+        make_folder(tmp_path / split, "ab")
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(tmp_path), data__group="^(a)")
+    for group, count in (("group", 0), ("q", 1)):
+        with notes.collected() as said:
+            make_source(with_values(config, {"data.val_group": group}), "train")
+        assert len(said) == count
+    assert said == [
+        "data.val_group=q has no effect: nothing is held out of a folder with the split folders train, val."
+    ]
+
+
+def test_withheld_groups_hold_out_nothing_until_they_are_given(tmp_path):
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(make_folder(tmp_path, ["a1", "a2", "b1"])))
+    update(config, data__val_group="withheld", data__val_fraction=0.4)
+    with pytest.raises(DataError, match=r"does not say by which groups .* Give --config\.data\.val_group="):
+        make_source(config, "val")
+    override_free(config, {"data.val_group": "^(.)", "data.group": "q"})
+    sources = [make_source(config, split) for split in ("train", "val")]
+    sides = [{source.name(i)[0] for i in range(len(source))} for source in sources]
+    assert sorted(map(sorted, sides)) == [["a"], ["b"]] and config.data.val_group == "^(.)"
+    with pytest.raises(ConfigError, match="belongs to the trained run"):
+        override_free(config, {"data.val_group": "names"})
 
 
 def test_the_division_does_not_depend_on_where_the_folder_is(tmp_path):
@@ -144,6 +201,13 @@ def test_images_that_are_added_move_none(tmp_path, monkeypatch):
         assert sorted(former) == sorted(sorted((p.name for p in pairs[:count]), key=digest)[: count // 10])
     broken = [Pair("\udce9", tmp_path, tmp_path)]  # a byte of a file's name outside UTF-8
     assert hold_out(broken, "train", 0.0) == broken
+
+
+def test_nothing_is_held_out_of_one_group_without_a_fraction(tmp_path):
+    pairs = [Pair(f"one{i}", tmp_path, tmp_path) for i in range(3)]
+    assert hold_out(pairs, "train", 0.0, groups=parse_group("one")) == pairs
+    with pytest.raises(DataError, match="all 3 images the group 'one'"):
+        hold_out(pairs, "train", 0.1, groups=parse_group("one"))
 
 
 def test_split_folders_have_one_set_of_classes(tmp_path):

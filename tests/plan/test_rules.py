@@ -124,7 +124,7 @@ def test_patches_come_from_images_by_their_area():
     assert choice.keys == {"data.sampling": "area"}
     order = area_order([size[:2] for size in SEVERAL.sizes for _ in range(size[2])], (100, 100))
     assert np.bincount(order.images)[[0, 99]].tolist() == [4, 80]
-    assert "800x1000 has 80 patches in an epoch, one of 200x200 has 4; together about 476." in choice.reason
+    assert "800x1000 has 80 patches in a pass, one of 200x200 has 4; together about 476." in choice.reason
     assert len(order.images) == 476
     [small] = rules.choose_sampling(SEVERAL, "crop", (900, 900))
     assert "together about 100." in small.reason  # a patch each

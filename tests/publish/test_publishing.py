@@ -334,6 +334,20 @@ def test_a_fold_is_left_out_with_what_says_its_images() -> None:
     assert without_places(short_config(data__fold="2/3")).data.fold == "2/3"
 
 
+def test_that_groups_were_held_out_is_published_without_their_places() -> None:
+    """Otherwise `evaluate --split val` would hold out single images, most of which the network has learnt from."""
+    for key, value, published in (
+        ("group", "people.csv:patient", "withheld"),
+        ("val_group", "people.csv:site", "withheld"),
+        ("val_group", "names", "names"),
+        ("division", "stable", "group"),
+    ):
+        kept = without_places(short_config(data__source="folder", **{f"data__{key}": value}))
+        assert (kept.data.group, kept.data.val_group) == ("", published)
+    former = short_config(data__source="folder", data__division="former", data__group="a")
+    assert without_places(former).data.val_group == "group"  # no group was held out
+
+
 def test_what_cannot_be_published_is_said(run: Run, workdir: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "README.md").write_text("mine")

@@ -89,6 +89,7 @@ def test_keys_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
         {"adversarial__weight": 0.1, "adversarial__semi_threshold": 0.5},
         {"schedule__name": "constant", "schedule__end": 0.1},
         {"eval__multiple": 8},
+        {"data__source": "folder", "data__division": "former", "data__val_group": "p"},
     ):
         caplog.clear()
         update(config := default_config(), **values)
@@ -97,7 +98,16 @@ def test_keys_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
         assert keys and all(f"{key} has no effect here: it needs " in caplog.text for key in keys)
         assert caplog.text.count("has no effect") == len(keys)
     caplog.clear()
-    update(config, data__fit="crop", model__name="unet", model__args={"encoder": "resnet18", "dropout": 0.1})
+    update(config := default_config(), data__source="folder", data__division="former", data__group="p")
+    note_without_effect(config)
+    assert caplog.messages == ["data.group keeps nothing on one side of data.val_fraction with data.division=former."]
+    caplog.clear()
+    update(
+        config := default_config(),
+        data__fit="crop",
+        model__name="unet",
+        model__args={"encoder": "resnet18", "dropout": 0.1},
+    )
     note_without_effect(config)
     assert caplog.messages[0].startswith("model.args.dropout has no effect here") and len(caplog.messages) == 1
     caplog.clear()
