@@ -440,13 +440,3 @@ def test_a_tower_is_taken_out_of_a_file_of_images_and_texts(tmp_path):
     variables = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
     loaded = pretrained.load(variables, str(tmp_path), encoder="vit_base_clip", network=network)
     assert {x.dtype for x in jax.tree.leaves(loaded.variables["params"]["encoder"])} == {np.dtype("float32")}
-
-
-@pytest.mark.parametrize(
-    ("name", "licence"), [("vit_base_dinov3", "under the DINOv3 License"), ("vit_large_mae", "under CC BY-NC 4.0")]
-)
-def test_the_licence_of_weights_without_a_name_is_named(name, licence):
-    with pytest.raises(
-        pretrained.WeightsError, match=rf"no published weights 'imagenet' for .*{licence}.* A file can be"
-    ):
-        pretrained.find("imagenet", encoder=name)
