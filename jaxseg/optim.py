@@ -93,11 +93,12 @@ def make_schedule(
 
 
 def decay_mask(params: PyTree) -> PyTree:
-    """True for the parameters that weight decay shrinks: matrices and kernels, no norm, bias or position table."""
+    """True for the parameters that weight decay shrinks: matrices and kernels, no norm, bias, token or positions."""
+    tokens = ("class_token", "registers", "query", "level", "embedding")  # of transformers
 
     def decays(path: tuple[Any, ...], leaf: Any) -> bool:
         name = str(getattr(path[-1], "key", path[-1])).lower() if path else ""
-        return jnp.ndim(leaf) >= 2 and not any(word in name for word in ("scale", "bias", "pos"))
+        return jnp.ndim(leaf) > 1 and name not in tokens and not any(x in name for x in ("scale", "bias", "pos"))
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

@@ -103,6 +103,8 @@ LAYERS = {"generator": {"size": 8, "width": 4}, "fc_densenet": {"layers": (1, 2,
 def shrunk(name, args):
     """The arguments of the network `name` with fewer and narrower layers."""
     args = args | (LAYERS[name] if name in LAYERS else {})
+    if "anneal_end" in args:  # of hundreds of steps
+        args |= {"anneal_start": 0, "anneal_end": 1}
     if name in WIDTHS or "widths" in args:
         args["widths"] = WIDTHS[name] if name in WIDTHS else (4, 4, 4)
     if "encoder_args" in args:

@@ -82,6 +82,11 @@ def test_only_kernels_decay():
             "positional": jnp.ones((9, 4)),
         },
         "temperature": jnp.ones(()),
+        "stem": {name: jnp.ones((1, 4, 8)) for name in ("class_token", "registers", "position")},
+        "query": jnp.ones((1, 9, 8)),
+        "query_position": jnp.ones((9, 8)),
+        "level": jnp.ones((3, 8)),
+        "head": {"embedding": jnp.ones((8, 4))},
     }
     mask = optim.decay_mask(params)
     decayed = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(mask) if leaf]

@@ -1,5 +1,8 @@
 """A training step that samples classes: one set however the batch is split, and the networks that can do it."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,3 +128,9 @@ def test_the_check_refuses_what_needs_all_logits():
     update(config, model__name="cnn", adversarial__weight=0.01)
     with pytest.raises(ConfigError, match=r"adversarial\.weight"):
         build.build_parts(config, 9)
+
+
+def test_the_page_of_the_losses_names_the_networks_that_need_all_logits():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "losses.md").read_text(encoding="utf-8")
+    names = re.search(r"All networks can do this but (.*?), which\s+are refused", page, re.DOTALL)
+    assert names is not None and tuple(re.findall(r"`(\w+)`", names[1])) == models.NEED_ALL_CLASSES

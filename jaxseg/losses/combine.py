@@ -331,7 +331,8 @@ def _check_sampling(loss: Loss) -> None:
             "a binary problem use cross_entropy."
         )
     for term in loss.terms:
-        if not (term.definition.reads or term.definition.samples_classes(dict(term.options))):
+        of_other = term.definition.reads and not term.definition.reads_classes
+        if not (of_other or term.definition.samples_classes(dict(term.options))):
             raise ArgumentError(
                 f"sampled_cross_entropy with sampling='uniform' trains on the logits of the sampled classes alone, but "
                 f"the term {term.name} needs those of all classes; leave {term.name} out, or leave out sampling."

@@ -31,6 +31,7 @@ class Definition:
         sums: (logits, labels, *, options) -> pytree of f32 that adds over pixels, examples, devices, micro-batches.
         ratio: (total of `sums`, *, options) -> (sum, weight); by default `sums` itself returns (sum, weight).
         reads: the output of the model that `sums` takes instead of the logits; empty: the logits.
+        reads_classes: the output that `sums` reads holds the logits of the classes, beside something else.
         networks: the models of `jaxseg.models` that have this output.
         one_vs_rest: each class has a sigmoid of its own against all others, where there are several classes; a loss
             that has an option of this name is decided by that option. False: the probabilities are a softmax.
@@ -49,6 +50,7 @@ class Definition:
     sums: Callable[..., PyTree]
     ratio: Callable[..., SumWeight] = unchanged
     reads: str = ""
+    reads_classes: bool = False
     networks: tuple[str, ...] = ()
     one_vs_rest: bool = False
     compares_images: bool = False

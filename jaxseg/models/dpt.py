@@ -150,7 +150,7 @@ class DPT(nn.Module):
         common: norm, activation, dtype and mapped axis of every layer.
 
     Raises:
-        ValueError: if there are fewer widths than levels.
+        ValueError: unless there is a width for each level.
     """
 
     num_classes: int
@@ -171,9 +171,10 @@ class DPT(nn.Module):
         else:
             pyramid = encoder(x, train=train)
             prefixes = (None,) * len(pyramid)
-        if len(self.widths) < len(pyramid):
+        if len(self.widths) != len(pyramid):
             raise ValueError(
-                f"DPT: widths {self.widths} are too few for an encoder of {counted(len(pyramid), 'level')}."
+                f"dpt.widths must have a number for each level of the encoder, which has "
+                f"{counted(len(pyramid), 'level')}, got {self.widths}."
             )
         decoder = DPTDecoder(self.features, self.widths, self.readout, plain, common=self.common, name="decoder")
         fused = decoder(pyramid, prefixes, train=train)

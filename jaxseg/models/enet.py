@@ -134,6 +134,9 @@ class ENet(nn.Module):
         prelu: learned slopes in the encoder; False: the network's activation everywhere.
         dropout: rate at which channels are dropped at the end of a bottleneck from stride 8 on; a tenth of it before.
         common: norm, activation, dtype and mapped axis of every layer.
+
+    Raises:
+        ValueError: if a number in `factorised` is that of no bottleneck.
     """
 
     num_classes: int
@@ -148,6 +151,11 @@ class ENet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         common = self.common
+        if any(i > len(self.rates) for i in self.factorised):
+            raise ValueError(
+                f"enet.factorised={self.factorised} names bottlenecks of a stage, counted from 1, and enet.rates gives "
+                f"it {len(self.rates)} of them."
+            )
         x, size = pad_to_multiple(image, 8)
         fine, middle, coarse = self.widths
         # A PReLU takes the place of the activation after the norm.

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.arguments import WholeNotNegative
+from jaxseg.arguments import Positive, WholeNotNegative
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
@@ -108,13 +108,15 @@ class EoMT(nn.Module):
         blocks: the last blocks of the encoder that have queries; the paper's are 4 of 12 in ViT-B, 4 of 24 in ViT-L.
         up_steps: doublings of the patches' resolution for the masks, 2.
         anneal_start: the step at which mask annealing begins.
-        anneal_end: the step at which it ends; 0: there is no annealing, and masks stay. Then evaluation masks too.
-        anneal_power: exponent of the polynomial by which the share of masked queries falls.
+        anneal_end: the step at which it ends, after its beginning; 0: there is no annealing, and masks stay. Then
+            evaluation masks too.
+        anneal_power: exponent, above 0, of the polynomial by which the share of masked queries falls.
         encoder: a vision transformer (an `EncoderFactory`).
         common: gives the dtype and the mapped axis; norms are layer norms, and activations GELU, whatever it says.
 
     Raises:
-        ValueError: for an encoder that is no vision transformer, or has fewer blocks than `blocks`.
+        ValueError: for an encoder that is no vision transformer, or has fewer blocks than `blocks`, or annealing that
+            ends before it begins.
     """
 
     num_classes: int
@@ -123,9 +125,17 @@ class EoMT(nn.Module):
     up_steps: int = 2
     anneal_start: WholeNotNegative = 0
     anneal_end: WholeNotNegative = 0
-    anneal_power: float = 0.9
+    anneal_power: Positive = 0.9
     encoder: EncoderFactory = encoders.factory("vit_base_dinov2_reg")
     common: Layers = Layers()
+
+    def __post_init__(self) -> None:
+        if 0 < self.anneal_end <= self.anneal_start:
+            raise ValueError(
+                f"EoMT: anneal_end={self.anneal_end} must be above anneal_start={self.anneal_start}, or 0 for no "
+                "annealing."
+            )
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:

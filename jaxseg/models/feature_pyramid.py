@@ -79,13 +79,21 @@ class FeaturePyramid(nn.Module):
         return tuple(self.levels)
 
     @nn.compact
-    def __call__(self, x: jax.Array, size: tuple[int, ...]) -> tuple[jax.Array, ...]:
-        """Returns the levels; `size` is the height and width of the image, which the patches may exceed."""
+    def __call__(
+        self, x: jax.Array, size: tuple[int, ...], seen: tuple[int, ...] | None = None
+    ) -> tuple[jax.Array, ...]:
+        """Returns the levels.
+
+        Args:
+            x: the patches.
+            size: height and width of the image.
+            seen: height and width of what the patches show of it, which they may exceed; None: `size`.
+        """
         pyramid = []
         for i, (stride, factor) in enumerate(self.levels.items()):
             level = PyramidLevel(self.features, factor, self.dtype, name=f"level{i}")(x)
             cells, pixels = (factor, self.patch) if factor else (1, 2 * self.patch)
-            inside = crop_to(level, tuple(-(-side * cells // pixels) for side in size))
+            inside = crop_to(level, tuple(-(-side * cells // pixels) for side in seen or size))
             pyramid.append(resize(inside, tuple(-(-side // stride) for side in size)))
         return tuple(pyramid)
 
@@ -113,5 +121,10 @@ class WithPyramid:
         return (self.pyramid.features,) * len(self.strides)
 
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-        """f[b,h,w,c] -> the levels, finest first."""
-        return self.pyramid(self.encoder(image, train=train)[-1], image.shape[1:3])
+        """f[b,h,w,c] -> the levels, finest first.
+
+        Where the encoder rounds sizes down, they show the whole patches alone, brought to the size of the image.
+        """
+        size, patch = image.shape[1:3], self.pyramid.patch
+        seen = tuple(side // patch * patch for side in size) if self.encoder.rounding == "down" else size
+        return self.pyramid(self.encoder(image, train=train)[-1], size, seen)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.arguments import Share
+from jaxseg.errors import counted
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -30,6 +31,9 @@ class LinearHead(nn.Module):
         dropout: rate before the classifier.
         encoder: an encoder (an `EncoderFactory`); a vision transformer gives its own levels, without a pyramid.
         common: norm, activation, dtype and mapped axis of every layer.
+
+    Raises:
+        ValueError: for more levels than the encoder has.
     """
 
     num_classes: int
@@ -43,6 +47,10 @@ class LinearHead(nn.Module):
         encoder = make_encoder(self.encoder, self.common, pyramid=False)
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
+        if self.levels > len(pyramid):
+            raise ValueError(
+                f"linear_head.levels={self.levels} is more than the {counted(len(pyramid), 'level')} of the encoder."
+            )
         read = pyramid[-self.levels :]
         y = jnp.concatenate([resize(level, read[0].shape[1:3]) for level in read], axis=-1)
         y = Dropout(self.dropout, self.common.axis_name, name="dropout")(y, train=train)

@@ -97,16 +97,19 @@ class Segmenter(nn.Module):
         num_classes: k.
         width: channels of the mask transformer; None is that of the encoder, as in the paper.
         depth: blocks of the mask transformer, 2.
-        num_heads: of their attention; must divide the width. The paper has one for each 64 channels.
+        num_heads: of their attention; must divide the width. None is one for each 64 channels, as in the paper.
         drop_path: rate of stochastic depth of the mask transformer's last block.
         encoder: an encoder (an `EncoderFactory`), whose last level is read; the paper's are ViTs.
         common: gives the dtype and the mapped axis.
+
+    Raises:
+        ValueError: if the heads do not divide the width.
     """
 
     num_classes: int
     width: int | None = None
     depth: int = 2
-    num_heads: int = 12
+    num_heads: int | None = None
     drop_path: Share = 0.0
     encoder: EncoderFactory = encoders.factory("vit_base")
     common: Layers = Layers()
@@ -117,9 +120,15 @@ class Segmenter(nn.Module):
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)
         width = self.width or pyramid[-1].shape[-1]
+        heads = self.num_heads or max(1, width // 64)
+        if width % heads:
+            raise ValueError(
+                f"segmenter.num_heads must divide the width of the mask transformer, {width}, got {heads}"
+                f"{'' if self.num_heads else ', the width // 64 of None'}."
+            )
         head = ClassTokens(self.num_classes, width, name="head")
         y = Dense(width, kernel_init=_init, dtype=self.common.dtype, name="project")(pyramid[-1])
-        decoder = MaskTransformer(self.depth, self.num_heads, self.drop_path, self.common, name="decoder")
+        decoder = MaskTransformer(self.depth, heads, self.drop_path, self.common, name="decoder")
         patches, classes = decoder(y, head.tokens(y.shape[0], y.dtype), train=train)
         scores = head(product("byxc,bkc->byxk", patches, classes))
         logits = crop_to(resize(scores, x.shape[1:3]), size)

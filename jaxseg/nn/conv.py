@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
+from jaxseg.arguments import Count, WholeNotNegative, check_value
 from jaxseg.errors import counted
 from jaxseg.nn.dense import parameter
 from jaxseg.nn.initializers import he_normal
@@ -25,6 +26,8 @@ from jaxseg.nn.ops.sizes import at_least_zero, is_known
 from jaxseg.types import Initializer, Key
 
 Padding: TypeAlias = int | Literal["same"] | None
+_KernelSize: TypeAlias = Count | tuple[Count, Count]
+_Padding: TypeAlias = WholeNotNegative | Literal["same"] | None
 
 # Keeps the mean square of its input, for a linear map: variance 1 / fan_in (LeCun et al. 1998, "Efficient BackProp",
 # eq. 16).
@@ -60,7 +63,8 @@ class Conv(nn.Module):
         dtype: compute dtype.
 
     Raises:
-        ValueError: if `groups` does not divide both c and `features`, or the kernel is larger than the padded input.
+        ValueError: for a kernel_size or padding of another form, if `groups` does not divide both c and `features`, or
+            if the kernel is larger than the padded input.
     """
 
     features: int
@@ -81,6 +85,8 @@ class Conv(nn.Module):
         With `cosine` they are cosines times a learned factor, see `nn.WithCosineHead`.
         """
         check_image(x, "Conv")
+        check_value("Conv.kernel_size", self.kernel_size, _KernelSize)
+        check_value("Conv.padding", self.padding, _Padding)
         c, k = x.shape[-1], self.kernel_size
         if c % self.groups or self.features % self.groups:
             raise ValueError(

@@ -10,6 +10,7 @@ from jaxseg.pieces.checks import (
     check_tuning,
     check_weak,
     note_unused,
+    require_annealing_within_steps,
 )
 from jaxseg.pieces.images import input_size, make_augment, make_prepare, make_teach
 from jaxseg.pieces.loss import aux_weight, make_loss, make_objective, parse_class_weights, parse_effective_number
@@ -38,4 +39,5 @@ __all__ = [
     "note_unused",
     "parse_class_weights",
     "parse_effective_number",
+    "require_annealing_within_steps",
 ]

@@ -197,6 +197,20 @@ def check_quantisation(config: ConfigDict) -> None:
         )
 
 
+def require_annealing_within_steps(config: ConfigDict, origin: str = "") -> None:
+    """Raises ConfigError unless EoMT's mask annealing ends within `steps`; `origin` says where this number comes from.
+
+    Evaluation is without masks, so that a network whose queries still have some would be scored as another.
+    """
+    args = config.model.args
+    end = args.anneal_end if config.model.name == "eomt" and "anneal_end" in args else 0
+    if isinstance(end, int) and end > config.steps:
+        raise ConfigError(
+            f"model.args.anneal_end is {end}, which must not be above steps={config.steps}{origin}: the network would "
+            "be trained with masks and scored without; nine tenths of the steps is usual, and 0 keeps the masks."
+        )
+
+
 def check_distillation(config: ConfigDict) -> None:
     """Raises ConfigError if features are compared and the stage has no name."""
     c = config.distill

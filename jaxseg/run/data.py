@@ -31,6 +31,7 @@ from jaxseg.data.proposals import proposals_of, require_apart
 from jaxseg.data.reading import Reading
 from jaxseg.data.sampling import Order, area_order, rare_class_order
 from jaxseg.errors import ConfigError, counted
+from jaxseg.pieces import require_annealing_within_steps
 from jaxseg.run.lists import files_of, record_files, record_labelled, record_proposals
 from jaxseg.run.workdir import (
     RunData,
@@ -165,7 +166,8 @@ def with_steps_of_epochs(config: ConfigDict, images: int, workdir: Path | None =
         workdir: the directory of the run; None if nothing can be in it.
 
     Raises:
-        ConfigError: if `schedule.warmup` or the last pruning step is not below these steps.
+        ConfigError: if `schedule.warmup` or the last pruning step is not below these steps, or EoMT's annealing ends
+            after them.
     """
     if not config.epochs:
         return config
@@ -179,7 +181,7 @@ def with_steps_of_epochs(config: ConfigDict, images: int, workdir: Path | None =
         )
     config = copy.deepcopy(config)  # keeps references between keys
     set_key(config, "steps", kept or steps)
-    for require in (require_short_warmup, require_pruning_within_steps):
+    for require in (require_short_warmup, require_pruning_within_steps, require_annealing_within_steps):
         require(config, f" ({epochs_message(config, images)})")
     return config
 

@@ -10,8 +10,10 @@ from jaxseg.types import DISTILLATION, ENCODER, LORA
 PROBE = "probe"
 """The name of the classifier's layers among patterns: a linear probe trains these alone."""
 
-# The layers that give logits, the auxiliary ones too: "head/kernel", "aux/head/bias", "head/branch0/score/kernel".
-_CLASSIFIER = r"(^|/)([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d+)/(kernel|embedding|bias|log_scale)$"
+# The layers that give logits, the auxiliary ones too: "head/kernel", "aux/head/bias", "head/branch0/score/kernel",
+# "boundary/kernel" of PIDNet, and "head/scale" beside the bias of Segmenter's scores.
+_LAYER = r"([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d*|boundary)/(kernel|embedding|bias|log_scale)"
+_CLASSIFIER = rf"(^|/)({_LAYER}|head/scale)$"
 _ALWAYS = (LORA, DISTILLATION)  # children beside the network's that exist to be trained
 
 

@@ -82,3 +82,21 @@ def test_the_length_that_is_set_later_counts() -> None:
     assert (other.steps, other.epochs) == (resolved.steps, 3.0)
     other.update(steps=7)
     assert (other.steps, other.epochs) == (7, 0.0)
+
+
+def test_masks_are_annealed_within_the_steps() -> None:
+    args = {"anneal_start": 2, "anneal_end": 11}
+    config = configured(model__name="eomt", model__args=args, loss__terms="mask_classification", steps=10)
+    with pytest.raises(ConfigError, match=r"^model.args.anneal_end is 11, which must not be above steps=10: the"):
+        check(config)
+    update(config, epochs=1, batch_size=8)
+    with pytest.raises(ConfigError, match=r"anneal_end is 11, .* steps=10 \(1 epoch of 80 images"):
+        with_steps_of_epochs(config, 80)
+    assert with_steps_of_epochs(config, 88).steps == 11
+    for wrong, told in (
+        ({"anneal_start": 500, "anneal_end": 100}, "anneal_end=100 must be above anneal_start=500, or 0"),
+        ({"anneal_power": -1.0}, "eomt.anneal_power must be a number above 0"),
+    ):
+        update(config, steps=1000, model__args=wrong)
+        with pytest.raises(ConfigError, match=told):
+            check(config)

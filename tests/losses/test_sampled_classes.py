@@ -128,6 +128,9 @@ def test_make_loss_with_sampled_classes():
     np.testing.assert_allclose(alone(logits, labels), losses.make_loss(num_classes=9)(logits, labels))
     for terms, classes, samples, message in (
         ("sampled_cross_entropy + dice", 9, 4, "the term dice needs those of all classes"),
+        ("sampled_cross_entropy + boundary_awareness", 9, 4, "the term boundary_awareness needs those of all classes"),
+        ("sampled_cross_entropy + 0.1 * gated_crf", 9, 4, "the term gated_crf needs those of all classes"),
+        ("sampled_cross_entropy + mask_classification", 9, 4, "the term mask_classification needs those of all"),
         ("sampled_cross_entropy", 1, 4, "at least two classes"),
         ("sampled_cross_entropy", 9, 1, "samples of at least 2"),
     ):

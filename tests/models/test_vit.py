@@ -13,8 +13,8 @@ from helpers.parity import FAST_COMPILE, assert_close, check_eval, check_gradien
 from helpers.variables import drawn, variable_shapes
 
 from jaxseg import models, pretrained
-from jaxseg.models import encoders
-from jaxseg.models.encoders.vit import rotary_angles
+from jaxseg.models import encoders, segmenter
+from jaxseg.models.encoders.vit import ViTBlock, rotary_angles
 from jaxseg.models.eomt import masked_share
 from jaxseg.models.feature_pyramid import FeaturePyramid
 from jaxseg.nn import Conv, at_step
@@ -442,11 +442,58 @@ def test_a_tower_is_taken_out_of_a_file_of_images_and_texts(tmp_path):
     assert {x.dtype for x in jax.tree.leaves(loaded.variables["params"]["encoder"])} == {np.dtype("float32")}
 
 
+@pytest.mark.parametrize("name", ["fpn", "upernet"])
+def test_a_pyramid_takes_whole_patches_where_sizes_are_rounded_down(name):
+    """16-pixel patches of 50x70 pixels: three rows and four columns, brought to the size of the image."""
+    fields = {"width": 8, "depth": 1, "num_heads": 2, "pyramid_width": 4, "rounding": "down"}
+    model = models.build(name, num_classes=3, width=4, encoder="vit_base", encoder_args=fields)
+    image = jnp.zeros((1, 50, 70, 3))
+    (logits, out), _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    assert logits.shape == (1, 50, 70, 3)
+    levels = [out[f"encoder/stage{i}"].shape[1:3] for i in range(4)]
+    assert levels == [(13, 18), (7, 9), (4, 5), (2, 3)]
+
+
 @pytest.mark.parametrize(
-    ("name", "licence"), [("vit_base_dinov3", "under the DINOv3 License"), ("vit_large_mae", "under CC BY-NC 4.0")]
+    ("name", "fields", "told"),
+    [
+        (
+            "segmenter",
+            {"num_heads": 12, "encoder_args": {"width": 64}},
+            r"^segmenter\.num_heads must divide .* 64, got 12",
+        ),
+        ("segmenter", {"width": 200}, r"^segmenter\.num_heads must divide .* 200, got 3, the width // 64 of None"),
+        ("linear_head", {"levels": 7}, r"^linear_head\.levels=7 is more than the 4 levels of the encoder"),
+        ("dpt", {"widths": (4, 4, 4, 4, 4)}, r"^dpt\.widths must have a number .*, which has 4 levels, got \(4, 4"),
+        ("dpt", {"widths": (4, 4)}, r"^dpt\.widths must have a number .*, which has 4 levels, got \(4, 4\)"),
+        ("enet", {"factorised": (99,)}, r"^enet\.factorised=\(99,\) names bottlenecks .* gives it 8 of them"),
+        ("linear_head", {"encoder_args": {"num_heads": 3}}, r"^ViT: num_heads=3 must divide width=16\."),
+        (
+            "linear_head",
+            {"encoder": "vit_small_dinov3", "encoder_args": {"width": 24, "num_heads": 4}},
+            r"^ViT: num_heads=4 must divide width=24, a multiple of 4 channels for each with position='rotary'",
+        ),
+    ],
 )
-def test_the_licence_of_weights_without_a_name_is_named(name, licence):
-    with pytest.raises(
-        pretrained.WeightsError, match=rf"no published weights 'imagenet' for .*{licence}.* A file can be"
-    ):
-        pretrained.find("imagenet", encoder=name)
+def test_fields_that_no_layer_would_read_or_fit_are_refused(name, fields, told):
+    if name != "enet":
+        small = {"width": 16, "depth": 4, "num_heads": 2, "patch": 4, "grid": (4, 4)}
+        fields = {"encoder": "vit_base", **fields}
+        fields["encoder_args"] = small | (fields["encoder_args"] if "encoder_args" in fields else {})
+    with pytest.raises(ValueError, match=told):
+        jax.eval_shape(models.build(name, num_classes=3, **fields).init, jax.random.key(0), jnp.ones((1, 16, 16, 3)))
+
+
+@pytest.mark.parametrize(("width", "heads"), [(384, 6), (768, 12), (32, 1)])
+def test_segmenter_has_a_head_for_each_64_channels(width, heads, monkeypatch):
+    seen = []
+
+    def blocks(*args, **fields):
+        seen.append(args[0])
+        return ViTBlock(*args, **fields)
+
+    monkeypatch.setattr(segmenter, "ViTBlock", blocks)
+    fields = {"width": width, "depth": 1, "num_heads": 1, "patch": 8, "grid": (2, 2)}
+    model = models.build("segmenter", num_classes=3, encoder="vit_base", encoder_args=fields)
+    jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 16, 16, 3)))
+    assert seen == [heads, heads]

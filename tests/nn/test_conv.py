@@ -95,6 +95,18 @@ def test_valid_padding_and_what_does_not_fit(key):
         jnn.Conv(6).init(key, x[0])
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("padding", wrong) for wrong in ("Same", "valid", -1, 1.5, True)),
+        *(("kernel_size", wrong) for wrong in ((3,), (3, 1, 1), (-1, 3), 0, "3")),
+    ],
+)
+def test_a_kernel_size_or_padding_of_another_form_is_refused(field, value):
+    with pytest.raises(ValueError, match=rf"^Conv\.{field} must be .*, got"):
+        jax.eval_shape(jnn.Conv(4, **{field: value}).init, jax.random.key(0), jnp.ones((1, 9, 9, 2)))
+
+
 @pytest.mark.parametrize(("k", "stride"), [(2, 2), (3, 2), (4, 2), (4, 4), (8, 4), (3, 3), (1, 2), (3, 1)])
 @pytest.mark.parametrize("size", [(1, 1), (3, 5)])
 def test_conv_transpose_is_torchs(key, k, stride, size):

@@ -78,7 +78,8 @@ def _state_of(owner: str, name: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "encoder", ["resnet18", "resnet50d", "vgg11", "vgg11_bn", "convnext_tiny", "hrnet_w18", "mobilenet_v2", "mit_b0"]
+    "encoder",
+    ["resnet18", "resnet50d", "vgg11", "vgg11_bn", "convnext_tiny", "hrnet_w18", "mobilenet_v2", "mit_b0", "vit_small"],
 )
 def test_published_encoders_fit_ours(encoder):
     """Every entry of the peer's `state_dict` has its place in our encoder, and ours are all filled."""
@@ -99,3 +100,48 @@ def test_every_encoder_is_known_by_what_makes_it(name):
     assert encoders.factory(name) == encoders.factory(name)
     assert hash(encoders.factory(name)) == hash(encoders.factory(name))
     assert encoders.name_of(type(encoders.build(name))) is None  # a class has no name here
+
+
+# The names that timm has for what other repositories hold too.
+OF_TIMM = {
+    **{f"facebook/dinov2-{size}": f"vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large")},
+    **{
+        f"facebook/dinov2-with-registers-{size}": f"vit_{size}_patch14_reg4_dinov2.lvd142m"
+        for size in ("small", "base", "large")
+    },
+    "openai/clip-vit-base-patch16": "vit_base_patch16_clip_224.openai",
+    "openai/clip-vit-large-patch14": "vit_large_patch14_clip_224.openai",
+    "google/siglip2-base-patch16-224": "vit_base_patch16_siglip_224.v2_webli",
+    "google/siglip2-large-patch16-256": "vit_large_patch16_siglip_256.v2_webli",
+}
+DEFAULTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_timm_has_the_repositories_and_says_which_images_they_were_trained_with():
+    timm, compared = oracles.timm(), 0
+    names = set(timm.list_pretrained())
+    for row in (row for family in catalogue.families() for row in family.encoder_weights):
+        if isinstance(row.published, Packaged):
+            continue
+        owner, _, name = row.published.repository.partition("/")
+        if owner != "timm" and row.published.repository not in OF_TIMM:
+            continue
+        name = name if owner == "timm" else OF_TIMM[row.published.repository]
+        assert name in names, row
+        theirs = timm.get_pretrained_cfg(name)
+        assert (theirs.mean, theirs.std) == (row.published.normalised or DEFAULTS), row
+        compared += 1
+    assert compared > 50
+
+
+@pytest.mark.parametrize(
+    ("encoder", "licence"),
+    [
+        ("vit_base_dinov3", "under the DINOv3 License"),
+        ("vit_large_mae", "under CC BY-NC 4.0"),
+        ("convnextv2_tiny", "under CC BY-NC 4.0"),
+    ],
+)
+def test_the_licence_of_weights_without_a_name_is_named(encoder, licence):
+    with pytest.raises(WeightsError, match=rf"no published weights 'imagenet' for .*{licence}.* A file can be"):
+        pretrained.find("imagenet", encoder=encoder)

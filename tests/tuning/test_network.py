@@ -122,15 +122,19 @@ def test_a_probe_trains_the_classifier_alone_and_keeps_state_for_nothing_else(ba
 
 
 # One classifier, several, with auxiliary ones, of embeddings, of queries; those of others are like one of these.
-CLASSIFIERS = ("deeplabv2", "encnet", "eomt", "fcn", "mask2former", "pidnet", "segmenter", "unet")
+CLASSIFIERS = ("ddrnet", "deeplabv2", "encnet", "eomt", "fcn", "mask2former", "pidnet", "segmenter", "unet")
 
 
 @pytest.mark.parametrize("name", some_slow(sorted(TINY), TINY.keys() - set(CLASSIFIERS)))
-def test_every_network_has_a_classifier_for_a_probe(name):
-    net = models.build(name, num_classes=5, **TINY[name])
+def test_a_probe_trains_every_layer_of_logits_and_no_other(name):
+    """Auxiliary ones too; 37 classes, as no other layer has 37 or 38 (with "none of them") channels."""
+    net = models.build(name, num_classes=37, **TINY[name])
     shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
-    found = {path: leaf.shape for path, leaf in by_path(shapes).items() if Selection(("probe",)).trains(path)}
-    assert found and all(shape[-1] in (5, 6) for shape in found.values())
+    found = {path for path in by_path(shapes) if Selection(("probe",)).trains(path)}
+    of_classes = {path for path, leaf in by_path(shapes).items() if leaf.shape[-1:] in ((37,), (38,))}
+    learned_up = {path for path in of_classes if path.startswith("up")}  # FCN's interpolation of logits
+    boundary = {"boundary/bias", "boundary/kernel"} if name == "pidnet" else set()
+    assert found == of_classes - learned_up | boundary and found
 
 
 def test_patterns_are_found_anywhere_in_a_path_and_must_be_found(batch):

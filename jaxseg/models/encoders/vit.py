@@ -216,7 +216,8 @@ class ViT(nn.Module):
         common: gives the dtype and the mapped axis; norms are layer norms whatever it says.
 
     Raises:
-        ValueError: for a tap that is no block.
+        ValueError: for a tap that is no block, or heads that do not divide the width or, with rotary positions, whose
+            width is no multiple of 4.
     """
 
     width: int = 768
@@ -281,6 +282,9 @@ class ViT(nn.Module):
         p, levels = self.patch, self.levels
         if not levels or min(levels) < 1 or max(levels) > self.depth:
             raise ValueError(f"ViT: taps {levels} must be blocks, 1 to {self.depth}.")
+        if self.width % self.num_heads or (self.position == "rotary" and self.width // self.num_heads % 4):
+            rotary = ", a multiple of 4 channels for each with position='rotary'" if self.position == "rotary" else ""
+            raise ValueError(f"ViT: num_heads={self.num_heads} must divide width={self.width}{rotary}.")
         x = pad_to_multiple(x, p)[0] if self.rounding == "up" else x
         size = (x.shape[1] // p, x.shape[2] // p)
         form = (self.position, self.class_token, self.class_position, self.registers, self.pre_norm)
