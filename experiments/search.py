@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/search.py
     python -m jaxseg.train --config experiments/search.py:folder --config.data.dir=MY_FOLDER
 
-The first command makes the search, which needs Optuna (`pip install 'jaxseg[search]'`); the second trains the
+The first command makes the search, which needs Optuna (`pip install -e '.[search]'`); the second trains the
 experiment as it is, which is its first trial.
 
 Shapes validation mIoU: .149 (400 steps, one seed; the best trial of the search had .652, chosen by this score).

@@ -1,7 +1,7 @@
 """Files that hold more than Pillow gives: 16-bit colour, further bands, several pages.
 
 Pillow drops what its modes cannot hold, and reports nothing. Such PNG and TIFF files are read with tifffile and
-imagecodecs, which `pip install 'jaxseg[images]'` installs; all others are refused.
+imagecodecs, which `pip install -e '.[images]'` installs; all others are refused.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from PIL import Image
 from jaxseg.errors import DataError, OutOfMemoryError, counted, first_line, printable
 from jaxseg.pictures.opening import require_pixels
 
-_INSTALL = "pip install 'jaxseg[images]' installs a reader for it"
+_INSTALL = "pip install -e '.[images]' installs a reader for it"
 _SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 262, 277, 339  # tags of TIFF
 _FROM_WHITE, _GREY, _RGB = 0, 1, 2  # values of _PHOTOMETRIC, which says what the bands are
 _SIGNED = 2  # a value of _SAMPLE_FORMAT

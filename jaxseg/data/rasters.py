@@ -1,6 +1,6 @@
 """TIFF files of any size, read and written by parts: BigTIFF, tiled, in strips, pyramidal, georeferenced.
 
-tifffile reads and writes them, and zarr finds the tiles of a part; `pip install 'jaxseg[images]'` installs both.
+tifffile reads and writes them, and zarr finds the tiles of a part; `pip install -e '.[images]'` installs both.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from jaxseg.pictures.colors import IGNORE_COLOR
 from jaxseg.pictures.opening import require_pixels
 from jaxseg.types import IGNORE, ignore_in, ignore_label
 
-_INSTALL = "pip install 'jaxseg[images]' installs what reads and writes TIFF files by parts (tifffile and zarr)"
+_INSTALL = "pip install -e '.[images]' installs what reads and writes TIFF files by parts (tifffile and zarr)"
 # Tags that say where on the earth an image lies: ModelPixelScale, ModelTiepoint, ModelTransformation, and the three
 # directories of keys of GeoTIFF 1.1.
 _GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737)

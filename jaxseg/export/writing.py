@@ -123,7 +123,7 @@ def _preparation(form: Format, run: Run, dtype: Dtype) -> Callable[..., Callable
         return stablehlo.prepare
     for package in ("onnx", "onnxruntime") if dtype == "int8" else ("onnx",):
         if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"This export needs the package {package}: pip install 'jaxseg[export]'.")
+            raise ConfigError(f"This export needs the package {package}: pip install -e '.[export]'.")
     prepare = importlib.import_module("jaxseg.export.to_onnx.model").prepare
     return functools.partial(prepare, images=_some_images(run)) if dtype == "int8" else prepare
 

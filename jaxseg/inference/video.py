@@ -1,6 +1,6 @@
 """Videos: the overlay of each frame of one, or of images that are frames in order.
 
-imageio-ffmpeg reads and writes them, with the ffmpeg that it brings; `pip install 'jaxseg[video]'` installs it.
+imageio-ffmpeg reads and writes them, with the ffmpeg that it brings; `pip install -e '.[video]'` installs it.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def require_ffmpeg() -> Any:
             imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         raise ConfigError(
-            "Videos are read and written with ffmpeg, which is not installed; pip install 'jaxseg[video]' brings it."
+            "Videos are read and written with ffmpeg, which is not installed; pip install -e '.[video]' brings it."
         ) from error
     return imageio_ffmpeg
 

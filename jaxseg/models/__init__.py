@@ -214,6 +214,11 @@ def _with_encoder(name: str, cls: type[nn.Module], fields: Mapping[str, Any]) ->
     name it changes the default encoder.
     """
     fields = dict(fields)
+    if "encoder_weights" in fields:
+        raise ArgumentError(
+            f"{name}.encoder_weights is not an argument of the model {name}: the weights stand beside the model's "
+            "arguments, as --config.model.encoder_weights=imagenet, or weights= of create_model."
+        )
     if "encoder" not in field_names(cls):
         if "encoder" in fields:
             raise ArgumentError(

@@ -41,7 +41,7 @@ def require_clients(names: Iterable[str]) -> None:
     for name in names:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:  # without an origin it is a folder of this name, such as ./wandb
-            raise ConfigError(f"log.trackers: {name} needs its client: pip install 'jaxseg[{name}]'.")
+            raise ConfigError(f"log.trackers: {name} needs its client: pip install -e '.[{name}]'.")
 
 
 class Tracking:

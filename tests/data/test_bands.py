@@ -146,7 +146,7 @@ def test_without_the_readers_the_message_says_how_to_get_them(tmp_path: Path, mo
         (png, "3 bands of 16 bits"),
         (bands, "bands in a form that Pillow"),
     ):
-        with pytest.raises(DataError, match=rf"holds {held}.*pip install 'jaxseg\[images\]'.*or save the image"):
+        with pytest.raises(DataError, match=rf"holds {held}.*pip install -e '\.\[images\]'.*or save the image"):
             read_image(path)
     with (
         Image.open(tiff) as image,

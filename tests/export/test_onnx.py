@@ -179,7 +179,7 @@ def test_the_script_of_the_page(workdirs, tmp_path, monkeypatch, capsys):
 def test_without_the_package_it_says_how_to_install_it(workdirs, tmp_path, monkeypatch):
     run = load(workdirs["resize"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs the package onnx: pip install 'jaxseg\[export\]'"):
+    with pytest.raises(ConfigError, match=r"needs the package onnx: pip install -e '\.\[export\]'"):
         export_run(run, tmp_path / "run.onnx")
     assert not (tmp_path / "run.onnx").exists()
 

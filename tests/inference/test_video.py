@@ -98,5 +98,5 @@ def test_what_is_no_video_is_a_sentence(run, tmp_path, monkeypatch, capsys):
         raise RuntimeError("No ffmpeg exe could be found.")
 
     monkeypatch.setattr(ffmpeg, "get_ffmpeg_exe", absent)
-    with pytest.raises(ConfigError, match=r"pip install 'jaxseg\[video\]' brings it"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[video\]' brings it"):
         video.require_ffmpeg()

@@ -252,3 +252,8 @@ def test_the_hidden_width_of_mix_transformers(ratio: int) -> None:
     for i, width in enumerate(sizes["widths"]):
         inside = [shape[-2:] for path, shape in kernels if f"stage{i}/" in path and "/ffn/" in path]
         assert {(width, ratio * width), (ratio * width, width)} <= set(inside)
+
+
+def test_the_weights_of_an_encoder_are_no_argument_of_the_model():
+    with pytest.raises(ArgumentError, match=r"unet.encoder_weights is not an argument .* --config.model.encoder_weights="):
+        models.build("unet", num_classes=2, encoder="resnet18", encoder_weights="imagenet")

@@ -272,13 +272,13 @@ def test_a_client_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: py
     (tmp_path / "notinstalled").mkdir()  # such as the folder that wandb writes, where it is not installed
     for name in ("notinstalled", "neitherthis"):
         with pytest.raises(
-            ConfigError, match=rf"log.trackers: {name} needs its client: pip install 'jaxseg\[{name}\]'"
+            ConfigError, match=rf"log.trackers: {name} needs its client: pip install -e '\.\[{name}\]'"
         ):
             require_clients([name])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = short_config()
     update(config, log__trackers=("wandb",))
-    with pytest.raises(ConfigError, match=r"wandb needs its client: pip install 'jaxseg\[wandb\]'"):
+    with pytest.raises(ConfigError, match=r"wandb needs its client: pip install -e '\.\[wandb\]'"):
         check(config)
     with pytest.raises(ConfigError, match=r"log\.trackers"):
         update(config, log__trackers=("tensorboard",))

@@ -387,7 +387,7 @@ def test_tpe_proposes_after_a_stop_what_it_would_have_proposed(
     assert importances(study, trials[:7]) is None
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert importances(study, trials) is None and main(["--workdir", str(tmp_path / "once"), "--report"]) == 0
-    with pytest.raises(ConfigError, match=r"The sampler tpe needs Optuna, which pip install 'jaxseg\[search\]'"):
+    with pytest.raises(ConfigError, match=r"The sampler tpe needs Optuna, which pip install -e '\.\[search\]'"):
         proposed(study, 8, trials)
 
 
@@ -397,7 +397,7 @@ def test_tpe_needs_optuna_before_anything_is_written(
     monkeypatch.setitem(sys.modules, "optuna", None)
     file = a_file(tmp_path / "a", ('sampler="random"', 'sampler="tpe"'))
     assert search(file, tmp_path / "out") == 1
-    assert "pip install 'jaxseg[search]'" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "pip install -e '.[search]'" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_trial_that_fails_is_told_and_tried_again_and_one_that_diverges_is_a_result(

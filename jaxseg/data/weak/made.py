@@ -123,6 +123,6 @@ def _skimage() -> Any:
         from skimage import morphology
     except ImportError as error:
         raise ConfigError(
-            "Scribbles from full masks need scikit-image: pip install 'jaxseg[regions]' installs it."
+            "Scribbles from full masks need scikit-image: pip install -e '.[regions]' installs it."
         ) from error
     return morphology

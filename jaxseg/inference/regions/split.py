@@ -20,7 +20,7 @@ def require_scikit_image() -> tuple[Any, Any]:
         from skimage.segmentation import watershed
     except ImportError as error:
         raise ConfigError(
-            "Splitting objects that touch needs scikit-image: pip install 'jaxseg[regions]' installs it."
+            "Splitting objects that touch needs scikit-image: pip install -e '.[regions]' installs it."
         ) from error
     return morphology, watershed
 

@@ -85,7 +85,7 @@ def _optuna() -> Iterator[Any]:
         import optuna
     except ImportError as error:
         raise ConfigError(
-            "The sampler tpe needs Optuna, which pip install 'jaxseg[search]' installs; the sampler random does not."
+            "The sampler tpe needs Optuna, which pip install -e '.[search]' installs; the sampler random does not."
         ) from error
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -108,7 +108,7 @@ def test_without_scikit_image_a_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage", None)
     classes = np.ones((4, 4), np.uint8)
     assert len(find_regions(classes)) == 1
-    with pytest.raises(ConfigError, match=r"needs scikit-image: pip install 'jaxseg\[regions\]' installs it"):
+    with pytest.raises(ConfigError, match=r"needs scikit-image: pip install -e '\.\[regions\]' installs it"):
         find_regions(classes, split=True)
 
 
