@@ -236,7 +236,10 @@ def test_enet_is_table_1():
     def prelu(t, x, name):
         return t.f.prelu(x, t.leaves[f"{name}/slope"])
 
-    def bottleneck(t, x, name, form="same", rate=1, indices=None):
+    def bottleneck(t, x, name, features, form="same", rate=1, indices=None):
+        side = 2 if form == "down" else 1
+        assert t.leaves[f"{name}/reduce/conv/kernel"].shape == (side, side, x.shape[1], features // 4)
+
         def act(y, i):
             return t.f.relu(y) if f"{name}/prelu{i}/slope" not in t.leaves else prelu(t, y, f"{name}/prelu{i}")
 
@@ -250,6 +253,7 @@ def test_enet_is_table_1():
         else:
             h = cna(t, t.conv(h, f"{name}/tall", padding=(2, 0)), f"{name}/wide", act=False)
         h = cna(t, act(h, 2), f"{name}/expand", act=False)
+        assert h.shape[1] == features
         if form == "down":
             x, indices = t.f.max_pool2d(x, 2, return_indices=True)
             x = t.torch.cat([x, x.new_zeros(x.shape[0], h.shape[1] - x.shape[1], *x.shape[2:])], 1)
@@ -257,20 +261,35 @@ def test_enet_is_table_1():
 
     def network(t, image):
         x = prelu(t, pooled_conv(t, padded(t, image), "initial"), "prelu")
-        x, first = bottleneck(t, x, "stage1/change", "down")
-        x, _ = bottleneck(t, x, "stage1/block1")
-        x, second = bottleneck(t, x, "stage2/change", "down")
+        x, first = bottleneck(t, x, "stage1/change", 8, "down")
+        x, _ = bottleneck(t, x, "stage1/block1", 8)
+        x, second = bottleneck(t, x, "stage2/change", 8, "down")
         for stage in (2, 3):
             for i, rate in enumerate((1, 2, 0), start=1):
-                x, _ = bottleneck(t, x, f"stage{stage}/block{i}", rate=rate)
-        x, _ = bottleneck(t, x, "stage4/change", "up", indices=second)
+                x, _ = bottleneck(t, x, f"stage{stage}/block{i}", 8, rate=rate)
+        x, _ = bottleneck(t, x, "stage4/change", 8, "up", indices=second)
         for i in (1, 2):
-            x, _ = bottleneck(t, x, f"stage4/block{i}")
-        x, _ = bottleneck(t, x, "stage5/change", "up", indices=first)
-        x, _ = bottleneck(t, x, "stage5/block1")
+            x, _ = bottleneck(t, x, f"stage4/block{i}", 8)
+        x, _ = bottleneck(t, x, "stage5/change", 4, "up", indices=first)
+        x, _ = bottleneck(t, x, "stage5/block1", 4)
         return [t.up(x, "head")[:, :, : image.shape[2], : image.shape[3]]]
 
     same_in_torch(tiny("enet"), network)
+
+
+def test_enet_is_a_quarter_as_wide_inside():
+    """What changes the size too, up and down, as `internal` in encoder.lua and decoder.lua of the authors."""
+    variables, _, _ = shapes(models.build("enet", num_classes=19), (1, 16, 16, 3))
+    params = variables["params"]
+
+    def kernels(stage, *names):
+        layers = (params[stage]["change"][name] for name in names)
+        return [layer["conv" if "conv" in layer else "up"]["kernel"].shape for layer in layers]
+
+    assert kernels("stage1", "reduce", "conv", "expand") == [(2, 2, 16, 16), (3, 3, 16, 16), (1, 1, 16, 64)]
+    assert kernels("stage2", "reduce", "conv", "expand") == [(2, 2, 64, 32), (3, 3, 32, 32), (1, 1, 32, 128)]
+    assert kernels("stage4", "reduce", "up", "expand") == [(1, 1, 128, 16), (3, 3, 16, 16), (1, 1, 16, 64)]
+    assert kernels("stage5", "reduce", "up", "expand") == [(1, 1, 64, 4), (3, 3, 4, 4), (1, 1, 4, 16)]
 
 
 WIDER = pytest.mark.slow  # the same layers
