@@ -121,17 +121,21 @@ def logits_of(t, x, hidden, head, size):
 
 
 def residual(t, x, name, stride=1, blocks=1):
-    """Blocks of two 3x3 convolutions, or of 1x1, 3x3 and 1x1, the last without its activation."""
+    """Blocks of two 3x3 convolutions without the activation of the last, or of 1x1, 3x3 and 1x1 without any at the end.
+
+    The authors of DDRNet and PIDNet give the first of their bottlenecks none either, and no stage has a third.
+    """
     for i in range(1, blocks + 1):
         block, step = f"{name}/block{i}", stride if i == 1 else 1
         if f"{block}/reduce/conv/kernel" in t.leaves:
             h = cna(t, cna(t, x, f"{block}/reduce"), f"{block}/conv", stride=step)
-            h = cna(t, h, f"{block}/expand", act=False)
+            h, linear = cna(t, h, f"{block}/expand", act=False), True
         else:
+            linear = i == blocks
             h = cna(t, cna(t, x, f"{block}/conv1", stride=step), f"{block}/conv2", act=False)
         if f"{block}/shortcut/kernel" in t.leaves:
             x = t.norm(t.conv(x, f"{block}/shortcut", stride=step), f"{block}/shortcut_norm")
-        x = h + x if i == blocks else t.f.relu(h + x)
+        x = h + x if linear else t.f.relu(h + x)
     return x
 
 
