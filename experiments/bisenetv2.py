@@ -6,7 +6,7 @@
 
 The auxiliary heads of the semantic branch weigh like the logits, as in the paper.
 
-Shapes validation mIoU: not yet measured.
+Not yet trained: there is no score of any variant.
 """
 
 from jaxseg.config import ConfigDict

@@ -6,7 +6,7 @@
 
 The loss has the boundary terms of the paper. The variants camvid, folder and voc have PIDNet-S.
 
-Shapes validation mIoU: not yet measured.
+Not yet trained: there is no score of any variant.
 """
 
 from jaxseg.config import ConfigDict
