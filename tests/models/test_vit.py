@@ -436,7 +436,7 @@ def test_published_weights_fit(name):
 
 
 def test_files_on_the_hub_have_their_names(tmp_path):
-    """What transformers saves has the names of the files, and both lead to the same encoder; so does timm's layout."""
+    """What transformers saves has the names of the files, and both lead to the same encoder."""
     transformers = oracles.transformers()
     encoder = encoders.build("vit_base_dinov2", **TINY)
     network = models.build("linear_head", num_classes=3, encoder=encoders.factory("vit_base_dinov2", **TINY))
