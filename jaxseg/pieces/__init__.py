@@ -9,6 +9,7 @@ from jaxseg.pieces.checks import (
     check_semi,
     check_tuning,
     check_weak,
+    note_untrained,
     note_unused,
 )
 from jaxseg.pieces.images import input_size, make_augment, make_prepare, make_teach
@@ -35,6 +36,7 @@ __all__ = [
     "make_prepare",
     "make_quantisation",
     "make_teach",
+    "note_untrained",
     "note_unused",
     "parse_class_weights",
     "parse_effective_number",

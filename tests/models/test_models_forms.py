@@ -220,6 +220,17 @@ def test_attention_weights_are_read_from_python_and_commands_note_that_they_do_n
     assert "model.args.sow_attention=True has no effect in training" in caplog.text
 
 
+def test_a_head_that_no_term_of_the_loss_trains_is_noted(caplog) -> None:
+    config = default_config()
+    parse_overrides(config, ["--config.model.name=pidnet", "--config.model.args.width=4"])
+    build.build_parts(config, 3)
+    assert "has an output for the loss term boundary_awareness, which loss.terms=" in caplog.text
+    caplog.clear()
+    parse_overrides(config, ["--config.loss.terms=cross_entropy + boundary_awareness"])
+    build.build_parts(config, 3)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("word", ["norm_args={'num_groups': 4}", "norm_args.num_groups=4"])
 def test_norm_args_are_a_config_key(word: str) -> None:
     config = default_config()
