@@ -16,6 +16,7 @@ from jaxseg.config.command import parse_overrides
 from jaxseg.errors import ConfigError
 from jaxseg.models.attention_decoder import AttentionStage
 from jaxseg.models.encoders.residual import residual_unit
+from jaxseg.models.manet import PositionAttention
 from jaxseg.models.unet import UNetStage
 from jaxseg.nn import (
     AttentionGate,
@@ -263,3 +264,12 @@ def test_the_hidden_width_of_mix_transformers(ratio: int) -> None:
     for i, width in enumerate(sizes["widths"]):
         inside = [shape[-2:] for path, shape in kernels if f"stage{i}/" in path and "/ffn/" in path]
         assert {(width, ratio * width), (ratio * width, width)} <= set(inside)
+
+
+def test_the_scores_of_manet_are_float32_in_half_precision() -> None:
+    """Neither rounded before the softmax nor after the sum: the product itself has the dtype."""
+    module = PositionAttention(4, dtype=jnp.bfloat16)
+    x = jax.ShapeDtypeStruct((1, 2, 3, 8), jnp.bfloat16)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    text = str(jax.make_jaxpr(module.apply)(variables, x))
+    assert ":f32[1,6,6] = dot_general" in text and ":bf16[1,6,6] = dot_general" not in text
