@@ -170,7 +170,8 @@ def draw(figure: Any, record: dict[str, Any]) -> None:
     axes = figure.subplots()
     points = points_of(record)
     front = pareto(points)
-    axes.plot(*zip(*(points[name] for name in front)), color="tab:gray", lw=1, zorder=1) if front else None
+    if front:
+        axes.plot(*zip(*(points[name] for name in front)), color="tab:gray", lw=1, zorder=1)
     for name, (x, y) in points.items():
         parameters = record["networks"][name]["shapes"]["parameters"]
         axes.scatter(

@@ -6,7 +6,7 @@
 
 The auxiliary heads of the semantic branch weigh like the logits, as in the paper.
 
-Shapes validation mIoU: not yet measured.
+Not yet trained. Shapes validation mIoU: not yet measured.
 """
 
 from jaxseg.config import ConfigDict

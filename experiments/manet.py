@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/manet.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/manet.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: not yet measured.
+Not yet trained. Shapes validation mIoU: not yet measured.
 """
 
 from jaxseg.config import ConfigDict

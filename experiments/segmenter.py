@@ -5,7 +5,7 @@
     python -m jaxseg.train --config experiments/segmenter.py:folder --config.data.dir=MY_FOLDER \
         --config.model.encoder_weights=imagenet
 
-Shapes validation mIoU: not yet measured.
+Not yet trained. Shapes validation mIoU: not yet measured.
 """
 
 from jaxseg.config import ConfigDict

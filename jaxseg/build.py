@@ -38,6 +38,7 @@ from jaxseg.pieces import (
     make_prepare,
     make_quantisation,
     make_teach,
+    note_untrained,
     note_unused,
     parse_class_weights,
     parse_effective_number,
@@ -231,6 +232,7 @@ def build_parts(
     if models.can_generate(model):
         check_generator(config)
     loss = make_loss(config, num_classes, class_weights, class_prior, levels)
+    note_untrained(config, loss)
     check_semi(config, loss)
     if loss.class_samples is not None:
         check_sampling(config)

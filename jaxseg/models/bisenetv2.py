@@ -132,7 +132,8 @@ class GuidedAggregation(nn.Module):
 
         def kept(x: jax.Array, name: str) -> jax.Array:
             x = ConvNormAct(c, groups=x.shape[-1], common=linear, name=f"{name}_keep1")(x, train=train)
-            return Conv(c, 1, use_bias=False, dtype=linear.dtype, name=f"{name}_keep2")(x)
+            init = {"dtype": linear.dtype, "kernel_init": linear.kernel_init}
+            return Conv(c, 1, use_bias=False, **init, name=f"{name}_keep2")(x)
 
         up = ConvNormAct(c, common=linear, name="semantic_up")(semantic, train=train)
         fine = kept(detail, "detail") * nn.sigmoid(resize(up, size))

@@ -29,6 +29,7 @@ class ResidualStage(nn.Module):
         stride: of the first block.
         bottleneck: bottlenecks of half of the channels, instead of two 3x3 convolutions.
         first_act: whether the activation comes first, since the stage before has ended without one.
+        linear_first: no activation after the first block either.
         common: norm, activation, dtype and mapped axis of every layer.
     """
 
@@ -37,13 +38,15 @@ class ResidualStage(nn.Module):
     stride: int = 1
     bottleneck: bool = False
     first_act: bool = False
+    linear_first: bool = False
     common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         x = self.common.activate(x) if self.first_act else x
         for i in range(self.blocks):
-            fields: dict[str, Any] = {"stride": self.stride if i == 0 else 1, "last_act": i < self.blocks - 1}
+            linear = i == self.blocks - 1 or (i == 0 and self.linear_first)
+            fields: dict[str, Any] = {"stride": self.stride if i == 0 else 1, "last_act": not linear}
             fields |= {"common": self.common, "name": f"block{i + 1}"}
             if self.bottleneck:
                 x = BottleneckBlock(self.features, ratio=2, **fields)(x, train=train)

@@ -36,7 +36,7 @@ class Reassemble(nn.Module):
         enlarge: s, if it is 1 or more.
         reduce: 1/s, if s is 1 or less.
         readout: see above.
-        dtype: compute dtype.
+        common: gives the dtype and the initial kernels of convolutions.
     """
 
     width: int
@@ -44,25 +44,26 @@ class Reassemble(nn.Module):
     enlarge: int = 1
     reduce: int = 1
     readout: Readout = "cat"
-    dtype: Any = None
+    common: Layers = Layers()
 
     @nn.compact
     def __call__(self, x: jax.Array, prefix: jax.Array | None, *, train: bool = False) -> jax.Array:
         del train
+        init = {"dtype": self.common.dtype, "kernel_init": self.common.kernel_init}
         c, has_prefix = x.shape[-1], prefix is not None and prefix.shape[1] > 0
         if self.readout == "cat":
             if prefix is not None and has_prefix:
                 token = jnp.broadcast_to(prefix[:, :1].reshape(-1, 1, 1, c), x.shape)
                 x = jnp.concatenate([x, token], -1)
-            x = jax.nn.gelu(Dense(c, dtype=self.dtype, name="readout")(x), approximate=False)
+            x = jax.nn.gelu(Dense(c, dtype=self.common.dtype, name="readout")(x), approximate=False)
         elif self.readout == "add" and prefix is not None and has_prefix:
             x = x + prefix.mean(1).reshape(-1, 1, 1, c)
-        x = Conv(self.width, 1, dtype=self.dtype, name="project")(x)
+        x = Conv(self.width, 1, **init, name="project")(x)
         if self.enlarge > 1:
-            x = ConvTranspose(self.width, self.enlarge, self.enlarge, dtype=self.dtype, name="resample")(x)
+            x = ConvTranspose(self.width, self.enlarge, self.enlarge, dtype=self.common.dtype, name="resample")(x)
         elif self.reduce > 1:
-            x = Conv(self.width, 3, stride=self.reduce, padding=1, dtype=self.dtype, name="resample")(x)
-        return Conv(self.features, 3, use_bias=False, dtype=self.dtype, name="out")(x)
+            x = Conv(self.width, 3, stride=self.reduce, padding=1, **init, name="resample")(x)
+        return Conv(self.features, 3, use_bias=False, **init, name="out")(x)
 
 
 class ResidualUnit(nn.Module):
@@ -93,7 +94,8 @@ class Fusion(nn.Module):
         x = x if coarser is None else x + coarser
         x = ResidualUnit(self.common, name="unit2")(x, train=train)
         x = resize(x, size, align_corners=True)
-        return Conv(x.shape[-1], 1, dtype=self.common.dtype, name="project")(x)
+        init = {"dtype": self.common.dtype, "kernel_init": self.common.kernel_init}
+        return Conv(x.shape[-1], 1, **init, name="project")(x)
 
 
 class DPTDecoder(nn.Module):
@@ -125,7 +127,7 @@ class DPTDecoder(nn.Module):
                 enlarge=max(1, 4 >> i) if self.reassemble else 1,
                 reduce=max(1, 2**i >> 2) if self.reassemble else 1,
                 readout=self.readout,
-                dtype=self.common.dtype,
+                common=self.common,
                 name=f"level{i}",
             )
             levels.append(level(x, prefix, train=train))

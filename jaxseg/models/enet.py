@@ -2,7 +2,9 @@
 Segmentation", arXiv 1606.02147).
 
 Bottlenecks of plain, atrous and factorised convolutions (Fig. 2b) in an encoder of stride 8, and a decoder that undoes
-its max-poolings (Table I). The encoder's activations are PReLUs, the decoder's are not (section 4).
+its max-poolings (Table I). The encoder's activations are PReLUs, the decoder's are not (section 4). As in the authors'
+code, a bottleneck is a quarter as wide inside as its result, where Fig. 2 speaks of a projection alone. Unlike there
+the decoder has dropout too, since section 4 has it in every bottleneck.
 """
 
 from typing import Any
@@ -46,7 +48,7 @@ class Bottleneck(nn.Module):
     "main", and its convolution is "up".
 
     Attributes:
-        features: channels of the result.
+        features: channels of the result; inside there are a quarter as many.
         rate: atrous rate of the 3x3 convolution; 0: a 5x1 and a 1x5 convolution.
         form: "same"; "down": halves the size, by a 2x2 reduction of stride 2 beside max-pooling, whose missing channels
             are 0; "up": doubles it, by a transposed convolution beside the undone pooling.
@@ -68,7 +70,7 @@ class Bottleneck(nn.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """Returns the features, and the indices of the pooling of a "down" form; an "up" form takes these."""
         common, linear = self.common, self.common.replace(act=None)
-        width = max(1, x.shape[-1] // 4)
+        width = max(1, self.features // 4)
 
         def act(x: jax.Array, i: int) -> jax.Array:
             return PReLU(name=f"prelu{i}")(x) if self.prelu else common.activate(x)

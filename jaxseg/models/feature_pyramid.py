@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.nn import Conv, ConvTranspose, LayerNorm, crop_to, max_pool, resize
@@ -54,7 +55,8 @@ class FeaturePyramid(nn.Module):
     """f[b,y,x,c] of an image f[b,h,w,.] -> features f[b,h/s,w/s,features] at s = p/4, p/2, p and 2p, rounded up.
 
     Strides are powers of two, which decoders expect: where the patch is none (14, of DINOv2), p is the nearest one
-    (16), and the levels are resized to it. Children: "level0", ... (`PyramidLevel`s), 0 the finest.
+    (16), and the levels are sampled at the centres of its pixels, bilinearly between those of the patches. Children:
+    "level0", ... (`PyramidLevel`s), 0 the finest.
 
     Attributes:
         features: channels of each level.
@@ -94,8 +96,25 @@ class FeaturePyramid(nn.Module):
             level = PyramidLevel(self.features, factor, self.dtype, name=f"level{i}")(x)
             cells, pixels = (factor, self.patch) if factor else (1, 2 * self.patch)
             inside = crop_to(level, tuple(-(-side * cells // pixels) for side in seen or size))
-            pyramid.append(resize(inside, tuple(-(-side // stride) for side in size)))
+            wanted = tuple(-(-side // stride) for side in size)
+            whole = seen is None or tuple(seen) == tuple(size)
+            pyramid.append(_sampled(inside, pixels, cells * stride, wanted) if whole else resize(inside, wanted))
         return tuple(pyramid)
+
+
+def _sampled(x: jax.Array, old: int, new: int, size: tuple[int, ...]) -> jax.Array:
+    """f[b,y,x,c] of cells whose side is `old` -> f[b,*size,c] of cells of `new`, from the same top left corner on.
+
+    Bilinear where the centres of the new cells lie, and beyond the last centre its value. Resizing would bring the
+    other corner to that of the new cells, which may lie elsewhere.
+    """
+    if old == new:
+        return resize(x, size)
+    unit = math.gcd(old, new)
+    blocks = [-(-side // (old // unit)) for side in size]  # of new // unit old cells, which are old // unit new ones
+    missing = [count * (new // unit) - side for count, side in zip(blocks, x.shape[1:3])]
+    x = jnp.pad(x, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+    return crop_to(resize(x, tuple(count * (old // unit) for count in blocks)), size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """A linear head: one classifier of an encoder's features, enlarged bilinearly (Oquab et al. 2024, DINOv2, section 7.4).
 
-What a frozen vision transformer already knows of the classes of pixels shows in it; DINOv2's "linear" reads the last
-level, "+ms" the last four, side by side.
+What a frozen vision transformer already knows of the classes of pixels shows in it. DINOv2's "linear" reads the last
+block. The blocks of its "+ms", the last four side by side, are `levels=4` over an encoder that has them as its `taps`,
+of a ViT-B `encoder_args={"taps": (9, 10, 11, 12)}`: the default taps are 3, 6, 9 and 12. DINOv2's own head has a batch
+norm before its classifier, which is missing here, and the rest of "+ms" was not compared.
 """
 
 from typing import Any

@@ -19,6 +19,7 @@ from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, n
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import conv_layers
 from jaxseg.nn import Conv, ConvNormAct, Layers, global_avg_pool, resize
+from jaxseg.nn.ops.product import product
 
 Attention = Literal["rows", "all"]
 
@@ -32,7 +33,7 @@ class PositionAttention(nn.Module):
         features: channels of queries and keys.
         attention: "rows": a softmax over the keys of each query. "all", segmentation_models_pytorch's: one softmax over
             all pairs of pixels, whose result [t,c] is read as an array [c,h,w], in the order of memory.
-        dtype: compute dtype; the softmax is float32.
+        dtype: compute dtype; the scores and their softmax are float32.
     """
 
     features: int = 64
@@ -45,7 +46,7 @@ class PositionAttention(nn.Module):
         query, key = (Conv(self.features, 1, dtype=self.dtype, name=name)(x) for name in ("query", "key"))
         value = Conv(c, dtype=self.dtype, name="value")(x).reshape(b, h * w, c)
         query, key = (y.reshape(b, h * w, self.features) for y in (query, key))
-        scores = jnp.einsum("bqc,bkc->bqk", query, key).astype(jnp.float32)
+        scores = product("bqc,bkc->bqk", query, key)
         weights = jax.nn.softmax(scores, axis=-1 if self.attention == "rows" else (1, 2)).astype(value.dtype)
         y = jnp.einsum("bqk,bkc->bqc", weights, value)
         y = y.reshape(b, h, w, c) if self.attention == "rows" else y.reshape(b, c, h, w).transpose(0, 2, 3, 1)

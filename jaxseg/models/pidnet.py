@@ -125,7 +125,8 @@ class PIDNet(nn.Module):
         edge4 = edge + resize(linear_conv(context4, 2 * w, 3, "difference4"), edge.shape[1:3])
         detail = stage(detail, 4 * w, "detail5", bottleneck=True, first_act=True)
         edge = stage(edge4, 4 * w, "boundary5", bottleneck=True, first_act=True)
-        context = stage(context4, 16 * w, "context5", blocks=2, stride=2, bottleneck=True)
+        deepest = {"blocks": 2, "stride": 2, "bottleneck": True, "linear_first": True}  # as in the authors' code
+        context = stage(context4, 16 * w, "context5", **deepest)
         pool = DAPPM(4 * w, self.pool_width, self.light, common=common, name="pool")(context, train=train)
         fuse = BoundaryAttention(self.light, common=common, name="fuse")
         joined = fuse(detail, resize(pool, detail.shape[1:3]), edge, train=train)

@@ -9,6 +9,7 @@ from jaxseg.pieces.checks import (
     check_semi,
     check_tuning,
     check_weak,
+    note_untrained,
     note_unused,
     require_annealing_within_steps,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "make_prepare",
     "make_quantisation",
     "make_teach",
+    "note_untrained",
     "note_unused",
     "parse_class_weights",
     "parse_effective_number",

@@ -7,6 +7,7 @@ from jaxseg.arguments import MIXING
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
 from jaxseg.losses import Loss
+from jaxseg.losses.table import LOSSES
 from jaxseg.types import MOST_IN_SETS
 
 _LOG = logging.getLogger("jaxseg.build")
@@ -21,6 +22,21 @@ def note_unused(config: ConfigDict) -> None:
             "from Python, run.model.clone(sow_attention=True).apply(run.variables, image, train=False, "
             "mutable=['intermediates']) gives the attention weights of any run."
         )
+
+
+def note_untrained(config: ConfigDict, loss: Loss) -> None:
+    """Logs a note for an output of the network that only one term reads, if it is none of the loss.
+
+    Outputs of which the logits are made, and those of losses that compare images, are left out.
+    """
+    for name, definition in LOSSES.items():
+        other = definition.trains_logits or definition.compares_images or config.model.name not in definition.networks
+        if not other and all(term.definition.reads != definition.reads for term in loss.terms):
+            _LOG.warning(
+                f"model.name={config.model.name} has an output for the loss term {name}, which "
+                f"loss.terms={config.loss.terms!r} lacks, so that the head of this output learns nothing; "
+                f"add + {name} to train it."
+            )
 
 
 def check_semi(config: ConfigDict, loss: Loss) -> None:

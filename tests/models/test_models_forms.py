@@ -13,9 +13,10 @@ from helpers.tiny_adversarial import quick
 from jaxseg import build, models, pretrained
 from jaxseg.config import default_config
 from jaxseg.config.command import parse_overrides
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.models.attention_decoder import AttentionStage
 from jaxseg.models.encoders.residual import residual_unit
+from jaxseg.models.manet import PositionAttention
 from jaxseg.models.unet import UNetStage
 from jaxseg.nn import (
     AttentionGate,
@@ -220,6 +221,17 @@ def test_attention_weights_are_read_from_python_and_commands_note_that_they_do_n
     assert "model.args.sow_attention=True has no effect in training" in caplog.text
 
 
+def test_a_head_that_no_term_of_the_loss_trains_is_noted(caplog) -> None:
+    config = default_config()
+    parse_overrides(config, ["--config.model.name=pidnet", "--config.model.args.width=4"])
+    build.build_parts(config, 3)
+    assert "has an output for the loss term boundary_awareness, which loss.terms=" in caplog.text
+    caplog.clear()
+    parse_overrides(config, ["--config.loss.terms=cross_entropy + boundary_awareness"])
+    build.build_parts(config, 3)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("word", ["norm_args={'num_groups': 4}", "norm_args.num_groups=4"])
 def test_norm_args_are_a_config_key(word: str) -> None:
     config = default_config()
@@ -255,5 +267,16 @@ def test_the_hidden_width_of_mix_transformers(ratio: int) -> None:
 
 
 def test_the_weights_of_an_encoder_are_no_argument_of_the_model():
-    with pytest.raises(ArgumentError, match=r"unet.encoder_weights is not an argument .* --config.model.encoder_weights="):
+    with pytest.raises(
+        ArgumentError, match=r"unet.encoder_weights is not an argument .* --config.model.encoder_weights="
+    ):
         models.build("unet", num_classes=2, encoder="resnet18", encoder_weights="imagenet")
+
+
+def test_the_scores_of_manet_are_float32_in_half_precision() -> None:
+    """Neither rounded before the softmax nor after the sum: the product itself has the dtype."""
+    module = PositionAttention(4, dtype=jnp.bfloat16)
+    x = jax.ShapeDtypeStruct((1, 2, 3, 8), jnp.bfloat16)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    text = str(jax.make_jaxpr(module.apply)(variables, x))
+    assert ":f32[1,6,6] = dot_general" in text and ":bf16[1,6,6] = dot_general" not in text

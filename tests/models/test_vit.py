@@ -13,7 +13,7 @@ from helpers.parity import FAST_COMPILE, assert_close, check_eval, check_gradien
 from helpers.variables import drawn, variable_shapes
 
 from jaxseg import models, pretrained
-from jaxseg.models import encoders, segmenter
+from jaxseg.models import encoders, feature_pyramid, segmenter
 from jaxseg.models.encoders.vit import ViTBlock, rotary_angles
 from jaxseg.models.eomt import masked_share
 from jaxseg.models.feature_pyramid import FeaturePyramid
@@ -170,7 +170,7 @@ def test_the_pyramid_is_that_of_vitdet():
 
 
 def test_the_pyramid_of_patches_of_14_has_powers_of_two():
-    """A ramp over the image stays a ramp in each level, whatever the grid of its patches."""
+    """Of any image, with as many features as its stride says."""
     pyramid = FeaturePyramid(3, 14)
     assert pyramid.strides == (4, 8, 16, 32)
     assert FeaturePyramid(3, 16).strides == (4, 8, 16, 32) and FeaturePyramid(3, 2).strides == (1, 2, 4)
@@ -178,6 +178,25 @@ def test_the_pyramid_of_patches_of_14_has_powers_of_two():
         lambda k: pyramid.init_with_output(k, jnp.zeros((1, 5, 3, 8)), (65, 40))[0], jax.random.key(0)
     )
     assert [x.shape[1:3] for x in shapes] == [(17, 10), (9, 5), (5, 3), (3, 2)]
+
+
+@pytest.mark.parametrize("size", [(512, 64), (30, 131)])
+def test_a_ramp_over_the_image_is_the_same_ramp_in_each_level(monkeypatch, size):
+    """A feature lies at the centre of its pixels, though patches of 14 reach beyond the image; up to the last cell."""
+    patches = tuple(-(-side // 14) for side in size)
+
+    def of_cells(_, factor, *args, **kwargs):
+        cell, counts = (14 / factor, [n * factor for n in patches]) if factor else (28, [-(-n // 2) for n in patches])
+        axes = [(np.arange(count) + 0.5) * cell for count in counts]
+        return lambda x: jnp.asarray(np.stack(np.meshgrid(*axes, indexing="ij"), -1)[None], jnp.float32)
+
+    monkeypatch.setattr(feature_pyramid, "PyramidLevel", of_cells)
+    pyramid = FeaturePyramid(2, 14)
+    for level, (stride, factor) in zip(pyramid.apply({}, None, size), pyramid.levels.items(), strict=True):
+        cell = 14 / factor if factor else 28
+        lasts = [(-(-side // cell) - 0.5) * cell for side in size]  # the centre of the last cell of the image
+        axes = [np.clip((np.arange(-(-n // stride)) + 0.5) * stride, cell / 2, x) for n, x in zip(size, lasts)]
+        np.testing.assert_allclose(level[0], np.stack(np.meshgrid(*axes, indexing="ij"), -1), rtol=1e-5)
 
 
 def test_an_image_of_any_size_is_padded_to_patches():
@@ -417,7 +436,7 @@ def test_published_weights_fit(name):
 
 
 def test_files_on_the_hub_have_their_names(tmp_path):
-    """What transformers saves has the names of the files, and both lead to the same encoder; so does timm's layout."""
+    """What transformers saves has the names of the files, and both lead to the same encoder."""
     transformers = oracles.transformers()
     encoder = encoders.build("vit_base_dinov2", **TINY)
     network = models.build("linear_head", num_classes=3, encoder=encoders.factory("vit_base_dinov2", **TINY))

@@ -271,9 +271,7 @@ def test_a_client_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(tracking, "OPENERS", {"notinstalled": None})
     (tmp_path / "notinstalled").mkdir()  # such as the folder that wandb writes, where it is not installed
     for name in ("notinstalled", "neitherthis"):
-        with pytest.raises(
-            ConfigError, match=rf"log.trackers: {name} needs its client: pip install -e '\.\[{name}\]'"
-        ):
+        with pytest.raises(ConfigError, match=rf"log.trackers: {name} needs its client: pip install -e '\.\[{name}\]'"):
             require_clients([name])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = short_config()

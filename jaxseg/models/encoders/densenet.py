@@ -84,8 +84,8 @@ class DenseNet(nn.Module):
         growth: channels that a layer adds, k in the paper.
         stem: channels of the stem, 2 k in the paper.
         dropout: rate after each layer.
-        rounding: of sizes that the poolings between stages do not divide: "up", or "down" as in torch (then an image
-            needs 16 pixels a side more than one, that each stage has a pixel).
+        rounding: of sizes that the poolings between stages do not divide: "up", or "down" as in torch. With "down" an
+            image needs 29 pixels a side, so that the last of four stages has a pixel.
         common: norm, activation, dtype and mapped axis of every layer.
     """
 

@@ -207,7 +207,10 @@ class ViT(nn.Module):
             x sigmoid(1.702 x) (CLIP).
         epsilon: of every norm.
         taps: the blocks whose results are the levels, counted from 1; None: four at equal distances, the last included.
-        norm_levels: whether each level passes the norm that ends the encoder; False: the results of the blocks.
+            Blocks after the last of them have no effect and no gradient: give their number as `depth` to leave them
+            out.
+        norm_levels: whether each level passes the norm that ends the encoder; False: the results of the blocks, beside
+            which "norm" has no effect and no gradient, and is there for the weights of files.
         antialias: of the resizing of the table of positions; see `jaxseg.nn.resize_cubic`.
         rounding: of sizes that the patch does not divide: "up" pads with zeros, "down" omits the last rows and columns,
             as torch does (then an image needs a whole patch).
