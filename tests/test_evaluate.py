@@ -12,7 +12,7 @@ from PIL import Image
 from jaxseg import metrics, parallel, pictures, train
 from jaxseg.build import build_parts
 from jaxseg.config import update
-from jaxseg.data import make_eval_loader, make_source
+from jaxseg.data import make_eval_loader, make_source, notes
 from jaxseg.errors import ArgumentError, CheckpointError, ConfigError, DataError
 from jaxseg.evaluate import _changed, main
 from jaxseg.inference import evaluate, load_run, make_segmenter, score, surface
@@ -265,6 +265,7 @@ def test_a_split_without_labelled_pixels_has_no_score(folder_run, tmp_path, caps
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save(data / "val" / "masks" / "0.png")
     workdir = tmp_path / "run"
     shutil.copytree(folder_run, workdir)
+    notes.log_once.cache_clear()
     assert main(["--workdir", str(workdir), f"--config.data.dir={data}"]) == 0
     said = capsys.readouterr()
     assert "\n1 image\nThe split has no labelled pixel, so there is nothing to score." in said.out

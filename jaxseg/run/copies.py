@@ -23,7 +23,6 @@ from typing import Any
 import jax
 
 from jaxseg.config import differences
-from jaxseg.data.folders import is_divided
 from jaxseg.errors import CheckpointError, ConfigError, first_line
 from jaxseg.files import Digest, parse_json, write_atomically
 from jaxseg.pictures import marks
@@ -290,6 +289,8 @@ def _require_same_run(files: Any, root: str, step: int, workdir: Path, url: str)
                     return
                 (Path(made) / CONFIG_FILE).write_bytes(content.read(_MOST_CONFIG))
             config = read_config(workdir)
+            from jaxseg.data.folders import is_divided  # imports Pillow
+
             differing = differences(read_config(made), config, divided=is_divided(config))
         except (tarfile.TarError, EOFError, ConfigError):  # a damaged copy, which its digest shows
             return

@@ -14,7 +14,6 @@ from jaxseg import config as config_lib
 from jaxseg import models
 from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict
-from jaxseg.data.folders import is_divided
 from jaxseg.data.hierarchy import Hierarchy
 from jaxseg.errors import ConfigError, counted, first_line
 from jaxseg.files import read_json, read_lines, write_text
@@ -104,8 +103,7 @@ def write_config(path: Path, config: ConfigDict) -> None:
     """Writes the configuration of a run into its directory.
 
     If the directory holds a run with checkpoints, the configuration must be the same, except for keys that have no
-    effect on numbers (`config.FREE_KEYS`), whose new values are written. Without a checkpoint there is nothing to
-    resume, and the configuration is replaced.
+    effect on numbers (`config.FREE_KEYS`), whose new values are written. Without a checkpoint it is replaced.
 
     Raises:
         ConfigError: if it cannot be written, the directory holds a run with another configuration (the message lists
@@ -114,8 +112,10 @@ def write_config(path: Path, config: ConfigDict) -> None:
     file = path / CONFIG_FILE
     _require_own_files(path, config)
     if file.exists():
-        # `read_config` raises an error for a file of another program, so that it is not overwritten.
-        differing = config_lib.differences(read_config(path), config, divided=is_divided(config))
+        from jaxseg.data import folders  # imports Pillow, which some commands leave out
+
+        before = read_config(path)  # an error for a file of another program, so that it is not overwritten
+        differing = config_lib.differences(before, config, divided=folders.is_divided(config))
         if differing and holds_checkpoint(path):
             raise ConfigError(
                 f"{path} holds a run with another configuration; give the same one to resume it, or another --workdir. "
