@@ -121,6 +121,21 @@ def test_a_grouped_convolution_exchanges_rows(groups: int, stride: int, dilation
         assert max(gathered) <= 2 * 16 * 6 * 8  # the images of the devices that share them, and of no others
 
 
+# 6 rows over 4 devices, 2 over 4, and 2 over 2 under a kernel of 3: XLA alone computes wrong gradients of the kernel.
+@pytest.mark.parametrize(("rows", "axes"), [(12, Axes(2, 1, 4)), (4, Axes(2, 1, 4)), (4, Axes(2, 2, 2))])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_rows_that_the_devices_cannot_share_evenly_are_gathered(rows: int, axes: Axes, groups: int) -> None:
+    x, kernel = draw(8, rows, 6, 8), 0.2 * draw(3, 3, 8, 8, seed=1)
+
+    def value(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        halved = nn.conv2d(x, kernel, stride=2, padding=1)
+        return jnp.sum(jnp.sin(nn.conv2d(halved, kernel[:, :, : 8 // groups], groups=groups, padding=1)))
+
+    function = jax.value_and_grad(value, (0, 1))
+    _, result = compiled(function, axes, x, kernel)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), result, function(x, kernel))
+
+
 def test_devices_that_share_an_image_gather_it_for_a_function_of_whole_images() -> None:
     x, weights = draw(4, 8, 3, 2), draw(2, seed=1)
     seen = []

@@ -88,6 +88,28 @@ def spread(images: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(images, spec)
 
 
+def even_rows(images: jax.Array, reach: int) -> jax.Array:
+    """[b,h,w,...] -> the same, all rows on each device where the devices of `SPACE_AXIS` cannot share them evenly.
+
+    Of a convolution whose rows these devices do not divide, or whose kernel is larger than the image, XLA computes a
+    wrong gradient of the kernel, and some values (jaxlib 0.10 to 0.12): 6 rows over 4 devices, say, or 2 under a kernel
+    of 3. It is the identity elsewhere, and for sizes that are not known.
+
+    Args:
+        images: what a convolution reads, or what it gives.
+        reach: rows that its kernel spans.
+    """
+    sizes, rows = mesh_axes(), images.shape[1]
+    if SPACE_AXIS not in sizes or sizes[SPACE_AXIS] == 1 or not isinstance(rows, int):
+        return images
+    if rows % sizes[SPACE_AXIS] == 0 and rows >= reach:
+        return images
+    split = tuple(name for name in (BATCH_AXIS, STATE_AXIS) if name in sizes)
+    even = images.shape[0] % math.prod(sizes[name] for name in split) == 0
+    spec = PartitionSpec(split if even else PartitionSpec.UNCONSTRAINED)
+    return jax.lax.with_sharding_constraint(images, spec)
+
+
 def whole(tree: Any) -> Any:
     """Pytree of arrays -> the same, of which each device holds all.
 

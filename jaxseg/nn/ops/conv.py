@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxseg.nn.ops.barrier import after_all
-from jaxseg.nn.ops.by_device import by_device
+from jaxseg.nn.ops.by_device import by_device, even_rows
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
 from jaxseg.nn.ops.conv_strips import Geometry, conv2d_strips
 from jaxseg.nn.ops.conv_taps import LARGEST_SHARE, conv2d_taps, live_share, outer_taps
@@ -25,6 +25,12 @@ def conv2d(
     As in all networks this is the correlation y_i = Σ_u x_(i+u) K_u, without mirroring the kernel. The gradient of K is
     a correlation again, that of x the convolution Σ_u g_(j-u) K_u.
     """
+    reach = dilation * (kernel.shape[0] - 1) + 1
+    y = _conv2d(even_rows(x, reach), kernel, stride, dilation, groups, padding)
+    return even_rows(y, reach)
+
+
+def _conv2d(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, groups: int, padding: int) -> jax.Array:
     geometry = Geometry(kernel.shape[0], stride, dilation, groups, padding)
     if convolution_forms() == "plain":
         return _plain(x, kernel, geometry) if groups == 1 else _plain_by_device(x, kernel, geometry)
@@ -102,6 +108,7 @@ def conv2d_rectangular(x: jax.Array, kernel: jax.Array, *, dilation: int = 1) ->
     reach = [dilation * (side - 1) // 2 for side in sides]
     margins = [(each, each) for each in reach]
     rate = [dilation if side > 1 else 1 for side in sides]
+    x = even_rows(x, 2 * reach[0] + 1)
     return lax.conv_general_dilated(
         x, kernel, (1, 1), margins, rhs_dilation=rate, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -115,6 +122,7 @@ def conv_transpose2d(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Arr
     # The stride^2 output pixels of an input pixel are features of one ordinary convolution, whose kernel holds the taps
     # t = stride e + u - low for output phase u and shift e. XLA's gradients of the dilated form are slow.
     k, c, o = kernel.shape[0], *kernel.shape[2:]
+    x = even_rows(x, -(-k // stride) + 1)
     p = max(0, -(-(k - stride) // 2))
     before = -(-p // stride)
     low = stride * before - p
