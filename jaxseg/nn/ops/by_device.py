@@ -82,10 +82,7 @@ def spread(images: jax.Array) -> jax.Array:
     sizes = mesh_axes()
     if SPACE_AXIS not in sizes:
         return images
-    split = tuple(name for name in (BATCH_AXIS, STATE_AXIS) if name in sizes)
-    even = images.shape[0] % math.prod(sizes[name] for name in split) == 0
-    spec = PartitionSpec(split if even else PartitionSpec.UNCONSTRAINED, SPACE_AXIS)
-    return jax.lax.with_sharding_constraint(images, spec)
+    return jax.lax.with_sharding_constraint(images, PartitionSpec(_split_of(images), SPACE_AXIS))
 
 
 def even_rows(images: jax.Array, reach: int) -> jax.Array:
@@ -104,10 +101,15 @@ def even_rows(images: jax.Array, reach: int) -> jax.Array:
         return images
     if rows % sizes[SPACE_AXIS] == 0 and rows >= reach:
         return images
+    return jax.lax.with_sharding_constraint(images, PartitionSpec(_split_of(images)))
+
+
+def _split_of(images: jax.Array) -> Any:
+    """Returns the axes of the mesh that split the images evenly, or what leaves their split to XLA."""
+    sizes = mesh_axes()
     split = tuple(name for name in (BATCH_AXIS, STATE_AXIS) if name in sizes)
     even = images.shape[0] % math.prod(sizes[name] for name in split) == 0
-    spec = PartitionSpec(split if even else PartitionSpec.UNCONSTRAINED)
-    return jax.lax.with_sharding_constraint(images, spec)
+    return split if even else PartitionSpec.UNCONSTRAINED
 
 
 def whole(tree: Any) -> Any:
