@@ -31,10 +31,8 @@ def adjust_saturation(image: Array, factor: Array | float) -> jax.Array:
     Raises:
         ValueError: unless c is 1, 3 or 4.
     """
-    if image.shape[2] == 1:
+    if _is_grey(image, "saturation"):
         return jnp.asarray(image)
-    if image.shape[2] not in (3, 4):
-        raise ValueError(f"Only images with 1, 3 or 4 channels have a saturation, got {image.shape[2]} channels.")
 
     def adjust(colors: jax.Array) -> jax.Array:
         grey = sum(weight * colors[:, :, i : i + 1] for i, weight in enumerate(LUMA))
@@ -60,10 +58,8 @@ def adjust_hue(image: Array, turn: Array | float) -> jax.Array:
     Raises:
         ValueError: unless c is 1, 3 or 4.
     """
-    if image.shape[2] == 1:
+    if _is_grey(image, "hue"):
         return jnp.asarray(image)
-    if image.shape[2] not in (3, 4):
-        raise ValueError(f"Only images with 1, 3 or 4 channels have a hue, got {image.shape[2]} channels.")
 
     def adjust(colors: jax.Array) -> jax.Array:
         red, green, blue = jnp.moveaxis(colors, 2, 0)
@@ -84,6 +80,13 @@ def adjust_hue(image: Array, turn: Array | float) -> jax.Array:
         return jnp.where(turned[:, :, None], jnp.stack([channel(5), channel(3), channel(1)], axis=2), colors)
 
     return _on_colors(image, adjust)
+
+
+def _is_grey(image: Array, what: str) -> bool:
+    """Returns whether an image has one channel; raises ValueError unless it has 1, 3 or 4, of which `what` is asked."""
+    if image.shape[2] not in (1, 3, 4):
+        raise ValueError(f"Only images with 1, 3 or 4 channels have a {what}, got {image.shape[2]} channels.")
+    return image.shape[2] == 1
 
 
 def _on_colors(image: Array, change: Callable[[jax.Array], jax.Array]) -> jax.Array:
