@@ -161,6 +161,7 @@ ENCODERS = {
     "mobilenet_v3_small": {"rows": _ROWS, "stem": 4, "divisor": 4, "stem_stride": 1},
     **{f"mobilenet_v4_conv_{size}": _MOBILENET_V4 for size in ("small", "medium", "large")},
     "plain": {"widths": [4, 6, 8]},
+    **{f"pvt_v2_b{i}": _MIT | {"mlp_ratios": [2, 2, 1, 1]} for i in range(6)},
     **{f"regnet_{kind}_{size}": _REGNET for kind in "xy" for size in _REGNET_SIZES},
     "residual": {"widths": [4, 6, 8]},
     "resnet200d": {"depths": [1, 1], "widths": [4, 8, 8]},

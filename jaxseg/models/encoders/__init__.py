@@ -92,6 +92,18 @@ _SWIN: dict[str, dict[str, Any]] = {
 }
 _SWIN_V2: dict[str, Any] = {"v2": True, "window": 8}
 _MIT = {"widths": (64, 128, 320, 512), "heads": (1, 2, 5, 8)}
+# Depths, widths and hidden widths of PVTv2 B0 to B5 (Wang 2022, Table 1).
+_PVT_V2 = tuple(
+    {"widths": widths, "heads": (1, 2, 5, 8), "depths": depths, "mlp_ratios": ratios}
+    for depths, widths, ratios in (
+        ((2, 2, 2, 2), (32, 64, 160, 256), (8, 8, 4, 4)),
+        ((2, 2, 2, 2), _MIT["widths"], (8, 8, 4, 4)),
+        ((3, 4, 6, 3), _MIT["widths"], (8, 8, 4, 4)),
+        ((3, 4, 18, 3), _MIT["widths"], (8, 8, 4, 4)),
+        ((3, 8, 27, 3), _MIT["widths"], (8, 8, 4, 4)),
+        ((3, 6, 40, 3), _MIT["widths"], (4, 4, 4, 4)),
+    )
+)
 _VIT: dict[str, dict[str, Any]] = {
     "small": {"width": 384, "num_heads": 6},
     "base": {},
@@ -171,6 +183,7 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mobilenet_v4_conv_medium": ("mobilenet_v4", "MobileNetV4", {"variant": "medium"}),
     "mobilenet_v4_conv_small": ("mobilenet_v4", "MobileNetV4", {}),
     "plain": ("plain", "PlainEncoder", {}),
+    **{f"pvt_v2_b{n}": ("mit", "MixTransformer", fields) for n, fields in enumerate(_PVT_V2)},
     **{
         f"regnet_{name}": ("regnet", "RegNet", dict(zip(_REGNET_FIELDS, values)) | {"gated": name[0] == "y"})
         for name, values in _REGNET.items()
