@@ -39,6 +39,7 @@ from jaxseg.nn.quantisation import Quantisation, WithQuantisedInputs
 from jaxseg.nn.remat import rematerialised
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
 from jaxseg.nn.subpixel import SubPixelUp
+from jaxseg.nn.windows import WindowAttention
 
 __all__ = [
     "ASPP",
@@ -80,6 +81,7 @@ __all__ = [
     "SqueezeExcite",
     "StochasticDepth",
     "SubPixelUp",
+    "WindowAttention",
     "WithCRF",
     "WithCosineHead",
     "WithQuantisedInputs",

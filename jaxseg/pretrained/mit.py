@@ -1,4 +1,4 @@
-"""Mix Transformers (MiT) and SegFormer, of transformers and of segmentation_models.pytorch.
+"""Mix Transformers (MiT) and SegFormer, of transformers and of segmentation_models.pytorch; PVTv2 of timm.
 
 Files on the Hub (nvidia/mit-b0, nvidia/segformer-b0-finetuned-ade-512-512, ...) have the names that transformers used
 before version 5, and that it still saves. Its modules have other names since then. The rules know both.
@@ -69,6 +69,18 @@ def mit_smp() -> list[Rule]:
     return rules
 
 
+def pvt_v2_timm() -> list[Rule]:
+    """Rules of timm's `pvt_v2_*`; those of the authors' files are `mit_smp`."""
+    rules = layer(r"patch_embed\.proj", "stage0/patch") + norm(r"patch_embed\.norm", "stage0/patch_norm")
+    for s in range(_STAGES):
+        theirs = rf"stages\.{s}\."
+        rules += layer(rf"{theirs}downsample\.proj", f"stage{s}/patch")
+        rules += norm(rf"{theirs}downsample\.norm", f"stage{s}/patch_norm") + norm(rf"{theirs}norm", f"stage{s}/norm")
+        for n in range(_MOST_BLOCKS):
+            rules += prefixed(_block_smp(), rf"{theirs}blocks\.{n}\.", f"stage{s}/block{n + 1}")
+    return [*rules, Rule(r"head\..*", None)]
+
+
 def _block_smp() -> list[Rule]:
     both = ("attention/attention/key", "attention/attention/value")
     rules = layer(r"attn\.q", "attention/attention/query", dense)
@@ -77,7 +89,7 @@ def _block_smp() -> list[Rule]:
     rules += layer(r"attn\.proj", "attention/attention/out", dense)
     rules += layer(r"attn\.sr", "attention/reduce") + norm(r"attn\.norm", "attention/reduce_norm")
     rules += norm(r"norm1", "norm1") + norm(r"norm2", "norm2")
-    rules += layer(r"mlp\.fc1", "ffn/expand", pointwise) + layer(r"mlp\.dwconv\.dwconv", "ffn/depthwise")
+    rules += layer(r"mlp\.fc1", "ffn/expand", pointwise) + layer(r"mlp\.dwconv(?:\.dwconv)?", "ffn/depthwise")
     return rules + layer(r"mlp\.fc2", "ffn/reduce", pointwise)
 
 
@@ -106,6 +118,7 @@ _COMMITS = {
     "mit_b5": "ced04d96c586b6297fd59a7a1e244fc78fdb6531",
 }
 _ENCODERS = tuple(_COMMITS)
+_PVT_V2 = tuple(f"pvt_v2_b{n}" for n in range(6))  # Apache 2.0
 
 
 def _segformer_form(encoder: str | None) -> PeerForm:
@@ -119,11 +132,14 @@ FAMILY = Family(
             for name, commit in _COMMITS.items()
         ),
         *(EncoderWeights(f"mit_b{n}", "nvidia", Published(f"nvidia/mit-b{n}")) for n in range(6)),
+        *(EncoderWeights(name, "imagenet", Published(f"timm/{name}.in1k")) for name in _PVT_V2),
     ),
     encoder_formats=(
         EncoderFormat(_ENCODERS, mit_transformers),
         EncoderFormat(_ENCODERS, mit_classifier),
         EncoderFormat(_ENCODERS, mit_smp, (SMP,)),
+        EncoderFormat(_PVT_V2, pvt_v2_timm),
+        EncoderFormat(_PVT_V2, mit_smp),
     ),
     network_weights=(
         *(NetworkWeights("segformer", Published(f"nvidia/segformer-b{n}-finetuned-ade-512-512")) for n in range(5)),

@@ -34,16 +34,19 @@ def _module(pattern: str, path: str) -> list[Rule]:
     return conv_norm(rf"{pattern}\.conv", rf"{pattern}\.batch_norm", path)
 
 
+_OWN = ("convnext", "swin")  # families of which transformers has its own backbones, with a norm of each level but in V2
+
+
 def _form(encoder: str | None) -> PeerForm:
     fields = {"act": "relu", "norm_features": False, "align_corners": False}
-    if encoder is not None and encoders.family(encoder) == "convnext":
+    if encoder is not None and encoders.family(encoder) in _OWN and not encoder.startswith("swinv2"):
         fields["encoder_args"] = {"output_norm": True}
     return PeerForm(fields, sizes={"width": 512, "aux_width": 256})
 
 
 def _names(encoder: str | None) -> str:
-    """Returns the names over transformers' own ConvNeXt, or over a backbone that it takes from timm."""
-    own = encoder is not None and encoders.family(encoder) == "convnext"
+    """Returns the names over a backbone of transformers' own, or over one that it takes from timm."""
+    own = encoder is not None and encoders.family(encoder) in _OWN
     return r"(?!backbone\._backbone\.).*" if own else r"(?!backbone\.).*|backbone\._backbone\..*"
 
 

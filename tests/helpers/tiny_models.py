@@ -124,6 +124,7 @@ TINY = {
 }
 
 _MIT = {"widths": [4, 6, 8, 8], "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4]}
+_SWIN = {"widths": [4, 8], "depths": [2, 1], "heads": [1, 2], "window": 2, "patch": 2}
 _VITS = [
     f"vit_{size}{form}" for size in ("small", "base", "large") for form in ("", "_dinov2", "_dinov2_reg", "_dinov3")
 ]
@@ -160,6 +161,7 @@ ENCODERS = {
     "mobilenet_v3_small": {"rows": _ROWS, "stem": 4, "divisor": 4, "stem_stride": 1},
     **{f"mobilenet_v4_conv_{size}": _MOBILENET_V4 for size in ("small", "medium", "large")},
     "plain": {"widths": [4, 6, 8]},
+    **{f"pvt_v2_b{i}": _MIT | {"mlp_ratios": [2, 2, 1, 1]} for i in range(6)},
     **{f"regnet_{kind}_{size}": _REGNET for kind in "xy" for size in _REGNET_SIZES},
     "residual": {"widths": [4, 6, 8]},
     "resnet200d": {"depths": [1, 1], "widths": [4, 8, 8]},
@@ -188,6 +190,8 @@ ENCODERS = {
     "seresnet18": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet34": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet50": {"depths": [1, 1], "widths": [4, 8, 8]},
+    **{f"swin_{size}": _SWIN for size in ("tiny", "small", "base", "large")},
+    **{f"swinv2_{size}": _SWIN for size in ("tiny", "small", "base")},
     **{f"tf_efficientnet_b{i}": {**_EFFICIENTNET, "last": True} for i in range(8)},
     **{f"tf_efficientnet_v2_{size}": _EFFICIENTNET_V2 for size in "sml"},
     **{f"vgg{n}": {"channels": [4, 6, 8], "depths": [1, 2, 1]} for n in (11, 13, 16, 19)},

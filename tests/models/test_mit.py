@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from helpers import oracles
 from helpers.marks import at_each_size, some_slow
-from helpers.parity import check_eval, check_gradients, load, state_of
+from helpers.parity import (
+    FAST_COMPILE,
+    assert_close,
+    check_eval,
+    check_gradients,
+    draw,
+    images,
+    load,
+    nchw,
+    nhwc,
+    state_of,
+)
 from helpers.variables import count_parameters, variable_shapes
 
 from jaxseg import models, pretrained
@@ -156,6 +167,54 @@ def test_the_classifier_of_a_file_is_left_out():
     transformers = oracles.transformers()
     module = transformers.SegformerForImageClassification(config("b0"))
     load(encoders.build("mit_b0"), module, mit.mit_classifier())
+
+
+def pvt_v2(**fields):
+    module = oracles.timm().create_model("pvt_v2_b0", **fields)
+    module.forward = lambda x: module.forward_intermediates(x, intermediates_only=True)
+    return module
+
+
+def test_pvt_v2_has_the_features_and_gradients_of_timm():
+    """At a size of which nothing divides a side. Of their dropped rows none are met: reductions round down in both."""
+    torch, form = oracles.torch(), {"depths": (1, 2), "mlp_ratios": (8, 4)}
+    module = pvt_v2(**form, embed_dims=(8, 16), num_heads=(1, 2), sr_ratios=(4, 2), num_classes=2)
+    draw(module)
+    encoder = encoders.build("pvt_v2_b0", **form, widths=(8, 16), heads=(1, 2), reductions=(4, 2), drop_path=0.0)
+    variables, x, rules = load(encoder, module, mit.pvt_v2_timm()), images(69, 90), mit.pvt_v2_timm()
+    levels = module(nchw(x))
+    weights = [torch.randn(level.shape) for level in levels]
+    sum((level * weight).mean() for level, weight in zip(levels, weights)).backward()
+
+    def loss(params):
+        pyramid = encoder.apply({"params": params}, x, train=True)
+        return sum(jnp.mean(level * nhwc(weight)) for level, weight in zip(pyramid, weights)), pyramid
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True), compiler_options=FAST_COMPILE)
+    found, pyramid = gradient(variables["params"])
+    for mine, theirs in zip(pyramid, levels, strict=True):
+        assert_close(mine, nhwc(theirs))
+    named = {name: p.grad.numpy() for name, p in module.named_parameters() if p.grad is not None}
+    found, expected = pretrained.flatten({"params": found}), pretrained.convert(named, rules)
+    largest = max(np.abs(g).max() for g in expected.values())
+    assert set(found) == set(expected)
+    for path, g in expected.items():
+        assert np.abs(found[path] - g).max() <= 1e-3 * np.abs(g).max() + 1e-5 * largest, path
+
+
+PVT_V2 = (3_666_760, 14_009_000, 25_362_856, 45_238_696, 62_556_072, 81_956_008)
+
+
+@pytest.mark.parametrize("n", some_slow(range(6), range(1, 6)))
+def test_every_pvt_v2_has_the_weights_of_timm(n):
+    """By the shapes; the counts of parameters with the classifier are those that timm's documentation rounds."""
+    torch = oracles.torch()
+    with torch.device("meta"):
+        module = oracles.timm().create_model(f"pvt_v2_b{n}")
+    state = {k: np.broadcast_to(np.float32(0), v.shape) for k, v in module.state_dict().items()}
+    encoder = encoders.build(f"pvt_v2_b{n}")
+    pretrained.merge(variable_shapes(encoder, (1, 64, 64, 3)), pretrained.convert(state, mit.pvt_v2_timm()))
+    assert count_parameters(encoder) + 1000 * encoder.widths[-1] + 1000 == PVT_V2[n]
 
 
 def test_a_stage_needs_all_its_numbers():

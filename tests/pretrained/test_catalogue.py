@@ -24,6 +24,9 @@ def test_files_of_torchvision_are_checked_by_their_names():
         catalogue.check_torchvision_digest("resnet18-f37072fd", "f37072fe" + "0" * 56)
 
 
+SHORT = tuple(f"swin_{form}{size}-" for form in ("", "v2_") for size in "tsb")  # torchvision's names of encoders
+
+
 def test_catalogue_names_what_is_there():
     families = catalogue.families()
     rows = [row for family in families for row in family.encoder_weights]
@@ -39,7 +42,7 @@ def test_catalogue_names_what_is_there():
     assert {known.model for family in families for known in family.network_formats} <= set(models.names())
     networks = ("deeplabv3_resnet", "fcn_resnet", "lraspp_mobilenet_v3_large")
     files = [stem for family in families for stem in family.torchvision_files]
-    assert all(stem.startswith((*encoders.names(), *networks)) for stem in files)
+    assert all(stem.startswith((*encoders.names(), *networks, *SHORT)) for stem in files)
     assert len(set(files)) == len(files) > 40
 
 

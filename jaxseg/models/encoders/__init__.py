@@ -84,7 +84,26 @@ _REGNET = {
     "y_16gf": (18, 200, 106.23, 2.48, 112),
 }
 _REGNET_FIELDS = ("blocks", "initial", "slope", "factor", "group_width")
+_SWIN: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"depths": (2, 2, 18, 2)},
+    "base": {"widths": (128, 256, 512, 1024), "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32)},
+    "large": {"widths": (192, 384, 768, 1536), "depths": (2, 2, 18, 2), "heads": (6, 12, 24, 48)},
+}
+_SWIN_V2: dict[str, Any] = {"v2": True, "window": 8}
 _MIT = {"widths": (64, 128, 320, 512), "heads": (1, 2, 5, 8)}
+# Depths, widths and hidden widths of PVTv2 B0 to B5 (Wang 2022, Table 1).
+_PVT_V2 = tuple(
+    {"widths": widths, "heads": (1, 2, 5, 8), "depths": depths, "mlp_ratios": ratios}
+    for depths, widths, ratios in (
+        ((2, 2, 2, 2), (32, 64, 160, 256), (8, 8, 4, 4)),
+        ((2, 2, 2, 2), _MIT["widths"], (8, 8, 4, 4)),
+        ((3, 4, 6, 3), _MIT["widths"], (8, 8, 4, 4)),
+        ((3, 4, 18, 3), _MIT["widths"], (8, 8, 4, 4)),
+        ((3, 8, 27, 3), _MIT["widths"], (8, 8, 4, 4)),
+        ((3, 6, 40, 3), _MIT["widths"], (4, 4, 4, 4)),
+    )
+)
 _VIT: dict[str, dict[str, Any]] = {
     "small": {"width": 384, "num_heads": 6},
     "base": {},
@@ -164,6 +183,7 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mobilenet_v4_conv_medium": ("mobilenet_v4", "MobileNetV4", {"variant": "medium"}),
     "mobilenet_v4_conv_small": ("mobilenet_v4", "MobileNetV4", {}),
     "plain": ("plain", "PlainEncoder", {}),
+    **{f"pvt_v2_b{n}": ("mit", "MixTransformer", fields) for n, fields in enumerate(_PVT_V2)},
     **{
         f"regnet_{name}": ("regnet", "RegNet", dict(zip(_REGNET_FIELDS, values)) | {"gated": name[0] == "y"})
         for name, values in _REGNET.items()
@@ -199,6 +219,8 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"depths": (3, 4, 23, 3), "groups": 32, "ratio": 1, "squeeze_excite": True},
     ),
     "seresnext50_32x4d": ("resnet", "ResNet", {"groups": 32, "ratio": 2, "squeeze_excite": True}),
+    **{f"swin_{size}": ("swin", "SwinTransformer", fields) for size, fields in _SWIN.items()},
+    **{f"swinv2_{size}": ("swin", "SwinTransformer", _SWIN[size] | _SWIN_V2) for size in ("tiny", "small", "base")},
     **{
         f"tf_efficientnet_b{n}": ("efficientnet", "EfficientNet", fields | _OF_TENSORFLOW)
         for n, fields in enumerate(_SCALES)

@@ -5,6 +5,10 @@ embeddings: the 3x3 convolution in each Mix-FFN gives position information, so t
 authors' release (and in transformers and segmentation_models.pytorch) the hidden layers of the Mix-FFN are 4 times as
 wide in every stage, where Table 6 has 8, 8, 4, 4. Encoder parameters, in millions: B0 3.3, B1 13.2, B2 24.2, B3 44.1,
 B4 60.8, B5 81.4.
+
+PVTv2 (Wang et al. 2022, "PVT v2: Improved Baselines with Pyramid Vision Transformer", Table 1) has the same layers with
+hidden layers of 8, 8, 4, 4 times the width, and other depths. B0 to B5 have 3,666,760, 14,009,000, 25,362,856,
+45,238,696, 62,556,072 and 81,956,008 parameters with the classifier of 1000 classes that ends them.
 """
 
 import functools
@@ -135,6 +139,7 @@ class MixTransformer(nn.Module):
         kernels: side of each stage's patches.
         steps: stride of each stage.
         mlp_ratio: hidden over outer width of the Mix-FFN.
+        mlp_ratios: the same for each stage; None: `mlp_ratio` in all of them.
         drop_path: rate of stochastic depth of the last block; it grows linearly from 0 at the first.
         common: norm, activation, dtype and mapped axis of every layer.
     """
@@ -146,6 +151,7 @@ class MixTransformer(nn.Module):
     kernels: tuple[int, ...] = (7, 3, 3, 3)
     steps: tuple[int, ...] = (4, 2, 2, 2)
     mlp_ratio: int = 4
+    mlp_ratios: tuple[int, ...] | None = None
     drop_path: Share = 0.1
     common: Layers = Layers()
 
@@ -157,8 +163,8 @@ class MixTransformer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
         levels = len(self.widths)
-        for name in ("depths", "heads", "reductions", "kernels", "steps"):
-            if len(getattr(self, name)) < levels:
+        for name in ("depths", "heads", "reductions", "kernels", "steps", "mlp_ratios"):
+            if getattr(self, name) is not None and len(getattr(self, name)) < levels:
                 raise ValueError(f"MixTransformer: {name} needs {levels} numbers, as widths has.")
         pyramid = []
         for i, (features, rates) in enumerate(zip(self.widths, drop_rates(self.drop_path, self.depths[:levels]))):
@@ -168,7 +174,7 @@ class MixTransformer(nn.Module):
                 self.steps[i],
                 self.heads[i],
                 self.reductions[i],
-                self.mlp_ratio,
+                self.mlp_ratio if self.mlp_ratios is None else self.mlp_ratios[i],
                 rates,
                 common=self.common,
                 name=f"stage{i}",

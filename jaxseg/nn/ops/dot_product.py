@@ -4,6 +4,7 @@ On CPUs heads come before tokens, so that the products read matrices in their or
 written out; `benchmarks/primitives.py` compares it with the usual formulas. With a mask it is
 `jax.nn.dot_product_attention`. On other devices it is `jax.nn.dot_product_attention` in float32, and in half precision
 the written-out gradient, with a mask too: the automatic one multiplies matrices of float32, as large as the scores.
+With a bias it is the written-out gradient on all devices.
 """
 
 import functools
@@ -18,17 +19,22 @@ _NEVER = -1e30  # the score of a key that a query must not attend to
 
 
 def dot_product_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(q k^T / sqrt(d)) v for each head (Vaswani 2017, eq. 1): f[b,q,n,d], f[b,t,n,d], f[b,t,n,e] -> f[b,q,n,e].
+    """softmax(q k^T / sqrt(d) + bias) v for each head: f[b,q,n,d], f[b,t,n,d], f[b,t,n,e] -> f[b,q,n,e].
 
-    The softmax is float32.
+    That is equation 1 of Vaswani 2017. The softmax is float32.
 
     Args:
         query: f[b,q,n,d].
         key: f[b,t,n,d], of the same dtype.
         value: f[b,t,n,e], of the same dtype; e is d with a mask.
         mask: bool[b,n,q,t] or bool[b,1,q,t], False where a query must not attend.
+        bias: f32[n,q,t], added to the scores of all examples.
 
     Raises:
         ValueError: if the shapes or dtypes do not agree, or there is no key.
@@ -44,6 +50,10 @@ def dot_product_attention(
         raise ValueError(
             f"dot_product_attention takes arrays of one dtype, got {query.dtype}, {key.dtype} and {value.dtype}."
         )
+    if bias is not None:
+        if bias.shape != (n, query.shape[1], t):
+            raise ValueError(f"The bias of these scores must be [{n},{query.shape[1]},{t}], got {bias.shape}.")
+        return _attend(query, key, value, mask, bias)
     half = query.dtype != jnp.float32
     if mask is None:
         # That of jax.nn requires values of the keys' width.
@@ -58,40 +68,49 @@ def _masked(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array)
     return jax.nn.dot_product_attention(query, key, value, mask=mask)
 
 
-_Saved: TypeAlias = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
+_Masks: TypeAlias = tuple[jax.Array | None, jax.Array | None]  # mask and bias
+_Saved: TypeAlias = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, _Masks]
 
 
 def _forward(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
 ) -> tuple[jax.Array, _Saved]:
     q, k, v = (_split(x) for x in (query, key, value))
     scores = _product("hqd,htd->hqt", q, k) * (1 / math.sqrt(q.shape[-1]))
+    if bias is not None:
+        scores = (scores.reshape(query.shape[0], *bias.shape) + bias[None]).reshape(scores.shape)
     if mask is not None:
         mask = jnp.broadcast_to(mask, (query.shape[0], query.shape[2], *scores.shape[1:])).reshape(scores.shape)
         scores = jnp.where(mask, scores, _NEVER)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     y = _product("hqt,hte->hqe", weights, v)
-    return _merge(y.astype(query.dtype), query.shape[2]), (q, k, v, weights, y, mask)
+    return _merge(y.astype(query.dtype), query.shape[2]), (q, k, v, weights, y, (mask, bias))
 
 
 def _backward(saved: _Saved, dy: jax.Array) -> tuple[jax.Array | None, ...]:
-    q, k, v, weights, y, mask = saved
+    q, k, v, weights, y, (mask, bias) = saved
     heads, scale = dy.shape[2], 1 / math.sqrt(q.shape[-1])
     dy = _split(dy)
     # The gradient of the softmax is weights (dweights - sum(weights dweights)), and that sum equals the sum of y dy.
     sums = (dy.astype(jnp.float32) * y).sum(-1, keepdims=True)
-    dscores = (weights * (_product("hqe,hte->hqt", dy, v) - sums)).astype(q.dtype)
+    dscores = weights * (_product("hqe,hte->hqt", dy, v) - sums)
     if mask is not None:  # of a query that attends to no key, all weights are equal
         dscores = jnp.where(mask, dscores, jnp.zeros((), dscores.dtype))
+    dbias = None if bias is None else dscores.reshape(-1, *bias.shape).sum(0)
+    dscores = dscores.astype(q.dtype)
     gradients = (
         _product("hqt,htd->hqd", dscores, k) * scale,
         _product("hqt,hqd->htd", dscores, q) * scale,
         _product("hqt,hqe->hte", weights, dy),
     )
-    return *(_merge(gradient.astype(q.dtype), heads) for gradient in gradients), None
+    return *(_merge(gradient.astype(q.dtype), heads) for gradient in gradients), None, dbias
 
 
-_attend = jax.custom_vjp(lambda query, key, value, mask=None: _forward(query, key, value, mask)[0])
+_attend = jax.custom_vjp(lambda query, key, value, mask=None, bias=None: _forward(query, key, value, mask, bias)[0])
 _attend.defvjp(_forward, _backward)
 
 _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)

@@ -107,6 +107,22 @@ def test_the_written_out_gradient_takes_a_mask(heads):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_a_bias_of_the_scores_gets_its_gradient():
+    """Summed over the examples, and with a mask too."""
+    q, k, v, dy = (draw(3, 4, 2, 3, seed=i) for i in range(4))
+    bias, mask = draw(2, 4, 4, seed=4), np.random.default_rng(0).random((3, 1, 4, 4)) < 0.8
+
+    def both(attend, bias):
+        y, pullback = jax.vjp(lambda q, k, v, bias: attend(q, k, v, mask=jnp.asarray(mask), bias=bias), q, k, v, bias)
+        return y, *pullback(dy)
+
+    expected = both(lambda q, k, v, mask, bias: jax.nn.dot_product_attention(q, k, v, bias[None], mask), bias)
+    for a, b in zip(jax.jit(lambda bias: both(dot_product_attention, bias))(bias), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"bias of these scores must be \[2,4,4\], got \(4, 4\)"):
+        dot_product_attention(q, k, v, bias=bias[0])
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_other_devices_multiply_in_half_precision(masked):
     """The automatic gradient would multiply the scores' gradient in float32 with keys and queries."""
