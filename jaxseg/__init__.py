@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from jaxseg.api.lists import list_encoders, list_models
     from jaxseg.api.start import TrainModule
     from jaxseg.inference import Evaluation, Segmentation, TrainedRun, load
+    from jaxseg.models.ann import ANN
     from jaxseg.models.attention_decoder import AttentionDecoder
     from jaxseg.models.attention_unet import AttentionUNet
     from jaxseg.models.autoencoder import Autoencoder
     from jaxseg.models.bisenetv2 import BiSeNetV2
+    from jaxseg.models.ccnet import CCNet
     from jaxseg.models.cnn import CNN
+    from jaxseg.models.danet import DANet
     from jaxseg.models.dcgan import DCGAN
     from jaxseg.models.ddrnet import DDRNet
     from jaxseg.models.deeplabv1 import DeepLabV1
@@ -45,11 +48,14 @@ if TYPE_CHECKING:
     from jaxseg.models.fcn import FCN
     from jaxseg.models.fcn_head import FCNHead
     from jaxseg.models.fpn import FPN
+    from jaxseg.models.gcnet import GCNet
+    from jaxseg.models.isanet import ISANet
     from jaxseg.models.linear_head import LinearHead
     from jaxseg.models.linknet import LinkNet
     from jaxseg.models.lraspp import LRASPP
     from jaxseg.models.manet import MANet
     from jaxseg.models.mask2former import Mask2Former
+    from jaxseg.models.nonlocal_net import NonLocalNet
     from jaxseg.models.ocrnet import OCRNet
     from jaxseg.models.pan import PAN
     from jaxseg.models.pidnet import PIDNet
@@ -68,6 +74,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ANN",
     "CNN",
     "DCGAN",
     "DPT",
@@ -79,6 +86,8 @@ __all__ = [
     "AttentionUNet",
     "Autoencoder",
     "BiSeNetV2",
+    "CCNet",
+    "DANet",
     "DDRNet",
     "DeepLabV1",
     "DeepLabV2",
@@ -93,11 +102,14 @@ __all__ = [
     "FCDenseNet",
     "FCNHead",
     "FastSCNN",
+    "GCNet",
+    "ISANet",
     "JaxsegError",
     "LinearHead",
     "LinkNet",
     "MANet",
     "Mask2Former",
+    "NonLocalNet",
     "OCRNet",
     "PIDNet",
     "PSPNet",

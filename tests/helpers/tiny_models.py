@@ -16,6 +16,14 @@ _VIT = {"width": 8, "depth": 2, "num_heads": 2, "patch": 4, "grid": [2, 3], "tap
 
 # One line a name: `models.build(name, num_classes=..., **TINY[name])`.
 TINY = {
+    "ann": {
+        "width": 8,
+        "key_width": 4,
+        "bins": [1, 3],
+        "aux_width": 4,
+        "encoder": "plain",
+        "encoder_args": {"widths": [4, 6, 8]},
+    },
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
     "attention_unet": {"widths": [4, 8, 8], "gate_finest": True},
     "autoencoder": {"widths": [4, 8, 8]},
@@ -27,7 +35,9 @@ TINY = {
         "head_width": 8,
         "aux_width": 4,
     },
+    "ccnet": {"width": 8, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "cnn": {"widths": [4, 8], "hidden": 8, "hidden_kernel": 3},
+    "danet": {"width": 8, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "dcgan": {"size": 16, "width": 8, "latent": 5},
     "ddrnet": {"width": 4, "blocks": [1, 1, 1, 1], "pool_width": 4, "head_width": 4},
     "deeplabv1": {**_VGG, "hidden": 8},
@@ -77,6 +87,15 @@ TINY = {
     },
     "fcn_head": {"width": 8, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 8]}},
     "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
+    "gcnet": {"width": 8, "ratio": 2, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
+    "isanet": {
+        "width": 8,
+        "key_width": 4,
+        "block": 3,
+        "aux_width": 4,
+        "encoder": "plain",
+        "encoder_args": {"widths": [4, 6, 8]},
+    },
     "linear_head": {"levels": 2, "encoder": "vit_base", "encoder_args": _VIT},
     "linknet": {"width": 12, "finest": 1, "encoder": "residual", "encoder_args": {"widths": [12, 24, 48]}},
     "lraspp": {
@@ -105,6 +124,7 @@ TINY = {
         "encoder": "plain",
         "encoder_args": {"widths": [4, 6, 8]},
     },
+    "nonlocal_net": {"width": 8, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "ocrnet": {"width": 8, "key_width": 4, "encoder": "residual", "encoder_args": {"widths": [4, 8]}},
     "pan": {"width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "pidnet": {"width": 4, "blocks": 1, "deep_blocks": 1, "pool_width": 4, "head_width": 4},

@@ -27,17 +27,22 @@ TERMS = {
 # positions of a vision transformer (4).
 IN_FLOAT32 = {"dcgan": 2, "dpt": 8, "encnet": 12, "eomt": 17, "fcn": 6, "linear_head": 4, "mask2former": 21}
 IN_FLOAT32 |= {"pspnet": 4, "segmenter": 4}
-HEADS, FEW_CHANNELS = (0, 2, 1, 3), (0, 1, 3, 2)
+HEADS, FEW_CHANNELS, COLUMNS = (0, 2, 1, 3), (0, 1, 3, 2), (0, 3, 1, 2)
 # The orders of axes to which maps f[b,h,w,c] and tokens are transposed: heads come before tokens for the products of
-# attention, and a resize that is no whole factor transposes maps of few channels. The loss of Mask2Former and
+# attention, columns before rows for the attention within a column, and a resize that is no whole factor transposes maps
+# of few channels. The loss of Mask2Former and
 # EoMT takes the images one by one.
 TRANSPOSED = {
+    "ann": {HEADS},
     "attention_decoder": {HEADS},
+    "ccnet": {COLUMNS},
+    "danet": {HEADS},
     "dcgan": {FEW_CHANNELS},
     "dpt": {HEADS, FEW_CHANNELS},
     "eomt": {HEADS, FEW_CHANNELS, (1, 0, 2, 3), (1, 0, 3, 2), (1, 2, 0, 3), (2, 0, 1, 3)},
     "linear_head": {HEADS},
     "mask2former": {HEADS, FEW_CHANNELS, (1, 0, 2, 3), (1, 0, 3, 2), (2, 0, 1, 3)},
+    "nonlocal_net": {HEADS},
     "ocrnet": {HEADS},
     "pan": {FEW_CHANNELS},
     "pspnet": {FEW_CHANNELS},
