@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from jaxseg.models.lraspp import LRASPP
     from jaxseg.models.manet import MANet
     from jaxseg.models.mask2former import Mask2Former
+    from jaxseg.models.nnunet import NNUNet
     from jaxseg.models.ocrnet import OCRNet
     from jaxseg.models.pan import PAN
     from jaxseg.models.pidnet import PIDNet
@@ -98,6 +99,7 @@ __all__ = [
     "LinkNet",
     "MANet",
     "Mask2Former",
+    "NNUNet",
     "OCRNet",
     "PIDNet",
     "PSPNet",

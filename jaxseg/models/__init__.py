@@ -63,6 +63,7 @@ _CLASSES = {
     "lraspp": "LRASPP",
     "manet": "MANet",
     "mask2former": "Mask2Former",
+    "nnunet": "NNUNet",
     "ocrnet": "OCRNet",
     "pan": "PAN",
     "pidnet": "PIDNet",

@@ -105,6 +105,7 @@ TINY = {
         "encoder": "plain",
         "encoder_args": {"widths": [4, 6, 8]},
     },
+    "nnunet": {"widths": [4, 4, 8, 8]},
     "ocrnet": {"width": 8, "key_width": 4, "encoder": "residual", "encoder_args": {"widths": [4, 8]}},
     "pan": {"width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "pidnet": {"width": 4, "blocks": 1, "deep_blocks": 1, "pool_width": 4, "head_width": 4},

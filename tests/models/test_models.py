@@ -110,7 +110,7 @@ def trained_model(name):
 
 
 # Their gradients are compared with those of a peer in tests of their own,
-COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "segformer", "unet")
+COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "nnunet", "segformer", "unet")
 # and the parts of these are those of others.
 ALIKE = ("attention_unet", "autoencoder", "deeplabv1", "deeplabv2", "encoder_decoder", "fcn_head", "fpn", "pspnet")
 ALIKE += ("segnet", "vgg_head")
