@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from jaxseg.models.segformer import SegFormer
     from jaxseg.models.segmenter import Segmenter
     from jaxseg.models.segnet import SegNet
+    from jaxseg.models.u2net import U2Net
     from jaxseg.models.unet import UNet
     from jaxseg.models.unetplusplus import UNetPlusPlus
     from jaxseg.models.upernet import UPerNet
@@ -110,6 +111,7 @@ __all__ = [
     "SegmentationModel",
     "Segmenter",
     "TrainedRun",
+    "U2Net",
     "UNet",
     "UNetPlusPlus",
     "UPerNet",

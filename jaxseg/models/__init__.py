@@ -72,6 +72,7 @@ _CLASSES = {
     "segformer": "SegFormer",
     "segmenter": "Segmenter",
     "segnet": "SegNet",
+    "u2net": "U2Net",
     "unet": "UNet",
     "unetplusplus": "UNetPlusPlus",
     "upernet": "UPerNet",
@@ -80,7 +81,7 @@ _CLASSES = {
 MODELS = tuple(_CLASSES)
 GENERATORS = ("dcgan",)
 """Networks that make images from noise; see `can_generate`."""
-NEED_ALL_CLASSES = ("enet", "eomt", "erfnet", "fcn", "linknet", "mask2former", "ocrnet", "segmenter")
+NEED_ALL_CLASSES = ("enet", "eomt", "erfnet", "fcn", "linknet", "mask2former", "ocrnet", "segmenter", "u2net")
 """Networks that cannot compute the logits of some classes alone (`nn.of_classes`), which sampled classes need: their
 layers read the scores of all classes, end in a transposed convolution, or are masks with a class each. A configuration
 that asks it of them is refused by `build.check_sampling`."""
