@@ -101,6 +101,7 @@ SHORT = {
     "manet": {"widths": [4], "encoder_args": {"widths": [8, 12]}},
     "pan": {"width": 16, "encoder_args": {"widths": [4, 8]}},
     "segformer": {"encoder_args": TINY["segformer"]["encoder_args"] | {"depths": [1, 1]}},
+    "resunetpp": {"widths": [4, 8, 16]},
     "u2net": {"widths": [4, 8], "mids": [4, 4]},
 }
 
@@ -114,7 +115,7 @@ def trained_model(name):
 COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "nnunet", "segformer", "unet")
 # and the parts of these are those of others.
 ALIKE = ("attention_unet", "autoencoder", "deeplabv1", "deeplabv2", "encoder_decoder", "fcn_head", "fpn", "pspnet")
-ALIKE += ("segnet", "u2net", "vgg_head")
+ALIKE += ("multiresunet", "r2unet", "resunetpp", "segnet", "u2net", "vgg_head")
 SLOW = {*LARGER, *COMPARED, *ALIKE}
 
 

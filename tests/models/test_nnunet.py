@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import numpy_layers as layers
 from helpers import oracles
 from helpers.papers import conv as conv_count
 from helpers.papers import count, normed
@@ -215,19 +216,6 @@ def of_package(unit, convs):
     return rules + layer(r"decoder\.seg_layers\.2", "head")
 
 
-def numpy_conv(x, kernel, stride=1):
-    """f64[b,h,w,c] with f[u,v,c,o], zero-padded to keep the size before the stride."""
-    u, v = kernel.shape[:2]
-    x = np.pad(x.astype(np.float64), ((0, 0), (u // 2, u // 2), (v // 2, v // 2), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, (u, v), (1, 2))
-    return np.einsum("bhwcuv,uvco->bhwo", windows, kernel)[:, ::stride, ::stride]
-
-
-def numpy_norm(x, variables):
-    mean, var = x.mean((1, 2), keepdims=True), x.var((1, 2), keepdims=True)
-    return (x - mean) / np.sqrt(var + 1e-5) * variables["scale"] + variables["bias"]
-
-
 def test_the_residual_block_takes_means_where_it_reduces_and_projects_where_channels_change():
     common = Layers(make_norm("instance"), jax.nn.leaky_relu)
     x = images(6, 8, 4)
@@ -239,7 +227,7 @@ def test_the_residual_block_takes_means_where_it_reduces_and_projects_where_chan
         assert ("shortcut" in params) == (features == 6)
 
         def layer(x, name, stride=1, params=params):
-            return numpy_norm(numpy_conv(x, params[name]["conv"]["kernel"], stride), params[name]["norm"])
+            return layers.instance_norm(layers.conv(x, params[name]["conv"]["kernel"], stride), params[name]["norm"])
 
         h = layer(leaky(layer(x, "conv1", 2)), "conv2")
         means = x.astype(np.float64).reshape(2, 3, 2, 4, 2, 4).mean((2, 4))
