@@ -55,15 +55,20 @@ if TYPE_CHECKING:
     from jaxseg.models.lraspp import LRASPP
     from jaxseg.models.manet import MANet
     from jaxseg.models.mask2former import Mask2Former
+    from jaxseg.models.multiresunet import MultiResUNet
+    from jaxseg.models.nnunet import NNUNet
     from jaxseg.models.nonlocal_net import NonLocalNet
     from jaxseg.models.ocrnet import OCRNet
     from jaxseg.models.pan import PAN
     from jaxseg.models.pidnet import PIDNet
     from jaxseg.models.pspnet import PSPNet
+    from jaxseg.models.r2unet import R2UNet
     from jaxseg.models.resunet import ResUNet
+    from jaxseg.models.resunetpp import ResUNetPP
     from jaxseg.models.segformer import SegFormer
     from jaxseg.models.segmenter import Segmenter
     from jaxseg.models.segnet import SegNet
+    from jaxseg.models.u2net import U2Net
     from jaxseg.models.unet import UNet
     from jaxseg.models.unetplusplus import UNetPlusPlus
     from jaxseg.models.upernet import UPerNet
@@ -109,17 +114,22 @@ __all__ = [
     "LinkNet",
     "MANet",
     "Mask2Former",
+    "MultiResUNet",
+    "NNUNet",
     "NonLocalNet",
     "OCRNet",
     "PIDNet",
     "PSPNet",
+    "R2UNet",
     "ResUNet",
+    "ResUNetPP",
     "SegFormer",
     "SegNet",
     "Segmentation",
     "SegmentationModel",
     "Segmenter",
     "TrainedRun",
+    "U2Net",
     "UNet",
     "UNetPlusPlus",
     "UPerNet",

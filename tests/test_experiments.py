@@ -96,8 +96,9 @@ def test_the_step_of_every_network_of_full_size_can_be_traced(name, variant):
 
 
 # As few layers as keep every kind of part in the network: compiling them is what takes the time.
-WIDTHS = {"cnn": (4, 4), "dpt": (4, 4, 4, 4), "encoder_decoder": (4, 4), "unet": (4, 4, 4)}
+WIDTHS = {"cnn": (4, 4), "dpt": (4, 4, 4, 4), "encoder_decoder": (4, 4), "nnunet": (4, 4, 4, 4, 4), "unet": (4, 4, 4)}
 LAYERS = {"generator": {"size": 8, "width": 4}, "fc_densenet": {"layers": (1, 2, 1)}, "mask2former": {"layers": 1}}
+LAYERS["u2net"] = {"mids": (4, 4, 4), "heights": (2, 2)}
 
 
 def shrunk(name, args):

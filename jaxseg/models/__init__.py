@@ -68,15 +68,20 @@ _CLASSES = {
     "lraspp": "LRASPP",
     "manet": "MANet",
     "mask2former": "Mask2Former",
+    "multiresunet": "MultiResUNet",
+    "nnunet": "NNUNet",
     "nonlocal_net": "NonLocalNet",
     "ocrnet": "OCRNet",
     "pan": "PAN",
     "pidnet": "PIDNet",
     "pspnet": "PSPNet",
+    "r2unet": "R2UNet",
     "resunet": "ResUNet",
+    "resunetpp": "ResUNetPP",
     "segformer": "SegFormer",
     "segmenter": "Segmenter",
     "segnet": "SegNet",
+    "u2net": "U2Net",
     "unet": "UNet",
     "unetplusplus": "UNetPlusPlus",
     "upernet": "UPerNet",
@@ -85,7 +90,7 @@ _CLASSES = {
 MODELS = tuple(_CLASSES)
 GENERATORS = ("dcgan",)
 """Networks that make images from noise; see `can_generate`."""
-NEED_ALL_CLASSES = ("enet", "eomt", "erfnet", "fcn", "linknet", "mask2former", "ocrnet", "segmenter")
+NEED_ALL_CLASSES = ("enet", "eomt", "erfnet", "fcn", "linknet", "mask2former", "ocrnet", "segmenter", "u2net")
 """Networks that cannot compute the logits of some classes alone (`nn.of_classes`), which sampled classes need: their
 layers read the scores of all classes, end in a transposed convolution, or are masks with a class each. A configuration
 that asks it of them is refused by `build.check_sampling`."""

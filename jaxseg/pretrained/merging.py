@@ -15,7 +15,7 @@ from jaxseg.pretrained.renaming import found_in
 _CLASSIFIER = re.compile(
     r"(^|/)([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d+|aux(?=/(kernel|bias)$))/", re.IGNORECASE
 )
-_BETWEEN_LOGITS = re.compile(r"^params/up\d+/kernel$")  # of an `FCN`
+_BETWEEN_LOGITS = re.compile(r"^params/(up\d+|fused_scores)/kernel$")  # of an `FCN`, of a `U2Net`
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,10 +151,10 @@ def new_classifiers(arrays: Mapping[str, np.ndarray], ours: Mapping[str, Any], n
     """Returns the paths of the classifiers that keep their initial values: the file's have another number of classes.
 
     Such an array lies in a module named head, classifier, logits, score, presence or aux1, or is that of a layer named
-    aux, and its shape differs from ours only in the last axis; or it is the kernel of a transposed convolution between
-    logits (of an `FCN`), and its shape differs only in the last two. Ours has `num_classes` there, or one more for "no
-    object" (`Mask2Former`), and all of the file have one number of classes. Any other array of another shape is an
-    error.
+    aux, and its shape differs from ours only in the last axis; or it is the kernel of a convolution between logits (of
+    an `FCN`, or of a `U2Net`, which reads several of them), and its shape differs only in the last two. Ours has
+    `num_classes` there, or one more for "no object" (`Mask2Former`), and all of the file have one number of classes.
+    Any other array of another shape is an error.
     """
     if num_classes is None:
         return []
@@ -165,6 +165,7 @@ def new_classifiers(arrays: Mapping[str, np.ndarray], ours: Mapping[str, Any], n
         if wanted == x.shape or x.ndim < axes or not (axes == 2 or _CLASSIFIER.search(path)):
             continue
         k = wanted[-1] if wanted else 0
-        if k in (num_classes, max(num_classes, 2) + 1) and wanted == (*x.shape[:-axes], *((k,) * axes)):
+        inputs = (x.shape[-2] // x.shape[-1] * k,) if axes == 2 else ()
+        if k in (num_classes, max(num_classes, 2) + 1) and wanted == (*x.shape[:-axes], *inputs, k):
             found[path] = (x.shape[-1], k)
     return list(found) if len(set(found.values())) == 1 else []

@@ -21,7 +21,7 @@ from jaxseg.models.fields import field_names
 from jaxseg.nn import Dropout, StochasticDepth, make_norm
 
 # Where the classifier is not the one layer "head" (a sum of several scores).
-HEADS = {"deeplabv2": "head/branch0/score"}
+HEADS = {"deeplabv2": "head/branch0/score", "u2net": "fused_scores"}
 # Outputs that a loss term of the same name reads in place of the logits.
 READ_BY_LOSSES = ("semantic_encoding", "reconstruction", "verdicts", "boundary")
 CLASSES = {name: type(tiny(name)) for name in models.names()}
@@ -101,6 +101,8 @@ SHORT = {
     "manet": {"widths": [4], "encoder_args": {"widths": [8, 12]}},
     "pan": {"width": 16, "encoder_args": {"widths": [4, 8]}},
     "segformer": {"encoder_args": TINY["segformer"]["encoder_args"] | {"depths": [1, 1]}},
+    "resunetpp": {"widths": [4, 8, 16]},
+    "u2net": {"widths": [4, 8], "mids": [4, 4]},
 }
 
 
@@ -110,10 +112,10 @@ def trained_model(name):
 
 
 # Their gradients are compared with those of a peer in tests of their own,
-COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "segformer", "unet")
+COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "nnunet", "segformer", "unet")
 # and the parts of these are those of others.
 ALIKE = ("attention_unet", "autoencoder", "deeplabv1", "deeplabv2", "encoder_decoder", "fcn_head", "fpn", "pspnet")
-ALIKE += ("segnet", "vgg_head")
+ALIKE += ("multiresunet", "r2unet", "resunetpp", "segnet", "u2net", "vgg_head")
 SLOW = {*LARGER, *COMPARED, *ALIKE}
 
 

@@ -220,19 +220,22 @@ def resize_to_sizes(x: jax.Array, sizes: jax.Array, canvas: tuple[int, ...]) -> 
     return jax.vmap(one)(x, jnp.asarray(sizes))
 
 
-def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "constant") -> tuple[jax.Array, tuple[int, int]]:
+def pad_to_multiple(
+    x: jax.Array, multiple: int | tuple[int, int], mode: str = "constant"
+) -> tuple[jax.Array, tuple[int, int]]:
     """Pads f[b,h,w,c] at the bottom and right to multiples of `multiple`; returns it and the former (h, w).
 
     Args:
         x: normalised images, in which zero is the mean.
-        multiple: the number that divides the new height and width.
+        multiple: the number that divides the new height and width, or one for either.
         mode: "constant" (zeros) or "edge" (repeats the border).
     """
-    if multiple < 1:
+    multiples = multiple if isinstance(multiple, tuple) else (multiple, multiple)
+    if min(multiples) < 1:
         raise ArgumentError(f"multiple of pad_to_multiple must be a whole number of at least 1, got {multiple!r}.")
     check_value("mode of pad_to_multiple", mode, Literal["constant", "edge"])
     h, w = x.shape[1:3]
-    bottom, right = (-(-side // multiple) * multiple - side for side in (h, w))
+    bottom, right = (-(-side // each) * each - side for side, each in zip((h, w), multiples))
     if (bottom, right) != (0, 0):
         x = jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)), mode=mode)
     return x, (h, w)

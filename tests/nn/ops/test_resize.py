@@ -141,6 +141,15 @@ def test_pad_and_crop(size, mode):
         jnn.pad_to_multiple(x, 8, "reflect")
 
 
+def test_each_axis_has_its_own_multiple():
+    x = draw(1, 5, 7, 2)
+    padded, old = jnn.pad_to_multiple(x, (2, 4))
+    assert padded.shape == (1, 6, 8, 2) and old == (5, 7)
+    np.testing.assert_array_equal(padded, np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))))
+    with pytest.raises(ValueError, match=r"multiple of pad_to_multiple .* got \(4, 0\)"):
+        jnn.pad_to_multiple(x, (4, 0))
+
+
 @pytest.mark.parametrize("size", [(250, 256), (256, 250), (1000, 8), (256, 256), (3, 20)])
 def test_averages_come_back_where_they_were(size):
     """A ramp along either axis, averaged over windows of 8, is the same ramp between the centres of the windows."""
