@@ -78,9 +78,13 @@ UpToHalf = Annotated[float, within(0, 0.5)]
 UpTo32 = Annotated[float, within(0, 32)]
 PositiveShare = Annotated[float, Where(lambda value: 0 < value <= 1, "in (0, 1]")]
 Quality = Annotated[int, within(0, 100)]
+UpToTen = Annotated[float, within(0, 10)]
+AlphaOfBeta = Annotated[float, Where(lambda value: 0.01 <= value <= 32, "in [0.01, 32]")]
+Operations = Annotated[int, within(0, 14)]
 
 # What configuration keys and the functions that take their values share.
-MIXING = ("cutmix", "classmix")  # the keys of `augment` that take more than one image
+MIXING = ("cutmix", "classmix", "copy_paste", "mixup")  # the keys of `augment` that take more than one image, and how:
+MIXING_OPTIONS = ("copy_paste_of", "copy_paste_classes", "copy_paste_scale", "copy_paste_flip", "mixup_alpha")
 StrategyName = Literal["jit", "pmap"]
 ScheduleName = Literal["constant", "poly", "cosine", "exponential", "step", "plateau"]
 Boundaries = Annotated[

@@ -22,6 +22,7 @@ from jaxseg.pieces import (
     aux_weight,
     check_distillation,
     check_generator,
+    check_mixing,
     check_multilabel,
     check_quantisation,
     check_sampling,
@@ -237,6 +238,7 @@ def build_parts(
     if loss.class_samples is not None:
         check_sampling(config)
     check_weak(config, loss)
+    check_mixing(config, loss)
     trained = model if axis_name is None else make_model(config, num_classes, axis_name)
     optimiser, schedule = optim.from_config(config)
     return Parts(

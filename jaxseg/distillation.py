@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.errors import ConfigError
-from jaxseg.losses import Loss, SumWeight, divide
+from jaxseg.losses import SumWeight, divide
 from jaxseg.nn import resize
-from jaxseg.objective import Objective
+from jaxseg.objective import HeadLoss, Objective
 from jaxseg.state import Learner
 from jaxseg.types import DISTILLATION, Array, Key, PyTree
 
@@ -128,7 +128,7 @@ class DistillationLoss:
     one_vs_rest: bool = False
 
     @property
-    def of_logits(self) -> Loss:
+    def of_logits(self) -> HeadLoss:
         """The loss of an auxiliary head, which the teacher does not teach."""
         return self.objective.of_logits
 

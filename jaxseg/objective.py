@@ -27,11 +27,28 @@ class Report(NamedTuple):
     terms: dict[str, jax.Array]
 
 
+class HeadLoss(Protocol):
+    """The loss of logits alone: of an auxiliary head, such as a `losses.Loss`."""
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether labels are sets of classes."""
+        ...
+
+    def stats(self, logits: jax.Array, labels: jax.Array, out: Mapping[str, Any]) -> PyTree:
+        """f32[b,h,w,k], i32[b,h,w] -> sums; `out` holds no outputs of the network, but what a `step.Teach` gave."""
+        ...
+
+    def value(self, stats: PyTree) -> jax.Array:
+        """Summed stats -> f32[]."""
+        ...
+
+
 class Objective(Protocol):
     """What training minimises: additive sums and one function of their totals, such as a `losses.Loss`."""
 
     @property
-    def of_logits(self) -> Loss:
+    def of_logits(self) -> HeadLoss:
         """The loss of an auxiliary head."""
         ...
 

@@ -220,7 +220,7 @@ def _forward(
     loss = with_classes(recipe.loss, chosen)
     aux = [resize_logits(head, label.shape[1:]) for head in out["aux"]]
     stats = [loss.stats(logits, label, {**out, **lesson, "step": shared.step, GUIDE: (image, logits)})]
-    stats += [loss.of_logits.stats(each, label) for each in aux]
+    stats += [loss.of_logits.stats(each, label, lesson) for each in aux]
     new_batch_stats = mutated["batch_stats"] if "batch_stats" in mutated else batch_stats
     if chosen is None:
         _, confusion = predict_and_count(logits, label, recipe.loss.of_logits.multilabel)

@@ -65,7 +65,8 @@ DISCRIMINATOR = "discriminator"
 """The child of the parameters that holds a discriminator's, beside those of the segmenter."""
 
 LESSON = "lesson"
-"""The entry beside the outputs of a network that holds a teacher's answer, for `consistency.ConsistencyLoss`."""
+"""The entry beside the outputs of a network that holds a teacher's answer, for `consistency.ConsistencyLoss`, or the
+second labels of mixed images, for `mixing.MixedLoss`."""
 
 ENCODER = "encoder"
 """The child of the parameters that holds the encoder's."""

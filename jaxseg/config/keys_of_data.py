@@ -5,10 +5,12 @@ import re
 from typing import Annotated, Literal
 
 from jaxseg.arguments import (
+    AlphaOfBeta,
     AtLeastOne,
     BelowHalf,
     Count,
     NotNegative,
+    Operations,
     Positive,
     PositiveShare,
     Quality,
@@ -17,6 +19,7 @@ from jaxseg.arguments import (
     SizeOrNone,
     UpTo32,
     UpToHalf,
+    UpToTen,
     Where,
     WholeNotNegative,
     Zoom,
@@ -253,5 +256,22 @@ DATA: dict[str, Key] = {
     "augment.classmix": Key(
         0.0, "probability that half of the classes of another image of the batch are put over an image", Share
     ),
+    "augment.copy_paste": Key(
+        0.0, "probability that objects of another image of the batch are put over an image, with their labels", Share
+    ),
+    "augment.copy_paste_of": Key(
+        "objects",
+        "what is drawn: each of the connected sets of pixels of one class (objects), or half of the classes (classes)",
+        Literal["objects", "classes"],
+    ),
+    "augment.copy_paste_classes": Key(
+        (), "numbers of the classes that are pasted; empty: all but the first", tuple[WholeNotNegative, ...]
+    ),
+    "augment.copy_paste_scale": Key((1.0, 1.0), "range of the scale factor of what is pasted", Zoom),
+    "augment.copy_paste_flip": Key(0.5, "probability that what is pasted is mirrored left-right", Share),
+    "augment.mixup": Key(0.0, "probability that an image is a weighted sum with another one of the batch", Share),
+    "augment.mixup_alpha": Key(0.2, "the weights are drawn from Beta(alpha, alpha)", AlphaOfBeta),
+    "augment.rand_operations": Key(0, "RandAugment: operations that are drawn for each image; 0: none", Operations),
+    "augment.rand_magnitude": Key(5.0, "RandAugment: their magnitude, 0 (no change) to 10", UpToTen),
     "augment.erase": Key(0.0, "probability of a rectangle of random colours, whose labels stay", Share),
 }

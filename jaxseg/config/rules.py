@@ -1,5 +1,7 @@
 """What the values of several keys ask of each other."""
 
+import math
+
 from jaxseg.arguments import MIXING
 from jaxseg.config.config_dict import ConfigDict
 from jaxseg.config.schema import KEYS
@@ -82,22 +84,30 @@ def takes_pairs(config: ConfigDict) -> str:
 
 
 def require_valid_mixing(config: ConfigDict) -> None:
-    cutmix, classmix = config.augment.cutmix, config.augment.classmix
-    if cutmix + classmix > 1:
+    given = {f"augment.{name}": config.augment[name] for name in MIXING if config.augment[name]}
+    if not given:
+        return
+    if math.fsum(given.values()) > 1:
+        values = [f"{key}={value:g}" for key, value in given.items()]
         raise ConfigError(
-            f"augment.cutmix={cutmix:g} and augment.classmix={classmix:g} are the probabilities of two changes, of "
-            "which an image has at most one; their sum must be at most 1."
+            f"{', '.join(values[:-1])} and {values[-1]} are the probabilities of changes of which an image has at most "
+            "one; their sum must be at most 1."
         )
-    mixed = "cutmix" if cutmix else "classmix"
-    unlabelled = next((name for name in ("semi_weight", "unlabelled_weight") if config.adversarial[name]), "")
-    if unlabelled and (cutmix or classmix):
+    mixed, adversarial = next(iter(given)), config.adversarial
+    unlabelled = next((name for name in ("semi_weight", "unlabelled_weight") if adversarial[name]), "")
+    if unlabelled:
         raise ConfigError(
-            f"augment.{mixed} puts pixels of images with labels and without over each other, and adversarial."
+            f"{mixed} puts pixels of images with labels and without over each other, and adversarial."
             f"{unlabelled} tells images without labels by their whole label map; leave one of the two out."
         )
-    if config.semi.method and (cutmix or classmix):
+    if config.augment.mixup and adversarial.weight:
         raise ConfigError(
-            f"augment.{mixed} and semi.method both make the views of a batch; leave one "
+            "augment.mixup gives an image two label maps, of which adversarial.weight judges one; leave one of the two "
+            "out."
+        )
+    if config.semi.method:
+        raise ConfigError(
+            f"{mixed} and semi.method both make the views of a batch; leave one "
             "of the two out. semi.cutmix mixes the images without labels."
         )
 

@@ -17,15 +17,18 @@ from jax import lax
 
 from jaxseg.arguments import (
     MIXING,
+    MIXING_OPTIONS,
     AtLeastOne,
     BelowHalf,
     NotNegative,
+    Operations,
     PositiveShare,
     Quality,
     Share,
     SizeOrNone,
     UpTo32,
     UpToHalf,
+    UpToTen,
     Zoom,
     checked,
 )
@@ -44,14 +47,15 @@ from jaxseg.data.geometry import (
     warp_label,
     zoom_matrix,
 )
+from jaxseg.data.rand_augment import rand_colors, rand_matrix
 from jaxseg.errors import ArgumentError, ConfigError, counted
 from jaxseg.types import IGNORE, Array, Key
 
 Pair: TypeAlias = tuple[jax.Array, jax.Array]
 
-# Streams of the key, so that these steps change no draw of another; 2 and 3 are those of `jaxseg.consistency`, 7 to 9
+# Streams of the key, so that these steps change no draw of another; 2 and 3 are those of `jaxseg.consistency`, 7 to 12
 # those of `jaxseg.mixing`.
-_BALANCED, _DEGRADE, _ELASTIC, _TILT = 1, 4, 5, 6
+_BALANCED, _DEGRADE, _ELASTIC, _TILT, _RAND = 1, 4, 5, 6, 13
 _TRIES = 10  # candidate windows for a crop with `max_share` below 1
 
 
@@ -186,20 +190,24 @@ def make_augment(
     noise: Share = 0.0,
     jpeg: Quality = 0,
     erase: Share = 0.0,
+    rand_operations: Operations = 0,
+    rand_magnitude: UpToTen = 5.0,
     ignore: int = IGNORE,
 ) -> Callable[[Key, Array, Array], Pair]:
     """Returns augment(key, image f32[h,w,c] in [0, 1], label i[h,w]) -> (image, label) for one example.
 
     The arguments are the keys of `config.augment`, and `ignore`, the label of an ignored pixel. The steps are applied
     in the order flips, zoom, shear, rotation, perspective, elastic deformation, crop, brightness, contrast, saturation,
-    gamma, hue, blur, low resolution, noise, JPEG, erasing. A step that is off costs nothing, and turning a step on does
-    not change the random draws of the others. Without the steps from zoom to elastic deformation nothing is
-    interpolated. Erasing leaves the label as it is: the network learns what something hides.
+    gamma, hue, blur, low resolution, noise, JPEG, erasing. The operations of RandAugment (`data.rand_augment`)
+    that move pixels come before the elastic deformation, the others before gamma. A step that is off costs nothing, and
+    turning a step on does not change the random draws of the others. Without the steps from zoom to elastic deformation
+    and RandAugment nothing is interpolated. Erasing leaves the label as it is: the network learns what something hides.
 
     Raises:
         ArgumentError: for an invalid value.
     """
-    warps = zoom != (1.0, 1.0) or shear > 0 or rotate > 0 or perspective > 0 or elastic > 0
+    warps = zoom != (1.0, 1.0) or shear > 0 or rotate > 0 or perspective > 0 or elastic > 0 or rand_operations > 0
+    projective = perspective > 0 or rand_operations > 0
     flips = [(axis, share) for axis, share in enumerate((flip_vertical, flip_horizontal)) if share > 0]
     degraded = gamma != (1.0, 1.0) or low_resolution < 1 or any((hue, blur, noise, jpeg, erase))
     degrade = make_degrade(
@@ -221,6 +229,8 @@ def make_augment(
         if perspective > 0:
             tilts = _within(jax.random.uniform(jax.random.fold_in(key, _TILT), (2,)), perspective)
             steps.append(tilt_matrix(tilts[0], tilts[1], size))
+        if rand_operations > 0:
+            steps.append(rand_matrix(jax.random.fold_in(key, _RAND), size, rand_operations, rand_magnitude))
         start = jnp.eye(3, dtype=jnp.float32)  # alone where only the elastic step is on
         return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), steps or [start])
 
@@ -235,11 +245,11 @@ def make_augment(
             matrix, origin, shift = geometry(key, draw, label.shape), (0, 0), None
             if elastic > 0:
                 shift = elastic_shift(jax.random.fold_in(key, _ELASTIC), label.shape, elastic, elastic_spacing)
-            label = warp_label(label, matrix, ignore, shift, perspective > 0)
+            label = warp_label(label, matrix, ignore, shift, projective)
             if crop:  # chosen on the warped label; only this window of the image is interpolated
                 origin = crop_origin(key, draw, label)
                 label = lax.dynamic_slice(label, tuple(origin), crop)
-            image = warp_image(image, matrix, origin, label.shape, shift, perspective > 0)
+            image = warp_image(image, matrix, origin, label.shape, shift, projective)
         else:
             for axis, share in flips:
                 image, label = _flip_if(draw[axis] < share, image, label, axis)
@@ -252,6 +262,8 @@ def make_augment(
             image = adjust_contrast(image, 1.0 + _within(draw[8], contrast))
         if saturation > 0 and image.shape[2] in (1, 3, 4):  # others have no colours
             image = adjust_saturation(image, 1.0 + _within(draw[9], saturation))
+        if rand_operations > 0:
+            image = rand_colors(jax.random.fold_in(key, _RAND), image, rand_operations, rand_magnitude)
         return degrade(jax.random.fold_in(key, _DEGRADE), image) if degraded else image, label
 
     return augment
@@ -260,13 +272,14 @@ def make_augment(
 def from_config(augment: Mapping[str, Any], ignore: int = IGNORE) -> Callable[[Key, Array, Array], Pair]:
     """Returns the function of `make_augment` for the section `config.augment`, and the label of an ignored pixel.
 
-    The keys that mix images are left out, see `jaxseg.mixing`.
+    The keys of what mixes images are left out, see `jaxseg.mixing`.
 
     Raises:
         ConfigError: for an invalid value, naming the key.
     """
     try:
-        return make_augment(**{name: augment[name] for name in augment if name not in MIXING}, ignore=ignore)
+        own = [name for name in augment if name not in (*MIXING, *MIXING_OPTIONS)]
+        return make_augment(**{name: augment[name] for name in own}, ignore=ignore)
     except ArgumentError as error:
         raise ConfigError(f"augment.{error}") from error
 

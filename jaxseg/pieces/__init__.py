@@ -3,6 +3,7 @@
 from jaxseg.pieces.checks import (
     check_distillation,
     check_generator,
+    check_mixing,
     check_multilabel,
     check_quantisation,
     check_sampling,
@@ -21,6 +22,7 @@ __all__ = [
     "aux_weight",
     "check_distillation",
     "check_generator",
+    "check_mixing",
     "check_multilabel",
     "check_quantisation",
     "check_sampling",

@@ -5,9 +5,10 @@ import logging
 from jaxseg import models
 from jaxseg.arguments import MIXING
 from jaxseg.config import ConfigDict
-from jaxseg.errors import ConfigError
+from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.losses import Loss
 from jaxseg.losses.table import LOSSES
+from jaxseg.mixing import check_mixable
 from jaxseg.types import MOST_IN_SETS
 
 _LOG = logging.getLogger("jaxseg.build")
@@ -113,6 +114,7 @@ def check_multilabel(config: ConfigDict) -> None:
         ("augment.crop_balanced", config.augment.crop_balanced > 0),
         ("augment.crop_max_share", config.augment.crop_max_share < 1),
         ("augment.classmix", config.augment.classmix > 0),
+        ("augment.copy_paste", config.augment.copy_paste > 0),
         ("semi.method", bool(config.semi.method)),
         ("adversarial.weight", config.adversarial.weight > 0),
         ("distill.teacher", bool(config.distill.teacher)),
@@ -151,6 +153,21 @@ def check_weak(config: ConfigDict, loss: Loss) -> None:
             "adversarial.weight compares whole label maps, but with the loss term size_constraint boxes and tags say "
             "only which class a pixel may have; leave one of the two out."
         )
+
+
+def check_mixing(config: ConfigDict, loss: Loss) -> None:
+    """Raises ConfigError if the loss cannot take two labels of one image, or a class that is pasted is none."""
+    if config.augment.mixup:
+        try:
+            check_mixable(loss)
+        except ArgumentError as error:
+            raise ConfigError(f"augment.mixup={config.augment.mixup:g}: {error}") from error
+    classes = max(loss.num_classes, 2)
+    for number in config.augment.copy_paste_classes:
+        if number >= classes:
+            raise ConfigError(
+                f"augment.copy_paste_classes has {number}, and the classes are numbered from 0 to {classes - 1}."
+            )
 
 
 def check_generator(config: ConfigDict) -> None:

@@ -44,10 +44,17 @@ def make_augment(config: ConfigDict, classes: int = 2) -> Augment:
 def make_teach(config: ConfigDict, network: Network, loss: losses.Loss) -> Teach | None:
     """Returns what makes the views of a batch, and the teacher's answer if images without labels teach; None if each
     image is a view by itself."""
-    mixed = {name: config.augment[name] for name in MIXING if config.augment[name]}
-    if mixed:
-        ignored = ignore_label(loss.num_classes, bool(config.data.multilabel))
-        return mixing.make_mix(make_augment(config, loss.num_classes), **mixed, ignore=ignored)
+    a, ignored = config.augment, ignore_label(loss.num_classes, bool(config.data.multilabel))
+    if any(a[name] for name in MIXING):
+        return mixing.make_mix(
+            make_augment(config, loss.num_classes),
+            cutmix=a.cutmix,
+            classmix=a.classmix,
+            copy_paste=_copy_paste(config, loss.num_classes, ignored),
+            mixup=a.mixup,
+            mixup_alpha=a.mixup_alpha,
+            ignore=ignored,
+        )
     if not config.semi.method:
         return None
     mean, std = config.data.mean, config.data.std
@@ -63,4 +70,18 @@ def make_teach(config: ConfigDict, network: Network, loss: losses.Loss) -> Teach
         one_vs_rest=loss.one_vs_rest,
         cutmix=config.semi.cutmix,
         ignore=ignore_label(loss.num_classes),
+    )
+
+
+def _copy_paste(config: ConfigDict, num_classes: int, ignored: int) -> mixing.CopyPaste | None:
+    a = config.augment
+    if not a.copy_paste:
+        return None
+    moves = a.copy_paste_flip > 0 or tuple(a.copy_paste_scale) != (1.0, 1.0)
+    move = augment.make_augment(flip_horizontal=a.copy_paste_flip, zoom=tuple(a.copy_paste_scale), ignore=ignored)
+    return mixing.CopyPaste(
+        a.copy_paste,
+        tuple(a.copy_paste_classes) or tuple(range(1, max(num_classes, 2))),
+        connected=a.copy_paste_of == "objects",
+        move=move if moves else None,
     )

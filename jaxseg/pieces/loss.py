@@ -10,6 +10,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.consistency import ConsistencyLoss
 from jaxseg.distillation import DistillationLoss
 from jaxseg.errors import ConfigError
+from jaxseg.mixing import MixedLoss
 from jaxseg.objective import Objective
 
 _BETA = 0.999  # of "effective_number": a class with 1,000 whole images and more counts as one with 1,000
@@ -110,7 +111,7 @@ def _with_others(config: ConfigDict, loss: losses.Loss) -> Objective:
         )
     c = config.adversarial
     if not c.weight:
-        return loss
+        return MixedLoss(loss) if config.augment.mixup else loss
     return AdversarialLoss(
         loss,
         weight=c.weight,

@@ -13,7 +13,7 @@ import pytest
 from helpers import tiny_weights
 
 from jaxseg import build, compiler, optim, parallel, pictures, session, train
-from jaxseg.arguments import MIXING
+from jaxseg.arguments import MIXING, MIXING_OPTIONS
 from jaxseg.config import KEYS, ConfigDict, default_config, update
 from jaxseg.data import folder, make_source, pipeline
 from jaxseg.data.reading import Reading
@@ -199,6 +199,7 @@ def test_step_keys() -> None:
         ("noise", 0.5),
         ("jpeg", 1),
         ("erase", 1.0),
+        ("rand_operations", 14),
     ],
 )
 def test_augment_keys(key: str, value: Any) -> None:
@@ -360,7 +361,9 @@ ASSERTED = {
         if key.startswith("augment.") and key not in ("augment.crop_max_share", "augment.crop_balanced")
     },
     "augment.elastic_spacing": "data/test_geometry.py::test_elastic_shifts",
+    "augment.rand_magnitude": "data/test_rand_augment.py::test_nothing_changes_at_magnitude_0_and_much_at_10",
     **{f"augment.{name}": "test_mixing.py::test_a_run_mixes_its_images" for name in MIXING},
+    **{f"augment.{name}": "test_mixing.py::test_the_keys_say_how_images_are_mixed" for name in MIXING_OPTIONS},
     "model.head": "nn/test_cosine.py::test_networks_without_such_a_head_are_refused",
     "loss.hierarchy": "losses/test_hierarchy.py::test_a_run_with_loss_hierarchy_keeps_its_levels_and_scores_them",
     "loss.logit_adjustment": "run/test_balance.py::test_a_run_keeps_its_prior",

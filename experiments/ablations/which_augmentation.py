@@ -1,0 +1,73 @@
+"""Which single augmentation pays when there are few images?
+
+    python -m jaxseg.sweep --config experiments/ablations/which_augmentation.py
+
+One small U-Net, 400 steps on 16 training images of the shapes, which are 200 epochs. Each variant has one augmentation
+alone; "none" has none. The same on images of your own:
+
+    python -m jaxseg.sweep --config experiments/ablations/which_augmentation.py:folder --config.data.dir=MY_FOLDER
+"""
+
+from jaxseg.config import ConfigDict, parse_arg, update
+from jaxseg.config.recipes import ablation_recipe, for_data
+from jaxseg.sweep import Sweep
+
+GEOMETRY = {
+    "flips": {"augment__flip_horizontal": 0.5, "augment__flip_vertical": 0.5},
+    "zoom": {"augment__zoom": (0.7, 1.4)},
+    "shear": {"augment__shear": 0.3},
+    "rotate": {"augment__rotate": 30.0},
+    "perspective": {"augment__perspective": 0.3},
+    "elastic": {"augment__elastic": 2.0, "augment__elastic_spacing": 12.0},
+}
+COLORS = {
+    "brightness": {"augment__brightness": 0.3},
+    "contrast": {"augment__contrast": 0.3},
+    "saturation": {"augment__saturation": 0.5},
+    "gamma": {"augment__gamma": (0.7, 1.5)},
+    "hue": {"augment__hue": 0.1},
+    "blur": {"augment__blur": 1.0},
+    "low_resolution": {"augment__low_resolution": 0.5},
+    "noise": {"augment__noise": 0.1},
+    "jpeg": {"augment__jpeg": 30},
+    "erase": {"augment__erase": 0.5},
+}
+MIXED = {
+    "cutmix": {"augment__cutmix": 0.5},
+    "classmix": {"augment__classmix": 0.5},
+    "mixup": {"augment__mixup": 0.5},
+    "copy_paste": {"augment__copy_paste": 0.5},
+    "rand_augment": {"augment__rand_operations": 2, "augment__rand_magnitude": 5.0},
+}
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration that the variants change: of the shapes (default), or of a folder."""
+    variant = parse_arg(arg, ("shapes", "folder"))
+    config = ablation_recipe(None, "unet", {"widths": (8, 16, 32), "dropout": 0.0})
+    if variant == "folder":
+        for_data(config, "folder")
+        update(config, data__size=(64, 64), optimizer__learning_rate=1e-2, schedule__warmup=40, log__images=0)
+    update(
+        config,
+        data__shapes_train=16,
+        loss__terms="cross_entropy",  # MixUp is for means over pixels
+        batch_size=8,
+        steps=400,
+        eval__every=400,
+        checkpoint__every=400,
+        log__tensorboard=False,
+        augment__flip_horizontal=0.0,
+        augment__zoom=(1.0, 1.0),
+        augment__shear=0.0,
+        augment__rotate=0.0,
+        augment__brightness=0.0,
+        augment__contrast=0.0,
+        augment__saturation=0.0,
+    )
+    return config
+
+
+def sweep() -> Sweep:
+    """Returns the variants."""
+    return Sweep({"none": {}, **GEOMETRY, **COLORS, **MIXED}, baseline="none", seeds=(0, 1, 2))
