@@ -66,14 +66,15 @@ _ATTENTION = {"widths": [4], "depths": [1], "heads": [2]}
 _OF_ATTENTION = {
     "mit_b0": _ATTENTION | {"reductions": [2], "steps": [2]},
     "swin_tiny": _ATTENTION | {"depths": [2], "window": 3, "patch": 2},  # 6x6 windows of 16x16 features
-    "swinv2_tiny": _ATTENTION | {"depths": [2], "window": 3, "patch": 2},
+    "swinv2_tiny": {"widths": [8], "heads": [1], "depths": [2], "window": 3, "patch": 2},
+    "sam2_hiera_tiny": {"widths": [4, 8], "heads": [1, 2], "depths": [1, 2], "windows": [2, 2], "whole": [3]},
 }
 
 
 @pytest.mark.parametrize("name", some_slow(_OF_ATTENTION, set(_OF_ATTENTION) - {"mit_b0"}))
 def test_attention_and_depthwise_convolutions_give_the_numbers_of_one_device(name: str) -> None:
     fields = {"width": 4, "encoder": name, "encoder_args": _OF_ATTENTION[name]}
-    model = models.build("fcn_head", num_classes=meshes.CLASSES, **fields)
+    model = models.build("fcn_head", num_classes=meshes.CLASSES, act="relu" if name == "mit_b0" else "silu", **fields)
     axes_of_space = Axes(2, 2, 2) if name == "mit_b0" else Axes(2, 1, 4)
     one, many = (meshes.train(model, meshes.loss_of(""), axes, 3, score=False) for axes in (None, axes_of_space))
     found = meshes.differences(one, many)

@@ -31,8 +31,8 @@ and those whose α starts at 0, keep their kernels.
 `shortcut_pool` is the side of the window of an average pooling that has the shortcut's stride; W_c then has stride 1
 (He 2019, "Bag of Tricks", Fig. 2c: 2). 1: no pooling. `squeeze_ratio` ends the branch in squeeze-and-excitation gates
 (Hu 2018, Fig. 3), child "squeeze"; None: no gates. `drop_path` is the rate of the stochastic depth of the branch (Huang
-2016), child "drop". `dropout` is that of the dropout before the second convolution (Zagoruyko & Komodakis 2016, "Wide
-Residual Networks", section 2.4), child "dropout".
+2016), child "drop". `dropout` is that of the dropout before the last convolution of a branch (Zagoruyko & Komodakis
+2016, "Wide Residual Networks", section 2.4), child "dropout".
 """
 
 from collections.abc import Callable
@@ -209,6 +209,7 @@ class BottleneckBlock(nn.Module):
     shortcut: str = "auto"
     shortcut_pool: int = 1
     squeeze_ratio: int | None = None
+    dropout: float = 0.0
     drop_path: float = 0.0
     last_act: bool = True
     common: Layers = BARE
@@ -222,6 +223,7 @@ class BottleneckBlock(nn.Module):
             width, stride=self.stride, dilation=self.dilation, groups=self.groups, common=self.common, name="conv"
         )(h, train=train)
         last = _last_of_branch(self.common, self.shortcut).replace(act=None)
+        h = _drop_entries(self, h, train=train)
         h = ConvNormAct(self.features, 1, common=last, name="expand")(h, train=train)
         return _finish(self, x, h, train=train)
 
@@ -237,7 +239,7 @@ def _finish(block: BasicBlock | BottleneckBlock, x: jax.Array, h: jax.Array, *, 
     return common.activate(y) if block.last_act else y
 
 
-def _drop_entries(block: "BasicBlock | PreActBlock", h: jax.Array, *, train: bool) -> jax.Array:
+def _drop_entries(block: "BasicBlock | BottleneckBlock | PreActBlock", h: jax.Array, *, train: bool) -> jax.Array:
     if block.dropout == 0.0:
         return h
     return Dropout(block.dropout, axis_name=block.common.axis_name, name="dropout")(h, train=train)

@@ -63,7 +63,8 @@ def find(
     if encoder is None and model is None and network is not None:
         raise WeightsError(no_published_encoder(network))
     reason = "" if encoder is None or model is not None else catalogue.withheld(encoder)
-    hint = nearest(source, names) if names else f" {reason}." if reason else " None are known by name."
+    known = nearest(source, names) if names else "" if reason else " None are known by name."
+    hint = f"{known} {reason}." if reason else known
     raise WeightsError(
         f"There are no published weights {source!r} for {owner}.{hint} A file can be given too (.safetensors, .pth, "
         ".npz), the workdir of a run, or a repository: hf://OWNER/NAME."

@@ -149,6 +149,7 @@ TINY = {
 }
 
 _MIT = {"widths": [4, 6, 8, 8], "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4]}
+_HIERA = {"widths": [4, 8], "depths": [1, 2], "heads": [1, 2], "windows": [2, 2], "whole": [3], "grid": [2, 3]}
 _SWIN = {"widths": [4, 8], "depths": [2, 1], "heads": [1, 2], "window": 2, "patch": 2}
 _VITS = [
     f"vit_{size}{form}" for size in ("small", "base", "large") for form in ("", "_dinov2", "_dinov2_reg", "_dinov3")
@@ -215,6 +216,7 @@ ENCODERS = {
     "seresnet18": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet34": {"depths": [1, 1], "widths": [4, 8, 8]},
     "seresnet50": {"depths": [1, 1], "widths": [4, 8, 8]},
+    **{f"sam2_hiera_{size}": _HIERA for size in ("tiny", "small", "base_plus", "large")},
     **{f"swin_{size}": _SWIN for size in ("tiny", "small", "base", "large")},
     **{f"swinv2_{size}": _SWIN for size in ("tiny", "small", "base")},
     **{f"tf_efficientnet_b{i}": {**_EFFICIENTNET, "last": True} for i in range(8)},

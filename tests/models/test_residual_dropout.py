@@ -9,6 +9,9 @@ import pytest
 from flax import linen as nn
 
 from jaxseg import models
+from jaxseg.build import make_model
+from jaxseg.config import default_config
+from jaxseg.config.command import parse_overrides
 from jaxseg.errors import ArgumentError
 from jaxseg.models import encoders
 from jaxseg.models.fields import field_names
@@ -61,6 +64,28 @@ def test_stochastic_depth_of_resnet(block):
     found = drops_of(encoder)
     order = ["stage2/block1/drop", "stage2/block2/drop", "stage3/block1/drop"]
     assert [found[path] for path in order] == pytest.approx([0.1, 0.2, 0.3]) and len(found) == 3
+
+
+@pytest.mark.parametrize(("block", "last"), [("basic", "conv2"), ("bottleneck", "expand")])
+def test_dropout_of_resnet_by_key(block, last):
+    """Before the last convolution of each branch, which reads what the dropout gives."""
+    config = default_config()
+    fields = {"block": block, "depths": (1, 1), "widths": (4, 4, 8), "dropout": 0.5}
+    words = ["--config.model.name=fcn_head", "--config.model.args.encoder=resnet18"]
+    parse_overrides(config, [*words, f"--config.model.args.encoder_args={fields}"])
+    model, dropped, read = make_model(config, 3), [], []
+
+    def see(call, args, kwargs, context):
+        result, path = call(*args, **kwargs), context.module.path
+        if context.method_name == "__call__" and path[:1] == ("encoder",) and path[-1] in (last, "dropout"):
+            (dropped if path[-1] == "dropout" else read).append(result if path[-1] == "dropout" else args[0])
+        return result
+
+    with nn.intercept_methods(see):
+        found = drops_of(model)
+    inside = {path: rate for path, rate in found.items() if path.startswith("encoder")}
+    assert inside == {f"encoder/stage{i}/block1/dropout": 0.5 for i in (1, 2)}
+    assert len(read) == 2 and all(x is y for x, y in zip(read, dropped, strict=True))
 
 
 def test_stochastic_depth_drops_the_branch_of_whole_examples():

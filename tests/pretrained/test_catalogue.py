@@ -143,6 +143,7 @@ def test_timm_has_the_repositories_and_says_which_images_they_were_trained_with(
         ("vit_base_dinov3", "under the DINOv3 License"),
         ("vit_large_mae", "under CC BY-NC 4.0"),
         ("convnextv2_tiny", "under CC BY-NC 4.0"),
+        ("sam2_hiera_tiny", "under CC BY-NC 4.0"),
     ],
 )
 def test_the_licence_of_weights_without_a_name_is_named(encoder, licence):

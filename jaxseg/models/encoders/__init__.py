@@ -91,6 +91,18 @@ _SWIN: dict[str, dict[str, Any]] = {
     "large": {"widths": (192, 384, 768, 1536), "depths": (2, 2, 18, 2), "heads": (6, 12, 24, 48)},
 }
 _SWIN_V2: dict[str, Any] = {"v2": True, "window": 8}
+_HIERA: dict[str, dict[str, Any]] = {
+    size: {"widths": (96, 192, 384, 768), "heads": (1, 2, 4, 8), "grid": (7, 7), "depths": depths, "whole": whole}
+    for size, depths, whole in (("tiny", (1, 2, 7, 2), (6, 8, 10)), ("small", (1, 2, 11, 2), (8, 11, 14)))
+}
+_HIERA["base_plus"] = {}
+_HIERA["large"] = {
+    "widths": (144, 288, 576, 1152),
+    "depths": (2, 6, 36, 4),
+    "whole": (24, 34, 44),
+    "windows": (8, 4, 16, 8),
+    "grid": (7, 7),
+}
 _MIT = {"widths": (64, 128, 320, 512), "heads": (1, 2, 5, 8)}
 # Depths, widths and hidden widths of PVTv2 B0 to B5 (Wang 2022, Table 1).
 _PVT_V2 = tuple(
@@ -219,6 +231,7 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"depths": (3, 4, 23, 3), "groups": 32, "ratio": 1, "squeeze_excite": True},
     ),
     "seresnext50_32x4d": ("resnet", "ResNet", {"groups": 32, "ratio": 2, "squeeze_excite": True}),
+    **{f"sam2_hiera_{size}": ("hiera", "Hiera", fields) for size, fields in _HIERA.items()},
     **{f"swin_{size}": ("swin", "SwinTransformer", fields) for size, fields in _SWIN.items()},
     **{f"swinv2_{size}": ("swin", "SwinTransformer", _SWIN[size] | _SWIN_V2) for size in ("tiny", "small", "base")},
     **{

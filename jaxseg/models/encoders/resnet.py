@@ -90,6 +90,7 @@ class ResNet(nn.Module):
             (where a stride is at the end of a stage) and segmentation_models.pytorch. False: where dilation replaces a
             stride, that convolution has the rate of the stage before, as in torchvision and timm; every second pixel
             then has the value that it has in the network with strides (except for poolings at the border).
+        dropout: rate of the dropout before the last convolution of each block's branch.
         drop_path: rate of stochastic depth of the last block; it grows linearly from 0 at the first (Huang 2016).
     """
 
@@ -105,6 +106,7 @@ class ResNet(nn.Module):
     output_stride: Literal[8, 16, 32] = 32
     multi_grid: tuple[int, ...] = (1, 1, 1)
     first_dilated: bool = False
+    dropout: Share = 0.0
     drop_path: Share = 0.0
     common: Layers = Layers()
 
@@ -164,8 +166,7 @@ class ResNet(nn.Module):
         squeeze_ratio = _SQUEEZE_RATIO if self.squeeze_excite else None
         if self.squeeze_excite and self.squeeze_divisor > 1:
             squeeze_ratio = max(1, features // round_channels(features / _SQUEEZE_RATIO, self.squeeze_divisor))
+        shared = {"squeeze_ratio": squeeze_ratio, "dropout": self.dropout, "common": self._common}
         if self.block == "basic":
-            return functools.partial(_basic, squeeze_ratio=squeeze_ratio, common=self._common)
-        return functools.partial(
-            _bottleneck, groups=self.groups, ratio=self.ratio, squeeze_ratio=squeeze_ratio, common=self._common
-        )
+            return functools.partial(_basic, **shared)
+        return functools.partial(_bottleneck, groups=self.groups, ratio=self.ratio, **shared)
