@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from jaxseg.models.segformer import SegFormer
     from jaxseg.models.segmenter import Segmenter
     from jaxseg.models.segnet import SegNet
+    from jaxseg.models.segnext import SegNeXt
     from jaxseg.models.unet import UNet
     from jaxseg.models.unetplusplus import UNetPlusPlus
     from jaxseg.models.upernet import UPerNet
@@ -115,6 +116,7 @@ __all__ = [
     "PSPNet",
     "ResUNet",
     "SegFormer",
+    "SegNeXt",
     "SegNet",
     "Segmentation",
     "SegmentationModel",

@@ -77,6 +77,7 @@ _CLASSES = {
     "segformer": "SegFormer",
     "segmenter": "Segmenter",
     "segnet": "SegNet",
+    "segnext": "SegNeXt",
     "unet": "UNet",
     "unetplusplus": "UNetPlusPlus",
     "upernet": "UPerNet",

@@ -38,6 +38,7 @@ from jaxseg.nn.pyramid import PyramidPooling
 from jaxseg.nn.quantisation import Quantisation, WithQuantisedInputs
 from jaxseg.nn.remat import rematerialised
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
+from jaxseg.nn.strips import StripConv
 from jaxseg.nn.subpixel import SubPixelUp
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "SelfAttention2D",
     "SqueezeExcite",
     "StochasticDepth",
+    "StripConv",
     "SubPixelUp",
     "WithCRF",
     "WithCosineHead",
