@@ -3,7 +3,7 @@
 The levels of stride 8, 16 and 32 of a convolutional encoder are concatenated, squeezed and passed through a Hamburger
 (section 3.2, Fig. 3c): a factorisation of the features into few non-negative parts, as the global context (Geng, Guo,
 Chen, Li, Wei and Lin 2021, "Is Attention Better Than Matrix Decomposition?", arXiv 2109.04553). Parameters for the 150
-classes of ADE20K, in millions: tiny 4.3, small 13.9, base 27.6, large 48.9 (Table 5).
+classes of ADE20K, in millions: tiny 4.3, small 13.9, base 27.6, large 48.9, as published.
 """
 
 from typing import Any
@@ -32,13 +32,13 @@ def first_parts(features: int, rank: int) -> np.ndarray:
 def factorised(x: jax.Array, rank: int, steps: int) -> jax.Array:
     """Non-negative f32[b,t,c] -> f32[b,t,c], the nearest product C Dᵀ of f32[b,t,rank] and f32[b,c,rank] (Geng 2021).
 
-    The multiplicative updates of Lee and Seung minimise ||X - C Dᵀ|| with C, D >= 0 (Algorithm 2), in `steps` steps
-    from C = softmax(X D) and `first_parts`:
+    The multiplicative updates of Lee and Seung, as the paper's NMF has them, minimise ||X - C Dᵀ|| with C, D >= 0 in
+    `steps` steps from C = softmax(X D) and D = `first_parts`:
 
         C <- C (X D) / (C DᵀD),    D <- D (Xᵀ C) / (D CᵀC)
 
     A last update of C follows. The gradient is that of this last update alone, with C and D before it as constants: the
-    one-step gradient of section 2.3, which neither vanishes nor needs the memory of all steps.
+    paper's one-step gradient, which neither vanishes nor needs the memory of all steps.
 
     Args:
         x: f32[b,t,c], not below 0.
@@ -63,7 +63,7 @@ def _updated(factor: jax.Array, wanted: jax.Array, other: jax.Array) -> jax.Arra
 
 
 class Hamburger(nn.Module):
-    """act(x + upper(M(relu(lower(x))))), M a factorisation: f[b,h,w,c] -> f[b,h,w,c] (Geng 2021, eq. 5, Fig. 2).
+    """act(x + upper(M(relu(lower(x))))), M a factorisation: f[b,h,w,c] -> f[b,h,w,c] (Geng 2021, Fig. 2).
 
     Children: "lower" (1x1 convolution), "upper" (1x1 convolution and norm).
 
