@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from jaxseg.models.segformer import SegFormer
     from jaxseg.models.segmenter import Segmenter
     from jaxseg.models.segnet import SegNet
+    from jaxseg.models.segnext import SegNeXt
     from jaxseg.models.u2net import U2Net
     from jaxseg.models.unet import UNet
     from jaxseg.models.unetplusplus import UNetPlusPlus
@@ -124,6 +125,7 @@ __all__ = [
     "ResUNet",
     "ResUNetPP",
     "SegFormer",
+    "SegNeXt",
     "SegNet",
     "Segmentation",
     "SegmentationModel",

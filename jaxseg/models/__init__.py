@@ -81,6 +81,7 @@ _CLASSES = {
     "segformer": "SegFormer",
     "segmenter": "Segmenter",
     "segnet": "SegNet",
+    "segnext": "SegNeXt",
     "u2net": "U2Net",
     "unet": "UNet",
     "unetplusplus": "UNetPlusPlus",

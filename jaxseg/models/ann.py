@@ -19,18 +19,18 @@ from jaxseg.nn import Conv, ConvNormAct, Dropout, Layers, adaptive_avg_pool
 
 
 def sampled(x: jax.Array, bins: tuple[int, ...]) -> jax.Array:
-    """f[b,h,w,c] -> f[b,s,c]: the means over grids of side n for n in `bins`, s = Σ n² (Zhu 2019, eq. 9)."""
+    """f[b,h,w,c] -> f[b,s,c]: the means over grids of side n for n in `bins`, s = Σ n² (Zhu 2019, section 3.2)."""
     b, c = x.shape[0], x.shape[-1]
     return jnp.concatenate([adaptive_avg_pool(x, (side, side)).reshape(b, side * side, c) for side in bins], axis=1)
 
 
 class AsymmetricNonLocal(nn.Module):
-    """(high f[b,h,w,c], low f[b,y,x,e]) -> f[b,h,w,features]: fusion of two levels (AFNB; Zhu 2019, Fig. 4, eq. 12).
+    """(high f[b,h,w,c], low f[b,y,x,e]) -> f[b,h,w,features]: fusion of two levels (AFNB; Zhu 2019, section 3.3).
 
-    The pixels of `high` attend to the sampled pixels of `low`: Y = softmax(φ_P(high) θ_P(low)ᵀ / √width) γ_P(low) (eqs.
-    9 to 11, with the authors' scale); W Y and `high` are concatenated and pass a 1x1 convolution. With `low` = `high`
-    queries and keys have one projection (APNB). Children: "query", "key" (where the levels differ), "value", "out" (W,
-    which starts at zero), "fuse".
+    The pixels of `high` attend to the sampled pixels of `low`, with the authors' scale:
+    Y = softmax(φ(high) P(θ(low))ᵀ / √width) P(γ(low)), P the sampling. W Y and `high` are concatenated and pass a 1x1
+    convolution. Without `low` the pixels attend to their own samples, and queries and keys have one projection (APNB,
+    section 3.2). Children: "query", "key" (with `low`), "value", "out" (W, which starts at zero), "fuse".
 
     Attributes:
         features: channels of the result, and of W.

@@ -65,7 +65,7 @@ def _inside(size: Side, count: Side, block: int) -> jax.Array:
 
 
 class GroupedAttention(nn.Module):
-    """f[b,h,w,c] -> f[b,h,w,c]: `grouped_attention` with its projections (Huang 2019, section 3.2, eqs. 3 to 6).
+    """f[b,h,w,c] -> f[b,h,w,c]: `grouped_attention` with its projections (Huang 2019, section 3.2).
 
     Children: "query1", "query2", "key1" and "key2" (1x1 convolutions with norm and activation), "value", "out".
 

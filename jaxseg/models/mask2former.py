@@ -195,7 +195,8 @@ class Mask2Former(nn.Module):
         scales: the number of levels with attention, from the coarsest.
         mask_stride: the masks have the resolution of the finest level with at least this stride; finer levels are not
             used.
-        encoder: an encoder (an `EncoderFactory`); the paper's are ResNets and Swin transformers.
+        encoder: any encoder (an `EncoderFactory`); the paper's are ResNets and Swin transformers. A plain
+            vision transformer has its feature pyramid.
         common: norm, activation, dtype and mapped axis of every layer.
     """
 

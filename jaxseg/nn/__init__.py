@@ -38,6 +38,7 @@ from jaxseg.nn.pyramid import PyramidPooling
 from jaxseg.nn.quantisation import Quantisation, WithQuantisedInputs
 from jaxseg.nn.remat import rematerialised
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
+from jaxseg.nn.strips import StripConv
 from jaxseg.nn.subpixel import SubPixelUp
 from jaxseg.nn.windows import WindowAttention
 
@@ -80,6 +81,7 @@ __all__ = [
     "SelfAttention2D",
     "SqueezeExcite",
     "StochasticDepth",
+    "StripConv",
     "SubPixelUp",
     "WindowAttention",
     "WithCRF",

@@ -12,6 +12,7 @@ _VGG = {
 # Blocks of a MobileNetV3, one of each kind.
 _ROWS = [[3, 8, 8, False, "relu", 2], [3, 12, 8, True, "hard_swish", 1], [5, 16, 12, True, "hard_swish", 2]]
 
+_MSCAN = {"widths": [4, 6], "depths": [1, 1], "mlp_ratios": [2, 2], "strips": [3, 5]}
 _VIT = {"width": 8, "depth": 2, "num_heads": 2, "patch": 4, "grid": [2, 3], "taps": [1, 2], "pyramid_width": 4}
 
 # One line a name: `models.build(name, num_classes=..., **TINY[name])`.
@@ -142,6 +143,13 @@ TINY = {
     "segmenter": {"depth": 1, "num_heads": 2, "encoder": "vit_base", "encoder_args": _VIT},
     "segnet": {**_VGG, "depths": [1, 2]},
     "u2net": {"widths": [4, 8, 8], "mids": [4, 4, 4], "finest_mid": 4, "heights": [3, 2]},
+    "segnext": {
+        "width": 8,
+        "rank": 3,
+        "finest": 4,
+        "encoder": "mscan_tiny",
+        "encoder_args": _MSCAN,
+    },
     "unet": {"widths": [4, 8, 8]},
     "unetplusplus": {"widths": [4, 8, 8], "deep_supervision": True},
     "upernet": {"width": 12, "aux_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
@@ -186,6 +194,7 @@ ENCODERS = {
     "mobilenet_v3_large": {"rows": _ROWS, "stem": 4, "divisor": 4, "tap": "first"},
     "mobilenet_v3_small": {"rows": _ROWS, "stem": 4, "divisor": 4, "stem_stride": 1},
     **{f"mobilenet_v4_conv_{size}": _MOBILENET_V4 for size in ("small", "medium", "large")},
+    **{f"mscan_{size}": _MSCAN for size in ("tiny", "small", "base", "large")},
     "plain": {"widths": [4, 6, 8]},
     **{f"pvt_v2_b{i}": _MIT | {"mlp_ratios": [2, 2, 1, 1]} for i in range(6)},
     **{f"regnet_{kind}_{size}": _REGNET for kind in "xy" for size in _REGNET_SIZES},

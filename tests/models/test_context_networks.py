@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.numpy_layers import Layers64
 from helpers.papers import conv, count, normed
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_models import TINY
@@ -17,30 +18,6 @@ from jaxseg.models.danet import ChannelAttention, PositionAttention
 from jaxseg.models.gcnet import GlobalContext
 from jaxseg.models.isanet import grouped_attention
 from jaxseg.models.nonlocal_net import NonLocal
-
-
-class Layers64:
-    """Reads variables by name and applies layers in float64: f[b,h,w,c] -> f[b,h,w,c]."""
-
-    def __init__(self, variables):
-        leaves = [pair for part in variables.values() for pair in jax.tree_util.tree_flatten_with_path(part)[0]]
-        self.leaves = {"/".join(p.key for p in path): np.asarray(x, np.float64) for path, x in leaves}
-
-    def conv(self, x, name):
-        kernel = self.leaves[f"{name}/kernel"]
-        k = kernel.shape[0]
-        padded = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
-        h, w = x.shape[1:3]
-        y = sum(padded[:, i : i + h, j : j + w] @ kernel[i, j] for i, j in itertools.product(range(k), repeat=2))
-        return y + self.leaves[f"{name}/bias"] if f"{name}/bias" in self.leaves else y
-
-    def norm(self, x, name):
-        mean, var, scale, bias = (self.leaves[f"{name}/{leaf}"] for leaf in ("mean", "var", "scale", "bias"))
-        return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
-
-    def layer(self, x, name, act=True):
-        y = self.norm(self.conv(x, f"{name}/conv"), f"{name}/norm")
-        return np.maximum(y, 0) if act else y
 
 
 def softmax(x):

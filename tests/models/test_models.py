@@ -32,7 +32,7 @@ TRAINED = (2, 7, 8, 3)
 REAL_TIME = ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet")
 LARGER = {"pan": (2, 32, 32, 3), **dict.fromkeys(REAL_TIME, (2, 64, 64, 3))}
 # Transformers have layer norms whatever `norm` says.
-LAYER_NORMS = ("dpt", "eomt", "gcnet", "linear_head", "mask2former", "segformer", "segmenter")
+LAYER_NORMS = ("dpt", "eomt", "gcnet", "linear_head", "mask2former", "segformer", "segmenter", "segnext")
 NO_OTHER_NORMS = ("eomt", "linear_head", "segmenter")
 
 

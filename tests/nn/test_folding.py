@@ -21,13 +21,14 @@ from jaxseg.nn.folding import find_pairs, fold, folded
 # attention, and those of auxiliary heads, which inference leaves out.
 STAY = r"(block1/norm1|context/norm|attention_norm|aux\w*/conv/norm)$"
 # All of FC-DenseNet's precede convolutions, as some of DDRNet's and PIDNet's do; those of ENet and ERFNet follow a
-# convolution beside a pooling.
+# convolution beside a pooling, and those of SegNeXt's blocks precede a sum.
 STAY_OF = {
     "ddrnet": r"^(pool/\w+|hidden/conv|aux_hidden|aux_hidden/conv)/norm$",
     "enet": r"^initial/norm$",
     "erfnet": r"^down\d/norm$",
     "fc_densenet": "norm",
     "pidnet": r"^(pool/\w+|(boundary_)?hidden/conv|aux_hidden|aux_hidden/conv)/norm$",
+    "segnext": r"block1/norm[12]$",
 }
 IMAGE = (1, 32, 32, 3)
 

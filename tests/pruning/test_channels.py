@@ -118,6 +118,9 @@ REFUSED = {
     "encnet": "a sum, mean or norm over the channels",
     "mask2former": "a sum, mean or norm over the channels",
     **{name: "a change of shape that splits or joins" for name in ("dpt", "eomt", "linear_head", "segmenter")},
+    "danet": "a sum, mean or norm over the channels",
+    "gcnet": "a sum, mean or norm over the channels",
+    "segnext": "a sum, mean or norm over the channels",
     "segformer": "a sum, mean or norm over the channels",
 }
 ABLE = sorted(TINY.keys() - REFUSED.keys())
@@ -128,6 +131,8 @@ def half(name):
     network = models.build(name, num_classes=5, **TINY[name])
     # At a few channels a smaller MobileNet has a block without its first convolution.
     fields = {"width": 4} if name == "lraspp" else smaller_fields(network, 0.5)
+    if name in ("ann", "isanet"):  # the scale of their attention depends on the channels of the keys
+        fields |= {"key_width": TINY[name]["key_width"]}
     inner = fields["encoder_args"] if "encoder_args" in fields else {}
     args = TINY[name] | fields | ({"encoder_args": dict(TINY[name]["encoder_args"]) | inner} if inner else {})
     return network, models.build(name, num_classes=5, **args)

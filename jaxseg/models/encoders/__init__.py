@@ -116,6 +116,7 @@ _PVT_V2 = tuple(
         ((3, 6, 40, 3), _MIT["widths"], (4, 4, 4, 4)),
     )
 )
+_MSCAN = {"widths": (64, 128, 320, 512)}
 _VIT: dict[str, dict[str, Any]] = {
     "small": {"width": 384, "num_heads": 6},
     "base": {},
@@ -194,6 +195,10 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mobilenet_v4_conv_large": ("mobilenet_v4", "MobileNetV4", {"variant": "large", "stem": 24}),
     "mobilenet_v4_conv_medium": ("mobilenet_v4", "MobileNetV4", {"variant": "medium"}),
     "mobilenet_v4_conv_small": ("mobilenet_v4", "MobileNetV4", {}),
+    "mscan_base": ("mscan", "MSCAN", _MSCAN | {"depths": (3, 3, 12, 3)}),
+    "mscan_large": ("mscan", "MSCAN", _MSCAN | {"depths": (3, 5, 27, 3), "drop_path": 0.3}),
+    "mscan_small": ("mscan", "MSCAN", _MSCAN | {"depths": (2, 2, 4, 2)}),
+    "mscan_tiny": ("mscan", "MSCAN", {}),
     "plain": ("plain", "PlainEncoder", {}),
     **{f"pvt_v2_b{n}": ("mit", "MixTransformer", fields) for n, fields in enumerate(_PVT_V2)},
     **{
