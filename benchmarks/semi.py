@@ -1,9 +1,9 @@
 """What do images without labels add to a few with labels? `python benchmarks/semi.py --out NAME`; --dir gives a folder.
 
 With each seed a U-Net first trains on the images with labels alone. From its weights it goes on in several ways, for as
-many steps each: on these images again ("labels"), or with the other images, whose labels are hidden, by mean teacher
-and by FixMatch. The seed chooses the images that keep their labels, too. The runs are kept in --work, and written as
-they end, so that a call that was cut off resumes.
+many steps each: on these images again ("labels"), or with the other images, whose labels are hidden, by mean teacher,
+by FixMatch and by UniMatch, or with the labels of all, which is what there is to gain. The seed chooses the images that
+keep their labels, too. The runs are kept in --work, and written as they end, so that a call that was cut off resumes.
 """
 
 import argparse
@@ -26,10 +26,14 @@ from jaxseg.train import train
 
 BATCH = 16
 TAUGHT = {"data__labelled_rows": BATCH // 2, "semi__ramp_up": 1}
+FIXMATCH = {**TAUGHT, "semi__method": "fixmatch", "semi__weight": 3.0, "semi__threshold": 0.95}
 METHODS: dict[str, dict[str, Any]] = {
     "labels": {},
     "mean_teacher": {**TAUGHT, "semi__method": "mean_teacher", "semi__weight": 30.0},
-    "fixmatch": {**TAUGHT, "semi__method": "fixmatch", "semi__weight": 3.0, "semi__threshold": 0.95},
+    "fixmatch": FIXMATCH,
+    "fixmatch_mild": {**FIXMATCH, "semi__strength": 0.3},
+    "unimatch": {**FIXMATCH, "semi__features": 0.5},
+    "all_labels": {"data__labelled": ""},
 }
 FIRST, BASELINE = "first", "labels"
 COLUMNS = ("training", "seeds", "mIoU", "difference to labels", "seed by seed")

@@ -245,7 +245,7 @@ def build_parts(
         config=config,
         num_classes=num_classes,
         model=model,
-        learner=make_learner(config, trained),
+        learner=make_learner(config, trained, axis_name),
         loss=loss,
         objective=make_objective(config, loss),
         optimiser=optimiser,

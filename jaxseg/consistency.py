@@ -6,7 +6,9 @@ division of the batch nor its own random numbers change it. It sees the view tha
 The network sees the same view with other colours and less sharp, so that the pixels stay where they are; with CutMix a
 box of it is that of another image (French et al. 2020, "Semi-supervised semantic segmentation needs strong, varied
 perturbations"). The network agrees with the teacher's probabilities (mean teacher), or with its classes where these
-are confident (Sohn et al. 2020, "FixMatch").
+are confident (Sohn et al. 2020, "FixMatch"). It can also agree with the teacher on the unchanged view, seen through
+features of which it has lost some (Yang et al. 2023, "Revisiting Weak-to-Strong Consistency in Semi-Supervised Semantic
+Segmentation", section 3.2; they call FixMatch with it UniMatch): `DroppedFeatures`.
 
 `make_train_step` takes the two halves: `make_teach` makes the views and the teacher's answer, and `ConsistencyLoss` is
 the loss. A step sees each image once: labelled ones as the augmentation leaves them, the others in the stronger view.
@@ -20,11 +22,14 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from jaxseg.errors import ArgumentError
 from jaxseg.losses import Loss, binary_cross_entropy, cross_entropy, divide, label_maps
 from jaxseg.metrics import class_indices
 from jaxseg.mixing import box, pasted
-from jaxseg.state import Network
+from jaxseg.nn import draw_of_examples
+from jaxseg.state import Learner, Network
 from jaxseg.step import Augment, Teach
 from jaxseg.types import IGNORE, LESSON, Array, Key, PyTree
 
@@ -55,6 +60,7 @@ def make_teach(
     stronger: Stronger,
     one_vs_rest: bool = False,
     cutmix: float = 0.0,
+    both: bool = False,
     ignore: int = IGNORE,
 ) -> Teach:
     """Returns `teach(batch, variables) -> (network input f32[b,h,w,c], label i32[b,h,w], Lesson)`.
@@ -66,6 +72,9 @@ def make_teach(
         one_vs_rest: how probabilities are read from logits, as `losses.probabilities` says.
         cutmix: probability that a box of half the area of an image without labels is that of its neighbour in the
             batch. Its height is drawn evenly in its logarithm, as by French 2020.
+        both: whether the view of the teacher follows each example as a second one without a label, of which
+            `DroppedFeatures` drops features: the result then has 2b examples. That of an image with labels does not
+            teach.
         ignore: the label of an ignored pixel.
 
     An image is without labels if all its labels are IGNORE. Images are mixed in pairs, (0, 1), (2, 3) and so on, which
@@ -82,15 +91,73 @@ def make_teach(
         logits, _ = teacher.apply(variables, image, train=False)
         lesson = Lesson(label_maps(logits, one_vs_rest), (marked != ignore).astype(jnp.float32))
         streams = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-        view = jax.vmap(stronger)(streams(keys, _VIEW_STREAM), image)
+        view, unmixed = jax.vmap(stronger)(streams(keys, _VIEW_STREAM), image), lesson
         if cutmix:
             inside = jax.vmap(lambda key: box(key, marked.shape[1:], cutmix))(streams(keys, _BOX_STREAM))
             view, lesson = jax.tree.map(lambda own: pasted(inside, own), (view, lesson))
         view, image = jax.lax.optimization_barrier((view, image))
-        lesson = jax.lax.stop_gradient(Lesson(lesson.target, jnp.where(unlabelled, lesson.seen, 0.0)))
-        return jnp.where(unlabelled[..., None], view, image), jnp.where(unlabelled, ignore, marked), lesson
+        view, label = jnp.where(unlabelled[..., None], view, image), jnp.where(unlabelled, ignore, marked)
+        if both:
+            view, label = _in_turn(view, image), _in_turn(label, jnp.full_like(label, ignore))
+            lesson, unlabelled = jax.tree.map(_in_turn, lesson, unmixed), _in_turn(unlabelled, unlabelled)
+        return view, label, jax.lax.stop_gradient(Lesson(lesson.target, jnp.where(unlabelled, lesson.seen, 0.0)))
 
     return teach
+
+
+def _in_turn(first: jax.Array, second: jax.Array) -> jax.Array:
+    """[b,...], [b,...] -> [2b,...], an example of each in turn, so that devices keep their examples."""
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class DroppedFeatures:
+    """A network that, in training, loses features of every second example: the views that `make_teach(both=True)` adds.
+
+    Each channel of each level that the encoder returns is zero in such an example with probability `rate`, and scaled
+    by 1 / (1 - rate) otherwise (Yang et al. 2023 drop channels at a rate of .5). The others, and evaluation, are those
+    of the network alone. The encoder is the first child of this name that the network calls.
+
+    Attributes:
+        network: what is trained.
+        rate: probability of dropping, in [0, 1).
+        axis_name: the mapped axis that the batch is split over, if any.
+    """
+
+    network: Learner
+    rate: float
+    axis_name: str | None = None
+
+    def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
+        """The variables of the network."""
+        return self.network.init(rngs, image, **arguments)
+
+    def apply(self, variables: Mapping[str, PyTree], image: jax.Array, *, train: bool = False, **arguments: Any) -> Any:
+        """As that of the network, for f32[2b,h,w,c] with `train`; ArgumentError if it has no child "encoder"."""
+        if not train:
+            return self.network.apply(variables, image, train=False, **arguments)
+        seen = False
+
+        def dropped(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+            nonlocal seen
+            if seen or context.method_name != "__call__" or context.module.path[-1:] != ("encoder",):
+                return call(*args, **kwargs)
+            seen = True
+            return jax.tree.map(lambda level: self._with_less(context.module, level), call(*args, **kwargs))
+
+        with nn.intercept_methods(dropped):
+            result = self.network.apply(variables, image, train=True, **arguments)
+        if not seen:
+            raise ArgumentError(
+                "semi.features drops features of the network's child named encoder, which it does not have; leave it 0."
+            )
+        return result
+
+    def _with_less(self, encoder: nn.Module, level: jax.Array) -> jax.Array:
+        shape = (*(1 for _ in level.shape[1:-1]), level.shape[-1])
+        keep = draw_of_examples(encoder, "dropout", level.shape[0], 1.0 - self.rate, shape, self.axis_name)
+        second = (jnp.arange(level.shape[0]) % 2 == 1).reshape(-1, *(1 for _ in shape))
+        return jnp.where(second, jnp.where(keep, level / (1.0 - self.rate), 0.0), level).astype(level.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Writes a trained network in whole numbers of 8 bits, as a workdir of about a quarter of the size.
 
     python -m jaxseg.quantise --workdir DIR --out NEW_DIR [--activations 8] [--calibrate 32] [--split train]
-                              [--ranges average|min-max|percentile] [--weights 8] [--skip REGEX ...]
+                              [--shown evaluation|training] [--ranges average|min-max|percentile]
+                              [--weights 8] [--skip REGEX ...]
                               [--which best|last] [--config.data.dir=PATH]
 
 `jaxseg evaluate`, `jaxseg predict` and `jaxseg.load` take NEW_DIR like any run. With --activations, what convolutions
@@ -17,7 +18,7 @@ from typing import get_args
 from jaxseg.config.command import read_overrides, run_command
 from jaxseg.config.parser import CommandParser
 from jaxseg.errors import counted
-from jaxseg.inference.quantised import CALIBRATION, Ranges, check_quantisation, quantise_run
+from jaxseg.inference.quantised import CALIBRATION, Ranges, Shown, check_quantisation, quantise_run
 from jaxseg.run.load import Which, load_run
 from jaxseg.run.messages import commands_of_use
 
@@ -54,6 +55,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", default="train", help="the split of these images (default %(default)s)")
     parser.add_argument(
+        "--shown",
+        choices=get_args(Shown),
+        default="evaluation",
+        help="how the network sees these images: whole as in evaluation, or in the crops and colours of training "
+        "(default %(default)s)",
+    )
+    parser.add_argument(
         "--ranges",
         choices=get_args(Ranges),
         default="average",
@@ -71,7 +79,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 def _quantise(options: argparse.Namespace, overrides: Sequence[str], program: str) -> int:
     read_overrides(overrides)
-    check_quantisation(options.out, options.weights, options.activations, options.calibrate, options.ranges)
+    given = options.out, options.weights, options.activations, options.calibrate, options.ranges
+    check_quantisation(*given, options.split, options.shown)
     run = load_run(options.workdir, options.which, overrides)
     done = quantise_run(
         run,
@@ -82,6 +91,7 @@ def _quantise(options: argparse.Namespace, overrides: Sequence[str], program: st
         images=options.calibrate,
         split=options.split,
         ranges=options.ranges,
+        shown=options.shown,
     )
     has = done.quantisation
     print(f"{done.workdir}: {counted(done.kernels, 'kernel')} of {has.weights} bits, the other parameters in float32")

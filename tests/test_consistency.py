@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_step import K, Tiny, assert_same
 
 from jaxseg import consistency
-from jaxseg.consistency import ConsistencyLoss, Lesson, make_teach
+from jaxseg.consistency import ConsistencyLoss, DroppedFeatures, Lesson, make_teach
 from jaxseg.data.augment import random_zoom, to_float
 from jaxseg.errors import ArgumentError
 from jaxseg.losses import label_maps, make_loss
@@ -43,24 +44,25 @@ def batch():
     return {"image": rng.integers(0, 256, (16, 6, 5, 3)).astype(np.uint8), "label": label}
 
 
-def start(tx=None, ema=True):
+def start(tx=None, ema=True, network=Tiny):
     """A state whose moving average differs from its parameters."""
-    state = init_state(Tiny(), tx or optax.sgd(0.5), jax.random.key(1), (6, 5, 3), ema=ema)
+    state = init_state(network(), tx or optax.sgd(0.5), jax.random.key(1), (6, 5, 3), ema=ema)
     rng = np.random.default_rng(1)
     moved = jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
     return state.replace(params=moved)
 
 
-def run(batch, loss, *, strategy="jit", devices=1, accumulate=1, cutmix=1.0, steps=2):
+def run(batch, loss, *, strategy="jit", devices=1, accumulate=1, cutmix=1.0, steps=2, network=Tiny, both=False):
     """Returns the state and the last metrics after some steps."""
     strat = make_strategy(strategy, {"batch_size": len(batch["image"])}, jax.devices()[:devices])
-    model, tx = Tiny(axis_name=strat.axis_name), optax.sgd(0.5, momentum=0.9)
-    teach = make_teach(model, augment=jitter, stronger=tinted, cutmix=cutmix)
+    model, tx = network(axis_name=strat.axis_name), optax.sgd(0.5, momentum=0.9)
+    model = DroppedFeatures(model, 0.5, strat.axis_name) if both else model
+    teach = make_teach(model, augment=jitter, stronger=tinted, cutmix=cutmix, both=both)
     step = make_train_step(
         model, tx, loss, teach=teach, accumulate=accumulate, ema_decay=0.9, axis_name=strat.axis_name
     )
     compiled = strat.compile_train(step)
-    state, key = strat.put_state(start(tx)), strat.put_key(jax.random.key(2))
+    state, key = strat.put_state(start(tx, network=network)), strat.put_key(jax.random.key(2))
     for _ in range(steps):
         state, metrics = compiled(state, strat.put_batch(batch), key)
     return jax.device_get(strat.get_state(state)), jax.device_get(strat.first(metrics))
@@ -208,6 +210,77 @@ class Colors:
     def apply(self, variables, image, *, train):
         assert not train
         return jnp.log(jnp.concatenate([image[..., :2], 1 - image[..., :2].sum(-1, keepdims=True)], -1)), {}
+
+
+class Encoded(nn.Module):
+    """Two levels of the child "encoder", of which one is half as large, and a head over both."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image, *, train=False):
+        fine, coarse = Pyramid(name="encoder")(image, train=train)
+        coarse = jnp.repeat(coarse, 2, axis=1)
+        levels = {"fine": fine, "coarse": coarse}
+        return nn.Conv(K, (1, 1), name="head")(jnp.concatenate([fine, coarse], -1)), {"aux": (), **levels}
+
+
+class Pyramid(nn.Module):
+    @nn.compact
+    def __call__(self, image, *, train=False):
+        fine = nn.Conv(8, (3, 3), name="conv")(image)
+        return fine, fine[:, ::2]
+
+
+def test_every_second_example_loses_channels_of_the_encoder():
+    image = np.random.default_rng(0).normal(size=(64, 4, 5, 3)).astype(np.float32)
+    network = DroppedFeatures(Encoded(), 0.25)
+    variables = network.init({"params": jax.random.key(0)}, image)
+    rngs = {"dropout": jax.random.key(1)}
+    _, whole = Encoded().apply(variables, image, train=True)
+    _, seen = network.apply(variables, image, train=True, rngs=rngs)
+    dropped = []
+    for level in ("fine", "coarse"):
+        np.testing.assert_array_equal(seen[level][::2], whole[level][::2])
+        lost = (seen[level][1::2] == 0).all((1, 2))
+        np.testing.assert_allclose(seen[level][1::2], np.where(lost[:, None, None], 0, whole[level][1::2] / 0.75))
+        assert 0.15 < lost.mean() < 0.35 and len({tuple(row) for row in lost.tolist()}) > 20
+        dropped.append(lost)
+    assert (dropped[0] != dropped[1]).any()
+    assert_same(network.apply(variables, image, train=False), Encoded().apply(variables, image))
+    plain = DroppedFeatures(Tiny(), 0.25)
+    with pytest.raises(ArgumentError, match="child named encoder, which it does not have"):
+        plain.apply(plain.init({"params": jax.random.key(0)}, image), image, train=True)
+
+
+def test_the_second_views_are_those_of_the_teacher():
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0.1, 0.4, (8, 16, 20, 3)).astype(np.float32)
+    label = np.full((8, 16, 20), IGNORE)
+    label[::4] = 1
+    batch = {"image": image, "label": label, "keys": jax.random.split(jax.random.key(0), 8)}
+    form = {"augment": lambda key, image, label: (image, label), "stronger": tinted, "cutmix": 1.0}
+    (view, given, lesson), (more, labels, lessons) = (
+        jax.tree.map(np.asarray, jax.jit(make_teach(Colors(), **form, both=both))(batch, {})) for both in (False, True)
+    )
+    assert_same((more[::2], labels[::2], jax.tree.map(lambda x: x[::2], lessons)), (view, given, lesson))
+    np.testing.assert_array_equal(more[1::2], image)
+    assert (labels[1::2] == IGNORE).all()
+    np.testing.assert_allclose(lessons.target[1::2, ..., :2], image[..., :2], rtol=1e-5)  # its own, without the box
+    np.testing.assert_array_equal(lessons.seen[1::2], lesson.seen)
+    assert lesson.seen[1::4].all() and not lesson.seen[::4].any()
+
+
+@pytest.mark.parametrize("how", [{"strategy": "jit", "devices": 8}, {"strategy": "pmap", "devices": 4}], ids=str)
+def test_the_same_features_are_dropped_on_several_devices(batch, how):
+    loss = ConsistencyLoss(LOSS, "fixmatch", weight=0.7, threshold=0.4)
+    form = {"network": Encoded, "both": True, "steps": 1}
+    state, metrics = run(batch, loss, **form, **how)
+    expected = run(batch, loss, **form)
+    assert_same(state, expected[0])
+    assert_same(metrics, expected[1])
+    assert metrics["confusion"].sum() == (batch["label"] != IGNORE).sum()  # the second views are not scored
+    assert 0 < metrics["terms"]["confident"] < 1
 
 
 def test_a_box_of_the_view_and_of_the_answer_is_that_of_the_partner():

@@ -10,7 +10,7 @@ from helpers.tiny_training import assert_identical, state_of
 
 from jaxseg import build
 from jaxseg.config import update, validate
-from jaxseg.consistency import ConsistencyLoss
+from jaxseg.consistency import ConsistencyLoss, DroppedFeatures
 from jaxseg.errors import ConfigError, DataError
 from jaxseg.losses import Loss
 from jaxseg.run.check import check, note_without_effect
@@ -108,12 +108,14 @@ def test_the_keys_reach_the_loss_and_the_step(monkeypatch):
         "jaxseg.pieces.images.photometric.make_stronger", lambda s: strength.append(s) or (lambda key, image: image / 2)
     )
     config = semi_config(semi__weight=0.3, semi__threshold=0.6, semi__strength=0.7, data__mean=(0.2,), data__std=(0.5,))
-    parts = build.build_parts(config, 6)
+    update(config, semi__features=0.4)
+    parts = build.build_parts(config, 6, axis_name="devices")
+    assert parts.learner == DroppedFeatures(parts.learner.network, 0.4, "devices")
     assert parts.objective == ConsistencyLoss(
         parts.loss, method="fixmatch", weight=0.3, ramp_up=3, threshold=0.6, class_share=0.5
     )
     parts.train_step()
-    assert (given["cutmix"], given["one_vs_rest"], strength) == (0.5, False, [0.7])
+    assert (given["cutmix"], given["one_vs_rest"], given["both"], strength) == (0.5, False, True, [0.7])
     # The stronger view changes values in [0, 1]: half of 0.4 is 0.2.
     image = np.full((2, 2, 3), (0.4 - 0.2) / 0.5, np.float32)
     np.testing.assert_allclose(given["stronger"](None, image), 0.0, atol=1e-6)
@@ -138,6 +140,7 @@ def test_keys_without_effect_are_noted(caplog):
             {"loss__terms": "sampled_cross_entropy", "loss__args": {"sampled_cross_entropy": {"sampling": "uniform"}}},
             r"semi\.method compares the logits of all classes",
         ),
+        ({"loss__terms": "cross_entropy + entropy", "semi__features": 0.5}, r"semi\.features adds views"),
     ],
 )
 def test_losses_that_a_teacher_has_no_answer_for(values, message):

@@ -23,12 +23,16 @@ from jaxseg import build, compare, evaluate, losses, metrics, parallel, pictures
 from jaxseg.config import update
 from jaxseg.data import make_source
 from jaxseg.data.rasters import write_labels
+from jaxseg.data.transforms import resize_image
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.inference import options as options_module
 from jaxseg.inference import outputs, thresholds
+from jaxseg.inference.evaluation import evaluate as score_split
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.inference.quantised import quantise_run
+from jaxseg.nn import resize
 from jaxseg.plan.__main__ import main as plan_main
+from jaxseg.publish import publish_run
 from jaxseg.report.__main__ import main as report_main
 from jaxseg.run import shrinking
 from jaxseg.run.check import check
@@ -133,6 +137,43 @@ def test_evaluation_in_batches_in_tiles_and_in_views(run):
     np.testing.assert_array_equal(tiled.confusion, metrics.set_counts(sets, truth, K))
     assert np.abs(tiled.confusion - want).max() > 4
     assert [each.mean_iou for each in tiled.alone] == [scored.mean_iou]
+
+
+def test_scales_and_several_runs_average_the_probabilities(run, tmp_path_factory):
+    """By each model alone: two runs, each at two sizes of the image."""
+    other = jaxseg.load(
+        make_run(tmp_path_factory.mktemp("other") / "run", tiny_config(**SETS, seed=1, log__images=0, batch_size=4))
+    )
+    source = make_source(run.config, "val")
+
+    def seen(member, image, side):
+        view = member.parts.prepare(resize_image(image, (side, side))[None])
+        logits, _ = member.model.apply(member.variables, view, train=False)
+        return np.asarray(jax.nn.sigmoid(resize(logits, (16, 16), method="bilinear")))[0]
+
+    predictor = make_predictor([run, other], average="scales:1-1.5")
+    sets = []
+    for i in range(len(source)):
+        image = source[i]["image"]
+        found = predictor(image, probabilities=True)
+        mean = np.mean([seen(member, image, side) for member in (run, other) for side in (16, 24)], axis=0)
+        np.testing.assert_allclose(found.probabilities, mean, atol=2e-5)
+        np.testing.assert_array_equal(found.classes, ((found.probabilities > 0.5) << np.arange(K)).sum(-1))
+        sets.append(found.classes)
+    truth = np.stack([source[i]["label"] for i in range(len(source))])
+    scored = score_split(run, "val", predictor=predictor)
+    np.testing.assert_array_equal(scored.confusion, metrics.set_counts(np.stack(sets), truth, K))
+
+
+def test_a_published_run_gives_the_same_sets(run, tmp_path):
+    publish_run(run, tmp_path / "net", licence="mit")
+    back = jaxseg.load(tmp_path / "net")
+    image = make_source(run.config, "val")[0]["image"]
+    a, b = (each.predict(image, probabilities=True) for each in (run, back))
+    np.testing.assert_array_equal(a.classes, b.classes)
+    np.testing.assert_array_equal(a.probabilities, b.probabilities)
+    assert back.config.data.multilabel == "bits" and back.classes == run.classes and len(np.unique(b.classes)) > 4
+    assert "A pixel may have several of the classes" in (tmp_path / "net" / "README.md").read_text()
 
 
 def test_thresholds_are_found_and_used(run, capsys):

@@ -103,6 +103,12 @@ TRAINING: dict[str, Key] = {
     "semi.cutmix": Key(
         0.0, "probability that a box of half the view is that of another image, for the teacher's classes too", Share
     ),
+    "semi.features": Key(
+        0.0,
+        "share of the encoder's channels that are dropped in a second view of each image, which is the teacher's own; "
+        "0: there is no second view (UniMatch: 0.5)",
+        BelowOne,
+    ),
     "optimizer.name": Key("adamw", "sgd (with momentum), adam, adamw, rmsprop, or any optimiser of optax by its name"),
     "optimizer.learning_rate": Key(0.001, "peak learning rate", Positive),
     "optimizer.weight_decay": Key(

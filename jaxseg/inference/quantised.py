@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +16,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxseg.arguments import Count, Where, check_value
 from jaxseg.config import ConfigDict, to_dict, update
 from jaxseg.data import make_source
+from jaxseg.data.sources import training_source
 from jaxseg.data.transforms import fill_up, resize_image
 from jaxseg.errors import ConfigError, DataError, naming_lack_of_memory
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.progress import each
+from jaxseg.metrics import class_indices
 from jaxseg.nn.quantisation import (
     RANGE,
     Quantisation,
@@ -29,6 +32,7 @@ from jaxseg.nn.quantisation import (
 )
 from jaxseg.pieces import make_quantisation
 from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.data import train_batches
 from jaxseg.run.load import Run, require_single
 from jaxseg.run.new_workdir import free_workdir, written_whole
 from jaxseg.run.quantised import FILE, quantised_state, require_float
@@ -36,6 +40,7 @@ from jaxseg.run.workdir import CHECKPOINTS, CONFIG_FILE, INFO_FILE, write_json
 from jaxseg.types import PyTree
 
 Ranges: TypeAlias = Literal["min-max", "average", "percentile"]
+Shown: TypeAlias = Literal["evaluation", "training"]
 # Rule -> (share of an image's values in its range, whether the ranges of images are averaged or united).
 _RULES: dict[str, tuple[float, bool]] = {"min-max": (1.0, False), "average": (1.0, True), "percentile": (0.9999, True)}
 CALIBRATION = 32
@@ -76,6 +81,7 @@ def quantise_run(
     images: int = CALIBRATION,
     split: str = "train",
     ranges: Ranges = "average",
+    shown: Shown = "evaluation",
 ) -> Quantised:
     """Writes the network of a run in whole numbers to a new workdir, which is loaded, scored and used like any run.
 
@@ -92,6 +98,8 @@ def quantise_run(
         split: "train", "val" or another split with images.
         ranges: "average": the mean over images of each image's least and greatest value; "min-max": the least and
             greatest value of all images; "percentile": as "average", of the middle 99.99 % of each image's values.
+        shown: how the network sees these images: "evaluation": whole, as an evaluation does; "training": in the crops
+            and colours of the training, of which `split` must be "train".
 
     Raises:
         ArgumentError: for an invalid argument.
@@ -101,7 +109,7 @@ def quantise_run(
     """
     require_single(run, "A quantisation")
     require_float(run.workdir, "a quantisation")
-    target = check_quantisation(out, weights, activations, images, ranges)
+    target = check_quantisation(out, weights, activations, images, ranges, split, shown)
     trained = make_quantisation(run.config)
     wanted = _settings(trained, weights, activations, skip)
     config = run.config.copy_and_resolve_references()
@@ -117,7 +125,7 @@ def quantise_run(
     if wanted.activations and trained is not None and trained.activations:
         origin = "learned"
     elif wanted.activations:
-        found, used = calibrated(run, wanted, split=split, images=images, ranges=ranges)
+        found, used = calibrated(run, wanted, split=split, images=images, ranges=ranges, shown=shown)
         variables, origin = {**variables, "batch_stats": found}, "calibrated"
     record = {
         "source": str(run.workdir.absolute()),
@@ -127,7 +135,7 @@ def quantise_run(
         "activations": wanted.activations,
         "skip": list(skipped),
         "ranges": origin,
-        "calibration": {"images": used, "split": split, "ranges": ranges} if used else None,
+        "calibration": {"images": used, "split": split, "ranges": ranges, "shown": shown} if used else None,
     }
     _write(target, run, config, record, variables, wanted)
     numbers = sum(leaf.size for leaf in jax.tree.leaves(run.variables))
@@ -135,7 +143,15 @@ def quantise_run(
     return Quantised(target, wanted, len(kernels), origin, used, size, 4 * numbers)
 
 
-def check_quantisation(out: str | Path, weights: int | None, activations: int | None, images: int, ranges: str) -> Path:
+def check_quantisation(
+    out: str | Path,
+    weights: int | None,
+    activations: int | None,
+    images: int,
+    ranges: str,
+    split: str = "train",
+    shown: str = "evaluation",
+) -> Path:
     """Returns the workdir to write; raises the errors of `quantise_run` that need no run."""
     target = free_workdir(check_value("out", out, str | Path))
     for name, bits in (("weights", weights), ("activations", activations)):
@@ -143,6 +159,8 @@ def check_quantisation(out: str | Path, weights: int | None, activations: int | 
             check_value(name, bits, _Bits)
     check_value("images", images, Count)
     check_value("ranges", ranges, Ranges)
+    if check_value("shown", shown, Shown) == "training" and split != "train":
+        raise ConfigError(f"Images shown as in training are those of the split train, not of {split}; leave one out.")
     return target
 
 
@@ -169,8 +187,11 @@ def calibrated(
     split: str = "train",
     images: int = CALIBRATION,
     ranges: Ranges = "average",
+    shown: Shown = "evaluation",
 ) -> tuple[PyTree, int]:
     """Returns the statistics of a run with the range of what each layer reads, and the number of images seen.
+
+    The arguments are those of `quantise_run`.
 
     Raises:
         DataError: if the data is missing or empty.
@@ -187,12 +208,13 @@ def calibrated(
     @jax.jit
     def seen(params: PyTree, image: jax.Array) -> dict[tuple[str, ...], jax.Array]:
         variables = {"params": params, "batch_stats": unflatten_dict({**kept, **unset})}
-        _, changed = model.apply(variables, run.parts.prepare(image), train=False, mutable=["batch_stats"])
+        _, changed = model.apply(variables, image, train=False, mutable=["batch_stats"])
         found: Any = flatten_dict(changed["batch_stats"])
         return {path: found[path] for path in unset}
 
     with naming_lack_of_memory("An image of the calibration", "calibrate with a split of smaller images"):
-        each = [jax.device_get(seen(params, image[None])) for image in _some_images(run, split, images)]
+        inputs = _as_evaluated(run, split, images) if shown == "evaluation" else _as_trained(run, images)
+        each = [jax.device_get(seen(params, image[None])) for image in inputs]
 
     def of_all(spans: np.ndarray) -> np.ndarray:  # f32[images,...,2]; units that share parameters have an axis more
         if averaged:
@@ -204,8 +226,24 @@ def calibrated(
     return statistics, len(each)
 
 
+def _as_trained(run: Run, count: int) -> Iterator[jax.Array]:
+    """Yields network input f32[h,w,c] of the first images that training with the seed of the run reads, augmented."""
+    augment, key = jax.jit(run.parts.augment), jax.random.key(run.config.seed)
+    with train_batches(run.config, training_source(run.config)) as loader:
+        examples = ((image, label) for batch in loader for image, label in zip(batch["image"], batch["label"]))
+        for i, (image, label) in enumerate(itertools.islice(examples, count)):
+            yield augment(jax.random.fold_in(key, i), image, class_indices(label))[0]
+
+
+def _as_evaluated(run: Run, split: str, count: int) -> Iterator[jax.Array]:
+    """Yields network input f32[h,w,c] of images of a split, evenly chosen, as an evaluation in one piece shows them."""
+    prepare = jax.jit(run.parts.prepare)
+    for image in _some_images(run, split, count):
+        yield prepare(image[None])[0]
+
+
 def _some_images(run: Run, split: str, count: int) -> Iterator[np.ndarray]:
-    """Yields [h,w,c] of images of a split, evenly chosen, as an evaluation in one piece shows them to the network."""
+    """Yields [h,w,c] of images of a split, evenly chosen, as they are fitted for an evaluation."""
     config = run.config
     source = make_source(config, split_of_data(config, split))
     if not len(source):

@@ -52,6 +52,11 @@ def check_semi(config: ConfigDict, loss: Loss) -> None:
             f"semi.method teaches classes, but a term of loss.terms={config.loss.terms!r} compares images, of which "
             "those without labels have a loss already; leave one of the two out."
         )
+    if config.semi.method and config.semi.features and loss.learns_unlabelled:
+        raise ConfigError(
+            f"semi.features adds views without labels to a batch, which a term of loss.terms={config.loss.terms!r} "
+            "would take for images without labels; leave one of the two out."
+        )
 
 
 def check_sampling(config: ConfigDict) -> None:

@@ -69,6 +69,7 @@ def make_teach(config: ConfigDict, network: Network, loss: losses.Loss) -> Teach
         stronger=stronger,
         one_vs_rest=loss.one_vs_rest,
         cutmix=config.semi.cutmix,
+        both=config.semi.features > 0,
         ignore=ignore_label(loss.num_classes),
     )
 

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxseg import models
 from jaxseg.adversarial import Discriminator, SegmenterWithDiscriminator
 from jaxseg.config import ConfigDict
+from jaxseg.consistency import DroppedFeatures
 from jaxseg.distillation import DistilledNetwork
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.nn import LayerCRF, Quantisation, WithCosineHead, WithCRF, WithQuantisedInputs
@@ -72,14 +73,16 @@ def make_quantisation(config: ConfigDict) -> Quantisation | None:
     return Quantisation(c.weights, c.activations, tuple(c.skip)) if c.weights else None
 
 
-def make_learner(config: ConfigDict, model: nn.Module) -> Learner:
-    """Returns what the training step applies: the model, with its frozen parts, adapters, few bits, discriminator and
-    teacher."""
+def make_learner(config: ConfigDict, model: nn.Module, axis_name: str | None = None) -> Learner:
+    """Returns what the training step applies: the model, with its frozen parts, adapters, few bits, features that are
+    dropped, discriminator and teacher. `axis_name` is the strategy's, None outside `pmap`."""
     norms, quantisation = config.optimizer.frozen_norms, make_quantisation(config)
     tuned = TunedNetwork(model, make_selection(config), norms, make_lora(config), quantisation)
     plain = tuned.selection.everything and norms == "none" and tuned.lora is None and quantisation is None
     network: Any = model if plain else tuned
     c = config.adversarial
+    if config.semi.method and config.semi.features:
+        return DroppedFeatures(network, config.semi.features, axis_name)
     if c.weight:
         judge = Discriminator(tuple(c.widths), jnp.dtype(config.dtype).type)
         network = SegmenterWithDiscriminator(network, judge, c.image)

@@ -95,7 +95,7 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
 }  # key: (words for what reads it, whether the configuration has that)
 
 
-def check(config: ConfigDict, *, before_training: bool = False) -> None:
+def check(config: ConfigDict, *, before_training: bool = False, weights: bool = True) -> None:
     """Builds the parts and the strategy and traces a training step, so that an invalid value fails at once.
 
     Nothing is compiled, and no data are read.
@@ -104,6 +104,7 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
         config: the configuration.
         before_training: whether `train` follows. With strategy=jit it traces the step of the data's own classes
             (`run.programs`), and none is traced here: a trace takes seconds.
+        weights: whether the weights to start from are there already.
 
     Raises:
         ConfigError: for an invalid value; the message names the key and the nearest valid value.
@@ -115,7 +116,8 @@ def check(config: ConfigDict, *, before_training: bool = False) -> None:
     parts = with_teacher(build_parts(config, classes), taught)
     check_loss(parts)
     note_without_effect(config)
-    find_weights(config, without_crf(parts.model))
+    if weights:
+        find_weights(config, without_crf(parts.model))
     if config.loss.class_weights:
         parts.with_loss_of_data(np.ones(max(parts.num_classes, 2)))  # raises if no term takes weights
         if (

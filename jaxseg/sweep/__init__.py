@@ -8,8 +8,8 @@ has `sweep()` beside `get_config(arg)`, which returns a `Sweep`. A search tries 
 `search()`, which returns a `Search` over spaces: `Uniform`, `LogUniform`, `Integer`, `Choice`.
 """
 
-from jaxseg.sweep.plan import Sweep
 from jaxseg.sweep.search.plan import Search
 from jaxseg.sweep.search.spaces import Choice, Integer, LogUniform, Uniform
+from jaxseg.sweep.variants import Sweep
 
 __all__ = ["Choice", "Integer", "LogUniform", "Search", "Sweep", "Uniform"]

@@ -26,7 +26,7 @@ from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.workdir import default_workdir, prepare_workdir
 from jaxseg.sweep.options import add_shares, option
-from jaxseg.sweep.plan import PlannedRun, Seeds, load_plan, refuse_others, runs_of, write_plan
+from jaxseg.sweep.plan import Plan, PlannedRun, folder, load_plan, refuse_others, runs_of, write_plan
 from jaxseg.sweep.pool import Environment, cache_of, places, run_all
 from jaxseg.sweep.progress import Progress
 from jaxseg.sweep.records import read_scores
@@ -34,6 +34,7 @@ from jaxseg.sweep.report import write_report
 from jaxseg.sweep.search.command import report_search, search
 from jaxseg.sweep.search.plan import SEARCH_FILE, asks_for_search, load_study
 from jaxseg.sweep.stored import stored_division, with_stored_steps
+from jaxseg.sweep.variants import Seeds
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.sweep") -> int:
@@ -117,6 +118,7 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
     refuse_others(plan, workdir)
     waiting = [run for run in runs if read_scores(run.workdir, plan.split) is None]
     _check(waiting, plan.split)
+    _require_starts(waiting, plan, workdir)
     environments = [{**cache_of(workdir), **place} for place in places(options.jobs)] if waiting else []
     # Every check is done before anything is written.
     for run in runs:
@@ -158,10 +160,21 @@ def _check(runs: Sequence[PlannedRun], split: str) -> None:
     """
     for run in {run.variant: run for run in runs}.values():
         try:
-            check(run.config)
+            check(run.config, weights=not run.start)  # those of an earlier run are not there yet
         except ConfigError as error:
             raise ConfigError(f"Variant {run.variant!r}: {error}") from error
         make_source(run.config, split_of_data(run.config, split))
+
+
+def _require_starts(runs: Sequence[PlannedRun], plan: Plan, workdir: Path) -> None:
+    """Raises ConfigError if a run starts from another that has not ended and that this call leaves out."""
+    coming = {run.name for run in runs}
+    for run in runs:
+        start = plan.start_of(run.variant)
+        if start and run.start not in coming and read_scores(folder(workdir, start, run.seed), plan.split) is None:
+            raise ConfigError(
+                f"{run.name} starts from the weights of {run.start}, which has not ended; give --only={start} too."
+            )
 
 
 def _report(workdir: Path) -> int:

@@ -3,15 +3,12 @@
 import contextlib
 import hashlib
 import json
-import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from jaxseg import files
-from jaxseg.arguments import Where, check_value
 from jaxseg.config import (
     ConfigDict,
     command,
@@ -25,68 +22,22 @@ from jaxseg.config import (
     validate,
 )
 from jaxseg.data.sources import training_source
-from jaxseg.errors import ArgumentError, ConfigError, nearest
+from jaxseg.errors import ConfigError, nearest
 from jaxseg.files import read_json
 from jaxseg.run.data import with_steps_of_epochs
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
-from jaxseg.sweep.outputs import PLAN_FILE, RESERVED, require_own_report
-
-Seeds = Annotated[tuple[int, ...], Where(lambda v: len(set(v)) == len(v) > 0, instead="whole numbers, each given once")]
-_VariantName = Annotated[
-    str, Where(lambda v: bool(re.fullmatch(r"\w[\w.+-]*", v)), instead="of letters, digits and any of _.+-")
-]
-_Baseline = Annotated[
-    str | Mapping[str, str],
-    Where(lambda v: len(v) > 0, instead="the name of a variant, or {variant: name of its baseline}"),
-]
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What `sweep()` of an ablation file returns.
-
-    Attributes:
-        variants: {name: changed keys}, in the order of the table. The keys are spelled as for `jaxseg.config.update`:
-            {"plain": {"model__args__shortcut": "none"}}. The name is also that of a folder.
-        baseline: the variant that all others are compared with; or {variant: baseline} for several baselines:
-            {"group-2": "batch-2", "group-8": "batch-8"}.
-        seeds: values of the key `seed`; each variant is trained once with each.
-
-    Raises:
-        ArgumentError: if a name cannot be a folder, a baseline is not a variant or is compared with itself, or the
-            seeds are not whole numbers, each given once.
-    """
-
-    variants: Mapping[str, Mapping[str, Any]]
-    baseline: str | Mapping[str, str]
-    seeds: Sequence[int] = (0, 1, 2, 3, 4)
-
-    def __post_init__(self) -> None:
-        for name, changes in check_value("variants", self.variants, Mapping[str, Mapping[str, Any]]).items():
-            check_value("The name of a variant", name, _VariantName)
-            if name in RESERVED:
-                raise ArgumentError(f"A variant cannot have the name {name!r}: the sweep writes another file there.")
-            if "seed" in changes:
-                raise ArgumentError(f"The variant {name!r} sets the seed; the sweep's seeds are for that.")
-        baseline = check_value("baseline", self.baseline, _Baseline)
-        pairs = baseline.items() if isinstance(baseline, Mapping) else [(None, baseline)]
-        for name, other in pairs:
-            if name == other:
-                raise ArgumentError(f"The variant {name!r} is compared with itself.")
-            if name is not None and name not in self.variants:
-                raise ArgumentError(f"There is no variant {name!r} to compare.{nearest(str(name), self.variants)}")
-            if other not in self.variants:
-                raise ArgumentError(f"The baseline {other!r} is no variant.{nearest(str(other), self.variants)}")
-        check_seeds(self.seeds)
+from jaxseg.sweep.outputs import PLAN_FILE, require_own_report
+from jaxseg.sweep.variants import Sweep, check_seeds
 
 
 class PlannedRun(NamedTuple):
-    """One training of a sweep."""
+    """One training of a sweep; `start` is the name of the run from whose weights it starts, or empty."""
 
     variant: str
     seed: int
     workdir: Path
     config: ConfigDict
+    start: str = ""
 
     @property
     def name(self) -> str:
@@ -105,7 +56,8 @@ class Plan(NamedTuple):
         seeds: the seeds that the user asked for, with those of earlier calls that have folders.
         split: the split that the runs are scored on.
         configs: {variant: values of its configuration, without regard to the seed}; None in the file of an earlier
-            version.
+            version. Where a variant starts from another, its `model.weights` is that variant's name.
+        starts: {variant: the variant from whose weights it starts}; None in the file of an earlier version.
     """
 
     experiment: str
@@ -116,6 +68,7 @@ class Plan(NamedTuple):
     seeds: tuple[int, ...]
     split: str
     configs: Mapping[str, Mapping[str, Any]] | None = None
+    starts: Mapping[str, str] | None = None
 
     @property
     def baselines(self) -> dict[str, str]:
@@ -132,6 +85,10 @@ class Plan(NamedTuple):
         """Whether others are compared with this variant."""
         return variant == self.baseline or variant in self.baselines.values()
 
+    def start_of(self, variant: str) -> str:
+        """Returns the variant from whose weights a variant starts; empty if there is none."""
+        return self.starts[variant] if self.starts and variant in self.starts else ""
+
     def command(self, workdir: Path) -> str:
         """Returns the command that trains these runs in `workdir`, a path from the current folder if it lies there."""
         workdir = workdir.relative_to(Path.cwd()) if workdir.is_relative_to(Path.cwd()) else workdir
@@ -141,7 +98,7 @@ class Plan(NamedTuple):
         return f"python -m jaxseg.sweep --config {shlex.join(words)}"
 
     def config(self, variant: str, seed: int) -> ConfigDict:
-        """Returns the valid configuration of one run.
+        """Returns the valid configuration of one run, with the name of the variant it starts from as its weights.
 
         Raises:
             ConfigError: for a wrong key or value, naming the variant.
@@ -151,11 +108,20 @@ class Plan(NamedTuple):
             update(config, **self.variants[variant])
             command.parse_overrides(config, self.overrides)
             update(config, seed=seed)
+            if start := self.start_of(variant):
+                self._refuse_own_weights(config, variant)
+                set_key(config, "model.weights", start)
             validate(config, trained=True)  # `train` validates what it starts
             config = self._with_steps(config, variant)
         except ConfigError as error:
             raise ConfigError(f"Variant {variant!r} of {self.experiment}: {error}") from error
         return config
+
+    def _refuse_own_weights(self, config: ConfigDict, variant: str) -> None:
+        if config.model.weights:
+            raise ConfigError(
+                f"it starts from {self.start_of(variant)!r}, so model.weights={config.model.weights} cannot be given."
+            )
 
     def _with_steps(self, config: ConfigDict, variant: str) -> ConfigDict:
         """Returns the configuration with the steps of its epochs, as they are planned for all seeds of the variant."""
@@ -164,11 +130,6 @@ class Plan(NamedTuple):
             return config
         images = len(training_source(config)) if config.epochs else 0
         return with_steps_of_epochs(config, images)
-
-
-def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """Returns the seeds, a `range` too, as a tuple; raises ArgumentError unless they are `Seeds`."""
-    return check_value("seeds", tuple(seeds) if isinstance(seeds, Sequence) else seeds, Seeds)
 
 
 def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | None, split: str) -> Plan:
@@ -200,6 +161,7 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
     }
     baseline = sweep.baseline if isinstance(sweep.baseline, str) else dict(sweep.baseline)
     plan = Plan(experiment, tuple(overrides), variants, baseline, tuple(sweep.seeds), chosen, split)
+    plan = plan._replace(starts=dict(sweep.starts))
     configs = {name: plan.config(name, chosen[0]) for name in variants}
     seen: dict[str, str] = {}
     for name, config in configs.items():
@@ -241,11 +203,28 @@ def runs_of(plan: Plan, workdir: Path, only: Collection[str] = (), shard: tuple[
         if name not in plan.variants:
             raise ConfigError(f"There is no variant {name!r} in {plan.experiment}.{nearest(name, plan.variants)}")
     chosen = [(name, seed) for seed in plan.seeds for name in plan.variants if not only or name in only]
+    groups: dict[tuple[str, int], list[PlannedRun]] = {}  # the runs of one seed that start from one another
+    for name, seed in chosen:
+        groups.setdefault((_first_of(plan, name), seed), []).append(_planned_run(plan, workdir, name, seed))
     part, parts = shard
-    return [
-        PlannedRun(name, seed, folder(workdir, name, seed), _with_own_copies(plan.config(name, seed), name, seed))
-        for name, seed in chosen[part - 1 :: parts]
-    ]
+    return [run for group in list(groups.values())[part - 1 :: parts] for run in group]
+
+
+def _first_of(plan: Plan, variant: str) -> str:
+    """Returns the variant, in a row of those that start from one another, that starts from none."""
+    return _first_of(plan, start) if (start := plan.start_of(variant)) else variant
+
+
+def _planned_run(plan: Plan, workdir: Path, variant: str, seed: int) -> PlannedRun:
+    config, own = plan.config(variant, seed), folder(workdir, variant, seed)
+    start = plan.start_of(variant)
+    if start:  # a run that has begun keeps the path that it was started with, if the sweep has moved since
+        begun = holds_checkpoint(own)
+        weights = read_config(own).model.weights if begun else str(folder(workdir, start, seed))
+        set_key(config, "model.weights", weights)
+    return PlannedRun(
+        variant, seed, own, _with_own_copies(config, variant, seed), f"{start} seed {seed}" if start else ""
+    )
 
 
 def _with_own_copies(config: ConfigDict, variant: str, seed: int) -> ConfigDict:
@@ -326,8 +305,15 @@ def differing_keys(plan: Plan, variant: str, workdir: Path) -> list[str]:
     """
     if plan.configs is None or variant not in plan.configs or not holds_checkpoint(workdir):
         return []
-    there = read_config(workdir)
+    there = with_start(plan, variant, read_config(workdir))
     return differences(there, from_dict({**plan.configs[variant], "seed": there.seed}))
+
+
+def with_start(plan: Plan, variant: str, config: ConfigDict) -> ConfigDict:
+    """Returns the configuration of a run with the name of the variant that it starts from in place of its folder."""
+    if start := plan.start_of(variant):
+        set_key(config, "model.weights", start)
+    return config
 
 
 def read_plan(workdir: Path) -> Plan:

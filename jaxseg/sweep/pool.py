@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -101,7 +101,7 @@ def run_all(
 
     Args:
         runs: in the order in which they start; their workdirs exist and hold `config.json`. Each is asked for when
-            there is a place for it.
+            there is a place for it, and waits for the run from whose weights it starts, which comes before it.
         split: the split to score.
         arguments: the program and arguments of the sweep's command line, for the records of the runs.
         environments: the result of `places`; none where there is nothing to run.
@@ -109,17 +109,24 @@ def run_all(
         stop: from `stop_on_signal`.
         prune: looks at a run in progress; returns why it is to stop before its end, as a signal stops it, or "".
     """
-    waiting, active, failed = iter(runs), {}, []
+    waiting, active, failed = _Waiting(iter(runs)), {}, []
     left, asked = bool(environments), False
     pruned: dict[int, str] = {}  # place: why its run is asked to stop
     with _killing(active):
         while active or (left and not stop.requested):
             for place, environment in enumerate(environments):
                 if place not in active and left and not stop.requested:
-                    run = next(waiting, None)
+                    run = waiting.take({one.run.name for one in active.values()})
                     if run is None:
-                        left = False
+                        left = waiting.left
                         break
+                    if run.start in {other.name for other in failed}:
+                        error = f"It starts from the weights of {run.start}, which failed."
+                        write_failure(run.workdir, error)
+                        failed.append(run)
+                        progress.begin(place, run)
+                        progress.end(place, run, error)
+                        continue
                     active[place] = _Process(run, place, _start(run, split, arguments, environment))
                     progress.begin(place, run)
             if stop.requested and not asked:
@@ -148,6 +155,28 @@ def run_all(
                     failed.append(one.run)
                 progress.end(one.place, one.run, error)
     return failed
+
+
+class _Waiting:
+    """The runs that have not begun, in their order."""
+
+    def __init__(self, runs: Iterator[PlannedRun]) -> None:
+        self._runs, self._held, self.left = runs, list[PlannedRun](), True
+
+    def take(self, active: Collection[str]) -> PlannedRun | None:
+        """Returns the next run whose weights to start from are there; None if there is none now, or none `left`."""
+        unfinished = {*active, *(run.name for run in self._held)}
+        for run in self._held:
+            if run.start not in unfinished:
+                self._held.remove(run)
+                return run
+        for run in self._runs:
+            if run.start not in unfinished:
+                return run
+            self._held.append(run)
+            unfinished.add(run.name)
+        self.left = bool(self._held)
+        return None
 
 
 def _start(run: PlannedRun, split: str, arguments: Sequence[str], environment: Environment) -> subprocess.Popen[bytes]:

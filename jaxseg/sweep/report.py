@@ -111,13 +111,17 @@ def table(plan: Plan, rows: Sequence[Row], workdir: Path) -> str:
     failures = [f"- `{row.name}` seed {seed}: {error}" for row in rows for seed, error in row.failures.items()]
     lines += ["", "Failed:", "", *failures] if failures else []
     lines += ["", f"    {plan.command(workdir)}", "", "What the variants change:", ""]
-    lines += [f"- `{name}`: {_changes(changes)}" for name, changes in plan.variants.items()]
+    lines += [f"- `{name}`: {_changes(changes)}{_from(plan, name)}" for name, changes in plan.variants.items()]
     where = environments(rows)
     mixed = (
         f"Run on {counted(len(where), 'kind')} of machine or versions, so the differences include that of the machines:"
     )
     lines += ["", mixed if len(where) > 1 else "Run on:", "", *(f"- {line}" for line in where)] if ended else []
     return "\n".join(lines) + "\n"
+
+
+def _from(plan: Plan, variant: str) -> str:
+    return f"; from the weights of `{start}`, of the same seed" if (start := plan.start_of(variant)) else ""
 
 
 def _mean(scores: Spread) -> str:

@@ -18,7 +18,7 @@ from jaxseg.run import gradients
 from jaxseg.run.provenance import read_starts
 from jaxseg.run.report import GRADIENTS_FILE, LOG_FILE, read_log
 from jaxseg.run.workdir import CONFIG_FILE, INFO_FILE, read_config, read_data, write_json
-from jaxseg.sweep.plan import Plan, differing_keys, digest, folder
+from jaxseg.sweep.plan import Plan, differing_keys, digest, folder, with_start
 from jaxseg.sweep.records import read_failure, read_scores
 from jaxseg.sweep.statistics import Difference, Spread, paired_difference, spread
 
@@ -111,7 +111,7 @@ def gather(plan: Plan, workdir: Path) -> list[Row]:
         errors = {seed: read_failure(path) for seed, path in folders.items() if seed not in ended}
         errors |= dict.fromkeys(other, f"{CONFIG_FILE} is not that of this variant; the run is not counted.")
         failures = {seed: error.replace(f"{workdir}{os.sep}", "") for seed, error in errors.items() if error}
-        cost = _cost(workdir / name, [path for seed, path in folders.items() if seed not in other])
+        cost = _cost(plan, name, workdir / name, [path for seed, path in folders.items() if seed not in other])
         if results:  # of the trained network; the code may have changed since then
             cost = cost._replace(parameters=results[0].scores["parameters"])
         scores_spread = spread([scores["mean_iou"] for scores in ended.values()])
@@ -144,12 +144,13 @@ def _gradients(workdir: Path) -> list[dict[str, Any]]:
     return read_log(workdir / GRADIENTS_FILE) if (workdir / GRADIENTS_FILE).exists() else []
 
 
-def _cost(variant: Path, folders: Iterable[Path]) -> Cost:
+def _cost(plan: Plan, name: str, variant: Path, folders: Iterable[Path]) -> Cost:
     """Returns the cost of a variant; a file in its folder keeps it until the sources change."""
     started = [path for path in folders if (path / INFO_FILE).is_file()]
     if not started:
         return Cost()
-    config, key, code = read_config(started[0]), digest(read_config(started[0])), _code()
+    config = with_start(plan, name, read_config(started[0]))
+    key, code = digest(config), _code()
     try:
         known = Cost(**read_json(variant / _COST_FILE))
         if (known.config, known.code) == (key, code):

@@ -1,9 +1,13 @@
 """A run in whole numbers: its workdir, size and use, trained with few bits and resumed, and what is refused."""
 
+import dataclasses
+import importlib.util
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import jax
 import numpy as np
@@ -14,12 +18,15 @@ from helpers.tiny_training import assert_identical, state_of
 from jaxseg import quantise
 from jaxseg.build import build_parts
 from jaxseg.config import update, validate
+from jaxseg.data.sources import training_source
 from jaxseg.errors import ArgumentError, CheckpointError, ConfigError
+from jaxseg.export import export_run
 from jaxseg.inference.evaluation import evaluate
 from jaxseg.inference.quantised import calibrated, quantise_run
-from jaxseg.nn.quantisation import RANGE, Quantisation, with_fake_kernels
+from jaxseg.nn.quantisation import RANGE, Quantisation, with_fake_kernels, without_quantised_inputs
 from jaxseg.run.check import check
 from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.data import train_batches
 from jaxseg.run.load import load_run
 from jaxseg.run.quantised import is_quantised
 from jaxseg.run.weights import plan_weights
@@ -87,12 +94,53 @@ def test_ranges_are_those_of_the_images(base, ranges):
     np.testing.assert_allclose(first, expected, rtol=1e-4)
 
 
+def test_ranges_of_images_as_training_shows_them(base):
+    """The first layer reads the augmented image: half as large crops, brighter."""
+    config = base.config.copy_and_resolve_references()
+    update(config, augment__crop=(8, 8), augment__brightness=0.5, augment__flip_horizontal=0.5, batch_size=2)
+    run = dataclasses.replace(base, parts=build_parts(config, base.num_classes))
+    found, count = calibrated(run, Quantisation(8, 8), images=3, shown="training")
+    first = next(value for path, value in by_path(found).items() if path.endswith(RANGE) and "hidden" not in path)
+    with train_batches(config, training_source(config)) as loader:
+        batches = list(itertools.islice(loader, 2))
+    pairs = [(image, label) for batch in batches for image, label in zip(batch["image"], batch["label"])][:3]
+    keys = [jax.random.fold_in(jax.random.key(config.seed), i) for i in range(3)]
+    seen = [run.parts.augment(key, image, label.astype(np.int32))[0] for key, (image, label) in zip(keys, pairs)]
+    assert count == 3 and seen[0].shape == (8, 8, 3)
+    expected = np.mean([(min(0, x.min()), max(0, x.max())) for x in map(np.asarray, seen)], axis=0)
+    np.testing.assert_allclose(first, expected, rtol=1e-4, atol=1e-6)
+    whole, _ = calibrated(run, Quantisation(8, 8), images=3)
+    assert any(np.abs(a - b).max() > 0.01 for a, b in zip(by_path(found).values(), by_path(whole).values()))
+
+
 def config_of(**values):
     config = tiny_config(steps=4, batch_size=8, data__shapes_train=8, eval__every=2, checkpoint__every=2)
     update(config, log__every=1, log__images=0, log__tensorboard=False, ema__decay=0.9, eval__batch_size=8)
     update(config, model__args=WIDE | {"widths": (4,), "hidden": 4}, quantise__weights=8, quantise__activations=8)
     update(config, **values)
     return config
+
+
+def exports_compute_what_the_run_does(run, folder):
+    """StableHLO and ONNX of a run with learned ranges: its probabilities, and no others than those of its grid."""
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    seen = run.parts.prepare(image[None])
+    expected, plain = (
+        np.asarray(jax.nn.softmax(model.apply(run.variables, seen, train=False)[0]))[0]
+        for model in (run.model, without_quantised_inputs(run.model))
+    )
+    assert np.abs(plain - expected).max() > 1e-4
+    export_run(run, folder / "a.stablehlo", probabilities=True)
+    with zipfile.ZipFile(folder / "a.stablehlo") as archive:
+        program = jax.export.deserialize(bytearray(archive.read("program")))
+    np.testing.assert_allclose(np.asarray(program.call(image[None])[1])[0], expected, atol=1e-5)
+    if importlib.util.find_spec("onnxruntime") is None:
+        return
+    runtime = importlib.import_module("onnxruntime")
+    export_run(run, folder / "a.onnx", probabilities=True, dtype="float32")
+    found = runtime.InferenceSession(folder / "a.onnx").run(["probabilities"], {"image": image[None]})[0][0]
+    # A value between two numbers of a grid may be rounded to the other one: a step of one activation of many.
+    assert np.abs(found - expected).max() < 2e-3 and np.median(np.abs(found - expected)) < 1e-5
 
 
 def test_a_run_trained_with_few_bits_resumes_and_keeps_what_it_learned(tmp_path, capsys):
@@ -122,6 +170,7 @@ def test_a_run_trained_with_few_bits_resumes_and_keeps_what_it_learned(tmp_path,
     for path, value in ranges.items():
         np.testing.assert_array_equal(by_path(small.state.batch_stats)[path], value)
     np.testing.assert_array_equal(evaluate(small, "val").confusion, result.confusion)
+    exports_compute_what_the_run_does(run, tmp_path)
     # Its weights start another run, whose ranges are new.
     planned = plan_weights(build_parts(config_of(model__weights=str(tmp_path / "bytes")), 6))
     assert not [path for path in by_path(planned.variables) if path.endswith(RANGE)]
@@ -134,6 +183,10 @@ def test_a_run_trained_with_few_bits_resumes_and_keeps_what_it_learned(tmp_path,
     ("words", "sentence"),
     [
         (["--weights", "9"], "weights must be a whole number of bits from 2 to 8, got 9"),
+        (
+            ["--shown", "training", "--split", "val"],
+            "Images shown as in training are those of the split train, not of val",
+        ),
         (["--calibrate", "0"], "images must be a whole number of at least 1, got 0"),
         (["--config.dta.dir=x"], "dta.dir"),
     ],
