@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from jaxseg.models.u2net import U2Net
     from jaxseg.models.unet import UNet
     from jaxseg.models.unetplusplus import UNetPlusPlus
+    from jaxseg.models.unetr import UNETR
     from jaxseg.models.upernet import UPerNet
     from jaxseg.models.vgg_head import VGGHead
 
@@ -80,6 +81,7 @@ __all__ = [
     "FPN",
     "LRASPP",
     "PAN",
+    "UNETR",
     "AttentionDecoder",
     "AttentionUNet",
     "Autoencoder",

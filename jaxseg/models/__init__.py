@@ -78,6 +78,7 @@ _CLASSES = {
     "u2net": "U2Net",
     "unet": "UNet",
     "unetplusplus": "UNetPlusPlus",
+    "unetr": "UNETR",
     "upernet": "UPerNet",
     "vgg_head": "VGGHead",
 }

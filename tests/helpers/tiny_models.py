@@ -124,6 +124,7 @@ TINY = {
     "u2net": {"widths": [4, 8, 8], "mids": [4, 4, 4], "finest_mid": 4, "heights": [3, 2]},
     "unet": {"widths": [4, 8, 8]},
     "unetplusplus": {"widths": [4, 8, 8], "deep_supervision": True},
+    "unetr": {"features": 4, "encoder": "vit_base", "encoder_args": _VIT},
     "upernet": {"width": 12, "aux_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "vgg_head": {**_VGG, "widths": [8, 8]},
 }

@@ -32,7 +32,7 @@ TRAINED = (2, 7, 8, 3)
 REAL_TIME = ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet")
 LARGER = {"pan": (2, 32, 32, 3), **dict.fromkeys(REAL_TIME, (2, 64, 64, 3))}
 # Transformers have layer norms whatever `norm` says.
-LAYER_NORMS = ("dpt", "eomt", "linear_head", "mask2former", "segformer", "segmenter")
+LAYER_NORMS = ("dpt", "eomt", "linear_head", "mask2former", "segformer", "segmenter", "unetr")
 NO_OTHER_NORMS = ("eomt", "linear_head", "segmenter")
 
 
@@ -115,7 +115,7 @@ def trained_model(name):
 COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "nnunet", "segformer", "unet")
 # and the parts of these are those of others.
 ALIKE = ("attention_unet", "autoencoder", "deeplabv1", "deeplabv2", "encoder_decoder", "fcn_head", "fpn", "pspnet")
-ALIKE += ("multiresunet", "r2unet", "resunetpp", "segnet", "u2net", "vgg_head")
+ALIKE += ("multiresunet", "r2unet", "resunetpp", "segnet", "u2net", "unetr", "vgg_head")
 SLOW = {*LARGER, *COMPARED, *ALIKE}
 
 
@@ -391,6 +391,7 @@ CHANGED = {
     "multi_grid": (1, 1),
     "first_dilated": False,
     "levels": "convolved",
+    "norm_levels": False,
     "tap": "last",
     "upsample": "nearest",
 }
