@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from jaxseg.models.segformer import SegFormer
     from jaxseg.models.segmenter import Segmenter
     from jaxseg.models.segnet import SegNet
+    from jaxseg.models.transunet import TransUNet
     from jaxseg.models.u2net import U2Net
     from jaxseg.models.unet import UNet
     from jaxseg.models.unetplusplus import UNetPlusPlus
@@ -119,6 +120,7 @@ __all__ = [
     "SegmentationModel",
     "Segmenter",
     "TrainedRun",
+    "TransUNet",
     "U2Net",
     "UNet",
     "UNetPlusPlus",

@@ -75,6 +75,7 @@ _CLASSES = {
     "segformer": "SegFormer",
     "segmenter": "Segmenter",
     "segnet": "SegNet",
+    "transunet": "TransUNet",
     "u2net": "U2Net",
     "unet": "UNet",
     "unetplusplus": "UNetPlusPlus",
