@@ -69,9 +69,11 @@ if TYPE_CHECKING:
     from jaxseg.models.segmenter import Segmenter
     from jaxseg.models.segnet import SegNet
     from jaxseg.models.segnext import SegNeXt
+    from jaxseg.models.transunet import TransUNet
     from jaxseg.models.u2net import U2Net
     from jaxseg.models.unet import UNet
     from jaxseg.models.unetplusplus import UNetPlusPlus
+    from jaxseg.models.unetr import UNETR
     from jaxseg.models.upernet import UPerNet
     from jaxseg.models.vgg_head import VGGHead
 
@@ -88,6 +90,7 @@ __all__ = [
     "FPN",
     "LRASPP",
     "PAN",
+    "UNETR",
     "AttentionDecoder",
     "AttentionUNet",
     "Autoencoder",
@@ -131,6 +134,7 @@ __all__ = [
     "SegmentationModel",
     "Segmenter",
     "TrainedRun",
+    "TransUNet",
     "U2Net",
     "UNet",
     "UNetPlusPlus",

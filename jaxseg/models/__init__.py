@@ -82,9 +82,11 @@ _CLASSES = {
     "segmenter": "Segmenter",
     "segnet": "SegNet",
     "segnext": "SegNeXt",
+    "transunet": "TransUNet",
     "u2net": "U2Net",
     "unet": "UNet",
     "unetplusplus": "UNetPlusPlus",
+    "unetr": "UNETR",
     "upernet": "UPerNet",
     "vgg_head": "VGGHead",
 }

@@ -25,8 +25,7 @@ from flax import linen as nn
 from jaxseg.errors import counted
 from jaxseg.models.assembly import name_stages, to_logits, walk_up
 from jaxseg.models.nnunet_topology import Pair
-from jaxseg.nn import Conv, ConvTranspose, Layers, avg_pool, is_identity, pad_to_multiple, parameter
-from jaxseg.nn.ops.product import product
+from jaxseg.nn import Conv, ConvTranspose, Dense, Layers, avg_pool, is_identity, pad_to_multiple, parameter
 
 Unit = Literal["plain", "residual"]
 
@@ -60,7 +59,7 @@ class AxisConv(nn.Module):
 class AxisUp(nn.Module):
     """Transposed convolution whose kernel is its stride: f[b,h,w,c] -> f[b,h*stride[0],w*stride[1],features].
 
-    Parameters: kernel f32[*stride,c,features] and bias f32[features].
+    As a dense layer for the pixels of each window, child "dense", of one bias f32[features].
     """
 
     features: int
@@ -69,12 +68,13 @@ class AxisUp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        b, h, w, c = x.shape
-        rows, columns = self.stride
-        init = nn.initializers.variance_scaling(2.0 * rows * columns, "fan_in", "truncated_normal")
-        kernel = parameter(self, "kernel", init, (rows, columns, c, self.features)).astype(self.dtype or x.dtype)
-        bias = parameter(self, "bias", nn.initializers.zeros_init(), (self.features,)).astype(kernel.dtype)
-        y = product("bhwc,yxcf->bhywxf", x.astype(kernel.dtype), kernel).astype(kernel.dtype)
+        (b, h, w, _), (rows, columns) = x.shape, self.stride
+        # Each pixel of the result sums the c channels of one pixel.
+        init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+        width = rows * columns * self.features
+        y = Dense(width, use_bias=False, kernel_init=init, dtype=self.dtype, name="dense")(x)
+        y = y.reshape(b, h, w, rows, columns, self.features).transpose(0, 1, 3, 2, 4, 5)
+        bias = parameter(self, "bias", nn.initializers.zeros_init(), (self.features,)).astype(y.dtype)
         return y.reshape(b, h * rows, w * columns, self.features) + bias.reshape(1, 1, 1, -1)
 
 

@@ -142,6 +142,16 @@ TINY = {
     },
     "segmenter": {"depth": 1, "num_heads": 2, "encoder": "vit_base", "encoder_args": _VIT},
     "segnet": {**_VGG, "depths": [1, 2]},
+    "transunet": {
+        "widths": [4, 6, 8],
+        "bottom": 8,
+        "width": 8,
+        "depth": 1,
+        "num_heads": 2,
+        "grid": [2, 3],
+        "encoder": "plain",
+        "encoder_args": {"widths": [4, 6, 8]},
+    },
     "u2net": {"widths": [4, 8, 8], "mids": [4, 4, 4], "finest_mid": 4, "heights": [3, 2]},
     "segnext": {
         "width": 8,
@@ -152,6 +162,7 @@ TINY = {
     },
     "unet": {"widths": [4, 8, 8]},
     "unetplusplus": {"widths": [4, 8, 8], "deep_supervision": True},
+    "unetr": {"features": 4, "encoder": "vit_base", "encoder_args": _VIT},
     "upernet": {"width": 12, "aux_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "vgg_head": {**_VGG, "widths": [8, 8]},
 }

@@ -33,6 +33,7 @@ REAL_TIME = ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet")
 LARGER = {"pan": (2, 32, 32, 3), **dict.fromkeys(REAL_TIME, (2, 64, 64, 3))}
 # Transformers have layer norms whatever `norm` says.
 LAYER_NORMS = ("dpt", "eomt", "gcnet", "linear_head", "mask2former", "segformer", "segmenter", "segnext")
+LAYER_NORMS += ("transunet", "unetr")
 NO_OTHER_NORMS = ("eomt", "linear_head", "segmenter")
 
 
@@ -102,6 +103,7 @@ SHORT = {
     "pan": {"width": 16, "encoder_args": {"widths": [4, 8]}},
     "segformer": {"encoder_args": TINY["segformer"]["encoder_args"] | {"depths": [1, 1]}},
     "resunetpp": {"widths": [4, 8, 16]},
+    "transunet": {"widths": [4], "encoder_args": {"widths": [4, 8]}},
     "u2net": {"widths": [4, 8], "mids": [4, 4]},
 }
 
@@ -115,7 +117,8 @@ def trained_model(name):
 COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "nnunet", "segformer", "unet")
 # and the parts of these are those of others.
 ALIKE = ("attention_unet", "autoencoder", "deeplabv1", "deeplabv2", "encoder_decoder", "fcn_head", "fpn", "pspnet")
-ALIKE += ("multiresunet", "r2unet", "resunetpp", "segnet", "u2net", "vgg_head")
+ALIKE += ("multiresunet", "r2unet", "resunetpp", "segnet", "transunet", "u2net", "unetr")
+ALIKE += ("vgg_head",)
 SLOW = {*LARGER, *COMPARED, *ALIKE}
 
 
@@ -391,6 +394,7 @@ CHANGED = {
     "multi_grid": (1, 1),
     "first_dilated": False,
     "levels": "convolved",
+    "norm_levels": False,
     "tap": "last",
     "upsample": "nearest",
 }

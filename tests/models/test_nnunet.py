@@ -210,7 +210,13 @@ def of_package(unit, convs):
             )
     rules += block(r"encoder\.stem\.convs\.0", "encoder/stem")
     for i in range(3):
-        rules += layer(rf"decoder\.transpconvs\.{2 - i}", f"decoder/stage{i}/up", conv_transpose)
+        theirs, ours_ = rf"decoder\.transpconvs\.{2 - i}", f"decoder/stage{i}/up"
+        if FACTORS[i + 1] == (2, 2):
+            rules += layer(theirs, ours_, conv_transpose)
+        else:
+            window = lambda x: x.transpose(0, 2, 3, 1).reshape(len(x), -1)  # noqa: E731
+            rules += [Rule(rf"{theirs}\.weight", f"params/{ours_}/dense/kernel", window)]
+            rules += [Rule(rf"{theirs}\.bias", f"params/{ours_}/bias")]
         for j in range(convs):
             rules += block(rf"decoder\.stages\.{2 - i}\.convs\.{j}", f"decoder/stage{i}/conv{j + 1}")
     return rules + layer(r"decoder\.seg_layers\.2", "head")
@@ -239,11 +245,11 @@ def test_the_residual_block_takes_means_where_it_reduces_and_projects_where_chan
 def test_an_axis_alone_is_enlarged():
     up, x = AxisUp(3, (1, 2)), images(4, 5, 2)
     variables = drawn(up, jnp.asarray(x))
-    kernel, bias = variables["params"]["kernel"], variables["params"]["bias"]
+    kernel, bias = variables["params"]["dense"]["kernel"], variables["params"]["bias"]
     given = jax.jit(up.apply)(variables, x)
     assert given.shape == (2, 4, 10, 3)
     for column in (0, 1):
-        np.testing.assert_allclose(given[:, :, column::2], x @ kernel[0, column] + bias, atol=1e-5)
+        np.testing.assert_allclose(given[:, :, column::2], x @ kernel[:, 3 * column : 3 * column + 3] + bias, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,9 @@ def assert_keeps_less(model, share=0.5, size=32):
 # The children of these are like those of another network: a U-shape's (unet), layers between an encoder and a head,
 # with or without an auxiliary one (encnet), or a transformer's (segformer). The encoder of lraspp is looked at below.
 ALIKE = ("attention_decoder", "autoencoder", "cnn", "deeplabv1", "deeplabv2", "deeplabv3plus", "encoder_decoder")
-ALIKE += ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "manet", "pan", "pidnet")
+ALIKE += ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "manet", "multiresunet", "nnunet", "pan", "pidnet")
 ALIKE += ("ann", "ccnet", "danet", "gcnet", "isanet", "nonlocal_net", "segnext")
+ALIKE += ("r2unet", "resunetpp", "transunet", "u2net", "unetr")
 ALIKE += ("fcn_head", "lraspp", "ocrnet", "pspnet", "segnet", "upernet", "vgg_head")
 ALIKE += ("attention_unet", "deeplabv3", "dpt", "eomt", "fcn", "fpn", "linear_head", "linknet", "resunet", "segmenter")
 

@@ -210,7 +210,7 @@ class ViT(nn.Module):
             Blocks after the last of them have no effect and no gradient: give their number as `depth` to leave them
             out.
         norm_levels: whether each level passes the norm that ends the encoder; False: the results of the blocks, beside
-            which "norm" has no effect and no gradient, and is there for the weights of files.
+            which "norm" has no effect and no gradient, and is there for the weights of files; "last": the last alone.
         antialias: of the resizing of the table of positions; see `jaxseg.nn.resize_cubic`.
         rounding: of sizes that the patch does not divide: "up" pads with zeros, "down" omits the last rows and columns,
             as torch does (then an image needs a whole patch).
@@ -240,7 +240,7 @@ class ViT(nn.Module):
     act: Gelu = "gelu"
     epsilon: float = 1e-6
     taps: tuple[int, ...] | None = None
-    norm_levels: bool = True
+    norm_levels: bool | Literal["last"] = True
     antialias: bool = False
     rounding: Literal["up", "down"] = "up"
     pyramid_width: int = 256
@@ -313,7 +313,8 @@ class ViT(nn.Module):
                 name=f"block{i + 1}",
             )(tokens, rotate, mask, train=train)
             if i + 1 in levels:
-                y = norm(tokens) if self.norm_levels else tokens
+                last = i + 1 == max(levels)
+                y = norm(tokens) if self.norm_levels is True or (self.norm_levels and last) else tokens
                 others = y.shape[1] - size[0] * size[1]
                 pyramid.append(y[:, others:].reshape(-1, *size, self.width))
                 prefixes.append(y[:, :others])
