@@ -53,11 +53,13 @@ if TYPE_CHECKING:
     from jaxseg.models.ocrnet import OCRNet
     from jaxseg.models.pan import PAN
     from jaxseg.models.pidnet import PIDNet
+    from jaxseg.models.pp_liteseg import PPLiteSeg
     from jaxseg.models.pspnet import PSPNet
     from jaxseg.models.resunet import ResUNet
     from jaxseg.models.segformer import SegFormer
     from jaxseg.models.segmenter import Segmenter
     from jaxseg.models.segnet import SegNet
+    from jaxseg.models.stdc import STDCSeg
     from jaxseg.models.unet import UNet
     from jaxseg.models.unetplusplus import UNetPlusPlus
     from jaxseg.models.upernet import UPerNet
@@ -100,8 +102,10 @@ __all__ = [
     "Mask2Former",
     "OCRNet",
     "PIDNet",
+    "PPLiteSeg",
     "PSPNet",
     "ResUNet",
+    "STDCSeg",
     "SegFormer",
     "SegNet",
     "Segmentation",

@@ -21,6 +21,7 @@ TERMS = {
     "encnet": "cross_entropy + 0.2 * semantic_encoding",
     "eomt": "mask_classification",
     "pidnet": "cross_entropy + dice + boundary_awareness",
+    "stdc": "cross_entropy + dice + detail",
     "mask2former": "mask_classification",
 }
 

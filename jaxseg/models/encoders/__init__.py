@@ -199,6 +199,8 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"depths": (3, 4, 23, 3), "groups": 32, "ratio": 1, "squeeze_excite": True},
     ),
     "seresnext50_32x4d": ("resnet", "ResNet", {"groups": 32, "ratio": 2, "squeeze_excite": True}),
+    "stdc1": ("stdc", "STDC", {}),
+    "stdc2": ("stdc", "STDC", {"depths": (4, 5, 3)}),
     **{
         f"tf_efficientnet_b{n}": ("efficientnet", "EfficientNet", fields | _OF_TENSORFLOW)
         for n, fields in enumerate(_SCALES)
