@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from jaxseg.models.ocrnet import OCRNet
     from jaxseg.models.pan import PAN
     from jaxseg.models.pidnet import PIDNet
+    from jaxseg.models.pp_liteseg import PPLiteSeg
     from jaxseg.models.pspnet import PSPNet
     from jaxseg.models.r2unet import R2UNet
     from jaxseg.models.resunet import ResUNet
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from jaxseg.models.segmenter import Segmenter
     from jaxseg.models.segnet import SegNet
     from jaxseg.models.segnext import SegNeXt
+    from jaxseg.models.stdc import STDCSeg
     from jaxseg.models.transunet import TransUNet
     from jaxseg.models.u2net import U2Net
     from jaxseg.models.unet import UNet
@@ -123,10 +125,12 @@ __all__ = [
     "NonLocalNet",
     "OCRNet",
     "PIDNet",
+    "PPLiteSeg",
     "PSPNet",
     "R2UNet",
     "ResUNet",
     "ResUNetPP",
+    "STDCSeg",
     "SegFormer",
     "SegNeXt",
     "SegNet",

@@ -23,6 +23,7 @@ TERMS = {
     "eomt": "mask_classification",
     "mask2former": "mask_classification",
     "pidnet": "cross_entropy + dice + boundary_awareness",
+    "stdc": "cross_entropy + dice + detail",
 }
 # One of each family, and those whose blocks have other operations.
 FAMILIES = (

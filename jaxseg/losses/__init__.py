@@ -3,10 +3,10 @@
 A pixel loss returns `(sum, weight)`; its value is `sum / weight`, computed after both have been added over pixels,
 examples, devices and micro-batches. A set loss (Dice, Jaccard, Tversky) first adds its per-class intersections and
 cardinalities and then computes its ratio. A loss that is defined on whole images (Lovász, the hardest pixels,
-boundaries) is a sum over images. `semantic_encoding`, `boundary_awareness`, `mask_classification`, `reconstruction`,
-`generator` and `discriminator` read a particular output of their networks instead of the logits. `make_loss` offers
-weighted sums of all kinds through two functions: `Loss.stats` returns the sums, which add, and `Loss.value` turns their
-total into the loss.
+boundaries) is a sum over images. `semantic_encoding`, `boundary_awareness`, `detail`, `mask_classification`,
+`reconstruction`, `generator` and `discriminator` read a particular output of their networks instead of the logits.
+`make_loss` offers weighted sums of all kinds through two functions: `Loss.stats` returns the sums, which add, and
+`Loss.value` turns their total into the loss.
 
 `entropy` and `gated_crf` also learn from pixels without a label, and `size_constraint` from what boxes and image-level
 tags say of them (`jaxseg.losses.possible`).
@@ -22,6 +22,7 @@ from jaxseg.losses.boundary import boundary, boundary_f1
 from jaxseg.losses.boundary_awareness import boundary_awareness_from_stats, boundary_awareness_stats
 from jaxseg.losses.class_sample import ClassSample, present_classes, sample_classes
 from jaxseg.losses.combine import Loss, Term, make_loss
+from jaxseg.losses.detail import detail_from_stats, detail_stats
 from jaxseg.losses.entropy import entropy
 from jaxseg.losses.focal import focal
 from jaxseg.losses.gated_crf import gated_crf
@@ -60,6 +61,8 @@ __all__ = [
     "boundary_awareness_stats",
     "boundary_f1",
     "cross_entropy",
+    "detail_from_stats",
+    "detail_stats",
     "dice",
     "dice_from_stats",
     "dice_stats",

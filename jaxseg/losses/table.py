@@ -3,6 +3,7 @@
 from jaxseg.losses.boundary import boundary, boundary_f1
 from jaxseg.losses.boundary_awareness import boundary_awareness_from_stats, boundary_awareness_stats
 from jaxseg.losses.definition import GUIDE, Definition
+from jaxseg.losses.detail import detail_from_stats, detail_stats
 from jaxseg.losses.entropy import entropy
 from jaxseg.losses.focal import focal
 from jaxseg.losses.gated_crf import gated_crf
@@ -36,6 +37,7 @@ LOSSES = {
     ),
     "boundary_f1": Definition(boundary_f1, multilabel=True),
     "cross_entropy": Definition(cross_entropy, by_pixel=True),
+    "detail": Definition(detail_stats, detail_from_stats, reads="detail", reads_classes=True, networks=("stdc",)),
     "dice": Definition(dice_stats, dice_from_stats, by_pixel=True, multilabel=True),
     "discriminator": Definition(discriminator, reads="verdicts", networks=("dcgan",), compares_images=True),
     "entropy": Definition(entropy, by_pixel=True, unlabelled=True),

@@ -29,13 +29,15 @@ from jaxseg.nn.ops.pooling import (
     adaptive_avg_pool,
     avg_pool,
     global_avg_pool,
+    max_along,
     max_pool,
     max_pool_with_indices,
     max_unpool,
 )
 from jaxseg.nn.ops.resize import crop_to, pad_to_multiple, resize, resize_to_sizes, resize_windows, upsample
-from jaxseg.nn.pyramid import PyramidPooling
+from jaxseg.nn.pyramid import PyramidPooling, SummedPyramidPooling
 from jaxseg.nn.quantisation import Quantisation, WithQuantisedInputs
+from jaxseg.nn.refinement import AttentionRefinement, ContextPath, GatedFusion, MeanConv
 from jaxseg.nn.remat import rematerialised
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
 from jaxseg.nn.strips import StripConv
@@ -51,10 +53,12 @@ __all__ = [
     "KERNEL_INITS",
     "SHORTCUTS",
     "AttentionGate",
+    "AttentionRefinement",
     "BasicBlock",
     "BatchNorm",
     "BottleneckBlock",
     "ClassHead",
+    "ContextPath",
     "Conv",
     "ConvNormAct",
     "ConvTranspose",
@@ -64,6 +68,7 @@ __all__ = [
     "DenseCRF",
     "Dropout",
     "FusedInvertedResidual",
+    "GatedFusion",
     "GroupNorm",
     "Identity",
     "InvertedResidual",
@@ -71,6 +76,7 @@ __all__ = [
     "LayerCRF",
     "LayerNorm",
     "Layers",
+    "MeanConv",
     "MultiHeadAttention",
     "NormActConv",
     "NormSpec",
@@ -83,6 +89,7 @@ __all__ = [
     "StochasticDepth",
     "StripConv",
     "SubPixelUp",
+    "SummedPyramidPooling",
     "WindowAttention",
     "WithCRF",
     "WithCosineHead",
@@ -107,6 +114,7 @@ __all__ = [
     "he_uniform",
     "is_identity",
     "make_norm",
+    "max_along",
     "max_pool",
     "max_pool_with_indices",
     "max_unpool",

@@ -35,11 +35,49 @@ class PyramidPooling(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         check_image(x, "PyramidPooling")
-        means = []
-        for side in self.bins:
-            common = self.common if side > 1 or self.norm_single else self.common.replace(norm=None)
-            y = adaptive_avg_pool(x, (side, side))
-            several = train and several_values(y, None if self.is_initializing() else self.common.axis_name)
-            y = ConvNormAct(self.features, 1, common=common, name=f"bin{side}")(y, train=several)
-            means.append(resize(y, x.shape[1:3], align_corners=self.align_corners))
+        single = self.common if self.norm_single else self.common.replace(norm=None)
+        means = [
+            _grid(self, x, side, single if side == 1 else self.common, self.align_corners, train) for side in self.bins
+        ]
         return jnp.concatenate([x, *means], axis=-1)
+
+
+class SummedPyramidPooling(nn.Module):
+    """f[b,h,w,c] -> f[b,h,w,features]: means over grids, up-sampled and added, then a 3x3 convolution ("out").
+
+    The simple pyramid pooling module, SPPM, of Peng et al. 2022, "PP-LiteSeg", section 3.3: `PyramidPooling` without
+    its input and with a sum in place of the concatenation. Children: "bin1", "bin2", ..., "out".
+
+    Attributes:
+        features: channels of each grid and of the result.
+        bins: sides of the grids.
+        common: norm, activation, dtype and mapped axis of every layer.
+    """
+
+    features: int
+    bins: tuple[int, ...] = (1, 2, 4)
+    common: Layers = BARE
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        check_image(x, "SummedPyramidPooling")
+        means = [_grid(self, x, side, self.common, False, train) for side in self.bins]
+        total = means[0]
+        for mean in means[1:]:
+            total = total + mean
+        return ConvNormAct(self.features, common=self.common, name="out")(total, train=train)
+
+
+def _grid(
+    block: PyramidPooling | SummedPyramidPooling,
+    x: jax.Array,
+    side: int,
+    common: Layers,
+    align_corners: bool,
+    train: bool,
+) -> jax.Array:
+    """f[b,h,w,c] -> f[b,h,w,features]: means over side x side windows after a 1x1 convolution of the block."""
+    y = adaptive_avg_pool(x, (side, side))
+    several = train and several_values(y, None if block.is_initializing() else common.axis_name)
+    y = ConvNormAct(block.features, 1, common=common, name=f"bin{side}")(y, train=several)
+    return resize(y, x.shape[1:3], align_corners=align_corners)

@@ -11,8 +11,8 @@ PROBE = "probe"
 """The name of the classifier's layers among patterns: a linear probe trains these alone."""
 
 # The layers that give logits, the auxiliary ones too: "head/kernel", "aux/head/bias", "head/branch0/score/kernel",
-# "boundary/kernel" of PIDNet, and "head/scale" beside the bias of Segmenter's scores.
-_LAYER = r"([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d*|boundary)/(kernel|embedding|bias|log_scale)"
+# "boundary/kernel" of PIDNet, "detail/kernel" of STDC-Seg, and "head/scale" beside the bias of Segmenter's scores.
+_LAYER = r"([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d*|boundary|detail)/(kernel|embedding|bias|log_scale)"
 _CLASSIFIER = rf"(^|/)({_LAYER}|head/scale)$"
 _ALWAYS = (LORA, DISTILLATION)  # children beside the network's that exist to be trained
 

@@ -127,6 +127,7 @@ def test_every_term_is_public_and_on_its_page():
     [
         ("semantic_encoding", "encnet"),
         ("boundary_awareness", "pidnet"),
+        ("detail", "stdc"),
         ("mask_classification", "mask2former"),
         ("reconstruction", "autoencoder"),
         ("generator", "dcgan"),

@@ -20,6 +20,7 @@ TERMS = {
     "eomt": "mask_classification",
     "mask2former": "mask_classification",
     "pidnet": "cross_entropy + dice + boundary_awareness",
+    "stdc": "cross_entropy + dice + detail",
 }
 # How many products of float32 arrays a step has, where it has any: of the resized image (DCGAN), of the encoding, which
 # subtracts large distances, and of each image's context (EncNet), of logits that are resized (FCN, PSPNet), of the

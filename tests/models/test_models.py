@@ -23,13 +23,13 @@ from jaxseg.nn import Dropout, StochasticDepth, make_norm
 # Where the classifier is not the one layer "head" (a sum of several scores).
 HEADS = {"deeplabv2": "head/branch0/score", "u2net": "fused_scores"}
 # Outputs that a loss term of the same name reads in place of the logits.
-READ_BY_LOSSES = ("semantic_encoding", "reconstruction", "verdicts", "boundary")
+READ_BY_LOSSES = ("semantic_encoding", "reconstruction", "verdicts", "boundary", "detail")
 CLASSES = {name: type(tiny(name)) for name in models.names()}
 # The image of the tests that need the variables alone: they are traced once for all of them.
 IMAGE = (2, 33, 47, 3)
 TRAINED = (2, 7, 8, 3)
 # Where a group norm of few channels would have a single value at TRAINED.
-REAL_TIME = ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet")
+REAL_TIME = ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet", "pp_liteseg", "stdc")
 LARGER = {"pan": (2, 32, 32, 3), **dict.fromkeys(REAL_TIME, (2, 64, 64, 3))}
 # Transformers have layer norms whatever `norm` says.
 LAYER_NORMS = ("dpt", "eomt", "gcnet", "linear_head", "mask2former", "segformer", "segmenter", "segnext")
@@ -101,10 +101,12 @@ SHORT = {
     "ddrnet": {"pool_width": 16},
     "manet": {"widths": [4], "encoder_args": {"widths": [8, 12]}},
     "pan": {"width": 16, "encoder_args": {"widths": [4, 8]}},
+    "pp_liteseg": {"context_width": 16},
     "segformer": {"encoder_args": TINY["segformer"]["encoder_args"] | {"depths": [1, 1]}},
     "resunetpp": {"widths": [4, 8, 16]},
     "transunet": {"widths": [4], "encoder_args": {"widths": [4, 8]}},
     "u2net": {"widths": [4, 8], "mids": [4, 4]},
+    "stdc": {"context_width": 16},
 }
 
 

@@ -3,46 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from helpers.papers import Torch, conv, count, normed
-from helpers.parity import FAST_COMPILE, assert_close, images, nchw, nhwc
+from helpers.papers import conv, count, normed
 from helpers.tiny_models import tiny
-from helpers.variables import drawn, shapes
+from helpers.torch_layers import cna, depthwise, resized, same_in_torch
+from helpers.variables import shapes
 
 from jaxseg import models
-
-
-def same_in_torch(model, network, size=(37, 45)):
-    """Logits in evaluation, at a size that no stride divides, and those of boundaries where a network has them."""
-    x = images(*size)
-    variables = drawn(model, x)
-    t = Torch(variables)
-
-    @jax.jit
-    def every(variables, x):
-        logits, out = model.apply(variables, x)
-        return [logits, *(out["boundary"][1:] if "boundary" in out else ())]
-
-    given = every.lower(variables, x).compile(compiler_options=FAST_COMPILE)(variables, x)
-    with t.torch.no_grad():
-        expected = network(t, nchw(x))
-    for a, b in zip(given, expected, strict=True):
-        assert_close(a, nhwc(b), 1e-4)
-
-
-def cna(t, x, name, act=True, **options):
-    """Convolution, norm, and an activation: a `ConvNormAct` of a kernel of any sides, which keeps the size."""
-    sides, rate = t.leaves[f"{name}/conv/kernel"].shape[:2], options.pop("dilation", 1)
-    padding = options.pop("padding", tuple(rate * (side - 1) // 2 for side in sides))
-    x = t.norm(t.conv(x, f"{name}/conv", padding=padding, dilation=rate, **options), f"{name}/norm")
-    return t.f.relu(x) if act else x
-
-
-def depthwise(t, x, name, **options):
-    return cna(t, x, name, groups=x.shape[1], **options)
-
-
-def resized(t, x, to):
-    return t.f.interpolate(x, size=getattr(to, "shape", to)[-2:], mode="bilinear", align_corners=False)
 
 
 def test_fast_scnn_is_tables_1_to_3():

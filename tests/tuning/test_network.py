@@ -122,7 +122,7 @@ def test_a_probe_trains_the_classifier_alone_and_keeps_state_for_nothing_else(ba
 
 
 # One classifier, several, with auxiliary ones, of embeddings, of queries; those of others are like one of these.
-CLASSIFIERS = ("ddrnet", "deeplabv2", "encnet", "eomt", "fcn", "mask2former", "pidnet", "segmenter", "unet")
+CLASSIFIERS = ("ddrnet", "deeplabv2", "encnet", "eomt", "fcn", "mask2former", "pidnet", "segmenter", "stdc", "unet")
 
 
 @pytest.mark.parametrize("name", some_slow(sorted(TINY), TINY.keys() - set(CLASSIFIERS)))
@@ -133,8 +133,9 @@ def test_a_probe_trains_every_layer_of_logits_and_no_other(name):
     found = {path for path in by_path(shapes) if Selection(("probe",)).trains(path)}
     of_classes = {path for path, leaf in by_path(shapes).items() if leaf.shape[-1:] in ((37,), (38,))}
     learned_up = {path for path in of_classes if path.startswith("up")}  # FCN's interpolation of logits
-    boundary = {"boundary/bias", "boundary/kernel"} if name == "pidnet" else set()
-    assert found == of_classes - learned_up | boundary and found
+    extra = {"pidnet": "boundary", "stdc": "detail"}
+    places = {f"{extra[name]}/{leaf}" for leaf in ("bias", "kernel")} if name in extra else set()
+    assert found == of_classes - learned_up | places and found
 
 
 def test_patterns_are_found_anywhere_in_a_path_and_must_be_found(batch):

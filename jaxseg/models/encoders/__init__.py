@@ -239,6 +239,8 @@ _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     **{f"sam2_hiera_{size}": ("hiera", "Hiera", fields) for size, fields in _HIERA.items()},
     **{f"swin_{size}": ("swin", "SwinTransformer", fields) for size, fields in _SWIN.items()},
     **{f"swinv2_{size}": ("swin", "SwinTransformer", _SWIN[size] | _SWIN_V2) for size in ("tiny", "small", "base")},
+    "stdc1": ("stdc", "STDC", {}),
+    "stdc2": ("stdc", "STDC", {"depths": (4, 5, 3)}),
     **{
         f"tf_efficientnet_b{n}": ("efficientnet", "EfficientNet", fields | _OF_TENSORFLOW)
         for n, fields in enumerate(_SCALES)

@@ -199,6 +199,33 @@ def max_unpool(y: jax.Array, indices: jax.Array, size: tuple[int, ...], window: 
     return jnp.pad(full, ((0, 0), (0, h - rows), (0, w - columns), (0, 0)))
 
 
+def max_along(x: jax.Array, axis: int) -> jax.Array:
+    """Largest value along one axis, which is kept with length 1. The first of equal maxima gets the gradient.
+
+    The gradient of `jnp.max` compares the input with the maximum and divides by the number of equal values. Where XLA
+    computes the input a second time with another rounding, that number is 0 and the gradient NaN.
+    """
+    return _max_along(x, axis)
+
+
+def _largest(x: jax.Array, axis: int) -> jax.Array:
+    return jnp.max(x, axis=axis, keepdims=True)
+
+
+def _max_along_fwd(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    place = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis % x.ndim)
+    return _largest(x, axis), place == jnp.argmax(x, axis, keepdims=True)
+
+
+def _max_along_bwd(axis: int, winner: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    del axis
+    return (jnp.where(winner, dy, jnp.zeros((), dy.dtype)),)
+
+
+_max_along = jax.custom_vjp(_largest, nondiff_argnums=(1,))
+_max_along.defvjp(_max_along_fwd, _max_along_bwd)
+
+
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """Mean over the image, summed in float32: f[b,h,w,c] -> f[b,1,1,c]."""
     return x.astype(jnp.float32).mean((1, 2), keepdims=True).astype(x.dtype)

@@ -143,3 +143,15 @@ def test_global_average_sums_in_float32():
     x = jnp.full((1, 64, 64, 2), 1.001, jnp.bfloat16)
     assert jnn.global_avg_pool(x).dtype == jnp.bfloat16
     np.testing.assert_array_equal(jnn.global_avg_pool(x), x[:, :1, :1])
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_max_along_gives_the_first_maximum_the_gradient(axis):
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 4, 3, 5)), jnp.float32)  # with equal maxima
+    weight = jnp.asarray(np.random.default_rng(1).normal(size=jnp.max(x, axis, keepdims=True).shape), jnp.float32)
+    value, gradient = jax.jit(jax.value_and_grad(lambda x: jnp.sum(weight * jnn.max_along(x, axis))))(x)
+    values, weights = np.asarray(x), np.asarray(weight)
+    expected = np.zeros(x.shape)
+    np.put_along_axis(expected, values.argmax(axis, keepdims=True), weights, axis)
+    np.testing.assert_array_equal(gradient, expected.astype(np.float32))
+    np.testing.assert_allclose(value, (weights * values.max(axis, keepdims=True)).sum(), rtol=1e-6)
