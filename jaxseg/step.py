@@ -27,6 +27,7 @@ from jaxseg.metrics.native_size import covered_mask, inside_mask, to_image_size,
 from jaxseg.nn import at_step, of_classes, rematerialised, resize
 from jaxseg.nn.ops.barrier import after_all
 from jaxseg.nn.ops.by_device import spread, whole
+from jaxseg.nn.ops.tree_norm import tree_norm
 from jaxseg.objective import Objective, Report, classes_of_step, value_and_report, with_classes
 from jaxseg.state import Learner, Network, TrainState, average_of, by_path
 from jaxseg.types import LESSON, Key, PyTree, label_type
@@ -169,14 +170,14 @@ def _train_step(
     metrics = {
         "loss": result.report.loss,
         "terms": result.report.terms,
-        "grad_norm": optax.tree.norm(grads),
-        "param_norm": optax.tree.norm((params, result.batch_stats)),
+        "grad_norm": tree_norm(grads),
+        "param_norm": tree_norm((params, result.batch_stats)),
         "confusion": confusion,
     }
     if recipe.schedule is not None:
         metrics["learning_rate"] = jnp.float32(recipe.schedule(state.step))
     if recipe.report_gradients:
-        metrics["gradients"] = _norms(grads)
+        metrics["gradients"] = {path: optax.tree.norm(gradient) for path, gradient in by_path(grads).items()}
     ema_params = average_of(state, params, recipe.ema_decay)
     return TrainState(state.step + 1, params, result.batch_stats, opt_state, ema_params), metrics
 
@@ -276,11 +277,6 @@ def _gradient_accumulated(
     start = (jax.tree.map(jnp.zeros_like, state.params), state.batch_stats, _zeros(confusion_shape))
     (grads, batch_stats, confusion), _ = jax.lax.scan(add_gradient, start, (micro, keys))
     return _Gradient(report, grads, batch_stats, confusion)
-
-
-def _norms(grads: PyTree) -> dict[str, jax.Array]:
-    """Returns {path of the parameter: norm f32[] of its gradient}."""
-    return {path: optax.tree.norm(gradient) for path, gradient in by_path(grads).items()}
 
 
 def make_eval_step(
